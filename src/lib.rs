@@ -1,0 +1,6 @@
+//! understudy keeps a web store's filesystem replicated to a standby, through an object store.
+//!
+//! Layers, each importing only those to its right:
+//! `cli → service → {replicate, standby} → {repository, source} → format → model`.
+
+pub mod model;

@@ -1,0 +1,146 @@
+//! One entry of a manifest: everything that a restore needs, and what the next scan needs to skip a read.
+
+use super::id::{ChunkId, ContentHash};
+use super::tree_path::TreePath;
+
+/// A chunk holds at most this many raw bytes.
+pub const CHUNK_MAX_BYTES: usize = 1 << 20;
+
+/// A moment: seconds since 1970 (may be negative) and nanoseconds in `0..1_000_000_000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Timestamp {
+    pub seconds: i64,
+    pub nanos: u32,
+}
+
+/// Part of a file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing is allocated in the source; reads as zeros.
+    Hole { length_bytes: u64 },
+    /// `length_bytes` of `chunk` from `offset_bytes` on.
+    Chunk { chunk: ChunkId, offset_bytes: u32, length_bytes: u32 },
+}
+
+impl Extent {
+    pub fn length_bytes(&self) -> u64 {
+        match self {
+            Extent::Hole { length_bytes } => *length_bytes,
+            Extent::Chunk { length_bytes, .. } => u64::from(*length_bytes),
+        }
+    }
+}
+
+/// Where a file's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// No bytes.
+    Empty,
+    /// One chunk, whose id is the file's hash.
+    Whole,
+    /// A few extents, in the entry itself.
+    Extents(Vec<Extent>),
+    /// Chunks that each hold a part of the list of extents, in order.
+    Lists(Vec<ChunkId>),
+}
+
+/// A regular file's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    pub size_bytes: u64,
+    pub hash: ContentHash,
+    pub content: Content,
+    /// It changed while it was read, as often as it was tried: the bytes are those of one reading,
+    /// not of one moment.
+    pub torn: bool,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Directory,
+    File(File),
+    Symlink { target: Vec<u8> },
+    Fifo,
+    Socket,
+    CharDevice { major: u32, minor: u32 },
+    BlockDevice { major: u32, minor: u32 },
+}
+
+impl Kind {
+    /// The word for it in reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Directory => "directory",
+            Kind::File(_) => "file",
+            Kind::Symlink { .. } => "symlink",
+            Kind::Fifo => "fifo",
+            Kind::Socket => "socket",
+            Kind::CharDevice { .. } => "character device",
+            Kind::BlockDevice { .. } => "block device",
+        }
+    }
+}
+
+/// Extended attributes, ACLs among them, sorted by name.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Xattrs {
+    #[default]
+    None,
+    Inline(Vec<(Vec<u8>, Vec<u8>)>),
+    /// Too large for a page: a chunk holds the encoded list.
+    Chunk(ChunkId),
+}
+
+/// What the next scan compares to skip a read, beside size and mtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Fingerprint {
+    pub inode: u64,
+    pub ctime: Timestamp,
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub path: TreePath,
+    pub kind: Kind,
+    /// Permission bits with suid, sgid and sticky (`0o7777`).
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Timestamp,
+    pub xattrs: Xattrs,
+    /// Entries of one manifest with the same number are names of one inode.
+    pub hardlink: Option<u64>,
+    pub fingerprint: Fingerprint,
+}
+
+impl Entry {
+    pub fn file(&self) -> Option<&File> {
+        match &self.kind {
+            Kind::File(file) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// The logical size; 0 for what is not a file.
+    pub fn size_bytes(&self) -> u64 {
+        self.file().map_or(0, |f| f.size_bytes)
+    }
+
+    /// Whether a user sees the same thing: all but the fingerprint, and a directory's mtime.
+    pub fn same_to_a_user(&self, other: &Entry) -> bool {
+        let kinds = match (&self.kind, &other.kind) {
+            (Kind::File(a), Kind::File(b)) => a.hash == b.hash && a.size_bytes == b.size_bytes,
+            (a, b) => a == b,
+        };
+        kinds && self.same_metadata(other)
+    }
+
+    /// Mode, owners, mtime, attributes and links are equal.
+    pub fn same_metadata(&self, other: &Entry) -> bool {
+        (self.mode, self.uid, self.gid, self.mtime) == (other.mode, other.uid, other.gid, other.mtime)
+            && self.xattrs == other.xattrs
+            && self.hardlink.is_some() == other.hardlink.is_some()
+    }
+}

@@ -1,0 +1,12 @@
+//! The nouns: ids, paths, entries, manifests' order, differences, log records and their fold.
+//! Pure data and pure functions; nothing here reads a clock, a file or the network.
+
+pub mod diff;
+pub mod entry;
+pub mod hold;
+pub mod id;
+pub mod plan;
+pub mod record;
+pub mod reread;
+pub mod snapshot_ref;
+pub mod tree_path;
