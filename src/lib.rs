@@ -3,4 +3,7 @@
 //! Layers, each importing only those to its right:
 //! `cli → service → {replicate, standby} → {repository, source} → format → model`.
 
+pub mod format;
 pub mod model;
+pub mod repository;
+pub mod source;

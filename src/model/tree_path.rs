@@ -7,7 +7,7 @@ use std::fmt;
 use thiserror::Error;
 
 /// Why bytes are not a path inside a store.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PathError {
     #[error("path '{0}' has an empty, '.' or '..' component")]
     Component(String),

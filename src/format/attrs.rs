@@ -1,0 +1,38 @@
+//! Extended attributes as bytes, in a page or in a chunk of their own.
+
+use super::wire::{FormatError, Reader, Writer};
+
+/// Appends the count, then name and value of each. The list is sorted by name.
+pub fn encode(attrs: &[(Vec<u8>, Vec<u8>)], out: &mut Writer) {
+    out.number(attrs.len() as u64);
+    for (name, value) in attrs {
+        out.bytes(name);
+        out.bytes(value);
+    }
+}
+
+/// The attributes that `reader` stands at: names strictly ascending, without NUL, 1 to 255 bytes.
+pub fn decode(reader: &mut Reader) -> Result<Vec<(Vec<u8>, Vec<u8>)>, FormatError> {
+    let count = reader.count(2, "attributes")?;
+    let mut attrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    for _ in 0..count {
+        let name = reader.bytes("attribute name")?;
+        let value = reader.bytes("attribute value")?;
+        if name.is_empty() || name.len() > 255 || name.contains(&0) {
+            return Err(FormatError::Range("attribute name"));
+        }
+        if attrs.last().is_some_and(|(last, _)| last.as_slice() >= name) {
+            return Err(FormatError::Order("attribute names"));
+        }
+        attrs.push((name.to_vec(), value.to_vec()));
+    }
+    Ok(attrs)
+}
+
+/// The attributes in a chunk.
+pub fn decode_chunk(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, FormatError> {
+    let mut reader = Reader(bytes);
+    let attrs = decode(&mut reader)?;
+    reader.end()?;
+    Ok(attrs)
+}

@@ -1,0 +1,165 @@
+//! Primitive fields: LEB128 numbers, counted bytes. A reader never trusts a count with memory.
+
+use thiserror::Error;
+
+/// Why bytes cannot be decoded. Callers add the key or the chunk they came from.
+#[derive(Debug, Error, PartialEq, Eq, Clone)]
+pub enum FormatError {
+    #[error("ends before its {0} does")]
+    Truncated(&'static str),
+    #[error("{0} is out of range")]
+    Range(&'static str),
+    #[error("begins with other bytes than {0} does")]
+    Magic(&'static str),
+    #[error("has format version {found}, and this understudy reads {known}: use a newer understudy")]
+    Version { found: u8, known: u8 },
+    #[error("does not have the hash that names it")]
+    Hash,
+    #[error("uses codec {0}, which this understudy does not know: use a newer understudy")]
+    Codec(u8),
+    #[error("is sealed with method {0}, which this understudy does not know: use a newer understudy")]
+    Seal(u8),
+    #[error("{0} are not strictly ascending")]
+    Order(&'static str),
+    #[error("holds {0} bytes behind its end")]
+    Trailing(usize),
+    #[error(transparent)]
+    Path(#[from] crate::model::tree_path::PathError),
+    #[error("is not valid: {0}")]
+    Text(String),
+}
+
+/// Appends fields to a buffer.
+#[derive(Default)]
+pub struct Writer(pub Vec<u8>);
+
+impl Writer {
+    pub fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
+    /// LEB128, at most 10 bytes.
+    pub fn number(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    /// Zigzag, then LEB128.
+    pub fn signed(&mut self, value: i64) {
+        self.number(((value << 1) ^ (value >> 63)) as u64);
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// A count, then the bytes.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.raw(bytes);
+    }
+}
+
+/// Takes fields from the front of a slice.
+#[derive(Clone, Copy)]
+pub struct Reader<'a>(pub &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], FormatError> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(FormatError::Truncated(what))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    pub fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], FormatError> {
+        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(FormatError::Truncated(what))?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub fn u8(&mut self, what: &'static str) -> Result<u8, FormatError> {
+        Ok(self.array::<1>(what)?[0])
+    }
+
+    pub fn u32_le(&mut self, what: &'static str) -> Result<u32, FormatError> {
+        Ok(u32::from_le_bytes(self.array(what)?))
+    }
+
+    pub fn number(&mut self, what: &'static str) -> Result<u64, FormatError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8(what)?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return Err(FormatError::Range(what));
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                // One value has one encoding: a last byte of zero would be a second one.
+                return if byte == 0 && shift > 0 { Err(FormatError::Range(what)) } else { Ok(value) };
+            }
+        }
+        Err(FormatError::Range(what))
+    }
+
+    /// A number that fits the wanted type.
+    pub fn fitting<T: TryFrom<u64>>(&mut self, what: &'static str) -> Result<T, FormatError> {
+        T::try_from(self.number(what)?).map_err(|_| FormatError::Range(what))
+    }
+
+    pub fn signed(&mut self, what: &'static str) -> Result<i64, FormatError> {
+        let value = self.number(what)?;
+        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    pub fn bytes(&mut self, what: &'static str) -> Result<&'a [u8], FormatError> {
+        let count = self.fitting(what)?;
+        self.take(count, what)
+    }
+
+    /// A count of items that each take at least `least_bytes` of what is left.
+    pub fn count(&mut self, least_bytes: usize, what: &'static str) -> Result<usize, FormatError> {
+        let count: usize = self.fitting(what)?;
+        if count > self.0.len() / least_bytes.max(1) {
+            return Err(FormatError::Truncated(what));
+        }
+        Ok(count)
+    }
+
+    pub fn end(self) -> Result<(), FormatError> {
+        if self.0.is_empty() { Ok(()) } else { Err(FormatError::Trailing(self.0.len())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn numbers_come_back(value in any::<u64>(), signed in any::<i64>()) {
+            let mut writer = Writer::default();
+            writer.number(value);
+            writer.signed(signed);
+            let mut reader = Reader(&writer.0);
+            prop_assert_eq!(reader.number("n"), Ok(value));
+            prop_assert_eq!(reader.signed("n"), Ok(signed));
+            prop_assert!(reader.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_number_has_one_encoding() {
+        assert!(Reader(&[0x80, 0]).number("n").is_err());
+        assert!(Reader(&[0xff; 10]).number("n").is_err());
+        assert!(Reader(&[0x80]).number("n").is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! What can go wrong with a repository, with the key in it.
+
+use crate::format::wire::FormatError;
+use crate::model::id::{ChunkId, Sequence, StoreName};
+use crate::model::record::FoldError;
+use thiserror::Error;
+
+/// What a caller may do differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepositoryErrorKind {
+    /// It did not answer, or with an error that may pass: try again later.
+    Unavailable,
+    /// The address, the credentials or the backend cannot work: change the configuration.
+    Configuration,
+    /// Something that must be there is missing or is not what was written: `verify`.
+    Damaged,
+    /// The store or snapshot does not exist.
+    Missing,
+    /// This machine failed: its cache or memory.
+    Local,
+}
+
+/// An error of the repository layer.
+#[derive(Debug, Error)]
+pub enum RepositoryError {
+    #[error("repository: {operation} {key}: {reason}")]
+    Request { operation: &'static str, key: String, reason: String, kind: RepositoryErrorKind },
+    #[error("repository address '{location}': {reason}")]
+    Location { location: String, reason: String },
+    #[error(
+        "repository '{0}' ignores create-only conditions: two writers would overwrite each other's records. Use a backend that honours If-None-Match (S3, GCS, Azure, MinIO, Ceph, Garage 2, a local directory)"
+    )]
+    TwoWin(String),
+    #[error("{key}: {source}; run `understudy verify` to see what it touches")]
+    Format { key: String, source: FormatError },
+    #[error("chunk {chunk} is in no index; run `understudy verify` to see what it touches")]
+    UnknownChunk { chunk: ChunkId },
+    #[error("the log of store '{store}': {source}")]
+    Log { store: StoreName, source: FoldError },
+    #[error("store '{0}' has no snapshot here; `understudy status` lists the stores")]
+    NoStore(StoreName),
+    #[error("store '{store}' has no snapshot '{wanted}'; it has {available}")]
+    NoSnapshot { store: StoreName, wanted: String, available: String },
+    #[error("record {sequence} of store '{store}' is missing from its log")]
+    MissingRecord { store: StoreName, sequence: Sequence },
+    #[error("{what}: {source}")]
+    Local { what: String, source: std::io::Error },
+}
+
+impl RepositoryError {
+    pub fn kind(&self) -> RepositoryErrorKind {
+        match self {
+            Self::Request { kind, .. } => *kind,
+            Self::Location { .. } | Self::TwoWin(_) => RepositoryErrorKind::Configuration,
+            Self::Format { .. }
+            | Self::UnknownChunk { .. }
+            | Self::Log { .. }
+            | Self::MissingRecord { .. } => RepositoryErrorKind::Damaged,
+            Self::NoStore(_) | Self::NoSnapshot { .. } => RepositoryErrorKind::Missing,
+            Self::Local { .. } => RepositoryErrorKind::Local,
+        }
+    }
+
+    /// Adds the key to a decoder's error.
+    pub fn format(key: impl ToString) -> impl FnOnce(FormatError) -> Self {
+        move |source| Self::Format { key: key.to_string(), source }
+    }
+
+    /// Adds what was done to an error of this machine's.
+    pub fn local(what: impl ToString) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Local { what: what.to_string(), source }
+    }
+}

@@ -1,0 +1,49 @@
+//! Keys, built and parsed here and nowhere else.
+
+use crate::model::id::{IndexId, PackId, Sequence, StoreName};
+use object_store::path::Path;
+
+/// All records of a store.
+pub fn log_prefix(store: &StoreName) -> Path {
+    Path::from_iter([store.as_str(), "log"])
+}
+
+pub fn record(store: &StoreName, sequence: Sequence) -> Path {
+    Path::from_iter([store.as_str(), "log", &format!("{:020}", sequence.0)])
+}
+
+/// The number in a record's key; `None` for anything else.
+pub fn parse_record(key: &Path) -> Option<Sequence> {
+    let name = key.filename()?;
+    (name.len() == 20).then(|| name.parse().ok().map(Sequence))?
+}
+
+pub fn pack_prefix(store: &StoreName) -> Path {
+    Path::from_iter([store.as_str(), "packs"])
+}
+
+pub fn pack(store: &StoreName, id: PackId) -> Path {
+    let name = id.to_string();
+    Path::from_iter([store.as_str(), "packs", &name[..2], &name])
+}
+
+pub fn index_prefix(store: &StoreName) -> Path {
+    Path::from_iter([store.as_str(), "index"])
+}
+
+pub fn index(store: &StoreName, id: IndexId) -> Path {
+    Path::from_iter([store.as_str(), "index", &id.to_string()])
+}
+
+pub fn parse_index(key: &Path) -> Option<IndexId> {
+    IndexId::parse(key.filename()?).ok()
+}
+
+pub fn parse_pack(key: &Path) -> Option<PackId> {
+    PackId::parse(key.filename()?).ok()
+}
+
+/// An object of the start-up probe's.
+pub fn probe(nonce: u64) -> Path {
+    Path::from_iter([".probe", &format!("{nonce:016x}")])
+}

@@ -1,0 +1,348 @@
+//! Manifests: a tree of pages, written in one pass, read as a stream, compared by differing pages only.
+
+use super::chunks::ChunkReader;
+use super::error::RepositoryError;
+use super::packer::Packer;
+use crate::format::frame::{ChunkType, Compressor};
+use crate::format::page::{self, Child, HEIGHT_MAX, LeafWriter, NodeWriter, Page};
+use crate::format::wire::FormatError;
+use crate::model::entry::Entry;
+use crate::model::id::ChunkId;
+use crate::model::record::ManifestRoot;
+use crate::model::tree_path::TreePath;
+use std::collections::HashSet;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// Pages fetched together.
+const WINDOW_PAGES: usize = 64;
+
+/// Writes a manifest: entries in ascending order of path, the root directory first.
+pub struct ManifestWriter<'a> {
+    packer: &'a Packer,
+    compressor: Compressor,
+    scratch: Vec<u8>,
+    leaf: LeafWriter,
+    open: Option<Child>,
+    levels: Vec<(NodeWriter, Option<Child>)>,
+    total: Child,
+    /// Bytes of pages that the store did not have.
+    pub shipped_bytes: u64,
+}
+
+impl<'a> ManifestWriter<'a> {
+    pub fn new(packer: &'a Packer, compressor: Compressor) -> Self {
+        let total = Child { first: TreePath::root(), page: ChunkId([0; 32]), entries: 0, size_bytes: 0 };
+        Self {
+            packer,
+            compressor,
+            scratch: Vec::new(),
+            leaf: LeafWriter::default(),
+            open: None,
+            levels: Vec::new(),
+            total,
+            shipped_bytes: 0,
+        }
+    }
+
+    pub fn push(&mut self, entry: &Entry) -> Result<(), RepositoryError> {
+        self.leaf.push(entry);
+        count(&mut self.open, &entry.path, 1, entry.size_bytes());
+        self.total.entries += 1;
+        self.total.size_bytes = self.total.size_bytes.saturating_add(entry.size_bytes());
+        if page::ends_page(&entry.path, self.leaf.len_bytes()) { self.end_leaf() } else { Ok(()) }
+    }
+
+    fn ship(&mut self, bytes: &[u8]) -> Result<ChunkId, RepositoryError> {
+        let id = ChunkId::of(bytes);
+        let added = self.packer.add(id, ChunkType::Page, bytes, &mut self.compressor, &mut self.scratch)?;
+        self.shipped_bytes += added.shipped_bytes;
+        Ok(id)
+    }
+
+    fn end_leaf(&mut self) -> Result<(), RepositoryError> {
+        if let Some(mut child) = self.open.take() {
+            let bytes = self.leaf.finish();
+            child.page = self.ship(&bytes)?;
+            self.push_child(0, child)?;
+        }
+        Ok(())
+    }
+
+    fn push_child(&mut self, level: usize, child: Child) -> Result<(), RepositoryError> {
+        if self.levels.len() == level {
+            self.levels.push((NodeWriter::default(), None));
+        }
+        let (node, open) = &mut self.levels[level];
+        node.push(&child);
+        count(open, &child.first, child.entries, child.size_bytes);
+        // Two children at least, so that the tree ends.
+        if node.children >= 2 && page::ends_page(&child.first, node.len_bytes()) {
+            self.end_node(level)?;
+        }
+        Ok(())
+    }
+
+    fn end_node(&mut self, level: usize) -> Result<(), RepositoryError> {
+        if let Some(mut child) = self.levels[level].1.take() {
+            let bytes = self.levels[level].0.finish();
+            child.page = self.ship(&bytes)?;
+            self.push_child(level + 1, child)?;
+        }
+        Ok(())
+    }
+
+    /// The root of all that was pushed: at least the root directory.
+    pub fn finish(mut self) -> Result<(ManifestRoot, u64), RepositoryError> {
+        self.end_leaf()?;
+        let mut level = 0;
+        // The root is the only page of its height: a level that holds more than one gets one above it.
+        loop {
+            let above = self.levels.len() > level + 1;
+            let children = self.levels.get(level).map_or(0, |(node, _)| node.children);
+            if !above && children <= 1 {
+                break;
+            }
+            self.end_node(level)?;
+            level += 1;
+        }
+        // The one child of the top level is the root; the node that names it is never shipped.
+        let page = self.levels.get(level).and_then(|(node, _)| node.last).unwrap_or(ChunkId([0; 32]));
+        let height = level as u8;
+        let root =
+            ManifestRoot { page, height, entries: self.total.entries, size_bytes: self.total.size_bytes };
+        Ok((root, self.shipped_bytes))
+    }
+}
+
+fn count(open: &mut Option<Child>, first: &TreePath, entries: u64, size_bytes: u64) {
+    let child = open.get_or_insert_with(|| Child {
+        first: first.clone(),
+        page: ChunkId([0; 32]),
+        entries: 0,
+        size_bytes: 0,
+    });
+    child.entries += entries;
+    child.size_bytes = child.size_bytes.saturating_add(size_bytes);
+}
+
+/// Reads manifests.
+#[derive(Clone)]
+pub struct ManifestReader {
+    chunks: ChunkReader,
+}
+
+impl ManifestReader {
+    pub fn new(chunks: ChunkReader) -> Self {
+        Self { chunks }
+    }
+
+    fn pages(&self, ids: &[ChunkId]) -> Result<Vec<Page>, RepositoryError> {
+        let found = self.chunks.read_many(ids)?;
+        ids.iter()
+            .map(|id| {
+                let bytes = found.get(id).ok_or(RepositoryError::UnknownChunk { chunk: *id })?;
+                page::decode(bytes).map_err(RepositoryError::format(format!("page {id}")))
+            })
+            .collect()
+    }
+
+    fn root_child(root: &ManifestRoot) -> Child {
+        Child { first: TreePath::root(), page: root.page, entries: root.entries, size_bytes: root.size_bytes }
+    }
+
+    /// Calls `with` on the children of all `nodes` (pages of one height above the leaves), in order.
+    fn children(
+        &self,
+        nodes: &[Child],
+        with: &mut dyn FnMut(Vec<Child>) -> Result<bool, RepositoryError>,
+    ) -> Result<bool, RepositoryError> {
+        for window in nodes.chunks(WINDOW_PAGES) {
+            let ids: Vec<_> = window.iter().map(|c| c.page).collect();
+            for (page, id) in self.pages(&ids)?.into_iter().zip(ids) {
+                match page {
+                    Page::Node(children) => {
+                        if !with(children)? {
+                            return Ok(false);
+                        }
+                    }
+                    Page::Leaf(_) => return Err(unexpected(id)),
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// All entries in order, read ahead by a thread of its own that ends when the receiver is dropped.
+    pub fn entries(&self, root: &ManifestRoot) -> EntryStream {
+        let (sender, receiver) = sync_channel(2);
+        let reader = self.clone();
+        let root = root.clone();
+        std::thread::spawn(move || {
+            let nodes = vec![Self::root_child(&root)];
+            if let Err(error) = reader.send_below(&nodes, root.height, &sender) {
+                let _ = sender.send(Err(error));
+            }
+        });
+        EntryStream { receiver, window: Vec::new().into_iter(), last: None, failed: false }
+    }
+
+    /// The entries on the leaves `leaves`, in order.
+    pub fn entries_of(&self, leaves: Vec<Child>) -> EntryStream {
+        let (sender, receiver) = sync_channel(2);
+        let reader = self.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = reader.send_below(&leaves, 0, &sender) {
+                let _ = sender.send(Err(error));
+            }
+        });
+        EntryStream { receiver, window: Vec::new().into_iter(), last: None, failed: false }
+    }
+
+    /// Sends the entries below `pages`; `false` once nobody listens.
+    fn send_below(
+        &self,
+        pages: &[Child],
+        height: u8,
+        sender: &SyncSender<Result<Vec<Entry>, RepositoryError>>,
+    ) -> Result<bool, RepositoryError> {
+        if height > HEIGHT_MAX {
+            return Err(RepositoryError::format("manifest")(FormatError::Range("height")));
+        }
+        if height > 0 {
+            return self.children(pages, &mut |children| self.send_below(&children, height - 1, sender));
+        }
+        for window in pages.chunks(WINDOW_PAGES) {
+            let ids: Vec<_> = window.iter().map(|c| c.page).collect();
+            let mut entries = Vec::new();
+            for (page, id) in self.pages(&ids)?.into_iter().zip(ids) {
+                match page {
+                    Page::Leaf(more) => entries.extend(more),
+                    Page::Node(_) => return Err(unexpected(id)),
+                }
+            }
+            if sender.send(Ok(entries)).is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The leaves that the two manifests do not share: what has to be merge-joined. Memory grows with
+    /// the number of differing pages, not of entries.
+    pub fn differing_leaves(
+        &self,
+        a: &ManifestRoot,
+        b: &ManifestRoot,
+    ) -> Result<(Vec<Child>, Vec<Child>), RepositoryError> {
+        let mut sides = [(vec![Self::root_child(a)], a.height), (vec![Self::root_child(b)], b.height)];
+        if sides.iter().any(|(_, height)| *height > HEIGHT_MAX) {
+            return Err(RepositoryError::format("manifest")(FormatError::Range("height")));
+        }
+        loop {
+            let [(x, x_height), (y, y_height)] = &mut sides;
+            if x_height == y_height {
+                let in_x: HashSet<_> = x.iter().map(|c| c.page).collect();
+                let in_y: HashSet<_> = y.iter().map(|c| c.page).collect();
+                x.retain(|c| !in_y.contains(&c.page));
+                y.retain(|c| !in_x.contains(&c.page));
+                if *x_height == 0 {
+                    let [(x, _), (y, _)] = sides;
+                    return Ok((x, y));
+                }
+            }
+            let top = (*x_height).max(*y_height);
+            for (pages, height) in &mut sides {
+                if *height == top {
+                    let mut below = Vec::new();
+                    self.children(pages, &mut |children| {
+                        below.extend(children);
+                        Ok(true)
+                    })?;
+                    *pages = below;
+                    *height -= 1;
+                }
+            }
+        }
+    }
+
+    /// Every page of a manifest with the entries on it, parents first: for verification. A page that
+    /// cannot be read is reported to `on_page` and passed over.
+    pub fn walk(
+        &self,
+        root: &ManifestRoot,
+        on_page: &mut dyn FnMut(&Child, u8, Result<Page, RepositoryError>),
+        skip: &mut dyn FnMut(ChunkId) -> bool,
+    ) {
+        let mut stack = vec![(Self::root_child(root), root.height)];
+        while let Some((child, height)) = stack.pop() {
+            if skip(child.page) {
+                continue;
+            }
+            let page = self.pages(&[child.page]).and_then(|mut pages| match (pages.pop(), height) {
+                (Some(Page::Leaf(entries)), 0) => Ok(Page::Leaf(entries)),
+                (Some(Page::Node(children)), 1..=HEIGHT_MAX) => Ok(Page::Node(children)),
+                _ => Err(unexpected(child.page)),
+            });
+            if let Ok(Page::Node(children)) = &page {
+                stack.extend(children.iter().rev().map(|c| (c.clone(), height - 1)));
+            }
+            on_page(&child, height, page);
+        }
+    }
+}
+
+fn unexpected(id: ChunkId) -> RepositoryError {
+    RepositoryError::format(format!("page {id}"))(FormatError::Range("height"))
+}
+
+/// Entries as they arrive; ascending, or an error. Ends after the first error.
+pub struct EntryStream {
+    receiver: Receiver<Result<Vec<Entry>, RepositoryError>>,
+    window: std::vec::IntoIter<Entry>,
+    last: Option<TreePath>,
+    failed: bool,
+}
+
+impl EntryStream {
+    /// A stream of nothing: the manifest before the first snapshot.
+    pub fn none() -> Self {
+        let (_, receiver) = sync_channel(1);
+        Self { receiver, window: Vec::new().into_iter(), last: None, failed: false }
+    }
+}
+
+impl Iterator for EntryStream {
+    type Item = Result<Entry, RepositoryError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.failed {
+                return None;
+            }
+            if let Some(entry) = self.window.next() {
+                return Some(Ok(entry));
+            }
+            match self.receiver.recv().ok()? {
+                // Each page is in order; here the pages are checked against each other.
+                Ok(window) => {
+                    let ordered = match (&self.last, window.first()) {
+                        (Some(last), Some(first)) => *last < first.path,
+                        _ => true,
+                    } && window.windows(2).all(|pair| pair[0].path < pair[1].path);
+                    if !ordered {
+                        self.failed = true;
+                        return Some(Err(RepositoryError::format("manifest")(FormatError::Order("pages"))));
+                    }
+                    if let Some(last) = window.last() {
+                        self.last = Some(last.path.clone());
+                    }
+                    self.window = window.into_iter();
+                }
+                Err(error) => {
+                    self.failed = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}

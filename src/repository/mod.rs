@@ -1,0 +1,17 @@
+//! The object store: keys, the log, packs, the index, manifests, the probe, verification.
+//!
+//! Everything above [`objects`] is blocking and is called from plain threads; requests run on a tokio
+//! runtime. Nothing is ever overwritten, so that a reader never races a writer: what a record names
+//! existed before the record did.
+
+pub mod chunks;
+pub mod error;
+pub mod index;
+pub mod key;
+pub mod location;
+pub mod log;
+pub mod manifest;
+pub mod objects;
+pub mod packer;
+pub mod probe;
+pub mod store;

@@ -1,0 +1,308 @@
+//! Requests to the object store: retried, timed out, counted and kept within a bandwidth limit.
+//!
+//! Every request may have been applied although it failed (a lost reply). All of them are safe to
+//! repeat: reads, creations of objects named by their content, and creations of records, which are
+//! read back and compared (see `log`).
+
+use super::error::{RepositoryError, RepositoryErrorKind};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use serde::Serialize;
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long to wait, and how often to try.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    pub attempts: u32,
+    /// Before the second attempt; doubles from then on.
+    pub backoff: Duration,
+    /// One attempt, beside the time that its bytes take at 256 KiB a second.
+    pub timeout: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { attempts: 5, backoff: Duration::from_millis(200), timeout: Duration::from_secs(30) }
+    }
+}
+
+/// Requests and bytes of one run.
+#[derive(Debug, Default)]
+pub struct Meter {
+    puts: AtomicU64,
+    gets: AtomicU64,
+    heads: AtomicU64,
+    lists: AtomicU64,
+    retries: AtomicU64,
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+}
+
+/// A meter's figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Requests {
+    pub put: u64,
+    pub get: u64,
+    pub head: u64,
+    pub list: u64,
+    pub retried: u64,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+}
+
+/// What became of a creation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Creation {
+    Created,
+    /// Somebody, perhaps this very request before its reply was lost, created it before.
+    Existed,
+}
+
+/// An object store with patience.
+#[derive(Clone)]
+pub struct Objects {
+    inner: Arc<dyn ObjectStore>,
+    patience: Patience,
+    meter: Arc<Meter>,
+    bandwidth: Option<Arc<Bandwidth>>,
+}
+
+/// A bandwidth limit: each transfer books its time after those booked before.
+struct Bandwidth {
+    bytes_per_second: u64,
+    free_at: tokio::sync::Mutex<Instant>,
+}
+
+impl Bandwidth {
+    async fn book(&self, bytes: u64) {
+        let start = {
+            let mut free_at = self.free_at.lock().await;
+            let start = (*free_at).max(Instant::now());
+            *free_at = start + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+            start
+        };
+        tokio::time::sleep_until(start).await;
+    }
+}
+
+impl Objects {
+    /// `bytes_per_second` limits what is sent and received together.
+    pub fn new(inner: Arc<dyn ObjectStore>, patience: Patience, bytes_per_second: Option<u64>) -> Self {
+        let bandwidth = bytes_per_second.map(|bytes_per_second| {
+            let free_at = tokio::sync::Mutex::new(Instant::now());
+            Arc::new(Bandwidth { bytes_per_second: bytes_per_second.max(1), free_at })
+        });
+        Self { inner, patience, meter: Arc::default(), bandwidth }
+    }
+
+    pub fn requests(&self) -> Requests {
+        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let m = &self.meter;
+        Requests {
+            put: get(&m.puts),
+            get: get(&m.gets),
+            head: get(&m.heads),
+            list: get(&m.lists),
+            retried: get(&m.retries),
+            sent_bytes: get(&m.sent_bytes),
+            received_bytes: get(&m.received_bytes),
+        }
+    }
+
+    async fn book(&self, bytes: u64) {
+        if let Some(bandwidth) = &self.bandwidth {
+            bandwidth.book(bytes).await;
+        }
+    }
+
+    /// Runs `request` until it succeeds, fails for good, or patience is at its end.
+    async fn attempt<T, F>(
+        &self,
+        operation: &'static str,
+        key: &Path,
+        bytes: u64,
+        counter: &AtomicU64,
+        request: impl Fn() -> F,
+    ) -> Result<T, RepositoryError>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        let timeout = self.patience.timeout + Duration::from_secs(bytes >> 18);
+        let mut backoff = self.patience.backoff;
+        let mut attempt = 1;
+        loop {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let (reason, kind) = match tokio::time::timeout(timeout, request()).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => {
+                    let kind = kind_of(&error);
+                    (chain(&error), kind)
+                }
+                Err(_) => (format!("no answer within {timeout:?}"), RepositoryErrorKind::Unavailable),
+            };
+            if kind != RepositoryErrorKind::Unavailable || attempt >= self.patience.attempts {
+                return Err(RepositoryError::Request { operation, key: key.to_string(), reason, kind });
+            }
+            self.meter.retries.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(backoff).await;
+            backoff *= 2;
+            attempt += 1;
+        }
+    }
+
+    /// A whole object of at most `limit_bytes`; `None` when there is none.
+    pub async fn get(&self, key: &Path, limit_bytes: u64) -> Result<Option<Bytes>, RepositoryError> {
+        let request = || async {
+            match self.inner.get(key).await {
+                Ok(found) if found.meta.size > limit_bytes => Err(object_store::Error::NotSupported {
+                    source: format!("{} bytes, and at most {limit_bytes} are expected", found.meta.size)
+                        .into(),
+                }),
+                Ok(found) => {
+                    let size = found.meta.size;
+                    let bytes = found.bytes().await?;
+                    if bytes.len() as u64 == size { Ok(Some(bytes)) } else { Err(short(size, bytes.len())) }
+                }
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let bytes = self.attempt("get", key, 0, &self.meter.gets, request).await?;
+        let received = bytes.as_ref().map_or(0, |b| b.len() as u64);
+        self.meter.received_bytes.fetch_add(received, Ordering::Relaxed);
+        self.book(received).await;
+        Ok(bytes)
+    }
+
+    /// A part of an object that must be there.
+    pub async fn get_range(&self, key: &Path, range: Range<u64>) -> Result<Bytes, RepositoryError> {
+        let wanted = range.end - range.start;
+        self.book(wanted).await;
+        let request = || async {
+            let bytes = self.inner.get_range(key, range.clone()).await?;
+            if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(short(wanted, bytes.len())) }
+        };
+        let bytes = self.attempt("get", key, wanted, &self.meter.gets, request).await?;
+        self.meter.received_bytes.fetch_add(wanted, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    /// An object's size; `None` when there is none.
+    pub async fn head(&self, key: &Path) -> Result<Option<u64>, RepositoryError> {
+        let request = || async {
+            match self.inner.head(key).await {
+                Ok(meta) => Ok(Some(meta.size)),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        self.attempt("head", key, 0, &self.meter.heads, request).await
+    }
+
+    /// Creates an object; never overwrites one.
+    pub async fn create(&self, key: &Path, payload: PutPayload) -> Result<Creation, RepositoryError> {
+        self.put(key, payload, PutMode::Create).await
+    }
+
+    /// Replaces an object that was found damaged by what its name stands for.
+    pub async fn mend(&self, key: &Path, payload: PutPayload) -> Result<(), RepositoryError> {
+        self.put(key, payload, PutMode::Overwrite).await.map(|_| ())
+    }
+
+    async fn put(&self, key: &Path, payload: PutPayload, mode: PutMode) -> Result<Creation, RepositoryError> {
+        let bytes = payload.content_length() as u64;
+        self.book(bytes).await;
+        let request = || async {
+            let options = PutOptions { mode: mode.clone(), ..Default::default() };
+            match self.inner.put_opts(key, payload.clone(), options).await {
+                Ok(_) => Ok(Creation::Created),
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                    Ok(Creation::Existed)
+                }
+                Err(error) => Err(error),
+            }
+        };
+        let creation = self.attempt("put", key, bytes, &self.meter.puts, request).await?;
+        self.meter.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(creation)
+    }
+
+    /// All objects below `prefix`, behind `after` where it is given, sorted by key.
+    pub async fn list(
+        &self,
+        prefix: Option<&Path>,
+        after: Option<&Path>,
+    ) -> Result<Vec<ObjectMeta>, RepositoryError> {
+        let root = Path::default();
+        let request = || async {
+            let stream = match after {
+                Some(after) => self.inner.list_with_offset(prefix, after),
+                None => self.inner.list(prefix),
+            };
+            stream.try_collect::<Vec<_>>().await
+        };
+        let mut found = self.attempt("list", prefix.unwrap_or(&root), 0, &self.meter.lists, request).await?;
+        found.sort_by(|a, b| a.location.cmp(&b.location));
+        Ok(found)
+    }
+
+    /// The names directly below the repository's root.
+    pub async fn list_top(&self) -> Result<Vec<String>, RepositoryError> {
+        let request = || async { self.inner.list_with_delimiter(None).await };
+        let found = self.attempt("list", &Path::default(), 0, &self.meter.lists, request).await?;
+        let names = found.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned));
+        Ok(names.collect())
+    }
+
+    /// Removes an object of the probe's; one that is not there is no error.
+    pub async fn delete(&self, key: &Path) -> Result<(), RepositoryError> {
+        let request = || async {
+            match self.inner.delete(key).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                other => other,
+            }
+        };
+        self.attempt("delete", key, 0, &self.meter.heads, request).await
+    }
+}
+
+fn short(wanted: u64, got: usize) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "repository",
+        source: format!("{got} bytes came of {wanted}").into(),
+    }
+}
+
+fn kind_of(error: &object_store::Error) -> RepositoryErrorKind {
+    use object_store::Error;
+    match error {
+        Error::NotFound { .. } | Error::NotSupported { .. } => RepositoryErrorKind::Damaged,
+        Error::Unauthenticated { .. }
+        | Error::PermissionDenied { .. }
+        | Error::NotImplemented { .. }
+        | Error::UnknownConfigurationKey { .. }
+        | Error::InvalidPath { .. } => RepositoryErrorKind::Configuration,
+        _ => RepositoryErrorKind::Unavailable,
+    }
+}
+
+/// An error and what caused it, each once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,264 @@
+//! Ships chunks: those that the store lacks are compressed, packed, uploaded and indexed.
+//!
+//! Workers add chunks from several threads. A full pack is uploaded in the background, at most
+//! [`UPLOADS`] at once: the worker that fills one more waits, which bounds memory. Index segments are
+//! written as the run goes on, each after its packs, so that a run which is broken off leaves what it
+//! shipped for the next one to adopt.
+
+use super::error::{RepositoryError, RepositoryErrorKind};
+use super::index::Index;
+use super::key;
+use super::objects::Creation;
+use super::store::Store;
+use crate::format::frame::{ChunkType, Compressor, PACK_MAGIC};
+use crate::format::index as format;
+use crate::model::id::{ChunkId, IndexId, PackId};
+use crate::model::record::ObjectRef;
+use bytes::Bytes;
+use object_store::PutPayload;
+use object_store::path::Path;
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::task::JoinHandle;
+
+/// A pack is closed at so many bytes. With [`UPLOADS`] this bounds memory; larger ones save no time.
+const PACK_BYTES: usize = 16 << 20;
+/// Packs under way at once.
+const UPLOADS: usize = 3;
+/// A segment is written once so many chunks wait for one.
+const SEGMENT_CHUNKS: usize = 128 << 10;
+/// Pages share a pack with data when there are fewer bytes of them.
+const SMALL_PACK_BYTES: usize = 1 << 20;
+const SHARDS: usize = 16;
+
+/// What became of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// Bytes of the frame; 0 when the store had the chunk.
+    pub shipped_bytes: u64,
+}
+
+/// What a run has put into the repository.
+#[derive(Clone, Debug, Default)]
+pub struct Shipped {
+    pub packs: Vec<ObjectRef<PackId>>,
+    pub segments: Vec<ObjectRef<IndexId>>,
+    pub bytes: u64,
+}
+
+#[derive(Default)]
+struct OpenPack {
+    bytes: Vec<u8>,
+    chunks: Vec<(ChunkId, u32, u32)>,
+}
+
+#[derive(Default)]
+struct State {
+    data: OpenPack,
+    pages: OpenPack,
+    uploads: VecDeque<JoinHandle<Result<(), RepositoryError>>>,
+    /// Packs and chunks that the next segment will name.
+    packs: Vec<ObjectRef<PackId>>,
+    chunks: Vec<format::SegmentEntry>,
+    shipped: Shipped,
+    /// A failed upload ends the run: nothing is added after it.
+    failed: bool,
+}
+
+/// Ships the new chunks of one run.
+pub struct Packer {
+    store: Store,
+    index: Arc<Index>,
+    /// Chunks of this run that no segment names yet.
+    pending: Vec<Mutex<HashSet<ChunkId>>>,
+    state: Mutex<State>,
+}
+
+impl Packer {
+    pub fn new(store: Store, index: Arc<Index>) -> Self {
+        let pending = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { store, index, pending, state: Mutex::default() }
+    }
+
+    /// Adds the chunk `raw`, named `id`, unless the store or this run has it.
+    pub fn add(
+        &self,
+        id: ChunkId,
+        kind: ChunkType,
+        raw: &[u8],
+        compressor: &mut Compressor,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Added, RepositoryError> {
+        // Claimed before it is looked up: of two workers with the same chunk, one ships it.
+        if !lock(&self.pending[usize::from(id.0[31]) % SHARDS]).insert(id) {
+            return Ok(Added { shipped_bytes: 0 });
+        }
+        if self.index.lookup(id)?.is_some() {
+            lock(&self.pending[usize::from(id.0[31]) % SHARDS]).remove(&id);
+            return Ok(Added { shipped_bytes: 0 });
+        }
+        scratch.clear();
+        let length = compressor.append(kind, raw, scratch);
+        let full = {
+            let mut state = lock(&self.state);
+            if state.failed {
+                return Err(gave_up());
+            }
+            let open = if kind == ChunkType::Page { &mut state.pages } else { &mut state.data };
+            open.append(id, scratch);
+            (open.bytes.len() >= PACK_BYTES).then(|| std::mem::take(open))
+        };
+        if let Some(full) = full {
+            self.upload(full)?;
+        }
+        Ok(Added { shipped_bytes: length as u64 })
+    }
+
+    /// Closes a pack: uploads it in the background once fewer than [`UPLOADS`] are under way.
+    fn upload(&self, pack: OpenPack) -> Result<(), RepositoryError> {
+        let id = PackId::of(&pack.bytes);
+        let reference = ObjectRef { id, size_bytes: pack.bytes.len() as u64 };
+        let at = key::pack(&self.store.name, id);
+        let mut state = lock(&self.state);
+        while state.uploads.len() >= UPLOADS {
+            if let Some(oldest) = state.uploads.pop_front() {
+                drop(state);
+                self.finish(oldest)?;
+                state = lock(&self.state);
+            }
+        }
+        if state.failed {
+            return Err(gave_up());
+        }
+        let store = self.store.clone();
+        let bytes = Bytes::from(pack.bytes);
+        let upload = async move { put(&store, &at, bytes).await };
+        state.uploads.push_back(self.store.repository.runtime.spawn(upload));
+        let number = state.packs.len() as u32;
+        state.chunks.extend(pack.chunks.iter().map(|(id, offset, length)| (*id, number, *offset, *length)));
+        state.shipped.bytes += reference.size_bytes;
+        state.shipped.packs.push(reference.clone());
+        state.packs.push(reference);
+        if state.chunks.len() >= SEGMENT_CHUNKS { self.write_segment(state) } else { Ok(()) }
+    }
+
+    fn finish(&self, upload: JoinHandle<Result<(), RepositoryError>>) -> Result<(), RepositoryError> {
+        let done = self.store.repository.wait(upload).unwrap_or_else(|_| Err(gave_up()));
+        if done.is_err() {
+            lock(&self.state).failed = true;
+        }
+        done
+    }
+
+    /// Writes a segment of what was packed since the last, once its packs have arrived.
+    ///
+    /// Takes the lock with it: the other workers wait, which happens once in 128 Ki chunks.
+    fn write_segment(&self, mut state: MutexGuard<State>) -> Result<(), RepositoryError> {
+        while let Some(upload) = state.uploads.pop_front() {
+            let done = self.store.repository.wait(upload).unwrap_or_else(|_| Err(gave_up()));
+            if done.is_err() {
+                state.failed = true;
+                return done;
+            }
+        }
+        if state.chunks.is_empty() {
+            return Ok(());
+        }
+        let packs = std::mem::take(&mut state.packs);
+        let mut chunks = std::mem::take(&mut state.chunks);
+        let bytes = Bytes::from(format::encode(&packs, &mut chunks));
+        let id = IndexId::of(&bytes);
+        let at = key::index(&self.store.name, id);
+        if let Err(error) = self.store.repository.wait(put(&self.store, &at, bytes.clone())) {
+            state.failed = true;
+            return Err(error);
+        }
+        let segment = self.index.add(&self.store, id, &bytes)?;
+        state.shipped.bytes += bytes.len() as u64;
+        state.shipped.segments.push(segment.reference.clone());
+        drop(state);
+        // The index has them now; a chunk is always in one of the two.
+        for (id, ..) in chunks {
+            lock(&self.pending[usize::from(id.0[31]) % SHARDS]).remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Uploads what is left and checks that every new object is there, whole.
+    pub fn close(&self) -> Result<Shipped, RepositoryError> {
+        let (mut data, pages) = {
+            let mut state = lock(&self.state);
+            (std::mem::take(&mut state.data), std::mem::take(&mut state.pages))
+        };
+        if pages.bytes.len() < SMALL_PACK_BYTES && data.bytes.len() < PACK_BYTES {
+            data.merge(pages);
+        } else {
+            self.upload(pages)?;
+        }
+        if !data.chunks.is_empty() {
+            self.upload(data)?;
+        }
+        self.write_segment(lock(&self.state))?;
+        let shipped = lock(&self.state).shipped.clone();
+        let packs = shipped.packs.iter().map(|p| (key::pack(&self.store.name, p.id), p.size_bytes));
+        let segments = shipped.segments.iter().map(|s| (key::index(&self.store.name, s.id), s.size_bytes));
+        for (at, size_bytes) in packs.chain(segments) {
+            self.check(&at, size_bytes)?;
+        }
+        Ok(shipped)
+    }
+
+    fn check(&self, at: &Path, size_bytes: u64) -> Result<(), RepositoryError> {
+        let found = self.store.repository.wait(self.store.objects().head(at))?;
+        if found == Some(size_bytes) {
+            return Ok(());
+        }
+        let reason = match found {
+            Some(found) => format!("{found} bytes arrived of {size_bytes}; nothing was committed"),
+            None => "it was uploaded and is not there; nothing was committed".to_owned(),
+        };
+        let kind = RepositoryErrorKind::Unavailable;
+        Err(RepositoryError::Request { operation: "head", key: at.to_string(), reason, kind })
+    }
+}
+
+impl OpenPack {
+    fn append(&mut self, id: ChunkId, frame: &[u8]) {
+        if self.bytes.is_empty() {
+            self.bytes.extend_from_slice(&PACK_MAGIC);
+        }
+        self.chunks.push((id, self.bytes.len() as u32, frame.len() as u32));
+        self.bytes.extend_from_slice(frame);
+    }
+
+    fn merge(&mut self, other: OpenPack) {
+        for (id, offset, length) in other.chunks {
+            self.append(id, &other.bytes[offset as usize..(offset + length) as usize]);
+        }
+    }
+}
+
+/// Creates an object that is named by its content. One that is there and has another size is mended.
+async fn put(store: &Store, at: &Path, bytes: Bytes) -> Result<(), RepositoryError> {
+    let size = bytes.len() as u64;
+    let payload = PutPayload::from(bytes);
+    if store.objects().create(at, payload.clone()).await? == Creation::Existed
+        && store.objects().head(at).await? != Some(size)
+    {
+        store.objects().mend(at, payload).await?;
+    }
+    Ok(())
+}
+
+fn gave_up() -> RepositoryError {
+    RepositoryError::Request {
+        operation: "put",
+        key: "packs".into(),
+        reason: "an upload of this run failed before".into(),
+        kind: RepositoryErrorKind::Unavailable,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}

@@ -1,0 +1,22 @@
+//! The start-up probe: a backend that lets two creations of one key win cannot hold a log.
+
+use super::error::RepositoryError;
+use super::key;
+use super::objects::{Creation, Objects};
+use object_store::PutPayload;
+
+/// Creates an object twice; the second must be told that it exists, and the first must remain.
+pub async fn probe(objects: &Objects, location: &str, nonce: u64) -> Result<(), RepositoryError> {
+    let key = key::probe(nonce);
+    let (first, second) = (format!("first {nonce:x}"), format!("second {nonce:x}"));
+    objects.create(&key, PutPayload::from(first.clone().into_bytes())).await?;
+    let again = objects.create(&key, PutPayload::from(second.into_bytes())).await;
+    let kept = objects.get(&key, 1 << 10).await;
+    // What the probe leaves behind harms nobody: a failure to delete it is not an error.
+    let _ = objects.delete(&key).await;
+    match (again, kept?) {
+        (Ok(Creation::Existed), Some(kept)) if kept == first.as_bytes() => Ok(()),
+        (Err(error), _) => Err(error),
+        _ => Err(RepositoryError::TwoWin(location.to_owned())),
+    }
+}

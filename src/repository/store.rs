@@ -1,0 +1,125 @@
+//! A repository that is open, and one store in it.
+
+use super::error::RepositoryError;
+use super::location::Location;
+use super::objects::{Objects, Patience, Requests};
+use super::{key, probe};
+use crate::model::id::StoreName;
+use object_store::ObjectStore;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+/// How a repository is used.
+#[derive(Clone, Default)]
+pub struct RepositoryOptions {
+    pub patience: Patience,
+    /// Sent and received together.
+    pub bytes_per_second: Option<u64>,
+    /// Where index segments are kept between runs; without it, in unnamed temporary files.
+    pub cache: Option<PathBuf>,
+}
+
+/// An open repository. Cheap to clone; the clones share the meter.
+#[derive(Clone)]
+pub struct Repository {
+    pub(super) objects: Objects,
+    pub(super) runtime: Handle,
+    pub(super) cache: Option<Arc<PathBuf>>,
+    location: Arc<str>,
+}
+
+impl Repository {
+    /// Connects to `location` without a probe: for readers.
+    pub fn open(
+        location: &Location,
+        options: RepositoryOptions,
+        runtime: Handle,
+    ) -> Result<Self, RepositoryError> {
+        let inner = {
+            let _entered = runtime.enter();
+            location.open()?
+        };
+        Ok(Self::over(inner, &location.to_string(), options, runtime))
+    }
+
+    /// A repository in any object store.
+    pub fn over(
+        inner: Arc<dyn ObjectStore>,
+        location: &str,
+        options: RepositoryOptions,
+        runtime: Handle,
+    ) -> Self {
+        let RepositoryOptions { patience, bytes_per_second, cache } = options;
+        // Two repositories never share a cache, since their stores may have the same names.
+        let tag = blake3::hash(location.as_bytes()).to_hex();
+        let cache = cache.map(|dir| Arc::new(dir.join(&tag[..16])));
+        Self {
+            objects: Objects::new(inner, patience, bytes_per_second),
+            runtime,
+            cache,
+            location: location.into(),
+        }
+    }
+
+    /// Refuses a backend that lets two creations of one key win. Every writer calls it first.
+    pub fn probe(&self, nonce: u64) -> Result<(), RepositoryError> {
+        self.wait(probe::probe(&self.objects, &self.location, nonce))
+    }
+
+    pub fn store(&self, name: &StoreName) -> Store {
+        Store { repository: self.clone(), name: name.clone() }
+    }
+
+    /// The stores that have a log or are about to get one, sorted.
+    pub fn stores(&self) -> Result<Vec<StoreName>, RepositoryError> {
+        let names = self.wait(self.objects.list_top())?;
+        let mut stores: Vec<_> = names.iter().filter_map(|n| StoreName::parse(n).ok()).collect();
+        stores.sort();
+        Ok(stores)
+    }
+
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    pub fn requests(&self) -> Requests {
+        self.objects.requests()
+    }
+
+    /// Waits for requests; never called from the runtime's own threads.
+    pub(super) fn wait<T>(&self, request: impl Future<Output = T>) -> T {
+        self.runtime.block_on(request)
+    }
+}
+
+/// One store in a repository.
+#[derive(Clone)]
+pub struct Store {
+    pub(super) repository: Repository,
+    pub(super) name: StoreName,
+}
+
+impl Store {
+    pub fn name(&self) -> &StoreName {
+        &self.name
+    }
+
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub(super) fn objects(&self) -> &Objects {
+        &self.repository.objects
+    }
+
+    pub(super) fn cache_file(&self, name: &str) -> Option<PathBuf> {
+        self.repository.cache.as_ref().map(|dir| dir.join(self.name.as_str()).join(name))
+    }
+
+    /// The size of a pack; `None` when there is none.
+    pub fn pack_size(&self, id: crate::model::id::PackId) -> Result<Option<u64>, RepositoryError> {
+        self.repository.wait(self.objects().head(&key::pack(&self.name, id)))
+    }
+}

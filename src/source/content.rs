@@ -1,0 +1,263 @@
+//! A file's bytes: where its holes are, and one segment of it read, hashed and cut into chunks.
+//!
+//! The whole file's BLAKE3 is computed from its segments' chaining values, so that segments of one
+//! file are read on all cores. See "BLAKE3: one function, fast everywhere", section 2.1, for the tree.
+
+use crate::model::entry::{CHUNK_MAX_BYTES, Extent};
+use crate::model::id::{ChunkId, ContentHash};
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use rustix::fd::BorrowedFd;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+/// A file is read in segments of so many bytes: a power of two, so that each is a subtree of BLAKE3's.
+pub const SEGMENT_BYTES: u64 = 4 << 20;
+
+/// The allocated ranges of a file, ascending; what lies between them reads as zeros.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataMap(Vec<(u64, u64)>);
+
+impl DataMap {
+    /// A file without holes.
+    pub fn full(size_bytes: u64) -> Self {
+        Self(vec![(0, size_bytes)])
+    }
+
+    /// Asks the filesystem. One that cannot tell has no holes.
+    pub fn of(file: BorrowedFd, size_bytes: u64) -> Result<Self, Errno> {
+        let mut ranges = Vec::new();
+        let mut at = 0;
+        while at < size_bytes {
+            let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+                Ok(start) => start.min(size_bytes),
+                // Nothing but a hole until the end.
+                Err(Errno::NXIO) => break,
+                Err(Errno::INVAL) if at == 0 => return Ok(Self::full(size_bytes)),
+                Err(error) => return Err(error),
+            };
+            let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
+                Ok(end) => end.min(size_bytes),
+                Err(Errno::NXIO) => size_bytes,
+                Err(error) => return Err(error),
+            };
+            if end > start {
+                ranges.push((start, end));
+            }
+            at = end.max(at + 1);
+        }
+        Ok(Self(ranges))
+    }
+
+    pub fn has_holes(&self, size_bytes: u64) -> bool {
+        size_bytes > 0 && self.0 != [(0, size_bytes)]
+    }
+
+    /// The pieces of `start..end`: `(start, end, is_data)`, adjoining; data in pieces that do not cross a
+    /// multiple of 1 MiB.
+    pub fn pieces(&self, start: u64, end: u64) -> Vec<(u64, u64, bool)> {
+        let mut pieces = Vec::new();
+        let mut at = start;
+        let first = self.0.partition_point(|(_, to)| *to <= start);
+        for (from, to) in &self.0[first..] {
+            let (from, to) = ((*from).max(start), (*to).min(end));
+            if from >= end {
+                break;
+            }
+            if from > at {
+                pieces.push((at, from, false));
+            }
+            at = from;
+            while at < to {
+                let next = ((at / CHUNK_MAX_BYTES as u64 + 1) * CHUNK_MAX_BYTES as u64).min(to);
+                pieces.push((at, next, true));
+                at = next;
+            }
+        }
+        if at < end {
+            pieces.push((at, end, false));
+        }
+        pieces
+    }
+}
+
+/// What reading a segment gives.
+pub struct Segment {
+    pub extents: Vec<Extent>,
+    pub hash: SegmentHash,
+    pub read_bytes: u64,
+}
+
+/// The hash of a whole file that is one segment, or a segment's chaining value.
+#[derive(Clone, Copy)]
+pub enum SegmentHash {
+    Whole(ContentHash),
+    Part(ChainingValue),
+}
+
+/// Why a segment was not read.
+pub enum SegmentError<E> {
+    /// The file ended early: it changed.
+    Changed,
+    Read(Errno),
+    /// `ship` failed.
+    Ship(E),
+}
+
+/// Reads `start..end` of a file of `size_bytes`, and hands every chunk to `ship`. `buffer` holds one chunk.
+pub fn read_segment<E>(
+    file: BorrowedFd,
+    (start, end, size_bytes): (u64, u64, u64),
+    map: &DataMap,
+    buffer: &mut Vec<u8>,
+    mut ship: impl FnMut(ChunkId, &[u8]) -> Result<(), E>,
+) -> Result<Segment, SegmentError<E>> {
+    buffer.resize(CHUNK_MAX_BYTES, 0);
+    let mut hasher = blake3::Hasher::new();
+    hasher.set_input_offset(start);
+    let mut extents = Vec::new();
+    let mut read_bytes = 0;
+    for (from, to, is_data) in map.pieces(start, end) {
+        if !is_data {
+            zeros(&mut hasher, to - from, buffer);
+            extents.push(Extent::Hole { length_bytes: to - from });
+            continue;
+        }
+        let length = (to - from) as usize;
+        // One byte more than a small file has would show that it grew; `statx` afterwards does as well.
+        read_exact(file, &mut buffer[..length], from).map_err(|e| match e {
+            None => SegmentError::Changed,
+            Some(errno) => SegmentError::Read(errno),
+        })?;
+        let bytes = &buffer[..length];
+        let id = ChunkId::of(bytes);
+        ship(id, bytes).map_err(SegmentError::Ship)?;
+        read_bytes += length as u64;
+        if from == 0 && to == size_bytes {
+            // One chunk is the whole file, and its id the file's hash.
+            let extent = Extent::Chunk { chunk: id, offset_bytes: 0, length_bytes: length as u32 };
+            let hash = SegmentHash::Whole(ContentHash(id.0));
+            return Ok(Segment { extents: vec![extent], hash, read_bytes });
+        }
+        hasher.update(bytes);
+        extents.push(Extent::Chunk { chunk: id, offset_bytes: 0, length_bytes: length as u32 });
+    }
+    let hash = if start == 0 && end == size_bytes {
+        SegmentHash::Whole(ContentHash(*hasher.finalize().as_bytes()))
+    } else {
+        SegmentHash::Part(hasher.finalize_non_root())
+    };
+    Ok(Segment { extents, hash, read_bytes })
+}
+
+fn zeros(hasher: &mut blake3::Hasher, mut count: u64, buffer: &mut [u8]) {
+    buffer.fill(0);
+    while count > 0 {
+        let take = count.min(buffer.len() as u64);
+        hasher.update(&buffer[..take as usize]);
+        count -= take;
+    }
+}
+
+/// `None`: the file ends before the buffer is full.
+fn read_exact(file: BorrowedFd, mut buffer: &mut [u8], mut at: u64) -> Result<(), Option<Errno>> {
+    while !buffer.is_empty() {
+        match rustix::io::pread(file, &mut *buffer, at) {
+            Ok(0) => return Err(None),
+            Ok(count) => {
+                buffer = &mut buffer[count..];
+                at += count as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Some(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Joins the chaining values of a file's segments, pushed in order.
+#[derive(Default)]
+pub struct HashTree {
+    stack: Vec<ChainingValue>,
+    pushed: u64,
+}
+
+impl HashTree {
+    pub fn push(&mut self, value: ChainingValue) {
+        // As many subtrees stay open as the count has ones; they are merged only when more follows,
+        // since the last merge of all is the root's.
+        while self.stack.len() > self.pushed.count_ones() as usize {
+            if let (Some(right), Some(left)) = (self.stack.pop(), self.stack.pop()) {
+                self.stack.push(merge_subtrees_non_root(&left, &right, Mode::Hash));
+            }
+        }
+        self.stack.push(value);
+        self.pushed += 1;
+    }
+
+    /// The file's hash; `None` for fewer than two segments, whose hash is not made of chaining values.
+    pub fn finish(mut self) -> Option<ContentHash> {
+        let mut right = self.stack.pop()?;
+        while let Some(left) = self.stack.pop() {
+            if self.stack.is_empty() {
+                return Some(ContentHash(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()));
+            }
+            right = merge_subtrees_non_root(&left, &right, Mode::Hash);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rustix::fd::AsFd;
+
+    #[test]
+    fn the_hash_of_the_segments_is_the_hash_of_the_file() {
+        for segments in 2u64..10 {
+            for tail in [1, 4096, SEGMENT_BYTES] {
+                let size = (segments - 1) * SEGMENT_BYTES + tail;
+                let bytes: Vec<u8> = (0..size).map(|i| (i * 31 >> 7) as u8).collect();
+                let mut tree = HashTree::default();
+                for (number, segment) in bytes.chunks(SEGMENT_BYTES as usize).enumerate() {
+                    let mut hasher = blake3::Hasher::new();
+                    hasher.set_input_offset(number as u64 * SEGMENT_BYTES);
+                    tree.push(hasher.update(segment).finalize_non_root());
+                }
+                assert_eq!(tree.finish(), Some(ContentHash::of(&bytes)), "{segments} segments, tail {tail}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_cover_a_range_once(gaps in prop::collection::vec((0u64..3 << 20, 1u64..3 << 20), 0..6), cut in 0u64..8 << 20) {
+            let mut at = 0;
+            let ranges: Vec<_> = gaps.iter().map(|(hole, data)| { let from = at + hole + 1; at = from + data; (from, at) }).collect();
+            let (start, end) = (cut, at.max(cut) + 5);
+            let pieces = DataMap(ranges.clone()).pieces(start, end);
+            prop_assert_eq!(pieces.first().unwrap().0, start);
+            prop_assert_eq!(pieces.last().unwrap().1, end);
+            prop_assert!(pieces.windows(2).all(|w| w[0].1 == w[1].0));
+            for (from, to, is_data) in pieces {
+                let inside = ranges.iter().any(|(a, b)| *a <= from && to <= *b);
+                prop_assert_eq!(is_data, inside);
+                prop_assert!(!is_data || from / (1 << 20) == (to - 1) / (1 << 20));
+            }
+        }
+    }
+
+    #[test]
+    fn holes_are_found() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let path = dir.path().join("sparse");
+        let file = std::fs::File::create_new(&path).unwrap();
+        file.set_len(10 << 20).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[7; 4096], 5 << 20).unwrap();
+        let map = DataMap::of(file.as_fd(), 10 << 20).unwrap();
+        assert!(map.has_holes(10 << 20));
+        let data: u64 = map.pieces(0, 10 << 20).iter().filter(|p| p.2).map(|p| p.1 - p.0).sum();
+        assert!(data < 1 << 20);
+    }
+}

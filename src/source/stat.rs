@@ -1,0 +1,75 @@
+//! What one `statx` says of an entry.
+
+use crate::model::entry::{Fingerprint, Timestamp};
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
+use std::ffi::CStr;
+
+/// An entry's metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    pub kind: FileType,
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub size_bytes: u64,
+    /// Allocated, in units of 512 bytes.
+    pub blocks: u64,
+    pub mtime: Timestamp,
+    pub fingerprint: Fingerprint,
+    pub links: u32,
+    pub device: (u32, u32),
+    /// What a device node stands for.
+    pub node: (u32, u32),
+}
+
+impl Stat {
+    /// Of `name` in `dir`, no symlink followed.
+    pub fn at(dir: impl AsFd, name: &CStr) -> rustix::io::Result<Self> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS).map(Self::from)
+    }
+
+    /// Of an open file.
+    pub fn of(file: impl AsFd) -> rustix::io::Result<Self> {
+        rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map(Self::from)
+    }
+
+    /// Whether nothing that a change leaves behind differs.
+    pub fn same_moment(&self, other: &Stat) -> bool {
+        (self.kind, self.size_bytes, self.mtime, self.fingerprint)
+            == (other.kind, other.size_bytes, other.mtime, other.fingerprint)
+    }
+
+    pub fn is_directory(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.kind == FileType::RegularFile
+    }
+
+    /// Fewer blocks than the size needs: there may be holes.
+    pub fn may_have_holes(&self) -> bool {
+        self.blocks.saturating_mul(512) < self.size_bytes
+    }
+}
+
+impl From<Statx> for Stat {
+    fn from(s: Statx) -> Self {
+        let time = |t: StatxTimestamp| Timestamp { seconds: t.tv_sec, nanos: t.tv_nsec };
+        Self {
+            kind: FileType::from_raw_mode(s.stx_mode.into()),
+            mode: s.stx_mode & 0o7777,
+            uid: s.stx_uid,
+            gid: s.stx_gid,
+            size_bytes: s.stx_size,
+            blocks: s.stx_blocks,
+            mtime: time(s.stx_mtime),
+            fingerprint: Fingerprint { inode: s.stx_ino, ctime: time(s.stx_ctime) },
+            links: s.stx_nlink,
+            device: (s.stx_dev_major, s.stx_dev_minor),
+            node: (s.stx_rdev_major, s.stx_rdev_minor),
+        }
+    }
+}

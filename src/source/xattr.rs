@@ -1,0 +1,63 @@
+//! Extended attributes of an open file or directory, POSIX ACLs among them.
+
+use rustix::fd::{AsFd, AsRawFd};
+use rustix::io::{Errno, Result};
+
+/// Name and value.
+pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// All attributes, sorted by name. A filesystem without attributes has none.
+pub fn read(file: impl AsFd) -> Result<Attributes> {
+    let fd = file.as_fd();
+    read_with(
+        |buffer| rustix::fs::flistxattr(fd, buffer),
+        |name, buffer| rustix::fs::fgetxattr(fd, name, buffer),
+    )
+}
+
+/// The same for a handle opened with `O_PATH` (symlinks, fifos, sockets, devices), which the calls on
+/// handles refuse: by its name in `/proc`, which leads to the very inode.
+pub fn read_by_path(handle: impl AsFd) -> Result<Attributes> {
+    let path = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
+    read_with(
+        |buffer| rustix::fs::listxattr(path.as_str(), buffer),
+        |name, buffer| rustix::fs::getxattr(path.as_str(), name, buffer),
+    )
+}
+
+fn read_with(
+    list: impl Fn(&mut [u8]) -> Result<usize>,
+    get: impl Fn(&[u8], &mut [u8]) -> Result<usize>,
+) -> Result<Attributes> {
+    let names = match growing(&list) {
+        Ok(names) => names,
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut attributes = Vec::new();
+    for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
+        match growing(|buffer| get(name, buffer)) {
+            Ok(value) => attributes.push((name.to_vec(), value)),
+            // Gone since it was listed.
+            Err(Errno::NODATA) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    attributes.sort();
+    Ok(attributes)
+}
+
+/// Calls with a small buffer first, which is almost always enough.
+fn growing(call: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
+    let mut small = [0u8; 512];
+    match call(&mut small) {
+        Ok(length) => return Ok(small[..length].to_vec()),
+        Err(Errno::RANGE) => {}
+        Err(error) => return Err(error),
+    }
+    // The kernel's own limit for both lists and values.
+    let mut large = vec![0u8; 64 << 10];
+    let length = call(&mut large)?;
+    large.truncate(length);
+    Ok(large)
+}
