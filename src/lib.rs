@@ -5,5 +5,8 @@
 
 pub mod format;
 pub mod model;
+pub mod replicate;
 pub mod repository;
 pub mod source;
+pub mod standby;
+pub mod support;

@@ -107,6 +107,12 @@ pub struct Epoch(pub u64);
 #[serde(transparent)]
 pub struct WriterId(pub String);
 
+impl fmt::Display for WriterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A store's name: safe as a key in every object store and as a file name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]

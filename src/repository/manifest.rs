@@ -174,24 +174,24 @@ impl ManifestReader {
 
     /// All entries in order, read ahead by a thread of its own that ends when the receiver is dropped.
     pub fn entries(&self, root: &ManifestRoot) -> EntryStream {
-        let (sender, receiver) = sync_channel(2);
-        let reader = self.clone();
-        let root = root.clone();
-        std::thread::spawn(move || {
-            let nodes = vec![Self::root_child(&root)];
-            if let Err(error) = reader.send_below(&nodes, root.height, &sender) {
-                let _ = sender.send(Err(error));
-            }
-        });
-        EntryStream { receiver, window: Vec::new().into_iter(), last: None, failed: false }
+        self.entries_within(root, &TreePath::root())
+    }
+
+    /// The entry `top` and all below it; pages elsewhere are not read.
+    pub fn entries_within(&self, root: &ManifestRoot, top: &TreePath) -> EntryStream {
+        self.stream(vec![Self::root_child(root)], root.height, top.clone())
     }
 
     /// The entries on the leaves `leaves`, in order.
     pub fn entries_of(&self, leaves: Vec<Child>) -> EntryStream {
+        self.stream(leaves, 0, TreePath::root())
+    }
+
+    fn stream(&self, pages: Vec<Child>, height: u8, top: TreePath) -> EntryStream {
         let (sender, receiver) = sync_channel(2);
         let reader = self.clone();
         std::thread::spawn(move || {
-            if let Err(error) = reader.send_below(&leaves, 0, &sender) {
+            if let Err(error) = reader.send_below(&pages, height, &top, &sender) {
                 let _ = sender.send(Err(error));
             }
         });
@@ -203,20 +203,23 @@ impl ManifestReader {
         &self,
         pages: &[Child],
         height: u8,
+        top: &TreePath,
         sender: &SyncSender<Result<Vec<Entry>, RepositoryError>>,
     ) -> Result<bool, RepositoryError> {
         if height > HEIGHT_MAX {
             return Err(RepositoryError::format("manifest")(FormatError::Range("height")));
         }
         if height > 0 {
-            return self.children(pages, &mut |children| self.send_below(&children, height - 1, sender));
+            return self.children(pages, &mut |children| {
+                self.send_below(&within(children, top), height - 1, top, sender)
+            });
         }
         for window in pages.chunks(WINDOW_PAGES) {
             let ids: Vec<_> = window.iter().map(|c| c.page).collect();
             let mut entries = Vec::new();
             for (page, id) in self.pages(&ids)?.into_iter().zip(ids) {
                 match page {
-                    Page::Leaf(more) => entries.extend(more),
+                    Page::Leaf(more) => entries.extend(more.into_iter().filter(|e| e.path.is_within(top))),
                     Page::Node(_) => return Err(unexpected(id)),
                 }
             }
@@ -265,30 +268,21 @@ impl ManifestReader {
         }
     }
 
-    /// Every page of a manifest with the entries on it, parents first: for verification. A page that
-    /// cannot be read is reported to `on_page` and passed over.
-    pub fn walk(
-        &self,
-        root: &ManifestRoot,
-        on_page: &mut dyn FnMut(&Child, u8, Result<Page, RepositoryError>),
-        skip: &mut dyn FnMut(ChunkId) -> bool,
-    ) {
-        let mut stack = vec![(Self::root_child(root), root.height)];
-        while let Some((child, height)) = stack.pop() {
-            if skip(child.page) {
-                continue;
-            }
-            let page = self.pages(&[child.page]).and_then(|mut pages| match (pages.pop(), height) {
-                (Some(Page::Leaf(entries)), 0) => Ok(Page::Leaf(entries)),
-                (Some(Page::Node(children)), 1..=HEIGHT_MAX) => Ok(Page::Node(children)),
-                _ => Err(unexpected(child.page)),
-            });
-            if let Ok(Page::Node(children)) = &page {
-                stack.extend(children.iter().rev().map(|c| (c.clone(), height - 1)));
-            }
-            on_page(&child, height, page);
+    /// One page, checked against the height that it stands at: for verification.
+    pub fn page(&self, id: ChunkId, height: u8) -> Result<Page, RepositoryError> {
+        match (self.pages(&[id])?.pop(), height) {
+            (Some(Page::Leaf(entries)), 0) => Ok(Page::Leaf(entries)),
+            (Some(Page::Node(children)), 1..=HEIGHT_MAX) => Ok(Page::Node(children)),
+            _ => Err(unexpected(id)),
         }
     }
+}
+
+/// The pages that may hold `top` or what is below it.
+fn within(children: Vec<Child>, top: &TreePath) -> Vec<Child> {
+    let first = children.iter().rposition(|c| c.first <= *top).unwrap_or(0);
+    let end = children.iter().rposition(|c| c.first <= *top || c.first.is_within(top)).map_or(0, |at| at + 1);
+    children.into_iter().take(end).skip(first).collect()
 }
 
 fn unexpected(id: ChunkId) -> RepositoryError {

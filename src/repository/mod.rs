@@ -15,3 +15,4 @@ pub mod objects;
 pub mod packer;
 pub mod probe;
 pub mod store;
+pub mod verify;

@@ -64,8 +64,8 @@ struct Queue {
 }
 
 /// A walk of one tree.
-pub struct Walk {
-    excludes: Excludes,
+pub struct Walk<'e> {
+    excludes: &'e Excludes,
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -83,8 +83,8 @@ pub fn open_root(path: &Path) -> Result<(Arc<OwnedFd>, Stat), SourceError> {
     Ok((Arc::new(handle), stat))
 }
 
-impl Walk {
-    pub fn new(excludes: Excludes) -> Self {
+impl<'e> Walk<'e> {
+    pub fn new(excludes: &'e Excludes) -> Self {
         Self { excludes, queue: Mutex::default(), wake: Condvar::new() }
     }
 

@@ -1,0 +1,26 @@
+//! Why a resync committed nothing.
+
+use crate::model::hold::Hold;
+use crate::model::id::{StoreName, WriterId};
+use crate::repository::error::RepositoryError;
+use crate::source::error::SourceError;
+use thiserror::Error;
+
+/// An error of a resync. None of them leaves anything half-done: the store's head is the old one.
+#[derive(Debug, Error)]
+pub enum ResyncError {
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(
+        "store '{store}' is held, nothing was committed: {hold}. If this is right, run again with --accept"
+    )]
+    Held { store: StoreName, hold: Hold },
+    #[error(
+        "store '{store}' was promoted to '{primary}': this host ('{writer}') is fenced and must not write"
+    )]
+    Fenced { store: StoreName, primary: String, writer: WriterId },
+    #[error("compression could not be set up: {0}")]
+    Compressor(std::io::Error),
+}

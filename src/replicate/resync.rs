@@ -1,0 +1,271 @@
+//! One resync of one store, from the probe to the record.
+//!
+//! Order: packs, index, check that all is there, record. Killed anywhere before the record, the head is
+//! the old snapshot; what was shipped is adopted by the next run through its index segments.
+
+use super::error::ResyncError;
+use super::read_entry::{Clock, Worker};
+use super::report::{Phases, Report};
+use super::scan::{Reread, Scan, ScanSummary};
+use crate::format::frame::Compressor;
+use crate::model::hold::{self, FilesystemId, Hold};
+use crate::model::id::{StoreName, WriterId};
+use crate::model::plan::Plan;
+use crate::model::record::{Event, ManifestRoot, SnapshotRecord, SnapshotStatistics, StoreState};
+use crate::repository::chunks::ChunkReader;
+use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::index::Index;
+use crate::repository::log::Appended;
+use crate::repository::manifest::{EntryStream, ManifestReader, ManifestWriter};
+use crate::repository::packer::{Packer, Shipped};
+use crate::repository::store::{Repository, Store};
+use crate::source::exclude::Excludes;
+use crate::source::stat::Stat;
+use crate::source::walk::{Walk, open_root, raise_handle_limit};
+use crate::support::pool::Pool;
+use crate::support::progress::{Progress, Step};
+use rustix::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A run that loses so many races for the next number gives up.
+const REBASES_MAX: u32 = 1000;
+
+/// What to resync.
+pub struct Request {
+    pub store: StoreName,
+    pub path: PathBuf,
+    pub plan: Plan,
+    pub excludes: Vec<String>,
+    pub writer: WriterId,
+    /// Lets a held run through.
+    pub accept: bool,
+    /// As zstd counts it.
+    pub compression_level: i32,
+    pub threads: usize,
+}
+
+/// What a run takes from outside.
+pub struct Surroundings<'a> {
+    pub clock: &'a Clock,
+    /// Draws a number that nobody else draws.
+    pub nonce: &'a (dyn Fn() -> u64 + Sync),
+    pub progress: &'a Progress,
+    pub on_step: &'a (dyn Fn(Step) + Sync),
+}
+
+/// Resyncs a store: afterwards its head is a snapshot of what `request.path` holds now.
+///
+/// # Errors
+/// Nothing was committed, whatever the error; see [`ResyncError`].
+pub fn resync(
+    repository: &Repository,
+    request: &Request,
+    around: &Surroundings,
+) -> Result<Report, ResyncError> {
+    let excludes = Excludes::parse(&request.excludes)?;
+    raise_handle_limit();
+    let started = Instant::now();
+    repository.probe((around.nonce)())?;
+    let store = repository.store(&request.store);
+    loop {
+        match attempt(&store, request, around, &excludes, started)? {
+            Some(report) => return Ok(report),
+            // Chunks that this run relied on were doomed meanwhile: once more, with that known.
+            None => continue,
+        }
+    }
+}
+
+fn attempt(
+    store: &Store,
+    request: &Request,
+    around: &Surroundings,
+    excludes: &Excludes,
+    started: Instant,
+) -> Result<Option<Report>, ResyncError> {
+    let mut phases = Phases::default();
+    let mut state = store.state()?;
+    admit(request, &state)?;
+    let base = state.latest().map(|(_, record)| record.clone());
+    let named = base.as_ref().map_or(&[][..], |b| &b.index);
+    let index = Arc::new(Index::open(store, named, state.doomed_packs.clone())?);
+    index.adopt_orphans(store)?;
+    phases.open_seconds = started.elapsed().as_secs_f64();
+    (around.on_step)(Step::Opened);
+
+    let scanning = Instant::now();
+    let scan_start_ns = (around.clock)();
+    let (root, root_stat) = open_root(&request.path)?;
+    let filesystem = filesystem_id(&root, &root_stat);
+    let held = hold::before_scan(base.as_ref().map(|b| &b.filesystem), &filesystem);
+    refuse(request, held)?;
+    if let Some(base) = &base {
+        around.progress.expected_entries.store(base.manifest.entries, std::sync::atomic::Ordering::Relaxed);
+    }
+    let packer = Packer::new(store.clone(), index.clone());
+    let reread = Reread {
+        period_ns: request.plan.reread_period_ns(),
+        last_scan_ns: base.as_ref().map_or(scan_start_ns, |b| b.scan_start_ns),
+        this_scan_ns: scan_start_ns,
+    };
+    let old = match &base {
+        Some(base) => {
+            ManifestReader::new(ChunkReader::new(store.clone(), index.clone())).entries(&base.manifest)
+        }
+        None => EntryStream::none(),
+    };
+    let (manifest, summary) = scan(request, around, excludes, &packer, reread, old, (root, root_stat))?;
+    phases.scan_seconds = scanning.elapsed().as_secs_f64();
+    (around.on_step)(Step::Scanned);
+
+    let entries_before = base.as_ref().map_or(0, |b| b.manifest.entries.saturating_sub(1));
+    let entries_now = manifest.entries.saturating_sub(1);
+    refuse(request, hold::after_scan(&request.plan, entries_before, entries_now, summary.changes.removed))?;
+
+    let shipping = Instant::now();
+    let shipped = packer.close()?;
+    phases.ship_seconds = shipping.elapsed().as_secs_f64();
+    (around.on_step)(Step::Shipped);
+
+    let committing = Instant::now();
+    let record = SnapshotRecord {
+        manifest,
+        scan_start_ns,
+        scan_end_ns: (around.clock)(),
+        source_path: request.path.display().to_string(),
+        filesystem,
+        statistics: statistics(around.progress, &summary, &shipped),
+        new_packs: shipped.packs.clone(),
+        index: index.live(named),
+        database_position: None,
+    };
+    let doomed_at_start = state.doomed_packs.clone();
+    let mut rebased = 0;
+    let sequence = loop {
+        let epoch = state.epoch;
+        let mut record = record.clone();
+        // Another snapshot won: its segments stay live beside ours.
+        if let Some((_, head)) = state.latest() {
+            record.index = index.live(&head.index);
+        }
+        let event = Event::Snapshot(record);
+        match store.append(&state, epoch, &request.writer, (around.nonce)(), event)? {
+            Appended::Committed(sequence) => break sequence,
+            Appended::Lost => {
+                rebased += 1;
+                store.refresh(&mut state)?;
+                admit(request, &state)?;
+                if !state.doomed_packs.is_subset(&doomed_at_start) {
+                    return Ok(None);
+                }
+                if rebased > REBASES_MAX {
+                    return Err(RepositoryError::Request {
+                        operation: "put",
+                        key: format!("{}/log", request.store),
+                        reason: format!("lost {rebased} races for the next record"),
+                        kind: RepositoryErrorKind::Unavailable,
+                    }
+                    .into());
+                }
+            }
+        }
+    };
+    phases.commit_seconds = committing.elapsed().as_secs_f64();
+    (around.on_step)(Step::Committed);
+    let requests = store.repository().requests();
+    Ok(Some(Report {
+        store: request.store.clone(),
+        snapshot: sequence,
+        scan_start_ns,
+        entries: record.manifest.entries,
+        size_bytes: record.manifest.size_bytes,
+        changes: summary.changes,
+        read_bytes: record.statistics.read_bytes,
+        new_bytes: record.statistics.new_bytes,
+        shipped_bytes: requests.sent_bytes,
+        vanished: summary.vanished,
+        warnings: summary.warnings,
+        rebased,
+        requests,
+        phases,
+    }))
+}
+
+fn scan(
+    request: &Request,
+    around: &Surroundings,
+    excludes: &Excludes,
+    packer: &Packer,
+    reread: Reread,
+    old: EntryStream,
+    (root, root_stat): (Arc<OwnedFd>, Stat),
+) -> Result<(ManifestRoot, ScanSummary), ResyncError> {
+    let threads = request.threads.max(1);
+    let level = request.compression_level;
+    let walk = Walk::new(excludes);
+    let compressor = || Compressor::new(level).map_err(ResyncError::Compressor);
+    let workers = (0..threads)
+        .map(|_| Worker::new(packer, around.progress, around.clock, level))
+        .collect::<Result<_, _>>()?;
+    std::thread::scope(|scope| {
+        let pool = Pool::start(scope, workers);
+        for _ in 0..threads {
+            scope.spawn(|| walk.help());
+        }
+        // Whatever comes of it, the helpers are sent home before the scope waits for them.
+        let result = (|| {
+            let writer = ManifestWriter::new(packer, compressor()?);
+            let scan = Scan::new(&pool, &walk, writer, around.progress, reread, old);
+            let (writer, summary) = scan.run(root, root_stat)?;
+            let (root, shipped_bytes) = writer.finish()?;
+            Progress::add(&around.progress.shipped_bytes, shipped_bytes);
+            Ok((root, summary))
+        })();
+        walk.close();
+        drop(pool);
+        result
+    })
+}
+
+fn admit(request: &Request, state: &StoreState) -> Result<(), ResyncError> {
+    if state.admits(&request.writer, state.epoch) {
+        return Ok(());
+    }
+    let primary = state.primary.as_ref().map_or_else(String::new, |p| p.0.clone());
+    Err(ResyncError::Fenced { store: request.store.clone(), primary, writer: request.writer.clone() })
+}
+
+fn refuse(request: &Request, hold: Option<Hold>) -> Result<(), ResyncError> {
+    match hold {
+        Some(hold) if !request.accept => Err(ResyncError::Held { store: request.store.clone(), hold }),
+        _ => Ok(()),
+    }
+}
+
+fn statistics(progress: &Progress, summary: &ScanSummary, shipped: &Shipped) -> SnapshotStatistics {
+    SnapshotStatistics {
+        changes: summary.changes,
+        read_bytes: Progress::get(&progress.read_bytes),
+        new_bytes: Progress::get(&progress.new_bytes),
+        shipped_bytes: shipped.bytes,
+        torn_files: summary.warnings.torn,
+        unreadable: summary.warnings.unreadable,
+        vanished: summary.vanished,
+    }
+}
+
+/// What is known of the root's filesystem across reboots. `f_fsid` is made from the UUID on ext4 and
+/// btrfs only; elsewhere it may change with the device's number, and is left out.
+fn filesystem_id(root: &OwnedFd, stat: &Stat) -> FilesystemId {
+    const EXT4: u64 = 0xef53;
+    const BTRFS: u64 = 0x9123_683e;
+    let root_inode = stat.fingerprint.inode;
+    let Ok(fs) = rustix::fs::fstatvfs(root) else {
+        return FilesystemId { magic: 0, id: 0, root_inode };
+    };
+    let magic = rustix::fs::fstatfs(root).map_or(0, |f| f.f_type as u64);
+    let id = if magic == EXT4 || magic == BTRFS { fs.f_fsid } else { 0 };
+    FilesystemId { magic, id, root_inode }
+}

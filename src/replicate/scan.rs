@@ -1,0 +1,506 @@
+//! The scan: the live tree merge-joined with the last manifest into the next one.
+//!
+//! One thread walks in order and decides ([`decide`], pure); workers read what has to be read; results
+//! are written down in the walk's order. At most [`JOBS_MAX`] batches are under way, which bounds
+//! memory whatever the tree's size. What an unreadable directory held at the last snapshot is kept.
+
+use super::error::ResyncError;
+use super::read_entry::{ATTEMPTS, Target, Worker, data_map};
+use super::report::{WarningKind, Warnings};
+use crate::model::diff::{Change, ChangeCounts};
+use crate::model::entry::{Entry, File, Kind};
+use crate::model::reread;
+use crate::model::tree_path::TreePath;
+use crate::repository::error::RepositoryError;
+use crate::repository::manifest::{EntryStream, ManifestWriter};
+use crate::source::content::{HashTree, SEGMENT_BYTES, SegmentHash};
+use crate::source::read::{Attempt, open_file};
+use crate::source::stat::Stat;
+use crate::source::walk::{Child, Listing, Walk};
+use crate::source::xattr;
+use crate::support::pool::{Handle, Pool};
+use crate::support::progress::Progress;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Batches under way.
+const JOBS_MAX: usize = 24;
+/// A batch ends at so many entries, or at so many bytes to read.
+const BATCH_ENTRIES: usize = 256;
+const BATCH_BYTES: u64 = SEGMENT_BYTES;
+/// Segments of one large file under way.
+const SEGMENTS_MAX: usize = 6;
+/// A path of more bytes is not replicated; it is reported.
+const PATH_MAX_BYTES: usize = 64 << 10;
+
+/// When files are read again although nothing hints at a change.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reread {
+    pub period_ns: u64,
+    pub last_scan_ns: u64,
+    pub this_scan_ns: u64,
+}
+
+/// What a scan found.
+#[derive(Clone, Debug, Default)]
+pub struct ScanSummary {
+    pub changes: ChangeCounts,
+    pub vanished: u64,
+    pub warnings: Warnings,
+    pub entries: u64,
+}
+
+/// What is done with an entry that the walk found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Size, mtime, ctime and inode are those of the last manifest: its entry stays.
+    Keep,
+    Read,
+    /// As for `Keep`, but its turn to be read again has come.
+    ReadAgain,
+}
+
+/// Decides for one entry, from its `statx` and the last manifest.
+pub fn decide(stat: &Stat, old: Option<&Entry>, reread: &Reread) -> Decision {
+    let Some(old) = old else { return Decision::Read };
+    let same_kind = match &old.kind {
+        Kind::Directory => stat.is_directory(),
+        Kind::File(file) => stat.is_file() && file.size_bytes == stat.size_bytes && !file.torn,
+        Kind::Symlink { .. } => stat.kind == rustix::fs::FileType::Symlink,
+        Kind::Fifo => stat.kind == rustix::fs::FileType::Fifo,
+        Kind::Socket => stat.kind == rustix::fs::FileType::Socket,
+        Kind::CharDevice { major, minor } => {
+            stat.kind == rustix::fs::FileType::CharacterDevice && stat.node == (*major, *minor)
+        }
+        Kind::BlockDevice { major, minor } => {
+            stat.kind == rustix::fs::FileType::BlockDevice && stat.node == (*major, *minor)
+        }
+    };
+    let same = same_kind
+        && old.fingerprint == stat.fingerprint
+        && old.mtime == stat.mtime
+        && (old.mode, old.uid, old.gid) == (stat.mode, stat.uid, stat.gid)
+        && (stat.is_directory() || old.hardlink.is_some() == (stat.links > 1));
+    if !same {
+        Decision::Read
+    } else if stat.is_file()
+        && stat.size_bytes > 0
+        && reread::is_due(old.path.as_bytes(), reread.period_ns, reread.last_scan_ns, reread.this_scan_ns)
+    {
+        Decision::ReadAgain
+    } else {
+        Decision::Keep
+    }
+}
+
+/// One place in the next manifest.
+enum Item {
+    Keep(Entry),
+    Read { target: Target, old: Option<Entry>, again: bool },
+}
+
+enum Outcome {
+    Keep(Entry),
+    Read { entry: Entry, old: Option<Entry>, again: bool },
+    Vanished { path: TreePath, old: Option<Entry> },
+    Unreadable { path: TreePath, old: Option<Entry>, errno: Errno },
+}
+
+enum Pending {
+    Done(Vec<Outcome>),
+    Job(Handle<Result<Vec<Outcome>, RepositoryError>>),
+}
+
+/// The state of a scan.
+pub struct Scan<'s, 'env> {
+    pub pool: &'s Pool<'env, Worker<'env>>,
+    pub walk: &'s Walk<'s>,
+    pub manifest: ManifestWriter<'env>,
+    pub progress: &'s Progress,
+    pub reread: Reread,
+    old: std::iter::Peekable<EntryStream>,
+    batch: Vec<Item>,
+    batch_reads: bool,
+    batch_bytes: u64,
+    pending: VecDeque<Pending>,
+    summary: ScanSummary,
+    root_device: (u32, u32),
+    /// The last path that has no entry.
+    absent: Option<TreePath>,
+}
+
+impl<'s, 'env> Scan<'s, 'env> {
+    pub fn new(
+        pool: &'s Pool<'env, Worker<'env>>,
+        walk: &'s Walk<'s>,
+        manifest: ManifestWriter<'env>,
+        progress: &'s Progress,
+        reread: Reread,
+        old: EntryStream,
+    ) -> Self {
+        Self {
+            pool,
+            walk,
+            manifest,
+            progress,
+            reread,
+            old: old.peekable(),
+            batch: Vec::new(),
+            batch_reads: false,
+            batch_bytes: 0,
+            pending: VecDeque::new(),
+            summary: ScanSummary::default(),
+            root_device: (0, 0),
+            absent: None,
+        }
+    }
+
+    /// Walks from `root` on; returns the finished manifest's writer and what was found.
+    pub fn run(
+        mut self,
+        root: Arc<OwnedFd>,
+        root_stat: Stat,
+    ) -> Result<(ManifestWriter<'env>, ScanSummary), ResyncError> {
+        self.root_device = root_stat.device;
+        let old = self.old_at(&TreePath::root())?;
+        let target = Target {
+            dir: root.clone(),
+            name: c".".into(),
+            path: TreePath::root(),
+            stat: root_stat,
+            hardlink: None,
+        };
+        self.visit(target, old)?;
+        let mut stack: Vec<(Arc<OwnedFd>, TreePath, std::vec::IntoIter<Child>)> = Vec::new();
+        let opened = self.walk.root(root);
+        self.enter(&mut stack, &TreePath::root(), opened)?;
+        while let Some((dir, path, children)) = stack.last_mut() {
+            let Some(child) = children.next() else {
+                stack.pop();
+                continue;
+            };
+            let child_path = path.join(child.name.as_bytes());
+            let dir = dir.clone();
+            let old = self.old_at(&child_path)?;
+            let stat = match Attempt::from_result(child.stat) {
+                Attempt::Read(stat) if child_path.as_bytes().len() <= PATH_MAX_BYTES => stat,
+                Attempt::Read(_) => {
+                    self.done(Outcome::Unreadable { path: child_path, old, errno: Errno::NAMETOOLONG })?;
+                    continue;
+                }
+                Attempt::Vanished => {
+                    self.done(Outcome::Vanished { path: child_path, old })?;
+                    continue;
+                }
+                Attempt::Unreadable(errno) => {
+                    self.done(Outcome::Unreadable { path: child_path, old, errno })?;
+                    continue;
+                }
+            };
+            // What was a directory and is none (or the other way round) has no old self to keep.
+            let old = old.filter(|old| (old.kind == Kind::Directory) == stat.is_directory());
+            let hardlink = (stat.links > 1 && !stat.is_directory()).then(|| self.hardlink_group(&stat));
+            let target = Target { dir, name: child.name, path: child_path.clone(), stat, hardlink };
+            self.visit(target, old)?;
+            if let Some(slot) = child.below {
+                let opened = self.walk.take(&slot);
+                self.enter(&mut stack, &child_path, opened)?;
+            }
+        }
+        // What the old manifest still has is gone.
+        while self.next_old()?.is_some() {
+            self.summary.changes.count(Some(Change::Removed));
+        }
+        self.flush()?;
+        while let Some(pending) = self.pending.pop_front() {
+            self.settle(pending)?;
+        }
+        Ok((self.manifest, self.summary))
+    }
+
+    /// Two filesystems below one root may use the same inode numbers.
+    fn hardlink_group(&self, stat: &Stat) -> u64 {
+        if stat.device == self.root_device {
+            return stat.fingerprint.inode;
+        }
+        let (major, minor) = stat.device;
+        let mut bytes = Vec::from(stat.fingerprint.inode.to_le_bytes());
+        bytes.extend_from_slice(&major.to_le_bytes());
+        bytes.extend_from_slice(&minor.to_le_bytes());
+        reread::fnv1a(&bytes)
+    }
+
+    fn enter(
+        &mut self,
+        stack: &mut Vec<(Arc<OwnedFd>, TreePath, std::vec::IntoIter<Child>)>,
+        path: &TreePath,
+        opened: Result<Listing, Errno>,
+    ) -> Result<(), ResyncError> {
+        match Attempt::from_result(opened) {
+            Attempt::Read(Listing { path, handle, children }) => {
+                stack.push((handle, path, children.into_iter()));
+            }
+            Attempt::Vanished => self.summary.vanished += 1,
+            Attempt::Unreadable(errno) => {
+                let reason = std::io::Error::from(errno).to_string();
+                self.summary.warnings.add(WarningKind::Unreadable, path.to_string(), reason);
+                // Not being able to look is no reason to delete: what was there stays.
+                while self.old.peek().is_some_and(|o| o.as_ref().is_ok_and(|e| e.path.is_within(path))) {
+                    if let Some(entry) = self.next_old()? {
+                        self.done(Outcome::Keep(entry))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next_old(&mut self) -> Result<Option<Entry>, RepositoryError> {
+        self.old.next().transpose()
+    }
+
+    /// The old entry of this path; those before it are gone.
+    fn old_at(&mut self, path: &TreePath) -> Result<Option<Entry>, RepositoryError> {
+        loop {
+            let order = match self.old.peek() {
+                Some(Ok(old)) => old.path.cmp(path),
+                Some(Err(_)) => std::cmp::Ordering::Less,
+                None => return Ok(None),
+            };
+            match order {
+                std::cmp::Ordering::Less => {
+                    self.next_old()?;
+                    self.summary.changes.count(Some(Change::Removed));
+                }
+                std::cmp::Ordering::Equal => return self.next_old(),
+                std::cmp::Ordering::Greater => return Ok(None),
+            }
+        }
+    }
+
+    fn visit(&mut self, target: Target, old: Option<Entry>) -> Result<(), ResyncError> {
+        Progress::add(&self.progress.entries, 1);
+        match (decide(&target.stat, old.as_ref(), &self.reread), old) {
+            (Decision::Keep, Some(entry)) => self.push(Item::Keep(entry), 0),
+            (decision, old) => {
+                let size_bytes = if target.stat.is_file() { target.stat.size_bytes } else { 0 };
+                let again = decision == Decision::ReadAgain;
+                if size_bytes > SEGMENT_BYTES {
+                    self.flush()?;
+                    let outcome = self.read_large(target, old, again)?;
+                    self.pending.push_back(Pending::Done(vec![outcome]));
+                    return Ok(());
+                }
+                self.batch_reads = true;
+                self.push(Item::Read { target, old, again }, size_bytes)
+            }
+        }
+    }
+
+    fn push(&mut self, item: Item, bytes: u64) -> Result<(), ResyncError> {
+        self.batch.push(item);
+        self.batch_bytes += bytes;
+        if self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// An outcome that needs no worker, in its place in the order.
+    fn done(&mut self, outcome: Outcome) -> Result<(), ResyncError> {
+        self.flush()?;
+        self.pending.push_back(Pending::Done(vec![outcome]));
+        Ok(())
+    }
+
+    /// Hands the batch to the workers, and settles the oldest when too many are under way.
+    fn flush(&mut self) -> Result<(), ResyncError> {
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        if std::mem::take(&mut self.batch_reads) {
+            let job = self
+                .pool
+                .submit(move |worker| batch.into_iter().map(|item| read_item(worker, item)).collect());
+            self.pending.push_back(Pending::Job(job));
+        } else if !batch.is_empty() {
+            let kept = batch.into_iter().filter_map(|item| match item {
+                Item::Keep(entry) => Some(Outcome::Keep(entry)),
+                Item::Read { .. } => None,
+            });
+            self.pending.push_back(Pending::Done(kept.collect()));
+        }
+        while self.pending.len() > JOBS_MAX || matches!(self.pending.front(), Some(Pending::Done(_))) {
+            if let Some(oldest) = self.pending.pop_front() {
+                self.settle(oldest)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes results down.
+    fn settle(&mut self, pending: Pending) -> Result<(), ResyncError> {
+        let outcomes = match pending {
+            Pending::Done(outcomes) => outcomes,
+            // A worker that panicked has no result; the scope passes its panic on.
+            Pending::Job(job) => job.wait().unwrap_or_else(|| Ok(Vec::new()))?,
+        };
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Keep(entry) => {
+                    self.summary.changes.count(None);
+                    self.write(&entry)?;
+                }
+                Outcome::Read { entry, old, again } => {
+                    let change = Change::between(old.as_ref(), Some(&entry));
+                    self.summary.changes.count(change);
+                    let warnings = &mut self.summary.warnings;
+                    if entry.file().is_some_and(|f| f.torn) {
+                        warnings.add(WarningKind::Torn, entry.path.to_string(), String::new());
+                    } else if again && change == Some(Change::Modified) {
+                        warnings.add(WarningKind::ChangedSilently, entry.path.to_string(), String::new());
+                    }
+                    self.write(&entry)?;
+                }
+                Outcome::Vanished { path, old } => {
+                    self.summary.vanished += 1;
+                    self.absent = Some(path);
+                    if old.is_some() {
+                        self.summary.changes.count(Some(Change::Removed));
+                    }
+                }
+                Outcome::Unreadable { path, old, errno } => {
+                    let reason = std::io::Error::from(errno).to_string();
+                    self.summary.warnings.add(WarningKind::Unreadable, path.to_string(), reason);
+                    match old {
+                        Some(entry) => {
+                            self.summary.changes.count(None);
+                            self.write(&entry)?;
+                        }
+                        None => self.absent = Some(path),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, entry: &Entry) -> Result<(), RepositoryError> {
+        // A directory that went between its listing and its reading takes along what it held.
+        if self.absent.as_ref().is_some_and(|gone| entry.path.is_within(gone)) {
+            self.summary.vanished += 1;
+            return Ok(());
+        }
+        self.summary.entries += 1;
+        self.manifest.push(entry)
+    }
+
+    /// Reads a large file with all workers; waits for it.
+    fn read_large(
+        &mut self,
+        target: Target,
+        old: Option<Entry>,
+        again: bool,
+    ) -> Result<Outcome, ResyncError> {
+        let target = Arc::new(target);
+        let mut result = Ok(Attempt::Unreadable(Errno::AGAIN));
+        for attempt in 1..=ATTEMPTS * 3 {
+            match self.attempt_large(&target, attempt)? {
+                Some(done) => {
+                    result = Ok(done);
+                    break;
+                }
+                None => std::thread::sleep(std::time::Duration::from_millis(1 << attempt.min(6))),
+            }
+        }
+        result.map(|attempt| outcome(attempt, target.path.clone(), old, again))
+    }
+
+    /// One reading; `None` when it has to be read again.
+    fn attempt_large(
+        &mut self,
+        target: &Arc<Target>,
+        attempt: u32,
+    ) -> Result<Option<Attempt<Entry>>, ResyncError> {
+        let opened = open_file(&target.dir, &target.name).and_then(|handle| Ok((Stat::of(&handle)?, handle)));
+        let (stat, handle) = match Attempt::from_result(opened) {
+            Attempt::Read((stat, _)) if !stat.is_file() => return Ok(Some(Attempt::Vanished)),
+            Attempt::Read((stat, handle)) => (stat, Arc::new(handle)),
+            Attempt::Vanished => return Ok(Some(Attempt::Vanished)),
+            Attempt::Unreadable(errno) => return Ok(Some(Attempt::Unreadable(errno))),
+        };
+        let size_bytes = stat.size_bytes;
+        if size_bytes <= SEGMENT_BYTES {
+            // Shrunk: an ordinary file now.
+            let target = Target {
+                dir: target.dir.clone(),
+                name: target.name.clone(),
+                path: target.path.clone(),
+                stat,
+                hardlink: target.hardlink,
+            };
+            let job = self.pool.submit(move |worker| worker.read(&target));
+            return Ok(Some(job.wait().unwrap_or(Ok(Attempt::Vanished))?));
+        }
+        let map = match data_map(&handle, &stat, size_bytes) {
+            Ok(map) => Arc::new(map),
+            Err(errno) => return Ok(Some(Attempt::Unreadable(errno))),
+        };
+        let mut tree = HashTree::default();
+        let mut extents = Vec::new();
+        let mut under_way = VecDeque::new();
+        let mut next = 0;
+        while next < size_bytes || !under_way.is_empty() {
+            while next < size_bytes && under_way.len() < SEGMENTS_MAX {
+                let range = (next, (next + SEGMENT_BYTES).min(size_bytes), size_bytes);
+                let (handle, map) = (handle.clone(), map.clone());
+                under_way.push_back(self.pool.submit(move |worker| worker.segment(&handle, range, &map)));
+                next = range.1;
+            }
+            let done = under_way.pop_front().and_then(Handle::wait).unwrap_or(Ok(Err(None)))?;
+            match done {
+                Ok(segment) => {
+                    extents.extend(segment.extents);
+                    if let SegmentHash::Part(value) = segment.hash {
+                        tree.push(value);
+                    }
+                }
+                Err(None) => return Ok(None),
+                Err(Some(errno)) => return Ok(Some(Attempt::Unreadable(errno))),
+            }
+        }
+        let attributes = match xattr::read(&*handle) {
+            Ok(attributes) => attributes,
+            Err(errno) => return Ok(Some(Attempt::Unreadable(errno))),
+        };
+        let torn = !Stat::of(&*handle).is_ok_and(|after| after.same_moment(&stat));
+        if torn && attempt < ATTEMPTS {
+            return Ok(None);
+        }
+        let Some(hash) = tree.finish() else { return Ok(None) };
+        let target = target.clone();
+        let job = self.pool.submit(move |worker| {
+            let content = worker.content(extents)?;
+            let kind = Kind::File(File { size_bytes, hash, content, torn });
+            worker.entry(&target, &stat, kind, attributes)
+        });
+        Ok(Some(job.wait().unwrap_or(Ok(Attempt::Vanished))?))
+    }
+}
+
+fn read_item(worker: &mut Worker, item: Item) -> Result<Outcome, RepositoryError> {
+    match item {
+        Item::Keep(entry) => Ok(Outcome::Keep(entry)),
+        Item::Read { target, old, again } => Ok(outcome(worker.read(&target)?, target.path, old, again)),
+    }
+}
+
+fn outcome(attempt: Attempt<Entry>, path: TreePath, old: Option<Entry>, again: bool) -> Outcome {
+    match attempt {
+        Attempt::Read(entry) => Outcome::Read { entry, old, again },
+        Attempt::Vanished => Outcome::Vanished { path, old },
+        Attempt::Unreadable(errno) => Outcome::Unreadable { path, old, errno },
+    }
+}

@@ -1,0 +1,4 @@
+//! What several layers use and none owns: worker threads, running totals. Imports nothing of this crate.
+
+pub mod pool;
+pub mod progress;

@@ -1,0 +1,44 @@
+//! What a run has done so far: written by its threads, read by whoever shows it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A run's steps, in order; a killed run is killed at or between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Opened,
+    Scanned,
+    Shipped,
+    Committed,
+}
+
+impl Step {
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Opened => "opened",
+            Step::Scanned => "scanned",
+            Step::Shipped => "shipped",
+            Step::Committed => "committed",
+        }
+    }
+}
+
+/// Running totals.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub entries: AtomicU64,
+    pub read_bytes: AtomicU64,
+    pub new_bytes: AtomicU64,
+    pub shipped_bytes: AtomicU64,
+    /// Entries of the last snapshot: what a forecast of the time left rests on.
+    pub expected_entries: AtomicU64,
+}
+
+impl Progress {
+    pub fn add(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn get(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+}
