@@ -3,10 +3,12 @@
 //! Layers, each importing only those to its right:
 //! `cli → service → {replicate, standby} → {repository, source} → format → model`.
 
+pub mod cli;
 pub mod format;
 pub mod model;
 pub mod replicate;
 pub mod repository;
+pub mod service;
 pub mod source;
 pub mod standby;
 pub mod support;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `understudy` command.
+
+fn main() -> std::process::ExitCode {
+    understudy::cli::main()
+}

@@ -1,6 +1,7 @@
 //! Extended attributes as bytes, in a page or in a chunk of their own.
 
 use super::wire::{FormatError, Reader, Writer};
+use crate::model::entry::Attributes;
 
 /// Appends the count, then name and value of each. The list is sorted by name.
 pub fn encode(attrs: &[(Vec<u8>, Vec<u8>)], out: &mut Writer) {
@@ -12,9 +13,9 @@ pub fn encode(attrs: &[(Vec<u8>, Vec<u8>)], out: &mut Writer) {
 }
 
 /// The attributes that `reader` stands at: names strictly ascending, without NUL, 1 to 255 bytes.
-pub fn decode(reader: &mut Reader) -> Result<Vec<(Vec<u8>, Vec<u8>)>, FormatError> {
+pub fn decode(reader: &mut Reader) -> Result<Attributes, FormatError> {
     let count = reader.count(2, "attributes")?;
-    let mut attrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let mut attrs: Attributes = Vec::new();
     for _ in 0..count {
         let name = reader.bytes("attribute name")?;
         let value = reader.bytes("attribute value")?;
@@ -30,7 +31,7 @@ pub fn decode(reader: &mut Reader) -> Result<Vec<(Vec<u8>, Vec<u8>)>, FormatErro
 }
 
 /// The attributes in a chunk.
-pub fn decode_chunk(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, FormatError> {
+pub fn decode_chunk(bytes: &[u8]) -> Result<Attributes, FormatError> {
     let mut reader = Reader(bytes);
     let attrs = decode(&mut reader)?;
     reader.end()?;

@@ -196,9 +196,8 @@ mod tests {
             prop_assume!(at != 1);
             bad[at] ^= 1 << bit;
             // A flip in zstd's own header may decode to the same bytes; then nothing is lost.
-            match Decompressor::new().unwrap().decode(&bad.into(), ChunkId::of(&raw)) {
-                Ok(back) => prop_assert_eq!(&back[..], &raw[..]),
-                Err(_) => {}
+            if let Ok(back) = Decompressor::new().unwrap().decode(&bad.into(), ChunkId::of(&raw)) {
+                prop_assert_eq!(&back[..], &raw[..]);
             }
         }
 

@@ -82,12 +82,15 @@ impl Kind {
     }
 }
 
-/// Extended attributes, ACLs among them, sorted by name.
+/// Extended attributes: name and value, sorted by name.
+pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// An entry's extended attributes, ACLs among them.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Xattrs {
     #[default]
     None,
-    Inline(Vec<(Vec<u8>, Vec<u8>)>),
+    Inline(Attributes),
     /// Too large for a page: a chunk holds the encoded list.
     Chunk(ChunkId),
 }

@@ -64,7 +64,7 @@ pub struct SnapshotRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Event {
-    Snapshot(SnapshotRecord),
+    Snapshot(Box<SnapshotRecord>),
     /// The record's epoch is one more than before, and `primary` the only host that may write.
     Promoted {
         primary: WriterId,
@@ -139,7 +139,7 @@ impl StoreState {
                 for pack in &snapshot.new_packs {
                     self.doomed_packs.remove(&pack.id);
                 }
-                self.snapshots.insert(sequence, snapshot);
+                self.snapshots.insert(sequence, *snapshot);
             }
             Event::Promoted { primary } => self.primary = Some(primary),
             Event::Pruned { snapshots, doomed_packs } => {

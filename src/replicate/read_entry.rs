@@ -5,7 +5,7 @@ use crate::format::frame::{ChunkType, Compressor};
 use crate::format::wire::Writer;
 use crate::format::{attrs, extent_list};
 use crate::model::entry::{
-    CHUNK_MAX_BYTES, Content, Entry, Extent, File, Fingerprint, Kind, Timestamp, Xattrs,
+    Attributes, CHUNK_MAX_BYTES, Content, Entry, Extent, File, Fingerprint, Kind, Timestamp, Xattrs,
 };
 use crate::model::id::{ChunkId, ContentHash};
 use crate::model::tree_path::TreePath;
@@ -14,7 +14,7 @@ use crate::repository::packer::Packer;
 use crate::source::content::{DataMap, SEGMENT_BYTES, SegmentError, SegmentHash, read_segment};
 use crate::source::read::{Attempt, open_file, read_special};
 use crate::source::stat::Stat;
-use crate::source::xattr::{self, Attributes};
+use crate::source::xattr;
 use crate::support::progress::Progress;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::FileType;

@@ -150,7 +150,7 @@ fn attempt(
         if let Some((_, head)) = state.latest() {
             record.index = index.live(&head.index);
         }
-        let event = Event::Snapshot(record);
+        let event = Event::Snapshot(Box::new(record));
         match store.append(&state, epoch, &request.writer, (around.nonce)(), event)? {
             Appended::Committed(sequence) => break sequence,
             Appended::Lost => {

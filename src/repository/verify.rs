@@ -157,7 +157,7 @@ impl Store {
             }
             match record.event {
                 Event::Snapshot(snapshot) => {
-                    snapshots.insert(sequence, snapshot);
+                    snapshots.insert(sequence, *snapshot);
                 }
                 Event::Pruned { snapshots: dropped, .. } => snapshots.retain(|s, _| !dropped.contains(s)),
                 Event::Promoted { .. } => {}

@@ -218,7 +218,7 @@ mod tests {
         for segments in 2u64..10 {
             for tail in [1, 4096, SEGMENT_BYTES] {
                 let size = (segments - 1) * SEGMENT_BYTES + tail;
-                let bytes: Vec<u8> = (0..size).map(|i| (i * 31 >> 7) as u8).collect();
+                let bytes: Vec<u8> = (0..size).map(|i| ((i * 31) >> 7) as u8).collect();
                 let mut tree = HashTree::default();
                 for (number, segment) in bytes.chunks(SEGMENT_BYTES as usize).enumerate() {
                     let mut hasher = blake3::Hasher::new();

@@ -1,7 +1,8 @@
 //! Opening entries of a directory handle, and reading what is not a file's content.
 
 use super::stat::Stat;
-use super::xattr::{self, Attributes};
+use super::xattr;
+use crate::model::entry::Attributes;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;

@@ -1,10 +1,8 @@
 //! Extended attributes of an open file or directory, POSIX ACLs among them.
 
+use crate::model::entry::Attributes;
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::{Errno, Result};
-
-/// Name and value.
-pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// All attributes, sorted by name. A filesystem without attributes has none.
 pub fn read(file: impl AsFd) -> Result<Attributes> {

@@ -5,7 +5,7 @@
 
 use super::apply::{Already, Denied, HandleKind, apply};
 use super::error::RestoreError;
-use crate::model::entry::Entry;
+use crate::model::entry::{Attributes, Entry};
 use crate::model::tree_path::TreePath;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
@@ -27,7 +27,7 @@ pub struct Outcome {
 pub struct Directory {
     pub handle: OwnedFd,
     pub path: TreePath,
-    finish: Option<(Entry, Vec<(Vec<u8>, Vec<u8>)>, Already)>,
+    finish: Option<(Entry, Attributes, Already)>,
     outcome: Arc<Outcome>,
     /// Finished after this one.
     _parent: Option<Arc<Directory>>,
@@ -39,7 +39,7 @@ impl Directory {
     pub fn new(
         handle: OwnedFd,
         entry: Entry,
-        attributes: Vec<(Vec<u8>, Vec<u8>)>,
+        attributes: Attributes,
         fresh: bool,
         outcome: Arc<Outcome>,
         parent: Option<Arc<Directory>>,

@@ -11,7 +11,7 @@ use super::apply::{Already, HandleKind, apply};
 use super::directory::{Directory, Outcome, name_of, open_below, open_path, remove_all};
 use super::error::RestoreError;
 use crate::format::{attrs, extent_list};
-use crate::model::entry::{Content, Entry, Extent, File, Kind, Xattrs};
+use crate::model::entry::{Attributes, Content, Entry, Extent, File, Kind, Xattrs};
 use crate::model::id::{ChunkId, ContentHash};
 use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
@@ -21,7 +21,7 @@ use crate::repository::manifest::ManifestReader;
 use crate::source::content::{HashTree, SEGMENT_BYTES};
 use crate::source::read::open_file;
 use crate::source::stat::Stat;
-use crate::source::xattr::{self, Attributes};
+use crate::source::xattr;
 use crate::support::pool::{Handle, Pool};
 use crate::support::progress::Progress;
 use blake3::hazmat::{ChainingValue, HasherExt};
@@ -610,7 +610,7 @@ fn write_extents(
     parts: &[Extent],
     hasher: &mut blake3::Hasher,
 ) -> Result<(), RestoreError> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     // At most 8 chunks of 1 MiB at a time, however small the parts of them are.
     for window in parts.chunks(8) {
         let ids: Vec<_> = window

@@ -1,0 +1,72 @@
+//! Exit codes: 0 done · 1 failed, nothing committed · 2 wrong use or configuration · 3 committed with
+//! warnings · 4 held · 5 fenced · 6 repository unavailable.
+
+use crate::model::id::IdError;
+use crate::model::snapshot_ref::SnapshotRefError;
+use crate::replicate::error::ResyncError;
+use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::service::config::ConfigError;
+use crate::source::error::SourceError;
+use crate::standby::error::RestoreError;
+use std::process::ExitCode;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Warnings = 3,
+    Held = 4,
+    Fenced = 5,
+    Unavailable = 6,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// A mistake in how a command was called.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct UsageError(pub String);
+
+fn of_repository(error: &RepositoryError) -> Exit {
+    match error.kind() {
+        RepositoryErrorKind::Unavailable => Exit::Unavailable,
+        RepositoryErrorKind::Configuration | RepositoryErrorKind::Missing => Exit::Usage,
+        RepositoryErrorKind::Damaged | RepositoryErrorKind::Local => Exit::Failed,
+    }
+}
+
+fn of(error: &anyhow::Error) -> Exit {
+    if error.is::<ConfigError>()
+        || error.is::<UsageError>()
+        || error.is::<SnapshotRefError>()
+        || error.is::<IdError>()
+    {
+        return Exit::Usage;
+    }
+    if let Some(error) = error.downcast_ref::<RepositoryError>() {
+        return of_repository(error);
+    }
+    match (error.downcast_ref::<ResyncError>(), error.downcast_ref::<RestoreError>()) {
+        (Some(ResyncError::Held { .. }), _) => Exit::Held,
+        (Some(ResyncError::Fenced { .. }), _) => Exit::Fenced,
+        (Some(ResyncError::Repository(error)), _) => of_repository(error),
+        (Some(ResyncError::Source(SourceError::Exclude { .. })), _) => Exit::Usage,
+        (_, Some(RestoreError::Repository(error))) => of_repository(error),
+        (
+            _,
+            Some(RestoreError::NotEmpty(_) | RestoreError::NotADirectory(_) | RestoreError::NoSuchPath(_)),
+        ) => Exit::Usage,
+        _ => Exit::Failed,
+    }
+}
+
+/// Prints an error and gives its exit code.
+pub(super) fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("understudy: {error:#}");
+    of(error).into()
+}

@@ -1,0 +1,28 @@
+//! `understudy init`.
+
+use super::exit::{Exit, UsageError};
+use crate::service::config::{FILE_NAME, SAMPLE};
+use anyhow::{Context as _, Result};
+use clap::Args;
+use std::io::Write;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub(super) struct InitArgs {
+    /// Where to write it
+    #[arg(default_value = FILE_NAME, value_name = "FILE")]
+    file: PathBuf,
+}
+
+pub(super) fn run(args: InitArgs) -> Result<Exit> {
+    let shown = args.file.display();
+    match std::fs::File::create_new(&args.file) {
+        Ok(mut file) => file.write_all(SAMPLE.as_bytes()).with_context(|| shown.to_string())?,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(UsageError(format!("{shown} exists; it was left as it is")).into());
+        }
+        Err(error) => return Err(error).with_context(|| shown.to_string()),
+    }
+    super::show::line(&format!("wrote {shown}; edit it, then run: understudy resync acme"))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,78 @@
+//! The commands: one file each. The only place that prints, exits, or reads clocks and randomness.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+mod context;
+mod diff;
+mod exit;
+mod init;
+mod restore;
+mod resync;
+mod show;
+mod snapshots;
+mod status;
+mod verify;
+
+/// Keeps every store's filesystem replicated to a standby, through an object store.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Directory, s3://BUCKET/PREFIX, gs://… or az://…
+    #[arg(long, global = true, env = "UNDERSTUDY_REPOSITORY", value_name = "URL")]
+    repository: Option<String>,
+    /// The configuration file
+    #[arg(long, global = true, env = "UNDERSTUDY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print errors only
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Ship what changed in a store, and commit a snapshot of it
+    Resync(resync::ResyncArgs),
+    /// List a store's snapshots
+    Snapshots(snapshots::SnapshotsArgs),
+    /// Show all stores: last snapshot, lag, sizes
+    Status(status::StatusArgs),
+    /// Show what changed between two snapshots
+    Diff(diff::DiffArgs),
+    /// Write a snapshot out as plain files
+    Restore(restore::RestoreArgs),
+    /// Check that every snapshot can be restored
+    Verify(verify::VerifyArgs),
+    /// Write a commented understudy.toml
+    Init(init::InitArgs),
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Resync(args) => resync::run(&cli.global, args),
+        Command::Snapshots(args) => snapshots::run(&cli.global, args),
+        Command::Status(args) => status::run(&cli.global, args),
+        Command::Diff(args) => diff::run(&cli.global, args),
+        Command::Restore(args) => restore::run(&cli.global, args),
+        Command::Verify(args) => verify::run(&cli.global, args),
+        Command::Init(args) => init::run(args),
+    };
+    match done {
+        Ok(exit) => exit.into(),
+        Err(error) => exit::report(&error),
+    }
+}

@@ -1,0 +1,104 @@
+//! `understudy restore`.
+
+use super::context::Context;
+use super::exit::{Exit, UsageError};
+use super::{Global, show};
+use crate::model::id::Sequence;
+use crate::model::snapshot_ref::SnapshotRef;
+use crate::model::tree_path::TreePath;
+use crate::repository::chunks::ChunkReader;
+use crate::repository::index::Index;
+use crate::repository::objects::Requests;
+use crate::standby::restore::{RestoreReport, RestoreRequest, restore};
+use crate::support::progress::Progress;
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+#[derive(Args)]
+pub(super) struct RestoreArgs {
+    /// STORE, STORE@latest, STORE@42 or STORE@2026-11-23T10:00 (UTC)
+    #[arg(value_name = "STORE[@SNAPSHOT]")]
+    snapshot: String,
+    /// Where to; it must not exist or be empty
+    #[arg(value_name = "DEST")]
+    destination: PathBuf,
+    /// Restore only this entry and what is below it
+    #[arg(long, value_name = "SUB")]
+    path: Option<OsString>,
+    /// Into a directory that holds something: replace what differs
+    #[arg(long)]
+    overwrite: bool,
+    /// With --overwrite: also remove what the snapshot does not have
+    #[arg(long, requires = "overwrite")]
+    delete: bool,
+}
+
+#[derive(Serialize)]
+struct Output {
+    snapshot: Sequence,
+    #[serde(flatten)]
+    report: RestoreReport,
+    requests: Requests,
+    seconds: f64,
+}
+
+pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
+    let started = Instant::now();
+    let context = Context::new(global)?;
+    let wanted = SnapshotRef::parse(&args.snapshot)?;
+    let path = match &args.path {
+        Some(path) => {
+            let bytes = path.as_bytes();
+            let trimmed = bytes.strip_prefix(b"/").unwrap_or(bytes);
+            let trimmed = trimmed.strip_suffix(b"/").unwrap_or(trimmed);
+            TreePath::parse(trimmed).map_err(|e| UsageError(format!("--path: {e}")))?
+        }
+        None => TreePath::root(),
+    };
+    let repository = context.repository_of(&wanted.store)?;
+    let store = repository.store(&wanted.store);
+    let state = store.state()?;
+    let (sequence, record) = store.find(&state, wanted.moment)?;
+    let index = Arc::new(Index::open(&store, &record.index, Default::default())?);
+    let request = RestoreRequest {
+        destination: args.destination.clone(),
+        path,
+        overwrite: args.overwrite,
+        delete: args.delete,
+        threads: context.threads(),
+    };
+    let progress = Progress::default();
+    // The directory beside is bound to what is restored: another snapshot never goes on in it.
+    let tag = record.manifest.page.to_string()[..16].to_owned();
+    let report = super::resync::watched(global, &progress, "restored", || {
+        restore(ChunkReader::new(store, index), &record.manifest, &tag, &request, &progress)
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let denied = report.owners_denied + report.attributes_denied + report.devices_denied;
+    if global.json {
+        show::json(&Output { snapshot: sequence, report, requests: repository.requests(), seconds })?;
+    } else if !global.quiet {
+        show::line(&format!("{}@{sequence} restored to {}", wanted.store, args.destination.display()))?;
+        show::line(&format!(
+            "  {} entries, {} files written ({}), {} kept, {} removed, {seconds:.2} s",
+            show::count(report.entries),
+            show::count(report.files_written),
+            show::bytes(report.written_bytes),
+            show::count(report.files_kept),
+            show::count(report.removed),
+        ))?;
+    }
+    if denied > 0 {
+        eprintln!(
+            "understudy: warning: this user may not set {} owners, {} attributes and {} device nodes; run as root for an exact copy",
+            report.owners_denied, report.attributes_denied, report.devices_denied
+        );
+    }
+    Ok(if denied > 0 { Exit::Warnings } else { Exit::Done })
+}

@@ -1,0 +1,70 @@
+//! How figures are shown.
+
+use serde::Serialize;
+use std::io::Write;
+
+/// `1.4 MiB`.
+pub(super) fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
+
+/// `2026-11-24 10:00:00`, UTC.
+pub(super) fn time(ns: u64) -> String {
+    let seconds = i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX);
+    match chrono::DateTime::from_timestamp(seconds, 0) {
+        Some(time) => time.format("%Y-%m-%d %H:%M:%S").to_string(),
+        None => "?".to_owned(),
+    }
+}
+
+/// `3h 12m`.
+pub(super) fn age(ns: u64) -> String {
+    let seconds = ns / 1_000_000_000;
+    match (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, s) => format!("{m}m {s}s"),
+        (0, h, m, _) => format!("{h}h {m}m"),
+        (d, h, ..) => format!("{d}d {h}h"),
+    }
+}
+
+/// `1,234,567`.
+pub(super) fn count(number: u64) -> String {
+    indicatif::HumanCount(number).to_string()
+}
+
+/// One JSON object on a line of its own. A reader that went away is no error.
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    line(&serde_json::to_string(value)?)
+}
+
+/// One line on standard output.
+pub(super) fn line(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => Ok(other?),
+    }
+}
+
+/// A table: the first row is its head; columns whose head begins with `>` are aligned to the right.
+pub(super) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].trim_start_matches('>').chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let right: Vec<_> =
+        rows.first().map_or(Vec::new(), |head| head.iter().map(|h| h.starts_with('>')).collect());
+    for row in rows {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let cell = cell.trim_start_matches('>');
+            if right[column] {
+                format!("{cell:>width$}", width = widths[column])
+            } else {
+                format!("{cell:<width$}", width = widths[column])
+            }
+        });
+        line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}

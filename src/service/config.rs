@@ -1,0 +1,234 @@
+//! `understudy.toml`: strict, with errors that name the nearest valid key.
+
+use crate::model::id::StoreName;
+use crate::model::plan::PlanName;
+use serde::{Deserialize, Deserializer};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// The commented sample that `understudy init` writes.
+pub const SAMPLE: &str = include_str!("../../understudy.sample.toml");
+pub const FILE_NAME: &str = "understudy.toml";
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("{}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {message}", path.display())]
+    Parse { path: PathBuf, message: String },
+    #[error("{}: two stores are named '{name}'", path.display())]
+    Duplicate { path: PathBuf, name: StoreName },
+}
+
+/// The file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub repository: Option<String>,
+    pub writer: Option<String>,
+    pub cache: Option<PathBuf>,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub store: Vec<StoreConfig>,
+    /// Where it was read from; relative paths start there.
+    #[serde(skip)]
+    pub origin: Option<PathBuf>,
+}
+
+/// Bounds on what a run takes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes a second: a number, or a text with KiB, MiB, GiB, KB, MB, GB.
+    #[serde(default, deserialize_with = "bytes")]
+    pub bandwidth: Option<u64>,
+    pub threads: Option<usize>,
+    #[serde(default, deserialize_with = "level")]
+    pub compression_level: Option<i32>,
+}
+
+/// One store.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    pub name: StoreName,
+    pub path: PathBuf,
+    #[serde(default)]
+    pub plan: PlanName,
+    pub repository: Option<String>,
+    #[serde(default)]
+    pub exclude: Vec<String>,
+}
+
+impl Config {
+    /// Parses the text of `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Config = toml::from_str(text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            message: explain(&error.to_string()),
+        })?;
+        for (at, store) in config.store.iter().enumerate() {
+            if config.store[..at].iter().any(|s| s.name == store.name) {
+                return Err(ConfigError::Duplicate { path: path.to_owned(), name: store.name.clone() });
+            }
+        }
+        config.origin = Some(path.to_owned());
+        let base = path.parent().unwrap_or(Path::new("")).to_owned();
+        let beside = |path: &PathBuf| base.join(path);
+        config.store.iter_mut().for_each(|s| s.path = beside(&s.path));
+        config.cache = config.cache.as_ref().map(beside);
+        let place = |location: &String| {
+            if location.contains("://") {
+                location.clone()
+            } else {
+                base.join(location).display().to_string()
+            }
+        };
+        config.repository = config.repository.as_ref().map(place);
+        config.store.iter_mut().for_each(|s| s.repository = s.repository.as_ref().map(place));
+        Ok(config)
+    }
+
+    /// Reads `given`, else the first of the usual places that exists, else nothing: an empty one.
+    pub fn load(given: Option<&Path>) -> Result<Self, ConfigError> {
+        let read = |path: &Path| match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        };
+        if let Some(path) = given {
+            return read(path);
+        }
+        let mut places = vec![PathBuf::from(FILE_NAME)];
+        places.extend(config_home().map(|home| home.join("understudy").join(FILE_NAME)));
+        places.push(Path::new("/etc/understudy").join(FILE_NAME));
+        match places.iter().find(|p| p.exists()) {
+            Some(path) => read(path),
+            None => Ok(Self::default()),
+        }
+    }
+
+    pub fn store(&self, name: &str) -> Option<&StoreConfig> {
+        self.store.iter().find(|s| s.name.as_str() == name)
+    }
+}
+
+fn home(variable: &str, below: &str) -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    set(variable).or_else(|| set("HOME").map(|home| home.join(below)))
+}
+
+fn config_home() -> Option<PathBuf> {
+    home("XDG_CONFIG_HOME", ".config")
+}
+
+/// The repository when nothing is configured.
+pub fn default_repository() -> Option<PathBuf> {
+    home("XDG_DATA_HOME", ".local/share").map(|data| data.join("understudy").join("repository"))
+}
+
+/// The cache when nothing is configured.
+pub fn default_cache() -> Option<PathBuf> {
+    home("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("understudy"))
+}
+
+/// Adds the nearest valid key to the parser's "unknown field".
+fn explain(message: &str) -> String {
+    let message = message.trim_end();
+    let Some((_, rest)) = message.split_once("unknown field `") else { return message.to_owned() };
+    let mut names = rest.split('`').step_by(2);
+    let Some(unknown) = names.next() else { return message.to_owned() };
+    let nearest = names
+        .filter(|n| !n.is_empty())
+        .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
+        .min_by_key(|(distance, _)| *distance);
+    match nearest {
+        Some((distance, known)) if distance <= 3 => format!("{message}\ndid you mean `{known}`?"),
+        _ => message.to_owned(),
+    }
+}
+
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u64),
+        Text(String),
+    }
+    match Either::deserialize(deserializer)? {
+        Either::Number(number) => Ok(Some(number)),
+        Either::Text(text) => parse_bytes(&text).map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
+/// `20MiB`, `1.5 GB`, `4096`.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor = match unit.trim().to_ascii_lowercase().trim_end_matches("/s") {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(format!("'{text}' is no size; write for example 20MiB")),
+    };
+    match number.parse::<f64>() {
+        Ok(n) if n > 0.0 && n * factor < 9e18 => Ok((n * factor) as u64),
+        _ => Err(format!("'{text}' is no size; write for example 20MiB")),
+    }
+}
+
+fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
+    let level = i32::deserialize(deserializer)?;
+    if (1..=19).contains(&level) {
+        Ok(Some(level))
+    } else {
+        Err(serde::de::Error::custom(format!("compression_level is {level}; it goes from 1 to 19")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_parses() {
+        let config = Config::parse(SAMPLE, Path::new("/etc/understudy.toml")).unwrap();
+        assert_eq!(config.store[0].name.as_str(), "acme");
+        // Every key that is commented out is valid as well.
+        let all: String = SAMPLE
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if rest.contains(" = ") || rest.starts_with("[[") => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let config = Config::parse(&all, Path::new("/etc/understudy.toml")).unwrap();
+        assert_eq!((config.store.len(), config.limits.bandwidth), (2, Some(20 << 20)));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_and_the_nearest_named() {
+        let wrong = |text| Config::parse(text, Path::new("x.toml")).unwrap_err().to_string();
+        assert!(wrong("repositry = 'x'").contains("did you mean `repository`?"));
+        assert!(wrong("[[store]]\nname='a'\npath='/a'\nexcludes=[]").contains("did you mean `exclude`?"));
+        assert!(wrong("[[store]]\nname='A B'\npath='/a'").contains("cannot name a store"));
+        assert!(wrong("[[store]]\nname='a'\npath='/a'\nplan='gold'").contains("standard"));
+        let twice = "[[store]]\nname='a'\npath='/a'\n[[store]]\nname='a'\npath='/b'";
+        assert!(wrong(twice).contains("two stores"));
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(parse_bytes("20MiB"), Ok(20 << 20));
+        assert_eq!(parse_bytes("1.5 GB"), Ok(1_500_000_000));
+        for bad in ["", "x", "-1", "0", "1 parsec"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

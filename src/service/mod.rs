@@ -1,0 +1,3 @@
+//! What the commands share: the configuration.
+
+pub mod config;
