@@ -1,0 +1,156 @@
+//! Promise 4: a manifest, pack or index that somebody forged is an error with a name, in bounded memory,
+//! and never a write outside the destination.
+
+use crate::rig::Rig;
+use std::sync::Arc;
+use understudy::format::frame::{ChunkType, Compressor};
+use understudy::format::page::LeafWriter;
+use understudy::format::wire::Writer;
+use understudy::model::entry::*;
+use understudy::model::id::{ChunkId, ContentHash};
+use understudy::model::record::ManifestRoot;
+use understudy::model::tree_path::TreePath;
+use understudy::repository::chunks::ChunkReader;
+use understudy::repository::index::Index;
+use understudy::repository::packer::Packer;
+use understudy::standby::error::RestoreError;
+use understudy::standby::restore::restore;
+use understudy::support::progress::Progress;
+
+fn entry(path: &str, kind: Kind) -> Entry {
+    Entry {
+        path: TreePath::parse(path.as_bytes()).unwrap(),
+        kind,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp::default(),
+        xattrs: Xattrs::None,
+        hardlink: None,
+        fingerprint: Fingerprint::default(),
+    }
+}
+
+fn leaf(entries: &[Entry]) -> Vec<u8> {
+    let mut writer = LeafWriter::default();
+    entries.iter().for_each(|e| writer.push(e));
+    writer.finish()
+}
+
+/// Restores a manifest of one forged page.
+fn restore_page(rig: &Rig, page: &[u8], height: u8, overwrite: bool) -> Result<(), RestoreError> {
+    let index = Arc::new(Index::open(&rig.store(), &[], Default::default()).unwrap());
+    let packer = Packer::new(rig.store(), index.clone());
+    let mut compressor = Compressor::new(1).unwrap();
+    let id = ChunkId::of(page);
+    for (id, raw) in [(id, page), (ChunkId::of(b"payload"), b"payload")] {
+        packer.add(id, ChunkType::Page, raw, &mut compressor, &mut Vec::new()).unwrap();
+    }
+    packer.close().unwrap();
+    let root = ManifestRoot { page: id, height, entries: 1, size_bytes: 0 };
+    let request = understudy::standby::restore::RestoreRequest {
+        overwrite,
+        delete: overwrite,
+        ..rig.restore_request("out")
+    };
+    restore(ChunkReader::new(rig.store(), index), &root, "tag", &request, &Progress::default()).map(|_| ())
+}
+
+fn payload(path: &str) -> Entry {
+    let hash = ContentHash::of(b"payload");
+    entry(path, Kind::File(File { size_bytes: 7, hash, content: Content::Whole, torn: false }))
+}
+
+#[test]
+fn a_path_that_leads_out_is_an_error() {
+    for path in ["../escape", "a/../../escape", "/tmp/escape", "a//b", "."] {
+        let rig = Rig::new();
+        let mut page = leaf(&[entry("", Kind::Directory)]);
+        let mut forged = Writer::default();
+        forged.number(0);
+        forged.bytes(path.as_bytes());
+        // A fifo with all its numbers zero.
+        forged.raw(&[6, 0, 0, 0, 0, 0, 0, 0, 0]);
+        page.extend(forged.0);
+        let error = restore_page(&rig, &page, 0, false).unwrap_err();
+        assert!(error.to_string().contains("page"), "{path}: {error}");
+        assert!(!rig.dir.path().join("escape").exists());
+    }
+}
+
+#[test]
+fn an_entry_below_a_symlink_or_a_file_is_an_error() {
+    let outside = |rig: &Rig| rig.dir.path().join("outside");
+    for below in [Kind::Symlink { target: b"../outside".to_vec() }, payload("x").kind] {
+        let rig = Rig::new();
+        std::fs::create_dir(outside(&rig)).unwrap();
+        let page = leaf(&[entry("", Kind::Directory), entry("a", below), payload("a/planted")]);
+        assert!(restore_page(&rig, &page, 0, false).is_err());
+        assert_eq!(std::fs::read_dir(outside(&rig)).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn nothing_is_written_through_a_symlink_in_the_destination() {
+    let rig = Rig::new();
+    let outside = rig.dir.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::create_dir(rig.dir.path().join("out")).unwrap();
+    std::os::unix::fs::symlink(&outside, rig.dir.path().join("out/a")).unwrap();
+    let page = leaf(&[entry("", Kind::Directory), entry("a", Kind::Directory), payload("a/file")]);
+    restore_page(&rig, &page, 0, true).unwrap();
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    assert_eq!(std::fs::read(rig.dir.path().join("out/a/file")).unwrap(), b"payload");
+    // Nor is the destination itself a symlink.
+    let rig = Rig::new();
+    std::fs::create_dir(rig.dir.path().join("outside")).unwrap();
+    std::os::unix::fs::symlink("outside", rig.dir.path().join("out")).unwrap();
+    assert!(matches!(restore_page(&rig, &page, 0, true), Err(RestoreError::NotADirectory(_))));
+}
+
+#[test]
+fn lengths_that_do_not_fit_their_chunks_are_errors() {
+    let chunk = ChunkId::of(b"payload");
+    let file = |size_bytes, content| {
+        entry("f", Kind::File(File { size_bytes, hash: ContentHash(chunk.0), content, torn: false }))
+    };
+    let beyond = Extent::Chunk { chunk, offset_bytes: 3, length_bytes: 100 };
+    for bad in [
+        file(100, Content::Extents(vec![beyond])),
+        file(9, Content::Whole),
+        file(7, Content::Lists(vec![chunk])),
+        file(1 << 40, Content::Lists(vec![])),
+        // A hole of an exabyte: the hash is wrong, but the disk must not fill and the run must not last.
+        file(7, Content::Lists(vec![chunk, chunk])),
+    ] {
+        let rig = Rig::new();
+        let page = leaf(&[entry("", Kind::Directory), bad]);
+        let error = restore_page(&rig, &page, 0, false).unwrap_err();
+        assert!(error.to_string().contains('f'), "{error}");
+        assert!(!rig.dir.path().join("out").exists());
+    }
+}
+
+#[test]
+fn a_manifest_whose_root_is_missing_or_of_another_height_is_an_error() {
+    let rig = Rig::new();
+    let page = leaf(&[entry("", Kind::Directory)]);
+    assert!(restore_page(&rig, &page, 1, false).is_err());
+    assert!(restore_page(&rig, &page, 200, false).is_err());
+    assert!(restore_page(&rig, b"", 0, false).is_err());
+    assert!(restore_page(&rig, b"N", 1, false).is_err());
+}
+
+#[test]
+fn a_page_that_names_itself_ends() {
+    // A page cannot hold its own hash; the height bounds every descent all the same.
+    let rig = Rig::new();
+    let mut node = understudy::format::page::NodeWriter::default();
+    node.push(&understudy::format::page::Child {
+        first: TreePath::root(),
+        page: ChunkId([1; 32]),
+        entries: u64::MAX,
+        size_bytes: u64::MAX,
+    });
+    assert!(restore_page(&rig, &node.finish(), 12, false).is_err());
+}

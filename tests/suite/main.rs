@@ -1,0 +1,15 @@
+//! Claims about the whole, proven against real trees, real servers and the real binary.
+
+mod cli;
+mod damage;
+mod facts;
+mod faults;
+mod faulty;
+mod hostile;
+mod house;
+mod kill;
+mod live_tree;
+mod races;
+mod rig;
+mod roundtrip;
+mod servers;

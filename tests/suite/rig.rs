@@ -1,0 +1,152 @@
+//! A store, a repository and the calls between them, in this process.
+
+use object_store::ObjectStore;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::time::Duration;
+use tempfile::TempDir;
+use understudy::model::id::{Sequence, StoreName, WriterId};
+use understudy::model::plan::PlanName;
+use understudy::model::record::StoreState;
+use understudy::model::snapshot_ref::Moment;
+use understudy::model::tree_path::TreePath;
+use understudy::replicate::error::ResyncError;
+use understudy::replicate::report::Report;
+use understudy::replicate::resync::{Request, Surroundings, resync};
+use understudy::repository::chunks::ChunkReader;
+use understudy::repository::index::Index;
+use understudy::repository::objects::Patience;
+use understudy::repository::store::{Repository, RepositoryOptions, Store};
+use understudy::repository::verify::{VerifyOptions, VerifyReport};
+use understudy::standby::error::RestoreError;
+use understudy::standby::restore::{RestoreReport, RestoreRequest, restore};
+use understudy::support::progress::Progress;
+
+static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+});
+
+/// Short, since the tests' repositories answer at once or never.
+pub fn patience(attempts: u32) -> Patience {
+    Patience { attempts, backoff: Duration::from_millis(1), timeout: Duration::from_millis(300) }
+}
+
+pub fn now_ns() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
+}
+
+pub fn nonce() -> u64 {
+    getrandom::u64().unwrap()
+}
+
+pub fn name() -> StoreName {
+    StoreName::parse("acme").unwrap()
+}
+
+pub fn repository(inner: Arc<dyn ObjectStore>, patience: Patience) -> Repository {
+    let options = RepositoryOptions { patience, ..Default::default() };
+    Repository::over(inner, "test", options, RUNTIME.handle().clone())
+}
+
+pub fn request(source: &Path) -> Request {
+    Request {
+        store: name(),
+        path: source.to_owned(),
+        plan: PlanName::Standard.plan(),
+        excludes: Vec::new(),
+        writer: WriterId("tester".into()),
+        accept: true,
+        compression_level: 1,
+        threads: 2,
+    }
+}
+
+pub fn run(repository: &Repository, request: &Request) -> Result<Report, ResyncError> {
+    let progress = Progress::default();
+    let around = Surroundings { clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
+    resync(repository, request, &around)
+}
+
+pub fn restore_at(
+    store: &Store,
+    moment: Moment,
+    request: &RestoreRequest,
+) -> Result<RestoreReport, RestoreError> {
+    let state: StoreState = store.state()?;
+    let (_, record) = store.find(&state, moment)?;
+    let index = Arc::new(Index::open(store, &record.index, Default::default())?);
+    let chunks = ChunkReader::new(store.clone(), index);
+    restore(chunks, &record.manifest, "tag", request, &Progress::default())
+}
+
+/// A source and a repository in memory.
+pub struct Rig {
+    pub dir: TempDir,
+    pub objects: Arc<dyn ObjectStore>,
+    pub repository: Repository,
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("source")).unwrap();
+        let objects: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+        let repository = repository(objects.clone(), patience(3));
+        Self { dir, objects, repository }
+    }
+
+    pub fn source(&self) -> PathBuf {
+        self.dir.path().join("source")
+    }
+
+    pub fn store(&self) -> Store {
+        self.repository.store(&name())
+    }
+
+    pub fn resync(&self) -> Report {
+        run(&self.repository, &request(&self.source())).unwrap()
+    }
+
+    pub fn restore_request(&self, to: &str) -> RestoreRequest {
+        RestoreRequest {
+            destination: self.dir.path().join(to),
+            path: TreePath::root(),
+            overwrite: false,
+            delete: false,
+            threads: 2,
+        }
+    }
+
+    /// Restores a snapshot to a place of its own and returns where.
+    pub fn restored(&self, moment: Moment) -> PathBuf {
+        let to = format!("restored-{}", nonce());
+        restore_at(&self.store(), moment, &self.restore_request(&to)).unwrap();
+        self.dir.path().join(to)
+    }
+
+    pub fn verify(&self) -> VerifyReport {
+        self.store().verify(VerifyOptions { read_data_percent: 100, seed: 0 }).unwrap()
+    }
+
+    pub fn head(&self) -> Option<Sequence> {
+        self.store().state().unwrap().latest().map(|(s, _)| s)
+    }
+}
+
+/// A small tree with something of everything that is cheap to make.
+pub fn sample_tree(root: &Path) {
+    for dir in ["a/b", "c", "empty"] {
+        std::fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    for number in 0..40u32 {
+        let body = format!("file {number}\n").repeat(number as usize * 3 + 1);
+        std::fs::write(root.join(format!("a/b/f{number}")), body).unwrap();
+    }
+    std::fs::write(root.join("c/empty"), b"").unwrap();
+    let mut random = vec![0; 2_500_000];
+    blake3::Hasher::new().update(b"seed").finalize_xof().fill(&mut random);
+    std::fs::write(root.join("c/medium"), &random).unwrap();
+    std::os::unix::fs::symlink("b/f1", root.join("a/link")).unwrap();
+    std::fs::hard_link(root.join("a/b/f2"), root.join("c/hard")).unwrap();
+}
