@@ -116,7 +116,7 @@ impl<'a> Worker<'a> {
             let (kind, attributes) = match read {
                 Ok(Some(read)) => read,
                 Ok(None) => continue,
-                Err(errno) => return Ok(Attempt::Unreadable(errno)),
+                Err(errno) => return Ok(Attempt::from_result(Err(errno))),
             };
             match Stat::of(&handle) {
                 Ok(after) if after.same_moment(&stat) && size_bytes == stat.size_bytes => {

@@ -244,8 +244,7 @@ impl<'s, 'env> Scan<'s, 'env> {
             }
             Attempt::Vanished => self.summary.vanished += 1,
             Attempt::Unreadable(errno) => {
-                let reason = std::io::Error::from(errno).to_string();
-                self.summary.warnings.add(WarningKind::Unreadable, path.to_string(), reason);
+                self.summary.warnings.add(WarningKind::Unreadable, path.to_string(), reason(errno));
                 // Not being able to look is no reason to delete: what was there stays.
                 while self.old.peek().is_some_and(|o| o.as_ref().is_ok_and(|e| e.path.is_within(path))) {
                     if let Some(entry) = self.next_old()? {
@@ -372,8 +371,7 @@ impl<'s, 'env> Scan<'s, 'env> {
                     }
                 }
                 Outcome::Unreadable { path, old, errno } => {
-                    let reason = std::io::Error::from(errno).to_string();
-                    self.summary.warnings.add(WarningKind::Unreadable, path.to_string(), reason);
+                    self.summary.warnings.add(WarningKind::Unreadable, path.to_string(), reason(errno));
                     match old {
                         Some(entry) => {
                             self.summary.changes.count(None);
@@ -487,6 +485,13 @@ impl<'s, 'env> Scan<'s, 'env> {
             worker.entry(&target, &stat, kind, attributes)
         });
         Ok(Some(job.wait().unwrap_or(Ok(Attempt::Vanished))?))
+    }
+}
+
+fn reason(errno: Errno) -> String {
+    match errno {
+        Errno::AGAIN => "it shrank under every reading".to_owned(),
+        errno => std::io::Error::from(errno).to_string(),
     }
 }
 

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 /// A segment is refused above this.
@@ -133,7 +133,7 @@ fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryErro
     }
     // No cache, or none that can be written: a file that is gone with the process.
     let dir = std::env::temp_dir();
-    let path = dir.join(format!(".understudy-{}-{id}", std::process::id()));
+    let path = dir.join(format!(".understudy-{}-{}", std::process::id(), unique()));
     let unnamed = || {
         let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
         std::fs::remove_file(&path)?;
@@ -141,6 +141,12 @@ fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryErro
         Ok(file)
     };
     unnamed().map_err(RepositoryError::local(format!("temporary file in {}", dir.display())))
+}
+
+/// A number for a file's name; no two threads of this process get the same.
+fn unique() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn keep_at(path: &Path, bytes: &[u8]) -> std::io::Result<File> {
@@ -151,7 +157,7 @@ fn keep_at(path: &Path, bytes: &[u8]) -> std::io::Result<File> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
     }
-    let beside = path.with_extension(format!("{}", std::process::id()));
+    let beside = path.with_extension(format!("{}-{}", std::process::id(), unique()));
     // No fsync: a cached segment is checked by its hash whenever it is opened.
     std::fs::write(&beside, bytes)?;
     std::fs::rename(&beside, path)?;

@@ -22,7 +22,10 @@ impl<T> Attempt<T> {
     pub fn from_result(result: Result<T, Errno>) -> Self {
         match result {
             Ok(value) => Self::Read(value),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE) => Self::Vanished,
+            // The last two: a directory or a socket has taken a file's place.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE | Errno::ISDIR | Errno::NXIO) => {
+                Self::Vanished
+            }
             Err(errno) => Self::Unreadable(errno),
         }
     }

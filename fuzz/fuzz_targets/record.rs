@@ -1,0 +1,6 @@
+//! A log record.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = understudy::format::record::decode(bytes);
+});

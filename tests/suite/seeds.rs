@@ -1,0 +1,52 @@
+//! The fuzzers' seeds: one valid sample of each format, written anew by
+//! `cargo nextest run --run-ignored only seeds`, and damaged by the test that decodes them.
+
+use crate::rig::{Rig, sample_tree};
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+use std::path::Path;
+use understudy::format::{extent_list, frame};
+use understudy::model::entry::Extent;
+use understudy::model::id::ChunkId;
+
+#[test]
+#[ignore = "writes into the source tree"]
+fn write_the_seeds() {
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    std::fs::remove_file(rig.source().join("c/medium")).unwrap();
+    std::fs::write(rig.source().join("c/sparse"), b"").unwrap();
+    std::fs::File::options().write(true).open(rig.source().join("c/sparse")).unwrap().set_len(70_000).unwrap();
+    rig.resync();
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let write = |target: &str, name: &str, bytes: &[u8]| {
+        std::fs::create_dir_all(seeds.join(target)).unwrap();
+        std::fs::write(seeds.join(target).join(name), bytes).unwrap();
+    };
+    let objects: Vec<_> = futures::executor::block_on(rig.objects.list(None).try_collect()).unwrap();
+    for object in objects {
+        let bytes = futures::executor::block_on(async { rig.objects.get(&object.location).await.unwrap().bytes().await.unwrap() });
+        let target = match object.location.parts().nth(1).unwrap().as_ref() {
+            "log" => "record",
+            "packs" => "pack",
+            _ => "index",
+        };
+        write(target, "first", &bytes);
+        if target == "pack" {
+            let mut decompressor = frame::Decompressor::new().unwrap();
+            for (id, offset, length, header) in frame::scan_pack(&bytes).unwrap() {
+                if header.kind == frame::ChunkType::Page as u8 {
+                    let frame = bytes.slice(offset as usize..(offset + length) as usize);
+                    write("page", "leaf", &decompressor.decode(&frame, id).unwrap());
+                }
+            }
+        }
+    }
+    let chunk = ChunkId([1; 32]);
+    let part = |offset_bytes, length_bytes| Extent::Chunk { chunk, offset_bytes, length_bytes };
+    let extents = [Extent::Hole { length_bytes: 1 << 40 }, part(0, 1 << 20), part(0, 5), part(7, 9)];
+    write("lists", "extents", &extent_list::encode_chunk(&extents));
+    let mut attributes = understudy::format::wire::Writer::default();
+    understudy::format::attrs::encode(&[(b"user.a".to_vec(), b"1".to_vec()), (b"user.b".to_vec(), vec![])], &mut attributes);
+    write("lists", "attributes", &attributes.0);
+}
