@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Installs what the tests need and passes them all. Needs root (devices, owners, full disks) and Rust.
+# Installs what the tests need, and passes them all: format, lints, tests, doc tests, the Dockerfile's shape.
+# Needs root (owners, devices, small disks), Rust, Python 3, Node.js and npm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+bash tests/tools.sh
 cargo fmt --check
 cargo clippy --all-targets --locked -- -D warnings
-if cargo nextest --version >/dev/null 2>&1; then
-  cargo nextest run --locked --no-fail-fast
-else
-  cargo test --locked --all-targets
+if ! cargo nextest --version >/dev/null 2>&1; then
+  cargo install --locked cargo-nextest
 fi
+cargo nextest run --locked --no-fail-fast
 cargo test --doc --locked

@@ -12,4 +12,5 @@ mod live_tree;
 mod races;
 mod rig;
 mod roundtrip;
+mod seeds;
 mod servers;

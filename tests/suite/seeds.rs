@@ -16,7 +16,12 @@ fn write_the_seeds() {
     sample_tree(&rig.source());
     std::fs::remove_file(rig.source().join("c/medium")).unwrap();
     std::fs::write(rig.source().join("c/sparse"), b"").unwrap();
-    std::fs::File::options().write(true).open(rig.source().join("c/sparse")).unwrap().set_len(70_000).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(rig.source().join("c/sparse"))
+        .unwrap()
+        .set_len(70_000)
+        .unwrap();
     rig.resync();
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
     let write = |target: &str, name: &str, bytes: &[u8]| {
@@ -25,7 +30,9 @@ fn write_the_seeds() {
     };
     let objects: Vec<_> = futures::executor::block_on(rig.objects.list(None).try_collect()).unwrap();
     for object in objects {
-        let bytes = futures::executor::block_on(async { rig.objects.get(&object.location).await.unwrap().bytes().await.unwrap() });
+        let bytes = futures::executor::block_on(async {
+            rig.objects.get(&object.location).await.unwrap().bytes().await.unwrap()
+        });
         let target = match object.location.parts().nth(1).unwrap().as_ref() {
             "log" => "record",
             "packs" => "pack",
@@ -47,6 +54,9 @@ fn write_the_seeds() {
     let extents = [Extent::Hole { length_bytes: 1 << 40 }, part(0, 1 << 20), part(0, 5), part(7, 9)];
     write("lists", "extents", &extent_list::encode_chunk(&extents));
     let mut attributes = understudy::format::wire::Writer::default();
-    understudy::format::attrs::encode(&[(b"user.a".to_vec(), b"1".to_vec()), (b"user.b".to_vec(), vec![])], &mut attributes);
+    understudy::format::attrs::encode(
+        &[(b"user.a".to_vec(), b"1".to_vec()), (b"user.b".to_vec(), vec![])],
+        &mut attributes,
+    );
     write("lists", "attributes", &attributes.0);
 }
