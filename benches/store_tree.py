@@ -3,6 +3,7 @@
 
     store_tree.py make DIR [SCALE]     100,000 files in 30,000 directories at scale 1
     store_tree.py later DIR            the same tree after four hours of trade
+    store_tree.py million DIR          1,000,101 entries: 990,000 small files in 10,100 directories
 """
 import os
 import random
@@ -101,10 +102,20 @@ def later(root):
     os.rename(files[0].rsplit("/", 2)[0], root + "/vendor/renamed")
 
 
+def million(root):
+    for number in range(10000):
+        path = "%s/a%03d/b%02d" % (root, number // 100, number % 100)
+        os.makedirs(path)
+        for file in range(99):
+            write("%s/f%02d.php" % (path, file), ("<?php // %d %d\n" % (number, file) + "return array();\n" * (file % 40)).encode())
+
+
 if __name__ == "__main__":
     if len(sys.argv) >= 3 and sys.argv[1] == "make":
         make(sys.argv[2], float(sys.argv[3]) if len(sys.argv) > 3 else 1.0)
     elif len(sys.argv) == 3 and sys.argv[1] == "later":
         later(sys.argv[2])
+    elif len(sys.argv) == 3 and sys.argv[1] == "million":
+        million(sys.argv[2])
     else:
         sys.exit(__doc__)
