@@ -10,7 +10,7 @@ FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /build/target/release/understudy /usr/local/bin/understudy
 # Reading a store that belongs to others, and restoring owners, needs root: run with --user 0 and the
 # capabilities DAC_READ_SEARCH (resync) or CHOWN, FOWNER, DAC_OVERRIDE, MKNOD, SETFCAP (restore).
-USER nonroot
+USER 65532
 ENV XDG_CACHE_HOME=/tmp/cache
 ENTRYPOINT ["/usr/local/bin/understudy"]
 CMD ["--help"]

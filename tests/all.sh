@@ -11,3 +11,4 @@ if ! cargo nextest --version >/dev/null 2>&1; then
 fi
 cargo nextest run --locked --no-fail-fast
 cargo test --doc --locked
+target/test-tools/venv/bin/hadolint Dockerfile
