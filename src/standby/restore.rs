@@ -210,7 +210,12 @@ impl Place {
         Ok(Self { work, publish: Some(destination.clone()), fresh: !resumed, resumed })
     }
 
+    /// Written to the disk first: a tree under its final name is complete, also after a power cut.
     fn publish(&self) -> Result<(), RestoreError> {
+        let shown = self.work.display().to_string();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(CWD, &self.work, flags, Mode::empty());
+        handle.and_then(rustix::fs::syncfs).map_err(RestoreError::write(&shown, "write it to the disk"))?;
         match &self.publish {
             Some(destination) => std::fs::rename(&self.work, destination)
                 .map_err(|e| io(&destination.display().to_string(), "rename the finished tree to it", &e)),
