@@ -1,4 +1,4 @@
-# Builds a static-enough binary on Debian and ships it alone, as a user without privileges.
+# Builds the binary and ships it on a slim Debian, as a user without privileges.
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock understudy.sample.toml ./
@@ -6,11 +6,14 @@ COPY src src
 COPY schedules schedules
 RUN cargo build --release --locked && strip target/release/understudy
 
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM debian:bookworm-slim
+# Certificates to know the object store by.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 COPY --from=build /build/target/release/understudy /usr/local/bin/understudy
 # Reading a store that belongs to others, and restoring owners, needs root: run with --user 0 and the
 # capabilities DAC_READ_SEARCH (resync) or CHOWN, FOWNER, DAC_OVERRIDE, MKNOD, SETFCAP (restore).
 USER 65532
-ENV XDG_CACHE_HOME=/tmp/cache
+ENV XDG_CACHE_HOME=/tmp/cache XDG_DATA_HOME=/tmp/data
 ENTRYPOINT ["/usr/local/bin/understudy"]
 CMD ["--help"]
