@@ -36,8 +36,8 @@ measure() {
     'BEGIN { printf "| %s | %s | %.2f | %.2f | %.0f | %.1f |\n", step, tool, w, u + s, m / 1024, b / 1048576 }'
 }
 
-echo "$(nproc) cores, $(awk '/MemTotal/ {printf "%.0f", $2/1048576}' /proc/meminfo) GiB, kernel $(uname -r | cut -d. -f1,2), $(stat -f -c %T .); $(find store | wc -l) entries, $(du -sb --apparent-size store | cut -f1 | awk '{printf "%.0f", $1/1048576}') MiB"
-rsync --version | head -1 | awk '{print "rsync " $3}'; restic version | cut -d' ' -f1,2; borg --version
+echo "$(nproc) cores, $(awk '/MemTotal/ {printf "%.0f", $2/1048576}' /proc/meminfo) GiB, kernel $(uname -r | cut -d. -f1,2), $(df --output=fstype . | tail -1); $(find store | wc -l) entries, $(du -sb --apparent-size store | cut -f1 | awk '{printf "%.0f", $1/1048576}') MiB"
+dpkg-query -W -f '${Package} ${Version}\n' rsync restic borgbackup
 echo
 echo "| step | tool | wall s | CPU s | peak MiB | target MiB |"
 echo "| --- | --- | ---: | ---: | ---: | ---: |"
