@@ -148,11 +148,12 @@ pub fn restore(
     Ok(report)
 }
 
-/// The umask, which can only be read by setting it; nothing else runs yet that creates files.
+/// The umask, as the kernel tells it: to ask by setting it would change it for other threads. Where it
+/// cannot be read, one that leaves nothing, so that every mode is set.
 fn umask() -> u16 {
-    let mask = rustix::process::umask(Mode::empty());
-    rustix::process::umask(mask);
-    (mask.bits() & 0o777) as u16
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u16::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
 }
 
 /// Where the tree is built.
@@ -563,15 +564,13 @@ fn files(shared: &Shared, batch: Vec<FileJob>, delete: bool) -> Result<(), Resto
             continue;
         }
         let parts = Extents::new(shared, file).take(file.size_bytes, &job.entry)?;
-        wanted.extend(parts.iter().filter_map(|p| match p {
-            Extent::Chunk { chunk, .. } => Some(*chunk),
-            Extent::Hole { .. } => None,
-        }));
+        // Files of several chunks are read a few chunks at a time, since parts may be small and chunks large.
+        if let (Content::Whole, Some(Extent::Chunk { chunk, .. })) = (&file.content, parts.first()) {
+            wanted.push(*chunk);
+        }
         jobs.push((job, parts, attributes));
     }
-    // A batch's chunks may be larger than its files; fetched together all the same when that is little.
-    let fetched =
-        if wanted.len() <= 2 * BATCH_ENTRIES { shared.chunks.read_many(&wanted)? } else { HashMap::new() };
+    let fetched = shared.chunks.read_many(&wanted)?;
     for (job, parts, attributes) in jobs {
         let Kind::File(file) = &job.entry.kind else { continue };
         let (handle, beside) = create(shared, &job.dir, &job.name, &job.entry)?;
