@@ -3,4 +3,8 @@
 pub mod apply;
 pub mod directory;
 pub mod error;
+mod extents;
+mod file;
+mod place;
 pub mod restore;
+mod special;
