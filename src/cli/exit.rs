@@ -55,7 +55,9 @@ fn of(error: &anyhow::Error) -> Exit {
         (Some(ResyncError::Held { .. }), _) => Exit::Held,
         (Some(ResyncError::Fenced { .. }), _) => Exit::Fenced,
         (Some(ResyncError::Repository(error)), _) => of_repository(error),
-        (Some(ResyncError::Source(SourceError::Exclude { .. })), _) => Exit::Usage,
+        (Some(ResyncError::Source(SourceError::Exclude { .. } | SourceError::NotADirectory(_))), _) => {
+            Exit::Usage
+        }
         (_, Some(RestoreError::Repository(error))) => of_repository(error),
         (
             _,

@@ -25,8 +25,10 @@ use tokio::task::JoinHandle;
 const PACK_BYTES: usize = 16 << 20;
 /// Packs under way at once.
 const UPLOADS: usize = 3;
-/// A segment is written once so many chunks wait for one.
+/// A segment is written once so many chunks wait for one, which bounds memory,
 const SEGMENT_CHUNKS: usize = 128 << 10;
+/// or so many packs (512 MiB), and a quarter of all: a run that is broken off loses no more than that.
+const SEGMENT_PACKS: usize = 32;
 /// Pages share a pack with data when there are fewer bytes of them.
 const SMALL_PACK_BYTES: usize = 1 << 20;
 const SHARDS: usize = 16;
@@ -139,7 +141,8 @@ impl Packer {
         state.shipped.bytes += reference.size_bytes;
         state.shipped.packs.push(reference.clone());
         state.packs.push(reference);
-        if state.chunks.len() >= SEGMENT_CHUNKS { self.write_segment(state) } else { Ok(()) }
+        let due = segment_is_due(state.chunks.len(), state.packs.len(), state.shipped.packs.len());
+        if due { self.write_segment(state) } else { Ok(()) }
     }
 
     fn finish(&self, upload: JoinHandle<Result<(), RepositoryError>>) -> Result<(), RepositoryError> {
@@ -152,7 +155,7 @@ impl Packer {
 
     /// Writes a segment of what was packed since the last, once its packs have arrived.
     ///
-    /// Takes the lock with it: the other workers wait, which happens once in 128 Ki chunks.
+    /// Takes the lock with it: the other workers wait, which happens seldom (see [`segment_is_due`]).
     fn write_segment(&self, mut state: MutexGuard<State>) -> Result<(), RepositoryError> {
         while let Some(upload) = state.uploads.pop_front() {
             let done = self.store.repository.wait(upload).unwrap_or_else(|_| Err(gave_up()));
@@ -222,6 +225,12 @@ impl Packer {
     }
 }
 
+/// Whether what waits for a segment gets one. The share of all packs keeps the number of segments, which
+/// every lookup pays for, to the logarithm of what is shipped.
+fn segment_is_due(waiting_chunks: usize, waiting_packs: usize, all_packs: usize) -> bool {
+    waiting_chunks >= SEGMENT_CHUNKS || waiting_packs >= SEGMENT_PACKS.max(all_packs / 4)
+}
+
 impl OpenPack {
     fn append(&mut self, id: ChunkId, frame: &[u8]) {
         if self.bytes.is_empty() {
@@ -261,4 +270,22 @@ fn gave_up() -> RepositoryError {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terabyte_leaves_few_segments_and_never_more_than_a_quarter_unindexed() {
+        let (mut waiting, mut segments) = (0, 0);
+        for all in 1..=65_536usize {
+            waiting += 1;
+            if segment_is_due(0, waiting, all) {
+                (waiting, segments) = (0, segments + 1);
+            }
+            assert!(waiting <= SEGMENT_PACKS.max(all / 4));
+        }
+        assert!(segments < 40, "{segments}");
+    }
 }

@@ -75,6 +75,7 @@ fn wrong_use_says_what_is_wrong_and_what_to_do() {
     for (args, code, words) in [
         (&["resync", "nowhere"][..], 2, "neither a directory nor a configured store"),
         (&["resync", "./nowhere", "--store", "x"], 1, "nowhere"),
+        (&["resync", "./out/c/medium", "--store", "x"], 2, "not a directory"),
         (&["resync", "source", "--store", "Bad Name"], 2, "cannot name a store"),
         (&["resync", "source", "--exclude", "{a"], 2, "{a"),
         (&["restore", "acme", "out"], 2, "--overwrite"),
