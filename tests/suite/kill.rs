@@ -20,6 +20,13 @@ pub fn ok(command: &mut Command) -> Output {
     output
 }
 
+/// `understudy resync source`, as store acme.
+fn resync(dir: &Path) -> Command {
+    let mut command = understudy(dir);
+    command.args(["resync", "source", "--store", "acme", "--accept", "--quiet"]);
+    command
+}
+
 /// Restores the head and verifies everything.
 fn judge(dir: &Path, to: &str) -> facts::Facts {
     ok(understudy(dir).args(["restore", "acme", to, "--quiet"]));
@@ -39,11 +46,7 @@ fn a_resync_killed_at_any_step_leaves_the_old_or_the_new_head() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
     sample_tree(&source);
-    let resync = || {
-        let mut command = understudy(dir.path());
-        command.args(["resync", "source", "--store", "acme", "--accept", "--quiet"]);
-        command
-    };
+    let resync = || resync(dir.path());
     ok(&mut resync());
     for (round, step) in ["opened", "scanned", "shipped", "committed"].into_iter().enumerate() {
         let before = facts::of(&source);
@@ -75,11 +78,7 @@ fn a_resync_killed_at_random_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
     sample_tree(&source);
-    let resync = || {
-        let mut command = understudy(dir.path());
-        command.args(["resync", "source", "--store", "acme", "--accept", "--quiet"]);
-        command
-    };
+    let resync = || resync(dir.path());
     ok(&mut resync());
     let mut old = facts::of(&source);
     let mut killed = 0;
