@@ -403,17 +403,17 @@ impl<'s, 'env> Scan<'s, 'env> {
         again: bool,
     ) -> Result<Outcome, ResyncError> {
         let target = Arc::new(target);
-        let mut result = Ok(Attempt::Unreadable(Errno::AGAIN));
+        let mut read = Attempt::Unreadable(Errno::AGAIN);
         for attempt in 1..=ATTEMPTS * 3 {
             match self.attempt_large(&target, attempt)? {
                 Some(done) => {
-                    result = Ok(done);
+                    read = done;
                     break;
                 }
                 None => std::thread::sleep(std::time::Duration::from_millis(1 << attempt.min(6))),
             }
         }
-        result.map(|attempt| outcome(attempt, target.path.clone(), old, again))
+        Ok(outcome(read, target.path.clone(), old, again))
     }
 
     /// One reading; `None` when it has to be read again.
