@@ -1,9 +1,10 @@
 //! understudy keeps a web store's filesystem replicated to a standby, through an object store.
 //!
 //! Layers, each importing only those to its right:
-//! `cli → service → {replicate, standby} → {repository, source} → format → model`.
+//! `cli → service → {replicate, standby} → {repository, source, delta} → format → model`.
 
 pub mod cli;
+pub mod delta;
 pub mod format;
 pub mod model;
 pub mod replicate;

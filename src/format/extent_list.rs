@@ -3,30 +3,41 @@
 use super::wire::{FormatError, Reader, Writer};
 use crate::model::entry::{CHUNK_MAX_BYTES, Extent};
 use crate::model::id::ChunkId;
+use std::collections::{HashMap, HashSet};
 
 const HOLE: u64 = 0;
-/// A part of a chunk: offset and length follow.
+/// A part of a chunk: the chunk's number in the table and where it begins follow.
 const PART: u64 = 1;
-/// A chunk from its start: the length follows.
+/// The table's next chunk, from its start.
 const HEAD: u64 = 2;
-/// A chunk of exactly 1 MiB.
+/// The table's next chunk, all of its 1 MiB.
 const FULL: u64 = 3;
 /// At most so many extents in one list.
-const LIST_MAX: usize = 4096;
-/// No list ends before so many.
-const LIST_MIN: usize = 64;
+const LIST_EXTENTS_MAX: usize = 16 << 10;
+/// No list ends before so many chunks, and none has more than so many: it fits a chunk.
+const LIST_CHUNKS_MIN: usize = 48;
+const LIST_CHUNKS_MAX: usize = 4096;
 
 /// Cuts a large file's extents into lists at places that its content chooses, so that a change leaves
-/// most lists as they were.
-pub fn cut(extents: &[Extent]) -> Vec<&[Extent]> {
+/// most lists as they were. A list ends by its number of chunks, not of extents: every list names its
+/// chunks anew, and a file of many small changes should not name them often.
+pub fn cut(extents: &[Extent], size_bytes: u64) -> Vec<&[Extent]> {
+    let mask = boundary_mask(size_bytes);
     let mut lists = Vec::new();
     let mut start = 0;
+    let mut seen = HashSet::new();
     for (at, extent) in extents.iter().enumerate() {
-        let count = at + 1 - start;
-        let boundary = matches!(extent, Extent::Chunk { chunk, .. } if chunk.0[0] == 0);
-        if count == LIST_MAX || (count >= LIST_MIN && boundary) {
+        let mut boundary = false;
+        if let Extent::Chunk { chunk, .. } = extent {
+            let new = seen.insert(*chunk);
+            boundary = new
+                && seen.len() >= LIST_CHUNKS_MIN
+                && u16::from_be_bytes([chunk.0[0], chunk.0[1]]) & mask == 0;
+        }
+        if boundary || seen.len() == LIST_CHUNKS_MAX || at + 1 - start == LIST_EXTENTS_MAX {
             lists.push(&extents[start..=at]);
             start = at + 1;
+            seen.clear();
         }
     }
     if start < extents.len() {
@@ -35,25 +46,56 @@ pub fn cut(extents: &[Extent]) -> Vec<&[Extent]> {
     lists
 }
 
-/// Appends the count and the extents.
+/// Larger files get longer lists, since each list takes 32 bytes in the manifest.
+fn boundary_mask(size_bytes: u64) -> u16 {
+    match size_bytes >> 30 {
+        0..64 => 31,
+        64..1024 => 511,
+        _ => 4095,
+    }
+}
+
+/// Appends the table of chunks, in the order of their first use, and the extents.
 pub fn encode(extents: &[Extent], out: &mut Writer) {
+    // For each chunk its number, and where its last extent ended.
+    let mut known: HashMap<(ChunkId, Option<ChunkId>), (u64, i64)> = HashMap::new();
+    let mut table = Vec::new();
+    for extent in extents {
+        if let Extent::Chunk { chunk, blocks, .. } = extent {
+            known.entry((*chunk, *blocks)).or_insert_with(|| {
+                table.push((chunk, blocks));
+                (table.len() as u64 - 1, 0)
+            });
+        }
+    }
+    out.number(table.len() as u64);
+    for (chunk, blocks) in &table {
+        out.raw(&[u8::from(blocks.is_some())]);
+        out.raw(&chunk.0);
+        if let Some(blocks) = blocks {
+            out.raw(&blocks.0);
+        }
+    }
+    let mut used = 0;
     out.number(extents.len() as u64);
     for extent in extents {
         match extent {
-            Extent::Hole { length_bytes } => {
-                out.number(length_bytes << 2 | HOLE);
-            }
-            Extent::Chunk { chunk, offset_bytes, length_bytes } => {
-                let length = u64::from(*length_bytes);
-                match (*offset_bytes, *length_bytes as usize) {
-                    (0, CHUNK_MAX_BYTES) => out.number(FULL),
-                    (0, _) => out.number(length << 2 | HEAD),
-                    (offset, _) => {
-                        out.number(length << 2 | PART);
-                        out.number(u64::from(offset));
-                    }
+            Extent::Hole { length_bytes } => out.number(length_bytes << 2 | HOLE),
+            Extent::Chunk { chunk, blocks, offset_bytes, length_bytes } => {
+                let (length, offset) = (u64::from(*length_bytes), i64::from(*offset_bytes));
+                let Some((number, end)) = known.get_mut(&(*chunk, *blocks)) else { continue };
+                let new = *number == used;
+                used += u64::from(new);
+                if !new || offset != 0 {
+                    out.number(length << 2 | PART);
+                    out.number(*number);
+                    out.signed(offset - *end);
+                } else if *length_bytes as usize == CHUNK_MAX_BYTES {
+                    out.number(FULL);
+                } else {
+                    out.number(length << 2 | HEAD);
                 }
-                out.raw(&chunk.0);
+                *end = offset + length as i64;
             }
         }
     }
@@ -61,12 +103,29 @@ pub fn encode(extents: &[Extent], out: &mut Writer) {
 
 /// The extents that `reader` stands at; every length is positive and within a chunk.
 pub fn decode(reader: &mut Reader) -> Result<Vec<Extent>, FormatError> {
+    let count = reader.count(33, "chunks")?;
+    let mut table = Vec::with_capacity(count);
+    for _ in 0..count {
+        let flag = reader.u8("chunks")?;
+        let chunk = ChunkId(reader.array("chunks")?);
+        let blocks = match flag {
+            0 => None,
+            1 => Some(ChunkId(reader.array("chunks")?)),
+            _ => return Err(FormatError::Range("chunks")),
+        };
+        // The chunk, and where its last extent ended.
+        table.push((chunk, blocks, 0i64));
+    }
     let count = reader.count(1, "extents")?;
-    let mut extents = Vec::with_capacity(count.min(LIST_MAX));
+    if count > LIST_EXTENTS_MAX {
+        return Err(FormatError::Range("extents"));
+    }
+    let mut extents = Vec::with_capacity(count);
+    let mut used = 0;
     for _ in 0..count {
         let head = reader.number("extent")?;
         let length = head >> 2;
-        let (offset, length) = match head & 3 {
+        let (number, delta, length) = match head & 3 {
             HOLE => {
                 if length == 0 {
                     return Err(FormatError::Range("hole"));
@@ -74,16 +133,33 @@ pub fn decode(reader: &mut Reader) -> Result<Vec<Extent>, FormatError> {
                 extents.push(Extent::Hole { length_bytes: length });
                 continue;
             }
-            PART => (reader.number("extent")?, length),
-            HEAD => (0, length),
-            _ if length == 0 => (0, CHUNK_MAX_BYTES as u64),
+            PART => (reader.number("extent")?, reader.signed("extent")?, length),
+            HEAD => (used, 0, length),
+            _ if length == 0 => (used, 0, CHUNK_MAX_BYTES as u64),
             _ => return Err(FormatError::Range("extent")),
         };
-        let chunk = ChunkId(reader.array("extent")?);
+        // Chunks are numbered by their first use.
+        if number > used {
+            return Err(FormatError::Range("chunk's number"));
+        }
+        used = used.max(number + 1);
+        let slot = usize::try_from(number).ok().and_then(|number| table.get_mut(number));
+        let (chunk, blocks, end) = slot.ok_or(FormatError::Range("chunk's number"))?;
+        let offset = end.checked_add(delta).and_then(|o| u64::try_from(o).ok());
+        let offset = offset.ok_or(FormatError::Range("extent"))?;
         if length == 0 || length.checked_add(offset).is_none_or(|end| end > CHUNK_MAX_BYTES as u64) {
             return Err(FormatError::Range("extent"));
         }
-        extents.push(Extent::Chunk { chunk, offset_bytes: offset as u32, length_bytes: length as u32 });
+        *end = (offset + length) as i64;
+        extents.push(Extent::Chunk {
+            chunk: *chunk,
+            blocks: *blocks,
+            offset_bytes: offset as u32,
+            length_bytes: length as u32,
+        });
+    }
+    if used != table.len() as u64 {
+        return Err(FormatError::Range("chunks"));
     }
     Ok(extents)
 }
@@ -110,13 +186,17 @@ mod tests {
 
     fn extents() -> impl Strategy<Value = Vec<Extent>> {
         let hole = (1u64..1 << 40).prop_map(|length_bytes| Extent::Hole { length_bytes });
-        let chunk = (any::<[u8; 32]>(), 0u32..1 << 20, 1u32..=1 << 20).prop_map(|(id, offset, length)| {
-            Extent::Chunk {
-                chunk: ChunkId(id),
-                offset_bytes: offset,
-                length_bytes: length.min((1 << 20) - offset),
-            }
-        });
+        let chunk = (0u8..40, any::<bool>(), 0u32..1 << 20, 1u32..=1 << 20).prop_map(
+            |(id, blocks, offset, length)| {
+                let offset = if length % 3 == 0 { 0 } else { offset };
+                Extent::Chunk {
+                    chunk: ChunkId([id; 32]),
+                    blocks: blocks.then_some(ChunkId([id ^ 255; 32])),
+                    offset_bytes: offset,
+                    length_bytes: length.min((1 << 20) - offset),
+                }
+            },
+        );
         prop::collection::vec(prop_oneof![1 => hole, 8 => chunk], 0..300)
     }
 
@@ -128,7 +208,7 @@ mod tests {
 
         #[test]
         fn cut_lists_join_to_the_whole(extents in extents()) {
-            prop_assert_eq!(cut(&extents).concat(), extents);
+            prop_assert_eq!(cut(&extents, 0).concat(), extents);
         }
 
         #[test]

@@ -21,12 +21,14 @@ const SEAL_NONE: u8 = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ChunkType {
-    /// A file's bytes, or a list of extents or attributes.
+    /// A file's bytes.
     Data = 0,
     /// A page of a manifest.
     Page = 1,
-    /// Block entries of a data chunk, for matching.
+    /// Block entries of a data chunk.
     Blocks = 2,
+    /// A list of extents or of attributes.
+    List = 3,
 }
 
 /// Compresses chunks; one a thread, since the state is reused.
@@ -102,7 +104,7 @@ pub fn parse_header(reader: &mut Reader) -> Result<FrameHeader, FormatError> {
     if codec != CODEC_RAW && codec != CODEC_ZSTD {
         return Err(FormatError::Codec(codec));
     }
-    if raw_bytes as usize > CHUNK_MAX_BYTES || stored_bytes > raw_bytes || kind > ChunkType::Blocks as u8 {
+    if raw_bytes as usize > CHUNK_MAX_BYTES || stored_bytes > raw_bytes || kind > ChunkType::List as u8 {
         return Err(FormatError::Range("frame header"));
     }
     if codec == CODEC_RAW && stored_bytes != raw_bytes {

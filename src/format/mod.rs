@@ -1,6 +1,7 @@
 //! Bytes ⇄ model. Pure: no I/O, bounded memory for any input, every failure an error. See `FORMAT.md`.
 
 pub mod attrs;
+pub mod blocks;
 pub mod extent_list;
 pub mod frame;
 pub mod index;
@@ -15,6 +16,7 @@ pub fn decode_anything(bytes: &[u8]) {
     let _ = record::decode(bytes);
     let _ = index::check(bytes);
     let _ = extent_list::decode_chunk(bytes);
+    let _ = blocks::decode(&bytes::Bytes::copy_from_slice(bytes));
     let _ = attrs::decode_chunk(bytes);
     let _ = frame::scan_pack(&bytes::Bytes::copy_from_slice(bytes));
 }

@@ -124,8 +124,11 @@ impl LeafWriter {
                 out.number(file.size_bytes);
                 match &file.content {
                     Content::Empty => {}
-                    Content::Whole => {
+                    Content::Whole { blocks } => {
                         out.raw(&file.hash.0);
+                        if let Some(blocks) = blocks {
+                            out.raw(&blocks.0);
+                        }
                     }
                     Content::Extents(extents) => {
                         out.raw(&file.hash.0);
@@ -191,20 +194,22 @@ fn nanos(value: u64) -> Result<u32, FormatError> {
 const DIRECTORY: u8 = 0;
 const FILE_EMPTY: u8 = 1;
 const FILE_WHOLE: u8 = 2;
-const FILE_EXTENTS: u8 = 3;
-const FILE_LISTS: u8 = 4;
-const SYMLINK: u8 = 5;
-const FIFO: u8 = 6;
-const SOCKET: u8 = 7;
-const CHAR_DEVICE: u8 = 8;
-const BLOCK_DEVICE: u8 = 9;
+const FILE_WHOLE_BLOCKS: u8 = 3;
+const FILE_EXTENTS: u8 = 4;
+const FILE_LISTS: u8 = 5;
+const SYMLINK: u8 = 6;
+const FIFO: u8 = 7;
+const SOCKET: u8 = 8;
+const CHAR_DEVICE: u8 = 9;
+const BLOCK_DEVICE: u8 = 10;
 
 fn kind_code(kind: &Kind) -> u8 {
     match kind {
         Kind::Directory => DIRECTORY,
         Kind::File(file) => match file.content {
             Content::Empty => FILE_EMPTY,
-            Content::Whole => FILE_WHOLE,
+            Content::Whole { blocks: None } => FILE_WHOLE,
+            Content::Whole { blocks: Some(_) } => FILE_WHOLE_BLOCKS,
             Content::Extents(_) => FILE_EXTENTS,
             Content::Lists(_) => FILE_LISTS,
         },
@@ -340,8 +345,11 @@ fn decode_file(reader: &mut Reader, code: u8, torn: bool) -> Result<File, Format
     }
     let hash = ContentHash(reader.array("hash")?);
     let content = match code {
-        FILE_WHOLE if size_bytes > CHUNK_MAX_BYTES as u64 => return Err(FormatError::Range("size")),
-        FILE_WHOLE => Content::Whole,
+        FILE_WHOLE | FILE_WHOLE_BLOCKS if size_bytes > CHUNK_MAX_BYTES as u64 => {
+            return Err(FormatError::Range("size"));
+        }
+        FILE_WHOLE => Content::Whole { blocks: None },
+        FILE_WHOLE_BLOCKS => Content::Whole { blocks: Some(ChunkId(reader.array("block entries")?)) },
         FILE_EXTENTS => {
             let extents = extent_list::decode(reader)?;
             let sum = extents.iter().try_fold(0u64, |sum, e| sum.checked_add(e.length_bytes()));
@@ -372,9 +380,11 @@ pub(crate) mod tests {
     fn file() -> impl Strategy<Value = Kind> {
         let content = prop_oneof![
             Just((0, Content::Empty)),
-            (1u64..1 << 20).prop_map(|size| (size, Content::Whole)),
+            (1u64..1 << 20, prop::option::of(any::<[u8; 32]>().prop_map(ChunkId)))
+                .prop_map(|(size, blocks)| (size, Content::Whole { blocks })),
             (any::<[u8; 32]>(), 1u64..1 << 40).prop_map(|(id, hole)| {
-                let chunk = Extent::Chunk { chunk: ChunkId(id), offset_bytes: 1, length_bytes: 7 };
+                let chunk =
+                    Extent::Chunk { chunk: ChunkId(id), blocks: None, offset_bytes: 1, length_bytes: 7 };
                 (hole + 7, Content::Extents(vec![Extent::Hole { length_bytes: hole }, chunk]))
             }),
             (any::<[u8; 32]>(), 0u64..1 << 50)

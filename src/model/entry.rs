@@ -13,13 +13,13 @@ pub struct Timestamp {
     pub nanos: u32,
 }
 
-/// Part of a file's content.
+/// Part of a file's content. `blocks` is the chunk that holds the block entries of `chunk`, where it has any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// Nothing is allocated in the source; reads as zeros.
     Hole { length_bytes: u64 },
     /// `length_bytes` of `chunk` from `offset_bytes` on.
-    Chunk { chunk: ChunkId, offset_bytes: u32, length_bytes: u32 },
+    Chunk { chunk: ChunkId, blocks: Option<ChunkId>, offset_bytes: u32, length_bytes: u32 },
 }
 
 impl Extent {
@@ -36,8 +36,8 @@ impl Extent {
 pub enum Content {
     /// No bytes.
     Empty,
-    /// One chunk, whose id is the file's hash.
-    Whole,
+    /// One chunk, whose id is the file's hash, and its block entries.
+    Whole { blocks: Option<ChunkId> },
     /// A few extents, in the entry itself.
     Extents(Vec<Extent>),
     /// Chunks that each hold a part of the list of extents, in order.

@@ -2,7 +2,9 @@
 //! here takes a lock or leaves one.
 
 pub mod error;
+mod old_version;
 pub mod read_entry;
+mod read_file;
 pub mod report;
 pub mod resync;
 pub mod scan;

@@ -110,13 +110,13 @@ fn attempt(
         last_scan_ns: base.as_ref().map_or(scan_start_ns, |b| b.scan_start_ns),
         this_scan_ns: scan_start_ns,
     };
+    let chunks = ChunkReader::new(store.clone(), index.clone());
     let old = match &base {
-        Some(base) => {
-            ManifestReader::new(ChunkReader::new(store.clone(), index.clone())).entries(&base.manifest)
-        }
+        Some(base) => ManifestReader::new(chunks.clone()).entries(&base.manifest),
         None => EntryStream::none(),
     };
-    let (manifest, summary) = scan(request, around, excludes, &packer, reread, old, (root, root_stat))?;
+    let places = (&packer, &chunks);
+    let (manifest, summary) = scan(request, around, excludes, places, reread, old, (root, root_stat))?;
     phases.scan_seconds = scanning.elapsed().as_secs_f64();
     (around.on_step)(Step::Scanned);
 
@@ -197,7 +197,7 @@ fn scan(
     request: &Request,
     around: &Surroundings,
     excludes: &Excludes,
-    packer: &Packer,
+    (packer, chunks): (&Packer, &ChunkReader),
     reread: Reread,
     old: EntryStream,
     (root, root_stat): (Arc<OwnedFd>, Stat),
@@ -207,7 +207,7 @@ fn scan(
     let walk = Walk::new(excludes);
     let compressor = || Compressor::new(level).map_err(ResyncError::Compressor);
     let workers = (0..threads)
-        .map(|_| Worker::new(packer, around.progress, around.clock, level))
+        .map(|_| Worker::new(packer, chunks.clone(), around.progress, around.clock, level))
         .collect::<Result<_, _>>()?;
     std::thread::scope(|scope| {
         let pool = Pool::start(scope, workers);
@@ -217,7 +217,7 @@ fn scan(
         // Whatever comes of it, the helpers are sent home before the scope waits for them.
         let result = (|| {
             let writer = ManifestWriter::new(packer, compressor()?);
-            let scan = Scan::new(&pool, &walk, writer, around.progress, reread, old);
+            let scan = Scan::new(&pool, &walk, chunks, writer, around.progress, reread, old);
             let (writer, summary) = scan.run(root, root_stat)?;
             let (root, shipped_bytes) = writer.finish()?;
             Progress::add(&around.progress.shipped_bytes, shipped_bytes);

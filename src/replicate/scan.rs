@@ -5,12 +5,18 @@
 //! memory whatever the tree's size. What an unreadable directory held at the last snapshot is kept.
 
 use super::error::ResyncError;
-use super::read_entry::{ATTEMPTS, Target, Worker, data_map};
+use super::old_version::OldVersion;
+use super::read_entry::{Target, Worker};
+use super::read_file::{ATTEMPTS, Segment, data_map};
 use super::report::{WarningKind, Warnings};
+use crate::delta::assembly::{Assembly, Misfit, Shipped};
+use crate::delta::signature::{block_log2, sign};
 use crate::model::diff::{Change, ChangeCounts};
 use crate::model::entry::{Entry, File, Kind};
+use crate::model::id::ChunkId;
 use crate::model::reread;
 use crate::model::tree_path::TreePath;
+use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
 use crate::repository::manifest::{EntryStream, ManifestWriter};
 use crate::source::content::{HashTree, SEGMENT_BYTES, SegmentHash};
@@ -117,6 +123,8 @@ enum Pending {
 pub struct Scan<'s, 'env> {
     pub pool: &'s Pool<'env, Worker<'env>>,
     pub walk: &'s Walk<'s>,
+    /// What old versions are read with.
+    pub chunks: &'s ChunkReader,
     pub manifest: ManifestWriter<'env>,
     pub progress: &'s Progress,
     pub reread: Reread,
@@ -135,6 +143,7 @@ impl<'s, 'env> Scan<'s, 'env> {
     pub fn new(
         pool: &'s Pool<'env, Worker<'env>>,
         walk: &'s Walk<'s>,
+        chunks: &'s ChunkReader,
         manifest: ManifestWriter<'env>,
         progress: &'s Progress,
         reread: Reread,
@@ -143,6 +152,7 @@ impl<'s, 'env> Scan<'s, 'env> {
         Self {
             pool,
             walk,
+            chunks,
             manifest,
             progress,
             reread,
@@ -405,7 +415,7 @@ impl<'s, 'env> Scan<'s, 'env> {
         let target = Arc::new(target);
         let mut read = Attempt::Unreadable(Errno::AGAIN);
         for attempt in 1..=ATTEMPTS * 3 {
-            match self.attempt_large(&target, attempt)? {
+            match self.attempt_large(&target, old.as_ref(), attempt)? {
                 Some(done) => {
                     read = done;
                     break;
@@ -420,6 +430,7 @@ impl<'s, 'env> Scan<'s, 'env> {
     fn attempt_large(
         &mut self,
         target: &Arc<Target>,
+        old: Option<&Entry>,
         attempt: u32,
     ) -> Result<Option<Attempt<Entry>>, ResyncError> {
         let opened = open_file(&target.dir, &target.name).and_then(|handle| Ok((Stat::of(&handle)?, handle)));
@@ -439,35 +450,65 @@ impl<'s, 'env> Scan<'s, 'env> {
                 stat,
                 hardlink: target.hardlink,
             };
-            let job = self.pool.submit(move |worker| worker.read(&target));
+            let old = old.cloned();
+            let job = self.pool.submit(move |worker| worker.read(&target, old.as_ref()));
             return Ok(Some(job.wait().unwrap_or(Ok(Attempt::Vanished))?));
         }
         let map = match data_map(&handle, &stat, size_bytes) {
             Ok(map) => Arc::new(map),
             Err(errno) => return Ok(Some(Attempt::Unreadable(errno))),
         };
+        let version = match old.and_then(Entry::file) {
+            Some(file) => OldVersion::load(self.chunks, file)?,
+            None => None,
+        };
+        let span_bytes = version.as_ref().map_or(u64::MAX, OldVersion::span_bytes);
+        let mut basis = None;
+        let mut signed_log2 = block_log2(size_bytes);
         let mut tree = HashTree::default();
-        let mut extents = Vec::new();
+        let mut assembly = Assembly::default();
         let mut under_way = VecDeque::new();
+        let mut shipping = VecDeque::new();
         let mut next = 0;
         while next < size_bytes || !under_way.is_empty() {
             while next < size_bytes && under_way.len() < SEGMENTS_MAX {
-                let range = (next, (next + SEGMENT_BYTES).min(size_bytes), size_bytes);
-                let (handle, map) = (handle.clone(), map.clone());
-                under_way.push_back(self.pool.submit(move |worker| worker.segment(&handle, range, &map)));
-                next = range.1;
+                if let Some(version) = &version
+                    && next % span_bytes == 0
+                {
+                    basis = version.basis(self.chunks, next)?.map(Arc::new);
+                    signed_log2 = basis.as_ref().map_or(signed_log2, |basis| basis.block_log2);
+                }
+                let (start, end) = (next, (next + SEGMENT_BYTES).min(size_bytes));
+                let (handle, map, basis) = (handle.clone(), map.clone(), basis.clone());
+                under_way.push_back(self.pool.submit(move |worker| {
+                    let segment = Segment { start, end, size_bytes, map: &map, basis: basis.as_deref() };
+                    worker.segment(&handle, &segment)
+                }));
+                next = end;
             }
             let done = under_way.pop_front().and_then(Handle::wait).unwrap_or(Ok(Err(None)))?;
-            match done {
-                Ok(segment) => {
-                    extents.extend(segment.extents);
-                    if let SegmentHash::Part(value) = segment.hash {
-                        tree.push(value);
-                    }
-                }
+            let matched = match done {
+                Ok(matched) => matched,
                 Err(None) => return Ok(None),
                 Err(Some(errno)) => return Ok(Some(Attempt::Unreadable(errno))),
+            };
+            if let SegmentHash::Part(value) = matched.hash {
+                tree.push(value);
             }
+            let ship = |raw: &[u8]| self.ship_gathered(raw, signed_log2, &mut shipping);
+            match assembly.push(matched.stretch, ship) {
+                Ok(()) => {}
+                Err(Misfit::Changed) => return Ok(None),
+                Err(Misfit::Ship(error)) => return Err(error.into()),
+            }
+        }
+        let extents = match assembly.finish(|raw| self.ship_gathered(raw, signed_log2, &mut shipping)) {
+            Ok(extents) => extents,
+            Err(Misfit::Changed) => return Ok(None),
+            Err(Misfit::Ship(error)) => return Err(error.into()),
+        };
+        for shipped in shipping {
+            shipped.wait().unwrap_or(Ok(()))?;
         }
         let attributes = match xattr::read(&*handle) {
             Ok(attributes) => attributes,
@@ -480,11 +521,31 @@ impl<'s, 'env> Scan<'s, 'env> {
         let Some(hash) = tree.finish() else { return Ok(None) };
         let target = target.clone();
         let job = self.pool.submit(move |worker| {
-            let content = worker.content(extents)?;
+            let content = worker.content(extents, hash, size_bytes)?;
             let kind = Kind::File(File { size_bytes, hash, content, torn });
             worker.entry(&target, &stat, kind, attributes)
         });
         Ok(Some(job.wait().unwrap_or(Ok(Attempt::Vanished))?))
+    }
+
+    /// Hands a chunk of gathered literals to a worker; its names are known at once.
+    fn ship_gathered(
+        &self,
+        raw: &[u8],
+        block_log2: u32,
+        shipping: &mut VecDeque<Handle<Result<(), RepositoryError>>>,
+    ) -> Result<Shipped, RepositoryError> {
+        let raw = raw.to_vec();
+        let names = (ChunkId::of(&raw), Some(ChunkId::of(&sign(&raw, block_log2, None))));
+        shipping.push_back(self.pool.submit(move |worker| {
+            worker.ship_chunk(&raw, Some(names.0), Some(block_log2), None).map(|_| ())
+        }));
+        if shipping.len() > SEGMENTS_MAX
+            && let Some(oldest) = shipping.pop_front()
+        {
+            oldest.wait().unwrap_or(Ok(()))?;
+        }
+        Ok(names)
     }
 }
 
@@ -498,7 +559,9 @@ fn reason(errno: Errno) -> String {
 fn read_item(worker: &mut Worker, item: Item) -> Result<Outcome, RepositoryError> {
     match item {
         Item::Keep(entry) => Ok(Outcome::Keep(entry)),
-        Item::Read { target, old, again } => Ok(outcome(worker.read(&target)?, target.path, old, again)),
+        Item::Read { target, old, again } => {
+            Ok(outcome(worker.read(&target, old.as_ref())?, target.path, old, again))
+        }
     }
 }
 

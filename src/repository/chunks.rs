@@ -1,6 +1,6 @@
 //! Reading chunks: located, fetched in coalesced ranges, decoded, verified. Nothing unverified leaves here.
 
-use super::error::RepositoryError;
+use super::error::{RepositoryError, RepositoryErrorKind};
 use super::index::Index;
 use super::key;
 use super::store::Store;
@@ -47,6 +47,32 @@ impl ChunkReader {
     pub fn read(&self, id: ChunkId) -> Result<Bytes, RepositoryError> {
         let mut found = self.read_many(&[id])?;
         found.remove(&id).ok_or(RepositoryError::UnknownChunk { chunk: id })
+    }
+
+    /// As `read_many`, without those that are not known, or are damaged.
+    pub fn read_known(&self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, RepositoryError> {
+        let mut known = Vec::with_capacity(ids.len());
+        for id in ids {
+            if self.index.lookup(*id)?.is_some() {
+                known.push(*id);
+            }
+        }
+        match self.read_many(&known) {
+            Err(error) if error.kind() == RepositoryErrorKind::Unavailable => Err(error),
+            Ok(found) => Ok(found),
+            // One of them: each by itself, to find out which.
+            Err(_) => {
+                let mut found = HashMap::new();
+                for id in known {
+                    match self.read(id) {
+                        Ok(bytes) => found.insert(id, bytes),
+                        Err(error) if error.kind() == RepositoryErrorKind::Unavailable => return Err(error),
+                        Err(_) => None,
+                    };
+                }
+                Ok(found)
+            }
+        }
     }
 
     /// The raw bytes of all these chunks, held in memory together: the caller bounds their number.

@@ -106,7 +106,7 @@ impl Packer {
             if state.failed {
                 return Err(gave_up());
             }
-            let open = if kind == ChunkType::Page { &mut state.pages } else { &mut state.data };
+            let open = if kind == ChunkType::Data { &mut state.data } else { &mut state.pages };
             open.append(id, scratch);
             (open.bytes.len() >= PACK_BYTES).then(|| std::mem::take(open))
         };

@@ -364,7 +364,7 @@ impl Walker {
         };
         match &file.content {
             Content::Empty => Ok(None),
-            Content::Whole => Ok(self.missing(ChunkId(file.hash.0))),
+            Content::Whole { .. } => Ok(self.missing(ChunkId(file.hash.0))),
             Content::Extents(extents) => Ok(of(extents)),
             Content::Lists(lists) => {
                 let mut sum = 0u64;

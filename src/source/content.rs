@@ -1,11 +1,10 @@
-//! A file's bytes: where its holes are, and one segment of it read, hashed and cut into chunks.
+//! A file's bytes: where its holes are, one segment of it read, and the hash of all segments.
 //!
 //! The whole file's BLAKE3 is computed from its segments' chaining values, so that segments of one
 //! file are read on all cores. See "BLAKE3: one function, fast everywhere", section 2.1, for the tree.
 
-use crate::model::entry::{CHUNK_MAX_BYTES, Extent};
-use crate::model::id::{ChunkId, ContentHash};
-use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use crate::model::id::ContentHash;
+use blake3::hazmat::{ChainingValue, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use rustix::fd::BorrowedFd;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -52,10 +51,9 @@ impl DataMap {
         size_bytes > 0 && self.0 != [(0, size_bytes)]
     }
 
-    /// The pieces of `start..end`: `(start, end, is_data)`, adjoining; data in pieces that do not cross a
-    /// multiple of 1 MiB.
-    pub fn pieces(&self, start: u64, end: u64) -> Vec<(u64, u64, bool)> {
-        let mut pieces = Vec::new();
+    /// The stretches of `start..end`: `(start, end, is_data)`, adjoining, in turns.
+    pub fn stretches(&self, start: u64, end: u64) -> Vec<(u64, u64, bool)> {
+        let mut stretches = Vec::new();
         let mut at = start;
         let first = self.0.partition_point(|(_, to)| *to <= start);
         for (from, to) in &self.0[first..] {
@@ -64,27 +62,19 @@ impl DataMap {
                 break;
             }
             if from > at {
-                pieces.push((at, from, false));
+                stretches.push((at, from, false));
             }
-            at = from;
-            while at < to {
-                let next = ((at / CHUNK_MAX_BYTES as u64 + 1) * CHUNK_MAX_BYTES as u64).min(to);
-                pieces.push((at, next, true));
-                at = next;
+            match stretches.last_mut() {
+                Some((_, last, true)) if *last == from => *last = to,
+                _ => stretches.push((from, to, true)),
             }
+            at = to;
         }
         if at < end {
-            pieces.push((at, end, false));
+            stretches.push((at, end, false));
         }
-        pieces
+        stretches
     }
-}
-
-/// What reading a segment gives.
-pub struct Segment {
-    pub extents: Vec<Extent>,
-    pub hash: SegmentHash,
-    pub read_bytes: u64,
 }
 
 /// The hash of a whole file that is one segment, or a segment's chaining value.
@@ -94,68 +84,26 @@ pub enum SegmentHash {
     Part(ChainingValue),
 }
 
-/// Why a segment was not read.
-pub enum SegmentError<E> {
-    /// The file ended early: it changed.
-    Changed,
-    Read(Errno),
-    /// `ship` failed.
-    Ship(E),
-}
-
-/// Reads `start..end` of a file of `size_bytes`, and hands every chunk to `ship`. `buffer` holds one chunk.
-pub fn read_segment<E>(
+/// Reads `start..end` into `buffer`, which gets that length; holes become zeros. `Err(None)`: the file ends early.
+/// Returns how many bytes were read.
+pub fn read_range(
     file: BorrowedFd,
-    (start, end, size_bytes): (u64, u64, u64),
+    (start, end): (u64, u64),
     map: &DataMap,
     buffer: &mut Vec<u8>,
-    mut ship: impl FnMut(ChunkId, &[u8]) -> Result<(), E>,
-) -> Result<Segment, SegmentError<E>> {
-    buffer.resize(CHUNK_MAX_BYTES, 0);
-    let mut hasher = blake3::Hasher::new();
-    hasher.set_input_offset(start);
-    let mut extents = Vec::new();
+) -> Result<u64, Option<Errno>> {
+    buffer.resize((end - start) as usize, 0);
     let mut read_bytes = 0;
-    for (from, to, is_data) in map.pieces(start, end) {
-        if !is_data {
-            zeros(&mut hasher, to - from, buffer);
-            extents.push(Extent::Hole { length_bytes: to - from });
-            continue;
+    for (from, to, is_data) in map.stretches(start, end) {
+        let part = &mut buffer[(from - start) as usize..(to - start) as usize];
+        if is_data {
+            read_exact(file, part, from)?;
+            read_bytes += to - from;
+        } else {
+            part.fill(0);
         }
-        let length = (to - from) as usize;
-        // One byte more than a small file has would show that it grew; `statx` afterwards does as well.
-        read_exact(file, &mut buffer[..length], from).map_err(|e| match e {
-            None => SegmentError::Changed,
-            Some(errno) => SegmentError::Read(errno),
-        })?;
-        let bytes = &buffer[..length];
-        let id = ChunkId::of(bytes);
-        ship(id, bytes).map_err(SegmentError::Ship)?;
-        read_bytes += length as u64;
-        if from == 0 && to == size_bytes {
-            // One chunk is the whole file, and its id the file's hash.
-            let extent = Extent::Chunk { chunk: id, offset_bytes: 0, length_bytes: length as u32 };
-            let hash = SegmentHash::Whole(ContentHash(id.0));
-            return Ok(Segment { extents: vec![extent], hash, read_bytes });
-        }
-        hasher.update(bytes);
-        extents.push(Extent::Chunk { chunk: id, offset_bytes: 0, length_bytes: length as u32 });
     }
-    let hash = if start == 0 && end == size_bytes {
-        SegmentHash::Whole(ContentHash(*hasher.finalize().as_bytes()))
-    } else {
-        SegmentHash::Part(hasher.finalize_non_root())
-    };
-    Ok(Segment { extents, hash, read_bytes })
-}
-
-fn zeros(hasher: &mut blake3::Hasher, mut count: u64, buffer: &mut [u8]) {
-    buffer.fill(0);
-    while count > 0 {
-        let take = count.min(buffer.len() as u64);
-        hasher.update(&buffer[..take as usize]);
-        count -= take;
-    }
+    Ok(read_bytes)
 }
 
 /// `None`: the file ends before the buffer is full.
@@ -174,7 +122,7 @@ fn read_exact(file: BorrowedFd, mut buffer: &mut [u8], mut at: u64) -> Result<()
     Ok(())
 }
 
-/// Joins the chaining values of a file's segments, pushed in order.
+/// Joins the chaining values of a file's parts, pushed in order: all but the last of one size, a power of two.
 #[derive(Default)]
 pub struct HashTree {
     stack: Vec<ChainingValue>,
@@ -194,7 +142,16 @@ impl HashTree {
         self.pushed += 1;
     }
 
-    /// The file's hash; `None` for fewer than two segments, whose hash is not made of chaining values.
+    /// The chaining value of all that was pushed, as a part of something larger; `None` for nothing.
+    pub fn finish_part(mut self) -> Option<ChainingValue> {
+        let mut right = self.stack.pop()?;
+        while let Some(left) = self.stack.pop() {
+            right = merge_subtrees_non_root(&left, &right, Mode::Hash);
+        }
+        Some(right)
+    }
+
+    /// The file's hash; `None` for fewer than two parts, whose hash is not made of chaining values.
     pub fn finish(mut self) -> Option<ContentHash> {
         let mut right = self.stack.pop()?;
         while let Some(left) = self.stack.pop() {
@@ -210,6 +167,7 @@ impl HashTree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use blake3::hazmat::HasherExt;
     use proptest::prelude::*;
     use rustix::fd::AsFd;
 
@@ -232,18 +190,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_cover_a_range_once(gaps in prop::collection::vec((0u64..3 << 20, 1u64..3 << 20), 0..6), cut in 0u64..8 << 20) {
+        fn stretches_cover_a_range_once(gaps in prop::collection::vec((0u64..3 << 20, 1u64..3 << 20), 0..6), cut in 0u64..8 << 20) {
             let mut at = 0;
             let ranges: Vec<_> = gaps.iter().map(|(hole, data)| { let from = at + hole + 1; at = from + data; (from, at) }).collect();
             let (start, end) = (cut, at.max(cut) + 5);
-            let pieces = DataMap(ranges.clone()).pieces(start, end);
+            let pieces = DataMap(ranges.clone()).stretches(start, end);
             prop_assert_eq!(pieces.first().unwrap().0, start);
             prop_assert_eq!(pieces.last().unwrap().1, end);
             prop_assert!(pieces.windows(2).all(|w| w[0].1 == w[1].0));
             for (from, to, is_data) in pieces {
                 let inside = ranges.iter().any(|(a, b)| *a <= from && to <= *b);
                 prop_assert_eq!(is_data, inside);
-                prop_assert!(!is_data || from / (1 << 20) == (to - 1) / (1 << 20));
+                prop_assert!(from < to);
             }
         }
     }
@@ -257,7 +215,7 @@ mod tests {
         std::os::unix::fs::FileExt::write_all_at(&file, &[7; 4096], 5 << 20).unwrap();
         let map = DataMap::of(file.as_fd(), 10 << 20).unwrap();
         assert!(map.has_holes(10 << 20));
-        let data: u64 = map.pieces(0, 10 << 20).iter().filter(|p| p.2).map(|p| p.1 - p.0).sum();
+        let data: u64 = map.stretches(0, 10 << 20).iter().filter(|p| p.2).map(|p| p.1 - p.0).sum();
         assert!(data < 1 << 20);
     }
 }

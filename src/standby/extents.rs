@@ -1,6 +1,7 @@
 //! A file's extents, handed out by length: what a segment, or a whole small file, is made of.
 
 use super::error::RestoreError;
+use crate::delta::piece::split;
 use crate::format::extent_list;
 use crate::model::entry::{Content, Entry, Extent, File};
 use crate::model::id::ChunkId;
@@ -22,9 +23,9 @@ impl<'a> Extents<'a> {
     pub(super) fn new(chunks: &'a ChunkReader, file: &File) -> Self {
         let (lists, ready) = match &file.content {
             Content::Empty => (VecDeque::new(), VecDeque::new()),
-            Content::Whole => {
-                let length_bytes = file.size_bytes as u32;
-                let extent = Extent::Chunk { chunk: ChunkId(file.hash.0), offset_bytes: 0, length_bytes };
+            Content::Whole { blocks } => {
+                let (chunk, length_bytes) = (ChunkId(file.hash.0), file.size_bytes as u32);
+                let extent = Extent::Chunk { chunk, blocks: *blocks, offset_bytes: 0, length_bytes };
                 (VecDeque::new(), VecDeque::from([extent]))
             }
             Content::Extents(extents) => (VecDeque::new(), extents.iter().copied().collect()),
@@ -51,31 +52,15 @@ impl<'a> Extents<'a> {
             let Some(next) = self.ready.pop_front() else {
                 return Err(RestoreError::Manifest { path: entry.path.to_string() });
             };
-            let (head, tail) = split(next, missing);
+            let mut head = next;
+            if next.length_bytes() > missing {
+                let (first, rest) = split(next, missing);
+                head = first;
+                self.ready.push_front(rest);
+            }
             missing -= head.length_bytes();
             taken.push(head);
-            if let Some(tail) = tail {
-                self.ready.push_front(tail);
-            }
         }
         Ok(taken)
-    }
-}
-
-/// The first `at` bytes of an extent, and the rest.
-fn split(extent: Extent, at: u64) -> (Extent, Option<Extent>) {
-    if extent.length_bytes() <= at {
-        return (extent, None);
-    }
-    match extent {
-        Extent::Hole { length_bytes } => {
-            (Extent::Hole { length_bytes: at }, Some(Extent::Hole { length_bytes: length_bytes - at }))
-        }
-        Extent::Chunk { chunk, offset_bytes, length_bytes } => {
-            let at = at as u32;
-            let tail =
-                Extent::Chunk { chunk, offset_bytes: offset_bytes + at, length_bytes: length_bytes - at };
-            (Extent::Chunk { chunk, offset_bytes, length_bytes: at }, Some(tail))
-        }
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn files(shared: &Shared, batch: Vec<FileJob>, delete: bool) -> Resul
         }
         let parts = Extents::new(&shared.chunks, file).take(file.size_bytes, &job.entry)?;
         // Files of several chunks are read a few chunks at a time, since parts may be small and chunks large.
-        if let (Content::Whole, Some(Extent::Chunk { chunk, .. })) = (&file.content, parts.first()) {
+        if let (Content::Whole { .. }, Some(Extent::Chunk { chunk, .. })) = (&file.content, parts.first()) {
             wanted.push(*chunk);
         }
         jobs.push((job, parts, attributes));
@@ -82,7 +82,7 @@ pub(super) fn files(shared: &Shared, batch: Vec<FileJob>, delete: bool) -> Resul
         let (handle, beside) = create(shared, &job.dir, &job.name, &job.entry)?;
         match (&file.content, parts.first()) {
             (Content::Empty, _) => {}
-            (Content::Whole, Some(Extent::Chunk { chunk, .. })) if fetched.contains_key(chunk) => {
+            (Content::Whole { .. }, Some(Extent::Chunk { chunk, .. })) if fetched.contains_key(chunk) => {
                 let bytes = &fetched[chunk];
                 if bytes.len() as u64 != file.size_bytes {
                     return Err(RestoreError::Manifest { path: job.entry.path.to_string() });
@@ -141,7 +141,7 @@ pub(super) fn write_extents(
                         left -= count;
                     }
                 }
-                Extent::Chunk { chunk, offset_bytes, length_bytes } => {
+                Extent::Chunk { chunk, offset_bytes, length_bytes, .. } => {
                     let start = *offset_bytes as usize;
                     let bytes: Option<&[u8]> =
                         chunks.get(chunk).and_then(|b: &Bytes| b.get(start..start + *length_bytes as usize));

@@ -58,7 +58,10 @@ fn restore_page(rig: &Rig, page: &[u8], height: u8, overwrite: bool) -> Result<(
 
 fn payload(path: &str) -> Entry {
     let hash = ContentHash::of(b"payload");
-    entry(path, Kind::File(File { size_bytes: 7, hash, content: Content::Whole, torn: false }))
+    entry(
+        path,
+        Kind::File(File { size_bytes: 7, hash, content: Content::Whole { blocks: None }, torn: false }),
+    )
 }
 
 #[test]
@@ -114,10 +117,10 @@ fn lengths_that_do_not_fit_their_chunks_are_errors() {
     let file = |size_bytes, content| {
         entry("f", Kind::File(File { size_bytes, hash: ContentHash(chunk.0), content, torn: false }))
     };
-    let beyond = Extent::Chunk { chunk, offset_bytes: 3, length_bytes: 100 };
+    let beyond = Extent::Chunk { chunk, blocks: None, offset_bytes: 3, length_bytes: 100 };
     for bad in [
         file(100, Content::Extents(vec![beyond])),
-        file(9, Content::Whole),
+        file(9, Content::Whole { blocks: None }),
         file(7, Content::Lists(vec![chunk])),
         file(1 << 40, Content::Lists(vec![])),
         // A hole of an exabyte: the hash is wrong, but the disk must not fill and the run must not last.

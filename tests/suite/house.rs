@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 6] = [
     &["cli"],
     &["service"],
     &["replicate", "standby"],
-    &["repository", "source"],
+    &["repository", "source", "delta"],
     &["format"],
     &["model", "support"],
 ];

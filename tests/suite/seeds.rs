@@ -50,7 +50,7 @@ fn write_the_seeds() {
         }
     }
     let chunk = ChunkId([1; 32]);
-    let part = |offset_bytes, length_bytes| Extent::Chunk { chunk, offset_bytes, length_bytes };
+    let part = |offset_bytes, length_bytes| Extent::Chunk { chunk, blocks: None, offset_bytes, length_bytes };
     let extents = [Extent::Hole { length_bytes: 1 << 40 }, part(0, 1 << 20), part(0, 5), part(7, 9)];
     write("lists", "extents", &extent_list::encode_chunk(&extents));
     let mut attributes = understudy::format::wire::Writer::default();

@@ -1,0 +1,236 @@
+//! Finds an old version's blocks in new bytes, wherever they are now: rsync's algorithm (Tridgell and
+//! Mackerras, "The rsync algorithm", 1996) with matches that go on as long as the old file does, looked
+//! for in place first.
+//!
+//! Work is bounded whatever the bytes are: each byte is rolled over once, and hashes that confirm nothing
+//! are counted; when a run has spent its share of them, the rest of it is literal.
+
+use super::basis::{Basis, Place};
+use super::piece::{Piece, push};
+use super::signature::{group_value, strong};
+use super::weak::Rolling;
+use crate::format::blocks::{GROUP_BYTES, Strong};
+use crate::model::entry::Extent;
+use crate::model::id::ChunkId;
+use blake3::hazmat::ChainingValue;
+
+/// After so many bytes without a match, only samples are looked at,
+const SPARSE_AFTER_BYTES: usize = 256 << 10;
+/// one block's length in each so many; moved content is found by it, and followed back to its beginning.
+const SAMPLE_EVERY_BYTES: usize = 64 << 10;
+/// Hashes that confirm nothing: so many are free in a run, and one more for so many bytes.
+const FAILURES_FREE: usize = 256;
+const BYTES_PER_FAILURE: usize = 1 << 10;
+
+/// New bytes that lie at `at` of their file.
+pub struct Matcher<'a> {
+    pub basis: &'a Basis,
+    pub bytes: &'a [u8],
+    pub at: u64,
+}
+
+/// The 64 KiB groups of a stretch of a file that begins at a multiple of that: the last may be shorter.
+pub fn group_values(bytes: &[u8], at: u64) -> Vec<ChainingValue> {
+    let groups = bytes.chunks(GROUP_BYTES as usize).enumerate();
+    groups.map(|(number, group)| group_value(group, at + number as u64 * GROUP_BYTES)).collect()
+}
+
+impl Matcher<'_> {
+    /// What `bytes[..end]` are made of. The last piece may reach further, but not beyond `bytes`.
+    /// `groups` are the chaining values of the groups of `bytes[..end]`, which begin at a multiple of 64 KiB.
+    pub fn pieces(&self, end: usize, groups: &[ChainingValue]) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        let mut done = 0;
+        let mut number = 0;
+        while done < end {
+            let same = |number: usize| {
+                let from = number * GROUP_BYTES as usize;
+                from + GROUP_BYTES as usize <= end
+                    && groups
+                        .get(number)
+                        .is_some_and(|value| self.basis.has_group(self.at + from as u64, value))
+            };
+            number = number.max(done / GROUP_BYTES as usize);
+            let first = number;
+            let is_same = same(number);
+            while number * (GROUP_BYTES as usize) < end && same(number) == is_same {
+                number += 1;
+            }
+            let until = (number * GROUP_BYTES as usize).min(end);
+            if is_same {
+                let from = done.max(first * GROUP_BYTES as usize);
+                let mut extents = Vec::new();
+                self.basis.slice(self.at + from as u64, self.at + until as u64, &mut extents);
+                extents.into_iter().for_each(|extent| push(&mut pieces, Piece::Known(extent)));
+                done = until;
+            } else {
+                done = self.run(done, until, &mut pieces);
+            }
+        }
+        pieces
+    }
+
+    /// Matches `bytes[from..to]`, of which nothing is known; returns where the last piece ends.
+    fn run(&self, from: usize, to: usize, pieces: &mut Vec<Piece>) -> usize {
+        let mut literal = from;
+        let mut at = from;
+        // Bytes of the new file, less those of the old, as of the last match.
+        let mut shift = 0i64;
+        let mut failures_left = FAILURES_FREE + (to - from) / BYTES_PER_FAILURE;
+        let mut chunk_tries_left = 4 + (to - from) / (256 << 10);
+        let mut place = Some(Place::File(self.at + from as u64));
+        loop {
+            if let Some(place) = place.take() {
+                let mut extents = Vec::new();
+                let length = self.follow(place, at, &mut chunk_tries_left, &mut extents);
+                if length > 0 {
+                    if let Place::File(old) = place {
+                        literal = self.go_back(literal, at, old, pieces);
+                        shift = (self.at + at as u64) as i64 - old as i64;
+                    }
+                    push(pieces, Piece::Literal((at - literal) as u32));
+                    push_known(pieces, extents);
+                    at += length;
+                    literal = at;
+                } else if at > from {
+                    // Not reached while a place that was found holds a block. Were it wrong: no loop.
+                    at += 1;
+                }
+            }
+            if at >= to {
+                push(pieces, Piece::Literal((at - literal) as u32));
+                return at;
+            }
+            match self.search(at, to, shift, &mut failures_left) {
+                Some((found, found_place)) => (at, place) = (found, Some(found_place)),
+                None => break,
+            }
+        }
+        push(pieces, Piece::Literal((to - literal) as u32));
+        to
+    }
+
+    /// How far the old content at `place` goes on from `at`: whole chunks where it can, since their hash
+    /// is computed several times as fast as their blocks'.
+    fn follow(
+        &self,
+        place: Place,
+        mut at: usize,
+        chunk_tries_left: &mut usize,
+        out: &mut Vec<Extent>,
+    ) -> usize {
+        let start = at;
+        let Place::File(mut old) = place else { return self.basis.follow(place, &self.bytes[at..], out) };
+        loop {
+            if *chunk_tries_left > 0
+                && let Some((id, length)) = self.basis.whole_chunk_at(old)
+                && let Some(bytes) = self.bytes.get(at..at + length as usize)
+            {
+                if ChunkId::of(bytes) == id {
+                    self.basis.slice(old, old + u64::from(length), out);
+                    at += length as usize;
+                    old += u64::from(length);
+                    continue;
+                }
+                *chunk_tries_left -= 1;
+            }
+            let limit = self.basis.next_whole_chunk(old).map_or(usize::MAX, |next| (next - old) as usize);
+            let end = self.bytes.len().min(at.saturating_add(limit));
+            let length = self.basis.follow(Place::File(old), &self.bytes[at..end], out);
+            at += length;
+            old += length as u64;
+            if length < limit {
+                return at - start;
+            }
+        }
+    }
+
+    /// Turns the end of a literal before a match into the old content that precedes it there, as far as it is
+    /// that. Returns where the literal and what was found end: the match's beginning.
+    fn go_back(&self, literal: usize, at: usize, old: u64, pieces: &mut Vec<Piece>) -> usize {
+        let length = self.basis.follow_back(old, &self.bytes[literal..at]);
+        if length == 0 {
+            return literal;
+        }
+        push(pieces, Piece::Literal((at - length - literal) as u32));
+        let mut extents = Vec::new();
+        self.basis.slice(old - length as u64, old, &mut extents);
+        push_known(pieces, extents);
+        at
+    }
+
+    /// The next block of the old version at or behind `from`, beginning before `to`.
+    fn search(
+        &self,
+        from: usize,
+        to: usize,
+        shift: i64,
+        failures_left: &mut usize,
+    ) -> Option<(usize, Place)> {
+        let block = self.basis.block_bytes();
+        let last = self.bytes.len().checked_sub(block)?.min(to - 1);
+        let dense_end = (from + SPARSE_AFTER_BYTES).min(last + 1);
+        if let Some(found) = self.roll(from, dense_end, shift, failures_left) {
+            return Some(found);
+        }
+        let mut at = dense_end;
+        while at <= last {
+            // Two blocks' length shows one whole block of what has moved.
+            if let Some(found) = self.roll(at, (at + block).min(last + 1), shift, failures_left) {
+                return Some(found);
+            }
+            at += SAMPLE_EVERY_BYTES.max(block);
+        }
+        None
+    }
+
+    /// Looks at every window that begins in `from..end`.
+    fn roll(&self, from: usize, end: usize, shift: i64, failures_left: &mut usize) -> Option<(usize, Place)> {
+        let block = self.basis.block_bytes();
+        if from >= end || *failures_left == 0 {
+            return None;
+        }
+        let mut rolling = Rolling::new(&self.bytes[from..from + block]);
+        let leaving = &self.bytes[from..end];
+        let coming = &self.bytes[from + block..(end + block).min(self.bytes.len())];
+        for (step, leaves) in leaving.iter().enumerate() {
+            let weak = rolling.value();
+            if self.basis.may_have(weak)
+                && let Some(place) = self.confirm(from + step, weak, shift, failures_left)
+            {
+                return Some((from + step, place));
+            }
+            match coming.get(step) {
+                Some(comes) if *failures_left > 0 => rolling.roll(*leaves, *comes),
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// The old block that is the one at `at`: in place if it is there, else as far away as the last match
+    /// was, else anywhere.
+    #[cold]
+    fn confirm(&self, at: usize, weak: u32, shift: i64, failures_left: &mut usize) -> Option<Place> {
+        if !self.basis.has_weak(weak) {
+            return None;
+        }
+        let hash: Strong = strong(&self.bytes[at..at + self.basis.block_bytes()]);
+        let here = self.at + at as u64;
+        let shifted = u64::try_from(here as i64 - shift).ok();
+        let found = [Some(here), shifted]
+            .into_iter()
+            .flatten()
+            .find(|old| self.basis.has_block(*old, &hash))
+            .map(Place::File)
+            .or_else(|| self.basis.lookup(weak, &hash));
+        if found.is_none() {
+            *failures_left -= 1;
+        }
+        found
+    }
+}
+
+fn push_known(pieces: &mut Vec<Piece>, extents: Vec<Extent>) {
+    extents.into_iter().for_each(|extent| push(pieces, Piece::Known(extent)));
+}

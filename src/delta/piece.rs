@@ -1,0 +1,132 @@
+//! What a stretch of a new file is made of: extents of the old one, and literals.
+
+use crate::model::entry::Extent;
+
+/// A part of a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Known already, or a hole.
+    Known(Extent),
+    /// So many bytes that are to be shipped.
+    Literal(u32),
+}
+
+impl Piece {
+    pub fn length_bytes(&self) -> u64 {
+        match self {
+            Piece::Known(extent) => extent.length_bytes(),
+            Piece::Literal(length) => u64::from(*length),
+        }
+    }
+
+    /// Cuts off all behind the first `at` bytes and returns it; `at` is inside.
+    pub fn split_off(&mut self, at: u64) -> Piece {
+        match self {
+            Piece::Known(extent) => {
+                let (head, tail) = split(*extent, at);
+                *extent = head;
+                Piece::Known(tail)
+            }
+            Piece::Literal(length) => {
+                let tail = *length - at as u32;
+                *length = at as u32;
+                Piece::Literal(tail)
+            }
+        }
+    }
+}
+
+/// The first `at` bytes of an extent, and the rest; `at` is inside.
+pub fn split(extent: Extent, at: u64) -> (Extent, Extent) {
+    match extent {
+        Extent::Hole { length_bytes } => {
+            (Extent::Hole { length_bytes: at }, Extent::Hole { length_bytes: length_bytes - at })
+        }
+        Extent::Chunk { chunk, blocks, offset_bytes, length_bytes } => {
+            let at = at as u32;
+            let tail = (offset_bytes + at, length_bytes - at);
+            (
+                Extent::Chunk { chunk, blocks, offset_bytes, length_bytes: at },
+                Extent::Chunk { chunk, blocks, offset_bytes: tail.0, length_bytes: tail.1 },
+            )
+        }
+    }
+}
+
+/// Lengthens `last` by `next` when that goes on where it ends.
+fn lengthen(last: &mut Extent, next: &Extent) -> bool {
+    match (last, next) {
+        (Extent::Hole { length_bytes }, Extent::Hole { length_bytes: more }) => *length_bytes += more,
+        (
+            Extent::Chunk { chunk, blocks, offset_bytes, length_bytes },
+            Extent::Chunk { chunk: next, blocks: next_blocks, offset_bytes: at, length_bytes: more },
+        ) if (*chunk, *blocks, *offset_bytes + *length_bytes) == (*next, *next_blocks, *at) => {
+            *length_bytes += more;
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// Appends an extent, or lengthens the last.
+pub fn push_extent(extents: &mut Vec<Extent>, next: Extent) {
+    if next.length_bytes() > 0 && !extents.last_mut().is_some_and(|last| lengthen(last, &next)) {
+        extents.push(next);
+    }
+}
+
+/// As [`push_extent`], for pieces.
+pub fn push(pieces: &mut Vec<Piece>, next: Piece) {
+    let lengthened = match (pieces.last_mut(), &next) {
+        _ if next.length_bytes() == 0 => true,
+        (Some(Piece::Literal(length)), Piece::Literal(more)) => {
+            *length += more;
+            true
+        }
+        (Some(Piece::Known(last)), Piece::Known(extent)) => lengthen(last, extent),
+        _ => false,
+    };
+    if !lengthened {
+        pieces.push(next);
+    }
+}
+
+/// A MiB of a file that is made of more extents than this is shipped anew: its list of extents, which
+/// every further version may have to ship, would soon weigh more than its content.
+const EXTENTS_PER_MIB_MAX: usize = 256;
+const MIB: u64 = 1 << 20;
+
+/// Makes literals of what has fallen into too many pieces. `pieces` begin at `at` in the file, and each
+/// MiB of the file is looked at by itself.
+pub fn defragment(pieces: Vec<Piece>, mut at: u64) -> Vec<Piece> {
+    if pieces.len() <= EXTENTS_PER_MIB_MAX {
+        return pieces;
+    }
+    let mut regions: Vec<(u64, Vec<Piece>)> = Vec::new();
+    for mut piece in pieces {
+        loop {
+            let region = at / MIB;
+            let room = (region + 1) * MIB - at;
+            let rest = (piece.length_bytes() > room).then(|| piece.split_off(room));
+            at += piece.length_bytes();
+            match regions.last_mut() {
+                Some((last, pieces)) if *last == region => pieces.push(piece),
+                _ => regions.push((region, vec![piece])),
+            }
+            match rest {
+                Some(rest) => piece = rest,
+                None => break,
+            }
+        }
+    }
+    let mut whole = Vec::new();
+    for (_, pieces) in regions {
+        let holes = pieces.iter().any(|p| matches!(p, Piece::Known(Extent::Hole { .. })));
+        if pieces.len() > EXTENTS_PER_MIB_MAX && !holes {
+            push(&mut whole, Piece::Literal(pieces.iter().map(Piece::length_bytes).sum::<u64>() as u32));
+        } else {
+            pieces.into_iter().for_each(|piece| push(&mut whole, piece));
+        }
+    }
+    whole
+}

@@ -1,0 +1,82 @@
+//! Signs a chunk: makes its block entries.
+
+use super::weak::weak;
+use crate::format::blocks::{self, GROUP_BYTES, Strong};
+use blake3::hazmat::{ChainingValue, HasherExt};
+
+/// Files below this are shipped whole when they change, and get no entries.
+pub const SIGNED_MIN_BYTES: u64 = 256 << 10;
+
+/// The size of a file's blocks, as a power of two: 2 KiB up to 2 GiB, growing with the file up to 32 KiB,
+/// so that a file of 32 GiB has no more than a million blocks.
+pub fn block_log2(size_bytes: u64) -> u32 {
+    let doublings = size_bytes.div_ceil(2 << 30).max(1).next_power_of_two().trailing_zeros();
+    blocks::BLOCK_LOG2_MIN + doublings.min(4)
+}
+
+/// What a block is confirmed by.
+pub fn strong(block: &[u8]) -> Strong {
+    half(blake3::hash(block).as_bytes())
+}
+
+/// The first half of a hash: 128 bits.
+pub fn half(hash: &[u8; 32]) -> Strong {
+    let (half, _) = hash.split_at(16);
+    half.try_into().unwrap_or_default()
+}
+
+/// The chaining value of `group`, 64 KiB that lie at `at` (a multiple of that) in a larger file.
+pub fn group_value(group: &[u8], at: u64) -> ChainingValue {
+    let mut hasher = blake3::Hasher::new();
+    hasher.set_input_offset(at);
+    hasher.update(group).finalize_non_root()
+}
+
+/// The block entries of a chunk. `origin` is where it lies in its file, if that is a multiple of 64 KiB, with
+/// the chaining values of its whole groups there.
+pub fn sign(chunk: &[u8], block_log2: u32, origin: Option<(u64, &[Strong])>) -> Vec<u8> {
+    let (origin, groups) = match origin {
+        Some((at, groups)) => (Some(at), groups),
+        None => (None, &[][..]),
+    };
+    debug_assert!(origin.is_none() || groups.len() == chunk.len() / GROUP_BYTES as usize);
+    let blocks = || chunk.chunks(1 << block_log2);
+    let weak: Vec<u32> = chunk.chunks_exact(1 << block_log2).map(weak).collect();
+    let strong: Vec<Strong> = blocks().map(strong).collect();
+    blocks::encode((chunk.len() as u32, block_log2, origin), groups, &weak, &strong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_grow_with_the_file_and_stay_few() {
+        assert_eq!(block_log2(0), 11);
+        assert_eq!(block_log2(2 << 30), 11);
+        assert_eq!(block_log2((2 << 30) + 1), 12);
+        assert_eq!(block_log2(8 << 30), 13);
+        assert_eq!(block_log2(u64::MAX), 15);
+        for gib in 1..=32u64 {
+            assert!((gib << 30) >> block_log2(gib << 30) <= 1 << 20, "{gib}");
+        }
+    }
+
+    #[test]
+    fn a_signature_is_of_its_chunk() {
+        let chunk: Vec<u8> = (0..200_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+        let groups: Vec<Strong> = chunk
+            .chunks_exact(65536)
+            .enumerate()
+            .map(|(n, g)| half(&group_value(g, n as u64 * 65536)))
+            .collect();
+        let entries = blocks::decode(&sign(&chunk, 12, Some((0, &groups))).into()).unwrap();
+        assert_eq!((entries.blocks(), entries.full_blocks()), (49, 48));
+        for (n, block) in chunk.chunks(4096).enumerate() {
+            assert_eq!(entries.strong(n as u32), Some(&strong(block)));
+            assert_eq!(entries.weak(n as u32), (block.len() == 4096).then(|| weak(block)));
+        }
+        assert_eq!(entries.group(2), Some(&groups[2]));
+        assert_eq!(entries.group(3), None);
+    }
+}

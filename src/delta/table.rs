@@ -1,0 +1,117 @@
+//! Finds blocks by their weak checksum: open addressing over block numbers, behind a bitmap that turns
+//! away nearly all of what is not there.
+
+/// At most so many places are looked at for one checksum, and so many blocks that share it: whoever
+/// crafts checksums makes blocks that are not found, not work.
+const PROBES_MAX: usize = 64;
+const ALIKE_MAX: usize = 16;
+
+/// Blocks by weak checksum. About 14 bytes a block.
+pub struct Table {
+    filter: Vec<u64>,
+    filter_shift: u32,
+    /// Block number + 1; 0 is free.
+    slots: Vec<u32>,
+    slot_shift: u32,
+    weak: Vec<u32>,
+}
+
+impl Table {
+    /// For up to `blocks` blocks.
+    pub fn new(blocks: usize) -> Self {
+        let slots = (blocks * 2).next_power_of_two().max(64);
+        let bits = (blocks * 16).next_power_of_two().clamp(64, 1 << 31);
+        Self {
+            filter: vec![0; bits / 64],
+            filter_shift: 32 - bits.trailing_zeros(),
+            slots: vec![0; slots],
+            slot_shift: 64 - slots.trailing_zeros(),
+            weak: Vec::with_capacity(blocks),
+        }
+    }
+
+    fn slot(&self, weak: u32) -> usize {
+        (u64::from(weak).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.slot_shift) as usize
+    }
+
+    /// Adds the next block, unless `is_known` finds its like among those with its checksum, or they are many.
+    pub fn add(&mut self, weak: u32, mut is_known: impl FnMut(u32) -> bool) {
+        let number = self.weak.len() as u32;
+        self.weak.push(weak);
+        let mask = self.slots.len() - 1;
+        let mut at = self.slot(weak);
+        let mut alike = 0;
+        for _ in 0..PROBES_MAX {
+            let Some(other) = self.slots[at].checked_sub(1) else {
+                self.slots[at] = number + 1;
+                let bit = weak >> self.filter_shift;
+                self.filter[(bit >> 6) as usize] |= 1 << (bit & 63);
+                return;
+            };
+            if self.weak[other as usize] == weak {
+                alike += 1;
+                if alike >= ALIKE_MAX || is_known(other) {
+                    return;
+                }
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// A block of a chunk that has no weak checksum, or none of this size: keeps its number.
+    pub fn skip(&mut self) {
+        self.weak.push(0);
+    }
+
+    /// False when no block has this checksum; else probably true.
+    #[inline(always)]
+    pub fn may_have(&self, weak: u32) -> bool {
+        let bit = weak >> self.filter_shift;
+        self.filter[(bit >> 6) as usize] >> (bit & 63) & 1 == 1
+    }
+
+    /// The numbers of the blocks with this checksum, the first in the file first.
+    pub fn find(&self, weak: u32) -> impl Iterator<Item = u32> {
+        let mask = self.slots.len() - 1;
+        let start = self.slot(weak);
+        (0..PROBES_MAX)
+            .map(move |step| self.slots[(start + step) & mask])
+            .map_while(|slot| slot.checked_sub(1))
+            .filter(move |number| self.weak[*number as usize] == weak)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_found_by_their_checksum() {
+        let mut table = Table::new(1000);
+        for n in 0..1000u32 {
+            table.add(n.wrapping_mul(0x0101_0101), |_| false);
+        }
+        for n in 0..1000u32 {
+            let weak = n.wrapping_mul(0x0101_0101);
+            assert!(table.may_have(weak));
+            assert!(table.find(weak).any(|found| found == n));
+        }
+        assert_eq!(table.find(12345).count(), 0);
+        let passed = (0..100_000u32).filter(|n| table.may_have(n.wrapping_mul(0x9e37_79b9))).count();
+        assert!(passed < 15_000, "{passed}");
+    }
+
+    #[test]
+    fn blocks_that_are_all_alike_cost_a_few_looks_each() {
+        let mut table = Table::new(100_000);
+        let mut looks = 0;
+        for _ in 0..100_000 {
+            table.add(7, |_| {
+                looks += 1;
+                false
+            });
+        }
+        assert_eq!(table.find(7).count(), ALIKE_MAX);
+        assert!(looks <= 100_000 * ALIKE_MAX);
+    }
+}

@@ -1,0 +1,343 @@
+//! A regular file read until it holds still, matched against its old version, and shipped.
+//!
+//! What is hashed, matched and shipped comes from one reading into one buffer. A file is read in segments,
+//! each by one worker; short literals are left to the file's [`Assembly`], which gathers them.
+
+use super::old_version::OldVersion;
+use super::read_entry::{Target, Worker};
+use crate::delta::assembly::{Assembly, Misfit, Shipped, Stretch};
+use crate::delta::basis::Basis;
+use crate::delta::matcher::{Matcher, group_values};
+use crate::delta::piece::{Piece, defragment, push};
+use crate::delta::signature::{SIGNED_MIN_BYTES, block_log2, half, sign};
+use crate::format::blocks::{GROUP_BYTES, Strong};
+use crate::format::extent_list;
+use crate::format::frame::ChunkType;
+use crate::model::entry::{Attributes, CHUNK_MAX_BYTES, Content, Entry, Extent, File, Kind};
+use crate::model::id::{ChunkId, ContentHash};
+use crate::repository::error::RepositoryError;
+use crate::source::content::{DataMap, HashTree, SEGMENT_BYTES, SegmentHash, read_range};
+use crate::source::read::{Attempt, open_file};
+use crate::source::stat::Stat;
+use crate::source::xattr;
+use crate::support::progress::Progress;
+use blake3::hazmat::ChainingValue;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+
+/// After so many readings that met a change, a file is taken as torn.
+pub const ATTEMPTS: u32 = 3;
+/// A file that shrinks under every reading is given up.
+const SHRINK_ATTEMPTS: u32 = 10;
+/// Extents above this go into lists of their own.
+const INLINE_EXTENTS: usize = 8;
+/// A literal of so many bytes is a chunk of its own, shipped by the worker that read it.
+const OWN_CHUNK_BYTES: u64 = 128 << 10;
+
+/// A part of a file, and what is known of its old version.
+pub struct Segment<'a> {
+    pub start: u64,
+    pub end: u64,
+    pub size_bytes: u64,
+    pub map: &'a DataMap,
+    pub basis: Option<&'a Basis>,
+}
+
+/// A segment that was read and matched.
+pub struct Matched {
+    pub stretch: Stretch,
+    pub hash: SegmentHash,
+}
+
+impl Segment<'_> {
+    /// The size of the blocks of what is shipped; `None` for a file too small to be signed.
+    fn block_log2(&self) -> Option<u32> {
+        let usual = self.basis.map(|basis| basis.block_log2);
+        (self.size_bytes >= SIGNED_MIN_BYTES).then(|| usual.unwrap_or_else(|| block_log2(self.size_bytes)))
+    }
+
+    /// How far a match may reach behind the end: one block, unless there is a hole.
+    fn look_ahead(&self) -> u64 {
+        let block = self.basis.map_or(0, |basis| basis.block_bytes() as u64 - 1);
+        let beyond = self.end.saturating_add(block).min(self.size_bytes);
+        match self.map.stretches(self.end, beyond)[..] {
+            [(_, to, true)] if to == beyond => beyond - self.end,
+            _ => 0,
+        }
+    }
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn read_file(
+        &mut self,
+        target: &Target,
+        old: Option<&File>,
+    ) -> Result<Attempt<Entry>, RepositoryError> {
+        let mut stat = target.stat;
+        for attempt in 1..=SHRINK_ATTEMPTS {
+            let handle = match Attempt::from_result(open_file(&target.dir, &target.name)) {
+                Attempt::Read(handle) => handle,
+                Attempt::Vanished => return Ok(Attempt::Vanished),
+                Attempt::Unreadable(errno) => return Ok(Attempt::Unreadable(errno)),
+            };
+            if attempt > 1 {
+                std::thread::sleep(std::time::Duration::from_millis(1 << attempt.min(6)));
+                match Stat::of(&handle) {
+                    Ok(now) => stat = now,
+                    Err(errno) => return Ok(Attempt::Unreadable(errno)),
+                }
+            }
+            if !stat.is_file() {
+                return Ok(Attempt::Vanished);
+            }
+            // Grown past what one worker reads alone meanwhile: read its beginning, and call it torn.
+            let size_bytes = stat.size_bytes.min(SEGMENT_BYTES);
+            let read = self.read_handle(&handle, &stat, size_bytes, old)?;
+            let (kind, attributes) = match read {
+                Ok(Some(read)) => read,
+                Ok(None) => continue,
+                Err(errno) => return Ok(Attempt::from_result(Err(errno))),
+            };
+            match Stat::of(&handle) {
+                Ok(after) if after.same_moment(&stat) && size_bytes == stat.size_bytes => {
+                    return self.entry(target, &stat, Kind::File(kind), attributes);
+                }
+                Ok(after) if !after.is_file() => return Ok(Attempt::Vanished),
+                Ok(_) if attempt >= ATTEMPTS => {
+                    let torn = Kind::File(File { torn: true, ..kind });
+                    return self.entry(target, &stat, torn, attributes);
+                }
+                Ok(_) => {}
+                Err(errno) => return Ok(Attempt::Unreadable(errno)),
+            }
+        }
+        Ok(Attempt::Unreadable(Errno::AGAIN))
+    }
+
+    /// One reading of a file in one segment; `Ok(None)` when it ended early.
+    #[allow(clippy::type_complexity)]
+    fn read_handle(
+        &mut self,
+        handle: &OwnedFd,
+        stat: &Stat,
+        size_bytes: u64,
+        old: Option<&File>,
+    ) -> Result<Result<Option<(File, Attributes)>, Errno>, RepositoryError> {
+        let attributes = match xattr::read(handle) {
+            Ok(attributes) => attributes,
+            Err(errno) => return Ok(Err(errno)),
+        };
+        if size_bytes == 0 {
+            let file = File { size_bytes, hash: ContentHash::of(b""), content: Content::Empty, torn: false };
+            return Ok(Ok(Some((file, attributes))));
+        }
+        let map = match data_map(handle, stat, size_bytes) {
+            Ok(map) => map,
+            Err(errno) => return Ok(Err(errno)),
+        };
+        let mut basis = None;
+        if size_bytes >= SIGNED_MIN_BYTES
+            && let Some(old) = old
+            && let Some(version) = OldVersion::load(&self.chunks, old)?
+        {
+            basis = version.basis(&self.chunks, 0)?;
+        }
+        let segment = Segment { start: 0, end: size_bytes, size_bytes, map: &map, basis: basis.as_ref() };
+        let matched = match self.segment(handle, &segment)? {
+            Ok(matched) => matched,
+            Err(None) => return Ok(Ok(None)),
+            Err(Some(errno)) => return Ok(Err(errno)),
+        };
+        let SegmentHash::Whole(hash) = matched.hash else { return Ok(Ok(None)) };
+        let block_log2 = segment.block_log2();
+        let mut assembly = Assembly::default();
+        let mut ship = |raw: &[u8]| self.ship_chunk(raw, None, block_log2, None);
+        let extents = assembly.push(matched.stretch, &mut ship).and_then(|()| assembly.finish(&mut ship));
+        let extents = match extents {
+            Ok(extents) => extents,
+            Err(Misfit::Changed) => return Ok(Ok(None)),
+            Err(Misfit::Ship(error)) => return Err(error),
+        };
+        let content = self.content(extents, hash, size_bytes)?;
+        Ok(Ok(Some((File { size_bytes, hash, content, torn: false }, attributes))))
+    }
+
+    /// Reads, hashes and matches one segment, and ships its long literals. `Err(None)`: the file ended early.
+    #[allow(clippy::type_complexity)]
+    pub fn segment(
+        &mut self,
+        handle: &OwnedFd,
+        segment: &Segment,
+    ) -> Result<Result<Matched, Option<Errno>>, RepositoryError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let until = segment.end + segment.look_ahead();
+        let result = match read_range(handle.as_fd(), (segment.start, until), segment.map, &mut buffer) {
+            Ok(read_bytes) => {
+                let ahead = until - segment.end;
+                Progress::add(&self.progress.read_bytes, read_bytes.saturating_sub(ahead));
+                self.matched(segment, &buffer).map(Ok)
+            }
+            Err(errno) => Ok(Err(errno)),
+        };
+        self.buffer = buffer;
+        result
+    }
+
+    fn matched(&mut self, segment: &Segment, bytes: &[u8]) -> Result<Matched, RepositoryError> {
+        let Segment { start, end, size_bytes, map, basis } = *segment;
+        let length = (end - start) as usize;
+        let (groups, hash) = hash_groups(&bytes[..length], start, size_bytes);
+        let whole = map.stretches(start, end);
+        let mut pieces = Vec::new();
+        let mut reach = 0;
+        for (from, to, is_data) in whole.iter().copied() {
+            let (from_at, to_at) = ((from - start) as usize, (to - start) as usize);
+            if !is_data {
+                push(&mut pieces, Piece::Known(Extent::Hole { length_bytes: to - from }));
+                reach = to_at;
+                continue;
+            }
+            let Some(basis) = basis else {
+                push(&mut pieces, Piece::Literal((to - from) as u32));
+                reach = to_at;
+                continue;
+            };
+            // The last run sees what lies behind the segment; a run that ends at a hole ends there.
+            let seen = if to == end { &bytes[from_at..] } else { &bytes[from_at..to_at] };
+            let (groups, seen_end) =
+                if whole.len() == 1 { (&groups[..], length) } else { (&[][..], to_at - from_at) };
+            let matcher = Matcher { basis, bytes: seen, at: from };
+            let found = matcher.pieces(seen_end, groups);
+            reach = from_at + found.iter().map(Piece::length_bytes).sum::<u64>() as usize;
+            found.into_iter().for_each(|piece| push(&mut pieces, piece));
+        }
+        let pieces = defragment(pieces, start);
+        let mut stretch = Stretch {
+            pieces: Vec::with_capacity(pieces.len()),
+            literals: Vec::new(),
+            head: bytes[..length.min(basis.map_or(0, Basis::block_bytes))].to_vec(),
+            overhang: bytes[length..reach.max(length)].to_vec(),
+        };
+        let mut at = 0;
+        for piece in pieces {
+            let next = at + piece.length_bytes() as usize;
+            match piece {
+                // A file without an old version is cut at the same places wherever it is found.
+                Piece::Literal(count) if basis.is_none() || u64::from(count) >= OWN_CHUNK_BYTES => {
+                    let aligned_groups = if whole.len() == 1 { &groups[..] } else { &[] };
+                    self.ship_long(segment, (bytes, aligned_groups), (at, next), hash, &mut stretch.pieces)?;
+                }
+                Piece::Literal(_) => {
+                    stretch.literals.extend_from_slice(&bytes[at..next]);
+                    stretch.pieces.push(piece);
+                }
+                Piece::Known(_) => stretch.pieces.push(piece),
+            }
+            at = next;
+        }
+        Ok(Matched { stretch, hash })
+    }
+
+    /// Ships `bytes[from..to]` of a segment, cut at multiples of 1 MiB of the file.
+    fn ship_long(
+        &mut self,
+        segment: &Segment,
+        (bytes, groups): (&[u8], &[ChainingValue]),
+        (from, to): (usize, usize),
+        hash: SegmentHash,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<(), RepositoryError> {
+        const GROUP: usize = GROUP_BYTES as usize;
+        let block_log2 = segment.block_log2();
+        let mut at = from;
+        while at < to {
+            let file_at = segment.start + at as u64;
+            let room = CHUNK_MAX_BYTES - (file_at % CHUNK_MAX_BYTES as u64) as usize;
+            let next = to.min(at + room);
+            let raw = &bytes[at..next];
+            // The groups of a chunk that lies at a multiple of 64 KiB are those that the file's hash is made of.
+            let first = at / GROUP;
+            let values: Vec<_> = groups.iter().skip(first).take(raw.len() / GROUP).map(half).collect();
+            let origin = (block_log2.is_some()
+                && file_at.is_multiple_of(GROUP_BYTES)
+                && values.len() == raw.len() / GROUP)
+                .then_some((file_at, &values[..]));
+            let known = match hash {
+                SegmentHash::Whole(hash) if raw.len() as u64 == segment.size_bytes => Some(ChunkId(hash.0)),
+                _ => None,
+            };
+            let (chunk, blocks) = self.ship_chunk(raw, known, block_log2, origin)?;
+            let length_bytes = raw.len() as u32;
+            push(pieces, Piece::Known(Extent::Chunk { chunk, blocks, offset_bytes: 0, length_bytes }));
+            at = next;
+        }
+        Ok(())
+    }
+
+    /// Ships a chunk of a file and, with a block size, its block entries.
+    pub fn ship_chunk(
+        &mut self,
+        raw: &[u8],
+        known: Option<ChunkId>,
+        block_log2: Option<u32>,
+        origin: Option<(u64, &[Strong])>,
+    ) -> Result<Shipped, RepositoryError> {
+        let id = known.unwrap_or_else(|| ChunkId::of(raw));
+        let Self { packer, progress, compressor, scratch, .. } = self;
+        let added = packer.add(id, ChunkType::Data, raw, compressor, scratch)?;
+        if added.shipped_bytes > 0 {
+            Progress::add(&progress.new_bytes, raw.len() as u64);
+            Progress::add(&progress.shipped_bytes, added.shipped_bytes);
+        }
+        let Some(block_log2) = block_log2 else { return Ok((id, None)) };
+        let entries = sign(raw, block_log2, origin);
+        let blocks = ChunkId::of(&entries);
+        let added = packer.add(blocks, ChunkType::Blocks, &entries, compressor, scratch)?;
+        Progress::add(&progress.shipped_bytes, added.shipped_bytes);
+        Ok((id, Some(blocks)))
+    }
+
+    /// How a file's extents are written down: in the entry, or in lists of their own.
+    pub fn content(
+        &mut self,
+        extents: Vec<Extent>,
+        hash: ContentHash,
+        size_bytes: u64,
+    ) -> Result<Content, RepositoryError> {
+        match extents[..] {
+            [Extent::Chunk { chunk, blocks, .. }] if chunk.0 == hash.0 => {
+                return Ok(Content::Whole { blocks });
+            }
+            _ if extents.len() <= INLINE_EXTENTS => return Ok(Content::Extents(extents)),
+            _ => {}
+        }
+        let lists = extent_list::cut(&extents, size_bytes);
+        let lists = lists.into_iter().map(|list| self.ship(&extent_list::encode_chunk(list)));
+        Ok(Content::Lists(lists.collect::<Result<_, _>>()?))
+    }
+}
+
+/// The chaining values of a segment's groups, and what they make: the hash of the whole file if the segment is
+/// all of it, else the segment's chaining value.
+fn hash_groups(bytes: &[u8], start: u64, size_bytes: u64) -> (Vec<ChainingValue>, SegmentHash) {
+    let all = bytes.len() as u64 == size_bytes;
+    if all && size_bytes < SIGNED_MIN_BYTES {
+        return (Vec::new(), SegmentHash::Whole(ContentHash::of(bytes)));
+    }
+    let groups = group_values(bytes, start);
+    let mut tree = HashTree::default();
+    groups.iter().for_each(|value| tree.push(*value));
+    let hash =
+        if all { tree.finish().map(SegmentHash::Whole) } else { tree.finish_part().map(SegmentHash::Part) };
+    // Fewer than two groups make no tree; the file is that one.
+    (groups, hash.unwrap_or_else(|| SegmentHash::Whole(ContentHash::of(bytes))))
+}
+
+/// Where the data of an open file is; asked only when holes are possible.
+pub fn data_map(handle: &OwnedFd, stat: &Stat, size_bytes: u64) -> Result<DataMap, Errno> {
+    if stat.may_have_holes() {
+        DataMap::of(handle.as_fd(), size_bytes)
+    } else {
+        Ok(DataMap::full(size_bytes))
+    }
+}
