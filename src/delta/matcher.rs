@@ -79,10 +79,12 @@ impl Matcher<'_> {
         let mut failures_left = FAILURES_FREE + (to - from) / BYTES_PER_FAILURE;
         let mut chunk_tries_left = 4 + (to - from) / (256 << 10);
         let mut place = Some(Place::File(self.at + from as u64));
+        // What lies behind is known, or another segment's: one block may reach into it.
+        let seen = &self.bytes[..self.bytes.len().min(to + self.basis.block_bytes() - 1)];
         loop {
             if let Some(place) = place.take() {
                 let mut extents = Vec::new();
-                let length = self.follow(place, at, &mut chunk_tries_left, &mut extents);
+                let length = self.follow(place, seen, at, &mut chunk_tries_left, &mut extents);
                 if length > 0 {
                     if let Place::File(old) = place {
                         literal = self.go_back(literal, at, old, pieces);
@@ -115,18 +117,19 @@ impl Matcher<'_> {
     fn follow(
         &self,
         place: Place,
+        bytes: &[u8],
         mut at: usize,
         chunk_tries_left: &mut usize,
         out: &mut Vec<Extent>,
     ) -> usize {
         let start = at;
-        let Place::File(mut old) = place else { return self.basis.follow(place, &self.bytes[at..], out) };
+        let Place::File(mut old) = place else { return self.basis.follow(place, &bytes[at..], out) };
         loop {
             if *chunk_tries_left > 0
                 && let Some((id, length)) = self.basis.whole_chunk_at(old)
-                && let Some(bytes) = self.bytes.get(at..at + length as usize)
+                && let Some(chunk) = bytes.get(at..at + length as usize)
             {
-                if ChunkId::of(bytes) == id {
+                if ChunkId::of(chunk) == id {
                     self.basis.slice(old, old + u64::from(length), out);
                     at += length as usize;
                     old += u64::from(length);
@@ -135,8 +138,8 @@ impl Matcher<'_> {
                 *chunk_tries_left -= 1;
             }
             let limit = self.basis.next_whole_chunk(old).map_or(usize::MAX, |next| (next - old) as usize);
-            let end = self.bytes.len().min(at.saturating_add(limit));
-            let length = self.basis.follow(Place::File(old), &self.bytes[at..end], out);
+            let end = bytes.len().min(at.saturating_add(limit));
+            let length = self.basis.follow(Place::File(old), &bytes[at..end], out);
             at += length;
             old += length as u64;
             if length < limit {
