@@ -27,8 +27,10 @@ pub type Shipped = (ChunkId, Option<ChunkId>);
 #[derive(Default)]
 pub struct Assembly {
     extents: Vec<Extent>,
-    /// Literals that no chunk holds yet, and the extents (by number) that will name it.
+    /// Literals that no chunk holds yet, the lengths of their runs, and the extents (by number) that will
+    /// name the chunk.
     open: Vec<u8>,
+    runs: Vec<u32>,
     waiting: Vec<usize>,
     overhang: Vec<u8>,
 }
@@ -43,11 +45,11 @@ pub enum Misfit<E> {
 }
 
 impl Assembly {
-    /// Appends the next stretch. `ship` takes a chunk of literals.
+    /// Appends the next stretch. `ship` takes a chunk of literals, and the lengths of the runs in it.
     pub fn push<E>(
         &mut self,
         stretch: Stretch,
-        mut ship: impl FnMut(&[u8]) -> Result<Shipped, E>,
+        mut ship: impl FnMut(&[u8], &[u32]) -> Result<Shipped, E>,
     ) -> Result<(), Misfit<E>> {
         let overhang = std::mem::take(&mut self.overhang);
         if !stretch.head.starts_with(&overhang) {
@@ -93,7 +95,7 @@ impl Assembly {
     fn push_literal<E>(
         &mut self,
         mut bytes: &[u8],
-        ship: &mut impl FnMut(&[u8]) -> Result<Shipped, E>,
+        ship: &mut impl FnMut(&[u8], &[u32]) -> Result<Shipped, E>,
     ) -> Result<(), E> {
         while !bytes.is_empty() {
             let room = CHUNK_MAX_BYTES - self.open.len();
@@ -101,6 +103,7 @@ impl Assembly {
             bytes = rest;
             let offset_bytes = self.open.len() as u32;
             self.open.extend_from_slice(now);
+            self.runs.push(now.len() as u32);
             self.waiting.push(self.extents.len());
             let length_bytes = now.len() as u32;
             self.extents.push(Extent::Chunk {
@@ -117,24 +120,25 @@ impl Assembly {
     }
 
     /// Ships the literals gathered so far, and names them in the extents that wait.
-    fn close<E>(&mut self, ship: &mut impl FnMut(&[u8]) -> Result<Shipped, E>) -> Result<(), E> {
+    fn close<E>(&mut self, ship: &mut impl FnMut(&[u8], &[u32]) -> Result<Shipped, E>) -> Result<(), E> {
         if self.open.is_empty() {
             return Ok(());
         }
-        let (id, entries) = ship(&self.open)?;
+        let (id, entries) = ship(&self.open, &self.runs)?;
         for number in self.waiting.drain(..) {
             if let Some(Extent::Chunk { chunk, blocks, .. }) = self.extents.get_mut(number) {
                 (*chunk, *blocks) = (id, entries);
             }
         }
         self.open.clear();
+        self.runs.clear();
         Ok(())
     }
 
     /// The extents of the whole file.
     pub fn finish<E>(
         mut self,
-        mut ship: impl FnMut(&[u8]) -> Result<Shipped, E>,
+        mut ship: impl FnMut(&[u8], &[u32]) -> Result<Shipped, E>,
     ) -> Result<Vec<Extent>, Misfit<E>> {
         if !self.overhang.is_empty() {
             return Err(Misfit::Changed);

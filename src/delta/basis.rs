@@ -87,8 +87,8 @@ impl Basis {
         for number in 0..known.len() {
             known[number].first_block = first;
             let Known { entries, .. } = &known[number];
-            let usual = entries.block_log2 == block_log2;
             for block in 0..entries.blocks() {
+                let usual = entries.length(block) == 1 << block_log2;
                 match (usual, entries.weak(block), entries.strong(block)) {
                     (true, Some(weak), Some(strong)) => {
                         table.add(weak, |other| strong_of(&known, other) == Some(strong));
@@ -176,10 +176,10 @@ impl Basis {
         let known = &self.known[placed.chunk? as usize];
         let Extent::Chunk { offset_bytes, length_bytes, .. } = placed.extent else { return None };
         let offset = offset_bytes + (at - placed.at) as u32;
-        let block_bytes = known.entries.block_bytes();
-        let length = block_bytes.min(known.entries.length_bytes - offset);
-        let whole = offset.is_multiple_of(block_bytes) && offset + length <= offset_bytes + length_bytes;
-        whole.then_some((known, offset >> known.entries.block_log2, length))
+        let block = known.entries.block_of(offset);
+        let length = known.entries.length(block);
+        let whole = known.entries.start(block) == offset && offset + length <= offset_bytes + length_bytes;
+        whole.then_some((known, block, length))
     }
 
     /// A block with these checksums. One that lies in the file is preferred to one that does not.
@@ -187,12 +187,11 @@ impl Basis {
         let number = self.table.find(weak).find(|number| strong_of(&self.known, *number) == Some(strong))?;
         let (chunk, block) = chunk_of(&self.known, number)?;
         let known = &self.known[chunk];
-        let start = block << known.entries.block_log2;
+        let (start, length) = (known.entries.start(block), known.entries.length(block));
         let home = known.homes.iter().find_map(|home| {
             let placed = &self.placed[*home as usize];
             let Extent::Chunk { offset_bytes, length_bytes, .. } = placed.extent else { return None };
-            let inside =
-                offset_bytes <= start && start + known.entries.block_bytes() <= offset_bytes + length_bytes;
+            let inside = offset_bytes <= start && start + length <= offset_bytes + length_bytes;
             inside.then(|| placed.at + u64::from(start - offset_bytes))
         });
         Some(home.map_or(Place::Chunk(chunk as u32, block), Place::File))
@@ -252,10 +251,7 @@ impl Basis {
         let Some(known) = self.known.get(chunk as usize) else { return 0 };
         let mut length = 0;
         for block in first..known.entries.blocks() {
-            let block_length = known
-                .entries
-                .block_bytes()
-                .min(known.entries.length_bytes - (block << known.entries.block_log2));
+            let block_length = known.entries.length(block);
             let end = length + block_length as usize;
             let same = bytes
                 .get(length..end)
@@ -292,14 +288,14 @@ impl Basis {
         let known = &self.known[placed.chunk? as usize];
         let Extent::Chunk { offset_bytes, .. } = placed.extent else { return None };
         let offset = offset_bytes + (at - placed.at) as u32;
-        let into_block = offset & (known.entries.block_bytes() - 1);
+        let into_block = offset - known.entries.start(known.entries.block_of(offset));
         at.checked_sub(u64::from(into_block)).filter(|start| *start >= placed.at)
     }
 }
 
 impl Known {
     fn extent(&self, block: u32, length_bytes: u32) -> Extent {
-        let offset_bytes = block << self.entries.block_log2;
+        let offset_bytes = self.entries.start(block);
         Extent::Chunk { chunk: self.id, blocks: Some(self.blocks), offset_bytes, length_bytes }
     }
 }

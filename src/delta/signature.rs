@@ -1,7 +1,6 @@
 //! Signs a chunk: makes its block entries.
 
-use super::weak::weak;
-use crate::format::blocks::{self, GROUP_BYTES, Strong};
+use crate::format::blocks::{self, GROUP_BYTES, Shape, Strong};
 use blake3::hazmat::{ChainingValue, HasherExt};
 
 /// Files below this are shipped whole when they change, and get no entries.
@@ -32,18 +31,22 @@ pub fn group_value(group: &[u8], at: u64) -> ChainingValue {
     hasher.update(group).finalize_non_root()
 }
 
-/// The block entries of a chunk. `origin` is where it lies in its file, if that is a multiple of 64 KiB, with
-/// the chaining values of its whole groups there.
-pub fn sign(chunk: &[u8], block_log2: u32, origin: Option<(u64, &[Strong])>) -> Vec<u8> {
+/// The block entries of a chunk that consists of runs of these lengths. `origin` is where it lies in its file, if
+/// that is a multiple of 64 KiB, with the chaining values of its whole groups there.
+pub fn sign(chunk: &[u8], runs: &[u32], block_log2: u32, origin: Option<(u64, &[Strong])>) -> Vec<u8> {
     let (origin, groups) = match origin {
         Some((at, groups)) => (Some(at), groups),
         None => (None, &[][..]),
     };
     debug_assert!(origin.is_none() || groups.len() == chunk.len() / GROUP_BYTES as usize);
-    let blocks = || chunk.chunks(1 << block_log2);
-    let weak: Vec<u32> = chunk.chunks_exact(1 << block_log2).map(weak).collect();
-    let strong: Vec<Strong> = blocks().map(strong).collect();
-    blocks::encode((chunk.len() as u32, block_log2, origin), groups, &weak, &strong)
+    let mut weak = Vec::with_capacity(chunk.len() >> block_log2);
+    let mut confirming = Vec::with_capacity(chunk.len() >> block_log2);
+    for (start, length) in blocks::cut(runs, block_log2) {
+        let block = &chunk[start as usize..(start + length) as usize];
+        weak.push(super::weak::weak(block));
+        confirming.push(strong(block));
+    }
+    blocks::encode(Shape { runs, block_log2, origin }, groups, &weak, &confirming)
 }
 
 #[cfg(test)]
@@ -70,11 +73,14 @@ mod tests {
             .enumerate()
             .map(|(n, g)| half(&group_value(g, n as u64 * 65536)))
             .collect();
-        let entries = blocks::decode(&sign(&chunk, 12, Some((0, &groups))).into()).unwrap();
-        assert_eq!((entries.blocks(), entries.full_blocks()), (49, 48));
-        for (n, block) in chunk.chunks(4096).enumerate() {
-            assert_eq!(entries.strong(n as u32), Some(&strong(block)));
-            assert_eq!(entries.weak(n as u32), (block.len() == 4096).then(|| weak(block)));
+        let entries =
+            blocks::decode(&sign(&chunk, &[150_000, 50_000], 12, Some((0, &groups))).into()).unwrap();
+        assert_eq!(entries.blocks(), 37 + 13);
+        for block in 0..entries.blocks() {
+            let start = entries.start(block) as usize;
+            let bytes = &chunk[start..start + entries.length(block) as usize];
+            assert_eq!(entries.strong(block), Some(&strong(bytes)));
+            assert_eq!(entries.weak(block), Some(super::super::weak::weak(bytes)));
         }
         assert_eq!(entries.group(2), Some(&groups[2]));
         assert_eq!(entries.group(3), None);

@@ -29,12 +29,12 @@ struct History {
 }
 
 impl History {
-    fn ship(&mut self, raw: &[u8], origin: Option<(u64, &[Strong])>) -> Shipped {
+    fn ship(&mut self, raw: &[u8], runs: &[u32], origin: Option<(u64, &[Strong])>) -> Shipped {
         let id = ChunkId::of(raw);
         if self.chunks.insert(id, raw.to_vec()).is_none() {
             self.shipped += raw.len();
         }
-        let signed = sign(raw, BLOCK, origin);
+        let signed = sign(raw, runs, BLOCK, origin);
         let blocks = ChunkId::of(&signed);
         self.entries.insert(blocks, blocks::decode(&signed.into()).unwrap());
         (id, Some(blocks))
@@ -46,7 +46,7 @@ impl History {
             let at = (number as u64) * (256 << 10);
             let groups: Vec<Strong> = group_values(raw, at).iter().map(half).collect();
             let whole = &groups[..raw.len() / GROUP_BYTES as usize];
-            let (chunk, blocks) = self.ship(raw, Some((at, whole)));
+            let (chunk, blocks) = self.ship(raw, &[raw.len() as u32], Some((at, whole)));
             let length_bytes = raw.len() as u32;
             self.extents.push(Extent::Chunk { chunk, blocks, offset_bytes: 0, length_bytes });
         }
@@ -76,9 +76,9 @@ impl History {
             assert!(at >= end && at <= seen);
             let head = bytes[start..end.min(start + (1 << BLOCK))].to_vec();
             let stretch = Stretch { pieces, literals, head, overhang: bytes[end..at].to_vec() };
-            assembly.push(stretch, |raw| Ok::<_, Infallible>(self.ship(raw, None))).unwrap();
+            assembly.push(stretch, |raw, runs| Ok::<_, Infallible>(self.ship(raw, runs, None))).unwrap();
         }
-        self.extents = assembly.finish(|raw| Ok::<_, Infallible>(self.ship(raw, None))).unwrap();
+        self.extents = assembly.finish(|raw, runs| Ok::<_, Infallible>(self.ship(raw, runs, None))).unwrap();
     }
 
     fn content(&self) -> Vec<u8> {
@@ -263,6 +263,22 @@ fn an_edit_costs_a_block_and_an_insertion_no_more() {
 }
 
 #[test]
+fn an_earlier_edit_is_not_shipped_again() {
+    let mut bytes = random(12, 2 << 20);
+    let mut history = History::default();
+    history.first(&bytes);
+    for version in 0..30u64 {
+        // Of a length that leaves no block of the gathered chunk where a multiple of 2 KiB is.
+        for at in [0.11, 0.37, 0.73] {
+            apply(&mut bytes, &Edit::Insert(at + version as f64 / 500.0, version, 37));
+        }
+        history.next(&bytes);
+        assert!(history.shipped <= 3 * (2048 + 37), "version {version}: {}", history.shipped);
+        assert!(history.content() == bytes);
+    }
+}
+
+#[test]
 fn what_is_put_back_ships_nothing() {
     let old = random(4, 1 << 20);
     let mut history = History::default();
@@ -330,14 +346,15 @@ fn entries_that_promise_everything_cost_little_and_give_nothing() {
         .entries
         .iter()
         .map(|(id, entries)| {
-            let weak: Vec<u32> = (0..entries.full_blocks())
+            let weak: Vec<u32> = (0..entries.blocks())
                 .map(|_| {
                     number += 1;
                     super::weak::weak(&new[number * 100..number * 100 + 2048])
                 })
                 .collect();
             let strong: Vec<Strong> = (0..entries.blocks()).map(|b| [b as u8; 16]).collect();
-            let bytes = blocks::encode((entries.length_bytes, BLOCK, None), &[], &weak, &strong);
+            let shape = blocks::Shape { runs: &[entries.length_bytes], block_log2: BLOCK, origin: None };
+            let bytes = blocks::encode(shape, &[], &weak, &strong);
             (*id, blocks::decode(&bytes.into()).unwrap())
         })
         .collect();

@@ -19,13 +19,18 @@ const STRONG_BYTES: usize = 16;
 /// The first half of a block's BLAKE3, or of a group's chaining value.
 pub type Strong = [u8; STRONG_BYTES];
 
-/// The block entries of one data chunk of `length_bytes`.
+/// The block entries of one data chunk.
+///
+/// A chunk is one run of a file's bytes, or several that were gathered. Each run is cut into blocks by
+/// itself, the last of which is shorter when the run's length asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockEntries {
     pub length_bytes: u32,
     pub block_log2: u32,
     /// Where in a file the chunk was first stored, a multiple of 64 KiB; `None` where that was none.
     pub origin: Option<u64>,
+    /// Where each block begins; empty when there is one run, whose blocks need no list.
+    starts: Vec<u32>,
     groups: Bytes,
     weak: Bytes,
     strong: Bytes,
@@ -36,20 +41,40 @@ impl BlockEntries {
         1 << self.block_log2
     }
 
-    /// All blocks; the last is shorter than the others when the chunk's length asks for it.
+    /// The number of blocks.
     pub fn blocks(&self) -> u32 {
-        self.length_bytes.div_ceil(self.block_bytes())
+        (self.strong.len() / STRONG_BYTES) as u32
     }
 
-    /// Blocks of full length: those that have a weak checksum.
-    pub fn full_blocks(&self) -> u32 {
-        self.length_bytes >> self.block_log2
+    /// Where a block begins in the chunk.
+    pub fn start(&self, block: u32) -> u32 {
+        match self.starts.get(block as usize) {
+            Some(start) => *start,
+            None if self.starts.is_empty() => block << self.block_log2,
+            None => self.length_bytes,
+        }
     }
 
+    /// A block's length.
+    pub fn length(&self, block: u32) -> u32 {
+        self.start(block + 1).min(self.length_bytes) - self.start(block)
+    }
+
+    /// The block that holds the chunk's byte at `offset`.
+    pub fn block_of(&self, offset: u32) -> u32 {
+        if self.starts.is_empty() {
+            offset >> self.block_log2
+        } else {
+            (self.starts.partition_point(|start| *start <= offset) as u32).saturating_sub(1)
+        }
+    }
+
+    /// A block's weak checksum.
     pub fn weak(&self, block: u32) -> Option<u32> {
         self.weak.as_chunks::<WEAK_BYTES>().0.get(block as usize).map(|bytes| u32::from_le_bytes(*bytes))
     }
 
+    /// Half of a block's BLAKE3.
     pub fn strong(&self, block: u32) -> Option<&Strong> {
         self.strong.as_chunks::<STRONG_BYTES>().0.get(block as usize)
     }
@@ -60,22 +85,33 @@ impl BlockEntries {
     }
 }
 
-fn group_count(length_bytes: u32, origin: Option<u64>) -> usize {
-    if origin.is_some() { length_bytes as usize / GROUP_BYTES as usize } else { 0 }
+/// The blocks of runs of these lengths: where each begins, and its length.
+pub fn cut(runs: &[u32], block_log2: u32) -> impl Iterator<Item = (u32, u32)> {
+    let mut end = 0;
+    runs.iter().flat_map(move |run| {
+        let start = end;
+        end += run;
+        (start..end).step_by(1 << block_log2).map(move |at| (at, (end - at).min(1 << block_log2)))
+    })
 }
 
-/// The bytes of the entries of a chunk. `groups` has one value for each whole 64 KiB of the chunk if
-/// there is an `origin`, `weak` one for each full block, `strong` one for each block.
-pub fn encode(
-    (length_bytes, block_log2, origin): (u32, u32, Option<u64>),
-    groups: &[Strong],
-    weak: &[u32],
-    strong: &[Strong],
-) -> Vec<u8> {
+/// What the entries of a chunk are of.
+#[derive(Clone, Copy)]
+pub struct Shape<'a> {
+    /// The lengths of the chunk's runs.
+    pub runs: &'a [u32],
+    pub block_log2: u32,
+    pub origin: Option<u64>,
+}
+
+/// The bytes of a chunk's entries. `groups` has one value for each whole 64 KiB of the chunk if there is an
+/// origin, `weak` and `strong` one for each block.
+pub fn encode(shape: Shape, groups: &[Strong], weak: &[u32], strong: &[Strong]) -> Vec<u8> {
     let mut out = Writer::default();
-    out.number(u64::from(length_bytes));
-    out.u8(block_log2 as u8);
-    out.number(origin.map_or(0, |at| at / GROUP_BYTES + 1));
+    out.number(shape.runs.len() as u64);
+    shape.runs.iter().for_each(|run| out.number(u64::from(*run)));
+    out.u8(shape.block_log2 as u8);
+    out.number(shape.origin.map_or(0, |at| at / GROUP_BYTES + 1));
     groups.iter().for_each(|value| out.raw(value));
     weak.iter().for_each(|value| out.raw(&value.to_le_bytes()));
     strong.iter().for_each(|value| out.raw(value));
@@ -85,25 +121,36 @@ pub fn encode(
 /// The entries in a chunk.
 pub fn decode(bytes: &Bytes) -> Result<BlockEntries, FormatError> {
     let mut reader = Reader(bytes);
-    let length_bytes: u32 = reader.fitting("chunk's length")?;
-    if length_bytes == 0 || length_bytes as usize > CHUNK_MAX_BYTES {
-        return Err(FormatError::Range("chunk's length"));
+    let count = reader.count(1, "runs")?;
+    let mut runs = Vec::new();
+    let mut length_bytes = 0u32;
+    for _ in 0..count {
+        let run: u32 = reader.fitting("run")?;
+        length_bytes = length_bytes.saturating_add(run);
+        if run == 0 || length_bytes as usize > CHUNK_MAX_BYTES {
+            return Err(FormatError::Range("chunk's length"));
+        }
+        runs.push(run);
     }
     let block_log2 = u32::from(reader.u8("block size")?);
-    if !(BLOCK_LOG2_MIN..=BLOCK_LOG2_MAX).contains(&block_log2) {
+    if runs.is_empty() || !(BLOCK_LOG2_MIN..=BLOCK_LOG2_MAX).contains(&block_log2) {
         return Err(FormatError::Range("block size"));
     }
     let origin = match reader.number("origin")? {
         0 => None,
         n => Some((n - 1).checked_mul(GROUP_BYTES).ok_or(FormatError::Range("origin"))?),
     };
-    let groups = reader.take(group_count(length_bytes, origin) * STRONG_BYTES, "groups")?;
-    let weak = reader.take((length_bytes >> block_log2) as usize * WEAK_BYTES, "weak checksums")?;
-    let strong = reader.take(length_bytes.div_ceil(1 << block_log2) as usize * STRONG_BYTES, "blocks")?;
+    let blocks: usize = runs.iter().map(|run| run.div_ceil(1 << block_log2) as usize).sum();
+    let group_count = if origin.is_some() { length_bytes as usize / GROUP_BYTES as usize } else { 0 };
+    let groups = reader.take(group_count * STRONG_BYTES, "groups")?;
+    let weak = reader.take(blocks * WEAK_BYTES, "weak checksums")?;
+    let strong = reader.take(blocks * STRONG_BYTES, "blocks")?;
     reader.end()?;
     let slice = |part: &[u8]| bytes.slice_ref(part);
     let (groups, weak, strong) = (slice(groups), slice(weak), slice(strong));
-    Ok(BlockEntries { length_bytes, block_log2, origin, groups, weak, strong })
+    let starts =
+        if runs.len() > 1 { cut(&runs, block_log2).map(|(start, _)| start).collect() } else { Vec::new() };
+    Ok(BlockEntries { length_bytes, block_log2, origin, starts, groups, weak, strong })
 }
 
 #[cfg(test)]
@@ -113,19 +160,32 @@ mod tests {
 
     proptest! {
         #[test]
-        fn entries_come_back(length in 1u32..=1 << 20, log2 in BLOCK_LOG2_MIN..=BLOCK_LOG2_MAX, at in prop::option::of(0u64..1 << 40)) {
+        fn entries_come_back(runs in prop::collection::vec(1u32..100_000, 1..10), log2 in BLOCK_LOG2_MIN..=BLOCK_LOG2_MAX, at in prop::option::of(0u64..1 << 40)) {
+            let length: u32 = runs.iter().sum();
             let origin = at.map(|at| at * GROUP_BYTES);
-            let groups: Vec<Strong> = (0..group_count(length, origin)).map(|n| [n as u8; 16]).collect();
-            let weak: Vec<u32> = (0..length >> log2).map(|n| n * 7).collect();
-            let strong: Vec<Strong> = (0..length.div_ceil(1 << log2)).map(|n| [!n as u8; 16]).collect();
-            let bytes = Bytes::from(encode((length, log2, origin), &groups, &weak, &strong));
+            let groups: Vec<Strong> = match origin {
+                Some(_) => (0..length / GROUP_BYTES as u32).map(|n| [n as u8; 16]).collect(),
+                None => Vec::new(),
+            };
+            let blocks: Vec<_> = cut(&runs, log2).collect();
+            let weak: Vec<u32> = (0..blocks.len() as u32).map(|n| n * 7).collect();
+            let strong: Vec<Strong> = (0..blocks.len()).map(|n| [!n as u8; 16]).collect();
+            let shape = Shape { runs: &runs, block_log2: log2, origin };
+            let bytes = Bytes::from(encode(shape, &groups, &weak, &strong));
             let back = decode(&bytes).unwrap();
             prop_assert_eq!((back.length_bytes, back.block_log2, back.origin), (length, log2, origin));
-            prop_assert_eq!(back.blocks() as usize, strong.len());
-            prop_assert!((0..back.full_blocks()).all(|n| back.weak(n) == Some(weak[n as usize])));
-            prop_assert!((0..back.blocks()).all(|n| back.strong(n) == Some(&strong[n as usize])));
+            prop_assert_eq!(back.blocks() as usize, blocks.len());
+            let mut end = 0;
+            for (n, (start, length)) in blocks.iter().enumerate() {
+                prop_assert_eq!(*start, end);
+                end += length;
+                let n = n as u32;
+                prop_assert_eq!((back.start(n), back.length(n)), (*start, *length));
+                prop_assert_eq!((back.block_of(*start), back.block_of(end - 1)), (n, n));
+                prop_assert_eq!((back.weak(n), back.strong(n)), (Some(n * 7), Some(&[!n as u8; 16])));
+            }
+            prop_assert_eq!(end, length);
             prop_assert!(groups.iter().enumerate().all(|(n, g)| back.group(n as u32) == Some(g)));
-            prop_assert_eq!(back.weak(back.full_blocks()), None);
             prop_assert_eq!(back.strong(back.blocks()), None);
             prop_assert!(decode(&bytes.slice(..bytes.len() - 1)).is_err());
         }
@@ -138,11 +198,20 @@ mod tests {
 
     #[test]
     fn sizes_that_would_lead_astray_are_refused() {
-        for (length, log2) in
-            [(0, 11), (4096, 0), (4096, 10), (4096, 17), (4096, 255), ((1 << 20) + 1, 11), (u32::MAX, 11)]
-        {
-            let bytes = encode((length, log2, None), &[], &[0; 2], &[[0; 16]; 2]);
-            assert!(decode(&bytes.into()).is_err(), "{length} {log2}");
+        for (runs, block_log2) in [
+            (&[][..], 11),
+            (&[0], 11),
+            (&[4096], 0),
+            (&[4096], 10),
+            (&[4096], 17),
+            (&[4096], 255),
+            (&[(1 << 20) + 1], 11),
+            (&[1 << 20, 1], 11),
+            (&[u32::MAX, 2], 11),
+        ] {
+            let shape = Shape { runs, block_log2, origin: None };
+            let bytes = encode(shape, &[], &[0; 2], &[[0; 16]; 2]);
+            assert!(decode(&bytes.into()).is_err(), "{runs:?} {block_log2}");
         }
     }
 }

@@ -151,7 +151,7 @@ impl<'a> Worker<'a> {
         let SegmentHash::Whole(hash) = matched.hash else { return Ok(Ok(None)) };
         let block_log2 = segment.block_log2();
         let mut assembly = Assembly::default();
-        let mut ship = |raw: &[u8]| self.ship_chunk(raw, None, block_log2, None);
+        let mut ship = |raw: &[u8], runs: &[u32]| self.ship_chunk((raw, runs), None, block_log2, None);
         let extents = assembly.push(matched.stretch, &mut ship).and_then(|()| assembly.finish(&mut ship));
         let extents = match extents {
             Ok(extents) => extents,
@@ -266,7 +266,7 @@ impl<'a> Worker<'a> {
                 SegmentHash::Whole(hash) if raw.len() as u64 == segment.size_bytes => Some(ChunkId(hash.0)),
                 _ => None,
             };
-            let (chunk, blocks) = self.ship_chunk(raw, known, block_log2, origin)?;
+            let (chunk, blocks) = self.ship_chunk((raw, &[raw.len() as u32]), known, block_log2, origin)?;
             let length_bytes = raw.len() as u32;
             push(pieces, Piece::Known(Extent::Chunk { chunk, blocks, offset_bytes: 0, length_bytes }));
             at = next;
@@ -274,10 +274,10 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Ships a chunk of a file and, with a block size, its block entries.
+    /// Ships a chunk of a file, which consists of runs of these lengths, and, with a block size, its block entries.
     pub fn ship_chunk(
         &mut self,
-        raw: &[u8],
+        (raw, runs): (&[u8], &[u32]),
         known: Option<ChunkId>,
         block_log2: Option<u32>,
         origin: Option<(u64, &[Strong])>,
@@ -290,7 +290,7 @@ impl<'a> Worker<'a> {
             Progress::add(&progress.shipped_bytes, added.shipped_bytes);
         }
         let Some(block_log2) = block_log2 else { return Ok((id, None)) };
-        let entries = sign(raw, block_log2, origin);
+        let entries = sign(raw, runs, block_log2, origin);
         let blocks = ChunkId::of(&entries);
         let added = packer.add(blocks, ChunkType::Blocks, &entries, compressor, scratch)?;
         Progress::add(&progress.shipped_bytes, added.shipped_bytes);

@@ -495,18 +495,19 @@ impl<'s, 'env> Scan<'s, 'env> {
             if let SegmentHash::Part(value) = matched.hash {
                 tree.push(value);
             }
-            let ship = |raw: &[u8]| self.ship_gathered(raw, signed_log2, &mut shipping);
+            let ship = |raw: &[u8], runs: &[u32]| self.ship_gathered(raw, runs, signed_log2, &mut shipping);
             match assembly.push(matched.stretch, ship) {
                 Ok(()) => {}
                 Err(Misfit::Changed) => return Ok(None),
                 Err(Misfit::Ship(error)) => return Err(error.into()),
             }
         }
-        let extents = match assembly.finish(|raw| self.ship_gathered(raw, signed_log2, &mut shipping)) {
-            Ok(extents) => extents,
-            Err(Misfit::Changed) => return Ok(None),
-            Err(Misfit::Ship(error)) => return Err(error.into()),
-        };
+        let extents =
+            match assembly.finish(|raw, runs| self.ship_gathered(raw, runs, signed_log2, &mut shipping)) {
+                Ok(extents) => extents,
+                Err(Misfit::Changed) => return Ok(None),
+                Err(Misfit::Ship(error)) => return Err(error.into()),
+            };
         for shipped in shipping {
             shipped.wait().unwrap_or(Ok(()))?;
         }
@@ -532,13 +533,14 @@ impl<'s, 'env> Scan<'s, 'env> {
     fn ship_gathered(
         &self,
         raw: &[u8],
+        runs: &[u32],
         block_log2: u32,
         shipping: &mut VecDeque<Handle<Result<(), RepositoryError>>>,
     ) -> Result<Shipped, RepositoryError> {
-        let raw = raw.to_vec();
-        let names = (ChunkId::of(&raw), Some(ChunkId::of(&sign(&raw, block_log2, None))));
+        let (raw, runs) = (raw.to_vec(), runs.to_vec());
+        let names = (ChunkId::of(&raw), Some(ChunkId::of(&sign(&raw, &runs, block_log2, None))));
         shipping.push_back(self.pool.submit(move |worker| {
-            worker.ship_chunk(&raw, Some(names.0), Some(block_log2), None).map(|_| ())
+            worker.ship_chunk((&raw, &runs), Some(names.0), Some(block_log2), None).map(|_| ())
         }));
         if shipping.len() > SEGMENTS_MAX
             && let Some(oldest) = shipping.pop_front()
