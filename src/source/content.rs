@@ -106,8 +106,8 @@ pub fn read_range(
     Ok(read_bytes)
 }
 
-/// `None`: the file ends before the buffer is full.
-fn read_exact(file: BorrowedFd, mut buffer: &mut [u8], mut at: u64) -> Result<(), Option<Errno>> {
+/// Fills `buffer` with the file's bytes from `at` on. `Err(None)`: the file ends before it is full.
+pub fn read_exact(file: BorrowedFd, mut buffer: &mut [u8], mut at: u64) -> Result<(), Option<Errno>> {
     while !buffer.is_empty() {
         match rustix::io::pread(file, &mut *buffer, at) {
             Ok(0) => return Err(None),

@@ -16,7 +16,7 @@ const LISTS_MAX: usize = 64;
 pub(super) struct Extents<'a> {
     chunks: &'a ChunkReader,
     lists: VecDeque<ChunkId>,
-    ready: VecDeque<Extent>,
+    ready: Parts,
 }
 
 impl<'a> Extents<'a> {
@@ -31,7 +31,7 @@ impl<'a> Extents<'a> {
             Content::Extents(extents) => (VecDeque::new(), extents.iter().copied().collect()),
             Content::Lists(lists) => (lists.iter().copied().collect(), VecDeque::new()),
         };
-        Self { chunks, lists, ready }
+        Self { chunks, lists, ready: Parts(ready) }
     }
 
     /// The extents of the next `length` bytes; the last is cut where it reaches further.
@@ -39,28 +39,54 @@ impl<'a> Extents<'a> {
         let mut taken = Vec::new();
         let mut missing = length;
         while missing > 0 {
-            if self.ready.is_empty() && !self.lists.is_empty() {
+            if self.ready.0.is_empty() && !self.lists.is_empty() {
                 let ids: Vec<_> = self.lists.drain(..self.lists.len().min(LISTS_MAX)).collect();
                 let found = self.chunks.read_many(&ids)?;
                 for id in ids {
                     let bytes = found.get(&id).ok_or(RepositoryError::UnknownChunk { chunk: id })?;
                     let list =
                         extent_list::decode_chunk(bytes).map_err(RepositoryError::format(&entry.path))?;
-                    self.ready.extend(list);
+                    self.ready.0.extend(list);
                 }
             }
-            let Some(next) = self.ready.pop_front() else {
+            let Some(part) = self.ready.next(missing) else {
                 return Err(RestoreError::Manifest { path: entry.path.to_string() });
             };
-            let mut head = next;
-            if next.length_bytes() > missing {
-                let (first, rest) = split(next, missing);
-                head = first;
-                self.ready.push_front(rest);
-            }
-            missing -= head.length_bytes();
-            taken.push(head);
+            missing -= part.length_bytes();
+            taken.push(part);
         }
         Ok(taken)
+    }
+}
+
+/// Extents in order, of which some were handed out.
+pub(super) struct Parts(VecDeque<Extent>);
+
+impl Parts {
+    pub(super) fn of(parts: Vec<Extent>) -> Self {
+        Self(parts.into())
+    }
+
+    /// The next extent, cut to `most` bytes.
+    fn next(&mut self, most: u64) -> Option<Extent> {
+        let next = self.0.pop_front()?;
+        if next.length_bytes() <= most {
+            return Some(next);
+        }
+        let (head, rest) = split(next, most);
+        self.0.push_front(rest);
+        Some(head)
+    }
+
+    /// The extents of the next `length` bytes, or of all that is left.
+    pub(super) fn take(&mut self, mut length: u64) -> Vec<Extent> {
+        let mut taken = Vec::new();
+        while length > 0
+            && let Some(part) = self.next(length)
+        {
+            length -= part.length_bytes();
+            taken.push(part);
+        }
+        taken
     }
 }

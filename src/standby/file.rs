@@ -9,7 +9,7 @@ use super::error::RestoreError;
 use super::extents::Extents;
 use crate::format::attrs;
 use crate::model::entry::{Attributes, Content, Entry, Extent, File, Kind, Xattrs};
-use crate::model::id::ContentHash;
+use crate::model::id::{ChunkId, ContentHash};
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
@@ -21,6 +21,7 @@ use bytes::Bytes;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -106,7 +107,7 @@ pub(super) fn files(shared: &Shared, batch: Vec<FileJob>, delete: bool) -> Resul
     Ok(())
 }
 
-fn count_bytes(shared: &Shared, bytes: u64) {
+pub(super) fn count_bytes(shared: &Shared, bytes: u64) {
     shared.counters.written_bytes.fetch_add(bytes, Ordering::Relaxed);
     Progress::add(&shared.progress.read_bytes, bytes);
 }
@@ -121,16 +122,11 @@ pub(super) fn write_extents(
     hasher: &mut blake3::Hasher,
 ) -> Result<(), RestoreError> {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    // At most 8 chunks of 1 MiB at a time, however small the parts of them are.
-    for window in parts.chunks(8) {
-        let ids: Vec<_> = window
-            .iter()
-            .filter_map(|part| match part {
-                Extent::Chunk { chunk, .. } => Some(*chunk),
-                Extent::Hole { .. } => None,
-            })
-            .collect();
-        let chunks = shared.chunks.read_many(&ids)?;
+    let mut held = Held::default();
+    let mut rest = parts;
+    while !rest.is_empty() {
+        let window;
+        (window, rest) = held.fetch(&shared.chunks, rest)?;
         for part in window {
             match part {
                 Extent::Hole { length_bytes } => {
@@ -143,8 +139,8 @@ pub(super) fn write_extents(
                 }
                 Extent::Chunk { chunk, offset_bytes, length_bytes, .. } => {
                     let start = *offset_bytes as usize;
-                    let bytes: Option<&[u8]> =
-                        chunks.get(chunk).and_then(|b: &Bytes| b.get(start..start + *length_bytes as usize));
+                    let bytes =
+                        held.chunks.get(chunk).and_then(|b| b.get(start..start + *length_bytes as usize));
                     let bytes = bytes.ok_or_else(|| RestoreError::Manifest { path: path.to_string() })?;
                     hasher.update(bytes);
                     write_all(handle, bytes, at).map_err(RestoreError::write(path, "write it"))?;
@@ -157,7 +153,51 @@ pub(super) fn write_extents(
     Ok(())
 }
 
-fn write_all(handle: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
+/// Chunks that later extents may ask for again.
+#[derive(Default)]
+struct Held {
+    chunks: HashMap<ChunkId, Bytes>,
+    bytes: usize,
+}
+
+impl Held {
+    /// At most so many chunks are fetched at once,
+    const FETCHED_MAX: usize = 8;
+    /// and all are dropped once there are so many bytes of them: more than a segment's extents come to.
+    const BYTES_MAX: usize = 12 << 20;
+
+    /// Fetches what the next extents need; returns those, and the rest.
+    fn fetch<'a>(
+        &mut self,
+        reader: &ChunkReader,
+        parts: &'a [Extent],
+    ) -> Result<(&'a [Extent], &'a [Extent]), RepositoryError> {
+        if self.bytes > Self::BYTES_MAX {
+            *self = Self::default();
+        }
+        let mut missing = Vec::new();
+        let mut end = 0;
+        for part in parts {
+            if let Extent::Chunk { chunk, .. } = part
+                && !self.chunks.contains_key(chunk)
+                && !missing.contains(chunk)
+            {
+                if missing.len() == Self::FETCHED_MAX {
+                    break;
+                }
+                missing.push(*chunk);
+            }
+            end += 1;
+        }
+        for (id, bytes) in reader.read_many(&missing)? {
+            self.bytes += bytes.len();
+            self.chunks.insert(id, bytes);
+        }
+        Ok(parts.split_at(end))
+    }
+}
+
+pub(super) fn write_all(handle: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(handle, bytes, at) {
             Ok(0) => return Err(Errno::IO),
@@ -207,7 +247,7 @@ pub(super) fn create(
     // Nobody else reads a file before it has its owner.
     let same_owner = (entry.uid, entry.gid) == shared.owner;
     let mode = if same_owner { entry.mode & 0o777 } else { 0o600 };
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = || rustix::fs::openat(&dir.handle, &at, flags, Mode::from_raw_mode(mode.into()));
     let handle = match open() {
         // Left by a restore that was broken off.

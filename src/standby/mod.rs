@@ -7,4 +7,5 @@ mod extents;
 mod file;
 mod place;
 pub mod restore;
+mod scattered;
 mod special;
