@@ -5,6 +5,7 @@ pub mod error;
 mod old_version;
 pub mod read_entry;
 mod read_file;
+mod relatives;
 pub mod report;
 pub mod resync;
 pub mod scan;

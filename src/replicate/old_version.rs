@@ -3,12 +3,15 @@
 //! All of it is a help only: what is missing or damaged makes a file be shipped whole.
 
 use crate::delta::basis::Basis;
-use crate::delta::signature::{SIGNED_MIN_BYTES, block_log2};
+use crate::delta::signature::{SIGNED_MIN_BYTES, block_log2, strong};
+use crate::format::blocks::BLOCK_LOG2_MAX;
 use crate::format::{blocks, extent_list};
 use crate::model::entry::{Content, Extent, File};
 use crate::model::id::ChunkId;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
+use crate::source::content::read_exact;
+use rustix::fd::{AsFd, OwnedFd};
 use std::collections::HashMap;
 
 /// A basis covers so many blocks at most, which bounds its memory to some 40 MiB: half of them are for what
@@ -23,7 +26,7 @@ pub struct OldVersion {
 
 impl OldVersion {
     /// Of a file that is worth matching against; `None` for others.
-    pub fn load(chunks: &ChunkReader, file: &File) -> Result<Option<Self>, RepositoryError> {
+    fn load(chunks: &ChunkReader, file: &File) -> Result<Option<Self>, RepositoryError> {
         if file.size_bytes < SIGNED_MIN_BYTES {
             return Ok(None);
         }
@@ -49,6 +52,40 @@ impl OldVersion {
         };
         let sum: u64 = extents.iter().fold(0, |sum, e| sum.saturating_add(e.length_bytes()));
         Ok((sum == file.size_bytes).then_some(Self { extents, size_bytes: file.size_bytes }))
+    }
+
+    /// The version that `handle`'s file is most likely made of: the first that begins like it, or else the
+    /// first at all.
+    pub fn choose(
+        chunks: &ChunkReader,
+        handle: &OwnedFd,
+        candidates: &[File],
+    ) -> Result<Option<Self>, RepositoryError> {
+        let mut first = None;
+        let mut bytes = vec![0; 1 << BLOCK_LOG2_MAX];
+        let beginning = match candidates {
+            [_, _, ..] if read_exact(handle.as_fd(), &mut bytes, 0).is_ok() => &bytes[..],
+            _ => &[],
+        };
+        for file in candidates {
+            let Some(version) = Self::load(chunks, file)? else { continue };
+            if version.begins_like(chunks, beginning)? {
+                return Ok(Some(version));
+            }
+            first.get_or_insert(version);
+        }
+        Ok(first)
+    }
+
+    /// Whether the first block is that of `bytes`.
+    fn begins_like(&self, chunks: &ChunkReader, bytes: &[u8]) -> Result<bool, RepositoryError> {
+        let Some(Extent::Chunk { blocks: Some(blocks), offset_bytes: 0, .. }) = self.extents.first() else {
+            return Ok(false);
+        };
+        let found = chunks.read_known(&[*blocks])?;
+        let Some(Ok(entries)) = found.get(blocks).map(blocks::decode) else { return Ok(false) };
+        let block = bytes.get(..entries.length(0) as usize);
+        Ok(block.is_some_and(|block| entries.strong(0) == Some(&strong(block))))
     }
 
     /// How much of the new file is matched against one basis.

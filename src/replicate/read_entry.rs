@@ -4,7 +4,7 @@ use super::error::ResyncError;
 use crate::format::attrs;
 use crate::format::frame::{ChunkType, Compressor};
 use crate::format::wire::Writer;
-use crate::model::entry::{Attributes, CHUNK_MAX_BYTES, Entry, Fingerprint, Kind, Timestamp, Xattrs};
+use crate::model::entry::{Attributes, CHUNK_MAX_BYTES, Entry, File, Fingerprint, Kind, Timestamp, Xattrs};
 use crate::model::id::ChunkId;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
@@ -61,13 +61,9 @@ impl<'a> Worker<'a> {
     }
 
     /// Reads a file of at most [`SEGMENT_BYTES`](crate::source::content::SEGMENT_BYTES), or anything that is
-    /// not a file. `old` is what the path had in the last manifest.
-    pub fn read(&mut self, target: &Target, old: Option<&Entry>) -> Result<Attempt<Entry>, RepositoryError> {
-        if target.stat.is_file() {
-            self.read_file(target, old.and_then(Entry::file))
-        } else {
-            self.read_other(target)
-        }
+    /// not a file. `old` are the files of the last manifest that it may be made of.
+    pub fn read(&mut self, target: &Target, old: &[File]) -> Result<Attempt<Entry>, RepositoryError> {
+        if target.stat.is_file() { self.read_file(target, old) } else { self.read_other(target) }
     }
 
     fn read_other(&mut self, target: &Target) -> Result<Attempt<Entry>, RepositoryError> {

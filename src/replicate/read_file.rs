@@ -71,7 +71,7 @@ impl<'a> Worker<'a> {
     pub(super) fn read_file(
         &mut self,
         target: &Target,
-        old: Option<&File>,
+        old: &[File],
     ) -> Result<Attempt<Entry>, RepositoryError> {
         let mut stat = target.stat;
         for attempt in 1..=SHRINK_ATTEMPTS {
@@ -121,7 +121,7 @@ impl<'a> Worker<'a> {
         handle: &OwnedFd,
         stat: &Stat,
         size_bytes: u64,
-        old: Option<&File>,
+        old: &[File],
     ) -> Result<Result<Option<(File, Attributes)>, Errno>, RepositoryError> {
         let attributes = match xattr::read(handle) {
             Ok(attributes) => attributes,
@@ -137,8 +137,7 @@ impl<'a> Worker<'a> {
         };
         let mut basis = None;
         if size_bytes >= SIGNED_MIN_BYTES
-            && let Some(old) = old
-            && let Some(version) = OldVersion::load(&self.chunks, old)?
+            && let Some(version) = OldVersion::choose(&self.chunks, handle, old)?
         {
             basis = version.basis(&self.chunks, 0)?;
         }

@@ -16,7 +16,8 @@ use crate::repository::chunks::ChunkReader;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::repository::index::Index;
 use crate::repository::log::Appended;
-use crate::repository::manifest::{EntryStream, ManifestReader, ManifestWriter};
+use crate::repository::manifest::ManifestWriter;
+use crate::repository::objects::Requests;
 use crate::repository::packer::{Packer, Shipped};
 use crate::repository::store::{Repository, Store};
 use crate::source::exclude::Excludes;
@@ -66,7 +67,7 @@ pub fn resync(
 ) -> Result<Report, ResyncError> {
     let excludes = Excludes::parse(&request.excludes)?;
     raise_handle_limit();
-    let started = Instant::now();
+    let started = (Instant::now(), repository.requests());
     repository.probe((around.nonce)())?;
     let store = repository.store(&request.store);
     loop {
@@ -83,7 +84,7 @@ fn attempt(
     request: &Request,
     around: &Surroundings,
     excludes: &Excludes,
-    started: Instant,
+    (started, requests_before): (Instant, Requests),
 ) -> Result<Option<Report>, ResyncError> {
     let mut phases = Phases::default();
     let mut state = store.state()?;
@@ -110,12 +111,9 @@ fn attempt(
         last_scan_ns: base.as_ref().map_or(scan_start_ns, |b| b.scan_start_ns),
         this_scan_ns: scan_start_ns,
     };
-    let chunks = ChunkReader::new(store.clone(), index.clone());
-    let old = match &base {
-        Some(base) => ManifestReader::new(chunks.clone()).entries(&base.manifest),
-        None => EntryStream::none(),
-    };
+    let chunks = ChunkReader::new(store.clone(), index.clone()).cached();
     let places = (&packer, &chunks);
+    let old = base.as_ref().map(|base| &base.manifest);
     let (manifest, summary) = scan(request, around, excludes, places, reread, old, (root, root_stat))?;
     phases.scan_seconds = scanning.elapsed().as_secs_f64();
     (around.on_step)(Step::Scanned);
@@ -173,8 +171,9 @@ fn attempt(
         }
     };
     phases.commit_seconds = committing.elapsed().as_secs_f64();
+    store.trim_cache();
     (around.on_step)(Step::Committed);
-    let requests = store.repository().requests();
+    let requests = store.repository().requests().since(&requests_before);
     Ok(Some(Report {
         store: request.store.clone(),
         snapshot: sequence,
@@ -199,7 +198,7 @@ fn scan(
     excludes: &Excludes,
     (packer, chunks): (&Packer, &ChunkReader),
     reread: Reread,
-    old: EntryStream,
+    old: Option<&ManifestRoot>,
     (root, root_stat): (Arc<OwnedFd>, Stat),
 ) -> Result<(ManifestRoot, ScanSummary), ResyncError> {
     let threads = request.threads.max(1);
@@ -217,7 +216,7 @@ fn scan(
         // Whatever comes of it, the helpers are sent home before the scope waits for them.
         let result = (|| {
             let writer = ManifestWriter::new(packer, compressor()?);
-            let scan = Scan::new(&pool, &walk, chunks, writer, around.progress, reread, old);
+            let scan = Scan::new(&pool, &walk, chunks, old, writer, around.progress, reread);
             let (writer, summary) = scan.run(root, root_stat)?;
             let (root, shipped_bytes) = writer.finish()?;
             Progress::add(&around.progress.shipped_bytes, shipped_bytes);

@@ -8,17 +8,19 @@ use super::error::ResyncError;
 use super::old_version::OldVersion;
 use super::read_entry::{Target, Worker};
 use super::read_file::{ATTEMPTS, Segment, data_map};
+use super::relatives::Relatives;
 use super::report::{WarningKind, Warnings};
 use crate::delta::assembly::{Assembly, Misfit, Shipped};
-use crate::delta::signature::{block_log2, sign};
+use crate::delta::signature::{SIGNED_MIN_BYTES, block_log2, sign};
 use crate::model::diff::{Change, ChangeCounts};
 use crate::model::entry::{Entry, File, Kind};
 use crate::model::id::ChunkId;
+use crate::model::record::ManifestRoot;
 use crate::model::reread;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
-use crate::repository::manifest::{EntryStream, ManifestWriter};
+use crate::repository::manifest::{EntryStream, ManifestReader, ManifestWriter};
 use crate::source::content::{HashTree, SEGMENT_BYTES, SegmentHash};
 use crate::source::read::{Attempt, open_file};
 use crate::source::stat::Stat;
@@ -104,7 +106,7 @@ pub fn decide(stat: &Stat, old: Option<&Entry>, reread: &Reread) -> Decision {
 /// One place in the next manifest.
 enum Item {
     Keep(Entry),
-    Read { target: Target, old: Option<Entry>, again: bool },
+    Read { target: Target, old: Option<Entry>, made_of: Vec<File>, again: bool },
 }
 
 enum Outcome {
@@ -125,6 +127,10 @@ pub struct Scan<'s, 'env> {
     pub walk: &'s Walk<'s>,
     /// What old versions are read with.
     pub chunks: &'s ChunkReader,
+    /// The last manifest.
+    base: Option<&'s ManifestRoot>,
+    /// Its large files, once a file is found that may be made of one elsewhere.
+    relatives: Option<Relatives>,
     pub manifest: ManifestWriter<'env>,
     pub progress: &'s Progress,
     pub reread: Reread,
@@ -144,15 +150,21 @@ impl<'s, 'env> Scan<'s, 'env> {
         pool: &'s Pool<'env, Worker<'env>>,
         walk: &'s Walk<'s>,
         chunks: &'s ChunkReader,
+        base: Option<&'s ManifestRoot>,
         manifest: ManifestWriter<'env>,
         progress: &'s Progress,
         reread: Reread,
-        old: EntryStream,
     ) -> Self {
+        let old = match base {
+            Some(root) => ManifestReader::new(chunks.clone()).entries(root),
+            None => EntryStream::none(),
+        };
         Self {
             pool,
             walk,
             chunks,
+            base,
+            relatives: None,
             manifest,
             progress,
             reread,
@@ -296,16 +308,39 @@ impl<'s, 'env> Scan<'s, 'env> {
             (decision, old) => {
                 let size_bytes = if target.stat.is_file() { target.stat.size_bytes } else { 0 };
                 let again = decision == Decision::ReadAgain;
+                let made_of = self.made_of(&target, old.as_ref())?;
                 if size_bytes > SEGMENT_BYTES {
                     self.flush()?;
-                    let outcome = self.read_large(target, old, again)?;
+                    let outcome = self.read_large(target, old, &made_of, again)?;
                     self.pending.push_back(Pending::Done(vec![outcome]));
                     return Ok(());
                 }
                 self.batch_reads = true;
-                self.push(Item::Read { target, old, again }, size_bytes)
+                self.push(Item::Read { target, old, made_of, again }, size_bytes)
             }
         }
+    }
+
+    /// The old files that a file to be read may be made of.
+    fn made_of(&mut self, target: &Target, old: Option<&Entry>) -> Result<Vec<File>, RepositoryError> {
+        if !target.stat.is_file() || target.stat.size_bytes < SIGNED_MIN_BYTES {
+            return Ok(Vec::new());
+        }
+        let here = old.and_then(|old| Some((old.fingerprint.inode, old.file()?)));
+        let mut files: Vec<File> = here.map(|(_, file)| file.clone()).into_iter().collect();
+        // The same file as before, or one that came from elsewhere: perhaps under its name's old owner.
+        if here.is_none_or(|(inode, _)| inode != 0 && inode != target.stat.fingerprint.inode) {
+            if self.relatives.is_none() {
+                self.relatives = Some(match self.base {
+                    Some(root) => Relatives::collect(ManifestReader::new(self.chunks.clone()).entries(root))?,
+                    None => Relatives::default(),
+                });
+            }
+            if let Some(relatives) = &self.relatives {
+                files.extend(relatives.of(&target.path, &target.stat));
+            }
+        }
+        Ok(files)
     }
 
     fn push(&mut self, item: Item, bytes: u64) -> Result<(), ResyncError> {
@@ -410,12 +445,13 @@ impl<'s, 'env> Scan<'s, 'env> {
         &mut self,
         target: Target,
         old: Option<Entry>,
+        made_of: &[File],
         again: bool,
     ) -> Result<Outcome, ResyncError> {
         let target = Arc::new(target);
         let mut read = Attempt::Unreadable(Errno::AGAIN);
         for attempt in 1..=ATTEMPTS * 3 {
-            match self.attempt_large(&target, old.as_ref(), attempt)? {
+            match self.attempt_large(&target, made_of, attempt)? {
                 Some(done) => {
                     read = done;
                     break;
@@ -430,7 +466,7 @@ impl<'s, 'env> Scan<'s, 'env> {
     fn attempt_large(
         &mut self,
         target: &Arc<Target>,
-        old: Option<&Entry>,
+        made_of: &[File],
         attempt: u32,
     ) -> Result<Option<Attempt<Entry>>, ResyncError> {
         let opened = open_file(&target.dir, &target.name).and_then(|handle| Ok((Stat::of(&handle)?, handle)));
@@ -450,18 +486,15 @@ impl<'s, 'env> Scan<'s, 'env> {
                 stat,
                 hardlink: target.hardlink,
             };
-            let old = old.cloned();
-            let job = self.pool.submit(move |worker| worker.read(&target, old.as_ref()));
+            let made_of = made_of.to_vec();
+            let job = self.pool.submit(move |worker| worker.read(&target, &made_of));
             return Ok(Some(job.wait().unwrap_or(Ok(Attempt::Vanished))?));
         }
         let map = match data_map(&handle, &stat, size_bytes) {
             Ok(map) => Arc::new(map),
             Err(errno) => return Ok(Some(Attempt::Unreadable(errno))),
         };
-        let version = match old.and_then(Entry::file) {
-            Some(file) => OldVersion::load(self.chunks, file)?,
-            None => None,
-        };
+        let version = OldVersion::choose(self.chunks, &handle, made_of)?;
         let span_bytes = version.as_ref().map_or(u64::MAX, OldVersion::span_bytes);
         let mut basis = None;
         let mut signed_log2 = block_log2(size_bytes);
@@ -561,8 +594,8 @@ fn reason(errno: Errno) -> String {
 fn read_item(worker: &mut Worker, item: Item) -> Result<Outcome, RepositoryError> {
     match item {
         Item::Keep(entry) => Ok(Outcome::Keep(entry)),
-        Item::Read { target, old, again } => {
-            Ok(outcome(worker.read(&target, old.as_ref())?, target.path, old, again))
+        Item::Read { target, old, made_of, again } => {
+            Ok(outcome(worker.read(&target, &made_of)?, target.path, old, again))
         }
     }
 }

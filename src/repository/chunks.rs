@@ -29,6 +29,7 @@ thread_local! {
 pub struct ChunkReader {
     store: Store,
     index: Arc<Index>,
+    cached: bool,
 }
 
 /// Chunks of one pack that are fetched together.
@@ -40,7 +41,13 @@ struct Range {
 
 impl ChunkReader {
     pub fn new(store: Store, index: Arc<Index>) -> Self {
-        Self { store, index }
+        Self { store, index, cached: false }
+    }
+
+    /// A reader that looks into the local cache first, and keeps there what it fetches: for pages, lists and
+    /// block entries.
+    pub fn cached(self) -> Self {
+        Self { cached: true, ..self }
     }
 
     /// The raw bytes of one chunk.
@@ -82,6 +89,10 @@ impl ChunkReader {
             let location = self.index.lookup(*id)?.ok_or(RepositoryError::UnknownChunk { chunk: *id })?;
             wanted.push((*id, location));
         }
+        let mut chunks = HashMap::with_capacity(ids.len());
+        if self.cached {
+            wanted = self.take_cached(wanted, &mut chunks);
+        }
         let ranges = coalesce(wanted);
         let fetched: Vec<Bytes> = self.store.repository.wait(
             futures::stream::iter(&ranges)
@@ -93,19 +104,42 @@ impl ChunkReader {
                 .buffered(CONCURRENCY)
                 .try_collect(),
         )?;
-        let mut chunks = HashMap::with_capacity(ids.len());
         for (range, bytes) in ranges.iter().zip(fetched) {
             for (id, location) in &range.chunks {
-                let start = (location.offset_bytes - range.first.offset_bytes) as usize;
-                let frame = bytes.slice(start..start + location.length_bytes as usize);
+                let frame = range.frame(&bytes, location);
                 let raw = match decode(&frame, *id) {
                     Ok(raw) => raw,
                     Err(_) => self.read_again(*id, *location)?,
                 };
                 chunks.insert(*id, raw);
             }
+            if self.cached {
+                let frames = range.chunks.iter().map(|(_, l)| (l.offset_bytes, range.frame(&bytes, l)));
+                self.store.cache_frames(range.first.pack, frames);
+            }
         }
         Ok(chunks)
+    }
+
+    /// Takes what the local cache has; returns the rest.
+    fn take_cached(
+        &self,
+        wanted: Vec<(ChunkId, Location)>,
+        chunks: &mut HashMap<ChunkId, Bytes>,
+    ) -> Vec<(ChunkId, Location)> {
+        let mut missing = Vec::new();
+        for range in coalesce(wanted) {
+            let length = (range.end_bytes - range.first.offset_bytes) as usize;
+            let bytes = self.store.cached_range(range.first.pack, range.first.offset_bytes, length);
+            for (id, location) in &range.chunks {
+                let raw = bytes.as_ref().and_then(|bytes| decode(&range.frame(bytes, location), *id).ok());
+                match raw {
+                    Some(raw) => drop(chunks.insert(*id, raw)),
+                    None => missing.push((*id, *location)),
+                }
+            }
+        }
+        missing
     }
 
     /// The transfer, not the pack, may have been at fault: asks once more, for this chunk alone.
@@ -115,6 +149,13 @@ impl ChunkReader {
         let range = start..start + u64::from(location.length_bytes);
         let frame = self.store.repository.wait(self.store.objects().get_range(&at, range))?;
         decode(&frame, id).map_err(RepositoryError::format(&at))
+    }
+}
+
+impl Range {
+    fn frame(&self, bytes: &Bytes, location: &Location) -> Bytes {
+        let start = (location.offset_bytes - self.first.offset_bytes) as usize;
+        bytes.slice(start..start + location.length_bytes as usize)
     }
 }
 

@@ -46,10 +46,14 @@ impl Segment {
 
     /// From the cache, else from the repository.
     fn open(store: &Store, id: IndexId) -> Result<Self, RepositoryError> {
-        if let Some(cached) = store.cache_file(&id.to_string()).and_then(|path| std::fs::read(path).ok())
-            && IndexId::of(&cached) == id
+        if let Some(path) = store.cache_file(&id.to_string())
+            && let Ok(cached) = std::fs::read(&path)
         {
-            return Self::from_bytes(store, id, &cached);
+            if IndexId::of(&cached) == id {
+                return Self::from_bytes(store, id, &cached);
+            }
+            // Damaged: what is fetched takes its place.
+            let _ = std::fs::remove_file(&path);
         }
         let at = key::index(&store.name, id);
         let fetch = || {
@@ -144,7 +148,7 @@ fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryErro
 }
 
 /// A number for a file's name; no two threads of this process get the same.
-fn unique() -> u64 {
+pub(super) fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
@@ -154,13 +158,8 @@ fn keep_at(path: &Path, bytes: &[u8]) -> std::io::Result<File> {
         // Read and compared by hash a moment ago, or written by this very process.
         return File::open(path);
     }
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-    let beside = path.with_extension(format!("{}-{}", std::process::id(), unique()));
     // No fsync: a cached segment is checked by its hash whenever it is opened.
-    std::fs::write(&beside, bytes)?;
-    std::fs::rename(&beside, path)?;
+    super::cache::write_beside(path, bytes)?;
     File::open(path)
 }
 

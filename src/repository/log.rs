@@ -38,6 +38,18 @@ impl Store {
 
     /// Applies the records that are newer than `state`.
     pub fn refresh(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
+        let mut cached = state.clone();
+        // The head is always fetched, and its chain holds what comes from the cache: anything else than this
+        // log's records breaks it.
+        match self.refresh_from(&mut cached, true) {
+            Ok(()) => *state = cached,
+            Err(error) if error.kind() == RepositoryErrorKind::Unavailable => return Err(error),
+            Err(_) => self.refresh_from(state, false)?,
+        }
+        Ok(())
+    }
+
+    fn refresh_from(&self, state: &mut StoreState, from_cache: bool) -> Result<(), RepositoryError> {
         let records = self.repository.wait(async {
             let prefix = key::log_prefix(&self.name);
             let after = state.head.map(|(sequence, _)| key::record(&self.name, sequence));
@@ -52,14 +64,22 @@ impl Store {
                 sequences.push(found);
                 next = next.next();
             }
+            let head = sequences.last().copied();
             futures::stream::iter(sequences)
-                .map(|sequence| self.record_bytes(sequence))
+                .map(|sequence| async move {
+                    let cached = (from_cache && Some(sequence) != head).then(|| self.cached_record(sequence));
+                    match cached.flatten() {
+                        Some(bytes) => Ok(bytes),
+                        None => self.record_bytes(sequence).await,
+                    }
+                })
                 .buffered(READ_AHEAD)
                 .try_collect::<Vec<Bytes>>()
                 .await
         })?;
         for bytes in records {
-            let at = key::record(&self.name, state.next_sequence());
+            let sequence = state.next_sequence();
+            let at = key::record(&self.name, sequence);
             let (record, hash) = format::decode(&bytes).map_err(RepositoryError::format(at))?;
             state
                 .apply(&self.name, record, hash)
@@ -73,6 +93,7 @@ impl Store {
         let missing = || RepositoryError::MissingRecord { store: self.name.clone(), sequence };
         let bytes = self.objects().get(&at, RECORD_MAX_BYTES as u64).await?.ok_or_else(missing)?;
         if format::decode(&bytes).is_ok() {
+            self.cache_record(sequence, &bytes);
             return Ok(bytes);
         }
         // The transfer, not the object, may be at fault: one more look.
@@ -101,8 +122,11 @@ impl Store {
         let ours = ContentHash::of(&bytes);
         let at = key::record(&self.name, record.sequence);
         self.repository.wait(async {
-            match self.objects().create(&at, PutPayload::from(bytes)).await {
-                Ok(Creation::Created) => Ok(Appended::Committed(record.sequence)),
+            match self.objects().create(&at, PutPayload::from(bytes.clone())).await {
+                Ok(Creation::Created) => {
+                    self.cache_record(record.sequence, &bytes);
+                    Ok(Appended::Committed(record.sequence))
+                }
                 Ok(Creation::Existed) => {
                     let found = self.record_bytes(record.sequence).await?;
                     let (theirs, _) = format::decode(&found).map_err(RepositoryError::format(&at))?;

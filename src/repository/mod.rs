@@ -4,6 +4,7 @@
 //! runtime. Nothing is ever overwritten, so that a reader never races a writer: what a record names
 //! existed before the record did.
 
+mod cache;
 pub mod chunks;
 pub mod error;
 pub mod index;

@@ -57,6 +57,21 @@ pub struct Requests {
     pub received_bytes: u64,
 }
 
+impl Requests {
+    /// What was added since `before`.
+    pub fn since(&self, before: &Requests) -> Requests {
+        Requests {
+            put: self.put - before.put,
+            get: self.get - before.get,
+            head: self.head - before.head,
+            list: self.list - before.list,
+            retried: self.retried - before.retried,
+            sent_bytes: self.sent_bytes - before.sent_bytes,
+            received_bytes: self.received_bytes - before.received_bytes,
+        }
+    }
+}
+
 /// What became of a creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Creation {

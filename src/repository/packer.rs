@@ -133,6 +133,7 @@ impl Packer {
             return Err(gave_up());
         }
         let store = self.store.clone();
+        self.store.cache_pack(id, &pack.bytes, &pack.chunks);
         let bytes = Bytes::from(pack.bytes);
         let upload = async move { put(&store, &at, bytes).await };
         state.uploads.push_back(self.store.repository.runtime.spawn(upload));

@@ -17,7 +17,8 @@ pub struct RepositoryOptions {
     pub patience: Patience,
     /// Sent and received together.
     pub bytes_per_second: Option<u64>,
-    /// Where index segments are kept between runs; without it, in unnamed temporary files.
+    /// Where index segments, records and all chunks but files' content are kept between runs; without it,
+    /// segments are kept in unnamed temporary files.
     pub cache: Option<PathBuf>,
 }
 
@@ -112,10 +113,6 @@ impl Store {
 
     pub(super) fn objects(&self) -> &Objects {
         &self.repository.objects
-    }
-
-    pub(super) fn cache_file(&self, name: &str) -> Option<PathBuf> {
-        self.repository.cache.as_ref().map(|dir| dir.join(self.name.as_str()).join(name))
     }
 
     /// The size of a pack; `None` when there is none.

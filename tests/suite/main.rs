@@ -2,6 +2,7 @@
 
 mod cli;
 mod damage;
+mod deltas;
 mod facts;
 mod faults;
 mod faulty;

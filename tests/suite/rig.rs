@@ -27,6 +27,10 @@ static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 });
 
+pub fn runtime() -> tokio::runtime::Handle {
+    RUNTIME.handle().clone()
+}
+
 /// Short, since the tests' repositories answer at once or never.
 pub fn patience(attempts: u32) -> Patience {
     Patience { attempts, backoff: Duration::from_millis(1), timeout: Duration::from_millis(300) }

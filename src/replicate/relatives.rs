@@ -1,0 +1,108 @@
+//! Which old files a file may be made of, when its path does not say so: those that were renamed, moved,
+//! copied or rotated, and the one before in a series of dumps.
+//!
+//! Only a help: a wrong guess ships more, and never anything wrong.
+
+use crate::delta::signature::SIGNED_MIN_BYTES;
+use crate::model::entry::{Entry, File, Kind, Timestamp};
+use crate::model::tree_path::TreePath;
+use crate::repository::error::RepositoryError;
+use crate::source::stat::Stat;
+use std::collections::HashMap;
+
+/// So many large files of the last manifest are known, which bounds memory to some 20 MiB.
+const FILES_MAX: usize = 64 << 10;
+/// Files of one size that are looked at.
+const SAME_SIZE_MAX: usize = 4;
+
+/// The large files of the last manifest, by what a new file may share with them.
+#[derive(Default)]
+pub struct Relatives {
+    files: Vec<(Timestamp, File)>,
+    by_inode: HashMap<u64, usize>,
+    by_size: HashMap<u64, Vec<usize>>,
+    by_name: HashMap<Vec<u8>, usize>,
+    by_series: HashMap<Vec<u8>, usize>,
+}
+
+impl Relatives {
+    /// Collects them from a manifest's entries.
+    pub fn collect(
+        entries: impl Iterator<Item = Result<Entry, RepositoryError>>,
+    ) -> Result<Self, RepositoryError> {
+        let mut all = Self::default();
+        for entry in entries {
+            let entry = entry?;
+            if entry.size_bytes() >= SIGNED_MIN_BYTES && all.files.len() < FILES_MAX {
+                all.add(entry);
+            }
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, entry: Entry) {
+        let Kind::File(file) = entry.kind else { return };
+        let number = self.files.len();
+        if entry.fingerprint.inode != 0 {
+            self.by_inode.insert(entry.fingerprint.inode, number);
+        }
+        self.by_size.entry(file.size_bytes).or_default().push(number);
+        // Of a series, the last by name: the youngest, where names are dates.
+        self.by_series.insert(series(entry.path.as_bytes()), number);
+        self.by_name.insert(name(entry.path.as_bytes()).to_vec(), number);
+        self.files.push((entry.mtime, file));
+    }
+
+    /// The likeliest first; each once.
+    pub fn of(&self, path: &TreePath, stat: &Stat) -> Vec<File> {
+        let mut numbers: Vec<usize> = Vec::new();
+        numbers.extend(self.by_inode.get(&stat.fingerprint.inode));
+        let same_size = self.by_size.get(&stat.size_bytes).map_or(&[][..], Vec::as_slice);
+        // A copy that keeps times, or a move from another filesystem.
+        numbers.extend(same_size.iter().filter(|n| self.files[**n].0 == stat.mtime).take(SAME_SIZE_MAX));
+        numbers.extend(self.by_name.get(name(path.as_bytes())));
+        numbers.extend(self.by_series.get(&series(path.as_bytes())));
+        numbers.extend(same_size.iter().take(SAME_SIZE_MAX));
+        let mut files: Vec<File> = Vec::new();
+        for number in numbers {
+            let file = &self.files[number].1;
+            if !files.iter().any(|known| known.hash == file.hash) {
+                files.push(file.clone());
+            }
+        }
+        files
+    }
+}
+
+fn name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+/// The path with every number taken out of its last component: what the files of a series share.
+fn series(path: &[u8]) -> Vec<u8> {
+    let (directory, name) = path.split_at(path.len() - name(path).len());
+    let mut shape = directory.to_vec();
+    for byte in name {
+        match byte {
+            b'0'..=b'9' if shape.last() == Some(&b'#') => {}
+            b'0'..=b'9' => shape.push(b'#'),
+            other => shape.push(*other),
+        }
+    }
+    shape
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_series_are_told_by_their_numbers() {
+        assert_eq!(series(b"var/2026/dump-2026-11-23.sql"), b"var/2026/dump-#-#-#.sql");
+        assert_eq!(series(b"var/dump-2026-11-23.sql"), series(b"var/dump-2025-01-02.sql"));
+        assert_ne!(series(b"a/log.1"), series(b"b/log.1"));
+        assert_ne!(series(b"log"), series(b"log.1"));
+        assert_eq!(name(b"a/b/c"), b"c");
+        assert_eq!(name(b""), b"");
+    }
+}
