@@ -384,3 +384,30 @@ fn crafted_collisions_are_confirmed_or_shipped() {
     assert!(history.content() == new);
     assert!(history.chunks.values().all(|chunk| chunk.len() <= CHUNK_MAX_BYTES));
 }
+
+#[test]
+fn a_basis_of_a_part_of_the_file_matches_what_lies_near() {
+    let old = random(13, 3 << 20);
+    let mut history = History::default();
+    history.first(&old);
+    // Chunks 4 to 8 of 256 KiB.
+    let (from, to) = (4 << 18, 9 << 18);
+    let basis = Basis::new(from as u64, &history.extents[4..9], &history.entries).unwrap();
+    let new = [&old[..from + 1000], &random(14, 50)[..], &old[from + 1000..]].concat();
+    let groups = group_values(&new[from..to], from as u64);
+    let pieces = Matcher { basis: &basis, bytes: &new[from..to], at: from as u64 }.pieces(to - from, &groups);
+    let literal: u64 =
+        pieces.iter().filter(|p| matches!(p, Piece::Literal(_))).map(Piece::length_bytes).sum();
+    assert!(literal <= 2048 + 50 + 2048, "{literal}");
+    history.extents = vec![];
+    let mut at = from;
+    for piece in &pieces {
+        let next = at + piece.length_bytes() as usize;
+        if let Piece::Known(extent) = piece {
+            history.extents = vec![*extent];
+            assert!(history.content() == new[at..next]);
+        }
+        at = next;
+    }
+    assert_eq!(at, to);
+}

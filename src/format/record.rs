@@ -5,7 +5,7 @@ use crate::model::id::ContentHash;
 use crate::model::record::Record;
 
 const MAGIC: &[u8; 7] = b"USRECRD";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// A record is refused above this; it bounds what a reader takes into memory.
 pub const RECORD_MAX_BYTES: usize = 64 << 20;
 

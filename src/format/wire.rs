@@ -11,7 +11,10 @@ pub enum FormatError {
     Range(&'static str),
     #[error("begins with other bytes than {0} does")]
     Magic(&'static str),
-    #[error("has format version {found}, and this understudy reads {known}: use a newer understudy")]
+    #[error(
+        "has format version {found}, and this understudy reads {known}: {}",
+        if found > known { "use a newer understudy" } else { "use the one that wrote it, or begin a new repository" }
+    )]
     Version { found: u8, known: u8 },
     #[error("does not have the hash that names it")]
     Hash,

@@ -14,6 +14,9 @@ use std::collections::HashMap;
 const FILES_MAX: usize = 64 << 10;
 /// Files of one size that are looked at.
 const SAME_SIZE_MAX: usize = 4;
+/// Files below this are compared with those of their size only: each comparison may cost a request, and
+/// stores get images by the thousand.
+const GUESSED_MIN_BYTES: u64 = 4 << 20;
 
 /// The large files of the last manifest, by what a new file may share with them.
 #[derive(Default)]
@@ -55,13 +58,20 @@ impl Relatives {
 
     /// The likeliest first; each once.
     pub fn of(&self, path: &TreePath, stat: &Stat) -> Vec<File> {
-        let mut numbers: Vec<usize> = Vec::new();
-        numbers.extend(self.by_inode.get(&stat.fingerprint.inode));
         let same_size = self.by_size.get(&stat.size_bytes).map_or(&[][..], Vec::as_slice);
+        let same_inode = self.by_inode.get(&stat.fingerprint.inode);
+        let mut numbers: Vec<usize> = Vec::new();
+        if stat.size_bytes >= GUESSED_MIN_BYTES {
+            // Renamed, and perhaps written to since.
+            numbers.extend(same_inode);
+        }
+        numbers.extend(same_inode.filter(|n| same_size.contains(n)));
         // A copy that keeps times, or a move from another filesystem.
         numbers.extend(same_size.iter().filter(|n| self.files[**n].0 == stat.mtime).take(SAME_SIZE_MAX));
-        numbers.extend(self.by_name.get(name(path.as_bytes())));
-        numbers.extend(self.by_series.get(&series(path.as_bytes())));
+        if stat.size_bytes >= GUESSED_MIN_BYTES {
+            numbers.extend(self.by_name.get(name(path.as_bytes())));
+            numbers.extend(self.by_series.get(&series(path.as_bytes())));
+        }
         numbers.extend(same_size.iter().take(SAME_SIZE_MAX));
         let mut files: Vec<File> = Vec::new();
         for number in numbers {

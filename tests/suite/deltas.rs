@@ -181,6 +181,30 @@ fn a_rotated_log_and_the_next_dump_of_a_series_ship_what_is_new() {
 }
 
 #[test]
+fn new_images_are_not_compared_with_others() {
+    let rig = Rig::new();
+    for number in 0..20usize {
+        std::fs::write(
+            rig.source().join(format!("image-{number}.jpg")),
+            random(number as u64, 300_000 + number),
+        )
+        .unwrap();
+    }
+    rig.resync();
+    let before = rig.resync().requests;
+    for number in 20..60usize {
+        std::fs::write(
+            rig.source().join(format!("image-{number}.jpg")),
+            random(number as u64, 300_000 + number),
+        )
+        .unwrap();
+    }
+    let report = rig.resync();
+    // The manifest is read once more, to know the files' sizes.
+    assert!(report.requests.get <= before.get + 4, "{:?} after {before:?}", report.requests);
+}
+
+#[test]
 fn twenty_versions_stay_cheap_to_ship_and_to_read() {
     let rig = Rig::new();
     let path = rig.source().join("dump");

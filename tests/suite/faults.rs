@@ -172,7 +172,7 @@ fn a_full_disk_under_the_repository_leaves_the_old_head() {
     let disk = SmallDisk::mount(rig.dir.path().join("disk"), 4 << 20);
     let repository = || {
         let local = object_store::local::LocalFileSystem::new_with_prefix(&disk.0).unwrap().with_fsync(true);
-        rig::repository(Arc::new(local), rig::patience(2))
+        rig::repository(Arc::new(local), rig::disk_patience(2))
     };
     rig::run(&repository(), &rig::request(&rig.source())).unwrap();
     let before = facts::of(&rig.source());

@@ -163,7 +163,7 @@ fn what_cannot_be_read_keeps_its_last_state() {
     assert_eq!(report["changes"]["removed"], 0);
     let local =
         object_store::local::LocalFileSystem::new_with_prefix(rig.dir.path().join("repository")).unwrap();
-    let store = rig::repository(std::sync::Arc::new(local), rig::patience(2)).store(&rig::name());
+    let store = rig::repository(std::sync::Arc::new(local), rig::disk_patience(2)).store(&rig::name());
     rig::restore_at(&store, Moment::Latest, &rig.restore_request("kept")).unwrap();
     let kept = facts::of(&rig.dir.path().join("kept"));
     for path in [&b"a/b/f1"[..], b"c/medium", b"c/hard"] {

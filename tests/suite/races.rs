@@ -19,7 +19,7 @@ fn writers_on_a_directory_never_both_win_a_number() {
     std::fs::create_dir(&place).unwrap();
     let open = || {
         let local = object_store::local::LocalFileSystem::new_with_prefix(&place).unwrap().with_fsync(true);
-        rig::repository(Arc::new(local), rig::patience(3))
+        rig::repository(Arc::new(local), rig::disk_patience(3))
     };
     let mut commits = BTreeMap::new();
     let mut rebased = 0;

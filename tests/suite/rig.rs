@@ -36,6 +36,11 @@ pub fn patience(attempts: u32) -> Patience {
     Patience { attempts, backoff: Duration::from_millis(1), timeout: Duration::from_millis(300) }
 }
 
+/// For a repository on a disk, which may be busy.
+pub fn disk_patience(attempts: u32) -> Patience {
+    Patience { timeout: Duration::from_secs(30), ..patience(attempts) }
+}
+
 pub fn now_ns() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
 }

@@ -8,7 +8,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use understudy::model::id::Sequence;
 use understudy::model::snapshot_ref::Moment;
 use understudy::model::tree_path::TreePath;
 

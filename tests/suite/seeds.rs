@@ -5,6 +5,7 @@ use crate::rig::{Rig, sample_tree};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use std::path::Path;
+use understudy::delta::signature;
 use understudy::format::{extent_list, frame};
 use understudy::model::entry::Extent;
 use understudy::model::id::ChunkId;
@@ -51,8 +52,18 @@ fn write_the_seeds() {
     }
     let chunk = ChunkId([1; 32]);
     let part = |offset_bytes, length_bytes| Extent::Chunk { chunk, blocks: None, offset_bytes, length_bytes };
-    let extents = [Extent::Hole { length_bytes: 1 << 40 }, part(0, 1 << 20), part(0, 5), part(7, 9)];
+    let signed = Extent::Chunk {
+        chunk: ChunkId([2; 32]),
+        blocks: Some(ChunkId([3; 32])),
+        offset_bytes: 0,
+        length_bytes: 1 << 20,
+    };
+    let extents = [Extent::Hole { length_bytes: 1 << 40 }, part(0, 1 << 20), part(0, 5), part(7, 9), signed];
     write("lists", "extents", &extent_list::encode_chunk(&extents));
+    let content: Vec<u8> = (0..70_000u32).map(|n| (n >> 3) as u8).collect();
+    let groups = [[7; 16]];
+    write("delta", "one-run", &signature::sign(&content, &[70_000], 11, Some((1 << 20, &groups))));
+    write("delta", "three-runs", &signature::sign(&content, &[2100, 60_000, 7900], 12, None));
     let mut attributes = understudy::format::wire::Writer::default();
     understudy::format::attrs::encode(
         &[(b"user.a".to_vec(), b"1".to_vec()), (b"user.b".to_vec(), vec![])],
