@@ -19,6 +19,10 @@ fn changed_rig() -> (Rig, facts::Facts) {
     std::fs::write(rig.source().join("c/new"), vec![5; 30_000]).unwrap();
     std::fs::write(rig.source().join("a/b/f7"), b"changed").unwrap();
     std::fs::remove_file(rig.source().join("a/b/f8")).unwrap();
+    // A delta: its block entries are read, and what they do not know is shipped.
+    let mut medium = std::fs::read(rig.source().join("c/medium")).unwrap();
+    medium.splice(700_000..700_000, *b"inserted");
+    std::fs::write(rig.source().join("c/medium"), medium).unwrap();
     (rig, before)
 }
 

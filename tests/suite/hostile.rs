@@ -1,14 +1,17 @@
 //! Promise 4: a manifest, pack or index that somebody forged is an error with a name, in bounded memory,
 //! and never a write outside the destination.
 
-use crate::rig::Rig;
+use crate::rig::{self, Rig};
 use std::sync::Arc;
+use understudy::delta::{signature, weak};
+use understudy::format::blocks;
 use understudy::format::frame::{ChunkType, Compressor};
 use understudy::format::page::LeafWriter;
 use understudy::format::wire::Writer;
 use understudy::model::entry::*;
-use understudy::model::id::{ChunkId, ContentHash};
-use understudy::model::record::ManifestRoot;
+use understudy::model::hold::FilesystemId;
+use understudy::model::id::{ChunkId, ContentHash, WriterId};
+use understudy::model::record::{Event, ManifestRoot, SnapshotRecord};
 use understudy::model::tree_path::TreePath;
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
@@ -73,7 +76,10 @@ fn a_path_that_leads_out_is_an_error() {
         forged.number(0);
         forged.bytes(path.as_bytes());
         // A fifo with all its numbers zero.
-        forged.raw(&[6, 0, 0, 0, 0, 0, 0, 0, 0]);
+        forged.raw(&[7, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let mut harmless = page.clone();
+        harmless.extend([0, 1, b'a', 7, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(understudy::format::page::decode(&harmless).is_ok(), "it is the path that is refused");
         page.extend(forged.0);
         let error = restore_page(&rig, &page, 0, false).unwrap_err();
         assert!(error.to_string().contains("page"), "{path}: {error}");
@@ -156,4 +162,68 @@ fn a_page_that_names_itself_ends() {
         size_bytes: u64::MAX,
     });
     assert!(restore_page(&rig, &node.finish(), 12, false).is_err());
+}
+
+/// Makes a manifest of one page the head of the rig's store, with these chunks beside it.
+fn forge_head(rig: &Rig, page: &[u8], chunks: &[&[u8]]) {
+    let index = Arc::new(Index::open(&rig.store(), &[], Default::default()).unwrap());
+    let packer = Packer::new(rig.store(), index.clone());
+    let mut compressor = Compressor::new(1).unwrap();
+    for raw in chunks.iter().chain([&page]) {
+        packer.add(ChunkId::of(raw), ChunkType::Page, raw, &mut compressor, &mut Vec::new()).unwrap();
+    }
+    let shipped = packer.close().unwrap();
+    let (state, nonce) = (rig.store().state().unwrap(), rig::nonce());
+    let record = SnapshotRecord {
+        manifest: ManifestRoot { page: ChunkId::of(page), height: 0, entries: 2, size_bytes: 0 },
+        scan_start_ns: 1,
+        scan_end_ns: 2,
+        source_path: String::new(),
+        filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0 },
+        statistics: Default::default(),
+        new_packs: shipped.packs,
+        index: index.live(&[]),
+        database_position: None,
+    };
+    let event = Event::Snapshot(Box::new(record));
+    rig.store().append(&state, state.epoch, &WriterId("forger".into()), nonce, event).unwrap();
+}
+
+#[test]
+fn block_entries_that_are_wrong_make_a_file_be_shipped_whole() {
+    let content = crate::deltas::random(1, 6_000_000);
+    let other = crate::deltas::random(2, 300_000);
+    let honest = signature::sign(&other, &[300_000], 11, None);
+    let short = signature::sign(&other[..5000], &[5000], 11, None);
+    // Checksums of the content, and hashes of nothing.
+    let weak: Vec<u32> = content.chunks_exact(2048).take(146).map(weak::weak).collect();
+    let lies = blocks::encode(
+        blocks::Shape { runs: &[299_008], block_log2: 11, origin: Some(0) },
+        &[[0; 16]; 4],
+        &weak,
+        &[[0; 16]; 146],
+    );
+    for (what, entries) in
+        [("honest", &honest[..]), ("short", &short), ("lies", &lies), ("garbage", b"garbage"), ("empty", b"")]
+    {
+        for named in [ChunkId::of(entries), ChunkId([9; 32])] {
+            let rig = Rig::new();
+            std::fs::write(rig.source().join("dump"), &content).unwrap();
+            let part = |offset_bytes| Extent::Chunk {
+                chunk: ChunkId::of(&other),
+                blocks: Some(named),
+                offset_bytes,
+                length_bytes: 290_000,
+            };
+            let extents: Vec<_> = (0..8).map(|n| part(n * 1000)).collect();
+            let (size_bytes, hash) = (8 * 290_000, ContentHash([3; 32]));
+            let file = File { size_bytes, hash, content: Content::Extents(extents), torn: false };
+            let page = leaf(&[entry("", Kind::Directory), entry("dump", Kind::File(file))]);
+            forge_head(&rig, &page, &[&other, entries]);
+            let report = rig.resync();
+            assert_eq!(report.new_bytes, content.len() as u64, "{what}");
+            let out = rig.restored(understudy::model::snapshot_ref::Moment::Latest);
+            assert!(std::fs::read(out.join("dump")).unwrap() == content, "{what}");
+        }
+    }
 }

@@ -36,8 +36,10 @@ fn judge(dir: &Path, to: &str) -> facts::Facts {
 
 fn changed(source: &Path, round: usize) {
     std::fs::write(source.join(format!("c/round-{round}")), format!("{round}").repeat(9000)).unwrap();
+    // Every other round a rewritten file, and else one with an insertion.
     let mut random = vec![0; 6 << 20];
-    blake3::Hasher::new().update(&round.to_le_bytes()).finalize_xof().fill(&mut random);
+    blake3::Hasher::new().update(&(round / 2).to_le_bytes()).finalize_xof().fill(&mut random);
+    random.splice(round * 10_000..round * 10_000, *b"inserted");
     std::fs::write(source.join("c/large"), random).unwrap();
 }
 
