@@ -2,6 +2,7 @@
 //! here takes a lock or leaves one.
 
 pub mod error;
+mod large_file;
 mod old_version;
 pub mod read_entry;
 mod read_file;

@@ -3,10 +3,14 @@
 //!
 //! Only a help: a wrong guess ships more, and never anything wrong.
 
+use super::read_entry::Target;
 use crate::delta::signature::SIGNED_MIN_BYTES;
 use crate::model::entry::{Entry, File, Kind, Timestamp};
+use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
+use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
+use crate::repository::manifest::ManifestReader;
 use crate::source::stat::Stat;
 use std::collections::HashMap;
 
@@ -18,9 +22,45 @@ const SAME_SIZE_MAX: usize = 4;
 /// stores get images by the thousand.
 const GUESSED_MIN_BYTES: u64 = 4 << 20;
 
+/// Finds what a file may be made of; reads the last manifest for it once, when it is first needed.
+pub struct Relatives<'s> {
+    chunks: &'s ChunkReader,
+    base: Option<&'s ManifestRoot>,
+    known: Option<LargeFiles>,
+}
+
+impl<'s> Relatives<'s> {
+    pub fn new(chunks: &'s ChunkReader, base: Option<&'s ManifestRoot>) -> Self {
+        Self { chunks, base, known: None }
+    }
+
+    /// The old files that a file to be read may be made of, its own old self first. None for small files.
+    pub fn made_of(&mut self, target: &Target, old: Option<&Entry>) -> Result<Vec<File>, RepositoryError> {
+        if !target.stat.is_file() || target.stat.size_bytes < SIGNED_MIN_BYTES {
+            return Ok(Vec::new());
+        }
+        let here = old.and_then(|old| Some((old.fingerprint.inode, old.file()?)));
+        let mut files: Vec<File> = here.map(|(_, file)| file.clone()).into_iter().collect();
+        let own = target.stat.fingerprint.inode;
+        // The same file as before, or one that came from elsewhere: perhaps under its name's old owner.
+        if here.is_none_or(|(inode, _)| inode != 0 && inode != own)
+            && let Some(root) = self.base
+        {
+            let known = match &mut self.known {
+                Some(known) => known,
+                none => {
+                    none.insert(LargeFiles::collect(ManifestReader::new(self.chunks.clone()).entries(root))?)
+                }
+            };
+            files.extend(known.alike(&target.path, &target.stat));
+        }
+        Ok(files)
+    }
+}
+
 /// The large files of the last manifest, by what a new file may share with them.
 #[derive(Default)]
-pub struct Relatives {
+struct LargeFiles {
     files: Vec<(Timestamp, File)>,
     by_inode: HashMap<u64, usize>,
     by_size: HashMap<u64, Vec<usize>>,
@@ -28,9 +68,9 @@ pub struct Relatives {
     by_series: HashMap<Vec<u8>, usize>,
 }
 
-impl Relatives {
+impl LargeFiles {
     /// Collects them from a manifest's entries.
-    pub fn collect(
+    fn collect(
         entries: impl Iterator<Item = Result<Entry, RepositoryError>>,
     ) -> Result<Self, RepositoryError> {
         let mut all = Self::default();
@@ -57,7 +97,7 @@ impl Relatives {
     }
 
     /// The likeliest first; each once.
-    pub fn of(&self, path: &TreePath, stat: &Stat) -> Vec<File> {
+    fn alike(&self, path: &TreePath, stat: &Stat) -> Vec<File> {
         let same_size = self.by_size.get(&stat.size_bytes).map_or(&[][..], Vec::as_slice);
         let same_inode = self.by_inode.get(&stat.fingerprint.inode);
         let mut numbers: Vec<usize> = Vec::new();

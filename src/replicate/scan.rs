@@ -5,27 +5,22 @@
 //! memory whatever the tree's size. What an unreadable directory held at the last snapshot is kept.
 
 use super::error::ResyncError;
-use super::old_version::OldVersion;
+use super::large_file::LargeFile;
 use super::read_entry::{Target, Worker};
-use super::read_file::{ATTEMPTS, Segment, data_map};
 use super::relatives::Relatives;
 use super::report::{WarningKind, Warnings};
-use crate::delta::assembly::{Assembly, Misfit, Shipped};
-use crate::delta::signature::{SIGNED_MIN_BYTES, block_log2, sign};
 use crate::model::diff::{Change, ChangeCounts};
 use crate::model::entry::{Entry, File, Kind};
-use crate::model::id::ChunkId;
 use crate::model::record::ManifestRoot;
 use crate::model::reread;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
 use crate::repository::manifest::{EntryStream, ManifestReader, ManifestWriter};
-use crate::source::content::{HashTree, SEGMENT_BYTES, SegmentHash};
-use crate::source::read::{Attempt, open_file};
+use crate::source::content::SEGMENT_BYTES;
+use crate::source::read::Attempt;
 use crate::source::stat::Stat;
 use crate::source::walk::{Child, Listing, Walk};
-use crate::source::xattr;
 use crate::support::pool::{Handle, Pool};
 use crate::support::progress::Progress;
 use rustix::fd::OwnedFd;
@@ -38,8 +33,6 @@ const JOBS_MAX: usize = 24;
 /// A batch ends at so many entries, or at so many bytes to read.
 const BATCH_ENTRIES: usize = 256;
 const BATCH_BYTES: u64 = SEGMENT_BYTES;
-/// Segments of one large file under way.
-const SEGMENTS_MAX: usize = 6;
 /// A path of more bytes is not replicated; it is reported.
 const PATH_MAX_BYTES: usize = 64 << 10;
 
@@ -127,10 +120,7 @@ pub struct Scan<'s, 'env> {
     pub walk: &'s Walk<'s>,
     /// What old versions are read with.
     pub chunks: &'s ChunkReader,
-    /// The last manifest.
-    base: Option<&'s ManifestRoot>,
-    /// Its large files, once a file is found that may be made of one elsewhere.
-    relatives: Option<Relatives>,
+    relatives: Relatives<'s>,
     pub manifest: ManifestWriter<'env>,
     pub progress: &'s Progress,
     pub reread: Reread,
@@ -163,8 +153,7 @@ impl<'s, 'env> Scan<'s, 'env> {
             pool,
             walk,
             chunks,
-            base,
-            relatives: None,
+            relatives: Relatives::new(chunks, base),
             manifest,
             progress,
             reread,
@@ -308,10 +297,12 @@ impl<'s, 'env> Scan<'s, 'env> {
             (decision, old) => {
                 let size_bytes = if target.stat.is_file() { target.stat.size_bytes } else { 0 };
                 let again = decision == Decision::ReadAgain;
-                let made_of = self.made_of(&target, old.as_ref())?;
+                let made_of = self.relatives.made_of(&target, old.as_ref())?;
                 if size_bytes > SEGMENT_BYTES {
                     self.flush()?;
-                    let outcome = self.read_large(target, old, &made_of, again)?;
+                    let target = Arc::new(target);
+                    let read = LargeFile { pool: self.pool, chunks: self.chunks }.read(&target, &made_of)?;
+                    let outcome = outcome(read, target.path.clone(), old, again);
                     self.pending.push_back(Pending::Done(vec![outcome]));
                     return Ok(());
                 }
@@ -319,28 +310,6 @@ impl<'s, 'env> Scan<'s, 'env> {
                 self.push(Item::Read { target, old, made_of, again }, size_bytes)
             }
         }
-    }
-
-    /// The old files that a file to be read may be made of.
-    fn made_of(&mut self, target: &Target, old: Option<&Entry>) -> Result<Vec<File>, RepositoryError> {
-        if !target.stat.is_file() || target.stat.size_bytes < SIGNED_MIN_BYTES {
-            return Ok(Vec::new());
-        }
-        let here = old.and_then(|old| Some((old.fingerprint.inode, old.file()?)));
-        let mut files: Vec<File> = here.map(|(_, file)| file.clone()).into_iter().collect();
-        // The same file as before, or one that came from elsewhere: perhaps under its name's old owner.
-        if here.is_none_or(|(inode, _)| inode != 0 && inode != target.stat.fingerprint.inode) {
-            if self.relatives.is_none() {
-                self.relatives = Some(match self.base {
-                    Some(root) => Relatives::collect(ManifestReader::new(self.chunks.clone()).entries(root))?,
-                    None => Relatives::default(),
-                });
-            }
-            if let Some(relatives) = &self.relatives {
-                files.extend(relatives.of(&target.path, &target.stat));
-            }
-        }
-        Ok(files)
     }
 
     fn push(&mut self, item: Item, bytes: u64) -> Result<(), ResyncError> {
@@ -438,149 +407,6 @@ impl<'s, 'env> Scan<'s, 'env> {
         }
         self.summary.entries += 1;
         self.manifest.push(entry)
-    }
-
-    /// Reads a large file with all workers; waits for it.
-    fn read_large(
-        &mut self,
-        target: Target,
-        old: Option<Entry>,
-        made_of: &[File],
-        again: bool,
-    ) -> Result<Outcome, ResyncError> {
-        let target = Arc::new(target);
-        let mut read = Attempt::Unreadable(Errno::AGAIN);
-        for attempt in 1..=ATTEMPTS * 3 {
-            match self.attempt_large(&target, made_of, attempt)? {
-                Some(done) => {
-                    read = done;
-                    break;
-                }
-                None => std::thread::sleep(std::time::Duration::from_millis(1 << attempt.min(6))),
-            }
-        }
-        Ok(outcome(read, target.path.clone(), old, again))
-    }
-
-    /// One reading; `None` when it has to be read again.
-    fn attempt_large(
-        &mut self,
-        target: &Arc<Target>,
-        made_of: &[File],
-        attempt: u32,
-    ) -> Result<Option<Attempt<Entry>>, ResyncError> {
-        let opened = open_file(&target.dir, &target.name).and_then(|handle| Ok((Stat::of(&handle)?, handle)));
-        let (stat, handle) = match Attempt::from_result(opened) {
-            Attempt::Read((stat, _)) if !stat.is_file() => return Ok(Some(Attempt::Vanished)),
-            Attempt::Read((stat, handle)) => (stat, Arc::new(handle)),
-            Attempt::Vanished => return Ok(Some(Attempt::Vanished)),
-            Attempt::Unreadable(errno) => return Ok(Some(Attempt::Unreadable(errno))),
-        };
-        let size_bytes = stat.size_bytes;
-        if size_bytes <= SEGMENT_BYTES {
-            // Shrunk: an ordinary file now.
-            let target = Target {
-                dir: target.dir.clone(),
-                name: target.name.clone(),
-                path: target.path.clone(),
-                stat,
-                hardlink: target.hardlink,
-            };
-            let made_of = made_of.to_vec();
-            let job = self.pool.submit(move |worker| worker.read(&target, &made_of));
-            return Ok(Some(job.wait().unwrap_or(Ok(Attempt::Vanished))?));
-        }
-        let map = match data_map(&handle, &stat, size_bytes) {
-            Ok(map) => Arc::new(map),
-            Err(errno) => return Ok(Some(Attempt::Unreadable(errno))),
-        };
-        let version = OldVersion::choose(self.chunks, &handle, made_of)?;
-        let span_bytes = version.as_ref().map_or(u64::MAX, OldVersion::span_bytes);
-        let mut basis = None;
-        let mut signed_log2 = block_log2(size_bytes);
-        let mut tree = HashTree::default();
-        let mut assembly = Assembly::default();
-        let mut under_way = VecDeque::new();
-        let mut shipping = VecDeque::new();
-        let mut next = 0;
-        while next < size_bytes || !under_way.is_empty() {
-            while next < size_bytes && under_way.len() < SEGMENTS_MAX {
-                if let Some(version) = &version
-                    && next % span_bytes == 0
-                {
-                    basis = version.basis(self.chunks, next)?.map(Arc::new);
-                    signed_log2 = basis.as_ref().map_or(signed_log2, |basis| basis.block_log2);
-                }
-                let (start, end) = (next, (next + SEGMENT_BYTES).min(size_bytes));
-                let (handle, map, basis) = (handle.clone(), map.clone(), basis.clone());
-                under_way.push_back(self.pool.submit(move |worker| {
-                    let segment = Segment { start, end, size_bytes, map: &map, basis: basis.as_deref() };
-                    worker.segment(&handle, &segment)
-                }));
-                next = end;
-            }
-            let done = under_way.pop_front().and_then(Handle::wait).unwrap_or(Ok(Err(None)))?;
-            let matched = match done {
-                Ok(matched) => matched,
-                Err(None) => return Ok(None),
-                Err(Some(errno)) => return Ok(Some(Attempt::Unreadable(errno))),
-            };
-            if let SegmentHash::Part(value) = matched.hash {
-                tree.push(value);
-            }
-            let ship = |raw: &[u8], runs: &[u32]| self.ship_gathered(raw, runs, signed_log2, &mut shipping);
-            match assembly.push(matched.stretch, ship) {
-                Ok(()) => {}
-                Err(Misfit::Changed) => return Ok(None),
-                Err(Misfit::Ship(error)) => return Err(error.into()),
-            }
-        }
-        let extents =
-            match assembly.finish(|raw, runs| self.ship_gathered(raw, runs, signed_log2, &mut shipping)) {
-                Ok(extents) => extents,
-                Err(Misfit::Changed) => return Ok(None),
-                Err(Misfit::Ship(error)) => return Err(error.into()),
-            };
-        for shipped in shipping {
-            shipped.wait().unwrap_or(Ok(()))?;
-        }
-        let attributes = match xattr::read(&*handle) {
-            Ok(attributes) => attributes,
-            Err(errno) => return Ok(Some(Attempt::Unreadable(errno))),
-        };
-        let torn = !Stat::of(&*handle).is_ok_and(|after| after.same_moment(&stat));
-        if torn && attempt < ATTEMPTS {
-            return Ok(None);
-        }
-        let Some(hash) = tree.finish() else { return Ok(None) };
-        let target = target.clone();
-        let job = self.pool.submit(move |worker| {
-            let content = worker.content(extents, hash, size_bytes)?;
-            let kind = Kind::File(File { size_bytes, hash, content, torn });
-            worker.entry(&target, &stat, kind, attributes)
-        });
-        Ok(Some(job.wait().unwrap_or(Ok(Attempt::Vanished))?))
-    }
-
-    /// Hands a chunk of gathered literals to a worker; its names are known at once.
-    fn ship_gathered(
-        &self,
-        raw: &[u8],
-        runs: &[u32],
-        block_log2: u32,
-        shipping: &mut VecDeque<Handle<Result<(), RepositoryError>>>,
-    ) -> Result<Shipped, RepositoryError> {
-        let (raw, runs) = (raw.to_vec(), runs.to_vec());
-        let names = (ChunkId::of(&raw), Some(ChunkId::of(&sign(&raw, &runs, block_log2, None))));
-        shipping.push_back(self.pool.submit(move |worker| {
-            worker.ship_chunk((&raw, &runs), Some(names.0), Some(block_log2), None).map(|_| ())
-        }));
-        if shipping.len() > SEGMENTS_MAX
-            && let Some(oldest) = shipping.pop_front()
-        {
-            oldest.wait().unwrap_or(Ok(()))?;
-        }
-        Ok(names)
     }
 }
 

@@ -1,0 +1,165 @@
+//! A large file, read by all workers: its segments matched side by side, joined in order.
+
+use super::error::ResyncError;
+use super::old_version::OldVersion;
+use super::read_entry::{Target, Worker};
+use super::read_file::{ATTEMPTS, Segment, data_map};
+use crate::delta::assembly::{Assembly, Misfit, Shipped};
+use crate::delta::signature::{block_log2, sign};
+use crate::model::entry::{Entry, File, Kind};
+use crate::model::id::ChunkId;
+use crate::repository::chunks::ChunkReader;
+use crate::repository::error::RepositoryError;
+use crate::source::content::{HashTree, SEGMENT_BYTES, SegmentHash};
+use crate::source::read::{Attempt, open_file};
+use crate::source::stat::Stat;
+use crate::source::xattr;
+use crate::support::pool::{Handle, Pool};
+use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Segments of one large file under way.
+const SEGMENTS_MAX: usize = 6;
+
+/// Who reads large files.
+pub struct LargeFile<'s, 'env> {
+    pub pool: &'s Pool<'env, Worker<'env>>,
+    /// What old versions are read with.
+    pub chunks: &'s ChunkReader,
+}
+
+impl LargeFile<'_, '_> {
+    /// Reads a file that was larger than a segment; waits for it. `made_of` are the files of the last manifest that
+    /// it may be made of.
+    pub fn read(&self, target: &Arc<Target>, made_of: &[File]) -> Result<Attempt<Entry>, ResyncError> {
+        for attempt in 1..=ATTEMPTS * 3 {
+            match self.attempt(target, made_of, attempt)? {
+                Some(done) => return Ok(done),
+                None => std::thread::sleep(std::time::Duration::from_millis(1 << attempt.min(6))),
+            }
+        }
+        Ok(Attempt::Unreadable(Errno::AGAIN))
+    }
+
+    /// One reading; `None` when it has to be read again.
+    fn attempt(
+        &self,
+        target: &Arc<Target>,
+        made_of: &[File],
+        attempt: u32,
+    ) -> Result<Option<Attempt<Entry>>, ResyncError> {
+        let opened = open_file(&target.dir, &target.name).and_then(|handle| Ok((Stat::of(&handle)?, handle)));
+        let (stat, handle) = match Attempt::from_result(opened) {
+            Attempt::Read((stat, _)) if !stat.is_file() => return Ok(Some(Attempt::Vanished)),
+            Attempt::Read((stat, handle)) => (stat, Arc::new(handle)),
+            Attempt::Vanished => return Ok(Some(Attempt::Vanished)),
+            Attempt::Unreadable(errno) => return Ok(Some(Attempt::Unreadable(errno))),
+        };
+        let size_bytes = stat.size_bytes;
+        if size_bytes <= SEGMENT_BYTES {
+            // Shrunk: an ordinary file now.
+            let target = Target {
+                dir: target.dir.clone(),
+                name: target.name.clone(),
+                path: target.path.clone(),
+                stat,
+                hardlink: target.hardlink,
+            };
+            let made_of = made_of.to_vec();
+            let job = self.pool.submit(move |worker| worker.read(&target, &made_of));
+            return Ok(Some(job.wait().unwrap_or(Ok(Attempt::Vanished))?));
+        }
+        let map = match data_map(&handle, &stat, size_bytes) {
+            Ok(map) => Arc::new(map),
+            Err(errno) => return Ok(Some(Attempt::Unreadable(errno))),
+        };
+        let version = OldVersion::choose(self.chunks, &handle, made_of)?;
+        let span_bytes = version.as_ref().map_or(u64::MAX, OldVersion::span_bytes);
+        let mut basis = None;
+        let mut signed_log2 = block_log2(size_bytes);
+        let mut tree = HashTree::default();
+        let mut assembly = Assembly::default();
+        let mut under_way = VecDeque::new();
+        let mut shipping = VecDeque::new();
+        let mut next = 0;
+        while next < size_bytes || !under_way.is_empty() {
+            while next < size_bytes && under_way.len() < SEGMENTS_MAX {
+                if let Some(version) = &version
+                    && next % span_bytes == 0
+                {
+                    basis = version.basis(self.chunks, next)?.map(Arc::new);
+                    signed_log2 = basis.as_ref().map_or(signed_log2, |basis| basis.block_log2);
+                }
+                let (start, end) = (next, (next + SEGMENT_BYTES).min(size_bytes));
+                let (handle, map, basis) = (handle.clone(), map.clone(), basis.clone());
+                under_way.push_back(self.pool.submit(move |worker| {
+                    let segment = Segment { start, end, size_bytes, map: &map, basis: basis.as_deref() };
+                    worker.segment(&handle, &segment)
+                }));
+                next = end;
+            }
+            let done = under_way.pop_front().and_then(Handle::wait).unwrap_or(Ok(Err(None)))?;
+            let matched = match done {
+                Ok(matched) => matched,
+                Err(None) => return Ok(None),
+                Err(Some(errno)) => return Ok(Some(Attempt::Unreadable(errno))),
+            };
+            if let SegmentHash::Part(value) = matched.hash {
+                tree.push(value);
+            }
+            let ship = |raw: &[u8], runs: &[u32]| self.ship_gathered(raw, runs, signed_log2, &mut shipping);
+            match assembly.push(matched.stretch, ship) {
+                Ok(()) => {}
+                Err(Misfit::Changed) => return Ok(None),
+                Err(Misfit::Ship(error)) => return Err(error.into()),
+            }
+        }
+        let extents =
+            match assembly.finish(|raw, runs| self.ship_gathered(raw, runs, signed_log2, &mut shipping)) {
+                Ok(extents) => extents,
+                Err(Misfit::Changed) => return Ok(None),
+                Err(Misfit::Ship(error)) => return Err(error.into()),
+            };
+        for shipped in shipping {
+            shipped.wait().unwrap_or(Ok(()))?;
+        }
+        let attributes = match xattr::read(&*handle) {
+            Ok(attributes) => attributes,
+            Err(errno) => return Ok(Some(Attempt::Unreadable(errno))),
+        };
+        let torn = !Stat::of(&*handle).is_ok_and(|after| after.same_moment(&stat));
+        if torn && attempt < ATTEMPTS {
+            return Ok(None);
+        }
+        let Some(hash) = tree.finish() else { return Ok(None) };
+        let target = target.clone();
+        let job = self.pool.submit(move |worker| {
+            let content = worker.content(extents, hash, size_bytes)?;
+            let kind = Kind::File(File { size_bytes, hash, content, torn });
+            worker.entry(&target, &stat, kind, attributes)
+        });
+        Ok(Some(job.wait().unwrap_or(Ok(Attempt::Vanished))?))
+    }
+
+    /// Hands a chunk of gathered literals to a worker; its names are known at once.
+    fn ship_gathered(
+        &self,
+        raw: &[u8],
+        runs: &[u32],
+        block_log2: u32,
+        shipping: &mut VecDeque<Handle<Result<(), RepositoryError>>>,
+    ) -> Result<Shipped, RepositoryError> {
+        let (raw, runs) = (raw.to_vec(), runs.to_vec());
+        let names = (ChunkId::of(&raw), Some(ChunkId::of(&sign(&raw, &runs, block_log2, None))));
+        shipping.push_back(self.pool.submit(move |worker| {
+            worker.ship_chunk((&raw, &runs), Some(names.0), Some(block_log2), None).map(|_| ())
+        }));
+        if shipping.len() > SEGMENTS_MAX
+            && let Some(oldest) = shipping.pop_front()
+        {
+            oldest.wait().unwrap_or(Ok(()))?;
+        }
+        Ok(names)
+    }
+}
