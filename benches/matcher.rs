@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 use understudy::delta::basis::Basis;
-use understudy::delta::matcher::{Matcher, group_values};
+use understudy::delta::matcher::{Matcher, group_values, groups_in_place};
 use understudy::delta::piece::Piece;
 use understudy::delta::signature::{half, sign};
 use understudy::format::blocks;
@@ -53,7 +53,7 @@ fn ours(basis: &Basis, new: &[u8]) -> (f64, u64) {
         let seen = (end + 2047).min(new.len());
         let matcher = Matcher { basis, bytes: &new[start..seen], at: start as u64 };
         literal += matcher
-            .pieces(end - start, groups)
+            .pieces(end - start, &groups_in_place(basis, groups, start as u64))
             .iter()
             .filter(|p| matches!(p, Piece::Literal(_)))
             .map(Piece::length_bytes)

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use std::collections::HashMap;
 use understudy::delta::basis::Basis;
-use understudy::delta::matcher::{Matcher, group_values};
+use understudy::delta::matcher::{Matcher, group_values, groups_in_place};
 use understudy::delta::piece::{Piece, defragment};
 use understudy::format::blocks;
 use understudy::model::entry::Extent;
@@ -25,7 +25,7 @@ fuzz_target!(|input: (&[u8], &[u8], Vec<(u32, u32)>)| {
     let content = content.repeat(1 + 100_000 / (content.len() + 1));
     let end = content.len() - content.len() / 9;
     let matcher = Matcher { basis: &basis, bytes: &content, at: 0 };
-    let pieces = defragment(matcher.pieces(end, &group_values(&content[..end], 0)), 0);
+    let pieces = defragment(matcher.pieces(end, &groups_in_place(&basis, &group_values(&content[..end], 0), 0)), 0, |_| true);
     let sum: u64 = pieces.iter().map(Piece::length_bytes).sum();
     assert!(sum >= end as u64 && sum <= content.len() as u64);
 });

@@ -3,7 +3,7 @@
 //! Nothing here is trusted beyond what it says about content: a block's place comes from the extents, its
 //! size from counts that were checked when the entries were decoded.
 
-use super::piece::{push_extent, split};
+use super::piece::{MIB, crowded, push_extent, split};
 use super::signature::half;
 use super::table::Table;
 use crate::format::blocks::{BlockEntries, GROUP_BYTES, Strong};
@@ -51,6 +51,8 @@ pub struct Basis {
     placed: Vec<Placed>,
     known: Vec<Known>,
     table: Table,
+    /// The MiBs that are to be shipped anew.
+    crowded: HashSet<u64>,
     pub block_log2: u32,
 }
 
@@ -59,6 +61,7 @@ impl Basis {
     /// are known.
     pub fn new(mut at: u64, extents: &[Extent], entries: &HashMap<ChunkId, BlockEntries>) -> Option<Self> {
         let worn = worn_out(extents, entries);
+        let crowded = crowded(extents, at);
         let mut numbers: HashMap<(ChunkId, ChunkId), u32> = HashMap::new();
         let mut known: Vec<Known> = Vec::new();
         let mut placed = Vec::with_capacity(extents.len());
@@ -98,7 +101,7 @@ impl Basis {
             }
             first += entries.blocks();
         }
-        Some(Self { placed, known, table, block_log2 })
+        Some(Self { placed, known, table, crowded, block_log2 })
     }
 
     pub fn block_bytes(&self) -> usize {
@@ -112,7 +115,8 @@ impl Basis {
         (at < placed.at + placed.extent.length_bytes()).then_some(number)
     }
 
-    /// Whether the old file has the 64 KiB with this chaining value at this place. False where it is not known.
+    /// Whether the old file has the 64 KiB with this chaining value at this place. False where it is not known, and
+    /// where so many extents meet that the MiB around should be shipped anew.
     pub fn has_group(&self, at: u64, value: &ChainingValue) -> bool {
         let Some(placed) = self.find(at).map(|number| &self.placed[number]) else { return false };
         let (Some(known), Extent::Chunk { offset_bytes, length_bytes, .. }) =
@@ -122,7 +126,8 @@ impl Basis {
         };
         let within = at - placed.at;
         let offset = u64::from(offset_bytes) + within;
-        within + GROUP_BYTES <= u64::from(length_bytes)
+        !self.crowded.contains(&(at / MIB))
+            && within + GROUP_BYTES <= u64::from(length_bytes)
             && known.entries.origin.is_some_and(|origin| origin.checked_add(offset) == Some(at))
             && offset.is_multiple_of(GROUP_BYTES)
             && known.entries.group((offset / GROUP_BYTES) as u32) == Some(&half(value))

@@ -35,21 +35,24 @@ pub fn group_values(bytes: &[u8], at: u64) -> Vec<ChainingValue> {
     groups.map(|(number, group)| group_value(group, at + number as u64 * GROUP_BYTES)).collect()
 }
 
+/// Which of these groups of a file, the first of which lies at `at`, the old version has in place.
+pub fn groups_in_place(basis: &Basis, values: &[ChainingValue], at: u64) -> Vec<bool> {
+    let places = (0..).map(|number| at + number * GROUP_BYTES);
+    values.iter().zip(places).map(|(value, at)| basis.has_group(at, value)).collect()
+}
+
 impl Matcher<'_> {
     /// What `bytes[..end]` are made of. The last piece may reach further, but not beyond `bytes`.
-    /// `groups` are the chaining values of the groups of `bytes[..end]`, which begin at a multiple of 64 KiB.
-    pub fn pieces(&self, end: usize, groups: &[ChainingValue]) -> Vec<Piece> {
+    ///
+    /// `in_place` tells of each group of `bytes[..end]`, which begin at a multiple of 64 KiB then, whether it is
+    /// the old version's there; what it does not tell of is not. Bytes of groups that are in place are looked at
+    /// only where the one before is not.
+    pub fn pieces(&self, end: usize, in_place: &[bool]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut done = 0;
         let mut number = 0;
         while done < end {
-            let same = |number: usize| {
-                let from = number * GROUP_BYTES as usize;
-                from + GROUP_BYTES as usize <= end
-                    && groups
-                        .get(number)
-                        .is_some_and(|value| self.basis.has_group(self.at + from as u64, value))
-            };
+            let same = |number: usize| in_place.get(number).copied().unwrap_or(false);
             number = number.max(done / GROUP_BYTES as usize);
             let first = number;
             let is_same = same(number);

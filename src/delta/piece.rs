@@ -1,6 +1,7 @@
 //! What a stretch of a new file is made of: extents of the old one, and literals.
 
 use crate::model::entry::Extent;
+use std::collections::{HashMap, HashSet};
 
 /// A part of a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +95,27 @@ pub fn push(pieces: &mut Vec<Piece>, next: Piece) {
 /// A MiB of a file that is made of more extents than this is shipped anew: its list of extents, which
 /// every further version may have to ship, would soon weigh more than its content.
 const EXTENTS_PER_MIB_MAX: usize = 256;
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
+
+/// The MiBs of a file that are made of too many extents, by number. The extents begin at `at`.
+pub fn crowded(extents: &[Extent], mut at: u64) -> HashSet<u64> {
+    let mut counts: HashMap<u64, usize> = HashMap::new();
+    for extent in extents {
+        let end = at + extent.length_bytes();
+        if let Extent::Chunk { .. } = extent {
+            for region in at / MIB..=(end - 1) / MIB {
+                *counts.entry(region).or_default() += 1;
+            }
+        }
+        at = end;
+    }
+    counts.retain(|_, count| *count > EXTENTS_PER_MIB_MAX);
+    counts.into_keys().collect()
+}
 
 /// Makes literals of what has fallen into too many pieces. `pieces` begin at `at` in the file, and each
-/// MiB of the file is looked at by itself.
-pub fn defragment(pieces: Vec<Piece>, mut at: u64) -> Vec<Piece> {
+/// MiB of the file is looked at by itself, if its bytes are at hand: `is_at_hand` is asked by its number.
+pub fn defragment(pieces: Vec<Piece>, mut at: u64, is_at_hand: impl Fn(u64) -> bool) -> Vec<Piece> {
     if pieces.len() <= EXTENTS_PER_MIB_MAX {
         return pieces;
     }
@@ -120,9 +137,9 @@ pub fn defragment(pieces: Vec<Piece>, mut at: u64) -> Vec<Piece> {
         }
     }
     let mut whole = Vec::new();
-    for (_, pieces) in regions {
+    for (region, pieces) in regions {
         let holes = pieces.iter().any(|p| matches!(p, Piece::Known(Extent::Hole { .. })));
-        if pieces.len() > EXTENTS_PER_MIB_MAX && !holes {
+        if pieces.len() > EXTENTS_PER_MIB_MAX && !holes && is_at_hand(region) {
             push(&mut whole, Piece::Literal(pieces.iter().map(Piece::length_bytes).sum::<u64>() as u32));
         } else {
             pieces.into_iter().for_each(|piece| push(&mut whole, piece));

@@ -3,7 +3,7 @@
 
 use super::assembly::{Assembly, Shipped, Stretch};
 use super::basis::Basis;
-use super::matcher::{Matcher, group_values};
+use super::matcher::{Matcher, group_values, groups_in_place};
 use super::piece::{Piece, defragment};
 use super::signature::{half, sign};
 use crate::format::blocks::{self, BlockEntries, GROUP_BYTES, Strong};
@@ -63,7 +63,8 @@ impl History {
             let seen = (end + (1 << BLOCK) - 1).min(bytes.len());
             let groups = group_values(&bytes[start..end], start as u64);
             let matcher = Matcher { basis: &basis, bytes: &bytes[start..seen], at: start as u64 };
-            let pieces = defragment(matcher.pieces(end - start, &groups), start as u64);
+            let in_place = groups_in_place(&basis, &groups, start as u64);
+            let pieces = defragment(matcher.pieces(end - start, &in_place), start as u64, |_| true);
             let mut at = start;
             let mut literals = Vec::new();
             for piece in &pieces {
@@ -395,7 +396,8 @@ fn a_basis_of_a_part_of_the_file_matches_what_lies_near() {
     let basis = Basis::new(from as u64, &history.extents[4..9], &history.entries).unwrap();
     let new = [&old[..from + 1000], &random(14, 50)[..], &old[from + 1000..]].concat();
     let groups = group_values(&new[from..to], from as u64);
-    let pieces = Matcher { basis: &basis, bytes: &new[from..to], at: from as u64 }.pieces(to - from, &groups);
+    let pieces = Matcher { basis: &basis, bytes: &new[from..to], at: from as u64 }
+        .pieces(to - from, &groups_in_place(&basis, &groups, from as u64));
     let literal: u64 =
         pieces.iter().filter(|p| matches!(p, Piece::Literal(_))).map(Piece::length_bytes).sum();
     assert!(literal <= 2048 + 50 + 2048, "{literal}");

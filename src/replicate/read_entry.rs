@@ -36,7 +36,10 @@ pub struct Worker<'a> {
     pub clock: &'a Clock,
     pub compressor: Compressor,
     pub scratch: Vec<u8>,
+    /// A segment's bytes.
     pub buffer: Vec<u8>,
+    /// A piece of a segment.
+    pub piece: Vec<u8>,
 }
 
 /// An entry to read.
@@ -57,7 +60,16 @@ impl<'a> Worker<'a> {
         level: i32,
     ) -> Result<Self, ResyncError> {
         let compressor = Compressor::new(level).map_err(ResyncError::Compressor)?;
-        Ok(Self { packer, chunks, progress, clock, compressor, scratch: Vec::new(), buffer: Vec::new() })
+        Ok(Self {
+            packer,
+            chunks,
+            progress,
+            clock,
+            compressor,
+            scratch: Vec::new(),
+            buffer: Vec::new(),
+            piece: Vec::new(),
+        })
     }
 
     /// Reads a file of at most [`SEGMENT_BYTES`](crate::source::content::SEGMENT_BYTES), or anything that is

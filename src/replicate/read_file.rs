@@ -7,8 +7,8 @@ use super::old_version::OldVersion;
 use super::read_entry::{Target, Worker};
 use crate::delta::assembly::{Assembly, Misfit, Shipped, Stretch};
 use crate::delta::basis::Basis;
-use crate::delta::matcher::{Matcher, group_values};
-use crate::delta::piece::{Piece, defragment, push};
+use crate::delta::matcher::{Matcher, group_values, groups_in_place};
+use crate::delta::piece::{MIB, Piece, defragment, push};
 use crate::delta::signature::{SIGNED_MIN_BYTES, block_log2, half, sign};
 use crate::format::blocks::{GROUP_BYTES, Strong};
 use crate::format::extent_list;
@@ -16,13 +16,13 @@ use crate::format::frame::ChunkType;
 use crate::model::entry::{Attributes, CHUNK_MAX_BYTES, Content, Entry, Extent, File, Kind};
 use crate::model::id::{ChunkId, ContentHash};
 use crate::repository::error::RepositoryError;
-use crate::source::content::{DataMap, HashTree, SEGMENT_BYTES, SegmentHash, read_range};
+use crate::source::content::{DataMap, HashTree, SEGMENT_BYTES, SegmentHash, read_exact, read_range};
 use crate::source::read::{Attempt, open_file};
 use crate::source::stat::Stat;
 use crate::source::xattr;
 use crate::support::progress::Progress;
 use blake3::hazmat::ChainingValue;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 /// After so many readings that met a change, a file is taken as torn.
@@ -33,6 +33,9 @@ const SHRINK_ATTEMPTS: u32 = 10;
 const INLINE_EXTENTS: usize = 8;
 /// A literal of so many bytes is a chunk of its own, shipped by the worker that read it.
 const OWN_CHUNK_BYTES: u64 = 128 << 10;
+
+/// Read and hashed at once: four groups, which fit a core's cache.
+const PIECE_BYTES: usize = 4 * GROUP_BYTES as usize;
 
 /// A part of a file, and what is known of its old version.
 pub struct Segment<'a> {
@@ -168,24 +171,27 @@ impl<'a> Worker<'a> {
         handle: &OwnedFd,
         segment: &Segment,
     ) -> Result<Result<Matched, Option<Errno>>, RepositoryError> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let until = segment.end + segment.look_ahead();
-        let result = match read_range(handle.as_fd(), (segment.start, until), segment.map, &mut buffer) {
-            Ok(read_bytes) => {
-                let ahead = until - segment.end;
-                Progress::add(&self.progress.read_bytes, read_bytes.saturating_sub(ahead));
-                self.matched(segment, &buffer).map(Ok)
+        let (mut buffer, mut piece) = (std::mem::take(&mut self.buffer), std::mem::take(&mut self.piece));
+        let result = match read_segment(handle.as_fd(), segment, &mut buffer, &mut piece) {
+            Ok(groups) => {
+                Progress::add(&self.progress.read_bytes, groups.read_bytes);
+                self.matched(segment, &buffer, &groups).map(Ok)
             }
             Err(errno) => Ok(Err(errno)),
         };
-        self.buffer = buffer;
+        (self.buffer, self.piece) = (buffer, piece);
         result
     }
 
-    fn matched(&mut self, segment: &Segment, bytes: &[u8]) -> Result<Matched, RepositoryError> {
-        let Segment { start, end, size_bytes, map, basis } = *segment;
+    fn matched(
+        &mut self,
+        segment: &Segment,
+        bytes: &[u8],
+        groups: &Groups,
+    ) -> Result<Matched, RepositoryError> {
+        let Segment { start, end, map, basis, .. } = *segment;
         let length = (end - start) as usize;
-        let (groups, hash) = hash_groups(&bytes[..length], start, size_bytes);
+        let hash = groups.hash;
         let whole = map.stretches(start, end);
         let mut pieces = Vec::new();
         let mut reach = 0;
@@ -203,14 +209,17 @@ impl<'a> Worker<'a> {
             };
             // The last run sees what lies behind the segment; a run that ends at a hole ends there.
             let seen = if to == end { &bytes[from_at..] } else { &bytes[from_at..to_at] };
-            let (groups, seen_end) =
-                if whole.len() == 1 { (&groups[..], length) } else { (&[][..], to_at - from_at) };
             let matcher = Matcher { basis, bytes: seen, at: from };
-            let found = matcher.pieces(seen_end, groups);
+            let found = matcher.pieces(to_at - from_at, &groups.in_place);
             reach = from_at + found.iter().map(Piece::length_bytes).sum::<u64>() as usize;
             found.into_iter().for_each(|piece| push(&mut pieces, piece));
         }
-        let pieces = defragment(pieces, start);
+        // Bytes that lie in place may not be in the buffer.
+        let pieces = defragment(pieces, start, |region| {
+            let first = (region * MIB).saturating_sub(start) / GROUP_BYTES;
+            let groups = groups.in_place.iter().skip(first as usize);
+            groups.take((MIB / GROUP_BYTES) as usize).all(|known| !known)
+        });
         let mut stretch = Stretch {
             pieces: Vec::with_capacity(pieces.len()),
             literals: Vec::new(),
@@ -223,8 +232,7 @@ impl<'a> Worker<'a> {
             match piece {
                 // A file without an old version is cut at the same places wherever it is found.
                 Piece::Literal(count) if basis.is_none() || u64::from(count) >= OWN_CHUNK_BYTES => {
-                    let aligned_groups = if whole.len() == 1 { &groups[..] } else { &[] };
-                    self.ship_long(segment, (bytes, aligned_groups), (at, next), hash, &mut stretch.pieces)?;
+                    self.ship_long(segment, (bytes, groups), (at, next), &mut stretch.pieces)?;
                 }
                 Piece::Literal(_) => {
                     stretch.literals.extend_from_slice(&bytes[at..next]);
@@ -241,9 +249,8 @@ impl<'a> Worker<'a> {
     fn ship_long(
         &mut self,
         segment: &Segment,
-        (bytes, groups): (&[u8], &[ChainingValue]),
+        (bytes, groups): (&[u8], &Groups),
         (from, to): (usize, usize),
-        hash: SegmentHash,
         pieces: &mut Vec<Piece>,
     ) -> Result<(), RepositoryError> {
         const GROUP: usize = GROUP_BYTES as usize;
@@ -256,12 +263,12 @@ impl<'a> Worker<'a> {
             let raw = &bytes[at..next];
             // The groups of a chunk that lies at a multiple of 64 KiB are those that the file's hash is made of.
             let first = at / GROUP;
-            let values: Vec<_> = groups.iter().skip(first).take(raw.len() / GROUP).map(half).collect();
+            let values: Vec<_> = groups.values.iter().skip(first).take(raw.len() / GROUP).map(half).collect();
             let origin = (block_log2.is_some()
                 && file_at.is_multiple_of(GROUP_BYTES)
                 && values.len() == raw.len() / GROUP)
                 .then_some((file_at, &values[..]));
-            let known = match hash {
+            let known = match groups.hash {
                 SegmentHash::Whole(hash) if raw.len() as u64 == segment.size_bytes => Some(ChunkId(hash.0)),
                 _ => None,
             };
@@ -316,20 +323,82 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The chaining values of a segment's groups, and what they make: the hash of the whole file if the segment is
-/// all of it, else the segment's chaining value.
-fn hash_groups(bytes: &[u8], start: u64, size_bytes: u64) -> (Vec<ChainingValue>, SegmentHash) {
-    let all = bytes.len() as u64 == size_bytes;
-    if all && size_bytes < SIGNED_MIN_BYTES {
-        return (Vec::new(), SegmentHash::Whole(ContentHash::of(bytes)));
+/// What a segment's bytes are known by.
+struct Groups {
+    /// The chaining values of its groups of 64 KiB, unless they were of no use.
+    values: Vec<ChainingValue>,
+    /// Which of them the old version has in place. None, when there are holes in the segment.
+    in_place: Vec<bool>,
+    hash: SegmentHash,
+    read_bytes: u64,
+}
+
+/// Reads a segment, and what lies behind it as far as a match may reach, into `buffer`; hashes it.
+///
+/// Bytes that are known to lie in place are not kept in `buffer`: while the last piece did, the next is read
+/// into `piece`, which stays in the processor's cache. `Err(None)`: the file ended early.
+fn read_segment(
+    file: BorrowedFd,
+    segment: &Segment,
+    buffer: &mut Vec<u8>,
+    piece: &mut Vec<u8>,
+) -> Result<Groups, Option<Errno>> {
+    let Segment { start, end, size_bytes, map, basis } = *segment;
+    let all = start == 0 && end == size_bytes;
+    let length = (end - start) as usize;
+    let until = end + segment.look_ahead();
+    let has_holes = !matches!(map.stretches(start, end)[..], [(_, _, true)]);
+    let mut groups = Groups {
+        values: Vec::new(),
+        in_place: Vec::new(),
+        hash: SegmentHash::Whole(ContentHash([0; 32])),
+        read_bytes: 0,
+    };
+    if has_holes || size_bytes < SIGNED_MIN_BYTES {
+        groups.read_bytes = read_range(file, (start, until), map, buffer)? - (until - end);
+        if !(all && size_bytes < SIGNED_MIN_BYTES) {
+            groups.values = group_values(&buffer[..length], start);
+        }
+    } else {
+        buffer.resize((until - start) as usize, 0);
+        piece.resize(PIECE_BYTES, 0);
+        let mut elsewhere = basis.is_some();
+        let mut at = 0;
+        while at < length {
+            let next = (at + PIECE_BYTES).min(length);
+            // The first piece is where another segment's last match may end.
+            let beside = elsewhere && at > 0;
+            let bytes = if beside { &mut piece[..next - at] } else { &mut buffer[at..next] };
+            read_exact(file, bytes, start + at as u64)?;
+            let values = group_values(bytes, start + at as u64);
+            if let Some(basis) = basis {
+                let in_place = groups_in_place(basis, &values, start + at as u64);
+                let known = in_place.iter().all(|known| *known);
+                if beside && !known {
+                    buffer[at..next].copy_from_slice(&piece[..next - at]);
+                } else if beside && cfg!(debug_assertions) {
+                    // Whoever looked at what is not there would be seen.
+                    buffer[at..next].fill(0xdd);
+                }
+                elsewhere = known;
+                groups.in_place.extend(in_place);
+            }
+            groups.values.extend(values);
+            at = next;
+        }
+        read_exact(file, &mut buffer[length..], end)?;
+        groups.read_bytes = length as u64;
     }
-    let groups = group_values(bytes, start);
     let mut tree = HashTree::default();
-    groups.iter().for_each(|value| tree.push(*value));
-    let hash =
+    groups.values.iter().for_each(|value| tree.push(*value));
+    let joined =
         if all { tree.finish().map(SegmentHash::Whole) } else { tree.finish_part().map(SegmentHash::Part) };
     // Fewer than two groups make no tree; the file is that one.
-    (groups, hash.unwrap_or_else(|| SegmentHash::Whole(ContentHash::of(bytes))))
+    groups.hash = joined.unwrap_or_else(|| SegmentHash::Whole(ContentHash::of(&buffer[..length])));
+    if has_holes {
+        groups.values.clear();
+    }
+    Ok(groups)
 }
 
 /// Where the data of an open file is; asked only when holes are possible.

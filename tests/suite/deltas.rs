@@ -181,6 +181,29 @@ fn a_rotated_log_and_the_next_dump_of_a_series_ship_what_is_new() {
 }
 
 #[test]
+fn a_mib_of_too_many_pieces_is_shipped_anew() {
+    let rig = Rig::new();
+    let path = rig.source().join("table");
+    let mut bytes = random(1, 9 << 20);
+    std::fs::write(&path, &bytes).unwrap();
+    rig.resync();
+    let mut dice = Dice(5);
+    let mut anew = 0;
+    for version in 0..12 {
+        for _ in 0..40 {
+            let at = (5 << 20) + dice.below(1 << 20);
+            bytes[at..at + 16].copy_from_slice(&random(dice.0, 16));
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let report = rig.resync();
+        anew += u64::from(report.new_bytes >= 1 << 20);
+        assert!(report.new_bytes < (1 << 20) + 41 * 4096, "version {version}: {}", report.new_bytes);
+        assert!(restored(&rig, report.snapshot.0, "table") == bytes, "version {version}");
+    }
+    assert!((1..=4).contains(&anew), "{anew} times");
+}
+
+#[test]
 fn new_images_are_not_compared_with_others() {
     let rig = Rig::new();
     for number in 0..20usize {
