@@ -290,11 +290,13 @@ class Understudy(Tool):
 
 
 class Rsync(Tool):
+    sparse = ()
+
     def base(self):
-        run("rsync", "-aS", "--no-whole-file", "--delete", f"{self.source}/", f"{self.place}/")
+        run("rsync", "-a", *self.sparse, "--no-whole-file", "--delete", f"{self.source}/", f"{self.place}/")
 
     def change(self):
-        cpu, memory, out = run("rsync", "-aS", "--no-whole-file", "--delete", "--stats", f"{self.source}/", f"{self.place}/")
+        cpu, memory, out = run("rsync", "-a", *self.sparse, "--no-whole-file", "--delete", "--stats", f"{self.source}/", f"{self.place}/")
         literal = next(line for line in out.splitlines() if line.startswith("Literal data"))
         return int(literal.split()[2].replace(",", "")), cpu, memory
 
@@ -403,6 +405,7 @@ def main():
         run("apt-get", "install", "-y", "-qq", *missing)
     run("cargo", "build", "--release", "--locked", "--quiet", cwd=ROOT)
     cases = IMAGE if options.image else CASES
+    Rsync.sparse = ("-S",) if options.image else ()
     size = (options.size_mib or (8192 if options.image else 512)) << 20
     names = options.tools.split(",") if options.tools else list(TOOLS)
     with tempfile.TemporaryDirectory(dir=options.work) as work:
