@@ -2,7 +2,7 @@
 """One large file and what happens to it, in one run: understudy beside rsync, rdiff, xdelta3, zstd --patch-from,
 restic, borg and casync.
 
-    benches/deltas.py [--size-mib 512] [--work DIR] [--cases NAME,…] [--tools NAME,…]
+    benches/deltas.py [--size-mib 512] [--work DIR] [--cases NAME,…] [--tools NAME,…] [--repeat N]
 
 --image: an 8 GiB sparse file (2 GiB of data) instead. --versions: twenty versions of a 78 MB dump instead.
 Prints tables in Markdown: bytes that were shipped or added to the repository, CPU seconds (user and system, of
@@ -11,7 +11,7 @@ understudy works from an empty cache, as a container does. Every result is resto
 rdiff, xdelta3 and zstd make a patch, and need the old file (rdiff: a signature, which is counted as CPU); they
 are given it. The tools come from Debian's packages.
 """
-import argparse, json, os, random, shutil, sqlite3, subprocess, sys, tempfile
+import argparse, json, os, random, shutil, sqlite3, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,18 +19,45 @@ UNDERSTUDY = ROOT / "target/release/understudy"
 WORDS = "amber basil cedar delta ember flint grove hazel ivory jade karma lotus maple north ocean pearl".split()
 
 
+class CpuMeter:
+    """The CPU time of all processes that a command starts, from a control group (version 1 or 2): rsync does not wait
+    for all of its own, so that what `time` says is short now and then."""
+
+    def __init__(self):
+        top = Path("/sys/fs/cgroup")
+        second = (top / "cgroup.controllers").exists()
+        self.group = (top if second else top / "cpuacct") / f"understudy-bench-{os.getpid()}"
+        self.group.mkdir()
+        self.file, self.second = self.group / ("cpu.stat" if second else "cpuacct.usage"), second
+
+    def join(self):
+        (self.group / "cgroup.procs").write_text("0")
+
+    def seconds(self):
+        text = self.file.read_text()
+        return int(text.split()[1]) / 1e6 if self.second else int(text) / 1e9
+
+    def finish(self):
+        """Waits for the last of them; the seconds of all."""
+        while (self.group / "cgroup.procs").read_text():
+            time.sleep(0.01)
+        seconds = self.seconds()
+        self.group.rmdir()
+        return seconds
+
+
 def run(*command, cwd=None, env=None, out=None):
     """Runs a command; returns (CPU seconds, peak KiB, its output). `time` starts it, since what a process peaks at
     counts from its start, and Python's own memory would count."""
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr, tempfile.NamedTemporaryFile() as times:
-        timed = ["/usr/bin/time", "-o", times.name, "-f", "%U %S %M", *(str(c) for c in command)]
-        status = subprocess.run(timed, stdout=out or stdout, stderr=stderr, cwd=cwd, env=env).returncode
+        timed = ["/usr/bin/time", "-o", times.name, "-f", "%M", *(str(c) for c in command)]
+        meter = CpuMeter()
+        status = subprocess.run(timed, stdout=out or stdout, stderr=stderr, cwd=cwd, env=env, preexec_fn=meter.join).returncode
         if status:
             stderr.seek(0)
             sys.exit(f"{command}: {stderr.read().decode()}")
         stdout.seek(0)
-        user, system, peak = times.read().decode().split()
-        return float(user) + float(system), int(peak), stdout.read().decode(errors="replace")
+        return meter.finish(), int(times.read()), stdout.read().decode(errors="replace")
 
 
 def tree_bytes(path):
@@ -395,6 +422,7 @@ def main():
     options.add_argument("--work")
     options.add_argument("--cases")
     options.add_argument("--tools")
+    options.add_argument("--repeat", type=int, default=1)
     options.add_argument("--image", action="store_true")
     options.add_argument("--versions", action="store_true")
     options = options.parse_args()
@@ -426,23 +454,26 @@ def main():
                     shutil.move(members, Path(work) / "members")
                 made = make
             source = Path(work) / "source"
-            results[case] = {}
             tools = [TOOLS[name](Path(work), source) for name in names]
-            run("rm", "-rf", source)
-            run("cp", "-a", "--sparse=always", base, source)
-            for tool in tools:
-                tool.base()
-            # The members of an archive lie beside it only while it is made.
-            beside = source / "file.members"
-            if make is archive:
-                run("cp", "-a", Path(work) / "members", beside)
-            change(source / "file", random.Random(case))
-            if make is archive:
-                shutil.rmtree(beside)
-            for tool in tools:
-                run("bash", "-c", f"cat '{source}'/* >/dev/null; sync")
-                results[case][type(tool).__name__.lower()] = tool.change()
-                print(case, type(tool).__name__, results[case][type(tool).__name__.lower()], file=sys.stderr, flush=True)
+            samples = {name: [] for name in names}
+            for _ in range(options.repeat):
+                run("rm", "-rf", source)
+                run("cp", "-a", "--sparse=always", base, source)
+                for tool in tools:
+                    tool.base()
+                # The members of an archive lie beside it only while it is made.
+                beside = source / "file.members"
+                if make is archive:
+                    run("cp", "-a", Path(work) / "members", beside)
+                change(source / "file", random.Random(case))
+                if make is archive:
+                    shutil.rmtree(beside)
+                for tool, name in zip(tools, names):
+                    run("bash", "-c", f"cat '{source}'/* >/dev/null; sync")
+                    samples[name].append(tool.change())
+                    print(case, name, samples[name][-1], file=sys.stderr, flush=True)
+            # The median of CPU time; the bytes of the first run, since others find chunks of it.
+            results[case] = {name: (got[0][0], statistics.median(g[1] for g in got), max(g[2] for g in got)) for name, got in samples.items()}
             for tool in tools:
                 run("rm", "-rf", tool.place)
         table("shipped", names, results, lambda r: show(r[0]) if r else "")

@@ -47,17 +47,22 @@ fn ours(basis: &Basis, new: &[u8]) -> (f64, u64) {
         new.chunks(4 * MIB).enumerate().map(|(n, s)| group_values(s, (n * 4 * MIB) as u64)).collect();
     let started = Instant::now();
     let mut literal = 0;
+    // What the last stretch's last piece covered of this one.
+    let mut overhang = 0;
     for (number, groups) in groups.iter().enumerate() {
         let start = number * 4 * MIB;
         let end = (start + 4 * MIB).min(new.len());
         let seen = (end + 2047).min(new.len());
         let matcher = Matcher { basis, bytes: &new[start..seen], at: start as u64 };
-        literal += matcher
-            .pieces(end - start, &groups_in_place(basis, groups, start as u64))
-            .iter()
-            .filter(|p| matches!(p, Piece::Literal(_)))
-            .map(Piece::length_bytes)
-            .sum::<u64>();
+        let pieces = matcher.pieces(end - start, &groups_in_place(basis, groups, start as u64));
+        let covered: u64 = pieces.iter().map(Piece::length_bytes).sum();
+        for piece in pieces {
+            let length = piece.length_bytes();
+            let again = length.min(overhang);
+            overhang -= again;
+            literal += if let Piece::Literal(_) = piece { length - again } else { 0 };
+        }
+        overhang = covered - (end - start) as u64;
     }
     (new.len() as f64 / MIB as f64 / started.elapsed().as_secs_f64(), literal)
 }

@@ -82,6 +82,7 @@ impl Matcher<'_> {
         let mut failures_left = FAILURES_FREE + (to - from) / BYTES_PER_FAILURE;
         let mut chunk_tries_left = 4 + (to - from) / (256 << 10);
         let mut place = Some(Place::File(self.at + from as u64));
+        let mut searched = false;
         // What lies behind is known, or another segment's: one block may reach into it.
         let seen = &self.bytes[..self.bytes.len().min(to + self.basis.block_bytes() - 1)];
         loop {
@@ -97,7 +98,7 @@ impl Matcher<'_> {
                     push_known(pieces, extents);
                     at += length;
                     literal = at;
-                } else if at > from {
+                } else if searched {
                     // Not reached while a place that was found holds a block. Were it wrong: no loop.
                     at += 1;
                 }
@@ -106,6 +107,7 @@ impl Matcher<'_> {
                 push(pieces, Piece::Literal((at - literal) as u32));
                 return at;
             }
+            searched = true;
             match self.search(at, to, shift, &mut failures_left) {
                 Some((found, found_place)) => (at, place) = (found, Some(found_place)),
                 None => break,

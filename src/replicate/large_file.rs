@@ -75,7 +75,10 @@ impl LargeFile<'_, '_> {
             Err(errno) => return Ok(Some(Attempt::Unreadable(errno))),
         };
         let version = OldVersion::choose(self.chunks, &handle, made_of)?;
-        let span_bytes = version.as_ref().map_or(u64::MAX, OldVersion::span_bytes);
+        let span_bytes = match &version {
+            Some(version) => version.span_bytes(self.chunks)?,
+            None => u64::MAX,
+        };
         let mut basis = None;
         let mut signed_log2 = block_log2(size_bytes);
         let mut tree = HashTree::default();
@@ -88,7 +91,7 @@ impl LargeFile<'_, '_> {
                 if let Some(version) = &version
                     && next % span_bytes == 0
                 {
-                    basis = version.basis(self.chunks, next)?.map(Arc::new);
+                    basis = version.basis(self.chunks, next, span_bytes)?.map(Arc::new);
                     signed_log2 = basis.as_ref().map_or(signed_log2, |basis| basis.block_log2);
                 }
                 let (start, end) = (next, (next + SEGMENT_BYTES).min(size_bytes));

@@ -3,8 +3,8 @@
 //! All of it is a help only: what is missing or damaged makes a file be shipped whole.
 
 use crate::delta::basis::Basis;
-use crate::delta::signature::{SIGNED_MIN_BYTES, block_log2, strong};
-use crate::format::blocks::BLOCK_LOG2_MAX;
+use crate::delta::signature::{SIGNED_MIN_BYTES, strong};
+use crate::format::blocks::{BLOCK_LOG2_MAX, BLOCK_LOG2_MIN};
 use crate::format::{blocks, extent_list};
 use crate::model::entry::{Content, Extent, File};
 use crate::model::id::ChunkId;
@@ -17,6 +17,8 @@ use std::collections::HashMap;
 /// A basis covers so many blocks at most, which bounds its memory to some 40 MiB: half of them are for what
 /// lies around the part of the file that is matched against it.
 const BLOCKS_MAX: u64 = 1 << 20;
+/// Up to this size, a file has no more blocks.
+const ONE_BASIS_BYTES: u64 = BLOCKS_MAX << BLOCK_LOG2_MIN;
 
 /// The extents of an old version.
 pub struct OldVersion {
@@ -88,16 +90,30 @@ impl OldVersion {
         Ok(block.is_some_and(|block| entries.strong(0) == Some(&strong(block))))
     }
 
-    /// How much of the new file is matched against one basis.
-    pub fn span_bytes(&self) -> u64 {
-        let all = BLOCKS_MAX << block_log2(self.size_bytes);
-        if self.size_bytes <= all { u64::MAX } else { all / 2 }
+    /// How much of the new file is matched against one basis: all of it, unless it has too many blocks. A file that
+    /// grew keeps the blocks that it began with, so that its size does not tell their number.
+    pub fn span_bytes(&self, chunks: &ChunkReader) -> Result<u64, RepositoryError> {
+        if self.size_bytes <= ONE_BASIS_BYTES {
+            return Ok(u64::MAX);
+        }
+        let named = |extent: &Extent| match extent {
+            Extent::Chunk { blocks, .. } => *blocks,
+            Extent::Hole { .. } => None,
+        };
+        let (first, last) = (self.extents.iter().find_map(named), self.extents.iter().rev().find_map(named));
+        let found = chunks.read_known(&[first, last].into_iter().flatten().collect::<Vec<_>>())?;
+        let sizes = found.values().filter_map(|bytes| blocks::decode(bytes).ok()).map(|e| e.block_log2);
+        Ok(span_bytes(self.size_bytes, sizes.min().unwrap_or(BLOCK_LOG2_MIN)))
     }
 
     /// What the new file's bytes from `start` on, one span, are matched against: the old ones there, and
     /// half as much before and behind.
-    pub fn basis(&self, chunks: &ChunkReader, start: u64) -> Result<Option<Basis>, RepositoryError> {
-        let span = self.span_bytes();
+    pub fn basis(
+        &self,
+        chunks: &ChunkReader,
+        start: u64,
+        span: u64,
+    ) -> Result<Option<Basis>, RepositoryError> {
         let (from, to) =
             (start.saturating_sub(span / 2), start.saturating_add(span).saturating_add(span / 2));
         let mut at = 0u64;
@@ -127,5 +143,28 @@ impl OldVersion {
             }
         }
         Ok(Basis::new(first.unwrap_or(0), &extents, &entries))
+    }
+}
+
+/// All of a file whose blocks fit a basis, else half of what fits.
+fn span_bytes(size_bytes: u64, block_log2: u32) -> u64 {
+    let all = BLOCKS_MAX << block_log2;
+    if size_bytes <= all { u64::MAX } else { all / 2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::content::SEGMENT_BYTES;
+
+    #[test]
+    fn a_span_is_all_or_whole_segments_and_fits_with_what_lies_around_it() {
+        for log2 in BLOCK_LOG2_MIN..=BLOCK_LOG2_MAX {
+            let all = BLOCKS_MAX << log2;
+            assert_eq!(span_bytes(all, log2), u64::MAX);
+            let span = span_bytes(all + 1, log2);
+            assert!(span.is_multiple_of(SEGMENT_BYTES));
+            assert!((span + span) >> log2 <= BLOCKS_MAX);
+        }
     }
 }

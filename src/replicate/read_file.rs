@@ -142,7 +142,7 @@ impl<'a> Worker<'a> {
         if size_bytes >= SIGNED_MIN_BYTES
             && let Some(version) = OldVersion::choose(&self.chunks, handle, old)?
         {
-            basis = version.basis(&self.chunks, 0)?;
+            basis = version.basis(&self.chunks, 0, u64::MAX)?;
         }
         let segment = Segment { start: 0, end: size_bytes, size_bytes, map: &map, basis: basis.as_ref() };
         let matched = match self.segment(handle, &segment)? {

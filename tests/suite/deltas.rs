@@ -355,6 +355,34 @@ fn holes_stay_holes_and_what_is_between_them_is_matched() {
     }
 }
 
+/// Its blocks are those of a smaller file: more than one basis may hold.
+#[test]
+fn a_file_that_outgrows_one_basis_is_matched_by_parts() {
+    let rig = Rig::new();
+    let path = rig.source().join("image");
+    let file = std::fs::File::create(&path).unwrap();
+    let stretch = |number: u64| (number << 28, random(number, 1 << 20));
+    file.set_len(1 << 31).unwrap();
+    for (at, bytes) in (0..8).map(stretch) {
+        file.write_all_at(&bytes, at + 123).unwrap();
+    }
+    rig.resync();
+    file.set_len(5 << 29).unwrap();
+    for (at, bytes) in (8..10).map(stretch) {
+        file.write_all_at(&bytes, at + 123).unwrap();
+    }
+    let grown = rig.resync();
+    assert!(grown.new_bytes < (2 << 20) + 40_000, "{}", grown.new_bytes);
+    for number in 0..10 {
+        file.write_all_at(b"edited", (number << 28) + 500_000 + number * 1000).unwrap();
+    }
+    let edited = rig.resync();
+    assert!(edited.new_bytes <= 10 * 4096 + 40_000, "{}", edited.new_bytes);
+    let out = rig.restored(Moment::Latest).join("image");
+    let same = std::process::Command::new("cmp").args([&path, &out]).status().unwrap();
+    assert!(same.success());
+}
+
 #[test]
 fn a_file_that_grows_and_shrinks_across_all_limits_comes_back() {
     let rig = Rig::new();
