@@ -153,7 +153,7 @@ def edit_data(path, dice):
     size = os.path.getsize(path)
     file = os.open(path, os.O_RDWR)
     for _ in range(size // 4 // 100 // 4096):
-        at = os.lseek(file, dice.randrange(size - (4 << 20)), os.SEEK_DATA) & -4096
+        at = os.lseek(file, dice.randrange(size - (64 << 20)), os.SEEK_DATA) & -4096
         os.pwrite(file, dice.randbytes(4096), at + 8192)
     os.close(file)
 
