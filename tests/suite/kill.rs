@@ -120,8 +120,10 @@ fn a_restore_killed_at_random_goes_on() {
         std::thread::sleep(Duration::from_micros(getrandom::u64().unwrap() % 40_000));
         let _ = child.kill();
         let finished = child.wait().unwrap().success();
-        assert_eq!(dir.path().join(&to).exists(), finished, "a tree under its final name is complete");
-        if !finished {
+        // Killed between its rename and its end, it is complete and did not say so.
+        let exists = dir.path().join(&to).exists();
+        assert!(exists || !finished);
+        if !exists {
             ok(&mut restore());
         }
         assert_same(&source, &dir.path().join(&to), &to);
