@@ -4,7 +4,7 @@
 //! size from counts that were checked when the entries were decoded.
 
 use super::piece::{MIB, crowded, push_extent, split};
-use super::signature::half;
+use super::signature::{half, strong};
 use super::table::Table;
 use crate::format::blocks::{BlockEntries, GROUP_BYTES, Strong};
 use crate::model::entry::Extent;
@@ -236,10 +236,7 @@ impl Basis {
         let mut length = 0;
         while let Some((known, block, block_length)) = self.block_in(number, start + length as u64) {
             let end = length + block_length as usize;
-            let same = bytes
-                .get(length..end)
-                .is_some_and(|b| known.entries.strong(block) == Some(&super::signature::strong(b)));
-            if !same {
+            if !bytes.get(length..end).is_some_and(|bytes| known.is_block(block, bytes)) {
                 break;
             }
             push_extent(out, known.extent(block, block_length));
@@ -258,10 +255,7 @@ impl Basis {
         for block in first..known.entries.blocks() {
             let block_length = known.entries.length(block);
             let end = length + block_length as usize;
-            let same = bytes
-                .get(length..end)
-                .is_some_and(|b| known.entries.strong(block) == Some(&super::signature::strong(b)));
-            if !same {
+            if !bytes.get(length..end).is_some_and(|bytes| known.is_block(block, bytes)) {
                 break;
             }
             push_extent(out, known.extent(block, block_length));
@@ -279,8 +273,7 @@ impl Basis {
             && let Some((known, block, block_length)) = self.block_in(number, start)
             && start + u64::from(block_length) == at + 1
             && let Some(from) = bytes.len().checked_sub(length + block_length as usize)
-            && known.entries.strong(block)
-                == Some(&super::signature::strong(&bytes[from..bytes.len() - length]))
+            && known.is_block(block, &bytes[from..bytes.len() - length])
         {
             length += block_length as usize;
         }
@@ -299,6 +292,11 @@ impl Basis {
 }
 
 impl Known {
+    /// Whether `bytes`, which have the block's length, are the block.
+    fn is_block(&self, block: u32, bytes: &[u8]) -> bool {
+        self.entries.strong(block) == Some(&strong(bytes))
+    }
+
     fn extent(&self, block: u32, length_bytes: u32) -> Extent {
         let offset_bytes = self.entries.start(block);
         Extent::Chunk { chunk: self.id, blocks: Some(self.blocks), offset_bytes, length_bytes }
