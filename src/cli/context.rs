@@ -6,8 +6,9 @@ use crate::model::id::{StoreName, WriterId};
 use crate::repository::location::Location;
 use crate::repository::store::{Repository, RepositoryOptions};
 use crate::service::config::{self, Config, StoreConfig};
+use crate::support::progress::Step;
 use anyhow::{Context as _, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 
@@ -52,6 +53,15 @@ impl Context {
         self.repository(self.config.store(name.as_str()))
     }
 
+    /// Where what is followed is kept: given, configured, or the default directory.
+    pub fn standby(&self, given: Option<&Path>) -> Result<PathBuf> {
+        let chosen = given.map(Path::to_owned).or_else(|| self.config.standby.path.clone());
+        let chosen = chosen.or_else(config::default_standby).ok_or_else(|| {
+            UsageError("no standby directory: give --standby, or set HOME for the default directory".into())
+        })?;
+        Ok(std::path::absolute(&chosen).unwrap_or(chosen))
+    }
+
     pub fn writer(&self) -> WriterId {
         let configured = self.config.writer.clone();
         WriterId(configured.unwrap_or_else(|| {
@@ -70,6 +80,13 @@ impl Context {
 pub(super) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Kills this process at the step that the tests name in UNDERSTUDY_TEST_KILL_AT.
+pub(super) fn kill_at(step: Step) {
+    if std::env::var("UNDERSTUDY_TEST_KILL_AT").is_ok_and(|wanted| wanted == step.name()) {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
 }
 
 /// A number that nobody else draws.

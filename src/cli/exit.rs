@@ -7,10 +7,10 @@ use crate::replicate::error::ResyncError;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::service::config::ConfigError;
 use crate::source::error::SourceError;
-use crate::standby::error::RestoreError;
+use crate::standby::error::{FollowError, RestoreError, StageError};
 use std::process::ExitCode;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Exit {
     Done = 0,
     Failed = 1,
@@ -32,7 +32,7 @@ impl From<Exit> for ExitCode {
 #[error("{0}")]
 pub(super) struct UsageError(pub String);
 
-fn of_repository(error: &RepositoryError) -> Exit {
+pub(super) fn of_repository(error: &RepositoryError) -> Exit {
     match error.kind() {
         RepositoryErrorKind::Unavailable => Exit::Unavailable,
         RepositoryErrorKind::Configuration | RepositoryErrorKind::Missing => Exit::Usage,
@@ -40,7 +40,7 @@ fn of_repository(error: &RepositoryError) -> Exit {
     }
 }
 
-fn of(error: &anyhow::Error) -> Exit {
+pub(super) fn of(error: &anyhow::Error) -> Exit {
     if error.is::<ConfigError>()
         || error.is::<UsageError>()
         || error.is::<SnapshotRefError>()
@@ -50,6 +50,13 @@ fn of(error: &anyhow::Error) -> Exit {
     }
     if let Some(error) = error.downcast_ref::<RepositoryError>() {
         return of_repository(error);
+    }
+    match (error.downcast_ref::<FollowError>(), error.downcast_ref::<StageError>()) {
+        (Some(error), _) | (_, Some(StageError::Depot(error))) => return super::follow::of_follow(error),
+        (_, Some(StageError::NotHere { .. } | StageError::Bound { .. } | StageError::Foreign(_))) => {
+            return Exit::Usage;
+        }
+        _ => {}
     }
     match (error.downcast_ref::<ResyncError>(), error.downcast_ref::<RestoreError>()) {
         (Some(ResyncError::Held { .. }), _) => Exit::Held,

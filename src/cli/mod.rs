@@ -7,7 +7,9 @@ use std::process::ExitCode;
 mod context;
 mod diff;
 mod exit;
+mod follow;
 mod init;
+mod mount;
 mod restore;
 mod resync;
 mod show;
@@ -41,6 +43,19 @@ pub(crate) struct Global {
     quiet: bool,
 }
 
+#[derive(Args)]
+pub(crate) struct StandbyArgs {
+    /// Where this host keeps what it follows
+    #[arg(long, env = "UNDERSTUDY_STANDBY", value_name = "DIR")]
+    standby: Option<PathBuf>,
+}
+
+impl StandbyArgs {
+    fn dir(&self, context: &context::Context) -> anyhow::Result<PathBuf> {
+        context.standby(self.standby.as_deref())
+    }
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Ship what changed in a store, and commit a snapshot of it
@@ -53,6 +68,14 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Write a snapshot out as plain files
     Restore(restore::RestoreArgs),
+    /// Keep snapshots ready to mount on this host
+    Follow(follow::FollowArgs),
+    /// Mount a snapshot that `follow` brought here
+    Mount(mount::MountArgs),
+    /// Unmount a snapshot
+    Umount(mount::UmountArgs),
+    /// List the snapshots that are mounted
+    Mounts(mount::MountsArgs),
     /// Check that every snapshot can be restored
     Verify(verify::VerifyArgs),
     /// Write a commented understudy.toml
@@ -68,6 +91,10 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&cli.global, args),
         Command::Diff(args) => diff::run(&cli.global, args),
         Command::Restore(args) => restore::run(&cli.global, args),
+        Command::Follow(args) => follow::run(&cli.global, args),
+        Command::Mount(args) => mount::run(&cli.global, args),
+        Command::Umount(args) => mount::run_umount(&cli.global, args),
+        Command::Mounts(args) => mount::run_mounts(&cli.global, args),
         Command::Verify(args) => verify::run(&cli.global, args),
         Command::Init(args) => init::run(args),
     };

@@ -1,6 +1,6 @@
 //! `understudy resync`.
 
-use super::context::{Context, name_from_path, nonce, now_ns};
+use super::context::{Context, kill_at, name_from_path, nonce, now_ns};
 use super::exit::{Exit, UsageError};
 use super::{Global, show};
 use crate::model::id::StoreName;
@@ -8,7 +8,7 @@ use crate::model::plan::PlanName;
 use crate::replicate::report::{Report, WarningKind};
 use crate::replicate::resync::{Request, Surroundings, resync};
 use crate::service::config::StoreConfig;
-use crate::support::progress::{Progress, Step};
+use crate::support::progress::Progress;
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget};
@@ -49,19 +49,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
         threads: context.threads(),
     };
     let progress = Progress::default();
-    let kill_at = std::env::var("UNDERSTUDY_TEST_KILL_AT").unwrap_or_default();
-    let around = Surroundings {
-        clock: &now_ns,
-        nonce: &nonce,
-        progress: &progress,
-        on_step: &|step: Step| {
-            // For the tests of promise 2: dies as if killed from outside.
-            if kill_at == step.name() {
-                let _ =
-                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-            }
-        },
-    };
+    let around = Surroundings { clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &kill_at };
     let report = watched(global, &progress, "scanned", || resync(&repository, &request, &around))?;
     if global.json {
         show::json(&report)?;

@@ -1,6 +1,6 @@
 //! Keys, built and parsed here and nowhere else.
 
-use crate::model::id::{IndexId, PackId, Sequence, StoreName};
+use crate::model::id::{IndexId, PackId, Sequence, StoreName, WriterId};
 use object_store::path::Path;
 
 /// All records of a store.
@@ -41,6 +41,15 @@ pub fn parse_index(key: &Path) -> Option<IndexId> {
 
 pub fn parse_pack(key: &Path) -> Option<PackId> {
     PackId::parse(key.filename()?).ok()
+}
+
+pub fn standby_prefix(store: &StoreName) -> Path {
+    Path::from_iter([store.as_str(), "standbys"])
+}
+
+/// What a standby says of itself.
+pub fn standby(store: &StoreName, host: &WriterId) -> Path {
+    Path::from_iter([store.as_str(), "standbys", &host.0])
 }
 
 /// An object of the start-up probe's.

@@ -15,5 +15,6 @@ pub mod manifest;
 pub mod objects;
 pub mod packer;
 pub mod probe;
+pub mod standbys;
 pub mod store;
 pub mod verify;

@@ -31,6 +31,8 @@ pub struct Config {
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
+    pub standby: StandbyConfig,
+    #[serde(default)]
     pub store: Vec<StoreConfig>,
     /// Where it was read from; relative paths start there.
     #[serde(skip)]
@@ -47,6 +49,14 @@ pub struct Limits {
     pub threads: Option<usize>,
     #[serde(default, deserialize_with = "level")]
     pub compression_level: Option<i32>,
+}
+
+/// What this host keeps of the stores that it follows.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StandbyConfig {
+    pub path: Option<PathBuf>,
+    pub keep: Option<u32>,
 }
 
 /// One store.
@@ -79,6 +89,7 @@ impl Config {
         let beside = |path: &PathBuf| base.join(path);
         config.store.iter_mut().for_each(|s| s.path = beside(&s.path));
         config.cache = config.cache.as_ref().map(beside);
+        config.standby.path = config.standby.path.as_ref().map(beside);
         let place = |location: &String| {
             if location.contains("://") {
                 location.clone()
@@ -126,6 +137,11 @@ fn config_home() -> Option<PathBuf> {
 /// The repository when nothing is configured.
 pub fn default_repository() -> Option<PathBuf> {
     home("XDG_DATA_HOME", ".local/share").map(|data| data.join("understudy").join("repository"))
+}
+
+/// Where what is followed is kept when nothing is configured.
+pub fn default_standby() -> Option<PathBuf> {
+    home("XDG_DATA_HOME", ".local/share").map(|data| data.join("understudy").join("standby"))
 }
 
 /// The cache when nothing is configured.

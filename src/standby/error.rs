@@ -1,8 +1,10 @@
 //! What can go wrong on the standby, with the path in it.
 
+use crate::model::id::StoreName;
+use crate::mount::error::{ImageError, MountError};
 use crate::repository::error::RepositoryError;
 use rustix::io::Errno;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Why a restore ended. What it wrote so far stays, and the next run goes on from there.
@@ -32,4 +34,46 @@ impl RestoreError {
     pub fn write(path: impl ToString, action: &'static str) -> impl FnOnce(Errno) -> Self {
         move |errno| Self::Write { path: path.to_string(), action, errno }
     }
+}
+
+/// Why a standby did not get further. What is published stays, and the next run goes on from there.
+#[derive(Debug, Error)]
+pub enum FollowError {
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Content(#[from] RestoreError),
+    #[error("{}: {action}: {source}", path.display())]
+    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    #[error("{}: {source}", path.display())]
+    Image { path: PathBuf, source: ImageError },
+    #[error("{}: another process is changing it; `follow` runs once for a store on a host", .0.display())]
+    Locked(PathBuf),
+}
+
+impl FollowError {
+    pub fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, action, source }
+    }
+
+    pub fn path(path: &Path, action: &'static str) -> impl FnOnce(Errno) -> Self {
+        let path = path.to_owned();
+        move |errno| Self::Io { path, action, source: errno.into() }
+    }
+}
+
+/// Why a snapshot is not mounted.
+#[derive(Debug, Error)]
+pub enum StageError {
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Depot(#[from] FollowError),
+    #[error("{store}{wanted} is not on this standby ({here} in {}); `understudy follow {store}{wanted}` brings it here", root.display())]
+    NotHere { store: StoreName, wanted: String, here: String, root: PathBuf },
+    #[error("{} holds changes to {found}, and means nothing on {wanted}; mount {found}, or give another directory", upper.display())]
+    Bound { upper: PathBuf, found: String, wanted: String },
+    #[error("{} holds something else; changes need an empty directory, or one that holds changes to this snapshot", .0.display())]
+    Foreign(PathBuf),
 }

@@ -348,14 +348,17 @@ pub(super) fn keep_existing(
     Ok(true)
 }
 
-fn hash_of(handle: &OwnedFd) -> Result<ContentHash, Errno> {
+/// The hash of all bytes from the first on.
+pub(super) fn hash_of(handle: &OwnedFd) -> Result<ContentHash, Errno> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
     loop {
-        match rustix::io::read(handle, &mut buffer) {
+        match rustix::io::pread(handle, &mut buffer, at) {
             Ok(0) => return Ok(ContentHash(*hasher.finalize().as_bytes())),
             Ok(count) => {
                 hasher.update(&buffer[..count]);
+                at += count as u64;
             }
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),

@@ -1,10 +1,17 @@
-//! The standby's side: restoring a snapshot as plain files.
+//! The standby's side: following a store, mounting its snapshots, restoring one as plain files.
 
 pub mod apply;
+pub mod depot;
 pub mod directory;
 pub mod error;
 mod extents;
 mod file;
+pub mod follow;
+mod large;
+mod materialise;
+pub mod mounted;
+mod older;
+pub mod pin;
 mod place;
 pub mod restore;
 mod scattered;

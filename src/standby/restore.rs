@@ -9,27 +9,25 @@
 
 use super::directory::{Directory, Outcome, name_of, open_below, open_path, remove_all};
 use super::error::RestoreError;
-use super::extents::{Extents, Parts};
 use super::file::{
     BESIDE, Counters, FileJob, Shared, attributes_of, beside, create, files, finish, keep_existing,
-    put_in_place, umask, write_extents,
+    put_in_place, umask,
 };
+use super::large::write_large;
 use super::place::Place;
-use super::scattered::{SPAN_BYTES, batches, hash_written, is_scattered, write_batch};
 use super::special::special;
-use crate::model::entry::{Attributes, Entry, Extent, Kind};
+use crate::model::entry::{Attributes, Entry, Kind};
 use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
 use crate::repository::manifest::ManifestReader;
-use crate::source::content::{HashTree, SEGMENT_BYTES};
+use crate::source::content::SEGMENT_BYTES;
 use crate::source::stat::Stat;
 use crate::source::xattr;
 use crate::support::pool::{Handle, Pool};
 use crate::support::progress::Progress;
-use blake3::hazmat::{ChainingValue, HasherExt};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -43,8 +41,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const JOBS_MAX: usize = 8;
 const BATCH_ENTRIES: usize = 256;
 const BATCH_BYTES: u64 = SEGMENT_BYTES;
-/// Segments of one large file under way.
-const SEGMENTS_MAX: usize = 6;
 
 /// What to restore, and where.
 pub struct RestoreRequest {
@@ -341,78 +337,11 @@ impl<'env> Restorer<'_, 'env> {
         if !dir.fresh && keep_existing(shared, &dir, &name, &entry, file, &attributes)? {
             return Ok(());
         }
-        let wrong = |action| RestoreError::write(&entry.path, action);
         let (handle, beside) = create(shared, &dir, &name, &entry)?;
         let handle = Arc::new(handle);
-        rustix::fs::ftruncate(&*handle, file.size_bytes).map_err(wrong("set its size"))?;
-        let mut extents = Extents::new(&shared.chunks, file);
-        let mut tree = HashTree::default();
-        let mut at = 0;
-        while at < file.size_bytes {
-            let length = SPAN_BYTES.min(file.size_bytes - at);
-            let parts = extents.take(length, &entry)?;
-            self.span(&handle, &entry, at, parts, &mut tree)?;
-            at += length;
-        }
-        if tree.finish() != Some(file.hash) {
-            return Err(RestoreError::Content { path: entry.path.to_string() });
-        }
+        write_large(shared, self.pool, &handle, &entry, file, None)?;
         shared.counters.files_written.fetch_add(1, Ordering::Relaxed);
         finish(shared, &dir, &handle, beside.as_deref(), &name, &entry, &attributes, self.request.delete)
-    }
-}
-
-impl Restorer<'_, '_> {
-    /// Writes what lies from `start` on in a large file, and pushes the chaining values of its segments.
-    fn span(
-        &mut self,
-        handle: &Arc<OwnedFd>,
-        entry: &Entry,
-        start: u64,
-        parts: Vec<Extent>,
-        tree: &mut HashTree,
-    ) -> Result<(), RestoreError> {
-        let shared = self.shared;
-        let end = start + parts.iter().map(Extent::length_bytes).sum::<u64>();
-        let lost = || RestoreError::Content { path: entry.path.to_string() };
-        let scattered = is_scattered(&parts);
-        if scattered {
-            let mut writing: VecDeque<Handle<Result<(), RestoreError>>> = VecDeque::new();
-            for batch in batches(start, &parts) {
-                if writing.len() >= SEGMENTS_MAX {
-                    writing.pop_front().and_then(Handle::wait).unwrap_or_else(|| Err(lost()))?;
-                }
-                let (handle, path) = (handle.clone(), entry.path.clone());
-                writing.push_back(self.pool.submit(move |()| write_batch(shared, &handle, &path, &batch)));
-            }
-            for job in writing {
-                job.wait().unwrap_or_else(|| Err(lost()))?;
-            }
-        }
-        let mut rest = Parts::of(parts);
-        let mut under_way: VecDeque<Handle<Result<ChainingValue, RestoreError>>> = VecDeque::new();
-        let mut at = start;
-        while at < end || !under_way.is_empty() {
-            while at < end && under_way.len() < SEGMENTS_MAX {
-                let next = (at + SEGMENT_BYTES).min(end);
-                let parts = if scattered { Vec::new() } else { rest.take(next - at) };
-                let (handle, path) = (handle.clone(), entry.path.clone());
-                under_way.push_back(self.pool.submit(move |()| {
-                    let mut hasher = blake3::Hasher::new();
-                    hasher.set_input_offset(at);
-                    if scattered {
-                        hash_written(&handle, &path, (at, next), &mut hasher)?;
-                    } else {
-                        write_extents(shared, &handle, &path, at, &parts, &mut hasher)?;
-                    }
-                    Ok(hasher.finalize_non_root())
-                }));
-                at = next;
-            }
-            let done = under_way.pop_front().and_then(Handle::wait);
-            tree.push(done.unwrap_or_else(|| Err(lost()))?);
-        }
-        Ok(())
     }
 }
 

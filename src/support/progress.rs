@@ -8,6 +8,10 @@ pub enum Step {
     Opened,
     Scanned,
     Shipped,
+    /// A standby has all objects of a snapshot,
+    Fetched,
+    /// and they are on its disk.
+    Synced,
     Committed,
 }
 
@@ -17,6 +21,8 @@ impl Step {
             Step::Opened => "opened",
             Step::Scanned => "scanned",
             Step::Shipped => "shipped",
+            Step::Fetched => "fetched",
+            Step::Synced => "synced",
             Step::Committed => "committed",
         }
     }

@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 6] = [
     &["cli"],
     &["service"],
     &["replicate", "standby"],
-    &["repository", "source", "delta"],
+    &["repository", "source", "delta", "mount"],
     &["format"],
     &["model", "support"],
 ];

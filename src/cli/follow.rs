@@ -1,0 +1,191 @@
+//! `understudy follow`.
+
+use super::context::{Context, kill_at, now_ns};
+use super::exit::{self, Exit, UsageError};
+use super::{Global, StandbyArgs, show};
+use crate::model::id::StoreName;
+use crate::model::snapshot_ref::{Moment, SnapshotRef};
+use crate::repository::error::RepositoryErrorKind;
+use crate::repository::store::Repository;
+use crate::standby::depot::Depot;
+use crate::standby::error::FollowError;
+use crate::standby::follow::{Around, FollowReport, FollowRequest, follow};
+use crate::support::progress::Progress;
+use anyhow::Result;
+use clap::Args;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+#[derive(Args)]
+pub(super) struct FollowArgs {
+    /// STORE, or STORE@SNAPSHOT to bring an older one here; without any: all stores of the repository
+    #[arg(value_name = "STORE")]
+    stores: Vec<String>,
+    /// Bring every store up to date and exit
+    #[arg(long)]
+    once: bool,
+    /// Seconds between looks at the repository
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    every: u64,
+    /// A tree that already holds files of the store: what has the right bytes there is not fetched
+    #[arg(long, value_name = "DIR")]
+    seed: Option<PathBuf>,
+    /// Snapshots that stay here, beside those that are mounted
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
+    #[command(flatten)]
+    standby: StandbyArgs,
+}
+
+pub(super) fn run(global: &Global, args: FollowArgs) -> Result<Exit> {
+    let context = Context::new(global)?;
+    let wanted = args.stores.iter().map(|text| SnapshotRef::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let fixed = wanted.iter().any(|wanted| wanted.moment != Moment::Latest);
+    if args.seed.is_some() && wanted.len() != 1 {
+        return Err(UsageError("--seed is a tree of one store: name the store".into()).into());
+    }
+    if fixed && !args.once {
+        return Err(UsageError("an older snapshot does not change: follow it with --once".into()).into());
+    }
+    let mut failed: HashMap<StoreName, String> = HashMap::new();
+    loop {
+        let mut worst = Exit::Done;
+        for (wanted, repository) in stores(&context, &wanted)? {
+            match one(global, &context, &args, &repository, &wanted) {
+                Ok(()) => drop(failed.remove(&wanted.store)),
+                Err(error) if args.once && args.stores.len() == 1 => return Err(error),
+                Err(error) => {
+                    worst = worst.max(exit::of(&error));
+                    // The same failure is told once, until it changes or ends.
+                    let text = format!("{error:#}");
+                    if failed.get(&wanted.store) != Some(&text) {
+                        eprintln!("understudy: {}: {text}", wanted.store);
+                        failed.insert(wanted.store, text);
+                    }
+                }
+            }
+        }
+        if args.once {
+            return Ok(worst);
+        }
+        std::thread::sleep(Duration::from_secs(args.every));
+    }
+}
+
+/// What is to be followed: given, or all that the repository holds at this moment.
+fn stores(context: &Context, wanted: &[SnapshotRef]) -> Result<Vec<(SnapshotRef, Repository)>> {
+    if !wanted.is_empty() {
+        let with = |wanted: &SnapshotRef| Ok((wanted.clone(), context.repository_of(&wanted.store)?));
+        return wanted.iter().map(with).collect();
+    }
+    let mut found = Vec::new();
+    let main = context.repository(None)?;
+    for store in main.stores()? {
+        found.push((SnapshotRef { store, moment: Moment::Latest }, main.clone()));
+    }
+    for store in context.config.store.iter().filter(|store| store.repository.is_some()) {
+        found.retain(|(wanted, _)| wanted.store != store.name);
+        let wanted = SnapshotRef { store: store.name.clone(), moment: Moment::Latest };
+        found.push((wanted, context.repository(Some(store))?));
+    }
+    Ok(found)
+}
+
+fn one(
+    global: &Global,
+    context: &Context,
+    args: &FollowArgs,
+    repository: &Repository,
+    wanted: &SnapshotRef,
+) -> Result<()> {
+    let started = Instant::now();
+    let depot = Depot::new(&args.standby.dir(context)?, &wanted.store);
+    let keep = args.keep.or(context.config.standby.keep).unwrap_or(DEFAULT_KEEP);
+    let request = FollowRequest {
+        moment: wanted.moment,
+        keep: keep as usize,
+        seed: args.seed.clone(),
+        check: false,
+        threads: context.threads(),
+        host: context.writer(),
+    };
+    let progress = Progress::default();
+    let around = Around { progress: &progress, now_ns: &now_ns, step: &kill_at };
+    let store = repository.store(&wanted.store);
+    let report =
+        super::resync::watched(global, &progress, "looked at", || follow(&store, &depot, &request, &around))?;
+    let seconds = started.elapsed().as_secs_f64();
+    if report.published || args.once {
+        print(global, &report, &depot, seconds)?;
+    }
+    Ok(())
+}
+
+/// A day of hourly snapshots.
+const DEFAULT_KEEP: u32 = 24;
+
+fn print(global: &Global, report: &FollowReport, depot: &Depot, seconds: f64) -> Result<()> {
+    if global.json {
+        return show::json(report);
+    }
+    if global.quiet {
+        return Ok(());
+    }
+    if !report.published {
+        return show::line(&format!("{}@{} is here already", report.store, report.snapshot));
+    }
+    show::line(&format!("{}@{} published in {}", report.store, report.snapshot, depot.root().display()))?;
+    show::line(&format!(
+        "  {} entries, {} objects made, {} taken from the seed, {} copied from older versions",
+        show::count(report.entries),
+        show::count(report.objects_made),
+        show::count(report.objects_seeded),
+        show::bytes(report.copied_bytes),
+    ))?;
+    show::line(&format!(
+        "  {} fetched in {} requests, image of {}, {seconds:.2} s",
+        show::bytes(report.requests.received_bytes),
+        report.requests.put + report.requests.get + report.requests.head + report.requests.list,
+        show::bytes(report.image_bytes),
+    ))?;
+    if report.snapshots_dropped > 0 {
+        show::line(&format!(
+            "  {} older snapshots dropped here, with {} objects",
+            report.snapshots_dropped, report.objects_dropped
+        ))?;
+    }
+    warn(report);
+    Ok(())
+}
+
+fn warn(report: &FollowReport) {
+    if report.objects_repaired > 0 {
+        eprintln!("understudy: warning: {} objects were damaged, and made anew", report.objects_repaired);
+    }
+    if report.attributes_left_out > 0 {
+        eprintln!(
+            "understudy: warning: {} extended attributes are not shown by a mount (`restore` writes them): values of 64 KiB, or more than 256 KiB of one file",
+            report.attributes_left_out
+        );
+    }
+    if report.whiteouts > 0 {
+        eprintln!(
+            "understudy: warning: {} devices 0:0 are shown as empty files by a mount",
+            report.whiteouts
+        );
+    }
+}
+
+/// A snapshot of which the repository cannot say anything is no reason to stop following the others.
+pub(super) fn of_follow(error: &FollowError) -> Exit {
+    match error {
+        FollowError::Repository(error) => exit::of_repository(error),
+        FollowError::Content(crate::standby::error::RestoreError::Repository(error))
+            if error.kind() == RepositoryErrorKind::Unavailable =>
+        {
+            Exit::Unavailable
+        }
+        _ => Exit::Failed,
+    }
+}

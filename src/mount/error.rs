@@ -1,0 +1,39 @@
+//! What can go wrong with an image or a mount.
+
+use crate::model::tree_path::TreePath;
+use rustix::io::Errno;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why there is no image.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    #[error("{0}: the manifest has an entry without its directory, twice, or out of order")]
+    Manifest(TreePath),
+    #[error("{0}: a name or a target that no filesystem takes")]
+    Name(TreePath),
+    #[error("an image of more than 128 GiB: too many entries")]
+    TooLarge,
+    #[error("writing the image: {0}")]
+    Write(#[from] std::io::Error),
+}
+
+/// Why something was not mounted, moved or unmounted.
+#[derive(Debug, Error)]
+pub enum MountError {
+    #[error("{}: {action}: {}", path.display(), std::io::Error::from(*errno))]
+    Path { path: PathBuf, action: &'static str, errno: Errno },
+    #[error("the kernel would not {action}: {}{hint}", std::io::Error::from(*errno))]
+    Kernel { action: &'static str, errno: Errno, hint: String },
+    #[error("{0}: {1}")]
+    Upper(PathBuf, String),
+    #[error("{0} is not a mount of understudy's; `understudy mounts` lists them")]
+    NotOurs(PathBuf),
+}
+
+impl MountError {
+    pub fn path(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(Errno) -> Self {
+        let path = path.into();
+        move |errno| Self::Path { path, action, errno }
+    }
+}

@@ -1,0 +1,152 @@
+//! Inodes and attributes of EROFS, as bytes. Layouts: the kernel's `fs/erofs/erofs_fs.h`.
+
+use crate::model::entry::{Attributes, Timestamp};
+
+pub(super) const BLOCK_BYTES: usize = 4096;
+/// Inodes lie at multiples of this; a node number counts them from the image's start.
+pub(super) const SLOT_BYTES: u64 = 32;
+pub(super) const INODE_BYTES: u64 = 64;
+
+/// Where an inode's data is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// In whole blocks from a block on, or nowhere.
+    Plain { first_block: u32 },
+    /// In whole blocks, and the last part behind the inode.
+    Inline { first_block: u32 },
+    /// Nowhere: one entry for all of it says that it is a hole. The overlay above reads the bytes from an object.
+    Hole,
+    /// A device's number in place of data.
+    Device { number: u32 },
+}
+
+/// The fields of an inode, apart from its attributes and its data.
+pub(super) struct Inode {
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Timestamp,
+    pub size_bytes: u64,
+    pub links: u32,
+    pub attributes_bytes: usize,
+    pub layout: Layout,
+}
+
+impl Inode {
+    pub(super) fn encode(&self, number: u32) -> [u8; INODE_BYTES as usize] {
+        const EXTENDED: u16 = 1;
+        let (layout, union) = match self.layout {
+            Layout::Plain { first_block } => (0u16, first_block),
+            Layout::Inline { first_block } => (2, first_block),
+            // Chunks of 4 KiB << 31: one is enough for any file.
+            Layout::Hole => (4, 31),
+            Layout::Device { number } => (0, number),
+        };
+        let mut out = [0; INODE_BYTES as usize];
+        out[0..2].copy_from_slice(&(EXTENDED | layout << 1).to_le_bytes());
+        out[2..4].copy_from_slice(&attributes_count(self.attributes_bytes).to_le_bytes());
+        out[4..6].copy_from_slice(&self.mode.to_le_bytes());
+        out[8..16].copy_from_slice(&self.size_bytes.to_le_bytes());
+        out[16..20].copy_from_slice(&union.to_le_bytes());
+        out[20..24].copy_from_slice(&number.to_le_bytes());
+        out[24..28].copy_from_slice(&self.uid.to_le_bytes());
+        out[28..32].copy_from_slice(&self.gid.to_le_bytes());
+        out[32..40].copy_from_slice(&self.mtime.seconds.to_le_bytes());
+        out[40..44].copy_from_slice(&self.mtime.nanos.to_le_bytes());
+        out[44..48].copy_from_slice(&self.links.to_le_bytes());
+        out
+    }
+}
+
+const ATTRIBUTES_HEADER_BYTES: usize = 12;
+/// The most that an inode's count of attribute words can say.
+const ATTRIBUTES_MAX_BYTES: usize = ATTRIBUTES_HEADER_BYTES + 4 * (u16::MAX as usize - 1);
+
+fn attributes_count(bytes: usize) -> u16 {
+    match bytes {
+        0 => 0,
+        bytes => (1 + (bytes - ATTRIBUTES_HEADER_BYTES) / 4) as u16,
+    }
+}
+
+/// Appends an inode's attributes, which may be none, and returns how many could not be held: names of no namespace
+/// that the kernel reads, values of 64 KiB, more than 256 KiB together. Attributes of the overlay's own are
+/// escaped, so that the overlay above shows them and does not obey them.
+pub(super) fn encode_attributes(attributes: &Attributes, out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    let mut left_out = 0;
+    for (name, value) in attributes {
+        let escaped = name.strip_prefix(OVERLAY).map(|rest| [OVERLAY, b"overlay.", rest].concat());
+        if !push(escaped.as_deref().unwrap_or(name), value, start, out) {
+            left_out += 1;
+        }
+    }
+    left_out
+}
+
+const OVERLAY: &[u8] = b"trusted.overlay.";
+
+/// Appends what makes the overlay read a file's bytes from `redirect` in its data layer.
+pub(super) fn encode_redirect(redirect: &[u8], start: usize, out: &mut Vec<u8>) -> bool {
+    push(b"trusted.overlay.metacopy", b"", start, out)
+        && push(b"trusted.overlay.redirect", redirect, start, out)
+}
+
+fn push(name: &[u8], value: &[u8], start: usize, out: &mut Vec<u8>) -> bool {
+    const PREFIXES: [(&[u8], u8); 5] = [
+        (b"user.", 1),
+        (b"system.posix_acl_access", 2),
+        (b"system.posix_acl_default", 3),
+        (b"trusted.", 4),
+        (b"security.", 6),
+    ];
+    let of = |(prefix, index): &(&[u8], u8)| name.strip_prefix(*prefix).map(|rest| (rest.to_vec(), *index));
+    let Some((rest, index)) = PREFIXES.iter().find_map(of) else { return false };
+    let (Ok(name_bytes), Ok(value_bytes)) = (u8::try_from(rest.len()), u16::try_from(value.len())) else {
+        return false;
+    };
+    // An ACL's name is its prefix, and no other name may be empty.
+    if rest.is_empty() != matches!(index, 2 | 3) {
+        return false;
+    }
+    let header = if out.len() == start { ATTRIBUTES_HEADER_BYTES } else { 0 };
+    let padded = (4 + rest.len() + value.len()).next_multiple_of(4);
+    if out.len() - start + header + padded > ATTRIBUTES_MAX_BYTES {
+        return false;
+    }
+    out.resize(out.len() + header, 0);
+    let end = out.len() + padded;
+    out.extend([name_bytes, index]);
+    out.extend(value_bytes.to_le_bytes());
+    out.extend(rest);
+    out.extend(value);
+    out.resize(end, 0);
+    true
+}
+
+/// What the superblock says, at byte 1024 of the first block.
+pub(super) fn superblock(root: u16, inodes: u64, blocks: u32, id: [u8; 16]) -> [u8; BLOCK_BYTES] {
+    const MAGIC: u32 = 0xe0f5_e1e2;
+    const INCOMPATIBLE_CHUNKED_FILE: u32 = 4;
+    let mut block = [0; BLOCK_BYTES];
+    let out = &mut block[SUPERBLOCK_AT..];
+    out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+    // The log of a block's size.
+    out[12] = 12;
+    out[14..16].copy_from_slice(&root.to_le_bytes());
+    out[16..24].copy_from_slice(&inodes.to_le_bytes());
+    out[36..40].copy_from_slice(&blocks.to_le_bytes());
+    // Inodes are counted from block 0, at 40; no attributes are shared, at 44.
+    out[48..64].copy_from_slice(&id);
+    out[80..84].copy_from_slice(&INCOMPATIBLE_CHUNKED_FILE.to_le_bytes());
+    block
+}
+
+pub(super) const SUPERBLOCK_AT: usize = 1024;
+/// Where the first inode lies: behind the superblock.
+pub(super) const FIRST_INODE_AT: u64 = SUPERBLOCK_AT as u64 + 128;
+
+/// A device's number as the kernel encodes it.
+pub(super) fn device_number(major: u32, minor: u32) -> u32 {
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}

@@ -1,0 +1,365 @@
+//! Kernel mounts of a snapshot: its image (EROFS, from the file) and the objects as a data-only layer, joined by an
+//! overlay. Made detached through the mount calls and only then attached, so that a path never shows a
+//! half-made mount; no `mount` program, which would make loop devices of its own accord.
+//!
+//! The image's mount is never attached anywhere on kernels that take layers by file descriptor (6.15 on): it lives and goes
+//! with the overlay. Older ones get layers by paths, from a directory that is mounted on for a moment.
+//!
+//! What can race: an image or an object that is removed while it is mounted stays until the mount goes; a
+//! directory that is mounted on meanwhile by someone else gets the new mount on top.
+
+use super::error::MountError;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What a mount is made of.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    pub image: PathBuf,
+    pub objects: PathBuf,
+    /// Shown as the mount's source.
+    pub source: String,
+    /// Where changes go; without it the mount is read-only.
+    pub upper: Option<Upper>,
+    /// Obeys set-user-id bits and device nodes of the snapshot.
+    pub trusted: bool,
+}
+
+/// Two directories of one filesystem.
+#[derive(Clone, Debug)]
+pub struct Upper {
+    pub upper: PathBuf,
+    pub work: PathBuf,
+}
+
+/// How layers are handed to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By file descriptors; the image straight from its file.
+    Descriptors,
+    /// By paths, for kernels before 6.15; the image by a loop device where the kernel or the
+    /// image's filesystem needs one.
+    Paths,
+}
+
+/// A mount that is attached nowhere; dropped, it is gone.
+pub struct Detached(OwnedFd);
+
+/// Mounts the layers, attached nowhere.
+pub fn mount(layers: &Layers) -> Result<Detached, MountError> {
+    match mount_by(layers, Way::Descriptors) {
+        // What a kernel that does not know the one way says.
+        Err(MountError::Kernel {
+            errno: Errno::INVAL | Errno::NOTBLK | Errno::NOSYS | Errno::OPNOTSUPP,
+            ..
+        }) => mount_by(layers, Way::Paths),
+        other => other,
+    }
+}
+
+/// As `mount`, one way only.
+pub fn mount_by(layers: &Layers, way: Way) -> Result<Detached, MountError> {
+    let image = mount_image(&layers.image, way)?;
+    match way {
+        Way::Descriptors => overlay(layers, image.as_fd(), way),
+        Way::Paths => {
+            let scratch = Scratch::attach(&image)?;
+            overlay(layers, scratch.root.as_fd(), way)
+        }
+    }
+}
+
+fn mount_image(image: &Path, way: Way) -> Result<OwnedFd, MountError> {
+    let from = |source: &OsStr, lower: bool| {
+        let context = Context::open("erofs")?;
+        context.string("source", source)?;
+        context.create(if lower { "mount the image by a loop device" } else { "mount the image" })?;
+        context.mount(MountAttrFlags::MOUNT_ATTR_RDONLY)
+    };
+    let file = open(image, OFlags::RDONLY)?;
+    let direct = from(OsStr::new(&fd_path(&file)), false);
+    match (direct, way) {
+        (Err(_), Way::Paths) => {
+            let device = loop_device(image)?;
+            let mounted = from(OsStr::new(&device), true);
+            // It goes with the mount, or now.
+            let _ = Command::new("losetup").args(["--detach", &device]).status();
+            mounted
+        }
+        (other, _) => other,
+    }
+}
+
+/// A read-only loop device of the image.
+fn loop_device(image: &Path) -> Result<String, MountError> {
+    let output = Command::new("losetup")
+        .args(["--find", "--show", "--read-only"])
+        .arg(image)
+        .output()
+        .map_err(|error| MountError::Upper(image.into(), format!("no loop device, losetup: {error}")))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(MountError::Upper(image.into(), format!("no loop device: {said}")));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn overlay(layers: &Layers, image: BorrowedFd, way: Way) -> Result<Detached, MountError> {
+    let objects = open(&layers.objects, OFlags::PATH | OFlags::DIRECTORY)?;
+    let context = Context::open("overlay")?;
+    context.string("source", OsStr::new(&layers.source))?;
+    match way {
+        Way::Descriptors => {
+            context.fd("lowerdir+", image)?;
+            context.fd("datadir+", objects.as_fd())?;
+        }
+        Way::Paths => {
+            let layers = format!("{}::{}", fd_path(&image), fd_path(&objects));
+            context.string("lowerdir", OsStr::new(&layers))?;
+        }
+    }
+    context.string("metacopy", OsStr::new("on"))?;
+    context.string("redirect_dir", OsStr::new("on"))?;
+    let mut attributes = MountAttrFlags::empty();
+    if !layers.trusted {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    }
+    let handles;
+    if let Some(Upper { upper, work }) = &layers.upper {
+        context.string("index", OsStr::new("on"))?;
+        handles =
+            [open(upper, OFlags::PATH | OFlags::DIRECTORY)?, open(work, OFlags::PATH | OFlags::DIRECTORY)?];
+        for (key, handle) in ["upperdir", "workdir"].into_iter().zip(&handles) {
+            match way {
+                Way::Descriptors => context.fd(key, handle.as_fd())?,
+                Way::Paths => context.string(key, OsStr::new(&fd_path(handle)))?,
+            }
+        }
+    } else {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+        context.flag("ro")?;
+    }
+    context.create("join the image and the objects in an overlay")?;
+    Ok(Detached(context.mount(attributes)?))
+}
+
+impl Detached {
+    /// Its root directory, to look at.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Attaches it at `dir`.
+    pub fn attach(&self, dir: &Path) -> Result<(), MountError> {
+        self.move_to(dir, MoveMountFlags::empty()).map_err(MountError::path(dir, "mount on it"))
+    }
+
+    /// Puts it in the place of the mount at `dir`: beneath it, then that one is detached. A reader finds the one or the
+    /// other, never neither. What is open in the old one stays open; the old one is taken apart by `reap`.
+    pub fn replace(&self, dir: &Path) -> Result<Old, MountError> {
+        let wrong = |action| MountError::path(dir, action);
+        let old =
+            rustix::fs::openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(wrong("open the mount that is there"))?;
+
+        self.move_to(dir, MoveMountFlags::MOVE_MOUNT_BENEATH).map_err(|errno| MountError::Kernel {
+            action: "mount beneath",
+            errno,
+            hint: match errno {
+                Errno::INVAL => " (it takes Linux 6.5, and a mount at this very path)".into(),
+                _ => String::new(),
+            },
+        })?;
+        unmount(dir, UnmountFlags::DETACH).map_err(wrong("detach the mount before"))?;
+        Ok(Old(old))
+    }
+
+    fn move_to(&self, dir: &Path, flags: MoveMountFlags) -> Result<(), Errno> {
+        move_mount(&self.0, "", CWD, dir, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | flags)
+    }
+}
+
+/// A mount that was replaced. To drop it may take seconds, when a million of its files were looked at.
+pub struct Old(#[allow(dead_code)] OwnedFd);
+
+/// Detaches the mount at `dir`; with `force` also while something in it is open.
+pub fn detach(dir: &Path, force: bool) -> Result<(), MountError> {
+    let flags = if force { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    unmount(dir, flags | UnmountFlags::NOFOLLOW)
+        .map_err(MountError::path(dir, "unmount it (--lazy takes it away and lets what is open in it go on)"))
+}
+
+/// A mount from `/proc/self/mountinfo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    pub dir: PathBuf,
+    pub source: String,
+    pub kind: String,
+    pub upper: Option<PathBuf>,
+    pub objects: Option<PathBuf>,
+}
+
+/// The mounts whose source begins with `prefix`, in the order they were made.
+pub fn mounts(prefix: &str) -> Result<Vec<Mounted>, MountError> {
+    const PATH: &str = "/proc/self/mountinfo";
+    let text = std::fs::read(PATH).map_err(|error| {
+        MountError::path(PATH, "read it")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(text.lines().filter_map(parse_mount).filter(|mount| mount.source.starts_with(prefix)).collect())
+}
+
+/// A line: id, parent, device, root, where, options, optional fields, `-`, kind, source, more options.
+fn parse_mount(line: &str) -> Option<Mounted> {
+    let (head, tail) = line.split_once(" - ")?;
+    let dir = unescape(head.split(' ').nth(4)?);
+    let mut tail = tail.split(' ');
+    let (kind, source, options) = (tail.next()?, tail.next()?, tail.next()?);
+    let option = |name: &str| {
+        let value = options.split(',').find_map(|option| option.strip_prefix(name));
+        value.map(|path| PathBuf::from(OsStr::from_bytes(&unescape(path))))
+    };
+    Some(Mounted {
+        dir: PathBuf::from(OsStr::from_bytes(&dir)),
+        source: String::from_utf8_lossy(&unescape(source)).into_owned(),
+        kind: kind.to_owned(),
+        upper: option("upperdir="),
+        objects: option("datadir+="),
+    })
+}
+
+/// Undoes the octal escapes of mountinfo.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.get(..3).and_then(|d| std::str::from_utf8(d).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                out.push(byte);
+                rest = &behind[3..];
+            }
+            _ => {
+                out.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    out
+}
+
+fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, MountError> {
+    rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
+        .map_err(MountError::path(path, "open it"))
+}
+
+/// A path to what is open; short, since the kernel takes no more than 255 bytes.
+fn fd_path(handle: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd())
+}
+
+/// A filesystem that is being configured.
+struct Context(OwnedFd, &'static str);
+
+impl Context {
+    fn open(kind: &'static str) -> Result<Self, MountError> {
+        let handle = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| MountError::Kernel {
+            action: "open a filesystem context",
+            errno,
+            hint: match errno {
+                Errno::PERM => " (mounts need root, or CAP_SYS_ADMIN)".into(),
+                Errno::NODEV => format!(" (it has no {kind})"),
+                _ => String::new(),
+            },
+        })?;
+        Ok(Self(handle, kind))
+    }
+
+    fn string(&self, key: &str, value: &OsStr) -> Result<(), MountError> {
+        fsconfig_set_string(&self.0, key, value).map_err(self.wrong("take an option"))
+    }
+
+    fn flag(&self, key: &str) -> Result<(), MountError> {
+        fsconfig_set_flag(&self.0, key).map_err(self.wrong("take an option"))
+    }
+
+    fn fd(&self, key: &str, value: BorrowedFd) -> Result<(), MountError> {
+        fsconfig_set_fd(&self.0, key, value).map_err(self.wrong("take a layer"))
+    }
+
+    fn create(&self, action: &'static str) -> Result<(), MountError> {
+        fsconfig_create(&self.0).map_err(self.wrong(action))
+    }
+
+    fn mount(&self, attributes: MountAttrFlags) -> Result<OwnedFd, MountError> {
+        fsmount(&self.0, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(self.wrong("mount it"))
+    }
+
+    /// The errno, and what the filesystem logged.
+    fn wrong(&self, action: &'static str) -> impl FnOnce(Errno) -> MountError + '_ {
+        move |errno| {
+            let mut said = String::new();
+            let mut line = [0; 512];
+            while let Ok(count @ 1..) = rustix::io::read(&self.0, &mut line) {
+                said += &format!("; {}: {}", self.1, String::from_utf8_lossy(&line[..count]).trim());
+            }
+            MountError::Kernel { action, errno, hint: said }
+        }
+    }
+}
+
+/// A directory that an image is attached to while an overlay takes it as a layer.
+struct Scratch {
+    dir: PathBuf,
+    root: OwnedFd,
+}
+
+impl Scratch {
+    fn attach(image: &OwnedFd) -> Result<Self, MountError> {
+        let dir =
+            std::env::temp_dir().join(format!("understudy-{}-{}", std::process::id(), image.as_raw_fd()));
+        rustix::fs::mkdirat(CWD, &dir, Mode::RWXU).map_err(MountError::path(&dir, "create it"))?;
+        let attached = move_mount(image, "", CWD, &dir, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+        let root = attached.map_err(MountError::path(&dir, "mount on it"));
+        let root = root.and_then(|()| open(&dir, OFlags::PATH | OFlags::DIRECTORY));
+        match root {
+            Ok(root) => Ok(Self { dir, root }),
+            Err(error) => {
+                let _ = rustix::fs::unlinkat(CWD, &dir, rustix::fs::AtFlags::REMOVEDIR);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The overlay has taken it; the path is not needed any more.
+        let _ = unmount(&self.dir, UnmountFlags::DETACH);
+        let _ = rustix::fs::unlinkat(CWD, &self.dir, rustix::fs::AtFlags::REMOVEDIR);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_is_read_with_its_escapes() {
+        let line = r"40 27 0:33 / /mnt/a\040b\134c ro,relatime shared:1 - overlay understudy:s@7 ro,lowerdir+=/x,upperdir=/u\040p";
+        let mount = parse_mount(line).unwrap();
+        assert_eq!(mount.dir, Path::new("/mnt/a b\\c"));
+        assert_eq!((mount.source.as_str(), mount.kind.as_str()), ("understudy:s@7", "overlay"));
+        assert_eq!(mount.upper.as_deref(), Some(Path::new("/u p")));
+        assert_eq!(parse_mount("no such line"), None);
+    }
+}

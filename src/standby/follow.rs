@@ -1,0 +1,341 @@
+//! Following a store: what its last snapshot needs is made here, then its image is published.
+//!
+//! ```text
+//! record → entries that differ from the last snapshot here → objects → syncfs → image → report → what is kept
+//! ```
+//!
+//! Nothing is published before every object that it names is on the disk under the hash of its bytes. Broken off anywhere,
+//! the snapshots that are published stay as they are, and the next run finds the objects that were made.
+//! One process follows a store on a host (a lock); readers and mounts go on meanwhile.
+
+use super::depot::{Depot, LastRun, Lock};
+use super::directory::Outcome;
+use super::error::FollowError;
+use super::file::{Shared, attributes_of, umask};
+use super::materialise::{Counters, Materialiser, Workshop, object_hash};
+use super::mounted::forget_deleted;
+use super::pin;
+use crate::model::diff::next_side;
+use crate::model::entry::Entry;
+use crate::model::id::{ContentHash, Sequence, WriterId};
+use crate::model::record::{ManifestRoot, SnapshotRecord, StoreState};
+use crate::model::snapshot_ref::Moment;
+use crate::mount::error::ImageError;
+use crate::mount::image::{Image, ImageReport};
+use crate::repository::chunks::ChunkReader;
+use crate::repository::index::Index;
+use crate::repository::manifest::{EntryStream, ManifestReader};
+use crate::repository::objects::Requests;
+use crate::repository::standbys::StandbyReport;
+use crate::repository::store::Store;
+use crate::support::pool::Pool;
+use crate::support::progress::{Progress, Step};
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, Mode, OFlags};
+use serde::Serialize;
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// How a store is followed.
+pub struct FollowRequest {
+    pub moment: Moment,
+    /// Snapshots that stay published here, beside those that are mounted.
+    pub keep: usize,
+    /// A tree that may hold files of the store under their paths.
+    pub seed: Option<PathBuf>,
+    /// Reads every object that the snapshot needs and makes anew what is missing or damaged.
+    pub check: bool,
+    pub threads: usize,
+    /// Who follows.
+    pub host: WriterId,
+}
+
+/// What the caller lends a run.
+pub struct Around<'a> {
+    pub progress: &'a Progress,
+    pub now_ns: &'a dyn Fn() -> u64,
+    pub step: &'a dyn Fn(Step),
+}
+
+/// What a run did.
+#[derive(Debug, Default, Serialize)]
+pub struct FollowReport {
+    pub store: String,
+    pub snapshot: Sequence,
+    /// The snapshot here before; none for the first.
+    pub before: Option<Sequence>,
+    /// False when it was published already and nothing was checked.
+    pub published: bool,
+    pub entries: u64,
+    pub objects_made: u64,
+    pub objects_seeded: u64,
+    /// Bytes of objects that were copied from older versions here.
+    pub copied_bytes: u64,
+    /// Damaged or missing objects that an earlier snapshot here needs too.
+    pub objects_repaired: u64,
+    pub image_bytes: u64,
+    pub attributes_left_out: u64,
+    pub whiteouts: u64,
+    pub snapshots_dropped: u64,
+    pub objects_dropped: u64,
+    pub requests: Requests,
+    /// From the start of the snapshot's scan until it was published here.
+    pub lag_seconds: f64,
+}
+
+/// Brings the standby up to a snapshot of `store`: the latest, as a rule.
+pub fn follow(
+    store: &Store,
+    depot: &Depot,
+    request: &FollowRequest,
+    around: &Around,
+) -> Result<FollowReport, FollowError> {
+    let before = store.repository().requests();
+    let state = store.state()?;
+    let (sequence, record) = store.find(&state, request.moment)?;
+    let published = depot.snapshots()?;
+    let mut report = FollowReport {
+        store: store.name().to_string(),
+        snapshot: sequence,
+        before: published.iter().rev().find(|s| **s != sequence).copied(),
+        entries: record.manifest.entries,
+        ..Default::default()
+    };
+    let there = published.contains(&sequence);
+    if there && !request.check && depot.last_run()? == LastRun::Finished {
+        report.requests = store.repository().requests().since(&before);
+        return Ok(report);
+    }
+    let lock = depot.lock()?;
+    (around.step)(Step::Opened);
+    let run = Run { store, depot, request, around, lock: &lock, state: &state };
+    run.publish(sequence, &record, published.last().copied(), &mut report)?;
+    run.drop_old(sequence, &mut report)?;
+    report.requests = store.repository().requests().since(&before);
+    Ok(report)
+}
+
+struct Run<'a> {
+    store: &'a Store,
+    depot: &'a Depot,
+    request: &'a FollowRequest,
+    around: &'a Around<'a>,
+    lock: &'a Lock,
+    state: &'a StoreState,
+}
+
+impl Run<'_> {
+    fn publish(
+        &self,
+        sequence: Sequence,
+        record: &SnapshotRecord,
+        newest: Option<Sequence>,
+        report: &mut FollowReport,
+    ) -> Result<(), FollowError> {
+        let Self { depot, request, lock, .. } = self;
+        let last = depot.last_run()?;
+        let damaged = depot.tidy(last, |path, hash| {
+            Ok(object_hash(path).map_err(FollowError::path(path, "read it"))? == Some(hash))
+        })?;
+        depot.begin(lock)?;
+        let index = Arc::new(Index::open(self.store, &record.index, Default::default())?);
+        let chunks = ChunkReader::new(self.store.clone(), index);
+        let manifests = ManifestReader::new(chunks.clone().cached());
+        // All of what the newest snapshot here needs is here, unless a look at it is asked for.
+        let whole = request.check || damaged > 0;
+        let base = newest.filter(|_| !whole).and_then(|s| self.state.snapshots.get(&s));
+        let counters = self.materialise(&manifests, &chunks, base, &record.manifest)?;
+        (self.around.step)(Step::Fetched);
+        depot.sync(lock)?;
+        (self.around.step)(Step::Synced);
+        let image = self.image(&manifests, &chunks, sequence, record)?;
+        depot.end(lock)?;
+        (self.around.step)(Step::Committed);
+        let count = |n: &AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
+        report.published = true;
+        report.objects_made = count(&counters.made);
+        report.objects_seeded = count(&counters.seeded);
+        report.copied_bytes = count(&counters.copied_bytes);
+        report.objects_repaired = count(&counters.repaired) + damaged;
+        report.image_bytes = image.image_bytes;
+        report.attributes_left_out = image.attributes_left_out;
+        report.whiteouts = image.whiteouts;
+        let now_ns = (self.around.now_ns)();
+        report.lag_seconds = now_ns.saturating_sub(record.scan_start_ns) as f64 / 1e9;
+        self.store.report_standby(&StandbyReport {
+            host: request.host.clone(),
+            snapshot: sequence,
+            published_ns: now_ns,
+        })?;
+        Ok(())
+    }
+
+    /// Makes the objects that `root` needs and `base` does not.
+    fn materialise(
+        &self,
+        manifests: &ManifestReader,
+        chunks: &ChunkReader,
+        base: Option<&SnapshotRecord>,
+        root: &ManifestRoot,
+    ) -> Result<Counters, FollowError> {
+        let (old, new) = match base {
+            Some(base) => {
+                let (old, new) = manifests.differing_leaves(&base.manifest, root)?;
+                (manifests.entries_of(old), manifests.entries_of(new))
+            }
+            None => (EntryStream::none(), manifests.entries(root)),
+        };
+        let progress = self.around.progress;
+        progress.expected_entries.store(root.entries, std::sync::atomic::Ordering::Relaxed);
+        let workshop = Workshop {
+            shared: Shared {
+                chunks: chunks.clone(),
+                counters: Default::default(),
+                outcome: Arc::new(Outcome::default()),
+                progress,
+                owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+                umask: umask(),
+            },
+            depot: self.depot,
+            seed: self.seed()?,
+            check: self.request.check,
+            counters: Counters::default(),
+        };
+        std::thread::scope(|scope| {
+            let pool = Pool::start(scope, vec![(); self.request.threads.max(1)]);
+            let mut materialiser = Materialiser::new(&workshop, &pool);
+            join(old, new, |old, new| {
+                Progress::add(&progress.entries, 1);
+                match new {
+                    Some(new) => materialiser.want(new, old),
+                    None => Ok(()),
+                }
+            })?;
+            let done = materialiser.finish();
+            drop(pool);
+            done
+        })?;
+        Ok(workshop.counters)
+    }
+
+    fn seed(&self) -> Result<Option<OwnedFd>, FollowError> {
+        let Some(path) = &self.request.seed else { return Ok(None) };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(CWD, path, flags, Mode::empty());
+        handle.map(Some).map_err(FollowError::path(path, "open the seed"))
+    }
+
+    fn image(
+        &self,
+        manifests: &ManifestReader,
+        chunks: &ChunkReader,
+        sequence: Sequence,
+        record: &SnapshotRecord,
+    ) -> Result<ImageReport, FollowError> {
+        let root = &record.manifest;
+        let path = self.depot.image(sequence);
+        let wrong = |source: ImageError| FollowError::Image { path: path.clone(), source };
+        let mut image = Image::default();
+        for entry in manifests.entries(root) {
+            let entry = entry?;
+            let attributes = attributes_of(chunks, &entry)?;
+            image.push(&entry, &attributes).map_err(wrong)?;
+        }
+        // Two images never have one id: an overlay with an upper layer knows its lower one by it.
+        let identity = format!("{} {sequence} {}", self.store.name(), root.page);
+        let mut id = [0; 16];
+        id.copy_from_slice(&blake3::hash(identity.as_bytes()).as_bytes()[..16]);
+        self.depot.publish_image(self.lock, sequence, |file| {
+            let mut out = BufWriter::with_capacity(1 << 20, &mut *file);
+            let report = image.write(id, &mut out).map_err(wrong)?;
+            out.flush().map_err(|error| wrong(error.into()))?;
+            drop(out);
+            // The image's time is the snapshot's: "as of" is answered from it, without the log.
+            let taken = UNIX_EPOCH + Duration::from_nanos(record.scan_start_ns);
+            file.set_modified(taken).map_err(|error| wrong(error.into()))?;
+            Ok(report)
+        })
+    }
+
+    /// Drops snapshots that are not kept, a quarter more of them at a time, and the objects that only they had.
+    fn drop_old(&self, current: Sequence, report: &mut FollowReport) -> Result<(), FollowError> {
+        // Nobody pins what is about to go.
+        let pins = self.depot.lock_pins()?;
+        forget_deleted(self.depot)?;
+        let pinned = pin::pinned(self.depot)?;
+        let published = self.depot.snapshots()?;
+        let mut loose: Vec<_> =
+            published.iter().filter(|s| **s != current && !pinned.contains(s)).copied().collect();
+        let keep = self.request.keep.max(1) - 1;
+        if loose.len() <= keep + keep / 4 {
+            return Ok(());
+        }
+        loose.truncate(loose.len() - keep);
+        let kept: Vec<_> = published.into_iter().filter(|s| !loose.contains(s)).collect();
+        // What the log no longer has cannot say which objects it needs.
+        let Some(records) = kept.iter().map(|s| self.state.snapshots.get(s)).collect::<Option<Vec<_>>>()
+        else {
+            return Ok(());
+        };
+        for sequence in loose {
+            let path = self.depot.image(sequence);
+            std::fs::remove_file(&path).map_err(FollowError::io(&path, "remove it"))?;
+            report.snapshots_dropped += 1;
+        }
+        drop(pins);
+        let mut needed = HashSet::new();
+        let mut previous: Option<&SnapshotRecord> = None;
+        for record in records {
+            let index = Arc::new(Index::open(self.store, &record.index, Default::default())?);
+            let manifests = ManifestReader::new(ChunkReader::new(self.store.clone(), index).cached());
+            let entries = match previous {
+                Some(before) => {
+                    manifests.entries_of(manifests.differing_leaves(&before.manifest, &record.manifest)?.1)
+                }
+                None => manifests.entries(&record.manifest),
+            };
+            for entry in entries {
+                needed.extend(entry?.file().map(|file| file.hash));
+            }
+            previous = Some(record);
+        }
+        self.sweep(&needed, report)
+    }
+
+    fn sweep(&self, needed: &HashSet<ContentHash>, report: &mut FollowReport) -> Result<(), FollowError> {
+        self.depot.each_object(|path, hash| {
+            if hash.is_none_or(|hash| !needed.contains(&hash)) {
+                std::fs::remove_file(path).map_err(FollowError::io(path, "remove it"))?;
+                report.objects_dropped += 1;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Merge-joins two manifests by path.
+fn join(
+    old: EntryStream,
+    new: EntryStream,
+    mut each: impl FnMut(Option<Entry>, Option<Entry>) -> Result<(), FollowError>,
+) -> Result<(), FollowError> {
+    let next = |stream: &mut EntryStream| stream.next().transpose();
+    let (mut old_stream, mut new_stream) = (old, new);
+    let (mut old, mut new) = (next(&mut old_stream)?, next(&mut new_stream)?);
+    while let Some(side) = next_side(old.as_ref(), new.as_ref()) {
+        let (mut a, mut b) = (None, None);
+        if side != Ordering::Greater {
+            a = std::mem::replace(&mut old, next(&mut old_stream)?);
+        }
+        if side != Ordering::Less {
+            b = std::mem::replace(&mut new, next(&mut new_stream)?);
+        }
+        each(a, b)?;
+    }
+    Ok(())
+}

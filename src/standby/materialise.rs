@@ -1,0 +1,326 @@
+//! Making the objects that a snapshot needs: from a seed tree, from an older version at hand, and the rest
+//! from the repository, in coalesced ranges by all workers.
+//!
+//! Every object is checked against its BLAKE3 before it gets its name, wherever its bytes came from. Memory:
+//! a batch of small files for each worker, a few segments of a large one.
+
+use super::depot::Depot;
+use super::directory::{name_of, open_path};
+use super::error::{FollowError, RestoreError};
+use super::extents::Extents;
+use super::file::{Shared, count_bytes, write_all, write_extents};
+use super::large::write_large;
+use super::older::Older;
+use super::scattered::{batches, hash_written, write_batch};
+use crate::model::entry::{Content, Entry, Extent, File};
+use crate::model::id::ContentHash;
+use crate::source::content::SEGMENT_BYTES;
+use crate::source::read::open_file;
+use crate::source::stat::Stat;
+use crate::support::pool::{Handle, Pool};
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Batches under way.
+const JOBS_MAX: usize = 8;
+const BATCH_FILES: usize = 256;
+/// Smaller files are fetched whole, whatever an older version has of them.
+const OLDER_MIN_BYTES: u64 = 256 << 10;
+
+/// What was done.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) made: AtomicU64,
+    pub(super) seeded: AtomicU64,
+    pub(super) copied_bytes: AtomicU64,
+    pub(super) repaired: AtomicU64,
+}
+
+/// A content that is to become an object.
+struct Job {
+    entry: Entry,
+    /// What its path held before: the object is there.
+    older: Option<Entry>,
+}
+
+impl Job {
+    /// Entries that are no files never become jobs.
+    fn file(&self) -> Result<&File, RestoreError> {
+        self.entry.file().ok_or_else(|| RestoreError::Manifest { path: self.entry.path.to_string() })
+    }
+}
+
+/// Where objects come from and go to.
+pub(super) struct Workshop<'a> {
+    pub(super) shared: Shared<'a>,
+    pub(super) depot: &'a Depot,
+    /// A tree that may hold files of the store under their paths.
+    pub(super) seed: Option<OwnedFd>,
+    /// Objects that are there are read and compared with their names.
+    pub(super) check: bool,
+    pub(super) counters: Counters,
+}
+
+/// Takes entries, makes what is missing of their objects.
+pub(super) struct Materialiser<'s, 'env> {
+    workshop: &'env Workshop<'env>,
+    pool: &'s Pool<'env, ()>,
+    seen: HashSet<ContentHash>,
+    batch: Vec<Job>,
+    batch_bytes: u64,
+    pending: VecDeque<Handle<Result<(), FollowError>>>,
+}
+
+impl<'s, 'env> Materialiser<'s, 'env> {
+    pub(super) fn new(workshop: &'env Workshop<'env>, pool: &'s Pool<'env, ()>) -> Self {
+        let (batch, pending) = (Vec::new(), VecDeque::new());
+        Self { workshop, pool, seen: HashSet::new(), batch, batch_bytes: 0, pending }
+    }
+
+    /// Sees to it that an entry's content is there before `finish` returns.
+    pub(super) fn want(&mut self, entry: Entry, older: Option<Entry>) -> Result<(), FollowError> {
+        let Some(file) = entry.file() else { return Ok(()) };
+        let (hash, size_bytes) = (file.hash, file.size_bytes);
+        if size_bytes == 0 || !self.seen.insert(hash) {
+            return Ok(());
+        }
+        let path = self.workshop.depot.object(hash);
+        match rustix::fs::stat(&path) {
+            Ok(stat) if !self.workshop.check && stat.st_size as u64 == size_bytes => return Ok(()),
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(FollowError::path(&path, "look at it")(errno)),
+        }
+        let job = Job { entry, older };
+        if size_bytes > SEGMENT_BYTES {
+            return large(self.workshop, self.pool, &job);
+        }
+        self.batch.push(job);
+        self.batch_bytes += size_bytes;
+        if self.batch.len() >= BATCH_FILES || self.batch_bytes >= SEGMENT_BYTES {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), FollowError> {
+        self.batch_bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        let workshop = self.workshop;
+        self.pending.push_back(self.pool.submit(move |()| small(workshop, batch)));
+        while self.pending.len() > JOBS_MAX {
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), FollowError> {
+        self.pending.pop_front().and_then(Handle::wait).unwrap_or(Ok(()))
+    }
+
+    /// Waits until all that was wanted is there.
+    pub(super) fn finish(mut self) -> Result<(), FollowError> {
+        self.flush()?;
+        while !self.pending.is_empty() {
+            self.settle()?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the objects of small files: the chunks of those that are one chunk are fetched together.
+fn small(workshop: &Workshop, batch: Vec<Job>) -> Result<(), FollowError> {
+    let shared = &workshop.shared;
+    let mut jobs = Vec::with_capacity(batch.len());
+    let mut wanted = Vec::with_capacity(batch.len());
+    for job in batch {
+        if is_intact(workshop, job.file()?)? || from_seed(workshop, &job)? {
+            continue;
+        }
+        let file = job.file()?;
+        let parts = Extents::new(&shared.chunks, file).take(file.size_bytes, &job.entry)?;
+        if let (Content::Whole { .. }, Some(Extent::Chunk { chunk, .. })) = (&file.content, parts.first()) {
+            wanted.push(*chunk);
+        }
+        jobs.push((job, parts));
+    }
+    let fetched = shared.chunks.read_many(&wanted)?;
+    for (job, parts) in jobs {
+        let (file, path) = (job.file()?, &job.entry.path);
+        let older = if let Content::Whole { .. } = file.content { None } else { older(workshop, &job)? };
+        make(workshop, file, |handle| match (&file.content, parts.first()) {
+            (Content::Whole { .. }, Some(Extent::Chunk { chunk, .. })) if fetched.contains_key(chunk) => {
+                let bytes = &fetched[chunk];
+                if bytes.len() as u64 != file.size_bytes || chunk.0 != file.hash.0 {
+                    return Err(RestoreError::Manifest { path: path.to_string() });
+                }
+                write_all(handle, bytes, 0).map_err(RestoreError::write(path, "write its object"))?;
+                count_bytes(shared, bytes.len() as u64);
+                Ok(())
+            }
+            _ => {
+                let wrong = |action| RestoreError::write(path, action);
+                rustix::fs::ftruncate(handle, file.size_bytes).map_err(wrong("set its object's size"))?;
+                let mut hasher = blake3::Hasher::new();
+                if let Some(older) = &older {
+                    let (copies, rest) = older.copies(0, &parts);
+                    for copy in copies {
+                        copy.run(&older.handle(), handle, path)?;
+                    }
+                    for batch in batches(0, &rest) {
+                        write_batch(shared, handle, path, &batch)?;
+                    }
+                    hash_written(handle, path, (0, file.size_bytes), &mut hasher)?;
+                } else {
+                    write_extents(shared, handle, path, 0, &parts, &mut hasher)?;
+                }
+                if ContentHash(*hasher.finalize().as_bytes()) != file.hash {
+                    return Err(RestoreError::Content { path: path.to_string() });
+                }
+                Ok(())
+            }
+        })?;
+        count_copied(workshop, older.as_ref());
+    }
+    Ok(())
+}
+
+/// Makes the object of a large file, by all workers.
+fn large<'env>(workshop: &'env Workshop<'env>, pool: &Pool<'env, ()>, job: &Job) -> Result<(), FollowError> {
+    let file = job.file()?;
+    if is_intact(workshop, file)? || from_seed(workshop, job)? {
+        return Ok(());
+    }
+    let older = older(workshop, job)?;
+    make(workshop, file, |handle| {
+        // Its owner is this call: the workers are done with it when it returns.
+        let shared = Arc::new(
+            rustix::io::dup(handle).map_err(RestoreError::write(&job.entry.path, "open its object"))?,
+        );
+        write_large(&workshop.shared, pool, &shared, &job.entry, file, older.as_ref())
+    })?;
+    count_copied(workshop, older.as_ref());
+    Ok(())
+}
+
+fn count_copied(workshop: &Workshop, older: Option<&Older>) {
+    workshop.counters.copied_bytes.fetch_add(older.map_or(0, Older::copied_bytes), Ordering::Relaxed);
+}
+
+/// Creates an object, has it written and checked, and gives it its name; an object that is damaged is replaced.
+fn make(
+    workshop: &Workshop,
+    file: &File,
+    write: impl FnOnce(&OwnedFd) -> Result<(), RestoreError>,
+) -> Result<(), FollowError> {
+    let depot = workshop.depot;
+    let path = depot.object(file.hash);
+    let wrong = |action| FollowError::path(&path, action);
+    let handle = depot.create_object(file.hash).map_err(wrong("create it"))?;
+    let made = write(&handle).map_err(FollowError::from);
+    let made = made.and_then(|()| depot.publish_object(file.hash).map_err(wrong("rename it")));
+    if made.is_err() {
+        depot.discard_object(file.hash);
+    } else {
+        workshop.counters.made.fetch_add(1, Ordering::Relaxed);
+    }
+    made
+}
+
+/// When objects are checked: whether this one is there and has the bytes that its name says.
+fn is_intact(workshop: &Workshop, file: &File) -> Result<bool, FollowError> {
+    if !workshop.check {
+        return Ok(false);
+    }
+    let path = workshop.depot.object(file.hash);
+    let intact = match object_hash(&path) {
+        Ok(hash) => hash == Some(file.hash),
+        Err(errno) => return Err(FollowError::path(&path, "read it")(errno)),
+    };
+    if !intact {
+        workshop.counters.repaired.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(intact)
+}
+
+/// The hash of an object's bytes; `None` when there is none, or the disk cannot read it.
+pub(super) fn object_hash(path: &std::path::Path) -> Result<Option<ContentHash>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(handle) => handle,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    match super::file::hash_of(&handle) {
+        Ok(hash) => Ok(Some(hash)),
+        Err(Errno::IO) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The version that the entry's path had before, if its object can be read.
+fn older(workshop: &Workshop, job: &Job) -> Result<Option<Older>, FollowError> {
+    let Some((entry, file)) = job.older.as_ref().and_then(|entry| Some((entry, entry.file()?))) else {
+        return Ok(None);
+    };
+    if file.size_bytes < OLDER_MIN_BYTES {
+        return Ok(None);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let object = workshop.depot.object(file.hash);
+    let Ok(handle) = rustix::fs::openat(CWD, &object, flags, Mode::empty()) else { return Ok(None) };
+    // Its lists may be gone from the repository, which is no reason to fail.
+    Ok(Older::new(&workshop.shared.chunks, handle, entry, file).unwrap_or(None))
+}
+
+/// Takes the content from the seed tree, if the same path there has it.
+fn from_seed(workshop: &Workshop, job: &Job) -> Result<bool, FollowError> {
+    let (Some(seed), Some((parent, name))) = (&workshop.seed, job.entry.path.split()) else {
+        return Ok(false);
+    };
+    let file = job.file()?;
+    let Ok(dir) = open_path(seed, parent) else { return Ok(false) };
+    let Ok(source) = open_file(&dir, &name_of(name)) else { return Ok(false) };
+    if !Stat::of(&source).is_ok_and(|stat| stat.is_file() && stat.size_bytes == file.size_bytes) {
+        return Ok(false);
+    }
+    let path = &job.entry.path;
+    let object = workshop.depot.object(file.hash);
+    let wrong = |action| FollowError::path(&object, action);
+    let handle = workshop.depot.create_object(file.hash).map_err(wrong("create it"))?;
+    let copied = || -> Result<bool, RestoreError> {
+        if rustix::fs::ioctl_ficlone(&handle, &source).is_err() {
+            let mut buffer = vec![0; 256 << 10];
+            let mut at = 0;
+            loop {
+                let count = match rustix::io::pread(&source, &mut buffer, at) {
+                    Ok(0) | Err(Errno::IO) => break,
+                    Ok(count) => count,
+                    Err(Errno::INTR) => continue,
+                    Err(errno) => return Err(RestoreError::write(path, "read it in the seed")(errno)),
+                };
+                write_all(&handle, &buffer[..count], at)
+                    .map_err(RestoreError::write(path, "write its object"))?;
+                at += count as u64;
+            }
+        }
+        // Read back what is there now, since the seed may change.
+        let hash = super::file::hash_of(&handle).map_err(RestoreError::write(path, "read its object"))?;
+        Ok(hash == file.hash)
+    };
+    match copied() {
+        Ok(true) => {
+            workshop.depot.publish_object(file.hash).map_err(wrong("rename it"))?;
+            workshop.counters.seeded.fetch_add(1, Ordering::Relaxed);
+            Ok(true)
+        }
+        other => {
+            workshop.depot.discard_object(file.hash);
+            Ok(other?)
+        }
+    }
+}

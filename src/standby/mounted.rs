@@ -1,0 +1,263 @@
+//! Snapshots of a depot, mounted: read-only, writable, or moved on to each new snapshot.
+//!
+//! Needs nothing but the depot: not the repository, not its network. A mount first pins its snapshot, so that a
+//! `follow` that runs meanwhile keeps it.
+
+use super::depot::Depot;
+use super::error::{FollowError, StageError};
+use super::pin::{Pin, pins};
+use crate::model::id::{Sequence, StoreName};
+use crate::model::snapshot_ref::{Moment, SnapshotRef};
+use crate::mount::error::MountError;
+use crate::mount::kernel::{self, Detached, Layers, Mounted, Old, Upper};
+use crate::source::stat::Stat;
+use crate::source::xattr;
+use rustix::fd::AsFd;
+use rustix::fs::{CWD, Mode, OFlags, Timespec, Timestamps, XattrFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+/// What the source of all mounts begins with; the store and the snapshot follow.
+const SOURCE: &str = "understudy:";
+/// The file in an upper directory that says which snapshot its changes are to.
+const BINDING: &str = "understudy.json";
+
+/// Which snapshot a writable directory belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Binding {
+    store: StoreName,
+    snapshot: Sequence,
+}
+
+/// How to mount.
+#[derive(Clone, Debug, Default)]
+pub struct MountOptions {
+    /// Where changes go; its contents belong to one snapshot.
+    pub writable: Option<PathBuf>,
+    /// Obeys set-user-id bits and device nodes of the snapshot.
+    pub trusted: bool,
+}
+
+/// The published snapshot that is meant.
+pub fn find(depot: &Depot, store: &StoreName, moment: Moment) -> Result<Sequence, StageError> {
+    let published = depot.snapshots()?;
+    let found = match moment {
+        Moment::Latest => published.last().copied(),
+        Moment::At(sequence) => published.iter().find(|s| **s == sequence).copied(),
+        Moment::AsOf(ns) => {
+            let mut found = None;
+            for sequence in published.iter().rev() {
+                let path = depot.image(*sequence);
+                let modified = std::fs::metadata(&path).and_then(|m| m.modified());
+                let modified = modified.map_err(FollowError::io(&path, "look at it"))?;
+                if modified.duration_since(UNIX_EPOCH).is_ok_and(|since| since.as_nanos() <= u128::from(ns)) {
+                    found = Some(*sequence);
+                    break;
+                }
+            }
+            found
+        }
+    };
+    found.ok_or_else(|| StageError::NotHere {
+        store: store.clone(),
+        wanted: match moment {
+            Moment::At(sequence) => format!("@{sequence}"),
+            Moment::AsOf(_) => " of that moment or before".to_owned(),
+            Moment::Latest => String::new(),
+        },
+        here: match (published.first(), published.last()) {
+            (Some(first), Some(last)) if first != last => {
+                format!("{} snapshots are, from {first} to {last}", published.len())
+            }
+            (Some(only), _) => format!("{only} is"),
+            _ => "no snapshot is".to_owned(),
+        },
+        root: depot.root().to_owned(),
+    })
+}
+
+/// Mounts a snapshot at `dir`; returns which one.
+pub fn mount(
+    depot: &Depot,
+    wanted: &SnapshotRef,
+    dir: &Path,
+    options: &MountOptions,
+) -> Result<Sequence, StageError> {
+    let dir = &absolute(dir)?;
+    let (sequence, mount) = prepare(depot, wanted, dir, options)?;
+    mount.attach(dir)?;
+    Ok(sequence)
+}
+
+/// Moves the read-only mount at `dir` on to the store's latest snapshot here, if that is another.
+pub fn move_on(
+    depot: &Depot,
+    store: &StoreName,
+    shown: Sequence,
+    dir: &Path,
+    options: &MountOptions,
+) -> Result<Option<(Sequence, Old)>, StageError> {
+    let latest = SnapshotRef { store: store.clone(), moment: Moment::Latest };
+    if find(depot, store, Moment::Latest)? == shown {
+        return Ok(None);
+    }
+    let dir = &absolute(dir)?;
+    let (sequence, mount) = prepare(depot, &latest, dir, options)?;
+    Ok(Some((sequence, mount.replace(dir)?)))
+}
+
+/// Pins a snapshot and mounts it, attached nowhere yet.
+fn prepare(
+    depot: &Depot,
+    wanted: &SnapshotRef,
+    dir: &Path,
+    options: &MountOptions,
+) -> Result<(Sequence, Detached), StageError> {
+    let wrong = MountError::path(dir, "open it; the directory to mount on must exist");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, dir, flags, Mode::empty()).map_err(wrong)?;
+    let upper = options.writable.as_deref().map(absolute).transpose()?;
+    let sequence;
+    {
+        // Checked before there is anything to lock.
+        find(depot, &wanted.store, wanted.moment)?;
+        let _pins = depot.lock_pins()?;
+        sequence = find(depot, &wanted.store, wanted.moment)?;
+        if let Some(upper) = &upper {
+            bind(upper, &Binding { store: wanted.store.clone(), snapshot: sequence })?;
+        }
+        Pin::new(sequence, upper.as_deref().unwrap_or(dir), upper.is_some()).write(depot)?;
+    }
+    let mut layers = Layers {
+        image: depot.image(sequence),
+        objects: depot.objects(),
+        source: format!("{SOURCE}{}@{sequence}", wanted.store),
+        upper: None,
+        trusted: options.trusted,
+    };
+    if let Some(upper) = upper {
+        layers.upper = Some(changes(&layers, &upper)?);
+    }
+    Ok((sequence, kernel::mount(&layers)?))
+}
+
+/// Ties a directory for changes to a snapshot, or finds that it is tied to another.
+fn bind(upper: &Path, binding: &Binding) -> Result<(), StageError> {
+    std::fs::create_dir_all(upper).map_err(FollowError::io(upper, "create it"))?;
+    let path = upper.join(BINDING);
+    match std::fs::read(&path) {
+        Ok(bytes) => match serde_json::from_slice::<Binding>(&bytes) {
+            Ok(found) if found == *binding => Ok(()),
+            Ok(found) => Err(StageError::Bound {
+                upper: upper.to_owned(),
+                found: format!("{}@{}", found.store, found.snapshot),
+                wanted: format!("{}@{}", binding.store, binding.snapshot),
+            }),
+            Err(error) => Err(FollowError::io(&path, "read it")(error.into()).into()),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut entries = std::fs::read_dir(upper).map_err(FollowError::io(upper, "list it"))?;
+            if entries.next().is_some() {
+                return Err(StageError::Foreign(upper.to_owned()));
+            }
+            let bytes = serde_json::to_vec(binding).unwrap_or_default();
+            std::fs::write(&path, bytes).map_err(FollowError::io(&path, "write it"))?;
+            Ok(())
+        }
+        Err(error) => Err(FollowError::io(&path, "read it")(error).into()),
+    }
+}
+
+/// The directories of the upper layer. A new one gets the metadata of the snapshot's root, which it stands for.
+fn changes(layers: &Layers, dir: &Path) -> Result<Upper, StageError> {
+    let (upper, work, new) = (dir.join("upper"), dir.join("work"), dir.join("upper.new"));
+    std::fs::create_dir_all(&work).map_err(FollowError::io(&work, "create it"))?;
+    if !upper.exists() {
+        std::fs::create_dir_all(&new).map_err(FollowError::io(&new, "create it"))?;
+        let snapshot = kernel::mount(layers)?;
+        copy_metadata(snapshot.root(), &new)
+            .map_err(FollowError::path(&new, "give it the root's metadata"))?;
+        std::fs::rename(&new, &upper).map_err(FollowError::io(&upper, "rename it"))?;
+    }
+    Ok(Upper { upper, work })
+}
+
+fn copy_metadata(root: impl AsFd, to: &Path) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let from = rustix::fs::openat(root, ".", flags, Mode::empty())?;
+    let stat = Stat::of(&from)?;
+    let to = rustix::fs::openat(CWD, to, flags, Mode::empty())?;
+    let owner = (rustix::fs::Uid::from_raw(stat.uid), rustix::fs::Gid::from_raw(stat.gid));
+    rustix::fs::fchown(&to, Some(owner.0), Some(owner.1))?;
+    rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.mode.into()))?;
+    for (name, value) in xattr::read(&from)? {
+        rustix::fs::fsetxattr(&to, name.as_slice(), &value, XattrFlags::empty())?;
+    }
+    let mtime = Timespec { tv_sec: stat.mtime.seconds, tv_nsec: stat.mtime.nanos.into() };
+    rustix::fs::futimens(&to, &Timestamps { last_access: mtime, last_modification: mtime })
+}
+
+/// A snapshot that is mounted on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Show {
+    pub dir: PathBuf,
+    pub store: String,
+    pub snapshot: String,
+    pub writable: Option<PathBuf>,
+}
+
+/// All mounts of snapshots that this process can see.
+pub fn shown() -> Result<Vec<Show>, StageError> {
+    Ok(kernel::mounts(SOURCE)?.into_iter().filter_map(|mount| show(&mount)).collect())
+}
+
+fn show(mount: &Mounted) -> Option<Show> {
+    let (store, snapshot) = mount.source.strip_prefix(SOURCE)?.split_once('@')?;
+    Some(Show {
+        dir: mount.dir.clone(),
+        store: store.to_owned(),
+        snapshot: snapshot.to_owned(),
+        writable: mount.upper.as_ref().and_then(|upper| upper.parent().map(Path::to_owned)),
+    })
+}
+
+/// Unmounts `dir` and forgets its pin. `lazy` also while something in it is open.
+pub fn unmount(standby: &Path, dir: &Path, lazy: bool) -> Result<Show, StageError> {
+    let dir = &absolute(dir)?;
+    let mounted = kernel::mounts(SOURCE)?.into_iter().rev().find(|mount| mount.dir == *dir);
+    let Some((mounted, show)) = mounted.and_then(|mount| show(&mount).map(|show| (mount, show))) else {
+        return Err(MountError::NotOurs(dir.clone()).into());
+    };
+    kernel::detach(dir, lazy)?;
+    let depot = match mounted.objects.as_deref().and_then(Path::parent) {
+        Some(root) => Depot::at(root),
+        None => Depot::at(&standby.join(&show.store)),
+    };
+    if show.writable.is_none() && depot.pins().is_dir() {
+        Pin::remove(&depot, dir)?;
+    }
+    Ok(show)
+}
+
+/// The pins of a depot whose reason is gone are removed: writable directories that were deleted.
+pub fn forget_deleted(depot: &Depot) -> Result<(), FollowError> {
+    for pin in pins(depot)? {
+        if pin.writable && !pin.path.join(BINDING).exists() {
+            Pin::remove(depot, &pin.path)?;
+        }
+    }
+    Ok(())
+}
+
+/// A path that means the same later; symlinks on the way are resolved as far as it exists.
+fn absolute(path: &Path) -> Result<PathBuf, FollowError> {
+    match std::fs::canonicalize(path) {
+        Ok(path) => Ok(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::path::absolute(path).map_err(FollowError::io(path, "find it"))
+        }
+        Err(error) => Err(FollowError::io(path, "find it")(error)),
+    }
+}
