@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::exit::{Exit, UsageError};
 use super::{Global, StandbyArgs, show};
+use crate::model::id::{Sequence, StoreName};
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::standby::depot::Depot;
 use crate::standby::mounted::{self, MountOptions};
@@ -44,7 +45,7 @@ pub(super) fn run(global: &Global, args: MountArgs) -> Result<Exit> {
     let depot = Depot::new(&args.standby.dir(&context)?, &wanted.store);
     let options = MountOptions { writable: args.writable.clone(), trusted: args.suid_dev };
     let started = Instant::now();
-    let mut sequence = mounted::mount(&depot, &wanted, &args.dir, &options)?;
+    let sequence = mounted::mount(&depot, &wanted, &args.dir, &options)?;
     let ms = started.elapsed().as_secs_f64() * 1e3;
     let (store, dir) = (&wanted.store, args.dir.display());
     if !global.quiet {
@@ -54,10 +55,26 @@ pub(super) fn run(global: &Global, args: MountArgs) -> Result<Exit> {
         };
         show::line(&format!("{store}@{sequence} mounted on {dir}{how}, {ms:.1} ms"))?;
     }
+    if args.follow {
+        stay(global, &args, &depot, &wanted.store, sequence, &options)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Moves the mount on to each new snapshot, for as long as this process lives.
+fn stay(
+    global: &Global,
+    args: &MountArgs,
+    depot: &Depot,
+    store: &StoreName,
+    mut sequence: Sequence,
+    options: &MountOptions,
+) -> Result<()> {
+    let dir = args.dir.display();
     let mut last_error = String::new();
-    while args.follow {
+    loop {
         std::thread::sleep(LOOK_EVERY);
-        match mounted::move_on(&depot, store, sequence, &args.dir, &options) {
+        match mounted::move_on(depot, store, sequence, &args.dir, options) {
             Ok(None) => {}
             Ok(Some((next, old))) => {
                 sequence = next;
@@ -78,7 +95,6 @@ pub(super) fn run(global: &Global, args: MountArgs) -> Result<Exit> {
             }
         }
     }
-    Ok(Exit::Done)
 }
 
 #[derive(Args)]
