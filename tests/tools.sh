@@ -12,10 +12,10 @@ if [ ! -e "$tools/complete-2" ]; then
   touch "$tools/complete-2"
 fi
 missing=""
-for program in setfacl setpriv mount; do
+for program in setfacl setpriv mount fsck.erofs; do
   command -v "$program" >/dev/null || missing=yes
 done
 if [ -n "$missing" ]; then
   apt-get update -qq
-  apt-get install -y -qq acl util-linux mount >/dev/null
+  apt-get install -y -qq acl util-linux mount erofs-utils >/dev/null
 fi

@@ -99,13 +99,24 @@ pub fn move_on(
     dir: &Path,
     options: &MountOptions,
 ) -> Result<Option<(Sequence, Old)>, StageError> {
-    let latest = SnapshotRef { store: store.clone(), moment: Moment::Latest };
-    if find(depot, store, Moment::Latest)? == shown {
+    let latest = find(depot, store, Moment::Latest)?;
+    if latest == shown {
         return Ok(None);
     }
+    let wanted = SnapshotRef { store: store.clone(), moment: Moment::At(latest) };
+    Ok(Some((latest, replace(depot, &wanted, dir, options)?)))
+}
+
+/// Puts a snapshot in the place of the one that is mounted at `dir`.
+pub fn replace(
+    depot: &Depot,
+    wanted: &SnapshotRef,
+    dir: &Path,
+    options: &MountOptions,
+) -> Result<Old, StageError> {
     let dir = &absolute(dir)?;
-    let (sequence, mount) = prepare(depot, &latest, dir, options)?;
-    Ok(Some((sequence, mount.replace(dir)?)))
+    let (_, mount) = prepare(depot, wanted, dir, options)?;
+    Ok(mount.replace(dir)?)
 }
 
 /// Pins a snapshot and mounts it, attached nowhere yet.

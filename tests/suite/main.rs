@@ -15,3 +15,5 @@ mod rig;
 mod roundtrip;
 mod seeds;
 mod servers;
+mod standby;
+mod swaps;

@@ -22,12 +22,10 @@ fn mkdirs(path: impl AsRef<Path>) {
     std::fs::create_dir_all(path).unwrap();
 }
 
-#[test]
-fn every_kind_of_entry_and_metadata_comes_back() {
+/// A tree with something of every kind and metadata.
+pub fn all_kinds(root: &Path) {
     assert_root();
-    let rig = Rig::new();
-    let root = rig.source();
-    sample_tree(&root);
+    sample_tree(root);
     use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat};
     let node =
         |name: &str, kind, dev| mknodat(CWD, root.join(name), kind, Mode::from_raw_mode(0o640), dev).unwrap();
@@ -56,7 +54,7 @@ fn every_kind_of_entry_and_metadata_comes_back() {
     let capability = [1u8, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     set("suid", "security.capability", &capability);
     let acl = |args: &[&str]| {
-        assert!(Command::new("setfacl").args(args).current_dir(&root).status().unwrap().success())
+        assert!(Command::new("setfacl").args(args).current_dir(root).status().unwrap().success())
     };
     acl(&["-m", "u:1234:rwx,g:99:r", "c/medium"]);
     acl(&["-d", "-m", "u:1234:rx", "a"]);
@@ -70,6 +68,13 @@ fn every_kind_of_entry_and_metadata_comes_back() {
     time("c/medium", "1960-01-01T00:00:00.999999999Z");
     time("c", "2001-02-03T04:05:06.000000007Z");
     time("empty", "2100-01-01T00:00:00Z");
+}
+
+#[test]
+fn every_kind_of_entry_and_metadata_comes_back() {
+    let rig = Rig::new();
+    let root = rig.source();
+    all_kinds(&root);
     rig.resync();
     assert_same(&root, &rig.restored(Moment::Latest), "all kinds");
     assert!(rig.verify().is_sound());

@@ -1,0 +1,487 @@
+//! What is followed and mounted is the snapshot: whole, verified, and the same as a restore.
+
+use crate::facts::{self, assert_same};
+use crate::faulty::{ALL, Fault, FaultyStore};
+use crate::kill::{ok, understudy};
+use crate::rig::{self, Rig, sample_tree};
+use crate::roundtrip::all_kinds;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use understudy::model::id::{Sequence, WriterId};
+use understudy::model::snapshot_ref::{Moment, SnapshotRef};
+use understudy::mount::kernel::{self, Layers, Way};
+use understudy::repository::store::Repository;
+use understudy::standby::depot::Depot;
+use understudy::standby::error::{FollowError, StageError};
+use understudy::standby::follow::{Around, FollowReport, FollowRequest, follow};
+use understudy::standby::mounted::{self, MountOptions};
+use understudy::support::progress::Progress;
+
+pub fn latest() -> SnapshotRef {
+    SnapshotRef { store: rig::name(), moment: Moment::Latest }
+}
+
+pub fn at(sequence: u64) -> SnapshotRef {
+    SnapshotRef { store: rig::name(), moment: Moment::At(Sequence(sequence)) }
+}
+
+pub fn request() -> FollowRequest {
+    FollowRequest {
+        moment: Moment::Latest,
+        keep: 100,
+        seed: None,
+        check: false,
+        threads: 2,
+        host: WriterId("standby-1".into()),
+    }
+}
+
+pub fn follow_by(
+    repository: &Repository,
+    depot: &Depot,
+    request: &FollowRequest,
+) -> Result<FollowReport, FollowError> {
+    let progress = Progress::default();
+    let around = Around { progress: &progress, now_ns: &rig::now_ns, step: &|_| {} };
+    follow(&repository.store(&rig::name()), depot, request, &around)
+}
+
+pub fn depot(rig: &Rig) -> Depot {
+    Depot::new(&rig.dir.path().join("standby"), &rig::name())
+}
+
+/// A directory that is mounted on, until it is dropped.
+pub struct MountPoint(pub PathBuf);
+
+impl MountPoint {
+    pub fn new(dir: &Path) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
+        Self(dir.to_owned())
+    }
+
+    pub fn of(rig: &Rig, wanted: &SnapshotRef, name: &str) -> Self {
+        let point = Self::new(&rig.dir.path().join(name));
+        mounted::mount(&depot(rig), wanted, &point.0, &MountOptions::default()).unwrap();
+        point
+    }
+}
+
+impl Drop for MountPoint {
+    fn drop(&mut self) {
+        while kernel::detach(&self.0, true).is_ok() {}
+    }
+}
+
+#[test]
+fn every_kind_of_entry_is_the_same_through_a_mount() {
+    let rig = Rig::new();
+    let source = rig.source();
+    all_kinds(&source);
+    // Names in many blocks; targets at the edges of what lies behind an inode; attributes that look like the overlay's.
+    std::fs::create_dir(source.join("many")).unwrap();
+    for number in 0..3000 {
+        let name = format!("{number}-{}", "n".repeat(number % 200));
+        std::fs::write(source.join("many").join(name), number.to_string()).unwrap();
+    }
+    for length in [1, 31, 32, 33, 4000, 4031, 4032, 4033, 4063, 4064, 4095] {
+        std::os::unix::fs::symlink("t".repeat(length), source.join(format!("to-{length}"))).unwrap();
+    }
+    let set = |name: &str, attribute: &str, value: &[u8]| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::lsetxattr(source.join(name), attribute, value, flags).unwrap();
+    };
+    set("to-4064", "trusted.odd", b"123");
+    set("many", "trusted.overlay.opaque", b"y");
+    set("many", "trusted.overlay.redirect", b"/etc");
+    set("c/empty", "trusted.overlay.metacopy", b"");
+    std::fs::set_permissions(&source, PermissionsExt::from_mode(0o751)).unwrap();
+    rig.resync();
+    let report = follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    assert_eq!((report.attributes_left_out, report.whiteouts), (0, 0));
+    for way in [Way::Descriptors, Way::Paths] {
+        let point = MountPoint::new(&rig.dir.path().join("mounted"));
+        let layers = Layers {
+            image: depot(&rig).image(Sequence(1)),
+            objects: depot(&rig).objects(),
+            source: "test".into(),
+            upper: None,
+            trusted: true,
+        };
+        kernel::mount_by(&layers, way).unwrap().attach(&point.0).unwrap();
+        assert_same(&source, &point.0, &format!("{way:?}"));
+        let write = std::fs::write(point.0.join("new"), b"x").unwrap_err();
+        assert_eq!(write.raw_os_error(), Some(30), "read-only: {write}");
+    }
+    // A third party's opinion of the image.
+    let fsck = Command::new("fsck.erofs").arg(depot(&rig).image(Sequence(1))).output().unwrap();
+    assert!(fsck.status.success(), "{}", String::from_utf8_lossy(&fsck.stderr));
+}
+
+#[test]
+fn holes_of_an_object_stay_holes() {
+    let rig = Rig::new();
+    let file = std::fs::File::create(rig.source().join("sparse")).unwrap();
+    file.set_len(50 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[7; 9000], 20 << 20).unwrap();
+    rig.resync();
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    let point = MountPoint::of(&rig, &latest(), "mounted");
+    assert_same(&rig.source(), &point.0, "sparse");
+    assert!(point.0.join("sparse").metadata().unwrap().blocks() < 100);
+}
+
+#[test]
+fn each_snapshot_stays_as_it_was() {
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    let mut wanted = Vec::new();
+    for round in 0..4 {
+        std::fs::write(rig.source().join("c/new"), vec![round; 70_000]).unwrap();
+        std::fs::write(rig.source().join(format!("a/b/f{round}")), b"changed").unwrap();
+        rig.resync();
+        let report = follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+        assert_eq!(report.objects_made, if round == 0 { 42 } else { 1 }, "{report:?}");
+        wanted.push(facts::of(&rig.source()));
+    }
+    let again = follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    assert!(!again.published);
+    for (round, wanted) in wanted.iter().enumerate() {
+        let point = MountPoint::of(&rig, &at(round as u64 + 1), &format!("at-{round}"));
+        assert!(facts::of(&point.0) == *wanted, "snapshot {round}");
+    }
+    // As of a moment: by the image's time.
+    let state = rig.store().state().unwrap();
+    let begun = state.snapshots[&Sequence(3)].scan_start_ns;
+    for (ns, found) in [(begun, 3), (begun - 1, 2)] {
+        assert_eq!(mounted::find(&depot(&rig), &rig::name(), Moment::AsOf(ns)).unwrap(), Sequence(found));
+    }
+    assert_eq!(rig.store().standbys().unwrap()[0].snapshot, Sequence(4));
+}
+
+#[test]
+fn a_move_fetches_nothing_and_an_insertion_a_block() {
+    let rig = Rig::new();
+    let large = |seed: &[u8], bytes| {
+        let mut content = vec![0; bytes];
+        blake3::Hasher::new().update(seed).finalize_xof().fill(&mut content);
+        content
+    };
+    let directory = rig.source().join("media");
+    std::fs::create_dir(&directory).unwrap();
+    for number in 0..20u8 {
+        std::fs::write(directory.join(format!("{number}.jpg")), large(&[number], 200_000)).unwrap();
+    }
+    std::fs::write(rig.source().join("small.sql"), large(b"small", 900_000)).unwrap();
+    std::fs::write(rig.source().join("dump.sql"), large(b"dump", 20 << 20)).unwrap();
+    rig.resync();
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    std::fs::rename(&directory, rig.source().join("pictures")).unwrap();
+    std::fs::copy(rig.source().join("dump.sql"), rig.source().join("copy.sql")).unwrap();
+    rig.resync();
+    let moved = follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    assert_eq!((moved.objects_made, moved.copied_bytes), (0, 0), "{moved:?}");
+    // The log's records, the index and pages, and no content.
+    assert!(moved.requests.received_bytes < 30_000, "{moved:?}");
+    for (name, size) in [("dump.sql", 20 << 20), ("small.sql", 900_000)] {
+        let mut content = std::fs::read(rig.source().join(name)).unwrap();
+        content.splice(5000..5000, *b"a hundred bytes");
+        std::fs::write(rig.source().join(name), content).unwrap();
+        rig.resync();
+        let inserted = follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+        assert_eq!(inserted.objects_made, 1);
+        assert!(inserted.copied_bytes > size - (64 << 10), "{inserted:?}");
+        assert!(inserted.requests.received_bytes < 150_000, "{inserted:?}");
+    }
+    assert_same(&rig.source(), &MountPoint::of(&rig, &latest(), "mounted").0, "after all");
+}
+
+#[test]
+fn a_seed_is_used_for_what_it_has_and_trusted_for_nothing() {
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    std::fs::write(rig.source().join("c/large"), vec![3; 6 << 20]).unwrap();
+    let seed = rig.dir.path().join("seed");
+    assert!(Command::new("cp").arg("-a").arg(rig.source()).arg(&seed).status().unwrap().success());
+    // Of the right size, with the wrong bytes; and a symlink out of it.
+    std::fs::write(seed.join("a/b/f3"), vec![b'x'; std::fs::read(seed.join("a/b/f3")).unwrap().len()])
+        .unwrap();
+    std::fs::remove_file(seed.join("a/b/f4")).unwrap();
+    std::os::unix::fs::symlink(rig.source().join("a/b/f4"), seed.join("a/b/f4")).unwrap();
+    rig.resync();
+    let seeded = FollowRequest { seed: Some(seed), ..request() };
+    let report = follow_by(&rig.repository, &depot(&rig), &seeded).unwrap();
+    assert_eq!((report.objects_made, report.objects_seeded), (2, 40), "{report:?}");
+    assert_same(&rig.source(), &MountPoint::of(&rig, &latest(), "mounted").0, "seeded");
+}
+
+#[test]
+fn changes_are_kept_apart_and_belong_to_their_snapshot() {
+    let rig = Rig::new();
+    all_kinds(&rig.source());
+    let (owner, group) = (Some(33), Some(44));
+    std::os::unix::fs::chown(rig.source(), owner, group).unwrap();
+    rig.resync();
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    std::fs::write(rig.source().join("later"), b"").unwrap();
+    rig.resync();
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    let upper = rig.dir.path().join("changes");
+    let options = MountOptions { writable: Some(upper.clone()), trusted: true };
+    let point = MountPoint::new(&rig.dir.path().join("live"));
+    mounted::mount(&depot(&rig), &at(1), &point.0, &options).unwrap();
+    std::fs::remove_file(rig.source().join("later")).unwrap();
+    let root = std::fs::File::open(&rig.source()).unwrap();
+    let image_root = point.0.metadata().unwrap();
+    assert_eq!((image_root.uid(), image_root.gid()), (33, 44));
+    root.set_modified(image_root.modified().unwrap()).unwrap();
+    assert_same(&rig.source(), &point.0, "writable, unchanged");
+    // What is changed here is changed there, hardlinks too.
+    for root in [rig.source(), point.0.clone()] {
+        std::fs::write(root.join("c/hard"), b"through one name").unwrap();
+        std::fs::remove_dir_all(root.join("empty")).unwrap();
+        std::fs::rename(root.join("a/b"), root.join("c/renamed")).unwrap();
+        std::fs::write(root.join("c/medium"), b"short").unwrap();
+        std::fs::create_dir(root.join("a/b")).unwrap();
+        for path in ["c", "a", "a/b", "c/hard", "c/medium", "."] {
+            let file = std::fs::File::open(root.join(path)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+    }
+    assert_same(&rig.source(), &point.0, "writable, changed");
+    drop(point);
+    // Mounted again, the changes are there; on another snapshot they mean nothing.
+    let point = MountPoint::new(&rig.dir.path().join("live"));
+    let error = mounted::mount(&depot(&rig), &at(2), &point.0, &options).unwrap_err();
+    assert!(matches!(error, StageError::Bound { .. }), "{error}");
+    mounted::mount(&depot(&rig), &at(1), &point.0, &options).unwrap();
+    assert_same(&rig.source(), &point.0, "mounted again");
+    let foreign = MountOptions { writable: Some(rig.source()), trusted: false };
+    let error = mounted::mount(&depot(&rig), &at(1), &point.0, &foreign).unwrap_err();
+    assert!(matches!(error, StageError::Foreign(_)), "{error}");
+}
+
+#[test]
+fn what_is_mounted_is_kept_and_what_is_dropped_takes_its_objects_along() {
+    let rig = Rig::new();
+    let keep = FollowRequest { keep: 2, ..request() };
+    let objects = || {
+        let mut count = 0;
+        depot(&rig).each_object(|_, _| Ok(count += 1)).unwrap();
+        count
+    };
+    std::fs::write(rig.source().join("always"), b"the same").unwrap();
+    let publish = |round: u8| {
+        std::fs::write(rig.source().join("changes"), vec![round; 5000]).unwrap();
+        rig.resync();
+        follow_by(&rig.repository, &depot(&rig), &keep).unwrap()
+    };
+    publish(1);
+    let wanted = facts::of(&rig.source());
+    let point = MountPoint::of(&rig, &at(1), "old");
+    let upper = rig.dir.path().join("upper");
+    publish(2);
+    let live = MountPoint::new(&rig.dir.path().join("live"));
+    let options = MountOptions { writable: Some(upper.clone()), trusted: false };
+    mounted::mount(&depot(&rig), &at(2), &live.0, &options).unwrap();
+    for round in 3..7 {
+        publish(round);
+    }
+    let kept = |numbers: &[u64]| numbers.iter().map(|n| Sequence(*n)).collect::<Vec<_>>();
+    assert_eq!(depot(&rig).snapshots().unwrap(), kept(&[1, 2, 5, 6]));
+    assert_eq!(objects(), 5);
+    assert!(facts::of(&point.0) == wanted);
+    mounted::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
+    mounted::unmount(&rig.dir.path().join("standby"), &live.0, false).unwrap();
+    publish(7);
+    assert_eq!(depot(&rig).snapshots().unwrap(), kept(&[2, 6, 7]), "changes need their snapshot");
+    std::fs::remove_dir_all(&upper).unwrap();
+    publish(8);
+    assert_eq!(depot(&rig).snapshots().unwrap(), kept(&[7, 8]));
+    assert_eq!(objects(), 3);
+    assert_same(&rig.source(), &MountPoint::of(&rig, &latest(), "mounted").0, "what is left");
+}
+
+#[test]
+fn damaged_and_missing_objects_are_made_anew() {
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    std::fs::write(rig.source().join("c/large"), vec![3; 6 << 20]).unwrap();
+    rig.resync();
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    let mut number = 0;
+    depot(&rig)
+        .each_object(|path, _| {
+            let mut bytes = std::fs::read(path).unwrap();
+            match number % 4 {
+                0 => std::fs::remove_file(path).unwrap(),
+                1 => {
+                    bytes[0] ^= 1;
+                    std::fs::write(path, bytes).unwrap();
+                }
+                2 => std::fs::write(path, b"").unwrap(),
+                _ => {}
+            }
+            number += 1;
+            Ok(())
+        })
+        .unwrap();
+    let check = FollowRequest { check: true, ..request() };
+    let report = follow_by(&rig.repository, &depot(&rig), &check).unwrap();
+    assert_eq!(report.objects_repaired, 32, "{report:?}");
+    assert_same(&rig.source(), &MountPoint::of(&rig, &latest(), "mounted").0, "repaired");
+    let report = follow_by(&rig.repository, &depot(&rig), &check).unwrap();
+    assert_eq!(report.objects_repaired, 0, "{report:?}");
+}
+
+#[test]
+fn what_a_power_cut_took_is_found_by_the_next_run() {
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    rig.resync();
+    let depot = depot(&rig);
+    follow_by(&rig.repository, &depot, &request()).unwrap();
+    // A run was under way when the machine went down, and some objects have their names and not their bytes.
+    std::fs::write(depot.root().join("unfinished"), b"another boot").unwrap();
+    let mut number = 0;
+    let mut cut = Vec::new();
+    depot
+        .each_object(|path, _| {
+            number += 1;
+            if number % 3 == 0 {
+                std::fs::write(path, b"").unwrap();
+                cut.push(path.to_owned());
+            }
+            Ok(())
+        })
+        .unwrap();
+    std::fs::write(cut[0].with_file_name(".new-half"), b"half").unwrap();
+    std::fs::write(rig.source().join("c/new"), b"new").unwrap();
+    rig.resync();
+    let report = follow_by(&rig.repository, &depot, &request()).unwrap();
+    assert_eq!(report.objects_repaired, cut.len() as u64, "{report:?}");
+    assert!(!cut[0].with_file_name(".new-half").exists());
+    for sequence in [1, 2] {
+        let point = MountPoint::of(&rig, &at(sequence), &format!("at-{sequence}"));
+        facts::of(&point.0);
+    }
+    assert_same(&rig.source(), &MountPoint::of(&rig, &latest(), "mounted").0, "after the power cut");
+}
+
+/// A standby with one snapshot, and a second that is not here yet.
+fn behind() -> (Rig, facts::Facts) {
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    rig.resync();
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    let before = facts::of(&rig.source());
+    std::fs::write(rig.source().join("c/new"), vec![5; 30_000]).unwrap();
+    std::fs::remove_file(rig.source().join("a/b/f8")).unwrap();
+    let mut medium = std::fs::read(rig.source().join("c/medium")).unwrap();
+    medium.splice(700_000..700_000, *b"inserted");
+    std::fs::write(rig.source().join("c/medium"), medium).unwrap();
+    rig.resync();
+    (rig, before)
+}
+
+fn strike(fault: Fault, call: u64, on: bool) -> u64 {
+    let (rig, before) = behind();
+    let faulty = FaultyStore::new(rig.objects.clone(), fault, call, on);
+    let patience = understudy::repository::objects::Patience {
+        timeout: std::time::Duration::from_millis(30),
+        ..rig::patience(if on { 2 } else { 3 })
+    };
+    let result = follow_by(&rig::repository(faulty.clone(), patience), &depot(&rig), &request());
+    let what = format!("{fault:?} at call {call}{}", if on { " and after" } else { "" });
+    let published = depot(&rig).snapshots().unwrap();
+    assert!(published.contains(&Sequence(1)), "{what}");
+    assert!(facts::of(&MountPoint::of(&rig, &at(1), "first").0) == before, "{what}: the snapshot before");
+    // Published is whole, whether the report of it got through or not.
+    if result.is_ok() || published.contains(&Sequence(2)) {
+        assert_same(&rig.source(), &MountPoint::of(&rig, &at(2), "second").0, &what);
+    }
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    assert_same(&rig.source(), &MountPoint::of(&rig, &at(2), "second").0, &what);
+    faulty.calls()
+}
+
+#[test]
+fn nothing_unverified_is_published_whatever_the_repository_does() {
+    for fault in ALL {
+        for on in [false, true] {
+            let calls = strike(fault, u64::MAX, on);
+            assert!(calls > 4, "a run makes {calls} calls");
+            for call in 1..=calls {
+                strike(fault, call, on);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_follow_killed_at_any_step_leaves_the_snapshot_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    sample_tree(&source);
+    let command = |args: &[&str]| {
+        let mut command = understudy(dir.path());
+        command.env("UNDERSTUDY_STANDBY", dir.path().join("standby")).args(args).arg("--quiet");
+        command
+    };
+    let resync = || ok(&mut command(&["resync", "source", "--store", "acme", "--accept"]));
+    let follow = || command(&["follow", "acme", "--once"]);
+    let judge = |wanted: &facts::Facts, what: &str| {
+        let point = MountPoint::new(&dir.path().join("mounted"));
+        ok(command(&["mount", "acme"]).arg(&point.0));
+        assert!(facts::of(&point.0) == *wanted, "{what}");
+        ok(command(&["umount"]).arg(&point.0));
+    };
+    resync();
+    ok(&mut follow());
+    for step in ["opened", "fetched", "synced", "committed"] {
+        let before = facts::of(&source);
+        std::fs::write(source.join(format!("c/{step}")), step.repeat(9000)).unwrap();
+        resync();
+        let status = follow().env("UNDERSTUDY_TEST_KILL_AT", step).status().unwrap();
+        assert_eq!(status.signal(), Some(9), "{step}");
+        let after = facts::of(&source);
+        judge(if step == "committed" { &after } else { &before }, &format!("killed at {step}"));
+        ok(&mut follow());
+        judge(&after, &format!("after a kill at {step}"));
+    }
+    // And anywhere.
+    for ms in [1, 3, 5, 8, 13, 20, 30] {
+        let before = facts::of(&source);
+        let mut random = vec![0; 5 << 20];
+        blake3::Hasher::new().update(&[ms as u8]).finalize_xof().fill(&mut random);
+        std::fs::write(source.join("c/large"), random).unwrap();
+        resync();
+        let mut running = follow().spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(ms));
+        running.kill().unwrap();
+        running.wait().unwrap();
+        let after = facts::of(&source);
+        let published = std::fs::read_dir(dir.path().join("standby/acme/images")).unwrap();
+        let newest =
+            published.filter(|f| !f.as_ref().unwrap().file_name().to_string_lossy().starts_with('.'));
+        let is_new = newest.count() as u64
+            == 5 + [1, 3, 5, 8, 13, 20, 30].iter().position(|m| *m == ms).unwrap() as u64 + 1;
+        judge(if is_new { &after } else { &before }, &format!("killed after {ms} ms"));
+        ok(&mut follow());
+        judge(&after, &format!("after a kill after {ms} ms"));
+    }
+}
+
+#[test]
+fn two_followers_do_not_meet() {
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    rig.resync();
+    let depot = depot(&rig);
+    let lock = depot.lock().unwrap();
+    let error = follow_by(&rig.repository, &depot, &request()).unwrap_err();
+    assert!(matches!(error, FollowError::Locked(_)), "{error}");
+    drop(lock);
+    follow_by(&rig.repository, &depot, &request()).unwrap();
+}
