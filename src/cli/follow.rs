@@ -106,7 +106,6 @@ fn one(
         moment: wanted.moment,
         keep: keep as usize,
         seed: args.seed.clone(),
-        check: false,
         threads: context.threads(),
         host: context.writer(),
     };
@@ -161,7 +160,10 @@ fn print(global: &Global, report: &FollowReport, depot: &Depot, seconds: f64) ->
 
 fn warn(report: &FollowReport) {
     if report.objects_repaired > 0 {
-        eprintln!("understudy: warning: {} objects were damaged, and made anew", report.objects_repaired);
+        eprintln!(
+            "understudy: warning: {} objects were damaged when the machine went down, and made anew",
+            report.objects_repaired
+        );
     }
     if report.attributes_left_out > 0 {
         eprintln!(

@@ -2,13 +2,14 @@
 
 use super::context::Context;
 use super::exit::{Exit, UsageError};
-use super::{Global, show};
+use super::{Global, StandbyArgs, show};
 use crate::model::id::Sequence;
 use crate::model::snapshot_ref::SnapshotRef;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::Index;
 use crate::repository::objects::Requests;
+use crate::standby::depot::Depot;
 use crate::standby::restore::{RestoreReport, RestoreRequest, restore};
 use crate::support::progress::Progress;
 use anyhow::Result;
@@ -37,6 +38,8 @@ pub(super) struct RestoreArgs {
     /// With --overwrite: also remove what the snapshot does not have
     #[arg(long, requires = "overwrite")]
     delete: bool,
+    #[command(flatten)]
+    standby: StandbyArgs,
 }
 
 #[derive(Serialize)]
@@ -72,6 +75,7 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
         overwrite: args.overwrite,
         delete: args.delete,
         threads: context.threads(),
+        depot: args.standby.dir(&context).ok().map(|dir| Depot::new(&dir, &wanted.store)),
     };
     let progress = Progress::default();
     // The directory beside is bound to what is restored: another snapshot never goes on in it.
@@ -86,10 +90,14 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
     } else if !global.quiet {
         show::line(&format!("{}@{sequence} restored to {}", wanted.store, args.destination.display()))?;
         show::line(&format!(
-            "  {} entries, {} files written ({}), {} kept, {} removed, {seconds:.2} s",
+            "  {} entries, {} files written ({}){}, {} kept, {} removed, {seconds:.2} s",
             show::count(report.entries),
             show::count(report.files_written),
             show::bytes(report.written_bytes),
+            match report.files_local {
+                0 => String::new(),
+                local => format!(", {} of them from this standby", show::count(local)),
+            },
             show::count(report.files_kept),
             show::count(report.removed),
         ))?;

@@ -4,6 +4,7 @@ use super::context::{Context, now_ns};
 use super::exit::Exit;
 use super::{Global, show};
 use crate::model::id::{Sequence, StoreName};
+use crate::model::record::SnapshotRecord;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -23,7 +24,16 @@ struct Row {
     entries: u64,
     size_bytes: u64,
     primary: Option<String>,
+    standbys: Vec<Standby>,
     error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Standby {
+    host: String,
+    snapshot: Sequence,
+    /// Since the START of the scan of the snapshot that it has; none when the log no longer has it.
+    lag_seconds: Option<f64>,
 }
 
 pub(super) fn run(global: &Global, _args: StatusArgs) -> Result<Exit> {
@@ -50,6 +60,7 @@ pub(super) fn run(global: &Global, _args: StatusArgs) -> Result<Exit> {
             entries: 0,
             size_bytes: 0,
             primary: None,
+            standbys: Vec::new(),
             error: None,
         };
         match repository.store(&name).state() {
@@ -62,6 +73,13 @@ pub(super) fn run(global: &Global, _args: StatusArgs) -> Result<Exit> {
                     row.entries = record.manifest.entries;
                     row.size_bytes = record.manifest.size_bytes;
                 }
+                // A hint only: the store's own state is known without it.
+                for report in repository.store(&name).standbys().unwrap_or_default() {
+                    let record = state.snapshots.get(&report.snapshot);
+                    let lag = |r: &SnapshotRecord| now_ns.saturating_sub(r.scan_start_ns) as f64 / 1e9;
+                    let (host, snapshot) = (report.host.0, report.snapshot);
+                    row.standbys.push(Standby { host, snapshot, lag_seconds: record.map(lag) });
+                }
             }
             Err(error) => row.error = Some(error.to_string()),
         }
@@ -73,7 +91,7 @@ pub(super) fn run(global: &Global, _args: StatusArgs) -> Result<Exit> {
     } else if rows.is_empty() {
         show::line(&format!("no stores in {}; begin with: understudy resync PATH", main.location()))?;
     } else {
-        let head = ["store", "latest", ">lag", ">snapshots", ">entries", ">size", "primary"];
+        let head = ["store", "latest", ">lag", ">snapshots", ">entries", ">size", "primary", "standbys"];
         let mut table = vec![head.map(String::from).to_vec()];
         for row in &rows {
             table.push(vec![
@@ -88,6 +106,7 @@ pub(super) fn run(global: &Global, _args: StatusArgs) -> Result<Exit> {
                 show::count(row.entries),
                 show::bytes(row.size_bytes),
                 row.primary.clone().unwrap_or_default(),
+                row.standbys.iter().map(Standby::show).collect::<Vec<_>>().join(", "),
             ]);
         }
         show::table(&table)?;
@@ -96,4 +115,12 @@ pub(super) fn run(global: &Global, _args: StatusArgs) -> Result<Exit> {
         }
     }
     Ok(if broken { Exit::Failed } else { Exit::Done })
+}
+
+impl Standby {
+    /// `web-2 @42 (5 min)`: with which snapshot it would take over, and how old that is.
+    fn show(&self) -> String {
+        let lag = self.lag_seconds.map(|s| format!(" ({})", show::age((s * 1e9) as u64)));
+        format!("{} @{}{}", self.host, self.snapshot, lag.unwrap_or_default())
+    }
 }

@@ -4,22 +4,25 @@
 //! so that a reader sees the old file or the new one.
 
 use super::apply::{Already, HandleKind, apply};
+use super::depot::Depot;
 use super::directory::{Directory, Outcome, name_of, remove_all};
 use super::error::RestoreError;
 use super::extents::Extents;
+use super::older::copy_range;
 use crate::format::attrs;
 use crate::model::entry::{Attributes, Content, Entry, Extent, File, Kind, Xattrs};
 use crate::model::id::{ChunkId, ContentHash};
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
+use crate::source::content::DataMap;
 use crate::source::read::open_file;
 use crate::source::stat::Stat;
 use crate::source::xattr;
 use crate::support::progress::Progress;
 use bytes::Bytes;
-use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -30,6 +33,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Counters {
     pub(super) files_written: AtomicU64,
     pub(super) files_kept: AtomicU64,
+    /// Of those written, how many came from a standby's objects.
+    pub(super) files_local: AtomicU64,
     pub(super) written_bytes: AtomicU64,
 }
 
@@ -41,6 +46,8 @@ pub(super) struct Shared<'a> {
     pub(super) progress: &'a Progress,
     /// Effective user and group: who owns what this process creates.
     pub(super) owner: (u32, u32),
+    /// Where this host has a standby's objects of the store: what is there is not fetched.
+    pub(super) depot: Option<Depot>,
     /// Bits that creation takes away.
     pub(super) umask: u16,
 }
@@ -69,6 +76,26 @@ pub(super) fn files(shared: &Shared, batch: Vec<FileJob>, delete: bool) -> Resul
         let attributes = attributes_of(&shared.chunks, &job.entry)?;
         if !job.dir.fresh && keep_existing(shared, &job.dir, &job.name, &job.entry, file, &attributes)? {
             continue;
+        }
+        if let Some(object) = object(shared, file) {
+            let (handle, beside) = create(shared, &job.dir, &job.name, &job.entry)?;
+            if copy_object(shared, &object, &handle, &job.entry, file)? {
+                finish(
+                    shared,
+                    &job.dir,
+                    &handle,
+                    beside.as_deref(),
+                    &job.name,
+                    &job.entry,
+                    &attributes,
+                    delete,
+                )?;
+                continue;
+            }
+            // It is damaged, and this is the name that the fetched bytes are written under.
+            let name = beside.as_deref().unwrap_or(&job.name);
+            rustix::fs::unlinkat(&job.dir.handle, name, AtFlags::empty())
+                .map_err(RestoreError::write(&job.entry.path, "remove a damaged copy"))?;
         }
         let parts = Extents::new(&shared.chunks, file).take(file.size_bytes, &job.entry)?;
         // Files of several chunks are read a few chunks at a time, since parts may be small and chunks large.
@@ -103,6 +130,68 @@ pub(super) fn files(shared: &Shared, batch: Vec<FileJob>, delete: bool) -> Resul
         }
         shared.counters.files_written.fetch_add(1, Ordering::Relaxed);
         finish(shared, &job.dir, &handle, beside.as_deref(), &job.name, &job.entry, &attributes, delete)?;
+    }
+    Ok(())
+}
+
+/// The standby's object of a file's content, where there is one.
+pub(super) fn object(shared: &Shared, file: &File) -> Option<OwnedFd> {
+    let path = shared.depot.as_ref().filter(|_| file.size_bytes > 0)?.object(file.hash);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?;
+    Stat::of(&handle).is_ok_and(|stat| stat.size_bytes == file.size_bytes).then_some(handle)
+}
+
+/// Fills an empty file from an object; false when the object turns out to be damaged, and the file is empty.
+pub(super) fn copy_object(
+    shared: &Shared,
+    object: &OwnedFd,
+    handle: &OwnedFd,
+    entry: &Entry,
+    file: &File,
+) -> Result<bool, RestoreError> {
+    let copied = copy_checked(object, handle, file)
+        .map_err(RestoreError::write(&entry.path, "copy it from the standby's objects"))?;
+    if copied {
+        shared.counters.files_written.fetch_add(1, Ordering::Relaxed);
+        shared.counters.files_local.fetch_add(1, Ordering::Relaxed);
+        count_bytes(shared, file.size_bytes);
+    } else {
+        rustix::fs::ftruncate(handle, 0).map_err(RestoreError::write(&entry.path, "empty it again"))?;
+    }
+    Ok(copied)
+}
+
+/// Copies all of `from`, by reference where the filesystem can, holes as holes; then reads back what is
+/// there, since `from` may change meanwhile. Whether it is the content of `file`.
+pub(super) fn copy_checked(from: &OwnedFd, to: &OwnedFd, file: &File) -> Result<bool, Errno> {
+    if rustix::fs::ioctl_ficlone(to, from).is_err() {
+        rustix::fs::ftruncate(to, file.size_bytes)?;
+        let data = DataMap::of(from.as_fd(), file.size_bytes)?;
+        for (start, end, is_data) in data.stretches(0, file.size_bytes) {
+            if is_data && copy_range(from, start, to, start, end - start).is_err() {
+                copy_by_reading(from, to, start, end)?;
+            }
+        }
+    }
+    Ok(hash_of(to)? == file.hash)
+}
+
+/// For filesystems between which the kernel does not copy. A source that ends early leaves zeros, and a wrong hash.
+fn copy_by_reading(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = start;
+    while at < end {
+        let most = (end - at).min(buffer.len() as u64) as usize;
+        match rustix::io::pread(from, &mut buffer[..most], at) {
+            Ok(0) => return Ok(()),
+            Ok(count) => {
+                write_all(to, &buffer[..count], at)?;
+                at += count as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
     }
     Ok(())
 }

@@ -9,10 +9,9 @@
 //! One process follows a store on a host (a lock); readers and mounts go on meanwhile.
 
 use super::depot::{Depot, LastRun, Lock};
-use super::directory::Outcome;
 use super::error::FollowError;
-use super::file::{Shared, attributes_of, umask};
-use super::materialise::{Counters, Materialiser, Workshop, object_hash};
+use super::file::attributes_of;
+use super::materialise::{Counters, object_hash, work, workshop};
 use super::mounted::forget_deleted;
 use super::pin;
 use crate::model::diff::next_side;
@@ -28,7 +27,6 @@ use crate::repository::manifest::{EntryStream, ManifestReader};
 use crate::repository::objects::Requests;
 use crate::repository::standbys::StandbyReport;
 use crate::repository::store::Store;
-use crate::support::pool::Pool;
 use crate::support::progress::{Progress, Step};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -48,8 +46,6 @@ pub struct FollowRequest {
     pub keep: usize,
     /// A tree that may hold files of the store under their paths.
     pub seed: Option<PathBuf>,
-    /// Reads every object that the snapshot needs and makes anew what is missing or damaged.
-    pub check: bool,
     pub threads: usize,
     /// Who follows.
     pub host: WriterId,
@@ -69,14 +65,14 @@ pub struct FollowReport {
     pub snapshot: Sequence,
     /// The snapshot here before; none for the first.
     pub before: Option<Sequence>,
-    /// False when it was published already and nothing was checked.
+    /// False when it was published already.
     pub published: bool,
     pub entries: u64,
     pub objects_made: u64,
     pub objects_seeded: u64,
     /// Bytes of objects that were copied from older versions here.
     pub copied_bytes: u64,
-    /// Damaged or missing objects that an earlier snapshot here needs too.
+    /// Objects that a power cut had damaged.
     pub objects_repaired: u64,
     pub image_bytes: u64,
     pub attributes_left_out: u64,
@@ -107,7 +103,7 @@ pub fn follow(
         ..Default::default()
     };
     let there = published.contains(&sequence);
-    if there && !request.check && depot.last_run()? == LastRun::Finished {
+    if there && depot.last_run()? == LastRun::Finished {
         report.requests = store.repository().requests().since(&before);
         return Ok(report);
     }
@@ -146,9 +142,8 @@ impl Run<'_> {
         let index = Arc::new(Index::open(self.store, &record.index, Default::default())?);
         let chunks = ChunkReader::new(self.store.clone(), index);
         let manifests = ManifestReader::new(chunks.clone().cached());
-        // All of what the newest snapshot here needs is here, unless a look at it is asked for.
-        let whole = request.check || damaged > 0;
-        let base = newest.filter(|_| !whole).and_then(|s| self.state.snapshots.get(&s));
+        // All of what the newest snapshot here needs is here, unless some was lost.
+        let base = newest.filter(|_| damaged == 0).and_then(|s| self.state.snapshots.get(&s));
         let counters = self.materialise(&manifests, &chunks, base, &record.manifest)?;
         (self.around.step)(Step::Fetched);
         depot.sync(lock)?;
@@ -161,7 +156,7 @@ impl Run<'_> {
         report.objects_made = count(&counters.made);
         report.objects_seeded = count(&counters.seeded);
         report.copied_bytes = count(&counters.copied_bytes);
-        report.objects_repaired = count(&counters.repaired) + damaged;
+        report.objects_repaired = damaged;
         report.image_bytes = image.image_bytes;
         report.attributes_left_out = image.attributes_left_out;
         report.whiteouts = image.whiteouts;
@@ -192,33 +187,15 @@ impl Run<'_> {
         };
         let progress = self.around.progress;
         progress.expected_entries.store(root.entries, std::sync::atomic::Ordering::Relaxed);
-        let workshop = Workshop {
-            shared: Shared {
-                chunks: chunks.clone(),
-                counters: Default::default(),
-                outcome: Arc::new(Outcome::default()),
-                progress,
-                owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
-                umask: umask(),
-            },
-            depot: self.depot,
-            seed: self.seed()?,
-            check: self.request.check,
-            counters: Counters::default(),
-        };
-        std::thread::scope(|scope| {
-            let pool = Pool::start(scope, vec![(); self.request.threads.max(1)]);
-            let mut materialiser = Materialiser::new(&workshop, &pool);
+        let workshop = workshop(chunks.clone(), self.depot, progress, self.seed()?, false);
+        work(&workshop, self.request.threads, |materialiser| {
             join(old, new, |old, new| {
                 Progress::add(&progress.entries, 1);
                 match new {
                     Some(new) => materialiser.want(new, old),
                     None => Ok(()),
                 }
-            })?;
-            let done = materialiser.finish();
-            drop(pool);
-            done
+            })
         })?;
         Ok(workshop.counters)
     }
@@ -230,6 +207,7 @@ impl Run<'_> {
         handle.map(Some).map_err(FollowError::path(path, "open the seed"))
     }
 
+    /// Publishes the snapshot's image; its objects are on the disk.
     fn image(
         &self,
         manifests: &ManifestReader,
@@ -237,19 +215,9 @@ impl Run<'_> {
         sequence: Sequence,
         record: &SnapshotRecord,
     ) -> Result<ImageReport, FollowError> {
-        let root = &record.manifest;
         let path = self.depot.image(sequence);
         let wrong = |source: ImageError| FollowError::Image { path: path.clone(), source };
-        let mut image = Image::default();
-        for entry in manifests.entries(root) {
-            let entry = entry?;
-            let attributes = attributes_of(chunks, &entry)?;
-            image.push(&entry, &attributes).map_err(wrong)?;
-        }
-        // Two images never have one id: an overlay with an upper layer knows its lower one by it.
-        let identity = format!("{} {sequence} {}", self.store.name(), root.page);
-        let mut id = [0; 16];
-        id.copy_from_slice(&blake3::hash(identity.as_bytes()).as_bytes()[..16]);
+        let (image, id) = image_of(self.store, self.depot, manifests, chunks, sequence, record)?;
         self.depot.publish_image(self.lock, sequence, |file| {
             let mut out = BufWriter::with_capacity(1 << 20, &mut *file);
             let report = image.write(id, &mut out).map_err(wrong)?;
@@ -316,6 +284,30 @@ impl Run<'_> {
             Ok(())
         })
     }
+}
+
+/// A snapshot's image, to be written, and its id: no two have one, since an overlay with an upper layer knows its lower
+/// one by it.
+pub(super) fn image_of(
+    store: &Store,
+    depot: &Depot,
+    manifests: &ManifestReader,
+    chunks: &ChunkReader,
+    sequence: Sequence,
+    record: &SnapshotRecord,
+) -> Result<(Image, [u8; 16]), FollowError> {
+    let mut image = Image::default();
+    for entry in manifests.entries(&record.manifest) {
+        let entry = entry?;
+        let attributes = attributes_of(chunks, &entry)?;
+        image
+            .push(&entry, &attributes)
+            .map_err(|source| FollowError::Image { path: depot.image(sequence), source })?;
+    }
+    let identity = format!("{} {sequence} {}", store.name(), record.manifest.page);
+    let mut id = [0; 16];
+    id.copy_from_slice(&blake3::hash(identity.as_bytes()).as_bytes()[..16]);
+    Ok((image, id))
 }
 
 /// Merge-joins two manifests by path.

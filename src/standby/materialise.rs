@@ -5,19 +5,21 @@
 //! a batch of small files for each worker, a few segments of a large one.
 
 use super::depot::Depot;
-use super::directory::{name_of, open_path};
+use super::directory::{Outcome, name_of, open_path};
 use super::error::{FollowError, RestoreError};
 use super::extents::Extents;
-use super::file::{Shared, count_bytes, write_all, write_extents};
+use super::file::{Shared, copy_checked, count_bytes, umask, write_all, write_extents};
 use super::large::write_large;
 use super::older::Older;
 use super::scattered::{batches, hash_written, write_batch};
 use crate::model::entry::{Content, Entry, Extent, File};
 use crate::model::id::ContentHash;
+use crate::repository::chunks::ChunkReader;
 use crate::source::content::SEGMENT_BYTES;
 use crate::source::read::open_file;
 use crate::source::stat::Stat;
 use crate::support::pool::{Handle, Pool};
+use crate::support::progress::Progress;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -37,7 +39,6 @@ pub(super) struct Counters {
     pub(super) made: AtomicU64,
     pub(super) seeded: AtomicU64,
     pub(super) copied_bytes: AtomicU64,
-    pub(super) repaired: AtomicU64,
 }
 
 /// A content that is to become an object.
@@ -60,9 +61,49 @@ pub(super) struct Workshop<'a> {
     pub(super) depot: &'a Depot,
     /// A tree that may hold files of the store under their paths.
     pub(super) seed: Option<OwnedFd>,
-    /// Objects that are there are read and compared with their names.
-    pub(super) check: bool,
+    /// What is wanted is made also when it is there: it is damaged.
+    pub(super) replace: bool,
     pub(super) counters: Counters,
+}
+
+pub(super) fn workshop<'a>(
+    chunks: ChunkReader,
+    depot: &'a Depot,
+    progress: &'a Progress,
+    seed: Option<OwnedFd>,
+    replace: bool,
+) -> Workshop<'a> {
+    let shared = Shared {
+        chunks,
+        counters: Default::default(),
+        outcome: Arc::new(Outcome::default()),
+        progress,
+        depot: None,
+        owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        umask: umask(),
+    };
+    Workshop { shared, depot, seed, replace, counters: Counters::default() }
+}
+
+impl Workshop<'_> {
+    /// Objects made so far.
+    pub(super) fn made(&self) -> u64 {
+        self.counters.made.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs `feed` with a materialiser, and waits until all that it wants is there.
+pub(super) fn work(
+    workshop: &Workshop,
+    threads: usize,
+    feed: impl FnOnce(&mut Materialiser) -> Result<(), FollowError>,
+) -> Result<(), FollowError> {
+    std::thread::scope(|scope| {
+        let pool = Pool::start(scope, vec![(); threads.max(1)]);
+        let mut materialiser = Materialiser::new(workshop, &pool);
+        feed(&mut materialiser)?;
+        materialiser.finish()
+    })
 }
 
 /// Takes entries, makes what is missing of their objects.
@@ -76,7 +117,7 @@ pub(super) struct Materialiser<'s, 'env> {
 }
 
 impl<'s, 'env> Materialiser<'s, 'env> {
-    pub(super) fn new(workshop: &'env Workshop<'env>, pool: &'s Pool<'env, ()>) -> Self {
+    fn new(workshop: &'env Workshop<'env>, pool: &'s Pool<'env, ()>) -> Self {
         let (batch, pending) = (Vec::new(), VecDeque::new());
         Self { workshop, pool, seen: HashSet::new(), batch, batch_bytes: 0, pending }
     }
@@ -90,7 +131,7 @@ impl<'s, 'env> Materialiser<'s, 'env> {
         }
         let path = self.workshop.depot.object(hash);
         match rustix::fs::stat(&path) {
-            Ok(stat) if !self.workshop.check && stat.st_size as u64 == size_bytes => return Ok(()),
+            Ok(stat) if !self.workshop.replace && stat.st_size as u64 == size_bytes => return Ok(()),
             Ok(_) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(FollowError::path(&path, "look at it")(errno)),
         }
@@ -123,7 +164,7 @@ impl<'s, 'env> Materialiser<'s, 'env> {
     }
 
     /// Waits until all that was wanted is there.
-    pub(super) fn finish(mut self) -> Result<(), FollowError> {
+    fn finish(mut self) -> Result<(), FollowError> {
         self.flush()?;
         while !self.pending.is_empty() {
             self.settle()?;
@@ -138,7 +179,7 @@ fn small(workshop: &Workshop, batch: Vec<Job>) -> Result<(), FollowError> {
     let mut jobs = Vec::with_capacity(batch.len());
     let mut wanted = Vec::with_capacity(batch.len());
     for job in batch {
-        if is_intact(workshop, job.file()?)? || from_seed(workshop, &job)? {
+        if from_seed(workshop, &job)? {
             continue;
         }
         let file = job.file()?;
@@ -192,7 +233,7 @@ fn small(workshop: &Workshop, batch: Vec<Job>) -> Result<(), FollowError> {
 /// Makes the object of a large file, by all workers.
 fn large<'env>(workshop: &'env Workshop<'env>, pool: &Pool<'env, ()>, job: &Job) -> Result<(), FollowError> {
     let file = job.file()?;
-    if is_intact(workshop, file)? || from_seed(workshop, job)? {
+    if from_seed(workshop, job)? {
         return Ok(());
     }
     let older = older(workshop, job)?;
@@ -229,22 +270,6 @@ fn make(
         workshop.counters.made.fetch_add(1, Ordering::Relaxed);
     }
     made
-}
-
-/// When objects are checked: whether this one is there and has the bytes that its name says.
-fn is_intact(workshop: &Workshop, file: &File) -> Result<bool, FollowError> {
-    if !workshop.check {
-        return Ok(false);
-    }
-    let path = workshop.depot.object(file.hash);
-    let intact = match object_hash(&path) {
-        Ok(hash) => hash == Some(file.hash),
-        Err(errno) => return Err(FollowError::path(&path, "read it")(errno)),
-    };
-    if !intact {
-        workshop.counters.repaired.fetch_add(1, Ordering::Relaxed);
-    }
-    Ok(intact)
 }
 
 /// The hash of an object's bytes; `None` when there is none, or the disk cannot read it.
@@ -292,27 +317,9 @@ fn from_seed(workshop: &Workshop, job: &Job) -> Result<bool, FollowError> {
     let object = workshop.depot.object(file.hash);
     let wrong = |action| FollowError::path(&object, action);
     let handle = workshop.depot.create_object(file.hash).map_err(wrong("create it"))?;
-    let copied = || -> Result<bool, RestoreError> {
-        if rustix::fs::ioctl_ficlone(&handle, &source).is_err() {
-            let mut buffer = vec![0; 256 << 10];
-            let mut at = 0;
-            loop {
-                let count = match rustix::io::pread(&source, &mut buffer, at) {
-                    Ok(0) | Err(Errno::IO) => break,
-                    Ok(count) => count,
-                    Err(Errno::INTR) => continue,
-                    Err(errno) => return Err(RestoreError::write(path, "read it in the seed")(errno)),
-                };
-                write_all(&handle, &buffer[..count], at)
-                    .map_err(RestoreError::write(path, "write its object"))?;
-                at += count as u64;
-            }
-        }
-        // Read back what is there now, since the seed may change.
-        let hash = super::file::hash_of(&handle).map_err(RestoreError::write(path, "read its object"))?;
-        Ok(hash == file.hash)
-    };
-    match copied() {
+    let copied =
+        copy_checked(&source, &handle, file).map_err(RestoreError::write(path, "copy it from the seed"));
+    match copied {
         Ok(true) => {
             workshop.depot.publish_object(file.hash).map_err(wrong("rename it"))?;
             workshop.counters.seeded.fetch_add(1, Ordering::Relaxed);

@@ -7,11 +7,12 @@
 //! is ever opened through a symlink, so that a tree which changes meanwhile cannot lead a write out of
 //! the destination.
 
+use super::depot::Depot;
 use super::directory::{Directory, Outcome, name_of, open_below, open_path, remove_all};
 use super::error::RestoreError;
 use super::file::{
-    BESIDE, Counters, FileJob, Shared, attributes_of, beside, create, files, finish, keep_existing,
-    put_in_place, umask,
+    BESIDE, Counters, FileJob, Shared, attributes_of, beside, copy_object, create, files, finish,
+    keep_existing, object, put_in_place, umask,
 };
 use super::large::write_large;
 use super::place::Place;
@@ -52,6 +53,8 @@ pub struct RestoreRequest {
     /// Also removes what the snapshot does not have.
     pub delete: bool,
     pub threads: usize,
+    /// What this host holds of the store as a standby: read first.
+    pub depot: Option<Depot>,
 }
 
 /// What a restore did.
@@ -59,6 +62,8 @@ pub struct RestoreRequest {
 pub struct RestoreReport {
     pub entries: u64,
     pub files_written: u64,
+    /// Of those, from this host's own objects.
+    pub files_local: u64,
     /// Files whose content was there already.
     pub files_kept: u64,
     pub removed: u64,
@@ -84,7 +89,15 @@ pub fn restore(
     let place = Place::choose(request, tag)?;
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let outcome = Arc::new(Outcome::default());
-    let shared = Shared { chunks, counters: Counters::default(), outcome, progress, owner, umask: umask() };
+    let shared = Shared {
+        chunks,
+        counters: Counters::default(),
+        outcome,
+        progress,
+        owner,
+        depot: request.depot.clone(),
+        umask: umask(),
+    };
     let threads = request.threads.max(1);
     let entries = ManifestReader::new(shared.chunks.clone()).entries_within(root, &request.path);
     let mut report = std::thread::scope(|scope| {
@@ -111,6 +124,7 @@ pub fn restore(
     let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
     let denied = &shared.outcome.denied;
     report.files_written = count(&shared.counters.files_written);
+    report.files_local = count(&shared.counters.files_local);
     report.files_kept = count(&shared.counters.files_kept);
     report.written_bytes = count(&shared.counters.written_bytes);
     report.owners_denied = count(&denied.owners);
@@ -339,8 +353,14 @@ impl<'env> Restorer<'_, 'env> {
         }
         let (handle, beside) = create(shared, &dir, &name, &entry)?;
         let handle = Arc::new(handle);
-        write_large(shared, self.pool, &handle, &entry, file, None)?;
-        shared.counters.files_written.fetch_add(1, Ordering::Relaxed);
+        let local = match object(shared, file) {
+            Some(object) => copy_object(shared, &object, &handle, &entry, file)?,
+            None => false,
+        };
+        if !local {
+            write_large(shared, self.pool, &handle, &entry, file, None)?;
+            shared.counters.files_written.fetch_add(1, Ordering::Relaxed);
+        }
         finish(shared, &dir, &handle, beside.as_deref(), &name, &entry, &attributes, self.request.delete)
     }
 }

@@ -124,6 +124,7 @@ impl Rig {
             overwrite: false,
             delete: false,
             threads: 2,
+            depot: None,
         }
     }
 

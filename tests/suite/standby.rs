@@ -13,6 +13,7 @@ use understudy::model::id::{Sequence, WriterId};
 use understudy::model::snapshot_ref::{Moment, SnapshotRef};
 use understudy::mount::kernel::{self, Layers, Way};
 use understudy::repository::store::Repository;
+use understudy::standby::check::check;
 use understudy::standby::depot::Depot;
 use understudy::standby::error::{FollowError, StageError};
 use understudy::standby::follow::{Around, FollowReport, FollowRequest, follow};
@@ -32,7 +33,6 @@ pub fn request() -> FollowRequest {
         moment: Moment::Latest,
         keep: 100,
         seed: None,
-        check: false,
         threads: 2,
         host: WriterId("standby-1".into()),
     }
@@ -232,7 +232,7 @@ fn changes_are_kept_apart_and_belong_to_their_snapshot() {
     let point = MountPoint::new(&rig.dir.path().join("live"));
     mounted::mount(&depot(&rig), &at(1), &point.0, &options).unwrap();
     std::fs::remove_file(rig.source().join("later")).unwrap();
-    let root = std::fs::File::open(&rig.source()).unwrap();
+    let root = std::fs::File::open(rig.source()).unwrap();
     let image_root = point.0.metadata().unwrap();
     assert_eq!((image_root.uid(), image_root.gid()), (33, 44));
     root.set_modified(image_root.modified().unwrap()).unwrap();
@@ -268,7 +268,12 @@ fn what_is_mounted_is_kept_and_what_is_dropped_takes_its_objects_along() {
     let keep = FollowRequest { keep: 2, ..request() };
     let objects = || {
         let mut count = 0;
-        depot(&rig).each_object(|_, _| Ok(count += 1)).unwrap();
+        depot(&rig)
+            .each_object(|_, _| {
+                count += 1;
+                Ok(())
+            })
+            .unwrap();
         count
     };
     std::fs::write(rig.source().join("always"), b"the same").unwrap();
@@ -327,12 +332,16 @@ fn damaged_and_missing_objects_are_made_anew() {
             Ok(())
         })
         .unwrap();
-    let check = FollowRequest { check: true, ..request() };
-    let report = follow_by(&rig.repository, &depot(&rig), &check).unwrap();
-    assert_eq!(report.objects_repaired, 32, "{report:?}");
+    std::fs::write(depot(&rig).image(Sequence(1)), b"no image").unwrap();
+    let look = |repair| check(&rig.store(), &depot(&rig), repair, 2).unwrap();
+    let report = look(false);
+    assert_eq!((report.problem_count, report.repaired), (33, 0), "{report:?}");
+    let missing = report.problems.iter().find(|problem| problem.reason == "missing").unwrap();
+    assert!(missing.needed_for.as_ref().unwrap().starts_with("acme@1: "), "{missing:?}");
+    let report = look(true);
+    assert_eq!((report.problem_count, report.repaired), (33, 33), "{report:?}");
     assert_same(&rig.source(), &MountPoint::of(&rig, &latest(), "mounted").0, "repaired");
-    let report = follow_by(&rig.repository, &depot(&rig), &check).unwrap();
-    assert_eq!(report.objects_repaired, 0, "{report:?}");
+    assert_eq!(look(false).problem_count, 0);
 }
 
 #[test]
@@ -367,6 +376,38 @@ fn what_a_power_cut_took_is_found_by_the_next_run() {
         facts::of(&point.0);
     }
     assert_same(&rig.source(), &MountPoint::of(&rig, &latest(), "mounted").0, "after the power cut");
+}
+
+#[test]
+fn a_restore_takes_what_the_standby_has_and_checks_it() {
+    let rig = Rig::new();
+    all_kinds(&rig.source());
+    std::fs::write(rig.source().join("c/large"), vec![3; 6 << 20]).unwrap();
+    rig.resync();
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    let restore = |to: &str| {
+        let request = understudy::standby::restore::RestoreRequest {
+            depot: Some(depot(&rig)),
+            ..rig.restore_request(to)
+        };
+        let before = rig.repository.requests();
+        let report = rig::restore_at(&rig.store(), Moment::Latest, &request).unwrap();
+        assert_same(&rig.source(), &request.destination, to);
+        (report, rig.repository.requests().since(&before).received_bytes)
+    };
+    let (report, received_bytes) = restore("whole");
+    assert!(report.files_local > 45 && report.files_written - report.files_local <= 1, "{report:?}");
+    assert!(received_bytes < 30_000, "{received_bytes}");
+    // Of those that are damaged the repository's bytes are taken.
+    depot(&rig)
+        .each_object(|path, _| {
+            let mut bytes = std::fs::read(path).unwrap();
+            bytes[0] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(restore("damaged").0.files_local, 0);
 }
 
 /// A standby with one snapshot, and a second that is not here yet.
@@ -406,17 +447,24 @@ fn strike(fault: Fault, call: u64, on: bool) -> u64 {
     faulty.calls()
 }
 
-#[test]
-fn nothing_unverified_is_published_whatever_the_repository_does() {
+fn strike_everywhere(on: bool) {
     for fault in ALL {
-        for on in [false, true] {
-            let calls = strike(fault, u64::MAX, on);
-            assert!(calls > 4, "a run makes {calls} calls");
-            for call in 1..=calls {
-                strike(fault, call, on);
-            }
+        let calls = strike(fault, u64::MAX, on);
+        assert!(calls > 4, "a run makes {calls} calls");
+        for call in 1..=calls {
+            strike(fault, call, on);
         }
     }
+}
+
+#[test]
+fn nothing_unverified_is_published_whatever_call_fails_once() {
+    strike_everywhere(false);
+}
+
+#[test]
+fn nothing_unverified_is_published_whatever_call_fails_and_all_after() {
+    strike_everywhere(true);
 }
 
 #[test]

@@ -1,0 +1,185 @@
+//! Looking at all that a depot holds: every object read and compared with its name, every object that a
+//! published snapshot needs, every image made again in memory and compared. With `repair`, what is missing
+//! or damaged is fetched and replaced: by a rename, so that a mount reads the old bytes or the right ones.
+
+use super::depot::Depot;
+use super::error::FollowError;
+use super::follow::image_of;
+use super::materialise::{object_hash, work, workshop};
+use crate::model::id::{ContentHash, Sequence};
+use crate::model::record::SnapshotRecord;
+use crate::repository::chunks::ChunkReader;
+use crate::repository::index::Index;
+use crate::repository::manifest::{EntryStream, ManifestReader};
+use crate::repository::store::Store;
+use crate::support::progress::Progress;
+use serde::Serialize;
+use std::collections::HashSet;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Problems that a report names; the rest is counted.
+const NAMED_MAX: usize = 100;
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The object or the image.
+    pub path: String,
+    pub reason: &'static str,
+    /// A file that it is needed for; none when nothing needs it.
+    pub needed_for: Option<String>,
+}
+
+/// What was looked at, and found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CheckReport {
+    pub snapshots: u64,
+    pub objects: u64,
+    pub read_bytes: u64,
+    /// Snapshots here that the log no longer has: their objects are compared with their names only.
+    pub unknown_snapshots: u64,
+    pub problems: Vec<Problem>,
+    pub problem_count: u64,
+    pub repaired: u64,
+}
+
+/// Checks the depot of `store`.
+pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Result<CheckReport, FollowError> {
+    let lock = depot.lock()?;
+    let state = store.state()?;
+    let mut report = CheckReport::default();
+    let mut damaged = HashSet::new();
+    depot.each_object(|path, hash| {
+        let Some(hash) = hash else { return Ok(()) };
+        report.objects += 1;
+        report.read_bytes += std::fs::metadata(path).map_or(0, |meta| meta.len());
+        if object_hash(path).map_err(FollowError::path(path, "read it"))? != Some(hash) {
+            damaged.insert(hash);
+        }
+        Ok(())
+    })?;
+    let mut met = HashSet::new();
+    let mut previous: Option<&SnapshotRecord> = None;
+    for sequence in depot.snapshots()? {
+        report.snapshots += 1;
+        let Some(record) = state.snapshots.get(&sequence) else {
+            report.unknown_snapshots += 1;
+            continue;
+        };
+        let index = Arc::new(Index::open(store, &record.index, Default::default())?);
+        let chunks = ChunkReader::new(store.clone(), index);
+        let manifests = ManifestReader::new(chunks.clone().cached());
+        let entries = match previous {
+            Some(before) => {
+                manifests.entries_of(manifests.differing_leaves(&before.manifest, &record.manifest)?.1)
+            }
+            None => manifests.entries(&record.manifest),
+        };
+        let one = Snapshot { store, depot, sequence, record };
+        one.objects(entries, &chunks, &damaged, &mut met, repair, threads, &mut report)?;
+        let rewrite = one.image(&manifests, &chunks, &mut report)?;
+        if repair && let Some((image, id)) = rewrite {
+            depot.sync(&lock)?;
+            depot.publish_image(&lock, sequence, |file| {
+                let wrong = |source| FollowError::Image { path: depot.image(sequence), source };
+                let mut out = BufWriter::with_capacity(1 << 20, &mut *file);
+                image.write(id, &mut out).map_err(wrong)?;
+                out.flush().map_err(|error| wrong(error.into()))?;
+                drop(out);
+                let taken = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(record.scan_start_ns);
+                file.set_modified(taken).map_err(|error| wrong(error.into()))
+            })?;
+            report.repaired += 1;
+        }
+        previous = Some(record);
+    }
+    // What no snapshot needs is garbage, damaged or not.
+    for hash in damaged.iter().filter(|hash| !met.contains(*hash)) {
+        let path = depot.object(*hash);
+        note(&mut report, &path, "damaged", None);
+        if repair && report.unknown_snapshots == 0 {
+            std::fs::remove_file(&path).map_err(FollowError::io(&path, "remove it"))?;
+            report.repaired += 1;
+        }
+    }
+    depot.sync(&lock)?;
+    Ok(report)
+}
+
+fn note(report: &mut CheckReport, path: &Path, reason: &'static str, needed_for: Option<String>) {
+    report.problem_count += 1;
+    if report.problems.len() < NAMED_MAX {
+        report.problems.push(Problem { path: path.display().to_string(), reason, needed_for });
+    }
+}
+
+struct Snapshot<'a> {
+    store: &'a Store,
+    depot: &'a Depot,
+    sequence: Sequence,
+    record: &'a SnapshotRecord,
+}
+
+impl Snapshot<'_> {
+    /// The objects that `entries` need: those missing or damaged are named, and made anew.
+    #[allow(clippy::too_many_arguments)]
+    fn objects(
+        &self,
+        entries: EntryStream,
+        chunks: &ChunkReader,
+        damaged: &HashSet<ContentHash>,
+        met: &mut HashSet<ContentHash>,
+        repair: bool,
+        threads: usize,
+        report: &mut CheckReport,
+    ) -> Result<(), FollowError> {
+        let progress = Progress::default();
+        let workshop = workshop(chunks.clone(), self.depot, &progress, None, true);
+        work(&workshop, threads, |materialiser| {
+            for entry in entries {
+                let entry = entry?;
+                let Some(file) = entry.file() else { continue };
+                if file.size_bytes == 0 || !met.insert(file.hash) {
+                    continue;
+                }
+                let path = self.depot.object(file.hash);
+                let reason = match damaged.contains(&file.hash) {
+                    true => "damaged",
+                    false if path.exists() => continue,
+                    false => "missing",
+                };
+                let file = format!("{}@{}: {}", self.store.name(), self.sequence, entry.path);
+                note(report, &path, reason, Some(file));
+                if repair {
+                    materialiser.want(entry, None)?;
+                }
+            }
+            Ok(())
+        })?;
+        report.repaired += workshop.made();
+        Ok(())
+    }
+
+    /// The image that should be there, if another is.
+    fn image(
+        &self,
+        manifests: &ManifestReader,
+        chunks: &ChunkReader,
+        report: &mut CheckReport,
+    ) -> Result<Option<(crate::mount::image::Image, [u8; 16])>, FollowError> {
+        let path = self.depot.image(self.sequence);
+        let wrong = |source| FollowError::Image { path: path.clone(), source };
+        let make = || image_of(self.store, self.depot, manifests, chunks, self.sequence, self.record);
+        let (image, id) = make()?;
+        let mut hasher = blake3::Hasher::new();
+        image.write(id, &mut hasher).map_err(wrong)?;
+        let found = object_hash(&path).map_err(FollowError::path(&path, "read it"))?;
+        if found == Some(ContentHash(*hasher.finalize().as_bytes())) {
+            return Ok(None);
+        }
+        note(report, &path, "damaged", Some(format!("{}@{}", self.store.name(), self.sequence)));
+        make().map(Some)
+    }
+}
