@@ -12,10 +12,12 @@ if [ ! -e "$tools/complete-2" ]; then
   touch "$tools/complete-2"
 fi
 missing=""
-for program in setfacl setpriv mount fsck.erofs; do
+for program in setfacl setpriv mount fsck.erofs fusermount3; do
   command -v "$program" >/dev/null || missing=yes
 done
 if [ -n "$missing" ]; then
   apt-get update -qq
-  apt-get install -y -qq acl util-linux mount erofs-utils >/dev/null
+  apt-get install -y -qq acl util-linux mount erofs-utils fuse3 >/dev/null
 fi
+# As udev makes it, where there is one: users without privileges mount, too.
+chmod 666 /dev/fuse

@@ -53,7 +53,15 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
     }
     match (error.downcast_ref::<FollowError>(), error.downcast_ref::<StageError>()) {
         (Some(error), _) | (_, Some(StageError::Depot(error))) => return super::follow::of_follow(error),
-        (_, Some(StageError::NotHere { .. } | StageError::Bound { .. } | StageError::Foreign(_))) => {
+        (
+            _,
+            Some(
+                StageError::NotHere { .. }
+                | StageError::Bound { .. }
+                | StageError::Foreign(_)
+                | StageError::InTheWay(_),
+            ),
+        ) => {
             return Exit::Usage;
         }
         _ => {}

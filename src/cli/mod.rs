@@ -12,9 +12,11 @@ mod init;
 mod mount;
 mod restore;
 mod resync;
+mod serve;
 mod show;
 mod snapshots;
 mod status;
+mod umount;
 mod verify;
 
 /// Keeps every store's filesystem replicated to a standby, through an object store.
@@ -70,12 +72,12 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Keep snapshots ready to mount on this host
     Follow(follow::FollowArgs),
-    /// Mount a snapshot that `follow` brought here
+    /// Mount a snapshot: by the kernel where `follow` brought it here, else by FUSE from the repository
     Mount(mount::MountArgs),
     /// Unmount a snapshot
-    Umount(mount::UmountArgs),
+    Umount(umount::UmountArgs),
     /// List the snapshots that are mounted
-    Mounts(mount::MountsArgs),
+    Mounts(umount::MountsArgs),
     /// Check that every snapshot can be restored
     Verify(verify::VerifyArgs),
     /// Write a commented understudy.toml
@@ -93,8 +95,8 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => restore::run(&cli.global, args),
         Command::Follow(args) => follow::run(&cli.global, args),
         Command::Mount(args) => mount::run(&cli.global, args),
-        Command::Umount(args) => mount::run_umount(&cli.global, args),
-        Command::Mounts(args) => mount::run_mounts(&cli.global, args),
+        Command::Umount(args) => umount::run(&cli.global, args),
+        Command::Mounts(args) => umount::run_mounts(&cli.global, args),
         Command::Verify(args) => verify::run(&cli.global, args),
         Command::Init(args) => init::run(args),
     };

@@ -27,6 +27,12 @@ pub enum MountError {
     Kernel { action: &'static str, errno: Errno, hint: String },
     #[error("{0}: {1}")]
     Upper(PathBuf, String),
+    #[error("{}: {action}: {source}", path.display())]
+    Fuse { path: PathBuf, action: &'static str, source: std::io::Error },
+    #[error(
+        "without root, FUSE mounts are made by fusermount3, which is not here: install the package fuse3, or run as root"
+    )]
+    Helper,
     #[error("{0} is not a mount of understudy's; `understudy mounts` lists them")]
     NotOurs(PathBuf),
 }

@@ -8,14 +8,12 @@
 //! What can race: an image or an object that is removed while it is mounted stays until the mount goes; a
 //! directory that is mounted on meanwhile by someone else gets the new mount on top.
 
+use super::context::Context;
 use super::error::MountError;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
-};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -53,6 +51,12 @@ pub enum Way {
 
 /// A mount that is attached nowhere; dropped, it is gone.
 pub struct Detached(OwnedFd);
+
+/// Whether this process may mount, and the kernel knows what it takes.
+pub fn works() -> Result<(), MountError> {
+    Context::open("erofs")?;
+    Context::open("overlay").map(|_| ())
+}
 
 /// Mounts the layers, attached nowhere.
 pub fn mount(layers: &Layers) -> Result<Detached, MountError> {
@@ -153,6 +157,10 @@ fn overlay(layers: &Layers, image: BorrowedFd, way: Way) -> Result<Detached, Mou
 }
 
 impl Detached {
+    pub(super) fn of(mount: OwnedFd) -> Self {
+        Self(mount)
+    }
+
     /// Its root directory, to look at.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -196,6 +204,24 @@ pub fn detach(dir: &Path, force: bool) -> Result<(), MountError> {
     let flags = if force { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     unmount(dir, flags | UnmountFlags::NOFOLLOW)
         .map_err(MountError::path(dir, "unmount it (--lazy takes it away and lets what is open in it go on)"))
+}
+
+/// As `detach`, for a mount that `fusermount3` may have made for a user without privileges.
+pub fn detach_fuse(dir: &Path, force: bool) -> Result<(), MountError> {
+    match detach(dir, force) {
+        Err(MountError::Path { errno: Errno::PERM, .. }) => {}
+        other => return other,
+    }
+    let mut helper = Command::new("fusermount3");
+    helper.args(if force { &["-u", "-z"][..] } else { &["-u"] }).arg("--").arg(dir);
+    match helper.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(MountError::Upper(dir.into(), said))
+        }
+        Err(_) => Err(MountError::Helper),
+    }
 }
 
 /// A mount from `/proc/self/mountinfo`.
@@ -265,56 +291,6 @@ fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, MountError> {
 /// A path to what is open; short, since the kernel takes no more than 255 bytes.
 fn fd_path(handle: &impl AsFd) -> String {
     format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd())
-}
-
-/// A filesystem that is being configured.
-struct Context(OwnedFd, &'static str);
-
-impl Context {
-    fn open(kind: &'static str) -> Result<Self, MountError> {
-        let handle = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| MountError::Kernel {
-            action: "open a filesystem context",
-            errno,
-            hint: match errno {
-                Errno::PERM => " (mounts need root, or CAP_SYS_ADMIN)".into(),
-                Errno::NODEV => format!(" (it has no {kind})"),
-                _ => String::new(),
-            },
-        })?;
-        Ok(Self(handle, kind))
-    }
-
-    fn string(&self, key: &str, value: &OsStr) -> Result<(), MountError> {
-        fsconfig_set_string(&self.0, key, value).map_err(self.wrong("take an option"))
-    }
-
-    fn flag(&self, key: &str) -> Result<(), MountError> {
-        fsconfig_set_flag(&self.0, key).map_err(self.wrong("take an option"))
-    }
-
-    fn fd(&self, key: &str, value: BorrowedFd) -> Result<(), MountError> {
-        fsconfig_set_fd(&self.0, key, value).map_err(self.wrong("take a layer"))
-    }
-
-    fn create(&self, action: &'static str) -> Result<(), MountError> {
-        fsconfig_create(&self.0).map_err(self.wrong(action))
-    }
-
-    fn mount(&self, attributes: MountAttrFlags) -> Result<OwnedFd, MountError> {
-        fsmount(&self.0, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(self.wrong("mount it"))
-    }
-
-    /// The errno, and what the filesystem logged.
-    fn wrong(&self, action: &'static str) -> impl FnOnce(Errno) -> MountError + '_ {
-        move |errno| {
-            let mut said = String::new();
-            let mut line = [0; 512];
-            while let Ok(count @ 1..) = rustix::io::read(&self.0, &mut line) {
-                said += &format!("; {}: {}", self.1, String::from_utf8_lossy(&line[..count]).trim());
-            }
-            MountError::Kernel { action, errno, hint: said }
-        }
-    }
 }
 
 /// A directory that an image is attached to while an overlay takes it as a layer.

@@ -268,6 +268,34 @@ impl ManifestReader {
         }
     }
 
+    /// All leaves in order, unread.
+    pub fn leaves(&self, root: &ManifestRoot) -> Result<Vec<Child>, RepositoryError> {
+        if root.height > HEIGHT_MAX {
+            return Err(RepositoryError::format("manifest")(FormatError::Range("height")));
+        }
+        let mut pages = vec![Self::root_child(root)];
+        for _ in 0..root.height {
+            let mut below = Vec::new();
+            self.children(&pages, &mut |children| {
+                below.extend(children);
+                Ok(true)
+            })?;
+            pages = below;
+        }
+        Ok(pages)
+    }
+
+    /// The entries on each of some leaves, fetched together.
+    pub fn read_leaves(&self, ids: &[ChunkId]) -> Result<Vec<Vec<Entry>>, RepositoryError> {
+        let pages = self.pages(ids)?.into_iter().zip(ids);
+        pages
+            .map(|(page, id)| match page {
+                Page::Leaf(entries) => Ok(entries),
+                Page::Node(_) => Err(unexpected(*id)),
+            })
+            .collect()
+    }
+
     /// One page, checked against the height that it stands at: for verification.
     pub fn page(&self, id: ChunkId, height: u8) -> Result<Page, RepositoryError> {
         match (self.pages(&[id])?.pop(), height) {

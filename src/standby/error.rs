@@ -70,10 +70,12 @@ pub enum StageError {
     Mount(#[from] MountError),
     #[error(transparent)]
     Depot(#[from] FollowError),
-    #[error("{store}{wanted} is not on this standby ({here} in {}); `understudy follow {store}{wanted}` brings it here", root.display())]
+    #[error("{store}{wanted} is not on this standby ({here} in {}); `understudy follow {store}{wanted}` brings it here, and --method fuse reads it from the repository", root.display())]
     NotHere { store: StoreName, wanted: String, here: String, root: PathBuf },
     #[error("{} holds changes to {found}, and means nothing on {wanted}; mount {found}, or give another directory", upper.display())]
     Bound { upper: PathBuf, found: String, wanted: String },
+    #[error("{} is in the way: it has to become a symlink that moves on, since a mount cannot be made beneath another here (that takes root and Linux 6.5); name a path that is not there", .0.display())]
+    InTheWay(PathBuf),
     #[error("{} holds something else; changes need an empty directory, or one that holds changes to this snapshot", .0.display())]
     Foreign(PathBuf),
 }

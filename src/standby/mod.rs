@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod check;
+mod contents;
 pub mod depot;
 pub mod directory;
 pub mod error;
@@ -9,6 +10,8 @@ mod extents;
 mod file;
 pub mod follow;
 mod large;
+mod leaves;
+pub mod live;
 mod materialise;
 pub mod mounted;
 mod older;
@@ -17,3 +20,4 @@ mod place;
 pub mod restore;
 mod scattered;
 mod special;
+pub mod view;

@@ -5,11 +5,12 @@
 
 use super::depot::Depot;
 use super::error::{FollowError, StageError};
+use super::live::{self, Before, Live};
 use super::pin::{Pin, pins};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::mount::error::MountError;
-use crate::mount::kernel::{self, Detached, Layers, Mounted, Old, Upper};
+use crate::mount::kernel::{self, Detached, Layers, Mounted, Upper};
 use crate::source::stat::Stat;
 use crate::source::xattr;
 use rustix::fd::AsFd;
@@ -78,6 +79,11 @@ pub fn find(depot: &Depot, store: &StoreName, moment: Moment) -> Result<Sequence
     })
 }
 
+/// Whether snapshots that are here can be mounted by the kernel.
+pub fn kernel_works() -> Result<(), MountError> {
+    kernel::works()
+}
+
 /// Mounts a snapshot at `dir`; returns which one.
 pub fn mount(
     depot: &Depot,
@@ -91,35 +97,21 @@ pub fn mount(
     Ok(sequence)
 }
 
-/// Moves the read-only mount at `dir` on to the store's latest snapshot here, if that is another.
+/// Shows a snapshot at `live`, in the place of what it shows.
 pub fn move_on(
     depot: &Depot,
     store: &StoreName,
-    shown: Sequence,
-    dir: &Path,
+    sequence: Sequence,
+    live: &mut Live,
     options: &MountOptions,
-) -> Result<Option<(Sequence, Old)>, StageError> {
-    let latest = find(depot, store, Moment::Latest)?;
-    if latest == shown {
-        return Ok(None);
-    }
-    let wanted = SnapshotRef { store: store.clone(), moment: Moment::At(latest) };
-    Ok(Some((latest, replace(depot, &wanted, dir, options)?)))
+) -> Result<Option<Before>, StageError> {
+    let wanted = SnapshotRef { store: store.clone(), moment: Moment::At(sequence) };
+    let place = live.place(sequence)?;
+    let (_, mount) = prepare(depot, &wanted, &place, options)?;
+    live.show(place, Some(mount))
 }
 
-/// Puts a snapshot in the place of the one that is mounted at `dir`.
-pub fn replace(
-    depot: &Depot,
-    wanted: &SnapshotRef,
-    dir: &Path,
-    options: &MountOptions,
-) -> Result<Old, StageError> {
-    let dir = &absolute(dir)?;
-    let (_, mount) = prepare(depot, wanted, dir, options)?;
-    Ok(mount.replace(dir)?)
-}
-
-/// Pins a snapshot and mounts it, attached nowhere yet.
+/// Pins a snapshot for `dir` and mounts it, attached nowhere yet.
 fn prepare(
     depot: &Depot,
     wanted: &SnapshotRef,
@@ -144,7 +136,7 @@ fn prepare(
     let mut layers = Layers {
         image: depot.image(sequence),
         objects: depot.objects(),
-        source: format!("{SOURCE}{}@{sequence}", wanted.store),
+        source: source(&wanted.store, sequence),
         upper: None,
         trusted: options.trusted,
     };
@@ -216,6 +208,8 @@ pub struct Show {
     pub dir: PathBuf,
     pub store: String,
     pub snapshot: String,
+    /// `kernel` or `fuse`.
+    pub method: &'static str,
     pub writable: Option<PathBuf>,
 }
 
@@ -230,23 +224,50 @@ fn show(mount: &Mounted) -> Option<Show> {
         dir: mount.dir.clone(),
         store: store.to_owned(),
         snapshot: snapshot.to_owned(),
+        method: if mount.kind.starts_with("fuse") { "fuse" } else { "kernel" },
         writable: mount.upper.as_ref().and_then(|upper| upper.parent().map(Path::to_owned)),
     })
 }
 
-/// Unmounts `dir` and forgets its pin. `lazy` also while something in it is open.
+/// Whether `dir` shows a snapshot.
+pub fn is_shown(dir: &Path) -> Result<bool, StageError> {
+    Ok(kernel::mounts(SOURCE)?.iter().any(|mount| mount.dir == *dir))
+}
+
+/// The source by which a mount of a snapshot is known.
+pub fn source(store: &StoreName, sequence: Sequence) -> String {
+    format!("{SOURCE}{store}@{sequence}")
+}
+
+/// Unmounts `dir` and forgets its pin. `lazy` also while something in it is open. A symlink that showed it goes, too.
 pub fn unmount(standby: &Path, dir: &Path, lazy: bool) -> Result<Show, StageError> {
-    let dir = &absolute(dir)?;
+    let link = live::beside_itself(dir)?;
+    let target = std::fs::read_link(&link).ok().and_then(|target| live::place_of_link(&link, &target));
+    let is_link = target.is_some();
+    let dir = &target.map_or_else(|| absolute(dir), Ok)?;
     let mounted = kernel::mounts(SOURCE)?.into_iter().rev().find(|mount| mount.dir == *dir);
     let Some((mounted, show)) = mounted.and_then(|mount| show(&mount).map(|show| (mount, show))) else {
         return Err(MountError::NotOurs(dir.clone()).into());
     };
-    kernel::detach(dir, lazy)?;
+    match show.method {
+        "fuse" => kernel::detach_fuse(dir, lazy)?,
+        _ => kernel::detach(dir, lazy)?,
+    }
+    if is_link {
+        let _ = std::fs::remove_file(&link);
+    }
+    if dir
+        .parent()
+        .and_then(Path::file_name)
+        .is_some_and(|name| name.as_encoded_bytes().ends_with(b".understudy"))
+    {
+        live::remove_place(dir);
+    }
     let depot = match mounted.objects.as_deref().and_then(Path::parent) {
         Some(root) => Depot::at(root),
         None => Depot::at(&standby.join(&show.store)),
     };
-    if show.writable.is_none() && depot.pins().is_dir() {
+    if show.method == "kernel" && show.writable.is_none() && depot.pins().is_dir() {
         Pin::remove(&depot, dir)?;
     }
     Ok(show)
@@ -263,12 +284,14 @@ pub fn forget_deleted(depot: &Depot) -> Result<(), FollowError> {
 }
 
 /// A path that means the same later; symlinks on the way are resolved as far as it exists.
-fn absolute(path: &Path) -> Result<PathBuf, FollowError> {
-    match std::fs::canonicalize(path) {
-        Ok(path) => Ok(path),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::path::absolute(path).map_err(FollowError::io(path, "find it"))
-        }
-        Err(error) => Err(FollowError::io(path, "find it")(error)),
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, FollowError> {
+    if let Ok(path) = std::fs::canonicalize(path) {
+        return Ok(path);
+    }
+    // It is not there, or is a mount that nobody serves any more.
+    let full = std::path::absolute(path).map_err(FollowError::io(path, "find it"))?;
+    match (full.parent(), full.file_name()) {
+        (Some(parent), Some(name)) => Ok(absolute(parent)?.join(name)),
+        _ => Ok(full),
     }
 }

@@ -13,7 +13,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     futures::executor::block_on(future)
 }
 
-fn keys(rig: &Rig, part: &str) -> Vec<Path> {
+pub fn keys(rig: &Rig, part: &str) -> Vec<Path> {
     let all: Vec<_> = wait(rig.objects.list(None).try_collect()).unwrap();
     let mut keys: Vec<_> =
         all.into_iter().map(|o| o.location).filter(|k| k.as_ref().contains(part)).collect();
@@ -21,14 +21,14 @@ fn keys(rig: &Rig, part: &str) -> Vec<Path> {
     keys
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Damage {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
     Delete,
     Truncate,
     Flip,
 }
 
-fn damage(rig: &Rig, key: &Path, damage: Damage) {
+pub fn damage(rig: &Rig, key: &Path, damage: Damage) {
     let mut bytes = wait(async { rig.objects.get(key).await.unwrap().bytes().await.unwrap() }).to_vec();
     let middle = bytes.len() / 2;
     match damage {

@@ -6,6 +6,7 @@ mod deltas;
 mod facts;
 mod faults;
 mod faulty;
+mod fuse;
 mod hostile;
 mod house;
 mod kill;

@@ -49,6 +49,13 @@ pub fn nonce() -> u64 {
     getrandom::u64().unwrap()
 }
 
+/// Bytes that do not compress, the same for the same seed.
+pub fn random(seed: &[u8], count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    blake3::Hasher::new().update(seed).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
 pub fn name() -> StoreName {
     StoreName::parse("acme").unwrap()
 }

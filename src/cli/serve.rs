@@ -1,0 +1,205 @@
+//! `understudy mount` by FUSE: this program serves the mount, from the background unless it is told not to.
+//!
+//! For the background the command starts itself once more and waits until that process has the mount, or has
+//! failed: what is said, and the exit code, are the same either way. What fails later is told with --foreground only.
+
+use super::context::Context;
+use super::exit::Exit;
+use super::mount::{MountArgs, Mounted, swap, tell_link};
+use super::{Global, show};
+use crate::model::id::Sequence;
+use crate::model::record::SnapshotRecord;
+use crate::model::snapshot_ref::{Moment, SnapshotRef};
+use crate::mount::fuse::{self, FuseOptions, Serving};
+use crate::repository::store::Store;
+use crate::standby::depot::Depot;
+use crate::standby::live::{Before, Live};
+use crate::standby::mounted;
+use crate::standby::view::{Complain, View};
+use anyhow::{Context as _, Result};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Set for the process that is to serve from the background.
+const SERVE: &str = "UNDERSTUDY_SERVE";
+/// What that process says when its mount is there.
+const READY: u8 = 0;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+pub(super) fn run(
+    global: &Global,
+    context: &Context,
+    args: &MountArgs,
+    wanted: &SnapshotRef,
+    depot: Depot,
+) -> Result<Exit> {
+    let serves = std::env::var_os(SERVE).is_some();
+    if !args.foreground && !serves {
+        return in_background();
+    }
+    let started = Instant::now();
+    let store = context.repository_of(&wanted.store)?.store(&wanted.store);
+    let state = store.state()?;
+    let (mut sequence, record) = store.find(&state, wanted.moment)?;
+    let may_mount = fuse::is_privileged();
+    let swap = swap(args, may_mount);
+    let mut live = Live::new(&args.dir, swap)?;
+    let served = Served { args, store: &store, depot: &depot, may_mount };
+    let (mut serving, _) = served.show(sequence, &record, &mut live)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let (method, dir, writable) = ("fuse", args.dir.as_path(), None);
+    Mounted { store: store.name(), snapshot: sequence, dir, method, writable, seconds }.print(global)?;
+    tell_link(global, args, swap)?;
+    let stop = on_signal(context)?;
+    if serves {
+        detach_from_terminal()?;
+    }
+    let standby = depot.root().parent().unwrap_or(depot.root()).to_owned();
+    let mut looked = Instant::now();
+    let mut last_error = String::new();
+    while !serving.is_over() {
+        std::thread::sleep(LOOK_EVERY);
+        if stop.load(Ordering::Relaxed) {
+            // What is open in it ends with this process.
+            mounted::unmount(&standby, live.dir(), true)?;
+            return Ok(Exit::Done);
+        }
+        if !args.follow || looked.elapsed() < Duration::from_secs(args.every) {
+            continue;
+        }
+        looked = Instant::now();
+        match served.move_on(sequence, &mut live) {
+            Ok(None) => {}
+            Ok(Some((next, new, before))) => {
+                (sequence, serving) = (next, new);
+                last_error.clear();
+                if !global.quiet && !serves {
+                    show::line(&format!("{} moved on to {}@{sequence}", args.dir.display(), store.name()))?;
+                }
+                let standby = standby.clone();
+                std::thread::spawn(move || before.map(|before| before.retire(&standby)));
+            }
+            Err(error) => {
+                let text = format!("{error:#}");
+                if text != last_error {
+                    complain(&format!("{} stays at {}@{sequence}: {text}", args.dir.display(), store.name()));
+                    last_error = text;
+                }
+            }
+        }
+    }
+    serving.wait().with_context(|| args.dir.display().to_string())?;
+    Ok(Exit::Done)
+}
+
+struct Served<'a> {
+    args: &'a MountArgs,
+    store: &'a Store,
+    depot: &'a Depot,
+    may_mount: bool,
+}
+
+impl Served<'_> {
+    fn show(
+        &self,
+        sequence: Sequence,
+        record: &SnapshotRecord,
+        live: &mut Live,
+    ) -> Result<(Serving, Option<Before>)> {
+        let depot = self.depot.objects().is_dir().then(|| self.depot.clone());
+        let told: Complain = Box::new(complain);
+        let view = View::open(self.store, record, depot, self.args.cache, told)?;
+        let source = mounted::source(self.store.name(), sequence);
+        let options = FuseOptions { source, trusted: self.args.suid_dev };
+        let place = live.place(sequence)?;
+        if self.may_mount {
+            let (mount, serving) = fuse::serve_detached(view, &options)?;
+            return Ok((serving, live.show(place, Some(mount))?));
+        }
+        let serving = fuse::serve_by_helper(view, &options, &place)?;
+        Ok((serving, live.show(place, None)?))
+    }
+
+    fn move_on(
+        &self,
+        shown: Sequence,
+        live: &mut Live,
+    ) -> Result<Option<(Sequence, Serving, Option<Before>)>> {
+        let state = self.store.state()?;
+        let (latest, record) = self.store.find(&state, Moment::Latest)?;
+        if latest == shown {
+            return Ok(None);
+        }
+        let (serving, before) = self.show(latest, &record, live)?;
+        Ok(Some((latest, serving, before)))
+    }
+}
+
+/// One line on standard error; there may be none any more.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "understudy: {text}");
+}
+
+/// Becomes true when this process is asked to end.
+fn on_signal(context: &Context) -> Result<Arc<AtomicBool>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = Arc::new(AtomicBool::new(false));
+    let _entered = context.runtime.enter();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let (mut signals, stop) = (signal(kind).context("waiting for signals")?, stop.clone());
+        context.runtime.spawn(async move {
+            signals.recv().await;
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+    Ok(stop)
+}
+
+/// Starts the process that serves; returns once it has the mount, or has failed.
+fn in_background() -> Result<Exit> {
+    let program = std::env::current_exe().context("finding this program")?;
+    let mut child = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env(SERVE, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting the process that serves the mount")?;
+    let (mut said, mut errors) = (Vec::new(), Vec::new());
+    // Both end when it has the mount, or is gone; what it says fits a pipe.
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_end(&mut said)?;
+    }
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_end(&mut errors)?;
+    }
+    std::io::stderr().write_all(&errors)?;
+    let ready = said.last() == Some(&READY);
+    if ready {
+        said.pop();
+    }
+    std::io::stdout().write_all(&said)?;
+    if ready {
+        return Ok(Exit::Done);
+    }
+    let status = child.wait().context("waiting for the process that serves the mount")?;
+    // It has said why.
+    std::process::exit(status.code().unwrap_or(Exit::Failed as i32));
+}
+
+/// Says that the mount is there, and lets go of whoever waits for that.
+fn detach_from_terminal() -> Result<()> {
+    let mut stdout = std::io::stdout();
+    stdout.write_all(&[READY])?;
+    stdout.flush()?;
+    let nothing = std::fs::File::options().write(true).open("/dev/null").context("/dev/null")?;
+    rustix::stdio::dup2_stdout(&nothing)?;
+    rustix::stdio::dup2_stderr(&nothing)?;
+    // A hang-up of the terminal is for others. The first of a session is one already.
+    let _ = rustix::process::setsid();
+    Ok(())
+}
