@@ -171,6 +171,13 @@ impl Basis {
         })
     }
 
+    /// Whether `bytes` are the block of the usual size that lies at `at` of the old file.
+    pub fn is_block_at(&self, at: u64, bytes: &[u8]) -> bool {
+        self.block_at(at).is_some_and(|(known, block, length)| {
+            length as usize == bytes.len() && known.is_block(block, bytes)
+        })
+    }
+
     /// The block that begins at `at` and lies wholly in the file: chunk, number, length.
     fn block_at(&self, at: u64) -> Option<(&Known, u32, u32)> {
         self.block_in(self.find(at)?, at)

@@ -18,6 +18,8 @@ use blake3::hazmat::ChainingValue;
 const SPARSE_AFTER_BYTES: usize = 256 << 10;
 /// one block's length in each so many; moved content is found by it, and followed back to its beginning.
 const SAMPLE_EVERY_BYTES: usize = 64 << 10;
+/// An edit of no more blocks is looked beyond.
+const EDIT_BLOCKS: usize = 4;
 /// Hashes that confirm nothing: so many are free in a run, and one more for so many bytes.
 const FAILURES_FREE: usize = 256;
 const BYTES_PER_FAILURE: usize = 1 << 10;
@@ -108,7 +110,8 @@ impl Matcher<'_> {
                 return at;
             }
             searched = true;
-            match self.search(at, to, shift, &mut failures_left) {
+            let beyond = self.beyond_edit(at, to, shift);
+            match beyond.or_else(|| self.search(at, to, shift, &mut failures_left)) {
                 Some((found, found_place)) => (at, place) = (found, Some(found_place)),
                 None => break,
             }
@@ -165,6 +168,29 @@ impl Matcher<'_> {
         self.basis.slice(old - length as u64, old, &mut extents);
         push_known(pieces, extents);
         at
+    }
+
+    /// Where content goes on behind a short edit: bytes that were written over bytes, as databases write pages. The blocks
+    /// that were written over are looked for elsewhere as they lie, not at every byte.
+    fn beyond_edit(&self, from: usize, to: usize, shift: i64) -> Option<(usize, Place)> {
+        let block = self.basis.block_bytes();
+        let old = |at: usize| u64::try_from((self.at + at as u64) as i64 - shift).ok();
+        let mut end = None;
+        for at in (1..=EDIT_BLOCKS).map(|blocks| from + blocks * block).take_while(|at| *at < to) {
+            let (bytes, old) = (self.bytes.get(at..at + block)?, old(at)?);
+            if self.basis.is_block_at(old, bytes) {
+                end = Some((at, Place::File(old)));
+                break;
+            }
+        }
+        let (end_at, _) = end?;
+        let moved = (from..end_at).step_by(block).find_map(|at| {
+            let bytes = self.bytes.get(at..at + block)?;
+            let weak = super::weak::weak(bytes);
+            let may_have = self.basis.may_have(weak) && self.basis.has_weak(weak);
+            may_have.then(|| self.basis.lookup(weak, &strong(bytes))).flatten().map(|place| (at, place))
+        });
+        moved.or(end)
     }
 
     /// The next block of the old version at or behind `from`, beginning before `to`.
