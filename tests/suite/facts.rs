@@ -48,7 +48,7 @@ pub fn of(root: &Path) -> Facts {
     facts
 }
 
-fn attributes(path: &Path) -> Vec<(String, Vec<u8>)> {
+pub fn attributes(path: &Path) -> Vec<(String, Vec<u8>)> {
     let mut names = vec![0u8; 64 << 10];
     let Ok(length) = rustix::fs::llistxattr(path, &mut names[..]) else { return Vec::new() };
     let mut all: Vec<_> = names[..length]

@@ -9,6 +9,7 @@ mod faulty;
 mod fuse;
 mod hostile;
 mod house;
+mod judges;
 mod kill;
 mod live_tree;
 mod races;
