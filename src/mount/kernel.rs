@@ -86,6 +86,8 @@ fn mount_image(image: &Path, way: Way) -> Result<OwnedFd, MountError> {
     let from = |source: &OsStr, lower: bool| {
         let context = Context::open("erofs")?;
         context.string("source", source)?;
+        // A read-only loop device is not opened otherwise.
+        context.flag("ro")?;
         context.create(if lower { "mount the image by a loop device" } else { "mount the image" })?;
         context.mount(MountAttrFlags::MOUNT_ATTR_RDONLY)
     };

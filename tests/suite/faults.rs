@@ -143,10 +143,10 @@ fn a_restore_from_a_failing_repository_is_whole_or_an_error() {
 }
 
 /// A small filesystem of its own, gone at the end.
-struct SmallDisk(std::path::PathBuf);
+pub struct SmallDisk(pub std::path::PathBuf);
 
 impl SmallDisk {
-    fn mount(at: std::path::PathBuf, bytes: u64) -> Self {
+    pub fn mount(at: std::path::PathBuf, bytes: u64) -> Self {
         std::fs::create_dir_all(&at).unwrap();
         let status = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
@@ -156,7 +156,7 @@ impl SmallDisk {
         Self(at)
     }
 
-    fn grow(&self, bytes: u64) {
+    pub fn grow(&self, bytes: u64) {
         let status =
             Command::new("mount").args(["-o", &format!("remount,size={bytes}")]).arg(&self.0).status();
         assert!(status.unwrap().success());

@@ -1,10 +1,13 @@
 //! What is followed and mounted is the snapshot: whole, verified, and the same as a restore.
 
+use crate::damage::{Damage, damage, keys};
 use crate::facts::{self, assert_same};
+use crate::faults::SmallDisk;
 use crate::faulty::{ALL, Fault, FaultyStore};
 use crate::kill::{ok, understudy};
 use crate::rig::{self, Rig, sample_tree};
 use crate::roundtrip::all_kinds;
+use object_store::ObjectStoreExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -465,6 +468,66 @@ fn nothing_unverified_is_published_whatever_call_fails_once() {
 #[test]
 fn nothing_unverified_is_published_whatever_call_fails_and_all_after() {
     strike_everywhere(true);
+}
+
+#[test]
+fn of_damaged_packs_nothing_is_published_and_the_snapshot_before_stays_mounted() {
+    for kind in [Damage::Delete, Damage::Truncate, Damage::Flip] {
+        let (rig, before) = behind();
+        let mounted = MountPoint::of(&rig, &at(1), "first");
+        let packs = keys(&rig, "/packs/");
+        let mut struck = 0;
+        for key in &packs {
+            let sound =
+                futures::executor::block_on(async { rig.objects.get(key).await?.bytes().await }).unwrap();
+            damage(&rig, key, kind);
+            // What a pack of the first snapshot holds may lie here already.
+            let result = follow_by(&rig.repository, &depot(&rig), &request());
+            let mend = rig.objects.put(key, sound.into());
+            futures::executor::block_on(mend).unwrap();
+            match result {
+                Err(error) => {
+                    struck += 1;
+                    assert_eq!(depot(&rig).snapshots().unwrap(), [Sequence(1)], "{kind:?} of {key}: {error}");
+                }
+                Ok(_) => {
+                    assert_same(&rig.source(), &MountPoint::of(&rig, &at(2), "second").0, "not needed");
+                    std::fs::remove_file(depot(&rig).image(Sequence(2))).unwrap();
+                }
+            }
+            assert!(facts::of(&mounted.0) == before, "{kind:?} of {key}");
+        }
+        // The flipped bit may be in what a follower does not need: block entries.
+        assert!(struck > 0 || kind == Damage::Flip, "{kind:?}");
+        follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+        assert_same(&rig.source(), &MountPoint::of(&rig, &at(2), "second").0, "mended");
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_the_snapshot_before_and_the_next_run_goes_on() {
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    rig.resync();
+    // An image on tmpfs takes a loop device.
+    let disk = SmallDisk::mount(rig.dir.path().join("standby"), 8 << 20);
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    let before = facts::of(&rig.source());
+    for number in 0..8u8 {
+        std::fs::write(rig.source().join(format!("c/new-{number}")), rig::random(&[number], 2 << 20))
+            .unwrap();
+    }
+    rig.resync();
+    let error = follow_by(&rig.repository, &depot(&rig), &request()).unwrap_err();
+    assert!(error.to_string().contains("No space left"), "{error}");
+    {
+        let point = MountPoint::of(&rig, &latest(), "mounted");
+        assert!(facts::of(&point.0) == before, "the snapshot before");
+    }
+    disk.grow(64 << 20);
+    let report = follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    assert!(report.objects_made < 8, "some were made before: {report:?}");
+    assert_same(&rig.source(), &MountPoint::of(&rig, &latest(), "mounted").0, "after the disk grew");
 }
 
 #[test]
