@@ -8,7 +8,7 @@ use super::read_entry::{Clock, Worker};
 use super::report::{Phases, Report};
 use super::scan::{Reread, Scan, ScanSummary};
 use crate::format::frame::Compressor;
-use crate::model::hold::{self, FilesystemId, Hold};
+use crate::model::hold::{self, Hold};
 use crate::model::id::{StoreName, WriterId};
 use crate::model::plan::Plan;
 use crate::model::record::{Event, ManifestRoot, SnapshotRecord, SnapshotStatistics, StoreState};
@@ -21,6 +21,7 @@ use crate::repository::objects::Requests;
 use crate::repository::packer::{Packer, Shipped};
 use crate::repository::store::{Repository, Store};
 use crate::source::exclude::Excludes;
+use crate::source::filesystem;
 use crate::source::stat::Stat;
 use crate::source::walk::{Walk, open_root, raise_handle_limit};
 use crate::support::pool::Pool;
@@ -99,7 +100,7 @@ fn attempt(
     let scanning = Instant::now();
     let scan_start_ns = (around.clock)();
     let (root, root_stat) = open_root(&request.path)?;
-    let filesystem = filesystem_id(&root, &root_stat);
+    let filesystem = filesystem::identify(&root, &root_stat);
     let held = hold::before_scan(base.as_ref().map(|b| &b.filesystem), &filesystem);
     refuse(request, held)?;
     if let Some(base) = &base {
@@ -253,18 +254,4 @@ fn statistics(progress: &Progress, summary: &ScanSummary, shipped: &Shipped) -> 
         unreadable: summary.warnings.unreadable,
         vanished: summary.vanished,
     }
-}
-
-/// What is known of the root's filesystem across reboots. `f_fsid` is made from the UUID on ext4 and
-/// btrfs only; elsewhere it may change with the device's number, and is left out.
-fn filesystem_id(root: &OwnedFd, stat: &Stat) -> FilesystemId {
-    const EXT4: u64 = 0xef53;
-    const BTRFS: u64 = 0x9123_683e;
-    let root_inode = stat.fingerprint.inode;
-    let Ok(fs) = rustix::fs::fstatvfs(root) else {
-        return FilesystemId { magic: 0, id: 0, root_inode };
-    };
-    let magic = rustix::fs::fstatfs(root).map_or(0, |f| f.f_type as u64);
-    let id = if magic == EXT4 || magic == BTRFS { fs.f_fsid } else { 0 };
-    FilesystemId { magic, id, root_inode }
 }

@@ -5,6 +5,7 @@
 pub mod content;
 pub mod error;
 pub mod exclude;
+pub mod filesystem;
 pub mod read;
 pub mod stat;
 pub mod walk;

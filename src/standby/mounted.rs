@@ -6,7 +6,7 @@
 use super::depot::Depot;
 use super::error::{FollowError, StageError};
 use super::live::{self, Before, Live};
-use super::pin::{Pin, pins};
+use super::pin::{self, Pin, pins};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::mount::error::MountError;
@@ -92,9 +92,10 @@ pub fn mount(
     options: &MountOptions,
 ) -> Result<Sequence, StageError> {
     let dir = &absolute(dir)?;
-    let (sequence, mount) = prepare(depot, wanted, dir, options)?;
-    mount.attach(dir)?;
-    Ok(sequence)
+    prepare(depot, wanted, dir, options, |sequence, mount| {
+        mount.attach(dir)?;
+        Ok(sequence)
+    })
 }
 
 /// Shows a snapshot at `live`, in the place of what it shows.
@@ -107,43 +108,60 @@ pub fn move_on(
 ) -> Result<Option<Before>, StageError> {
     let wanted = SnapshotRef { store: store.clone(), moment: Moment::At(sequence) };
     let place = live.place(sequence)?;
-    let (_, mount) = prepare(depot, &wanted, &place, options)?;
-    live.show(place, Some(mount))
+    let before = prepare(depot, &wanted, &place, options, |_, mount| live.show(place.clone(), Some(mount)))?;
+    pin::keep_only(depot, &place, sequence)?;
+    Ok(before)
 }
 
-/// Pins a snapshot for `dir` and mounts it, attached nowhere yet.
-fn prepare(
+/// Pins a snapshot for `dir`, mounts it attached nowhere, and has it attached. The pin goes if that fails.
+fn prepare<T>(
     depot: &Depot,
     wanted: &SnapshotRef,
     dir: &Path,
     options: &MountOptions,
-) -> Result<(Sequence, Detached), StageError> {
+    attach: impl FnOnce(Sequence, Detached) -> Result<T, StageError>,
+) -> Result<T, StageError> {
     let wrong = MountError::path(dir, "open it; the directory to mount on must exist");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, dir, flags, Mode::empty()).map_err(wrong)?;
     let upper = options.writable.as_deref().map(absolute).transpose()?;
-    let sequence;
-    {
-        // Checked before there is anything to lock.
-        find(depot, &wanted.store, wanted.moment)?;
-        let _pins = depot.lock_pins()?;
-        sequence = find(depot, &wanted.store, wanted.moment)?;
-        if let Some(upper) = &upper {
-            bind(upper, &Binding { store: wanted.store.clone(), snapshot: sequence })?;
-        }
-        Pin::new(sequence, upper.as_deref().unwrap_or(dir), upper.is_some()).write(depot)?;
+    // Checked before there is anything to lock.
+    find(depot, &wanted.store, wanted.moment)?;
+    let pins = depot.lock_pins()?;
+    let sequence = find(depot, &wanted.store, wanted.moment)?;
+    if let Some(upper) = &upper {
+        bind(upper, &Binding { store: wanted.store.clone(), snapshot: sequence })?;
     }
+    let pin = Pin::new(sequence, upper.as_deref().unwrap_or(dir), upper.is_some());
+    let is_new = pin.write(depot)?;
+    drop(pins);
+    let mounted = mount_layers(depot, &wanted.store, sequence, upper.as_deref(), options.trusted);
+    let attached = mounted.and_then(|mount| attach(sequence, mount));
+    // Changes keep their snapshot, mounted or not.
+    if attached.is_err() && is_new && upper.is_none() {
+        pin.remove(depot)?;
+    }
+    attached
+}
+
+fn mount_layers(
+    depot: &Depot,
+    store: &StoreName,
+    sequence: Sequence,
+    upper: Option<&Path>,
+    trusted: bool,
+) -> Result<Detached, StageError> {
     let mut layers = Layers {
         image: depot.image(sequence),
         objects: depot.objects(),
-        source: source(&wanted.store, sequence),
+        source: source(store, sequence),
         upper: None,
-        trusted: options.trusted,
+        trusted,
     };
     if let Some(upper) = upper {
-        layers.upper = Some(changes(&layers, &upper)?);
+        layers.upper = Some(changes(&layers, upper)?);
     }
-    Ok((sequence, kernel::mount(&layers)?))
+    Ok(kernel::mount(&layers)?)
 }
 
 /// Ties a directory for changes to a snapshot, or finds that it is tied to another.
@@ -268,7 +286,11 @@ pub fn unmount(standby: &Path, dir: &Path, lazy: bool) -> Result<Show, StageErro
         None => Depot::at(&standby.join(&show.store)),
     };
     if show.method == "kernel" && show.writable.is_none() && depot.pins().is_dir() {
-        Pin::remove(&depot, dir)?;
+        for pin in pins(&depot)?.iter().filter(|pin| !pin.writable && pin.path == *dir) {
+            if pin.snapshot.to_string() == show.snapshot {
+                pin.remove(&depot)?;
+            }
+        }
     }
     Ok(show)
 }
@@ -276,8 +298,8 @@ pub fn unmount(standby: &Path, dir: &Path, lazy: bool) -> Result<Show, StageErro
 /// The pins of a depot whose reason is gone are removed: writable directories that were deleted.
 pub fn forget_deleted(depot: &Depot) -> Result<(), FollowError> {
     for pin in pins(depot)? {
-        if pin.writable && !pin.path.join(BINDING).exists() {
-            Pin::remove(depot, &pin.path)?;
+        if pin.is_deleted() {
+            pin.remove(depot)?;
         }
     }
     Ok(())

@@ -5,7 +5,11 @@
 
 use super::depot::{Depot, boot_id, names};
 use super::error::FollowError;
+use crate::model::hold::FilesystemId;
 use crate::model::id::Sequence;
+use crate::source::filesystem;
+use crate::source::stat::Stat;
+use rustix::fs::{CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,27 +23,35 @@ pub struct Pin {
     pub writable: bool,
     /// The kernel's name for the time since it started.
     pub boot: String,
+    /// The directory that the changes' directory is in, so that one that is gone is told from one whose volume is
+    /// not mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<FilesystemId>,
 }
 
 impl Pin {
     pub fn new(snapshot: Sequence, path: &Path, writable: bool) -> Self {
-        Self { snapshot, path: path.to_owned(), writable, boot: boot_id() }
+        let holder = if writable { holder_of(path) } else { None };
+        Self { snapshot, path: path.to_owned(), writable, boot: boot_id(), holder }
     }
 
-    /// One for each path, so that the next mount there takes its place.
-    fn file(depot: &Depot, path: &Path) -> PathBuf {
-        let tag = blake3::hash(path.as_os_str().as_encoded_bytes()).to_hex();
-        depot.pins().join(&tag[..32])
+    /// One for each path and snapshot: a path that moves on has two for a moment.
+    fn file(&self, depot: &Depot) -> PathBuf {
+        let mut name = blake3::Hasher::new();
+        name.update(&self.snapshot.0.to_le_bytes()).update(self.path.as_os_str().as_encoded_bytes());
+        depot.pins().join(&name.finalize().to_hex()[..32])
     }
 
-    pub fn write(&self, depot: &Depot) -> Result<(), FollowError> {
-        let bytes = serde_json::to_vec(self).unwrap_or_default();
-        depot.write_new(&Self::file(depot, &self.path), &bytes)
+    /// Returns false when the same was pinned already.
+    pub fn write(&self, depot: &Depot) -> Result<bool, FollowError> {
+        let file = self.file(depot);
+        let is_new = !file.exists();
+        depot.write_new(&file, &serde_json::to_vec(self).unwrap_or_default())?;
+        Ok(is_new)
     }
 
-    /// Forgets what is pinned for `path`.
-    pub fn remove(depot: &Depot, path: &Path) -> Result<(), FollowError> {
-        let file = Self::file(depot, path);
+    pub fn remove(&self, depot: &Depot) -> Result<(), FollowError> {
+        let file = self.file(depot);
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(FollowError::io(&file, "remove it")(error))
@@ -47,6 +59,25 @@ impl Pin {
             _ => Ok(()),
         }
     }
+
+    /// Whether the directory for changes was deleted. No when its volume may only not be mounted.
+    pub fn is_deleted(&self) -> bool {
+        self.writable && !self.path.exists() && self.holder.is_some() && holder_of(&self.path) == self.holder
+    }
+}
+
+/// What is known of the directory that `path` is in; `None` when there is none.
+fn holder_of(path: &Path) -> Option<FilesystemId> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let handle = rustix::fs::openat(CWD, path.parent()?, flags, Mode::empty()).ok()?;
+    Some(filesystem::identify(&handle, &Stat::of(&handle).ok()?))
+}
+
+/// Forgets what a path was mounted for but `snapshot`.
+pub fn keep_only(depot: &Depot, path: &Path, snapshot: Sequence) -> Result<(), FollowError> {
+    let others = pins(depot)?;
+    let others = others.iter().filter(|pin| !pin.writable && pin.path == path && pin.snapshot != snapshot);
+    others.map(|pin| pin.remove(depot)).collect()
 }
 
 /// All pins of a depot. One that cannot be read is an error: what it pins is not known.

@@ -20,7 +20,9 @@ use understudy::standby::check::check;
 use understudy::standby::depot::Depot;
 use understudy::standby::error::{FollowError, StageError};
 use understudy::standby::follow::{Around, FollowReport, FollowRequest, follow};
+use understudy::standby::live::{Live, Swap};
 use understudy::standby::mounted::{self, MountOptions};
+use understudy::standby::pin::pins;
 use understudy::support::progress::Progress;
 
 pub fn latest() -> SnapshotRef {
@@ -309,6 +311,43 @@ fn what_is_mounted_is_kept_and_what_is_dropped_takes_its_objects_along() {
     assert_eq!(depot(&rig).snapshots().unwrap(), kept(&[7, 8]));
     assert_eq!(objects(), 3);
     assert_same(&rig.source(), &MountPoint::of(&rig, &latest(), "mounted").0, "what is left");
+}
+
+#[test]
+fn changes_on_a_volume_that_is_not_mounted_keep_their_snapshot() {
+    let rig = Rig::new();
+    let publish = |round: u8| {
+        std::fs::write(rig.source().join("changes"), vec![round; 5000]).unwrap();
+        rig.resync();
+        follow_by(&rig.repository, &depot(&rig), &FollowRequest { keep: 1, ..request() }).unwrap();
+    };
+    publish(1);
+    let volume = SmallDisk::mount(rig.dir.path().join("volume"), 1 << 20);
+    let live = MountPoint::new(&rig.dir.path().join("live"));
+    let options = MountOptions { writable: Some(volume.0.join("changes")), trusted: false };
+    mounted::mount(&depot(&rig), &at(1), &live.0, &options).unwrap();
+    drop((live, volume));
+    publish(2);
+    publish(3);
+    assert_eq!(depot(&rig).snapshots().unwrap(), [Sequence(1), Sequence(3)]);
+}
+
+#[test]
+fn a_mount_that_fails_leaves_no_pin_and_one_that_cannot_move_on_keeps_its_own() {
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    rig.resync();
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    let live_dir = MountPoint::new(&rig.dir.path().join("live"));
+    let mut live = Live::new(&live_dir.0, Swap::Beneath).unwrap();
+    mounted::move_on(&depot(&rig), &rig::name(), Sequence(1), &mut live, &MountOptions::default()).unwrap();
+    std::fs::write(depot(&rig).image(Sequence(2)), b"no image").unwrap();
+    let error =
+        mounted::move_on(&depot(&rig), &rig::name(), Sequence(2), &mut live, &MountOptions::default());
+    assert!(error.is_err());
+    let pinned: Vec<_> = pins(&depot(&rig)).unwrap().into_iter().map(|pin| pin.snapshot).collect();
+    assert_eq!(pinned, [Sequence(1)]);
+    assert_same(&rig.source(), &live_dir.0, "stays");
 }
 
 #[test]

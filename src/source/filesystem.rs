@@ -1,0 +1,19 @@
+//! Which filesystem a directory is on, as far as that can be told across reboots.
+
+use super::stat::Stat;
+use crate::model::hold::FilesystemId;
+use rustix::fd::AsFd;
+
+/// What is known of a directory and its filesystem. `f_fsid` is made from the UUID on ext4 and btrfs only; elsewhere it may
+/// change with the device's number, and is left out.
+pub fn identify(directory: impl AsFd, stat: &Stat) -> FilesystemId {
+    const EXT4: u64 = 0xef53;
+    const BTRFS: u64 = 0x9123_683e;
+    let root_inode = stat.fingerprint.inode;
+    let Ok(fs) = rustix::fs::fstatvfs(&directory) else {
+        return FilesystemId { magic: 0, id: 0, root_inode };
+    };
+    let magic = rustix::fs::fstatfs(&directory).map_or(0, |f| f.f_type as u64);
+    let id = if magic == EXT4 || magic == BTRFS { fs.f_fsid } else { 0 };
+    FilesystemId { magic, id, root_inode }
+}
