@@ -67,6 +67,8 @@ pub trait Tree: Send + Sync + 'static {
     fn read(&self, number: u64, offset: u64, length: u32) -> Result<Vec<u8>, Errno>;
     /// Where the next data (or the next hole) at or behind an offset begins.
     fn seek(&self, number: u64, offset: u64, hole: bool) -> Result<u64, Errno>;
+    /// Whether there may be local files with bytes of files.
+    fn has_local(&self) -> bool;
     /// A local file that has a file's bytes.
     fn local(&self, number: u64) -> Result<Option<OwnedFd>, Errno>;
     /// Entries and bytes of all of it.
@@ -177,7 +179,9 @@ struct Served<T> {
 }
 
 impl<T: Tree> Served<T> {
-    fn new(tree: T, passthrough: bool) -> Self {
+    fn new(tree: T, may_pass: bool) -> Self {
+        // Files have to be opened here then, which costs two requests a file.
+        let passthrough = may_pass && tree.has_local();
         Self { tree, passthrough, backing: Mutex::default() }
     }
 

@@ -245,6 +245,10 @@ impl Tree for View {
         found.ok_or(Errno::NXIO)
     }
 
+    fn has_local(&self) -> bool {
+        self.depot.is_some()
+    }
+
     fn local(&self, number: u64) -> Result<Option<OwnedFd>, Errno> {
         self.with_file(number, |_, file| Ok(self.object(file)))
     }
