@@ -3,17 +3,13 @@
 use super::context::Context;
 use super::exit::Exit;
 use super::{Global, show};
-use crate::model::diff::{Change, ChangeCounts, next_side};
+use crate::model::diff::{Change, ChangeCounts};
 use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
-use crate::repository::chunks::ChunkReader;
-use crate::repository::index::Index;
-use crate::repository::manifest::ManifestReader;
+use crate::repository::changes::changes;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use std::cmp::Ordering;
-use std::sync::Arc;
 
 #[derive(Args)]
 pub(super) struct DiffArgs {
@@ -42,41 +38,16 @@ pub(super) fn run(global: &Global, args: DiffArgs) -> Result<Exit> {
     let state = store.state()?;
     let (_, from) = store.find(&state, Moment::parse(&args.from)?)?;
     let (_, to) = store.find(&state, Moment::parse(&args.to)?)?;
-    let mut segments = from.index.clone();
-    segments.extend(to.index.iter().filter(|s| !from.index.contains(s)).cloned());
-    let index = Arc::new(Index::open(&store, &segments, Default::default())?);
-    let manifests = ManifestReader::new(ChunkReader::new(store, index));
-    // Entries on shared pages are equal: neither read nor counted.
-    let (old, new) = manifests.differing_leaves(&from.manifest, &to.manifest)?;
-    let (mut old, mut new) = (manifests.entries_of(old), manifests.entries_of(new));
-    let (mut a, mut b) = (old.next().transpose()?, new.next().transpose()?);
     let mut counts = ChangeCounts::default();
-    while let Some(side) = next_side(a.as_ref(), b.as_ref()) {
-        let (left, right) = match side {
-            Ordering::Less => (a.as_ref(), None),
-            Ordering::Greater => (None, b.as_ref()),
-            Ordering::Equal => (a.as_ref(), b.as_ref()),
-        };
-        if let Some(change) = Change::between(left, right)
-            && let Some(entry) = right.or(left)
-        {
-            counts.count(Some(change));
-            if global.json {
-                let (kind, path, size_bytes) =
-                    (entry.kind.name(), entry.path.to_string(), entry.size_bytes());
-                show::json(&Line { change, kind, path, size_bytes })?;
-            } else {
-                let slash = if entry.kind.name() == "directory" { "/" } else { "" };
-                show::line(&format!("{} {}{slash}", change.sign(), entry.path))?;
-            }
+    changes(&store, &from, &to, |change, entry| {
+        counts.count(Some(change));
+        if global.json {
+            let (kind, path, size_bytes) = (entry.kind.name(), entry.path.to_string(), entry.size_bytes());
+            return show::json(&Line { change, kind, path, size_bytes });
         }
-        if side != Ordering::Greater {
-            a = old.next().transpose()?;
-        }
-        if side != Ordering::Less {
-            b = new.next().transpose()?;
-        }
-    }
+        let slash = if entry.kind.name() == "directory" { "/" } else { "" };
+        show::line(&format!("{} {}{slash}", change.sign(), entry.path))
+    })?;
     if !global.json && !global.quiet {
         show::line(&format!(
             "{} added, {} modified, {} metadata only, {} removed",

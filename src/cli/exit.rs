@@ -5,7 +5,11 @@ use crate::model::id::IdError;
 use crate::model::snapshot_ref::SnapshotRefError;
 use crate::replicate::error::ResyncError;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::service::board::Ended;
 use crate::service::config::ConfigError;
+use crate::service::host::HostError;
+use crate::service::run::RunReport;
+use crate::service::scheduler::Outcome;
 use crate::source::error::SourceError;
 use crate::standby::error::{FollowError, RestoreError, StageError};
 use std::process::ExitCode;
@@ -48,6 +52,11 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
     {
         return Exit::Usage;
     }
+    match error.downcast_ref::<HostError>() {
+        Some(HostError::Repository(error)) => return of_repository(error),
+        Some(HostError::Config(_) | HostError::NoPlace { .. }) => return Exit::Usage,
+        None => {}
+    }
     if let Some(error) = error.downcast_ref::<RepositoryError>() {
         return of_repository(error);
     }
@@ -86,4 +95,18 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
 pub(super) fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("understudy: {error:#}");
     of(error).into()
+}
+
+/// Of a run that the daemon's parts made.
+pub(super) fn of_ended(ended: &Ended) -> Exit {
+    match (&ended.result, ended.outcome) {
+        (Ok(RunReport::Resync(report)), _) if report.warnings.torn + report.warnings.unreadable > 0 => {
+            Exit::Warnings
+        }
+        (Ok(_), _) => Exit::Done,
+        (Err(_), Outcome::Held) => Exit::Held,
+        (Err(_), Outcome::Fenced) => Exit::Fenced,
+        (Err(_), _) if ended.unavailable => Exit::Unavailable,
+        (Err(_), _) => Exit::Failed,
+    }
 }

@@ -7,6 +7,7 @@ use crate::model::id::StoreName;
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::repository::error::RepositoryErrorKind;
 use crate::repository::store::Repository;
+use crate::service::run::DEFAULT_KEEP;
 use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
 use crate::standby::follow::{Around, FollowReport, FollowRequest, follow};
@@ -120,9 +121,6 @@ fn one(
     }
     Ok(())
 }
-
-/// A day of hourly snapshots.
-const DEFAULT_KEEP: u32 = 24;
 
 fn print(global: &Global, report: &FollowReport, depot: &Depot, seconds: f64) -> Result<()> {
     if global.json {

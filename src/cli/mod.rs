@@ -10,8 +10,10 @@ mod exit;
 mod follow;
 mod init;
 mod mount;
+mod remote;
 mod restore;
 mod resync;
+mod run;
 mod serve;
 mod show;
 mod snapshots;
@@ -54,7 +56,7 @@ pub(crate) struct StandbyArgs {
 
 impl StandbyArgs {
     fn dir(&self, context: &context::Context) -> anyhow::Result<PathBuf> {
-        context.standby(self.standby.as_deref())
+        Ok(context.standby(self.standby.as_deref())?)
     }
 }
 
@@ -62,6 +64,8 @@ impl StandbyArgs {
 enum Command {
     /// Ship what changed in a store, and commit a snapshot of it
     Resync(resync::ResyncArgs),
+    /// Run all configured stores when they are due, and answer HTTP
+    Run(run::RunArgs),
     /// List a store's snapshots
     Snapshots(snapshots::SnapshotsArgs),
     /// Show all stores: last snapshot, lag, sizes
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Resync(args) => resync::run(&cli.global, args),
+        Command::Run(args) => run::run(&cli.global, args),
         Command::Snapshots(args) => snapshots::run(&cli.global, args),
         Command::Status(args) => status::run(&cli.global, args),
         Command::Diff(args) => diff::run(&cli.global, args),

@@ -2,12 +2,14 @@
 
 use super::context::{Context, kill_at, name_from_path, nonce, now_ns};
 use super::exit::{Exit, UsageError};
+use super::remote::Remote;
 use super::{Global, show};
 use crate::model::id::StoreName;
-use crate::model::plan::PlanName;
 use crate::replicate::report::{Report, WarningKind};
-use crate::replicate::resync::{Request, Surroundings, resync};
-use crate::service::config::StoreConfig;
+use crate::replicate::resync::{Surroundings, resync};
+use crate::service::config::{Role, StoreConfig};
+use crate::service::hooks::{self, Around};
+use crate::service::run::{RunError, request};
 use crate::support::progress::Progress;
 use anyhow::Result;
 use clap::Args;
@@ -15,14 +17,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Compression that keeps up with two cores' reading.
-const COMPRESSION_LEVEL: i32 = 1;
-
 #[derive(Args)]
 pub(super) struct ResyncArgs {
     /// A store of the configuration, or a directory
-    #[arg(value_name = "PATH|STORE")]
-    target: String,
+    #[arg(value_name = "PATH|STORE", required_unless_present = "due")]
+    target: Option<String>,
+    /// All configured stores that are due: for a scheduled job
+    #[arg(long, conflicts_with_all = ["target", "store", "exclude", "accept"])]
+    due: bool,
     /// The store's name, when a directory is given (default: made of the directory's name)
     #[arg(long, value_name = "NAME")]
     store: Option<String>,
@@ -35,43 +37,58 @@ pub(super) struct ResyncArgs {
 }
 
 pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
+    let Some(target) = args.target.clone() else { return super::run::run_due(global) };
     let context = Context::new(global)?;
-    let store = choose(&context, &args)?;
+    let (store, configured) = choose(&context, &target, &args)?;
+    if store.role == Role::Standby {
+        let text = format!("'{}' is followed here; resync it where it runs", store.name);
+        return Err(UsageError(text).into());
+    }
+    // Left to a daemon that has it, so that the two never race.
+    if configured
+        && global.repository.is_none()
+        && let Some(remote) = Remote::find(&context)
+        && remote.knows(&store.name)
+    {
+        return remote.resync(global, &store.name, args.accept);
+    }
     let repository = context.repository(Some(&store))?;
-    let request = Request {
-        store: store.name.clone(),
-        path: store.path.clone(),
-        plan: store.plan.plan(),
-        excludes: store.exclude.iter().chain(&args.exclude).cloned().collect(),
-        writer: context.writer(),
-        accept: args.accept,
-        compression_level: context.config.limits.compression_level.unwrap_or(COMPRESSION_LEVEL),
-        threads: context.threads(),
-    };
+    let mut request = request(&context, &store, args.accept);
+    request.excludes.extend(args.exclude.iter().cloned());
     let progress = Progress::default();
     let around = Surroundings { clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &kill_at };
-    let report = watched(global, &progress, "scanned", || resync(&repository, &request, &around))?;
+    let hooks_around = Around { store: &store.name, path: &store.path };
+    let report: Report = hooks::around(&store.hooks, &hooks_around, || {
+        watched(global, &progress, "scanned", || resync(&repository, &request, &around))
+            .map_err(RunError::from)
+    })
+    .map_err(|error| match error {
+        // What the exit code depends on.
+        RunError::Resync(error) => anyhow::Error::from(error),
+        other => other.into(),
+    })?;
     if global.json {
         show::json(&report)?;
     } else if !global.quiet {
-        print(&report, repository.location())?;
+        show::resync(&report, &format!("committed to {}", repository.location()))?;
     }
     warn(&report);
     let warned = report.warnings.torn + report.warnings.unreadable > 0;
     Ok(if warned { Exit::Warnings } else { Exit::Done })
 }
 
-fn choose(context: &Context, args: &ResyncArgs) -> Result<StoreConfig> {
-    if let Some(store) = context.config.store(&args.target) {
-        return Ok(store.clone());
+/// The store that is meant, and whether the configuration names it.
+fn choose(context: &Context, target: &str, args: &ResyncArgs) -> Result<(StoreConfig, bool)> {
+    if let Some(store) = context.config.store(target) {
+        return Ok((store.clone(), true));
     }
-    let path = Path::new(&args.target);
-    if !args.target.contains('/') && !path.is_dir() {
+    let path = Path::new(target);
+    if !target.contains('/') && !path.is_dir() {
         let known: Vec<_> = context.config.store.iter().map(|s| s.name.as_str()).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         return Err(UsageError(format!(
             "'{}' is neither a directory nor a configured store (configured: {known})",
-            args.target
+            target
         ))
         .into());
     }
@@ -80,7 +97,7 @@ fn choose(context: &Context, args: &ResyncArgs) -> Result<StoreConfig> {
         None => name_from_path(path)?,
     };
     let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
-    Ok(StoreConfig { name, path, plan: PlanName::Standard, repository: None, exclude: Vec::new() })
+    Ok((StoreConfig::of(name, path), false))
 }
 
 /// Runs `work` with a progress line on a terminal, and with none in a pipe.
@@ -125,32 +142,6 @@ pub(super) fn watched<T>(global: &Global, progress: &Progress, verb: &str, work:
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         result
     })
-}
-
-fn print(report: &Report, repository: &str) -> Result<()> {
-    let c = &report.changes;
-    let seconds = report.phases.open_seconds
-        + report.phases.scan_seconds
-        + report.phases.ship_seconds
-        + report.phases.commit_seconds;
-    show::line(&format!("{}@{} committed to {repository}", report.store, report.snapshot))?;
-    show::line(&format!(
-        "  {} entries, {}: {} added, {} modified, {} metadata only, {} removed, {} unchanged",
-        show::count(report.entries),
-        show::bytes(report.size_bytes),
-        show::count(c.added),
-        show::count(c.modified),
-        show::count(c.metadata),
-        show::count(c.removed),
-        show::count(c.unchanged),
-    ))?;
-    show::line(&format!(
-        "  {} read, {} of it new, {} shipped in {} requests, {seconds:.2} s",
-        show::bytes(report.read_bytes),
-        show::bytes(report.new_bytes),
-        show::bytes(report.shipped_bytes),
-        report.requests.put + report.requests.get + report.requests.head + report.requests.list,
-    ))
 }
 
 /// Warnings go to standard error, also in a pipe: a scheduler's mail shows them.

@@ -1,5 +1,7 @@
 //! How figures are shown.
 
+use crate::replicate::report::Report;
+use crate::service::run::RunReport;
 use serde::Serialize;
 use std::io::Write;
 
@@ -67,4 +69,42 @@ pub(super) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
         line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
+}
+
+/// What a run did, whatever it was.
+pub(super) fn report(report: &RunReport) -> anyhow::Result<()> {
+    match report {
+        RunReport::Resync(report) => resync(report, "committed"),
+        RunReport::Follow(report) => {
+            let how = if report.published { "published" } else { "is here already" };
+            line(&format!("{}@{} {how}", report.store, report.snapshot))
+        }
+    }
+}
+
+/// What a resync did.
+pub(super) fn resync(report: &Report, how: &str) -> anyhow::Result<()> {
+    let c = &report.changes;
+    let seconds = report.phases.open_seconds
+        + report.phases.scan_seconds
+        + report.phases.ship_seconds
+        + report.phases.commit_seconds;
+    line(&format!("{}@{} {how}", report.store, report.snapshot))?;
+    line(&format!(
+        "  {} entries, {}: {} added, {} modified, {} metadata only, {} removed, {} unchanged",
+        count(report.entries),
+        bytes(report.size_bytes),
+        count(c.added),
+        count(c.modified),
+        count(c.metadata),
+        count(c.removed),
+        count(c.unchanged),
+    ))?;
+    line(&format!(
+        "  {} read, {} of it new, {} shipped in {} requests, {seconds:.2} s",
+        bytes(report.read_bytes),
+        bytes(report.new_bytes),
+        bytes(report.shipped_bytes),
+        report.requests.put + report.requests.get + report.requests.head + report.requests.list,
+    ))
 }

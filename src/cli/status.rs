@@ -1,29 +1,51 @@
-//! `understudy status`.
+//! `understudy status`: a table that a person reads at a glance.
 
 use super::context::{Context, now_ns};
 use super::exit::Exit;
+use super::remote::Remote;
 use super::{Global, show};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::SnapshotRecord;
+use crate::repository::store::Repository;
+use crate::service::board::job;
+use crate::service::config::{Role, StoreConfig};
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 #[derive(Args)]
-pub(super) struct StatusArgs {}
+pub(super) struct StatusArgs {
+    /// Show it again every so many seconds
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    watch: Option<u64>,
+}
 
 #[derive(Serialize)]
 struct Row {
     store: StoreName,
     repository: String,
+    /// Of a store that is configured here.
+    role: Option<Role>,
+    plan: Option<&'static str>,
     snapshots: u64,
     latest: Option<Sequence>,
     /// Since the START of the last committed scan.
     lag_seconds: Option<f64>,
+    objective_seconds: Option<u64>,
     entries: u64,
     size_bytes: u64,
     primary: Option<String>,
+    /// Another host is the primary, and this one was configured to be.
+    fenced: bool,
+    /// What a daemon here says of it.
+    running: bool,
+    last_run: Option<f64>,
+    next_run: Option<f64>,
+    held: Option<String>,
+    last_error: Option<String>,
     standbys: Vec<Standby>,
     error: Option<String>,
 }
@@ -36,8 +58,33 @@ struct Standby {
     lag_seconds: Option<f64>,
 }
 
-pub(super) fn run(global: &Global, _args: StatusArgs) -> Result<Exit> {
+pub(super) fn run(global: &Global, args: StatusArgs) -> Result<Exit> {
     let context = Context::new(global)?;
+    loop {
+        let exit = once(global, &context, args.watch.is_some())?;
+        let Some(seconds) = args.watch else { return Ok(exit) };
+        std::thread::sleep(Duration::from_secs(seconds));
+    }
+}
+
+fn once(global: &Global, context: &Context, clear: bool) -> Result<Exit> {
+    let rows = rows(global, context)?;
+    let broken = rows.iter().any(|r| r.error.is_some());
+    if clear && !global.json && std::io::stdout().is_terminal() {
+        write!(std::io::stdout(), "\x1b[H\x1b[2J")?;
+    }
+    if global.json {
+        show::json(&rows)?;
+    } else if rows.is_empty() {
+        let location = context.repository(None)?.location().to_owned();
+        show::line(&format!("no stores in {location}; begin with: understudy resync PATH"))?;
+    } else {
+        table(&rows)?;
+    }
+    Ok(if broken { Exit::Failed } else { Exit::Done })
+}
+
+fn rows(global: &Global, context: &Context) -> Result<Vec<Row>> {
     // Configured stores with repositories of their own, and all that the main repository holds.
     let mut places: BTreeMap<StoreName, _> = BTreeMap::new();
     let main = context.repository(None)?;
@@ -47,74 +94,149 @@ pub(super) fn run(global: &Global, _args: StatusArgs) -> Result<Exit> {
     for store in &context.config.store {
         places.insert(store.name.clone(), context.repository(Some(store))?);
     }
+    // A daemon speaks of the configured repository only.
+    let told = match global.repository {
+        None if !context.config.store.is_empty() => Remote::find(context).map(|remote| remote.statuses()),
+        _ => None,
+    };
+    let told = told.unwrap_or_default();
+    let row = |(name, repository): (StoreName, Repository)| {
+        let mut row = row(context, name, &repository);
+        if let Some(told) = told.iter().find(|told| told["store"] == row.store.as_str()) {
+            let text = |key: &str| told[key].as_str().map(str::to_owned);
+            row.running = told["running"].as_bool().unwrap_or(false);
+            row.last_run = told["last_run"].as_f64();
+            row.next_run = told["next_run"].as_f64();
+            (row.held, row.last_error) = (text("held"), text("last_error"));
+            row.fenced |= told["fenced"].as_bool().unwrap_or(false);
+        }
+        row
+    };
+    Ok(places.into_iter().map(row).collect())
+}
+
+/// What the log says, and the configuration.
+fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
     let now_ns = now_ns();
-    let mut rows = Vec::new();
-    for (name, repository) in places {
-        let location = repository.location().to_owned();
-        let mut row = Row {
-            store: name.clone(),
-            repository: location,
-            snapshots: 0,
-            latest: None,
-            lag_seconds: None,
-            entries: 0,
-            size_bytes: 0,
-            primary: None,
-            standbys: Vec::new(),
-            error: None,
-        };
-        match repository.store(&name).state() {
-            Ok(state) => {
-                row.snapshots = state.snapshots.len() as u64;
-                row.primary = state.primary.as_ref().map(|p| p.0.clone());
-                if let Some((sequence, record)) = state.latest() {
-                    row.latest = Some(sequence);
-                    row.lag_seconds = Some(now_ns.saturating_sub(record.scan_start_ns) as f64 / 1e9);
-                    row.entries = record.manifest.entries;
-                    row.size_bytes = record.manifest.size_bytes;
-                }
-                // A hint only: the store's own state is known without it.
-                for report in repository.store(&name).standbys().unwrap_or_default() {
-                    let record = state.snapshots.get(&report.snapshot);
-                    let lag = |r: &SnapshotRecord| now_ns.saturating_sub(r.scan_start_ns) as f64 / 1e9;
-                    let (host, snapshot) = (report.host.0, report.snapshot);
-                    row.standbys.push(Standby { host, snapshot, lag_seconds: record.map(lag) });
-                }
+    let config: Option<&StoreConfig> = context.config.store(name.as_str());
+    let mut row = Row {
+        store: name.clone(),
+        repository: repository.location().to_owned(),
+        role: config.map(|store| store.role),
+        plan: config.map(|store| store.plan.name()),
+        snapshots: 0,
+        latest: None,
+        lag_seconds: None,
+        objective_seconds: config.map(|store| u64::from(store.plan.plan().objective_minutes) * 60),
+        entries: 0,
+        size_bytes: 0,
+        primary: None,
+        fenced: false,
+        running: false,
+        last_run: None,
+        next_run: None,
+        held: None,
+        last_error: None,
+        standbys: Vec::new(),
+        error: None,
+    };
+    let lag = |record: &SnapshotRecord| now_ns.saturating_sub(record.scan_start_ns) as f64 / 1e9;
+    match repository.store(&name).state() {
+        Ok(state) => {
+            row.snapshots = state.snapshots.len() as u64;
+            row.primary = state.primary.as_ref().map(|p| p.0.clone());
+            let here = context.writer();
+            row.fenced =
+                row.role == Some(Role::Primary) && state.primary.as_ref().is_some_and(|p| *p != here);
+            if let Some((sequence, record)) = state.latest() {
+                row.latest = Some(sequence);
+                row.lag_seconds = Some(lag(record));
+                row.entries = record.manifest.entries;
+                row.size_bytes = record.manifest.size_bytes;
+                row.last_run = Some(record.scan_start_ns as f64 / 1e9);
+                let (next, _) = config.map(|store| job(store, None)).unzip();
+                let next = next.and_then(|job| {
+                    Some((job.schedule.after(record.scan_start_ns.saturating_sub(job.slot_ns))?, job.slot_ns))
+                });
+                row.next_run = next.map(|(tick, slot_ns)| (tick + slot_ns).max(now_ns) as f64 / 1e9);
             }
-            Err(error) => row.error = Some(error.to_string()),
+            // A hint only: the store's own state is known without it.
+            for report in repository.store(&name).standbys().unwrap_or_default() {
+                let lag_seconds = state.snapshots.get(&report.snapshot).map(lag);
+                row.standbys.push(Standby { host: report.host.0, snapshot: report.snapshot, lag_seconds });
+            }
         }
-        rows.push(row);
+        Err(error) => row.error = Some(error.to_string()),
     }
-    let broken = rows.iter().any(|r| r.error.is_some());
-    if global.json {
-        show::json(&rows)?;
-    } else if rows.is_empty() {
-        show::line(&format!("no stores in {}; begin with: understudy resync PATH", main.location()))?;
-    } else {
-        let head = ["store", "latest", ">lag", ">snapshots", ">entries", ">size", "primary", "standbys"];
-        let mut table = vec![head.map(String::from).to_vec()];
-        for row in &rows {
-            table.push(vec![
-                row.store.to_string(),
-                match (&row.error, row.latest) {
-                    (Some(_), _) => "damaged".into(),
-                    (None, Some(latest)) => format!("@{latest}"),
-                    (None, None) => "never".into(),
-                },
-                row.lag_seconds.map_or("-".into(), |s| show::age((s * 1e9) as u64)),
-                show::count(row.snapshots),
-                show::count(row.entries),
-                show::bytes(row.size_bytes),
-                row.primary.clone().unwrap_or_default(),
-                row.standbys.iter().map(Standby::show).collect::<Vec<_>>().join(", "),
-            ]);
-        }
-        show::table(&table)?;
-        for (store, error) in rows.iter().filter_map(|r| Some((&r.store, r.error.as_ref()?))) {
-            eprintln!("understudy: {store}: {error}");
+    row
+}
+
+fn table(rows: &[Row]) -> Result<()> {
+    let head = [
+        "store",
+        "plan",
+        "role",
+        "latest",
+        ">lag",
+        ">objective",
+        "state",
+        "next run",
+        ">entries",
+        ">size",
+        "standbys",
+    ];
+    let mut table = vec![head.map(String::from).to_vec()];
+    let now = now_ns() as f64 / 1e9;
+    let age = |seconds: f64| show::age((seconds.max(0.0) * 1e9) as u64);
+    for row in rows {
+        let next = match row.next_run {
+            _ if row.running => "runs".to_owned(),
+            Some(at) if at <= now + 1.0 => "due".to_owned(),
+            Some(at) => format!("in {}", age(at - now)),
+            None => "-".to_owned(),
+        };
+        table.push(vec![
+            row.store.to_string(),
+            row.plan.unwrap_or("-").to_owned(),
+            row.role.map_or("-", Role::name).to_owned(),
+            row.latest.map_or("never".to_owned(), |latest| format!("@{latest}")),
+            row.lag_seconds.map_or("-".to_owned(), age),
+            row.objective_seconds.map_or("-".to_owned(), |seconds| age(seconds as f64)),
+            row.state().to_owned(),
+            next,
+            show::count(row.entries),
+            show::bytes(row.size_bytes),
+            row.standbys.iter().map(Standby::show).collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    show::table(&table)?;
+    for row in rows {
+        let told = [("", &row.error), ("held: ", &row.held), ("last run: ", &row.last_error)];
+        // A hold is the last run's error as well.
+        let told = told.into_iter().filter_map(|(what, text)| Some((what, text.as_ref()?)));
+        for (what, text) in told.take(1) {
+            eprintln!("understudy: {}: {what}{text}", row.store);
         }
     }
-    Ok(if broken { Exit::Failed } else { Exit::Done })
+    Ok(())
+}
+
+impl Row {
+    /// The one word that matters most.
+    fn state(&self) -> &'static str {
+        let late = match (self.lag_seconds, self.objective_seconds) {
+            (Some(lag), Some(objective)) => lag > objective as f64,
+            _ => false,
+        };
+        match self {
+            Row { error: Some(_), .. } => "damaged",
+            Row { fenced: true, .. } => "fenced",
+            Row { held: Some(_), .. } => "held",
+            Row { last_error: Some(_), .. } => "failing",
+            _ if late => "late",
+            _ => "ok",
+        }
+    }
 }
 
 impl Standby {

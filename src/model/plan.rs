@@ -11,19 +11,55 @@ pub enum PlanName {
     Private,
 }
 
+/// Who fails a store over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Failover {
+    Operator,
+    Watcher,
+}
+
+/// Snapshots that stay: the newest of each of the last so many hours, days, weeks and months.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    pub hours: u32,
+    pub days: u32,
+    pub weeks: u32,
+    pub months: u32,
+}
+
 /// A plan's limits.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
+    /// When a run is due: five fields, in UTC.
+    pub schedule: String,
+    /// Each store's runs begin at a fixed place within so many minutes behind that.
+    pub jitter_minutes: u32,
+    /// The age of the newest snapshot, counted from the start of its scan, that is promised.
+    pub objective_minutes: u32,
+    pub failover: Failover,
     /// A run that deletes a larger share of the entries is held.
     pub max_deleted_percent: u8,
     /// Fewer deletions are never held.
     pub max_deleted_floor: u64,
     /// Every file is read again within so many days; 0 turns it off.
     pub reread_days: u32,
+    pub retention: Retention,
 }
 
 impl PlanName {
+    pub const ALL: [PlanName; 2] = [PlanName::Standard, PlanName::Private];
+
+    /// As it is written in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            PlanName::Standard => "standard",
+            PlanName::Private => "private",
+        }
+    }
+
     /// The text of the plan's file in `schedules/`.
     pub fn text(self) -> &'static str {
         match self {
@@ -42,6 +78,14 @@ impl Plan {
     pub fn reread_period_ns(&self) -> u64 {
         u64::from(self.reread_days) * 86_400_000_000_000
     }
+
+    pub fn objective_ns(&self) -> u64 {
+        u64::from(self.objective_minutes) * 60_000_000_000
+    }
+
+    pub fn jitter_ns(&self) -> u64 {
+        u64::from(self.jitter_minutes) * 60_000_000_000
+    }
 }
 
 #[cfg(test)]
@@ -50,8 +94,9 @@ mod tests {
 
     #[test]
     fn the_plans_parse() {
-        for name in [PlanName::Standard, PlanName::Private] {
-            assert!(name.plan().max_deleted_percent > 0);
+        for name in PlanName::ALL {
+            let plan = name.plan();
+            assert!(plan.max_deleted_percent > 0 && plan.objective_minutes > plan.jitter_minutes);
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum ResyncError {
         "store '{store}' was promoted to '{primary}': this host ('{writer}') is fenced and must not write"
     )]
     Fenced { store: StoreName, primary: String, writer: WriterId },
+    #[error("stopped before the commit; the next run does not ship again what was shipped")]
+    Stopped,
     #[error("compression could not be set up: {0}")]
     Compressor(std::io::Error),
 }

@@ -15,6 +15,7 @@ use crate::source::read::{Attempt, open_file};
 use crate::source::stat::Stat;
 use crate::source::xattr;
 use crate::support::pool::{Handle, Pool};
+use crate::support::progress::Progress;
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub struct LargeFile<'s, 'env> {
     pub pool: &'s Pool<'env, Worker<'env>>,
     /// What old versions are read with.
     pub chunks: &'s ChunkReader,
+    pub progress: &'s Progress,
 }
 
 impl LargeFile<'_, '_> {
@@ -87,6 +89,9 @@ impl LargeFile<'_, '_> {
         let mut shipping = VecDeque::new();
         let mut next = 0;
         while next < size_bytes || !under_way.is_empty() {
+            if self.progress.is_stopped() {
+                return Err(ResyncError::Stopped);
+            }
             while next < size_bytes && under_way.len() < SEGMENTS_MAX {
                 if let Some(version) = &version
                     && next % span_bytes == 0

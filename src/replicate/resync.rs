@@ -115,7 +115,12 @@ fn attempt(
     let chunks = ChunkReader::new(store.clone(), index.clone()).cached();
     let places = (&packer, &chunks);
     let old = base.as_ref().map(|base| &base.manifest);
-    let (manifest, summary) = scan(request, around, excludes, places, reread, old, (root, root_stat))?;
+    let scanned = scan(request, around, excludes, places, reread, old, (root, root_stat));
+    if let Err(ResyncError::Stopped) = scanned {
+        // What is packed already becomes whole packs that an index names: the next run finds them.
+        packer.close()?;
+    }
+    let (manifest, summary) = scanned?;
     phases.scan_seconds = scanning.elapsed().as_secs_f64();
     (around.on_step)(Step::Scanned);
 

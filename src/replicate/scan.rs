@@ -292,6 +292,9 @@ impl<'s, 'env> Scan<'s, 'env> {
 
     fn visit(&mut self, target: Target, old: Option<Entry>) -> Result<(), ResyncError> {
         Progress::add(&self.progress.entries, 1);
+        if self.progress.is_stopped() {
+            return Err(ResyncError::Stopped);
+        }
         match (decide(&target.stat, old.as_ref(), &self.reread), old) {
             (Decision::Keep, Some(entry)) => self.push(Item::Keep(entry), 0),
             (decision, old) => {
@@ -301,7 +304,8 @@ impl<'s, 'env> Scan<'s, 'env> {
                 if size_bytes > SEGMENT_BYTES {
                     self.flush()?;
                     let target = Arc::new(target);
-                    let read = LargeFile { pool: self.pool, chunks: self.chunks }.read(&target, &made_of)?;
+                    let file = LargeFile { pool: self.pool, chunks: self.chunks, progress: self.progress };
+                    let read = file.read(&target, &made_of)?;
                     let outcome = outcome(read, target.path.clone(), old, again);
                     self.pending.push_back(Pending::Done(vec![outcome]));
                     return Ok(());

@@ -5,6 +5,7 @@
 //! existed before the record did.
 
 mod cache;
+pub mod changes;
 pub mod chunks;
 pub mod error;
 pub mod index;

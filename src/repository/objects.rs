@@ -117,6 +117,11 @@ impl Objects {
         Self { inner, patience, meter: Arc::default(), bandwidth }
     }
 
+    /// The same store with a meter of its own.
+    pub fn metered(&self) -> Self {
+        Self { meter: Arc::default(), ..self.clone() }
+    }
+
     pub fn requests(&self) -> Requests {
         let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let m = &self.meter;

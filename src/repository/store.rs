@@ -85,6 +85,11 @@ impl Repository {
         &self.location
     }
 
+    /// The same repository, with requests counted apart; a bandwidth limit stays shared.
+    pub fn metered(&self) -> Self {
+        Self { objects: self.objects.metered(), ..self.clone() }
+    }
+
     pub fn requests(&self) -> Requests {
         self.objects.requests()
     }

@@ -1,8 +1,9 @@
 //! `understudy.toml`: strict, with errors that name the nearest valid key.
 
+use super::schedule::Schedule;
 use crate::model::id::StoreName;
 use crate::model::plan::PlanName;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -33,6 +34,8 @@ pub struct Config {
     #[serde(default)]
     pub standby: StandbyConfig,
     #[serde(default)]
+    pub service: ServiceConfig,
+    #[serde(default)]
     pub store: Vec<StoreConfig>,
     /// Where it was read from; relative paths start there.
     #[serde(skip)]
@@ -59,17 +62,89 @@ pub struct StandbyConfig {
     pub keep: Option<u32>,
 }
 
+/// How `run` works.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// Where HTTP is answered; `off` for nowhere.
+    pub listen: Option<String>,
+    /// Holds the token that whoever changes something must show.
+    pub token_file: Option<PathBuf>,
+    /// Stores that run at once.
+    pub stores_at_once: Option<usize>,
+    /// Seconds between a standby's looks at the repository.
+    pub look_seconds: Option<u64>,
+}
+
+/// What this host does with a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The store runs here: it is resynced.
+    #[default]
+    Primary,
+    /// It could take over here: it is followed.
+    Standby,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Standby => "standby",
+        }
+    }
+}
+
+/// Commands around a scan: a program and its arguments, run without a shell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hooks {
+    /// Before anything is read; if it fails, nothing is.
+    #[serde(default)]
+    pub before: Vec<String>,
+    /// Afterwards, whatever came of it.
+    #[serde(default)]
+    pub after: Vec<String>,
+    /// Each is ended after so many seconds.
+    pub timeout_seconds: Option<u64>,
+}
+
 /// One store.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
     pub name: StoreName,
+    /// Where it is; a standby needs none.
+    #[serde(default)]
     pub path: PathBuf,
     #[serde(default)]
+    pub role: Role,
+    #[serde(default)]
     pub plan: PlanName,
+    /// In place of the plan's.
+    pub schedule: Option<String>,
     pub repository: Option<String>,
     #[serde(default)]
     pub exclude: Vec<String>,
+    #[serde(default)]
+    pub hooks: Hooks,
+}
+
+impl StoreConfig {
+    /// A store that no configuration names.
+    pub fn of(name: StoreName, path: PathBuf) -> Self {
+        Self {
+            name,
+            path,
+            role: Role::Primary,
+            plan: PlanName::Standard,
+            schedule: None,
+            repository: None,
+            exclude: Vec::new(),
+            hooks: Hooks::default(),
+        }
+    }
 }
 
 impl Config {
@@ -83,11 +158,23 @@ impl Config {
             if config.store[..at].iter().any(|s| s.name == store.name) {
                 return Err(ConfigError::Duplicate { path: path.to_owned(), name: store.name.clone() });
             }
+            let wrong = |message: String| ConfigError::Parse { path: path.to_owned(), message };
+            if store.role == Role::Primary && store.path.as_os_str().is_empty() {
+                return Err(wrong(format!(
+                    "store '{}' has no `path`; only a standby needs none",
+                    store.name
+                )));
+            }
+            if let Some(text) = &store.schedule {
+                Schedule::parse(text).map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
+            }
         }
         config.origin = Some(path.to_owned());
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let beside = |path: &PathBuf| base.join(path);
-        config.store.iter_mut().for_each(|s| s.path = beside(&s.path));
+        let primaries = config.store.iter_mut().filter(|store| store.role == Role::Primary);
+        primaries.for_each(|store| store.path = beside(&store.path));
+        config.service.token_file = config.service.token_file.as_ref().map(beside);
         config.cache = config.cache.as_ref().map(beside);
         config.standby.path = config.standby.path.as_ref().map(beside);
         let place = |location: &String| {
@@ -142,6 +229,11 @@ pub fn default_repository() -> Option<PathBuf> {
 /// Where what is followed is kept when nothing is configured.
 pub fn default_standby() -> Option<PathBuf> {
     home("XDG_DATA_HOME", ".local/share").map(|data| data.join("understudy").join("standby"))
+}
+
+/// Where the daemon keeps what is not configured: its token.
+pub fn state_dir() -> Option<PathBuf> {
+    home("XDG_STATE_HOME", ".local/state").map(|state| state.join("understudy"))
 }
 
 /// The cache when nothing is configured.

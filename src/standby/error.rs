@@ -47,6 +47,8 @@ pub enum FollowError {
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
     #[error("{}: {source}", path.display())]
     Image { path: PathBuf, source: ImageError },
+    #[error("stopped before the snapshot was published; the next run goes on from there")]
+    Stopped,
     #[error("{}: another process is changing it; `follow` runs once for a store on a host", .0.display())]
     Locked(PathBuf),
 }

@@ -59,7 +59,7 @@ pub struct Around<'a> {
 }
 
 /// What a run did.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct FollowReport {
     pub store: String,
     pub snapshot: Sequence,
@@ -191,6 +191,9 @@ impl Run<'_> {
         work(&workshop, self.request.threads, |materialiser| {
             join(old, new, |old, new| {
                 Progress::add(&progress.entries, 1);
+                if progress.is_stopped() {
+                    return Err(FollowError::Stopped);
+                }
                 match new {
                     Some(new) => materialiser.want(new, old),
                     None => Ok(()),

@@ -50,10 +50,7 @@ pub fn find(depot: &Depot, store: &StoreName, moment: Moment) -> Result<Sequence
         Moment::AsOf(ns) => {
             let mut found = None;
             for sequence in published.iter().rev() {
-                let path = depot.image(*sequence);
-                let modified = std::fs::metadata(&path).and_then(|m| m.modified());
-                let modified = modified.map_err(FollowError::io(&path, "look at it"))?;
-                if modified.duration_since(UNIX_EPOCH).is_ok_and(|since| since.as_nanos() <= u128::from(ns)) {
+                if taken_ns(depot, *sequence)? <= ns {
                     found = Some(*sequence);
                     break;
                 }
@@ -82,6 +79,15 @@ pub fn find(depot: &Depot, store: &StoreName, moment: Moment) -> Result<Sequence
 /// Whether snapshots that are here can be mounted by the kernel.
 pub fn kernel_works() -> Result<(), MountError> {
     kernel::works()
+}
+
+/// When the scan of a published snapshot began: its image's time.
+pub fn taken_ns(depot: &Depot, sequence: Sequence) -> Result<u64, FollowError> {
+    let path = depot.image(sequence);
+    let modified = std::fs::metadata(&path).and_then(|m| m.modified());
+    let modified = modified.map_err(FollowError::io(&path, "look at it"))?;
+    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Mounts a snapshot at `dir`; returns which one.

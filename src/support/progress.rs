@@ -1,6 +1,6 @@
 //! What a run has done so far: written by its threads, read by whoever shows it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A run's steps, in order; a killed run is killed at or between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +37,17 @@ pub struct Progress {
     pub shipped_bytes: AtomicU64,
     /// Entries of the last snapshot: what a forecast of the time left rests on.
     pub expected_entries: AtomicU64,
+    /// The run is to end as soon as it can; what it shipped is not shipped again.
+    pub stop: AtomicBool,
 }
 
 impl Progress {
     pub fn add(counter: &AtomicU64, count: u64) {
         counter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     pub fn get(counter: &AtomicU64) -> u64 {

@@ -17,5 +17,6 @@ mod rig;
 mod roundtrip;
 mod seeds;
 mod servers;
+mod service;
 mod standby;
 mod swaps;

@@ -1,0 +1,256 @@
+//! The daemon: runs every store when it is due, until it is asked to end.
+//!
+//! One thread looks at the board and begins runs, each on a thread of its own; whoever changes the board wakes it. A run
+//! that panics ends as one that failed. Asked to end, no run begins, those under way stop at their next step
+//! (what they shipped is not shipped again), and after a limit the process goes without them, which loses nothing either.
+
+use super::board::{Board, Ended, Known, Started, StoreStatus};
+use super::config::{Config, Role, StoreConfig};
+use super::host::{Host, World};
+use super::run::{RunError, RunReport, Watch, run};
+use super::scheduler::{JobId, Outcome};
+use crate::model::id::StoreName;
+use crate::model::snapshot_ref::Moment;
+use crate::repository::store::Repository;
+use crate::standby::depot::Depot;
+use crate::standby::mounted;
+use crate::support::progress::Step;
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// A scheduler that sleeps wakes up that often at least: clocks are set.
+const SLEEP_MAX: Duration = Duration::from_secs(30);
+
+/// A daemon. Cheap to clone.
+#[derive(Clone)]
+pub struct Daemon(Arc<Inner>);
+
+struct Inner {
+    host: RwLock<Host>,
+    world: World,
+    board: Mutex<Board>,
+    changed: Condvar,
+    /// Open repositories, by address: the stores of one share its bandwidth limit.
+    repositories: Mutex<HashMap<String, Repository>>,
+    on_step: Box<dyn Fn(Step) + Send + Sync>,
+}
+
+impl Daemon {
+    /// Asks the log of each store where it stands.
+    pub fn new(host: Host, world: World, on_step: Box<dyn Fn(Step) + Send + Sync>) -> Self {
+        let empty = Config { service: host.config.service.clone(), ..Config::default() };
+        let inner = Inner {
+            board: Mutex::new(Board::new(&empty, |_| Known::default())),
+            host: RwLock::new(host),
+            world,
+            changed: Condvar::new(),
+            repositories: Mutex::default(),
+            on_step,
+        };
+        let daemon = Self(Arc::new(inner));
+        daemon.configure();
+        daemon
+    }
+
+    fn configure(&self) {
+        let config = self.host().config;
+        // Asked without the lock: a repository may be slow.
+        let known: HashMap<StoreName, Known> = config
+            .store
+            .iter()
+            .filter(|store| !self.board().knows(&store.name))
+            .map(|store| (store.name.clone(), self.known(store)))
+            .collect();
+        self.board().configure(&config, |store| known.get(&store.name).copied().unwrap_or_default());
+        self.0.changed.notify_all();
+    }
+
+    /// Takes another configuration.
+    pub fn reload(&self, config: Config) {
+        self.0.host.write().unwrap_or_else(PoisonError::into_inner).config = Arc::new(config);
+        self.0.repositories.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.configure();
+    }
+
+    pub fn host(&self) -> Host {
+        self.0.host.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn now_ns(&self) -> u64 {
+        (self.0.world.now_ns)()
+    }
+
+    pub fn board(&self) -> MutexGuard<'_, Board> {
+        self.0.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something on the board was changed.
+    pub fn wake(&self) {
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until a run has ended. Calls `each` now and then with how it goes on; ends early when that says so.
+    pub fn wait_for(&self, id: JobId, number: u64, mut each: impl FnMut(&Board) -> bool) -> Option<Ended> {
+        let mut board = self.board();
+        loop {
+            if let (Some(ended), _) = board.follow_run(id, number) {
+                return Some(ended);
+            }
+            if !each(&board) || board.is_stopping() {
+                return None;
+            }
+            let waited = self.0.changed.wait_timeout(board, Duration::from_millis(250));
+            board = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Runs stores when they are due, until `stop` is called and the last run has ended, or `limit` is over since.
+    pub fn run(&self, limit: Duration) {
+        let mut stopping: Option<Instant> = None;
+        let mut board = self.board();
+        loop {
+            while let Some(started) = board.begin(self.now_ns()) {
+                self.start(started);
+            }
+            if board.is_stopping() {
+                let since = *stopping.get_or_insert_with(Instant::now);
+                if board.running() == 0 || since.elapsed() >= limit {
+                    return;
+                }
+            }
+            let sleep = match board.wake_at() {
+                Some(at) => Duration::from_nanos(at.saturating_sub(self.now_ns())),
+                None => SLEEP_MAX,
+            };
+            let most = if stopping.is_some() { Duration::from_millis(50) } else { SLEEP_MAX };
+            let least = Duration::from_millis(1);
+            let waited = self.0.changed.wait_timeout(board, sleep.clamp(least, most));
+            board = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Runs what is due now, and returns how each run ended.
+    pub fn run_due(&self) -> Vec<(StoreName, Ended)> {
+        let now_ns = self.now_ns();
+        let mut begun = Vec::new();
+        let mut board = self.board();
+        loop {
+            // As of one moment: what comes due meanwhile is the next call's.
+            while let Some(started) = board.begin(now_ns) {
+                let number = board.number_of(started.id);
+                begun.push((started.config.name.clone(), started.id, number));
+                self.start(started);
+            }
+            if board.running() == 0 {
+                break;
+            }
+            let waited = self.0.changed.wait_timeout(board, SLEEP_MAX);
+            board = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let ended =
+            begun.into_iter().filter_map(|(name, id, number)| Some((name, board.follow_run(id, number).0?)));
+        ended.collect()
+    }
+
+    /// No run begins any more, and those under way stop as soon as they can.
+    pub fn stop(&self) {
+        self.board().stop();
+        self.0.changed.notify_all();
+    }
+
+    fn start(&self, started: Started) {
+        let daemon = self.clone();
+        std::thread::spawn(move || {
+            let Started { id, config, accept, progress } = started;
+            let name = config.name.clone();
+            tracing::debug!(store = %name, role = config.role.name(), "run begins");
+            let begun = Instant::now();
+            let work = || {
+                let host = daemon.host();
+                let repository = daemon.repository(&config)?.metered();
+                let watch = Watch { progress: &progress, on_step: &daemon.0.on_step };
+                run(&host, &repository, &config, accept, daemon.0.world, watch)
+            };
+            // The thread goes on: a store never takes the others down.
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            let result = result.unwrap_or_else(|_| Err(RunError::Panicked));
+            tell(&name, &result, begun.elapsed().as_secs_f64());
+            let known = match &result {
+                Ok(RunReport::Resync(report)) => {
+                    Known { snapshot: Some(report.snapshot), scan_start_ns: Some(report.scan_start_ns) }
+                }
+                Ok(RunReport::Follow(_)) => daemon.known(&config),
+                Err(_) => Known::default(),
+            };
+            let now_ns = daemon.now_ns();
+            daemon.board().end(id, now_ns, result, known);
+            daemon.wake();
+        });
+    }
+
+    pub fn repository(&self, store: &StoreConfig) -> Result<Repository, RunError> {
+        let host = self.host();
+        let key = store.repository.clone().unwrap_or_default();
+        let mut open = self.0.repositories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(repository) = open.get(&key) {
+            return Ok(repository.clone());
+        }
+        let repository = host.repository(Some(store))?;
+        open.insert(key, repository.clone());
+        Ok(repository)
+    }
+
+    /// Where a store stands: by its log, or by what is published here. Not to know is to be due.
+    fn known(&self, store: &StoreConfig) -> Known {
+        let look = || -> Option<Known> {
+            match store.role {
+                Role::Primary => {
+                    let state = self.repository(store).ok()?.store(&store.name).state().ok()?;
+                    let (snapshot, record) = state.latest()?;
+                    Some(Known { snapshot: Some(snapshot), scan_start_ns: Some(record.scan_start_ns) })
+                }
+                Role::Standby => {
+                    let depot = Depot::new(&self.host().standby(None).ok()?, &store.name);
+                    let snapshot = mounted::find(&depot, &store.name, Moment::Latest).ok()?;
+                    let scan_start_ns = mounted::taken_ns(&depot, snapshot).ok();
+                    Some(Known { snapshot: Some(snapshot), scan_start_ns })
+                }
+            }
+        };
+        look().unwrap_or_default()
+    }
+
+    pub fn statuses(&self) -> Vec<StoreStatus> {
+        let now_ns = self.now_ns();
+        self.board().statuses(now_ns)
+    }
+}
+
+fn tell(store: &StoreName, result: &Result<RunReport, RunError>, seconds: f64) {
+    match result {
+        Ok(RunReport::Resync(report)) => tracing::info!(
+            %store,
+            snapshot = report.snapshot.0,
+            entries = report.entries,
+            shipped_bytes = report.shipped_bytes,
+            torn = report.warnings.torn,
+            unreadable = report.warnings.unreadable,
+            seconds,
+            "resynced"
+        ),
+        Ok(RunReport::Follow(report)) if report.published => tracing::info!(
+            %store,
+            snapshot = report.snapshot.0,
+            fetched_bytes = report.requests.received_bytes,
+            lag_seconds = report.lag_seconds,
+            seconds,
+            "published"
+        ),
+        Ok(RunReport::Follow(_)) => tracing::debug!(%store, seconds, "is up to date"),
+        Err(error) => match error.outcome() {
+            Outcome::Held => tracing::warn!(%store, %error, "held"),
+            _ => tracing::error!(%store, %error, seconds, "failed"),
+        },
+    }
+}

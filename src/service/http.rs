@@ -1,0 +1,338 @@
+//! The daemon by HTTP: health, figures, and an API for stores, snapshots and runs. `openapi.json` describes it.
+//!
+//! Whoever can connect may read; whoever changes something shows the token. On loopback by default. What asks a
+//! repository runs on threads for that, so that a slow one does not hold up the rest.
+
+use super::board::StoreStatus;
+use super::config::StoreConfig;
+use super::daemon::Daemon;
+use super::metrics::{self, Overall};
+use super::scheduler::Outcome;
+use super::token::Token;
+use crate::model::diff::{Change, ChangeCounts};
+use crate::model::id::{Sequence, StoreName};
+use crate::model::record::SnapshotRecord;
+use crate::model::snapshot_ref::Moment;
+use crate::repository::changes::changes;
+use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use futures::Stream;
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+
+/// Changes in one answer, unless fewer are asked for.
+const CHANGES_MAX: usize = 1000;
+
+#[derive(Clone)]
+struct Site {
+    daemon: Daemon,
+    token: Token,
+}
+
+/// What went wrong, as JSON.
+struct Problem(StatusCode, String);
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (self.0, Json(serde_json::json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl From<RepositoryError> for Problem {
+    fn from(error: RepositoryError) -> Self {
+        let status = match error.kind() {
+            RepositoryErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            RepositoryErrorKind::Missing => StatusCode::NOT_FOUND,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+/// All routes.
+pub fn router(daemon: Daemon, token: Token) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(figures))
+        .route("/api/v1/openapi.json", get(description))
+        .route("/api/v1/stores", get(stores))
+        .route("/api/v1/stores/{store}", get(store))
+        .route("/api/v1/stores/{store}/snapshots", get(snapshots))
+        .route("/api/v1/stores/{store}/changes", get(changes_between))
+        .route("/api/v1/stores/{store}/resync", post(resync))
+        .route("/api/v1/stores/{store}/hold", post(hold))
+        .route("/api/v1/stores/{store}/release", post(release))
+        .fallback(|| async {
+            Problem(StatusCode::NOT_FOUND, "no such path; see /api/v1/openapi.json".into())
+        })
+        .method_not_allowed_fallback(|| async {
+            Problem(StatusCode::METHOD_NOT_ALLOWED, "not by this method; see /api/v1/openapi.json".into())
+        })
+        .with_state(Site { daemon, token })
+}
+
+async fn ready(State(site): State<Site>) -> Result<&'static str, Problem> {
+    match site.daemon.board().is_stopping() {
+        true => Err(Problem(StatusCode::SERVICE_UNAVAILABLE, "it is about to end".into())),
+        false => Ok("ready\n"),
+    }
+}
+
+async fn figures(State(site): State<Site>) -> impl IntoResponse {
+    let statuses = site.daemon.statuses();
+    let overall = {
+        let board = site.daemon.board();
+        Overall { queued: board.queued(), running: board.running() }
+    };
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, metrics::text(&statuses, overall))
+}
+
+async fn description() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
+}
+
+async fn stores(State(site): State<Site>) -> Json<Vec<StoreStatus>> {
+    Json(site.daemon.statuses())
+}
+
+async fn store(State(site): State<Site>, Path(name): Path<String>) -> Result<Json<StoreStatus>, Problem> {
+    let (name, _) = site.known(&name)?;
+    let now_ns = site.daemon.now_ns();
+    site.daemon.board().status_of(&name, now_ns).map(Json).ok_or_else(|| unknown(name.as_str()))
+}
+
+#[derive(Serialize)]
+struct SnapshotRow {
+    snapshot: Sequence,
+    scan_start_ns: u64,
+    scan_end_ns: u64,
+    entries: u64,
+    size_bytes: u64,
+    changes: ChangeCounts,
+    torn_files: u64,
+    unreadable_files: u64,
+}
+
+impl SnapshotRow {
+    fn of(snapshot: Sequence, record: &SnapshotRecord) -> Self {
+        Self {
+            snapshot,
+            scan_start_ns: record.scan_start_ns,
+            scan_end_ns: record.scan_end_ns,
+            entries: record.manifest.entries,
+            size_bytes: record.manifest.size_bytes,
+            changes: record.statistics.changes,
+            torn_files: record.statistics.torn_files,
+            unreadable_files: record.statistics.unreadable,
+        }
+    }
+}
+
+async fn snapshots(
+    State(site): State<Site>,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<SnapshotRow>>, Problem> {
+    let (name, config) = site.known(&name)?;
+    site.blocking(move |daemon| {
+        let state = daemon.repository(&config).map_err(internal)?.store(&name).state()?;
+        Ok(Json(
+            state.snapshots.iter().map(|(sequence, record)| SnapshotRow::of(*sequence, record)).collect(),
+        ))
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+struct Between {
+    from: String,
+    #[serde(default)]
+    to: Option<String>,
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct ChangeRow {
+    change: Change,
+    kind: &'static str,
+    path: String,
+    size_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Changes {
+    from: Sequence,
+    to: Sequence,
+    counts: ChangeCounts,
+    /// The first of them.
+    changes: Vec<ChangeRow>,
+}
+
+async fn changes_between(
+    State(site): State<Site>,
+    Path(name): Path<String>,
+    query: Result<Query<Between>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Changes>, Problem> {
+    let bad = |text: String| Problem(StatusCode::BAD_REQUEST, text);
+    let Query(query) = query.map_err(|error| bad(error.body_text()))?;
+    let (name, config) = site.known(&name)?;
+    let moment = |text: &str| Moment::parse(text).map_err(|error| bad(error.to_string()));
+    let (from, to) = (moment(&query.from)?, moment(query.to.as_deref().unwrap_or("latest"))?);
+    let limit = query.limit.unwrap_or(CHANGES_MAX).min(CHANGES_MAX);
+    site.blocking(move |daemon| {
+        let store = daemon.repository(&config).map_err(internal)?.store(&name);
+        let state = store.state()?;
+        let ((from, old), (to, new)) = (store.find(&state, from)?, store.find(&state, to)?);
+        let mut found = Changes { from, to, counts: ChangeCounts::default(), changes: Vec::new() };
+        changes(&store, &old, &new, |change, entry| {
+            found.counts.count(Some(change));
+            if found.changes.len() < limit {
+                let (kind, path, size_bytes) =
+                    (entry.kind.name(), entry.path.to_string(), entry.size_bytes());
+                found.changes.push(ChangeRow { change, kind, path, size_bytes });
+            }
+            Ok::<_, RepositoryError>(())
+        })?;
+        Ok(Json(found))
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+struct Resync {
+    #[serde(default)]
+    accept: bool,
+}
+
+async fn resync(
+    State(site): State<Site>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    query: Result<Query<Resync>, axum::extract::rejection::QueryRejection>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    site.admit(&headers)?;
+    let (name, _) = site.known(&name)?;
+    let Query(query) = query.map_err(|error| Problem(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let asked = site.daemon.board().ask(&name, query.accept);
+    let (id, number) = asked.ok_or_else(|| unknown(name.as_str()))?;
+    site.daemon.wake();
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Event>(16);
+    let daemon = site.daemon.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut last = None;
+        let ended = daemon.wait_for(id, number, |board| {
+            let (_, progress) = board.follow_run(id, number);
+            if progress.is_some() && progress != last {
+                last = progress;
+                let event = Event::default().event("progress").json_data(progress);
+                // Whoever does not read fast enough misses some of them.
+                let _ = event.map(|event| sender.try_send(event));
+            }
+            !sender.is_closed()
+        });
+        let event = match ended {
+            Some(ended) => match ended.result {
+                Ok(report) => Event::default().event("done").json_data(report),
+                Err(error) => {
+                    let outcome = match ended.outcome {
+                        Outcome::Held => "held",
+                        Outcome::Fenced => "fenced",
+                        _ => "failed",
+                    };
+                    let data = serde_json::json!({ "outcome": outcome, "error": error });
+                    Event::default().event("failed").json_data(data)
+                }
+            },
+            None => {
+                let data = serde_json::json!({ "outcome": "failed", "error": "the daemon is about to end" });
+                Event::default().event("failed").json_data(data)
+            }
+        };
+        let _ = event.map(|event| sender.blocking_send(event));
+    });
+    let events = futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|event| (Ok(event), receiver))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}
+
+#[derive(Deserialize, Default)]
+struct Hold {
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+async fn hold(
+    State(site): State<Site>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    query: Result<Query<Hold>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<StoreStatus>, Problem> {
+    site.admit(&headers)?;
+    let (name, _) = site.known(&name)?;
+    let Query(query) = query.map_err(|error| Problem(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let reason =
+        query.reason.filter(|reason| !reason.is_empty()).unwrap_or_else(|| "by an operator".to_owned());
+    site.daemon.board().hold(&name, reason);
+    site.changed(&name)
+}
+
+async fn release(
+    State(site): State<Site>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<StoreStatus>, Problem> {
+    site.admit(&headers)?;
+    let (name, _) = site.known(&name)?;
+    site.daemon.board().release(&name);
+    site.changed(&name)
+}
+
+fn unknown(name: &str) -> Problem {
+    Problem(StatusCode::NOT_FOUND, format!("no store '{name}' is configured here"))
+}
+
+fn internal(error: impl std::fmt::Display) -> Problem {
+    Problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+}
+
+impl Site {
+    fn known(&self, name: &str) -> Result<(StoreName, StoreConfig), Problem> {
+        let name_of = StoreName::parse(name).map_err(|_| unknown(name))?;
+        let config = self.daemon.host().config.store(name).cloned().ok_or_else(|| unknown(name))?;
+        Ok((name_of, config))
+    }
+
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        match shown.and_then(|shown| shown.strip_prefix("Bearer ")) {
+            Some(shown) if self.token.is(shown.trim()) => Ok(()),
+            _ => {
+                let text = "this changes something: show the token (Authorization: Bearer …)";
+                Err(Problem(StatusCode::UNAUTHORIZED, text.into()))
+            }
+        }
+    }
+
+    fn changed(&self, name: &StoreName) -> Result<Json<StoreStatus>, Problem> {
+        self.daemon.wake();
+        let now_ns = self.daemon.now_ns();
+        self.daemon.board().status_of(name, now_ns).map(Json).ok_or_else(|| unknown(name.as_str()))
+    }
+
+    /// Runs what asks a repository.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Daemon) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let daemon = self.daemon.clone();
+        tokio::task::spawn_blocking(move || work(&daemon)).await.map_err(internal)?
+    }
+}

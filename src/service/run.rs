@@ -1,0 +1,137 @@
+//! One run of one store: a resync where it is the primary's, a follow where it is a standby's.
+
+use super::config::{Role, StoreConfig};
+use super::hooks::{self, Around, HookError};
+use super::host::{Host, HostError, World};
+use super::scheduler::Outcome;
+use crate::model::hold::Hold;
+use crate::model::snapshot_ref::Moment;
+use crate::replicate::error::ResyncError;
+use crate::replicate::report::Report;
+use crate::replicate::resync::{Request, Surroundings, resync};
+use crate::repository::error::RepositoryErrorKind;
+use crate::repository::store::Repository;
+use crate::standby::depot::Depot;
+use crate::standby::error::FollowError;
+use crate::standby::follow::{self, FollowReport, FollowRequest, follow};
+use crate::support::progress::{Progress, Step};
+use serde::Serialize;
+use thiserror::Error;
+
+/// Compression that keeps up with two cores' reading.
+const COMPRESSION_LEVEL: i32 = 1;
+/// A day of hourly snapshots.
+pub const DEFAULT_KEEP: u32 = 24;
+
+/// Why a run committed nothing.
+#[derive(Debug, Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Resync(#[from] ResyncError),
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    #[error("the run panicked; this is a bug")]
+    Panicked,
+}
+
+impl RunError {
+    /// The hold, when that is what it is.
+    pub fn hold(&self) -> Option<&Hold> {
+        match self {
+            Self::Resync(ResyncError::Held { hold, .. }) => Some(hold),
+            _ => None,
+        }
+    }
+
+    /// Whether the repository did not answer.
+    pub fn is_unavailable(&self) -> bool {
+        let repository = match self {
+            Self::Host(HostError::Repository(error)) => error,
+            Self::Resync(ResyncError::Repository(error)) => error,
+            Self::Follow(FollowError::Repository(error)) => error,
+            _ => return false,
+        };
+        repository.kind() == RepositoryErrorKind::Unavailable
+    }
+
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Resync(ResyncError::Held { .. }) => Outcome::Held,
+            Self::Resync(ResyncError::Fenced { .. }) => Outcome::Fenced,
+            _ => Outcome::Failed,
+        }
+    }
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum RunReport {
+    Resync(Box<Report>),
+    Follow(Box<FollowReport>),
+}
+
+/// What a caller lends a run.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    pub progress: &'a Progress,
+    pub on_step: &'a (dyn Fn(Step) + Sync),
+}
+
+/// The request of a store's resync.
+pub fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
+    Request {
+        store: store.name.clone(),
+        path: store.path.clone(),
+        plan: store.plan.plan(),
+        excludes: store.exclude.clone(),
+        writer: host.writer(),
+        accept,
+        compression_level: host.config.limits.compression_level.unwrap_or(COMPRESSION_LEVEL),
+        threads: host.threads(),
+    }
+}
+
+/// Runs a store in its role. `accept` lets a held resync through.
+pub fn run(
+    host: &Host,
+    repository: &Repository,
+    store: &StoreConfig,
+    accept: bool,
+    world: World,
+    watch: Watch,
+) -> Result<RunReport, RunError> {
+    match store.role {
+        Role::Primary => {
+            let request = request(host, store, accept);
+            let around = Around { store: &store.name, path: &store.path };
+            hooks::around(&store.hooks, &around, || {
+                let around = Surroundings {
+                    clock: &world.now_ns,
+                    nonce: &world.nonce,
+                    progress: watch.progress,
+                    on_step: watch.on_step,
+                };
+                Ok(RunReport::Resync(Box::new(resync(repository, &request, &around)?)))
+            })
+        }
+        Role::Standby => {
+            let depot = Depot::new(&host.standby(None)?, &store.name);
+            let request = FollowRequest {
+                moment: Moment::Latest,
+                keep: host.config.standby.keep.unwrap_or(DEFAULT_KEEP) as usize,
+                seed: None,
+                threads: host.threads(),
+                host: host.writer(),
+            };
+            let around =
+                follow::Around { progress: watch.progress, now_ns: &world.now_ns, step: &watch.on_step };
+            let report = follow(&repository.store(&store.name), &depot, &request, &around)?;
+            Ok(RunReport::Follow(Box::new(report)))
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The daemon: every store in its time, what is asked for at once, and figures that are true.
+
+use crate::facts::assert_same;
+use crate::kill::{ok, understudy};
+use crate::rig::sample_tree;
+use crate::standby::MountPoint;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A host with a configuration, and perhaps a daemon.
+struct Host {
+    dir: tempfile::TempDir,
+    port: u16,
+    daemon: Option<Child>,
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(daemon) = &mut self.daemon {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+impl Host {
+    /// Stores `s0…` below the host's directory, each with a small tree.
+    fn new(stores: usize) -> Self {
+        let host = Self { dir: tempfile::tempdir().unwrap(), port: free_port(), daemon: None };
+        for number in 0..stores {
+            sample_tree(&host.path(&format!("s{number}")));
+        }
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn configure(&self, stores: &str) {
+        let text = format!("[service]\nlisten = \"127.0.0.1:{}\"\nlook_seconds = 1\n{stores}", self.port);
+        std::fs::write(self.path("understudy.toml"), text).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = understudy(self.dir.path());
+        command.env_remove("UNDERSTUDY_REPOSITORY").env("XDG_DATA_HOME", self.path("data"));
+        command.env("XDG_STATE_HOME", self.path("state")).args(args);
+        command
+    }
+
+    fn start(&mut self) {
+        let log = std::fs::File::options().append(true).create(true).open(self.path("log")).unwrap();
+        self.daemon = Some(self.command(&["run"]).stderr(log).stdout(Stdio::null()).spawn().unwrap());
+        wait_until("it answers", || self.get("/healthz").is_some());
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.daemon.as_ref().unwrap().id().to_string();
+        ok(Command::new("kill").args([signal, &id]));
+    }
+
+    fn ask(&self, method: &str, path: &str, token: Option<&str>) -> (u16, String) {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "--max-time", "60", "-X", method, "-w", "\n%{http_code}"]);
+        if let Some(token) = token {
+            curl.args(["-H", &format!("Authorization: Bearer {token}")]);
+        }
+        let output = curl.arg(format!("http://127.0.0.1:{}{path}", self.port)).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, status) = text.rsplit_once('\n').unwrap_or(("", "0"));
+        (status.parse().unwrap_or(0), body.to_owned())
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        let (status, body) = self.ask("GET", path, None);
+        (status == 200).then_some(body)
+    }
+
+    fn store(&self, name: &str) -> serde_json::Value {
+        serde_json::from_str(&self.get(&format!("/api/v1/stores/{name}")).unwrap()).unwrap()
+    }
+
+    fn token(&self) -> String {
+        std::fs::read_to_string(self.path("state/understudy/token")).unwrap()
+    }
+
+    fn restored(&self, store: &str) -> PathBuf {
+        let to = self.path(&format!("restored-{}", crate::rig::nonce()));
+        ok(self.command(&["restore", store, "--quiet"]).arg(&to));
+        to
+    }
+}
+
+fn wait_until(what: &str, is: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_daemon_runs_its_stores_and_a_standby_follows_them() {
+    let mut host = Host::new(2);
+    host.configure("[[store]]\nname='a'\npath='s0'\n[[store]]\nname='b'\npath='s1'\nplan='private'\n");
+    host.start();
+    // New stores are due at once.
+    for store in ["a", "b"] {
+        wait_until("it has a snapshot", || host.store(store)["snapshot"] == 1);
+    }
+    assert_same(&host.path("s1"), &host.restored("b"), "the daemon's snapshot");
+    // Another host follows the same repository.
+    let mut standby = Host::new(0);
+    let repository = host.path("data/understudy/repository").display().to_string();
+    standby.configure(&format!("[[store]]\nname='a'\nrole='standby'\nrepository='{repository}'\n"));
+    standby.start();
+    wait_until("it is published", || standby.store("a")["snapshot"] == 1);
+    // What is asked for by hand goes through the daemon.
+    std::fs::write(host.path("s0/new"), b"new").unwrap();
+    let said = ok(&mut host.command(&["resync", "a"])).stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("a@2 committed by the daemon") && said.contains("1 added"), "{said}");
+    wait_until("the standby has it", || standby.store("a")["snapshot"] == 2);
+    let point = MountPoint::new(&standby.path("mounted"));
+    ok(standby.command(&["mount", "a", "--quiet"]).arg(&point.0));
+    assert_same(&host.path("s0"), &point.0, "on the standby");
+    // What a person reads.
+    let table = String::from_utf8(ok(&mut host.command(&["status"])).stdout).unwrap();
+    assert!(table.contains("standard") && table.contains("@2") && table.contains("in "), "{table}");
+    for line in table.lines().skip(1) {
+        assert!(line.contains(" ok "), "{table}");
+    }
+    let lag = standby.store("a")["lag_seconds"].as_f64().unwrap();
+    assert!((0.0..60.0).contains(&lag), "{lag}");
+}
+
+#[test]
+fn a_held_run_is_seen_everywhere_and_released() {
+    let mut host = Host::new(1);
+    host.configure("[[store]]\nname='a'\npath='s0'\n");
+    host.start();
+    wait_until("it has a snapshot", || host.store("a")["snapshot"] == 1);
+    let was = host.path("away");
+    std::fs::rename(host.path("s0"), &was).unwrap();
+    std::fs::create_dir(host.path("s0")).unwrap();
+    let held = host.command(&["resync", "a"]).output().unwrap();
+    assert_eq!(held.status.code(), Some(4), "{}", String::from_utf8_lossy(&held.stderr));
+    let status = host.store("a");
+    assert!(status["held"].as_str().unwrap().contains("another filesystem"), "{status}");
+    assert!(host.get("/metrics").unwrap().contains("understudy_held{store=\"a\",role=\"primary\"} 1"));
+    let table = host.command(&["status"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&table.stdout).contains("held"));
+    assert_eq!(status["snapshot"], 1);
+    // Nobody without the token lets it through.
+    assert_eq!(host.ask("POST", "/api/v1/stores/a/release", None).0, 401);
+    assert_eq!(host.ask("POST", "/api/v1/stores/a/release", Some("guessed-guessed-guessed")).0, 401);
+    assert_eq!(host.ask("POST", "/api/v1/stores/a/release", Some(&host.token())).0, 200);
+    wait_until("it was let through", || host.store("a")["snapshot"] == 2);
+    assert_eq!(host.store("a")["held"], serde_json::Value::Null);
+    // An operator's hold: nothing runs until it is released.
+    assert_eq!(host.ask("POST", "/api/v1/stores/a/hold?reason=moving", Some(&host.token())).0, 200);
+    let status = host.store("a");
+    assert_eq!((status["held"].as_str(), status["next_run"].is_null()), (Some("moving"), true));
+    host.ask("POST", "/api/v1/stores/a/release", Some(&host.token()));
+    assert!(!host.store("a")["next_run"].is_null());
+}
+
+#[test]
+fn two_who_ask_at_once_get_one_run() {
+    let mut host = Host::new(1);
+    // A run that takes its time.
+    host.configure("[[store]]\nname='a'\npath='s0'\n[store.hooks]\nbefore=['sleep','1']\n");
+    host.start();
+    let token = host.token();
+    let both: Vec<String> = std::thread::scope(|scope| {
+        let ask = || host.ask("POST", "/api/v1/stores/a/resync", Some(&token)).1;
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(ask)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for events in &both {
+        assert!(events.contains("event: done") && events.contains("\"snapshot\":1"), "{events}");
+    }
+    assert_eq!(host.store("a")["totals"]["runs_done"], 1);
+}
+
+#[test]
+fn a_failing_store_blocks_no_other_and_a_wrong_configuration_changes_nothing() {
+    let mut host = Host::new(1);
+    let good = "[[store]]\nname='a'\npath='s0'\n[[store]]\nname='broken'\npath='nowhere'\n";
+    host.configure(good);
+    host.start();
+    wait_until("the one has a snapshot", || host.store("a")["snapshot"] == 1);
+    wait_until("the other failed", || host.store("broken")["failures"] == 1);
+    let status = host.store("broken");
+    assert!(status["last_error"].as_str().unwrap().contains("nowhere"), "{status}");
+    assert!(
+        host.get("/metrics")
+            .unwrap()
+            .contains("understudy_consecutive_failures{store=\"broken\",role=\"primary\"} 1")
+    );
+    // Reload: wrong, and right.
+    host.configure("[[store]]\nname='a'\npaht='s0'\n");
+    host.signal("-HUP");
+    wait_until("it says so", || host.log().contains("keeps the old configuration"));
+    assert!(host.log().contains("did you mean `path`?"), "{}", host.log());
+    assert_eq!(host.store("a")["snapshot"], 1);
+    sample_tree(&host.path("later"));
+    host.configure("[[store]]\nname='a'\npath='s0'\n[[store]]\nname='later'\npath='later'\n");
+    host.signal("-HUP");
+    wait_until("the new store has a snapshot", || {
+        host.get("/api/v1/stores/later").is_some_and(|text| text.contains("\"snapshot\":1"))
+    });
+    assert_eq!(host.ask("GET", "/api/v1/stores/broken", None).0, 404);
+    // Asked to end, it does.
+    host.signal("-TERM");
+    let status = host.daemon.take().unwrap().wait().unwrap();
+    assert!(status.success(), "{}", host.log());
+}
+
+#[test]
+fn a_run_that_is_stopped_loses_nothing_of_what_it_shipped() {
+    let mut host = Host::new(1);
+    for number in 0..40u8 {
+        std::fs::write(host.path(&format!("s0/large-{number}")), crate::rig::random(&[number], 6 << 20))
+            .unwrap();
+    }
+    // Slow enough to be stopped in the middle.
+    host.configure("[limits]\nbandwidth='60MiB'\n[[store]]\nname='a'\npath='s0'\n");
+    host.start();
+    wait_until("it ships", || {
+        host.store("a")
+            .pointer("/progress/shipped_bytes")
+            .and_then(|b| b.as_u64())
+            .is_some_and(|b| b > 60 << 20)
+    });
+    host.signal("-TERM");
+    assert!(host.daemon.take().unwrap().wait().unwrap().success());
+    assert!(host.log().contains("stopped before the commit"), "{}", host.log());
+    let again = ok(&mut host.command(&["resync", "a", "--json"]));
+    let report: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    let (sent, all) = (report["shipped_bytes"].as_u64().unwrap(), 240u64 << 20);
+    assert_eq!(report["snapshot"], 1);
+    assert!(sent < all - (50 << 20), "{sent} of {all} shipped by the second run");
+    assert_same(&host.path("s0"), &host.restored("a"), "stopped and gone on");
+}
+
+#[test]
+fn what_is_due_is_run_once_and_then_nothing_is() {
+    let host = Host::new(3);
+    let stores: String =
+        (0..3).map(|n| format!("[[store]]\nname='s{n}'\npath='s{n}'\nschedule='0 0 1 1 *'\n")).collect();
+    host.configure(&(stores.clone() + "[[store]]\nname='broken'\npath='nowhere'\n"));
+    let first = host.command(&["resync", "--due"]).output().unwrap();
+    assert_eq!(first.status.code(), Some(1), "one of them fails");
+    let said = String::from_utf8_lossy(&first.stdout).into_owned();
+    for store in ["s0@1", "s1@1", "s2@1"] {
+        assert!(said.contains(&format!("{store} committed")), "{said}");
+    }
+    assert!(String::from_utf8_lossy(&first.stderr).contains("broken: "));
+    host.configure(&stores);
+    let second = ok(&mut host.command(&["resync", "--due"]));
+    assert_eq!(String::from_utf8_lossy(&second.stdout), "nothing is due\n");
+}
+
+fn python(host: &Host, code: &str) -> String {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/venv/bin/python");
+    let port = host.port.to_string();
+    let output = Command::new(python).args(["-c", code, &port]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn the_figures_are_what_prometheus_reads() {
+    let mut host = Host::new(1);
+    host.configure("[[store]]\nname='a'\npath='s0'\n");
+    host.start();
+    wait_until("it has a snapshot", || host.store("a")["snapshot"] == 1);
+    // Prometheus' own parser; what promtool checks of names: units, `_total` of counters only, help for all.
+    let said = python(
+        &host,
+        r#"
+import sys, urllib.request
+from prometheus_client.parser import text_string_to_metric_families as parse
+text = urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/metrics").read().decode()
+families = list(parse(text))
+assert len({f.name for f in families}) == len(families), "each once"
+for family in families:
+    assert family.name.startswith("understudy_") and family.documentation, family
+    assert family.type in ("gauge", "counter"), family
+    for sample in family.samples:
+        assert sample.name.endswith("_total") == (family.type == "counter"), sample
+    assert not any(word in family.name for word in ("_ms", "_minutes", "_kb", "_mb")), family
+lag = next(f for f in families if f.name == "understudy_lag_seconds").samples
+print(len(families), lag[0].labels["store"], lag[0].value < 60)
+"#,
+    );
+    assert!(said.trim().ends_with("a True"), "{said}");
+}
+
+#[test]
+fn the_api_does_what_its_description_says() {
+    let mut host = Host::new(1);
+    host.configure("[[store]]\nname='a'\npath='s0'\n");
+    host.start();
+    wait_until("it has a snapshot", || host.store("a")["snapshot"] == 1);
+    std::fs::write(host.path("s0/new"), b"new").unwrap();
+    ok(&mut host.command(&["resync", "a", "--quiet"]));
+    let changes = host.get("/api/v1/stores/a/changes?from=1").unwrap();
+    let changes: serde_json::Value = serde_json::from_str(&changes).unwrap();
+    assert_eq!(changes["counts"]["added"], 1, "{changes}");
+    let schemathesis = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/venv/bin/schemathesis");
+    let output = Command::new(schemathesis)
+        .args(["run", "--max-examples", "25", "--seed", "7", "--header"])
+        .arg(format!("Authorization: Bearer {}", host.token()))
+        .arg(format!("http://127.0.0.1:{}/api/v1/openapi.json", host.port))
+        .current_dir(host.dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", host.log());
+    assert!(host.get("/healthz").is_some());
+}
+
+/// Many stores under constant change, the daemon killed again and again; at the end every standby has what its source has.
+fn survives(stores: usize, seconds: u64) {
+    let mut host = Host::new(0);
+    let mut text = String::from("stores_at_once = 4\n");
+    for number in 0..stores {
+        let root = host.path(&format!("s{number}"));
+        std::fs::create_dir_all(root.join("d")).unwrap();
+        for file in 0..5 {
+            std::fs::write(root.join(format!("d/{file}")), format!("{number} {file}")).unwrap();
+        }
+        text += &format!("[[store]]\nname='s{number}'\npath='s{number}'\nschedule='* * * * *'\n");
+    }
+    host.configure(&text);
+    let mut standby = Host::new(0);
+    let repository = host.path("data/understudy/repository").display().to_string();
+    let followed: String = (0..stores)
+        .map(|n| format!("[[store]]\nname='s{n}'\nrole='standby'\nrepository='{repository}'\n"))
+        .collect();
+    standby.configure(&(String::from("stores_at_once = 4\n") + &followed));
+    let begun = Instant::now();
+    let mut round = 0;
+    let mut peaks = Vec::new();
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        host.start();
+        standby.start();
+        round += 1;
+        let until = Instant::now() + Duration::from_secs(3 + round % 4);
+        while Instant::now() < until {
+            let number = crate::rig::nonce() as usize % stores;
+            let file = host.path(&format!("s{number}/d/{}", crate::rig::nonce() % 8));
+            std::fs::write(file, crate::rig::nonce().to_string()).unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        peaks.push(resources(host.daemon.as_ref().unwrap().id()));
+        for daemon in [&mut host.daemon, &mut standby.daemon] {
+            let mut daemon = daemon.take().unwrap();
+            daemon.kill().unwrap();
+            daemon.wait().unwrap();
+        }
+    }
+    println!("{stores} stores, {round} kills, memory (MiB) and open files: {peaks:?}");
+    // In peace: one more run of each.
+    host.start();
+    for number in 0..stores {
+        ok(&mut host.command(&["resync", &format!("s{number}"), "--quiet"]));
+    }
+    standby.start();
+    let name = |number: usize| format!("s{number}");
+    for number in 0..stores {
+        let wanted = host.store(&name(number))["snapshot"].clone();
+        wait_until("the standby has it", || standby.store(&name(number))["snapshot"] == wanted);
+        let point = MountPoint::new(&standby.path("mounted"));
+        ok(standby.command(&["mount", &name(number), "--quiet", "--method", "kernel"]).arg(&point.0));
+        assert_same(&host.path(&name(number)), &point.0, &name(number));
+    }
+    let (memory, files) = resources(host.daemon.as_ref().unwrap().id());
+    assert!(memory < 300 && files < 200, "{memory} MiB, {files} open files");
+}
+
+/// A process's memory in MiB, and its open files.
+fn resources(id: u32) -> (u64, usize) {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let memory = memory.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10;
+    (memory, std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count())
+}
+
+#[test]
+fn a_daemon_that_is_killed_again_and_again_brings_every_store_over() {
+    survives(12, 12);
+}
+
+/// `cargo nextest run --run-ignored only two_hundred`: about four minutes.
+#[test]
+#[ignore = "four minutes"]
+fn two_hundred_stores_survive_two_minutes_of_kills() {
+    survives(200, 120);
+}
