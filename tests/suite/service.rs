@@ -273,10 +273,9 @@ fn what_is_due_is_run_once_and_then_nothing_is() {
     assert_eq!(String::from_utf8_lossy(&second.stdout), "nothing is due\n");
 }
 
-fn python(host: &Host, code: &str) -> String {
+fn python(code: &str, argument: &str) -> String {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/venv/bin/python");
-    let port = host.port.to_string();
-    let output = Command::new(python).args(["-c", code, &port]).output().unwrap();
+    let output = Command::new(python).args(["-c", code, argument]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -289,7 +288,6 @@ fn the_figures_are_what_prometheus_reads() {
     wait_until("it has a snapshot", || host.store("a")["snapshot"] == 1);
     // Prometheus' own parser; what promtool checks of names: units, `_total` of counters only, help for all.
     let said = python(
-        &host,
         r#"
 import sys, urllib.request
 from prometheus_client.parser import text_string_to_metric_families as parse
@@ -305,6 +303,7 @@ for family in families:
 lag = next(f for f in families if f.name == "understudy_lag_seconds").samples
 print(len(families), lag[0].labels["store"], lag[0].value < 60)
 "#,
+        &host.port.to_string(),
     );
     assert!(said.trim().ends_with("a True"), "{said}");
 }
@@ -331,6 +330,76 @@ fn the_api_does_what_its_description_says() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}\n{}", host.log());
     assert!(host.get("/healthz").is_some());
+}
+
+/// The command lines in `schedules/`, as `program: arguments`.
+fn command_lines() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("schedules");
+    let told = python(
+        r#"
+import configparser, pathlib, sys, yaml
+root = pathlib.Path(sys.argv[1])
+def strict(path):
+    return list(yaml.safe_load_all(path.read_text()))
+for path in sorted(root.glob("kubernetes/*.yaml")):
+    for document in strict(path):
+        spec = document["spec"]
+        assert document["apiVersion"] and document["metadata"]["name"], path
+        if document["kind"] == "CronJob":
+            print("schedule", spec["schedule"])
+            assert spec["concurrencyPolicy"] == "Forbid", path
+            spec = spec["jobTemplate"]["spec"]
+        else:
+            assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items(), path
+        pod = spec["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} == volumes, path
+            ports = {port["name"] for port in container.get("ports", [])}
+            for probe in ("livenessProbe", "readinessProbe"):
+                assert container.get(probe, {}).get("httpGet", {}).get("port", "http") in ports | {"http"}, path
+            print("command", *container["args"])
+for document in strict(root / "compose.yaml"):
+    named = set(document["volumes"])
+    for service in document["services"].values():
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            assert source[0] in "./" or source in named, volume
+        print("command", *service["command"])
+for path in sorted(root.glob("systemd/*")):
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str
+    unit.read_string(path.read_text())
+    assert unit["Unit"]["Description"], path
+    if path.suffix == ".service":
+        program, *arguments = unit["Service"]["ExecStart"].split()
+        assert program == "/usr/local/bin/understudy", path
+        print("command", *arguments)
+    else:
+        assert (root / "systemd" / (path.stem + ".service")).exists(), path
+"#,
+        root.to_str().unwrap(),
+    );
+    told.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_schedules_has_for_engines_is_what_this_program_takes() {
+    let host = Host::new(0);
+    let lines = command_lines();
+    assert_eq!(lines.len(), 7, "{lines:?}");
+    for line in lines {
+        let (what, rest) = line.split_once(' ').unwrap();
+        if what == "schedule" {
+            understudy::service::schedule::Schedule::parse(rest).unwrap();
+            continue;
+        }
+        // Without the configuration that it names, the command line is right all the same: that is what it says.
+        let args: Vec<_> = rest.split(' ').collect();
+        let output = host.command(&args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("/etc/understudy/understudy.toml: No such file"), "{rest}: {said}");
+    }
 }
 
 /// Many stores under constant change, the daemon killed again and again; at the end every standby has what its source has.
