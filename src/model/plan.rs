@@ -9,6 +9,7 @@ pub enum PlanName {
     #[default]
     Standard,
     Private,
+    Continuous,
 }
 
 /// Who fails a store over.
@@ -39,6 +40,11 @@ pub struct Plan {
     pub jitter_minutes: u32,
     /// The age of the newest snapshot, counted from the start of its scan, that is promised.
     pub objective_minutes: u32,
+    /// A change makes a run due after so many seconds; 0: a change makes none due.
+    #[serde(default)]
+    pub debounce_seconds: u32,
+    /// A run by hints looks at what changed; one that looks at everything is made once in so many hours.
+    pub full_scan_hours: u32,
     pub failover: Failover,
     /// A run that deletes a larger share of the entries is held.
     pub max_deleted_percent: u8,
@@ -50,13 +56,14 @@ pub struct Plan {
 }
 
 impl PlanName {
-    pub const ALL: [PlanName; 2] = [PlanName::Standard, PlanName::Private];
+    pub const ALL: [PlanName; 3] = [PlanName::Standard, PlanName::Private, PlanName::Continuous];
 
     /// As it is written in a configuration.
     pub fn name(self) -> &'static str {
         match self {
             PlanName::Standard => "standard",
             PlanName::Private => "private",
+            PlanName::Continuous => "continuous",
         }
     }
 
@@ -65,6 +72,7 @@ impl PlanName {
         match self {
             PlanName::Standard => include_str!("../../schedules/standard.toml"),
             PlanName::Private => include_str!("../../schedules/private.toml"),
+            PlanName::Continuous => include_str!("../../schedules/continuous.toml"),
         }
     }
 
@@ -81,6 +89,14 @@ impl Plan {
 
     pub fn objective_ns(&self) -> u64 {
         u64::from(self.objective_minutes) * 60_000_000_000
+    }
+
+    pub fn debounce_ns(&self) -> u64 {
+        u64::from(self.debounce_seconds) * 1_000_000_000
+    }
+
+    pub fn full_scan_ns(&self) -> u64 {
+        u64::from(self.full_scan_hours) * 3_600_000_000_000
     }
 
     pub fn jitter_ns(&self) -> u64 {

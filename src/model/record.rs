@@ -58,6 +58,9 @@ pub struct SnapshotRecord {
     /// Where the database's replication stood; none without a database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_position: Option<String>,
+    /// When the last scan that looked at everything began, unless it is this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_scan_start_ns: Option<u64>,
 }
 
 /// What happened.

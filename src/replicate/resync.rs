@@ -22,6 +22,7 @@ use crate::repository::packer::{Packer, Shipped};
 use crate::repository::store::{Repository, Store};
 use crate::source::exclude::Excludes;
 use crate::source::filesystem;
+use crate::source::hints::{Hints, Watch};
 use crate::source::stat::Stat;
 use crate::source::walk::{Walk, open_root, raise_handle_limit};
 use crate::support::pool::Pool;
@@ -46,6 +47,15 @@ pub struct Request {
     /// As zstd counts it.
     pub compression_level: i32,
     pub threads: usize,
+    /// The tree's watch, and what it told: then only that is looked at. A watch without hints: everything is.
+    pub watched: Option<Watched>,
+}
+
+/// A tree's watch, and where to look.
+#[derive(Clone)]
+pub struct Watched {
+    pub watch: Arc<Watch>,
+    pub hints: Option<Hints>,
 }
 
 /// What a run takes from outside.
@@ -107,9 +117,13 @@ fn attempt(
         around.progress.expected_entries.store(base.manifest.entries, std::sync::atomic::Ordering::Relaxed);
     }
     let packer = Packer::new(store.clone(), index.clone());
+    // Without a manifest before there is nothing that could be taken from it.
+    let hinted = base.is_some() && request.watched.as_ref().is_some_and(|watched| watched.hints.is_some());
+    let last_full_ns = base.as_ref().map(|b| b.full_scan_start_ns.unwrap_or(b.scan_start_ns));
     let reread = Reread {
-        period_ns: request.plan.reread_period_ns(),
-        last_scan_ns: base.as_ref().map_or(scan_start_ns, |b| b.scan_start_ns),
+        // A scan by hints looks at few files: their turn is the next full scan's.
+        period_ns: if hinted { 0 } else { request.plan.reread_period_ns() },
+        last_scan_ns: last_full_ns.unwrap_or(scan_start_ns),
         this_scan_ns: scan_start_ns,
     };
     let chunks = ChunkReader::new(store.clone(), index.clone()).cached();
@@ -144,6 +158,7 @@ fn attempt(
         new_packs: shipped.packs.clone(),
         index: index.live(named),
         database_position: None,
+        full_scan_start_ns: last_full_ns.filter(|_| hinted),
     };
     let doomed_at_start = state.doomed_packs.clone();
     let mut rebased = 0;
@@ -209,7 +224,9 @@ fn scan(
 ) -> Result<(ManifestRoot, ScanSummary), ResyncError> {
     let threads = request.threads.max(1);
     let level = request.compression_level;
-    let walk = Walk::new(excludes);
+    let watched = request.watched.as_ref();
+    let hints = watched.and_then(|watched| watched.hints.as_ref()).filter(|_| old.is_some());
+    let walk = Walk::new(excludes).watched(watched.map(|watched| &*watched.watch), hints);
     let compressor = || Compressor::new(level).map_err(ResyncError::Compressor);
     let workers = (0..threads)
         .map(|_| Worker::new(packer, chunks.clone(), around.progress, around.clock, level))
@@ -222,7 +239,8 @@ fn scan(
         // Whatever comes of it, the helpers are sent home before the scope waits for them.
         let result = (|| {
             let writer = ManifestWriter::new(packer, compressor()?);
-            let scan = Scan::new(&pool, &walk, chunks, old, writer, around.progress, reread);
+            let hinted = hints.is_some();
+            let scan = Scan::new(&pool, &walk, chunks, old, writer, around.progress, reread, hinted)?;
             let (writer, summary) = scan.run(root, root_stat)?;
             let (root, shipped_bytes) = writer.finish()?;
             Progress::add(&around.progress.shipped_bytes, shipped_bytes);

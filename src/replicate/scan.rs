@@ -9,12 +9,14 @@ use super::large_file::LargeFile;
 use super::read_entry::{Target, Worker};
 use super::relatives::Relatives;
 use super::report::{WarningKind, Warnings};
+use crate::format::page::Child as Leaf;
 use crate::model::diff::{Change, ChangeCounts};
 use crate::model::entry::{Entry, File, Kind};
 use crate::model::record::ManifestRoot;
 use crate::model::reread;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
+use crate::repository::cursor::Cursor;
 use crate::repository::error::RepositoryError;
 use crate::repository::manifest::{EntryStream, ManifestReader, ManifestWriter};
 use crate::source::content::SEGMENT_BYTES;
@@ -109,7 +111,39 @@ enum Outcome {
     Unreadable { path: TreePath, old: Option<Entry>, errno: Errno },
 }
 
+/// The last manifest's entries, as they are read.
+enum Old {
+    /// All of them, read ahead.
+    Stream(std::iter::Peekable<EntryStream>),
+    /// With hints: whole leaves are passed over.
+    Cursor(Box<Cursor>),
+}
+
+impl Old {
+    fn next(&mut self) -> Result<Option<Entry>, RepositoryError> {
+        match self {
+            Old::Stream(stream) => stream.next().transpose(),
+            Old::Cursor(cursor) => cursor.next(),
+        }
+    }
+
+    /// What `next` would return: asked for its path, or for its error.
+    fn peek_path(&mut self) -> Result<Option<&TreePath>, RepositoryError> {
+        match self {
+            Old::Stream(stream) => {
+                if let Some(Err(_)) = stream.peek() {
+                    return stream.next().transpose().map(|_| None);
+                }
+                Ok(stream.peek().and_then(|entry| entry.as_ref().ok()).map(|entry| &entry.path))
+            }
+            Old::Cursor(cursor) => Ok(cursor.peek()?.map(|entry| &entry.path)),
+        }
+    }
+}
+
 enum Pending {
+    /// A leaf of the last manifest on which nothing changed.
+    Leaf(Leaf),
     Done(Vec<Outcome>),
     Job(Handle<Result<Vec<Outcome>, RepositoryError>>),
 }
@@ -124,7 +158,7 @@ pub struct Scan<'s, 'env> {
     pub manifest: ManifestWriter<'env>,
     pub progress: &'s Progress,
     pub reread: Reread,
-    old: std::iter::Peekable<EntryStream>,
+    old: Old,
     batch: Vec<Item>,
     batch_reads: bool,
     batch_bytes: u64,
@@ -144,12 +178,16 @@ impl<'s, 'env> Scan<'s, 'env> {
         manifest: ManifestWriter<'env>,
         progress: &'s Progress,
         reread: Reread,
-    ) -> Self {
+        hinted: bool,
+    ) -> Result<Self, RepositoryError> {
         let old = match base {
-            Some(root) => ManifestReader::new(chunks.clone()).entries(root),
-            None => EntryStream::none(),
+            Some(root) if hinted => {
+                Old::Cursor(Box::new(Cursor::new(ManifestReader::new(chunks.clone()), root)?))
+            }
+            Some(root) => Old::Stream(ManifestReader::new(chunks.clone()).entries(root).peekable()),
+            None => Old::Stream(EntryStream::none().peekable()),
         };
-        Self {
+        Ok(Self {
             pool,
             walk,
             chunks,
@@ -157,7 +195,7 @@ impl<'s, 'env> Scan<'s, 'env> {
             manifest,
             progress,
             reread,
-            old: old.peekable(),
+            old,
             batch: Vec::new(),
             batch_reads: false,
             batch_bytes: 0,
@@ -165,7 +203,7 @@ impl<'s, 'env> Scan<'s, 'env> {
             summary: ScanSummary::default(),
             root_device: (0, 0),
             absent: None,
-        }
+        })
     }
 
     /// Walks from `root` on; returns the finished manifest's writer and what was found.
@@ -213,9 +251,14 @@ impl<'s, 'env> Scan<'s, 'env> {
             // What was a directory and is none (or the other way round) has no old self to keep.
             let old = old.filter(|old| (old.kind == Kind::Directory) == stat.is_directory());
             let hardlink = (stat.links > 1 && !stat.is_directory()).then(|| self.hardlink_group(&stat));
+            // Of another directory that has its name nothing is known.
+            let is_clean = child.is_clean
+                && old.as_ref().is_some_and(|old| old.fingerprint.inode == stat.fingerprint.inode);
             let target = Target { dir, name: child.name, path: child_path.clone(), stat, hardlink };
             self.visit(target, old)?;
-            if let Some(slot) = child.below {
+            if is_clean {
+                self.keep_below(&child_path)?;
+            } else if let Some(slot) = child.below {
                 let opened = self.walk.take(&slot);
                 self.enter(&mut stack, &child_path, opened)?;
             }
@@ -257,26 +300,41 @@ impl<'s, 'env> Scan<'s, 'env> {
             Attempt::Unreadable(errno) => {
                 self.summary.warnings.add(WarningKind::Unreadable, path.to_string(), reason(errno));
                 // Not being able to look is no reason to delete: what was there stays.
-                while self.old.peek().is_some_and(|o| o.as_ref().is_ok_and(|e| e.path.is_within(path))) {
-                    if let Some(entry) = self.next_old()? {
-                        self.done(Outcome::Keep(entry))?;
-                    }
-                }
+                self.keep_below(path)?;
             }
         }
         Ok(())
     }
 
+    /// Takes what the last manifest has below a directory as it was.
+    fn keep_below(&mut self, directory: &TreePath) -> Result<(), ResyncError> {
+        loop {
+            if let Old::Cursor(cursor) = &mut self.old
+                && let Some(leaf) = cursor.pass_leaf_within(directory)
+            {
+                Progress::add(&self.progress.entries, leaf.entries);
+                self.flush()?;
+                self.pending.push_back(Pending::Leaf(leaf));
+                continue;
+            }
+            if !self.old.peek_path()?.is_some_and(|path| path.is_within(directory)) {
+                return Ok(());
+            }
+            if let Some(entry) = self.next_old()? {
+                self.push(Item::Keep(entry), 0)?;
+            }
+        }
+    }
+
     fn next_old(&mut self) -> Result<Option<Entry>, RepositoryError> {
-        self.old.next().transpose()
+        self.old.next()
     }
 
     /// The old entry of this path; those before it are gone.
     fn old_at(&mut self, path: &TreePath) -> Result<Option<Entry>, RepositoryError> {
         loop {
-            let order = match self.old.peek() {
-                Some(Ok(old)) => old.path.cmp(path),
-                Some(Err(_)) => std::cmp::Ordering::Less,
+            let order = match self.old.peek_path()? {
+                Some(old) => old.cmp(path),
                 None => return Ok(None),
             };
             match order {
@@ -349,7 +407,9 @@ impl<'s, 'env> Scan<'s, 'env> {
             });
             self.pending.push_back(Pending::Done(kept.collect()));
         }
-        while self.pending.len() > JOBS_MAX || matches!(self.pending.front(), Some(Pending::Done(_))) {
+        while self.pending.len() > JOBS_MAX
+            || matches!(self.pending.front(), Some(Pending::Done(_) | Pending::Leaf(_)))
+        {
             if let Some(oldest) = self.pending.pop_front() {
                 self.settle(oldest)?;
             }
@@ -360,6 +420,7 @@ impl<'s, 'env> Scan<'s, 'env> {
     /// Writes results down.
     fn settle(&mut self, pending: Pending) -> Result<(), ResyncError> {
         let outcomes = match pending {
+            Pending::Leaf(leaf) => return self.write_leaf(leaf),
             Pending::Done(outcomes) => outcomes,
             // A worker that panicked has no result; the scope passes its panic on.
             Pending::Job(job) => job.wait().unwrap_or_else(|| Ok(Vec::new()))?,
@@ -399,6 +460,24 @@ impl<'s, 'env> Scan<'s, 'env> {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A leaf as it was; entry by entry where it does not begin a page any more, until the pages fall together again.
+    fn write_leaf(&mut self, leaf: Leaf) -> Result<(), ResyncError> {
+        let is_whole = self.manifest.is_between_pages()
+            && self.absent.as_ref().is_none_or(|gone| !leaf.first.is_within(gone))
+            && self.chunks.knows(leaf.page)?;
+        if is_whole {
+            self.summary.entries += leaf.entries;
+            self.summary.changes.unchanged += leaf.entries;
+            return Ok(self.manifest.push_leaf(leaf)?);
+        }
+        let entries = ManifestReader::new(self.chunks.clone()).read_leaves(&[leaf.page])?.pop();
+        for entry in entries.unwrap_or_default() {
+            self.summary.changes.count(None);
+            self.write(&entry)?;
         }
         Ok(())
     }

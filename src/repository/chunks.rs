@@ -56,6 +56,11 @@ impl ChunkReader {
         found.remove(&id).ok_or(RepositoryError::UnknownChunk { chunk: id })
     }
 
+    /// Whether a chunk can be referred to: it is there, and not doomed.
+    pub fn knows(&self, id: ChunkId) -> Result<bool, RepositoryError> {
+        Ok(self.index.lookup(id)?.is_some())
+    }
+
     /// As `read_many`, without those that are not known, or are damaged.
     pub fn read_known(&self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, RepositoryError> {
         let mut known = Vec::with_capacity(ids.len());

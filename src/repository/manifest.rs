@@ -52,6 +52,20 @@ impl<'a> ManifestWriter<'a> {
         if page::ends_page(&entry.path, self.leaf.len_bytes()) { self.end_leaf() } else { Ok(()) }
     }
 
+    /// Whether a page has just ended, so that the next entry begins another.
+    pub fn is_between_pages(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// Takes a leaf of the last manifest as it is: between pages only, since where a page ends depends on nothing but what
+    /// is on it.
+    pub fn push_leaf(&mut self, leaf: Child) -> Result<(), RepositoryError> {
+        debug_assert!(self.is_between_pages());
+        self.total.entries += leaf.entries;
+        self.total.size_bytes = self.total.size_bytes.saturating_add(leaf.size_bytes);
+        self.push_child(0, leaf)
+    }
+
     fn ship(&mut self, bytes: &[u8]) -> Result<ChunkId, RepositoryError> {
         let id = ChunkId::of(bytes);
         let added = self.packer.add(id, ChunkType::Page, bytes, &mut self.compressor, &mut self.scratch)?;

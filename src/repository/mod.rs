@@ -7,6 +7,7 @@
 mod cache;
 pub mod changes;
 pub mod chunks;
+pub mod cursor;
 pub mod error;
 pub mod index;
 pub mod key;

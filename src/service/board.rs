@@ -236,6 +236,13 @@ impl Board {
         Some((id, self.cards[id].begun + 1))
     }
 
+    /// Something changed in a store: a run is due by then.
+    pub fn soon(&mut self, name: &StoreName, at_ns: u64) {
+        if let Some(id) = self.by_name.get(name).copied().filter(|id| !self.cards[*id].gone) {
+            self.scheduler.soon(id, at_ns);
+        }
+    }
+
     /// The number of a store's run that is under way.
     pub fn number_of(&self, id: JobId) -> u64 {
         self.cards[id].begun

@@ -124,6 +124,8 @@ pub struct StoreConfig {
     pub plan: PlanName,
     /// In place of the plan's.
     pub schedule: Option<String>,
+    /// The tree is watched, and runs look at what changed; without it, under the Continuous plan only.
+    pub hints: Option<bool>,
     pub repository: Option<String>,
     #[serde(default)]
     pub exclude: Vec<String>,
@@ -132,6 +134,11 @@ pub struct StoreConfig {
 }
 
 impl StoreConfig {
+    /// Whether the tree is watched.
+    pub fn is_watched(&self) -> bool {
+        self.role == Role::Primary && self.hints.unwrap_or(self.plan.plan().debounce_seconds > 0)
+    }
+
     /// A store that no configuration names.
     pub fn of(name: StoreName, path: PathBuf) -> Self {
         Self {
@@ -140,6 +147,7 @@ impl StoreConfig {
             role: Role::Primary,
             plan: PlanName::Standard,
             schedule: None,
+            hints: None,
             repository: None,
             exclude: Vec::new(),
             hooks: Hooks::default(),

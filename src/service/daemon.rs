@@ -9,6 +9,7 @@ use super::config::{Config, Role, StoreConfig};
 use super::host::{Host, World};
 use super::run::{RunError, RunReport, Watch, run};
 use super::scheduler::{JobId, Outcome};
+use super::watches::Watches;
 use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
 use crate::repository::store::Repository;
@@ -33,6 +34,7 @@ struct Inner {
     changed: Condvar,
     /// Open repositories, by address: the stores of one share its bandwidth limit.
     repositories: Mutex<HashMap<String, Repository>>,
+    watches: Watches,
     on_step: Box<dyn Fn(Step) + Send + Sync>,
 }
 
@@ -46,6 +48,7 @@ impl Daemon {
             world,
             changed: Condvar::new(),
             repositories: Mutex::default(),
+            watches: Watches::default(),
             on_step,
         };
         let daemon = Self(Arc::new(inner));
@@ -62,6 +65,7 @@ impl Daemon {
             .filter(|store| !self.board().knows(&store.name))
             .map(|store| (store.name.clone(), self.known(store)))
             .collect();
+        self.0.watches.retain(|name| config.store(name.as_str()).is_some());
         self.board().configure(&config, |store| known.get(&store.name).copied().unwrap_or_default());
         self.0.changed.notify_all();
     }
@@ -166,15 +170,20 @@ impl Daemon {
             let name = config.name.clone();
             tracing::debug!(store = %name, role = config.role.name(), "run begins");
             let begun = Instant::now();
+            let begun_ns = daemon.now_ns();
+            let watched = daemon.0.watches.begin(&config, begun_ns, daemon.changed(&config));
             let work = || {
                 let host = daemon.host();
                 let repository = daemon.repository(&config)?.metered();
                 let watch = Watch { progress: &progress, on_step: &daemon.0.on_step };
-                run(&host, &repository, &config, accept, daemon.0.world, watch)
+                run(&host, &repository, &config, accept, watched.clone(), daemon.0.world, watch)
             };
             // The thread goes on: a store never takes the others down.
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             let result = result.unwrap_or_else(|_| Err(RunError::Panicked));
+            if let Some(watched) = watched {
+                daemon.0.watches.end(&name, watched, result.is_ok(), begun_ns);
+            }
             tell(&name, &result, begun.elapsed().as_secs_f64());
             let known = match &result {
                 Ok(RunReport::Resync(report)) => {
@@ -187,6 +196,18 @@ impl Daemon {
             daemon.board().end(id, now_ns, result, known);
             daemon.wake();
         });
+    }
+
+    /// What is called when something changes in a store.
+    fn changed(&self, store: &StoreConfig) -> impl Fn() + Send + 'static {
+        let (daemon, name, debounce_ns) = (self.clone(), store.name.clone(), store.plan.plan().debounce_ns());
+        move || {
+            if debounce_ns > 0 {
+                let at_ns = daemon.now_ns() + debounce_ns;
+                daemon.board().soon(&name, at_ns);
+                daemon.wake();
+            }
+        }
     }
 
     pub fn repository(&self, store: &StoreConfig) -> Result<Repository, RunError> {

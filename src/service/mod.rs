@@ -11,3 +11,4 @@ pub mod run;
 pub mod schedule;
 pub mod scheduler;
 pub mod token;
+pub mod watches;

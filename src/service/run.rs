@@ -8,7 +8,7 @@ use crate::model::hold::Hold;
 use crate::model::snapshot_ref::Moment;
 use crate::replicate::error::ResyncError;
 use crate::replicate::report::Report;
-use crate::replicate::resync::{Request, Surroundings, resync};
+use crate::replicate::resync::{Request, Surroundings, Watched, resync};
 use crate::repository::error::RepositoryErrorKind;
 use crate::repository::store::Repository;
 use crate::standby::depot::Depot;
@@ -93,6 +93,7 @@ pub fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
         accept,
         compression_level: host.config.limits.compression_level.unwrap_or(COMPRESSION_LEVEL),
         threads: host.threads(),
+        watched: None,
     }
 }
 
@@ -102,12 +103,13 @@ pub fn run(
     repository: &Repository,
     store: &StoreConfig,
     accept: bool,
+    watched: Option<Watched>,
     world: World,
     watch: Watch,
 ) -> Result<RunReport, RunError> {
     match store.role {
         Role::Primary => {
-            let request = request(host, store, accept);
+            let request = Request { watched, ..request(host, store, accept) };
             let around = Around { store: &store.name, path: &store.path };
             hooks::around(&store.hooks, &around, || {
                 let around = Surroundings {

@@ -47,6 +47,8 @@ struct State {
     failures: u32,
     last_success_ns: Option<u64>,
     begun_ns: u64,
+    /// Wanted by then, whatever the schedule.
+    soon_ns: Option<u64>,
 }
 
 /// The state of all stores.
@@ -131,7 +133,7 @@ impl Scheduler {
         }
         let (.., id) = self.ready.pop_first()?;
         let state = &mut self.states[id];
-        (state.running, state.asked, state.begun_ns) = (true, false, now_ns);
+        (state.running, state.asked, state.begun_ns, state.soon_ns) = (true, false, now_ns, None);
         self.running += 1;
         Some(id)
     }
@@ -154,7 +156,7 @@ impl Scheduler {
         }
         let tick_ns = tick_after(&self.jobs[id], state.begun_ns);
         state.due_ns = match state.failures {
-            0 => tick_ns,
+            0 => tick_ns.min(state.soon_ns.unwrap_or(u64::MAX)),
             failures => {
                 let backoff = BACKOFF_NS.checked_shl(failures - 1).unwrap_or(u64::MAX);
                 now_ns.saturating_add(backoff.min(BACKOFF_MAX_NS))
@@ -180,6 +182,17 @@ impl Scheduler {
             self.ready.insert(self.rank(id));
         }
         !self.states[id].running
+    }
+
+    /// Something changed: it is due by then. One that fails still waits first.
+    pub fn soon(&mut self, id: JobId, at_ns: u64) {
+        let state = &self.states[id];
+        if state.running {
+            self.states[id].soon_ns = Some(state.soon_ns.map_or(at_ns, |soon| soon.min(at_ns)));
+        } else if state.failures == 0 && at_ns < state.due_ns && self.waiting.remove(&(state.due_ns, id)) {
+            self.states[id].due_ns = at_ns;
+            self.waiting.insert((at_ns, id));
+        }
     }
 
     /// When to look again; `None` when only an event can change anything.
@@ -278,6 +291,21 @@ mod tests {
         assert!(!scheduler.ask(2));
         scheduler.end(2, START + MINUTE, Outcome::Done { scan_start_ns: START });
         assert_eq!(scheduler.begin(START + MINUTE), Some(2));
+    }
+
+    #[test]
+    fn a_change_makes_a_run_due_soon_also_during_one_and_not_while_it_fails() {
+        let mut scheduler = Scheduler::new(vec![(job("0 * * * *", HOUR), Some(START))], 1);
+        scheduler.soon(0, START + 5 * MINUTE);
+        scheduler.soon(0, START + 9 * MINUTE);
+        assert_eq!(scheduler.wake_at(), Some(START + 5 * MINUTE));
+        assert_eq!(scheduler.begin(START + 5 * MINUTE), Some(0));
+        scheduler.soon(0, START + 6 * MINUTE);
+        scheduler.end(0, START + 7 * MINUTE, Outcome::Done { scan_start_ns: START + 5 * MINUTE });
+        assert_eq!(scheduler.begin(START + 7 * MINUTE), Some(0));
+        scheduler.end(0, START + 8 * MINUTE, Outcome::Failed);
+        scheduler.soon(0, START + 8 * MINUTE);
+        assert_eq!(scheduler.wake_at(), Some(START + 9 * MINUTE));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod content;
 pub mod error;
 pub mod exclude;
 pub mod filesystem;
+pub mod hints;
 pub mod read;
 pub mod stat;
 pub mod walk;

@@ -7,6 +7,7 @@
 
 use super::error::SourceError;
 use super::exclude::Excludes;
+use super::hints::{Hints, Watch};
 use super::stat::Stat;
 use crate::model::tree_path::TreePath;
 use rustix::fd::OwnedFd;
@@ -37,6 +38,8 @@ pub struct Child {
     pub stat: Result<Stat, Errno>,
     /// For a directory: its own listing, to come.
     pub below: Option<Arc<Slot>>,
+    /// For a directory: nothing changed in it and below it since the last scan. It is listed only if it is asked for.
+    pub is_clean: bool,
 }
 
 /// A directory that is to be listed.
@@ -66,6 +69,8 @@ struct Queue {
 /// A walk of one tree.
 pub struct Walk<'e> {
     excludes: &'e Excludes,
+    watch: Option<&'e Watch>,
+    hints: Option<&'e Hints>,
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -85,7 +90,12 @@ pub fn open_root(path: &Path) -> Result<(Arc<OwnedFd>, Stat), SourceError> {
 
 impl<'e> Walk<'e> {
     pub fn new(excludes: &'e Excludes) -> Self {
-        Self { excludes, queue: Mutex::default(), wake: Condvar::new() }
+        Self { excludes, watch: None, hints: None, queue: Mutex::default(), wake: Condvar::new() }
+    }
+
+    /// Watches every directory before it is listed; with hints, those that are clean are not listed ahead.
+    pub fn watched(self, watch: Option<&'e Watch>, hints: Option<&'e Hints>) -> Self {
+        Self { watch, hints, ..self }
     }
 
     /// Lists the root itself.
@@ -178,6 +188,9 @@ impl<'e> Walk<'e> {
     }
 
     fn list(&self, path: TreePath, handle: Arc<OwnedFd>) -> Result<Listing, Errno> {
+        if let Some(watch) = self.watch {
+            watch.before_listing(&path);
+        }
         let mut names = Vec::new();
         let mut buffer = [MaybeUninit::<u8>::uninit(); 32 << 10];
         let mut entries = RawDir::new(&handle, &mut buffer);
@@ -197,6 +210,7 @@ impl<'e> Walk<'e> {
             if self.excludes.exclude(&child_path, is_directory) {
                 continue;
             }
+            let is_clean = is_directory && self.hints.is_some_and(|hints| hints.is_clean(&child_path));
             let below = is_directory.then(|| {
                 Arc::new(Slot {
                     path: child_path,
@@ -206,7 +220,7 @@ impl<'e> Walk<'e> {
                     done: Condvar::new(),
                 })
             });
-            children.push(Child { name, stat, below });
+            children.push(Child { name, stat, below, is_clean });
         }
         Ok(Listing { path, handle, children })
     }
@@ -214,7 +228,7 @@ impl<'e> Walk<'e> {
 
 /// The first directory comes out of the stack first.
 fn push_below(queue: &mut Queue, listing: &Listing) {
-    queue.stack.extend(listing.children.iter().rev().filter_map(|c| c.below.clone()));
+    queue.stack.extend(listing.children.iter().rev().filter(|c| !c.is_clean).filter_map(|c| c.below.clone()));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -184,6 +184,7 @@ fn forge_head(rig: &Rig, page: &[u8], chunks: &[&[u8]]) {
         new_packs: shipped.packs,
         index: index.live(&[]),
         database_position: None,
+        full_scan_start_ns: None,
     };
     let event = Event::Snapshot(Box::new(record));
     rig.store().append(&state, state.epoch, &WriterId("forger".into()), nonce, event).unwrap();

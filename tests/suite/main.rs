@@ -7,6 +7,7 @@ mod facts;
 mod faults;
 mod faulty;
 mod fuse;
+mod hints;
 mod hostile;
 mod house;
 mod judges;

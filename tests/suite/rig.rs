@@ -75,6 +75,7 @@ pub fn request(source: &Path) -> Request {
         accept: true,
         compression_level: 1,
         threads: 2,
+        watched: None,
     }
 }
 

@@ -256,6 +256,26 @@ fn a_run_that_is_stopped_loses_nothing_of_what_it_shipped() {
 }
 
 #[test]
+fn a_continuous_store_is_resynced_seconds_after_a_change() {
+    let mut host = Host::new(1);
+    host.configure("[[store]]\nname='a'\npath='s0'\nplan='continuous'\n");
+    host.start();
+    wait_until("it has a snapshot", || host.store("a")["snapshot"] == 1);
+    // Nothing changed: nothing is due before the hour, whatever the first run made of itself.
+    for number in 0..3 {
+        let before = host.store("a")["snapshot"].as_u64().unwrap();
+        std::fs::create_dir_all(host.path(&format!("s0/new/{number}/below"))).unwrap();
+        std::fs::write(host.path(&format!("s0/new/{number}/below/file")), number.to_string()).unwrap();
+        let begun = Instant::now();
+        wait_until("the change is there", || host.store("a")["snapshot"].as_u64() > Some(before));
+        assert!(begun.elapsed() > Duration::from_secs(3), "debounced");
+        assert_same(&host.path("s0"), &host.restored("a"), "after the change");
+    }
+    let report = &host.store("a")["last_report"];
+    assert!(report["changes"]["unchanged"].as_u64() > Some(40), "{report}");
+}
+
+#[test]
 fn what_is_due_is_run_once_and_then_nothing_is() {
     let host = Host::new(3);
     let stores: String =

@@ -1,0 +1,93 @@
+//! The trees that are watched, by store: what each run looks at, and when everything has to be looked at again.
+//!
+//! A tree that cannot be watched is scanned wholly each time, and that is told once.
+
+use super::config::StoreConfig;
+use crate::model::id::StoreName;
+use crate::replicate::resync::Watched;
+use crate::source::hints::Watch;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+struct Entry {
+    config: StoreConfig,
+    watch: Arc<Watch>,
+    /// Somebody was told of a change since the last run began.
+    told: Arc<AtomicBool>,
+    last_full_ns: u64,
+}
+
+/// The watches of all stores.
+#[derive(Default)]
+pub struct Watches(Mutex<HashMap<StoreName, Option<Entry>>>);
+
+impl Watches {
+    /// What a run of `store` is to look at. `changed` is called at the first change behind it.
+    pub fn begin(
+        &self,
+        store: &StoreConfig,
+        now_ns: u64,
+        changed: impl Fn() + Send + 'static,
+    ) -> Option<Watched> {
+        let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !store.is_watched() {
+            watches.remove(&store.name);
+            return None;
+        }
+        // What is left out may be another by now.
+        if watches.get(&store.name).and_then(Option::as_ref).is_some_and(|entry| entry.config != *store) {
+            watches.remove(&store.name);
+        }
+        let entry = watches.entry(store.name.clone()).or_insert_with(|| match Entry::new(store, changed) {
+            Ok(entry) => Some(entry),
+            Err(error) => {
+                tracing::warn!(store = %store.name, %error, "cannot be watched; every run looks at everything");
+                None
+            }
+        });
+        let entry = entry.as_mut()?;
+        entry.told.store(false, Ordering::Relaxed);
+        let hints = entry.watch.take();
+        let is_full = now_ns.saturating_sub(entry.last_full_ns) >= store.plan.plan().full_scan_ns();
+        Some(Watched { watch: entry.watch.clone(), hints: hints.filter(|_| !is_full) })
+    }
+
+    /// How that run ended.
+    pub fn end(&self, store: &StoreName, watched: Watched, is_done: bool, begun_ns: u64) {
+        let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_done {
+            watched.watch.give_back(watched.hints);
+        } else if watched.hints.is_none()
+            && let Some(Some(entry)) = watches.get_mut(store)
+        {
+            entry.last_full_ns = begun_ns;
+            let unwatched = entry.watch.unwatched();
+            if unwatched > 0 {
+                tracing::warn!(
+                    %store,
+                    directories = unwatched,
+                    "cannot be watched (is fs.inotify.max_user_watches too low?) and are scanned each time"
+                );
+            }
+        }
+    }
+
+    /// Stores that are configured no more are watched no more.
+    pub fn retain(&self, is_configured: impl Fn(&StoreName) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| is_configured(name));
+    }
+}
+
+impl Entry {
+    fn new(store: &StoreConfig, changed: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+        let told = Arc::new(AtomicBool::new(false));
+        let first = told.clone();
+        let watch = Watch::new(&store.path, move || {
+            if !first.swap(true, Ordering::Relaxed) {
+                changed();
+            }
+        })?;
+        Ok(Self { config: store.clone(), watch: Arc::new(watch), told, last_full_ns: 0 })
+    }
+}

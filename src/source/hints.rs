@@ -1,0 +1,228 @@
+//! Hints: where a tree may have changed since it was last scanned, by the kernel's events (`notify`, inotify).
+//!
+//! Events are hints only. A scan that has them lists the directories that were told of and those on the way there, and takes
+//! the rest from the last manifest; now and then a full scan looks at everything, since an event can be lost for good
+//! (a mapping that is written through, another host on a network filesystem).
+//!
+//! Why none is lost otherwise: directories are watched one by one, by the scan itself, each before it is listed. So whatever
+//! changes behind a listing is told of, also in directories that are new; a rename takes watches with it or loses them, and
+//! its event marks both places as to be walked wholly and watched anew. Events that were not read yet when a scan took its hints
+//! are the next scan's. Too many events, an error, or a limit: the next scan is a full one.
+
+use crate::model::tree_path::TreePath;
+use notify::event::{CreateKind, ModifyKind, RemoveKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// More directories than this are not remembered one by one: a full scan costs no more then.
+const DIRECTORIES_MAX: usize = 100_000;
+
+/// Where one scan looks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Directories in which something changed.
+    directories: BTreeSet<TreePath>,
+    /// Those of which everything may have changed.
+    trees: BTreeSet<TreePath>,
+}
+
+impl Hints {
+    /// Whether nothing changed in a directory and below it.
+    pub fn is_clean(&self, path: &TreePath) -> bool {
+        if within(&self.directories, path).next().is_some() || within(&self.trees, path).next().is_some() {
+            return false;
+        }
+        // Nor in what it is in, wholly.
+        let mut above = path.as_bytes();
+        loop {
+            let found = TreePath::parse(above).is_ok_and(|above| self.trees.contains(&above));
+            if found {
+                return false;
+            }
+            match above.iter().rposition(|byte| *byte == b'/') {
+                Some(at) => above = &above[..at],
+                None if above.is_empty() => return true,
+                None => above = b"",
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.directories.is_empty() && self.trees.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.directories.len() + self.trees.len()
+    }
+
+    fn add(&mut self, other: Hints) {
+        self.directories.extend(other.directories);
+        self.trees.extend(other.trees);
+    }
+}
+
+/// The members that are `top` or below it. A tree's paths are ordered so that they follow each other.
+fn within<'a>(set: &'a BTreeSet<TreePath>, top: &'a TreePath) -> impl Iterator<Item = &'a TreePath> {
+    set.range((Bound::Included(top), Bound::Unbounded)).take_while(move |path| path.is_within(top))
+}
+
+#[derive(Default)]
+struct State {
+    hints: Hints,
+    /// The next scan has to look at everything.
+    full: bool,
+    watched: BTreeSet<TreePath>,
+    /// Directories that could not be watched: everything below may change unseen.
+    unwatched: BTreeSet<TreePath>,
+}
+
+/// A tree that is watched.
+pub struct Watch {
+    root: PathBuf,
+    state: Arc<Mutex<State>>,
+    watcher: Mutex<RecommendedWatcher>,
+}
+
+impl Watch {
+    /// Watches nothing yet: the scans add what they list. `told` is called after each event that is a hint.
+    ///
+    /// # Errors
+    /// The kernel's limit of watchers (`fs.inotify.max_user_instances`) is reached, or `root` is no directory.
+    pub fn new(root: &Path, told: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+        let root = std::fs::canonicalize(root)?;
+        let state = Arc::new(Mutex::new(State { full: true, ..Default::default() }));
+        let (noted, at) = (state.clone(), root.clone());
+        let handler = move |event: notify::Result<Event>| {
+            if note(&mut lock(&noted), &at, event) {
+                told();
+            }
+        };
+        let watcher = notify::recommended_watcher(handler).map_err(std::io::Error::other)?;
+        Ok(Self { root, state, watcher: Mutex::new(watcher) })
+    }
+
+    /// What was told since the last call; `None` when a scan has to look at everything.
+    pub fn take(&self) -> Option<Hints> {
+        let mut state = lock(&self.state);
+        let mut hints = std::mem::take(&mut state.hints);
+        hints.trees.extend(state.unwatched.iter().cloned());
+        if std::mem::take(&mut state.full) { None } else { Some(hints) }
+    }
+
+    /// Of a scan that came to nothing.
+    pub fn give_back(&self, hints: Option<Hints>) {
+        let mut state = lock(&self.state);
+        match hints {
+            Some(hints) => state.hints.add(hints),
+            None => state.full = true,
+        }
+    }
+
+    /// Whether there is something to look at.
+    pub fn is_due(&self) -> bool {
+        let state = lock(&self.state);
+        state.full || !state.hints.is_empty()
+    }
+
+    /// Directories that cannot be watched.
+    pub fn unwatched(&self) -> usize {
+        lock(&self.state).unwatched.len()
+    }
+
+    /// Watches a directory that is about to be listed.
+    pub fn before_listing(&self, directory: &TreePath) {
+        if lock(&self.state).watched.contains(directory) {
+            return;
+        }
+        let path = self.root.join(std::ffi::OsStr::from_bytes(directory.as_bytes()));
+        let watched = {
+            let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+            watcher.watch(&path, RecursiveMode::NonRecursive)
+        };
+        let mut state = lock(&self.state);
+        match watched {
+            Ok(()) => {
+                state.unwatched.remove(directory);
+                state.watched.insert(directory.clone());
+            }
+            // Gone: whoever lists it finds that, too. Else a limit, or a path that is too long.
+            Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
+            Err(_) => drop(state.unwatched.insert(directory.clone())),
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes an event down; returns whether it says anything.
+fn note(state: &mut State, root: &Path, event: notify::Result<Event>) -> bool {
+    let Ok(event) = event else {
+        state.full = true;
+        return true;
+    };
+    if event.need_rescan() {
+        state.full = true;
+        return true;
+    }
+    // Whether the path's whole tree, and its watches, are in doubt.
+    let whole = match event.kind {
+        EventKind::Access(_) => return false,
+        EventKind::Create(CreateKind::File) | EventKind::Remove(RemoveKind::File) => false,
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => false,
+        _ => true,
+    };
+    for path in &event.paths {
+        let Ok(relative) = path.strip_prefix(root) else { continue };
+        let Ok(path) = TreePath::parse(relative.as_os_str().as_bytes()) else {
+            state.full = true;
+            continue;
+        };
+        let parent = path.split().map_or(&b""[..], |(parent, _)| parent);
+        if let Ok(parent) = TreePath::parse(parent) {
+            state.hints.directories.insert(parent);
+        }
+        if whole {
+            for set in [&mut state.watched, &mut state.unwatched] {
+                let gone: Vec<_> = within(set, &path).cloned().collect();
+                for path in gone {
+                    set.remove(&path);
+                }
+            }
+            state.hints.trees.insert(path);
+        }
+    }
+    if state.hints.len() > DIRECTORIES_MAX {
+        state.hints = Hints::default();
+        state.full = true;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(paths: &[&str]) -> BTreeSet<TreePath> {
+        paths.iter().map(|path| TreePath::parse(path.as_bytes()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_directory_is_clean_if_nothing_is_told_of_it_nor_of_what_it_holds_or_is_held_by() {
+        let hints = Hints { directories: paths(&["a/b", "c"]), trees: paths(&["d/e"]) };
+        let clean = |path: &str| hints.is_clean(&TreePath::parse(path.as_bytes()).unwrap());
+        for dirty in ["", "a", "a/b", "c", "d", "d/e", "d/e/f", "d/e/f/g"] {
+            assert!(!clean(dirty), "{dirty}");
+        }
+        for path in ["a/b/c", "a/bc", "a/c", "c/d", "ca", "d/ef", "e"] {
+            assert!(clean(path), "{path}");
+        }
+        assert!(!Hints { directories: paths(&[]), trees: paths(&[""]) }.is_clean(&TreePath::root()));
+        assert!(Hints::default().is_clean(&TreePath::root()));
+    }
+}

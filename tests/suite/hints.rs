@@ -1,0 +1,187 @@
+//! A scan by hints sees what a full scan sees.
+
+use crate::rig::{self, Rig};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use understudy::model::id::Sequence;
+use understudy::replicate::report::Report;
+use understudy::replicate::resync::{Request, Watched};
+use understudy::repository::changes::changes;
+use understudy::repository::error::RepositoryError;
+use understudy::source::hints::Watch;
+
+fn watch(rig: &Rig) -> Arc<Watch> {
+    Arc::new(Watch::new(&rig.source(), || {}).unwrap())
+}
+
+/// A run by hints, where there are some. What was done before it has been told of.
+fn hinted(rig: &Rig, watch: &Arc<Watch>) -> (Report, bool) {
+    std::thread::sleep(Duration::from_millis(150));
+    let hints = watch.take();
+    let by_hints = hints.is_some();
+    let request =
+        Request { watched: Some(Watched { watch: watch.clone(), hints }), ..rig::request(&rig.source()) };
+    (rig::run(&rig.repository, &request).unwrap(), by_hints)
+}
+
+/// What a full scan finds that the snapshot before it does not have.
+fn missed(rig: &Rig, snapshot: Sequence) -> Vec<String> {
+    let full = rig.resync().snapshot;
+    let (store, state) = (rig.store(), rig.store().state().unwrap());
+    let mut missed = Vec::new();
+    changes(&store, &state.snapshots[&snapshot], &state.snapshots[&full], |change, entry| {
+        missed.push(format!("{change:?} {}", entry.path));
+        Ok::<_, RepositoryError>(())
+    })
+    .unwrap();
+    missed
+}
+
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % sides
+    }
+
+    /// A path of one to four names.
+    fn path(&mut self, root: &Path) -> PathBuf {
+        let mut path = root.to_owned();
+        for _ in 0..=self.roll(4) {
+            path.push(["a", "b", "c", "dd"][self.roll(4)]);
+        }
+        path
+    }
+
+    /// One thing that happens; it may come to nothing.
+    fn act(&mut self, root: &Path) {
+        let path = self.path(root);
+        let _ = match self.roll(12) {
+            0..=2 => std::fs::create_dir_all(&path),
+            3..=5 => {
+                let _ = std::fs::create_dir_all(path.parent().unwrap());
+                std::fs::write(path.with_extension("txt"), self.roll(1 << 30).to_string())
+            }
+            6 => std::fs::rename(&path, self.path(root)),
+            7 => std::fs::rename(path.with_extension("txt"), self.path(root).with_extension("txt")),
+            8 => std::fs::remove_dir_all(&path),
+            9 => std::fs::remove_file(path.with_extension("txt")),
+            10 => std::fs::set_permissions(
+                &path,
+                std::os::unix::fs::PermissionsExt::from_mode(0o700 | self.roll(0o77) as u32),
+            ),
+            // In and out again under another name, with all below.
+            _ => {
+                let away = root.with_file_name("away");
+                let _ = std::fs::rename(&path, &away);
+                let back = std::fs::rename(&away, self.path(root));
+                let _ = std::fs::remove_dir_all(&away);
+                back
+            }
+        };
+    }
+}
+
+#[test]
+fn after_a_storm_hints_and_a_full_scan_give_the_same_manifest() {
+    for seed in 1..=3u64 {
+        let rig = Rig::new();
+        let watch = watch(&rig);
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut by_hints = 0;
+        for round in 0..25 {
+            for _ in 0..dice.roll(40) {
+                dice.act(&rig.source());
+            }
+            let (report, was) = hinted(&rig, &watch);
+            by_hints += u32::from(was);
+            let missed = missed(&rig, report.snapshot);
+            assert!(missed.is_empty(), "seed {seed}, round {round}: {missed:?}");
+        }
+        assert_eq!(by_hints, 24, "all but the first");
+    }
+}
+
+#[test]
+fn a_storm_during_the_scans_is_seen_by_the_next() {
+    let rig = Rig::new();
+    let watch = watch(&rig);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for seed in 1..=2u64 {
+            let (root, stop) = (rig.source(), &stop);
+            scope.spawn(move || {
+                let mut dice = Dice(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+                while !stop.load(Ordering::Relaxed) {
+                    dice.act(&root);
+                }
+            });
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(6) {
+            let hints = watch.take();
+            let request = Request {
+                watched: Some(Watched { watch: watch.clone(), hints }),
+                ..rig::request(&rig.source())
+            };
+            rig::run(&rig.repository, &request).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let (report, _) = hinted(&rig, &watch);
+    assert_eq!(missed(&rig, report.snapshot), Vec::<String>::new());
+    assert!(rig.verify().is_sound());
+}
+
+#[test]
+fn what_did_not_change_is_not_looked_at_and_its_pages_stay() {
+    let rig = Rig::new();
+    for directory in 0..120 {
+        let path = rig.source().join(format!("d{directory:03}"));
+        std::fs::create_dir(&path).unwrap();
+        for file in 0..60 {
+            std::fs::write(
+                path.join(format!("file-with-a-name-{file:02}.php")),
+                format!("{directory} {file}"),
+            )
+            .unwrap();
+        }
+    }
+    // Older than a clock's tick, so that nothing is read again for that.
+    std::thread::sleep(Duration::from_millis(50));
+    let watch = watch(&rig);
+    let (first, by_hints) = hinted(&rig, &watch);
+    assert!(!by_hints);
+    let (same, by_hints) = hinted(&rig, &watch);
+    assert!(by_hints);
+    assert_eq!((same.entries, same.changes.unchanged), (first.entries, first.entries));
+    let state = rig.store().state().unwrap();
+    let page = |report: &Report| state.snapshots[&report.snapshot].manifest.clone();
+    assert_eq!(page(&first), page(&same), "the same manifest");
+    // One file of 7,200.
+    std::fs::write(rig.source().join("d077/file-with-a-name-30.php"), b"changed").unwrap();
+    let (one, _) = hinted(&rig, &watch);
+    assert_eq!((one.changes.modified, one.changes.unchanged, one.read_bytes), (1, first.entries - 1, 7));
+    // A run that came to nothing gives its hints back.
+    std::fs::write(rig.source().join("d001/new"), b"new").unwrap();
+    std::thread::sleep(Duration::from_millis(150));
+    let hints = watch.take();
+    assert!(!watch.is_due());
+    watch.give_back(hints);
+    assert!(watch.is_due());
+    let (two, _) = hinted(&rig, &watch);
+    assert_eq!(two.changes.added, 1);
+    assert_eq!(missed(&rig, two.snapshot), Vec::<String>::new());
+    // The last full scan's time is kept for the files whose turn it is to be read again.
+    let state = rig.store().state().unwrap();
+    let full = |report: &Report| state.snapshots[&report.snapshot].full_scan_start_ns;
+    assert_eq!(
+        (full(&first), full(&same), full(&two)),
+        (None, Some(first.scan_start_ns), Some(first.scan_start_ns))
+    );
+}
