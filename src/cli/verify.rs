@@ -10,7 +10,7 @@ use crate::standby::check::{CheckReport, check};
 use crate::standby::depot::Depot;
 use anyhow::Result;
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Args)]
 pub(super) struct VerifyArgs {
@@ -21,7 +21,7 @@ pub(super) struct VerifyArgs {
     read_data: Option<u8>,
     /// Check what this host holds of the store instead, in its usual place or in DIR
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "read_data")]
-    standby: Option<PathBuf>,
+    standby: Option<String>,
     /// With --standby: fetch what is missing or damaged
     #[arg(long, requires = "standby")]
     repair: bool,
@@ -39,7 +39,7 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
     let name = StoreName::parse(&args.store)?;
     let store = context.repository_of(&name)?.store(&name);
     if let Some(dir) = &args.standby {
-        let dir = Some(dir.as_path()).filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_owned);
+        let dir = Some(dir).filter(|dir| !dir.is_empty()).map(PathBuf::from);
         let dir = dir.or_else(|| std::env::var_os("UNDERSTUDY_STANDBY").map(PathBuf::from));
         let depot = Depot::new(&context.standby(dir.as_deref())?, &name);
         return standby(global, &check(&store, &depot, args.repair, context.threads())?, args.repair);

@@ -141,7 +141,7 @@ impl Depot {
     /// Says on the disk that objects are about to be written. The moment of a run that was broken off stays.
     pub fn begin(&self, _lock: &Lock) -> Result<(), FollowError> {
         if self.last_run()? == LastRun::Finished {
-            self.write_new(&self.unfinished(), boot_id().as_bytes())?;
+            self.write_new(&self.unfinished(), boot_id().as_bytes(), true)?;
         }
         Ok(())
     }
@@ -257,17 +257,19 @@ impl Depot {
         written
     }
 
-    /// Writes a small file: beside, to the disk, renamed.
-    pub fn write_new(&self, path: &Path, bytes: &[u8]) -> Result<(), FollowError> {
+    /// Writes a small file: beside, renamed; to the disk, unless it means nothing after a power cut.
+    pub fn write_new(&self, path: &Path, bytes: &[u8], durable: bool) -> Result<(), FollowError> {
         let new = beside(path);
         let write = || -> std::io::Result<()> {
             let mut file = std::fs::File::create(&new)?;
             std::io::Write::write_all(&mut file, bytes)?;
-            file.sync_all()?;
+            if durable {
+                file.sync_all()?;
+            }
             std::fs::rename(&new, path)
         };
         write().map_err(FollowError::io(path, "write it"))?;
-        sync_directory(path.parent().unwrap_or(Path::new("/")))
+        if durable { sync_directory(path.parent().unwrap_or(Path::new("/"))) } else { Ok(()) }
     }
 }
 

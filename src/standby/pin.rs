@@ -46,7 +46,8 @@ impl Pin {
     pub fn write(&self, depot: &Depot) -> Result<bool, FollowError> {
         let file = self.file(depot);
         let is_new = !file.exists();
-        depot.write_new(&file, &serde_json::to_vec(self).unwrap_or_default())?;
+        // That of a read-only mount counts until the machine goes down, and no longer.
+        depot.write_new(&file, &serde_json::to_vec(self).unwrap_or_default(), self.writable)?;
         Ok(is_new)
     }
 

@@ -452,6 +452,33 @@ fn a_restore_takes_what_the_standby_has_and_checks_it() {
     assert_eq!(restore("damaged").0.files_local, 0);
 }
 
+#[test]
+fn a_standby_is_checked_and_repaired_from_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    sample_tree(&dir.path().join("source"));
+    let command = |args: &[&str]| {
+        let mut command = understudy(dir.path());
+        command.env("XDG_DATA_HOME", dir.path().join("data")).args(args);
+        command
+    };
+    ok(&mut command(&["resync", "source", "--store", "acme", "--quiet"]));
+    ok(&mut command(&["follow", "acme", "--once", "--quiet"]));
+    let said = |output: std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said(ok(&mut command(&["verify", "acme", "--standby"]))).ends_with("sound\n"));
+    let standby = dir.path().join("data/understudy/standby");
+    let object = walkdir::WalkDir::new(standby.join("acme/objects"));
+    let object = object.into_iter().map(Result::unwrap).find(|entry| entry.file_type().is_file()).unwrap();
+    std::fs::write(object.path(), b"altered").unwrap();
+    let at = format!("--standby={}", standby.display());
+    let named = command(&["verify", "acme", &at]).output().unwrap();
+    assert_eq!(named.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&named.stderr).into_owned();
+    assert!(errors.contains(object.path().to_str().unwrap()) && errors.contains("acme@1: "), "{errors}");
+    let repaired = ok(&mut command(&["verify", "acme", &at, "--repair"]));
+    assert!(said(repaired).contains("1 made anew"));
+    ok(&mut command(&["verify", "acme", "--standby"]));
+}
+
 /// A standby with one snapshot, and a second that is not here yet.
 fn behind() -> (Rig, facts::Facts) {
     let rig = Rig::new();
