@@ -32,7 +32,7 @@ struct Bench {
 impl Bench {
     fn run(&self, what: &str, full: bool) -> Report {
         std::thread::sleep(Duration::from_millis(500));
-        let hints = self.watch.take().filter(|_| !full);
+        let hints = self.watch.take(full);
         let request = Request {
             store: StoreName::parse("bench").unwrap(),
             path: self.source.clone(),

@@ -58,9 +58,15 @@ impl<'a> Remote<'a> {
             let request = self.client.post(url).header("authorization", token.bearer());
             let mut answer = request.send().await.context("asking the daemon")?;
             if !answer.status().is_success() {
+                let is_held = answer.status() == reqwest::StatusCode::CONFLICT;
                 let text = answer.text().await.unwrap_or_default();
                 let told: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-                bail!("the daemon refuses: {}", told["error"].as_str().unwrap_or(&text));
+                let told = told["error"].as_str().unwrap_or(&text);
+                if is_held {
+                    eprintln!("understudy: {told}");
+                    return Ok(Exit::Held);
+                }
+                bail!("the daemon refuses: {told}");
             }
             let mut text = String::new();
             while let Some(bytes) = answer.chunk().await.context("the daemon went away; the run may go on")? {

@@ -93,16 +93,15 @@ fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()>
     context.runtime.spawn(async move {
         while signals.recv().await.is_some() {
             let (daemon, path) = (daemon.clone(), path.clone());
-            // It asks repositories, which waits.
-            let _ = tokio::task::spawn_blocking(move || match Config::load(path.as_deref()) {
+            // It asks repositories, which waits for the runtime.
+            std::thread::spawn(move || match Config::load(path.as_deref()) {
                 Ok(config) => {
                     let stores = config.store.len();
                     daemon.reload(config);
                     tracing::info!(stores, "took the new configuration");
                 }
                 Err(error) => tracing::error!(%error, "keeps the old configuration: the new one is wrong"),
-            })
-            .await;
+            });
         }
     });
     Ok(())

@@ -108,6 +108,16 @@ pub struct Ended {
     pub result: Result<RunReport, String>,
 }
 
+/// What comes of asking for a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The store, and the number of the run to wait for.
+    Run(JobId, u64),
+    /// An operator holds it, for this reason.
+    Held(String),
+    Unknown,
+}
+
 /// A run that is to be made.
 pub struct Started {
     pub id: JobId,
@@ -121,6 +131,7 @@ pub struct Board {
     scheduler: Scheduler,
     cards: Vec<Card>,
     by_name: BTreeMap<StoreName, JobId>,
+    look_seconds: Option<u64>,
     stopping: bool,
 }
 
@@ -128,7 +139,13 @@ impl Board {
     /// `known` tells of each store what the log has.
     pub fn new(config: &Config, known: impl Fn(&StoreConfig) -> Known) -> Self {
         let scheduler = Scheduler::new(Vec::new(), config.service.stores_at_once.unwrap_or(AT_ONCE));
-        let mut board = Self { scheduler, cards: Vec::new(), by_name: BTreeMap::new(), stopping: false };
+        let mut board = Self {
+            scheduler,
+            cards: Vec::new(),
+            by_name: BTreeMap::new(),
+            look_seconds: None,
+            stopping: false,
+        };
         board.configure(config, known);
         board
     }
@@ -136,9 +153,9 @@ impl Board {
     /// Takes another configuration: stores come, change and go; runs that are under way go on.
     pub fn configure(&mut self, config: &Config, known: impl Fn(&StoreConfig) -> Known) {
         self.scheduler.set_at_once(config.service.stores_at_once.unwrap_or(AT_ONCE));
-        let look_seconds = config.service.look_seconds;
+        self.look_seconds = config.service.look_seconds;
         for store in &config.store {
-            let (job, schedule) = job(store, look_seconds);
+            let (job, schedule) = job(store, self.look_seconds);
             match self.by_name.get(&store.name).copied() {
                 Some(id) => {
                     let card = &mut self.cards[id];
@@ -210,6 +227,7 @@ impl Board {
                     totals.runs_held += 1;
                     card.held = Some(hold.to_string());
                 }
+                None if outcome == Outcome::Waiting => {}
                 None => totals.runs_failed += 1,
             },
         }
@@ -220,20 +238,21 @@ impl Board {
         self.scheduler.end(id, now_ns, outcome);
     }
 
-    /// A run is wanted now. Returns the number of the run to wait for: the one that is under way, unless a hold is to be
-    /// let through; `None` for a store that is not known.
-    pub fn ask(&mut self, name: &StoreName, accept: bool) -> Option<(JobId, u64)> {
-        let id = *self.by_name.get(name)?;
+    /// A run is wanted now: the one that is under way, unless a hold is to be let through, or the next.
+    pub fn ask(&mut self, name: &StoreName, accept: bool) -> Asked {
+        let Some(id) = self.by_name.get(name).copied().filter(|id| !self.cards[*id].gone) else {
+            return Asked::Unknown;
+        };
         let card = &mut self.cards[id];
-        if card.gone {
-            return None;
+        if let Some(reason) = &card.stopped {
+            return Asked::Held(reason.clone());
         }
         if card.progress.is_some() && !accept {
-            return Some((id, card.begun));
+            return Asked::Run(id, card.begun);
         }
         card.accept |= accept;
         self.scheduler.ask(id);
-        Some((id, self.cards[id].begun + 1))
+        Asked::Run(id, self.cards[id].begun + 1)
     }
 
     /// Something changed in a store: a run is due by then.
@@ -273,7 +292,7 @@ impl Board {
         let card = &mut self.cards[id];
         let was_held = card.held.is_some();
         if card.stopped.take().is_some() {
-            let (job, _) = job(&card.config, None);
+            let (job, _) = job(&card.config, self.look_seconds);
             self.scheduler.change(id, job);
         }
         if was_held {
@@ -384,5 +403,10 @@ pub fn job(store: &StoreConfig, look_seconds: Option<u64>) -> (Job, Schedule) {
         Role::Primary => slot_ns(store.name.as_str(), plan.jitter_ns()),
         Role::Standby => 0,
     };
-    (Job { schedule: schedule.clone(), slot_ns, objective_ns: plan.objective_ns() }, schedule)
+    // A store that fails is tried often enough to be in time once the cause is gone.
+    let backoff_max_ns = match store.role {
+        Role::Primary => plan.objective_ns() / 10,
+        Role::Standby => 120_000_000_000,
+    };
+    (Job { schedule: schedule.clone(), slot_ns, objective_ns: plan.objective_ns(), backoff_max_ns }, schedule)
 }

@@ -8,7 +8,7 @@ use super::board::{Board, Ended, Known, Started, StoreStatus};
 use super::config::{Config, Role, StoreConfig};
 use super::host::{Host, World};
 use super::run::{RunError, RunReport, Watch, run};
-use super::scheduler::{JobId, Outcome};
+use super::scheduler::Outcome;
 use super::watches::Watches;
 use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
@@ -92,21 +92,6 @@ impl Daemon {
     /// Something on the board was changed.
     pub fn wake(&self) {
         self.0.changed.notify_all();
-    }
-
-    /// Waits until a run has ended. Calls `each` now and then with how it goes on; ends early when that says so.
-    pub fn wait_for(&self, id: JobId, number: u64, mut each: impl FnMut(&Board) -> bool) -> Option<Ended> {
-        let mut board = self.board();
-        loop {
-            if let (Some(ended), _) = board.follow_run(id, number) {
-                return Some(ended);
-            }
-            if !each(&board) || board.is_stopping() {
-                return None;
-            }
-            let waited = self.0.changed.wait_timeout(board, Duration::from_millis(250));
-            board = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
     }
 
     /// Runs stores when they are due, until `stop` is called and the last run has ended, or `limit` is over since.
@@ -271,6 +256,7 @@ fn tell(store: &StoreName, result: &Result<RunReport, RunError>, seconds: f64) {
         Ok(RunReport::Follow(_)) => tracing::debug!(%store, seconds, "is up to date"),
         Err(error) => match error.outcome() {
             Outcome::Held => tracing::warn!(%store, %error, "held"),
+            Outcome::Waiting => tracing::debug!(%store, %error, "waits"),
             _ => tracing::error!(%store, %error, seconds, "failed"),
         },
     }

@@ -3,7 +3,7 @@
 //! Whoever can connect may read; whoever changes something shows the token. On loopback by default. What asks a
 //! repository runs on threads for that, so that a slow one does not hold up the rest.
 
-use super::board::StoreStatus;
+use super::board::{Asked, Ended, ProgressFigures, StoreStatus};
 use super::config::StoreConfig;
 use super::daemon::Daemon;
 use super::metrics::{self, Overall};
@@ -24,14 +24,24 @@ use axum::routing::{get, post};
 use futures::Stream;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Changes in one answer, unless fewer are asked for.
 const CHANGES_MAX: usize = 1000;
+
+/// Questions to repositories at once; others wait.
+const QUESTIONS_MAX: usize = 4;
+/// How often a stream looks how its run goes on.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 struct Site {
     daemon: Daemon,
     token: Token,
+    /// For questions to repositories.
+    places: Arc<Semaphore>,
 }
 
 /// What went wrong, as JSON.
@@ -74,7 +84,7 @@ pub fn router(daemon: Daemon, token: Token) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem(StatusCode::METHOD_NOT_ALLOWED, "not by this method; see /api/v1/openapi.json".into())
         })
-        .with_state(Site { daemon, token })
+        .with_state(Site { daemon, token, places: Arc::new(Semaphore::new(QUESTIONS_MAX)) })
 }
 
 async fn ready(State(site): State<Site>) -> Result<&'static str, Problem> {
@@ -221,46 +231,60 @@ async fn resync(
     let (name, _) = site.known(&name)?;
     let Query(query) = query.map_err(|error| Problem(StatusCode::BAD_REQUEST, error.body_text()))?;
     let asked = site.daemon.board().ask(&name, query.accept);
-    let (id, number) = asked.ok_or_else(|| unknown(name.as_str()))?;
+    let (id, number) = match asked {
+        Asked::Run(id, number) => (id, number),
+        Asked::Held(reason) => {
+            let text = format!("store '{name}' is held ({reason}); release it first");
+            return Err(Problem(StatusCode::CONFLICT, text));
+        }
+        Asked::Unknown => return Err(unknown(name.as_str())),
+    };
     site.daemon.wake();
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Event>(16);
-    let daemon = site.daemon.clone();
-    tokio::task::spawn_blocking(move || {
-        let mut last = None;
-        let ended = daemon.wait_for(id, number, |board| {
-            let (_, progress) = board.follow_run(id, number);
+    // No thread waits for it: those of the runtime are few, and local repositories need them.
+    let watching = (site.daemon, None::<ProgressFigures>, false);
+    let events = futures::stream::unfold(watching, move |(daemon, last, is_over)| async move {
+        if is_over {
+            return None;
+        }
+        loop {
+            let ((ended, progress), is_stopping) = {
+                let board = daemon.board();
+                (board.follow_run(id, number), board.is_stopping())
+            };
+            if let Some(ended) = ended {
+                return Some((Ok(last_event(&ended)), (daemon, last, true)));
+            }
+            if is_stopping {
+                let event = failed("failed", "the daemon is about to end");
+                return Some((Ok(event), (daemon, last, true)));
+            }
             if progress.is_some() && progress != last {
-                last = progress;
                 let event = Event::default().event("progress").json_data(progress);
-                // Whoever does not read fast enough misses some of them.
-                let _ = event.map(|event| sender.try_send(event));
+                let event = event.unwrap_or_else(|_| Event::default().event("progress").data("{}"));
+                return Some((Ok(event), (daemon, progress, false)));
             }
-            !sender.is_closed()
-        });
-        let event = match ended {
-            Some(ended) => match ended.result {
-                Ok(report) => Event::default().event("done").json_data(report),
-                Err(error) => {
-                    let outcome = match ended.outcome {
-                        Outcome::Held => "held",
-                        Outcome::Fenced => "fenced",
-                        _ => "failed",
-                    };
-                    let data = serde_json::json!({ "outcome": outcome, "error": error });
-                    Event::default().event("failed").json_data(data)
-                }
-            },
-            None => {
-                let data = serde_json::json!({ "outcome": "failed", "error": "the daemon is about to end" });
-                Event::default().event("failed").json_data(data)
-            }
-        };
-        let _ = event.map(|event| sender.blocking_send(event));
-    });
-    let events = futures::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|event| (Ok(event), receiver))
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}
+
+/// How a run ended.
+fn last_event(ended: &Ended) -> Event {
+    match (&ended.result, ended.outcome) {
+        (Ok(report), _) => {
+            let event = Event::default().event("done").json_data(report);
+            event.unwrap_or_else(|error| failed("failed", &error.to_string()))
+        }
+        (Err(error), Outcome::Held) => failed("held", error),
+        (Err(error), Outcome::Fenced) => failed("fenced", error),
+        (Err(error), _) => failed("failed", error),
+    }
+}
+
+fn failed(outcome: &str, error: &str) -> Event {
+    let data = serde_json::json!({ "outcome": outcome, "error": error });
+    Event::default().event("failed").data(data.to_string())
 }
 
 #[derive(Deserialize, Default)]
@@ -327,12 +351,15 @@ impl Site {
         self.daemon.board().status_of(name, now_ns).map(Json).ok_or_else(|| unknown(name.as_str()))
     }
 
-    /// Runs what asks a repository.
+    /// Runs what asks a repository on a thread of its own, a few at once: it waits for the runtime's.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Daemon) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
+        let _place = self.places.acquire().await.map_err(internal)?;
+        let (sender, receiver) = tokio::sync::oneshot::channel();
         let daemon = self.daemon.clone();
-        tokio::task::spawn_blocking(move || work(&daemon)).await.map_err(internal)?
+        std::thread::spawn(move || sender.send(work(&daemon)).is_ok());
+        receiver.await.map_err(internal)?
     }
 }

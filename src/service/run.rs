@@ -62,6 +62,10 @@ impl RunError {
         match self {
             Self::Resync(ResyncError::Held { .. }) => Outcome::Held,
             Self::Resync(ResyncError::Fenced { .. }) => Outcome::Fenced,
+            // The primary has not been there yet.
+            Self::Follow(FollowError::Repository(error)) if error.kind() == RepositoryErrorKind::Missing => {
+                Outcome::Waiting
+            }
             _ => Outcome::Failed,
         }
     }

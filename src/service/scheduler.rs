@@ -12,7 +12,6 @@ pub type JobId = usize;
 
 /// After the first failure; doubles from then on.
 const BACKOFF_NS: u64 = 60 * 1_000_000_000;
-const BACKOFF_MAX_NS: u64 = 3600 * 1_000_000_000;
 
 /// What is to be run, and when.
 #[derive(Clone, Debug)]
@@ -21,6 +20,8 @@ pub struct Job {
     /// How far behind its schedule this store's ticks are.
     pub slot_ns: u64,
     pub objective_ns: u64,
+    /// However often it failed, it is tried again after so long.
+    pub backoff_max_ns: u64,
 }
 
 /// How a run ended.
@@ -33,6 +34,8 @@ pub enum Outcome {
     /// Nothing was committed, and an operator has to look: the next tick tries again.
     Held,
     Failed,
+    /// There is nothing to do yet, as for a standby whose store has no snapshot: the next tick tries again.
+    Waiting,
     /// Another host is the primary: it does not run again.
     Fenced,
 }
@@ -150,7 +153,7 @@ impl Scheduler {
                 state.failures = 0;
                 state.last_success_ns = Some(scan_start_ns);
             }
-            Outcome::Held => state.failures = 0,
+            Outcome::Held | Outcome::Waiting => state.failures = 0,
             Outcome::Failed => state.failures += 1,
             Outcome::Fenced => state.fenced = true,
         }
@@ -159,7 +162,7 @@ impl Scheduler {
             0 => tick_ns.min(state.soon_ns.unwrap_or(u64::MAX)),
             failures => {
                 let backoff = BACKOFF_NS.checked_shl(failures - 1).unwrap_or(u64::MAX);
-                now_ns.saturating_add(backoff.min(BACKOFF_MAX_NS))
+                now_ns.saturating_add(backoff.min(self.jobs[id].backoff_max_ns))
             }
         };
         if state.fenced || state.retired {
@@ -248,7 +251,7 @@ mod tests {
     const START: u64 = 1_832_976_000 * 1_000_000_000;
 
     fn job(expression: &str, objective_ns: u64) -> Job {
-        Job { schedule: Schedule::parse(expression).unwrap(), slot_ns: 0, objective_ns }
+        Job { schedule: Schedule::parse(expression).unwrap(), slot_ns: 0, objective_ns, backoff_max_ns: HOUR }
     }
 
     #[test]

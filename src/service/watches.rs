@@ -1,6 +1,6 @@
 //! The trees that are watched, by store: what each run looks at, and when everything has to be looked at again.
 //!
-//! A tree that cannot be watched is scanned wholly each time, and that is told once.
+//! A tree that cannot be watched is scanned wholly.
 
 use super::config::StoreConfig;
 use crate::model::id::StoreName;
@@ -20,7 +20,7 @@ struct Entry {
 
 /// The watches of all stores.
 #[derive(Default)]
-pub struct Watches(Mutex<HashMap<StoreName, Option<Entry>>>);
+pub struct Watches(Mutex<HashMap<StoreName, Entry>>);
 
 impl Watches {
     /// What a run of `store` is to look at. `changed` is called at the first change behind it.
@@ -35,22 +35,22 @@ impl Watches {
             watches.remove(&store.name);
             return None;
         }
-        // What is left out may be another by now.
-        if watches.get(&store.name).and_then(Option::as_ref).is_some_and(|entry| entry.config != *store) {
+        // What is left out may be another by now, and so may the directory: a volume that was mounted late.
+        let is_same = |entry: &Entry| entry.config == *store && entry.watch.is_of(&store.path);
+        if !watches.get(&store.name).is_some_and(is_same) {
             watches.remove(&store.name);
-        }
-        let entry = watches.entry(store.name.clone()).or_insert_with(|| match Entry::new(store, changed) {
-            Ok(entry) => Some(entry),
-            Err(error) => {
-                tracing::warn!(store = %store.name, %error, "cannot be watched; every run looks at everything");
-                None
+            match Entry::new(store, changed) {
+                Ok(entry) => drop(watches.insert(store.name.clone(), entry)),
+                Err(error) => {
+                    tracing::warn!(store = %store.name, %error, "cannot be watched; this run looks at everything");
+                    return None;
+                }
             }
-        });
-        let entry = entry.as_mut()?;
+        }
+        let entry = watches.get_mut(&store.name)?;
         entry.told.store(false, Ordering::Relaxed);
-        let hints = entry.watch.take();
         let is_full = now_ns.saturating_sub(entry.last_full_ns) >= store.plan.plan().full_scan_ns();
-        Some(Watched { watch: entry.watch.clone(), hints: hints.filter(|_| !is_full) })
+        Some(Watched { watch: entry.watch.clone(), hints: entry.watch.take(is_full) })
     }
 
     /// How that run ended.
@@ -59,7 +59,7 @@ impl Watches {
         if !is_done {
             watched.watch.give_back(watched.hints);
         } else if watched.hints.is_none()
-            && let Some(Some(entry)) = watches.get_mut(store)
+            && let Some(entry) = watches.get_mut(store)
         {
             entry.last_full_ns = begun_ns;
             let unwatched = entry.watch.unwatched();

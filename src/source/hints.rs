@@ -15,6 +15,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -83,6 +84,8 @@ struct State {
 /// A tree that is watched.
 pub struct Watch {
     root: PathBuf,
+    /// Its device and inode.
+    identity: (u64, u64),
     state: Arc<Mutex<State>>,
     watcher: Mutex<RecommendedWatcher>,
 }
@@ -94,6 +97,8 @@ impl Watch {
     /// The kernel's limit of watchers (`fs.inotify.max_user_instances`) is reached, or `root` is no directory.
     pub fn new(root: &Path, told: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let root = std::fs::canonicalize(root)?;
+        let meta = std::fs::metadata(&root)?;
+        let identity = (meta.dev(), meta.ino());
         let state = Arc::new(Mutex::new(State { full: true, ..Default::default() }));
         let (noted, at) = (state.clone(), root.clone());
         let handler = move |event: notify::Result<Event>| {
@@ -102,15 +107,27 @@ impl Watch {
             }
         };
         let watcher = notify::recommended_watcher(handler).map_err(std::io::Error::other)?;
-        Ok(Self { root, state, watcher: Mutex::new(watcher) })
+        Ok(Self { root, identity, state, watcher: Mutex::new(watcher) })
     }
 
-    /// What was told since the last call; `None` when a scan has to look at everything.
-    pub fn take(&self) -> Option<Hints> {
+    /// What was told since the last call; `None` when a scan has to look at everything, which can also be asked for. That
+    /// scan then watches every directory anew: a filesystem that was mounted on one meanwhile was watched by nobody.
+    pub fn take(&self, full: bool) -> Option<Hints> {
         let mut state = lock(&self.state);
         let mut hints = std::mem::take(&mut state.hints);
+        if full | std::mem::take(&mut state.full) {
+            state.watched.clear();
+            state.unwatched.clear();
+            return None;
+        }
         hints.trees.extend(state.unwatched.iter().cloned());
-        if std::mem::take(&mut state.full) { None } else { Some(hints) }
+        Some(hints)
+    }
+
+    /// Whether the root is still the directory that is watched, and not another one or another filesystem's.
+    pub fn is_of(&self, root: &Path) -> bool {
+        let identity = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+        identity(root).is_some_and(|found| found == self.identity)
     }
 
     /// Of a scan that came to nothing.

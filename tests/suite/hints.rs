@@ -1,5 +1,6 @@
 //! A scan by hints sees what a full scan sees.
 
+use crate::faults::SmallDisk;
 use crate::rig::{self, Rig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use understudy::replicate::report::Report;
 use understudy::replicate::resync::{Request, Watched};
 use understudy::repository::changes::changes;
 use understudy::repository::error::RepositoryError;
-use understudy::source::hints::Watch;
+use understudy::source::hints::{Hints, Watch};
 
 fn watch(rig: &Rig) -> Arc<Watch> {
     Arc::new(Watch::new(&rig.source(), || {}).unwrap())
@@ -19,7 +20,10 @@ fn watch(rig: &Rig) -> Arc<Watch> {
 /// A run by hints, where there are some. What was done before it has been told of.
 fn hinted(rig: &Rig, watch: &Arc<Watch>) -> (Report, bool) {
     std::thread::sleep(Duration::from_millis(150));
-    let hints = watch.take();
+    run(rig, watch, watch.take(false))
+}
+
+fn run(rig: &Rig, watch: &Arc<Watch>, hints: Option<Hints>) -> (Report, bool) {
     let by_hints = hints.is_some();
     let request =
         Request { watched: Some(Watched { watch: watch.clone(), hints }), ..rig::request(&rig.source()) };
@@ -124,7 +128,7 @@ fn a_storm_during_the_scans_is_seen_by_the_next() {
         }
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(6) {
-            let hints = watch.take();
+            let hints = watch.take(false);
             let request = Request {
                 watched: Some(Watched { watch: watch.clone(), hints }),
                 ..rig::request(&rig.source())
@@ -170,7 +174,7 @@ fn what_did_not_change_is_not_looked_at_and_its_pages_stay() {
     // A run that came to nothing gives its hints back.
     std::fs::write(rig.source().join("d001/new"), b"new").unwrap();
     std::thread::sleep(Duration::from_millis(150));
-    let hints = watch.take();
+    let hints = watch.take(false);
     assert!(!watch.is_due());
     watch.give_back(hints);
     assert!(watch.is_due());
@@ -184,4 +188,24 @@ fn what_did_not_change_is_not_looked_at_and_its_pages_stay() {
         (full(&first), full(&same), full(&two)),
         (None, Some(first.scan_start_ns), Some(first.scan_start_ns))
     );
+}
+
+#[test]
+fn a_volume_that_is_mounted_late_is_watched_from_the_next_full_scan_on() {
+    let rig = Rig::new();
+    std::fs::create_dir_all(rig.source().join("media/deep")).unwrap();
+    std::fs::write(rig.source().join("file"), b"file").unwrap();
+    let watch = watch(&rig);
+    hinted(&rig, &watch);
+    let volume = SmallDisk::mount(rig.source().join("media"), 1 << 20);
+    std::fs::create_dir(volume.0.join("deep")).unwrap();
+    run(&rig, &watch, watch.take(true));
+    std::fs::write(volume.0.join("deep/new"), b"new").unwrap();
+    let (report, by_hints) = hinted(&rig, &watch);
+    assert!(by_hints);
+    assert_eq!((report.changes.added, missed(&rig, report.snapshot)), (1, Vec::new()));
+    // And the root itself: another directory is another watch's.
+    assert!(watch.is_of(&rig.source()));
+    let _over = SmallDisk::mount(rig.source(), 1 << 20);
+    assert!(!watch.is_of(&rig.source()));
 }

@@ -172,8 +172,33 @@ fn a_held_run_is_seen_everywhere_and_released() {
     assert_eq!(host.ask("POST", "/api/v1/stores/a/hold?reason=moving", Some(&host.token())).0, 200);
     let status = host.store("a");
     assert_eq!((status["held"].as_str(), status["next_run"].is_null()), (Some("moving"), true));
+    let held = host.command(&["resync", "a"]).output().unwrap();
+    assert_eq!(held.status.code(), Some(4), "{}", String::from_utf8_lossy(&held.stderr));
+    assert!(String::from_utf8_lossy(&held.stderr).contains("moving"));
     host.ask("POST", "/api/v1/stores/a/release", Some(&host.token()));
     assert!(!host.store("a")["next_run"].is_null());
+}
+
+#[test]
+fn many_who_ask_and_look_at_once_are_all_answered() {
+    let mut host = Host::new(1);
+    host.configure("[[store]]\nname='a'\npath='s0'\n[store.hooks]\nbefore=['sleep','2']\n");
+    host.start();
+    let token = host.token();
+    // More than there are threads that a repository's reads and writes wait for.
+    std::thread::scope(|scope| {
+        let (host, token) = (&host, &token);
+        for number in 0..60 {
+            scope.spawn(move || {
+                if number % 2 == 0 {
+                    let events = host.ask("POST", "/api/v1/stores/a/resync", Some(token)).1;
+                    assert!(events.contains("event: done"), "{events}");
+                } else {
+                    assert_eq!(host.ask("GET", "/api/v1/stores/a/snapshots", None).0, 200);
+                }
+            });
+        }
+    });
 }
 
 #[test]
