@@ -8,7 +8,6 @@ use crate::service::host::{Host, World};
 use crate::support::progress::Step;
 use anyhow::{Context as _, Result};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 
@@ -19,15 +18,14 @@ pub(super) struct Context {
 
 impl Context {
     pub fn new(global: &Global) -> Result<Self> {
-        let config = Arc::new(Config::load(global.config.as_deref())?);
+        let config = Config::load(global.config.as_deref())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(16)
             .enable_all()
             .build()
             .context("starting the runtime")?;
-        let given_repository = global.repository.clone();
-        let host = Host { config, runtime: runtime.handle().clone(), given_repository };
+        let host = Host::new(config, runtime.handle().clone(), global.repository.clone());
         Ok(Self { host, runtime })
     }
 

@@ -89,13 +89,19 @@ pub struct Objects {
     bandwidth: Option<Arc<Bandwidth>>,
 }
 
-/// A bandwidth limit: each transfer books its time after those booked before.
-struct Bandwidth {
+/// A limit of what is sent and received together, by all that share it: each transfer books its time after those booked
+/// before.
+pub struct Bandwidth {
     bytes_per_second: u64,
     free_at: tokio::sync::Mutex<Instant>,
 }
 
 impl Bandwidth {
+    pub fn new(bytes_per_second: u64) -> Self {
+        let free_at = tokio::sync::Mutex::new(Instant::now());
+        Self { bytes_per_second: bytes_per_second.max(1), free_at }
+    }
+
     async fn book(&self, bytes: u64) {
         let start = {
             let mut free_at = self.free_at.lock().await;
@@ -108,12 +114,7 @@ impl Bandwidth {
 }
 
 impl Objects {
-    /// `bytes_per_second` limits what is sent and received together.
-    pub fn new(inner: Arc<dyn ObjectStore>, patience: Patience, bytes_per_second: Option<u64>) -> Self {
-        let bandwidth = bytes_per_second.map(|bytes_per_second| {
-            let free_at = tokio::sync::Mutex::new(Instant::now());
-            Arc::new(Bandwidth { bytes_per_second: bytes_per_second.max(1), free_at })
-        });
+    pub fn new(inner: Arc<dyn ObjectStore>, patience: Patience, bandwidth: Option<Arc<Bandwidth>>) -> Self {
         Self { inner, patience, meter: Arc::default(), bandwidth }
     }
 

@@ -2,7 +2,7 @@
 
 use super::error::RepositoryError;
 use super::location::Location;
-use super::objects::{Objects, Patience, Requests};
+use super::objects::{Bandwidth, Objects, Patience, Requests};
 use super::{key, probe};
 use crate::model::id::StoreName;
 use object_store::ObjectStore;
@@ -15,8 +15,8 @@ use tokio::runtime::Handle;
 #[derive(Clone, Default)]
 pub struct RepositoryOptions {
     pub patience: Patience,
-    /// Sent and received together.
-    pub bytes_per_second: Option<u64>,
+    /// What all repositories with the same limit share.
+    pub bandwidth: Option<Arc<Bandwidth>>,
     /// Where index segments, records and all chunks but files' content are kept between runs; without it,
     /// segments are kept in unnamed temporary files.
     pub cache: Option<PathBuf>,
@@ -52,16 +52,11 @@ impl Repository {
         options: RepositoryOptions,
         runtime: Handle,
     ) -> Self {
-        let RepositoryOptions { patience, bytes_per_second, cache } = options;
+        let RepositoryOptions { patience, bandwidth, cache } = options;
         // Two repositories never share a cache, since their stores may have the same names.
         let tag = blake3::hash(location.as_bytes()).to_hex();
         let cache = cache.map(|dir| Arc::new(dir.join(&tag[..16])));
-        Self {
-            objects: Objects::new(inner, patience, bytes_per_second),
-            runtime,
-            cache,
-            location: location.into(),
-        }
+        Self { objects: Objects::new(inner, patience, bandwidth), runtime, cache, location: location.into() }
     }
 
     /// Refuses a backend that lets two creations of one key win. Every writer calls it first.

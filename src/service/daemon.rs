@@ -72,7 +72,10 @@ impl Daemon {
 
     /// Takes another configuration.
     pub fn reload(&self, config: Config) {
-        self.0.host.write().unwrap_or_else(PoisonError::into_inner).config = Arc::new(config);
+        {
+            let mut host = self.0.host.write().unwrap_or_else(PoisonError::into_inner);
+            *host = Host::new(config, host.runtime.clone(), host.given_repository.clone());
+        }
         self.0.repositories.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.configure();
     }

@@ -4,6 +4,7 @@ use super::config::{self, Config, ConfigError, StoreConfig};
 use crate::model::id::{StoreName, WriterId};
 use crate::repository::error::RepositoryError;
 use crate::repository::location::Location;
+use crate::repository::objects::Bandwidth;
 use crate::repository::store::{Repository, RepositoryOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,9 +38,16 @@ pub struct Host {
     pub runtime: Handle,
     /// On the command line, in place of the configured one.
     pub given_repository: Option<String>,
+    /// Of all repositories together.
+    bandwidth: Option<Arc<Bandwidth>>,
 }
 
 impl Host {
+    pub fn new(config: Config, runtime: Handle, given_repository: Option<String>) -> Self {
+        let bandwidth = config.limits.bandwidth.map(|limit| Arc::new(Bandwidth::new(limit)));
+        Self { config: Arc::new(config), runtime, given_repository, bandwidth }
+    }
+
     /// The repository of `store`: given, the store's, the configuration's, or the default directory.
     pub fn repository(&self, store: Option<&StoreConfig>) -> Result<Repository, HostError> {
         let configured = self.given_repository.clone();
@@ -52,7 +60,7 @@ impl Host {
             ),
         };
         let options = RepositoryOptions {
-            bytes_per_second: self.config.limits.bandwidth,
+            bandwidth: self.bandwidth.clone(),
             cache: self.config.cache.clone().or_else(config::default_cache),
             ..Default::default()
         };
