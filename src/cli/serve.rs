@@ -164,6 +164,8 @@ fn in_background() -> Result<Exit> {
     let mut child = Command::new(program)
         .args(std::env::args_os().skip(1))
         .env(SERVE, "1")
+        // Chunks come and go on many threads; below this size the C library would keep each thread's for itself.
+        .env("MALLOC_MMAP_THRESHOLD_", "262144")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -239,8 +239,7 @@ fn scan(
         // Whatever comes of it, the helpers are sent home before the scope waits for them.
         let result = (|| {
             let writer = ManifestWriter::new(packer, compressor()?);
-            let hinted = hints.is_some();
-            let scan = Scan::new(&pool, &walk, chunks, old, writer, around.progress, reread, hinted)?;
+            let scan = Scan::new(&pool, &walk, chunks, old, writer, around.progress, reread)?;
             let (writer, summary) = scan.run(root, root_stat)?;
             let (root, shipped_bytes) = writer.finish()?;
             Progress::add(&around.progress.shipped_bytes, shipped_bytes);

@@ -114,7 +114,7 @@ enum Outcome {
 /// The last manifest's entries, as they are read.
 enum Old {
     /// All of them, read ahead.
-    Stream(std::iter::Peekable<EntryStream>),
+    Stream(Box<std::iter::Peekable<EntryStream>>),
     /// With hints: whole leaves are passed over.
     Cursor(Box<Cursor>),
 }
@@ -123,7 +123,7 @@ impl Old {
     fn next(&mut self) -> Result<Option<Entry>, RepositoryError> {
         match self {
             Old::Stream(stream) => stream.next().transpose(),
-            Old::Cursor(cursor) => cursor.next(),
+            Old::Cursor(cursor) => cursor.advance(),
         }
     }
 
@@ -178,14 +178,13 @@ impl<'s, 'env> Scan<'s, 'env> {
         manifest: ManifestWriter<'env>,
         progress: &'s Progress,
         reread: Reread,
-        hinted: bool,
     ) -> Result<Self, RepositoryError> {
         let old = match base {
-            Some(root) if hinted => {
+            Some(root) if walk.is_hinted() => {
                 Old::Cursor(Box::new(Cursor::new(ManifestReader::new(chunks.clone()), root)?))
             }
-            Some(root) => Old::Stream(ManifestReader::new(chunks.clone()).entries(root).peekable()),
-            None => Old::Stream(EntryStream::none().peekable()),
+            Some(root) => Old::Stream(Box::new(ManifestReader::new(chunks.clone()).entries(root).peekable())),
+            None => Old::Stream(Box::new(EntryStream::none().peekable())),
         };
         Ok(Self {
             pool,

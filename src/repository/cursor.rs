@@ -40,7 +40,8 @@ impl Cursor {
         Ok(self.entries.as_slice().first())
     }
 
-    pub fn next(&mut self) -> Result<Option<Entry>, RepositoryError> {
+    /// The entry, behind which the cursor is then.
+    pub fn advance(&mut self) -> Result<Option<Entry>, RepositoryError> {
         self.peek()?;
         Ok(self.entries.next())
     }

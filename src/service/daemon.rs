@@ -168,7 +168,7 @@ impl Daemon {
             };
             // The thread goes on: a store never takes the others down.
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-            let result = result.unwrap_or_else(|_| Err(RunError::Panicked));
+            let result = result.unwrap_or(Err(RunError::Panicked));
             if let Some(watched) = watched {
                 daemon.0.watches.end(&name, watched, result.is_ok(), begun_ns);
             }

@@ -137,7 +137,7 @@ pub fn slot_ns(store: &str, jitter_ns: u64) -> u64 {
     let (first, _) = hash.as_bytes().split_at(8);
     let number = u64::from_le_bytes(first.try_into().unwrap_or_default());
     // Whole seconds.
-    (u128::from(number) * u128::from(jitter_ns / NS) >> 64) as u64 * NS
+    ((u128::from(number) * u128::from(jitter_ns / NS)) >> 64) as u64 * NS
 }
 
 #[cfg(test)]

@@ -98,6 +98,11 @@ impl<'e> Walk<'e> {
         Self { watch, hints, ..self }
     }
 
+    /// Whether some directories may be clean.
+    pub fn is_hinted(&self) -> bool {
+        self.hints.is_some()
+    }
+
     /// Lists the root itself.
     pub fn root(&self, handle: Arc<OwnedFd>) -> Result<Listing, Errno> {
         let listing = self.list(TreePath::root(), handle)?;

@@ -255,13 +255,14 @@ impl Fetcher {
             return Ok(found);
         }
         let missing: Vec<ChunkId> = guards.iter().map(|(id, _)| *id).collect();
-        let fetched = self.chunks.read_many(&missing)?;
+        let mut fetched = self.chunks.read_many(&missing)?;
         for (id, guard) in guards {
-            if let Some(bytes) = fetched.get(&id) {
+            // A copy of its own: what did not compress is a part of all that was fetched with it, and would keep that.
+            if let Some(bytes) = fetched.remove(&id).map(|bytes| Bytes::copy_from_slice(&bytes)) {
                 let _ = guard.insert(bytes.clone());
+                found.insert(id, bytes);
             }
         }
-        found.extend(fetched);
         Ok(found)
     }
 

@@ -77,8 +77,9 @@ fn holder_of(path: &Path) -> Option<FilesystemId> {
 /// Forgets what a path was mounted for but `snapshot`.
 pub fn keep_only(depot: &Depot, path: &Path, snapshot: Sequence) -> Result<(), FollowError> {
     let others = pins(depot)?;
-    let others = others.iter().filter(|pin| !pin.writable && pin.path == path && pin.snapshot != snapshot);
-    others.map(|pin| pin.remove(depot)).collect()
+    let mut others =
+        others.iter().filter(|pin| !pin.writable && pin.path == path && pin.snapshot != snapshot);
+    others.try_for_each(|pin| pin.remove(depot))
 }
 
 /// All pins of a depot. One that cannot be read is an error: what it pins is not known.
