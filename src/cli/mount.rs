@@ -163,7 +163,7 @@ fn by_kernel(global: &Global, args: &MountArgs, wanted: &SnapshotRef, depot: &De
         return Ok(Exit::Done);
     }
     let swap = swap(args, true);
-    let mut live = Live::new(&args.dir, swap)?;
+    let mut live = Live::new(&args.dir, swap, &wanted.store)?;
     let mut sequence = mounted::find(depot, &wanted.store, Moment::Latest)?;
     mounted::move_on(depot, &wanted.store, sequence, &mut live, &options)?;
     mounted(sequence).print(global)?;
@@ -172,7 +172,7 @@ fn by_kernel(global: &Global, args: &MountArgs, wanted: &SnapshotRef, depot: &De
     let mut last_error = String::new();
     loop {
         std::thread::sleep(LOOK_EVERY);
-        if !mounted::is_shown(&live.place(sequence)?)? {
+        if !live.is_there()? {
             // Unmounted by somebody: there is nothing to move on.
             return Ok(Exit::Done);
         }

@@ -46,7 +46,7 @@ pub(super) fn run(
     let (mut sequence, record) = store.find(&state, wanted.moment)?;
     let may_mount = fuse::is_privileged();
     let swap = swap(args, may_mount);
-    let mut live = Live::new(&args.dir, swap)?;
+    let mut live = Live::new(&args.dir, swap, store.name())?;
     let served = Served { args, store: &store, depot: &depot, may_mount };
     let (mut serving, _) = served.show(sequence, &record, &mut live)?;
     let seconds = started.elapsed().as_secs_f64();

@@ -17,11 +17,14 @@ use crate::standby::depot::Depot;
 use crate::standby::mounted;
 use crate::support::progress::Step;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// A scheduler that sleeps wakes up that often at least: clocks are set.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
+/// Logs that are asked at once where their stores stand.
+const QUESTIONS_MAX: usize = 16;
 
 /// A daemon. Cheap to clone.
 #[derive(Clone)]
@@ -59,12 +62,23 @@ impl Daemon {
     fn configure(&self) {
         let config = self.host().config;
         // Asked without the lock: a repository may be slow.
-        let known: HashMap<StoreName, Known> = config
-            .store
-            .iter()
-            .filter(|store| !self.board().knows(&store.name))
-            .map(|store| (store.name.clone(), self.known(store)))
-            .collect();
+        let new: Vec<_> = config.store.iter().filter(|store| !self.board().knows(&store.name)).collect();
+        let known = Mutex::new(HashMap::new());
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..QUESTIONS_MAX.min(new.len()) {
+                scope.spawn(|| {
+                    while let Some(store) = new.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let found = self.known(store);
+                        known
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .insert(store.name.clone(), found);
+                    }
+                });
+            }
+        });
+        let known = known.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.0.watches.retain(|name| config.store(name.as_str()).is_some());
         self.board().configure(&config, |store| known.get(&store.name).copied().unwrap_or_default());
         self.0.changed.notify_all();

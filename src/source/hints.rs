@@ -102,6 +102,10 @@ impl Watch {
         let state = Arc::new(Mutex::new(State { full: true, ..Default::default() }));
         let (noted, at) = (state.clone(), root.clone());
         let handler = move |event: notify::Result<Event>| {
+            // By far the most, the scan's own among them.
+            if event.as_ref().is_ok_and(|event| event.kind.is_access()) {
+                return;
+            }
             if note(&mut lock(&noted), &at, event) {
                 told();
             }
@@ -189,7 +193,6 @@ fn note(state: &mut State, root: &Path, event: notify::Result<Event>) -> bool {
     }
     // Whether the path's whole tree, and its watches, are in doubt.
     let whole = match event.kind {
-        EventKind::Access(_) => return false,
         EventKind::Create(CreateKind::File) | EventKind::Remove(RemoveKind::File) => false,
         EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => false,
         _ => true,

@@ -5,8 +5,8 @@
 //! Either way a path leads to the one snapshot or to the other, and what is open stays open.
 
 use super::error::{FollowError, StageError};
-use super::mounted::{absolute, unmount};
-use crate::model::id::Sequence;
+use super::mounted::{absolute, is_shown, shows, unmount};
+use crate::model::id::{Sequence, StoreName};
 use crate::mount::kernel::{Detached, Old};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,28 +61,38 @@ impl Before {
 }
 
 impl Live {
-    /// `dir` must be a directory, or, for a symlink, not be there, or be a symlink of an earlier run.
-    pub fn new(dir: &Path, swap: Swap) -> Result<Self, StageError> {
+    /// `dir` must be a directory, or, for a symlink, not be there, or be a symlink of an earlier run. What an earlier run
+    /// left there of the same store is moved on from.
+    pub fn new(dir: &Path, swap: Swap, store: &StoreName) -> Result<Self, StageError> {
         if swap == Swap::Beneath {
-            return Ok(Self { dir: absolute(dir)?, swap, shown: None });
+            let dir = absolute(dir)?;
+            let shown = shows(&dir, store)?.then(|| dir.clone());
+            return Ok(Self { dir, swap, shown });
         }
         let dir = beside_itself(dir)?;
+        let mut shown = None;
         match std::fs::symlink_metadata(&dir) {
             Ok(found) if found.is_symlink() => {
                 let target = std::fs::read_link(&dir).map_err(FollowError::io(&dir, "read it"))?;
-                if place_of_link(&dir, &target).is_none() {
+                let Some(place) = place_of_link(&dir, &target) else {
                     return Err(StageError::InTheWay(dir));
-                }
+                };
+                shown = shows(&place, store)?.then_some(place);
             }
             Ok(_) => return Err(StageError::InTheWay(dir)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(FollowError::io(&dir, "look at it")(error).into()),
         }
-        Ok(Self { dir, swap, shown: None })
+        Ok(Self { dir, swap, shown })
     }
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Whether what was shown last is there still; somebody may have unmounted it.
+    pub fn is_there(&self) -> Result<bool, StageError> {
+        self.shown.as_deref().map_or(Ok(false), is_shown)
     }
 
     /// The directory that a snapshot's mount is made on.
@@ -97,13 +107,13 @@ impl Live {
 
     /// Shows a mount at `place`; without one, what is mounted there already.
     pub fn show(&mut self, place: PathBuf, mount: Option<Detached>) -> Result<Option<Before>, StageError> {
-        let before = match (self.swap, mount, &self.shown) {
-            (Swap::Beneath, Some(mount), Some(_)) => Some(Before::Mount(mount.replace(&self.dir)?)),
-            (_, Some(mount), _) => {
+        let before = match mount {
+            Some(mount) if self.shown.as_ref() == Some(&place) => Some(Before::Mount(mount.replace(&place)?)),
+            Some(mount) => {
                 mount.attach(&place)?;
                 None
             }
-            (_, None, _) => None,
+            None => None,
         };
         let shown = self.shown.replace(place.clone());
         if self.swap == Swap::Beneath {
@@ -113,7 +123,7 @@ impl Live {
         let _ = std::fs::remove_file(&new);
         std::os::unix::fs::symlink(relative(&place), &new).map_err(FollowError::io(&new, "create it"))?;
         std::fs::rename(&new, &self.dir).map_err(FollowError::io(&self.dir, "rename a symlink to it"))?;
-        Ok(shown.filter(|shown| *shown != place).map(Before::Place))
+        Ok(shown.filter(|shown| *shown != place).map(Before::Place).or(before))
     }
 }
 

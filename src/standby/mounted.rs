@@ -258,6 +258,12 @@ pub fn is_shown(dir: &Path) -> Result<bool, StageError> {
     Ok(kernel::mounts(SOURCE)?.iter().any(|mount| mount.dir == *dir))
 }
 
+/// Whether `dir` shows a snapshot of this store, read-only.
+pub(super) fn shows(dir: &Path, store: &StoreName) -> Result<bool, StageError> {
+    let of_store = kernel::mounts(&format!("{SOURCE}{store}@"))?;
+    Ok(of_store.iter().any(|mount| mount.dir == *dir && mount.upper.is_none()))
+}
+
 /// The source by which a mount of a snapshot is known.
 pub fn source(store: &StoreName, sequence: Sequence) -> String {
     format!("{SOURCE}{store}@{sequence}")

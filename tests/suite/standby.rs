@@ -339,7 +339,7 @@ fn a_mount_that_fails_leaves_no_pin_and_one_that_cannot_move_on_keeps_its_own() 
     rig.resync();
     follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
     let live_dir = MountPoint::new(&rig.dir.path().join("live"));
-    let mut live = Live::new(&live_dir.0, Swap::Beneath).unwrap();
+    let mut live = Live::new(&live_dir.0, Swap::Beneath, &rig::name()).unwrap();
     mounted::move_on(&depot(&rig), &rig::name(), Sequence(1), &mut live, &MountOptions::default()).unwrap();
     std::fs::write(depot(&rig).image(Sequence(2)), b"no image").unwrap();
     let error =

@@ -27,7 +27,7 @@ fn swap(how: Swap, swaps: u64) {
         std::fs::create_dir(&place).unwrap();
     }
     let point = MountPoint(place);
-    let mut live = Live::new(&point.0, how).unwrap();
+    let mut live = Live::new(&point.0, how, &name()).unwrap();
     mounted::move_on(&depot, &name(), Sequence(2), &mut live, &MountOptions::default()).unwrap();
     let stop = AtomicBool::new(false);
     let walks = AtomicU64::new(0);
@@ -96,4 +96,36 @@ fn readers_never_see_a_symlink_exchanged() {
 fn ten_thousand_swaps_under_readers() {
     swap(Swap::Beneath, 10_000);
     swap(Swap::Link, 2_000);
+}
+
+#[test]
+fn a_follower_that_is_started_again_takes_over_what_it_showed() {
+    for how in [Swap::Beneath, Swap::Link] {
+        let rig = Rig::new();
+        for version in 0..2 {
+            std::fs::write(rig.source().join("file"), version.to_string()).unwrap();
+            rig.resync();
+            follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+        }
+        let place = rig.dir.path().join("live");
+        if how == Swap::Beneath {
+            std::fs::create_dir(&place).unwrap();
+        }
+        let point = MountPoint(place);
+        // Again with the same snapshot, and then with the next.
+        for sequence in [1, 1, 2] {
+            let mut live = Live::new(&point.0, how, &name()).unwrap();
+            let options = MountOptions::default();
+            let before = mounted::move_on(&depot(&rig), &name(), Sequence(sequence), &mut live, &options);
+            if let Some(before) = before.unwrap() {
+                before.retire(&rig.dir.path().join("standby")).unwrap();
+            }
+            assert!(live.is_there().unwrap());
+            assert_eq!(std::fs::read_to_string(point.0.join("file")).unwrap(), (sequence - 1).to_string());
+            let mounts = kernel::mounts("understudy:").unwrap();
+            let here: Vec<_> = mounts.iter().filter(|mount| mount.dir.starts_with(rig.dir.path())).collect();
+            assert_eq!((here.len(), pins(&depot(&rig)).unwrap().len()), (1, 1), "{how:?} {here:?}");
+        }
+        mounted::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
+    }
 }
