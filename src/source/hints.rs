@@ -192,11 +192,12 @@ fn note(state: &mut State, root: &Path, event: notify::Result<Event>) -> bool {
         return true;
     }
     // Whether the path's whole tree, and its watches, are in doubt.
-    let whole = match event.kind {
-        EventKind::Create(CreateKind::File) | EventKind::Remove(RemoveKind::File) => false,
-        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => false,
-        _ => true,
-    };
+    let whole = !matches!(
+        event.kind,
+        EventKind::Create(CreateKind::File)
+            | EventKind::Remove(RemoveKind::File)
+            | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_))
+    );
     for path in &event.paths {
         let Ok(relative) = path.strip_prefix(root) else { continue };
         let Ok(path) = TreePath::parse(relative.as_os_str().as_bytes()) else {
