@@ -13,7 +13,9 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
 COPY --from=build /build/target/release/understudy /usr/local/bin/understudy
 # Reading a store that belongs to others, and restoring owners, needs root: run with --user 0 and the
 # capabilities DAC_READ_SEARCH (resync) or CHOWN, FOWNER, DAC_OVERRIDE, MKNOD, SETFCAP (restore).
+# `run --listen 0.0.0.0:9184` answers here.
+EXPOSE 9184
 USER 65532
-ENV XDG_CACHE_HOME=/tmp/cache XDG_DATA_HOME=/tmp/data
+ENV XDG_CACHE_HOME=/tmp/cache XDG_DATA_HOME=/tmp/data XDG_STATE_HOME=/tmp/state
 ENTRYPOINT ["/usr/local/bin/understudy"]
 CMD ["--help"]

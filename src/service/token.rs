@@ -4,7 +4,7 @@
 use super::config::{Config, state_dir};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A secret.
 #[derive(Clone)]
@@ -50,13 +50,19 @@ impl Token {
         }
         let token = Self(format!("{:016x}{:016x}", nonce(), nonce()));
         if let Some(path) = Self::path(config) {
-            if let Some(dir) = path.parent() {
-                std::fs::create_dir_all(dir)?;
-            }
-            let mut file =
-                std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-            file.write_all(token.0.as_bytes())?;
+            token.leave(&path).map_err(|error| {
+                let text = format!("{}: {error}; set service.token_file, or XDG_STATE_HOME", path.display());
+                std::io::Error::new(error.kind(), text)
+            })?;
         }
         Ok(token)
+    }
+
+    fn leave(&self, path: &Path) -> std::io::Result<()> {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let mut options = std::fs::File::options();
+        options.write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(self.0.as_bytes())
     }
 }
