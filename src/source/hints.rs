@@ -4,6 +4,9 @@
 //! the rest from the last manifest; now and then a full scan looks at everything, since an event can be lost for good
 //! (a mapping that is written through, another host on a network filesystem).
 //!
+//! A scan's hints are complete as of its beginning: the kernel tells of things in their order, so a mark that is made then
+//! and told of comes behind everything before it.
+//!
 //! Why none is lost otherwise: directories are watched one by one, by the scan itself, each before it is listed. So whatever
 //! changes behind a listing is told of, also in directories that are new; a rename takes watches with it or loses them, and
 //! its event marks both places as to be walked wholly and watched anew. Events that were not read yet when a scan took its hints
@@ -17,7 +20,9 @@ use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// More directories than this are not remembered one by one: a full scan costs no more then.
 const DIRECTORIES_MAX: usize = 100_000;
@@ -71,9 +76,14 @@ fn within<'a>(set: &'a BTreeSet<TreePath>, top: &'a TreePath) -> impl Iterator<I
     set.range((Bound::Included(top), Bound::Unbounded)).take_while(move |path| path.is_within(top))
 }
 
+/// How long a mark may take to be told of.
+const MARK_LIMIT: Duration = Duration::from_secs(5);
+
 #[derive(Default)]
 struct State {
     hints: Hints,
+    /// The last mark that was told of.
+    mark: u64,
     /// The next scan has to look at everything.
     full: bool,
     watched: BTreeSet<TreePath>,
@@ -86,8 +96,42 @@ pub struct Watch {
     root: PathBuf,
     /// Its device and inode.
     identity: (u64, u64),
-    state: Arc<Mutex<State>>,
+    state: Arc<(Mutex<State>, Condvar)>,
     watcher: Mutex<RecommendedWatcher>,
+    marks: Marks,
+}
+
+/// A directory of this process's, watched with the tree, in which files are made to be told of.
+struct Marks {
+    dir: PathBuf,
+    last: AtomicU64,
+}
+
+impl Marks {
+    fn new() -> std::io::Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("understudy-marks-{}-{number}", std::process::id()));
+        // One of a process that is gone, and had this one's number.
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir(&dir)?;
+        // As events name it.
+        Ok(Self { dir: std::fs::canonicalize(&dir)?, last: AtomicU64::new(0) })
+    }
+
+    fn make(&self) -> std::io::Result<u64> {
+        let mark = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let path = self.dir.join(mark.to_string());
+        std::fs::File::create(&path)?;
+        std::fs::remove_file(&path)?;
+        Ok(mark)
+    }
+}
+
+impl Drop for Marks {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
 }
 
 impl Watch {
@@ -99,25 +143,49 @@ impl Watch {
         let root = std::fs::canonicalize(root)?;
         let meta = std::fs::metadata(&root)?;
         let identity = (meta.dev(), meta.ino());
-        let state = Arc::new(Mutex::new(State { full: true, ..Default::default() }));
-        let (noted, at) = (state.clone(), root.clone());
+        let marks = Marks::new()?;
+        let state = Arc::new((Mutex::new(State { full: true, ..Default::default() }), Condvar::new()));
+        let (noted, at, marks_at) = (state.clone(), root.clone(), marks.dir.clone());
         let handler = move |event: notify::Result<Event>| {
             // By far the most, the scan's own among them.
             if event.as_ref().is_ok_and(|event| event.kind.is_access()) {
                 return;
             }
-            if note(&mut lock(&noted), &at, event) {
+            if let Ok(event) = &event
+                && let Some(mark) = event.paths.first().and_then(|path| path.strip_prefix(&marks_at).ok())
+            {
+                let mark = mark.to_str().and_then(|mark| mark.parse().ok()).unwrap_or(0);
+                let mut state = lock(&noted.0);
+                state.mark = state.mark.max(mark);
+                noted.1.notify_all();
+                return;
+            }
+            if note(&mut lock(&noted.0), &at, event) {
                 told();
             }
         };
-        let watcher = notify::recommended_watcher(handler).map_err(std::io::Error::other)?;
-        Ok(Self { root, identity, state, watcher: Mutex::new(watcher) })
+        let mut watcher = notify::recommended_watcher(handler).map_err(std::io::Error::other)?;
+        watcher.watch(&marks.dir, RecursiveMode::NonRecursive).map_err(std::io::Error::other)?;
+        Ok(Self { root, identity, state, watcher: Mutex::new(watcher), marks })
     }
 
     /// What was told since the last call; `None` when a scan has to look at everything, which can also be asked for. That
     /// scan then watches every directory anew: a filesystem that was mounted on one meanwhile was watched by nobody.
+    ///
+    /// Waits until all that happened before the call has been told of, a moment as a rule.
     pub fn take(&self, full: bool) -> Option<Hints> {
-        let mut state = lock(&self.state);
+        let mark = self.marks.make();
+        let mut state = lock(&self.state.0);
+        match mark {
+            Ok(mark) => {
+                let behind = |state: &mut State| state.mark < mark && !state.full;
+                let waited = self.state.1.wait_timeout_while(state, MARK_LIMIT, behind);
+                let (now, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                state = now;
+                state.full |= timeout.timed_out();
+            }
+            Err(_) => state.full = true,
+        }
         let mut hints = std::mem::take(&mut state.hints);
         if full | std::mem::take(&mut state.full) {
             state.watched.clear();
@@ -136,7 +204,7 @@ impl Watch {
 
     /// Of a scan that came to nothing.
     pub fn give_back(&self, hints: Option<Hints>) {
-        let mut state = lock(&self.state);
+        let mut state = lock(&self.state.0);
         match hints {
             Some(hints) => state.hints.add(hints),
             None => state.full = true,
@@ -145,18 +213,18 @@ impl Watch {
 
     /// Whether there is something to look at.
     pub fn is_due(&self) -> bool {
-        let state = lock(&self.state);
+        let state = lock(&self.state.0);
         state.full || !state.hints.is_empty()
     }
 
     /// Directories that cannot be watched.
     pub fn unwatched(&self) -> usize {
-        lock(&self.state).unwatched.len()
+        lock(&self.state.0).unwatched.len()
     }
 
     /// Watches a directory that is about to be listed.
     pub fn before_listing(&self, directory: &TreePath) {
-        if lock(&self.state).watched.contains(directory) {
+        if lock(&self.state.0).watched.contains(directory) {
             return;
         }
         let path = self.root.join(std::ffi::OsStr::from_bytes(directory.as_bytes()));
@@ -164,7 +232,7 @@ impl Watch {
             let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
             watcher.watch(&path, RecursiveMode::NonRecursive)
         };
-        let mut state = lock(&self.state);
+        let mut state = lock(&self.state.0);
         match watched {
             Ok(()) => {
                 state.unwatched.remove(directory);
