@@ -23,6 +23,9 @@ pub enum ResyncError {
     Fenced { store: StoreName, primary: String, writer: WriterId },
     #[error("stopped before the commit; the next run does not ship again what was shipped")]
     Stopped,
+    /// Never leaves a resync: it begins again, and looks at everything.
+    #[error("a file with several names changed; all of its names have to be looked at")]
+    Hardlink,
     #[error("compression could not be set up: {0}")]
     Compressor(std::io::Error),
 }

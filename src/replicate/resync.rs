@@ -81,11 +81,17 @@ pub fn resync(
     let started = (Instant::now(), repository.requests());
     repository.probe((around.nonce)())?;
     let store = repository.store(&request.store);
+    let mut watched = request.watched.clone();
     loop {
-        match attempt(&store, request, around, &excludes, started)? {
-            Some(report) => return Ok(report),
+        match attempt(&store, request, watched.as_ref(), around, &excludes, started) {
+            Ok(Some(report)) => return Ok(report),
             // Chunks that this run relied on were doomed meanwhile: once more, with that known.
-            None => continue,
+            Ok(None) => continue,
+            // Of a file that changed under one of its names the others tell nothing.
+            Err(ResyncError::Hardlink) if watched.as_ref().is_some_and(|watched| watched.hints.is_some()) => {
+                watched = watched.map(|watched| Watched { hints: None, ..watched });
+            }
+            Err(error) => return Err(error),
         }
     }
 }
@@ -93,6 +99,7 @@ pub fn resync(
 fn attempt(
     store: &Store,
     request: &Request,
+    watched: Option<&Watched>,
     around: &Surroundings,
     excludes: &Excludes,
     (started, requests_before): (Instant, Requests),
@@ -118,7 +125,8 @@ fn attempt(
     }
     let packer = Packer::new(store.clone(), index.clone());
     // Without a manifest before there is nothing that could be taken from it.
-    let hinted = base.is_some() && request.watched.as_ref().is_some_and(|watched| watched.hints.is_some());
+    let hints = watched.and_then(|watched| watched.hints.as_ref()).filter(|_| base.is_some());
+    let hinted = hints.is_some();
     let last_full_ns = base.as_ref().map(|b| b.full_scan_start_ns.unwrap_or(b.scan_start_ns));
     let reread = Reread {
         // A scan by hints looks at few files: their turn is the next full scan's.
@@ -129,7 +137,8 @@ fn attempt(
     let chunks = ChunkReader::new(store.clone(), index.clone()).cached();
     let places = (&packer, &chunks);
     let old = base.as_ref().map(|base| &base.manifest);
-    let scanned = scan(request, around, excludes, places, reread, old, (root, root_stat));
+    let walk = Walk::new(excludes).watched(watched.map(|watched| &*watched.watch), hints);
+    let scanned = scan(request, around, &walk, places, reread, old, (root, root_stat));
     if let Err(ResyncError::Stopped) = scanned {
         // What is packed already becomes whole packs that an index names: the next run finds them.
         packer.close()?;
@@ -216,7 +225,7 @@ fn attempt(
 fn scan(
     request: &Request,
     around: &Surroundings,
-    excludes: &Excludes,
+    walk: &Walk,
     (packer, chunks): (&Packer, &ChunkReader),
     reread: Reread,
     old: Option<&ManifestRoot>,
@@ -224,9 +233,6 @@ fn scan(
 ) -> Result<(ManifestRoot, ScanSummary), ResyncError> {
     let threads = request.threads.max(1);
     let level = request.compression_level;
-    let watched = request.watched.as_ref();
-    let hints = watched.and_then(|watched| watched.hints.as_ref()).filter(|_| old.is_some());
-    let walk = Walk::new(excludes).watched(watched.map(|watched| &*watched.watch), hints);
     let compressor = || Compressor::new(level).map_err(ResyncError::Compressor);
     let workers = (0..threads)
         .map(|_| Worker::new(packer, chunks.clone(), around.progress, around.clock, level))
@@ -239,7 +245,7 @@ fn scan(
         // Whatever comes of it, the helpers are sent home before the scope waits for them.
         let result = (|| {
             let writer = ManifestWriter::new(packer, compressor()?);
-            let scan = Scan::new(&pool, &walk, chunks, old, writer, around.progress, reread)?;
+            let scan = Scan::new(&pool, walk, chunks, old, writer, around.progress, reread)?;
             let (writer, summary) = scan.run(root, root_stat)?;
             let (root, shipped_bytes) = writer.finish()?;
             Progress::add(&around.progress.shipped_bytes, shipped_bytes);

@@ -263,8 +263,8 @@ impl<'s, 'env> Scan<'s, 'env> {
             }
         }
         // What the old manifest still has is gone.
-        while self.next_old()?.is_some() {
-            self.summary.changes.count(Some(Change::Removed));
+        while let Some(old) = self.next_old()? {
+            self.gone(&old)?;
         }
         self.flush()?;
         while let Some(pending) = self.pending.pop_front() {
@@ -330,7 +330,7 @@ impl<'s, 'env> Scan<'s, 'env> {
     }
 
     /// The old entry of this path; those before it are gone.
-    fn old_at(&mut self, path: &TreePath) -> Result<Option<Entry>, RepositoryError> {
+    fn old_at(&mut self, path: &TreePath) -> Result<Option<Entry>, ResyncError> {
         loop {
             let order = match self.old.peek_path()? {
                 Some(old) => old.cmp(path),
@@ -338,13 +338,23 @@ impl<'s, 'env> Scan<'s, 'env> {
             };
             match order {
                 std::cmp::Ordering::Less => {
-                    self.next_old()?;
-                    self.summary.changes.count(Some(Change::Removed));
+                    if let Some(old) = self.next_old()? {
+                        self.gone(&old)?;
+                    }
                 }
-                std::cmp::Ordering::Equal => return self.next_old(),
+                std::cmp::Ordering::Equal => return Ok(self.next_old()?),
                 std::cmp::Ordering::Greater => return Ok(None),
             }
         }
+    }
+
+    /// The last manifest has it, and the tree has not.
+    fn gone(&mut self, old: &Entry) -> Result<(), ResyncError> {
+        if old.hardlink.is_some() && self.walk.is_hinted() {
+            return Err(ResyncError::Hardlink);
+        }
+        self.summary.changes.count(Some(Change::Removed));
+        Ok(())
     }
 
     fn visit(&mut self, target: Target, old: Option<Entry>) -> Result<(), ResyncError> {
@@ -354,6 +364,14 @@ impl<'s, 'env> Scan<'s, 'env> {
         }
         match (decide(&target.stat, old.as_ref(), &self.reread), old) {
             (Decision::Keep, Some(entry)) => self.push(Item::Keep(entry), 0),
+            // It has other names, or the one that it took the place of had.
+            (_, old)
+                if self.walk.is_hinted()
+                    && (target.hardlink.is_some()
+                        || old.as_ref().is_some_and(|old| old.hardlink.is_some())) =>
+            {
+                Err(ResyncError::Hardlink)
+            }
             (decision, old) => {
                 let size_bytes = if target.stat.is_file() { target.stat.size_bytes } else { 0 };
                 let again = decision == Decision::ReadAgain;

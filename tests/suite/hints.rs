@@ -70,6 +70,9 @@ impl Dice {
                 let _ = std::fs::create_dir_all(path.parent().unwrap());
                 std::fs::write(path.with_extension("txt"), self.roll(1 << 30).to_string())
             }
+            6 if self.roll(3) == 0 => {
+                std::fs::hard_link(path.with_extension("txt"), self.path(root).with_extension("txt"))
+            }
             6 => std::fs::rename(&path, self.path(root)),
             7 => std::fs::rename(path.with_extension("txt"), self.path(root).with_extension("txt")),
             8 => std::fs::remove_dir_all(&path),
@@ -206,4 +209,30 @@ fn a_volume_that_is_mounted_late_is_watched_from_the_next_full_scan_on() {
     assert!(watch.is_of(&rig.source()));
     let _over = SmallDisk::mount(rig.source(), 1 << 20);
     assert!(!watch.is_of(&rig.source()));
+}
+
+#[test]
+fn a_file_that_changes_under_one_of_its_names_changes_under_all() {
+    let rig = Rig::new();
+    for directory in ["a", "b", "c"] {
+        std::fs::create_dir(rig.source().join(directory)).unwrap();
+        std::fs::write(rig.source().join(directory).join("other"), directory).unwrap();
+    }
+    std::fs::write(rig.source().join("a/file"), b"before").unwrap();
+    std::fs::hard_link(rig.source().join("a/file"), rig.source().join("b/file")).unwrap();
+    let watch = watch(&rig);
+    hinted(&rig, &watch);
+    // Nothing tells of the other name.
+    std::fs::write(rig.source().join("b/file"), b"behind").unwrap();
+    let (report, by_hints) = hinted(&rig, &watch);
+    assert!(by_hints);
+    assert_eq!((report.changes.modified, missed(&rig, report.snapshot)), (2, Vec::new()));
+    // What has one name goes by hints all the same, once nothing is as young as the clock's tick any more.
+    std::thread::sleep(Duration::from_millis(50));
+    rig.resync();
+    std::fs::write(rig.source().join("c/other"), b"changed").unwrap();
+    let (report, _) = hinted(&rig, &watch);
+    let state = rig.store().state().unwrap();
+    assert!(state.snapshots[&report.snapshot].full_scan_start_ns.is_some());
+    assert_eq!(missed(&rig, report.snapshot), Vec::<String>::new());
 }
