@@ -90,6 +90,7 @@ pub fn resync(
             // Of a file that changed under one of its names the others tell nothing.
             Err(ResyncError::Hardlink) if watched.as_ref().is_some_and(|watched| watched.hints.is_some()) => {
                 watched = watched.map(|watched| Watched { hints: None, ..watched });
+                around.progress.begin_again();
             }
             Err(error) => return Err(error),
         }

@@ -104,6 +104,10 @@ pub fn follow(
     };
     let there = published.contains(&sequence);
     if there && depot.last_run()? == LastRun::Finished {
+        // The last run's report may not have got through.
+        if depot.reported()? != Some(sequence) {
+            tell(store, depot, request, sequence, (around.now_ns)())?;
+        }
         report.requests = store.repository().requests().since(&before);
         return Ok(report);
     }
@@ -162,12 +166,7 @@ impl Run<'_> {
         report.whiteouts = image.whiteouts;
         let now_ns = (self.around.now_ns)();
         report.lag_seconds = now_ns.saturating_sub(record.scan_start_ns) as f64 / 1e9;
-        self.store.report_standby(&StandbyReport {
-            host: request.host.clone(),
-            snapshot: sequence,
-            published_ns: now_ns,
-        })?;
-        Ok(())
+        tell(self.store, depot, request, sequence, now_ns)
     }
 
     /// Makes the objects that `root` needs and `base` does not.
@@ -287,6 +286,19 @@ impl Run<'_> {
             Ok(())
         })
     }
+}
+
+/// Tells the repository what is published here.
+fn tell(
+    store: &Store,
+    depot: &Depot,
+    request: &FollowRequest,
+    sequence: Sequence,
+    now_ns: u64,
+) -> Result<(), FollowError> {
+    let host = request.host.clone();
+    store.report_standby(&StandbyReport { host, snapshot: sequence, published_ns: now_ns })?;
+    depot.set_reported(sequence)
 }
 
 /// A snapshot's image, to be written, and its id: no two have one, since an overlay with an upper layer knows its lower

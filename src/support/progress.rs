@@ -46,6 +46,13 @@ impl Progress {
         counter.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// For a run that begins again. What was shipped is not shipped again, and stays counted.
+    pub fn begin_again(&self) {
+        for counter in [&self.entries, &self.read_bytes, &self.new_bytes] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }

@@ -651,6 +651,25 @@ fn a_follow_killed_at_any_step_leaves_the_snapshot_before() {
 }
 
 #[test]
+fn a_report_that_did_not_get_through_is_told_by_the_next_run() {
+    let (rig, _) = behind();
+    let told = || rig.store().standbys().unwrap().iter().map(|report| report.snapshot).collect::<Vec<_>>();
+    assert_eq!(told(), [Sequence(1)]);
+    // The report is the last call of a run.
+    let calls = strike(Fault::Fails, u64::MAX, false);
+    let faulty = FaultyStore::new(rig.objects.clone(), Fault::Fails, calls, true);
+    let error = follow_by(&rig::repository(faulty, rig::patience(2)), &depot(&rig), &request()).unwrap_err();
+    assert!(error.to_string().contains("standbys/standby-1"), "{error}");
+    assert_eq!((depot(&rig).snapshots().unwrap().len(), told()), (2, vec![Sequence(1)]));
+    let again = follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    assert_eq!((again.published, told()), (false, vec![Sequence(2)]));
+    // Told once, it is not told again.
+    let puts = rig.repository.requests().put;
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    assert_eq!(rig.repository.requests().put, puts);
+}
+
+#[test]
 fn two_followers_do_not_meet() {
     let rig = Rig::new();
     sample_tree(&rig.source());
