@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) struct Context {
     host: Host,
@@ -31,6 +32,20 @@ impl Context {
 
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// Has `act` called whenever this process is asked to end.
+    pub fn on_end(&self, act: impl Fn() + Clone + Send + 'static) -> Result<()> {
+        let _entered = self.runtime.enter();
+        for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+            let (mut signals, act) = (signal(kind).context("waiting for signals")?, act.clone());
+            self.runtime.spawn(async move {
+                while signals.recv().await.is_some() {
+                    act();
+                }
+            });
+        }
+        Ok(())
     }
 }
 

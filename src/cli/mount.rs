@@ -190,7 +190,7 @@ fn by_kernel(global: &Global, args: &MountArgs, wanted: &SnapshotRef, depot: &De
                 if !global.quiet {
                     show::line(&format!("{dir} moved on to {}@{sequence}", wanted.store))?;
                 }
-                let standby = depot.root().parent().unwrap_or(depot.root()).to_owned();
+                let standby = depot.standby().to_owned();
                 // It may take seconds to take a large one apart.
                 std::thread::spawn(move || before.map(|before| before.retire(&standby)));
             }

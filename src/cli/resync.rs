@@ -1,15 +1,13 @@
 //! `understudy resync`.
 
-use super::context::{Context, kill_at, name_from_path, nonce, now_ns};
+use super::context::{Context, WORLD, kill_at, name_from_path};
 use super::exit::{Exit, UsageError};
 use super::remote::Remote;
 use super::{Global, show};
 use crate::model::id::StoreName;
 use crate::replicate::report::{Report, WarningKind};
-use crate::replicate::resync::{Surroundings, resync};
 use crate::service::config::{Role, StoreConfig};
-use crate::service::hooks::{self, Around};
-use crate::service::run::{RunError, request};
+use crate::service::run::{RunError, Watch, request, resync_between_hooks};
 use crate::support::progress::Progress;
 use anyhow::Result;
 use clap::Args;
@@ -56,11 +54,9 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     let mut request = request(&context, &store, args.accept);
     request.excludes.extend(args.exclude.iter().cloned());
     let progress = Progress::default();
-    let around = Surroundings { clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &kill_at };
-    let hooks_around = Around { store: &store.name, path: &store.path };
-    let report: Report = hooks::around(&store.hooks, &hooks_around, || {
-        watched(global, &progress, "scanned", || resync(&repository, &request, &around))
-            .map_err(RunError::from)
+    let watch = Watch { progress: &progress, on_step: &kill_at };
+    let report = watched(global, &progress, "scanned", || {
+        resync_between_hooks(&repository, &store, &request, WORLD, watch)
     })
     .map_err(|error| match error {
         // What the exit code depends on.

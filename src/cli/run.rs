@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use std::io::IsTerminal;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Where HTTP is answered, when nothing is configured.
@@ -77,17 +78,12 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str) -> Result<()> {
 
 /// SIGTERM and SIGINT end it, SIGHUP has it read its configuration again.
 fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
+    let ending = daemon.clone();
+    context.on_end(move || {
+        tracing::info!("asked to end; runs stop at their next step");
+        ending.stop();
+    })?;
     let _entered = context.runtime.enter();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        let (mut signals, daemon) = (signal(kind).context("waiting for signals")?, daemon.clone());
-        context.runtime.spawn(async move {
-            while signals.recv().await.is_some() {
-                tracing::info!("asked to end; runs stop at their next step");
-                daemon.stop();
-            }
-        });
-    }
     let (mut signals, daemon) = (signal(SignalKind::hangup())?, daemon.clone());
     let path = global.config.clone();
     context.runtime.spawn(async move {

@@ -53,11 +53,13 @@ pub(super) fn run(
     let (method, dir, writable) = ("fuse", args.dir.as_path(), None);
     Mounted { store: store.name(), snapshot: sequence, dir, method, writable, seconds }.print(global)?;
     tell_link(global, args, swap)?;
-    let stop = on_signal(context)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    context.on_end(move || asked.store(true, Ordering::Relaxed))?;
     if serves {
         detach_from_terminal()?;
     }
-    let standby = depot.root().parent().unwrap_or(depot.root()).to_owned();
+    let standby = depot.standby().to_owned();
     let mut looked = Instant::now();
     let mut last_error = String::new();
     while !serving.is_over() {
@@ -141,21 +143,6 @@ impl Served<'_> {
 /// One line on standard error; there may be none any more.
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "understudy: {text}");
-}
-
-/// Becomes true when this process is asked to end.
-fn on_signal(context: &Context) -> Result<Arc<AtomicBool>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let stop = Arc::new(AtomicBool::new(false));
-    let _entered = context.runtime.enter();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        let (mut signals, stop) = (signal(kind).context("waiting for signals")?, stop.clone());
-        context.runtime.spawn(async move {
-            signals.recv().await;
-            stop.store(true, Ordering::Relaxed);
-        });
-    }
-    Ok(stop)
 }
 
 /// Starts the process that serves; returns once it has the mount, or has failed.

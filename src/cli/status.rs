@@ -154,11 +154,8 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
                 row.entries = record.manifest.entries;
                 row.size_bytes = record.manifest.size_bytes;
                 row.last_run = Some(record.scan_start_ns as f64 / 1e9);
-                let (next, _) = config.map(|store| job(store, None)).unzip();
-                let next = next.and_then(|job| {
-                    Some((job.schedule.after(record.scan_start_ns.saturating_sub(job.slot_ns))?, job.slot_ns))
-                });
-                row.next_run = next.map(|(tick, slot_ns)| (tick + slot_ns).max(now_ns) as f64 / 1e9);
+                let next_ns = config.map(|store| job(store, None).0.tick_after(record.scan_start_ns));
+                row.next_run = next_ns.map(|next_ns| next_ns.max(now_ns) as f64 / 1e9);
             }
             // A hint only: the store's own state is known without it.
             for report in repository.store(&name).standbys().unwrap_or_default() {

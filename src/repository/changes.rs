@@ -3,7 +3,7 @@
 use super::chunks::ChunkReader;
 use super::error::RepositoryError;
 use super::index::Index;
-use super::manifest::ManifestReader;
+use super::manifest::{EntryStream, ManifestReader};
 use super::store::Store;
 use crate::model::diff::{Change, next_side};
 use crate::model::entry::Entry;
@@ -24,25 +24,32 @@ pub fn changes<E: From<RepositoryError>>(
     let manifests = ManifestReader::new(ChunkReader::new(store.clone(), index));
     // Entries on shared pages are equal: neither read nor counted.
     let (old, new) = manifests.differing_leaves(&from.manifest, &to.manifest)?;
-    let (mut old, mut new) = (manifests.entries_of(old), manifests.entries_of(new));
-    let (mut a, mut b) = (old.next().transpose()?, new.next().transpose()?);
-    while let Some(side) = next_side(a.as_ref(), b.as_ref()) {
-        let (left, right) = match side {
-            Ordering::Less => (a.as_ref(), None),
-            Ordering::Greater => (None, b.as_ref()),
-            Ordering::Equal => (a.as_ref(), b.as_ref()),
-        };
-        if let Some(change) = Change::between(left, right)
-            && let Some(entry) = right.or(left)
-        {
-            each(change, entry)?;
+    join(manifests.entries_of(old), manifests.entries_of(new), |old, new| {
+        let change = Change::between(old.as_ref(), new.as_ref());
+        match (change, new.or(old)) {
+            (Some(change), Some(entry)) => each(change, &entry),
+            _ => Ok(()),
         }
+    })
+}
+
+/// Merge-joins the entries of two manifests by path.
+pub fn join<E: From<RepositoryError>>(
+    mut old_stream: EntryStream,
+    mut new_stream: EntryStream,
+    mut each: impl FnMut(Option<Entry>, Option<Entry>) -> Result<(), E>,
+) -> Result<(), E> {
+    let next = |stream: &mut EntryStream| stream.next().transpose();
+    let (mut old, mut new) = (next(&mut old_stream)?, next(&mut new_stream)?);
+    while let Some(side) = next_side(old.as_ref(), new.as_ref()) {
+        let (mut a, mut b) = (None, None);
         if side != Ordering::Greater {
-            a = old.next().transpose()?;
+            a = std::mem::replace(&mut old, next(&mut old_stream)?);
         }
         if side != Ordering::Less {
-            b = new.next().transpose()?;
+            b = std::mem::replace(&mut new, next(&mut new_stream)?);
         }
+        each(a, b)?;
     }
     Ok(())
 }

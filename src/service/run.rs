@@ -101,6 +101,22 @@ pub fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
     }
 }
 
+/// Resyncs a store as its request says, its hooks around it.
+pub fn resync_between_hooks(
+    repository: &Repository,
+    store: &StoreConfig,
+    request: &Request,
+    world: World,
+    watch: Watch,
+) -> Result<Report, RunError> {
+    let around = Around { store: &store.name, path: &store.path };
+    hooks::around(&store.hooks, &around, || {
+        let (clock, nonce) = (&world.now_ns, &world.nonce);
+        let around = Surroundings { clock, nonce, progress: watch.progress, on_step: watch.on_step };
+        Ok(resync(repository, request, &around)?)
+    })
+}
+
 /// Runs a store in its role. `accept` lets a held resync through.
 pub fn run(
     host: &Host,
@@ -114,16 +130,8 @@ pub fn run(
     match store.role {
         Role::Primary => {
             let request = Request { watched, ..request(host, store, accept) };
-            let around = Around { store: &store.name, path: &store.path };
-            hooks::around(&store.hooks, &around, || {
-                let around = Surroundings {
-                    clock: &world.now_ns,
-                    nonce: &world.nonce,
-                    progress: watch.progress,
-                    on_step: watch.on_step,
-                };
-                Ok(RunReport::Resync(Box::new(resync(repository, &request, &around)?)))
-            })
+            let report = resync_between_hooks(repository, store, &request, world, watch)?;
+            Ok(RunReport::Resync(Box::new(report)))
         }
         Role::Standby => {
             let depot = Depot::new(&host.standby(None)?, &store.name);

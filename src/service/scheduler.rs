@@ -24,6 +24,15 @@ pub struct Job {
     pub backoff_max_ns: u64,
 }
 
+impl Job {
+    /// Its first tick behind `ns`.
+    pub fn tick_after(&self, ns: u64) -> u64 {
+        let tick = self.schedule.after(ns.saturating_sub(self.slot_ns));
+        // Of one that never comes again.
+        tick.map_or(u64::MAX, |tick| tick.saturating_add(self.slot_ns))
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -87,7 +96,7 @@ impl Scheduler {
     /// One more store.
     pub fn add(&mut self, job: Job, last: Option<u64>) -> JobId {
         let id = self.jobs.len();
-        let due_ns = last.map_or(0, |last| tick_after(&job, last));
+        let due_ns = last.map_or(0, |last| job.tick_after(last));
         self.jobs.push(job);
         self.states.push(State { due_ns, last_success_ns: last, ..Default::default() });
         self.waiting.insert((due_ns, id));
@@ -105,7 +114,7 @@ impl Scheduler {
         }
         if state.failures == 0 {
             let since = state.last_success_ns.unwrap_or(0).max(state.begun_ns);
-            state.due_ns = if since == 0 { 0 } else { tick_after(&self.jobs[id], since) };
+            state.due_ns = if since == 0 { 0 } else { self.jobs[id].tick_after(since) };
         }
         self.waiting.insert((self.states[id].due_ns, id));
     }
@@ -157,7 +166,7 @@ impl Scheduler {
             Outcome::Failed => state.failures += 1,
             Outcome::Fenced => state.fenced = true,
         }
-        let tick_ns = tick_after(&self.jobs[id], state.begun_ns);
+        let tick_ns = self.jobs[id].tick_after(state.begun_ns);
         state.due_ns = match state.failures {
             0 => tick_ns.min(state.soon_ns.unwrap_or(u64::MAX)),
             failures => {
@@ -231,13 +240,6 @@ impl Scheduler {
             state.last_success_ns.map_or(0, |last| last.saturating_add(self.jobs[id].objective_ns));
         (!state.asked, deadline, id)
     }
-}
-
-/// The first tick of a job behind `ns`.
-fn tick_after(job: &Job, ns: u64) -> u64 {
-    let tick = job.schedule.after(ns.saturating_sub(job.slot_ns));
-    // Of one that never comes again.
-    tick.map_or(u64::MAX, |tick| tick.saturating_add(job.slot_ns))
 }
 
 #[cfg(test)]

@@ -50,7 +50,11 @@ impl Watches {
         let entry = watches.get_mut(&store.name)?;
         entry.told.store(false, Ordering::Relaxed);
         let is_full = now_ns.saturating_sub(entry.last_full_ns) >= store.plan.plan().full_scan_ns();
-        Some(Watched { watch: entry.watch.clone(), hints: entry.watch.take(is_full) })
+        let watch = entry.watch.clone();
+        // It waits for the kernel; the other stores do not.
+        drop(watches);
+        let hints = watch.take(is_full);
+        Some(Watched { watch, hints })
     }
 
     /// How that run ended.

@@ -59,6 +59,11 @@ impl Depot {
         &self.root
     }
 
+    /// The directory that it lies in, beside those of other stores.
+    pub fn standby(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
+    }
+
     pub fn objects(&self) -> PathBuf {
         self.root.join("objects")
     }

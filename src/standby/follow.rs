@@ -14,13 +14,12 @@ use super::file::attributes_of;
 use super::materialise::{Counters, object_hash, work, workshop};
 use super::mounted::forget_deleted;
 use super::pin;
-use crate::model::diff::next_side;
-use crate::model::entry::Entry;
 use crate::model::id::{ContentHash, Sequence, WriterId};
 use crate::model::record::{ManifestRoot, SnapshotRecord, StoreState};
 use crate::model::snapshot_ref::Moment;
 use crate::mount::error::ImageError;
 use crate::mount::image::{Image, ImageReport};
+use crate::repository::changes::join;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::Index;
 use crate::repository::manifest::{EntryStream, ManifestReader};
@@ -31,7 +30,6 @@ use crate::support::progress::{Progress, Step};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::Serialize;
-use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -323,26 +321,4 @@ pub(super) fn image_of(
     let mut id = [0; 16];
     id.copy_from_slice(&blake3::hash(identity.as_bytes()).as_bytes()[..16]);
     Ok((image, id))
-}
-
-/// Merge-joins two manifests by path.
-fn join(
-    old: EntryStream,
-    new: EntryStream,
-    mut each: impl FnMut(Option<Entry>, Option<Entry>) -> Result<(), FollowError>,
-) -> Result<(), FollowError> {
-    let next = |stream: &mut EntryStream| stream.next().transpose();
-    let (mut old_stream, mut new_stream) = (old, new);
-    let (mut old, mut new) = (next(&mut old_stream)?, next(&mut new_stream)?);
-    while let Some(side) = next_side(old.as_ref(), new.as_ref()) {
-        let (mut a, mut b) = (None, None);
-        if side != Ordering::Greater {
-            a = std::mem::replace(&mut old, next(&mut old_stream)?);
-        }
-        if side != Ordering::Less {
-            b = std::mem::replace(&mut new, next(&mut new_stream)?);
-        }
-        each(a, b)?;
-    }
-    Ok(())
 }
