@@ -8,6 +8,7 @@ use understudy::model::id::{StoreName, WriterId};
 use understudy::model::plan::PlanName;
 use understudy::replicate::report::Report;
 use understudy::replicate::resync::{Request, Surroundings, Watched, resync};
+use understudy::repository::keys::KeySource;
 use understudy::repository::location::Location;
 use understudy::repository::store::{Repository, RepositoryOptions};
 use understudy::source::hints::Watch;
@@ -72,7 +73,11 @@ fn main() {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let options = RepositoryOptions { cache: Some(dir.path().join("cache")), ..Default::default() };
+    let options = RepositoryOptions {
+        keys: KeySource::none(),
+        cache: Some(dir.path().join("cache")),
+        ..Default::default()
+    };
     let location = Location::Directory(dir.path().join("repository"));
     let repository = Repository::open(&location, options, runtime.handle().clone()).unwrap();
     let watch = Arc::new(Watch::new(Path::new(&source), || {}).unwrap());

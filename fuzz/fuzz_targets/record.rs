@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = understudy::format::record::decode(bytes);
+    let _ = understudy::format::record::decode(bytes, None, 1);
 });

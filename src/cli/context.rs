@@ -4,13 +4,14 @@ use super::Global;
 use super::exit::UsageError;
 use crate::model::id::StoreName;
 use crate::service::config::Config;
-use crate::service::host::{Host, World};
+use crate::service::host::{GivenKeys, Host, World};
 use crate::support::progress::Step;
 use anyhow::{Context as _, Result};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 pub(super) struct Context {
     host: Host,
@@ -26,7 +27,10 @@ impl Context {
             .enable_all()
             .build()
             .context("starting the runtime")?;
-        let host = Host::new(config, runtime.handle().clone(), global.repository.clone());
+        // Taken once: nobody else of this process needs to see it.
+        let passphrase = std::env::var("UNDERSTUDY_PASSPHRASE").ok().map(Zeroizing::new);
+        let keys = GivenKeys { key_file: global.key_file.clone(), passphrase };
+        let host = Host::new(config, runtime.handle().clone(), global.repository.clone()).with_keys(keys);
         Ok(Self { host, runtime })
     }
 

@@ -39,7 +39,7 @@ pub(super) fn run(global: &Global, args: DiffArgs) -> Result<Exit> {
     let (_, from) = store.find(&state, Moment::parse(&args.from)?)?;
     let (_, to) = store.find(&state, Moment::parse(&args.to)?)?;
     let mut counts = ChangeCounts::default();
-    changes(&store, &from, &to, |change, entry| {
+    changes(&store, &state, &from, &to, |change, entry| {
         counts.count(Some(change));
         if global.json {
             let (kind, path, size_bytes) = (entry.kind.name(), entry.path.to_string(), entry.size_bytes());

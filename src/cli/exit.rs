@@ -5,11 +5,14 @@ use crate::model::id::IdError;
 use crate::model::snapshot_ref::SnapshotRefError;
 use crate::replicate::error::ResyncError;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::prune::PruneError;
 use crate::service::board::Ended;
 use crate::service::config::ConfigError;
+use crate::service::drill::DrillError;
 use crate::service::host::HostError;
 use crate::service::run::RunReport;
 use crate::service::scheduler::Outcome;
+use crate::service::upkeep::UpkeepError;
 use crate::source::error::SourceError;
 use crate::standby::error::{FollowError, RestoreError, StageError};
 use std::process::ExitCode;
@@ -58,6 +61,19 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
         None => {}
     }
     if let Some(error) = error.downcast_ref::<RepositoryError>() {
+        return of_repository(error);
+    }
+    match error.downcast_ref::<PruneError>() {
+        Some(PruneError::Repository(error)) => return of_repository(error),
+        Some(PruneError::Held { .. }) => return Exit::Held,
+        None => {}
+    }
+    match error.downcast_ref::<UpkeepError>() {
+        Some(UpkeepError::Repository(error)) => return of_repository(error),
+        Some(UpkeepError::Host(_)) => return Exit::Usage,
+        _ => {}
+    }
+    if let Some(DrillError::Repository(error)) = error.downcast_ref::<DrillError>() {
         return of_repository(error);
     }
     match (error.downcast_ref::<FollowError>(), error.downcast_ref::<StageError>()) {

@@ -6,10 +6,14 @@ use std::process::ExitCode;
 
 mod context;
 mod diff;
+mod drill;
 mod exit;
 mod follow;
 mod init;
+mod key;
 mod mount;
+mod pin;
+mod prune;
 mod remote;
 mod restore;
 mod resync;
@@ -19,6 +23,7 @@ mod show;
 mod snapshots;
 mod status;
 mod umount;
+mod upkeep;
 mod verify;
 
 /// Keeps every store's filesystem replicated to a standby, through an object store.
@@ -39,6 +44,9 @@ pub(crate) struct Global {
     /// The configuration file
     #[arg(long, global = true, env = "UNDERSTUDY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The key file: as age writes it
+    #[arg(long, global = true, env = "UNDERSTUDY_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long, global = true)]
     json: bool,
@@ -84,6 +92,18 @@ enum Command {
     Mounts(umount::MountsArgs),
     /// Check that every snapshot can be restored
     Verify(verify::VerifyArgs),
+    /// Drop the snapshots that no rule keeps, and what only they had
+    Prune(prune::PruneArgs),
+    /// Keep a snapshot whatever the plan says
+    Pin(pin::PinArgs),
+    /// Let a pinned snapshot go when the plan says so
+    Unpin(pin::UnpinArgs),
+    /// Mount the last snapshot and read it, as after a failure
+    Drill(drill::DrillArgs),
+    /// Prune, verify and drill the configured stores, each when it is due
+    Upkeep(upkeep::UpkeepArgs),
+    /// Who may open a store
+    Key(key::KeyArgs),
     /// Write a commented understudy.toml
     Init(init::InitArgs),
 }
@@ -103,6 +123,12 @@ pub fn main() -> ExitCode {
         Command::Umount(args) => umount::run(&cli.global, args),
         Command::Mounts(args) => umount::run_mounts(&cli.global, args),
         Command::Verify(args) => verify::run(&cli.global, args),
+        Command::Prune(args) => prune::run(&cli.global, args),
+        Command::Pin(args) => pin::run(&cli.global, args),
+        Command::Unpin(args) => pin::run_unpin(&cli.global, args),
+        Command::Drill(args) => drill::run(&cli.global, args),
+        Command::Upkeep(args) => upkeep::run(&cli.global, args),
+        Command::Key(args) => key::run(&cli.global, args),
         Command::Init(args) => init::run(args),
     };
     match done {

@@ -68,7 +68,7 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
     let store = repository.store(&wanted.store);
     let state = store.state()?;
     let (sequence, record) = store.find(&state, wanted.moment)?;
-    let index = Arc::new(Index::open(&store, &record.index, Default::default())?);
+    let index = Arc::new(Index::open(&store, &state)?);
     let request = RestoreRequest {
         destination: args.destination.clone(),
         path,

@@ -40,6 +40,8 @@ pub(super) fn run(global: &Global, args: RunArgs) -> Result<Exit> {
     }
     on_signals(global, &context, &daemon)?;
     tracing::info!(stores = config.store.len(), "understudy runs");
+    let (keeping, program) = (daemon.clone(), super::drill::program(global)?);
+    std::thread::spawn(move || keeping.keep_up(&program));
     daemon.run(STOP_LIMIT);
     tracing::info!("understudy ends");
     Ok(Exit::Done)
@@ -122,5 +124,7 @@ pub(super) fn run_due(global: &Global) -> Result<Exit> {
     if ended.is_empty() && !global.quiet && !global.json {
         show::line("nothing is due")?;
     }
-    Ok(worst)
+    // What keeps the stores sound is due as well, at its own times.
+    let kept = super::upkeep::keep_up(global, &context, &context.config.store)?;
+    Ok(worst.max(kept))
 }

@@ -8,7 +8,7 @@ use super::exit::Exit;
 use super::mount::{MountArgs, Mounted, swap, tell_link};
 use super::{Global, show};
 use crate::model::id::Sequence;
-use crate::model::record::SnapshotRecord;
+use crate::model::record::{SnapshotRecord, StoreState};
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::mount::fuse::{self, FuseOptions, Serving};
 use crate::repository::store::Store;
@@ -48,7 +48,7 @@ pub(super) fn run(
     let swap = swap(args, may_mount);
     let mut live = Live::new(&args.dir, swap, store.name())?;
     let served = Served { args, store: &store, depot: &depot, may_mount };
-    let (mut serving, _) = served.show(sequence, &record, &mut live)?;
+    let (mut serving, _) = served.show(&state, sequence, &record, &mut live)?;
     let seconds = started.elapsed().as_secs_f64();
     let (method, dir, writable) = ("fuse", args.dir.as_path(), None);
     Mounted { store: store.name(), snapshot: sequence, dir, method, writable, seconds }.print(global)?;
@@ -107,13 +107,14 @@ struct Served<'a> {
 impl Served<'_> {
     fn show(
         &self,
+        state: &StoreState,
         sequence: Sequence,
         record: &SnapshotRecord,
         live: &mut Live,
     ) -> Result<(Serving, Option<Before>)> {
         let depot = self.depot.objects().is_dir().then(|| self.depot.clone());
         let told: Complain = Box::new(complain);
-        let view = View::open(self.store, record, depot, self.args.cache, told)?;
+        let view = View::open(self.store, state, record, depot, self.args.cache, told)?;
         let source = mounted::source(self.store.name(), sequence);
         let options = FuseOptions { source, trusted: self.args.suid_dev };
         let place = live.place(sequence)?;
@@ -135,7 +136,7 @@ impl Served<'_> {
         if latest == shown {
             return Ok(None);
         }
-        let (serving, before) = self.show(latest, &record, live)?;
+        let (serving, before) = self.show(&state, latest, &record, live)?;
         Ok(Some((latest, serving, before)))
     }
 }

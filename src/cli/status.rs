@@ -7,7 +7,7 @@ use super::{Global, show};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::SnapshotRecord;
 use crate::repository::store::Repository;
-use crate::service::board::job;
+use crate::service::board::{UpkeepStatus, job};
 use crate::service::config::{Role, StoreConfig};
 use anyhow::Result;
 use clap::Args;
@@ -47,6 +47,7 @@ struct Row {
     held: Option<String>,
     last_error: Option<String>,
     standbys: Vec<Standby>,
+    upkeep: Option<UpkeepStatus>,
     error: Option<String>,
 }
 
@@ -138,11 +139,14 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         held: None,
         last_error: None,
         standbys: Vec::new(),
+        upkeep: None,
         error: None,
     };
     let lag = |record: &SnapshotRecord| now_ns.saturating_sub(record.scan_start_ns) as f64 / 1e9;
-    match repository.store(&name).state() {
+    let store = repository.store(&name);
+    match store.state() {
         Ok(state) => {
+            row.upkeep = store.upkeep().ok().map(|notes| UpkeepStatus::of(&notes));
             row.snapshots = state.snapshots.len() as u64;
             row.primary = state.primary.as_ref().map(|p| p.0.clone());
             let here = context.writer();
@@ -158,7 +162,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
                 row.next_run = next_ns.map(|next_ns| next_ns.max(now_ns) as f64 / 1e9);
             }
             // A hint only: the store's own state is known without it.
-            for report in repository.store(&name).standbys().unwrap_or_default() {
+            for report in store.standbys().unwrap_or_default() {
                 let lag_seconds = state.snapshots.get(&report.snapshot).map(lag);
                 row.standbys.push(Standby { host: report.host.0, snapshot: report.snapshot, lag_seconds });
             }
@@ -180,6 +184,7 @@ fn table(rows: &[Row]) -> Result<()> {
         "next run",
         ">entries",
         ">size",
+        "proven",
         "standbys",
     ];
     let mut table = vec![head.map(String::from).to_vec()];
@@ -203,12 +208,19 @@ fn table(rows: &[Row]) -> Result<()> {
             next,
             show::count(row.entries),
             show::bytes(row.size_bytes),
+            row.proven(now),
             row.standbys.iter().map(Standby::show).collect::<Vec<_>>().join(", "),
         ]);
     }
     show::table(&table)?;
     for row in rows {
-        let told = [("", &row.error), ("held: ", &row.held), ("last run: ", &row.last_error)];
+        let unsound = row.unsound();
+        let told = [
+            ("", &row.error),
+            ("held: ", &row.held),
+            ("last run: ", &row.last_error),
+            ("upkeep: ", &unsound),
+        ];
         // A hold is the last run's error as well.
         let told = told.into_iter().filter_map(|(what, text)| Some((what, text.as_ref()?)));
         for (what, text) in told.take(1) {
@@ -219,6 +231,26 @@ fn table(rows: &[Row]) -> Result<()> {
 }
 
 impl Row {
+    /// The snapshot that was last proven restorable, and how long ago.
+    fn proven(&self, now: f64) -> String {
+        match self.upkeep.as_ref().map(|upkeep| (upkeep.proven_snapshot, upkeep.proven)) {
+            Some((Some(snapshot), Some(at))) => {
+                format!("@{snapshot} {} ago", show::age(((now - at).max(0.0) * 1e9) as u64))
+            }
+            _ => "never".to_owned(),
+        }
+    }
+
+    /// What upkeep found that somebody has to look at.
+    fn unsound(&self) -> Option<String> {
+        let upkeep = self.upkeep.as_ref()?;
+        match (&upkeep.drill_error, upkeep.problems) {
+            (_, 1..) => Some(format!("the last verification found {} problems", upkeep.problems)),
+            (Some(error), _) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
     /// The one word that matters most.
     fn state(&self) -> &'static str {
         let late = match (self.lag_seconds, self.objective_seconds) {
@@ -230,6 +262,7 @@ impl Row {
             Row { fenced: true, .. } => "fenced",
             Row { held: Some(_), .. } => "held",
             Row { last_error: Some(_), .. } => "failing",
+            _ if self.unsound().is_some() => "unsound",
             _ if late => "late",
             _ => "ok",
         }

@@ -1,16 +1,23 @@
 //! `understudy verify`.
 
-use super::context::{Context, nonce};
+use super::context::{Context, nonce, now_ns};
 use super::exit::Exit;
 use super::{Global, show};
+use crate::model::entry::Entry;
 use crate::model::id::StoreName;
 use crate::repository::error::RepositoryError;
-use crate::repository::verify::VerifyOptions;
+use crate::repository::repair::repair;
+use crate::repository::store::Store;
+use crate::repository::verify::{VerifyOptions, VerifyReport};
+use crate::service::upkeep::verify_on;
 use crate::standby::check::{CheckReport, check};
 use crate::standby::depot::Depot;
 use anyhow::Result;
 use clap::Args;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 #[derive(Args)]
 pub(super) struct VerifyArgs {
@@ -22,12 +29,32 @@ pub(super) struct VerifyArgs {
     /// Check what this host holds of the store instead, in its usual place or in DIR
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "read_data")]
     standby: Option<String>,
-    /// With --standby: fetch what is missing or damaged
-    #[arg(long, requires = "standby")]
+    /// Ship again what the repository lost, of the source and of what this host holds; with --standby fetch what is missing
+    /// or damaged there
+    #[arg(long)]
     repair: bool,
+    /// With --repair: a tree that may hold files of the store under their paths; left out, the configured one
+    #[arg(long, value_name = "DIR", requires = "repair", conflicts_with = "standby")]
+    source: Option<PathBuf>,
+    /// Read packs for so long: 90s, 10m, 2h. Goes on where the last reading ended
+    #[arg(long = "for", value_name = "TIME", conflicts_with = "standby", value_parser = seconds)]
+    time: Option<u64>,
 }
 
-fn percent(text: &str) -> Result<u8, String> {
+fn seconds(text: &str) -> Result<u64, String> {
+    let (number, factor) = match text.trim().split_at_checked(text.trim().len().saturating_sub(1)) {
+        Some((number, "s")) => (number, 1),
+        Some((number, "m")) => (number, 60),
+        Some((number, "h")) => (number, 3600),
+        _ => (text, 1),
+    };
+    match number.trim().parse::<u64>() {
+        Ok(n @ 1..=1_000_000) => Ok(n * factor),
+        _ => Err("a time is for example 90s, 10m or 2h".into()),
+    }
+}
+
+pub(super) fn percent(text: &str) -> Result<u8, String> {
     match text.trim_end_matches('%').parse() {
         Ok(n @ 1..=100) => Ok(n),
         _ => Err("a share goes from 1 to 100 percent".into()),
@@ -44,48 +71,118 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
         let depot = Depot::new(&context.standby(dir.as_deref())?, &name);
         return standby(global, &check(&store, &depot, args.repair, context.threads())?, args.repair);
     }
-    let options = VerifyOptions { read_data_percent: args.read_data.unwrap_or(0), seed: nonce() };
-    let report = store.verify(options)?;
+    if args.repair {
+        return repair_repository(global, &context, &store, args.source.as_deref());
+    }
+    // All of it is all of it; a share goes on where the last one ended, which is noted.
+    let share = args.read_data.or(args.time.map(|_| 100)).unwrap_or(0);
+    let report = if share > 0 && (share < 100 || args.time.is_some()) {
+        let begun = Instant::now();
+        let is_over = || args.time.is_some_and(|time| begun.elapsed().as_secs() >= time);
+        let mut note = store.upkeep_of(&context.writer())?;
+        let options = VerifyOptions { read_data_percent: share, after: None, is_over: &is_over };
+        let report = verify_on(&store, &mut note, options, now_ns())?;
+        if report.records > 0 {
+            store.note_upkeep(&note)?;
+        }
+        report
+    } else {
+        store.verify(VerifyOptions { read_data_percent: share, ..Default::default() })?
+    };
     if report.records == 0 {
         return Err(RepositoryError::NoStore(name).into());
     }
-    let sound = report.is_sound();
     if global.json {
         show::json(&report)?;
     } else {
-        for problem in &report.problems {
-            eprintln!("understudy: {}: {}", problem.key, problem.problem);
-        }
-        for touched in &report.touched {
-            eprintln!("understudy: {name}@{}: {}: {}", touched.snapshot, touched.path, touched.reason);
-        }
-        let unnamed = report.touched_count - report.touched.len() as u64;
-        if unnamed > 0 {
-            eprintln!("understudy: and {unnamed} more files");
-        }
-        if !global.quiet {
-            show::line(&format!(
-                "{name}: {} records, {} snapshots, {} index segments, {} packs ({} read, {}), {} files checked: {}",
-                report.records,
-                report.snapshots,
-                report.index_segments,
-                report.packs,
-                report.packs_read,
-                show::bytes(report.read_bytes),
-                show::count(report.files),
-                if sound {
-                    "sound".to_owned()
-                } else {
-                    format!(
-                        "{} objects broken, {} files touched",
-                        report.problems.len(),
-                        report.touched_count
-                    )
-                },
-            ))?;
-        }
+        print(global, &name, &report)?;
     }
-    Ok(if sound { Exit::Done } else { Exit::Failed })
+    Ok(if report.is_sound() { Exit::Done } else { Exit::Failed })
+}
+
+fn print(global: &Global, name: &StoreName, report: &VerifyReport) -> Result<()> {
+    for problem in &report.problems {
+        eprintln!("understudy: {}: {}", problem.key, problem.problem);
+    }
+    for touched in &report.touched {
+        eprintln!("understudy: {name}@{}: {}: {}", touched.snapshot, touched.path, touched.reason);
+    }
+    let unnamed = report.touched_count - report.touched.len() as u64;
+    if unnamed > 0 {
+        eprintln!("understudy: and {unnamed} more files");
+    }
+    if global.quiet {
+        return Ok(());
+    }
+    show::line(&format!(
+        "{name}: {} records, {} snapshots, {} index segments, {} packs ({} read, {}), {} files checked: {}",
+        report.records,
+        report.snapshots,
+        report.index_segments,
+        report.packs,
+        report.packs_read,
+        show::bytes(report.read_bytes),
+        show::count(report.files),
+        if report.is_sound() {
+            "sound".to_owned()
+        } else {
+            format!("{} objects broken, {} files touched", report.problems.len(), report.touched_count)
+        },
+    ))
+}
+
+/// Ships again what the repository lost: of the source, and of the objects that this host holds as a standby.
+fn repair_repository(
+    global: &Global,
+    context: &Context,
+    store: &Store,
+    source: Option<&Path>,
+) -> Result<Exit> {
+    let name = store.name();
+    let configured =
+        context.config.store(name.as_str()).map(|s| s.path.clone()).filter(|p| !p.as_os_str().is_empty());
+    let source = source.map(Path::to_owned).or(configured);
+    let depot = context.standby(None).ok().map(|dir| Depot::new(&dir, name));
+    let read = |path: &Path, entry: &Entry, offset: u64, length: usize| {
+        let file = std::fs::File::open(path).ok()?;
+        let meta = file.metadata().ok()?;
+        if !meta.is_file() || meta.len() != entry.size_bytes() {
+            return None;
+        }
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, offset).ok()?;
+        Some(bytes)
+    };
+    let provider = |entry: &Entry, offset: u64, length: usize| {
+        let object = depot.as_ref().zip(entry.file()).map(|(depot, file)| depot.object(file.hash));
+        let below =
+            source.as_ref().map(|source| source.join(std::ffi::OsStr::from_bytes(entry.path.as_bytes())));
+        // What is there may be another file by now: the chunk's name decides.
+        below.into_iter().chain(object).find_map(|path| read(&path, entry, offset, length))
+    };
+    let report = repair(store, &context.writer(), now_ns(), &nonce, &provider)?;
+    if global.json {
+        show::json(&report)?;
+        return Ok(if report.after.is_sound() { Exit::Done } else { Exit::Failed });
+    }
+    let shown = if report.record.is_some() { &report.after } else { &report.before };
+    if report.record.is_some() && !global.quiet {
+        show::line(&format!(
+            "{name}: {} objects were broken and {} files touched; {} chunks were copied, {} taken from the cache, {} shipped again{}",
+            report.before.problems.len(),
+            report.before.touched_count,
+            report.chunks_copied,
+            report.chunks_cached,
+            report.chunks_made,
+            if report.lost {
+                "; resync the store: what its source still has is whole in the next snapshot"
+            } else {
+                ""
+            },
+        ))?;
+    }
+    print(global, name, shown)?;
+    Ok(if shown.is_sound() { Exit::Done } else { Exit::Failed })
 }
 
 fn standby(global: &Global, report: &CheckReport, repair: bool) -> Result<Exit> {

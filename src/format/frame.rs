@@ -1,15 +1,19 @@
 //! A frame: one chunk as it lies in a pack, compressed where that helps.
 //!
-//! A pack is a magic and frames, nothing else, so that an index can be rebuilt from packs alone: a
-//! chunk's id is the BLAKE3 of what its frame decodes to.
+//! A pack is a head and frames, nothing else, so that an index can be rebuilt from packs alone: a
+//! chunk's id is the BLAKE3 of what its frame decodes to. Sealed, a frame's header and its payload are
+//! each under a tag of their own, so that not even a frame's length is seen from outside.
 
+use super::seal::{self, HEAD_BYTES, Keys, Place, Sealer, Sealing, TAG_BYTES};
 use super::wire::{FormatError, Reader};
 use crate::model::entry::CHUNK_MAX_BYTES;
 use crate::model::id::ChunkId;
 use bytes::Bytes;
 
 /// Begins every pack; the last byte is the version.
-pub const PACK_MAGIC: [u8; 8] = *b"USPACK\0\x01";
+pub const PACK_MAGIC: [u8; 8] = *b"USPACK\0\x02";
+/// A pack of the first version has frames right behind its magic.
+const PACK_MAGIC_1: [u8; 8] = *b"USPACK\0\x01";
 /// Codec and seal, type, stored and raw length.
 pub const FRAME_HEADER_BYTES: usize = 10;
 const CODEC_RAW: u8 = 0;
@@ -121,9 +125,20 @@ impl Decompressor {
         Ok(Self(zstd::bulk::Decompressor::new()?))
     }
 
-    /// The raw bytes of the one frame that `frame` holds, checked against `id`.
+    /// The raw bytes of the one frame that `frame` holds, `offset` bytes into its pack, checked against `id`.
     /// Takes at most 1 MiB, whatever the frame claims.
-    pub fn decode(&mut self, frame: &Bytes, id: ChunkId) -> Result<Bytes, FormatError> {
+    pub fn decode(
+        &mut self,
+        frame: &Bytes,
+        id: ChunkId,
+        offset: u32,
+        sealer: Option<&Sealer>,
+    ) -> Result<Bytes, FormatError> {
+        let opened = match sealer {
+            Some(sealer) => Some(open_frame(sealer, frame, offset)?),
+            None => None,
+        };
+        let frame = opened.as_ref().unwrap_or(frame);
         let mut reader = Reader(frame);
         let raw = self.decode_next(&mut reader, frame)?.1;
         reader.end()?;
@@ -152,20 +167,97 @@ impl Decompressor {
     }
 }
 
-/// Walks a whole pack: `(id, offset, length, header)` of every frame. Rebuilds an index, and verifies.
-pub fn scan_pack(pack: &Bytes) -> Result<Vec<(ChunkId, u32, u32, FrameHeader)>, FormatError> {
-    let mut reader = Reader(pack);
-    if reader.array::<8>("pack magic")? != PACK_MAGIC {
-        return Err(FormatError::Magic("a pack"));
+/// A frame without its seal: as it was before it was sealed.
+pub fn open_frame(sealer: &Sealer, sealed: &[u8], offset: u32) -> Result<Bytes, FormatError> {
+    let (header, payload) =
+        sealed.split_at_checked(FRAME_HEADER_BYTES + TAG_BYTES).ok_or(FormatError::Truncated("frame"))?;
+    let mut plain = sealer.open(nonce(offset, 0), &[], header)?;
+    plain.extend(sealer.open(nonce(offset, 1), &[], payload)?);
+    Ok(plain.into())
+}
+
+/// Header and payload of the frame at `offset`: no two parts of one pack have the same.
+fn nonce(offset: u32, part: u128) -> u128 {
+    u128::from(offset) << 8 | part
+}
+
+/// A pack around plain frames, which follow each other in `frames`; `chunks` says where each lies there, and afterwards where
+/// it lies in the pack.
+pub fn close_pack(
+    sealing: &Sealing,
+    keys: Option<&Keys>,
+    frames: &[u8],
+    chunks: &mut [(ChunkId, u32, u32)],
+) -> Result<Vec<u8>, FormatError> {
+    let sealer = seal::sealer(sealing, Place::Pack, keys)?;
+    let added = if sealer.is_some() { 2 * TAG_BYTES } else { 0 };
+    let mut pack = Vec::with_capacity(HEAD_BYTES + frames.len() + chunks.len() * added);
+    pack.extend_from_slice(&seal::head(&PACK_MAGIC, sealing));
+    for (_, at, length) in chunks {
+        let (frame, offset) = (&frames[*at as usize..(*at + *length) as usize], pack.len());
+        match &sealer {
+            None => pack.extend_from_slice(frame),
+            Some(sealer) => {
+                for (part, bytes) in
+                    [&frame[..FRAME_HEADER_BYTES], &frame[FRAME_HEADER_BYTES..]].into_iter().enumerate()
+                {
+                    let start = pack.len();
+                    pack.extend_from_slice(bytes);
+                    let tag = sealer.seal(nonce(offset as u32, part as u128), &[], &mut pack[start..])?;
+                    pack.extend_from_slice(&tag);
+                }
+            }
+        }
+        (*at, *length) = (offset as u32, (pack.len() - offset) as u32);
     }
-    let mut decompressor = Decompressor::new().map_err(|e| FormatError::Text(e.to_string()))?;
+    Ok(pack)
+}
+
+/// What a pack begins with: how it is sealed, and where its first frame is.
+pub fn pack_head(pack: &[u8]) -> Result<(Sealing, usize), FormatError> {
+    if pack.starts_with(&PACK_MAGIC_1) {
+        return Ok((Sealing::default(), PACK_MAGIC_1.len()));
+    }
+    let sealing = seal::parse_head(&mut Reader(pack), &PACK_MAGIC, "a pack")?;
+    Ok((sealing, HEAD_BYTES))
+}
+
+/// A frame of a pack: its chunk, where it lies, how long it is there, its header.
+pub type PackFrame = (ChunkId, u32, u32, FrameHeader);
+
+/// Walks a whole pack. Rebuilds an index, and verifies. Behind the first frame that cannot be read it ends, with the error.
+pub fn scan_pack(pack: &Bytes, keys: Option<&Keys>) -> (Vec<PackFrame>, Option<FormatError>) {
     let mut frames = Vec::new();
-    while !reader.is_empty() {
-        let offset = u32::try_from(pack.len() - reader.0.len()).map_err(|_| FormatError::Range("pack"))?;
-        let (header, raw) = decompressor.decode_next(&mut reader, pack)?;
-        frames.push((ChunkId::of(&raw), offset, FRAME_HEADER_BYTES as u32 + header.stored_bytes, header));
+    let error = scan(pack, keys, &mut frames).err();
+    (frames, error)
+}
+
+fn scan(pack: &Bytes, keys: Option<&Keys>, frames: &mut Vec<PackFrame>) -> Result<(), FormatError> {
+    let (sealing, mut at) = pack_head(pack)?;
+    let sealer = seal::sealer(&sealing, Place::Pack, keys)?;
+    let mut decompressor = Decompressor::new().map_err(|e| FormatError::Text(e.to_string()))?;
+    while at < pack.len() {
+        let offset = u32::try_from(at).map_err(|_| FormatError::Range("pack"))?;
+        let (header, length, frame) = match &sealer {
+            None => {
+                let header = parse_header(&mut Reader(&pack[at..]))?;
+                (header, FRAME_HEADER_BYTES + header.stored_bytes as usize, None)
+            }
+            Some(sealer) => {
+                let mut reader = Reader(&pack[at..]);
+                let sealed = reader.take(FRAME_HEADER_BYTES + TAG_BYTES, "frame header")?;
+                let header = parse_header(&mut Reader(&sealer.open(nonce(offset, 0), &[], sealed)?))?;
+                let length = FRAME_HEADER_BYTES + header.stored_bytes as usize + 2 * TAG_BYTES;
+                let sealed = Reader(&pack[at..]).take(length, "frame")?;
+                (header, length, Some(open_frame(sealer, sealed, offset)?))
+            }
+        };
+        let frame = frame.unwrap_or_else(|| pack.slice(at..));
+        let raw = decompressor.decode_next(&mut Reader(&frame), &frame)?.1;
+        frames.push((ChunkId::of(&raw), offset, length as u32, header));
+        at += length;
     }
-    Ok(frames)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -185,7 +277,7 @@ mod tests {
             let raw = raw.repeat(repeat);
             let frame = frame_of(&raw);
             prop_assert!(frame.len() <= raw.len() + FRAME_HEADER_BYTES);
-            let back = Decompressor::new().unwrap().decode(&frame, ChunkId::of(&raw)).unwrap();
+            let back = Decompressor::new().unwrap().decode(&frame, ChunkId::of(&raw), 0, None).unwrap();
             prop_assert_eq!(&back[..], &raw[..]);
         }
 
@@ -198,14 +290,14 @@ mod tests {
             prop_assume!(at != 1);
             bad[at] ^= 1 << bit;
             // A flip in zstd's own header may decode to the same bytes; then nothing is lost.
-            if let Ok(back) = Decompressor::new().unwrap().decode(&bad.into(), ChunkId::of(&raw)) {
+            if let Ok(back) = Decompressor::new().unwrap().decode(&bad.into(), ChunkId::of(&raw), 0, None) {
                 prop_assert_eq!(&back[..], &raw[..]);
             }
         }
 
         #[test]
         fn any_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = scan_pack(&bytes.into());
+            let _ = scan_pack(&bytes.into(), None);
         }
     }
 
@@ -217,7 +309,7 @@ mod tests {
             frame.extend_from_slice(&(zeros.len() as u32).to_le_bytes());
             frame.extend_from_slice(&raw_bytes.to_le_bytes());
             frame.extend_from_slice(&zeros);
-            assert!(Decompressor::new().unwrap().decode(&frame.into(), ChunkId([0; 32])).is_err());
+            assert!(Decompressor::new().unwrap().decode(&frame.into(), ChunkId([0; 32]), 0, None).is_err());
         }
     }
 
@@ -227,5 +319,37 @@ mod tests {
         blake3::Hasher::new().finalize_xof().fill(&mut random);
         assert!(looks_random(&random));
         assert!(!looks_random(&b"INSERT INTO t VALUES (1, 'a');\n".repeat(3000)));
+    }
+
+    #[test]
+    fn a_sealed_pack_shows_neither_content_nor_lengths_and_refuses_every_change() {
+        let keys = seal::tests::keys(3, 1);
+        let sealing = Sealing { generation: 1, salt: [5; 16] };
+        let raws: Vec<Vec<u8>> = (0..5u8).map(|n| vec![n; 3000 * (usize::from(n) + 1)]).collect();
+        let (mut frames, mut chunks) = (Vec::new(), Vec::new());
+        let mut compressor = Compressor::new(1).unwrap();
+        for raw in &raws {
+            let at = frames.len() as u32;
+            let length = compressor.append(ChunkType::Data, raw, &mut frames) as u32;
+            chunks.push((ChunkId::of(raw), at, length));
+        }
+        let pack = Bytes::from(close_pack(&sealing, Some(&keys), &frames, &mut chunks).unwrap());
+        let (found, error) = scan_pack(&pack, Some(&keys));
+        assert_eq!(error, None);
+        assert_eq!(found.iter().map(|f| (f.0, f.1, f.2)).collect::<Vec<_>>(), chunks);
+        let sealer = seal::sealer(&sealing, Place::Pack, Some(&keys)).unwrap();
+        let decode = |pack: &Bytes, n: usize| {
+            let (id, at, length) = chunks[n];
+            let frame = pack.slice(at as usize..(at + length) as usize);
+            Decompressor::new().unwrap().decode(&frame, id, at, sealer.as_ref())
+        };
+        assert!((0..5).all(|n| decode(&pack, n).unwrap() == raws[n]));
+        for at in HEAD_BYTES..pack.len() {
+            let mut bad = pack.to_vec();
+            bad[at] ^= 1;
+            let n = chunks.iter().rposition(|c| c.1 as usize <= at).unwrap();
+            assert_eq!(decode(&bad.into(), n), Err(FormatError::Tampered), "byte {at}");
+        }
+        assert_eq!(scan_pack(&pack, None), (Vec::new(), Some(FormatError::Generation(1))));
     }
 }

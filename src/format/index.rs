@@ -1,13 +1,19 @@
 //! An index segment: where chunks lie. Entries of one size, sorted by id, so that a lookup reads a
 //! few of them from a file and no segment is ever held in memory.
 
+use super::seal::{self, Keys, Place, Sealing};
 use super::wire::{FormatError, Reader};
 use crate::model::id::{ChunkId, PackId};
-use crate::model::record::ObjectRef;
 
-const MAGIC: [u8; 8] = *b"USINDEX\x01";
+/// The object: a table inside a seal.
+const MAGIC: [u8; 8] = *b"USINDEX\x02";
+/// The table inside; in the first version of the format it was the object.
+const TABLE_MAGIC: [u8; 8] = *b"USTABLE\x02";
+const TABLE_MAGIC_1: [u8; 8] = *b"USINDEX\x01";
 pub const ENTRY_BYTES: usize = 44;
-const PACK_BYTES: usize = 40;
+/// Id, size, generation, salt.
+const PACK_BYTES: usize = 32 + 8 + 4 + 16;
+const PACK_BYTES_1: usize = 40;
 const HEADER_BYTES: usize = 16;
 const TRAILER_BYTES: usize = 32;
 /// A pack is never larger, so that offsets fit 32 bits.
@@ -20,12 +26,21 @@ pub struct Location {
     pub offset_bytes: u32,
     /// Of the frame, its header included.
     pub length_bytes: u32,
+    pub sealing: Sealing,
+}
+
+/// A pack that a segment names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackEntry {
+    pub id: PackId,
+    pub size_bytes: u64,
+    pub sealing: Sealing,
 }
 
 /// The start of a segment: its packs, and how many entries follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
-    pub packs: Vec<ObjectRef<PackId>>,
+    pub packs: Vec<PackEntry>,
     pub entries: u32,
     /// Where the first entry lies in the segment.
     pub entries_offset: u64,
@@ -34,48 +49,104 @@ pub struct SegmentHeader {
 /// One entry: the chunk, the number of its pack in the header, offset and length.
 pub type SegmentEntry = (ChunkId, u32, u32, u32);
 
-/// The bytes of a segment. Sorts `entries` and drops duplicates of one chunk.
-pub fn encode(packs: &[ObjectRef<PackId>], entries: &mut Vec<SegmentEntry>) -> Vec<u8> {
+/// A segment's table, made bit by bit: `entries` strictly ascending by id, so many as were announced.
+pub struct TableWriter<W: FnMut(&[u8]) -> std::io::Result<()>> {
+    hasher: blake3::Hasher,
+    write: W,
+}
+
+impl<W: FnMut(&[u8]) -> std::io::Result<()>> TableWriter<W> {
+    pub fn new(packs: &[PackEntry], entries: u32, write: W) -> std::io::Result<Self> {
+        let mut writer = Self { hasher: blake3::Hasher::new(), write };
+        writer.put(&TABLE_MAGIC)?;
+        writer.put(&(packs.len() as u32).to_le_bytes())?;
+        writer.put(&entries.to_le_bytes())?;
+        for pack in packs {
+            writer.put(&pack.id.0)?;
+            writer.put(&pack.size_bytes.to_le_bytes())?;
+            writer.put(&pack.sealing.generation.to_le_bytes())?;
+            writer.put(&pack.sealing.salt)?;
+        }
+        Ok(writer)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.hasher.update(bytes);
+        (self.write)(bytes)
+    }
+
+    pub fn push(&mut self, (id, pack, offset, length): SegmentEntry) -> std::io::Result<()> {
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[..32].copy_from_slice(&id.0);
+        bytes[32..36].copy_from_slice(&pack.to_le_bytes());
+        bytes[36..40].copy_from_slice(&offset.to_le_bytes());
+        bytes[40..].copy_from_slice(&length.to_le_bytes());
+        self.put(&bytes)
+    }
+
+    pub fn finish(mut self) -> std::io::Result<()> {
+        let hash = self.hasher.finalize();
+        (self.write)(hash.as_bytes())
+    }
+}
+
+/// The table of a segment. Sorts `entries` and drops duplicates of one chunk.
+pub fn encode(packs: &[PackEntry], entries: &mut Vec<SegmentEntry>) -> Vec<u8> {
     entries.sort_unstable();
     entries.dedup_by_key(|e| e.0);
     let mut out = Vec::with_capacity(
         HEADER_BYTES + packs.len() * PACK_BYTES + entries.len() * ENTRY_BYTES + TRAILER_BYTES,
     );
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&(packs.len() as u32).to_le_bytes());
-    out.extend_from_slice(&(entries.len() as u32).to_le_bytes());
-    for pack in packs {
-        out.extend_from_slice(&pack.id.0);
-        out.extend_from_slice(&pack.size_bytes.to_le_bytes());
-    }
-    for (id, pack, offset, length) in entries.iter() {
-        out.extend_from_slice(&id.0);
-        out.extend_from_slice(&pack.to_le_bytes());
-        out.extend_from_slice(&offset.to_le_bytes());
-        out.extend_from_slice(&length.to_le_bytes());
-    }
-    let hash = blake3::hash(&out);
-    out.extend_from_slice(hash.as_bytes());
+    let write = |bytes: &[u8]| {
+        out.extend_from_slice(bytes);
+        Ok(())
+    };
+    let table = || {
+        let mut table = TableWriter::new(packs, entries.len() as u32, write)?;
+        entries.iter().try_for_each(|entry| table.push(*entry))?;
+        table.finish()
+    };
+    table().unwrap_or_else(|error: std::io::Error| panic!("memory does not fail to be written: {error}"));
     out
 }
 
-/// Checks a whole segment: hash, order, and that every entry lies inside its pack.
+/// Which data key the object needs to be opened; 0 for none.
+pub fn generation(bytes: &[u8]) -> u32 {
+    seal::generation_of(&MAGIC, bytes)
+}
+
+/// The object that holds a table.
+pub fn close(table: &[u8], sealing: &Sealing, keys: Option<&Keys>) -> Result<Vec<u8>, FormatError> {
+    seal::close(&MAGIC, sealing, Place::Index, keys, table)
+}
+
+/// The table in an object, of any version; not checked.
+pub fn open(object: &[u8], keys: Option<&Keys>) -> Result<Vec<u8>, FormatError> {
+    if object.starts_with(&TABLE_MAGIC_1) {
+        return Ok(object.to_vec());
+    }
+    seal::open(&MAGIC, "an index", Place::Index, keys, object)
+}
+
+/// Checks a whole table: hash, order, and that every entry lies inside its pack.
 pub fn check(bytes: &[u8]) -> Result<SegmentHeader, FormatError> {
     let body = bytes.len().checked_sub(TRAILER_BYTES).ok_or(FormatError::Truncated("index"))?;
     let mut reader = Reader(&bytes[..body]);
     let magic: [u8; 8] = reader.array("index magic")?;
-    if magic[..7] != MAGIC[..7] {
-        return Err(FormatError::Magic("an index"));
-    }
-    if magic[7] != MAGIC[7] {
-        return Err(FormatError::Version { found: magic[7], known: MAGIC[7] });
-    }
+    let pack_bytes = match magic {
+        TABLE_MAGIC => PACK_BYTES,
+        TABLE_MAGIC_1 => PACK_BYTES_1,
+        other if other[..7] == TABLE_MAGIC[..7] => {
+            return Err(FormatError::Version { found: other[7], known: TABLE_MAGIC[7] });
+        }
+        _ => return Err(FormatError::Magic("an index")),
+    };
     if blake3::hash(&bytes[..body]).as_bytes() != &bytes[body..] {
         return Err(FormatError::Hash);
     }
     let pack_count = reader.u32_le("packs")? as usize;
     let entries = reader.u32_le("entries")?;
-    if pack_count > reader.0.len() / PACK_BYTES {
+    if pack_count > reader.0.len() / pack_bytes {
         return Err(FormatError::Truncated("packs"));
     }
     let mut packs = Vec::with_capacity(pack_count);
@@ -85,9 +156,13 @@ pub fn check(bytes: &[u8]) -> Result<SegmentHeader, FormatError> {
         if size_bytes > PACK_MAX_BYTES {
             return Err(FormatError::Range("pack size"));
         }
-        packs.push(ObjectRef { id, size_bytes });
+        let sealing = match pack_bytes {
+            PACK_BYTES => Sealing { generation: reader.u32_le("pack")?, salt: reader.array("pack")? },
+            _ => Sealing::default(),
+        };
+        packs.push(PackEntry { id, size_bytes, sealing });
     }
-    let entries_offset = (HEADER_BYTES + pack_count * PACK_BYTES) as u64;
+    let entries_offset = (HEADER_BYTES + pack_count * pack_bytes) as u64;
     let mut last = None;
     for _ in 0..entries {
         let (id, pack, offset, length) = decode_entry(&reader.array("entry")?);
@@ -118,7 +193,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Vec<u8> {
-        let packs = [ObjectRef { id: PackId([1; 32]), size_bytes: 100 }];
+        let packs = [PackEntry { id: PackId([1; 32]), size_bytes: 100, sealing: Sealing::default() }];
         let mut entries =
             vec![(ChunkId([9; 32]), 0, 8, 20), (ChunkId([3; 32]), 0, 28, 72), (ChunkId([9; 32]), 0, 8, 20)];
         encode(&packs, &mut entries)
@@ -147,7 +222,7 @@ mod tests {
 
     #[test]
     fn an_entry_outside_its_pack_is_refused() {
-        let packs = [ObjectRef { id: PackId([1; 32]), size_bytes: 100 }];
+        let packs = [PackEntry { id: PackId([1; 32]), size_bytes: 100, sealing: Sealing::default() }];
         for entry in [
             (ChunkId([1; 32]), 0, 90, 20),
             (ChunkId([1; 32]), 1, 8, 20),

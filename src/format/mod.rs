@@ -1,22 +1,30 @@
 //! Bytes ⇄ model. Pure: no I/O, bounded memory for any input, every failure an error. See `FORMAT.md`.
 
+pub mod age;
 pub mod attrs;
 pub mod blocks;
+pub mod checkpoint;
 pub mod extent_list;
 pub mod frame;
 pub mod index;
+pub mod keyring;
 pub mod page;
 pub mod record;
+pub mod seal;
 pub mod wire;
 
 /// Decodes `bytes` as each of the formats and forgets the result: what the fuzz targets and their seeds
 /// call. Returns normally for any input.
 pub fn decode_anything(bytes: &[u8]) {
     let _ = page::decode(bytes);
-    let _ = record::decode(bytes);
+    let _ = record::decode(bytes, None, 1);
+    let _ = checkpoint::decode(bytes, None, 1);
+    let _ = keyring::decode_ring(bytes);
+    let _ = age::open(bytes, &[age::Identity::new([1; 32])]);
     let _ = index::check(bytes);
+    let _ = index::open(bytes, None);
     let _ = extent_list::decode_chunk(bytes);
     let _ = blocks::decode(&bytes::Bytes::copy_from_slice(bytes));
     let _ = attrs::decode_chunk(bytes);
-    let _ = frame::scan_pack(&bytes::Bytes::copy_from_slice(bytes));
+    let _ = frame::scan_pack(&bytes::Bytes::copy_from_slice(bytes), None);
 }

@@ -1,46 +1,53 @@
-//! A log record's bytes: magic, length, JSON, BLAKE3.
+//! A log record's bytes: JSON under a seal, or with a hash.
 
+use super::seal::{self, Keys, Place, Sealing};
 use super::wire::{FormatError, Reader};
 use crate::model::id::ContentHash;
 use crate::model::record::Record;
 
-const MAGIC: &[u8; 7] = b"USRECRD";
-const VERSION: u8 = 2;
+const MAGIC: [u8; 8] = *b"USRECRD\x03";
+/// The version before had no seals: magic, length, JSON, BLAKE3.
+const MAGIC_2: [u8; 8] = *b"USRECRD\x02";
 /// A record is refused above this; it bounds what a reader takes into memory.
 pub const RECORD_MAX_BYTES: usize = 64 << 20;
 
-/// The bytes of `record`.
-pub fn encode(record: &Record) -> Vec<u8> {
-    let body = serde_json::to_vec(record).expect("a record has no maps with other keys than text");
-    let mut out = Vec::with_capacity(body.len() + 44);
-    out.extend_from_slice(MAGIC);
-    out.push(VERSION);
-    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    out.extend_from_slice(&body);
-    let hash = blake3::hash(&out);
-    out.extend_from_slice(hash.as_bytes());
-    out
+/// Which data key the object needs to be opened; 0 for none.
+pub fn generation(bytes: &[u8]) -> u32 {
+    seal::generation_of(&MAGIC, bytes)
 }
 
-/// The record in `bytes`, and the hash that the next record names it by.
-pub fn decode(bytes: &[u8]) -> Result<(Record, ContentHash), FormatError> {
+/// The bytes of `record`.
+pub fn encode(record: &Record, sealing: &Sealing, keys: Option<&Keys>) -> Result<Vec<u8>, FormatError> {
+    let body = serde_json::to_vec(record).map_err(|e| FormatError::Text(e.to_string()))?;
+    seal::close(&MAGIC, sealing, Place::Record(record.sequence.0), keys, &body)
+}
+
+/// The record in `bytes`, which stand in the log under `sequence`, and the hash that the next record names it by.
+pub fn decode(
+    bytes: &[u8],
+    keys: Option<&Keys>,
+    sequence: u64,
+) -> Result<(Record, ContentHash), FormatError> {
+    let body = if bytes.starts_with(&MAGIC_2) {
+        body_2(bytes)?.to_vec()
+    } else {
+        seal::open(&MAGIC, "a record", Place::Record(sequence), keys, bytes)?
+    };
+    let record: Record = serde_json::from_slice(&body).map_err(|e| FormatError::Text(e.to_string()))?;
+    Ok((record, ContentHash::of(bytes)))
+}
+
+fn body_2(bytes: &[u8]) -> Result<&[u8], FormatError> {
     let mut reader = Reader(bytes);
-    if reader.take(MAGIC.len(), "record magic")? != MAGIC {
-        return Err(FormatError::Magic("a record"));
-    }
-    let found = reader.u8("record version")?;
-    if found != VERSION {
-        return Err(FormatError::Version { found, known: VERSION });
-    }
+    reader.take(MAGIC_2.len(), "record magic")?;
     let length = reader.u32_le("record length")? as usize;
     let body = reader.take(length, "record")?;
     let hash = reader.array::<32>("record hash")?;
     reader.end()?;
-    if *blake3::hash(&bytes[..bytes.len() - 32]).as_bytes() != hash {
-        return Err(FormatError::Hash);
+    match *blake3::hash(&bytes[..bytes.len() - 32]).as_bytes() == hash {
+        true => Ok(body),
+        false => Err(FormatError::Hash),
     }
-    let record = serde_json::from_slice(body).map_err(|e| FormatError::Text(e.to_string()))?;
-    Ok((record, ContentHash::of(bytes)))
 }
 
 #[cfg(test)]
@@ -63,19 +70,26 @@ mod tests {
 
     #[test]
     fn a_record_comes_back() {
-        let bytes = encode(&sample());
-        assert_eq!(decode(&bytes).unwrap(), (sample(), ContentHash::of(&bytes)));
+        let keys = seal::tests::keys(1, 1);
+        for (sealing, keys) in [
+            (Sealing { generation: 0, salt: [1; 16] }, None),
+            (Sealing { generation: 1, salt: [1; 16] }, Some(&keys)),
+        ] {
+            let bytes = encode(&sample(), &sealing, keys).unwrap();
+            assert_eq!(decode(&bytes, keys, 7).unwrap(), (sample(), ContentHash::of(&bytes)));
+            assert_eq!(decode(&bytes, keys, 8).is_ok(), keys.is_none());
+        }
     }
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_an_error() {
-        let good = encode(&sample());
+        let good = encode(&sample(), &Sealing::default(), None).unwrap();
         for at in 0..good.len() {
-            assert!(decode(&good[..at]).is_err());
+            assert!(decode(&good[..at], None, 7).is_err());
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
-                assert!(decode(&bad).is_err(), "byte {at} bit {bit}");
+                assert!(decode(&bad, None, 7).is_err(), "byte {at} bit {bit}");
             }
         }
     }

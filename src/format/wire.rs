@@ -22,6 +22,10 @@ pub enum FormatError {
     Codec(u8),
     #[error("is sealed with method {0}, which this understudy does not know: use a newer understudy")]
     Seal(u8),
+    #[error("is sealed with data key {0}, which none of the keys here opens")]
+    Generation(u32),
+    #[error("was altered, or belongs elsewhere, or is sealed with another key")]
+    Tampered,
     #[error("{0} are not strictly ascending")]
     Order(&'static str),
     #[error("holds {0} bytes behind its end")]

@@ -8,5 +8,6 @@ pub mod id;
 pub mod plan;
 pub mod record;
 pub mod reread;
+pub mod retention;
 pub mod snapshot_ref;
 pub mod tree_path;

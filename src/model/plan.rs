@@ -1,5 +1,6 @@
 //! A plan: what a store's owner pays for, as limits. The figures are in `schedules/`.
 
+use super::retention::Retention;
 use serde::{Deserialize, Serialize};
 
 /// The plans by name.
@@ -20,14 +21,16 @@ pub enum Failover {
     Watcher,
 }
 
-/// Snapshots that stay: the newest of each of the last so many hours, days, weeks and months.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Retention {
-    pub hours: u32,
-    pub days: u32,
-    pub weeks: u32,
-    pub months: u32,
+/// What is done beside the runs, and how often; 0 hours turn each off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upkeep {
+    pub prune_hours: u32,
+    /// Packs are read and checked: some, so that all were within `verify_days`.
+    pub verify_hours: u32,
+    pub verify_days: u32,
+    /// The last snapshot is mounted, and read.
+    pub drill_hours: u32,
 }
 
 /// A plan's limits.
@@ -53,6 +56,8 @@ pub struct Plan {
     /// Every file is read again within so many days; 0 turns it off.
     pub reread_days: u32,
     pub retention: Retention,
+    /// What keeps a repository sound over years.
+    pub upkeep: Upkeep,
 }
 
 impl PlanName {

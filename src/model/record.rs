@@ -53,14 +53,57 @@ pub struct SnapshotRecord {
     pub filesystem: FilesystemId,
     pub statistics: SnapshotStatistics,
     pub new_packs: Vec<ObjectRef<PackId>>,
-    /// Every live index segment: what a reader needs, without reading older records.
+    /// Segments that are live from now on, beside those before.
+    #[serde(default)]
+    pub new_index: Vec<ObjectRef<IndexId>>,
+    /// In records of the format before: every live segment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub index: Vec<ObjectRef<IndexId>>,
     /// Where the database's replication stood; none without a database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_position: Option<String>,
+    /// Segments whose entries are in another one now: doomed, as a pruner dooms.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged_index: Vec<IndexId>,
     /// When the last scan that looked at everything began, unless it is this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full_scan_start_ns: Option<u64>,
+}
+
+/// What a pruner decided. Nothing is deleted that was not doomed by a record before, names never come back, and what is
+/// doomed is never referred to again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneRecord {
+    /// By the pruner's clock.
+    #[serde(default)]
+    pub pruned_ns: u64,
+    /// Dropped.
+    pub snapshots: Vec<Sequence>,
+    pub doomed_packs: Vec<PackId>,
+    #[serde(default)]
+    pub doomed_index: Vec<IndexId>,
+    /// Doomed before, and deleted.
+    #[serde(default)]
+    pub deleted_packs: Vec<PackId>,
+    #[serde(default)]
+    pub deleted_index: Vec<IndexId>,
+    /// Packs into which was copied what doomed ones still had.
+    #[serde(default)]
+    pub new_packs: Vec<ObjectRef<PackId>>,
+    /// The live segments from now on; none: as before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Vec<ObjectRef<IndexId>>>,
+    /// Something that snapshots refer to is gone for good: the next resync looks at all that it takes over.
+    #[serde(default)]
+    pub lost: bool,
+}
+
+impl PruneRecord {
+    /// Whether what a writer relied on may be gone.
+    pub fn moves(&self) -> bool {
+        self.lost || self.index.is_some() || !self.doomed_packs.is_empty() || !self.doomed_index.is_empty()
+    }
 }
 
 /// What happened.
@@ -72,9 +115,14 @@ pub enum Event {
     Promoted {
         primary: WriterId,
     },
-    Pruned {
-        snapshots: Vec<Sequence>,
-        doomed_packs: Vec<PackId>,
+    Pruned(Box<PruneRecord>),
+    /// An operator wants this snapshot to stay, whatever the plan.
+    Pinned {
+        snapshot: Sequence,
+        note: String,
+    },
+    Unpinned {
+        snapshot: Sequence,
     },
 }
 
@@ -106,16 +154,46 @@ pub enum FoldError {
     Epoch(Sequence),
 }
 
+/// Since when something is doomed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doom {
+    pub sequence: Sequence,
+    pub ns: u64,
+}
+
+/// A snapshot that was dropped, as long as what only it had may still be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    pub scan_start_ns: u64,
+    /// The record that dropped it.
+    pub by: Sequence,
+}
+
 /// A store's state: the fold of its log.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StoreState {
     /// The last record's number and hash.
     pub head: Option<(Sequence, ContentHash)>,
     pub epoch: Epoch,
     /// The only host that may write; none before the first promotion.
     pub primary: Option<WriterId>,
+    /// Those that were not dropped, without their packs and index: `index` is of all.
     pub snapshots: BTreeMap<Sequence, SnapshotRecord>,
-    pub doomed_packs: BTreeSet<PackId>,
+    /// The live segments: where the chunks of every snapshot are found.
+    pub index: Vec<ObjectRef<IndexId>>,
+    pub doomed_packs: BTreeMap<PackId, Doom>,
+    pub doomed_index: BTreeMap<IndexId, Doom>,
+    pub pins: BTreeMap<Sequence, String>,
+    pub dropped: BTreeMap<Sequence, Dropped>,
+    /// The last record after which what a writer relied on may be gone.
+    pub moved: Option<Sequence>,
+    /// The last record that gave something up that snapshots refer to.
+    pub lost: Option<Sequence>,
+    /// Of the last pruning, by its clock.
+    pub pruned_ns: Option<u64>,
+    /// Where a reader need not begin before: not part of the fold.
+    #[serde(skip)]
+    pub checkpoint: Option<Sequence>,
 }
 
 impl StoreState {
@@ -137,24 +215,70 @@ impl StoreState {
             return Err(FoldError::Epoch(sequence));
         }
         match record.event {
-            Event::Snapshot(snapshot) => {
-                // A pack that is vouched for again was shipped again.
-                for pack in &snapshot.new_packs {
-                    self.doomed_packs.remove(&pack.id);
-                }
+            Event::Snapshot(mut snapshot) => {
+                self.take_index(&mut snapshot);
+                let doom = Doom { sequence, ns: snapshot.scan_end_ns };
+                let merged = std::mem::take(&mut snapshot.merged_index);
+                self.doomed_index.extend(merged.into_iter().map(|id| (id, doom)));
+                snapshot.new_packs = Vec::new();
                 self.snapshots.insert(sequence, *snapshot);
             }
             Event::Promoted { primary } => self.primary = Some(primary),
-            Event::Pruned { snapshots, doomed_packs } => {
-                for dropped in snapshots {
-                    self.snapshots.remove(&dropped);
-                }
-                self.doomed_packs.extend(doomed_packs);
+            Event::Pruned(pruned) => self.prune(sequence, *pruned),
+            Event::Pinned { snapshot, note } => {
+                self.pins.insert(snapshot, note);
+            }
+            Event::Unpinned { snapshot } => {
+                self.pins.remove(&snapshot);
             }
         }
         self.epoch = record.epoch;
         self.head = Some((sequence, hash));
         Ok(())
+    }
+
+    fn take_index(&mut self, snapshot: &mut SnapshotRecord) {
+        let all = std::mem::take(&mut snapshot.index);
+        if !all.is_empty() {
+            self.index = all;
+        }
+        self.index.retain(|segment| !snapshot.merged_index.contains(&segment.id));
+        for new in std::mem::take(&mut snapshot.new_index) {
+            if !self.index.contains(&new) {
+                self.index.push(new);
+            }
+        }
+    }
+
+    fn prune(&mut self, sequence: Sequence, pruned: PruneRecord) {
+        if pruned.moves() {
+            self.moved = Some(sequence);
+        }
+        if pruned.lost {
+            self.lost = Some(sequence);
+        }
+        for number in &pruned.snapshots {
+            if let Some(snapshot) = self.snapshots.remove(number) {
+                let dropped = Dropped { scan_start_ns: snapshot.scan_start_ns, by: sequence };
+                self.dropped.insert(*number, dropped);
+            }
+            self.pins.remove(number);
+        }
+        let doom = Doom { sequence, ns: pruned.pruned_ns };
+        self.doomed_packs.extend(pruned.doomed_packs.into_iter().map(|id| (id, doom)));
+        self.doomed_index.extend(pruned.doomed_index.into_iter().map(|id| (id, doom)));
+        for id in &pruned.deleted_packs {
+            self.doomed_packs.remove(id);
+        }
+        for id in &pruned.deleted_index {
+            self.doomed_index.remove(id);
+        }
+        let waiting: BTreeSet<_> = self.doomed_packs.values().map(|doom| doom.sequence).collect();
+        self.dropped.retain(|_, dropped| dropped.by == sequence || waiting.contains(&dropped.by));
+        if let Some(index) = pruned.index {
+            self.index = index;
+        }
+        self.pruned_ns = Some(pruned.pruned_ns);
     }
 
     /// The number that the next record takes.
@@ -216,7 +340,7 @@ mod tests {
     fn a_log_with_a_gap_a_foreign_or_an_exchanged_record_is_refused() {
         let store = StoreName::parse("acme").unwrap();
         let mut state = StoreState::default();
-        let pruned = || Event::Pruned { snapshots: vec![], doomed_packs: vec![] };
+        let pruned = || Event::Pruned(Box::default());
         state.apply(&store, record(&StoreState::default(), 0, pruned()), ContentHash::of(b"1")).unwrap();
         let good = record(&state, 0, pruned());
         let apply = |r: Record| state.clone().apply(&store, r, ContentHash::of(b"2"));

@@ -3,6 +3,7 @@
 //! Order: packs, index, check that all is there, record. Killed anywhere before the record, the head is
 //! the old snapshot; what was shipped is adopted by the next run through its index segments.
 
+use super::commit::Commit;
 use super::error::ResyncError;
 use super::read_entry::{Clock, Worker};
 use super::report::{Phases, Report};
@@ -11,12 +12,11 @@ use crate::format::frame::Compressor;
 use crate::model::hold::{self, Hold};
 use crate::model::id::{StoreName, WriterId};
 use crate::model::plan::Plan;
-use crate::model::record::{Event, ManifestRoot, SnapshotRecord, SnapshotStatistics, StoreState};
+use crate::model::record::{ManifestRoot, SnapshotRecord, SnapshotStatistics, StoreState};
 use crate::repository::chunks::ChunkReader;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryErrorKind;
 use crate::repository::index::Index;
-use crate::repository::log::Appended;
-use crate::repository::manifest::ManifestWriter;
+use crate::repository::manifest::{ManifestReader, ManifestWriter};
 use crate::repository::objects::Requests;
 use crate::repository::packer::{Packer, Shipped};
 use crate::repository::store::{Repository, Store};
@@ -31,9 +31,6 @@ use rustix::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// A run that loses so many races for the next number gives up.
-const REBASES_MAX: u32 = 1000;
 
 /// What to resync.
 pub struct Request {
@@ -108,10 +105,23 @@ fn attempt(
     let mut phases = Phases::default();
     let mut state = store.state()?;
     admit(request, &state)?;
-    let base = state.latest().map(|(_, record)| record.clone());
-    let named = base.as_ref().map_or(&[][..], |b| &b.index);
-    let index = Arc::new(Index::open(store, named, state.doomed_packs.clone())?);
-    index.adopt_orphans(store)?;
+    store.begin_writing(state.head.is_none())?;
+    let (base_sequence, mut base) = match state.latest() {
+        Some((sequence, record)) => (Some(sequence), Some(record.clone())),
+        None => (None, None),
+    };
+    let before = state.index.clone();
+    let index = Arc::new(Index::open(store, &state)?);
+    index.adopt_orphans(store, &state)?;
+    let chunks = ChunkReader::new(store.clone(), index.clone()).cached();
+    // Something that snapshots refer to was given up: nothing is taken over unseen.
+    let recheck = state.lost > base_sequence && base.is_some();
+    if recheck && let Some(found) = &base {
+        match ManifestReader::new(chunks.clone()).entries(&found.manifest).try_for_each(|e| e.map(|_| ())) {
+            Err(error) if error.kind() == RepositoryErrorKind::Damaged => base = None,
+            other => other?,
+        }
+    }
     phases.open_seconds = started.elapsed().as_secs_f64();
     (around.on_step)(Step::Opened);
 
@@ -126,7 +136,7 @@ fn attempt(
     }
     let packer = Packer::new(store.clone(), index.clone());
     // Without a manifest before there is nothing that could be taken from it.
-    let hints = watched.and_then(|watched| watched.hints.as_ref()).filter(|_| base.is_some());
+    let hints = watched.and_then(|watched| watched.hints.as_ref()).filter(|_| base.is_some() && !recheck);
     let hinted = hints.is_some();
     let last_full_ns = base.as_ref().map(|b| b.full_scan_start_ns.unwrap_or(b.scan_start_ns));
     let reread = Reread {
@@ -135,8 +145,7 @@ fn attempt(
         last_scan_ns: last_full_ns.unwrap_or(scan_start_ns),
         this_scan_ns: scan_start_ns,
     };
-    let chunks = ChunkReader::new(store.clone(), index.clone()).cached();
-    let places = (&packer, &chunks);
+    let places = Places { packer: &packer, chunks: &chunks, recheck };
     let old = base.as_ref().map(|base| &base.manifest);
     let walk = Walk::new(excludes).watched(watched.map(|watched| &*watched.watch), hints);
     let scanned = scan(request, around, &walk, places, reread, old, (root, root_stat));
@@ -166,40 +175,17 @@ fn attempt(
         filesystem,
         statistics: statistics(around.progress, &summary, &shipped),
         new_packs: shipped.packs.clone(),
-        index: index.live(named),
+        new_index: Vec::new(),
+        index: Vec::new(),
+        merged_index: Vec::new(),
         database_position: None,
         full_scan_start_ns: last_full_ns.filter(|_| hinted),
     };
-    let doomed_at_start = state.doomed_packs.clone();
-    let mut rebased = 0;
-    let sequence = loop {
-        let epoch = state.epoch;
-        let mut record = record.clone();
-        // Another snapshot won: its segments stay live beside ours.
-        if let Some((_, head)) = state.latest() {
-            record.index = index.live(&head.index);
-        }
-        let event = Event::Snapshot(Box::new(record));
-        match store.append(&state, epoch, &request.writer, (around.nonce)(), event)? {
-            Appended::Committed(sequence) => break sequence,
-            Appended::Lost => {
-                rebased += 1;
-                store.refresh(&mut state)?;
-                admit(request, &state)?;
-                if !state.doomed_packs.is_subset(&doomed_at_start) {
-                    return Ok(None);
-                }
-                if rebased > REBASES_MAX {
-                    return Err(RepositoryError::Request {
-                        operation: "put",
-                        key: format!("{}/log", request.store),
-                        reason: format!("lost {rebased} races for the next record"),
-                        kind: RepositoryErrorKind::Unavailable,
-                    }
-                    .into());
-                }
-            }
-        }
+    let (report_manifest, report_statistics) = (record.manifest.clone(), record.statistics.clone());
+    let commit =
+        Commit { store, index: &index, before: &before, writer: &request.writer, nonce: around.nonce };
+    let Some((sequence, rebased)) = commit.run(&mut state, record, |state| admit(request, state))? else {
+        return Ok(None);
     };
     phases.commit_seconds = committing.elapsed().as_secs_f64();
     store.trim_cache();
@@ -209,11 +195,11 @@ fn attempt(
         store: request.store.clone(),
         snapshot: sequence,
         scan_start_ns,
-        entries: record.manifest.entries,
-        size_bytes: record.manifest.size_bytes,
+        entries: report_manifest.entries,
+        size_bytes: report_manifest.size_bytes,
         changes: summary.changes,
-        read_bytes: record.statistics.read_bytes,
-        new_bytes: record.statistics.new_bytes,
+        read_bytes: report_statistics.read_bytes,
+        new_bytes: report_statistics.new_bytes,
         shipped_bytes: requests.sent_bytes,
         vanished: summary.vanished,
         warnings: summary.warnings,
@@ -223,11 +209,19 @@ fn attempt(
     }))
 }
 
+/// Where chunks go, and come from.
+struct Places<'a> {
+    packer: &'a Packer,
+    chunks: &'a ChunkReader,
+    /// Chunks of the last manifest may be gone.
+    recheck: bool,
+}
+
 fn scan(
     request: &Request,
     around: &Surroundings,
     walk: &Walk,
-    (packer, chunks): (&Packer, &ChunkReader),
+    Places { packer, chunks, recheck }: Places,
     reread: Reread,
     old: Option<&ManifestRoot>,
     (root, root_stat): (Arc<OwnedFd>, Stat),
@@ -246,7 +240,8 @@ fn scan(
         // Whatever comes of it, the helpers are sent home before the scope waits for them.
         let result = (|| {
             let writer = ManifestWriter::new(packer, compressor()?);
-            let scan = Scan::new(&pool, walk, chunks, old, writer, around.progress, reread)?;
+            let scan =
+                Scan::new(&pool, walk, chunks, old, writer, around.progress, reread)?.rechecking(recheck);
             let (writer, summary) = scan.run(root, root_stat)?;
             let (root, shipped_bytes) = writer.finish()?;
             Progress::add(&around.progress.shipped_bytes, shipped_bytes);

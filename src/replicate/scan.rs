@@ -9,9 +9,11 @@ use super::large_file::LargeFile;
 use super::read_entry::{Target, Worker};
 use super::relatives::Relatives;
 use super::report::{WarningKind, Warnings};
+use crate::format::extent_list;
 use crate::format::page::Child as Leaf;
 use crate::model::diff::{Change, ChangeCounts};
-use crate::model::entry::{Entry, File, Kind};
+use crate::model::entry::{Content, Entry, Extent, File, Kind, Xattrs};
+use crate::model::id::ChunkId;
 use crate::model::record::ManifestRoot;
 use crate::model::reread;
 use crate::model::tree_path::TreePath;
@@ -165,6 +167,7 @@ pub struct Scan<'s, 'env> {
     pending: VecDeque<Pending>,
     summary: ScanSummary,
     root_device: (u32, u32),
+    recheck: bool,
     /// The last path that has no entry.
     absent: Option<TreePath>,
 }
@@ -201,8 +204,14 @@ impl<'s, 'env> Scan<'s, 'env> {
             pending: VecDeque::new(),
             summary: ScanSummary::default(),
             root_device: (0, 0),
+            recheck: false,
             absent: None,
         })
+    }
+
+    /// Takes over no entry without seeing that its chunks are there.
+    pub fn rechecking(self, recheck: bool) -> Self {
+        Self { recheck, ..self }
     }
 
     /// Walks from `root` on; returns the finished manifest's writer and what was found.
@@ -348,6 +357,45 @@ impl<'s, 'env> Scan<'s, 'env> {
         }
     }
 
+    /// Whether all that an entry refers to is there.
+    fn is_whole(&self, entry: &Entry) -> Result<bool, RepositoryError> {
+        let mut ids = Vec::new();
+        if let Xattrs::Chunk(id) = entry.xattrs {
+            ids.push(id);
+        }
+        let mut take = |extents: &[Extent]| {
+            for extent in extents {
+                if let Extent::Chunk { chunk, blocks, .. } = extent {
+                    ids.push(*chunk);
+                    ids.extend(blocks);
+                }
+            }
+        };
+        match entry.file().map(|file| (&file.content, file.hash)) {
+            None | Some((Content::Empty, _)) => {}
+            Some((Content::Whole { blocks }, hash)) => {
+                ids.push(ChunkId(hash.0));
+                ids.extend(blocks);
+            }
+            Some((Content::Extents(extents), _)) => take(extents),
+            Some((Content::Lists(lists), _)) => {
+                let found = self.chunks.read_known(lists)?;
+                for list in lists {
+                    match found.get(list).map(|bytes| extent_list::decode_chunk(bytes)) {
+                        Some(Ok(extents)) => take(&extents),
+                        _ => return Ok(false),
+                    }
+                }
+            }
+        }
+        for id in ids {
+            if !self.chunks.knows(id)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The last manifest has it, and the tree has not.
     fn gone(&mut self, old: &Entry) -> Result<(), ResyncError> {
         if old.hardlink.is_some() && self.walk.is_hinted() {
@@ -362,6 +410,10 @@ impl<'s, 'env> Scan<'s, 'env> {
         if self.progress.is_stopped() {
             return Err(ResyncError::Stopped);
         }
+        let old = match old {
+            Some(entry) if self.recheck && !self.is_whole(&entry)? => None,
+            old => old,
+        };
         match (decide(&target.stat, old.as_ref(), &self.reread), old) {
             (Decision::Keep, Some(entry)) => self.push(Item::Keep(entry), 0),
             // It has other names, or the one that it took the place of had.

@@ -56,17 +56,23 @@ impl Store {
         }
     }
 
-    /// Of a pack that was just made, keeps all that is not files' content.
-    pub(super) fn cache_pack(&self, pack: PackId, bytes: &[u8], chunks: &[(ChunkId, u32, u32)]) {
-        if self.repository.cache.is_none() {
-            return;
-        }
+    /// Which of the chunks whose frames these are, without seals, are worth keeping: all that are not files' content.
+    pub(super) fn kept_in_cache(&self, frames: &[u8], chunks: &[(ChunkId, u32, u32)]) -> Vec<bool> {
+        let is_data = |at: u32| frames.get(at as usize + 1) == Some(&(ChunkType::Data as u8));
+        chunks.iter().map(|(_, at, _)| self.repository.cache.is_some() && !is_data(*at)).collect()
+    }
+
+    /// Keeps those frames of a pack that was just made.
+    pub(super) fn cache_pack(
+        &self,
+        pack: PackId,
+        bytes: &[u8],
+        chunks: &[(ChunkId, u32, u32)],
+        kept: &[bool],
+    ) {
         // Frames that adjoin are written together.
         let mut stretches: Vec<(u32, u32)> = Vec::new();
-        for (_, offset, length) in chunks {
-            if bytes.get(*offset as usize + 1) == Some(&(ChunkType::Data as u8)) {
-                continue;
-            }
+        for ((_, offset, length), _) in chunks.iter().zip(kept).filter(|(_, kept)| **kept) {
             match stretches.last_mut() {
                 Some((_, end)) if *end == *offset => *end += length,
                 _ => stretches.push((*offset, offset + length)),
@@ -82,8 +88,22 @@ impl Store {
     }
 
     pub(super) fn cache_record(&self, sequence: Sequence, bytes: &[u8]) {
-        if let Some(path) = self.cache_file(&format!("log/{sequence}")) {
+        if let Some(path) = self.cache_file(&format!("log/{sequence}"))
+            && std::fs::metadata(&path).map_or(true, |meta| meta.len() != bytes.len() as u64)
+        {
             let _ = write_beside(&path, bytes);
+        }
+    }
+
+    /// Drops the cached records before `sequence`: a reader begins there.
+    pub(super) fn drop_cached_records(&self, sequence: Sequence) {
+        let Some(dir) = self.cache_file("log") else { return };
+        let Ok(listed) = std::fs::read_dir(dir) else { return };
+        for file in listed.flatten() {
+            let number = file.file_name().to_str().and_then(|name| name.parse().ok());
+            if number.is_some_and(|number: u64| number < sequence.0) {
+                let _ = std::fs::remove_file(file.path());
+            }
         }
     }
 

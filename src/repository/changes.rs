@@ -7,20 +7,19 @@ use super::manifest::{EntryStream, ManifestReader};
 use super::store::Store;
 use crate::model::diff::{Change, next_side};
 use crate::model::entry::Entry;
-use crate::model::record::SnapshotRecord;
+use crate::model::record::{SnapshotRecord, StoreState};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// Calls `each` with every entry that changed, in order: the new one, or the old one of what is gone.
 pub fn changes<E: From<RepositoryError>>(
     store: &Store,
+    state: &StoreState,
     from: &SnapshotRecord,
     to: &SnapshotRecord,
     mut each: impl FnMut(Change, &Entry) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut segments = from.index.clone();
-    segments.extend(to.index.iter().filter(|s| !from.index.contains(s)).cloned());
-    let index = Arc::new(Index::open(store, &segments, Default::default())?);
+    let index = Arc::new(Index::open(store, state)?);
     let manifests = ManifestReader::new(ChunkReader::new(store.clone(), index));
     // Entries on shared pages are equal: neither read nor counted.
     let (old, new) = manifests.differing_leaves(&from.manifest, &to.manifest)?;

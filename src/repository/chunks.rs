@@ -6,6 +6,8 @@ use super::key;
 use super::store::Store;
 use crate::format::frame::Decompressor;
 use crate::format::index::Location;
+use crate::format::seal::{self, Place, Sealer, Sealing};
+use crate::format::wire::FormatError;
 use crate::model::id::ChunkId;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -88,7 +90,20 @@ impl ChunkReader {
     }
 
     /// The raw bytes of all these chunks, held in memory together: the caller bounds their number.
+    ///
+    /// What a pruner moved to another pack since the index was opened is looked for once more, with the index of now.
     pub fn read_many(&self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, RepositoryError> {
+        match self.read_located(ids) {
+            Err(error)
+                if error.kind() == RepositoryErrorKind::Damaged && self.index.renew(&self.store)? =>
+            {
+                self.read_located(ids)
+            }
+            other => other,
+        }
+    }
+
+    fn read_located(&self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, RepositoryError> {
         let mut wanted = Vec::with_capacity(ids.len());
         for id in ids {
             let location = self.index.lookup(*id)?.ok_or(RepositoryError::UnknownChunk { chunk: *id })?;
@@ -96,7 +111,7 @@ impl ChunkReader {
         }
         let mut chunks = HashMap::with_capacity(ids.len());
         if self.cached {
-            wanted = self.take_cached(wanted, &mut chunks);
+            wanted = self.take_cached(wanted, &mut chunks)?;
         }
         let ranges = coalesce(wanted);
         let fetched: Vec<Bytes> = self.store.repository.wait(
@@ -110,9 +125,10 @@ impl ChunkReader {
                 .try_collect(),
         )?;
         for (range, bytes) in ranges.iter().zip(fetched) {
+            let sealer = self.sealer(&range.first)?;
             for (id, location) in &range.chunks {
                 let frame = range.frame(&bytes, location);
-                let raw = match decode(&frame, *id) {
+                let raw = match decode(&frame, *id, location, sealer.as_ref()) {
                     Ok(raw) => raw,
                     Err(_) => self.read_again(*id, *location)?,
                 };
@@ -131,29 +147,50 @@ impl ChunkReader {
         &self,
         wanted: Vec<(ChunkId, Location)>,
         chunks: &mut HashMap<ChunkId, Bytes>,
-    ) -> Vec<(ChunkId, Location)> {
+    ) -> Result<Vec<(ChunkId, Location)>, RepositoryError> {
         let mut missing = Vec::new();
         for range in coalesce(wanted) {
             let length = (range.end_bytes - range.first.offset_bytes) as usize;
             let bytes = self.store.cached_range(range.first.pack, range.first.offset_bytes, length);
+            let sealer = self.sealer(&range.first)?;
             for (id, location) in &range.chunks {
-                let raw = bytes.as_ref().and_then(|bytes| decode(&range.frame(bytes, location), *id).ok());
-                match raw {
+                let decode =
+                    |bytes| decode(&range.frame(bytes, location), *id, location, sealer.as_ref()).ok();
+                match bytes.as_ref().and_then(decode) {
                     Some(raw) => drop(chunks.insert(*id, raw)),
                     None => missing.push((*id, *location)),
                 }
             }
         }
-        missing
+        Ok(missing)
+    }
+
+    /// What opens the frames of a chunk's pack.
+    fn sealer(&self, location: &Location) -> Result<Option<Sealer>, RepositoryError> {
+        self.store.sealer_of_pack(&location.sealing)
     }
 
     /// The transfer, not the pack, may have been at fault: asks once more, for this chunk alone.
     fn read_again(&self, id: ChunkId, location: Location) -> Result<Bytes, RepositoryError> {
         let at = key::pack(&self.store.name, location.pack);
+        let frame = self.store.frame(&location)?;
+        decode(&frame, id, &location, self.sealer(&location)?.as_ref()).map_err(RepositoryError::format(&at))
+    }
+}
+
+impl Store {
+    pub(super) fn sealer_of_pack(&self, sealing: &Sealing) -> Result<Option<Sealer>, RepositoryError> {
+        let keys = self.keys_for(sealing.generation)?;
+        seal::sealer(sealing, Place::Pack, keys.as_deref())
+            .map_err(RepositoryError::format(key::pack_prefix(&self.name)))
+    }
+
+    /// A frame as it lies in its pack.
+    pub(super) fn frame(&self, location: &Location) -> Result<Bytes, RepositoryError> {
+        let at = key::pack(&self.name, location.pack);
         let start = u64::from(location.offset_bytes);
         let range = start..start + u64::from(location.length_bytes);
-        let frame = self.store.repository.wait(self.store.objects().get_range(&at, range))?;
-        decode(&frame, id).map_err(RepositoryError::format(&at))
+        self.repository.wait(self.objects().get_range(&at, range))
     }
 }
 
@@ -164,14 +201,18 @@ impl Range {
     }
 }
 
-fn decode(frame: &Bytes, id: ChunkId) -> Result<Bytes, crate::format::wire::FormatError> {
+/// The raw bytes of the chunk `id`, whose frame lies at `location`.
+pub(super) fn decode(
+    frame: &Bytes,
+    id: ChunkId,
+    location: &Location,
+    sealer: Option<&Sealer>,
+) -> Result<Bytes, FormatError> {
     DECOMPRESSOR.with_borrow_mut(|slot| {
         if slot.is_none() {
-            let new =
-                Decompressor::new().map_err(|e| crate::format::wire::FormatError::Text(e.to_string()))?;
-            *slot = Some(new);
+            *slot = Some(Decompressor::new().map_err(|e| FormatError::Text(e.to_string()))?);
         }
-        slot.as_mut().map_or(Err(crate::format::wire::FormatError::Hash), |d| d.decode(frame, id))
+        slot.as_mut().map_or(Err(FormatError::Hash), |d| d.decode(frame, id, location.offset_bytes, sealer))
     })
 }
 

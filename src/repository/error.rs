@@ -1,8 +1,10 @@
 //! What can go wrong with a repository, with the key in it.
 
+use super::keys::KeyChange;
 use crate::format::wire::FormatError;
 use crate::model::id::{ChunkId, Sequence, StoreName};
 use crate::model::record::FoldError;
+use std::path::PathBuf;
 use thiserror::Error;
 
 /// What a caller may do differently.
@@ -43,6 +45,29 @@ pub enum RepositoryError {
     NoSnapshot { store: StoreName, wanted: String, available: String },
     #[error("record {sequence} of store '{store}' is missing from its log")]
     MissingRecord { store: StoreName, sequence: Sequence },
+    #[error(
+        "store '{store}' is encrypted, and nothing here opens it. It has the keys {slots}. Give the key file (--key-file, `key_file`; looked for at {}) or the passphrase (UNDERSTUDY_PASSPHRASE){reason}", key_file.display()
+    )]
+    NoKey { store: StoreName, slots: String, key_file: PathBuf, reason: String },
+    #[error("key file {}: a line is no age identity (AGE-SECRET-KEY-1…)", path.display())]
+    KeyFile { path: PathBuf },
+    #[error(
+        "store '{0}' is new and is to be encrypted, and there is no place for its key: give --key-file, or set HOME, or `encryption = \"none\"`"
+    )]
+    NoPlaceForKey(StoreName),
+    #[error("store '{0}' is not encrypted")]
+    NotEncrypted(StoreName),
+    #[error(
+        "store '{store}': an object {} with data key {generation}, and the store's keyring has {known}: something here was exchanged, or the keyring was rolled back",
+        if *generation == 0 { "without a seal stands where all are sealed, or" } else { "is sealed" }
+    )]
+    Keyring { store: StoreName, generation: u32, known: u32 },
+    #[error("the keys of store '{store}': {change}")]
+    KeyChange { store: StoreName, change: KeyChange },
+    #[error(
+        "the log of store '{store}' was rolled back: this host saw record {seen}, and now it {found}. If that is meant, delete {}", note.display()
+    )]
+    RolledBack { store: StoreName, seen: Sequence, found: String, note: PathBuf },
     #[error("{what}: {source}")]
     Local { what: String, source: std::io::Error },
 }
@@ -51,7 +76,14 @@ impl RepositoryError {
     pub fn kind(&self) -> RepositoryErrorKind {
         match self {
             Self::Request { kind, .. } => *kind,
-            Self::Location { .. } | Self::TwoWin(_) => RepositoryErrorKind::Configuration,
+            Self::Location { .. }
+            | Self::TwoWin(_)
+            | Self::NoKey { .. }
+            | Self::KeyFile { .. }
+            | Self::NoPlaceForKey(_)
+            | Self::NotEncrypted(_) => RepositoryErrorKind::Configuration,
+            Self::KeyChange { change, .. } => change.kind(),
+            Self::Keyring { .. } | Self::RolledBack { .. } => RepositoryErrorKind::Damaged,
             Self::Format { .. }
             | Self::UnknownChunk { .. }
             | Self::Log { .. }

@@ -9,6 +9,7 @@ use super::store::Store;
 use crate::format::index::{self as format, ENTRY_BYTES, Location, SegmentHeader};
 use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
+use crate::model::record::StoreState;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,10 +17,12 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// A segment is refused above this.
 const SEGMENT_MAX_BYTES: u64 = 1 << 30;
+/// Without a cache, a table of so many bytes is kept in memory; merging keeps those few.
+const MEMORY_MAX_BYTES: usize = 1 << 20;
 /// Entries read at once at the end of a lookup.
 const RUN_ENTRIES: u64 = 64;
 
@@ -32,56 +35,41 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Wraps bytes that were just written to the repository, or read from it.
-    fn from_bytes(store: &Store, id: IndexId, bytes: &[u8]) -> Result<Self, RepositoryError> {
-        let at = key::index(&store.name, id);
-        if IndexId::of(bytes) != id {
-            return Err(RepositoryError::format(&at)(crate::format::wire::FormatError::Hash));
-        }
-        let header = format::check(bytes).map_err(RepositoryError::format(&at))?;
-        let file = keep(store, id, bytes)?;
-        let reference = ObjectRef { id, size_bytes: bytes.len() as u64 };
-        Ok(Self { reference, header, file, used: AtomicBool::new(false) })
+    /// Wraps a table that was just made, or read.
+    fn from_table(
+        store: &Store,
+        reference: &ObjectRef<IndexId>,
+        table: &[u8],
+    ) -> Result<Self, RepositoryError> {
+        let at = key::index(&store.name, reference.id);
+        let header = format::check(table).map_err(RepositoryError::format(&at))?;
+        let file = keep(store, reference.id, table)?;
+        Ok(Self { reference: reference.clone(), header, file, used: AtomicBool::new(false) })
     }
 
     /// From the cache, else from the repository.
-    fn open(store: &Store, id: IndexId) -> Result<Self, RepositoryError> {
-        if let Some(path) = store.cache_file(&id.to_string())
+    fn open(store: &Store, reference: &ObjectRef<IndexId>) -> Result<Self, RepositoryError> {
+        if let Some(path) = store.cache_file(&reference.id.to_string())
             && let Ok(cached) = std::fs::read(&path)
         {
-            if IndexId::of(&cached) == id {
-                return Self::from_bytes(store, id, &cached);
+            match Self::from_table(store, reference, &cached) {
+                Ok(segment) => return Ok(segment),
+                // Damaged: what is fetched takes its place.
+                Err(_) => drop(std::fs::remove_file(&path)),
             }
-            // Damaged: what is fetched takes its place.
-            let _ = std::fs::remove_file(&path);
         }
-        let at = key::index(&store.name, id);
-        let fetch = || {
-            let found = store.repository.wait(store.objects().get(&at, SEGMENT_MAX_BYTES))?;
-            found.ok_or_else(|| RepositoryError::Request {
-                operation: "get",
-                key: at.to_string(),
-                reason: "the index segment is missing; run `understudy verify`".into(),
-                kind: super::error::RepositoryErrorKind::Damaged,
-            })
-        };
-        match Self::from_bytes(store, id, &fetch()?) {
+        let fetch = || Self::from_table(store, reference, &store.segment_table(reference.id)?);
+        match fetch() {
             // The transfer may be at fault: one more look.
-            Err(RepositoryError::Format { .. }) => Self::from_bytes(store, id, &fetch()?),
+            Err(RepositoryError::Format { .. }) => fetch(),
             other => other,
         }
-    }
-
-    fn entry(&self, number: u64) -> std::io::Result<format::SegmentEntry> {
-        let mut bytes = [0; ENTRY_BYTES];
-        self.file.read_exact_at(&mut bytes, self.header.entries_offset + number * ENTRY_BYTES as u64)?;
-        Ok(format::decode_entry(&bytes))
     }
 
     /// Interpolation search, reading a run of entries at each guess. Ids are hashes, so the first guess
     /// mostly hits; every other guess halves, so that ids which somebody chose cost no more than a
     /// binary search.
-    fn lookup(&self, id: ChunkId) -> std::io::Result<Option<Location>> {
+    fn lookup(&self, id: ChunkId) -> std::io::Result<Option<(u32, Location)>> {
         let rank = |id: &[u8]| id[..8].iter().fold(0u64, |rank, byte| rank << 8 | u64::from(*byte));
         let wanted = rank(&id.0);
         let (mut low, mut high) = (0u64, u64::from(self.header.entries));
@@ -110,21 +98,75 @@ impl Segment {
             } else {
                 let found = entries.binary_search_by(|e| e[..32].cmp(&id.0));
                 return Ok(found.ok().and_then(|at| {
-                    let (_, pack, offset_bytes, length_bytes) = format::decode_entry(&entries[at]);
-                    let pack = self.header.packs.get(pack as usize)?.id;
-                    Some(Location { pack, offset_bytes, length_bytes })
+                    let location = self.location(format::decode_entry(&entries[at]))?;
+                    Some(((start + at as u64) as u32, location))
                 }));
             }
         }
         Ok(None)
     }
 
-    /// All entries in order: for verification.
-    pub fn entries(&self) -> impl Iterator<Item = std::io::Result<(ChunkId, Location)>> + '_ {
-        (0..u64::from(self.header.entries)).map(|number| {
-            let (id, pack, offset_bytes, length_bytes) = self.entry(number)?;
-            Ok((id, Location { pack: self.header.packs[pack as usize].id, offset_bytes, length_bytes }))
+    fn location(&self, (_, pack, offset_bytes, length_bytes): format::SegmentEntry) -> Option<Location> {
+        let pack = self.header.packs.get(pack as usize)?;
+        Some(Location { pack: pack.id, offset_bytes, length_bytes, sealing: pack.sealing })
+    }
+
+    /// All entries in order, read in stretches.
+    pub fn entries(&self) -> impl Iterator<Item = Result<(ChunkId, Location), RepositoryError>> + '_ {
+        const STRETCH: u64 = 4096;
+        let total = u64::from(self.header.entries);
+        let read = move |start: u64| {
+            let count = STRETCH.min(total - start);
+            let mut bytes = vec![0; count as usize * ENTRY_BYTES];
+            let offset = self.header.entries_offset + start * ENTRY_BYTES as u64;
+            let done = self.file.read_exact_at(&mut bytes, offset).map(|()| bytes);
+            done.map_err(RepositoryError::local("cached index segment"))
+        };
+        (0..total.div_ceil(STRETCH)).flat_map(move |stretch| {
+            let (bytes, error) = match read(stretch * STRETCH) {
+                Ok(bytes) => (bytes, None),
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            let entries: Vec<_> = bytes
+                .as_chunks::<ENTRY_BYTES>()
+                .0
+                .iter()
+                .map(format::decode_entry)
+                .filter_map(|entry| Some(Ok((entry.0, self.location(entry)?))))
+                .collect();
+            error.into_iter().chain(entries)
         })
+    }
+}
+
+impl Store {
+    /// The table in a segment, straight from the repository; its name is checked, it is not.
+    pub(super) fn segment_table(&self, id: IndexId) -> Result<Vec<u8>, RepositoryError> {
+        let at = key::index(&self.name, id);
+        let found = self.repository.wait(self.objects().get(&at, SEGMENT_MAX_BYTES))?;
+        let object = found.ok_or_else(|| RepositoryError::Request {
+            operation: "get",
+            key: at.to_string(),
+            reason: "the index segment is missing; run `understudy verify`".into(),
+            kind: super::error::RepositoryErrorKind::Damaged,
+        })?;
+        if IndexId::of(&object) != id {
+            return Err(RepositoryError::format(&at)(crate::format::wire::FormatError::Hash));
+        }
+        let keys = self.keys_for(format::generation(&object))?;
+        format::open(&object, keys.as_deref()).map_err(RepositoryError::format(&at))
+    }
+
+    /// Puts a segment around a table into the repository.
+    pub(super) fn put_segment(&self, table: &[u8]) -> Result<ObjectRef<IndexId>, RepositoryError> {
+        let prefix = key::index_prefix(&self.name);
+        let (sealing, keys) = self.new_sealing()?;
+        let object = format::close(table, &sealing, keys.as_deref());
+        let object = Bytes::from(object.map_err(RepositoryError::format(&prefix))?);
+        let reference = ObjectRef { id: IndexId::of(&object), size_bytes: object.len() as u64 };
+        let at = key::index(&self.name, reference.id);
+        self.repository.wait(super::packer::put(self, &at, object))?;
+        Ok(reference)
     }
 }
 
@@ -135,7 +177,15 @@ fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryErro
     {
         return Ok(file);
     }
-    // No cache, or none that can be written: a file that is gone with the process.
+    // No cache, or none that can be written: a small one is kept in memory,
+    if bytes.len() <= MEMORY_MAX_BYTES
+        && let Ok(memory) = rustix::fs::memfd_create("understudy-index", rustix::fs::MemfdFlags::CLOEXEC)
+    {
+        let mut file = File::from(memory);
+        file.write_all(bytes).map_err(RepositoryError::local("memory for an index segment"))?;
+        return Ok(file);
+    }
+    // another in a file that is gone with the process.
     let dir = std::env::temp_dir();
     let path = dir.join(format!(".understudy-{}-{}", std::process::id(), unique()));
     let unnamed = || {
@@ -163,36 +213,82 @@ fn keep_at(path: &Path, bytes: &[u8]) -> std::io::Result<File> {
     File::open(path)
 }
 
+/// Where an entry is in an index: the number of its segment, and its own there.
+pub type EntryPlace = (usize, u32);
+
 /// The segments that this process looks chunks up in.
 pub struct Index {
     segments: RwLock<Vec<Arc<Segment>>>,
-    doomed: BTreeSet<PackId>,
+    /// What lies in these is as good as gone.
+    doomed: RwLock<BTreeSet<PackId>>,
 }
 
 impl Index {
-    /// Opens the segments that a record names. What lies in `doomed` packs is as good as gone.
-    pub fn open(
+    /// Opens the live segments of a store.
+    pub fn open(store: &Store, state: &StoreState) -> Result<Self, RepositoryError> {
+        Self::of(store, &state.index, state.doomed_packs.keys().copied().collect())
+    }
+
+    /// Opens some segments.
+    pub fn of(
         store: &Store,
         segments: &[ObjectRef<IndexId>],
         doomed: BTreeSet<PackId>,
     ) -> Result<Self, RepositoryError> {
         let segments =
-            segments.iter().map(|s| Segment::open(store, s.id).map(Arc::new)).collect::<Result<_, _>>()?;
-        Ok(Self { segments: RwLock::new(segments), doomed })
+            segments.iter().map(|s| Segment::open(store, s).map(Arc::new)).collect::<Result<_, _>>()?;
+        Ok(Self { segments: RwLock::new(segments), doomed: RwLock::new(doomed) })
+    }
+
+    /// Takes the live segments of now, for a reader whose packs were not where they were. Returns whether anything changed.
+    pub fn renew(&self, store: &Store) -> Result<bool, RepositoryError> {
+        let state = store.state()?;
+        let known: BTreeSet<_> = self.segments().iter().map(|s| s.reference.id).collect();
+        if state.index.iter().all(|s| known.contains(&s.id))
+            && state.doomed_packs.keys().all(|pack| self.is_doomed(pack))
+        {
+            return Ok(false);
+        }
+        let new = Self::open(store, &state)?;
+        *self.write() = new.segments();
+        *self.doomed.write().unwrap_or_else(PoisonError::into_inner) =
+            state.doomed_packs.into_keys().collect();
+        Ok(true)
+    }
+
+    /// The same segments, for a reader that may renew them.
+    pub fn fork(&self) -> Self {
+        let doomed = self.doomed.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { segments: RwLock::new(self.segments()), doomed: RwLock::new(doomed) }
+    }
+
+    pub fn is_doomed(&self, pack: &PackId) -> bool {
+        self.doomed.read().unwrap_or_else(PoisonError::into_inner).contains(pack)
+    }
+
+    /// From now on nothing is looked for in these packs.
+    pub fn doom(&self, packs: impl IntoIterator<Item = PackId>) {
+        self.doomed.write().unwrap_or_else(PoisonError::into_inner).extend(packs);
     }
 
     /// Also opens segments that no record names: what a run left that did not get to its commit.
     /// Their packs were there before they were, so their chunks need not be shipped again.
-    pub fn adopt_orphans(&self, store: &Store) -> Result<(), RepositoryError> {
+    pub fn adopt_orphans(&self, store: &Store, state: &StoreState) -> Result<(), RepositoryError> {
         let prefix = key::index_prefix(&store.name);
         let listed = store.repository.wait(store.objects().list(Some(&prefix), None))?;
-        for id in listed.iter().filter_map(|object| key::parse_index(&object.location)) {
+        for object in listed {
+            let Some(id) = key::parse_index(&object.location) else { continue };
             let known = self.segments().iter().any(|s| s.reference.id == id);
+            let reference = ObjectRef { id, size_bytes: object.size };
             // A damaged or vanished orphan is of no use, and harms nobody.
-            if !known && let Ok(segment) = Segment::open(store, id) {
-                let present = segment.header.packs.iter().all(
-                    |pack| matches!(store.pack_size(pack.id), Ok(Some(size)) if size == pack.size_bytes),
-                );
+            if !known
+                && !state.doomed_index.contains_key(&id)
+                && let Ok(segment) = Segment::open(store, &reference)
+            {
+                let present = segment.header.packs.iter().all(|pack| {
+                    !self.is_doomed(&pack.id)
+                        && matches!(store.pack_size(pack.id), Ok(Some(size)) if size == pack.size_bytes)
+                });
                 if present {
                     self.write().push(Arc::new(segment));
                 }
@@ -202,8 +298,13 @@ impl Index {
     }
 
     /// Adds a segment that was just written.
-    pub fn add(&self, store: &Store, id: IndexId, bytes: &Bytes) -> Result<Arc<Segment>, RepositoryError> {
-        let segment = Arc::new(Segment::from_bytes(store, id, bytes)?);
+    pub fn add(
+        &self,
+        store: &Store,
+        reference: &ObjectRef<IndexId>,
+        table: &[u8],
+    ) -> Result<Arc<Segment>, RepositoryError> {
+        let segment = Arc::new(Segment::from_table(store, reference, table)?);
         segment.used.store(true, Ordering::Relaxed);
         self.write().push(segment.clone());
         Ok(segment)
@@ -211,36 +312,43 @@ impl Index {
 
     /// Where a chunk lies; `None` when it is nowhere, or only in doomed packs.
     pub fn lookup(&self, id: ChunkId) -> Result<Option<Location>, RepositoryError> {
-        let segments = self.segments.read().unwrap_or_else(|e| e.into_inner());
-        for segment in segments.iter().rev() {
+        Ok(self.find(id)?.map(|(_, location)| location))
+    }
+
+    /// Where a chunk lies, and where its entry is.
+    pub fn find(&self, id: ChunkId) -> Result<Option<(EntryPlace, Location)>, RepositoryError> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        for (number, segment) in segments.iter().enumerate().rev() {
             let found = segment.lookup(id).map_err(RepositoryError::local("cached index segment"))?;
-            if let Some(location) = found
-                && !self.doomed.contains(&location.pack)
+            if let Some((at, location)) = found
+                && !self.is_doomed(&location.pack)
             {
                 segment.used.store(true, Ordering::Relaxed);
-                return Ok(Some(location));
+                return Ok(Some(((number, at), location)));
             }
         }
         Ok(None)
     }
 
-    /// The segments that a record must name: those of `before`, and all others that were used.
-    pub fn live(&self, before: &[ObjectRef<IndexId>]) -> Vec<ObjectRef<IndexId>> {
-        let mut live = before.to_vec();
+    /// The segments that a record must add to those that are live in `state`: of those that were opened or written beside
+    /// `before` all that were used and are not doomed meanwhile.
+    pub fn added(&self, before: &[ObjectRef<IndexId>], state: &StoreState) -> Vec<ObjectRef<IndexId>> {
+        let mut new = Vec::new();
         for segment in self.segments() {
-            let named = before.iter().any(|b| b.id == segment.reference.id);
-            if !named && segment.used.load(Ordering::Relaxed) {
-                live.push(segment.reference.clone());
+            let id = segment.reference.id;
+            let named = before.iter().chain(&state.index).any(|named| named.id == id);
+            if !named && segment.used.load(Ordering::Relaxed) && !state.doomed_index.contains_key(&id) {
+                new.push(segment.reference.clone());
             }
         }
-        live
+        new
     }
 
     pub fn segments(&self) -> Vec<Arc<Segment>> {
-        self.segments.read().unwrap_or_else(|e| e.into_inner()).clone()
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Vec<Arc<Segment>>> {
-        self.segments.write().unwrap_or_else(|e| e.into_inner())
+        self.segments.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

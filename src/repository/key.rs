@@ -56,3 +56,34 @@ pub fn standby(store: &StoreName, host: &WriterId) -> Path {
 pub fn probe(nonce: u64) -> Path {
     Path::from_iter([".probe", &format!("{nonce:016x}")])
 }
+
+pub fn keyring_prefix(store: &StoreName) -> Path {
+    Path::from_iter([store.as_str(), "keys"])
+}
+
+pub fn keyring(store: &StoreName, sequence: u32) -> Path {
+    Path::from_iter([store.as_str(), "keys", &format!("{sequence:010}")])
+}
+
+pub fn parse_keyring(key: &Path) -> Option<u32> {
+    let name = key.filename()?;
+    (name.len() == 10).then(|| name.parse().ok())?
+}
+
+pub fn checkpoint_prefix(store: &StoreName) -> Path {
+    Path::from_iter([store.as_str(), "checkpoints"])
+}
+
+/// What a log's records fold to, up to one of them.
+pub fn checkpoint(store: &StoreName, sequence: Sequence) -> Path {
+    Path::from_iter([store.as_str(), "checkpoints", &format!("{:020}", sequence.0)])
+}
+
+pub fn upkeep_prefix(store: &StoreName) -> Path {
+    Path::from_iter([store.as_str(), "upkeep"])
+}
+
+/// What a host did for the store's upkeep.
+pub fn upkeep(store: &StoreName, host: &WriterId) -> Path {
+    Path::from_iter([store.as_str(), "upkeep", &host.0])
+}

@@ -310,13 +310,21 @@ impl ManifestReader {
             .collect()
     }
 
+    /// Some pages, fetched together and checked against the height that they stand at.
+    pub(super) fn read_pages(&self, ids: &[ChunkId], height: u8) -> Result<Vec<Page>, RepositoryError> {
+        let pages = self.pages(ids)?;
+        for (page, id) in pages.iter().zip(ids) {
+            match (page, height) {
+                (Page::Leaf(_), 0) | (Page::Node(_), 1..=HEIGHT_MAX) => {}
+                _ => return Err(unexpected(*id)),
+            }
+        }
+        Ok(pages)
+    }
+
     /// One page, checked against the height that it stands at: for verification.
     pub fn page(&self, id: ChunkId, height: u8) -> Result<Page, RepositoryError> {
-        match (self.pages(&[id])?.pop(), height) {
-            (Some(Page::Leaf(entries)), 0) => Ok(Page::Leaf(entries)),
-            (Some(Page::Node(children)), 1..=HEIGHT_MAX) => Ok(Page::Node(children)),
-            _ => Err(unexpected(id)),
-        }
+        self.read_pages(&[id], height)?.pop().ok_or_else(|| unexpected(id))
     }
 }
 

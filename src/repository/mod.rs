@@ -6,17 +6,25 @@
 
 mod cache;
 pub mod changes;
+pub mod checkpoints;
 pub mod chunks;
 pub mod cursor;
 pub mod error;
 pub mod index;
 pub mod key;
+pub mod keys;
 pub mod location;
 pub mod log;
 pub mod manifest;
+pub mod mark;
+pub mod merge;
 pub mod objects;
 pub mod packer;
 pub mod probe;
+pub mod prune;
+pub mod prune_plan;
+pub mod repair;
 pub mod standbys;
 pub mod store;
+pub mod upkeep;
 pub mod verify;

@@ -227,6 +227,18 @@ impl Objects {
         self.attempt("head", key, 0, &self.meter.heads, request).await
     }
 
+    /// When an object was put, in nanoseconds since 1970 by the store's clock; `None` when there is none.
+    pub async fn modified_ns(&self, key: &Path) -> Result<Option<u64>, RepositoryError> {
+        let request = || async {
+            match self.inner.head(key).await {
+                Ok(meta) => Ok(Some(meta.last_modified.timestamp_nanos_opt().unwrap_or(0).max(0) as u64)),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        self.attempt("head", key, 0, &self.meter.heads, request).await
+    }
+
     /// Creates an object; never overwrites one.
     pub async fn create(&self, key: &Path, payload: PutPayload) -> Result<Creation, RepositoryError> {
         self.put(key, payload, PutMode::Create).await
@@ -282,7 +294,7 @@ impl Objects {
         Ok(names.collect())
     }
 
-    /// Removes an object of the probe's; one that is not there is no error.
+    /// Removes an object; one that is not there is no error.
     pub async fn delete(&self, key: &Path) -> Result<(), RepositoryError> {
         let request = || async {
             match self.inner.delete(key).await {

@@ -10,7 +10,7 @@ use super::index::Index;
 use super::key;
 use super::objects::Creation;
 use super::store::Store;
-use crate::format::frame::{ChunkType, Compressor, PACK_MAGIC};
+use crate::format::frame::{self, ChunkType, Compressor};
 use crate::format::index as format;
 use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
@@ -50,6 +50,7 @@ pub struct Shipped {
 
 #[derive(Default)]
 struct OpenPack {
+    /// Frames, without seals.
     bytes: Vec<u8>,
     chunks: Vec<(ChunkId, u32, u32)>,
 }
@@ -60,7 +61,7 @@ struct State {
     pages: OpenPack,
     uploads: VecDeque<JoinHandle<Result<(), RepositoryError>>>,
     /// Packs and chunks that the next segment will name.
-    packs: Vec<ObjectRef<PackId>>,
+    packs: Vec<format::PackEntry>,
     chunks: Vec<format::SegmentEntry>,
     shipped: Shipped,
     /// A failed upload ends the run: nothing is added after it.
@@ -70,6 +71,8 @@ struct State {
 /// Ships the new chunks of one run.
 pub struct Packer {
     store: Store,
+    /// Uploads go on in the background.
+    background: bool,
     index: Arc<Index>,
     /// Chunks of this run that no segment names yet.
     pending: Vec<Mutex<HashSet<ChunkId>>>,
@@ -79,7 +82,12 @@ pub struct Packer {
 impl Packer {
     pub fn new(store: Store, index: Arc<Index>) -> Self {
         let pending = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { store, index, pending, state: Mutex::default() }
+        Self { store, background: true, index, pending, state: Mutex::default() }
+    }
+
+    /// One that does all in the order of its calls.
+    pub fn in_order(self) -> Self {
+        Self { background: false, ..self }
     }
 
     /// Adds the chunk `raw`, named `id`, unless the store or this run has it.
@@ -100,26 +108,45 @@ impl Packer {
             return Ok(Added { shipped_bytes: 0 });
         }
         scratch.clear();
-        let length = compressor.append(kind, raw, scratch);
+        compressor.append(kind, raw, scratch);
+        self.take(id, kind == ChunkType::Data, scratch)
+    }
+
+    /// Adds a chunk whose frame was made before, as it is without a seal, unless the store or this run has it.
+    pub fn add_frame(&self, id: ChunkId, frame: &[u8]) -> Result<Added, RepositoryError> {
+        if !lock(&self.pending[usize::from(id.0[31]) % SHARDS]).insert(id) || self.index.lookup(id)?.is_some()
+        {
+            return Ok(Added { shipped_bytes: 0 });
+        }
+        self.take(id, frame.get(1) == Some(&(ChunkType::Data as u8)), frame)
+    }
+
+    fn take(&self, id: ChunkId, is_data: bool, frame: &[u8]) -> Result<Added, RepositoryError> {
         let full = {
             let mut state = lock(&self.state);
             if state.failed {
                 return Err(gave_up());
             }
-            let open = if kind == ChunkType::Data { &mut state.data } else { &mut state.pages };
-            open.append(id, scratch);
+            let open = if is_data { &mut state.data } else { &mut state.pages };
+            open.append(id, frame);
             (open.bytes.len() >= PACK_BYTES).then(|| std::mem::take(open))
         };
         if let Some(full) = full {
             self.upload(full)?;
         }
-        Ok(Added { shipped_bytes: length as u64 })
+        Ok(Added { shipped_bytes: frame.len() as u64 })
     }
 
     /// Closes a pack: uploads it in the background once fewer than [`UPLOADS`] are under way.
-    fn upload(&self, pack: OpenPack) -> Result<(), RepositoryError> {
-        let id = PackId::of(&pack.bytes);
-        let reference = ObjectRef { id, size_bytes: pack.bytes.len() as u64 };
+    fn upload(&self, open: OpenPack) -> Result<(), RepositoryError> {
+        let OpenPack { bytes, mut chunks } = open;
+        let (sealing, keys) = self.store.new_sealing()?;
+        let kept = self.store.kept_in_cache(&bytes, &chunks);
+        let pack = frame::close_pack(&sealing, keys.as_deref(), &bytes, &mut chunks);
+        drop(bytes);
+        let pack = pack.map_err(RepositoryError::format(key::pack_prefix(&self.store.name)))?;
+        let id = PackId::of(&pack);
+        let reference = ObjectRef { id, size_bytes: pack.len() as u64 };
         let at = key::pack(&self.store.name, id);
         let mut state = lock(&self.state);
         while state.uploads.len() >= UPLOADS {
@@ -133,15 +160,20 @@ impl Packer {
             return Err(gave_up());
         }
         let store = self.store.clone();
-        self.store.cache_pack(id, &pack.bytes, &pack.chunks);
-        let bytes = Bytes::from(pack.bytes);
+        self.store.cache_pack(id, &pack, &chunks, &kept);
+        let bytes = Bytes::from(pack);
         let upload = async move { put(&store, &at, bytes).await };
-        state.uploads.push_back(self.store.repository.runtime.spawn(upload));
+        if self.background {
+            state.uploads.push_back(self.store.repository.runtime.spawn(upload));
+        } else if let Err(error) = self.store.repository.wait(upload) {
+            state.failed = true;
+            return Err(error);
+        }
         let number = state.packs.len() as u32;
-        state.chunks.extend(pack.chunks.iter().map(|(id, offset, length)| (*id, number, *offset, *length)));
+        state.chunks.extend(chunks.iter().map(|(id, offset, length)| (*id, number, *offset, *length)));
         state.shipped.bytes += reference.size_bytes;
-        state.shipped.packs.push(reference.clone());
-        state.packs.push(reference);
+        state.packs.push(format::PackEntry { id, size_bytes: reference.size_bytes, sealing });
+        state.shipped.packs.push(reference);
         let due = segment_is_due(state.chunks.len(), state.packs.len(), state.shipped.packs.len());
         if due { self.write_segment(state) } else { Ok(()) }
     }
@@ -170,16 +202,17 @@ impl Packer {
         }
         let packs = std::mem::take(&mut state.packs);
         let mut chunks = std::mem::take(&mut state.chunks);
-        let bytes = Bytes::from(format::encode(&packs, &mut chunks));
-        let id = IndexId::of(&bytes);
-        let at = key::index(&self.store.name, id);
-        if let Err(error) = self.store.repository.wait(put(&self.store, &at, bytes.clone())) {
-            state.failed = true;
-            return Err(error);
-        }
-        let segment = self.index.add(&self.store, id, &bytes)?;
-        state.shipped.bytes += bytes.len() as u64;
-        state.shipped.segments.push(segment.reference.clone());
+        let table = format::encode(&packs, &mut chunks);
+        let reference = match self.store.put_segment(&table) {
+            Ok(reference) => reference,
+            Err(error) => {
+                state.failed = true;
+                return Err(error);
+            }
+        };
+        self.index.add(&self.store, &reference, &table)?;
+        state.shipped.bytes += reference.size_bytes;
+        state.shipped.segments.push(reference);
         drop(state);
         // The index has them now; a chunk is always in one of the two.
         for (id, ..) in chunks {
@@ -207,13 +240,16 @@ impl Packer {
         let packs = shipped.packs.iter().map(|p| (key::pack(&self.store.name, p.id), p.size_bytes));
         let segments = shipped.segments.iter().map(|s| (key::index(&self.store.name, s.id), s.size_bytes));
         for (at, size_bytes) in packs.chain(segments) {
-            self.check(&at, size_bytes)?;
+            self.store.check_arrived(&at, size_bytes)?;
         }
         Ok(shipped)
     }
+}
 
-    fn check(&self, at: &Path, size_bytes: u64) -> Result<(), RepositoryError> {
-        let found = self.store.repository.wait(self.store.objects().head(at))?;
+impl Store {
+    /// Whether an object that was put is there, whole.
+    pub(super) fn check_arrived(&self, at: &Path, size_bytes: u64) -> Result<(), RepositoryError> {
+        let found = self.repository.wait(self.objects().head(at))?;
         if found == Some(size_bytes) {
             return Ok(());
         }
@@ -234,9 +270,6 @@ fn segment_is_due(waiting_chunks: usize, waiting_packs: usize, all_packs: usize)
 
 impl OpenPack {
     fn append(&mut self, id: ChunkId, frame: &[u8]) {
-        if self.bytes.is_empty() {
-            self.bytes.extend_from_slice(&PACK_MAGIC);
-        }
         self.chunks.push((id, self.bytes.len() as u32, frame.len() as u32));
         self.bytes.extend_from_slice(frame);
     }
@@ -249,7 +282,7 @@ impl OpenPack {
 }
 
 /// Creates an object that is named by its content. One that is there and has another size is mended.
-async fn put(store: &Store, at: &Path, bytes: Bytes) -> Result<(), RepositoryError> {
+pub(super) async fn put(store: &Store, at: &Path, bytes: Bytes) -> Result<(), RepositoryError> {
     let size = bytes.len() as u64;
     let payload = PutPayload::from(bytes);
     if store.objects().create(at, payload.clone()).await? == Creation::Existed

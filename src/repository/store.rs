@@ -1,10 +1,12 @@
 //! A repository that is open, and one store in it.
 
 use super::error::RepositoryError;
+use super::keys::{KeyCache, KeySource};
 use super::location::Location;
 use super::objects::{Bandwidth, Objects, Patience, Requests};
 use super::{key, probe};
 use crate::model::id::StoreName;
+use crate::support::random::Random;
 use object_store::ObjectStore;
 use std::future::Future;
 use std::path::PathBuf;
@@ -20,6 +22,9 @@ pub struct RepositoryOptions {
     /// Where index segments, records and all chunks but files' content are kept between runs; without it,
     /// segments are kept in unnamed temporary files.
     pub cache: Option<PathBuf>,
+    /// What stores are opened with.
+    pub keys: KeySource,
+    pub random: Random,
 }
 
 /// An open repository. Cheap to clone; the clones share the meter.
@@ -28,6 +33,8 @@ pub struct Repository {
     pub(super) objects: Objects,
     pub(super) runtime: Handle,
     pub(super) cache: Option<Arc<PathBuf>>,
+    pub(super) keys: Arc<KeySource>,
+    pub(super) random: Random,
     location: Arc<str>,
 }
 
@@ -52,11 +59,12 @@ impl Repository {
         options: RepositoryOptions,
         runtime: Handle,
     ) -> Self {
-        let RepositoryOptions { patience, bandwidth, cache } = options;
+        let RepositoryOptions { patience, bandwidth, cache, keys, random } = options;
         // Two repositories never share a cache, since their stores may have the same names.
         let tag = blake3::hash(location.as_bytes()).to_hex();
         let cache = cache.map(|dir| Arc::new(dir.join(&tag[..16])));
-        Self { objects: Objects::new(inner, patience, bandwidth), runtime, cache, location: location.into() }
+        let objects = Objects::new(inner, patience, bandwidth);
+        Self { objects, runtime, cache, keys: Arc::new(keys), random, location: location.into() }
     }
 
     /// Refuses a backend that lets two creations of one key win. Every writer calls it first.
@@ -65,7 +73,7 @@ impl Repository {
     }
 
     pub fn store(&self, name: &StoreName) -> Store {
-        Store { repository: self.clone(), name: name.clone() }
+        Store { repository: self.clone(), name: name.clone(), keys: Arc::default() }
     }
 
     /// The stores that have a log or are about to get one, sorted.
@@ -100,6 +108,7 @@ impl Repository {
 pub struct Store {
     pub(super) repository: Repository,
     pub(super) name: StoreName,
+    pub(super) keys: Arc<KeyCache>,
 }
 
 impl Store {

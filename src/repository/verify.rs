@@ -7,7 +7,6 @@ use super::index::Index;
 use super::key;
 use super::manifest::ManifestReader;
 use super::store::Store;
-use crate::format::frame::Decompressor;
 use crate::format::index as index_format;
 use crate::format::page::Page;
 use crate::format::record as record_format;
@@ -24,12 +23,27 @@ use std::sync::Arc;
 const NAMED_MAX: usize = 1000;
 
 /// How deep to look.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct VerifyOptions {
+#[derive(Clone, Copy)]
+pub struct VerifyOptions<'a> {
     /// Reads so many percent of the packs whole; 0 checks that they are there and have their size.
     pub read_data_percent: u8,
-    /// Chooses which packs, when not all are read.
-    pub seed: u64,
+    /// Where the last reading ended: it goes on behind this pack, and round.
+    pub after: Option<PackId>,
+    /// Whether the time is over: then no further pack is read.
+    pub is_over: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Default for VerifyOptions<'_> {
+    fn default() -> Self {
+        Self { read_data_percent: 0, after: None, is_over: &|| false }
+    }
+}
+
+impl VerifyOptions<'_> {
+    /// Reads everything.
+    pub fn whole() -> Self {
+        Self { read_data_percent: 100, ..Self::default() }
+    }
 }
 
 /// A broken object.
@@ -56,6 +70,10 @@ pub struct VerifyReport {
     pub packs: u64,
     pub packs_read: u64,
     pub read_bytes: u64,
+    /// The last pack that was read: the next reading goes on behind it.
+    pub read_until: Option<PackId>,
+    /// The reading went past the last pack, and began with the first again.
+    pub came_round: bool,
     pub files: u64,
     pub problems: Vec<Problem>,
     pub touched_count: u64,
@@ -81,22 +99,78 @@ impl VerifyReport {
 
 /// What is known to be broken before the manifests are walked.
 #[derive(Default)]
-struct Broken {
-    packs: HashMap<PackId, String>,
-    chunks: HashSet<ChunkId>,
+pub(super) struct Broken {
+    /// Packs that are gone, or not what they were, and why.
+    pub packs: HashMap<PackId, String>,
+    /// Packs of which nothing is there.
+    missing: HashSet<PackId>,
+    pub chunks: HashSet<ChunkId>,
+    pub segments: BTreeSet<IndexId>,
+}
+
+/// A store as its objects show it.
+pub(super) struct Examined {
+    pub snapshots: BTreeMap<Sequence, SnapshotRecord>,
+    /// The segments that are sound.
+    pub index: Arc<Index>,
+    pub broken: Broken,
+    pub report: VerifyReport,
+}
+
+/// What a log's records say, as far as they can be read.
+#[derive(Default)]
+struct Told {
+    snapshots: BTreeMap<Sequence, SnapshotRecord>,
+    index: Vec<ObjectRef<IndexId>>,
+    doomed: BTreeSet<PackId>,
+}
+
+/// The fold of what records say of segments, whether or not they make a chain.
+#[derive(Default)]
+struct Segments {
+    index: Vec<ObjectRef<IndexId>>,
+    doomed: BTreeSet<IndexId>,
+}
+
+impl Segments {
+    fn take_snapshot(&mut self, snapshot: &SnapshotRecord) {
+        if !snapshot.index.is_empty() {
+            self.index = snapshot.index.clone();
+        }
+        self.doomed.extend(&snapshot.merged_index);
+        self.index.retain(|s| !snapshot.merged_index.contains(&s.id));
+        let new = snapshot.new_index.iter().filter(|s| !self.index.contains(s)).cloned().collect::<Vec<_>>();
+        self.index.extend(new);
+    }
 }
 
 impl Store {
     /// Verifies all snapshots of the store.
     ///
     /// # Errors
-    /// Only when the repository cannot be asked; what is broken is in the report.
+    /// Only when the repository cannot be asked, or there is no key; what is broken is in the report.
     pub fn verify(&self, options: VerifyOptions) -> Result<VerifyReport, RepositoryError> {
+        self.walk_all(self.examine(options)?, &mut |_| Ok(()))
+    }
+
+    /// What is broken of records, segments and packs.
+    pub(super) fn examine(&self, options: VerifyOptions) -> Result<Examined, RepositoryError> {
         let mut report = VerifyReport::default();
-        let snapshots = self.verify_log(&mut report)?;
-        let index = Arc::new(self.verify_index(&snapshots, &mut report)?);
-        let broken = self.verify_packs(&index, options, &mut report)?;
-        let chunks = ChunkReader::new(self.clone(), index.clone());
+        let told = self.verify_log(&mut report)?;
+        let mut broken = Broken::default();
+        let index = Arc::new(self.verify_index(&told, &mut broken, &mut report)?);
+        self.verify_packs(&index, options, &mut broken, &mut report)?;
+        Ok(Examined { snapshots: told.snapshots, index, broken, report })
+    }
+
+    /// Walks all manifests; `touched` is called with every entry that cannot be given back whole.
+    pub(super) fn walk_all(
+        &self,
+        examined: Examined,
+        touched: &mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
+    ) -> Result<VerifyReport, RepositoryError> {
+        let Examined { snapshots, index, broken, report } = examined;
+        let chunks = ChunkReader::new(self.clone(), Arc::new(index.fork()));
         let mut walker = Walker {
             manifests: ManifestReader::new(chunks.clone()),
             chunks,
@@ -105,6 +179,7 @@ impl Store {
             sound: HashSet::new(),
             report,
             snapshot: Sequence(0),
+            touched,
         };
         for (sequence, record) in &snapshots {
             walker.snapshot = *sequence;
@@ -113,16 +188,25 @@ impl Store {
         Ok(walker.report)
     }
 
-    /// Reads every record that can be read; a damaged one is a problem of its own snapshot only.
-    fn verify_log(
+    /// Whether any of these snapshots refers to what `index` does not find.
+    pub(super) fn is_anything_missing(
         &self,
-        report: &mut VerifyReport,
-    ) -> Result<BTreeMap<Sequence, SnapshotRecord>, RepositoryError> {
+        snapshots: &BTreeMap<Sequence, SnapshotRecord>,
+        index: Arc<Index>,
+    ) -> Result<bool, RepositoryError> {
+        let (broken, report) = (Broken::default(), VerifyReport::default());
+        let examined = Examined { snapshots: snapshots.clone(), index, broken, report };
+        Ok(self.walk_all(examined, &mut |_| Ok(()))?.touched_count > 0)
+    }
+
+    /// Reads every record that can be read; a damaged one is a problem of its own snapshot only.
+    fn verify_log(&self, report: &mut VerifyReport) -> Result<Told, RepositoryError> {
         let prefix = key::log_prefix(&self.name);
         let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
         let mut state = StoreState::default();
         let mut chained = true;
-        let mut snapshots = BTreeMap::new();
+        let mut told = Told::default();
+        let mut fold = Segments::default();
         let mut last = Sequence(0);
         for object in listed {
             let Some(sequence) = key::parse_record(&object.location) else {
@@ -140,7 +224,14 @@ impl Store {
             report.records += 1;
             let limit = record_format::RECORD_MAX_BYTES as u64;
             let found = self.repository.wait(self.objects().get(&object.location, limit))?;
-            let decoded = record_format::decode(&found.unwrap_or_default());
+            let bytes = found.unwrap_or_default();
+            let decoded = match self.keys_for(record_format::generation(&bytes)) {
+                Ok(keys) => {
+                    record_format::decode(&bytes, keys.as_deref(), sequence.0).map_err(|e| e.to_string())
+                }
+                Err(error @ RepositoryError::Keyring { .. }) => Err(error.to_string()),
+                Err(error) => return Err(error),
+            };
             let (record, hash) = match decoded {
                 Ok(decoded) => decoded,
                 Err(error) => {
@@ -157,62 +248,77 @@ impl Store {
             }
             match record.event {
                 Event::Snapshot(snapshot) => {
-                    snapshots.insert(sequence, *snapshot);
+                    fold.take_snapshot(&snapshot);
+                    told.snapshots.insert(sequence, *snapshot);
                 }
-                Event::Pruned { snapshots: dropped, .. } => snapshots.retain(|s, _| !dropped.contains(s)),
-                Event::Promoted { .. } => {}
+                Event::Pruned(pruned) => {
+                    told.snapshots.retain(|s, _| !pruned.snapshots.contains(s));
+                    told.doomed.extend(pruned.doomed_packs);
+                    fold.doomed.extend(pruned.doomed_index);
+                    fold.index = pruned.index.unwrap_or(fold.index);
+                }
+                Event::Promoted { .. } | Event::Pinned { .. } | Event::Unpinned { .. } => {}
             }
         }
-        report.snapshots = snapshots.len() as u64;
-        Ok(snapshots)
+        report.snapshots = told.snapshots.len() as u64;
+        if !chained {
+            // What the unreadable record named is not known: all that is there, then, but what was doomed.
+            let prefix = key::index_prefix(&self.name);
+            for object in self.repository.wait(self.objects().list(Some(&prefix), None))? {
+                if let Some(id) = key::parse_index(&object.location)
+                    && !fold.doomed.contains(&id)
+                    && !fold.index.iter().any(|s| s.id == id)
+                {
+                    fold.index.push(ObjectRef { id, size_bytes: object.size });
+                }
+            }
+        }
+        told.index = fold.index;
+        Ok(told)
     }
 
     fn verify_index(
         &self,
-        snapshots: &BTreeMap<Sequence, SnapshotRecord>,
+        told: &Told,
+        broken: &mut Broken,
         report: &mut VerifyReport,
     ) -> Result<Index, RepositoryError> {
-        let mut named: Vec<ObjectRef<IndexId>> = Vec::new();
-        let mut seen = BTreeSet::new();
-        for reference in snapshots.values().flat_map(|s| &s.index) {
-            if seen.insert(reference.id) {
-                named.push(reference.clone());
-            }
-        }
         let mut sound = Vec::new();
-        for reference in named {
+        for reference in &told.index {
             report.index_segments += 1;
-            let at = key::index(&self.name, reference.id);
             // Straight from the repository: a copy in the cache says nothing about it.
-            let found = self.repository.wait(self.objects().get(&at, 1 << 30))?;
-            match found
-                .as_deref()
-                .map(|bytes| (IndexId::of(bytes) == reference.id, index_format::check(bytes)))
-            {
-                None => report.problem(at, "is missing"),
-                Some((_, Err(error))) => report.problem(at, error),
-                Some((false, Ok(_))) => report.problem(at, "does not have the hash that names it"),
-                Some((true, Ok(_))) => sound.push(reference),
+            let checked = self.segment_table(reference.id).and_then(|table| {
+                let at = key::index(&self.name, reference.id);
+                index_format::check(&table).map_err(RepositoryError::format(at))
+            });
+            match checked {
+                Ok(_) => sound.push(reference.clone()),
+                Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
+                    report.problem(key::index(&self.name, reference.id), plain(&error));
+                    broken.segments.insert(reference.id);
+                }
+                Err(error) => return Err(error),
             }
         }
-        Index::open(self, &sound, BTreeSet::new())
+        Index::of(self, &sound, told.doomed.clone())
     }
 
     fn verify_packs(
         &self,
         index: &Index,
         options: VerifyOptions,
+        broken: &mut Broken,
         report: &mut VerifyReport,
-    ) -> Result<Broken, RepositoryError> {
+    ) -> Result<(), RepositoryError> {
         let mut packs: BTreeMap<PackId, u64> = BTreeMap::new();
         for segment in index.segments() {
-            packs.extend(segment.header.packs.iter().map(|p| (p.id, p.size_bytes)));
+            let needed = segment.header.packs.iter().filter(|p| !index.is_doomed(&p.id));
+            packs.extend(needed.map(|p| (p.id, p.size_bytes)));
         }
         let prefix = key::pack_prefix(&self.name);
         let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
         let present: HashMap<PackId, u64> =
             listed.iter().filter_map(|o| Some((key::parse_pack(&o.location)?, o.size))).collect();
-        let mut broken = Broken::default();
         report.packs = packs.len() as u64;
         for (id, size_bytes) in &packs {
             let at = key::pack(&self.name, *id);
@@ -220,25 +326,36 @@ impl Store {
                 None => {
                     report.problem(&at, "is missing");
                     broken.packs.insert(*id, format!("pack {id} is missing"));
+                    broken.missing.insert(*id);
                 }
                 Some(found) if found != size_bytes => {
                     report.problem(&at, format!("has {found} bytes instead of {size_bytes}"));
-                    self.find_broken_chunks(index, *id, &mut broken)?;
-                }
-                Some(_) if chosen(*id, options) => {
-                    report.packs_read += 1;
-                    report.read_bytes += size_bytes;
-                    let bytes =
-                        self.repository.wait(self.objects().get(&at, *size_bytes))?.unwrap_or_default();
-                    if PackId::of(&bytes) != *id {
-                        report.problem(&at, "does not have the hash that names it");
-                        self.find_broken_chunks(index, *id, &mut broken)?;
-                    }
+                    broken.packs.insert(*id, format!("pack {id} has another size"));
+                    self.find_broken_chunks(index, *id, broken)?;
                 }
                 Some(_) => {}
             }
         }
-        Ok(broken)
+        for (id, size_bytes, round) in share(&packs, options.read_data_percent, options.after) {
+            if (options.is_over)() {
+                break;
+            }
+            report.read_until = Some(id);
+            report.came_round |= round;
+            if broken.packs.contains_key(&id) {
+                continue;
+            }
+            report.packs_read += 1;
+            report.read_bytes += size_bytes;
+            let at = key::pack(&self.name, id);
+            let bytes = self.repository.wait(self.objects().get(&at, size_bytes))?.unwrap_or_default();
+            if PackId::of(&bytes) != id {
+                report.problem(&at, "does not have the hash that names it");
+                broken.packs.insert(id, format!("pack {id} is damaged"));
+                self.find_broken_chunks(index, id, broken)?;
+            }
+        }
+        Ok(())
     }
 
     /// Which chunks of a damaged pack cannot be read any more.
@@ -251,21 +368,19 @@ impl Store {
         let at = key::pack(&self.name, id);
         let bytes =
             self.repository.wait(self.objects().get(&at, index_format::PACK_MAX_BYTES))?.unwrap_or_default();
-        let mut decompressor = Decompressor::new().map_err(RepositoryError::local("zstd"))?;
         for segment in index.segments() {
-            if !segment.header.packs.iter().any(|p| p.id == id) {
-                continue;
-            }
+            let Some(pack) = segment.header.packs.iter().find(|p| p.id == id) else { continue };
+            let sealer = self.sealer_of_pack(&pack.sealing)?;
             for entry in segment.entries() {
-                let (chunk, location) = entry.map_err(RepositoryError::local("cached index segment"))?;
-                if location.pack != id {
+                let (chunk, location) = entry?;
+                // Another pack may have it as well.
+                if location.pack != id || index.lookup(chunk)? != Some(location) {
                     continue;
                 }
                 let start = location.offset_bytes as usize;
                 let end = start + location.length_bytes as usize;
-                let whole =
-                    end <= bytes.len() && decompressor.decode(&bytes.slice(start..end), chunk).is_ok();
-                if !whole {
+                let decode = |bytes| super::chunks::decode(&bytes, chunk, &location, sealer.as_ref());
+                if end > bytes.len() || decode(bytes.slice(start..end)).is_err() {
                     broken.chunks.insert(chunk);
                 }
             }
@@ -274,13 +389,29 @@ impl Store {
     }
 }
 
-/// Whether a pack is among the share that is read.
-fn chosen(id: PackId, options: VerifyOptions) -> bool {
-    let draw = crate::model::reread::fnv1a(&[&id.0[..], &options.seed.to_le_bytes()].concat());
-    draw % 100 < u64::from(options.read_data_percent)
+/// What went wrong, without the key, which is told beside it.
+fn plain(error: &RepositoryError) -> String {
+    match error {
+        RepositoryError::Format { source, .. } => source.to_string(),
+        RepositoryError::Request { reason, .. } if reason.contains("missing") => "is missing".into(),
+        other => other.to_string(),
+    }
 }
 
-struct Walker {
+/// The packs that are read: so many percent, in the order of their names behind `after`, and round. Names are hashes, so that
+/// any stretch is a sample. Says of each whether it lies behind the end. Pure.
+fn share(packs: &BTreeMap<PackId, u64>, percent: u8, after: Option<PackId>) -> Vec<(PackId, u64, bool)> {
+    let count = (packs.len() * usize::from(percent)).div_ceil(100);
+    let behind =
+        packs.iter().filter(|(id, _)| after.is_none_or(|after| **id > after)).map(|(id, s)| (*id, *s, false));
+    let round = packs
+        .iter()
+        .filter(|(id, _)| after.is_some_and(|after| **id <= after))
+        .map(|(id, s)| (*id, *s, true));
+    behind.chain(round).take(count).collect()
+}
+
+struct Walker<'a> {
     manifests: ManifestReader,
     chunks: ChunkReader,
     index: Arc<Index>,
@@ -289,9 +420,10 @@ struct Walker {
     sound: HashSet<ChunkId>,
     report: VerifyReport,
     snapshot: Sequence,
+    touched: &'a mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
 }
 
-impl Walker {
+impl Walker<'_> {
     /// Whether nothing at or below this page is broken. The height bounds the recursion.
     fn page(&mut self, id: ChunkId, height: u8, first: &TreePath) -> Result<bool, RepositoryError> {
         if self.sound.contains(&id) {
@@ -324,6 +456,7 @@ impl Walker {
                     self.report.files += u64::from(entry.file().is_some());
                     if let Some(reason) = self.entry(&entry)? {
                         sound = false;
+                        (self.touched)(&entry)?;
                         self.report.touch(self.snapshot, entry.path.to_string(), reason);
                     }
                 }
@@ -342,7 +475,10 @@ impl Walker {
             return Some(format!("chunk {id} is damaged"));
         }
         match self.index.lookup(id) {
-            Ok(Some(location)) => self.broken.packs.get(&location.pack).cloned(),
+            Ok(Some(location)) if self.broken.missing.contains(&location.pack) => {
+                self.broken.packs.get(&location.pack).cloned()
+            }
+            Ok(Some(_)) => None,
             Ok(None) => Some(format!("chunk {id} is in no index")),
             Err(error) => Some(error.to_string()),
         }
@@ -398,5 +534,26 @@ impl Walker {
             Err(error) if error.kind() == RepositoryErrorKind::Unavailable => Err(error),
             Err(error) => Ok(Err(error.to_string())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readings_by_share_come_round_and_leave_none_out() {
+        let packs: BTreeMap<_, _> = (0..50u8).map(|n| (PackId::of(&[n]), 1)).collect();
+        let (mut after, mut seen) = (None, Vec::new());
+        for _ in 0..11 {
+            let read = share(&packs, 10, after);
+            assert_eq!(read.len(), 5);
+            after = read.last().map(|r| r.0);
+            seen.extend(read);
+        }
+        assert_eq!(seen[..50].iter().map(|r| r.0).collect::<BTreeSet<_>>().len(), 50);
+        assert!(seen[..50].iter().all(|r| !r.2) && seen[50..].iter().all(|r| r.2));
+        assert_eq!(share(&packs, 1, None).len(), 1);
+        assert!(share(&packs, 0, None).is_empty());
     }
 }

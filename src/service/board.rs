@@ -6,6 +6,7 @@ use super::run::{RunError, RunReport};
 use super::schedule::{Schedule, slot_ns};
 use super::scheduler::{Job, JobId, Outcome, Scheduler};
 use crate::model::id::{Sequence, StoreName};
+use crate::repository::upkeep::{UpkeepNote, last_proof};
 use crate::support::progress::Progress;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -36,8 +37,44 @@ pub struct StoreStatus {
     pub held: Option<String>,
     pub fenced: bool,
     pub totals: Totals,
+    pub upkeep: Option<UpkeepStatus>,
     pub last_report: Option<RunReport>,
     pub progress: Option<ProgressFigures>,
+}
+
+/// What was done to keep a store sound, by whichever host did it. Times are seconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct UpkeepStatus {
+    pub pruned: Option<f64>,
+    pub verified: Option<f64>,
+    /// When the verifications by share had last read every pack.
+    pub read_whole: Option<f64>,
+    /// Broken objects and touched files that the last verification found.
+    pub problems: u64,
+    /// The snapshot that was last proven restorable by a drill, and when.
+    pub proven_snapshot: Option<Sequence>,
+    pub proven: Option<f64>,
+    pub drill_error: Option<String>,
+}
+
+impl UpkeepStatus {
+    /// Of all hosts' notes: the last of each.
+    pub fn of(notes: &[UpkeepNote]) -> Self {
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        let last = |of: fn(&UpkeepNote) -> Option<u64>| notes.iter().filter_map(of).max().map(seconds);
+        let proof = last_proof(notes);
+        let verified = notes.iter().max_by_key(|note| note.verified_ns);
+        let drilled = notes.iter().max_by_key(|note| note.drilled_ns);
+        Self {
+            pruned: last(|note| note.pruned_ns),
+            verified: last(|note| note.verified_ns),
+            read_whole: last(|note| note.round_ns),
+            problems: verified.map_or(0, |note| note.problems),
+            proven_snapshot: proof.map(|proof| proof.snapshot),
+            proven: proof.map(|proof| seconds(proof.proven_ns)),
+            drill_error: drilled.and_then(|note| note.drill_error.clone()),
+        }
+    }
 }
 
 /// Since the daemon started.
@@ -94,6 +131,7 @@ struct Card {
     accept: bool,
     fenced: bool,
     totals: Totals,
+    upkeep: Option<UpkeepStatus>,
     last_report: Option<RunReport>,
     gone: bool,
 }
@@ -262,6 +300,13 @@ impl Board {
         }
     }
 
+    /// What was done for a store's upkeep.
+    pub fn note_upkeep(&mut self, name: &StoreName, upkeep: UpkeepStatus) {
+        if let Some(id) = self.by_name.get(name) {
+            self.cards[*id].upkeep = Some(upkeep);
+        }
+    }
+
     /// The number of a store's run that is under way.
     pub fn number_of(&self, id: JobId) -> u64 {
         self.cards[id].begun
@@ -361,6 +406,7 @@ impl Board {
             held: card.stopped.clone().or_else(|| card.held.clone()),
             fenced: card.fenced,
             totals: card.totals,
+            upkeep: card.upkeep.clone(),
             last_report: card.last_report.clone(),
             progress: card.progress.as_ref().map(|progress| ProgressFigures::of(progress)),
         }
@@ -382,6 +428,7 @@ impl Card {
             accept: false,
             fenced: false,
             totals: Totals::default(),
+            upkeep: None,
             last_report: None,
             gone: false,
         }

@@ -2,7 +2,9 @@
 
 use super::schedule::Schedule;
 use crate::model::id::StoreName;
-use crate::model::plan::PlanName;
+use crate::model::plan::{PlanName, Upkeep};
+use crate::model::retention::Retention;
+use crate::repository::keys::Encryption;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -29,6 +31,13 @@ pub struct Config {
     pub repository: Option<String>,
     pub writer: Option<String>,
     pub cache: Option<PathBuf>,
+    /// Whether new stores are encrypted.
+    #[serde(default)]
+    pub encryption: Encryption,
+    /// Holds the key of the stores, as age writes it.
+    pub key_file: Option<PathBuf>,
+    /// Holds a passphrase, in place of a key file.
+    pub passphrase_file: Option<PathBuf>,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -74,6 +83,8 @@ pub struct ServiceConfig {
     pub stores_at_once: Option<usize>,
     /// Seconds between a standby's looks at the repository.
     pub look_seconds: Option<u64>,
+    /// Seconds between looks at what upkeep is due.
+    pub upkeep_seconds: Option<u64>,
 }
 
 /// What this host does with a store.
@@ -131,12 +142,46 @@ pub struct StoreConfig {
     pub exclude: Vec<String>,
     #[serde(default)]
     pub hooks: Hooks,
+    /// In place of the plan's.
+    pub retention: Option<Retention>,
+    /// In place of the plan's.
+    pub upkeep: Option<Upkeep>,
+    #[serde(default)]
+    pub drill: DrillConfig,
+}
+
+/// How a store is drilled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillConfig {
+    /// Run in the mounted snapshot, without a shell: it must succeed.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Of the files, so many percent are read; without it: all.
+    pub read_percent: Option<u8>,
+    /// The command is ended after so many seconds.
+    pub timeout_seconds: Option<u64>,
 }
 
 impl StoreConfig {
     /// Whether the tree is watched.
     pub fn is_watched(&self) -> bool {
         self.role == Role::Primary && self.hints.unwrap_or(self.plan.plan().debounce_seconds > 0)
+    }
+
+    /// Which snapshots stay.
+    pub fn retention(&self) -> Retention {
+        self.retention.unwrap_or_else(|| self.plan.plan().retention)
+    }
+
+    /// What is done beside the runs. Drills are a standby's, unless this host is told to.
+    pub fn upkeep(&self) -> Upkeep {
+        let plan = self.plan.plan().upkeep;
+        let plan = match self.role {
+            Role::Primary => Upkeep { drill_hours: 0, ..plan },
+            Role::Standby => Upkeep { prune_hours: 0, verify_hours: 0, ..plan },
+        };
+        self.upkeep.unwrap_or(plan)
     }
 
     /// A store that no configuration names.
@@ -151,6 +196,9 @@ impl StoreConfig {
             repository: None,
             exclude: Vec::new(),
             hooks: Hooks::default(),
+            retention: None,
+            upkeep: None,
+            drill: DrillConfig::default(),
         }
     }
 }
@@ -184,6 +232,8 @@ impl Config {
         primaries.for_each(|store| store.path = beside(&store.path));
         config.service.token_file = config.service.token_file.as_ref().map(beside);
         config.cache = config.cache.as_ref().map(beside);
+        config.key_file = config.key_file.as_ref().map(beside);
+        config.passphrase_file = config.passphrase_file.as_ref().map(beside);
         config.standby.path = config.standby.path.as_ref().map(beside);
         let place = |location: &String| {
             if location.contains("://") {
@@ -237,6 +287,11 @@ pub fn default_repository() -> Option<PathBuf> {
 /// Where what is followed is kept when nothing is configured.
 pub fn default_standby() -> Option<PathBuf> {
     home("XDG_DATA_HOME", ".local/share").map(|data| data.join("understudy").join("standby"))
+}
+
+/// The key file when nothing is configured.
+pub fn default_key_file() -> Option<PathBuf> {
+    home("XDG_CONFIG_HOME", ".config").map(|config| config.join("understudy").join("key"))
 }
 
 /// Where the daemon keeps what is not configured: its token.

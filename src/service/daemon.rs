@@ -4,11 +4,13 @@
 //! that panics ends as one that failed. Asked to end, no run begins, those under way stop at their next step
 //! (what they shipped is not shipped again), and after a limit the process goes without them, which loses nothing either.
 
-use super::board::{Board, Ended, Known, Started, StoreStatus};
+use super::board::{Board, Ended, Known, Started, StoreStatus, UpkeepStatus};
 use super::config::{Config, Role, StoreConfig};
+use super::drill::Program;
 use super::host::{Host, World};
 use super::run::{RunError, RunReport, Watch, run};
 use super::scheduler::Outcome;
+use super::upkeep::{Keeper, UpkeepError};
 use super::watches::Watches;
 use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
@@ -17,12 +19,15 @@ use crate::standby::depot::Depot;
 use crate::standby::mounted;
 use crate::support::progress::Step;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// A scheduler that sleeps wakes up that often at least: clocks are set.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
+/// Between looks at what upkeep is due, and before the first.
+const UPKEEP_SECONDS: u64 = 900;
+const UPKEEP_FIRST_SECONDS: u64 = 60;
 /// Logs that are asked at once where their stores stand.
 const QUESTIONS_MAX: usize = 16;
 
@@ -39,6 +44,7 @@ struct Inner {
     repositories: Mutex<HashMap<String, Repository>>,
     watches: Watches,
     on_step: Box<dyn Fn(Step) + Send + Sync>,
+    stopping: AtomicBool,
 }
 
 impl Daemon {
@@ -53,6 +59,7 @@ impl Daemon {
             repositories: Mutex::default(),
             watches: Watches::default(),
             on_step,
+            stopping: AtomicBool::new(false),
         };
         let daemon = Self(Arc::new(inner));
         daemon.configure();
@@ -88,7 +95,8 @@ impl Daemon {
     pub fn reload(&self, config: Config) {
         {
             let mut host = self.0.host.write().unwrap_or_else(PoisonError::into_inner);
-            *host = Host::new(config, host.runtime.clone(), host.given_repository.clone());
+            let keys = host.given_keys.clone();
+            *host = Host::new(config, host.runtime.clone(), host.given_repository.clone()).with_keys(keys);
         }
         self.0.repositories.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.configure();
@@ -161,8 +169,63 @@ impl Daemon {
 
     /// No run begins any more, and those under way stop as soon as they can.
     pub fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
         self.board().stop();
         self.0.changed.notify_all();
+    }
+
+    /// Keeps the stores up, one at a time, until the daemon is asked to end: looks every so often at what is due.
+    pub fn keep_up(&self, program: &Program) {
+        let seconds = || self.host().config.service.upkeep_seconds.unwrap_or(UPKEEP_SECONDS).max(1);
+        let mut waited = 0;
+        while !self.0.stopping.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_secs(1));
+            waited += 1;
+            // The first look is early: a daemon that is restarted every day has its turn as well.
+            if waited >= seconds().min(UPKEEP_FIRST_SECONDS) {
+                break;
+            }
+        }
+        while !self.0.stopping.load(Ordering::Relaxed) {
+            for config in &self.host().config.store {
+                // A thread of its own: what panics is one store's.
+                let work = || self.keep_one_up(config, program);
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                if let Ok(Err(error)) = result {
+                    tracing::error!(store = %config.name, %error, "no upkeep");
+                }
+            }
+            let mut waited = 0;
+            while waited < seconds() && !self.0.stopping.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_secs(1));
+                waited += 1;
+            }
+        }
+    }
+
+    fn keep_one_up(&self, config: &StoreConfig, program: &Program) -> Result<(), UpkeepError> {
+        if self.0.stopping.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let host = self.host();
+        let store = host.repository(Some(config))?.store(&config.name);
+        let keeper = Keeper {
+            host: &host,
+            store: &store,
+            config,
+            world: self.0.world,
+            program,
+            stop: &self.0.stopping,
+        };
+        for (duty, result) in keeper.keep_up()? {
+            match result {
+                Ok(_) => tracing::info!(store = %config.name, ?duty, "done"),
+                Err(error) => tracing::error!(store = %config.name, ?duty, %error, "failed"),
+            }
+        }
+        let upkeep = UpkeepStatus::of(&store.upkeep()?);
+        self.board().note_upkeep(&config.name, upkeep);
+        Ok(())
     }
 
     fn start(&self, started: Started) {

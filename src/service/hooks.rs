@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-const TIMEOUT: Duration = Duration::from_secs(300);
+pub const TIMEOUT: Duration = Duration::from_secs(300);
 /// So much of what a hook says is told when it fails.
 const SAID_MAX_BYTES: u64 = 2000;
 
@@ -35,28 +35,35 @@ pub fn around<T, E: From<HookError>>(
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
     let timeout = hooks.timeout_seconds.map_or(TIMEOUT, Duration::from_secs);
-    let before = run("before", &hooks.before, around, "", timeout);
+    let run = |when, command, outcome| run(when, command, around, outcome, timeout, None);
+    let before = run("before", &hooks.before, "");
     let done = match before {
         Ok(()) => work(),
         Err(error) => Err(error.into()),
     };
     let outcome = if done.is_ok() { "done" } else { "failed" };
-    let after = run("after", &hooks.after, around, outcome, timeout);
+    let after = run("after", &hooks.after, outcome);
     let done = done?;
     after?;
     Ok(done)
 }
 
-fn run(
+/// Runs one command; in `dir` where one is given.
+pub fn run(
     when: &'static str,
     command: &[String],
     around: &Around,
     outcome: &str,
     timeout: Duration,
+    dir: Option<&Path>,
 ) -> Result<(), HookError> {
     let Some((program, arguments)) = command.split_first() else { return Ok(()) };
     let start = |source| HookError::Start { when, program: program.clone(), source };
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    if let Some(dir) = dir {
+        command.current_dir(dir);
+    }
+    let mut child = command
         .args(arguments)
         .env("UNDERSTUDY_STORE", around.store.as_str())
         .env("UNDERSTUDY_PATH", around.path)

@@ -3,6 +3,7 @@
 use super::config::{self, Config, ConfigError, StoreConfig};
 use crate::model::id::{StoreName, WriterId};
 use crate::repository::error::RepositoryError;
+use crate::repository::keys::KeySource;
 use crate::repository::location::Location;
 use crate::repository::objects::Bandwidth;
 use crate::repository::store::{Repository, RepositoryOptions};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::runtime::Handle;
+use zeroize::Zeroizing;
 
 /// Why something is not opened.
 #[derive(Debug, Error)]
@@ -31,6 +33,13 @@ pub struct World {
     pub nonce: fn() -> u64,
 }
 
+/// Keys that are not configured, but given.
+#[derive(Clone, Debug, Default)]
+pub struct GivenKeys {
+    pub key_file: Option<PathBuf>,
+    pub passphrase: Option<Zeroizing<String>>,
+}
+
 /// A host.
 #[derive(Clone)]
 pub struct Host {
@@ -38,6 +47,8 @@ pub struct Host {
     pub runtime: Handle,
     /// On the command line, in place of the configured one.
     pub given_repository: Option<String>,
+    /// On the command line, or in the environment.
+    pub given_keys: GivenKeys,
     /// Of all repositories together.
     bandwidth: Option<Arc<Bandwidth>>,
 }
@@ -45,7 +56,26 @@ pub struct Host {
 impl Host {
     pub fn new(config: Config, runtime: Handle, given_repository: Option<String>) -> Self {
         let bandwidth = config.limits.bandwidth.map(|limit| Arc::new(Bandwidth::new(limit)));
-        Self { config: Arc::new(config), runtime, given_repository, bandwidth }
+        let given_keys = GivenKeys::default();
+        Self { config: Arc::new(config), runtime, given_repository, given_keys, bandwidth }
+    }
+
+    /// The same host with these keys beside what is configured.
+    pub fn with_keys(self, given_keys: GivenKeys) -> Self {
+        Self { given_keys, ..self }
+    }
+
+    /// What stores are opened with: given, else configured, else the default key file.
+    pub fn keys(&self) -> Result<KeySource, HostError> {
+        let mut passphrase = self.given_keys.passphrase.clone();
+        if let (None, Some(path)) = (&passphrase, &self.config.passphrase_file) {
+            let text = std::fs::read_to_string(path).map(Zeroizing::new);
+            let text = text.map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+            passphrase = Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()));
+        }
+        let key_file = self.given_keys.key_file.clone().or_else(|| self.config.key_file.clone());
+        let key_file = key_file.or_else(config::default_key_file);
+        Ok(KeySource { encryption: self.config.encryption, key_file, passphrase, identities: Vec::new() })
     }
 
     /// The repository of `store`: given, the store's, the configuration's, or the default directory.
@@ -62,6 +92,7 @@ impl Host {
         let options = RepositoryOptions {
             bandwidth: self.bandwidth.clone(),
             cache: self.config.cache.clone().or_else(config::default_cache),
+            keys: self.keys()?,
             ..Default::default()
         };
         Ok(Repository::open(&location, options, self.runtime.clone())?)

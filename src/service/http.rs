@@ -201,7 +201,7 @@ async fn changes_between(
         let state = store.state()?;
         let ((from, old), (to, new)) = (store.find(&state, from)?, store.find(&state, to)?);
         let mut found = Changes { from, to, counts: ChangeCounts::default(), changes: Vec::new() };
-        changes(&store, &old, &new, |change, entry| {
+        changes(&store, &state, &old, &new, |change, entry| {
             found.counts.count(Some(change));
             if found.changes.len() < limit {
                 let (kind, path, size_bytes) =

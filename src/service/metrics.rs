@@ -22,7 +22,7 @@ pub fn text(statuses: &[StoreStatus], overall: Overall) -> String {
     out.family("understudy_running_stores", "gauge", "Stores that run.");
     out.sample("understudy_running_stores", &[], overall.running as f64);
     type Figure = fn(&StoreStatus) -> Option<f64>;
-    let gauges: [(&str, &str, Figure); 9] = [
+    let gauges: [(&str, &str, Figure); 14] = [
         ("understudy_lag_seconds", "Since the start of the newest snapshot's scan.", |s| s.lag_seconds),
         ("understudy_objective_seconds", "The lag that the plan promises.", |s| {
             Some(s.objective_seconds as f64)
@@ -38,6 +38,21 @@ pub fn text(statuses: &[StoreStatus], overall: Overall) -> String {
             Some(f64::from(s.failures))
         }),
         ("understudy_last_run_timestamp_seconds", "When the last run began.", |s| s.last_run),
+        ("understudy_proven_timestamp_seconds", "When a drill last proved a snapshot restorable.", |s| {
+            s.upkeep.as_ref()?.proven
+        }),
+        ("understudy_drill_failed", "1 when the last drill failed.", |s| {
+            Some(f64::from(u8::from(s.upkeep.as_ref()?.drill_error.is_some())))
+        }),
+        ("understudy_verified_timestamp_seconds", "When the store was last verified.", |s| {
+            s.upkeep.as_ref()?.verified
+        }),
+        ("understudy_verify_problems", "Broken objects and files that the last verification found.", |s| {
+            Some(s.upkeep.as_ref()?.problems as f64)
+        }),
+        ("understudy_pruned_timestamp_seconds", "When the store was last pruned.", |s| {
+            s.upkeep.as_ref()?.pruned
+        }),
     ];
     for (name, help, figure) in gauges {
         out.family(name, "gauge", help);

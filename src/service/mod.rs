@@ -3,6 +3,7 @@
 pub mod board;
 pub mod config;
 pub mod daemon;
+pub mod drill;
 pub mod hooks;
 pub mod host;
 pub mod http;
@@ -11,4 +12,5 @@ pub mod run;
 pub mod schedule;
 pub mod scheduler;
 pub mod token;
+pub mod upkeep;
 pub mod watches;

@@ -68,7 +68,7 @@ pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Resu
             report.unknown_snapshots += 1;
             continue;
         };
-        let index = Arc::new(Index::open(store, &record.index, Default::default())?);
+        let index = Arc::new(Index::open(store, &state)?);
         let chunks = ChunkReader::new(store.clone(), index);
         let manifests = ManifestReader::new(chunks.clone().cached());
         let entries = match previous {

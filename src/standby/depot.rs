@@ -5,7 +5,7 @@
 //! STORE/images/SEQUENCE.erofs  a published snapshot: all of its objects are there, and on the disk
 //! STORE/pins/…                 what a mount needs: kept, whatever else goes
 //! STORE/unfinished             a run is under way, or was broken off; holds the kernel's boot id
-//! STORE/reported               the last snapshot that the repository was told of
+//! STORE/reported               what the repository was told last
 //! STORE/lock                   held by the one process that changes any of this
 //! ```
 //!
@@ -84,19 +84,19 @@ impl Depot {
         self.root.join("unfinished")
     }
 
-    /// The last snapshot that the repository was told of.
-    pub fn reported(&self) -> Result<Option<Sequence>, FollowError> {
+    /// What the repository was told last.
+    pub fn reported(&self) -> Result<Option<String>, FollowError> {
         let path = self.root.join("reported");
         match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(text.trim().parse().ok().map(Sequence)),
+            Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(FollowError::io(&path, "read it")(error)),
         }
     }
 
-    pub fn set_reported(&self, sequence: Sequence) -> Result<(), FollowError> {
+    pub fn set_reported(&self, told: &str) -> Result<(), FollowError> {
         // Lost, it is told once more.
-        self.write_new(&self.root.join("reported"), sequence.to_string().as_bytes(), false)
+        self.write_new(&self.root.join("reported"), told.as_bytes(), false)
     }
 
     /// Published snapshots, ascending. None when nothing was ever followed here.

@@ -102,10 +102,8 @@ pub fn follow(
     };
     let there = published.contains(&sequence);
     if there && depot.last_run()? == LastRun::Finished {
-        // The last run's report may not have got through.
-        if depot.reported()? != Some(sequence) {
-            tell(store, depot, request, sequence, (around.now_ns)())?;
-        }
+        // The last run's report may not have got through, and mounts come and go.
+        tell(store, depot, request, sequence, (around.now_ns)())?;
         report.requests = store.repository().requests().since(&before);
         return Ok(report);
     }
@@ -141,7 +139,7 @@ impl Run<'_> {
             Ok(object_hash(path).map_err(FollowError::path(path, "read it"))? == Some(hash))
         })?;
         depot.begin(lock)?;
-        let index = Arc::new(Index::open(self.store, &record.index, Default::default())?);
+        let index = Arc::new(Index::open(self.store, self.state)?);
         let chunks = ChunkReader::new(self.store.clone(), index);
         let manifests = ManifestReader::new(chunks.clone().cached());
         // All of what the newest snapshot here needs is here, unless some was lost.
@@ -237,13 +235,19 @@ impl Run<'_> {
         forget_deleted(self.depot)?;
         let pinned = pin::pinned(self.depot)?;
         let published = self.depot.snapshots()?;
-        let mut loose: Vec<_> =
-            published.iter().filter(|s| **s != current && !pinned.contains(s)).copied().collect();
+        let loose = published.iter().filter(|s| **s != current && !pinned.contains(s)).copied();
+        // What was pruned from the log goes here, too: nothing says any more which objects it needs.
+        let (mut old, mut loose): (Vec<_>, Vec<_>) =
+            loose.partition(|sequence| !self.state.snapshots.contains_key(sequence));
         let keep = self.request.keep.max(1) - 1;
-        if loose.len() <= keep + keep / 4 {
+        if loose.len() > keep + keep / 4 {
+            loose.truncate(loose.len() - keep);
+            old.append(&mut loose);
+        }
+        if old.is_empty() {
             return Ok(());
         }
-        loose.truncate(loose.len() - keep);
+        let loose = old;
         let kept: Vec<_> = published.into_iter().filter(|s| !loose.contains(s)).collect();
         // What the log no longer has cannot say which objects it needs.
         let Some(records) = kept.iter().map(|s| self.state.snapshots.get(s)).collect::<Option<Vec<_>>>()
@@ -259,7 +263,7 @@ impl Run<'_> {
         let mut needed = HashSet::new();
         let mut previous: Option<&SnapshotRecord> = None;
         for record in records {
-            let index = Arc::new(Index::open(self.store, &record.index, Default::default())?);
+            let index = Arc::new(Index::open(self.store, self.state)?);
             let manifests = ManifestReader::new(ChunkReader::new(self.store.clone(), index).cached());
             let entries = match previous {
                 Some(before) => {
@@ -286,7 +290,7 @@ impl Run<'_> {
     }
 }
 
-/// Tells the repository what is published here.
+/// Tells the repository what is published and mounted here, unless it knows.
 fn tell(
     store: &Store,
     depot: &Depot,
@@ -294,9 +298,14 @@ fn tell(
     sequence: Sequence,
     now_ns: u64,
 ) -> Result<(), FollowError> {
+    let pinned: Vec<_> = pin::pinned(depot)?.into_iter().collect();
+    let told = serde_json::to_string(&(sequence, &pinned)).unwrap_or_default();
+    if depot.reported()?.as_deref() == Some(&told) {
+        return Ok(());
+    }
     let host = request.host.clone();
-    store.report_standby(&StandbyReport { host, snapshot: sequence, published_ns: now_ns })?;
-    depot.set_reported(sequence)
+    store.report_standby(&StandbyReport { host, snapshot: sequence, published_ns: now_ns, pinned })?;
+    depot.set_reported(&told)
 }
 
 /// A snapshot's image, to be written, and its id: no two have one, since an overlay with an upper layer knows its lower

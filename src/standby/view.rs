@@ -11,7 +11,7 @@ use super::file::attributes_of;
 use super::leaves::{Leaves, Place};
 use crate::model::entry::{Attributes, Content, Entry, File, Kind, Xattrs};
 use crate::model::id::ChunkId;
-use crate::model::record::{ManifestRoot, SnapshotRecord};
+use crate::model::record::{ManifestRoot, SnapshotRecord, StoreState};
 use crate::model::tree_path::TreePath;
 use crate::mount::fuse::{Node, ROOT, Tree};
 use crate::repository::chunks::ChunkReader;
@@ -61,12 +61,13 @@ impl View {
     /// Reads what is above the manifest's leaves; `kept_bytes` of content are kept in memory.
     pub fn open(
         store: &Store,
+        state: &StoreState,
         record: &SnapshotRecord,
         depot: Option<Depot>,
         kept_bytes: u64,
         complain: Complain,
     ) -> Result<Self, RepositoryError> {
-        let index = Arc::new(Index::open(store, &record.index, Default::default())?);
+        let index = Arc::new(Index::open(store, state)?);
         let chunks = ChunkReader::new(store.clone(), index);
         let leaves = Leaves::open(ManifestReader::new(chunks.clone().cached()), &record.manifest)?;
         let first = leaves.leaf(0)?;

@@ -259,8 +259,12 @@ fn twenty_versions_stay_cheap_to_ship_and_to_read() {
 
 /// A repository over the rig's objects with a cache.
 fn with_cache(rig: &Rig, cache: &Path) -> Repository {
-    let options =
-        RepositoryOptions { patience: patience(3), cache: Some(cache.to_owned()), ..Default::default() };
+    let options = RepositoryOptions {
+        patience: patience(3),
+        keys: crate::rig::keys(),
+        cache: Some(cache.to_owned()),
+        ..Default::default()
+    };
     Repository::over(rig.objects.clone(), "test", options, runtime())
 }
 
@@ -276,8 +280,8 @@ fn a_warm_cache_asks_for_the_head_alone() {
         std::fs::write(&path, &bytes).unwrap();
         std::fs::write(rig.source().join("a/b/f3"), [round; 100]).unwrap();
         let report = run(&with_cache(&rig, &cache), &request(&rig.source())).unwrap();
-        // The probe reads back what it wrote, and the log's head is read.
-        assert!(report.requests.get <= 2, "round {round}: {:?}", report.requests);
+        // The probe reads back what it wrote, and the keyring and the log's head are read.
+        assert!(report.requests.get <= 3, "round {round}: {:?}", report.requests);
         assert!(restored(&rig, report.snapshot.0, "dump") == bytes);
     }
     // From an empty container: the log, pages, lists and block entries, and no content.
@@ -324,6 +328,10 @@ fn a_damaged_cache_and_one_of_another_repository_do_no_harm() {
     }
     // A repository that began anew, with the cache of the one before.
     let other = Rig::new();
+    std::fs::write(other.source().join("file"), b"first").unwrap();
+    let error = run(&with_cache(&other, &cache), &request(&other.source())).unwrap_err().to_string();
+    assert!(error.contains("rolled back") && error.contains("delete"), "{error}");
+    std::fs::remove_file(error.rsplit_once("delete ").unwrap().1).unwrap();
     for round in 0..6u8 {
         std::fs::write(other.source().join("file"), [round; 5000]).unwrap();
         let report = run(&with_cache(&other, &cache), &request(&other.source())).unwrap();

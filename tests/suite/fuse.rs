@@ -27,7 +27,7 @@ fn view(
     let store = repository.store(&name());
     let state = store.state()?;
     let (_, record) = store.find(&state, Moment::Latest)?;
-    View::open(&store, &record, depot, 32 << 20, Box::new(|_| {}))
+    View::open(&store, &state, &record, depot, 32 << 20, Box::new(|_| {}))
 }
 
 /// Served by this process, until it is dropped.
@@ -351,12 +351,14 @@ fn a_user_without_privileges_mounts_what_the_user_can_read() {
     sample_tree(&source);
     ok(understudy(dir.path()).args(["resync", "source", "--store", "acme", "--quiet"]));
     let point = MountPoint::new(&dir.path().join("mounted"));
+    std::fs::copy(rig::key_file(), dir.path().join("key")).unwrap();
     ok(Command::new("chown").args(["-R", "nobody:nogroup"]).arg(dir.path()));
     let as_user = |program: &Path, args: &[&str]| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(program).args(args);
         command.env("UNDERSTUDY_REPOSITORY", dir.path().join("repository")).env("HOME", dir.path());
         command.env("XDG_CACHE_HOME", dir.path().join("cache")).current_dir(dir.path()).stdin(Stdio::null());
+        command.env("UNDERSTUDY_KEY_FILE", dir.path().join("key"));
         command
     };
     // A program that this user may run, wherever the checkout is.

@@ -34,7 +34,7 @@ fn missed(rig: &Rig, snapshot: Sequence) -> Vec<String> {
     let full = rig.resync().snapshot;
     let (store, state) = (rig.store(), rig.store().state().unwrap());
     let mut missed = Vec::new();
-    changes(&store, &state.snapshots[&snapshot], &state.snapshots[&full], |change, entry| {
+    changes(&store, &state, &state.snapshots[&snapshot], &state.snapshots[&full], |change, entry| {
         missed.push(format!("{change:?} {}", entry.path));
         Ok::<_, RepositoryError>(())
     })

@@ -42,7 +42,7 @@ fn leaf(entries: &[Entry]) -> Vec<u8> {
 
 /// Restores a manifest of one forged page.
 fn restore_page(rig: &Rig, page: &[u8], height: u8, overwrite: bool) -> Result<(), RestoreError> {
-    let index = Arc::new(Index::open(&rig.store(), &[], Default::default()).unwrap());
+    let index = Arc::new(Index::open(&rig.store(), &Default::default()).unwrap());
     let packer = Packer::new(rig.store(), index.clone());
     let mut compressor = Compressor::new(1).unwrap();
     let id = ChunkId::of(page);
@@ -166,14 +166,15 @@ fn a_page_that_names_itself_ends() {
 
 /// Makes a manifest of one page the head of the rig's store, with these chunks beside it.
 fn forge_head(rig: &Rig, page: &[u8], chunks: &[&[u8]]) {
-    let index = Arc::new(Index::open(&rig.store(), &[], Default::default()).unwrap());
+    let index = Arc::new(Index::open(&rig.store(), &Default::default()).unwrap());
     let packer = Packer::new(rig.store(), index.clone());
     let mut compressor = Compressor::new(1).unwrap();
     for raw in chunks.iter().chain([&page]) {
         packer.add(ChunkId::of(raw), ChunkType::Page, raw, &mut compressor, &mut Vec::new()).unwrap();
     }
     let shipped = packer.close().unwrap();
-    let (state, nonce) = (rig.store().state().unwrap(), rig::nonce());
+    let (mut state, nonce) = (rig.store().state().unwrap(), rig::nonce());
+    let epoch = state.epoch;
     let record = SnapshotRecord {
         manifest: ManifestRoot { page: ChunkId::of(page), height: 0, entries: 2, size_bytes: 0 },
         scan_start_ns: 1,
@@ -182,12 +183,14 @@ fn forge_head(rig: &Rig, page: &[u8], chunks: &[&[u8]]) {
         filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0 },
         statistics: Default::default(),
         new_packs: shipped.packs,
-        index: index.live(&[]),
+        new_index: index.added(&[], &state),
+        index: Vec::new(),
+        merged_index: Vec::new(),
         database_position: None,
         full_scan_start_ns: None,
     };
     let event = Event::Snapshot(Box::new(record));
-    rig.store().append(&state, state.epoch, &WriterId("forger".into()), nonce, event).unwrap();
+    rig.store().append(&mut state, epoch, &WriterId("forger".into()), nonce, event).unwrap();
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 pub fn understudy(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_understudy"));
     command.env("UNDERSTUDY_REPOSITORY", dir.join("repository")).env("XDG_CACHE_HOME", dir.join("cache"));
+    command.env("UNDERSTUDY_KEY_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/key"));
     command.env("HOME", dir).env_remove("UNDERSTUDY_CONFIG").current_dir(dir).stdin(Stdio::null());
     command
 }

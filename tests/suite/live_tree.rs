@@ -142,12 +142,14 @@ fn what_cannot_be_read_keeps_its_last_state() {
         std::fs::create_dir_all(dir.join("repository")).unwrap();
         std::os::unix::fs::chown(dir.join("repository"), Some(65534), Some(65534)).unwrap();
         std::fs::copy(env!("CARGO_BIN_EXE_understudy"), dir.join("understudy")).unwrap();
+        std::fs::copy(rig::key_file(), dir.join("key")).unwrap();
         std::process::Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .arg(dir.join("understudy"))
             .args(["resync", "--store", "acme", "--json", "--repository"])
             .args([&dir.join("repository"), source])
             .current_dir(dir)
+            .env("UNDERSTUDY_KEY_FILE", dir.join("key"))
             .env("HOME", dir.join("repository"))
             .output()
             .unwrap()
@@ -211,8 +213,13 @@ fn a_missing_an_empty_and_a_foreign_root_and_a_mass_deletion_are_held() {
 
 fn promote(rig: &Rig, state: &StoreState, primary: &str) {
     let event = Event::Promoted { primary: WriterId(primary.into()) };
-    let appended =
-        rig.store().append(state, Epoch(state.epoch.0 + 1), &WriterId(primary.into()), rig::nonce(), event);
+    let appended = rig.store().append(
+        &mut state.clone(),
+        Epoch(state.epoch.0 + 1),
+        &WriterId(primary.into()),
+        rig::nonce(),
+        event,
+    );
     assert!(matches!(appended, Ok(Appended::Committed(_))));
 }
 

@@ -16,6 +16,7 @@ use understudy::replicate::report::Report;
 use understudy::replicate::resync::{Request, Surroundings, resync};
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
+use understudy::repository::keys::KeySource;
 use understudy::repository::objects::Patience;
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
 use understudy::repository::verify::{VerifyOptions, VerifyReport};
@@ -60,8 +61,17 @@ pub fn name() -> StoreName {
     StoreName::parse("acme").unwrap()
 }
 
+/// What the tests' stores are encrypted with. No secret: it is published here.
+pub fn key_file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/key")
+}
+
+pub fn keys() -> KeySource {
+    KeySource { key_file: Some(key_file()), ..Default::default() }
+}
+
 pub fn repository(inner: Arc<dyn ObjectStore>, patience: Patience) -> Repository {
-    let options = RepositoryOptions { patience, ..Default::default() };
+    let options = RepositoryOptions { patience, keys: keys(), ..Default::default() };
     Repository::over(inner, "test", options, RUNTIME.handle().clone())
 }
 
@@ -92,7 +102,7 @@ pub fn restore_at(
 ) -> Result<RestoreReport, RestoreError> {
     let state: StoreState = store.state()?;
     let (_, record) = store.find(&state, moment)?;
-    let index = Arc::new(Index::open(store, &record.index, Default::default())?);
+    let index = Arc::new(Index::open(store, &state)?);
     let chunks = ChunkReader::new(store.clone(), index);
     restore(chunks, &record.manifest, "tag", request, &Progress::default())
 }
@@ -144,7 +154,7 @@ impl Rig {
     }
 
     pub fn verify(&self) -> VerifyReport {
-        self.store().verify(VerifyOptions { read_data_percent: 100, seed: 0 }).unwrap()
+        self.store().verify(VerifyOptions::whole()).unwrap()
     }
 
     pub fn head(&self) -> Option<Sequence> {

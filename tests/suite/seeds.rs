@@ -42,10 +42,10 @@ fn write_the_seeds() {
         write(target, "first", &bytes);
         if target == "pack" {
             let mut decompressor = frame::Decompressor::new().unwrap();
-            for (id, offset, length, header) in frame::scan_pack(&bytes).unwrap() {
+            for (id, offset, length, header) in frame::scan_pack(&bytes, None).0 {
                 if header.kind == frame::ChunkType::Page as u8 {
                     let frame = bytes.slice(offset as usize..(offset + length) as usize);
-                    write("page", "leaf", &decompressor.decode(&frame, id).unwrap());
+                    write("page", "leaf", &decompressor.decode(&frame, id, offset, None).unwrap());
                 }
             }
         }

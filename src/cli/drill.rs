@@ -1,0 +1,69 @@
+//! `understudy drill`.
+
+use super::context::{Context, nonce, now_ns};
+use super::exit::Exit;
+use super::{Global, show};
+use crate::service::config::DrillConfig;
+use crate::service::drill::{DrillReport, Program, drill};
+use crate::service::upkeep::note_drill;
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+#[derive(Args)]
+pub(super) struct DrillArgs {
+    #[arg(value_name = "STORE")]
+    store: String,
+    /// Of the files, so many percent are read
+    #[arg(long, value_name = "PERCENT", value_parser = super::verify::percent)]
+    read: Option<u8>,
+    /// Run in the mounted snapshot, in place of the configured command: it must succeed
+    #[arg(value_name = "COMMAND", last = true)]
+    command: Vec<String>,
+}
+
+/// This program, as it was called: the mount is made by the same.
+pub(super) fn program(global: &Global) -> Result<Program> {
+    let path = std::env::current_exe().context("finding this program")?;
+    let mut arguments = Vec::new();
+    let mut give = |option: &str, value: Option<String>| {
+        arguments.extend(value.map(|value| format!("--{option}={value}")))
+    };
+    give("repository", global.repository.clone());
+    give("config", global.config.as_ref().map(|path| path.display().to_string()));
+    give("key-file", global.key_file.as_ref().map(|path| path.display().to_string()));
+    Ok(Program { path, arguments })
+}
+
+pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
+    let context = Context::new(global)?;
+    let config = super::prune::configured(&context, &args.store)?;
+    let store = context.repository(Some(&config))?.store(&config.name);
+    let command = if args.command.is_empty() { config.drill.command.clone() } else { args.command };
+    let how = DrillConfig { command, read_percent: args.read.or(config.drill.read_percent), ..config.drill };
+    let drilled = drill(&store, &how, &program(global)?, nonce());
+    let mut note = store.upkeep_of(&context.writer())?;
+    note.drilled_ns = Some(now_ns());
+    note_drill(&mut note, &drilled, now_ns());
+    store.note_upkeep(&note)?;
+    let report = drilled?;
+    if global.json {
+        show::json(&report)?;
+    } else if !global.quiet {
+        show::line(&text(&report))?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) fn text(report: &DrillReport) -> String {
+    format!(
+        "{}@{} is proven restorable: {} entries looked up, {} files read and compared ({}){}, mounted in {:.0} ms, {:.2} s",
+        report.store,
+        report.snapshot,
+        show::count(report.entries),
+        show::count(report.files_read),
+        show::bytes(report.read_bytes),
+        if report.command { ", the command succeeded" } else { "" },
+        report.mount_seconds * 1e3,
+        report.seconds,
+    )
+}

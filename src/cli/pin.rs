@@ -1,0 +1,64 @@
+//! `understudy pin`, `understudy unpin`.
+
+use super::context::{Context, nonce};
+use super::exit::{Exit, UsageError};
+use super::{Global, show};
+use crate::model::record::Event;
+use crate::model::snapshot_ref::SnapshotRef;
+use crate::repository::log::Appended;
+use anyhow::Result;
+use clap::Args;
+
+#[derive(Args)]
+pub(super) struct PinArgs {
+    /// STORE, STORE@latest, STORE@42 or STORE@2026-11-23T10:00 (UTC)
+    #[arg(value_name = "STORE[@SNAPSHOT]")]
+    snapshot: String,
+    /// Why
+    #[arg(long, default_value = "")]
+    note: String,
+}
+
+#[derive(Args)]
+pub(super) struct UnpinArgs {
+    /// STORE@42
+    #[arg(value_name = "STORE@SNAPSHOT")]
+    snapshot: String,
+}
+
+pub(super) fn run(global: &Global, args: PinArgs) -> Result<Exit> {
+    change(global, &args.snapshot, Some(args.note))
+}
+
+pub(super) fn run_unpin(global: &Global, args: UnpinArgs) -> Result<Exit> {
+    change(global, &args.snapshot, None)
+}
+
+fn change(global: &Global, wanted: &str, note: Option<String>) -> Result<Exit> {
+    let context = Context::new(global)?;
+    let wanted = SnapshotRef::parse(wanted)?;
+    let store = context.repository_of(&wanted.store)?.store(&wanted.store);
+    loop {
+        let mut state = store.state()?;
+        let (snapshot, _) = store.find(&state, wanted.moment)?;
+        let event = match &note {
+            Some(note) => Event::Pinned { snapshot, note: note.clone() },
+            None if !state.pins.contains_key(&snapshot) => {
+                return Err(UsageError(format!("{}@{snapshot} is not pinned", wanted.store)).into());
+            }
+            None => Event::Unpinned { snapshot },
+        };
+        let epoch = state.epoch;
+        if let Appended::Committed(_) = store.append(&mut state, epoch, &context.writer(), nonce(), event)? {
+            if !global.quiet {
+                let done = if note.is_some() {
+                    "stays, whatever the plan says"
+                } else {
+                    "goes when the plan says so"
+                };
+                show::line(&format!("{}@{snapshot} {done}", wanted.store))?;
+            }
+            return Ok(Exit::Done);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! `understudy prune`.
+
+use super::context::{Context, nonce, now_ns};
+use super::exit::{Exit, UsageError};
+use super::{Global, show};
+use crate::model::id::{StoreName, WriterId};
+use crate::model::retention::Retention;
+use crate::repository::prune::{Around, PruneReport, PruneRequest, prune};
+use crate::service::config::StoreConfig;
+use anyhow::Result;
+use clap::Args;
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+#[derive(Args)]
+pub(super) struct PruneArgs {
+    /// Left out: all configured stores
+    #[arg(value_name = "STORE")]
+    stores: Vec<String>,
+    /// Show what would go, why, and how much; change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Delete although another record dropped snapshots that the rules keep
+    #[arg(long)]
+    accept: bool,
+    #[command(flatten)]
+    keep: Keep,
+    /// What is doomed is deleted after so many hours
+    #[arg(long, value_name = "HOURS", default_value_t = 72)]
+    grace: u64,
+    /// and after so many further records
+    #[arg(long, value_name = "RECORDS", default_value_t = 2)]
+    grace_records: u64,
+    /// What no record names is of a run that is under way, unless it is older
+    #[arg(long, value_name = "HOURS", default_value_t = 168)]
+    orphan_age: u64,
+    /// Copy packs together when more of their bytes than this are not needed
+    #[arg(long, value_name = "PERCENT", default_value_t = 10)]
+    max_unused: u64,
+    /// A standby that is gone: nothing is kept for it any more
+    #[arg(long, value_name = "HOST")]
+    forget: Vec<String>,
+}
+
+/// In place of the plan's rules.
+#[derive(Args)]
+struct Keep {
+    /// Snapshots that stay, in place of the plan's: the last
+    #[arg(long, value_name = "N")]
+    keep_last: Option<u32>,
+    /// the newest of each of so many hours
+    #[arg(long, value_name = "N")]
+    keep_hourly: Option<u32>,
+    /// days
+    #[arg(long, value_name = "N")]
+    keep_daily: Option<u32>,
+    /// weeks
+    #[arg(long, value_name = "N")]
+    keep_weekly: Option<u32>,
+    /// months
+    #[arg(long, value_name = "N")]
+    keep_monthly: Option<u32>,
+    /// years
+    #[arg(long, value_name = "N")]
+    keep_yearly: Option<u32>,
+}
+
+impl Keep {
+    fn rules(&self) -> Option<Retention> {
+        let given = [
+            self.keep_last,
+            self.keep_hourly,
+            self.keep_daily,
+            self.keep_weekly,
+            self.keep_monthly,
+            self.keep_yearly,
+        ];
+        let [last, hours, days, weeks, months, years] = given.map(|n| n.unwrap_or(0));
+        let any = given.iter().any(Option::is_some);
+        any.then_some(Retention { last, hours, days, weeks, months, years })
+    }
+}
+
+/// The configured store of this name; with the Standard plan if none is.
+pub(super) fn configured(context: &Context, name: &str) -> Result<StoreConfig> {
+    let found = context.config.store(name).cloned();
+    Ok(match found {
+        Some(store) => store,
+        None => StoreConfig::of(StoreName::parse(name)?, Default::default()),
+    })
+}
+
+/// Those named, or all that are configured.
+pub(super) fn chosen(context: &Context, named: &[String]) -> Result<Vec<StoreConfig>> {
+    if !named.is_empty() {
+        return named.iter().map(|name| configured(context, name)).collect();
+    }
+    if context.config.store.is_empty() {
+        return Err(UsageError("no store is configured: name one".into()).into());
+    }
+    Ok(context.config.store.clone())
+}
+
+pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
+    let context = Context::new(global)?;
+    let mut reports = Vec::new();
+    for config in chosen(&context, &args.stores)? {
+        let store = context.repository(Some(&config))?.store(&config.name);
+        for host in &args.forget {
+            if !store.forget_standby(&WriterId(host.clone()))? {
+                return Err(UsageError(format!("store '{}' has no standby '{host}'", config.name)).into());
+            }
+        }
+        let retention = args.keep.rules().unwrap_or_else(|| config.retention());
+        let mut request = PruneRequest::new(retention, context.writer());
+        request.grace.ns = args.grace.saturating_mul(HOUR_NS);
+        request.grace.records = args.grace_records;
+        request.bounds.orphan_age_ns = args.orphan_age.saturating_mul(HOUR_NS);
+        request.bounds.unused_percent = args.max_unused;
+        (request.dry_run, request.accept) = (args.dry_run, args.accept);
+        let around = Around { now_ns: &now_ns, nonce: &nonce, step: &kill_at };
+        let report = prune(&store, &request, &around)?;
+        if !global.json && !global.quiet {
+            print(&report, args.dry_run)?;
+        }
+        if let Some(reason) = &report.deletion_refused {
+            eprintln!("understudy: warning: nothing was deleted: {reason}; prune where deleting is allowed");
+        }
+        reports.push(report);
+    }
+    if global.json {
+        show::json(&reports)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Kills this process at the step that the tests name.
+fn kill_at(step: &'static str) {
+    if std::env::var("UNDERSTUDY_TEST_KILL_AT").is_ok_and(|wanted| wanted == step) {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}
+
+fn print(report: &PruneReport, all: bool) -> Result<()> {
+    let name = &report.store;
+    if all {
+        let head = ["snapshot", "scan started (UTC)", "", "why"];
+        let mut rows = vec![head.map(String::from).to_vec()];
+        for verdict in &report.snapshots {
+            let why: Vec<_> = verdict.kept_for.iter().map(ToString::to_string).collect();
+            let (what, why) = match why.is_empty() {
+                true => ("drop", "no rule keeps it".to_owned()),
+                false => ("keep", why.join(", ")),
+            };
+            rows.push(vec![
+                format!("{name}@{}", verdict.snapshot),
+                show::time(verdict.scan_start_ns),
+                what.to_owned(),
+                why,
+            ]);
+        }
+        show::table(&rows)?;
+    }
+    let kept = report.snapshots.len() as u64 - report.snapshots_dropped;
+    let verb = if report.dry_run { "would be " } else { "" };
+    show::line(&format!(
+        "{name}: {kept} snapshots kept, {} {verb}dropped; {} of {} bytes needed in {} packs",
+        report.snapshots_dropped,
+        show::bytes(report.alive_bytes),
+        show::bytes(report.packs_bytes),
+        report.packs,
+    ))?;
+    show::line(&format!(
+        "  {} packs ({}) {verb}doomed, {} copied out of {} of them; {} objects ({}) {}deleted, {} packs ({}) wait for their grace",
+        report.packs_doomed,
+        show::bytes(report.doomed_bytes),
+        show::bytes(report.copied_bytes),
+        report.packs_repacked,
+        report.objects_deleted,
+        show::bytes(report.deleted_bytes),
+        if report.dry_run { "would be " } else { "" },
+        report.packs_waiting,
+        show::bytes(report.waiting_bytes),
+    ))?;
+    Ok(())
+}

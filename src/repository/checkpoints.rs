@@ -1,0 +1,145 @@
+//! Where a reader of a log begins: the last checkpoint, and what this host saw before.
+//!
+//! Nothing depends on a checkpoint: it is made of the log, its head is looked up in the log, and without one a reader begins
+//! with the first record. What this host saw of a log is a note in its cache: a log that is shorter, or has another
+//! record there, was rolled back, and is not taken.
+
+use super::cache::write_beside;
+use super::error::RepositoryError;
+use super::key;
+use super::store::Store;
+use crate::format::checkpoint as format;
+use crate::format::checkpoint::CHECKPOINT_MAX_BYTES;
+use crate::model::id::{ContentHash, Sequence};
+use crate::model::record::StoreState;
+use object_store::PutPayload;
+use serde::{Deserialize, Serialize};
+
+/// A checkpoint is made after so many records,
+const RECORDS: u64 = 128;
+/// or so many as there are snapshots to this, if that is more: what it costs stays a small share of the records.
+const SNAPSHOTS_A_RECORD: u64 = 32;
+
+/// The last record that this host saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Seen {
+    pub sequence: Sequence,
+    pub hash: ContentHash,
+}
+
+/// Whether a log with this state is due for a checkpoint. Pure.
+fn is_due(state: &StoreState) -> bool {
+    let head = state.head.map_or(0, |(sequence, _)| sequence.0);
+    let since = head - state.checkpoint.map_or(0, |sequence| sequence.0.min(head));
+    since >= RECORDS.max(state.snapshots.len() as u64 / SNAPSHOTS_A_RECORD)
+}
+
+impl Store {
+    pub(super) fn seen(&self) -> Option<Seen> {
+        serde_json::from_slice(&std::fs::read(self.cache_file("head")?).ok()?).ok()
+    }
+
+    /// Compares a state with what was seen, and remembers it.
+    pub(super) fn remember(&self, state: &StoreState, seen: Option<Seen>) -> Result<(), RepositoryError> {
+        let Some(note) = self.cache_file("head") else { return Ok(()) };
+        let rolled_back = |seen: Seen, found: String| RepositoryError::RolledBack {
+            store: self.name.clone(),
+            seen: seen.sequence,
+            found,
+            note: note.clone(),
+        };
+        match (seen, state.head) {
+            (Some(seen), None) => return Err(rolled_back(seen, "is empty".into())),
+            (Some(seen), Some((head, _))) if head < seen.sequence => {
+                return Err(rolled_back(seen, format!("ends with record {head}")));
+            }
+            (Some(seen), Some((head, hash))) if head == seen.sequence && hash != seen.hash => {
+                return Err(rolled_back(seen, "has another one there".into()));
+            }
+            _ => {}
+        }
+        if let Some((sequence, hash)) = state.head
+            && seen != Some(Seen { sequence, hash })
+        {
+            let _ = write_beside(&note, &serde_json::to_vec(&Seen { sequence, hash }).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// The state at the last checkpoint: of this host's cache, or of the repository.
+    pub(super) fn last_checkpoint(&self, from_cache: bool) -> Result<Option<StoreState>, RepositoryError> {
+        if from_cache {
+            if let Some(state) = self.cached_checkpoint() {
+                return Ok(Some(state));
+            }
+            // A log that was short when it was last seen has none, and a reader with its records needs none.
+            if self.seen().is_some_and(|seen| seen.sequence.0 < RECORDS) {
+                return Ok(None);
+            }
+        }
+        let prefix = key::checkpoint_prefix(&self.name);
+        let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
+        // One that cannot be read is passed over: the one before it does as well.
+        for object in listed.iter().rev() {
+            let Some(sequence) = key::parse_record(&object.location) else { continue };
+            let get = self.objects().get(&object.location, CHECKPOINT_MAX_BYTES as u64);
+            let Some(bytes) = self.repository.wait(get)? else { continue };
+            let keys = self.keys_for(format::generation(&bytes))?;
+            if let Ok(mut state) = format::decode(&bytes, keys.as_deref(), sequence.0) {
+                state.checkpoint = Some(sequence);
+                self.cache_checkpoint(sequence, &bytes);
+                return Ok(Some(state));
+            }
+        }
+        Ok(None)
+    }
+
+    fn cached_checkpoint(&self) -> Option<StoreState> {
+        let bytes = std::fs::read(self.cache_file("checkpoint")?).ok()?;
+        let (sequence, bytes) = bytes.split_first_chunk::<8>()?;
+        let sequence = u64::from_le_bytes(*sequence);
+        let keys = self.keys_for(format::generation(bytes)).ok()?;
+        let mut state = format::decode(bytes, keys.as_deref(), sequence).ok()?;
+        state.checkpoint = Some(Sequence(sequence));
+        Some(state)
+    }
+
+    fn cache_checkpoint(&self, sequence: Sequence, bytes: &[u8]) {
+        let Some(path) = self.cache_file("checkpoint") else { return };
+        if write_beside(&path, &[&sequence.0.to_le_bytes(), bytes].concat()).is_ok() {
+            self.drop_cached_records(sequence);
+        }
+    }
+
+    /// Makes a checkpoint of `state` if one is due. It is a convenience: that it cannot be made is no error.
+    pub fn checkpoint_if_due(&self, state: &mut StoreState) {
+        if is_due(state) {
+            let _ = self.make_checkpoint(state);
+        }
+    }
+
+    fn make_checkpoint(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
+        let Some((sequence, _)) = state.head else { return Ok(()) };
+        let at = key::checkpoint(&self.name, sequence);
+        let (sealing, keys) = self.new_sealing()?;
+        let bytes = format::encode(state, sequence.0, &sealing, keys.as_deref());
+        let bytes = bytes.map_err(RepositoryError::format(&at))?;
+        self.repository.wait(self.objects().create(&at, PutPayload::from(bytes.clone())))?;
+        self.cache_checkpoint(sequence, &bytes);
+        state.checkpoint = Some(sequence);
+        Ok(())
+    }
+
+    /// Deletes all checkpoints but the last two. Returns how many.
+    pub(super) fn drop_old_checkpoints(&self) -> Result<u64, RepositoryError> {
+        let prefix = key::checkpoint_prefix(&self.name);
+        self.repository.wait(async {
+            let listed = self.objects().list(Some(&prefix), None).await?;
+            let old = &listed[..listed.len().saturating_sub(2)];
+            for object in old {
+                self.objects().delete(&object.location).await?;
+            }
+            Ok(old.len() as u64)
+        })
+    }
+}

@@ -1,0 +1,556 @@
+//! Pruning: drops snapshots that no rule keeps, and what only they had. No lock: nobody waits for it, and it waits for nobody.
+//!
+//! ```text
+//! what was doomed long enough ago is deleted → retention → marks → plan → copies → index → record (dooms) → …
+//! ```
+//!
+//! - A record dooms packs and segments, and nothing is deleted that was not doomed. Names are random, so that a doomed object never
+//!   comes back; a writer that relied on one finds the record in its way when it commits, and begins again.
+//! - A pruner computes with one state of the log and commits behind it. A snapshot that came meanwhile makes it begin again: its
+//!   references are looked at, too.
+//! - Deletion waits for some records and some time, for readers: those that began before look up again what is not where it was.
+//! - Packs and segments that no record names are of a run that is under way, or was broken off: they are doomed when they are old,
+//!   by the store's clock. If that run still lives, it ships them again.
+//! - What another record dropped although the rules keep it is held: then nothing is deleted. Whoever can write to the log
+//!   but not delete gets nothing deleted by this.
+//!
+//! Killed anywhere, it leaves garbage for the next pruning, never a broken snapshot.
+
+use super::error::{RepositoryError, RepositoryErrorKind};
+use super::index::{Index, Segment};
+use super::key;
+use super::log::Appended;
+use super::mark::{Marks, mark};
+use super::objects::{Creation, Requests};
+use super::packer::Packer;
+use super::prune_plan::{self, Bounds, PackFact};
+use super::store::Store;
+use crate::format::frame;
+use crate::format::index::Location;
+use crate::model::id::{ChunkId, IndexId, PackId, Sequence, WriterId};
+use crate::model::record::{Event, PruneRecord, StoreState};
+use crate::model::retention::{self, Reason, Retention};
+use object_store::PutPayload;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A pruning that loses so many races in a row gives up.
+const RACES_MAX: u32 = 20;
+/// Frames copied together.
+const COPY_BYTES: u64 = 16 << 20;
+
+/// How long what is doomed stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grace {
+    /// Records behind the one that doomed it, and
+    pub records: u64,
+    /// nanoseconds since, by the pruner's clock.
+    pub ns: u64,
+}
+
+impl Default for Grace {
+    fn default() -> Self {
+        Self { records: 2, ns: 72 * 3_600_000_000_000 }
+    }
+}
+
+/// What to prune, and how.
+#[derive(Clone, Debug)]
+pub struct PruneRequest {
+    pub retention: Retention,
+    pub writer: WriterId,
+    pub grace: Grace,
+    pub bounds: Bounds,
+    /// Tell what would be done, and do nothing.
+    pub dry_run: bool,
+    /// Deletes although another record dropped what the rules keep.
+    pub accept: bool,
+}
+
+impl PruneRequest {
+    pub fn new(retention: Retention, writer: WriterId) -> Self {
+        let bounds =
+            Bounds { unused_percent: 10, orphan_age_ns: 7 * 86_400_000_000_000, copied_max_bytes: 4 << 30 };
+        Self { retention, writer, grace: Grace::default(), bounds, dry_run: false, accept: false }
+    }
+}
+
+/// What comes from outside.
+pub struct Around<'a> {
+    pub now_ns: &'a dyn Fn() -> u64,
+    pub nonce: &'a dyn Fn() -> u64,
+    pub step: &'a dyn Fn(&'static str),
+}
+
+/// Why nothing was pruned.
+#[derive(Debug, Error)]
+pub enum PruneError {
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error(
+        "record {by} dropped {count} snapshots that the rules keep (the first of them {first}): nothing is deleted. If that is right, run `understudy prune` with --accept; if not, `understudy restore --until-record {}` still has them", by.0.saturating_sub(1)
+    )]
+    Held { by: Sequence, count: usize, first: Sequence },
+}
+
+/// One snapshot's verdict.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    pub snapshot: Sequence,
+    pub scan_start_ns: u64,
+    /// None: it goes.
+    pub kept_for: Vec<Reason>,
+}
+
+/// What a pruning did, or would do.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PruneReport {
+    pub store: String,
+    pub dry_run: bool,
+    pub snapshots: Vec<Verdict>,
+    pub snapshots_dropped: u64,
+    pub packs: u64,
+    pub packs_bytes: u64,
+    pub alive_bytes: u64,
+    pub packs_doomed: u64,
+    pub doomed_bytes: u64,
+    /// Of those doomed, packs that no record named.
+    pub orphans: u64,
+    pub packs_repacked: u64,
+    pub copied_bytes: u64,
+    pub objects_deleted: u64,
+    pub deleted_bytes: u64,
+    /// Doomed, and not yet deleted.
+    pub packs_waiting: u64,
+    pub waiting_bytes: u64,
+    pub segments_before: u64,
+    pub segments_after: u64,
+    /// References to chunks that were lost before.
+    pub missing: u64,
+    /// Why nothing could be deleted, where these credentials may not.
+    pub deletion_refused: Option<String>,
+    /// The record that says so; none when there was nothing to do.
+    pub record: Option<Sequence>,
+    pub requests: Requests,
+}
+
+/// Prunes a store.
+pub fn prune(store: &Store, request: &PruneRequest, around: &Around) -> Result<PruneReport, PruneError> {
+    let before = store.repository().requests();
+    let mut races = 0;
+    loop {
+        let mut state = store.state()?;
+        if state.head.is_none() {
+            return Err(RepositoryError::NoStore(store.name().clone()).into());
+        }
+        let mut pruning = Pruning::new(store, request, around, &state)?;
+        if pruning.run(&mut state)? {
+            let mut report = pruning.report;
+            if !request.dry_run {
+                store.checkpoint_if_due(&mut state);
+                let _ = store.drop_old_checkpoints();
+                store.trim_cache();
+            }
+            report.requests = store.repository().requests().since(&before);
+            return Ok(report);
+        }
+        races += 1;
+        if races > RACES_MAX {
+            return Err(RepositoryError::Request {
+                operation: "put",
+                key: key::log_prefix(store.name()).to_string(),
+                reason: format!("lost {races} races for the next record"),
+                kind: RepositoryErrorKind::Unavailable,
+            }
+            .into());
+        }
+    }
+}
+
+struct Found {
+    size_bytes: u64,
+    modified_ns: u64,
+}
+
+struct Pruning<'a> {
+    store: &'a Store,
+    request: &'a PruneRequest,
+    around: &'a Around<'a>,
+    /// Packs and segments that are there.
+    packs: BTreeMap<PackId, Found>,
+    segments: BTreeMap<IndexId, Found>,
+    store_now_ns: u64,
+    index: Arc<Index>,
+    report: PruneReport,
+}
+
+impl<'a> Pruning<'a> {
+    fn new(
+        store: &'a Store,
+        request: &'a PruneRequest,
+        around: &'a Around<'a>,
+        state: &StoreState,
+    ) -> Result<Self, RepositoryError> {
+        let modified = |meta: &object_store::ObjectMeta| Found {
+            size_bytes: meta.size,
+            modified_ns: meta.last_modified.timestamp_nanos_opt().unwrap_or(0).max(0) as u64,
+        };
+        let list = |prefix| store.repository.wait(store.objects().list(Some(&prefix), None));
+        let packs = list(key::pack_prefix(&store.name))?;
+        let segments = list(key::index_prefix(&store.name))?;
+        let packs = packs.iter().filter_map(|o| Some((key::parse_pack(&o.location)?, modified(o)))).collect();
+        let segments =
+            segments.iter().filter_map(|o| Some((key::parse_index(&o.location)?, modified(o)))).collect();
+        let report =
+            PruneReport { store: store.name().to_string(), dry_run: request.dry_run, ..Default::default() };
+        let index = Arc::new(Index::open(store, state)?);
+        let mut pruning = Self { store, request, around, packs, segments, store_now_ns: 0, index, report };
+        pruning.store_now_ns = pruning.store_clock()?;
+        Ok(pruning)
+    }
+
+    /// The time by the clock that dates the objects: nobody else's is compared with theirs.
+    fn store_clock(&self) -> Result<u64, RepositoryError> {
+        let newest = self.packs.values().chain(self.segments.values()).map(|f| f.modified_ns).max();
+        if self.request.dry_run {
+            return Ok(newest.unwrap_or(0).max((self.around.now_ns)()));
+        }
+        let at = key::probe((self.around.nonce)());
+        let objects = self.store.objects();
+        let now = self.store.repository.wait(async {
+            let created: Creation = objects.create(&at, PutPayload::from_static(b"what time is it")).await?;
+            let meta = objects.modified_ns(&at).await;
+            // What is left behind harms nobody.
+            let _ = objects.delete(&at).await;
+            match created {
+                Creation::Created => meta,
+                Creation::Existed => Ok(None),
+            }
+        })?;
+        Ok(now.unwrap_or(0).max(newest.unwrap_or(0)))
+    }
+
+    /// Returns false when somebody else's record came first.
+    fn run(&mut self, state: &mut StoreState) -> Result<bool, PruneError> {
+        let (request, around) = (self.request, self.around);
+        let verdicts = self.decide(state)?;
+        let dropped: Vec<Sequence> =
+            verdicts.iter().filter(|v| v.kept_for.is_empty()).map(|v| v.snapshot).collect();
+        self.report.snapshots_dropped = dropped.len() as u64;
+        let due = self.due(state)?;
+        let (deleted_packs, deleted_index) = if request.dry_run { (due.0, due.1) } else { self.delete(due)? };
+        (around.step)("deleted");
+
+        let mut marks = Marks::none(self.index.clone());
+        for verdict in verdicts.iter().filter(|v| !v.kept_for.is_empty()) {
+            if let Some(record) = state.snapshots.get(&verdict.snapshot) {
+                mark(self.store, &mut marks, &record.manifest, state.lost.is_some())?;
+            }
+        }
+        self.report.snapshots = verdicts;
+        self.report.missing = marks.missing;
+        let facts = self.facts(state, &marks)?;
+        let plan = prune_plan::plan(&facts, &request.bounds);
+        self.count(state, &facts, &plan);
+        (around.step)("planned");
+        if request.dry_run {
+            self.report.segments_after = self.report.segments_before;
+            return Ok(true);
+        }
+
+        let gone: BTreeSet<PackId> = plan.doom.iter().chain(&plan.repack).copied().collect();
+        let repacked: BTreeSet<PackId> = plan.repack.iter().copied().collect();
+        // From here on nothing is found in what goes, so that it is copied.
+        self.index.doom(gone.iter().copied());
+        let packer = Packer::new(self.store.clone(), self.index.clone()).in_order();
+        let before = self.index.segments();
+        self.copy(&before, &repacked, &marks, &packer)?;
+        let shipped = packer.close()?;
+        self.report.copied_bytes = shipped.bytes;
+        (around.step)("copied");
+
+        let (index, replaced) = self.store.rewrite_segments(&before, &gone, &shipped.segments)?;
+        let mut doomed_index = self.orphan_segments(state);
+        doomed_index.extend(&replaced);
+        let changed = index != state.index;
+        let record = PruneRecord {
+            pruned_ns: (around.now_ns)(),
+            snapshots: dropped,
+            doomed_packs: gone.into_iter().collect(),
+            doomed_index,
+            deleted_packs,
+            deleted_index,
+            new_packs: shipped.packs,
+            index: changed.then_some(index),
+            lost: false,
+        };
+        self.report.segments_after = record.index.as_ref().map_or(state.index.len(), Vec::len) as u64;
+        (around.step)("indexed");
+        if !record.moves()
+            && record.snapshots.is_empty()
+            && record.deleted_packs.is_empty()
+            && record.deleted_index.is_empty()
+        {
+            return Ok(true);
+        }
+        let epoch = state.epoch;
+        let event = Event::Pruned(Box::new(record));
+        match self.store.append(state, epoch, &request.writer, (around.nonce)(), event)? {
+            Appended::Committed(sequence) => {
+                self.report.record = Some(sequence);
+                (around.step)("committed");
+                Ok(true)
+            }
+            Appended::Lost => Ok(false),
+        }
+    }
+
+    fn decide(&self, state: &StoreState) -> Result<Vec<Verdict>, RepositoryError> {
+        let times = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start_ns)).collect();
+        let also = in_use(self.store, state)?;
+        let verdicts = retention::decide(&self.request.retention, &times, &also);
+        Ok(verdicts
+            .into_iter()
+            .map(|(snapshot, kept_for)| Verdict { snapshot, scan_start_ns: times[&snapshot], kept_for })
+            .collect())
+    }
+
+    /// What was doomed long enough ago.
+    fn due(&self, state: &StoreState) -> Result<(Vec<PackId>, Vec<IndexId>), PruneError> {
+        let head = state.head.map_or(0, |(sequence, _)| sequence.0);
+        let now_ns = (self.around.now_ns)();
+        let Grace { records, ns } = self.request.grace;
+        let is_due = |doom: &crate::model::record::Doom| {
+            head.saturating_sub(doom.sequence.0) >= records && now_ns.saturating_sub(doom.ns) >= ns
+        };
+        let packs: Vec<_> = state.doomed_packs.iter().filter(|(_, doom)| is_due(doom)).collect();
+        if !self.request.accept {
+            self.refuse_foreign_drops(state, packs.iter().map(|(_, doom)| doom.sequence).collect())?;
+        }
+        let segments = state.doomed_index.iter().filter(|(_, doom)| is_due(doom)).map(|(id, _)| *id);
+        Ok((packs.into_iter().map(|(id, _)| *id).collect(), segments.collect()))
+    }
+
+    /// Refuses to delete what a record doomed that dropped what the rules keep.
+    fn refuse_foreign_drops(&self, state: &StoreState, by: BTreeSet<Sequence>) -> Result<(), PruneError> {
+        let mut times: BTreeMap<_, _> = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start_ns)).collect();
+        times.extend(state.dropped.iter().map(|(s, dropped)| (*s, dropped.scan_start_ns)));
+        let verdicts = retention::decide(&self.request.retention, &times, &BTreeMap::new());
+        let wrong: Vec<_> = state
+            .dropped
+            .iter()
+            .filter(|(s, dropped)| by.contains(&dropped.by) && !verdicts[s].is_empty())
+            .collect();
+        match wrong.first() {
+            Some((first, dropped)) => {
+                Err(PruneError::Held { by: dropped.by, count: wrong.len(), first: **first })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes; where these credentials may not, says so and goes on.
+    fn delete(
+        &mut self,
+        (packs, segments): (Vec<PackId>, Vec<IndexId>),
+    ) -> Result<(Vec<PackId>, Vec<IndexId>), RepositoryError> {
+        let name = &self.store.name;
+        let objects = self.store.objects();
+        let mut deleted = (Vec::new(), Vec::new());
+        let keys = packs.iter().map(|id| (key::pack(name, *id), self.packs.get(id).map(|f| f.size_bytes)));
+        let keys = keys.chain(
+            segments.iter().map(|id| (key::index(name, *id), self.segments.get(id).map(|f| f.size_bytes))),
+        );
+        for (number, (at, size)) in keys.enumerate() {
+            if let Some(size_bytes) = size {
+                match self.store.repository.wait(objects.delete(&at)) {
+                    Err(error) if error.kind() == RepositoryErrorKind::Configuration => {
+                        self.report.deletion_refused = Some(error.to_string());
+                        break;
+                    }
+                    other => other?,
+                }
+                self.report.objects_deleted += 1;
+                self.report.deleted_bytes += size_bytes;
+            }
+            match packs.get(number) {
+                Some(id) => deleted.0.push(*id),
+                None => deleted.1.push(segments[number - packs.len()]),
+            }
+        }
+        for id in &deleted.0 {
+            self.packs.remove(id);
+        }
+        for id in &deleted.1 {
+            self.segments.remove(id);
+        }
+        Ok(deleted)
+    }
+
+    /// What is known of each pack that is not doomed.
+    fn facts(&self, state: &StoreState, marks: &Marks) -> Result<Vec<PackFact>, RepositoryError> {
+        let mut alive: HashMap<PackId, u64> = HashMap::new();
+        let mut indexed: BTreeMap<PackId, u64> = BTreeMap::new();
+        for (number, segment) in self.index.segments().iter().enumerate() {
+            indexed.extend(segment.header.packs.iter().map(|p| (p.id, p.size_bytes)));
+            for (entry, found) in segment.entries().enumerate() {
+                let (_, location) = found?;
+                if marks.contains((number, entry as u32)) {
+                    *alive.entry(location.pack).or_default() += u64::from(location.length_bytes);
+                }
+            }
+        }
+        let mut facts = Vec::new();
+        for (id, size_bytes) in &indexed {
+            // One that is not there is `verify`'s.
+            if !state.doomed_packs.contains_key(id) {
+                facts.push(PackFact {
+                    id: *id,
+                    size_bytes: *size_bytes,
+                    alive_bytes: alive.get(id).copied().unwrap_or(0),
+                    is_indexed: true,
+                    age_ns: 0,
+                });
+            }
+        }
+        for (id, found) in &self.packs {
+            if !indexed.contains_key(id) && !state.doomed_packs.contains_key(id) {
+                facts.push(PackFact {
+                    id: *id,
+                    size_bytes: found.size_bytes,
+                    alive_bytes: 0,
+                    is_indexed: false,
+                    age_ns: self.store_now_ns.saturating_sub(found.modified_ns),
+                });
+            }
+        }
+        Ok(facts)
+    }
+
+    fn count(&mut self, state: &StoreState, facts: &[PackFact], plan: &prune_plan::PackPlan) {
+        let report = &mut self.report;
+        let doom: BTreeSet<_> = plan.doom.iter().copied().collect();
+        let repack: BTreeSet<_> = plan.repack.iter().copied().collect();
+        report.packs = facts.len() as u64;
+        for fact in facts {
+            report.packs_bytes += fact.size_bytes;
+            report.alive_bytes += fact.alive_bytes;
+            if doom.contains(&fact.id) || repack.contains(&fact.id) {
+                report.packs_doomed += 1;
+                report.doomed_bytes += fact.size_bytes;
+                report.orphans += u64::from(!fact.is_indexed);
+            }
+        }
+        report.packs_repacked = plan.repack.len() as u64;
+        if self.request.dry_run {
+            let repacked = facts.iter().filter(|f| repack.contains(&f.id));
+            report.copied_bytes = repacked.map(|f| f.alive_bytes).sum();
+        }
+        report.segments_before = state.index.len() as u64;
+        for id in state.doomed_packs.keys() {
+            if let Some(found) = self.packs.get(id) {
+                report.packs_waiting += 1;
+                report.waiting_bytes += found.size_bytes;
+            }
+        }
+    }
+
+    /// Copies what is needed out of `packs`.
+    fn copy(
+        &self,
+        segments: &[Arc<Segment>],
+        packs: &BTreeSet<PackId>,
+        marks: &Marks,
+        packer: &Packer,
+    ) -> Result<(), RepositoryError> {
+        // Pack by pack, so that each is read once and in order, and what was written together stays together.
+        let mut wanted: BTreeMap<PackId, Vec<(ChunkId, Location)>> = BTreeMap::new();
+        for (number, segment) in segments.iter().enumerate() {
+            if !segment.header.packs.iter().any(|p| packs.contains(&p.id)) {
+                continue;
+            }
+            for (entry, found) in segment.entries().enumerate() {
+                let (id, location) = found?;
+                if packs.contains(&location.pack) && marks.contains((number, entry as u32)) {
+                    wanted.entry(location.pack).or_default().push((id, location));
+                }
+            }
+        }
+        for (pack, mut frames) in wanted {
+            frames.sort_by_key(|(_, location)| location.offset_bytes);
+            let mut rest = &frames[..];
+            while let Some((_, first)) = rest.first() {
+                let start = u64::from(first.offset_bytes);
+                let end_of = |l: &Location| u64::from(l.offset_bytes) + u64::from(l.length_bytes);
+                let count = rest.iter().take_while(|(_, l)| end_of(l) - start <= COPY_BYTES).count().max(1);
+                let (now, later) = rest.split_at(count);
+                let end = now.last().map_or(start, |(_, l)| end_of(l));
+                let at = key::pack(&self.store.name, pack);
+                let bytes = self.store.repository.wait(self.store.objects().get_range(&at, start..end))?;
+                for (id, location) in now {
+                    let from = (u64::from(location.offset_bytes) - start) as usize;
+                    let bytes = bytes.slice(from..from + location.length_bytes as usize);
+                    packer.add_frame(*id, &self.checked(*id, location, bytes)?)?;
+                }
+                rest = later;
+            }
+        }
+        Ok(())
+    }
+
+    /// A frame without its seal, seen to be what its chunk's name says; fetched once more if it is not.
+    fn checked(
+        &self,
+        id: ChunkId,
+        location: &Location,
+        bytes: bytes::Bytes,
+    ) -> Result<bytes::Bytes, RepositoryError> {
+        let at = key::pack(&self.store.name, location.pack);
+        let sealer = self.store.sealer_of_pack(&location.sealing)?;
+        let bytes = match super::chunks::decode(&bytes, id, location, sealer.as_ref()) {
+            Ok(_) => bytes,
+            Err(_) => {
+                let again = self.store.frame(location)?;
+                super::chunks::decode(&again, id, location, sealer.as_ref())
+                    .map_err(RepositoryError::format(&at))?;
+                again
+            }
+        };
+        match sealer {
+            Some(sealer) => frame::open_frame(&sealer, &bytes, location.offset_bytes)
+                .map_err(RepositoryError::format(&at)),
+            None => Ok(bytes),
+        }
+    }
+
+    /// Segments that no record names, and that are old.
+    fn orphan_segments(&self, state: &StoreState) -> Vec<IndexId> {
+        let named =
+            |id: &IndexId| state.index.iter().any(|s| s.id == *id) || state.doomed_index.contains_key(id);
+        let is_old = |found: &Found| {
+            self.store_now_ns.saturating_sub(found.modified_ns) >= self.request.bounds.orphan_age_ns
+        };
+        let orphans = self.segments.iter().filter(|(id, found)| !named(id) && is_old(found));
+        orphans.map(|(id, _)| *id).collect()
+    }
+}
+
+/// Snapshots that stay for other reasons than the rules: pinned, or in use by a standby.
+pub fn in_use(store: &Store, state: &StoreState) -> Result<BTreeMap<Sequence, Vec<Reason>>, RepositoryError> {
+    let mut also: BTreeMap<Sequence, Vec<Reason>> = BTreeMap::new();
+    for (sequence, note) in &state.pins {
+        also.entry(*sequence).or_default().push(Reason::Pinned(note.clone()));
+    }
+    for report in store.standbys()? {
+        for sequence in report.pinned.iter().chain([&report.snapshot]) {
+            let reasons = also.entry(*sequence).or_default();
+            let reason = Reason::Standby(report.host.0.clone());
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+    }
+    Ok(also)
+}

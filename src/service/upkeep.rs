@@ -1,0 +1,209 @@
+//! What keeps a store sound over years: pruning, verification, drills, each when it is due by the store's plan.
+//!
+//! A note in the repository says what was done and how far it came, so that a container that begins with nothing goes on where the
+//! last one was. One store at a time, beside its runs: nothing here takes a lock, and a run that it meets goes on.
+
+use super::config::StoreConfig;
+use super::drill::{DrillError, DrillReport, Program, drill};
+use super::host::{Host, HostError, World};
+use crate::model::plan::Upkeep;
+use crate::repository::error::RepositoryError;
+use crate::repository::prune::{self, PruneError, PruneReport, PruneRequest, prune};
+use crate::repository::store::Store;
+use crate::repository::upkeep::UpkeepNote;
+use crate::repository::verify::{VerifyOptions, VerifyReport};
+use serde::Serialize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use thiserror::Error;
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+/// Beyond the hours that are asked for: a job that runs every day at the same time is not late by a minute.
+const SLACK_NS: u64 = HOUR_NS / 4;
+
+/// Why an upkeep was not done.
+#[derive(Debug, Error)]
+pub enum UpkeepError {
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Prune(#[from] PruneError),
+    #[error(transparent)]
+    Drill(#[from] DrillError),
+    #[error(
+        "store '{store}': {problems} objects are broken and {touched} files touched; `understudy verify {store} --repair` ships again what the source or a standby has"
+    )]
+    Unsound { store: String, problems: u64, touched: u64 },
+}
+
+/// One thing that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Duty {
+    Prune,
+    Verify,
+    Drill,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Done {
+    Prune(Box<PruneReport>),
+    Verify(Box<VerifyReport>),
+    Drill(Box<DrillReport>),
+}
+
+/// What came of a duty.
+pub type Outcome = (Duty, Result<Done, UpkeepError>);
+
+/// What is due now. Pure.
+pub fn due(note: &UpkeepNote, upkeep: &Upkeep, now_ns: u64) -> Vec<Duty> {
+    let is_due = |last: Option<u64>, hours: u32| {
+        // A clock that was set back makes it due, not silent.
+        hours > 0
+            && last.is_none_or(|last| {
+                last > now_ns
+                    || now_ns - last + SLACK_NS.min(u64::from(hours) * HOUR_NS / 4)
+                        >= u64::from(hours) * HOUR_NS
+            })
+    };
+    let mut duties = Vec::new();
+    if is_due(note.pruned_ns, upkeep.prune_hours) {
+        duties.push(Duty::Prune);
+    }
+    if is_due(note.verified_ns, upkeep.verify_hours) {
+        duties.push(Duty::Verify);
+    }
+    if is_due(note.drilled_ns, upkeep.drill_hours) {
+        duties.push(Duty::Drill);
+    }
+    duties
+}
+
+/// The share of the packs that a verification reads, so that all are read in `verify_days`.
+fn share_percent(upkeep: &Upkeep) -> u8 {
+    let hours = u64::from(upkeep.verify_days) * 24;
+    match hours {
+        0 => 0,
+        hours => (100 * u64::from(upkeep.verify_hours)).div_ceil(hours).clamp(1, 100) as u8,
+    }
+}
+
+/// What upkeep needs.
+pub struct Keeper<'a> {
+    pub host: &'a Host,
+    pub store: &'a Store,
+    pub config: &'a StoreConfig,
+    pub world: World,
+    pub program: &'a Program,
+    /// Whether this process is asked to end: then nothing further begins.
+    pub stop: &'a AtomicBool,
+}
+
+impl Keeper<'_> {
+    /// Does what is due, and notes it. A store without a snapshot needs none.
+    pub fn keep_up(&self) -> Result<Vec<Outcome>, UpkeepError> {
+        let mut note = self.store.upkeep_of(&self.host.writer())?;
+        let mut done = Vec::new();
+        for duty in due(&note, &self.config.upkeep(), (self.world.now_ns)()) {
+            if self.stop.load(Ordering::Relaxed) || self.store.state()?.latest().is_none() {
+                break;
+            }
+            let result = self.one(duty, &mut note);
+            self.store.note_upkeep(&note)?;
+            done.push((duty, result));
+        }
+        Ok(done)
+    }
+
+    fn one(&self, duty: Duty, note: &mut UpkeepNote) -> Result<Done, UpkeepError> {
+        let (now_ns, nonce) = (self.world.now_ns, self.world.nonce);
+        match duty {
+            Duty::Prune => {
+                let request = PruneRequest::new(self.config.retention(), self.host.writer());
+                let around = prune::Around { now_ns: &now_ns, nonce: &nonce, step: &|_| {} };
+                note.pruned_ns = Some(now_ns());
+                Ok(Done::Prune(Box::new(prune(self.store, &request, &around)?)))
+            }
+            Duty::Verify => {
+                let read_data_percent = share_percent(&self.config.upkeep());
+                let is_over = || self.stop.load(Ordering::Relaxed);
+                let report = verify_on(
+                    self.store,
+                    note,
+                    VerifyOptions { read_data_percent, after: None, is_over: &is_over },
+                    now_ns(),
+                )?;
+                if report.is_sound() {
+                    return Ok(Done::Verify(Box::new(report)));
+                }
+                Err(UpkeepError::Unsound {
+                    store: self.store.name().to_string(),
+                    problems: report.problems.len() as u64,
+                    touched: report.touched_count,
+                })
+            }
+            Duty::Drill => {
+                note.drilled_ns = Some(now_ns());
+                let drilled = drill(self.store, &self.config.drill, self.program, nonce());
+                note_drill(note, &drilled, now_ns());
+                Ok(Done::Drill(Box::new(drilled?)))
+            }
+        }
+    }
+}
+
+/// Notes what came of a drill.
+pub fn note_drill(note: &mut UpkeepNote, drilled: &Result<DrillReport, DrillError>, now_ns: u64) {
+    match drilled {
+        Ok(report) => {
+            note.proof = Some(report.proof(now_ns));
+            note.drill_error = None;
+        }
+        Err(error) => note.drill_error = Some(error.to_string()),
+    }
+}
+
+/// Verifies from where the last reading ended, and notes where this one did.
+pub fn verify_on(
+    store: &Store,
+    note: &mut UpkeepNote,
+    options: VerifyOptions,
+    now_ns: u64,
+) -> Result<VerifyReport, RepositoryError> {
+    let report = store.verify(VerifyOptions { after: note.read_until, ..options })?;
+    note.verified_ns = Some(now_ns);
+    note.problems = report.problems.len() as u64 + report.touched_count;
+    if let Some(last) = report.read_until {
+        note.read_until = Some(last);
+        if report.came_round || report.packs_read >= report.packs {
+            note.round_ns = Some(now_ns);
+        }
+    }
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_duty_comes_when_its_hours_are_over() {
+        let upkeep = Upkeep { prune_hours: 24, verify_hours: 12, verify_days: 30, drill_hours: 0 };
+        let never = UpkeepNote::default();
+        assert_eq!(due(&never, &upkeep, 100 * HOUR_NS), [Duty::Prune, Duty::Verify]);
+        let note = UpkeepNote {
+            pruned_ns: Some(100 * HOUR_NS),
+            verified_ns: Some(100 * HOUR_NS),
+            ..Default::default()
+        };
+        assert_eq!(due(&note, &upkeep, 111 * HOUR_NS), []);
+        assert_eq!(due(&note, &upkeep, 112 * HOUR_NS), [Duty::Verify]);
+        assert_eq!(due(&note, &upkeep, 124 * HOUR_NS), [Duty::Prune, Duty::Verify]);
+        // A clock that was set back.
+        assert_eq!(due(&note, &upkeep, 99 * HOUR_NS), [Duty::Prune, Duty::Verify]);
+        assert_eq!(share_percent(&upkeep), 2);
+    }
+}

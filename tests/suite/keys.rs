@@ -1,0 +1,305 @@
+//! Encryption: who opens a store and who does not, what the bucket shows, what tampering comes to, and age as a judge.
+
+use crate::facts::assert_same;
+use crate::kill::{ok, understudy};
+use crate::rig::{self, Rig, sample_tree};
+use futures::TryStreamExt;
+use object_store::path::Path as Key;
+use object_store::{ObjectStore, ObjectStoreExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use understudy::model::snapshot_ref::Moment;
+use understudy::repository::keys::{Encryption, KeySource};
+use understudy::repository::store::{Repository, RepositoryOptions};
+
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    walkdir::WalkDir::new(dir)
+        .into_iter()
+        .flatten()
+        .filter(|e| e.file_type().is_file())
+        .map(|e| e.into_path())
+        .collect()
+}
+
+/// A command of a host that has its own key file, or none.
+fn host(dir: &Path, home: &str) -> Command {
+    let mut command = understudy(dir);
+    std::fs::create_dir_all(dir.join(home)).unwrap();
+    command.env("HOME", dir.join(home)).env("XDG_CACHE_HOME", dir.join(home).join("cache"));
+    command
+        .env_remove("UNDERSTUDY_KEY_FILE")
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("UNDERSTUDY_PASSPHRASE");
+    command
+}
+
+fn fails(command: &mut Command, code: i32, with: &str) {
+    let output = command.stdout(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
+    assert!(said.contains(with), "{said}");
+}
+
+#[test]
+fn a_store_opens_with_its_keys_and_with_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let source = dir.join("source");
+    sample_tree(&source);
+    std::fs::write(source.join("note"), "a very secret note ".repeat(20)).unwrap();
+    let resync = |home: &str| {
+        let mut command = host(dir, home);
+        command.args(["resync", "source", "--store", "acme", "--quiet"]);
+        command
+    };
+    let restore = |home: &str, to: &str| {
+        let mut command = host(dir, home);
+        command.args(["restore", "acme", to, "--quiet"]);
+        command
+    };
+    ok(&mut resync("a"));
+    let key = dir.join("a/.config/understudy/key");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&key).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+
+    // What the bucket shows: no content, no name, no chunk's id.
+    let id = blake3::hash(&std::fs::read(source.join("note")).unwrap());
+    for file in files(&dir.join("repository")) {
+        let bytes = std::fs::read(&file).unwrap();
+        for secret in
+            [&b"secret note"[..], b"medium", b"scan_start_ns", id.as_bytes(), id.to_hex().as_bytes()]
+        {
+            assert!(!bytes.windows(secret.len()).any(|w| w == secret), "{}", file.display());
+        }
+        assert!(!file.display().to_string().contains(id.to_hex().as_str()));
+    }
+
+    // Another host, without a key, with a wrong one, with a copy.
+    fails(&mut restore("b", "no"), 2, "nothing here opens it");
+    ok(host(dir, "b").args(["key", "new"]).arg(dir.join("wrong")));
+    fails(restore("b", "no").env("UNDERSTUDY_KEY_FILE", dir.join("wrong")), 2, "key-file");
+    fails(resync("b").env("UNDERSTUDY_PASSPHRASE", "a guess"), 2, "nothing here opens it");
+    assert!(!dir.join("no").exists());
+    ok(restore("b", "copy").arg("--key-file").arg(&key));
+    assert_same(&source, &dir.join("copy"), "with a copy of the key file");
+
+    // A passphrase, and an age identity that age made.
+    let mut add = host(dir, "a");
+    add.args(["key", "add", "acme", "office", "--passphrase"])
+        .env("UNDERSTUDY_NEW_PASSPHRASE", "correct horse battery");
+    ok(&mut add);
+    let friend = dir.join("friend");
+    ok(Command::new("age-keygen").arg("-o").arg(&friend));
+    let recipient = String::from_utf8(ok(Command::new("age-keygen").arg("-y").arg(&friend)).stdout).unwrap();
+    ok(host(dir, "a").args(["key", "add", "acme", "friend", "--recipient", recipient.trim()]));
+    ok(restore("c", "by-passphrase").env("UNDERSTUDY_PASSPHRASE", "correct horse battery"));
+    assert_same(&source, &dir.join("by-passphrase"), "by passphrase");
+    fails(
+        restore("c", "no").env("UNDERSTUDY_PASSPHRASE", "correct horse batterz"),
+        2,
+        "'office' (a passphrase)",
+    );
+    ok(restore("c", "by-age").env("UNDERSTUDY_KEY_FILE", &friend));
+    assert_same(&source, &dir.join("by-age"), "by age's key");
+    let listed = String::from_utf8(ok(host(dir, "c").args(["key", "list", "acme"])).stdout).unwrap();
+    assert!(listed.contains("office") && listed.contains(recipient.trim()), "{listed}");
+
+    // Removed, and then what is written opens no more, old keyring or not.
+    ok(host(dir, "a").args(["key", "remove", "acme", "friend"]));
+    std::fs::write(source.join("after"), "written after the removal").unwrap();
+    ok(&mut resync("a"));
+    fails(restore("c", "no").env("UNDERSTUDY_KEY_FILE", &friend), 2, "nothing here opens it");
+    let keyrings = files(&dir.join("repository/acme/keys"));
+    assert_eq!(keyrings.len(), 4);
+    for newer in keyrings.iter().filter(|k| k.ends_with("0000000004")) {
+        std::fs::rename(newer, dir.join("newest")).unwrap();
+    }
+    let rolled_back = restore("c", "no").env("UNDERSTUDY_KEY_FILE", &friend).output().unwrap();
+    assert!(String::from_utf8_lossy(&rolled_back.stderr).contains("rolled back"), "{rolled_back:?}");
+    // Nor does the owner write with the old keys then.
+    assert!(!resync("a").output().unwrap().status.success());
+    std::fs::rename(dir.join("newest"), dir.join("repository/acme/keys/0000000004")).unwrap();
+
+    ok(host(dir, "a").args(["key", "rotate", "acme"]));
+    std::fs::write(source.join("again"), "after the rotation").unwrap();
+    ok(&mut resync("a"));
+    ok(restore("c", "rotated").env("UNDERSTUDY_PASSPHRASE", "correct horse battery"));
+    assert_same(&source, &dir.join("rotated"), "after the rotation, by passphrase");
+    ok(host(dir, "a").args(["verify", "acme", "--read-data"]));
+    fails(host(dir, "a").args(["key", "remove", "acme", "nobody"]), 2, "no key 'nobody'");
+    ok(host(dir, "a").args(["key", "remove", "acme", "office"]));
+    fails(host(dir, "a").args(["key", "remove", "acme", "key-file"]), 2, "only key");
+}
+
+#[test]
+fn age_opens_what_wraps_the_master_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::create_dir(dir.join("source")).unwrap();
+    ok(host(dir, "a").args(["resync", "source", "--store", "acme", "--quiet"]));
+    let ring: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.join("repository/acme/keys/0000000001")).unwrap()).unwrap();
+    let wrapped = Command::new("python3")
+        .args(["-c", "import sys, base64; t = sys.argv[1]; sys.stdout.buffer.write(base64.b64decode(t + '=' * (-len(t) % 4)))"])
+        .arg(ring["master"].as_str().unwrap())
+        .output()
+        .unwrap();
+    std::fs::write(dir.join("master.age"), wrapped.stdout).unwrap();
+    let key = dir.join("a/.config/understudy/key");
+    let opened = ok(Command::new("age").arg("-d").arg("-i").arg(&key).arg(dir.join("master.age")));
+    assert_eq!(opened.stdout.len(), 32);
+    // And ours opens age's.
+    let recipient = String::from_utf8(ok(Command::new("age-keygen").arg("-y").arg(&key)).stdout).unwrap();
+    std::fs::write(dir.join("plain"), b"made by age").unwrap();
+    ok(Command::new("age")
+        .args(["-r", recipient.trim(), "-o"])
+        .arg(dir.join("sealed"))
+        .arg(dir.join("plain")));
+    let text = std::fs::read_to_string(&key).unwrap();
+    let identity = understudy::format::age::Identity::parse(text.lines().last().unwrap()).unwrap();
+    let sealed = std::fs::read(dir.join("sealed")).unwrap();
+    assert_eq!(&understudy::format::age::open(&sealed, &[identity]).unwrap()[..], b"made by age");
+}
+
+#[test]
+fn encryption_is_turned_off_and_required_by_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    sample_tree(&dir.join("source"));
+    let config = |text: &str| std::fs::write(dir.join("understudy.toml"), text).unwrap();
+    config("encryption = \"none\"\n");
+    ok(host(dir, "a").args(["resync", "source", "--store", "acme", "--quiet"]));
+    assert!(!dir.join("repository/acme/keys").exists() && !dir.join("a/.config/understudy/key").exists());
+    // A store that has none is used as it is, unless that is refused.
+    config("");
+    ok(host(dir, "a").args(["resync", "source", "--store", "acme", "--quiet"]));
+    config("encryption = \"required\"\n");
+    fails(host(dir, "a").args(["resync", "source", "--store", "acme", "--quiet"]), 2, "not encrypted");
+    fails(host(dir, "a").args(["key", "rotate", "acme"]), 2, "not encrypted");
+}
+
+fn wait<T>(work: impl std::future::Future<Output = T>) -> T {
+    rig::runtime().block_on(work)
+}
+
+fn keys(objects: &Arc<dyn ObjectStore>) -> Vec<Key> {
+    let listed = wait(objects.list(Some(&Key::from("acme"))).try_collect::<Vec<_>>()).unwrap();
+    listed.into_iter().map(|o| o.location).collect()
+}
+
+fn read(objects: &Arc<dyn ObjectStore>, key: &Key) -> bytes::Bytes {
+    wait(async { objects.get(key).await.unwrap().bytes().await.unwrap() })
+}
+
+fn write(objects: &Arc<dyn ObjectStore>, key: &Key, bytes: bytes::Bytes) {
+    wait(objects.put(key, bytes.into())).unwrap();
+}
+
+/// Whether all of the last snapshot comes back as it was.
+fn comes_back(rig: &Rig, wanted: &crate::facts::Facts) -> bool {
+    let to = format!("out-{}", rig::nonce());
+    let restored = rig::restore_at(&rig.store(), Moment::Latest, &rig.restore_request(&to));
+    restored.is_ok() && crate::facts::of(&rig.dir.path().join(to)) == *wanted
+}
+
+#[test]
+fn every_object_that_is_exchanged_cut_or_made_up_is_noticed() {
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    rig.resync();
+    std::fs::write(rig.source().join("late"), b"late".repeat(5000)).unwrap();
+    rig.resync();
+    let wanted = crate::facts::of(&rig.source());
+    assert!(comes_back(&rig, &wanted));
+    let all = keys(&rig.objects);
+    assert_eq!(all.len(), 2 + 2 + 2 + 1, "{all:?}");
+    for key in &all {
+        let good = read(&rig.objects, key);
+        let part = |key: &Key| key.parts().nth(1).unwrap().as_ref().to_owned();
+        // Another object of its kind in its place, which is sealed with the same keys.
+        let other = all.iter().find(|other| *other != key && part(other) == part(key));
+        let mut bad = vec![good.slice(..good.len() - 1), good.slice(..good.len() / 2), bytes::Bytes::new()];
+        bad.extend(other.map(|other| read(&rig.objects, other)));
+        for at in [0, 7, 8, 9, 20, 28, 40, good.len() / 2, good.len() - 1] {
+            let mut flipped = good.to_vec();
+            flipped[at] ^= 1;
+            bad.push(flipped.into());
+        }
+        for bad in bad {
+            write(&rig.objects, key, bad.clone());
+            let noticed = match rig.store().verify(understudy::repository::verify::VerifyOptions::whole()) {
+                Ok(report) => !report.is_sound(),
+                Err(_) => true,
+            };
+            // JSON around a keyring has bytes that mean nothing: then it opens as before.
+            let harmless = part(key) == "keys" && comes_back(&rig, &wanted);
+            assert!(noticed || harmless, "{key}: {} bytes of {}", bad.len(), good.len());
+            if !noticed {
+                assert!(comes_back(&rig, &wanted));
+            }
+        }
+        write(&rig.objects, key, good);
+    }
+    assert!(comes_back(&rig, &wanted) && rig.verify().is_sound());
+}
+
+#[test]
+fn an_object_without_a_seal_and_one_of_another_store_are_not_taken() {
+    let (rig, other) = (Rig::new(), Rig::new());
+    for rig in [&rig, &other] {
+        sample_tree(&rig.source());
+        rig.resync();
+    }
+    // Another repository's record, whole, under the same store's name and number: it has other keys.
+    let log = keys(&rig.objects).into_iter().find(|k| k.as_ref().contains("log")).unwrap();
+    let good = read(&rig.objects, &log);
+    write(&rig.objects, &log, read(&other.objects, &log));
+    assert!(rig.store().state().is_err());
+    write(&rig.objects, &log, good);
+
+    // A record that anybody could make: without a seal, chained to the last.
+    let plain = Repository::over(
+        rig.objects.clone(),
+        "test",
+        RepositoryOptions { keys: KeySource::none(), patience: rig::patience(1), ..Default::default() },
+        rig::runtime(),
+    );
+    assert!(plain.store(&rig::name()).state().is_err(), "it is not read without a key");
+    let forged = {
+        let state = rig.store().state().unwrap();
+        let record = understudy::model::record::Record {
+            store: rig::name(),
+            sequence: state.next_sequence(),
+            epoch: state.epoch,
+            writer: understudy::model::id::WriterId("attacker".into()),
+            nonce: 1,
+            previous: state.head.map(|(_, hash)| hash),
+            event: understudy::model::record::Event::Pruned(Box::default()),
+        };
+        understudy::format::record::encode(&record, &Default::default(), None).unwrap()
+    };
+    write(&rig.objects, &Key::from("acme/log/00000000000000000002"), forged.into());
+    let error = rig.store().state().unwrap_err().to_string();
+    assert!(error.contains("without a seal"), "{error}");
+}
+
+#[test]
+fn a_keyring_that_is_taken_away_does_not_make_a_store_plain() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    sample_tree(&dir.join("source"));
+    let resync = || {
+        let mut command = host(dir, "a");
+        command.args(["resync", "source", "--store", "acme", "--quiet"]);
+        command
+    };
+    ok(&mut resync());
+    // The log stays: its records say that they are sealed.
+    std::fs::rename(dir.join("repository/acme/keys"), dir.join("keys")).unwrap();
+    fails(&mut resync(), 1, "keyring");
+    // All of it goes: this host saw it.
+    std::fs::remove_dir_all(dir.join("repository/acme")).unwrap();
+    fails(&mut resync(), 1, "rolled back");
+    assert_eq!(Encryption::default(), Encryption::On);
+}

@@ -1,0 +1,663 @@
+//! Writers, pruners and readers on one store, step by step in an order that a seed decides, with failing requests, crashes and
+//! clocks that jump: no retained snapshot ever loses a byte, and garbage is bounded.
+//!
+//! Every actor is a thread, and one of them runs at a time: it goes on from one call to the object store to the next, where the
+//! seed decides who is next, and whether the call fails, loses its reply, or is the actor's last. The parts are the real ones:
+//! log, packer, index, manifests, commit, merging, checkpoints, marks, pruning, seals. Only the scan of a tree is left out.
+
+use crate::rig;
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+use understudy::format::frame::{ChunkType, Compressor};
+use understudy::model::entry::*;
+use understudy::model::hold::FilesystemId;
+use understudy::model::id::*;
+use understudy::model::record::{SnapshotRecord, StoreState};
+use understudy::model::retention::Retention;
+use understudy::model::tree_path::TreePath;
+use understudy::replicate::commit::Commit;
+use understudy::repository::chunks::ChunkReader;
+use understudy::repository::error::{RepositoryError, RepositoryErrorKind};
+use understudy::repository::index::Index;
+use understudy::repository::manifest::{ManifestReader, ManifestWriter};
+use understudy::repository::objects::Patience;
+use understudy::repository::packer::Packer;
+use understudy::repository::prune::{self, Grace, PruneError, PruneRequest, prune};
+use understudy::repository::prune_plan::Bounds;
+use understudy::repository::store::{Repository, RepositoryOptions, Store};
+use understudy::repository::verify::VerifyOptions;
+use understudy::support::random::Random;
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+/// xorshift64*: the same on every machine.
+#[derive(Clone)]
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        (self.roll() >> 20) % n
+    }
+}
+
+/// Thrown through an actor: its process is gone.
+struct Crash;
+
+/// What a call is told.
+enum Fate {
+    Goes,
+    Fails,
+    ReplyLost,
+}
+
+struct Turn {
+    /// Who runs; none: the director.
+    running: Option<usize>,
+    alive: BTreeSet<usize>,
+    dice: Dice,
+    now_ns: u64,
+    faults: bool,
+    steps: u64,
+}
+
+/// Who is next, and what happens to it.
+struct Stage {
+    turn: Mutex<Turn>,
+    /// One for each actor: nobody else is woken.
+    called: [Condvar; 8],
+}
+
+impl Stage {
+    /// Called by the actor that runs: lets the seed decide who goes on, and waits to be the one.
+    fn step(&self, me: usize) -> Fate {
+        let mut turn = self.turn.lock().unwrap();
+        turn.steps += 1;
+        assert!(turn.steps < 2_000_000, "it does not end");
+        // A clock that goes on, and now and then jumps, either way.
+        turn.now_ns = match turn.dice.below(400) {
+            0 => turn.now_ns + 400 * HOUR_NS,
+            1 => turn.now_ns.saturating_sub(90 * HOUR_NS),
+            n => turn.now_ns + n * 1_000_000_000,
+        };
+        let alive = turn.alive.len() as u64;
+        let next = turn.dice.below(alive) as usize;
+        turn.running = turn.alive.iter().nth(next).copied();
+        if let Some(next) = turn.running.filter(|next| *next != me) {
+            self.called[next].notify_one();
+        }
+        while turn.running != Some(me) {
+            turn = self.called[me].wait(turn).unwrap();
+        }
+        if !turn.faults {
+            return Fate::Goes;
+        }
+        match turn.dice.below(300) {
+            0 => {
+                drop(turn);
+                std::panic::resume_unwind(Box::new(Crash));
+            }
+            1..=3 => Fate::Fails,
+            4..=6 => Fate::ReplyLost,
+            _ => Fate::Goes,
+        }
+    }
+
+    /// An actor is done: the others go on.
+    fn leave(&self, me: usize) {
+        let mut turn = self.turn.lock().unwrap();
+        turn.alive.remove(&me);
+        let alive = turn.alive.len() as u64;
+        turn.running = match alive {
+            0 => None,
+            alive => {
+                let next = turn.dice.below(alive) as usize;
+                turn.alive.iter().nth(next).copied()
+            }
+        };
+        if let Some(next) = turn.running {
+            self.called[next].notify_one();
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.turn.lock().unwrap().now_ns
+    }
+}
+
+/// The object store as one actor sees it.
+struct Seen {
+    inner: Arc<dyn ObjectStore>,
+    stage: Arc<Stage>,
+    me: usize,
+}
+
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "seen by {}", self.me)
+    }
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "seen by {}", self.me)
+    }
+}
+
+fn broken() -> Error {
+    Error::Generic { store: "simulated", source: "injected".into() }
+}
+
+#[async_trait]
+impl ObjectStore for Seen {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        match self.stage.step(self.me) {
+            Fate::Goes => self.inner.put_opts(at, payload, options).await,
+            Fate::Fails => Err(broken()),
+            Fate::ReplyLost => {
+                let _ = self.inner.put_opts(at, payload, options).await;
+                Err(broken())
+            }
+        }
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(broken())
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        match self.stage.step(self.me) {
+            Fate::Goes => self.inner.get_opts(at, options).await,
+            _ => Err(broken()),
+        }
+    }
+
+    async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> Result<Vec<bytes::Bytes>> {
+        match self.stage.step(self.me) {
+            Fate::Goes => self.inner.get_ranges(at, ranges).await,
+            _ => Err(broken()),
+        }
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        match self.stage.step(self.me) {
+            Fate::Goes => self.inner.delete_stream(locations),
+            Fate::Fails => futures::stream::iter([Err(broken())]).boxed(),
+            Fate::ReplyLost => {
+                let done =
+                    futures::executor::block_on(self.inner.delete_stream(locations).collect::<Vec<_>>());
+                drop(done);
+                futures::stream::iter([Err(broken())]).boxed()
+            }
+        }
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.stage.step(self.me) {
+            Fate::Goes => self.inner.list(prefix),
+            _ => futures::stream::iter([Err(broken())]).boxed(),
+        }
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        match self.stage.step(self.me) {
+            Fate::Goes => self.inner.list_with_delimiter(prefix).await,
+            _ => Err(broken()),
+        }
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(broken())
+    }
+}
+
+/// What a snapshot holds: a name's content is made of its number.
+type Tree = BTreeMap<u32, u32>;
+
+fn content(number: u32) -> Vec<u8> {
+    // Of a few sizes, and some that compress.
+    let size = 200 + (number as usize * 7919) % 3000;
+    if number.is_multiple_of(3) { vec![number as u8; size] } else { rig::random(&number.to_le_bytes(), size) }
+}
+
+struct World {
+    stage: Arc<Stage>,
+    objects: Arc<dyn ObjectStore>,
+    /// What each snapshot that was committed holds, by its number and its manifest.
+    truth: Mutex<BTreeMap<ChunkId, Tree>>,
+    seed: u64,
+    runtime: tokio::runtime::Runtime,
+    keys: understudy::repository::keys::KeySource,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let turn = Turn {
+            running: None,
+            alive: BTreeSet::new(),
+            dice,
+            now_ns: 1_800_000_000_000_000_000,
+            faults: true,
+            steps: 0,
+        };
+        let keys = match seed % 2 {
+            0 => understudy::repository::keys::KeySource::none(),
+            _ => rig::keys(),
+        };
+        Self {
+            stage: Arc::new(Stage { turn: Mutex::new(turn), called: Default::default() }),
+            objects: Arc::new(object_store::memory::InMemory::new()),
+            truth: Mutex::default(),
+            seed,
+            // Of its own: simulations that share one wait for each other.
+            runtime: tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_time()
+                .build()
+                .unwrap(),
+            keys,
+        }
+    }
+
+    fn repository(
+        &self,
+        inner: Arc<dyn ObjectStore>,
+        actor: usize,
+        cache: Option<&std::path::Path>,
+    ) -> Repository {
+        let random = Mutex::new(
+            blake3::Hasher::new()
+                .update(&self.seed.to_le_bytes())
+                .update(&actor.to_le_bytes())
+                .finalize_xof(),
+        );
+        let random = Random::new(move |bytes| random.lock().unwrap().fill(bytes));
+        let patience =
+            Patience { attempts: 3, backoff: Duration::from_nanos(1), timeout: Duration::from_secs(3600) };
+        let cache = cache.map(std::path::Path::to_owned);
+        let options =
+            RepositoryOptions { patience, keys: self.keys.clone(), random, cache, ..Default::default() };
+        Repository::over(inner, "simulated", options, self.runtime.handle().clone())
+    }
+
+    /// The store as nobody disturbs it.
+    fn calm(&self) -> Store {
+        self.repository(self.objects.clone(), 999, None).store(&rig::name())
+    }
+
+    /// Runs actors until all are done.
+    fn run(&self, actors: Vec<Work>) {
+        {
+            let mut turn = self.stage.turn.lock().unwrap();
+            turn.alive = (0..actors.len()).collect();
+            turn.running = Some(0);
+        }
+        std::thread::scope(|scope| {
+            for (me, work) in actors.into_iter().enumerate() {
+                scope.spawn(move || {
+                    let mut turn = self.stage.turn.lock().unwrap();
+                    while turn.running != Some(me) {
+                        turn = self.stage.called[me].wait(turn).unwrap();
+                    }
+                    let dice = Dice(turn.dice.roll() | 1);
+                    drop(turn);
+                    let inner = Arc::new(Seen { inner: self.objects.clone(), stage: self.stage.clone(), me });
+                    let number = dice.0 as usize;
+                    let repository = self.repository(inner, number, None);
+                    let actor = Actor {
+                        world: self,
+                        me,
+                        dice: Mutex::new(dice),
+                        store: repository.store(&rig::name()),
+                    };
+                    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&actor)));
+                    self.stage.leave(me);
+                    if let Err(panic) = done
+                        && !panic.is::<Crash>()
+                    {
+                        std::panic::resume_unwind(panic);
+                    }
+                });
+            }
+        });
+    }
+}
+
+type Work = Box<dyn FnOnce(&Actor) + Send>;
+
+struct Actor<'a> {
+    world: &'a World,
+    me: usize,
+    dice: Mutex<Dice>,
+    store: Store,
+}
+
+/// An error that the weather explains; any other is a finding.
+fn weather(error: &RepositoryError) -> bool {
+    error.kind() == RepositoryErrorKind::Unavailable
+}
+
+impl Actor<'_> {
+    fn roll(&self, n: u64) -> u64 {
+        self.dice.lock().unwrap().below(n)
+    }
+
+    fn nonce(&self) -> u64 {
+        self.dice.lock().unwrap().roll()
+    }
+
+    /// One resync: the last tree, with some names changed. Returns whether it went through.
+    fn resync(&self) -> bool {
+        loop {
+            match self.attempt() {
+                Ok(Some(())) => return true,
+                // What it relied on may be gone: again, as the real one.
+                Ok(None) => continue,
+                Err(error) if weather(&error) => return false,
+                Err(error) => panic!("seed {}: a writer: {error}", self.world.seed),
+            }
+        }
+    }
+
+    fn attempt(&self) -> Result<Option<()>, RepositoryError> {
+        let store = &self.store;
+        let mut state = store.state()?;
+        store.begin_writing(state.head.is_none())?;
+        let before = state.index.clone();
+        let index = Arc::new(Index::open(store, &state)?);
+        index.adopt_orphans(store, &state)?;
+        let scan_start_ns = self.world.stage.now_ns();
+        let base = state.latest().map(|(_, record)| record.manifest.clone());
+        let mut tree = match &base {
+            Some(root) => self.world.truth.lock().unwrap()[&root.page].clone(),
+            None => Tree::new(),
+        };
+        let mut changed = BTreeSet::new();
+        for _ in 0..1 + self.roll(6) {
+            // Contents come back: what only dropped snapshots had is wanted again.
+            let (name, number) = (self.roll(12) as u32, self.roll(60) as u32);
+            changed.insert(name);
+            tree.insert(name, number);
+        }
+        if self.roll(4) == 0 {
+            let name = self.roll(12) as u32;
+            tree.remove(&name);
+        }
+        let packer = Packer::new(store.clone(), index.clone()).in_order();
+        let mut compressor = Compressor::new(1).unwrap();
+        let mut manifest = ManifestWriter::new(&packer, Compressor::new(1).unwrap());
+        manifest.push(&entry("", Kind::Directory))?;
+        for (name, number) in &tree {
+            let raw = content(*number);
+            let hash = ContentHash::of(&raw);
+            // What did not change is not read: its chunk is the base's.
+            if changed.contains(name) || base.is_none() {
+                packer.add(ChunkId(hash.0), ChunkType::Data, &raw, &mut compressor, &mut Vec::new())?;
+            }
+            let file = File {
+                size_bytes: raw.len() as u64,
+                hash,
+                content: Content::Whole { blocks: None },
+                torn: false,
+            };
+            manifest.push(&entry(&format!("{name:04}"), Kind::File(file)))?;
+        }
+        let (root, _) = manifest.finish()?;
+        self.world.truth.lock().unwrap().insert(root.page, tree);
+        let shipped = packer.close()?;
+        let record = SnapshotRecord {
+            manifest: root,
+            scan_start_ns,
+            scan_end_ns: self.world.stage.now_ns(),
+            source_path: String::new(),
+            filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0 },
+            statistics: Default::default(),
+            new_packs: shipped.packs,
+            new_index: Vec::new(),
+            index: Vec::new(),
+            merged_index: Vec::new(),
+            database_position: None,
+            full_scan_start_ns: None,
+        };
+        let writer = WriterId(format!("writer-{}", self.me));
+        let nonce = || self.nonce();
+        let commit = Commit { store, index: &index, before: &before, writer: &writer, nonce: &nonce };
+        Ok(commit.run(&mut state, record, |_| Ok::<_, RepositoryError>(()))?.map(|_| ()))
+    }
+
+    fn prune(&self, grace_ns: u64) {
+        let request = PruneRequest {
+            grace: Grace { records: 1, ns: grace_ns },
+            bounds: Bounds {
+                unused_percent: 10,
+                orphan_age_ns: u64::from(self.roll(2) == 0) << 60,
+                copied_max_bytes: 1 << 30,
+            },
+            // The clocks jump, and with them which snapshots the rules keep.
+            accept: true,
+            ..PruneRequest::new(
+                Retention { last: 2, hours: 2, days: 2, ..Default::default() },
+                WriterId(format!("pruner-{}", self.me)),
+            )
+        };
+        let (now_ns, nonce) = (|| self.world.stage.now_ns(), || self.nonce());
+        match prune(&self.store, &request, &prune::Around { now_ns: &now_ns, nonce: &nonce, step: &|_| {} }) {
+            Ok(_) => {}
+            Err(PruneError::Repository(error))
+                if weather(&error) || error.kind() == RepositoryErrorKind::Missing => {}
+            Err(error) => panic!("seed {}: a pruner: {error}", self.world.seed),
+        }
+    }
+
+    /// Reads a snapshot, slowly. It may fail if the snapshot was dropped meanwhile.
+    fn read(&self) {
+        let read = || {
+            let state = self.store.state()?;
+            if state.snapshots.is_empty() {
+                return Ok(());
+            }
+            let which = self.roll(state.snapshots.len() as u64) as usize;
+            let (sequence, record) = state.snapshots.iter().nth(which).unwrap();
+            let read = read_whole(&self.store, &state, record, self.world);
+            match read {
+                Err(error) if !weather(&error) => {
+                    let now = self.world.calm().state().unwrap();
+                    assert!(
+                        !now.snapshots.contains_key(sequence),
+                        "seed {}: {sequence} is retained and cannot be read: {error}",
+                        self.world.seed
+                    );
+                    Ok(())
+                }
+                other => other,
+            }
+        };
+        match read() {
+            Ok(()) => {}
+            Err(error) if weather(&error) => {}
+            Err(error) => panic!("seed {}: a reader: {error}", self.world.seed),
+        }
+    }
+}
+
+fn entry(path: &str, kind: Kind) -> Entry {
+    Entry {
+        path: TreePath::parse(path.as_bytes()).unwrap(),
+        kind,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp::default(),
+        xattrs: Xattrs::None,
+        hardlink: None,
+        fingerprint: Fingerprint::default(),
+    }
+}
+
+/// Reads all of a snapshot and compares it with what was committed.
+fn read_whole(
+    store: &Store,
+    state: &StoreState,
+    record: &SnapshotRecord,
+    world: &World,
+) -> std::result::Result<(), RepositoryError> {
+    let index = Arc::new(Index::open(store, state)?);
+    let chunks = ChunkReader::new(store.clone(), index);
+    let page = ManifestReader::new(chunks.clone()).page(record.manifest.page, record.manifest.height)?;
+    let understudy::format::page::Page::Leaf(entries) = page else { panic!("small manifests are one page") };
+    let tree = world.truth.lock().unwrap()[&record.manifest.page].clone();
+    assert_eq!(entries.len(), tree.len() + 1);
+    for (entry, number) in entries[1..].iter().zip(tree.values()) {
+        let file = entry.file().unwrap();
+        assert!(chunks.read(ChunkId(file.hash.0))? == content(*number), "other bytes");
+    }
+    Ok(())
+}
+
+/// Everything that is retained is whole.
+fn judge(world: &World, when: &str) {
+    let store = world.calm();
+    let state = store.state().unwrap();
+    for (sequence, record) in &state.snapshots {
+        read_whole(&store, &state, record, world).unwrap_or_else(|error| {
+            panic!("seed {}, {when}: snapshot {sequence} is broken: {error}", world.seed)
+        });
+    }
+}
+
+fn simulate(seed: u64) -> u64 {
+    let world = World::new(seed);
+    for round in 0..3 {
+        let actors: Vec<Work> = vec![
+            Box::new(|actor: &Actor| {
+                for _ in 0..3 {
+                    actor.resync();
+                }
+            }),
+            Box::new(|actor: &Actor| {
+                for _ in 0..3 {
+                    actor.resync();
+                }
+            }),
+            Box::new(|actor: &Actor| {
+                for _ in 0..2 {
+                    actor.prune(if actor.roll(2) == 0 { 0 } else { 72 * HOUR_NS });
+                }
+            }),
+            Box::new(|actor: &Actor| actor.prune(0)),
+            Box::new(|actor: &Actor| {
+                for _ in 0..3 {
+                    actor.read();
+                }
+            }),
+        ];
+        world.run(actors);
+        judge(&world, &format!("round {round}"));
+    }
+    // In calm weather what is left behind goes.
+    world.stage.turn.lock().unwrap().faults = false;
+    for _ in 0..4 {
+        let actors: Vec<Work> = vec![Box::new(|actor: &Actor| {
+            assert!(actor.resync(), "seed {}", actor.world.seed);
+            let request = PruneRequest {
+                grace: Grace { records: 0, ns: 0 },
+                bounds: Bounds { unused_percent: 10, orphan_age_ns: 0, copied_max_bytes: 1 << 30 },
+                accept: true,
+                ..PruneRequest::new(Retention { last: 2, ..Default::default() }, WriterId("last".into()))
+            };
+            let (now_ns, nonce) = (|| u64::MAX / 2, || actor.nonce());
+            prune(&actor.store, &request, &prune::Around { now_ns: &now_ns, nonce: &nonce, step: &|_| {} })
+                .unwrap();
+        })];
+        world.run(actors);
+    }
+    judge(&world, "at the end");
+    let store = world.calm();
+    let state = store.state().unwrap();
+    assert_eq!(state.snapshots.len(), 2, "seed {seed}");
+    let report = store.verify(VerifyOptions::whole()).unwrap();
+    assert!(report.is_sound(), "seed {seed}: {report:?}");
+    // Two trees of at most twelve files, their pages, and a tenth of that; what the last run doomed waits for its deletion.
+    let alive: u64 = report.read_bytes;
+    let all: Vec<_> =
+        rig::runtime().block_on(world.objects.list(Some(&Path::from("acme/packs"))).collect::<Vec<_>>());
+    let doomed: u64 = all
+        .iter()
+        .flatten()
+        .filter(|o| state.doomed_packs.contains_key(&PackId::parse(o.location.filename().unwrap()).unwrap()))
+        .map(|o| o.size)
+        .sum();
+    let there: u64 = all.iter().flatten().map(|o| o.size).sum();
+    assert_eq!(there, alive + doomed, "seed {seed}: packs that nothing names");
+    assert!(
+        there < 300_000 && state.index.len() < 12,
+        "seed {seed}: {there} bytes, {} segments",
+        state.index.len()
+    );
+    world.stage.turn.lock().unwrap().steps
+}
+
+fn seeds(range: Range<u64>) {
+    // Threads of their own, since each simulation has some that wait.
+    let next = std::sync::atomic::AtomicU64::new(range.start);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for worker in 0..workers {
+            let next = &next;
+            scope.spawn(move || {
+                // Its actors hand over to each other without waking another core.
+                let mut cpu = rustix::thread::CpuSet::new();
+                cpu.set(worker);
+                let _ = rustix::thread::sched_setaffinity(None, &cpu);
+                loop {
+                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if seed >= range.end {
+                        return;
+                    }
+                    let done = std::panic::catch_unwind(|| simulate(seed));
+                    if let Err(panic) = done {
+                        next.store(range.end, std::sync::atomic::Ordering::Relaxed);
+                        println!("the failing seed: UNDERSTUDY_TEST_SEED={seed}");
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// One of UNDERSTUDY_TEST_SEED, else those of CI.
+#[test]
+fn no_interleaving_of_writers_pruners_and_readers_loses_a_byte() {
+    match std::env::var("UNDERSTUDY_TEST_SEED") {
+        Ok(seed) => drop(simulate(seed.parse().unwrap())),
+        Err(_) => seeds(0..2000),
+    }
+}
+
+#[test]
+#[ignore = "minutes: more seeds"]
+fn a_hundred_thousand_interleavings_lose_no_byte() {
+    seeds(10_000..110_000);
+}
+
+#[test]
+fn one_seed_gives_one_course() {
+    for seed in [3, 4] {
+        assert_eq!(simulate(seed), simulate(seed), "seed {seed}");
+    }
+}

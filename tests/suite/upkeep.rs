@@ -1,0 +1,252 @@
+//! What keeps a store sound over years, by the real binary: pruning that is killed, drills, upkeep by plan, repositories of
+//! every released format.
+
+use crate::kill::{ok, understudy};
+use crate::rig::sample_tree;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn resync(dir: &Path) {
+    ok(understudy(dir).args(["resync", "source", "--store", "acme", "--quiet", "--accept"]));
+}
+
+fn status(dir: &Path) -> serde_json::Value {
+    let output = understudy(dir).args(["status", "--json"]).output().unwrap();
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    rows[0].clone()
+}
+
+#[test]
+fn a_pruning_killed_at_any_step_loses_nothing_and_the_next_one_ends_it() {
+    for step in ["deleted", "planned", "copied", "indexed", "committed"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (dir, source) = (dir.path(), dir.path().join("source"));
+        sample_tree(&source);
+        for round in 0..5u8 {
+            std::fs::write(source.join("changing"), crate::rig::random(&[round], 400_000)).unwrap();
+            resync(dir);
+        }
+        let prune = |keep: &str| {
+            let mut command = understudy(dir);
+            command.args([
+                "prune",
+                "acme",
+                "--grace",
+                "0",
+                "--grace-records",
+                "0",
+                "--orphan-age",
+                "0",
+                "--quiet",
+            ]);
+            command.args(["--max-unused", "0", "--keep-last", keep]);
+            command
+        };
+        ok(&mut prune("4"));
+        let status = prune("2").env("UNDERSTUDY_TEST_KILL_AT", step).status().unwrap();
+        assert_eq!(status.signal(), Some(9), "{step}");
+        ok(understudy(dir).args(["verify", "acme", "--read-data"]));
+        ok(&mut prune("2"));
+        ok(&mut prune("2"));
+        ok(understudy(dir).args(["verify", "acme", "--read-data"]));
+        ok(understudy(dir).args(["restore", "acme@4", "out", "--quiet"]));
+        assert_eq!(
+            std::fs::read(dir.join("out/changing")).unwrap(),
+            crate::rig::random(&[3], 400_000),
+            "{step}"
+        );
+        let packs = walkdir::WalkDir::new(dir.join("repository/acme/packs"));
+        let left: u64 = packs
+            .into_iter()
+            .flatten()
+            .filter(|e| e.file_type().is_file())
+            .map(|e| e.metadata().unwrap().len())
+            .sum();
+        assert!(left < 3_500_000, "{step}: {left} bytes are left");
+    }
+}
+
+#[test]
+fn a_dry_run_says_what_goes_and_why_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    sample_tree(&dir.join("source"));
+    for round in 0..3u8 {
+        std::fs::write(dir.join("source/changing"), [round; 100]).unwrap();
+        resync(dir);
+    }
+    ok(understudy(dir).args(["pin", "acme@1", "--note", "before the sale"]));
+    let listing = || {
+        let mut all: Vec<_> = walkdir::WalkDir::new(dir.join("repository"))
+            .into_iter()
+            .map(|e| e.unwrap().into_path())
+            .collect();
+        all.sort();
+        all
+    };
+    let before = listing();
+    let text = said(&ok(understudy(dir).args(["prune", "acme", "--dry-run", "--keep-last", "1"])));
+    let line = |snapshot: &str| text.lines().find(|l| l.starts_with(snapshot)).unwrap_or_default().to_owned();
+    assert!(line("acme@1").contains("keep") && line("acme@1").contains("pinned: before the sale"), "{text}");
+    assert!(line("acme@2").contains("drop") && line("acme@2").contains("no rule keeps it"), "{text}");
+    assert!(line("acme@3").contains("keep") && line("acme@3").contains("latest"), "{text}");
+    assert!(text.contains("would be dropped"), "{text}");
+    assert_eq!(listing(), before);
+    ok(understudy(dir).args(["unpin", "acme@1"]));
+    let wrong = understudy(dir).args(["unpin", "acme@1"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    assert_eq!(understudy(dir).args(["prune", "nobody"]).output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn a_drill_proves_what_can_be_restored_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, source) = (dir.path(), dir.path().join("source"));
+    sample_tree(&source);
+    resync(dir);
+    let drill = |more: &[&str]| understudy(dir).args(["drill", "acme"]).args(more).output().unwrap();
+    assert!(said(&ok(understudy(dir).args(["status"]))).contains("never"));
+    let output = drill(&[
+        "--",
+        "sh",
+        "-c",
+        "test -f c/medium && test \"$UNDERSTUDY_STORE\" = acme && ! touch c/new 2>/dev/null",
+    ]);
+    assert!(
+        output.status.success() && said(&output).contains("acme@1 is proven restorable"),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(status(dir)["upkeep"]["proven_snapshot"], 1);
+    let output = drill(&["--", "sh", "-c", "echo the shop is empty >&2; false"]);
+    assert!(!output.status.success() && said(&output).contains("the shop is empty"), "{}", said(&output));
+    // What failed takes no proof away, and is told.
+    let row = status(dir);
+    assert_eq!(row["upkeep"]["proven_snapshot"], 1);
+    assert!(row["upkeep"]["drill_error"].as_str().unwrap().contains("the shop is empty"));
+    // What is lost is found.
+    let packs = walkdir::WalkDir::new(dir.join("repository/acme/packs")).into_iter().flatten();
+    let largest =
+        packs.filter(|e| e.file_type().is_file()).max_by_key(|e| e.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(largest.path()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(largest.path(), bytes).unwrap();
+    let output = drill(&[]);
+    assert!(!output.status.success() && said(&output).contains("medium"), "{}", said(&output));
+    // Nothing stays mounted, and no directory is left behind.
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains("understudy-drill"), "{mounts}");
+    // And it is shipped again of what the source still has.
+    let output = ok(understudy(dir).args(["verify", "acme", "--repair", "--source", "source"]));
+    assert!(said(&output).contains("sound"), "{}", said(&output));
+    assert!(drill(&[]).status.success());
+}
+
+#[test]
+fn upkeep_does_what_is_due_once_and_remembers_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, source) = (dir.path(), dir.path().join("source"));
+    sample_tree(&source);
+    let upkeep = "prune_hours = 24\nverify_hours = 24\nverify_days = 1\ndrill_hours = 24";
+    let config = format!(
+        "[[store]]\nname = \"acme\"\npath = \"source\"\n[store.retention]\nlast = 1\n[store.upkeep]\n{upkeep}\n[store.drill]\ncommand = [\"test\", \"-d\", \"a/b\"]\n"
+    );
+    std::fs::write(dir.join("understudy.toml"), config).unwrap();
+    let keep_up = |json: &str| {
+        let mut command = understudy(dir);
+        command.args(["upkeep"]).args(Some(json).filter(|j| !j.is_empty()));
+        command
+    };
+    // A store without a snapshot needs none.
+    assert_eq!(said(&ok(&mut keep_up(""))), "");
+    let first = said(&ok(understudy(dir).args(["resync", "--due"])));
+    for done in ["pruned", "verified", "sound", "proven restorable", "the command succeeded"] {
+        assert!(first.contains(done), "{done}: {first}");
+    }
+    assert_eq!(said(&ok(&mut keep_up(""))), "");
+    let row = status(dir);
+    for key in ["pruned", "verified", "read_whole", "proven"] {
+        assert!(row["upkeep"][key].as_f64().unwrap() > 1e9, "{row}");
+    }
+    assert_eq!(row["upkeep"]["problems"], 0);
+}
+
+/// Every released format is read: the repositories lie in fixtures/, with what each of their snapshots holds.
+#[test]
+fn repositories_of_every_released_format_are_read() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/repositories");
+    let mut formats = Vec::new();
+    for entry in std::fs::read_dir(&fixtures).unwrap() {
+        let format = entry.unwrap().path();
+        if !format.is_dir() {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        // A copy: what is released stays as it is.
+        ok(Command::new("cp").arg("-a").arg(format.join("repository")).arg(dir.join("repository")));
+        ok(understudy(dir).args(["verify", "acme", "--read-data"]));
+        for snapshot in 1..=3 {
+            let to = format!("out-{snapshot}");
+            ok(understudy(dir).args(["restore", &format!("acme@{snapshot}"), &to, "--quiet"]));
+            let found = ok(Command::new("bash").arg(fixtures.join("facts.sh")).arg(dir.join(&to)));
+            let wanted = std::fs::read_to_string(format.join(format!("facts.{snapshot}"))).unwrap();
+            assert_eq!(String::from_utf8(found.stdout).unwrap(), wanted, "{} @{snapshot}", format.display());
+        }
+        // And this version goes on with it, prunes it, and still reads all of it.
+        sample_tree(&dir.join("source"));
+        resync(dir);
+        ok(understudy(dir).args([
+            "prune",
+            "acme",
+            "--keep-last",
+            "2",
+            "--grace",
+            "0",
+            "--grace-records",
+            "0",
+            "--quiet",
+        ]));
+        ok(understudy(dir).args([
+            "prune",
+            "acme",
+            "--keep-last",
+            "2",
+            "--grace",
+            "0",
+            "--grace-records",
+            "0",
+            "--quiet",
+        ]));
+        ok(understudy(dir).args(["verify", "acme", "--read-data"]));
+        ok(understudy(dir).args(["restore", "acme@3", "again", "--quiet"]));
+        formats.push(format.file_name().unwrap().to_string_lossy().into_owned());
+    }
+    formats.sort();
+    assert_eq!(formats, ["2", "3", "3-encrypted"]);
+}
+
+#[test]
+fn a_format_that_is_too_new_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    sample_tree(&dir.join("source"));
+    resync(dir);
+    let record = dir.join("repository/acme/log/00000000000000000001");
+    let mut bytes = std::fs::read(&record).unwrap();
+    bytes[7] = 9;
+    std::fs::write(&record, bytes).unwrap();
+    let output = understudy(dir).args(["snapshots", "acme"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said(&output).contains("format version 9") && said(&output).contains("use a newer understudy"),
+        "{}",
+        said(&output)
+    );
+}

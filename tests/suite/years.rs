@@ -1,0 +1,509 @@
+//! Years of running: retention, pruning, checkpoints, repair; and what a primary that was taken over can do.
+
+use crate::faulty::{self, Fault, FaultyStore};
+use crate::rig::{self, Rig, sample_tree};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use std::sync::Arc;
+use understudy::model::id::{Sequence, WriterId};
+use understudy::model::record::{Event, PruneRecord};
+use understudy::model::retention::Retention;
+use understudy::model::snapshot_ref::Moment;
+use understudy::repository::error::RepositoryErrorKind;
+use understudy::repository::log::Appended;
+use understudy::repository::prune::{Around, Grace, PruneError, PruneReport, PruneRequest, prune};
+use understudy::repository::standbys::StandbyReport;
+use understudy::repository::store::{Repository, RepositoryOptions, Store};
+use understudy::repository::verify::VerifyOptions;
+
+fn last(count: u32) -> PruneRequest {
+    let retention = Retention { last: count, ..Default::default() };
+    let mut request = PruneRequest::new(retention, WriterId("pruner".into()));
+    request.grace = Grace { records: 0, ns: 0 };
+    request.bounds.orphan_age_ns = 0;
+    request
+}
+
+fn pruned(store: &Store, request: &PruneRequest) -> Result<PruneReport, PruneError> {
+    prune(store, request, &Around { now_ns: &rig::now_ns, nonce: &rig::nonce, step: &|_| {} })
+}
+
+fn keys(objects: &Arc<dyn ObjectStore>, part: &str) -> Vec<(Path, u64)> {
+    let prefix = Path::from("acme").join(part);
+    let listed = rig::runtime().block_on(objects.list(Some(&prefix)).try_collect::<Vec<_>>()).unwrap();
+    listed.into_iter().map(|o| (o.location, o.size)).collect()
+}
+
+fn bytes(objects: &Arc<dyn ObjectStore>) -> u64 {
+    keys(objects, "packs").iter().map(|(_, size)| size).sum()
+}
+
+/// Snapshots of a tree of which a part changes each time, and all of it compresses badly.
+fn versions(rig: &Rig, count: u64) {
+    for version in 0..count {
+        std::fs::write(rig.source().join("same"), rig::random(b"same", 300_000)).unwrap();
+        for number in 0..4u64 {
+            let seed = if number == 0 { 0 } else { version * 10 + number };
+            std::fs::write(
+                rig.source().join(format!("f{number}")),
+                rig::random(&seed.to_le_bytes(), 100_000),
+            )
+            .unwrap();
+        }
+        rig.resync();
+    }
+}
+
+#[test]
+fn what_no_rule_keeps_goes_and_what_it_alone_had() {
+    let rig = Rig::new();
+    versions(&rig, 6);
+    let before = bytes(&rig.objects);
+    let dry = pruned(&rig.store(), &PruneRequest { dry_run: true, ..last(2) }).unwrap();
+    assert_eq!((dry.snapshots_dropped, dry.record), (4, None));
+    assert!(dry.snapshots.iter().all(|v| v.kept_for.is_empty() == (v.snapshot < Sequence(5))), "{dry:?}");
+    assert!(bytes(&rig.objects) == before && rig.store().state().unwrap().snapshots.len() == 6);
+
+    let report = pruned(&rig.store(), &last(2)).unwrap();
+    assert_eq!((report.snapshots_dropped, report.packs_doomed), (4, dry.packs_doomed));
+    assert!(rig.verify().is_sound());
+    // Doomed, and still there for those who read; then not.
+    assert!(bytes(&rig.objects) >= before);
+    let report = pruned(&rig.store(), &last(2)).unwrap();
+    assert!(report.objects_deleted > 0 && report.packs_waiting == 0, "{report:?}");
+    let left = bytes(&rig.objects);
+    assert!(left < 300_000 + 100_000 + 2 * 300_000 + 100_000, "{left} of {before}");
+    assert!(rig.verify().is_sound());
+    assert_eq!(
+        std::fs::read(rig.restored(Moment::At(Sequence(5))).join("f2")).unwrap(),
+        rig::random(&42u64.to_le_bytes(), 100_000)
+    );
+    // Nothing to do is no record.
+    assert_eq!(pruned(&rig.store(), &last(2)).unwrap().record, None);
+    // And what comes after finds everything in its place.
+    let report = rig.resync();
+    assert_eq!((report.changes.unchanged, report.new_bytes), (6, 0));
+}
+
+#[test]
+fn what_is_in_use_stays() {
+    let rig = Rig::new();
+    versions(&rig, 6);
+    let store = rig.store();
+    let mut state = store.state().unwrap();
+    let (epoch, event) = (state.epoch, Event::Pinned { snapshot: Sequence(2), note: "release".into() });
+    assert!(matches!(
+        store.append(&mut state, epoch, &WriterId("op".into()), 7, event),
+        Ok(Appended::Committed(_))
+    ));
+    let host = WriterId("standby-1".into());
+    let report = StandbyReport {
+        host: host.clone(),
+        snapshot: Sequence(4),
+        published_ns: 1,
+        pinned: vec![Sequence(1)],
+    };
+    store.report_standby(&report).unwrap();
+    assert_eq!(store.standbys().unwrap(), [report]);
+    pruned(&store, &last(1)).unwrap();
+    let kept: Vec<_> = store.state().unwrap().snapshots.into_keys().map(|s| s.0).collect();
+    assert_eq!(kept, [1, 2, 4, 6]);
+    assert!(store.forget_standby(&host).unwrap());
+    pruned(&store, &last(1)).unwrap();
+    let kept: Vec<_> = store.state().unwrap().snapshots.into_keys().map(|s| s.0).collect();
+    assert_eq!(kept, [2, 6]);
+    assert!(rig.verify().is_sound());
+}
+
+#[test]
+fn a_content_that_only_dropped_snapshots_had_is_shipped_again() {
+    let rig = Rig::new();
+    let file = rig.source().join("file");
+    for content in [b"a", b"b"] {
+        std::fs::write(&file, content.repeat(50_000)).unwrap();
+        rig.resync();
+    }
+    pruned(&rig.store(), &last(1)).unwrap();
+    std::fs::write(&file, b"a".repeat(50_000)).unwrap();
+    rig.resync();
+    pruned(&rig.store(), &last(1)).unwrap();
+    pruned(&rig.store(), &last(1)).unwrap();
+    assert!(rig.verify().is_sound());
+    assert_eq!(std::fs::read(rig.restored(Moment::Latest).join("file")).unwrap(), b"a".repeat(50_000));
+}
+
+#[test]
+fn a_run_whose_chunks_are_pruned_under_it_ships_them_again() {
+    let rig = Rig::new();
+    let file = rig.source().join("file");
+    for content in [b"a", b"b"] {
+        std::fs::write(&file, content.repeat(50_000)).unwrap();
+        rig.resync();
+    }
+    // It finds "a" in the index, and before it commits a pruning dooms it, and deletes it at once.
+    std::fs::write(&file, b"a".repeat(50_000)).unwrap();
+    let progress = Default::default();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let around = understudy::replicate::resync::Surroundings {
+        clock: &rig::now_ns,
+        nonce: &rig::nonce,
+        progress: &progress,
+        on_step: &|step| {
+            let late = step == understudy::support::progress::Step::Shipped;
+            if late && !done.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                pruned(&rig.store(), &last(1)).unwrap();
+                assert!(pruned(&rig.store(), &last(1)).unwrap().objects_deleted > 0);
+            }
+        },
+    };
+    let report =
+        understudy::replicate::resync::resync(&rig.repository, &rig::request(&rig.source()), &around)
+            .unwrap();
+    assert!(done.into_inner());
+    assert!(rig.verify().is_sound());
+    assert_eq!(
+        std::fs::read(rig.restored(Moment::At(report.snapshot)).join("file")).unwrap(),
+        b"a".repeat(50_000)
+    );
+}
+
+#[test]
+fn a_reader_that_began_before_finds_what_was_copied_elsewhere() {
+    use understudy::repository::chunks::ChunkReader;
+    use understudy::repository::index::Index;
+    let rig = Rig::new();
+    versions(&rig, 4);
+    let store = rig.store();
+    let state = store.state().unwrap();
+    let reader = ChunkReader::new(store.clone(), Arc::new(Index::open(&store, &state).unwrap()));
+    // The first pack has what all versions share, and much that only the first had.
+    let mut request = last(1);
+    request.bounds.unused_percent = 0;
+    assert!(pruned(&store, &request).unwrap().packs_repacked > 0);
+    assert!(pruned(&store, &request).unwrap().objects_deleted > 0);
+    let (_, record) = state.latest().unwrap();
+    understudy::standby::restore::restore(
+        reader,
+        &record.manifest,
+        "t",
+        &rig.restore_request("out"),
+        &Default::default(),
+    )
+    .unwrap();
+    assert_eq!(std::fs::read(rig.dir.path().join("out/same")).unwrap(), rig::random(b"same", 300_000));
+}
+
+#[test]
+fn a_fault_at_any_call_of_a_pruning_loses_nothing_and_the_next_one_ends_it() {
+    for fault in [Fault::Fails, Fault::ReplyLost, Fault::Short, Fault::Flipped] {
+        let mut at = 1;
+        loop {
+            let rig = Rig::new();
+            versions(&rig, 4);
+            pruned(&rig.store(), &last(3)).unwrap();
+            let faulty = FaultyStore::new(rig.objects.clone(), fault, at, false);
+            let repository = rig::repository(faulty.clone(), rig::patience(1));
+            let done = pruned(&repository.store(&rig::name()), &last(1));
+            assert!(rig.verify().is_sound(), "{fault:?} at call {at}: {done:?}");
+            for _ in 0..2 {
+                pruned(&rig.store(), &last(1)).unwrap();
+            }
+            assert!(rig.verify().is_sound(), "{fault:?} at call {at}");
+            assert_eq!(rig.store().state().unwrap().snapshots.len(), 1);
+            let left = bytes(&rig.objects);
+            assert!(left < 900_000, "{fault:?} at call {at}: {left} bytes are left");
+            if faulty.calls() < at {
+                break;
+            }
+            at += 1;
+        }
+        assert!(at > 15, "{fault:?}: {at} calls");
+    }
+    let _ = faulty::ALL;
+}
+
+/// Refuses what credentials without deletion refuse: to delete, and to overwrite.
+#[derive(Debug)]
+struct AppendOnly(Arc<dyn ObjectStore>);
+
+impl std::fmt::Display for AppendOnly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "append-only")
+    }
+}
+
+fn denied(at: &Path) -> object_store::Error {
+    object_store::Error::PermissionDenied { path: at.to_string(), source: "append-only".into() }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for AppendOnly {
+    async fn put_opts(
+        &self,
+        at: &Path,
+        payload: object_store::PutPayload,
+        options: object_store::PutOptions,
+    ) -> object_store::Result<object_store::PutResult> {
+        // A host's own notes are replaced; a bucket with versions keeps the old ones.
+        let is_note = ["standbys", "upkeep"].iter().any(|part| at.as_ref().contains(part));
+        if options.mode != object_store::PutMode::Create && !is_note {
+            return Err(denied(at));
+        }
+        self.0.put_opts(at, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        _: object_store::PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn object_store::MultipartUpload>> {
+        Err(denied(at))
+    }
+
+    async fn get_opts(
+        &self,
+        at: &Path,
+        options: object_store::GetOptions,
+    ) -> object_store::Result<object_store::GetResult> {
+        self.0.get_opts(at, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: futures::stream::BoxStream<'static, object_store::Result<Path>>,
+    ) -> futures::stream::BoxStream<'static, object_store::Result<Path>> {
+        use futures::StreamExt;
+        locations.map(|at| at.and_then(|at| Err(denied(&at)))).boxed()
+    }
+
+    fn list(
+        &self,
+        prefix: Option<&Path>,
+    ) -> futures::stream::BoxStream<'static, object_store::Result<object_store::ObjectMeta>> {
+        self.0.list(prefix)
+    }
+
+    async fn list_with_delimiter(
+        &self,
+        prefix: Option<&Path>,
+    ) -> object_store::Result<object_store::ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, _: &Path, to: &Path, _: object_store::CopyOptions) -> object_store::Result<()> {
+        Err(denied(to))
+    }
+}
+
+#[test]
+fn a_primary_that_may_not_delete_does_all_of_its_work() {
+    let rig = Rig::new();
+    let primary = rig::repository(Arc::new(AppendOnly(rig.objects.clone())), rig::patience(1));
+    sample_tree(&rig.source());
+    for round in 0..12u8 {
+        std::fs::write(rig.source().join("changing"), [round; 9000]).unwrap();
+        rig::run(&primary, &rig::request(&rig.source())).unwrap();
+    }
+    // It prunes as far as it may: it says what goes, and somebody else deletes it.
+    let store = primary.store(&rig::name());
+    pruned(&store, &last(2)).unwrap();
+    let report = pruned(&store, &last(2)).unwrap();
+    assert!(report.deletion_refused.is_some() && report.objects_deleted == 0, "{report:?}");
+    assert!(pruned(&rig.store(), &last(2)).unwrap().objects_deleted > 0);
+    assert!(rig.verify().is_sound());
+}
+
+#[test]
+fn a_primary_that_was_taken_over_gets_no_history_deleted() {
+    let rig = Rig::new();
+    versions(&rig, 5);
+    // All that it may is to append: a record that drops everything and dooms every pack.
+    let primary = rig::repository(Arc::new(AppendOnly(rig.objects.clone())), rig::patience(1));
+    let store = primary.store(&rig::name());
+    let mut state = store.state().unwrap();
+    let packs = keys(&rig.objects, "packs");
+    let ids =
+        packs.iter().map(|(at, _)| understudy::model::id::PackId::parse(at.filename().unwrap()).unwrap());
+    let record = PruneRecord {
+        snapshots: (1..=5).map(Sequence).collect(),
+        doomed_packs: ids.collect(),
+        index: Some(Vec::new()),
+        ..Default::default()
+    };
+    let (epoch, event) = (state.epoch, Event::Pruned(Box::new(record)));
+    store.append(&mut state, epoch, &WriterId("tester".into()), 1, event).unwrap();
+    for (at, _) in &packs {
+        let refused = rig::runtime().block_on(AppendOnly(rig.objects.clone()).delete(at)).unwrap_err();
+        assert!(matches!(refused, object_store::Error::PermissionDenied { .. }));
+    }
+    // Whoever may delete does not, since the rules keep what was dropped.
+    let keeping = PruneRequest { retention: Retention { last: 3, days: 7, ..Default::default() }, ..last(0) };
+    let error = pruned(&rig.store(), &keeping).unwrap_err();
+    assert!(matches!(error, PruneError::Held { by: Sequence(6), count: 3, .. }), "{error}");
+    assert!(error.to_string().contains("--until-record 5"), "{error}");
+    assert_eq!(keys(&rig.objects, "packs"), packs);
+    // And all of it can be restored as of the record before.
+    let state = rig.store().state_until(Sequence(5)).unwrap();
+    assert_eq!(state.snapshots.len(), 5);
+    let index =
+        understudy::repository::index::Index::of(&rig.store(), &state.index, Default::default()).unwrap();
+    let chunks = understudy::repository::chunks::ChunkReader::new(rig.store(), Arc::new(index));
+    let (_, record) = state.latest().unwrap();
+    understudy::standby::restore::restore(
+        chunks,
+        &record.manifest,
+        "t",
+        &rig.restore_request("out"),
+        &Default::default(),
+    )
+    .unwrap();
+    assert_eq!(
+        std::fs::read(rig.dir.path().join("out/f3")).unwrap(),
+        rig::random(&43u64.to_le_bytes(), 100_000)
+    );
+}
+
+fn cached(rig: &Rig, cache: &str) -> Repository {
+    let cache = Some(rig.dir.path().join(cache));
+    let options =
+        RepositoryOptions { patience: rig::patience(3), keys: rig::keys(), cache, ..Default::default() };
+    Repository::over(rig.objects.clone(), "test", options, rig::runtime())
+}
+
+#[test]
+fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
+    let rig = Rig::new();
+    std::fs::write(rig.source().join("file"), b"first").unwrap();
+    for round in 0..300u32 {
+        std::fs::write(rig.source().join("file"), round.to_le_bytes()).unwrap();
+        rig::run(&cached(&rig, "cache"), &rig::request(&rig.source())).unwrap();
+    }
+    let whole = rig.store().state_until(Sequence(u64::MAX)).unwrap();
+    assert_eq!(whole.snapshots.len(), 300);
+    assert!(whole.index.len() <= 21, "{} segments", whole.index.len());
+    assert_eq!(keys(&rig.objects, "checkpoints").len(), 2);
+    // An empty container: the log behind the last checkpoint, and nothing before it.
+    let fresh = cached(&rig, "fresh");
+    let state = fresh.store(&rig::name()).state().unwrap();
+    assert_eq!((state.checkpoint, &state.snapshots), (Some(Sequence(256)), &whole.snapshots));
+    assert_eq!((&state.index, &state.doomed_index), (&whole.index, &whole.doomed_index));
+    let requests = fresh.requests();
+    assert!(requests.get <= 2 + 45 && requests.list <= 3, "{requests:?}");
+    // What was merged goes.
+    pruned(&rig.store(), &last(300)).unwrap();
+    pruned(&rig.store(), &last(300)).unwrap();
+    assert!(keys(&rig.objects, "index").len() <= 21 && rig.verify().is_sound());
+    // A checkpoint that is damaged, or lies, is no more than that.
+    for (at, _) in keys(&rig.objects, "checkpoints") {
+        rig::runtime().block_on(rig.objects.put(&at, "no checkpoint".into())).unwrap();
+    }
+    assert_eq!(cached(&rig, "another").store(&rig::name()).state().unwrap().snapshots.len(), 300);
+}
+
+#[test]
+fn a_log_that_was_rolled_back_is_not_taken() {
+    let rig = Rig::new();
+    versions(&rig, 3);
+    cached(&rig, "cache").store(&rig::name()).state().unwrap();
+    let log = keys(&rig.objects, "log");
+    rig::runtime().block_on(rig.objects.delete(&log[2].0)).unwrap();
+    let error = cached(&rig, "cache").store(&rig::name()).state().unwrap_err();
+    assert!(
+        error.to_string().contains("rolled back") && error.kind() == RepositoryErrorKind::Damaged,
+        "{error}"
+    );
+    assert!(rig::run(&cached(&rig, "cache"), &rig::request(&rig.source())).is_err());
+    // And one that went on differently from there.
+    versions(&rig, 3);
+    let error = cached(&rig, "cache").store(&rig::name()).state().unwrap_err();
+    assert!(error.to_string().contains("another one there"), "{error}");
+}
+
+#[test]
+fn verification_by_share_reads_everything_in_its_turn() {
+    let rig = Rig::new();
+    versions(&rig, 10);
+    let packs = keys(&rig.objects, "packs").len() as u64;
+    let (mut after, mut read, mut rounds) = (None, 0, 0);
+    while rounds == 0 {
+        let options = VerifyOptions { read_data_percent: 25, after, is_over: &|| false };
+        let report = rig.store().verify(options).unwrap();
+        assert!(report.is_sound());
+        (after, read) = (report.read_until, read + report.packs_read);
+        rounds += u64::from(report.came_round);
+    }
+    assert!(read >= packs, "{read} of {packs}");
+    let none = VerifyOptions { read_data_percent: 100, after: None, is_over: &|| true };
+    assert_eq!(rig.store().verify(none).unwrap().packs_read, 0);
+}
+
+#[test]
+fn what_the_repository_lost_is_shipped_again() {
+    use std::os::unix::fs::FileExt;
+    let source_of = |rig: &Rig| {
+        let source = rig.source();
+        move |entry: &understudy::model::entry::Entry, offset: u64, length: usize| {
+            let path = source.join(entry.path.to_string());
+            let file = std::fs::File::open(path).ok()?;
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, offset).ok()?;
+            Some(bytes)
+        }
+    };
+    for damage in ["delete", "cut", "flip", "index"] {
+        let rig = Rig::new();
+        std::fs::create_dir(rig.source().join("dir")).unwrap();
+        std::fs::write(rig.source().join("dir/large"), rig::random(b"large", 3_000_000)).unwrap();
+        versions(&rig, 2);
+        std::fs::write(
+            rig.source().join("dir/large"),
+            [&rig::random(b"large", 3_000_000)[..], b"more"].concat(),
+        )
+        .unwrap();
+        rig.resync();
+        let mut packs = keys(&rig.objects, if damage == "index" { "index" } else { "packs" });
+        packs.sort_by_key(|(_, size)| *size);
+        // The largest: content, and no page that nothing else has.
+        let (at, _) = packs.pop().unwrap();
+        let read =
+            || rig::runtime().block_on(async { rig.objects.get(&at).await.unwrap().bytes().await.unwrap() });
+        let mut bytes = read().to_vec();
+        match damage {
+            "delete" => rig::runtime().block_on(rig.objects.delete(&at)).unwrap(),
+            "cut" => {
+                bytes.truncate(bytes.len() / 2);
+                rig::runtime().block_on(rig.objects.put(&at, bytes.into())).map(drop).unwrap();
+            }
+            _ => {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                rig::runtime().block_on(rig.objects.put(&at, bytes.into())).map(drop).unwrap();
+            }
+        }
+        assert!(!rig.verify().is_sound(), "{damage}");
+        let repository = cached(&rig, "cache");
+        let store = repository.store(&rig::name());
+        let report = understudy::repository::repair::repair(
+            &store,
+            &WriterId("op".into()),
+            rig::now_ns(),
+            &rig::nonce,
+            &source_of(&rig),
+        )
+        .unwrap();
+        assert!(report.record.is_some(), "{damage}");
+        let after = rig.verify();
+        if report.lost {
+            // Pages went with it, which no file has: the next snapshot is whole again.
+            let next = rig.resync();
+            let after = rig.verify();
+            assert!(after.touched.iter().all(|t| t.snapshot < next.snapshot), "{damage}: {after:?}");
+        } else {
+            assert!(after.is_sound(), "{damage}: {after:?}");
+        }
+        let out = rig.restored(Moment::Latest);
+        let large = [&rig::random(b"large", 3_000_000)[..], b"more"].concat();
+        assert!(std::fs::read(out.join("dir/large")).unwrap() == large, "{damage}");
+    }
+}
