@@ -38,6 +38,9 @@ pub(super) struct RestoreArgs {
     /// With --overwrite: also remove what the snapshot does not have
     #[arg(long, requires = "overwrite")]
     delete: bool,
+    /// As the log was up to this record: also what a later one dropped, as long as it was not deleted
+    #[arg(long, value_name = "N")]
+    until_record: Option<u64>,
     #[command(flatten)]
     standby: StandbyArgs,
 }
@@ -66,7 +69,10 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
     };
     let repository = context.repository_of(&wanted.store)?;
     let store = repository.store(&wanted.store);
-    let state = store.state()?;
+    let state = match args.until_record {
+        Some(last) => store.state_until(Sequence(last))?,
+        None => store.state()?,
+    };
     let (sequence, record) = store.find(&state, wanted.moment)?;
     let index = Arc::new(Index::open(&store, &state)?);
     let request = RestoreRequest {

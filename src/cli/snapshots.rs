@@ -14,6 +14,9 @@ use serde::Serialize;
 pub(super) struct SnapshotsArgs {
     #[arg(value_name = "STORE")]
     store: String,
+    /// As the log was up to this record
+    #[arg(long, value_name = "N")]
+    until_record: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -26,7 +29,11 @@ struct Row<'a> {
 pub(super) fn run(global: &Global, args: SnapshotsArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let name = StoreName::parse(&args.store)?;
-    let state = context.repository_of(&name)?.store(&name).state()?;
+    let store = context.repository_of(&name)?.store(&name);
+    let state = match args.until_record {
+        Some(last) => store.state_until(Sequence(last))?,
+        None => store.state()?,
+    };
     if state.snapshots.is_empty() {
         return Err(RepositoryError::NoStore(name).into());
     }
@@ -35,7 +42,8 @@ pub(super) fn run(global: &Global, args: SnapshotsArgs) -> Result<Exit> {
         show::json(&rows)?;
         return Ok(Exit::Done);
     }
-    let head = ["snapshot", "scan started (UTC)", ">entries", ">size", ">changed", ">shipped", "torn"];
+    let head =
+        ["snapshot", "scan started (UTC)", ">entries", ">size", ">changed", ">shipped", "torn", "pinned"];
     let mut rows = vec![head.map(String::from).to_vec()];
     for (sequence, record) in &state.snapshots {
         let s = &record.statistics;
@@ -50,6 +58,11 @@ pub(super) fn run(global: &Global, args: SnapshotsArgs) -> Result<Exit> {
                 format!("{}", s.torn_files + s.unreadable)
             } else {
                 String::new()
+            },
+            match state.pins.get(sequence).map(String::as_str) {
+                None => String::new(),
+                Some("") => "pinned".to_owned(),
+                Some(note) => note.to_owned(),
             },
         ]);
     }

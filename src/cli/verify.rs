@@ -142,7 +142,8 @@ fn repair_repository(
     let configured =
         context.config.store(name.as_str()).map(|s| s.path.clone()).filter(|p| !p.as_os_str().is_empty());
     let source = source.map(Path::to_owned).or(configured);
-    let depot = context.standby(None).ok().map(|dir| Depot::new(&dir, name));
+    let standby = std::env::var_os("UNDERSTUDY_STANDBY").map(PathBuf::from);
+    let depot = context.standby(standby.as_deref()).ok().map(|dir| Depot::new(&dir, name));
     let read = |path: &Path, entry: &Entry, offset: u64, length: usize| {
         let file = std::fs::File::open(path).ok()?;
         let meta = file.metadata().ok()?;

@@ -75,9 +75,12 @@ pub fn repair(
             report.segments_made_anew = segments.len() as u64;
         }
         repairing.salvage(&examined, &damaged, &mut report)?;
+        // Pages that were saved are walked: they name the files that are to be made again.
+        packer.close()?;
+        report.before = store.walk_all(examined, &mut |_| Ok(()))?;
         let mut pieces = Pieces::default();
         let mut compressor = Compressor::new(1).map_err(RepositoryError::local("zstd"))?;
-        report.before = store.walk_all(examined, &mut |entry| {
+        store.walk_missing(&state.snapshots, index.clone(), &mut |entry| {
             repairing.make_again(entry, &mut pieces, &mut compressor, &mut report.chunks_made)
         })?;
         let shipped = packer.close()?;
@@ -89,7 +92,7 @@ pub fn repair(
             &live,
             damaged.iter().copied().chain(state.doomed_packs.keys().copied()).collect(),
         )?;
-        report.lost = store.is_anything_missing(&state.snapshots, Arc::new(rest))?;
+        report.lost = store.walk_missing(&state.snapshots, Arc::new(rest), &mut |_| Ok(()))? > 0;
         report.packs_doomed = damaged.len() as u64;
         let record = PruneRecord {
             pruned_ns: now_ns,

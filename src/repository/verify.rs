@@ -188,15 +188,16 @@ impl Store {
         Ok(walker.report)
     }
 
-    /// Whether any of these snapshots refers to what `index` does not find.
-    pub(super) fn is_anything_missing(
+    /// Calls `touched` with every entry of these snapshots that refers to what `index` does not find. Returns how many there are.
+    pub(super) fn walk_missing(
         &self,
         snapshots: &BTreeMap<Sequence, SnapshotRecord>,
         index: Arc<Index>,
-    ) -> Result<bool, RepositoryError> {
+        touched: &mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
+    ) -> Result<u64, RepositoryError> {
         let (broken, report) = (Broken::default(), VerifyReport::default());
         let examined = Examined { snapshots: snapshots.clone(), index, broken, report };
-        Ok(self.walk_all(examined, &mut |_| Ok(()))?.touched_count > 0)
+        Ok(self.walk_all(examined, touched)?.touched_count)
     }
 
     /// Reads every record that can be read; a damaged one is a problem of its own snapshot only.

@@ -177,6 +177,48 @@ fn upkeep_does_what_is_due_once_and_remembers_it() {
     assert_eq!(row["upkeep"]["problems"], 0);
 }
 
+#[test]
+fn what_was_dropped_is_there_until_it_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    sample_tree(&dir.join("source"));
+    for round in 0..3u8 {
+        std::fs::write(dir.join("source/changing"), [round; 100]).unwrap();
+        resync(dir);
+    }
+    ok(understudy(dir).args(["prune", "acme", "--keep-last", "1", "--quiet"]));
+    let listed = |more: &[&str]| said(&ok(understudy(dir).args(["snapshots", "acme"]).args(more)));
+    assert!(!listed(&[]).contains("acme@1") && listed(&["--until-record", "3"]).contains("acme@1"));
+    assert!(!understudy(dir).args(["restore", "acme@1", "no", "--quiet"]).status().unwrap().success());
+    ok(understudy(dir).args(["restore", "acme@1", "out", "--until-record", "3", "--quiet"]));
+    assert_eq!(std::fs::read(dir.join("out/changing")).unwrap(), [0; 100]);
+}
+
+#[test]
+fn what_the_repository_lost_is_shipped_again_of_a_standby() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, source) = (dir.path(), dir.path().join("source"));
+    sample_tree(&source);
+    resync(dir);
+    ok(understudy(dir).args(["follow", "acme", "--once", "--quiet", "--standby", "standby"]));
+    let packs = walkdir::WalkDir::new(dir.join("repository/acme/packs")).into_iter().flatten();
+    let largest =
+        packs.filter(|e| e.file_type().is_file()).max_by_key(|e| e.metadata().unwrap().len()).unwrap();
+    std::fs::remove_file(largest.path()).unwrap();
+    // The source is gone, and so is this host's cache of pages: a record of what nobody has is not made up.
+    std::fs::rename(&source, dir.join("gone")).unwrap();
+    let repair = || {
+        let mut command = understudy(dir);
+        command.args(["verify", "acme", "--repair"]).env("UNDERSTUDY_STANDBY", dir.join("standby"));
+        command
+    };
+    let output = ok(&mut repair());
+    assert!(said(&output).contains("sound"), "{}", said(&output));
+    ok(understudy(dir).args(["restore", "acme", "out", "--quiet"]));
+    crate::facts::assert_same(&dir.join("gone"), &dir.join("out"), "made again of the standby's objects");
+    assert!(said(&ok(&mut repair())).contains("sound"));
+}
+
 /// Every released format is read: the repositories lie in fixtures/, with what each of their snapshots holds.
 #[test]
 fn repositories_of_every_released_format_are_read() {

@@ -1,0 +1,122 @@
+//! A store after ten years of hourly runs, pruned every day: what it costs to open, to prune, and what lies in the repository.
+//!
+//! `cargo bench --bench years [YEARS]`. The repository is in memory: requests and bytes are counted, and what is timed is this program.
+
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+use understudy::model::id::{Sequence, StoreName, WriterId};
+use understudy::model::plan::PlanName;
+use understudy::replicate::resync::{Request, Surroundings, resync};
+use understudy::repository::index::Index;
+use understudy::repository::keys::KeySource;
+use understudy::repository::prune::{Around, PruneRequest, prune};
+use understudy::repository::store::{Repository, RepositoryOptions};
+use understudy::support::progress::Progress;
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+static NOW: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1_800_000_000_000_000_000);
+
+fn now_ns() -> u64 {
+    NOW.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+fn nonce() -> u64 {
+    let mut bytes = [0; 8];
+    understudy::support::random::Random::default().fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+fn main() {
+    let years = std::env::args().filter_map(|a| a.parse().ok()).next().unwrap_or(10u64);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    for number in 0..200 {
+        std::fs::write(source.join(format!("f{number}")), format!("file {number}\n").repeat(50)).unwrap();
+    }
+    let objects: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+    let key = dir.path().join("key");
+    let open = |cache: &str| {
+        let keys = KeySource { key_file: Some(key.clone()), ..Default::default() };
+        let options = RepositoryOptions { keys, cache: Some(dir.path().join(cache)), ..Default::default() };
+        Repository::over(objects.clone(), "bench", options, runtime.handle().clone())
+    };
+    let name = StoreName::parse("acme").unwrap();
+    let size = |part: &str| {
+        let listed = objects.list(Some(&Path::from("acme").join(part))).try_collect::<Vec<_>>();
+        let listed = runtime.block_on(listed).unwrap();
+        (listed.len(), listed.iter().map(|o| o.size).sum::<u64>())
+    };
+    let request = Request {
+        store: name.clone(),
+        path: source.clone(),
+        plan: PlanName::Private.plan(),
+        excludes: Vec::new(),
+        writer: WriterId("web-1".into()),
+        accept: true,
+        compression_level: 1,
+        threads: 1,
+        watched: None,
+    };
+    let retention = PlanName::Private.plan().retention;
+    let (mut prunes, mut prune_seconds, mut last) = (0, 0.0, Default::default());
+    for hour in 0..years * 8766 {
+        std::fs::write(source.join(format!("f{}", hour % 200)), hour.to_string().repeat(100)).unwrap();
+        let progress = Progress::default();
+        let around = Surroundings { clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
+        resync(&open("cache"), &request, &around).unwrap();
+        NOW.fetch_add(HOUR_NS, std::sync::atomic::Ordering::Relaxed);
+        if hour % 24 == 23 {
+            let store = open("cache").store(&name);
+            let mut request = PruneRequest::new(retention, WriterId("web-1".into()));
+            // The objects' dates are those of this hour, not of those years.
+            request.bounds.orphan_age_ns = u64::MAX;
+            let begun = Instant::now();
+            last =
+                prune(&store, &request, &Around { now_ns: &now_ns, nonce: &nonce, step: &|_| {} }).unwrap();
+            (prunes, prune_seconds) = (prunes + 1, prune_seconds + begun.elapsed().as_secs_f64());
+        }
+    }
+    let fresh = open("fresh");
+    let begun = Instant::now();
+    let store = fresh.store(&name);
+    let state = store.state().unwrap();
+    let index = Index::open(&store, &state).unwrap();
+    let seconds = begun.elapsed().as_secs_f64();
+    let requests = fresh.requests();
+    let begun = Instant::now();
+    let whole = store.state_until(Sequence(u64::MAX)).unwrap();
+    let whole_seconds = begun.elapsed().as_secs_f64();
+    assert_eq!(whole.snapshots, state.snapshots);
+    println!("| {years} years of hourly runs | |\n| --- | ---: |");
+    println!("| records | {} |", state.head.unwrap().0);
+    println!("| snapshots that stay | {} |", state.snapshots.len());
+    println!("| opened by a host that has nothing, ms | {:.1} |", seconds * 1e3);
+    println!(
+        "| its requests, KiB received | {} get, {} list, {:.0} |",
+        requests.get,
+        requests.list,
+        requests.received_bytes as f64 / 1024.0
+    );
+    println!("| the same by all records, s | {whole_seconds:.2} |");
+    println!(
+        "| segments, and their entries | {}, {} |",
+        index.segments().len(),
+        index.segments().iter().map(|s| u64::from(s.header.entries)).sum::<u64>()
+    );
+    println!("| a daily pruning, ms | {:.1} |", prune_seconds / f64::from(prunes) * 1e3);
+    println!(
+        "| needed of the packs' bytes, KiB | {:.0} of {:.0} |",
+        last.alive_bytes as f64 / 1024.0,
+        last.packs_bytes as f64 / 1024.0
+    );
+    for part in ["log", "checkpoints", "index", "packs"] {
+        let (count, bytes) = size(part);
+        println!("| {part}: objects, MiB | {count}, {:.1} |", bytes as f64 / 1048576.0);
+    }
+}
