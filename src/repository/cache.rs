@@ -7,7 +7,8 @@
 
 use super::store::Store;
 use crate::format::frame::ChunkType;
-use crate::model::id::{ChunkId, PackId, Sequence};
+use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
+use crate::model::record::StoreState;
 use bytes::Bytes;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -107,10 +108,27 @@ impl Store {
         }
     }
 
-    /// Drops the packs that were written longest ago, until the rest is small enough.
-    pub fn trim_cache(&self) {
+    /// Drops the packs that were written longest ago, until the rest is small enough, and segments that are not live any more.
+    pub fn trim_cache(&self, state: &StoreState) {
+        self.drop_cached_segments(state);
         if let Some(dir) = self.cache_file("packs") {
             trim(&dir, PACKS_MAX_BYTES);
+        }
+    }
+}
+
+impl Store {
+    fn drop_cached_segments(&self, state: &StoreState) {
+        let Some(dir) = self.repository.cache.as_ref().map(|dir| dir.join(self.name.as_str())) else {
+            return;
+        };
+        let Ok(listed) = std::fs::read_dir(dir) else { return };
+        for file in listed.flatten() {
+            let id = file.file_name().to_str().and_then(|name| IndexId::parse(name).ok());
+            if id.is_some_and(|id| !state.index.iter().any(|live| live.id == id)) {
+                // One that a run beside us just wrote is fetched once more.
+                let _ = std::fs::remove_file(file.path());
+            }
         }
     }
 }

@@ -240,19 +240,22 @@ impl Index {
         Ok(Self { segments: RwLock::new(segments), doomed: RwLock::new(doomed) })
     }
 
-    /// Takes the live segments of now, for a reader whose packs were not where they were. Returns whether anything changed.
+    /// Adds the live segments of now, and takes away what is doomed, for a reader whose packs were not where they were. What this
+    /// process opened or wrote besides stays: a run that is under way names it when it commits. Returns whether anything changed.
     pub fn renew(&self, store: &Store) -> Result<bool, RepositoryError> {
         let state = store.state()?;
         let known: BTreeSet<_> = self.segments().iter().map(|s| s.reference.id).collect();
-        if state.index.iter().all(|s| known.contains(&s.id))
-            && state.doomed_packs.keys().all(|pack| self.is_doomed(pack))
-        {
+        let new: Vec<_> = state.index.iter().filter(|s| !known.contains(&s.id)).cloned().collect();
+        if new.is_empty() && state.doomed_packs.keys().all(|pack| self.is_doomed(pack)) {
             return Ok(false);
         }
-        let new = Self::open(store, &state)?;
-        *self.write() = new.segments();
-        *self.doomed.write().unwrap_or_else(PoisonError::into_inner) =
-            state.doomed_packs.into_keys().collect();
+        let new = Self::of(store, &new, BTreeSet::new())?.segments();
+        {
+            let mut segments = self.write();
+            segments.retain(|s| !state.doomed_index.contains_key(&s.reference.id));
+            segments.extend(new);
+        }
+        self.doom(state.doomed_packs.into_keys());
         Ok(true)
     }
 

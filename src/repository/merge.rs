@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// A merged segment has no more entries, which bounds what a merge holds in memory (44 bytes each).
-pub const ENTRIES_MAX: usize = 512 << 10;
+pub const ENTRIES_MAX: usize = 256 << 10;
 /// So many of one size become one of the next, as in a log-structured merge tree (O'Neil et al., 1996): an entry is rewritten
 /// once for each size.
 const FAN: usize = 8;

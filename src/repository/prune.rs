@@ -151,7 +151,7 @@ pub fn prune(store: &Store, request: &PruneRequest, around: &Around) -> Result<P
             if !request.dry_run {
                 store.checkpoint_if_due(&mut state);
                 let _ = store.drop_old_checkpoints();
-                store.trim_cache();
+                store.trim_cache(&state);
             }
             report.requests = store.repository().requests().since(&before);
             return Ok(report);

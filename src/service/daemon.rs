@@ -10,7 +10,7 @@ use super::drill::Program;
 use super::host::{Host, World};
 use super::run::{RunError, RunReport, Watch, run};
 use super::scheduler::Outcome;
-use super::upkeep::{Keeper, UpkeepError};
+use super::upkeep::{Done, Keeper, UpkeepError};
 use super::watches::Watches;
 use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
@@ -219,6 +219,13 @@ impl Daemon {
         };
         for (duty, result) in keeper.keep_up()? {
             match result {
+                Ok(Done::Prune(report)) => tracing::info!(
+                    store = %config.name,
+                    snapshots_dropped = report.snapshots_dropped,
+                    deleted_bytes = report.deleted_bytes,
+                    deletion_refused = report.deletion_refused,
+                    "pruned"
+                ),
                 Ok(_) => tracing::info!(store = %config.name, ?duty, "done"),
                 Err(error) => tracing::error!(store = %config.name, ?duty, %error, "failed"),
             }
