@@ -16,7 +16,7 @@ use crate::repository::store::Store;
 use crate::repository::upkeep::Proof;
 use serde::Serialize;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -75,8 +75,12 @@ pub fn drill(
     let state = store.state()?;
     let (sequence, record) = store.find(&state, Moment::Latest)?;
     let snapshot = format!("{}@{sequence}", store.name());
+    // Nobody else looks at the store through the drill: the directory around it is this user's.
     let dir = std::env::temp_dir().join(format!("understudy-drill-{}-{seed:016x}", std::process::id()));
-    std::fs::create_dir(&dir).map_err(|source| DrillError::Directory { path: dir.clone(), source })?;
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&dir);
+    let dir = dir.join("snapshot");
+    let made = made.and_then(|()| std::fs::create_dir(&dir));
+    made.map_err(|source| DrillError::Directory { path: dir.clone(), source })?;
     let mounted = Mounted { program, snapshot: &snapshot, dir: &dir };
     mounted.mount()?;
     let mount_seconds = begun.elapsed().as_secs_f64();
@@ -128,17 +132,21 @@ impl Mounted<'_> {
         }
     }
 
+    /// The directory and the one around it; never with what is in them.
+    fn remove(&self) -> std::io::Result<()> {
+        std::fs::remove_dir(self.dir)?;
+        self.dir.parent().map_or(Ok(()), std::fs::remove_dir)
+    }
+
     fn mount(&self) -> Result<(), DrillError> {
         self.run("mount", &[self.snapshot.as_ref(), self.dir.as_os_str()]).inspect_err(|_| {
-            let _ = std::fs::remove_dir(self.dir);
+            let _ = self.remove();
         })
     }
 
     fn umount(&self) -> Result<(), DrillError> {
         self.run("umount", &[self.dir.as_os_str()])?;
-        // Never with what is in it.
-        let removed = std::fs::remove_dir(self.dir);
-        removed.map_err(|source| DrillError::Directory { path: self.dir.to_owned(), source })
+        self.remove().map_err(|source| DrillError::Directory { path: self.dir.to_owned(), source })
     }
 }
 

@@ -123,6 +123,15 @@ impl Rig {
         Self { dir, objects, repository }
     }
 
+    /// One whose store is not encrypted.
+    pub fn plain() -> Self {
+        let rig = Self::new();
+        let options =
+            RepositoryOptions { patience: patience(3), keys: KeySource::none(), ..Default::default() };
+        let repository = Repository::over(rig.objects.clone(), "test", options, RUNTIME.handle().clone());
+        Self { repository, ..rig }
+    }
+
     pub fn source(&self) -> PathBuf {
         self.dir.path().join("source")
     }

@@ -13,7 +13,8 @@ use understudy::model::id::ChunkId;
 #[test]
 #[ignore = "writes into the source tree"]
 fn write_the_seeds() {
-    let rig = Rig::new();
+    // What is sealed would tell a fuzzer nothing.
+    let rig = Rig::plain();
     sample_tree(&rig.source());
     std::fs::remove_file(rig.source().join("c/medium")).unwrap();
     std::fs::write(rig.source().join("c/sparse"), b"").unwrap();
@@ -37,7 +38,8 @@ fn write_the_seeds() {
         let target = match object.location.parts().nth(1).unwrap().as_ref() {
             "log" => "record",
             "packs" => "pack",
-            _ => "index",
+            "index" => "index",
+            other => panic!("{other}"),
         };
         write(target, "first", &bytes);
         if target == "pack" {
@@ -50,6 +52,15 @@ fn write_the_seeds() {
             }
         }
     }
+    let state = rig.store().state().unwrap();
+    let checkpoint = understudy::format::checkpoint::encode(&state, 1, &Default::default(), None).unwrap();
+    write("checkpoint", "first", &checkpoint);
+    let sealed = Rig::new();
+    sealed.resync();
+    let at = object_store::path::Path::from("acme/keys/0000000001");
+    let ring =
+        futures::executor::block_on(async { sealed.objects.get(&at).await.unwrap().bytes().await.unwrap() });
+    write("keyring", "first", &ring);
     let chunk = ChunkId([1; 32]);
     let part = |offset_bytes, length_bytes| Extent::Chunk { chunk, blocks: None, offset_bytes, length_bytes };
     let signed = Extent::Chunk {

@@ -195,6 +195,32 @@ fn a_reader_that_began_before_finds_what_was_copied_elsewhere() {
 }
 
 #[test]
+fn an_index_that_is_renewed_keeps_what_its_run_wrote() {
+    use understudy::format::frame::{ChunkType, Compressor};
+    use understudy::model::id::ChunkId;
+    use understudy::repository::index::Index;
+    use understudy::repository::packer::Packer;
+    let rig = Rig::new();
+    versions(&rig, 2);
+    let store = rig.store();
+    let state = store.state().unwrap();
+    let index = Arc::new(Index::open(&store, &state).unwrap());
+    let packer = Packer::new(store.clone(), index.clone());
+    let ours = ChunkId::of(b"ours");
+    packer.add(ours, ChunkType::Data, b"ours", &mut Compressor::new(1).unwrap(), &mut Vec::new()).unwrap();
+    let shipped = packer.close().unwrap();
+    // Another run commits meanwhile, and a pruning moves things.
+    versions(&rig, 3);
+    let mut request = last(1);
+    // Ours is no orphan: its run is under way.
+    request.bounds.orphan_age_ns = u64::MAX;
+    pruned(&rig.store(), &request).unwrap();
+    assert!(index.renew(&store).unwrap() && !index.renew(&store).unwrap());
+    assert!(index.lookup(ours).unwrap().is_some());
+    assert_eq!(index.added(&state.index, &state).iter().filter(|s| shipped.segments.contains(s)).count(), 1);
+}
+
+#[test]
 fn a_fault_at_any_call_of_a_pruning_loses_nothing_and_the_next_one_ends_it() {
     for fault in [Fault::Fails, Fault::ReplyLost, Fault::Short, Fault::Flipped] {
         let mut at = 1;
