@@ -16,6 +16,8 @@ COPY --from=build /build/target/release/understudy /usr/local/bin/understudy
 # `run --listen 0.0.0.0:9184` answers here.
 EXPOSE 9184
 USER 65532
+# The key of encrypted stores is mounted there: one that is made in a container would go with it, so none is.
+ENV UNDERSTUDY_KEY_FILE=/run/secrets/understudy/key
 ENV XDG_CACHE_HOME=/tmp/cache XDG_DATA_HOME=/tmp/data XDG_STATE_HOME=/tmp/state
 ENTRYPOINT ["/usr/local/bin/understudy"]
 CMD ["--help"]

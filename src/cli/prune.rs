@@ -162,25 +162,26 @@ fn print(report: &PruneReport, all: bool) -> Result<()> {
         show::table(&rows)?;
     }
     let kept = report.snapshots.len() as u64 - report.snapshots_dropped;
-    let verb = if report.dry_run { "would be " } else { "" };
+    let would = if report.dry_run { "would be " } else { "" };
     show::line(&format!(
-        "{name}: {kept} snapshots kept, {} {verb}dropped; {} of {} bytes needed in {} packs",
+        "{name}: {kept} snapshots kept, {} {would}dropped; {} of {} in {} packs are needed",
         report.snapshots_dropped,
         show::bytes(report.alive_bytes),
         show::bytes(report.packs_bytes),
         report.packs,
     ))?;
-    show::line(&format!(
-        "  {} packs ({}) {verb}doomed, {} copied out of {} of them; {} objects ({}) {}deleted, {} packs ({}) wait for their grace",
-        report.packs_doomed,
-        show::bytes(report.doomed_bytes),
-        show::bytes(report.copied_bytes),
-        report.packs_repacked,
-        report.objects_deleted,
-        show::bytes(report.deleted_bytes),
-        if report.dry_run { "would be " } else { "" },
-        report.packs_waiting,
-        show::bytes(report.waiting_bytes),
-    ))?;
+    let of = |count: u64, bytes: u64, what: &str| {
+        (count > 0).then(|| format!("{count} {what} ({}) ", show::bytes(bytes)))
+    };
+    let doomed = of(report.packs_doomed, report.doomed_bytes, "packs").map(|t| format!("{t}{would}doomed"));
+    let copied = of(report.packs_repacked, report.copied_bytes, "of them copied");
+    let deleted = of(report.objects_deleted, report.deleted_bytes, "objects").map(|t| format!("{t}deleted"));
+    let waiting = of(report.packs_waiting, report.waiting_bytes, "packs doomed before");
+    let waiting = waiting.map(|text| format!("{text}wait for their grace"));
+    let parts: Vec<_> = [doomed, copied, deleted, waiting].into_iter().flatten().collect();
+    if !parts.is_empty() {
+        let parts: Vec<_> = parts.iter().map(|part| part.trim()).collect();
+        show::line(&format!("  {}", parts.join(", ")))?;
+    }
     Ok(())
 }

@@ -50,6 +50,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     {
         return remote.resync(global, &store.name, args.accept);
     }
+    let made = context.key_to_be_made();
     let repository = context.repository(Some(&store))?;
     let mut request = request(&context, &store, args.accept);
     request.excludes.extend(args.exclude.iter().cloned());
@@ -58,6 +59,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     let report = watched(global, &progress, "scanned", || {
         resync_between_hooks(&repository, &store, &request, WORLD, watch)
     })
+    .inspect(|_| tell_of_key(made.as_deref()))
     .map_err(|error| match error {
         // What the exit code depends on.
         RunError::Resync(error) => anyhow::Error::from(error),
@@ -94,6 +96,16 @@ fn choose(context: &Context, target: &str, args: &ResyncArgs) -> Result<(StoreCo
     };
     let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     Ok((StoreConfig::of(name, path), false))
+}
+
+/// A key that was made is somebody's to keep.
+pub(super) fn tell_of_key(made: Option<&Path>) {
+    if let Some(path) = made.filter(|path| path.exists()) {
+        eprintln!(
+            "understudy: made the key file {}: keep a copy elsewhere, without it what is encrypted is lost",
+            path.display()
+        );
+    }
 }
 
 /// Runs `work` with a progress line on a terminal, and with none in a pipe.

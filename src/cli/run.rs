@@ -109,7 +109,9 @@ fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()>
 pub(super) fn run_due(global: &Global) -> Result<Exit> {
     let context = Context::new(global)?;
     let daemon = Daemon::new(context.host().clone(), WORLD, Box::new(kill_at));
+    let made = context.key_to_be_made();
     let ended = daemon.run_due();
+    super::resync::tell_of_key(made.as_deref());
     let mut worst = Exit::Done;
     for (store, ended) in &ended {
         let exit = super::exit::of_ended(ended);

@@ -36,8 +36,10 @@ pub enum Encryption {
 #[derive(Clone, Debug, Default)]
 pub struct KeySource {
     pub encryption: Encryption,
-    /// Holds identities as age writes them. One that is not there is made when a new store needs it.
+    /// Holds identities as age writes them. One that is not there is made when a new store needs it, in a directory that is there.
     pub key_file: Option<PathBuf>,
+    /// Nobody named it: its directory is made as well.
+    pub is_default_file: bool,
     /// In place of a key file that nobody named.
     pub passphrase: Option<Zeroizing<String>>,
     /// Beside those in the file.
@@ -71,13 +73,10 @@ pub fn read_key_file(path: &Path) -> Result<Vec<Identity>, RepositoryError> {
         .collect()
 }
 
-/// Writes a new key file, which nobody else can read.
+/// Writes a new key file, which nobody else can read. Its directory must be there: a volume that is not mounted gets no key.
 pub fn make_key_file(path: &Path, bytes: [u8; 32]) -> Result<Identity, RepositoryError> {
     let identity = Identity::new(bytes);
     let write = || {
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
         let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
         let text = Zeroizing::new(format!(
             "# understudy's key. Without it encrypted stores are lost: keep a copy elsewhere.\n# public key: {}\n{}\n",
@@ -200,6 +199,9 @@ impl Store {
             let identities = match path.exists() {
                 true => read_key_file(path)?,
                 false => {
+                    if let Some(dir) = path.parent().filter(|_| source.is_default_file) {
+                        std::fs::create_dir_all(dir).map_err(RepositoryError::local(dir.display()))?;
+                    }
                     let bytes = Zeroizing::new(*keyring::key(&mut random).0);
                     vec![make_key_file(path, *bytes)?]
                 }

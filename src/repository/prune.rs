@@ -17,7 +17,7 @@
 //! Killed anywhere, it leaves garbage for the next pruning, never a broken snapshot.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
-use super::index::{Index, Segment};
+use super::index::Index;
 use super::key;
 use super::log::Appended;
 use super::mark::{Marks, mark};
@@ -25,9 +25,7 @@ use super::objects::{Creation, Requests};
 use super::packer::Packer;
 use super::prune_plan::{self, Bounds, PackFact};
 use super::store::Store;
-use crate::format::frame;
-use crate::format::index::Location;
-use crate::model::id::{ChunkId, IndexId, PackId, Sequence, WriterId};
+use crate::model::id::{IndexId, PackId, Sequence, WriterId};
 use crate::model::record::{Event, PruneRecord, StoreState};
 use crate::model::retention::{self, Reason, Retention};
 use object_store::PutPayload;
@@ -38,8 +36,6 @@ use thiserror::Error;
 
 /// A pruning that loses so many races in a row gives up.
 const RACES_MAX: u32 = 20;
-/// Frames copied together.
-const COPY_BYTES: u64 = 16 << 20;
 
 /// How long what is doomed stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,7 +262,7 @@ impl<'a> Pruning<'a> {
         self.index.doom(gone.iter().copied());
         let packer = Packer::new(self.store.clone(), self.index.clone()).in_order();
         let before = self.index.segments();
-        self.copy(&before, &repacked, &marks, &packer)?;
+        self.store.copy_marked(&before, &repacked, &marks, &packer)?;
         let shipped = packer.close()?;
         self.report.copied_bytes = shipped.bytes;
         (around.step)("copied");
@@ -454,74 +450,6 @@ impl<'a> Pruning<'a> {
                 report.packs_waiting += 1;
                 report.waiting_bytes += found.size_bytes;
             }
-        }
-    }
-
-    /// Copies what is needed out of `packs`.
-    fn copy(
-        &self,
-        segments: &[Arc<Segment>],
-        packs: &BTreeSet<PackId>,
-        marks: &Marks,
-        packer: &Packer,
-    ) -> Result<(), RepositoryError> {
-        // Pack by pack, so that each is read once and in order, and what was written together stays together.
-        let mut wanted: BTreeMap<PackId, Vec<(ChunkId, Location)>> = BTreeMap::new();
-        for (number, segment) in segments.iter().enumerate() {
-            if !segment.header.packs.iter().any(|p| packs.contains(&p.id)) {
-                continue;
-            }
-            for (entry, found) in segment.entries().enumerate() {
-                let (id, location) = found?;
-                if packs.contains(&location.pack) && marks.contains((number, entry as u32)) {
-                    wanted.entry(location.pack).or_default().push((id, location));
-                }
-            }
-        }
-        for (pack, mut frames) in wanted {
-            frames.sort_by_key(|(_, location)| location.offset_bytes);
-            let mut rest = &frames[..];
-            while let Some((_, first)) = rest.first() {
-                let start = u64::from(first.offset_bytes);
-                let end_of = |l: &Location| u64::from(l.offset_bytes) + u64::from(l.length_bytes);
-                let count = rest.iter().take_while(|(_, l)| end_of(l) - start <= COPY_BYTES).count().max(1);
-                let (now, later) = rest.split_at(count);
-                let end = now.last().map_or(start, |(_, l)| end_of(l));
-                let at = key::pack(&self.store.name, pack);
-                let bytes = self.store.repository.wait(self.store.objects().get_range(&at, start..end))?;
-                for (id, location) in now {
-                    let from = (u64::from(location.offset_bytes) - start) as usize;
-                    let bytes = bytes.slice(from..from + location.length_bytes as usize);
-                    packer.add_frame(*id, &self.checked(*id, location, bytes)?)?;
-                }
-                rest = later;
-            }
-        }
-        Ok(())
-    }
-
-    /// A frame without its seal, seen to be what its chunk's name says; fetched once more if it is not.
-    fn checked(
-        &self,
-        id: ChunkId,
-        location: &Location,
-        bytes: bytes::Bytes,
-    ) -> Result<bytes::Bytes, RepositoryError> {
-        let at = key::pack(&self.store.name, location.pack);
-        let sealer = self.store.sealer_of_pack(&location.sealing)?;
-        let bytes = match super::chunks::decode(&bytes, id, location, sealer.as_ref()) {
-            Ok(_) => bytes,
-            Err(_) => {
-                let again = self.store.frame(location)?;
-                super::chunks::decode(&again, id, location, sealer.as_ref())
-                    .map_err(RepositoryError::format(&at))?;
-                again
-            }
-        };
-        match sealer {
-            Some(sealer) => frame::open_frame(&sealer, &bytes, location.offset_bytes)
-                .map_err(RepositoryError::format(&at)),
-            None => Ok(bytes),
         }
     }
 

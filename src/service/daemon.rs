@@ -243,6 +243,7 @@ impl Daemon {
             tracing::debug!(store = %name, role = config.role.name(), "run begins");
             let begun = Instant::now();
             let begun_ns = daemon.now_ns();
+            let made = daemon.host().key_to_be_made();
             let watched = daemon.0.watches.begin(&config, begun_ns, daemon.changed(&config));
             let work = || {
                 let host = daemon.host();
@@ -257,6 +258,10 @@ impl Daemon {
                 daemon.0.watches.end(&name, watched, result.is_ok(), begun_ns);
             }
             tell(&name, &result, begun.elapsed().as_secs_f64());
+            if let Some(path) = made.filter(|path| path.exists()) {
+                let path = path.display();
+                tracing::warn!(%path, "made the key file: keep a copy elsewhere, without it what is encrypted is lost");
+            }
             let known = match &result {
                 Ok(RunReport::Resync(report)) => {
                     Known { snapshot: Some(report.snapshot), scan_start_ns: Some(report.scan_start_ns) }

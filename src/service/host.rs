@@ -74,8 +74,16 @@ impl Host {
             passphrase = Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()));
         }
         let key_file = self.given_keys.key_file.clone().or_else(|| self.config.key_file.clone());
+        let is_default_file = key_file.is_none();
         let key_file = key_file.or_else(config::default_key_file);
-        Ok(KeySource { encryption: self.config.encryption, key_file, passphrase, identities: Vec::new() })
+        let encryption = self.config.encryption;
+        Ok(KeySource { encryption, key_file, is_default_file, passphrase, identities: Vec::new() })
+    }
+
+    /// The key file that the next new store makes; none when there is one already.
+    pub fn key_to_be_made(&self) -> Option<PathBuf> {
+        let keys = self.keys().ok().filter(|keys| keys.passphrase.is_none())?;
+        keys.key_file.filter(|path| !path.exists())
     }
 
     /// The repository of `store`: given, the store's, the configuration's, or the default directory.

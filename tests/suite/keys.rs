@@ -58,7 +58,12 @@ fn a_store_opens_with_its_keys_and_with_nothing_else() {
         command.args(["restore", "acme", to, "--quiet"]);
         command
     };
-    ok(&mut resync("a"));
+    // A key that was named goes where somebody keeps it, or nowhere.
+    fails(resync("a").env("UNDERSTUDY_KEY_FILE", dir.join("not-mounted/key")), 1, "not-mounted");
+    assert!(!dir.join("repository/acme/log").exists() && !dir.join("not-mounted").exists());
+    let first = ok(&mut resync("a"));
+    assert!(String::from_utf8_lossy(&first.stderr).contains("keep a copy elsewhere"), "{first:?}");
+    assert!(ok(&mut resync("a")).stderr.is_empty());
     let key = dir.join("a/.config/understudy/key");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&key).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);

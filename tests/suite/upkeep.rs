@@ -291,4 +291,10 @@ fn a_format_that_is_too_new_is_refused_with_what_to_do() {
         "{}",
         said(&output)
     );
+    // And one from before those that are kept here.
+    let mut bytes = std::fs::read(&record).unwrap();
+    bytes[7] = 1;
+    std::fs::write(&record, bytes).unwrap();
+    let output = understudy(dir).args(["snapshots", "acme"]).output().unwrap();
+    assert!(said(&output).contains("begin a new repository"), "{}", said(&output));
 }
