@@ -188,7 +188,7 @@ fn attempt(
         return Ok(None);
     };
     phases.commit_seconds = committing.elapsed().as_secs_f64();
-    store.trim_cache(&state);
+    store.trim_cache(&state, &index);
     (around.on_step)(Step::Committed);
     let requests = store.repository().requests().since(&requests_before);
     Ok(Some(Report {

@@ -5,15 +5,19 @@
 //! another repository of the same name; the worst is that something is fetched. Nothing is synced. A pack's
 //! file has holes where its chunks were never asked for: bytes that are no chunk, and are fetched.
 
+use super::index::Index;
 use super::store::Store;
 use crate::format::frame::ChunkType;
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
 use crate::model::record::StoreState;
 use bytes::Bytes;
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+/// Packs are looked at once in so many records.
+const TRIM_RECORDS: u64 = 64;
 /// Packs' parts above this are dropped, the oldest first.
 const PACKS_MAX_BYTES: u64 = 1 << 30;
 
@@ -108,11 +112,30 @@ impl Store {
         }
     }
 
-    /// Drops the packs that were written longest ago, until the rest is small enough, and segments that are not live any more.
-    pub fn trim_cache(&self, state: &StoreState) {
+    /// Drops segments that are not live any more. Now and then also packs that are not, and of the others those that were written
+    /// longest ago, until the rest is small enough: looking at all of them takes longer than a run that has nothing to do.
+    pub fn trim_cache(&self, state: &StoreState, index: &Index) {
         self.drop_cached_segments(state);
-        if let Some(dir) = self.cache_file("packs") {
+        let head = state.head.map_or(0, |(sequence, _)| sequence.0);
+        if let Some(dir) = self.cache_file("packs").filter(|_| head.is_multiple_of(TRIM_RECORDS)) {
+            drop_other_packs(&dir, index);
             trim(&dir, PACKS_MAX_BYTES);
+        }
+    }
+}
+
+fn drop_other_packs(dir: &Path, index: &Index) {
+    let segments = index.segments();
+    let live: HashSet<PackId> = segments
+        .iter()
+        .flat_map(|s| s.header.packs.iter().map(|p| p.id))
+        .filter(|p| !index.is_doomed(p))
+        .collect();
+    let Ok(listed) = std::fs::read_dir(dir) else { return };
+    for file in listed.flatten() {
+        let id = file.file_name().to_str().and_then(|name| PackId::parse(name).ok());
+        if id.is_some_and(|id| !live.contains(&id)) {
+            let _ = std::fs::remove_file(file.path());
         }
     }
 }

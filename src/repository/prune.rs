@@ -143,11 +143,11 @@ pub fn prune(store: &Store, request: &PruneRequest, around: &Around) -> Result<P
         }
         let mut pruning = Pruning::new(store, request, around, &state)?;
         if pruning.run(&mut state)? {
-            let mut report = pruning.report;
+            let (mut report, index) = (pruning.report, pruning.index);
             if !request.dry_run {
                 store.checkpoint_if_due(&mut state);
                 let _ = store.drop_old_checkpoints();
-                store.trim_cache(&state);
+                store.trim_cache(&state, &index);
             }
             report.requests = store.repository().requests().since(&before);
             return Ok(report);
