@@ -21,6 +21,7 @@ use crate::mount::error::ImageError;
 use crate::mount::image::{Image, ImageReport};
 use crate::repository::changes::join;
 use crate::repository::chunks::ChunkReader;
+use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use crate::repository::manifest::{EntryStream, ManifestReader};
 use crate::repository::objects::Requests;
@@ -93,6 +94,7 @@ pub fn follow(
     let state = store.state()?;
     let (sequence, record) = store.find(&state, request.moment)?;
     let published = depot.snapshots()?;
+    refuse_rolled_back(store, depot, &state, &published)?;
     let mut report = FollowReport {
         store: store.name().to_string(),
         snapshot: sequence,
@@ -114,6 +116,26 @@ pub fn follow(
     run.drop_old(sequence, &mut report)?;
     report.requests = store.repository().requests().since(&before);
     Ok(report)
+}
+
+/// A log that ends before what is published here was rolled back: nothing is followed, and above all nothing is dropped.
+fn refuse_rolled_back(
+    store: &Store,
+    depot: &Depot,
+    state: &StoreState,
+    published: &[Sequence],
+) -> Result<(), FollowError> {
+    let head = state.head.map_or(Sequence(0), |(sequence, _)| sequence);
+    match published.last() {
+        Some(newest) if *newest > head => Err(RepositoryError::RolledBack {
+            store: store.name().clone(),
+            seen: *newest,
+            found: format!("ends with record {head}"),
+            note: depot.objects().parent().unwrap_or(depot.standby()).to_owned(),
+        }
+        .into()),
+        _ => Ok(()),
+    }
 }
 
 struct Run<'a> {

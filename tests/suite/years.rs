@@ -447,6 +447,37 @@ fn a_log_that_was_rolled_back_is_not_taken() {
 }
 
 #[test]
+fn a_standby_drops_nothing_for_a_log_that_was_rolled_back() {
+    use understudy::standby::depot::Depot;
+    use understudy::standby::follow::{Around, FollowRequest, follow};
+    let rig = Rig::new();
+    let depot = Depot::new(&rig.dir.path().join("standby"), &rig::name());
+    let request = FollowRequest {
+        moment: Moment::Latest,
+        keep: 10,
+        seed: None,
+        threads: 1,
+        host: WriterId("standby-1".into()),
+    };
+    let progress = Default::default();
+    let around = Around { progress: &progress, now_ns: &rig::now_ns, step: &|_| {} };
+    for _ in 0..3 {
+        versions(&rig, 1);
+        std::fs::write(rig.source().join("f1"), rig::nonce().to_le_bytes()).unwrap();
+        rig.resync();
+        follow(&rig.store(), &depot, &request, &around).unwrap();
+    }
+    let before = depot.snapshots().unwrap();
+    assert_eq!(before.len(), 3);
+    for (at, _) in &keys(&rig.objects, "log")[2..] {
+        rig::runtime().block_on(rig.objects.delete(at)).unwrap();
+    }
+    let error = follow(&rig.store(), &depot, &request, &around).unwrap_err();
+    assert!(error.to_string().contains("rolled back"), "{error}");
+    assert_eq!(depot.snapshots().unwrap(), before);
+}
+
+#[test]
 fn verification_by_share_reads_everything_in_its_turn() {
     let rig = Rig::new();
     versions(&rig, 10);
