@@ -171,8 +171,14 @@ impl Decompressor {
 pub fn open_frame(sealer: &Sealer, sealed: &[u8], offset: u32) -> Result<Bytes, FormatError> {
     let (header, payload) =
         sealed.split_at_checked(FRAME_HEADER_BYTES + TAG_BYTES).ok_or(FormatError::Truncated("frame"))?;
-    let mut plain = sealer.open(nonce(offset, 0), &[], header)?;
-    plain.extend(sealer.open(nonce(offset, 1), &[], payload)?);
+    let mut plain = Vec::with_capacity(FRAME_HEADER_BYTES + payload.len());
+    let mut opened = [0; FRAME_HEADER_BYTES + TAG_BYTES];
+    opened.copy_from_slice(header);
+    let length = sealer.open_in_place(nonce(offset, 0), &[], &mut opened)?;
+    plain.extend_from_slice(&opened[..length]);
+    plain.extend_from_slice(payload);
+    let end = length + sealer.open_in_place(nonce(offset, 1), &[], &mut plain[length..])?;
+    plain.truncate(end);
     Ok(plain.into())
 }
 
@@ -181,36 +187,46 @@ fn nonce(offset: u32, part: u128) -> u128 {
     u128::from(offset) << 8 | part
 }
 
-/// A pack around plain frames, which follow each other in `frames`; `chunks` says where each lies there, and afterwards where
-/// it lies in the pack.
-pub fn close_pack(
-    sealing: &Sealing,
-    keys: Option<&Keys>,
-    frames: &[u8],
-    chunks: &mut [(ChunkId, u32, u32)],
-) -> Result<Vec<u8>, FormatError> {
-    let sealer = seal::sealer(sealing, Place::Pack, keys)?;
-    let added = if sealer.is_some() { 2 * TAG_BYTES } else { 0 };
-    let mut pack = Vec::with_capacity(HEAD_BYTES + frames.len() + chunks.len() * added);
-    pack.extend_from_slice(&seal::head(&PACK_MAGIC, sealing));
-    for (_, at, length) in chunks {
-        let (frame, offset) = (&frames[*at as usize..(*at + *length) as usize], pack.len());
-        match &sealer {
-            None => pack.extend_from_slice(frame),
+/// A pack that is being made: each frame is sealed as it comes.
+pub struct PackWriter {
+    pub sealing: Sealing,
+    sealer: Option<Sealer>,
+    pub bytes: Vec<u8>,
+}
+
+impl PackWriter {
+    pub fn new(sealing: Sealing, keys: Option<&Keys>) -> Result<Self, FormatError> {
+        let sealer = seal::sealer(&sealing, Place::Pack, keys)?;
+        Ok(Self { sealing, sealer, bytes: seal::head(&PACK_MAGIC, &sealing).to_vec() })
+    }
+
+    /// Appends a frame. Returns where it lies, and how long it is there.
+    pub fn append(&mut self, frame: &[u8]) -> Result<(u32, u32), FormatError> {
+        let offset = self.bytes.len();
+        match &self.sealer {
+            None => self.bytes.extend_from_slice(frame),
             Some(sealer) => {
-                for (part, bytes) in
-                    [&frame[..FRAME_HEADER_BYTES], &frame[FRAME_HEADER_BYTES..]].into_iter().enumerate()
-                {
-                    let start = pack.len();
-                    pack.extend_from_slice(bytes);
-                    let tag = sealer.seal(nonce(offset as u32, part as u128), &[], &mut pack[start..])?;
-                    pack.extend_from_slice(&tag);
+                let parts = [&frame[..FRAME_HEADER_BYTES], &frame[FRAME_HEADER_BYTES..]];
+                for (part, bytes) in parts.into_iter().enumerate() {
+                    let start = self.bytes.len();
+                    self.bytes.extend_from_slice(bytes);
+                    let nonce = nonce(offset as u32, part as u128);
+                    let tag = sealer.seal(nonce, &[], &mut self.bytes[start..])?;
+                    self.bytes.extend_from_slice(&tag);
                 }
             }
         }
-        (*at, *length) = (offset as u32, (pack.len() - offset) as u32);
+        Ok((offset as u32, (self.bytes.len() - offset) as u32))
     }
-    Ok(pack)
+
+    /// A frame that was appended, as it was.
+    pub fn frame(&self, offset: u32, length: u32) -> Result<Bytes, FormatError> {
+        let bytes = &self.bytes[offset as usize..(offset + length) as usize];
+        match &self.sealer {
+            None => Ok(Bytes::copy_from_slice(bytes)),
+            Some(sealer) => open_frame(sealer, bytes, offset),
+        }
+    }
 }
 
 /// What a pack begins with: how it is sealed, and where its first frame is.
@@ -326,14 +342,17 @@ mod tests {
         let keys = seal::tests::keys(3, 1);
         let sealing = Sealing { generation: 1, salt: [5; 16] };
         let raws: Vec<Vec<u8>> = (0..5u8).map(|n| vec![n; 3000 * (usize::from(n) + 1)]).collect();
-        let (mut frames, mut chunks) = (Vec::new(), Vec::new());
+        let mut chunks = Vec::new();
         let mut compressor = Compressor::new(1).unwrap();
+        let mut pack = PackWriter::new(sealing, Some(&keys)).unwrap();
         for raw in &raws {
-            let at = frames.len() as u32;
-            let length = compressor.append(ChunkType::Data, raw, &mut frames) as u32;
+            let mut frame = Vec::new();
+            compressor.append(ChunkType::Data, raw, &mut frame);
+            let (at, length) = pack.append(&frame).unwrap();
+            assert_eq!(pack.frame(at, length).unwrap(), frame);
             chunks.push((ChunkId::of(raw), at, length));
         }
-        let pack = Bytes::from(close_pack(&sealing, Some(&keys), &frames, &mut chunks).unwrap());
+        let pack = Bytes::from(pack.bytes);
         let (found, error) = scan_pack(&pack, Some(&keys));
         assert_eq!(error, None);
         assert_eq!(found.iter().map(|f| (f.0, f.1, f.2)).collect::<Vec<_>>(), chunks);

@@ -111,10 +111,15 @@ impl Sealer {
     /// Opens bytes and the tag behind them.
     pub fn open(&self, nonce: u128, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, FormatError> {
         let mut bytes = sealed.to_vec();
-        let opened = self.0.open_in_place(number(nonce), Aad::from(aad), &mut bytes);
-        let length = opened.map_err(|_| FormatError::Tampered)?.len();
+        let length = self.open_in_place(nonce, aad, &mut bytes)?;
         bytes.truncate(length);
         Ok(bytes)
+    }
+
+    /// Opens bytes and the tag behind them where they lie. Returns how many bytes there are without it.
+    pub fn open_in_place(&self, nonce: u128, aad: &[u8], sealed: &mut [u8]) -> Result<usize, FormatError> {
+        let opened = self.0.open_in_place(number(nonce), Aad::from(aad), sealed);
+        Ok(opened.map_err(|_| FormatError::Tampered)?.len())
     }
 }
 

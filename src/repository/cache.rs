@@ -7,7 +7,6 @@
 
 use super::index::Index;
 use super::store::Store;
-use crate::format::frame::ChunkType;
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
 use crate::model::record::StoreState;
 use bytes::Bytes;
@@ -61,13 +60,7 @@ impl Store {
         }
     }
 
-    /// Which of the chunks whose frames these are, without seals, are worth keeping: all that are not files' content.
-    pub(super) fn kept_in_cache(&self, frames: &[u8], chunks: &[(ChunkId, u32, u32)]) -> Vec<bool> {
-        let is_data = |at: u32| frames.get(at as usize + 1) == Some(&(ChunkType::Data as u8));
-        chunks.iter().map(|(_, at, _)| self.repository.cache.is_some() && !is_data(*at)).collect()
-    }
-
-    /// Keeps those frames of a pack that was just made.
+    /// Keeps some of the frames of a pack that was just made.
     pub(super) fn cache_pack(
         &self,
         pack: PackId,

@@ -10,7 +10,7 @@ use super::index::Index;
 use super::key;
 use super::objects::Creation;
 use super::store::Store;
-use crate::format::frame::{self, ChunkType, Compressor};
+use crate::format::frame::{ChunkType, Compressor, PackWriter};
 use crate::format::index as format;
 use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
@@ -48,11 +48,13 @@ pub struct Shipped {
     pub bytes: u64,
 }
 
+/// A pack that is being filled; nothing is in it before the first chunk.
 #[derive(Default)]
 struct OpenPack {
-    /// Frames, without seals.
-    bytes: Vec<u8>,
+    writer: Option<PackWriter>,
     chunks: Vec<(ChunkId, u32, u32)>,
+    /// Which of them the local cache keeps: all that are not files' content.
+    kept: Vec<bool>,
 }
 
 #[derive(Default)]
@@ -128,8 +130,8 @@ impl Packer {
                 return Err(gave_up());
             }
             let open = if is_data { &mut state.data } else { &mut state.pages };
-            open.append(id, frame);
-            (open.bytes.len() >= PACK_BYTES).then(|| std::mem::take(open))
+            open.append(&self.store, id, frame, !is_data)?;
+            (open.len_bytes() >= PACK_BYTES).then(|| std::mem::take(open))
         };
         if let Some(full) = full {
             self.upload(full)?;
@@ -139,12 +141,9 @@ impl Packer {
 
     /// Closes a pack: uploads it in the background once fewer than [`UPLOADS`] are under way.
     fn upload(&self, open: OpenPack) -> Result<(), RepositoryError> {
-        let OpenPack { bytes, mut chunks } = open;
-        let (sealing, keys) = self.store.new_sealing()?;
-        let kept = self.store.kept_in_cache(&bytes, &chunks);
-        let pack = frame::close_pack(&sealing, keys.as_deref(), &bytes, &mut chunks);
-        drop(bytes);
-        let pack = pack.map_err(RepositoryError::format(key::pack_prefix(&self.store.name)))?;
+        let OpenPack { writer: Some(PackWriter { sealing, bytes: pack, .. }), chunks, kept } = open else {
+            return Ok(());
+        };
         let id = PackId::of(&pack);
         let reference = ObjectRef { id, size_bytes: pack.len() as u64 };
         let at = key::pack(&self.store.name, id);
@@ -227,8 +226,8 @@ impl Packer {
             let mut state = lock(&self.state);
             (std::mem::take(&mut state.data), std::mem::take(&mut state.pages))
         };
-        if pages.bytes.len() < SMALL_PACK_BYTES && data.bytes.len() < PACK_BYTES {
-            data.merge(pages);
+        if pages.len_bytes() < SMALL_PACK_BYTES && data.len_bytes() < PACK_BYTES {
+            data.merge(&self.store, pages)?;
         } else {
             self.upload(pages)?;
         }
@@ -269,15 +268,39 @@ fn segment_is_due(waiting_chunks: usize, waiting_packs: usize, all_packs: usize)
 }
 
 impl OpenPack {
-    fn append(&mut self, id: ChunkId, frame: &[u8]) {
-        self.chunks.push((id, self.bytes.len() as u32, frame.len() as u32));
-        self.bytes.extend_from_slice(frame);
+    fn len_bytes(&self) -> usize {
+        self.writer.as_ref().map_or(0, |writer| writer.bytes.len())
     }
 
-    fn merge(&mut self, other: OpenPack) {
-        for (id, offset, length) in other.chunks {
-            self.append(id, &other.bytes[offset as usize..(offset + length) as usize]);
+    fn append(
+        &mut self,
+        store: &Store,
+        id: ChunkId,
+        frame: &[u8],
+        kept: bool,
+    ) -> Result<(), RepositoryError> {
+        let wrong = || RepositoryError::format(key::pack_prefix(&store.name));
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => {
+                let (sealing, keys) = store.new_sealing()?;
+                none.insert(PackWriter::new(sealing, keys.as_deref()).map_err(wrong())?)
+            }
+        };
+        let (offset, length) = writer.append(frame).map_err(wrong())?;
+        self.chunks.push((id, offset, length));
+        self.kept.push(kept);
+        Ok(())
+    }
+
+    fn merge(&mut self, store: &Store, other: OpenPack) -> Result<(), RepositoryError> {
+        let Some(writer) = &other.writer else { return Ok(()) };
+        for ((id, offset, length), kept) in other.chunks.iter().zip(&other.kept) {
+            let frame = writer.frame(*offset, *length);
+            let frame = frame.map_err(RepositoryError::format(key::pack_prefix(&store.name)))?;
+            self.append(store, *id, &frame, *kept)?;
         }
+        Ok(())
     }
 }
 
