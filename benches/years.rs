@@ -1,6 +1,7 @@
 //! A store after ten years of hourly runs, pruned every day: what it costs to open, to prune, and what lies in the repository.
 //!
-//! `cargo bench --bench years [YEARS]`. The repository is in memory: requests and bytes are counted, and what is timed is this program.
+//! `cargo bench --bench years [YEARS]`. Twenty days are real runs and prunings; behind them come the records that years of such days leave, appended
+//! as runs append them; then one more real day. The repository is in memory: requests and bytes are counted, and what is timed is this program.
 
 use futures::TryStreamExt;
 use object_store::ObjectStore;
@@ -9,6 +10,8 @@ use std::sync::Arc;
 use std::time::Instant;
 use understudy::model::id::{Sequence, StoreName, WriterId};
 use understudy::model::plan::PlanName;
+use understudy::model::record::{Event, PruneRecord, SnapshotRecord};
+use understudy::model::retention::decide;
 use understudy::replicate::resync::{Request, Surroundings, resync};
 use understudy::repository::index::Index;
 use understudy::repository::keys::KeySource;
@@ -65,23 +68,48 @@ fn main() {
     };
     let retention = PlanName::Private.plan().retention;
     let (mut prunes, mut prune_seconds, mut last) = (0, 0.0, Default::default());
-    for hour in 0..years * 8766 {
-        std::fs::write(source.join(format!("f{}", hour % 200)), hour.to_string().repeat(100)).unwrap();
-        let progress = Progress::default();
-        let around = Surroundings { clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
-        resync(&open("cache"), &request, &around).unwrap();
+    let mut day = || {
+        for hour in 0..24u64 {
+            std::fs::write(source.join(format!("f{}", hour * 7 % 200)), now_ns().to_string().repeat(20))
+                .unwrap();
+            let progress = Progress::default();
+            let around =
+                Surroundings { clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
+            resync(&open("cache"), &request, &around).unwrap();
+            NOW.fetch_add(HOUR_NS, std::sync::atomic::Ordering::Relaxed);
+        }
+        let store = open("cache").store(&name);
+        let mut request = PruneRequest::new(retention, WriterId("web-1".into()));
+        // The objects' dates are those of this hour, not of those years.
+        request.bounds.orphan_age_ns = u64::MAX;
+        let begun = Instant::now();
+        last = prune(&store, &request, &Around { now_ns: &now_ns, nonce: &nonce, step: &|_| {} }).unwrap();
+        (prunes, prune_seconds) = (prunes + 1, prune_seconds + begun.elapsed().as_secs_f64());
+    };
+    (0..20).for_each(|_| day());
+    let store = open("cache").store(&name);
+    let mut state = store.state().unwrap();
+    for hour in 0..(years * 8766).saturating_sub(21 * 24) {
+        let (_, record) = state.latest().unwrap();
+        let record = SnapshotRecord { scan_start_ns: now_ns(), scan_end_ns: now_ns(), ..record.clone() };
+        let mut append = |event| {
+            let epoch = state.epoch;
+            store.append(&mut state, epoch, &request.writer, nonce(), event).unwrap();
+            store.checkpoint_if_due(&mut state);
+        };
+        append(Event::Snapshot(Box::new(record)));
         NOW.fetch_add(HOUR_NS, std::sync::atomic::Ordering::Relaxed);
         if hour % 24 == 23 {
-            let store = open("cache").store(&name);
-            let mut request = PruneRequest::new(retention, WriterId("web-1".into()));
-            // The objects' dates are those of this hour, not of those years.
-            request.bounds.orphan_age_ns = u64::MAX;
-            let begun = Instant::now();
-            last =
-                prune(&store, &request, &Around { now_ns: &now_ns, nonce: &nonce, step: &|_| {} }).unwrap();
-            (prunes, prune_seconds) = (prunes + 1, prune_seconds + begun.elapsed().as_secs_f64());
+            let times = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start_ns)).collect();
+            let verdicts = decide(&retention, &times, &Default::default());
+            let gone = verdicts.iter().filter(|(_, reasons)| reasons.is_empty()).map(|(s, _)| *s);
+            let pruned = PruneRecord { pruned_ns: now_ns(), snapshots: gone.collect(), ..Default::default() };
+            let epoch = state.epoch;
+            let event = Event::Pruned(Box::new(pruned));
+            store.append(&mut state, epoch, &request.writer, nonce(), event).unwrap();
         }
     }
+    day();
     let fresh = open("fresh");
     let begun = Instant::now();
     let store = fresh.store(&name);
