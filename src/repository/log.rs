@@ -36,6 +36,9 @@ fn is_of_another_version(record: &[u8]) -> bool {
     matches!(format::decode(record, None, 0), Err(FormatError::Version { .. }))
 }
 
+/// A log of more records has a checkpoint.
+const LONG_RECORDS: u64 = 512;
+
 /// What became of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
@@ -109,6 +112,10 @@ impl Store {
         }
         let begins_at = after.map_or(Sequence(0), |after| after).next();
         let sequences = self.list_records(after, begins_at)?;
+        if reading.from_cache && state.head.is_none() && sequences.len() as u64 > LONG_RECORDS {
+            // Last seen when it was short: there are checkpoints by now.
+            return self.read_records(state, &Reading { from_cache: false, ..*reading });
+        }
         let sequences: Vec<_> =
             sequences.into_iter().filter(|s| reading.last.is_none_or(|last| *s <= last)).collect();
         let head = sequences.last().copied();

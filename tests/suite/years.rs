@@ -417,6 +417,7 @@ fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
     let requests = fresh.requests();
     assert!(requests.get <= 2 + 45 && requests.list <= 3, "{requests:?}");
     // What was merged goes.
+    assert_eq!(cached(&rig, "cache").store(&rig::name()).state().unwrap().snapshots.len(), 300);
     pruned(&rig.store(), &last(300)).unwrap();
     pruned(&rig.store(), &last(300)).unwrap();
     assert!(keys(&rig.objects, "index").len() <= 21 && rig.verify().is_sound());
@@ -425,6 +426,23 @@ fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
         rig::runtime().block_on(rig.objects.put(&at, "no checkpoint".into())).unwrap();
     }
     assert_eq!(cached(&rig, "another").store(&rig::name()).state().unwrap().snapshots.len(), 300);
+}
+
+#[test]
+fn a_host_that_saw_the_log_when_it_was_short_reads_no_more_of_it_than_another() {
+    let rig = Rig::new();
+    versions(&rig, 1);
+    cached(&rig, "old").store(&rig::name()).state().unwrap();
+    let store = rig.store();
+    let mut state = store.state().unwrap();
+    for nonce in 0..700 {
+        let (epoch, event) = (state.epoch, Event::Unpinned { snapshot: Sequence(1) });
+        store.append(&mut state, epoch, &WriterId("op".into()), nonce, event).unwrap();
+        store.checkpoint_if_due(&mut state);
+    }
+    let old = cached(&rig, "old");
+    assert_eq!(old.store(&rig::name()).state().unwrap().head, state.head);
+    assert!(old.requests().get < 150, "{:?}", old.requests());
 }
 
 #[test]
