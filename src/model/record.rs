@@ -214,7 +214,15 @@ impl StoreState {
         if record.epoch.0 != self.epoch.0 + promoted {
             return Err(FoldError::Epoch(sequence));
         }
-        match record.event {
+        self.take(sequence, record.event);
+        self.epoch = record.epoch;
+        self.head = Some((sequence, hash));
+        Ok(())
+    }
+
+    /// What the event of record `sequence` changes, whatever came before: of a log with gaps, this is what is known.
+    pub fn take(&mut self, sequence: Sequence, event: Event) {
+        match event {
             Event::Snapshot(mut snapshot) => {
                 self.take_index(&mut snapshot);
                 let doom = Doom { sequence, ns: snapshot.scan_end_ns };
@@ -232,9 +240,6 @@ impl StoreState {
                 self.pins.remove(&snapshot);
             }
         }
-        self.epoch = record.epoch;
-        self.head = Some((sequence, hash));
-        Ok(())
     }
 
     fn take_index(&mut self, snapshot: &mut SnapshotRecord) {

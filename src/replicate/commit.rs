@@ -5,7 +5,7 @@
 
 use crate::model::id::{IndexId, Sequence, WriterId};
 use crate::model::record::{Event, ObjectRef, SnapshotRecord, StoreState};
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use crate::repository::log::Appended;
 use crate::repository::store::Store;
@@ -29,7 +29,7 @@ impl Commit<'_> {
     pub fn run<E: From<RepositoryError>>(
         &self,
         state: &mut StoreState,
-        record: SnapshotRecord,
+        record: &SnapshotRecord,
         admit: impl Fn(&StoreState) -> Result<(), E>,
     ) -> Result<Option<(Sequence, u32)>, E> {
         let moved = state.moved;
@@ -63,13 +63,7 @@ impl Commit<'_> {
                         return Ok(None);
                     }
                     if rebased > REBASES_MAX {
-                        return Err(RepositoryError::Request {
-                            operation: "put",
-                            key: format!("{}/log", self.store.name()),
-                            reason: format!("lost {rebased} races for the next record"),
-                            kind: RepositoryErrorKind::Unavailable,
-                        }
-                        .into());
+                        return Err(RepositoryError::lost_races(self.store.name(), rebased).into());
                     }
                 }
             }

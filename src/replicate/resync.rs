@@ -181,10 +181,9 @@ fn attempt(
         database_position: None,
         full_scan_start_ns: last_full_ns.filter(|_| hinted),
     };
-    let (report_manifest, report_statistics) = (record.manifest.clone(), record.statistics.clone());
     let commit =
         Commit { store, index: &index, before: &before, writer: &request.writer, nonce: around.nonce };
-    let Some((sequence, rebased)) = commit.run(&mut state, record, |state| admit(request, state))? else {
+    let Some((sequence, rebased)) = commit.run(&mut state, &record, |state| admit(request, state))? else {
         return Ok(None);
     };
     phases.commit_seconds = committing.elapsed().as_secs_f64();
@@ -195,11 +194,11 @@ fn attempt(
         store: request.store.clone(),
         snapshot: sequence,
         scan_start_ns,
-        entries: report_manifest.entries,
-        size_bytes: report_manifest.size_bytes,
+        entries: record.manifest.entries,
+        size_bytes: record.manifest.size_bytes,
         changes: summary.changes,
-        read_bytes: report_statistics.read_bytes,
-        new_bytes: report_statistics.new_bytes,
+        read_bytes: record.statistics.read_bytes,
+        new_bytes: record.statistics.new_bytes,
         shipped_bytes: requests.sent_bytes,
         vanished: summary.vanished,
         warnings: summary.warnings,

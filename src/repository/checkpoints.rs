@@ -130,8 +130,8 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes all checkpoints but the last two. Returns how many.
-    pub(super) fn drop_old_checkpoints(&self) -> Result<u64, RepositoryError> {
+    /// Deletes all checkpoints but the last two.
+    pub(super) fn drop_old_checkpoints(&self) -> Result<(), RepositoryError> {
         let prefix = key::checkpoint_prefix(&self.name);
         self.repository.wait(async {
             let listed = self.objects().list(Some(&prefix), None).await?;
@@ -139,7 +139,7 @@ impl Store {
             for object in old {
                 self.objects().delete(&object.location).await?;
             }
-            Ok(old.len() as u64)
+            Ok(())
         })
     }
 }

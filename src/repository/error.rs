@@ -93,6 +93,16 @@ impl RepositoryError {
         }
     }
 
+    /// A writer that lost so many races for the next record gives up.
+    pub fn lost_races(store: &StoreName, count: u32) -> Self {
+        Self::Request {
+            operation: "put",
+            key: super::key::log_prefix(store).to_string(),
+            reason: format!("lost {count} races for the next record"),
+            kind: RepositoryErrorKind::Unavailable,
+        }
+    }
+
     /// Adds the key to a decoder's error.
     pub fn format(key: impl ToString) -> impl FnOnce(FormatError) -> Self {
         move |source| Self::Format { key: key.to_string(), source }

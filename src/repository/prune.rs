@@ -154,13 +154,7 @@ pub fn prune(store: &Store, request: &PruneRequest, around: &Around) -> Result<P
         }
         races += 1;
         if races > RACES_MAX {
-            return Err(RepositoryError::Request {
-                operation: "put",
-                key: key::log_prefix(store.name()).to_string(),
-                reason: format!("lost {races} races for the next record"),
-                kind: RepositoryErrorKind::Unavailable,
-            }
-            .into());
+            return Err(RepositoryError::lost_races(store.name(), races).into());
         }
     }
 }

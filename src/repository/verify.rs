@@ -8,7 +8,7 @@ use super::store::Store;
 use crate::format::index as index_format;
 use crate::format::record as record_format;
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
-use crate::model::record::{Event, ObjectRef, SnapshotRecord, StoreState};
+use crate::model::record::{ObjectRef, SnapshotRecord, StoreState};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -111,33 +111,6 @@ pub(super) struct Examined {
     pub report: VerifyReport,
 }
 
-/// What a log's records say, as far as they can be read.
-#[derive(Default)]
-struct Told {
-    snapshots: BTreeMap<Sequence, SnapshotRecord>,
-    index: Vec<ObjectRef<IndexId>>,
-    doomed: BTreeSet<PackId>,
-}
-
-/// The fold of what records say of segments, whether or not they make a chain.
-#[derive(Default)]
-struct Segments {
-    index: Vec<ObjectRef<IndexId>>,
-    doomed: BTreeSet<IndexId>,
-}
-
-impl Segments {
-    fn take_snapshot(&mut self, snapshot: &SnapshotRecord) {
-        if !snapshot.index.is_empty() {
-            self.index = snapshot.index.clone();
-        }
-        self.doomed.extend(&snapshot.merged_index);
-        self.index.retain(|s| !snapshot.merged_index.contains(&s.id));
-        let new = snapshot.new_index.iter().filter(|s| !self.index.contains(s)).cloned().collect::<Vec<_>>();
-        self.index.extend(new);
-    }
-}
-
 impl Store {
     /// Verifies all snapshots of the store.
     ///
@@ -158,13 +131,12 @@ impl Store {
     }
 
     /// Reads every record that can be read; a damaged one is a problem of its own snapshot only.
-    fn verify_log(&self, report: &mut VerifyReport) -> Result<Told, RepositoryError> {
+    fn verify_log(&self, report: &mut VerifyReport) -> Result<StoreState, RepositoryError> {
         let prefix = key::log_prefix(&self.name);
         let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
         let mut state = StoreState::default();
         let mut chained = true;
-        let mut told = Told::default();
-        let mut fold = Segments::default();
+        let mut told = StoreState::default();
         let mut last = Sequence(0);
         for object in listed {
             let Some(sequence) = key::parse_record(&object.location) else {
@@ -204,19 +176,7 @@ impl Store {
                 report.problem(&object.location, error);
                 chained = false;
             }
-            match record.event {
-                Event::Snapshot(snapshot) => {
-                    fold.take_snapshot(&snapshot);
-                    told.snapshots.insert(sequence, *snapshot);
-                }
-                Event::Pruned(pruned) => {
-                    told.snapshots.retain(|s, _| !pruned.snapshots.contains(s));
-                    told.doomed.extend(pruned.doomed_packs);
-                    fold.doomed.extend(pruned.doomed_index);
-                    fold.index = pruned.index.unwrap_or(fold.index);
-                }
-                Event::Promoted { .. } | Event::Pinned { .. } | Event::Unpinned { .. } => {}
-            }
+            told.take(sequence, record.event);
         }
         report.snapshots = told.snapshots.len() as u64;
         if !chained {
@@ -224,20 +184,19 @@ impl Store {
             let prefix = key::index_prefix(&self.name);
             for object in self.repository.wait(self.objects().list(Some(&prefix), None))? {
                 if let Some(id) = key::parse_index(&object.location)
-                    && !fold.doomed.contains(&id)
-                    && !fold.index.iter().any(|s| s.id == id)
+                    && !told.doomed_index.contains_key(&id)
+                    && !told.index.iter().any(|s| s.id == id)
                 {
-                    fold.index.push(ObjectRef { id, size_bytes: object.size });
+                    told.index.push(ObjectRef { id, size_bytes: object.size });
                 }
             }
         }
-        told.index = fold.index;
         Ok(told)
     }
 
     fn verify_index(
         &self,
-        told: &Told,
+        told: &StoreState,
         broken: &mut Broken,
         report: &mut VerifyReport,
     ) -> Result<Index, RepositoryError> {
@@ -258,7 +217,7 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        Index::of(self, &sound, told.doomed.clone())
+        Index::of(self, &sound, told.doomed_packs.keys().copied().collect())
     }
 
     fn verify_packs(

@@ -7,7 +7,7 @@
 use super::board::{Board, Ended, Known, Started, StoreStatus, UpkeepStatus};
 use super::config::{Config, Role, StoreConfig};
 use super::drill::Program;
-use super::host::{Host, World};
+use super::host::{Host, HostError, World};
 use super::run::{RunError, RunReport, Watch, run};
 use super::scheduler::Outcome;
 use super::upkeep::{Done, Keeper, UpkeepError};
@@ -208,7 +208,7 @@ impl Daemon {
             return Ok(());
         }
         let host = self.host();
-        let store = host.repository(Some(config))?.store(&config.name);
+        let store = self.repository(config)?.store(&config.name);
         let keeper = Keeper {
             host: &host,
             store: &store,
@@ -287,7 +287,7 @@ impl Daemon {
         }
     }
 
-    pub fn repository(&self, store: &StoreConfig) -> Result<Repository, RunError> {
+    pub fn repository(&self, store: &StoreConfig) -> Result<Repository, HostError> {
         let host = self.host();
         let key = store.repository.clone().unwrap_or_default();
         let mut open = self.0.repositories.lock().unwrap_or_else(PoisonError::into_inner);

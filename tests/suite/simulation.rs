@@ -436,7 +436,7 @@ impl Actor<'_> {
         let writer = WriterId(format!("writer-{}", self.me));
         let nonce = || self.nonce();
         let commit = Commit { store, index: &index, before: &before, writer: &writer, nonce: &nonce };
-        Ok(commit.run(&mut state, record, |_| Ok::<_, RepositoryError>(()))?.map(|_| ()))
+        Ok(commit.run(&mut state, &record, |_| Ok::<_, RepositoryError>(()))?.map(|_| ()))
     }
 
     fn prune(&self, grace_ns: u64) {
