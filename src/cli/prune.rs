@@ -123,15 +123,23 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
         if !global.json && !global.quiet {
             print(&report, args.dry_run)?;
         }
-        if let Some(reason) = &report.deletion_refused {
-            eprintln!("understudy: warning: nothing was deleted: {reason}; prune where deleting is allowed");
-        }
+        warn(&report);
         reports.push(report);
     }
     if global.json {
         show::json(&reports)?;
     }
     Ok(Exit::Done)
+}
+
+/// Says what these credentials may not.
+pub(super) fn warn(report: &PruneReport) {
+    if let Some(reason) = &report.deletion_refused {
+        eprintln!(
+            "understudy: warning: {}: nothing was deleted: {reason}; prune where deleting is allowed",
+            report.store
+        );
+    }
 }
 
 /// Kills this process at the step that the tests name.

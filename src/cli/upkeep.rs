@@ -73,12 +73,8 @@ fn print(global: &Global, line: &Line) -> Result<()> {
         eprintln!("understudy: {store}: {error}");
         return Ok(());
     }
-    if let Some(Done::Prune(report)) = &line.done
-        && let Some(reason) = &report.deletion_refused
-    {
-        eprintln!(
-            "understudy: warning: {store}: nothing was deleted: {reason}; prune where deleting is allowed"
-        );
+    if let Some(Done::Prune(report)) = &line.done {
+        super::prune::warn(report);
     }
     if global.quiet {
         return Ok(());

@@ -29,6 +29,15 @@ impl Extent {
             Extent::Chunk { length_bytes, .. } => u64::from(*length_bytes),
         }
     }
+
+    /// The chunks that it refers to: its bytes, and their block entries.
+    pub fn chunks(&self) -> impl Iterator<Item = ChunkId> {
+        let (chunk, blocks) = match self {
+            Extent::Hole { .. } => (None, None),
+            Extent::Chunk { chunk, blocks, .. } => (Some(*chunk), *blocks),
+        };
+        chunk.into_iter().chain(blocks)
+    }
 }
 
 /// Where a file's bytes are.
@@ -124,6 +133,25 @@ impl Entry {
             Kind::File(file) => Some(file),
             _ => None,
         }
+    }
+
+    /// The chunks that the entry itself refers to, but for lists of extents, which refer to more.
+    pub fn chunks(&self) -> Vec<ChunkId> {
+        let mut chunks = Vec::new();
+        if let Xattrs::Chunk(id) = self.xattrs {
+            chunks.push(id);
+        }
+        if let Some(file) = self.file() {
+            match &file.content {
+                Content::Empty | Content::Lists(_) => {}
+                Content::Whole { blocks } => {
+                    chunks.push(ChunkId(file.hash.0));
+                    chunks.extend(blocks);
+                }
+                Content::Extents(extents) => chunks.extend(extents.iter().flat_map(Extent::chunks)),
+            }
+        }
+        chunks
     }
 
     /// The logical size; 0 for what is not a file.

@@ -12,8 +12,7 @@ use super::report::{WarningKind, Warnings};
 use crate::format::extent_list;
 use crate::format::page::Child as Leaf;
 use crate::model::diff::{Change, ChangeCounts};
-use crate::model::entry::{Content, Entry, Extent, File, Kind, Xattrs};
-use crate::model::id::ChunkId;
+use crate::model::entry::{Content, Entry, Extent, File, Kind};
 use crate::model::record::ManifestRoot;
 use crate::model::reread;
 use crate::model::tree_path::TreePath;
@@ -359,32 +358,13 @@ impl<'s, 'env> Scan<'s, 'env> {
 
     /// Whether all that an entry refers to is there.
     fn is_whole(&self, entry: &Entry) -> Result<bool, RepositoryError> {
-        let mut ids = Vec::new();
-        if let Xattrs::Chunk(id) = entry.xattrs {
-            ids.push(id);
-        }
-        let mut take = |extents: &[Extent]| {
-            for extent in extents {
-                if let Extent::Chunk { chunk, blocks, .. } = extent {
-                    ids.push(*chunk);
-                    ids.extend(blocks);
-                }
-            }
-        };
-        match entry.file().map(|file| (&file.content, file.hash)) {
-            None | Some((Content::Empty, _)) => {}
-            Some((Content::Whole { blocks }, hash)) => {
-                ids.push(ChunkId(hash.0));
-                ids.extend(blocks);
-            }
-            Some((Content::Extents(extents), _)) => take(extents),
-            Some((Content::Lists(lists), _)) => {
-                let found = self.chunks.read_known(lists)?;
-                for list in lists {
-                    match found.get(list).map(|bytes| extent_list::decode_chunk(bytes)) {
-                        Some(Ok(extents)) => take(&extents),
-                        _ => return Ok(false),
-                    }
+        let mut ids = entry.chunks();
+        if let Some(Content::Lists(lists)) = entry.file().map(|file| &file.content) {
+            let found = self.chunks.read_known(lists)?;
+            for list in lists {
+                match found.get(list).map(|bytes| extent_list::decode_chunk(bytes)) {
+                    Some(Ok(extents)) => ids.extend(extents.iter().flat_map(Extent::chunks)),
+                    _ => return Ok(false),
                 }
             }
         }

@@ -10,7 +10,7 @@ use super::manifest::ManifestReader;
 use super::store::Store;
 use crate::format::extent_list;
 use crate::format::page::Page;
-use crate::model::entry::{Content, Entry, Extent, Xattrs};
+use crate::model::entry::{Content, Entry, Extent};
 use crate::model::id::ChunkId;
 use crate::model::record::ManifestRoot;
 use std::sync::Arc;
@@ -121,28 +121,19 @@ impl Marking<'_> {
     fn entries(&mut self, entries: &[Entry]) -> Result<(), RepositoryError> {
         let mut lists = Vec::new();
         for entry in entries {
-            if let Xattrs::Chunk(id) = entry.xattrs {
+            for id in entry.chunks() {
                 self.marks.add(id)?;
             }
-            let Some(file) = entry.file() else { continue };
-            match &file.content {
-                Content::Empty => {}
-                Content::Whole { blocks } => {
-                    self.marks.add(ChunkId(file.hash.0))?;
-                    self.blocks(blocks)?;
-                }
-                Content::Extents(extents) => self.extents(extents)?,
-                Content::Lists(ids) => {
-                    for id in ids {
-                        if self.marks.add(*id)? {
-                            lists.push(*id);
-                        }
+            if let Some(Content::Lists(ids)) = entry.file().map(|file| &file.content) {
+                for id in ids {
+                    if self.marks.add(*id)? {
+                        lists.push(*id);
                     }
                 }
             }
         }
         for window in lists.chunks(LISTS) {
-            let found = self.read(window, |reader, ids| {
+            let found: Vec<Vec<Extent>> = self.read(window, |reader, ids| {
                 let found = reader.chunks.read_many(ids)?;
                 let decode = |id: &ChunkId| {
                     let bytes = found.get(id).ok_or(RepositoryError::UnknownChunk { chunk: *id })?;
@@ -150,24 +141,10 @@ impl Marking<'_> {
                 };
                 ids.iter().map(decode).collect()
             })?;
-            for extents in found {
-                self.extents(&extents)?;
+            for id in found.iter().flatten().flat_map(Extent::chunks) {
+                self.marks.add(id)?;
             }
         }
         Ok(())
-    }
-
-    fn extents(&mut self, extents: &[Extent]) -> Result<(), RepositoryError> {
-        for extent in extents {
-            if let Extent::Chunk { chunk, blocks, .. } = extent {
-                self.marks.add(*chunk)?;
-                self.blocks(blocks)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn blocks(&mut self, blocks: &Option<ChunkId>) -> Result<(), RepositoryError> {
-        blocks.map_or(Ok(()), |id| self.marks.add(id).map(|_| ()))
     }
 }

@@ -1,7 +1,7 @@
 //! Promise 4: a manifest, pack or index that somebody forged is an error with a name, in bounded memory,
 //! and never a write outside the destination.
 
-use crate::rig::{self, Rig};
+use crate::rig::{self, Rig, entry};
 use std::sync::Arc;
 use understudy::delta::{signature, weak};
 use understudy::format::blocks;
@@ -19,20 +19,6 @@ use understudy::repository::packer::Packer;
 use understudy::standby::error::RestoreError;
 use understudy::standby::restore::restore;
 use understudy::support::progress::Progress;
-
-fn entry(path: &str, kind: Kind) -> Entry {
-    Entry {
-        path: TreePath::parse(path.as_bytes()).unwrap(),
-        kind,
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        mtime: Timestamp::default(),
-        xattrs: Xattrs::None,
-        hardlink: None,
-        fingerprint: Fingerprint::default(),
-    }
-}
 
 fn leaf(entries: &[Entry]) -> Vec<u8> {
     let mut writer = LeafWriter::default();

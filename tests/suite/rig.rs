@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
+use understudy::model::entry::{Entry, Fingerprint, Kind, Timestamp, Xattrs};
 use understudy::model::id::{Sequence, StoreName, WriterId};
 use understudy::model::plan::PlanName;
 use understudy::model::record::StoreState;
@@ -186,4 +187,19 @@ pub fn sample_tree(root: &Path) {
     std::fs::write(root.join("c/medium"), &random).unwrap();
     std::os::unix::fs::symlink("b/f1", root.join("a/link")).unwrap();
     std::fs::hard_link(root.join("a/b/f2"), root.join("c/hard")).unwrap();
+}
+
+/// An entry with nothing of its own but its path and its kind.
+pub fn entry(path: &str, kind: Kind) -> Entry {
+    Entry {
+        path: TreePath::parse(path.as_bytes()).unwrap(),
+        kind,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp::default(),
+        xattrs: Xattrs::None,
+        hardlink: None,
+        fingerprint: Fingerprint::default(),
+    }
 }

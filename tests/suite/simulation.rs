@@ -21,7 +21,6 @@ use understudy::model::hold::FilesystemId;
 use understudy::model::id::*;
 use understudy::model::record::{SnapshotRecord, StoreState};
 use understudy::model::retention::Retention;
-use understudy::model::tree_path::TreePath;
 use understudy::replicate::commit::Commit;
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::error::{RepositoryError, RepositoryErrorKind};
@@ -400,7 +399,7 @@ impl Actor<'_> {
         let packer = Packer::new(store.clone(), index.clone()).in_order();
         let mut compressor = Compressor::new(1).unwrap();
         let mut manifest = ManifestWriter::new(&packer, Compressor::new(1).unwrap());
-        manifest.push(&entry("", Kind::Directory))?;
+        manifest.push(&rig::entry("", Kind::Directory))?;
         for (name, number) in &tree {
             let raw = content(*number);
             let hash = ContentHash::of(&raw);
@@ -414,7 +413,7 @@ impl Actor<'_> {
                 content: Content::Whole { blocks: None },
                 torn: false,
             };
-            manifest.push(&entry(&format!("{name:04}"), Kind::File(file)))?;
+            manifest.push(&rig::entry(&format!("{name:04}"), Kind::File(file)))?;
         }
         let (root, _) = manifest.finish()?;
         self.world.truth.lock().unwrap().insert(root.page, tree);
@@ -491,20 +490,6 @@ impl Actor<'_> {
             Err(error) if weather(&error) => {}
             Err(error) => panic!("seed {}: a reader: {error}", self.world.seed),
         }
-    }
-}
-
-fn entry(path: &str, kind: Kind) -> Entry {
-    Entry {
-        path: TreePath::parse(path.as_bytes()).unwrap(),
-        kind,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        mtime: Timestamp::default(),
-        xattrs: Xattrs::None,
-        hardlink: None,
-        fingerprint: Fingerprint::default(),
     }
 }
 
