@@ -43,11 +43,14 @@ impl Bench {
             accept: true,
             compression_level: 1,
             threads: 2,
+            one_filesystem: false,
+            own_places: Vec::new(),
+            own_mounts: Vec::new(),
             watched: Some(Watched { watch: self.watch.clone(), hints }),
         };
         let progress = Progress::default();
         let nonce = || getrandom::u64().unwrap();
-        let around = Surroundings { clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
+        let around = Surroundings { tree: &understudy::source::disk::Disk, clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
         let (began, cpu) = (Instant::now(), cpu_seconds());
         let report = resync(&self.repository, &request, &around).unwrap();
         println!(

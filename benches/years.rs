@@ -64,6 +64,9 @@ fn main() {
         accept: true,
         compression_level: 1,
         threads: 1,
+        one_filesystem: false,
+        own_places: Vec::new(),
+        own_mounts: Vec::new(),
         watched: None,
     };
     let retention = PlanName::Private.plan().retention;
@@ -74,7 +77,7 @@ fn main() {
                 .unwrap();
             let progress = Progress::default();
             let around =
-                Surroundings { clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
+                Surroundings { tree: &understudy::source::disk::Disk, clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
             resync(&open("cache"), &request, &around).unwrap();
             NOW.fetch_add(HOUR_NS, std::sync::atomic::Ordering::Relaxed);
         }

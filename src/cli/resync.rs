@@ -21,7 +21,7 @@ pub(super) struct ResyncArgs {
     #[arg(value_name = "PATH|STORE", required_unless_present = "due")]
     target: Option<String>,
     /// All configured stores that are due: for a scheduled job
-    #[arg(long, conflicts_with_all = ["target", "store", "exclude", "accept"])]
+    #[arg(long, conflicts_with_all = ["target", "store", "exclude", "one_filesystem", "accept"])]
     due: bool,
     /// The store's name, when a directory is given (default: made of the directory's name)
     #[arg(long, value_name = "NAME")]
@@ -29,6 +29,9 @@ pub(super) struct ResyncArgs {
     /// Leave out what matches (syntax of .gitignore); may be repeated
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
+    /// Leave out what is mounted below the directory (other filesystems than its own)
+    #[arg(long)]
+    one_filesystem: bool,
     /// Commit although the run would be held
     #[arg(long)]
     accept: bool,
@@ -54,6 +57,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     let repository = context.repository(Some(&store))?;
     let mut request = request(&context, &store, args.accept);
     request.excludes.extend(args.exclude.iter().cloned());
+    request.one_filesystem |= args.one_filesystem;
     let progress = Progress::default();
     let watch = Watch { progress: &progress, on_step: &kill_at };
     let report = watched(global, &progress, "scanned", || {
@@ -71,8 +75,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
         show::resync(&report, &format!("committed to {}", repository.location()))?;
     }
     warn(&report);
-    let warned = report.warnings.torn + report.warnings.unreadable > 0;
-    Ok(if warned { Exit::Warnings } else { Exit::Done })
+    Ok(if report.warnings.partial() > 0 { Exit::Warnings } else { Exit::Done })
 }
 
 /// The store that is meant, and whether the configuration names it.
@@ -158,12 +161,16 @@ fn warn(report: &Report) {
     for warning in warnings.first.iter().take(10) {
         let what = match warning.kind {
             WarningKind::Torn => "changed while it was read; taken as it was read",
-            WarningKind::Unreadable => "could not be read; what the last snapshot has of it was kept",
+            WarningKind::Unreadable => {
+                "could not be read; what the last snapshot has of it, and of what is below it, was kept:"
+            }
+            WarningKind::Attributes => "extended attributes could not be read; its content was:",
+            WarningKind::Unsettled => "would not hold still; what was read last was taken:",
             WarningKind::ChangedSilently => "changed without a new mtime or ctime; shipped",
         };
         eprintln!("understudy: warning: {}: {what} {}", warning.path, warning.reason);
     }
-    let all = warnings.torn + warnings.unreadable + warnings.changed_silently;
+    let all = warnings.total();
     if all > 10 {
         eprintln!("understudy: warning: {} more; --json names the first 100", all - 10);
     }

@@ -111,6 +111,18 @@ pub struct Fingerprint {
     pub ctime: Timestamp,
 }
 
+/// Between a fingerprint's ctime and the one that is kept of an entry whose attributes could not be read: farther than
+/// any clock.
+const ATTRIBUTES_UNREAD_SECONDS: i64 = 1 << 60;
+
+impl Fingerprint {
+    /// That of an entry whose attributes could not be read: the next scan tries them again, and only them.
+    pub fn attributes_unread(self) -> Self {
+        let seconds = self.ctime.seconds.wrapping_sub(ATTRIBUTES_UNREAD_SECONDS);
+        Self { ctime: Timestamp { seconds, ..self.ctime }, ..self }
+    }
+}
+
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -122,7 +134,7 @@ pub struct Entry {
     pub gid: u32,
     pub mtime: Timestamp,
     pub xattrs: Xattrs,
-    /// Entries of one manifest with the same number are names of one inode.
+    /// Entries of one manifest with the same number are names of one inode, if they agree (see [`Entry::joins`]).
     pub hardlink: Option<u64>,
     pub fingerprint: Fingerprint,
 }
@@ -166,6 +178,11 @@ impl Entry {
             (a, b) => a == b,
         };
         kinds && self.same_metadata(other)
+    }
+
+    /// Whether two names of one number can be one inode: they agree in content and metadata.
+    pub fn joins(&self, other: &Entry) -> bool {
+        self.hardlink.is_some() && self.hardlink == other.hardlink && self.same_to_a_user(other)
     }
 
     /// Mode, owners, mtime, attributes and links are equal.

@@ -1,6 +1,7 @@
 //! The hold: what does not become the standby's truth unless an operator accepts it.
 
 use super::plan::Plan;
+use super::tree_path::TreePath;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -13,6 +14,18 @@ pub struct FilesystemId {
     pub id: u64,
     /// Inode of the store's root.
     pub root_inode: u64,
+    /// Directories of the store at which another filesystem or another mount begins. None in snapshots of versions that did
+    /// not note them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<Vec<TreePath>>,
+}
+
+impl FilesystemId {
+    /// Whether it is another filesystem than before, as far as it can be told. Another inode, subvolume or mount of the same one
+    /// is none; where nothing lasting is known of a filesystem, its kind tells.
+    pub fn is_other_than(&self, before: &FilesystemId) -> bool {
+        (self.magic, self.id) != (before.magic, before.id)
+    }
 }
 
 /// Why a run was held, with the figures that caused it.
@@ -21,8 +34,16 @@ pub struct FilesystemId {
 pub enum Hold {
     /// The root holds nothing, and the last snapshot held something.
     EmptyRoot { entries_before: u64 },
-    /// The root is on another filesystem, or is another directory, than last time.
-    OtherFilesystem { before: FilesystemId, now: FilesystemId },
+    /// The root is on another filesystem than last time, and more is gone than the plan allows, however few they are.
+    OtherFilesystem {
+        before: FilesystemId,
+        now: FilesystemId,
+        deleted: u64,
+        entries_before: u64,
+        allowed_percent: u8,
+    },
+    /// Something was mounted here, and nothing is; what it held is gone.
+    NotMounted { path: String, deleted: u64, entries_before: u64 },
     /// More was deleted than the plan allows.
     Deletions { deleted: u64, entries_before: u64, allowed_percent: u8 },
 }
@@ -30,13 +51,18 @@ pub enum Hold {
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Hold::EmptyRoot { entries_before } => {
-                write!(f, "the root is empty, and the last snapshot holds {entries_before} entries")
-            }
-            Hold::OtherFilesystem { before, now } => write!(
+            Hold::EmptyRoot { entries_before } => write!(
                 f,
-                "the root is on another filesystem than last time (type {:#x} id {:#x} inode {}, before: type {:#x} id {:#x} inode {}); is the volume mounted?",
-                now.magic, now.id, now.root_inode, before.magic, before.id, before.root_inode
+                "the root is empty, and the last snapshot holds {entries_before} entries; is the volume mounted?"
+            ),
+            Hold::OtherFilesystem { before, now, deleted, entries_before, allowed_percent } => write!(
+                f,
+                "the root is on another filesystem than last time (type {:#x} id {:#x}, before: type {:#x} id {:#x}), and {deleted} of {entries_before} entries are not on it (the plan allows {allowed_percent} %); is the right volume mounted?",
+                now.magic, now.id, before.magic, before.id
+            ),
+            Hold::NotMounted { path, deleted, entries_before } => write!(
+                f,
+                "{path}: a volume was mounted here last time, and none is now; {deleted} of its {entries_before} entries are gone; is it to be mounted?"
             ),
             Hold::Deletions { deleted, entries_before, allowed_percent } => write!(
                 f,
@@ -46,23 +72,58 @@ impl fmt::Display for Hold {
     }
 }
 
-/// What is known before the tree is walked.
-pub fn before_scan(before: Option<&FilesystemId>, now: &FilesystemId) -> Option<Hold> {
-    let before = before?;
-    (before != now).then(|| Hold::OtherFilesystem { before: before.clone(), now: now.clone() })
+/// A directory at which something was mounted, and is no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bare {
+    pub path: TreePath,
+    /// Below it, in the last snapshot,
+    pub entries_before: u64,
+    /// and of those, how many are gone.
+    pub deleted: u64,
 }
 
-/// What the scan has counted. Neither count includes the root itself.
-pub fn after_scan(plan: &Plan, entries_before: u64, entries_now: u64, deleted: u64) -> Option<Hold> {
+/// What a scan found. No count includes the root itself.
+#[derive(Clone, Debug)]
+pub struct Found<'a> {
+    pub entries_before: u64,
+    pub entries_now: u64,
+    pub deleted: u64,
+    /// Of the last snapshot, if there is one, and of this scan.
+    pub before: Option<&'a FilesystemId>,
+    pub now: &'a FilesystemId,
+    pub bare: &'a [Bare],
+}
+
+/// Decides by what would be lost: where the tree lies, and by which numbers, is no reason of its own.
+pub fn after_scan(plan: &Plan, found: &Found) -> Option<Hold> {
+    let Found { entries_before, entries_now, deleted, .. } = *found;
     if entries_before > 0 && entries_now == 0 {
         return Some(Hold::EmptyRoot { entries_before });
     }
-    let over = u128::from(deleted) * 100 > u128::from(entries_before) * u128::from(plan.max_deleted_percent);
-    (over && deleted > plan.max_deleted_floor).then_some(Hold::Deletions {
-        deleted,
-        entries_before,
-        allowed_percent: plan.max_deleted_percent,
-    })
+    let allowed_percent = plan.max_deleted_percent;
+    let is_over = |deleted: u64, of: u64| u128::from(deleted) * 100 > u128::from(of) * u128::from(allowed_percent);
+    // A volume's loss is a small share of the entries, and may be most of the bytes.
+    if let Some(bare) = found.bare.iter().find(|bare| is_over(bare.deleted, bare.entries_before)) {
+        let (deleted, entries_before) = (bare.deleted, bare.entries_before);
+        return Some(Hold::NotMounted { path: bare.path.to_string(), deleted, entries_before });
+    }
+    if !is_over(deleted, entries_before) {
+        return None;
+    }
+    match found.before {
+        Some(before) if found.now.is_other_than(before) => Some(Hold::OtherFilesystem {
+            before: before.clone(),
+            now: found.now.clone(),
+            deleted,
+            entries_before,
+            allowed_percent,
+        }),
+        _ => (deleted > plan.max_deleted_floor).then_some(Hold::Deletions {
+            deleted,
+            entries_before,
+            allowed_percent,
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -70,13 +131,42 @@ mod tests {
     use super::*;
     use crate::model::plan::PlanName;
 
+    fn filesystem(id: u64, root_inode: u64) -> FilesystemId {
+        FilesystemId { magic: 0xef53, id, root_inode, mounts: None }
+    }
+
+    fn held(entries_before: u64, entries_now: u64, deleted: u64, now: &FilesystemId, bare: &[Bare]) -> Option<Hold> {
+        let before = filesystem(1, 2);
+        let found = Found { entries_before, entries_now, deleted, before: Some(&before), now, bare };
+        after_scan(&PlanName::Private.plan(), &found)
+    }
+
     #[test]
     fn deletions_above_the_plan_are_held() {
-        let plan = PlanName::Private.plan();
-        assert_eq!(after_scan(&plan, 1000, 700, 300), None);
-        assert!(matches!(after_scan(&plan, 1000, 699, 301), Some(Hold::Deletions { .. })));
-        assert_eq!(after_scan(&plan, 100, 1, 99), None);
-        assert!(matches!(after_scan(&plan, 100, 0, 100), Some(Hold::EmptyRoot { .. })));
-        assert_eq!(after_scan(&plan, 0, 0, 0), None);
+        let same = filesystem(1, 2);
+        assert_eq!(held(1000, 700, 300, &same, &[]), None);
+        assert!(matches!(held(1000, 699, 301, &same, &[]), Some(Hold::Deletions { .. })));
+        assert_eq!(held(100, 1, 99, &same, &[]), None);
+        assert!(matches!(held(100, 0, 100, &same, &[]), Some(Hold::EmptyRoot { .. })));
+        assert_eq!(held(0, 0, 0, &same, &[]), None);
+    }
+
+    #[test]
+    fn another_filesystem_is_held_only_for_what_is_not_on_it() {
+        assert_eq!(held(100, 100, 0, &filesystem(7, 2), &[]), None);
+        // The same one, through another directory: as ever.
+        assert_eq!(held(100, 60, 99, &filesystem(1, 900), &[]), None);
+        // Few entries, which no plan would miss, but hardly any of them.
+        assert!(matches!(held(50, 3, 48, &filesystem(7, 2), &[]), Some(Hold::OtherFilesystem { .. })));
+    }
+
+    #[test]
+    fn a_volume_that_is_not_mounted_is_held_however_small_its_share() {
+        let bare = |deleted| Bare { path: TreePath::root().join(b"media"), entries_before: 12, deleted };
+        let same = filesystem(1, 2);
+        let hold = held(100_000, 99_988, 12, &same, &[bare(12)]).unwrap();
+        assert!(hold.to_string().starts_with("media: a volume was mounted here"), "{hold}");
+        // It was copied into its directory.
+        assert_eq!(held(100_000, 100_000, 0, &same, &[bare(0)]), None);
     }
 }

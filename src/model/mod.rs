@@ -1,6 +1,7 @@
 //! The nouns: ids, paths, entries, manifests' order, differences, log records and their fold.
 //! Pure data and pure functions; nothing here reads a clock, a file or the network.
 
+pub mod closure;
 pub mod diff;
 pub mod entry;
 pub mod hold;

@@ -30,6 +30,10 @@ pub struct SnapshotStatistics {
     pub shipped_bytes: u64,
     pub torn_files: u64,
     pub unreadable: u64,
+    #[serde(default)]
+    pub attributes_unreadable: u64,
+    #[serde(default)]
+    pub unsettled: u64,
     pub vanished: u64,
 }
 

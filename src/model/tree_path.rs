@@ -2,6 +2,7 @@
 //!
 //! Order: components compared as bytes, which is the order of a depth-first walk with sorted names.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cmp::Ordering;
 use std::fmt;
 use thiserror::Error;
@@ -131,6 +132,34 @@ impl fmt::Display for TreePath {
 impl fmt::Debug for TreePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TreePath({self})")
+    }
+}
+
+/// As text, or as a list of bytes where it is none.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Serialize for TreePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let written = match String::from_utf8(self.0.clone()) {
+            Ok(text) => Written::Text(text),
+            Err(error) => Written::Bytes(error.into_bytes()),
+        };
+        written.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for TreePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = match Written::deserialize(deserializer)? {
+            Written::Text(text) => text.into_bytes(),
+            Written::Bytes(bytes) => bytes,
+        };
+        Self::parse(&bytes).map_err(serde::de::Error::custom)
     }
 }
 

@@ -2,18 +2,15 @@
 
 use super::error::ResyncError;
 use super::old_version::OldVersion;
-use super::read_entry::{Target, Worker};
-use super::read_file::{ATTEMPTS, Segment, data_map};
+use super::read_entry::{Attempt, Reading, Target, Worker, look_again};
+use super::read_file::{ATTEMPTS, Segment, data_map, open_patiently};
 use crate::delta::assembly::{Assembly, Misfit, Shipped};
 use crate::delta::signature::{block_log2, sign};
-use crate::model::entry::{Entry, File, Kind};
+use crate::model::entry::{File, Kind};
 use crate::model::id::ChunkId;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
 use crate::source::content::{HashTree, SEGMENT_BYTES, SegmentHash};
-use crate::source::read::{Attempt, open_file};
-use crate::source::stat::Stat;
-use crate::source::xattr;
 use crate::support::pool::{Handle, Pool};
 use crate::support::progress::Progress;
 use rustix::io::Errno;
@@ -34,14 +31,27 @@ pub struct LargeFile<'s, 'env> {
 impl LargeFile<'_, '_> {
     /// Reads a file that was larger than a segment; waits for it. `made_of` are the files of the last manifest that
     /// it may be made of.
-    pub fn read(&self, target: &Arc<Target>, made_of: &[File]) -> Result<Attempt<Entry>, ResyncError> {
+    pub fn read(&self, target: &Arc<Target>, made_of: &[File]) -> Result<Attempt, ResyncError> {
         for attempt in 1..=ATTEMPTS * 3 {
             match self.attempt(target, made_of, attempt)? {
-                Some(done) => return Ok(done),
+                Some(Reading::Done(done)) => return Ok(done),
+                Some(Reading::Other) => return self.read_other(target, made_of),
                 None => std::thread::sleep(std::time::Duration::from_millis(1 << attempt.min(6))),
             }
         }
         Ok(Attempt::Unreadable(Errno::AGAIN))
+    }
+
+    /// What is something else by now, or small.
+    fn read_other(&self, target: &Arc<Target>, made_of: &[File]) -> Result<Attempt, ResyncError> {
+        let stat = match look_again(target) {
+            Ok(stat) => stat,
+            Err(attempt) => return Ok(attempt),
+        };
+        let target = Target { stat, dir: target.dir.clone(), name: target.name.clone(), path: target.path.clone() };
+        let made_of = made_of.to_vec();
+        let job = self.pool.submit(move |worker| worker.read(&target, &made_of));
+        Ok(job.wait().unwrap_or(Ok(Attempt::Unsettled))?)
     }
 
     /// One reading; `None` when it has to be read again.
@@ -50,33 +60,21 @@ impl LargeFile<'_, '_> {
         target: &Arc<Target>,
         made_of: &[File],
         attempt: u32,
-    ) -> Result<Option<Attempt<Entry>>, ResyncError> {
-        let opened = open_file(&target.dir, &target.name).and_then(|handle| Ok((Stat::of(&handle)?, handle)));
-        let (stat, handle) = match Attempt::from_result(opened) {
-            Attempt::Read((stat, _)) if !stat.is_file() => return Ok(Some(Attempt::Vanished)),
-            Attempt::Read((stat, handle)) => (stat, Arc::new(handle)),
-            Attempt::Vanished => return Ok(Some(Attempt::Vanished)),
-            Attempt::Unreadable(errno) => return Ok(Some(Attempt::Unreadable(errno))),
+    ) -> Result<Option<Reading>, ResyncError> {
+        let opened = open_patiently(target, self.progress).and_then(|handle| Ok((handle.stat()?, handle)));
+        let (stat, handle) = match opened {
+            Ok(opened) => opened,
+            Err(errno) => return Ok(Some(Reading::failed(errno))),
         };
         let size_bytes = stat.size_bytes;
-        if size_bytes <= SEGMENT_BYTES {
-            // Shrunk: an ordinary file now.
-            let target = Target {
-                dir: target.dir.clone(),
-                name: target.name.clone(),
-                path: target.path.clone(),
-                stat,
-                hardlink: target.hardlink,
-            };
-            let made_of = made_of.to_vec();
-            let job = self.pool.submit(move |worker| worker.read(&target, &made_of));
-            return Ok(Some(job.wait().unwrap_or(Ok(Attempt::Vanished))?));
+        if !stat.is_file() || size_bytes <= SEGMENT_BYTES {
+            return Ok(Some(Reading::Other));
         }
-        let map = match data_map(&handle, &stat, size_bytes) {
+        let map = match data_map(&*handle, &stat, size_bytes) {
             Ok(map) => Arc::new(map),
-            Err(errno) => return Ok(Some(Attempt::Unreadable(errno))),
+            Err(errno) => return Ok(Some(Reading::failed(errno))),
         };
-        let version = OldVersion::choose(self.chunks, &handle, made_of)?;
+        let version = OldVersion::choose(self.chunks, &*handle, made_of)?;
         let span_bytes = match &version {
             Some(version) => version.span_bytes(self.chunks)?,
             None => u64::MAX,
@@ -103,7 +101,7 @@ impl LargeFile<'_, '_> {
                 let (handle, map, basis) = (handle.clone(), map.clone(), basis.clone());
                 under_way.push_back(self.pool.submit(move |worker| {
                     let segment = Segment { start, end, size_bytes, map: &map, basis: basis.as_deref() };
-                    worker.segment(&handle, &segment)
+                    worker.segment(&*handle, &segment)
                 }));
                 next = end;
             }
@@ -111,7 +109,7 @@ impl LargeFile<'_, '_> {
             let matched = match done {
                 Ok(matched) => matched,
                 Err(None) => return Ok(None),
-                Err(Some(errno)) => return Ok(Some(Attempt::Unreadable(errno))),
+                Err(Some(errno)) => return Ok(Some(Reading::failed(errno))),
             };
             if let SegmentHash::Part(value) = matched.hash {
                 tree.push(value);
@@ -132,22 +130,20 @@ impl LargeFile<'_, '_> {
         for shipped in shipping {
             shipped.wait().unwrap_or(Ok(()))?;
         }
-        let attributes = match xattr::read(&*handle) {
-            Ok(attributes) => attributes,
-            Err(errno) => return Ok(Some(Attempt::Unreadable(errno))),
-        };
-        let torn = !Stat::of(&*handle).is_ok_and(|after| after.same_moment(&stat));
+        let attributes = handle.attributes();
+        let torn = !handle.stat().is_ok_and(|after| after.same_moment(&stat));
         if torn && attempt < ATTEMPTS {
             return Ok(None);
         }
         let Some(hash) = tree.finish() else { return Ok(None) };
-        let target = target.clone();
+        let path = target.path.clone();
         let job = self.pool.submit(move |worker| {
             let content = worker.content(extents, hash, size_bytes)?;
             let kind = Kind::File(File { size_bytes, hash, content, torn });
-            worker.entry(&target, &stat, kind, attributes)
+            worker.entry(&path, stat, kind, attributes)
         });
-        Ok(Some(job.wait().unwrap_or(Ok(Attempt::Vanished))?))
+        let Some(read) = job.wait() else { return Ok(None) };
+        Ok(Some(Reading::Done(Attempt::Read(Box::new(read?)))))
     }
 
     /// Hands a chunk of gathered literals to a worker; its names are known at once.

@@ -10,8 +10,7 @@ use crate::model::entry::{Content, Extent, File};
 use crate::model::id::ChunkId;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
-use crate::source::content::read_exact;
-use rustix::fd::{AsFd, OwnedFd};
+use crate::source::tree;
 use std::collections::HashMap;
 
 /// A basis covers so many blocks at most, which bounds its memory to some 40 MiB: half of them are for what
@@ -60,13 +59,13 @@ impl OldVersion {
     /// first at all.
     pub fn choose(
         chunks: &ChunkReader,
-        handle: &OwnedFd,
+        handle: &dyn tree::File,
         candidates: &[File],
     ) -> Result<Option<Self>, RepositoryError> {
         let mut first = None;
         let mut bytes = vec![0; 1 << BLOCK_LOG2_MAX];
         let beginning = match candidates {
-            [_, _, ..] if read_exact(handle.as_fd(), &mut bytes, 0).is_ok() => &bytes[..],
+            [_, _, ..] if handle.read_exact(&mut bytes, 0).is_ok() => &bytes[..],
             _ => &[],
         };
         for file in candidates {

@@ -4,7 +4,7 @@
 //! each by one worker; short literals are left to the file's [`Assembly`], which gathers them.
 
 use super::old_version::OldVersion;
-use super::read_entry::{Target, Worker};
+use super::read_entry::{Attempt, Reading, Target, Worker};
 use crate::delta::assembly::{Assembly, Misfit, Shipped, Stretch};
 use crate::delta::basis::Basis;
 use crate::delta::matcher::{Matcher, group_values, groups_in_place};
@@ -13,22 +13,24 @@ use crate::delta::signature::{SIGNED_MIN_BYTES, block_log2, half, sign};
 use crate::format::blocks::{GROUP_BYTES, Strong};
 use crate::format::extent_list;
 use crate::format::frame::ChunkType;
-use crate::model::entry::{Attributes, CHUNK_MAX_BYTES, Content, Entry, Extent, File, Kind};
+use crate::model::entry::{CHUNK_MAX_BYTES, Content, Extent, File, Kind};
 use crate::model::id::{ChunkId, ContentHash};
 use crate::repository::error::RepositoryError;
-use crate::source::content::{DataMap, HashTree, SEGMENT_BYTES, SegmentHash, read_exact, read_range};
-use crate::source::read::{Attempt, open_file};
+use crate::source::content::{DataMap, HashTree, SEGMENT_BYTES, SegmentHash, read_range};
 use crate::source::stat::Stat;
-use crate::source::xattr;
+use crate::source::tree::{self, AttributesRead};
 use crate::support::progress::Progress;
 use blake3::hazmat::ChainingValue;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// After so many readings that met a change, a file is taken as torn.
 pub const ATTEMPTS: u32 = 3;
 /// A file that shrinks under every reading is given up.
 const SHRINK_ATTEMPTS: u32 = 10;
+/// A lease is waited for so long.
+const LEASE_LIMIT: Duration = Duration::from_secs(60);
 /// Extents above this go into lists of their own.
 const INLINE_EXTENTS: usize = 8;
 /// A literal of so many bytes is a chunk of its own, shipped by the worker that read it.
@@ -74,62 +76,58 @@ impl<'a> Worker<'a> {
     pub(super) fn read_file(
         &mut self,
         target: &Target,
+        found: &Stat,
         old: &[File],
-    ) -> Result<Attempt<Entry>, RepositoryError> {
-        let mut stat = target.stat;
+    ) -> Result<Reading, RepositoryError> {
         for attempt in 1..=SHRINK_ATTEMPTS {
-            let handle = match Attempt::from_result(open_file(&target.dir, &target.name)) {
-                Attempt::Read(handle) => handle,
-                Attempt::Vanished => return Ok(Attempt::Vanished),
-                Attempt::Unreadable(errno) => return Ok(Attempt::Unreadable(errno)),
+            let handle = match open_patiently(target, self.progress) {
+                Ok(handle) => handle,
+                Err(errno) => return Ok(Reading::failed(errno)),
             };
+            // At first, what the listing found: if it is another's, it is not what is found behind the reading.
+            let mut stat = *found;
             if attempt > 1 {
-                std::thread::sleep(std::time::Duration::from_millis(1 << attempt.min(6)));
-                match Stat::of(&handle) {
-                    Ok(now) => stat = now,
-                    Err(errno) => return Ok(Attempt::Unreadable(errno)),
-                }
-            }
-            if !stat.is_file() {
-                return Ok(Attempt::Vanished);
+                std::thread::sleep(Duration::from_millis(1 << attempt.min(6)));
+                stat = match handle.stat() {
+                    Ok(stat) if stat.is_file() => stat,
+                    Ok(_) => return Ok(Reading::Other),
+                    Err(errno) => return Ok(Reading::failed(errno)),
+                };
             }
             // Grown past what one worker reads alone meanwhile: read its beginning, and call it torn.
             let size_bytes = stat.size_bytes.min(SEGMENT_BYTES);
-            let read = self.read_handle(&handle, &stat, size_bytes, old)?;
-            let (kind, attributes) = match read {
+            let read = self.read_handle(&*handle, &stat, size_bytes, old)?;
+            let after = handle.stat();
+            if after.is_ok_and(|after| !after.is_file()) {
+                return Ok(Reading::Other);
+            }
+            let (file, attributes) = match read {
                 Ok(Some(read)) => read,
                 Ok(None) => continue,
-                Err(errno) => return Ok(Attempt::from_result(Err(errno))),
+                Err(errno) => return Ok(Reading::failed(errno)),
             };
-            match Stat::of(&handle) {
-                Ok(after) if after.same_moment(&stat) && size_bytes == stat.size_bytes => {
-                    return self.entry(target, &stat, Kind::File(kind), attributes);
-                }
-                Ok(after) if !after.is_file() => return Ok(Attempt::Vanished),
-                Ok(_) if attempt >= ATTEMPTS => {
-                    let torn = Kind::File(File { torn: true, ..kind });
-                    return self.entry(target, &stat, torn, attributes);
-                }
-                Ok(_) => {}
-                Err(errno) => return Ok(Attempt::Unreadable(errno)),
-            }
+            let file = match after {
+                Ok(after) if after.same_moment(&stat) && size_bytes == stat.size_bytes => file,
+                Ok(_) if attempt >= ATTEMPTS => File { torn: true, ..file },
+                Ok(_) => continue,
+                Err(errno) => return Ok(Reading::failed(errno)),
+            };
+            let read = self.entry(&target.path, stat, Kind::File(file), attributes)?;
+            return Ok(Reading::Done(Attempt::Read(Box::new(read))));
         }
-        Ok(Attempt::Unreadable(Errno::AGAIN))
+        Ok(Reading::Done(Attempt::Unreadable(Errno::AGAIN)))
     }
 
     /// One reading of a file in one segment; `Ok(None)` when it ended early.
     #[allow(clippy::type_complexity)]
     fn read_handle(
         &mut self,
-        handle: &OwnedFd,
+        handle: &dyn tree::File,
         stat: &Stat,
         size_bytes: u64,
         old: &[File],
-    ) -> Result<Result<Option<(File, Attributes)>, Errno>, RepositoryError> {
-        let attributes = match xattr::read(handle) {
-            Ok(attributes) => attributes,
-            Err(errno) => return Ok(Err(errno)),
-        };
+    ) -> Result<Result<Option<(File, AttributesRead)>, Errno>, RepositoryError> {
+        let attributes = handle.attributes();
         if size_bytes == 0 {
             let file = File { size_bytes, hash: ContentHash::of(b""), content: Content::Empty, torn: false };
             return Ok(Ok(Some((file, attributes))));
@@ -168,11 +166,11 @@ impl<'a> Worker<'a> {
     #[allow(clippy::type_complexity)]
     pub fn segment(
         &mut self,
-        handle: &OwnedFd,
+        handle: &dyn tree::File,
         segment: &Segment,
     ) -> Result<Result<Matched, Option<Errno>>, RepositoryError> {
         let (mut buffer, mut piece) = (std::mem::take(&mut self.buffer), std::mem::take(&mut self.piece));
-        let result = match read_segment(handle.as_fd(), segment, &mut buffer, &mut piece) {
+        let result = match read_segment(handle, segment, &mut buffer, &mut piece) {
             Ok(groups) => {
                 Progress::add(&self.progress.read_bytes, groups.read_bytes);
                 self.matched(segment, &buffer, &groups).map(Ok)
@@ -338,7 +336,7 @@ struct Groups {
 /// Bytes that are known to lie in place are not kept in `buffer`: while the last piece did, the next is read
 /// into `piece`, which stays in the processor's cache. `Err(None)`: the file ended early.
 fn read_segment(
-    file: BorrowedFd,
+    file: &dyn tree::File,
     segment: &Segment,
     buffer: &mut Vec<u8>,
     piece: &mut Vec<u8>,
@@ -369,7 +367,7 @@ fn read_segment(
             // The first piece is where another segment's last match may end.
             let beside = elsewhere && at > 0;
             let bytes = if beside { &mut piece[..next - at] } else { &mut buffer[at..next] };
-            read_exact(file, bytes, start + at as u64)?;
+            file.read_exact(bytes, start + at as u64)?;
             let values = group_values(bytes, start + at as u64);
             if let Some(basis) = basis {
                 let in_place = groups_in_place(basis, &values, start + at as u64);
@@ -386,7 +384,7 @@ fn read_segment(
             groups.values.extend(values);
             at = next;
         }
-        read_exact(file, &mut buffer[length..], end)?;
+        file.read_exact(&mut buffer[length..], end)?;
         groups.read_bytes = length as u64;
     }
     let mut tree = HashTree::default();
@@ -402,10 +400,24 @@ fn read_segment(
 }
 
 /// Where the data of an open file is; asked only when holes are possible.
-pub fn data_map(handle: &OwnedFd, stat: &Stat, size_bytes: u64) -> Result<DataMap, Errno> {
-    if stat.may_have_holes() {
-        DataMap::of(handle.as_fd(), size_bytes)
-    } else {
-        Ok(DataMap::full(size_bytes))
+pub fn data_map(handle: &dyn tree::File, stat: &Stat, size_bytes: u64) -> Result<DataMap, Errno> {
+    if stat.may_have_holes() { handle.data_map(size_bytes) } else { Ok(DataMap::full(size_bytes)) }
+}
+
+/// Opens a target. Who holds a lease on it was told by the first try, and has `/proc/sys/fs/lease-break-time` (45 s) to give it
+/// up; then the kernel takes it.
+pub(super) fn open_patiently(target: &Target, progress: &Progress) -> Result<Arc<dyn tree::File>, Errno> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match target.dir.handle()?.open_file(&target.name) {
+            Err(Errno::AGAIN) if waited < LEASE_LIMIT && !progress.is_stopped() => {
+                let pause = (waited / 4).clamp(Duration::from_millis(2), Duration::from_millis(250));
+                std::thread::sleep(pause);
+                waited += pause;
+            }
+            // Of a lease that was not given up.
+            Err(Errno::AGAIN) => return Err(Errno::BUSY),
+            other => return other,
+        }
     }
 }

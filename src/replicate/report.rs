@@ -2,6 +2,7 @@
 
 use crate::model::diff::ChangeCounts;
 use crate::model::id::{Sequence, StoreName};
+use crate::model::tree_path::TreePath;
 use crate::repository::objects::Requests;
 use serde::Serialize;
 
@@ -14,8 +15,12 @@ pub const WARNINGS_MAX: usize = 100;
 pub enum WarningKind {
     /// It changed while it was read, as often as it was tried.
     Torn,
-    /// It could not be read; what the last snapshot has of it was kept.
+    /// It could not be read; what the last snapshot has of it, and of what is below it, was kept.
     Unreadable,
+    /// Its extended attributes could not be read, or not all; its content was.
+    Attributes,
+    /// It was another thing, or elsewhere, each time it was looked at; what was read last was taken.
+    Unsettled,
     /// Its bytes differ although size, mtime, ctime and inode are those of the last run.
     ChangedSilently,
 }
@@ -27,6 +32,8 @@ pub struct Warning {
     pub path: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    #[serde(skip)]
+    at: TreePath,
 }
 
 /// Counts of warnings, and the first of them.
@@ -34,24 +41,61 @@ pub struct Warning {
 pub struct Warnings {
     pub torn: u64,
     pub unreadable: u64,
+    pub attributes: u64,
+    pub unsettled: u64,
     pub changed_silently: u64,
     pub first: Vec<Warning>,
 }
 
 impl Warnings {
-    pub fn add(&mut self, kind: WarningKind, path: String, reason: String) {
-        match kind {
-            WarningKind::Torn => self.torn += 1,
-            WarningKind::Unreadable => self.unreadable += 1,
-            WarningKind::ChangedSilently => self.changed_silently += 1,
-        }
+    pub fn add(&mut self, kind: WarningKind, path: &TreePath, reason: String) {
+        *self.count(kind) += 1;
         if self.first.len() < WARNINGS_MAX {
-            self.first.push(Warning { kind, path, reason });
+            self.first.push(Warning { kind, path: path.to_string(), reason, at: path.clone() });
         }
     }
 
-    pub fn any(&self) -> bool {
-        self.torn + self.unreadable + self.changed_silently > 0
+    fn count(&mut self, kind: WarningKind) -> &mut u64 {
+        match kind {
+            WarningKind::Torn => &mut self.torn,
+            WarningKind::Unreadable => &mut self.unreadable,
+            WarningKind::Attributes => &mut self.attributes,
+            WarningKind::Unsettled => &mut self.unsettled,
+            WarningKind::ChangedSilently => &mut self.changed_silently,
+        }
+    }
+
+    /// Takes back what was told of paths that are looked at again, as far as they are named.
+    pub(super) fn forget(&mut self, covers: impl Fn(&TreePath) -> bool) {
+        let (gone, kept) = std::mem::take(&mut self.first).into_iter().partition(|warning| covers(&warning.at));
+        self.first = kept;
+        let gone: Vec<Warning> = gone;
+        for warning in gone {
+            *self.count(warning.kind) -= 1;
+        }
+    }
+
+    pub(super) fn append(&mut self, mut other: Warnings) {
+        for kind in [
+            WarningKind::Torn,
+            WarningKind::Unreadable,
+            WarningKind::Attributes,
+            WarningKind::Unsettled,
+            WarningKind::ChangedSilently,
+        ] {
+            *self.count(kind) += *other.count(kind);
+        }
+        self.first.extend(other.first);
+        self.first.truncate(WARNINGS_MAX);
+    }
+
+    pub fn total(&self) -> u64 {
+        self.partial() + self.changed_silently
+    }
+
+    /// How many entries the snapshot has not as they were: what exit code 3 says.
+    pub fn partial(&self) -> u64 {
+        self.torn + self.unreadable + self.attributes + self.unsettled
     }
 }
 
@@ -84,6 +128,9 @@ pub struct Report {
     /// Everything sent: packs with data and pages, index, record.
     pub shipped_bytes: u64,
     pub vanished: u64,
+    /// What this program keeps itself below the store's root: it is no part of the store.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     pub warnings: Warnings,
     /// How often another writer took the number first.
     pub rebased: u32,

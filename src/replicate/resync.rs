@@ -4,30 +4,34 @@
 //! the old snapshot; what was shipped is adopted by the next run through its index segments.
 
 use super::commit::Commit;
+use super::decide::Reread;
 use super::error::ResyncError;
-use super::read_entry::{Clock, Worker};
+use super::ledger::ScanSummary;
+use super::mounts::Mounts;
+use super::own;
+use super::read_entry::{Clock, TICK_NS, Worker};
 use super::report::{Phases, Report};
-use super::scan::{Reread, Scan, ScanSummary};
-use crate::format::frame::Compressor;
-use crate::model::hold::{self, Hold};
+use super::rounds::Rounds;
+use crate::model::entry::Timestamp;
+use crate::model::hold::{self, Found, Hold};
 use crate::model::id::{StoreName, WriterId};
 use crate::model::plan::Plan;
-use crate::model::record::{ManifestRoot, SnapshotRecord, SnapshotStatistics, StoreState};
+use crate::model::record::{SnapshotRecord, SnapshotStatistics, StoreState};
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryErrorKind;
 use crate::repository::index::Index;
-use crate::repository::manifest::{ManifestReader, ManifestWriter};
+use crate::repository::manifest::ManifestReader;
 use crate::repository::objects::Requests;
 use crate::repository::packer::{Packer, Shipped};
 use crate::repository::store::{Repository, Store};
+use crate::source::disk::raise_handle_limit;
+use crate::source::error::SourceError;
 use crate::source::exclude::Excludes;
-use crate::source::filesystem;
 use crate::source::hints::{Hints, Watch};
-use crate::source::stat::Stat;
-use crate::source::walk::{Walk, open_root, raise_handle_limit};
-use crate::support::pool::Pool;
+use crate::source::tree::Tree;
+use crate::source::walk::Course;
 use crate::support::progress::{Progress, Step};
-use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,7 +47,14 @@ pub struct Request {
     pub accept: bool,
     /// As zstd counts it.
     pub compression_level: i32,
+    /// None: all is done by the caller's, in order.
     pub threads: usize,
+    /// What is on other filesystems than the root is no part of the store.
+    pub one_filesystem: bool,
+    /// Directories of this program's own (repository, cache, standby): no part of a store, and no place for one.
+    pub own_places: Vec<PathBuf>,
+    /// Where snapshots are mounted: no part of a store.
+    pub own_mounts: Vec<PathBuf>,
     /// The tree's watch, and what it told: then only that is looked at. A watch without hints: everything is.
     pub watched: Option<Watched>,
 }
@@ -57,6 +68,7 @@ pub struct Watched {
 
 /// What a run takes from outside.
 pub struct Surroundings<'a> {
+    pub tree: &'a dyn Tree,
     pub clock: &'a Clock,
     /// Draws a number that nobody else draws.
     pub nonce: &'a (dyn Fn() -> u64 + Sync),
@@ -74,7 +86,6 @@ pub fn resync(
     around: &Surroundings,
 ) -> Result<Report, ResyncError> {
     let excludes = Excludes::parse(&request.excludes)?;
-    raise_handle_limit();
     let started = (Instant::now(), repository.requests());
     repository.probe((around.nonce)())?;
     let store = repository.store(&request.store);
@@ -127,16 +138,20 @@ fn attempt(
 
     let scanning = Instant::now();
     let scan_start_ns = (around.clock)();
-    let (root, root_stat) = open_root(&request.path)?;
-    let filesystem = filesystem::identify(&root, &root_stat);
-    let held = hold::before_scan(base.as_ref().map(|b| &b.filesystem), &filesystem);
-    refuse(request, held)?;
+    let root = around.tree.open_root(&request.path)?;
+    let unusable = |errno: Errno| SourceError::Root { path: request.path.clone(), source: errno.into() };
+    let root_stat = root.stat().map_err(unusable)?;
+    let mut filesystem = root.filesystem(&root_stat);
+    let own = own::find(&request.path, &request.own_places, &request.own_mounts)?;
     if let Some(base) = &base {
         around.progress.expected_entries.store(base.manifest.entries, std::sync::atomic::Ordering::Relaxed);
     }
     let packer = Packer::new(store.clone(), index.clone());
     // Without a manifest before there is nothing that could be taken from it.
-    let hints = watched.and_then(|watched| watched.hints.as_ref()).filter(|_| base.is_some() && !recheck);
+    let mounts_before = base.as_ref().and_then(|base| base.filesystem.mounts.clone());
+    // Parts of a manifest are taken over unseen only where its writer saw to it that it is closed: those note mounts, too.
+    let is_usable = mounts_before.is_some() && !recheck;
+    let hints = watched.and_then(|watched| watched.hints.as_ref()).filter(|_| is_usable);
     let hinted = hints.is_some();
     let last_full_ns = base.as_ref().map(|b| b.full_scan_start_ns.unwrap_or(b.scan_start_ns));
     let reread = Reread {
@@ -145,10 +160,35 @@ fn attempt(
         last_scan_ns: last_full_ns.unwrap_or(scan_start_ns),
         this_scan_ns: scan_start_ns,
     };
-    let places = Places { packer: &packer, chunks: &chunks, recheck };
     let old = base.as_ref().map(|base| &base.manifest);
-    let walk = Walk::new(excludes).watched(watched.map(|watched| &*watched.watch), hints);
-    let scanned = scan(request, around, &walk, places, reread, old, (root, root_stat));
+    let since = scan_start_ns.saturating_sub(TICK_NS);
+    let course = Course {
+        excludes,
+        own: &own.identities,
+        only_device: request.one_filesystem.then_some(root_stat.device),
+        since: Timestamp { seconds: (since / 1_000_000_000) as i64, nanos: (since % 1_000_000_000) as u32 },
+        listings_max: (raise_handle_limit() / 4).clamp(8, 1 << 20) as usize,
+    };
+    let rounds = Rounds {
+        root_path: &request.path,
+        root,
+        course: &course,
+        watch: watched.map(|watched| &*watched.watch),
+        hints,
+        packer: &packer,
+        chunks: &chunks,
+        base: old,
+        reread,
+        recheck,
+        progress: around.progress,
+        compression_level: request.compression_level,
+    };
+    let level = request.compression_level;
+    let workers = (0..request.threads.max(1))
+        .map(|_| Worker::new(&packer, chunks.clone(), around.progress, around.clock, level))
+        .collect::<Result<_, _>>()?;
+    let mut mounts = Mounts::new(mounts_before.as_deref().unwrap_or_default());
+    let scanned = rounds.run(workers, request.threads, &mut mounts);
     if let Err(ResyncError::Stopped) = scanned {
         // What is packed already becomes whole packs that an index names: the next run finds them.
         packer.close()?;
@@ -159,7 +199,21 @@ fn attempt(
 
     let entries_before = base.as_ref().map_or(0, |b| b.manifest.entries.saturating_sub(1));
     let entries_now = manifest.entries.saturating_sub(1);
-    refuse(request, hold::after_scan(&request.plan, entries_before, entries_now, summary.changes.removed))?;
+    // Of a directory at which nothing is mounted any more, what was below is looked up: rarely.
+    let bare = mounts.bare(&chunks, old, || {
+        packer.flush()?;
+        Ok(&manifest)
+    })?;
+    let found = Found {
+        entries_before,
+        entries_now,
+        deleted: summary.changes.removed,
+        before: base.as_ref().map(|base| &base.filesystem),
+        now: &filesystem,
+        bare: &bare,
+    };
+    refuse(request, hold::after_scan(&request.plan, &found))?;
+    filesystem.mounts = Some(mounts.now());
 
     let shipping = Instant::now();
     let shipped = packer.close()?;
@@ -201,55 +255,12 @@ fn attempt(
         new_bytes: record.statistics.new_bytes,
         shipped_bytes: requests.sent_bytes,
         vanished: summary.vanished,
+        left_out: own.left_out,
         warnings: summary.warnings,
         rebased,
         requests,
         phases,
     }))
-}
-
-/// Where chunks go, and come from.
-struct Places<'a> {
-    packer: &'a Packer,
-    chunks: &'a ChunkReader,
-    /// Chunks of the last manifest may be gone.
-    recheck: bool,
-}
-
-fn scan(
-    request: &Request,
-    around: &Surroundings,
-    walk: &Walk,
-    Places { packer, chunks, recheck }: Places,
-    reread: Reread,
-    old: Option<&ManifestRoot>,
-    (root, root_stat): (Arc<OwnedFd>, Stat),
-) -> Result<(ManifestRoot, ScanSummary), ResyncError> {
-    let threads = request.threads.max(1);
-    let level = request.compression_level;
-    let compressor = || Compressor::new(level).map_err(ResyncError::Compressor);
-    let workers = (0..threads)
-        .map(|_| Worker::new(packer, chunks.clone(), around.progress, around.clock, level))
-        .collect::<Result<_, _>>()?;
-    std::thread::scope(|scope| {
-        let pool = Pool::start(scope, workers);
-        for _ in 0..threads {
-            scope.spawn(|| walk.help());
-        }
-        // Whatever comes of it, the helpers are sent home before the scope waits for them.
-        let result = (|| {
-            let writer = ManifestWriter::new(packer, compressor()?);
-            let scan =
-                Scan::new(&pool, walk, chunks, old, writer, around.progress, reread)?.rechecking(recheck);
-            let (writer, summary) = scan.run(root, root_stat)?;
-            let (root, shipped_bytes) = writer.finish()?;
-            Progress::add(&around.progress.shipped_bytes, shipped_bytes);
-            Ok((root, summary))
-        })();
-        walk.close();
-        drop(pool);
-        result
-    })
 }
 
 fn admit(request: &Request, state: &StoreState) -> Result<(), ResyncError> {
@@ -275,6 +286,8 @@ fn statistics(progress: &Progress, summary: &ScanSummary, shipped: &Shipped) -> 
         shipped_bytes: shipped.bytes,
         torn_files: summary.warnings.torn,
         unreadable: summary.warnings.unreadable,
+        attributes_unreadable: summary.warnings.attributes,
+        unsettled: summary.warnings.unsettled,
         vanished: summary.vanished,
     }
 }

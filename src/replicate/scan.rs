@@ -1,34 +1,41 @@
 //! The scan: the live tree merge-joined with the last manifest into the next one.
 //!
-//! One thread walks in order and decides ([`decide`], pure); workers read what has to be read; results
-//! are written down in the walk's order. At most [`JOBS_MAX`] batches are under way, which bounds
-//! memory whatever the tree's size. What an unreadable directory held at the last snapshot is kept.
+//! One thread walks in order and decides ([`decide`], pure); workers read what has to be read; results are written down in the
+//! walk's order (see [`ledger`](super::ledger)). At most [`JOBS_MAX`] batches are under way, which bounds memory whatever the tree's
+//! size.
+//!
+//! The tree changes meanwhile. A directory is opened before anything is said of it, and what is said of it is what the handle says,
+//! so that its entries never stand without it. A directory of which all is as it was needs no second look: what its handle shows
+//! is what its path held when its parent was listed. Of any other, it is asked behind all readings whether it is still in its place
+//! ([`Leave`]); what that leaves in doubt is walked again (see [`rounds`](super::rounds)).
 
+use super::baseline::Baseline;
+use super::decide::{Decision, Reread, decide};
 use super::error::ResyncError;
 use super::large_file::LargeFile;
-use super::read_entry::{Target, Worker};
+use super::ledger::{Leave, Ledger, Outcome, ScanSummary, exhausted};
+use super::links::shared_inode;
+use super::mounts::Mounts;
+use super::read_entry::{Attempt, Target, Worker, look_again};
 use super::relatives::Relatives;
-use super::report::{WarningKind, Warnings};
 use crate::format::extent_list;
 use crate::format::page::Child as Leaf;
-use crate::model::diff::{Change, ChangeCounts};
-use crate::model::entry::{Content, Entry, Extent, File, Kind};
-use crate::model::record::ManifestRoot;
-use crate::model::reread;
+use crate::model::entry::{Content, Entry, Extent, File, Kind, Xattrs};
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
-use crate::repository::cursor::Cursor;
 use crate::repository::error::RepositoryError;
-use crate::repository::manifest::{EntryStream, ManifestReader, ManifestWriter};
+use crate::repository::manifest::ManifestWriter;
 use crate::source::content::SEGMENT_BYTES;
-use crate::source::read::Attempt;
-use crate::source::stat::Stat;
-use crate::source::walk::{Child, Listing, Walk};
+use crate::source::error::SourceError;
+use crate::source::node::Node;
+use crate::source::stat::{Identity, Stat};
+use crate::source::tree::{AttributesRead, Directory, is_in_motion, is_own_trouble};
+use crate::source::walk::{Child, Listing, Slot, Walk};
 use crate::support::pool::{Handle, Pool};
 use crate::support::progress::Progress;
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Batches under way.
@@ -38,322 +45,364 @@ const BATCH_ENTRIES: usize = 256;
 const BATCH_BYTES: u64 = SEGMENT_BYTES;
 /// A path of more bytes is not replicated; it is reported.
 const PATH_MAX_BYTES: usize = 64 << 10;
-
-/// When files are read again although nothing hints at a change.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Reread {
-    pub period_ns: u64,
-    pub last_scan_ns: u64,
-    pub this_scan_ns: u64,
-}
-
-/// What a scan found.
-#[derive(Clone, Debug, Default)]
-pub struct ScanSummary {
-    pub changes: ChangeCounts,
-    pub vanished: u64,
-    pub warnings: Warnings,
-    pub entries: u64,
-}
-
-/// What is done with an entry that the walk found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Size, mtime, ctime and inode are those of the last manifest: its entry stays.
-    Keep,
-    Read,
-    /// As for `Keep`, but its turn to be read again has come.
-    ReadAgain,
-}
-
-/// Decides for one entry, from its `statx` and the last manifest.
-pub fn decide(stat: &Stat, old: Option<&Entry>, reread: &Reread) -> Decision {
-    let Some(old) = old else { return Decision::Read };
-    let same_kind = match &old.kind {
-        Kind::Directory => stat.is_directory(),
-        Kind::File(file) => stat.is_file() && file.size_bytes == stat.size_bytes && !file.torn,
-        Kind::Symlink { .. } => stat.kind == rustix::fs::FileType::Symlink,
-        Kind::Fifo => stat.kind == rustix::fs::FileType::Fifo,
-        Kind::Socket => stat.kind == rustix::fs::FileType::Socket,
-        Kind::CharDevice { major, minor } => {
-            stat.kind == rustix::fs::FileType::CharacterDevice && stat.node == (*major, *minor)
-        }
-        Kind::BlockDevice { major, minor } => {
-            stat.kind == rustix::fs::FileType::BlockDevice && stat.node == (*major, *minor)
-        }
-    };
-    let same = same_kind
-        && old.fingerprint == stat.fingerprint
-        && old.mtime == stat.mtime
-        && (old.mode, old.uid, old.gid) == (stat.mode, stat.uid, stat.gid)
-        && (stat.is_directory() || old.hardlink.is_some() == (stat.links > 1));
-    if !same {
-        Decision::Read
-    } else if stat.is_file()
-        && stat.size_bytes > 0
-        && reread::is_due(old.path.as_bytes(), reread.period_ns, reread.last_scan_ns, reread.this_scan_ns)
-    {
-        Decision::ReadAgain
-    } else {
-        Decision::Keep
-    }
-}
+/// Directories above the current one that stay open, and, further up, one in so many.
+const LEVELS_OPEN: usize = 32;
+const LEVELS_APART: usize = 64;
+/// So often a directory is opened that is another one each time.
+const OPENINGS_MAX: u32 = 3;
 
 /// One place in the next manifest.
 enum Item {
-    Keep(Entry),
+    Keep { entry: Entry, shared: Option<Identity> },
+    KeepBelow { entry: Entry, is_unseen: bool },
     Read { target: Target, old: Option<Entry>, made_of: Vec<File>, again: bool },
-}
-
-enum Outcome {
-    Keep(Entry),
-    Read { entry: Entry, old: Option<Entry>, again: bool },
-    Vanished { path: TreePath, old: Option<Entry> },
-    Unreadable { path: TreePath, old: Option<Entry>, errno: Errno },
-}
-
-/// The last manifest's entries, as they are read.
-enum Old {
-    /// All of them, read ahead.
-    Stream(Box<std::iter::Peekable<EntryStream>>),
-    /// With hints: whole leaves are passed over.
-    Cursor(Box<Cursor>),
-}
-
-impl Old {
-    fn next(&mut self) -> Result<Option<Entry>, RepositoryError> {
-        match self {
-            Old::Stream(stream) => stream.next().transpose(),
-            Old::Cursor(cursor) => cursor.advance(),
-        }
-    }
-
-    /// What `next` would return: asked for its path, or for its error.
-    fn peek_path(&mut self) -> Result<Option<&TreePath>, RepositoryError> {
-        match self {
-            Old::Stream(stream) => {
-                if let Some(Err(_)) = stream.peek() {
-                    return stream.next().transpose().map(|_| None);
-                }
-                Ok(stream.peek().and_then(|entry| entry.as_ref().ok()).map(|entry| &entry.path))
-            }
-            Old::Cursor(cursor) => Ok(cursor.peek()?.map(|entry| &entry.path)),
-        }
-    }
+    /// Whose attributes only have to be read.
+    Attributes { target: Target, old: Entry },
+    Directory { path: TreePath, stat: Stat, attributes: AttributesRead, old: Option<Entry> },
 }
 
 enum Pending {
-    /// A leaf of the last manifest on which nothing changed.
-    Leaf(Leaf),
+    /// A leaf of the last manifest on which nothing changed, below a directory that is kept.
+    Leaf(Leaf, TreePath),
     Done(Vec<Outcome>),
     Job(Handle<Result<Vec<Outcome>, RepositoryError>>),
+    Leave(Leave),
 }
 
-/// The state of a scan.
+/// A directory whose entries are walked.
+struct Level {
+    node: Arc<Node>,
+    listed: Stat,
+    children: std::vec::IntoIter<Child>,
+    /// Something of it was read or missed: it is asked in the end whether it is in its place.
+    is_changed: bool,
+    has_lost: bool,
+}
+
+/// What a scan works with.
 pub struct Scan<'s, 'env> {
     pub pool: &'s Pool<'env, Worker<'env>>,
     pub walk: &'s Walk<'s>,
+    pub root_path: &'s Path,
     /// What old versions are read with.
     pub chunks: &'s ChunkReader,
-    relatives: Relatives<'s>,
-    pub manifest: ManifestWriter<'env>,
+    pub relatives: Relatives<'s>,
+    pub ledger: Ledger<'s, 'env>,
     pub progress: &'s Progress,
     pub reread: Reread,
-    old: Old,
+    pub baseline: Baseline,
+    pub mounts: &'s mut Mounts,
+    /// Takes over no entry without seeing that its chunks are there.
+    pub recheck: bool,
+    pub under_way: UnderWay,
+}
+
+/// What was found, and is not yet written down.
+#[derive(Default)]
+pub struct UnderWay {
     batch: Vec<Item>,
     batch_reads: bool,
     batch_bytes: u64,
     pending: VecDeque<Pending>,
-    summary: ScanSummary,
-    root_device: (u32, u32),
-    recheck: bool,
-    /// The last path that has no entry.
-    absent: Option<TreePath>,
+    stack: Vec<Level>,
 }
 
-impl<'s, 'env> Scan<'s, 'env> {
-    pub fn new(
-        pool: &'s Pool<'env, Worker<'env>>,
-        walk: &'s Walk<'s>,
-        chunks: &'s ChunkReader,
-        base: Option<&'s ManifestRoot>,
-        manifest: ManifestWriter<'env>,
-        progress: &'s Progress,
-        reread: Reread,
-    ) -> Result<Self, RepositoryError> {
-        let old = match base {
-            Some(root) if walk.is_hinted() => {
-                Old::Cursor(Box::new(Cursor::new(ManifestReader::new(chunks.clone()), root)?))
-            }
-            Some(root) => Old::Stream(Box::new(ManifestReader::new(chunks.clone()).entries(root).peekable())),
-            None => Old::Stream(Box::new(EntryStream::none().peekable())),
-        };
-        Ok(Self {
-            pool,
-            walk,
-            chunks,
-            relatives: Relatives::new(chunks, base),
-            manifest,
-            progress,
-            reread,
-            old,
-            batch: Vec::new(),
-            batch_reads: false,
-            batch_bytes: 0,
-            pending: VecDeque::new(),
-            summary: ScanSummary::default(),
-            root_device: (0, 0),
-            recheck: false,
-            absent: None,
-        })
+/// From the last level up: a tree may be deeper than a stack.
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        while self.stack.pop().is_some() {}
     }
+}
 
-    /// Takes over no entry without seeing that its chunks are there.
-    pub fn rechecking(self, recheck: bool) -> Self {
-        Self { recheck, ..self }
-    }
-
-    /// Walks from `root` on; returns the finished manifest's writer and what was found.
+impl<'env> Scan<'_, 'env> {
+    /// Walks from the root on; returns the manifest's writer and what was found.
     pub fn run(
         mut self,
-        root: Arc<OwnedFd>,
-        root_stat: Stat,
+        root: Arc<dyn Directory>,
     ) -> Result<(ManifestWriter<'env>, ScanSummary), ResyncError> {
-        self.root_device = root_stat.device;
-        let old = self.old_at(&TreePath::root())?;
-        let target = Target {
-            dir: root.clone(),
-            name: c".".into(),
-            path: TreePath::root(),
-            stat: root_stat,
-            hardlink: None,
-        };
-        self.visit(target, old)?;
-        let mut stack: Vec<(Arc<OwnedFd>, TreePath, std::vec::IntoIter<Child>)> = Vec::new();
-        let opened = self.walk.root(root);
-        self.enter(&mut stack, &TreePath::root(), opened)?;
-        while let Some((dir, path, children)) = stack.last_mut() {
-            let Some(child) = children.next() else {
-                stack.pop();
-                continue;
-            };
-            let child_path = path.join(child.name.as_bytes());
-            let dir = dir.clone();
-            let old = self.old_at(&child_path)?;
-            let stat = match Attempt::from_result(child.stat) {
-                Attempt::Read(stat) if child_path.as_bytes().len() <= PATH_MAX_BYTES => stat,
-                Attempt::Read(_) => {
-                    self.done(Outcome::Unreadable { path: child_path, old, errno: Errno::NAMETOOLONG })?;
-                    continue;
-                }
-                Attempt::Vanished => {
-                    self.done(Outcome::Vanished { path: child_path, old })?;
-                    continue;
-                }
-                Attempt::Unreadable(errno) => {
-                    self.done(Outcome::Unreadable { path: child_path, old, errno })?;
-                    continue;
-                }
-            };
-            // What was a directory and is none (or the other way round) has no old self to keep.
-            let old = old.filter(|old| (old.kind == Kind::Directory) == stat.is_directory());
-            let hardlink = (stat.links > 1 && !stat.is_directory()).then(|| self.hardlink_group(&stat));
-            // Of another directory that has its name nothing is known.
-            let is_clean = child.is_clean
-                && old.as_ref().is_some_and(|old| old.fingerprint.inode == stat.fingerprint.inode);
-            let target = Target { dir, name: child.name, path: child_path.clone(), stat, hardlink };
-            self.visit(target, old)?;
-            if is_clean {
-                self.keep_below(&child_path)?;
-            } else if let Some(slot) = child.below {
-                let opened = self.walk.take(&slot);
-                self.enter(&mut stack, &child_path, opened)?;
+        let path = TreePath::root();
+        let old = self.old_at(&path)?;
+        // Without its root nothing is known of a store.
+        let listing = self.walk.root(root).map_err(|errno| match is_own_trouble(errno) {
+            true => exhausted(&path, errno),
+            false => SourceError::Root { path: self.root_path.to_owned(), source: errno.into() }.into(),
+        })?;
+        self.enter(listing, old)?;
+        while let Some(level) = self.under_way.stack.last_mut() {
+            match level.children.next() {
+                Some(child) => self.child(child)?,
+                None => self.leave()?,
             }
         }
         // What the old manifest still has is gone.
-        while let Some(old) = self.next_old()? {
+        while let Some(old) = self.baseline.advance()? {
             self.gone(&old)?;
         }
         self.flush()?;
-        while let Some(pending) = self.pending.pop_front() {
+        while let Some(pending) = self.under_way.pending.pop_front() {
             self.settle(pending)?;
         }
-        Ok((self.manifest, self.summary))
+        Ok(self.ledger.close())
     }
 
-    /// Two filesystems below one root may use the same inode numbers.
-    fn hardlink_group(&self, stat: &Stat) -> u64 {
-        if stat.device == self.root_device {
-            return stat.fingerprint.inode;
+    fn child(&mut self, child: Child) -> Result<(), ResyncError> {
+        let old = self.old_at(&child.path)?;
+        let Some(dir) = self.under_way.stack.last().map(|level| level.node.clone()) else { return Ok(()) };
+        match child.stat {
+            Ok(_) if child.path.as_bytes().len() > PATH_MAX_BYTES => {
+                self.unlisted(child.path, old, Errno::NAMETOOLONG)
+            }
+            Ok(stat) if stat.is_directory() => self.directory(dir, child, stat, old),
+            Ok(stat) => {
+                self.mounts.forget(&child.path);
+                self.entry(Target { dir, name: child.name, path: child.path, stat }, old)
+            }
+            Err(errno) if is_own_trouble(errno) => Err(exhausted(&child.path, errno)),
+            Err(errno) if is_in_motion(errno) => self.in_motion(dir, child, old),
+            Err(errno) => self.unlisted(child.path, old, errno),
         }
-        let (major, minor) = stat.device;
-        let mut bytes = Vec::from(stat.fingerprint.inode.to_le_bytes());
-        bytes.extend_from_slice(&major.to_le_bytes());
-        bytes.extend_from_slice(&minor.to_le_bytes());
-        reread::fnv1a(&bytes)
     }
 
-    fn enter(
+    /// What was not there as it had been listed: looked at once more.
+    fn in_motion(&mut self, dir: Arc<Node>, child: Child, old: Option<Entry>) -> Result<(), ResyncError> {
+        let Child { name, path, below, .. } = child;
+        let stat = match child.stat {
+            Ok(stat) => stat,
+            Err(_) => match dir.handle().and_then(|handle| handle.stat_at(&name)) {
+                // Never walked, since it was no directory when it was listed.
+                Ok(stat) if stat.is_directory() => return self.unsettled(path, old),
+                Ok(stat) => return self.entry(Target { dir, name, path, stat }, old),
+                Err(Errno::NOENT) => return self.absent(path, old),
+                Err(errno) if is_own_trouble(errno) => return Err(exhausted(&path, errno)),
+                Err(errno) if is_in_motion(errno) => return self.unsettled(path, old),
+                Err(errno) => return self.unlisted(path, old, errno),
+            },
+        };
+        let target = Target { dir, name, path, stat };
+        for _ in 0..OPENINGS_MAX {
+            let stat = match target.dir.handle().and_then(|handle| handle.stat_at(&target.name)) {
+                Ok(stat) if stat.is_directory() => stat,
+                Ok(stat) => return self.entry(Target { stat, ..target }, old),
+                Err(Errno::NOENT) => return self.absent(target.path, old),
+                Err(errno) if is_own_trouble(errno) => return Err(exhausted(&target.path, errno)),
+                Err(errno) if is_in_motion(errno) => break,
+                Err(errno) => return self.unlisted(target.path, old, errno),
+            };
+            let Some(slot) = &below else { break };
+            match self.walk.open(slot) {
+                Ok(listing) => return self.enter(listing, old),
+                Err(errno) if is_own_trouble(errno) => return Err(exhausted(&target.path, errno)),
+                Err(errno) if is_in_motion(errno) => {}
+                Err(errno) => return self.unlistable(Target { stat, ..target }, old, errno),
+            }
+        }
+        self.unsettled(target.path, old)
+    }
+
+    fn directory(
         &mut self,
-        stack: &mut Vec<(Arc<OwnedFd>, TreePath, std::vec::IntoIter<Child>)>,
-        path: &TreePath,
-        opened: Result<Listing, Errno>,
+        dir: Arc<Node>,
+        child: Child,
+        stat: Stat,
+        old: Option<Entry>,
     ) -> Result<(), ResyncError> {
-        match Attempt::from_result(opened) {
-            Attempt::Read(Listing { path, handle, children }) => {
-                stack.push((handle, path, children.into_iter()));
+        self.mounts.note(&child.path, child.is_boundary);
+        let Some(slot) = child.below.clone() else {
+            // Another filesystem, which is not walked: the directory alone.
+            let target = Target { dir, name: child.name, path: child.path, stat };
+            return self.directory_alone(target, old).map(|_| ());
+        };
+        // Of another directory that has its name nothing is known.
+        let is_clean = child.is_clean
+            && old.as_ref().is_some_and(|old| {
+                old.kind == Kind::Directory && old.fingerprint.inode == stat.fingerprint.inode
+            });
+        if is_clean {
+            let path = child.path.clone();
+            let old = self.visit(old)?;
+            let decision = decide(&stat, old.as_ref(), &self.reread);
+            if let (Decision::Keep, Some(entry)) = (decision, &old) {
+                self.push(Item::Keep { entry: entry.clone(), shared: None }, 0)?;
+                return self.keep_below(&path, false);
             }
-            Attempt::Vanished => self.summary.vanished += 1,
-            Attempt::Unreadable(errno) => {
-                self.summary.warnings.add(WarningKind::Unreadable, path.to_string(), reason(errno));
-                // Not being able to look is no reason to delete: what was there stays.
-                self.keep_below(path)?;
+            let target = Target { dir: dir.clone(), name: child.name.clone(), path: path.clone(), stat };
+            // Only its own metadata are others.
+            return match self.directory_alone(target, old)? {
+                None => self.keep_below(&path, false),
+                Some(old) => self.listed(dir, child, &slot, old),
+            };
+        }
+        self.listed(dir, child, &slot, old)
+    }
+
+    /// The directory, and then what is in it.
+    fn listed(
+        &mut self,
+        dir: Arc<Node>,
+        child: Child,
+        slot: &Arc<Slot>,
+        old: Option<Entry>,
+    ) -> Result<(), ResyncError> {
+        match (self.walk.take(slot), child.stat) {
+            (Ok(listing), _) => self.enter(listing, old),
+            (Err(errno), _) if is_own_trouble(errno) => Err(exhausted(&child.path, errno)),
+            (Err(errno), _) if is_in_motion(errno) => self.in_motion(dir, child, old),
+            (Err(errno), Ok(stat)) => {
+                self.unlistable(Target { dir, name: child.name, path: child.path, stat }, old, errno)
             }
+            (Err(errno), Err(_)) => self.unlisted(child.path, old, errno),
+        }
+    }
+
+    fn enter(&mut self, listing: Listing, old: Option<Entry>) -> Result<(), ResyncError> {
+        let Listing { node, stat, children } = listing;
+        let is_changed = self.visit_directory(&node, stat, old)?;
+        let stack = &mut self.under_way.stack;
+        if let Some(at) = stack.len().checked_sub(LEVELS_OPEN)
+            && at % LEVELS_APART != 0
+        {
+            stack[at].node.close();
+        }
+        stack.push(Level { node, listed: stat, children: children.into_iter(), is_changed, has_lost: false });
+        Ok(())
+    }
+
+    /// A directory's own entry, as `stat` and its handle say. Returns whether it is another than it was.
+    fn visit_directory(
+        &mut self,
+        node: &Node,
+        stat: Stat,
+        old: Option<Entry>,
+    ) -> Result<bool, ResyncError> {
+        let old = self.visit(old)?;
+        match (decide(&stat, old.as_ref(), &self.reread), old) {
+            (Decision::Keep, Some(entry)) => {
+                self.push(Item::Keep { entry, shared: None }, 0)?;
+                Ok(false)
+            }
+            (_, old) => {
+                let attributes = match node.handle() {
+                    Ok(handle) => handle.attributes(),
+                    Err(errno) => AttributesRead { failed: Some(errno), ..Default::default() },
+                };
+                self.under_way.batch_reads = true;
+                self.push(Item::Directory { path: node.path.clone(), stat, attributes, old }, 0)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// A directory's own entry, where it is not walked. Gives `old` back when it is no directory by now.
+    fn directory_alone(
+        &mut self,
+        target: Target,
+        old: Option<Entry>,
+    ) -> Result<Option<Option<Entry>>, ResyncError> {
+        let special = target.dir.handle().and_then(|handle| handle.special(&target.name));
+        let (stat, attributes) = match special {
+            Ok(special) if special.stat.is_directory() => (special.stat, special.attributes),
+            Err(errno) if is_own_trouble(errno) => return Err(exhausted(&target.path, errno)),
+            _ => return Ok(Some(old)),
+        };
+        self.mark_changed();
+        let old = self.visit(old)?;
+        self.under_way.batch_reads = true;
+        self.push(Item::Directory { path: target.path, stat, attributes, old }, 0)?;
+        Ok(None)
+    }
+
+    /// A directory that is there, and whose entries cannot be read: they are kept.
+    fn unlistable(
+        &mut self,
+        target: Target,
+        old: Option<Entry>,
+        errno: Errno,
+    ) -> Result<(), ResyncError> {
+        let path = target.path.clone();
+        match self.directory_alone(target, old)? {
+            None => {
+                self.done(Outcome::Unlisted { path: path.clone(), old: None, errno })?;
+                self.keep_below(&path, true)
+            }
+            Some(old) => self.unlisted(path, old, errno),
+        }
+    }
+
+    /// Of which nothing is known: it is kept, with all that is below it.
+    fn unlisted(
+        &mut self,
+        path: TreePath,
+        old: Option<Entry>,
+        errno: Errno,
+    ) -> Result<(), ResyncError> {
+        self.mark_changed();
+        if old.as_ref().is_some_and(|old| old.kind == Kind::Directory) {
+            self.done(Outcome::Unlisted { path: path.clone(), old, errno })?;
+            return self.keep_below(&path, true);
+        }
+        self.done(Outcome::Unreadable { path, old, errno })
+    }
+
+    fn absent(&mut self, path: TreePath, old: Option<Entry>) -> Result<(), ResyncError> {
+        self.mark_changed();
+        self.mounts.forget(&path);
+        self.done(Outcome::Absent { path, old })
+    }
+
+    fn unsettled(&mut self, path: TreePath, old: Option<Entry>) -> Result<(), ResyncError> {
+        self.mark_changed();
+        self.done(Outcome::Unsettled { path, old })
+    }
+
+    fn mark_changed(&mut self) {
+        if let Some(level) = self.under_way.stack.last_mut() {
+            level.is_changed = true;
+        }
+    }
+
+    /// All entries of the last directory were met.
+    fn leave(&mut self) -> Result<(), ResyncError> {
+        let Some(path) = self.under_way.stack.last().map(|level| level.node.path.clone()) else { return Ok(()) };
+        while let Some(old) = self.baseline.next_if(|next| next.is_within(&path))? {
+            self.gone(&old)?;
+        }
+        let Some(Level { node, listed, is_changed, has_lost, .. }) = self.under_way.stack.pop() else { return Ok(()) };
+        if is_changed {
+            self.mark_changed();
+            self.flush()?;
+            self.under_way.pending.push_back(Pending::Leave(Leave { node, listed, has_lost }));
         }
         Ok(())
     }
 
     /// Takes what the last manifest has below a directory as it was.
-    fn keep_below(&mut self, directory: &TreePath) -> Result<(), ResyncError> {
+    fn keep_below(&mut self, directory: &TreePath, is_unseen: bool) -> Result<(), ResyncError> {
         loop {
-            if let Old::Cursor(cursor) = &mut self.old
-                && let Some(leaf) = cursor.pass_leaf_within(directory)
+            // What is unseen may have to get other numbers.
+            if !(is_unseen && self.ledger.tells_links())
+                && let Some(leaf) = self.baseline.pass_leaf_within(directory)
             {
                 Progress::add(&self.progress.entries, leaf.entries);
                 self.flush()?;
-                self.pending.push_back(Pending::Leaf(leaf));
+                self.under_way.pending.push_back(Pending::Leaf(leaf, directory.clone()));
                 continue;
             }
-            if !self.old.peek_path()?.is_some_and(|path| path.is_within(directory)) {
-                return Ok(());
-            }
-            if let Some(entry) = self.next_old()? {
-                self.push(Item::Keep(entry), 0)?;
+            match self.baseline.next_if(|next| next.is_within(directory))? {
+                Some(entry) => self.push(Item::KeepBelow { entry, is_unseen }, 0)?,
+                None => return Ok(()),
             }
         }
-    }
-
-    fn next_old(&mut self) -> Result<Option<Entry>, RepositoryError> {
-        self.old.next()
     }
 
     /// The old entry of this path; those before it are gone.
     fn old_at(&mut self, path: &TreePath) -> Result<Option<Entry>, ResyncError> {
-        loop {
-            let order = match self.old.peek_path()? {
-                Some(old) => old.cmp(path),
-                None => return Ok(None),
-            };
-            match order {
-                std::cmp::Ordering::Less => {
-                    if let Some(old) = self.next_old()? {
-                        self.gone(&old)?;
-                    }
-                }
-                std::cmp::Ordering::Equal => return Ok(self.next_old()?),
-                std::cmp::Ordering::Greater => return Ok(None),
+        while let Some(old) = self.baseline.next_if(|next| next <= path)? {
+            if old.path == *path {
+                return Ok(Some(old));
             }
+            self.gone(&old)?;
         }
+        Ok(None)
     }
 
     /// Whether all that an entry refers to is there.
@@ -378,33 +427,50 @@ impl<'s, 'env> Scan<'s, 'env> {
 
     /// The last manifest has it, and the tree has not.
     fn gone(&mut self, old: &Entry) -> Result<(), ResyncError> {
-        if old.hardlink.is_some() && self.walk.is_hinted() {
+        if old.hardlink.is_some() && !self.ledger.tells_links() {
             return Err(ResyncError::Hardlink);
         }
-        self.summary.changes.count(Some(Change::Removed));
+        self.mounts.forget(&old.path);
+        if let (Some(level), Some((above, _))) = (self.under_way.stack.last_mut(), old.path.split()) {
+            level.is_changed = true;
+            level.has_lost |= level.node.path.as_bytes() == above;
+        }
+        self.ledger.gone();
         Ok(())
     }
 
-    fn visit(&mut self, target: Target, old: Option<Entry>) -> Result<(), ResyncError> {
+    /// An entry's old self, as far as it can be relied on.
+    fn visit(&mut self, old: Option<Entry>) -> Result<Option<Entry>, ResyncError> {
         Progress::add(&self.progress.entries, 1);
         if self.progress.is_stopped() {
             return Err(ResyncError::Stopped);
         }
-        let old = match old {
-            Some(entry) if self.recheck && !self.is_whole(&entry)? => None,
-            old => old,
-        };
+        match old {
+            Some(entry) if self.recheck && !self.is_whole(&entry)? => Ok(None),
+            old => Ok(old),
+        }
+    }
+
+    /// What is not a directory.
+    fn entry(&mut self, target: Target, old: Option<Entry>) -> Result<(), ResyncError> {
+        let old = self.visit(old)?;
+        let shared = shared_inode(&target.stat);
         match (decide(&target.stat, old.as_ref(), &self.reread), old) {
-            (Decision::Keep, Some(entry)) => self.push(Item::Keep(entry), 0),
+            (Decision::Keep, Some(entry)) => self.push(Item::Keep { entry, shared }, 0),
             // It has other names, or the one that it took the place of had.
             (_, old)
-                if self.walk.is_hinted()
-                    && (target.hardlink.is_some()
-                        || old.as_ref().is_some_and(|old| old.hardlink.is_some())) =>
+                if !self.ledger.tells_links()
+                    && (shared.is_some() || old.as_ref().is_some_and(|old| old.hardlink.is_some())) =>
             {
                 Err(ResyncError::Hardlink)
             }
+            (Decision::ReadAttributes, Some(old)) => {
+                self.mark_changed();
+                self.under_way.batch_reads = true;
+                self.push(Item::Attributes { target, old }, 0)
+            }
             (decision, old) => {
+                self.mark_changed();
                 let size_bytes = if target.stat.is_file() { target.stat.size_bytes } else { 0 };
                 let again = decision == Decision::ReadAgain;
                 let made_of = self.relatives.made_of(&target, old.as_ref())?;
@@ -414,19 +480,20 @@ impl<'s, 'env> Scan<'s, 'env> {
                     let file = LargeFile { pool: self.pool, chunks: self.chunks, progress: self.progress };
                     let read = file.read(&target, &made_of)?;
                     let outcome = outcome(read, target.path.clone(), old, again);
-                    self.pending.push_back(Pending::Done(vec![outcome]));
+                    self.under_way.pending.push_back(Pending::Done(vec![outcome]));
                     return Ok(());
                 }
-                self.batch_reads = true;
+                self.under_way.batch_reads = true;
                 self.push(Item::Read { target, old, made_of, again }, size_bytes)
             }
         }
     }
 
     fn push(&mut self, item: Item, bytes: u64) -> Result<(), ResyncError> {
-        self.batch.push(item);
-        self.batch_bytes += bytes;
-        if self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES {
+        let under_way = &mut self.under_way;
+        under_way.batch.push(item);
+        under_way.batch_bytes += bytes;
+        if under_way.batch.len() >= BATCH_ENTRIES || under_way.batch_bytes >= BATCH_BYTES {
             self.flush()
         } else {
             Ok(())
@@ -436,30 +503,27 @@ impl<'s, 'env> Scan<'s, 'env> {
     /// An outcome that needs no worker, in its place in the order.
     fn done(&mut self, outcome: Outcome) -> Result<(), ResyncError> {
         self.flush()?;
-        self.pending.push_back(Pending::Done(vec![outcome]));
+        self.under_way.pending.push_back(Pending::Done(vec![outcome]));
         Ok(())
     }
 
     /// Hands the batch to the workers, and settles the oldest when too many are under way.
     fn flush(&mut self) -> Result<(), ResyncError> {
-        let batch = std::mem::take(&mut self.batch);
-        self.batch_bytes = 0;
-        if std::mem::take(&mut self.batch_reads) {
+        let under_way = &mut self.under_way;
+        let batch = std::mem::take(&mut under_way.batch);
+        under_way.batch_bytes = 0;
+        if std::mem::take(&mut under_way.batch_reads) {
             let job = self
                 .pool
                 .submit(move |worker| batch.into_iter().map(|item| read_item(worker, item)).collect());
-            self.pending.push_back(Pending::Job(job));
+            under_way.pending.push_back(Pending::Job(job));
         } else if !batch.is_empty() {
-            let kept = batch.into_iter().filter_map(|item| match item {
-                Item::Keep(entry) => Some(Outcome::Keep(entry)),
-                Item::Read { .. } => None,
-            });
-            self.pending.push_back(Pending::Done(kept.collect()));
+            under_way.pending.push_back(Pending::Done(batch.into_iter().filter_map(Item::kept).collect()));
         }
-        while self.pending.len() > JOBS_MAX
-            || matches!(self.pending.front(), Some(Pending::Done(_) | Pending::Leaf(_)))
+        while self.under_way.pending.len() > JOBS_MAX
+            || !matches!(self.under_way.pending.front(), None | Some(Pending::Job(_)))
         {
-            if let Some(oldest) = self.pending.pop_front() {
+            if let Some(oldest) = self.under_way.pending.pop_front() {
                 self.settle(oldest)?;
             }
         }
@@ -469,99 +533,69 @@ impl<'s, 'env> Scan<'s, 'env> {
     /// Writes results down.
     fn settle(&mut self, pending: Pending) -> Result<(), ResyncError> {
         let outcomes = match pending {
-            Pending::Leaf(leaf) => return self.write_leaf(leaf),
+            Pending::Leaf(leaf, top) => return self.ledger.take_leaf(leaf, &top),
+            Pending::Leave(leave) => return self.ledger.leave(leave),
             Pending::Done(outcomes) => outcomes,
             // A worker that panicked has no result; the scope passes its panic on.
             Pending::Job(job) => job.wait().unwrap_or_else(|| Ok(Vec::new()))?,
         };
-        for outcome in outcomes {
-            match outcome {
-                Outcome::Keep(entry) => {
-                    self.summary.changes.count(None);
-                    self.write(&entry)?;
-                }
-                Outcome::Read { entry, old, again } => {
-                    let change = Change::between(old.as_ref(), Some(&entry));
-                    self.summary.changes.count(change);
-                    let warnings = &mut self.summary.warnings;
-                    if entry.file().is_some_and(|f| f.torn) {
-                        warnings.add(WarningKind::Torn, entry.path.to_string(), String::new());
-                    } else if again && change == Some(Change::Modified) {
-                        warnings.add(WarningKind::ChangedSilently, entry.path.to_string(), String::new());
-                    }
-                    self.write(&entry)?;
-                }
-                Outcome::Vanished { path, old } => {
-                    self.summary.vanished += 1;
-                    self.absent = Some(path);
-                    if old.is_some() {
-                        self.summary.changes.count(Some(Change::Removed));
-                    }
-                }
-                Outcome::Unreadable { path, old, errno } => {
-                    self.summary.warnings.add(WarningKind::Unreadable, path.to_string(), reason(errno));
-                    match old {
-                        Some(entry) => {
-                            self.summary.changes.count(None);
-                            self.write(&entry)?;
-                        }
-                        None => self.absent = Some(path),
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A leaf as it was; entry by entry where it does not begin a page any more, until the pages fall together again.
-    fn write_leaf(&mut self, leaf: Leaf) -> Result<(), ResyncError> {
-        let is_whole = self.manifest.is_between_pages()
-            && self.absent.as_ref().is_none_or(|gone| !leaf.first.is_within(gone))
-            && self.chunks.knows(leaf.page)?;
-        if is_whole {
-            self.summary.entries += leaf.entries;
-            self.summary.changes.unchanged += leaf.entries;
-            return Ok(self.manifest.push_leaf(leaf)?);
-        }
-        let entries = ManifestReader::new(self.chunks.clone()).read_leaves(&[leaf.page])?.pop();
-        for entry in entries.unwrap_or_default() {
-            self.summary.changes.count(None);
-            self.write(&entry)?;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, entry: &Entry) -> Result<(), RepositoryError> {
-        // A directory that went between its listing and its reading takes along what it held.
-        if self.absent.as_ref().is_some_and(|gone| entry.path.is_within(gone)) {
-            self.summary.vanished += 1;
-            return Ok(());
-        }
-        self.summary.entries += 1;
-        self.manifest.push(entry)
+        outcomes.into_iter().try_for_each(|outcome| self.ledger.take(outcome))
     }
 }
 
-fn reason(errno: Errno) -> String {
-    match errno {
-        Errno::AGAIN => "it shrank under every reading".to_owned(),
-        errno => std::io::Error::from(errno).to_string(),
+impl Item {
+    /// What becomes of an item that is not read.
+    fn kept(self) -> Option<Outcome> {
+        match self {
+            Item::Keep { entry, shared } => Some(Outcome::Keep { entry, shared }),
+            Item::KeepBelow { entry, is_unseen } => Some(Outcome::KeepBelow { entry, is_unseen }),
+            _ => None,
+        }
     }
 }
 
 fn read_item(worker: &mut Worker, item: Item) -> Result<Outcome, RepositoryError> {
     match item {
-        Item::Keep(entry) => Ok(Outcome::Keep(entry)),
+        Item::Keep { entry, shared } => Ok(Outcome::Keep { entry, shared }),
+        Item::KeepBelow { entry, is_unseen } => Ok(Outcome::KeepBelow { entry, is_unseen }),
         Item::Read { target, old, made_of, again } => {
             Ok(outcome(worker.read(&target, &made_of)?, target.path, old, again))
+        }
+        Item::Attributes { target, old } => {
+            let attempt = match worker.read_attributes(&target, &old)? {
+                Some(attempt) => attempt,
+                // Another by now.
+                None => match look_again(&target) {
+                    Ok(stat) => worker.read(&Target { stat, ..target }, &[])?,
+                    Err(attempt) => attempt,
+                },
+            };
+            let path = old.path.clone();
+            Ok(outcome(attempt, path, Some(old), false))
+        }
+        Item::Directory { path, stat, attributes, old } => {
+            let read = worker.entry(&path, stat, Kind::Directory, attributes)?;
+            Ok(outcome(Attempt::Read(Box::new(read)), path, old, false))
         }
     }
 }
 
-fn outcome(attempt: Attempt<Entry>, path: TreePath, old: Option<Entry>, again: bool) -> Outcome {
+fn outcome(attempt: Attempt, path: TreePath, old: Option<Entry>, again: bool) -> Outcome {
     match attempt {
-        Attempt::Read(entry) => Outcome::Read { entry, old, again },
-        Attempt::Vanished => Outcome::Vanished { path, old },
+        Attempt::Read(read) => {
+            let mut entry = read.entry;
+            let failed = read.attributes_failed;
+            // Of a path whose attributes cannot be listed, those that it had are the best that is known.
+            if failed.is_some()
+                && entry.xattrs == Xattrs::None
+                && let Some(old) = &old
+            {
+                entry.xattrs = old.xattrs.clone();
+            }
+            Outcome::Read { entry, shared: shared_inode(&read.stat), old, again, failed }
+        }
+        Attempt::Absent => Outcome::Absent { path, old },
+        Attempt::Unsettled => Outcome::Unsettled { path, old },
         Attempt::Unreadable(errno) => Outcome::Unreadable { path, old, errno },
     }
 }

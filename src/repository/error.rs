@@ -2,6 +2,7 @@
 
 use super::keys::KeyChange;
 use crate::format::wire::FormatError;
+use crate::model::closure::Misplaced;
 use crate::model::id::{ChunkId, Sequence, StoreName};
 use crate::model::record::FoldError;
 use std::path::PathBuf;
@@ -68,6 +69,9 @@ pub enum RepositoryError {
         "the log of store '{store}' was rolled back: this host saw record {seen}, and now it {found}. If that is meant, delete {}", note.display()
     )]
     RolledBack { store: StoreName, seen: Sequence, found: String, note: PathBuf },
+    /// What would have become a manifest that cannot be restored: a fault of this program's, found before it did harm.
+    #[error("{path}: {misplaced}; nothing was committed; this is a bug of understudy's")]
+    Unsound { path: String, misplaced: Misplaced },
     #[error("{what}: {source}")]
     Local { what: String, source: std::io::Error },
 }
@@ -89,7 +93,7 @@ impl RepositoryError {
             | Self::Log { .. }
             | Self::MissingRecord { .. } => RepositoryErrorKind::Damaged,
             Self::NoStore(_) | Self::NoSnapshot { .. } => RepositoryErrorKind::Missing,
-            Self::Local { .. } => RepositoryErrorKind::Local,
+            Self::Local { .. } | Self::Unsound { .. } => RepositoryErrorKind::Local,
         }
     }
 

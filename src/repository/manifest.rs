@@ -1,4 +1,7 @@
 //! Manifests: a tree of pages, written in one pass, read as a stream, compared by differing pages only.
+//!
+//! The writer refuses what cannot be restored (see [`closure`](crate::model::closure)), and a tree of pages whose counts are not
+//! those of what was pushed.
 
 use super::chunks::ChunkReader;
 use super::error::RepositoryError;
@@ -6,7 +9,8 @@ use super::packer::Packer;
 use crate::format::frame::{ChunkType, Compressor};
 use crate::format::page::{self, Child, HEIGHT_MAX, LeafWriter, NodeWriter, Page};
 use crate::format::wire::FormatError;
-use crate::model::entry::Entry;
+use crate::model::closure::{Closure, Misplaced};
+use crate::model::entry::{Entry, Kind};
 use crate::model::id::ChunkId;
 use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
@@ -25,6 +29,7 @@ pub struct ManifestWriter<'a> {
     open: Option<Child>,
     levels: Vec<(NodeWriter, Option<Child>)>,
     total: Child,
+    closure: Closure,
     /// Bytes of pages that the store did not have.
     pub shipped_bytes: u64,
 }
@@ -40,11 +45,19 @@ impl<'a> ManifestWriter<'a> {
             open: None,
             levels: Vec::new(),
             total,
+            closure: Closure::default(),
             shipped_bytes: 0,
         }
     }
 
+    /// Whether an entry with this path may come next.
+    pub fn admits(&self, path: &TreePath) -> bool {
+        self.closure.check(path).is_ok()
+    }
+
     pub fn push(&mut self, entry: &Entry) -> Result<(), RepositoryError> {
+        let misplaced = |misplaced| RepositoryError::Unsound { path: entry.path.to_string(), misplaced };
+        self.closure.push(&entry.path, entry.kind == Kind::Directory).map_err(misplaced)?;
         self.leaf.push(entry);
         count(&mut self.open, &entry.path, 1, entry.size_bytes());
         self.total.entries += 1;
@@ -57,9 +70,11 @@ impl<'a> ManifestWriter<'a> {
         self.open.is_none()
     }
 
-    /// Takes a leaf of the last manifest as it is: between pages only, since where a page ends depends on nothing but what
-    /// is on it.
-    pub fn push_leaf(&mut self, leaf: Child) -> Result<(), RepositoryError> {
+    /// Takes a leaf of the last manifest, which is closed, as it is: all of it is below `top`, which is taken over. Between pages
+    /// only, since where a page ends depends on nothing but what is on it.
+    pub fn push_leaf(&mut self, leaf: Child, top: &TreePath) -> Result<(), RepositoryError> {
+        let misplaced = |misplaced| RepositoryError::Unsound { path: leaf.first.to_string(), misplaced };
+        self.closure.pass(&leaf.first, top).map_err(misplaced)?;
         debug_assert!(self.is_between_pages());
         self.total.entries += leaf.entries;
         self.total.size_bytes = self.total.size_bytes.saturating_add(leaf.size_bytes);
@@ -120,7 +135,15 @@ impl<'a> ManifestWriter<'a> {
             level += 1;
         }
         // The one child of the top level is the root; the node that names it is never shipped.
-        let page = self.levels.get(level).and_then(|(node, _)| node.last).unwrap_or(ChunkId([0; 32]));
+        let unsound =
+            |misplaced| RepositoryError::Unsound { path: TreePath::root().to_string(), misplaced };
+        let Some((page, top)) = self.levels.get(level).and_then(|(node, top)| Some((node.last?, top.as_ref()?)))
+        else {
+            return Err(unsound(Misplaced::NoRoot));
+        };
+        if (top.entries, top.size_bytes) != (self.total.entries, self.total.size_bytes) {
+            return Err(unsound(Misplaced::Count));
+        }
         let height = level as u8;
         let root =
             ManifestRoot { page, height, entries: self.total.entries, size_bytes: self.total.size_bytes };

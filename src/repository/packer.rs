@@ -220,8 +220,8 @@ impl Packer {
         Ok(())
     }
 
-    /// Uploads what is left and checks that every new object is there, whole.
-    pub fn close(&self) -> Result<Shipped, RepositoryError> {
+    /// Uploads what is left, so that it can be read. More may be added behind it.
+    pub fn flush(&self) -> Result<(), RepositoryError> {
         let (mut data, pages) = {
             let mut state = lock(&self.state);
             (std::mem::take(&mut state.data), std::mem::take(&mut state.pages))
@@ -234,7 +234,12 @@ impl Packer {
         if !data.chunks.is_empty() {
             self.upload(data)?;
         }
-        self.write_segment(lock(&self.state))?;
+        self.write_segment(lock(&self.state))
+    }
+
+    /// Uploads what is left and checks that every new object is there, whole.
+    pub fn close(&self) -> Result<Shipped, RepositoryError> {
+        self.flush()?;
         let shipped = lock(&self.state).shipped.clone();
         let packs = shipped.packs.iter().map(|p| (key::pack(&self.store.name, p.id), p.size_bytes));
         let segments = shipped.segments.iter().map(|s| (key::index(&self.store.name, s.id), s.size_bytes));

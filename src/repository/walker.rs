@@ -1,4 +1,7 @@
 //! Walking all manifests for what cannot be given back whole. What snapshots share is looked at once.
+//!
+//! That a manifest is closed, and that its counts add up, is found page by page: what a page says is remembered as a [`Part`], and
+//! parts are held against each other where they meet.
 
 use super::chunks::ChunkReader;
 use super::error::{RepositoryError, RepositoryErrorKind};
@@ -6,13 +9,14 @@ use super::index::Index;
 use super::manifest::ManifestReader;
 use super::store::Store;
 use super::verify::{Broken, Examined, VerifyReport};
-use crate::format::page::Page;
+use crate::format::page::{Child, Page};
 use crate::format::{attrs, extent_list};
-use crate::model::entry::{Content, Entry, Extent, Xattrs};
+use crate::model::closure::{Closure, Misplaced};
+use crate::model::entry::{Content, Entry, Extent, Kind, Xattrs};
 use crate::model::id::{ChunkId, Sequence};
 use crate::model::record::SnapshotRecord;
 use crate::model::tree_path::TreePath;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 impl Store {
@@ -29,14 +33,20 @@ impl Store {
             chunks,
             index,
             broken,
-            sound: HashSet::new(),
+            sound: HashMap::new(),
             report,
             snapshot: Sequence(0),
             touched,
         };
         for (sequence, record) in &snapshots {
             walker.snapshot = *sequence;
-            walker.page(record.manifest.page, record.manifest.height, &TreePath::root())?;
+            let root = Child {
+                first: TreePath::root(),
+                page: record.manifest.page,
+                entries: record.manifest.entries,
+                size_bytes: record.manifest.size_bytes,
+            };
+            walker.page(&root, record.manifest.height)?;
         }
         Ok(walker.report)
     }
@@ -60,18 +70,49 @@ struct Walker<'a> {
     index: Arc<Index>,
     broken: Broken,
     /// Pages below which nothing is broken: looked at once, however many snapshots share them.
-    sound: HashSet<ChunkId>,
+    sound: HashMap<ChunkId, Part>,
     report: VerifyReport,
     snapshot: Sequence,
     touched: &'a mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
 }
 
-impl Walker<'_> {
-    /// Whether nothing at or below this page is broken. The height bounds the recursion.
-    fn page(&mut self, id: ChunkId, height: u8, first: &TreePath) -> Result<bool, RepositoryError> {
-        if self.sound.contains(&id) {
-            return Ok(true);
+/// A part of a manifest that is sound in itself.
+#[derive(Clone)]
+struct Part {
+    first: TreePath,
+    last: TreePath,
+    last_is_directory: bool,
+    entries: u64,
+    size_bytes: u64,
+}
+
+impl Part {
+    /// Why it cannot come behind `before`.
+    fn misplaced_behind(&self, before: Option<&Part>) -> Option<Misplaced> {
+        match before {
+            None => None,
+            Some(before) => Closure::behind(&before.last, before.last_is_directory).check(&self.first).err(),
         }
+    }
+
+    /// Why the node above it says something else of it.
+    fn contradicts(&self, child: &Child) -> Option<Misplaced> {
+        if self.first != child.first {
+            return Some(if child.first.is_root() { Misplaced::NoRoot } else { Misplaced::Order });
+        }
+        let same = (self.entries, self.size_bytes) == (child.entries, child.size_bytes);
+        (!same).then_some(Misplaced::Count)
+    }
+}
+
+impl Walker<'_> {
+    /// The page, if nothing at or below it is broken. The height bounds the recursion.
+    fn page(&mut self, child: &Child, height: u8) -> Result<Option<Part>, RepositoryError> {
+        if let Some(part) = self.sound.get(&child.page) {
+            let part = part.clone();
+            return Ok(if self.fits(part.contradicts(child), child) { Some(part) } else { None });
+        }
+        let id = child.page;
         let found = match self.missing(id) {
             Some(reason) => Err(reason),
             None => match self.manifests.page(id, height) {
@@ -80,36 +121,77 @@ impl Walker<'_> {
                 Err(error) => Err(error.to_string()),
             },
         };
-        let sound = match found {
+        let part = match found {
             Err(reason) => {
                 let reason = format!("the page from here on is lost: {reason}");
-                self.report.touch(self.snapshot, first.to_string(), reason);
-                false
+                self.report.touch(self.snapshot, child.first.to_string(), reason);
+                None
             }
-            Ok(Page::Node(children)) => {
-                let mut sound = true;
-                for child in children {
-                    sound &= self.page(child.page, height - 1, &child.first)?;
-                }
-                sound
-            }
-            Ok(Page::Leaf(entries)) => {
-                let mut sound = true;
-                for entry in entries {
-                    self.report.files += u64::from(entry.file().is_some());
-                    if let Some(reason) = self.entry(&entry)? {
-                        sound = false;
-                        (self.touched)(&entry)?;
-                        self.report.touch(self.snapshot, entry.path.to_string(), reason);
-                    }
-                }
-                sound
-            }
+            Ok(Page::Node(children)) => self.node(&children, height)?,
+            Ok(Page::Leaf(entries)) => self.leaf(&entries)?,
         };
-        if sound {
-            self.sound.insert(id);
+        let Some(part) = part else { return Ok(None) };
+        if !self.fits(part.contradicts(child), child) {
+            return Ok(None);
         }
-        Ok(sound)
+        self.sound.insert(id, part.clone());
+        Ok(Some(part))
+    }
+
+    /// Reports what is misplaced.
+    fn fits(&mut self, misplaced: Option<Misplaced>, child: &Child) -> bool {
+        let Some(misplaced) = misplaced else { return true };
+        self.report.touch(self.snapshot, child.first.to_string(), misplaced.to_string());
+        false
+    }
+
+    fn node(&mut self, children: &[Child], height: u8) -> Result<Option<Part>, RepositoryError> {
+        let mut sound = true;
+        let mut all: Option<Part> = None;
+        for child in children {
+            let Some(part) = self.page(child, height - 1)? else {
+                // What comes behind has nothing to be held against.
+                sound = false;
+                all = None;
+                continue;
+            };
+            sound &= self.fits(part.misplaced_behind(all.as_ref()), child);
+            all = Some(match all {
+                None => part,
+                Some(before) => Part {
+                    first: before.first,
+                    entries: before.entries.saturating_add(part.entries),
+                    size_bytes: before.size_bytes.saturating_add(part.size_bytes),
+                    ..part
+                },
+            });
+        }
+        Ok(all.filter(|_| sound))
+    }
+
+    fn leaf(&mut self, entries: &[Entry]) -> Result<Option<Part>, RepositoryError> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(None) };
+        let mut sound = true;
+        let mut closure = Closure::in_front_of(&first.path);
+        for entry in entries {
+            self.report.files += u64::from(entry.file().is_some());
+            if let Err(misplaced) = closure.push(&entry.path, entry.kind == Kind::Directory) {
+                sound = false;
+                self.report.touch(self.snapshot, entry.path.to_string(), misplaced.to_string());
+            }
+            if let Some(reason) = self.entry(entry)? {
+                sound = false;
+                (self.touched)(entry)?;
+                self.report.touch(self.snapshot, entry.path.to_string(), reason);
+            }
+        }
+        Ok(sound.then(|| Part {
+            first: first.path.clone(),
+            last: last.path.clone(),
+            last_is_directory: last.kind == Kind::Directory,
+            entries: entries.len() as u64,
+            size_bytes: entries.iter().fold(0, |sum, entry| entry.size_bytes().saturating_add(sum)),
+        }))
     }
 
     /// Why a chunk cannot be read, as far as is known without reading it.

@@ -249,7 +249,7 @@ impl Board {
                 let requests = match report {
                     RunReport::Resync(report) => {
                         totals.torn_files += report.warnings.torn;
-                        totals.unreadable_files += report.warnings.unreadable;
+                        totals.unreadable_files += report.warnings.partial() - report.warnings.torn;
                         &report.requests
                     }
                     RunReport::Follow(report) => &report.requests,

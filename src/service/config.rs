@@ -140,6 +140,9 @@ pub struct StoreConfig {
     pub repository: Option<String>,
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// What is mounted below its root is no part of it.
+    #[serde(default)]
+    pub one_filesystem: bool,
     #[serde(default)]
     pub hooks: Hooks,
     /// In place of the plan's.
@@ -195,6 +198,7 @@ impl StoreConfig {
             hints: None,
             repository: None,
             exclude: Vec::new(),
+            one_filesystem: false,
             hooks: Hooks::default(),
             retention: None,
             upkeep: None,

@@ -333,7 +333,7 @@ fn tell(store: &StoreName, result: &Result<RunReport, RunError>, seconds: f64) {
             entries = report.entries,
             shipped_bytes = report.shipped_bytes,
             torn = report.warnings.torn,
-            unreadable = report.warnings.unreadable,
+            unreadable = report.warnings.partial() - report.warnings.torn,
             seconds,
             "resynced"
         ),

@@ -120,6 +120,24 @@ impl Host {
         Ok(std::path::absolute(&chosen).unwrap_or(chosen))
     }
 
+    /// The directories that this program keeps on this host: no part of a store.
+    pub fn own_places(&self) -> Vec<PathBuf> {
+        let configured = self.config.store.iter().filter_map(|store| store.repository.clone());
+        let repositories = configured
+            .chain(self.given_repository.clone())
+            .chain(self.config.repository.clone())
+            .filter_map(|text| match Location::parse(&text) {
+                Ok(Location::Directory(path)) => Some(path),
+                _ => None,
+            });
+        let places = repositories
+            .chain(config::default_repository())
+            .chain(self.config.cache.clone().or_else(config::default_cache))
+            .chain(self.standby(None).ok())
+            .chain(config::state_dir());
+        places.collect()
+    }
+
     /// Its name in the logs.
     pub fn writer(&self) -> WriterId {
         let configured = self.config.writer.clone();

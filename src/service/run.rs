@@ -13,9 +13,12 @@ use crate::repository::error::RepositoryErrorKind;
 use crate::repository::store::Repository;
 use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
+use crate::source::disk::Disk;
+use crate::standby::mounted;
 use crate::standby::follow::{self, FollowReport, FollowRequest, follow};
 use crate::support::progress::{Progress, Step};
 use serde::Serialize;
+use std::path::PathBuf;
 use thiserror::Error;
 
 /// Compression that keeps up with two cores' reading.
@@ -86,6 +89,12 @@ pub struct Watch<'a> {
     pub on_step: &'a (dyn Fn(Step) + Sync),
 }
 
+/// Where snapshots are shown. What is mounted to be written to is a store's own.
+fn own_mounts() -> Vec<PathBuf> {
+    let shown = mounted::shown().unwrap_or_default();
+    shown.into_iter().filter(|show| show.writable.is_none()).map(|show| show.dir).collect()
+}
+
 /// The request of a store's resync.
 pub fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
     Request {
@@ -97,6 +106,9 @@ pub fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
         accept,
         compression_level: host.config.limits.compression_level.unwrap_or(COMPRESSION_LEVEL),
         threads: host.threads(),
+        one_filesystem: store.one_filesystem,
+        own_places: host.own_places(),
+        own_mounts: own_mounts(),
         watched: None,
     }
 }
@@ -112,7 +124,13 @@ pub fn resync_between_hooks(
     let around = Around { store: &store.name, path: &store.path };
     hooks::around(&store.hooks, &around, || {
         let (clock, nonce) = (&world.now_ns, &world.nonce);
-        let around = Surroundings { clock, nonce, progress: watch.progress, on_step: watch.on_step };
+        let around = Surroundings {
+            tree: &Disk,
+            clock,
+            nonce,
+            progress: watch.progress,
+            on_step: watch.on_step,
+        };
         Ok(resync(repository, request, &around)?)
     })
 }

@@ -3,6 +3,7 @@
 //! The whole file's BLAKE3 is computed from its segments' chaining values, so that segments of one
 //! file are read on all cores. See "BLAKE3: one function, fast everywhere", section 2.1, for the tree.
 
+use super::tree::File;
 use crate::model::id::ContentHash;
 use blake3::hazmat::{ChainingValue, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use rustix::fd::BorrowedFd;
@@ -87,7 +88,7 @@ pub enum SegmentHash {
 /// Reads `start..end` into `buffer`, which gets that length; holes become zeros. `Err(None)`: the file ends early.
 /// Returns how many bytes were read.
 pub fn read_range(
-    file: BorrowedFd,
+    file: &dyn File,
     (start, end): (u64, u64),
     map: &DataMap,
     buffer: &mut Vec<u8>,
@@ -97,7 +98,7 @@ pub fn read_range(
     for (from, to, is_data) in map.stretches(start, end) {
         let part = &mut buffer[(from - start) as usize..(to - start) as usize];
         if is_data {
-            read_exact(file, part, from)?;
+            file.read_exact(part, from)?;
             read_bytes += to - from;
         } else {
             part.fill(0);

@@ -5,15 +5,20 @@ use crate::model::hold::FilesystemId;
 use rustix::fd::AsFd;
 
 /// What is known of a directory and its filesystem. `f_fsid` is made from the UUID on ext4 and btrfs only; elsewhere it may
-/// change with the device's number, and is left out.
+/// change with the device's number, and is left out. That of btrfs has the subvolume's number in its upper half (see
+/// `btrfs_statfs` in the kernel), which is left out as well: another snapshot of it is the same filesystem.
 pub fn identify(directory: impl AsFd, stat: &Stat) -> FilesystemId {
     const EXT4: u64 = 0xef53;
     const BTRFS: u64 = 0x9123_683e;
     let root_inode = stat.fingerprint.inode;
     let Ok(fs) = rustix::fs::fstatvfs(&directory) else {
-        return FilesystemId { magic: 0, id: 0, root_inode };
+        return FilesystemId { magic: 0, id: 0, root_inode, mounts: None };
     };
     let magic = rustix::fs::fstatfs(&directory).map_or(0, |f| f.f_type as u64);
-    let id = if magic == EXT4 || magic == BTRFS { fs.f_fsid } else { 0 };
-    FilesystemId { magic, id, root_inode }
+    let id = match magic {
+        EXT4 => fs.f_fsid,
+        BTRFS => fs.f_fsid & 0xffff_ffff,
+        _ => 0,
+    };
+    FilesystemId { magic, id, root_inode, mounts: None }
 }

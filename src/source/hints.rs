@@ -37,6 +37,11 @@ pub struct Hints {
 }
 
 impl Hints {
+    /// To look at these directories' entries, and at all of these trees.
+    pub fn new(directories: BTreeSet<TreePath>, trees: BTreeSet<TreePath>) -> Self {
+        Self { directories, trees }
+    }
+
     /// Whether nothing changed in a directory and below it.
     pub fn is_clean(&self, path: &TreePath) -> bool {
         if within(&self.directories, path).next().is_some() || within(&self.trees, path).next().is_some() {

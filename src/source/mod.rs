@@ -3,11 +3,14 @@
 //! grown or something else.
 
 pub mod content;
+pub mod disk;
 pub mod error;
 pub mod exclude;
 pub mod filesystem;
 pub mod hints;
+pub mod node;
 pub mod read;
 pub mod stat;
+pub mod tree;
 pub mod walk;
 pub mod xattr;

@@ -2,8 +2,15 @@
 
 use crate::model::entry::{Fingerprint, Timestamp};
 use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
+use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 use std::ffi::CStr;
+
+/// An inode, in one scan: device and inode numbers may be others after a remount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    pub device: (u32, u32),
+    pub inode: u64,
+}
 
 /// An entry's metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +28,8 @@ pub struct Stat {
     pub device: (u32, u32),
     /// What a device node stands for.
     pub node: (u32, u32),
+    /// Something is mounted here. Only kernels from 5.8 on tell.
+    pub is_mount_root: bool,
 }
 
 impl Stat {
@@ -39,6 +48,11 @@ impl Stat {
     pub fn same_moment(&self, other: &Stat) -> bool {
         (self.kind, self.size_bytes, self.mtime, self.fingerprint)
             == (other.kind, other.size_bytes, other.mtime, other.fingerprint)
+    }
+
+    /// Which inode it is, as long as nothing is mounted anew.
+    pub fn identity(&self) -> Identity {
+        Identity { device: self.device, inode: self.fingerprint.inode }
     }
 
     pub fn is_directory(&self) -> bool {
@@ -70,6 +84,7 @@ impl From<Statx> for Stat {
             links: s.stx_nlink,
             device: (s.stx_dev_major, s.stx_dev_minor),
             node: (s.stx_rdev_major, s.stx_rdev_minor),
+            is_mount_root: s.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
         }
     }
 }

@@ -5,28 +5,29 @@
 //! listing that nobody has begun: it lists that directory itself. How far the listers run ahead is
 //! bounded by entries and by open handles.
 
-use super::error::SourceError;
 use super::exclude::Excludes;
 use super::hints::{Hints, Watch};
-use super::stat::Stat;
+use super::node::Node;
+use super::stat::{Identity, Stat};
+use super::tree::Directory;
+use crate::model::entry::Timestamp;
 use crate::model::tree_path::TreePath;
-use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use std::ffi::CString;
-use std::mem::MaybeUninit;
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Entries listed and not yet consumed.
 const AHEAD_ENTRIES: usize = 32 << 10;
 /// Listings not yet consumed; each holds a handle.
 const AHEAD_LISTINGS: usize = 256;
+/// A directory in which names come and go is read so often at most.
+const READINGS_MAX: u32 = 4;
 
 /// A directory as it was listed.
 pub struct Listing {
-    pub path: TreePath,
-    pub handle: Arc<OwnedFd>,
+    pub node: Arc<Node>,
+    /// Of the directory itself, behind its listing.
+    pub stat: Stat,
     /// Sorted by name.
     pub children: Vec<Child>,
 }
@@ -34,19 +35,24 @@ pub struct Listing {
 /// An entry of a directory.
 pub struct Child {
     pub name: CString,
-    /// Vanished between listing and `statx`: `ENOENT`.
+    pub path: TreePath,
+    /// Gone between listing and `statx`: `NOENT`.
     pub stat: Result<Stat, Errno>,
-    /// For a directory: its own listing, to come.
+    /// For a directory that is walked: its own listing, to come.
     pub below: Option<Arc<Slot>>,
     /// For a directory: nothing changed in it and below it since the last scan. It is listed only if it is asked for.
     pub is_clean: bool,
+    /// For a directory: another filesystem, or another mount, begins here.
+    pub is_boundary: bool,
 }
 
 /// A directory that is to be listed.
 pub struct Slot {
     path: TreePath,
-    parent: Arc<OwnedFd>,
+    parent: Arc<Node>,
     name: CString,
+    /// As it was when its parent was listed.
+    stat: Stat,
     state: Mutex<SlotState>,
     done: Condvar,
 }
@@ -66,31 +72,31 @@ struct Queue {
     closed: bool,
 }
 
+/// Where a walk goes.
+pub struct Course<'e> {
+    pub excludes: &'e Excludes,
+    /// Directories that are left out wherever they are met: this program's own.
+    pub own: &'e [Identity],
+    /// No other filesystem than this one is walked.
+    pub only_device: Option<(u32, u32)>,
+    /// What changed since may have changed again unseen.
+    pub since: Timestamp,
+    /// Listed ahead, at most; each holds a handle.
+    pub listings_max: usize,
+}
+
 /// A walk of one tree.
 pub struct Walk<'e> {
-    excludes: &'e Excludes,
+    course: &'e Course<'e>,
     watch: Option<&'e Watch>,
     hints: Option<&'e Hints>,
     queue: Mutex<Queue>,
     wake: Condvar,
 }
 
-/// Opens a store's root: a directory, or a symlink to one (the one symlink that is followed, since the
-/// operator named it).
-pub fn open_root(path: &Path) -> Result<(Arc<OwnedFd>, Stat), SourceError> {
-    let wrong = |e: Errno| SourceError::Root { path: path.to_owned(), source: e.into() };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let handle = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| match e {
-        Errno::NOTDIR => SourceError::NotADirectory(path.to_owned()),
-        e => wrong(e),
-    })?;
-    let stat = Stat::of(&handle).map_err(wrong)?;
-    Ok((Arc::new(handle), stat))
-}
-
 impl<'e> Walk<'e> {
-    pub fn new(excludes: &'e Excludes) -> Self {
-        Self { excludes, watch: None, hints: None, queue: Mutex::default(), wake: Condvar::new() }
+    pub fn new(course: &'e Course<'e>) -> Self {
+        Self { course, watch: None, hints: None, queue: Mutex::default(), wake: Condvar::new() }
     }
 
     /// Watches every directory before it is listed; with hints, those that are clean are not listed ahead.
@@ -104,8 +110,9 @@ impl<'e> Walk<'e> {
     }
 
     /// Lists the root itself.
-    pub fn root(&self, handle: Arc<OwnedFd>) -> Result<Listing, Errno> {
-        let listing = self.list(TreePath::root(), handle)?;
+    pub fn root(&self, handle: Arc<dyn Directory>) -> Result<Listing, Errno> {
+        let stat = handle.stat()?;
+        let listing = self.list(TreePath::root(), None, handle, stat)?;
         self.announce(&listing);
         Ok(listing)
     }
@@ -146,7 +153,8 @@ impl<'e> Walk<'e> {
             if queue.closed {
                 return;
             }
-            let free = queue.ahead_entries < AHEAD_ENTRIES && queue.ahead_listings < AHEAD_LISTINGS;
+            let free = queue.ahead_entries < AHEAD_ENTRIES
+                && queue.ahead_listings < self.course.listings_max.min(AHEAD_LISTINGS);
             let next = if free { queue.stack.pop() } else { None };
             let Some(slot) = next else {
                 queue = self.wake.wait(queue).unwrap_or_else(|e| e.into_inner());
@@ -186,48 +194,74 @@ impl<'e> Walk<'e> {
         self.wake.notify_all();
     }
 
-    fn open(&self, slot: &Slot) -> Result<Listing, Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = rustix::fs::openat(&slot.parent, &slot.name, flags, Mode::empty())?;
-        self.list(slot.path.clone(), Arc::new(handle))
+    /// Lists a slot's directory anew, also one that was taken.
+    pub fn open(&self, slot: &Slot) -> Result<Listing, Errno> {
+        let handle = slot.parent.handle()?.open_directory(&slot.name)?;
+        self.list(slot.path.clone(), Some((&slot.parent, &slot.name)), handle, slot.stat)
     }
 
-    fn list(&self, path: TreePath, handle: Arc<OwnedFd>) -> Result<Listing, Errno> {
+    /// `before` is what the directory was when something last said that it is in its place.
+    ///
+    /// A name that is moved while others are read may be told twice or not at all. So the directory is read again until it is
+    /// as it was before; what one reading has and another has not is looked at by its name.
+    fn list(
+        &self,
+        path: TreePath,
+        above: Option<(&Arc<Node>, &CString)>,
+        handle: Arc<dyn Directory>,
+        mut before: Stat,
+    ) -> Result<Listing, Errno> {
         if let Some(watch) = self.watch {
             watch.before_listing(&path);
         }
-        let mut names = Vec::new();
-        let mut buffer = [MaybeUninit::<u8>::uninit(); 32 << 10];
-        let mut entries = RawDir::new(&handle, &mut buffer);
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name != c"." && name != c".." {
-                names.push(name.to_owned());
-            }
+        let mut names = handle.names()?;
+        let mut stat = handle.stat()?;
+        let mut readings = 1;
+        // What changed within one tick of the kernel's clock may have changed again in it.
+        while !(stat.same_moment(&before) && (readings > 1 || stat.fingerprint.ctime < self.course.since))
+            && readings < READINGS_MAX
+        {
+            before = stat;
+            names.append(&mut handle.names()?);
+            stat = handle.stat()?;
+            readings += 1;
         }
         names.sort_unstable();
+        names.dedup();
+        let node = match above {
+            Some((above, name)) => Node::below(above, name.clone(), path, handle.clone(), &stat),
+            None => Node::root(handle.clone(), &stat),
+        };
         let mut children = Vec::with_capacity(names.len());
         for name in names {
-            let stat = Stat::at(&handle, &name);
-            let is_directory = stat.as_ref().is_ok_and(Stat::is_directory);
-            let child_path = path.join(name.as_bytes());
-            if self.excludes.exclude(&child_path, is_directory) {
+            let found = handle.stat_at(&name);
+            let is_directory = found.as_ref().is_ok_and(Stat::is_directory);
+            let path = node.path.join(name.as_bytes());
+            if self.course.excludes.exclude(&path, is_directory) {
                 continue;
             }
-            let is_clean = is_directory && self.hints.is_some_and(|hints| hints.is_clean(&child_path));
-            let below = is_directory.then(|| {
-                Arc::new(Slot {
-                    path: child_path,
-                    parent: handle.clone(),
-                    name: name.clone(),
-                    state: Mutex::new(SlotState::Waiting),
-                    done: Condvar::new(),
-                })
-            });
-            children.push(Child { name, stat, below, is_clean });
+            let mut child =
+                Child { name, path, stat: found, below: None, is_clean: false, is_boundary: false };
+            if let (Ok(found), true) = (found, is_directory) {
+                if self.course.own.contains(&found.identity()) {
+                    continue;
+                }
+                child.is_boundary = found.is_mount_root || found.device != stat.device;
+                child.is_clean = self.hints.is_some_and(|hints| hints.is_clean(&child.path));
+                if self.course.only_device.is_none_or(|device| device == found.device) {
+                    child.below = Some(Arc::new(Slot {
+                        path: child.path.clone(),
+                        parent: node.clone(),
+                        name: child.name.clone(),
+                        stat: found,
+                        state: Mutex::new(SlotState::Waiting),
+                        done: Condvar::new(),
+                    }));
+                }
+            }
+            children.push(child);
         }
-        Ok(Listing { path, handle, children })
+        Ok(Listing { node, stat, children })
     }
 }
 
@@ -238,13 +272,4 @@ fn push_below(queue: &mut Queue, listing: &Listing) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
-}
-
-/// Raises this process's limit on open handles as far as it may.
-pub fn raise_handle_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // Without it a very deep tree has unreadable directories, which are reported.
-    let _ = setrlimit(Resource::Nofile, limit);
 }

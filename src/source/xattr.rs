@@ -1,11 +1,18 @@
 //! Extended attributes of an open file or directory, POSIX ACLs among them.
 
+use super::tree::AttributesRead;
 use crate::model::entry::Attributes;
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::{Errno, Result};
 
 /// All attributes, sorted by name. A filesystem without attributes has none.
 pub fn read(file: impl AsFd) -> Result<Attributes> {
+    let read = read_all(file);
+    read.failed.map_or(Ok(read.attributes), Err)
+}
+
+/// The attributes that can be read, sorted by name.
+pub fn read_all(file: impl AsFd) -> AttributesRead {
     let fd = file.as_fd();
     read_with(
         |buffer| rustix::fs::flistxattr(fd, buffer),
@@ -13,9 +20,15 @@ pub fn read(file: impl AsFd) -> Result<Attributes> {
     )
 }
 
+/// All attributes of what a handle opened with `O_PATH` stands for.
+pub fn read_by_path(handle: impl AsFd) -> Result<Attributes> {
+    let read = read_all_by_path(handle);
+    read.failed.map_or(Ok(read.attributes), Err)
+}
+
 /// The same for a handle opened with `O_PATH` (symlinks, fifos, sockets, devices), which the calls on
 /// handles refuse: by its name in `/proc`, which leads to the very inode.
-pub fn read_by_path(handle: impl AsFd) -> Result<Attributes> {
+pub fn read_all_by_path(handle: impl AsFd) -> AttributesRead {
     let path = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
     read_with(
         |buffer| rustix::fs::listxattr(path.as_str(), buffer),
@@ -26,23 +39,24 @@ pub fn read_by_path(handle: impl AsFd) -> Result<Attributes> {
 fn read_with(
     list: impl Fn(&mut [u8]) -> Result<usize>,
     get: impl Fn(&[u8], &mut [u8]) -> Result<usize>,
-) -> Result<Attributes> {
+) -> AttributesRead {
+    let mut read = AttributesRead::default();
     let names = match growing(&list) {
         Ok(names) => names,
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => return read,
+        Err(errno) => return AttributesRead { failed: Some(errno), ..read },
     };
-    let mut attributes = Vec::new();
     for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
         match growing(|buffer| get(name, buffer)) {
-            Ok(value) => attributes.push((name.to_vec(), value)),
+            Ok(value) => read.attributes.push((name.to_vec(), value)),
             // Gone since it was listed.
             Err(Errno::NODATA) => {}
-            Err(error) => return Err(error),
+            // The others are worth having.
+            Err(errno) => read.failed = Some(errno),
         }
     }
-    attributes.sort();
-    Ok(attributes)
+    read.attributes.sort();
+    read
 }
 
 /// Calls with a small buffer first, which is almost always enough.

@@ -84,7 +84,7 @@ pub fn restore(
     request: &RestoreRequest,
     progress: &Progress,
 ) -> Result<RestoreReport, RestoreError> {
-    crate::source::walk::raise_handle_limit();
+    crate::source::disk::raise_handle_limit();
     progress.expected_entries.store(root.entries, Ordering::Relaxed);
     let place = Place::choose(request, tag)?;
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());

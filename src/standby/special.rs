@@ -76,9 +76,11 @@ fn same_special(dir: &Directory, name: &CStr, entry: &Entry, attributes: &[(Vec<
         && entry.hardlink.is_none()
         && (is_symlink || stat.mode == entry.mode)
         && (stat.uid, stat.gid, stat.mtime) == (entry.uid, entry.gid, entry.mtime);
-    same && match crate::source::read::read_special(&dir.handle, name, &stat) {
-        Ok(Some(special)) => {
-            special.attributes == attributes
+    same && match crate::source::read::read_special(&dir.handle, name) {
+        Ok(special) => {
+            special.stat == stat
+                && special.attributes.failed.is_none()
+                && special.attributes.attributes == attributes
                 && matches!(&entry.kind, Kind::Symlink { target } if *target == special.target) == is_symlink
         }
         _ => false,

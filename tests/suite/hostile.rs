@@ -166,7 +166,7 @@ fn forge_head(rig: &Rig, page: &[u8], chunks: &[&[u8]]) {
         scan_start_ns: 1,
         scan_end_ns: 2,
         source_path: String::new(),
-        filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0 },
+        filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
         statistics: Default::default(),
         new_packs: shipped.packs,
         new_index: index.added(&[], &state),

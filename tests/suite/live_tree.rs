@@ -116,6 +116,7 @@ fn a_silent_change_is_found_when_its_turn_comes() {
     let clock = || rig::now_ns() + 31 * 86_400_000_000_000;
     let progress = Default::default();
     let around = understudy::replicate::resync::Surroundings {
+        tree: &understudy::source::disk::Disk,
         clock: &clock,
         nonce: &rig::nonce,
         progress: &progress,
@@ -244,6 +245,7 @@ fn a_writer_fenced_in_the_middle_of_its_run_commits_nothing() {
     let before = rig.store().state().unwrap();
     let progress = Default::default();
     let around = understudy::replicate::resync::Surroundings {
+        tree: &understudy::source::disk::Disk,
         clock: &rig::now_ns,
         nonce: &rig::nonce,
         progress: &progress,

@@ -86,13 +86,16 @@ pub fn request(source: &Path) -> Request {
         accept: true,
         compression_level: 1,
         threads: 2,
+        one_filesystem: false,
+        own_places: Vec::new(),
+        own_mounts: Vec::new(),
         watched: None,
     }
 }
 
 pub fn run(repository: &Repository, request: &Request) -> Result<Report, ResyncError> {
     let progress = Progress::default();
-    let around = Surroundings { clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
+    let around = Surroundings { tree: &understudy::source::disk::Disk, clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
     resync(repository, request, &around)
 }
 

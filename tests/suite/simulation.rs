@@ -423,7 +423,7 @@ impl Actor<'_> {
             scan_start_ns,
             scan_end_ns: self.world.stage.now_ns(),
             source_path: String::new(),
-            filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0 },
+            filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
             statistics: Default::default(),
             new_packs: shipped.packs,
             new_index: Vec::new(),

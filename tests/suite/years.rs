@@ -146,6 +146,7 @@ fn a_run_whose_chunks_are_pruned_under_it_ships_them_again() {
     let progress = Default::default();
     let done = std::sync::atomic::AtomicBool::new(false);
     let around = understudy::replicate::resync::Surroundings {
+        tree: &understudy::source::disk::Disk,
         clock: &rig::now_ns,
         nonce: &rig::nonce,
         progress: &progress,

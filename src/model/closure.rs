@@ -1,0 +1,217 @@
+//! A manifest is closed: it begins with the root, its paths ascend, and each entry stands behind the directory that it is in.
+//!
+//! Whatever is in order and behind its directory can be restored by one pass; what is not cannot be restored at all. So the
+//! writer of a manifest refuses anything else, and `verify` looks for it.
+
+use super::tree_path::TreePath;
+use thiserror::Error;
+
+/// Why an entry cannot stand where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Misplaced {
+    #[error("the manifest does not begin with its root directory")]
+    NoRoot,
+    #[error("it does not stand behind what is before it")]
+    Order,
+    #[error("its directory is not in the manifest")]
+    NoDirectory,
+    #[error("the manifest's counts do not add up")]
+    Count,
+}
+
+/// What has been seen of a manifest, as far as it matters to what comes next. All directories that may still get entries
+/// are the last path or above it.
+#[derive(Clone, Debug, Default)]
+pub struct Closure {
+    last: Vec<u8>,
+    /// Lengths of the directories' paths, each a beginning of `last`.
+    directories: Vec<usize>,
+    /// Below this directory stands more than was seen, and is closed.
+    unseen_below: Option<TreePath>,
+}
+
+impl Closure {
+    /// Behind an entry of a manifest that is closed so far.
+    pub fn behind(last: &TreePath, is_directory: bool) -> Self {
+        let mut closure = Self::default();
+        closure.take(last, is_directory);
+        closure
+    }
+
+    /// In front of an entry of a manifest that is closed so far.
+    pub fn in_front_of(first: &TreePath) -> Self {
+        match first.split() {
+            None => Self::default(),
+            Some((above, _)) => {
+                let mut closure = Self::default();
+                closure.take_bytes(above, true);
+                closure
+            }
+        }
+    }
+
+    /// The next entry.
+    pub fn push(&mut self, path: &TreePath, is_directory: bool) -> Result<(), Misplaced> {
+        self.check(path)?;
+        if self.directories.is_empty() && !is_directory {
+            return Err(Misplaced::NoRoot);
+        }
+        let bytes = path.as_bytes();
+        if self.unseen_below.as_ref().is_some_and(|top| !path.is_within(top)) {
+            self.unseen_below = None;
+        }
+        match path.split() {
+            Some((above, _)) if self.unseen_below.is_none() => {
+                while self.directories.last().is_some_and(|length| *length > above.len()) {
+                    self.directories.pop();
+                }
+                self.last.clear();
+                self.last.extend_from_slice(bytes);
+                if is_directory {
+                    self.directories.push(bytes.len());
+                }
+            }
+            _ => self.take_bytes(bytes, is_directory),
+        }
+        Ok(())
+    }
+
+    /// Whether an entry may come next.
+    pub fn check(&self, path: &TreePath) -> Result<(), Misplaced> {
+        let Some((above, _)) = path.split() else {
+            return if self.directories.is_empty() { Ok(()) } else { Err(Misplaced::Order) };
+        };
+        if self.directories.is_empty() {
+            return Err(Misplaced::NoRoot);
+        }
+        self.check_order(path)?;
+        if self.unseen_below.as_ref().is_some_and(|top| path.is_within(top)) {
+            return Ok(());
+        }
+        let is_known = self.directories.iter().rev().any(|length| *length == above.len())
+            && self.last.starts_with(above);
+        if is_known { Ok(()) } else { Err(Misplaced::NoDirectory) }
+    }
+
+    /// Entries that are not looked at, the first of them `first`: they are part of what is below `top`, whose part of another
+    /// manifest is taken over, and that is closed.
+    pub fn pass(&mut self, first: &TreePath, top: &TreePath) -> Result<(), Misplaced> {
+        if self.unseen_below.as_ref() != Some(top) {
+            let length = top.as_bytes().len();
+            let is_known = self.last.starts_with(top.as_bytes()) && self.directories.contains(&length);
+            if !is_known || !first.is_within(top) {
+                return Err(Misplaced::NoDirectory);
+            }
+        }
+        self.check_order(first)?;
+        self.take(first, false);
+        self.unseen_below = Some(top.clone());
+        Ok(())
+    }
+
+    fn check_order(&self, path: &TreePath) -> Result<(), Misplaced> {
+        let last = self.last.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        if path.components().le(last) { Err(Misplaced::Order) } else { Ok(()) }
+    }
+
+    fn take(&mut self, path: &TreePath, is_directory: bool) {
+        self.take_bytes(path.as_bytes(), is_directory);
+    }
+
+    /// Takes all directories above it to have been there.
+    fn take_bytes(&mut self, path: &[u8], is_directory: bool) {
+        self.directories.clear();
+        self.last.clear();
+        self.last.extend_from_slice(path);
+        if !path.is_empty() {
+            self.directories.push(0);
+        }
+        self.directories.extend(path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at));
+        if is_directory {
+            self.directories.push(path.len());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::parse(text.as_bytes()).unwrap()
+    }
+
+    /// Whether it is closed, told the slow way.
+    fn is_closed(entries: &[(TreePath, bool)]) -> bool {
+        let directories: BTreeMap<_, _> = entries.iter().cloned().collect();
+        entries.first().is_some_and(|(first, is_directory)| first.is_root() && *is_directory)
+            && entries.windows(2).all(|pair| pair[0].0 < pair[1].0)
+            && entries.iter().all(|(path, _)| {
+                path.split().is_none_or(|(above, _)| {
+                    directories.get(&TreePath::parse(above).unwrap()).copied().unwrap_or(false)
+                })
+            })
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<(TreePath, bool)>> {
+        let names = prop::collection::vec(prop::sample::select(vec!["a", "b", "a-", "c"]), 1..5);
+        let entry = (names, any::<bool>()).prop_map(|(names, is_directory)| (path(&names.join("/")), is_directory));
+        prop::collection::vec(entry, 0..30).prop_map(|entries| {
+            let all: BTreeMap<TreePath, bool> = entries.into_iter().collect();
+            let mut all: Vec<_> = all.into_iter().collect();
+            all.insert(0, (TreePath::root(), true));
+            all
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_is_closed_and_what_is_closed_is_accepted(entries in entries(), drop in 0usize..40) {
+            let mut entries = entries;
+            if drop < entries.len() { entries.remove(drop); }
+            let mut closure = Closure::default();
+            let accepted = !entries.is_empty() && entries.iter().all(|(path, is_directory)| closure.push(path, *is_directory).is_ok());
+            prop_assert_eq!(accepted, is_closed(&entries));
+        }
+
+        #[test]
+        fn parts_that_are_closed_and_follow_each_other_are_closed(entries in entries(), cuts in prop::collection::vec(1usize..30, 0..4), drop in 0usize..40) {
+            let mut entries = entries;
+            if drop > 0 && drop < entries.len() { entries.remove(drop); }
+            let mut parts: Vec<&[(TreePath, bool)]> = vec![&entries];
+            for cut in cuts {
+                if let Some(part) = parts.pop() {
+                    if cut < part.len() { let (a, b) = part.split_at(cut); parts.extend([a, b]); } else { parts.push(part); }
+                }
+            }
+            let each = parts.iter().all(|part| {
+                let mut closure = Closure::in_front_of(&part[0].0);
+                part.iter().all(|(path, is_directory)| closure.push(path, *is_directory).is_ok())
+            });
+            let joints = parts.windows(2).all(|pair| {
+                let (last, is_directory) = pair[0].last().unwrap();
+                Closure::behind(last, *is_directory).check(&pair[1][0].0).is_ok()
+            });
+            prop_assert_eq!(each && joints, is_closed(&entries));
+        }
+    }
+
+    #[test]
+    fn what_was_passed_over_may_hold_directories_that_were_not_seen() {
+        let mut closure = Closure::default();
+        for at in ["", "a", "b"] {
+            closure.push(&path(at), true).unwrap();
+        }
+        // Not below what was seen.
+        assert_eq!(closure.clone().pass(&path("c/d"), &path("c")), Err(Misplaced::NoDirectory));
+        closure.pass(&path("b/c"), &path("b")).unwrap();
+        closure.push(&path("b/x/y"), false).unwrap();
+        assert_eq!(closure.clone().push(&path("b/x/y"), false), Err(Misplaced::Order));
+        assert_eq!(closure.clone().push(&path("c/d"), false), Err(Misplaced::NoDirectory));
+        closure.push(&path("c"), false).unwrap();
+        // What comes behind is looked at again.
+        assert_eq!(closure.push(&path("c/d"), false), Err(Misplaced::NoDirectory));
+    }
+}

@@ -1,0 +1,66 @@
+//! What a scan compares the tree with: a manifest, entry by entry, in its order.
+
+use crate::format::page::Child as Leaf;
+use crate::model::entry::Entry;
+use crate::model::record::ManifestRoot;
+use crate::model::tree_path::TreePath;
+use crate::repository::chunks::ChunkReader;
+use crate::repository::cursor::Cursor;
+use crate::repository::error::RepositoryError;
+use crate::repository::manifest::{EntryStream, ManifestReader};
+
+/// A place in a manifest.
+pub enum Baseline {
+    /// All of it, read ahead.
+    Stream(Box<std::iter::Peekable<EntryStream>>),
+    /// With hints: whole leaves are passed over.
+    Cursor(Box<Cursor>),
+}
+
+impl Baseline {
+    /// Before the first entry; nothing, where there is no manifest.
+    pub fn new(
+        chunks: &ChunkReader,
+        root: Option<&ManifestRoot>,
+        is_hinted: bool,
+    ) -> Result<Self, RepositoryError> {
+        let manifests = || ManifestReader::new(chunks.clone());
+        Ok(match root {
+            Some(root) if is_hinted => Self::Cursor(Box::new(Cursor::new(manifests(), root)?)),
+            Some(root) => Self::Stream(Box::new(manifests().entries(root).peekable())),
+            None => Self::Stream(Box::new(EntryStream::none().peekable())),
+        })
+    }
+
+    pub fn advance(&mut self) -> Result<Option<Entry>, RepositoryError> {
+        match self {
+            Self::Stream(stream) => stream.next().transpose(),
+            Self::Cursor(cursor) => cursor.advance(),
+        }
+    }
+
+    /// The path of the next entry, if `admits` says so of it.
+    pub fn next_if(
+        &mut self,
+        admits: impl FnOnce(&TreePath) -> bool,
+    ) -> Result<Option<Entry>, RepositoryError> {
+        let is_admitted = match self {
+            Self::Stream(stream) => match stream.peek() {
+                None => false,
+                Some(Ok(entry)) => admits(&entry.path),
+                // It is returned as the error that it is.
+                Some(Err(_)) => true,
+            },
+            Self::Cursor(cursor) => cursor.peek()?.is_some_and(|entry| admits(&entry.path)),
+        };
+        if is_admitted { self.advance() } else { Ok(None) }
+    }
+
+    /// The next leaf, passed over: if it has not begun, and all of it is below `top`.
+    pub fn pass_leaf_within(&mut self, top: &TreePath) -> Option<Leaf> {
+        match self {
+            Self::Stream(_) => None,
+            Self::Cursor(cursor) => cursor.pass_leaf_within(top),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Which names are one inode's, told when all of a scan's names were looked at.
+//!
+//! Two names join when they have one device and inode number in one scan, and agree in content and metadata: an inode number
+//! alone may be another file's by the time of the next name. Numbers of groups are made of the first name, not of numbers that
+//! the kernel gives: those change with every mount, and a group must not come apart with them. Entries that are kept from the last
+//! snapshot unseen have numbers of their own kind, which no entry of this scan gets.
+//!
+//! Memory: some 50 bytes for each inode with several names.
+
+use crate::format::attrs;
+use crate::format::wire::Writer;
+use crate::model::entry::{Entry, Kind, Xattrs};
+use crate::source::stat::{Identity, Stat};
+use std::collections::HashMap;
+
+/// Marks the numbers of entries that were not seen.
+const UNSEEN: u64 = 1 << 63;
+
+/// The inodes with several names that a scan has seen so far.
+#[derive(Default)]
+pub struct Links {
+    known: HashMap<Identity, Group>,
+    /// Looks at the tree; the number of a name that is looked at again is another.
+    round: u32,
+}
+
+struct Group {
+    number: u64,
+    agreed: u64,
+}
+
+/// The inode of an entry that may have other names.
+pub fn shared_inode(stat: &Stat) -> Option<Identity> {
+    (stat.links > 1 && !stat.is_directory()).then(|| stat.identity())
+}
+
+impl Links {
+    pub fn begin_round(&mut self) {
+        self.round += 1;
+    }
+
+    /// The number of an entry's group.
+    pub fn number(&mut self, inode: Identity, entry: &Entry) -> u64 {
+        let agreed = digest(entry);
+        match self.known.get(&inode) {
+            Some(group) if group.agreed == agreed => group.number,
+            // It changed between its names: those behind have what this one has.
+            _ => {
+                let round = self.round.to_le_bytes();
+                let number = hash(&[b"seen", &round, entry.path.as_bytes()]) & !UNSEEN;
+                self.known.insert(inode, Group { number, agreed });
+                number
+            }
+        }
+    }
+}
+
+/// The number of an entry that is kept unseen: the same for those that had one number and agree.
+pub fn unseen_number(number: u64, entry: &Entry) -> u64 {
+    if number & UNSEEN != 0 {
+        return number;
+    }
+    UNSEEN | hash(&[b"unseen", &number.to_le_bytes(), &digest(entry).to_le_bytes()])
+}
+
+/// Of all that names of one inode share.
+fn digest(entry: &Entry) -> u64 {
+    let mut out = Writer::default();
+    match &entry.kind {
+        Kind::File(file) => {
+            out.raw(&file.hash.0);
+            out.number(file.size_bytes);
+        }
+        Kind::Symlink { target } => out.bytes(target),
+        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+            out.number(u64::from(*major));
+            out.number(u64::from(*minor));
+        }
+        Kind::Directory | Kind::Fifo | Kind::Socket => {}
+    }
+    out.bytes(entry.kind.name().as_bytes());
+    for number in [u64::from(entry.mode), u64::from(entry.uid), u64::from(entry.gid)] {
+        out.number(number);
+    }
+    out.signed(entry.mtime.seconds);
+    out.number(u64::from(entry.mtime.nanos));
+    match &entry.xattrs {
+        Xattrs::None => {}
+        Xattrs::Inline(attributes) => attrs::encode(attributes, &mut out),
+        Xattrs::Chunk(id) => out.raw(&id.0),
+    }
+    hash(&[&out.0])
+}
+
+fn hash(parts: &[&[u8]]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::entry::{Content, File, Fingerprint, Timestamp};
+    use crate::model::id::ContentHash;
+    use crate::model::tree_path::TreePath;
+
+    fn name(path: &str, body: &str) -> Entry {
+        let hash = ContentHash::of(body.as_bytes());
+        let content = Content::Whole { blocks: None };
+        let file = File { size_bytes: body.len() as u64, hash, content, torn: false };
+        Entry {
+            path: TreePath::parse(path.as_bytes()).unwrap(),
+            kind: Kind::File(file),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: Timestamp::default(),
+            xattrs: Xattrs::None,
+            hardlink: None,
+            fingerprint: Fingerprint::default(),
+        }
+    }
+
+    fn inode(minor: u32, inode: u64) -> Identity {
+        Identity { device: (8, minor), inode }
+    }
+
+    #[test]
+    fn names_join_by_inode_as_long_as_they_agree_and_whatever_the_device_is_called() {
+        let mut links = Links::default();
+        let a = links.number(inode(1, 7), &name("a", "x"));
+        assert_eq!(links.number(inode(1, 7), &name("b", "x")), a);
+        // Another filesystem's, and another inode's, though they have the same bytes.
+        assert_ne!(links.number(inode(2, 7), &name("c", "x")), a);
+        assert_ne!(links.number(inode(1, 8), &name("d", "x")), a);
+        // Written to between two of its names.
+        let late = links.number(inode(1, 7), &name("e", "y"));
+        assert_ne!(late, a);
+        assert_eq!(links.number(inode(1, 7), &name("f", "y")), late);
+        // After a remount the numbers of groups are as they were.
+        assert_eq!(Links::default().number(inode(9, 123), &name("a", "x")), a);
+    }
+
+    #[test]
+    fn what_is_kept_unseen_never_joins_what_was_seen() {
+        let seen = Links::default().number(inode(1, 7), &name("a", "x"));
+        let kept = unseen_number(seen, &name("b", "x"));
+        assert!(seen & UNSEEN == 0 && kept & UNSEEN != 0);
+        assert_eq!(unseen_number(seen, &name("c", "x")), kept);
+        assert_ne!(unseen_number(seen, &name("d", "y")), kept);
+        // However often it is kept.
+        assert_eq!(unseen_number(kept, &name("b", "x")), kept);
+    }
+
+    #[test]
+    fn a_name_that_is_looked_at_again_takes_nobody_elses_number() {
+        let mut links = Links::default();
+        let first = links.number(inode(1, 7), &name("a", "x"));
+        links.begin_round();
+        assert_ne!(links.number(inode(1, 8), &name("a", "x")), first);
+        assert_eq!(links.number(inode(1, 7), &name("b", "x")), first);
+    }
+}

@@ -1,0 +1,178 @@
+//! A scan in rounds: what the first leaves in doubt is looked at again, and only that.
+//!
+//! A round is a scan by hints, against the manifest of the round before: what is not in doubt is taken over, page by page. A tree
+//! that is at rest has one round, and so has one in which only files change. What will not hold still for [`ROUNDS_MAX`] rounds is
+//! taken as it was read last, or as the last snapshot has it, and named.
+
+use super::baseline::Baseline;
+use super::decide::Reread;
+use super::error::ResyncError;
+use super::ledger::{Doubts, Ledger, LedgerOptions, ScanSummary};
+use super::links::Links;
+use super::mounts::Mounts;
+use super::read_entry::Worker;
+use super::relatives::Relatives;
+use super::report::WarningKind;
+use super::scan::{Scan, UnderWay};
+use crate::format::frame::Compressor;
+use crate::model::diff::{Change, ChangeCounts};
+use crate::model::record::ManifestRoot;
+use crate::repository::changes::join;
+use crate::repository::chunks::ChunkReader;
+use crate::repository::manifest::{ManifestReader, ManifestWriter};
+use crate::repository::packer::Packer;
+use crate::source::hints::{Hints, Watch};
+use crate::source::tree::Directory;
+use crate::source::walk::{Course, Walk};
+use crate::support::pool::Pool;
+use crate::support::progress::Progress;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Looks at what will not hold still, the first among them.
+const ROUNDS_MAX: u32 = 4;
+
+/// A tree that is scanned.
+pub struct Rounds<'a> {
+    pub root_path: &'a Path,
+    pub root: Arc<dyn Directory>,
+    pub course: &'a Course<'a>,
+    pub watch: Option<&'a Watch>,
+    pub hints: Option<&'a Hints>,
+    pub packer: &'a Packer,
+    pub chunks: &'a ChunkReader,
+    /// The last snapshot's.
+    pub base: Option<&'a ManifestRoot>,
+    pub reread: Reread,
+    /// Chunks of the last manifest may be gone.
+    pub recheck: bool,
+    pub progress: &'a Progress,
+    pub compression_level: i32,
+}
+
+/// What is carried from round to round.
+struct State<'m> {
+    links: Links,
+    mounts: &'m mut Mounts,
+    phantoms: HashSet<crate::model::tree_path::TreePath>,
+}
+
+impl Rounds<'_> {
+    /// Scans; `workers` read. Without any threads, all is done by this one, in order.
+    pub fn run<'env>(
+        &'env self,
+        mut workers: Vec<Worker<'env>>,
+        threads: usize,
+        mounts: &mut Mounts,
+    ) -> Result<(ManifestRoot, ScanSummary), ResyncError> {
+        std::thread::scope(|scope| {
+            let alone = if threads == 0 { workers.pop() } else { None };
+            let pool = alone.map_or_else(|| Pool::start(scope, workers), Pool::inline);
+            let mut state = State { links: Links::default(), mounts, phantoms: HashSet::new() };
+            let (mut root, mut summary) = self.round(&pool, threads, &mut state, None)?;
+            let mut round = 1;
+            while !summary.doubts.is_empty() && round < ROUNDS_MAX {
+                let doubts = std::mem::take(&mut summary.doubts);
+                // Whatever is going on is given a moment, from the third look on.
+                std::thread::sleep(Duration::from_millis(if round > 1 { 20 << round } else { 0 }));
+                // The pages of the round before are read from the repository, like any others.
+                self.packer.flush()?;
+                state.links.begin_round();
+                let again = self.round(&pool, threads, &mut state, Some((&root, &doubts)))?;
+                summary.vanished += again.1.vanished;
+                summary.warnings.forget(|path| doubts.covers(path));
+                summary.warnings.append(again.1.warnings);
+                (root, summary.doubts) = (again.0, again.1.doubts);
+                round += 1;
+            }
+            let reason = "it changed its place or its kind at each of several looks";
+            let doubts = std::mem::take(&mut summary.doubts);
+            for path in doubts.trees.iter().chain(&doubts.phantoms) {
+                summary.warnings.add(WarningKind::Unsettled, path, reason.to_owned());
+            }
+            if round > 1 {
+                self.packer.flush()?;
+                summary.changes = self.changes(&root)?;
+            }
+            Ok((root, summary))
+        })
+    }
+
+    fn round<'env>(
+        &'env self,
+        pool: &Pool<'env, Worker<'env>>,
+        threads: usize,
+        state: &mut State,
+        before: Option<(&ManifestRoot, &Doubts)>,
+    ) -> Result<(ManifestRoot, ScanSummary), ResyncError> {
+        let again = before.map(|(_, doubts)| Hints::new(doubts.directories.clone(), doubts.trees.clone()));
+        if let Some((_, doubts)) = before {
+            state.phantoms = doubts.phantoms.clone();
+        }
+        let hints = again.as_ref().or(self.hints);
+        let walk = Walk::new(self.course).watched(self.watch, hints);
+        let compared = before.map(|(root, _)| root).or(self.base);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| walk.help());
+            }
+            // Whatever comes of it, the helpers are sent home before the scope waits for them.
+            let result = (|| {
+                let compressor = Compressor::new(self.compression_level).map_err(ResyncError::Compressor)?;
+                let options = LedgerOptions {
+                    chunks: self.chunks,
+                    base: self.base,
+                    links: self.hints.is_none().then_some(&mut state.links),
+                    phantoms: &state.phantoms,
+                    is_first_round: before.is_none(),
+                };
+                let scan = Scan {
+                    pool,
+                    walk: &walk,
+                    root_path: self.root_path,
+                    chunks: self.chunks,
+                    relatives: Relatives::new(self.chunks, self.base),
+                    ledger: Ledger::new(ManifestWriter::new(self.packer, compressor), options),
+                    progress: self.progress,
+                    reread: if before.is_none() { self.reread } else { Reread::default() },
+                    baseline: Baseline::new(self.chunks, compared, hints.is_some())?,
+                    mounts: &mut *state.mounts,
+                    recheck: self.recheck && before.is_none(),
+                    under_way: UnderWay::default(),
+                };
+                let (writer, summary) = scan.run(self.root.clone())?;
+                let (root, shipped_bytes) = writer.finish()?;
+                Progress::add(&self.progress.shipped_bytes, shipped_bytes);
+                Ok((root, summary))
+            })();
+            walk.close();
+            result
+        })
+    }
+
+    /// What changed since the last snapshot, told by what came of all rounds.
+    fn changes(&self, root: &ManifestRoot) -> Result<ChangeCounts, ResyncError> {
+        let manifests = ManifestReader::new(self.chunks.clone());
+        let mut counts = ChangeCounts::default();
+        let (old, new) = match self.base {
+            Some(base) => {
+                let (old, new) = manifests.differing_leaves(base, root)?;
+                (manifests.entries_of(old), manifests.entries_of(new))
+            }
+            None => {
+                counts.added = root.entries;
+                return Ok(counts);
+            }
+        };
+        join(old, new, |old, new| {
+            if let Some(change) = Change::between(old.as_ref(), new.as_ref()) {
+                counts.count(Some(change));
+            }
+            Ok::<_, ResyncError>(())
+        })?;
+        counts.unchanged = root.entries.saturating_sub(counts.added + counts.modified + counts.metadata);
+        Ok(counts)
+    }
+}

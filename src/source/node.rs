@@ -1,0 +1,93 @@
+//! A directory on the walk: its handle, or the way back to it.
+//!
+//! A tree may be deeper than this process may hold handles. A node whose handle was given back is opened again through the
+//! nearest one above it that is open, name by name, and has to be the same inode: whatever else is there by now is in motion.
+
+use super::stat::{Identity, Stat};
+use super::tree::Directory;
+use crate::model::tree_path::TreePath;
+use rustix::io::Errno;
+use std::ffi::CString;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A directory that was opened.
+pub struct Node {
+    pub path: TreePath,
+    identity: Identity,
+    /// None for the root, whose handle is never given back.
+    above: Option<(Arc<Node>, CString)>,
+    handle: Mutex<Option<Arc<dyn Directory>>>,
+}
+
+impl Node {
+    pub fn root(handle: Arc<dyn Directory>, stat: &Stat) -> Arc<Self> {
+        let handle = Mutex::new(Some(handle));
+        Arc::new(Self { path: TreePath::root(), identity: stat.identity(), above: None, handle })
+    }
+
+    /// The directory `name` of `above`, opened as `handle`.
+    pub fn below(
+        above: &Arc<Node>,
+        name: CString,
+        path: TreePath,
+        handle: Arc<dyn Directory>,
+        stat: &Stat,
+    ) -> Arc<Self> {
+        let (above, handle) = (Some((above.clone(), name)), Mutex::new(Some(handle)));
+        Arc::new(Self { path, identity: stat.identity(), above, handle })
+    }
+
+    /// # Errors
+    /// `STALE` when its name is another directory's by now; else what opening it says.
+    pub fn handle(&self) -> Result<Arc<dyn Directory>, Errno> {
+        if let Some(handle) = self.open_handle() {
+            return Ok(handle);
+        }
+        let mut way = vec![self];
+        let mut handle = loop {
+            let Some((above, _)) = way.last().and_then(|node| node.above.as_ref()) else {
+                return Err(Errno::STALE);
+            };
+            match above.open_handle() {
+                Some(handle) => break handle,
+                None => way.push(above),
+            }
+        };
+        for node in way.into_iter().rev() {
+            let Some((_, name)) = &node.above else { return Err(Errno::STALE) };
+            handle = handle.open_directory(name)?;
+            if handle.stat()?.identity() != node.identity {
+                return Err(Errno::STALE);
+            }
+        }
+        *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
+        Ok(handle)
+    }
+
+    fn open_handle(&self) -> Option<Arc<dyn Directory>> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives the handle back, unless it is the root's.
+    pub fn close(&self) {
+        if self.above.is_some() {
+            *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// Whether its name, in the directory above, is still its own. That the one above is in its place is asked of that one.
+    pub fn is_in_place(&self) -> Result<bool, Errno> {
+        let Some((above, name)) = &self.above else { return Ok(true) };
+        Ok(above.handle()?.stat_at(name)?.identity() == self.identity)
+    }
+}
+
+/// Level by level: a tree may be deeper than a stack.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let mut above = self.above.take();
+        while let Some((node, _)) = above {
+            above = Arc::into_inner(node).and_then(|mut node| node.above.take());
+        }
+    }
+}
