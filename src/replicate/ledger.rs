@@ -5,7 +5,7 @@
 //! of one that was moved or exchanged meanwhile, everything is in doubt, and looked at again by another round.
 
 use super::error::ResyncError;
-use super::links::{Links, unseen_number};
+use super::links::Links;
 use super::report::{WarningKind, Warnings};
 use crate::format::page::Child as Leaf;
 use crate::model::diff::{Change, ChangeCounts};
@@ -15,6 +15,7 @@ use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::manifest::{ManifestReader, ManifestWriter};
 use crate::source::error::SourceError;
+use crate::source::hints::Hints;
 use crate::source::node::Node;
 use crate::source::stat::{Identity, Stat};
 use crate::source::tree::is_own_trouble;
@@ -58,6 +59,8 @@ pub struct Doubts {
     pub trees: BTreeSet<TreePath>,
     /// Names that a directory lists, and that nothing has.
     pub phantoms: HashSet<TreePath>,
+    /// Directories that could not be looked into: no reason for another round, but tried again if there is one.
+    pub unlisted: BTreeSet<TreePath>,
 }
 
 impl Doubts {
@@ -65,10 +68,15 @@ impl Doubts {
         self.directories.is_empty() && self.trees.is_empty()
     }
 
+    /// Where the next round looks.
+    pub fn hints(&self) -> Hints {
+        Hints::new(self.directories.clone(), self.trees.union(&self.unlisted).cloned().collect())
+    }
+
     /// Whether a path is looked at again.
     pub fn covers(&self, path: &TreePath) -> bool {
         self.phantoms.contains(path)
-            || self.trees.iter().any(|tree| path.is_within(tree))
+            || self.trees.iter().chain(&self.unlisted).any(|tree| path.is_within(tree))
             || path.split().is_some_and(|(above, _)| self.directories.iter().any(|d| d.as_bytes() == above))
     }
 }
@@ -137,12 +145,13 @@ impl<'s, 'env> Ledger<'s, 'env> {
         match outcome {
             Outcome::Keep { mut entry, shared } => {
                 self.summary.changes.count(None);
-                self.number(&mut entry, shared);
+                let old = entry.hardlink;
+                self.number(&mut entry, shared, old);
                 self.manifest.push(&entry)?;
             }
             Outcome::KeepBelow { entry, is_unseen } => self.keep_below(entry, is_unseen)?,
             Outcome::Read { mut entry, shared, old, again, failed } => {
-                self.number(&mut entry, shared);
+                self.number(&mut entry, shared, None);
                 let change = Change::between(old.as_ref(), Some(&entry));
                 self.summary.changes.count(change);
                 if let Some(errno) = failed {
@@ -185,6 +194,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
                 if let Some(entry) = old {
                     self.keep_below(entry, true)?;
                 }
+                self.summary.doubts.unlisted.insert(path);
             }
             Outcome::Unsettled { path, old } => {
                 self.keep_last(&path, old)?;
@@ -276,16 +286,18 @@ impl<'s, 'env> Ledger<'s, 'env> {
             self.summary.changes.count(Some(Change::Removed));
             return Ok(());
         }
-        if is_unseen && self.links.is_some() {
-            entry.hardlink = entry.hardlink.map(|number| unseen_number(number, &entry));
+        if is_unseen
+            && let (Some(links), Some(old)) = (&mut self.links, entry.hardlink)
+        {
+            entry.hardlink = Some(links.unseen_number(old, &entry));
         }
         self.summary.changes.count(None);
         Ok(self.manifest.push(&entry)?)
     }
 
-    fn number(&mut self, entry: &mut Entry, shared: Option<Identity>) {
+    fn number(&mut self, entry: &mut Entry, shared: Option<Identity>, unchanged: Option<u64>) {
         if let Some(links) = &mut self.links {
-            entry.hardlink = shared.map(|inode| links.number(inode, entry));
+            entry.hardlink = shared.map(|inode| links.number(inode, entry, unchanged));
         }
     }
 

@@ -107,7 +107,7 @@ impl Rounds<'_> {
         state: &mut State,
         before: Option<(&ManifestRoot, &Doubts)>,
     ) -> Result<(ManifestRoot, ScanSummary), ResyncError> {
-        let again = before.map(|(_, doubts)| Hints::new(doubts.directories.clone(), doubts.trees.clone()));
+        let again = before.map(|(_, doubts)| doubts.hints());
         if let Some((_, doubts)) = before {
             state.phantoms = doubts.phantoms.clone();
         }

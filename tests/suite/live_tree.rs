@@ -200,10 +200,10 @@ fn a_missing_an_empty_and_a_foreign_root_and_a_mass_deletion_are_held() {
         let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
     }
     assert!(held(&rig).contains("empty"));
-    // The volume is not mounted: another directory is in its place.
+    // The volume is not mounted: the bare directory below it is in its place.
     std::fs::rename(&root, rig.dir.path().join("away")).unwrap();
     std::fs::create_dir(&root).unwrap();
-    assert!(held(&rig).contains("another filesystem"));
+    assert!(held(&rig).contains("is the volume mounted?"));
     std::fs::remove_dir(&root).unwrap();
     let missing = rig::run(&rig.repository, &rig::request(&root)).unwrap_err().to_string();
     assert!(missing.contains("source") && missing.contains("mounted"), "{missing}");

@@ -1,5 +1,6 @@
 //! Claims about the whole, proven against real trees, real servers and the real binary.
 
+mod adversary;
 mod cli;
 mod damage;
 mod deltas;
@@ -14,6 +15,7 @@ mod judges;
 mod keys;
 mod kill;
 mod live_tree;
+mod model_tree;
 mod races;
 mod rig;
 mod roundtrip;

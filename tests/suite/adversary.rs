@@ -1,0 +1,527 @@
+//! A scan under an adversary who acts between any two of its calls: thousands of schedules, each by its seed, on a model of a
+//! live tree; then deploys on a real filesystem beside real threads.
+//!
+//! What is asked of every snapshot: each of its paths is some state that the path had during the scan, or is named and is what the
+//! snapshot before had; each path that was there all the time is there. And once the tree is at rest, the next run is exact.
+
+use crate::model_tree::{Act, Adversary, Model, Path8, Quiet, State, World};
+use crate::rig::{self, Rig};
+use rustix::io::Errno;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use understudy::model::closure::Closure;
+use understudy::model::entry::{Entry, Kind};
+use understudy::model::snapshot_ref::Moment;
+use understudy::replicate::error::ResyncError;
+use understudy::replicate::report::{Report, WarningKind};
+use understudy::replicate::resync::{Request, Surroundings, resync};
+use understudy::repository::chunks::ChunkReader;
+use understudy::repository::index::Index;
+use understudy::repository::manifest::ManifestReader;
+use understudy::support::progress::Progress;
+
+type Snapshot = BTreeMap<Path8, Entry>;
+
+/// Numbers from a seed.
+struct Draws(u64);
+
+impl Draws {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % below
+    }
+
+    fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.next(all.len() as u64) as usize]
+    }
+}
+
+/// Whatever users and deploys do, and what fails, as its seed says.
+struct Chaos {
+    draws: Draws,
+    acts_left: u32,
+    errors_left: u32,
+    queue: VecDeque<Act>,
+    one_in: u64,
+}
+
+const NAMES: [&str; 7] = ["a", "b", "vendor", "vendor.new", "vendor.old", "link", "z"];
+const ERRORS: [Errno; 9] = [
+    Errno::IO,
+    Errno::ACCESS,
+    Errno::NOTCONN,
+    Errno::STALE,
+    Errno::NOENT,
+    Errno::LOOP,
+    Errno::PERM,
+    Errno::TOOBIG,
+    Errno::HOSTDOWN,
+];
+
+impl Chaos {
+    fn new(seed: u64) -> Self {
+        let mut draws = Draws(seed);
+        let acts_left = draws.next(40) as u32;
+        let errors_left = if draws.next(3) == 0 { draws.next(4) as u32 } else { 0 };
+        let one_in = 1 + draws.next(12);
+        Self { draws, acts_left, errors_left, queue: VecDeque::new(), one_in }
+    }
+
+    fn draw(&mut self, world: &World) -> Vec<Act> {
+        let draws = &mut self.draws;
+        let directories = world.directories();
+        let paths = world.paths();
+        let at = |draws: &mut Draws| draws.one_of(&paths).clone();
+        let new = |draws: &mut Draws| {
+            let mut path = draws.one_of(&directories).clone();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(draws.one_of(&NAMES).as_bytes());
+            path
+        };
+        let body = |draws: &mut Draws| format!("body {}", draws.next(50)).into_bytes();
+        let top = |name: &str| name.as_bytes().to_vec();
+        match draws.next(17) {
+            0 => vec![Act::Write(new(draws), body(draws))],
+            1 => vec![Act::Write(at(draws), body(draws))],
+            2 => vec![Act::Mkdir(new(draws))],
+            3 => vec![Act::Symlink(new(draws), top(draws.one_of::<&str>(&NAMES)))],
+            4 => vec![Act::Link(at(draws), new(draws))],
+            5 => vec![Act::Chmod(at(draws), 0o700 + draws.next(8) as u16)],
+            6 => vec![Act::Rename(at(draws), new(draws))],
+            7 => vec![Act::Exchange(at(draws), at(draws))],
+            8 => vec![Act::Unlink(at(draws))],
+            9 => vec![Act::RemoveAll(at(draws))],
+            10 => {
+                // Deleted, and made again by the same inode.
+                let path = at(draws);
+                vec![Act::Unlink(path.clone()), Act::Write(path, body(draws))]
+            }
+            11 => {
+                let (temporary, path) = (new(draws), at(draws));
+                vec![Act::Write(temporary.clone(), body(draws)), Act::Rename(temporary, path)]
+            }
+            12 => vec![Act::Mount(draws.one_of(&directories).clone())],
+            13 => vec![Act::Unmount(draws.one_of(&directories).clone())],
+            14 => vec![
+                Act::Rename(top("vendor"), top("vendor.old")),
+                Act::Rename(top("vendor.new"), top("vendor")),
+                Act::RemoveAll(top("vendor.old")),
+            ],
+            15 => vec![Act::Exchange(top("vendor"), top("vendor.new")), Act::RemoveAll(top("vendor.new"))],
+            _ => vec![
+                Act::Symlink(top(".t"), top(draws.one_of::<&str>(&NAMES))),
+                Act::Rename(top(".t"), top("link")),
+            ],
+        }
+    }
+}
+
+impl Adversary for Chaos {
+    fn acts(&mut self, world: &World, _: u64) -> Vec<Act> {
+        if self.draws.next(self.one_in) != 0 {
+            return Vec::new();
+        }
+        if self.queue.is_empty() && self.acts_left > 0 {
+            self.acts_left -= 1;
+            let acts = self.draw(world);
+            self.queue.extend(acts);
+        }
+        // One step a call, or all at once.
+        let count = if self.draws.next(3) == 0 { self.queue.len() } else { 1 };
+        (0..count).filter_map(|_| self.queue.pop_front()).collect()
+    }
+
+    fn fails(&mut self, _: u64) -> Option<Errno> {
+        if self.errors_left == 0 || self.draws.next(25) != 0 {
+            return None;
+        }
+        self.errors_left -= 1;
+        Some(*self.draws.one_of(&ERRORS))
+    }
+}
+
+/// A model tree, and a store of it.
+struct Stage {
+    rig: Rig,
+    model: Model,
+}
+
+impl Stage {
+    fn new(tree: &[Act]) -> Self {
+        let stage = Self { rig: Rig::plain(), model: Model::new() };
+        let mut world = stage.model.world();
+        for act in tree {
+            world.act(act.clone());
+        }
+        world.pass(10_000_000_000);
+        drop(world);
+        stage
+    }
+
+    fn resync(&self) -> Result<Report, ResyncError> {
+        let request = Request { threads: 0, ..rig::request(std::path::Path::new("/model")) };
+        let progress = Progress::default();
+        let clock = { let model = self.model.clone(); move || model.world().now_ns() };
+        let around = Surroundings {
+            tree: &self.model,
+            clock: &clock,
+            nonce: &rig::nonce,
+            progress: &progress,
+            on_step: &|_| {},
+        };
+        let done = resync(&self.rig.repository, &request, &around);
+        self.model.world().pass(1_000_000_000);
+        done
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let store = self.rig.store();
+        let state = store.state().unwrap();
+        let Some((_, record)) = state.latest() else { return Snapshot::new() };
+        let index = Arc::new(Index::open(&store, &state).unwrap());
+        let mut closure = Closure::default();
+        let entries = ManifestReader::new(ChunkReader::new(store, index)).entries(&record.manifest);
+        entries
+            .map(|entry| {
+                let entry = entry.unwrap();
+                closure.push(&entry.path, entry.kind == Kind::Directory).unwrap();
+                (entry.path.as_bytes().to_vec(), entry)
+            })
+            .collect()
+    }
+
+    /// A run while `adversary` acts; what it committed is held against what was true meanwhile.
+    fn run_under(&self, adversary: Box<dyn Adversary>) -> Result<(), String> {
+        let before = self.snapshot();
+        self.model.let_act(adversary);
+        self.model.world().calls = 0;
+        self.model.world().watch();
+        let done = self.resync();
+        self.model.let_act(Box::new(Quiet));
+        match done {
+            Ok(report) => check(&self.model.world(), &before, &self.snapshot(), &report),
+            // Nothing was committed, for a reason that is said: the root itself could not be read.
+            Err(ResyncError::Source(_)) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// At rest, a run is exact.
+    fn settle(&self) -> Result<(), String> {
+        self.model.finish();
+        let report = self.resync().map_err(|error| error.to_string())?;
+        if report.warnings.total() > 0 {
+            return Err(format!("at rest: {:?}", report.warnings));
+        }
+        let (snapshot, states) = (self.snapshot(), self.model.world().states());
+        let told: BTreeMap<_, _> = snapshot.iter().map(|(path, e)| (path.clone(), State::of(e))).collect();
+        let wanted: BTreeMap<_, _> = states.iter().map(|(path, (state, _))| (path.clone(), state.clone())).collect();
+        if told != wanted {
+            return Err(format!("at rest: {} and not {}", shown(&told), shown(&wanted)));
+        }
+        // Names are one in the snapshot where they are one in the tree, and nowhere else.
+        let mut groups: HashMap<u64, usize> = HashMap::new();
+        for (path, entry) in &snapshot {
+            let inode = states[path].1;
+            let Some(number) = entry.hardlink else { continue };
+            if *groups.entry(number).or_insert(inode) != inode {
+                return Err(format!("at rest: {} is joined to another file", entry.path));
+            }
+        }
+        let mut numbers: HashMap<usize, Option<u64>> = HashMap::new();
+        for (path, entry) in snapshot.iter().filter(|(_, entry)| entry.kind != Kind::Directory) {
+            if *numbers.entry(states[path].1).or_insert(entry.hardlink) != entry.hardlink {
+                return Err(format!("at rest: {} has come apart from its other names", entry.path));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shown(states: &BTreeMap<Path8, State>) -> String {
+    let all: Vec<_> = states
+        .iter()
+        .map(|(path, state)| format!("{}={} {:o} {}", String::from_utf8_lossy(path), state.kind, state.mode, state.mtime))
+        .collect();
+    all.join(", ")
+}
+
+fn check(world: &World, before: &Snapshot, after: &Snapshot, report: &Report) -> Result<(), String> {
+    let named = |path: &[u8], kinds: &[WarningKind]| {
+        report.warnings.first.iter().any(|warning| {
+            let top = if warning.path == "." { b"" } else { warning.path.as_bytes() };
+            let within = top.is_empty() || path == top || path.starts_with(&[top, b"/"].concat());
+            kinds.contains(&warning.kind) && within
+        })
+    };
+    let lost = [WarningKind::Unreadable, WarningKind::Unsettled];
+    for path in &world.always {
+        let shown = String::from_utf8_lossy(path);
+        if after.contains_key(path) {
+            continue;
+        }
+        if !named(path, &lost) {
+            return Err(format!("'{shown}' was there all the time, is not in the snapshot, and is not named"));
+        }
+        // What cannot be read keeps its last state.
+        if before.contains_key(path) && !named(path, &[WarningKind::Unsettled]) {
+            return Err(format!("'{shown}' could not be read, and the last state of it was dropped"));
+        }
+    }
+    for (path, entry) in after {
+        let state = State::of(entry);
+        let shown = &entry.path;
+        let was_true = world.seen.get(path).is_some_and(|seen| seen.contains(&state));
+        if was_true || named(path, &[WarningKind::Torn, WarningKind::Unsettled]) {
+            continue;
+        }
+        if !named(path, &lost) {
+            return Err(format!("'{shown}' never was {state:?}; it was {:?}", world.seen.get(path)));
+        }
+        if before.get(path).map(State::of) != Some(state) {
+            return Err(format!("'{shown}' could not be read, and is not what it was before"));
+        }
+    }
+    let mut groups: HashMap<u64, &Entry> = HashMap::new();
+    for entry in after.values() {
+        let Some(number) = entry.hardlink else { continue };
+        let first = *groups.entry(number).or_insert(entry);
+        let inodes = |entry: &Entry| world.inodes_of.get(entry.path.as_bytes()).cloned().unwrap_or_default();
+        if !first.same_to_a_user(entry) || inodes(first).is_disjoint(&inodes(entry)) {
+            return Err(format!("{} and {} are joined, and never were one file", first.path, entry.path));
+        }
+    }
+    Ok(())
+}
+
+/// A shop with a release beside it.
+fn shop() -> Vec<Act> {
+    let path = |text: &str| text.as_bytes().to_vec();
+    let mut acts = vec![Act::Mkdir(path("a")), Act::Mkdir(path("a/deep")), Act::Mkdir(path("pub"))];
+    for (dir, names) in [("vendor", ["one", "two", "x"]), ("vendor.new", ["one", "three", "x"])] {
+        acts.push(Act::Mkdir(path(dir)));
+        acts.push(Act::Mkdir(path(&format!("{dir}/lib"))));
+        for name in names {
+            acts.push(Act::Write(path(&format!("{dir}/{name}")), path(&format!("{dir} {name}"))));
+            acts.push(Act::Write(path(&format!("{dir}/lib/{name}")), path(&format!("{dir} lib {name}"))));
+        }
+    }
+    acts.extend([
+        Act::Write(path("a/deep/file"), path("deep")),
+        Act::Link(path("a/deep/file"), path("pub/hard")),
+        Act::Write(path("index.php"), path("<?php")),
+        Act::Symlink(path("link"), path("vendor")),
+        Act::Write(path("zz"), path("last")),
+    ]);
+    acts
+}
+
+fn schedule(seed: u64) -> Result<(), String> {
+    let stage = Stage::new(&shop());
+    let mut draws = Draws(seed ^ 0x5eed);
+    if draws.next(3) > 0 {
+        stage.settle()?;
+    }
+    for round in 0..1 + draws.next(3) {
+        stage.run_under(Box::new(Chaos::new(seed.wrapping_mul(31).wrapping_add(round))))?;
+    }
+    stage.settle()
+}
+
+fn schedules(seeds: std::ops::Range<u64>) {
+    if let Ok(seed) = std::env::var("UNDERSTUDY_TEST_SEED") {
+        return schedule(seed.parse().unwrap()).unwrap();
+    }
+    let failed: Vec<_> =
+        seeds.clone().filter_map(|seed| Some(format!("seed {seed}: {}", schedule(seed).err()?))).collect();
+    assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), seeds.count(), failed[..failed.len().min(10)].join("\n"));
+}
+
+#[test]
+fn no_schedule_of_an_adversary_makes_a_snapshot_untrue_1() {
+    schedules(0..500);
+}
+
+#[test]
+fn no_schedule_of_an_adversary_makes_a_snapshot_untrue_2() {
+    schedules(500..1000);
+}
+
+#[test]
+fn no_schedule_of_an_adversary_makes_a_snapshot_untrue_3() {
+    schedules(1000..1500);
+}
+
+#[test]
+fn no_schedule_of_an_adversary_makes_a_snapshot_untrue_4() {
+    schedules(1500..2000);
+}
+
+#[test]
+#[ignore = "many more schedules: `cargo nextest run --run-ignored only schedules`"]
+fn a_hundred_thousand_schedules_of_an_adversary() {
+    schedules(2000..102_000);
+}
+
+/// Begins with a given call, and takes a step at every so many calls.
+struct Deploy {
+    begins: u64,
+    every: u64,
+    steps: VecDeque<Act>,
+}
+
+impl Adversary for Deploy {
+    fn acts(&mut self, _: &World, call: u64) -> Vec<Act> {
+        if call < self.begins {
+            return Vec::new();
+        }
+        if self.every == 0 {
+            return self.steps.drain(..).collect();
+        }
+        let is_time = (call - self.begins).is_multiple_of(self.every);
+        (0..u32::from(is_time)).filter_map(|_| self.steps.pop_front()).collect()
+    }
+
+    fn fails(&mut self, _: u64) -> Option<Errno> {
+        None
+    }
+}
+
+/// A deploy that begins with each of a scan's calls: the snapshot has the old release or the new one, whole.
+#[test]
+fn a_deploy_at_any_call_of_a_scan_gives_the_old_release_or_the_new_one_whole() {
+    let path = |text: &str| text.as_bytes().to_vec();
+    let moved = vec![
+        Act::Rename(path("vendor"), path("vendor.old")),
+        Act::Rename(path("vendor.new"), path("vendor")),
+        Act::RemoveAll(path("vendor.old")),
+    ];
+    let exchanged = vec![Act::Exchange(path("vendor"), path("vendor.new")), Act::RemoveAll(path("vendor.new"))];
+    let pointed = vec![Act::Symlink(path(".t"), path("vendor.new")), Act::Rename(path(".t"), path("link"))];
+    let mut tried = 0;
+    for (steps, is_link) in [(&moved, false), (&exchanged, false), (&pointed, true)] {
+        for has_snapshot in [false, true] {
+            for every in [0, 1, 3] {
+                for begins in 1.. {
+                    let stage = Stage::new(&shop());
+                    if has_snapshot {
+                        stage.settle().unwrap();
+                        // Something of it is read again.
+                        stage.model.world().act(Act::Write(path("vendor/added"), path("added")));
+                        stage.model.world().act(Act::Chmod(path("vendor/lib"), 0o750));
+                    }
+                    let deploy = Deploy { begins, every, steps: steps.iter().cloned().collect() };
+                    let case = format!("{steps:?} from call {begins}, every {every}, {has_snapshot}");
+                    let old: Vec<_> = release(stage.model.world().states());
+                    stage.run_under(Box::new(deploy)).unwrap_or_else(|error| panic!("{case}: {error}"));
+                    let calls = stage.model.world().calls;
+                    let found = stage.snapshot();
+                    if is_link {
+                        let Kind::Symlink { target } = &found[&path("link")].kind else { panic!("{case}") };
+                        assert!([path("vendor"), path("vendor.new")].contains(target), "{case}");
+                    } else {
+                        let now: Vec<_> = found.keys().filter(|at| at.starts_with(b"vendor/")).cloned().collect();
+                        let new: Vec<_> = ["lib", "lib/one", "lib/three", "lib/x", "one", "three", "x"]
+                            .iter()
+                            .map(|name| path(&format!("vendor/{name}")))
+                            .collect();
+                        assert!(now == old || now == new, "{case}: {}", names(&found));
+                        assert!(found.contains_key(&path("vendor")), "{case}");
+                    }
+                    stage.settle().unwrap_or_else(|error| panic!("{case}: {error}"));
+                    tried += 1;
+                    if begins > calls {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    assert!(tried > 1000, "{tried}");
+}
+
+fn names(snapshot: &Snapshot) -> String {
+    snapshot.values().map(|entry| entry.path.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn release(states: BTreeMap<Path8, (State, usize)>) -> Vec<Path8> {
+    states.into_keys().filter(|path| path.starts_with(b"vendor/")).collect()
+}
+
+/// The same on a disk, with the threads of both as the kernel has them run.
+#[test]
+fn deploys_beside_a_scan_leave_a_whole_release_on_a_real_filesystem() {
+    let rig = Rig::new();
+    let root = rig.source();
+    let release = |dir: &std::path::Path, body: &str| {
+        std::fs::create_dir_all(dir.join("lib")).unwrap();
+        for number in 0..150 {
+            std::fs::write(dir.join(format!("f{number}")), format!("{body} {number}")).unwrap();
+            std::fs::write(dir.join(format!("lib/g{number}")), format!("{body} lib {number}")).unwrap();
+        }
+    };
+    release(&root.join("vendor"), "0");
+    for number in 0..200 {
+        std::fs::write(root.join(format!("before{number}")), vec![7; 20_000]).unwrap();
+    }
+    rig.resync();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1u32.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                release(&root.join("vendor.new"), &round.to_string());
+                if round.is_multiple_of(2) {
+                    std::fs::rename(root.join("vendor"), root.join("vendor.old")).unwrap();
+                    std::fs::rename(root.join("vendor.new"), root.join("vendor")).unwrap();
+                } else {
+                    rustix::fs::renameat_with(
+                        rustix::fs::CWD,
+                        root.join("vendor"),
+                        rustix::fs::CWD,
+                        root.join("vendor.new"),
+                        rustix::fs::RenameFlags::EXCHANGE,
+                    )
+                    .unwrap();
+                    std::fs::rename(root.join("vendor.new"), root.join("vendor.old")).unwrap();
+                }
+                std::fs::remove_dir_all(root.join("vendor.old")).unwrap();
+            }
+        });
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let _stop = Stop(&stop);
+        for _ in 0..15 {
+            std::fs::write(root.join("before0"), rig::random(&rig::nonce().to_le_bytes(), 20_000)).unwrap();
+            let report = rig.resync();
+            let restored = rig.restored(Moment::At(report.snapshot));
+            let mut bodies = std::collections::BTreeSet::new();
+            let mut count = 0;
+            for dir in ["vendor", "vendor/lib"] {
+                for entry in std::fs::read_dir(restored.join(dir)).unwrap().map(|entry| entry.unwrap()) {
+                    if entry.file_type().unwrap().is_file() {
+                        count += 1;
+                        let body = std::fs::read_to_string(entry.path()).unwrap();
+                        bodies.insert(body.split(' ').next().unwrap().to_owned());
+                    }
+                }
+            }
+            let is_named = report.warnings.first.iter().any(|warning| warning.path.starts_with("vendor"));
+            assert!((bodies.len() == 1 && count == 300) || is_named, "{count} of {bodies:?}: {:?}", report.warnings);
+            std::fs::remove_dir_all(restored).unwrap();
+        }
+    });
+    assert!(rig.verify().is_sound());
+}
