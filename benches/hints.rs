@@ -50,7 +50,13 @@ impl Bench {
         };
         let progress = Progress::default();
         let nonce = || getrandom::u64().unwrap();
-        let around = Surroundings { tree: &understudy::source::disk::Disk, clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
+        let around = Surroundings {
+            tree: &understudy::source::disk::Disk,
+            clock: &now_ns,
+            nonce: &nonce,
+            progress: &progress,
+            on_step: &|_| {},
+        };
         let (began, cpu) = (Instant::now(), cpu_seconds());
         let report = resync(&self.repository, &request, &around).unwrap();
         println!(

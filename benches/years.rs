@@ -76,8 +76,13 @@ fn main() {
             std::fs::write(source.join(format!("f{}", hour * 7 % 200)), now_ns().to_string().repeat(20))
                 .unwrap();
             let progress = Progress::default();
-            let around =
-                Surroundings { tree: &understudy::source::disk::Disk, clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
+            let around = Surroundings {
+                tree: &understudy::source::disk::Disk,
+                clock: &now_ns,
+                nonce: &nonce,
+                progress: &progress,
+                on_step: &|_| {},
+            };
             resync(&open("cache"), &request, &around).unwrap();
             NOW.fetch_add(HOUR_NS, std::sync::atomic::Ordering::Relaxed);
         }

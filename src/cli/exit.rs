@@ -116,9 +116,7 @@ pub(super) fn report(error: &anyhow::Error) -> ExitCode {
 /// Of a run that the daemon's parts made.
 pub(super) fn of_ended(ended: &Ended) -> Exit {
     match (&ended.result, ended.outcome) {
-        (Ok(RunReport::Resync(report)), _) if report.warnings.partial() > 0 => {
-            Exit::Warnings
-        }
+        (Ok(RunReport::Resync(report)), _) if report.warnings.partial() > 0 => Exit::Warnings,
         (Ok(_), _) => Exit::Done,
         (Err(_), Outcome::Held) => Exit::Held,
         (Err(_), Outcome::Fenced) => Exit::Fenced,

@@ -157,7 +157,8 @@ mod tests {
 
     fn entries() -> impl Strategy<Value = Vec<(TreePath, bool)>> {
         let names = prop::collection::vec(prop::sample::select(vec!["a", "b", "a-", "c"]), 1..5);
-        let entry = (names, any::<bool>()).prop_map(|(names, is_directory)| (path(&names.join("/")), is_directory));
+        let entry =
+            (names, any::<bool>()).prop_map(|(names, is_directory)| (path(&names.join("/")), is_directory));
         prop::collection::vec(entry, 0..30).prop_map(|entries| {
             let all: BTreeMap<TreePath, bool> = entries.into_iter().collect();
             let mut all: Vec<_> = all.into_iter().collect();

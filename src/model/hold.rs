@@ -101,7 +101,8 @@ pub fn after_scan(plan: &Plan, found: &Found) -> Option<Hold> {
         return Some(Hold::EmptyRoot { entries_before });
     }
     let allowed_percent = plan.max_deleted_percent;
-    let is_over = |deleted: u64, of: u64| u128::from(deleted) * 100 > u128::from(of) * u128::from(allowed_percent);
+    let is_over =
+        |deleted: u64, of: u64| u128::from(deleted) * 100 > u128::from(of) * u128::from(allowed_percent);
     // A volume's loss is a small share of the entries, and may be most of the bytes.
     if let Some(bare) = found.bare.iter().find(|bare| is_over(bare.deleted, bare.entries_before)) {
         let (deleted, entries_before) = (bare.deleted, bare.entries_before);
@@ -135,7 +136,13 @@ mod tests {
         FilesystemId { magic: 0xef53, id, root_inode, mounts: None }
     }
 
-    fn held(entries_before: u64, entries_now: u64, deleted: u64, now: &FilesystemId, bare: &[Bare]) -> Option<Hold> {
+    fn held(
+        entries_before: u64,
+        entries_now: u64,
+        deleted: u64,
+        now: &FilesystemId,
+        bare: &[Bare],
+    ) -> Option<Hold> {
         let before = filesystem(1, 2);
         let found = Found { entries_before, entries_now, deleted, before: Some(&before), now, bare };
         after_scan(&PlanName::Private.plan(), &found)

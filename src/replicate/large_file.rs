@@ -48,7 +48,8 @@ impl LargeFile<'_, '_> {
             Ok(stat) => stat,
             Err(attempt) => return Ok(attempt),
         };
-        let target = Target { stat, dir: target.dir.clone(), name: target.name.clone(), path: target.path.clone() };
+        let target =
+            Target { stat, dir: target.dir.clone(), name: target.name.clone(), path: target.path.clone() };
         let made_of = made_of.to_vec();
         let job = self.pool.submit(move |worker| worker.read(&target, &made_of));
         Ok(job.wait().unwrap_or(Ok(Attempt::Unsettled))?)

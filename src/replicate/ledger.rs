@@ -19,6 +19,7 @@ use crate::source::hints::Hints;
 use crate::source::node::Node;
 use crate::source::stat::{Identity, Stat};
 use crate::source::tree::is_own_trouble;
+use crate::support::mutant::{self, Mutant};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::CString;
@@ -27,18 +28,44 @@ use std::sync::Arc;
 /// What became of one path.
 pub enum Outcome {
     /// Nothing has changed. `shared` is its inode, if that has other names.
-    Keep { entry: Entry, shared: Option<Identity> },
+    Keep {
+        entry: Entry,
+        shared: Option<Identity>,
+    },
     /// What was below a directory that could not be looked into, or was not to be: as it was.
-    KeepBelow { entry: Entry, is_unseen: bool },
-    Read { entry: Entry, shared: Option<Identity>, old: Option<Entry>, again: bool, failed: Option<Errno> },
+    KeepBelow {
+        entry: Entry,
+        is_unseen: bool,
+    },
+    Read {
+        entry: Entry,
+        shared: Option<Identity>,
+        old: Option<Entry>,
+        again: bool,
+        failed: Option<Errno>,
+    },
     /// Nothing has its name.
-    Absent { path: TreePath, old: Option<Entry> },
+    Absent {
+        path: TreePath,
+        old: Option<Entry>,
+    },
     /// It is there, and nothing is known of it.
-    Unreadable { path: TreePath, old: Option<Entry>, errno: Errno },
+    Unreadable {
+        path: TreePath,
+        old: Option<Entry>,
+        errno: Errno,
+    },
     /// As for `Unreadable`, a directory; what is kept of it follows. `old` is none where the directory itself is known.
-    Unlisted { path: TreePath, old: Option<Entry>, errno: Errno },
+    Unlisted {
+        path: TreePath,
+        old: Option<Entry>,
+        errno: Errno,
+    },
     /// It would not hold still.
-    Unsettled { path: TreePath, old: Option<Entry> },
+    Unsettled {
+        path: TreePath,
+        old: Option<Entry>,
+    },
 }
 
 /// A directory of which something was read, or was missed: asked, behind all else of it, whether that is to be believed.
@@ -142,6 +169,11 @@ impl<'s, 'env> Ledger<'s, 'env> {
     }
 
     pub fn take(&mut self, outcome: Outcome) -> Result<(), ResyncError> {
+        if mutant::is(Mutant::VanishedForUnreadable)
+            && let Outcome::Unreadable { .. } = outcome
+        {
+            return Ok(());
+        }
         match outcome {
             Outcome::Keep { mut entry, shared } => {
                 self.summary.changes.count(None);
@@ -179,6 +211,9 @@ impl<'s, 'env> Ledger<'s, 'env> {
                 if let Some((above, name)) = path.split()
                     && let (Ok(above), Ok(name)) = (TreePath::parse(above), CString::new(name))
                 {
+                    if mutant::is(Mutant::SingleAbsent) {
+                        self.absent.clear();
+                    }
                     self.absent.entry(above).or_default().push(name);
                 }
             }
@@ -225,6 +260,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
         let absent = self.absent.remove(path).unwrap_or_default();
         match node.is_in_place() {
             Ok(true) => {}
+            Ok(false) if mutant::is(Mutant::NoLeave) => {}
             Err(errno) if is_own_trouble(errno) => return Err(exhausted(path, errno)),
             // Another round finds out what is there instead, or what is wrong.
             Ok(false) | Err(_) => {
@@ -286,9 +322,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
             self.summary.changes.count(Some(Change::Removed));
             return Ok(());
         }
-        if is_unseen
-            && let (Some(links), Some(old)) = (&mut self.links, entry.hardlink)
-        {
+        if is_unseen && let (Some(links), Some(old)) = (&mut self.links, entry.hardlink) {
             entry.hardlink = Some(links.unseen_number(old, &entry));
         }
         self.summary.changes.count(None);

@@ -13,6 +13,7 @@ use crate::format::attrs;
 use crate::format::wire::Writer;
 use crate::model::entry::{Entry, Kind, Xattrs};
 use crate::source::stat::{Identity, Stat};
+use crate::support::mutant::{self, Mutant};
 use std::collections::HashMap;
 
 /// Marks the numbers of entries that were not seen.
@@ -48,10 +49,11 @@ impl Links {
 
     /// The number of an entry's group. `unchanged` is the number that it had, if nothing of it has changed.
     pub fn number(&mut self, inode: Identity, entry: &Entry, unchanged: Option<u64>) -> u64 {
-        let agreed = digest(entry);
+        let agreed = if mutant::is(Mutant::GroupsByInode) { 0 } else { digest(entry) };
         let known = self.known.get(&inode).filter(|group| group.agreed == agreed).map(|group| group.number);
         let number = known.unwrap_or_else(|| {
-            let unseen = unchanged.and_then(|old| self.unseen.get(&old)).filter(|group| group.agreed == agreed);
+            let unseen =
+                unchanged.and_then(|old| self.unseen.get(&old)).filter(|group| group.agreed == agreed);
             // If it changed between its names, those behind have what this one has.
             let number = unseen.map_or_else(|| self.number_of_first(entry), |group| group.number);
             self.known.insert(inode, Group { number, agreed });
@@ -174,7 +176,10 @@ mod tests {
         // However often it is kept.
         assert_eq!(Links::default().unseen_number(kept, &name("b", "x")), kept);
         // Seen before or behind, and unchanged.
-        assert_eq!(links.number(inode(1, 9), &name("e", "y"), Some(changed)), links.unseen_number(changed, &name("d", "y")));
+        assert_eq!(
+            links.number(inode(1, 9), &name("e", "y"), Some(changed)),
+            links.unseen_number(changed, &name("d", "y"))
+        );
         let mut links = Links::default();
         let unchanged = links.number(inode(1, 7), &name("a", "x"), Some(5));
         assert_eq!(links.unseen_number(5, &name("b", "x")), unchanged);

@@ -23,8 +23,12 @@ pub fn find(root: &Path, places: &[PathBuf], mounts: &[PathBuf]) -> Result<Own, 
     let mut own = Own::default();
     let real_root = std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
     let root_device = disk::identity(&real_root).map(|identity| identity.device);
-    for (path, is_place) in places.iter().map(|path| (path, true)).chain(mounts.iter().map(|path| (path, false))) {
-        let (Ok(real), Some(identity)) = (std::fs::canonicalize(path), disk::identity(path)) else { continue };
+    for (path, is_place) in
+        places.iter().map(|path| (path, true)).chain(mounts.iter().map(|path| (path, false)))
+    {
+        let (Ok(real), Some(identity)) = (std::fs::canonicalize(path), disk::identity(path)) else {
+            continue;
+        };
         if is_place && real_root.starts_with(&real) && root_device == Some(identity.device) {
             return Err(SourceError::Own { path: root.to_owned(), place: path.clone() });
         }

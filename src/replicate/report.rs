@@ -67,7 +67,8 @@ impl Warnings {
 
     /// Takes back what was told of paths that are looked at again, as far as they are named.
     pub(super) fn forget(&mut self, covers: impl Fn(&TreePath) -> bool) {
-        let (gone, kept) = std::mem::take(&mut self.first).into_iter().partition(|warning| covers(&warning.at));
+        let (gone, kept) =
+            std::mem::take(&mut self.first).into_iter().partition(|warning| covers(&warning.at));
         self.first = kept;
         let gone: Vec<Warning> = gone;
         for warning in gone {

@@ -53,12 +53,31 @@ const OPENINGS_MAX: u32 = 3;
 
 /// One place in the next manifest.
 enum Item {
-    Keep { entry: Entry, shared: Option<Identity> },
-    KeepBelow { entry: Entry, is_unseen: bool },
-    Read { target: Target, old: Option<Entry>, made_of: Vec<File>, again: bool },
+    Keep {
+        entry: Entry,
+        shared: Option<Identity>,
+    },
+    KeepBelow {
+        entry: Entry,
+        is_unseen: bool,
+    },
+    Read {
+        target: Target,
+        old: Option<Entry>,
+        made_of: Vec<File>,
+        again: bool,
+    },
     /// Whose attributes only have to be read.
-    Attributes { target: Target, old: Entry },
-    Directory { path: TreePath, stat: Stat, attributes: AttributesRead, old: Option<Entry> },
+    Attributes {
+        target: Target,
+        old: Entry,
+    },
+    Directory {
+        path: TreePath,
+        stat: Stat,
+        attributes: AttributesRead,
+        old: Option<Entry>,
+    },
 }
 
 enum Pending {
@@ -268,12 +287,7 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// A directory's own entry, as `stat` and its handle say. Returns whether it is another than it was.
-    fn visit_directory(
-        &mut self,
-        node: &Node,
-        stat: Stat,
-        old: Option<Entry>,
-    ) -> Result<bool, ResyncError> {
+    fn visit_directory(&mut self, node: &Node, stat: Stat, old: Option<Entry>) -> Result<bool, ResyncError> {
         let old = self.visit(old)?;
         match (decide(&stat, old.as_ref(), &self.reread), old) {
             (Decision::Keep, Some(entry)) => {
@@ -312,12 +326,7 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// A directory that is there, and whose entries cannot be read: they are kept.
-    fn unlistable(
-        &mut self,
-        target: Target,
-        old: Option<Entry>,
-        errno: Errno,
-    ) -> Result<(), ResyncError> {
+    fn unlistable(&mut self, target: Target, old: Option<Entry>, errno: Errno) -> Result<(), ResyncError> {
         let path = target.path.clone();
         match self.directory_alone(target, old)? {
             None => {
@@ -329,12 +338,7 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// Of which nothing is known: it is kept, with all that is below it.
-    fn unlisted(
-        &mut self,
-        path: TreePath,
-        old: Option<Entry>,
-        errno: Errno,
-    ) -> Result<(), ResyncError> {
+    fn unlisted(&mut self, path: TreePath, old: Option<Entry>, errno: Errno) -> Result<(), ResyncError> {
         self.mark_changed();
         if old.as_ref().is_some_and(|old| old.kind == Kind::Directory) {
             self.done(Outcome::Unlisted { path: path.clone(), old, errno })?;
@@ -362,11 +366,15 @@ impl<'env> Scan<'_, 'env> {
 
     /// All entries of the last directory were met.
     fn leave(&mut self) -> Result<(), ResyncError> {
-        let Some(path) = self.under_way.stack.last().map(|level| level.node.path.clone()) else { return Ok(()) };
+        let Some(path) = self.under_way.stack.last().map(|level| level.node.path.clone()) else {
+            return Ok(());
+        };
         while let Some(old) = self.baseline.next_if(|next| next.is_within(&path))? {
             self.gone(&old)?;
         }
-        let Some(Level { node, listed, is_changed, has_lost, .. }) = self.under_way.stack.pop() else { return Ok(()) };
+        let Some(Level { node, listed, is_changed, has_lost, .. }) = self.under_way.stack.pop() else {
+            return Ok(());
+        };
         if is_changed {
             self.mark_changed();
             self.flush()?;

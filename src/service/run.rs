@@ -11,11 +11,11 @@ use crate::replicate::report::Report;
 use crate::replicate::resync::{Request, Surroundings, Watched, resync};
 use crate::repository::error::RepositoryErrorKind;
 use crate::repository::store::Repository;
+use crate::source::disk::Disk;
 use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
-use crate::source::disk::Disk;
-use crate::standby::mounted;
 use crate::standby::follow::{self, FollowReport, FollowRequest, follow};
+use crate::standby::mounted;
 use crate::support::progress::{Progress, Step};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -124,13 +124,8 @@ pub fn resync_between_hooks(
     let around = Around { store: &store.name, path: &store.path };
     hooks::around(&store.hooks, &around, || {
         let (clock, nonce) = (&world.now_ns, &world.nonce);
-        let around = Surroundings {
-            tree: &Disk,
-            clock,
-            nonce,
-            progress: watch.progress,
-            on_step: watch.on_step,
-        };
+        let around =
+            Surroundings { tree: &Disk, clock, nonce, progress: watch.progress, on_step: watch.on_step };
         Ok(resync(repository, request, &around)?)
     })
 }

@@ -11,9 +11,13 @@ pub enum SourceError {
     #[error("store root {0} is not a directory")]
     NotADirectory(PathBuf),
     /// This process's own trouble: nothing is said of the tree.
-    #[error("{path}: {source}; this process has no more of it to give (see `ulimit -n`, or the memory it may use), nothing was committed")]
+    #[error(
+        "{path}: {source}; this process has no more of it to give (see `ulimit -n`, or the memory it may use), nothing was committed"
+    )]
     Exhausted { path: String, source: std::io::Error },
-    #[error("store root {path} lies in {place}, which is understudy's own: it would be replicated into itself")]
+    #[error(
+        "store root {path} lies in {place}, which is understudy's own: it would be replicated into itself"
+    )]
     Own { path: PathBuf, place: PathBuf },
     #[error("exclude '{pattern}': {reason}; excludes use the syntax of .gitignore")]
     Exclude { pattern: String, reason: String },

@@ -10,15 +10,21 @@ use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use understudy::format::frame::Compressor;
 use understudy::model::closure::Closure;
 use understudy::model::entry::{Entry, Kind};
+use understudy::model::hold::FilesystemId;
+use understudy::model::id::{Epoch, WriterId};
+use understudy::model::record::{Event, SnapshotRecord, SnapshotStatistics};
 use understudy::model::snapshot_ref::Moment;
 use understudy::replicate::error::ResyncError;
 use understudy::replicate::report::{Report, WarningKind};
 use understudy::replicate::resync::{Request, Surroundings, resync};
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
-use understudy::repository::manifest::ManifestReader;
+use understudy::repository::manifest::{ManifestReader, ManifestWriter};
+use understudy::repository::packer::Packer;
+use understudy::support::mutant::{self, Mutant};
 use understudy::support::progress::Progress;
 
 type Snapshot = BTreeMap<Path8, Entry>;
@@ -86,7 +92,7 @@ impl Chaos {
         };
         let body = |draws: &mut Draws| format!("body {}", draws.next(50)).into_bytes();
         let top = |name: &str| name.as_bytes().to_vec();
-        match draws.next(17) {
+        match draws.next(19) {
             0 => vec![Act::Write(new(draws), body(draws))],
             1 => vec![Act::Write(at(draws), body(draws))],
             2 => vec![Act::Mkdir(new(draws))],
@@ -114,6 +120,7 @@ impl Chaos {
                 Act::RemoveAll(top("vendor.old")),
             ],
             15 => vec![Act::Exchange(top("vendor"), top("vendor.new")), Act::RemoveAll(top("vendor.new"))],
+            16 | 17 => vec![Act::Haunt(at(draws)), Act::Haunt(at(draws))],
             _ => vec![
                 Act::Symlink(top(".t"), top(draws.one_of::<&str>(&NAMES))),
                 Act::Rename(top(".t"), top("link")),
@@ -167,7 +174,10 @@ impl Stage {
     fn resync(&self) -> Result<Report, ResyncError> {
         let request = Request { threads: 0, ..rig::request(std::path::Path::new("/model")) };
         let progress = Progress::default();
-        let clock = { let model = self.model.clone(); move || model.world().now_ns() };
+        let clock = {
+            let model = self.model.clone();
+            move || model.world().now_ns()
+        };
         let around = Surroundings {
             tree: &self.model,
             clock: &clock,
@@ -221,7 +231,8 @@ impl Stage {
         }
         let (snapshot, states) = (self.snapshot(), self.model.world().states());
         let told: BTreeMap<_, _> = snapshot.iter().map(|(path, e)| (path.clone(), State::of(e))).collect();
-        let wanted: BTreeMap<_, _> = states.iter().map(|(path, (state, _))| (path.clone(), state.clone())).collect();
+        let wanted: BTreeMap<_, _> =
+            states.iter().map(|(path, (state, _))| (path.clone(), state.clone())).collect();
         if told != wanted {
             return Err(format!("at rest: {} and not {}", shown(&told), shown(&wanted)));
         }
@@ -247,7 +258,9 @@ impl Stage {
 fn shown(states: &BTreeMap<Path8, State>) -> String {
     let all: Vec<_> = states
         .iter()
-        .map(|(path, state)| format!("{}={} {:o} {}", String::from_utf8_lossy(path), state.kind, state.mode, state.mtime))
+        .map(|(path, state)| {
+            format!("{}={} {:o} {}", String::from_utf8_lossy(path), state.kind, state.mode, state.mtime)
+        })
         .collect();
     all.join(", ")
 }
@@ -267,7 +280,9 @@ fn check(world: &World, before: &Snapshot, after: &Snapshot, report: &Report) ->
             continue;
         }
         if !named(path, &lost) {
-            return Err(format!("'{shown}' was there all the time, is not in the snapshot, and is not named"));
+            return Err(format!(
+                "'{shown}' was there all the time, is not in the snapshot, and is not named"
+            ));
         }
         // What cannot be read keeps its last state.
         if before.contains_key(path) && !named(path, &[WarningKind::Unsettled]) {
@@ -340,7 +355,13 @@ fn schedules(seeds: std::ops::Range<u64>) {
     }
     let failed: Vec<_> =
         seeds.clone().filter_map(|seed| Some(format!("seed {seed}: {}", schedule(seed).err()?))).collect();
-    assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), seeds.count(), failed[..failed.len().min(10)].join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} of {}:\n{}",
+        failed.len(),
+        seeds.count(),
+        failed[..failed.len().min(10)].join("\n")
+    );
 }
 
 #[test]
@@ -369,6 +390,72 @@ fn a_hundred_thousand_schedules_of_an_adversary() {
     schedules(2000..102_000);
 }
 
+/// Each of these was once how it was done, or could be forgotten.
+#[test]
+fn every_mutant_of_the_scan_is_caught_by_a_schedule() {
+    for chosen in
+        [Mutant::VanishedForUnreadable, Mutant::SingleAbsent, Mutant::NoLeave, Mutant::GroupsByInode]
+    {
+        mutant::choose(Some(chosen));
+        let caught = (0..2000).find_map(|seed| Some((seed, schedule(seed).err()?)));
+        mutant::choose(None);
+        let (seed, error) = caught.unwrap_or_else(|| panic!("{chosen:?} is not caught"));
+        eprintln!("{chosen:?} is caught by seed {seed}: {error}");
+        // By nothing else than the mutant.
+        schedule(seed).unwrap();
+    }
+}
+
+/// A manifest that lacks a directory, as its writer would have it if it took what it is given.
+#[test]
+fn a_manifest_without_a_directory_is_refused_by_its_writer_and_found_by_verify() {
+    for is_checked in [true, false] {
+        mutant::choose((!is_checked).then_some(Mutant::NoClosingCheck));
+        let rig = Rig::plain();
+        let store = rig.store();
+        let mut state = store.state().unwrap();
+        store.begin_writing(true).unwrap();
+        let index = Arc::new(Index::open(&store, &state).unwrap());
+        let packer = Packer::new(store.clone(), index.clone());
+        let mut writer = ManifestWriter::new(&packer, Compressor::new(1).unwrap());
+        writer.push(&rig::entry("", Kind::Directory)).unwrap();
+        let pushed = writer.push(&rig::entry("vendor/f10", Kind::Fifo));
+        if is_checked {
+            let error = pushed.unwrap_err().to_string();
+            assert!(error.starts_with("vendor/f10: its directory is not in the manifest"), "{error}");
+            continue;
+        }
+        let (manifest, _) = writer.finish().unwrap();
+        packer.close().unwrap();
+        let record = SnapshotRecord {
+            manifest,
+            scan_start_ns: 1,
+            scan_end_ns: 2,
+            source_path: String::new(),
+            filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
+            statistics: SnapshotStatistics::default(),
+            new_packs: Vec::new(),
+            new_index: index.added(&[], &state),
+            index: Vec::new(),
+            merged_index: Vec::new(),
+            database_position: None,
+            full_scan_start_ns: None,
+        };
+        let event = Event::Snapshot(Box::new(record));
+        let writer = WriterId("tester".into());
+        store.append(&mut state, Epoch(0), &writer, rig::nonce(), event).unwrap();
+        mutant::choose(None);
+        let report = rig.verify();
+        assert!(!report.is_sound());
+        assert_eq!(report.touched[0].path, "vendor/f10", "{:?}", report.touched);
+        // A run that finds such a snapshot goes on from what is there, and is sound.
+        rig::sample_tree(&rig.source());
+        let next = rig.resync();
+        assert_eq!(next.warnings.total(), 0, "{:?}", next.warnings);
+        rig.restored(Moment::At(next.snapshot));
+    }
+}
+
 /// Begins with a given call, and takes a step at every so many calls.
 struct Deploy {
     begins: u64,
@@ -393,65 +480,82 @@ impl Adversary for Deploy {
     }
 }
 
-/// A deploy that begins with each of a scan's calls: the snapshot has the old release or the new one, whole.
+/// A deploy of `steps` that begins with each of a scan's calls: the snapshot has the old release or the new one, whole.
+fn deploys(steps: &[Act], is_whole: impl Fn(&Snapshot, &[Path8]) -> bool) {
+    let mut tried = 0;
+    for (has_snapshot, every) in [(false, 1), (true, 0), (true, 3)] {
+        for begins in 1.. {
+            let stage = Stage::new(&shop());
+            if has_snapshot {
+                stage.settle().unwrap();
+                // Something of it is read again.
+                stage.model.world().act(Act::Write(path("vendor/added"), path("added")));
+                stage.model.world().act(Act::Chmod(path("vendor/lib"), 0o750));
+            }
+            let deploy = Deploy { begins, every, steps: steps.iter().cloned().collect() };
+            let case = format!("from call {begins}, every {every}, {has_snapshot}");
+            let old = release(stage.model.world().states().into_keys());
+            stage.run_under(Box::new(deploy)).unwrap_or_else(|error| panic!("{case}: {error}"));
+            let calls = stage.model.world().calls;
+            let found = stage.snapshot();
+            assert!(is_whole(&found, &old), "{case}: {}", names(&found));
+            if begins % 5 == 0 {
+                stage.settle().unwrap_or_else(|error| panic!("{case}: {error}"));
+            }
+            tried += 1;
+            if begins > calls {
+                break;
+            }
+        }
+    }
+    assert!(tried > 200, "{tried}");
+}
+
+fn path(text: &str) -> Path8 {
+    text.as_bytes().to_vec()
+}
+
+/// The old release, or the new one.
+fn is_old_or_new(found: &Snapshot, old: &[Path8]) -> bool {
+    let now = release(found.keys().cloned());
+    let new = ["lib", "lib/one", "lib/three", "lib/x", "one", "three", "x"];
+    let new: Vec<_> = new.iter().map(|name| path(&format!("vendor/{name}"))).collect();
+    found.contains_key(&path("vendor")) && (now == old || now == new)
+}
+
 #[test]
-fn a_deploy_at_any_call_of_a_scan_gives_the_old_release_or_the_new_one_whole() {
-    let path = |text: &str| text.as_bytes().to_vec();
-    let moved = vec![
+fn a_release_that_is_moved_in_at_any_call_of_a_scan_is_whole_or_the_old_one_is() {
+    let steps = [
         Act::Rename(path("vendor"), path("vendor.old")),
         Act::Rename(path("vendor.new"), path("vendor")),
         Act::RemoveAll(path("vendor.old")),
     ];
-    let exchanged = vec![Act::Exchange(path("vendor"), path("vendor.new")), Act::RemoveAll(path("vendor.new"))];
-    let pointed = vec![Act::Symlink(path(".t"), path("vendor.new")), Act::Rename(path(".t"), path("link"))];
-    let mut tried = 0;
-    for (steps, is_link) in [(&moved, false), (&exchanged, false), (&pointed, true)] {
-        for has_snapshot in [false, true] {
-            for every in [0, 1, 3] {
-                for begins in 1.. {
-                    let stage = Stage::new(&shop());
-                    if has_snapshot {
-                        stage.settle().unwrap();
-                        // Something of it is read again.
-                        stage.model.world().act(Act::Write(path("vendor/added"), path("added")));
-                        stage.model.world().act(Act::Chmod(path("vendor/lib"), 0o750));
-                    }
-                    let deploy = Deploy { begins, every, steps: steps.iter().cloned().collect() };
-                    let case = format!("{steps:?} from call {begins}, every {every}, {has_snapshot}");
-                    let old: Vec<_> = release(stage.model.world().states());
-                    stage.run_under(Box::new(deploy)).unwrap_or_else(|error| panic!("{case}: {error}"));
-                    let calls = stage.model.world().calls;
-                    let found = stage.snapshot();
-                    if is_link {
-                        let Kind::Symlink { target } = &found[&path("link")].kind else { panic!("{case}") };
-                        assert!([path("vendor"), path("vendor.new")].contains(target), "{case}");
-                    } else {
-                        let now: Vec<_> = found.keys().filter(|at| at.starts_with(b"vendor/")).cloned().collect();
-                        let new: Vec<_> = ["lib", "lib/one", "lib/three", "lib/x", "one", "three", "x"]
-                            .iter()
-                            .map(|name| path(&format!("vendor/{name}")))
-                            .collect();
-                        assert!(now == old || now == new, "{case}: {}", names(&found));
-                        assert!(found.contains_key(&path("vendor")), "{case}");
-                    }
-                    stage.settle().unwrap_or_else(|error| panic!("{case}: {error}"));
-                    tried += 1;
-                    if begins > calls {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    assert!(tried > 1000, "{tried}");
+    deploys(&steps, is_old_or_new);
+}
+
+#[test]
+fn a_release_that_is_exchanged_at_any_call_of_a_scan_is_whole_or_the_old_one_is() {
+    deploys(
+        &[Act::Exchange(path("vendor"), path("vendor.new")), Act::RemoveAll(path("vendor.new"))],
+        is_old_or_new,
+    );
+}
+
+#[test]
+fn a_symlink_that_is_pointed_elsewhere_at_any_call_of_a_scan_points_there_or_where_it_did() {
+    let steps = [Act::Symlink(path(".t"), path("vendor.new")), Act::Rename(path(".t"), path("link"))];
+    deploys(&steps, |found, _| match found.get(&path("link")).map(|entry| &entry.kind) {
+        Some(Kind::Symlink { target }) => [path("vendor"), path("vendor.new")].contains(target),
+        _ => false,
+    });
 }
 
 fn names(snapshot: &Snapshot) -> String {
     snapshot.values().map(|entry| entry.path.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-fn release(states: BTreeMap<Path8, (State, usize)>) -> Vec<Path8> {
-    states.into_keys().filter(|path| path.starts_with(b"vendor/")).collect()
+fn release(paths: impl Iterator<Item = Path8>) -> Vec<Path8> {
+    paths.filter(|path| path.starts_with(b"vendor/")).collect()
 }
 
 /// The same on a disk, with the threads of both as the kernel has them run.
@@ -503,7 +607,7 @@ fn deploys_beside_a_scan_leave_a_whole_release_on_a_real_filesystem() {
             }
         }
         let _stop = Stop(&stop);
-        for _ in 0..15 {
+        for _ in 0..8 {
             std::fs::write(root.join("before0"), rig::random(&rig::nonce().to_le_bytes(), 20_000)).unwrap();
             let report = rig.resync();
             let restored = rig.restored(Moment::At(report.snapshot));
@@ -519,7 +623,11 @@ fn deploys_beside_a_scan_leave_a_whole_release_on_a_real_filesystem() {
                 }
             }
             let is_named = report.warnings.first.iter().any(|warning| warning.path.starts_with("vendor"));
-            assert!((bodies.len() == 1 && count == 300) || is_named, "{count} of {bodies:?}: {:?}", report.warnings);
+            assert!(
+                (bodies.len() == 1 && count == 300) || is_named,
+                "{count} of {bodies:?}: {:?}",
+                report.warnings
+            );
             std::fs::remove_dir_all(restored).unwrap();
         }
     });

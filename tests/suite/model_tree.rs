@@ -80,6 +80,8 @@ pub enum Act {
     Unmount(Path8),
     /// Removes one entry at a time, from the deepest up.
     RemoveAll(Path8),
+    /// A name that its directory lists, and that cannot be looked up: a dead network mount's, or one that another host made.
+    Haunt(Path8),
 }
 
 /// What acts, and when.
@@ -109,6 +111,7 @@ pub struct World {
     /// Covered directory to the root of what is mounted there.
     mounts: HashMap<Id, Id>,
     unmounted: Vec<Id>,
+    haunted: HashSet<(Id, Vec<u8>)>,
     free: Vec<(u32, u64)>,
     next: u64,
     clock_ns: u64,
@@ -132,6 +135,7 @@ impl World {
             inodes: Vec::new(),
             mounts: HashMap::new(),
             unmounted: Vec::new(),
+            haunted: HashSet::new(),
             free: Vec::new(),
             next: 100,
             clock_ns: 1_700_000_000_000_000_000,
@@ -332,9 +336,11 @@ impl World {
                     .states()
                     .into_iter()
                     .filter(|(at, _)| *at == path || at.starts_with(&[&path[..], b"/"].concat()))
-                    .map(|(at, (state, _))| {
-                        if state.kind == "directory" { Act::Rmdir(at) } else { Act::Unlink(at) }
-                    })
+                    .map(
+                        |(at, (state, _))| {
+                            if state.kind == "directory" { Act::Rmdir(at) } else { Act::Unlink(at) }
+                        },
+                    )
                     .collect();
                 steps.reverse();
                 self.todo.extend(steps);
@@ -354,15 +360,23 @@ impl World {
         let of_root = |path: &Path8| path.is_empty();
         let names_root = match &act {
             Act::Write(path, _) | Act::Mkdir(path) | Act::Symlink(path, _) => of_root(path),
-            Act::Link(from, to) | Act::Rename(from, to) | Act::Exchange(from, to) => of_root(from) || of_root(to),
+            Act::Link(from, to) | Act::Rename(from, to) | Act::Exchange(from, to) => {
+                of_root(from) || of_root(to)
+            }
             Act::Unlink(path) | Act::Rmdir(path) | Act::Mount(path) | Act::Unmount(path) => of_root(path),
-            Act::Chmod(..) | Act::RemoveAll(_) => false,
+            Act::Chmod(..) | Act::RemoveAll(_) | Act::Haunt(_) => false,
         };
         if names_root {
             return;
         }
         match act {
             Act::RemoveAll(_) => {}
+            Act::Haunt(path) => {
+                let (above, name) = Self::split(&path);
+                if let Some(dir) = self.find(above) {
+                    self.haunted.insert((dir, name.to_vec()));
+                }
+            }
             Act::Write(path, bytes) => match self.own(&path) {
                 Some(id) => {
                     if let Body::File(body) = &mut self.inodes[id].body {
@@ -482,7 +496,9 @@ impl World {
     }
 
     fn create(&mut self, path: &[u8], body: Body, mode: u16) {
-        if self.own(path).is_none() && self.find(Self::split(path).0).is_some_and(|dir| self.is_directory(dir)) {
+        if self.own(path).is_none()
+            && self.find(Self::split(path).0).is_some_and(|dir| self.is_directory(dir))
+        {
             let device = self.device_at(path);
             let id = self.make(body, mode, device);
             self.put(path, id);
@@ -527,10 +543,8 @@ impl World {
 
     fn stat(&self, id: Id, is_mount_root: bool) -> Stat {
         let inode = &self.inodes[id];
-        let time = |ns: u64| Timestamp {
-            seconds: (ns / 1_000_000_000) as i64,
-            nanos: (ns % 1_000_000_000) as u32,
-        };
+        let time =
+            |ns: u64| Timestamp { seconds: (ns / 1_000_000_000) as i64, nanos: (ns % 1_000_000_000) as u32 };
         let (kind, size_bytes) = match &inode.body {
             Body::Directory(_) => (FileType::Directory, 0),
             Body::File(bytes) => (FileType::RegularFile, bytes.len() as u64),
@@ -577,6 +591,7 @@ impl Model {
         while let Some(act) = world.todo.pop_front() {
             world.act(act);
         }
+        world.haunted.clear();
     }
 
     /// The adversary's turn; then the call, unless it fails.
@@ -627,6 +642,9 @@ impl Drop for Handle {
 
 impl Handle {
     fn below(&self, world: &World, name: &CStr) -> Result<(Id, bool), Errno> {
+        if world.haunted.contains(&(self.id, name.to_bytes().to_vec())) {
+            return Err(Errno::NOENT);
+        }
         let id = world.child(self.id, name.to_bytes()).ok_or(Errno::NOENT)?;
         Ok((world.covering(id), world.mounts.contains_key(&id)))
     }

@@ -95,7 +95,13 @@ pub fn request(source: &Path) -> Request {
 
 pub fn run(repository: &Repository, request: &Request) -> Result<Report, ResyncError> {
     let progress = Progress::default();
-    let around = Surroundings { tree: &understudy::source::disk::Disk, clock: &now_ns, nonce: &nonce, progress: &progress, on_step: &|_| {} };
+    let around = Surroundings {
+        tree: &understudy::source::disk::Disk,
+        clock: &now_ns,
+        nonce: &nonce,
+        progress: &progress,
+        on_step: &|_| {},
+    };
     resync(repository, request, &around)
 }
 
