@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the jobs of one restore share.
@@ -36,6 +37,8 @@ pub struct Outcome {
     pub failed: Mutex<Option<RestoreError>>,
     /// Names of inodes with several that could not be made.
     pub lost_names: Mutex<HashSet<TreePath>>,
+    /// A page of the manifest could not be read: nobody knows any more what does not belong.
+    pub page_lost: AtomicBool,
 }
 
 /// An open directory of the destination.

@@ -22,6 +22,7 @@ pub mod pin;
 mod place;
 mod remove;
 pub mod restore;
+mod salvage;
 mod scattered;
 pub mod shortfall;
 mod special;

@@ -23,6 +23,7 @@ use super::filesystem::{Filesystem, Mount};
 use super::large::write_large;
 use super::place::{LOST_AND_FOUND, Place, is_marker, is_mount_root};
 use super::remove::{left_because, remove_all};
+use super::salvage::Salvage;
 use super::shortfall::{ShortfallKind, Shortfalls};
 use super::special::special;
 use crate::model::entry::{Entry, File, Fingerprint, Kind, Timestamp, Xattrs};
@@ -120,7 +121,8 @@ fn restore_to(
         umask: umask(),
     };
     let threads = request.threads.max(1);
-    let entries = ManifestReader::new(shared.chunks.clone()).entries_within(root, &request.path);
+    let manifests = ManifestReader::new(shared.chunks.clone());
+    let entries = Salvage::new(manifests, root, &request.path, &shared.outcome);
     let mut report = std::thread::scope(|scope| {
         let pool = Pool::start(scope, vec![(); threads]);
         let restorer = Restorer {
@@ -135,6 +137,7 @@ fn restore_to(
             links: HashMap::new(),
             skipped: None,
             leaf: None,
+            made_up: HashSet::new(),
             mounts_told: HashSet::new(),
             report: RestoreReport { resumed: place.resumed, ..Default::default() },
         };
@@ -176,6 +179,8 @@ struct Restorer<'s, 'env> {
     skipped: Option<TreePath>,
     /// The last entry that was not a directory: nothing can be below it.
     leaf: Option<TreePath>,
+    /// Directories that the snapshot lacks, although it has something below them.
+    made_up: HashSet<TreePath>,
     /// Mounts in the destination of which was told that nothing is deleted there.
     mounts_told: HashSet<Mount>,
     report: RestoreReport,
@@ -191,7 +196,7 @@ impl<'env> Restorer<'_, 'env> {
             self.report.entries += 1;
             Progress::add(&self.shared.progress.entries, 1);
             if self.skipped.as_ref().is_some_and(|skipped| entry.path.is_within(skipped)) {
-                self.shared.outcome.told.count(ShortfallKind::Missing);
+                self.shared.outcome.told.count(ShortfallKind::Missing, 1);
                 continue;
             }
             self.skipped = None;
@@ -224,7 +229,7 @@ impl<'env> Restorer<'_, 'env> {
         let missing = entry.path != self.request.path;
         let directory = match missing {
             // Its own entry is not in the snapshot, but what is below it is.
-            true => self.made_up(self.request.path.clone(), entry.mtime),
+            true => self.make_up(self.request.path.clone(), entry.mtime),
             false => entry.clone(),
         };
         if directory.kind != Kind::Directory {
@@ -278,9 +283,10 @@ impl<'env> Restorer<'_, 'env> {
                 &path,
                 "the snapshot lacks this directory; it was made with mode 700",
             );
-            self.put(self.made_up(path.clone(), entry.mtime))?;
+            let directory = self.make_up(path.clone(), entry.mtime);
+            self.put(directory)?;
             if self.stack.last().is_none_or(|level| level.dir.path != path) {
-                told.count(ShortfallKind::Missing);
+                told.count(ShortfallKind::Missing, 1);
                 return Ok(());
             }
         }
@@ -288,7 +294,10 @@ impl<'env> Restorer<'_, 'env> {
     }
 
     /// An entry for a directory that the snapshot lacks. Nobody but its owner sees what is in it.
-    fn made_up(&self, path: TreePath, mtime: Timestamp) -> Entry {
+    fn make_up(&mut self, path: TreePath, mtime: Timestamp) -> Entry {
+        let reason = "the snapshot lacks this directory; it was made with mode 700";
+        self.shared.outcome.told.tell(ShortfallKind::Orphaned, &path, reason);
+        self.made_up.insert(path.clone());
         let above = self.stack.last().and_then(|level| level.dir.entry());
         let (uid, gid) = above.map_or(restorer(), |above| (above.uid, above.gid));
         Entry {
@@ -352,6 +361,12 @@ impl<'env> Restorer<'_, 'env> {
                     "another filesystem is mounted here; what the snapshot does not have was left in it";
                 told.tell(ShortfallKind::Left, path, reason);
             }
+            return Ok(());
+        }
+        if shared.outcome.page_lost.load(Ordering::Relaxed) || self.made_up.contains(&dir.path) {
+            let reason =
+                "part of the manifest is lost, so what does not belong in it is not known, and was left";
+            told.tell(ShortfallKind::Left, &dir.path, reason);
             return Ok(());
         }
         for name in &extra {

@@ -80,8 +80,9 @@ impl Shortfalls {
 
     /// How many there are.
     pub fn total(&self) -> u64 {
-        let lost = self.damaged + self.missing + self.wider + self.left + self.orphaned;
-        lost + self.renamed + self.separate + self.modes + self.owners + self.attributes + self.times
+        let lost = self.missing + self.wider + self.left + self.orphaned + self.renamed + self.separate;
+        // As many as a forged manifest says there were.
+        self.damaged.saturating_add(lost + self.modes + self.owners + self.attributes + self.times)
     }
 }
 
@@ -99,9 +100,11 @@ impl Told {
         }
     }
 
-    /// One that is counted only: what it lies below was named.
-    pub fn count(&self, kind: ShortfallKind) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).0.count(kind) += 1;
+    /// So many that are counted only: what they lie below was named.
+    pub fn count(&self, kind: ShortfallKind, more: u64) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = told.0.count(kind);
+        *count = count.saturating_add(more);
     }
 
     pub fn take(&self) -> Shortfalls {
@@ -130,7 +133,7 @@ mod tests {
             told.tell(ShortfallKind::Owner, &path(format!("f{number}")), "not permitted");
         }
         told.tell(ShortfallKind::Missing, &path("z".into()), "no such name here");
-        told.count(ShortfallKind::Missing);
+        told.count(ShortfallKind::Missing, 1);
         let all = told.take();
         assert_eq!((all.owners, all.missing, all.total()), (1000, 2, 1002));
         assert_eq!((all.first.len(), all.first[0].path.as_str()), (NAMED_MAX, "z"));

@@ -15,6 +15,7 @@ mod keys;
 mod kill;
 mod live_tree;
 mod races;
+mod restore;
 mod rig;
 mod roundtrip;
 mod seeds;
