@@ -482,17 +482,17 @@ impl<'env> Restorer<'_, 'env> {
             // The first could not be made: this is the first, then.
             return self.make(spot, entry);
         }
-        let linked = self.first_of(first).and_then(|(from, first_name)| {
+        let linked = self.first_of(first).map(|(from, first_name)| {
             let made = spot.make(&entry.path, "link it", |at| {
                 rustix::fs::linkat(&from, &first_name, &spot.dir.handle, at, AtFlags::empty())
             });
             match made {
                 Ok(((), mut unplaced)) => {
                     unplaced.linked = true;
-                    Ok(Ok(unplaced.place(&entry.path).map_err(Failure::from)))
+                    Ok(unplaced.place(&entry.path).map_err(Failure::from))
                 }
-                Err(RestoreError::Write { errno, .. }) => Ok(Err((errno, from, first_name))),
-                Err(error) => Ok(Ok(Err(error.into()))),
+                Err(RestoreError::Write { errno, .. }) => Err((errno, from, first_name)),
+                Err(error) => Ok(Err(error.into())),
             }
         });
         let (errno, other) = match linked {

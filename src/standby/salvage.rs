@@ -22,7 +22,7 @@ pub(super) struct Salvage<'a> {
     stream: EntryStream,
     last: Option<TreePath>,
     /// Once a page was damaged: the pages that are still to be read, each by itself.
-    leaves: Option<std::vec::IntoIter<Child>>,
+    leaves: Option<std::iter::Skip<std::vec::IntoIter<Child>>>,
     leaf: std::vec::IntoIter<Entry>,
     /// What was met first, should there be nothing else.
     lost: Option<RepositoryError>,
@@ -50,7 +50,7 @@ impl<'a> Salvage<'a> {
         // The page that an entry is on begins at or before it.
         let from = self.last.as_ref().unwrap_or(&self.top);
         let first = leaves.partition_point(|leaf| leaf.first <= *from).saturating_sub(1);
-        self.leaves = Some(leaves[first..].to_vec().into_iter());
+        self.leaves = Some(leaves.into_iter().skip(first));
         self.lost = Some(error);
         Ok(())
     }
