@@ -278,11 +278,6 @@ impl<'env> Restorer<'_, 'env> {
         for at in below + 1..depth {
             let components: Vec<_> = entry.path.components().take(at).collect();
             let path = components.iter().fold(TreePath::root(), |path, name| path.join(name));
-            told.tell(
-                ShortfallKind::Orphaned,
-                &path,
-                "the snapshot lacks this directory; it was made with mode 700",
-            );
             let directory = self.make_up(path.clone(), entry.mtime);
             self.put(directory)?;
             if self.stack.last().is_none_or(|level| level.dir.path != path) {
