@@ -85,7 +85,13 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
         overwrite: args.overwrite,
         delete: args.delete,
         threads: context.threads(),
-        depot: args.standby.dir(&context).ok().map(|dir| Depot::new(&dir, &wanted.store)),
+        // A host that is no standby is not asked for every file.
+        depot: args
+            .standby
+            .dir(&context)
+            .ok()
+            .filter(|dir| dir.is_dir())
+            .map(|dir| Depot::new(&dir, &wanted.store)),
     };
     let progress = Progress::default();
     // The directory beside is bound to what is restored: another snapshot never goes on in it.

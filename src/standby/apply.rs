@@ -212,12 +212,17 @@ fn set_attributes(
             }
             if let Err(errno) = rustix::fs::removexattr(proc_path.as_str(), name.as_slice()) {
                 let errno = refused.own("remove an attribute", errno)?;
-                if errno == Errno::NODATA || errno == Errno::OPNOTSUPP {
+                let capability = name == b"security.capability";
+                // A label that the system insists on stays.
+                let label = name.starts_with(b"security.") && !capability;
+                if label || matches!(errno, Errno::NODATA | Errno::OPNOTSUPP) {
                     continue;
                 }
                 let reason = because(&format!("remove attribute {}", shown(&name)), errno);
-                let lets_in = name == ACCESS_LIST;
-                let kind = if lets_in { ShortfallKind::Wider } else { ShortfallKind::Attribute };
+                let kind = match capability || name == ACCESS_LIST {
+                    true => ShortfallKind::Wider,
+                    false => ShortfallKind::Attribute,
+                };
                 refused.told.tell(kind, path, reason);
             }
         }

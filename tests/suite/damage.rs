@@ -9,6 +9,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use std::collections::BTreeSet;
 use understudy::model::id::Sequence;
 use understudy::model::snapshot_ref::Moment;
+use understudy::standby::restore::RestoreRequest;
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     futures::executor::block_on(future)
@@ -138,6 +139,8 @@ fn a_damaged_page_is_named_by_the_path_it_begins_with() {
         rig.resync();
         let packs = keys(&rig, "/packs/");
         assert_eq!(packs.len(), 1);
+        let whole = rig.restored(Moment::Latest);
+        std::fs::write(whole.join("extra"), b"").unwrap();
         damage(&rig, &packs[0], kind);
         let report = rig.verify();
         assert!(report.problems.iter().any(|p| p.key == packs[0].as_ref()), "{kind:?}: {report:?}");
@@ -148,6 +151,16 @@ fn a_damaged_page_is_named_by_the_path_it_begins_with() {
             let names = std::fs::read_dir(rig.dir.path().join("bad")).unwrap().count() as u64;
             assert_eq!((kind, names + restored.warnings.damaged), (Damage::Flip, 3000), "{restored:?}");
             assert!(names > 1000, "{names}");
+            // What a lost page had is not deleted as if it did not belong.
+            let over = RestoreRequest {
+                destination: whole.clone(),
+                overwrite: true,
+                delete: true,
+                ..rig.restore_request("")
+            };
+            let over = rig::restore_at(&rig.store(), Moment::Latest, &over).unwrap();
+            assert_eq!((over.removed, over.warnings.left), (0, 1), "{over:?}");
+            assert_eq!(std::fs::read_dir(&whole).unwrap().count(), 3001);
         }
     }
 }

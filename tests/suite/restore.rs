@@ -662,6 +662,24 @@ fn a_damaged_file_is_left_as_it_was_and_the_rest_is_restored() {
     assert_eq!(without(facts::of(&rig.dir.path().join("out"))), without(wanted));
 }
 
+#[test]
+fn what_would_meet_every_entry_ends_a_restore_and_the_next_goes_on() {
+    let dir = shop(sample_tree);
+    for (call, errno) in
+        [("pwrite64", "EIO"), ("pwrite64", "ENOSPC"), ("pwrite64", "EROFS"), ("mkdirat", "EMFILE")]
+    {
+        let to = format!("{call}-{errno}");
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={errno}:when=2"));
+        let restore = ["restore", "acme", &to, "--quiet"];
+        let (output, _) = traced(dir.path(), &["-e", &trace, "-e", &inject], &restore);
+        assert_eq!(output.status.code(), Some(1), "{to}: {}", text(&output));
+        assert!(!dir.path().join(&to).exists(), "{to}");
+        ok(understudy(dir.path()).args(restore));
+        assert_same(&dir.path().join("source"), &dir.path().join(&to), &to);
+    }
+    assert_eq!(hidden_names(dir.path()), Vec::<String>::new());
+}
+
 /// Restores with an error injected; what is not as it was must be named, and where nothing is, all is as it was.
 fn strike(dir: &Path, wanted: &Facts, call: &str, errno: &str, at: u64, to: &str, flags: &[&str]) -> bool {
     let args = [&["restore", "acme", to, "--json"], flags].concat();
