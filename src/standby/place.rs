@@ -125,12 +125,12 @@ impl Place {
 
     /// All of it was made by a run that was broken off: what the snapshot does not have is that run's as well.
     pub(super) fn is_own(&self) -> bool {
-        self.resumed && matches!(self.way, Way::Beside(_))
+        self.resumed && self.is_named_at_the_end()
     }
 
-    /// Whether it becomes a directory that was not there.
-    pub(super) fn is_new(&self) -> bool {
-        self.fresh && matches!(self.way, Way::Beside(_))
+    /// Whether the directory is a new one, and gets its name when it is complete.
+    pub(super) fn is_named_at_the_end(&self) -> bool {
+        matches!(self.way, Way::Beside(_))
     }
 
     /// Whether a name is that of this run's marker.

@@ -136,7 +136,7 @@ impl<'env> Restorer<'_, 'env> {
             false => entry.clone(),
         };
         if directory.kind != Kind::Directory {
-            if self.place.is_new() {
+            if self.place.is_named_at_the_end() {
                 let mode = Mode::from_raw_mode((0o777 & !self.shared.umask).into());
                 rustix::fs::fchmod(&handle, mode).map_err(wrong("set its mode"))?;
             }
