@@ -103,7 +103,7 @@ impl Unplaced<'_> {
                 Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if Stat::at(handle, name).is_err() => {}
                 Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                     if !dir.lists(name) {
-                        return Err(RestoreError::SameName(path.to_string()));
+                        return Err(dir.taken(name, path));
                     }
                 }
                 Err(errno) => return Err(wrong(errno)),

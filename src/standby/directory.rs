@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the jobs of one restore share.
@@ -61,6 +61,7 @@ pub struct Directory {
     pub(super) elsewhere: bool,
     /// What was made in it, where the filesystem may have changed the names.
     made: Mutex<BTreeSet<CString>>,
+    folds_names: AtomicBool,
 }
 
 /// How a directory is met.
@@ -96,6 +97,7 @@ impl Directory {
             deletes,
             elsewhere,
             made,
+            folds_names: AtomicBool::new(false),
         }
     }
 
@@ -120,10 +122,16 @@ impl Directory {
 
     /// Why a name could not be created that was not there.
     pub(super) fn taken(&self, name: &CStr, path: &TreePath) -> RestoreError {
-        match self.lists(name) {
-            true => RestoreError::write(path, "create it")(Errno::EXIST),
-            false => RestoreError::SameName(path.to_string()),
+        if self.lists(name) {
+            return RestoreError::write(path, "create it")(Errno::EXIST);
         }
+        self.folds_names.store(true, Ordering::Relaxed);
+        RestoreError::SameName(path.to_string())
+    }
+
+    /// An entry could not be made because its name is another's here: what seems not to belong may be why.
+    pub(super) fn folds_names(&self) -> bool {
+        self.folds_names.load(Ordering::Relaxed)
     }
 
     /// Something was made under this name.

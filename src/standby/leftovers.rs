@@ -57,6 +57,14 @@ impl Restorer<'_, '_> {
             told.tell(ShortfallKind::Left, &dir.path, reason);
             return Ok(());
         }
+        // Whatever was to be made in it was tried.
+        self.drain()?;
+        if dir.folds_names() {
+            let reason =
+                "names that this filesystem takes for one are in it, so what does not belong was left";
+            told.tell(ShortfallKind::Left, &dir.path, reason);
+            return Ok(());
+        }
         for name in &extra {
             let path = dir.path.join(name.as_bytes());
             let mut left = |at: &TreePath, errno| told.tell(ShortfallKind::Left, at, left_because(errno));

@@ -281,7 +281,7 @@ impl<'env> Restorer<'_, 'env> {
         match make() {
             Ok(()) => {}
             Err(Errno::EXIST) if !spot.listed && !parent.lists(name) => {
-                return Err(RestoreError::SameName(entry.path.to_string()).into());
+                return Err(parent.taken(name, &entry.path).into());
             }
             Err(Errno::EXIST) => {
                 if Stat::at(&parent.handle, name).is_ok_and(|stat| stat.is_directory()) {

@@ -488,6 +488,20 @@ fn traced(dir: &Path, trace: &[&str], args: &[&str]) -> (Output, String) {
     (output, trace)
 }
 
+/// A filesystem without modes, owners, links and letters that differ, at `usb`.
+fn exfat(dir: &Path) -> Mounted {
+    let image = dir.join("image");
+    std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    run("mkfs.exfat", &[image.to_str().unwrap()], dir);
+    std::fs::create_dir(dir.join("usb")).unwrap();
+    let device = Command::new("losetup").args(["-f", "--show"]).arg(&image).output().unwrap().stdout;
+    let device = String::from_utf8(device).unwrap().trim().to_owned();
+    run("mount.exfat-fuse", &[&device, "usb"], dir);
+    // It goes with the mount.
+    run("losetup", &["-d", &device], dir);
+    Mounted(dir.join("usb"))
+}
+
 #[test]
 fn a_filesystem_without_modes_links_and_some_names_gets_all_content_and_says_what_is_lost() {
     let dir = shop(|source| {
@@ -502,16 +516,7 @@ fn a_filesystem_without_modes_links_and_some_names_gets_all_content_and_says_wha
         write(source.join("x/dir/file"), "of dir");
         run("mknod", &["fifo", "p"], source);
     });
-    let image = dir.path().join("image");
-    std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-    run("mkfs.exfat", &[image.to_str().unwrap()], dir.path());
-    std::fs::create_dir(dir.path().join("usb")).unwrap();
-    let device = Command::new("losetup").args(["-f", "--show"]).arg(&image).output().unwrap().stdout;
-    let device = String::from_utf8(device).unwrap().trim().to_owned();
-    run("mount.exfat-fuse", &[&device, "usb"], dir.path());
-    // It goes with the mount.
-    run("losetup", &["-d", &device], dir.path());
-    let usb = Mounted(dir.path().join("usb"));
+    let usb = exfat(dir.path());
     let out = usb.0.join("out");
     for (round, flags) in [("first", &[][..]), ("second", &["--overwrite", "--delete"])] {
         let output = understudy(dir.path())
@@ -537,6 +542,36 @@ fn a_filesystem_without_modes_links_and_some_names_gets_all_content_and_says_wha
             assert!(read(&out) == read(&dir.path().join("source")), "{round}: {name}");
         }
     }
+}
+
+#[test]
+fn what_has_another_entry_s_name_in_other_letters_is_not_deleted() {
+    let dir = shop(|source| {
+        write(source.join("readme"), "new");
+        write(source.join("other"), "new");
+    });
+    let usb = exfat(dir.path());
+    write(usb.0.join("out/README"), "old");
+    write(usb.0.join("out/extra"), "old");
+    let restore = |flags: &[&str]| {
+        let args = [&["restore", "acme", "usb/out", "--json", "--overwrite"], flags].concat();
+        let output = understudy(dir.path()).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let report = restore(&["--delete"]);
+    assert_eq!(
+        (&report["warnings"]["missing"], &report["warnings"]["left"]),
+        (&1.into(), &1.into()),
+        "{report:#}"
+    );
+    for (name, content) in [("README", "old"), ("other", "new"), ("extra", "old")] {
+        assert_eq!(std::fs::read_to_string(usb.0.join("out").join(name)).unwrap(), content);
+    }
+    std::fs::remove_file(usb.0.join("out/README")).unwrap();
+    let report = restore(&["--delete"]);
+    assert_eq!((&report["warnings"]["missing"], &report["removed"]), (&0.into(), &1.into()), "{report:#}");
+    assert_eq!(std::fs::read_to_string(usb.0.join("out/readme")).unwrap(), "new");
 }
 
 /// The real binary as a user without privileges.
