@@ -101,7 +101,12 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
         (_, Some(RestoreError::Repository(error))) => of_repository(error),
         (
             _,
-            Some(RestoreError::NotEmpty(_) | RestoreError::NotADirectory(_) | RestoreError::NoSuchPath(_)),
+            Some(
+                RestoreError::NotEmpty(_)
+                | RestoreError::Unfinished(_)
+                | RestoreError::NotADirectory(_)
+                | RestoreError::NoSuchPath(_),
+            ),
         ) => Exit::Usage,
         _ => Exit::Failed,
     }

@@ -11,6 +11,7 @@ use crate::repository::index::Index;
 use crate::repository::objects::Requests;
 use crate::standby::depot::Depot;
 use crate::standby::restore::{RestoreReport, RestoreRequest, restore};
+use crate::standby::shortfall::{NAMED_MAX, ShortfallKind, Shortfalls};
 use crate::support::progress::Progress;
 use anyhow::Result;
 use clap::Args;
@@ -21,12 +22,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// So many are told on standard error.
+const SHOWN_MAX: usize = 10;
+
 #[derive(Args)]
 pub(super) struct RestoreArgs {
     /// STORE, STORE@latest, STORE@42 or STORE@2026-11-23T10:00 (UTC)
     #[arg(value_name = "STORE[@SNAPSHOT]")]
     snapshot: String,
-    /// Where to; it must not exist or be empty
+    /// Where to; it must not exist or be empty (or --overwrite)
     #[arg(value_name = "DEST")]
     destination: PathBuf,
     /// Restore only this entry and what is below it
@@ -81,7 +85,13 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
         overwrite: args.overwrite,
         delete: args.delete,
         threads: context.threads(),
-        depot: args.standby.dir(&context).ok().map(|dir| Depot::new(&dir, &wanted.store)),
+        // A host that is no standby is not asked for every file.
+        depot: args
+            .standby
+            .dir(&context)
+            .ok()
+            .filter(|dir| dir.is_dir())
+            .map(|dir| Depot::new(&dir, &wanted.store)),
     };
     let progress = Progress::default();
     // The directory beside is bound to what is restored: another snapshot never goes on in it.
@@ -90,7 +100,7 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
         restore(ChunkReader::new(store, index), &record.manifest, &tag, &request, &progress)
     })?;
     let seconds = started.elapsed().as_secs_f64();
-    let denied = report.owners_denied + report.attributes_denied + report.devices_denied;
+    let warnings = report.warnings.clone();
     if global.json {
         show::json(&Output { snapshot: sequence, report, requests: repository.requests(), seconds })?;
     } else if !global.quiet {
@@ -108,11 +118,57 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
             show::count(report.removed),
         ))?;
     }
-    if denied > 0 {
-        eprintln!(
-            "understudy: warning: this user may not set {} owners, {} attributes and {} device nodes; run as root for an exact copy",
-            report.owners_denied, report.attributes_denied, report.devices_denied
-        );
+    warn(&warnings);
+    Ok(if warnings.total() > 0 { Exit::Warnings } else { Exit::Done })
+}
+
+/// Warnings go to standard error, also in a pipe: a scheduler's mail shows them.
+fn warn(warnings: &Shortfalls) {
+    if warnings.total() == 0 {
+        return;
     }
-    Ok(if denied > 0 { Exit::Warnings } else { Exit::Done })
+    for warning in warnings.first.iter().take(SHOWN_MAX) {
+        eprintln!("understudy: warning: {}: {}: {}", warning.path, words(warning.kind), warning.reason);
+    }
+    let named = warnings.first.len().min(SHOWN_MAX) as u64;
+    if warnings.total() > named {
+        let more = show::count(warnings.total() - named);
+        eprintln!("understudy: warning: {more} more; --json names the first {NAMED_MAX}");
+    }
+    let counts = [
+        (warnings.damaged, "damaged in the repository and left out"),
+        (warnings.missing, "not made"),
+        (warnings.wider, "open to more than they were"),
+        (warnings.left, "not removed"),
+        (warnings.orphaned, "directories made up"),
+        (warnings.renamed, "under another name"),
+        (warnings.separate, "files of their own that were names of one"),
+        (warnings.modes, "modes"),
+        (warnings.owners, "owners"),
+        (warnings.attributes, "attributes"),
+        (warnings.times, "times"),
+    ];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    let told: Vec<_> = counts.map(|(count, what)| format!("{} {what}", show::count(*count))).collect();
+    eprintln!("understudy: warning: not all came back as it was: {}", told.join(", "));
+    let denied = warnings.owners + warnings.attributes + warnings.missing > 0;
+    if denied && !rustix::process::geteuid().is_root() {
+        eprintln!("understudy: warning: this user may not set everything; run as root for an exact copy");
+    }
+}
+
+fn words(kind: ShortfallKind) -> &'static str {
+    match kind {
+        ShortfallKind::Damaged => "left out, its content cannot be had",
+        ShortfallKind::Missing => "could not be made",
+        ShortfallKind::Wider => "open to more than it was",
+        ShortfallKind::Left => "not removed",
+        ShortfallKind::Orphaned => "made up",
+        ShortfallKind::Renamed => "has another name",
+        ShortfallKind::Separate => "no longer a name of the same file",
+        ShortfallKind::Mode => "another mode",
+        ShortfallKind::Owner => "another owner",
+        ShortfallKind::Attribute => "without an attribute",
+        ShortfallKind::Time => "another time",
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::model::id::StoreName;
 use crate::mount::error::{ImageError, MountError};
-use crate::repository::error::RepositoryError;
+use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -18,10 +18,18 @@ pub enum RestoreError {
         "{0} is not empty; --overwrite replaces what differs, and --delete also removes what the snapshot does not have"
     )]
     NotEmpty(PathBuf),
+    #[error(
+        "{0} holds a restore of another snapshot that was broken off; restore that one again, or --overwrite it"
+    )]
+    Unfinished(PathBuf),
     #[error("{0} is a symlink or not a directory; nothing is written through it")]
     NotADirectory(PathBuf),
+    #[error("{}: the finished tree could not be renamed to it: {}; it is complete in {}", destination.display(), std::io::Error::from(*errno), work.display())]
+    Publish { destination: PathBuf, work: PathBuf, errno: Errno },
     #[error("{0}: a directory is where the snapshot has something else; --delete allows its removal")]
     InTheWay(String),
+    #[error("{0}: this filesystem takes its name for that of another entry")]
+    SameName(String),
     #[error("{0} is not in this snapshot; `understudy diff` and `snapshots` show what is")]
     NoSuchPath(String),
     #[error("{path}: the restored bytes do not have the file's hash; run `understudy verify --read-data`")]
@@ -34,6 +42,76 @@ impl RestoreError {
     pub fn write(path: impl ToString, action: &'static str) -> impl FnOnce(Errno) -> Self {
         move |errno| Self::Write { path: path.to_string(), action, errno }
     }
+
+    /// Whether a restore ends by it, or goes on without the entry. Room and read-only filesystems are looked at by whoever
+    /// knows the directory: see `settle`.
+    ///
+    /// What ends it is what the next entry would meet as well, and what passes: then the next run goes on. That is the repository
+    /// (unless it answers, and what it has is damaged), this process's own want of handles or memory, and a disk that takes no
+    /// more content.
+    pub(super) fn ends(&self, doing: Doing) -> bool {
+        match self {
+            Self::Repository(error) => error.kind() != RepositoryErrorKind::Damaged,
+            Self::Write { errno, .. } => {
+                is_own(*errno)
+                    || matches!(*errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)
+                    || (doing == Doing::Filling && *errno == Errno::IO)
+            }
+            Self::Content { .. } | Self::Manifest { .. } | Self::InTheWay(_) | Self::SameName(_) => false,
+            Self::NotEmpty(_)
+            | Self::Unfinished(_)
+            | Self::NotADirectory(_)
+            | Self::NoSuchPath(_)
+            | Self::Publish { .. } => true,
+        }
+    }
+
+    /// Why, without the path.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Write { action, errno, .. } => format!("{action}: {}", std::io::Error::from(*errno)),
+            Self::Content { .. } => "the restored bytes do not have the file's hash".into(),
+            Self::Manifest { .. } => "its entry in the manifest contradicts itself or others".into(),
+            Self::InTheWay(_) => {
+                "a directory is where the snapshot has something else; --delete allows its removal".into()
+            }
+            Self::SameName(_) => "this filesystem takes its name for that of another entry".into(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// What a restore was doing with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// Writing a file's content.
+    Filling,
+    /// Anything else.
+    Making,
+}
+
+/// An error, and what was being done.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) doing: Doing,
+    pub(super) error: RestoreError,
+}
+
+impl Failure {
+    pub(super) fn filling(error: impl Into<RestoreError>) -> Self {
+        Self { doing: Doing::Filling, error: error.into() }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        Self { doing: Doing::Making, error }
+    }
+}
+
+/// This process has too many files open, or too little memory: that is never an entry's fault.
+pub(super) fn is_own(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 /// Why a standby did not get further. What is published stays, and the next run goes on from there.

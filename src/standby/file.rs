@@ -1,12 +1,13 @@
 //! Restoring regular files: created, filled, checked, given their metadata and their place.
 //!
 //! In a directory that was empty a file is made in its place; in any other, beside it and renamed over it,
-//! so that a reader sees the old file or the new one.
+//! so that a reader sees the old file or the new one. A file that cannot be had whole is told and left out, and the rest goes on.
 
-use super::apply::{Already, HandleKind, apply};
+use super::apply::{Already, Handle, apply, restorer};
+use super::beside::{Spot, Unplaced};
 use super::depot::Depot;
-use super::directory::{Directory, Outcome, name_of, remove_all};
-use super::error::RestoreError;
+use super::directory::{Directory, Outcome};
+use super::error::{Failure, RestoreError, is_own};
 use super::extents::Extents;
 use super::older::copy_range;
 use crate::format::attrs;
@@ -14,7 +15,7 @@ use crate::model::entry::{Attributes, Content, Entry, Extent, File, Kind, Xattrs
 use crate::model::id::{ChunkId, ContentHash};
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
-use crate::repository::error::RepositoryError;
+use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::source::content::DataMap;
 use crate::source::read::open_file;
 use crate::source::stat::Stat;
@@ -22,10 +23,9 @@ use crate::source::xattr;
 use crate::support::progress::Progress;
 use bytes::Bytes;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,8 +44,6 @@ pub(super) struct Shared<'a> {
     pub(super) counters: Counters,
     pub(super) outcome: Arc<Outcome>,
     pub(super) progress: &'a Progress,
-    /// Effective user and group: who owns what this process creates.
-    pub(super) owner: (u32, u32),
     /// Where this host has a standby's objects of the store: what is there is not fetched.
     pub(super) depot: Option<Depot>,
     /// Bits that creation takes away.
@@ -54,8 +52,7 @@ pub(super) struct Shared<'a> {
 
 /// A file to restore.
 pub(super) struct FileJob {
-    pub(super) dir: Arc<Directory>,
-    pub(super) name: CString,
+    pub(super) spot: Spot,
     pub(super) entry: Entry,
 }
 
@@ -68,70 +65,130 @@ pub(super) fn umask() -> u16 {
 }
 
 /// Restores a batch of small files: their chunks are fetched together.
-pub(super) fn files(shared: &Shared, batch: Vec<FileJob>, delete: bool) -> Result<(), RestoreError> {
+pub(super) fn files(shared: &Shared, batch: Vec<FileJob>) -> Result<(), RestoreError> {
     let mut wanted = Vec::with_capacity(batch.len());
     let mut jobs = Vec::with_capacity(batch.len());
     for job in batch {
         let Kind::File(file) = &job.entry.kind else { continue };
-        let attributes = attributes_of(&shared.chunks, &job.entry)?;
-        if !job.dir.fresh && keep_existing(shared, &job.dir, &job.name, &job.entry, file, &attributes)? {
+        let attributes = shared.attributes(&job.entry)?;
+        let nearby = from_nearby(shared, &job.spot, &job.entry, file, &attributes);
+        if shared.settle(&job.spot.dir, &job.entry, nearby)? != Some(false) {
             continue;
         }
-        if let Some(object) = object(shared, file) {
-            let (handle, beside) = create(shared, &job.dir, &job.name, &job.entry)?;
-            if copy_object(shared, &object, &handle, &job.entry, file)? {
-                finish(
-                    shared,
-                    &job.dir,
-                    &handle,
-                    beside.as_deref(),
-                    &job.name,
-                    &job.entry,
-                    &attributes,
-                    delete,
-                )?;
-                continue;
-            }
-            // It is damaged, and this is the name that the fetched bytes are written under.
-            let name = beside.as_deref().unwrap_or(&job.name);
-            rustix::fs::unlinkat(&job.dir.handle, name, AtFlags::empty())
-                .map_err(RestoreError::write(&job.entry.path, "remove a damaged copy"))?;
-        }
-        let parts = Extents::new(&shared.chunks, file).take(file.size_bytes, &job.entry)?;
+        let parts = Extents::new(&shared.chunks, file).take(file.size_bytes, &job.entry);
+        let Some(parts) = shared.settle(&job.spot.dir, &job.entry, parts.map_err(Failure::filling))? else {
+            continue;
+        };
         // Files of several chunks are read a few chunks at a time, since parts may be small and chunks large.
         if let (Content::Whole { .. }, Some(Extent::Chunk { chunk, .. })) = (&file.content, parts.first()) {
             wanted.push(*chunk);
         }
         jobs.push((job, parts, attributes));
     }
-    let fetched = shared.chunks.read_many(&wanted)?;
+    let fetched = match shared.chunks.read_many(&wanted) {
+        // Some of them: which files those belong to shows when each is read by itself.
+        Err(error) if error.kind() == RepositoryErrorKind::Damaged => shared.chunks.read_known(&wanted)?,
+        other => other?,
+    };
     for (job, parts, attributes) in jobs {
         let Kind::File(file) = &job.entry.kind else { continue };
-        let (handle, beside) = create(shared, &job.dir, &job.name, &job.entry)?;
-        match (&file.content, parts.first()) {
-            (Content::Empty, _) => {}
-            (Content::Whole { .. }, Some(Extent::Chunk { chunk, .. })) if fetched.contains_key(chunk) => {
-                let bytes = &fetched[chunk];
-                if bytes.len() as u64 != file.size_bytes {
-                    return Err(RestoreError::Manifest { path: job.entry.path.to_string() });
-                }
-                write_all(&handle, bytes, 0).map_err(RestoreError::write(&job.entry.path, "write it"))?;
-                count_bytes(shared, bytes.len() as u64);
-            }
-            _ => {
-                rustix::fs::ftruncate(&handle, file.size_bytes)
-                    .map_err(RestoreError::write(&job.entry.path, "set its size"))?;
-                let mut hasher = blake3::Hasher::new();
-                write_extents(shared, &handle, &job.entry.path, 0, &parts, &mut hasher)?;
-                if ContentHash(*hasher.finalize().as_bytes()) != file.hash {
-                    return Err(RestoreError::Content { path: job.entry.path.to_string() });
-                }
-            }
-        }
-        shared.counters.files_written.fetch_add(1, Ordering::Relaxed);
-        finish(shared, &job.dir, &handle, beside.as_deref(), &job.name, &job.entry, &attributes, delete)?;
+        let made = create(shared, &job.spot, &job.entry).map_err(Failure::from).and_then(|making| {
+            fill(shared, &making.handle, &job.entry.path, file, &parts, &fetched)
+                .map_err(Failure::filling)?;
+            shared.counters.files_written.fetch_add(1, Ordering::Relaxed);
+            making.finish(shared, &job.entry, &attributes).map_err(Failure::from)
+        });
+        shared.settle(&job.spot.dir, &job.entry, made)?;
     }
     Ok(())
+}
+
+/// Writes and checks a small file's content.
+fn fill(
+    shared: &Shared,
+    handle: &OwnedFd,
+    path: &TreePath,
+    file: &File,
+    parts: &[Extent],
+    fetched: &HashMap<ChunkId, Bytes>,
+) -> Result<(), RestoreError> {
+    match (&file.content, parts.first()) {
+        (Content::Empty, _) => {}
+        (Content::Whole { .. }, Some(Extent::Chunk { chunk, .. })) if fetched.contains_key(chunk) => {
+            let bytes = &fetched[chunk];
+            if bytes.len() as u64 != file.size_bytes {
+                return Err(RestoreError::Manifest { path: path.to_string() });
+            }
+            write_all(handle, bytes, 0).map_err(RestoreError::write(path, "write it"))?;
+            count_bytes(shared, bytes.len() as u64);
+        }
+        _ => {
+            rustix::fs::ftruncate(handle, file.size_bytes)
+                .map_err(RestoreError::write(path, "set its size"))?;
+            let mut hasher = blake3::Hasher::new();
+            write_extents(shared, handle, path, 0, parts, &mut hasher)?;
+            if ContentHash(*hasher.finalize().as_bytes()) != file.hash {
+                return Err(RestoreError::Content { path: path.to_string() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Restores a file without the repository, where that can be: what is there has the content, or a standby's object.
+pub(super) fn from_nearby(
+    shared: &Shared,
+    spot: &Spot,
+    entry: &Entry,
+    file: &File,
+    attributes: &[(Vec<u8>, Vec<u8>)],
+) -> Result<bool, Failure> {
+    if spot.listed && keep_existing(shared, spot, entry, file, attributes)? {
+        return Ok(true);
+    }
+    let Some(object) = object(shared, file) else { return Ok(false) };
+    let making = create(shared, spot, entry)?;
+    if !copied(&object, &making, entry, file)? {
+        // It is damaged. What was made goes, and the repository's bytes are taken.
+        return Ok(false);
+    }
+    shared.counters.files_written.fetch_add(1, Ordering::Relaxed);
+    shared.counters.files_local.fetch_add(1, Ordering::Relaxed);
+    count_bytes(shared, file.size_bytes);
+    making.finish(shared, entry, attributes)?;
+    Ok(true)
+}
+
+/// Restores a file from another name of it, which was restored a moment ago; whether that has its content.
+pub(super) fn from_other_name(
+    shared: &Shared,
+    other: &OwnedFd,
+    spot: &Spot,
+    entry: &Entry,
+    file: &File,
+) -> Result<bool, Failure> {
+    if !Stat::of(other).is_ok_and(|stat| stat.is_file() && stat.size_bytes == file.size_bytes) {
+        return Ok(false);
+    }
+    let making = create(shared, spot, entry)?;
+    if !copied(other, &making, entry, file)? {
+        return Ok(false);
+    }
+    shared.counters.files_written.fetch_add(1, Ordering::Relaxed);
+    count_bytes(shared, file.size_bytes);
+    making.finish(shared, entry, &shared.attributes(entry)?)?;
+    Ok(true)
+}
+
+/// Whether a file has all of its content by a copy. A source that cannot be read is as good as one that has something else; should
+/// it be the destination that fails, it fails again with the repository's bytes.
+fn copied(from: &OwnedFd, making: &Making, entry: &Entry, file: &File) -> Result<bool, Failure> {
+    match copy_checked(from, &making.handle, file) {
+        Err(Errno::IO) => Ok(false),
+        other => {
+            other.map_err(RestoreError::write(&entry.path, "copy its content")).map_err(Failure::filling)
+        }
+    }
 }
 
 /// The standby's object of a file's content, where there is one.
@@ -140,26 +197,6 @@ pub(super) fn object(shared: &Shared, file: &File) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?;
     Stat::of(&handle).is_ok_and(|stat| stat.size_bytes == file.size_bytes).then_some(handle)
-}
-
-/// Fills an empty file from an object; false when the object turns out to be damaged, and the file is empty.
-pub(super) fn copy_object(
-    shared: &Shared,
-    object: &OwnedFd,
-    handle: &OwnedFd,
-    entry: &Entry,
-    file: &File,
-) -> Result<bool, RestoreError> {
-    let copied = copy_checked(object, handle, file)
-        .map_err(RestoreError::write(&entry.path, "copy it from the standby's objects"))?;
-    if copied {
-        shared.counters.files_written.fetch_add(1, Ordering::Relaxed);
-        shared.counters.files_local.fetch_add(1, Ordering::Relaxed);
-        count_bytes(shared, file.size_bytes);
-    } else {
-        rustix::fs::ftruncate(handle, 0).map_err(RestoreError::write(&entry.path, "empty it again"))?;
-    }
-    Ok(copied)
 }
 
 /// Copies all of `from`, by reference where the filesystem can, holes as holes; then reads back what is
@@ -312,126 +349,79 @@ pub(super) fn attributes_of(chunks: &ChunkReader, entry: &Entry) -> Result<Attri
     }
 }
 
-/// What names made beside their place begin with.
-pub(super) const BESIDE: &str = ".understudy-new-";
-
-/// The name that `name` is made under; never longer than a name may be.
-pub(super) fn beside(dir: &Directory, name: &CStr) -> CString {
-    if dir.fresh {
-        return name.to_owned();
-    }
-    let tag = blake3::hash(name.to_bytes()).to_hex();
-    name_of(format!("{BESIDE}{}", &tag[..16]).as_bytes())
+/// A file that is being made.
+pub(super) struct Making<'a> {
+    pub(super) handle: Arc<OwnedFd>,
+    unplaced: Unplaced<'a>,
+    dir: &'a Directory,
+    /// As it was created, less the umask.
+    mode: u16,
 }
 
-/// Creates a file for an entry: in its place in a fresh directory, else beside.
-pub(super) fn create(
-    shared: &Shared,
-    dir: &Directory,
-    name: &CStr,
-    entry: &Entry,
-) -> Result<(OwnedFd, Option<CString>), RestoreError> {
-    let wrong = |action| RestoreError::write(&entry.path, action);
-    let at = beside(dir, name);
-    // Nobody else reads a file before it has its owner.
-    let same_owner = (entry.uid, entry.gid) == shared.owner;
-    let mode = if same_owner { entry.mode & 0o777 } else { 0o600 };
+/// Creates a file for an entry: in its place in a fresh directory, else beside. It is gone again unless it is finished.
+pub(super) fn create<'a>(shared: &Shared, spot: &'a Spot, entry: &Entry) -> Result<Making<'a>, RestoreError> {
+    // Nobody else reads a file before it has its owner and its access list.
+    let known = spot.dir.neutral && (entry.uid, entry.gid) == restorer() && entry.xattrs == Xattrs::None;
+    let mode = if known { entry.mode & 0o777 } else { 0o600 };
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = || rustix::fs::openat(&dir.handle, &at, flags, Mode::from_raw_mode(mode.into()));
-    let handle = match open() {
-        // Left by a restore that was broken off.
-        Err(Errno::EXIST) if !dir.fresh => {
-            remove_all(&dir.handle, &at).map_err(wrong("remove what is beside it"))?;
-            open()
-        }
-        other => other,
-    }
-    .map_err(wrong("create it"))?;
-    Ok((handle, (!dir.fresh).then_some(at)))
+    let (handle, unplaced) = spot.make(&entry.path, "create it", |at| {
+        rustix::fs::openat(&spot.dir.handle, at, flags, Mode::from_raw_mode(mode.into()))
+    })?;
+    Ok(Making { handle: Arc::new(handle), unplaced, dir: &spot.dir, mode: mode & !shared.umask })
 }
 
-/// Gives a written file its metadata, and its place.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn finish(
+impl Making<'_> {
+    /// Gives a written file its metadata, and its place.
+    pub(super) fn finish(
+        self,
+        shared: &Shared,
+        entry: &Entry,
+        attributes: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<(), RestoreError> {
+        let neutral = self.dir.neutral;
+        let already = if neutral { Already::neutral(self.mode) } else { Already::default() };
+        let handle = Handle::Open(self.handle.as_fd());
+        apply(handle, entry, attributes, already, self.dir.filesystem.exact, &shared.outcome.told)?;
+        self.unplaced.place(&entry.path)
+    }
+}
+
+/// Whether the file that is there has the content already; then only differing metadata is set. What cannot be read is
+/// replaced.
+fn keep_existing(
     shared: &Shared,
-    dir: &Directory,
-    handle: &OwnedFd,
-    beside: Option<&CStr>,
-    name: &CStr,
-    entry: &Entry,
-    attributes: &[(Vec<u8>, Vec<u8>)],
-    delete: bool,
-) -> Result<(), RestoreError> {
-    let same_owner = (entry.uid, entry.gid) == shared.owner;
-    let mode = if same_owner { entry.mode & 0o777 & !shared.umask } else { 0o600 & !shared.umask };
-    let already = Already {
-        // Into a directory that was there, a default ACL may have been inherited.
-        new: dir.fresh,
-        mode: dir.fresh.then_some(mode),
-        owner: dir.fresh.then_some(shared.owner),
-    };
-    apply(handle, HandleKind::Open, entry, attributes, already, &shared.outcome.denied)?;
-    match beside {
-        Some(beside) => put_in_place(dir, beside, name, entry, delete),
-        None => Ok(()),
-    }
-}
-
-/// Renames what was made beside over what is there. A directory in the way goes only if deletion is allowed.
-pub(super) fn put_in_place(
-    dir: &Directory,
-    beside: &CStr,
-    name: &CStr,
-    entry: &Entry,
-    delete: bool,
-) -> Result<(), RestoreError> {
-    let wrong = |action| RestoreError::write(&entry.path, action);
-    if beside == name {
-        return Ok(());
-    }
-    let rename = || rustix::fs::renameat(&dir.handle, beside, &dir.handle, name);
-    match rename() {
-        Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) if delete => {
-            remove_all(&dir.handle, name).map_err(wrong("remove the directory in its place"))?;
-            rename().map_err(wrong("rename it"))
-        }
-        Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
-            let _ = rustix::fs::unlinkat(&dir.handle, beside, AtFlags::empty());
-            Err(RestoreError::InTheWay(entry.path.to_string()))
-        }
-        other => other.map_err(wrong("rename it")),
-    }?;
-    // Two names of one inode: the rename did nothing, and what was beside is still there.
-    match rustix::fs::unlinkat(&dir.handle, beside, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(wrong("remove what is beside it")(errno)),
-    }
-}
-
-/// Whether the file that is there has the content already; then only differing metadata is set.
-pub(super) fn keep_existing(
-    shared: &Shared,
-    dir: &Directory,
-    name: &CStr,
+    spot: &Spot,
     entry: &Entry,
     file: &File,
     attributes: &[(Vec<u8>, Vec<u8>)],
 ) -> Result<bool, RestoreError> {
-    let wrong = |action| RestoreError::write(&entry.path, action);
-    let Ok(handle) = open_file(&dir.handle, name) else { return Ok(false) };
-    let stat = Stat::of(&handle).map_err(wrong("look at it"))?;
+    let unless_own = |errno| match is_own(errno) {
+        true => Err(RestoreError::write(&entry.path, "read it")(errno)),
+        false => Ok(false),
+    };
+    let handle = match open_file(&spot.dir.handle, &spot.name) {
+        Ok(handle) => handle,
+        Err(errno) => return unless_own(errno),
+    };
+    let Ok(stat) = Stat::of(&handle) else { return Ok(false) };
     let candidate = stat.is_file()
         && stat.size_bytes == file.size_bytes
         && stat.links == 1
         && entry.hardlink.is_none()
         && !stat.may_have_holes();
-    if !candidate || hash_of(&handle).map_err(wrong("read it"))? != file.hash {
+    if !candidate {
         return Ok(false);
+    }
+    match hash_of(&handle) {
+        Ok(hash) if hash == file.hash => {}
+        Ok(_) => return Ok(false),
+        Err(errno) => return unless_own(errno),
     }
     let same_stat =
         (stat.mode, stat.uid, stat.gid, stat.mtime) == (entry.mode, entry.uid, entry.gid, entry.mtime);
-    if !same_stat || xattr::read(&handle).map_err(wrong("read its attributes"))? != attributes {
-        apply(&handle, HandleKind::Open, entry, attributes, Already::default(), &shared.outcome.denied)?;
+    if !same_stat || xattr::read(&handle).as_deref() != Ok(attributes) {
+        let (exact, told) = (spot.dir.filesystem.exact, &shared.outcome.told);
+        apply(Handle::Open(handle.as_fd()), entry, attributes, Already::default(), exact, told)?;
     }
     shared.counters.files_kept.fetch_add(1, Ordering::Relaxed);
     Ok(true)

@@ -79,7 +79,6 @@ pub(super) fn workshop<'a>(
         outcome: Arc::new(Outcome::default()),
         progress,
         depot: None,
-        owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         umask: umask(),
     };
     Workshop { shared, depot, seed, replace, counters: Counters::default() }

@@ -1,63 +1,52 @@
 //! Restoring symlinks, fifos, sockets and device nodes.
 
-use super::apply::{Already, HandleKind, apply};
-use super::directory::{Directory, name_of, remove_all};
+use super::apply::{Already, Handle, apply};
+use super::beside::Spot;
+use super::directory::name_of;
 use super::error::RestoreError;
-use super::file::{Shared, beside, put_in_place};
+use super::file::Shared;
 use crate::model::entry::{Entry, Kind};
 use crate::source::stat::Stat;
+use rustix::fd::AsFd;
 use rustix::fs::{FileType, Mode, OFlags, makedev};
-use rustix::io::Errno;
 use std::ffi::CStr;
-use std::sync::atomic::Ordering;
 
 /// A symlink, fifo, socket or device node.
 pub(super) fn special(
     shared: &Shared,
-    dir: &Directory,
-    name: &CStr,
+    spot: &Spot,
     entry: &Entry,
     attributes: &[(Vec<u8>, Vec<u8>)],
-    delete: bool,
 ) -> Result<(), RestoreError> {
-    let wrong = |action| RestoreError::write(&entry.path, action);
-    if !dir.fresh && same_special(dir, name, entry, attributes) {
+    if spot.listed && same_special(spot, entry, attributes) {
         return Ok(());
     }
-    let at = beside(dir, name);
-    if !dir.fresh {
-        remove_all(&dir.handle, &at).map_err(wrong("remove what is beside it"))?;
-    }
+    let dir = &spot.dir.handle;
     let mode = Mode::from_raw_mode(0o600);
-    let made = match &entry.kind {
-        Kind::Symlink { target } => rustix::fs::symlinkat(name_of(target), &dir.handle, &at),
-        Kind::Fifo => rustix::fs::mknodat(&dir.handle, &at, FileType::Fifo, mode, 0),
-        Kind::Socket => rustix::fs::mknodat(&dir.handle, &at, FileType::Socket, mode, 0),
-        Kind::CharDevice { major, minor } => {
-            rustix::fs::mknodat(&dir.handle, &at, FileType::CharacterDevice, mode, makedev(*major, *minor))
-        }
-        Kind::BlockDevice { major, minor } => {
-            rustix::fs::mknodat(&dir.handle, &at, FileType::BlockDevice, mode, makedev(*major, *minor))
-        }
+    let node = |at: &CStr, kind, device| rustix::fs::mknodat(dir, at, kind, mode, device);
+    let ((), unplaced) = spot.make(&entry.path, "create it", |at| match &entry.kind {
+        Kind::Symlink { target } => rustix::fs::symlinkat(name_of(target), dir, at),
+        Kind::Fifo => node(at, FileType::Fifo, 0),
+        Kind::Socket => node(at, FileType::Socket, 0),
+        Kind::CharDevice { major, minor } => node(at, FileType::CharacterDevice, makedev(*major, *minor)),
+        Kind::BlockDevice { major, minor } => node(at, FileType::BlockDevice, makedev(*major, *minor)),
         Kind::Directory | Kind::File(_) => Ok(()),
-    };
-    match made {
-        Ok(()) => {}
-        Err(Errno::PERM) if !matches!(entry.kind, Kind::Symlink { .. }) => {
-            shared.outcome.denied.devices.fetch_add(1, Ordering::Relaxed);
-            return Ok(());
-        }
-        Err(errno) => return Err(wrong("create it")(errno)),
-    }
+    })?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let handle = rustix::fs::openat(&dir.handle, &at, flags, Mode::empty()).map_err(wrong("open it"))?;
-    let already = Already { new: dir.fresh, ..Already::default() };
-    apply(&handle, HandleKind::Path, entry, attributes, already, &shared.outcome.denied)?;
-    put_in_place(dir, &at, name, entry, delete)
+    let handle = rustix::fs::openat(dir, unplaced.at(), flags, Mode::empty())
+        .map_err(RestoreError::write(&entry.path, "open it"))?;
+    let already = match spot.dir.neutral {
+        true => Already::neutral(0o600 & !shared.umask),
+        false => Already::default(),
+    };
+    let exact = spot.dir.filesystem.exact;
+    apply(Handle::Path(handle.as_fd()), entry, attributes, already, exact, &shared.outcome.told)?;
+    unplaced.place(&entry.path)
 }
 
-fn same_special(dir: &Directory, name: &CStr, entry: &Entry, attributes: &[(Vec<u8>, Vec<u8>)]) -> bool {
-    let Ok(stat) = Stat::at(&dir.handle, name) else { return false };
+fn same_special(spot: &Spot, entry: &Entry, attributes: &[(Vec<u8>, Vec<u8>)]) -> bool {
+    let (dir, name) = (&spot.dir.handle, &spot.name);
+    let Ok(stat) = Stat::at(dir, name) else { return false };
     let kind = match &entry.kind {
         Kind::Symlink { .. } => stat.kind == FileType::Symlink,
         Kind::Fifo => stat.kind == FileType::Fifo,
@@ -76,7 +65,7 @@ fn same_special(dir: &Directory, name: &CStr, entry: &Entry, attributes: &[(Vec<
         && entry.hardlink.is_none()
         && (is_symlink || stat.mode == entry.mode)
         && (stat.uid, stat.gid, stat.mtime) == (entry.uid, entry.gid, entry.mtime);
-    same && match crate::source::read::read_special(&dir.handle, name) {
+    same && match crate::source::read::read_special(dir, name) {
         Ok(special) => {
             special.stat == stat
                 && special.attributes.failed.is_none()

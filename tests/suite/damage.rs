@@ -1,6 +1,7 @@
 //! {delete, truncate, flip a bit} × {pack, index, record, page}: `verify` names what is broken and which
 //! files of which snapshots it touches; nothing broken is ever restored as if it were sound.
 
+use crate::facts;
 use crate::rig::{self, Rig, sample_tree};
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -8,6 +9,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use std::collections::BTreeSet;
 use understudy::model::id::Sequence;
 use understudy::model::snapshot_ref::Moment;
+use understudy::standby::restore::RestoreRequest;
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     futures::executor::block_on(future)
@@ -67,10 +69,19 @@ fn a_damaged_pack_is_named_with_the_files_of_the_snapshots_that_need_it() {
             // The middle of the pack is the middle of the one large file.
             assert!(report.touched.iter().all(|t| t.path == "c/added"), "{report:?}");
         }
-        assert!(
-            rig::restore_at(&rig.store(), Moment::Latest, &rig.restore_request("bad")).is_err(),
-            "{kind:?}"
-        );
+        // Where the pages are lost with the content, there is nothing; else all but the one file.
+        let restored = rig::restore_at(&rig.store(), Moment::Latest, &rig.restore_request("bad"));
+        let bad = rig.dir.path().join("bad");
+        match restored {
+            Err(_) => assert!(!bad.exists(), "{kind:?}"),
+            Ok(report) => {
+                let damaged: Vec<_> = report.warnings.first.iter().map(|w| w.path.as_str()).collect();
+                assert_eq!((kind, report.warnings.damaged, damaged), (Damage::Flip, 1, vec!["c/added"]));
+                let mut wanted = facts::of(&rig.source());
+                wanted.remove(&b"c/added"[..]);
+                assert_eq!(facts::of(&bad), wanted, "nothing half-written stays under its name");
+            }
+        }
         rig.restored(Moment::At(Sequence(1)));
     }
 }
@@ -128,12 +139,29 @@ fn a_damaged_page_is_named_by_the_path_it_begins_with() {
         rig.resync();
         let packs = keys(&rig, "/packs/");
         assert_eq!(packs.len(), 1);
+        let whole = rig.restored(Moment::Latest);
+        std::fs::write(whole.join("extra"), b"").unwrap();
         damage(&rig, &packs[0], kind);
         let report = rig.verify();
         assert!(report.problems.iter().any(|p| p.key == packs[0].as_ref()), "{kind:?}: {report:?}");
         assert!(report.touched_count > 0);
         assert!(report.touched.iter().all(|t| t.reason.contains("page")), "{kind:?}: {report:?}");
-        assert!(rig::restore_at(&rig.store(), Moment::Latest, &rig.restore_request("bad")).is_err());
+        // The other pages are restored, and of the lost one it is told how many entries it had.
+        if let Ok(restored) = rig::restore_at(&rig.store(), Moment::Latest, &rig.restore_request("bad")) {
+            let names = std::fs::read_dir(rig.dir.path().join("bad")).unwrap().count() as u64;
+            assert_eq!((kind, names + restored.warnings.damaged), (Damage::Flip, 3000), "{restored:?}");
+            assert!(names > 1000, "{names}");
+            // What a lost page had is not deleted as if it did not belong.
+            let over = RestoreRequest {
+                destination: whole.clone(),
+                overwrite: true,
+                delete: true,
+                ..rig.restore_request("")
+            };
+            let over = rig::restore_at(&rig.store(), Moment::Latest, &over).unwrap();
+            assert_eq!((over.removed, over.warnings.left), (0, 1), "{over:?}");
+            assert_eq!(std::fs::read_dir(&whole).unwrap().count(), 3001);
+        }
     }
 }
 

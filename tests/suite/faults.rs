@@ -112,7 +112,7 @@ fn a_lost_reply_to_the_record_is_one_commit_not_two() {
 }
 
 #[test]
-fn a_restore_from_a_failing_repository_is_whole_or_an_error() {
+fn a_restore_from_a_failing_repository_is_whole_or_an_error_or_says_what_is_lost() {
     let rig = Rig::new();
     sample_tree(&rig.source());
     rig.resync();
@@ -129,9 +129,28 @@ fn a_restore_from_a_failing_repository_is_whole_or_an_error() {
                 let to = format!("r-{fault:?}-{on}-{at}");
                 let request = rig.restore_request(&to);
                 let result = rig::restore_at(&store, Moment::Latest, &request);
-                if result.is_err() {
-                    assert!(!request.destination.exists(), "{to}: half a tree under the final name");
-                    rig::restore_at(&rig.store(), Moment::Latest, &request).unwrap();
+                match result {
+                    Err(_) => {
+                        assert!(!request.destination.exists(), "{to}: half a tree under the final name");
+                        rig::restore_at(&rig.store(), Moment::Latest, &request).unwrap();
+                    }
+                    // What cannot be read is damaged: told, and left out.
+                    Ok(report) if report.warnings.total() > 0 => {
+                        let warnings = report.warnings;
+                        assert_eq!(warnings.total(), warnings.damaged, "{to}: {warnings:?}");
+                        let mut paths: Vec<Vec<u8>> =
+                            warnings.first.iter().map(|w| w.path.clone().into_bytes()).collect();
+                        paths.extend(facts::of(&request.destination).into_keys());
+                        paths.sort();
+                        let wanted: Vec<_> = facts::of(&rig.source()).into_keys().collect();
+                        assert_eq!(paths, wanted, "{to}");
+                        let over =
+                            understudy::standby::restore::RestoreRequest { overwrite: true, ..request };
+                        rig::restore_at(&rig.store(), Moment::Latest, &over).unwrap();
+                        assert_same(&rig.source(), &over.destination, &to);
+                        continue;
+                    }
+                    Ok(_) => {}
                 }
                 assert_same(&rig.source(), &request.destination, &to);
                 if faulty.calls() < at {

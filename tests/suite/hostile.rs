@@ -17,17 +17,31 @@ use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
 use understudy::repository::packer::Packer;
 use understudy::standby::error::RestoreError;
-use understudy::standby::restore::restore;
+use understudy::standby::restore::{RestoreReport, RestoreRequest, restore};
 use understudy::support::progress::Progress;
 
-fn leaf(entries: &[Entry]) -> Vec<u8> {
+pub fn leaf(entries: &[Entry]) -> Vec<u8> {
     let mut writer = LeafWriter::default();
     entries.iter().for_each(|e| writer.push(e));
     writer.finish()
 }
 
 /// Restores a manifest of one forged page.
-fn restore_page(rig: &Rig, page: &[u8], height: u8, overwrite: bool) -> Result<(), RestoreError> {
+fn restore_page(rig: &Rig, page: &[u8], height: u8, overwrite: bool) -> Result<RestoreReport, RestoreError> {
+    let request = understudy::standby::restore::RestoreRequest {
+        overwrite,
+        delete: overwrite,
+        ..rig.restore_request("out")
+    };
+    restore_page_to(rig, page, height, &request)
+}
+
+pub fn restore_page_to(
+    rig: &Rig,
+    page: &[u8],
+    height: u8,
+    request: &RestoreRequest,
+) -> Result<RestoreReport, RestoreError> {
     let index = Arc::new(Index::open(&rig.store(), &Default::default()).unwrap());
     let packer = Packer::new(rig.store(), index.clone());
     let mut compressor = Compressor::new(1).unwrap();
@@ -37,15 +51,10 @@ fn restore_page(rig: &Rig, page: &[u8], height: u8, overwrite: bool) -> Result<(
     }
     packer.close().unwrap();
     let root = ManifestRoot { page: id, height, entries: 1, size_bytes: 0 };
-    let request = understudy::standby::restore::RestoreRequest {
-        overwrite,
-        delete: overwrite,
-        ..rig.restore_request("out")
-    };
-    restore(ChunkReader::new(rig.store(), index), &root, "tag", &request, &Progress::default()).map(|_| ())
+    restore(ChunkReader::new(rig.store(), index), &root, "tag", request, &Progress::default())
 }
 
-fn payload(path: &str) -> Entry {
+pub fn payload(path: &str) -> Entry {
     let hash = ContentHash::of(b"payload");
     entry(
         path,
@@ -74,13 +83,14 @@ fn a_path_that_leads_out_is_an_error() {
 }
 
 #[test]
-fn an_entry_below_a_symlink_or_a_file_is_an_error() {
+fn an_entry_below_a_symlink_or_a_file_is_told_and_left_out() {
     let outside = |rig: &Rig| rig.dir.path().join("outside");
     for below in [Kind::Symlink { target: b"../outside".to_vec() }, payload("x").kind] {
         let rig = Rig::new();
         std::fs::create_dir(outside(&rig)).unwrap();
         let page = leaf(&[entry("", Kind::Directory), entry("a", below), payload("a/planted")]);
-        assert!(restore_page(&rig, &page, 0, false).is_err());
+        let warnings = restore_page(&rig, &page, 0, false).unwrap().warnings;
+        assert_eq!((warnings.missing, warnings.first[0].path.as_str()), (1, "a/planted"), "{warnings:?}");
         assert_eq!(std::fs::read_dir(outside(&rig)).unwrap().count(), 0);
     }
 }
@@ -104,7 +114,7 @@ fn nothing_is_written_through_a_symlink_in_the_destination() {
 }
 
 #[test]
-fn lengths_that_do_not_fit_their_chunks_are_errors() {
+fn a_file_whose_lengths_do_not_fit_its_chunks_is_told_and_left_out() {
     let chunk = ChunkId::of(b"payload");
     let file = |size_bytes, content| {
         entry("f", Kind::File(File { size_bytes, hash: ContentHash(chunk.0), content, torn: false }))
@@ -120,9 +130,10 @@ fn lengths_that_do_not_fit_their_chunks_are_errors() {
     ] {
         let rig = Rig::new();
         let page = leaf(&[entry("", Kind::Directory), bad]);
-        let error = restore_page(&rig, &page, 0, false).unwrap_err();
-        assert!(error.to_string().contains('f'), "{error}");
-        assert!(!rig.dir.path().join("out").exists());
+        let warnings = restore_page(&rig, &page, 0, false).unwrap().warnings;
+        assert_eq!((warnings.damaged, warnings.first[0].path.as_str()), (1, "f"), "{warnings:?}");
+        // Not under its name, and under no other.
+        assert_eq!(std::fs::read_dir(rig.dir.path().join("out")).unwrap().count(), 0);
     }
 }
 

@@ -17,6 +17,7 @@ mod kill;
 mod live_tree;
 mod model_tree;
 mod races;
+mod restore;
 mod rig;
 mod roundtrip;
 mod seeds;

@@ -168,7 +168,8 @@ impl Rig {
     /// Restores a snapshot to a place of its own and returns where.
     pub fn restored(&self, moment: Moment) -> PathBuf {
         let to = format!("restored-{}", nonce());
-        restore_at(&self.store(), moment, &self.restore_request(&to)).unwrap();
+        let report = restore_at(&self.store(), moment, &self.restore_request(&to)).unwrap();
+        assert_eq!(report.warnings, Default::default());
         self.dir.path().join(to)
     }
 

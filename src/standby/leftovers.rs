@@ -1,0 +1,77 @@
+//! What is in a directory of the destination, and not in the snapshot.
+
+use super::beside::is_beside;
+use super::error::RestoreError;
+use super::place::{LOST_AND_FOUND, is_marker, is_mount_root};
+use super::remove::{left_because, remove_all};
+use super::shortfall::ShortfallKind;
+use super::tree::{Level, Restorer};
+use crate::model::tree_path::TreePath;
+use rustix::fs::AtFlags;
+use std::sync::atomic::Ordering;
+
+impl Restorer<'_, '_> {
+    /// All of a directory's entries were met: what is left over does not belong.
+    pub(super) fn leave(&mut self) -> Result<(), RestoreError> {
+        let Some(Level { dir, mut extra }) = self.stack.pop() else { return Ok(()) };
+        let shared = self.shared;
+        let told = &shared.outcome.told;
+        if self.stack.is_empty() {
+            if is_mount_root(&dir.handle) {
+                extra.remove(LOST_AND_FOUND);
+            }
+            // The one of this run goes when all is done.
+            extra.retain(|name| !self.place.is_marker(name));
+        }
+        // What a killed restore left beside a file is ours to remove.
+        let top = self.stack.is_empty();
+        let (ours, extra): (Vec<_>, Vec<_>) =
+            extra.into_iter().partition(|name| is_beside(name) || (top && is_marker(name)));
+        for name in ours {
+            match rustix::fs::unlinkat(&dir.handle, &name, AtFlags::empty()) {
+                Ok(()) => self.report.removed += 1,
+                Err(errno) => {
+                    told.tell(ShortfallKind::Left, &dir.path.join(name.as_bytes()), left_because(errno));
+                }
+            }
+        }
+        // A file restored alone does not speak for the directory it is put into.
+        let speaks = dir.entry().is_some();
+        if extra.is_empty() || !speaks || !(self.request.delete || self.place.is_own()) {
+            return Ok(());
+        }
+        if dir.elsewhere {
+            if self.mounts_told.insert(dir.filesystem.mount) {
+                let first =
+                    self.stack.iter().find(|level| level.dir.filesystem.mount == dir.filesystem.mount);
+                let path = first.map_or(&dir.path, |level| &level.dir.path);
+                let reason =
+                    "another filesystem is mounted here; what the snapshot does not have was left in it";
+                told.tell(ShortfallKind::Left, path, reason);
+            }
+            return Ok(());
+        }
+        if shared.outcome.page_lost.load(Ordering::Relaxed) || self.made_up.contains(&dir.path) {
+            let reason =
+                "part of the manifest is lost, so what does not belong in it is not known, and was left";
+            told.tell(ShortfallKind::Left, &dir.path, reason);
+            return Ok(());
+        }
+        // Whatever was to be made in it was tried.
+        self.drain()?;
+        if dir.folds_names() {
+            let reason =
+                "names that this filesystem takes for one are in it, so what does not belong was left";
+            told.tell(ShortfallKind::Left, &dir.path, reason);
+            return Ok(());
+        }
+        for name in &extra {
+            let path = dir.path.join(name.as_bytes());
+            let mut left = |at: &TreePath, errno| told.tell(ShortfallKind::Left, at, left_because(errno));
+            let gone = remove_all(&dir.handle, dir.filesystem.mount, name, &path, &mut left)
+                .map_err(RestoreError::write(&path, "remove it"))?;
+            self.report.removed += u64::from(gone);
+        }
+        Ok(())
+    }
+}
