@@ -3,7 +3,7 @@
 //! A lookup reads a few entries of each segment from the page cache; memory does not grow with the
 //! number of chunks. Segments are checked whole when opened, so a lookup trusts what it reads.
 
-use super::error::RepositoryError;
+use super::error::{RepositoryError, RepositoryErrorKind};
 use super::key;
 use super::store::Store;
 use crate::format::index::{self as format, ENTRY_BYTES, Location, SegmentHeader};
@@ -148,7 +148,7 @@ impl Store {
             operation: "get",
             key: at.to_string(),
             reason: "the index segment is missing; run `understudy verify`".into(),
-            kind: super::error::RepositoryErrorKind::Damaged,
+            kind: RepositoryErrorKind::Damaged,
         })?;
         if IndexId::of(&object) != id {
             return Err(RepositoryError::format(&at)(crate::format::wire::FormatError::Hash));
@@ -224,9 +224,19 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the live segments of a store.
+    /// Opens the live segments of a store: of now, if a pruning deleted those of `state` since it was read. They tell of every
+    /// chunk that is still there, and a writer that goes by `state` loses the race for its record.
     pub fn open(store: &Store, state: &StoreState) -> Result<Self, RepositoryError> {
-        Self::of(store, &state.index, state.doomed_packs.keys().copied().collect())
+        let of = |state: &StoreState| {
+            Self::of(store, &state.index, state.doomed_packs.keys().copied().collect())
+        };
+        match of(state) {
+            Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
+                let now = store.state()?;
+                if now.index == state.index { Err(error) } else { of(&now).map_err(|_| error) }
+            }
+            other => other,
+        }
     }
 
     /// Opens some segments.

@@ -1,6 +1,7 @@
 //! The standby's side: following a store, mounting its snapshots, restoring one as plain files.
 
 pub mod apply;
+pub mod arrivals;
 pub mod check;
 mod contents;
 pub mod depot;
