@@ -17,13 +17,13 @@ if [ ! -e "$tools/complete-4" ]; then
   touch "$tools/complete-4"
 fi
 missing=""
-for program in setfacl setpriv mount fsck.erofs fusermount3 curl age setfattr; do
+for program in setfacl setpriv mount fsck.erofs fusermount3 curl age setfattr mkfs.ext4 mkfs.exfat mount.exfat-fuse; do
   command -v "$program" >/dev/null || missing=yes
 done
 pkg-config --exists openssl 2>/dev/null || missing=yes
 if [ -n "$missing" ]; then
   apt-get update -qq
-  apt-get install -y -qq acl attr age util-linux mount erofs-utils fuse3 curl libssl-dev pkg-config >/dev/null
+  apt-get install -y -qq acl attr age util-linux mount erofs-utils fuse3 e2fsprogs exfat-fuse exfatprogs curl libssl-dev pkg-config >/dev/null
 fi
 # As udev makes it, where there is one: users without privileges mount, too.
 chmod 666 /dev/fuse

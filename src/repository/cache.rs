@@ -165,7 +165,8 @@ fn drop_file(file: &std::fs::DirEntry) {
 /// Whether it is what `write_beside` writes, and a day old: of a process that was killed. A day in the future is as much.
 fn is_broken_off(file: &std::fs::DirEntry, now: SystemTime) -> bool {
     let name = file.file_name();
-    let suffix = name.to_str().and_then(|name| name.rsplit_once('.')).and_then(|(_, suffix)| suffix.split_once('-'));
+    let suffix =
+        name.to_str().and_then(|name| name.rsplit_once('.')).and_then(|(_, suffix)| suffix.split_once('-'));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !suffix.is_some_and(|(process, number)| is_number(process) && is_number(number)) {
         return false;

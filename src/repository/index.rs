@@ -227,9 +227,8 @@ impl Index {
     /// Opens the live segments of a store: of now, if a pruning deleted those of `state` since it was read. They tell of every
     /// chunk that is still there, and a writer that goes by `state` loses the race for its record.
     pub fn open(store: &Store, state: &StoreState) -> Result<Self, RepositoryError> {
-        let of = |state: &StoreState| {
-            Self::of(store, &state.index, state.doomed_packs.keys().copied().collect())
-        };
+        let of =
+            |state: &StoreState| Self::of(store, &state.index, state.doomed_packs.keys().copied().collect());
         match of(state) {
             Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
                 let now = store.state()?;

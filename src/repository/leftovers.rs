@@ -36,7 +36,9 @@ impl Store {
         if let Some(directory) = &self.repository.directory {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root = rustix::fs::openat(CWD, &***directory, flags, Mode::empty());
-            for folder in root.iter().flat_map(|root| [below(root, &key::probes()), below(root, &key::all(&self.name))]) {
+            for folder in
+                root.iter().flat_map(|root| [below(root, &key::probes()), below(root, &key::all(&self.name))])
+            {
                 dropped += folder.map_or(0, |folder| drop_staged(folder, &is_old, DEPTH));
             }
         }
@@ -53,7 +55,8 @@ fn drop_staged(folder: impl AsFd, is_old: &dyn Fn(u64) -> bool, depth: u32) -> u
     let Ok(listed) = Dir::read_from(&folder) else { return 0 };
     let mut dropped = 0;
     // Read to its end before anything goes.
-    let entries: Vec<_> = listed.flatten().map(|entry| (entry.file_name().to_owned(), entry.file_type())).collect();
+    let entries: Vec<_> =
+        listed.flatten().map(|entry| (entry.file_name().to_owned(), entry.file_type())).collect();
     for (name, kind) in entries {
         if name.as_c_str() == c"." || name.as_c_str() == c".." {
             continue;

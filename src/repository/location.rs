@@ -48,9 +48,13 @@ impl Bucket {
             return Err("an address takes no user, password or account: give them in the environment".into());
         }
         if name.contains(':') {
-            return Err("an address takes no port: give the server in the environment (AWS_ENDPOINT_URL)".into());
+            return Err(
+                "an address takes no port: give the server in the environment (AWS_ENDPOINT_URL)".into()
+            );
         }
-        if let Some(wrong) = name.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-' | '$')) {
+        if let Some(wrong) =
+            name.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-' | '$'))
+        {
             return Err(format!("'{wrong}' cannot be in a bucket's name"));
         }
         if name.is_empty() {

@@ -340,7 +340,7 @@ pub fn modified_ns(meta: &ObjectMeta) -> u64 {
 
 /// Whether a refusal may tell of another request that is under way, and not of the object. (Azure says the same of both.)
 fn is_conflict(error: &object_store::Error) -> bool {
-    causes(error).any(|cause| cause.to_string().contains("409"))
+    causes(error).any(|cause| cause.to_string().contains("409 Conflict"))
 }
 
 /// What kind of error it is, and what to do where the error does not say it.
@@ -358,18 +358,23 @@ fn judge(error: &object_store::Error) -> (RepositoryErrorKind, &'static str) {
     };
     let system = causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
     match system.map(Errno::from_raw_os_error) {
-        Some(Errno::MFILE) => {
-            (RepositoryErrorKind::Local, "; this process may open no more: raise its limit (`ulimit -n`, LimitNOFILE)")
-        }
+        Some(Errno::MFILE) => (
+            RepositoryErrorKind::Local,
+            "; this process may open no more: raise its limit (`ulimit -n`, LimitNOFILE)",
+        ),
         Some(Errno::NFILE) => {
             (RepositoryErrorKind::Local, "; this machine may open no more: raise its limit (fs.file-max)")
         }
-        Some(Errno::NOMEM) => (RepositoryErrorKind::Local, "; this machine, or this process's group, has no memory left"),
+        Some(Errno::NOMEM) => {
+            (RepositoryErrorKind::Local, "; this machine, or this process's group, has no memory left")
+        }
         Some(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) if is_link(error) => (
             RepositoryErrorKind::Configuration,
             "; this filesystem has no hard links, by which an object is created once and never overwritten: use a directory on another one (not exFAT, not a mount of a cloud drive), or an object store's address",
         ),
-        Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP) => (RepositoryErrorKind::Configuration, ""),
+        Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            (RepositoryErrorKind::Configuration, "")
+        }
         _ => (by_variant, ""),
     }
 }
@@ -383,4 +388,51 @@ fn causes<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(errno: rustix::io::Errno, said: &str) -> object_store::Error {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{said}: {source}")]
+        struct Local {
+            said: String,
+            source: std::io::Error,
+        }
+        let source = Box::new(Local { said: said.into(), source: errno.into() });
+        object_store::Error::Generic { store: "LocalFileSystem", source }
+    }
+
+    #[test]
+    fn an_error_of_the_system_is_told_for_what_it_is() {
+        use RepositoryErrorKind::{Configuration, Local, Unavailable};
+        use rustix::io::Errno;
+        for (errno, kind) in [
+            (Errno::MFILE, Local),
+            (Errno::NFILE, Local),
+            (Errno::NOMEM, Local),
+            (Errno::ACCESS, Configuration),
+            (Errno::PERM, Configuration),
+            (Errno::NOSYS, Configuration),
+            (Errno::OPNOTSUPP, Configuration),
+            (Errno::NOSPC, Unavailable),
+            (Errno::IO, Unavailable),
+            (Errno::TIMEDOUT, Unavailable),
+        ] {
+            assert_eq!(judge(&local(errno, "Unable to open file")).0, kind, "{errno:?}");
+        }
+        let advice = |errno, said| judge(&local(errno, said)).1;
+        assert!(advice(Errno::PERM, "Unable to rename file").contains("hard links"));
+        assert!(!advice(Errno::PERM, "Unable to open file").contains("hard links"));
+        assert!(!advice(Errno::NOSPC, "Unable to rename file").contains("hard links"));
+    }
+
+    #[test]
+    fn only_a_conflict_is_one() {
+        let of = |text: &str| object_store::Error::AlreadyExists { path: "k".into(), source: text.into() };
+        assert!(is_conflict(&of("Server returned non-2xx status code: 409 Conflict: <Error/>")));
+        assert!(!is_conflict(&of("Server returned non-2xx status code: 412 Precondition Failed")));
+    }
 }

@@ -358,7 +358,11 @@ impl<'a> Pruning<'a> {
                     && report.is_silent(self.store_now_ns, silence_ns.saturating_mul(SHOWN_SILENCES))
                     && self.store.forget_standby(&report.host).is_ok();
                 let silent_days = self.store_now_ns.saturating_sub(report.noted_ns) / 86_400_000_000_000;
-                self.report.silent_standbys.push(SilentStandby { host: report.host.0, silent_days, forgotten });
+                self.report.silent_standbys.push(SilentStandby {
+                    host: report.host.0,
+                    silent_days,
+                    forgotten,
+                });
                 continue;
             }
             for sequence in report.pinned.iter().chain([&report.snapshot]) {

@@ -54,7 +54,8 @@ impl Repository {
             location.open()?
         };
         let patience = options.patience.clone();
-        let former = opened.former.map(|(inner, address)| (Objects::new(inner, patience, None), address.into()));
+        let former =
+            opened.former.map(|(inner, address)| (Objects::new(inner, patience, None), address.into()));
         let directory = match location {
             Location::Directory(path) => Some(Arc::new(path.clone())),
             _ => None,

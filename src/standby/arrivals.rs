@@ -98,10 +98,7 @@ impl<'a> Arrivals<'a> {
     }
 
     /// Calls `take` with everything that is arriving; it is gone from there then.
-    fn each(
-        &self,
-        take: impl Fn(&Path, ContentHash) -> Result<(), FollowError>,
-    ) -> Result<(), FollowError> {
+    fn each(&self, take: impl Fn(&Path, ContentHash) -> Result<(), FollowError>) -> Result<(), FollowError> {
         loop {
             let some = self.some()?;
             if some.is_empty() {

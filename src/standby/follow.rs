@@ -391,7 +391,13 @@ fn tell(
         return Ok(None);
     }
     let pinned = new.pinned.iter().copied().collect();
-    store.report_standby(&StandbyReport { host, snapshot: sequence, published_ns: now_ns, pinned, noted_ns: 0 })?;
+    store.report_standby(&StandbyReport {
+        host,
+        snapshot: sequence,
+        published_ns: now_ns,
+        pinned,
+        noted_ns: 0,
+    })?;
     let before = last.map(|last| last.host).filter(|before| *before != new.host);
     if let Some(before) = &before {
         // Where that is not allowed, the note counts until it is too old.

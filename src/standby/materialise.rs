@@ -290,7 +290,8 @@ fn make(
 pub(super) fn stored_hash(path: &Path) -> Result<Option<ContentHash>, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // A filesystem says in different words that it cannot read what it has.
-    let unreadable = |errno| matches!(errno, Errno::NOENT | Errno::IO | Errno::BADMSG | Errno::UCLEAN | Errno::ILSEQ);
+    let unreadable =
+        |errno| matches!(errno, Errno::NOENT | Errno::IO | Errno::BADMSG | Errno::UCLEAN | Errno::ILSEQ);
     let handle = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
         Ok(handle) => handle,
         Err(errno) if unreadable(errno) => return Ok(None),

@@ -51,7 +51,8 @@ impl Pin {
     pub fn write(&self, depot: &Depot) -> Result<bool, FollowError> {
         let file = self.file(depot);
         let is_new = !file.exists();
-        let text = serde_json::to_vec(self).map_err(|error| FollowError::io(&file, "write it")(error.into()))?;
+        let text =
+            serde_json::to_vec(self).map_err(|error| FollowError::io(&file, "write it")(error.into()))?;
         depot.write_new(&file, &text, true)?;
         Ok(is_new)
     }

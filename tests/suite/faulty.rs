@@ -18,6 +18,8 @@ pub enum Fault {
     Short,
     /// Reads return a flipped bit.
     Flipped,
+    /// A creation is refused, as S3 does while another request to the key is under way: nothing was written.
+    Conflict,
 }
 
 pub const ALL: [Fault; 5] = [Fault::Fails, Fault::Hangs, Fault::ReplyLost, Fault::Short, Fault::Flipped];
@@ -73,6 +75,11 @@ impl ObjectStore for FaultyStore {
                 let half = bytes.slice(..bytes.len() / 2);
                 self.inner.put_opts(at, half.into(), options).await
             }
+            Some(Fault::Conflict) => Err(Error::AlreadyExists {
+                path: at.to_string(),
+                source: "Server returned non-2xx status code: 409 Conflict: ConditionalRequestConflict"
+                    .into(),
+            }),
             // What is flipped on its way in is found by `verify --read-data`, not by the run.
             Some(Fault::Flipped | Fault::Short) | None => self.inner.put_opts(at, payload, options).await,
         }

@@ -1,8 +1,11 @@
 //! Claims about the whole, proven against real trees, real servers and the real binary.
 
 mod cli;
+mod clocks;
 mod damage;
 mod deltas;
+mod disagree;
+mod disk;
 mod facts;
 mod faults;
 mod faulty;
