@@ -13,7 +13,8 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use understudy::model::id::{Sequence, WriterId};
 use understudy::model::retention::Retention;
-use understudy::repository::prune::{self, Grace, PruneRequest, prune};
+use understudy::repository::error::RepositoryErrorKind;
+use understudy::repository::prune::{self, Grace, PruneError, PruneRequest, prune};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -41,7 +42,7 @@ fn a_conflict_at_any_creation_is_looked_into_and_tried_again() {
 
 #[test]
 fn a_conflict_at_a_note_a_pruning_or_a_key_is_tried_again() {
-    for at in 1..=40 {
+    for at in 1..=6 {
         let rig = Rig::new();
         sample_tree(&rig.source());
         rig.resync();
@@ -231,7 +232,9 @@ fn what_went_wrong_is_said_once() {
     };
     let full = said(&follow().unwrap());
     assert_eq!(full.matches("No space left on device").count(), 1, "{full}");
-    let record = dir.path().join("repository/acme/log/00000000000000000001");
+    std::fs::write(dir.path().join("understudy.toml"), "encryption = \"none\"\n").unwrap();
+    ok(understudy(dir.path()).args(["resync", "source", "--store", "plain", "--quiet"]));
+    let record = dir.path().join("repository/plain/log/00000000000000000001");
     let sound = std::fs::read(&record).unwrap();
     for (bytes, text) in [
         ([&b"USRECRD\x04"[..], &sound[8..]].concat(), "has format version 4"),
@@ -239,8 +242,8 @@ fn what_went_wrong_is_said_once() {
     ] {
         std::fs::write(&record, bytes).unwrap();
         let _ = std::fs::remove_dir_all(dir.path().join("cache"));
-        let output = understudy(dir.path()).args(["verify", "acme"]).output().unwrap();
-        let snapshots = understudy(dir.path()).args(["snapshots", "acme"]).output().unwrap();
+        let output = understudy(dir.path()).args(["verify", "plain"]).output().unwrap();
+        let snapshots = understudy(dir.path()).args(["snapshots", "plain"]).output().unwrap();
         for said in [said(&output), said(&snapshots)] {
             for line in said.lines() {
                 assert!(line.matches(text).count() <= 1, "{line}");
@@ -268,13 +271,20 @@ fn a_pruning_without_grace_makes_nobody_say_that_something_is_damaged() {
                 request.bounds.unused_percent = 0;
                 let around = prune::Around { now_ns: &rig::now_ns, nonce: &rig::nonce, step: &|_| {} };
                 while !is_done() {
-                    prune(&rig.store(), &request, &around).unwrap();
+                    match prune(&rig.store(), &request, &around) {
+                        Ok(_) => {}
+                        // It lost race after race, which is no damage.
+                        Err(PruneError::Repository(error))
+                            if error.kind() == RepositoryErrorKind::Unavailable => {}
+                        Err(error) => panic!("{name}: {error}"),
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(5));
                 }
             }
         };
         let pruners = [scope.spawn(pruner("one")), scope.spawn(pruner("two"))];
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for round in 0..40u8 {
+            for round in 0..12u8 {
                 for number in 0..5u8 {
                     std::fs::write(
                         rig.source().join(format!("f{number}")),
