@@ -1,7 +1,7 @@
 //! Objects between their making and their names: nothing has the name of an object before it is on the disk.
 //!
 //! ```text
-//! objects/.arriving/HASH → one syncfs → objects/ab/cdef… → one more, for the names → the image
+//! objects/.arriving/HASH → one syncfs → objects/ab/cdef… → fsync of these directories → the image
 //! ```
 //!
 //! - The kernel tells of a write that failed once: to each handle that was open then, by the next `syncfs` on it. So the handle of a
@@ -14,17 +14,22 @@
 //! - The names themselves are on the disk before the image is (`Arrivals::settle`). Lost with the power before that, they were
 //!   needed by nothing that is published.
 
-use super::depot::{Depot, Lock};
+use super::depot::{Depot, Lock, sync_directory};
 use super::error::FollowError;
 use super::materialise::stored_hash;
 use crate::model::id::ContentHash;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Names that are read at once: a directory is not read while its entries go.
 const NAMES: usize = 4096;
+
+/// More directories than this are written to the disk by a `syncfs`, which waits for what others write there, too.
+const FOLDERS: usize = 32;
 
 /// A run that makes objects.
 pub struct Arrivals<'a> {
@@ -77,15 +82,25 @@ impl<'a> Arrivals<'a> {
 
     /// Writes all that arrived to the disk, gives it its names, and writes those to the disk. Then an image may be published.
     pub fn settle(&self) -> Result<(), FollowError> {
-        if !self.some()?.is_empty() {
-            if let Err(error) = self.sync() {
-                // What cannot be removed either is in doubt for the next run.
-                let _ = self.each(|path, _| remove(path));
-                return Err(error);
-            }
-            self.each(|_, hash| self.name(hash))?;
+        // Also where nothing arrived: an earlier run may have been broken off before the names that it gave were on the disk.
+        if let Err(error) = self.sync() {
+            // What cannot be removed either is in doubt for the next run.
+            let _ = self.each(|path, _| remove(path));
+            return Err(error);
         }
-        self.sync()
+        let folders = RefCell::new(BTreeSet::new());
+        self.each(|_, hash| {
+            folders.borrow_mut().insert(hash.0[0]);
+            self.name(hash)
+        })?;
+        let folders = folders.into_inner();
+        if folders.len() > FOLDERS {
+            return self.sync();
+        }
+        for first in folders {
+            sync_directory(&self.depot.objects().join(format!("{first:02x}")))?;
+        }
+        Ok(())
     }
 
     /// Some of what is arriving.

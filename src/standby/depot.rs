@@ -244,7 +244,7 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!("{NEW}{name}"))
 }
 
-fn sync_directory(dir: &Path) -> Result<(), FollowError> {
+pub(super) fn sync_directory(dir: &Path) -> Result<(), FollowError> {
     let synced = std::fs::File::open(dir).and_then(|handle| handle.sync_all());
     synced.map_err(FollowError::io(dir, "write it to the disk"))
 }

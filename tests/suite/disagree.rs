@@ -6,15 +6,24 @@ use crate::kill::{ok, understudy};
 use crate::rig::{self, Rig, sample_tree};
 use crate::servers;
 use crate::standby::{depot, follow_by, request};
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::path::Path as Key;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use understudy::model::id::{Sequence, WriterId};
 use understudy::model::retention::Retention;
-use understudy::repository::error::RepositoryErrorKind;
-use understudy::repository::prune::{self, Grace, PruneError, PruneRequest, prune};
+use understudy::repository::keys::KeySource;
+use understudy::repository::prune::{self, Grace, PruneRequest, prune};
+use understudy::repository::store::{Repository, RepositoryOptions};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -253,54 +262,133 @@ fn what_went_wrong_is_said_once() {
     }
 }
 
-#[test]
-fn a_pruning_without_grace_makes_nobody_say_that_something_is_damaged() {
-    let rig = Rig::new();
-    let done = std::sync::atomic::AtomicBool::new(false);
-    let is_done = || done.load(std::sync::atomic::Ordering::Relaxed);
-    std::thread::scope(|scope| {
-        std::fs::write(rig.source().join("first"), b"first").unwrap();
-        rig.resync();
-        let pruner = |name: &'static str| {
-            let (rig, is_done) = (&rig, &is_done);
-            move || {
-                let mut request =
-                    PruneRequest::new(Retention { last: 1, ..Default::default() }, WriterId(name.into()));
-                request.grace = Grace { records: 0, ns: 0 };
-                request.accept = true;
-                request.bounds.unused_percent = 0;
-                let around = prune::Around { now_ns: &rig::now_ns, nonce: &rig::nonce, step: &|_| {} };
-                while !is_done() {
-                    match prune(&rig.store(), &request, &around) {
-                        Ok(_) => {}
-                        // It lost race after race, which is no damage.
-                        Err(PruneError::Repository(error))
-                            if error.kind() == RepositoryErrorKind::Unavailable => {}
-                        Err(error) => panic!("{name}: {error}"),
-                    }
-                    std::thread::sleep(std::time::Duration::from_millis(5));
-                }
-            }
-        };
-        let pruners = [scope.spawn(pruner("one")), scope.spawn(pruner("two"))];
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for round in 0..12u8 {
-                for number in 0..5u8 {
-                    std::fs::write(
-                        rig.source().join(format!("f{number}")),
-                        rig::random(&[round, number], 20_000),
-                    )
-                    .unwrap();
-                }
-                rig::run(&rig.repository, &rig::request(&rig.source())).unwrap();
-                follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
-            }
-        }));
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
-        for pruner in pruners {
-            pruner.join().unwrap();
+/// A store in which somebody does something before a chosen call.
+struct Interloper {
+    inner: Arc<dyn ObjectStore>,
+    at: u64,
+    calls: AtomicU64,
+    act: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Interloper {
+    fn new(inner: Arc<dyn ObjectStore>, at: u64, act: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { inner, at, calls: AtomicU64::new(0), act: Box::new(act) })
+    }
+
+    fn called(&self) {
+        if self.calls.fetch_add(1, Ordering::SeqCst) + 1 == self.at {
+            // Not on the runtime's own thread.
+            std::thread::scope(|scope| scope.spawn(|| (self.act)()).join().unwrap());
         }
-        ended.unwrap();
-    });
-    assert!(rig.verify().is_sound());
+    }
+}
+
+impl std::fmt::Debug for Interloper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "interloper")
+    }
+}
+
+impl std::fmt::Display for Interloper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "interloper")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Interloper {
+    async fn put_opts(
+        &self,
+        at: &Key,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        self.called();
+        self.inner.put_opts(at, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Key,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(at, options).await
+    }
+
+    async fn get_opts(&self, at: &Key, options: GetOptions) -> object_store::Result<GetResult> {
+        self.called();
+        self.inner.get_opts(at, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Key>>,
+    ) -> BoxStream<'static, object_store::Result<Key>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Key>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.called();
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Key>) -> object_store::Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Key, to: &Key, options: CopyOptions) -> object_store::Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+fn prune_at_once(repository: &Repository, name: &str) {
+    let mut request = PruneRequest::new(Retention { last: 1, ..Default::default() }, WriterId(name.into()));
+    request.grace = Grace { records: 0, ns: 0 };
+    request.bounds.unused_percent = 0;
+    let around = prune::Around { now_ns: &rig::now_ns, nonce: &rig::nonce, step: &|_| {} };
+    prune(&repository.store(&rig::name()), &request, &around)
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+}
+
+#[test]
+fn whoever_meets_a_pruning_without_grace_reads_the_log_again_and_says_nothing_of_damage() {
+    type Victim = fn(&Rig, &Repository);
+    let victims: [(&str, Victim); 3] = [
+        ("resync", |rig, repository| {
+            rig::run(repository, &rig::request(&rig.source())).unwrap();
+        }),
+        ("follow", |rig, repository| {
+            follow_by(repository, &depot(rig), &request()).unwrap();
+        }),
+        ("prune", |_, repository| prune_at_once(repository, "victim")),
+    ];
+    for (what, victim) in victims {
+        let run = |at: u64| {
+            let rig = Rig::plain();
+            for round in 0..3u8 {
+                std::fs::write(rig.source().join("same"), rig::random(b"same", 30_000)).unwrap();
+                std::fs::write(rig.source().join("other"), rig::random(&[round], 30_000)).unwrap();
+                rig.resync();
+            }
+            std::fs::write(rig.source().join("new"), rig::random(b"new", 30_000)).unwrap();
+            let others = rig.repository.clone();
+            let store = Interloper::new(rig.objects.clone(), at, move || {
+                // Dooms, and deletes what it doomed.
+                prune_at_once(&others, "interloper");
+                prune_at_once(&others, "interloper");
+            });
+            let options = RepositoryOptions {
+                patience: rig::disk_patience(3),
+                keys: KeySource::none(),
+                ..Default::default()
+            };
+            victim(&rig, &Repository::over(store.clone(), "test", options, rig::runtime()));
+            assert!(rig.verify().is_sound(), "{what}, call {at}");
+            store.calls.load(Ordering::SeqCst)
+        };
+        for at in 1..=run(u64::MAX) {
+            println!("{what}, call {at}");
+            run(at);
+        }
+    }
 }
