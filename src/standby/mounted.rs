@@ -311,10 +311,12 @@ pub fn unmount(standby: &Path, dir: &Path, lazy: bool) -> Result<Show, StageErro
         Some(root) => Depot::at(root),
         None => Depot::at(&standby.join(&show.store)),
     };
-    if show.method == "kernel" && show.writable.is_none() && depot.pins().is_dir() {
-        if let Ok(snapshot) = show.snapshot.parse() {
-            pin::forget(&depot, dir, Sequence(snapshot))?;
-        }
+    if show.method == "kernel"
+        && show.writable.is_none()
+        && depot.pins().is_dir()
+        && let Ok(snapshot) = show.snapshot.parse()
+    {
+        pin::forget(&depot, dir, Sequence(snapshot))?;
     }
     Ok(show)
 }
