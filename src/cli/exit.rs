@@ -15,6 +15,7 @@ use crate::service::scheduler::Outcome;
 use crate::service::upkeep::UpkeepError;
 use crate::source::error::SourceError;
 use crate::standby::error::{FollowError, RestoreError, StageError};
+use crate::support::chain::chain;
 use std::process::ExitCode;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,7 +115,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
 
 /// Prints an error and gives its exit code.
 pub(super) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("understudy: {error:#}");
+    eprintln!("understudy: {}", chain(error.as_ref()));
     of(error).into()
 }
 

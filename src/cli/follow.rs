@@ -11,6 +11,7 @@ use crate::service::run::DEFAULT_KEEP;
 use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
 use crate::standby::follow::{Around, FollowReport, FollowRequest, follow};
+use crate::support::chain::chain;
 use crate::support::progress::Progress;
 use anyhow::Result;
 use clap::Args;
@@ -59,7 +60,7 @@ pub(super) fn run(global: &Global, args: FollowArgs) -> Result<Exit> {
                 Err(error) => {
                     worst = worst.max(exit::of(&error));
                     // The same failure is told once, until it changes or ends.
-                    let text = format!("{error:#}");
+                    let text = chain(error.as_ref());
                     if failed.get(&wanted.store) != Some(&text) {
                         eprintln!("understudy: {}: {text}", wanted.store);
                         failed.insert(wanted.store, text);
@@ -116,7 +117,7 @@ fn one(
     let report =
         super::resync::watched(global, &progress, "looked at", || follow(&store, &depot, &request, &around))?;
     let seconds = started.elapsed().as_secs_f64();
-    if report.published || args.once {
+    if report.published || report.renamed_from.is_some() || args.once {
         print(global, &report, &depot, seconds)?;
     }
     Ok(())
@@ -125,6 +126,11 @@ fn one(
 fn print(global: &Global, report: &FollowReport, depot: &Depot, seconds: f64) -> Result<()> {
     if global.json {
         return show::json(report);
+    }
+    if let Some(before) = &report.renamed_from {
+        eprintln!(
+            "understudy: warning: this standby was '{before}' before: nothing is kept for that name any more. Where the host's name changes at each start, set `writer` or UNDERSTUDY_WRITER"
+        );
     }
     if global.quiet {
         return Ok(());
@@ -159,7 +165,7 @@ fn print(global: &Global, report: &FollowReport, depot: &Depot, seconds: f64) ->
 fn warn(report: &FollowReport) {
     if report.objects_repaired > 0 {
         eprintln!(
-            "understudy: warning: {} objects were damaged when the machine went down, and made anew",
+            "understudy: warning: {} objects were not on the disk as they should be, since a run was broken off; they were made anew",
             report.objects_repaired
         );
     }

@@ -75,8 +75,10 @@ pub(super) enum SwapArg {
 pub(super) struct Mounted<'a> {
     pub store: &'a StoreName,
     pub snapshot: Sequence,
+    #[serde(serialize_with = "mounted::as_text")]
     pub dir: &'a Path,
     pub method: &'static str,
+    #[serde(serialize_with = "mounted::some_as_text")]
     pub writable: Option<&'a Path>,
     pub seconds: f64,
 }

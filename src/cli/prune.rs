@@ -5,12 +5,13 @@ use super::exit::{Exit, UsageError};
 use super::{Global, show};
 use crate::model::id::{StoreName, WriterId};
 use crate::model::retention::Retention;
-use crate::repository::prune::{Around, PruneReport, PruneRequest, prune};
+use crate::repository::prune::{Around, PruneReport, PruneRequest, SILENCE_NS, prune};
 use crate::service::config::StoreConfig;
 use anyhow::Result;
 use clap::Args;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
+const DAY_NS: u64 = 24 * HOUR_NS;
 
 #[derive(Args)]
 pub(super) struct PruneArgs {
@@ -37,6 +38,9 @@ pub(super) struct PruneArgs {
     /// Copy packs together when more of their bytes than this are not needed
     #[arg(long, value_name = "PERCENT", default_value_t = 10)]
     max_unused: u64,
+    /// For a standby that was not heard of for so many days nothing is kept
+    #[arg(long, value_name = "DAYS", default_value_t = SILENCE_NS / DAY_NS)]
+    standby_age: u64,
     /// A standby that is gone: nothing is kept for it any more
     #[arg(long, value_name = "HOST")]
     forget: Vec<String>,
@@ -117,6 +121,7 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
         request.grace.records = args.grace_records;
         request.bounds.orphan_age_ns = args.orphan_age.saturating_mul(HOUR_NS);
         request.bounds.unused_percent = args.max_unused;
+        request.silence_ns = args.standby_age.saturating_mul(DAY_NS);
         (request.dry_run, request.accept) = (args.dry_run, args.accept);
         let around = Around { now_ns: &now_ns, nonce: &nonce, step: &kill_at };
         let report = prune(&store, &request, &around)?;
@@ -132,8 +137,17 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Says what these credentials may not.
+/// Says for whom nothing is kept any more, and what these credentials may not.
 pub(super) fn warn(report: &PruneReport) {
+    for standby in &report.silent_standbys {
+        eprintln!(
+            "understudy: warning: {}: standby '{}' was last heard of {} days ago: nothing is kept for it{}",
+            report.store,
+            standby.host,
+            standby.silent_days,
+            if standby.forgotten { ", and it is not shown any more" } else { "" },
+        );
+    }
     if let Some(reason) = &report.deletion_refused {
         eprintln!(
             "understudy: warning: {}: nothing was deleted: {reason}; prune where deleting is allowed",
@@ -186,7 +200,9 @@ fn print(report: &PruneReport, all: bool) -> Result<()> {
     let deleted = of(report.objects_deleted, report.deleted_bytes, "objects").map(|t| format!("{t}deleted"));
     let waiting = of(report.packs_waiting, report.waiting_bytes, "packs doomed before");
     let waiting = waiting.map(|text| format!("{text}wait for their grace"));
-    let parts: Vec<_> = [doomed, copied, deleted, waiting].into_iter().flatten().collect();
+    let leftovers = (report.leftovers_deleted > 0)
+        .then(|| format!("{} leftovers of broken-off uploads deleted", report.leftovers_deleted));
+    let parts: Vec<_> = [doomed, copied, deleted, waiting, leftovers].into_iter().flatten().collect();
     if !parts.is_empty() {
         let parts: Vec<_> = parts.iter().map(|part| part.trim()).collect();
         show::line(&format!("  {}", parts.join(", ")))?;

@@ -16,6 +16,7 @@ use crate::standby::depot::Depot;
 use crate::standby::live::{Before, Live};
 use crate::standby::mounted;
 use crate::standby::view::{Complain, View};
+use crate::support::chain::chain;
 use anyhow::{Context as _, Result};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -85,7 +86,7 @@ pub(super) fn run(
                 std::thread::spawn(move || before.map(|before| before.retire(&standby)));
             }
             Err(error) => {
-                let text = format!("{error:#}");
+                let text = chain(error.as_ref());
                 if text != last_error {
                     complain(&format!("{} stays at {}@{sequence}: {text}", args.dir.display(), store.name()));
                     last_error = text;

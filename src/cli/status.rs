@@ -6,6 +6,7 @@ use super::remote::Remote;
 use super::{Global, show};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::SnapshotRecord;
+use crate::repository::prune::SILENCE_NS;
 use crate::repository::store::Repository;
 use crate::service::board::{UpkeepStatus, job};
 use crate::service::config::{Role, StoreConfig};
@@ -57,6 +58,10 @@ struct Standby {
     snapshot: Sequence,
     /// Since the START of the scan of the snapshot that it has; none when the log no longer has it.
     lag_seconds: Option<f64>,
+    /// When it was last heard of, in seconds since 1970 by the store's clock.
+    noted: f64,
+    /// So long ago that nothing is kept for it.
+    silent: bool,
 }
 
 pub(super) fn run(global: &Global, args: StatusArgs) -> Result<Exit> {
@@ -164,7 +169,13 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
             // A hint only: the store's own state is known without it.
             for report in store.standbys().unwrap_or_default() {
                 let lag_seconds = state.snapshots.get(&report.snapshot).map(lag);
-                row.standbys.push(Standby { host: report.host.0, snapshot: report.snapshot, lag_seconds });
+                row.standbys.push(Standby {
+                    silent: report.is_silent(now_ns, SILENCE_NS),
+                    noted: report.noted_ns as f64 / 1e9,
+                    host: report.host.0,
+                    snapshot: report.snapshot,
+                    lag_seconds,
+                });
             }
         }
         Err(error) => row.error = Some(error.to_string()),
@@ -272,6 +283,10 @@ impl Row {
 impl Standby {
     /// `web-2 @42 (5 min)`: with which snapshot it would take over, and how old that is.
     fn show(&self) -> String {
+        if self.silent {
+            let day = show::time((self.noted * 1e9) as u64).chars().take(10).collect::<String>();
+            return format!("{} @{} (not seen since {day})", self.host, self.snapshot);
+        }
         let lag = self.lag_seconds.map(|s| format!(" ({})", show::age((s * 1e9) as u64)));
         format!("{} @{}{}", self.host, self.snapshot, lag.unwrap_or_default())
     }

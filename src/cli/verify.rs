@@ -192,7 +192,8 @@ fn standby(global: &Global, report: &CheckReport, repair: bool) -> Result<Exit> 
         show::json(report)?;
     } else {
         for problem in &report.problems {
-            let needed = problem.needed_for.as_ref().map_or("nothing needs it", |file| file);
+            let unknown = "a snapshot that the log no longer has may need it";
+            let needed = problem.needed_for.as_ref().map_or(unknown, |file| file);
             eprintln!("understudy: {}: {} ({needed})", problem.path, problem.reason);
         }
         let unnamed = report.problem_count - report.problems.len() as u64;
@@ -211,6 +212,13 @@ fn standby(global: &Global, report: &CheckReport, repair: bool) -> Result<Exit> 
                     count => format!("{count} missing or damaged; --repair fetches them"),
                 },
             ))?;
+            if report.damaged_unneeded > 0 {
+                show::line(&format!(
+                    "  {} more are damaged, and no snapshot here needs them: {}",
+                    report.damaged_unneeded,
+                    if repair { "removed" } else { "they go with what is dropped next, or with --repair" },
+                ))?;
+            }
         }
     }
     Ok(if sound { Exit::Done } else { Exit::Failed })

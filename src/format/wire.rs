@@ -5,7 +5,7 @@ use thiserror::Error;
 /// Why bytes cannot be decoded. Callers add the key or the chunk they came from.
 #[derive(Debug, Error, PartialEq, Eq, Clone)]
 pub enum FormatError {
-    #[error("ends before its {0} does")]
+    #[error("{}", truncated(.0))]
     Truncated(&'static str),
     #[error("{0} is out of range")]
     Range(&'static str),
@@ -34,6 +34,14 @@ pub enum FormatError {
     Path(#[from] crate::model::tree_path::PathError),
     #[error("is not valid: {0}")]
     Text(String),
+}
+
+/// `what` is a part, or, with an article, all of it.
+fn truncated(what: &str) -> String {
+    match what.starts_with("a ") || what.starts_with("an ") {
+        true => format!("is shorter than {what}"),
+        false => format!("ends before its {what} does"),
+    }
 }
 
 /// Appends fields to a buffer.

@@ -14,8 +14,8 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -242,36 +242,41 @@ pub fn mounts(prefix: &str) -> Result<Vec<Mounted>, MountError> {
     let text = std::fs::read(PATH).map_err(|error| {
         MountError::path(PATH, "read it")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })?;
-    let text = String::from_utf8_lossy(&text).into_owned();
-    Ok(text.lines().filter_map(parse_mount).filter(|mount| mount.source.starts_with(prefix)).collect())
+    let lines = text.split(|byte| *byte == b'\n');
+    Ok(lines.filter_map(parse_mount).filter(|mount| mount.source.starts_with(prefix)).collect())
 }
 
-/// A line: id, parent, device, root, where, options, optional fields, `-`, kind, source, more options.
-fn parse_mount(line: &str) -> Option<Mounted> {
-    let (head, tail) = line.split_once(" - ")?;
-    let dir = unescape(head.split(' ').nth(4)?);
-    let mut tail = tail.split(' ');
-    let (kind, source, options) = (tail.next()?, tail.next()?, tail.next()?);
-    let option = |name: &str| {
-        let value = options.split(',').find_map(|option| option.strip_prefix(name));
-        value.map(|path| PathBuf::from(OsStr::from_bytes(&unescape(path))))
+/// A line: id, parent, device, root, where, options, optional fields, `-`, kind, source, more options. Names in it are bytes.
+fn parse_mount(line: &[u8]) -> Option<Mounted> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let dir = unescape(fields.nth(4)?);
+    fields.find(|field| *field == b"-")?;
+    let (kind, source, options) = (fields.next()?, fields.next()?, fields.next()?);
+    let option = |name: &[u8]| {
+        let value = options.split(|byte| *byte == b',').find_map(|option| option.strip_prefix(name));
+        value.map(|path| PathBuf::from(OsString::from_vec(unescape(path))))
     };
     Some(Mounted {
-        dir: PathBuf::from(OsStr::from_bytes(&dir)),
+        dir: PathBuf::from(OsString::from_vec(dir)),
         source: String::from_utf8_lossy(&unescape(source)).into_owned(),
-        kind: kind.to_owned(),
-        upper: option("upperdir="),
-        objects: option("datadir+="),
+        kind: String::from_utf8_lossy(kind).into_owned(),
+        upper: option(b"upperdir="),
+        objects: option(b"datadir+="),
     })
 }
 
 /// Undoes the octal escapes of mountinfo.
-fn unescape(text: &str) -> Vec<u8> {
+fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
+    let mut rest = text;
     while let Some((first, behind)) = rest.split_first() {
-        let digits = behind.get(..3).and_then(|d| std::str::from_utf8(d).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+        let octal = |digits: &[u8]| {
+            digits.iter().try_fold(0u8, |sum, digit| match digit {
+                b'0'..=b'7' => sum.checked_mul(8)?.checked_add(digit - b'0'),
+                _ => None,
+            })
+        };
+        match behind.get(..3).and_then(octal) {
             Some(byte) if *first == b'\\' => {
                 out.push(byte);
                 rest = &behind[3..];
@@ -330,14 +335,19 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt;
 
     #[test]
     fn mountinfo_is_read_with_its_escapes() {
-        let line = r"40 27 0:33 / /mnt/a\040b\134c ro,relatime shared:1 - overlay understudy:s@7 ro,lowerdir+=/x,upperdir=/u\040p";
+        let line = br"40 27 0:33 / /mnt/a\040b\134c\012d ro,relatime shared:1 - overlay understudy:s@7 ro,lowerdir+=/x,upperdir=/u\040p";
         let mount = parse_mount(line).unwrap();
-        assert_eq!(mount.dir, Path::new("/mnt/a b\\c"));
+        assert_eq!(mount.dir, Path::new("/mnt/a b\\c\nd"));
         assert_eq!((mount.source.as_str(), mount.kind.as_str()), ("understudy:s@7", "overlay"));
         assert_eq!(mount.upper.as_deref(), Some(Path::new("/u p")));
-        assert_eq!(parse_mount("no such line"), None);
+        assert_eq!(parse_mount(b"no such line"), None);
+        let line = b"40 27 0:33 / /mnt/m\xff\xfe ro - fuse understudy:s@7 ro";
+        let mount = parse_mount(line).unwrap();
+        assert_eq!(mount.dir, Path::new(OsStr::from_bytes(b"/mnt/m\xff\xfe")));
+        assert_eq!(unescape(br"a\9b\777c\04"), br"a\9b\777c\04", "what is no octal number of a byte stays");
     }
 }

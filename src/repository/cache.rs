@@ -14,9 +14,12 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// Packs are looked at once in so many records.
 const TRIM_RECORDS: u64 = 64;
+/// A file that was being written is of a run that is gone when it is so old.
+const BROKEN_OFF: Duration = Duration::from_secs(86_400);
 /// Packs' parts above this are dropped, the oldest first.
 const PACKS_MAX_BYTES: u64 = 1 << 30;
 
@@ -108,8 +111,13 @@ impl Store {
     /// Drops segments that are not live any more. Now and then also packs that are not, and of the others those that were written
     /// longest ago, until the rest is small enough: looking at all of them takes longer than a run that has nothing to do.
     pub fn trim_cache(&self, state: &StoreState, index: &Index) {
-        self.drop_cached_segments(state);
+        let now = SystemTime::now();
+        self.drop_cached_segments(state, now);
         let head = state.head.map_or(0, |(sequence, _)| sequence.0);
+        if let Some(dir) = self.cache_file("log").filter(|_| head.is_multiple_of(TRIM_RECORDS)) {
+            let Ok(listed) = std::fs::read_dir(dir) else { return };
+            listed.flatten().filter(|file| is_broken_off(file, now)).for_each(|file| drop_file(&file));
+        }
         if let Some(dir) = self.cache_file("packs").filter(|_| head.is_multiple_of(TRIM_RECORDS)) {
             drop_other_packs(&dir, index);
             trim(&dir, PACKS_MAX_BYTES);
@@ -134,19 +142,40 @@ fn drop_other_packs(dir: &Path, index: &Index) {
 }
 
 impl Store {
-    fn drop_cached_segments(&self, state: &StoreState) {
+    fn drop_cached_segments(&self, state: &StoreState, now: SystemTime) {
         let Some(dir) = self.repository.cache.as_ref().map(|dir| dir.join(self.name.as_str())) else {
             return;
         };
         let Ok(listed) = std::fs::read_dir(dir) else { return };
         for file in listed.flatten() {
             let id = file.file_name().to_str().and_then(|name| IndexId::parse(name).ok());
-            if id.is_some_and(|id| !state.index.iter().any(|live| live.id == id)) {
-                // One that a run beside us just wrote is fetched once more.
-                let _ = std::fs::remove_file(file.path());
+            // One that a run beside us just wrote is fetched once more.
+            let is_dead = id.is_some_and(|id| !state.index.iter().any(|live| live.id == id));
+            if is_dead || is_broken_off(&file, now) {
+                drop_file(&file);
             }
         }
     }
+}
+
+fn drop_file(file: &std::fs::DirEntry) {
+    let _ = std::fs::remove_file(file.path());
+}
+
+/// Whether it is what `write_beside` writes, and a day old: of a process that was killed. A day in the future is as much.
+fn is_broken_off(file: &std::fs::DirEntry, now: SystemTime) -> bool {
+    let name = file.file_name();
+    let suffix =
+        name.to_str().and_then(|name| name.rsplit_once('.')).and_then(|(_, suffix)| suffix.split_once('-'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !suffix.is_some_and(|(process, number)| is_number(process) && is_number(number)) {
+        return false;
+    }
+    let modified = file.metadata().and_then(|meta| meta.modified());
+    modified.is_ok_and(|modified| {
+        let age = now.duration_since(modified).unwrap_or_else(|error| error.duration());
+        age >= BROKEN_OFF
+    })
 }
 
 fn open_to_write(path: &Path) -> std::io::Result<File> {
@@ -162,8 +191,12 @@ pub(super) fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         std::fs::create_dir_all(dir)?;
     }
     let beside = path.with_extension(format!("{}-{}", std::process::id(), super::index::unique()));
-    std::fs::write(&beside, bytes)?;
-    std::fs::rename(&beside, path)
+    let written = std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, path));
+    if written.is_err() {
+        // A cache that is full is not to be filled by what could not be written.
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
 }
 
 fn trim(dir: &Path, most_bytes: u64) {
@@ -192,6 +225,38 @@ fn trim(dir: &Path, most_bytes: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        // A directory in the way fails the rename, as a full disk fails the writing.
+        std::fs::create_dir_all(dir.path().join("head/in-the-way")).unwrap();
+        assert!(write_beside(&dir.path().join("head"), b"note").is_err());
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["head"]);
+    }
+
+    #[test]
+    fn only_what_a_killed_process_left_a_day_ago_is_broken_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let day = BROKEN_OFF + Duration::from_secs(1);
+        let broken = |name: &str, at: SystemTime| {
+            let path = dir.path().join(name);
+            File::create(&path).unwrap().set_modified(at).unwrap();
+            let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap();
+            let is = is_broken_off(&file, now);
+            std::fs::remove_file(path).unwrap();
+            is
+        };
+        for name in ["head.32594-72", "00000000000000000001.1-0", "ab12.7-7"] {
+            assert!(broken(name, now - day) && broken(name, now + day), "{name}");
+            assert!(!broken(name, now), "{name}: somebody may be writing it");
+        }
+        for name in ["head", "checkpoint", "head.1", "head.a-1", "head.1-", "1-2"] {
+            assert!(!broken(name, now - day), "{name}");
+        }
+    }
 
     #[test]
     fn the_oldest_go_first_and_holes_do_not_count() {

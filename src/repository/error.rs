@@ -26,7 +26,7 @@ pub enum RepositoryErrorKind {
 /// An error of the repository layer.
 #[derive(Debug, Error)]
 pub enum RepositoryError {
-    #[error("repository: {operation} {key}: {reason}")]
+    #[error("{}{operation} {key}: {reason}", if *kind == RepositoryErrorKind::Local { "" } else { "repository: " })]
     Request { operation: &'static str, key: String, reason: String, kind: RepositoryErrorKind },
     #[error("repository address '{location}': {reason}")]
     Location { location: String, reason: String },

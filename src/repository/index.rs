@@ -3,7 +3,7 @@
 //! A lookup reads a few entries of each segment from the page cache; memory does not grow with the
 //! number of chunks. Segments are checked whole when opened, so a lookup trusts what it reads.
 
-use super::error::RepositoryError;
+use super::error::{RepositoryError, RepositoryErrorKind};
 use super::key;
 use super::store::Store;
 use crate::format::index::{self as format, ENTRY_BYTES, Location, SegmentHeader};
@@ -148,7 +148,7 @@ impl Store {
             operation: "get",
             key: at.to_string(),
             reason: "the index segment is missing; run `understudy verify`".into(),
-            kind: super::error::RepositoryErrorKind::Damaged,
+            kind: RepositoryErrorKind::Damaged,
         })?;
         if IndexId::of(&object) != id {
             return Err(RepositoryError::format(&at)(crate::format::wire::FormatError::Hash));
@@ -224,9 +224,32 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the live segments of a store.
+    /// Opens the live segments of a store: of now, if a pruning deleted those of `state` since it was read. They tell of every
+    /// chunk that is still there, and a writer that goes by `state` loses the race for its record.
     pub fn open(store: &Store, state: &StoreState) -> Result<Self, RepositoryError> {
-        Self::of(store, &state.index, state.doomed_packs.keys().copied().collect())
+        Self::while_it_moves(store, state.clone(), |state| {
+            Self::of(store, &state.index, state.doomed_packs.keys().copied().collect())
+        })
+    }
+
+    /// Does what reads segments of a state; with the next state as long as segments are missing and the log moves on.
+    fn while_it_moves<T>(
+        store: &Store,
+        mut state: StoreState,
+        read: impl Fn(&StoreState) -> Result<T, RepositoryError>,
+    ) -> Result<T, RepositoryError> {
+        loop {
+            match read(&state) {
+                Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
+                    let now = store.state()?;
+                    if now.index == state.index {
+                        return Err(error);
+                    }
+                    state = now;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Opens some segments.
@@ -243,20 +266,21 @@ impl Index {
     /// Adds the live segments of now, and takes away what is doomed, for a reader whose packs were not where they were. What this
     /// process opened or wrote besides stays: a run that is under way names it when it commits. Returns whether anything changed.
     pub fn renew(&self, store: &Store) -> Result<bool, RepositoryError> {
-        let state = store.state()?;
-        let known: BTreeSet<_> = self.segments().iter().map(|s| s.reference.id).collect();
-        let new: Vec<_> = state.index.iter().filter(|s| !known.contains(&s.id)).cloned().collect();
-        if new.is_empty() && state.doomed_packs.keys().all(|pack| self.is_doomed(pack)) {
-            return Ok(false);
-        }
-        let new = Self::of(store, &new, BTreeSet::new())?.segments();
-        {
-            let mut segments = self.write();
-            segments.retain(|s| !state.doomed_index.contains_key(&s.reference.id));
-            segments.extend(new);
-        }
-        self.doom(state.doomed_packs.into_keys());
-        Ok(true)
+        Self::while_it_moves(store, store.state()?, |state| {
+            let known: BTreeSet<_> = self.segments().iter().map(|s| s.reference.id).collect();
+            let new: Vec<_> = state.index.iter().filter(|s| !known.contains(&s.id)).cloned().collect();
+            if new.is_empty() && state.doomed_packs.keys().all(|pack| self.is_doomed(pack)) {
+                return Ok(false);
+            }
+            let new = Self::of(store, &new, BTreeSet::new())?.segments();
+            {
+                let mut segments = self.write();
+                segments.retain(|s| !state.doomed_index.contains_key(&s.reference.id));
+                segments.extend(new);
+            }
+            self.doom(state.doomed_packs.keys().copied());
+            Ok(true)
+        })
     }
 
     /// The same segments, for a reader that may renew them.

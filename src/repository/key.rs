@@ -52,6 +52,16 @@ pub fn standby(store: &StoreName, host: &WriterId) -> Path {
     Path::from_iter([store.as_str(), "standbys", &host.0])
 }
 
+/// All that is a store's.
+pub fn all(store: &StoreName) -> Path {
+    Path::from_iter([store.as_str()])
+}
+
+/// What the start-up probe and pruners create and delete.
+pub fn probes() -> Path {
+    Path::from_iter([".probe"])
+}
+
 /// An object of the start-up probe's.
 pub fn probe(nonce: u64) -> Path {
     Path::from_iter([".probe", &format!("{nonce:016x}")])

@@ -1,55 +1,108 @@
-//! Where a repository is: a directory, or a URL of an object store, configured the way its users
+//! Where a repository is: a directory, or an address of an object store, configured the way its users
 //! expect (`AWS_*`, `GOOGLE_*`, `AZURE_*` in the environment).
+//!
+//! What stands behind the bucket is the beginning of all keys, as it stands there: no character of it is encoded or decoded, so two
+//! addresses are two places. What an address cannot say (credentials, a port, a query) is refused, not passed over.
 
 use super::error::RepositoryError;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use std::path::PathBuf;
 use std::sync::Arc;
 use url::Url;
 
+/// Which checksum uploads to S3 carry, where it is not to be SHA-256.
+const CHECKSUM: &str = "AWS_CHECKSUM_ALGORITHM";
+
 /// A parsed address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     Directory(PathBuf),
-    S3(Url),
-    Gcs(Url),
-    Azure(Url),
+    S3(Bucket),
+    Gcs(Bucket),
+    Azure(Bucket),
     /// Gone with the process: for tests.
     Memory,
+}
+
+/// A bucket, or a container, and what all keys in it begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// The address as it was given.
+    text: String,
+    name: String,
+    prefix: Key,
+}
+
+impl Bucket {
+    /// `rest` is what follows `scheme://`.
+    fn parse(text: &str, rest: &str) -> Result<Self, String> {
+        let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if name.contains('@') {
+            return Err("an address takes no user, password or account: give them in the environment".into());
+        }
+        if name.contains(':') {
+            return Err(
+                "an address takes no port: give the server in the environment (AWS_ENDPOINT_URL)".into()
+            );
+        }
+        if let Some(wrong) =
+            name.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-' | '$'))
+        {
+            return Err(format!("'{wrong}' cannot be in a bucket's name"));
+        }
+        if name.is_empty() {
+            return Err("names no bucket".into());
+        }
+        let parts: Vec<_> = prefix.split('/').filter(|part| !part.is_empty()).collect();
+        let prefix = Key::parse(parts.join("/")).map_err(|error| error.to_string())?;
+        Ok(Self { text: text.to_owned(), name: name.to_owned(), prefix })
+    }
+
+    /// Where understudy once looked for what this address says: it encoded some characters, and cut off a query and a fragment.
+    fn former_prefix(&self) -> Option<Key> {
+        let url = Url::parse(&self.text).ok()?;
+        let former = Key::from(url.path().trim_matches('/'));
+        (former != self.prefix).then_some(former)
+    }
+}
+
+/// A connection.
+pub struct Opened {
+    pub store: Arc<dyn ObjectStore>,
+    /// The place where a repository of this address would lie if it was made by an earlier understudy, and its address now.
+    pub former: Option<(Arc<dyn ObjectStore>, String)>,
 }
 
 impl Location {
     /// A path, `file://`, `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `memory://`.
     pub fn parse(text: &str) -> Result<Self, RepositoryError> {
-        let wrong = |reason: String| RepositoryError::Location { location: text.to_owned(), reason };
+        let wrong = |reason: String| RepositoryError::Location { location: without_secrets(text), reason };
         if text.is_empty() {
             return Err(wrong("is empty".into()));
         }
-        if !text.contains("://") {
+        let Some((scheme, rest)) = text.split_once("://") else {
             return Ok(Self::Directory(PathBuf::from(text)));
-        }
-        let url = Url::parse(text).map_err(|e| wrong(e.to_string()))?;
-        let needs_bucket = |kind: fn(Url) -> Self| {
-            if url.host_str().is_some_and(|h| !h.is_empty()) {
-                Ok(kind(url.clone()))
-            } else {
-                Err(wrong("names no bucket".into()))
-            }
         };
-        match url.scheme() {
-            "file" => url
-                .to_file_path()
-                .map(Self::Directory)
-                .map_err(|()| wrong("file:// needs an absolute path".into())),
-            "s3" | "s3a" => needs_bucket(Self::S3),
-            "gs" => needs_bucket(Self::Gcs),
-            "az" | "azure" | "abfs" | "abfss" => needs_bucket(Self::Azure),
+        let bucket = || Bucket::parse(text, rest).map_err(wrong);
+        match scheme.to_ascii_lowercase().as_str() {
+            "file" => {
+                if rest.contains(['?', '#']) {
+                    return Err(wrong("a file:// address has no '?' and no '#': give the path alone".into()));
+                }
+                let url = Url::parse(text).map_err(|e| wrong(e.to_string()))?;
+                let path = url.to_file_path().map_err(|()| wrong("file:// needs an absolute path".into()))?;
+                Ok(Self::Directory(path))
+            }
+            "s3" | "s3a" => bucket().map(Self::S3),
+            "gs" => bucket().map(Self::Gcs),
+            "az" | "azure" | "abfs" | "abfss" => bucket().map(Self::Azure),
             "memory" => Ok(Self::Memory),
             other => Err(wrong(format!(
                 "scheme '{other}' is not known; use a path, s3://, gs://, az:// or file://"
@@ -62,7 +115,7 @@ impl Location {
     }
 
     /// Connects. Retries are ours (see `objects`), so that every backend has the same patience.
-    pub fn open(&self) -> Result<Arc<dyn ObjectStore>, RepositoryError> {
+    pub fn open(&self) -> Result<Opened, RepositoryError> {
         let wrong = |e: object_store::Error| RepositoryError::Location {
             location: self.to_string(),
             reason: e.to_string(),
@@ -86,51 +139,69 @@ impl Location {
                     reason: e.to_string(),
                 })?;
                 let store = LocalFileSystem::new_with_prefix(path).map_err(wrong)?;
-                Ok(Arc::new(store.with_fsync(true)))
+                Ok(Opened { store: Arc::new(store.with_fsync(true)), former: None })
             }
-            Self::Memory => Ok(Arc::new(InMemory::new())),
-            Self::S3(url) => {
+            Self::Memory => Ok(Opened { store: Arc::new(InMemory::new()), former: None }),
+            Self::S3(bucket) => {
                 let http = plain_http("AWS_ENDPOINT_URL")
                     || plain_http("AWS_ENDPOINT")
                     || plain_http("AWS_ENDPOINT_URL_S3");
-                let store = AmazonS3Builder::from_env()
-                    .with_url(format!("s3://{}", url.host_str().unwrap_or_default()))
+                let mut builder = AmazonS3Builder::from_env()
+                    .with_bucket_name(&bucket.name)
                     .with_client_options(client(http))
-                    .with_retry(retry)
-                    .build()
-                    .map_err(wrong)?;
-                Ok(below(store, url))
+                    .with_retry(retry);
+                // A bucket with Object Lock takes no upload without one. It is the signature's hash, which is made anyway.
+                if std::env::var_os(CHECKSUM).is_none() {
+                    builder = builder.with_checksum_algorithm(Checksum::SHA256);
+                }
+                Ok(below(builder.build().map_err(wrong)?, "s3", bucket))
             }
-            Self::Gcs(url) => {
+            Self::Gcs(bucket) => {
                 let store = GoogleCloudStorageBuilder::from_env()
-                    .with_url(format!("gs://{}", url.host_str().unwrap_or_default()))
+                    .with_bucket_name(&bucket.name)
                     .with_client_options(client(plain_http("GOOGLE_BASE_URL")))
                     .with_retry(retry)
                     .build()
                     .map_err(wrong)?;
-                Ok(below(store, url))
+                Ok(below(store, "gs", bucket))
             }
-            Self::Azure(url) => {
+            Self::Azure(bucket) => {
                 let emulator =
                     std::env::var("AZURE_STORAGE_USE_EMULATOR").is_ok_and(|v| v == "true" || v == "1");
                 let http = emulator || plain_http("AZURE_STORAGE_ENDPOINT");
                 let store = MicrosoftAzureBuilder::from_env()
-                    .with_container_name(url.host_str().unwrap_or_default())
+                    .with_container_name(&bucket.name)
                     .with_client_options(client(http))
                     .with_retry(retry)
                     .build()
                     .map_err(wrong)?;
-                Ok(below(store, url))
+                Ok(below(store, "az", bucket))
             }
         }
     }
 }
 
-/// The part of a bucket that the URL's path names.
-fn below(store: impl ObjectStore, url: &Url) -> Arc<dyn ObjectStore> {
-    match url.path().trim_matches('/') {
-        "" => Arc::new(store),
-        prefix => Arc::new(PrefixStore::new(store, prefix)),
+/// The part of a bucket that the address names.
+fn below(store: impl ObjectStore, scheme: &str, bucket: &Bucket) -> Opened {
+    let store: Arc<dyn ObjectStore> = Arc::new(store);
+    let at = |prefix: &Key| -> Arc<dyn ObjectStore> {
+        match prefix.as_ref() {
+            "" => store.clone(),
+            _ => Arc::new(PrefixStore::new(store.clone(), prefix.clone())),
+        }
+    };
+    let former = bucket.former_prefix();
+    let former = former.map(|prefix| (at(&prefix), format!("{scheme}://{}/{prefix}", bucket.name)));
+    Opened { store: at(&bucket.prefix), former }
+}
+
+/// An address as it may be shown: what stands before `@` may be a password.
+fn without_secrets(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://…{}", &rest[at..]),
+        None => text.to_owned(),
     }
 }
 
@@ -138,12 +209,7 @@ impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Directory(path) => path.display().fmt(f),
-            Self::S3(url) | Self::Gcs(url) | Self::Azure(url) => {
-                // A password in a URL is never shown.
-                let mut shown = url.clone();
-                let _ = shown.set_password(None);
-                shown.fmt(f)
-            }
+            Self::S3(bucket) | Self::Gcs(bucket) | Self::Azure(bucket) => f.write_str(&bucket.text),
             Self::Memory => f.write_str("memory://"),
         }
     }
@@ -152,6 +218,7 @@ impl std::fmt::Display for Location {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn addresses_are_told_apart() {
@@ -159,8 +226,87 @@ mod tests {
         assert!(matches!(Location::parse("s3://bucket/a/b"), Ok(Location::S3(_))));
         assert!(matches!(Location::parse("gs://bucket"), Ok(Location::Gcs(_))));
         assert!(matches!(Location::parse("az://container"), Ok(Location::Azure(_))));
-        for bad in ["", "ftp://x", "s3://"] {
-            assert!(Location::parse(bad).is_err(), "{bad}");
+        assert_eq!(
+            Location::parse("file:///srv/my%20repo").unwrap(),
+            Location::Directory("/srv/my repo".into()),
+            "a file's address is encoded as any"
+        );
+        assert_eq!(Location::parse("/srv/a?b#c%20").unwrap(), Location::Directory("/srv/a?b#c%20".into()));
+    }
+
+    #[test]
+    fn what_an_address_cannot_say_is_refused_and_no_password_is_shown() {
+        for bad in [
+            "",
+            "ftp://x",
+            "s3://",
+            "s3:///prefix",
+            "s3://bucket:9000/prefix",
+            "s3://user:secret@bucket/prefix",
+            "abfss://container@secret.dfs.core.windows.net/prefix",
+            "s3://bucket?secret/prefix",
+            "s3://bucket#1",
+            "s3://b ucket/x",
+            "s3://b%20/x",
+            "s3://bucket/a/../b",
+            "s3://bucket/a/./b",
+            "s3://bucket/a\nb",
+            "file:///srv/a?b",
+            "file:///srv/a#b",
+            "file://elsewhere/srv",
+        ] {
+            let error = Location::parse(bad).unwrap_err().to_string();
+            assert!(!error.contains("user:secret") && !error.contains("container@"), "{error}");
+        }
+    }
+
+    fn prefix(text: &str) -> String {
+        match Location::parse(text).unwrap() {
+            Location::S3(bucket) => bucket.prefix.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_what_stands_there() {
+        for same in ["shop?1", "shop#2", "a b/ü", "a%20b", "100%", "~x/*", "a+b&c=d"] {
+            assert_eq!(prefix(&format!("s3://bucket/{same}")), same);
+        }
+        assert_eq!(prefix("s3://bucket//a//b/"), "a/b");
+    }
+
+    #[test]
+    fn where_an_address_leads_elsewhere_than_once_that_place_is_known() {
+        let former = |text: &str| match Location::parse(text).unwrap() {
+            Location::S3(bucket) => bucket.former_prefix().map(|former| former.to_string()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(former("s3://bucket/pre fix").as_deref(), Some("pre%2520fix"));
+        assert_eq!(former("s3://bucket/shop?1").as_deref(), Some("shop"));
+        assert_eq!(former("s3://bucket/~shop").as_deref(), Some("%7Eshop"));
+        // That place has an address of its own.
+        assert_eq!(prefix("s3://bucket/pre%2520fix"), "pre%2520fix");
+    }
+
+    proptest! {
+        #[test]
+        fn plain_addresses_keep_their_keys(parts in prop::collection::vec("[A-Za-z0-9_-][A-Za-z0-9._-]{0,8}", 0..4), slash in "/?") {
+            let text = format!("s3://bucket/{}{slash}", parts.join("/"));
+            let Location::S3(bucket) = Location::parse(&text).unwrap() else { panic!() };
+            prop_assert_eq!(bucket.prefix.to_string(), parts.join("/"));
+            prop_assert_eq!(bucket.former_prefix(), None);
+        }
+
+        #[test]
+        fn no_two_prefixes_are_one_place(one in "[ -~ä]{1,6}", two in "[ -~ä]{1,6}") {
+            let parse = |text: &str| match Location::parse(&format!("s3://bucket/{text}")) {
+                Ok(Location::S3(bucket)) => Some(bucket.prefix),
+                _ => None,
+            };
+            let plain = |text: &str| text.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+            if let (Some(a), Some(b)) = (parse(&one), parse(&two)) {
+                prop_assert_eq!(a == b, plain(&one) == plain(&two));
+            }
         }
     }
 }

@@ -3,8 +3,13 @@
 //! Every request may have been applied although it failed (a lost reply). All of them are safe to
 //! repeat: reads, creations of objects named by their content, and creations of records, which are
 //! read back and compared (see `log`).
+//!
+//! A store may refuse a creation because another request is under way (S3's 409, which says nothing of the object): whether the
+//! object is there is looked up, and if it is not, the creation is tried again. So `Existed` means that somebody created it.
+//! What this process lacks (file handles, memory) is waited for, and then told as what it is, not as the store's.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
+use crate::support::chain::chain;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -163,12 +168,13 @@ impl Objects {
             let (reason, kind) = match tokio::time::timeout(timeout, request()).await {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => {
-                    let kind = kind_of(&error);
-                    (chain(&error), kind)
+                    let (kind, advice) = judge(&error);
+                    (format!("{}{advice}", chain(&error)), kind)
                 }
                 Err(_) => (format!("no answer within {timeout:?}"), RepositoryErrorKind::Unavailable),
             };
-            if kind != RepositoryErrorKind::Unavailable || attempt >= self.patience.attempts {
+            let may_pass = matches!(kind, RepositoryErrorKind::Unavailable | RepositoryErrorKind::Local);
+            if !may_pass || attempt >= self.patience.attempts {
                 return Err(RepositoryError::Request { operation, key: key.to_string(), reason, kind });
             }
             self.meter.retries.fetch_add(1, Ordering::Relaxed);
@@ -231,7 +237,7 @@ impl Objects {
     pub async fn modified_ns(&self, key: &Path) -> Result<Option<u64>, RepositoryError> {
         let request = || async {
             match self.inner.head(key).await {
-                Ok(meta) => Ok(Some(meta.last_modified.timestamp_nanos_opt().unwrap_or(0).max(0) as u64)),
+                Ok(meta) => Ok(Some(modified_ns(&meta))),
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error),
             }
@@ -254,17 +260,31 @@ impl Objects {
         self.book(bytes).await;
         let request = || async {
             let options = PutOptions { mode: mode.clone(), ..Default::default() };
-            match self.inner.put_opts(key, payload.clone(), options).await {
-                Ok(_) => Ok(Creation::Created),
-                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                    Ok(Creation::Existed)
-                }
-                Err(error) => Err(error),
+            let refused = match self.inner.put_opts(key, payload.clone(), options).await {
+                Ok(_) => return Ok(Creation::Created),
+                Err(
+                    error @ (object_store::Error::AlreadyExists { .. }
+                    | object_store::Error::Precondition { .. }),
+                ) => error,
+                Err(error) => return Err(error),
+            };
+            if mode == PutMode::Create && (!is_conflict(&refused) || self.is_there(key).await?) {
+                return Ok(Creation::Existed);
             }
+            Err(object_store::Error::Generic { store: "repository", source: refused.into() })
         };
         let creation = self.attempt("put", key, bytes, &self.meter.puts, request).await?;
         self.meter.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(creation)
+    }
+
+    async fn is_there(&self, key: &Path) -> object_store::Result<bool> {
+        self.meter.heads.fetch_add(1, Ordering::Relaxed);
+        match self.inner.head(key).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// All objects below `prefix`, behind `after` where it is given, sorted by key.
@@ -313,9 +333,21 @@ fn short(wanted: u64, got: usize) -> object_store::Error {
     }
 }
 
-fn kind_of(error: &object_store::Error) -> RepositoryErrorKind {
+/// When an object was put, in nanoseconds since 1970 by the store's clock.
+pub fn modified_ns(meta: &ObjectMeta) -> u64 {
+    meta.last_modified.timestamp_nanos_opt().unwrap_or(0).max(0) as u64
+}
+
+/// Whether a refusal may tell of another request that is under way, and not of the object. (Azure says the same of both.)
+fn is_conflict(error: &object_store::Error) -> bool {
+    causes(error).any(|cause| cause.to_string().contains("409 Conflict"))
+}
+
+/// What kind of error it is, and what to do where the error does not say it.
+fn judge(error: &object_store::Error) -> (RepositoryErrorKind, &'static str) {
     use object_store::Error;
-    match error {
+    use rustix::io::Errno;
+    let by_variant = match error {
         Error::NotFound { .. } | Error::NotSupported { .. } => RepositoryErrorKind::Damaged,
         Error::Unauthenticated { .. }
         | Error::PermissionDenied { .. }
@@ -323,19 +355,84 @@ fn kind_of(error: &object_store::Error) -> RepositoryErrorKind {
         | Error::UnknownConfigurationKey { .. }
         | Error::InvalidPath { .. } => RepositoryErrorKind::Configuration,
         _ => RepositoryErrorKind::Unavailable,
+    };
+    let system = causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
+    match system.map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE) => (
+            RepositoryErrorKind::Local,
+            "; this process may open no more: raise its limit (`ulimit -n`, LimitNOFILE)",
+        ),
+        Some(Errno::NFILE) => {
+            (RepositoryErrorKind::Local, "; this machine may open no more: raise its limit (fs.file-max)")
+        }
+        Some(Errno::NOMEM) => {
+            (RepositoryErrorKind::Local, "; this machine, or this process's group, has no memory left")
+        }
+        Some(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) if is_link(error) => (
+            RepositoryErrorKind::Configuration,
+            "; this filesystem has no hard links, by which an object is created once and never overwritten: use a directory on another one (not exFAT, not a mount of a cloud drive), or an object store's address",
+        ),
+        Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            (RepositoryErrorKind::Configuration, "")
+        }
+        _ => (by_variant, ""),
     }
 }
 
-/// An error and what caused it, each once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
+/// Whether a directory's object failed as it was to get its name.
+fn is_link(error: &object_store::Error) -> bool {
+    causes(error).any(|cause| cause.to_string().starts_with("Unable to rename file"))
+}
+
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(errno: rustix::io::Errno, said: &str) -> object_store::Error {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{said}: {source}")]
+        struct Local {
+            said: String,
+            source: std::io::Error,
         }
-        cause = error.source();
+        let source = Box::new(Local { said: said.into(), source: errno.into() });
+        object_store::Error::Generic { store: "LocalFileSystem", source }
     }
-    text
+
+    #[test]
+    fn an_error_of_the_system_is_told_for_what_it_is() {
+        use RepositoryErrorKind::{Configuration, Local, Unavailable};
+        use rustix::io::Errno;
+        for (errno, kind) in [
+            (Errno::MFILE, Local),
+            (Errno::NFILE, Local),
+            (Errno::NOMEM, Local),
+            (Errno::ACCESS, Configuration),
+            (Errno::PERM, Configuration),
+            (Errno::NOSYS, Configuration),
+            (Errno::OPNOTSUPP, Configuration),
+            (Errno::NOSPC, Unavailable),
+            (Errno::IO, Unavailable),
+            (Errno::TIMEDOUT, Unavailable),
+        ] {
+            assert_eq!(judge(&local(errno, "Unable to open file")).0, kind, "{errno:?}");
+        }
+        let advice = |errno, said| judge(&local(errno, said)).1;
+        assert!(advice(Errno::PERM, "Unable to rename file").contains("hard links"));
+        assert!(!advice(Errno::PERM, "Unable to open file").contains("hard links"));
+        assert!(!advice(Errno::NOSPC, "Unable to rename file").contains("hard links"));
+    }
+
+    #[test]
+    fn only_a_conflict_is_one() {
+        let of = |text: &str| object_store::Error::AlreadyExists { path: "k".into(), source: text.into() };
+        assert!(is_conflict(&of("Server returned non-2xx status code: 409 Conflict: <Error/>")));
+        assert!(!is_conflict(&of("Server returned non-2xx status code: 412 Precondition Failed")));
+    }
 }

@@ -1,4 +1,5 @@
-//! The start-up probe: a backend that lets two creations of one key win cannot hold a log.
+//! The start-up probe: a backend that lets two creations of one key win cannot hold a log, and an address that once led
+//! elsewhere is no reason to begin anew.
 
 use super::error::RepositoryError;
 use super::key;
@@ -23,4 +24,24 @@ pub async fn probe(objects: &Objects, location: &str, nonce: u64) -> Result<(), 
         (Err(error), _) => Err(error),
         _ => Err(RepositoryError::TwoWin(location.to_owned())),
     }
+}
+
+/// Refuses an address that leads to nothing now, and once led to a repository that is there.
+pub async fn refuse_former(
+    objects: &Objects,
+    former: &Objects,
+    location: &str,
+    address: &str,
+) -> Result<(), RepositoryError> {
+    // What a probe left is no repository.
+    let holds = |names: Vec<String>| names.iter().any(|name| !name.starts_with('.'));
+    if holds(objects.list_top().await?) || !holds(former.list_top().await?) {
+        return Ok(());
+    }
+    Err(RepositoryError::Location {
+        location: location.to_owned(),
+        reason: format!(
+            "is empty. An earlier understudy put the repository of this address at another place, and did not say so; that place has a repository, and its address is '{address}'"
+        ),
+    })
 }

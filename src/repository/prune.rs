@@ -8,7 +8,9 @@
 //!   comes back; a writer that relied on one finds the record in its way when it commits, and begins again.
 //! - A pruner computes with one state of the log and commits behind it. A snapshot that came meanwhile makes it begin again: its
 //!   references are looked at, too.
-//! - Deletion waits for some records and some time, for readers: those that began before look up again what is not where it was.
+//! - Deletion waits for some records and some time, for readers: those that began before look up again what is not where it was. What is
+//!   deleted, and for whom something is kept, is decided by the store's clock alone, which dates every object (see `store_time`):
+//!   a pruner whose clock is wrong deletes nothing early.
 //! - Packs and segments that no record names are of a run that is under way, or was broken off: they are doomed when they are old,
 //!   by the store's clock. If that run still lives, it ships them again.
 //! - What another record dropped although the rules keep it is held: then nothing is deleted. Whoever can write to the log
@@ -21,10 +23,11 @@ use super::index::Index;
 use super::key;
 use super::log::Appended;
 use super::mark::{Marks, mark};
-use super::objects::{Creation, Requests};
+use super::objects::{Creation, Requests, modified_ns};
 use super::packer::Packer;
 use super::prune_plan::{self, Bounds, PackFact};
 use super::store::Store;
+use super::store_time;
 use crate::model::id::{IndexId, PackId, Sequence, WriterId};
 use crate::model::record::{Event, PruneRecord, StoreState};
 use crate::model::retention::{self, Reason, Retention};
@@ -37,12 +40,17 @@ use thiserror::Error;
 /// A pruning that loses so many races in a row gives up.
 const RACES_MAX: u32 = 20;
 
+/// A standby that was not heard of for so long is gone, unless somebody says otherwise.
+pub const SILENCE_NS: u64 = 30 * 86_400_000_000_000;
+/// The note of one that is gone stays so many times as long, to be shown.
+const SHOWN_SILENCES: u64 = 4;
+
 /// How long what is doomed stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grace {
     /// Records behind the one that doomed it, and
     pub records: u64,
-    /// nanoseconds since, by the pruner's clock.
+    /// nanoseconds since that one was put, by the store's clock.
     pub ns: u64,
 }
 
@@ -59,6 +67,8 @@ pub struct PruneRequest {
     pub writer: WriterId,
     pub grace: Grace,
     pub bounds: Bounds,
+    /// For a standby that was not heard of for so long nothing is kept.
+    pub silence_ns: u64,
     /// Tell what would be done, and do nothing.
     pub dry_run: bool,
     /// Deletes although another record dropped what the rules keep.
@@ -69,7 +79,8 @@ impl PruneRequest {
     pub fn new(retention: Retention, writer: WriterId) -> Self {
         let bounds =
             Bounds { unused_percent: 10, orphan_age_ns: 7 * 86_400_000_000_000, copied_max_bytes: 4 << 30 };
-        Self { retention, writer, grace: Grace::default(), bounds, dry_run: false, accept: false }
+        let grace = Grace::default();
+        Self { retention, writer, grace, bounds, silence_ns: SILENCE_NS, dry_run: false, accept: false }
     }
 }
 
@@ -100,6 +111,15 @@ pub struct Verdict {
     pub kept_for: Vec<Reason>,
 }
 
+/// A standby that nothing is kept for.
+#[derive(Clone, Debug, Serialize)]
+pub struct SilentStandby {
+    pub host: String,
+    pub silent_days: u64,
+    /// Its note went, too.
+    pub forgotten: bool,
+}
+
 /// What a pruning did, or would do.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PruneReport {
@@ -125,6 +145,10 @@ pub struct PruneReport {
     pub segments_after: u64,
     /// References to chunks that were lost before.
     pub missing: u64,
+    /// Standbys that were not heard of for so long that nothing is kept for them.
+    pub silent_standbys: Vec<SilentStandby>,
+    /// What broken-off uploads and probes had left.
+    pub leftovers_deleted: u64,
     /// Why nothing could be deleted, where these credentials may not.
     pub deletion_refused: Option<String>,
     /// The record that says so; none when there was nothing to do.
@@ -141,13 +165,28 @@ pub fn prune(store: &Store, request: &PruneRequest, around: &Around) -> Result<P
         if state.head.is_none() {
             return Err(RepositoryError::NoStore(store.name().clone()).into());
         }
-        let mut pruning = Pruning::new(store, request, around, &state)?;
-        if pruning.run(&mut state)? {
+        let began = state.head;
+        let pruned = Pruning::new(store, request, around, &state)
+            .map_err(PruneError::from)
+            .and_then(|mut pruning| Ok(pruning.run(&mut state)?.then_some(pruning)));
+        let pruned = match pruned {
+            // Another pruning may have deleted what was about to be read: then the log has moved on.
+            Err(PruneError::Repository(error)) if error.kind() == RepositoryErrorKind::Damaged => {
+                if store.state()?.head == began {
+                    return Err(error.into());
+                }
+                None
+            }
+            other => other?,
+        };
+        if let Some(pruning) = pruned {
+            let now_ns = pruning.store_now_ns;
             let (mut report, index) = (pruning.report, pruning.index);
             if !request.dry_run {
                 store.checkpoint_if_due(&mut state);
                 let _ = store.drop_old_checkpoints();
                 store.trim_cache(&state, &index);
+                report.leftovers_deleted = store.drop_leftovers(now_ns, request.bounds.orphan_age_ns);
             }
             report.requests = store.repository().requests().since(&before);
             return Ok(report);
@@ -183,10 +222,8 @@ impl<'a> Pruning<'a> {
         around: &'a Around<'a>,
         state: &StoreState,
     ) -> Result<Self, RepositoryError> {
-        let modified = |meta: &object_store::ObjectMeta| Found {
-            size_bytes: meta.size,
-            modified_ns: meta.last_modified.timestamp_nanos_opt().unwrap_or(0).max(0) as u64,
-        };
+        let modified =
+            |meta: &object_store::ObjectMeta| Found { size_bytes: meta.size, modified_ns: modified_ns(meta) };
         let list = |prefix| store.repository.wait(store.objects().list(Some(&prefix), None));
         let packs = list(key::pack_prefix(&store.name))?;
         let segments = list(key::index_prefix(&store.name))?;
@@ -201,25 +238,26 @@ impl<'a> Pruning<'a> {
         Ok(pruning)
     }
 
-    /// The time by the clock that dates the objects: nobody else's is compared with theirs.
+    /// The time by the clock that dates the objects: nobody else's is compared with theirs. Of a store that does not tell it, none
+    /// of its objects is old.
     fn store_clock(&self) -> Result<u64, RepositoryError> {
-        let newest = self.packs.values().chain(self.segments.values()).map(|f| f.modified_ns).max();
         if self.request.dry_run {
-            return Ok(newest.unwrap_or(0).max((self.around.now_ns)()));
+            // To ask takes a write.
+            return Ok((self.around.now_ns)());
         }
         let at = key::probe((self.around.nonce)());
         let objects = self.store.objects();
         let now = self.store.repository.wait(async {
             let created: Creation = objects.create(&at, PutPayload::from_static(b"what time is it")).await?;
             let meta = objects.modified_ns(&at).await;
-            // What is left behind harms nobody.
+            // What is left behind harms nobody, and goes when it is old.
             let _ = objects.delete(&at).await;
             match created {
                 Creation::Created => meta,
                 Creation::Existed => Ok(None),
             }
         })?;
-        Ok(now.unwrap_or(0).max(newest.unwrap_or(0)))
+        Ok(now.unwrap_or(0))
     }
 
     /// Returns false when somebody else's record came first.
@@ -297,9 +335,9 @@ impl<'a> Pruning<'a> {
         }
     }
 
-    fn decide(&self, state: &StoreState) -> Result<Vec<Verdict>, RepositoryError> {
+    fn decide(&mut self, state: &StoreState) -> Result<Vec<Verdict>, RepositoryError> {
         let times = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start_ns)).collect();
-        let also = in_use(self.store, state)?;
+        let also = self.in_use(state)?;
         let verdicts = retention::decide(&self.request.retention, &times, &also);
         Ok(verdicts
             .into_iter()
@@ -307,13 +345,50 @@ impl<'a> Pruning<'a> {
             .collect())
     }
 
+    /// Snapshots that stay for other reasons than the rules: pinned, or in use by a standby that is heard of.
+    fn in_use(&mut self, state: &StoreState) -> Result<BTreeMap<Sequence, Vec<Reason>>, RepositoryError> {
+        let mut also: BTreeMap<Sequence, Vec<Reason>> = BTreeMap::new();
+        for (sequence, note) in &state.pins {
+            also.entry(*sequence).or_default().push(Reason::Pinned(note.clone()));
+        }
+        let silence_ns = self.request.silence_ns;
+        for report in self.store.standbys()? {
+            if report.is_silent(self.store_now_ns, silence_ns) {
+                let forgotten = !self.request.dry_run
+                    && report.is_silent(self.store_now_ns, silence_ns.saturating_mul(SHOWN_SILENCES))
+                    && self.store.forget_standby(&report.host).is_ok();
+                let silent_days = self.store_now_ns.saturating_sub(report.noted_ns) / 86_400_000_000_000;
+                self.report.silent_standbys.push(SilentStandby {
+                    host: report.host.0,
+                    silent_days,
+                    forgotten,
+                });
+                continue;
+            }
+            for sequence in report.pinned.iter().chain([&report.snapshot]) {
+                let reasons = also.entry(*sequence).or_default();
+                let reason = Reason::Standby(report.host.0.clone());
+                if !reasons.contains(&reason) {
+                    reasons.push(reason);
+                }
+            }
+        }
+        Ok(also)
+    }
+
     /// What was doomed long enough ago.
     fn due(&self, state: &StoreState) -> Result<(Vec<PackId>, Vec<IndexId>), PruneError> {
         let head = state.head.map_or(0, |(sequence, _)| sequence.0);
-        let now_ns = (self.around.now_ns)();
         let Grace { records, ns } = self.request.grace;
+        let dooms = state.doomed_packs.values().chain(state.doomed_index.values());
+        let times = match dooms.map(|doom| doom.sequence).min() {
+            // Without a grace in time there is nothing to look up.
+            Some(first) if ns > 0 => self.store.record_times(first)?,
+            _ => BTreeMap::new(),
+        };
         let is_due = |doom: &crate::model::record::Doom| {
-            head.saturating_sub(doom.sequence.0) >= records && now_ns.saturating_sub(doom.ns) >= ns
+            let age_ns = store_time::age_ns(&times, doom.sequence, self.store_now_ns);
+            head.saturating_sub(doom.sequence.0) >= records && (ns == 0 || age_ns >= ns)
         };
         let packs: Vec<_> = state.doomed_packs.iter().filter(|(_, doom)| is_due(doom)).collect();
         if !self.request.accept {
@@ -457,22 +532,4 @@ impl<'a> Pruning<'a> {
         let orphans = self.segments.iter().filter(|(id, found)| !named(id) && is_old(found));
         orphans.map(|(id, _)| *id).collect()
     }
-}
-
-/// Snapshots that stay for other reasons than the rules: pinned, or in use by a standby.
-pub fn in_use(store: &Store, state: &StoreState) -> Result<BTreeMap<Sequence, Vec<Reason>>, RepositoryError> {
-    let mut also: BTreeMap<Sequence, Vec<Reason>> = BTreeMap::new();
-    for (sequence, note) in &state.pins {
-        also.entry(*sequence).or_default().push(Reason::Pinned(note.clone()));
-    }
-    for report in store.standbys()? {
-        for sequence in report.pinned.iter().chain([&report.snapshot]) {
-            let reasons = also.entry(*sequence).or_default();
-            let reason = Reason::Standby(report.host.0.clone());
-            if !reasons.contains(&reason) {
-                reasons.push(reason);
-            }
-        }
-    }
-    Ok(also)
 }

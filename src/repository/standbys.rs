@@ -1,9 +1,11 @@
-//! What standbys say of themselves: which snapshot they have. A hint for `status`; nothing depends on it.
+//! What standbys say of themselves: which snapshots they have, and that they are there. What a standby has is kept, as long as it says so.
 //!
-//! The one kind of object that is replaced: each host writes its own.
+//! The one kind of object that is replaced: each host writes its own, each day at least. How old a note is the store's clock says,
+//! which dates it: hosts' clocks are not compared.
 
 use super::error::RepositoryError;
 use super::key;
+use super::objects::modified_ns;
 use super::store::Store;
 use crate::format::seal::{self, Place};
 use crate::model::id::{Sequence, WriterId};
@@ -28,6 +30,16 @@ pub struct StandbyReport {
     /// Those that are mounted writable there, or pinned for another reason: they stay in the repository, too.
     #[serde(default)]
     pub pinned: Vec<Sequence>,
+    /// When it said so, by the store's clock; 0 in what is about to be said.
+    #[serde(skip)]
+    pub noted_ns: u64,
+}
+
+impl StandbyReport {
+    /// Whether it was not heard of for so long. By a clock that is behind the note it was.
+    pub fn is_silent(&self, now_ns: u64, limit_ns: u64) -> bool {
+        now_ns.saturating_sub(self.noted_ns) >= limit_ns
+    }
 }
 
 impl Store {
@@ -38,7 +50,8 @@ impl Store {
     /// The standbys that ever reported, sorted by host. What cannot be read as a report is left out.
     pub fn standbys(&self) -> Result<Vec<StandbyReport>, RepositoryError> {
         let prefix = key::standby_prefix(&self.name);
-        self.notes(&prefix, |host| Place::Standby(host))
+        let dated = self.dated_notes(&prefix, |host| Place::Standby(host))?;
+        Ok(dated.into_iter().map(|(noted_ns, report)| StandbyReport { noted_ns, ..report }).collect())
     }
 
     /// Forgets a standby that is gone: nothing is kept for it any more.
@@ -73,17 +86,26 @@ impl Store {
         prefix: &Path,
         place: impl for<'a> Fn(&'a str) -> Place<'a>,
     ) -> Result<Vec<T>, RepositoryError> {
+        Ok(self.dated_notes(prefix, place)?.into_iter().map(|(_, note)| note).collect())
+    }
+
+    /// As `notes`, each with the time at which it was put, by the store's clock.
+    fn dated_notes<T: DeserializeOwned>(
+        &self,
+        prefix: &Path,
+        place: impl for<'a> Fn(&'a str) -> Place<'a>,
+    ) -> Result<Vec<(u64, T)>, RepositoryError> {
         let keys = self.keys()?;
         let found = self.repository.wait(async {
             let mut found = Vec::new();
             for object in self.objects().list(Some(prefix), None).await? {
                 if let Some(bytes) = self.objects().get(&object.location, REPORT_MAX_BYTES).await? {
-                    found.push((object.location, bytes));
+                    found.push((object.location.clone(), modified_ns(&object), bytes));
                 }
             }
             Ok::<_, RepositoryError>(found)
         })?;
-        let read = |(at, bytes): (Path, Bytes)| {
+        let read = |(at, noted_ns, bytes): (Path, u64, Bytes)| {
             let body = match &keys {
                 None => bytes.to_vec(),
                 Some(keys) => {
@@ -91,7 +113,7 @@ impl Store {
                     seal::open(&MAGIC, "a note", place, Some(keys), &bytes).ok()?
                 }
             };
-            serde_json::from_slice(&body).ok()
+            Some((noted_ns, serde_json::from_slice(&body).ok()?))
         };
         Ok(found.into_iter().filter_map(read).collect())
     }

@@ -35,6 +35,10 @@ pub struct Repository {
     pub(super) cache: Option<Arc<PathBuf>>,
     pub(super) keys: Arc<KeySource>,
     pub(super) random: Random,
+    /// Where it is a directory's.
+    pub(super) directory: Option<Arc<PathBuf>>,
+    /// Where an earlier understudy looked for this address, and what that place's address is now.
+    former: Option<(Objects, Arc<str>)>,
     location: Arc<str>,
 }
 
@@ -45,11 +49,18 @@ impl Repository {
         options: RepositoryOptions,
         runtime: Handle,
     ) -> Result<Self, RepositoryError> {
-        let inner = {
+        let opened = {
             let _entered = runtime.enter();
             location.open()?
         };
-        Ok(Self::over(inner, &location.to_string(), options, runtime))
+        let patience = options.patience.clone();
+        let former =
+            opened.former.map(|(inner, address)| (Objects::new(inner, patience, None), address.into()));
+        let directory = match location {
+            Location::Directory(path) => Some(Arc::new(path.clone())),
+            _ => None,
+        };
+        Ok(Self { former, directory, ..Self::over(opened.store, &location.to_string(), options, runtime) })
     }
 
     /// A repository in any object store.
@@ -64,12 +75,18 @@ impl Repository {
         let tag = blake3::hash(location.as_bytes()).to_hex();
         let cache = cache.map(|dir| Arc::new(dir.join(&tag[..16])));
         let objects = Objects::new(inner, patience, bandwidth);
-        Self { objects, runtime, cache, keys: Arc::new(keys), random, location: location.into() }
+        let (keys, location) = (Arc::new(keys), location.into());
+        Self { objects, runtime, cache, keys, random, directory: None, former: None, location }
     }
 
     /// Refuses a backend that lets two creations of one key win. Every writer calls it first.
     pub fn probe(&self, nonce: u64) -> Result<(), RepositoryError> {
-        self.wait(probe::probe(&self.objects, &self.location, nonce))
+        self.wait(async {
+            if let Some((former, address)) = &self.former {
+                probe::refuse_former(&self.objects, former, &self.location, address).await?;
+            }
+            probe::probe(&self.objects, &self.location, nonce).await
+        })
     }
 
     pub fn store(&self, name: &StoreName) -> Store {

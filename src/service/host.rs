@@ -138,9 +138,11 @@ impl Host {
         places.collect()
     }
 
-    /// Its name in the logs.
+    /// Its name in the logs: UNDERSTUDY_WRITER, else the configured one, else the host's. One that changes at each start (a
+    /// container's) would be another host each time.
     pub fn writer(&self) -> WriterId {
-        let configured = self.config.writer.clone();
+        let given = std::env::var("UNDERSTUDY_WRITER").ok().filter(|name| !name.is_empty());
+        let configured = given.or_else(|| self.config.writer.clone());
         WriterId(configured.unwrap_or_else(|| {
             let host = rustix::system::uname();
             host.nodename().to_string_lossy().into_owned()

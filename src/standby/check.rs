@@ -1,11 +1,14 @@
-//! Looking at all that a depot holds: every object read and compared with its name, every object that a
+//! Looking at all that a depot holds: every object read from the disk and compared with its name, every object that a
 //! published snapshot needs, every image made again in memory and compared. With `repair`, what is missing
 //! or damaged is fetched and replaced: by a rename, so that a mount reads the old bytes or the right ones.
+//!
+//! What no published snapshot needs is no problem, damaged or not: it is counted apart, and goes with `repair`.
 
+use super::arrivals::Arrivals;
 use super::depot::Depot;
 use super::error::FollowError;
 use super::follow::image_of;
-use super::materialise::{object_hash, work, workshop};
+use super::materialise::{stored_hash, work, workshop};
 use crate::model::id::{ContentHash, Sequence};
 use crate::model::record::SnapshotRecord;
 use crate::repository::chunks::ChunkReader;
@@ -42,6 +45,9 @@ pub struct CheckReport {
     pub unknown_snapshots: u64,
     pub problems: Vec<Problem>,
     pub problem_count: u64,
+    /// Damaged objects that no published snapshot needs.
+    pub damaged_unneeded: u64,
+    pub unneeded_removed: u64,
     pub repaired: u64,
 }
 
@@ -50,12 +56,13 @@ pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Resu
     let lock = depot.lock()?;
     let state = store.state()?;
     let mut report = CheckReport::default();
+    let arrivals = if repair { Some(Arrivals::begin(depot, &lock)?) } else { None };
     let mut damaged = HashSet::new();
     depot.each_object(|path, hash| {
         let Some(hash) = hash else { return Ok(()) };
         report.objects += 1;
         report.read_bytes += std::fs::metadata(path).map_or(0, |meta| meta.len());
-        if object_hash(path).map_err(FollowError::path(path, "read it"))? != Some(hash) {
+        if stored_hash(path).map_err(FollowError::path(path, "read it"))? != Some(hash) {
             damaged.insert(hash);
         }
         Ok(())
@@ -79,9 +86,11 @@ pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Resu
         };
         let one = Snapshot { store, depot, sequence, record };
         one.objects(entries, &chunks, &damaged, &mut met, repair, threads, &mut report)?;
+        if let Some(arrivals) = &arrivals {
+            arrivals.settle()?;
+        }
         let rewrite = one.image(&manifests, &chunks, &mut report)?;
         if repair && let Some((image, id)) = rewrite {
-            depot.sync(&lock)?;
             depot.publish_image(&lock, sequence, |file| {
                 let wrong = |source| FollowError::Image { path: depot.image(sequence), source };
                 let mut out = BufWriter::with_capacity(1 << 20, &mut *file);
@@ -95,16 +104,19 @@ pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Resu
         }
         previous = Some(record);
     }
-    // What no snapshot needs is garbage, damaged or not.
     for hash in damaged.iter().filter(|hash| !met.contains(*hash)) {
         let path = depot.object(*hash);
-        note(&mut report, &path, "damaged", None);
-        if repair && report.unknown_snapshots == 0 {
+        if report.unknown_snapshots > 0 {
+            // One of those may need it.
+            note(&mut report, &path, "damaged", None);
+            continue;
+        }
+        report.damaged_unneeded += 1;
+        if repair {
             std::fs::remove_file(&path).map_err(FollowError::io(&path, "remove it"))?;
-            report.repaired += 1;
+            report.unneeded_removed += 1;
         }
     }
-    depot.sync(&lock)?;
     Ok(report)
 }
 
@@ -175,7 +187,7 @@ impl Snapshot<'_> {
         let (image, id) = make()?;
         let mut hasher = blake3::Hasher::new();
         image.write(id, &mut hasher).map_err(wrong)?;
-        let found = object_hash(&path).map_err(FollowError::path(&path, "read it"))?;
+        let found = stored_hash(&path).map_err(FollowError::path(&path, "read it"))?;
         if found == Some(ContentHash(*hasher.finalize().as_bytes())) {
             return Ok(None);
         }

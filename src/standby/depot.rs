@@ -1,22 +1,22 @@
 //! What a standby host holds of one store: objects, one for each distinct content, and the images of snapshots.
 //!
 //! ```text
-//! STORE/objects/ab/cdef…       a file's bytes, named by their BLAKE3; read-only, complete from the moment it has the name
+//! STORE/objects/ab/cdef…       a file's bytes, named by their BLAKE3; read-only, and on the disk before it has the name
+//! STORE/objects/.arriving/…    objects of a run that is under way, or was broken off (see `arrivals`)
 //! STORE/images/SEQUENCE.erofs  a published snapshot: all of its objects are there, and on the disk
 //! STORE/pins/…                 what a mount needs: kept, whatever else goes
-//! STORE/unfinished             a run is under way, or was broken off; holds the kernel's boot id
+//! STORE/unfinished             left by an older version's run that was broken off: any object may not be on the disk
 //! STORE/reported               what the repository was told last
 //! STORE/lock                   held by the one process that changes any of this
 //! ```
 //!
-//! Objects are written to a name of their own and renamed; all are written to the disk by one `syncfs` before an
-//! image is published. Readers need no lock: what an image names is there as long as the image is.
+//! Readers need no lock: what an image names is there as long as the image is.
 
 use super::error::FollowError;
 use crate::model::id::{ContentHash, Sequence, StoreName};
 use crate::mount::image::object_path;
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
@@ -32,18 +32,6 @@ pub struct Depot {
 
 /// Held while a depot is changed.
 pub struct Lock(#[allow(dead_code)] OwnedFd);
-
-/// How the last run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LastRun {
-    Finished,
-    /// Killed. What it wrote is as it wrote it.
-    Killed,
-    /// The machine went down: what was written after this moment (seconds since 1970) may not have reached the disk.
-    PowerLost {
-        since_seconds: i64,
-    },
-}
 
 impl Depot {
     pub fn new(standby: &Path, store: &StoreName) -> Self {
@@ -80,23 +68,50 @@ impl Depot {
         self.root.join("pins")
     }
 
-    fn unfinished(&self) -> PathBuf {
+    /// What an older version left when its run was broken off.
+    pub(super) fn unfinished(&self) -> PathBuf {
         self.root.join("unfinished")
     }
 
+    /// Objects that have no name yet.
+    pub(super) fn arriving(&self) -> PathBuf {
+        self.objects().join(".arriving")
+    }
+
+    /// Every published snapshot has its objects, on the disk: nothing is in doubt any more.
+    pub(super) fn end_doubt(&self, _lock: &Lock) -> Result<(), FollowError> {
+        let path = self.unfinished();
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(FollowError::io(&path, "remove it")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether any object may not be on the disk: an older version gave them their names before they were.
+    pub fn is_in_doubt(&self) -> Result<bool, FollowError> {
+        let path = self.unfinished();
+        match rustix::fs::stat(&path) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(FollowError::path(&path, "look at it")(errno)),
+        }
+    }
+
     /// What the repository was told last.
-    pub fn reported(&self) -> Result<Option<String>, FollowError> {
+    pub fn reported(&self) -> Result<Option<Vec<u8>>, FollowError> {
         let path = self.root.join("reported");
-        match std::fs::read_to_string(&path) {
+        match std::fs::read(&path) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(FollowError::io(&path, "read it")(error)),
         }
     }
 
-    pub fn set_reported(&self, told: &str) -> Result<(), FollowError> {
+    pub fn set_reported(&self, told: &[u8]) -> Result<(), FollowError> {
         // Lost, it is told once more.
-        self.write_new(&self.root.join("reported"), told.as_bytes(), false)
+        self.write_new(&self.root.join("reported"), told, false)
     }
 
     /// Published snapshots, ascending. None when nothing was ever followed here.
@@ -120,6 +135,8 @@ impl Depot {
             let path = self.objects().join(format!("{first:02x}"));
             std::fs::create_dir_all(&path).map_err(FollowError::io(&path, "create it"))?;
         }
+        let path = self.arriving();
+        std::fs::create_dir_all(&path).map_err(FollowError::io(&path, "create it"))?;
         // A customer's bytes are for nobody else on this host.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         std::fs::set_permissions(&self.root, mode).map_err(FollowError::io(&self.root, "set its mode"))?;
@@ -145,77 +162,6 @@ impl Depot {
         Ok(Lock(handle))
     }
 
-    pub fn last_run(&self) -> Result<LastRun, FollowError> {
-        let path = self.unfinished();
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(LastRun::Finished),
-            Err(error) => return Err(FollowError::io(&path, "read it")(error)),
-        };
-        if !text.is_empty() && text == boot_id() {
-            return Ok(LastRun::Killed);
-        }
-        let stat = rustix::fs::stat(&path).map_err(FollowError::path(&path, "look at it"))?;
-        Ok(LastRun::PowerLost { since_seconds: stat.st_mtime as i64 })
-    }
-
-    /// Says on the disk that objects are about to be written. The moment of a run that was broken off stays.
-    pub fn begin(&self, _lock: &Lock) -> Result<(), FollowError> {
-        if self.last_run()? == LastRun::Finished {
-            self.write_new(&self.unfinished(), boot_id().as_bytes(), true)?;
-        }
-        Ok(())
-    }
-
-    /// Writes everything to the disk. Then an image may be published.
-    pub fn sync(&self, _lock: &Lock) -> Result<(), FollowError> {
-        let wrong = |action| FollowError::path(&self.root, action);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let handle = rustix::fs::openat(CWD, &self.root, flags, Mode::empty()).map_err(wrong("open it"))?;
-        rustix::fs::syncfs(&handle).map_err(wrong("write it to the disk"))
-    }
-
-    /// After `sync`: nothing is in doubt any more.
-    pub fn end(&self, _lock: &Lock) -> Result<(), FollowError> {
-        match std::fs::remove_file(self.unfinished()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(FollowError::io(&self.unfinished(), "remove it")(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Removes what broken-off runs left: names that are being written, and objects whose bytes may be lost.
-    /// `intact` says whether an object's bytes are its name's. Returns how many were damaged.
-    pub fn tidy(
-        &self,
-        last: LastRun,
-        mut intact: impl FnMut(&Path, ContentHash) -> Result<bool, FollowError>,
-    ) -> Result<u64, FollowError> {
-        if last == LastRun::Finished {
-            return Ok(0);
-        }
-        let mut damaged = 0;
-        let remove = |path: &Path| std::fs::remove_file(path).map_err(FollowError::io(path, "remove it"));
-        for name in names(&self.root.join("images"))?.into_iter().filter(|name| name.starts_with(NEW)) {
-            remove(&self.root.join("images").join(name))?;
-        }
-        self.each_object(|path, hash| match (hash, last) {
-            (None, _) => remove(path),
-            (Some(hash), LastRun::PowerLost { since_seconds }) => {
-                let stat = rustix::fs::stat(path).map_err(FollowError::path(path, "look at it"))?;
-                // Its name is younger than its bytes; a second more, for coarse clocks.
-                if (stat.st_ctime as i64) + 1 >= since_seconds && !intact(path, hash)? {
-                    damaged += 1;
-                    remove(path)?;
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        })?;
-        Ok(damaged)
-    }
-
     /// Calls `each` with every object, and with whatever else lies among them.
     pub fn each_object(
         &self,
@@ -230,30 +176,6 @@ impl Depot {
             }
         }
         Ok(())
-    }
-
-    /// An object that is being written; `publish_object` gives it its name.
-    pub fn create_object(&self, hash: ContentHash) -> Result<OwnedFd, Errno> {
-        let path = beside(&self.object(hash));
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || rustix::fs::openat(CWD, &path, flags, Mode::RUSR);
-        match open() {
-            Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(CWD, &path, AtFlags::empty())?;
-                open()
-            }
-            other => other,
-        }
-    }
-
-    pub fn publish_object(&self, hash: ContentHash) -> Result<(), Errno> {
-        let path = self.object(hash);
-        rustix::fs::renameat(CWD, beside(&path), CWD, &path)
-    }
-
-    /// Forgets an object that was being written; its space may be needed.
-    pub fn discard_object(&self, hash: ContentHash) {
-        let _ = rustix::fs::unlinkat(CWD, beside(&self.object(hash)), AtFlags::empty());
     }
 
     /// Publishes an image that `write` writes: beside, to the disk, renamed.
@@ -278,20 +200,38 @@ impl Depot {
         written
     }
 
+    /// Removes what a run left that was broken off while it wrote an image.
+    pub(super) fn tidy_images(&self) -> Result<(), FollowError> {
+        let dir = self.root.join("images");
+        for name in names(&dir)?.into_iter().filter(|name| name.starts_with(NEW)) {
+            let path = dir.join(name);
+            std::fs::remove_file(&path).map_err(FollowError::io(&path, "remove it"))?;
+        }
+        Ok(())
+    }
+
     /// Writes a small file: beside, renamed; to the disk, unless it means nothing after a power cut.
     pub fn write_new(&self, path: &Path, bytes: &[u8], durable: bool) -> Result<(), FollowError> {
-        let new = beside(path);
-        let write = || -> std::io::Result<()> {
-            let mut file = std::fs::File::create(&new)?;
-            std::io::Write::write_all(&mut file, bytes)?;
-            if durable {
-                file.sync_all()?;
-            }
-            std::fs::rename(&new, path)
-        };
-        write().map_err(FollowError::io(path, "write it"))?;
-        if durable { sync_directory(path.parent().unwrap_or(Path::new("/"))) } else { Ok(()) }
+        write_beside(path, bytes, durable)
     }
+}
+
+/// Writes a small file: beside, renamed. Durable, it is on the disk when this returns, and was before it had its name.
+pub(super) fn write_beside(path: &Path, bytes: &[u8], durable: bool) -> Result<(), FollowError> {
+    let new = beside(path);
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(&new)?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        if durable {
+            file.sync_all()?;
+        }
+        std::fs::rename(&new, path)
+    };
+    if let Err(error) = write() {
+        let _ = std::fs::remove_file(&new);
+        return Err(FollowError::io(path, "write it")(error));
+    }
+    if durable { sync_directory(path.parent().unwrap_or(Path::new("/"))) } else { Ok(()) }
 }
 
 /// The kernel's name for the time since it started; empty where it has none.
@@ -304,7 +244,7 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!("{NEW}{name}"))
 }
 
-fn sync_directory(dir: &Path) -> Result<(), FollowError> {
+pub(super) fn sync_directory(dir: &Path) -> Result<(), FollowError> {
     let synced = std::fs::File::open(dir).and_then(|handle| handle.sync_all());
     synced.map_err(FollowError::io(dir, "write it to the disk"))
 }

@@ -125,6 +125,10 @@ pub enum FollowError {
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
     #[error("{}: {source}", path.display())]
     Image { path: PathBuf, source: ImageError },
+    #[error(
+        "{}: it says which snapshot a mount needs, and cannot be read: {reason}. It may be that of a writable mount's changes: if no such mount of this store is left on this host, delete it", path.display()
+    )]
+    Pin { path: PathBuf, reason: String },
     #[error("stopped before the snapshot was published; the next run goes on from there")]
     Stopped,
     #[error("{}: another process is changing it; `follow` runs once for a store on a host", .0.display())]
@@ -132,6 +136,14 @@ pub enum FollowError {
 }
 
 impl FollowError {
+    /// What the repository says of it, if it comes from there.
+    pub fn of_repository(&self) -> Option<&RepositoryError> {
+        match self {
+            Self::Repository(error) | Self::Content(RestoreError::Repository(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     pub fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, action, source }

@@ -1,18 +1,18 @@
 //! Following a store: what its last snapshot needs is made here, then its image is published.
 //!
 //! ```text
-//! record → entries that differ from the last snapshot here → objects → syncfs → image → report → what is kept
+//! record → entries that differ from the last snapshot here → objects → syncfs → their names → image → report → what is kept
 //! ```
 //!
-//! Nothing is published before every object that it names is on the disk under the hash of its bytes. Broken off anywhere,
-//! the snapshots that are published stay as they are, and the next run finds the objects that were made.
+//! Nothing is published before every object that it names is on the disk under the hash of its bytes (see `arrivals`). Broken off
+//! anywhere, the snapshots that are published stay as they are, and the next run finds the objects that were made.
 //! One process follows a store on a host (a lock); readers and mounts go on meanwhile.
 
-use super::depot::{Depot, LastRun, Lock};
+use super::arrivals::Arrivals;
+use super::depot::{Depot, Lock};
 use super::error::FollowError;
 use super::file::attributes_of;
-use super::materialise::{Counters, object_hash, work, workshop};
-use super::mounted::forget_deleted;
+use super::materialise::{Counters, work, workshop};
 use super::pin;
 use crate::model::id::{ContentHash, Sequence, WriterId};
 use crate::model::record::{ManifestRoot, SnapshotRecord, StoreState};
@@ -21,7 +21,7 @@ use crate::mount::error::ImageError;
 use crate::mount::image::{Image, ImageReport};
 use crate::repository::changes::join;
 use crate::repository::chunks::ChunkReader;
-use crate::repository::error::RepositoryError;
+use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::repository::index::Index;
 use crate::repository::manifest::{EntryStream, ManifestReader};
 use crate::repository::objects::Requests;
@@ -30,13 +30,16 @@ use crate::repository::store::Store;
 use crate::support::progress::{Progress, Step};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
-use serde::Serialize;
-use std::collections::HashSet;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashSet};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, UNIX_EPOCH};
+
+/// What the repository was told is told again after so long: there it counts by its age.
+const TELL_AGAIN_NS: u64 = 20 * 3_600_000_000_000;
 
 /// How a store is followed.
 pub struct FollowRequest {
@@ -71,8 +74,10 @@ pub struct FollowReport {
     pub objects_seeded: u64,
     /// Bytes of objects that were copied from older versions here.
     pub copied_bytes: u64,
-    /// Objects that a power cut had damaged.
+    /// Objects that a run of an older version had named, and that the disk did not have.
     pub objects_repaired: u64,
+    /// The name that this standby had before; nothing is kept for that one any more.
+    pub renamed_from: Option<String>,
     pub image_bytes: u64,
     pub attributes_left_out: u64,
     pub whiteouts: u64,
@@ -91,10 +96,34 @@ pub fn follow(
     around: &Around,
 ) -> Result<FollowReport, FollowError> {
     let before = store.repository().requests();
-    let state = store.state()?;
-    let (sequence, record) = store.find(&state, request.moment)?;
+    let mut state = store.state()?;
+    let mut followed = to(store, depot, request, around, &state);
+    if let Err(error) = &followed
+        && error.of_repository().is_some_and(|error| error.kind() == RepositoryErrorKind::Damaged)
+    {
+        // A pruning may have deleted what was about to be read: then the log has moved on.
+        let now = store.state()?;
+        if now.head != state.head {
+            state = now;
+            followed = to(store, depot, request, around, &state);
+        }
+    }
+    let mut report = followed?;
+    report.requests = store.repository().requests().since(&before);
+    Ok(report)
+}
+
+/// Brings the standby to what `state` says.
+fn to(
+    store: &Store,
+    depot: &Depot,
+    request: &FollowRequest,
+    around: &Around,
+    state: &StoreState,
+) -> Result<FollowReport, FollowError> {
+    let (sequence, record) = store.find(state, request.moment)?;
     let published = depot.snapshots()?;
-    refuse_rolled_back(store, depot, &state, &published)?;
+    refuse_rolled_back(store, depot, state, &published)?;
     let mut report = FollowReport {
         store: store.name().to_string(),
         snapshot: sequence,
@@ -103,18 +132,16 @@ pub fn follow(
         ..Default::default()
     };
     let there = published.contains(&sequence);
-    if there && depot.last_run()? == LastRun::Finished {
+    if there && !depot.is_in_doubt()? {
         // The last run's report may not have got through, and mounts come and go.
-        tell(store, depot, request, sequence, (around.now_ns)())?;
-        report.requests = store.repository().requests().since(&before);
+        report.renamed_from = tell(store, depot, request, sequence, (around.now_ns)())?;
         return Ok(report);
     }
     let lock = depot.lock()?;
     (around.step)(Step::Opened);
-    let run = Run { store, depot, request, around, lock: &lock, state: &state };
-    run.publish(sequence, &record, published.last().copied(), &mut report)?;
+    let run = Run { store, depot, request, around, lock: &lock, state };
+    run.publish(sequence, &record, &published, &mut report)?;
     run.drop_old(sequence, &mut report)?;
-    report.requests = store.repository().requests().since(&before);
     Ok(report)
 }
 
@@ -152,39 +179,48 @@ impl Run<'_> {
         &self,
         sequence: Sequence,
         record: &SnapshotRecord,
-        newest: Option<Sequence>,
+        published: &[Sequence],
         report: &mut FollowReport,
     ) -> Result<(), FollowError> {
         let Self { depot, request, lock, .. } = self;
-        let last = depot.last_run()?;
-        let damaged = depot.tidy(last, |path, hash| {
-            Ok(object_hash(path).map_err(FollowError::path(path, "read it"))? == Some(hash))
-        })?;
-        depot.begin(lock)?;
+        depot.tidy_images()?;
+        let arrivals = Arrivals::begin(depot, lock)?;
+        let in_doubt = depot.is_in_doubt()?;
+        if in_doubt {
+            report.objects_repaired = arrivals.remove_lost()?;
+        }
         let index = Arc::new(Index::open(self.store, self.state)?);
         let chunks = ChunkReader::new(self.store.clone(), index);
         let manifests = ManifestReader::new(chunks.clone().cached());
-        // All of what the newest snapshot here needs is here, unless some was lost.
-        let base = newest.filter(|_| damaged == 0).and_then(|s| self.state.snapshots.get(&s));
-        let counters = self.materialise(&manifests, &chunks, base, &record.manifest)?;
+        if in_doubt {
+            // What was lost may have been any snapshot's, and an earlier run may have got no further than to remove it.
+            for record in published.iter().filter_map(|s| self.state.snapshots.get(s)) {
+                self.materialise(&manifests, &chunks, &arrivals, None, &record.manifest)?;
+                arrivals.settle()?;
+            }
+        }
+        // All of what the newest snapshot here needs is here.
+        let newest = published.last().filter(|_| !in_doubt);
+        let base = newest.and_then(|s| self.state.snapshots.get(s));
+        let counters = self.materialise(&manifests, &chunks, &arrivals, base, &record.manifest)?;
         (self.around.step)(Step::Fetched);
-        depot.sync(lock)?;
+        arrivals.settle()?;
         (self.around.step)(Step::Synced);
         let image = self.image(&manifests, &chunks, sequence, record)?;
-        depot.end(lock)?;
+        depot.end_doubt(lock)?;
         (self.around.step)(Step::Committed);
         let count = |n: &AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
         report.published = true;
         report.objects_made = count(&counters.made);
         report.objects_seeded = count(&counters.seeded);
         report.copied_bytes = count(&counters.copied_bytes);
-        report.objects_repaired = damaged;
         report.image_bytes = image.image_bytes;
         report.attributes_left_out = image.attributes_left_out;
         report.whiteouts = image.whiteouts;
         let now_ns = (self.around.now_ns)();
         report.lag_seconds = now_ns.saturating_sub(record.scan_start_ns) as f64 / 1e9;
-        tell(self.store, depot, request, sequence, now_ns)
+        report.renamed_from = tell(self.store, depot, request, sequence, now_ns)?;
+        Ok(())
     }
 
     /// Makes the objects that `root` needs and `base` does not.
@@ -192,6 +228,7 @@ impl Run<'_> {
         &self,
         manifests: &ManifestReader,
         chunks: &ChunkReader,
+        arrivals: &Arrivals,
         base: Option<&SnapshotRecord>,
         root: &ManifestRoot,
     ) -> Result<Counters, FollowError> {
@@ -205,7 +242,7 @@ impl Run<'_> {
         let progress = self.around.progress;
         progress.expected_entries.store(root.entries, std::sync::atomic::Ordering::Relaxed);
         let workshop = workshop(chunks.clone(), self.depot, progress, self.seed()?, false);
-        work(&workshop, self.request.threads, |materialiser| {
+        let worked = work(&workshop, self.request.threads, |materialiser| {
             join(old, new, |old, new| {
                 Progress::add(&progress.entries, 1);
                 if progress.is_stopped() {
@@ -216,7 +253,15 @@ impl Run<'_> {
                     None => Ok(()),
                 }
             })
-        })?;
+        });
+        if let Err(error) = worked {
+            // This disk is well: what arrived is kept, so that the next run need not look at it. If that fails, it does.
+            let is_elsewhere = matches!(error, FollowError::Stopped) || error.of_repository().is_some();
+            if is_elsewhere && workshop.is_clean() {
+                let _ = arrivals.settle();
+            }
+            return Err(error);
+        }
         Ok(workshop.counters)
     }
 
@@ -254,7 +299,7 @@ impl Run<'_> {
     fn drop_old(&self, current: Sequence, report: &mut FollowReport) -> Result<(), FollowError> {
         // Nobody pins what is about to go.
         let pins = self.depot.lock_pins()?;
-        forget_deleted(self.depot)?;
+        pin::tidy(self.depot)?;
         let pinned = pin::pinned(self.depot)?;
         let published = self.depot.snapshots()?;
         let loose = published.iter().filter(|s| **s != current && !pinned.contains(s)).copied();
@@ -312,22 +357,54 @@ impl Run<'_> {
     }
 }
 
-/// Tells the repository what is published and mounted here, unless it knows.
+/// What the repository was told last, and when, by this host's clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Told {
+    host: String,
+    snapshot: Sequence,
+    pinned: BTreeSet<Sequence>,
+    told_ns: u64,
+}
+
+impl Told {
+    /// Whether `new` need not be told. A time in the future is none.
+    fn does_for(&self, new: &Told) -> bool {
+        let age = new.told_ns.checked_sub(self.told_ns);
+        age.is_some_and(|age| age < TELL_AGAIN_NS) && *self == Told { told_ns: self.told_ns, ..new.clone() }
+    }
+}
+
+/// Tells the repository what is published and mounted here, unless it knows. Returns the name that this standby had before, if it
+/// was told by another one: its note goes, since the depot that it tells of is this one.
 fn tell(
     store: &Store,
     depot: &Depot,
     request: &FollowRequest,
     sequence: Sequence,
     now_ns: u64,
-) -> Result<(), FollowError> {
-    let pinned: Vec<_> = pin::pinned(depot)?.into_iter().collect();
-    let told = serde_json::to_string(&(sequence, &pinned)).unwrap_or_default();
-    if depot.reported()?.as_deref() == Some(&told) {
-        return Ok(());
-    }
+) -> Result<Option<String>, FollowError> {
     let host = request.host.clone();
-    store.report_standby(&StandbyReport { host, snapshot: sequence, published_ns: now_ns, pinned })?;
-    depot.set_reported(&told)
+    let new = Told { host: host.0.clone(), snapshot: sequence, pinned: pin::pinned(depot)?, told_ns: now_ns };
+    // Of an older version, or torn by a power cut: it is told once more.
+    let last: Option<Told> = depot.reported()?.and_then(|text| serde_json::from_slice(&text).ok());
+    if last.as_ref().is_some_and(|last| last.does_for(&new)) {
+        return Ok(None);
+    }
+    let pinned = new.pinned.iter().copied().collect();
+    store.report_standby(&StandbyReport {
+        host,
+        snapshot: sequence,
+        published_ns: now_ns,
+        pinned,
+        noted_ns: 0,
+    })?;
+    let before = last.map(|last| last.host).filter(|before| *before != new.host);
+    if let Some(before) = &before {
+        // Where that is not allowed, the note counts until it is too old.
+        let _ = store.forget_standby(&WriterId(before.clone()));
+    }
+    depot.set_reported(&serde_json::to_vec(&new).unwrap_or_default())?;
+    Ok(before)
 }
 
 /// A snapshot's image, to be written, and its id: no two have one, since an overlay with an upper layer knows its lower
@@ -352,4 +429,25 @@ pub(super) fn image_of(
     let mut id = [0; 16];
     id.copy_from_slice(&blake3::hash(identity.as_bytes()).as_bytes()[..16]);
     Ok((image, id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_does_for_most_of_a_day_and_never_from_the_future() {
+        let at = |told_ns| Told { host: "a".into(), snapshot: Sequence(3), pinned: BTreeSet::new(), told_ns };
+        let told = at(TELL_AGAIN_NS);
+        assert!(told.does_for(&at(TELL_AGAIN_NS)) && told.does_for(&at(2 * TELL_AGAIN_NS - 1)));
+        assert!(!told.does_for(&at(2 * TELL_AGAIN_NS)));
+        assert!(!told.does_for(&at(TELL_AGAIN_NS - 1)), "the clock was set back");
+        for other in [
+            Told { host: "b".into(), ..told.clone() },
+            Told { snapshot: Sequence(4), ..told.clone() },
+            Told { pinned: [Sequence(1)].into(), ..told.clone() },
+        ] {
+            assert!(!told.does_for(&other));
+        }
+    }
 }

@@ -8,6 +8,7 @@ use super::error::{FollowError, StageError};
 use super::mounted::{absolute, is_shown, shows, unmount};
 use crate::model::id::{Sequence, StoreName};
 use crate::mount::kernel::{Detached, Old};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -138,8 +139,10 @@ pub(super) fn beside_itself(dir: &Path) -> Result<PathBuf, FollowError> {
 
 /// Where the mounts that a symlink shows lie.
 fn holder(link: &Path) -> PathBuf {
-    let name = link.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    link.with_file_name(format!(".{name}.understudy"))
+    let mut name = OsString::from(".");
+    name.push(link.file_name().unwrap_or_default());
+    name.push(".understudy");
+    link.with_file_name(name)
 }
 
 fn relative(place: &Path) -> PathBuf {

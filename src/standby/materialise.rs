@@ -1,7 +1,7 @@
 //! Making the objects that a snapshot needs: from a seed tree, from an older version at hand, and the rest
 //! from the repository, in coalesced ranges by all workers.
 //!
-//! Every object is checked against its BLAKE3 before it gets its name, wherever its bytes came from. Memory:
+//! Every object is checked against its BLAKE3 before it counts as arrived, wherever its bytes came from. Memory:
 //! a batch of small files for each worker, a few segments of a large one.
 
 use super::depot::Depot;
@@ -24,8 +24,9 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{HashSet, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Batches under way.
 const JOBS_MAX: usize = 8;
@@ -64,6 +65,8 @@ pub(super) struct Workshop<'a> {
     /// What is wanted is made also when it is there: it is damaged.
     pub(super) replace: bool,
     pub(super) counters: Counters,
+    /// Something that is no object could not be discarded.
+    tainted: AtomicBool,
 }
 
 pub(super) fn workshop<'a>(
@@ -81,13 +84,24 @@ pub(super) fn workshop<'a>(
         depot: None,
         umask: umask(),
     };
-    Workshop { shared, depot, seed, replace, counters: Counters::default() }
+    Workshop { shared, depot, seed, replace, counters: Counters::default(), tainted: AtomicBool::new(false) }
 }
 
 impl Workshop<'_> {
     /// Objects made so far.
     pub(super) fn made(&self) -> u64 {
         self.counters.made.load(Ordering::Relaxed)
+    }
+
+    /// Whether all that arrived is whole. Not while anybody is at work.
+    pub(super) fn is_clean(&self) -> bool {
+        !self.tainted.load(Ordering::Relaxed)
+    }
+
+    fn discard(&self, hash: ContentHash) {
+        if self.depot.discard_object(hash).is_err() {
+            self.tainted.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -251,7 +265,7 @@ fn count_copied(workshop: &Workshop, older: Option<&Older>) {
     workshop.counters.copied_bytes.fetch_add(older.map_or(0, Older::copied_bytes), Ordering::Relaxed);
 }
 
-/// Creates an object, has it written and checked, and gives it its name; an object that is damaged is replaced.
+/// Creates an object, and has it written and checked.
 fn make(
     workshop: &Workshop,
     file: &File,
@@ -262,26 +276,30 @@ fn make(
     let wrong = |action| FollowError::path(&path, action);
     let handle = depot.create_object(file.hash).map_err(wrong("create it"))?;
     let made = write(&handle).map_err(FollowError::from);
-    let made = made.and_then(|()| depot.publish_object(file.hash).map_err(wrong("rename it")));
     if made.is_err() {
-        depot.discard_object(file.hash);
+        workshop.discard(file.hash);
     } else {
         workshop.counters.made.fetch_add(1, Ordering::Relaxed);
     }
     made
 }
 
-/// The hash of an object's bytes; `None` when there is none, or the disk cannot read it.
-pub(super) fn object_hash(path: &std::path::Path) -> Result<Option<ContentHash>, Errno> {
+/// The hash of a file's bytes as the disk has them; `None` when there is none, or the disk cannot read it. What is in memory and on
+/// the disk as well is dropped from memory; what was not written to the disk yet stays, and counts.
+pub(super) fn stored_hash(path: &Path) -> Result<Option<ContentHash>, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // A filesystem says in different words that it cannot read what it has.
+    let unreadable =
+        |errno| matches!(errno, Errno::NOENT | Errno::IO | Errno::BADMSG | Errno::UCLEAN | Errno::ILSEQ);
     let handle = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
         Ok(handle) => handle,
-        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) if unreadable(errno) => return Ok(None),
         Err(errno) => return Err(errno),
     };
+    let _ = rustix::fs::fadvise(&handle, 0, None, rustix::fs::Advice::DontNeed);
     match super::file::hash_of(&handle) {
         Ok(hash) => Ok(Some(hash)),
-        Err(Errno::IO) => Ok(None),
+        Err(errno) if unreadable(errno) => Ok(None),
         Err(errno) => Err(errno),
     }
 }
@@ -320,12 +338,11 @@ fn from_seed(workshop: &Workshop, job: &Job) -> Result<bool, FollowError> {
         copy_checked(&source, &handle, file).map_err(RestoreError::write(path, "copy it from the seed"));
     match copied {
         Ok(true) => {
-            workshop.depot.publish_object(file.hash).map_err(wrong("rename it"))?;
             workshop.counters.seeded.fetch_add(1, Ordering::Relaxed);
             Ok(true)
         }
         other => {
-            workshop.depot.discard_object(file.hash);
+            workshop.discard(file.hash);
             Ok(other?)
         }
     }

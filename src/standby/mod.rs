@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod apply;
+pub mod arrivals;
 mod beside;
 pub mod check;
 mod contents;

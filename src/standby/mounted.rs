@@ -3,10 +3,10 @@
 //! Needs nothing but the depot: not the repository, not its network. A mount first pins its snapshot, so that a
 //! `follow` that runs meanwhile keeps it.
 
-use super::depot::Depot;
+use super::depot::{Depot, names, write_beside};
 use super::error::{FollowError, StageError};
 use super::live::{self, Before, Live};
-use super::pin::{self, Pin, pins};
+use super::pin::{self, Pin};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::mount::error::MountError;
@@ -185,13 +185,13 @@ fn bind(upper: &Path, binding: &Binding) -> Result<(), StageError> {
             Err(error) => Err(FollowError::io(&path, "read it")(error.into()).into()),
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut entries = std::fs::read_dir(upper).map_err(FollowError::io(upper, "list it"))?;
-            if entries.next().is_some() {
+            // One that a crash kept from being written is no change.
+            let mut others = names(upper)?.into_iter().filter(|name| !name.starts_with(".new-"));
+            if others.next().is_some() {
                 return Err(StageError::Foreign(upper.to_owned()));
             }
             let bytes = serde_json::to_vec(binding).unwrap_or_default();
-            std::fs::write(&path, bytes).map_err(FollowError::io(&path, "write it"))?;
-            Ok(())
+            Ok(write_beside(&path, &bytes, true)?)
         }
         Err(error) => Err(FollowError::io(&path, "read it")(error).into()),
     }
@@ -229,12 +229,26 @@ fn copy_metadata(root: impl AsFd, to: &Path) -> Result<(), Errno> {
 /// A snapshot that is mounted on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Show {
+    #[serde(serialize_with = "as_text")]
     pub dir: PathBuf,
     pub store: String,
     pub snapshot: String,
     /// `kernel` or `fuse`.
     pub method: &'static str,
+    #[serde(serialize_with = "some_as_text")]
     pub writable: Option<PathBuf>,
+}
+
+/// A path in a report: JSON has no other bytes than text.
+pub fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+pub fn some_as_text<S: serde::Serializer, P: AsRef<Path>>(
+    path: &Option<P>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.as_ref().display().to_string()).serialize(serializer)
 }
 
 /// All mounts of snapshots that this process can see.
@@ -297,24 +311,14 @@ pub fn unmount(standby: &Path, dir: &Path, lazy: bool) -> Result<Show, StageErro
         Some(root) => Depot::at(root),
         None => Depot::at(&standby.join(&show.store)),
     };
-    if show.method == "kernel" && show.writable.is_none() && depot.pins().is_dir() {
-        for pin in pins(&depot)?.iter().filter(|pin| !pin.writable && pin.path == *dir) {
-            if pin.snapshot.to_string() == show.snapshot {
-                pin.remove(&depot)?;
-            }
-        }
+    if show.method == "kernel"
+        && show.writable.is_none()
+        && depot.pins().is_dir()
+        && let Ok(snapshot) = show.snapshot.parse()
+    {
+        pin::forget(&depot, dir, Sequence(snapshot))?;
     }
     Ok(show)
-}
-
-/// The pins of a depot whose reason is gone are removed: writable directories that were deleted.
-pub fn forget_deleted(depot: &Depot) -> Result<(), FollowError> {
-    for pin in pins(depot)? {
-        if pin.is_deleted() {
-            pin.remove(depot)?;
-        }
-    }
-    Ok(())
 }
 
 /// A path that means the same later; symlinks on the way are resolved as far as it exists.

@@ -2,6 +2,10 @@
 //!
 //! A mount writes its pin before it looks for the image, `umount` removes it after. A read-only mount's pin counts until the
 //! machine is started again; that of a writable one until it is removed, since its changes need their snapshot.
+//!
+//! Every pin is on the disk before it has its name. Older versions gave read-only ones their names first, so that a power cut left
+//! names without their bytes: what is empty or ends early was one of those, pins nothing, and is removed. Any other that cannot be
+//! read may be a writable one's, and is an error to whoever would drop snapshots.
 
 use super::depot::{Depot, boot_id, names};
 use super::error::FollowError;
@@ -19,6 +23,7 @@ use std::path::{Path, PathBuf};
 pub struct Pin {
     pub snapshot: Sequence,
     /// Where it is mounted, or where the changes to it are.
+    #[serde(with = "written")]
     pub path: PathBuf,
     pub writable: bool,
     /// The kernel's name for the time since it started.
@@ -46,19 +51,14 @@ impl Pin {
     pub fn write(&self, depot: &Depot) -> Result<bool, FollowError> {
         let file = self.file(depot);
         let is_new = !file.exists();
-        // That of a read-only mount counts until the machine goes down, and no longer.
-        depot.write_new(&file, &serde_json::to_vec(self).unwrap_or_default(), self.writable)?;
+        let text =
+            serde_json::to_vec(self).map_err(|error| FollowError::io(&file, "write it")(error.into()))?;
+        depot.write_new(&file, &text, true)?;
         Ok(is_new)
     }
 
     pub fn remove(&self, depot: &Depot) -> Result<(), FollowError> {
-        let file = self.file(depot);
-        match std::fs::remove_file(&file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(FollowError::io(&file, "remove it")(error))
-            }
-            _ => Ok(()),
-        }
+        remove(&self.file(depot))
     }
 
     /// Whether the directory for changes was deleted. No when its volume may only not be mounted.
@@ -74,28 +74,96 @@ fn holder_of(path: &Path) -> Option<FilesystemId> {
     Some(filesystem::identify(&handle, &Stat::of(&handle).ok()?))
 }
 
-/// Forgets what a path was mounted for but `snapshot`.
+/// Forgets that a snapshot was mounted read-only at a path.
+pub fn forget(depot: &Depot, path: &Path, snapshot: Sequence) -> Result<(), FollowError> {
+    let file = Pin::new(snapshot, path, false).file(depot);
+    match read(&file)? {
+        // Changes to it are kept there.
+        Found::Pin(pin) if pin.writable => Ok(()),
+        _ => remove(&file),
+    }
+}
+
+/// Forgets what a path was mounted for but `snapshot`. What cannot be read is passed over.
 pub fn keep_only(depot: &Depot, path: &Path, snapshot: Sequence) -> Result<(), FollowError> {
-    let others = pins(depot)?;
-    let mut others =
-        others.iter().filter(|pin| !pin.writable && pin.path == path && pin.snapshot != snapshot);
-    others.try_for_each(|pin| pin.remove(depot))
+    for file in files(depot)? {
+        if let Found::Pin(pin) = read(&file)?
+            && !pin.writable
+            && pin.path == path
+            && pin.snapshot != snapshot
+        {
+            remove(&file)?;
+        }
+    }
+    Ok(())
 }
 
 /// All pins of a depot. One that cannot be read is an error: what it pins is not known.
 pub fn pins(depot: &Depot) -> Result<Vec<Pin>, FollowError> {
     let mut pins = Vec::new();
-    for name in names(&depot.pins())?.into_iter().filter(|name| !name.starts_with('.')) {
-        let path = depot.pins().join(name);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(FollowError::io(&path, "read it")(error)),
-        };
-        let pin = serde_json::from_slice(&bytes);
-        pins.push(pin.map_err(|error| FollowError::io(&path, "read it")(error.into()))?);
+    for file in files(depot)? {
+        match read(&file)? {
+            Found::Pin(pin) => pins.push(*pin),
+            Found::None | Found::Torn => {}
+            Found::Unreadable(reason) => return Err(FollowError::Pin { path: file, reason }),
+        }
     }
     Ok(pins)
+}
+
+/// Removes the pins whose reason is gone: of writable directories that were deleted, and those that a power cut left without their bytes.
+pub fn tidy(depot: &Depot) -> Result<(), FollowError> {
+    for file in files(depot)? {
+        match read(&file)? {
+            Found::Torn => remove(&file)?,
+            Found::Pin(pin) if pin.is_deleted() => remove(&file)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a pin's file holds.
+enum Found {
+    None,
+    Pin(Box<Pin>),
+    Torn,
+    Unreadable(String),
+}
+
+fn files(depot: &Depot) -> Result<Vec<PathBuf>, FollowError> {
+    let names = names(&depot.pins())?.into_iter().filter(|name| !name.starts_with('.'));
+    Ok(names.map(|name| depot.pins().join(name)).collect())
+}
+
+fn read(file: &Path) -> Result<Found, FollowError> {
+    match std::fs::read(file) {
+        Ok(bytes) => Ok(parse(&bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Found::None),
+        Err(error) => Err(FollowError::io(file, "read it")(error)),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Found {
+    let error = match serde_json::from_slice::<Pin>(bytes) {
+        Ok(pin) => return Found::Pin(Box::new(pin)),
+        Err(error) => error,
+    };
+    // Where a filesystem had given the file its length, and not its bytes, it reads zeros.
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let begun = &bytes[..end];
+    let ends_early = serde_json::from_slice::<serde_json::Value>(begun).is_err_and(|error| error.is_eof());
+    let may_be_writable = begun.windows(15).any(|part| part == b"\"writable\":true");
+    if ends_early && !may_be_writable { Found::Torn } else { Found::Unreadable(error.to_string()) }
+}
+
+fn remove(file: &Path) -> Result<(), FollowError> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(FollowError::io(file, "remove it")(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The snapshots that must stay.
@@ -106,4 +174,74 @@ pub(super) fn pinned(depot: &Depot) -> Result<BTreeSet<Sequence>, FollowError> {
         .filter(|pin| pin.writable || pin.boot == boot)
         .map(|pin| pin.snapshot)
         .collect())
+}
+
+/// A path in JSON: text, or its bytes where they are no text.
+mod written {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        let written = match path.to_str() {
+            Some(text) => Written::Text(text.to_owned()),
+            None => Written::Bytes(path.as_os_str().as_bytes().to_vec()),
+        };
+        written.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        Ok(match Written::deserialize(deserializer)? {
+            Written::Text(text) => PathBuf::from(text),
+            Written::Bytes(bytes) => PathBuf::from(OsString::from_vec(bytes)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    fn pin(path: &[u8], writable: bool) -> Pin {
+        let path = Path::new(OsStr::from_bytes(path)).to_owned();
+        Pin { snapshot: Sequence(7), path, writable, boot: "b".into(), holder: None }
+    }
+
+    #[test]
+    fn a_pin_comes_back_whatever_bytes_its_path_has() {
+        for path in [&b"/mnt/a b"[..], b"/mnt/\n\\\"", b"/mnt/m\xff", "/mnt/\u{fc}".as_bytes()] {
+            let pin = pin(path, false);
+            let text = serde_json::to_vec(&pin).unwrap();
+            assert!(matches!(parse(&text), Found::Pin(found) if *found == pin), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_a_power_cut_can_have_left_of_a_read_only_pin_is_taken_for_none() {
+        let text = serde_json::to_vec(&pin(b"/mnt", false)).unwrap();
+        for end in 0..text.len() {
+            assert!(matches!(parse(&text[..end]), Found::Torn), "{end}");
+            let mut zeros = text[..end].to_vec();
+            zeros.resize(text.len(), 0);
+            assert!(matches!(parse(&zeros), Found::Torn), "{end} and zeros");
+        }
+        let writable = serde_json::to_vec(&pin(b"/srv/changes", true)).unwrap();
+        let known = writable.windows(4).position(|part| part == b"true").unwrap() + 4;
+        for end in known..writable.len() {
+            assert!(matches!(parse(&writable[..end]), Found::Unreadable(_)), "{end}");
+        }
+        for other in [&b"garbage"[..], b"{}", b"[1]", b"{\"snapshot\":1,\x01"] {
+            assert!(matches!(parse(other), Found::Unreadable(_)), "{other:?}");
+        }
+    }
 }

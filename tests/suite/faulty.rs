@@ -18,6 +18,8 @@ pub enum Fault {
     Short,
     /// Reads return a flipped bit.
     Flipped,
+    /// A creation is refused, as S3 does while another request to the key is under way: nothing was written.
+    Conflict,
 }
 
 pub const ALL: [Fault; 5] = [Fault::Fails, Fault::Hangs, Fault::ReplyLost, Fault::Short, Fault::Flipped];
@@ -39,6 +41,11 @@ impl FaultyStore {
 
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Of conflicts only the creations count.
+    fn strikes_read(&self) -> Option<Fault> {
+        if self.fault == Fault::Conflict { None } else { self.strikes() }
     }
 
     fn strikes(&self) -> Option<Fault> {
@@ -73,6 +80,11 @@ impl ObjectStore for FaultyStore {
                 let half = bytes.slice(..bytes.len() / 2);
                 self.inner.put_opts(at, half.into(), options).await
             }
+            Some(Fault::Conflict) => Err(Error::AlreadyExists {
+                path: at.to_string(),
+                source: "Server returned non-2xx status code: 409 Conflict: ConditionalRequestConflict"
+                    .into(),
+            }),
             // What is flipped on its way in is found by `verify --read-data`, not by the run.
             Some(Fault::Flipped | Fault::Short) | None => self.inner.put_opts(at, payload, options).await,
         }
@@ -87,7 +99,7 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        let fault = self.strikes();
+        let fault = self.strikes_read();
         match fault {
             Some(Fault::Fails | Fault::ReplyLost) => return Err(broken()),
             Some(Fault::Hangs) => std::future::pending().await,
@@ -117,7 +129,7 @@ impl ObjectStore for FaultyStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.strikes() {
+        match self.strikes_read() {
             Some(Fault::Fails | Fault::ReplyLost) => futures::stream::iter([Err(broken())]).boxed(),
             Some(Fault::Hangs) => futures::stream::pending().boxed(),
             _ => self.inner.list(prefix),

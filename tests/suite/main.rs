@@ -2,8 +2,11 @@
 
 mod adversary;
 mod cli;
+mod clocks;
 mod damage;
 mod deltas;
+mod disagree;
+mod disk;
 mod facts;
 mod faults;
 mod faulty;

@@ -114,6 +114,17 @@ pub fn azurite() -> Server {
     Server { child, _dir: dir, environment, location: "az://container" }
 }
 
+impl Server {
+    /// The keys in an S3 server's bucket.
+    pub fn keys(&self) -> Vec<String> {
+        let port = self.environment[0].1.rsplit(':').next().unwrap().parse().unwrap();
+        let request = "GET /bucket?list-type=2 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+        let reply = http(port, request);
+        let keys = reply.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+        keys.map(|key| key.replace("&amp;", "&")).collect()
+    }
+}
+
 fn http(port: u16, request: &str) -> String {
     use std::io::{Read, Write};
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();

@@ -1,10 +1,12 @@
 //! Writers, pruners and readers on one store, step by step in an order that a seed decides, with failing requests, crashes and
-//! clocks that jump: no retained snapshot ever loses a byte, and garbage is bounded.
+//! clocks that jump: no retained snapshot ever loses a byte, and garbage is bounded. The store dates what it has by its own clock, which
+//! goes on; the hosts' jump away from it, either way.
 //!
 //! Every actor is a thread, and one of them runs at a time: it goes on from one call to the object store to the next, where the
 //! seed decides who is next, and whether the call fails, loses its reply, or is the actor's last. The parts are the real ones:
 //! log, packer, index, manifests, commit, merging, checkpoints, marks, pruning, seals. Only the scan of a tree is left out.
 
+use crate::clocks::Dated;
 use crate::rig;
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -78,6 +80,7 @@ struct Stage {
     turn: Mutex<Turn>,
     /// One for each actor: nobody else is woken.
     called: [Condvar; 8],
+    store: Arc<Dated>,
 }
 
 impl Stage {
@@ -86,12 +89,15 @@ impl Stage {
         let mut turn = self.turn.lock().unwrap();
         turn.steps += 1;
         assert!(turn.steps < 2_000_000, "it does not end");
-        // A clock that goes on, and now and then jumps, either way.
-        turn.now_ns = match turn.dice.below(400) {
-            0 => turn.now_ns + 400 * HOUR_NS,
-            1 => turn.now_ns.saturating_sub(90 * HOUR_NS),
-            n => turn.now_ns + n * 1_000_000_000,
+        // Time goes on, and now and then much of it; the hosts' clocks go along, and now and then jump, either way.
+        let (passed_ns, ahead_ns) = match turn.dice.below(600) {
+            0 => (400 * HOUR_NS, 400 * (HOUR_NS as i64)),
+            1 => (0, -90 * (HOUR_NS as i64)),
+            2 => (0, 400 * (HOUR_NS as i64)),
+            n => (n * 1_000_000_000, n as i64 * 1_000_000_000),
         };
+        turn.now_ns = turn.now_ns.saturating_add_signed(ahead_ns);
+        self.store.pass(passed_ns);
         let alive = turn.alive.len() as u64;
         let next = turn.dice.below(alive) as usize;
         turn.running = turn.alive.iter().nth(next).copied();
@@ -257,9 +263,14 @@ impl World {
             0 => understudy::repository::keys::KeySource::none(),
             _ => rig::keys(),
         };
+        let store = Dated::new(Arc::new(object_store::memory::InMemory::new()));
         Self {
-            stage: Arc::new(Stage { turn: Mutex::new(turn), called: Default::default() }),
-            objects: Arc::new(object_store::memory::InMemory::new()),
+            stage: Arc::new(Stage {
+                turn: Mutex::new(turn),
+                called: Default::default(),
+                store: store.clone(),
+            }),
+            objects: store,
             truth: Mutex::default(),
             seed,
             // Of its own: simulations that share one wait for each other.

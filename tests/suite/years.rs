@@ -103,9 +103,12 @@ fn what_is_in_use_stays() {
         snapshot: Sequence(4),
         published_ns: 1,
         pinned: vec![Sequence(1)],
+        noted_ns: 0,
     };
     store.report_standby(&report).unwrap();
-    assert_eq!(store.standbys().unwrap(), [report]);
+    let told = store.standbys().unwrap();
+    assert!(told[0].noted_ns > 1, "the store dates it");
+    assert_eq!(told, [StandbyReport { noted_ns: told[0].noted_ns, ..report }]);
     pruned(&store, &last(1)).unwrap();
     let kept: Vec<_> = store.state().unwrap().snapshots.into_keys().map(|s| s.0).collect();
     assert_eq!(kept, [1, 2, 4, 6]);

@@ -1,0 +1,104 @@
+//! When records were made, by the store's clock, and how long ago that is.
+//!
+//! A store dates what is put there. Hosts' clocks say nothing here: one that is wrong would end a grace early, or never. But a store's
+//! clock may have been wrong, too: a directory's is that of the host that has it. A record's date is taken as far as the records
+//! around it bear it out: it was made after those before it, and before those behind it.
+
+use super::error::RepositoryError;
+use super::key;
+use super::objects::modified_ns;
+use super::store::Store;
+use crate::model::id::Sequence;
+use std::collections::BTreeMap;
+
+/// Records before the first in question that are asked as well.
+const WITNESSES: u64 = 16;
+
+impl Store {
+    /// When the records from `first` on were put, and some before it.
+    pub(super) fn record_times(&self, first: Sequence) -> Result<BTreeMap<Sequence, u64>, RepositoryError> {
+        let prefix = key::log_prefix(&self.name);
+        let after = key::record(&self.name, Sequence(first.0.saturating_sub(WITNESSES + 1)));
+        let listed = self.repository.wait(self.objects().list(Some(&prefix), Some(&after)))?;
+        let time = |object: &object_store::ObjectMeta| {
+            Some((key::parse_record(&object.location)?, modified_ns(object)))
+        };
+        Ok(listed.iter().filter_map(time).collect())
+    }
+}
+
+/// How long ago a record was made, at most as much as is certain. Pure.
+///
+/// - A date that is not in the future counts, but not before that of an earlier record: the clock was behind then.
+/// - A date in the future is wrong. The record was made before the next one whose date is not; is there none, it was just made.
+pub(super) fn age_ns(times: &BTreeMap<Sequence, u64>, of: Sequence, now_ns: u64) -> u64 {
+    let past = |(_, time): &(&Sequence, &u64)| **time <= now_ns;
+    let before = times.range(..=of).filter(past).map(|(_, time)| *time).max();
+    let made_ns = match times.get(&of) {
+        Some(time) if *time <= now_ns => before,
+        _ => times.range(of..).find(past).map(|(_, time)| (*time).max(before.unwrap_or(0))),
+    };
+    now_ns.saturating_sub(made_ns.unwrap_or(now_ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn age(times: &[u64], of: u64, now: u64) -> u64 {
+        let times = times.iter().enumerate().map(|(at, time)| (Sequence(at as u64 + 1), *time)).collect();
+        age_ns(&times, Sequence(of), now)
+    }
+
+    #[test]
+    fn a_record_is_as_old_as_its_date_where_the_clock_was_right() {
+        assert_eq!(age(&[100, 200, 300], 2, 450), 250);
+        assert_eq!(age(&[100, 200, 300], 3, 450), 150);
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_now_makes_nothing_old() {
+        assert_eq!(age(&[100, 200, 300], 1, 10), 0);
+        assert_eq!(age(&[100, 200, 300], 2, 150), 0);
+    }
+
+    #[test]
+    fn a_record_dated_behind_the_one_before_it_is_no_older_than_that() {
+        assert_eq!(age(&[100, 1, 300], 2, 400), 300);
+    }
+
+    #[test]
+    fn a_date_in_the_future_blocks_nothing_for_ever() {
+        assert_eq!(age(&[100, 9999], 2, 400), 0, "nothing is known of it yet");
+        assert_eq!(age(&[100, 9999, 300], 2, 450), 150, "made before the next one");
+        assert_eq!(age(&[100, 9999, 9998, 300], 2, 450), 150);
+    }
+
+    #[test]
+    fn what_no_store_dates_is_not_old() {
+        assert_eq!(age(&[], 1, 400), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_is_older_than_it_is(
+            steps in prop::collection::vec(0u64..1000, 1..12),
+            wrong in prop::collection::vec((0usize..12, 0u64..100_000), 0..3),
+            of in 0usize..12,
+            later in 0u64..1000,
+        ) {
+            // True times go on; some of the dates are ahead of them, as of a clock that is.
+            let truth: Vec<u64> = steps.iter().scan(1000, |at, step| { *at += step; Some(*at) }).collect();
+            let mut dates = truth.clone();
+            for (at, ahead) in wrong {
+                if let Some(date) = dates.get_mut(at) {
+                    *date += ahead;
+                }
+            }
+            let of = of % truth.len();
+            let now = truth.last().unwrap() + later;
+            prop_assert!(age(&dates, of as u64 + 1, now) <= now - truth[of]);
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! What is deleted, and for whom something is kept, is decided by the store's clock. Everybody else's may be wrong.
+
+use crate::kill::{ok, understudy};
+use crate::rig::{self, Rig, sample_tree};
+use crate::standby::{depot, follow_by, request};
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::*;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use understudy::model::id::WriterId;
+use understudy::model::retention::Retention;
+use understudy::repository::prune::{self, Grace, PruneReport, PruneRequest, prune};
+use understudy::repository::store::Repository;
+use understudy::standby::follow::{self, FollowReport, FollowRequest, follow};
+use understudy::support::progress::Progress;
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+const DAY_NS: u64 = 24 * HOUR_NS;
+const BEGIN_NS: u64 = 1_800_000_000_000_000_000;
+
+/// An object store with a clock of its own, which dates what is put.
+#[derive(Debug)]
+pub struct Dated {
+    inner: Arc<dyn ObjectStore>,
+    now_ns: AtomicU64,
+    dates: Arc<Mutex<BTreeMap<Path, u64>>>,
+}
+
+fn dated(mut meta: ObjectMeta, dates: &Mutex<BTreeMap<Path, u64>>) -> ObjectMeta {
+    if let Some(date) = dates.lock().unwrap().get(&meta.location) {
+        meta.last_modified = chrono::DateTime::from_timestamp_nanos(*date as i64);
+    }
+    meta
+}
+
+impl Dated {
+    pub fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
+        Arc::new(Self { inner, now_ns: AtomicU64::new(BEGIN_NS), dates: Arc::default() })
+    }
+
+    pub fn pass(&self, ns: u64) {
+        self.now_ns.fetch_add(ns, Ordering::SeqCst);
+    }
+
+    fn set(&self, ns: u64) {
+        self.now_ns.store(ns, Ordering::SeqCst);
+    }
+}
+
+impl std::fmt::Display for Dated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "dated")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Dated {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let put = self.inner.put_opts(at, payload, options).await?;
+        self.dates.lock().unwrap().insert(at.clone(), self.now_ns.load(Ordering::SeqCst));
+        Ok(put)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(at, options).await
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        let mut found = self.inner.get_opts(at, options).await?;
+        found.meta = dated(found.meta, &self.dates);
+        Ok(found)
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let dates = self.dates.clone();
+        self.inner.list(prefix).map(move |found| Ok(dated(found?, &dates))).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+struct Clocks {
+    rig: Rig,
+    store: Arc<Dated>,
+    repository: Repository,
+}
+
+impl Clocks {
+    fn new() -> Self {
+        let rig = Rig::new();
+        let store = Dated::new(rig.objects.clone());
+        let repository = rig::repository(store.clone(), rig::patience(3));
+        Self { rig, store, repository }
+    }
+
+    fn resync(&self, seed: u8) {
+        std::fs::write(self.rig.source().join("file"), rig::random(&[seed], 300_000)).unwrap();
+        rig::run(&self.repository, &rig::request(&self.rig.source())).unwrap();
+    }
+
+    /// Keeps one snapshot, by a pruner whose clock says `now_ns`.
+    fn prune(&self, now_ns: u64) -> PruneReport {
+        let retention = Retention { last: 1, ..Default::default() };
+        let mut request = PruneRequest::new(retention, WriterId("pruner".into()));
+        request.grace = Grace { records: 0, ..Grace::default() };
+        let (now, nonce) = (|| now_ns, rig::nonce);
+        prune(
+            &self.repository.store(&rig::name()),
+            &request,
+            &prune::Around { now_ns: &now, nonce: &nonce, step: &|_| {} },
+        )
+        .unwrap()
+    }
+
+    fn follow(&self, host: &str, now_ns: u64) -> FollowReport {
+        let (now, progress) = (|| now_ns, Progress::default());
+        let around = follow::Around { progress: &progress, now_ns: &now, step: &|_| {} };
+        let request = FollowRequest { host: WriterId(host.into()), ..request() };
+        follow(&self.repository.store(&rig::name()), &depot(&self.rig), &request, &around).unwrap()
+    }
+
+    fn snapshots(&self) -> Vec<u64> {
+        let state = self.repository.store(&rig::name()).state().unwrap();
+        state.snapshots.keys().map(|sequence| sequence.0).collect()
+    }
+}
+
+#[test]
+fn no_clock_of_a_pruner_ends_a_grace_or_makes_it_last() {
+    for clock in [|_: u64| 0, |now: u64| now, |now: u64| now + 10_000 * DAY_NS] {
+        let clocks = Clocks::new();
+        clocks.resync(1);
+        clocks.resync(2);
+        assert!(clocks.prune(clock(BEGIN_NS)).packs_doomed > 0);
+        for (hours, goes) in [(0, false), (1, false), (71, false), (72, true)] {
+            let now = BEGIN_NS + hours * HOUR_NS;
+            clocks.store.set(now);
+            let deleted = clocks.prune(clock(now)).objects_deleted;
+            assert_eq!(
+                deleted > 0,
+                goes,
+                "{deleted} after {hours} hours by a clock that says {}",
+                clock(now)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_store_whose_clock_was_wrong_deletes_nothing_early_and_blocks_nothing_for_ever() {
+    for wrong in [1_000_000_000, BEGIN_NS + 4000 * DAY_NS] {
+        let clocks = Clocks::new();
+        clocks.resync(1);
+        clocks.resync(2);
+        clocks.store.set(wrong);
+        assert!(clocks.prune(BEGIN_NS).packs_doomed > 0);
+        assert_eq!(clocks.prune(BEGIN_NS).objects_deleted, 0, "while it is wrong");
+        clocks.store.set(BEGIN_NS + HOUR_NS);
+        assert_eq!(clocks.prune(BEGIN_NS).objects_deleted, 0, "an hour later, when it is right again");
+        // A record that is dated rightly bears witness to those before it.
+        clocks.resync(3);
+        clocks.store.set(BEGIN_NS + 74 * HOUR_NS);
+        assert!(clocks.prune(BEGIN_NS).objects_deleted > 0, "three days later");
+    }
+}
+
+#[test]
+fn a_standby_holds_what_it_has_for_as_long_as_it_is_heard_of() {
+    let clocks = Clocks::new();
+    clocks.resync(1);
+    clocks.follow("web-2", BEGIN_NS);
+    clocks.resync(2);
+    let puts = || clocks.repository.requests().put;
+    // Nothing changes for months there, and it says so about once a day.
+    let before = puts();
+    for hours in 0..100 * 24 {
+        let now = BEGIN_NS + hours * HOUR_NS;
+        clocks.store.set(now);
+        let store = clocks.repository.store(&rig::name());
+        let (now_ns, progress) = (|| now, Progress::default());
+        let around = follow::Around { progress: &progress, now_ns: &now_ns, step: &|_| {} };
+        if hours % 4 == 0 {
+            let old = understudy::model::snapshot_ref::Moment::At(understudy::model::id::Sequence(1));
+            let request = FollowRequest { host: WriterId("web-2".into()), moment: old, ..request() };
+            follow(&store, &depot(&clocks.rig), &request, &around).unwrap();
+        }
+    }
+    let told = puts() - before;
+    assert!((90..=120).contains(&told), "told {told} times in 100 days");
+    let now = BEGIN_NS + 100 * DAY_NS;
+    clocks.store.set(now + 29 * DAY_NS);
+    // The pruner's own clock has no part in it.
+    let report = clocks.prune(now + 1000 * DAY_NS);
+    assert_eq!((clocks.snapshots(), report.silent_standbys.len()), (vec![1, 2], 0));
+    clocks.store.set(now + 31 * DAY_NS);
+    let report = clocks.prune(0);
+    assert_eq!(clocks.snapshots(), [2]);
+    let silent = &report.silent_standbys[0];
+    assert_eq!((silent.host.as_str(), silent.silent_days, silent.forgotten), ("web-2", 31, false));
+    assert_eq!(clocks.repository.store(&rig::name()).standbys().unwrap().len(), 1, "it is still shown");
+    clocks.store.set(now + 130 * DAY_NS);
+    assert!(clocks.prune(0).silent_standbys[0].forgotten);
+    assert_eq!(clocks.repository.store(&rig::name()).standbys().unwrap(), []);
+}
+
+#[test]
+fn a_standby_that_gets_another_name_holds_nothing_by_the_old_one() {
+    let clocks = Clocks::new();
+    for pod in 1..=5u8 {
+        clocks.resync(pod);
+        let report = clocks.follow(&format!("pod-{pod}"), BEGIN_NS);
+        let before = (pod > 1).then(|| format!("pod-{}", pod - 1));
+        assert_eq!(report.renamed_from, before);
+    }
+    let hosts: Vec<_> =
+        clocks.repository.store(&rig::name()).standbys().unwrap().into_iter().map(|s| s.host.0).collect();
+    assert_eq!(hosts, ["pod-5"]);
+    clocks.prune(BEGIN_NS);
+    assert_eq!(clocks.snapshots(), [5]);
+    assert_eq!(clocks.follow("pod-5", BEGIN_NS).renamed_from, None);
+}
+
+#[test]
+fn a_name_is_given_by_the_environment_and_a_standby_that_is_gone_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    sample_tree(&dir.path().join("source"));
+    let command = |args: &[&str]| {
+        let mut command = understudy(dir.path());
+        command
+            .env("UNDERSTUDY_STANDBY", dir.path().join("standby"))
+            .env("UNDERSTUDY_WRITER", "stable")
+            .args(args);
+        command
+    };
+    ok(&mut command(&["resync", "source", "--store", "acme", "--quiet"]));
+    ok(&mut command(&["follow", "acme", "--once", "--quiet"]));
+    let note = dir.path().join("repository/acme/standbys/stable");
+    // As the directory dates it, since that is the store's clock.
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(40 * 86_400);
+    std::fs::File::options().write(true).open(&note).unwrap().set_modified(then).unwrap();
+    let shown = String::from_utf8(ok(&mut command(&["status"])).stdout).unwrap();
+    assert!(shown.contains("stable @1 (not seen since 20"), "{shown}");
+    let pruned = ok(&mut command(&["prune", "acme", "--keep-last", "1"]));
+    let said = String::from_utf8_lossy(&pruned.stderr).into_owned();
+    assert!(said.contains("standby 'stable' was last heard of 40 days ago"), "{said}");
+}
+
+#[test]
+fn what_broken_off_uploads_and_probes_left_goes_when_it_is_old_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    sample_tree(&dir.path().join("source"));
+    ok(understudy(dir.path()).args(["resync", "source", "--store", "acme", "--quiet"]));
+    let root = dir.path().join("repository");
+    let week = std::time::SystemTime::now() - std::time::Duration::from_secs(8 * 86_400);
+    let make = |path: &str, old: bool| {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let file = std::fs::File::create(&path).unwrap();
+        if old {
+            file.set_modified(week).unwrap();
+        }
+        path
+    };
+    let name = "ab".repeat(32);
+    let goes = [
+        make(&format!("acme/packs/ab/{name}#1"), true),
+        make(&format!("acme/index/{name}#12"), true),
+        make("acme/log/00000000000000000002#1", true),
+        make("acme/standbys/web-2#1", true),
+        make(".probe/00000000000000ab#1", true),
+        make(".probe/00000000000000cd", true),
+    ];
+    let outside = dir.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("theirs#1"), b"").unwrap();
+    std::fs::File::options().write(true).open(outside.join("theirs#1")).unwrap().set_modified(week).unwrap();
+    std::os::unix::fs::symlink(&outside, root.join("acme/packs/cd")).unwrap();
+    std::os::unix::fs::symlink(outside.join("theirs#1"), root.join("acme/log/link#1")).unwrap();
+    let stays = [
+        make(&format!("acme/packs/ab/{name}#2"), false),
+        make(".probe/00000000000000ef", false),
+        make("acme/log/#1", true),
+        make("acme/log/x#1y", true),
+        make("other/log/00000000000000000001#1", true),
+        make("stranger#1", true),
+        outside.join("theirs#1"),
+        root.join("acme/log/link#1"),
+    ];
+    std::fs::create_dir(root.join("acme/log/directory#1")).unwrap();
+    let output = ok(understudy(dir.path()).args(["prune", "acme", "--json"]));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report[0]["leftovers_deleted"], goes.len(), "{report}");
+    for path in goes {
+        assert!(!path.exists(), "{}", path.display());
+    }
+    for path in stays {
+        assert!(path.symlink_metadata().is_ok(), "{}", path.display());
+    }
+    assert!(root.join("acme/log/directory#1").exists());
+}
+
+#[test]
+fn a_full_cache_is_not_filled_by_what_could_not_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    sample_tree(&dir.path().join("source"));
+    let disk = crate::faults::SmallDisk::mount(dir.path().join("cache"), 256 << 10);
+    for round in 0..4u8 {
+        std::fs::write(dir.path().join("source/c/new"), rig::random(&[round], 400_000)).unwrap();
+        ok(understudy(dir.path()).args(["resync", "source", "--store", "acme", "--quiet"]));
+    }
+    let names = walkdir::WalkDir::new(&disk.0).into_iter().flatten().map(|e| e.file_name().to_owned());
+    let broken: Vec<_> = names
+        .filter(|name| name.to_string_lossy().contains('.') && name.to_string_lossy().contains('-'))
+        .collect();
+    assert!(broken.is_empty(), "{broken:?}");
+}
+
+#[test]
+fn a_follower_tells_by_the_real_clock_no_more_than_once() {
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    rig.resync();
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    let before = rig.repository.requests();
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    assert_eq!(rig.repository.requests().since(&before).put, 0);
+}
