@@ -9,16 +9,17 @@ use super::links::Links;
 use super::report::{WarningKind, Warnings};
 use crate::format::page::Child as Leaf;
 use crate::model::diff::{Change, ChangeCounts};
-use crate::model::entry::{Entry, Kind};
+use crate::model::entry::{Entry, Kind, Timestamp};
 use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
-use crate::repository::manifest::{ManifestReader, ManifestWriter};
+use crate::repository::manifest::{EntryStream, ManifestReader, ManifestWriter};
 use crate::source::error::SourceError;
 use crate::source::hints::Hints;
 use crate::source::node::Node;
 use crate::source::stat::{Identity, Stat};
 use crate::source::tree::is_own_trouble;
+use crate::source::walk::names_at_rest;
 use crate::support::mutant::{self, Mutant};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -36,6 +37,10 @@ pub enum Outcome {
     KeepBelow {
         entry: Entry,
         is_unseen: bool,
+    },
+    /// What the last snapshot has there, and the round before had not: kept where its directory was.
+    KeepMissed {
+        entry: Entry,
     },
     Read {
         entry: Entry,
@@ -65,6 +70,10 @@ pub enum Outcome {
     Unsettled {
         path: TreePath,
         old: Option<Entry>,
+    },
+    /// As for `Unsettled`, a directory; what is kept of it follows.
+    UnsettledTree {
+        old: Entry,
     },
 }
 
@@ -156,6 +165,14 @@ impl<'s, 'env> Ledger<'s, 'env> {
         self.links.is_some()
     }
 
+    /// What the last snapshot has below a directory, where the round before may have missed some of it.
+    pub fn last_below(&self, directory: &TreePath) -> EntryStream {
+        match self.base.filter(|_| !self.is_first_round) {
+            Some(base) => ManifestReader::new(self.chunks.clone()).entries_within(base, directory),
+            None => EntryStream::none(),
+        }
+    }
+
     /// The last manifest has it, and the tree has not.
     pub fn gone(&mut self) {
         self.summary.changes.count(Some(Change::Removed));
@@ -181,7 +198,12 @@ impl<'s, 'env> Ledger<'s, 'env> {
                 self.number(&mut entry, shared, old);
                 self.manifest.push(&entry)?;
             }
-            Outcome::KeepBelow { entry, is_unseen } => self.keep_below(entry, is_unseen)?,
+            Outcome::KeepBelow { entry, is_unseen } => {
+                // Those of the round before have this scan's numbers.
+                self.keep_below(entry, is_unseen && self.is_first_round)?;
+            }
+            Outcome::KeepMissed { entry } if !self.manifest.admits(&entry.path) => {}
+            Outcome::KeepMissed { entry } => self.keep_below(entry, true)?,
             Outcome::Read { mut entry, shared, old, again, failed } => {
                 self.number(&mut entry, shared, None);
                 let change = Change::between(old.as_ref(), Some(&entry));
@@ -235,6 +257,10 @@ impl<'s, 'env> Ledger<'s, 'env> {
                 self.keep_last(&path, old)?;
                 self.summary.doubts.trees.insert(path);
             }
+            Outcome::UnsettledTree { old } => {
+                self.summary.doubts.trees.insert(old.path.clone());
+                self.keep_below(old, true)?;
+            }
         }
         Ok(())
     }
@@ -272,9 +298,12 @@ impl<'s, 'env> Ledger<'s, 'env> {
             return Ok(());
         }
         let looked = node.handle().and_then(|handle| {
-            let listed: HashSet<CString> =
-                if absent.is_empty() { HashSet::new() } else { handle.names()?.into_iter().collect() };
-            Ok((listed, handle.stat()?))
+            let stat = handle.stat()?;
+            if absent.is_empty() {
+                return Ok((Vec::new(), stat));
+            }
+            // Whatever it says of itself, it is read twice.
+            names_at_rest(&*handle, stat, Timestamp { seconds: i64::MIN, nanos: 0 })
         });
         let (names, stat) = match looked {
             Ok(looked) => looked,
@@ -285,7 +314,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
             }
         };
         let doubts = &mut self.summary.doubts;
-        for name in absent.iter().filter(|name| names.contains(*name)) {
+        for name in absent.iter().filter(|name| names.binary_search(name).is_ok()) {
             doubts.phantoms.insert(path.join(name.as_bytes()));
             doubts.directories.insert(path.clone());
         }
@@ -299,7 +328,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
     /// The last state of a path, and of all below it; nothing, where there is none. `old` is what the scan compared with.
     fn keep_last(&mut self, path: &TreePath, old: Option<Entry>) -> Result<(), ResyncError> {
         let was_directory = match old {
-            Some(old) if old.kind != Kind::Directory => return self.keep_below(old, true),
+            Some(old) if old.kind != Kind::Directory => return self.keep_below(old, self.is_first_round),
             // A round before dropped it, perhaps.
             None if self.is_first_round => return Ok(()),
             old => old.is_some(),

@@ -61,6 +61,9 @@ enum Item {
         entry: Entry,
         is_unseen: bool,
     },
+    KeepMissed {
+        entry: Entry,
+    },
     Read {
         target: Target,
         old: Option<Entry>,
@@ -355,7 +358,13 @@ impl<'env> Scan<'_, 'env> {
 
     fn unsettled(&mut self, path: TreePath, old: Option<Entry>) -> Result<(), ResyncError> {
         self.mark_changed();
-        self.done(Outcome::Unsettled { path, old })
+        match old {
+            Some(old) if old.kind == Kind::Directory => {
+                self.done(Outcome::UnsettledTree { old })?;
+                self.keep_below(&path, true)
+            }
+            old => self.done(Outcome::Unsettled { path, old }),
+        }
     }
 
     fn mark_changed(&mut self) {
@@ -385,19 +394,41 @@ impl<'env> Scan<'_, 'env> {
 
     /// Takes what the last manifest has below a directory as it was.
     fn keep_below(&mut self, directory: &TreePath, is_unseen: bool) -> Result<(), ResyncError> {
+        let mut last = is_unseen.then(|| self.ledger.last_below(directory).peekable());
+        // Of the last snapshot, what the round before had not, up to a path.
+        let mut missed_before = |path: Option<&TreePath>| -> Result<Vec<Entry>, RepositoryError> {
+            let Some(last) = &mut last else { return Ok(Vec::new()) };
+            let is_before = |entry: &Entry| path.is_none_or(|path| entry.path <= *path);
+            let mut missed = Vec::new();
+            while let Some(entry) = last.next_if(|entry| entry.as_ref().ok().is_none_or(is_before)) {
+                let entry = entry?;
+                if path != Some(&entry.path) && entry.path != *directory {
+                    missed.push(entry);
+                }
+            }
+            Ok(missed)
+        };
         loop {
-            // What is unseen may have to get other numbers.
-            if !(is_unseen && self.ledger.tells_links())
-                && let Some(leaf) = self.baseline.pass_leaf_within(directory)
-            {
+            // What is unseen may have to get other numbers, and a round before may have missed some of it.
+            if !is_unseen && let Some(leaf) = self.baseline.pass_leaf_within(directory) {
                 Progress::add(&self.progress.entries, leaf.entries);
                 self.flush()?;
                 self.under_way.pending.push_back(Pending::Leaf(leaf, directory.clone()));
                 continue;
             }
             match self.baseline.next_if(|next| next.is_within(directory))? {
-                Some(entry) => self.push(Item::KeepBelow { entry, is_unseen }, 0)?,
-                None => return Ok(()),
+                Some(entry) => {
+                    for entry in missed_before(Some(&entry.path))? {
+                        self.push(Item::KeepMissed { entry }, 0)?;
+                    }
+                    self.push(Item::KeepBelow { entry, is_unseen }, 0)?;
+                }
+                None => {
+                    for entry in missed_before(None)? {
+                        self.push(Item::KeepMissed { entry }, 0)?;
+                    }
+                    return Ok(());
+                }
             }
         }
     }
@@ -557,6 +588,7 @@ impl Item {
         match self {
             Item::Keep { entry, shared } => Some(Outcome::Keep { entry, shared }),
             Item::KeepBelow { entry, is_unseen } => Some(Outcome::KeepBelow { entry, is_unseen }),
+            Item::KeepMissed { entry } => Some(Outcome::KeepMissed { entry }),
             _ => None,
         }
     }
@@ -566,6 +598,7 @@ fn read_item(worker: &mut Worker, item: Item) -> Result<Outcome, RepositoryError
     match item {
         Item::Keep { entry, shared } => Ok(Outcome::Keep { entry, shared }),
         Item::KeepBelow { entry, is_unseen } => Ok(Outcome::KeepBelow { entry, is_unseen }),
+        Item::KeepMissed { entry } => Ok(Outcome::KeepMissed { entry }),
         Item::Read { target, old, made_of, again } => {
             Ok(outcome(worker.read(&target, &made_of)?, target.path, old, again))
         }

@@ -201,33 +201,17 @@ impl<'e> Walk<'e> {
     }
 
     /// `before` is what the directory was when something last said that it is in its place.
-    ///
-    /// A name that is moved while others are read may be told twice or not at all. So the directory is read again until it is
-    /// as it was before; what one reading has and another has not is looked at by its name.
     fn list(
         &self,
         path: TreePath,
         above: Option<(&Arc<Node>, &CString)>,
         handle: Arc<dyn Directory>,
-        mut before: Stat,
+        before: Stat,
     ) -> Result<Listing, Errno> {
         if let Some(watch) = self.watch {
             watch.before_listing(&path);
         }
-        let mut names = handle.names()?;
-        let mut stat = handle.stat()?;
-        let mut readings = 1;
-        // What changed within one tick of the kernel's clock may have changed again in it.
-        while !(stat.same_moment(&before) && (readings > 1 || stat.fingerprint.ctime < self.course.since))
-            && readings < READINGS_MAX
-        {
-            before = stat;
-            names.append(&mut handle.names()?);
-            stat = handle.stat()?;
-            readings += 1;
-        }
-        names.sort_unstable();
-        names.dedup();
+        let (names, stat) = names_at_rest(&*handle, before, self.course.since)?;
         let node = match above {
             Some((above, name)) => Node::below(above, name.clone(), path, handle.clone(), &stat),
             None => Node::root(handle.clone(), &stat),
@@ -263,6 +247,32 @@ impl<'e> Walk<'e> {
         }
         Ok(Listing { node, stat, children })
     }
+}
+
+/// A directory's names, sorted, and what it is behind that reading.
+///
+/// A name that is moved while others are read may be told twice or not at all. So the directory is read again until it is as it was
+/// before; whoever asks looks at what one reading has and another has not by its name. What changed since `since` may have
+/// changed again within one tick of the kernel's clock: it is read twice.
+pub fn names_at_rest(
+    handle: &dyn Directory,
+    mut before: Stat,
+    since: Timestamp,
+) -> Result<(Vec<CString>, Stat), Errno> {
+    let mut names = handle.names()?;
+    let mut stat = handle.stat()?;
+    let mut readings = 1;
+    while !(stat.same_moment(&before) && (readings > 1 || stat.fingerprint.ctime < since))
+        && readings < READINGS_MAX
+    {
+        before = stat;
+        names.append(&mut handle.names()?);
+        stat = handle.stat()?;
+        readings += 1;
+    }
+    names.sort_unstable();
+    names.dedup();
+    Ok((names, stat))
 }
 
 /// The first directory comes out of the stack first.
