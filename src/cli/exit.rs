@@ -109,7 +109,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
 
 /// Prints an error and gives its exit code.
 pub(super) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("understudy: {error:#}");
+    complain!("understudy: {error:#}");
     of(error).into()
 }
 

@@ -109,9 +109,11 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
         ))?;
     }
     if denied > 0 {
-        eprintln!(
+        complain!(
             "understudy: warning: this user may not set {} owners, {} attributes and {} device nodes; run as root for an exact copy",
-            report.owners_denied, report.attributes_denied, report.devices_denied
+            report.owners_denied,
+            report.attributes_denied,
+            report.devices_denied
         );
     }
     Ok(if denied > 0 { Exit::Warnings } else { Exit::Done })

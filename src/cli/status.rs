@@ -224,7 +224,7 @@ fn table(rows: &[Row]) -> Result<()> {
         // A hold is the last run's error as well.
         let told = told.into_iter().filter_map(|(what, text)| Some((what, text.as_ref()?)));
         for (what, text) in told.take(1) {
-            eprintln!("understudy: {}: {what}{text}", row.store);
+            complain!("understudy: {}: {what}{text}", row.store);
         }
     }
     Ok(())
