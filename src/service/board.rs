@@ -64,9 +64,19 @@ pub struct UpkeepStatus {
 }
 
 impl UpkeepStatus {
-    /// Of all hosts' notes: the last of each.
-    pub fn of(notes: &[UpkeepNote]) -> Self {
+    /// Of all hosts' notes: the last of each. What was done in the future by some clock says nothing of when, and hides no other.
+    pub fn of(notes: &[UpkeepNote], now_ns: u64) -> Self {
         let seconds = |ns: u64| ns as f64 / 1e9;
+        let past = |ns: Option<u64>| ns.filter(|ns| clock::ahead_ns(now_ns, *ns).is_none());
+        let known = |note: &UpkeepNote| UpkeepNote {
+            pruned_ns: past(note.pruned_ns),
+            verified_ns: past(note.verified_ns),
+            round_ns: past(note.round_ns),
+            drilled_ns: past(note.drilled_ns),
+            proof: note.proof.clone().filter(|proof| past(Some(proof.proven_ns)).is_some()),
+            ..note.clone()
+        };
+        let notes = &notes.iter().map(known).collect::<Vec<_>>()[..];
         let last = |of: fn(&UpkeepNote) -> Option<u64>| notes.iter().filter_map(of).max().map(seconds);
         let proof = last_proof(notes);
         let verified = notes.iter().max_by_key(|note| note.verified_ns);

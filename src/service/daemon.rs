@@ -236,7 +236,7 @@ impl Daemon {
                 Err(error) => tracing::error!(store = %config.name, ?duty, %error, "failed"),
             }
         }
-        let upkeep = UpkeepStatus::of(&store.upkeep()?);
+        let upkeep = UpkeepStatus::of(&store.upkeep()?, self.now().wall_ns);
         self.board().note_upkeep(&config.name, upkeep);
         Ok(())
     }

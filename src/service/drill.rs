@@ -90,7 +90,7 @@ pub fn drill(
             let timeout = config.timeout_seconds.map_or(hooks::TIMEOUT, Duration::from_secs);
             let around = Around { store: store.name(), path: dir };
             let ran = hooks::run("drill", name, command, &around, &snapshot, Bounds { timeout, stop });
-            ran.map_err(|error| if stop() { stopped() } else { error.into() })?;
+            ran?;
         }
         Ok(DrillReport {
             store: store.name().clone(),
@@ -104,6 +104,8 @@ pub fn drill(
             command: !config.command.is_empty(),
         })
     });
+    // Who asks this process to end may ask the one that serves the mount as well: what is not there then was not looked at.
+    let done = done.map_err(|error| if stop() { stopped() } else { error });
     let away = place.take_away();
     let report = done?;
     away.map_err(wrong)?;

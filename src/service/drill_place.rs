@@ -192,12 +192,14 @@ impl<'a> Place<'a> {
     }
 
     fn unmount(&mut self, how: &[&str]) -> Result<(), PlaceError> {
-        if self.is_mounted {
-            umount(self.program, &self.dir, how)?;
-            self.is_mounted = false;
-        }
+        let done = match self.is_mounted {
+            true => umount(self.program, &self.dir, how),
+            false => Ok(()),
+        };
+        self.is_mounted &= done.is_err();
+        // Whatever came of it: asked to end, it lets go of the mount as well.
         self.end_server();
-        Ok(())
+        done
     }
 
     /// It ends by itself once its mount is gone, or there is none, and else when it is asked to.

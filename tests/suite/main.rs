@@ -1,8 +1,13 @@
 //! Claims about the whole, proven against real trees, real servers and the real binary.
 
+// Of what fails, and of figures.
+#![allow(clippy::disallowed_macros)]
+
 mod cli;
+mod clock;
 mod damage;
 mod deltas;
+mod drills;
 mod facts;
 mod faults;
 mod faulty;
@@ -14,12 +19,14 @@ mod judges;
 mod keys;
 mod kill;
 mod live_tree;
+mod output;
 mod races;
 mod rig;
 mod roundtrip;
 mod seeds;
 mod servers;
 mod service;
+mod signals;
 mod simulation;
 mod standby;
 mod swaps;
