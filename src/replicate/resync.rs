@@ -30,7 +30,10 @@ use crate::support::progress::{Progress, Step};
 use rustix::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a run that is asked to end waits for what it has under way.
+const BREAK_OFF_LIMIT: Duration = Duration::from_secs(3);
 
 /// What to resync.
 pub struct Request {
@@ -134,7 +137,7 @@ fn attempt(
     if let Some(base) = &base {
         around.progress.expected_entries.store(base.manifest.entries, std::sync::atomic::Ordering::Relaxed);
     }
-    let packer = Packer::new(store.clone(), index.clone());
+    let packer = Packer::new(store.clone(), index.clone()).stopped_by(around.progress.stop.clone());
     // Without a manifest before there is nothing that could be taken from it.
     let hints = watched.and_then(|watched| watched.hints.as_ref()).filter(|_| base.is_some() && !recheck);
     let hinted = hints.is_some();
@@ -150,8 +153,8 @@ fn attempt(
     let walk = Walk::new(excludes).watched(watched.map(|watched| &*watched.watch), hints);
     let scanned = scan(request, around, &walk, places, reread, old, (root, root_stat));
     if let Err(ResyncError::Stopped) = scanned {
-        // What is packed already becomes whole packs that an index names: the next run finds them.
-        packer.close()?;
+        // What has arrived, and what does in a moment, gets an index that names it: the next run finds it.
+        packer.break_off(BREAK_OFF_LIMIT)?;
     }
     let (manifest, summary) = scanned?;
     phases.scan_seconds = scanning.elapsed().as_secs_f64();
