@@ -33,6 +33,9 @@ impl Ending {
     }
 }
 
+/// Signals that come within so long of the first are the first.
+const SAME: Duration = Duration::from_millis(300);
+
 static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 static AT_ONCE: AtomicBool = AtomicBool::new(false);
 static ACTS: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
@@ -47,7 +50,7 @@ pub(super) fn listen(ending: Ending) -> Result<()> {
         (signal(int).context("waiting for signals")?, signal(term).context("waiting for signals")?)
     };
     let wait = async move {
-        let mut is_first = true;
+        let mut first: Option<Instant> = None;
         loop {
             let number = tokio::select! {
                 _ = signals.0.recv() => SignalKind::interrupt(),
@@ -56,9 +59,13 @@ pub(super) fn listen(ending: Ending) -> Result<()> {
             // As a shell counts those that a signal ended.
             let code = if ending.commits { 128 + number.as_raw_value() } else { 1 };
             ASKED.store(true, Ordering::Relaxed);
-            if ending.within.is_zero() || AT_ONCE.load(Ordering::Relaxed) || !std::mem::take(&mut is_first) {
-                std::process::exit(code);
+            match first {
+                // The kernel tells of a parent's end once for each of its threads.
+                Some(first) if first.elapsed() < SAME => continue,
+                None if !ending.within.is_zero() && !AT_ONCE.load(Ordering::Relaxed) => {}
+                _ => std::process::exit(code),
             }
+            first = Some(Instant::now());
             std::thread::spawn(move || {
                 std::thread::sleep(ending.within);
                 std::process::exit(code);

@@ -123,10 +123,10 @@ impl Command {
         match self {
             // Longer than the daemon gives its runs.
             Self::Run(_) => Ending::within(45),
-            Self::Resync(_) | Self::Follow(_) | Self::Mount(_) | Self::Drill(_) | Self::Upkeep(_) => {
-                Ending::within(30)
-            }
+            Self::Resync(_) | Self::Mount(_) | Self::Drill(_) | Self::Upkeep(_) => Ending::within(30),
             Self::Prune(_) => Ending::within(30),
+            // Nothing is published unless all of it is.
+            Self::Follow(_) => Ending { commits: false, ..Ending::within(10) },
             Self::Verify(_) => Ending { commits: false, ..Ending::within(10) },
             Self::Pin(_) | Self::Unpin(_) | Self::Key(_) | Self::Umount(_) => Ending::COMMITS_AT_ONCE,
             Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => Ending::AT_ONCE,

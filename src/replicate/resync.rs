@@ -152,7 +152,10 @@ fn attempt(
     let old = base.as_ref().map(|base| &base.manifest);
     let walk = Walk::new(excludes).watched(watched.map(|watched| &*watched.watch), hints);
     let scanned = scan(request, around, &walk, places, reread, old, (root, root_stat));
-    if let Err(ResyncError::Stopped) = scanned {
+    // Whatever a worker said of it: it was asked to.
+    let is_stopped = scanned.is_err() && around.progress.is_stopped();
+    let scanned = if is_stopped { Err(ResyncError::Stopped) } else { scanned };
+    if is_stopped {
         // What has arrived, and what does in a moment, gets an index that names it: the next run finds it.
         packer.break_off(BREAK_OFF_LIMIT)?;
     }

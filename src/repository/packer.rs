@@ -34,6 +34,7 @@ const SEGMENT_PACKS: usize = 32;
 /// Pages share a pack with data when there are fewer bytes of them.
 const SMALL_PACK_BYTES: usize = 1 << 20;
 const SHARDS: usize = 16;
+const FAILED_BEFORE: &str = "an upload of this run failed before";
 /// How often whoever waits for an upload looks whether the run is to end.
 const STOP_LOOK: Duration = Duration::from_millis(100);
 
@@ -114,6 +115,7 @@ impl Packer {
         compressor: &mut Compressor,
         scratch: &mut Vec<u8>,
     ) -> Result<Added, RepositoryError> {
+        self.go_on()?;
         // Claimed before it is looked up: of two workers with the same chunk, one ships it.
         if !lock(&self.pending[usize::from(id.0[31]) % SHARDS]).insert(id) {
             return Ok(Added { shipped_bytes: 0 });
@@ -140,7 +142,7 @@ impl Packer {
         let full = {
             let mut state = lock(&self.state);
             if state.failed {
-                return Err(gave_up());
+                return Err(gave_up(FAILED_BEFORE));
             }
             let open = if is_data { &mut state.data } else { &mut state.pages };
             open.append(&self.store, id, frame, !is_data)?;
@@ -171,7 +173,7 @@ impl Packer {
             }
         }
         if state.failed {
-            return Err(gave_up());
+            return Err(gave_up(FAILED_BEFORE));
         }
         let store = self.store.clone();
         self.store.cache_pack(id, &pack, &chunks, &kept);
@@ -192,6 +194,17 @@ impl Packer {
         if due && !self.is_stopped() { self.write_segment(state) } else { Ok(()) }
     }
 
+    /// Whoever has more to ship asks first.
+    ///
+    /// # Errors
+    /// The run is to end.
+    pub fn go_on(&self) -> Result<(), RepositoryError> {
+        match self.is_stopped() {
+            true => Err(gave_up("this run was asked to end")),
+            false => Ok(()),
+        }
+    }
+
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -201,7 +214,7 @@ impl Packer {
         let wait = async {
             loop {
                 match tokio::time::timeout(STOP_LOOK, &mut upload).await {
-                    Ok(done) => return Some(done.unwrap_or_else(|_| Err(gave_up()))),
+                    Ok(done) => return Some(done.unwrap_or_else(|_| Err(gave_up(FAILED_BEFORE)))),
                     Err(_) if self.is_stopped() => return None,
                     Err(_) => {}
                 }
@@ -222,7 +235,7 @@ impl Packer {
     /// Takes the lock with it: the other workers wait, which happens seldom (see [`segment_is_due`]).
     fn write_segment(&self, mut state: MutexGuard<State>) -> Result<(), RepositoryError> {
         while let Some((_, upload)) = state.uploads.pop_front() {
-            let done = self.store.repository.wait(upload).unwrap_or_else(|_| Err(gave_up()));
+            let done = self.store.repository.wait(upload).unwrap_or_else(|_| Err(gave_up(FAILED_BEFORE)));
             if done.is_err() {
                 state.failed = true;
                 return done;
@@ -398,11 +411,11 @@ pub(super) async fn put(store: &Store, at: &Path, bytes: Bytes) -> Result<(), Re
     Ok(())
 }
 
-fn gave_up() -> RepositoryError {
+fn gave_up(why: &str) -> RepositoryError {
     RepositoryError::Request {
         operation: "put",
         key: "packs".into(),
-        reason: "an upload of this run failed before".into(),
+        reason: why.into(),
         kind: RepositoryErrorKind::Unavailable,
     }
 }
