@@ -7,6 +7,7 @@
 //! They are waited for by a thread of their own, which prints nothing and takes no lock that others hold for long: nobody keeps it from ending
 //! this process.
 
+use super::exit::Exit;
 use anyhow::{Context as _, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -18,18 +19,18 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) struct Ending {
     /// It ends by itself within so long.
     pub within: Duration,
-    /// It commits nothing: ended at once, it has failed, and that is all. Of others only the signal is told.
-    pub commits: bool,
+    /// How it has ended when it has to be ended; of what may have committed something only the signal is told.
+    pub code: Option<Exit>,
 }
 
 impl Ending {
-    /// Reads, or writes what the next run goes on with.
-    pub const AT_ONCE: Self = Self { within: Duration::ZERO, commits: false };
+    /// Reads, or writes what the next run goes on with: it has failed, and that is all.
+    pub const AT_ONCE: Self = Self { within: Duration::ZERO, code: Some(Exit::Failed) };
     /// A record, or two, that are there or not.
-    pub const COMMITS_AT_ONCE: Self = Self { within: Duration::ZERO, commits: true };
+    pub const COMMITS_AT_ONCE: Self = Self { within: Duration::ZERO, code: None };
 
     pub const fn within(seconds: u64) -> Self {
-        Self { within: Duration::from_secs(seconds), commits: true }
+        Self { within: Duration::from_secs(seconds), code: None }
     }
 }
 
@@ -57,7 +58,7 @@ pub(super) fn listen(ending: Ending) -> Result<()> {
                 _ = signals.1.recv() => SignalKind::terminate(),
             };
             // As a shell counts those that a signal ended.
-            let code = if ending.commits { 128 + number.as_raw_value() } else { 1 };
+            let code = ending.code.map_or(128 + number.as_raw_value(), |exit| exit as i32);
             ASKED.store(true, Ordering::Relaxed);
             match first {
                 // The kernel tells of a parent's end once for each of its threads.

@@ -38,6 +38,13 @@ pub(super) struct FollowArgs {
     standby: StandbyArgs,
 }
 
+impl FollowArgs {
+    /// One that stays has done what it was asked to; one that was to bring all has not.
+    pub(super) fn asked_to_end(&self) -> Exit {
+        if self.once { Exit::Failed } else { Exit::Done }
+    }
+}
+
 pub(super) fn run(global: &Global, args: FollowArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let wanted = args.stores.iter().map(|text| SnapshotRef::parse(text)).collect::<Result<Vec<_>, _>>()?;
@@ -53,8 +60,7 @@ pub(super) fn run(global: &Global, args: FollowArgs) -> Result<Exit> {
         let mut worst = Exit::Done;
         for (wanted, repository) in stores(&context, &wanted)? {
             if ending::is_asked() {
-                // One that stays has done what it was asked to; one that was to bring all has not.
-                return Ok(if args.once { Exit::Failed } else { Exit::Done });
+                return Ok(args.asked_to_end());
             }
             match one(global, &context, &args, &repository, &wanted) {
                 Ok(()) => drop(failed.remove(&wanted.store)),

@@ -126,8 +126,8 @@ impl Command {
             Self::Resync(_) | Self::Mount(_) | Self::Drill(_) | Self::Upkeep(_) => Ending::within(30),
             Self::Prune(_) => Ending::within(30),
             // Nothing is published unless all of it is.
-            Self::Follow(_) => Ending { commits: false, ..Ending::within(10) },
-            Self::Verify(_) => Ending { commits: false, ..Ending::within(10) },
+            Self::Follow(args) => Ending { code: Some(args.asked_to_end()), ..Ending::within(5) },
+            Self::Verify(_) => Ending { code: Some(Exit::Failed), ..Ending::within(5) },
             Self::Pin(_) | Self::Unpin(_) | Self::Key(_) | Self::Umount(_) => Ending::COMMITS_AT_ONCE,
             Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => Ending::AT_ONCE,
             Self::Mounts(_) | Self::Init(_) | Self::WithParent(_) => Ending::AT_ONCE,

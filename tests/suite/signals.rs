@@ -79,31 +79,30 @@ fn every_command_that_takes_long_ends_when_it_is_asked_to_as_the_first_process()
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     stores(dir);
-    let script = dir.join("waits");
-    std::fs::write(&script, "#!/bin/sh\nsleep 300\n").unwrap();
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    for (args, signal, code) in [
+    let commands = [
         (&["resync", "large"][..], "-TERM", 1),
         (&["resync", "large"], "-INT", 1),
         (&["resync", "--due"], "-TERM", 1),
         (&["restore", "there", "out"], "-TERM", 1),
         (&["verify", "there", "--read-data"], "-INT", 1),
-        (&["follow", "there", "--once", "--standby", "standby"], "-TERM", 1),
-        (&["follow", "there", "--standby", "standby"], "-TERM", 0),
-        (&["follow", "small", "--standby", "standby"], "-INT", 0),
-        (&["drill", "small", "--", "./../../waits"], "-TERM", 1),
+        (&["follow", "there", "--once", "--standby", "standby-1"], "-TERM", 1),
+        (&["follow", "there", "--standby", "standby-2"], "-TERM", 0),
+        (&["follow", "small", "--standby", "standby-3"], "-INT", 0),
+        (&["drill", "small", "--", "sleep", "300"], "-TERM", 1),
         (&["status", "--watch=1"], "-INT", 1),
         (&["run", "--listen", "off"], "-TERM", 0),
-    ] {
-        let args: Vec<_> =
-            args.iter().map(|arg| arg.replace("./../../waits", script.to_str().unwrap())).collect();
-        let args: Vec<_> = args.iter().map(String::as_str).collect();
-        let mut first = First::start(dir, &args);
-        std::thread::sleep(Duration::from_millis(1500));
-        first.signal(signal);
-        let status = first.ends(&format!("{args:?} ends"));
-        assert_eq!(status.code(), Some(code), "{args:?}");
-    }
+    ];
+    std::thread::scope(|scope| {
+        for (args, signal, code) in commands {
+            scope.spawn(move || {
+                let mut first = First::start(dir, args);
+                std::thread::sleep(Duration::from_millis(1500));
+                first.signal(signal);
+                let status = first.ends(&format!("{args:?} ends"));
+                assert_eq!(status.code(), Some(code), "{args:?}");
+            });
+        }
+    });
     let left: Vec<_> = understudy(dir).args(["snapshots", "large"]).output().unwrap().stdout;
     assert!(left.is_empty(), "nothing was committed: {}", String::from_utf8_lossy(&left));
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
