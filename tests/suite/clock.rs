@@ -8,10 +8,10 @@ use std::process::Command;
 
 /// The same command with another clock on the wall; the machine's goes on.
 fn by_clock(command: &mut Command, clock: &Path) {
-    let libraries = walkdir::WalkDir::new("/usr/lib").into_iter().flatten().map(walkdir::DirEntry::into_path);
+    let mut libraries =
+        walkdir::WalkDir::new("/usr/lib").into_iter().flatten().map(walkdir::DirEntry::into_path);
     let library: PathBuf = libraries
-        .filter(|path| path.file_name().is_some_and(|name| name == "libfaketimeMT.so.1"))
-        .next()
+        .find(|path| path.file_name().is_some_and(|name| name == "libfaketimeMT.so.1"))
         .expect("tests/tools.sh installs faketime");
     command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", clock).env("FAKETIME_NO_CACHE", "1");
     command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");

@@ -66,8 +66,11 @@ fn with_warnings(dir: &Path) -> impl Fn() -> Command {
     for path in [dir.to_owned(), dir.join("source")] {
         std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).unwrap();
     }
-    std::fs::set_permissions(dir.join("source/c/medium"), std::os::unix::fs::PermissionsExt::from_mode(0))
-        .unwrap();
+    std::fs::set_permissions(
+        dir.join("source/c/medium"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o000),
+    )
+    .unwrap();
     let program = dir.join("program");
     std::fs::copy(env!("CARGO_BIN_EXE_understudy"), &program).unwrap();
     let key = dir.join("key");
