@@ -1,6 +1,9 @@
 //! How long it takes to make the image of a snapshot with 1,000,000 files, and at how much memory:
 //! `cargo bench --bench image`. `fsck.erofs` judges what was made.
 
+// Figures are what it prints.
+#![allow(clippy::disallowed_macros)]
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Instant;

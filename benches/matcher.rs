@@ -3,6 +3,9 @@
 //! Both know 64 MiB by blocks of 2 KiB, and are given a new version. Ours is also given the chaining values of
 //! the new version's groups, as a resync has them from hashing the file; making them is not counted.
 
+// Figures are what it prints.
+#![allow(clippy::disallowed_macros)]
+
 use std::collections::HashMap;
 use std::time::Instant;
 use understudy::delta::basis::Basis;

@@ -3,6 +3,9 @@
 //! `cargo bench --bench years [YEARS]`. Twenty days are real runs and prunings; behind them come the records that years of such days leave, appended
 //! as runs append them; then one more real day. The repository is in memory: requests and bytes are counted, and what is timed is this program.
 
+// Figures are what it prints.
+#![allow(clippy::disallowed_macros)]
+
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;

@@ -1,16 +1,15 @@
 //! What the commands take from outside: configuration, runtime, repository, clock, randomness.
 
-use super::Global;
 use super::exit::UsageError;
+use super::{Global, ending};
 use crate::model::id::StoreName;
 use crate::service::config::Config;
 use crate::service::host::{GivenKeys, Host, World};
-use crate::support::progress::Step;
+use crate::support::progress::{Progress, Step};
 use anyhow::{Context as _, Result};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 pub(super) struct Context {
@@ -37,20 +36,6 @@ impl Context {
     pub fn host(&self) -> &Host {
         &self.host
     }
-
-    /// Has `act` called whenever this process is asked to end.
-    pub fn on_end(&self, act: impl Fn() + Clone + Send + 'static) -> Result<()> {
-        let _entered = self.runtime.enter();
-        for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-            let (mut signals, act) = (signal(kind).context("waiting for signals")?, act.clone());
-            self.runtime.spawn(async move {
-                while signals.recv().await.is_some() {
-                    act();
-                }
-            });
-        }
-        Ok(())
-    }
 }
 
 impl std::ops::Deref for Context {
@@ -62,12 +47,24 @@ impl std::ops::Deref for Context {
 }
 
 /// Time and randomness as they are.
-pub(super) const WORLD: World = World { now_ns, nonce };
+pub(super) const WORLD: World = World { now_ns, boot_ns, nonce };
 
 /// Nanoseconds since 1970.
 pub(super) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Nanoseconds since this machine started.
+fn boot_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, ns) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+    seconds.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(ns.unwrap_or(0))
+}
+
+/// Running totals of what stops once this process is asked to end.
+pub(super) fn progress() -> Progress {
+    Progress { stop: ending::flag(), ..Progress::default() }
 }
 
 /// Kills this process at the step that the tests name in UNDERSTUDY_TEST_KILL_AT.

@@ -2,9 +2,10 @@
 
 use super::context::{Context, nonce, now_ns};
 use super::exit::Exit;
-use super::{Global, show};
+use super::{Global, ending, show};
 use crate::service::config::DrillConfig;
-use crate::service::drill::{DrillReport, Program, drill};
+use crate::service::drill::{DrillError, DrillReport, drill};
+use crate::service::drill_place::Program;
 use crate::service::upkeep::note_drill;
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -40,10 +41,13 @@ pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
     let store = context.repository(Some(&config))?.store(&config.name);
     let command = if args.command.is_empty() { config.drill.command.clone() } else { args.command };
     let how = DrillConfig { command, read_percent: args.read.or(config.drill.read_percent), ..config.drill };
-    let drilled = drill(&store, &how, &program(global)?, nonce());
+    let begun_ns = now_ns();
+    let drilled = drill(&store, &how, &program(global)?, nonce(), &ending::is_asked);
+    if let Err(error @ DrillError::Stopped { .. }) = drilled {
+        return Err(error.into());
+    }
     let mut note = store.upkeep_of(&context.writer())?;
-    note.drilled_ns = Some(now_ns());
-    note_drill(&mut note, &drilled, now_ns());
+    note_drill(&mut note, &drilled, begun_ns, now_ns());
     store.note_upkeep(&note)?;
     let report = drilled?;
     if global.json {

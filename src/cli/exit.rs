@@ -115,7 +115,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
 
 /// Prints an error and gives its exit code.
 pub(super) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("understudy: {}", chain(error.as_ref()));
+    complain!("understudy: {}", chain(error.as_ref()));
     of(error).into()
 }
 

@@ -1,8 +1,8 @@
 //! `understudy follow`.
 
-use super::context::{Context, kill_at, now_ns};
+use super::context::{Context, kill_at, now_ns, progress};
 use super::exit::{self, Exit, UsageError};
-use super::{Global, StandbyArgs, show};
+use super::{Global, StandbyArgs, ending, show};
 use crate::model::id::StoreName;
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::repository::error::RepositoryErrorKind;
@@ -12,7 +12,6 @@ use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
 use crate::standby::follow::{Around, FollowReport, FollowRequest, follow};
 use crate::support::chain::chain;
-use crate::support::progress::Progress;
 use anyhow::Result;
 use clap::Args;
 use std::collections::HashMap;
@@ -40,6 +39,13 @@ pub(super) struct FollowArgs {
     standby: StandbyArgs,
 }
 
+impl FollowArgs {
+    /// One that stays has done what it was asked to; one that was to bring all has not.
+    pub(super) fn asked_to_end(&self) -> Exit {
+        if self.once { Exit::Failed } else { Exit::Done }
+    }
+}
+
 pub(super) fn run(global: &Global, args: FollowArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let wanted = args.stores.iter().map(|text| SnapshotRef::parse(text)).collect::<Result<Vec<_>, _>>()?;
@@ -54,15 +60,19 @@ pub(super) fn run(global: &Global, args: FollowArgs) -> Result<Exit> {
     loop {
         let mut worst = Exit::Done;
         for (wanted, repository) in stores(&context, &wanted)? {
+            if ending::is_asked() {
+                return Ok(args.asked_to_end());
+            }
             match one(global, &context, &args, &repository, &wanted) {
                 Ok(()) => drop(failed.remove(&wanted.store)),
                 Err(error) if args.once && args.stores.len() == 1 => return Err(error),
+                Err(_) if ending::is_asked() && !args.once => return Ok(Exit::Done),
                 Err(error) => {
                     worst = worst.max(exit::of(&error));
                     // The same failure is told once, until it changes or ends.
                     let text = chain(error.as_ref());
                     if failed.get(&wanted.store) != Some(&text) {
-                        eprintln!("understudy: {}: {text}", wanted.store);
+                        complain!("understudy: {}: {text}", wanted.store);
                         failed.insert(wanted.store, text);
                     }
                 }
@@ -71,7 +81,9 @@ pub(super) fn run(global: &Global, args: FollowArgs) -> Result<Exit> {
         if args.once {
             return Ok(worst);
         }
-        std::thread::sleep(Duration::from_secs(args.every));
+        if !ending::sleep(Duration::from_secs(args.every)) {
+            return Ok(Exit::Done);
+        }
     }
 }
 
@@ -111,7 +123,7 @@ fn one(
         threads: context.threads(),
         host: context.writer(),
     };
-    let progress = Progress::default();
+    let progress = progress();
     let around = Around { progress: &progress, now_ns: &now_ns, step: &kill_at };
     let store = repository.store(&wanted.store);
     let report =
@@ -164,19 +176,19 @@ fn print(global: &Global, report: &FollowReport, depot: &Depot, seconds: f64) ->
 
 fn warn(report: &FollowReport) {
     if report.objects_repaired > 0 {
-        eprintln!(
+        complain!(
             "understudy: warning: {} objects were not on the disk as they should be, since a run was broken off; they were made anew",
             report.objects_repaired
         );
     }
     if report.attributes_left_out > 0 {
-        eprintln!(
+        complain!(
             "understudy: warning: {} extended attributes are not shown by a mount (`restore` writes them): values of 64 KiB, or more than 256 KiB of one file",
             report.attributes_left_out
         );
     }
     if report.whiteouts > 0 {
-        eprintln!(
+        complain!(
             "understudy: warning: {} devices 0:0 are shown as empty files by a mount",
             report.whiteouts
         );

@@ -2,9 +2,9 @@
 
 use super::exit::{Exit, UsageError};
 use crate::service::config::{FILE_NAME, SAMPLE};
+use crate::support::durable;
 use anyhow::{Context as _, Result};
 use clap::Args;
-use std::io::Write;
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -16,8 +16,8 @@ pub(super) struct InitArgs {
 
 pub(super) fn run(args: InitArgs) -> Result<Exit> {
     let shown = args.file.display();
-    match std::fs::File::create_new(&args.file) {
-        Ok(mut file) => file.write_all(SAMPLE.as_bytes()).with_context(|| shown.to_string())?,
+    match durable::create(&args.file, 0o666, SAMPLE.as_bytes()) {
+        Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(UsageError(format!("{shown} exists; it was left as it is")).into());
         }

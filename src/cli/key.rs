@@ -7,6 +7,7 @@ use crate::format::keyring::Slot;
 use crate::model::id::StoreName;
 use crate::repository::error::RepositoryError;
 use crate::repository::keys::{make_key_file, read_key_file, recipient_slot};
+use crate::support::durable;
 use crate::support::random::Random;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
@@ -135,7 +136,7 @@ fn slot(args: &AddArgs) -> Result<Slot> {
             .map_err(|error| UsageError(format!("--recipient {recipient}: {error}")).into());
     }
     if let Some(file) = &args.file {
-        let identity = match file.exists() {
+        let identity = match durable::is_made(file) {
             true => read_key_file(file)?.pop().with_context(|| format!("{} holds no key", file.display()))?,
             false => make_key_file(file, fresh())?,
         };

@@ -1,12 +1,18 @@
 //! The commands: one file each. The only place that prints, exits, or reads clocks and randomness.
 
 use clap::{Args, Parser, Subcommand};
+use ending::Ending;
+use exit::Exit;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+#[macro_use]
+mod out;
 mod context;
 mod diff;
 mod drill;
+mod ending;
 mod exit;
 mod follow;
 mod init;
@@ -25,6 +31,7 @@ mod status;
 mod umount;
 mod upkeep;
 mod verify;
+mod with_parent;
 
 /// Keeps every store's filesystem replicated to a standby, through an object store.
 #[derive(Parser)]
@@ -106,12 +113,64 @@ enum Command {
     Key(key::KeyArgs),
     /// Write a commented understudy.toml
     Init(init::InitArgs),
+    /// Become another program, which ends with the one that asks for it
+    #[command(hide = true)]
+    WithParent(with_parent::WithParentArgs),
+}
+
+impl Command {
+    fn ending(&self) -> Ending {
+        match self {
+            // Longer than the daemon gives its runs.
+            Self::Run(_) => Ending::within(45),
+            Self::Resync(_) | Self::Mount(_) | Self::Drill(_) | Self::Upkeep(_) => Ending::within(30),
+            Self::Prune(_) => Ending::within(30),
+            // Nothing is published unless all of it is.
+            Self::Follow(args) => Ending { code: Some(args.asked_to_end()), ..Ending::within(5) },
+            Self::Verify(_) => Ending { code: Some(Exit::Failed), ..Ending::within(5) },
+            Self::Pin(_) | Self::Unpin(_) | Self::Key(_) | Self::Umount(_) => Ending::COMMITS_AT_ONCE,
+            Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => Ending::AT_ONCE,
+            Self::Mounts(_) | Self::Init(_) | Self::WithParent(_) => Ending::AT_ONCE,
+        }
+    }
+
+    /// Whether nothing comes of it but what it prints.
+    fn only_prints(&self) -> bool {
+        matches!(self, Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_))
+    }
 }
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = match cli.command {
+    let exit = match done(cli) {
+        Ok(exit) => exit.into(),
+        // Whoever reads has read enough.
+        Err(error)
+            if error
+                .downcast_ref::<out::OutputLost>()
+                .is_some_and(|lost| lost.0.kind() == ErrorKind::BrokenPipe) =>
+        {
+            Exit::Done.into()
+        }
+        Err(error) => exit::report(&error),
+    };
+    if let Some(error) = out::lost() {
+        complain!("understudy: standard output: {error}; what was done stands, and its report is lost");
+    }
+    exit
+}
+
+fn done(cli: Cli) -> anyhow::Result<Exit> {
+    if let Command::WithParent(args) = cli.command {
+        // Before there are threads and handlers.
+        return Err(with_parent::run(args));
+    }
+    ending::listen(cli.command.ending())?;
+    if cli.command.only_prints() {
+        out::is_all();
+    }
+    match cli.command {
         Command::Resync(args) => resync::run(&cli.global, args),
         Command::Run(args) => run::run(&cli.global, args),
         Command::Snapshots(args) => snapshots::run(&cli.global, args),
@@ -130,9 +189,6 @@ pub fn main() -> ExitCode {
         Command::Upkeep(args) => upkeep::run(&cli.global, args),
         Command::Key(args) => key::run(&cli.global, args),
         Command::Init(args) => init::run(args),
-    };
-    match done {
-        Ok(exit) => exit.into(),
-        Err(error) => exit::report(&error),
+        Command::WithParent(args) => Err(with_parent::run(args)),
     }
 }

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::exit::{Exit, UsageError};
 use super::serve;
-use super::{Global, StandbyArgs, show};
+use super::{Global, StandbyArgs, ending, show};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::standby::depot::Depot;
@@ -173,7 +173,10 @@ fn by_kernel(global: &Global, args: &MountArgs, wanted: &SnapshotRef, depot: &De
     let dir = args.dir.display();
     let mut last_error = String::new();
     loop {
-        std::thread::sleep(LOOK_EVERY);
+        if !ending::sleep(LOOK_EVERY) {
+            // The mount is the kernel's, and stays.
+            return Ok(Exit::Done);
+        }
         if !live.is_there()? {
             // Unmounted by somebody: there is nothing to move on.
             return Ok(Exit::Done);
@@ -200,7 +203,7 @@ fn by_kernel(global: &Global, args: &MountArgs, wanted: &SnapshotRef, depot: &De
             Err(error) => {
                 let text = error.to_string();
                 if text != last_error {
-                    eprintln!("understudy: {dir} stays at {}@{sequence}: {text}", wanted.store);
+                    complain!("understudy: {dir} stays at {}@{sequence}: {text}", wanted.store);
                     last_error = text;
                 }
             }

@@ -2,12 +2,12 @@
 
 use super::context::{Context, nonce, now_ns};
 use super::exit::{Exit, UsageError};
-use super::{Global, show};
+use super::{Global, ending, show};
 use crate::model::id::{StoreName, WriterId};
 use crate::model::retention::Retention;
 use crate::repository::prune::{Around, PruneReport, PruneRequest, SILENCE_NS, prune};
 use crate::service::config::StoreConfig;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -109,6 +109,9 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let mut reports = Vec::new();
     for config in chosen(&context, &args.stores)? {
+        if ending::is_asked() {
+            bail!("{}: not pruned: asked to end", config.name);
+        }
         let store = context.repository(Some(&config))?.store(&config.name);
         for host in &args.forget {
             if !store.forget_standby(&WriterId(host.clone()))? {
@@ -123,7 +126,7 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
         request.bounds.unused_percent = args.max_unused;
         request.silence_ns = args.standby_age.saturating_mul(DAY_NS);
         (request.dry_run, request.accept) = (args.dry_run, args.accept);
-        let around = Around { now_ns: &now_ns, nonce: &nonce, step: &kill_at };
+        let around = Around { now_ns: &now_ns, nonce: &nonce, step: &at_step };
         let report = prune(&store, &request, &around)?;
         if !global.json && !global.quiet {
             print(&report, args.dry_run)?;
@@ -149,15 +152,19 @@ pub(super) fn warn(report: &PruneReport) {
         );
     }
     if let Some(reason) = &report.deletion_refused {
-        eprintln!(
+        complain!(
             "understudy: warning: {}: nothing was deleted: {reason}; prune where deleting is allowed",
             report.store
         );
     }
 }
 
-/// Kills this process at the step that the tests name.
-fn kill_at(step: &'static str) {
+/// Ends this process at the step before the commit, when it is asked to, and kills it at the one that the tests name.
+fn at_step(step: &'static str) {
+    if step != "committed" && ending::is_asked() {
+        complain!("understudy: stopped before the commit: asked to end");
+        std::process::exit(Exit::Failed as i32);
+    }
     if std::env::var("UNDERSTUDY_TEST_KILL_AT").is_ok_and(|wanted| wanted == step) {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::exit::Exit;
 use super::run::LISTEN;
-use super::{Global, show};
+use super::{Global, ending, show};
 use crate::model::id::StoreName;
 use crate::service::token::Token;
 use anyhow::{Context as _, Result, bail};
@@ -53,6 +53,8 @@ impl<'a> Remote<'a> {
     pub(super) fn resync(&self, global: &Global, store: &StoreName, accept: bool) -> Result<Exit> {
         let token = Token::read(&self.context.config)?
             .context("a daemon runs here, and its token is not to be found; set service.token_file")?;
+        // The run is the daemon's: it goes on without whoever waits for it.
+        ending::at_once();
         let url = format!("{}/api/v1/stores/{store}/resync?accept={accept}", self.base);
         self.context.runtime.block_on(async {
             let request = self.client.post(url).header("authorization", token.bearer());
@@ -63,7 +65,7 @@ impl<'a> Remote<'a> {
                 let told: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
                 let told = told["error"].as_str().unwrap_or(&text);
                 if is_held {
-                    eprintln!("understudy: {told}");
+                    complain!("understudy: {told}");
                     return Ok(Exit::Held);
                 }
                 bail!("the daemon refuses: {told}");
@@ -114,7 +116,7 @@ fn take(global: &Global, store: &StoreName, event: &str) -> Result<Option<Exit>>
             Ok(Some(if warned { Exit::Warnings } else { Exit::Done }))
         }
         "failed" => {
-            eprintln!("understudy: {}", data["error"].as_str().unwrap_or("the run failed"));
+            complain!("understudy: {}", data["error"].as_str().unwrap_or("the run failed"));
             Ok(Some(match data["outcome"].as_str() {
                 Some("held") => Exit::Held,
                 Some("fenced") => Exit::Fenced,

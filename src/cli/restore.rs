@@ -128,12 +128,12 @@ fn warn(warnings: &Shortfalls) {
         return;
     }
     for warning in warnings.first.iter().take(SHOWN_MAX) {
-        eprintln!("understudy: warning: {}: {}: {}", warning.path, words(warning.kind), warning.reason);
+        complain!("understudy: warning: {}: {}: {}", warning.path, words(warning.kind), warning.reason);
     }
     let named = warnings.first.len().min(SHOWN_MAX) as u64;
     if warnings.total() > named {
         let more = show::count(warnings.total() - named);
-        eprintln!("understudy: warning: {more} more; --json names the first {NAMED_MAX}");
+        complain!("understudy: warning: {more} more; --json names the first {NAMED_MAX}");
     }
     let counts = [
         (warnings.damaged, "damaged in the repository and left out"),
@@ -150,10 +150,10 @@ fn warn(warnings: &Shortfalls) {
     ];
     let counts = counts.iter().filter(|(count, _)| *count > 0);
     let told: Vec<_> = counts.map(|(count, what)| format!("{} {what}", show::count(*count))).collect();
-    eprintln!("understudy: warning: not all came back as it was: {}", told.join(", "));
+    complain!("understudy: warning: not all came back as it was: {}", told.join(", "));
     let denied = warnings.owners + warnings.attributes + warnings.missing > 0;
     if denied && !rustix::process::geteuid().is_root() {
-        eprintln!("understudy: warning: this user may not set everything; run as root for an exact copy");
+        complain!("understudy: warning: this user may not set everything; run as root for an exact copy");
     }
 }
 

@@ -1,6 +1,6 @@
 //! `understudy resync`.
 
-use super::context::{Context, WORLD, kill_at, name_from_path};
+use super::context::{Context, WORLD, kill_at, name_from_path, progress};
 use super::exit::{Exit, UsageError};
 use super::remote::Remote;
 use super::{Global, show};
@@ -58,7 +58,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     let mut request = request(&context, &store, args.accept);
     request.excludes.extend(args.exclude.iter().cloned());
     request.one_filesystem |= args.one_filesystem;
-    let progress = Progress::default();
+    let progress = progress();
     let watch = Watch { progress: &progress, on_step: &kill_at };
     let report = watched(global, &progress, "scanned", || {
         resync_between_hooks(&repository, &store, &request, WORLD, watch)
@@ -104,7 +104,7 @@ fn choose(context: &Context, target: &str, args: &ResyncArgs) -> Result<(StoreCo
 /// A key that was made is somebody's to keep.
 pub(super) fn tell_of_key(made: Option<&Path>) {
     if let Some(path) = made.filter(|path| path.exists()) {
-        eprintln!(
+        complain!(
             "understudy: made the key file {}: keep a copy elsewhere, without it what is encrypted is lost",
             path.display()
         );
@@ -168,10 +168,10 @@ fn warn(report: &Report) {
             WarningKind::Unsettled => "would not hold still; what was read last was taken:",
             WarningKind::ChangedSilently => "changed without a new mtime or ctime; shipped",
         };
-        eprintln!("understudy: warning: {}: {what} {}", warning.path, warning.reason);
+        complain!("understudy: warning: {}: {what} {}", warning.path, warning.reason);
     }
     let all = warnings.total();
     if all > 10 {
-        eprintln!("understudy: warning: {} more; --json names the first 100", all - 10);
+        complain!("understudy: warning: {} more; --json names the first 100", all - 10);
     }
 }

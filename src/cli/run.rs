@@ -2,15 +2,17 @@
 
 use super::context::{Context, WORLD, kill_at};
 use super::exit::Exit;
-use super::{Global, show};
+use super::{Global, ending, show};
 use crate::service::config::Config;
 use crate::service::daemon::Daemon;
 use crate::service::http;
 use crate::service::token::Token;
+use crate::support::lossy::Lossy;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -18,6 +20,10 @@ use tracing_subscriber::EnvFilter;
 pub(super) const LISTEN: &str = "127.0.0.1:9184";
 /// How long runs may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// and then upkeep,
+const KEEPER_LIMIT: Duration = Duration::from_secs(10);
+/// and the last lines of the log.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub(super) struct RunArgs {
@@ -27,40 +33,68 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(global: &Global, args: RunArgs) -> Result<Exit> {
-    log(global);
+    let log = log(global)?;
+    let done = run_logged(global, args, &log);
+    // What can be written still is.
+    log.flush(FLUSH_LIMIT);
+    done
+}
+
+fn run_logged(global: &Global, args: RunArgs, log: &Lossy) -> Result<Exit> {
     let context = Context::new(global)?;
     let config = context.config.clone();
     if config.store.is_empty() {
         tracing::warn!("no store is configured; `understudy init` writes a sample configuration");
     }
-    let daemon = Daemon::new(context.host().clone(), WORLD, Box::new(kill_at));
+    let daemon = Daemon::new(context.host().clone(), WORLD, true, Box::new(kill_at));
     let listen = args.listen.or_else(|| config.service.listen.clone()).unwrap_or_else(|| LISTEN.to_owned());
     if listen != "off" {
-        serve(&context, &daemon, &listen)?;
+        serve(&context, &daemon, &listen, log)?;
     }
     on_signals(global, &context, &daemon)?;
     tracing::info!(stores = config.store.len(), "understudy runs");
     let (keeping, program) = (daemon.clone(), super::drill::program(global)?);
-    std::thread::spawn(move || keeping.keep_up(&program));
+    let keeper = std::thread::spawn(move || keeping.keep_up(&program));
     daemon.run(STOP_LIMIT);
+    // A drill takes away what it mounted.
+    let begun = Instant::now();
+    while !keeper.is_finished() && begun.elapsed() < KEEPER_LIMIT {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     tracing::info!("understudy ends");
     Ok(Exit::Done)
 }
 
-/// For people on a terminal, JSON otherwise. `RUST_LOG` says how much.
-fn log(global: &Global) {
+/// For people on a terminal, JSON otherwise. `RUST_LOG` says how much. Nothing waits for whoever reads it, a panic neither.
+fn log(global: &Global) -> Result<Lossy> {
+    let is_text = std::io::stderr().is_terminal() && !global.json;
+    let told: fn(u64) -> String = match is_text {
+        true => |count| format!("{count} lines of the log were lost"),
+        false => |count| {
+            serde_json::json!({ "level": "WARN", "message": "lines of the log were lost", "lines": count })
+                .to_string()
+        },
+    };
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned().context("standard error")?;
+    let lossy = Lossy::start(std::fs::File::from(stderr), told).context("starting the log")?;
+    let lines = lossy.clone();
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "this is a bug")));
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let builder = builder.with_writer(move || lines.line());
     // A second logger is not set: tests that run the daemon twice in a process.
-    let _ = match std::io::stderr().is_terminal() && !global.json {
+    let _ = match is_text {
         true => builder.try_init(),
         false => builder.json().flatten_event(true).try_init(),
     };
+    Ok(lossy)
 }
 
-fn serve(context: &Context, daemon: &Daemon, listen: &str) -> Result<()> {
-    let token = Token::read_or_make(&context.config, WORLD.nonce)?;
+fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Result<()> {
+    let token = Token::read_or_make(&context.config, WORLD.nonce);
+    if let Err(error) = &token {
+        tracing::error!(%error, "HTTP refuses what changes something, until there is a token; the stores run");
+    }
     let listener = context.runtime.block_on(tokio::net::TcpListener::bind(listen));
     let listener = listener.with_context(|| format!("listening on {listen}"))?;
     let at = listener.local_addr()?;
@@ -69,7 +103,7 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str) -> Result<()> {
     if !loopback {
         tracing::warn!(%at, "whoever can connect may read what the API tells; only changes need the token");
     }
-    let router = http::router(daemon.clone(), token);
+    let router = http::router(daemon.clone(), token.ok(), log.clone());
     context.runtime.spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "HTTP ended");
@@ -80,11 +114,11 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str) -> Result<()> {
 
 /// SIGTERM and SIGINT end it, SIGHUP has it read its configuration again.
 fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()> {
-    let ending = daemon.clone();
-    context.on_end(move || {
+    let stopping = daemon.clone();
+    ending::on_end(move || {
         tracing::info!("asked to end; runs stop at their next step");
-        ending.stop();
-    })?;
+        stopping.stop();
+    });
     let _entered = context.runtime.enter();
     let (mut signals, daemon) = (signal(SignalKind::hangup())?, daemon.clone());
     let path = global.config.clone();
@@ -108,7 +142,9 @@ fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()>
 /// Runs what is due and ends: for a CronJob.
 pub(super) fn run_due(global: &Global) -> Result<Exit> {
     let context = Context::new(global)?;
-    let daemon = Daemon::new(context.host().clone(), WORLD, Box::new(kill_at));
+    let daemon = Daemon::new(context.host().clone(), WORLD, false, Box::new(kill_at));
+    let stopping = daemon.clone();
+    ending::on_end(move || stopping.stop());
     let made = context.key_to_be_made();
     let ended = daemon.run_due();
     super::resync::tell_of_key(made.as_deref());
@@ -120,8 +156,12 @@ pub(super) fn run_due(global: &Global) -> Result<Exit> {
             Ok(report) if global.json => show::json(report)?,
             Ok(_) if global.quiet => {}
             Ok(report) => show::report(report)?,
-            Err(error) => eprintln!("understudy: {store}: {error}"),
+            Err(error) => complain!("understudy: {store}: {error}"),
         }
+    }
+    if ending::is_asked() {
+        complain!("understudy: asked to end; what is due still is left to the next call");
+        return Ok(worst.max(Exit::Failed));
     }
     if ended.is_empty() && !global.quiet && !global.json {
         show::line("nothing is due")?;

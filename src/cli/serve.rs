@@ -6,7 +6,7 @@
 use super::context::Context;
 use super::exit::Exit;
 use super::mount::{MountArgs, Mounted, swap, tell_link};
-use super::{Global, show};
+use super::{Global, ending, out, show};
 use crate::model::id::Sequence;
 use crate::model::record::{SnapshotRecord, StoreState};
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
@@ -18,10 +18,8 @@ use crate::standby::mounted;
 use crate::standby::view::{Complain, View};
 use crate::support::chain::chain;
 use anyhow::{Context as _, Result};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Set for the process that is to serve from the background.
@@ -54,9 +52,6 @@ pub(super) fn run(
     let (method, dir, writable) = ("fuse", args.dir.as_path(), None);
     Mounted { store: store.name(), snapshot: sequence, dir, method, writable, seconds }.print(global)?;
     tell_link(global, args, swap)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
-    context.on_end(move || asked.store(true, Ordering::Relaxed))?;
     if serves {
         detach_from_terminal()?;
     }
@@ -64,8 +59,7 @@ pub(super) fn run(
     let mut looked = Instant::now();
     let mut last_error = String::new();
     while !serving.is_over() {
-        std::thread::sleep(LOOK_EVERY);
-        if stop.load(Ordering::Relaxed) {
+        if !ending::sleep(LOOK_EVERY) {
             // What is open in it ends with this process.
             mounted::unmount(&standby, live.dir(), true)?;
             return Ok(Exit::Done);
@@ -144,7 +138,7 @@ impl Served<'_> {
 
 /// One line on standard error; there may be none any more.
 fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "understudy: {text}");
+    complain!("understudy: {text}");
 }
 
 /// Starts the process that serves; returns once it has the mount, or has failed.
@@ -160,6 +154,11 @@ fn in_background() -> Result<Exit> {
         .stderr(Stdio::piped())
         .spawn()
         .context("starting the process that serves the mount")?;
+    let id = rustix::process::Pid::from_raw(child.id() as i32);
+    ending::on_end(move || {
+        // It takes the mount away, if it has it already.
+        let _ = id.map(|id| rustix::process::kill_process(id, rustix::process::Signal::TERM));
+    });
     let (mut said, mut errors) = (Vec::new(), Vec::new());
     // Both end when it has the mount, or is gone; what it says fits a pipe.
     if let Some(mut stdout) = child.stdout.take() {
@@ -168,12 +167,12 @@ fn in_background() -> Result<Exit> {
     if let Some(mut stderr) = child.stderr.take() {
         stderr.read_to_end(&mut errors)?;
     }
-    std::io::stderr().write_all(&errors)?;
+    out::complain_bytes(&errors);
     let ready = said.last() == Some(&READY);
     if ready {
         said.pop();
     }
-    std::io::stdout().write_all(&said)?;
+    out::bytes(&said)?;
     if ready {
         return Ok(Exit::Done);
     }
@@ -184,9 +183,7 @@ fn in_background() -> Result<Exit> {
 
 /// Says that the mount is there, and lets go of whoever waits for that.
 fn detach_from_terminal() -> Result<()> {
-    let mut stdout = std::io::stdout();
-    stdout.write_all(&[READY])?;
-    stdout.flush()?;
+    out::bytes(&[READY])?;
     let nothing = std::fs::File::options().write(true).open("/dev/null").context("/dev/null")?;
     rustix::stdio::dup2_stdout(&nothing)?;
     rustix::stdio::dup2_stderr(&nothing)?;

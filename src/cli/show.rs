@@ -3,7 +3,8 @@
 use crate::replicate::report::Report;
 use crate::service::run::RunReport;
 use serde::Serialize;
-use std::io::Write;
+
+pub(super) use super::out::line;
 
 /// `1.4 MiB`.
 pub(super) fn bytes(count: u64) -> String {
@@ -35,17 +36,9 @@ pub(super) fn count(number: u64) -> String {
     indicatif::HumanCount(number).to_string()
 }
 
-/// One JSON object on a line of its own. A reader that went away is no error.
+/// One JSON object on a line of its own.
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(&serde_json::to_string(value)?)
-}
-
-/// One line on standard output.
-pub(super) fn line(text: &str) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => Ok(other?),
-    }
 }
 
 /// A table: the first row is its head; columns whose head begins with `>` are aligned to the right.

@@ -3,18 +3,19 @@
 use super::context::{Context, now_ns};
 use super::exit::Exit;
 use super::remote::Remote;
-use super::{Global, show};
+use super::{Global, out, show};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::SnapshotRecord;
 use crate::repository::prune::SILENCE_NS;
 use crate::repository::store::Repository;
-use crate::service::board::{UpkeepStatus, job};
+use crate::service::board::{UpkeepStatus, clock_text, job};
 use crate::service::config::{Role, StoreConfig};
+use crate::support::clock::{ahead_ns, since_ns};
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 #[derive(Args)]
@@ -33,8 +34,12 @@ struct Row {
     plan: Option<&'static str>,
     snapshots: u64,
     latest: Option<Sequence>,
-    /// Since the START of the last committed scan.
+    /// Since the START of the last committed scan; none when that lies in the future.
     lag_seconds: Option<f64>,
+    /// How far it lies there.
+    clock_skew_seconds: Option<f64>,
+    /// What is known of a clock that is wrong.
+    clock: Option<String>,
     objective_seconds: Option<u64>,
     entries: u64,
     size_bytes: u64,
@@ -77,7 +82,7 @@ fn once(global: &Global, context: &Context, clear: bool) -> Result<Exit> {
     let rows = rows(global, context)?;
     let broken = rows.iter().any(|r| r.error.is_some());
     if clear && !global.json && std::io::stdout().is_terminal() {
-        write!(std::io::stdout(), "\x1b[H\x1b[2J")?;
+        out::bytes(b"\x1b[H\x1b[2J")?;
     }
     if global.json {
         show::json(&rows)?;
@@ -133,6 +138,8 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         snapshots: 0,
         latest: None,
         lag_seconds: None,
+        clock_skew_seconds: None,
+        clock: None,
         objective_seconds: config.map(|store| u64::from(store.plan.plan().objective_minutes) * 60),
         entries: 0,
         size_bytes: 0,
@@ -147,11 +154,12 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         upkeep: None,
         error: None,
     };
-    let lag = |record: &SnapshotRecord| now_ns.saturating_sub(record.scan_start_ns) as f64 / 1e9;
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let lag = |record: &SnapshotRecord| since_ns(now_ns, record.scan_start_ns).map(seconds);
     let store = repository.store(&name);
     match store.state() {
         Ok(state) => {
-            row.upkeep = store.upkeep().ok().map(|notes| UpkeepStatus::of(&notes));
+            row.upkeep = store.upkeep().ok().map(|notes| UpkeepStatus::of(&notes, now_ns));
             row.snapshots = state.snapshots.len() as u64;
             row.primary = state.primary.as_ref().map(|p| p.0.clone());
             let here = context.writer();
@@ -159,16 +167,18 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
                 row.role == Some(Role::Primary) && state.primary.as_ref().is_some_and(|p| *p != here);
             if let Some((sequence, record)) = state.latest() {
                 row.latest = Some(sequence);
-                row.lag_seconds = Some(lag(record));
+                row.lag_seconds = lag(record);
+                row.clock_skew_seconds = Some(seconds(ahead_ns(now_ns, record.scan_start_ns).unwrap_or(0)));
+                row.clock = clock_text(now_ns, record.scan_start_ns);
                 row.entries = record.manifest.entries;
                 row.size_bytes = record.manifest.size_bytes;
                 row.last_run = Some(record.scan_start_ns as f64 / 1e9);
-                let next_ns = config.map(|store| job(store, None).0.tick_after(record.scan_start_ns));
-                row.next_run = next_ns.map(|next_ns| next_ns.max(now_ns) as f64 / 1e9);
+                let next_ns = config.map(|store| job(store, None).0.due_ns(record.scan_start_ns, now_ns));
+                row.next_run = next_ns.map(|next_ns| seconds(next_ns.max(now_ns)));
             }
             // A hint only: the store's own state is known without it.
             for report in store.standbys().unwrap_or_default() {
-                let lag_seconds = state.snapshots.get(&report.snapshot).map(lag);
+                let lag_seconds = state.snapshots.get(&report.snapshot).and_then(lag);
                 row.standbys.push(Standby {
                     silent: report.is_silent(now_ns, SILENCE_NS),
                     noted: report.noted_ns as f64 / 1e9,
@@ -213,7 +223,11 @@ fn table(rows: &[Row]) -> Result<()> {
             row.plan.unwrap_or("-").to_owned(),
             row.role.map_or("-", Role::name).to_owned(),
             row.latest.map_or("never".to_owned(), |latest| format!("@{latest}")),
-            row.lag_seconds.map_or("-".to_owned(), age),
+            match (row.lag_seconds, &row.clock) {
+                (Some(lag), _) => age(lag),
+                (None, Some(_)) => "?".to_owned(),
+                (None, None) => "-".to_owned(),
+            },
             row.objective_seconds.map_or("-".to_owned(), |seconds| age(seconds as f64)),
             row.state().to_owned(),
             next,
@@ -234,8 +248,8 @@ fn table(rows: &[Row]) -> Result<()> {
         ];
         // A hold is the last run's error as well.
         let told = told.into_iter().filter_map(|(what, text)| Some((what, text.as_ref()?)));
-        for (what, text) in told.take(1) {
-            eprintln!("understudy: {}: {what}{text}", row.store);
+        for (what, text) in told.take(1).chain(row.clock.as_ref().map(|text| ("", text))) {
+            complain!("understudy: {}: {what}{text}", row.store);
         }
     }
     Ok(())
@@ -273,6 +287,8 @@ impl Row {
             Row { fenced: true, .. } => "fenced",
             Row { held: Some(_), .. } => "held",
             Row { last_error: Some(_), .. } => "failing",
+            // How late it is nobody knows.
+            Row { clock: Some(_), .. } => "clock",
             _ if self.unsound().is_some() => "unsound",
             _ if late => "late",
             _ => "ok",

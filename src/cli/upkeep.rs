@@ -2,14 +2,12 @@
 
 use super::context::{Context, WORLD};
 use super::exit::Exit;
-use super::{Global, show};
+use super::{Global, ending, show};
 use crate::service::config::StoreConfig;
 use crate::service::upkeep::{Done, Duty, Keeper};
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Args)]
 pub(super) struct UpkeepArgs {
@@ -37,11 +35,12 @@ pub(super) fn run(global: &Global, args: UpkeepArgs) -> Result<Exit> {
 /// Does for these stores what is due.
 pub(super) fn keep_up(global: &Global, context: &Context, stores: &[StoreConfig]) -> Result<Exit> {
     let program = super::drill::program(global)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let ending = stop.clone();
-    context.on_end(move || ending.store(true, Ordering::Relaxed))?;
+    let stop = ending::flag();
     let mut lines = Vec::new();
     for config in stores {
+        if ending::is_asked() {
+            break;
+        }
         let store = context.repository(Some(config))?.store(&config.name);
         let keeper = Keeper {
             host: context.host(),
@@ -60,7 +59,7 @@ pub(super) fn keep_up(global: &Global, context: &Context, stores: &[StoreConfig]
             lines.push(line);
         }
     }
-    let failed = lines.iter().any(|line| line.error.is_some());
+    let failed = ending::is_asked() || lines.iter().any(|line| line.error.is_some());
     if global.json && !lines.is_empty() {
         show::json(&lines)?;
     }
@@ -70,7 +69,7 @@ pub(super) fn keep_up(global: &Global, context: &Context, stores: &[StoreConfig]
 fn print(global: &Global, line: &Line) -> Result<()> {
     let store = &line.store;
     if let Some(error) = &line.error {
-        eprintln!("understudy: {store}: {error}");
+        complain!("understudy: {store}: {error}");
         return Ok(());
     }
     if let Some(Done::Prune(report)) = &line.done {

@@ -2,7 +2,7 @@
 
 use super::context::{Context, nonce, now_ns};
 use super::exit::Exit;
-use super::{Global, show};
+use super::{Global, ending, show};
 use crate::model::entry::Entry;
 use crate::model::id::StoreName;
 use crate::repository::error::RepositoryError;
@@ -12,7 +12,7 @@ use crate::repository::verify::{VerifyOptions, VerifyReport};
 use crate::service::upkeep::verify_on;
 use crate::standby::check::{CheckReport, check};
 use crate::standby::depot::Depot;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -65,6 +65,9 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let name = StoreName::parse(&args.store)?;
     let store = context.repository_of(&name)?.store(&name);
+    if args.standby.is_some() || args.repair {
+        ending::at_once();
+    }
     if let Some(dir) = &args.standby {
         let dir = Some(dir).filter(|dir| !dir.is_empty()).map(PathBuf::from);
         let dir = dir.or_else(|| std::env::var_os("UNDERSTUDY_STANDBY").map(PathBuf::from));
@@ -78,7 +81,8 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
     let share = args.read_data.or(args.time.map(|_| 100)).unwrap_or(0);
     let report = if share > 0 && (share < 100 || args.time.is_some()) {
         let begun = Instant::now();
-        let is_over = || args.time.is_some_and(|time| begun.elapsed().as_secs() >= time);
+        let is_over =
+            || ending::is_asked() || args.time.is_some_and(|time| begun.elapsed().as_secs() >= time);
         let mut note = store.upkeep_of(&context.writer())?;
         let options = VerifyOptions { read_data_percent: share, after: None, is_over: &is_over };
         let report = verify_on(&store, &mut note, options, now_ns())?;
@@ -87,8 +91,12 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
         }
         report
     } else {
-        store.verify(VerifyOptions { read_data_percent: share, ..Default::default() })?
+        let is_over = ending::is_asked;
+        store.verify(VerifyOptions { read_data_percent: share, is_over: &is_over, ..Default::default() })?
     };
+    if ending::is_asked() {
+        bail!("{name}: not all was verified: asked to end");
+    }
     if report.records == 0 {
         return Err(RepositoryError::NoStore(name).into());
     }
@@ -102,14 +110,14 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
 
 fn print(global: &Global, name: &StoreName, report: &VerifyReport) -> Result<()> {
     for problem in &report.problems {
-        eprintln!("understudy: {}: {}", problem.key, problem.problem);
+        complain!("understudy: {}: {}", problem.key, problem.problem);
     }
     for touched in &report.touched {
-        eprintln!("understudy: {name}@{}: {}: {}", touched.snapshot, touched.path, touched.reason);
+        complain!("understudy: {name}@{}: {}: {}", touched.snapshot, touched.path, touched.reason);
     }
     let unnamed = report.touched_count - report.touched.len() as u64;
     if unnamed > 0 {
-        eprintln!("understudy: and {unnamed} more files");
+        complain!("understudy: and {unnamed} more files");
     }
     if global.quiet {
         return Ok(());
@@ -194,11 +202,11 @@ fn standby(global: &Global, report: &CheckReport, repair: bool) -> Result<Exit> 
         for problem in &report.problems {
             let unknown = "a snapshot that the log no longer has may need it";
             let needed = problem.needed_for.as_ref().map_or(unknown, |file| file);
-            eprintln!("understudy: {}: {} ({needed})", problem.path, problem.reason);
+            complain!("understudy: {}: {} ({needed})", problem.path, problem.reason);
         }
         let unnamed = report.problem_count - report.problems.len() as u64;
         if unnamed > 0 {
-            eprintln!("understudy: and {unnamed} more");
+            complain!("understudy: and {unnamed} more");
         }
         if !global.quiet {
             show::line(&format!(

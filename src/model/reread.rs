@@ -2,21 +2,25 @@
 //!
 //! A file's path gives it a fixed slot in the period. A run reads the files whose slot lies between
 //! the start of the last scan and its own. Nothing is remembered between runs.
+//!
+//! A clock that was set between the two scans moves the one or the other: so it is the time between them that counts, in
+//! whichever direction. Then no file waits longer than a period behind the last setting, and after a scan of years ahead all are read.
 
 /// Whether the file with this path is due.
 ///
 /// `last_scan_ns` and `this_scan_ns` are nanoseconds since 1970; a period of 0 turns re-reading off.
 pub fn is_due(path: &[u8], period_ns: u64, last_scan_ns: u64, this_scan_ns: u64) -> bool {
-    if period_ns == 0 || this_scan_ns <= last_scan_ns {
+    let window_ns = this_scan_ns.abs_diff(last_scan_ns);
+    if period_ns == 0 || window_ns == 0 {
         return false;
     }
-    let window_ns = this_scan_ns - last_scan_ns;
     if window_ns >= period_ns {
         return true;
     }
     let slot_ns = fnv1a(path) % period_ns;
-    // How far the slot lies behind this scan, modulo the period.
-    let behind_ns = (this_scan_ns % period_ns + period_ns - slot_ns) % period_ns;
+    // How far the slot lies behind the later of the two, modulo the period.
+    let end_ns = this_scan_ns.max(last_scan_ns) % period_ns;
+    let behind_ns = (end_ns + period_ns - slot_ns) % period_ns;
     behind_ns < window_ns
 }
 
@@ -47,6 +51,25 @@ mod tests {
             let due = times.windows(2).filter(|w| is_due(&path, period, w[0], w[1])).count();
             prop_assert_eq!(due, 1);
         }
+
+        #[test]
+        fn however_the_clock_is_set_every_path_is_due_within_a_period_and_at_once_after_a_longer_step(
+            path in prop::collection::vec(any::<u8>(), 0..40),
+            set in prop::collection::vec(0u64..1_000_000, 1..20),
+            gaps in prop::collection::vec(1u64..500, 1..60),
+        ) {
+            let period = 10_000;
+            for pair in set.windows(2) {
+                let is_far = pair[0].abs_diff(pair[1]) >= period;
+                prop_assert!(!is_far || is_due(&path, period, pair[0], pair[1]), "{pair:?}");
+            }
+            // From its last setting on the clock goes on.
+            let mut times = vec![*set.last().unwrap()];
+            let end = times[0] + period;
+            for gap in gaps { times.push((times.last().unwrap() + gap).min(end)); }
+            times.push(end);
+            prop_assert!(times.windows(2).any(|w| is_due(&path, period, w[0], w[1])));
+        }
     }
 
     #[test]
@@ -54,5 +77,7 @@ mod tests {
         assert!(is_due(b"a", 100, 0, 100));
         assert!(!is_due(b"a", 0, 0, 100));
         assert!(!is_due(b"a", 100, 50, 50));
+        // Also when it was the last scan's clock that was ahead, by years.
+        assert!(is_due(b"a", 100, 9_000_000, 50));
     }
 }

@@ -169,6 +169,7 @@ impl<'a> Worker<'a> {
         handle: &dyn tree::File,
         segment: &Segment,
     ) -> Result<Result<Matched, Option<Errno>>, RepositoryError> {
+        self.packer.go_on()?;
         let (mut buffer, mut piece) = (std::mem::take(&mut self.buffer), std::mem::take(&mut self.piece));
         let result = match read_segment(handle, segment, &mut buffer, &mut piece) {
             Ok(groups) => {

@@ -34,7 +34,10 @@ use crate::support::progress::{Progress, Step};
 use rustix::io::Errno;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a run that is asked to end waits for what it has under way.
+const BREAK_OFF_LIMIT: Duration = Duration::from_secs(3);
 
 /// What to resync.
 pub struct Request {
@@ -146,7 +149,7 @@ fn attempt(
     if let Some(base) = &base {
         around.progress.expected_entries.store(base.manifest.entries, std::sync::atomic::Ordering::Relaxed);
     }
-    let packer = Packer::new(store.clone(), index.clone());
+    let packer = Packer::new(store.clone(), index.clone()).stopped_by(around.progress.stop.clone());
     // Without a manifest before there is nothing that could be taken from it.
     let mounts_before = base.as_ref().and_then(|base| base.filesystem.mounts.clone());
     // Parts of a manifest are taken over unseen only where its writer saw to it that it is closed: those note mounts, too.
@@ -189,9 +192,12 @@ fn attempt(
         .collect::<Result<_, _>>()?;
     let mut mounts = Mounts::new(mounts_before.as_deref().unwrap_or_default());
     let scanned = rounds.run(workers, request.threads, &mut mounts);
-    if let Err(ResyncError::Stopped) = scanned {
-        // What is packed already becomes whole packs that an index names: the next run finds them.
-        packer.close()?;
+    // Whatever a worker said of it: it was asked to.
+    let is_stopped = scanned.is_err() && around.progress.is_stopped();
+    let scanned = if is_stopped { Err(ResyncError::Stopped) } else { scanned };
+    if is_stopped {
+        // What has arrived, and what does in a moment, gets an index that names it: the next run finds it.
+        packer.break_off(BREAK_OFF_LIMIT)?;
     }
     let (manifest, summary) = scanned?;
     phases.scan_seconds = scanning.elapsed().as_secs_f64();

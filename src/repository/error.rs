@@ -52,6 +52,8 @@ pub enum RepositoryError {
     NoKey { store: StoreName, slots: String, key_file: PathBuf, reason: String },
     #[error("key file {}: a line is no age identity (AGE-SECRET-KEY-1…)", path.display())]
     KeyFile { path: PathBuf },
+    #[error("key file {}: there is no key in it; give another, or move it away to have a new one made", .0.display())]
+    EmptyKeyFile(PathBuf),
     #[error(
         "store '{0}' is new and is to be encrypted, and there is no place for its key: give --key-file, or set HOME, or `encryption = \"none\"`"
     )]
@@ -84,6 +86,7 @@ impl RepositoryError {
             | Self::TwoWin(_)
             | Self::NoKey { .. }
             | Self::KeyFile { .. }
+            | Self::EmptyKeyFile(_)
             | Self::NoPlaceForKey(_)
             | Self::NotEncrypted(_) => RepositoryErrorKind::Configuration,
             Self::KeyChange { change, .. } => change.kind(),

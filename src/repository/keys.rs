@@ -11,10 +11,10 @@ use crate::format::age::{Identity, Recipient};
 use crate::format::keyring::{self, Keyring, Opened, Secrets, Slot};
 use crate::format::seal::{Keys, Sealing};
 use crate::format::wire::FormatError;
+use crate::support::durable;
 use object_store::PutPayload;
 use serde::Deserialize;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroizing;
@@ -54,12 +54,24 @@ impl KeySource {
 
     fn secrets(&self) -> Result<Secrets, RepositoryError> {
         let mut identities = self.identities.clone();
-        if let Some(path) = &self.key_file
-            && path.exists()
-        {
-            identities.extend(read_key_file(path)?);
+        if let Some(path) = &self.key_file {
+            match read_key_file(path) {
+                Err(RepositoryError::Local { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                // It was being made when something ended that: there is no key in it.
+                Ok(none) if none.is_empty() => {}
+                found => identities.extend(found?),
+            }
         }
         Ok(Secrets { identities, passphrase: self.passphrase.clone() })
+    }
+
+    /// Why the key file has no key, when that is why.
+    fn why_none(&self) -> &'static str {
+        match self.key_file.as_ref().map(std::fs::metadata) {
+            Some(Ok(meta)) if meta.len() == 0 => "; that file is empty",
+            Some(Err(error)) if error.kind() == ErrorKind::NotFound => "; that file is not there",
+            _ => "",
+        }
     }
 }
 
@@ -73,20 +85,17 @@ pub fn read_key_file(path: &Path) -> Result<Vec<Identity>, RepositoryError> {
         .collect()
 }
 
-/// Writes a new key file, which nobody else can read. Its directory must be there: a volume that is not mounted gets no key.
+/// Writes a new key file, which nobody else can read; it is on the disk before anything is encrypted with it. Its directory must be
+/// there: a volume that is not mounted gets no key.
 pub fn make_key_file(path: &Path, bytes: [u8; 32]) -> Result<Identity, RepositoryError> {
     let identity = Identity::new(bytes);
-    let write = || {
-        let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
-        let text = Zeroizing::new(format!(
-            "# understudy's key. Without it encrypted stores are lost: keep a copy elsewhere.\n# public key: {}\n{}\n",
-            identity.recipient(),
-            &*identity.text()
-        ));
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(RepositoryError::local(format!("making key file {}", path.display())))?;
+    let text = Zeroizing::new(format!(
+        "# understudy's key. Without it encrypted stores are lost: keep a copy elsewhere.\n# public key: {}\n{}\n",
+        identity.recipient(),
+        &*identity.text()
+    ));
+    let made = durable::create(path, 0o600, text.as_bytes());
+    made.map_err(RepositoryError::local(format!("making key file {}", path.display())))?;
     Ok(identity)
 }
 
@@ -152,7 +161,7 @@ impl Store {
                 slots: slots.join(", "),
                 key_file: self.repository.keys.key_file.clone().unwrap_or_default(),
                 reason: match reason {
-                    FormatError::Tampered => String::new(),
+                    FormatError::Tampered => self.repository.keys.why_none().to_owned(),
                     other => format!(" ({other})"),
                 },
             }
@@ -193,19 +202,31 @@ impl Store {
         let mut random = |bytes: &mut [u8]| self.repository.random.fill(bytes);
         let at = key::keyring(&self.name, 1);
         let source = &self.repository.keys;
-        let named = source.key_file.as_ref().filter(|path| path.exists() || source.passphrase.is_none());
+        let named = source.key_file.as_ref();
+        let named = named.filter(|path| durable::is_made(path) || source.passphrase.is_none());
         let mut slots = Vec::new();
         if let Some(path) = named {
-            let identities = match path.exists() {
+            let identities = match durable::is_made(path) {
                 true => read_key_file(path)?,
                 false => {
                     if let Some(dir) = path.parent().filter(|_| source.is_default_file) {
-                        std::fs::create_dir_all(dir).map_err(RepositoryError::local(dir.display()))?;
+                        durable::create_dirs(dir).map_err(RepositoryError::local(dir.display()))?;
                     }
                     let bytes = Zeroizing::new(*keyring::key(&mut random).0);
-                    vec![make_key_file(path, *bytes)?]
+                    match make_key_file(path, *bytes) {
+                        // Another run was quicker: it is the file's key that counts.
+                        Err(RepositoryError::Local { source, .. })
+                            if source.kind() == ErrorKind::AlreadyExists =>
+                        {
+                            read_key_file(path)?
+                        }
+                        made => vec![made?],
+                    }
                 }
             };
+            if identities.is_empty() {
+                return Err(RepositoryError::EmptyKeyFile(path.clone()));
+            }
             slots.extend(identities.iter().map(|i| Slot::of_recipient("key-file", &i.recipient())));
         }
         slots.extend(source.identities.iter().map(|i| Slot::of_recipient("key", &i.recipient())));

@@ -128,6 +128,11 @@ impl Objects {
         Self { meter: Arc::default(), ..self.clone() }
     }
 
+    /// The same store without a limit of bandwidth.
+    pub fn unlimited(&self) -> Self {
+        Self { bandwidth: None, ..self.clone() }
+    }
+
     pub fn requests(&self) -> Requests {
         let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let m = &self.meter;

@@ -18,7 +18,9 @@ use bytes::Bytes;
 use object_store::PutPayload;
 use object_store::path::Path;
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// A pack is closed at so many bytes. With [`UPLOADS`] this bounds memory; larger ones save no time.
@@ -32,6 +34,9 @@ const SEGMENT_PACKS: usize = 32;
 /// Pages share a pack with data when there are fewer bytes of them.
 const SMALL_PACK_BYTES: usize = 1 << 20;
 const SHARDS: usize = 16;
+const FAILED_BEFORE: &str = "an upload of this run failed before";
+/// How often whoever waits for an upload looks whether the run is to end.
+const STOP_LOOK: Duration = Duration::from_millis(100);
 
 /// What became of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +66,7 @@ struct OpenPack {
 struct State {
     data: OpenPack,
     pages: OpenPack,
-    uploads: VecDeque<JoinHandle<Result<(), RepositoryError>>>,
+    uploads: VecDeque<(PackId, Upload)>,
     /// Packs and chunks that the next segment will name.
     packs: Vec<format::PackEntry>,
     chunks: Vec<format::SegmentEntry>,
@@ -69,6 +74,8 @@ struct State {
     /// A failed upload ends the run: nothing is added after it.
     failed: bool,
 }
+
+type Upload = JoinHandle<Result<(), RepositoryError>>;
 
 /// Ships the new chunks of one run.
 pub struct Packer {
@@ -79,12 +86,19 @@ pub struct Packer {
     /// Chunks of this run that no segment names yet.
     pending: Vec<Mutex<HashSet<ChunkId>>>,
     state: Mutex<State>,
+    /// The run is to end: nobody waits for an upload any more.
+    stop: Arc<AtomicBool>,
 }
 
 impl Packer {
     pub fn new(store: Store, index: Arc<Index>) -> Self {
         let pending = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { store, background: true, index, pending, state: Mutex::default() }
+        Self { store, background: true, index, pending, state: Mutex::default(), stop: Arc::default() }
+    }
+
+    /// One that keeps no worker waiting once `stop` is set.
+    pub fn stopped_by(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop, ..self }
     }
 
     /// One that does all in the order of its calls.
@@ -101,6 +115,7 @@ impl Packer {
         compressor: &mut Compressor,
         scratch: &mut Vec<u8>,
     ) -> Result<Added, RepositoryError> {
+        self.go_on()?;
         // Claimed before it is looked up: of two workers with the same chunk, one ships it.
         if !lock(&self.pending[usize::from(id.0[31]) % SHARDS]).insert(id) {
             return Ok(Added { shipped_bytes: 0 });
@@ -127,7 +142,7 @@ impl Packer {
         let full = {
             let mut state = lock(&self.state);
             if state.failed {
-                return Err(gave_up());
+                return Err(gave_up(FAILED_BEFORE));
             }
             let open = if is_data { &mut state.data } else { &mut state.pages };
             open.append(&self.store, id, frame, !is_data)?;
@@ -148,22 +163,24 @@ impl Packer {
         let reference = ObjectRef { id, size_bytes: pack.len() as u64 };
         let at = key::pack(&self.store.name, id);
         let mut state = lock(&self.state);
-        while state.uploads.len() >= UPLOADS {
-            if let Some(oldest) = state.uploads.pop_front() {
+        // Once the run is to end, each worker fills one more at most.
+        while state.uploads.len() >= UPLOADS && !self.is_stopped() {
+            if let Some((id, oldest)) = state.uploads.pop_front() {
                 drop(state);
-                self.finish(oldest)?;
+                let unfinished = self.finish(oldest)?;
                 state = lock(&self.state);
+                state.uploads.extend(unfinished.map(|upload| (id, upload)));
             }
         }
         if state.failed {
-            return Err(gave_up());
+            return Err(gave_up(FAILED_BEFORE));
         }
         let store = self.store.clone();
         self.store.cache_pack(id, &pack, &chunks, &kept);
         let bytes = Bytes::from(pack);
         let upload = async move { put(&store, &at, bytes).await };
         if self.background {
-            state.uploads.push_back(self.store.repository.runtime.spawn(upload));
+            state.uploads.push_back((id, self.store.repository.runtime.spawn(upload)));
         } else if let Err(error) = self.store.repository.wait(upload) {
             state.failed = true;
             return Err(error);
@@ -174,23 +191,51 @@ impl Packer {
         state.packs.push(format::PackEntry { id, size_bytes: reference.size_bytes, sealing });
         state.shipped.packs.push(reference);
         let due = segment_is_due(state.chunks.len(), state.packs.len(), state.shipped.packs.len());
-        if due { self.write_segment(state) } else { Ok(()) }
+        if due && !self.is_stopped() { self.write_segment(state) } else { Ok(()) }
     }
 
-    fn finish(&self, upload: JoinHandle<Result<(), RepositoryError>>) -> Result<(), RepositoryError> {
-        let done = self.store.repository.wait(upload).unwrap_or_else(|_| Err(gave_up()));
-        if done.is_err() {
-            lock(&self.state).failed = true;
+    /// Whoever has more to ship asks first.
+    ///
+    /// # Errors
+    /// The run is to end.
+    pub fn go_on(&self) -> Result<(), RepositoryError> {
+        match self.is_stopped() {
+            true => Err(gave_up("this run was asked to end")),
+            false => Ok(()),
         }
-        done
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Waits for an upload; gives it back when the run is to end first.
+    fn finish(&self, mut upload: Upload) -> Result<Option<Upload>, RepositoryError> {
+        let wait = async {
+            loop {
+                match tokio::time::timeout(STOP_LOOK, &mut upload).await {
+                    Ok(done) => return Some(done.unwrap_or_else(|_| Err(gave_up(FAILED_BEFORE)))),
+                    Err(_) if self.is_stopped() => return None,
+                    Err(_) => {}
+                }
+            }
+        };
+        match self.store.repository.wait(wait) {
+            None => Ok(Some(upload)),
+            Some(Ok(())) => Ok(None),
+            Some(Err(error)) => {
+                lock(&self.state).failed = true;
+                Err(error)
+            }
+        }
     }
 
     /// Writes a segment of what was packed since the last, once its packs have arrived.
     ///
     /// Takes the lock with it: the other workers wait, which happens seldom (see [`segment_is_due`]).
     fn write_segment(&self, mut state: MutexGuard<State>) -> Result<(), RepositoryError> {
-        while let Some(upload) = state.uploads.pop_front() {
-            let done = self.store.repository.wait(upload).unwrap_or_else(|_| Err(gave_up()));
+        while let Some((_, upload)) = state.uploads.pop_front() {
+            let done = self.store.repository.wait(upload).unwrap_or_else(|_| Err(gave_up(FAILED_BEFORE)));
             if done.is_err() {
                 state.failed = true;
                 return done;
@@ -218,6 +263,56 @@ impl Packer {
             lock(&self.pending[usize::from(id.0[31]) % SHARDS]).remove(&id);
         }
         Ok(())
+    }
+
+    /// Of a run that was broken off: what arrives within `limit` is indexed, so that the next run finds it, and the rest is given up.
+    pub fn break_off(&self, limit: Duration) -> Result<(), RepositoryError> {
+        // From here on nobody waits for a place.
+        self.stop.store(true, Ordering::Relaxed);
+        let (mut data, pages) = {
+            let mut state = lock(&self.state);
+            (std::mem::take(&mut state.data), std::mem::take(&mut state.pages))
+        };
+        data.merge(&self.store, pages)?;
+        if !data.chunks.is_empty() {
+            self.upload(data)?;
+        }
+        let mut state = lock(&self.state);
+        let uploads = std::mem::take(&mut state.uploads);
+        let wait = async {
+            let end = tokio::time::Instant::now() + limit;
+            let mut missing = HashSet::new();
+            for (id, mut upload) in uploads {
+                if !matches!(tokio::time::timeout_at(end, &mut upload).await, Ok(Ok(Ok(())))) {
+                    upload.abort();
+                    missing.insert(id);
+                }
+            }
+            missing
+        };
+        let missing = self.store.repository.wait(wait);
+        // Numbered anew: a chunk says which of the segment's packs it is in.
+        let packs = std::mem::take(&mut state.packs);
+        let mut numbers = Vec::with_capacity(packs.len());
+        for pack in packs {
+            let is_here = !missing.contains(&pack.id);
+            numbers.push(is_here.then_some(state.packs.len() as u32));
+            state.packs.extend(Some(pack).filter(|_| is_here));
+        }
+        let chunks = std::mem::take(&mut state.chunks);
+        state.chunks = chunks
+            .into_iter()
+            .filter_map(|(id, number, offset, length)| Some((id, numbers[number as usize]?, offset, length)))
+            .collect();
+        if state.chunks.is_empty() {
+            return Ok(());
+        }
+        let packs = std::mem::take(&mut state.packs);
+        let mut chunks = std::mem::take(&mut state.chunks);
+        drop(state);
+        // It is small, and does not wait for the turn of what was given up.
+        let store = Store { repository: self.store.repository.unlimited(), ..self.store.clone() };
+        store.put_segment(&format::encode(&packs, &mut chunks)).map(|_| ())
     }
 
     /// Uploads what is left, so that it can be read. More may be added behind it.
@@ -321,11 +416,11 @@ pub(super) async fn put(store: &Store, at: &Path, bytes: Bytes) -> Result<(), Re
     Ok(())
 }
 
-fn gave_up() -> RepositoryError {
+fn gave_up(why: &str) -> RepositoryError {
     RepositoryError::Request {
         operation: "put",
         key: "packs".into(),
-        reason: "an upload of this run failed before".into(),
+        reason: why.into(),
         kind: RepositoryErrorKind::Unavailable,
     }
 }

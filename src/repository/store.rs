@@ -110,6 +110,11 @@ impl Repository {
         Self { objects: self.objects.metered(), ..self.clone() }
     }
 
+    /// The same repository, for what is small and cannot wait for its turn.
+    pub(super) fn unlimited(&self) -> Self {
+        Self { objects: self.objects.unlimited(), ..self.clone() }
+    }
+
     pub fn requests(&self) -> Requests {
         self.objects.requests()
     }

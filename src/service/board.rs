@@ -7,10 +7,12 @@ use super::schedule::{Schedule, slot_ns};
 use super::scheduler::{Job, JobId, Outcome, Scheduler};
 use crate::model::id::{Sequence, StoreName};
 use crate::repository::upkeep::{UpkeepNote, last_proof};
+use crate::support::clock::{self, Now};
 use crate::support::progress::Progress;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Stores that run at once, where nothing is configured.
 const AT_ONCE: usize = 2;
@@ -25,8 +27,12 @@ pub struct StoreStatus {
     pub objective_seconds: u64,
     /// The last snapshot that was committed, or published here.
     pub snapshot: Option<Sequence>,
-    /// Since the START of that snapshot's scan.
+    /// Since the START of that snapshot's scan; none when that lies in the future, since nobody knows it then.
     pub lag_seconds: Option<f64>,
+    /// How far that start lies in the future; 0 when it does not, by more than clocks are apart.
+    pub clock_skew_seconds: Option<f64>,
+    /// What is known of a clock that is wrong.
+    pub clock: Option<String>,
     pub running: bool,
     /// Seconds since 1970.
     pub next_run: Option<f64>,
@@ -58,9 +64,19 @@ pub struct UpkeepStatus {
 }
 
 impl UpkeepStatus {
-    /// Of all hosts' notes: the last of each.
-    pub fn of(notes: &[UpkeepNote]) -> Self {
+    /// Of all hosts' notes: the last of each. What was done in the future by some clock says nothing of when, and hides no other.
+    pub fn of(notes: &[UpkeepNote], now_ns: u64) -> Self {
         let seconds = |ns: u64| ns as f64 / 1e9;
+        let past = |ns: Option<u64>| ns.filter(|ns| clock::ahead_ns(now_ns, *ns).is_none());
+        let known = |note: &UpkeepNote| UpkeepNote {
+            pruned_ns: past(note.pruned_ns),
+            verified_ns: past(note.verified_ns),
+            round_ns: past(note.round_ns),
+            drilled_ns: past(note.drilled_ns),
+            proof: note.proof.clone().filter(|proof| past(Some(proof.proven_ns)).is_some()),
+            ..note.clone()
+        };
+        let notes = &notes.iter().map(known).collect::<Vec<_>>()[..];
         let last = |of: fn(&UpkeepNote) -> Option<u64>| notes.iter().filter_map(of).max().map(seconds);
         let proof = last_proof(notes);
         let verified = notes.iter().max_by_key(|note| note.verified_ns);
@@ -170,43 +186,51 @@ pub struct Board {
     cards: Vec<Card>,
     by_name: BTreeMap<StoreName, JobId>,
     look_seconds: Option<u64>,
+    /// Trees are watched between the runs.
+    watches: bool,
     stopping: bool,
 }
 
 impl Board {
-    /// `known` tells of each store what the log has.
-    pub fn new(config: &Config, known: impl Fn(&StoreConfig) -> Known) -> Self {
-        let scheduler = Scheduler::new(Vec::new(), config.service.stores_at_once.unwrap_or(AT_ONCE));
+    /// `known` tells of each store what the log has. With `watches` trees are watched from the first run on, so that the ones that are begin with
+    /// one: what changed before, nobody was told.
+    pub fn new(config: &Config, watches: bool, now: Now, known: impl Fn(&StoreConfig) -> Known) -> Self {
+        let at_once = config.service.stores_at_once.unwrap_or(AT_ONCE);
+        let scheduler = Scheduler::new(Vec::new(), at_once, now);
         let mut board = Self {
             scheduler,
             cards: Vec::new(),
             by_name: BTreeMap::new(),
             look_seconds: None,
+            watches,
             stopping: false,
         };
-        board.configure(config, known);
+        board.configure(config, now, known);
         board
     }
 
     /// Takes another configuration: stores come, change and go; runs that are under way go on.
-    pub fn configure(&mut self, config: &Config, known: impl Fn(&StoreConfig) -> Known) {
+    pub fn configure(&mut self, config: &Config, now: Now, known: impl Fn(&StoreConfig) -> Known) {
         self.scheduler.set_at_once(config.service.stores_at_once.unwrap_or(AT_ONCE));
         self.look_seconds = config.service.look_seconds;
         for store in &config.store {
-            let (job, schedule) = job(store, self.look_seconds);
+            let (mut job, schedule) = job(store, self.look_seconds);
+            job.due_at_once = self.watches && store.is_watched();
             match self.by_name.get(&store.name).copied() {
                 Some(id) => {
                     let card = &mut self.cards[id];
+                    // The watch of one that stays as it is goes on.
+                    job.due_at_once &= card.gone || card.config != *store;
                     card.config = store.clone();
                     card.schedule = schedule;
                     card.gone = false;
                     if card.stopped.is_none() {
-                        self.scheduler.change(id, job);
+                        self.scheduler.change(id, job, now);
                     }
                 }
                 None => {
                     let known = known(store);
-                    let id = self.scheduler.add(job, known.scan_start_ns);
+                    let id = self.scheduler.add(job, known.scan_start_ns, now);
                     self.cards.push(Card::new(store.clone(), schedule, known));
                     self.by_name.insert(store.name.clone(), id);
                 }
@@ -221,25 +245,25 @@ impl Board {
     }
 
     /// The next run, if one may begin now.
-    pub fn begin(&mut self, now_ns: u64) -> Option<Started> {
+    pub fn begin(&mut self, now: Now) -> Option<Started> {
         if self.stopping {
             return None;
         }
-        let id = self.scheduler.begin(now_ns)?;
+        let id = self.scheduler.begin(now)?;
         let card = &mut self.cards[id];
         let progress = Arc::new(Progress::default());
         card.progress = Some(progress.clone());
         card.begun += 1;
-        card.last_run_ns = Some(now_ns);
+        card.last_run_ns = Some(now.wall_ns);
         let accept = std::mem::take(&mut card.accept);
         Some(Started { id, config: card.config.clone(), accept, progress })
     }
 
-    pub fn end(&mut self, id: JobId, now_ns: u64, result: Result<RunReport, RunError>, known: Known) {
+    pub fn end(&mut self, id: JobId, now: Now, result: Result<RunReport, RunError>, known: Known) {
         let card = &mut self.cards[id];
         card.progress = None;
         let outcome = match &result {
-            Ok(_) => Outcome::Done { scan_start_ns: known.scan_start_ns.unwrap_or(now_ns) },
+            Ok(_) => Outcome::Done { scan_start_ns: known.scan_start_ns.unwrap_or(now.wall_ns) },
             Err(error) => error.outcome(),
         };
         let totals = &mut card.totals;
@@ -273,7 +297,7 @@ impl Board {
         let unavailable = result.as_ref().is_err_and(RunError::is_unavailable);
         let result = result.map_err(|error| error.to_string());
         card.ended = Some(Ended { number: card.begun, outcome, unavailable, result });
-        self.scheduler.end(id, now_ns, outcome);
+        self.scheduler.end(id, now, outcome);
     }
 
     /// A run is wanted now: the one that is under way, unless a hold is to be let through, or the next.
@@ -293,10 +317,10 @@ impl Board {
         Asked::Run(id, self.cards[id].begun + 1)
     }
 
-    /// Something changed in a store: a run is due by then.
-    pub fn soon(&mut self, name: &StoreName, at_ns: u64) {
+    /// Something changed in a store: a run is due by then, by the machine's clock.
+    pub fn soon(&mut self, name: &StoreName, boot_ns: u64) {
         if let Some(id) = self.by_name.get(name).copied().filter(|id| !self.cards[*id].gone) {
-            self.scheduler.soon(id, at_ns);
+            self.scheduler.soon(id, boot_ns);
         }
     }
 
@@ -330,15 +354,17 @@ impl Board {
     }
 
     /// Ends an operator's hold; a run that was held is made again and let through.
-    pub fn release(&mut self, name: &StoreName) -> bool {
+    pub fn release(&mut self, name: &StoreName, now: Now) -> bool {
         let Some(id) = self.by_name.get(name).copied().filter(|id| !self.cards[*id].gone) else {
             return false;
         };
         let card = &mut self.cards[id];
         let was_held = card.held.is_some();
         if card.stopped.take().is_some() {
-            let (job, _) = job(&card.config, self.look_seconds);
-            self.scheduler.change(id, job);
+            let (mut job, _) = job(&card.config, self.look_seconds);
+            // Changes were told of meanwhile, and made nothing due.
+            job.due_at_once = self.watches && card.config.is_watched();
+            self.scheduler.change(id, job, now);
         }
         if was_held {
             self.cards[id].accept = true;
@@ -360,8 +386,8 @@ impl Board {
         self.stopping
     }
 
-    pub fn wake_at(&self) -> Option<u64> {
-        self.scheduler.wake_at()
+    pub fn wake_in(&self, now: Now) -> Option<Duration> {
+        self.scheduler.wake_in(now)
     }
 
     pub fn running(&self) -> usize {
@@ -377,18 +403,19 @@ impl Board {
     }
 
     /// All stores, by name.
-    pub fn statuses(&self, now_ns: u64) -> Vec<StoreStatus> {
+    pub fn statuses(&self, now: Now) -> Vec<StoreStatus> {
         let shown = self.by_name.values().filter(|id| !self.cards[**id].gone);
-        shown.map(|id| self.status(*id, now_ns)).collect()
+        shown.map(|id| self.status(*id, now)).collect()
     }
 
-    pub fn status_of(&self, name: &StoreName, now_ns: u64) -> Option<StoreStatus> {
-        self.by_name.get(name).filter(|id| !self.cards[**id].gone).map(|id| self.status(*id, now_ns))
+    pub fn status_of(&self, name: &StoreName, now: Now) -> Option<StoreStatus> {
+        self.by_name.get(name).filter(|id| !self.cards[**id].gone).map(|id| self.status(*id, now))
     }
 
-    fn status(&self, id: JobId, now_ns: u64) -> StoreStatus {
+    fn status(&self, id: JobId, now: Now) -> StoreStatus {
         let card = &self.cards[id];
         let seconds = |ns: u64| ns as f64 / 1e9;
+        let start_ns = card.known.scan_start_ns;
         let failed = card.ended.as_ref().and_then(|ended| ended.result.as_ref().err());
         StoreStatus {
             store: card.config.name.clone(),
@@ -397,9 +424,12 @@ impl Board {
             schedule: card.schedule.to_string(),
             objective_seconds: u64::from(card.config.plan.plan().objective_minutes) * 60,
             snapshot: card.known.snapshot,
-            lag_seconds: card.known.scan_start_ns.map(|start| seconds(now_ns.saturating_sub(start))),
+            lag_seconds: start_ns.and_then(|start_ns| clock::since_ns(now.wall_ns, start_ns)).map(seconds),
+            clock_skew_seconds: start_ns
+                .map(|start_ns| seconds(clock::ahead_ns(now.wall_ns, start_ns).unwrap_or(0))),
+            clock: start_ns.and_then(|start_ns| clock_text(now.wall_ns, start_ns)),
             running: card.progress.is_some(),
-            next_run: self.scheduler.due(id).map(|due| seconds(due.max(now_ns))),
+            next_run: self.scheduler.due_ns(id, now).map(seconds),
             last_run: card.last_run_ns.map(seconds),
             failures: self.scheduler.failures(id),
             last_error: failed.cloned(),
@@ -455,5 +485,19 @@ pub fn job(store: &StoreConfig, look_seconds: Option<u64>) -> (Job, Schedule) {
         Role::Primary => plan.objective_ns() / 10,
         Role::Standby => 120_000_000_000,
     };
-    (Job { schedule: schedule.clone(), slot_ns, objective_ns: plan.objective_ns(), backoff_max_ns }, schedule)
+    let objective_ns = plan.objective_ns();
+    (Job { schedule: schedule.clone(), slot_ns, objective_ns, backoff_max_ns, due_at_once: false }, schedule)
+}
+
+/// What is known of the clocks, when the last snapshot's scan began in the future.
+pub fn clock_text(now_ns: u64, scan_start_ns: u64) -> Option<String> {
+    let seconds = clock::ahead_ns(now_ns, scan_start_ns)? / 1_000_000_000;
+    let ahead = match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60) {
+        (0, 0, m) => format!("{m} min"),
+        (0, h, m) => format!("{h} h {m} min"),
+        (d, h, _) => format!("{d} days {h} h"),
+    };
+    Some(format!(
+        "the last snapshot's scan began {ahead} in the future: the clock of this host or of its writer is wrong, and how old the snapshot is nobody knows"
+    ))
 }

@@ -22,6 +22,8 @@ pub enum ConfigError {
     Parse { path: PathBuf, message: String },
     #[error("{}: two stores are named '{name}'", path.display())]
     Duplicate { path: PathBuf, name: StoreName },
+    #[error("{}: {variable} is not absolute, and nothing is kept where a command happens to run; set it to an absolute path", path.display())]
+    NotAbsolute { variable: &'static str, path: PathBuf },
 }
 
 /// The file.
@@ -261,7 +263,8 @@ impl Config {
             return read(path);
         }
         let mut places = vec![PathBuf::from(FILE_NAME)];
-        places.extend(config_home().map(|home| home.join("understudy").join(FILE_NAME)));
+        // One that is not absolute is refused where something would be kept below it.
+        places.extend(home("XDG_CONFIG_HOME", ".config").ok().flatten().map(|home| home.join(FILE_NAME)));
         places.push(Path::new("/etc/understudy").join(FILE_NAME));
         match places.iter().find(|p| p.exists()) {
             Some(path) => read(path),
@@ -274,38 +277,43 @@ impl Config {
     }
 }
 
-fn home(variable: &str, below: &str) -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    set(variable).or_else(|| set("HOME").map(|home| home.join(below)))
-}
-
-fn config_home() -> Option<PathBuf> {
-    home("XDG_CONFIG_HOME", ".config")
+/// A directory of this user's; none where neither variable is set.
+fn home(variable: &'static str, below: &str) -> Result<Option<PathBuf>, ConfigError> {
+    let set = |name: &'static str| {
+        std::env::var_os(name).filter(|v| !v.is_empty()).map(|v| (name, PathBuf::from(v)))
+    };
+    let found = set(variable).or_else(|| set("HOME"));
+    match found {
+        Some((variable, path)) if !path.is_absolute() => Err(ConfigError::NotAbsolute { variable, path }),
+        Some(("HOME", path)) => Ok(Some(path.join(below).join("understudy"))),
+        Some((_, path)) => Ok(Some(path.join("understudy"))),
+        None => Ok(None),
+    }
 }
 
 /// The repository when nothing is configured.
-pub fn default_repository() -> Option<PathBuf> {
-    home("XDG_DATA_HOME", ".local/share").map(|data| data.join("understudy").join("repository"))
+pub fn default_repository() -> Result<Option<PathBuf>, ConfigError> {
+    Ok(home("XDG_DATA_HOME", ".local/share")?.map(|data| data.join("repository")))
 }
 
 /// Where what is followed is kept when nothing is configured.
-pub fn default_standby() -> Option<PathBuf> {
-    home("XDG_DATA_HOME", ".local/share").map(|data| data.join("understudy").join("standby"))
+pub fn default_standby() -> Result<Option<PathBuf>, ConfigError> {
+    Ok(home("XDG_DATA_HOME", ".local/share")?.map(|data| data.join("standby")))
 }
 
 /// The key file when nothing is configured.
-pub fn default_key_file() -> Option<PathBuf> {
-    home("XDG_CONFIG_HOME", ".config").map(|config| config.join("understudy").join("key"))
+pub fn default_key_file() -> Result<Option<PathBuf>, ConfigError> {
+    Ok(home("XDG_CONFIG_HOME", ".config")?.map(|config| config.join("key")))
 }
 
 /// Where the daemon keeps what is not configured: its token.
-pub fn state_dir() -> Option<PathBuf> {
-    home("XDG_STATE_HOME", ".local/state").map(|state| state.join("understudy"))
+pub fn state_dir() -> Result<Option<PathBuf>, ConfigError> {
+    home("XDG_STATE_HOME", ".local/state")
 }
 
 /// The cache when nothing is configured.
-pub fn default_cache() -> Option<PathBuf> {
-    home("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("understudy"))
+pub fn default_cache() -> Result<Option<PathBuf>, ConfigError> {
+    home("XDG_CACHE_HOME", ".cache")
 }
 
 /// Adds the nearest valid key to the parser's "unknown field".

@@ -6,7 +6,7 @@
 
 use super::board::{Board, Ended, Known, Started, StoreStatus, UpkeepStatus};
 use super::config::{Config, Role, StoreConfig};
-use super::drill::Program;
+use super::drill_place::{self, Program};
 use super::host::{Host, HostError, World};
 use super::run::{RunError, RunReport, Watch, run};
 use super::scheduler::Outcome;
@@ -17,6 +17,7 @@ use crate::model::snapshot_ref::Moment;
 use crate::repository::store::Repository;
 use crate::standby::depot::Depot;
 use crate::standby::mounted;
+use crate::support::clock::Now;
 use crate::support::progress::Step;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -48,11 +49,11 @@ struct Inner {
 }
 
 impl Daemon {
-    /// Asks the log of each store where it stands.
-    pub fn new(host: Host, world: World, on_step: Box<dyn Fn(Step) + Send + Sync>) -> Self {
+    /// Asks the log of each store where it stands. `stays` is whether trees are watched between its runs.
+    pub fn new(host: Host, world: World, stays: bool, on_step: Box<dyn Fn(Step) + Send + Sync>) -> Self {
         let empty = Config { service: host.config.service.clone(), ..Config::default() };
         let inner = Inner {
-            board: Mutex::new(Board::new(&empty, |_| Known::default())),
+            board: Mutex::new(Board::new(&empty, stays, world.now(), |_| Known::default())),
             host: RwLock::new(host),
             world,
             changed: Condvar::new(),
@@ -87,7 +88,8 @@ impl Daemon {
         });
         let known = known.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.0.watches.retain(|name| config.store(name.as_str()).is_some());
-        self.board().configure(&config, |store| known.get(&store.name).copied().unwrap_or_default());
+        self.board()
+            .configure(&config, self.now(), |store| known.get(&store.name).copied().unwrap_or_default());
         self.0.changed.notify_all();
     }
 
@@ -106,8 +108,13 @@ impl Daemon {
         self.0.host.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn now_ns(&self) -> u64 {
-        (self.0.world.now_ns)()
+    pub fn now(&self) -> Now {
+        self.0.world.now()
+    }
+
+    /// Draws numbers that nobody else draws.
+    pub fn nonce(&self) -> fn() -> u64 {
+        self.0.world.nonce
     }
 
     pub fn board(&self) -> MutexGuard<'_, Board> {
@@ -124,7 +131,7 @@ impl Daemon {
         let mut stopping: Option<Instant> = None;
         let mut board = self.board();
         loop {
-            while let Some(started) = board.begin(self.now_ns()) {
+            while let Some(started) = board.begin(self.now()) {
                 self.start(started);
             }
             if board.is_stopping() {
@@ -133,10 +140,7 @@ impl Daemon {
                     return;
                 }
             }
-            let sleep = match board.wake_at() {
-                Some(at) => Duration::from_nanos(at.saturating_sub(self.now_ns())),
-                None => SLEEP_MAX,
-            };
+            let sleep = board.wake_in(self.now()).unwrap_or(SLEEP_MAX);
             let most = if stopping.is_some() { Duration::from_millis(50) } else { SLEEP_MAX };
             let least = Duration::from_millis(1);
             let waited = self.0.changed.wait_timeout(board, sleep.clamp(least, most));
@@ -146,12 +150,12 @@ impl Daemon {
 
     /// Runs what is due now, and returns how each run ended.
     pub fn run_due(&self) -> Vec<(StoreName, Ended)> {
-        let now_ns = self.now_ns();
+        let now = self.now();
         let mut begun = Vec::new();
         let mut board = self.board();
         loop {
             // As of one moment: what comes due meanwhile is the next call's.
-            while let Some(started) = board.begin(now_ns) {
+            while let Some(started) = board.begin(now) {
                 let number = board.number_of(started.id);
                 begun.push((started.config.name.clone(), started.id, number));
                 self.start(started);
@@ -176,6 +180,8 @@ impl Daemon {
 
     /// Keeps the stores up, one at a time, until the daemon is asked to end: looks every so often at what is due.
     pub fn keep_up(&self, program: &Program) {
+        // What a drill left that was killed, with a daemon or alone.
+        drill_place::tidy(program);
         let seconds = || self.host().config.service.upkeep_seconds.unwrap_or(UPKEEP_SECONDS).max(1);
         let mut waited = 0;
         while !self.0.stopping.load(Ordering::Relaxed) {
@@ -230,7 +236,7 @@ impl Daemon {
                 Err(error) => tracing::error!(store = %config.name, ?duty, %error, "failed"),
             }
         }
-        let upkeep = UpkeepStatus::of(&store.upkeep()?);
+        let upkeep = UpkeepStatus::of(&store.upkeep()?, self.now().wall_ns);
         self.board().note_upkeep(&config.name, upkeep);
         Ok(())
     }
@@ -242,7 +248,7 @@ impl Daemon {
             let name = config.name.clone();
             tracing::debug!(store = %name, role = config.role.name(), "run begins");
             let begun = Instant::now();
-            let begun_ns = daemon.now_ns();
+            let begun_ns = daemon.now().boot_ns;
             let made = daemon.host().key_to_be_made();
             let watched = daemon.0.watches.begin(&config, begun_ns, daemon.changed(&config));
             let work = || {
@@ -269,8 +275,8 @@ impl Daemon {
                 Ok(RunReport::Follow(_)) => daemon.known(&config),
                 Err(_) => Known::default(),
             };
-            let now_ns = daemon.now_ns();
-            daemon.board().end(id, now_ns, result, known);
+            let now = daemon.now();
+            daemon.board().end(id, now, result, known);
             daemon.wake();
         });
     }
@@ -280,8 +286,8 @@ impl Daemon {
         let (daemon, name, debounce_ns) = (self.clone(), store.name.clone(), store.plan.plan().debounce_ns());
         move || {
             if debounce_ns > 0 {
-                let at_ns = daemon.now_ns() + debounce_ns;
-                daemon.board().soon(&name, at_ns);
+                let boot_ns = daemon.now().boot_ns + debounce_ns;
+                daemon.board().soon(&name, boot_ns);
                 daemon.wake();
             }
         }
@@ -320,8 +326,8 @@ impl Daemon {
     }
 
     pub fn statuses(&self) -> Vec<StoreStatus> {
-        let now_ns = self.now_ns();
-        self.board().statuses(now_ns)
+        let now = self.now();
+        self.board().statuses(now)
     }
 }
 

@@ -1,8 +1,11 @@
 //! A drill: the last snapshot is mounted as after a failure, by the same command; every entry of its manifest is looked up, files
 //! are read and compared with their hashes, and a command of the user's runs in it. What passes is proven restorable.
+//!
+//! Nothing of it stays, however it ends: see [`super::drill_place`].
 
 use super::config::DrillConfig;
-use super::hooks::{self, Around, HookError};
+use super::drill_place::{Place, PlaceError, Program};
+use super::hooks::{self, Around, Bounds, HookError};
 use crate::model::entry::{Entry, Kind};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::{ManifestRoot, StoreState};
@@ -15,10 +18,10 @@ use crate::repository::manifest::ManifestReader;
 use crate::repository::store::Store;
 use crate::repository::upkeep::Proof;
 use serde::Serialize;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -32,10 +35,10 @@ pub enum DrillError {
     Hook(#[from] HookError),
     #[error("the drill of {snapshot}: {path}: {reason}")]
     Differs { snapshot: String, path: String, reason: String },
-    #[error("the drill of {snapshot}: `understudy {what}` failed: {said}")]
-    Command { snapshot: String, what: &'static str, said: String },
-    #[error("the drill's directory {}: {source}", path.display())]
-    Directory { path: PathBuf, source: std::io::Error },
+    #[error("the drill of {snapshot}: {source}")]
+    Place { snapshot: String, source: PlaceError },
+    #[error("the drill of {snapshot} was asked to end; it tells nothing of the snapshot")]
+    Stopped { snapshot: String },
 }
 
 /// What was proven.
@@ -58,39 +61,37 @@ impl DrillReport {
     }
 }
 
-/// How the mount command is called: the program, and what it is told before the command.
-pub struct Program {
-    pub path: PathBuf,
-    pub arguments: Vec<String>,
-}
-
-/// Drills the last snapshot of a store.
+/// Drills the last snapshot of a store; ends early once `stop` says so.
 pub fn drill(
     store: &Store,
     config: &DrillConfig,
     program: &Program,
     seed: u64,
+    stop: &dyn Fn() -> bool,
 ) -> Result<DrillReport, DrillError> {
     let begun = Instant::now();
     let state = store.state()?;
     let (sequence, record) = store.find(&state, Moment::Latest)?;
     let snapshot = format!("{}@{sequence}", store.name());
-    // Nobody else looks at the store through the drill: the directory around it is this user's.
-    let dir = std::env::temp_dir().join(format!("understudy-drill-{}-{seed:016x}", std::process::id()));
-    let made = std::fs::DirBuilder::new().mode(0o700).create(&dir);
-    let dir = dir.join("snapshot");
-    let made = made.and_then(|()| std::fs::create_dir(&dir));
-    made.map_err(|source| DrillError::Directory { path: dir.clone(), source })?;
-    let mounted = Mounted { program, snapshot: &snapshot, dir: &dir };
-    mounted.mount()?;
+    let stopped = || DrillError::Stopped { snapshot: snapshot.clone() };
+    let wrong = |source| match stop() {
+        true => stopped(),
+        false => DrillError::Place { snapshot: snapshot.clone(), source },
+    };
+    let place = Place::new(program, &snapshot, seed, stop).map_err(wrong)?;
+    let dir = place.dir();
     let mount_seconds = begun.elapsed().as_secs_f64();
     let percent = config.read_percent.unwrap_or(100).min(100);
-    let looked =
-        Look { snapshot: &snapshot, dir: &dir, percent, seed }.at_all(store, &state, &record.manifest);
-    let done = looked.and_then(|(entries, files_read, read_bytes)| {
-        let around = Around { store: store.name(), path: &dir };
-        let timeout = config.timeout_seconds.map_or(hooks::TIMEOUT, Duration::from_secs);
-        hooks::run("drill", &config.command, &around, &snapshot, timeout, Some(&dir))?;
+    let look = Look { snapshot: &snapshot, dir, percent, seed, stop };
+    let done = look.at_all(store, &state, &record.manifest).and_then(|(entries, files_read, read_bytes)| {
+        if let Some((name, arguments)) = config.command.split_first() {
+            let mut command = program.with_this_process(rustix::process::Signal::KILL, name.as_ref());
+            command.args(arguments).current_dir(dir);
+            let timeout = config.timeout_seconds.map_or(hooks::TIMEOUT, Duration::from_secs);
+            let around = Around { store: store.name(), path: dir };
+            let ran = hooks::run("drill", name, command, &around, &snapshot, Bounds { timeout, stop });
+            ran?;
+        }
         Ok(DrillReport {
             store: store.name().clone(),
             snapshot: sequence,
@@ -103,51 +104,12 @@ pub fn drill(
             command: !config.command.is_empty(),
         })
     });
-    let away = mounted.umount();
+    // Who asks this process to end may ask the one that serves the mount as well: what is not there then was not looked at.
+    let done = done.map_err(|error| if stop() { stopped() } else { error });
+    let away = place.take_away();
     let report = done?;
-    away?;
+    away.map_err(wrong)?;
     Ok(DrillReport { seconds: begun.elapsed().as_secs_f64(), ..report })
-}
-
-struct Mounted<'a> {
-    program: &'a Program,
-    snapshot: &'a str,
-    dir: &'a Path,
-}
-
-impl Mounted<'_> {
-    fn run(&self, what: &'static str, arguments: &[&std::ffi::OsStr]) -> Result<(), DrillError> {
-        let failed = |said: String| DrillError::Command { snapshot: self.snapshot.to_owned(), what, said };
-        let output = Command::new(&self.program.path)
-            .args(&self.program.arguments)
-            .arg("--quiet")
-            .arg(what)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| failed(error.to_string()))?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
-        }
-    }
-
-    /// The directory and the one around it; never with what is in them.
-    fn remove(&self) -> std::io::Result<()> {
-        std::fs::remove_dir(self.dir)?;
-        self.dir.parent().map_or(Ok(()), std::fs::remove_dir)
-    }
-
-    fn mount(&self) -> Result<(), DrillError> {
-        self.run("mount", &[self.snapshot.as_ref(), self.dir.as_os_str()]).inspect_err(|_| {
-            let _ = self.remove();
-        })
-    }
-
-    fn umount(&self) -> Result<(), DrillError> {
-        self.run("umount", &[self.dir.as_os_str()])?;
-        self.remove().map_err(|source| DrillError::Directory { path: self.dir.to_owned(), source })
-    }
 }
 
 struct Look<'a> {
@@ -155,6 +117,7 @@ struct Look<'a> {
     dir: &'a Path,
     percent: u8,
     seed: u64,
+    stop: &'a dyn Fn() -> bool,
 }
 
 impl Look<'_> {
@@ -170,6 +133,9 @@ impl Look<'_> {
         let (mut entries, mut files, mut bytes) = (0, 0, 0);
         for entry in manifests.entries(root) {
             let entry = entry?;
+            if (self.stop)() {
+                return Err(DrillError::Stopped { snapshot: self.snapshot.to_owned() });
+            }
             entries += 1;
             if let Some(read) = self.at(&entry)? {
                 files += 1;
@@ -205,8 +171,19 @@ impl Look<'_> {
             return Ok(None);
         }
         let mut hasher = blake3::Hasher::new();
-        let read = std::fs::File::open(&path).and_then(|file| hasher.update_reader(file).map(|_| ()));
-        read.map_err(|error| differs(error.to_string()))?;
+        let mut opened = std::fs::File::open(&path).map_err(|error| differs(error.to_string()))?;
+        let mut part = vec![0; 1 << 20];
+        loop {
+            if (self.stop)() {
+                return Err(DrillError::Stopped { snapshot: self.snapshot.to_owned() });
+            }
+            match opened.read(&mut part) {
+                Ok(0) => break,
+                Ok(count) => hasher.update(&part[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(differs(error.to_string())),
+            };
+        }
         match *hasher.finalize().as_bytes() == file.hash.0 {
             true => Ok(Some(file.size_bytes)),
             false => Err(differs("does not have the bytes of the snapshot".into())),

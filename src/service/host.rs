@@ -7,6 +7,8 @@ use crate::repository::keys::KeySource;
 use crate::repository::location::Location;
 use crate::repository::objects::Bandwidth;
 use crate::repository::store::{Repository, RepositoryOptions};
+use crate::support::clock::Now;
+use crate::support::durable;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
@@ -29,8 +31,16 @@ pub enum HostError {
 pub struct World {
     /// Nanoseconds since 1970.
     pub now_ns: fn() -> u64,
+    /// Nanoseconds since the machine started: nobody sets this clock.
+    pub boot_ns: fn() -> u64,
     /// A number that nobody else draws.
     pub nonce: fn() -> u64,
+}
+
+impl World {
+    pub fn now(&self) -> Now {
+        Now { wall_ns: (self.now_ns)(), boot_ns: (self.boot_ns)() }
+    }
 }
 
 /// Keys that are not configured, but given.
@@ -75,7 +85,10 @@ impl Host {
         }
         let key_file = self.given_keys.key_file.clone().or_else(|| self.config.key_file.clone());
         let is_default_file = key_file.is_none();
-        let key_file = key_file.or_else(config::default_key_file);
+        let key_file = match key_file {
+            None => config::default_key_file()?,
+            given => given,
+        };
         let encryption = self.config.encryption;
         Ok(KeySource { encryption, key_file, is_default_file, passphrase, identities: Vec::new() })
     }
@@ -83,7 +96,7 @@ impl Host {
     /// The key file that the next new store makes; none when there is one already.
     pub fn key_to_be_made(&self) -> Option<PathBuf> {
         let keys = self.keys().ok().filter(|keys| keys.passphrase.is_none())?;
-        keys.key_file.filter(|path| !path.exists())
+        keys.key_file.filter(|path| !durable::is_made(path))
     }
 
     /// The repository of `store`: given, the store's, the configuration's, or the default directory.
@@ -93,13 +106,17 @@ impl Host {
         let location = match configured.or_else(|| self.config.repository.clone()) {
             Some(text) => Location::parse(&text)?,
             None => Location::Directory(
-                config::default_repository()
+                config::default_repository()?
                     .ok_or(HostError::NoPlace { what: "repository", option: "--repository" })?,
             ),
         };
+        let cache = match &self.config.cache {
+            Some(cache) => Some(cache.clone()),
+            None => config::default_cache()?,
+        };
         let options = RepositoryOptions {
             bandwidth: self.bandwidth.clone(),
-            cache: self.config.cache.clone().or_else(config::default_cache),
+            cache,
             keys: self.keys()?,
             ..Default::default()
         };
@@ -114,9 +131,11 @@ impl Host {
     /// Where what is followed is kept: given, configured, or the default directory.
     pub fn standby(&self, given: Option<&Path>) -> Result<PathBuf, HostError> {
         let chosen = given.map(Path::to_owned).or_else(|| self.config.standby.path.clone());
-        let chosen = chosen
-            .or_else(config::default_standby)
-            .ok_or(HostError::NoPlace { what: "standby directory", option: "--standby" })?;
+        let chosen = match chosen {
+            None => config::default_standby()?,
+            given => given,
+        };
+        let chosen = chosen.ok_or(HostError::NoPlace { what: "standby directory", option: "--standby" })?;
         Ok(std::path::absolute(&chosen).unwrap_or(chosen))
     }
 
@@ -130,11 +149,12 @@ impl Host {
                 Ok(Location::Directory(path)) => Some(path),
                 _ => None,
             });
+        // A place that cannot be told is not in use either.
+        let defaults = [config::default_repository(), config::default_cache(), config::state_dir()];
         let places = repositories
-            .chain(config::default_repository())
-            .chain(self.config.cache.clone().or_else(config::default_cache))
+            .chain(self.config.cache.clone())
             .chain(self.standby(None).ok())
-            .chain(config::state_dir());
+            .chain(defaults.into_iter().flat_map(Result::unwrap_or_default));
         places.collect()
     }
 

@@ -15,6 +15,7 @@ use crate::model::record::SnapshotRecord;
 use crate::model::snapshot_ref::Moment;
 use crate::repository::changes::changes;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::support::lossy::Lossy;
 use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -39,7 +40,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 struct Site {
     daemon: Daemon,
-    token: Token,
+    /// None while it could not be read, or made: then it is looked for each time that it is needed.
+    token: Option<Token>,
+    log: Lossy,
     /// For questions to repositories.
     places: Arc<Semaphore>,
 }
@@ -65,7 +68,7 @@ impl From<RepositoryError> for Problem {
 }
 
 /// All routes.
-pub fn router(daemon: Daemon, token: Token) -> Router {
+pub fn router(daemon: Daemon, token: Option<Token>, log: Lossy) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -84,7 +87,7 @@ pub fn router(daemon: Daemon, token: Token) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem(StatusCode::METHOD_NOT_ALLOWED, "not by this method; see /api/v1/openapi.json".into())
         })
-        .with_state(Site { daemon, token, places: Arc::new(Semaphore::new(QUESTIONS_MAX)) })
+        .with_state(Site { daemon, token, log, places: Arc::new(Semaphore::new(QUESTIONS_MAX)) })
 }
 
 async fn ready(State(site): State<Site>) -> Result<&'static str, Problem> {
@@ -98,7 +101,8 @@ async fn figures(State(site): State<Site>) -> impl IntoResponse {
     let statuses = site.daemon.statuses();
     let overall = {
         let board = site.daemon.board();
-        Overall { queued: board.queued(), running: board.running() }
+        let log_lines_lost = site.log.lost();
+        Overall { queued: board.queued(), running: board.running(), log_lines_lost }
     };
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, metrics::text(&statuses, overall))
@@ -114,8 +118,8 @@ async fn stores(State(site): State<Site>) -> Json<Vec<StoreStatus>> {
 
 async fn store(State(site): State<Site>, Path(name): Path<String>) -> Result<Json<StoreStatus>, Problem> {
     let (name, _) = site.known(&name)?;
-    let now_ns = site.daemon.now_ns();
-    site.daemon.board().status_of(&name, now_ns).map(Json).ok_or_else(|| unknown(name.as_str()))
+    let now = site.daemon.now();
+    site.daemon.board().status_of(&name, now).map(Json).ok_or_else(|| unknown(name.as_str()))
 }
 
 #[derive(Serialize)]
@@ -315,7 +319,8 @@ async fn release(
 ) -> Result<Json<StoreStatus>, Problem> {
     site.admit(&headers)?;
     let (name, _) = site.known(&name)?;
-    site.daemon.board().release(&name);
+    let now = site.daemon.now();
+    site.daemon.board().release(&name, now);
     site.changed(&name)
 }
 
@@ -335,9 +340,19 @@ impl Site {
     }
 
     fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let token = match &self.token {
+            Some(token) => token.clone(),
+            None => {
+                Token::read_or_make(&self.daemon.host().config, self.daemon.nonce()).map_err(|error| {
+                    let text =
+                        format!("there is no token to compare with, so nothing is changed by HTTP: {error}");
+                    Problem(StatusCode::SERVICE_UNAVAILABLE, text)
+                })?
+            }
+        };
         let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         match shown.and_then(|shown| shown.strip_prefix("Bearer ")) {
-            Some(shown) if self.token.is(shown.trim()) => Ok(()),
+            Some(shown) if token.is(shown.trim()) => Ok(()),
             _ => {
                 let text = "this changes something: show the token (Authorization: Bearer …)";
                 Err(Problem(StatusCode::UNAUTHORIZED, text.into()))
@@ -347,8 +362,8 @@ impl Site {
 
     fn changed(&self, name: &StoreName) -> Result<Json<StoreStatus>, Problem> {
         self.daemon.wake();
-        let now_ns = self.daemon.now_ns();
-        self.daemon.board().status_of(name, now_ns).map(Json).ok_or_else(|| unknown(name.as_str()))
+        let now = self.daemon.now();
+        self.daemon.board().status_of(name, now).map(Json).ok_or_else(|| unknown(name.as_str()))
     }
 
     /// Runs what asks a repository on a thread of its own, a few at once: it waits for the runtime's.

@@ -9,6 +9,7 @@ use std::fmt::Write;
 pub struct Overall {
     pub queued: usize,
     pub running: usize,
+    pub log_lines_lost: u64,
 }
 
 /// All figures.
@@ -21,9 +22,17 @@ pub fn text(statuses: &[StoreStatus], overall: Overall) -> String {
     out.sample("understudy_queued_stores", &[], overall.queued as f64);
     out.family("understudy_running_stores", "gauge", "Stores that run.");
     out.sample("understudy_running_stores", &[], overall.running as f64);
+    let name = "understudy_log_lines_lost_total";
+    out.family(name, "counter", "Lines of the log that could not be written.");
+    out.sample(name, &[], overall.log_lines_lost as f64);
     type Figure = fn(&StoreStatus) -> Option<f64>;
-    let gauges: [(&str, &str, Figure); 14] = [
+    let gauges: [(&str, &str, Figure); 15] = [
         ("understudy_lag_seconds", "Since the start of the newest snapshot's scan.", |s| s.lag_seconds),
+        (
+            "understudy_clock_skew_seconds",
+            "How far that start lies in the future: then a clock is wrong, and the lag is not known.",
+            |s| s.clock_skew_seconds,
+        ),
         ("understudy_objective_seconds", "The lag that the plan promises.", |s| {
             Some(s.objective_seconds as f64)
         }),

@@ -4,6 +4,7 @@ pub mod board;
 pub mod config;
 pub mod daemon;
 pub mod drill;
+pub mod drill_place;
 pub mod hooks;
 pub mod host;
 pub mod http;

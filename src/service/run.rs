@@ -122,7 +122,8 @@ pub fn resync_between_hooks(
     watch: Watch,
 ) -> Result<Report, RunError> {
     let around = Around { store: &store.name, path: &store.path };
-    hooks::around(&store.hooks, &around, || {
+    let is_stopped = || watch.progress.is_stopped();
+    hooks::around(&store.hooks, &around, &is_stopped, || {
         let (clock, nonce) = (&world.now_ns, &world.nonce);
         let around =
             Surroundings { tree: &Disk, clock, nonce, progress: watch.progress, on_step: watch.on_step };

@@ -76,7 +76,12 @@ impl Schedule {
         }
     }
 
-    /// The first time behind `ns` (since 1970) at which it is due.
+    /// Whether its times are the calendar's; else it comes every so often, by whatever clock.
+    pub fn is_by_calendar(&self) -> bool {
+        matches!(self.due, Due::Any(_))
+    }
+
+    /// The first time behind `ns` (since 1970, of the calendar's) at which it is due.
     pub fn after(&self, ns: u64) -> Option<u64> {
         let any = match &self.due {
             Due::Every(period) => return (ns / period + 1).checked_mul(*period),

@@ -2,9 +2,9 @@
 //! its own user's commands.
 
 use super::config::{Config, state_dir};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use crate::support::durable;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 
 /// A secret.
 #[derive(Clone)]
@@ -21,48 +21,53 @@ impl Token {
     }
 
     /// Where it lies.
-    pub fn path(config: &Config) -> Option<PathBuf> {
-        config.service.token_file.clone().or_else(|| state_dir().map(|dir| dir.join("token")))
+    fn path(config: &Config) -> io::Result<Option<PathBuf>> {
+        match &config.service.token_file {
+            Some(path) => Ok(Some(path.clone())),
+            None => Ok(state_dir().map_err(io::Error::other)?.map(|dir| dir.join("token"))),
+        }
     }
 
     /// The one that is configured, or that a daemon left.
-    pub fn read(config: &Config) -> std::io::Result<Option<Self>> {
-        let Some(path) = Self::path(config) else { return Ok(None) };
+    pub fn read(config: &Config) -> io::Result<Option<Self>> {
+        let Some(path) = Self::path(config)? else { return Ok(None) };
         match std::fs::read_to_string(&path) {
             Ok(text) if text.trim().len() >= 16 => Ok(Some(Self(text.trim().to_owned()))),
+            // Ours, and it was being made when something ended that.
+            Ok(_) if config.service.token_file.is_none() && !durable::is_made(&path) => Ok(None),
             Ok(_) => {
                 let text = format!("{}: a token has 16 characters at least", path.display());
-                Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text))
+                Err(io::Error::new(ErrorKind::InvalidData, text))
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
         }
     }
 
     /// The one that is there, else a new one, left for commands of the same user. A configured file must be there.
-    pub fn read_or_make(config: &Config, nonce: fn() -> u64) -> std::io::Result<Self> {
+    pub fn read_or_make(config: &Config, nonce: fn() -> u64) -> io::Result<Self> {
         if let Some(token) = Self::read(config)? {
             return Ok(token);
         }
         if let Some(path) = &config.service.token_file {
             let text = format!("{}: the token file is not there", path.display());
-            return Err(std::io::Error::new(std::io::ErrorKind::NotFound, text));
+            return Err(io::Error::new(ErrorKind::NotFound, text));
         }
         let token = Self(format!("{:016x}{:016x}", nonce(), nonce()));
-        if let Some(path) = Self::path(config) {
-            token.leave(&path).map_err(|error| {
+        let Some(path) = Self::path(config)? else { return Ok(token) };
+        let made = path.parent().map_or(Ok(()), durable::create_dirs);
+        match made.and_then(|()| durable::create(&path, 0o600, token.0.as_bytes())) {
+            Ok(()) => Ok(token),
+            // Another daemon of this user was quicker.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let missing =
+                    || io::Error::new(ErrorKind::AlreadyExists, format!("{}: {error}", path.display()));
+                Self::read(config)?.ok_or_else(missing)
+            }
+            Err(error) => {
                 let text = format!("{}: {error}; set service.token_file, or XDG_STATE_HOME", path.display());
-                std::io::Error::new(error.kind(), text)
-            })?;
+                Err(io::Error::new(error.kind(), text))
+            }
         }
-        Ok(token)
-    }
-
-    fn leave(&self, path: &Path) -> std::io::Result<()> {
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
-        let mut options = std::fs::File::options();
-        options.write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(self.0.as_bytes())
     }
 }

@@ -4,7 +4,8 @@
 //! last one was. One store at a time, beside its runs: nothing here takes a lock, and a run that it meets goes on.
 
 use super::config::StoreConfig;
-use super::drill::{DrillError, DrillReport, Program, drill};
+use super::drill::{DrillError, DrillReport, drill};
+use super::drill_place::Program;
 use super::host::{Host, HostError, World};
 use crate::model::plan::Upkeep;
 use crate::repository::error::RepositoryError;
@@ -146,17 +147,27 @@ impl Keeper<'_> {
                 })
             }
             Duty::Drill => {
-                note.drilled_ns = Some(now_ns());
-                let drilled = drill(self.store, &self.config.drill, self.program, nonce());
-                note_drill(note, &drilled, now_ns());
+                let begun_ns = now_ns();
+                let is_over = || self.stop.load(Ordering::Relaxed);
+                let drilled = drill(self.store, &self.config.drill, self.program, nonce(), &is_over);
+                note_drill(note, &drilled, begun_ns, now_ns());
                 Ok(Done::Drill(Box::new(drilled?)))
             }
         }
     }
 }
 
-/// Notes what came of a drill.
-pub fn note_drill(note: &mut UpkeepNote, drilled: &Result<DrillReport, DrillError>, now_ns: u64) {
+/// Notes what came of a drill; of one that was broken off, nothing.
+pub fn note_drill(
+    note: &mut UpkeepNote,
+    drilled: &Result<DrillReport, DrillError>,
+    begun_ns: u64,
+    now_ns: u64,
+) {
+    if let Err(DrillError::Stopped { .. }) = drilled {
+        return;
+    }
+    note.drilled_ns = Some(begun_ns);
     match drilled {
         Ok(report) => {
             note.proof = Some(report.proof(now_ns));

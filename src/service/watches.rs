@@ -15,7 +15,8 @@ struct Entry {
     watch: Arc<Watch>,
     /// Somebody was told of a change since the last run began.
     told: Arc<AtomicBool>,
-    last_full_ns: u64,
+    /// By the machine's clock.
+    last_full_ns: Option<u64>,
 }
 
 /// The watches of all stores.
@@ -23,11 +24,11 @@ struct Entry {
 pub struct Watches(Mutex<HashMap<StoreName, Entry>>);
 
 impl Watches {
-    /// What a run of `store` is to look at. `changed` is called at the first change behind it.
+    /// What a run of `store` that begins now, by the machine's clock, is to look at. `changed` is called at the first change behind it.
     pub fn begin(
         &self,
         store: &StoreConfig,
-        now_ns: u64,
+        boot_ns: u64,
         changed: impl Fn() + Send + 'static,
     ) -> Option<Watched> {
         let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,7 +50,9 @@ impl Watches {
         }
         let entry = watches.get_mut(&store.name)?;
         entry.told.store(false, Ordering::Relaxed);
-        let is_full = now_ns.saturating_sub(entry.last_full_ns) >= store.plan.plan().full_scan_ns();
+        let full_scan_ns = store.plan.plan().full_scan_ns();
+        let is_full =
+            entry.last_full_ns.is_none_or(|last_ns| boot_ns.saturating_sub(last_ns) >= full_scan_ns);
         let watch = entry.watch.clone();
         // It waits for the kernel; the other stores do not.
         drop(watches);
@@ -65,7 +68,7 @@ impl Watches {
         } else if watched.hints.is_none()
             && let Some(entry) = watches.get_mut(store)
         {
-            entry.last_full_ns = begun_ns;
+            entry.last_full_ns = Some(begun_ns);
             let unwatched = entry.watch.unwatched();
             if unwatched > 0 {
                 tracing::warn!(
@@ -92,6 +95,6 @@ impl Entry {
                 changed();
             }
         })?;
-        Ok(Self { config: store.clone(), watch: Arc::new(watch), told, last_full_ns: 0 })
+        Ok(Self { config: store.clone(), watch: Arc::new(watch), told, last_full_ns: None })
     }
 }

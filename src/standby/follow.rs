@@ -27,6 +27,7 @@ use crate::repository::manifest::{EntryStream, ManifestReader};
 use crate::repository::objects::Requests;
 use crate::repository::standbys::StandbyReport;
 use crate::repository::store::Store;
+use crate::support::clock::since_ns;
 use crate::support::progress::{Progress, Step};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -84,8 +85,8 @@ pub struct FollowReport {
     pub snapshots_dropped: u64,
     pub objects_dropped: u64,
     pub requests: Requests,
-    /// From the start of the snapshot's scan until it was published here.
-    pub lag_seconds: f64,
+    /// From the start of the snapshot's scan until it was published here; none when that start lies in the future.
+    pub lag_seconds: Option<f64>,
 }
 
 /// Brings the standby up to a snapshot of `store`: the latest, as a rule.
@@ -218,7 +219,7 @@ impl Run<'_> {
         report.attributes_left_out = image.attributes_left_out;
         report.whiteouts = image.whiteouts;
         let now_ns = (self.around.now_ns)();
-        report.lag_seconds = now_ns.saturating_sub(record.scan_start_ns) as f64 / 1e9;
+        report.lag_seconds = since_ns(now_ns, record.scan_start_ns).map(|ns| ns as f64 / 1e9);
         report.renamed_from = tell(self.store, depot, request, sequence, now_ns)?;
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What a run has done so far: written by its threads, read by whoever shows it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A run's steps, in order; a killed run is killed at or between them.
@@ -38,7 +39,7 @@ pub struct Progress {
     /// Entries of the last snapshot: what a forecast of the time left rests on.
     pub expected_entries: AtomicU64,
     /// The run is to end as soon as it can; what it shipped is not shipped again.
-    pub stop: AtomicBool,
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Progress {

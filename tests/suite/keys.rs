@@ -138,6 +138,57 @@ fn a_store_opens_with_its_keys_and_with_nothing_else() {
 }
 
 #[test]
+fn an_empty_key_file_is_made_again_and_one_without_a_key_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    sample_tree(&dir.join("source"));
+    let resync = |store: &str| {
+        let mut command = host(dir, "home");
+        command.args(["resync", "source", "--quiet", "--store", store]);
+        command
+    };
+    // As a kill between its making and its writing leaves it, by an earlier version.
+    let key = dir.join("home/.config/understudy/key");
+    std::fs::create_dir_all(key.parent().unwrap()).unwrap();
+    std::fs::write(&key, b"").unwrap();
+    let said = ok(&mut resync("acme")).stderr;
+    assert!(
+        String::from_utf8_lossy(&said).contains("made the key file"),
+        "{}",
+        String::from_utf8_lossy(&said)
+    );
+    let text = std::fs::read_to_string(&key).unwrap();
+    assert!(text.contains("AGE-SECRET-KEY-1"));
+    ok(host(dir, "home").args(["restore", "acme", "out", "--quiet"]));
+    // A store that is there, and its key is not any more: that is what is said, and nothing is made in its place.
+    std::fs::write(&key, b"").unwrap();
+    fails(&mut resync("acme"), 2, "that file is empty");
+    assert_eq!(std::fs::read(&key).unwrap(), b"");
+    std::fs::remove_file(&key).unwrap();
+    fails(&mut resync("acme"), 2, "that file is not there");
+    // Remarks alone are somebody's, and no key.
+    std::fs::write(&key, b"# my keys\n").unwrap();
+    fails(&mut resync("other"), 2, &format!("key file {}: there is no key in it", key.display()));
+    // What cannot be read is no file that is missing.
+    std::fs::remove_file(&key).unwrap();
+    std::fs::create_dir(&key).unwrap();
+    fails(&mut resync("other"), 1, &format!("key file {}", key.display()));
+}
+
+#[test]
+fn a_home_that_is_not_absolute_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    sample_tree(&dir.join("source"));
+    for variable in ["HOME", "XDG_CONFIG_HOME"] {
+        let mut command = host(dir, "home");
+        command.args(["resync", "source", "--quiet"]).env(variable, "here/or/there");
+        fails(&mut command, 2, &format!("here/or/there: {variable} is not absolute"));
+    }
+    assert!(!dir.join("here").exists());
+}
+
+#[test]
 fn age_opens_what_wraps_the_master_key() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

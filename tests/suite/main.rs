@@ -1,12 +1,17 @@
 //! Claims about the whole, proven against real trees, real servers and the real binary.
 
+// Of what fails, and of figures.
+#![allow(clippy::disallowed_macros)]
+
 mod adversary;
 mod cli;
+mod clock;
 mod clocks;
 mod damage;
 mod deltas;
 mod disagree;
 mod disk;
+mod drills;
 mod facts;
 mod faults;
 mod faulty;
@@ -19,6 +24,7 @@ mod keys;
 mod kill;
 mod live_tree;
 mod model_tree;
+mod output;
 mod races;
 mod restore;
 mod rig;
@@ -26,6 +32,7 @@ mod roundtrip;
 mod seeds;
 mod servers;
 mod service;
+mod signals;
 mod simulation;
 mod standby;
 mod swaps;

@@ -14,10 +14,10 @@ fn free_port() -> u16 {
 }
 
 /// A host with a configuration, and perhaps a daemon.
-struct Host {
-    dir: tempfile::TempDir,
+pub struct Host {
+    pub dir: tempfile::TempDir,
     port: u16,
-    daemon: Option<Child>,
+    pub daemon: Option<Child>,
 }
 
 impl Drop for Host {
@@ -31,7 +31,7 @@ impl Drop for Host {
 
 impl Host {
     /// Stores `s0…` below the host's directory, each with a small tree.
-    fn new(stores: usize) -> Self {
+    pub fn new(stores: usize) -> Self {
         let host = Self { dir: tempfile::tempdir().unwrap(), port: free_port(), daemon: None };
         for number in 0..stores {
             sample_tree(&host.path(&format!("s{number}")));
@@ -39,38 +39,56 @@ impl Host {
         host
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn configure(&self, stores: &str) {
+    pub fn configure(&self, stores: &str) {
         let text = format!("[service]\nlisten = \"127.0.0.1:{}\"\nlook_seconds = 1\n{stores}", self.port);
         std::fs::write(self.path("understudy.toml"), text).unwrap();
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = understudy(self.dir.path());
         command.env_remove("UNDERSTUDY_REPOSITORY").env("XDG_DATA_HOME", self.path("data"));
         command.env("XDG_STATE_HOME", self.path("state")).args(args);
         command
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let log = std::fs::File::options().append(true).create(true).open(self.path("log")).unwrap();
-        self.daemon = Some(self.command(&["run"]).stderr(log).stdout(Stdio::null()).spawn().unwrap());
+        self.start_with(|command| command.stderr(log));
+    }
+
+    pub fn start_with(&mut self, change: impl FnOnce(&mut Command) -> &mut Command) {
+        let mut command = self.command(&["run"]);
+        command.stdout(Stdio::null());
+        self.daemon = Some(change(&mut command).spawn().unwrap());
         wait_until("it answers", || self.get("/healthz").is_some());
     }
 
-    fn log(&self) -> String {
+    /// Asked to end, it ends well.
+    pub fn end(&mut self) {
+        self.signal("-TERM");
+        let mut daemon = self.daemon.take().unwrap();
+        let mut status = None;
+        wait_until("it ends", || {
+            status = daemon.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(status.unwrap().success(), "{}", self.log());
+    }
+
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let id = self.daemon.as_ref().unwrap().id().to_string();
         ok(Command::new("kill").args([signal, &id]));
     }
 
-    fn ask(&self, method: &str, path: &str, token: Option<&str>) -> (u16, String) {
+    pub fn ask(&self, method: &str, path: &str, token: Option<&str>) -> (u16, String) {
         let mut curl = Command::new("curl");
         curl.args(["-s", "--max-time", "60", "-X", method, "-w", "\n%{http_code}"]);
         if let Some(token) = token {
@@ -82,27 +100,27 @@ impl Host {
         (status.parse().unwrap_or(0), body.to_owned())
     }
 
-    fn get(&self, path: &str) -> Option<String> {
+    pub fn get(&self, path: &str) -> Option<String> {
         let (status, body) = self.ask("GET", path, None);
         (status == 200).then_some(body)
     }
 
-    fn store(&self, name: &str) -> serde_json::Value {
+    pub fn store(&self, name: &str) -> serde_json::Value {
         serde_json::from_str(&self.get(&format!("/api/v1/stores/{name}")).unwrap()).unwrap()
     }
 
-    fn token(&self) -> String {
+    pub fn token(&self) -> String {
         std::fs::read_to_string(self.path("state/understudy/token")).unwrap()
     }
 
-    fn restored(&self, store: &str) -> PathBuf {
+    pub fn restored(&self, store: &str) -> PathBuf {
         let to = self.path(&format!("restored-{}", crate::rig::nonce()));
         ok(self.command(&["restore", store, "--quiet"]).arg(&to));
         to
     }
 }
 
-fn wait_until(what: &str, is: impl Fn() -> bool) {
+pub fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
@@ -298,6 +316,55 @@ fn a_continuous_store_is_resynced_seconds_after_a_change() {
     }
     let report = &host.store("a")["last_report"];
     assert!(report["changes"]["unchanged"].as_u64() > Some(40), "{report}");
+}
+
+#[test]
+fn a_continuous_store_is_due_when_its_daemon_starts_and_when_it_is_released() {
+    let mut host = Host::new(1);
+    host.configure("[[store]]\nname='a'\npath='s0'\nplan='continuous'\n");
+    host.start();
+    wait_until("it has a snapshot", || host.store("a")["snapshot"] == 1);
+    host.end();
+    std::fs::write(host.path("s0/a/b/f1"), b"while it was down").unwrap();
+    host.start();
+    wait_until("it is resynced", || host.store("a")["snapshot"] == 2);
+    std::fs::write(host.path("s0/a/b/f2"), b"and seconds after it is changed").unwrap();
+    wait_until("it is watched", || host.store("a")["snapshot"] == 3);
+    // What was told of while an operator held it is not forgotten.
+    let token = host.token();
+    assert_eq!(host.ask("POST", "/api/v1/stores/a/hold", Some(&token)).0, 200);
+    std::fs::write(host.path("s0/a/b/f3"), b"while it was held").unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(host.ask("POST", "/api/v1/stores/a/release", Some(&token)).0, 200);
+    wait_until("it is resynced", || host.store("a")["snapshot"] == 4);
+    assert_same(&host.path("s0"), &host.restored("a"), "after the release");
+}
+
+#[test]
+fn a_token_that_is_none_keeps_no_store_from_running() {
+    // As one that was killed while it was made leaves it.
+    let mut host = Host::new(1);
+    let path = host.path("state/understudy/token");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, b"").unwrap();
+    host.configure("[[store]]\nname='a'\npath='s0'\n");
+    host.start();
+    assert!(host.token().len() >= 32);
+    assert_eq!(host.ask("POST", "/api/v1/stores/a/resync", Some(&host.token())).0, 200);
+    host.end();
+    // What is somebody's is left, and said.
+    std::fs::write(&path, b"short").unwrap();
+    std::fs::write(host.path("s0/new"), b"new").unwrap();
+    host.configure("[[store]]\nname='b'\npath='s0'\n");
+    host.start();
+    wait_until("the store runs", || host.store("b")["snapshot"] == 1);
+    assert!(host.log().contains("a token has 16 characters at least"), "{}", host.log());
+    let (status, said) = host.ask("POST", "/api/v1/stores/b/resync", Some("short"));
+    assert!(status == 503 && said.contains(path.to_str().unwrap()), "{status} {said}");
+    // Once it is one, it is taken, without a restart.
+    std::fs::write(&path, b"0123456789abcdef0123").unwrap();
+    assert_eq!(host.ask("POST", "/api/v1/stores/b/resync", Some("0123456789abcdef0123")).0, 200);
+    assert_eq!(host.ask("POST", "/api/v1/stores/b/resync", Some("short")).0, 401);
 }
 
 #[test]

@@ -1,0 +1,239 @@
+//! Small files that are made once and must then be there, whole: keys, tokens.
+//!
+//! A file is written beside, brought to the disk, and given its name only then, which replaces nobody's; then its directory is brought to
+//! the disk, and so is each directory that was made for it. So whoever finds the name finds the whole content, after a kill, a full disk or
+//! a power failure as well.
+//!
+//! What can race: of two that make one file at once one wins, and the other is told that it exists. A file of 0 bytes of this user's, as
+//! earlier versions could leave one, is made again: under its own lock, and only while it still has the name, so that of two the second
+//! never replaces what the first has made of it. What a killed one left beside is nobody's any more when its lock is free, and goes.
+
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use std::fs::{File, Metadata};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+const BESIDE: (&str, &str) = (".understudy-", ".new");
+
+/// Makes the file `path` with these bytes; `mode` as for open(2).
+///
+/// # Errors
+/// `AlreadyExists` when there is one with content, or somebody else's. Whatever the error, `path` is as it was.
+pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let dir = parent(path);
+    tidy(dir);
+    let beside = Beside::new(dir, mode, bytes)?;
+    match std::fs::symlink_metadata(path).is_ok_and(|meta| is_empty_of_ours(&meta)) {
+        true => beside.replace_empty(path)?,
+        false => beside.name(path)?,
+    }
+    sync_dir(dir)
+}
+
+/// Makes a directory and those above it that are missing, each of them on the disk.
+pub fn create_dirs(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if path.parent().is_some() {
+        create_dirs(parent(path))?;
+    }
+    match std::fs::create_dir(path) {
+        // Somebody else was quicker.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
+    }
+    sync_dir(parent(path))
+}
+
+/// Whether there is something that is more than a file of 0 bytes of this user's: then nothing is to be made.
+pub fn is_made(path: &Path) -> bool {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) => !is_empty_of_ours(&meta),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// One that was being made when something ended that.
+fn is_empty_of_ours(meta: &Metadata) -> bool {
+    meta.is_file() && meta.len() == 0 && is_ours(meta)
+}
+
+fn is_ours(meta: &Metadata) -> bool {
+    meta.uid() == rustix::process::geteuid().as_raw()
+}
+
+/// Where `path` lies; a bare name lies here.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        Some(_) => Path::new("."),
+        None => Path::new("/"),
+    }
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    match File::open(dir)?.sync_all() {
+        // A filesystem that knows no such thing.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        other => other,
+    }
+}
+
+/// Takes away what killed ones left here. Best effort: it is in nobody's way.
+fn tidy(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|n| n.starts_with(BESIDE.0) && n.ends_with(BESIDE.1))
+            && entry.metadata().is_ok_and(|meta| meta.is_file() && is_ours(&meta));
+        if ours
+            && let Ok(file) = open_no_follow(&entry.path())
+            && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn open_no_follow(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?.into())
+}
+
+/// A file that is on the disk, under a name of its own; it goes unless it gets another.
+struct Beside {
+    path: PathBuf,
+    /// Locked: whoever made it is there.
+    _file: File,
+}
+
+impl Beside {
+    fn new(dir: &Path, mode: u32, bytes: &[u8]) -> io::Result<Self> {
+        loop {
+            let number = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
+            let path = dir.join(format!("{}{number:016x}{}", BESIDE.0, BESIDE.1));
+            let mut file = File::options().write(true).create_new(true).mode(mode).open(&path)?;
+            let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+            let written = file.write_all(bytes).and_then(|()| file.sync_all());
+            let beside = Self { path, _file: file };
+            match locked {
+                // Another, who tidies, was quicker; it goes.
+                Err(Errno::WOULDBLOCK) => continue,
+                // Where nothing can be locked nothing is tidied either.
+                _ => return written.map(|()| beside),
+            }
+        }
+    }
+
+    /// Gives it a name that nobody has.
+    fn name(&self, path: &Path) -> io::Result<()> {
+        match rustix::fs::renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE) {
+            // Not every filesystem can; they can link, which replaces nothing either.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => std::fs::hard_link(&self.path, path),
+            other => Ok(other?),
+        }
+    }
+
+    /// Takes the place of an empty file of this user's, if it still is one.
+    fn replace_empty(&self, path: &Path) -> io::Result<()> {
+        let empty = match open_no_follow(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.name(path),
+            other => other?,
+        };
+        rustix::fs::flock(&empty, FlockOperation::LockExclusive)?;
+        // Whoever else would exchange it waits for the lock of what has the name.
+        let (held, there) = (empty.metadata()?, std::fs::symlink_metadata(path)?);
+        if (held.dev(), held.ino()) != (there.dev(), there.ino()) || !is_empty_of_ours(&held) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        std::fs::rename(&self.path, path)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // Gone already when it got its name by a rename.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let names = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_there_whole_for_its_owner_alone_and_replaces_nobodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("a/b");
+        create_dirs(&below).unwrap();
+        let path = below.join("key");
+        create(&path, 0o600, b"first").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(create(&path, 0o600, b"second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!((std::fs::read(&path).unwrap(), names(&below)), (b"first".to_vec(), vec!["key".into()]));
+        // Nor what is a symlink, wherever it goes.
+        let link = below.join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert_eq!(create(&link, 0o600, b"x").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(is_made(&link) && is_made(&path) && !is_made(&below.join("none")));
+    }
+
+    #[test]
+    fn an_empty_file_is_made_again_and_one_of_somebody_else_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        File::create(&path).unwrap();
+        assert!(!is_made(&path));
+        create(&path, 0o600, b"whole").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        let other = dir.path().join("other");
+        File::create(&other).unwrap();
+        std::os::unix::fs::chown(&other, Some(12_345), None).unwrap();
+        assert!(is_made(&other));
+        assert_eq!(create(&other, 0o600, b"x").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(names(dir.path()), ["other", "token"]);
+    }
+
+    #[test]
+    fn of_many_who_make_an_empty_file_again_at_once_one_wins_and_its_content_stays() {
+        for _ in 0..50 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("key");
+            File::create(&path).unwrap();
+            let start = std::sync::Barrier::new(4);
+            let won: Vec<u8> = std::thread::scope(|scope| {
+                let makers: Vec<_> = (b'a'..=b'd')
+                    .map(|name| {
+                        let (path, start) = (&path, &start);
+                        scope.spawn(move || {
+                            start.wait();
+                            create(path, 0o600, &[name; 64]).is_ok().then_some(name)
+                        })
+                    })
+                    .collect();
+                makers.into_iter().filter_map(|maker| maker.join().unwrap()).collect()
+            });
+            assert_eq!(won.len(), 1, "{won:?}");
+            assert_eq!(std::fs::read(&path).unwrap(), [won[0]; 64]);
+        }
+    }
+
+    #[test]
+    fn what_a_killed_maker_left_beside_goes_and_that_of_a_living_one_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join(".understudy-0123456789abcdef.new");
+        File::create(&left).unwrap();
+        let living = Beside::new(dir.path(), 0o600, b"x").unwrap();
+        create(&dir.path().join("key"), 0o600, b"key").unwrap();
+        assert!(!left.exists() && living.path.exists());
+    }
+}

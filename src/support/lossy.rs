@@ -1,0 +1,219 @@
+//! Lines that are written by a thread of their own, so that whoever has one to say never waits for who should read it.
+//!
+//! What cannot be written (nobody reads it, its disk is full) is lost, and counted; what does not fit the queue while a reader sleeps is
+//! lost as well. Once something is written again, the number of the lost goes first. Nobody but the thread touches the output: it may hang
+//! in a write for ever, and nothing else does.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What waits for a reader.
+const QUEUE_MAX_BYTES: usize = 1 << 20;
+
+/// The sayers' end. Cheap to clone.
+#[derive(Clone)]
+pub struct Lossy(Arc<Shared>);
+
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    lost: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Of the line that is being written, too.
+    is_writing: bool,
+}
+
+impl Lossy {
+    /// `told` is the line that tells how many were lost.
+    pub fn start(out: impl Write + Send + 'static, told: fn(u64) -> String) -> io::Result<Self> {
+        let lossy = Self(Arc::new(Shared {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            lost: AtomicU64::new(0),
+        }));
+        let shared = lossy.0.clone();
+        std::thread::Builder::new().name("log".into()).spawn(move || shared.write_all(out, told))?;
+        Ok(lossy)
+    }
+
+    /// Says a line; never waits.
+    pub fn say(&self, line: &[u8]) {
+        let mut queue = self.0.queue();
+        if queue.bytes + line.len() > QUEUE_MAX_BYTES {
+            self.0.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        queue.bytes += line.len();
+        queue.lines.push_back(line.to_vec());
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until all is written, for so long at most.
+    pub fn flush(&self, limit: Duration) {
+        let begun = Instant::now();
+        let mut queue = self.0.queue();
+        while !queue.lines.is_empty() || queue.is_writing {
+            let Some(left) = limit.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else {
+                return;
+            };
+            queue = self.0.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Lines that nobody will read.
+    pub fn lost(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_all(&self, mut out: impl Write, told: fn(u64) -> String) {
+        let (mut known, mut is_torn) = (0, false);
+        loop {
+            let line = {
+                let mut queue = self.queue();
+                queue.is_writing = false;
+                self.changed.notify_all();
+                loop {
+                    if let Some(line) = queue.lines.pop_front() {
+                        queue.bytes -= line.len();
+                        queue.is_writing = true;
+                        break line;
+                    }
+                    queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                }
+            };
+            let lost = self.lost.load(Ordering::Relaxed);
+            let mut text = Vec::new();
+            if is_torn {
+                text.push(b'\n');
+            }
+            if lost > known {
+                text.extend(told(lost - known).into_bytes());
+                text.push(b'\n');
+            }
+            text.extend(line);
+            match out.write_all(&text).and_then(|()| out.flush()) {
+                Ok(()) => (known, is_torn) = (lost, false),
+                // A part of it may be there: what comes next begins a line of its own.
+                Err(_) => {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    is_torn = true;
+                }
+            }
+        }
+    }
+}
+
+/// One line, said when it is whole: when this goes.
+pub struct Line {
+    lossy: Lossy,
+    bytes: Vec<u8>,
+}
+
+impl Lossy {
+    pub fn line(&self) -> Line {
+        Line { lossy: self.clone(), bytes: Vec::new() }
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.bytes.is_empty() {
+            self.lossy.say(&self.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn told(count: u64) -> String {
+        format!("{count} lost")
+    }
+
+    #[test]
+    fn who_says_a_line_never_waits_for_a_reader_that_sleeps() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let lossy = Lossy::start(writer, told).unwrap();
+        // Far more than a pipe and the queue hold.
+        let line = [b'x'; 1000];
+        let mut all = 0;
+        for _ in 0..20 << 10 {
+            lossy.say(&[&line[..], b"\n"].concat());
+            all += 1;
+        }
+        let lost = lossy.lost();
+        assert!(lost > 10_000, "{lost}");
+        // It wakes up: what waited is there, and how many are not.
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            let mut part = [0; 4096];
+            while !text.contains("the end") {
+                let count = reader.read(&mut part).unwrap();
+                text += std::str::from_utf8(&part[..count]).unwrap();
+            }
+            text
+        });
+        lossy.flush(Duration::from_secs(60));
+        lossy.say(b"the end\n");
+        let text = reading.join().unwrap();
+        let said = text.lines().filter(|line| line.starts_with('x')).count() as u64;
+        assert_eq!(said + lost, all);
+        assert!(text.contains(" lost\n"), "how many were lost is told");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_lost_and_told_once_it_can_be_again() {
+        struct Full(std::sync::Arc<Mutex<(bool, Vec<u8>)>>);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let mut state = self.0.lock().unwrap();
+                if state.0 {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                state.1.extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let state = std::sync::Arc::new(Mutex::new((true, Vec::new())));
+        let lossy = Lossy::start(Full(state.clone()), told).unwrap();
+        for line in [b"one\n", b"two\n"] {
+            lossy.say(line);
+        }
+        lossy.flush(Duration::from_secs(60));
+        assert_eq!(lossy.lost(), 2);
+        state.lock().unwrap().0 = false;
+        std::io::Write::write_all(&mut lossy.line(), b"three\n").unwrap();
+        lossy.flush(Duration::from_secs(60));
+        assert_eq!(String::from_utf8(state.lock().unwrap().1.clone()).unwrap(), "\n2 lost\nthree\n");
+    }
+}

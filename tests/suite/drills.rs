@@ -1,0 +1,152 @@
+//! Drills that are killed: nothing of them stays.
+
+use crate::kill::{ok, understudy};
+use crate::rig::sample_tree;
+use crate::service::wait_until;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name.starts_with("understudy-drill-"));
+    names.sort();
+    names
+}
+
+fn mounts(dir: &Path) -> usize {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    mounts.lines().filter(|line| line.contains(dir.to_str().unwrap())).count()
+}
+
+/// Processes that run in this directory's tree, or were told of it.
+fn processes(dir: &Path) -> Vec<(u32, String)> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let ids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter_map(|id| {
+        let command = std::fs::read(format!("/proc/{id}/cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        command.contains(&format!("{}/understudy-drill-", dir.display())).then_some((id, command))
+    })
+    .collect()
+}
+
+struct Rig {
+    _all: tempfile::TempDir,
+    dir: PathBuf,
+    temporary: PathBuf,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let all = tempfile::tempdir().unwrap();
+        let (dir, temporary) = (all.path().to_owned(), all.path().join("tmp"));
+        sample_tree(&dir.join("source"));
+        std::fs::create_dir(&temporary).unwrap();
+        let rig = Self { _all: all, dir, temporary };
+        ok(rig.command().args(["resync", "source", "--store", "acme", "--quiet"]));
+        rig
+    }
+
+    fn command(&self) -> Command {
+        let mut command = understudy(&self.dir);
+        command.env("TMPDIR", &self.temporary).stdout(Stdio::null());
+        command
+    }
+
+    /// A drill whose command waits, and the number of that.
+    fn waiting(&self, mark: &str) -> (Child, u32) {
+        let mark = self.dir.join(mark);
+        let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 300", mark.display());
+        let drill = self.command().args(["drill", "acme", "--", "sh", "-c", &script]).spawn().unwrap();
+        wait_until("the command runs", || mark.exists());
+        (drill, std::fs::read_to_string(mark).unwrap().trim().parse().unwrap())
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        for (id, _) in processes(&self.temporary) {
+            let _ = Command::new("kill").args(["-KILL", &id.to_string()]).stderr(Stdio::null()).status();
+        }
+        for name in names(&self.temporary) {
+            let _ = Command::new("umount").arg("-l").arg(self.temporary.join(name).join("snapshot")).output();
+        }
+    }
+}
+
+fn runs(id: u32) -> bool {
+    // One that nobody has waited for yet is gone all the same.
+    std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[test]
+fn what_a_killed_drill_started_ends_with_it_and_what_it_left_goes_with_the_next() {
+    let rig = Rig::new();
+    let (mut drill, command) = rig.waiting("first");
+    assert_eq!(
+        (mounts(&rig.temporary), processes(&rig.temporary).len()),
+        (1, 1),
+        "a mount, and who serves it"
+    );
+    drill.kill().unwrap();
+    drill.wait().unwrap();
+    wait_until("the command and the server end", || !runs(command) && processes(&rig.temporary).is_empty());
+    wait_until("the mount goes with its server", || mounts(&rig.temporary) == 0);
+    ok(rig.command().args(["drill", "acme"]));
+    assert_eq!(names(&rig.temporary), [""; 0]);
+}
+
+#[test]
+fn a_mount_whose_server_was_killed_as_well_is_taken_away_and_what_others_have_is_left() {
+    let rig = Rig::new();
+    let (mut drill, _) = rig.waiting("first");
+    // At once, so that the server has no time for anything.
+    for (id, _) in processes(&rig.temporary) {
+        ok(Command::new("kill").args(["-KILL", &id.to_string()]));
+    }
+    drill.kill().unwrap();
+    drill.wait().unwrap();
+    assert_eq!(mounts(&rig.temporary), 1, "a mount that nobody serves");
+    let made = |name: &str, mode: u32| {
+        let path = rig.temporary.join(name);
+        std::fs::DirBuilder::new().mode(mode).create(&path).unwrap();
+        path
+    };
+    // A drill that lives, one of somebody else, one that others may write to, what is no directory, and what somebody keeps there.
+    let (mut living, command) = rig.waiting("living");
+    let theirs = made("understudy-drill-4194305-00", 0o700);
+    std::os::unix::fs::chown(&theirs, Some(12_345), None).unwrap();
+    made("understudy-drill-4194305-01", 0o770);
+    let elsewhere = made("elsewhere", 0o700);
+    symlink(&elsewhere, rig.temporary.join("understudy-drill-4194305-02")).unwrap();
+    std::fs::write(made("understudy-drill-4194305-03", 0o700).join("kept"), b"kept").unwrap();
+    // And one of an earlier version, whose process is gone.
+    std::fs::create_dir(made("understudy-drill-4194305-04", 0o700).join("snapshot")).unwrap();
+    ok(rig.command().args(["drill", "acme"]));
+    let alive = format!("understudy-drill-{}-", living.id());
+    let left: Vec<_> = names(&rig.temporary).into_iter().filter(|name| !name.starts_with(&alive)).collect();
+    let kept = ["00", "01", "02", "03"].map(|end| format!("understudy-drill-4194305-{end}"));
+    assert_eq!(left, kept);
+    assert_eq!(mounts(&rig.temporary), 1, "the living drill's");
+    assert!(rig.temporary.join("understudy-drill-4194305-03/kept").exists() && runs(command));
+    // Asked to end, a drill takes its own away.
+    ok(Command::new("kill").args(["-TERM", &living.id().to_string()]));
+    assert_eq!(living.wait().unwrap().code(), Some(1));
+    assert_eq!((mounts(&rig.temporary), names(&rig.temporary).len()), (0, kept.len()));
+}
+
+#[test]
+fn a_daemon_takes_away_what_a_drill_left_when_it_starts() {
+    let rig = Rig::new();
+    let (mut drill, _) = rig.waiting("first");
+    drill.kill().unwrap();
+    drill.wait().unwrap();
+    wait_until("its server ends", || processes(&rig.temporary).is_empty());
+    assert_eq!(names(&rig.temporary).len(), 1);
+    let mut daemon = rig.command().args(["run", "--listen", "off"]).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("it is taken away", || names(&rig.temporary).is_empty());
+    ok(Command::new("kill").args(["-TERM", &daemon.id().to_string()]));
+    assert!(daemon.wait().unwrap().success());
+}
