@@ -55,6 +55,7 @@ impl Bench {
         let nonce = || getrandom::u64().unwrap();
         let around = Surroundings {
             tree: &understudy::source::disk::Disk,
+            sleep: &std::thread::sleep,
             clock: &now_ns,
             nonce: &nonce,
             progress: &progress,

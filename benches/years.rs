@@ -81,6 +81,7 @@ fn main() {
             let progress = Progress::default();
             let around = Surroundings {
                 tree: &understudy::source::disk::Disk,
+                sleep: &std::thread::sleep,
                 clock: &now_ns,
                 nonce: &nonce,
                 progress: &progress,

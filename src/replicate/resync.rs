@@ -73,6 +73,8 @@ pub struct Watched {
 pub struct Surroundings<'a> {
     pub tree: &'a dyn Tree,
     pub clock: &'a Clock,
+    /// Waits for what is going on in the tree.
+    pub sleep: &'a (dyn Fn(Duration) + Sync),
     /// Draws a number that nobody else draws.
     pub nonce: &'a (dyn Fn() -> u64 + Sync),
     pub progress: &'a Progress,
@@ -184,6 +186,7 @@ fn attempt(
         reread,
         recheck,
         progress: around.progress,
+        sleep: around.sleep,
         compression_level: request.compression_level,
     };
     let level = request.compression_level;

@@ -49,6 +49,7 @@ pub struct Rounds<'a> {
     /// Chunks of the last manifest may be gone.
     pub recheck: bool,
     pub progress: &'a Progress,
+    pub sleep: &'a (dyn Fn(Duration) + Sync),
     pub compression_level: i32,
 }
 
@@ -76,7 +77,9 @@ impl Rounds<'_> {
             while !summary.doubts.is_empty() && round < ROUNDS_MAX {
                 let doubts = std::mem::take(&mut summary.doubts);
                 // Whatever is going on is given a moment, from the third look on.
-                std::thread::sleep(Duration::from_millis(if round > 1 { 20 << round } else { 0 }));
+                if round > 1 {
+                    (self.sleep)(Duration::from_millis(20 << round));
+                }
                 // The pages of the round before are read from the repository, like any others.
                 self.packer.flush()?;
                 state.links.begin_round();

@@ -125,8 +125,14 @@ pub fn resync_between_hooks(
     let is_stopped = || watch.progress.is_stopped();
     hooks::around(&store.hooks, &around, &is_stopped, || {
         let (clock, nonce) = (&world.now_ns, &world.nonce);
-        let around =
-            Surroundings { tree: &Disk, clock, nonce, progress: watch.progress, on_step: watch.on_step };
+        let around = Surroundings {
+            tree: &Disk,
+            sleep: &std::thread::sleep,
+            clock,
+            nonce,
+            progress: watch.progress,
+            on_step: watch.on_step,
+        };
         Ok(resync(repository, request, &around)?)
     })
 }

@@ -180,6 +180,7 @@ impl Stage {
         };
         let around = Surroundings {
             tree: &self.model,
+            sleep: &|pause| self.model.world().pass(pause.as_nanos() as u64),
             clock: &clock,
             nonce: &rig::nonce,
             progress: &progress,

@@ -117,6 +117,7 @@ fn a_silent_change_is_found_when_its_turn_comes() {
     let progress = Default::default();
     let around = understudy::replicate::resync::Surroundings {
         tree: &understudy::source::disk::Disk,
+        sleep: &std::thread::sleep,
         clock: &clock,
         nonce: &rig::nonce,
         progress: &progress,
@@ -246,6 +247,7 @@ fn a_writer_fenced_in_the_middle_of_its_run_commits_nothing() {
     let progress = Default::default();
     let around = understudy::replicate::resync::Surroundings {
         tree: &understudy::source::disk::Disk,
+        sleep: &std::thread::sleep,
         clock: &rig::now_ns,
         nonce: &rig::nonce,
         progress: &progress,

@@ -97,6 +97,7 @@ pub fn run(repository: &Repository, request: &Request) -> Result<Report, ResyncE
     let progress = Progress::default();
     let around = Surroundings {
         tree: &understudy::source::disk::Disk,
+        sleep: &std::thread::sleep,
         clock: &now_ns,
         nonce: &nonce,
         progress: &progress,

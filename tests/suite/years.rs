@@ -150,6 +150,7 @@ fn a_run_whose_chunks_are_pruned_under_it_ships_them_again() {
     let done = std::sync::atomic::AtomicBool::new(false);
     let around = understudy::replicate::resync::Surroundings {
         tree: &understudy::source::disk::Disk,
+        sleep: &std::thread::sleep,
         clock: &rig::now_ns,
         nonce: &rig::nonce,
         progress: &progress,
