@@ -123,6 +123,13 @@ impl Fingerprint {
     }
 }
 
+/// Names of one inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Group {
+    number: u64,
+    agreement: u64,
+}
+
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -134,7 +141,7 @@ pub struct Entry {
     pub gid: u32,
     pub mtime: Timestamp,
     pub xattrs: Xattrs,
-    /// Entries of one manifest with the same number are names of one inode, if they agree (see [`Entry::joins`]).
+    /// Entries of one manifest with the same number are names of one inode, if they agree (see [`Entry::group`]).
     pub hardlink: Option<u64>,
     pub fingerprint: Fingerprint,
 }
@@ -180,9 +187,43 @@ impl Entry {
         kinds && self.same_metadata(other)
     }
 
-    /// Whether two names of one number can be one inode: they agree in content and metadata.
-    pub fn joins(&self, other: &Entry) -> bool {
-        self.hardlink.is_some() && self.hardlink == other.hardlink && self.same_to_a_user(other)
+    /// The group of names of one inode that this is one of: those of one number that agree in content and metadata. Where
+    /// numbers of different files were mixed, they are files of their own.
+    pub fn group(&self) -> Option<Group> {
+        Some(Group { number: self.hardlink?, agreement: self.agreement() })
+    }
+
+    /// A hash of all that names of one inode share.
+    pub fn agreement(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        let mut bytes = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+        };
+        bytes(self.kind.name().as_bytes());
+        match &self.kind {
+            Kind::File(file) => bytes(&file.hash.0),
+            Kind::Symlink { target } => bytes(target),
+            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+                bytes(&[major.to_le_bytes(), minor.to_le_bytes()].concat());
+            }
+            Kind::Directory | Kind::Fifo | Kind::Socket => {}
+        }
+        bytes(&self.size_bytes().to_le_bytes());
+        for number in [u32::from(self.mode), self.uid, self.gid, self.mtime.nanos] {
+            bytes(&number.to_le_bytes());
+        }
+        bytes(&self.mtime.seconds.to_le_bytes());
+        match &self.xattrs {
+            Xattrs::None => {}
+            Xattrs::Inline(attributes) => attributes.iter().for_each(|(name, value)| {
+                bytes(name);
+                bytes(value);
+            }),
+            Xattrs::Chunk(id) => bytes(&id.0),
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        u64::from_le_bytes(first)
     }
 
     /// Mode, owners, mtime, attributes and links are equal.

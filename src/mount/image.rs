@@ -12,7 +12,7 @@ use super::inode::{
     BLOCK_BYTES, FIRST_INODE_AT, INODE_BYTES, Inode, Layout, SLOT_BYTES, SUPERBLOCK_AT, device_number,
     encode_attributes, encode_redirect, superblock,
 };
-use crate::model::entry::{Attributes, Entry, Kind, Timestamp};
+use crate::model::entry::{Attributes, Entry, Group, Kind, Timestamp};
 use crate::model::id::ContentHash;
 use crate::model::tree_path::TreePath;
 use std::collections::HashMap;
@@ -84,7 +84,7 @@ pub struct Image {
     arena: Vec<u8>,
     /// The directories that the next entry may be in, with the lengths of their paths.
     open: Vec<(u32, usize)>,
-    groups: HashMap<u64, u32>,
+    groups: HashMap<Group, u32>,
     report: ImageReport,
 }
 
@@ -116,7 +116,7 @@ impl Image {
                 NodeKind::Device { block: true, number: device_number(*major, *minor) }
             }
         };
-        let first = entry.hardlink.and_then(|group| self.groups.get(&group).copied());
+        let first = entry.group().and_then(|group| self.groups.get(&group).copied());
         let kind = match first {
             Some(first) if entry.kind != Kind::Directory => NodeKind::Alias(first),
             _ => kind,
@@ -162,7 +162,7 @@ impl Image {
             }
             NodeKind::Alias(first) => self.nodes[first as usize].links += 1,
             _ => {
-                if let Some(group) = entry.hardlink {
+                if let Some(group) = entry.group() {
                     self.groups.insert(group, number);
                 }
             }

@@ -117,9 +117,14 @@ impl Doubts {
     }
 }
 
+/// So many lost paths are looked for once more.
+const LOST_MAX: usize = 1024;
+
 /// What a scan found.
 #[derive(Clone, Debug, Default)]
 pub struct ScanSummary {
+    /// Paths that the last manifest has in directories that are there, and that were not there; the first of them.
+    pub lost: Vec<TreePath>,
     pub changes: ChangeCounts,
     pub vanished: u64,
     pub warnings: Warnings,
@@ -173,9 +178,12 @@ impl<'s, 'env> Ledger<'s, 'env> {
         }
     }
 
-    /// The last manifest has it, and the tree has not.
-    pub fn gone(&mut self) {
+    /// The last manifest has it, and the tree has not; its directory is there, if `is_top`.
+    pub fn gone(&mut self, old: &Entry, is_top: bool) {
         self.summary.changes.count(Some(Change::Removed));
+        if is_top && self.summary.lost.len() < LOST_MAX {
+            self.summary.lost.push(old.path.clone());
+        }
     }
 
     /// The manifest's writer, and what was found.
@@ -227,8 +235,8 @@ impl<'s, 'env> Ledger<'s, 'env> {
                     return self.take(Outcome::Unreadable { path, old, errno: Errno::NOENT });
                 }
                 self.summary.vanished += 1;
-                if old.is_some() {
-                    self.summary.changes.count(Some(Change::Removed));
+                if let Some(old) = old {
+                    self.gone(&old, true);
                 }
                 if let Some((above, name)) = path.split()
                     && let (Ok(above), Ok(name)) = (TreePath::parse(above), CString::new(name))

@@ -9,9 +9,7 @@
 //!
 //! Memory: some 100 bytes for each inode with several names.
 
-use crate::format::attrs;
-use crate::format::wire::Writer;
-use crate::model::entry::{Entry, Kind, Xattrs};
+use crate::model::entry::Entry;
 use crate::source::stat::{Identity, Stat};
 use crate::support::mutant::{self, Mutant};
 use std::collections::HashMap;
@@ -49,7 +47,7 @@ impl Links {
 
     /// The number of an entry's group. `unchanged` is the number that it had, if nothing of it has changed.
     pub fn number(&mut self, inode: Identity, entry: &Entry, unchanged: Option<u64>) -> u64 {
-        let agreed = if mutant::is(Mutant::GroupsByInode) { 0 } else { digest(entry) };
+        let agreed = if mutant::is(Mutant::GroupsByInode) { 0 } else { entry.agreement() };
         let known = self.known.get(&inode).filter(|group| group.agreed == agreed).map(|group| group.number);
         let number = known.unwrap_or_else(|| {
             let unseen =
@@ -71,7 +69,7 @@ impl Links {
 
     /// The number of an entry that is kept unseen, from the one that it had: the same for those that had one number and agree.
     pub fn unseen_number(&mut self, old: u64, entry: &Entry) -> u64 {
-        let agreed = digest(entry);
+        let agreed = entry.agreement();
         if let Some(group) = self.unchanged.get(&old).filter(|group| group.agreed == agreed) {
             return group.number;
         }
@@ -80,35 +78,6 @@ impl Links {
         self.unseen.insert(old, Group { number, agreed });
         number
     }
-}
-
-/// Of all that names of one inode share.
-fn digest(entry: &Entry) -> u64 {
-    let mut out = Writer::default();
-    match &entry.kind {
-        Kind::File(file) => {
-            out.raw(&file.hash.0);
-            out.number(file.size_bytes);
-        }
-        Kind::Symlink { target } => out.bytes(target),
-        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
-            out.number(u64::from(*major));
-            out.number(u64::from(*minor));
-        }
-        Kind::Directory | Kind::Fifo | Kind::Socket => {}
-    }
-    out.bytes(entry.kind.name().as_bytes());
-    for number in [u64::from(entry.mode), u64::from(entry.uid), u64::from(entry.gid)] {
-        out.number(number);
-    }
-    out.signed(entry.mtime.seconds);
-    out.number(u64::from(entry.mtime.nanos));
-    match &entry.xattrs {
-        Xattrs::None => {}
-        Xattrs::Inline(attributes) => attrs::encode(attributes, &mut out),
-        Xattrs::Chunk(id) => out.raw(&id.0),
-    }
-    hash(&[&out.0])
 }
 
 fn hash(parts: &[&[u8]]) -> u64 {
@@ -124,7 +93,7 @@ fn hash(parts: &[&[u8]]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::entry::{Content, File, Fingerprint, Timestamp};
+    use crate::model::entry::{Content, File, Fingerprint, Kind, Timestamp, Xattrs};
     use crate::model::id::ContentHash;
     use crate::model::tree_path::TreePath;
 

@@ -17,6 +17,7 @@ use super::scan::{Scan, UnderWay};
 use crate::format::frame::Compressor;
 use crate::model::diff::{Change, ChangeCounts};
 use crate::model::record::ManifestRoot;
+use crate::model::tree_path::TreePath;
 use crate::repository::changes::join;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::manifest::{ManifestReader, ManifestWriter};
@@ -27,6 +28,7 @@ use crate::source::walk::{Course, Walk};
 use crate::support::pool::Pool;
 use crate::support::progress::Progress;
 use std::collections::HashSet;
+use std::ffi::CString;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +59,7 @@ pub struct Rounds<'a> {
 struct State<'m> {
     links: Links,
     mounts: &'m mut Mounts,
-    phantoms: HashSet<crate::model::tree_path::TreePath>,
+    phantoms: HashSet<TreePath>,
 }
 
 impl Rounds<'_> {
@@ -73,6 +75,7 @@ impl Rounds<'_> {
             let pool = alone.map_or_else(|| Pool::start(scope, workers), Pool::inline);
             let mut state = State { links: Links::default(), mounts, phantoms: HashSet::new() };
             let (mut root, mut summary) = self.round(&pool, threads, &mut state, None)?;
+            let mut came_back = self.come_back(&mut summary);
             let mut round = 1;
             while !summary.doubts.is_empty() && round < ROUNDS_MAX {
                 let doubts = std::mem::take(&mut summary.doubts);
@@ -83,7 +86,8 @@ impl Rounds<'_> {
                 // The pages of the round before are read from the repository, like any others.
                 self.packer.flush()?;
                 state.links.begin_round();
-                let again = self.round(&pool, threads, &mut state, Some((&root, &doubts)))?;
+                let mut again = self.round(&pool, threads, &mut state, Some((&root, &doubts)))?;
+                came_back = self.come_back(&mut again.1);
                 summary.vanished += again.1.vanished;
                 summary.warnings.forget(|path| doubts.covers(path));
                 summary.warnings.append(again.1.warnings);
@@ -92,7 +96,7 @@ impl Rounds<'_> {
             }
             let reason = "it changed its place or its kind at each of several looks";
             let doubts = std::mem::take(&mut summary.doubts);
-            for path in doubts.trees.iter().chain(&doubts.phantoms) {
+            for path in doubts.trees.iter().chain(&doubts.phantoms).chain(&came_back) {
                 summary.warnings.add(WarningKind::Unsettled, path, reason.to_owned());
             }
             if round > 1 {
@@ -101,6 +105,36 @@ impl Rounds<'_> {
             }
             Ok((root, summary))
         })
+    }
+
+    /// Of what was lost, what is there again behind all else: a release that is moved in has a moment without a name. Where it
+    /// is, is looked at again.
+    fn come_back(&self, summary: &mut ScanSummary) -> Vec<TreePath> {
+        let mut came_back = std::mem::take(&mut summary.lost);
+        came_back.retain(|path| self.is_there(path));
+        for path in &came_back {
+            if let Some((above, _)) = path.split()
+                && let Ok(above) = TreePath::parse(above)
+            {
+                summary.doubts.directories.insert(above);
+            }
+        }
+        came_back
+    }
+
+    fn is_there(&self, path: &TreePath) -> bool {
+        let mut names = path.components().filter_map(|name| CString::new(name).ok()).peekable();
+        let mut directory = self.root.clone();
+        while let Some(name) = names.next() {
+            if names.peek().is_none() {
+                return directory.stat_at(&name).is_ok();
+            }
+            match directory.open_directory(&name) {
+                Ok(below) => directory = below,
+                Err(_) => return false,
+            }
+        }
+        true
     }
 
     fn round<'env>(

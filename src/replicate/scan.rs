@@ -470,11 +470,13 @@ impl<'env> Scan<'_, 'env> {
             return Err(ResyncError::Hardlink);
         }
         self.mounts.forget(&old.path);
+        let mut is_top = false;
         if let (Some(level), Some((above, _))) = (self.under_way.stack.last_mut(), old.path.split()) {
             level.is_changed = true;
-            level.has_lost |= level.node.path.as_bytes() == above;
+            is_top = level.node.path.as_bytes() == above;
+            level.has_lost |= is_top;
         }
-        self.ledger.gone();
+        self.ledger.gone(old, is_top);
         Ok(())
     }
 

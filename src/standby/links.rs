@@ -10,7 +10,7 @@ use super::error::{Failure, RestoreError, is_own};
 use super::file::from_other_name;
 use super::shortfall::ShortfallKind;
 use super::tree::Restorer;
-use crate::model::entry::Entry;
+use crate::model::entry::{Entry, Group};
 use crate::model::tree_path::TreePath;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -23,7 +23,7 @@ impl Restorer<'_, '_> {
         &mut self,
         spot: Spot,
         entry: Entry,
-        group: u64,
+        group: Group,
         first: &TreePath,
     ) -> Result<(), RestoreError> {
         self.drain()?;

@@ -15,7 +15,7 @@ use super::place::Place;
 use super::restore::{RestoreReport, RestoreRequest};
 use super::shortfall::ShortfallKind;
 use super::special::special;
-use crate::model::entry::{Entry, File, Fingerprint, Kind, Timestamp, Xattrs};
+use crate::model::entry::{Entry, File, Fingerprint, Group, Kind, Timestamp, Xattrs};
 use crate::model::tree_path::TreePath;
 use crate::repository::error::RepositoryError;
 use crate::source::content::SEGMENT_BYTES;
@@ -77,7 +77,7 @@ pub(super) struct Restorer<'s, 'env> {
     batch_bytes: u64,
     pending: VecDeque<Handle<Result<(), RestoreError>>>,
     /// The first name of every hardlink group.
-    pub(super) links: HashMap<u64, TreePath>,
+    pub(super) links: HashMap<Group, TreePath>,
     /// A directory that could not be made: what is below it is passed over.
     skipped: Option<TreePath>,
     /// The last entry that was not a directory: nothing can be below it.
@@ -232,7 +232,7 @@ impl<'env> Restorer<'_, 'env> {
         if entry.kind != Kind::Directory {
             self.leaf = Some(entry.path.clone());
         }
-        if let Some(group) = entry.hardlink
+        if let Some(group) = entry.group()
             && let Some(first) = self.links.get(&group)
         {
             let first = first.clone();
@@ -243,7 +243,7 @@ impl<'env> Restorer<'_, 'env> {
 
     /// Makes an entry anew; of a hardlink group it is the first name.
     pub(super) fn make(&mut self, spot: Spot, entry: Entry) -> Result<(), RestoreError> {
-        if let Some(group) = entry.hardlink {
+        if let Some(group) = entry.group() {
             self.links.insert(group, entry.path.clone());
         }
         match &entry.kind {

@@ -9,7 +9,7 @@ use super::depot::Depot;
 use super::error::RestoreError;
 use super::file::attributes_of;
 use super::leaves::{Leaves, Place};
-use crate::model::entry::{Attributes, Content, Entry, File, Kind, Xattrs};
+use crate::model::entry::{Attributes, Content, Entry, File, Group, Kind, Xattrs};
 use crate::model::id::ChunkId;
 use crate::model::record::{ManifestRoot, SnapshotRecord, StoreState};
 use crate::model::tree_path::TreePath;
@@ -45,7 +45,7 @@ pub struct View {
     root: ManifestRoot,
     readings: Cache<u64, Arc<Reading>>,
     /// The names seen so far of files with several, by their group: the first is the file's number.
-    groups: Mutex<HashMap<u64, Names>>,
+    groups: Mutex<HashMap<Group, Names>>,
     /// The last small file that was fetched.
     last: AtomicU64,
     depot: Option<Depot>,
@@ -93,7 +93,7 @@ impl View {
         let at = place.entry();
         let entry = page.get(at).ok_or(Errno::STALE)?;
         let mut node = Node { number: place.number() + ROOT, links: 1, page: page.clone(), at };
-        if let Some(group) = entry.hardlink.filter(|_| entry.kind != Kind::Directory) {
+        if let Some(group) = entry.group().filter(|_| entry.kind != Kind::Directory) {
             let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
             let names = groups.entry(group);
             let names = names.or_insert(Names { number: node.number, seen: BTreeSet::new() });
