@@ -110,8 +110,15 @@ impl Closure {
     }
 
     fn check_order(&self, path: &TreePath) -> Result<(), Misplaced> {
-        let last = self.last.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
-        if path.components().le(last) { Err(Misplaced::Order) } else { Ok(()) }
+        let (path, last) = (path.as_bytes(), &self.last[..]);
+        // As components compare: where one ends, it is less than one that goes on.
+        let same = path.iter().zip(last).take_while(|(a, b)| a == b).count();
+        let follows = match (path.get(same), last.get(same)) {
+            (None, _) | (Some(b'/'), Some(_)) => false,
+            (Some(_), None | Some(b'/')) => true,
+            (Some(a), Some(b)) => a > b,
+        };
+        if follows { Ok(()) } else { Err(Misplaced::Order) }
     }
 
     fn take(&mut self, path: &TreePath, is_directory: bool) {

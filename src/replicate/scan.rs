@@ -147,7 +147,7 @@ impl<'env> Scan<'_, 'env> {
         // Without its root nothing is known of a store.
         let listing = self.walk.root(root).map_err(|errno| match is_own_trouble(errno) {
             true => exhausted(&path, errno),
-            false => SourceError::Root { path: self.root_path.to_owned(), source: errno.into() }.into(),
+            false => self.no_root(errno),
         })?;
         self.enter(listing, old)?;
         while let Some(level) = self.under_way.stack.last_mut() {
@@ -165,6 +165,10 @@ impl<'env> Scan<'_, 'env> {
             self.settle(pending)?;
         }
         Ok(self.ledger.close())
+    }
+
+    fn no_root(&self, errno: Errno) -> ResyncError {
+        SourceError::Root { path: self.root_path.to_owned(), source: errno.into() }.into()
     }
 
     fn child(&mut self, child: Child) -> Result<(), ResyncError> {
@@ -211,7 +215,7 @@ impl<'env> Scan<'_, 'env> {
                 Err(errno) => return self.unlisted(target.path, old, errno),
             };
             let Some(slot) = &below else { break };
-            match self.walk.open(slot) {
+            match self.walk.open_as(slot, stat) {
                 Ok(listing) => return self.enter(listing, old),
                 Err(errno) if is_own_trouble(errno) => return Err(exhausted(&target.path, errno)),
                 Err(errno) if is_in_motion(errno) => {}
@@ -276,7 +280,17 @@ impl<'env> Scan<'_, 'env> {
         }
     }
 
-    fn enter(&mut self, listing: Listing, old: Option<Entry>) -> Result<(), ResyncError> {
+    fn enter(&mut self, mut listing: Listing, old: Option<Entry>) -> Result<(), ResyncError> {
+        if decide(&listing.stat, old.as_ref(), &self.reread) != Decision::Keep {
+            let path = listing.node.path.clone();
+            listing = match self.walk.at_rest(listing) {
+                Ok(listing) => listing,
+                Err(errno) if is_own_trouble(errno) => return Err(exhausted(&path, errno)),
+                Err(errno) if path.is_root() => return Err(self.no_root(errno)),
+                Err(errno) if is_in_motion(errno) => return self.unsettled(path, old),
+                Err(errno) => return self.unlisted(path, old, errno),
+            };
+        }
         let Listing { node, stat, children } = listing;
         let is_changed = self.visit_directory(&node, stat, old)?;
         let stack = &mut self.under_way.stack;

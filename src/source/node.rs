@@ -37,6 +37,12 @@ impl Node {
         Arc::new(Self { path, identity: stat.identity(), above, handle })
     }
 
+    /// The same place, with the directory that `handle` is.
+    pub fn opened_as(&self, handle: Arc<dyn Directory>, stat: &Stat) -> Arc<Self> {
+        let (above, handle) = (self.above.clone(), Mutex::new(Some(handle)));
+        Arc::new(Self { path: self.path.clone(), identity: stat.identity(), above, handle })
+    }
+
     /// # Errors
     /// `STALE` when its name is another directory's by now; else what opening it says.
     pub fn handle(&self) -> Result<Arc<dyn Directory>, Errno> {

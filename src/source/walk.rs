@@ -112,7 +112,7 @@ impl<'e> Walk<'e> {
     /// Lists the root itself.
     pub fn root(&self, handle: Arc<dyn Directory>) -> Result<Listing, Errno> {
         let stat = handle.stat()?;
-        let listing = self.list(TreePath::root(), None, handle, stat)?;
+        let listing = self.list(Node::root(handle, &stat), stat)?;
         self.announce(&listing);
         Ok(listing)
     }
@@ -194,28 +194,56 @@ impl<'e> Walk<'e> {
         self.wake.notify_all();
     }
 
-    /// Lists a slot's directory anew, also one that was taken.
-    pub fn open(&self, slot: &Slot) -> Result<Listing, Errno> {
-        let handle = slot.parent.handle()?.open_directory(&slot.name)?;
-        self.list(slot.path.clone(), Some((&slot.parent, &slot.name)), handle, slot.stat)
+    fn open(&self, slot: &Slot) -> Result<Listing, Errno> {
+        self.open_as(slot, slot.stat)
     }
 
-    /// `before` is what the directory was when something last said that it is in its place.
-    fn list(
-        &self,
-        path: TreePath,
-        above: Option<(&Arc<Node>, &CString)>,
-        handle: Arc<dyn Directory>,
-        before: Stat,
-    ) -> Result<Listing, Errno> {
+    /// Lists a slot's directory anew, also one that was taken; `stat` is what has its name now.
+    pub fn open_as(&self, slot: &Slot, stat: Stat) -> Result<Listing, Errno> {
+        let handle = slot.parent.handle()?.open_directory(&slot.name)?;
+        let node = Node::below(&slot.parent, slot.name.clone(), slot.path.clone(), handle, &stat);
+        self.list(node, stat)
+    }
+
+    /// One reading of a directory that was `stat` just before: enough, if it was that at the last scan, and all that was in it
+    /// then is met. Of any other a name may be missing; see [`Walk::at_rest`].
+    fn list(&self, node: Arc<Node>, stat: Stat) -> Result<Listing, Errno> {
         if let Some(watch) = self.watch {
-            watch.before_listing(&path);
+            watch.before_listing(&node.path);
         }
-        let (names, stat) = names_at_rest(&*handle, before, self.course.since)?;
-        let node = match above {
-            Some((above, name)) => Node::below(above, name.clone(), path, handle.clone(), &stat),
-            None => Node::root(handle.clone(), &stat),
-        };
+        let handle = node.handle()?;
+        let mut names = handle.names()?;
+        names.sort_unstable();
+        let children = self.children(&node, &*handle, names, &stat);
+        Ok(Listing { node, stat, children })
+    }
+
+    /// A directory that has changed, or is new, as it is behind a reading in which it did not change.
+    pub fn at_rest(&self, listing: Listing) -> Result<Listing, Errno> {
+        let handle = listing.node.handle()?;
+        let now = handle.stat()?;
+        if now.same_moment(&listing.stat) && now.fingerprint.ctime < self.course.since {
+            return Ok(listing);
+        }
+        let (mut names, stat) = names_at_rest(&*handle, now, self.course.since)?;
+        names.extend(listing.children.iter().map(|child| child.name.clone()));
+        names.sort_unstable();
+        names.dedup();
+        self.withdraw(&listing);
+        let node = listing.node.opened_as(handle.clone(), &stat);
+        let children = self.children(&node, &*handle, names, &stat);
+        let listing = Listing { node, stat, children };
+        self.announce(&listing);
+        Ok(listing)
+    }
+
+    fn children(
+        &self,
+        node: &Arc<Node>,
+        handle: &dyn Directory,
+        names: Vec<CString>,
+        stat: &Stat,
+    ) -> Vec<Child> {
         let mut children = Vec::with_capacity(names.len());
         for name in names {
             let found = handle.stat_at(&name);
@@ -245,7 +273,24 @@ impl<'e> Walk<'e> {
             }
             children.push(child);
         }
-        Ok(Listing { node, stat, children })
+        children
+    }
+
+    /// What was to be listed of a listing that is not gone on with.
+    fn withdraw(&self, listing: &Listing) {
+        for slot in listing.children.iter().filter_map(|child| child.below.as_ref()) {
+            let is_idle = match &mut *lock(&slot.state) {
+                state @ SlotState::Waiting => {
+                    *state = SlotState::Taken;
+                    true
+                }
+                _ => false,
+            };
+            if !is_idle {
+                // Its place ahead is given back.
+                let _ = self.take(slot);
+            }
+        }
     }
 }
 
