@@ -140,7 +140,7 @@ fn print(global: &Global, report: &FollowReport, depot: &Depot, seconds: f64) ->
         return show::json(report);
     }
     if let Some(before) = &report.renamed_from {
-        eprintln!(
+        complain!(
             "understudy: warning: this standby was '{before}' before: nothing is kept for that name any more. Where the host's name changes at each start, set `writer` or UNDERSTUDY_WRITER"
         );
     }

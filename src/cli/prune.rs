@@ -143,7 +143,7 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
 /// Says for whom nothing is kept any more, and what these credentials may not.
 pub(super) fn warn(report: &PruneReport) {
     for standby in &report.silent_standbys {
-        eprintln!(
+        complain!(
             "understudy: warning: {}: standby '{}' was last heard of {} days ago: nothing is kept for it{}",
             report.store,
             standby.host,

@@ -36,8 +36,8 @@ pub enum Hold {
     EmptyRoot { entries_before: u64 },
     /// The root is on another filesystem than last time, and more is gone than the plan allows, however few they are.
     OtherFilesystem {
-        before: FilesystemId,
-        now: FilesystemId,
+        before: Box<FilesystemId>,
+        now: Box<FilesystemId>,
         deleted: u64,
         entries_before: u64,
         allowed_percent: u8,
@@ -113,8 +113,8 @@ pub fn after_scan(plan: &Plan, found: &Found) -> Option<Hold> {
     }
     match found.before {
         Some(before) if found.now.is_other_than(before) => Some(Hold::OtherFilesystem {
-            before: before.clone(),
-            now: found.now.clone(),
+            before: Box::new(before.clone()),
+            now: Box::new(found.now.clone()),
             deleted,
             entries_before,
             allowed_percent,

@@ -29,52 +29,28 @@ use std::sync::Arc;
 /// What became of one path.
 pub enum Outcome {
     /// Nothing has changed. `shared` is its inode, if that has other names.
-    Keep {
-        entry: Entry,
-        shared: Option<Identity>,
-    },
+    Keep { entry: Entry, shared: Option<Identity> },
     /// What was below a directory that could not be looked into, or was not to be: as it was.
-    KeepBelow {
-        entry: Entry,
-        is_unseen: bool,
-    },
+    KeepBelow { entry: Entry, is_unseen: bool },
     /// What the last snapshot has there, and the round before had not: kept where its directory was.
-    KeepMissed {
-        entry: Entry,
-    },
+    KeepMissed { entry: Entry },
     Read {
         entry: Entry,
         shared: Option<Identity>,
-        old: Option<Entry>,
+        old: Option<Box<Entry>>,
         again: bool,
         failed: Option<Errno>,
     },
     /// Nothing has its name.
-    Absent {
-        path: TreePath,
-        old: Option<Entry>,
-    },
+    Absent { path: TreePath, old: Option<Entry> },
     /// It is there, and nothing is known of it.
-    Unreadable {
-        path: TreePath,
-        old: Option<Entry>,
-        errno: Errno,
-    },
+    Unreadable { path: TreePath, old: Option<Entry>, errno: Errno },
     /// As for `Unreadable`, a directory; what is kept of it follows. `old` is none where the directory itself is known.
-    Unlisted {
-        path: TreePath,
-        old: Option<Entry>,
-        errno: Errno,
-    },
+    Unlisted { path: TreePath, old: Option<Entry>, errno: Errno },
     /// It would not hold still.
-    Unsettled {
-        path: TreePath,
-        old: Option<Entry>,
-    },
+    Unsettled { path: TreePath, old: Option<Entry> },
     /// As for `Unsettled`, a directory; what is kept of it follows.
-    UnsettledTree {
-        old: Entry,
-    },
+    UnsettledTree { old: Entry },
 }
 
 /// A directory of which something was read, or was missed: asked, behind all else of it, whether that is to be believed.
@@ -214,7 +190,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
             Outcome::KeepMissed { entry } => self.keep_below(entry, true)?,
             Outcome::Read { mut entry, shared, old, again, failed } => {
                 self.number(&mut entry, shared, None);
-                let change = Change::between(old.as_ref(), Some(&entry));
+                let change = Change::between(old.as_deref(), Some(&entry));
                 self.summary.changes.count(change);
                 if let Some(errno) = failed {
                     if is_own_trouble(errno) {

@@ -649,7 +649,7 @@ fn outcome(attempt: Attempt, path: TreePath, old: Option<Entry>, again: bool) ->
             {
                 entry.xattrs = old.xattrs.clone();
             }
-            Outcome::Read { entry, shared: shared_inode(&read.stat), old, again, failed }
+            Outcome::Read { entry, shared: shared_inode(&read.stat), old: old.map(Box::new), again, failed }
         }
         Attempt::Absent => Outcome::Absent { path, old },
         Attempt::Unsettled => Outcome::Unsettled { path, old },

@@ -37,7 +37,7 @@ impl Tree for Disk {
     fn open_root(&self, path: &Path) -> Result<Arc<dyn Directory>, SourceError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match patiently(|| rustix::fs::openat(CWD, path, flags, Mode::empty())) {
-            Ok(handle) => Ok(OpenDirectory::new(handle)),
+            Ok(handle) => Ok(OpenDirectory::of(handle)),
             Err(Errno::NOTDIR) => Err(SourceError::NotADirectory(path.to_owned())),
             Err(errno) => Err(SourceError::Root { path: path.to_owned(), source: errno.into() }),
         }
@@ -45,7 +45,7 @@ impl Tree for Disk {
 }
 
 impl OpenDirectory {
-    fn new(handle: OwnedFd) -> Arc<dyn Directory> {
+    fn of(handle: OwnedFd) -> Arc<dyn Directory> {
         Arc::new(Self { handle, was_read: AtomicBool::new(false) })
     }
 }
@@ -84,7 +84,7 @@ impl Directory for OpenDirectory {
     fn open_directory(&self, name: &CStr) -> Result<Arc<dyn Directory>, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = patiently(|| rustix::fs::openat(&self.handle, name, flags, Mode::empty()))?;
-        Ok(OpenDirectory::new(handle))
+        Ok(OpenDirectory::of(handle))
     }
 
     fn open_file(&self, name: &CStr) -> Result<Arc<dyn File>, Errno> {

@@ -569,7 +569,9 @@ impl World {
 
 /// The tree, shared.
 #[derive(Clone)]
-pub struct Model(Arc<(Mutex<World>, Mutex<Box<dyn Adversary>>)>);
+pub struct Model(Arc<Shared>);
+
+type Shared = (Mutex<World>, Mutex<Box<dyn Adversary>>);
 
 impl Model {
     pub fn new() -> Self {
