@@ -9,7 +9,7 @@ use super::{attrs, extent_list};
 use crate::model::entry::{CHUNK_MAX_BYTES, Content, Entry, File, Fingerprint, Kind, Timestamp, Xattrs};
 use crate::model::id::{ChunkId, ContentHash};
 use crate::model::reread::fnv1a;
-use crate::model::tree_path::TreePath;
+use crate::model::tree_path::{TreePath, shared_bytes};
 
 const LEAF: u8 = b'L';
 const NODE: u8 = b'N';
@@ -78,7 +78,7 @@ impl LeafWriter {
         let out = &mut self.out;
         let path = entry.path.as_bytes();
         let last = self.last.as_bytes();
-        let shared = path.iter().zip(last).take_while(|(a, b)| a == b).count();
+        let shared = shared_bytes(path, last);
         out.number(shared as u64);
         out.bytes(&path[shared..]);
         self.last = entry.path.clone();

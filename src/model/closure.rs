@@ -3,7 +3,7 @@
 //! Whatever is in order and behind its directory can be restored by one pass; what is not cannot be restored at all. So the
 //! writer of a manifest refuses anything else, and `verify` looks for it.
 
-use super::tree_path::TreePath;
+use super::tree_path::{TreePath, shared_bytes};
 use thiserror::Error;
 
 /// Why an entry cannot stand where it stands.
@@ -52,27 +52,35 @@ impl Closure {
 
     /// The next entry.
     pub fn push(&mut self, path: &TreePath, is_directory: bool) -> Result<(), Misplaced> {
+        if self.unseen_below.is_none()
+            && let Some((above, name)) = path.split()
+        {
+            // By far the most: what is in the innermost directory, or in one above it.
+            let start = if above.is_empty() { 0 } else { above.len() + 1 };
+            while self.directories.last().is_some_and(|length| *length > above.len()) {
+                self.directories.pop();
+            }
+            let is_known = self.directories.last() == Some(&above.len()) && self.last.starts_with(above);
+            if is_known && follows(name, self.last.get(start..).unwrap_or_default()) {
+                self.last.truncate(above.len());
+                if start > 0 {
+                    self.last.push(b'/');
+                }
+                self.last.extend_from_slice(name);
+                if is_directory {
+                    self.directories.push(self.last.len());
+                }
+                return Ok(());
+            }
+        }
         self.check(path)?;
         if self.directories.is_empty() && !is_directory {
             return Err(Misplaced::NoRoot);
         }
-        let bytes = path.as_bytes();
         if self.unseen_below.as_ref().is_some_and(|top| !path.is_within(top)) {
             self.unseen_below = None;
         }
-        match path.split() {
-            Some((above, _)) if self.unseen_below.is_none() => {
-                while self.directories.last().is_some_and(|length| *length > above.len()) {
-                    self.directories.pop();
-                }
-                self.last.clear();
-                self.last.extend_from_slice(bytes);
-                if is_directory {
-                    self.directories.push(bytes.len());
-                }
-            }
-            _ => self.take_bytes(bytes, is_directory),
-        }
+        self.take(path, is_directory);
         Ok(())
     }
 
@@ -110,15 +118,7 @@ impl Closure {
     }
 
     fn check_order(&self, path: &TreePath) -> Result<(), Misplaced> {
-        let (path, last) = (path.as_bytes(), &self.last[..]);
-        // As components compare: where one ends, it is less than one that goes on.
-        let same = path.iter().zip(last).take_while(|(a, b)| a == b).count();
-        let follows = match (path.get(same), last.get(same)) {
-            (None, _) | (Some(b'/'), Some(_)) => false,
-            (Some(_), None | Some(b'/')) => true,
-            (Some(a), Some(b)) => a > b,
-        };
-        if follows { Ok(()) } else { Err(Misplaced::Order) }
+        if follows(path.as_bytes(), &self.last) { Ok(()) } else { Err(Misplaced::Order) }
     }
 
     fn take(&mut self, path: &TreePath, is_directory: bool) {
@@ -137,6 +137,16 @@ impl Closure {
         if is_directory {
             self.directories.push(path.len());
         }
+    }
+}
+
+/// As components compare: where one ends, it is less than one that goes on.
+fn follows(path: &[u8], last: &[u8]) -> bool {
+    let shared = shared_bytes(path, last);
+    match (path.get(shared), last.get(shared)) {
+        (None, _) | (Some(b'/'), Some(_)) => false,
+        (Some(_), None | Some(b'/')) => true,
+        (Some(a), Some(b)) => a > b,
     }
 }
 

@@ -89,11 +89,20 @@ impl TreePath {
     }
 }
 
+/// How many bytes two paths begin with alike. By words: paths of one directory share most of theirs.
+pub fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
+    const WORD: usize = size_of::<u64>();
+    let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
+    let words = a.chunks_exact(WORD).zip(b.chunks_exact(WORD));
+    let at = WORD * words.take_while(|(a, b)| word(a) == word(b)).count();
+    at + a[at..].iter().zip(&b[at..]).take_while(|(a, b)| a == b).count()
+}
+
 impl Ord for TreePath {
     fn cmp(&self, other: &Self) -> Ordering {
         // '/' sorts below every other byte, so that a directory's contents follow it at once.
         let rank = |b: &u8| if *b == b'/' { 0u16 } else { u16::from(*b) + 1 };
-        let shared = self.0.iter().zip(&other.0).take_while(|(a, b)| a == b).count();
+        let shared = shared_bytes(&self.0, &other.0);
         match (self.0.get(shared), other.0.get(shared)) {
             (Some(a), Some(b)) => rank(a).cmp(&rank(b)),
             (a, b) => a.is_some().cmp(&b.is_some()),

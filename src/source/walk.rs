@@ -48,7 +48,6 @@ pub struct Child {
 
 /// A directory that is to be listed.
 pub struct Slot {
-    path: TreePath,
     parent: Arc<Node>,
     name: CString,
     /// As it was when its parent was listed.
@@ -201,7 +200,8 @@ impl<'e> Walk<'e> {
     /// Lists a slot's directory anew, also one that was taken; `stat` is what has its name now.
     pub fn open_as(&self, slot: &Slot, stat: Stat) -> Result<Listing, Errno> {
         let handle = slot.parent.handle()?.open_directory(&slot.name)?;
-        let node = Node::below(&slot.parent, slot.name.clone(), slot.path.clone(), handle, &stat);
+        let path = slot.parent.path.join(slot.name.as_bytes());
+        let node = Node::below(&slot.parent, slot.name.clone(), path, handle, &stat);
         self.list(node, stat)
     }
 
@@ -262,7 +262,6 @@ impl<'e> Walk<'e> {
                 child.is_clean = self.hints.is_some_and(|hints| hints.is_clean(&child.path));
                 if self.course.only_device.is_none_or(|device| device == found.device) {
                     child.below = Some(Arc::new(Slot {
-                        path: child.path.clone(),
                         parent: node.clone(),
                         name: child.name.clone(),
                         stat: found,
