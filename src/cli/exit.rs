@@ -85,6 +85,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
                 StageError::NotHere { .. }
                 | StageError::Bound { .. }
                 | StageError::Foreign(_)
+                | StageError::Shown(_)
                 | StageError::InTheWay(_),
             ),
         ) => {
@@ -104,6 +105,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
             _,
             Some(
                 RestoreError::NotEmpty(_)
+                | RestoreError::Own { .. }
                 | RestoreError::Unfinished(_)
                 | RestoreError::NotADirectory(_)
                 | RestoreError::NoSuchPath(_),
@@ -122,7 +124,7 @@ pub(super) fn report(error: &anyhow::Error) -> ExitCode {
 /// Of a run that the daemon's parts made.
 pub(super) fn of_ended(ended: &Ended) -> Exit {
     match (&ended.result, ended.outcome) {
-        (Ok(RunReport::Resync(report)), _) if report.warnings.partial() > 0 => Exit::Warnings,
+        (Ok(RunReport::Resync(report)), _) if report.has_warnings() => Exit::Warnings,
         (Ok(_), _) => Exit::Done,
         (Err(_), Outcome::Held) => Exit::Held,
         (Err(_), Outcome::Fenced) => Exit::Fenced,

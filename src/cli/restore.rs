@@ -85,6 +85,7 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
         overwrite: args.overwrite,
         delete: args.delete,
         threads: context.threads(),
+        own: context.own_places().into_iter().chain(context.keys()?.key_file).collect(),
         // A host that is no standby is not asked for every file.
         depot: args
             .standby

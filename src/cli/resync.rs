@@ -75,7 +75,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
         show::resync(&report, &format!("committed to {}", repository.location()))?;
     }
     warn(&report);
-    Ok(if report.warnings.partial() > 0 { Exit::Warnings } else { Exit::Done })
+    Ok(if report.has_warnings() { Exit::Warnings } else { Exit::Done })
 }
 
 /// The store that is meant, and whether the configuration names it.
@@ -169,6 +169,9 @@ fn warn(report: &Report) {
             WarningKind::ChangedSilently => "changed without a new mtime or ctime; shipped",
         };
         complain!("understudy: warning: {}: {what} {}", warning.path, warning.reason);
+    }
+    if let Some(failed) = &report.hook_failed {
+        complain!("understudy: warning: the snapshot is committed; {failed}");
     }
     let all = warnings.total();
     if all > 10 {

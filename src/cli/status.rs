@@ -290,6 +290,8 @@ impl Row {
             // How late it is nobody knows.
             Row { clock: Some(_), .. } => "clock",
             _ if self.unsound().is_some() => "unsound",
+            // Nothing to fall back on: that is not well.
+            Row { snapshot: None, .. } => "never",
             _ if late => "late",
             _ => "ok",
         }

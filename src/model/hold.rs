@@ -42,8 +42,8 @@ pub enum Hold {
         entries_before: u64,
         allowed_percent: u8,
     },
-    /// Something was mounted here, and nothing is; what it held is gone.
-    NotMounted { path: String, deleted: u64, entries_before: u64 },
+    /// Something was mounted here, and much of what it held is gone.
+    VolumeLost { path: String, deleted: u64, entries_before: u64, is_mounted: bool },
     /// More was deleted than the plan allows.
     Deletions { deleted: u64, entries_before: u64, allowed_percent: u8 },
 }
@@ -60,9 +60,11 @@ impl fmt::Display for Hold {
                 "the root is on another filesystem than last time (type {:#x} id {:#x}, before: type {:#x} id {:#x}), and {deleted} of {entries_before} entries are not on it (the plan allows {allowed_percent} %); is the right volume mounted?",
                 now.magic, now.id, before.magic, before.id
             ),
-            Hold::NotMounted { path, deleted, entries_before } => write!(
+            Hold::VolumeLost { path, deleted, entries_before, is_mounted } => write!(
                 f,
-                "{path}: a volume was mounted here last time, and none is now; {deleted} of its {entries_before} entries are gone; is it to be mounted?"
+                "{path}: a volume was mounted here last time{}; {deleted} of its {entries_before} entries are gone; {}",
+                if *is_mounted { "" } else { ", and none is now" },
+                if *is_mounted { "is it the right one?" } else { "is it to be mounted?" }
             ),
             Hold::Deletions { deleted, entries_before, allowed_percent } => write!(
                 f,
@@ -72,14 +74,16 @@ impl fmt::Display for Hold {
     }
 }
 
-/// A directory at which something was mounted, and is no more.
+/// What is gone below a directory at which something was mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bare {
+pub struct Loss {
     pub path: TreePath,
     /// Below it, in the last snapshot,
     pub entries_before: u64,
     /// and of those, how many are gone.
     pub deleted: u64,
+    /// Something is mounted there now: the same, or another.
+    pub is_mounted: bool,
 }
 
 /// What a scan found. No count includes the root itself.
@@ -91,7 +95,7 @@ pub struct Found<'a> {
     /// Of the last snapshot, if there is one, and of this scan.
     pub before: Option<&'a FilesystemId>,
     pub now: &'a FilesystemId,
-    pub bare: &'a [Bare],
+    pub losses: &'a [Loss],
 }
 
 /// Decides by what would be lost: where the tree lies, and by which numbers, is no reason of its own.
@@ -103,10 +107,15 @@ pub fn after_scan(plan: &Plan, found: &Found) -> Option<Hold> {
     let allowed_percent = plan.max_deleted_percent;
     let is_over =
         |deleted: u64, of: u64| u128::from(deleted) * 100 > u128::from(of) * u128::from(allowed_percent);
-    // A volume's loss is a small share of the entries, and may be most of the bytes.
-    if let Some(bare) = found.bare.iter().find(|bare| is_over(bare.deleted, bare.entries_before)) {
-        let (deleted, entries_before) = (bare.deleted, bare.entries_before);
-        return Some(Hold::NotMounted { path: bare.path.to_string(), deleted, entries_before });
+    // A volume's loss is a small share of the entries, and may be most of the bytes. Where nothing is mounted, or nothing is left,
+    // however few they are.
+    let is_lost = |loss: &&Loss| {
+        let few_count = !loss.is_mounted || loss.deleted == loss.entries_before;
+        is_over(loss.deleted, loss.entries_before) && (few_count || loss.deleted > plan.max_deleted_floor)
+    };
+    if let Some(loss) = found.losses.iter().find(is_lost) {
+        let Loss { deleted, entries_before, is_mounted, .. } = *loss;
+        return Some(Hold::VolumeLost { path: loss.path.to_string(), deleted, entries_before, is_mounted });
     }
     if !is_over(deleted, entries_before) {
         return None;
@@ -141,10 +150,10 @@ mod tests {
         entries_now: u64,
         deleted: u64,
         now: &FilesystemId,
-        bare: &[Bare],
+        losses: &[Loss],
     ) -> Option<Hold> {
         let before = filesystem(1, 2);
-        let found = Found { entries_before, entries_now, deleted, before: Some(&before), now, bare };
+        let found = Found { entries_before, entries_now, deleted, before: Some(&before), now, losses };
         after_scan(&PlanName::Private.plan(), &found)
     }
 
@@ -169,11 +178,20 @@ mod tests {
 
     #[test]
     fn a_volume_that_is_not_mounted_is_held_however_small_its_share() {
-        let bare = |deleted| Bare { path: TreePath::root().join(b"media"), entries_before: 12, deleted };
+        let loss = |deleted, is_mounted| {
+            let path = TreePath::root().join(b"media");
+            Loss { path, entries_before: 12, deleted, is_mounted }
+        };
         let same = filesystem(1, 2);
-        let hold = held(100_000, 99_988, 12, &same, &[bare(12)]).unwrap();
+        let hold = held(100_000, 99_988, 12, &same, &[loss(12, false)]).unwrap();
         assert!(hold.to_string().starts_with("media: a volume was mounted here"), "{hold}");
+        // Another volume, on which there is nothing of it.
+        assert!(held(100_000, 99_988, 12, &same, &[loss(12, true)]).is_some());
+        // Something small is left in the directory below.
+        assert!(held(100_000, 99_989, 11, &same, &[loss(11, false)]).is_some());
+        // A customer cleans up.
+        assert_eq!(held(100_000, 99_989, 11, &same, &[loss(11, true)]), None);
         // It was copied into its directory.
-        assert_eq!(held(100_000, 100_000, 0, &same, &[bare(0)]), None);
+        assert_eq!(held(100_000, 100_000, 0, &same, &[loss(0, false)]), None);
     }
 }

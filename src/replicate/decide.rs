@@ -46,17 +46,16 @@ pub fn decide(stat: &Stat, old: Option<&Entry>, reread: &Reread) -> Decision {
         && (old.mode, old.uid, old.gid) == (stat.mode, stat.uid, stat.gid)
         && (stat.is_directory() || old.hardlink.is_some() == (stat.links > 1));
     if !same {
-        Decision::Read
-    } else if old.fingerprint == stat.fingerprint.attributes_unread() {
-        Decision::ReadAttributes
-    } else if old.fingerprint != stat.fingerprint {
-        Decision::Read
-    } else if stat.is_file()
+        return Decision::Read;
+    }
+    let is_due = stat.is_file()
         && stat.size_bytes > 0
-        && reread::is_due(old.path.as_bytes(), reread.period_ns, reread.last_scan_ns, reread.this_scan_ns)
-    {
-        Decision::ReadAgain
-    } else {
-        Decision::Keep
+        && reread::is_due(old.path.as_bytes(), reread.period_ns, reread.last_scan_ns, reread.this_scan_ns);
+    let lacks_attributes = old.fingerprint == stat.fingerprint.attributes_unread();
+    match (old.fingerprint == stat.fingerprint || lacks_attributes, is_due) {
+        (false, _) => Decision::Read,
+        (true, true) => Decision::ReadAgain,
+        (true, false) if lacks_attributes => Decision::ReadAttributes,
+        (true, false) => Decision::Keep,
     }
 }

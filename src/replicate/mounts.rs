@@ -1,16 +1,17 @@
-//! Where other filesystems begin in a tree: as the last snapshot noted it, and as this scan finds it.
+//! Where other filesystems begin in a tree: as the last snapshot noted it, and as this scan finds it. The root is one, where it is
+//! itself a mount's.
 //!
-//! A directory that was such a place and is none is under suspicion: its volume may only not be mounted. What is lost with it is
-//! counted behind the scan, and the hold decides.
+//! What is gone below such a place is counted behind the scan, and the hold decides: a volume may not be mounted, may be another
+//! or an empty one, or may have gone with the directory that it was mounted on.
 
 use super::error::ResyncError;
-use crate::model::hold::Bare;
+use crate::model::hold::Loss;
 use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
 use crate::repository::changes::join;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::manifest::ManifestReader;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many are noted; a tree of more mount points is guarded by its deletions only.
 const MOUNTS_MAX: usize = 10_000;
@@ -18,25 +19,23 @@ const MOUNTS_MAX: usize = 10_000;
 /// The places where other filesystems begin.
 #[derive(Default)]
 pub struct Mounts {
+    before: BTreeSet<TreePath>,
     now: BTreeSet<TreePath>,
-    bare: BTreeSet<TreePath>,
 }
 
 impl Mounts {
     /// As they were; what no scan looks at stays as it was.
     pub fn new(before: &[TreePath]) -> Self {
-        Self { now: before.iter().cloned().collect(), bare: BTreeSet::new() }
+        let before: BTreeSet<_> = before.iter().cloned().collect();
+        Self { now: before.clone(), before }
     }
 
     /// A directory was found.
     pub fn note(&mut self, path: &TreePath, is_boundary: bool) {
-        if is_boundary {
-            self.bare.remove(path);
-            if self.now.len() < MOUNTS_MAX {
-                self.now.insert(path.clone());
-            }
-        } else if !self.now.is_empty() && self.now.remove(path) {
-            self.bare.insert(path.clone());
+        if !is_boundary {
+            self.forget(path);
+        } else if self.now.len() < MOUNTS_MAX {
+            self.now.insert(path.clone());
         }
     }
 
@@ -51,27 +50,39 @@ impl Mounts {
         self.now.iter().cloned().collect()
     }
 
-    /// What is gone below directories at which nothing is mounted any more. `now` gives the manifest of this scan, readable.
-    pub fn bare<'m>(
+    /// What is gone below places at which something was mounted. `now` gives the manifest of this scan, readable. Only pages that
+    /// differ are read, and, of a place that lost something, all.
+    pub fn losses<'m>(
         &self,
         chunks: &ChunkReader,
         before: Option<&ManifestRoot>,
         now: impl FnOnce() -> Result<&'m ManifestRoot, ResyncError>,
-    ) -> Result<Vec<Bare>, ResyncError> {
-        let mut bare = Vec::new();
-        let Some(before) = before.filter(|_| !self.bare.is_empty()) else { return Ok(bare) };
+    ) -> Result<Vec<Loss>, ResyncError> {
+        let Some(before) = before.filter(|_| !self.before.is_empty()) else { return Ok(Vec::new()) };
         let (now, manifests) = (now()?, ManifestReader::new(chunks.clone()));
-        for path in &self.bare {
-            let mut found = Bare { path: path.clone(), entries_before: 0, deleted: 0 };
-            let (old, new) = (manifests.entries_within(before, path), manifests.entries_within(now, path));
-            join(old, new, |old, new| {
-                let below = old.is_some_and(|old| old.path != *path);
-                found.entries_before += u64::from(below);
-                found.deleted += u64::from(below && new.is_none());
-                Ok::<_, ResyncError>(())
-            })?;
-            bare.push(found);
+        let (old, new) = manifests.differing_leaves(before, now)?;
+        let mut deleted: BTreeMap<&TreePath, u64> = BTreeMap::new();
+        join(manifests.entries_of(old), manifests.entries_of(new), |old, new| {
+            if let (Some(old), None) = (old, new) {
+                for place in self.before.iter().filter(|place| old.path.is_within(place)) {
+                    *deleted.entry(place).or_default() += u64::from(old.path != *place);
+                }
+            }
+            Ok::<_, ResyncError>(())
+        })?;
+        let mut losses = Vec::new();
+        for (path, deleted) in deleted {
+            let mut entries_before = 0;
+            for entry in manifests.entries_within(before, path) {
+                entries_before += u64::from(entry?.path != *path);
+            }
+            losses.push(Loss {
+                path: path.clone(),
+                entries_before,
+                deleted,
+                is_mounted: self.now.contains(path),
+            });
         }
-        Ok(bare)
+        Ok(losses)
     }
 }

@@ -22,14 +22,17 @@ pub struct Own {
 pub fn find(root: &Path, places: &[PathBuf], mounts: &[PathBuf]) -> Result<Own, SourceError> {
     let mut own = Own::default();
     let real_root = std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
-    let root_device = disk::identity(&real_root).map(|identity| identity.device);
+    let root_identity = disk::identity(&real_root);
     for (path, is_place) in
         places.iter().map(|path| (path, true)).chain(mounts.iter().map(|path| (path, false)))
     {
         let (Ok(real), Some(identity)) = (std::fs::canonicalize(path), disk::identity(path)) else {
             continue;
         };
-        if is_place && real_root.starts_with(&real) && root_device == Some(identity.device) {
+        let is_root = root_identity == Some(identity);
+        let is_around =
+            real_root.starts_with(&real) && root_identity.is_some_and(|root| root.device == identity.device);
+        if is_place && (is_root || is_around) {
             return Err(SourceError::Own { path: root.to_owned(), place: path.clone() });
         }
         if own.identities.contains(&identity) {

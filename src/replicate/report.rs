@@ -90,6 +90,13 @@ impl Warnings {
         self.first.truncate(WARNINGS_MAX);
     }
 
+    /// Where another look is due, whatever hints say: what the snapshot has not as it was. None: more than are named.
+    pub fn to_be_retried(&self) -> Option<Vec<TreePath>> {
+        let partial = self.first.iter().filter(|warning| warning.kind != WarningKind::ChangedSilently);
+        let paths: Vec<_> = partial.map(|warning| warning.at.clone()).collect();
+        (paths.len() as u64 == self.partial()).then_some(paths)
+    }
+
     pub fn total(&self) -> u64 {
         self.partial() + self.changed_silently
     }
@@ -97,6 +104,13 @@ impl Warnings {
     /// How many entries the snapshot has not as they were: what exit code 3 says.
     pub fn partial(&self) -> u64 {
         self.torn + self.unreadable + self.attributes + self.unsettled
+    }
+}
+
+impl Report {
+    /// Whether there is something to look at: exit code 3.
+    pub fn has_warnings(&self) -> bool {
+        self.warnings.partial() > 0 || self.hook_failed.is_some()
     }
 }
 
@@ -133,6 +147,9 @@ pub struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
     pub warnings: Warnings,
+    /// What came behind the commit, and failed: the hook `after`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook_failed: Option<String>,
     /// How often another writer took the number first.
     pub rebased: u32,
     pub requests: Requests,

@@ -17,6 +17,7 @@ use crate::model::hold::{self, Found, Hold};
 use crate::model::id::{StoreName, WriterId};
 use crate::model::plan::Plan;
 use crate::model::record::{SnapshotRecord, SnapshotStatistics, StoreState};
+use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryErrorKind;
 use crate::repository::index::Index;
@@ -194,6 +195,7 @@ fn attempt(
         .map(|_| Worker::new(&packer, chunks.clone(), around.progress, around.clock, level))
         .collect::<Result<_, _>>()?;
     let mut mounts = Mounts::new(mounts_before.as_deref().unwrap_or_default());
+    mounts.note(&TreePath::root(), root_stat.is_mount_root);
     let scanned = rounds.run(workers, request.threads, &mut mounts);
     // Whatever a worker said of it: it was asked to.
     let is_stopped = scanned.is_err() && around.progress.is_stopped();
@@ -208,18 +210,21 @@ fn attempt(
 
     let entries_before = base.as_ref().map_or(0, |b| b.manifest.entries.saturating_sub(1));
     let entries_now = manifest.entries.saturating_sub(1);
-    // Of a directory at which nothing is mounted any more, what was below is looked up: rarely.
-    let bare = mounts.bare(&chunks, old, || {
-        packer.flush()?;
-        Ok(&manifest)
-    })?;
+    // Of places at which something was mounted, what is gone is looked up: when anything is.
+    let losses = match summary.changes.removed {
+        0 => Vec::new(),
+        _ => mounts.losses(&chunks, old, || {
+            packer.flush()?;
+            Ok(&manifest)
+        })?,
+    };
     let found = Found {
         entries_before,
         entries_now,
         deleted: summary.changes.removed,
         before: base.as_ref().map(|base| &base.filesystem),
         now: &filesystem,
-        bare: &bare,
+        losses: &losses,
     };
     refuse(request, hold::after_scan(&request.plan, &found))?;
     filesystem.mounts = Some(mounts.now());
@@ -266,6 +271,7 @@ fn attempt(
         vanished: summary.vanished,
         left_out: own.left_out,
         warnings: summary.warnings,
+        hook_failed: None,
         rebased,
         requests,
         phases,

@@ -232,9 +232,9 @@ impl<'env> Scan<'_, 'env> {
         stat: Stat,
         old: Option<Entry>,
     ) -> Result<(), ResyncError> {
-        self.mounts.note(&child.path, child.is_boundary);
         let Some(slot) = child.below.clone() else {
             // Another filesystem, which is not walked: the directory alone.
+            self.mounts.note(&child.path, child.is_boundary);
             let target = Target { dir, name: child.name, path: child.path, stat };
             return self.directory_alone(target, old).map(|_| ());
         };
@@ -245,6 +245,7 @@ impl<'env> Scan<'_, 'env> {
             });
         if is_clean {
             let path = child.path.clone();
+            self.mounts.note(&path, child.is_boundary);
             let old = self.visit(old)?;
             let decision = decide(&stat, old.as_ref(), &self.reread);
             if let (Decision::Keep, Some(entry)) = (decision, &old) {
@@ -292,6 +293,11 @@ impl<'env> Scan<'_, 'env> {
             };
         }
         let Listing { node, stat, children } = listing;
+        // Of what was opened, not of what was listed: a volume may go between the two.
+        if let Some(above) = self.under_way.stack.last() {
+            let is_boundary = stat.is_mount_root || stat.device != above.listed.device;
+            self.mounts.note(&node.path, is_boundary);
+        }
         let is_changed = self.visit_directory(&node, stat, old)?;
         let stack = &mut self.under_way.stack;
         if let Some(at) = stack.len().checked_sub(LEVELS_OPEN)

@@ -52,6 +52,28 @@ pub fn standby(store: &StoreName, host: &WriterId) -> Path {
     Path::from_iter([store.as_str(), "standbys", &host.0])
 }
 
+/// The host whose note a key is, as it calls itself: what keys do not take is escaped in them.
+pub fn host_of(note: &Path) -> String {
+    let escaped = note.filename().unwrap_or_default();
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digits =
+            behind.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &behind[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// All that is a store's.
 pub fn all(store: &StoreName) -> Path {
     Path::from_iter([store.as_str()])
@@ -96,4 +118,17 @@ pub fn upkeep_prefix(store: &StoreName) -> Path {
 /// What a host did for the store's upkeep.
 pub fn upkeep(store: &StoreName, host: &WriterId) -> Path {
     Path::from_iter([store.as_str(), "upkeep", &host.0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_found_again_in_the_key_of_its_note_whatever_it_is_called() {
+        let store = StoreName::parse("acme").unwrap();
+        for host in ["web-1", "büro", "web#1", "a b?", "100%", "%41", "..", "x/y"] {
+            assert_eq!(host_of(&standby(&store, &WriterId(host.into()))), host, "{host}");
+        }
+    }
 }

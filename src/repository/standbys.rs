@@ -109,7 +109,8 @@ impl Store {
             let body = match &keys {
                 None => bytes.to_vec(),
                 Some(keys) => {
-                    let place = place(at.filename().unwrap_or_default());
+                    let host = key::host_of(&at);
+                    let place = place(&host);
                     seal::open(&MAGIC, "a note", place, Some(keys), &bytes).ok()?
                 }
             };

@@ -261,7 +261,11 @@ impl Daemon {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             let result = result.unwrap_or(Err(RunError::Panicked));
             if let Some(watched) = watched {
-                daemon.0.watches.end(&name, watched, result.is_ok(), begun_ns);
+                let done = match &result {
+                    Ok(RunReport::Resync(report)) => Some(&report.warnings),
+                    _ => None,
+                };
+                daemon.0.watches.end(&name, watched, done, begun_ns);
             }
             tell(&name, &result, begun.elapsed().as_secs_f64());
             if let Some(path) = made.filter(|path| path.exists()) {
@@ -333,6 +337,10 @@ impl Daemon {
 
 fn tell(store: &StoreName, result: &Result<RunReport, RunError>, seconds: f64) {
     match result {
+        Ok(RunReport::Resync(report)) if report.hook_failed.is_some() => {
+            let error = report.hook_failed.as_deref().unwrap_or_default();
+            tracing::warn!(%store, snapshot = report.snapshot.0, error, "resynced; the hook behind it failed");
+        }
         Ok(RunReport::Resync(report)) => tracing::info!(
             %store,
             snapshot = report.snapshot.0,

@@ -49,13 +49,14 @@ pub struct Bounds<'a> {
     pub stop: &'a dyn Fn() -> bool,
 }
 
-/// Runs `work` between the hooks: nothing when `before` fails; `after` always, with what came of it, and to its end.
+/// Runs `work` between the hooks: nothing when `before` fails; `after` always, with what came of it, and to its end. That it failed
+/// is told beside what was done, which it does not undo.
 pub fn around<T, E: From<HookError>>(
     hooks: &Hooks,
     around: &Around,
     stop: &dyn Fn() -> bool,
     work: impl FnOnce() -> Result<T, E>,
-) -> Result<T, E> {
+) -> Result<(T, Option<HookError>), E> {
     let timeout = hooks.timeout_seconds.map_or(TIMEOUT, Duration::from_secs);
     let run = |when, command: &[String], outcome, stop| {
         let Some((program, arguments)) = command.split_first() else { return Ok(()) };
@@ -70,9 +71,7 @@ pub fn around<T, E: From<HookError>>(
     };
     let outcome = if done.is_ok() { "done" } else { "failed" };
     let after = run("after", &hooks.after, outcome, &|| false);
-    let done = done?;
-    after?;
-    Ok(done)
+    Ok((done?, after.err()))
 }
 
 /// Runs one command, which errors call `program`.
@@ -193,7 +192,7 @@ mod tests {
         before: &str,
         after: &str,
         work: impl FnOnce() -> Result<u32, HookError>,
-    ) -> Result<u32, HookError> {
+    ) -> Result<(u32, Option<HookError>), HookError> {
         with_stop(before, after, &|| false, work)
     }
 
@@ -202,7 +201,7 @@ mod tests {
         after: &str,
         stop: &dyn Fn() -> bool,
         work: impl FnOnce() -> Result<u32, HookError>,
-    ) -> Result<u32, HookError> {
+    ) -> Result<(u32, Option<HookError>), HookError> {
         let shell = |text: &str| vec!["sh".to_owned(), "-c".to_owned(), text.to_owned()];
         let hooks = Hooks { before: shell(before), after: shell(after), timeout_seconds: Some(1) };
         let store = StoreName::parse("acme").unwrap();
@@ -215,11 +214,14 @@ mod tests {
         let noted = dir.path().join("noted");
         let note =
             format!("echo $UNDERSTUDY_STORE $UNDERSTUDY_PATH $UNDERSTUDY_OUTCOME >> {}", noted.display());
-        assert_eq!(with("true", &note, || Ok(7)).unwrap(), 7);
+        assert_eq!(with("true", &note, || Ok(7)).unwrap().0, 7);
         let error = with("echo no freeze >&2; exit 3", &note, || panic!("it must not run")).unwrap_err();
         assert!(error.to_string().contains("exit status: 3: no freeze"), "{error}");
         assert_eq!(std::fs::read_to_string(&noted).unwrap(), "acme /srv done\nacme /srv failed\n");
-        let error = with("true", "false", || Ok(7)).unwrap_err();
+        // What was done is done, whatever comes behind it.
+        let (done, failed) = with("true", "false", || Ok(7)).unwrap();
+        assert_eq!(done, 7);
+        let error = failed.unwrap();
         assert!(error.to_string().contains("`after`"), "{error}");
     }
 
@@ -251,7 +253,7 @@ mod tests {
             assert!(begun.elapsed() < SOON, "{hook}");
         }
         let begun = Instant::now();
-        assert_eq!(with("setsid sleep 300 & exit 0", "setsid sleep 300 &", || Ok(7)).unwrap(), 7);
+        assert_eq!(with("setsid sleep 300 & exit 0", "setsid sleep 300 &", || Ok(7)).unwrap().0, 7);
         assert!(begun.elapsed() < SOON);
     }
 

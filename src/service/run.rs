@@ -123,7 +123,7 @@ pub fn resync_between_hooks(
 ) -> Result<Report, RunError> {
     let around = Around { store: &store.name, path: &store.path };
     let is_stopped = || watch.progress.is_stopped();
-    hooks::around(&store.hooks, &around, &is_stopped, || {
+    let (report, failed) = hooks::around(&store.hooks, &around, &is_stopped, || {
         let (clock, nonce) = (&world.now_ns, &world.nonce);
         let around = Surroundings {
             tree: &Disk,
@@ -133,8 +133,9 @@ pub fn resync_between_hooks(
             progress: watch.progress,
             on_step: watch.on_step,
         };
-        Ok(resync(repository, request, &around)?)
-    })
+        Ok::<_, RunError>(resync(repository, request, &around)?)
+    })?;
+    Ok(Report { hook_failed: failed.map(|error: HookError| error.to_string()), ..report })
 }
 
 /// Runs a store in its role. `accept` lets a held resync through.

@@ -4,9 +4,10 @@
 
 use super::config::StoreConfig;
 use crate::model::id::StoreName;
+use crate::replicate::report::Warnings;
 use crate::replicate::resync::Watched;
-use crate::source::hints::Watch;
-use std::collections::HashMap;
+use crate::source::hints::{Hints, Watch};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -61,11 +62,20 @@ impl Watches {
     }
 
     /// How that run ended.
-    pub fn end(&self, store: &StoreName, watched: Watched, is_done: bool, begun_ns: u64) {
+    pub fn end(&self, store: &StoreName, watched: Watched, done: Option<&Warnings>, begun_ns: u64) {
         let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_done {
+        let Some(warnings) = done else {
             watched.watch.give_back(watched.hints);
-        } else if watched.hints.is_none()
+            return;
+        };
+        // What could not be read is looked at again by the next run, though nothing tells of it.
+        if warnings.partial() > 0 {
+            let retried = warnings.to_be_retried();
+            watched
+                .watch
+                .give_back(retried.map(|paths| Hints::new(BTreeSet::new(), paths.into_iter().collect())));
+        }
+        if watched.hints.is_none()
             && let Some(entry) = watches.get_mut(store)
         {
             entry.last_full_ns = Some(begun_ns);

@@ -8,12 +8,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Compiled patterns.
-pub struct Excludes(Option<Gitignore>);
+pub struct Excludes {
+    patterns: Option<Gitignore>,
+    /// Some patterns are of directories only.
+    tell_kinds: bool,
+}
 
 impl Excludes {
     pub fn parse(patterns: &[String]) -> Result<Self, SourceError> {
         if patterns.is_empty() {
-            return Ok(Self(None));
+            return Ok(Self { patterns: None, tell_kinds: false });
         }
         let mut builder = GitignoreBuilder::new("");
         for pattern in patterns {
@@ -23,12 +27,18 @@ impl Excludes {
         }
         let all =
             |e: ignore::Error| SourceError::Exclude { pattern: patterns.join(", "), reason: e.to_string() };
-        Ok(Self(Some(builder.build().map_err(all)?)))
+        let tell_kinds = patterns.iter().any(|pattern| pattern.trim_end().ends_with('/'));
+        Ok(Self { patterns: Some(builder.build().map_err(all)?), tell_kinds })
+    }
+
+    /// Whether the entry matches whatever it is: then it need not be looked at, which may take for ever below a dead mount.
+    pub fn exclude_unseen(&self, path: &TreePath) -> bool {
+        self.exclude(path, true) && (!self.tell_kinds || self.exclude(path, false))
     }
 
     /// Whether the entry itself matches; what lies below an excluded directory is never looked at.
     pub fn exclude(&self, path: &TreePath, is_directory: bool) -> bool {
-        self.0.as_ref().is_some_and(|patterns| {
+        self.patterns.as_ref().is_some_and(|patterns| {
             let path = Path::new(OsStr::from_bytes(path.as_bytes()));
             patterns.matched(path, is_directory).is_ignore()
         })

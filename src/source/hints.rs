@@ -94,6 +94,56 @@ struct State {
     watched: BTreeSet<TreePath>,
     /// Directories that could not be watched: everything below may change unseen.
     unwatched: BTreeSet<TreePath>,
+    /// What was mounted at and below the root when hints were taken last, by the kernel's number.
+    mounts: BTreeSet<(u64, TreePath)>,
+}
+
+impl State {
+    fn forget_watches(&mut self, top: &TreePath) {
+        for set in [&mut self.watched, &mut self.unwatched] {
+            let gone: Vec<_> = within(set, top).cloned().collect();
+            for path in gone {
+                set.remove(&path);
+            }
+        }
+    }
+}
+
+/// The mounts at and below a directory, by the kernel's numbers. None, where it does not say.
+fn mounts_below(root: &Path) -> BTreeSet<(u64, TreePath)> {
+    let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mount = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let number = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let at = unescape(fields.nth(3)?);
+        let below = Path::new(std::ffi::OsStr::from_bytes(&at)).strip_prefix(root).ok()?;
+        Some((number, TreePath::parse(below.as_os_str().as_bytes()).ok()?))
+    };
+    text.split(|byte| *byte == b'\n').filter_map(mount).collect()
+}
+
+/// Blanks, tabs, newlines and backslashes stand as three octal digits (see proc(5)).
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, behind)) = rest.split_first() {
+        let octal = behind
+            .get(..3)
+            .filter(|digits| *first == b'\\' && digits.iter().all(|d| (b'0'..b'8').contains(d)));
+        match octal {
+            Some(digits) => {
+                out.push(
+                    digits.iter().fold(0u8, |byte, digit| byte.wrapping_mul(8).wrapping_add(digit - b'0')),
+                );
+                rest = &behind[3..];
+            }
+            None => {
+                out.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    out
 }
 
 /// A tree that is watched.
@@ -192,6 +242,15 @@ impl Watch {
             Err(_) => state.full = true,
         }
         let mut hints = std::mem::take(&mut state.hints);
+        // The kernel tells of no mount, and a watch does not outlive one.
+        let mounts = mounts_below(&self.root);
+        let changed: Vec<_> =
+            state.mounts.symmetric_difference(&mounts).map(|(_, path)| path.clone()).collect();
+        state.mounts = mounts;
+        for path in changed {
+            state.forget_watches(&path);
+            hints.trees.insert(path);
+        }
         if full | std::mem::take(&mut state.full) {
             state.watched.clear();
             state.unwatched.clear();
@@ -282,12 +341,7 @@ fn note(state: &mut State, root: &Path, event: notify::Result<Event>) -> bool {
             state.hints.directories.insert(parent);
         }
         if whole {
-            for set in [&mut state.watched, &mut state.unwatched] {
-                let gone: Vec<_> = within(set, &path).cloned().collect();
-                for path in gone {
-                    set.remove(&path);
-                }
-            }
+            state.forget_watches(&path);
             state.hints.trees.insert(path);
         }
     }

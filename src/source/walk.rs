@@ -246,10 +246,14 @@ impl<'e> Walk<'e> {
     ) -> Vec<Child> {
         let mut children = Vec::with_capacity(names.len());
         for name in names {
+            let path = node.path.join(name.as_bytes());
+            if self.course.excludes.exclude_unseen(&path) {
+                continue;
+            }
             let found = handle.stat_at(&name);
             let is_directory = found.as_ref().is_ok_and(Stat::is_directory);
-            let path = node.path.join(name.as_bytes());
-            if self.course.excludes.exclude(&path, is_directory) {
+            // What cannot be looked at is as good as the directory that it may be.
+            if self.course.excludes.exclude(&path, is_directory || found.is_err()) {
                 continue;
             }
             let mut child =

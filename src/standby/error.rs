@@ -26,6 +26,8 @@ pub enum RestoreError {
     NotADirectory(PathBuf),
     #[error("{}: the finished tree could not be renamed to it: {}; it is complete in {}", destination.display(), std::io::Error::from(*errno), work.display())]
     Publish { destination: PathBuf, work: PathBuf, errno: Errno },
+    #[error("{} is in {}, where understudy keeps something of its own; restore elsewhere", path.display(), place.display())]
+    Own { path: PathBuf, place: PathBuf },
     #[error("{0}: a directory is where the snapshot has something else; --delete allows its removal")]
     InTheWay(String),
     #[error("{0}: this filesystem takes its name for that of another entry")]
@@ -62,6 +64,7 @@ impl RestoreError {
             | Self::Unfinished(_)
             | Self::NotADirectory(_)
             | Self::NoSuchPath(_)
+            | Self::Own { .. }
             | Self::Publish { .. } => true,
         }
     }
@@ -168,6 +171,8 @@ pub enum StageError {
     Bound { upper: PathBuf, found: String, wanted: String },
     #[error("{} is in the way: it has to become a symlink that moves on, since a mount cannot be made beneath another here (that takes root and Linux 6.5); name a path that is not there", .0.display())]
     InTheWay(PathBuf),
+    #[error("{} shows a snapshot already; `understudy umount` it first, or mount elsewhere", .0.display())]
+    Shown(PathBuf),
     #[error("{} holds something else; changes need an empty directory, or one that holds changes to this snapshot", .0.display())]
     Foreign(PathBuf),
 }

@@ -48,6 +48,8 @@ pub(super) struct Shared<'a> {
     pub(super) depot: Option<Depot>,
     /// Bits that creation takes away.
     pub(super) umask: u16,
+    /// Where in the destination this program keeps something.
+    pub(super) own: Vec<TreePath>,
 }
 
 /// A file to restore.

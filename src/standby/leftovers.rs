@@ -8,6 +8,7 @@ use super::shortfall::ShortfallKind;
 use super::tree::{Level, Restorer};
 use crate::model::tree_path::TreePath;
 use rustix::fs::AtFlags;
+use rustix::io::Errno;
 use std::sync::atomic::Ordering;
 
 impl Restorer<'_, '_> {
@@ -30,6 +31,7 @@ impl Restorer<'_, '_> {
         for name in ours {
             match rustix::fs::unlinkat(&dir.handle, &name, AtFlags::empty()) {
                 Ok(()) => self.report.removed += 1,
+                Err(Errno::NOENT) => {}
                 Err(errno) => {
                     told.tell(ShortfallKind::Left, &dir.path.join(name.as_bytes()), left_because(errno));
                 }
@@ -67,6 +69,12 @@ impl Restorer<'_, '_> {
         }
         for name in &extra {
             let path = dir.path.join(name.as_bytes());
+            if shared.own.iter().any(|own| own.is_within(&path)) {
+                let reason =
+                    "understudy keeps something of its own here, which no restore removes; it was left";
+                told.tell(ShortfallKind::Left, &path, reason);
+                continue;
+            }
             let mut left = |at: &TreePath, errno| told.tell(ShortfallKind::Left, at, left_because(errno));
             let gone = remove_all(&dir.handle, dir.filesystem.mount, name, &path, &mut left)
                 .map_err(RestoreError::write(&path, "remove it"))?;

@@ -83,6 +83,7 @@ pub(super) fn workshop<'a>(
         progress,
         depot: None,
         umask: umask(),
+        own: Vec::new(),
     };
     Workshop { shared, depot, seed, replace, counters: Counters::default(), tainted: AtomicBool::new(false) }
 }

@@ -98,6 +98,10 @@ pub fn mount(
     options: &MountOptions,
 ) -> Result<Sequence, StageError> {
     let dir = &absolute(dir)?;
+    // A second one over it would hide the first, and share its pin.
+    if is_shown(dir)? {
+        return Err(StageError::Shown(dir.clone()));
+    }
     prepare(depot, wanted, dir, options, |sequence, mount| {
         mount.attach(dir)?;
         Ok(sequence)
@@ -314,11 +318,20 @@ pub fn unmount(standby: &Path, dir: &Path, lazy: bool) -> Result<Show, StageErro
     if show.method == "kernel"
         && show.writable.is_none()
         && depot.pins().is_dir()
-        && let Ok(snapshot) = show.snapshot.parse()
+        && let Ok(snapshot) = show.snapshot.parse().map(Sequence)
+        && !is_shown_unpinned(&depot, &mounted, snapshot)?
     {
-        pin::forget(&depot, dir, Sequence(snapshot))?;
+        pin::forget(&depot, dir, snapshot)?;
     }
     Ok(show)
+}
+
+/// Whether a snapshot that was unmounted is shown by a mount without a pin of its own: one over the other, or a bind mount.
+fn is_shown_unpinned(depot: &Depot, gone: &Mounted, snapshot: Sequence) -> Result<bool, StageError> {
+    let pins = pin::pins(depot)?;
+    let is_pinned =
+        |dir: &Path| dir != gone.dir && pins.iter().any(|pin| pin.path == dir && pin.snapshot == snapshot);
+    Ok(kernel::mounts(SOURCE)?.iter().any(|other| other.source == gone.source && !is_pinned(&other.dir)))
 }
 
 /// A path that means the same later; symlinks on the way are resolved as far as it exists.

@@ -23,10 +23,12 @@ use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::manifest::ManifestReader;
+use crate::source::disk::identity;
 use crate::support::pool::Pool;
 use crate::support::progress::Progress;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
@@ -42,6 +44,8 @@ pub struct RestoreRequest {
     pub threads: usize,
     /// What this host holds of the store as a standby: read first.
     pub depot: Option<Depot>,
+    /// What this program keeps on this host (repository, cache, standby, key): never removed, whatever the snapshot has.
+    pub own: Vec<PathBuf>,
 }
 
 /// What a restore did.
@@ -70,6 +74,7 @@ pub fn restore(
     progress: &Progress,
 ) -> Result<RestoreReport, RestoreError> {
     crate::source::disk::raise_handle_limit();
+    let own = own_below(&request.destination, &request.own)?;
     progress.expected_entries.store(root.entries, Ordering::Relaxed);
     // What was broken off is gone on with for the same part of the same snapshot only.
     let tag = match request.path.is_root() {
@@ -77,11 +82,31 @@ pub fn restore(
         false => format!("{tag}-{}", &blake3::hash(request.path.as_bytes()).to_hex()[..8]),
     };
     let place = Place::choose(request, &tag)?;
-    let restored = restore_to(&place, chunks, root, request, progress);
+    let restored = restore_to(&place, chunks, root, request, own, progress);
     if restored.is_err() {
         place.abandon();
     }
     restored
+}
+
+/// Which of these lie below a destination, by their paths in it: told by inode, so that no symlink hides one.
+///
+/// # Errors
+/// The destination is one of them, or lies in one.
+fn own_below(destination: &Path, own: &[PathBuf]) -> Result<Vec<TreePath>, RestoreError> {
+    let Some(top) = identity(destination) else { return Ok(Vec::new()) };
+    let above = std::fs::canonicalize(destination).unwrap_or_else(|_| destination.to_owned());
+    let mut found = Vec::new();
+    for place in own {
+        let (Ok(real), Some(inode)) = (std::fs::canonicalize(place), identity(place)) else { continue };
+        if above.ancestors().any(|at| identity(at) == Some(inode)) {
+            return Err(RestoreError::Own { path: destination.to_owned(), place: place.clone() });
+        }
+        let within = real.ancestors().find(|at| identity(at) == Some(top));
+        let path = within.and_then(|at| real.strip_prefix(at).ok());
+        found.extend(path.and_then(|path| TreePath::parse(path.as_os_str().as_bytes()).ok()));
+    }
+    Ok(found)
 }
 
 fn restore_to(
@@ -89,6 +114,7 @@ fn restore_to(
     chunks: ChunkReader,
     root: &ManifestRoot,
     request: &RestoreRequest,
+    own: Vec<TreePath>,
     progress: &Progress,
 ) -> Result<RestoreReport, RestoreError> {
     let outcome = Arc::new(Outcome::default());
@@ -99,6 +125,7 @@ fn restore_to(
         progress,
         depot: request.depot.clone(),
         umask: umask(),
+        own,
     };
     let threads = request.threads.max(1);
     let manifests = ManifestReader::new(shared.chunks.clone());

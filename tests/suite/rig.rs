@@ -163,6 +163,7 @@ impl Rig {
             delete: false,
             threads: 2,
             depot: None,
+            own: Vec::new(),
         }
     }
 
