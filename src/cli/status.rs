@@ -291,7 +291,7 @@ impl Row {
             Row { clock: Some(_), .. } => "clock",
             _ if self.unsound().is_some() => "unsound",
             // Nothing to fall back on: that is not well.
-            Row { snapshot: None, .. } => "never",
+            Row { latest: None, running: false, .. } => "never",
             _ if late => "late",
             _ => "ok",
         }

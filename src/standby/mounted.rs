@@ -98,11 +98,11 @@ pub fn mount(
     options: &MountOptions,
 ) -> Result<Sequence, StageError> {
     let dir = &absolute(dir)?;
-    // A second one over it would hide the first, and share its pin.
-    if is_shown(dir)? {
-        return Err(StageError::Shown(dir.clone()));
-    }
     prepare(depot, wanted, dir, options, |sequence, mount| {
+        // A second one over it would hide the first, and share its pin.
+        if is_shown(dir)? {
+            return Err(StageError::Shown(dir.clone()));
+        }
         mount.attach(dir)?;
         Ok(sequence)
     })

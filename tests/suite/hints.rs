@@ -236,3 +236,72 @@ fn a_file_that_changes_under_one_of_its_names_changes_under_all() {
     assert!(state.snapshots[&report.snapshot].full_scan_start_ns.is_some());
     assert_eq!(missed(&rig, report.snapshot), Vec::<String>::new());
 }
+
+#[test]
+fn a_volume_that_is_mounted_anew_is_looked_at_though_nothing_tells_of_it() {
+    let rig = Rig::new();
+    rig::sample_tree(&rig.source());
+    let at = rig.source().join("volume");
+    std::fs::create_dir(&at).unwrap();
+    let volume = rig.dir.path().join("data");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("kept"), "before").unwrap();
+    let mount = || {
+        let done = std::process::Command::new("mount").arg("--bind").args([&volume, &at]).status();
+        assert!(done.unwrap().success());
+    };
+    let unmount = || assert!(std::process::Command::new("umount").arg(&at).status().unwrap().success());
+    mount();
+    let watch = watch(&rig);
+    hinted(&rig, &watch);
+    let (_, by_hints) = hinted(&rig, &watch);
+    assert!(by_hints);
+    unmount();
+    std::fs::write(volume.join("kept"), "behind").unwrap();
+    std::fs::write(volume.join("added"), "new").unwrap();
+    mount();
+    let (report, by_hints) = hinted(&rig, &watch);
+    unmount();
+    mount();
+    assert!(by_hints);
+    assert_eq!((report.changes.added, report.changes.modified), (1, 1), "{:?}", report.changes);
+    assert_eq!(missed(&rig, report.snapshot), Vec::<String>::new());
+    unmount();
+}
+
+#[test]
+fn what_could_not_be_read_is_looked_at_by_the_next_run_by_hints() {
+    let rig = Rig::new();
+    rig::sample_tree(&rig.source());
+    let watch = watch(&rig);
+    hinted(&rig, &watch);
+    // A name that its directory lists and that cannot be opened: a dead server's mount, in small.
+    let at = rig.source().join("c/dead");
+    std::fs::create_dir(&at).unwrap();
+    let unreachable = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m", "dead"])
+        .arg(&at)
+        .status()
+        .unwrap();
+    assert!(unreachable.success());
+    std::fs::write(at.join("file"), "x").unwrap();
+    let (first, _) = hinted(&rig, &watch);
+    assert_eq!(first.warnings.to_be_retried(), Some(Vec::new()));
+    assert!(std::process::Command::new("umount").arg(&at).status().unwrap().success());
+    // What a run names is where the next one looks.
+    let mut warnings = understudy::replicate::report::Warnings::default();
+    let path = understudy::model::tree_path::TreePath::parse(b"a/b/f3").unwrap();
+    warnings.add(understudy::replicate::report::WarningKind::Unreadable, &path, String::new());
+    let retried = Hints::new(Default::default(), warnings.to_be_retried().unwrap().into_iter().collect());
+    watch.give_back(Some(retried));
+    let hints = watch.take(false).unwrap();
+    assert!(
+        !hints.is_clean(&path)
+            && hints.is_clean(&understudy::model::tree_path::TreePath::parse(b"empty").unwrap())
+    );
+    // More than are named: everything.
+    for number in 0..200 {
+        warnings.add(understudy::replicate::report::WarningKind::Unreadable, &path, number.to_string());
+    }
+    assert_eq!(warnings.to_be_retried(), None);
+}

@@ -265,3 +265,53 @@ fn a_writer_fenced_in_the_middle_of_its_run_commits_nothing() {
     assert_eq!(state.snapshots.len(), 1);
     assert_ne!(state.head.unwrap().1, ContentHash([0; 32]));
 }
+
+/// Volumes below the root: whatever becomes of one, what it held is not deleted unasked.
+#[test]
+fn a_volume_that_goes_is_another_or_goes_with_its_directory_is_held() {
+    let rig = Rig::new();
+    let (root, at) = (rig.source(), rig.source().join("pub/media"));
+    sample_tree(&root);
+    for number in 0..300 {
+        std::fs::write(root.join(format!("c/file{number}")), b"x").unwrap();
+    }
+    std::fs::create_dir_all(&at).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let done = std::process::Command::new(program).args(arguments).arg(&at).status().unwrap();
+        assert!(done.success(), "{program} {arguments:?}");
+    };
+    let volume = rig.dir.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    for number in 0..40 {
+        std::fs::write(volume.join(format!("image{number}")), b"jpg").unwrap();
+    }
+    run("mount", &["--bind", volume.to_str().unwrap()]);
+    rig.resync();
+    // The same volume, of which a customer deleted something.
+    std::fs::remove_file(at.join("image0")).unwrap();
+    rig::run(&rig.repository, &Request { accept: false, ..rig::request(&root) }).unwrap();
+    // Not mounted, and something small is left in the directory.
+    run("umount", &[]);
+    std::fs::write(at.join(".gitkeep"), b"").unwrap();
+    assert!(held(&rig).starts_with("store 'acme' is held"), "{}", held(&rig));
+    assert!(held(&rig).contains("pub/media: a volume was mounted here last time, and none is now"));
+    // Another, which is empty.
+    run("mount", &["-t", "tmpfs", "none"]);
+    assert!(held(&rig).contains("is it the right one?"));
+    run("umount", &[]);
+    // Gone with its directory.
+    std::fs::remove_file(at.join(".gitkeep")).unwrap();
+    std::fs::remove_dir(&at).unwrap();
+    assert!(held(&rig).contains("39 of its 39 entries are gone"), "{}", held(&rig));
+    // Back: nothing was lost.
+    std::fs::create_dir(&at).unwrap();
+    run("mount", &["--bind", volume.to_str().unwrap()]);
+    let report = rig::run(&rig.repository, &Request { accept: false, ..rig::request(&root) }).unwrap();
+    assert_eq!(report.changes.removed, 0);
+    run("umount", &[]);
+    // Its content lies in the directory itself by now: what would be lost is nothing.
+    for number in 1..40 {
+        std::fs::copy(volume.join(format!("image{number}")), at.join(format!("image{number}"))).unwrap();
+    }
+    rig::run(&rig.repository, &Request { accept: false, ..rig::request(&root) }).unwrap();
+}

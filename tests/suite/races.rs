@@ -61,6 +61,7 @@ fn writers_on_a_directory_never_both_win_a_number() {
             delete: false,
             threads: 1,
             depot: None,
+            own: Vec::new(),
         };
         rig::restore_at(&store, Moment::At(snapshot), &request).unwrap();
         assert_eq!(std::fs::read_to_string(to.join("marker")).unwrap(), marker);

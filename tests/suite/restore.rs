@@ -818,3 +818,25 @@ fn whatever_call_fails_over_a_tree_what_is_not_as_it_was_is_named() {
     });
     assert!(struck > 30, "{struck} calls failed");
 }
+
+#[test]
+fn a_restore_that_deletes_leaves_what_understudy_keeps_there() {
+    let rig = Rig::new();
+    write(rig.source().join("shop/index.php"), "shop");
+    write(rig.source().join("local/other"), "other");
+    rig.resync();
+    let out = rig.dir.path().join("out");
+    write(out.join("local/share/repository/packs/ab"), "all snapshots");
+    write(out.join("local/stray"), "stray");
+    // By another name of the same place.
+    std::os::unix::fs::symlink(&out, rig.dir.path().join("alias")).unwrap();
+    let own = vec![rig.dir.path().join("alias/local/share/repository"), rig.dir.path().join("nowhere")];
+    let report = restored(&rig, &RestoreRequest { own: own.clone(), ..over(&rig, "out") });
+    assert_eq!(std::fs::read(out.join("local/share/repository/packs/ab")).unwrap(), b"all snapshots");
+    assert!(!out.join("local/stray").exists());
+    assert_eq!((report.warnings.left, named(&report.warnings)), (1, vec!["local/share"]));
+    // Into the place itself nothing is restored.
+    let inside = RestoreRequest { own, ..over(&rig, "out/local/share/repository/packs") };
+    let error = rig::restore_at(&rig.store(), Moment::Latest, &inside).unwrap_err().to_string();
+    assert!(error.contains("keeps something of its own"), "{error}");
+}
