@@ -328,7 +328,8 @@ pub fn unmount(standby: &Path, dir: &Path, lazy: bool) -> Result<Show, StageErro
 
 /// Whether a snapshot that was unmounted is shown by a mount without a pin of its own: one over the other, or a bind mount.
 fn is_shown_unpinned(depot: &Depot, gone: &Mounted, snapshot: Sequence) -> Result<bool, StageError> {
-    let pins = pin::pins(depot)?;
+    // Of one that cannot be read nothing is known: what is shown elsewhere counts as unpinned then.
+    let pins = pin::pins(depot).unwrap_or_default();
     let is_pinned =
         |dir: &Path| dir != gone.dir && pins.iter().any(|pin| pin.path == dir && pin.snapshot == snapshot);
     Ok(kernel::mounts(SOURCE)?.iter().any(|other| other.source == gone.source && !is_pinned(&other.dir)))

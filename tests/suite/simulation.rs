@@ -620,28 +620,48 @@ fn seeds(range: Range<u64>, core: usize) {
     }
 }
 
-/// One of UNDERSTUDY_TEST_SEED, else the first quarter of CI's; the others are tests of their own, to run beside.
+/// One of UNDERSTUDY_TEST_SEED, else the first eighth of CI's; the others are tests of their own, to run beside.
 #[test]
 fn no_interleaving_of_writers_pruners_and_readers_loses_a_byte() {
     match std::env::var("UNDERSTUDY_TEST_SEED") {
         Ok(seed) => drop(simulate(seed.parse().unwrap())),
-        Err(_) => seeds(0..500, 0),
+        Err(_) => seeds(0..250, 0),
     }
 }
 
 #[test]
-fn no_interleaving_of_the_second_quarter_loses_a_byte() {
-    seeds(500..1000, 1);
+fn no_interleaving_of_the_second_eighth_loses_a_byte() {
+    seeds(250..500, 1);
 }
 
 #[test]
-fn no_interleaving_of_the_third_quarter_loses_a_byte() {
-    seeds(1000..1500, 0);
+fn no_interleaving_of_the_third_eighth_loses_a_byte() {
+    seeds(500..750, 0);
 }
 
 #[test]
-fn no_interleaving_of_the_last_quarter_loses_a_byte() {
-    seeds(1500..2000, 1);
+fn no_interleaving_of_the_fourth_eighth_loses_a_byte() {
+    seeds(750..1000, 1);
+}
+
+#[test]
+fn no_interleaving_of_the_fifth_eighth_loses_a_byte() {
+    seeds(1000..1250, 0);
+}
+
+#[test]
+fn no_interleaving_of_the_sixth_eighth_loses_a_byte() {
+    seeds(1250..1500, 1);
+}
+
+#[test]
+fn no_interleaving_of_the_seventh_eighth_loses_a_byte() {
+    seeds(1500..1750, 0);
+}
+
+#[test]
+fn no_interleaving_of_the_last_eighth_loses_a_byte() {
+    seeds(1750..2000, 1);
 }
 
 #[test]
