@@ -10,6 +10,10 @@ use std::str::FromStr;
 use thiserror::Error;
 
 const NS: u64 = 1_000_000_000;
+/// The crate knows no year beyond 2100: from 2090 on, the years are taken for those of
+const CRATE_ENDS_SECONDS: u64 = 3_786_912_000;
+/// 28 years before, which begin with the same days of the week and have the same leap days (but for 2100).
+const CYCLE_SECONDS: u64 = 10_227 * 86_400;
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 /// Why an expression is no schedule.
@@ -87,9 +91,12 @@ impl Schedule {
             Due::Every(period) => return (ns / period + 1).checked_mul(*period),
             Due::Any(any) => any,
         };
-        let from = DateTime::<Utc>::from_timestamp((ns / NS) as i64, 0)?;
+        let seconds = ns / NS;
+        // A clock that is set so far is wrong, and no reason to stop.
+        let shift = seconds.saturating_sub(CRATE_ENDS_SECONDS).div_ceil(CYCLE_SECONDS) * CYCLE_SECONDS;
+        let from = DateTime::<Utc>::from_timestamp((seconds - shift) as i64, 0)?;
         let next = any.iter().filter_map(|schedule| schedule.after(&from).next()).min()?;
-        u64::try_from(next.timestamp()).ok().map(|seconds| seconds * NS)
+        u64::try_from(next.timestamp()).ok()?.checked_add(shift)?.checked_mul(NS)
     }
 }
 
@@ -220,6 +227,17 @@ mod tests {
         );
         // Not a day that clocks elsewhere change on: in UTC there is no such day.
         assert_eq!(next("30 2 * * *", "2026-03-28 12:00", 2), ["Sun 03-29 02:30", "Mon 03-30 02:30"]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_to_the_next_centuries_still_has_ticks() {
+        let schedule = Schedule::parse("0 */4 * * *").unwrap();
+        for year in [2089, 2090, 2099, 2100, 2101, 2250, 2500] {
+            let ns = at(&format!("{year}-07-01 01:30"));
+            let next = schedule.after(ns).unwrap();
+            assert!(next > ns && next - ns <= 4 * 3600 * NS, "{year}");
+        }
+        assert_eq!(next("0 6 * * 1", "2091-03-01 00:00", 1), ["Mon 03-05 06:00"]);
     }
 
     #[test]

@@ -332,7 +332,8 @@ fn is_shown_unpinned(depot: &Depot, gone: &Mounted, snapshot: Sequence) -> Resul
     let pins = pin::pins(depot).unwrap_or_default();
     let is_pinned =
         |dir: &Path| dir != gone.dir && pins.iter().any(|pin| pin.path == dir && pin.snapshot == snapshot);
-    Ok(kernel::mounts(SOURCE)?.iter().any(|other| other.source == gone.source && !is_pinned(&other.dir)))
+    let is_same = |other: &Mounted| (&other.source, &other.objects) == (&gone.source, &gone.objects);
+    Ok(kernel::mounts(SOURCE)?.iter().any(|other| is_same(other) && !is_pinned(&other.dir)))
 }
 
 /// A path that means the same later; symlinks on the way are resolved as far as it exists.

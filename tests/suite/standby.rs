@@ -266,7 +266,8 @@ fn changes_are_kept_apart_and_belong_to_their_snapshot() {
     let error = mounted::mount(&depot(&rig), &at(1), &point.0, &foreign).unwrap_err();
     assert!(matches!(error, StageError::Foreign(_)), "{error}");
     // Nor is one mounted over another.
-    let error = mounted::mount(&depot(&rig), &at(1), &point.0, &options).unwrap_err();
+    let plain = MountOptions::default();
+    let error = mounted::mount(&depot(&rig), &at(1), &point.0, &plain).unwrap_err();
     assert!(matches!(error, StageError::Shown(_)), "{error}");
 }
 
