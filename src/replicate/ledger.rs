@@ -32,6 +32,8 @@ pub enum Outcome {
     Keep { entry: Entry, shared: Option<Identity> },
     /// What was below a directory that could not be looked into, or was not to be: as it was.
     KeepBelow { entry: Entry, is_unseen: bool },
+    /// A directory whose entries were all taken.
+    Leave(Leave),
     /// What the last snapshot has there, and the round before had not: kept where its directory was.
     KeepMissed { entry: Entry },
     Read {
@@ -176,6 +178,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
             return Ok(());
         }
         match outcome {
+            Outcome::Leave(leave) => self.leave(leave)?,
             Outcome::Keep { mut entry, shared } => {
                 self.summary.changes.count(None);
                 let old = entry.hardlink;
@@ -264,7 +267,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
     }
 
     /// The directory's entries are written down. Whether it is still where it was, and what was missed has gone.
-    pub fn leave(&mut self, leave: Leave) -> Result<(), ResyncError> {
+    fn leave(&mut self, leave: Leave) -> Result<(), ResyncError> {
         let Leave { node, listed, has_lost } = leave;
         let path = &node.path;
         let absent = self.absent.remove(path).unwrap_or_default();

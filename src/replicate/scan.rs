@@ -64,6 +64,8 @@ enum Item {
     KeepMissed {
         entry: Entry,
     },
+    /// All of a directory's entries stand before it.
+    Leave(Leave),
     Read {
         target: Target,
         old: Option<Entry>,
@@ -88,7 +90,6 @@ enum Pending {
     Leaf(Leaf, TreePath),
     Done(Vec<Outcome>),
     Job(Handle<Result<Vec<Outcome>, RepositoryError>>),
-    Leave(Leave),
 }
 
 /// A directory whose entries are walked.
@@ -125,6 +126,7 @@ pub struct UnderWay {
     batch: Vec<Item>,
     batch_reads: bool,
     batch_bytes: u64,
+    batch_leaves: usize,
     pending: VecDeque<Pending>,
     stack: Vec<Level>,
 }
@@ -406,8 +408,13 @@ impl<'env> Scan<'_, 'env> {
         };
         if is_changed {
             self.mark_changed();
-            self.flush()?;
-            self.under_way.pending.push_back(Pending::Leave(Leave { node, listed, has_lost }));
+            // Each holds a handle: as many as there are to spare wait for one batch.
+            self.under_way.batch_leaves += 1;
+            let is_full = self.under_way.batch_leaves >= self.walk.handles_to_spare();
+            self.push(Item::Leave(Leave { node, listed, has_lost }), 0)?;
+            if is_full {
+                self.flush()?;
+            }
         }
         Ok(())
     }
@@ -573,6 +580,7 @@ impl<'env> Scan<'_, 'env> {
         let under_way = &mut self.under_way;
         let batch = std::mem::take(&mut under_way.batch);
         under_way.batch_bytes = 0;
+        under_way.batch_leaves = 0;
         if std::mem::take(&mut under_way.batch_reads) {
             let job = self
                 .pool
@@ -595,7 +603,6 @@ impl<'env> Scan<'_, 'env> {
     fn settle(&mut self, pending: Pending) -> Result<(), ResyncError> {
         let outcomes = match pending {
             Pending::Leaf(leaf, top) => return self.ledger.take_leaf(leaf, &top),
-            Pending::Leave(leave) => return self.ledger.leave(leave),
             Pending::Done(outcomes) => outcomes,
             // A worker that panicked has no result; the scope passes its panic on.
             Pending::Job(job) => job.wait().unwrap_or_else(|| Ok(Vec::new()))?,
@@ -611,6 +618,7 @@ impl Item {
             Item::Keep { entry, shared } => Some(Outcome::Keep { entry, shared }),
             Item::KeepBelow { entry, is_unseen } => Some(Outcome::KeepBelow { entry, is_unseen }),
             Item::KeepMissed { entry } => Some(Outcome::KeepMissed { entry }),
+            Item::Leave(leave) => Some(Outcome::Leave(leave)),
             _ => None,
         }
     }
@@ -621,6 +629,7 @@ fn read_item(worker: &mut Worker, item: Item) -> Result<Outcome, RepositoryError
         Item::Keep { entry, shared } => Ok(Outcome::Keep { entry, shared }),
         Item::KeepBelow { entry, is_unseen } => Ok(Outcome::KeepBelow { entry, is_unseen }),
         Item::KeepMissed { entry } => Ok(Outcome::KeepMissed { entry }),
+        Item::Leave(leave) => Ok(Outcome::Leave(leave)),
         Item::Read { target, old, made_of, again } => {
             Ok(outcome(worker.read(&target, &made_of)?, target.path, old, again))
         }

@@ -108,6 +108,11 @@ impl<'e> Walk<'e> {
         self.hints.is_some()
     }
 
+    /// Directories that a caller may hold back at once, beside those that are listed ahead.
+    pub fn handles_to_spare(&self) -> usize {
+        (self.course.listings_max / 64).clamp(1, 16)
+    }
+
     /// Lists the root itself.
     pub fn root(&self, handle: Arc<dyn Directory>) -> Result<Listing, Errno> {
         let stat = handle.stat()?;
