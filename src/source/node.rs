@@ -66,7 +66,7 @@ impl Node {
                 return Err(Errno::STALE);
             }
         }
-        *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
+        // Whoever closed it has no handle to spare: it is the caller's, for as long as that takes.
         Ok(handle)
     }
 
