@@ -1,7 +1,7 @@
 //! `understudy drill`.
 
 use super::context::{Context, nonce, now_ns};
-use super::exit::Exit;
+use super::exit::{Exit, noted_or_warned};
 use super::{Global, ending, show};
 use crate::service::config::DrillConfig;
 use crate::service::drill::{DrillError, DrillReport, drill};
@@ -46,16 +46,17 @@ pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
     if let Err(error @ DrillError::Stopped { .. }) = drilled {
         return Err(error.into());
     }
-    let mut note = store.upkeep_of(&context.writer())?;
-    note_drill(&mut note, &drilled, begun_ns, now_ns());
-    store.note_upkeep(&note)?;
+    let noted = store.upkeep_of(&context.writer()).and_then(|mut note| {
+        note_drill(&mut note, &drilled, begun_ns, now_ns());
+        store.note_upkeep(&note)
+    });
     let report = drilled?;
     if global.json {
         show::json(&report)?;
     } else if !global.quiet {
         show::line(&text(&report))?;
     }
-    Ok(Exit::Done)
+    Ok(noted_or_warned(noted))
 }
 
 pub(super) fn text(report: &DrillReport) -> String {

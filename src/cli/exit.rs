@@ -132,3 +132,14 @@ pub(super) fn of_ended(ended: &Ended) -> Exit {
         (Err(_), _) => Exit::Failed,
     }
 }
+
+/// What was done is done: a repository that takes no note of it, as one that may only be read, is a warning.
+pub(super) fn noted_or_warned(noted: Result<(), RepositoryError>) -> Exit {
+    match noted {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            complain!("understudy: warning: the repository could not be told of it: {}", chain(&error));
+            Exit::Warnings
+        }
+    }
+}

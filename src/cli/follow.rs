@@ -64,7 +64,10 @@ pub(super) fn run(global: &Global, args: FollowArgs) -> Result<Exit> {
                 return Ok(args.asked_to_end());
             }
             match one(global, &context, &args, &repository, &wanted) {
-                Ok(()) => drop(failed.remove(&wanted.store)),
+                Ok(exit) => {
+                    worst = worst.max(exit);
+                    failed.remove(&wanted.store);
+                }
                 Err(error) if args.once && args.stores.len() == 1 => return Err(error),
                 Err(_) if ending::is_asked() && !args.once => return Ok(Exit::Done),
                 Err(error) => {
@@ -112,7 +115,7 @@ fn one(
     args: &FollowArgs,
     repository: &Repository,
     wanted: &SnapshotRef,
-) -> Result<()> {
+) -> Result<Exit> {
     let started = Instant::now();
     let depot = Depot::new(&args.standby.dir(context)?, &wanted.store);
     let keep = args.keep.or(context.config.standby.keep).unwrap_or(DEFAULT_KEEP);
@@ -132,7 +135,7 @@ fn one(
     if report.published || report.renamed_from.is_some() || args.once {
         print(global, &report, &depot, seconds)?;
     }
-    Ok(())
+    Ok(if report.has_warnings() { Exit::Warnings } else { Exit::Done })
 }
 
 fn print(global: &Global, report: &FollowReport, depot: &Depot, seconds: f64) -> Result<()> {
@@ -142,6 +145,11 @@ fn print(global: &Global, report: &FollowReport, depot: &Depot, seconds: f64) ->
     if let Some(before) = &report.renamed_from {
         complain!(
             "understudy: warning: this standby was '{before}' before: nothing is kept for that name any more. Where the host's name changes at each start, set `writer` or UNDERSTUDY_WRITER"
+        );
+    }
+    if let Some(untold) = &report.untold {
+        complain!(
+            "understudy: warning: the repository could not be told what is published here, and a pruning may not keep it: {untold}"
         );
     }
     if global.quiet {
@@ -179,6 +187,12 @@ fn warn(report: &FollowReport) {
         complain!(
             "understudy: warning: {} objects were not on the disk as they should be, since a run was broken off; they were made anew",
             report.objects_repaired
+        );
+    }
+    if report.snapshots_lost > 0 {
+        complain!(
+            "understudy: warning: {} snapshots lacked some of them, and the log no longer has those: they are published no more; unmount what shows them",
+            report.snapshots_lost
         );
     }
     if report.attributes_left_out > 0 {

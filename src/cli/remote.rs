@@ -110,9 +110,9 @@ fn take(global: &Global, store: &StoreName, event: &str) -> Result<Option<Exit>>
                     show::bytes(count("/shipped_bytes")),
                 ))?;
             }
-            let warned = ["/warnings/torn", "/warnings/unreadable"]
-                .iter()
-                .any(|path| data.pointer(path).and_then(serde_json::Value::as_u64).unwrap_or(0) > 0);
+            let warnings = ["torn", "unreadable", "attributes", "unsettled"];
+            let is_partial = warnings.iter().any(|kind| data["warnings"][kind].as_u64().unwrap_or(0) > 0);
+            let warned = is_partial || data["hook_failed"].is_string();
             Ok(Some(if warned { Exit::Warnings } else { Exit::Done }))
         }
         "failed" => {

@@ -162,7 +162,7 @@ fn warn(report: &Report) {
         let what = match warning.kind {
             WarningKind::Torn => "changed while it was read; taken as it was read",
             WarningKind::Unreadable => {
-                "could not be read; what the last snapshot has of it, and of what is below it, was kept:"
+                "could not be read; what the last snapshot has of it and of what is below it, if anything, was kept:"
             }
             WarningKind::Attributes => "extended attributes could not be read; its content was:",
             WarningKind::Unsettled => "would not hold still; what was read last was taken:",

@@ -42,8 +42,16 @@ pub(super) fn run(global: &Global, args: SnapshotsArgs) -> Result<Exit> {
         show::json(&rows)?;
         return Ok(Exit::Done);
     }
-    let head =
-        ["snapshot", "scan started (UTC)", ">entries", ">size", ">changed", ">shipped", "torn", "pinned"];
+    let head = [
+        "snapshot",
+        "scan started (UTC)",
+        ">entries",
+        ">size",
+        ">changed",
+        ">shipped",
+        ">incomplete",
+        "pinned",
+    ];
     let mut rows = vec![head.map(String::from).to_vec()];
     for (sequence, record) in &state.snapshots {
         let s = &record.statistics;
@@ -54,10 +62,10 @@ pub(super) fn run(global: &Global, args: SnapshotsArgs) -> Result<Exit> {
             show::bytes(record.manifest.size_bytes),
             show::count(s.changes.added + s.changes.removed + s.changes.modified + s.changes.metadata),
             show::bytes(s.shipped_bytes),
-            if s.torn_files + s.unreadable > 0 {
-                format!("{}", s.torn_files + s.unreadable)
-            } else {
-                String::new()
+            // What was torn, unreadable, or not to be settled.
+            match s.torn_files + s.unreadable {
+                0 => String::new(),
+                count => show::count(count),
             },
             match state.pins.get(sequence).map(String::as_str) {
                 None => String::new(),

@@ -3,6 +3,8 @@
 use super::context::Context;
 use super::exit::Exit;
 use super::{Global, StandbyArgs, show};
+use crate::mount::error::MountError;
+use crate::standby::error::StageError;
 use crate::standby::mounted;
 use anyhow::Result;
 use clap::Args;
@@ -21,7 +23,24 @@ pub(super) struct UmountArgs {
 
 pub(super) fn run(global: &Global, args: UmountArgs) -> Result<Exit> {
     let context = Context::new(global)?;
-    let was = mounted::unmount(&args.standby.dir(&context)?, &args.dir, args.lazy)?;
+    let standby = args.standby.dir(&context)?;
+    let was = match mounted::unmount(&standby, &args.dir, args.lazy) {
+        Err(error @ StageError::Mount(MountError::NotOurs(_))) => {
+            let kept = mounted::forget_gone(&standby, &args.dir)?;
+            if kept.is_empty() {
+                return Err(error.into());
+            }
+            if !global.quiet {
+                let dir = args.dir.display();
+                show::line(&format!(
+                    "{dir} was unmounted before; {} is kept for it no more",
+                    kept.join(", ")
+                ))?;
+            }
+            return Ok(Exit::Done);
+        }
+        was => was?,
+    };
     if !global.quiet {
         let kept = match &was.writable {
             Some(upper) => format!("; its changes stay in {}", upper.display()),

@@ -1,7 +1,7 @@
 //! `understudy verify`.
 
 use super::context::{Context, nonce, now_ns};
-use super::exit::Exit;
+use super::exit::{Exit, noted_or_warned};
 use super::{Global, ending, show};
 use crate::model::entry::Entry;
 use crate::model::id::StoreName;
@@ -79,6 +79,7 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
     }
     // All of it is all of it; a share goes on where the last one ended, which is noted.
     let share = args.read_data.or(args.time.map(|_| 100)).unwrap_or(0);
+    let mut noted = Exit::Done;
     let report = if share > 0 && (share < 100 || args.time.is_some()) {
         let begun = Instant::now();
         let is_over =
@@ -87,7 +88,7 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
         let options = VerifyOptions { read_data_percent: share, after: None, is_over: &is_over };
         let report = verify_on(&store, &mut note, options, now_ns())?;
         if report.records > 0 {
-            store.note_upkeep(&note)?;
+            noted = noted_or_warned(store.note_upkeep(&note));
         }
         report
     } else {
@@ -105,7 +106,7 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
     } else {
         print(global, &name, &report)?;
     }
-    Ok(if report.is_sound() { Exit::Done } else { Exit::Failed })
+    Ok(if report.is_sound() { noted } else { Exit::Failed })
 }
 
 fn print(global: &Global, name: &StoreName, report: &VerifyReport) -> Result<()> {
@@ -195,18 +196,22 @@ fn repair_repository(
 }
 
 fn standby(global: &Global, report: &CheckReport, repair: bool) -> Result<Exit> {
-    let sound = report.problem_count == 0 || (repair && report.repaired >= report.problem_count);
     if global.json {
         show::json(report)?;
     } else {
         for problem in &report.problems {
-            let unknown = "a snapshot that the log no longer has may need it";
-            let needed = problem.needed_for.as_ref().map_or(unknown, |file| file);
+            let needed = problem.needed_for.as_deref().unwrap_or("nothing here needs it");
             complain!("understudy: {}: {} ({needed})", problem.path, problem.reason);
         }
         let unnamed = report.problem_count - report.problems.len() as u64;
         if unnamed > 0 {
             complain!("understudy: and {unnamed} more");
+        }
+        if report.lost > 0 {
+            complain!(
+                "understudy: {} of them are of snapshots that the log no longer has, and cannot be fetched: `understudy umount` what shows them, and do not trust it",
+                report.lost
+            );
         }
         if !global.quiet {
             show::line(&format!(
@@ -220,6 +225,12 @@ fn standby(global: &Global, report: &CheckReport, repair: bool) -> Result<Exit> 
                     count => format!("{count} missing or damaged; --repair fetches them"),
                 },
             ))?;
+            if report.unknown_snapshots > 0 {
+                show::line(&format!(
+                    "  {} of them are not in the log any more: their files' bytes were checked, their names and metadata cannot be",
+                    report.unknown_snapshots,
+                ))?;
+            }
             if report.damaged_unneeded > 0 {
                 show::line(&format!(
                     "  {} more are damaged, and no snapshot here needs them: {}",
@@ -229,5 +240,5 @@ fn standby(global: &Global, report: &CheckReport, repair: bool) -> Result<Exit> 
             }
         }
     }
-    Ok(if sound { Exit::Done } else { Exit::Failed })
+    Ok(if report.is_sound() { Exit::Done } else { Exit::Failed })
 }

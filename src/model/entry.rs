@@ -1,6 +1,6 @@
 //! One entry of a manifest: everything that a restore needs, and what the next scan needs to skip a read.
 
-use super::id::{ChunkId, ContentHash};
+use super::id::{ChunkId, ContentHash, number_of};
 use super::tree_path::TreePath;
 
 /// A chunk holds at most this many raw bytes.
@@ -221,9 +221,7 @@ impl Entry {
             }),
             Xattrs::Chunk(id) => bytes(&id.0),
         }
-        let mut first = [0; 8];
-        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        u64::from_le_bytes(first)
+        number_of(&hasher)
     }
 
     /// Mode, owners, mtime, attributes and links are equal.

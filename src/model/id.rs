@@ -151,6 +151,13 @@ impl<'de> Deserialize<'de> for StoreName {
     }
 }
 
+/// The first eight bytes of a hash, little-endian: for numbers that only have to differ.
+pub fn number_of(hasher: &blake3::Hasher) -> u64 {
+    let mut bytes = [0; 8];
+    hasher.finalize_xof().fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,13 @@ pub(super) struct Dirent<'a> {
     pub kind: u8,
 }
 
+/// An entry as it is read back.
+pub(super) struct OwnedDirent {
+    pub name: Vec<u8>,
+    pub node: u64,
+    pub kind: u8,
+}
+
 /// How many bytes a directory takes: all but its last block are full ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Size {
@@ -64,4 +71,30 @@ fn end_block(block: &mut Vec<Dirent>, out: &mut Vec<u8>) {
     for entry in block.drain(..) {
         out.extend(entry.name);
     }
+}
+
+/// The entries of a directory; `None` when these are no directory's bytes.
+pub(super) fn decode(bytes: &[u8]) -> Option<Vec<OwnedDirent>> {
+    let mut entries: Vec<OwnedDirent> = Vec::new();
+    for block in bytes.chunks(BLOCK_BYTES) {
+        let field =
+            |at: usize| Some(usize::from(u16::from_le_bytes(block.get(at..at + 2)?.try_into().ok()?)));
+        let names_at = field(8)?;
+        if names_at == 0 || !names_at.is_multiple_of(DIRENT_BYTES) {
+            return None;
+        }
+        for at in (0..names_at).step_by(DIRENT_BYTES) {
+            let begin = field(at + 8)?;
+            let end = if at + DIRENT_BYTES < names_at { field(at + DIRENT_BYTES + 8)? } else { block.len() };
+            let name = block.get(begin..end)?;
+            // The last name of a full block ends with it, or at the first zero.
+            let name = name.split(|byte| *byte == 0).next()?;
+            let node = u64::from_le_bytes(block.get(at..at + 8)?.try_into().ok()?);
+            if entries.last().is_some_and(|last| *last.name >= *name) {
+                return None;
+            }
+            entries.push(OwnedDirent { name: name.to_vec(), node, kind: *block.get(at + 10)? });
+        }
+    }
+    Some(entries)
 }

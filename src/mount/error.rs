@@ -14,8 +14,15 @@ pub enum ImageError {
     Name(TreePath),
     #[error("an image of more than 128 GiB: too many entries")]
     TooLarge,
-    #[error("writing the image: {0}")]
-    Write(#[from] std::io::Error),
+    /// Where: an inode's number, or a byte of the file.
+    #[error("the image has {what} that cannot be, at {at}")]
+    Broken { what: &'static str, at: u64 },
+    #[error(
+        "{path}: the image that was made has another {what} than the snapshot; it is not published; this is a bug of understudy's"
+    )]
+    Differs { path: String, what: &'static str },
+    #[error("the image: {0}")]
+    Io(#[from] std::io::Error),
 }
 
 /// Why something was not mounted, moved or unmounted.

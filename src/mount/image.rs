@@ -9,8 +9,8 @@
 use super::dirent::{self, Dirent, Size};
 use super::error::ImageError;
 use super::inode::{
-    BLOCK_BYTES, FIRST_INODE_AT, INODE_BYTES, Inode, Layout, SLOT_BYTES, SUPERBLOCK_AT, device_number,
-    encode_attributes, encode_redirect, superblock,
+    ATTRIBUTES_HEADER_BYTES, BLOCK_BYTES, FIRST_INODE_AT, INODE_BYTES, Inode, Layout, REDIRECT_BYTES,
+    SLOT_BYTES, SUPERBLOCK_AT, device_number, encode_attributes, encode_redirect, superblock,
 };
 use crate::model::entry::{Attributes, Entry, Group, Kind, Timestamp};
 use crate::model::id::ContentHash;
@@ -133,7 +133,8 @@ impl Image {
         self.arena.extend(target);
         let attributes_at = self.arena.len();
         if first.is_none() {
-            let left_out = encode_attributes(attributes, &mut self.arena);
+            let redirected = matches!(kind, NodeKind::File(_)) && entry.size_bytes() > 0;
+            let left_out = encode_attributes(attributes, redirected, &mut self.arena);
             self.report.attributes_left_out += left_out as u64;
         }
         self.nodes.push(Node {
@@ -223,7 +224,7 @@ impl Image {
         for number in 0..self.nodes.len() {
             if self.nodes[number].slot > 0 {
                 inode.clear();
-                self.encode(number, &children, &mut inode, &mut directory);
+                self.encode(number, &children, &mut inode, &mut directory)?;
                 out.zeros_to(u64::from(self.nodes[number].slot) * SLOT_BYTES)?;
                 out.write(&inode)?;
             }
@@ -313,7 +314,13 @@ impl Image {
     }
 
     /// An inode with all that lies behind it.
-    fn encode(&self, number: usize, children: &Children, out: &mut Vec<u8>, directory: &mut Vec<u8>) {
+    fn encode(
+        &self,
+        number: usize,
+        children: &Children,
+        out: &mut Vec<u8>,
+        directory: &mut Vec<u8>,
+    ) -> Result<(), ImageError> {
         let node = &self.nodes[number];
         let head_bytes = self.head_bytes(number);
         let inline = is_inline(node.size_bytes, head_bytes);
@@ -347,7 +354,9 @@ impl Image {
         match node.kind {
             NodeKind::File(hash) if self.has_object(node) => {
                 let held = encode_redirect(redirect(hash).as_bytes(), attributes_at, out);
-                debug_assert!(held && out.len() as u64 == head_bytes);
+                if !held || out.len() as u64 != head_bytes {
+                    return Err(ImageError::Broken { what: "attributes", at: u64::from(node.slot) });
+                }
                 // The one entry of the table: no block.
                 out.extend(u32::MAX.to_le_bytes());
             }
@@ -358,6 +367,7 @@ impl Image {
             NodeKind::Symlink if inline => out.extend(self.target(node)),
             _ => {}
         }
+        Ok(())
     }
 
     fn encode_directory(&self, number: usize, children: &Children, out: &mut Vec<u8>) {
@@ -418,11 +428,16 @@ fn redirect(hash: ContentHash) -> String {
     format!("/{}", object_path(hash))
 }
 
+/// The object that a redirection leads to; `None` for any other text.
+pub(super) fn object_of(redirect: &[u8]) -> Option<ContentHash> {
+    let name: Vec<u8> = redirect.iter().copied().filter(|byte| *byte != b'/').collect();
+    let hash = ContentHash(*blake3::Hash::from_hex(name).ok()?.as_bytes());
+    (self::redirect(hash).as_bytes() == redirect).then_some(hash)
+}
+
 /// How many bytes of attributes a redirection takes.
 fn redirect_bytes(first: bool) -> u64 {
-    // Each attribute: 4 bytes, its name without "trusted.", its value, padded to 4 bytes.
-    let header = if first { 12 } else { 0 };
-    header + (4 + 16u64).next_multiple_of(4) + (4 + 16 + 66u64).next_multiple_of(4)
+    REDIRECT_BYTES as u64 + if first { ATTRIBUTES_HEADER_BYTES as u64 } else { 0 }
 }
 
 /// The children of each directory in their order: node numbers, by directory.

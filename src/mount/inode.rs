@@ -1,6 +1,7 @@
 //! Inodes and attributes of EROFS, as bytes. Layouts: the kernel's `fs/erofs/erofs_fs.h`.
 
 use crate::model::entry::{Attributes, Timestamp};
+use std::borrow::Cow;
 
 pub(super) const BLOCK_BYTES: usize = 4096;
 /// Inodes lie at multiples of this; a node number counts them from the image's start.
@@ -9,7 +10,7 @@ pub(super) const INODE_BYTES: u64 = 64;
 
 /// Where an inode's data is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Layout {
+pub enum Layout {
     /// In whole blocks from a block on, or nowhere.
     Plain { first_block: u32 },
     /// In whole blocks, and the last part behind the inode.
@@ -21,7 +22,7 @@ pub(super) enum Layout {
 }
 
 /// The fields of an inode, apart from its attributes and its data.
-pub(super) struct Inode {
+pub struct Inode {
     pub mode: u16,
     pub uid: u32,
     pub gid: u32,
@@ -38,8 +39,7 @@ impl Inode {
         let (layout, union) = match self.layout {
             Layout::Plain { first_block } => (0u16, first_block),
             Layout::Inline { first_block } => (2, first_block),
-            // Chunks of 4 KiB << 31: one is enough for any file.
-            Layout::Hole => (4, 31),
+            Layout::Hole => (4, HOLE_CHUNK_BITS),
             Layout::Device { number } => (0, number),
         };
         let mut out = [0; INODE_BYTES as usize];
@@ -58,48 +58,131 @@ impl Inode {
     }
 }
 
-const ATTRIBUTES_HEADER_BYTES: usize = 12;
+impl Inode {
+    /// The other way; `None` for what `encode` never makes, and for another number than it says it has.
+    pub(super) fn decode(bytes: &[u8], number: u32) -> Option<Self> {
+        let bytes: &[u8; INODE_BYTES as usize] = bytes.try_into().ok()?;
+        let two = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let four = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let eight = |at: usize| u64::from(four(at)) | u64::from(four(at + 4)) << 32;
+        let mode = two(4);
+        let layout = match (two(0), mode >> 12) {
+            // Devices, fifos, sockets.
+            (0x1, 0x2 | 0x6 | 0x1 | 0xc) => Layout::Device { number: four(16) },
+            (0x1, _) => Layout::Plain { first_block: four(16) },
+            (0x5, _) => Layout::Inline { first_block: four(16) },
+            (0x9, _) if four(16) == HOLE_CHUNK_BITS => Layout::Hole,
+            _ => return None,
+        };
+        let attributes_bytes = match usize::from(two(2)) {
+            0 => 0,
+            words => ATTRIBUTES_HEADER_BYTES + 4 * (words - 1),
+        };
+        (four(20) == number).then(|| Self {
+            mode,
+            uid: four(24),
+            gid: four(28),
+            mtime: Timestamp { seconds: eight(32).cast_signed(), nanos: four(40) },
+            size_bytes: eight(8),
+            links: four(44),
+            attributes_bytes,
+            layout,
+        })
+    }
+}
+
+/// Chunks of 4 KiB << 31: one is enough for any file.
+const HOLE_CHUNK_BITS: u32 = 31;
+
+pub(super) const ATTRIBUTES_HEADER_BYTES: usize = 12;
 /// The most that an inode's count of attribute words can say.
 const ATTRIBUTES_MAX_BYTES: usize = ATTRIBUTES_HEADER_BYTES + 4 * (u16::MAX as usize - 1);
 
+/// In words, as an inode has it. `push` lets no inode have more than that can say.
 fn attributes_count(bytes: usize) -> u16 {
+    debug_assert!(bytes <= ATTRIBUTES_MAX_BYTES);
     match bytes {
         0 => 0,
-        bytes => (1 + (bytes - ATTRIBUTES_HEADER_BYTES) / 4) as u16,
+        bytes => u16::try_from(1 + (bytes - ATTRIBUTES_HEADER_BYTES) / 4).unwrap_or(u16::MAX),
     }
 }
 
 /// Appends an inode's attributes, which may be none, and returns how many could not be held: names of no namespace
 /// that the kernel reads, values of 64 KiB, more than 256 KiB together. Attributes of the overlay's own are
 /// escaped, so that the overlay above shows them and does not obey them.
-pub(super) fn encode_attributes(attributes: &Attributes, out: &mut Vec<u8>) -> usize {
+///
+/// A `redirected` inode is one whose bytes are in an object: room is kept for what says so.
+pub(super) fn encode_attributes(attributes: &Attributes, redirected: bool, out: &mut Vec<u8>) -> usize {
     let start = out.len();
+    let max_bytes = ATTRIBUTES_MAX_BYTES - if redirected { REDIRECT_BYTES } else { 0 };
     let mut left_out = 0;
     for (name, value) in attributes {
-        let escaped = name.strip_prefix(OVERLAY).map(|rest| [OVERLAY, b"overlay.", rest].concat());
-        if !push(escaped.as_deref().unwrap_or(name), value, start, out) {
+        if !push(&escaped(name), value, start, max_bytes, out) {
             left_out += 1;
         }
     }
     left_out
 }
 
+/// An attribute's name as an image has it.
+pub fn escaped(name: &[u8]) -> Cow<'_, [u8]> {
+    match name.strip_prefix(OVERLAY) {
+        Some(rest) => [OVERLAY, b"overlay.", rest].concat().into(),
+        None => name.into(),
+    }
+}
+
+/// How many bytes the attributes of a redirection take: a header for each, its name without "trusted.", its value, padded.
+pub(super) const REDIRECT_BYTES: usize =
+    (4 + 16_usize).next_multiple_of(4) + (4 + 16 + 66_usize).next_multiple_of(4);
+
 const OVERLAY: &[u8] = b"trusted.overlay.";
 
 /// Appends what makes the overlay read a file's bytes from `redirect` in its data layer.
 pub(super) fn encode_redirect(redirect: &[u8], start: usize, out: &mut Vec<u8>) -> bool {
-    push(b"trusted.overlay.metacopy", b"", start, out)
-        && push(b"trusted.overlay.redirect", redirect, start, out)
+    push(METACOPY, b"", start, ATTRIBUTES_MAX_BYTES, out)
+        && push(REDIRECT, redirect, start, ATTRIBUTES_MAX_BYTES, out)
 }
 
-fn push(name: &[u8], value: &[u8], start: usize, out: &mut Vec<u8>) -> bool {
-    const PREFIXES: [(&[u8], u8); 5] = [
-        (b"user.", 1),
-        (b"system.posix_acl_access", 2),
-        (b"system.posix_acl_default", 3),
-        (b"trusted.", 4),
-        (b"security.", 6),
-    ];
+const METACOPY: &[u8] = b"trusted.overlay.metacopy";
+const REDIRECT: &[u8] = b"trusted.overlay.redirect";
+
+/// Prefixes of names, and the numbers that stand for them.
+const PREFIXES: [(&[u8], u8); 5] = [
+    (b"user.", 1),
+    (b"system.posix_acl_access", 2),
+    (b"system.posix_acl_default", 3),
+    (b"trusted.", 4),
+    (b"security.", 6),
+];
+
+/// Attributes as an image has them, and where a redirection leads; `None` when these are no attributes' bytes.
+pub(super) fn decode_attributes(bytes: &[u8]) -> Option<(Attributes, Option<Vec<u8>>)> {
+    if bytes.is_empty() {
+        return Some((Vec::new(), None));
+    }
+    let (header, mut rest) = bytes.split_at_checked(ATTRIBUTES_HEADER_BYTES)?;
+    if header.iter().any(|byte| *byte != 0) {
+        return None;
+    }
+    let mut attributes = Vec::new();
+    while !rest.is_empty() {
+        let &[name_bytes, index, low, high] = rest.first_chunk::<4>()?;
+        let (prefix, _) = PREFIXES.iter().find(|(_, number)| *number == index)?;
+        let end = 4 + usize::from(name_bytes) + usize::from(u16::from_le_bytes([low, high]));
+        let (name, value) = rest.get(4..end)?.split_at_checked(usize::from(name_bytes))?;
+        attributes.push(([prefix, name].concat(), value.to_vec()));
+        rest = rest.get(end.next_multiple_of(4)..)?;
+    }
+    let at = attributes.iter().position(|(name, _)| name == METACOPY);
+    let Some(at) = at else { return Some((attributes, None)) };
+    // These two are the last.
+    let redirect = attributes.pop().filter(|(name, _)| name == REDIRECT)?;
+    attributes.pop();
+    (at == attributes.len()).then_some((attributes, Some(redirect.1)))
+}
+
+fn push(name: &[u8], value: &[u8], start: usize, max_bytes: usize, out: &mut Vec<u8>) -> bool {
     let of = |(prefix, index): &(&[u8], u8)| name.strip_prefix(*prefix).map(|rest| (rest.to_vec(), *index));
     let Some((rest, index)) = PREFIXES.iter().find_map(of) else { return false };
     let (Ok(name_bytes), Ok(value_bytes)) = (u8::try_from(rest.len()), u16::try_from(value.len())) else {
@@ -111,7 +194,7 @@ fn push(name: &[u8], value: &[u8], start: usize, out: &mut Vec<u8>) -> bool {
     }
     let header = if out.len() == start { ATTRIBUTES_HEADER_BYTES } else { 0 };
     let padded = (4 + rest.len() + value.len()).next_multiple_of(4);
-    if out.len() - start + header + padded > ATTRIBUTES_MAX_BYTES {
+    if out.len() - start + header + padded > max_bytes {
         return false;
     }
     out.resize(out.len() + header, 0);
@@ -124,9 +207,17 @@ fn push(name: &[u8], value: &[u8], start: usize, out: &mut Vec<u8>) -> bool {
     true
 }
 
+/// The root's number, from an image's first block; `None` when it is no image's.
+pub(super) fn root_slot(block: &[u8]) -> Option<u32> {
+    let head = block.get(SUPERBLOCK_AT..SUPERBLOCK_AT + 128)?;
+    let is_ours = head[..4] == MAGIC.to_le_bytes() && head[12] == 12;
+    is_ours.then(|| u32::from(u16::from_le_bytes([head[14], head[15]])))
+}
+
+const MAGIC: u32 = 0xe0f5_e1e2;
+
 /// What the superblock says, at byte 1024 of the first block.
 pub(super) fn superblock(root: u16, inodes: u64, blocks: u32, id: [u8; 16]) -> [u8; BLOCK_BYTES] {
-    const MAGIC: u32 = 0xe0f5_e1e2;
     const INCOMPATIBLE_CHUNKED_FILE: u32 = 4;
     let mut block = [0; BLOCK_BYTES];
     let out = &mut block[SUPERBLOCK_AT..];
@@ -147,6 +238,6 @@ pub(super) const SUPERBLOCK_AT: usize = 1024;
 pub(super) const FIRST_INODE_AT: u64 = SUPERBLOCK_AT as u64 + 128;
 
 /// A device's number as the kernel encodes it.
-pub(super) fn device_number(major: u32, minor: u32) -> u32 {
+pub fn device_number(major: u32, minor: u32) -> u32 {
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }

@@ -10,6 +10,7 @@
 
 use super::context::Context;
 use super::error::MountError;
+use crate::support::mountinfo;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -249,45 +250,20 @@ pub fn mounts(prefix: &str) -> Result<Vec<Mounted>, MountError> {
 /// A line: id, parent, device, root, where, options, optional fields, `-`, kind, source, more options. Names in it are bytes.
 fn parse_mount(line: &[u8]) -> Option<Mounted> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let dir = unescape(fields.nth(4)?);
+    let dir = mountinfo::unescape(fields.nth(4)?);
     fields.find(|field| *field == b"-")?;
     let (kind, source, options) = (fields.next()?, fields.next()?, fields.next()?);
     let option = |name: &[u8]| {
         let value = options.split(|byte| *byte == b',').find_map(|option| option.strip_prefix(name));
-        value.map(|path| PathBuf::from(OsString::from_vec(unescape(path))))
+        value.map(|path| PathBuf::from(OsString::from_vec(mountinfo::unescape(path))))
     };
     Some(Mounted {
         dir: PathBuf::from(OsString::from_vec(dir)),
-        source: String::from_utf8_lossy(&unescape(source)).into_owned(),
+        source: String::from_utf8_lossy(&mountinfo::unescape(source)).into_owned(),
         kind: String::from_utf8_lossy(kind).into_owned(),
         upper: option(b"upperdir="),
         objects: option(b"datadir+="),
     })
-}
-
-/// Undoes the octal escapes of mountinfo.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, behind)) = rest.split_first() {
-        let octal = |digits: &[u8]| {
-            digits.iter().try_fold(0u8, |sum, digit| match digit {
-                b'0'..=b'7' => sum.checked_mul(8)?.checked_add(digit - b'0'),
-                _ => None,
-            })
-        };
-        match behind.get(..3).and_then(octal) {
-            Some(byte) if *first == b'\\' => {
-                out.push(byte);
-                rest = &behind[3..];
-            }
-            _ => {
-                out.push(*first);
-                rest = behind;
-            }
-        }
-    }
-    out
 }
 
 fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, MountError> {
@@ -348,6 +324,10 @@ mod tests {
         let line = b"40 27 0:33 / /mnt/m\xff\xfe ro - fuse understudy:s@7 ro";
         let mount = parse_mount(line).unwrap();
         assert_eq!(mount.dir, Path::new(OsStr::from_bytes(b"/mnt/m\xff\xfe")));
-        assert_eq!(unescape(br"a\9b\777c\04"), br"a\9b\777c\04", "what is no octal number of a byte stays");
+        assert_eq!(
+            mountinfo::unescape(br"a\9b\777c\04"),
+            br"a\9b\777c\04",
+            "what is no octal number of a byte stays"
+        );
     }
 }

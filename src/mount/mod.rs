@@ -5,5 +5,6 @@ pub mod dirent;
 pub mod error;
 pub mod fuse;
 pub mod image;
+pub mod image_file;
 pub mod inode;
 pub mod kernel;

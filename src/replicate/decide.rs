@@ -3,7 +3,6 @@
 use crate::model::entry::{Entry, Kind};
 use crate::model::reread;
 use crate::source::stat::Stat;
-use rustix::fs::FileType;
 
 /// When files are read again although nothing hints at a change.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,20 +27,12 @@ pub enum Decision {
 /// Decides for one entry.
 pub fn decide(stat: &Stat, old: Option<&Entry>, reread: &Reread) -> Decision {
     let Some(old) = old else { return Decision::Read };
-    let same_kind = match &old.kind {
-        Kind::Directory => stat.is_directory(),
-        Kind::File(file) => stat.is_file() && file.size_bytes == stat.size_bytes && !file.torn,
-        Kind::Symlink { .. } => stat.kind == FileType::Symlink,
-        Kind::Fifo => stat.kind == FileType::Fifo,
-        Kind::Socket => stat.kind == FileType::Socket,
-        Kind::CharDevice { major, minor } => {
-            stat.kind == FileType::CharacterDevice && stat.node == (*major, *minor)
-        }
-        Kind::BlockDevice { major, minor } => {
-            stat.kind == FileType::BlockDevice && stat.node == (*major, *minor)
-        }
+    let same_bytes = match &old.kind {
+        Kind::File(file) => file.size_bytes == stat.size_bytes && !file.torn,
+        _ => true,
     };
-    let same = same_kind
+    let same = stat.is_a(&old.kind)
+        && same_bytes
         && old.mtime == stat.mtime
         && (old.mode, old.uid, old.gid) == (stat.mode, stat.uid, stat.gid)
         && (stat.is_directory() || old.hardlink.is_some() == (stat.links > 1));

@@ -10,6 +10,7 @@
 //! Memory: some 100 bytes for each inode with several names.
 
 use crate::model::entry::Entry;
+use crate::model::id::number_of;
 use crate::source::stat::{Identity, Stat};
 use crate::support::mutant::{self, Mutant};
 use std::collections::HashMap;
@@ -85,9 +86,7 @@ fn hash(parts: &[&[u8]]) -> u64 {
     for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    u64::from_le_bytes(bytes)
+    number_of(&hasher)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! addresses are two places. What an address cannot say (credentials, a port, a query) is refused, not passed over.
 
 use super::error::RepositoryError;
+use super::objects::judge_directory;
 use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -134,10 +135,14 @@ impl Location {
         };
         match self {
             Self::Directory(path) => {
-                std::fs::create_dir_all(path).map_err(|e| RepositoryError::Location {
-                    location: self.to_string(),
-                    reason: e.to_string(),
-                })?;
+                let unopened = |error: std::io::Error| {
+                    let (kind, advice) = judge_directory(&error);
+                    let (key, reason) = (path.display().to_string(), format!("{error}{advice}"));
+                    RepositoryError::Request { operation: "open", key, reason, kind }
+                };
+                std::fs::create_dir_all(path).map_err(unopened)?;
+                // It may be there and answer nothing, as a mount that nobody serves any more.
+                std::fs::read_dir(path).map_err(unopened)?;
                 let store = LocalFileSystem::new_with_prefix(path).map_err(wrong)?;
                 Ok(Opened { store: Arc::new(store.with_fsync(true)), former: None })
             }

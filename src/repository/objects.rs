@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use rustix::io::Errno;
 use serde::Serialize;
 use std::future::Future;
 use std::ops::Range;
@@ -174,7 +175,9 @@ impl Objects {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => {
                     let (kind, advice) = judge(&error);
-                    (format!("{}{advice}", chain(&error)), kind)
+                    // A server's answer may be a page.
+                    let text = chain(&error).split_whitespace().collect::<Vec<_>>().join(" ");
+                    (format!("{text}{advice}"), kind)
                 }
                 Err(_) => (format!("no answer within {timeout:?}"), RepositoryErrorKind::Unavailable),
             };
@@ -202,7 +205,7 @@ impl Objects {
                     let bytes = found.bytes().await?;
                     if bytes.len() as u64 == size { Ok(Some(bytes)) } else { Err(short(size, bytes.len())) }
                 }
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) if is_absent(&error) => Ok(None),
                 Err(error) => Err(error),
             }
         };
@@ -231,7 +234,7 @@ impl Objects {
         let request = || async {
             match self.inner.head(key).await {
                 Ok(meta) => Ok(Some(meta.size)),
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) if is_absent(&error) => Ok(None),
                 Err(error) => Err(error),
             }
         };
@@ -243,7 +246,7 @@ impl Objects {
         let request = || async {
             match self.inner.head(key).await {
                 Ok(meta) => Ok(Some(modified_ns(&meta))),
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) if is_absent(&error) => Ok(None),
                 Err(error) => Err(error),
             }
         };
@@ -287,7 +290,7 @@ impl Objects {
         self.meter.heads.fetch_add(1, Ordering::Relaxed);
         match self.inner.head(key).await {
             Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) if is_absent(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -323,7 +326,7 @@ impl Objects {
     pub async fn delete(&self, key: &Path) -> Result<(), RepositoryError> {
         let request = || async {
             match self.inner.delete(key).await {
-                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                Err(error) if is_absent(&error) => Ok(()),
                 other => other,
             }
         };
@@ -348,10 +351,24 @@ fn is_conflict(error: &object_store::Error) -> bool {
     causes(error).any(|cause| cause.to_string().contains("409 Conflict"))
 }
 
+/// Whether an object is not there. Where its bucket is not, nothing is said of the object.
+fn is_absent(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. }) && !is_without_bucket(error)
+}
+
+/// Whether the bucket or the container is not there, as S3, GCS and Azure say it.
+fn is_without_bucket(error: &object_store::Error) -> bool {
+    let says = |text: &str| ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| text.contains(code));
+    causes(error).any(|cause| says(&cause.to_string()))
+}
+
 /// What kind of error it is, and what to do where the error does not say it.
 fn judge(error: &object_store::Error) -> (RepositoryErrorKind, &'static str) {
     use object_store::Error;
-    use rustix::io::Errno;
+    if is_without_bucket(error) {
+        let advice = "; the bucket is not there: create it, or change the address";
+        return (RepositoryErrorKind::Configuration, advice);
+    }
     let by_variant = match error {
         Error::NotFound { .. } | Error::NotSupported { .. } => RepositoryErrorKind::Damaged,
         Error::Unauthenticated { .. }
@@ -363,25 +380,44 @@ fn judge(error: &object_store::Error) -> (RepositoryErrorKind, &'static str) {
     };
     let system = causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
     match system.map(Errno::from_raw_os_error) {
-        Some(Errno::MFILE) => (
-            RepositoryErrorKind::Local,
-            "; this process may open no more: raise its limit (`ulimit -n`, LimitNOFILE)",
-        ),
-        Some(Errno::NFILE) => {
-            (RepositoryErrorKind::Local, "; this machine may open no more: raise its limit (fs.file-max)")
-        }
-        Some(Errno::NOMEM) => {
-            (RepositoryErrorKind::Local, "; this machine, or this process's group, has no memory left")
-        }
         Some(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) if is_link(error) => (
             RepositoryErrorKind::Configuration,
             "; this filesystem has no hard links, by which an object is created once and never overwritten: use a directory on another one (not exFAT, not a mount of a cloud drive), or an object store's address",
         ),
-        Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            (RepositoryErrorKind::Configuration, "")
-        }
-        _ => (by_variant, ""),
+        Some(errno) => judge_errno(errno).unwrap_or((by_variant, "")),
+        None => (by_variant, ""),
     }
+}
+
+/// Of an error of this system's that says it alone.
+fn judge_errno(errno: Errno) -> Option<(RepositoryErrorKind, &'static str)> {
+    use RepositoryErrorKind::{Configuration, Local};
+    Some(match errno {
+        Errno::MFILE => {
+            (Local, "; this process may open no more: raise its limit (`ulimit -n`, LimitNOFILE)")
+        }
+        Errno::NFILE => (Local, "; this machine may open no more: raise its limit (fs.file-max)"),
+        Errno::NOMEM => (Local, "; this machine, or this process's group, has no memory left"),
+        Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP => (Configuration, ""),
+        _ => return None,
+    })
+}
+
+/// Of a directory that holds a repository, and cannot be had: what cannot be a directory is a wrong address, and the rest may pass.
+pub(super) fn judge_directory(error: &std::io::Error) -> (RepositoryErrorKind, &'static str) {
+    let Some(errno) = error.raw_os_error().map(Errno::from_raw_os_error) else {
+        return (RepositoryErrorKind::Configuration, "");
+    };
+    judge_errno(errno).unwrap_or(match errno {
+        Errno::NOTDIR
+        | Errno::EXIST
+        | Errno::LOOP
+        | Errno::NAMETOOLONG
+        | Errno::NOENT
+        | Errno::INVAL
+        | Errno::ROFS => (RepositoryErrorKind::Configuration, ""),
+        _ => (RepositoryErrorKind::Unavailable, ""),
+    })
 }
 
 /// Whether a directory's object failed as it was to get its name.
@@ -432,6 +468,33 @@ mod tests {
         assert!(advice(Errno::PERM, "Unable to rename file").contains("hard links"));
         assert!(!advice(Errno::PERM, "Unable to open file").contains("hard links"));
         assert!(!advice(Errno::NOSPC, "Unable to rename file").contains("hard links"));
+    }
+
+    #[test]
+    fn where_the_bucket_is_not_there_nothing_is_said_of_an_object() {
+        let of = |text: &str| object_store::Error::NotFound { path: "k".into(), source: text.into() };
+        assert!(is_absent(&of("<Error><Code>NoSuchKey</Code></Error>")));
+        for code in ["NoSuchBucket", "ContainerNotFound"] {
+            let error = of(&format!("404 Not Found: <Error>\n<Code>{code}</Code></Error>"));
+            assert!(!is_absent(&error));
+            assert_eq!(judge(&error).0, RepositoryErrorKind::Configuration);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_a_disk_or_a_mount_refuses_may_come_back() {
+        use rustix::io::Errno;
+        for (errno, kind) in [
+            (Errno::NOTDIR, RepositoryErrorKind::Configuration),
+            (Errno::ACCESS, RepositoryErrorKind::Configuration),
+            (Errno::MFILE, RepositoryErrorKind::Local),
+            (Errno::NOTCONN, RepositoryErrorKind::Unavailable),
+            (Errno::STALE, RepositoryErrorKind::Unavailable),
+            (Errno::IO, RepositoryErrorKind::Unavailable),
+            (Errno::NOSPC, RepositoryErrorKind::Unavailable),
+        ] {
+            assert_eq!(judge_directory(&errno.into()).0, kind, "{errno:?}");
+        }
     }
 
     #[test]

@@ -113,8 +113,9 @@ impl Keeper<'_> {
                 break;
             }
             let result = self.one(duty, &mut note);
-            self.store.note_upkeep(&note)?;
-            done.push((duty, result));
+            // What was done is told, whether the repository takes a note of it or not.
+            let noted = self.store.note_upkeep(&note).map_err(UpkeepError::from);
+            done.push((duty, result.and_then(|done| noted.map(|()| done))));
         }
         Ok(done)
     }

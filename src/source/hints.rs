@@ -13,6 +13,7 @@
 //! are the next scan's. Too many events, an error, or a limit: the next scan is a full one.
 
 use crate::model::tree_path::TreePath;
+use crate::support::mountinfo;
 use notify::event::{CreateKind, ModifyKind, RemoveKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
@@ -115,35 +116,11 @@ fn mounts_below(root: &Path) -> BTreeSet<(u64, TreePath)> {
     let mount = |line: &[u8]| {
         let mut fields = line.split(|byte| *byte == b' ');
         let number = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-        let at = unescape(fields.nth(3)?);
+        let at = mountinfo::unescape(fields.nth(3)?);
         let below = Path::new(std::ffi::OsStr::from_bytes(&at)).strip_prefix(root).ok()?;
         Some((number, TreePath::parse(below.as_os_str().as_bytes()).ok()?))
     };
     text.split(|byte| *byte == b'\n').filter_map(mount).collect()
-}
-
-/// Blanks, tabs, newlines and backslashes stand as three octal digits (see proc(5)).
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, behind)) = rest.split_first() {
-        let octal = behind
-            .get(..3)
-            .filter(|digits| *first == b'\\' && digits.iter().all(|d| (b'0'..b'8').contains(d)));
-        match octal {
-            Some(digits) => {
-                out.push(
-                    digits.iter().fold(0u8, |byte, digit| byte.wrapping_mul(8).wrapping_add(digit - b'0')),
-                );
-                rest = &behind[3..];
-            }
-            None => {
-                out.push(*first);
-                rest = behind;
-            }
-        }
-    }
-    out
 }
 
 /// A tree that is watched.

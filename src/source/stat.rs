@@ -1,6 +1,6 @@
 //! What one `statx` says of an entry.
 
-use crate::model::entry::{Fingerprint, Timestamp};
+use crate::model::entry::{Fingerprint, Kind, Timestamp};
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 use std::ffi::CStr;
@@ -61,6 +61,23 @@ impl Stat {
 
     pub fn is_file(&self) -> bool {
         self.kind == FileType::RegularFile
+    }
+
+    /// Whether it is such a thing; a device also with that number.
+    pub fn is_a(&self, kind: &Kind) -> bool {
+        match kind {
+            Kind::Directory => self.is_directory(),
+            Kind::File(_) => self.is_file(),
+            Kind::Symlink { .. } => self.kind == FileType::Symlink,
+            Kind::Fifo => self.kind == FileType::Fifo,
+            Kind::Socket => self.kind == FileType::Socket,
+            Kind::CharDevice { major, minor } => {
+                self.kind == FileType::CharacterDevice && self.node == (*major, *minor)
+            }
+            Kind::BlockDevice { major, minor } => {
+                self.kind == FileType::BlockDevice && self.node == (*major, *minor)
+            }
+        }
     }
 
     /// Fewer blocks than the size needs: there may be holes.

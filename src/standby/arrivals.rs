@@ -103,11 +103,24 @@ impl<'a> Arrivals<'a> {
         Ok(())
     }
 
-    /// Some of what is arriving.
-    fn some(&self) -> Result<Vec<PathBuf>, FollowError> {
+    /// Some of what is arriving. Other files are removed, if they can be; whatever else lies there is nothing to wait for.
+    fn some(&self) -> Result<Vec<(PathBuf, ContentHash)>, FollowError> {
         let dir = self.depot.arriving();
+        let arriving = |entry: std::fs::DirEntry| {
+            if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                return None;
+            }
+            match blake3::Hash::from_hex(entry.file_name().as_encoded_bytes()) {
+                Ok(hash) => Some((entry.path(), ContentHash(*hash.as_bytes()))),
+                Err(_) => {
+                    let _ = std::fs::remove_file(entry.path());
+                    None
+                }
+            }
+        };
         let listed = std::fs::read_dir(&dir).and_then(|entries| {
-            entries.take(NAMES).map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()
+            let some = entries.filter_map(|entry| entry.map(arriving).transpose());
+            some.take(NAMES).collect::<std::io::Result<_>>()
         });
         listed.map_err(FollowError::io(&dir, "list it"))
     }
@@ -119,12 +132,8 @@ impl<'a> Arrivals<'a> {
             if some.is_empty() {
                 return Ok(());
             }
-            for path in some {
-                let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-                match blake3::Hash::from_hex(&*name) {
-                    Ok(hash) => take(&path, ContentHash(*hash.as_bytes()))?,
-                    Err(_) => remove(&path)?,
-                }
+            for (path, hash) in some {
+                take(&path, hash)?;
             }
         }
     }

@@ -9,8 +9,10 @@ use super::depot::Depot;
 use super::error::FollowError;
 use super::follow::image_of;
 use super::materialise::{stored_hash, work, workshop};
+use super::published;
 use crate::model::id::{ContentHash, Sequence};
 use crate::model::record::SnapshotRecord;
+use crate::mount::image_file;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::Index;
 use crate::repository::manifest::{EntryStream, ManifestReader};
@@ -35,14 +37,24 @@ pub struct Problem {
     pub needed_for: Option<String>,
 }
 
+impl CheckReport {
+    /// Whether all that can be told is well now.
+    pub fn is_sound(&self) -> bool {
+        self.problem_count == self.repaired
+    }
+}
+
 /// What was looked at, and found.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CheckReport {
     pub snapshots: u64,
     pub objects: u64,
     pub read_bytes: u64,
-    /// Snapshots here that the log no longer has: their objects are compared with their names only.
+    /// Snapshots here that the log no longer has: their images say which objects they need, and nothing says whether names and
+    /// metadata are right.
     pub unknown_snapshots: u64,
+    /// Problems of those: nothing can mend them.
+    pub lost: u64,
     pub problems: Vec<Problem>,
     pub problem_count: u64,
     /// Damaged objects that no published snapshot needs.
@@ -69,10 +81,12 @@ pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Resu
     })?;
     let mut met = HashSet::new();
     let mut previous: Option<&SnapshotRecord> = None;
+    let mut unknown = Vec::new();
     for sequence in depot.snapshots()? {
         report.snapshots += 1;
         let Some(record) = state.snapshots.get(&sequence) else {
             report.unknown_snapshots += 1;
+            unknown.push(sequence);
             continue;
         };
         let index = Arc::new(Index::open(store, &state)?);
@@ -104,13 +118,12 @@ pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Resu
         }
         previous = Some(record);
     }
+    // What other snapshots need is made anew by now, where it can be.
+    for sequence in unknown {
+        lost_of(store, depot, sequence, &damaged, repair, &mut met, &mut report)?;
+    }
     for hash in damaged.iter().filter(|hash| !met.contains(*hash)) {
         let path = depot.object(*hash);
-        if report.unknown_snapshots > 0 {
-            // One of those may need it.
-            note(&mut report, &path, "damaged", None);
-            continue;
-        }
         report.damaged_unneeded += 1;
         if repair {
             std::fs::remove_file(&path).map_err(FollowError::io(&path, "remove it"))?;
@@ -118,6 +131,44 @@ pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Resu
         }
     }
     Ok(report)
+}
+
+/// The objects that a snapshot needs which the log no longer has, by its image: what is missing or damaged cannot be had again.
+fn lost_of(
+    store: &Store,
+    depot: &Depot,
+    sequence: Sequence,
+    damaged: &HashSet<ContentHash>,
+    repair: bool,
+    met: &mut HashSet<ContentHash>,
+    report: &mut CheckReport,
+) -> Result<(), FollowError> {
+    let at = format!("{}@{sequence}", store.name());
+    let walked = published::objects(depot, sequence, |path, hash| {
+        let object = depot.object(hash);
+        let is_new = met.insert(hash);
+        let reason = match (damaged.contains(&hash), object.exists()) {
+            // A snapshot that the log has needed it, too: it was counted, and mended with `repair`.
+            (true, _) if !is_new => return Ok(()),
+            (true, _) => "damaged",
+            (false, true) => return Ok(()),
+            (false, false) if !is_new && repair => return Ok(()),
+            (false, false) => "missing",
+        };
+        if is_new {
+            report.lost += 1;
+            note(report, &object, reason, Some(format!("{at}: {}", image_file::shown(path))));
+        }
+        Ok(())
+    });
+    match walked {
+        Err(FollowError::Image { path, .. }) => {
+            report.lost += 1;
+            note(report, &path, "damaged", Some(at));
+            Ok(())
+        }
+        walked => walked,
+    }
 }
 
 fn note(report: &mut CheckReport, path: &Path, reason: &'static str, needed_for: Option<String>) {

@@ -187,7 +187,9 @@ impl Depot {
     ) -> Result<T, FollowError> {
         let path = self.image(sequence);
         let new = beside(&path);
-        let mut file = std::fs::File::create(&new).map_err(FollowError::io(&new, "create it"))?;
+        // What was written is read back before it has its name.
+        let options = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&new);
+        let mut file = options.map_err(FollowError::io(&new, "create it"))?;
         let written = write(&mut file).and_then(|written| {
             file.sync_all().map_err(FollowError::io(&new, "write it to the disk"))?;
             std::fs::rename(&new, &path).map_err(FollowError::io(&path, "rename it"))?;

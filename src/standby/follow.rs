@@ -14,6 +14,7 @@ use super::error::FollowError;
 use super::file::attributes_of;
 use super::materialise::{Counters, work, workshop};
 use super::pin;
+use super::published;
 use crate::model::id::{ContentHash, Sequence, WriterId};
 use crate::model::record::{ManifestRoot, SnapshotRecord, StoreState};
 use crate::model::snapshot_ref::Moment;
@@ -27,6 +28,7 @@ use crate::repository::manifest::{EntryStream, ManifestReader};
 use crate::repository::objects::Requests;
 use crate::repository::standbys::StandbyReport;
 use crate::repository::store::Store;
+use crate::support::chain::chain;
 use crate::support::clock::since_ns;
 use crate::support::progress::{Progress, Step};
 use rustix::fd::OwnedFd;
@@ -77,6 +79,10 @@ pub struct FollowReport {
     pub copied_bytes: u64,
     /// Objects that a run of an older version had named, and that the disk did not have.
     pub objects_repaired: u64,
+    /// Snapshots that lacked some of those, and that the log no longer has: they are published no more.
+    pub snapshots_lost: u64,
+    /// Why the repository could not be told what is published here, where it was not.
+    pub untold: Option<String>,
     /// The name that this standby had before; nothing is kept for that one any more.
     pub renamed_from: Option<String>,
     pub image_bytes: u64,
@@ -87,6 +93,24 @@ pub struct FollowReport {
     pub requests: Requests,
     /// From the start of the snapshot's scan until it was published here; none when that start lies in the future.
     pub lag_seconds: Option<f64>,
+}
+
+impl FollowReport {
+    /// Takes what came of telling the repository. What is published is published: a repository that takes no note, as one that may
+    /// only be read, is a warning.
+    fn told(&mut self, told: Result<Option<String>, FollowError>) -> Result<(), FollowError> {
+        match told {
+            Ok(renamed_from) => self.renamed_from = renamed_from,
+            Err(error) if error.of_repository().is_some() => self.untold = Some(chain(&error)),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Whether somebody should look at it.
+    pub fn has_warnings(&self) -> bool {
+        self.untold.is_some() || self.snapshots_lost > 0
+    }
 }
 
 /// Brings the standby up to a snapshot of `store`: the latest, as a rule.
@@ -135,7 +159,7 @@ fn to(
     let there = published.contains(&sequence);
     if there && !depot.is_in_doubt()? {
         // The last run's report may not have got through, and mounts come and go.
-        report.renamed_from = tell(store, depot, request, sequence, (around.now_ns)())?;
+        report.told(tell(store, depot, request, sequence, (around.now_ns)()))?;
         return Ok(report);
     }
     let lock = depot.lock()?;
@@ -199,6 +223,7 @@ impl Run<'_> {
                 self.materialise(&manifests, &chunks, &arrivals, None, &record.manifest)?;
                 arrivals.settle()?;
             }
+            self.withdraw_lost(published, report)?;
         }
         // All of what the newest snapshot here needs is here.
         let newest = published.last().filter(|_| !in_doubt);
@@ -220,7 +245,23 @@ impl Run<'_> {
         report.whiteouts = image.whiteouts;
         let now_ns = (self.around.now_ns)();
         report.lag_seconds = since_ns(now_ns, record.scan_start_ns).map(|ns| ns as f64 / 1e9);
-        report.renamed_from = tell(self.store, depot, request, sequence, now_ns)?;
+        report.told(tell(self.store, depot, request, sequence, now_ns))
+    }
+
+    /// Withdraws what can no longer be made whole: published snapshots that the log does not have, and that lack an object.
+    fn withdraw_lost(&self, published: &[Sequence], report: &mut FollowReport) -> Result<(), FollowError> {
+        for sequence in published.iter().filter(|s| !self.state.snapshots.contains_key(s)) {
+            let mut lacks = 0;
+            published::objects(self.depot, *sequence, |_, hash| {
+                lacks += u64::from(!self.depot.object(hash).exists());
+                Ok(())
+            })?;
+            if lacks > 0 {
+                let path = self.depot.image(*sequence);
+                std::fs::remove_file(&path).map_err(FollowError::io(&path, "remove it"))?;
+                report.snapshots_lost += 1;
+            }
+        }
         Ok(())
     }
 
@@ -289,6 +330,7 @@ impl Run<'_> {
             let report = image.write(id, &mut out).map_err(wrong)?;
             out.flush().map_err(|error| wrong(error.into()))?;
             drop(out);
+            published::compare(file, &path, manifests, chunks, record, &report)?;
             // The image's time is the snapshot's: "as of" is answered from it, without the log.
             let taken = UNIX_EPOCH + Duration::from_nanos(record.scan_start_ns);
             file.set_modified(taken).map_err(|error| wrong(error.into()))?;
@@ -303,46 +345,27 @@ impl Run<'_> {
         pin::tidy(self.depot)?;
         let pinned = pin::pinned(self.depot)?;
         let published = self.depot.snapshots()?;
-        let loose = published.iter().filter(|s| **s != current && !pinned.contains(s)).copied();
-        // What was pruned from the log goes here, too: nothing says any more which objects it needs.
-        let (mut old, mut loose): (Vec<_>, Vec<_>) =
-            loose.partition(|sequence| !self.state.snapshots.contains_key(sequence));
+        // Also what the log no longer has counts as any other: a record alone, which whoever may append can write, empties nobody's
+        // disk.
+        let mut loose: Vec<_> =
+            published.iter().filter(|s| **s != current && !pinned.contains(s)).copied().collect();
         let keep = self.request.keep.max(1) - 1;
-        if loose.len() > keep + keep / 4 {
-            loose.truncate(loose.len() - keep);
-            old.append(&mut loose);
-        }
-        if old.is_empty() {
+        if loose.len() <= keep + keep / 4 {
             return Ok(());
         }
-        let loose = old;
-        let kept: Vec<_> = published.into_iter().filter(|s| !loose.contains(s)).collect();
-        // What the log no longer has cannot say which objects it needs.
-        let Some(records) = kept.iter().map(|s| self.state.snapshots.get(s)).collect::<Option<Vec<_>>>()
-        else {
-            return Ok(());
-        };
-        for sequence in loose {
-            let path = self.depot.image(sequence);
+        loose.truncate(loose.len() - keep);
+        for sequence in &loose {
+            let path = self.depot.image(*sequence);
             std::fs::remove_file(&path).map_err(FollowError::io(&path, "remove it"))?;
             report.snapshots_dropped += 1;
         }
         drop(pins);
         let mut needed = HashSet::new();
-        let mut previous: Option<&SnapshotRecord> = None;
-        for record in records {
-            let index = Arc::new(Index::open(self.store, self.state)?);
-            let manifests = ManifestReader::new(ChunkReader::new(self.store.clone(), index).cached());
-            let entries = match previous {
-                Some(before) => {
-                    manifests.entries_of(manifests.differing_leaves(&before.manifest, &record.manifest)?.1)
-                }
-                None => manifests.entries(&record.manifest),
-            };
-            for entry in entries {
-                needed.extend(entry?.file().map(|file| file.hash));
-            }
-            previous = Some(record);
+        for sequence in published.iter().filter(|s| !loose.contains(s)) {
+            published::objects(self.depot, *sequence, |_, hash| {
+                needed.insert(hash);
+                Ok(())
+            })?;
         }
         self.sweep(&needed, report)
     }

@@ -23,6 +23,7 @@ pub mod mounted;
 mod older;
 pub mod pin;
 mod place;
+mod published;
 mod remove;
 pub mod restore;
 mod salvage;

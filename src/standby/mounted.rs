@@ -326,6 +326,21 @@ pub fn unmount(standby: &Path, dir: &Path, lazy: bool) -> Result<Show, StageErro
     Ok(show)
 }
 
+/// Forgets the pins of a path at which nothing is mounted any more: somebody took the mount away by other means. Returns their snapshots.
+pub fn forget_gone(standby: &Path, dir: &Path) -> Result<Vec<String>, StageError> {
+    let dir = absolute(dir)?;
+    let mut forgotten = Vec::new();
+    if kernel::mounts(SOURCE)?.iter().any(|mount| mount.dir == dir) {
+        return Ok(forgotten);
+    }
+    for store in names(standby)? {
+        let depot = Depot::at(&standby.join(&store));
+        let snapshots = pin::forget_all(&depot, &dir)?;
+        forgotten.extend(snapshots.iter().map(|snapshot| format!("{store}@{snapshot}")));
+    }
+    Ok(forgotten)
+}
+
 /// Whether a snapshot that was unmounted is shown by a mount without a pin of its own: one over the other, or a bind mount.
 fn is_shown_unpinned(depot: &Depot, gone: &Mounted, snapshot: Sequence) -> Result<bool, StageError> {
     // Of one that cannot be read nothing is known: what is shown elsewhere counts as unpinned then.

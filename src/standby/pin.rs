@@ -14,8 +14,10 @@ use crate::model::id::Sequence;
 use crate::source::filesystem;
 use crate::source::stat::Stat;
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What is pinned, and for what.
@@ -137,11 +139,36 @@ fn files(depot: &Depot) -> Result<Vec<PathBuf>, FollowError> {
 }
 
 fn read(file: &Path) -> Result<Found, FollowError> {
-    match std::fs::read(file) {
-        Ok(bytes) => Ok(parse(&bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Found::None),
-        Err(error) => Err(FollowError::io(file, "read it")(error)),
+    // Whatever else lies there is no pin of ours, and must not hold anybody up.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut handle = match rustix::fs::openat(CWD, file, flags, Mode::empty()) {
+        Ok(handle) => std::fs::File::from(handle),
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(Found::None),
+        Err(errno) => return Err(FollowError::path(file, "read it")(errno)),
+    };
+    let wrong = FollowError::io(file, "read it");
+    let mut bytes = Vec::new();
+    let read = handle.metadata().and_then(|meta| match meta.is_file() {
+        true => handle.read_to_end(&mut bytes).map(|_| true),
+        false => Ok(false),
+    });
+    Ok(if read.map_err(wrong)? { parse(&bytes) } else { Found::None })
+}
+
+/// Forgets every read-only mount at a path that nothing is mounted at any more, as when it was taken away by other means than ours.
+/// Returns the snapshots.
+pub fn forget_all(depot: &Depot, path: &Path) -> Result<Vec<Sequence>, FollowError> {
+    let mut forgotten = Vec::new();
+    for file in files(depot)? {
+        if let Found::Pin(pin) = read(&file)?
+            && !pin.writable
+            && pin.path == path
+        {
+            remove(&file)?;
+            forgotten.push(pin.snapshot);
+        }
     }
+    Ok(forgotten)
 }
 
 fn parse(bytes: &[u8]) -> Found {

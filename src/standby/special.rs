@@ -47,20 +47,8 @@ pub(super) fn special(
 fn same_special(spot: &Spot, entry: &Entry, attributes: &[(Vec<u8>, Vec<u8>)]) -> bool {
     let (dir, name) = (&spot.dir.handle, &spot.name);
     let Ok(stat) = Stat::at(dir, name) else { return false };
-    let kind = match &entry.kind {
-        Kind::Symlink { .. } => stat.kind == FileType::Symlink,
-        Kind::Fifo => stat.kind == FileType::Fifo,
-        Kind::Socket => stat.kind == FileType::Socket,
-        Kind::CharDevice { major, minor } => {
-            stat.kind == FileType::CharacterDevice && stat.node == (*major, *minor)
-        }
-        Kind::BlockDevice { major, minor } => {
-            stat.kind == FileType::BlockDevice && stat.node == (*major, *minor)
-        }
-        Kind::Directory | Kind::File(_) => false,
-    };
     let is_symlink = stat.kind == FileType::Symlink;
-    let same = kind
+    let same = stat.is_a(&entry.kind)
         && stat.links == 1
         && entry.hardlink.is_none()
         && (is_symlink || stat.mode == entry.mode)

@@ -12,7 +12,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use understudy::model::id::{Sequence, WriterId};
+use understudy::model::id::{ContentHash, Sequence, WriterId};
+use understudy::model::record::{Event, PruneRecord};
 use understudy::model::snapshot_ref::{Moment, SnapshotRef};
 use understudy::mount::kernel::{self, Layers, Way};
 use understudy::repository::store::Repository;
@@ -483,6 +484,138 @@ fn a_standby_is_checked_and_repaired_from_the_command_line() {
     ok(&mut command(&["verify", "acme", "--standby"]));
 }
 
+#[test]
+fn a_record_that_drops_history_empties_no_standby_and_what_it_holds_is_still_checked() {
+    let rig = Rig::new();
+    let keep = FollowRequest { keep: 3, ..request() };
+    std::fs::write(rig.source().join("always"), b"the same").unwrap();
+    for round in 1..=3 {
+        std::fs::write(rig.source().join("changes"), vec![round; 5000]).unwrap();
+        rig.resync();
+        follow_by(&rig.repository, &depot(&rig), &keep).unwrap();
+    }
+    // Whoever may append can write this, and nothing else.
+    let (store, writer) = (rig.store(), WriterId("primary".into()));
+    let mut state = store.state().unwrap();
+    let snapshots = vec![Sequence(1), Sequence(2)];
+    let event = Event::Pruned(Box::new(PruneRecord { snapshots, ..Default::default() }));
+    let epoch = state.epoch;
+    store.append(&mut state, epoch, &writer, 1, event).unwrap();
+    assert_eq!(follow_by(&rig.repository, &depot(&rig), &keep).unwrap().snapshots_dropped, 0);
+    let here = |numbers: &[u64]| {
+        assert_eq!(
+            depot(&rig).snapshots().unwrap(),
+            numbers.iter().map(|n| Sequence(*n)).collect::<Vec<_>>()
+        );
+    };
+    let looked = |repair| check(&store, &depot(&rig), repair, 2).unwrap();
+    here(&[1, 2, 3]);
+    let well = looked(false);
+    assert_eq!(
+        (well.snapshots, well.unknown_snapshots, well.problem_count, well.is_sound()),
+        (3, 2, 0, true)
+    );
+    // What only those need cannot be fetched again; what others need as well can.
+    let object = |bytes: &[u8]| depot(&rig).object(ContentHash::of(bytes));
+    std::fs::remove_file(object(&[1; 5000])).unwrap();
+    std::fs::write(object(b"the same"), b"something else").unwrap();
+    let ill = looked(true);
+    assert_eq!((ill.problem_count, ill.repaired, ill.lost, ill.is_sound()), (2, 1, 1, false));
+    let problem = &ill.problems[1];
+    assert_eq!((problem.reason, problem.needed_for.as_deref()), ("missing", Some("acme@1: changes")));
+    let still = looked(true);
+    assert_eq!(
+        (still.problem_count, still.lost, still.is_sound()),
+        (1, 1, false),
+        "it is lost, and said each time"
+    );
+    // They go as any other.
+    std::fs::write(rig.source().join("changes"), vec![4; 5000]).unwrap();
+    rig.resync();
+    let next = follow_by(&rig.repository, &depot(&rig), &FollowRequest { keep: 2, ..request() }).unwrap();
+    here(&[3, 5]);
+    assert_eq!(
+        (next.snapshots_dropped, next.objects_dropped),
+        (2, 1),
+        "the one that was lost had gone before"
+    );
+    assert!(looked(false).is_sound());
+}
+
+#[test]
+fn what_is_published_on_a_repository_that_takes_no_note_is_published_and_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    sample_tree(&dir.path().join("source"));
+    let command = |args: &[&str]| {
+        let mut command = understudy(dir.path());
+        command.env("XDG_DATA_HOME", dir.path().join("data")).args(args);
+        command.env("UNDERSTUDY_REPOSITORY", dir.path().join("repo"));
+        command
+    };
+    ok(&mut command(&["resync", "source", "--store", "acme", "--quiet"]));
+    let repo = MountPoint(dir.path().join("repo"));
+    let mount = |options: &str| {
+        let done = Command::new("mount").args(["-o", options]).arg(&repo.0).arg(&repo.0).status().unwrap();
+        assert!(done.success());
+    };
+    mount("bind");
+    mount("remount,bind,ro");
+    let followed = command(&["follow", "acme", "--once"]).output().unwrap();
+    let errors = String::from_utf8_lossy(&followed.stderr).into_owned();
+    assert_eq!(followed.status.code(), Some(3), "{errors}");
+    assert!(errors.contains("could not be told") && errors.contains("Read-only"), "{errors}");
+    assert!(String::from_utf8_lossy(&followed.stdout).contains("acme@1 published"));
+    let drilled = command(&["drill", "acme"]).output().unwrap();
+    let errors = String::from_utf8_lossy(&drilled.stderr).into_owned();
+    assert_eq!(drilled.status.code(), Some(3), "{errors}");
+    assert!(String::from_utf8_lossy(&drilled.stdout).contains("acme@1 is proven restorable"));
+    let verified = command(&["verify", "acme", "--read-data=50"]).output().unwrap();
+    assert_eq!(verified.status.code(), Some(3), "{}", String::from_utf8_lossy(&verified.stderr));
+}
+
+#[test]
+fn a_mount_that_was_taken_away_by_other_means_is_forgotten_by_umount() {
+    let dir = tempfile::tempdir().unwrap();
+    sample_tree(&dir.path().join("source"));
+    let command = |args: &[&str]| {
+        let mut command = understudy(dir.path());
+        command.env("XDG_DATA_HOME", dir.path().join("data")).args(args);
+        command
+    };
+    ok(&mut command(&["resync", "source", "--store", "acme", "--quiet"]));
+    ok(&mut command(&["follow", "acme", "--once", "--quiet"]));
+    let point = MountPoint::new(&dir.path().join("shown"));
+    let at = point.0.to_str().unwrap();
+    ok(&mut command(&["mount", "acme", at, "--quiet"]));
+    kernel::detach(&point.0, false).unwrap();
+    let pinned = Depot::new(&dir.path().join("data/understudy/standby"), &rig::name());
+    assert_eq!(pins(&pinned).unwrap().len(), 1);
+    let said = ok(&mut command(&["umount", at]));
+    assert!(String::from_utf8_lossy(&said.stdout).contains("acme@1 is kept for it no more"));
+    assert_eq!(pins(&pinned).unwrap(), []);
+    assert_eq!(command(&["umount", at]).output().unwrap().status.code(), Some(1), "nothing was there");
+}
+
+#[test]
+fn what_lies_among_pins_and_arrivals_and_is_neither_stops_nothing() {
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    rig.resync();
+    follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
+    for dir in [depot(&rig).pins(), depot(&rig).objects().join(".arriving")] {
+        std::fs::create_dir(dir.join("a directory")).unwrap();
+        std::fs::write(dir.join("a directory/file"), b"x").unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.join("link")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, dir.join("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+            .unwrap();
+    }
+    std::fs::write(depot(&rig).objects().join(".arriving/note"), b"x").unwrap();
+    std::fs::write(rig.source().join("new"), b"another").unwrap();
+    rig.resync();
+    assert!(follow_by(&rig.repository, &depot(&rig), &request()).unwrap().published);
+    assert_same(&rig.source(), &MountPoint::of(&rig, &latest(), "mounted").0, "beside oddities");
+}
+
 /// A standby with one snapshot, and a second that is not here yet.
 fn behind() -> (Rig, facts::Facts) {
     let rig = Rig::new();
@@ -662,8 +795,9 @@ fn a_report_that_did_not_get_through_is_told_by_the_next_run() {
     // The report is the last call of a run.
     let calls = strike(Fault::Fails, u64::MAX, false);
     let faulty = FaultyStore::new(rig.objects.clone(), Fault::Fails, calls, true);
-    let error = follow_by(&rig::repository(faulty, rig::patience(2)), &depot(&rig), &request()).unwrap_err();
-    assert!(error.to_string().contains("standbys/standby-1"), "{error}");
+    let report = follow_by(&rig::repository(faulty, rig::patience(2)), &depot(&rig), &request()).unwrap();
+    let untold = report.untold.unwrap();
+    assert!(report.published && untold.contains("standbys/standby-1"), "{untold}");
     assert_eq!((depot(&rig).snapshots().unwrap().len(), told()), (2, vec![Sequence(1)]));
     let again = follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
     assert_eq!((again.published, told()), (false, vec![Sequence(2)]));

@@ -1,0 +1,126 @@
+//! Published images, read back. One that is about to be published is compared with its snapshot: every name looked up once, and
+//! all that the image says of it set against the entry. One that is published says which objects it needs, whether the log still has
+//! its record or not.
+//!
+//! An image is compared before it has its name, and never changed after: nothing races.
+
+use super::depot::Depot;
+use super::error::FollowError;
+use super::file::attributes_of;
+use crate::model::entry::{Entry, Group, Kind};
+use crate::model::id::{ContentHash, Sequence};
+use crate::model::record::SnapshotRecord;
+use crate::mount::error::ImageError;
+use crate::mount::image::ImageReport;
+use crate::mount::image_file::{self, Found, ImageFile};
+use crate::mount::inode::{Layout, device_number, escaped};
+use crate::repository::chunks::ChunkReader;
+use crate::repository::manifest::ManifestReader;
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+
+/// Whether `image` shows just what `record` has: an error names the first path where it does not. `report` is what was said when it
+/// was written.
+pub(super) fn compare(
+    image: &File,
+    path: &Path,
+    manifests: &ManifestReader,
+    chunks: &ChunkReader,
+    record: &SnapshotRecord,
+    report: &ImageReport,
+) -> Result<(), FollowError> {
+    let mut entries = manifests.entries(&record.manifest);
+    let mut firsts: HashMap<Group, u32> = HashMap::new();
+    let mut left_out = 0;
+    let wrong = |source| FollowError::Image { path: path.to_owned(), source };
+    ImageFile::new(image).map_err(wrong)?.walk(wrong, |found| {
+        let Some(entry) = entries.next().transpose()? else {
+            return Err(wrong(differs(&found, "number of entries")));
+        };
+        if let Some(what) = difference(&found, &entry) {
+            return Err(wrong(differs(&found, what)));
+        }
+        if let Some(group) = entry.group().filter(|_| entry.kind != Kind::Directory) {
+            match firsts.get(&group) {
+                // What names of one inode agree in was compared with the first.
+                Some(first) if *first == found.inode_number => return Ok(()),
+                Some(_) => return Err(wrong(differs(&found, "inode"))),
+                None => drop(firsts.insert(group, found.inode_number)),
+            }
+        }
+        let attributes = attributes_of(chunks, &entry)?;
+        let mut shown = found.attributes.iter().peekable();
+        for (name, value) in &attributes {
+            match shown.next_if(|(n, v)| **n == *escaped(name) && v == value) {
+                Some(_) => {}
+                None => left_out += 1,
+            }
+        }
+        match shown.next() {
+            None => Ok(()),
+            Some(_) => Err(wrong(differs(&found, "set of attributes"))),
+        }
+    })?;
+    match entries.next().transpose()? {
+        Some(entry) => {
+            Err(wrong(ImageError::Differs { path: entry.path.to_string(), what: "number of entries" }))
+        }
+        None if left_out != report.attributes_left_out => {
+            Err(wrong(ImageError::Differs { path: ".".into(), what: "number of attributes" }))
+        }
+        None => Ok(()),
+    }
+}
+
+fn differs(found: &Found, what: &'static str) -> ImageError {
+    ImageError::Differs { path: image_file::shown(found.path), what }
+}
+
+/// What of a name's inode is not as the entry has it, apart from its attributes.
+fn difference(found: &Found, entry: &Entry) -> Option<&'static str> {
+    let inode = &found.inode;
+    let (kind, object, device, target): (u16, _, _, &[u8]) = match &entry.kind {
+        Kind::Directory => (0o040_000, None, None, b""),
+        Kind::File(file) => (0o100_000, (file.size_bytes > 0).then_some(file.hash), None, b""),
+        Kind::Symlink { target } => (0o120_000, None, None, target),
+        Kind::Fifo => (0o010_000, None, None, b""),
+        Kind::Socket => (0o140_000, None, None, b""),
+        // The overlay would take it for a deletion.
+        Kind::CharDevice { major: 0, minor: 0 } => (0o100_000, None, None, b""),
+        Kind::CharDevice { major, minor } => (0o020_000, None, Some(device_number(*major, *minor)), b""),
+        Kind::BlockDevice { major, minor } => (0o060_000, None, Some(device_number(*major, *minor)), b""),
+    };
+    let number = match inode.layout {
+        Layout::Device { number } => Some(number),
+        _ => None,
+    };
+    let sizes = match entry.kind {
+        Kind::Directory => true,
+        _ => inode.size_bytes == entry.size_bytes().max(target.len() as u64),
+    };
+    let wrong = [
+        (found.path != entry.path.as_bytes(), "path"),
+        (inode.mode != kind | entry.mode & 0o7777, "kind or mode"),
+        ((inode.uid, inode.gid) != (entry.uid, entry.gid), "owner"),
+        (inode.mtime != entry.mtime, "time"),
+        (!sizes, "size"),
+        (found.object != object, "content"),
+        (found.target != target, "target"),
+        (device.is_some() && number != device, "device"),
+    ];
+    wrong.into_iter().find_map(|(is_wrong, what)| is_wrong.then_some(what))
+}
+
+/// Calls `each` with every file of a published snapshot that has an object, and that object. An image that cannot be read is an error.
+pub(super) fn objects(
+    depot: &Depot,
+    sequence: Sequence,
+    mut each: impl FnMut(&[u8], ContentHash) -> Result<(), FollowError>,
+) -> Result<(), FollowError> {
+    let path = depot.image(sequence);
+    let wrong = |source| FollowError::Image { path: path.clone(), source };
+    let file = File::open(&path).map_err(FollowError::io(&path, "open it"))?;
+    let mut image = ImageFile::new(&file).map_err(wrong)?;
+    image.objects(wrong, |path, hash| each(path, hash))
+}

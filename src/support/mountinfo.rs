@@ -1,0 +1,26 @@
+//! The kernel's list of mounts, as far as its readers share how it is written.
+
+/// A field without its escapes: blanks, tabs, line feeds and backslashes stand there as `\\` and three octal digits.
+pub fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, behind)) = rest.split_first() {
+        let octal = |digits: &[u8]| {
+            digits.iter().try_fold(0u8, |sum, digit| match digit {
+                b'0'..=b'7' => sum.checked_mul(8)?.checked_add(digit - b'0'),
+                _ => None,
+            })
+        };
+        match behind.get(..3).and_then(octal) {
+            Some(byte) if *first == b'\\' => {
+                out.push(byte);
+                rest = &behind[3..];
+            }
+            _ => {
+                out.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    out
+}
