@@ -45,6 +45,7 @@ impl Bench {
             writer: WriterId("bench".into()),
             accept: true,
             compression_level: 1,
+            holes_max_bytes: understudy::service::run::HOLES_MAX_BYTES,
             threads: 2,
             one_filesystem: false,
             own_places: Vec::new(),

@@ -66,6 +66,7 @@ fn main() {
         writer: WriterId("web-1".into()),
         accept: true,
         compression_level: 1,
+        holes_max_bytes: understudy::service::run::HOLES_MAX_BYTES,
         threads: 1,
         one_filesystem: false,
         own_places: Vec::new(),

@@ -22,6 +22,14 @@ const PAGE_MAX_BYTES: usize = 64 << 10;
 /// One path in so many ends a page: with some 65 bytes an entry, pages of about 16 KiB.
 const PATHS_PER_PAGE: u64 = 192;
 
+/// A path of more bytes is refused.
+const PATH_MAX_BYTES: usize = 64 << 10;
+/// Paths share what they begin with; written out, those of one page are refused above so many bytes.
+const PATHS_MAX_BYTES: usize = 32 << 20;
+/// What the kernel's device numbers can say.
+const MAJOR_MAX: u32 = (1 << 12) - 1;
+const MINOR_MAX: u32 = (1 << 20) - 1;
+
 const FLAG_XATTRS: u8 = 1;
 const FLAG_XATTRS_CHUNK: u8 = 2;
 const FLAG_HARDLINK: u8 = 4;
@@ -54,19 +62,25 @@ pub fn ends_page(path: &TreePath, page_bytes: usize) -> bool {
 pub struct LeafWriter {
     out: Writer,
     last: TreePath,
+    paths_bytes: usize,
 }
 
 impl Default for LeafWriter {
     fn default() -> Self {
         let mut out = Writer::default();
         out.u8(LEAF);
-        Self { out, last: TreePath::root() }
+        Self { out, last: TreePath::root(), paths_bytes: 0 }
     }
 }
 
 impl LeafWriter {
     pub fn len_bytes(&self) -> usize {
         self.out.0.len()
+    }
+
+    /// Whether its paths, written out, leave a reader no room for another.
+    pub fn is_full(&self) -> bool {
+        self.paths_bytes > PATHS_MAX_BYTES - PATH_MAX_BYTES
     }
 
     /// The page's bytes; the writer begins anew.
@@ -81,6 +95,7 @@ impl LeafWriter {
         let shared = shared_bytes(path, last);
         out.number(shared as u64);
         out.bytes(&path[shared..]);
+        self.paths_bytes += path.len();
         self.last = entry.path.clone();
 
         let mut flags = 0;
@@ -237,7 +252,11 @@ pub fn decode(bytes: &[u8]) -> Result<Page, FormatError> {
 fn decode_node(mut reader: Reader) -> Result<Vec<Child>, FormatError> {
     let mut children: Vec<Child> = Vec::new();
     while !reader.is_empty() {
-        let first = TreePath::parse(reader.bytes("path")?)?;
+        let first = reader.bytes("path")?;
+        if first.len() > PATH_MAX_BYTES {
+            return Err(FormatError::Range("path"));
+        }
+        let first = TreePath::parse(first)?;
         if children.last().is_some_and(|last| last.first >= first) {
             return Err(FormatError::Order("paths"));
         }
@@ -252,6 +271,7 @@ fn decode_node(mut reader: Reader) -> Result<Vec<Child>, FormatError> {
 fn decode_leaf(mut reader: Reader) -> Result<Vec<Entry>, FormatError> {
     let mut entries: Vec<Entry> = Vec::with_capacity(reader.0.len() / 48);
     let mut path = Vec::new();
+    let mut paths_bytes = 0;
     while !reader.is_empty() {
         let shared: usize = reader.fitting("path")?;
         if shared > path.len() {
@@ -259,6 +279,10 @@ fn decode_leaf(mut reader: Reader) -> Result<Vec<Entry>, FormatError> {
         }
         path.truncate(shared);
         path.extend_from_slice(reader.bytes("path")?);
+        paths_bytes += path.len();
+        if path.len() > PATH_MAX_BYTES || paths_bytes > PATHS_MAX_BYTES {
+            return Err(FormatError::Range("path"));
+        }
         let parsed = TreePath::parse(&path)?;
         if entries.last().is_some_and(|last| last.path >= parsed) {
             return Err(FormatError::Order("paths"));
@@ -298,8 +322,13 @@ fn decode_entry(reader: &mut Reader, path: TreePath) -> Result<Entry, FormatErro
     if torn && !(FILE_EMPTY..=FILE_LISTS).contains(&code) {
         return Err(FormatError::Range("entry flags"));
     }
-    let device =
-        |reader: &mut Reader| Ok::<_, FormatError>((reader.fitting("device")?, reader.fitting("device")?));
+    let device = |reader: &mut Reader| {
+        let (major, minor) = (reader.fitting("device")?, reader.fitting("device")?);
+        if major > MAJOR_MAX || minor > MINOR_MAX {
+            return Err(FormatError::Range("device"));
+        }
+        Ok((major, minor))
+    };
     let kind = match code {
         DIRECTORY => Kind::Directory,
         FILE_EMPTY..=FILE_LISTS => Kind::File(decode_file(reader, code, torn)?),
@@ -403,8 +432,8 @@ pub(crate) mod tests {
             1 => prop::collection::vec(1u8..255, 1..30).prop_map(|target| Kind::Symlink { target }),
             1 => Just(Kind::Fifo),
             1 => Just(Kind::Socket),
-            1 => any::<(u32, u32)>().prop_map(|(major, minor)| Kind::CharDevice { major, minor }),
-            1 => any::<(u32, u32)>().prop_map(|(major, minor)| Kind::BlockDevice { major, minor }),
+            1 => (0..=MAJOR_MAX, 0..=MINOR_MAX).prop_map(|(major, minor)| Kind::CharDevice { major, minor }),
+            1 => (0..=MAJOR_MAX, 0..=MINOR_MAX).prop_map(|(major, minor)| Kind::BlockDevice { major, minor }),
         ];
         let xattrs = prop_oneof![
             6 => Just(Xattrs::None),
@@ -458,6 +487,66 @@ pub(crate) mod tests {
             bytes[at] = byte;
             let _ = decode(&bytes);
             let _ = decode(&bytes[..at]);
+        }
+    }
+
+    /// A page of fifos: of each how much of the path before it goes on, and the rest.
+    fn of_fifos(paths: impl Iterator<Item = (u64, Vec<u8>)>) -> Result<Page, FormatError> {
+        let mut writer = Writer::default();
+        writer.u8(LEAF);
+        for (shared, rest) in paths {
+            writer.number(shared);
+            writer.bytes(&rest);
+            writer.raw(&[FIFO, 0, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        decode(&writer.0)
+    }
+
+    #[test]
+    fn a_path_and_all_paths_of_a_page_are_bounded_however_few_bytes_say_them() {
+        let long = |bytes: usize| {
+            let mut path = [&[b'a'; 99][..], b"/"].concat().repeat(bytes / 100 + 1);
+            path.truncate(bytes);
+            path
+        };
+        // At the bound, and one beyond.
+        let bounded = PATH_MAX_BYTES - 1;
+        assert!(of_fifos([(0, long(bounded)), (bounded as u64, b"b".to_vec())].into_iter()).is_ok());
+        let beyond = of_fifos([(0, long(bounded)), (bounded as u64, b"bb".to_vec())].into_iter());
+        assert_eq!(beyond, Err(FormatError::Range("path")));
+        let many = |count: usize| {
+            let names = (0..count).map(|n| format!("{n:08}").into_bytes());
+            let first = long(PATH_MAX_BYTES - 256);
+            let at = first.len() as u64;
+            let first = (0, [&first[..], b"/"].concat());
+            let first = (first.0, [&first.1[..], b"!"].concat());
+            of_fifos(std::iter::once(first).chain(names.map(move |name| (at + 1, name))))
+        };
+        let full = PATHS_MAX_BYTES / (PATH_MAX_BYTES - 256 + 9);
+        assert!(many(full - 1).is_ok());
+        assert_eq!(many(full + 1), Err(FormatError::Range("path")));
+    }
+
+    #[test]
+    fn a_device_that_no_kernel_has_is_refused() {
+        let of =
+            |major, minor| decode(&encode(&[Entry { kind: Kind::CharDevice { major, minor }, ..fifo() }]));
+        assert!(of(MAJOR_MAX, MINOR_MAX).is_ok());
+        assert_eq!(of(MAJOR_MAX + 1, 0), Err(FormatError::Range("device")));
+        assert_eq!(of(0, MINOR_MAX + 1), Err(FormatError::Range("device")));
+    }
+
+    fn fifo() -> Entry {
+        Entry {
+            path: TreePath::parse(b"a").unwrap(),
+            kind: Kind::Fifo,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: Timestamp::default(),
+            xattrs: Xattrs::None,
+            hardlink: None,
+            fingerprint: Fingerprint::default(),
         }
     }
 

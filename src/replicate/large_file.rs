@@ -16,9 +16,24 @@ use crate::support::progress::Progress;
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Segments of one large file under way.
 const SEGMENTS_MAX: usize = 6;
+
+/// How many bytes of holes a run may hash further on: they cost whoever makes them nothing, and each of their bytes is hashed.
+pub struct Holes(AtomicU64);
+
+impl Holes {
+    pub fn new(max_bytes: u64) -> Self {
+        Self(AtomicU64::new(max_bytes))
+    }
+
+    /// Whether so many may be.
+    fn take(&self, bytes: u64) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+}
 
 /// Who reads large files.
 pub struct LargeFile<'s, 'env> {
@@ -26,6 +41,7 @@ pub struct LargeFile<'s, 'env> {
     /// What old versions are read with.
     pub chunks: &'s ChunkReader,
     pub progress: &'s Progress,
+    pub holes: &'s Holes,
 }
 
 impl LargeFile<'_, '_> {
@@ -75,6 +91,9 @@ impl LargeFile<'_, '_> {
             Ok(map) => Arc::new(map),
             Err(errno) => return Ok(Some(Reading::failed(errno))),
         };
+        if !self.holes.take(map.hole_bytes(size_bytes)) {
+            return Ok(Some(Reading::failed(Errno::FBIG)));
+        }
         let version = OldVersion::choose(self.chunks, &*handle, made_of)?;
         let span_bytes = match &version {
             Some(version) => version.span_bytes(self.chunks)?,

@@ -259,7 +259,8 @@ impl<'s, 'env> Ledger<'s, 'env> {
             self.summary.changes.unchanged += leaf.entries;
             return Ok(self.manifest.push_leaf(leaf, top)?);
         }
-        let entries = ManifestReader::new(self.chunks.clone()).read_leaves(&[leaf.page])?.pop();
+        let entries =
+            ManifestReader::new(self.chunks.clone()).read_leaves(std::slice::from_ref(&leaf))?.pop();
         for entry in entries.unwrap_or_default() {
             self.keep_below(entry, false)?;
         }
@@ -363,6 +364,9 @@ pub fn exhausted(path: &TreePath, errno: Errno) -> ResyncError {
 fn reason(errno: Errno) -> String {
     match errno {
         Errno::AGAIN => "it shrank under every reading".to_owned(),
+        Errno::FBIG => {
+            "its holes are more than this run may hash; `holes` in [limits] allows more".to_owned()
+        }
         Errno::BUSY => "it is under a lease that its holder does not give up".to_owned(),
         Errno::NOENT => "its directory lists it, and nothing has its name".to_owned(),
         errno => std::io::Error::from(errno).to_string(),

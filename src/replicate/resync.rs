@@ -6,6 +6,7 @@
 use super::commit::Commit;
 use super::decide::Reread;
 use super::error::ResyncError;
+use super::large_file::Holes;
 use super::ledger::ScanSummary;
 use super::mounts::Mounts;
 use super::own;
@@ -51,6 +52,8 @@ pub struct Request {
     pub accept: bool,
     /// As zstd counts it.
     pub compression_level: i32,
+    /// Of holes in large files, so many bytes are hashed in a run; a file beyond that is unreadable.
+    pub holes_max_bytes: u64,
     /// None: all is done by the caller's, in order.
     pub threads: usize,
     /// What is on other filesystems than the root is no part of the store.
@@ -175,6 +178,7 @@ fn attempt(
         since: Timestamp { seconds: (since / 1_000_000_000) as i64, nanos: (since % 1_000_000_000) as u32 },
         listings_max: (raise_handle_limit() / 4).clamp(8, 1 << 20) as usize,
     };
+    let holes = Holes::new(request.holes_max_bytes);
     let rounds = Rounds {
         root_path: &request.path,
         root,
@@ -187,6 +191,7 @@ fn attempt(
         reread,
         recheck,
         progress: around.progress,
+        holes: &holes,
         sleep: around.sleep,
         compression_level: request.compression_level,
     };

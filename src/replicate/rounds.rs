@@ -7,6 +7,7 @@
 use super::baseline::Baseline;
 use super::decide::Reread;
 use super::error::ResyncError;
+use super::large_file::Holes;
 use super::ledger::{Doubts, Ledger, LedgerOptions, ScanSummary};
 use super::links::Links;
 use super::mounts::Mounts;
@@ -51,6 +52,7 @@ pub struct Rounds<'a> {
     /// Chunks of the last manifest may be gone.
     pub recheck: bool,
     pub progress: &'a Progress,
+    pub holes: &'a Holes,
     pub sleep: &'a (dyn Fn(Duration) + Sync),
     pub compression_level: i32,
 }
@@ -173,6 +175,7 @@ impl Rounds<'_> {
                     relatives: Relatives::new(self.chunks, self.base),
                     ledger: Ledger::new(ManifestWriter::new(self.packer, compressor), options),
                     progress: self.progress,
+                    holes: self.holes,
                     reread: if before.is_none() { self.reread } else { Reread::default() },
                     baseline: Baseline::new(self.chunks, compared, hints.is_some())?,
                     mounts: &mut *state.mounts,

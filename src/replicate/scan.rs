@@ -12,7 +12,7 @@
 use super::baseline::Baseline;
 use super::decide::{Decision, Reread, decide};
 use super::error::ResyncError;
-use super::large_file::LargeFile;
+use super::large_file::{Holes, LargeFile};
 use super::ledger::{Leave, Ledger, Outcome, ScanSummary, exhausted};
 use super::links::shared_inode;
 use super::mounts::Mounts;
@@ -43,8 +43,9 @@ const JOBS_MAX: usize = 24;
 /// A batch ends at so many entries, or at so many bytes to read.
 const BATCH_ENTRIES: usize = 256;
 const BATCH_BYTES: u64 = SEGMENT_BYTES;
-/// A path of more bytes is not replicated; it is reported.
-const PATH_MAX_BYTES: usize = 64 << 10;
+/// A path of more bytes or names is not replicated; it is reported. (Every directory on the way to a path holds its own.)
+const PATH_MAX_BYTES: usize = 16 << 10;
+const DEPTH_MAX: usize = 1024;
 /// Directories above the current one that stay open, and, further up, one in so many.
 const LEVELS_OPEN: usize = 32;
 const LEVELS_APART: usize = 64;
@@ -112,6 +113,7 @@ pub struct Scan<'s, 'env> {
     pub relatives: Relatives<'s>,
     pub ledger: Ledger<'s, 'env>,
     pub progress: &'s Progress,
+    pub holes: &'s Holes,
     pub reread: Reread,
     pub baseline: Baseline,
     pub mounts: &'s mut Mounts,
@@ -177,7 +179,9 @@ impl<'env> Scan<'_, 'env> {
         let old = self.old_at(&child.path)?;
         let Some(dir) = self.under_way.stack.last().map(|level| level.node.clone()) else { return Ok(()) };
         match child.stat {
-            Ok(_) if child.path.as_bytes().len() > PATH_MAX_BYTES => {
+            Ok(_)
+                if child.path.as_bytes().len() > PATH_MAX_BYTES || self.under_way.stack.len() > DEPTH_MAX =>
+            {
                 self.unlisted(child.path, old, Errno::NAMETOOLONG)
             }
             Ok(stat) if stat.is_directory() => self.directory(dir, child, stat, old),
@@ -545,7 +549,12 @@ impl<'env> Scan<'_, 'env> {
                 if size_bytes > SEGMENT_BYTES {
                     self.flush()?;
                     let target = Arc::new(target);
-                    let file = LargeFile { pool: self.pool, chunks: self.chunks, progress: self.progress };
+                    let file = LargeFile {
+                        pool: self.pool,
+                        chunks: self.chunks,
+                        progress: self.progress,
+                        holes: self.holes,
+                    };
                     let read = file.read(&target, &made_of)?;
                     let outcome = outcome(read, target.path.clone(), old, again);
                     self.under_way.pending.push_back(Pending::Done(vec![outcome]));

@@ -27,7 +27,7 @@ impl Cursor {
     pub fn peek(&mut self) -> Result<Option<&Entry>, RepositoryError> {
         while self.entries.as_slice().is_empty() {
             let Some(leaf) = self.leaves.get(self.next_leaf) else { return Ok(None) };
-            let entries = self.manifests.read_leaves(&[leaf.page])?.pop().unwrap_or_default();
+            let entries = self.manifests.read_leaves(std::slice::from_ref(leaf))?.pop().unwrap_or_default();
             if let (Some(last), Some(first)) = (&self.last, entries.first())
                 && *last >= first.path
             {

@@ -20,6 +20,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Pages fetched together.
 const WINDOW_PAGES: usize = 64;
+/// Entries are handed on, at the latest, when their paths are so long together.
+const HELD_MAX_BYTES: usize = 4 << 20;
 
 /// Writes a manifest: entries in ascending order of path, the root directory first.
 pub struct ManifestWriter<'a> {
@@ -66,7 +68,8 @@ impl<'a> ManifestWriter<'a> {
         count(&mut self.open, &entry.path, 1, entry.size_bytes());
         self.total.entries += 1;
         self.total.size_bytes = self.total.size_bytes.saturating_add(entry.size_bytes());
-        if page::ends_page(&entry.path, self.leaf.len_bytes()) { self.end_leaf() } else { Ok(()) }
+        let ends = page::ends_page(&entry.path, self.leaf.len_bytes()) || self.leaf.is_full();
+        if ends { self.end_leaf() } else { Ok(()) }
     }
 
     /// Whether a page has just ended, so that the next entry begins another.
@@ -177,21 +180,25 @@ impl ManifestReader {
         Self { chunks }
     }
 
-    fn pages(&self, ids: &[ChunkId]) -> Result<Vec<Page>, RepositoryError> {
+    /// Some pages, fetched together and decoded one by one: decoded they may be much larger.
+    fn pages(
+        &self,
+        ids: &[ChunkId],
+    ) -> Result<impl Iterator<Item = Result<Page, RepositoryError>>, RepositoryError> {
         let found = self.chunks.read_many(ids)?;
-        ids.iter()
-            .map(|id| {
-                let bytes = found.get(id).ok_or(RepositoryError::UnknownChunk { chunk: *id })?;
-                page::decode(bytes).map_err(RepositoryError::format(format!("page {id}")))
-            })
-            .collect()
+        let ids = ids.to_vec();
+        Ok(ids.into_iter().map(move |id| {
+            let bytes = found.get(&id).ok_or(RepositoryError::UnknownChunk { chunk: id })?;
+            page::decode(bytes).map_err(RepositoryError::format(format!("page {id}")))
+        }))
     }
 
     fn root_child(root: &ManifestRoot) -> Child {
         Child { first: TreePath::root(), page: root.page, entries: root.entries, size_bytes: root.size_bytes }
     }
 
-    /// Calls `with` on the children of all `nodes` (pages of one height above the leaves), in order.
+    /// Calls `with` on the children of all `nodes` (pages of one height above the leaves), in order. Each is what the page above says of
+    /// it, so that no page is met twice: a few bytes that name each other cannot become many.
     fn children(
         &self,
         nodes: &[Child],
@@ -199,14 +206,18 @@ impl ManifestReader {
     ) -> Result<bool, RepositoryError> {
         for window in nodes.chunks(WINDOW_PAGES) {
             let ids: Vec<_> = window.iter().map(|c| c.page).collect();
-            for (page, id) in self.pages(&ids)?.into_iter().zip(ids) {
-                match page {
+            for (page, node) in self.pages(&ids)?.zip(window) {
+                match page? {
                     Page::Node(children) => {
+                        let add = |sum: u64, more: u64| sum.saturating_add(more);
+                        let entries = children.iter().map(|child| child.entries).fold(0, add);
+                        let size_bytes = children.iter().map(|child| child.size_bytes).fold(0, add);
+                        as_said(node, children.first().map(|child| &child.first), entries, size_bytes)?;
                         if !with(children)? {
                             return Ok(false);
                         }
                     }
-                    Page::Leaf(_) => return Err(unexpected(id)),
+                    Page::Leaf(_) => return Err(unexpected(node.page)),
                 }
             }
         }
@@ -258,10 +269,16 @@ impl ManifestReader {
         for window in pages.chunks(WINDOW_PAGES) {
             let ids: Vec<_> = window.iter().map(|c| c.page).collect();
             let mut entries = Vec::new();
-            for (page, id) in self.pages(&ids)?.into_iter().zip(ids) {
-                match page {
-                    Page::Leaf(more) => entries.extend(more.into_iter().filter(|e| e.path.is_within(top))),
-                    Page::Node(_) => return Err(unexpected(id)),
+            let mut held_bytes = 0;
+            for (page, leaf) in self.pages(&ids)?.zip(window) {
+                let more = entries_on(page?, leaf)?;
+                held_bytes += paths_bytes(&more);
+                entries.extend(more.into_iter().filter(|entry| entry.path.is_within(top)));
+                if held_bytes > HELD_MAX_BYTES {
+                    held_bytes = 0;
+                    if sender.send(Ok(std::mem::take(&mut entries))).is_err() {
+                        return Ok(false);
+                    }
                 }
             }
             if sender.send(Ok(entries)).is_err() {
@@ -326,20 +343,24 @@ impl ManifestReader {
         Ok(pages)
     }
 
-    /// The entries on each of some leaves, fetched together.
-    pub fn read_leaves(&self, ids: &[ChunkId]) -> Result<Vec<Vec<Entry>>, RepositoryError> {
-        let pages = self.pages(ids)?.into_iter().zip(ids);
-        pages
-            .map(|(page, id)| match page {
-                Page::Leaf(entries) => Ok(entries),
-                Page::Node(_) => Err(unexpected(*id)),
-            })
-            .collect()
+    /// The entries on each of some leaves, fetched together: of the first, and of the others as long as all are not too large.
+    pub fn read_leaves(&self, leaves: &[Child]) -> Result<Vec<Vec<Entry>>, RepositoryError> {
+        let ids: Vec<_> = leaves.iter().map(|leaf| leaf.page).collect();
+        let (mut read, mut held_bytes) = (Vec::new(), 0);
+        for (page, leaf) in self.pages(&ids)?.zip(leaves) {
+            let entries = entries_on(page?, leaf)?;
+            held_bytes += paths_bytes(&entries);
+            read.push(entries);
+            if held_bytes > HELD_MAX_BYTES {
+                break;
+            }
+        }
+        Ok(read)
     }
 
     /// Some pages, fetched together and checked against the height that they stand at.
     pub(super) fn read_pages(&self, ids: &[ChunkId], height: u8) -> Result<Vec<Page>, RepositoryError> {
-        let pages = self.pages(ids)?;
+        let pages = self.pages(ids)?.collect::<Result<Vec<_>, _>>()?;
         for (page, id) in pages.iter().zip(ids) {
             match (page, height) {
                 (Page::Leaf(_), 0) | (Page::Node(_), 1..=HEIGHT_MAX) => {}
@@ -360,6 +381,32 @@ fn within(children: Vec<Child>, top: &TreePath) -> Vec<Child> {
     let first = children.iter().rposition(|c| c.first <= *top).unwrap_or(0);
     let end = children.iter().rposition(|c| c.first <= *top || c.first.is_within(top)).map_or(0, |at| at + 1);
     children.into_iter().take(end).skip(first).collect()
+}
+
+/// The entries on a leaf, if it is what the page above says of it.
+fn entries_on(page: Page, leaf: &Child) -> Result<Vec<Entry>, RepositoryError> {
+    let Page::Leaf(entries) = page else { return Err(unexpected(leaf.page)) };
+    let size_bytes = entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.size_bytes()));
+    as_said(leaf, entries.first().map(|entry| &entry.path), entries.len() as u64, size_bytes)?;
+    Ok(entries)
+}
+
+fn paths_bytes(entries: &[Entry]) -> usize {
+    entries.iter().map(|entry| entry.path.as_bytes().len()).sum()
+}
+
+/// Whether a page is what the one above says of it. (Older versions could write a manifest without its root.)
+fn as_said(
+    said: &Child,
+    first: Option<&TreePath>,
+    entries: u64,
+    size_bytes: u64,
+) -> Result<(), RepositoryError> {
+    let is_first = said.first.is_root() || first == Some(&said.first);
+    match is_first && (entries, size_bytes) == (said.entries, said.size_bytes) {
+        true => Ok(()),
+        false => Err(RepositoryError::format(format!("page {}", said.page))(FormatError::Range("its place"))),
+    }
 }
 
 fn unexpected(id: ChunkId) -> RepositoryError {

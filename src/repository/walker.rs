@@ -34,6 +34,7 @@ impl Store {
             index,
             broken,
             sound: HashMap::new(),
+            broken_firsts: HashMap::new(),
             report,
             snapshot: Sequence(0),
             touched,
@@ -71,6 +72,9 @@ struct Walker<'a> {
     broken: Broken,
     /// Pages below which nothing is broken: looked at once, however many snapshots share them.
     sound: HashMap<ChunkId, Part>,
+    /// The first path of the others. Where another is said of one, it is not looked at again: pages that name each other over and over
+    /// cost no more than their bytes.
+    broken_firsts: HashMap<ChunkId, TreePath>,
     report: VerifyReport,
     snapshot: Sequence,
     touched: &'a mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
@@ -113,6 +117,10 @@ impl Walker<'_> {
             return Ok(if self.fits(part.contradicts(child), child) { Some(part) } else { None });
         }
         let id = child.page;
+        if self.broken_firsts.get(&id).is_some_and(|first| *first != child.first) {
+            self.fits(Some(Misplaced::Order), child);
+            return Ok(None);
+        }
         let found = match self.missing(id) {
             Some(reason) => Err(reason),
             None => match self.manifests.page(id, height) {
@@ -121,6 +129,20 @@ impl Walker<'_> {
                 Err(error) => Err(error.to_string()),
             },
         };
+        if let Ok(page) = &found {
+            let first = match page {
+                Page::Node(children) => children.first().map(|child| &child.first),
+                Page::Leaf(entries) => entries.first().map(|entry| &entry.path),
+            };
+            // Until it turns out to be sound.
+            let first = first.unwrap_or(&child.first).clone();
+            let is_elsewhere = first != child.first && !child.first.is_root();
+            self.broken_firsts.insert(id, first);
+            if is_elsewhere {
+                self.fits(Some(Misplaced::Order), child);
+                return Ok(None);
+            }
+        }
         let part = match found {
             Err(reason) => {
                 let reason = format!("the page from here on is lost: {reason}");
@@ -134,6 +156,7 @@ impl Walker<'_> {
         if !self.fits(part.contradicts(child), child) {
             return Ok(None);
         }
+        self.broken_firsts.remove(&id);
         self.sound.insert(id, part.clone());
         Ok(Some(part))
     }

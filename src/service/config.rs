@@ -63,6 +63,9 @@ pub struct Limits {
     pub threads: Option<usize>,
     #[serde(default, deserialize_with = "level")]
     pub compression_level: Option<i32>,
+    /// How many bytes of holes a run may hash.
+    #[serde(default, deserialize_with = "bytes")]
+    pub holes: Option<u64>,
 }
 
 /// What this host keeps of the stores that it follows.

@@ -23,6 +23,8 @@ use thiserror::Error;
 
 /// Compression that keeps up with two cores' reading.
 const COMPRESSION_LEVEL: i32 = 1;
+/// Of holes in large files, where nothing is configured: some ten seconds.
+pub const HOLES_MAX_BYTES: u64 = 32 << 30;
 /// A day of hourly snapshots.
 pub const DEFAULT_KEEP: u32 = 24;
 
@@ -105,6 +107,7 @@ pub fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
         writer: host.writer(),
         accept,
         compression_level: host.config.limits.compression_level.unwrap_or(COMPRESSION_LEVEL),
+        holes_max_bytes: host.config.limits.holes.unwrap_or(HOLES_MAX_BYTES),
         threads: host.threads(),
         one_filesystem: store.one_filesystem,
         own_places: host.own_places(),

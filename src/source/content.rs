@@ -52,6 +52,11 @@ impl DataMap {
         size_bytes > 0 && self.0 != [(0, size_bytes)]
     }
 
+    /// How much of a file of `size_bytes` is in no range.
+    pub fn hole_bytes(&self, size_bytes: u64) -> u64 {
+        size_bytes.saturating_sub(self.0.iter().map(|(from, to)| to - from).sum())
+    }
+
     /// The stretches of `start..end`: `(start, end, is_data)`, adjoining, in turns.
     pub fn stretches(&self, start: u64, end: u64) -> Vec<(u64, u64, bool)> {
         let mut stretches = Vec::new();

@@ -90,8 +90,9 @@ impl Leaves {
                     false => 1,
                 };
                 let end = (number + together).min(self.children.len());
-                let ids: Vec<_> = self.children[number..end].iter().map(|child| child.page).collect();
-                let mut read = self.manifests.read_leaves(&ids)?.into_iter().map(Arc::new);
+                let read = self.manifests.read_leaves(&self.children[number..end])?;
+                let end = number + read.len();
+                let mut read = read.into_iter().map(Arc::new);
                 let leaf = read.next().unwrap_or_default();
                 let _ = guard.insert(leaf.clone());
                 for (at, leaf) in read.enumerate() {

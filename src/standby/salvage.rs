@@ -60,7 +60,7 @@ impl<'a> Salvage<'a> {
         if leaf.first > self.top && !leaf.first.is_within(&self.top) {
             return Ok(false);
         }
-        match self.manifests.read_leaves(&[leaf.page]) {
+        match self.manifests.read_leaves(std::slice::from_ref(&leaf)) {
             Ok(read) => self.leaf = read.into_iter().next().unwrap_or_default().into_iter(),
             Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
                 self.outcome.page_lost.store(true, Ordering::Relaxed);

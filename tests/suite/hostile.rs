@@ -6,7 +6,7 @@ use std::sync::Arc;
 use understudy::delta::{signature, weak};
 use understudy::format::blocks;
 use understudy::format::frame::{ChunkType, Compressor};
-use understudy::format::page::LeafWriter;
+use understudy::format::page::{self, LeafWriter, Page};
 use understudy::format::wire::Writer;
 use understudy::model::entry::*;
 use understudy::model::hold::FilesystemId;
@@ -24,6 +24,25 @@ pub fn leaf(entries: &[Entry]) -> Vec<u8> {
     let mut writer = LeafWriter::default();
     entries.iter().for_each(|e| writer.push(e));
     writer.finish()
+}
+
+/// What a record would say of a manifest of this page, if it is one.
+pub fn root_of(page: &[u8]) -> ManifestRoot {
+    let (entries, size_bytes) = match page::decode(page) {
+        Ok(Page::Leaf(entries)) => (
+            entries.len() as u64,
+            entries.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.size_bytes())),
+        ),
+        Ok(Page::Node(children)) => {
+            let add = |sum: u64, more: u64| sum.saturating_add(more);
+            (
+                children.iter().map(|c| c.entries).fold(0, add),
+                children.iter().map(|c| c.size_bytes).fold(0, add),
+            )
+        }
+        Err(_) => (1, 0),
+    };
+    ManifestRoot { page: ChunkId::of(page), height: 0, entries, size_bytes }
 }
 
 /// Restores a manifest of one forged page.
@@ -50,7 +69,7 @@ pub fn restore_page_to(
         packer.add(id, ChunkType::Page, raw, &mut compressor, &mut Vec::new()).unwrap();
     }
     packer.close().unwrap();
-    let root = ManifestRoot { page: id, height, entries: 1, size_bytes: 0 };
+    let root = ManifestRoot { height, ..root_of(page) };
     restore(ChunkReader::new(rig.store(), index), &root, "tag", request, &Progress::default())
 }
 
@@ -163,17 +182,22 @@ fn a_page_that_names_itself_ends() {
 
 /// Makes a manifest of one page the head of the rig's store, with these chunks beside it.
 fn forge_head(rig: &Rig, page: &[u8], chunks: &[&[u8]]) {
+    forge(rig, root_of(page), &[chunks, &[page]].concat());
+}
+
+/// Makes a manifest the head of the rig's store, with these chunks in a pack.
+pub fn forge(rig: &Rig, manifest: ManifestRoot, chunks: &[&[u8]]) {
     let index = Arc::new(Index::open(&rig.store(), &Default::default()).unwrap());
     let packer = Packer::new(rig.store(), index.clone());
     let mut compressor = Compressor::new(1).unwrap();
-    for raw in chunks.iter().chain([&page]) {
+    for raw in chunks {
         packer.add(ChunkId::of(raw), ChunkType::Page, raw, &mut compressor, &mut Vec::new()).unwrap();
     }
     let shipped = packer.close().unwrap();
     let (mut state, nonce) = (rig.store().state().unwrap(), rig::nonce());
     let epoch = state.epoch;
     let record = SnapshotRecord {
-        manifest: ManifestRoot { page: ChunkId::of(page), height: 0, entries: 2, size_bytes: 0 },
+        manifest,
         scan_start_ns: 1,
         scan_end_ns: 2,
         source_path: String::new(),

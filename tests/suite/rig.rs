@@ -85,6 +85,7 @@ pub fn request(source: &Path) -> Request {
         writer: WriterId("tester".into()),
         accept: true,
         compression_level: 1,
+        holes_max_bytes: understudy::service::run::HOLES_MAX_BYTES,
         threads: 2,
         one_filesystem: false,
         own_places: Vec::new(),
@@ -132,6 +133,16 @@ impl Rig {
         let objects: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
         let repository = repository(objects.clone(), patience(3));
         Self { dir, objects, repository }
+    }
+
+    /// One whose repository is a directory, where the binary looks for it (see `kill::understudy`).
+    pub fn on_disk() -> Self {
+        let rig = Self::new();
+        let place = rig.dir.path().join("repository");
+        std::fs::create_dir(&place).unwrap();
+        let local = object_store::local::LocalFileSystem::new_with_prefix(&place).unwrap();
+        let objects: Arc<dyn ObjectStore> = Arc::new(local);
+        Self { repository: repository(objects.clone(), disk_patience(3)), objects, ..rig }
     }
 
     /// One whose store is not encrypted.
