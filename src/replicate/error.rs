@@ -14,7 +14,7 @@ pub enum ResyncError {
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error(
-        "store '{store}' is held, nothing was committed: {hold}. If this is right, run again with --accept"
+        "store '{store}' is held, nothing was committed: {hold}{} If this is right, run again with --accept", if hold.to_string().ends_with('?') { "" } else { "." }
     )]
     Held { store: StoreName, hold: Hold },
     #[error(

@@ -75,11 +75,18 @@ pub struct Doubts {
     pub phantoms: HashSet<TreePath>,
     /// Directories that could not be looked into: no reason for another round, but tried again if there is one.
     pub unlisted: BTreeSet<TreePath>,
+    /// What was said when some of these were looked at behind all else.
+    pub failed: BTreeMap<TreePath, Errno>,
 }
 
 impl Doubts {
     pub fn is_empty(&self) -> bool {
         self.directories.is_empty() && self.trees.is_empty()
+    }
+
+    fn fail(&mut self, path: &TreePath, errno: Errno) {
+        self.trees.insert(path.clone());
+        self.failed.insert(path.clone(), errno);
     }
 
     /// Where the next round looks.
@@ -277,8 +284,12 @@ impl<'s, 'env> Ledger<'s, 'env> {
             Ok(false) if mutant::is(Mutant::NoLeave) => {}
             Err(errno) if is_own_trouble(errno) => return Err(exhausted(path, errno)),
             // Another round finds out what is there instead, or what is wrong.
-            Ok(false) | Err(_) => {
+            Ok(false) => {
                 self.summary.doubts.trees.insert(path.clone());
+                return Ok(());
+            }
+            Err(errno) => {
+                self.summary.doubts.fail(path, errno);
                 return Ok(());
             }
         }
@@ -296,8 +307,8 @@ impl<'s, 'env> Ledger<'s, 'env> {
         let (names, stat) = match looked {
             Ok(looked) => looked,
             Err(errno) if is_own_trouble(errno) => return Err(exhausted(path, errno)),
-            Err(_) => {
-                self.summary.doubts.trees.insert(path.clone());
+            Err(errno) => {
+                self.summary.doubts.fail(path, errno);
                 return Ok(());
             }
         };
@@ -361,7 +372,7 @@ pub fn exhausted(path: &TreePath, errno: Errno) -> ResyncError {
     SourceError::Exhausted { path: path.to_string(), source: errno.into() }.into()
 }
 
-fn reason(errno: Errno) -> String {
+pub fn reason(errno: Errno) -> String {
     match errno {
         Errno::AGAIN => "it shrank under every reading".to_owned(),
         Errno::FBIG => {

@@ -8,7 +8,7 @@ use super::baseline::Baseline;
 use super::decide::Reread;
 use super::error::ResyncError;
 use super::large_file::Holes;
-use super::ledger::{Doubts, Ledger, LedgerOptions, ScanSummary};
+use super::ledger::{self, Doubts, Ledger, LedgerOptions, ScanSummary};
 use super::links::Links;
 use super::mounts::Mounts;
 use super::read_entry::Worker;
@@ -99,7 +99,12 @@ impl Rounds<'_> {
             let reason = "it changed its place or its kind at each of several looks";
             let doubts = std::mem::take(&mut summary.doubts);
             for path in doubts.trees.iter().chain(&doubts.phantoms).chain(&came_back) {
-                summary.warnings.add(WarningKind::Unsettled, path, reason.to_owned());
+                let failed = doubts.failed.get(path).map(|errno| ledger::reason(*errno));
+                summary.warnings.add(
+                    WarningKind::Unsettled,
+                    path,
+                    failed.unwrap_or_else(|| reason.to_owned()),
+                );
             }
             if round > 1 {
                 self.packer.flush()?;
