@@ -10,7 +10,6 @@ use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
-use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
@@ -28,8 +27,6 @@ pub enum Location {
     S3(Bucket),
     Gcs(Bucket),
     Azure(Bucket),
-    /// Gone with the process: for tests.
-    Memory,
 }
 
 /// A bucket, or a container, and what all keys in it begin with.
@@ -82,7 +79,7 @@ pub struct Opened {
 }
 
 impl Location {
-    /// A path, `file://`, `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `memory://`.
+    /// A path, `file://`, `s3://BUCKET/PREFIX`, `gs://…` or `az://…`.
     pub fn parse(text: &str) -> Result<Self, RepositoryError> {
         let wrong = |reason: String| RepositoryError::Location { location: without_secrets(text), reason };
         if text.is_empty() {
@@ -104,7 +101,6 @@ impl Location {
             "s3" | "s3a" => bucket().map(Self::S3),
             "gs" => bucket().map(Self::Gcs),
             "az" | "azure" | "abfs" | "abfss" => bucket().map(Self::Azure),
-            "memory" => Ok(Self::Memory),
             other => Err(wrong(format!(
                 "scheme '{other}' is not known; use a path, s3://, gs://, az:// or file://"
             ))),
@@ -122,7 +118,7 @@ impl Location {
             reason: e.to_string(),
         };
         let retry = RetryConfig { max_retries: 0, ..Default::default() };
-        if !matches!(self, Self::Directory(_) | Self::Memory) {
+        if !self.is_local() {
             // The second call of a process finds the provider installed: no error.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
@@ -146,7 +142,6 @@ impl Location {
                 let store = LocalFileSystem::new_with_prefix(path).map_err(wrong)?;
                 Ok(Opened { store: Arc::new(store.with_fsync(true)), former: None })
             }
-            Self::Memory => Ok(Opened { store: Arc::new(InMemory::new()), former: None }),
             Self::S3(bucket) => {
                 let http = plain_http("AWS_ENDPOINT_URL")
                     || plain_http("AWS_ENDPOINT")
@@ -215,7 +210,6 @@ impl std::fmt::Display for Location {
         match self {
             Self::Directory(path) => path.display().fmt(f),
             Self::S3(bucket) | Self::Gcs(bucket) | Self::Azure(bucket) => f.write_str(&bucket.text),
-            Self::Memory => f.write_str("memory://"),
         }
     }
 }
@@ -244,6 +238,7 @@ mod tests {
         for bad in [
             "",
             "ftp://x",
+            "memory://",
             "s3://",
             "s3:///prefix",
             "s3://bucket:9000/prefix",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use understudy::delta::{signature, weak};
 use understudy::format::blocks;
 use understudy::format::frame::{ChunkType, Compressor};
-use understudy::format::page::{self, LeafWriter, Page};
+use understudy::format::page::{self, Child, LeafWriter, Page};
 use understudy::format::wire::Writer;
 use understudy::model::entry::*;
 use understudy::model::hold::FilesystemId;
@@ -15,6 +15,7 @@ use understudy::model::record::{Event, ManifestRoot, SnapshotRecord};
 use understudy::model::tree_path::TreePath;
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
+use understudy::repository::manifest::ManifestReader;
 use understudy::repository::packer::Packer;
 use understudy::standby::error::RestoreError;
 use understudy::standby::restore::{RestoreReport, RestoreRequest, restore};
@@ -251,4 +252,124 @@ fn block_entries_that_are_wrong_make_a_file_be_shipped_whole() {
             assert!(std::fs::read(out.join("dump")).unwrap() == content, "{what}");
         }
     }
+}
+
+/// A manifest that somebody made up of pages, wrong in some way or in none.
+fn made_up(seed: u64) -> (ManifestRoot, Vec<Vec<u8>>) {
+    let mut draws = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
+    let mut draw = move |below: usize| {
+        let mut bytes = [0; 8];
+        draws.fill(&mut bytes);
+        (u64::from_le_bytes(bytes) % below as u64) as usize
+    };
+    // A tree of some directories and files.
+    let mut entries = vec![entry("", Kind::Directory)];
+    for first in ["a", "b", "c", "d"] {
+        if draw(3) == 0 {
+            entries.push(payload(first));
+            continue;
+        }
+        entries.push(entry(first, Kind::Directory));
+        for second in ["x", "y", "z"] {
+            let path = format!("{first}/{second}");
+            match draw(4) {
+                0 => entries.push(entry(&path, Kind::Symlink { target: b"to".to_vec() })),
+                1 => entries.extend([entry(&path, Kind::Directory), payload(&format!("{path}/deep"))]),
+                _ => entries.push(payload(&path)),
+            }
+        }
+    }
+    let wrong = draw(12);
+    let at = 1 + draw(entries.len() - 1);
+    match wrong {
+        // An entry without what stands before it, or the root.
+        0 => drop(entries.remove(at)),
+        1 => drop(entries.remove(0)),
+        2 => entries[at].kind = Kind::Fifo,
+        _ => {}
+    }
+    let mut pages = Vec::new();
+    let mut level: Vec<Child> = Vec::new();
+    let mut rest = &entries[..];
+    while !rest.is_empty() {
+        let (here, behind) = rest.split_at((1 + draw(5)).min(rest.len()));
+        let bytes = leaf(here);
+        let root = root_of(&bytes);
+        level.push(Child {
+            first: here[0].path.clone(),
+            page: root.page,
+            entries: root.entries,
+            size_bytes: root.size_bytes,
+        });
+        pages.push(bytes);
+        rest = behind;
+    }
+    let mut height = 0;
+    while level.len() > 1 || height == 0 {
+        let which = draw(level.len());
+        match wrong {
+            3 if height == draw(2) => {
+                let other = draw(level.len());
+                let page = level[which].page;
+                level[which].page = level[other].page;
+                level[other].page = page;
+            }
+            4 => level[which].entries += 1,
+            5 => level[which].size_bytes += 1,
+            6 => level[which].first = TreePath::parse(b"a/y!").unwrap(),
+            7 if level.len() > 1 => drop(level.remove(which)),
+            8 => level[which].page = ChunkId([7; 32]),
+            _ => {}
+        }
+        let mut above = Vec::new();
+        for children in level.chunks(2 + draw(3)) {
+            let mut node = page::NodeWriter::default();
+            children.iter().for_each(|child| node.push(child));
+            let bytes = node.finish();
+            let root = root_of(&bytes);
+            above.push(Child {
+                first: children[0].first.clone(),
+                page: root.page,
+                entries: root.entries,
+                size_bytes: root.size_bytes,
+            });
+            pages.push(bytes);
+        }
+        level = above;
+        height += 1;
+    }
+    let Child { page, entries, size_bytes, .. } = level.remove(0);
+    let height = if wrong == 9 { height + 1 } else { height } as u8;
+    (ManifestRoot { page, height, entries, size_bytes }, pages)
+}
+
+#[test]
+fn what_verify_calls_sound_is_what_a_restore_takes() {
+    let (mut sound, mut unsound) = (0, 0);
+    for seed in 0..400 {
+        let rig = Rig::plain();
+        let (root, pages) = made_up(seed);
+        let mut chunks: Vec<&[u8]> = pages.iter().map(Vec::as_slice).collect();
+        chunks.push(b"payload");
+        forge(&rig, root.clone(), &chunks);
+        let report = rig.verify();
+        let moment = understudy::model::snapshot_ref::Moment::Latest;
+        let restored = rig::restore_at(&rig.store(), moment, &rig.restore_request("out"));
+        let streamed = ManifestReader::new(ChunkReader::new(
+            rig.store(),
+            Arc::new(Index::open(&rig.store(), &rig.store().state().unwrap()).unwrap()),
+        ))
+        .entries(&root)
+        .collect::<Result<Vec<_>, _>>();
+        if !report.is_sound() {
+            unsound += 1;
+            continue;
+        }
+        sound += 1;
+        let restored = restored.unwrap_or_else(|error| panic!("seed {seed}: sound, and {error}"));
+        assert_eq!(restored.warnings, Default::default(), "seed {seed}");
+        let count = walkdir::WalkDir::new(rig.dir.path().join("out")).into_iter().count() as u64;
+        assert_eq!((count, streamed.unwrap().len() as u64), (root.entries, root.entries), "seed {seed}");
+    }
+    assert!(sound > 80 && unsound > 150, "{sound} sound, {unsound} not");
 }

@@ -6,9 +6,22 @@ use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use std::path::Path;
 use understudy::delta::signature;
-use understudy::format::{extent_list, frame};
+use understudy::format::{age, extent_list, frame};
 use understudy::model::entry::Extent;
 use understudy::model::id::ChunkId;
+
+/// A secret for two holders, the first with the key of the fuzzer's.
+fn age_file() -> Vec<u8> {
+    let mut random = blake3::Hasher::new().finalize_xof();
+    let holders = [1, 2].map(|n| age::Identity::new([n; 32]).recipient());
+    age::close(b"a secret of so many bytes", &holders, &mut |bytes| random.fill(bytes)).unwrap()
+}
+
+#[test]
+fn the_seed_of_an_age_file_opens_for_the_fuzzers_key() {
+    let file = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/age/first")).unwrap();
+    assert_eq!(*age::open(&file, &[age::Identity::new([1; 32])]).unwrap(), *b"a secret of so many bytes");
+}
 
 #[test]
 #[ignore = "writes into the source tree"]
@@ -61,6 +74,7 @@ fn write_the_seeds() {
     let ring =
         futures::executor::block_on(async { sealed.objects.get(&at).await.unwrap().bytes().await.unwrap() });
     write("keyring", "first", &ring);
+    write("age", "first", &age_file());
     let chunk = ChunkId([1; 32]);
     let part = |offset_bytes, length_bytes| Extent::Chunk { chunk, blocks: None, offset_bytes, length_bytes };
     let signed = Extent::Chunk {
