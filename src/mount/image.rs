@@ -430,9 +430,14 @@ fn redirect(hash: ContentHash) -> String {
 
 /// The object that a redirection leads to; `None` for any other text.
 pub(super) fn object_of(redirect: &[u8]) -> Option<ContentHash> {
-    let name: Vec<u8> = redirect.iter().copied().filter(|byte| *byte != b'/').collect();
-    let hash = ContentHash(*blake3::Hash::from_hex(name).ok()?.as_bytes());
-    (self::redirect(hash).as_bytes() == redirect).then_some(hash)
+    let redirect: &[u8; 66] = redirect.try_into().ok()?;
+    let mut name = [0; 64];
+    name[..2].copy_from_slice(&redirect[1..3]);
+    name[2..].copy_from_slice(&redirect[4..]);
+    let is_plain = name.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_path = redirect[0] == b'/' && redirect[3] == b'/' && is_plain;
+    let hash = blake3::Hash::from_hex(name).ok().filter(|_| is_path)?;
+    Some(ContentHash(*hash.as_bytes()))
 }
 
 /// How many bytes of attributes a redirection takes.

@@ -85,7 +85,7 @@ impl<'a> ImageFile<'a> {
     fn next<'w>(&mut self, walk: &'w mut Walk) -> Result<Option<Found<'w>>, ImageError> {
         let Walk { path, open, entered } = walk;
         if entered.is_empty() {
-            let root = root_slot(&self.bytes(0, BLOCK_BYTES)?).ok_or_else(|| broken("no superblock", 0))?;
+            let root = root_slot(self.bytes(0, BLOCK_BYTES)?).ok_or_else(|| broken("no superblock", 0))?;
             entered.insert(root);
             open.push(Open { number: root, path_bytes: 0, names: self.names(root)? });
             return self.found(path, root, DIRECTORY).map(Some);
@@ -141,10 +141,10 @@ impl<'a> ImageFile<'a> {
         }
         let attributes = self.bytes(here * SLOT_BYTES + INODE_BYTES, inode.attributes_bytes)?;
         let (attributes, redirect) =
-            decode_attributes(&attributes).ok_or_else(|| broken("attributes", here))?;
+            decode_attributes(attributes).ok_or_else(|| broken("attributes", here))?;
         let object = match (redirect, inode.layout) {
             (Some(redirect), Layout::Hole) => {
-                Some(object_of(&redirect).ok_or_else(|| broken("an object's name", here))?)
+                Some(object_of(redirect).ok_or_else(|| broken("an object's name", here))?)
             }
             (None, Layout::Hole) | (Some(_), _) => return Err(broken("a file without its object", here)),
             (None, _) if kind == FILE && inode.size_bytes > 0 => {
@@ -158,7 +158,7 @@ impl<'a> ImageFile<'a> {
 
     fn inode(&mut self, number: u32) -> Result<Inode, ImageError> {
         let bytes = self.bytes(u64::from(number) * SLOT_BYTES, INODE_BYTES as usize)?;
-        Inode::decode(&bytes, number).ok_or_else(|| broken("an inode", u64::from(number)))
+        Inode::decode(bytes, number).ok_or_else(|| broken("an inode", u64::from(number)))
     }
 
     fn names(&mut self, number: u32) -> Result<std::vec::IntoIter<OwnedDirent>, ImageError> {
@@ -180,37 +180,37 @@ impl<'a> ImageFile<'a> {
         };
         let length = |bytes: u64| usize::try_from(bytes).map_err(|_| broken("a length", u64::from(number)));
         let mut data =
-            self.bytes(u64::from(first_block) * block, length(inode.size_bytes - inline_bytes)?)?;
+            self.bytes(u64::from(first_block) * block, length(inode.size_bytes - inline_bytes)?)?.to_vec();
         let behind = u64::from(number) * SLOT_BYTES + INODE_BYTES + inode.attributes_bytes as u64;
         data.extend(self.bytes(behind, length(inline_bytes)?)?);
         Ok(data)
     }
 
     /// Some bytes of the file, which must be there.
-    fn bytes(&mut self, at: u64, length: usize) -> Result<Vec<u8>, ImageError> {
+    fn bytes(&mut self, at: u64, length: usize) -> Result<&[u8], ImageError> {
         if length == 0 {
-            return Ok(Vec::new());
+            return Ok(&[]);
         }
         let end = at + length as u64;
         if end > self.file_bytes {
             return Err(broken("the end", at));
         }
         let holds = |(begin, bytes): &(u64, Vec<u8>)| *begin <= at && end <= begin + bytes.len() as u64;
-        let window = match self.windows.iter().position(holds) {
-            Some(window) => self.windows.remove(window),
+        match self.windows.iter().position(holds) {
+            Some(window) => self.windows[..=window].rotate_right(1),
             None => {
                 let begin = at - at % BLOCK_BYTES as u64;
                 let wanted = (end - begin).max(WINDOW_BYTES).min(self.file_bytes - begin);
-                let mut bytes = vec![0; wanted as usize];
+                let mut bytes = if self.windows.len() < WINDOWS { None } else { self.windows.pop() }
+                    .map_or_else(Vec::new, |(_, bytes)| bytes);
+                bytes.resize(wanted as usize, 0);
                 self.file.read_exact_at(&mut bytes, begin)?;
-                (begin, bytes)
+                self.windows.insert(0, (begin, bytes));
             }
-        };
-        let from = (at - window.0) as usize;
-        let found = window.1[from..from + length].to_vec();
-        self.windows.insert(0, window);
-        self.windows.truncate(WINDOWS);
-        Ok(found)
+        }
+        let (begin, bytes) = &self.windows[0];
+        let from = (at - begin) as usize;
+        Ok(&bytes[from..from + length])
     }
 }
 

@@ -157,29 +157,31 @@ const PREFIXES: [(&[u8], u8); 5] = [
 ];
 
 /// Attributes as an image has them, and where a redirection leads; `None` when these are no attributes' bytes.
-pub(super) fn decode_attributes(bytes: &[u8]) -> Option<(Attributes, Option<Vec<u8>>)> {
+pub(super) fn decode_attributes(bytes: &[u8]) -> Option<(Attributes, Option<&[u8]>)> {
+    let (mut attributes, mut is_metacopy, mut redirect) = (Vec::new(), false, None);
     if bytes.is_empty() {
-        return Some((Vec::new(), None));
+        return Some((attributes, redirect));
     }
     let (header, mut rest) = bytes.split_at_checked(ATTRIBUTES_HEADER_BYTES)?;
     if header.iter().any(|byte| *byte != 0) {
         return None;
     }
-    let mut attributes = Vec::new();
     while !rest.is_empty() {
         let &[name_bytes, index, low, high] = rest.first_chunk::<4>()?;
         let (prefix, _) = PREFIXES.iter().find(|(_, number)| *number == index)?;
         let end = 4 + usize::from(name_bytes) + usize::from(u16::from_le_bytes([low, high]));
         let (name, value) = rest.get(4..end)?.split_at_checked(usize::from(name_bytes))?;
-        attributes.push(([prefix, name].concat(), value.to_vec()));
+        let is = |whole: &[u8]| whole.strip_prefix(*prefix) == Some(name);
+        match is_metacopy {
+            // These two are the last, in this order.
+            true if redirect.is_none() && is(REDIRECT) => redirect = Some(value),
+            true => return None,
+            false if is(METACOPY) => is_metacopy = true,
+            false => attributes.push(([prefix, name].concat(), value.to_vec())),
+        }
         rest = rest.get(end.next_multiple_of(4)..)?;
     }
-    let at = attributes.iter().position(|(name, _)| name == METACOPY);
-    let Some(at) = at else { return Some((attributes, None)) };
-    // These two are the last.
-    let redirect = attributes.pop().filter(|(name, _)| name == REDIRECT)?;
-    attributes.pop();
-    (at == attributes.len()).then_some((attributes, Some(redirect.1)))
+    (is_metacopy == redirect.is_some()).then_some((attributes, redirect))
 }
 
 fn push(name: &[u8], value: &[u8], start: usize, max_bytes: usize, out: &mut Vec<u8>) -> bool {
