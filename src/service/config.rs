@@ -5,6 +5,7 @@ use crate::model::id::StoreName;
 use crate::model::plan::{PlanName, Upkeep};
 use crate::model::retention::Retention;
 use crate::repository::keys::Encryption;
+use crate::support::trusted;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -22,6 +23,10 @@ pub enum ConfigError {
     Parse { path: PathBuf, message: String },
     #[error("{}: two stores are named '{name}'", path.display())]
     Duplicate { path: PathBuf, name: StoreName },
+    #[error(
+        "{source}; it was found in the directory that this command runs in: name the one that is meant with --config"
+    )]
+    Found { source: std::io::Error },
     #[error("{}: {variable} is not absolute, and nothing is kept where a command happens to run; set it to an absolute path", path.display())]
     NotAbsolute { variable: &'static str, path: PathBuf },
 }
@@ -51,6 +56,9 @@ pub struct Config {
     /// Where it was read from; relative paths start there.
     #[serde(skip)]
     pub origin: Option<PathBuf>,
+    /// It was found in the directory that the command runs in: nobody named it.
+    #[serde(skip)]
+    pub is_found: bool,
 }
 
 /// Bounds on what a run takes.
@@ -79,8 +87,13 @@ pub struct StandbyConfig {
 pub struct ServiceConfig {
     /// Where HTTP is answered; `off` for nowhere.
     pub listen: Option<String>,
-    /// Holds the token that whoever changes something must show.
+    /// Holds the token that whoever asks there must show.
     pub token_file: Option<PathBuf>,
+    /// Names by which it may be asked there, beside its addresses.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Where this host's own commands reach it; `off` for nowhere.
+    pub socket: Option<PathBuf>,
     /// Stores that run at once.
     pub stores_at_once: Option<usize>,
     /// Seconds between a standby's looks at the repository.
@@ -237,6 +250,10 @@ impl Config {
         let primaries = config.store.iter_mut().filter(|store| store.role == Role::Primary);
         primaries.for_each(|store| store.path = beside(&store.path));
         config.service.token_file = config.service.token_file.as_ref().map(beside);
+        let is_path = |path: &&PathBuf| path.as_os_str() != super::socket::OFF;
+        if let Some(socket) = config.service.socket.as_ref().filter(is_path) {
+            config.service.socket = Some(beside(socket));
+        }
         config.cache = config.cache.as_ref().map(beside);
         config.key_file = config.key_file.as_ref().map(beside);
         config.passphrase_file = config.passphrase_file.as_ref().map(beside);
@@ -253,20 +270,30 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads `given`, else the first of the usual places that exists, else nothing: an empty one.
+    /// Reads `given`, else the first of the usual places that exists, else nothing: an empty one. Whatever it is, it is trusted
+    /// ([`trusted`]): it names programs that this process runs.
     pub fn load(given: Option<&Path>) -> Result<Self, ConfigError> {
-        let read = |path: &Path| match std::fs::read_to_string(path) {
+        let read = |path: &Path| match trusted::read_to_string(path) {
             Ok(text) => Self::parse(&text, path),
             Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
         };
         if let Some(path) = given {
             return read(path);
         }
-        let mut places = vec![PathBuf::from(FILE_NAME)];
+        // Also a symlink that leads nowhere: somebody put it there.
+        let is_there = |path: &&Path| std::fs::symlink_metadata(path).is_ok();
+        if let Some(here) = Some(Path::new(FILE_NAME)).filter(is_there) {
+            return match read(here) {
+                Err(ConfigError::Read { source, .. }) if trusted::is_distrust(&source) => {
+                    Err(ConfigError::Found { source })
+                }
+                found => Ok(Self { is_found: true, ..found? }),
+            };
+        }
         // One that is not absolute is refused where something would be kept below it.
-        places.extend(home("XDG_CONFIG_HOME", ".config").ok().flatten().map(|home| home.join(FILE_NAME)));
-        places.push(Path::new("/etc/understudy").join(FILE_NAME));
-        match places.iter().find(|p| p.exists()) {
+        let of_user = home("XDG_CONFIG_HOME", ".config").ok().flatten().map(|home| home.join(FILE_NAME));
+        let of_host = Path::new("/etc/understudy").join(FILE_NAME);
+        match of_user.iter().chain([&of_host]).find(|path| is_there(&path.as_path())) {
             Some(path) => read(path),
             None => Ok(Self::default()),
         }

@@ -8,7 +8,7 @@ use crate::repository::location::Location;
 use crate::repository::objects::Bandwidth;
 use crate::repository::store::{Repository, RepositoryOptions};
 use crate::support::clock::Now;
-use crate::support::durable;
+use crate::support::{durable, trusted};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
@@ -79,7 +79,7 @@ impl Host {
     pub fn keys(&self) -> Result<KeySource, HostError> {
         let mut passphrase = self.given_keys.passphrase.clone();
         if let (None, Some(path)) = (&passphrase, &self.config.passphrase_file) {
-            let text = std::fs::read_to_string(path).map(Zeroizing::new);
+            let text = trusted::read_to_string(path).map(Zeroizing::new);
             let text = text.map_err(|source| ConfigError::Read { path: path.clone(), source })?;
             passphrase = Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()));
         }
@@ -91,6 +91,16 @@ impl Host {
         };
         let encryption = self.config.encryption;
         Ok(KeySource { encryption, key_file, is_default_file, passphrase, identities: Vec::new() })
+    }
+
+    /// What is to be said of secrets that others on this host may read.
+    pub fn exposures(&self) -> Vec<String> {
+        let default = || config::default_key_file().ok().flatten();
+        let key_file = self.given_keys.key_file.clone().or_else(|| self.config.key_file.clone());
+        let files = key_file.or_else(default).into_iter();
+        let files =
+            files.chain(self.config.passphrase_file.clone()).chain(self.config.service.token_file.clone());
+        files.filter_map(|path| trusted::exposure(&path)).collect()
     }
 
     /// The key file that the next new store makes; none when there is one already.

@@ -17,6 +17,7 @@ mod faults;
 mod faulty;
 mod fuse;
 mod hints;
+mod host;
 mod hostile;
 mod house;
 mod judges;

@@ -1,0 +1,144 @@
+//! Directories that this process keeps for itself: nobody else reads in them, and none of somebody else's is taken for one.
+//!
+//! A directory that is made is 0700. One that is there is looked at by its handle: it must belong to this user or to root, and others must
+//! not be able to put something of theirs in its place. What has a name of this program's (`understudy` below a user's cache) is closed to
+//! others; what a person named may be shared on purpose (a volume's group, a repository), and keeps its mode.
+
+use super::durable;
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why a directory is not used.
+#[derive(Debug, Error)]
+pub enum NotPrivate {
+    #[error("{} belongs to user {owner}, neither to root nor to this one ({own}); name another, or if it is right: chown {own} {}", path.display(), path.display())]
+    Owner { path: PathBuf, owner: u32, own: u32 },
+    #[error("all users may write to {} (mode {mode:o}); name a directory below it, or: chmod o-w {}", path.display(), path.display())]
+    Writable { path: PathBuf, mode: u32 },
+    #[error("others may enter {} (mode {mode:o}); if it is right: chmod 700 {}", path.display(), path.display())]
+    Open { path: PathBuf, mode: u32 },
+}
+
+impl From<NotPrivate> for io::Error {
+    fn from(error: NotPrivate) -> Self {
+        io::Error::new(ErrorKind::PermissionDenied, error)
+    }
+}
+
+/// Whether an error says that a directory is somebody else's.
+pub fn is_refusal(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<NotPrivate>())
+}
+
+/// A directory that a person named: made with those above it that are missing, or taken as it is.
+///
+/// # Errors
+/// [`NotPrivate`] when it is somebody else's, or all may write to it and it is not sticky.
+pub fn hold(path: &Path) -> io::Result<OwnedFd> {
+    let handle = open_or_make(path)?;
+    let stat = rustix::fs::fstat(&handle)?;
+    let (own, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
+    if stat.st_uid != own && stat.st_uid != 0 {
+        return Err(NotPrivate::Owner { path: path.to_owned(), owner: stat.st_uid, own }.into());
+    }
+    if mode & 0o1002 == 0o002 {
+        return Err(NotPrivate::Writable { path: path.to_owned(), mode }.into());
+    }
+    Ok(handle)
+}
+
+/// A directory that has a name of this program's: as [`hold`], and closed to all others.
+///
+/// # Errors
+/// As [`hold`]. Where its mode cannot be set (a filesystem that is read-only) it is an error only if others may write to it.
+pub fn own(path: &Path) -> io::Result<OwnedFd> {
+    let handle = hold(path)?;
+    let mode = rustix::fs::fstat(&handle)?.st_mode & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(handle);
+    }
+    match rustix::fs::fchmod(&handle, Mode::RWXU) {
+        Err(_) if mode & 0o022 == 0 => Ok(handle),
+        Err(Errno::PERM | Errno::ROFS) => Err(NotPrivate::Open { path: path.to_owned(), mode }.into()),
+        done => Ok(done.map(|()| handle)?),
+    }
+}
+
+/// Opens a directory that must be closed to others already, as whoever goes there to meet somebody wants it. It is not made.
+pub fn closed(path: &Path) -> io::Result<OwnedFd> {
+    let handle = open(path)?;
+    let stat = rustix::fs::fstat(&handle)?;
+    let (own, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
+    if stat.st_uid != own && stat.st_uid != 0 {
+        return Err(NotPrivate::Owner { path: path.to_owned(), owner: stat.st_uid, own }.into());
+    }
+    match mode & 0o077 {
+        0 => Ok(handle),
+        _ => Err(NotPrivate::Open { path: path.to_owned(), mode }.into()),
+    }
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
+
+fn open_or_make(path: &Path) -> io::Result<OwnedFd> {
+    match open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            durable::create_dirs(path)?;
+            open(path)
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn what_is_made_is_this_user_s_alone_and_what_is_somebody_else_s_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("a/b");
+        hold(&below).unwrap();
+        assert_eq!((mode(&below), mode(&dir.path().join("a"))), (0o700, 0o700));
+        for (given, held, owned) in [
+            (0o755, Ok(()), Ok(0o700)),
+            (0o2775, Ok(()), Ok(0o700)),
+            (0o1777, Ok(()), Ok(0o700)),
+            (0o777, Err("chmod o-w"), Err("chmod o-w")),
+        ] {
+            let path = dir.path().join(format!("{given:o}"));
+            std::fs::create_dir(&path).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(given)).unwrap();
+            match (hold(&path), held) {
+                (Ok(_), Ok(())) => assert_eq!(mode(&path), given, "a person named it"),
+                (Err(error), Err(told)) => assert!(is_refusal(&error) && error.to_string().contains(told)),
+                other => panic!("{given:o}: {other:?}"),
+            }
+            match (own(&path), owned) {
+                (Ok(_), Ok(wanted)) => assert_eq!(mode(&path), wanted),
+                (Err(error), Err(told)) => assert!(error.to_string().contains(told)),
+                other => panic!("{given:o}: {other:?}"),
+            }
+        }
+        chown(&below, Some(12_345), None).unwrap();
+        for refused in [hold(&below), own(&below), closed(&below)] {
+            assert!(refused.unwrap_err().to_string().contains("belongs to user 12345"));
+        }
+        chown(&below, Some(0), None).unwrap();
+        closed(&below).unwrap();
+        std::fs::set_permissions(&below, std::fs::Permissions::from_mode(0o711)).unwrap();
+        assert!(closed(&below).unwrap_err().to_string().contains("chmod 700"));
+    }
+}
