@@ -14,7 +14,7 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -189,7 +189,7 @@ fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryErro
     let dir = std::env::temp_dir();
     let path = dir.join(format!(".understudy-{}-{}", std::process::id(), unique()));
     let unnamed = || {
-        let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        let mut file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         std::fs::remove_file(&path)?;
         file.write_all(bytes)?;
         Ok(file)

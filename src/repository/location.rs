@@ -5,6 +5,7 @@
 //! addresses are two places. What an address cannot say (credentials, a port, a query) is refused, not passed over.
 
 use super::error::RepositoryError;
+use crate::support::private;
 use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -134,7 +135,7 @@ impl Location {
         };
         match self {
             Self::Directory(path) => {
-                std::fs::create_dir_all(path).map_err(|e| RepositoryError::Location {
+                private::hold(path).map_err(|e| RepositoryError::Location {
                     location: self.to_string(),
                     reason: e.to_string(),
                 })?;

@@ -1,5 +1,6 @@
 //! `understudy.toml`: strict, with errors that name the nearest valid key.
 
+use super::child;
 use super::schedule::Schedule;
 use crate::model::id::StoreName;
 use crate::model::plan::{PlanName, Upkeep};
@@ -134,6 +135,11 @@ pub struct Hooks {
     pub after: Vec<String>,
     /// Each is ended after so many seconds.
     pub timeout_seconds: Option<u64>,
+    /// As whom they run; without it as this process.
+    pub user: Option<String>,
+    /// Variables of this process's that they are handed on.
+    #[serde(default)]
+    pub environment: Vec<String>,
 }
 
 /// One store.
@@ -179,6 +185,11 @@ pub struct DrillConfig {
     pub read_percent: Option<u8>,
     /// The command is ended after so many seconds.
     pub timeout_seconds: Option<u64>,
+    /// As whom it runs; without it as nobody.
+    pub user: Option<String>,
+    /// Variables of this process's that it is handed on.
+    #[serde(default)]
+    pub environment: Vec<String>,
 }
 
 impl StoreConfig {
@@ -240,6 +251,11 @@ impl Config {
                     store.name
                 )));
             }
+            let mut environment = store.hooks.environment.iter().chain(&store.drill.environment);
+            if let Some(name) = environment.find(|name| !child::may_be_handed_on(name)) {
+                let store = &store.name;
+                return Err(wrong(format!("store '{store}': `environment` may not have '{name}'")));
+            }
             if let Some(text) = &store.schedule {
                 Schedule::parse(text).map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             }
@@ -247,6 +263,11 @@ impl Config {
         config.origin = Some(path.to_owned());
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let beside = |path: &PathBuf| base.join(path);
+        for store in &mut config.store {
+            for command in [&mut store.hooks.before, &mut store.hooks.after, &mut store.drill.command] {
+                resolve_program(command, &base);
+            }
+        }
         let primaries = config.store.iter_mut().filter(|store| store.role == Role::Primary);
         primaries.for_each(|store| store.path = beside(&store.path));
         config.service.token_file = config.service.token_file.as_ref().map(beside);
@@ -301,6 +322,17 @@ impl Config {
 
     pub fn store(&self, name: &str) -> Option<&StoreConfig> {
         self.store.iter().find(|s| s.name.as_str() == name)
+    }
+}
+
+/// A relative program is meant beside the file that names it, not in the directory that a command happens to run in, and never in a
+/// snapshot; a bare name is looked for on the PATH.
+pub fn resolve_program(command: &mut [String], base: &Path) {
+    if let Some(program) = command.first_mut().filter(|program| program.contains('/')) {
+        let whole = std::path::absolute(base.join(&*program)).ok();
+        if let Some(whole) = whole.and_then(|path| path.into_os_string().into_string().ok()) {
+            *program = whole;
+        }
     }
 }
 

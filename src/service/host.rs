@@ -8,7 +8,7 @@ use crate::repository::location::Location;
 use crate::repository::objects::Bandwidth;
 use crate::repository::store::{Repository, RepositoryOptions};
 use crate::support::clock::Now;
-use crate::support::{durable, trusted};
+use crate::support::{durable, private, trusted};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
@@ -22,8 +22,22 @@ pub enum HostError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    #[error("the cache: {0}")]
+    Cache(std::io::Error),
     #[error("no {what}: give {option}, or set HOME for the default directory")]
     NoPlace { what: &'static str, option: &'static str },
+}
+
+/// Closes what an earlier version left open below a cache that keeps its mode: the directories of repositories.
+fn close_old(cache: &Path) {
+    for entry in std::fs::read_dir(cache).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_tag = name.len() == 16 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
+        if is_tag && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            // Best effort: what is made from now on is closed by itself.
+            let _ = private::own(&entry.path());
+        }
+    }
 }
 
 /// What comes from outside: time and randomness.
@@ -121,8 +135,18 @@ impl Host {
             ),
         };
         let cache = match &self.config.cache {
-            Some(cache) => Some(cache.clone()),
-            None => config::default_cache()?,
+            Some(cache) => Some((cache.clone(), private::hold(cache))),
+            None => config::default_cache()?.map(|cache| (cache.clone(), private::own(&cache))),
+        };
+        let cache = match cache {
+            // What is in it is as good as the stores' own files: it is no cache of somebody else's.
+            Some((_, Err(error))) if private::is_refusal(&error) => return Err(HostError::Cache(error)),
+            // One that cannot be written is none.
+            Some((cache, held)) => {
+                let _ = held.map(|_| close_old(&cache));
+                Some(cache)
+            }
+            None => None,
         };
         let options = RepositoryOptions {
             bandwidth: self.bandwidth.clone(),

@@ -1,6 +1,7 @@
 //! What the commands share (the configuration, this host), and the daemon: schedules, runs, HTTP.
 
 pub mod board;
+pub mod child;
 pub mod config;
 pub mod daemon;
 pub mod door;

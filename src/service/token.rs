@@ -2,7 +2,7 @@
 //! its own user's commands.
 
 use super::config::{Config, state_dir};
-use crate::support::{durable, trusted};
+use crate::support::{durable, private, trusted};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
@@ -57,7 +57,7 @@ impl Token {
         }
         let token = Self(format!("{:016x}{:016x}", nonce(), nonce()));
         let Some(path) = Self::path(config)? else { return Ok(token) };
-        let made = path.parent().map_or(Ok(()), durable::create_dirs);
+        let made = path.parent().map_or(Ok(()), |dir| private::own(dir).map(drop));
         match made.and_then(|()| durable::create(&path, 0o600, token.0.as_bytes())) {
             Ok(()) => Ok(token),
             // Another daemon of this user was quicker.

@@ -27,6 +27,7 @@ mod remove;
 pub mod restore;
 mod salvage;
 mod scattered;
+mod session;
 mod settle;
 pub mod shortfall;
 mod special;

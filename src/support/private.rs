@@ -8,8 +8,11 @@ use super::durable;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use thiserror::Error;
 
 /// Why a directory is not used.
@@ -80,6 +83,24 @@ pub fn closed(path: &Path) -> io::Result<OwnedFd> {
         0 => Ok(handle),
         _ => Err(NotPrivate::Open { path: path.to_owned(), mode }.into()),
     }
+}
+
+static GIVEN_UMASK: OnceLock<u32> = OnceLock::new();
+
+/// From now on nothing that this process makes is for others, unless it says so.
+pub fn close_umask() {
+    let given = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let _ = GIVEN_UMASK.set(given.bits());
+}
+
+/// What this process was started with: its programs are as well.
+pub fn given_umask() -> u32 {
+    *GIVEN_UMASK.get().unwrap_or(&0o022)
+}
+
+/// Makes a directory, and those above it that are missing, for this user alone; one that is there stays as it is. Nothing is synced.
+pub fn make_dirs(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn open(path: &Path) -> io::Result<OwnedFd> {

@@ -299,3 +299,403 @@ fn half_requests_keep_nobody_out_and_end_by_themselves() {
     }
     assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
 }
+
+/// What other users of this host can get at, of all that lies below.
+fn exposed(dir: &Path) -> Vec<String> {
+    let output = shell(&format!("find {} -mindepth 1 2>/dev/null", dir.display()));
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_made_here_is_nobody_else_s_to_read() {
+    let dir = open_dir();
+    let at = |name: &str| dir.path().join(name);
+    sample_tree(&at("shop"));
+    // As much as a careless administrator allows.
+    let command = |args: &[&str]| {
+        let mut command = Command::new("sh");
+        let binary = understudy(dir.path());
+        command.envs(binary.get_envs().filter_map(|(k, v)| Some((k, v?)))).current_dir(dir.path());
+        command.env("XDG_STATE_HOME", at("state")).env("XDG_DATA_HOME", at("data"));
+        command.args(["-c", "umask 000; exec \"$@\"", "sh"]).arg(binary.get_program()).args(args);
+        command.stdin(Stdio::null());
+        command
+    };
+    std::fs::write(at("understudy.toml"), "encryption = 'none'\n[service]\nlisten = 'off'\n").unwrap();
+    ok(&mut command(&["resync", "shop", "--store", "acme", "--quiet"]));
+    ok(&mut command(&["follow", "acme", "--once", "--quiet"]));
+    let mut daemon = command(&["run"]).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("it is there", || at("state/understudy").is_dir());
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    for place in ["repository", "cache/understudy", "data/understudy/standby", "state/understudy"] {
+        assert!(at(place).is_dir() && mode(&at(place)) & 0o077 == 0, "{place}: {:o}", mode(&at(place)));
+        assert_eq!(exposed(&at(place)), [""; 0], "{place}");
+    }
+    for entry in walkdir::WalkDir::new(at("repository")).into_iter().chain(walkdir::WalkDir::new(at("cache")))
+    {
+        let entry = entry.unwrap();
+        assert_eq!(mode(entry.path()) & 0o077, 0, "{}", entry.path().display());
+    }
+    // What an earlier version left open is closed.
+    for place in ["cache/understudy", "data/understudy/standby/acme"] {
+        chmod(&at(place), 0o755);
+    }
+    ok(&mut command(&["resync", "shop", "--store", "acme", "--quiet"]));
+    ok(&mut command(&["follow", "acme", "--once", "--quiet"]));
+    assert_eq!((mode(&at("cache/understudy")), mode(&at("data/understudy/standby/acme"))), (0o700, 0o700));
+    // A restore's modes are the snapshot's all the same.
+    ok(&mut command(&["restore", "acme", "out", "--quiet"]));
+    crate::facts::assert_same(&at("shop"), &at("out"), "restored");
+}
+
+#[test]
+fn a_directory_of_somebody_else_s_is_taken_for_none_of_ours() {
+    let dir = open_dir();
+    let at = |name: &str| dir.path().join(name);
+    sample_tree(&at("shop"));
+    let fails = |args: &[&str], told: &str| {
+        let mut command = understudy(dir.path());
+        let output = command.env("XDG_DATA_HOME", at("data")).args(args).output().unwrap();
+        let said = said(&output);
+        assert!(!output.status.success() && said.contains(told), "{args:?}: {said}");
+    };
+    let resync = ["resync", "shop", "--store", "acme", "--quiet"];
+    for place in ["repository", "cache/understudy"] {
+        std::fs::create_dir_all(at(place)).unwrap();
+        chown(at(place), Some(ATTACKER), None).unwrap();
+        fails(&resync, "belongs to user 61234");
+        chown(at(place), Some(0), None).unwrap();
+        chmod(&at(place), 0o777);
+        fails(&resync, "chmod o-w");
+        chmod(&at(place), 0o755);
+    }
+    ok(understudy(dir.path()).args(resync));
+    std::fs::create_dir_all(at("data/understudy/standby/acme")).unwrap();
+    chown(at("data/understudy/standby/acme"), Some(ATTACKER), None).unwrap();
+    fails(&["follow", "acme", "--once"], "belongs to user 61234");
+}
+
+#[test]
+fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_moment() {
+    let dir = open_dir();
+    let at = |name: &str| dir.path().join(name);
+    sample_tree(&at("shop"));
+    std::fs::write(at("shop/secret"), "secret").unwrap();
+    ok(understudy(dir.path()).args(["resync", "shop", "--store", "acme", "--quiet"]));
+    // Everybody's, and not sticky: the worst of parents.
+    std::fs::create_dir(at("shared")).unwrap();
+    chmod(&at("shared"), 0o777);
+    let restore = |to: &str| {
+        let mut command = understudy(dir.path());
+        command.args(["restore", "acme", to, "--quiet"]);
+        command
+    };
+    // The room's name, as somebody sees it once: of a restore that is stopped where it renames.
+    let log = at("log");
+    let stopped = Command::new("strace")
+        .args(["-f", "-qq", "-e", "trace=rename,renameat,renameat2"])
+        .args(["-e", "inject=rename,renameat,renameat2:error=EIO", "-o"])
+        .arg(&log)
+        .arg(restore("x").get_program())
+        .args(["restore", "acme", "shared/out", "--quiet"])
+        .envs(restore("x").get_envs().filter_map(|(k, v)| Some((k, v?))))
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(!stopped.status.success() && said(&stopped).contains("it is complete in"), "{}", said(&stopped));
+    let names = |dir: &Path| -> Vec<String> {
+        let listed = std::fs::read_dir(dir).unwrap();
+        listed.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let room = names(&at("shared")).pop().unwrap();
+    assert_eq!(mode(&at("shared").join(&room)), 0o700);
+    assert_eq!(exposed(&at("shared").join(&room)), [""; 0], "not even the root's own mode opens it");
+    // Made before by somebody else, with a tree of theirs in it.
+    let away = format!("mv {0}/{room} {0}/kept", at("shared").display());
+    assert!(shell(&away).status.success(), "they may do that much");
+    let theirs = format!(
+        "mkdir -p -m 777 {0}/{room}/tree && echo evil > {0}/{room}/tree/index.php",
+        at("shared").display()
+    );
+    assert!(shell(&theirs).status.success());
+    let output = restore("shared/out").output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("not this user's alone"), "{}", said(&output));
+    assert!(!at("shared/out").exists());
+    // Nor one of root's that others may write to.
+    std::fs::remove_dir_all(at("shared").join(&room)).unwrap();
+    std::fs::create_dir(at("shared").join(&room)).unwrap();
+    chmod(&at("shared").join(&room), 0o770);
+    let output = restore("shared/out").output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("not this user's alone"), "{}", said(&output));
+    // What was broken off is gone on with where it is root's alone, and the room goes.
+    std::fs::remove_dir(at("shared").join(&room)).unwrap();
+    std::fs::rename(at("shared/kept"), at("shared").join(&room)).unwrap();
+    ok(&mut restore("shared/out"));
+    crate::facts::assert_same(&at("shop"), &at("shared/out"), "gone on with");
+    assert_eq!(names(&at("shared")), ["out"]);
+    // Somebody who exchanges the room all the time gets nothing under the name, and nothing of the tree.
+    let swap = format!(
+        "cd {0}; mkdir -m 777 theirs; echo evil > theirs/index.php; while :; do for r in .out*understudy-room-*; do \
+         mv \"$r\" gone.$$ 2>/dev/null && cp -r theirs \"$r\"; done; done",
+        at("shared").display()
+    );
+    let mut swapper =
+        attacker("sh").args(["-c", &swap]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    for round in 0..20 {
+        let to = format!("shared/out{round}");
+        let output = restore(&to).output().unwrap();
+        if output.status.success() {
+            crate::facts::assert_same(&at("shop"), &at(&to), "whatever they do");
+        } else {
+            assert!(!at(&to).exists(), "{}", said(&output));
+        }
+    }
+    swapper.kill().unwrap();
+    swapper.wait().unwrap();
+}
+
+#[test]
+fn a_name_of_the_snapshot_s_or_of_a_user_s_is_no_leftover() {
+    let dir = open_dir();
+    let at = |name: &str| dir.path().join(name);
+    let beside = format!(".understudy-new-{}", &blake3::hash(b"index.php").to_hex()[..16]);
+    std::fs::create_dir(at("shop")).unwrap();
+    std::fs::write(at("shop/index.php"), "new").unwrap();
+    std::fs::write(at("shop").join(&beside), "of the snapshot").unwrap();
+    std::fs::write(at("shop/.understudy-new-notes"), "of the snapshot, too").unwrap();
+    ok(understudy(dir.path()).args(["resync", "shop", "--store", "acme", "--quiet"]));
+    std::fs::create_dir(at("out")).unwrap();
+    let mine = [".understudy-new-mine", ".understudy-new-0123456789abcdef", ".understudy-restoring-mine"];
+    for name in mine {
+        std::fs::write(at("out").join(name), "mine").unwrap();
+    }
+    std::fs::write(at("out/index.php"), "old").unwrap();
+    let restore = |how: &[&str]| {
+        let mut command = understudy(dir.path());
+        command.args(["restore", "acme", "out", "--overwrite", "--quiet"]).args(how);
+        ok(&mut command)
+    };
+    let read = |name: &str| std::fs::read_to_string(at("out").join(name)).unwrap_or_default();
+    restore(&[]);
+    assert_eq!((read("index.php"), read(&beside)), ("new".into(), "of the snapshot".into()));
+    assert!(mine.iter().all(|name| read(name) == "mine"));
+    restore(&["--delete"]);
+    crate::facts::assert_same(&at("shop"), &at("out"), "and with --delete they go");
+}
+
+#[test]
+fn a_program_that_would_run_as_whoever_restores_does_not() {
+    let dir = open_dir();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir(at("shop")).unwrap();
+    std::fs::copy("/bin/sh", at("shop/sh")).unwrap();
+    chmod(&at("shop/sh"), 0o6755);
+    ok(understudy(dir.path()).args(["resync", "shop", "--store", "acme", "--quiet"]));
+    // By a user who may not give it to root.
+    for place in ["home", "repository"] {
+        let _ = std::fs::create_dir(at(place));
+        ok(Command::new("chown").arg("-R").arg(ATTACKER.to_string()).arg(at(place)));
+    }
+    let key = at("key");
+    std::fs::copy(crate::rig::key_file(), &key).unwrap();
+    chown(&key, Some(ATTACKER), None).unwrap();
+    chmod(&key, 0o600);
+    let mut command = attacker(env!("CARGO_BIN_EXE_understudy"));
+    command.env("UNDERSTUDY_REPOSITORY", at("repository")).env("UNDERSTUDY_KEY_FILE", &key);
+    command.env("HOME", at("home")).env("XDG_CACHE_HOME", at("home/cache")).current_dir(at("home"));
+    let output = command.args(["restore", "acme", "out", "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(mode(&at("home/out/sh")), 0o755);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let first = report["warnings"]["first"].as_array().unwrap();
+    assert!(
+        first.iter().any(|w| w["path"] == "sh" && w["reason"].as_str().unwrap().contains("not 6755")),
+        "{report}"
+    );
+}
+
+#[test]
+fn what_a_mount_s_changes_hold_is_out_of_reach_by_any_other_way() {
+    let dir = open_dir();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir(at("shop")).unwrap();
+    std::fs::copy("/bin/sh", at("shop/sh")).unwrap();
+    // As an overlay's upper once was: its marks are the tenant's bytes, and say nothing of this mount.
+    let marks = ["trusted.overlay.origin", "trusted.overlay.opaque", "user.of-the-shop"];
+    for mark in marks {
+        ok(Command::new("setfattr").args(["-n", mark, "-v", "0x00fb1d0001"]).arg(at("shop")));
+    }
+    ok(understudy(dir.path()).args(["resync", "shop", "--store", "acme", "--quiet"]));
+    let command = |args: &[&str]| {
+        let mut command = understudy(dir.path());
+        command.env("XDG_DATA_HOME", at("data")).args(args);
+        command
+    };
+    ok(&mut command(&["follow", "acme", "--once", "--quiet"]));
+    let point = crate::standby::MountPoint::new(&at("live"));
+    let mount = |upper: &str| {
+        let mut mount = command(&["mount", "acme", "--quiet", "--writable", upper]);
+        mount.arg(&point.0);
+        mount
+    };
+    ok(&mut mount("changes"));
+    for mark in marks {
+        let value = ok(Command::new("getfattr").args(["--only-values", "-n", mark]).arg(&point.0)).stdout;
+        assert_eq!(value, [0, 0xfb, 0x1d, 0, 1], "{mark}");
+    }
+    // The shop's own root, in its container.
+    chmod(&point.0.join("sh"), 0o4755);
+    let upper = at("changes/upper/sh");
+    assert_eq!((mode(&upper), mode(&at("changes"))), (0o4755, 0o700));
+    let output = shell(&format!("{} -p -c 'id -u'", upper.display()));
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    ok(command(&["umount", "--quiet"]).arg(&point.0));
+    // As an earlier version made it.
+    chmod(&at("changes"), 0o755);
+    ok(&mut mount("changes"));
+    assert_eq!(mode(&at("changes")), 0o700);
+    ok(command(&["umount", "--quiet"]).arg(&point.0));
+    // Somebody else's is refused.
+    std::fs::create_dir(at("theirs")).unwrap();
+    chown(at("theirs"), Some(ATTACKER), None).unwrap();
+    let output = mount("theirs").output().unwrap();
+    assert!(
+        output.status.code() == Some(2) && said(&output).contains("belongs to user 61234"),
+        "{}",
+        said(&output)
+    );
+    let link = at("link");
+    std::fs::create_dir(at("elsewhere")).unwrap();
+    chown(at("elsewhere"), Some(ATTACKER), None).unwrap();
+    symlink("elsewhere", &link).unwrap();
+    assert!(!mount("link").status().unwrap().success());
+}
+
+#[test]
+fn hooks_and_drills_are_handed_no_secret_and_run_as_whom_they_are_to() {
+    let dir = open_dir();
+    let at = |name: &str| dir.path().join(name);
+    sample_tree(&at("shop"));
+    // A program in the tenant's tree, for whoever would take a relative one from there.
+    std::fs::write(at("shop/check"), format!("#!/bin/sh\nid > {}\n", at("proof").display())).unwrap();
+    chmod(&at("shop/check"), 0o755);
+    std::fs::create_dir(at("told")).unwrap();
+    chmod(&at("told"), 0o1777);
+    let tell = |name: &str| {
+        let to = at("told").join(name).display().to_string();
+        format!("(id -u; id -G; umask; pwd; grep NoNewPrivs /proc/self/status; env) > {to} 2>&1")
+    };
+    let text = format!(
+        "[[store]]\nname='acme'\npath='shop'\n\
+         [store.hooks]\nbefore=['sh','-c','{}']\nafter=['sh','-c','{}']\nuser='{ATTACKER}'\nenvironment=['MYSQL_PWD']\n\
+         [store.drill]\ncommand=['sh','-c','{}']\n",
+        tell("before"),
+        tell("after"),
+        tell("drill"),
+    );
+    std::fs::write(at("understudy.toml"), &text).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = understudy(dir.path());
+        command
+            .env("UNDERSTUDY_PASSPHRASE", "correct horse battery")
+            .env("AWS_SECRET_ACCESS_KEY", "a secret");
+        command.env("MYSQL_PWD", "handed on").env("LANG", "C.UTF-8").env("SOMETHING", "else").args(args);
+        command.output().unwrap()
+    };
+    let output = run(&["resync", "acme", "--quiet"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let output = run(&["drill", "acme", "--quiet"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let told = |name: &str| std::fs::read_to_string(at("told").join(name)).unwrap();
+    for (name, user, handed_on) in
+        [("before", ATTACKER, true), ("after", ATTACKER, true), ("drill", 65_534, false)]
+    {
+        let told = told(name);
+        assert!(told.starts_with(&format!("{user}\n{user}\n0022\n")), "{name}: {told}");
+        for secret in ["PASSPHRASE", "a secret", "SOMETHING", "KEY_FILE"] {
+            assert!(!told.contains(secret), "{name}: {told}");
+        }
+        assert_eq!(told.contains("MYSQL_PWD=handed on"), handed_on, "{told}");
+        assert_eq!(told.contains("NoNewPrivs:\t1"), name == "drill", "{told}");
+        for line in ["UNDERSTUDY_STORE=acme", "LANG=C.UTF-8", "PATH=/"] {
+            assert!(told.contains(line), "{name}: {told}");
+        }
+    }
+    // It gets to its files by their whole paths, as programs do that look for themselves.
+    let output = run(&[
+        "drill",
+        "acme",
+        "--quiet",
+        "--",
+        "sh",
+        "-c",
+        "cat \"$UNDERSTUDY_PATH/a/b/f1\" && test \"$PWD\" = \"$UNDERSTUDY_PATH\"",
+    ]);
+    assert!(output.status.success(), "{}", said(&output));
+    // Nothing relative is taken from the snapshot, nor by a PATH that leads there.
+    for program in ["./check", "check"] {
+        let mut command = understudy(dir.path());
+        command.env("PATH", format!(".::{}", std::env::var("PATH").unwrap()));
+        let output = command.args(["drill", "acme", "--quiet", "--", program]).output().unwrap();
+        assert!(!output.status.success(), "{program}: {}", said(&output));
+    }
+    let output = understudy(dir.path())
+        .current_dir(at("shop"))
+        .args(["resync", "--config"])
+        .arg(at("understudy.toml"))
+        .arg("acme")
+        .output();
+    assert!(output.unwrap().status.success());
+    assert!(!at("proof").exists());
+    // What may not be handed on, and who is not there.
+    for (change, told) in [
+        (("environment=['MYSQL_PWD']", "environment=['UNDERSTUDY_PASSPHRASE']"), "UNDERSTUDY_PASSPHRASE"),
+        (("user='61234'", "user='nosuchuser'"), "no user 'nosuchuser'"),
+    ] {
+        std::fs::write(at("understudy.toml"), text.replace(change.0, change.1)).unwrap();
+        let output = run(&["resync", "acme", "--quiet"]);
+        assert!(!output.status.success() && said(&output).contains(told), "{}", said(&output));
+    }
+}
+
+#[test]
+fn what_a_hook_started_ends_with_whoever_started_it() {
+    let dir = open_dir();
+    let at = |name: &str| dir.path().join(name);
+    sample_tree(&at("shop"));
+    let script = format!("sleep 300 & echo $! > {0}.new; mv {0}.new {0}; sleep 300", at("mark").display());
+    let text = format!("[[store]]\nname='acme'\npath='shop'\n[store.hooks]\nbefore=['sh','-c','{script}']\n");
+    std::fs::write(at("understudy.toml"), text).unwrap();
+    let mut resync =
+        understudy(dir.path()).args(["resync", "acme", "--quiet"]).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the hook runs", || at("mark").exists());
+    let helper: u32 = std::fs::read_to_string(at("mark")).unwrap().trim().parse().unwrap();
+    let runs =
+        || std::fs::read_to_string(format!("/proc/{helper}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    assert!(runs());
+    resync.kill().unwrap();
+    resync.wait().unwrap();
+    wait_until("what it started in turn ends as well", || !runs());
+}
+
+#[test]
+fn no_other_process_of_its_user_looks_into_its_memory() {
+    let dir = open_dir();
+    let home = dir.path().join("home");
+    std::fs::create_dir(&home).unwrap();
+    chown(&home, Some(ATTACKER), None).unwrap();
+    let mut daemon = attacker(env!("CARGO_BIN_EXE_understudy"));
+    daemon
+        .args(["run", "--listen", "off"])
+        .env("HOME", &home)
+        .env_remove("XDG_STATE_HOME")
+        .current_dir(&home);
+    let mut daemon = daemon.stderr(Stdio::null()).spawn().unwrap();
+    wait_until("it is there", || home.join(".local/state/understudy").is_dir());
+    // Whoever may not be looked into has its files in /proc with root.
+    let environment = std::fs::metadata(format!("/proc/{}/environ", daemon.id())).unwrap();
+    assert_eq!(environment.uid(), 0);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}

@@ -17,6 +17,7 @@ mod faults;
 mod faulty;
 mod fuse;
 mod hints;
+mod hooks;
 mod host;
 mod hostile;
 mod house;
