@@ -136,14 +136,14 @@ impl Host {
         };
         let cache = match &self.config.cache {
             Some(cache) => Some((cache.clone(), private::hold(cache))),
-            None => config::default_cache()?.map(|cache| (cache.clone(), private::own(&cache))),
+            None => config::default_cache()?.map(|cache| (cache.clone(), private::own(&cache).map(drop))),
         };
         let cache = match cache {
             // What is in it is as good as the stores' own files: it is no cache of somebody else's.
             Some((_, Err(error))) if private::is_refusal(&error) => return Err(HostError::Cache(error)),
             // One that cannot be written is none.
             Some((cache, held)) => {
-                let _ = held.map(|_| close_old(&cache));
+                let _ = held.map(|()| close_old(&cache));
                 Some(cache)
             }
             None => None,

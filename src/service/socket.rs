@@ -97,7 +97,7 @@ impl Place {
         let wrong = |source: io::Error| SocketError::Io { path: self.path(), source };
         let dir = match self.is_default {
             true => private::own(&self.dir),
-            false => private::hold(&self.dir).and_then(|_| private::closed(&self.dir)),
+            false => private::hold(&self.dir).and_then(|()| private::closed(&self.dir)),
         };
         let dir = dir.map_err(wrong)?;
         let mut beside = self.name.clone();

@@ -129,7 +129,7 @@ impl Depot {
     /// Makes the directories, and locks the depot.
     pub fn lock(&self) -> Result<Lock, FollowError> {
         // A customer's bytes are for nobody else on this host, and nobody else's are taken for them.
-        let held = private::hold(self.standby()).and_then(|_| private::own(&self.root));
+        let held = private::hold(self.standby()).and_then(|()| private::own(&self.root));
         held.map_err(FollowError::io(&self.root, "have it"))?;
         for dir in ["images", "pins"] {
             let path = self.root.join(dir);

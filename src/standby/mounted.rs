@@ -193,19 +193,20 @@ fn bind(upper: &Path, binding: &Binding) -> Result<(), StageError> {
     let handle =
         rustix::fs::openat(CWD, upper, flags, Mode::empty()).map_err(FollowError::path(upper, "open it"))?;
     let stat = Stat::of(&handle).map_err(FollowError::path(upper, "look at it"))?;
-    if stat.uid != rustix::process::geteuid().as_raw() {
-        return Err(StageError::NotOurs { path: upper.to_owned(), owner: stat.uid });
-    }
     let close = || {
-        if stat.mode & 0o077 == 0 {
-            return Ok(());
+        if stat.uid != rustix::process::geteuid().as_raw() {
+            return Err(StageError::NotOurs { path: upper.to_owned(), owner: stat.uid });
         }
-        rustix::fs::fchmod(&handle, Mode::RWXU).map_err(FollowError::path(upper, "close it to others"))
+        match stat.mode & 0o077 {
+            0 => Ok(()),
+            _ => Ok(rustix::fs::fchmod(&handle, Mode::RWXU)
+                .map_err(FollowError::path(upper, "close it to others"))?),
+        }
     };
     let path = upper.join(BINDING);
     match std::fs::read(&path) {
         Ok(bytes) => match serde_json::from_slice::<Binding>(&bytes) {
-            Ok(found) if found == *binding => Ok(close()?),
+            Ok(found) if found == *binding => close(),
             Ok(found) => Err(StageError::Bound {
                 upper: upper.to_owned(),
                 found: format!("{}@{}", found.store, found.snapshot),

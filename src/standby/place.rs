@@ -274,7 +274,7 @@ impl Room {
         let (stat, filesystem) = looked.map_err(wrong)?;
         let is_ours = stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o022 == 0;
         // Where owners and modes are the mount's, they say nothing of who made it.
-        if !is_ours && !(is_new && !filesystem.exact) {
+        if !is_ours && (!is_new || filesystem.exact) {
             return Err(RestoreError::Taken(path));
         }
         if stat.mode & 0o077 != 0 {

@@ -1,12 +1,12 @@
 //! Directories that this process keeps for itself: nobody else reads in them, and none of somebody else's is taken for one.
 //!
-//! A directory that is made is 0700. One that is there is looked at by its handle: it must belong to this user or to root, and others must
+//! A directory that is made is 0700. One that is there is looked at (by its handle, where it is used by that): it must belong to this user or to root, and others must
 //! not be able to put something of theirs in its place. What has a name of this program's (`understudy` below a user's cache) is closed to
 //! others; what a person named may be shared on purpose (a volume's group, a repository), and keeps its mode.
 
 use super::durable;
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
@@ -40,18 +40,39 @@ pub fn is_refusal(error: &io::Error) -> bool {
 /// A directory that a person named: made with those above it that are missing, or taken as it is.
 ///
 /// # Errors
-/// [`NotPrivate`] when it is somebody else's, or all may write to it and it is not sticky.
-pub fn hold(path: &Path) -> io::Result<OwnedFd> {
-    let handle = open_or_make(path)?;
-    let stat = rustix::fs::fstat(&handle)?;
+/// [`NotPrivate`] when it is somebody else's, or all may write to it and it is not sticky. On a filesystem without modes (a stick's) who may
+/// write to it is the mount's matter.
+pub fn hold(path: &Path) -> io::Result<()> {
+    // Used by its path, it takes no handle: a process may have few.
+    let stat = match rustix::fs::stat(path) {
+        Err(Errno::NOENT) => {
+            durable::create_dirs(path)?;
+            rustix::fs::stat(path)?
+        }
+        other => other?,
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return Err(Errno::NOTDIR.into());
+    }
+    judge(path, &stat, || rustix::fs::statfs(path).is_ok_and(|found| has_modes(found.f_type as u64)))
+}
+
+fn judge(path: &Path, stat: &Stat, has_modes: impl Fn() -> bool) -> io::Result<()> {
     let (own, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
     if stat.st_uid != own && stat.st_uid != 0 {
         return Err(NotPrivate::Owner { path: path.to_owned(), owner: stat.st_uid, own }.into());
     }
-    if mode & 0o1002 == 0o002 {
-        return Err(NotPrivate::Writable { path: path.to_owned(), mode }.into());
+    match mode & 0o1002 == 0o002 && has_modes() {
+        true => Err(NotPrivate::Writable { path: path.to_owned(), mode }.into()),
+        false => Ok(()),
     }
-    Ok(handle)
+}
+
+/// FAT, exFAT, NTFS, what FUSE serves of their kind, and CIFS: modes there are the mount's.
+fn has_modes(magic: u64) -> bool {
+    const WITHOUT: [u64; 7] =
+        [0x4D44, 0x2011_BAB0, 0x5346_544E, 0x7366_746E, 0x6573_5546, 0xFF53_4D42, 0xFE53_4D42];
+    !WITHOUT.contains(&(magic & 0xFFFF_FFFF))
 }
 
 /// A directory that has a name of this program's: as [`hold`], and closed to all others.
@@ -59,8 +80,10 @@ pub fn hold(path: &Path) -> io::Result<OwnedFd> {
 /// # Errors
 /// As [`hold`]. Where its mode cannot be set (a filesystem that is read-only) it is an error only if others may write to it.
 pub fn own(path: &Path) -> io::Result<OwnedFd> {
-    let handle = hold(path)?;
-    let mode = rustix::fs::fstat(&handle)?.st_mode & 0o7777;
+    let handle = open_or_make(path)?;
+    let stat = rustix::fs::fstat(&handle)?;
+    judge(path, &stat, || true)?;
+    let mode = stat.st_mode & 0o7777;
     if mode & 0o077 == 0 {
         return Ok(handle);
     }
@@ -143,7 +166,7 @@ mod tests {
             std::fs::create_dir(&path).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(given)).unwrap();
             match (hold(&path), held) {
-                (Ok(_), Ok(())) => assert_eq!(mode(&path), given, "a person named it"),
+                (Ok(()), Ok(())) => assert_eq!(mode(&path), given, "a person named it"),
                 (Err(error), Err(told)) => assert!(is_refusal(&error) && error.to_string().contains(told)),
                 other => panic!("{given:o}: {other:?}"),
             }
@@ -154,7 +177,7 @@ mod tests {
             }
         }
         chown(&below, Some(12_345), None).unwrap();
-        for refused in [hold(&below), own(&below), closed(&below)] {
+        for refused in [hold(&below), own(&below).map(drop), closed(&below).map(drop)] {
             assert!(refused.unwrap_err().to_string().contains("belongs to user 12345"));
         }
         chown(&below, Some(0), None).unwrap();
