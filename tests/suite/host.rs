@@ -699,3 +699,102 @@ fn no_other_process_of_its_user_looks_into_its_memory() {
     daemon.kill().unwrap();
     daemon.wait().unwrap();
 }
+
+fn units() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("schedules/systemd")
+}
+
+/// What a unit says under a key, each time that it does.
+fn settings(unit: &str, key: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(units().join(unit)).unwrap();
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    lines.filter(|(name, _)| *name == key).map(|(_, value)| value.to_owned()).collect()
+}
+
+#[test]
+fn the_units_are_hardened_and_the_one_that_mounts_for_others_has_no_namespace() {
+    let exposure = |unit: &str| {
+        let mut command = Command::new("systemd-analyze");
+        let output = ok(command.args(["security", "--offline=true", "--no-pager"]).arg(units().join(unit)));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (_, figure) = text.rsplit_once("level for ").unwrap();
+        figure.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap()
+    };
+    for (unit, most) in [
+        ("understudy.service", 2.5),
+        ("understudy-resync.service", 2.5),
+        // As the units say, and why.
+        ("understudy-standby.service", 3.9),
+        ("understudy-mount@.service", 4.0),
+    ] {
+        let figure = exposure(unit);
+        assert!(figure <= most, "{unit}: {figure}");
+    }
+    // What makes a mount namespace.
+    for key in [
+        "PrivateTmp",
+        "PrivateDevices",
+        "PrivateMounts",
+        "PrivateNetwork",
+        "PrivateIPC",
+        "ProtectSystem",
+        "ProtectHome",
+        "ProtectKernelTunables",
+        "ProtectKernelModules",
+        "ProtectKernelLogs",
+        "ProtectControlGroups",
+        "ProtectProc",
+        "ProcSubset",
+        "ProtectHostname",
+        "ReadOnlyPaths",
+        "ReadWritePaths",
+        "InaccessiblePaths",
+        "BindPaths",
+        "BindReadOnlyPaths",
+        "TemporaryFileSystem",
+        "RootDirectory",
+        "MountFlags",
+        "DynamicUser",
+        "MountImages",
+    ] {
+        assert_eq!(settings("understudy-mount@.service", key), [""; 0], "{key}");
+    }
+}
+
+#[test]
+fn the_capabilities_of_the_units_are_enough() {
+    let dir = open_dir();
+    let at = |name: &str| dir.path().join(name);
+    sample_tree(&at("shop"));
+    chown(at("shop/c/medium"), Some(ATTACKER), None).unwrap();
+    chmod(&at("shop/c/medium"), 0o600);
+    let script = format!("id -u > {}", at("told").display());
+    std::fs::write(at("told"), "").unwrap();
+    chown(at("told"), Some(ATTACKER), None).unwrap();
+    let text = format!(
+        "[[store]]\nname='acme'\npath='shop'\n[store.hooks]\nbefore=['sh','-c','{script}']\nuser='{ATTACKER}'\n\
+         [store.drill]\ncommand=['sh','-c','test $(id -u) = 65534 && cat \"$UNDERSTUDY_PATH/a/b/f1\"']\n"
+    );
+    std::fs::write(at("understudy.toml"), text).unwrap();
+    let within = |unit: &str, args: &[&str]| {
+        let capabilities = settings(unit, "CapabilityBoundingSet").pop().unwrap();
+        let set: Vec<_> = capabilities
+            .split(' ')
+            .map(|c| format!("+{}", c.trim_start_matches("CAP_").to_lowercase()))
+            .collect();
+        let set = format!("-all,{}", set.join(","));
+        let binary = understudy(dir.path());
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", &set, "--inh-caps", "-all", "--no-new-privs"]);
+        command.arg(binary.get_program()).args(args).current_dir(dir.path()).stdin(Stdio::null());
+        command.envs(binary.get_envs().filter_map(|(k, v)| Some((k, v?)))).env("XDG_DATA_HOME", at("data"));
+        ok(&mut command)
+    };
+    within("understudy-resync.service", &["resync", "--due", "--quiet"]);
+    assert_eq!(std::fs::read_to_string(at("told")).unwrap(), format!("{ATTACKER}\n"));
+    within("understudy.service", &["follow", "acme", "--once", "--quiet"]);
+    within("understudy-standby.service", &["drill", "acme", "--quiet"]);
+    let point = crate::standby::MountPoint::new(&at("live"));
+    within("understudy-mount@.service", &["mount", "acme", "live", "--method", "kernel", "--quiet"]);
+    crate::facts::assert_same(&at("shop"), &point.0, "mounted");
+}

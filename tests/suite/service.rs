@@ -463,6 +463,9 @@ fn command_lines() -> Vec<String> {
         r#"
 import configparser, pathlib, sys, yaml
 root = pathlib.Path(sys.argv[1])
+def confined(image, path):
+    name, _, tag = image.partition(":")
+    assert tag and tag != "latest", path
 def strict(path):
     return list(yaml.safe_load_all(path.read_text()))
 for path in sorted(root.glob("kubernetes/*.yaml")):
@@ -476,8 +479,14 @@ for path in sorted(root.glob("kubernetes/*.yaml")):
         else:
             assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items(), path
         pod = spec["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False, path
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, path
         volumes = {volume["name"] for volume in pod["volumes"]}
         for container in pod["containers"]:
+            confined(container["image"], path)
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] and context["allowPrivilegeEscalation"] is False, path
+            assert context["capabilities"]["drop"] == ["ALL"], path
             assert {mount["name"] for mount in container["volumeMounts"]} == volumes, path
             ports = {port["name"] for port in container.get("ports", [])}
             for probe in ("livenessProbe", "readinessProbe"):
@@ -486,6 +495,9 @@ for path in sorted(root.glob("kubernetes/*.yaml")):
 for document in strict(root / "compose.yaml"):
     named = set(document["volumes"])
     for service in document["services"].values():
+        confined(service["image"], "compose.yaml")
+        assert service["read_only"] and service["cap_drop"] == ["ALL"], service
+        assert service["security_opt"] == ["no-new-privileges:true"], service
         for volume in service["volumes"]:
             source = volume.split(":")[0]
             assert source[0] in "./" or source in named, volume
@@ -498,7 +510,7 @@ for path in sorted(root.glob("systemd/*")):
     if path.suffix == ".service":
         program, *arguments = unit["Service"]["ExecStart"].split()
         assert program == "/usr/local/bin/understudy", path
-        print("command", *arguments)
+        print("command", *[argument.replace("%i", "acme") for argument in arguments])
     else:
         assert (root / "systemd" / (path.stem + ".service")).exists(), path
 "#,
@@ -511,7 +523,7 @@ for path in sorted(root.glob("systemd/*")):
 fn what_schedules_has_for_engines_is_what_this_program_takes() {
     let host = Host::new(0);
     let lines = command_lines();
-    assert_eq!(lines.len(), 7, "{lines:?}");
+    assert_eq!(lines.len(), 9, "{lines:?}");
     for line in lines {
         let (what, rest) = line.split_once(' ').unwrap();
         if what == "schedule" {
