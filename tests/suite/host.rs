@@ -798,3 +798,33 @@ fn the_capabilities_of_the_units_are_enough() {
     within("understudy-mount@.service", &["mount", "acme", "live", "--method", "kernel", "--quiet"]);
     crate::facts::assert_same(&at("shop"), &point.0, "mounted");
 }
+
+#[test]
+fn a_stolen_cache_shows_neither_names_nor_content_nor_a_key() {
+    let dir = open_dir();
+    let shop = dir.path().join("shop");
+    std::fs::create_dir_all(shop.join("customers-of-acme")).unwrap();
+    std::fs::write(shop.join("customers-of-acme/invoice-jane-doe"), "4111 1111 1111 1111\n".repeat(20_000))
+        .unwrap();
+    for round in 0..3 {
+        std::fs::write(shop.join("counter"), format!("counted to {round}")).unwrap();
+        ok(understudy(dir.path()).args(["resync", "shop", "--store", "acme", "--quiet"]));
+        ok(understudy(dir.path()).args(["diff", "acme", "1", "--quiet"]));
+    }
+    let key = std::fs::read_to_string(crate::rig::key_file()).unwrap();
+    let key = key.lines().find(|line| line.starts_with("AGE-SECRET-KEY-")).unwrap();
+    let (mut files, secrets) =
+        (0, ["customers-of-acme", "jane-doe", "4111 1111", "counted to", "counter", key]);
+    for entry in walkdir::WalkDir::new(dir.path().join("cache")) {
+        let entry = entry.unwrap();
+        if entry.file_type().is_file() {
+            let bytes = std::fs::read(entry.path()).unwrap();
+            for secret in secrets {
+                let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+                assert!(!found, "{secret} in {}", entry.path().display());
+            }
+            files += 1;
+        }
+    }
+    assert!(files > 3, "there is a cache");
+}
