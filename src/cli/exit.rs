@@ -58,7 +58,9 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
     }
     match error.downcast_ref::<HostError>() {
         Some(HostError::Repository(error)) => return of_repository(error),
-        Some(HostError::Config(_) | HostError::Cache(_) | HostError::NoPlace { .. }) => return Exit::Usage,
+        Some(
+            HostError::Config(_) | HostError::Cache(_) | HostError::Standby(_) | HostError::NoPlace { .. },
+        ) => return Exit::Usage,
         None => {}
     }
     if let Some(error) = error.downcast_ref::<RepositoryError>() {

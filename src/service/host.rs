@@ -24,6 +24,8 @@ pub enum HostError {
     Repository(#[from] RepositoryError),
     #[error("the cache: {0}")]
     Cache(std::io::Error),
+    #[error("the standby: {0}")]
+    Standby(std::io::Error),
     #[error("no {what}: give {option}, or set HOME for the default directory")]
     NoPlace { what: &'static str, option: &'static str },
 }
@@ -163,7 +165,18 @@ impl Host {
     }
 
     /// Where what is followed is kept: given, configured, or the default directory.
+    ///
+    /// # Errors
+    /// There is no such place, or it is somebody else's: what is shown and copied from there is as it is.
     pub fn standby(&self, given: Option<&Path>) -> Result<PathBuf, HostError> {
+        let chosen = self.standby_path(given)?;
+        match private::look(&chosen) {
+            Err(error) if private::is_refusal(&error) => Err(HostError::Standby(error)),
+            _ => Ok(chosen),
+        }
+    }
+
+    fn standby_path(&self, given: Option<&Path>) -> Result<PathBuf, HostError> {
         let chosen = given.map(Path::to_owned).or_else(|| self.config.standby.path.clone());
         let chosen = match chosen {
             None => config::default_standby()?,
@@ -187,7 +200,7 @@ impl Host {
         let defaults = [config::default_repository(), config::default_cache(), config::state_dir()];
         let places = repositories
             .chain(self.config.cache.clone())
-            .chain(self.standby(None).ok())
+            .chain(self.standby_path(None).ok())
             .chain(defaults.into_iter().flat_map(Result::unwrap_or_default));
         places.collect()
     }

@@ -126,6 +126,15 @@ impl Depot {
         Ok(found)
     }
 
+    /// Before what is in it is shown: an image is the kernel's to read, and objects are shown as they are, so that they are nobody else's.
+    ///
+    /// # Errors
+    /// It is somebody else's, or others may put something into it.
+    pub fn look(&self) -> Result<(), FollowError> {
+        let held = private::look(self.standby()).and_then(|()| private::look(&self.root));
+        held.map_err(FollowError::io(&self.root, "take what it holds"))
+    }
+
     /// Makes the directories, and locks the depot.
     pub fn lock(&self) -> Result<Lock, FollowError> {
         // A customer's bytes are for nobody else on this host, and nobody else's are taken for them.

@@ -139,6 +139,7 @@ fn prepare<T>(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, dir, flags, Mode::empty()).map_err(wrong)?;
     let upper = options.writable.as_deref().map(absolute).transpose()?;
+    depot.look()?;
     // Checked before there is anything to lock.
     find(depot, &wanted.store, wanted.moment)?;
     let pins = depot.lock_pins()?;

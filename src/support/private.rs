@@ -57,6 +57,39 @@ pub fn hold(path: &Path) -> io::Result<()> {
     judge(path, &stat, || rustix::fs::statfs(path).is_ok_and(|found| has_modes(found.f_type as u64)))
 }
 
+/// As [`hold`], of what is there; what is not is nobody's.
+///
+/// # Errors
+/// As [`hold`].
+pub fn look(path: &Path) -> io::Result<()> {
+    match rustix::fs::stat(path) {
+        Err(Errno::NOENT) => Ok(()),
+        _ => hold(path),
+    }
+}
+
+/// A directory that others are to pass through: made 0755, or taken if nobody else can have put anything into it.
+///
+/// # Errors
+/// [`NotPrivate`] when it is somebody else's, or others may write to it; a symlink is no directory.
+pub fn passage(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&handle)?;
+    let (own, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
+    match () {
+        () if stat.st_uid != own => {
+            Err(NotPrivate::Owner { path: path.to_owned(), owner: stat.st_uid, own }.into())
+        }
+        () if mode & 0o022 != 0 => Err(NotPrivate::Writable { path: path.to_owned(), mode }.into()),
+        () => Ok(()),
+    }
+}
+
 fn judge(path: &Path, stat: &Stat, has_modes: impl Fn() -> bool) -> io::Result<()> {
     let (own, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
     if stat.st_uid != own && stat.st_uid != 0 {

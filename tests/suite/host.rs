@@ -374,6 +374,29 @@ fn a_directory_of_somebody_else_s_is_taken_for_none_of_ours() {
     std::fs::create_dir_all(at("data/understudy/standby/acme")).unwrap();
     chown(at("data/understudy/standby/acme"), Some(ATTACKER), None).unwrap();
     fails(&["follow", "acme", "--once"], "belongs to user 61234");
+    std::fs::remove_dir(at("data/understudy/standby/acme")).unwrap();
+    ok(understudy(dir.path()).env("XDG_DATA_HOME", at("data")).args(["follow", "acme", "--once", "--quiet"]));
+    // What another user laid out as a standby is not shown, by neither method.
+    let point = crate::standby::MountPoint::new(&at("mounted"));
+    let (mounted, standby) = (point.0.display().to_string(), at("data/understudy/standby"));
+    for theirs in [&standby, &standby.join("acme")] {
+        chown(theirs, Some(ATTACKER), None).unwrap();
+        for method in ["kernel", "fuse"] {
+            fails(&["mount", "acme", &mounted, "--method", method], "belongs to user 61234");
+        }
+        // A restore compares what it copies from there; none is taken here.
+        ok(understudy(dir.path())
+            .env("XDG_DATA_HOME", at("data"))
+            .args(["restore", "acme", "out", "--quiet"]));
+        crate::facts::assert_same(&at("shop"), &at("out"), "restored");
+        std::fs::remove_dir_all(at("out")).unwrap();
+        chown(theirs, Some(0), None).unwrap();
+    }
+    // Where a symlink moves on, what it leads through is this user's as well.
+    std::fs::create_dir(at("shared")).unwrap();
+    chmod(&at("shared"), 0o1777);
+    assert!(shell(&format!("mkdir -m 777 {}", at("shared/.live.understudy").display())).status.success());
+    fails(&["mount", "acme", "shared/live", "--follow", "--swap", "symlink"], "belongs to user 61234");
 }
 
 #[test]
