@@ -128,6 +128,8 @@ impl Place {
             Ok(dir) => dir,
             // Another's is entered by nobody else: it is no daemon of this user's.
             Err(error) if error.raw_os_error().is_some() => return Ok(None),
+            // Nobody listens there: it is no news that others could.
+            Err(_) if std::fs::symlink_metadata(self.path()).is_err() => return Ok(None),
             Err(error) => return Err(error),
         };
         match UnixStream::connect(through(&dir, &self.name)) {

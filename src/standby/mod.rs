@@ -4,6 +4,7 @@ pub mod access;
 pub mod apply;
 pub mod arrivals;
 mod beside;
+mod changes;
 pub mod check;
 mod contents;
 pub mod depot;

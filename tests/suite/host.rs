@@ -7,6 +7,7 @@ use crate::service::{Host, wait_until};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -159,6 +160,7 @@ fn whoever_answers_at_the_port_of_a_daemon_that_is_down_gets_no_token_and_commit
     host.configure("[[store]]\nname='a'\npath='s0'\n");
     host.start();
     wait_until("it has a snapshot", || host.store("a")["snapshot"] == 1);
+    let socket = host.socket().unwrap();
     host.end();
     // A user of the host takes the port, and answers as a daemon would.
     let listener = TcpListener::bind(("127.0.0.1", host.port)).unwrap();
@@ -169,11 +171,14 @@ fn whoever_answers_at_the_port_of_a_daemon_that_is_down_gets_no_token_and_commit
     assert!(told.contains("a@2 committed to ") && !told.contains("by the daemon"), "{told}");
     ok(&mut host.command(&["status"]));
     assert!(listener.accept().is_err(), "nobody connected");
-    // Nor is one asked that left a socket where others may.
-    let state = host.path("state/understudy");
-    chmod(&state, 0o777);
+    // Nor is one asked that made the socket, where others may.
+    chmod(&host.path("state"), 0o755);
+    chmod(socket.parent().unwrap(), 0o777);
+    let imposter = UnixListener::bind(&socket).unwrap();
+    imposter.set_nonblocking(true).unwrap();
     let output = ok(&mut host.command(&["resync", "a"]));
     assert!(said(&output).contains("chmod 700"), "{}", said(&output));
+    assert!(imposter.accept().is_err(), "nobody connected");
 }
 
 #[test]
