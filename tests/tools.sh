@@ -3,7 +3,7 @@
 # server that ignores create-only conditions), pjdfstest and fsx (filesystems), schemathesis
 # (the API), age (keys), Prometheus' parser, a YAML parser and hadolint. Needs Rust, Python 3
 # with venv, Node.js and npm. From Debian's packages: what makes ACLs, mounts, images and filesystems, what makes a chosen
-# system call fail (strace), clocks that are set, and what the tests' composefs is built with.
+# system call fail (strace), clocks that are set, what judges systemd's units, and what the tests' composefs is built with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=target/test-tools
@@ -18,14 +18,14 @@ if [ ! -e "$tools/complete-4" ]; then
 fi
 missing=""
 for program in setfacl setpriv mount fsck.erofs fusermount3 curl age setfattr chattr mkfs.ext4 mkfs.exfat \
-  mount.exfat-fuse strace unshare faketime; do
+  mount.exfat-fuse strace unshare faketime systemd-analyze; do
   command -v "$program" >/dev/null || missing=yes
 done
 pkg-config --exists openssl 2>/dev/null || missing=yes
 if [ -n "$missing" ]; then
   apt-get update -qq
   apt-get install -y -qq acl attr age util-linux mount erofs-utils fuse3 curl faketime libssl-dev pkg-config e2fsprogs \
-    exfat-fuse exfatprogs strace >/dev/null
+    exfat-fuse exfatprogs strace systemd >/dev/null
 fi
 # As udev makes it, where there is one: users without privileges mount, too.
 chmod 666 /dev/fuse

@@ -3,7 +3,7 @@
 use super::exit::UsageError;
 use super::{Global, ending};
 use crate::model::id::StoreName;
-use crate::service::config::Config;
+use crate::service::config::{Config, FILE_NAME};
 use crate::service::host::{GivenKeys, Host, World};
 use crate::support::progress::{Progress, Step};
 use anyhow::{Context as _, Result};
@@ -19,7 +19,16 @@ pub(super) struct Context {
 
 impl Context {
     pub fn new(global: &Global) -> Result<Self> {
+        Self::telling(global, |said| complain!("understudy: {said}"))
+    }
+
+    /// As [`Self::new`]; `tell` is told what a person should know of the configuration and the secrets.
+    pub fn telling(global: &Global, tell: impl Fn(&str)) -> Result<Self> {
         let config = Config::load(global.config.as_deref())?;
+        if config.is_found && !global.quiet {
+            let path = std::path::absolute(FILE_NAME).unwrap_or_else(|_| FILE_NAME.into());
+            tell(&format!("takes the configuration of this directory: {}", path.display()));
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(16)
@@ -30,6 +39,7 @@ impl Context {
         let passphrase = std::env::var("UNDERSTUDY_PASSPHRASE").ok().map(Zeroizing::new);
         let keys = GivenKeys { key_file: global.key_file.clone(), passphrase };
         let host = Host::new(config, runtime.handle().clone(), global.repository.clone()).with_keys(keys);
+        host.exposures().iter().for_each(|said| tell(said));
         Ok(Self { host, runtime })
     }
 
@@ -69,7 +79,12 @@ pub(super) fn progress() -> Progress {
 
 /// Kills this process at the step that the tests name in UNDERSTUDY_TEST_KILL_AT.
 pub(super) fn kill_at(step: Step) {
-    if std::env::var("UNDERSTUDY_TEST_KILL_AT").is_ok_and(|wanted| wanted == step.name()) {
+    kill_at_named(step.name());
+}
+
+/// As [`kill_at`]; in builds for tests only.
+pub(super) fn kill_at_named(step: &str) {
+    if cfg!(debug_assertions) && std::env::var("UNDERSTUDY_TEST_KILL_AT").is_ok_and(|wanted| wanted == step) {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }

@@ -3,12 +3,13 @@
 use super::context::{Context, nonce, now_ns};
 use super::exit::{Exit, noted_or_warned};
 use super::{Global, ending, show};
-use crate::service::config::DrillConfig;
+use crate::service::config::{DrillConfig, resolve_program};
 use crate::service::drill::{DrillError, DrillReport, drill};
 use crate::service::drill_place::Program;
 use crate::service::upkeep::note_drill;
 use anyhow::{Context as _, Result};
 use clap::Args;
+use std::path::Path;
 
 #[derive(Args)]
 pub(super) struct DrillArgs {
@@ -39,7 +40,9 @@ pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let config = super::prune::configured(&context, &args.store)?;
     let store = context.repository(Some(&config))?.store(&config.name);
-    let command = if args.command.is_empty() { config.drill.command.clone() } else { args.command };
+    let mut command = if args.command.is_empty() { config.drill.command.clone() } else { args.command };
+    // What is named here is meant from here on, not from within the snapshot.
+    resolve_program(&mut command, Path::new(""));
     let how = DrillConfig { command, read_percent: args.read.or(config.drill.read_percent), ..config.drill };
     let begun_ns = now_ns();
     let drilled = drill(&store, &how, &program(global)?, nonce(), &ending::is_asked);

@@ -58,7 +58,9 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
     }
     match error.downcast_ref::<HostError>() {
         Some(HostError::Repository(error)) => return of_repository(error),
-        Some(HostError::Config(_) | HostError::NoPlace { .. }) => return Exit::Usage,
+        Some(
+            HostError::Config(_) | HostError::Cache(_) | HostError::Standby(_) | HostError::NoPlace { .. },
+        ) => return Exit::Usage,
         None => {}
     }
     if let Some(error) = error.downcast_ref::<RepositoryError>() {
@@ -85,6 +87,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
                 StageError::NotHere { .. }
                 | StageError::Bound { .. }
                 | StageError::Foreign(_)
+                | StageError::NotOurs { .. }
                 | StageError::Shown(_)
                 | StageError::InTheWay(_),
             ),
@@ -106,6 +109,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
             Some(
                 RestoreError::NotEmpty(_)
                 | RestoreError::Own { .. }
+                | RestoreError::Taken(_)
                 | RestoreError::Unfinished(_)
                 | RestoreError::NotADirectory(_)
                 | RestoreError::NoSuchPath(_),

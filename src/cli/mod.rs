@@ -1,14 +1,17 @@
 //! The commands: one file each. The only place that prints, exits, or reads clocks and randomness.
 
+use crate::support::private;
 use clap::{Args, Parser, Subcommand};
 use ending::Ending;
 use exit::Exit;
+use rustix::process::DumpableBehavior;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[macro_use]
 mod out;
+mod confined;
 mod context;
 mod diff;
 mod drill;
@@ -116,6 +119,9 @@ enum Command {
     /// Become another program, which ends with the one that asks for it
     #[command(hide = true)]
     WithParent(with_parent::WithParentArgs),
+    /// Run another program, as another user perhaps, no longer than the one that asks for it lives
+    #[command(hide = true)]
+    Confined(confined::ConfinedArgs),
 }
 
 impl Command {
@@ -130,8 +136,14 @@ impl Command {
             Self::Verify(_) => Ending { code: Some(Exit::Failed), ..Ending::within(5) },
             Self::Pin(_) | Self::Unpin(_) | Self::Key(_) | Self::Umount(_) => Ending::COMMITS_AT_ONCE,
             Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => Ending::AT_ONCE,
-            Self::Mounts(_) | Self::Init(_) | Self::WithParent(_) => Ending::AT_ONCE,
+            Self::Mounts(_) | Self::Init(_) | Self::WithParent(_) | Self::Confined(_) => Ending::AT_ONCE,
         }
+    }
+
+    /// Whether all that it makes is for this user alone. What a restore writes, and what a mount is made on, is for those whom the
+    /// snapshot, or who asks, says; and who is to become another program leaves that to who starts it.
+    fn is_private(&self) -> bool {
+        !matches!(self, Self::Restore(_) | Self::Mount(_) | Self::WithParent(_) | Self::Confined(_))
     }
 
     /// Whether nothing comes of it but what it prints.
@@ -143,6 +155,11 @@ impl Command {
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Keys are in this memory: no core of it is written, and no other process of this user's looks into it.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if cli.command.is_private() {
+        private::close_umask();
+    }
     let exit = match done(cli) {
         Ok(exit) => exit.into(),
         // Whoever reads has read enough.
@@ -162,9 +179,11 @@ pub fn main() -> ExitCode {
 }
 
 fn done(cli: Cli) -> anyhow::Result<Exit> {
-    if let Command::WithParent(args) = cli.command {
-        // Before there are threads and handlers.
-        return Err(with_parent::run(args));
+    // Before there are threads and handlers.
+    match cli.command {
+        Command::WithParent(args) => return Err(with_parent::run(args)),
+        Command::Confined(args) => confined::run(args),
+        _ => {}
     }
     ending::listen(cli.command.ending())?;
     if cli.command.only_prints() {
@@ -190,5 +209,6 @@ fn done(cli: Cli) -> anyhow::Result<Exit> {
         Command::Key(args) => key::run(&cli.global, args),
         Command::Init(args) => init::run(args),
         Command::WithParent(args) => Err(with_parent::run(args)),
+        Command::Confined(args) => confined::run(args),
     }
 }

@@ -165,9 +165,7 @@ fn at_step(step: &'static str) {
         complain!("understudy: stopped before the commit: asked to end");
         std::process::exit(Exit::Failed as i32);
     }
-    if std::env::var("UNDERSTUDY_TEST_KILL_AT").is_ok_and(|wanted| wanted == step) {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    }
+    super::context::kill_at_named(step);
 }
 
 fn print(report: &PruneReport, all: bool) -> Result<()> {

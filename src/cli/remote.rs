@@ -1,48 +1,76 @@
-//! A daemon that runs on this host, by its HTTP: so that what is asked for by hand never races its schedule.
+//! A daemon that runs on this host, by its socket: so that what is asked for by hand never races its schedule.
 
 use super::context::Context;
 use super::exit::Exit;
-use super::run::LISTEN;
 use super::{Global, ending, show};
 use crate::model::id::StoreName;
-use crate::service::token::Token;
+use crate::service::socket::{Place, is_trusted};
 use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
 use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
 
-/// A daemon that answers, and knows the store.
+/// How long a daemon may take to say what it knows.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// A daemon that answers.
 pub(super) struct Remote<'a> {
     context: &'a Context,
-    client: reqwest::Client,
-    base: String,
+    place: Place,
 }
 
 impl<'a> Remote<'a> {
-    /// The daemon of this host; `None` when none answers.
+    /// The daemon of this host that has this configuration; `None` when none answers.
     pub(super) fn find(context: &'a Context) -> Option<Self> {
-        let listen = context.config.service.listen.clone().unwrap_or_else(|| LISTEN.to_owned());
-        if listen == "off" {
-            return None;
+        let places = Place::of_command(&context.config, context.given_repository.as_deref());
+        places.into_iter().map(|place| Self { context, place }).find(|remote| {
+            let answer = remote.context.runtime.block_on(remote.read("/healthz"));
+            answer.is_ok_and(|answer| answer.is_some())
+        })
+    }
+
+    /// Sends a request; none when nobody is there.
+    async fn ask(&self, method: Method, path: &str) -> Result<Option<Response<Incoming>>> {
+        let stream = match self.place.connect() {
+            Ok(Some(stream)) => UnixStream::from_std(stream)?,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                complain!("understudy: a daemon may run here, and is not asked: {error}");
+                return Ok(None);
+            }
+        };
+        if !is_trusted(stream.peer_cred()?.uid()) {
+            complain!("understudy: {}: what answers there is somebody else's", self.place.path().display());
+            return Ok(None);
         }
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        // No proxy: it is this host.
-        let client =
-            reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(1)).build().ok()?;
-        // Listening everywhere is answering here.
-        let base = format!("http://{}", listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"));
-        let request = client.get(format!("{base}/healthz")).timeout(Duration::from_secs(2));
-        let answer = context.runtime.block_on(async { request.send().await }).ok()?;
-        answer.status().is_success().then_some(Self { context, client, base })
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let request = Request::builder().method(method).uri(path).header("host", "localhost");
+        Ok(Some(sender.send_request(request.body(Empty::<Bytes>::new())?).await?))
+    }
+
+    /// What it says there, if it is a success.
+    async fn read(&self, path: &str) -> Result<Option<Bytes>> {
+        let work = async {
+            match self.ask(Method::GET, path).await? {
+                Some(answer) if answer.status().is_success() => {
+                    Ok(Some(answer.into_body().collect().await?.to_bytes()))
+                }
+                _ => Ok(None),
+            }
+        };
+        timeout(ANSWER_LIMIT, work).await?
     }
 
     /// What it knows of all stores; nothing when it does not say.
     pub(super) fn statuses(&self) -> Vec<serde_json::Value> {
-        let work = async {
-            let request =
-                self.client.get(format!("{}/api/v1/stores", self.base)).timeout(Duration::from_secs(5));
-            let bytes = request.send().await.ok()?.bytes().await.ok()?;
-            serde_json::from_slice(&bytes).ok()
-        };
-        self.context.runtime.block_on(work).unwrap_or_default()
+        let told = self.context.runtime.block_on(self.read("/api/v1/stores"));
+        told.ok().flatten().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
     pub(super) fn knows(&self, store: &StoreName) -> bool {
@@ -51,28 +79,28 @@ impl<'a> Remote<'a> {
 
     /// Has it resync a store, and waits for that.
     pub(super) fn resync(&self, global: &Global, store: &StoreName, accept: bool) -> Result<Exit> {
-        let token = Token::read(&self.context.config)?
-            .context("a daemon runs here, and its token is not to be found; set service.token_file")?;
         // The run is the daemon's: it goes on without whoever waits for it.
         ending::at_once();
-        let url = format!("{}/api/v1/stores/{store}/resync?accept={accept}", self.base);
+        let path = format!("/api/v1/stores/{store}/resync?accept={accept}");
         self.context.runtime.block_on(async {
-            let request = self.client.post(url).header("authorization", token.bearer());
-            let mut answer = request.send().await.context("asking the daemon")?;
-            if !answer.status().is_success() {
-                let is_held = answer.status() == reqwest::StatusCode::CONFLICT;
-                let text = answer.text().await.unwrap_or_default();
+            let answer = self.ask(Method::POST, &path).await.context("asking the daemon")?;
+            let answer = answer.context("the daemon went away; ask again")?;
+            let (status, mut body) = (answer.status(), answer.into_body());
+            if !status.is_success() {
+                let text = body.collect().await?.to_bytes();
+                let text = String::from_utf8_lossy(&text);
                 let told: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
                 let told = told["error"].as_str().unwrap_or(&text);
-                if is_held {
+                if status == StatusCode::CONFLICT {
                     complain!("understudy: {told}");
                     return Ok(Exit::Held);
                 }
                 bail!("the daemon refuses: {told}");
             }
             let mut text = String::new();
-            while let Some(bytes) = answer.chunk().await.context("the daemon went away; the run may go on")? {
-                text += &String::from_utf8_lossy(&bytes);
+            while let Some(frame) = body.frame().await {
+                let frame = frame.context("the daemon went away; the run may go on")?;
+                text += &String::from_utf8_lossy(frame.data_ref().map_or(&[], |bytes| bytes));
                 while let Some((event, rest)) = text.split_once("\n\n") {
                     let exit = take(global, store, event)?;
                     let rest = rest.to_owned();

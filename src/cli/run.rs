@@ -5,8 +5,10 @@ use super::exit::Exit;
 use super::{Global, ending, show};
 use crate::service::config::Config;
 use crate::service::daemon::Daemon;
-use crate::service::http;
+use crate::service::door::Keeper;
+use crate::service::socket::{Place, SocketError};
 use crate::service::token::Token;
+use crate::service::{http, listen};
 use crate::support::lossy::Lossy;
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -17,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Where HTTP is answered, when nothing is configured.
-pub(super) const LISTEN: &str = "127.0.0.1:9184";
+const LISTEN: &str = "127.0.0.1:9184";
 /// How long runs may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// and then upkeep,
@@ -41,16 +43,14 @@ pub(super) fn run(global: &Global, args: RunArgs) -> Result<Exit> {
 }
 
 fn run_logged(global: &Global, args: RunArgs, log: &Lossy) -> Result<Exit> {
-    let context = Context::new(global)?;
+    let context = Context::telling(global, |said| tracing::warn!("{said}"))?;
     let config = context.config.clone();
     if config.store.is_empty() {
         tracing::warn!("no store is configured; `understudy init` writes a sample configuration");
     }
     let daemon = Daemon::new(context.host().clone(), WORLD, true, Box::new(kill_at));
     let listen = args.listen.or_else(|| config.service.listen.clone()).unwrap_or_else(|| LISTEN.to_owned());
-    if listen != "off" {
-        serve(&context, &daemon, &listen, log)?;
-    }
+    serve(&context, &daemon, &listen, log)?;
     on_signals(global, &context, &daemon)?;
     tracing::info!(stores = config.store.len(), "understudy runs");
     let (keeping, program) = (daemon.clone(), super::drill::program(global)?);
@@ -90,25 +90,40 @@ fn log(global: &Global) -> Result<Lossy> {
     Ok(lossy)
 }
 
+/// Answers at the socket, and at the port.
 fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Result<()> {
+    let keeper = |token, bound| Keeper::new(daemon.clone(), token, bound);
+    if let Some(place) = Place::of_daemon(&context.config, context.given_repository.as_deref()) {
+        match place.bind() {
+            Ok(bound) => {
+                tracing::info!(at = %bound.path.display(), "answers this host's commands");
+                let router = http::router(daemon.clone(), keeper(None, None), log.clone());
+                context.runtime.spawn(async move {
+                    if let Err(error) = listen::at_socket(bound, router).await {
+                        tracing::error!(%error, "the socket is not answered any more");
+                    }
+                });
+            }
+            Err(error @ SocketError::Taken(_)) => return Err(error.into()),
+            Err(error) => tracing::error!(%error, "this host's commands do not find this daemon"),
+        }
+    }
+    if listen == "off" {
+        return Ok(());
+    }
     let token = Token::read_or_make(&context.config, WORLD.nonce);
     if let Err(error) = &token {
-        tracing::error!(%error, "HTTP refuses what changes something, until there is a token; the stores run");
+        tracing::error!(%error, "HTTP tells health and figures only, until there is a token; the stores run");
     }
     let listener = context.runtime.block_on(tokio::net::TcpListener::bind(listen));
     let listener = listener.with_context(|| format!("listening on {listen}"))?;
     let at = listener.local_addr()?;
-    let loopback = at.ip().is_loopback();
     tracing::info!(%at, "answers HTTP");
-    if !loopback {
-        tracing::warn!(%at, "whoever can connect may read what the API tells; only changes need the token");
+    if !at.ip().is_loopback() {
+        tracing::warn!(%at, "whoever can connect may read health and figures, and what is sent is not encrypted");
     }
-    let router = http::router(daemon.clone(), token.ok(), log.clone());
-    context.runtime.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "HTTP ended");
-        }
-    });
+    let router = http::router(daemon.clone(), keeper(token.ok(), Some(at.ip())), log.clone());
+    context.runtime.spawn(listen::at_port(listener, router));
     Ok(())
 }
 

@@ -107,6 +107,7 @@ impl Served<'_> {
         record: &SnapshotRecord,
         live: &mut Live,
     ) -> Result<(Serving, Option<Before>)> {
+        self.depot.look()?;
         let depot = self.depot.objects().is_dir().then(|| self.depot.clone());
         let told: Complain = Box::new(complain);
         let view = View::open(self.store, state, record, depot, self.args.cache, told)?;

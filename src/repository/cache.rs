@@ -9,10 +9,12 @@ use super::index::Index;
 use super::store::Store;
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
 use crate::model::record::StoreState;
+use crate::support::private;
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -180,18 +182,20 @@ fn is_broken_off(file: &std::fs::DirEntry, now: SystemTime) -> bool {
 
 fn open_to_write(path: &Path) -> std::io::Result<File> {
     if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
+        private::make_dirs(dir)?;
     }
-    File::options().write(true).create(true).truncate(false).open(path)
+    File::options().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 /// Writes a file under another name and renames it, so that no reader sees a part of it.
 pub(super) fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
+        private::make_dirs(dir)?;
     }
     let beside = path.with_extension(format!("{}-{}", std::process::id(), super::index::unique()));
-    let written = std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, path));
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside);
+    let written =
+        file.and_then(|mut file| file.write_all(bytes)).and_then(|()| std::fs::rename(&beside, path));
     if written.is_err() {
         // A cache that is full is not to be filled by what could not be written.
         let _ = std::fs::remove_file(&beside);

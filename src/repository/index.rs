@@ -11,10 +11,11 @@ use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
 use crate::model::record::StoreState;
 use bytes::Bytes;
+use rustix::fs::{CWD, Mode, OFlags};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -188,8 +189,13 @@ fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryErro
     // another in a file that is gone with the process.
     let dir = std::env::temp_dir();
     let path = dir.join(format!(".understudy-{}-{}", std::process::id(), unique()));
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let unnamed = || {
-        let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        if let Ok(file) = rustix::fs::openat(CWD, &dir, flags, Mode::RUSR | Mode::WUSR) {
+            let mut file = File::from(file);
+            return file.write_all(bytes).map(|()| file);
+        }
+        let mut file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         std::fs::remove_file(&path)?;
         file.write_all(bytes)?;
         Ok(file)

@@ -11,7 +11,7 @@ use crate::format::age::{Identity, Recipient};
 use crate::format::keyring::{self, Keyring, Opened, Secrets, Slot};
 use crate::format::seal::{Keys, Sealing};
 use crate::format::wire::FormatError;
-use crate::support::durable;
+use crate::support::{durable, trusted};
 use object_store::PutPayload;
 use serde::Deserialize;
 use std::io::ErrorKind;
@@ -78,7 +78,7 @@ impl KeySource {
 /// The identities in a key file: lines that begin with `#` are remarks.
 pub fn read_key_file(path: &Path) -> Result<Vec<Identity>, RepositoryError> {
     let what = || format!("key file {}", path.display());
-    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(RepositoryError::local(what()))?;
+    let text = trusted::read_to_string(path).map(Zeroizing::new).map_err(RepositoryError::local(what()))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|line| Identity::parse(line).map_err(|_| RepositoryError::KeyFile { path: path.to_owned() }))

@@ -6,6 +6,7 @@
 
 use super::error::RepositoryError;
 use super::objects::judge_directory;
+use crate::support::private;
 use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -136,7 +137,7 @@ impl Location {
                     let (key, reason) = (path.display().to_string(), format!("{error}{advice}"));
                     RepositoryError::Request { operation: "open", key, reason, kind }
                 };
-                std::fs::create_dir_all(path).map_err(unopened)?;
+                private::hold(path).map_err(unopened)?;
                 // It may be there and answer nothing, as a mount that nobody serves any more.
                 std::fs::read_dir(path).map_err(unopened)?;
                 let store = LocalFileSystem::new_with_prefix(path).map_err(wrong)?;

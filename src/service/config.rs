@@ -1,10 +1,12 @@
 //! `understudy.toml`: strict, with errors that name the nearest valid key.
 
+use super::child;
 use super::schedule::Schedule;
 use crate::model::id::StoreName;
 use crate::model::plan::{PlanName, Upkeep};
 use crate::model::retention::Retention;
 use crate::repository::keys::Encryption;
+use crate::support::trusted;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -22,6 +24,10 @@ pub enum ConfigError {
     Parse { path: PathBuf, message: String },
     #[error("{}: two stores are named '{name}'", path.display())]
     Duplicate { path: PathBuf, name: StoreName },
+    #[error(
+        "{source}; it was found in the directory that this command runs in: name the one that is meant with --config"
+    )]
+    Found { source: std::io::Error },
     #[error("{}: {variable} is not absolute, and nothing is kept where a command happens to run; set it to an absolute path", path.display())]
     NotAbsolute { variable: &'static str, path: PathBuf },
 }
@@ -51,6 +57,9 @@ pub struct Config {
     /// Where it was read from; relative paths start there.
     #[serde(skip)]
     pub origin: Option<PathBuf>,
+    /// It was found in the directory that the command runs in: nobody named it.
+    #[serde(skip)]
+    pub is_found: bool,
 }
 
 /// Bounds on what a run takes.
@@ -82,8 +91,13 @@ pub struct StandbyConfig {
 pub struct ServiceConfig {
     /// Where HTTP is answered; `off` for nowhere.
     pub listen: Option<String>,
-    /// Holds the token that whoever changes something must show.
+    /// Holds the token that whoever asks there must show.
     pub token_file: Option<PathBuf>,
+    /// Names by which it may be asked there, beside its addresses.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Where this host's own commands reach it; `off` for nowhere.
+    pub socket: Option<PathBuf>,
     /// Stores that run at once.
     pub stores_at_once: Option<usize>,
     /// Seconds between a standby's looks at the repository.
@@ -124,6 +138,11 @@ pub struct Hooks {
     pub after: Vec<String>,
     /// Each is ended after so many seconds.
     pub timeout_seconds: Option<u64>,
+    /// As whom they run; without it as this process.
+    pub user: Option<String>,
+    /// Variables of this process's that they are handed on.
+    #[serde(default)]
+    pub environment: Vec<String>,
 }
 
 /// One store.
@@ -169,6 +188,11 @@ pub struct DrillConfig {
     pub read_percent: Option<u8>,
     /// The command is ended after so many seconds.
     pub timeout_seconds: Option<u64>,
+    /// As whom it runs; without it as nobody.
+    pub user: Option<String>,
+    /// Variables of this process's that it is handed on.
+    #[serde(default)]
+    pub environment: Vec<String>,
 }
 
 impl StoreConfig {
@@ -230,6 +254,11 @@ impl Config {
                     store.name
                 )));
             }
+            let mut environment = store.hooks.environment.iter().chain(&store.drill.environment);
+            if let Some(name) = environment.find(|name| !child::may_be_handed_on(name)) {
+                let store = &store.name;
+                return Err(wrong(format!("store '{store}': `environment` may not have '{name}'")));
+            }
             if let Some(text) = &store.schedule {
                 Schedule::parse(text).map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             }
@@ -237,9 +266,18 @@ impl Config {
         config.origin = Some(path.to_owned());
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let beside = |path: &PathBuf| base.join(path);
+        for store in &mut config.store {
+            for command in [&mut store.hooks.before, &mut store.hooks.after, &mut store.drill.command] {
+                resolve_program(command, &base);
+            }
+        }
         let primaries = config.store.iter_mut().filter(|store| store.role == Role::Primary);
         primaries.for_each(|store| store.path = beside(&store.path));
         config.service.token_file = config.service.token_file.as_ref().map(beside);
+        let is_path = |path: &&PathBuf| path.as_os_str() != super::socket::OFF;
+        if let Some(socket) = config.service.socket.as_ref().filter(is_path) {
+            config.service.socket = Some(beside(socket));
+        }
         config.cache = config.cache.as_ref().map(beside);
         config.key_file = config.key_file.as_ref().map(beside);
         config.passphrase_file = config.passphrase_file.as_ref().map(beside);
@@ -256,20 +294,30 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads `given`, else the first of the usual places that exists, else nothing: an empty one.
+    /// Reads `given`, else the first of the usual places that exists, else nothing: an empty one. Whatever it is, it is trusted
+    /// ([`trusted`]): it names programs that this process runs.
     pub fn load(given: Option<&Path>) -> Result<Self, ConfigError> {
-        let read = |path: &Path| match std::fs::read_to_string(path) {
+        let read = |path: &Path| match trusted::read_to_string(path) {
             Ok(text) => Self::parse(&text, path),
             Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
         };
         if let Some(path) = given {
             return read(path);
         }
-        let mut places = vec![PathBuf::from(FILE_NAME)];
+        // Also a symlink that leads nowhere: somebody put it there.
+        let is_there = |path: &&Path| std::fs::symlink_metadata(path).is_ok();
+        if let Some(here) = Some(Path::new(FILE_NAME)).filter(is_there) {
+            return match read(here) {
+                Err(ConfigError::Read { source, .. }) if trusted::is_distrust(&source) => {
+                    Err(ConfigError::Found { source })
+                }
+                found => Ok(Self { is_found: true, ..found? }),
+            };
+        }
         // One that is not absolute is refused where something would be kept below it.
-        places.extend(home("XDG_CONFIG_HOME", ".config").ok().flatten().map(|home| home.join(FILE_NAME)));
-        places.push(Path::new("/etc/understudy").join(FILE_NAME));
-        match places.iter().find(|p| p.exists()) {
+        let of_user = home("XDG_CONFIG_HOME", ".config").ok().flatten().map(|home| home.join(FILE_NAME));
+        let of_host = Path::new("/etc/understudy").join(FILE_NAME);
+        match of_user.iter().chain([&of_host]).find(|path| is_there(&path.as_path())) {
             Some(path) => read(path),
             None => Ok(Self::default()),
         }
@@ -277,6 +325,17 @@ impl Config {
 
     pub fn store(&self, name: &str) -> Option<&StoreConfig> {
         self.store.iter().find(|s| s.name.as_str() == name)
+    }
+}
+
+/// A relative program is meant beside the file that names it, not in the directory that a command happens to run in, and never in a
+/// snapshot; a bare name is looked for on the PATH.
+pub fn resolve_program(command: &mut [String], base: &Path) {
+    if let Some(program) = command.first_mut().filter(|program| program.contains('/')) {
+        let whole = std::path::absolute(base.join(&*program)).ok();
+        if let Some(whole) = whole.and_then(|path| path.into_os_string().into_string().ok()) {
+            *program = whole;
+        }
     }
 }
 

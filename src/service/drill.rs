@@ -3,6 +3,7 @@
 //!
 //! Nothing of it stays, however it ends: see [`super::drill_place`].
 
+use super::child::{self, ChildError, Confinement, User};
 use super::config::DrillConfig;
 use super::drill_place::{Place, PlaceError, Program};
 use super::hooks::{self, Around, Bounds, HookError};
@@ -84,13 +85,22 @@ pub fn drill(
     let percent = config.read_percent.unwrap_or(100).min(100);
     let look = Look { snapshot: &snapshot, dir, percent, seed, stop };
     let done = look.at_all(store, &state, &record.manifest).and_then(|(entries, files_read, read_bytes)| {
-        if let Some((name, arguments)) = config.command.split_first() {
-            let mut command = program.with_this_process(rustix::process::Signal::KILL, name.as_ref());
-            command.args(arguments).current_dir(dir);
+        if let Some(name) = config.command.first() {
+            let how = confinement(config).map_err(|source| HookError::Child {
+                when: "drill",
+                program: name.clone(),
+                source,
+            })?;
+            if let Some(user) = &how.user {
+                place.let_in(user.gid);
+            }
             let timeout = config.timeout_seconds.map_or(hooks::TIMEOUT, Duration::from_secs);
-            let around = Around { store: store.name(), path: dir };
-            let ran = hooks::run("drill", name, command, &around, &snapshot, Bounds { timeout, stop });
-            ran?;
+            let around = Around { store: store.name(), path: dir, this: Path::new(child::THIS) };
+            let bounds = Bounds { timeout, stop };
+            let there = |command: &mut std::process::Command| {
+                command.current_dir(dir);
+            };
+            hooks::run("drill", &config.command, &how, &around, &snapshot, there, bounds)?;
         }
         Ok(DrillReport {
             store: store.name().clone(),
@@ -110,6 +120,18 @@ pub fn drill(
     let report = done?;
     away.map_err(wrong)?;
     Ok(DrillReport { seconds: begun.elapsed().as_secs_f64(), ..report })
+}
+
+/// As whom the command runs: it works on a tenant's tree, and much of it may be the tenant's. Not as whom the tree belongs to: that is
+/// the tenant's word, and may name any user of this host.
+fn confinement(config: &DrillConfig) -> Result<Confinement, ChildError> {
+    let user = config.user.as_deref().map(User::find).transpose()?;
+    Ok(Confinement {
+        is_optional: user.is_none(),
+        user: Some(user.unwrap_or_else(User::nobody)),
+        no_new_privileges: true,
+        environment: config.environment.clone(),
+    })
 }
 
 struct Look<'a> {

@@ -129,6 +129,15 @@ impl<'a> Place<'a> {
         &self.dir
     }
 
+    /// Lets a group get to what is mounted, by its path; nobody but this user sees what else is around it.
+    pub fn let_in(&self, gid: u32) {
+        // Where that cannot be, who works in it gets no further than that directory itself.
+        let around = self.around();
+        if std::os::unix::fs::chown(&around, None, Some(gid)).is_ok() {
+            let _ = std::fs::set_permissions(&around, std::os::unix::fs::PermissionsExt::from_mode(0o710));
+        }
+    }
+
     fn mount(&mut self, snapshot: &str, stop: &dyn Fn() -> bool) -> Result<(), PlaceError> {
         let failed = |said: String| PlaceError::Command { what: "mount", said };
         let mut mount = self.program.with_this_process(Signal::TERM, self.program.path.as_os_str());
@@ -277,7 +286,8 @@ fn has_name(path: &Path) -> bool {
 /// Whether this is a directory that a drill of this user's made, and no living one's. Holds its lock where there is one.
 fn is_left(around: &Path) -> Option<Option<File>> {
     let meta = std::fs::symlink_metadata(around).ok()?;
-    let is_ours = meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o777 == 0o700;
+    let is_closed = matches!(meta.mode() & 0o777, 0o700 | 0o710);
+    let is_ours = meta.uid() == rustix::process::geteuid().as_raw() && is_closed;
     if !meta.is_dir() || !is_ours {
         return None;
     }

@@ -1,9 +1,11 @@
-//! Commands around a scan: freeze, flush, make a snapshot of the filesystem. Run without a shell, ended when they take too long.
+//! Commands around a scan: freeze, flush, make a snapshot of the filesystem. Run without a shell, with what [`super::child`] gives them, ended
+//! when they take too long.
 //!
 //! A hook is what was started, not what that leaves behind: a helper that keeps standard error open holds nobody up. What a hook says is read
 //! by the thread that waits for it, as it comes, and this end is closed with it, so nothing is left that waits for a helper's end. What cannot
 //! even be killed (it waits in the kernel, for a filesystem that hangs) is left to itself, and reaped with a later hook.
 
+use super::child::{self, ChildError, Confinement, User};
 use super::config::Hooks;
 use crate::model::id::StoreName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,14 +33,18 @@ static LEFT: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 pub enum HookError {
     #[error("hook `{when}` ({program}): {source}")]
     Start { when: &'static str, program: String, source: std::io::Error },
+    #[error("hook `{when}` ({program}): {source}")]
+    Child { when: &'static str, program: String, source: ChildError },
     #[error("hook `{when}` ({program}) {how}{said}")]
     Failed { when: &'static str, program: String, how: String, said: String },
 }
 
-/// What a hook is told by its environment.
+/// What a hook is told by its environment, and who starts it.
 pub struct Around<'a> {
     pub store: &'a StoreName,
     pub path: &'a Path,
+    /// This program.
+    pub this: &'a Path,
 }
 
 /// How long a hook may go on.
@@ -59,10 +65,11 @@ pub fn around<T, E: From<HookError>>(
 ) -> Result<(T, Option<HookError>), E> {
     let timeout = hooks.timeout_seconds.map_or(TIMEOUT, Duration::from_secs);
     let run = |when, command: &[String], outcome, stop| {
-        let Some((program, arguments)) = command.split_first() else { return Ok(()) };
-        let mut command = Command::new(program);
-        command.args(arguments);
-        run(when, program, command, around, outcome, Bounds { timeout, stop })
+        let Some((program, _)) = command.split_first() else { return Ok(()) };
+        let child = |source| HookError::Child { when, program: program.clone(), source };
+        let user = hooks.user.as_deref().map(User::find).transpose().map_err(child)?;
+        let how = Confinement { user, environment: hooks.environment.clone(), ..Confinement::default() };
+        run(when, command, &how, around, outcome, |_| {}, Bounds { timeout, stop })
     };
     let before = run("before", &hooks.before, "", stop);
     let done = match before {
@@ -74,19 +81,24 @@ pub fn around<T, E: From<HookError>>(
     Ok((done?, after.err()))
 }
 
-/// Runs one command, which errors call `program`.
+/// Runs one command: a program and its arguments. `change` may say more of how.
 pub fn run(
     when: &'static str,
-    program: &str,
-    mut command: Command,
+    command: &[String],
+    how: &Confinement,
     around: &Around,
     outcome: &str,
+    change: impl FnOnce(&mut Command),
     bounds: Bounds,
 ) -> Result<(), HookError> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(()) };
+    let made = child::command(around.this, program, arguments, how);
+    let mut command = made.map_err(|source| HookError::Child { when, program: program.clone(), source })?;
+    change(&mut command);
     LEFT.lock()
         .unwrap_or_else(PoisonError::into_inner)
         .retain_mut(|child| child.try_wait().is_ok_and(|s| s.is_none()));
-    let start = |source| HookError::Start { when, program: program.to_owned(), source };
+    let start = |source| HookError::Start { when, program: program.clone(), source };
     let mut child = command
         .env("UNDERSTUDY_STORE", around.store.as_str())
         .env("UNDERSTUDY_PATH", around.path)
@@ -115,7 +127,7 @@ pub fn run(
             None => said.listen(LOOK_EVERY),
         }
     };
-    Err(HookError::Failed { when, program: program.to_owned(), how, said: said.all() })
+    Err(HookError::Failed { when, program: program.clone(), how, said: said.all() })
 }
 
 /// Ends a hook and what is in its group.
@@ -181,97 +193,5 @@ impl Said {
             "" => String::new(),
             text => format!(": {text}"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with(
-        before: &str,
-        after: &str,
-        work: impl FnOnce() -> Result<u32, HookError>,
-    ) -> Result<(u32, Option<HookError>), HookError> {
-        with_stop(before, after, &|| false, work)
-    }
-
-    fn with_stop(
-        before: &str,
-        after: &str,
-        stop: &dyn Fn() -> bool,
-        work: impl FnOnce() -> Result<u32, HookError>,
-    ) -> Result<(u32, Option<HookError>), HookError> {
-        let shell = |text: &str| vec!["sh".to_owned(), "-c".to_owned(), text.to_owned()];
-        let hooks = Hooks { before: shell(before), after: shell(after), timeout_seconds: Some(1) };
-        let store = StoreName::parse("acme").unwrap();
-        around(&hooks, &Around { store: &store, path: Path::new("/srv") }, stop, work)
-    }
-
-    #[test]
-    fn a_hook_that_fails_before_stops_the_run_and_the_one_after_always_runs() {
-        let dir = tempfile::tempdir().unwrap();
-        let noted = dir.path().join("noted");
-        let note =
-            format!("echo $UNDERSTUDY_STORE $UNDERSTUDY_PATH $UNDERSTUDY_OUTCOME >> {}", noted.display());
-        assert_eq!(with("true", &note, || Ok(7)).unwrap().0, 7);
-        let error = with("echo no freeze >&2; exit 3", &note, || panic!("it must not run")).unwrap_err();
-        assert!(error.to_string().contains("exit status: 3: no freeze"), "{error}");
-        assert_eq!(std::fs::read_to_string(&noted).unwrap(), "acme /srv done\nacme /srv failed\n");
-        // What was done is done, whatever comes behind it.
-        let (done, failed) = with("true", "false", || Ok(7)).unwrap();
-        assert_eq!(done, 7);
-        let error = failed.unwrap();
-        assert!(error.to_string().contains("`after`"), "{error}");
-    }
-
-    #[test]
-    fn a_hook_that_takes_too_long_is_ended_with_all_that_it_started() {
-        let begun = Instant::now();
-        let error = with("sleep 100 & sleep 100", "true", || Ok(7)).unwrap_err();
-        assert!(error.to_string().contains("took longer than 1 s"), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(20));
-    }
-
-    /// Long enough for any machine, and a tenth of what the helpers stay.
-    const SOON: Duration = Duration::from_secs(30);
-
-    #[test]
-    fn a_helper_that_keeps_standard_error_open_holds_nobody_up() {
-        for (hook, told) in [
-            ("setsid sleep 300 & echo cannot freeze >&2; exit 1", "exit status: 1: cannot freeze"),
-            ("setsid sleep 300 & echo it takes long >&2; sleep 300", "took longer than 1 s: it takes long"),
-            // It goes on talking: what was said until then is told.
-            (
-                "setsid sh -c 'for n in $(seq 300); do echo again; sleep 1; done' >&2 & sleep 0.5; exit 1",
-                "again",
-            ),
-        ] {
-            let begun = Instant::now();
-            let error = with(hook, "true", || panic!("it must not run")).unwrap_err();
-            assert!(error.to_string().contains(told), "{hook}: {error}");
-            assert!(begun.elapsed() < SOON, "{hook}");
-        }
-        let begun = Instant::now();
-        assert_eq!(with("setsid sleep 300 & exit 0", "setsid sleep 300 &", || Ok(7)).unwrap().0, 7);
-        assert!(begun.elapsed() < SOON);
-    }
-
-    #[test]
-    fn a_hook_that_says_more_than_a_pipe_holds_goes_on_and_its_first_words_are_told() {
-        let error =
-            with("(echo first; seq 100000) >&2; exit 5", "true", || panic!("it must not run")).unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains("exit status: 5: first") && text.len() < 3000, "{text}");
-    }
-
-    #[test]
-    fn who_is_asked_to_end_waits_for_no_hook_but_the_one_that_undoes_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let noted = dir.path().join("noted");
-        let after = format!("sleep 0.2; echo $UNDERSTUDY_OUTCOME > {}", noted.display());
-        let error = with_stop("sleep 300", &after, &|| true, || panic!("it must not run")).unwrap_err();
-        assert!(error.to_string().contains("asked to end"), "{error}");
-        assert_eq!(std::fs::read_to_string(noted).unwrap(), "failed\n");
     }
 }

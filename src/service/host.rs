@@ -8,7 +8,7 @@ use crate::repository::location::Location;
 use crate::repository::objects::Bandwidth;
 use crate::repository::store::{Repository, RepositoryOptions};
 use crate::support::clock::Now;
-use crate::support::durable;
+use crate::support::{durable, private, trusted};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
@@ -22,8 +22,24 @@ pub enum HostError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    #[error("the cache: {0}")]
+    Cache(std::io::Error),
+    #[error("the standby: {0}")]
+    Standby(std::io::Error),
     #[error("no {what}: give {option}, or set HOME for the default directory")]
     NoPlace { what: &'static str, option: &'static str },
+}
+
+/// Closes what an earlier version left open below a cache that keeps its mode: the directories of repositories.
+fn close_old(cache: &Path) {
+    for entry in std::fs::read_dir(cache).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_tag = name.len() == 16 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
+        if is_tag && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            // Best effort: what is made from now on is closed by itself.
+            let _ = private::own(&entry.path());
+        }
+    }
 }
 
 /// What comes from outside: time and randomness.
@@ -79,7 +95,7 @@ impl Host {
     pub fn keys(&self) -> Result<KeySource, HostError> {
         let mut passphrase = self.given_keys.passphrase.clone();
         if let (None, Some(path)) = (&passphrase, &self.config.passphrase_file) {
-            let text = std::fs::read_to_string(path).map(Zeroizing::new);
+            let text = trusted::read_to_string(path).map(Zeroizing::new);
             let text = text.map_err(|source| ConfigError::Read { path: path.clone(), source })?;
             passphrase = Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()));
         }
@@ -91,6 +107,16 @@ impl Host {
         };
         let encryption = self.config.encryption;
         Ok(KeySource { encryption, key_file, is_default_file, passphrase, identities: Vec::new() })
+    }
+
+    /// What is to be said of secrets that others on this host may read.
+    pub fn exposures(&self) -> Vec<String> {
+        let default = || config::default_key_file().ok().flatten();
+        let key_file = self.given_keys.key_file.clone().or_else(|| self.config.key_file.clone());
+        let files = key_file.or_else(default).into_iter();
+        let files =
+            files.chain(self.config.passphrase_file.clone()).chain(self.config.service.token_file.clone());
+        files.filter_map(|path| trusted::exposure(&path)).collect()
     }
 
     /// The key file that the next new store makes; none when there is one already.
@@ -111,8 +137,18 @@ impl Host {
             ),
         };
         let cache = match &self.config.cache {
-            Some(cache) => Some(cache.clone()),
-            None => config::default_cache()?,
+            Some(cache) => Some((cache.clone(), private::hold(cache))),
+            None => config::default_cache()?.map(|cache| (cache.clone(), private::own(&cache).map(drop))),
+        };
+        let cache = match cache {
+            // What is in it is as good as the stores' own files: it is no cache of somebody else's.
+            Some((_, Err(error))) if private::is_refusal(&error) => return Err(HostError::Cache(error)),
+            // One that cannot be written is none.
+            Some((cache, held)) => {
+                let _ = held.map(|()| close_old(&cache));
+                Some(cache)
+            }
+            None => None,
         };
         let options = RepositoryOptions {
             bandwidth: self.bandwidth.clone(),
@@ -129,7 +165,18 @@ impl Host {
     }
 
     /// Where what is followed is kept: given, configured, or the default directory.
+    ///
+    /// # Errors
+    /// There is no such place, or it is somebody else's: what is shown and copied from there is as it is.
     pub fn standby(&self, given: Option<&Path>) -> Result<PathBuf, HostError> {
+        let chosen = self.standby_path(given)?;
+        match private::look(&chosen) {
+            Err(error) if private::is_refusal(&error) => Err(HostError::Standby(error)),
+            _ => Ok(chosen),
+        }
+    }
+
+    fn standby_path(&self, given: Option<&Path>) -> Result<PathBuf, HostError> {
         let chosen = given.map(Path::to_owned).or_else(|| self.config.standby.path.clone());
         let chosen = match chosen {
             None => config::default_standby()?,
@@ -153,7 +200,7 @@ impl Host {
         let defaults = [config::default_repository(), config::default_cache(), config::state_dir()];
         let places = repositories
             .chain(self.config.cache.clone())
-            .chain(self.standby(None).ok())
+            .chain(self.standby_path(None).ok())
             .chain(defaults.into_iter().flat_map(Result::unwrap_or_default));
         places.collect()
     }

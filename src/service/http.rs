@@ -1,14 +1,14 @@
 //! The daemon by HTTP: health, figures, and an API for stores, snapshots and runs. `openapi.json` describes it.
 //!
-//! Whoever can connect may read; whoever changes something shows the token. On loopback by default. What asks a
-//! repository runs on threads for that, so that a slow one does not hold up the rest.
+//! Who is let in is decided at the door ([`super::door`]), for each request alike. What asks a repository runs on threads for that, so that a
+//! slow one does not hold up the rest.
 
 use super::board::{Asked, Ended, ProgressFigures, StoreStatus};
 use super::config::StoreConfig;
 use super::daemon::Daemon;
+use super::door::{self, Keeper};
 use super::metrics::{self, Overall};
 use super::scheduler::Outcome;
-use super::token::Token;
 use crate::model::diff::{Change, ChangeCounts};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::SnapshotRecord;
@@ -18,7 +18,7 @@ use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::support::lossy::Lossy;
 use axum::Router;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
@@ -40,15 +40,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 struct Site {
     daemon: Daemon,
-    /// None while it could not be read, or made: then it is looked for each time that it is needed.
-    token: Option<Token>,
     log: Lossy,
     /// For questions to repositories.
     places: Arc<Semaphore>,
 }
 
+/// By which way a request comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Port,
+    /// That of the host's own commands.
+    Socket,
+}
+
 /// What went wrong, as JSON.
-struct Problem(StatusCode, String);
+pub(super) struct Problem(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
@@ -67,8 +73,8 @@ impl From<RepositoryError> for Problem {
     }
 }
 
-/// All routes.
-pub fn router(daemon: Daemon, token: Option<Token>, log: Lossy) -> Router {
+/// All routes, behind their keeper.
+pub fn router(daemon: Daemon, keeper: Keeper, log: Lossy) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -87,7 +93,8 @@ pub fn router(daemon: Daemon, token: Option<Token>, log: Lossy) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem(StatusCode::METHOD_NOT_ALLOWED, "not by this method; see /api/v1/openapi.json".into())
         })
-        .with_state(Site { daemon, token, log, places: Arc::new(Semaphore::new(QUESTIONS_MAX)) })
+        .layer(axum::middleware::from_fn_with_state(keeper, door::watch))
+        .with_state(Site { daemon, log, places: Arc::new(Semaphore::new(QUESTIONS_MAX)) })
 }
 
 async fn ready(State(site): State<Site>) -> Result<&'static str, Problem> {
@@ -228,10 +235,8 @@ struct Resync {
 async fn resync(
     State(site): State<Site>,
     Path(name): Path<String>,
-    headers: HeaderMap,
     query: Result<Query<Resync>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    site.admit(&headers)?;
     let (name, _) = site.known(&name)?;
     let Query(query) = query.map_err(|error| Problem(StatusCode::BAD_REQUEST, error.body_text()))?;
     let asked = site.daemon.board().ask(&name, query.accept);
@@ -300,10 +305,8 @@ struct Hold {
 async fn hold(
     State(site): State<Site>,
     Path(name): Path<String>,
-    headers: HeaderMap,
     query: Result<Query<Hold>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<StoreStatus>, Problem> {
-    site.admit(&headers)?;
     let (name, _) = site.known(&name)?;
     let Query(query) = query.map_err(|error| Problem(StatusCode::BAD_REQUEST, error.body_text()))?;
     let reason =
@@ -312,12 +315,7 @@ async fn hold(
     site.changed(&name)
 }
 
-async fn release(
-    State(site): State<Site>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-) -> Result<Json<StoreStatus>, Problem> {
-    site.admit(&headers)?;
+async fn release(State(site): State<Site>, Path(name): Path<String>) -> Result<Json<StoreStatus>, Problem> {
     let (name, _) = site.known(&name)?;
     let now = site.daemon.now();
     site.daemon.board().release(&name, now);
@@ -337,27 +335,6 @@ impl Site {
         let name_of = StoreName::parse(name).map_err(|_| unknown(name))?;
         let config = self.daemon.host().config.store(name).cloned().ok_or_else(|| unknown(name))?;
         Ok((name_of, config))
-    }
-
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let token = match &self.token {
-            Some(token) => token.clone(),
-            None => {
-                Token::read_or_make(&self.daemon.host().config, self.daemon.nonce()).map_err(|error| {
-                    let text =
-                        format!("there is no token to compare with, so nothing is changed by HTTP: {error}");
-                    Problem(StatusCode::SERVICE_UNAVAILABLE, text)
-                })?
-            }
-        };
-        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        match shown.and_then(|shown| shown.strip_prefix("Bearer ")) {
-            Some(shown) if token.is(shown.trim()) => Ok(()),
-            _ => {
-                let text = "this changes something: show the token (Authorization: Bearer …)";
-                Err(Problem(StatusCode::UNAUTHORIZED, text.into()))
-            }
-        }
     }
 
     fn changed(&self, name: &StoreName) -> Result<Json<StoreStatus>, Problem> {

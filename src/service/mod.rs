@@ -1,17 +1,21 @@
 //! What the commands share (the configuration, this host), and the daemon: schedules, runs, HTTP.
 
 pub mod board;
+pub mod child;
 pub mod config;
 pub mod daemon;
+pub mod door;
 pub mod drill;
 pub mod drill_place;
 pub mod hooks;
 pub mod host;
 pub mod http;
+pub mod listen;
 pub mod metrics;
 pub mod run;
 pub mod schedule;
 pub mod scheduler;
+pub mod socket;
 pub mod token;
 pub mod upkeep;
 pub mod watches;

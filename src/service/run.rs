@@ -1,5 +1,6 @@
 //! One run of one store: a resync where it is the primary's, a follow where it is a standby's.
 
+use super::child;
 use super::config::{Role, StoreConfig};
 use super::hooks::{self, Around, HookError};
 use super::host::{Host, HostError, World};
@@ -18,7 +19,7 @@ use crate::standby::follow::{self, FollowReport, FollowRequest, follow};
 use crate::standby::mounted;
 use crate::support::progress::{Progress, Step};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Compression that keeps up with two cores' reading.
@@ -124,7 +125,7 @@ pub fn resync_between_hooks(
     world: World,
     watch: Watch,
 ) -> Result<Report, RunError> {
-    let around = Around { store: &store.name, path: &store.path };
+    let around = Around { store: &store.name, path: &store.path, this: Path::new(child::THIS) };
     let is_stopped = || watch.progress.is_stopped();
     let (report, failed) = hooks::around(&store.hooks, &around, &is_stopped, || {
         let (clock, nonce) = (&world.now_ns, &world.nonce);

@@ -2,7 +2,7 @@
 //! its own user's commands.
 
 use super::config::{Config, state_dir};
-use crate::support::durable;
+use crate::support::{durable, private, trusted};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ impl Token {
     /// The one that is configured, or that a daemon left.
     pub fn read(config: &Config) -> io::Result<Option<Self>> {
         let Some(path) = Self::path(config)? else { return Ok(None) };
-        match std::fs::read_to_string(&path) {
+        match trusted::read_to_string(&path) {
             Ok(text) if text.trim().len() >= 16 => Ok(Some(Self(text.trim().to_owned()))),
             // Ours, and it was being made when something ended that.
             Ok(_) if config.service.token_file.is_none() && !durable::is_made(&path) => Ok(None),
@@ -40,7 +40,9 @@ impl Token {
                 Err(io::Error::new(ErrorKind::InvalidData, text))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+            Err(error) => {
+                Err(io::Error::new(error.kind(), format!("token file {}: {error}", path.display())))
+            }
         }
     }
 
@@ -55,7 +57,7 @@ impl Token {
         }
         let token = Self(format!("{:016x}{:016x}", nonce(), nonce()));
         let Some(path) = Self::path(config)? else { return Ok(token) };
-        let made = path.parent().map_or(Ok(()), durable::create_dirs);
+        let made = path.parent().map_or(Ok(()), |dir| private::own(dir).map(drop));
         match made.and_then(|()| durable::create(&path, 0o600, token.0.as_bytes())) {
             Ok(()) => Ok(token),
             // Another daemon of this user was quicker.

@@ -76,9 +76,11 @@ pub(super) fn apply(
             refused.owner = Some(refused.own("set its owner", errno)?);
             // A member of the group may set that much.
             let _ = rustix::fs::chownat(fd, c"", None, gid, AtFlags::EMPTY_PATH);
-            if let Ok(stat) = Stat::of(fd) {
-                mode = mode_for(recorded, stat.uid, stat.gid);
-            }
+        }
+        // Where it may have another owner now, the bits that would run it as that one are not set in the first place.
+        if refused.owner.is_some() || !exact {
+            let (uid, gid) = Stat::of(fd).map_or((!recorded.uid, !recorded.gid), |now| (now.uid, now.gid));
+            mode = mode_for(recorded, uid, gid);
         }
     }
     set_attributes(handle, attributes, already, &refused, &mut mode)?;

@@ -5,7 +5,7 @@
 //! snapshot. A name that the directory did not list, and that turns out to be taken, is another entry's on a filesystem that folds
 //! letters: nothing is replaced then. (Whoever makes that very name meanwhile is told apart by listing the directory again.)
 
-use super::directory::{Directory, name_of};
+use super::directory::Directory;
 use super::error::RestoreError;
 use super::remove::{left_because, remove_all};
 use super::shortfall::ShortfallKind;
@@ -16,13 +16,8 @@ use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
-/// What names made beside their place begin with.
-const BESIDE: &str = ".understudy-new-";
-
-/// Whether a name is that of what a killed restore left beside a file.
-pub(super) fn is_beside(name: &CStr) -> bool {
-    name.to_bytes().starts_with(BESIDE.as_bytes())
-}
+/// A name that nobody has is found at once; who exchanges them all meanwhile is not waited for.
+const TRIES: usize = 8;
 
 /// Where an entry goes.
 pub(super) struct Spot {
@@ -33,35 +28,34 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    /// The name that it is made under; never longer than a name may be.
-    pub(super) fn at(&self) -> CString {
-        if self.dir.fresh {
-            return self.name.clone();
-        }
-        let tag = blake3::hash(self.name.to_bytes()).to_hex();
-        name_of(format!("{BESIDE}{}", &tag[..16]).as_bytes())
-    }
-
-    /// Runs `make`, which makes something under the name that it is given; what a restore that was broken off
-    /// has left there goes first.
+    /// Runs `make`, which makes something under the name that it is given: in a directory that was empty its own, else one that
+    /// nobody has.
     pub(super) fn make<T>(
         &self,
         path: &TreePath,
         action: &'static str,
         make: impl Fn(&CStr) -> Result<T, Errno>,
     ) -> Result<(T, Unplaced<'_>), RestoreError> {
-        let at = self.at();
-        let made = match make(&at) {
-            Err(Errno::EXIST) if self.dir.fresh => return Err(self.dir.taken(&self.name, path)),
-            Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(&self.dir.handle, &at, AtFlags::empty())
-                    .map_err(RestoreError::write(path, "remove what is beside it"))?;
-                make(&at)
+        if self.dir.fresh {
+            return match make(&self.name) {
+                Ok(made) => Ok((made, self.unplaced(self.name.clone()))),
+                Err(Errno::EXIST) => Err(self.dir.taken(&self.name, path)),
+                Err(errno) => Err(RestoreError::write(path, action)(errno)),
+            };
+        }
+        for _ in 0..TRIES {
+            let at = self.dir.outcome().session.name();
+            match make(&at) {
+                Ok(made) => return Ok((made, self.unplaced(at))),
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(RestoreError::write(path, action)(errno)),
             }
-            other => other,
-        };
-        let made = made.map_err(RestoreError::write(path, action))?;
-        Ok((made, Unplaced { spot: self, at, linked: false, placed: false }))
+        }
+        Err(RestoreError::write(path, action)(Errno::EXIST))
+    }
+
+    fn unplaced(&self, at: CString) -> Unplaced<'_> {
+        Unplaced { spot: self, at, linked: false, placed: false }
     }
 }
 

@@ -15,6 +15,7 @@
 use super::error::FollowError;
 use crate::model::id::{ContentHash, Sequence, StoreName};
 use crate::mount::image::object_path;
+use crate::support::private;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -125,8 +126,20 @@ impl Depot {
         Ok(found)
     }
 
+    /// Before what is in it is shown: an image is the kernel's to read, and objects are shown as they are, so that they are nobody else's.
+    ///
+    /// # Errors
+    /// It is somebody else's, or others may put something into it.
+    pub fn look(&self) -> Result<(), FollowError> {
+        let held = private::look(self.standby()).and_then(|()| private::look(&self.root));
+        held.map_err(FollowError::io(&self.root, "take what it holds"))
+    }
+
     /// Makes the directories, and locks the depot.
     pub fn lock(&self) -> Result<Lock, FollowError> {
+        // A customer's bytes are for nobody else on this host, and nobody else's are taken for them.
+        let held = private::hold(self.standby()).and_then(|()| private::own(&self.root));
+        held.map_err(FollowError::io(&self.root, "have it"))?;
         for dir in ["images", "pins"] {
             let path = self.root.join(dir);
             std::fs::create_dir_all(&path).map_err(FollowError::io(&path, "create it"))?;
@@ -137,9 +150,6 @@ impl Depot {
         }
         let path = self.arriving();
         std::fs::create_dir_all(&path).map_err(FollowError::io(&path, "create it"))?;
-        // A customer's bytes are for nobody else on this host.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(&self.root, mode).map_err(FollowError::io(&self.root, "set its mode"))?;
         let path = self.root.join("lock");
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
         let handle = rustix::fs::openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR)

@@ -15,6 +15,7 @@
 use super::apply::{Already, Handle, apply, restorer};
 use super::error::RestoreError;
 use super::filesystem::Filesystem;
+use super::session::Session;
 use super::shortfall::{ShortfallKind, Told};
 use crate::model::entry::{Attributes, Entry};
 use crate::model::tree_path::TreePath;
@@ -33,6 +34,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub told: Told,
+    /// The names that it makes beside others.
+    pub(super) session: Session,
     /// The first error of a directory that was finished.
     pub failed: Mutex<Option<RestoreError>>,
     /// Names of inodes with several that could not be made.

@@ -28,6 +28,10 @@ pub enum RestoreError {
     Publish { destination: PathBuf, work: PathBuf, errno: Errno },
     #[error("{} is in {}, where understudy keeps something of its own; restore elsewhere", path.display(), place.display())]
     Own { path: PathBuf, place: PathBuf },
+    #[error(
+        "{0} is where this restore builds its tree, and is not this user's alone: somebody else made it, or changed its mode. Look at it, remove it, and restore again"
+    )]
+    Taken(PathBuf),
     #[error("{0}: a directory is where the snapshot has something else; --delete allows its removal")]
     InTheWay(String),
     #[error("{0}: this filesystem takes its name for that of another entry")]
@@ -65,6 +69,7 @@ impl RestoreError {
             | Self::NotADirectory(_)
             | Self::NoSuchPath(_)
             | Self::Own { .. }
+            | Self::Taken(_)
             | Self::Publish { .. } => true,
         }
     }
@@ -173,6 +178,8 @@ pub enum StageError {
     InTheWay(PathBuf),
     #[error("{} shows a snapshot already; `understudy umount` it first, or mount elsewhere", .0.display())]
     Shown(PathBuf),
+    #[error("{} belongs to user {owner}; changes go to a directory of this user's, who else could change them, and run what is set-user-id there", path.display())]
+    NotOurs { path: PathBuf, owner: u32 },
     #[error("{} holds something else; changes need an empty directory, or one that holds changes to this snapshot", .0.display())]
     Foreign(PathBuf),
 }

@@ -1,14 +1,16 @@
 //! What is in a directory of the destination, and not in the snapshot.
 
-use super::beside::is_beside;
 use super::error::RestoreError;
 use super::place::{LOST_AND_FOUND, is_marker, is_mount_root};
 use super::remove::{left_because, remove_all};
 use super::shortfall::ShortfallKind;
 use super::tree::{Level, Restorer};
 use crate::model::tree_path::TreePath;
+use crate::source::stat::Stat;
+use rustix::fd::AsFd;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
+use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 
 impl Restorer<'_, '_> {
@@ -21,13 +23,16 @@ impl Restorer<'_, '_> {
             if is_mount_root(&dir.handle) {
                 extra.remove(LOST_AND_FOUND);
             }
-            // The one of this run goes when all is done.
-            extra.retain(|name| !self.place.is_marker(name));
+            // Those of this run go when all is done.
+            extra.retain(|name| !self.place.is_marker(name) && !shared.outcome.session.is_journal(name));
         }
-        // What a killed restore left beside a file is ours to remove.
+        // What a killed restore left is ours to remove; what merely looks like it is somebody's.
         let top = self.stack.is_empty();
-        let (ours, extra): (Vec<_>, Vec<_>) =
-            extra.into_iter().partition(|name| is_beside(name) || (top && is_marker(name)));
+        let is_ours = |name: &CStr| {
+            shared.outcome.session.is_left(name, top)
+                || (top && is_marker(name) && is_empty_of_ours(&dir.handle, name))
+        };
+        let (ours, extra): (Vec<_>, Vec<_>) = extra.into_iter().partition(|name| is_ours(name));
         for name in ours {
             match rustix::fs::unlinkat(&dir.handle, &name, AtFlags::empty()) {
                 Ok(()) => self.report.removed += 1,
@@ -36,6 +41,10 @@ impl Restorer<'_, '_> {
                     told.tell(ShortfallKind::Left, &dir.path.join(name.as_bytes()), left_because(errno));
                 }
             }
+        }
+        if top {
+            // Before the directory gets its times.
+            shared.outcome.session.end();
         }
         // A file restored alone does not speak for the directory it is put into.
         let speaks = dir.entry().is_some();
@@ -82,4 +91,12 @@ impl Restorer<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// As markers are made.
+fn is_empty_of_ours(dir: impl AsFd, name: &CStr) -> bool {
+    let is_ours = |stat: &Stat| {
+        stat.is_file() && stat.size_bytes == 0 && stat.uid == rustix::process::geteuid().as_raw()
+    };
+    Stat::at(dir, name).is_ok_and(|stat| is_ours(&stat))
 }

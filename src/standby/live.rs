@@ -8,6 +8,7 @@ use super::error::{FollowError, StageError};
 use super::mounted::{absolute, is_shown, shows, unmount};
 use crate::model::id::{Sequence, StoreName};
 use crate::mount::kernel::{Detached, Old};
+use crate::support::private;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -101,7 +102,10 @@ impl Live {
         if self.swap == Swap::Beneath {
             return Ok(self.dir.clone());
         }
-        let place = holder(&self.dir).join(sequence.to_string());
+        // The symlink that leads there may lie in a directory that is everybody's.
+        let holder = holder(&self.dir);
+        private::passage(&holder).map_err(FollowError::io(&holder, "have it"))?;
+        let place = holder.join(sequence.to_string());
         std::fs::create_dir_all(&place).map_err(FollowError::io(&place, "create it"))?;
         Ok(place)
     }

@@ -3,35 +3,22 @@
 //! Needs nothing but the depot: not the repository, not its network. A mount first pins its snapshot, so that a
 //! `follow` that runs meanwhile keeps it.
 
-use super::depot::{Depot, names, write_beside};
+use super::changes::Changes;
+use super::depot::{Depot, names};
 use super::error::{FollowError, StageError};
 use super::live::{self, Before, Live};
 use super::pin::{self, Pin};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::mount::error::MountError;
-use crate::mount::kernel::{self, Detached, Layers, Mounted, Upper};
-use crate::source::stat::Stat;
-use crate::source::xattr;
-use rustix::fd::AsFd;
-use rustix::fs::{CWD, Mode, OFlags, Timespec, Timestamps, XattrFlags};
-use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use crate::mount::kernel::{self, Detached, Layers, Mounted};
+use rustix::fs::{CWD, Mode, OFlags};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 /// What the source of all mounts begins with; the store and the snapshot follow.
 const SOURCE: &str = "understudy:";
-/// The file in an upper directory that says which snapshot its changes are to.
-const BINDING: &str = "understudy.json";
-
-/// Which snapshot a writable directory belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Binding {
-    store: StoreName,
-    snapshot: Sequence,
-}
-
 /// How to mount.
 #[derive(Clone, Debug, Default)]
 pub struct MountOptions {
@@ -135,17 +122,16 @@ fn prepare<T>(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, dir, flags, Mode::empty()).map_err(wrong)?;
     let upper = options.writable.as_deref().map(absolute).transpose()?;
+    depot.look()?;
     // Checked before there is anything to lock.
     find(depot, &wanted.store, wanted.moment)?;
     let pins = depot.lock_pins()?;
     let sequence = find(depot, &wanted.store, wanted.moment)?;
-    if let Some(upper) = &upper {
-        bind(upper, &Binding { store: wanted.store.clone(), snapshot: sequence })?;
-    }
+    let changes = upper.as_deref().map(|upper| Changes::open(upper, &wanted.store, sequence)).transpose()?;
     let pin = Pin::new(sequence, upper.as_deref().unwrap_or(dir), upper.is_some());
     let is_new = pin.write(depot)?;
     drop(pins);
-    let mounted = mount_layers(depot, &wanted.store, sequence, upper.as_deref(), options.trusted);
+    let mounted = mount_layers(depot, &wanted.store, sequence, changes.as_ref(), options.trusted);
     let attached = mounted.and_then(|mount| attach(sequence, mount));
     // Changes keep their snapshot, mounted or not.
     if attached.is_err() && is_new && upper.is_none() {
@@ -158,7 +144,7 @@ fn mount_layers(
     depot: &Depot,
     store: &StoreName,
     sequence: Sequence,
-    upper: Option<&Path>,
+    changes: Option<&Changes>,
     trusted: bool,
 ) -> Result<Detached, StageError> {
     let mut layers = Layers {
@@ -168,66 +154,10 @@ fn mount_layers(
         upper: None,
         trusted,
     };
-    if let Some(upper) = upper {
-        layers.upper = Some(changes(&layers, upper)?);
+    if let Some(changes) = changes {
+        layers.upper = Some(changes.upper(&layers)?);
     }
     Ok(kernel::mount(&layers)?)
-}
-
-/// Ties a directory for changes to a snapshot, or finds that it is tied to another.
-fn bind(upper: &Path, binding: &Binding) -> Result<(), StageError> {
-    std::fs::create_dir_all(upper).map_err(FollowError::io(upper, "create it"))?;
-    let path = upper.join(BINDING);
-    match std::fs::read(&path) {
-        Ok(bytes) => match serde_json::from_slice::<Binding>(&bytes) {
-            Ok(found) if found == *binding => Ok(()),
-            Ok(found) => Err(StageError::Bound {
-                upper: upper.to_owned(),
-                found: format!("{}@{}", found.store, found.snapshot),
-                wanted: format!("{}@{}", binding.store, binding.snapshot),
-            }),
-            Err(error) => Err(FollowError::io(&path, "read it")(error.into()).into()),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            // One that a crash kept from being written is no change.
-            let mut others = names(upper)?.into_iter().filter(|name| !name.starts_with(".new-"));
-            if others.next().is_some() {
-                return Err(StageError::Foreign(upper.to_owned()));
-            }
-            let bytes = serde_json::to_vec(binding).unwrap_or_default();
-            Ok(write_beside(&path, &bytes, true)?)
-        }
-        Err(error) => Err(FollowError::io(&path, "read it")(error).into()),
-    }
-}
-
-/// The directories of the upper layer. A new one gets the metadata of the snapshot's root, which it stands for.
-fn changes(layers: &Layers, dir: &Path) -> Result<Upper, StageError> {
-    let (upper, work, new) = (dir.join("upper"), dir.join("work"), dir.join("upper.new"));
-    std::fs::create_dir_all(&work).map_err(FollowError::io(&work, "create it"))?;
-    if !upper.exists() {
-        std::fs::create_dir_all(&new).map_err(FollowError::io(&new, "create it"))?;
-        let snapshot = kernel::mount(layers)?;
-        copy_metadata(snapshot.root(), &new)
-            .map_err(FollowError::path(&new, "give it the root's metadata"))?;
-        std::fs::rename(&new, &upper).map_err(FollowError::io(&upper, "rename it"))?;
-    }
-    Ok(Upper { upper, work })
-}
-
-fn copy_metadata(root: impl AsFd, to: &Path) -> Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let from = rustix::fs::openat(root, ".", flags, Mode::empty())?;
-    let stat = Stat::of(&from)?;
-    let to = rustix::fs::openat(CWD, to, flags, Mode::empty())?;
-    let owner = (rustix::fs::Uid::from_raw(stat.uid), rustix::fs::Gid::from_raw(stat.gid));
-    rustix::fs::fchown(&to, Some(owner.0), Some(owner.1))?;
-    rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.mode.into()))?;
-    for (name, value) in xattr::read(&from)? {
-        rustix::fs::fsetxattr(&to, name.as_slice(), &value, XattrFlags::empty())?;
-    }
-    let mtime = Timespec { tv_sec: stat.mtime.seconds, tv_nsec: stat.mtime.nanos.into() };
-    rustix::fs::futimens(&to, &Timestamps { last_access: mtime, last_modification: mtime })
 }
 
 /// A snapshot that is mounted on this host.

@@ -7,53 +7,77 @@
 //! works in, the tree is made in place. A marker in it says of which snapshot it is and that it is not complete; the next run with the same
 //! goes on, any other is refused, and the marker goes when all is on the disk.
 //!
+//! The parent may be everybody's (`/tmp`). So what is built beside is built in a room: a directory that is this user's and that nobody else
+//! enters, however the tree's own owner and mode turn out; one that is there and is not so is refused. The room, the tree in it and the parent
+//! are opened once, and all that follows goes by these handles: whoever exchanges a name meanwhile, or makes it before, gets nothing and
+//! changes nothing.
+//!
 //! Before anything was restored an error leaves nothing behind.
 
-use super::directory::{names, open_below};
+use super::directory::{name_of, names, open_below, open_existing};
 use super::error::RestoreError;
-use super::filesystem::Mount;
+use super::filesystem::{Filesystem, Mount};
 use super::restore::RestoreRequest;
 use crate::source::stat::Stat;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
-use std::ffi::{CStr, CString, OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// What the marker of a tree that is made in place begins with; its snapshot follows.
 const MARKER: &str = ".understudy-restoring-";
 /// Longer names are shortened, so that there is room for what is put around them.
 const NAME_MAX_BYTES: usize = 200;
+/// The tree's name in its room, and that of the directory that is exchanged for trial.
+const TREE: &CStr = c"tree";
+const TRIAL: &CStr = c"trial";
 
 /// Where the tree is built.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// The directory that is written into.
+    /// The path of the directory that is written into, for messages.
     pub(super) work: PathBuf,
+    /// That directory: reached by this alone.
+    handle: OwnedFd,
     pub(super) fresh: bool,
     pub(super) resumed: bool,
     way: Way,
-    /// Directories above the destination that were made for it.
-    parents: Vec<PathBuf>,
 }
 
 /// How the tree gets its final name.
 #[derive(Debug)]
 enum Way {
-    /// Renamed to this at the end.
-    Beside(PathBuf),
+    /// Renamed out of its room at the end.
+    Beside(Room),
     /// Made in place. The marker goes at the end.
     InPlace(CString),
     /// Into what is there.
     Over,
 }
 
+/// A directory beside the destination that nobody else enters.
+#[derive(Debug)]
+struct Room {
+    handle: OwnedFd,
+    name: CString,
+    /// What it lies in, and the destination's name there.
+    parent: OwnedFd,
+    destination_name: CString,
+    destination: PathBuf,
+    /// Directories above the destination that were made for it.
+    parents: Vec<PathBuf>,
+}
+
 impl Place {
     pub(super) fn choose(request: &RestoreRequest, tag: &str) -> Result<Self, RestoreError> {
         let destination = &without_slashes(&request.destination);
         match std::fs::symlink_metadata(destination) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Self::beside(destination, tag),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let room = Room::beside(destination, tag)?;
+                Self::in_room(room)
+            }
             Err(e) => Err(io(&destination.display().to_string(), "look at it", &e)),
             Ok(found) if !found.is_dir() => Err(RestoreError::NotADirectory(destination.clone())),
             Ok(_) => Self::existing(destination, tag, request.overwrite),
@@ -72,55 +96,54 @@ impl Place {
         if is_mount_root(&handle) {
             found.remove(LOST_AND_FOUND);
         }
-        let place = |way, fresh, resumed| {
-            Ok(Self { work: destination.to_owned(), fresh, resumed, way, parents: Vec::new() })
+        let place = |handle, way, fresh, resumed| {
+            Ok(Self { work: destination.to_owned(), handle, fresh, resumed, way })
         };
         if resumed {
-            return place(Way::InPlace(marker), false, true);
+            return place(handle, Way::InPlace(marker), false, true);
         }
         if foreign && !overwrite {
             return Err(RestoreError::Unfinished(destination.to_owned()));
         }
         if !found.is_empty() {
             return match overwrite {
-                true => place(Way::Over, false, false),
+                true => place(handle, Way::Over, false, false),
                 false => Err(RestoreError::NotEmpty(destination.to_owned())),
             };
         }
-        if !is_working_directory(&handle) && can_be_renamed_over(destination, tag)? {
-            return Self::beside(destination, tag);
+        if !is_working_directory(&handle)
+            && let Some(room) = Room::over(destination, tag)?
+        {
+            return Self::in_room(room);
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&handle, &marker, flags, Mode::RUSR | Mode::WUSR)
             .map_err(RestoreError::write(&shown, "write into it"))?;
-        place(Way::InPlace(marker), true, false)
+        place(handle, Way::InPlace(marker), true, false)
     }
 
-    fn beside(destination: &Path, tag: &str) -> Result<Self, RestoreError> {
-        let (parent, name) =
-            parts(destination).ok_or_else(|| RestoreError::NotADirectory(destination.to_owned()))?;
-        let missing = parent.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists());
-        let mut place = Self {
-            work: parent.join(hidden(name, tag)),
-            fresh: true,
-            resumed: false,
-            way: Way::Beside(destination.to_owned()),
-            parents: missing.map(Path::to_owned).collect(),
+    fn in_room(room: Room) -> Result<Self, RestoreError> {
+        let work = room.path().join("tree");
+        let wrong = |action| RestoreError::write(work.display(), action);
+        let made = match rustix::fs::mkdirat(&room.handle, TREE, Mode::RWXU) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(wrong("create it")(errno)),
         };
-        if let Err(e) = std::fs::create_dir_all(&parent) {
-            place.abandon();
-            return Err(io(&destination.display().to_string(), "create its parent", &e));
-        }
-        // Nobody else looks into it before it is complete.
-        match rustix::fs::mkdirat(CWD, &place.work, Mode::RWXU) {
-            Ok(()) => {}
-            Err(Errno::EXIST) => (place.fresh, place.resumed) = (false, true),
-            Err(errno) => {
-                place.abandon();
-                return Err(RestoreError::write(place.work.display(), "create it")(errno));
+        let opened =
+            made.and_then(|fresh| Ok((fresh, open_existing(&room.handle, TREE).map_err(wrong("open it"))?)));
+        match opened {
+            Ok((fresh, handle)) => Ok(Self { work, handle, fresh, resumed: !fresh, way: Way::Beside(room) }),
+            Err(error) => {
+                room.abandon();
+                Err(error)
             }
         }
-        Ok(place)
+    }
+
+    /// A handle of the directory that is written into.
+    pub(super) fn open(&self) -> Result<OwnedFd, Errno> {
+        rustix::io::fcntl_dupfd_cloexec(&self.handle, 0)
     }
 
     /// All of it was made by a run that was broken off: what the snapshot does not have is that run's as well.
@@ -141,19 +164,19 @@ impl Place {
     /// Written to the disk first: a tree under its final name, or without its marker, is complete, also after a power cut.
     pub(super) fn publish(&self) -> Result<(), RestoreError> {
         let shown = self.work.display().to_string();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(CWD, &self.work, flags, Mode::empty());
-        let handle = opened.map_err(RestoreError::write(&shown, "open it"))?;
-        rustix::fs::syncfs(&handle).map_err(RestoreError::write(&shown, "write it to the disk"))?;
+        rustix::fs::syncfs(&self.handle).map_err(RestoreError::write(&shown, "write it to the disk"))?;
         match &self.way {
-            Way::Beside(destination) => {
-                rustix::fs::renameat(CWD, &self.work, CWD, destination).map_err(|errno| {
-                    let (destination, work) = (destination.clone(), self.work.clone());
+            Way::Beside(room) => {
+                let renamed = rustix::fs::renameat(&room.handle, TREE, &room.parent, &room.destination_name);
+                renamed.map_err(|errno| {
+                    let (destination, work) = (room.destination.clone(), self.work.clone());
                     RestoreError::Publish { destination, work, errno }
-                })
+                })?;
+                let _ = rustix::fs::unlinkat(&room.parent, &room.name, AtFlags::REMOVEDIR);
+                Ok(())
             }
             Way::InPlace(marker) => {
-                unmark(&handle, marker).map_err(RestoreError::write(&shown, "remove its marker"))
+                unmark(&self.handle, marker).map_err(RestoreError::write(&shown, "remove its marker"))
             }
             Way::Over => Ok(()),
         }
@@ -162,23 +185,121 @@ impl Place {
     /// After an error: what was made goes if nothing was put into it.
     pub(super) fn abandon(&self) {
         match &self.way {
-            Way::Beside(_) => {
-                let _ = std::fs::remove_dir(&self.work);
-                for parent in &self.parents {
-                    // From the innermost on; one that holds something stays.
-                    let _ = std::fs::remove_dir(parent);
-                }
-            }
+            Way::Beside(room) => room.abandon(),
             Way::InPlace(marker) => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                if let Ok(handle) = rustix::fs::openat(CWD, &self.work, flags, Mode::empty())
-                    && names(&handle).is_ok_and(|names| names.len() == 1 && names.contains(marker))
-                {
-                    let _ = unmark(&handle, marker);
+                if names(&self.handle).is_ok_and(|names| names.len() == 1 && names.contains(marker)) {
+                    let _ = unmark(&self.handle, marker);
                 }
             }
             Way::Over => {}
         }
+    }
+}
+
+impl Room {
+    /// For a destination that is not there.
+    fn beside(destination: &Path, tag: &str) -> Result<Self, RestoreError> {
+        let (above, name) =
+            parts(destination).ok_or_else(|| RestoreError::NotADirectory(destination.to_owned()))?;
+        let missing = above.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists());
+        let parents: Vec<_> = missing.map(Path::to_owned).collect();
+        let wrong = |action| RestoreError::write(destination.display(), action);
+        let make = || {
+            std::fs::create_dir_all(&above)
+                .map_err(|e| io(&destination.display().to_string(), "create its parent", &e))?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let parent = rustix::fs::openat(CWD, &above, flags, Mode::empty());
+            let parent = parent.map_err(wrong("open its parent"))?;
+            Self::make(parent, destination, name, tag)?.map_err(wrong("create a directory beside it"))
+        };
+        match make() {
+            Ok(room) => Ok(Self { parents, ..room }),
+            Err(error) => {
+                remove_parents(&parents);
+                Err(error)
+            }
+        }
+    }
+
+    /// For an empty directory, if a directory that takes its name would get it: that is tried. None where it is not so.
+    fn over(destination: &Path, tag: &str) -> Result<Option<Self>, RestoreError> {
+        let Some((above, name)) = parts(destination) else { return Ok(None) };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(parent) = rustix::fs::openat(CWD, &above, flags, Mode::empty()) else { return Ok(None) };
+        let Ok(room) = Self::make(parent, destination, name, tag)? else { return Ok(None) };
+        match rustix::fs::mkdirat(&room.handle, TRIAL, Mode::RWXU) {
+            // Left by a run that was killed just there.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(_) => {
+                room.abandon();
+                return Ok(None);
+            }
+        }
+        let (parent, name) = (&room.parent, &room.destination_name);
+        let exchange = || rustix::fs::renameat_with(&room.handle, TRIAL, parent, name, RenameFlags::EXCHANGE);
+        let can = exchange().is_ok();
+        if can {
+            exchange().map_err(RestoreError::write(destination.display(), "put it back after a trial"))?;
+        }
+        rustix::fs::unlinkat(&room.handle, TRIAL, AtFlags::REMOVEDIR)
+            .map_err(RestoreError::write(room.path().display(), "remove it after a trial"))?;
+        if !can {
+            room.abandon();
+        }
+        Ok(can.then_some(room))
+    }
+
+    /// Makes it, or takes the one that is there if nobody else could have put anything into it.
+    fn make(
+        parent: OwnedFd,
+        destination: &Path,
+        name: &OsStr,
+        tag: &str,
+    ) -> Result<Result<Self, Errno>, RestoreError> {
+        let room_name = hidden(name, tag);
+        let is_new = match rustix::fs::mkdirat(&parent, &room_name, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Ok(Err(errno)),
+        };
+        let (destination, destination_name) = (destination.to_owned(), name_of(name.as_bytes()));
+        let path = destination.with_file_name(OsStr::from_bytes(room_name.to_bytes()));
+        let handle = match open_below(&parent, &room_name) {
+            Ok(handle) => handle,
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Err(RestoreError::Taken(path)),
+            Err(errno) => return Err(RestoreError::write(path.display(), "open it")(errno)),
+        };
+        let wrong = RestoreError::write(path.display(), "look at it");
+        let looked = Stat::of(&handle).and_then(|stat| Ok((stat, Filesystem::of(&handle)?)));
+        let (stat, filesystem) = looked.map_err(wrong)?;
+        let is_ours = stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o022 == 0;
+        // Where owners and modes are the mount's, they say nothing of who made it.
+        if !is_ours && (!is_new || filesystem.exact) {
+            return Err(RestoreError::Taken(path));
+        }
+        if stat.mode & 0o077 != 0 {
+            let _ = rustix::fs::fchmod(&handle, Mode::RWXU);
+        }
+        let (name, parents) = (room_name, Vec::new());
+        Ok(Ok(Self { handle, name, parent, destination_name, destination, parents }))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.destination.with_file_name(OsStr::from_bytes(self.name.to_bytes()))
+    }
+
+    /// Takes it away, if there is nothing in it.
+    fn abandon(&self) {
+        let _ = rustix::fs::unlinkat(&self.handle, TREE, AtFlags::REMOVEDIR);
+        let _ = rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR);
+        remove_parents(&self.parents);
+    }
+}
+
+/// From the innermost on; one that holds something stays.
+fn remove_parents(parents: &[PathBuf]) {
+    for parent in parents {
+        let _ = std::fs::remove_dir(parent);
     }
 }
 
@@ -225,25 +346,6 @@ fn unmark(handle: &OwnedFd, marker: &CStr) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Tries whether a directory that is to take this empty one's name would get it.
-fn can_be_renamed_over(destination: &Path, tag: &str) -> Result<bool, RestoreError> {
-    let Some((parent, name)) = parts(destination) else { return Ok(false) };
-    let other = parent.join(hidden(name, &format!("{tag}-trial")));
-    match rustix::fs::mkdirat(CWD, &other, Mode::RWXU) {
-        // Left by a run that was killed just there.
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(_) => return Ok(false),
-    }
-    let exchange = || rustix::fs::renameat_with(CWD, &other, CWD, destination, RenameFlags::EXCHANGE);
-    let can = exchange().is_ok();
-    if can {
-        exchange().map_err(RestoreError::write(destination.display(), "put it back after a trial"))?;
-    }
-    rustix::fs::unlinkat(CWD, &other, AtFlags::REMOVEDIR)
-        .map_err(RestoreError::write(other.display(), "remove it after a trial"))?;
-    Ok(can)
-}
-
 /// The directory that this process, and perhaps the shell that started it, works in: it would not see another in its place.
 fn is_working_directory(handle: &OwnedFd) -> bool {
     let identity = |stat: Stat| (stat.device, stat.fingerprint.inode);
@@ -263,7 +365,7 @@ fn parts(path: &Path) -> Option<(PathBuf, &OsStr)> {
 }
 
 /// The hidden name of something that belongs to a restore to `name`.
-fn hidden(name: &OsStr, tag: &str) -> OsString {
+fn hidden(name: &OsStr, tag: &str) -> CString {
     let name = name.as_bytes();
     let mut hidden = b".".to_vec();
     if name.len() <= NAME_MAX_BYTES {
@@ -271,8 +373,8 @@ fn hidden(name: &OsStr, tag: &str) -> OsString {
     } else {
         hidden.extend_from_slice(&blake3::hash(name).to_hex().as_bytes()[..32]);
     }
-    hidden.extend_from_slice(format!(".understudy-{tag}").as_bytes());
-    OsString::from_vec(hidden)
+    hidden.extend_from_slice(format!(".understudy-room-{tag}").as_bytes());
+    name_of(&hidden)
 }
 
 /// A symlink's name with a slash behind it would lead through it.

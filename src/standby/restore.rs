@@ -82,7 +82,7 @@ pub fn restore(
         false => format!("{tag}-{}", &blake3::hash(request.path.as_bytes()).to_hex()[..8]),
     };
     let place = Place::choose(request, &tag)?;
-    let restored = restore_to(&place, chunks, root, request, own, progress);
+    let restored = restore_to(&place, &tag, chunks, root, request, own, progress);
     if restored.is_err() {
         place.abandon();
     }
@@ -111,6 +111,7 @@ fn own_below(destination: &Path, own: &[PathBuf]) -> Result<Vec<TreePath>, Resto
 
 fn restore_to(
     place: &Place,
+    tag: &str,
     chunks: ChunkReader,
     root: &ManifestRoot,
     request: &RestoreRequest,
@@ -127,15 +128,22 @@ fn restore_to(
         umask: umask(),
         own,
     };
+    // In a directory that is new nothing is made beside anything, and one that is resumed has nothing of anybody's.
+    if !place.fresh && !place.is_named_at_the_end() {
+        let top = place.open().map_err(RestoreError::write(place.work.display(), "open it"))?;
+        shared.outcome.session.begin(&top, tag);
+    }
     let threads = request.threads.max(1);
     let manifests = ManifestReader::new(shared.chunks.clone());
     let entries = Salvage::new(manifests, root, &request.path, &shared.outcome);
-    let mut report = std::thread::scope(|scope| {
+    let report = std::thread::scope(|scope| {
         let pool = Pool::start(scope, vec![(); threads]);
         let report = restore_entries(&shared, &pool, request, place, entries);
         drop(pool);
         report
-    })?;
+    });
+    shared.outcome.session.end();
+    let mut report = report?;
     if let Some(error) = shared.outcome.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);
     }

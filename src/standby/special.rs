@@ -1,6 +1,6 @@
 //! Restoring symlinks, fifos, sockets and device nodes.
 
-use super::apply::{Already, Handle, apply};
+use super::apply::{Already, Handle, apply, restorer};
 use super::beside::Spot;
 use super::directory::name_of;
 use super::error::RestoreError;
@@ -9,6 +9,7 @@ use crate::model::entry::{Entry, Kind};
 use crate::source::stat::Stat;
 use rustix::fd::AsFd;
 use rustix::fs::{FileType, Mode, OFlags, makedev};
+use rustix::io::Errno;
 use std::ffi::CStr;
 
 /// A symlink, fifo, socket or device node.
@@ -35,6 +36,11 @@ pub(super) fn special(
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = rustix::fs::openat(dir, unplaced.at(), flags, Mode::empty())
         .map_err(RestoreError::write(&entry.path, "open it"))?;
+    // Its name is found again: it must be what was made, whoever else may write to the directory.
+    let found = Stat::of(&handle).map_err(RestoreError::write(&entry.path, "look at it"))?;
+    if Some(found.kind) != made_as(&entry.kind) || found.uid != restorer().0 || found.links != 1 {
+        return Err(RestoreError::write(&entry.path, "keep it while it is made")(Errno::STALE));
+    }
     let already = match spot.dir.neutral {
         true => Already::neutral(0o600 & !shared.umask),
         false => Already::default(),
@@ -42,6 +48,18 @@ pub(super) fn special(
     let exact = spot.dir.filesystem.exact;
     apply(Handle::Path(handle.as_fd()), entry, attributes, already, exact, &shared.outcome.told)?;
     unplaced.place(&entry.path)
+}
+
+/// The type that an entry is made as.
+fn made_as(kind: &Kind) -> Option<FileType> {
+    match kind {
+        Kind::Symlink { .. } => Some(FileType::Symlink),
+        Kind::Fifo => Some(FileType::Fifo),
+        Kind::Socket => Some(FileType::Socket),
+        Kind::CharDevice { .. } => Some(FileType::CharacterDevice),
+        Kind::BlockDevice { .. } => Some(FileType::BlockDevice),
+        Kind::Directory | Kind::File(_) => None,
+    }
 }
 
 fn same_special(spot: &Spot, entry: &Entry, attributes: &[(Vec<u8>, Vec<u8>)]) -> bool {

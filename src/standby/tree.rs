@@ -22,7 +22,7 @@ use crate::source::content::SEGMENT_BYTES;
 use crate::source::stat::Stat;
 use crate::support::pool::{Handle, Pool};
 use crate::support::progress::Progress;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::CString;
@@ -123,9 +123,7 @@ impl<'env> Restorer<'_, 'env> {
     fn begin(&mut self, entry: Entry) -> Result<(), RestoreError> {
         let shown = self.place.work.display().to_string();
         let wrong = |action| RestoreError::write(&shown, action);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle =
-            rustix::fs::openat(CWD, &self.place.work, flags, Mode::empty()).map_err(wrong("open it"))?;
+        let handle = self.place.open().map_err(wrong("open it"))?;
         let filesystem = Filesystem::of(&handle).map_err(wrong("look at it"))?;
         let (fresh, deletes) = (self.place.fresh, self.request.delete);
         let outcome = self.shared.outcome.clone();

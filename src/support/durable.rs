@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const BESIDE: (&str, &str) = (".understudy-", ".new");
@@ -32,7 +32,7 @@ pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     sync_dir(dir)
 }
 
-/// Makes a directory and those above it that are missing, each of them on the disk.
+/// Makes a directory and those above it that are missing, each of them on the disk, and this user's alone.
 pub fn create_dirs(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -40,7 +40,7 @@ pub fn create_dirs(path: &Path) -> io::Result<()> {
     if path.parent().is_some() {
         create_dirs(parent(path))?;
     }
-    match std::fs::create_dir(path) {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
         // Somebody else was quicker.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         made => made?,

@@ -1,5 +1,5 @@
-//! What several layers use and none owns: worker threads, running totals, clocks, small files that must be there. Imports nothing of this
-//! crate.
+//! What several layers use and none owns: worker threads, running totals, clocks, small files that must be there, whom files and directories
+//! belong to. Imports nothing of this crate.
 
 pub mod chain;
 pub mod clock;
@@ -8,5 +8,7 @@ pub mod lossy;
 pub mod mountinfo;
 pub mod mutant;
 pub mod pool;
+pub mod private;
 pub mod progress;
 pub mod random;
+pub mod trusted;

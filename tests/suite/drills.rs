@@ -3,7 +3,7 @@
 use crate::kill::{ok, understudy};
 use crate::rig::sample_tree;
 use crate::service::wait_until;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -44,6 +44,8 @@ impl Rig {
         let (dir, temporary) = (all.path().to_owned(), all.path().join("tmp"));
         sample_tree(&dir.join("source"));
         std::fs::create_dir(&temporary).unwrap();
+        // The command runs as nobody, and leaves its number there.
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o1777)).unwrap();
         let rig = Self { _all: all, dir, temporary };
         ok(rig.command().args(["resync", "source", "--store", "acme", "--quiet"]));
         rig

@@ -371,6 +371,7 @@ fn a_user_without_privileges_mounts_what_the_user_can_read() {
     ok(&mut as_user(&program, &["umount", "mounted"]));
     assert!(std::fs::read_dir(&point.0).unwrap().next().is_none());
     // The kernel's way takes root, and says so.
+    ok(Command::new("chown").args(["-R", "root:root"]).arg(dir.path()));
     ok(understudy(dir.path()).args(["follow", "acme", "--once", "--quiet"]));
     ok(Command::new("chown").args(["-R", "nobody:nogroup"]).arg(dir.path()));
     let output = as_user(&program, &["mount", "acme", "mounted", "--method", "kernel"]).output().unwrap();

@@ -2,15 +2,32 @@
 
 use crate::facts::{self, assert_same};
 use crate::rig::sample_tree;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
+
+/// The tests' key, as a key should lie: for nobody else to read.
+pub fn private_key() -> &'static Path {
+    static KEY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("key");
+        let new = path.with_extension(format!("{}.{}", std::process::id(), crate::rig::nonce()));
+        // Others make the same, and any of them is right.
+        std::fs::write(&new, "").unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&new, std::fs::read(crate::rig::key_file()).unwrap()).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+        path
+    });
+    &KEY
+}
 
 pub fn understudy(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_understudy"));
     command.env("UNDERSTUDY_REPOSITORY", dir.join("repository")).env("XDG_CACHE_HOME", dir.join("cache"));
-    command.env("UNDERSTUDY_KEY_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/key"));
+    command.env("UNDERSTUDY_KEY_FILE", private_key());
     command.env("HOME", dir).env_remove("UNDERSTUDY_CONFIG").current_dir(dir).stdin(Stdio::null());
     command
 }

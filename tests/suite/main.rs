@@ -18,6 +18,8 @@ mod faults;
 mod faulty;
 mod fuse;
 mod hints;
+mod hooks;
+mod host;
 mod hostile;
 mod house;
 mod judges;

@@ -61,7 +61,7 @@ fn a_daemon_whose_log_has_no_room_counts_the_lines_and_goes_on() {
 }
 
 /// A store of which one file cannot be read by whom its runs are made, so that each commits with warnings.
-fn with_warnings(dir: &Path) -> impl Fn() -> Command {
+fn with_warnings(dir: &Path) -> impl Fn(&[&str]) -> Command {
     sample_tree(&dir.join("source"));
     for path in [dir.to_owned(), dir.join("source")] {
         std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).unwrap();
@@ -77,12 +77,12 @@ fn with_warnings(dir: &Path) -> impl Fn() -> Command {
     std::fs::copy(crate::rig::key_file(), &key).unwrap();
     std::os::unix::fs::chown(&key, Some(65_534), Some(65_534)).unwrap();
     let dir = dir.to_owned();
-    move || {
+    move |args| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&program);
         command.env("UNDERSTUDY_REPOSITORY", dir.join("repository")).env("XDG_CACHE_HOME", dir.join("cache"));
         command.env("UNDERSTUDY_KEY_FILE", &key).env("HOME", &dir).current_dir(&dir).stdin(Stdio::null());
-        command.args(["resync", "source", "--store", "acme"]);
+        command.args(args);
         command
     }
 }
@@ -91,7 +91,8 @@ fn with_warnings(dir: &Path) -> impl Fn() -> Command {
 fn a_committed_run_ends_as_one_whoever_reads_what_it_says() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let resync = with_warnings(dir);
+    let command = with_warnings(dir);
+    let resync = || command(&["resync", "source", "--store", "acme"]);
     let (_reader, writer) = stuck();
     let commands: Vec<(&str, Command)> = vec![
         ("all is read", resync()),
@@ -116,15 +117,15 @@ fn a_committed_run_ends_as_one_whoever_reads_what_it_says() {
             command
         }),
     ];
-    for (number, (what, mut command)) in commands.into_iter().enumerate() {
-        let mut child = command.spawn().unwrap();
+    for (number, (what, mut asked)) in commands.into_iter().enumerate() {
+        let mut child = asked.spawn().unwrap();
         let mut status = None;
         wait_until(what, || {
             status = child.try_wait().unwrap();
             status.is_some()
         });
         assert_eq!(status.unwrap().code(), Some(3), "{what}");
-        let snapshots = ok(understudy(dir).args(["snapshots", "acme", "--json"])).stdout;
+        let snapshots = ok(&mut command(&["snapshots", "acme", "--json"])).stdout;
         let snapshots: serde_json::Value = serde_json::from_slice(&snapshots).unwrap();
         assert_eq!(snapshots.as_array().unwrap().len(), number + 1, "{what}");
     }

@@ -585,6 +585,8 @@ fn as_user(dir: &Path, groups: &str, args: &[&str]) -> Output {
         groups => command.args(["--groups", groups]),
     };
     command.env("XDG_CACHE_HOME", dir.join("home/cache")).env("HOME", dir.join("home"));
+    // One that this user may read.
+    command.env("UNDERSTUDY_KEY_FILE", rig::key_file());
     command.arg(binary.get_program()).args(args).output().unwrap()
 }
 

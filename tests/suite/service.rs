@@ -16,7 +16,7 @@ fn free_port() -> u16 {
 /// A host with a configuration, and perhaps a daemon.
 pub struct Host {
     pub dir: tempfile::TempDir,
-    port: u16,
+    pub port: u16,
     pub daemon: Option<Child>,
 }
 
@@ -88,20 +88,32 @@ impl Host {
         ok(Command::new("kill").args([signal, &id]));
     }
 
+    /// At the port.
     pub fn ask(&self, method: &str, path: &str, token: Option<&str>) -> (u16, String) {
+        let token = token.map(|token| format!("Authorization: Bearer {token}"));
+        let token = token.iter().flat_map(|header| ["-H", header]).collect::<Vec<_>>();
+        self.curl(&token, method, path)
+    }
+
+    pub fn curl(&self, how: &[&str], method: &str, path: &str) -> (u16, String) {
         let mut curl = Command::new("curl");
-        curl.args(["-s", "--max-time", "60", "-X", method, "-w", "\n%{http_code}"]);
-        if let Some(token) = token {
-            curl.args(["-H", &format!("Authorization: Bearer {token}")]);
-        }
+        curl.args(["-s", "--max-time", "60", "-X", method, "-w", "\n%{http_code}"]).args(how);
         let output = curl.arg(format!("http://127.0.0.1:{}{path}", self.port)).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let (body, status) = text.rsplit_once('\n').unwrap_or(("", "0"));
         (status.parse().unwrap_or(0), body.to_owned())
     }
 
+    /// The daemon's socket, as this host's commands find it.
+    pub fn socket(&self) -> Option<PathBuf> {
+        let listed = std::fs::read_dir(self.path("state/understudy")).ok()?.flatten();
+        listed.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|e| e == "socket"))
+    }
+
+    /// By the socket.
     pub fn get(&self, path: &str) -> Option<String> {
-        let (status, body) = self.ask("GET", path, None);
+        let socket = self.socket()?;
+        let (status, body) = self.curl(&["--unix-socket", socket.to_str()?], "GET", path);
         (status == 200).then_some(body)
     }
 
@@ -212,7 +224,7 @@ fn many_who_ask_and_look_at_once_are_all_answered() {
                     let events = host.ask("POST", "/api/v1/stores/a/resync", Some(token)).1;
                     assert!(events.contains("event: done"), "{events}");
                 } else {
-                    assert_eq!(host.ask("GET", "/api/v1/stores/a/snapshots", None).0, 200);
+                    assert_eq!(host.ask("GET", "/api/v1/stores/a/snapshots", Some(token)).0, 200);
                 }
             });
         }
@@ -264,7 +276,7 @@ fn a_failing_store_blocks_no_other_and_a_wrong_configuration_changes_nothing() {
     wait_until("the new store has a snapshot", || {
         host.get("/api/v1/stores/later").is_some_and(|text| text.contains("\"snapshot\":1"))
     });
-    assert_eq!(host.ask("GET", "/api/v1/stores/broken", None).0, 404);
+    assert_eq!(host.ask("GET", "/api/v1/stores/broken", Some(&host.token())).0, 404);
     // Asked to end, it does.
     host.signal("-TERM");
     let status = host.daemon.take().unwrap().wait().unwrap();
@@ -360,7 +372,7 @@ fn a_token_that_is_none_keeps_no_store_from_running() {
     wait_until("the store runs", || host.store("b")["snapshot"] == 1);
     assert!(host.log().contains("a token has 16 characters at least"), "{}", host.log());
     let (status, said) = host.ask("POST", "/api/v1/stores/b/resync", Some("short"));
-    assert!(status == 503 && said.contains(path.to_str().unwrap()), "{status} {said}");
+    assert!(status == 503 && !said.contains(path.to_str().unwrap()), "{status} {said}");
     // Once it is one, it is taken, without a restart.
     std::fs::write(&path, b"0123456789abcdef0123").unwrap();
     assert_eq!(host.ask("POST", "/api/v1/stores/b/resync", Some("0123456789abcdef0123")).0, 200);
@@ -451,6 +463,9 @@ fn command_lines() -> Vec<String> {
         r#"
 import configparser, pathlib, sys, yaml
 root = pathlib.Path(sys.argv[1])
+def confined(image, path):
+    name, _, tag = image.partition(":")
+    assert tag and tag != "latest", path
 def strict(path):
     return list(yaml.safe_load_all(path.read_text()))
 for path in sorted(root.glob("kubernetes/*.yaml")):
@@ -464,8 +479,14 @@ for path in sorted(root.glob("kubernetes/*.yaml")):
         else:
             assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items(), path
         pod = spec["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False, path
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, path
         volumes = {volume["name"] for volume in pod["volumes"]}
         for container in pod["containers"]:
+            confined(container["image"], path)
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] and context["allowPrivilegeEscalation"] is False, path
+            assert context["capabilities"]["drop"] == ["ALL"], path
             assert {mount["name"] for mount in container["volumeMounts"]} == volumes, path
             ports = {port["name"] for port in container.get("ports", [])}
             for probe in ("livenessProbe", "readinessProbe"):
@@ -474,6 +495,9 @@ for path in sorted(root.glob("kubernetes/*.yaml")):
 for document in strict(root / "compose.yaml"):
     named = set(document["volumes"])
     for service in document["services"].values():
+        confined(service["image"], "compose.yaml")
+        assert service["read_only"] and service["cap_drop"] == ["ALL"], service
+        assert service["security_opt"] == ["no-new-privileges:true"], service
         for volume in service["volumes"]:
             source = volume.split(":")[0]
             assert source[0] in "./" or source in named, volume
@@ -486,7 +510,7 @@ for path in sorted(root.glob("systemd/*")):
     if path.suffix == ".service":
         program, *arguments = unit["Service"]["ExecStart"].split()
         assert program == "/usr/local/bin/understudy", path
-        print("command", *arguments)
+        print("command", *[argument.replace("%i", "acme") for argument in arguments])
     else:
         assert (root / "systemd" / (path.stem + ".service")).exists(), path
 "#,
@@ -499,7 +523,7 @@ for path in sorted(root.glob("systemd/*")):
 fn what_schedules_has_for_engines_is_what_this_program_takes() {
     let host = Host::new(0);
     let lines = command_lines();
-    assert_eq!(lines.len(), 7, "{lines:?}");
+    assert_eq!(lines.len(), 9, "{lines:?}");
     for line in lines {
         let (what, rest) = line.split_once(' ').unwrap();
         if what == "schedule" {

@@ -160,6 +160,8 @@ fn upkeep_does_what_is_due_once_and_remembers_it() {
     std::fs::write(dir.join("understudy.toml"), config).unwrap();
     let keep_up = |json: &str| {
         let mut command = understudy(dir);
+        // Named, so that nothing is said of it.
+        command.env("UNDERSTUDY_CONFIG", dir.join("understudy.toml"));
         command.args(["upkeep"]).args(Some(json).filter(|j| !j.is_empty()));
         command
     };

@@ -1,0 +1,315 @@
+//! Programs of the user's: what a hook and a drill's command are given, and as whom they run.
+//!
+//! They are given a path, a home, a language and what they are told by `UNDERSTUDY_*`, and nothing else that this process knows: neither its
+//! passphrase nor the credentials of its bucket. A relative program is refused: a drill works in a snapshot, which is the tenant's, and a
+//! command may be typed in a tenant's tree.
+//!
+//! This program stands between: it is started in a group of its own and starts the other in that. So it can become another user first, and
+//! it sees this process end, however that is: then it ends the group, itself with it. Another's signals do not reach it, since it stays
+//! this user.
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+
+/// This program, whatever has its name by now.
+pub const THIS: &str = "/proc/self/exe";
+/// The hidden command that [`run_confined`] serves.
+pub const CONFINED: &str = "confined";
+/// Where nothing says where programs are.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Whom nothing belongs to.
+const NOBODY: u32 = 65_534;
+/// As a shell says that there is no such program.
+const NOT_STARTED: i32 = 127;
+/// What is handed on to nobody.
+const SECRETS: [&str; 2] = ["UNDERSTUDY_PASSPHRASE", "UNDERSTUDY_NEW_PASSPHRASE"];
+
+/// Why a program is not started.
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    #[error("it is relative: name it by its whole path, or by a name on the PATH")]
+    Relative,
+    #[error("there is no user '{0}' in /etc/passwd; a number, or NUMBER:GROUP, is a user as well")]
+    NoUser(String),
+    #[error("to run it as another user takes root")]
+    NotRoot,
+}
+
+/// As whom a program runs, and what it is handed on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Confinement {
+    /// None: as this process.
+    pub user: Option<User>,
+    /// Where this process may not become that user, it runs as this one.
+    pub is_optional: bool,
+    /// Nothing that it starts gets more rights than it has.
+    pub no_new_privileges: bool,
+    /// Variables of this process's.
+    pub environment: Vec<String>,
+}
+
+/// A user of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub home: PathBuf,
+}
+
+impl User {
+    pub fn nobody() -> Self {
+        Self { uid: NOBODY, gid: NOBODY, groups: Vec::new(), home: "/".into() }
+    }
+
+    /// A name of `/etc/passwd`, a number, or `NUMBER:GROUP`.
+    ///
+    /// # Errors
+    /// [`ChildError::NoUser`].
+    pub fn find(name: &str) -> Result<Self, ChildError> {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        Self::find_in(name, &read("/etc/passwd"), &read("/etc/group"))
+            .ok_or_else(|| ChildError::NoUser(name.to_owned()))
+    }
+
+    fn find_in(name: &str, passwd: &str, group: &str) -> Option<Self> {
+        let (user, given) = match name.split_once(':') {
+            Some((user, group)) => (user, Some(group.parse().ok()?)),
+            None => (name, None),
+        };
+        let known = passwd.lines().find_map(|line| {
+            let fields: Vec<_> = line.split(':').collect();
+            let [login, _, uid, gid, _, home, ..] = fields[..] else { return None };
+            let is = login == user || (uid == user && user.bytes().all(|b| b.is_ascii_digit()));
+            is.then(|| Some((login.to_owned(), uid.parse().ok()?, gid.parse().ok()?, PathBuf::from(home))))?
+        });
+        let (login, uid, gid, home) = match known {
+            Some(known) => known,
+            None => (String::new(), user.parse().ok()?, user.parse().ok()?, PathBuf::from("/")),
+        };
+        let member = |line: &str| {
+            let fields: Vec<_> = line.split(':').collect();
+            let [_, _, gid, members] = fields[..] else { return None };
+            members.split(',').any(|m| m == login && !login.is_empty()).then(|| gid.parse().ok())?
+        };
+        let groups = if given.is_none() { group.lines().filter_map(member).collect() } else { Vec::new() };
+        Some(Self { uid, gid: given.unwrap_or(gid), groups, home })
+    }
+}
+
+/// `UID:GID:GROUP,…`, as the hidden command is told.
+impl std::fmt::Display for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let groups: Vec<_> = self.groups.iter().map(u32::to_string).collect();
+        write!(f, "{}:{}:{}", self.uid, self.gid, groups.join(","))
+    }
+}
+
+impl FromStr for User {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let mut parts = text.split(':');
+            let (uid, gid) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            let groups = parts.next()?.split(',').filter(|group| !group.is_empty());
+            Some(Self {
+                uid,
+                gid,
+                groups: groups.map(|g| g.parse().ok()).collect::<Option<_>>()?,
+                home: "/".into(),
+            })
+        };
+        parse().ok_or("UID:GID:GROUPS")
+    }
+}
+
+/// Whether a variable may be handed on.
+pub fn may_be_handed_on(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0']) && !SECRETS.contains(&name)
+}
+
+/// The command that runs `program` so; `this` is this program.
+///
+/// # Errors
+/// A relative program, and another user where this is not root.
+pub fn command(
+    this: &Path,
+    program: &str,
+    arguments: &[String],
+    how: &Confinement,
+) -> Result<Command, ChildError> {
+    if program.contains('/') && !program.starts_with('/') {
+        return Err(ChildError::Relative);
+    }
+    let own = rustix::process::geteuid();
+    let user = match &how.user {
+        Some(user) if user.uid == own.as_raw() => None,
+        Some(_) if !own.is_root() && how.is_optional => None,
+        Some(_) if !own.is_root() => return Err(ChildError::NotRoot),
+        other => other.as_ref(),
+    };
+    let mut command = Command::new(this);
+    command.arg0("understudy").arg(CONFINED).args(["--parent", &std::process::id().to_string()]);
+    command.args(["--umask", &format!("{:o}", crate::support::private::given_umask())]);
+    if let Some(user) = user {
+        command.args(["--user", &user.to_string()]);
+        command.args(how.is_optional.then_some("--if-possible"));
+    }
+    command.args(how.no_new_privileges.then_some("--no-new-privileges"));
+    command.arg("--").arg(program).args(arguments);
+    command.env_clear();
+    let own = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    command.env("PATH", clean_path(own("PATH").as_deref()));
+    let home = user.map(|user| user.home.clone().into_os_string()).or_else(|| own("HOME"));
+    command.envs(home.map(|home| ("HOME", home))).envs(own("LANG").map(|lang| ("LANG", lang)));
+    for name in how.environment.iter().filter(|name| may_be_handed_on(name)) {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    Ok(command)
+}
+
+/// Without what means the directory that one happens to be in.
+fn clean_path(path: Option<&OsStr>) -> OsString {
+    let whole = std::env::split_paths(path.unwrap_or_default()).filter(|dir| dir.is_absolute());
+    match std::env::join_paths(whole) {
+        Ok(path) if !path.is_empty() => path,
+        _ => DEFAULT_PATH.into(),
+    }
+}
+
+/// What the hidden command is told.
+pub struct Told {
+    /// Who asks, and is waited for; none: become the program at once.
+    pub parent: Option<u32>,
+    pub umask: u32,
+    pub user: Option<User>,
+    pub is_optional: bool,
+    pub no_new_privileges: bool,
+    pub program: Vec<OsString>,
+}
+
+/// Stands between who asks and the program, or becomes it. Ends this process; returns why it could do neither.
+pub fn run_confined(told: &Told, again: &[OsString]) -> io::Error {
+    let Some(parent) = told.parent else { return become_it(told) };
+    let asks = Pid::from_raw(parent.try_into().unwrap_or_default());
+    let Some(asks) = asks.filter(|asks| rustix::process::getppid() == Some(*asks)) else {
+        return io::Error::other("who started it is gone");
+    };
+    let Ok(asks) = rustix::process::pidfd_open(asks, PidfdFlags::empty()) else {
+        // A kernel before 5.3: what it starts in turn is not ended with who asks.
+        return become_it(told);
+    };
+    let mut child = match Command::new(THIS).arg0("understudy").args(again).spawn() {
+        Ok(child) => child,
+        Err(error) => return error,
+    };
+    let id = Pid::from_raw(child.id().try_into().unwrap_or_default());
+    let other = id.and_then(|id| rustix::process::pidfd_open(id, PidfdFlags::empty()).ok());
+    let Some(other) = other else {
+        // It was started, so this cannot be told from its own end.
+        return io::Error::other("the process could not be waited for");
+    };
+    loop {
+        let mut ends = [PollFd::new(&asks, PollFlags::IN), PollFd::new(&other, PollFlags::IN)];
+        match poll(&mut ends, None) {
+            Ok(_) if !ends[1].revents().is_empty() => break,
+            Ok(_) if !ends[0].revents().is_empty() => {
+                let _ = rustix::process::kill_current_process_group(Signal::KILL);
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return errno.into(),
+        }
+    }
+    match child.wait() {
+        // As a shell counts those that a signal ended.
+        Ok(status) => std::process::exit(status.code().unwrap_or(128 + status.signal().unwrap_or_default())),
+        Err(error) => error,
+    }
+}
+
+/// There is one thread, so that what is set for it is set for the process.
+fn become_it(told: &Told) -> io::Error {
+    let Some((program, arguments)) = told.program.split_first() else {
+        return io::ErrorKind::InvalidInput.into();
+    };
+    rustix::process::umask(Mode::from_raw_mode(told.umask & 0o777));
+    if let Some(user) = &told.user
+        && let Err(errno) = become_user(user, told.is_optional)
+    {
+        return io::Error::new(
+            errno.kind(),
+            format!("to become user {}: {}", user.uid, io::Error::from(errno)),
+        );
+    }
+    if told.no_new_privileges
+        && let Err(errno) = set_no_new_privs(true)
+    {
+        return errno.into();
+    }
+    let error = Command::new(program).args(arguments).exec();
+    io::Error::new(error.kind(), format!("{}: {error}", program.display()))
+}
+
+fn become_user(user: &User, is_optional: bool) -> Result<(), Errno> {
+    let groups: Vec<_> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    match set_thread_groups(&groups) {
+        // Root without that capability.
+        Err(Errno::PERM) if is_optional => return Ok(()),
+        other => other?,
+    }
+    let (gid, uid) = (Gid::from_raw(user.gid), Uid::from_raw(user.uid));
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)
+}
+
+/// The exit code of one that was not started.
+pub fn not_started() -> ! {
+    std::process::exit(NOT_STARTED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_name_and_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nweb:x:33:34:web:/var/www:/bin/false\n";
+        let group = "root:x:0:\nssl:x:107:web,other\nmail:x:8:other\n";
+        let find = |name| User::find_in(name, passwd, group);
+        let web = User { uid: 33, gid: 34, groups: vec![107], home: "/var/www".into() };
+        assert_eq!(find("web"), Some(web.clone()));
+        assert_eq!(find("33"), Some(web.clone()));
+        assert_eq!(find("33:7"), Some(User { gid: 7, groups: vec![], ..web.clone() }));
+        assert_eq!(find("4000"), Some(User { uid: 4000, gid: 4000, groups: vec![], home: "/".into() }));
+        assert_eq!((find("nosuch"), find(""), find("web:"), find("web:x")), (None, None, None, None));
+        let told: User = web.to_string().parse().unwrap();
+        assert_eq!(told, User { home: "/".into(), ..web });
+    }
+
+    #[test]
+    fn a_path_leads_nowhere_by_chance_and_a_program_neither() {
+        assert_eq!(clean_path(Some(OsStr::new("/bin::.:x/y:/opt/bin"))), "/bin:/opt/bin");
+        for none in [None, Some(OsStr::new("")), Some(OsStr::new(".:bin"))] {
+            assert_eq!(clean_path(none), DEFAULT_PATH);
+        }
+        let made = |program| command(Path::new(THIS), program, &[], &Confinement::default());
+        for relative in ["bin/check", "./check", "../check"] {
+            assert!(matches!(made(relative), Err(ChildError::Relative)), "{relative}");
+        }
+        let command = made("sh").unwrap();
+        let names: Vec<_> = command.get_envs().map(|(name, _)| name.to_str().unwrap()).collect();
+        assert!(names.iter().all(|name| ["PATH", "HOME", "LANG"].contains(name)), "{names:?}");
+        assert!(!may_be_handed_on("UNDERSTUDY_PASSPHRASE") && may_be_handed_on("MYSQL_PWD"));
+    }
+}

@@ -1,0 +1,172 @@
+//! Answering: at a port, and at the socket of the host's own commands.
+//!
+//! Nobody holds the daemon up by connecting: a request's head has ten seconds, and at each door there are so many connections at most. When
+//! all are taken, the one goes that has waited longest without a request that was let in, so that whoever has no token keeps nobody out.
+
+use super::http::Door;
+use super::socket::{Bound, is_trusted};
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Notify;
+
+/// How long a request's head may take, the first as any later.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// Connections at a door.
+const CONNECTIONS_MAX: usize = 64;
+/// After a connection that could not be taken (no file handles left): some end meanwhile.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// One connection.
+pub struct Seat {
+    /// Requests that were let in and are not answered to the end.
+    busy: AtomicUsize,
+    since: Mutex<Instant>,
+    leave: Notify,
+}
+
+/// A request that was let in: its connection stays as long as this.
+pub struct Busy(Arc<Seat>);
+
+impl Seat {
+    fn new() -> Self {
+        Self { busy: AtomicUsize::new(0), since: Mutex::new(Instant::now()), leave: Notify::new() }
+    }
+
+    pub fn begin(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    fn standing(&self) -> Standing {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        Standing { is_busy: self.busy.load(Ordering::Relaxed) > 0, since }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        *self.0.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    is_busy: bool,
+    since: Instant,
+}
+
+/// Which of them goes for a new one: of those that are not busy, the one that has waited longest.
+fn who_goes(all: &[Standing]) -> Option<usize> {
+    let idle = all.iter().enumerate().filter(|(_, standing)| !standing.is_busy);
+    idle.min_by_key(|(_, standing)| standing.since).map(|(at, _)| at)
+}
+
+/// The connections of one door.
+#[derive(Clone, Default)]
+struct Seats(Arc<Mutex<Vec<Arc<Seat>>>>);
+
+impl Seats {
+    /// A seat for a new connection; none when all are busy.
+    fn take(&self) -> Option<Arc<Seat>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= CONNECTIONS_MAX {
+            let standings: Vec<_> = all.iter().map(|seat| seat.standing()).collect();
+            all.swap_remove(who_goes(&standings)?).leave.notify_one();
+        }
+        let seat = Arc::new(Seat::new());
+        all.push(seat.clone());
+        Some(seat)
+    }
+
+    fn give_back(&self, seat: &Arc<Seat>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| !Arc::ptr_eq(other, seat));
+    }
+}
+
+/// Answers at a port, for ever.
+pub async fn at_port(listener: TcpListener, router: Router) {
+    let seats = Seats::default();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => answer(stream, &seats, &router, Door::Port),
+            Err(error) => pause(error).await,
+        }
+    }
+}
+
+/// Answers at the socket, for ever: this user and root.
+///
+/// # Errors
+/// The socket cannot be waited for.
+pub async fn at_socket(mut bound: Bound, router: Router) -> io::Result<()> {
+    let seats = Seats::default();
+    let listener = UnixListener::from_std(bound.listener.try_clone()?)?;
+    let _held = &mut bound;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| is_trusted(peer.uid())) => {
+                answer(stream, &seats, &router, Door::Socket);
+            }
+            Ok(_) => tracing::warn!("somebody else was at the socket, and was not answered"),
+            Err(error) => pause(error).await,
+        }
+    }
+}
+
+async fn pause(error: io::Error) {
+    tracing::debug!(%error, "a connection was not taken");
+    tokio::time::sleep(PAUSE).await;
+}
+
+fn answer<S>(stream: S, seats: &Seats, router: &Router, door: Door)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Some(seat) = seats.take() else { return };
+    let router = router.clone().layer(axum::Extension(door)).layer(axum::Extension(seat.clone()));
+    let seats = seats.clone();
+    tokio::spawn(async move {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        tokio::select! {
+            // Whoever went away, or took too long, is no news.
+            _ = connection => {}
+            () = seat.leave.notified() => {}
+        }
+        seats.give_back(&seat);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_that_waited_longest_goes_and_none_that_is_busy() {
+        let begun = Instant::now();
+        let at = |is_busy, seconds| Standing { is_busy, since: begun + Duration::from_secs(seconds) };
+        assert_eq!(who_goes(&[at(false, 3), at(true, 1), at(false, 2)]), Some(2));
+        assert_eq!(who_goes(&[at(true, 1)]), None);
+        let seats = Seats::default();
+        let first = seats.take().unwrap();
+        let busy = first.begin();
+        let others: Vec<_> = (1..CONNECTIONS_MAX).map(|_| seats.take().unwrap()).collect();
+        let kept: Vec<_> = others.iter().map(|seat| seat.begin()).collect();
+        assert!(seats.take().is_none(), "all are busy");
+        drop(kept);
+        assert!(seats.take().is_some());
+        drop(busy);
+        assert_eq!(seats.0.lock().unwrap().len(), CONNECTIONS_MAX);
+    }
+}

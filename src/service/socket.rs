@@ -1,0 +1,233 @@
+//! Where the commands of this host meet its daemon: a Unix socket, in a directory that is closed to all but its user.
+//!
+//! Why that is safe: whoever can make something in that directory is this user or root, so what answers there is a daemon of theirs, and
+//! whoever asks is as well; both ask the kernel for the other's user all the same. A port has no such owner: while a daemon is down
+//! anybody may answer there, so nothing is said to one, least of all a token.
+//!
+//! The socket is named for the configuration (and for the repository, where one is given on the command line), so that of two daemons of one
+//! user a command meets the one of its own configuration. A lock beside it is held as long as the daemon lives: what lies there without one
+//! is a dead daemon's, and is replaced; with one, a second daemon of that configuration is refused. The directory is taken by its handle, and
+//! the socket through it, which makes its path short enough whatever the directory's is.
+
+use super::config::{Config, state_dir};
+use crate::support::private;
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// Where the shipped unit has its daemon's socket: systemd makes it, and says so to the daemon alone.
+const OF_UNIT: &str = "/run/understudy";
+pub const OFF: &str = "off";
+
+/// A place for a socket: a directory, and a name in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    dir: PathBuf,
+    name: OsString,
+    /// Nobody named it: it is closed to others.
+    is_default: bool,
+}
+
+/// Why a daemon has no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    #[error("{}: another daemon runs with this configuration", .0.display())]
+    Taken(PathBuf),
+    #[error("{}: {source}; set service.socket", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// A socket that is listened at; it goes with this.
+pub struct Bound {
+    pub listener: UnixListener,
+    pub path: PathBuf,
+    dir: OwnedFd,
+    name: OsString,
+    _lock: OwnedFd,
+}
+
+impl Place {
+    /// Where a daemon of this configuration listens; none when it is to have none, or there is no place.
+    pub fn of_daemon(config: &Config, repository: Option<&str>) -> Option<Self> {
+        let given = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from).filter(|dir| dir.is_absolute());
+        Self::all(config, repository, given).into_iter().next()
+    }
+
+    /// Where a command of this configuration looks for it.
+    pub fn of_command(config: &Config, repository: Option<&str>) -> Vec<Self> {
+        let mut all = Self::all(config, repository, None);
+        if all.first().is_some_and(|place| place.is_default) {
+            let name = name(config, repository);
+            all.push(Self { dir: OF_UNIT.into(), name, is_default: true });
+        }
+        all
+    }
+
+    fn all(config: &Config, repository: Option<&str>, given: Option<PathBuf>) -> Vec<Self> {
+        match &config.service.socket {
+            Some(path) if path.as_os_str() == OFF => Vec::new(),
+            Some(path) => match (path.parent(), path.file_name()) {
+                (Some(dir), Some(name)) => {
+                    vec![Self { dir: dir.to_owned(), name: name.to_owned(), is_default: false }]
+                }
+                _ => Vec::new(),
+            },
+            None => {
+                let dir = given.or_else(|| state_dir().ok().flatten());
+                let name = name(config, repository);
+                dir.map(|dir| Self { dir, name, is_default: true }).into_iter().collect()
+            }
+        }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(&self.name)
+    }
+
+    /// Listens there.
+    ///
+    /// # Errors
+    /// [`SocketError::Taken`] when a daemon lives there; else what was wrong with the place.
+    pub fn bind(&self) -> Result<Bound, SocketError> {
+        let wrong = |source: io::Error| SocketError::Io { path: self.path(), source };
+        let dir = match self.is_default {
+            true => private::own(&self.dir),
+            false => private::hold(&self.dir).and_then(|()| private::closed(&self.dir)),
+        };
+        let dir = dir.map_err(wrong)?;
+        let mut beside = self.name.clone();
+        beside.push(".lock");
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = rustix::fs::openat(&dir, &beside, flags, Mode::RUSR | Mode::WUSR);
+        let lock = lock.map_err(|errno| wrong(errno.into()))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(SocketError::Taken(self.path())),
+            Err(errno) => return Err(wrong(errno.into())),
+        }
+        match rustix::fs::unlinkat(&dir, &self.name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(wrong(errno.into())),
+        }
+        let listener = UnixListener::bind(through(&dir, &self.name)).map_err(wrong)?;
+        listener.set_nonblocking(true).map_err(wrong)?;
+        Ok(Bound { listener, path: self.path(), dir, name: self.name.clone(), _lock: lock })
+    }
+
+    /// Connects to who listens there; none when nobody does.
+    ///
+    /// # Errors
+    /// The directory is there, and is not closed, or somebody else's.
+    pub fn connect(&self) -> io::Result<Option<UnixStream>> {
+        let dir = match private::closed(&self.dir) {
+            Ok(dir) => dir,
+            // Another's is entered by nobody else: it is no daemon of this user's.
+            Err(error) if error.raw_os_error().is_some() => return Ok(None),
+            // Nobody listens there: it is no news that others could.
+            Err(_) if std::fs::symlink_metadata(self.path()).is_err() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match UnixStream::connect(through(&dir, &self.name)) {
+            Ok(stream) => stream.set_nonblocking(true).map(|()| Some(stream)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = rustix::fs::unlinkat(&self.dir, &self.name, AtFlags::empty());
+    }
+}
+
+/// Whether the user at the other end of a socket is this one, or root.
+pub fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+/// A name in an open directory, as a path that a socket's address has room for.
+fn through(dir: &OwnedFd, name: &OsStr) -> PathBuf {
+    Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name)
+}
+
+/// One for each configuration, and for what replaces a part of it.
+fn name(config: &Config, repository: Option<&str>) -> OsString {
+    let origin = config.origin.as_deref().map(|path| std::fs::canonicalize(path).unwrap_or(path.to_owned()));
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(origin.as_deref().map_or(&b""[..], |path| path.as_os_str().as_bytes()));
+    hasher.update(&[0]).update(repository.unwrap_or_default().as_bytes());
+    format!("daemon-{}.socket", &hasher.finalize().to_hex()[..16]).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn place(dir: &Path) -> Place {
+        Place { dir: dir.to_owned(), name: "daemon.socket".into(), is_default: true }
+    }
+
+    #[test]
+    fn a_dead_daemon_s_socket_is_replaced_and_a_living_one_s_is_not() {
+        let all = tempfile::tempdir().unwrap();
+        // Longer than a socket's address may be.
+        let dir = all.path().join("long".repeat(50));
+        let place = place(&dir);
+        assert!(place.connect().unwrap().is_none());
+        let bound = place.bind().unwrap();
+        assert!(place.connect().unwrap().is_some());
+        assert!(matches!(place.bind(), Err(SocketError::Taken(_))));
+        drop(bound);
+        assert!(place.connect().unwrap().is_none());
+        // As one that was killed leaves it.
+        drop(UnixListener::bind(all.path().join("dead")).unwrap());
+        std::fs::rename(all.path().join("dead"), place.path()).unwrap();
+        assert!(place.connect().unwrap().is_none());
+        let _bound = place.bind().unwrap();
+        assert!(place.connect().unwrap().is_some());
+    }
+
+    #[test]
+    fn nobody_is_met_where_others_may_enter() {
+        let all = tempfile::tempdir().unwrap();
+        let dir = all.path().join("run");
+        let bound = place(&dir).bind().unwrap();
+        for mode in [0o711, 0o777, 0o1777] {
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert!(private::is_refusal(&place(&dir).connect().unwrap_err()), "{mode:o}");
+        }
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(&dir, Some(12_345), None).unwrap();
+        assert!(private::is_refusal(&place(&dir).connect().unwrap_err()));
+        assert!(place(&dir).bind().is_err());
+        drop(bound);
+    }
+
+    #[test]
+    fn two_configurations_have_two_sockets() {
+        let of = |origin: Option<&str>| Config { origin: origin.map(PathBuf::from), ..Config::default() };
+        let names = [
+            name(&of(None), None),
+            name(&of(Some("/etc/a")), None),
+            name(&of(Some("/etc/b")), None),
+            name(&of(Some("/etc/a")), Some("s3://other")),
+        ];
+        for (at, one) in names.iter().enumerate() {
+            assert!(!names[..at].contains(one) && *one == names[at].clone());
+        }
+        let off = Config::parse("[service]\nsocket = 'off'", Path::new("/etc/x.toml")).unwrap();
+        assert!(Place::of_daemon(&off, None).is_none() && Place::of_command(&off, None).is_empty());
+        let named = Config::parse("[service]\nsocket = 'run/it'", Path::new("/etc/x.toml")).unwrap();
+        let found = Place::of_command(&named, None);
+        assert_eq!((found.len(), found[0].path()), (1, PathBuf::from("/etc/run/it")));
+    }
+}

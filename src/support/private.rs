@@ -1,0 +1,221 @@
+//! Directories that this process keeps for itself: nobody else reads in them, and none of somebody else's is taken for one.
+//!
+//! A directory that is made is 0700. One that is there is looked at (by its handle, where it is used by that): it must belong to this user or to root, and others must
+//! not be able to put something of theirs in its place. What has a name of this program's (`understudy` below a user's cache) is closed to
+//! others; what a person named may be shared on purpose (a volume's group, a repository), and keeps its mode.
+
+use super::durable;
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use std::fs::DirBuilder;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use thiserror::Error;
+
+/// Why a directory is not used.
+#[derive(Debug, Error)]
+pub enum NotPrivate {
+    #[error("{} belongs to user {owner}, neither to root nor to this one ({own}); name another, or if it is right: chown {own} {}", path.display(), path.display())]
+    Owner { path: PathBuf, owner: u32, own: u32 },
+    #[error("all users may write to {} (mode {mode:o}); name a directory below it, or: chmod o-w {}", path.display(), path.display())]
+    Writable { path: PathBuf, mode: u32 },
+    #[error("others may enter {} (mode {mode:o}); if it is right: chmod 700 {}", path.display(), path.display())]
+    Open { path: PathBuf, mode: u32 },
+}
+
+impl From<NotPrivate> for io::Error {
+    fn from(error: NotPrivate) -> Self {
+        io::Error::new(ErrorKind::PermissionDenied, error)
+    }
+}
+
+/// Whether an error says that a directory is somebody else's.
+pub fn is_refusal(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<NotPrivate>())
+}
+
+/// A directory that a person named: made with those above it that are missing, or taken as it is.
+///
+/// # Errors
+/// [`NotPrivate`] when it is somebody else's, or all may write to it and it is not sticky. On a filesystem without modes (a stick's) who may
+/// write to it is the mount's matter.
+pub fn hold(path: &Path) -> io::Result<()> {
+    // Used by its path, it takes no handle: a process may have few.
+    let stat = match rustix::fs::stat(path) {
+        Err(Errno::NOENT) => {
+            durable::create_dirs(path)?;
+            rustix::fs::stat(path)?
+        }
+        other => other?,
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return Err(Errno::NOTDIR.into());
+    }
+    judge(path, &stat, || rustix::fs::statfs(path).is_ok_and(|found| has_modes(found.f_type as u64)))
+}
+
+/// As [`hold`], of what is there; what is not is nobody's.
+///
+/// # Errors
+/// As [`hold`].
+pub fn look(path: &Path) -> io::Result<()> {
+    match rustix::fs::stat(path) {
+        Err(Errno::NOENT) => Ok(()),
+        _ => hold(path),
+    }
+}
+
+/// A directory that others are to pass through: made 0755, or taken if nobody else can have put anything into it.
+///
+/// # Errors
+/// [`NotPrivate`] when it is somebody else's, or others may write to it; a symlink is no directory.
+pub fn passage(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&handle)?;
+    let (own, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
+    match () {
+        () if stat.st_uid != own => {
+            Err(NotPrivate::Owner { path: path.to_owned(), owner: stat.st_uid, own }.into())
+        }
+        () if mode & 0o022 != 0 => Err(NotPrivate::Writable { path: path.to_owned(), mode }.into()),
+        () => Ok(()),
+    }
+}
+
+fn judge(path: &Path, stat: &Stat, has_modes: impl Fn() -> bool) -> io::Result<()> {
+    let (own, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
+    if stat.st_uid != own && stat.st_uid != 0 {
+        return Err(NotPrivate::Owner { path: path.to_owned(), owner: stat.st_uid, own }.into());
+    }
+    match mode & 0o1002 == 0o002 && has_modes() {
+        true => Err(NotPrivate::Writable { path: path.to_owned(), mode }.into()),
+        false => Ok(()),
+    }
+}
+
+/// FAT, exFAT, NTFS, what FUSE serves of their kind, and CIFS: modes there are the mount's.
+fn has_modes(magic: u64) -> bool {
+    const WITHOUT: [u64; 7] =
+        [0x4D44, 0x2011_BAB0, 0x5346_544E, 0x7366_746E, 0x6573_5546, 0xFF53_4D42, 0xFE53_4D42];
+    !WITHOUT.contains(&(magic & 0xFFFF_FFFF))
+}
+
+/// A directory that has a name of this program's: as [`hold`], and closed to all others.
+///
+/// # Errors
+/// As [`hold`]. Where its mode cannot be set (a filesystem that is read-only) it is an error only if others may write to it.
+pub fn own(path: &Path) -> io::Result<OwnedFd> {
+    let handle = open_or_make(path)?;
+    let stat = rustix::fs::fstat(&handle)?;
+    judge(path, &stat, || true)?;
+    let mode = stat.st_mode & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(handle);
+    }
+    match rustix::fs::fchmod(&handle, Mode::RWXU) {
+        Err(_) if mode & 0o022 == 0 => Ok(handle),
+        Err(Errno::PERM | Errno::ROFS) => Err(NotPrivate::Open { path: path.to_owned(), mode }.into()),
+        done => Ok(done.map(|()| handle)?),
+    }
+}
+
+/// Opens a directory that must be closed to others already, as whoever goes there to meet somebody wants it. It is not made.
+pub fn closed(path: &Path) -> io::Result<OwnedFd> {
+    let handle = open(path)?;
+    let stat = rustix::fs::fstat(&handle)?;
+    let (own, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
+    if stat.st_uid != own && stat.st_uid != 0 {
+        return Err(NotPrivate::Owner { path: path.to_owned(), owner: stat.st_uid, own }.into());
+    }
+    match mode & 0o077 {
+        0 => Ok(handle),
+        _ => Err(NotPrivate::Open { path: path.to_owned(), mode }.into()),
+    }
+}
+
+static GIVEN_UMASK: OnceLock<u32> = OnceLock::new();
+
+/// From now on nothing that this process makes is for others, unless it says so.
+pub fn close_umask() {
+    let given = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let _ = GIVEN_UMASK.set(given.bits());
+}
+
+/// What this process was started with: its programs are as well.
+pub fn given_umask() -> u32 {
+    *GIVEN_UMASK.get().unwrap_or(&0o022)
+}
+
+/// Makes a directory, and those above it that are missing, for this user alone; one that is there stays as it is. Nothing is synced.
+pub fn make_dirs(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
+
+fn open_or_make(path: &Path) -> io::Result<OwnedFd> {
+    match open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            durable::create_dirs(path)?;
+            open(path)
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn what_is_made_is_this_user_s_alone_and_what_is_somebody_else_s_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("a/b");
+        hold(&below).unwrap();
+        assert_eq!((mode(&below), mode(&dir.path().join("a"))), (0o700, 0o700));
+        for (given, held, owned) in [
+            (0o755, Ok(()), Ok(0o700)),
+            (0o2775, Ok(()), Ok(0o700)),
+            (0o1777, Ok(()), Ok(0o700)),
+            (0o777, Err("chmod o-w"), Err("chmod o-w")),
+        ] {
+            let path = dir.path().join(format!("{given:o}"));
+            std::fs::create_dir(&path).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(given)).unwrap();
+            match (hold(&path), held) {
+                (Ok(()), Ok(())) => assert_eq!(mode(&path), given, "a person named it"),
+                (Err(error), Err(told)) => assert!(is_refusal(&error) && error.to_string().contains(told)),
+                other => panic!("{given:o}: {other:?}"),
+            }
+            match (own(&path), owned) {
+                (Ok(_), Ok(wanted)) => assert_eq!(mode(&path), wanted),
+                (Err(error), Err(told)) => assert!(error.to_string().contains(told)),
+                other => panic!("{given:o}: {other:?}"),
+            }
+        }
+        chown(&below, Some(12_345), None).unwrap();
+        for refused in [hold(&below), own(&below).map(drop), closed(&below).map(drop)] {
+            assert!(refused.unwrap_err().to_string().contains("belongs to user 12345"));
+        }
+        chown(&below, Some(0), None).unwrap();
+        closed(&below).unwrap();
+        std::fs::set_permissions(&below, std::fs::Permissions::from_mode(0o711)).unwrap();
+        assert!(closed(&below).unwrap_err().to_string().contains("chmod 700"));
+    }
+}

@@ -1,0 +1,255 @@
+//! Files that this process obeys (a configuration) or keeps secret (a key, a passphrase, a token): taken only from whom it trusts anyway.
+//!
+//! That is its own user and root. Such a file must belong to one of them, and so must the directory that holds it, and nobody else may write
+//! to either; else whoever may would choose what runs here, and where to. A symlink is looked through, and each directory on its way that
+//! holds a name is looked at as well: that is how Kubernetes shows secrets (`..data`). In a directory that all may write to and that is
+//! sticky (`/tmp`, a volume of Kubernetes) nobody exchanges what is another's, so that the name itself must be root's or this user's there.
+//!
+//! What can race: nothing. Each step is taken by a handle, and what was looked at is what is read.
+//!
+//! Whoever may read it is another matter: a group may (that is how a pod without root reads its secrets), and of a secret that all of the
+//! host may read is told ([`exposure`]), not refused: engines show secrets so by default, inside of one container.
+
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// As many as the kernel follows.
+const LINKS_MAX: usize = 40;
+const STICKY: u32 = 0o1000;
+const WRITABLE: u32 = 0o022;
+
+/// Why a file, or the directory that holds it, is not trusted.
+#[derive(Debug, Error)]
+pub enum Distrust {
+    #[error("{} belongs to user {owner}, neither to root nor to this one ({own}), and so says what that user likes; if it is right: chown {own} {}", path.display(), path.display())]
+    Owner { path: PathBuf, owner: u32, own: u32 },
+    #[error("others may write to {} (mode {mode:o}); if it is right: chmod go-w {}", path.display(), path.display())]
+    Writable { path: PathBuf, mode: u32 },
+    #[error("{} is neither a file nor a pipe", .0.display())]
+    Kind(PathBuf),
+}
+
+impl From<Distrust> for io::Error {
+    fn from(distrust: Distrust) -> Self {
+        io::Error::new(ErrorKind::PermissionDenied, distrust)
+    }
+}
+
+/// Whether an error says that a file is not trusted.
+pub fn is_distrust(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Distrust>())
+}
+
+/// The text of a file that is trusted.
+///
+/// # Errors
+/// `PermissionDenied` with a [`Distrust`] that says what is wrong and what mends it; else what opening and reading it gives.
+pub fn read_to_string(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Opens a file that is trusted, for reading.
+pub fn open(path: &Path) -> io::Result<File> {
+    let found = find(path)?;
+    let stat = rustix::fs::fstat(&found.handle)?;
+    let (owner, mode) = (stat.st_uid, stat.st_mode & 0o7777);
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => judge(&found.path, owner, mode)?,
+        // Who started this process handed it over.
+        FileType::Fifo if found.given => {}
+        FileType::Fifo => judge(&found.path, owner, mode)?,
+        // What others write to a device is not read from it by name.
+        FileType::CharacterDevice => judge(&found.path, owner, 0)?,
+        FileType::Directory => return Err(Errno::ISDIR.into()),
+        _ => return Err(Distrust::Kind(found.path).into()),
+    }
+    // The same inode, opened once it was looked at: no other's pipe is waited for.
+    let again = format!("/proc/self/fd/{}", found.handle.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, again.as_str(), flags, Mode::empty())?.into())
+}
+
+/// What is told of a secret that all users of this host may read; nothing where a directory above keeps them out.
+pub fn exposure(path: &Path) -> Option<String> {
+    let real = std::fs::canonicalize(path).ok()?;
+    let meta = std::fs::metadata(&real).ok()?;
+    let reach = |dir: &Path| std::fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o001 != 0);
+    let is_exposed = meta.is_file() && meta.mode() & 0o004 != 0 && real.ancestors().skip(1).all(reach);
+    let shown = path.display();
+    is_exposed.then(|| format!("{shown}: all users of this host may read this secret: chmod go-r {shown}"))
+}
+
+/// A name's inode, and where it was found.
+struct Found {
+    handle: OwnedFd,
+    path: PathBuf,
+    /// By a descriptor of this process.
+    given: bool,
+}
+
+fn find(path: &Path) -> io::Result<Found> {
+    let (mut base, mut rest, mut shown): (Option<OwnedFd>, _, _) = (None, path.to_owned(), path.to_owned());
+    for _ in 0..LINKS_MAX {
+        let at = base.as_ref().map_or(CWD, AsFd::as_fd);
+        let name = rest.file_name().ok_or(Errno::ISDIR)?;
+        let dir = match rest.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
+        };
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let holder = rustix::fs::openat(at, dir, flags | OFlags::DIRECTORY, Mode::empty())?;
+        let entry = rustix::fs::openat(&holder, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+        let stat = rustix::fs::fstat(&entry)?;
+        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        if is_link && rustix::fs::fstatfs(&holder)?.f_type == PROC_SUPER_MAGIC {
+            // It leads to an open file, whatever its text says.
+            let handle = rustix::fs::openat(&holder, name, flags, Mode::empty())?;
+            return Ok(Found { handle, path: shown, given: true });
+        }
+        judge_holder(holder.as_fd(), shown.parent().unwrap_or(Path::new(".")), &shown, stat.st_uid)?;
+        if !is_link {
+            return Ok(Found { handle: entry, path: shown, given: false });
+        }
+        let target = rustix::fs::readlinkat(&entry, c"", Vec::new())?.into_bytes();
+        rest = PathBuf::from(std::ffi::OsString::from_vec(target));
+        shown = shown.parent().unwrap_or(Path::new("")).join(&rest);
+        base = Some(holder);
+    }
+    Err(Errno::LOOP.into())
+}
+
+/// A directory, and who owns the name in it that is taken.
+fn judge_holder(holder: BorrowedFd, dir: &Path, entry: &Path, entry_owner: u32) -> io::Result<()> {
+    let stat = rustix::fs::fstat(holder)?;
+    let mode = stat.st_mode & 0o7777;
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    if mode & STICKY == 0 {
+        return Ok(judge(dir, stat.st_uid, mode)?);
+    }
+    judge(dir, stat.st_uid, 0)?;
+    match mode & WRITABLE {
+        0 => Ok(()),
+        _ => Ok(judge(entry, entry_owner, 0)?),
+    }
+}
+
+fn judge(path: &Path, owner: u32, mode: u32) -> Result<(), Distrust> {
+    let own = rustix::process::geteuid().as_raw();
+    match () {
+        () if owner != own && owner != 0 => Err(Distrust::Owner { path: path.to_owned(), owner, own }),
+        () if mode & WRITABLE != 0 => Err(Distrust::Writable { path: path.to_owned(), mode }),
+        () => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    fn chmod(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// What is said of it; nothing when it is taken.
+    fn said(path: &Path) -> String {
+        match read_to_string(path) {
+            Ok(text) => {
+                assert_eq!(text, "x");
+                String::new()
+            }
+            Err(error) => {
+                assert!(is_distrust(&error), "{error}");
+                error.to_string()
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_is_taken_if_nobody_else_may_say_what_is_in_it() {
+        let all = tempfile::tempdir().unwrap();
+        let dir = all.path().join("dir");
+        std::fs::create_dir(&dir).unwrap();
+        let file = dir.join("file");
+        std::fs::write(&file, "x").unwrap();
+        // Modes of both, who owns them, and what is said.
+        for (of_dir, of_file, dir_owner, file_owner, told) in [
+            (0o755, 0o644, 0, 0, ""),
+            (0o700, 0o440, 0, 0, ""),
+            (0o755, 0o664, 0, 0, "chmod go-w"),
+            (0o755, 0o646, 0, 0, "chmod go-w"),
+            (0o775, 0o644, 0, 0, "chmod go-w"),
+            (0o1777, 0o644, 0, 0, ""),
+            (0o755, 0o644, 0, 12_345, "belongs to user 12345"),
+            (0o755, 0o644, 12_345, 0, "belongs to user 12345"),
+        ] {
+            chmod(&dir, of_dir);
+            chmod(&file, of_file);
+            chown(&dir, Some(dir_owner), None).unwrap();
+            chown(&file, Some(file_owner), None).unwrap();
+            let said = said(&file);
+            assert!(
+                said.is_empty() == told.is_empty() && said.contains(told),
+                "{of_dir:o} {of_file:o}: {said}"
+            );
+            // By a symlink of this user's from elsewhere it is the same.
+            let link = all.path().join("link");
+            let _ = std::fs::remove_file(&link);
+            symlink("dir/file", &link).unwrap();
+            assert_eq!(self::said(&link).is_empty(), told.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_symlink_in_a_sticky_directory_is_taken_only_if_it_is_no_other_user_s() {
+        let all = tempfile::tempdir().unwrap();
+        let (sticky, data) = (all.path().join("sticky"), all.path().join("sticky/..data"));
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::write(data.join("key"), "x").unwrap();
+        chmod(&sticky, 0o1777);
+        let link = sticky.join("key");
+        symlink("..data/key", &link).unwrap();
+        assert_eq!(said(&link), "", "as Kubernetes shows a secret");
+        std::os::unix::fs::lchown(&link, Some(12_345), None).unwrap();
+        assert!(said(&link).contains("belongs to user 12345"));
+        symlink("loop", all.path().join("loop")).unwrap();
+        assert_eq!(open(&all.path().join("loop")).unwrap_err().raw_os_error(), Some(40));
+        assert_eq!(open(&all.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_was_handed_over_is_read_and_a_pipe_of_somebody_else_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        io::Write::write_all(&mut writer, b"x").unwrap();
+        drop(writer);
+        assert_eq!(said(Path::new(&format!("/dev/fd/{}", reader.as_raw_fd()))), "");
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        chown(&fifo, Some(12_345), None).unwrap();
+        assert!(said(&fifo).contains("belongs to user 12345"));
+    }
+
+    #[test]
+    fn a_secret_that_all_may_read_is_told_unless_nobody_gets_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        std::fs::write(&file, "x").unwrap();
+        chmod(&file, 0o644);
+        chmod(dir.path(), 0o700);
+        assert_eq!(exposure(&file), None, "its directory is this user's alone");
+        chmod(dir.path(), 0o755);
+        assert!(exposure(&file).unwrap().contains("chmod go-r"));
+        chmod(&file, 0o640);
+        assert_eq!(exposure(&file), None);
+    }
+}
