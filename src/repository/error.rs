@@ -1,6 +1,7 @@
 //! What can go wrong with a repository, with the key in it.
 
-use super::keys::KeyChange;
+use super::rekey::KeyChange;
+use super::trust::Distrust;
 use crate::format::wire::FormatError;
 use crate::model::closure::Misplaced;
 use crate::model::id::{ChunkId, Sequence, StoreName};
@@ -47,7 +48,7 @@ pub enum RepositoryError {
     #[error("record {sequence} of store '{store}' is missing from its log")]
     MissingRecord { store: StoreName, sequence: Sequence },
     #[error(
-        "store '{store}' is encrypted, and nothing here opens it. It has the keys {slots}. Give the key file (--key-file, `key_file`; looked for at {}) or the passphrase (UNDERSTUDY_PASSPHRASE){reason}", key_file.display()
+        "store '{store}' is encrypted, and nothing here opens it. It says that it has the keys {slots}; without a key nobody can tell whether that is so. Give the key file (--key-file, `key_file`; looked for at {}) or the passphrase (UNDERSTUDY_PASSPHRASE){reason}", key_file.display()
     )]
     NoKey { store: StoreName, slots: String, key_file: PathBuf, reason: String },
     #[error("key file {}: a line is no age identity (AGE-SECRET-KEY-1…)", path.display())]
@@ -60,6 +61,28 @@ pub enum RepositoryError {
     NoPlaceForKey(StoreName),
     #[error("store '{0}' is not encrypted")]
     NotEncrypted(StoreName),
+    #[error(
+        "store '{0}' is there and is not encrypted, and nothing here says that it is meant to be so: nothing is written to it. If it is, set `encryption = \"none\"` for it, or give --allow-unencrypted once"
+    )]
+    Unconfirmed(StoreName),
+    #[error(
+        "store '{store}' is new, and has a keyring that nobody here made: {maker}, for {holders}. Whoever has one of these keys reads what would be shipped. If they are yours, give --trust-keyring"
+    )]
+    StrangeKeyring { store: StoreName, maker: String, holders: String },
+    #[error("{key}: {reason}. If that is meant, delete {}", note.display())]
+    Distrusted { key: String, reason: Distrust, note: PathBuf },
+    #[error(
+        "store '{store}' has no keyring, and this host saw it encrypted: the keyring was taken away. If that is meant, delete {}", note.display()
+    )]
+    KeyringGone { store: StoreName, note: PathBuf },
+    #[error(
+        "record {sequence} of store '{store}' names keyring {ring}, which is not to be found here, or is not sealed with its newest key: the record is made up, or the keyring was rolled back"
+    )]
+    Unnamed { store: StoreName, sequence: Sequence, ring: u32 },
+    #[error(
+        "{}: what this host saw of store '{store}' cannot be read. Restore it; without it, this host would take on trust whatever is there now", note.display()
+    )]
+    Memory { store: StoreName, note: PathBuf },
     #[error(
         "store '{store}': an object {} with data key {generation}, and the store's keyring has {known}: something here was exchanged, or the keyring was rolled back",
         if *generation == 0 { "without a seal stands where all are sealed, or" } else { "is sealed" }
@@ -88,15 +111,21 @@ impl RepositoryError {
             | Self::KeyFile { .. }
             | Self::EmptyKeyFile(_)
             | Self::NoPlaceForKey(_)
-            | Self::NotEncrypted(_) => RepositoryErrorKind::Configuration,
+            | Self::NotEncrypted(_)
+            | Self::Unconfirmed(_)
+            | Self::StrangeKeyring { .. } => RepositoryErrorKind::Configuration,
             Self::KeyChange { change, .. } => change.kind(),
-            Self::Keyring { .. } | Self::RolledBack { .. } => RepositoryErrorKind::Damaged,
+            Self::Keyring { .. }
+            | Self::RolledBack { .. }
+            | Self::Distrusted { .. }
+            | Self::KeyringGone { .. }
+            | Self::Unnamed { .. } => RepositoryErrorKind::Damaged,
             Self::Format { .. }
             | Self::UnknownChunk { .. }
             | Self::Log { .. }
             | Self::MissingRecord { .. } => RepositoryErrorKind::Damaged,
             Self::NoStore(_) | Self::NoSnapshot { .. } => RepositoryErrorKind::Missing,
-            Self::Local { .. } | Self::Unsound { .. } => RepositoryErrorKind::Local,
+            Self::Local { .. } | Self::Memory { .. } | Self::Unsound { .. } => RepositoryErrorKind::Local,
         }
     }
 

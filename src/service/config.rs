@@ -22,6 +22,8 @@ pub enum ConfigError {
     Parse { path: PathBuf, message: String },
     #[error("{}: two stores are named '{name}'", path.display())]
     Duplicate { path: PathBuf, name: StoreName },
+    #[error("{}: there is no passphrase in it", .0.display())]
+    EmptyPassphrase(PathBuf),
     #[error("{}: {variable} is not absolute, and nothing is kept where a command happens to run; set it to an absolute path", path.display())]
     NotAbsolute { variable: &'static str, path: PathBuf },
 }
@@ -140,6 +142,8 @@ pub struct StoreConfig {
     /// The tree is watched, and runs look at what changed; without it, under the Continuous plan only.
     pub hints: Option<bool>,
     pub repository: Option<String>,
+    /// In place of the configuration's.
+    pub encryption: Option<Encryption>,
     #[serde(default)]
     pub exclude: Vec<String>,
     /// What is mounted below its root is no part of it.
@@ -199,6 +203,7 @@ impl StoreConfig {
             schedule: None,
             hints: None,
             repository: None,
+            encryption: None,
             exclude: Vec::new(),
             one_filesystem: false,
             hooks: Hooks::default(),

@@ -4,6 +4,7 @@
 pub mod chain;
 pub mod clock;
 pub mod durable;
+pub mod escape;
 pub mod lossy;
 pub mod mutant;
 pub mod pool;

@@ -23,6 +23,7 @@ use understudy::model::id::{Sequence, WriterId};
 use understudy::model::retention::Retention;
 use understudy::repository::keys::KeySource;
 use understudy::repository::prune::{self, Grace, PruneRequest, prune};
+use understudy::repository::rekey::Author;
 use understudy::repository::store::{Repository, RepositoryOptions};
 
 fn said(output: &Output) -> String {
@@ -69,7 +70,9 @@ fn a_conflict_at_a_note_a_pruning_or_a_key_is_tried_again() {
         let around = prune::Around { now_ns: &rig::now_ns, nonce: &rig::nonce, step: &|_| {} };
         let pruned = prune(&faulty().store(&rig::name()), &request, &around);
         assert_eq!(pruned.unwrap_or_else(|error| panic!("call {at}: {error}")).snapshots_dropped, 1);
-        faulty().store(&rig::name()).rotate_keys().unwrap_or_else(|error| panic!("call {at}: {error}"));
+        let author = Author { writer: &WriterId("operator".into()), nonce: &rig::nonce, on_step: &|_| {} };
+        let rotated = faulty().store(&rig::name()).rotate_keys(&author);
+        rotated.unwrap_or_else(|error| panic!("call {at}: {error}"));
         assert!(rig.verify().is_sound(), "call {at}");
     }
 }

@@ -331,6 +331,7 @@ fn an_object_without_a_seal_and_one_of_another_store_are_not_taken() {
             writer: understudy::model::id::WriterId("attacker".into()),
             nonce: 1,
             previous: state.head.map(|(_, hash)| hash),
+            ring: state.ring,
             event: understudy::model::record::Event::Pruned(Box::default()),
         };
         understudy::format::record::encode(&record, &Default::default(), None).unwrap()
