@@ -5,7 +5,7 @@
 //! command ends is told by what it did, unless its output is all that it does. Nothing here panics, as `println!` does, and nothing waits
 //! for a reader for longer than a while, except on a terminal, where a person may have stopped it.
 
-use crate::support::escape;
+use crate::model::escape;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::fmt::Arguments;

@@ -1,8 +1,8 @@
 //! How figures are shown.
 
+use crate::model::escape;
 use crate::replicate::report::Report;
 use crate::service::run::RunReport;
-use crate::support::escape;
 use serde::Serialize;
 
 pub(super) use super::out::line;

@@ -4,6 +4,7 @@ use super::context::{Context, now_ns};
 use super::exit::Exit;
 use super::remote::Remote;
 use super::{Global, out, show};
+use crate::model::escape;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::SnapshotRecord;
 use crate::repository::prune::SILENCE_NS;
@@ -271,7 +272,7 @@ impl Row {
         let upkeep = self.upkeep.as_ref()?;
         match (&upkeep.drill_error, upkeep.problems) {
             (_, 1..) => Some(format!("the last verification found {} problems", upkeep.problems)),
-            (Some(error), _) => Some(error.clone()),
+            (Some(error), _) => Some(escape::line(error).into_owned()),
             _ => None,
         }
     }

@@ -10,8 +10,8 @@ use super::trust::{self, Plain, SeenEncryption, SeenRing};
 use crate::format::keyring::{self, Holder, Keyring, Opened, Secrets, Shown};
 use crate::format::seal::{Keys, Sealing};
 use crate::format::wire::FormatError;
+use crate::model::escape;
 use crate::model::record::{Record, RingRef};
-use crate::support::escape;
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Debug)]

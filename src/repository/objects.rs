@@ -9,6 +9,7 @@
 //! What this process lacks (file handles, memory) is waited for, and then told as what it is, not as the store's.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
+use crate::model::escape;
 use crate::support::chain::chain;
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -174,7 +175,8 @@ impl Objects {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => {
                     let (kind, advice) = judge(&error);
-                    (format!("{}{advice}", chain(&error)), kind)
+                    // A server's answer may be in it.
+                    (format!("{}{advice}", escape::line(&chain(&error))), kind)
                 }
                 Err(_) => (format!("no answer within {timeout:?}"), RepositoryErrorKind::Unavailable),
             };

@@ -4,7 +4,6 @@
 pub mod chain;
 pub mod clock;
 pub mod durable;
-pub mod escape;
 pub mod lossy;
 pub mod mutant;
 pub mod pool;

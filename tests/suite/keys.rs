@@ -13,7 +13,7 @@ use understudy::model::snapshot_ref::Moment;
 use understudy::repository::keys::{Encryption, KeySource};
 use understudy::repository::store::{Repository, RepositoryOptions};
 
-fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+pub fn files(dir: &Path) -> Vec<std::path::PathBuf> {
     walkdir::WalkDir::new(dir)
         .into_iter()
         .flatten()
@@ -23,7 +23,7 @@ fn files(dir: &Path) -> Vec<std::path::PathBuf> {
 }
 
 /// A command of a host that has its own key file, or none.
-fn host(dir: &Path, home: &str) -> Command {
+pub fn host(dir: &Path, home: &str) -> Command {
     let mut command = understudy(dir);
     std::fs::create_dir_all(dir.join(home)).unwrap();
     command.env("HOME", dir.join(home)).env("XDG_CACHE_HOME", dir.join(home).join("cache"));
@@ -34,7 +34,7 @@ fn host(dir: &Path, home: &str) -> Command {
     command
 }
 
-fn fails(command: &mut Command, code: i32, with: &str) {
+pub fn fails(command: &mut Command, code: i32, with: &str) {
     let output = command.stdout(Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
@@ -107,8 +107,18 @@ fn a_store_opens_with_its_keys_and_with_nothing_else() {
     );
     ok(restore("c", "by-age").env("UNDERSTUDY_KEY_FILE", &friend));
     assert_same(&source, &dir.join("by-age"), "by age's key");
-    let listed = String::from_utf8(ok(host(dir, "c").args(["key", "list", "acme"])).stdout).unwrap();
-    assert!(listed.contains("office") && listed.contains(recipient.trim()), "{listed}");
+    let listed = |home: &str| {
+        let output = ok(host(dir, home).args(["key", "list", "acme"]));
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap())
+    };
+    let [table, said] = listed("a");
+    assert!(table.contains("office") && table.contains(recipient.trim()) && said.is_empty(), "{table}{said}");
+    // Without a key: what the bucket says, which is told as such, and whose public keys it does not say.
+    let [table, said] = listed("c");
+    assert!(
+        table.contains("office") && !table.contains("age1") && said.contains("not verified"),
+        "{table}{said}"
+    );
 
     // Removed, and then what is written opens no more, old keyring or not.
     ok(host(dir, "a").args(["key", "remove", "acme", "friend"]));
@@ -194,8 +204,8 @@ fn age_opens_what_wraps_the_master_key() {
     let dir = dir.path();
     std::fs::create_dir(dir.join("source")).unwrap();
     ok(host(dir, "a").args(["resync", "source", "--store", "acme", "--quiet"]));
-    let ring: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(dir.join("repository/acme/keys/0000000001")).unwrap()).unwrap();
+    let ring = std::fs::read_to_string(dir.join("repository/acme/keys/0000000001")).unwrap();
+    let ring: serde_json::Value = serde_json::from_str(ring.lines().next().unwrap()).unwrap();
     let wrapped = Command::new("python3")
         .args(["-c", "import sys, base64; t = sys.argv[1]; sys.stdout.buffer.write(base64.b64decode(t + '=' * (-len(t) % 4)))"])
         .arg(ring["master"].as_str().unwrap())

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_macros)]
 
 mod adversary;
+mod attacker;
 mod cli;
 mod clock;
 mod clocks;

@@ -243,6 +243,14 @@ fn repositories_of_every_released_format_are_read() {
         }
         // And this version goes on with it, prunes it, and still reads all of it.
         sample_tree(&dir.join("source"));
+        if !format.join("repository/acme/keys").exists() {
+            // Without a word that it is meant to have no encryption nobody writes to it; one is enough.
+            let refused = understudy(dir).args(["resync", "source", "--store", "acme"]).output().unwrap();
+            assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+            assert!(said(&refused).contains("--allow-unencrypted"), "{}", said(&refused));
+            let once = ["--quiet", "--accept", "--allow-unencrypted"];
+            ok(understudy(dir).args(["resync", "source", "--store", "acme"]).args(once));
+        }
         resync(dir);
         ok(understudy(dir).args([
             "prune",
