@@ -199,6 +199,8 @@ pub fn close(plan: &Plan, maker: &Identity, random: Random) -> Result<Vec<u8>, F
     let what = "a keyring's maker";
     let recipients: Vec<_> = plan.holders.iter().map(|holder| holder.recipient).collect();
     let at = recipients.iter().position(|recipient| *recipient == maker.recipient());
+    let sequence = plan.before.map_or(0, |ring| ring.reference.sequence).checked_add(1);
+    let sequence = sequence.ok_or(FormatError::Range("a keyring's number"))?;
     let mut salt = [0; 16];
     random(&mut salt);
     let mut before = plan.before.map_or_else(Vec::new, |ring| ring.before.clone());
@@ -223,7 +225,7 @@ pub fn close(plan: &Plan, maker: &Identity, random: Random) -> Result<Vec<u8>, F
     let body = Body {
         version: VERSION,
         store: plan.store.clone(),
-        sequence: plan.before.map_or(0, |ring| ring.reference.sequence) + 1,
+        sequence,
         slots: plan.holders.iter().map(slot).collect(),
         master: STANDARD_NO_PAD.encode(age::close(&*plan.master.0, &recipients, random)?),
         salt: STANDARD_NO_PAD.encode(salt),

@@ -2,6 +2,7 @@
 
 use super::rekey::KeyChange;
 use super::trust::Distrust;
+use crate::format::passphrase::PASSPHRASE_MIN_CHARS;
 use crate::format::wire::FormatError;
 use crate::model::closure::Misplaced;
 use crate::model::id::{ChunkId, Sequence, StoreName};
@@ -59,6 +60,10 @@ pub enum RepositoryError {
         "store '{0}' is new and is to be encrypted, and there is no place for its key: give --key-file, or set HOME, or `encryption = \"none\"`"
     )]
     NoPlaceForKey(StoreName),
+    #[error(
+        "store '{0}' is new and would have the passphrase for a key: one that has {PASSPHRASE_MIN_CHARS} characters at least"
+    )]
+    ShortPassphrase(StoreName),
     #[error("store '{0}' is not encrypted")]
     NotEncrypted(StoreName),
     #[error(
@@ -66,7 +71,7 @@ pub enum RepositoryError {
     )]
     Unconfirmed(StoreName),
     #[error(
-        "store '{store}' is new, and has a keyring that nobody here made: {maker}, for {holders}. Whoever has one of these keys reads what would be shipped. If they are yours, give --trust-keyring"
+        "store '{store}' has a keyring that nobody here made or said yes to: {maker}, for {holders}. Whoever has one of these keys reads what would be shipped. If they are yours, give --trust-keyring once"
     )]
     StrangeKeyring { store: StoreName, maker: String, holders: String },
     #[error("{key}: {reason}. If that is meant, delete {}", note.display())]
@@ -111,6 +116,7 @@ impl RepositoryError {
             | Self::KeyFile { .. }
             | Self::EmptyKeyFile(_)
             | Self::NoPlaceForKey(_)
+            | Self::ShortPassphrase(_)
             | Self::NotEncrypted(_)
             | Self::Unconfirmed(_)
             | Self::StrangeKeyring { .. } => RepositoryErrorKind::Configuration,

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct Loaded {
     pub opened: Opened,
     pub keys: Arc<Keys>,
-    /// This host took it, or one that it follows, before; else it takes it on first use.
-    pub is_known: bool,
+    /// It is more than what was found there: see `Memory::confirmed`.
+    pub is_confirmed: bool,
 }
 
 impl Loaded {
@@ -75,6 +75,10 @@ impl Store {
         Some(loaded.map(|loaded| SeenRing::of(&self.name, &loaded.opened)))
     }
 
+    pub(super) fn is_keyring_confirmed(&self) -> bool {
+        matches!(&*self.cache_of_keys(), Some(Some(loaded)) if loaded.is_confirmed)
+    }
+
     /// The newest keyring, unopened. Always the repository's own: what is sealed with the keys of another is lost.
     pub(super) fn ring(&self) -> Result<Option<Keyring>, RepositoryError> {
         let prefix = key::keyring_prefix(&self.name);
@@ -115,7 +119,12 @@ impl Store {
             self.take(seen, &opened, &secrets)?;
         }
         let keys = Keys { store: self.name.clone(), generations: opened.generations.clone() };
-        Ok(Some(Loaded { opened, keys: Arc::new(keys), is_known: memory.ring.is_some() }))
+        let is_confirmed = match memory.ring {
+            Some(_) => memory.confirmed,
+            // This host used the store before it remembered keyrings: the record that it saw opens with this one, or none is read.
+            None => memory.head.is_some(),
+        };
+        Ok(Some(Loaded { opened, keys: Arc::new(keys), is_confirmed }))
     }
 
     fn not_opened(&self, ring: &Keyring, reason: FormatError) -> RepositoryError {
@@ -141,7 +150,8 @@ impl Store {
             reason,
             note: self.memory_file().unwrap_or_default(),
         };
-        let path = self.path_to(newest, secrets, |ring| ring.reference.sequence <= seen.sequence + 1)?;
+        let path =
+            self.path_to(newest, secrets, |ring| ring.reference.sequence <= seen.sequence.saturating_add(1))?;
         match path {
             Ok(path) => trust::takes(&self.name, seen, &path).map_err(distrusted),
             Err(distrust) => Err(distrusted(distrust)),
@@ -183,6 +193,17 @@ impl Store {
             .first()
             .filter(|first| is_ours(first))
             .is_some_and(|first| trust::takes(&self.name, &SeenRing::of(&self.name, first), &path).is_ok()))
+    }
+
+    /// Whether all who hold it are here.
+    pub(super) fn is_all_ours(&self, opened: &Opened) -> Result<bool, RepositoryError> {
+        let secrets = self.repository.keys.secrets()?;
+        let words = secrets.passphrase.as_ref();
+        Ok(opened.holders.iter().all(|holder| {
+            let mut ours = secrets.identities.iter().chain([&opened.identity]).map(|i| i.recipient());
+            let by_words = || Some(holder.passphrase.as_ref()?.open(words?).ok()?.recipient());
+            ours.any(|ours| ours == holder.recipient) || by_words() == Some(holder.recipient)
+        }))
     }
 
     /// What opens an object that says which data key it is sealed with.

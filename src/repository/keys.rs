@@ -38,7 +38,7 @@ pub struct KeySource {
     pub passphrase: Option<Zeroizing<String>>,
     /// Beside those in the file.
     pub identities: Vec<Identity>,
-    /// A new store's keyring is taken although nobody here made it: somebody looked at its holders.
+    /// A keyring is taken to write with although nobody here made it: somebody looked at its holders.
     pub trust_keyring: bool,
     /// A store without encryption is written to although the configuration does not name it.
     pub allow_unencrypted: bool,

@@ -33,6 +33,8 @@ struct Note {
     encryption: Option<SeenEncryption>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ring: Option<SeenRing>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    confirmed: bool,
 }
 
 /// What this host saw of a store.
@@ -41,6 +43,9 @@ pub(super) struct Memory {
     pub head: Option<Seen>,
     pub encryption: Option<SeenEncryption>,
     pub ring: Option<SeenRing>,
+    /// The keyring is not only what was found: a key of this host's made it or one that it follows, somebody said yes to it, or this host
+    /// published what it opens.
+    pub confirmed: bool,
 }
 
 /// That a fold went through the record that this host saw last: see `Store::passed`.
@@ -52,12 +57,13 @@ impl Memory {
     fn of(note: Note) -> Self {
         let head = note.sequence.zip(note.hash).map(|(sequence, hash)| Seen { sequence, hash });
         let encryption = note.encryption.or(head.map(|_| SeenEncryption::Off));
-        Self { head, encryption, ring: note.ring }
+        Self { head, encryption, ring: note.ring, confirmed: note.confirmed }
     }
 
     fn note(self) -> Note {
-        let Self { head, encryption, ring } = self;
-        Note { sequence: head.map(|h| h.sequence), hash: head.map(|h| h.hash), encryption, ring }
+        let Self { head, encryption, ring, confirmed } = self;
+        let (sequence, hash) = (head.map(|h| h.sequence), head.map(|h| h.hash));
+        Note { sequence, hash, encryption, ring, confirmed }
     }
 }
 
@@ -113,13 +119,17 @@ impl Store {
     pub(super) fn remember(&self, state: &StoreState, _: Passed) -> Result<(), RepositoryError> {
         let Some((sequence, hash)) = state.head else { return Ok(()) };
         let ring = self.known_ring();
+        let confirmed = self.is_keyring_confirmed();
         let accepted = self.is_plain_accepted()?;
         self.change_memory(|memory| {
             if memory.head.is_none_or(|seen| seen.sequence < sequence) {
                 memory.head = Some(Seen { sequence, hash });
             }
             match ring {
-                Some(Some(ring)) => memory.take_ring(ring),
+                Some(Some(ring)) => {
+                    memory.take_ring(ring);
+                    memory.confirmed |= confirmed;
+                }
                 Some(None) if accepted => memory.encryption = Some(SeenEncryption::Off),
                 Some(None) => memory.encryption = Some(SeenEncryption::Unconfirmed),
                 None => {}

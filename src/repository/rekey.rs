@@ -47,11 +47,10 @@ impl Store {
     /// Before anything is written: a new store gets its keyring, if it is to have one.
     ///
     /// # Errors
-    /// A new store has a keyring that nobody here made; a store that is there has none, and nothing says that it is to have none.
+    /// A store has a keyring that nobody here made, or said yes to; one that is there has none, and nothing says that it is to have none.
     pub fn begin_writing(&self, is_new: bool) -> Result<(), RepositoryError> {
         match self.loaded()? {
-            Some(loaded) if is_new && !loaded.is_known => self.begin_with(&loaded),
-            Some(_) => Ok(()),
+            Some(loaded) => self.admit_keyring(&loaded, is_new),
             None if !is_new => self.admit_writer(),
             None if self.repository.keys.encryption_of(&self.name) == Encryption::None => {
                 self.change_memory(|memory| memory.encryption = Some(SeenEncryption::Off))
@@ -60,10 +59,15 @@ impl Store {
         }
     }
 
-    /// Begins a store whose keyring is there. It is this host's own if a run ended before its first record; it may be anybody's.
-    fn begin_with(&self, loaded: &Loaded) -> Result<(), RepositoryError> {
+    /// Whoever ships something, or makes a keyring, passes here. Records say nothing about a keyring: whoever planted the one planted the
+    /// others. A new store's is a run's that ended before its first record if all of its holders are here.
+    pub(super) fn admit_keyring(&self, loaded: &Loaded, is_new: bool) -> Result<(), RepositoryError> {
         let opened = &loaded.opened;
-        if !self.repository.keys.trust_keyring && !self.is_own(opened)? {
+        if loaded.is_confirmed {
+            return Ok(());
+        }
+        let is_own = || Ok(self.is_own(opened)? && (!is_new || self.is_all_ours(opened)?));
+        if !self.repository.keys.trust_keyring && !is_own()? {
             let holder = |holder: &Holder| format!("'{}' ({})", escape::line(&holder.name), holder.recipient);
             return Err(RepositoryError::StrangeKeyring {
                 store: self.name.clone(),
@@ -77,9 +81,20 @@ impl Store {
         self.remember_ring(opened)
     }
 
+    /// Confirms the keyring of a store that this host publishes: it stands for it from then on.
+    pub(super) fn confirm_keyring(&self) -> Result<(), RepositoryError> {
+        match self.loaded()? {
+            Some(loaded) if !loaded.is_confirmed => self.remember_ring(&loaded.opened),
+            _ => Ok(()),
+        }
+    }
+
     fn remember_ring(&self, opened: &Opened) -> Result<(), RepositoryError> {
         let ring = SeenRing::of(&self.name, opened);
-        self.change_memory(|memory| memory.take_ring(ring))
+        self.change_memory(|memory| {
+            memory.take_ring(ring);
+            memory.confirmed = true;
+        })
     }
 
     fn make_keyring(&self) -> Result<(), RepositoryError> {
@@ -100,7 +115,10 @@ impl Store {
         }
         if let Some(text) = &source.passphrase {
             let made = Holder::of_passphrase("passphrase", text, &mut random);
-            let (holder, identity) = made.map_err(RepositoryError::format(&at))?;
+            let (holder, identity) = made.map_err(|error| match error {
+                FormatError::Passphrase => RepositoryError::ShortPassphrase(self.name.clone()),
+                other => RepositoryError::format(&at)(other),
+            })?;
             holders.push(holder);
             makers.push(identity);
         }
@@ -113,7 +131,7 @@ impl Store {
         self.forget_keys();
         match self.loaded()? {
             // Whoever made one before: it is theirs that counts, if it is one of ours.
-            Some(loaded) => self.begin_with(&loaded),
+            Some(loaded) => self.admit_keyring(&loaded, true),
             None => Err(RepositoryError::format(&at)(FormatError::Truncated("a keyring"))),
         }
     }
@@ -125,7 +143,7 @@ impl Store {
         before: Option<&Opened>,
         maker: &Identity,
     ) -> Result<bool, RepositoryError> {
-        let at = key::keyring(&self.name, before.map_or(0, |ring| ring.reference.sequence) + 1);
+        let at = key::keyring(&self.name, before.map_or(0, |ring| ring.reference.sequence).saturating_add(1));
         let Draft { holders, master, generations } = &draft;
         let plan = Plan { store: &self.name, holders, master, generations, before };
         let mut random = |bytes: &mut [u8]| self.repository.random.fill(bytes);
@@ -203,6 +221,7 @@ impl Store {
         // What is changed is what the log says is in force, and this host takes.
         let mut state = self.state()?;
         let loaded = self.loaded()?.ok_or_else(|| RepositoryError::NotEncrypted(self.name.clone()))?;
+        self.admit_keyring(&loaded, false)?;
         self.settle(&mut state, author)?;
         let mut random = |bytes: &mut [u8]| self.repository.random.fill(bytes);
         let draft = change(&loaded.opened, &mut random).map_err(|change| self.not_changed(change))?;

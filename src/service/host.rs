@@ -48,7 +48,7 @@ impl World {
 pub struct GivenKeys {
     pub key_file: Option<PathBuf>,
     pub passphrase: Option<Zeroizing<String>>,
-    /// A new store's keyring is taken although nobody here made it.
+    /// A keyring is taken to write with although nobody here made it.
     pub trust_keyring: bool,
     /// A store without encryption is written to although the configuration does not name it.
     pub allow_unencrypted: bool,

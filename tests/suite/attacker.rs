@@ -405,6 +405,84 @@ fn removal() -> (Scene, String) {
     (scene, key)
 }
 
+/// What is not promised: what a host has never seen it cannot miss.
+#[test]
+fn a_host_that_never_saw_a_store_reads_what_it_finds_and_writes_nothing_under_it() {
+    let scene = Scene::new();
+    ok(&mut scene.resync("a"));
+    let victim = scene.recipient("a");
+    let key = scene.key("a");
+    for (version, records) in [("1", "1"), ("2", "1"), ("2", "4")] {
+        attack(scene.path(), "plant", &[("victim", &victim), ("version", version), ("records", records)]);
+        let new = |args: &[&str]| {
+            let mut command = scene.run("new", args);
+            command.arg("--key-file").arg(&key);
+            command
+        };
+        // The attacks are real ones: whoever reads for the first time is taken in,
+        ok(&mut new(&["restore", "acme", "stolen", "--quiet"]));
+        assert!(std::fs::read(scene.path().join("stolen/evil.php")).unwrap().starts_with(b"<?php"));
+        std::fs::remove_dir_all(scene.path().join("stolen")).unwrap();
+        // and all the same ships nothing, nor makes the attacker's keyring its own.
+        for args in [
+            &["resync", "source", "--store", "acme", "--accept"][..],
+            &["key", "rotate", "acme"],
+            &["key", "upgrade", "acme"],
+            &["key", "add", "acme", "x", "--recipient", &victim],
+        ] {
+            if args[1] == "upgrade" && version == "2" {
+                continue;
+            }
+            let output = new(args).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {}", said(&output));
+            assert!(said(&output).contains("nobody here made"), "{args:?}: {}", said(&output));
+        }
+        assert_eq!((scene.names("keys").len(), scene.stolen(&[])), (1, 0));
+        std::fs::remove_dir_all(scene.path().join("new")).unwrap();
+    }
+}
+
+/// What is not promised: a holder is a holder until they are removed, and for whoever did not look since.
+#[test]
+fn what_a_holder_makes_is_taken_until_the_removal_was_seen() {
+    let scene = Scene::new();
+    ok(&mut scene.resync("a"));
+    std::fs::create_dir_all(scene.key("contractor").parent().unwrap()).unwrap();
+    ok(scene
+        .run("a", &["key", "add", "acme", "contractor", "--quiet", "--file"])
+        .arg(scene.key("contractor")));
+    let key = scene.key("contractor").to_str().unwrap().to_owned();
+    scene.keep("repository");
+    scene.keep("a/cache");
+    let fresh = |args: &[&str]| {
+        let _ = std::fs::remove_dir_all(scene.path().join("new"));
+        let output = ok(scene.run("new", args).arg("--key-file").arg(scene.key("a")));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let evil = |listed: &str| listed.contains("2023-11-14");
+    // Each of the forgeries that are refused elsewhere is good as such.
+    attack(scene.path(), "former_record", &[("identity", &key), ("knows", "2"), ("names", "known")]);
+    assert!(evil(&String::from_utf8(ok(&mut scene.run("a", &["snapshots", "acme"])).stdout).unwrap()));
+    for at in ["2", "1"] {
+        scene.back("repository");
+        attack(scene.path(), "former_checkpoint", &[("identity", &key), ("knows", "2"), ("at", at)]);
+        assert_eq!(evil(&fresh(&["snapshots", "acme"])), at == "2");
+    }
+    scene.back("repository");
+    scene.back("a/cache");
+    let options = [("identity", key.as_str()), ("knows", "2"), ("sequence", "3"), ("record", "yes")];
+    attack(scene.path(), "former_ring", &options);
+    assert!(evil(&String::from_utf8(ok(&mut scene.run("a", &["snapshots", "acme"])).stdout).unwrap()));
+    scene.back("repository");
+    scene.back("a/cache");
+    let content = crate::rig::random(b"fresh", 20_000);
+    let chunk = blake3::hash(&content).to_hex().to_string();
+    attack(scene.path(), "former_segment", &[("identity", &key), ("knows", "2"), ("chunk", &chunk)]);
+    std::fs::write(scene.path().join("source/fresh"), &content).unwrap();
+    ok(&mut scene.resync("a"));
+    assert!(!scene.run("a", &["restore", "acme", "out", "--quiet"]).output().unwrap().status.success());
+}
+
 #[test]
 fn whoever_was_removed_makes_no_keyring_that_is_taken() {
     let (scene, key) = removal();

@@ -370,3 +370,66 @@ fn a_keyring_that_is_taken_away_does_not_make_a_store_plain() {
     fails(&mut resync(), 1, "rolled back");
     assert_eq!(Encryption::default(), Encryption::On);
 }
+
+#[test]
+fn an_empty_or_short_passphrase_is_an_error_wherever_it_comes_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    sample_tree(&dir.join("source"));
+    let resync = || {
+        let mut command = host(dir, "a");
+        command.args(["resync", "source", "--store", "acme", "--quiet"]);
+        command
+    };
+    fails(resync().env("UNDERSTUDY_PASSPHRASE", ""), 2, "UNDERSTUDY_PASSPHRASE is empty");
+    fails(
+        host(dir, "a").args(["status"]).env("UNDERSTUDY_PASSPHRASE", ""),
+        2,
+        "UNDERSTUDY_PASSPHRASE is empty",
+    );
+    let not_text: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&[0xff; 12]);
+    fails(resync().env("UNDERSTUDY_PASSPHRASE", not_text), 2, "is not UTF-8");
+    fails(resync().env("UNDERSTUDY_PASSPHRASE", "seven77"), 2, "8 characters at least");
+    std::fs::write(dir.join("understudy.toml"), "passphrase_file = \"words\"\n").unwrap();
+    for (text, wanted) in [
+        ("", "there is no passphrase in it"),
+        ("\n", "there is no passphrase in it"),
+        ("short\n", "8 characters"),
+    ] {
+        std::fs::write(dir.join("words"), text).unwrap();
+        fails(&mut resync(), 2, wanted);
+    }
+    for text in ["", "seven77"] {
+        let mut add = host(dir, "a");
+        add.args(["key", "add", "acme", "x", "--passphrase"]).env("UNDERSTUDY_NEW_PASSPHRASE", text);
+        std::fs::remove_file(dir.join("understudy.toml")).ok();
+        fails(&mut add, 2, "8 characters at least");
+    }
+    assert!(!dir.join("repository/acme").exists() && !dir.join("a/.config/understudy/key").exists());
+}
+
+#[test]
+fn a_passphrase_that_is_given_gets_a_slot_of_a_new_store_also_beside_a_key_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    sample_tree(&dir.join("source"));
+    let words = "correct horse battery staple";
+    let resync = |store: &str| {
+        let mut command = host(dir, "a");
+        command.args(["resync", "source", "--store", store, "--quiet"]);
+        command
+    };
+    ok(&mut resync("first"));
+    ok(resync("second").env("UNDERSTUDY_PASSPHRASE", words));
+    ok(host(dir, "b").args(["restore", "second", "out", "--quiet"]).env("UNDERSTUDY_PASSPHRASE", words));
+    assert_same(&dir.join("source"), &dir.join("out"), "by the passphrase, on another host");
+    ok(host(dir, "a").args(["restore", "second", "out-2", "--quiet"]));
+    let listed = ok(host(dir, "a").args(["key", "list", "second"])).stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    assert!(listed.contains("key-file") && listed.contains("passphrase"), "{listed}");
+    // Where there is no key file it is the only one, and none is made.
+    ok(host(dir, "c")
+        .args(["resync", "source", "--store", "third", "--quiet"])
+        .env("UNDERSTUDY_PASSPHRASE", words));
+    assert!(!dir.join("c/.config/understudy/key").exists());
+}
