@@ -9,6 +9,7 @@ pub mod frame;
 pub mod index;
 pub mod keyring;
 mod keyring1;
+mod keyring2;
 pub mod page;
 pub mod passphrase;
 pub mod record;

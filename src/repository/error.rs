@@ -102,8 +102,19 @@ pub enum RepositoryError {
     /// What would have become a manifest that cannot be restored: a fault of this program's, found before it did harm.
     #[error("{path}: {misplaced}; nothing was committed; this is a bug of understudy's")]
     Unsound { path: String, misplaced: Misplaced },
-    #[error("{what}: {source}")]
+    #[error("{what}: {source}{}", advice(source))]
     Local { what: String, source: std::io::Error },
+}
+
+/// What to do about an error of this machine's that does not say it.
+pub(super) fn advice(error: &std::io::Error) -> &'static str {
+    use rustix::io::Errno;
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE) => "; this process may open no more: raise its limit (`ulimit -n`, LimitNOFILE)",
+        Some(Errno::NFILE) => "; this machine may open no more: raise its limit (fs.file-max)",
+        Some(Errno::NOMEM) => "; this machine, or this process's group, has no memory left",
+        _ => "",
+    }
 }
 
 impl RepositoryError {

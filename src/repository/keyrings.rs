@@ -12,6 +12,7 @@ use crate::format::seal::{Keys, Sealing};
 use crate::format::wire::FormatError;
 use crate::model::escape;
 use crate::model::record::{Record, RingRef};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Debug)]
@@ -31,7 +32,11 @@ impl Loaded {
 
 /// What a store's handles share of its keyring, once it was looked for: none when there is none.
 #[derive(Debug, Default)]
-pub(super) struct KeyCache(Mutex<Option<Option<Arc<Loaded>>>>);
+pub(super) struct KeyCache {
+    ring: Mutex<Option<Option<Arc<Loaded>>>>,
+    /// Reading without one was looked into.
+    is_admitted: AtomicBool,
+}
 
 /// Who may open a store.
 #[derive(Clone, Debug)]
@@ -51,7 +56,7 @@ impl Store {
     }
 
     fn cache_of_keys(&self) -> std::sync::MutexGuard<'_, Option<Option<Arc<Loaded>>>> {
-        self.keys.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn loaded(&self) -> Result<Option<Arc<Loaded>>, RepositoryError> {
@@ -165,12 +170,15 @@ impl Store {
         secrets: &Secrets,
         is_start: impl Fn(&Opened) -> bool,
     ) -> Result<Result<Vec<Opened>, trust::Distrust>, RepositoryError> {
+        // A passphrase is not stretched for each of them.
+        let mut secrets = secrets.clone();
+        secrets.identities.push(newest.identity.clone());
         let mut path = vec![newest.clone()];
         while let Some(first) = path.last().filter(|ring| !is_start(ring))
             && let Some(before) = first.before.last()
         {
             let ring = self.ring_of(before.sequence)?;
-            match ring.open(secrets) {
+            match ring.open(&secrets) {
                 Ok(opened) if opened.reference.hash == before.hash => path.push(opened),
                 Ok(_) | Err(FormatError::Maker) => return Ok(Err(trust::Distrust::Chain)),
                 Err(_) => return Ok(Err(trust::Distrust::Gap(before.sequence))),
@@ -264,17 +272,21 @@ impl Store {
 
     /// Whoever reads something that is not sealed passes here.
     fn admit_reader(&self) -> Result<(), RepositoryError> {
+        if self.keys.is_admitted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         match self.plain()? {
-            Plain::Accepted => Ok(()),
-            Plain::Refused => Err(RepositoryError::NotEncrypted(self.name.clone())),
+            Plain::Accepted => {}
+            Plain::Refused => return Err(RepositoryError::NotEncrypted(self.name.clone())),
             Plain::Unconfirmed => {
                 self.repository.notice.say(&format!(
                     "warning: store '{}' is not encrypted, and nothing here says that it is meant to be so: whoever holds the repository could have made up what is read. `encryption = \"none\"` for this store says it",
                     self.name
                 ));
-                Ok(())
             }
         }
+        self.keys.is_admitted.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whoever writes to a store that is there passes here. A store without encryption is written to only where somebody said that it has none.

@@ -363,23 +363,16 @@ fn judge(error: &object_store::Error) -> (RepositoryErrorKind, &'static str) {
         | Error::InvalidPath { .. } => RepositoryErrorKind::Configuration,
         _ => RepositoryErrorKind::Unavailable,
     };
-    let system = causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
-    match system.map(Errno::from_raw_os_error) {
-        Some(Errno::MFILE) => (
-            RepositoryErrorKind::Local,
-            "; this process may open no more: raise its limit (`ulimit -n`, LimitNOFILE)",
-        ),
-        Some(Errno::NFILE) => {
-            (RepositoryErrorKind::Local, "; this machine may open no more: raise its limit (fs.file-max)")
+    let system = causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    match system.and_then(|error| Some((error, Errno::from_raw_os_error(error.raw_os_error()?)))) {
+        Some((error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+            (RepositoryErrorKind::Local, super::error::advice(error))
         }
-        Some(Errno::NOMEM) => {
-            (RepositoryErrorKind::Local, "; this machine, or this process's group, has no memory left")
-        }
-        Some(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) if is_link(error) => (
+        Some((_, Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP)) if is_link(error) => (
             RepositoryErrorKind::Configuration,
             "; this filesystem has no hard links, by which an object is created once and never overwritten: use a directory on another one (not exFAT, not a mount of a cloud drive), or an object store's address",
         ),
-        Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP) => {
+        Some((_, Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP)) => {
             (RepositoryErrorKind::Configuration, "")
         }
         _ => (by_variant, ""),

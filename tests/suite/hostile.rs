@@ -163,6 +163,7 @@ fn a_page_that_names_itself_ends() {
 
 /// Makes a manifest of one page the head of the rig's store, with these chunks beside it.
 fn forge_head(rig: &Rig, page: &[u8], chunks: &[&[u8]]) {
+    rig.store().begin_writing(true).unwrap();
     let index = Arc::new(Index::open(&rig.store(), &Default::default()).unwrap());
     let packer = Packer::new(rig.store(), index.clone());
     let mut compressor = Compressor::new(1).unwrap();
