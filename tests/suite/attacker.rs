@@ -696,6 +696,8 @@ fn a_store_of_an_earlier_version_goes_on_and_its_upgrade_has_no_way_back() {
     ok(&mut with_key("old", &["resync", "source", "--store", "acme", "--accept", "--quiet"]));
     let list = ok(&mut with_key("old", &["key", "list", "acme"]));
     assert!(said(&list).contains("key upgrade acme"), "{}", said(&list));
+    let status = |home: &str| said(&ok(&mut with_key(home, &["status"])));
+    assert!(status("old").contains("key upgrade acme"), "{}", status("old"));
     assert_eq!(std::fs::read(scene.store("log/00000000000000000004")).unwrap()[7], 3);
     // until it is upgraded.
     ok(&mut with_key("old", &["key", "upgrade", "acme"]));
@@ -708,6 +710,7 @@ fn a_store_of_an_earlier_version_goes_on_and_its_upgrade_has_no_way_back() {
         ok(&mut with_key(home, &["restore", "acme", &to, "--quiet"]));
         assert_same(&scene.path().join("source"), &scene.path().join(to), home);
         assert!(said(&ok(&mut with_key(home, &["key", "list", "acme"]))).contains("made the keyring"));
+        assert!(!status(home).contains("upgrade"), "{}", status(home));
     }
     ok(&mut with_key("new", &["verify", "acme", "--read-data"]));
     scene.keep("repository");
@@ -724,4 +727,29 @@ fn a_store_of_an_earlier_version_goes_on_and_its_upgrade_has_no_way_back() {
     scene.back("repository");
     ok(&mut with_key("fresh", &["resync", "source", "--store", "acme", "--accept", "--quiet"]));
     ok(&mut with_key("old", &["snapshots", "acme"]));
+}
+
+#[test]
+fn whoever_was_locked_out_by_a_holder_gets_in_again_and_locks_them_out() {
+    let scene = Scene::new();
+    ok(&mut scene.resync("a"));
+    std::fs::create_dir_all(scene.key("b").parent().unwrap()).unwrap();
+    ok(scene.run("a", &["key", "add", "acme", "taken-over", "--quiet", "--file"]).arg(scene.key("b")));
+    // With their own command, which is not for themselves:
+    let own = ["key", "remove", "acme", "taken-over", "--trust-keyring"];
+    fails(&mut scene.run("b", &own), 2, "cannot say who is left");
+    ok(&mut scene.run("b", &["key", "remove", "acme", "key-file", "--quiet"]));
+    fails(&mut scene.resync("a"), 2, "nothing here opens it");
+    for gone in ["keys/0000000003", "log/00000000000000000003"] {
+        std::fs::remove_file(scene.store(gone)).unwrap();
+    }
+    ok(&mut scene.run("a", &["key", "remove", "acme", "taken-over", "--quiet"]));
+    ok(&mut scene.resync("a"));
+    fails(
+        scene.run("new", &["restore", "acme", "no"]).arg("--key-file").arg(scene.key("b")),
+        2,
+        "nothing here opens it",
+    );
+    ok(&mut scene.run("a", &["restore", "acme", "out", "--quiet"]));
+    assert_same(&scene.path().join("source"), &scene.path().join("out"), "it goes on");
 }
