@@ -72,7 +72,12 @@ impl Store {
             return Err(RepositoryError::StrangeKeyring {
                 store: self.name.clone(),
                 maker: opened.maker.map_or_else(
-                    || "it does not say who made it".to_owned(),
+                    || {
+                        format!(
+                            "it is of version 1 and does not say who made it (`understudy key upgrade {} --trust-keyring` gives it one that does)",
+                            self.name
+                        )
+                    },
                     |maker| format!("{} made it", holder(&opened.holders[maker])),
                 ),
                 holders: opened.holders.iter().map(holder).collect::<Vec<_>>().join(", "),
