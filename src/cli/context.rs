@@ -3,10 +3,12 @@
 use super::exit::UsageError;
 use super::{Global, ending};
 use crate::model::id::StoreName;
+use crate::repository::store::Notice;
 use crate::service::config::{Config, FILE_NAME};
 use crate::service::host::{GivenKeys, Host, World};
 use crate::support::progress::{Progress, Step};
 use anyhow::{Context as _, Result};
+use std::env::VarError;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
@@ -36,15 +38,34 @@ impl Context {
             .build()
             .context("starting the runtime")?;
         // Taken once: nobody else of this process needs to see it.
-        let passphrase = std::env::var("UNDERSTUDY_PASSPHRASE").ok().map(Zeroizing::new);
-        let keys = GivenKeys { key_file: global.key_file.clone(), passphrase };
-        let host = Host::new(config, runtime.handle().clone(), global.repository.clone()).with_keys(keys);
+        let keys = GivenKeys {
+            key_file: global.key_file.clone(),
+            passphrase: passphrase()?,
+            trust_keyring: global.trust_keyring,
+            allow_unencrypted: global.allow_unencrypted,
+        };
+        let notice = Notice::new(|text| complain!("understudy: {text}"));
+        let host = Host::new(config, runtime.handle().clone(), global.repository.clone());
+        let host = host.with_keys(keys).with_notice(notice);
         host.exposures().iter().for_each(|said| tell(said));
         Ok(Self { host, runtime })
     }
 
     pub fn host(&self) -> &Host {
         &self.host
+    }
+}
+
+/// The passphrase in the environment. One that is set and empty is a mistake (a variable that nobody set, somewhere), and no passphrase.
+fn passphrase() -> Result<Option<Zeroizing<String>>> {
+    const VARIABLE: &str = "UNDERSTUDY_PASSPHRASE";
+    match std::env::var(VARIABLE).map(Zeroizing::new) {
+        Ok(text) if text.is_empty() => {
+            Err(UsageError(format!("{VARIABLE} is empty: set it to the passphrase, or unset it")).into())
+        }
+        Ok(text) => Ok(Some(text)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(UsageError(format!("{VARIABLE} is not UTF-8")).into()),
     }
 }
 

@@ -1,16 +1,22 @@
 //! `understudy key`.
 
-use super::context::Context;
+use super::context::{Context, kill_at, nonce};
 use super::exit::{Exit, UsageError};
 use super::{Global, show};
-use crate::format::keyring::Slot;
-use crate::model::id::StoreName;
+use crate::format::keyring::Holder;
+use crate::format::passphrase::{PASSPHRASE_MIN_CHARS, is_long_enough};
+use crate::model::escape;
+use crate::model::id::{StoreName, WriterId};
 use crate::repository::error::RepositoryError;
-use crate::repository::keys::{make_key_file, read_key_file, recipient_slot};
+use crate::repository::keyrings::Holders;
+use crate::repository::keys::{make_key_file, read_key_file};
+use crate::repository::rekey::{Author, recipient_holder};
+use crate::repository::store::Store;
 use crate::support::durable;
 use crate::support::random::Random;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
@@ -43,6 +49,11 @@ enum KeyCommand {
     },
     /// New keys for what is written from now on, for the same holders
     Rotate {
+        #[arg(value_name = "STORE")]
+        store: String,
+    },
+    /// Give a store that an earlier version made a keyring that proves who made it; earlier versions cannot read the store then
+    Upgrade {
         #[arg(value_name = "STORE")]
         store: String,
     },
@@ -88,40 +99,103 @@ pub(super) fn run(global: &Global, args: KeyArgs) -> Result<Exit> {
             if store.state_is_empty()? {
                 return Err(RepositoryError::NoStore(store.name().clone()).into());
             }
-            let slots = store.key_slots()?;
-            if global.json {
-                show::json(&slots)?;
-            } else if let Some(slots) = slots {
-                let mut rows = vec![["name", "opened by", "recipient"].map(String::from).to_vec()];
-                for slot in slots {
-                    let how = if slot.passphrase.is_some() { "passphrase" } else { "key" };
-                    rows.push(vec![slot.name, how.into(), slot.recipient]);
-                }
-                show::table(&rows)?;
-            } else {
-                show::line(&format!("store '{}' is not encrypted", store.name()))?;
-            }
+            list(global, &store, store_holders(&store)?)?;
         }
         KeyCommand::Add(args) => {
-            let (_context, store) = open(&args.store)?;
-            store.add_key(slot(&args)?)?;
+            let (context, store) = open(&args.store)?;
+            store.add_key(holder(&args)?, &author(&context.writer()))?;
             say(&format!("'{}' opens store '{}' from now on", args.name, store.name()))?;
         }
         KeyCommand::Remove { store, name } => {
-            let (_context, store) = open(&store)?;
-            store.remove_key(&name)?;
+            let (context, store) = open(&store)?;
+            store.remove_key(&name, &author(&context.writer()))?;
             say(&format!(
                 "'{name}' opens nothing that is written to store '{}' from now on; what was written before it may have kept",
                 store.name()
             ))?;
         }
         KeyCommand::Rotate { store } => {
-            let (_context, store) = open(&store)?;
-            store.rotate_keys()?;
+            let (context, store) = open(&store)?;
+            store.rotate_keys(&author(&context.writer()))?;
             say(&format!("store '{}' has new keys for what is written from now on", store.name()))?;
+        }
+        KeyCommand::Upgrade { store } => {
+            let (context, store) = open(&store)?;
+            say(&match store.upgrade_keys(&author(&context.writer()))? {
+                true => format!("the keyring of store '{}' proves who made it from now on", store.name()),
+                false => format!("the keyring of store '{}' proves who made it already", store.name()),
+            })?;
         }
     }
     Ok(Exit::Done)
+}
+
+fn author(writer: &WriterId) -> Author<'_> {
+    Author { writer, nonce: &nonce, on_step: &kill_at }
+}
+
+fn store_holders(store: &Store) -> Result<Option<Holders>> {
+    // Of what the log says is in force.
+    match store.state() {
+        Ok(_) | Err(RepositoryError::NoKey { .. }) => Ok(store.holders()?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// One who opens a store, as it is listed.
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+    opened_by: &'static str,
+    recipient: Option<String>,
+    made_the_keyring: bool,
+    verified: bool,
+}
+
+fn list(global: &Global, store: &Store, holders: Option<Holders>) -> Result<()> {
+    let Some(holders) = holders else {
+        return match global.json {
+            true => show::json(&holders.map(|_| ())),
+            false => show::line(&format!("store '{}' is not encrypted", store.name())),
+        };
+    };
+    let listed: Vec<_> = holders
+        .holders
+        .iter()
+        .map(|holder| Listed {
+            name: holder.name.clone(),
+            opened_by: if holder.is_passphrase { "passphrase" } else { "key" },
+            recipient: holder.recipient.map(|recipient| recipient.to_string()),
+            made_the_keyring: holders.maker.as_ref() == Some(&holder.name),
+            verified: holders.is_verified,
+        })
+        .collect();
+    if global.json {
+        return show::json(&listed);
+    }
+    let mut rows = vec![["name", "opened by", "recipient", ""].map(String::from).to_vec()];
+    for holder in listed {
+        let note = if holder.made_the_keyring { "made the keyring" } else { "" };
+        let recipient = holder.recipient.unwrap_or_else(|| "-".to_owned());
+        rows.push(vec![
+            escape::line(&holder.name).into_owned(),
+            holder.opened_by.into(),
+            recipient,
+            note.into(),
+        ]);
+    }
+    show::table(&rows)?;
+    match (holders.is_verified, holders.version) {
+        (true, _) => {}
+        (false, 1) => complain!(
+            "understudy: not verified: the keyring is of version 1, which does not prove who made it; `understudy key upgrade {}` gives the store one that does",
+            store.name()
+        ),
+        (false, _) => complain!(
+            "understudy: not verified: without a key nobody can tell whether these are the holders; give one"
+        ),
+    }
+    Ok(())
 }
 
 fn fresh() -> [u8; 32] {
@@ -130,9 +204,9 @@ fn fresh() -> [u8; 32] {
     bytes
 }
 
-fn slot(args: &AddArgs) -> Result<Slot> {
+fn holder(args: &AddArgs) -> Result<Holder> {
     if let Some(recipient) = &args.recipient {
-        return recipient_slot(&args.name, recipient)
+        return recipient_holder(&args.name, recipient)
             .map_err(|error| UsageError(format!("--recipient {recipient}: {error}")).into());
     }
     if let Some(file) = &args.file {
@@ -140,18 +214,19 @@ fn slot(args: &AddArgs) -> Result<Slot> {
             true => read_key_file(file)?.pop().with_context(|| format!("{} holds no key", file.display()))?,
             false => make_key_file(file, fresh())?,
         };
-        return Ok(Slot::of_recipient(&args.name, &identity.recipient()));
+        return Ok(Holder::of_recipient(&args.name, &identity.recipient()));
     }
     if !args.passphrase {
         return Err(UsageError("say who: --recipient, --file or --passphrase".into()).into());
     }
     let text = std::env::var("UNDERSTUDY_NEW_PASSPHRASE").map(Zeroizing::new).unwrap_or_default();
-    if text.len() < 8 {
-        return Err(UsageError(
-            "UNDERSTUDY_NEW_PASSPHRASE is to hold the new passphrase, 8 characters at least".into(),
-        )
+    if !is_long_enough(&text) {
+        return Err(UsageError(format!(
+            "UNDERSTUDY_NEW_PASSPHRASE is to hold the new passphrase, {PASSPHRASE_MIN_CHARS} characters at least"
+        ))
         .into());
     }
     let random = Random::default();
-    Slot::of_passphrase(&args.name, &text, &mut |bytes| random.fill(bytes)).context("the passphrase")
+    let made = Holder::of_passphrase(&args.name, &text, &mut |bytes| random.fill(bytes));
+    Ok(made.context("the passphrase")?.0)
 }

@@ -5,6 +5,7 @@
 //! command ends is told by what it did, unless its output is all that it does. Nothing here panics, as `println!` does, and nothing waits
 //! for a reader for longer than a while, except on a terminal, where a person may have stopped it.
 
+use crate::model::escape;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::fmt::Arguments;
@@ -55,12 +56,12 @@ pub(super) fn lost() -> Option<io::Error> {
     why.filter(|why| why.kind() != ErrorKind::BrokenPipe)
 }
 
-/// One line on standard output.
+/// One line on standard output; nothing in it steers a terminal, wherever it came from.
 ///
 /// # Errors
 /// [`OutputLost`], and only when output is all that this command does.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
-    bytes(&[text.as_bytes(), b"\n"].concat())
+    bytes(&[escape::text(text).as_bytes(), b"\n"].concat())
 }
 
 /// As [`line`], without its end.
@@ -79,9 +80,10 @@ pub(super) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// One line on standard error: `complain!`.
+/// One line on standard error: `complain!`. As [`line`].
 pub(super) fn complain(text: Arguments) {
-    complain_bytes(format!("{text}\n").as_bytes());
+    let text = format!("{text}");
+    complain_bytes(&[escape::text(&text).as_bytes(), b"\n"].concat());
 }
 
 pub(super) fn complain_bytes(bytes: &[u8]) {

@@ -48,6 +48,9 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     // Left to a daemon that has it, so that the two never race.
     if configured
         && global.repository.is_none()
+        // What is said here once is said to this process.
+        && !global.trust_keyring
+        && !global.allow_unencrypted
         && let Some(remote) = Remote::find(&context)
         && remote.knows(&store.name)
     {

@@ -1,5 +1,6 @@
 //! How figures are shown.
 
+use crate::model::escape;
 use crate::replicate::report::Report;
 use crate::service::run::RunReport;
 use serde::Serialize;
@@ -38,11 +39,15 @@ pub(super) fn count(number: u64) -> String {
 
 /// One JSON object on a line of its own.
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    line(&serde_json::to_string(value)?)
+    line(&escape::json(&serde_json::to_string(value)?))
 }
 
 /// A table: the first row is its head; columns whose head begins with `>` are aligned to the right.
 pub(super) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
+    // A cell has no lines of its own.
+    let safe: Vec<Vec<_>> =
+        rows.iter().map(|row| row.iter().map(|cell| escape::line(cell)).collect()).collect();
+    let rows = &safe;
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| {
         rows.iter().map(|row| row[column].trim_start_matches('>').chars().count()).max().unwrap_or(0)

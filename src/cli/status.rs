@@ -4,10 +4,11 @@ use super::context::{Context, now_ns};
 use super::exit::Exit;
 use super::remote::Remote;
 use super::{Global, out, show};
+use crate::model::escape;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::SnapshotRecord;
 use crate::repository::prune::SILENCE_NS;
-use crate::repository::store::Repository;
+use crate::repository::store::{Repository, Store};
 use crate::service::board::{UpkeepStatus, clock_text, job};
 use crate::service::config::{Role, StoreConfig};
 use crate::support::clock::{ahead_ns, since_ns};
@@ -54,6 +55,8 @@ struct Row {
     last_error: Option<String>,
     standbys: Vec<Standby>,
     upkeep: Option<UpkeepStatus>,
+    /// What could be better.
+    advice: Option<String>,
     error: Option<String>,
 }
 
@@ -152,6 +155,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         last_error: None,
         standbys: Vec::new(),
         upkeep: None,
+        advice: None,
         error: None,
     };
     let seconds = |ns: u64| ns as f64 / 1e9;
@@ -159,6 +163,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
     let store = repository.store(&name);
     match store.state() {
         Ok(state) => {
+            row.advice = keyring_advice(&store);
             row.upkeep = store.upkeep().ok().map(|notes| UpkeepStatus::of(&notes, now_ns));
             row.snapshots = state.snapshots.len() as u64;
             row.primary = state.primary.as_ref().map(|p| p.0.clone());
@@ -191,6 +196,16 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         Err(error) => row.error = Some(error.to_string()),
     }
     row
+}
+
+/// Of a store whose keyring does not prove who made it.
+fn keyring_advice(store: &Store) -> Option<String> {
+    let holders = store.holders().ok().flatten().filter(|holders| holders.version == 1)?;
+    Some(format!(
+        "keyring {} does not prove who made it; once all hosts have this version: `understudy key upgrade {}`",
+        holders.sequence,
+        store.name()
+    ))
 }
 
 fn table(rows: &[Row]) -> Result<()> {
@@ -248,7 +263,8 @@ fn table(rows: &[Row]) -> Result<()> {
         ];
         // A hold is the last run's error as well.
         let told = told.into_iter().filter_map(|(what, text)| Some((what, text.as_ref()?)));
-        for (what, text) in told.take(1).chain(row.clock.as_ref().map(|text| ("", text))) {
+        let more = row.clock.iter().chain(&row.advice).map(|text| ("", text));
+        for (what, text) in told.take(1).chain(more) {
             complain!("understudy: {}: {what}{text}", row.store);
         }
     }
@@ -271,7 +287,7 @@ impl Row {
         let upkeep = self.upkeep.as_ref()?;
         match (&upkeep.drill_error, upkeep.problems) {
             (_, 1..) => Some(format!("the last verification found {} problems", upkeep.problems)),
-            (Some(error), _) => Some(error.clone()),
+            (Some(error), _) => Some(escape::line(error).into_owned()),
             _ => None,
         }
     }

@@ -57,12 +57,28 @@ impl Identity {
     pub fn recipient(&self) -> Recipient {
         Recipient(PublicKey::from(&self.0).to_bytes())
     }
+
+    /// What only the two of them can compute: X25519 of this secret and that public key.
+    ///
+    /// # Errors
+    /// The public key is one of the few with which every secret comes to the same.
+    pub fn shared(&self, with: &Recipient) -> Result<Zeroizing<[u8; 32]>, FormatError> {
+        let shared = self.0.diffie_hellman(&PublicKey::from(with.0));
+        match shared.was_contributory() {
+            true => Ok(Zeroizing::new(shared.to_bytes())),
+            false => Err(FormatError::Range("an age recipient")),
+        }
+    }
 }
 
 impl Recipient {
     /// `age1…`
     pub fn parse(text: &str) -> Result<Self, FormatError> {
         Ok(Self(*parse(text, PUBLIC_PREFIX, "an age recipient")?))
+    }
+
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 

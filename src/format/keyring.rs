@@ -4,74 +4,84 @@
 //! key file, or passphrase (argon2id) ─▶ identity ─▶ master key (an age file) ─▶ data keys ─▶ every object
 //! ```
 //!
-//! Every slot has a public key, so that a new master key is wrapped for all of them without their secrets. The seal of the data
-//! keys covers the slots: nobody adds one who cannot open it.
+//! Whoever knows a public key can wrap something for it, so that a keyring that opens proves nothing of who made it. Its maker
+//! therefore proves it to each holder by a key that only the two of them can compute (X25519 between their identities), and that it
+//! goes on from the keyring before by the newest data key of that one. The public keys stand under the seal: whoever holds the bucket
+//! reads names alone. Keyrings of version 1 (see `keyring1`) prove none of that; version 2 is `keyring2`.
 
-use super::age::{self, Identity, Recipient};
-use super::seal::{Key, Sealer};
+use super::age::{Identity, Recipient};
+use super::keyring1;
+pub use super::keyring2::close;
+use super::keyring2::{self, Body, Proof, VERSION};
+use super::passphrase::{PASSPHRASES_MAX, Passphrase};
+use super::seal::Key;
 use super::wire::FormatError;
-use crate::model::id::StoreName;
-use argon2::{Algorithm, Argon2, Params, Version};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use crate::model::escape;
+use crate::model::id::{ContentHash, StoreName};
+use crate::model::record::RingRef;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub const KEYRING_MAX_BYTES: usize = 1 << 20;
-const VERSION: u8 = 1;
-const SLOTS_MAX: usize = 100;
-const GENERATIONS_MAX: usize = 100_000;
-/// What a new passphrase costs whoever guesses: 64 MiB, three passes.
-const MEMORY_KIB: u32 = 64 << 10;
-const PASSES: u32 = 3;
-/// What a reader lets a keyring cost.
-const MEMORY_MAX_KIB: u32 = 1 << 20;
-const PASSES_MAX: u32 = 16;
+const NAME_MAX_BYTES: usize = 200;
 
 /// One who may open it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Slot {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
     pub name: String,
-    /// `age1…`
-    pub recipient: String,
+    pub recipient: Recipient,
     /// Its identity, under a passphrase.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passphrase: Option<Passphrase>,
 }
 
-/// An identity under a passphrase.
+/// A holder as whoever has no key sees it: what is said here nobody vouches for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub name: String,
+    pub is_passphrase: bool,
+    /// Readable in version 1 alone.
+    pub recipient: Option<Recipient>,
+}
+
+/// A keyring before this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Passphrase {
-    pub memory_kib: u32,
-    pub passes: u32,
-    salt: String,
-    identity: String,
+pub struct Before {
+    pub sequence: u32,
+    pub hash: ContentHash,
+    /// How many data keys it has.
+    pub keys: u32,
 }
 
 /// A keyring as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyring {
-    version: u8,
-    pub store: StoreName,
-    /// Its number; nothing is overwritten.
-    pub sequence: u32,
-    pub slots: Vec<Slot>,
-    master: String,
-    salt: String,
-    keys: String,
+    hash: ContentHash,
+    stored: Stored,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stored {
+    First(Box<keyring1::Keyring>),
+    Second(Box<Body>, Proof),
 }
 
 /// What a keyring opens to.
 #[derive(Clone, Debug)]
 pub struct Opened {
+    pub version: u8,
+    pub reference: RingRef,
     pub master: Key,
     /// The oldest first.
     pub generations: Vec<Key>,
-    /// The slot that opened it.
+    pub holders: Vec<Holder>,
+    /// What opened it, and whose slot that is.
+    pub identity: Identity,
     pub slot: usize,
+    /// Who made it, as was proven to whoever opened it; none in version 1.
+    pub maker: Option<usize>,
+    /// The keyrings before, as far as they are told of.
+    pub before: Vec<Before>,
 }
 
 /// What a caller has to open keyrings with.
@@ -90,196 +100,241 @@ pub fn key(random: Random) -> Key {
     Key(bytes)
 }
 
-impl Slot {
+/// Whether a holder may be called so.
+pub fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_MAX_BYTES && !name.chars().any(escape::is_steering)
+}
+
+impl Holder {
     pub fn of_recipient(name: &str, recipient: &Recipient) -> Self {
-        Self { name: name.to_owned(), recipient: recipient.to_string(), passphrase: None }
+        Self { name: name.to_owned(), recipient: *recipient, passphrase: None }
     }
 
-    /// A slot that a passphrase opens.
-    pub fn of_passphrase(name: &str, passphrase: &str, random: Random) -> Result<Self, FormatError> {
-        let identity = Identity::new(*key(random).0);
-        let mut salt = [0; 16];
-        random(&mut salt);
-        let sealer = Sealer::new(&*stretch(passphrase, &salt, MEMORY_KIB, PASSES)?)?;
-        let mut sealed = identity.bytes().to_vec();
-        let tag = sealer.seal(0, &[], &mut sealed)?;
-        sealed.extend_from_slice(&tag);
-        let passphrase = Passphrase {
-            memory_kib: MEMORY_KIB,
-            passes: PASSES,
-            salt: STANDARD_NO_PAD.encode(salt),
-            identity: STANDARD_NO_PAD.encode(sealed),
-        };
-        Ok(Self { passphrase: Some(passphrase), ..Self::of_recipient(name, &identity.recipient()) })
-    }
-
-    fn identity(&self, text: &str) -> Result<Identity, FormatError> {
-        let slot = self.passphrase.as_ref().ok_or(FormatError::Tampered)?;
-        let key = stretch(text, &decode(&slot.salt)?, slot.memory_kib, slot.passes)?;
-        let bytes = Zeroizing::new(Sealer::new(&key)?.open(0, &[], &decode(&slot.identity)?)?);
-        Ok(Identity::new(bytes.as_slice().try_into().map_err(|_| FormatError::Tampered)?))
+    /// One who has a passphrase, and the identity that it opens.
+    pub fn of_passphrase(
+        name: &str,
+        passphrase: &str,
+        random: Random,
+    ) -> Result<(Self, Identity), FormatError> {
+        let (passphrase, identity) = Passphrase::close(passphrase, random)?;
+        let recipient = identity.recipient();
+        Ok((Self { name: name.to_owned(), recipient, passphrase: Some(passphrase) }, identity))
     }
 }
 
-/// Argon2id, RFC 9106.
-fn stretch(
-    passphrase: &str,
-    salt: &[u8],
-    memory_kib: u32,
-    passes: u32,
-) -> Result<Zeroizing<[u8; 32]>, FormatError> {
-    if memory_kib > MEMORY_MAX_KIB || passes > PASSES_MAX {
-        return Err(FormatError::Range("the cost of a passphrase"));
+/// What a new keyring is to be.
+pub struct Plan<'a> {
+    pub store: &'a StoreName,
+    pub holders: &'a [Holder],
+    pub master: &'a Key,
+    /// The oldest first.
+    pub generations: &'a [Key],
+    /// The keyring that it follows.
+    pub before: Option<&'a Opened>,
+}
+
+impl Opened {
+    /// As the next one tells of it.
+    pub fn as_before(&self) -> Before {
+        let RingRef { sequence, hash } = self.reference;
+        Before { sequence, hash, keys: self.generations.len() as u32 }
     }
-    let wrong = |_| FormatError::Range("the cost of a passphrase");
-    let params = Params::new(memory_kib, passes, 1, Some(32)).map_err(wrong)?;
-    let mut key = Zeroizing::new([0; 32]);
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(passphrase.as_bytes(), salt, key.as_mut())
-        .map_err(wrong)?;
-    Ok(key)
+
+    /// The keyring that is named, if it is this one or one that this one tells of: how many data keys it has.
+    pub fn keys_of(&self, named: &RingRef) -> Option<u32> {
+        let own = self.as_before();
+        let mut known = self.before.iter().chain([&own]);
+        known.find(|ring| (ring.sequence, ring.hash) == (named.sequence, named.hash)).map(|ring| ring.keys)
+    }
+}
+
+/// The slot of one of these identities, else the one that the passphrase opens.
+pub(super) fn find_slot<'a>(
+    secrets: &Secrets,
+    fits: impl Fn(&Identity) -> Option<usize>,
+    passphrases: impl Iterator<Item = &'a Passphrase>,
+) -> Result<(Identity, usize), FormatError> {
+    let fitting = |identity: &Identity| Some((identity.clone(), fits(identity)?));
+    if let Some(found) = secrets.identities.iter().find_map(fitting) {
+        return Ok(found);
+    }
+    let words = secrets.passphrase.as_ref().ok_or(FormatError::Tampered)?;
+    let opened = passphrases.take(PASSPHRASES_MAX).find_map(|slot| slot.open(words).ok());
+    opened.as_ref().and_then(fitting).ok_or(FormatError::Tampered)
 }
 
 impl Keyring {
-    /// A keyring of these keys for these slots.
-    pub fn close(
-        store: &StoreName,
-        sequence: u32,
-        slots: Vec<Slot>,
-        master: &Key,
-        generations: &[Key],
-        random: Random,
-    ) -> Result<Self, FormatError> {
-        let recipients =
-            slots.iter().map(|s| Recipient::parse(&s.recipient)).collect::<Result<Vec<_>, _>>()?;
-        let wrapped = age::close(&*master.0, &recipients, random)?;
-        let mut salt = [0; 16];
-        random(&mut salt);
-        let mut ring = Self {
-            version: VERSION,
-            store: store.clone(),
-            sequence,
-            slots,
-            master: STANDARD_NO_PAD.encode(wrapped),
-            salt: STANDARD_NO_PAD.encode(salt),
-            keys: String::new(),
+    pub fn version(&self) -> u8 {
+        match self.stored {
+            Stored::First(_) => 1,
+            Stored::Second(..) => VERSION,
+        }
+    }
+
+    pub fn store(&self) -> &StoreName {
+        match &self.stored {
+            Stored::First(ring) => &ring.store,
+            Stored::Second(body, _) => &body.store,
+        }
+    }
+
+    /// Its number, and the hash that it is named by.
+    pub fn reference(&self) -> RingRef {
+        let sequence = match &self.stored {
+            Stored::First(ring) => ring.sequence,
+            Stored::Second(body, _) => body.sequence,
         };
-        let mut sealed = Zeroizing::new(generations.iter().flat_map(|k| *k.0).collect::<Vec<u8>>());
-        let tag = ring.sealer(master, &salt)?.seal(0, &ring.covered(), &mut sealed)?;
-        ring.keys = STANDARD_NO_PAD.encode([&sealed[..], &tag].concat());
-        Ok(ring)
+        RingRef { sequence, hash: self.hash }
     }
 
-    /// Once for each salt.
-    fn sealer(&self, master: &Key, salt: &[u8]) -> Result<Sealer, FormatError> {
-        Sealer::new(
-            blake3::Hasher::new_keyed(&master.0)
-                .update(b"understudy keyring 1")
-                .update(salt)
-                .finalize()
-                .as_bytes(),
-        )
-    }
-
-    /// What the seal of the data keys covers besides.
-    fn covered(&self) -> Vec<u8> {
-        serde_json::to_vec(&(self.version, &self.store, self.sequence, &self.slots)).unwrap_or_default()
+    /// Who opens it, as far as it can be read without a key.
+    pub fn shown(&self) -> Vec<Shown> {
+        match &self.stored {
+            Stored::First(ring) => ring.shown(),
+            Stored::Second(body, _) => body.shown(),
+        }
     }
 
     /// Opens it with whatever fits.
+    ///
+    /// # Errors
+    /// [`FormatError::Tampered`] when nothing fits, [`FormatError::Maker`] when it opens, and was not made by the holder that it names.
     pub fn open(&self, secrets: &Secrets) -> Result<Opened, FormatError> {
-        let mut identities = secrets.identities.clone();
-        let fits = |identity: &Identity, slots: &[Slot]| {
-            let recipient = identity.recipient().to_string();
-            slots.iter().position(|slot| slot.recipient == recipient)
-        };
-        let mut slot = identities.iter().find_map(|identity| fits(identity, &self.slots));
-        if slot.is_none()
-            && let Some(passphrase) = &secrets.passphrase
-        {
-            let opened = self
-                .slots
-                .iter()
-                .filter(|s| s.passphrase.is_some())
-                .find_map(|s| s.identity(passphrase).ok());
-            slot = opened.as_ref().and_then(|identity| fits(identity, &self.slots));
-            identities.extend(opened);
+        match &self.stored {
+            Stored::First(ring) => ring.open(secrets, self.hash),
+            Stored::Second(body, proof) => keyring2::open(body, proof, self.reference(), secrets),
         }
-        let slot = slot.ok_or(FormatError::Tampered)?;
-        let master = age::open(&decode(&self.master)?, &identities)?;
-        let master = Key::new(master.as_slice().try_into().map_err(|_| FormatError::Tampered)?);
-        let sealer = self.sealer(&master, &decode(&self.salt)?)?;
-        let keys = Zeroizing::new(sealer.open(0, &self.covered(), &decode(&self.keys)?)?);
-        let (keys, rest) = keys.as_chunks::<32>();
-        if !rest.is_empty() || keys.is_empty() || keys.len() > GENERATIONS_MAX {
-            return Err(FormatError::Range("data keys"));
-        }
-        Ok(Opened { master, generations: keys.iter().map(|k| Key::new(*k)).collect(), slot })
     }
-}
-
-fn decode(text: &str) -> Result<Vec<u8>, FormatError> {
-    STANDARD_NO_PAD.decode(text).map_err(|_| FormatError::Range("a keyring's field"))
-}
-
-pub fn encode(ring: &Keyring) -> Vec<u8> {
-    serde_json::to_vec_pretty(ring).unwrap_or_default()
 }
 
 pub fn decode_ring(bytes: &[u8]) -> Result<Keyring, FormatError> {
-    let ring: Keyring = serde_json::from_slice(bytes).map_err(|e| FormatError::Text(e.to_string()))?;
-    if ring.version != VERSION {
-        return Err(FormatError::Version { found: ring.version, known: VERSION });
+    #[derive(Deserialize)]
+    struct Version {
+        version: u8,
     }
-    if ring.slots.len() > SLOTS_MAX {
-        return Err(FormatError::Range("slots"));
+    let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    // Version 1 is written on many lines.
+    match serde_json::from_slice::<Version>(first).map_or(1, |found| found.version) {
+        1 => {
+            let ring = keyring1::decode(bytes)?;
+            Ok(Keyring { hash: ContentHash::of(bytes), stored: Stored::First(Box::new(ring)) })
+        }
+        VERSION => {
+            let (body, proof, hash) = keyring2::decode(bytes)?;
+            Ok(Keyring { hash, stored: Stored::Second(Box::new(body), proof) })
+        }
+        found => Err(FormatError::Version { found, known: VERSION }),
     }
-    Ok(ring)
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    #[test]
-    fn a_keyring_opens_for_its_slots_and_notices_every_change() {
+    fn random() -> impl FnMut(&mut [u8]) {
         let mut reader = blake3::Hasher::new().finalize_xof();
-        let mut random = |bytes: &mut [u8]| reader.fill(bytes);
-        let store = StoreName::parse("acme").unwrap();
+        move |bytes| reader.fill(bytes)
+    }
+
+    fn store() -> StoreName {
+        StoreName::parse("acme").unwrap()
+    }
+
+    pub fn with(identity: &Identity) -> Secrets {
+        Secrets { identities: vec![identity.clone()], passphrase: None }
+    }
+
+    #[test]
+    fn a_keyring_opens_for_its_holders_and_proves_its_maker() {
+        let mut random = random();
         let [file, friend, stranger] = [1, 2, 3].map(|n| Identity::new([n; 32]));
-        let slots = vec![
-            Slot::of_recipient("file", &file.recipient()),
-            Slot::of_recipient("friend", &friend.recipient()),
-            Slot::of_passphrase("words", "correct horse", &mut random).unwrap(),
+        let (words, _) = Holder::of_passphrase("words", "correct horse", &mut random).unwrap();
+        let holders = [
+            Holder::of_recipient("file", &file.recipient()),
+            Holder::of_recipient("friend", &friend.recipient()),
+            words,
         ];
         let (master, data) = (key(&mut random), [key(&mut random), key(&mut random)]);
-        let ring = Keyring::close(&store, 4, slots, &master, &data, &mut random).unwrap();
-        let ring = decode_ring(&encode(&ring)).unwrap();
-        let with = |identity: &Identity| Secrets { identities: vec![identity.clone()], passphrase: None };
+        let (store, one) = (store(), &data[..1]);
+        let plan = Plan { store: &store, holders: &holders, master: &master, generations: one, before: None };
+        let first = decode_ring(&close(&plan, &file, &mut random).unwrap()).unwrap();
+        let before = first.open(&with(&friend)).unwrap();
+        assert_eq!((before.maker, before.slot, before.before.len()), (Some(0), 1, 0));
+        let plan = Plan { before: Some(&before), generations: &data, ..plan };
+        let bytes = close(&plan, &friend, &mut random).unwrap();
+        let ring = decode_ring(&bytes).unwrap();
         let words = |text: &str| Secrets {
             identities: vec![stranger.clone()],
             passphrase: Some(text.to_owned().into()),
         };
         for (slot, secrets) in [with(&file), with(&friend), words("correct horse")].iter().enumerate() {
             let opened = ring.open(secrets).unwrap();
-            assert_eq!(opened.slot, slot);
+            assert_eq!((opened.slot, opened.maker, opened.reference.sequence), (slot, Some(1), 2));
+            assert!(opened.generations.iter().zip(&data).all(|(a, b)| a.0 == b.0));
+            assert_eq!(opened.holders, holders);
+            assert_eq!(opened.keys_of(&first.reference()), Some(1));
+            assert_eq!(opened.keys_of(&ring.reference()), Some(2));
+        }
+        assert_eq!(ring.open(&with(&stranger)).unwrap_err(), FormatError::Tampered);
+        assert_eq!(ring.open(&words("wrong horse")).unwrap_err(), FormatError::Tampered);
+        // Nobody is read in it, and every changed byte is noticed by each of whom it concerns.
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        assert!(!text.contains("age1") && !text.contains("horse"));
+        let concerns = text.lines().last().unwrap().find(',').unwrap() + text.find('\n').unwrap();
+        for at in (0..concerns).step_by(7) {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
             assert!(
-                opened.generations.iter().zip(&data).all(|(a, b)| a.0 == b.0)
-                    && opened.generations.len() == 2
+                decode_ring(&bad).is_err_and(|_| true)
+                    || decode_ring(&bad).unwrap().open(&with(&file)).is_err(),
+                "byte {at}"
             );
         }
-        assert!(ring.open(&with(&stranger)).is_err() && ring.open(&words("wrong horse")).is_err());
-        let mut added = ring.clone();
-        added.slots.push(Slot::of_recipient("attacker", &stranger.recipient()));
-        assert_eq!(added.open(&with(&file)).unwrap_err(), FormatError::Tampered);
-        let renumbered = Keyring { sequence: 5, ..ring.clone() };
-        assert_eq!(renumbered.open(&with(&file)).unwrap_err(), FormatError::Tampered);
-        let text = String::from_utf8(encode(&ring)).unwrap();
-        assert!(!text.contains("horse"));
     }
 
     #[test]
-    fn a_keyring_that_would_take_all_memory_is_refused() {
-        assert!(stretch("x", &[0; 16], u32::MAX, 1).is_err() && stretch("x", &[0; 16], 64, 1000).is_err());
+    fn whoever_knows_the_recipients_alone_makes_nothing_that_opens() {
+        let mut random = random();
+        let (owner, attacker) = (Identity::new([1; 32]), Identity::new([2; 32]));
+        let holders = [
+            Holder::of_recipient("key-file", &owner.recipient()),
+            Holder::of_recipient("attacker", &attacker.recipient()),
+        ];
+        let (store, master, data) = (store(), key(&mut random), [key(&mut random)]);
+        let plan =
+            Plan { store: &store, holders: &holders, master: &master, generations: &data, before: None };
+        // As themselves: it opens, and says whose it is.
+        let ring = decode_ring(&close(&plan, &attacker, &mut random).unwrap()).unwrap();
+        assert_eq!(ring.open(&with(&owner)).unwrap().maker, Some(1));
+        // In the owner's name: the proof wants the owner's secret.
+        let bytes = String::from_utf8(close(&plan, &attacker, &mut random).unwrap()).unwrap();
+        let alone = Plan { holders: &holders[..1], ..plan };
+        assert!(close(&alone, &attacker, &mut random).is_err());
+        let mut lines = bytes.lines();
+        let (body, proof) = (lines.next().unwrap(), lines.next().unwrap());
+        let mut proof: Proof = serde_json::from_str(proof).unwrap();
+        proof.made.swap(0, 1);
+        let bytes = format!("{body}\n{}\n", serde_json::to_string(&proof).unwrap());
+        assert_eq!(
+            decode_ring(bytes.as_bytes()).unwrap().open(&with(&owner)).unwrap_err(),
+            FormatError::Maker
+        );
+    }
+
+    #[test]
+    fn names_that_steer_a_terminal_are_refused() {
+        let mut random = random();
+        let owner = Identity::new([1; 32]);
+        let (store, master, data) = (store(), key(&mut random), [key(&mut random)]);
+        for name in ["", "a\x1b]0;x\x07", "a\u{202e}b", "a\nb", &"x".repeat(201)] {
+            let holders = [Holder::of_recipient(name, &owner.recipient())];
+            let plan =
+                Plan { store: &store, holders: &holders, master: &master, generations: &data, before: None };
+            assert_eq!(
+                close(&plan, &owner, &mut random).unwrap_err(),
+                FormatError::Range("a holder's name"),
+                "{name:?}"
+            );
+        }
     }
 }

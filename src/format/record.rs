@@ -1,11 +1,14 @@
-//! A log record's bytes: JSON under a seal, or with a hash.
+//! A log record's bytes: JSON under a seal, or with a hash. In stores whose keyring proves who made it each record names that keyring,
+//! and is of a version that readers without that notion refuse.
 
 use super::seal::{self, Keys, Place, Sealing};
 use super::wire::{FormatError, Reader};
 use crate::model::id::ContentHash;
 use crate::model::record::Record;
 
-const MAGIC: [u8; 8] = *b"USRECRD\x03";
+const MAGIC: [u8; 8] = *b"USRECRD\x04";
+/// Without a keyring in it.
+const MAGIC_3: [u8; 8] = *b"USRECRD\x03";
 /// The version before had no seals: magic, length, JSON, BLAKE3.
 const MAGIC_2: [u8; 8] = *b"USRECRD\x02";
 /// A record is refused above this; it bounds what a reader takes into memory.
@@ -13,13 +16,18 @@ pub const RECORD_MAX_BYTES: usize = 64 << 20;
 
 /// Which data key the object needs to be opened; 0 for none.
 pub fn generation(bytes: &[u8]) -> u32 {
-    seal::generation_of(&MAGIC, bytes)
+    seal::generation_of(magic_of(bytes), bytes)
+}
+
+fn magic_of(bytes: &[u8]) -> &'static [u8; 8] {
+    if bytes.starts_with(&MAGIC_3) { &MAGIC_3 } else { &MAGIC }
 }
 
 /// The bytes of `record`.
 pub fn encode(record: &Record, sealing: &Sealing, keys: Option<&Keys>) -> Result<Vec<u8>, FormatError> {
     let body = serde_json::to_vec(record).map_err(|e| FormatError::Text(e.to_string()))?;
-    seal::close(&MAGIC, sealing, Place::Record(record.sequence.0), keys, &body)
+    let magic = if record.ring.is_some() { &MAGIC } else { &MAGIC_3 };
+    seal::close(magic, sealing, Place::Record(record.sequence.0), keys, &body)
 }
 
 /// The record in `bytes`, which stand in the log under `sequence`, and the hash that the next record names it by.
@@ -31,9 +39,12 @@ pub fn decode(
     let body = if bytes.starts_with(&MAGIC_2) {
         body_2(bytes)?.to_vec()
     } else {
-        seal::open(&MAGIC, "a record", Place::Record(sequence), keys, bytes)?
+        seal::open(magic_of(bytes), "a record", Place::Record(sequence), keys, bytes)?
     };
     let record: Record = serde_json::from_slice(&body).map_err(|e| FormatError::Text(e.to_string()))?;
+    if record.ring.is_some() != bytes.starts_with(&MAGIC) {
+        return Err(FormatError::Range("a record's keyring"));
+    }
     Ok((record, ContentHash::of(bytes)))
 }
 
@@ -64,6 +75,7 @@ mod tests {
             writer: WriterId("web-1".into()),
             nonce: u64::MAX,
             previous: Some(ContentHash::of(b"6")),
+            ring: None,
             event: Event::Promoted { primary: WriterId("web-2".into()) },
         }
     }
@@ -78,6 +90,22 @@ mod tests {
             let bytes = encode(&sample(), &sealing, keys).unwrap();
             assert_eq!(decode(&bytes, keys, 7).unwrap(), (sample(), ContentHash::of(&bytes)));
             assert_eq!(decode(&bytes, keys, 8).is_ok(), keys.is_none());
+        }
+    }
+
+    #[test]
+    fn a_record_that_names_a_keyring_is_of_the_version_that_does() {
+        let ring = Some(crate::model::record::RingRef { sequence: 2, hash: ContentHash::of(b"ring") });
+        let named = encode(&Record { ring, ..sample() }, &Sealing::default(), None).unwrap();
+        let plain = encode(&sample(), &Sealing::default(), None).unwrap();
+        assert_eq!((named[7], plain[7]), (4, 3));
+        assert_eq!(decode(&named, None, 7).unwrap().0.ring, ring);
+        for (mut bytes, version) in [(named, 3), (plain, 4)] {
+            bytes.truncate(bytes.len() - 32);
+            bytes[7] = version;
+            let hash = blake3::hash(&bytes);
+            bytes.extend_from_slice(hash.as_bytes());
+            assert_eq!(decode(&bytes, None, 7).unwrap_err(), FormatError::Range("a record's keyring"));
         }
     }
 

@@ -26,6 +26,10 @@ pub enum FormatError {
     Generation(u32),
     #[error("was altered, or belongs elsewhere, or is sealed with another key")]
     Tampered,
+    #[error("does not prove that it was made by the holder whom it names")]
+    Maker,
+    #[error("a passphrase has {} characters at least", super::passphrase::PASSPHRASE_MIN_CHARS)]
+    Passphrase,
     #[error("{0} are not strictly ascending")]
     Order(&'static str),
     #[error("holds {0} bytes behind its end")]

@@ -108,8 +108,9 @@ pub struct Epoch(pub u64);
 pub struct WriterId(pub String);
 
 impl fmt::Display for WriterId {
+    /// A host calls itself what it likes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&super::escape::line(&self.0))
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod closure;
 pub mod diff;
 pub mod entry;
+pub mod escape;
 pub mod hold;
 pub mod id;
 pub mod plan;

@@ -110,6 +110,14 @@ impl PruneRecord {
     }
 }
 
+/// A keyring: its number, and the hash that stands for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RingRef {
+    pub sequence: u32,
+    pub hash: ContentHash,
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -128,6 +136,8 @@ pub enum Event {
     Unpinned {
         snapshot: Sequence,
     },
+    /// The keyring that the record names is in force.
+    Rekeyed,
 }
 
 /// One record.
@@ -142,6 +152,9 @@ pub struct Record {
     pub nonce: u64,
     /// BLAKE3 of the record before; none for the first.
     pub previous: Option<ContentHash>,
+    /// The keyring in force; none in stores without one that proves who made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<RingRef>,
     pub event: Event,
 }
 
@@ -156,6 +169,8 @@ pub enum FoldError {
     Store(Sequence, StoreName),
     #[error("record {0} has an epoch that cannot follow the one before")]
     Epoch(Sequence),
+    #[error("record {0} does not name the keyring in force: whoever wrote it has old keys alone")]
+    Ring(Sequence),
 }
 
 /// Since when something is doomed.
@@ -195,6 +210,9 @@ pub struct StoreState {
     pub lost: Option<Sequence>,
     /// Of the last pruning, by its clock.
     pub pruned_ns: Option<u64>,
+    /// The keyring that the last record names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<RingRef>,
     /// Where a reader need not begin before: not part of the fold.
     #[serde(skip)]
     pub checkpoint: Option<Sequence>,
@@ -218,10 +236,23 @@ impl StoreState {
         if record.epoch.0 != self.epoch.0 + promoted {
             return Err(FoldError::Epoch(sequence));
         }
+        if !self.admits_ring(record.ring) {
+            return Err(FoldError::Ring(sequence));
+        }
         self.take(sequence, record.event);
+        self.ring = record.ring;
         self.epoch = record.epoch;
         self.head = Some((sequence, hash));
         Ok(())
+    }
+
+    /// Whether the next record may name `next`.
+    pub fn admits_ring(&self, next: Option<RingRef>) -> bool {
+        match (self.ring, next) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(ring), Some(next)) => next.sequence > ring.sequence || next == ring,
+        }
     }
 
     /// What the event of record `sequence` changes, whatever came before: of a log with gaps, this is what is known.
@@ -243,6 +274,7 @@ impl StoreState {
             Event::Unpinned { snapshot } => {
                 self.pins.remove(&snapshot);
             }
+            Event::Rekeyed => {}
         }
     }
 
@@ -328,7 +360,30 @@ mod tests {
             writer: WriterId("a".into()),
             nonce: 0,
             previous: state.head.map(|(_, h)| h),
+            ring: state.ring,
             event,
+        }
+    }
+
+    #[test]
+    fn behind_a_record_of_one_keyring_none_is_taken_of_an_older_one() {
+        let store = StoreName::parse("acme").unwrap();
+        let ring = |sequence, hash: &[u8]| Some(RingRef { sequence, hash: ContentHash::of(hash) });
+        let mut state = StoreState::default();
+        let named = |state: &StoreState, ring| Record { ring, ..record(state, 0, Event::Rekeyed) };
+        let before = named(&state, None);
+        state.apply(&store, before, ContentHash::of(b"1")).unwrap();
+        let second = named(&state, ring(2, b"b"));
+        state.apply(&store, second, ContentHash::of(b"2")).unwrap();
+        for (next, is_taken) in [
+            (None, false),
+            (ring(1, b"a"), false),
+            (ring(2, b"other"), false),
+            (ring(2, b"b"), true),
+            (ring(3, b"c"), true),
+        ] {
+            let applied = state.clone().apply(&store, named(&state, next), ContentHash::of(b"3"));
+            assert_eq!(applied, if is_taken { Ok(()) } else { Err(FoldError::Ring(Sequence(3))) });
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Order: components compared as bytes, which is the order of a depth-first walk with sorted names.
 
+use super::escape;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cmp::Ordering;
 use std::fmt;
@@ -124,7 +125,7 @@ impl fmt::Display for TreePath {
         }
         for part in self.0.utf8_chunks() {
             for c in part.valid().chars() {
-                if c.is_control() {
+                if escape::is_steering(c) {
                     write!(f, "{}", c.escape_default())?;
                 } else {
                     write!(f, "{c}")?;

@@ -1,5 +1,6 @@
 //! Why a resync committed nothing.
 
+use crate::model::escape;
 use crate::model::hold::Hold;
 use crate::model::id::{StoreName, WriterId};
 use crate::repository::error::RepositoryError;
@@ -18,7 +19,8 @@ pub enum ResyncError {
     )]
     Held { store: StoreName, hold: Hold },
     #[error(
-        "store '{store}' was promoted to '{primary}': this host ('{writer}') is fenced and must not write"
+        "store '{store}' was promoted to '{}': this host ('{writer}') is fenced and must not write",
+        escape::line(primary)
     )]
     Fenced { store: StoreName, primary: String, writer: WriterId },
     #[error("stopped before the commit; the next run does not ship again what was shipped")]

@@ -1,8 +1,8 @@
 //! The local cache of one store: what was read or written once, so that it is not asked for again.
 //!
-//! Nothing in it is trusted: an index segment and a chunk have the hash that names them, a record is held
+//! Nothing in it is trusted, but what this host saw of the store (see `memory`): an index segment and a chunk have the hash that names them, a record is held
 //! by the chain that ends in the log's head. So it may be deleted, cut short, shared by processes or left by
-//! another repository of the same name; the worst is that something is fetched. Nothing is synced. A pack's
+//! another repository of the same name; the worst is that something is fetched. Nothing but that note is synced. A pack's
 //! file has holes where its chunks were never asked for: bytes that are no chunk, and are fetched.
 
 use super::index::Index;

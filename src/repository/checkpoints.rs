@@ -1,31 +1,25 @@
 //! Where a reader of a log begins: the last checkpoint, and what this host saw before.
 //!
 //! Nothing depends on a checkpoint: it is made of the log, its head is looked up in the log, and without one a reader begins
-//! with the first record. What this host saw of a log is a note in its cache: a log that is shorter, or has another
-//! record there, was rolled back, and is not taken.
+//! with the first record. It is the word of whoever sealed it: one that is sealed with another data key than the newest does not count.
+//! What this host saw of a log is a note in its cache (see `memory`): a log that is shorter, or has another
+//! record there, was rolled back, and is not taken, whatever of the cache is left and whichever pass reads it.
 
 use super::cache::write_beside;
 use super::error::RepositoryError;
 use super::key;
+use super::memory::{Passed, Seen};
 use super::store::Store;
 use crate::format::checkpoint as format;
 use crate::format::checkpoint::CHECKPOINT_MAX_BYTES;
 use crate::model::id::{ContentHash, Sequence};
 use crate::model::record::StoreState;
 use object_store::PutPayload;
-use serde::{Deserialize, Serialize};
 
 /// A checkpoint is made after so many records,
 const RECORDS: u64 = 128;
 /// or so many as there are snapshots to this, if that is more: what it costs stays a small share of the records.
 const SNAPSHOTS_A_RECORD: u64 = 32;
-
-/// The last record that this host saw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Seen {
-    pub sequence: Sequence,
-    pub hash: ContentHash,
-}
 
 /// Whether a log with this state is due for a checkpoint. Pure.
 fn is_due(state: &StoreState) -> bool {
@@ -35,35 +29,48 @@ fn is_due(state: &StoreState) -> bool {
 }
 
 impl Store {
-    pub(super) fn seen(&self) -> Option<Seen> {
-        serde_json::from_slice(&std::fs::read(self.cache_file("head")?).ok()?).ok()
+    pub(super) fn rolled_back(&self, seen: Seen, found: String) -> RepositoryError {
+        let note = self.memory_file().unwrap_or_default();
+        RepositoryError::RolledBack { store: self.name.clone(), seen: seen.sequence, found, note }
     }
 
-    /// Compares a state with what was seen, and remembers it.
-    pub(super) fn remember(&self, state: &StoreState, seen: Option<Seen>) -> Result<(), RepositoryError> {
-        let Some(note) = self.cache_file("head") else { return Ok(()) };
-        let rolled_back = |seen: Seen, found: String| RepositoryError::RolledBack {
-            store: self.name.clone(),
-            seen: seen.sequence,
-            found,
-            note: note.clone(),
-        };
-        match (seen, state.head) {
-            (Some(seen), None) => return Err(rolled_back(seen, "is empty".into())),
-            (Some(seen), Some((head, _))) if head < seen.sequence => {
-                return Err(rolled_back(seen, format!("ends with record {head}")));
-            }
-            (Some(seen), Some((head, hash))) if head == seen.sequence && hash != seen.hash => {
-                return Err(rolled_back(seen, "has another one there".into()));
+    /// Whether a fold went through the record that this host saw: `before` is the state that it was folded on from, and `way` what it met
+    /// there. What began behind that record, with a checkpoint, has it looked up.
+    ///
+    /// # Errors
+    /// [`RepositoryError::RolledBack`] if it did not.
+    pub(super) fn passed(
+        &self,
+        before: &StoreState,
+        state: &StoreState,
+        seen: Option<Seen>,
+        met: Option<ContentHash>,
+    ) -> Result<Passed, RepositoryError> {
+        let Some(seen) = seen else { return Ok(Passed(())) };
+        match state.head {
+            None => return Err(self.rolled_back(seen, "is empty".into())),
+            Some((head, _)) if head < seen.sequence => {
+                return Err(self.rolled_back(seen, format!("ends with record {head}")));
             }
             _ => {}
         }
-        if let Some((sequence, hash)) = state.head
-            && seen != Some(Seen { sequence, hash })
-        {
-            let _ = write_beside(&note, &serde_json::to_vec(&Seen { sequence, hash }).unwrap_or_default());
+        let met = match (met, before.head) {
+            (Some(met), _) => met,
+            // Folded by this process, which passed then.
+            (None, Some((head, _))) if head > seen.sequence => return Ok(Passed(())),
+            (None, Some((head, hash))) if head == seen.sequence => hash,
+            (None, _) => match self.stored_record(seen.sequence) {
+                Ok((_, hash)) => hash,
+                Err(RepositoryError::MissingRecord { .. }) => {
+                    return Err(self.rolled_back(seen, "has lost it".into()));
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        match met == seen.hash {
+            true => Ok(Passed(())),
+            false => Err(self.rolled_back(seen, "has another one there".into())),
         }
-        Ok(())
     }
 
     /// The state at the last checkpoint: of this host's cache, or of the repository.
@@ -73,7 +80,7 @@ impl Store {
                 return Ok(Some(state));
             }
             // A log that was short when it was last seen has none, and a reader with its records needs none.
-            if self.seen().is_some_and(|seen| seen.sequence.0 < RECORDS) {
+            if self.memory()?.head.is_some_and(|seen| seen.sequence.0 < RECORDS) {
                 return Ok(None);
             }
         }
@@ -84,7 +91,11 @@ impl Store {
             let Some(sequence) = key::parse_record(&object.location) else { continue };
             let get = self.objects().get(&object.location, CHECKPOINT_MAX_BYTES as u64);
             let Some(bytes) = self.repository.wait(get)? else { continue };
-            let keys = self.keys_for(format::generation(&bytes))?;
+            let keys = match self.keys_for_unnamed(format::generation(&bytes)) {
+                // Sealed with data keys that more have than may have now: whoever was removed could have made it up.
+                Err(RepositoryError::Keyring { .. }) => continue,
+                keys => keys?,
+            };
             if let Ok(mut state) = format::decode(&bytes, keys.as_deref(), sequence.0) {
                 state.checkpoint = Some(sequence);
                 self.cache_checkpoint(sequence, &bytes);
@@ -98,7 +109,7 @@ impl Store {
         let bytes = std::fs::read(self.cache_file("checkpoint")?).ok()?;
         let (sequence, bytes) = bytes.split_first_chunk::<8>()?;
         let sequence = u64::from_le_bytes(*sequence);
-        let keys = self.keys_for(format::generation(bytes)).ok()?;
+        let keys = self.keys_for_unnamed(format::generation(bytes)).ok()?;
         let mut state = format::decode(bytes, keys.as_deref(), sequence).ok()?;
         state.checkpoint = Some(Sequence(sequence));
         Some(state)
@@ -114,6 +125,13 @@ impl Store {
     /// Makes a checkpoint of `state` if one is due. It is a convenience: that it cannot be made is no error.
     pub fn checkpoint_if_due(&self, state: &mut StoreState) {
         if is_due(state) {
+            let _ = self.make_checkpoint(state);
+        }
+    }
+
+    /// Makes a checkpoint in place of those that a change of the keys left without worth, if the log is long enough to have some.
+    pub(super) fn checkpoint_again(&self, state: &mut StoreState) {
+        if state.head.is_some_and(|(head, _)| head.0 >= RECORDS) {
             let _ = self.make_checkpoint(state);
         }
     }

@@ -1,6 +1,8 @@
 //! What can go wrong with a repository, with the key in it.
 
-use super::keys::KeyChange;
+use super::rekey::KeyChange;
+use super::trust::Distrust;
+use crate::format::passphrase::PASSPHRASE_MIN_CHARS;
 use crate::format::wire::FormatError;
 use crate::model::closure::Misplaced;
 use crate::model::id::{ChunkId, Sequence, StoreName};
@@ -47,7 +49,7 @@ pub enum RepositoryError {
     #[error("record {sequence} of store '{store}' is missing from its log")]
     MissingRecord { store: StoreName, sequence: Sequence },
     #[error(
-        "store '{store}' is encrypted, and nothing here opens it. It has the keys {slots}. Give the key file (--key-file, `key_file`; looked for at {}) or the passphrase (UNDERSTUDY_PASSPHRASE){reason}", key_file.display()
+        "store '{store}' is encrypted, and nothing here opens it. It says that it has the keys {slots}; without a key nobody can tell whether that is so. Give the key file (--key-file, `key_file`; looked for at {}) or the passphrase (UNDERSTUDY_PASSPHRASE){reason}", key_file.display()
     )]
     NoKey { store: StoreName, slots: String, key_file: PathBuf, reason: String },
     #[error("key file {}: a line is no age identity (AGE-SECRET-KEY-1…)", path.display())]
@@ -58,8 +60,34 @@ pub enum RepositoryError {
         "store '{0}' is new and is to be encrypted, and there is no place for its key: give --key-file, or set HOME, or `encryption = \"none\"`"
     )]
     NoPlaceForKey(StoreName),
+    #[error(
+        "store '{0}' is new and would have the passphrase for a key: one that has {PASSPHRASE_MIN_CHARS} characters at least"
+    )]
+    ShortPassphrase(StoreName),
     #[error("store '{0}' is not encrypted")]
     NotEncrypted(StoreName),
+    #[error(
+        "store '{0}' is there and is not encrypted, and nothing here says that it is meant to be so: nothing is written to it. If it is, set `encryption = \"none\"` for it, or give --allow-unencrypted once"
+    )]
+    Unconfirmed(StoreName),
+    #[error(
+        "store '{store}' has a keyring that nobody here made or said yes to: {maker}, for {holders}. Whoever has one of these keys reads what would be shipped. If they are yours, give --trust-keyring once"
+    )]
+    StrangeKeyring { store: StoreName, maker: String, holders: String },
+    #[error("{key}: {reason}. If that is meant, delete {}", note.display())]
+    Distrusted { key: String, reason: Distrust, note: PathBuf },
+    #[error(
+        "store '{store}' has no keyring, and this host saw it encrypted: the keyring was taken away. If that is meant, delete {}", note.display()
+    )]
+    KeyringGone { store: StoreName, note: PathBuf },
+    #[error(
+        "record {sequence} of store '{store}' names keyring {ring}, which is not to be found here, or is not sealed with its newest key: the record is made up, or the keyring was rolled back"
+    )]
+    Unnamed { store: StoreName, sequence: Sequence, ring: u32 },
+    #[error(
+        "{}: what this host saw of store '{store}' cannot be read. Restore it; without it, this host would take on trust whatever is there now", note.display()
+    )]
+    Memory { store: StoreName, note: PathBuf },
     #[error(
         "store '{store}': an object {} with data key {generation}, and the store's keyring has {known}: something here was exchanged, or the keyring was rolled back",
         if *generation == 0 { "without a seal stands where all are sealed, or" } else { "is sealed" }
@@ -74,8 +102,19 @@ pub enum RepositoryError {
     /// What would have become a manifest that cannot be restored: a fault of this program's, found before it did harm.
     #[error("{path}: {misplaced}; nothing was committed; this is a bug of understudy's")]
     Unsound { path: String, misplaced: Misplaced },
-    #[error("{what}: {source}")]
+    #[error("{what}: {source}{}", advice(source))]
     Local { what: String, source: std::io::Error },
+}
+
+/// What to do about an error of this machine's that does not say it.
+pub(super) fn advice(error: &std::io::Error) -> &'static str {
+    use rustix::io::Errno;
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE) => "; this process may open no more: raise its limit (`ulimit -n`, LimitNOFILE)",
+        Some(Errno::NFILE) => "; this machine may open no more: raise its limit (fs.file-max)",
+        Some(Errno::NOMEM) => "; this machine, or this process's group, has no memory left",
+        _ => "",
+    }
 }
 
 impl RepositoryError {
@@ -88,15 +127,22 @@ impl RepositoryError {
             | Self::KeyFile { .. }
             | Self::EmptyKeyFile(_)
             | Self::NoPlaceForKey(_)
-            | Self::NotEncrypted(_) => RepositoryErrorKind::Configuration,
+            | Self::ShortPassphrase(_)
+            | Self::NotEncrypted(_)
+            | Self::Unconfirmed(_)
+            | Self::StrangeKeyring { .. } => RepositoryErrorKind::Configuration,
             Self::KeyChange { change, .. } => change.kind(),
-            Self::Keyring { .. } | Self::RolledBack { .. } => RepositoryErrorKind::Damaged,
+            Self::Keyring { .. }
+            | Self::RolledBack { .. }
+            | Self::Distrusted { .. }
+            | Self::KeyringGone { .. }
+            | Self::Unnamed { .. } => RepositoryErrorKind::Damaged,
             Self::Format { .. }
             | Self::UnknownChunk { .. }
             | Self::Log { .. }
             | Self::MissingRecord { .. } => RepositoryErrorKind::Damaged,
             Self::NoStore(_) | Self::NoSnapshot { .. } => RepositoryErrorKind::Missing,
-            Self::Local { .. } | Self::Unsound { .. } => RepositoryErrorKind::Local,
+            Self::Local { .. } | Self::Memory { .. } | Self::Unsound { .. } => RepositoryErrorKind::Local,
         }
     }
 

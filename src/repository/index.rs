@@ -35,6 +35,15 @@ pub struct Segment {
     used: AtomicBool,
 }
 
+/// What vouches for a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Vouched {
+    /// A record names it.
+    ByRecord,
+    /// Nothing but its seal: that is the newest data key's, which nobody has who was removed.
+    BySeal,
+}
+
 impl Segment {
     /// Wraps a table that was just made, or read.
     fn from_table(
@@ -49,7 +58,11 @@ impl Segment {
     }
 
     /// From the cache, else from the repository.
-    fn open(store: &Store, reference: &ObjectRef<IndexId>) -> Result<Self, RepositoryError> {
+    fn open(
+        store: &Store,
+        reference: &ObjectRef<IndexId>,
+        vouched: Vouched,
+    ) -> Result<Self, RepositoryError> {
         if let Some(path) = store.cache_file(&reference.id.to_string())
             && let Ok(cached) = std::fs::read(&path)
         {
@@ -59,7 +72,7 @@ impl Segment {
                 Err(_) => drop(std::fs::remove_file(&path)),
             }
         }
-        let fetch = || Self::from_table(store, reference, &store.segment_table(reference.id)?);
+        let fetch = || Self::from_table(store, reference, &store.segment_table(reference.id, vouched)?);
         match fetch() {
             // The transfer may be at fault: one more look.
             Err(RepositoryError::Format { .. }) => fetch(),
@@ -142,7 +155,7 @@ impl Segment {
 
 impl Store {
     /// The table in a segment, straight from the repository; its name is checked, it is not.
-    pub(super) fn segment_table(&self, id: IndexId) -> Result<Vec<u8>, RepositoryError> {
+    pub(super) fn segment_table(&self, id: IndexId, vouched: Vouched) -> Result<Vec<u8>, RepositoryError> {
         let at = key::index(&self.name, id);
         let found = self.repository.wait(self.objects().get(&at, SEGMENT_MAX_BYTES))?;
         let object = found.ok_or_else(|| RepositoryError::Request {
@@ -154,7 +167,11 @@ impl Store {
         if IndexId::of(&object) != id {
             return Err(RepositoryError::format(&at)(crate::format::wire::FormatError::Hash));
         }
-        let keys = self.keys_for(format::generation(&object))?;
+        let generation = format::generation(&object);
+        let keys = match vouched {
+            Vouched::ByRecord => self.keys_for(generation)?,
+            Vouched::BySeal => self.keys_for_unnamed(generation)?,
+        };
         format::open(&object, keys.as_deref()).map_err(RepositoryError::format(&at))
     }
 
@@ -264,8 +281,8 @@ impl Index {
         segments: &[ObjectRef<IndexId>],
         doomed: BTreeSet<PackId>,
     ) -> Result<Self, RepositoryError> {
-        let segments =
-            segments.iter().map(|s| Segment::open(store, s).map(Arc::new)).collect::<Result<_, _>>()?;
+        let opened = segments.iter().map(|s| Segment::open(store, s, Vouched::ByRecord).map(Arc::new));
+        let segments = opened.collect::<Result<_, _>>()?;
         Ok(Self { segments: RwLock::new(segments), doomed: RwLock::new(doomed) })
     }
 
@@ -316,7 +333,7 @@ impl Index {
             // A damaged or vanished orphan is of no use, and harms nobody.
             if !known
                 && !state.doomed_index.contains_key(&id)
-                && let Ok(segment) = Segment::open(store, &reference)
+                && let Ok(segment) = Segment::open(store, &reference, Vouched::BySeal)
             {
                 let present = segment.header.packs.iter().all(|pack| {
                     !self.is_doomed(&pack.id)

@@ -3,9 +3,10 @@
 //! Races are settled by the object store alone: of two writers that create one number, one wins. A
 //! writer whose reply was lost finds its own writer id and nonce in the record, and has won.
 
-use super::checkpoints::Seen;
 use super::error::{RepositoryError, RepositoryErrorKind};
 use super::key;
+use super::keyrings::Loaded;
+use super::memory::{Passed, Seen};
 use super::objects::Creation;
 use super::store::Store;
 use crate::format::record as format;
@@ -18,6 +19,7 @@ use crate::model::snapshot_ref::Moment;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::PutPayload;
+use std::sync::Arc;
 
 /// Records read at once.
 const READ_AHEAD: usize = 16;
@@ -27,8 +29,6 @@ const READ_AHEAD: usize = 16;
 struct Reading {
     from_cache: bool,
     from_checkpoint: bool,
-    /// The last record to be read; none: all of them.
-    last: Option<Sequence>,
     seen: Option<Seen>,
 }
 
@@ -55,14 +55,32 @@ impl Store {
         Ok(state)
     }
 
-    /// The fold of the log up to a record: what it was before something happened to it.
+    /// The fold of the log up to a record: what it was before something happened to it. What follows is read all the same, since
+    /// it holds what comes before it; where it cannot be, that is said.
     pub fn state_until(&self, last: Sequence) -> Result<StoreState, RepositoryError> {
-        let mut state = StoreState::default();
-        self.read_records(
-            &mut state,
-            &Reading { from_cache: false, from_checkpoint: false, last: Some(last), seen: None },
-        )?;
-        Ok(state)
+        let seen = self.memory()?.head;
+        let (mut state, mut until) = (StoreState::default(), None);
+        let reading = Reading { from_cache: false, from_checkpoint: false, seen };
+        let read = self.read_records(&mut state, &reading, &mut |state| {
+            if state.head.is_some_and(|(head, _)| head == last) {
+                until = Some(state.clone());
+            }
+        });
+        let passed = read.and_then(|met| self.passed(&StoreState::default(), &state, seen, met));
+        match passed {
+            Ok(passed) => self.remember(&state, passed)?,
+            Err(error)
+                if error.kind() == RepositoryErrorKind::Damaged
+                    && until.is_some()
+                    && seen.is_none_or(|seen| seen.sequence > last) =>
+            {
+                self.repository.notice.say(&format!(
+                    "warning: {error}; nothing holds the records up to {last} to what this host saw"
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(until.unwrap_or(state))
     }
 
     /// Whether the store has no record. Needs no key.
@@ -72,35 +90,45 @@ impl Store {
     }
 
     /// Applies the records that are newer than `state`.
+    ///
+    /// # Errors
+    /// [`RepositoryError::RolledBack`] when the log does not go on from what this host saw of it.
     pub fn refresh(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
-        let seen = self.seen();
-        let mut cached = state.clone();
-        let from_cache = Reading { from_cache: true, from_checkpoint: true, last: None, seen };
-        // The head is always fetched, and its chain holds what comes from the cache: anything else than this
-        // log's records breaks it.
-        match self.read_records(&mut cached, &from_cache) {
-            Ok(()) => *state = cached,
-            Err(error) if error.kind() != RepositoryErrorKind::Damaged => return Err(error),
-            Err(_) => {
-                let afresh = Reading { from_cache: false, ..from_cache };
-                let mut fresh = state.clone();
-                match self.read_records(&mut fresh, &afresh) {
-                    Ok(()) => {}
-                    Err(error @ RepositoryError::RolledBack { .. }) => return Err(error),
-                    Err(error) if error.kind() != RepositoryErrorKind::Damaged => return Err(error),
-                    // Without the checkpoint: it may be what is wrong.
-                    Err(_) => {
-                        fresh = state.clone();
-                        self.read_records(&mut fresh, &Reading { from_checkpoint: false, ..afresh })?;
-                    }
-                }
-                *state = fresh;
-            }
-        }
-        self.remember(state, seen)
+        let seen = self.memory()?.head;
+        let is_damaged = |error: &RepositoryError| error.kind() == RepositoryErrorKind::Damaged;
+        let reading = |from_cache, from_checkpoint| Reading { from_cache, from_checkpoint, seen };
+        // The head is always fetched, and its chain holds what comes from the cache: anything else than this log's records
+        // breaks it, and all is fetched.
+        let pass = match self.pass(state, &reading(true, true)) {
+            Err(error) if is_damaged(&error) => match self.pass(state, &reading(false, true)) {
+                Err(error @ RepositoryError::RolledBack { .. }) => Err(error),
+                // Without the checkpoint: it may be what is wrong.
+                Err(error) if is_damaged(&error) => self.pass(state, &reading(false, false)),
+                pass => pass,
+            },
+            pass => pass,
+        };
+        let (fresh, passed) = pass?;
+        *state = fresh;
+        self.remember(state, passed)
     }
 
-    fn read_records(&self, state: &mut StoreState, reading: &Reading) -> Result<(), RepositoryError> {
+    /// `state` after one way of reading, if that goes through what this host saw.
+    fn pass(&self, state: &StoreState, reading: &Reading) -> Result<(StoreState, Passed), RepositoryError> {
+        let mut fresh = state.clone();
+        let met = self.read_records(&mut fresh, reading, &mut |_| {})?;
+        let passed = self.passed(state, &fresh, reading.seen, met)?;
+        Ok((fresh, passed))
+    }
+
+    /// Folds records into `state`, and calls `each` after every one. Returns the hash of the record that this host saw last, if it came
+    /// across it.
+    fn read_records(
+        &self,
+        state: &mut StoreState,
+        reading: &Reading,
+        each: &mut dyn FnMut(&StoreState),
+    ) -> Result<Option<ContentHash>, RepositoryError> {
         let mut after = state.head.map(|(sequence, _)| sequence);
         if after.is_none()
             && reading.from_checkpoint
@@ -114,10 +142,8 @@ impl Store {
         let sequences = self.list_records(after, begins_at)?;
         if reading.from_cache && state.head.is_none() && sequences.len() as u64 > LONG_RECORDS {
             // Last seen when it was short: there are checkpoints by now.
-            return self.read_records(state, &Reading { from_cache: false, ..*reading });
+            return self.read_records(state, &Reading { from_cache: false, ..*reading }, each);
         }
-        let sequences: Vec<_> =
-            sequences.into_iter().filter(|s| reading.last.is_none_or(|last| *s <= last)).collect();
         let head = sequences.last().copied();
         let records = self.repository.wait(
             futures::stream::iter(sequences.iter().copied())
@@ -139,26 +165,28 @@ impl Store {
         {
             return Err(RepositoryError::MissingRecord { store: self.name.clone(), sequence: head });
         }
+        let mut met = None;
         for (sequence, bytes) in sequences.into_iter().zip(records) {
             let (record, hash) = self.decode_record(sequence, &bytes)?;
-            let seen = reading.seen.filter(|seen| seen.sequence == sequence && seen.hash != hash);
-            if seen.is_some() && !reading.from_cache {
-                self.remember(&StoreState { head: Some((sequence, hash)), ..Default::default() }, seen)?;
+            if reading.seen.is_some_and(|seen| seen.sequence == sequence) {
+                met = Some(hash);
             }
+            let wrong = |source| RepositoryError::Log { store: self.name.clone(), source };
             match known {
-                // A checkpoint's head: it must be the same record.
+                // A checkpoint's head: it must be the same record, and of the same keyring.
                 Some((head, known)) if head == sequence => {
                     if known != hash {
-                        let source = FoldError::Chain(sequence);
-                        return Err(RepositoryError::Log { store: self.name.clone(), source });
+                        return Err(wrong(FoldError::Chain(sequence)));
+                    }
+                    if record.ring != state.ring {
+                        return Err(wrong(FoldError::Ring(sequence)));
                     }
                 }
-                _ => state
-                    .apply(&self.name, record, hash)
-                    .map_err(|source| RepositoryError::Log { store: self.name.clone(), source })?,
+                _ => state.apply(&self.name, record, hash).map_err(wrong)?,
             }
+            each(state);
         }
-        Ok(())
+        Ok(met)
     }
 
     /// The numbers of the records behind `after`, which begin with `next` and have no gap.
@@ -188,13 +216,16 @@ impl Store {
         bytes: &Bytes,
     ) -> Result<(Record, ContentHash), RepositoryError> {
         let at = key::record(&self.name, sequence);
-        let decode = |bytes: &Bytes| {
+        let decode = |bytes: &Bytes| -> Result<_, RepositoryError> {
             let keys = match self.keys_for(format::generation(bytes)) {
                 // Of a version that this program does not know, nor whether it is sealed.
                 Err(RepositoryError::Keyring { generation: 0, .. }) if is_of_another_version(bytes) => None,
                 keys => keys?,
             };
-            format::decode(bytes, keys.as_deref(), sequence.0).map_err(RepositoryError::format(&at))
+            let decoded =
+                format::decode(bytes, keys.as_deref(), sequence.0).map_err(RepositoryError::format(&at))?;
+            self.check_ring(&decoded.0, format::generation(bytes))?;
+            Ok(decoded)
         };
         match decode(bytes) {
             Ok(decoded) => {
@@ -206,6 +237,11 @@ impl Store {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A record as the repository has it.
+    pub(super) fn stored_record(&self, sequence: Sequence) -> Result<(Record, ContentHash), RepositoryError> {
+        self.decode_record(sequence, &self.repository.wait(self.record_bytes(sequence))?)
     }
 
     async fn record_bytes(&self, sequence: Sequence) -> Result<Bytes, RepositoryError> {
@@ -223,19 +259,34 @@ impl Store {
         nonce: u64,
         event: Event,
     ) -> Result<Appended, RepositoryError> {
+        self.admit_writer()?;
+        let mut loaded = self.loaded()?;
+        let named = |loaded: &Option<Arc<Loaded>>| loaded.as_ref().and_then(|loaded| loaded.named());
+        if !state.admits_ring(named(&loaded)) {
+            // Looked for before somebody changed the keys.
+            self.forget_keys();
+            loaded = self.loaded()?;
+        }
+        let sequence = state.next_sequence();
+        let ring = named(&loaded);
+        if !state.admits_ring(ring) {
+            let source = FoldError::Ring(sequence);
+            return Err(RepositoryError::Log { store: self.name.clone(), source });
+        }
         let record = Record {
             store: self.name.clone(),
-            sequence: state.next_sequence(),
+            sequence,
             epoch,
             writer: writer.clone(),
             nonce,
             previous: state.head.map(|(_, hash)| hash),
+            ring,
             event,
         };
         let at = key::record(&self.name, record.sequence);
-        let (sealing, keys) = self.new_sealing()?;
-        let bytes =
-            format::encode(&record, &sealing, keys.as_deref()).map_err(RepositoryError::format(&at))?;
+        let keys = loaded.as_ref().map(|loaded| &*loaded.keys);
+        let sealing = self.sealing(keys);
+        let bytes = format::encode(&record, &sealing, keys).map_err(RepositoryError::format(&at))?;
         let bytes = Bytes::from(bytes);
         let ours = ContentHash::of(&bytes);
         let created = self.repository.wait(async {
@@ -259,13 +310,12 @@ impl Store {
                 return Ok(Appended::Lost);
             }
         }
-        let sequence = record.sequence;
         self.cache_record(sequence, &bytes);
         state
             .apply(&self.name, record, ours)
             .map_err(|source| RepositoryError::Log { store: self.name.clone(), source })?;
         // This host was there.
-        self.remember(state, None)?;
+        self.remember(state, Passed(()))?;
         Ok(Appended::Committed(sequence))
     }
 

@@ -9,6 +9,7 @@
 //! What this process lacks (file handles, memory) is waited for, and then told as what it is, not as the store's.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
+use crate::model::escape;
 use crate::support::chain::chain;
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -175,9 +176,9 @@ impl Objects {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => {
                     let (kind, advice) = judge(&error);
-                    // A server's answer may be a page.
+                    // A server's answer may be in it, a page even.
                     let text = chain(&error).split_whitespace().collect::<Vec<_>>().join(" ");
-                    (format!("{text}{advice}"), kind)
+                    (format!("{}{advice}", escape::line(&text)), kind)
                 }
                 Err(_) => (format!("no answer within {timeout:?}"), RepositoryErrorKind::Unavailable),
             };
@@ -393,11 +394,7 @@ fn judge(error: &object_store::Error) -> (RepositoryErrorKind, &'static str) {
 fn judge_errno(errno: Errno) -> Option<(RepositoryErrorKind, &'static str)> {
     use RepositoryErrorKind::{Configuration, Local};
     Some(match errno {
-        Errno::MFILE => {
-            (Local, "; this process may open no more: raise its limit (`ulimit -n`, LimitNOFILE)")
-        }
-        Errno::NFILE => (Local, "; this machine may open no more: raise its limit (fs.file-max)"),
-        Errno::NOMEM => (Local, "; this machine, or this process's group, has no memory left"),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => (Local, super::error::advice(&errno.into())),
         Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP => (Configuration, ""),
         _ => return None,
     })

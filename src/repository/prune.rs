@@ -165,6 +165,9 @@ pub fn prune(store: &Store, request: &PruneRequest, around: &Around) -> Result<P
         if state.head.is_none() {
             return Err(RepositoryError::NoStore(store.name().clone()).into());
         }
+        if !request.dry_run {
+            store.admit_writer()?;
+        }
         let began = state.head;
         let pruned = Pruning::new(store, request, around, &state)
             .map_err(PruneError::from)

@@ -54,6 +54,7 @@ pub fn repair(
 ) -> Result<RepairReport, RepositoryError> {
     loop {
         let mut state = store.state()?;
+        store.begin_writing(false)?;
         let examined = store.examine(VerifyOptions::whole())?;
         let mut report = RepairReport::default();
         if examined.broken.packs.is_empty() && examined.broken.segments.is_empty() {

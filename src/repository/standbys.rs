@@ -44,6 +44,7 @@ impl StandbyReport {
 
 impl Store {
     pub fn report_standby(&self, report: &StandbyReport) -> Result<(), RepositoryError> {
+        self.confirm_keyring()?;
         self.put_note(&key::standby(&self.name, &report.host), Place::Standby(&report.host.0), report)
     }
 

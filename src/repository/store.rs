@@ -1,16 +1,18 @@
 //! A repository that is open, and one store in it.
 
 use super::error::RepositoryError;
-use super::keys::{KeyCache, KeySource};
+use super::keyrings::KeyCache;
+use super::keys::KeySource;
 use super::location::Location;
 use super::objects::{Bandwidth, Objects, Patience, Requests};
 use super::{key, probe};
 use crate::model::id::StoreName;
 use crate::support::random::Random;
 use object_store::ObjectStore;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 
 /// How a repository is used.
@@ -25,6 +27,30 @@ pub struct RepositoryOptions {
     /// What stores are opened with.
     pub keys: KeySource,
     pub random: Random,
+    pub notice: Notice,
+}
+
+/// Says what whoever runs this should know, each text once.
+#[derive(Clone, Default)]
+pub struct Notice(Option<Arc<Say>>);
+
+type Say = dyn Fn(&str) + Send + Sync;
+
+impl Notice {
+    pub fn new(say: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        let said = Mutex::new(BTreeSet::new());
+        Self(Some(Arc::new(move |text: &str| {
+            if said.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned()) {
+                say(text);
+            }
+        })))
+    }
+
+    pub(super) fn say(&self, text: &str) {
+        if let Some(say) = &self.0 {
+            say(text);
+        }
+    }
 }
 
 /// An open repository. Cheap to clone; the clones share the meter.
@@ -35,6 +61,7 @@ pub struct Repository {
     pub(super) cache: Option<Arc<PathBuf>>,
     pub(super) keys: Arc<KeySource>,
     pub(super) random: Random,
+    pub(super) notice: Notice,
     /// Where it is a directory's.
     pub(super) directory: Option<Arc<PathBuf>>,
     /// Where an earlier understudy looked for this address, and what that place's address is now.
@@ -70,13 +97,13 @@ impl Repository {
         options: RepositoryOptions,
         runtime: Handle,
     ) -> Self {
-        let RepositoryOptions { patience, bandwidth, cache, keys, random } = options;
+        let RepositoryOptions { patience, bandwidth, cache, keys, random, notice } = options;
         // Two repositories never share a cache, since their stores may have the same names.
         let tag = blake3::hash(location.as_bytes()).to_hex();
         let cache = cache.map(|dir| Arc::new(dir.join(&tag[..16])));
         let objects = Objects::new(inner, patience, bandwidth);
         let (keys, location) = (Arc::new(keys), location.into());
-        Self { objects, runtime, cache, keys, random, directory: None, former: None, location }
+        Self { objects, runtime, cache, keys, random, notice, directory: None, former: None, location }
     }
 
     /// Refuses a backend that lets two creations of one key win. Every writer calls it first.

@@ -2,7 +2,7 @@
 //! which snapshots that touches.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
-use super::index::Index;
+use super::index::{Index, Vouched};
 use super::key;
 use super::store::Store;
 use crate::format::index as index_format;
@@ -134,6 +134,7 @@ impl Store {
     fn verify_log(&self, report: &mut VerifyReport) -> Result<StoreState, RepositoryError> {
         let prefix = key::log_prefix(&self.name);
         let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
+        let seen = self.memory()?.head;
         let mut state = StoreState::default();
         let mut chained = true;
         let mut told = StoreState::default();
@@ -156,9 +157,13 @@ impl Store {
             let found = self.repository.wait(self.objects().get(&object.location, limit))?;
             let bytes = found.unwrap_or_default();
             let decoded = match self.keys_for(record_format::generation(&bytes)) {
-                Ok(keys) => {
-                    record_format::decode(&bytes, keys.as_deref(), sequence.0).map_err(|e| e.to_string())
-                }
+                Ok(keys) => match record_format::decode(&bytes, keys.as_deref(), sequence.0) {
+                    Err(error) => Err(error.to_string()),
+                    Ok(decoded) => match self.check_ring(&decoded.0, record_format::generation(&bytes)) {
+                        Err(error @ RepositoryError::Unnamed { .. }) => Err(error.to_string()),
+                        checked => checked.map(|()| Ok(decoded))?,
+                    },
+                },
                 Err(error @ RepositoryError::Keyring { .. }) => Err(error.to_string()),
                 Err(error) => return Err(error),
             };
@@ -171,12 +176,18 @@ impl Store {
                     continue;
                 }
             };
+            if let Some(seen) = seen.filter(|seen| seen.sequence == sequence && seen.hash != hash) {
+                return Err(self.rolled_back(seen, "has another one there".into()));
+            }
             // Behind a gap there is nothing to chain to; the records themselves are still sound.
             if chained && let Err(error) = state.apply(&self.name, record.clone(), hash) {
                 report.problem(&object.location, error);
                 chained = false;
             }
             told.take(sequence, record.event);
+        }
+        if let Some(seen) = seen.filter(|seen| seen.sequence > last) {
+            return Err(self.rolled_back(seen, format!("ends with record {last}")));
         }
         report.snapshots = told.snapshots.len() as u64;
         if !chained {
@@ -204,7 +215,7 @@ impl Store {
         for reference in &told.index {
             report.index_segments += 1;
             // Straight from the repository: a copy in the cache says nothing about it.
-            let checked = self.segment_table(reference.id).and_then(|table| {
+            let checked = self.segment_table(reference.id, Vouched::ByRecord).and_then(|table| {
                 let at = key::index(&self.name, reference.id);
                 index_format::check(&table).map_err(RepositoryError::format(at))
             });

@@ -28,6 +28,8 @@ pub enum ConfigError {
         "{source}; it was found in the directory that this command runs in: name the one that is meant with --config"
     )]
     Found { source: std::io::Error },
+    #[error("{}: there is no passphrase in it", .0.display())]
+    EmptyPassphrase(PathBuf),
     #[error("{}: {variable} is not absolute, and nothing is kept where a command happens to run; set it to an absolute path", path.display())]
     NotAbsolute { variable: &'static str, path: PathBuf },
 }
@@ -162,6 +164,8 @@ pub struct StoreConfig {
     /// The tree is watched, and runs look at what changed; without it, under the Continuous plan only.
     pub hints: Option<bool>,
     pub repository: Option<String>,
+    /// In place of the configuration's.
+    pub encryption: Option<Encryption>,
     #[serde(default)]
     pub exclude: Vec<String>,
     /// What is mounted below its root is no part of it.
@@ -226,6 +230,7 @@ impl StoreConfig {
             schedule: None,
             hints: None,
             repository: None,
+            encryption: None,
             exclude: Vec::new(),
             one_filesystem: false,
             hooks: Hooks::default(),

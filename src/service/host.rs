@@ -6,7 +6,7 @@ use crate::repository::error::RepositoryError;
 use crate::repository::keys::KeySource;
 use crate::repository::location::Location;
 use crate::repository::objects::Bandwidth;
-use crate::repository::store::{Repository, RepositoryOptions};
+use crate::repository::store::{Notice, Repository, RepositoryOptions};
 use crate::support::clock::Now;
 use crate::support::{durable, private, trusted};
 use std::path::{Path, PathBuf};
@@ -64,6 +64,10 @@ impl World {
 pub struct GivenKeys {
     pub key_file: Option<PathBuf>,
     pub passphrase: Option<Zeroizing<String>>,
+    /// A keyring is taken to write with although nobody here made it.
+    pub trust_keyring: bool,
+    /// A store without encryption is written to although the configuration does not name it.
+    pub allow_unencrypted: bool,
 }
 
 /// A host.
@@ -75,6 +79,8 @@ pub struct Host {
     pub given_repository: Option<String>,
     /// On the command line, or in the environment.
     pub given_keys: GivenKeys,
+    /// Where it is said what whoever runs this should know.
+    notice: Notice,
     /// Of all repositories together.
     bandwidth: Option<Arc<Bandwidth>>,
 }
@@ -83,12 +89,17 @@ impl Host {
     pub fn new(config: Config, runtime: Handle, given_repository: Option<String>) -> Self {
         let bandwidth = config.limits.bandwidth.map(|limit| Arc::new(Bandwidth::new(limit)));
         let given_keys = GivenKeys::default();
-        Self { config: Arc::new(config), runtime, given_repository, given_keys, bandwidth }
+        let notice = Notice::default();
+        Self { config: Arc::new(config), runtime, given_repository, given_keys, notice, bandwidth }
     }
 
     /// The same host with these keys beside what is configured.
     pub fn with_keys(self, given_keys: GivenKeys) -> Self {
         Self { given_keys, ..self }
+    }
+
+    pub fn with_notice(self, notice: Notice) -> Self {
+        Self { notice, ..self }
     }
 
     /// What stores are opened with: given, else configured, else the default key file.
@@ -97,7 +108,11 @@ impl Host {
         if let (None, Some(path)) = (&passphrase, &self.config.passphrase_file) {
             let text = trusted::read_to_string(path).map(Zeroizing::new);
             let text = text.map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-            passphrase = Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()));
+            let text = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
+            if text.is_empty() {
+                return Err(ConfigError::EmptyPassphrase(path.clone()).into());
+            }
+            passphrase = Some(text);
         }
         let key_file = self.given_keys.key_file.clone().or_else(|| self.config.key_file.clone());
         let is_default_file = key_file.is_none();
@@ -106,7 +121,20 @@ impl Host {
             given => given,
         };
         let encryption = self.config.encryption;
-        Ok(KeySource { encryption, key_file, is_default_file, passphrase, identities: Vec::new() })
+        let GivenKeys { trust_keyring, allow_unencrypted, .. } = self.given_keys;
+        let stores = self.config.store.iter();
+        let encryption_of =
+            stores.filter_map(|store| Some((store.name.clone(), store.encryption?))).collect();
+        Ok(KeySource {
+            encryption,
+            encryption_of,
+            key_file,
+            is_default_file,
+            passphrase,
+            identities: Vec::new(),
+            trust_keyring,
+            allow_unencrypted,
+        })
     }
 
     /// What is to be said of secrets that others on this host may read.
@@ -154,6 +182,7 @@ impl Host {
             bandwidth: self.bandwidth.clone(),
             cache,
             keys: self.keys()?,
+            notice: self.notice.clone(),
             ..Default::default()
         };
         Ok(Repository::open(&location, options, self.runtime.clone())?)

@@ -32,6 +32,18 @@ pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     sync_dir(dir)
 }
 
+/// Gives the file `path` these bytes, whatever it was: whoever reads it, after a power failure as well, finds the one or the other whole.
+///
+/// # Errors
+/// Whatever the error, `path` is as it was.
+pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let dir = parent(path);
+    tidy(dir);
+    let beside = Beside::new(dir, mode, bytes)?;
+    std::fs::rename(&beside.path, path)?;
+    sync_dir(dir)
+}
+
 /// Makes a directory and those above it that are missing, each of them on the disk, and this user's alone.
 pub fn create_dirs(path: &Path) -> io::Result<()> {
     if path.is_dir() {
@@ -185,6 +197,23 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
         assert_eq!(create(&link, 0o600, b"x").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert!(is_made(&link) && is_made(&path) && !is_made(&below.join("none")));
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_is_the_old_or_the_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("head");
+        replace(&path, 0o600, b"one").unwrap();
+        replace(&path, 0o600, b"two").unwrap();
+        assert_eq!(
+            (std::fs::read(&path).unwrap(), names(dir.path())),
+            (b"two".to_vec(), vec!["head".into()])
+        );
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let in_the_way = dir.path().join("dir");
+        std::fs::create_dir(&in_the_way).unwrap();
+        assert!(replace(&in_the_way, 0o600, b"x").is_err());
+        assert_eq!(names(dir.path()), ["dir", "head"]);
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub enum Step {
     /// and they are on its disk.
     Synced,
     Committed,
+    /// A keyring is there, and no record names it yet.
+    Rekeyed,
 }
 
 impl Step {
@@ -25,6 +27,7 @@ impl Step {
             Step::Fetched => "fetched",
             Step::Synced => "synced",
             Step::Committed => "committed",
+            Step::Rekeyed => "rekeyed",
         }
     }
 }

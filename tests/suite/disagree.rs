@@ -23,6 +23,7 @@ use understudy::model::id::{Sequence, WriterId};
 use understudy::model::retention::Retention;
 use understudy::repository::keys::KeySource;
 use understudy::repository::prune::{self, Grace, PruneRequest, prune};
+use understudy::repository::rekey::Author;
 use understudy::repository::store::{Repository, RepositoryOptions};
 
 fn said(output: &Output) -> String {
@@ -69,12 +70,17 @@ fn a_conflict_at_a_note_a_pruning_or_a_key_is_tried_again() {
         let around = prune::Around { now_ns: &rig::now_ns, nonce: &rig::nonce, step: &|_| {} };
         let pruned = prune(&faulty().store(&rig::name()), &request, &around);
         assert_eq!(pruned.unwrap_or_else(|error| panic!("call {at}: {error}")).snapshots_dropped, 1);
-        faulty().store(&rig::name()).rotate_keys().unwrap_or_else(|error| panic!("call {at}: {error}"));
+        let author = Author { writer: &WriterId("operator".into()), nonce: &rig::nonce, on_step: &|_| {} };
+        let rotated = faulty().store(&rig::name()).rotate_keys(&author);
+        rotated.unwrap_or_else(|error| panic!("call {at}: {error}"));
         assert!(rig.verify().is_sound(), "call {at}");
     }
 }
 
-/// A server that takes nothing, and tells which uploads came without a checksum.
+/// What a server says that would rather have a terminal do something.
+const HOSTILE: &str = "\x1b]0;owned\x07\x1b[2J\u{202e}\u{9b}2J\nroot";
+
+/// A server that takes nothing, says why, and tells which uploads came without a checksum.
 fn strict_server() -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -89,8 +95,10 @@ fn strict_server() -> (u16, Arc<Mutex<Vec<String>>>) {
                     head.push(byte[0]);
                 }
                 seen.lock().unwrap().push(String::from_utf8_lossy(&head).to_lowercase());
-                let _ = stream
-                    .write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let (status, length) = ("HTTP/1.1 403 Forbidden", HOSTILE.len());
+                let answer =
+                    format!("{status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{HOSTILE}");
+                let _ = stream.write_all(answer.as_bytes());
             });
         }
     });
@@ -115,6 +123,10 @@ fn an_upload_to_s3_carries_the_checksum_that_a_locked_bucket_demands() {
         command.envs(chosen.map(|algorithm| ("AWS_CHECKSUM_ALGORITHM", algorithm)));
         let output = command.args(["resync", "source", "--store", "acme"]).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "403 is a matter of credentials: {}", said(&output));
+        // What it answers is told on one line, and steers no terminal.
+        let text = said(&output);
+        assert!(text.contains("owned") && text.lines().count() == 1, "{text:?}");
+        assert!(!text.trim_end().chars().any(|c| c.is_control() || c == '\u{202e}'), "{text:?}");
         let heads = heads.lock().unwrap();
         let puts: Vec<_> = heads.iter().filter(|head| head.starts_with("put ")).collect();
         assert!(!puts.is_empty() && puts.iter().all(|head| head.contains(header)), "{heads:?}");
@@ -249,7 +261,7 @@ fn what_went_wrong_is_said_once() {
     let record = dir.path().join("repository/plain/log/00000000000000000001");
     let sound = std::fs::read(&record).unwrap();
     for (bytes, text) in [
-        ([&b"USRECRD\x04"[..], &sound[8..]].concat(), "has format version 4"),
+        ([&b"USRECRD\x05"[..], &sound[8..]].concat(), "has format version 5"),
         (Vec::new(), "is shorter than a record"),
     ] {
         std::fs::write(&record, bytes).unwrap();

@@ -188,6 +188,7 @@ fn forge_head(rig: &Rig, page: &[u8], chunks: &[&[u8]]) {
 
 /// Makes a manifest the head of the rig's store, with these chunks in a pack.
 pub fn forge(rig: &Rig, manifest: ManifestRoot, chunks: &[&[u8]]) {
+    rig.store().begin_writing(true).unwrap();
     let index = Arc::new(Index::open(&rig.store(), &Default::default()).unwrap());
     let packer = Packer::new(rig.store(), index.clone());
     let mut compressor = Compressor::new(1).unwrap();

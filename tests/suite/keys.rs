@@ -13,7 +13,7 @@ use understudy::model::snapshot_ref::Moment;
 use understudy::repository::keys::{Encryption, KeySource};
 use understudy::repository::store::{Repository, RepositoryOptions};
 
-fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+pub fn files(dir: &Path) -> Vec<std::path::PathBuf> {
     walkdir::WalkDir::new(dir)
         .into_iter()
         .flatten()
@@ -23,7 +23,7 @@ fn files(dir: &Path) -> Vec<std::path::PathBuf> {
 }
 
 /// A command of a host that has its own key file, or none.
-fn host(dir: &Path, home: &str) -> Command {
+pub fn host(dir: &Path, home: &str) -> Command {
     let mut command = understudy(dir);
     std::fs::create_dir_all(dir.join(home)).unwrap();
     command.env("HOME", dir.join(home)).env("XDG_CACHE_HOME", dir.join(home).join("cache"));
@@ -34,7 +34,7 @@ fn host(dir: &Path, home: &str) -> Command {
     command
 }
 
-fn fails(command: &mut Command, code: i32, with: &str) {
+pub fn fails(command: &mut Command, code: i32, with: &str) {
     let output = command.stdout(Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
@@ -107,8 +107,18 @@ fn a_store_opens_with_its_keys_and_with_nothing_else() {
     );
     ok(restore("c", "by-age").env("UNDERSTUDY_KEY_FILE", &friend));
     assert_same(&source, &dir.join("by-age"), "by age's key");
-    let listed = String::from_utf8(ok(host(dir, "c").args(["key", "list", "acme"])).stdout).unwrap();
-    assert!(listed.contains("office") && listed.contains(recipient.trim()), "{listed}");
+    let listed = |home: &str| {
+        let output = ok(host(dir, home).args(["key", "list", "acme"]));
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap())
+    };
+    let [table, said] = listed("a");
+    assert!(table.contains("office") && table.contains(recipient.trim()) && said.is_empty(), "{table}{said}");
+    // Without a key: what the bucket says, which is told as such, and whose public keys it does not say.
+    let [table, said] = listed("c");
+    assert!(
+        table.contains("office") && !table.contains("age1") && said.contains("not verified"),
+        "{table}{said}"
+    );
 
     // Removed, and then what is written opens no more, old keyring or not.
     ok(host(dir, "a").args(["key", "remove", "acme", "friend"]));
@@ -194,8 +204,8 @@ fn age_opens_what_wraps_the_master_key() {
     let dir = dir.path();
     std::fs::create_dir(dir.join("source")).unwrap();
     ok(host(dir, "a").args(["resync", "source", "--store", "acme", "--quiet"]));
-    let ring: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(dir.join("repository/acme/keys/0000000001")).unwrap()).unwrap();
+    let ring = std::fs::read_to_string(dir.join("repository/acme/keys/0000000001")).unwrap();
+    let ring: serde_json::Value = serde_json::from_str(ring.lines().next().unwrap()).unwrap();
     let wrapped = Command::new("python3")
         .args(["-c", "import sys, base64; t = sys.argv[1]; sys.stdout.buffer.write(base64.b64decode(t + '=' * (-len(t) % 4)))"])
         .arg(ring["master"].as_str().unwrap())
@@ -331,6 +341,7 @@ fn an_object_without_a_seal_and_one_of_another_store_are_not_taken() {
             writer: understudy::model::id::WriterId("attacker".into()),
             nonce: 1,
             previous: state.head.map(|(_, hash)| hash),
+            ring: state.ring,
             event: understudy::model::record::Event::Pruned(Box::default()),
         };
         understudy::format::record::encode(&record, &Default::default(), None).unwrap()
@@ -358,4 +369,67 @@ fn a_keyring_that_is_taken_away_does_not_make_a_store_plain() {
     std::fs::remove_dir_all(dir.join("repository/acme")).unwrap();
     fails(&mut resync(), 1, "rolled back");
     assert_eq!(Encryption::default(), Encryption::On);
+}
+
+#[test]
+fn an_empty_or_short_passphrase_is_an_error_wherever_it_comes_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    sample_tree(&dir.join("source"));
+    let resync = || {
+        let mut command = host(dir, "a");
+        command.args(["resync", "source", "--store", "acme", "--quiet"]);
+        command
+    };
+    fails(resync().env("UNDERSTUDY_PASSPHRASE", ""), 2, "UNDERSTUDY_PASSPHRASE is empty");
+    fails(
+        host(dir, "a").args(["status"]).env("UNDERSTUDY_PASSPHRASE", ""),
+        2,
+        "UNDERSTUDY_PASSPHRASE is empty",
+    );
+    let not_text: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&[0xff; 12]);
+    fails(resync().env("UNDERSTUDY_PASSPHRASE", not_text), 2, "is not UTF-8");
+    fails(resync().env("UNDERSTUDY_PASSPHRASE", "seven77"), 2, "8 characters at least");
+    std::fs::write(dir.join("understudy.toml"), "passphrase_file = \"words\"\n").unwrap();
+    for (text, wanted) in [
+        ("", "there is no passphrase in it"),
+        ("\n", "there is no passphrase in it"),
+        ("short\n", "8 characters"),
+    ] {
+        std::fs::write(dir.join("words"), text).unwrap();
+        fails(&mut resync(), 2, wanted);
+    }
+    for text in ["", "seven77"] {
+        let mut add = host(dir, "a");
+        add.args(["key", "add", "acme", "x", "--passphrase"]).env("UNDERSTUDY_NEW_PASSPHRASE", text);
+        std::fs::remove_file(dir.join("understudy.toml")).ok();
+        fails(&mut add, 2, "8 characters at least");
+    }
+    assert!(!dir.join("repository/acme").exists() && !dir.join("a/.config/understudy/key").exists());
+}
+
+#[test]
+fn a_passphrase_that_is_given_gets_a_slot_of_a_new_store_also_beside_a_key_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    sample_tree(&dir.join("source"));
+    let words = "correct horse battery staple";
+    let resync = |store: &str| {
+        let mut command = host(dir, "a");
+        command.args(["resync", "source", "--store", store, "--quiet"]);
+        command
+    };
+    ok(&mut resync("first"));
+    ok(resync("second").env("UNDERSTUDY_PASSPHRASE", words));
+    ok(host(dir, "b").args(["restore", "second", "out", "--quiet"]).env("UNDERSTUDY_PASSPHRASE", words));
+    assert_same(&dir.join("source"), &dir.join("out"), "by the passphrase, on another host");
+    ok(host(dir, "a").args(["restore", "second", "out-2", "--quiet"]));
+    let listed = ok(host(dir, "a").args(["key", "list", "second"])).stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    assert!(listed.contains("key-file") && listed.contains("passphrase"), "{listed}");
+    // Where there is no key file it is the only one, and none is made.
+    ok(host(dir, "c")
+        .args(["resync", "source", "--store", "third", "--quiet"])
+        .env("UNDERSTUDY_PASSPHRASE", words));
+    assert!(!dir.join("c/.config/understudy/key").exists());
 }

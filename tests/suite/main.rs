@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_macros)]
 
 mod adversary;
+mod attacker;
 mod bounds;
 mod cli;
 mod clock;

@@ -8,7 +8,8 @@ use std::path::Path;
 use understudy::delta::signature;
 use understudy::format::{age, extent_list, frame};
 use understudy::model::entry::Extent;
-use understudy::model::id::ChunkId;
+use understudy::model::id::{ChunkId, ContentHash};
+use understudy::model::record::RingRef;
 
 /// A secret for two holders, the first with the key of the fuzzer's.
 fn age_file() -> Vec<u8> {
@@ -44,6 +45,7 @@ fn write_the_seeds() {
         std::fs::write(seeds.join(target).join(name), bytes).unwrap();
     };
     let objects: Vec<_> = futures::executor::block_on(rig.objects.list(None).try_collect()).unwrap();
+    let mut newest = Vec::new();
     for object in objects {
         let bytes = futures::executor::block_on(async {
             rig.objects.get(&object.location).await.unwrap().bytes().await.unwrap()
@@ -55,6 +57,9 @@ fn write_the_seeds() {
             other => panic!("{other}"),
         };
         write(target, "first", &bytes);
+        if target == "record" {
+            newest = bytes.to_vec();
+        }
         if target == "pack" {
             let mut decompressor = frame::Decompressor::new().unwrap();
             for (id, offset, length, header) in frame::scan_pack(&bytes, None).0 {
@@ -73,7 +78,12 @@ fn write_the_seeds() {
     let at = object_store::path::Path::from("acme/keys/0000000001");
     let ring =
         futures::executor::block_on(async { sealed.objects.get(&at).await.unwrap().bytes().await.unwrap() });
-    write("keyring", "first", &ring);
+    // The first is of version 1, and stays as it is.
+    write("keyring", "second", &ring);
+    let (record, _) = understudy::format::record::decode(&newest, None, 1).unwrap();
+    let ring = RingRef { sequence: 1, hash: ContentHash::of(b"ring") };
+    let named = understudy::model::record::Record { ring: Some(ring), ..record };
+    write("record", "named", &understudy::format::record::encode(&named, &Default::default(), None).unwrap());
     write("age", "first", &age_file());
     let chunk = ChunkId([1; 32]);
     let part = |offset_bytes, length_bytes| Extent::Chunk { chunk, blocks: None, offset_bytes, length_bytes };

@@ -245,7 +245,20 @@ fn repositories_of_every_released_format_are_read() {
         }
         // And this version goes on with it, prunes it, and still reads all of it.
         sample_tree(&dir.join("source"));
-        resync(dir);
+        // A host that never saw the store writes to it once somebody said that it is meant to have no encryption, or whose its keyring is;
+        // one of this version says that itself.
+        let name = format.file_name().unwrap().to_string_lossy().into_owned();
+        let word = match name.as_str() {
+            "2" | "3" => Some("--allow-unencrypted"),
+            "3-encrypted" => Some("--trust-keyring"),
+            _ => None,
+        };
+        if let Some(word) = word {
+            let refused = understudy(dir).args(["resync", "source", "--store", "acme"]).output().unwrap();
+            assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+            assert!(said(&refused).contains(word), "{}", said(&refused));
+        }
+        ok(understudy(dir).args(["resync", "source", "--store", "acme", "--quiet", "--accept"]).args(word));
         ok(understudy(dir).args([
             "prune",
             "acme",
@@ -270,10 +283,10 @@ fn repositories_of_every_released_format_are_read() {
         ]));
         ok(understudy(dir).args(["verify", "acme", "--read-data"]));
         ok(understudy(dir).args(["restore", "acme@3", "again", "--quiet"]));
-        formats.push(format.file_name().unwrap().to_string_lossy().into_owned());
+        formats.push(name);
     }
     formats.sort();
-    assert_eq!(formats, ["2", "3", "3-encrypted"]);
+    assert_eq!(formats, ["2", "3", "3-encrypted", "4-encrypted"]);
 }
 
 #[test]

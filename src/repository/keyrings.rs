@@ -1,0 +1,355 @@
+//! A store's keyring: found, opened, and taken only if it follows the one that this host took before.
+//!
+//! A store is encrypted when it has a keyring, and then nothing in it is taken that is not sealed. A keyring is numbered like a
+//! record and created once: of two that change it at once one wins, and the other is told to try again.
+
+use super::error::RepositoryError;
+use super::key;
+use super::store::Store;
+use super::trust::{self, Plain, SeenEncryption, SeenRing};
+use crate::format::keyring::{self, Holder, Keyring, Opened, Secrets, Shown};
+use crate::format::seal::{Keys, Sealing};
+use crate::format::wire::FormatError;
+use crate::model::escape;
+use crate::model::record::{Record, RingRef};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub opened: Opened,
+    pub keys: Arc<Keys>,
+    /// It is more than what was found there: see `Memory::confirmed`.
+    pub is_confirmed: bool,
+}
+
+impl Loaded {
+    /// What records name; none where the keyring proves nothing.
+    pub fn named(&self) -> Option<RingRef> {
+        self.opened.maker.map(|_| self.opened.reference)
+    }
+}
+
+/// What a store's handles share of its keyring, once it was looked for: none when there is none.
+#[derive(Debug, Default)]
+pub(super) struct KeyCache {
+    ring: Mutex<Option<Option<Arc<Loaded>>>>,
+    /// Reading without one was looked into.
+    is_admitted: AtomicBool,
+}
+
+/// Who may open a store.
+#[derive(Clone, Debug)]
+pub struct Holders {
+    pub version: u8,
+    pub sequence: u32,
+    /// It was opened here and follows what this host took; else what is told of it is the word of whoever wrote it there.
+    pub is_verified: bool,
+    pub holders: Vec<Shown>,
+    pub maker: Option<String>,
+}
+
+impl Store {
+    /// The store's keys; none when it is not encrypted.
+    pub fn keys(&self) -> Result<Option<Arc<Keys>>, RepositoryError> {
+        Ok(self.loaded()?.map(|loaded| loaded.keys.clone()))
+    }
+
+    fn cache_of_keys(&self) -> std::sync::MutexGuard<'_, Option<Option<Arc<Loaded>>>> {
+        self.keys.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn loaded(&self) -> Result<Option<Arc<Loaded>>, RepositoryError> {
+        let mut cache = self.cache_of_keys();
+        if let Some(loaded) = &*cache {
+            return Ok(loaded.clone());
+        }
+        let loaded = self.load()?.map(Arc::new);
+        *cache = Some(loaded.clone());
+        Ok(loaded)
+    }
+
+    /// Has the keyring looked for again: somebody may have changed it.
+    pub(super) fn forget_keys(&self) {
+        *self.cache_of_keys() = None;
+    }
+
+    /// The keyring that this process took, if it looked for one: what this host is to remember.
+    pub(super) fn known_ring(&self) -> Option<Option<SeenRing>> {
+        let loaded = self.cache_of_keys().clone()?;
+        Some(loaded.map(|loaded| SeenRing::of(&self.name, &loaded.opened)))
+    }
+
+    pub(super) fn is_keyring_confirmed(&self) -> bool {
+        matches!(&*self.cache_of_keys(), Some(Some(loaded)) if loaded.is_confirmed)
+    }
+
+    /// The newest keyring, unopened. Always the repository's own: what is sealed with the keys of another is lost.
+    pub(super) fn ring(&self) -> Result<Option<Keyring>, RepositoryError> {
+        let prefix = key::keyring_prefix(&self.name);
+        let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
+        let newest = listed.iter().rev().find_map(|object| key::parse_keyring(&object.location));
+        newest.map(|sequence| self.ring_of(sequence)).transpose()
+    }
+
+    fn ring_of(&self, sequence: u32) -> Result<Keyring, RepositoryError> {
+        let at = &key::keyring(&self.name, sequence);
+        let fetch = || self.repository.wait(self.objects().get(at, keyring::KEYRING_MAX_BYTES as u64));
+        let decode = |bytes: &[u8]| keyring::decode_ring(bytes).map_err(RepositoryError::format(at));
+        let missing = || RepositoryError::format(at)(FormatError::Truncated("a keyring"));
+        let ring = match decode(&fetch()?.ok_or_else(missing)?) {
+            // The transfer may be at fault: one more look.
+            Err(_) => decode(&fetch()?.ok_or_else(missing)?)?,
+            ring => ring?,
+        };
+        if *ring.store() != self.name || ring.reference().sequence != sequence {
+            return Err(RepositoryError::format(at)(FormatError::Tampered));
+        }
+        Ok(ring)
+    }
+
+    fn load(&self) -> Result<Option<Loaded>, RepositoryError> {
+        let memory = self.memory()?;
+        let Some(ring) = self.ring()? else {
+            return match (memory.encryption, self.memory_file()) {
+                (Some(SeenEncryption::On), Some(note)) => {
+                    Err(RepositoryError::KeyringGone { store: self.name.clone(), note })
+                }
+                _ => Ok(None),
+            };
+        };
+        let secrets = self.repository.keys.secrets()?;
+        let opened = ring.open(&secrets).map_err(|reason| self.not_opened(&ring, reason))?;
+        if let Some(seen) = &memory.ring {
+            self.take(seen, &opened, &secrets)?;
+        }
+        let keys = Keys { store: self.name.clone(), generations: opened.generations.clone() };
+        let is_confirmed = match memory.ring {
+            Some(_) => memory.confirmed,
+            // This host used the store before it remembered keyrings: the record that it saw opens with this one, or none is read.
+            None => memory.head.is_some(),
+        };
+        Ok(Some(Loaded { opened, keys: Arc::new(keys), is_confirmed }))
+    }
+
+    fn not_opened(&self, ring: &Keyring, reason: FormatError) -> RepositoryError {
+        if reason == FormatError::Maker {
+            return RepositoryError::format(key::keyring(&self.name, ring.reference().sequence))(reason);
+        }
+        let source = &self.repository.keys;
+        RepositoryError::NoKey {
+            store: self.name.clone(),
+            slots: ring.shown().iter().map(describe).collect::<Vec<_>>().join(", "),
+            key_file: source.key_file.clone().unwrap_or_default(),
+            reason: match reason {
+                FormatError::Tampered => source.why_none().to_owned(),
+                other => format!(" ({other})"),
+            },
+        }
+    }
+
+    /// Takes a keyring that follows the one that this host took.
+    fn take(&self, seen: &SeenRing, newest: &Opened, secrets: &Secrets) -> Result<(), RepositoryError> {
+        let distrusted = |reason| RepositoryError::Distrusted {
+            key: key::keyring(&self.name, newest.reference.sequence).to_string(),
+            reason,
+            note: self.memory_file().unwrap_or_default(),
+        };
+        let path =
+            self.path_to(newest, secrets, |ring| ring.reference.sequence <= seen.sequence.saturating_add(1))?;
+        match path {
+            Ok(path) => trust::takes(&self.name, seen, &path).map_err(distrusted),
+            Err(distrust) => Err(distrusted(distrust)),
+        }
+    }
+
+    /// The keyrings that lead to `newest`, ascending, back to the first for which `is_start` holds, or one that tells of none before.
+    fn path_to(
+        &self,
+        newest: &Opened,
+        secrets: &Secrets,
+        is_start: impl Fn(&Opened) -> bool,
+    ) -> Result<Result<Vec<Opened>, trust::Distrust>, RepositoryError> {
+        // A passphrase is not stretched for each of them.
+        let mut secrets = secrets.clone();
+        secrets.identities.push(newest.identity.clone());
+        let mut path = vec![newest.clone()];
+        while let Some(first) = path.last().filter(|ring| !is_start(ring))
+            && let Some(before) = first.before.last()
+        {
+            let ring = self.ring_of(before.sequence)?;
+            match ring.open(&secrets) {
+                Ok(opened) if opened.reference.hash == before.hash => path.push(opened),
+                Ok(_) | Err(FormatError::Maker) => return Ok(Err(trust::Distrust::Chain)),
+                Err(_) => return Ok(Err(trust::Distrust::Gap(before.sequence))),
+            }
+        }
+        path.reverse();
+        Ok(Ok(path))
+    }
+
+    /// Whether somebody who has a key of this host's made the keyring, or one that it follows: that nobody else can.
+    pub(super) fn is_own(&self, newest: &Opened) -> Result<bool, RepositoryError> {
+        let secrets = self.repository.keys.secrets()?;
+        let is_ours = |ring: &Opened| {
+            let maker = ring.maker.map(|maker| ring.holders[maker].recipient);
+            let mut ours = secrets.identities.iter().chain([&ring.identity]);
+            maker.is_some_and(|maker| ours.any(|identity| identity.recipient() == maker))
+        };
+        let Ok(path) = self.path_to(newest, &secrets, is_ours)? else { return Ok(false) };
+        Ok(path
+            .first()
+            .filter(|first| is_ours(first))
+            .is_some_and(|first| trust::takes(&self.name, &SeenRing::of(&self.name, first), &path).is_ok()))
+    }
+
+    /// Whether all who hold it are here.
+    pub(super) fn is_all_ours(&self, opened: &Opened) -> Result<bool, RepositoryError> {
+        let secrets = self.repository.keys.secrets()?;
+        let words = secrets.passphrase.as_ref();
+        Ok(opened.holders.iter().all(|holder| {
+            let mut ours = secrets.identities.iter().chain([&opened.identity]).map(|i| i.recipient());
+            let by_words = || Some(holder.passphrase.as_ref()?.open(words?).ok()?.recipient());
+            ours.any(|ours| ours == holder.recipient) || by_words() == Some(holder.recipient)
+        }))
+    }
+
+    /// What opens an object that says which data key it is sealed with.
+    pub(super) fn keys_for(&self, generation: u32) -> Result<Option<Arc<Keys>>, RepositoryError> {
+        let mut keys = self.keys()?;
+        if keys.as_ref().map_or(0, |keys| keys.newest()) < generation {
+            // Somebody may have changed the keyring meanwhile.
+            self.forget_keys();
+            keys = self.keys()?;
+        }
+        let known = keys.as_ref().map_or(0, |keys| keys.newest());
+        match (generation, known) {
+            (0, 0) => self.admit_reader().map(|()| None),
+            (1.., known) if generation <= known => Ok(keys),
+            _ => Err(RepositoryError::Keyring { store: self.name.clone(), generation, known }),
+        }
+    }
+
+    /// As `keys_for`, for what nothing but its seal vouches for: who was removed has all data keys but the newest.
+    pub(super) fn keys_for_unnamed(&self, generation: u32) -> Result<Option<Arc<Keys>>, RepositoryError> {
+        let keys = self.keys_for(generation)?;
+        let known = keys.as_ref().map_or(0, |keys| keys.newest());
+        match generation == known {
+            true => Ok(keys),
+            false => Err(RepositoryError::Keyring { store: self.name.clone(), generation, known }),
+        }
+    }
+
+    /// Checks that a record names a keyring that is this store's, and is sealed with the newest data key of it.
+    pub(super) fn check_ring(&self, record: &Record, generation: u32) -> Result<(), RepositoryError> {
+        // Whether it may name none is told by the records before.
+        let Some(named) = record.ring else { return Ok(()) };
+        let keys_of = |store: &Self| Ok(store.loaded()?.and_then(|loaded| loaded.opened.keys_of(&named)));
+        let mut keys: Option<u32> = keys_of(self)?;
+        if keys.is_none() {
+            self.forget_keys();
+            keys = keys_of(self)?;
+        }
+        match keys == Some(generation) {
+            true => Ok(()),
+            false => Err(RepositoryError::Unnamed {
+                store: self.name.clone(),
+                sequence: record.sequence,
+                ring: named.sequence,
+            }),
+        }
+    }
+
+    /// What is to become of this store without a keyring.
+    fn plain(&self) -> Result<Plain, RepositoryError> {
+        let keys = &self.repository.keys;
+        Ok(trust::plain(keys.encryption_of(&self.name), keys.allow_unencrypted, self.memory()?.encryption))
+    }
+
+    pub(super) fn is_plain_accepted(&self) -> Result<bool, RepositoryError> {
+        Ok(self.plain()? == Plain::Accepted)
+    }
+
+    /// Whoever reads something that is not sealed passes here.
+    fn admit_reader(&self) -> Result<(), RepositoryError> {
+        if self.keys.is_admitted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match self.plain()? {
+            Plain::Accepted => {}
+            Plain::Refused => return Err(RepositoryError::NotEncrypted(self.name.clone())),
+            Plain::Unconfirmed => {
+                self.repository.notice.say(&format!(
+                    "warning: store '{}' is not encrypted, and nothing here says that it is meant to be so: whoever holds the repository could have made up what is read. `encryption = \"none\"` for this store says it",
+                    self.name
+                ));
+            }
+        }
+        self.keys.is_admitted.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whoever writes to a store that is there passes here. A store without encryption is written to only where somebody said that it has none.
+    pub fn admit_writer(&self) -> Result<(), RepositoryError> {
+        if self.loaded()?.is_some() {
+            return Ok(());
+        }
+        match self.plain()? {
+            Plain::Accepted => Ok(()),
+            Plain::Refused => Err(RepositoryError::NotEncrypted(self.name.clone())),
+            Plain::Unconfirmed => Err(RepositoryError::Unconfirmed(self.name.clone())),
+        }
+    }
+
+    /// How the next object is sealed: with the newest key, and a salt of its own.
+    pub(super) fn new_sealing(&self) -> Result<(Sealing, Option<Arc<Keys>>), RepositoryError> {
+        let keys = self.keys()?;
+        Ok((self.sealing(keys.as_deref()), keys))
+    }
+
+    pub(super) fn sealing(&self, keys: Option<&Keys>) -> Sealing {
+        let mut salt = [0; 16];
+        self.repository.random.fill(&mut salt);
+        Sealing { generation: keys.map_or(0, Keys::newest), salt }
+    }
+
+    /// Who may open the store: none when it is not encrypted. Without a key it is told, and not verified.
+    pub fn holders(&self) -> Result<Option<Holders>, RepositoryError> {
+        match self.loaded() {
+            Ok(None) => Ok(None),
+            Ok(Some(loaded)) => {
+                let opened = &loaded.opened;
+                let shown = |holder: &Holder| Shown {
+                    name: holder.name.clone(),
+                    is_passphrase: holder.passphrase.is_some(),
+                    recipient: Some(holder.recipient),
+                };
+                Ok(Some(Holders {
+                    version: opened.version,
+                    sequence: opened.reference.sequence,
+                    is_verified: opened.maker.is_some(),
+                    holders: opened.holders.iter().map(shown).collect(),
+                    maker: opened.maker.map(|maker| opened.holders[maker].name.clone()),
+                }))
+            }
+            Err(RepositoryError::NoKey { .. }) => Ok(self.ring()?.map(|ring| Holders {
+                version: ring.version(),
+                sequence: ring.reference().sequence,
+                is_verified: false,
+                holders: ring.shown(),
+                maker: None,
+            })),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// As an error tells it.
+fn describe(holder: &Shown) -> String {
+    let name = escape::line(&holder.name);
+    match (holder.is_passphrase, holder.recipient) {
+        (true, _) => format!("'{name}' (a passphrase)"),
+        (false, Some(recipient)) => format!("'{name}' ({recipient})"),
+        (false, None) => format!("'{name}' (a key)"),
+    }
+}

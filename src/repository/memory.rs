@@ -1,0 +1,181 @@
+//! What this host saw of a store: the last record of its log, its keyring, whether it is encrypted. A note in the cache, on the disk before
+//! anything depends on it.
+//!
+//! It holds no secret. Without it a host meets the store as on the first day: what it finds there it takes on first use. A note that
+//! cannot be understood is an error, not a first day. What can race: two processes of one host write one note; each writes
+//! only what goes on from what it reads there, so that of two the worse loses a step and never goes back behind what both saw.
+
+use super::error::RepositoryError;
+use super::store::Store;
+use super::trust::{SeenEncryption, SeenRing};
+use crate::model::id::{ContentHash, Sequence};
+use crate::model::record::StoreState;
+use crate::support::durable;
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+/// The last record that this host saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub sequence: Sequence,
+    pub hash: ContentHash,
+}
+
+/// As it is written. Earlier versions wrote the first two fields alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence: Option<Sequence>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hash: Option<ContentHash>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encryption: Option<SeenEncryption>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ring: Option<SeenRing>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    confirmed: bool,
+}
+
+/// What this host saw of a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Memory {
+    pub head: Option<Seen>,
+    pub encryption: Option<SeenEncryption>,
+    pub ring: Option<SeenRing>,
+    /// The keyring is not only what was found: a key of this host's made it or one that it follows, somebody said yes to it, or this host
+    /// published what it opens.
+    pub confirmed: bool,
+}
+
+/// That a fold went through the record that this host saw last: see `Store::passed`.
+pub(super) struct Passed(pub(super) ());
+
+impl Memory {
+    /// What a host that used the store before there was anything to remember of its encryption has to go by: the record that it saw
+    /// is sealed or not, and the log is held to it.
+    fn of(note: Note) -> Self {
+        let head = note.sequence.zip(note.hash).map(|(sequence, hash)| Seen { sequence, hash });
+        let encryption = note.encryption.or(head.map(|_| SeenEncryption::Off));
+        Self { head, encryption, ring: note.ring, confirmed: note.confirmed }
+    }
+
+    fn note(self) -> Note {
+        let Self { head, encryption, ring, confirmed } = self;
+        let (sequence, hash) = (head.map(|h| h.sequence), head.map(|h| h.hash));
+        Note { sequence, hash, encryption, ring, confirmed }
+    }
+}
+
+impl Store {
+    pub(super) fn memory_file(&self) -> Option<PathBuf> {
+        self.cache_file("head")
+    }
+
+    /// What this host saw; nothing where it keeps no cache, or begins with an empty one.
+    pub(super) fn memory(&self) -> Result<Memory, RepositoryError> {
+        let Some(path) = self.memory_file() else { return Ok(Memory::default()) };
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            // Not this user's cache: then it is none of this host's either.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+                ) =>
+            {
+                return Ok(Memory::default());
+            }
+            Err(error) => return Err(RepositoryError::local(path.display())(error)),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(note) => Ok(Memory::of(note)),
+            Err(_) => Err(RepositoryError::Memory { store: self.name.clone(), note: path }),
+        }
+    }
+
+    /// Adds to what this host saw. A host that cannot keep it says so, and goes on.
+    pub(super) fn change_memory(&self, change: impl FnOnce(&mut Memory)) -> Result<(), RepositoryError> {
+        let Some(path) = self.memory_file() else { return Ok(()) };
+        let before = self.memory()?;
+        let mut memory = before.clone();
+        change(&mut memory);
+        if memory == before {
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec(&memory.note()).unwrap_or_default();
+        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        if let Err(error) = made.and_then(|()| durable::replace(&path, 0o600, &bytes)) {
+            self.repository.notice.say(&format!(
+                "warning: {}: {error}; what this host saw of store '{}' is not remembered",
+                path.display(),
+                self.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// Remembers a state that goes on from what was seen.
+    pub(super) fn remember(&self, state: &StoreState, _: Passed) -> Result<(), RepositoryError> {
+        let Some((sequence, hash)) = state.head else { return Ok(()) };
+        let ring = self.known_ring();
+        let confirmed = self.is_keyring_confirmed();
+        let accepted = self.is_plain_accepted()?;
+        self.change_memory(|memory| {
+            if memory.head.is_none_or(|seen| seen.sequence < sequence) {
+                memory.head = Some(Seen { sequence, hash });
+            }
+            match ring {
+                Some(Some(ring)) => {
+                    memory.take_ring(ring);
+                    memory.confirmed |= confirmed;
+                }
+                Some(None) if accepted => memory.encryption = Some(SeenEncryption::Off),
+                Some(None) => memory.encryption = Some(SeenEncryption::Unconfirmed),
+                None => {}
+            }
+        })
+    }
+}
+
+impl Memory {
+    pub fn take_ring(&mut self, ring: SeenRing) {
+        self.encryption = Some(SeenEncryption::On);
+        if self.ring.as_ref().is_none_or(|seen| seen.sequence < ring.sequence) {
+            self.ring = Some(ring);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_of_an_earlier_version_says_what_it_said() {
+        let text = format!("{{\"sequence\":7,\"hash\":\"{}\"}}", ContentHash::of(b"7"));
+        let memory = Memory::of(serde_json::from_str(&text).unwrap());
+        assert_eq!(memory.head, Some(Seen { sequence: Sequence(7), hash: ContentHash::of(b"7") }));
+        assert_eq!((memory.encryption, memory.ring), (Some(SeenEncryption::Off), None));
+    }
+
+    #[test]
+    fn a_newer_keyring_is_never_forgotten_for_an_older_one() {
+        let ring = |sequence| SeenRing {
+            version: 2,
+            sequence,
+            hash: ContentHash::of(&[sequence as u8]),
+            keys: 1,
+            commitment: ContentHash::of(b"k"),
+            holders: Vec::new(),
+        };
+        let mut memory = Memory::default();
+        for sequence in [3, 2, 4, 1] {
+            memory.take_ring(ring(sequence));
+        }
+        assert_eq!(memory.ring, Some(ring(4)));
+        let again =
+            Memory::of(serde_json::from_slice(&serde_json::to_vec(&memory.clone().note()).unwrap()).unwrap());
+        assert_eq!(again, memory);
+    }
+}

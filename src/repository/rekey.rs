@@ -1,0 +1,390 @@
+//! Keyrings that this host makes: a new store's, and each change of who may open a store.
+//!
+//! A change puts the next keyring, then appends a record that names it. Ended between the two, the keyring is in force all the same for
+//! whoever looks, and the next record of whoever writes names it: the next command on the keys does so before anything else. Until then a host that
+//! never saw the keyring does not miss it, should somebody delete it; this one does, since it remembers it before the record.
+
+use super::error::{RepositoryError, RepositoryErrorKind};
+use super::key;
+use super::keyrings::Loaded;
+use super::keys::{Encryption, KeySource, make_key_file, read_key_file};
+use super::log::Appended;
+use super::objects::Creation;
+use super::store::Store;
+use super::trust::{SeenEncryption, SeenRing};
+use crate::format::age::{Identity, Recipient};
+use crate::format::keyring::{self, Holder, Opened, Plan};
+use crate::format::seal::Key;
+use crate::format::wire::FormatError;
+use crate::model::escape;
+use crate::model::id::WriterId;
+use crate::model::record::{Event, StoreState};
+use crate::support::durable;
+use crate::support::progress::Step;
+use object_store::PutPayload;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// Races for the record behind a keyring.
+const RACES_MAX: u32 = 1000;
+
+/// Who changes the keys.
+#[derive(Clone, Copy)]
+pub struct Author<'a> {
+    pub writer: &'a WriterId,
+    pub nonce: &'a dyn Fn() -> u64,
+    pub on_step: &'a dyn Fn(Step),
+}
+
+/// A keyring to be.
+struct Draft {
+    holders: Vec<Holder>,
+    master: Key,
+    generations: Vec<Key>,
+}
+
+impl Store {
+    /// Before anything is written: a new store gets its keyring, if it is to have one.
+    ///
+    /// # Errors
+    /// A store has a keyring that nobody here made, or said yes to; one that is there has none, and nothing says that it is to have none.
+    pub fn begin_writing(&self, is_new: bool) -> Result<(), RepositoryError> {
+        match self.loaded()? {
+            Some(loaded) => self.admit_keyring(&loaded, is_new),
+            None if !is_new => self.admit_writer(),
+            None if self.repository.keys.encryption_of(&self.name) == Encryption::None => {
+                self.change_memory(|memory| memory.encryption = Some(SeenEncryption::Off))
+            }
+            None => self.make_keyring(),
+        }
+    }
+
+    /// Whoever ships something, or makes a keyring, passes here. Records say nothing about a keyring: whoever planted the one planted the
+    /// others. A new store's is a run's that ended before its first record if all of its holders are here.
+    pub(super) fn admit_keyring(&self, loaded: &Loaded, is_new: bool) -> Result<(), RepositoryError> {
+        let opened = &loaded.opened;
+        if loaded.is_confirmed {
+            return Ok(());
+        }
+        let is_own = || Ok(self.is_own(opened)? && (!is_new || self.is_all_ours(opened)?));
+        if !self.repository.keys.trust_keyring && !is_own()? {
+            let holder = |holder: &Holder| format!("'{}' ({})", escape::line(&holder.name), holder.recipient);
+            return Err(RepositoryError::StrangeKeyring {
+                store: self.name.clone(),
+                maker: opened.maker.map_or_else(
+                    || {
+                        format!(
+                            "it is of version 1 and does not say who made it (`understudy key upgrade {} --trust-keyring` gives it one that does)",
+                            self.name
+                        )
+                    },
+                    |maker| format!("{} made it", holder(&opened.holders[maker])),
+                ),
+                holders: opened.holders.iter().map(holder).collect::<Vec<_>>().join(", "),
+            });
+        }
+        self.remember_ring(opened)
+    }
+
+    /// Confirms the keyring of a store that this host publishes: it stands for it from then on.
+    pub(super) fn confirm_keyring(&self) -> Result<(), RepositoryError> {
+        match self.loaded()? {
+            Some(loaded) if !loaded.is_confirmed => self.remember_ring(&loaded.opened),
+            _ => Ok(()),
+        }
+    }
+
+    fn remember_ring(&self, opened: &Opened) -> Result<(), RepositoryError> {
+        let ring = SeenRing::of(&self.name, opened);
+        self.change_memory(|memory| {
+            memory.take_ring(ring);
+            memory.confirmed = true;
+        })
+    }
+
+    fn make_keyring(&self) -> Result<(), RepositoryError> {
+        let mut random = |bytes: &mut [u8]| self.repository.random.fill(bytes);
+        let at = key::keyring(&self.name, 1);
+        let source = &self.repository.keys;
+        // In place of a default key file that is not there the passphrase will do; who gives one gets a slot for it in any case.
+        let named = source.key_file.as_ref();
+        let named = named.filter(|path| durable::is_made(path) || source.passphrase.is_none());
+        let mut makers = match named {
+            Some(path) => key_file(path, source, &mut random)?,
+            None => Vec::new(),
+        };
+        makers.extend(source.identities.iter().cloned());
+        let mut holders: Vec<Holder> = Vec::new();
+        for identity in &makers {
+            holders.push(Holder::of_recipient("key-file", &identity.recipient()));
+        }
+        if let Some(text) = &source.passphrase {
+            let made = Holder::of_passphrase("passphrase", text, &mut random);
+            let (holder, identity) = made.map_err(|error| match error {
+                FormatError::Passphrase => RepositoryError::ShortPassphrase(self.name.clone()),
+                other => RepositoryError::format(&at)(other),
+            })?;
+            holders.push(holder);
+            makers.push(identity);
+        }
+        let Some(maker) = makers.first() else {
+            return Err(RepositoryError::NoPlaceForKey(self.name.clone()));
+        };
+        let (master, generations) = (keyring::key(&mut random), vec![keyring::key(&mut random)]);
+        let draft = Draft { holders: tidy(holders), master, generations };
+        self.put_ring(draft, None, maker)?;
+        self.forget_keys();
+        match self.loaded()? {
+            // Whoever made one before: it is theirs that counts, if it is one of ours.
+            Some(loaded) => self.admit_keyring(&loaded, true),
+            None => Err(RepositoryError::format(&at)(FormatError::Truncated("a keyring"))),
+        }
+    }
+
+    /// Puts the keyring after `before`. Returns its bytes, and whether it was put, or had been by this very request.
+    fn put_ring(
+        &self,
+        draft: Draft,
+        before: Option<&Opened>,
+        maker: &Identity,
+    ) -> Result<bool, RepositoryError> {
+        let at = key::keyring(&self.name, before.map_or(0, |ring| ring.reference.sequence).saturating_add(1));
+        let Draft { holders, master, generations } = &draft;
+        let plan = Plan { store: &self.name, holders, master, generations, before };
+        let mut random = |bytes: &mut [u8]| self.repository.random.fill(bytes);
+        let bytes = keyring::close(&plan, maker, &mut random).map_err(RepositoryError::format(&at))?;
+        let limit = keyring::KEYRING_MAX_BYTES;
+        if bytes.len() > limit {
+            return Err(RepositoryError::format(&at)(FormatError::Range("a keyring's size")));
+        }
+        self.repository.wait(async {
+            match self.objects().create(&at, PutPayload::from(bytes.clone())).await? {
+                Creation::Created => Ok(true),
+                Creation::Existed => {
+                    Ok(self.objects().get(&at, limit as u64).await?.is_some_and(|found| found == bytes))
+                }
+            }
+        })
+    }
+
+    /// One more who may open the store.
+    pub fn add_key(&self, holder: Holder, author: &Author) -> Result<(), RepositoryError> {
+        if !keyring::is_name(&holder.name) {
+            return Err(self.not_changed(KeyChange::Name(holder.name)));
+        }
+        self.change_ring(author, |opened, _| {
+            let is_there = |h: &Holder| h.name == holder.name || h.recipient == holder.recipient;
+            if opened.holders.iter().any(is_there) {
+                return Err(KeyChange::Exists(holder.name.clone()));
+            }
+            let holders = opened.holders.iter().cloned().chain([holder.clone()]).collect();
+            Ok(Draft { holders, ..Draft::of(opened) })
+        })
+    }
+
+    /// One less; what is written from now on has keys that they never saw.
+    pub fn remove_key(&self, name: &str, author: &Author) -> Result<(), RepositoryError> {
+        self.change_ring(author, |opened, random| {
+            let holders: Vec<_> = opened.holders.iter().filter(|h| h.name != name).cloned().collect();
+            if holders.len() == opened.holders.len() {
+                return Err(KeyChange::Missing(name.to_owned()));
+            }
+            if holders.is_empty() {
+                return Err(KeyChange::Last(name.to_owned()));
+            }
+            Ok(Draft { holders, ..Draft::of(opened).renewed(random) })
+        })
+    }
+
+    /// A new master key and a new data key, for the same holders.
+    pub fn rotate_keys(&self, author: &Author) -> Result<(), RepositoryError> {
+        self.change_ring(author, |opened, random| Ok(Draft::of(opened).renewed(random)))
+    }
+
+    /// The same keys for the same holders, in a keyring that proves who made it. There is no way back. Returns whether it was one of
+    /// another kind.
+    pub fn upgrade_keys(&self, author: &Author) -> Result<bool, RepositoryError> {
+        self.forget_keys();
+        if self.loaded()?.is_some_and(|loaded| loaded.opened.maker.is_some()) {
+            let mut state = self.state()?;
+            self.settle(&mut state, author)?;
+            return Ok(false);
+        }
+        self.change_ring(author, |opened, _| Ok(Draft::of(opened))).map(|()| true)
+    }
+
+    fn not_changed(&self, change: KeyChange) -> RepositoryError {
+        RepositoryError::KeyChange { store: self.name.clone(), change }
+    }
+
+    fn change_ring(
+        &self,
+        author: &Author,
+        change: impl Fn(&Opened, keyring::Random) -> Result<Draft, KeyChange>,
+    ) -> Result<(), RepositoryError> {
+        self.forget_keys();
+        // What is changed is what the log says is in force, and this host takes.
+        let mut state = self.state()?;
+        let loaded = self.loaded()?.ok_or_else(|| RepositoryError::NotEncrypted(self.name.clone()))?;
+        self.admit_keyring(&loaded, false)?;
+        self.settle(&mut state, author)?;
+        let mut random = |bytes: &mut [u8]| self.repository.random.fill(bytes);
+        let draft = change(&loaded.opened, &mut random).map_err(|change| self.not_changed(change))?;
+        let draft = Draft { holders: tidy(draft.holders), ..draft };
+        let stays = |identity: &&Identity| draft.holders.iter().any(|h| h.recipient == identity.recipient());
+        let secrets = self.repository.keys.secrets()?;
+        let maker = secrets.identities.iter().chain([&loaded.opened.identity]).find(|identity| {
+            stays(identity) && loaded.opened.holders.iter().any(|h| h.recipient == identity.recipient())
+        });
+        let maker = maker.ok_or_else(|| self.not_changed(KeyChange::Own))?;
+        if !self.put_ring(draft, Some(&loaded.opened), maker)? {
+            self.forget_keys();
+            return Err(self.not_changed(KeyChange::Raced));
+        }
+        self.forget_keys();
+        let changed = self.loaded()?;
+        let changed = changed.ok_or_else(|| RepositoryError::NotEncrypted(self.name.clone()))?;
+        self.remember_ring(&changed.opened)?;
+        (author.on_step)(Step::Rekeyed);
+        self.settle(&mut state, author)
+    }
+
+    /// Appends the record that names the newest keyring, where none does. A log without records needs none: its first will.
+    fn settle(&self, state: &mut StoreState, author: &Author) -> Result<(), RepositoryError> {
+        for _ in 0..RACES_MAX {
+            let named = self.loaded()?.and_then(|loaded| loaded.named());
+            if named.is_none() || state.head.is_none() || state.ring == named {
+                return Ok(());
+            }
+            let epoch = state.epoch;
+            match self.append(state, epoch, author.writer, (author.nonce)(), Event::Rekeyed)? {
+                Appended::Committed(_) => {
+                    // Those that are sealed with the data keys before count no more.
+                    self.checkpoint_again(state);
+                    return Ok(());
+                }
+                Appended::Lost => self.refresh(state)?,
+            }
+        }
+        Err(RepositoryError::lost_races(&self.name, RACES_MAX))
+    }
+}
+
+impl Draft {
+    fn of(opened: &Opened) -> Self {
+        Self {
+            holders: opened.holders.clone(),
+            master: opened.master.clone(),
+            generations: opened.generations.clone(),
+        }
+    }
+
+    fn renewed(self, random: keyring::Random) -> Self {
+        let master = keyring::key(random);
+        let generations = self.generations.into_iter().chain([keyring::key(random)]).collect();
+        Self { master, generations, ..self }
+    }
+}
+
+/// Holders as a keyring takes them: each public key once, each under a name of its own. Earlier versions minded neither.
+fn tidy(holders: Vec<Holder>) -> Vec<Holder> {
+    let mut tidy: Vec<Holder> = Vec::with_capacity(holders.len());
+    for mut holder in holders {
+        if tidy.iter().any(|other| other.recipient == holder.recipient) {
+            continue;
+        }
+        let wanted = if keyring::is_name(&holder.name) { holder.name } else { "key".to_owned() };
+        let mut numbered = (2..).map(|number| format!("{wanted}-{number}"));
+        holder.name = wanted.clone();
+        while tidy.iter().any(|other| other.name == holder.name) {
+            holder.name = numbered.next().unwrap_or_default();
+        }
+        tidy.push(holder);
+    }
+    tidy
+}
+
+/// The identities in a key file, which is made if it is not there.
+fn key_file(
+    path: &Path,
+    source: &KeySource,
+    random: keyring::Random,
+) -> Result<Vec<Identity>, RepositoryError> {
+    let identities = match durable::is_made(path) {
+        true => read_key_file(path)?,
+        false => {
+            if let Some(dir) = path.parent().filter(|_| source.is_default_file) {
+                durable::create_dirs(dir).map_err(RepositoryError::local(dir.display()))?;
+            }
+            let bytes = Zeroizing::new(*keyring::key(random).0);
+            match make_key_file(path, *bytes) {
+                // Another run was quicker: it is the file's key that counts.
+                Err(RepositoryError::Local { source, .. })
+                    if source.kind() == std::io::ErrorKind::AlreadyExists =>
+                {
+                    read_key_file(path)?
+                }
+                made => vec![made?],
+            }
+        }
+    };
+    match identities.is_empty() {
+        true => Err(RepositoryError::EmptyKeyFile(path.to_owned())),
+        false => Ok(identities),
+    }
+}
+
+/// A holder from `age1…`.
+pub fn recipient_holder(name: &str, recipient: &str) -> Result<Holder, FormatError> {
+    Ok(Holder::of_recipient(name, &Recipient::parse(recipient)?))
+}
+
+/// Why a keyring is not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyChange {
+    #[error("there is a key '{}' already, or one that opens with the same secret", escape::line(.0))]
+    Exists(String),
+    #[error("there is no key '{}'; `understudy key list` shows them", escape::line(.0))]
+    Missing(String),
+    #[error("'{}' is the only key: without it nobody could open the store. Add another first", escape::line(.0))]
+    Last(String),
+    #[error("'{}' cannot be a key's name: 1 to 200 bytes, without control characters", escape::line(.0))]
+    Name(String),
+    #[error(
+        "that is the key that is used here: whoever is to be removed cannot say who is left. Use another (--key-file)"
+    )]
+    Own,
+    #[error("somebody else changed the keys meanwhile: try again")]
+    Raced,
+}
+
+impl KeyChange {
+    pub(super) fn kind(&self) -> RepositoryErrorKind {
+        match self {
+            KeyChange::Raced => RepositoryErrorKind::Unavailable,
+            _ => RepositoryErrorKind::Configuration,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holders_of_an_older_keyring_get_names_that_a_keyring_takes() {
+        let holder =
+            |name: &str, number: u8| Holder::of_recipient(name, &Identity::new([number; 32]).recipient());
+        let names = |holders: Vec<Holder>| tidy(holders).into_iter().map(|h| h.name).collect::<Vec<_>>();
+        assert_eq!(
+            names(vec![
+                holder("key-file", 1),
+                holder("key-file", 2),
+                holder("key-file", 3),
+                holder("\x1b[2J", 4)
+            ]),
+            ["key-file", "key-file-2", "key-file-3", "key"]
+        );
+        assert_eq!(names(vec![holder("a", 1), holder("b", 1)]), ["a"]);
+    }
+}
