@@ -23,6 +23,26 @@ use std::sync::Arc;
 
 /// Records read at once.
 const READ_AHEAD: usize = 16;
+/// Records are held until so many were read, or so many bytes of them.
+const HELD_RECORDS: usize = 512;
+const HELD_MAX_BYTES: u64 = 32 << 20;
+
+/// A record as it is listed.
+#[derive(Clone, Copy)]
+struct Listed {
+    sequence: Sequence,
+    size_bytes: u64,
+}
+
+/// How many of the first records are read and held together: one at least.
+fn held_together(records: &[Listed]) -> usize {
+    let mut held_bytes = 0u64;
+    let fitting = records.iter().take(HELD_RECORDS).take_while(|record| {
+        held_bytes = held_bytes.saturating_add(record.size_bytes);
+        held_bytes <= HELD_MAX_BYTES
+    });
+    fitting.count().max(1).min(records.len())
+}
 
 /// How a log is read.
 #[derive(Clone, Copy)]
@@ -139,74 +159,89 @@ impl Store {
             *state = start;
         }
         let begins_at = after.map_or(Sequence(0), |after| after).next();
-        let sequences = self.list_records(after, begins_at)?;
-        if reading.from_cache && state.head.is_none() && sequences.len() as u64 > LONG_RECORDS {
+        let listed = self.list_records(after, begins_at)?;
+        if reading.from_cache && state.head.is_none() && listed.len() as u64 > LONG_RECORDS {
             // Last seen when it was short: there are checkpoints by now.
             return self.read_records(state, &Reading { from_cache: false, ..*reading }, each);
         }
-        let head = sequences.last().copied();
-        let records = self.repository.wait(
-            futures::stream::iter(sequences.iter().copied())
-                .map(|sequence| async move {
-                    let cached =
-                        (reading.from_cache && Some(sequence) != head).then(|| self.cached_record(sequence));
-                    match cached.flatten() {
-                        Some(bytes) => Ok(bytes),
-                        None => self.record_bytes(sequence).await,
-                    }
-                })
-                .buffered(READ_AHEAD)
-                .try_collect::<Vec<Bytes>>(),
-        )?;
         let known = state.head;
         if let Some((head, _)) = known
             && begins_at <= head
-            && sequences.is_empty()
+            && listed.is_empty()
         {
             return Err(RepositoryError::MissingRecord { store: self.name.clone(), sequence: head });
         }
+        let (newest, mut rest) = (listed.last().map(|listed| listed.sequence), &listed[..]);
         let mut met = None;
-        for (sequence, bytes) in sequences.into_iter().zip(records) {
-            let (record, hash) = self.decode_record(sequence, &bytes)?;
-            if reading.seen.is_some_and(|seen| seen.sequence == sequence) {
-                met = Some(hash);
-            }
-            let wrong = |source| RepositoryError::Log { store: self.name.clone(), source };
-            match known {
-                // A checkpoint's head: it must be the same record, and of the same keyring.
-                Some((head, known)) if head == sequence => {
-                    if known != hash {
-                        return Err(wrong(FoldError::Chain(sequence)));
-                    }
-                    if record.ring != state.ring {
-                        return Err(wrong(FoldError::Ring(sequence)));
-                    }
+        while !rest.is_empty() {
+            let (some, behind) = rest.split_at(held_together(rest));
+            rest = behind;
+            for (Listed { sequence, .. }, bytes) in some.iter().zip(self.fetch(some, newest, reading)?) {
+                let (record, hash) = self.decode_record(*sequence, &bytes)?;
+                if reading.seen.is_some_and(|seen| seen.sequence == *sequence) {
+                    met = Some(hash);
                 }
-                _ => state.apply(&self.name, record, hash).map_err(wrong)?,
+                let wrong = |source| RepositoryError::Log { store: self.name.clone(), source };
+                match known {
+                    // A checkpoint's head: it must be the same record, and of the same keyring.
+                    Some((head, known)) if head == *sequence => {
+                        if known != hash {
+                            return Err(wrong(FoldError::Chain(*sequence)));
+                        }
+                        if record.ring != state.ring {
+                            return Err(wrong(FoldError::Ring(*sequence)));
+                        }
+                    }
+                    _ => state.apply(&self.name, record, hash).map_err(wrong)?,
+                }
+                each(state);
             }
-            each(state);
         }
         Ok(met)
     }
 
-    /// The numbers of the records behind `after`, which begin with `next` and have no gap.
+    /// The bytes of some records, in order; the newest is always the repository's.
+    fn fetch(
+        &self,
+        some: &[Listed],
+        newest: Option<Sequence>,
+        reading: &Reading,
+    ) -> Result<Vec<Bytes>, RepositoryError> {
+        let one = |listed: Listed| async move {
+            let Listed { sequence, size_bytes } = listed;
+            let is_cached = reading.from_cache && Some(sequence) != newest;
+            match is_cached.then(|| self.cached_record(sequence)).flatten() {
+                Some(bytes) => Ok(bytes),
+                // It never changes: whoever serves more than was listed has something else.
+                None => self.record_of(sequence, size_bytes.min(RECORD_MAX_BYTES as u64)).await,
+            }
+        };
+        let fetched = futures::stream::iter(some.iter().copied()).map(one).buffered(READ_AHEAD).try_collect();
+        self.repository.wait(fetched)
+    }
+
+    /// The records behind `after`, whose numbers begin with `next` and have no gap.
     fn list_records(
         &self,
         after: Option<Sequence>,
         mut next: Sequence,
-    ) -> Result<Vec<Sequence>, RepositoryError> {
+    ) -> Result<Vec<Listed>, RepositoryError> {
         let prefix = key::log_prefix(&self.name);
         let after = after.map(|sequence| key::record(&self.name, sequence));
         let listed = self.repository.wait(self.objects().list(Some(&prefix), after.as_ref()))?;
-        let mut sequences = Vec::with_capacity(listed.len());
-        for found in listed.iter().filter_map(|object| key::parse_record(&object.location)) {
-            if found != next {
+        let mut records = Vec::with_capacity(listed.len());
+        let found = listed.iter().filter_map(|object| {
+            let sequence = key::parse_record(&object.location)?;
+            Some(Listed { sequence, size_bytes: object.size })
+        });
+        for record in found {
+            if record.sequence != next {
                 return Err(RepositoryError::MissingRecord { store: self.name.clone(), sequence: next });
             }
-            sequences.push(found);
+            records.push(record);
             next = next.next();
         }
-        Ok(sequences)
+        Ok(records)
     }
 
     /// What stands in the log under `sequence`, decoded. What was damaged on its way is fetched once more.
@@ -245,9 +280,13 @@ impl Store {
     }
 
     async fn record_bytes(&self, sequence: Sequence) -> Result<Bytes, RepositoryError> {
+        self.record_of(sequence, RECORD_MAX_BYTES as u64).await
+    }
+
+    async fn record_of(&self, sequence: Sequence, limit_bytes: u64) -> Result<Bytes, RepositoryError> {
         let at = key::record(&self.name, sequence);
         let missing = || RepositoryError::MissingRecord { store: self.name.clone(), sequence };
-        self.objects().get(&at, RECORD_MAX_BYTES as u64).await?.ok_or_else(missing)
+        self.objects().get(&at, limit_bytes).await?.ok_or_else(missing)
     }
 
     /// Tries to make `event` the record after `state`'s head; then it is `state`'s head.
@@ -339,5 +378,23 @@ impl Store {
         let count = state.snapshots.len();
         let available = format!("{count}, from {first} to {last}");
         Err(RepositoryError::NoSnapshot { store: self.name.clone(), wanted, available })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_held_by_number_and_bytes_and_one_at_least() {
+        let of = |sizes: &[u64]| {
+            let listed = |size: &u64| Listed { sequence: Sequence(1), size_bytes: *size };
+            held_together(&sizes.iter().map(listed).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[1, 2, 3]), 3);
+        assert_eq!(of(&[HELD_MAX_BYTES, 1]), 1);
+        assert_eq!(of(&[HELD_MAX_BYTES - 1, 1, 1]), 2);
+        assert_eq!(of(&[u64::MAX, u64::MAX]), 1);
+        assert_eq!(of(&vec![1; 2 * HELD_RECORDS]), HELD_RECORDS);
     }
 }

@@ -169,5 +169,5 @@ fn fuzz_seeds_are_decoded_or_refused() {
             }
         }
     }
-    assert_eq!(formats.len(), 8, "page, pack, index, record, lists, delta, checkpoint, keyring: {formats:?}");
+    assert_eq!(formats.len(), 9, "page, pack, index, record, lists, delta, checkpoint, keyring, age: {formats:?}");
 }
