@@ -432,4 +432,9 @@ fn a_passphrase_that_is_given_gets_a_slot_of_a_new_store_also_beside_a_key_file(
         .args(["resync", "source", "--store", "third", "--quiet"])
         .env("UNDERSTUDY_PASSPHRASE", words));
     assert!(!dir.join("c/.config/understudy/key").exists());
+    // Whoever has it made the keyring, also where nothing is remembered.
+    std::fs::remove_dir_all(dir.join("c/cache")).unwrap();
+    ok(host(dir, "c")
+        .args(["resync", "source", "--store", "third", "--quiet"])
+        .env("UNDERSTUDY_PASSPHRASE", words));
 }
