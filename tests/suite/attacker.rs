@@ -679,8 +679,14 @@ fn a_store_of_an_earlier_version_goes_on_and_its_upgrade_has_no_way_back() {
     scene.keep("old/cache");
     // For neither is another keyring of that version taken, whatever its number.
     let victim = String::from_utf8(ok(Command::new("age-keygen").arg("-y").arg(&key)).stdout).unwrap();
-    for sequence in ["1", "2"] {
-        let options = [("victim", victim.trim()), ("version", "1"), ("sequence", sequence), ("records", "4")];
+    for (sequence, delete, records) in [("1", "yes", "4"), ("2", "yes", "4"), ("2", "no", "0")] {
+        let options = [
+            ("victim", victim.trim()),
+            ("version", "1"),
+            ("sequence", sequence),
+            ("records", records),
+            ("delete", delete),
+        ];
         attack(scene.path(), "plant", &options);
         for home in ["old", "fresh"] {
             let output = with_key(home, &["restore", "acme", "stolen"]).output().unwrap();
