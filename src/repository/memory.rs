@@ -71,7 +71,7 @@ impl Memory {
 
 /// A directory, made if it is not there, that nobody else of this host's changes a note in. Where nothing can be locked nobody waits.
 fn lock(dir: &Path) -> std::io::Result<File> {
-    std::fs::create_dir_all(dir)?;
+    durable::create_dirs(dir)?;
     let dir = File::open(dir)?;
     let _ = rustix::fs::flock(&dir, FlockOperation::LockExclusive);
     Ok(dir)
