@@ -51,7 +51,9 @@ impl Identity {
 
     /// As `parse` takes it.
     pub fn text(&self) -> Zeroizing<String> {
-        Zeroizing::new(encode(SECRET_PREFIX, &self.bytes()).to_uppercase())
+        // At once in capitals: no copy is left.
+        let text = bech32::encode_upper::<Bech32>(prefix(SECRET_PREFIX), &*self.bytes());
+        Zeroizing::new(text.unwrap_or_else(|error| panic!("32 bytes fit: {error}")))
     }
 
     pub fn recipient(&self) -> Recipient {
@@ -84,13 +86,13 @@ impl Recipient {
 
 impl std::fmt::Display for Recipient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&encode(PUBLIC_PREFIX, &self.0))
+        let text = bech32::encode::<Bech32>(prefix(PUBLIC_PREFIX), &self.0);
+        f.write_str(&text.unwrap_or_else(|error| panic!("32 bytes fit: {error}")))
     }
 }
 
-fn encode(prefix: &str, bytes: &[u8; 32]) -> String {
-    let prefix = Hrp::parse(prefix).unwrap_or_else(|error| panic!("a constant: {error}"));
-    bech32::encode::<Bech32>(prefix, bytes).unwrap_or_else(|error| panic!("32 bytes fit: {error}"))
+fn prefix(text: &str) -> Hrp {
+    Hrp::parse(text).unwrap_or_else(|error| panic!("a constant: {error}"))
 }
 
 fn parse(text: &str, prefix: &str, what: &'static str) -> Result<Zeroizing<[u8; 32]>, FormatError> {

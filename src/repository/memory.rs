@@ -2,8 +2,8 @@
 //! anything depends on it.
 //!
 //! It holds no secret. Without it a host meets the store as on the first day: what it finds there it takes on first use. A note that
-//! cannot be understood is an error, not a first day. What can race: two processes of one host write one note; each writes
-//! only what goes on from what it reads there, so that of two the worse loses a step and never goes back behind what both saw.
+//! cannot be understood is an error, not a first day. What can race: two processes of one host write one note; each reads and writes it
+//! under a lock of its directory, and only goes on from what it reads there.
 
 use super::error::RepositoryError;
 use super::store::Store;
@@ -11,9 +11,11 @@ use super::trust::{SeenEncryption, SeenRing};
 use crate::model::id::{ContentHash, Sequence};
 use crate::model::record::StoreState;
 use crate::support::durable;
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The last record that this host saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +69,14 @@ impl Memory {
     }
 }
 
+/// A directory, made if it is not there, that nobody else of this host's changes a note in. Where nothing can be locked nobody waits.
+fn lock(dir: &Path) -> std::io::Result<File> {
+    durable::create_dirs(dir)?;
+    let dir = File::open(dir)?;
+    let _ = rustix::fs::flock(&dir, FlockOperation::LockExclusive);
+    Ok(dir)
+}
+
 impl Store {
     pub(super) fn memory_file(&self) -> Option<PathBuf> {
         self.cache_file("head")
@@ -97,6 +107,7 @@ impl Store {
     /// Adds to what this host saw. A host that cannot keep it says so, and goes on.
     pub(super) fn change_memory(&self, change: impl FnOnce(&mut Memory)) -> Result<(), RepositoryError> {
         let Some(path) = self.memory_file() else { return Ok(()) };
+        let locked = path.parent().map(lock).transpose();
         let before = self.memory()?;
         let mut memory = before.clone();
         change(&mut memory);
@@ -104,8 +115,7 @@ impl Store {
             return Ok(());
         }
         let bytes = serde_json::to_vec(&memory.note()).unwrap_or_default();
-        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        if let Err(error) = made.and_then(|()| durable::replace(&path, 0o600, &bytes)) {
+        if let Err(error) = locked.and_then(|_held| durable::replace(&path, 0o600, &bytes)) {
             self.repository.notice.say(&format!(
                 "warning: {}: {error}; what this host saw of store '{}' is not remembered",
                 path.display(),

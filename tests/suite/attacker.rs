@@ -679,8 +679,14 @@ fn a_store_of_an_earlier_version_goes_on_and_its_upgrade_has_no_way_back() {
     scene.keep("old/cache");
     // For neither is another keyring of that version taken, whatever its number.
     let victim = String::from_utf8(ok(Command::new("age-keygen").arg("-y").arg(&key)).stdout).unwrap();
-    for sequence in ["1", "2"] {
-        let options = [("victim", victim.trim()), ("version", "1"), ("sequence", sequence), ("records", "4")];
+    for (sequence, delete, records) in [("1", "yes", "4"), ("2", "yes", "4"), ("2", "no", "0")] {
+        let options = [
+            ("victim", victim.trim()),
+            ("version", "1"),
+            ("sequence", sequence),
+            ("records", records),
+            ("delete", delete),
+        ];
         attack(scene.path(), "plant", &options);
         for home in ["old", "fresh"] {
             let output = with_key(home, &["restore", "acme", "stolen"]).output().unwrap();
@@ -752,4 +758,26 @@ fn whoever_was_locked_out_by_a_holder_gets_in_again_and_locks_them_out() {
     );
     ok(&mut scene.run("a", &["restore", "acme", "out", "--quiet"]));
     assert_same(&scene.path().join("source"), &scene.path().join("out"), "it goes on");
+}
+
+#[test]
+fn a_host_whose_key_others_added_writes_after_one_word_or_once_it_published() {
+    let scene = Scene::new();
+    ok(&mut scene.resync("a"));
+    for home in ["standby", "reader"] {
+        std::fs::create_dir_all(scene.key(home).parent().unwrap()).unwrap();
+        ok(scene.run("a", &["key", "add", "acme", home, "--quiet", "--file"]).arg(scene.key(home)));
+    }
+    // A failover waits for nobody's word.
+    ok(&mut scene.run("standby", &["follow", "acme", "--once", "--standby", "standby-dir", "--quiet"]));
+    ok(&mut scene.resync("standby"));
+    // To have looked is not enough.
+    ok(&mut scene.run("reader", &["restore", "acme", "out", "--quiet"]));
+    fails(&mut scene.resync("reader"), 2, "nobody here made or said yes to: 'key-file'");
+    ok(scene.resync("reader").arg("--trust-keyring"));
+    ok(&mut scene.resync("reader"));
+    // It holds for what follows.
+    ok(&mut scene.run("a", &["key", "rotate", "acme", "--quiet"]));
+    ok(&mut scene.resync("reader"));
+    ok(&mut scene.resync("standby"));
 }

@@ -171,3 +171,24 @@ fn fuzz_seeds_are_decoded_or_refused() {
     }
     assert_eq!(formats.len(), 9, "page, pack, index, record, lists, delta, checkpoint, keyring, age: {formats:?}");
 }
+
+/// What SECURITY.md says that a test shows is shown by one of that name.
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let is_name = |word: &&str| {
+        word.len() > 20 && word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    };
+    let named: BTreeSet<&str> = text.split('`').skip(1).step_by(2).filter(is_name).collect();
+    let mut sources = String::new();
+    for folder in ["src", "tests/suite"] {
+        for entry in walkdir::WalkDir::new(root.join(folder)).into_iter().map(Result::unwrap) {
+            if entry.path().extension().is_some_and(|extension| extension == "rs") {
+                sources += &std::fs::read_to_string(entry.path()).unwrap();
+            }
+        }
+    }
+    let missing: Vec<_> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(named.len() >= 20 && missing.is_empty(), "{missing:?} of {}", named.len());
+}

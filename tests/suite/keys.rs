@@ -432,4 +432,35 @@ fn a_passphrase_that_is_given_gets_a_slot_of_a_new_store_also_beside_a_key_file(
         .args(["resync", "source", "--store", "third", "--quiet"])
         .env("UNDERSTUDY_PASSPHRASE", words));
     assert!(!dir.join("c/.config/understudy/key").exists());
+    // Whoever has it made the keyring, also where nothing is remembered.
+    std::fs::remove_dir_all(dir.join("c/cache")).unwrap();
+    ok(host(dir, "c")
+        .args(["resync", "source", "--store", "third", "--quiet"])
+        .env("UNDERSTUDY_PASSPHRASE", words));
+}
+
+#[test]
+fn a_note_that_is_replayed_is_an_old_note_and_one_that_is_moved_is_none() {
+    use understudy::repository::standbys::StandbyReport;
+    let rig = Rig::new();
+    sample_tree(&rig.source());
+    rig.resync();
+    let report = |snapshot: u64| StandbyReport {
+        host: understudy::model::id::WriterId("web-2".into()),
+        snapshot: understudy::model::id::Sequence(snapshot),
+        published_ns: snapshot,
+        pinned: Vec::new(),
+        noted_ns: 0,
+    };
+    let at = Key::from("acme/standbys/web-2");
+    rig.store().report_standby(&report(1)).unwrap();
+    let old = read(&rig.objects, &at);
+    rig.store().report_standby(&report(2)).unwrap();
+    let told = || rig.store().standbys().unwrap().into_iter().map(|r| r.snapshot.0).collect::<Vec<_>>();
+    assert_eq!(told(), [2]);
+    write(&rig.objects, &Key::from("acme/standbys/web-3"), old.clone());
+    write(&rig.objects, &Key::from("acme/upkeep/web-2"), old.clone());
+    assert_eq!((told(), rig.store().upkeep().unwrap().len()), (vec![2], 0));
+    write(&rig.objects, &at, old);
+    assert_eq!(told(), [1]);
 }
