@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Nobody else on this machine.
@@ -25,6 +25,16 @@ fn attacker(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 fn shell(script: &str) -> Output {
     attacker("sh").args(["-c", script]).output().unwrap()
+}
+
+/// A process that ends with its test, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A directory that everybody on the host may enter, of root's.
@@ -329,10 +339,9 @@ fn what_is_made_here_is_nobody_else_s_to_read() {
     std::fs::write(at("understudy.toml"), "encryption = 'none'\n[service]\nlisten = 'off'\n").unwrap();
     ok(&mut command(&["resync", "shop", "--store", "acme", "--quiet"]));
     ok(&mut command(&["follow", "acme", "--once", "--quiet"]));
-    let mut daemon = command(&["run"]).stderr(Stdio::null()).spawn().unwrap();
+    let daemon = Running(command(&["run"]).stderr(Stdio::null()).spawn().unwrap());
     wait_until("it is there", || at("state/understudy").is_dir());
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
+    drop(daemon);
     for place in ["repository", "cache/understudy", "data/understudy/standby", "state/understudy"] {
         assert!(at(place).is_dir() && mode(&at(place)) & 0o077 == 0, "{place}: {:o}", mode(&at(place)));
         assert_eq!(exposed(&at(place)), [""; 0], "{place}");
@@ -468,8 +477,9 @@ fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_mome
          mv \"$r\" gone.$$ 2>/dev/null && cp -r theirs \"$r\"; done; done",
         at("shared").display()
     );
-    let mut swapper =
-        attacker("sh").args(["-c", &swap]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let swapper = Running(
+        attacker("sh").args(["-c", &swap]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(),
+    );
     for round in 0..20 {
         let to = format!("shared/out{round}");
         let output = restore(&to).output().unwrap();
@@ -479,8 +489,7 @@ fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_mome
             assert!(!at(&to).exists(), "{}", said(&output));
         }
     }
-    swapper.kill().unwrap();
-    swapper.wait().unwrap();
+    drop(swapper);
 }
 
 #[test]
@@ -695,15 +704,16 @@ fn what_a_hook_started_ends_with_whoever_started_it() {
     let script = format!("sleep 300 & echo $! > {0}.new; mv {0}.new {0}; sleep 300", at("mark").display());
     let text = format!("[[store]]\nname='acme'\npath='shop'\n[store.hooks]\nbefore=['sh','-c','{script}']\n");
     std::fs::write(at("understudy.toml"), text).unwrap();
-    let mut resync =
+    let resync =
         understudy(dir.path()).args(["resync", "acme", "--quiet"]).stderr(Stdio::null()).spawn().unwrap();
+    let resync = Running(resync);
     wait_until("the hook runs", || at("mark").exists());
     let helper: u32 = std::fs::read_to_string(at("mark")).unwrap().trim().parse().unwrap();
     let runs =
         || std::fs::read_to_string(format!("/proc/{helper}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     assert!(runs());
-    resync.kill().unwrap();
-    resync.wait().unwrap();
+    // By SIGKILL.
+    drop(resync);
     wait_until("what it started in turn ends as well", || !runs());
 }
 
@@ -719,13 +729,11 @@ fn no_other_process_of_its_user_looks_into_its_memory() {
         .env("HOME", &home)
         .env_remove("XDG_STATE_HOME")
         .current_dir(&home);
-    let mut daemon = daemon.stderr(Stdio::null()).spawn().unwrap();
+    let daemon = Running(daemon.stderr(Stdio::null()).spawn().unwrap());
     wait_until("it is there", || home.join(".local/state/understudy").is_dir());
     // Whoever may not be looked into has its files in /proc with root.
-    let environment = std::fs::metadata(format!("/proc/{}/environ", daemon.id())).unwrap();
+    let environment = std::fs::metadata(format!("/proc/{}/environ", daemon.0.id())).unwrap();
     assert_eq!(environment.uid(), 0);
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
 }
 
 fn units() -> std::path::PathBuf {
