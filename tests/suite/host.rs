@@ -553,6 +553,52 @@ fn a_program_that_would_run_as_whoever_restores_does_not() {
 }
 
 #[test]
+fn what_is_exchanged_for_a_pipe_that_is_being_made_gets_neither_its_owner_nor_its_mode() {
+    let dir = open_dir();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir(at("shop")).unwrap();
+    // As the shop's own root makes it: nothing, as a pipe; a way to root on the host, as a program.
+    ok(Command::new("mkfifo").arg(at("shop/pipe")));
+    chmod(&at("shop/pipe"), 0o4755);
+    ok(understudy(dir.path()).args(["resync", "shop", "--store", "acme", "--quiet"]));
+    std::fs::create_dir(at("out")).unwrap();
+    std::fs::write(at("out/kept"), "kept").unwrap();
+    chown(at("out"), Some(ATTACKER), None).unwrap();
+    let swap = format!(
+        "cd {}; while :; do for f in .understudy-new-*; do [ -p \"$f\" ] && mv \"$f\" gone && cp /bin/sh \"$f\" && touch won; done; done",
+        at("out").display()
+    );
+    let swapper =
+        attacker("sh").args(["-c", &swap]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let swapper = Running(swapper);
+    // The call that makes it returns late, so that they have the time that luck would give them.
+    let binary = understudy(dir.path());
+    let mut command = Command::new("strace");
+    command.args([
+        "-f",
+        "-qq",
+        "-e",
+        "trace=mknodat",
+        "-e",
+        "inject=mknodat:delay_exit=1500000",
+        "-o",
+        "/dev/null",
+    ]);
+    command.arg(binary.get_program()).args(["restore", "acme", "out", "--overwrite", "--json"]);
+    command.envs(binary.get_envs().filter_map(|(k, v)| Some((k, v?)))).current_dir(dir.path());
+    let output = command.output().unwrap();
+    drop(swapper);
+    assert!(at("out/won").exists(), "they exchanged it");
+    for entry in walkdir::WalkDir::new(at("out")).min_depth(1) {
+        let entry = entry.unwrap();
+        let meta = entry.metadata().unwrap();
+        let runs_as_root = meta.is_file() && meta.uid() == 0 && meta.mode() & 0o6000 != 0;
+        assert!(!runs_as_root, "{}: {:o}", entry.path().display(), meta.mode());
+    }
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+}
+
+#[test]
 fn what_a_mount_s_changes_hold_is_out_of_reach_by_any_other_way() {
     let dir = open_dir();
     let at = |name: &str| dir.path().join(name);
@@ -685,6 +731,28 @@ fn hooks_and_drills_are_handed_no_secret_and_run_as_whom_they_are_to() {
         .output();
     assert!(output.unwrap().status.success());
     assert!(!at("proof").exists());
+    // One that the configuration names so lies beside it, not where a command happens to be typed.
+    for (place, mark) in [(dir.path().to_owned(), "beside"), (at("shop"), "proof")] {
+        std::fs::write(
+            place.join("freeze"),
+            format!("#!/bin/sh\ntouch {}\n", at("told").join(mark).display()),
+        )
+        .unwrap();
+        chmod(&place.join("freeze"), 0o755);
+    }
+    std::fs::write(
+        at("beside.toml"),
+        "[[store]]\nname='acme'\npath='shop'\n[store.hooks]\nbefore=['./freeze']\n",
+    )
+    .unwrap();
+    ok(understudy(dir.path()).current_dir(at("shop")).args([
+        "resync",
+        "acme",
+        "--quiet",
+        "--config",
+        "../beside.toml",
+    ]));
+    assert!(at("told/beside").exists() && !at("told/proof").exists());
     // What may not be handed on, and who is not there.
     for (change, told) in [
         (("environment=['MYSQL_PWD']", "environment=['UNDERSTUDY_PASSPHRASE']"), "UNDERSTUDY_PASSPHRASE"),
