@@ -136,6 +136,14 @@ fn a_key_a_passphrase_and_a_token_that_others_may_write_are_refused_and_one_that
     chmod(&key, 0o644);
     let output = resync(&key);
     assert!(output.status.success() && said(&output).contains("chmod go-r"), "{}", said(&output));
+    // None is made where somebody else could take it away.
+    std::fs::create_dir(at("theirs")).unwrap();
+    chown(at("theirs"), Some(ATTACKER), None).unwrap();
+    let mut command = understudy(dir.path());
+    command.args(["resync", "shop", "--store", "other"]).env("UNDERSTUDY_KEY_FILE", at("theirs/key"));
+    let output = command.output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("belongs to user 61234"), "{}", said(&output));
+    assert_eq!(std::fs::read_dir(at("theirs")).unwrap().count(), 0);
     // As Kubernetes shows a secret to a pod of a group: by symlinks, in a directory that is sticky.
     let volume = at("volume");
     std::fs::create_dir_all(volume.join("..2026")).unwrap();
