@@ -301,6 +301,13 @@ impl<'env> Restorer<'_, 'env> {
         if !fresh && Mount::of(&handle).map_err(wrong("look at it"))? != filesystem.mount {
             filesystem = Filesystem::of(&handle).map_err(wrong("look at it"))?;
         }
+        // Its name is found again: whoever else may write to the directory may have put another there.
+        if fresh && filesystem.exact {
+            let found = Stat::of(&handle).map_err(wrong("look at it"))?;
+            if found.uid != restorer().0 {
+                return Err(wrong("keep it while it is made")(Errno::STALE).into());
+            }
+        }
         // What is new in a neutral directory is neutral. (The umask may take even the owner's rights.)
         let neutral = match parent.neutral && self.shared.umask & 0o700 == 0 {
             true => fresh,

@@ -8,6 +8,7 @@
 //! earlier versions could leave one, is made again: under its own lock, and only while it still has the name, so that of two the second
 //! never replaces what the first has made of it. What a killed one left beside is nobody's any more when its lock is free, and goes.
 
+use super::trusted;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::fs::{File, Metadata};
@@ -20,9 +21,11 @@ const BESIDE: (&str, &str) = (".understudy-", ".new");
 /// Makes the file `path` with these bytes; `mode` as for open(2).
 ///
 /// # Errors
-/// `AlreadyExists` when there is one with content, or somebody else's. Whatever the error, `path` is as it was.
+/// `AlreadyExists` when there is one with content, or somebody else's; a [`trusted::Distrust`] when the directory is not trusted. Whatever the error, `path` is as it was.
 pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path);
+    // Where others exchange names it would be theirs, and not be taken again.
+    trusted::look_at_dir(dir)?;
     tidy(dir);
     let beside = Beside::new(dir, mode, bytes)?;
     match std::fs::symlink_metadata(path).is_ok_and(|meta| is_empty_of_ours(&meta)) {

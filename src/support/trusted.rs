@@ -78,6 +78,16 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(rustix::fs::openat(CWD, again.as_str(), flags, Mode::empty())?.into())
 }
 
+/// Before such a file is made: whether its directory is one from which it would be taken.
+///
+/// # Errors
+/// As [`open`].
+pub fn look_at_dir(dir: &Path) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let holder = rustix::fs::openat(CWD, dir, flags, Mode::empty())?;
+    judge_holder(holder.as_fd(), dir, dir, rustix::process::geteuid().as_raw())
+}
+
 /// What is told of a secret that all users of this host may read; nothing where a directory above keeps them out.
 pub fn exposure(path: &Path) -> Option<String> {
     let real = std::fs::canonicalize(path).ok()?;

@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Nobody else on this machine.
@@ -25,6 +25,16 @@ fn attacker(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 fn shell(script: &str) -> Output {
     attacker("sh").args(["-c", script]).output().unwrap()
+}
+
+/// A process that ends with its test, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A directory that everybody on the host may enter, of root's.
@@ -126,6 +136,14 @@ fn a_key_a_passphrase_and_a_token_that_others_may_write_are_refused_and_one_that
     chmod(&key, 0o644);
     let output = resync(&key);
     assert!(output.status.success() && said(&output).contains("chmod go-r"), "{}", said(&output));
+    // None is made where somebody else could take it away.
+    std::fs::create_dir(at("theirs")).unwrap();
+    chown(at("theirs"), Some(ATTACKER), None).unwrap();
+    let mut command = understudy(dir.path());
+    command.args(["resync", "shop", "--store", "other"]).env("UNDERSTUDY_KEY_FILE", at("theirs/key"));
+    let output = command.output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("belongs to user 61234"), "{}", said(&output));
+    assert_eq!(std::fs::read_dir(at("theirs")).unwrap().count(), 0);
     // As Kubernetes shows a secret to a pod of a group: by symlinks, in a directory that is sticky.
     let volume = at("volume");
     std::fs::create_dir_all(volume.join("..2026")).unwrap();
@@ -329,10 +347,9 @@ fn what_is_made_here_is_nobody_else_s_to_read() {
     std::fs::write(at("understudy.toml"), "encryption = 'none'\n[service]\nlisten = 'off'\n").unwrap();
     ok(&mut command(&["resync", "shop", "--store", "acme", "--quiet"]));
     ok(&mut command(&["follow", "acme", "--once", "--quiet"]));
-    let mut daemon = command(&["run"]).stderr(Stdio::null()).spawn().unwrap();
+    let daemon = Running(command(&["run"]).stderr(Stdio::null()).spawn().unwrap());
     wait_until("it is there", || at("state/understudy").is_dir());
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
+    drop(daemon);
     for place in ["repository", "cache/understudy", "data/understudy/standby", "state/understudy"] {
         assert!(at(place).is_dir() && mode(&at(place)) & 0o077 == 0, "{place}: {:o}", mode(&at(place)));
         assert_eq!(exposed(&at(place)), [""; 0], "{place}");
@@ -464,13 +481,14 @@ fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_mome
     assert_eq!(names(&at("shared")), ["out"]);
     // Somebody who exchanges the room all the time gets nothing under the name, and nothing of the tree.
     let swap = format!(
-        "cd {0}; mkdir -m 777 theirs; echo evil > theirs/index.php; while :; do for r in .out*understudy-room-*; do \
-         mv \"$r\" gone.$$ 2>/dev/null && cp -r theirs \"$r\"; done; done",
+        "cd {0}; mkdir -m 777 theirs theirs/tree; echo evil > theirs/tree/index.php; n=0; while :; do \
+         for r in .out*understudy-room-*; do n=$((n+1)); mv \"$r\" gone.$n 2>/dev/null && cp -r theirs \"$r\"; done; done",
         at("shared").display()
     );
-    let mut swapper =
-        attacker("sh").args(["-c", &swap]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    for round in 0..20 {
+    let swapper = Running(
+        attacker("sh").args(["-c", &swap]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(),
+    );
+    for round in 0..30 {
         let to = format!("shared/out{round}");
         let output = restore(&to).output().unwrap();
         if output.status.success() {
@@ -479,8 +497,8 @@ fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_mome
             assert!(!at(&to).exists(), "{}", said(&output));
         }
     }
-    swapper.kill().unwrap();
-    swapper.wait().unwrap();
+    drop(swapper);
+    assert!(names(&at("shared")).iter().any(|name| name.starts_with("gone.")), "they did what they could");
 }
 
 #[test]
@@ -541,6 +559,52 @@ fn a_program_that_would_run_as_whoever_restores_does_not() {
         first.iter().any(|w| w["path"] == "sh" && w["reason"].as_str().unwrap().contains("not 6755")),
         "{report}"
     );
+}
+
+#[test]
+fn what_is_exchanged_for_a_pipe_that_is_being_made_gets_neither_its_owner_nor_its_mode() {
+    let dir = open_dir();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir(at("shop")).unwrap();
+    // As the shop's own root makes it: nothing, as a pipe; a way to root on the host, as a program.
+    ok(Command::new("mkfifo").arg(at("shop/pipe")));
+    chmod(&at("shop/pipe"), 0o4755);
+    ok(understudy(dir.path()).args(["resync", "shop", "--store", "acme", "--quiet"]));
+    std::fs::create_dir(at("out")).unwrap();
+    std::fs::write(at("out/kept"), "kept").unwrap();
+    chown(at("out"), Some(ATTACKER), None).unwrap();
+    let swap = format!(
+        "cd {}; while :; do for f in .understudy-new-*; do [ -p \"$f\" ] && mv \"$f\" gone && cp /bin/sh \"$f\" && touch won; done; done",
+        at("out").display()
+    );
+    let swapper =
+        attacker("sh").args(["-c", &swap]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let swapper = Running(swapper);
+    // The call that makes it returns late, so that they have the time that luck would give them.
+    let binary = understudy(dir.path());
+    let mut command = Command::new("strace");
+    command.args([
+        "-f",
+        "-qq",
+        "-e",
+        "trace=mknodat",
+        "-e",
+        "inject=mknodat:delay_exit=1500000",
+        "-o",
+        "/dev/null",
+    ]);
+    command.arg(binary.get_program()).args(["restore", "acme", "out", "--overwrite", "--json"]);
+    command.envs(binary.get_envs().filter_map(|(k, v)| Some((k, v?)))).current_dir(dir.path());
+    let output = command.output().unwrap();
+    drop(swapper);
+    assert!(at("out/won").exists(), "they exchanged it");
+    for entry in walkdir::WalkDir::new(at("out")).min_depth(1) {
+        let entry = entry.unwrap();
+        let meta = entry.metadata().unwrap();
+        let runs_as_root = meta.is_file() && meta.uid() == 0 && meta.mode() & 0o6000 != 0;
+        assert!(!runs_as_root, "{}: {:o}", entry.path().display(), meta.mode());
+    }
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
 }
 
 #[test]
@@ -676,6 +740,28 @@ fn hooks_and_drills_are_handed_no_secret_and_run_as_whom_they_are_to() {
         .output();
     assert!(output.unwrap().status.success());
     assert!(!at("proof").exists());
+    // One that the configuration names so lies beside it, not where a command happens to be typed.
+    for (place, mark) in [(dir.path().to_owned(), "beside"), (at("shop"), "proof")] {
+        std::fs::write(
+            place.join("freeze"),
+            format!("#!/bin/sh\ntouch {}\n", at("told").join(mark).display()),
+        )
+        .unwrap();
+        chmod(&place.join("freeze"), 0o755);
+    }
+    std::fs::write(
+        at("beside.toml"),
+        "[[store]]\nname='acme'\npath='shop'\n[store.hooks]\nbefore=['./freeze']\n",
+    )
+    .unwrap();
+    ok(understudy(dir.path()).current_dir(at("shop")).args([
+        "resync",
+        "acme",
+        "--quiet",
+        "--config",
+        "../beside.toml",
+    ]));
+    assert!(at("told/beside").exists() && !at("told/proof").exists());
     // What may not be handed on, and who is not there.
     for (change, told) in [
         (("environment=['MYSQL_PWD']", "environment=['UNDERSTUDY_PASSPHRASE']"), "UNDERSTUDY_PASSPHRASE"),
@@ -695,15 +781,16 @@ fn what_a_hook_started_ends_with_whoever_started_it() {
     let script = format!("sleep 300 & echo $! > {0}.new; mv {0}.new {0}; sleep 300", at("mark").display());
     let text = format!("[[store]]\nname='acme'\npath='shop'\n[store.hooks]\nbefore=['sh','-c','{script}']\n");
     std::fs::write(at("understudy.toml"), text).unwrap();
-    let mut resync =
+    let resync =
         understudy(dir.path()).args(["resync", "acme", "--quiet"]).stderr(Stdio::null()).spawn().unwrap();
+    let resync = Running(resync);
     wait_until("the hook runs", || at("mark").exists());
     let helper: u32 = std::fs::read_to_string(at("mark")).unwrap().trim().parse().unwrap();
     let runs =
         || std::fs::read_to_string(format!("/proc/{helper}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     assert!(runs());
-    resync.kill().unwrap();
-    resync.wait().unwrap();
+    // By SIGKILL.
+    drop(resync);
     wait_until("what it started in turn ends as well", || !runs());
 }
 
@@ -719,13 +806,11 @@ fn no_other_process_of_its_user_looks_into_its_memory() {
         .env("HOME", &home)
         .env_remove("XDG_STATE_HOME")
         .current_dir(&home);
-    let mut daemon = daemon.stderr(Stdio::null()).spawn().unwrap();
+    let daemon = Running(daemon.stderr(Stdio::null()).spawn().unwrap());
     wait_until("it is there", || home.join(".local/state/understudy").is_dir());
     // Whoever may not be looked into has its files in /proc with root.
-    let environment = std::fs::metadata(format!("/proc/{}/environ", daemon.id())).unwrap();
+    let environment = std::fs::metadata(format!("/proc/{}/environ", daemon.0.id())).unwrap();
     assert_eq!(environment.uid(), 0);
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
 }
 
 fn units() -> std::path::PathBuf {
