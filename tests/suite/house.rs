@@ -169,7 +169,11 @@ fn fuzz_seeds_are_decoded_or_refused() {
             }
         }
     }
-    assert_eq!(formats.len(), 9, "page, pack, index, record, lists, delta, checkpoint, keyring, age: {formats:?}");
+    assert_eq!(
+        formats.len(),
+        9,
+        "page, pack, index, record, lists, delta, checkpoint, keyring, age: {formats:?}"
+    );
 }
 
 /// What SECURITY.md says that a test shows is shown by one of that name.
