@@ -5,11 +5,14 @@ use super::error::{RepositoryError, RepositoryErrorKind};
 use super::index::{Index, Vouched};
 use super::key;
 use super::store::Store;
-use crate::format::index as index_format;
+use crate::format::index::{self as index_format, Location};
 use crate::format::record as record_format;
+use crate::format::seal::{Sealer, Sealing};
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
 use crate::model::record::{ObjectRef, SnapshotRecord, StoreState};
+use bytes::Bytes;
 use serde::Serialize;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -259,62 +262,107 @@ impl Store {
                 Some(found) if found != size_bytes => {
                     report.problem(&at, format!("has {found} bytes instead of {size_bytes}"));
                     broken.packs.insert(*id, format!("pack {id} has another size"));
-                    self.find_broken_chunks(index, *id, broken)?;
+                    let bytes =
+                        self.repository.wait(self.objects().get(&at, index_format::PACK_MAX_BYTES))?;
+                    let entries = entries_of(index, &BTreeSet::from([*id]))?.remove(id).unwrap_or_default();
+                    self.find_broken_chunks(index, &bytes.unwrap_or_default(), &entries, broken)?;
                 }
                 Some(_) => {}
             }
         }
-        for (id, size_bytes, round) in share(&packs, options.read_data_percent, options.after) {
-            if (options.is_over)() {
-                break;
-            }
-            report.read_until = Some(id);
-            report.came_round |= round;
-            if broken.packs.contains_key(&id) {
-                continue;
-            }
-            report.packs_read += 1;
-            report.read_bytes += size_bytes;
-            let at = key::pack(&self.name, id);
-            let bytes = self.repository.wait(self.objects().get(&at, size_bytes))?.unwrap_or_default();
-            if PackId::of(&bytes) != id {
-                report.problem(&at, "does not have the hash that names it");
-                broken.packs.insert(id, format!("pack {id} is damaged"));
-                self.find_broken_chunks(index, id, broken)?;
+        let shares = share(&packs, options.read_data_percent, options.after);
+        let mut rest = &shares[..];
+        while !rest.is_empty() {
+            let (group, behind) = rest.split_at(held_together(rest));
+            rest = behind;
+            let ids = group.iter().map(|share| share.0).filter(|id| !broken.packs.contains_key(id)).collect();
+            let mut entries = entries_of(index, &ids)?;
+            for (id, size_bytes, round) in group {
+                if (options.is_over)() {
+                    return Ok(());
+                }
+                report.read_until = Some(*id);
+                report.came_round |= *round;
+                if broken.packs.contains_key(id) {
+                    continue;
+                }
+                report.packs_read += 1;
+                report.read_bytes += size_bytes;
+                let at = key::pack(&self.name, *id);
+                let bytes = self.repository.wait(self.objects().get(&at, *size_bytes))?.unwrap_or_default();
+                let is_whole = PackId::of(&bytes) == *id;
+                if !is_whole {
+                    report.problem(&at, "does not have the hash that names it");
+                    broken.packs.insert(*id, format!("pack {id} is damaged"));
+                }
+                let entries = entries.remove(id).unwrap_or_default();
+                let lost = self.find_broken_chunks(index, &bytes, &entries, broken)?;
+                if is_whole && lost > 0 {
+                    report.problem(&at, format!("{lost} chunks are not where the index says"));
+                }
             }
         }
         Ok(())
     }
 
-    /// Which chunks of a damaged pack cannot be read any more.
+    /// Looks at every entry of a pack's in the index: which chunks cannot be read of these bytes. Returns how many.
     fn find_broken_chunks(
         &self,
         index: &Index,
-        id: PackId,
+        bytes: &Bytes,
+        entries: &[(ChunkId, Location)],
         broken: &mut Broken,
-    ) -> Result<(), RepositoryError> {
-        let at = key::pack(&self.name, id);
-        let bytes =
-            self.repository.wait(self.objects().get(&at, index_format::PACK_MAX_BYTES))?.unwrap_or_default();
-        for segment in index.segments() {
-            let Some(pack) = segment.header.packs.iter().find(|p| p.id == id) else { continue };
-            let sealer = self.sealer_of_pack(&pack.sealing)?;
-            for entry in segment.entries() {
-                let (chunk, location) = entry?;
-                // Another pack may have it as well.
-                if location.pack != id || index.lookup(chunk)? != Some(location) {
-                    continue;
-                }
-                let start = location.offset_bytes as usize;
-                let end = start + location.length_bytes as usize;
-                let decode = |bytes| super::chunks::decode(&bytes, chunk, &location, sealer.as_ref());
-                if end > bytes.len() || decode(bytes.slice(start..end)).is_err() {
-                    broken.chunks.insert(chunk);
-                }
+    ) -> Result<u64, RepositoryError> {
+        let mut sealers: HashMap<Sealing, Option<Sealer>> = HashMap::new();
+        let mut lost = 0;
+        for (chunk, location) in entries {
+            let sealer = match sealers.entry(location.sealing) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(self.sealer_of_pack(&location.sealing)?),
+            };
+            let start = location.offset_bytes as usize;
+            let end = start + location.length_bytes as usize;
+            let decode = |bytes| super::chunks::decode(&bytes, *chunk, location, sealer.as_ref());
+            let is_lost = end > bytes.len() || decode(bytes.slice(start..end)).is_err();
+            // Another pack may have it as well.
+            if is_lost && index.lookup(*chunk)?.as_ref() == Some(location) {
+                broken.chunks.insert(*chunk);
+                lost += 1;
             }
         }
-        Ok(())
+        Ok(lost)
     }
+}
+
+/// What the index has of some packs, in one pass over it.
+fn entries_of(
+    index: &Index,
+    packs: &BTreeSet<PackId>,
+) -> Result<HashMap<PackId, Vec<(ChunkId, Location)>>, RepositoryError> {
+    let mut found: HashMap<_, Vec<_>> = HashMap::new();
+    for segment in index.segments() {
+        if !segment.header.packs.iter().any(|pack| packs.contains(&pack.id)) {
+            continue;
+        }
+        for entry in segment.entries() {
+            let (chunk, location) = entry?;
+            if packs.contains(&location.pack) {
+                found.entry(location.pack).or_default().push((chunk, location));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The first packs of a share that are looked at together: what the index has of them is held in memory, some hundred bytes a
+/// chunk.
+fn held_together(shares: &[Share]) -> usize {
+    let mut held_bytes = 0u64;
+    let fitting = shares.iter().take_while(|share| {
+        held_bytes = held_bytes.saturating_add(share.1);
+        held_bytes <= GROUP_MAX_BYTES
+    });
+    fitting.count().max(1).min(shares.len())
 }
 
 /// What went wrong, without the key, which is told beside it.
@@ -326,9 +374,15 @@ fn plain(error: &RepositoryError) -> String {
     }
 }
 
+/// A pack that is read, its size in bytes, and whether it lies behind the end, in the next round.
+type Share = (PackId, u64, bool);
+
+/// Packs of at most so many bytes are looked at together.
+const GROUP_MAX_BYTES: u64 = 1 << 30;
+
 /// The packs that are read: so many percent, in the order of their names behind `after`, and round. Names are hashes, so that
-/// any stretch is a sample. Says of each whether it lies behind the end. Pure.
-fn share(packs: &BTreeMap<PackId, u64>, percent: u8, after: Option<PackId>) -> Vec<(PackId, u64, bool)> {
+/// any stretch is a sample. Pure.
+fn share(packs: &BTreeMap<PackId, u64>, percent: u8, after: Option<PackId>) -> Vec<Share> {
     let count = (packs.len() * usize::from(percent)).div_ceil(100);
     let behind =
         packs.iter().filter(|(id, _)| after.is_none_or(|after| **id > after)).map(|(id, s)| (*id, *s, false));

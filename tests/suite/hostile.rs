@@ -2,16 +2,19 @@
 //! and never a write outside the destination.
 
 use crate::rig::{self, Rig, entry};
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
 use std::sync::Arc;
 use understudy::delta::{signature, weak};
 use understudy::format::blocks;
 use understudy::format::frame::{ChunkType, Compressor};
+use understudy::format::index as index_format;
 use understudy::format::page::{self, Child, LeafWriter, Page};
 use understudy::format::wire::Writer;
 use understudy::model::entry::*;
 use understudy::model::hold::FilesystemId;
-use understudy::model::id::{ChunkId, ContentHash, WriterId};
-use understudy::model::record::{Event, ManifestRoot, SnapshotRecord};
+use understudy::model::id::{ChunkId, ContentHash, IndexId, WriterId};
+use understudy::model::record::{Event, ManifestRoot, ObjectRef, SnapshotRecord};
 use understudy::model::tree_path::TreePath;
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
@@ -373,4 +376,48 @@ fn what_verify_calls_sound_is_what_a_restore_takes() {
         assert_eq!((count, streamed.unwrap().len() as u64), (root.entries, root.entries), "seed {seed}");
     }
     assert!(sound > 80 && unsound > 150, "{sound} sound, {unsound} not");
+}
+
+#[test]
+fn an_index_that_leads_to_other_bytes_is_not_called_sound() {
+    let rig = Rig::plain();
+    for name in ["one", "two", "three"] {
+        std::fs::write(rig.source().join(name), name.repeat(100)).unwrap();
+    }
+    rig.resync();
+    let prefix = object_store::path::Path::from("acme/index");
+    let listed = rig.objects.list(Some(&prefix)).try_collect::<Vec<_>>();
+    let segment = rig::runtime().block_on(listed).unwrap().remove(0);
+    let object = rig::runtime()
+        .block_on(async { rig.objects.get(&segment.location).await.unwrap().bytes().await.unwrap() });
+    let table = index_format::open(&object, None).unwrap();
+    let header = index_format::check(&table).unwrap();
+    let entries = table[header.entries_offset as usize..].as_chunks::<{ index_format::ENTRY_BYTES }>().0;
+    let mut entries: Vec<_> =
+        entries.iter().take(header.entries as usize).map(index_format::decode_entry).collect();
+    // Every chunk is said to lie where another does.
+    let places: Vec<_> = entries.iter().map(|entry| (entry.2, entry.3)).collect();
+    for (entry, place) in entries.iter_mut().zip(places.iter().cycle().skip(1)) {
+        (entry.2, entry.3) = *place;
+    }
+    let forged = index_format::encode(&header.packs, &mut entries);
+    let forged = index_format::close(&forged, &Default::default(), None).unwrap();
+    let id = IndexId::of(&forged);
+    let at = object_store::path::Path::from(format!("acme/index/{id}"));
+    rig::runtime().block_on(async { rig.objects.put(&at, forged.clone().into()).await.unwrap() });
+    let mut state = rig.store().state().unwrap();
+    let (_, last) = state.latest().unwrap();
+    let reference = ObjectRef { id, size_bytes: forged.len() as u64 };
+    let record = SnapshotRecord {
+        new_packs: Vec::new(),
+        new_index: vec![reference],
+        merged_index: state.index.iter().map(|segment| segment.id).collect(),
+        ..last.clone()
+    };
+    let (epoch, writer) = (state.epoch, WriterId("forger".into()));
+    let event = Event::Snapshot(Box::new(record));
+    rig.store().append(&mut state, epoch, &writer, rig::nonce(), event).unwrap();
+    let report = rig.verify();
+    assert!(!report.is_sound() && report.touched_count > 0, "{report:?}");
+    assert!(report.problems[0].problem.contains("not where the index says"), "{:?}", report.problems);
 }
