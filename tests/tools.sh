@@ -24,7 +24,7 @@ done
 pkg-config --exists openssl 2>/dev/null || missing=yes
 if [ -n "$missing" ]; then
   apt-get update -qq
-  apt-get install -y -qq acl attr age util-linux mount erofs-utils fuse3 curl faketime libssl-dev pkg-config e2fsprogs \
+  apt-get install -y -qq acl attr age bindfs util-linux mount erofs-utils fuse3 curl faketime libssl-dev pkg-config e2fsprogs \
     exfat-fuse exfatprogs strace systemd >/dev/null
 fi
 # As udev makes it, where there is one: users without privileges mount, too.

@@ -6,18 +6,18 @@ use std::ffi::OsString;
 
 #[derive(Args)]
 pub(super) struct ConfinedArgs {
-    /// The number of the process that asks
+    /// Who asks holds the other end of its standard input
     #[arg(long)]
-    parent: Option<u32>,
+    leashed: bool,
+    /// Nothing that it started outlives it
+    #[arg(long)]
+    ends_all: bool,
     /// What the other creates it with, in octal digits
     #[arg(long, value_parser = |text: &str| u32::from_str_radix(text, 8))]
     umask: u32,
     /// Whom it becomes: UID:GID:GROUPS
     #[arg(long)]
     user: Option<User>,
-    /// It stays this user where it may not become that one
-    #[arg(long)]
-    if_possible: bool,
     /// Nothing that it starts gets more rights
     #[arg(long)]
     no_new_privileges: bool,
@@ -32,15 +32,14 @@ pub(super) fn run(args: ConfinedArgs) -> ! {
     if let Some(user) = &args.user {
         again.extend(["--user".into(), user.to_string().into()]);
     }
-    again.extend(args.if_possible.then(|| "--if-possible".into()));
     again.extend(args.no_new_privileges.then(|| "--no-new-privileges".into()));
     again.push("--".into());
     again.extend(args.program.iter().cloned());
     let told = Told {
-        parent: args.parent,
+        is_leashed: args.leashed,
         umask: args.umask,
         user: args.user,
-        is_optional: args.if_possible,
+        ends_all: args.ends_all,
         no_new_privileges: args.no_new_privileges,
         program: args.program,
     };

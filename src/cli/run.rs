@@ -12,6 +12,7 @@ use crate::service::{http, listen};
 use crate::support::lossy::Lossy;
 use anyhow::{Context as _, Result};
 use clap::Args;
+use std::io::ErrorKind;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -115,17 +116,45 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
     if let Err(error) = &token {
         tracing::error!(%error, "HTTP tells health and figures only, until there is a token; the stores run");
     }
-    let listener = context.runtime.block_on(tokio::net::TcpListener::bind(listen));
-    let listener = listener.with_context(|| format!("listening on {listen}"))?;
-    let at = listener.local_addr()?;
-    tracing::info!(%at, "answers HTTP");
-    if !at.ip().is_loopback() {
-        tracing::warn!(%at, "whoever can connect may read health and figures, and what is sent is not encrypted");
+    let serve = {
+        let (daemon, token, log) = (daemon.clone(), token.ok(), log.clone());
+        move |listener: tokio::net::TcpListener| {
+            let at = listener.local_addr()?;
+            tracing::info!(%at, "answers HTTP");
+            if !at.ip().is_loopback() {
+                tracing::warn!(%at, "whoever can connect may read health and figures, and what is sent is not encrypted");
+            }
+            let keeper = Keeper::new(daemon.clone(), token, Some(at.ip()));
+            let router = http::router(daemon, keeper, log);
+            tokio::spawn(listen::at_port(listener, router));
+            Ok::<_, std::io::Error>(())
+        }
+    };
+    match context.runtime.block_on(tokio::net::TcpListener::bind(listen)) {
+        Ok(listener) => {
+            let _runtime = context.runtime.enter();
+            serve(listener)?;
+        }
+        // Any user of the host may have taken it: that is no reason to leave the stores.
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            tracing::error!(%listen, %error, "HTTP is not answered until the port is free; the stores run");
+            let listen = listen.to_owned();
+            context.runtime.spawn(async move {
+                loop {
+                    tokio::time::sleep(PORT_AGAIN).await;
+                    if let Ok(listener) = tokio::net::TcpListener::bind(&listen).await {
+                        return serve(listener);
+                    }
+                }
+            });
+        }
+        Err(error) => return Err(error).with_context(|| format!("listening on {listen}")),
     }
-    let router = http::router(daemon.clone(), keeper(token.ok(), Some(at.ip())), log.clone());
-    context.runtime.spawn(listen::at_port(listener, router));
     Ok(())
 }
+
+/// Between looks whether a port that somebody else had is free.
+const PORT_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// SIGTERM and SIGINT end it, SIGHUP has it read its configuration again.
 fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()> {

@@ -7,6 +7,7 @@ use super::{Global, out, show};
 use crate::model::escape;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::SnapshotRecord;
+use crate::repository::error::RepositoryErrorKind;
 use crate::repository::prune::SILENCE_NS;
 use crate::repository::store::{Repository, Store};
 use crate::service::board::{UpkeepStatus, clock_text, job};
@@ -58,6 +59,9 @@ struct Row {
     /// What could be better.
     advice: Option<String>,
     error: Option<String>,
+    /// What kind of error that is, in a word.
+    #[serde(skip)]
+    error_state: &'static str,
 }
 
 #[derive(Serialize)]
@@ -157,6 +161,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         upkeep: None,
         advice: None,
         error: None,
+        error_state: "",
     };
     let seconds = |ns: u64| ns as f64 / 1e9;
     let lag = |record: &SnapshotRecord| since_ns(now_ns, record.scan_start_ns).map(seconds);
@@ -193,7 +198,15 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
                 });
             }
         }
-        Err(error) => row.error = Some(error.to_string()),
+        Err(error) => {
+            row.error = Some(error.to_string());
+            row.error_state = match error.kind() {
+                RepositoryErrorKind::Unavailable => "unreachable",
+                RepositoryErrorKind::Configuration | RepositoryErrorKind::Missing => "unopened",
+                RepositoryErrorKind::Damaged => "damaged",
+                RepositoryErrorKind::Local => "failing",
+            };
+        }
     }
     row
 }
@@ -299,7 +312,7 @@ impl Row {
             _ => false,
         };
         match self {
-            Row { error: Some(_), .. } => "damaged",
+            Row { error: Some(_), error_state, .. } => error_state,
             Row { fenced: true, .. } => "fenced",
             Row { held: Some(_), .. } => "held",
             Row { last_error: Some(_), .. } => "failing",

@@ -14,6 +14,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use url::Url;
@@ -137,7 +138,11 @@ impl Location {
                     let (key, reason) = (path.display().to_string(), format!("{error}{advice}"));
                     RepositoryError::Request { operation: "open", key, reason, kind }
                 };
-                private::hold(path).map_err(unopened)?;
+                private::hold_alone(path).map_err(unopened)?;
+                // What a group shares on purpose, its members go on with.
+                if std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o020 != 0) {
+                    private::share_with_group();
+                }
                 // It may be there and answer nothing, as a mount that nobody serves any more.
                 std::fs::read_dir(path).map_err(unopened)?;
                 let store = LocalFileSystem::new_with_prefix(path).map_err(wrong)?;

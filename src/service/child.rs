@@ -4,22 +4,24 @@
 //! passphrase nor the credentials of its bucket. A relative program is refused: a drill works in a snapshot, which is the tenant's, and a
 //! command may be typed in a tenant's tree.
 //!
-//! This program stands between: it is started in a group of its own and starts the other in that. So it can become another user first, and
-//! it sees this process end, however that is: then it ends the group, itself with it. Another's signals do not reach it, since it stays
-//! this user.
+//! This program stands between: it begins a session of its own, so that nobody in it has the terminal of whoever typed a command, and starts the
+//! other in that. So it can become another user first, and it sees that who asks is gone, or gives up: its standard input is a pipe that
+//! is closed then (the *leash*). Then it ends the group, itself with it. Of a drill it ends all that was started, whatever session that is in by now,
+//! also when the command has ended: what is orphaned becomes its child. Another's signals do not reach it, since it stays this user.
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 /// This program, whatever has its name by now.
 pub const THIS: &str = "/proc/self/exe";
@@ -29,6 +31,8 @@ pub const CONFINED: &str = "confined";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Whom nothing belongs to.
 const NOBODY: u32 = 65_534;
+/// How long what was killed may take to be gone.
+const END_LIMIT: Duration = Duration::from_secs(10);
 /// As a shell says that there is no such program.
 const NOT_STARTED: i32 = 127;
 /// What is handed on to nobody.
@@ -50,8 +54,10 @@ pub enum ChildError {
 pub struct Confinement {
     /// None: as this process.
     pub user: Option<User>,
-    /// Where this process may not become that user, it runs as this one.
+    /// Where this process is not root, it runs as this one.
     pub is_optional: bool,
+    /// Nothing that it started outlives it.
+    pub ends_all: bool,
     /// Nothing that it starts gets more rights than it has.
     pub no_new_privileges: bool,
     /// Variables of this process's.
@@ -160,11 +166,11 @@ pub fn command(
         other => other.as_ref(),
     };
     let mut command = Command::new(this);
-    command.arg0("understudy").arg(CONFINED).args(["--parent", &std::process::id().to_string()]);
+    command.arg0("understudy").args([CONFINED, "--leashed"]);
+    command.args(how.ends_all.then_some("--ends-all"));
     command.args(["--umask", &format!("{:o}", crate::support::private::given_umask())]);
     if let Some(user) = user {
         command.args(["--user", &user.to_string()]);
-        command.args(how.is_optional.then_some("--if-possible"));
     }
     command.args(how.no_new_privileges.then_some("--no-new-privileges"));
     command.arg("--").arg(program).args(arguments);
@@ -190,52 +196,88 @@ fn clean_path(path: Option<&OsStr>) -> OsString {
 
 /// What the hidden command is told.
 pub struct Told {
-    /// Who asks, and is waited for; none: become the program at once.
-    pub parent: Option<u32>,
+    /// Whether who asks holds the other end of its standard input, and is waited for; else it becomes the program at once.
+    pub is_leashed: bool,
     pub umask: u32,
     pub user: Option<User>,
-    pub is_optional: bool,
     pub no_new_privileges: bool,
+    pub ends_all: bool,
     pub program: Vec<OsString>,
 }
 
 /// Stands between who asks and the program, or becomes it. Ends this process; returns why it could do neither.
 pub fn run_confined(told: &Told, again: &[OsString]) -> io::Error {
-    let Some(parent) = told.parent else { return become_it(told) };
-    let asks = Pid::from_raw(parent.try_into().unwrap_or_default());
-    let Some(asks) = asks.filter(|asks| rustix::process::getppid() == Some(*asks)) else {
-        return io::Error::other("who started it is gone");
-    };
-    let Ok(asks) = rustix::process::pidfd_open(asks, PidfdFlags::empty()) else {
-        // A kernel before 5.3: what it starts in turn is not ended with who asks.
+    if !told.is_leashed {
         return become_it(told);
-    };
-    let mut child = match Command::new(THIS).arg0("understudy").args(again).spawn() {
+    }
+    // It is the leader of its group already only if somebody typed this.
+    let _ = rustix::process::setsid();
+    if told.ends_all
+        && let Err(errno) = rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+    {
+        return errno.into();
+    }
+    let mut child = match Command::new(THIS).arg0("understudy").args(again).stdin(Stdio::null()).spawn() {
         Ok(child) => child,
         Err(error) => return error,
     };
+    let leash = io::stdin();
     let id = Pid::from_raw(child.id().try_into().unwrap_or_default());
+    // Kernels before 5.3 have none: then it is looked at now and again.
     let other = id.and_then(|id| rustix::process::pidfd_open(id, PidfdFlags::empty()).ok());
-    let Some(other) = other else {
-        // It was started, so this cannot be told from its own end.
-        return io::Error::other("the process could not be waited for");
-    };
-    loop {
-        let mut ends = [PollFd::new(&asks, PollFlags::IN), PollFd::new(&other, PollFlags::IN)];
-        match poll(&mut ends, None) {
-            Ok(_) if !ends[1].revents().is_empty() => break,
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) => {}
+            Err(error) => return error,
+        }
+        let time = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        let mut ends = vec![PollFd::new(&leash, PollFlags::IN)];
+        ends.extend(other.as_ref().map(|other| PollFd::new(other, PollFlags::IN)));
+        match poll(&mut ends, if other.is_some() { None } else { Some(&time) }) {
             Ok(_) if !ends[0].revents().is_empty() => {
+                if told.ends_all {
+                    end_all();
+                }
                 let _ = rustix::process::kill_current_process_group(Signal::KILL);
             }
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return errno.into(),
         }
+    };
+    if told.ends_all {
+        end_all();
     }
-    match child.wait() {
-        // As a shell counts those that a signal ended.
-        Ok(status) => std::process::exit(status.code().unwrap_or(128 + status.signal().unwrap_or_default())),
-        Err(error) => error,
+    // As a shell counts those that a signal ended.
+    std::process::exit(status.code().unwrap_or(128 + status.signal().unwrap_or_default()))
+}
+
+/// Kills every child until there is none: those of one that is killed become this process's.
+fn end_all() {
+    let begun = Instant::now();
+    while begun.elapsed() < END_LIMIT {
+        for child in children() {
+            let _ = rustix::process::kill_process(child, Signal::KILL);
+        }
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+            Err(_) => return,
+        }
     }
+}
+
+/// By what the kernel says of every process: its parent is the second field behind the name, which may be anything.
+fn children() -> Vec<Pid> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let child = |entry: std::fs::DirEntry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read(entry.path().join("stat")).ok()?;
+        let behind = stat.iter().rposition(|byte| *byte == b')')? + 1;
+        let parent = std::str::from_utf8(&stat[behind..]).ok()?.split_ascii_whitespace().nth(1)?;
+        (parent.parse() == Ok(own)).then(|| Pid::from_raw(id))?
+    };
+    std::fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| child(entry.ok()?)).collect()
 }
 
 /// There is one thread, so that what is set for it is set for the process.
@@ -245,12 +287,16 @@ fn become_it(told: &Told) -> io::Error {
     };
     rustix::process::umask(Mode::from_raw_mode(told.umask & 0o777));
     if let Some(user) = &told.user
-        && let Err(errno) = become_user(user, told.is_optional)
+        && let Err(errno) = become_user(user)
     {
-        return io::Error::new(
-            errno.kind(),
-            format!("to become user {}: {}", user.uid, io::Error::from(errno)),
-        );
+        let advice = match errno {
+            Errno::PERM => {
+                "; that takes CAP_SETUID and CAP_SETGID: give them, or name the `user` that it may run as"
+            }
+            _ => "",
+        };
+        let text = format!("to become user {}: {}{advice}", user.uid, io::Error::from(errno));
+        return io::Error::new(errno.kind(), text);
     }
     if told.no_new_privileges
         && let Err(errno) = set_no_new_privs(true)
@@ -261,13 +307,9 @@ fn become_it(told: &Told) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", program.display()))
 }
 
-fn become_user(user: &User, is_optional: bool) -> Result<(), Errno> {
+fn become_user(user: &User) -> Result<(), Errno> {
     let groups: Vec<_> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
-    match set_thread_groups(&groups) {
-        // Root without that capability.
-        Err(Errno::PERM) if is_optional => return Ok(()),
-        other => other?,
-    }
+    set_thread_groups(&groups)?;
     let (gid, uid) = (Gid::from_raw(user.gid), Uid::from_raw(user.uid));
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)

@@ -86,13 +86,19 @@ pub fn drill(
     let look = Look { snapshot: &snapshot, dir, percent, seed, stop };
     let done = look.at_all(store, &state, &record.manifest).and_then(|(entries, files_read, read_bytes)| {
         if let Some(name) = config.command.first() {
-            let how = confinement(config).map_err(|source| HookError::Child {
+            let mut how = confinement(config).map_err(|source| HookError::Child {
                 when: "drill",
                 program: name.clone(),
                 source,
             })?;
-            if let Some(user) = &how.user {
-                place.let_in(user.gid);
+            if let Some(user) = &mut how.user {
+                // A group that no other drill's command is in.
+                let own = DRILL_GROUPS.0 + (seed % u64::from(DRILL_GROUPS.1)) as u32;
+                match place.let_in(own) {
+                    true => user.groups.push(own),
+                    // Not where this user's namespace has no such group.
+                    false => drop(place.let_in(user.gid)),
+                }
             }
             let timeout = config.timeout_seconds.map_or(hooks::TIMEOUT, Duration::from_secs);
             let around = Around { store: store.name(), path: dir, this: Path::new(child::THIS) };
@@ -130,9 +136,13 @@ fn confinement(config: &DrillConfig) -> Result<Confinement, ChildError> {
         is_optional: user.is_none(),
         user: Some(user.unwrap_or_else(User::nobody)),
         no_new_privileges: true,
+        ends_all: true,
         environment: config.environment.clone(),
     })
 }
+
+/// The first of the groups that drills' commands get to their snapshots by, and how many there are: where nobody has theirs.
+const DRILL_GROUPS: (u32, u32) = (1_900_000_000, 100_000_000);
 
 struct Look<'a> {
     snapshot: &'a str,

@@ -129,13 +129,12 @@ impl<'a> Place<'a> {
         &self.dir
     }
 
-    /// Lets a group get to what is mounted, by its path; nobody but this user sees what else is around it.
-    pub fn let_in(&self, gid: u32) {
-        // Where that cannot be, who works in it gets no further than that directory itself.
-        let around = self.around();
-        if std::os::unix::fs::chown(&around, None, Some(gid)).is_ok() {
-            let _ = std::fs::set_permissions(&around, std::os::unix::fs::PermissionsExt::from_mode(0o710));
-        }
+    /// Lets a group get to what is mounted, by its path; nobody but this user sees what else is around it. Where that cannot be, who works
+    /// in it gets no further than that directory itself: false.
+    pub fn let_in(&self, gid: u32) -> bool {
+        let (around, mode) = (self.around(), std::os::unix::fs::PermissionsExt::from_mode(0o710));
+        std::os::unix::fs::chown(&around, None, Some(gid)).is_ok()
+            && std::fs::set_permissions(&around, mode).is_ok()
     }
 
     fn mount(&mut self, snapshot: &str, stop: &dyn Fn() -> bool) -> Result<(), PlaceError> {

@@ -10,9 +10,8 @@ use super::config::Hooks;
 use crate::model::id::StoreName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -103,13 +102,13 @@ pub fn run(
         .env("UNDERSTUDY_STORE", around.store.as_str())
         .env("UNDERSTUDY_PATH", around.path)
         .env("UNDERSTUDY_OUTCOME", outcome)
-        .stdin(Stdio::null())
+        // The leash: see `child`.
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        // A group of its own, so that what it started ends with it.
-        .process_group(0)
         .spawn()
         .map_err(start)?;
+    let leash = child.stdin.take();
     let mut said = Said { stderr: child.stderr.take(), text: Vec::new() };
     let begun = Instant::now();
     let how = loop {
@@ -117,11 +116,11 @@ pub fn run(
             Some(status) if status.success() => return Ok(()),
             Some(status) => break format!("ended with {status}"),
             None if begun.elapsed() >= bounds.timeout => {
-                end(child);
+                end(child, leash);
                 break format!("took longer than {} s", bounds.timeout.as_secs());
             }
             None if (bounds.stop)() => {
-                end(child);
+                end(child, leash);
                 break "was ended: this process was asked to end".to_owned();
             }
             None => said.listen(LOOK_EVERY),
@@ -130,8 +129,13 @@ pub fn run(
     Err(HookError::Failed { when, program: program.clone(), how, said: said.all() })
 }
 
-/// Ends a hook and what is in its group.
-fn end(mut child: Child) {
+/// Ends a hook and what is in its group. Who stands between does it, once the leash is let go; where that does not come to it, this does.
+fn end(mut child: Child, leash: Option<ChildStdin>) {
+    drop(leash);
+    if wait(&mut child, KILLED_LIMIT).is_some() {
+        return;
+    }
+    let _ = child.kill();
     if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }

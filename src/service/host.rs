@@ -165,7 +165,7 @@ impl Host {
             ),
         };
         let cache = match &self.config.cache {
-            Some(cache) => Some((cache.clone(), private::hold(cache))),
+            Some(cache) => Some((cache.clone(), private::hold_alone(cache))),
             None => config::default_cache()?.map(|cache| (cache.clone(), private::own(&cache).map(drop))),
         };
         let cache = match cache {

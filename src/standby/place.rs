@@ -257,11 +257,11 @@ impl Room {
         tag: &str,
     ) -> Result<Result<Self, Errno>, RestoreError> {
         let room_name = hidden(name, tag);
-        let is_new = match rustix::fs::mkdirat(&parent, &room_name, Mode::RWXU) {
-            Ok(()) => true,
-            Err(Errno::EXIST) => false,
+        match rustix::fs::mkdirat(&parent, &room_name, Mode::RWXU) {
+            // Of a restore that was broken off.
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Ok(Err(errno)),
-        };
+        }
         let (destination, destination_name) = (destination.to_owned(), name_of(name.as_bytes()));
         let path = destination.with_file_name(OsStr::from_bytes(room_name.to_bytes()));
         let handle = match open_below(&parent, &room_name) {
@@ -274,7 +274,7 @@ impl Room {
         let (stat, filesystem) = looked.map_err(wrong)?;
         let is_ours = stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o022 == 0;
         // Where owners and modes are the mount's, they say nothing of who made it.
-        if !is_ours && (!is_new || filesystem.exact) {
+        if !is_ours && filesystem.exact {
             return Err(RestoreError::Taken(path));
         }
         if stat.mode & 0o077 != 0 {

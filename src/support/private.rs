@@ -6,7 +6,7 @@
 
 use super::durable;
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, StatFs};
 use rustix::io::Errno;
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
@@ -18,11 +18,11 @@ use thiserror::Error;
 /// Why a directory is not used.
 #[derive(Debug, Error)]
 pub enum NotPrivate {
-    #[error("{} belongs to user {owner}, neither to root nor to this one ({own}); name another, or if it is right: chown {own} {}", path.display(), path.display())]
+    #[error("{} belongs to user {owner}, neither to root nor to this one ({own}), and whoever owns a directory can lead what is written there elsewhere: name another, or run this as that user", path.display())]
     Owner { path: PathBuf, owner: u32, own: u32 },
     #[error("all users may write to {} (mode {mode:o}); name a directory below it, or: chmod o-w {}", path.display(), path.display())]
     Writable { path: PathBuf, mode: u32 },
-    #[error("others may enter {} (mode {mode:o}); if it is right: chmod 700 {}", path.display(), path.display())]
+    #[error("others may enter {} (mode {mode:o}): name a directory that they may not, such as one that is made by: mkdir -m 700 {}/understudy", path.display(), path.display())]
     Open { path: PathBuf, mode: u32 },
 }
 
@@ -54,7 +54,30 @@ pub fn hold(path: &Path) -> io::Result<()> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return Err(Errno::NOTDIR.into());
     }
-    judge(path, &stat, || rustix::fs::statfs(path).is_ok_and(|found| has_modes(found.f_type as u64)))
+    judge(path, &stat, || Some(kind_of(&rustix::fs::statfs(path).ok()?)))
+}
+
+/// As [`hold`]; where all may write to it (`/tmp`, a new tmpfs) nothing in it may be another user's: whoever comes first makes what this
+/// program would make.
+///
+/// # Errors
+/// As [`hold`].
+pub fn hold_alone(path: &Path) -> io::Result<()> {
+    hold(path)?;
+    if rustix::fs::stat(path)?.st_mode & 0o1002 != 0o1002 {
+        return Ok(());
+    }
+    let own = rustix::process::geteuid().as_raw();
+    for entry in std::fs::read_dir(path)? {
+        let path = entry?.path();
+        match rustix::fs::lstat(&path) {
+            Ok(stat) if stat.st_uid != own && stat.st_uid != 0 => {
+                return Err(NotPrivate::Owner { path, owner: stat.st_uid, own }.into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// As [`hold`], of what is there; what is not is nobody's.
@@ -90,22 +113,34 @@ pub fn passage(path: &Path) -> io::Result<()> {
     }
 }
 
-fn judge(path: &Path, stat: &Stat, has_modes: impl Fn() -> bool) -> io::Result<()> {
+/// `kind` tells what filesystem it is on; it is asked only if that matters.
+fn judge(path: &Path, stat: &Stat, kind: impl Fn() -> Option<u64>) -> io::Result<()> {
     let (own, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
-    if stat.st_uid != own && stat.st_uid != 0 {
+    let is_mount_s = || kind().is_some_and(|kind| !has_modes(kind));
+    // By NFS root's directories may be nobody's.
+    let is_squashed = || stat.st_uid == NOBODY && kind() == Some(NFS);
+    if stat.st_uid != own && stat.st_uid != 0 && !is_mount_s() && !is_squashed() {
         return Err(NotPrivate::Owner { path: path.to_owned(), owner: stat.st_uid, own }.into());
     }
-    match mode & 0o1002 == 0o002 && has_modes() {
+    match mode & 0o1002 == 0o002 && !is_mount_s() {
         true => Err(NotPrivate::Writable { path: path.to_owned(), mode }.into()),
         false => Ok(()),
     }
 }
 
-/// FAT, exFAT, NTFS, what FUSE serves of their kind, and CIFS: modes there are the mount's.
+const NOBODY: u32 = 65_534;
+const NFS: u64 = 0x6969;
+
+/// The number of a filesystem's kind.
+fn kind_of(found: &StatFs) -> u64 {
+    found.f_type as u64 & 0xFFFF_FFFF
+}
+
+/// FAT, exFAT, NTFS, what FUSE serves of their kind, and CIFS: owners and modes there are the mount's.
 fn has_modes(magic: u64) -> bool {
     const WITHOUT: [u64; 7] =
         [0x4D44, 0x2011_BAB0, 0x5346_544E, 0x7366_746E, 0x6573_5546, 0xFF53_4D42, 0xFE53_4D42];
-    !WITHOUT.contains(&(magic & 0xFFFF_FFFF))
+    !WITHOUT.contains(&magic)
 }
 
 /// A directory that has a name of this program's: as [`hold`], and closed to all others.
@@ -115,7 +150,11 @@ fn has_modes(magic: u64) -> bool {
 pub fn own(path: &Path) -> io::Result<OwnedFd> {
     let handle = open_or_make(path)?;
     let stat = rustix::fs::fstat(&handle)?;
-    judge(path, &stat, || true)?;
+    let kind = rustix::fs::fstatfs(&handle).ok().map(|found| kind_of(&found));
+    judge(path, &stat, || kind)?;
+    if kind.is_some_and(|kind| !has_modes(kind)) {
+        return Ok(handle);
+    }
     let mode = stat.st_mode & 0o7777;
     if mode & 0o077 == 0 {
         return Ok(handle);
@@ -149,6 +188,13 @@ pub fn close_umask() {
     let _ = GIVEN_UMASK.set(given.bits());
 }
 
+/// From now on what this process makes is for its group as well, where it says nothing else: a directory was met that is shared with one.
+pub fn share_with_group() {
+    if GIVEN_UMASK.get().is_some() {
+        rustix::process::umask(Mode::RWXO);
+    }
+}
+
 /// What this process was started with: its programs are as well.
 pub fn given_umask() -> u32 {
     *GIVEN_UMASK.get().unwrap_or(&0o022)
@@ -164,7 +210,20 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
 
+/// A symlink of somebody else's leads where they like.
+fn judge_link(path: &Path) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    match rustix::fs::lstat(path) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => match stat.st_uid {
+            owner if owner == own || owner == 0 => Ok(()),
+            owner => Err(NotPrivate::Owner { path: path.to_owned(), owner, own }.into()),
+        },
+        _ => Ok(()),
+    }
+}
+
 fn open_or_make(path: &Path) -> io::Result<OwnedFd> {
+    judge_link(path)?;
     match open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             durable::create_dirs(path)?;
@@ -216,6 +275,6 @@ mod tests {
         chown(&below, Some(0), None).unwrap();
         closed(&below).unwrap();
         std::fs::set_permissions(&below, std::fs::Permissions::from_mode(0o711)).unwrap();
-        assert!(closed(&below).unwrap_err().to_string().contains("chmod 700"));
+        assert!(closed(&below).unwrap_err().to_string().contains("mkdir -m 700"));
     }
 }

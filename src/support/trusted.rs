@@ -3,7 +3,7 @@
 //! That is its own user and root. Such a file must belong to one of them, and so must the directory that holds it, and nobody else may write
 //! to either; else whoever may would choose what runs here, and where to. A symlink is looked through, and each directory on its way that
 //! holds a name is looked at as well: that is how Kubernetes shows secrets (`..data`). In a directory that all may write to and that is
-//! sticky (`/tmp`, a volume of Kubernetes) nobody exchanges what is another's, so that the name itself must be root's or this user's there.
+//! sticky (`/tmp`, a Secret of Kubernetes) or root's and shown read-only (a ConfigMap) nobody exchanges what is another's, so that the name itself must be root's or this user's there.
 //!
 //! What can race: nothing. Each step is taken by a handle, and what was looked at is what is read.
 //!
@@ -11,7 +11,7 @@
 //! host may read is told ([`exposure`]), not refused: engines show secrets so by default, inside of one container.
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC};
+use rustix::fs::{CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -61,14 +61,12 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
 pub fn open(path: &Path) -> io::Result<File> {
     let found = find(path)?;
     let stat = rustix::fs::fstat(&found.handle)?;
-    let (owner, mode) = (stat.st_uid, stat.st_mode & 0o7777);
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => judge(&found.path, owner, mode)?,
         // Who started this process handed it over.
         FileType::Fifo if found.given => {}
-        FileType::Fifo => judge(&found.path, owner, mode)?,
+        FileType::RegularFile | FileType::Fifo => judge(&found.path, &stat)?,
         // What others write to a device is not read from it by name.
-        FileType::CharacterDevice => judge(&found.path, owner, 0)?,
+        FileType::CharacterDevice => judge_owner(&found.path, stat.st_uid)?,
         FileType::Directory => return Err(Errno::ISDIR.into()),
         _ => return Err(Distrust::Kind(found.path).into()),
     }
@@ -140,25 +138,66 @@ fn find(path: &Path) -> io::Result<Found> {
 /// A directory, and who owns the name in it that is taken.
 fn judge_holder(holder: BorrowedFd, dir: &Path, entry: &Path, entry_owner: u32) -> io::Result<()> {
     let stat = rustix::fs::fstat(holder)?;
-    let mode = stat.st_mode & 0o7777;
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    if mode & STICKY == 0 {
-        return Ok(judge(dir, stat.st_uid, mode)?);
+    let is_sticky = stat.st_mode & STICKY != 0;
+    // A pod's configuration: a directory of root's with all rights, mounted read-only into it.
+    let is_shown = stat.st_uid == 0
+        && rustix::fs::fstatvfs(holder)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    if !is_sticky && !is_shown {
+        return Ok(judge(dir, &stat)?);
     }
-    judge(dir, stat.st_uid, 0)?;
-    match mode & WRITABLE {
+    judge_owner(dir, stat.st_uid)?;
+    match stat.st_mode & WRITABLE {
         0 => Ok(()),
-        _ => Ok(judge(entry, entry_owner, 0)?),
+        _ => Ok(judge_owner(entry, entry_owner)?),
     }
 }
 
-fn judge(path: &Path, owner: u32, mode: u32) -> Result<(), Distrust> {
+fn judge_owner(path: &Path, owner: u32) -> Result<(), Distrust> {
     let own = rustix::process::geteuid().as_raw();
-    match () {
-        () if owner != own && owner != 0 => Err(Distrust::Owner { path: path.to_owned(), owner, own }),
-        () if mode & WRITABLE != 0 => Err(Distrust::Writable { path: path.to_owned(), mode }),
-        () => Ok(()),
+    match owner == own || owner == 0 {
+        true => Ok(()),
+        false => Err(Distrust::Owner { path: path.to_owned(), owner, own }),
     }
+}
+
+fn judge(path: &Path, stat: &Stat) -> Result<(), Distrust> {
+    judge_owner(path, stat.st_uid)?;
+    let (mode, own) = (stat.st_mode & 0o7777, rustix::process::geteuid().as_raw());
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let is_private = || {
+        let [passwd, group, sources] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"].map(read);
+        is_private_group(stat.st_gid, own, &passwd, &group, &sources)
+    };
+    match mode & 0o002 != 0 || (mode & 0o020 != 0 && !is_private()) {
+        true => Err(Distrust::Writable { path: path.to_owned(), mode }),
+        false => Ok(()),
+    }
+}
+
+/// Whether nobody but root and the user `own` is in a group: a user's private one, or that which a pod's volumes are given (`fsGroup`). Where
+/// anything but files says who is in groups, nobody knows.
+fn is_private_group(gid: u32, own: u32, passwd: &str, group: &str, sources: &str) -> bool {
+    let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
+    let users: Vec<_> = passwd.lines().map(fields).filter(|fields| fields.len() >= 4).collect();
+    let is_ours = |uid: &str| uid.parse() == Ok(own) || uid == "0";
+    let by_name = |name: &str| users.iter().any(|user| user[0] == name && is_ours(&user[2]));
+    let groups: Vec<_> = group.lines().map(fields).filter(|fields| fields.len() >= 4).collect();
+    let mut members = groups.iter().filter(|group| group[2].parse() == Ok(gid)).flat_map(|group| {
+        group[3]
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
+    let from =
+        |line: &str| line.split_once(':').is_some_and(|(what, _)| ["group", "passwd"].contains(&what.trim()));
+    let mut named =
+        sources.lines().filter(|line| from(line)).flat_map(|line| line.split_whitespace().skip(1));
+    named.all(|source| ["files", "compat", "systemd"].contains(&source))
+        && members.all(|name| by_name(&name))
+        && users.iter().all(|user| user[3].parse() != Ok(gid) || is_ours(&user[2]))
 }
 
 #[cfg(test)]
@@ -195,9 +234,7 @@ mod tests {
         for (of_dir, of_file, dir_owner, file_owner, told) in [
             (0o755, 0o644, 0, 0, ""),
             (0o700, 0o440, 0, 0, ""),
-            (0o755, 0o664, 0, 0, "chmod go-w"),
             (0o755, 0o646, 0, 0, "chmod go-w"),
-            (0o775, 0o644, 0, 0, "chmod go-w"),
             (0o1777, 0o644, 0, 0, ""),
             (0o755, 0o644, 0, 12_345, "belongs to user 12345"),
             (0o755, 0o644, 12_345, 0, "belongs to user 12345"),
@@ -216,6 +253,48 @@ mod tests {
             let _ = std::fs::remove_file(&link);
             symlink("dir/file", &link).unwrap();
             assert_eq!(self::said(&link).is_empty(), told.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_group_is_private_if_nobody_else_is_in_it_and_files_alone_say_so() {
+        let passwd = "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/h:/bin/sh\nother:x:1001:1001::/h:/bin/sh\nguest:x:1002:50::/h:/bin/sh\n";
+        let group = "me:x:1000:\nshared:x:60:me,other\nalone:x:61:me, root\nstaff:x:50:\n";
+        let is = |gid, sources| is_private_group(gid, 1000, passwd, group, sources);
+        for gid in [1000, 61, 2000] {
+            assert!(is(gid, "") && is(gid, "passwd: files systemd\ngroup: files\nhosts: dns\n"), "{gid}");
+            assert!(!is(gid, "group: files sss\n") && !is(gid, "passwd: ldap\n"), "{gid}");
+        }
+        for gid in [1001, 60, 50] {
+            assert!(!is(gid, ""), "{gid}");
+        }
+    }
+
+    #[test]
+    fn what_a_group_of_others_may_write_is_not_taken() {
+        let all = tempfile::tempdir().unwrap();
+        let dir = all.path().join("dir");
+        std::fs::create_dir(&dir).unwrap();
+        let file = dir.join("file");
+        std::fs::write(&file, "x").unwrap();
+        // A group that a user of every host is in, and one that nobody is.
+        let daemon = 1;
+        for (of_dir, of_file, group, told) in [
+            (0o755, 0o664, daemon, "chmod go-w"),
+            (0o775, 0o644, daemon, "chmod go-w"),
+            (0o2770, 0o660, 4_000_000, ""),
+            (0o777, 0o644, 4_000_000, "chmod go-w"),
+        ] {
+            for path in [&dir, &file] {
+                chown(path, None, Some(group)).unwrap();
+            }
+            chmod(&dir, of_dir);
+            chmod(&file, of_file);
+            let said = said(&file);
+            assert!(
+                said.is_empty() == told.is_empty() && said.contains(told),
+                "{of_dir:o} {of_file:o}: {said}"
+            );
         }
     }
 

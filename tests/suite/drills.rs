@@ -152,3 +152,48 @@ fn a_daemon_takes_away_what_a_drill_left_when_it_starts() {
     ok(Command::new("kill").args(["-TERM", &daemon.id().to_string()]));
     assert!(daemon.wait().unwrap().success());
 }
+
+#[test]
+fn nothing_that_a_drill_s_command_started_outlives_it() {
+    let rig = Rig::new();
+    for (command, code) in [
+        ("cd /; setsid sleep 303.5 & (sleep 304.5 &) ; exit 0", 0),
+        ("cd /; (setsid sh -c 'sleep 303.5 & wait' &) ; sleep 0.2; exit 1", 1),
+        ("cd /; (setsid sleep 304.5 &) ; sleep 300", 1),
+    ] {
+        std::fs::write(
+            rig.dir.join("drill.toml"),
+            "[[store]]\nname = 'acme'\npath = '/nowhere'\n[store.drill]\ntimeout_seconds = 3\n",
+        )
+        .unwrap();
+        let mut drill = rig.command();
+        drill.args(["--config", "drill.toml", "drill", "acme", "--", "sh", "-c", command]);
+        assert_eq!(drill.status().unwrap().code(), Some(code), "{command}");
+        let left: Vec<_> = std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+            .filter(|line| line.starts_with(b"sleep\x00303.5") || line.starts_with(b"sleep\x00304.5"))
+            .collect();
+        assert!(left.is_empty(), "{command}: {left:?}");
+    }
+}
+
+#[test]
+fn a_drill_s_command_has_no_terminal_of_whoever_typed_it() {
+    let rig = Rig::new();
+    // In a terminal of its own; what opens /dev/tty there could type into it.
+    let terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let drill = |test: &str| {
+        let typed = rig.command();
+        let mut command = Command::new("python3");
+        command.args(["-c", terminal]).arg(typed.get_program()).current_dir(&rig.dir);
+        command.envs(typed.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.args(["drill", "acme", "--", "sh", "-c", test]).stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    let output = drill("! (exec 3</dev/tty)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let output = drill("test -e /dev/tty && exit 5");
+    assert_eq!(output.status.code(), Some(1), "it ran there, and there is such a device");
+}

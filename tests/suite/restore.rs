@@ -7,6 +7,7 @@ use crate::hostile::{leaf, payload, restore_page_to};
 use crate::kill::{ok, understudy};
 use crate::rig::{self, Rig, entry, sample_tree};
 use crate::roundtrip::all_kinds;
+use crate::standby::MountPoint;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -841,4 +842,28 @@ fn a_restore_that_deletes_leaves_what_understudy_keeps_there() {
     let inside = RestoreRequest { own, ..over(&rig, "out/local/share/repository/packs") };
     let error = rig::restore_at(&rig.store(), Moment::Latest, &inside).unwrap_err().to_string();
     assert!(error.contains("keeps something of its own"), "{error}");
+}
+
+#[test]
+fn what_is_restored_to_a_mount_with_owners_of_its_own_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    crate::rig::sample_tree(&dir.path().join("source"));
+    let fifo = dir.path().join("source/fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    for name in ["back", "shared"] {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    ok(understudy(dir.path()).args(["resync", "source", "--store", "acme", "--quiet"]));
+    // As NFS shows what root makes where root is nobody.
+    ok(Command::new("bindfs")
+        .args(["--force-user=65534", "--force-group=65534", "--chown-ignore"])
+        .args([dir.path().join("back"), dir.path().join("shared")]));
+    let _mount = MountPoint(dir.path().join("shared"));
+    let output = understudy(dir.path()).args(["restore", "acme", "shared/out", "--quiet"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "owners are not kept: {}", text(&output));
+    let out = dir.path().join("shared/out");
+    assert_eq!(std::fs::read_link(out.join("a/link")).unwrap(), Path::new("b/f1"));
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(
+        &out.join("fifo").symlink_metadata().unwrap().file_type()
+    ));
 }
