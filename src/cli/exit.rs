@@ -68,7 +68,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
     }
     match error.downcast_ref::<PruneError>() {
         Some(PruneError::Repository(error)) => return of_repository(error),
-        Some(PruneError::Held { .. }) => return Exit::Held,
+        Some(PruneError::Held { .. } | PruneError::Missing { .. }) => return Exit::Held,
         None => {}
     }
     match error.downcast_ref::<UpkeepError>() {

@@ -74,6 +74,9 @@ pub struct SnapshotRecord {
     pub full_scan_start_ns: Option<u64>,
 }
 
+/// What was dropped is remembered for so many records, whatever they say.
+const DROPPED_RECORDS: u64 = 64;
+
 /// What a pruner decided. Nothing is deleted that was not doomed by a record before, names never come back, and what is
 /// doomed is never referred to again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -315,7 +318,8 @@ impl StoreState {
             self.doomed_index.remove(id);
         }
         let waiting: BTreeSet<_> = self.doomed_packs.values().map(|doom| doom.sequence).collect();
-        self.dropped.retain(|_, dropped| dropped.by == sequence || waiting.contains(&dropped.by));
+        let is_young = |dropped: &Dropped| dropped.by.0 + DROPPED_RECORDS >= sequence.0;
+        self.dropped.retain(|_, dropped| is_young(dropped) || waiting.contains(&dropped.by));
         if let Some(index) = pruned.index {
             self.index = index;
         }

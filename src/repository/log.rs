@@ -279,6 +279,15 @@ impl Store {
         self.decode_record(sequence, &self.repository.wait(self.record_bytes(sequence))?)
     }
 
+    /// What a record says, as the cache has it, or the repository.
+    pub(super) fn event_of(&self, sequence: Sequence) -> Result<Event, RepositoryError> {
+        let bytes = match self.cached_record(sequence) {
+            Some(bytes) => bytes,
+            None => self.repository.wait(self.record_bytes(sequence))?,
+        };
+        Ok(self.decode_record(sequence, &bytes)?.0.event)
+    }
+
     async fn record_bytes(&self, sequence: Sequence) -> Result<Bytes, RepositoryError> {
         self.record_of(sequence, RECORD_MAX_BYTES as u64).await
     }

@@ -9,6 +9,7 @@ pub mod changes;
 pub mod checkpoints;
 pub mod chunks;
 pub mod cursor;
+mod drops;
 pub mod error;
 pub mod index;
 pub mod key;

@@ -1,7 +1,7 @@
 //! Pruning: drops snapshots that no rule keeps, and what only they had. No lock: nobody waits for it, and it waits for nobody.
 //!
 //! ```text
-//! what was doomed long enough ago is deleted → retention → marks → plan → copies → index → record (dooms) → …
+//! retention → marks → holds → what was doomed long enough ago is deleted → plan → copies → index → record (dooms) → …
 //! ```
 //!
 //! - A record dooms packs and segments, and nothing is deleted that was not doomed. Names are random, so that a doomed object never
@@ -13,11 +13,12 @@
 //!   a pruner whose clock is wrong deletes nothing early.
 //! - Packs and segments that no record names are of a run that is under way, or was broken off: they are doomed when they are old,
 //!   by the store's clock. If that run still lives, it ships them again.
-//! - What another record dropped although the rules keep it is held: then nothing is deleted. Whoever can write to the log
-//!   but not delete gets nothing deleted by this.
+//! - What another record dropped although the rules keep it is held, and so is a store in which what stays leads to nothing: then nothing is
+//!   doomed or deleted. Whoever can write to the log but not delete gets nothing deleted by this (see `drops`).
 //!
 //! Killed anywhere, it leaves garbage for the next pruning, never a broken snapshot.
 
+use super::drops;
 use super::error::{RepositoryError, RepositoryErrorKind};
 use super::index::Index;
 use super::key;
@@ -100,6 +101,10 @@ pub enum PruneError {
         "record {by} dropped {count} snapshots that the rules keep (the first of them {first}): nothing is deleted. If that is right, run `understudy prune` with --accept; if not, `understudy restore --until-record {}` still has them", by.0.saturating_sub(1)
     )]
     Held { by: Sequence, count: usize, first: Sequence },
+    #[error(
+        "{count} references of snapshots that stay lead to nothing: nothing is doomed or deleted, since what they need may still be there. `understudy verify {store}` says which files that touches; if they are lost for good, run `understudy prune` with --accept"
+    )]
+    Missing { store: String, count: u64 },
 }
 
 /// One snapshot's verdict.
@@ -183,6 +188,9 @@ pub fn prune(store: &Store, request: &PruneRequest, around: &Around) -> Result<P
             other => other?,
         };
         if let Some(pruning) = pruned {
+            if let Some((head, _)) = state.head.filter(|_| request.accept && !request.dry_run) {
+                store.accept_drops(head);
+            }
             let now_ns = pruning.store_now_ns;
             let (mut report, index) = (pruning.report, pruning.index);
             if !request.dry_run {
@@ -270,10 +278,6 @@ impl<'a> Pruning<'a> {
         let dropped: Vec<Sequence> =
             verdicts.iter().filter(|v| v.kept_for.is_empty()).map(|v| v.snapshot).collect();
         self.report.snapshots_dropped = dropped.len() as u64;
-        let due = self.due(state)?;
-        let (deleted_packs, deleted_index) = if request.dry_run { (due.0, due.1) } else { self.delete(due)? };
-        (around.step)("deleted");
-
         let mut marks = Marks::none(self.index.clone());
         for verdict in verdicts.iter().filter(|v| !v.kept_for.is_empty()) {
             if let Some(record) = state.snapshots.get(&verdict.snapshot) {
@@ -282,6 +286,20 @@ impl<'a> Pruning<'a> {
         }
         self.report.snapshots = verdicts;
         self.report.missing = marks.missing;
+        if !request.accept {
+            let drops = self.store.drops(state, request.grace.ns, self.store_now_ns)?;
+            drops::judge(state, &drops, &request.retention)?;
+            if marks.missing > 0 {
+                return Err(PruneError::Missing {
+                    store: self.store.name().to_string(),
+                    count: marks.missing,
+                });
+            }
+        }
+        let due = self.due(state)?;
+        let (deleted_packs, deleted_index) = if request.dry_run { (due.0, due.1) } else { self.delete(due)? };
+        (around.step)("deleted");
+
         let facts = self.facts(state, &marks)?;
         let plan = prune_plan::plan(&facts, &request.bounds);
         self.count(state, &facts, &plan);
@@ -380,7 +398,7 @@ impl<'a> Pruning<'a> {
     }
 
     /// What was doomed long enough ago.
-    fn due(&self, state: &StoreState) -> Result<(Vec<PackId>, Vec<IndexId>), PruneError> {
+    fn due(&self, state: &StoreState) -> Result<(Vec<PackId>, Vec<IndexId>), RepositoryError> {
         let head = state.head.map_or(0, |(sequence, _)| sequence.0);
         let Grace { records, ns } = self.request.grace;
         let dooms = state.doomed_packs.values().chain(state.doomed_index.values());
@@ -393,30 +411,9 @@ impl<'a> Pruning<'a> {
             let age_ns = store_time::age_ns(&times, doom.sequence, self.store_now_ns);
             head.saturating_sub(doom.sequence.0) >= records && (ns == 0 || age_ns >= ns)
         };
-        let packs: Vec<_> = state.doomed_packs.iter().filter(|(_, doom)| is_due(doom)).collect();
-        if !self.request.accept {
-            self.refuse_foreign_drops(state, packs.iter().map(|(_, doom)| doom.sequence).collect())?;
-        }
+        let packs = state.doomed_packs.iter().filter(|(_, doom)| is_due(doom)).map(|(id, _)| *id);
         let segments = state.doomed_index.iter().filter(|(_, doom)| is_due(doom)).map(|(id, _)| *id);
-        Ok((packs.into_iter().map(|(id, _)| *id).collect(), segments.collect()))
-    }
-
-    /// Refuses to delete what a record doomed that dropped what the rules keep.
-    fn refuse_foreign_drops(&self, state: &StoreState, by: BTreeSet<Sequence>) -> Result<(), PruneError> {
-        let mut times: BTreeMap<_, _> = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start_ns)).collect();
-        times.extend(state.dropped.iter().map(|(s, dropped)| (*s, dropped.scan_start_ns)));
-        let verdicts = retention::decide(&self.request.retention, &times, &BTreeMap::new());
-        let wrong: Vec<_> = state
-            .dropped
-            .iter()
-            .filter(|(s, dropped)| by.contains(&dropped.by) && !verdicts[s].is_empty())
-            .collect();
-        match wrong.first() {
-            Some((first, dropped)) => {
-                Err(PruneError::Held { by: dropped.by, count: wrong.len(), first: **first })
-            }
-            None => Ok(()),
-        }
+        Ok((packs.collect(), segments.collect()))
     }
 
     /// Deletes; where these credentials may not, says so and goes on.

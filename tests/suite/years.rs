@@ -6,8 +6,8 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::Arc;
-use understudy::model::id::{Sequence, WriterId};
-use understudy::model::record::{Event, PruneRecord};
+use understudy::model::id::{PackId, Sequence, WriterId};
+use understudy::model::record::{Event, PruneRecord, SnapshotRecord, StoreState};
 use understudy::model::retention::Retention;
 use understudy::model::snapshot_ref::Moment;
 use understudy::repository::error::RepositoryErrorKind;
@@ -393,6 +393,78 @@ fn a_primary_that_was_taken_over_gets_no_history_deleted() {
         std::fs::read(rig.dir.path().join("out/f3")).unwrap(),
         rig::random(&43u64.to_le_bytes(), 100_000)
     );
+}
+
+#[test]
+fn no_shape_of_records_gets_history_deleted_without_a_word() {
+    type Forge = fn(&StoreState, &[PackId], u64) -> Option<Event>;
+    let shapes: [(&str, Forge); 4] = [
+        // It drops, and leaves it to the pruner to doom.
+        ("a drop alone", |_, _, step| {
+            let snapshots = vec![Sequence(1), Sequence(2), Sequence(3), Sequence(4)];
+            (step == 0).then(|| Event::Pruned(Box::new(PruneRecord { snapshots, ..Default::default() })))
+        }),
+        ("dooms that are taken back and made again", |_, packs, step| {
+            let snapshots = vec![Sequence(1), Sequence(2), Sequence(3), Sequence(4)];
+            let doomed_packs = packs.to_vec();
+            let record = match step {
+                0 => PruneRecord { snapshots, doomed_packs, ..Default::default() },
+                1 => PruneRecord { deleted_packs: doomed_packs, ..Default::default() },
+                2 => PruneRecord { doomed_packs, ..Default::default() },
+                _ => return None,
+            };
+            Some(Event::Pruned(Box::new(record)))
+        }),
+        ("an empty index", |_, _, step| {
+            let record = PruneRecord { index: Some(Vec::new()), ..Default::default() };
+            (step == 0).then(|| Event::Pruned(Box::new(record)))
+        }),
+        ("a snapshot that merges all segments into none", |state, _, step| {
+            let (_, last) = state.latest().unwrap();
+            let merged_index = state.index.iter().map(|segment| segment.id).collect();
+            let (new_packs, new_index) = (Vec::new(), Vec::new());
+            let record = SnapshotRecord { merged_index, new_packs, new_index, ..last.clone() };
+            (step == 0).then(|| Event::Snapshot(Box::new(record)))
+        }),
+    ];
+    for (what, forge) in shapes {
+        let rig = Rig::new();
+        versions(&rig, 5);
+        let store =
+            rig::repository(Arc::new(AppendOnly(rig.objects.clone())), rig::patience(1)).store(&rig::name());
+        let mut state = store.state().unwrap();
+        let packs = keys(&rig.objects, "packs");
+        let ids: Vec<_> =
+            packs.iter().map(|(at, _)| PackId::parse(at.filename().unwrap()).unwrap()).collect();
+        for step in 0.. {
+            let Some(event) = forge(&state, &ids, step) else { break };
+            let epoch = state.epoch;
+            store.append(&mut state, epoch, &WriterId("tester".into()), step, event).unwrap();
+        }
+        // With no grace at all, again and again, and by a grace that is not over.
+        let keeping =
+            PruneRequest { retention: Retention { last: 5, days: 7, ..Default::default() }, ..last(0) };
+        let patient = PruneRequest { grace: Grace::default(), ..keeping.clone() };
+        for round in 0..4 {
+            let error = pruned(&rig.store(), if round == 3 { &patient } else { &keeping }).unwrap_err();
+            let is_held = matches!(error, PruneError::Held { .. } | PruneError::Missing { .. });
+            assert!(is_held, "{what}, {round}: {error}");
+            assert_eq!(keys(&rig.objects, "packs"), packs, "{what}, {round}");
+            if round == 1 {
+                // Further records end no hold.
+                let again = PruneRecord::default();
+                let epoch = state.epoch;
+                let event = Event::Pruned(Box::new(again));
+                store.append(&mut state, epoch, &WriterId("tester".into()), 99, event).unwrap();
+            }
+        }
+        // Somebody who looked may say that it is right: once, where it is remembered.
+        let accepted = PruneRequest { accept: true, ..patient.clone() };
+        let here = cached(&rig, "pruner").store(&rig::name());
+        pruned(&here, &accepted).unwrap();
+        let after = pruned(&here, &patient);
+        assert!(!matches!(after, Err(PruneError::Held { .. })), "{what}: {after:?}");
+    }
 }
 
 fn cached(rig: &Rig, cache: &str) -> Repository {
