@@ -26,7 +26,13 @@ pub(super) struct UnpinArgs {
     snapshot: String,
 }
 
+/// A note is for a line of a table.
+const NOTE_MAX_BYTES: usize = 1 << 10;
+
 pub(super) fn run(global: &Global, args: PinArgs) -> Result<Exit> {
+    if args.note.len() > NOTE_MAX_BYTES {
+        return Err(UsageError(format!("a note has at most {NOTE_MAX_BYTES} bytes")).into());
+    }
     change(global, &args.snapshot, Some(args.note))
 }
 

@@ -42,11 +42,22 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(&escape::json(&serde_json::to_string(value)?))
 }
 
+/// A cell's text, up to a bound in characters.
+fn cut(text: String) -> String {
+    const CELL_MAX: usize = 200;
+    match text.char_indices().nth(CELL_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}
+
 /// A table: the first row is its head; columns whose head begins with `>` are aligned to the right.
 pub(super) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
-    // A cell has no lines of its own.
-    let safe: Vec<Vec<_>> =
-        rows.iter().map(|row| row.iter().map(|cell| escape::line(cell)).collect()).collect();
+    // A cell has no lines of its own, and is no page.
+    let safe: Vec<Vec<_>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| cut(escape::line(cell).into_owned())).collect())
+        .collect();
     let rows = &safe;
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| {

@@ -18,6 +18,12 @@ const LIST_EXTENTS_MAX: usize = 16 << 10;
 const LIST_CHUNKS_MIN: usize = 48;
 const LIST_CHUNKS_MAX: usize = 4096;
 
+/// Whether `count` extents are too many for what they make up: a writer ships a MiB anew that has fallen into more than 256 pieces, and
+/// no filesystem has smaller holes than 512 bytes.
+pub fn is_too_dense(count: usize, length_bytes: u64) -> bool {
+    count as u64 > 512 + length_bytes / 256
+}
+
 /// Cuts a large file's extents into lists at places that its content chooses, so that a change leaves
 /// most lists as they were. A list ends by its number of chunks, not of extents: every list names its
 /// chunks anew, and a file of many small changes should not name them often.
@@ -160,6 +166,10 @@ pub fn decode(reader: &mut Reader) -> Result<Vec<Extent>, FormatError> {
     }
     if used != table.len() as u64 {
         return Err(FormatError::Range("chunks"));
+    }
+    let length_bytes = extents.iter().fold(0u64, |sum, extent| sum.saturating_add(extent.length_bytes()));
+    if is_too_dense(extents.len(), length_bytes) {
+        return Err(FormatError::Range("extents"));
     }
     Ok(extents)
 }

@@ -43,7 +43,9 @@ impl OldVersion {
                 let mut extents = Vec::new();
                 for list in lists {
                     match found.get(list).map(|bytes| extent_list::decode_chunk(bytes)) {
-                        Some(Ok(more)) => extents.extend(more),
+                        Some(Ok(more)) if !extent_list::is_too_dense(extents.len(), file.size_bytes) => {
+                            extents.extend(more);
+                        }
                         // Where the others lie depends on it.
                         _ => return Ok(None),
                     }

@@ -251,11 +251,17 @@ impl Walker<'_> {
             Content::Whole { .. } => Ok(self.missing(ChunkId(file.hash.0))),
             Content::Extents(extents) => Ok(of(extents)),
             Content::Lists(lists) => {
-                let mut sum = 0u64;
+                let (mut sum, mut count) = (0u64, 0);
                 for list in lists {
                     match self.decoded(*list, extent_list::decode_chunk)? {
                         Err(reason) => return Ok(Some(reason)),
                         Ok(extents) => {
+                            count += extents.len();
+                            if extent_list::is_too_dense(count, file.size_bytes) {
+                                return Ok(Some(
+                                    "it is in more pieces than a file of its size can be".to_owned(),
+                                ));
+                            }
                             sum = extents.iter().fold(sum, |sum, e| sum.saturating_add(e.length_bytes()));
                             if let Some(reason) = of(&extents) {
                                 return Ok(Some(reason));

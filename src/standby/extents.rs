@@ -10,7 +10,7 @@ use crate::repository::error::RepositoryError;
 use std::collections::VecDeque;
 
 /// Lists of extents read at once.
-const LISTS_MAX: usize = 64;
+const LISTS_MAX: usize = 16;
 
 /// A file's extents in order, its lists read a few at a time.
 pub(super) struct Extents<'a> {
@@ -54,6 +54,9 @@ impl<'a> Extents<'a> {
             };
             missing -= part.length_bytes();
             taken.push(part);
+            if extent_list::is_too_dense(taken.len(), length) {
+                return Err(RestoreError::Manifest { path: entry.path.to_string() });
+            }
         }
         Ok(taken)
     }

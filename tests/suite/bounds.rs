@@ -191,3 +191,55 @@ fn a_file_with_all_the_attributes_that_an_inode_can_have_keeps_its_bytes_on_a_mo
         assert_eq!(read(&point.0), read(&source), "{name:?}");
     }
 }
+
+#[test]
+fn a_note_of_any_length_breaks_no_table() {
+    let rig = Rig::on_disk();
+    sample_tree(&rig.source());
+    rig.resync();
+    let dir = rig.dir.path();
+    let long = "x".repeat(100_000);
+    let refused = understudy(dir).args(["pin", "acme@1", "--note", &long]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    // As another program, or one that is hostile, may have put it.
+    let mut state = rig.store().state().unwrap();
+    let (epoch, writer) = (state.epoch, understudy::model::id::WriterId("other".into()));
+    let event =
+        understudy::model::record::Event::Pinned { snapshot: understudy::model::id::Sequence(1), note: long };
+    rig.store().append(&mut state, epoch, &writer, 1, event).unwrap();
+    for args in [&["snapshots", "acme"][..], &["prune", "acme", "--dry-run"]] {
+        let output = ok(understudy(dir).args(args));
+        assert!(output.stdout.len() < 4000, "{args:?}");
+    }
+}
+
+#[test]
+fn a_file_in_more_pieces_than_its_bytes_can_be_is_named_in_bounded_memory() {
+    use understudy::format::extent_list;
+    use understudy::model::entry::{Content, Extent, File};
+    use understudy::model::id::ContentHash;
+    let rig = Rig::on_disk();
+    sample_tree(&rig.source());
+    rig.resync();
+    // Lists of bytes: each within what a list may be, and all of them in one file many times.
+    let chunk = ChunkId::of(b"payload");
+    let part = |offset_bytes| Extent::Chunk { chunk, blocks: None, offset_bytes, length_bytes: 1 };
+    let list = extent_list::encode_chunk(&(0..500).map(|n| part(n % 7)).collect::<Vec<_>>());
+    assert!(extent_list::decode_chunk(&list).is_ok());
+    let dense = extent_list::encode_chunk(&(0..600).map(|n| part(n % 7)).collect::<Vec<_>>());
+    assert!(extent_list::decode_chunk(&dense).is_err());
+    let count = 25_000;
+    let content = Content::Lists(vec![ChunkId::of(&list); count]);
+    let file = File { size_bytes: 500 * count as u64, hash: ContentHash([3; 32]), content, torn: false };
+    let page = leaf(&[entry("", Kind::Directory), entry("f", Kind::File(file))]);
+    forge(&rig, root_of(&page), &[&list, &page, b"payload"]);
+    let dir = rig.dir.path();
+    for args in [&["verify", "acme"][..], &["restore", "acme", "out"], &["follow", "acme", "--once"]] {
+        let begun = std::time::Instant::now();
+        let (output, peak_mib) = measured(understudy(dir).env("XDG_DATA_HOME", dir.join("data")).args(args));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && errors.contains("f"), "{args:?}: {errors}");
+        assert!(peak_mib <= MEMORY_MAX_MIB, "{args:?}: {peak_mib} MiB");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{args:?}");
+    }
+}
