@@ -167,6 +167,26 @@ def plain():
     return {}
 
 
+def longer():
+    """The log goes on behind record `behind` with so many others, without any encryption; the records of the live one are kept aside."""
+    behind = int(options["behind"])
+    kept = at("..", "kept-log")
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(at("log"), kept)
+    for name in listed("log"):
+        if int(name) > behind:
+            os.remove(at("log", name))
+    write_log(int(options["records"]), None, previous=h(get("log", log(behind))), begins=behind + 1)
+    return {}
+
+
+def back():
+    """One record of the live log is put back in the midst of the other one."""
+    name = log(int(options["record"]))
+    shutil.copy(at("..", "kept-log", name), at("log", name))
+    return {}
+
+
 def former_ring():
     """Whoever was removed puts another keyring behind the one that removed them, or in its place."""
     identity = Identity.read(options["identity"])
@@ -292,5 +312,5 @@ def show():
             "keys": len(ring.keys), "before": len(ring.before), "records": records}
 
 
-ATTACKS = [plant, read, plain, former_ring, former_record, former_checkpoint, former_segment, names, plain_text, show]
+ATTACKS = [plant, read, plain, longer, back, former_ring, former_record, former_checkpoint, former_segment, names, plain_text, show]
 print(json.dumps({attack.__name__: attack for attack in ATTACKS}[sys.argv[1]]()))

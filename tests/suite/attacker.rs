@@ -388,6 +388,35 @@ fn a_log_that_was_made_longer_is_noticed_with_any_part_of_the_cache_gone() {
     assert!(!scene.path().join("out").exists());
 }
 
+#[test]
+fn a_checkpoint_behind_what_a_host_saw_hides_no_fork() {
+    let scene = Scene::new();
+    std::fs::write(scene.path().join("understudy.toml"), "encryption = \"none\"\n").unwrap();
+    for round in 0..3 {
+        std::fs::write(scene.path().join("source/round"), format!("{round}")).unwrap();
+        ok(&mut scene.resync("a"));
+    }
+    // From a copy that was taken after the first record, an honest host that begins with nothing makes another log, long enough for a checkpoint.
+    attack(scene.path(), "longer", &[("behind", "1"), ("records", "132")]);
+    ok(&mut scene.resync("new"));
+    assert_eq!(scene.names("checkpoints").len(), 1);
+    attack(scene.path(), "back", &[("record", "3")]);
+    let head = std::fs::read(scene.cache("a").join("head")).unwrap();
+    scene.keep("a/cache");
+    for whole in [true, false] {
+        scene.back("a/cache");
+        if !whole {
+            std::fs::remove_dir_all(scene.cache("a").join("log")).unwrap();
+        }
+        for args in [&["restore", "acme", "out"][..], &["snapshots", "acme"], &["verify", "acme"]] {
+            let output = scene.run("a", args).output().unwrap();
+            assert!(!output.status.success(), "{args:?}: {}", said(&output));
+        }
+        assert!(!scene.resync("a").output().unwrap().status.success());
+        assert_eq!(std::fs::read(scene.cache("a").join("head")).unwrap(), head);
+    }
+}
+
 /// The owner's host a, a standby c, and a contractor who was let in and is removed; both saw that.
 fn removal() -> (Scene, String) {
     let scene = Scene::new();
@@ -545,6 +574,43 @@ fn whoever_was_removed_appends_no_record_with_the_keys_that_they_have() {
         assert!(!output.status.success() && !scene.path().join("stolen").exists(), "{}", said(&output));
         std::fs::remove_dir_all(scene.path().join("new")).unwrap();
     }
+}
+
+#[test]
+fn the_past_of_a_log_is_held_to_what_a_host_saw_as_well() {
+    let (scene, key) = removal();
+    let until = |home: &str| {
+        let output = scene.run(home, &["restore", "acme", "stolen", "--until-record", "3"]).output().unwrap();
+        assert!(
+            !output.status.success() && !scene.path().join("stolen").exists(),
+            "{home}: {}",
+            said(&output)
+        );
+    };
+    // In place of the record before the removal, with all that came after it or nothing.
+    for gone in [&["3"][..], &["3", "4"]] {
+        scene.back("repository");
+        let removed = scene.store("log/00000000000000000004");
+        let kept = std::fs::read(&removed).unwrap();
+        for sequence in ["3", "4"] {
+            std::fs::remove_file(scene.store(&format!("log/0000000000000000000{sequence}"))).unwrap();
+        }
+        attack(scene.path(), "former_record", &[("identity", &key), ("knows", "3"), ("names", "known")]);
+        if gone == ["3"] {
+            std::fs::write(&removed, kept).unwrap();
+        }
+        for home in ["a", "c"] {
+            until(home);
+        }
+    }
+    // What is as it was is had, whatever became of what came later.
+    scene.back("repository");
+    let removed = scene.store("log/00000000000000000004");
+    let mut bytes = std::fs::read(&removed).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&removed, bytes).unwrap();
+    let output = ok(&mut scene.run("c", &["restore", "acme", "out", "--until-record", "3", "--quiet"]));
+    assert!(said(&output).contains("nothing holds the records up to 3"), "{}", said(&output));
 }
 
 #[test]
