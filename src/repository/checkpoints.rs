@@ -22,6 +22,9 @@ const RECORDS: u64 = 128;
 /// or so many as there are snapshots to this, if that is more: what it costs stays a small share of the records.
 const SNAPSHOTS_A_RECORD: u64 = 32;
 
+/// So many of the last checkpoints are looked at: two are kept, and anybody puts others that nothing opens.
+const LOOKED_AT: usize = 4;
+
 /// Whether a log with this state is due for a checkpoint. Pure.
 fn is_due(state: &StoreState) -> bool {
     let head = state.head.map_or(0, |(sequence, _)| sequence.0);
@@ -81,9 +84,9 @@ impl Store {
         }
         let prefix = key::checkpoint_prefix(&self.name);
         let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
+        let found = listed.iter().rev().filter_map(|at| Some((key::parse_record(&at.location)?, at)));
         // One that cannot be read is passed over: the one before it does as well.
-        for object in listed.iter().rev() {
-            let Some(sequence) = key::parse_record(&object.location) else { continue };
+        for (sequence, object) in found.take(LOOKED_AT) {
             let get = self.objects().get(&object.location, CHECKPOINT_MAX_BYTES as u64);
             let Some(bytes) = self.repository.wait(get)? else { continue };
             let keys = match self.keys_for_unnamed(format::generation(&bytes)) {

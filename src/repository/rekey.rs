@@ -23,6 +23,7 @@ use crate::support::durable;
 use crate::support::progress::Step;
 use object_store::PutPayload;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use zeroize::Zeroizing;
 
 /// Races for the record behind a keyring.
@@ -63,7 +64,7 @@ impl Store {
     /// others. A new store's is a run's that ended before its first record if all of its holders are here.
     pub(super) fn admit_keyring(&self, loaded: &Loaded, is_new: bool) -> Result<(), RepositoryError> {
         let opened = &loaded.opened;
-        if loaded.is_confirmed {
+        if loaded.is_confirmed() {
             return Ok(());
         }
         let is_own = || Ok(self.is_own(opened)? && (!is_new || self.is_all_ours(opened)?));
@@ -83,15 +84,21 @@ impl Store {
                 holders: opened.holders.iter().map(holder).collect::<Vec<_>>().join(", "),
             });
         }
-        self.remember_ring(opened)
+        self.confirm(loaded)
     }
 
     /// Confirms the keyring of a store that this host publishes: it stands for it from then on.
     pub(super) fn confirm_keyring(&self) -> Result<(), RepositoryError> {
         match self.loaded()? {
-            Some(loaded) if !loaded.is_confirmed => self.remember_ring(&loaded.opened),
+            Some(loaded) if !loaded.is_confirmed() => self.confirm(&loaded),
             _ => Ok(()),
         }
+    }
+
+    fn confirm(&self, loaded: &Loaded) -> Result<(), RepositoryError> {
+        self.remember_ring(&loaded.opened)?;
+        loaded.is_confirmed.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn remember_ring(&self, opened: &Opened) -> Result<(), RepositoryError> {

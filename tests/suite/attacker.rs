@@ -458,6 +458,9 @@ fn a_host_that_never_saw_a_store_reads_what_it_finds_and_writes_nothing_under_it
             &["key", "rotate", "acme"],
             &["key", "upgrade", "acme"],
             &["key", "add", "acme", "x", "--recipient", &victim],
+            &["pin", "acme"],
+            &["prune", "acme", "--keep-last", "1"],
+            &["verify", "acme", "--repair"],
         ] {
             if args[1] == "upgrade" && version == "2" {
                 continue;
@@ -466,6 +469,15 @@ fn a_host_that_never_saw_a_store_reads_what_it_finds_and_writes_nothing_under_it
             assert_eq!(output.status.code(), Some(2), "{args:?}: {}", said(&output));
             assert!(said(&output).contains("nobody here made"), "{args:?}: {}", said(&output));
         }
+        // Nor is anything said of this host.
+        for args in [&["verify", "acme", "--read-data=50"][..], &["drill", "acme"]] {
+            let noted = new(args).output().unwrap();
+            assert!(said(&noted).contains("nobody here made"), "{args:?}: {}", said(&noted));
+        }
+        assert_eq!(
+            (scene.names("upkeep").len(), scene.names("log").len().to_string()),
+            (0, records.to_owned())
+        );
         assert_eq!((scene.names("keys").len(), scene.stolen(&[])), (1, 0));
         std::fs::remove_dir_all(scene.path().join("new")).unwrap();
     }
