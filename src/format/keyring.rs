@@ -11,8 +11,8 @@
 
 use super::age::{Identity, Recipient};
 use super::keyring1;
-pub use super::keyring2::close;
 use super::keyring2::{self, Body, Proof, VERSION};
+pub use super::keyring2::{admits_passphrases, close};
 use super::passphrase::{PASSPHRASES_MAX, Passphrase};
 use super::seal::Key;
 use super::wire::FormatError;

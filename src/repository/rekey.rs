@@ -14,6 +14,7 @@ use super::store::Store;
 use super::trust::{SeenEncryption, SeenRing};
 use crate::format::age::{Identity, Recipient};
 use crate::format::keyring::{self, Holder, Opened, Plan};
+use crate::format::passphrase::PASSPHRASES_MAX;
 use crate::format::seal::Key;
 use crate::format::wire::FormatError;
 use crate::model::escape;
@@ -184,7 +185,10 @@ impl Store {
             if opened.holders.iter().any(is_there) {
                 return Err(KeyChange::Exists(holder.name.clone()));
             }
-            let holders = opened.holders.iter().cloned().chain([holder.clone()]).collect();
+            let holders: Vec<_> = opened.holders.iter().cloned().chain([holder.clone()]).collect();
+            if holder.passphrase.is_some() && !keyring::admits_passphrases(Some(opened), &holders) {
+                return Err(KeyChange::Passphrases);
+            }
             Ok(Draft { holders, ..Draft::of(opened) })
         })
     }
@@ -361,6 +365,10 @@ pub enum KeyChange {
         "that is the key that is used here: whoever is to be removed cannot say who is left. Use another (--key-file)"
     )]
     Own,
+    #[error(
+        "at most {PASSPHRASES_MAX} passphrases open a store: remove one first (`understudy key remove`), or add a key file or a recipient, of which there may be more"
+    )]
+    Passphrases,
     #[error("somebody else changed the keys meanwhile: try again")]
     Raced,
 }

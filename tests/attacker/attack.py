@@ -11,7 +11,7 @@ import shutil
 import sys
 
 from objects import (
-    Identity, Ring, PACK, RECORD, bech32, checkpoint, close, h, head, object_key, open_record, open_ring,
+    Identity, Ring, PACK, RECORD, age_close, b64, bech32, checkpoint, close, h, head, mac, object_key, open_record, open_ring,
     pack, page, record, ring1, ring2, segment, text, unbech32, AESGCM,
 )
 
@@ -266,6 +266,23 @@ def former_segment():
     return {}
 
 
+def many_words():
+    """Not an attack: a keyring of version 1 as earlier versions made it, with so many passphrases beside its key file."""
+    identity = Identity.read(options["identity"])
+    known = opened(identity, 1)
+    publics, slots = [identity.public], [{"name": "file", "recipient": bech32("age", identity.public)}]
+    for number in range(int(options["count"])):
+        publics.append(Identity().public)
+        words = {"memory_kib": 65536, "passes": 3, "salt": b64(os.urandom(16)), "identity": b64(os.urandom(48))}
+        slots.append({"name": f"words-{number}", "recipient": bech32("age", publics[-1]), "passphrase": words})
+    salt = os.urandom(16)
+    seal = AESGCM(mac(known.master, b"understudy keyring 1" + salt))
+    ring = {"version": 1, "store": store, "sequence": 1, "slots": slots, "master": b64(age_close(known.master, publics)),
+            "salt": b64(salt), "keys": b64(seal.encrypt(bytes(12), b"".join(known.keys), text([1, store, 1, slots])))}
+    put(text(ring), "keys", key(1))
+    return {}
+
+
 def names():
     """A keyring of version 1 for nobody here, whose holders' names steer a terminal."""
     shutil.rmtree(base, ignore_errors=True)
@@ -312,5 +329,5 @@ def show():
             "keys": len(ring.keys), "before": len(ring.before), "records": records}
 
 
-ATTACKS = [plant, read, plain, longer, back, former_ring, former_record, former_checkpoint, former_segment, names, plain_text, show]
+ATTACKS = [plant, read, plain, longer, back, former_ring, former_record, former_checkpoint, former_segment, many_words, names, plain_text, show]
 print(json.dumps({attack.__name__: attack for attack in ATTACKS}[sys.argv[1]]()))

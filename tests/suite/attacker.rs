@@ -814,6 +814,45 @@ fn a_store_of_an_earlier_version_goes_on_and_its_upgrade_has_no_way_back() {
 }
 
 #[test]
+fn a_store_with_more_passphrases_than_are_added_opens_and_loses_them() {
+    let scene = Scene::new();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/repositories/3-encrypted/repository");
+    ok(Command::new("cp").arg("-a").arg(fixture).arg(scene.path().join("repository")));
+    let key = crate::rig::key_file();
+    attack(scene.path(), "many_words", &[("identity", key.to_str().unwrap()), ("count", "10")]);
+    let with_key = |args: &[&str]| {
+        let mut command = scene.run("a", args);
+        command.env("UNDERSTUDY_KEY_FILE", &key).env("UNDERSTUDY_NEW_PASSPHRASE", "yet another passphrase");
+        command
+    };
+    ok(&mut with_key(&["restore", "acme", "out", "--quiet"]));
+    ok(&mut with_key(&["key", "upgrade", "acme", "--trust-keyring"]));
+    let add = ["key", "add", "acme", "more", "--passphrase"];
+    for number in 0..3 {
+        fails(&mut with_key(&add), 2, "at most 8 passphrases");
+        ok(&mut with_key(&["key", "remove", "acme", &format!("words-{number}"), "--quiet"]));
+    }
+    ok(&mut with_key(&add));
+    fails(&mut with_key(&["key", "add", "acme", "still-more", "--passphrase"]), 2, "at most 8 passphrases");
+    ok(&mut with_key(&["key", "add", "acme", "another", "--file", "b.key", "--quiet"]));
+    ok(scene.run("b", &["snapshots", "acme"]).env("UNDERSTUDY_PASSPHRASE", "yet another passphrase"));
+}
+
+#[test]
+fn a_note_that_is_too_large_stops_nobody() {
+    let scene = Scene::new();
+    ok(&mut scene.resync("a"));
+    for folder in ["standbys", "upkeep"] {
+        std::fs::create_dir_all(scene.store(folder)).unwrap();
+        std::fs::write(scene.store(folder).join("large"), vec![b'x'; (64 << 10) + 1]).unwrap();
+    }
+    for args in [&["prune", "acme"][..], &["drill", "acme"], &["status"]] {
+        let output = ok(&mut scene.run("a", args));
+        assert!(!said(&output).contains("warning"), "{args:?}: {}", said(&output));
+    }
+}
+
+#[test]
 fn whoever_was_locked_out_by_a_holder_gets_in_again_and_locks_them_out() {
     let scene = Scene::new();
     ok(&mut scene.resync("a"));
