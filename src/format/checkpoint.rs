@@ -7,7 +7,16 @@ use crate::model::record::StoreState;
 
 const MAGIC: [u8; 8] = *b"USCHECK\x01";
 /// Refused above this, packed and unpacked.
-pub const CHECKPOINT_MAX_BYTES: usize = 256 << 20;
+pub const CHECKPOINT_MAX_BYTES: usize = 64 << 20;
+/// Unpacked it has so many times its stored size at most, if that is more than `SMALL_BYTES`: what a reader takes into memory is no
+/// more than a small multiple of what somebody had to store.
+const RATIO_MAX: usize = 64;
+const SMALL_BYTES: usize = 1 << 20;
+
+fn is_in_range(packed_bytes: usize, unpacked_bytes: u64) -> bool {
+    let by_ratio = packed_bytes.saturating_mul(RATIO_MAX).max(SMALL_BYTES);
+    packed_bytes <= CHECKPOINT_MAX_BYTES && unpacked_bytes <= by_ratio.min(CHECKPOINT_MAX_BYTES) as u64
+}
 
 /// Which data key the object needs to be opened; 0 for none.
 pub fn generation(bytes: &[u8]) -> u32 {
@@ -23,7 +32,11 @@ pub fn encode(
 ) -> Result<Vec<u8>, FormatError> {
     let text = |e: &dyn std::fmt::Display| FormatError::Text(e.to_string());
     let body = serde_json::to_vec(state).map_err(|e| text(&e))?;
+    let unpacked = body.len() as u64;
     let body = zstd::bulk::compress(&body, 3).map_err(|e| text(&e))?;
+    if !is_in_range(body.len(), unpacked) {
+        return Err(FormatError::Range("a checkpoint"));
+    }
     seal::close(&MAGIC, sealing, Place::Checkpoint(sequence), keys, &body)
 }
 
@@ -31,7 +44,7 @@ pub fn decode(bytes: &[u8], keys: Option<&Keys>, sequence: u64) -> Result<StoreS
     let text = |e: &dyn std::fmt::Display| FormatError::Text(e.to_string());
     let body = seal::open(&MAGIC, "a checkpoint", Place::Checkpoint(sequence), keys, bytes)?;
     let unpacked = zstd::zstd_safe::get_frame_content_size(&body).ok().flatten().unwrap_or(0);
-    if unpacked > CHECKPOINT_MAX_BYTES as u64 {
+    if !is_in_range(body.len(), unpacked) {
         return Err(FormatError::Range("a checkpoint"));
     }
     let body = zstd::bulk::decompress(&body, unpacked as usize).map_err(|e| text(&e))?;
@@ -47,6 +60,22 @@ mod tests {
     use super::*;
     use crate::model::id::{ContentHash, PackId, Sequence};
     use crate::model::record::Doom;
+
+    #[test]
+    fn a_checkpoint_unpacks_to_no_more_than_a_multiple_of_what_is_stored() {
+        let head = format!(
+            "{{\"head\":[9,\"{}\"],\"epoch\":0,\"primary\":null,\"snapshots\":{{}},\"index\":[],\"doomed_packs\":{{}},\"doomed_index\":{{}},\"pins\":{{}},\"dropped\":{{}},\"moved\":null,\"lost\":null,\"pruned_ns\":null,\"unknown\":[",
+            ContentHash::of(b"9")
+        );
+        for (elements, is_taken) in [(1000, true), (SMALL_BYTES, false)] {
+            let body = format!("{head}{}0]}}", "\"a\",".repeat(elements));
+            let body = zstd::bulk::compress(body.as_bytes(), 3).unwrap();
+            let bytes = seal::close(&MAGIC, &Sealing::default(), Place::Checkpoint(9), None, &body).unwrap();
+            let decoded = decode(&bytes, None, 9).map(|_| ());
+            assert_eq!(decoded, if is_taken { Ok(()) } else { Err(FormatError::Range("a checkpoint")) });
+        }
+        assert!(is_in_range(2 << 20, 64 << 20) && !is_in_range(2 << 20, (64 << 20) + 1));
+    }
 
     #[test]
     fn a_state_comes_back() {

@@ -11,8 +11,8 @@
 
 use super::age::{Identity, Recipient};
 use super::keyring1;
-pub use super::keyring2::close;
 use super::keyring2::{self, Body, Proof, VERSION};
+pub use super::keyring2::{admits_passphrases, close};
 use super::passphrase::{PASSPHRASES_MAX, Passphrase};
 use super::seal::Key;
 use super::wire::FormatError;
@@ -57,6 +57,7 @@ pub struct Before {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyring {
     hash: ContentHash,
+    size_bytes: usize,
     stored: Stored,
 }
 
@@ -171,6 +172,11 @@ impl Keyring {
         }
     }
 
+    /// As it is stored.
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
     pub fn store(&self) -> &StoreName {
         match &self.stored {
             Stored::First(ring) => &ring.store,
@@ -212,16 +218,17 @@ pub fn decode_ring(bytes: &[u8]) -> Result<Keyring, FormatError> {
     struct Version {
         version: u8,
     }
+    let size_bytes = bytes.len();
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     // Version 1 is written on many lines.
     match serde_json::from_slice::<Version>(first).map_or(1, |found| found.version) {
         1 => {
             let ring = keyring1::decode(bytes)?;
-            Ok(Keyring { hash: ContentHash::of(bytes), stored: Stored::First(Box::new(ring)) })
+            Ok(Keyring { hash: ContentHash::of(bytes), size_bytes, stored: Stored::First(Box::new(ring)) })
         }
         VERSION => {
             let (body, proof, hash) = keyring2::decode(bytes)?;
-            Ok(Keyring { hash, stored: Stored::Second(Box::new(body), proof) })
+            Ok(Keyring { hash, size_bytes, stored: Stored::Second(Box::new(body), proof) })
         }
         found => Err(FormatError::Version { found, known: VERSION }),
     }

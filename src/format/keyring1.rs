@@ -3,7 +3,7 @@
 
 use super::age::{self, Identity, Recipient};
 use super::keyring::{Holder, Opened, Secrets, Shown, find_slot};
-use super::passphrase::{PASSPHRASES_MAX, Passphrase};
+use super::passphrase::Passphrase;
 use super::seal::{Key, Sealer};
 use super::wire::FormatError;
 use crate::model::id::{ContentHash, StoreName};
@@ -99,11 +99,8 @@ impl Keyring {
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Keyring, FormatError> {
     let ring: Keyring = serde_json::from_slice(bytes).map_err(|e| FormatError::Text(e.to_string()))?;
-    let passphrases = ring.slots.iter().filter(|slot| slot.passphrase.is_some()).count();
     match ring.version {
-        1 if ring.slots.len() > SLOTS_MAX || passphrases > PASSPHRASES_MAX => {
-            Err(FormatError::Range("slots"))
-        }
+        1 if ring.slots.len() > SLOTS_MAX => Err(FormatError::Range("slots")),
         1 if ring.sequence == 0 => Err(FormatError::Range("a keyring's number")),
         1 => Ok(ring),
         found => Err(FormatError::Version { found, known: 2 }),

@@ -65,6 +65,9 @@ struct Inner {
 /// The bytes of a keyring that `maker`, one of its holders, makes.
 pub fn close(plan: &Plan, maker: &Identity, random: Random) -> Result<Vec<u8>, FormatError> {
     let what = "a keyring's maker";
+    if !admits_passphrases(plan.before, plan.holders) {
+        return Err(FormatError::Range("passphrases"));
+    }
     let recipients: Vec<_> = plan.holders.iter().map(|holder| holder.recipient).collect();
     let at = recipients.iter().position(|recipient| *recipient == maker.recipient());
     let sequence = plan.before.map_or(0, |ring| ring.reference.sequence).checked_add(1);
@@ -114,6 +117,13 @@ pub fn close(plan: &Plan, maker: &Identity, random: Random) -> Result<Vec<u8>, F
     bytes.extend(serde_json::to_vec(&proof).map_err(text)?);
     bytes.push(b'\n');
     Ok(bytes)
+}
+
+/// Whether the keyring after `before` may have the passphrases of `holders`: so many at most, or no more than there are. Earlier versions
+/// minded their number less, and what they made goes on; a reader tries the first of them in any case.
+pub fn admits_passphrases(before: Option<&Opened>, holders: &[Holder]) -> bool {
+    let count = |holders: &[Holder]| holders.iter().filter(|holder| holder.passphrase.is_some()).count();
+    count(holders) <= before.map_or(0, |ring| count(&ring.holders)).max(PASSPHRASES_MAX)
 }
 
 /// What stands for a recipient where anybody reads.
@@ -166,8 +176,7 @@ fn bytes(text: &str) -> Result<Vec<u8>, FormatError> {
 
 /// What can be seen without a key.
 fn check(body: &Body) -> Result<(), FormatError> {
-    let passphrases = body.slots.iter().filter(|slot| slot.passphrase.is_some()).count();
-    if body.slots.is_empty() || body.slots.len() > SLOTS_MAX || passphrases > PASSPHRASES_MAX {
+    if body.slots.is_empty() || body.slots.len() > SLOTS_MAX {
         return Err(FormatError::Range("slots"));
     }
     if !body.slots.iter().all(|slot| is_name(&slot.name)) {

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 /// A shorter one is no passphrase.
 pub const PASSPHRASE_MIN_CHARS: usize = 8;
-/// So many may open one keyring: each costs a reader who has a passphrase a try.
+/// So many are tried, each of which costs a reader who has a passphrase, and no more are added to a keyring.
 pub const PASSPHRASES_MAX: usize = 8;
 /// What a new passphrase costs whoever guesses: 64 MiB, three passes.
 const MEMORY_KIB: u32 = 64 << 10;

@@ -3,8 +3,9 @@
 
 use super::seal::{self, Keys, Place, Sealing};
 use super::wire::{FormatError, Reader};
+use crate::model::hold::MOUNTS_MAX;
 use crate::model::id::ContentHash;
-use crate::model::record::Record;
+use crate::model::record::{Event, Record};
 
 const MAGIC: [u8; 8] = *b"USRECRD\x04";
 /// Without a keyring in it.
@@ -25,6 +26,11 @@ fn magic_of(bytes: &[u8]) -> &'static [u8; 8] {
 
 /// The bytes of `record`.
 pub fn encode(record: &Record, sealing: &Sealing, keys: Option<&Keys>) -> Result<Vec<u8>, FormatError> {
+    if let Event::Snapshot(snapshot) = &record.event
+        && snapshot.filesystem.mounts.as_ref().is_some_and(|mounts| mounts.len() > MOUNTS_MAX)
+    {
+        return Err(FormatError::Range("a store's mounts"));
+    }
     let body = serde_json::to_vec(record).map_err(|e| FormatError::Text(e.to_string()))?;
     let magic = if record.ring.is_some() { &MAGIC } else { &MAGIC_3 };
     seal::close(magic, sealing, Place::Record(record.sequence.0), keys, &body)
@@ -65,7 +71,6 @@ fn body_2(bytes: &[u8]) -> Result<&[u8], FormatError> {
 mod tests {
     use super::*;
     use crate::model::id::{Epoch, Sequence, StoreName, WriterId};
-    use crate::model::record::Event;
 
     fn sample() -> Record {
         Record {

@@ -2,7 +2,8 @@
 
 use super::plan::Plan;
 use super::tree_path::TreePath;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 
 /// The filesystem that a root is on, as far as it survives a reboot.
@@ -16,8 +17,39 @@ pub struct FilesystemId {
     pub root_inode: u64,
     /// Directories of the store at which another filesystem or another mount begins. None in snapshots of versions that did
     /// not note them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "mounts")]
     pub mounts: Option<Vec<TreePath>>,
+}
+
+/// As many as a kernel allows in one namespace (`fs.mount-max`, as it comes).
+pub const MOUNTS_MAX: usize = 100_000;
+
+/// Stops at the first that is too many, before a page of commas has become a gigabyte.
+fn mounts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<TreePath>>, D::Error> {
+    struct Mounts(Vec<TreePath>);
+    struct Reader;
+    impl<'de> Visitor<'de> for Reader {
+        type Value = Mounts;
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            write!(f, "at most {MOUNTS_MAX} mounts")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Mounts, A::Error> {
+            let mut mounts = Vec::new();
+            while let Some(mount) = from.next_element()? {
+                if mounts.len() == MOUNTS_MAX {
+                    return Err(A::Error::invalid_length(MOUNTS_MAX + 1, &self));
+                }
+                mounts.push(mount);
+            }
+            Ok(Mounts(mounts))
+        }
+    }
+    impl<'de> Deserialize<'de> for Mounts {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            from.deserialize_seq(Reader)
+        }
+    }
+    Ok(Option::<Mounts>::deserialize(from)?.map(|mounts| mounts.0))
 }
 
 impl FilesystemId {
@@ -174,6 +206,20 @@ mod tests {
         assert_eq!(held(100, 60, 99, &filesystem(1, 900), &[]), None);
         // Few entries, which no plan would miss, but hardly any of them.
         assert!(matches!(held(50, 3, 48, &filesystem(7, 2), &[]), Some(Hold::OtherFilesystem { .. })));
+    }
+
+    #[test]
+    fn more_mounts_than_a_host_has_are_refused_while_they_are_read() {
+        let read = |count: usize| {
+            let mounts = vec!["a"; count];
+            let text =
+                serde_json::json!({ "magic": 1, "id": 0, "root_inode": 2, "mounts": mounts }).to_string();
+            serde_json::from_str::<FilesystemId>(&text).map(|found| found.mounts.map_or(0, |m| m.len()))
+        };
+        assert_eq!(read(MOUNTS_MAX).unwrap(), MOUNTS_MAX);
+        assert!(read(MOUNTS_MAX + 1).unwrap_err().to_string().contains("at most 100000 mounts"));
+        let none = "{\"magic\":1,\"id\":0,\"root_inode\":2}";
+        assert_eq!(serde_json::from_str::<FilesystemId>(none).unwrap().mounts, None);
     }
 
     #[test]

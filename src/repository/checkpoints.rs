@@ -3,7 +3,8 @@
 //! Nothing depends on a checkpoint: it is made of the log, its head is looked up in the log, and without one a reader begins
 //! with the first record. It is the word of whoever sealed it: one that is sealed with another data key than the newest does not count.
 //! What this host saw of a log is a note in its cache (see `memory`): a log that is shorter, or has another
-//! record there, was rolled back, and is not taken, whatever of the cache is left and whichever pass reads it.
+//! record there, was rolled back, and is not taken, whatever of the cache is left and whichever pass reads it. A checkpoint behind what it
+//! saw counts only if the records between name each other: a host that was away for long reads these once.
 
 use super::cache::write_beside;
 use super::error::RepositoryError;
@@ -21,6 +22,9 @@ const RECORDS: u64 = 128;
 /// or so many as there are snapshots to this, if that is more: what it costs stays a small share of the records.
 const SNAPSHOTS_A_RECORD: u64 = 32;
 
+/// So many of the last checkpoints are looked at: two are kept, and anybody puts others that nothing opens.
+const LOOKED_AT: usize = 4;
+
 /// Whether a log with this state is due for a checkpoint. Pure.
 fn is_due(state: &StoreState) -> bool {
     let head = state.head.map_or(0, |(sequence, _)| sequence.0);
@@ -34,8 +38,8 @@ impl Store {
         RepositoryError::RolledBack { store: self.name.clone(), seen: seen.sequence, found, note }
     }
 
-    /// Whether a fold went through the record that this host saw: `before` is the state that it was folded on from, and `way` what it met
-    /// there. What began behind that record, with a checkpoint, has it looked up.
+    /// Whether a fold went through the record that this host saw: `before` is the state that it was folded on from, and `met` what it met
+    /// there. What began with a checkpoint behind that record was read from that record on: a record by itself says nothing of what follows it.
     ///
     /// # Errors
     /// [`RepositoryError::RolledBack`] if it did not.
@@ -59,13 +63,7 @@ impl Store {
             // Folded by this process, which passed then.
             (None, Some((head, _))) if head > seen.sequence => return Ok(Passed(())),
             (None, Some((head, hash))) if head == seen.sequence => hash,
-            (None, _) => match self.stored_record(seen.sequence) {
-                Ok((_, hash)) => hash,
-                Err(RepositoryError::MissingRecord { .. }) => {
-                    return Err(self.rolled_back(seen, "has lost it".into()));
-                }
-                Err(error) => return Err(error),
-            },
+            (None, _) => return Err(self.rolled_back(seen, "does not lead there".into())),
         };
         match met == seen.hash {
             true => Ok(Passed(())),
@@ -86,9 +84,9 @@ impl Store {
         }
         let prefix = key::checkpoint_prefix(&self.name);
         let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
+        let found = listed.iter().rev().filter_map(|at| Some((key::parse_record(&at.location)?, at)));
         // One that cannot be read is passed over: the one before it does as well.
-        for object in listed.iter().rev() {
-            let Some(sequence) = key::parse_record(&object.location) else { continue };
+        for (sequence, object) in found.take(LOOKED_AT) {
             let get = self.objects().get(&object.location, CHECKPOINT_MAX_BYTES as u64);
             let Some(bytes) = self.repository.wait(get)? else { continue };
             let keys = match self.keys_for_unnamed(format::generation(&bytes)) {

@@ -6,7 +6,8 @@
 use super::error::RepositoryError;
 use super::key;
 use super::store::Store;
-use super::trust::{self, Plain, SeenEncryption, SeenRing};
+use super::trust::{self, Distrust, Plain, SeenEncryption, SeenRing};
+use crate::format::age::Identity;
 use crate::format::keyring::{self, Holder, Keyring, Opened, Secrets, Shown};
 use crate::format::seal::{Keys, Sealing};
 use crate::format::wire::FormatError;
@@ -15,12 +16,15 @@ use crate::model::record::{Record, RingRef};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// So much is read of the keyrings that lead to one: some thousand changes of the keys.
+const BEFORE_MAX_BYTES: usize = 64 << 20;
+
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub opened: Opened,
     pub keys: Arc<Keys>,
     /// It is more than what was found there: see `Memory::confirmed`.
-    pub is_confirmed: bool,
+    pub is_confirmed: AtomicBool,
 }
 
 impl Loaded {
@@ -28,12 +32,18 @@ impl Loaded {
     pub fn named(&self) -> Option<RingRef> {
         self.opened.maker.map(|_| self.opened.reference)
     }
+
+    pub fn is_confirmed(&self) -> bool {
+        self.is_confirmed.load(Ordering::Relaxed)
+    }
 }
 
 /// What a store's handles share of its keyring, once it was looked for: none when there is none.
 #[derive(Debug, Default)]
 pub(super) struct KeyCache {
     ring: Mutex<Option<Option<Arc<Loaded>>>>,
+    /// What opened the last one: a passphrase is stretched once, however often the keyring is looked for again.
+    identity: Mutex<Option<Identity>>,
     /// Reading without one was looked into.
     is_admitted: AtomicBool,
 }
@@ -81,7 +91,7 @@ impl Store {
     }
 
     pub(super) fn is_keyring_confirmed(&self) -> bool {
-        matches!(&*self.cache_of_keys(), Some(Some(loaded)) if loaded.is_confirmed)
+        matches!(&*self.cache_of_keys(), Some(Some(loaded)) if loaded.is_confirmed())
     }
 
     /// The newest keyring, unopened. Always the repository's own: what is sealed with the keys of another is lost.
@@ -118,8 +128,11 @@ impl Store {
                 _ => Ok(None),
             };
         };
-        let secrets = self.repository.keys.secrets()?;
+        let mut secrets = self.repository.keys.secrets()?;
+        let mut known = self.keys.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.identities.extend(known.clone());
         let opened = ring.open(&secrets).map_err(|reason| self.not_opened(&ring, reason))?;
+        *known = Some(opened.identity.clone());
         if let Some(seen) = &memory.ring {
             self.take(seen, &opened, &secrets)?;
         }
@@ -129,7 +142,7 @@ impl Store {
             // This host used the store before it remembered keyrings: the record that it saw opens with this one, or none is read.
             None => memory.head.is_some(),
         };
-        Ok(Some(Loaded { opened, keys: Arc::new(keys), is_confirmed }))
+        Ok(Some(Loaded { opened, keys: Arc::new(keys), is_confirmed: AtomicBool::new(is_confirmed) }))
     }
 
     fn not_opened(&self, ring: &Keyring, reason: FormatError) -> RepositoryError {
@@ -155,37 +168,54 @@ impl Store {
             reason,
             note: self.memory_file().unwrap_or_default(),
         };
-        let path =
-            self.path_to(newest, secrets, |ring| ring.reference.sequence <= seen.sequence.saturating_add(1))?;
-        match path {
-            Ok(path) => trust::takes(&self.name, seen, &path).map_err(distrusted),
-            Err(distrust) => Err(distrusted(distrust)),
-        }
+        trust::may_follow(&self.name, seen, newest).map_err(distrusted)?;
+        let first = self
+            .first_of(newest, secrets, |ring| ring.reference.sequence <= seen.sequence.saturating_add(1))?;
+        first.and_then(|first| trust::takes(&self.name, seen, &[first])).map_err(distrusted)
     }
 
-    /// The keyrings that lead to `newest`, ascending, back to the first for which `is_start` holds, or one that tells of none before.
-    fn path_to(
+    /// Goes back from `newest`, each keyring of which follows the one before, to the first for which `is_start` holds, or one that tells
+    /// of none before. Two of them are held at a time, whoever made them up.
+    fn first_of(
         &self,
         newest: &Opened,
         secrets: &Secrets,
         is_start: impl Fn(&Opened) -> bool,
-    ) -> Result<Result<Vec<Opened>, trust::Distrust>, RepositoryError> {
-        // A passphrase is not stretched for each of them.
-        let mut secrets = secrets.clone();
+    ) -> Result<Result<Opened, Distrust>, RepositoryError> {
+        let mut words = secrets.passphrase.clone();
+        let mut secrets = Secrets { identities: secrets.identities.clone(), passphrase: None };
         secrets.identities.push(newest.identity.clone());
-        let mut path = vec![newest.clone()];
-        while let Some(first) = path.last().filter(|ring| !is_start(ring))
-            && let Some(before) = first.before.last()
+        let (mut first, mut read_bytes) = (newest.clone(), 0);
+        while !is_start(&first)
+            && let Some(before) = first.before.last().cloned()
         {
             let ring = self.ring_of(before.sequence)?;
-            match ring.open(&secrets) {
-                Ok(opened) if opened.reference.hash == before.hash => path.push(opened),
-                Ok(_) | Err(FormatError::Maker) => return Ok(Err(trust::Distrust::Chain)),
-                Err(_) => return Ok(Err(trust::Distrust::Gap(before.sequence))),
+            read_bytes += ring.size_bytes();
+            if read_bytes > BEFORE_MAX_BYTES {
+                return Ok(Err(Distrust::Long));
+            }
+            let opened = match (ring.open(&secrets), words.is_some()) {
+                // A passphrase is stretched for one of them, not for each.
+                (Err(FormatError::Tampered), true) => {
+                    ring.open(&Secrets { passphrase: words.take(), ..secrets.clone() }).inspect(|opened| {
+                        secrets.identities.push(opened.identity.clone());
+                    })
+                }
+                (opened, _) => opened,
+            };
+            match opened {
+                Ok(opened) if opened.reference.hash == before.hash => {
+                    let seen = SeenRing::of(&self.name, &opened);
+                    if let Err(distrust) = trust::takes(&self.name, &seen, std::slice::from_ref(&first)) {
+                        return Ok(Err(distrust));
+                    }
+                    first = opened;
+                }
+                Ok(_) | Err(FormatError::Maker) => return Ok(Err(Distrust::Chain)),
+                Err(_) => return Ok(Err(Distrust::Gap(before.sequence))),
             }
         }
-        path.reverse();
-        Ok(Ok(path))
+        Ok(Ok(first))
     }
 
     /// Whether somebody who has a key of this host's made the keyring, or one that it follows: that nobody else can.
@@ -196,11 +226,7 @@ impl Store {
             let mut ours = secrets.identities.iter().chain([&ring.identity]);
             maker.is_some_and(|maker| ours.any(|identity| identity.recipient() == maker))
         };
-        let Ok(path) = self.path_to(newest, &secrets, is_ours)? else { return Ok(false) };
-        Ok(path
-            .first()
-            .filter(|first| is_ours(first))
-            .is_some_and(|first| trust::takes(&self.name, &SeenRing::of(&self.name, first), &path).is_ok()))
+        Ok(self.first_of(newest, &secrets, is_ours)?.is_ok_and(|first| is_ours(&first)))
     }
 
     /// Whether all who hold it are here.
@@ -232,9 +258,11 @@ impl Store {
 
     /// As `keys_for`, for what nothing but its seal vouches for: who was removed has all data keys but the newest.
     pub(super) fn keys_for_unnamed(&self, generation: u32) -> Result<Option<Arc<Keys>>, RepositoryError> {
-        let keys = self.keys_for(generation)?;
+        // Nor is the keyring looked for again: anybody puts such objects.
+        let keys = self.keys()?;
         let known = keys.as_ref().map_or(0, |keys| keys.newest());
         match generation == known {
+            true if known == 0 => self.admit_reader().map(|()| None),
             true => Ok(keys),
             false => Err(RepositoryError::Keyring { store: self.name.clone(), generation, known }),
         }
@@ -289,10 +317,10 @@ impl Store {
         Ok(())
     }
 
-    /// Whoever writes to a store that is there passes here. A store without encryption is written to only where somebody said that it has none.
+    /// Whoever writes to a store that is there passes here: under a keyring that somebody here made or said yes to. A store without encryption is written to only where somebody said that it has none.
     pub fn admit_writer(&self) -> Result<(), RepositoryError> {
-        if self.loaded()?.is_some() {
-            return Ok(());
+        if let Some(loaded) = self.loaded()? {
+            return self.admit_keyring(&loaded, false);
         }
         match self.plain()? {
             Plain::Accepted => Ok(()),

@@ -56,6 +56,16 @@ fn is_of_another_version(record: &[u8]) -> bool {
     matches!(format::decode(record, None, 0), Err(FormatError::Version { .. }))
 }
 
+/// Whether a record is gone or is no record: not whether it is one of another log, or of somebody who may write none.
+fn is_unreadable(error: &RepositoryError) -> bool {
+    match error {
+        RepositoryError::MissingRecord { .. } => true,
+        RepositoryError::Format { source, .. } => *source != FormatError::Maker,
+        RepositoryError::Request { kind, .. } => *kind == RepositoryErrorKind::Damaged,
+        _ => false,
+    }
+}
+
 /// A log of more records has a checkpoint.
 const LONG_RECORDS: u64 = 512;
 
@@ -89,8 +99,9 @@ impl Store {
         let passed = read.and_then(|met| self.passed(&StoreState::default(), &state, seen, met));
         match passed {
             Ok(passed) => self.remember(&state, passed)?,
+            // Only that later records cannot be read. What can be, and does not go on from these, was read with them.
             Err(error)
-                if error.kind() == RepositoryErrorKind::Damaged
+                if is_unreadable(&error)
                     && until.is_some()
                     && seen.is_none_or(|seen| seen.sequence > last) =>
             {
@@ -154,8 +165,10 @@ impl Store {
             && reading.from_checkpoint
             && let Some(start) = self.last_checkpoint(reading.from_cache)?
         {
-            // Its head is looked at once more.
-            after = start.head.and_then(|(head, _)| head.0.checked_sub(1)).map(Sequence).filter(|s| s.0 > 0);
+            // Its head is looked at once more, and what leads to it from the record that this host saw.
+            let begins_at =
+                start.head.map(|(head, _)| head.min(reading.seen.map_or(head, |seen| seen.sequence)));
+            after = begins_at.and_then(|begin| begin.0.checked_sub(1)).map(Sequence).filter(|s| s.0 > 0);
             *state = start;
         }
         let begins_at = after.map_or(Sequence(0), |after| after).next();
@@ -167,12 +180,14 @@ impl Store {
         let known = state.head;
         if let Some((head, _)) = known
             && begins_at <= head
-            && listed.is_empty()
+            && listed.last().is_none_or(|last| last.sequence < head)
         {
             return Err(RepositoryError::MissingRecord { store: self.name.clone(), sequence: head });
         }
         let (newest, mut rest) = (listed.last().map(|listed| listed.sequence), &listed[..]);
         let mut met = None;
+        // The last record before a checkpoint's head that was looked at: its hash, and the keyring that it names.
+        let mut way: Option<(ContentHash, StoreState)> = None;
         while !rest.is_empty() {
             let (some, behind) = rest.split_at(held_together(rest));
             rest = behind;
@@ -182,7 +197,22 @@ impl Store {
                     met = Some(hash);
                 }
                 let wrong = |source| RepositoryError::Log { store: self.name.clone(), source };
+                if let Some((head, _)) = known
+                    && *sequence <= head
+                {
+                    if let Some((before, named)) = &way {
+                        if record.previous != Some(*before) {
+                            return Err(wrong(FoldError::Chain(*sequence)));
+                        }
+                        if !named.admits_ring(record.ring) {
+                            return Err(wrong(FoldError::Ring(*sequence)));
+                        }
+                    }
+                    way = Some((hash, StoreState { ring: record.ring, ..StoreState::default() }));
+                }
                 match known {
+                    // Folded into the checkpoint.
+                    Some((head, _)) if *sequence < head => continue,
                     // A checkpoint's head: it must be the same record, and of the same keyring.
                     Some((head, known)) if head == *sequence => {
                         if known != hash {
@@ -272,11 +302,6 @@ impl Store {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// A record as the repository has it.
-    pub(super) fn stored_record(&self, sequence: Sequence) -> Result<(Record, ContentHash), RepositoryError> {
-        self.decode_record(sequence, &self.repository.wait(self.record_bytes(sequence))?)
     }
 
     /// What a record says, as the cache has it, or the repository.

@@ -14,6 +14,7 @@ use super::store::Store;
 use super::trust::{SeenEncryption, SeenRing};
 use crate::format::age::{Identity, Recipient};
 use crate::format::keyring::{self, Holder, Opened, Plan};
+use crate::format::passphrase::PASSPHRASES_MAX;
 use crate::format::seal::Key;
 use crate::format::wire::FormatError;
 use crate::model::escape;
@@ -23,6 +24,7 @@ use crate::support::durable;
 use crate::support::progress::Step;
 use object_store::PutPayload;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use zeroize::Zeroizing;
 
 /// Races for the record behind a keyring.
@@ -63,7 +65,7 @@ impl Store {
     /// others. A new store's is a run's that ended before its first record if all of its holders are here.
     pub(super) fn admit_keyring(&self, loaded: &Loaded, is_new: bool) -> Result<(), RepositoryError> {
         let opened = &loaded.opened;
-        if loaded.is_confirmed {
+        if loaded.is_confirmed() {
             return Ok(());
         }
         let is_own = || Ok(self.is_own(opened)? && (!is_new || self.is_all_ours(opened)?));
@@ -83,15 +85,21 @@ impl Store {
                 holders: opened.holders.iter().map(holder).collect::<Vec<_>>().join(", "),
             });
         }
-        self.remember_ring(opened)
+        self.confirm(loaded)
     }
 
     /// Confirms the keyring of a store that this host publishes: it stands for it from then on.
     pub(super) fn confirm_keyring(&self) -> Result<(), RepositoryError> {
         match self.loaded()? {
-            Some(loaded) if !loaded.is_confirmed => self.remember_ring(&loaded.opened),
+            Some(loaded) if !loaded.is_confirmed() => self.confirm(&loaded),
             _ => Ok(()),
         }
+    }
+
+    fn confirm(&self, loaded: &Loaded) -> Result<(), RepositoryError> {
+        self.remember_ring(&loaded.opened)?;
+        loaded.is_confirmed.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn remember_ring(&self, opened: &Opened) -> Result<(), RepositoryError> {
@@ -177,7 +185,10 @@ impl Store {
             if opened.holders.iter().any(is_there) {
                 return Err(KeyChange::Exists(holder.name.clone()));
             }
-            let holders = opened.holders.iter().cloned().chain([holder.clone()]).collect();
+            let holders: Vec<_> = opened.holders.iter().cloned().chain([holder.clone()]).collect();
+            if holder.passphrase.is_some() && !keyring::admits_passphrases(Some(opened), &holders) {
+                return Err(KeyChange::Passphrases);
+            }
             Ok(Draft { holders, ..Draft::of(opened) })
         })
     }
@@ -354,6 +365,10 @@ pub enum KeyChange {
         "that is the key that is used here: whoever is to be removed cannot say who is left. Use another (--key-file)"
     )]
     Own,
+    #[error(
+        "at most {PASSPHRASES_MAX} passphrases open a store: remove one first (`understudy key remove`), or add a key file or a recipient, of which there may be more"
+    )]
+    Passphrases,
     #[error("somebody else changed the keys meanwhile: try again")]
     Raced,
 }

@@ -99,7 +99,9 @@ impl Store {
         let keys = self.keys()?;
         let found = self.repository.wait(async {
             let mut found = Vec::new();
-            for object in self.objects().list(Some(prefix), None).await? {
+            let listed = self.objects().list(Some(prefix), None).await?;
+            // What is larger is no note: nobody's stops who asks for all of them.
+            for object in listed.into_iter().filter(|object| object.size <= REPORT_MAX_BYTES) {
                 if let Some(bytes) = self.objects().get(&object.location, REPORT_MAX_BYTES).await? {
                     found.push((object.location.clone(), modified_ns(&object), bytes));
                 }

@@ -43,6 +43,8 @@ pub enum Distrust {
     Maker(String),
     #[error("nothing here opens keyring {0}, which leads to it")]
     Gap(u32),
+    #[error("more keyrings lead to it than are looked at")]
+    Long,
 }
 
 fn commitment(store: &StoreName, keys: &[Key]) -> ContentHash {
@@ -91,6 +93,28 @@ impl SeenRing {
             }
         }
         Ok(Self::of(store, ring))
+    }
+}
+
+/// What `newest` alone tells of whether it can follow `seen`, before any that lead to it is fetched: it has the data keys, which nobody
+/// makes up who never had one, and names the one that was taken. Whether it does follow is told by [`takes`].
+pub fn may_follow(store: &StoreName, seen: &SeenRing, newest: &Opened) -> Result<(), Distrust> {
+    if newest.reference.sequence <= seen.sequence {
+        return Ok(());
+    }
+    if newest.version < seen.version {
+        return Err(Distrust::Version);
+    }
+    let kept = newest.generations.get(..seen.keys as usize).ok_or(Distrust::Keys)?;
+    if commitment(store, kept) != seen.commitment {
+        return Err(Distrust::Keys);
+    }
+    let named = Before { sequence: seen.sequence, hash: seen.hash, keys: seen.keys };
+    match newest.before.iter().find(|ring| ring.sequence == seen.sequence) {
+        Some(told) if *told == named => Ok(()),
+        // Of those of version 1 the last alone is told of, or none.
+        None if seen.version == 1 => Ok(()),
+        _ => Err(Distrust::Chain),
     }
 }
 
@@ -219,6 +243,28 @@ mod tests {
         let path = [opened(&second, 2), opened(&third, 2)];
         assert_eq!(takes(&name, &seen, &path), Ok(()));
         assert_eq!(takes(&name, &seen, &path[1..]), Err(Distrust::Chain));
+        assert_eq!(may_follow(&name, &seen, &path[1]), Ok(()));
+    }
+
+    #[test]
+    fn a_keyring_that_does_not_lead_to_the_one_that_was_taken_says_so_by_itself() {
+        let name = store();
+        let first = ring(1, &[1, 2, 3], None, &[1], 0);
+        let seen = SeenRing::of(&name, &opened(&first, 2));
+        let made_up = |keys: &[u8], number: u32, hash: &[u8]| {
+            let mut before = opened(&first, 3);
+            before.reference.sequence = number;
+            before.reference.hash = ContentHash::of(hash);
+            before.before = (1..number)
+                .map(|sequence| Before { sequence, hash: ContentHash::of(b"guess"), keys: 1 })
+                .collect();
+            before.generations = keys.iter().map(|n| Key::new([*n; 32])).collect();
+            opened(&ring(3, &[2, 3], Some(&before), keys, 0), 2)
+        };
+        // By whoever never had a data key, and by one who has.
+        assert_eq!(may_follow(&name, &seen, &made_up(&[7], 700, b"guess")), Err(Distrust::Keys));
+        assert_eq!(may_follow(&name, &seen, &made_up(&[1, 7], 700, b"guess")), Err(Distrust::Chain));
+        assert_eq!(may_follow(&name, &seen, &made_up(&[1, 7], 1, b"guess")), Err(Distrust::Chain));
     }
 
     proptest! {

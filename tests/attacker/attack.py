@@ -11,7 +11,7 @@ import shutil
 import sys
 
 from objects import (
-    Identity, Ring, PACK, RECORD, bech32, checkpoint, close, h, head, object_key, open_record, open_ring,
+    Identity, Ring, PACK, RECORD, age_close, b64, bech32, checkpoint, close, h, head, mac, object_key, open_record, open_ring,
     pack, page, record, ring1, ring2, segment, text, unbech32, AESGCM,
 )
 
@@ -167,6 +167,26 @@ def plain():
     return {}
 
 
+def longer():
+    """The log goes on behind record `behind` with so many others, without any encryption; the records of the live one are kept aside."""
+    behind = int(options["behind"])
+    kept = at("..", "kept-log")
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(at("log"), kept)
+    for name in listed("log"):
+        if int(name) > behind:
+            os.remove(at("log", name))
+    write_log(int(options["records"]), None, previous=h(get("log", log(behind))), begins=behind + 1)
+    return {}
+
+
+def back():
+    """One record of the live log is put back in the midst of the other one."""
+    name = log(int(options["record"]))
+    shutil.copy(at("..", "kept-log", name), at("log", name))
+    return {}
+
+
 def former_ring():
     """Whoever was removed puts another keyring behind the one that removed them, or in its place."""
     identity = Identity.read(options["identity"])
@@ -246,6 +266,23 @@ def former_segment():
     return {}
 
 
+def many_words():
+    """Not an attack: a keyring of version 1 as earlier versions made it, with so many passphrases beside its key file."""
+    identity = Identity.read(options["identity"])
+    known = opened(identity, 1)
+    publics, slots = [identity.public], [{"name": "file", "recipient": bech32("age", identity.public)}]
+    for number in range(int(options["count"])):
+        publics.append(Identity().public)
+        words = {"memory_kib": 65536, "passes": 3, "salt": b64(os.urandom(16)), "identity": b64(os.urandom(48))}
+        slots.append({"name": f"words-{number}", "recipient": bech32("age", publics[-1]), "passphrase": words})
+    salt = os.urandom(16)
+    seal = AESGCM(mac(known.master, b"understudy keyring 1" + salt))
+    ring = {"version": 1, "store": store, "sequence": 1, "slots": slots, "master": b64(age_close(known.master, publics)),
+            "salt": b64(salt), "keys": b64(seal.encrypt(bytes(12), b"".join(known.keys), text([1, store, 1, slots])))}
+    put(text(ring), "keys", key(1))
+    return {}
+
+
 def names():
     """A keyring of version 1 for nobody here, whose holders' names steer a terminal."""
     shutil.rmtree(base, ignore_errors=True)
@@ -292,5 +329,5 @@ def show():
             "keys": len(ring.keys), "before": len(ring.before), "records": records}
 
 
-ATTACKS = [plant, read, plain, former_ring, former_record, former_checkpoint, former_segment, names, plain_text, show]
+ATTACKS = [plant, read, plain, longer, back, former_ring, former_record, former_checkpoint, former_segment, many_words, names, plain_text, show]
 print(json.dumps({attack.__name__: attack for attack in ATTACKS}[sys.argv[1]]()))

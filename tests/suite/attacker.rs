@@ -388,6 +388,35 @@ fn a_log_that_was_made_longer_is_noticed_with_any_part_of_the_cache_gone() {
     assert!(!scene.path().join("out").exists());
 }
 
+#[test]
+fn a_checkpoint_behind_what_a_host_saw_hides_no_fork() {
+    let scene = Scene::new();
+    std::fs::write(scene.path().join("understudy.toml"), "encryption = \"none\"\n").unwrap();
+    for round in 0..3 {
+        std::fs::write(scene.path().join("source/round"), format!("{round}")).unwrap();
+        ok(&mut scene.resync("a"));
+    }
+    // From a copy that was taken after the first record, an honest host that begins with nothing makes another log, long enough for a checkpoint.
+    attack(scene.path(), "longer", &[("behind", "1"), ("records", "132")]);
+    ok(&mut scene.resync("new"));
+    assert_eq!(scene.names("checkpoints").len(), 1);
+    attack(scene.path(), "back", &[("record", "3")]);
+    let head = std::fs::read(scene.cache("a").join("head")).unwrap();
+    scene.keep("a/cache");
+    for whole in [true, false] {
+        scene.back("a/cache");
+        if !whole {
+            std::fs::remove_dir_all(scene.cache("a").join("log")).unwrap();
+        }
+        for args in [&["restore", "acme", "out"][..], &["snapshots", "acme"], &["verify", "acme"]] {
+            let output = scene.run("a", args).output().unwrap();
+            assert!(!output.status.success(), "{args:?}: {}", said(&output));
+        }
+        assert!(!scene.resync("a").output().unwrap().status.success());
+        assert_eq!(std::fs::read(scene.cache("a").join("head")).unwrap(), head);
+    }
+}
+
 /// The owner's host a, a standby c, and a contractor who was let in and is removed; both saw that.
 fn removal() -> (Scene, String) {
     let scene = Scene::new();
@@ -429,6 +458,9 @@ fn a_host_that_never_saw_a_store_reads_what_it_finds_and_writes_nothing_under_it
             &["key", "rotate", "acme"],
             &["key", "upgrade", "acme"],
             &["key", "add", "acme", "x", "--recipient", &victim],
+            &["pin", "acme"],
+            &["prune", "acme", "--keep-last", "1"],
+            &["verify", "acme", "--repair"],
         ] {
             if args[1] == "upgrade" && version == "2" {
                 continue;
@@ -437,6 +469,15 @@ fn a_host_that_never_saw_a_store_reads_what_it_finds_and_writes_nothing_under_it
             assert_eq!(output.status.code(), Some(2), "{args:?}: {}", said(&output));
             assert!(said(&output).contains("nobody here made"), "{args:?}: {}", said(&output));
         }
+        // Nor is anything said of this host.
+        for args in [&["verify", "acme", "--read-data=50"][..], &["drill", "acme"]] {
+            let noted = new(args).output().unwrap();
+            assert!(said(&noted).contains("nobody here made"), "{args:?}: {}", said(&noted));
+        }
+        assert_eq!(
+            (scene.names("upkeep").len(), scene.names("log").len().to_string()),
+            (0, records.to_owned())
+        );
         assert_eq!((scene.names("keys").len(), scene.stolen(&[])), (1, 0));
         std::fs::remove_dir_all(scene.path().join("new")).unwrap();
     }
@@ -545,6 +586,43 @@ fn whoever_was_removed_appends_no_record_with_the_keys_that_they_have() {
         assert!(!output.status.success() && !scene.path().join("stolen").exists(), "{}", said(&output));
         std::fs::remove_dir_all(scene.path().join("new")).unwrap();
     }
+}
+
+#[test]
+fn the_past_of_a_log_is_held_to_what_a_host_saw_as_well() {
+    let (scene, key) = removal();
+    let until = |home: &str| {
+        let output = scene.run(home, &["restore", "acme", "stolen", "--until-record", "3"]).output().unwrap();
+        assert!(
+            !output.status.success() && !scene.path().join("stolen").exists(),
+            "{home}: {}",
+            said(&output)
+        );
+    };
+    // In place of the record before the removal, with all that came after it or nothing.
+    for gone in [&["3"][..], &["3", "4"]] {
+        scene.back("repository");
+        let removed = scene.store("log/00000000000000000004");
+        let kept = std::fs::read(&removed).unwrap();
+        for sequence in ["3", "4"] {
+            std::fs::remove_file(scene.store(&format!("log/0000000000000000000{sequence}"))).unwrap();
+        }
+        attack(scene.path(), "former_record", &[("identity", &key), ("knows", "3"), ("names", "known")]);
+        if gone == ["3"] {
+            std::fs::write(&removed, kept).unwrap();
+        }
+        for home in ["a", "c"] {
+            until(home);
+        }
+    }
+    // What is as it was is had, whatever became of what came later.
+    scene.back("repository");
+    let removed = scene.store("log/00000000000000000004");
+    let mut bytes = std::fs::read(&removed).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&removed, bytes).unwrap();
+    let output = ok(&mut scene.run("c", &["restore", "acme", "out", "--until-record", "3", "--quiet"]));
+    assert!(said(&output).contains("nothing holds the records up to 3"), "{}", said(&output));
 }
 
 #[test]
@@ -733,6 +811,45 @@ fn a_store_of_an_earlier_version_goes_on_and_its_upgrade_has_no_way_back() {
     scene.back("repository");
     ok(&mut with_key("fresh", &["resync", "source", "--store", "acme", "--accept", "--quiet"]));
     ok(&mut with_key("old", &["snapshots", "acme"]));
+}
+
+#[test]
+fn a_store_with_more_passphrases_than_are_added_opens_and_loses_them() {
+    let scene = Scene::new();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/repositories/3-encrypted/repository");
+    ok(Command::new("cp").arg("-a").arg(fixture).arg(scene.path().join("repository")));
+    let key = crate::rig::key_file();
+    attack(scene.path(), "many_words", &[("identity", key.to_str().unwrap()), ("count", "10")]);
+    let with_key = |args: &[&str]| {
+        let mut command = scene.run("a", args);
+        command.env("UNDERSTUDY_KEY_FILE", &key).env("UNDERSTUDY_NEW_PASSPHRASE", "yet another passphrase");
+        command
+    };
+    ok(&mut with_key(&["restore", "acme", "out", "--quiet"]));
+    ok(&mut with_key(&["key", "upgrade", "acme", "--trust-keyring"]));
+    let add = ["key", "add", "acme", "more", "--passphrase"];
+    for number in 0..3 {
+        fails(&mut with_key(&add), 2, "at most 8 passphrases");
+        ok(&mut with_key(&["key", "remove", "acme", &format!("words-{number}"), "--quiet"]));
+    }
+    ok(&mut with_key(&add));
+    fails(&mut with_key(&["key", "add", "acme", "still-more", "--passphrase"]), 2, "at most 8 passphrases");
+    ok(&mut with_key(&["key", "add", "acme", "another", "--file", "b.key", "--quiet"]));
+    ok(scene.run("b", &["snapshots", "acme"]).env("UNDERSTUDY_PASSPHRASE", "yet another passphrase"));
+}
+
+#[test]
+fn a_note_that_is_too_large_stops_nobody() {
+    let scene = Scene::new();
+    ok(&mut scene.resync("a"));
+    for folder in ["standbys", "upkeep"] {
+        std::fs::create_dir_all(scene.store(folder)).unwrap();
+        std::fs::write(scene.store(folder).join("large"), vec![b'x'; (64 << 10) + 1]).unwrap();
+    }
+    for args in [&["prune", "acme"][..], &["drill", "acme"], &["status"]] {
+        let output = ok(&mut scene.run("a", args));
+        assert!(!said(&output).contains("warning"), "{args:?}: {}", said(&output));
+    }
 }
 
 #[test]

@@ -490,6 +490,19 @@ fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
     let fresh = cached(&rig, "fresh");
     let state = fresh.store(&rig::name()).state().unwrap();
     assert_eq!((state.checkpoint, &state.snapshots), (Some(Sequence(256)), &whole.snapshots));
+    let honest = fresh.requests();
+    // What anybody puts there, sealed with a key that nobody has, costs a few requests, and no look at the keyring.
+    for number in 0..50u64 {
+        let at = object_store::path::Path::from(format!("acme/checkpoints/{:020}", 1_000_000 + number));
+        let bytes = [b"USCHECK\x01\x01\xff\xff\xff\x7f".as_slice(), &[number as u8; 48]].concat();
+        let put = rig.objects.put(&at, bytes.into());
+        rig::runtime().block_on(put).unwrap();
+    }
+    let fooled = cached(&rig, "fooled");
+    assert_eq!(fooled.store(&rig::name()).state().unwrap().snapshots, whole.snapshots);
+    let (made, lists) = (fooled.requests(), honest.list);
+    assert_eq!(made.list, lists);
+    assert!(made.get <= 300 + honest.get, "{made:?}");
     assert_eq!((&state.index, &state.doomed_index), (&whole.index, &whole.doomed_index));
     let requests = fresh.requests();
     assert!(requests.get <= 2 + 45 && requests.list <= 3, "{requests:?}");
