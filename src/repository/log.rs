@@ -12,6 +12,7 @@ use super::store::Store;
 use crate::format::record as format;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::format::wire::FormatError;
+use crate::model::escape;
 use crate::model::id::{ContentHash, Epoch, Sequence, WriterId};
 use crate::model::record::SnapshotRecord;
 use crate::model::record::{Event, FoldError, Record, StoreState};
@@ -50,6 +51,23 @@ struct Reading {
     from_cache: bool,
     from_checkpoint: bool,
     seen: Option<Seen>,
+    /// The number of the keyring that this host took; none where records name none.
+    ring: Option<u32>,
+}
+
+/// What a reading came across.
+#[derive(Default)]
+struct Met {
+    /// The hash of the record that this host saw last.
+    seen: Option<ContentHash>,
+    /// The first record behind that one which names an older keyring than this host took.
+    late: Option<Late>,
+}
+
+struct Late {
+    sequence: Sequence,
+    writer: WriterId,
+    ring: u32,
 }
 
 fn is_of_another_version(record: &[u8]) -> bool {
@@ -88,17 +106,21 @@ impl Store {
     /// The fold of the log up to a record: what it was before something happened to it. What follows is read all the same, since
     /// it holds what comes before it; where it cannot be, that is said.
     pub fn state_until(&self, last: Sequence) -> Result<StoreState, RepositoryError> {
-        let seen = self.memory()?.head;
+        let reading = self.reading(false, false)?;
+        let seen = reading.seen;
         let (mut state, mut until) = (StoreState::default(), None);
-        let reading = Reading { from_cache: false, from_checkpoint: false, seen };
         let read = self.read_records(&mut state, &reading, &mut |state| {
             if state.head.is_some_and(|(head, _)| head == last) {
                 until = Some(state.clone());
             }
         });
-        let passed = read.and_then(|met| self.passed(&StoreState::default(), &state, seen, met));
+        let passed =
+            read.and_then(|met| Ok((self.passed(&StoreState::default(), &state, seen, met.seen)?, met.late)));
         match passed {
-            Ok(passed) => self.remember(&state, passed)?,
+            Ok((passed, late)) => {
+                self.tell(late);
+                self.remember(&state, passed)?;
+            }
             // Only that later records cannot be read. What can be, and does not go on from these, was read with them.
             Err(error)
                 if is_unreadable(&error)
@@ -125,9 +147,9 @@ impl Store {
     /// # Errors
     /// [`RepositoryError::RolledBack`] when the log does not go on from what this host saw of it.
     pub fn refresh(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
-        let seen = self.memory()?.head;
+        let first = self.reading(true, true)?;
         let is_damaged = |error: &RepositoryError| error.kind() == RepositoryErrorKind::Damaged;
-        let reading = |from_cache, from_checkpoint| Reading { from_cache, from_checkpoint, seen };
+        let reading = |from_cache, from_checkpoint| Reading { from_cache, from_checkpoint, ..first };
         // The head is always fetched, and its chain holds what comes from the cache: anything else than this log's records
         // breaks it, and all is fetched.
         let pass = match self.pass(state, &reading(true, true)) {
@@ -139,27 +161,49 @@ impl Store {
             },
             pass => pass,
         };
-        let (fresh, passed) = pass?;
+        let (fresh, passed, late) = pass?;
         *state = fresh;
+        self.tell(late);
         self.remember(state, passed)
     }
 
-    /// `state` after one way of reading, if that goes through what this host saw.
-    fn pass(&self, state: &StoreState, reading: &Reading) -> Result<(StoreState, Passed), RepositoryError> {
-        let mut fresh = state.clone();
-        let met = self.read_records(&mut fresh, reading, &mut |_| {})?;
-        let passed = self.passed(state, &fresh, reading.seen, met)?;
-        Ok((fresh, passed))
+    fn reading(&self, from_cache: bool, from_checkpoint: bool) -> Result<Reading, RepositoryError> {
+        let memory = self.memory()?;
+        let ring = memory.ring.filter(|ring| ring.version > 1).map(|ring| ring.sequence);
+        Ok(Reading { from_cache, from_checkpoint, seen: memory.head, ring })
     }
 
-    /// Folds records into `state`, and calls `each` after every one. Returns the hash of the record that this host saw last, if it came
-    /// across it.
+    /// Says that a record does not name the keyring that this host knows: an honest writer's who had not looked since, or that of
+    /// somebody who was removed, before the removal had its record. Nothing tells the two apart.
+    fn tell(&self, late: Option<Late>) {
+        if let Some(Late { sequence, writer, ring }) = late {
+            self.repository.notice.say(&format!(
+                "warning: record {sequence} of store '{}', of {}, names keyring {ring}, and this host knows a newer one: whoever wrote it had not seen that the keys were changed, or was removed by it",
+                self.name,
+                escape::line(&writer.0)
+            ));
+        }
+    }
+
+    /// `state` after one way of reading, if that goes through what this host saw.
+    fn pass(
+        &self,
+        state: &StoreState,
+        reading: &Reading,
+    ) -> Result<(StoreState, Passed, Option<Late>), RepositoryError> {
+        let mut fresh = state.clone();
+        let met = self.read_records(&mut fresh, reading, &mut |_| {})?;
+        let passed = self.passed(state, &fresh, reading.seen, met.seen)?;
+        Ok((fresh, passed, met.late))
+    }
+
+    /// Folds records into `state`, and calls `each` after every one.
     fn read_records(
         &self,
         state: &mut StoreState,
         reading: &Reading,
         each: &mut dyn FnMut(&StoreState),
-    ) -> Result<Option<ContentHash>, RepositoryError> {
+    ) -> Result<Met, RepositoryError> {
         let mut after = state.head.map(|(sequence, _)| sequence);
         if after.is_none()
             && reading.from_checkpoint
@@ -185,7 +229,7 @@ impl Store {
             return Err(RepositoryError::MissingRecord { store: self.name.clone(), sequence: head });
         }
         let (newest, mut rest) = (listed.last().map(|listed| listed.sequence), &listed[..]);
-        let mut met = None;
+        let mut met = Met::default();
         // The last record before a checkpoint's head that was looked at: its hash, and the keyring that it names.
         let mut way: Option<(ContentHash, StoreState)> = None;
         while !rest.is_empty() {
@@ -194,7 +238,14 @@ impl Store {
             for (Listed { sequence, .. }, bytes) in some.iter().zip(self.fetch(some, newest, reading)?) {
                 let (record, hash) = self.decode_record(*sequence, &bytes)?;
                 if reading.seen.is_some_and(|seen| seen.sequence == *sequence) {
-                    met = Some(hash);
+                    met.seen = Some(hash);
+                }
+                let named = record.ring.map_or(0, |ring| ring.sequence);
+                if reading.seen.is_some_and(|seen| seen.sequence < *sequence)
+                    && reading.ring.is_some_and(|known| named < known)
+                    && met.late.is_none()
+                {
+                    met.late = Some(Late { sequence: *sequence, writer: record.writer.clone(), ring: named });
                 }
                 let wrong = |source| RepositoryError::Log { store: self.name.clone(), source };
                 if let Some((head, _)) = known

@@ -689,6 +689,54 @@ fn a_change_of_the_keys_that_was_killed_is_in_force_and_the_next_command_names_i
     assert_eq!(scene.names("log").len(), 3);
 }
 
+#[test]
+fn a_record_with_old_keys_in_the_midst_of_a_removal_is_told_to_whoever_removes() {
+    let scene = Scene::new();
+    ok(&mut scene.resync("a"));
+    std::fs::create_dir_all(scene.key("b").parent().unwrap()).unwrap();
+    ok(scene.run("a", &["key", "add", "acme", "friend", "--quiet", "--file"]).arg(scene.key("b")));
+    let mut remove = scene.run("a", &["key", "remove", "acme", "friend", "--quiet"]);
+    remove.env("UNDERSTUDY_TEST_KILL_AT", "rekeyed").output().unwrap();
+    assert_eq!((scene.names("keys").len(), scene.names("log").len()), (3, 2));
+    let key = scene.key("b").to_str().unwrap().to_owned();
+    attack(scene.path(), "former_record", &[("identity", &key), ("knows", "2"), ("names", "known")]);
+    let told = "warning: record 3 of store 'acme'";
+    let looked = ok(&mut scene.run("a", &["snapshots", "acme"]));
+    assert!(said(&looked).contains(told) && said(&looked).contains("names keyring 2"), "{}", said(&looked));
+    assert!(!said(&ok(&mut scene.run("a", &["snapshots", "acme"]))).contains(told));
+    // Behind the record that names the keyring there is none.
+    fails(&mut scene.run("a", &["key", "remove", "acme", "friend"]), 2, "no key 'friend'");
+    attack(scene.path(), "former_record", &[("identity", &key), ("knows", "2"), ("names", "known")]);
+    fails(&mut scene.run("a", &["snapshots", "acme"]), 1, "does not name the keyring in force");
+}
+
+#[test]
+fn a_key_that_was_removed_and_added_again_goes_on_after_one_word() {
+    let scene = Scene::new();
+    ok(&mut scene.resync("a"));
+    std::fs::create_dir_all(scene.key("c").parent().unwrap()).unwrap();
+    ok(scene.run("a", &["key", "add", "acme", "standby", "--quiet", "--file"]).arg(scene.key("c")));
+    ok(&mut scene.run("c", &["snapshots", "acme"]));
+    ok(&mut scene.run("a", &["key", "remove", "acme", "standby", "--quiet"]));
+    ok(&mut scene.run("a", &["key", "rotate", "acme", "--quiet"]));
+    ok(scene.run("a", &["key", "add", "acme", "standby", "--quiet", "--file"]).arg(scene.key("c")));
+    ok(&mut scene.resync("a"));
+    let head = || std::fs::read_to_string(scene.cache("c").join("head")).unwrap();
+    let before = head();
+    fails(&mut scene.run("c", &["restore", "acme", "out"]), 1, "--trust-keyring");
+    assert_eq!(head(), before);
+    scene.keep("repository");
+    // The word is for the keyring: the log goes on from what this host saw all the same.
+    for sequence in 2..=6 {
+        std::fs::remove_file(scene.store(&format!("log/0000000000000000000{sequence}"))).unwrap();
+    }
+    fails(&mut scene.run("c", &["restore", "acme", "out", "--trust-keyring"]), 1, "was rolled back");
+    scene.back("repository");
+    ok(&mut scene.run("c", &["restore", "acme", "out", "--quiet", "--trust-keyring"]));
+    ok(&mut scene.run("c", &["snapshots", "acme"]));
+    assert_ne!(head(), before);
+}
+
 /// Nothing in it steers a terminal.
 fn is_plain(output: &Output, what: &str) {
     let said = said(output);
@@ -846,10 +894,15 @@ fn a_note_that_is_too_large_stops_nobody() {
         std::fs::create_dir_all(scene.store(folder)).unwrap();
         std::fs::write(scene.store(folder).join("large"), vec![b'x'; (64 << 10) + 1]).unwrap();
     }
-    for args in [&["prune", "acme"][..], &["drill", "acme"], &["status"]] {
+    // Nor does a checkpoint.
+    std::fs::create_dir_all(scene.store("checkpoints")).unwrap();
+    let large = std::fs::File::create(scene.store("checkpoints/00000000000000000001")).unwrap();
+    large.set_len((64 << 20) + 1).unwrap();
+    for args in [&["prune", "acme"][..], &["drill", "acme"], &["status"], &["snapshots", "acme"]] {
         let output = ok(&mut scene.run("a", args));
         assert!(!said(&output).contains("warning"), "{args:?}: {}", said(&output));
     }
+    ok(scene.run("new", &["restore", "acme", "out", "--quiet"]).arg("--key-file").arg(scene.key("a")));
 }
 
 #[test]
