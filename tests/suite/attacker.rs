@@ -615,14 +615,38 @@ fn the_past_of_a_log_is_held_to_what_a_host_saw_as_well() {
             until(home);
         }
     }
-    // What is as it was is had, whatever became of what came later.
+    // Nor where what came after it is there, and cannot be read: the hosts have kept it.
+    let damage = || {
+        let removed = scene.store("log/00000000000000000004");
+        let mut bytes = std::fs::read(&removed).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&removed, bytes).unwrap();
+    };
     scene.back("repository");
-    let removed = scene.store("log/00000000000000000004");
-    let mut bytes = std::fs::read(&removed).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(&removed, bytes).unwrap();
-    let output = ok(&mut scene.run("c", &["restore", "acme", "out", "--until-record", "3", "--quiet"]));
-    assert!(said(&output).contains("nothing holds the records up to 3"), "{}", said(&output));
+    for sequence in ["3", "4"] {
+        std::fs::rename(
+            scene.store(&format!("log/0000000000000000000{sequence}")),
+            scene.path().join(format!("honest-{sequence}")),
+        )
+        .unwrap();
+    }
+    attack(scene.path(), "former_record", &[("identity", &key), ("knows", "3"), ("names", "known")]);
+    std::fs::copy(scene.path().join("honest-4"), scene.store("log/00000000000000000004")).unwrap();
+    damage();
+    for home in ["a", "c"] {
+        until(home);
+    }
+    // What is as it was is had, whatever became of what came later; without a cache, nothing tells.
+    scene.back("repository");
+    damage();
+    let had = |said_so: &str| {
+        let args = ["restore", "acme", "out", "--overwrite", "--until-record", "3", "--quiet"];
+        let output = ok(&mut scene.run("c", &args));
+        assert!(said(&output).contains(said_so), "{}", said(&output));
+    };
+    had("the records up to 3 are those that this host saw");
+    std::fs::remove_dir_all(scene.cache("c").join("log")).unwrap();
+    had("nothing holds the records up to 3");
 }
 
 #[test]
