@@ -57,7 +57,7 @@ pub(crate) struct Global {
     /// The key file: as age writes it
     #[arg(long, global = true, env = "UNDERSTUDY_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Write to a store under a keyring that nobody here made: once, after a look at its holders (key list)
+    /// Write to a store under a keyring that nobody here made, or take one past a gap that nothing here opens: once, after a look at its holders (key list)
     #[arg(long, global = true, help_heading = "Trust")]
     trust_keyring: bool,
     /// Write to a store that is there and is not encrypted, although the configuration does not name it: once

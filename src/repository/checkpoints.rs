@@ -84,7 +84,8 @@ impl Store {
         }
         let prefix = key::checkpoint_prefix(&self.name);
         let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
-        let found = listed.iter().rev().filter_map(|at| Some((key::parse_record(&at.location)?, at)));
+        let listed = listed.iter().rev().filter(|at| at.size <= CHECKPOINT_MAX_BYTES as u64);
+        let found = listed.filter_map(|at| Some((key::parse_record(&at.location)?, at)));
         // One that cannot be read is passed over: the one before it does as well.
         for (sequence, object) in found.take(LOOKED_AT) {
             let get = self.objects().get(&object.location, CHECKPOINT_MAX_BYTES as u64);

@@ -8,49 +8,19 @@ use super::key;
 use super::keyrings::Loaded;
 use super::memory::{Passed, Seen};
 use super::objects::Creation;
+use super::reading::{Late, Reading};
 use super::store::Store;
 use crate::format::record as format;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::format::wire::FormatError;
+use crate::model::escape;
 use crate::model::id::{ContentHash, Epoch, Sequence, WriterId};
 use crate::model::record::SnapshotRecord;
 use crate::model::record::{Event, FoldError, Record, StoreState};
 use crate::model::snapshot_ref::Moment;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
 use object_store::PutPayload;
 use std::sync::Arc;
-
-/// Records read at once.
-const READ_AHEAD: usize = 16;
-/// Records are held until so many were read, or so many bytes of them.
-const HELD_RECORDS: usize = 512;
-const HELD_MAX_BYTES: u64 = 32 << 20;
-
-/// A record as it is listed.
-#[derive(Clone, Copy)]
-struct Listed {
-    sequence: Sequence,
-    size_bytes: u64,
-}
-
-/// How many of the first records are read and held together: one at least.
-fn held_together(records: &[Listed]) -> usize {
-    let mut held_bytes = 0u64;
-    let fitting = records.iter().take(HELD_RECORDS).take_while(|record| {
-        held_bytes = held_bytes.saturating_add(record.size_bytes);
-        held_bytes <= HELD_MAX_BYTES
-    });
-    fitting.count().max(1).min(records.len())
-}
-
-/// How a log is read.
-#[derive(Clone, Copy)]
-struct Reading {
-    from_cache: bool,
-    from_checkpoint: bool,
-    seen: Option<Seen>,
-}
 
 fn is_of_another_version(record: &[u8]) -> bool {
     matches!(format::decode(record, None, 0), Err(FormatError::Version { .. }))
@@ -65,9 +35,6 @@ fn is_unreadable(error: &RepositoryError) -> bool {
         _ => false,
     }
 }
-
-/// A log of more records has a checkpoint.
-const LONG_RECORDS: u64 = 512;
 
 /// What became of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,30 +55,54 @@ impl Store {
     /// The fold of the log up to a record: what it was before something happened to it. What follows is read all the same, since
     /// it holds what comes before it; where it cannot be, that is said.
     pub fn state_until(&self, last: Sequence) -> Result<StoreState, RepositoryError> {
-        let seen = self.memory()?.head;
+        let reading = self.reading(false, false)?;
+        let seen = reading.seen;
         let (mut state, mut until) = (StoreState::default(), None);
-        let reading = Reading { from_cache: false, from_checkpoint: false, seen };
         let read = self.read_records(&mut state, &reading, &mut |state| {
             if state.head.is_some_and(|(head, _)| head == last) {
                 until = Some(state.clone());
             }
         });
-        let passed = read.and_then(|met| self.passed(&StoreState::default(), &state, seen, met));
+        let passed =
+            read.and_then(|met| Ok((self.passed(&StoreState::default(), &state, seen, met.seen)?, met.late)));
         match passed {
-            Ok(passed) => self.remember(&state, passed)?,
+            Ok((passed, late)) => {
+                self.tell(late);
+                self.remember(&state, passed)?;
+            }
             // Only that later records cannot be read. What can be, and does not go on from these, was read with them.
             Err(error)
                 if is_unreadable(&error)
                     && until.is_some()
                     && seen.is_none_or(|seen| seen.sequence > last) =>
             {
-                self.repository.notice.say(&format!(
-                    "warning: {error}; nothing holds the records up to {last} to what this host saw"
-                ));
+                let held =
+                    until.as_ref().zip(seen).and_then(|(until, seen)| self.leads_by_cache(until, seen));
+                if let (Some(false), Some(seen)) = (held, seen) {
+                    return Err(self.rolled_back(seen, format!("has another record {last}")));
+                }
+                let so = match held {
+                    Some(_) => format!("the records up to {last} are those that this host saw"),
+                    None => format!("nothing holds the records up to {last} to what this host saw"),
+                };
+                self.repository.notice.say(&format!("warning: {error}; {so}"));
             }
             Err(error) => return Err(error),
         }
         Ok(until.unwrap_or(state))
+    }
+
+    /// Whether the records that this host has kept lead from `state` to the last that it saw; none where they are not all there.
+    fn leads_by_cache(&self, state: &StoreState, seen: Seen) -> Option<bool> {
+        let (head, hash) = state.head?;
+        let mut wanted = seen.hash;
+        for number in (head.next().0..=seen.sequence.0).rev() {
+            let bytes =
+                self.cached_record(Sequence(number)).filter(|bytes| ContentHash::of(bytes) == wanted)?;
+            let keys = self.keys_for(format::generation(&bytes)).ok()?;
+            wanted = format::decode(&bytes, keys.as_deref(), number).ok()?.0.previous?;
+        }
+        Some(wanted == hash)
     }
 
     /// Whether the store has no record. Needs no key.
@@ -125,9 +116,9 @@ impl Store {
     /// # Errors
     /// [`RepositoryError::RolledBack`] when the log does not go on from what this host saw of it.
     pub fn refresh(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
-        let seen = self.memory()?.head;
+        let first = self.reading(true, true)?;
         let is_damaged = |error: &RepositoryError| error.kind() == RepositoryErrorKind::Damaged;
-        let reading = |from_cache, from_checkpoint| Reading { from_cache, from_checkpoint, seen };
+        let reading = |from_cache, from_checkpoint| Reading { from_cache, from_checkpoint, ..first };
         // The head is always fetched, and its chain holds what comes from the cache: anything else than this log's records
         // breaks it, and all is fetched.
         let pass = match self.pass(state, &reading(true, true)) {
@@ -139,143 +130,44 @@ impl Store {
             },
             pass => pass,
         };
-        let (fresh, passed) = pass?;
+        let (fresh, passed, late) = pass?;
         *state = fresh;
+        self.tell(late);
         self.remember(state, passed)
     }
 
+    fn reading(&self, from_cache: bool, from_checkpoint: bool) -> Result<Reading, RepositoryError> {
+        let memory = self.memory()?;
+        let ring = memory.ring.filter(|ring| ring.version > 1).map(|ring| ring.sequence);
+        Ok(Reading { from_cache, from_checkpoint, seen: memory.head, ring })
+    }
+
+    /// Says that a record does not name the keyring that this host knows: an honest writer's who had not looked since, or that of
+    /// somebody who was removed, before the removal had its record. Nothing tells the two apart.
+    fn tell(&self, late: Option<Late>) {
+        if let Some(Late { sequence, writer, ring }) = late {
+            self.repository.notice.say(&format!(
+                "warning: record {sequence} of store '{}', of {}, names keyring {ring}, and this host knows a newer one: whoever wrote it had not seen that the keys were changed, or was removed by it",
+                self.name,
+                escape::line(&writer.0)
+            ));
+        }
+    }
+
     /// `state` after one way of reading, if that goes through what this host saw.
-    fn pass(&self, state: &StoreState, reading: &Reading) -> Result<(StoreState, Passed), RepositoryError> {
+    fn pass(
+        &self,
+        state: &StoreState,
+        reading: &Reading,
+    ) -> Result<(StoreState, Passed, Option<Late>), RepositoryError> {
         let mut fresh = state.clone();
         let met = self.read_records(&mut fresh, reading, &mut |_| {})?;
-        let passed = self.passed(state, &fresh, reading.seen, met)?;
-        Ok((fresh, passed))
-    }
-
-    /// Folds records into `state`, and calls `each` after every one. Returns the hash of the record that this host saw last, if it came
-    /// across it.
-    fn read_records(
-        &self,
-        state: &mut StoreState,
-        reading: &Reading,
-        each: &mut dyn FnMut(&StoreState),
-    ) -> Result<Option<ContentHash>, RepositoryError> {
-        let mut after = state.head.map(|(sequence, _)| sequence);
-        if after.is_none()
-            && reading.from_checkpoint
-            && let Some(start) = self.last_checkpoint(reading.from_cache)?
-        {
-            // Its head is looked at once more, and what leads to it from the record that this host saw.
-            let begins_at =
-                start.head.map(|(head, _)| head.min(reading.seen.map_or(head, |seen| seen.sequence)));
-            after = begins_at.and_then(|begin| begin.0.checked_sub(1)).map(Sequence).filter(|s| s.0 > 0);
-            *state = start;
-        }
-        let begins_at = after.map_or(Sequence(0), |after| after).next();
-        let listed = self.list_records(after, begins_at)?;
-        if reading.from_cache && state.head.is_none() && listed.len() as u64 > LONG_RECORDS {
-            // Last seen when it was short: there are checkpoints by now.
-            return self.read_records(state, &Reading { from_cache: false, ..*reading }, each);
-        }
-        let known = state.head;
-        if let Some((head, _)) = known
-            && begins_at <= head
-            && listed.last().is_none_or(|last| last.sequence < head)
-        {
-            return Err(RepositoryError::MissingRecord { store: self.name.clone(), sequence: head });
-        }
-        let (newest, mut rest) = (listed.last().map(|listed| listed.sequence), &listed[..]);
-        let mut met = None;
-        // The last record before a checkpoint's head that was looked at: its hash, and the keyring that it names.
-        let mut way: Option<(ContentHash, StoreState)> = None;
-        while !rest.is_empty() {
-            let (some, behind) = rest.split_at(held_together(rest));
-            rest = behind;
-            for (Listed { sequence, .. }, bytes) in some.iter().zip(self.fetch(some, newest, reading)?) {
-                let (record, hash) = self.decode_record(*sequence, &bytes)?;
-                if reading.seen.is_some_and(|seen| seen.sequence == *sequence) {
-                    met = Some(hash);
-                }
-                let wrong = |source| RepositoryError::Log { store: self.name.clone(), source };
-                if let Some((head, _)) = known
-                    && *sequence <= head
-                {
-                    if let Some((before, named)) = &way {
-                        if record.previous != Some(*before) {
-                            return Err(wrong(FoldError::Chain(*sequence)));
-                        }
-                        if !named.admits_ring(record.ring) {
-                            return Err(wrong(FoldError::Ring(*sequence)));
-                        }
-                    }
-                    way = Some((hash, StoreState { ring: record.ring, ..StoreState::default() }));
-                }
-                match known {
-                    // Folded into the checkpoint.
-                    Some((head, _)) if *sequence < head => continue,
-                    // A checkpoint's head: it must be the same record, and of the same keyring.
-                    Some((head, known)) if head == *sequence => {
-                        if known != hash {
-                            return Err(wrong(FoldError::Chain(*sequence)));
-                        }
-                        if record.ring != state.ring {
-                            return Err(wrong(FoldError::Ring(*sequence)));
-                        }
-                    }
-                    _ => state.apply(&self.name, record, hash).map_err(wrong)?,
-                }
-                each(state);
-            }
-        }
-        Ok(met)
-    }
-
-    /// The bytes of some records, in order; the newest is always the repository's.
-    fn fetch(
-        &self,
-        some: &[Listed],
-        newest: Option<Sequence>,
-        reading: &Reading,
-    ) -> Result<Vec<Bytes>, RepositoryError> {
-        let one = |listed: Listed| async move {
-            let Listed { sequence, size_bytes } = listed;
-            let is_cached = reading.from_cache && Some(sequence) != newest;
-            match is_cached.then(|| self.cached_record(sequence)).flatten() {
-                Some(bytes) => Ok(bytes),
-                // It never changes: whoever serves more than was listed has something else.
-                None => self.record_of(sequence, size_bytes.min(RECORD_MAX_BYTES as u64)).await,
-            }
-        };
-        let fetched = futures::stream::iter(some.iter().copied()).map(one).buffered(READ_AHEAD).try_collect();
-        self.repository.wait(fetched)
-    }
-
-    /// The records behind `after`, whose numbers begin with `next` and have no gap.
-    fn list_records(
-        &self,
-        after: Option<Sequence>,
-        mut next: Sequence,
-    ) -> Result<Vec<Listed>, RepositoryError> {
-        let prefix = key::log_prefix(&self.name);
-        let after = after.map(|sequence| key::record(&self.name, sequence));
-        let listed = self.repository.wait(self.objects().list(Some(&prefix), after.as_ref()))?;
-        let mut records = Vec::with_capacity(listed.len());
-        let found = listed.iter().filter_map(|object| {
-            let sequence = key::parse_record(&object.location)?;
-            Some(Listed { sequence, size_bytes: object.size })
-        });
-        for record in found {
-            if record.sequence != next {
-                return Err(RepositoryError::MissingRecord { store: self.name.clone(), sequence: next });
-            }
-            records.push(record);
-            next = next.next();
-        }
-        Ok(records)
+        let passed = self.passed(state, &fresh, reading.seen, met.seen)?;
+        Ok((fresh, passed, met.late))
     }
 
     /// What stands in the log under `sequence`, decoded. What was damaged on its way is fetched once more.
-    fn decode_record(
+    pub(super) fn decode_record(
         &self,
         sequence: Sequence,
         bytes: &Bytes,
@@ -317,7 +209,11 @@ impl Store {
         self.record_of(sequence, RECORD_MAX_BYTES as u64).await
     }
 
-    async fn record_of(&self, sequence: Sequence, limit_bytes: u64) -> Result<Bytes, RepositoryError> {
+    pub(super) async fn record_of(
+        &self,
+        sequence: Sequence,
+        limit_bytes: u64,
+    ) -> Result<Bytes, RepositoryError> {
         let at = key::record(&self.name, sequence);
         let missing = || RepositoryError::MissingRecord { store: self.name.clone(), sequence };
         self.objects().get(&at, limit_bytes).await?.ok_or_else(missing)
@@ -412,23 +308,5 @@ impl Store {
         let count = state.snapshots.len();
         let available = format!("{count}, from {first} to {last}");
         Err(RepositoryError::NoSnapshot { store: self.name.clone(), wanted, available })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_are_held_by_number_and_bytes_and_one_at_least() {
-        let of = |sizes: &[u64]| {
-            let listed = |size: &u64| Listed { sequence: Sequence(1), size_bytes: *size };
-            held_together(&sizes.iter().map(listed).collect::<Vec<_>>())
-        };
-        assert_eq!(of(&[1, 2, 3]), 3);
-        assert_eq!(of(&[HELD_MAX_BYTES, 1]), 1);
-        assert_eq!(of(&[HELD_MAX_BYTES - 1, 1, 1]), 2);
-        assert_eq!(of(&[u64::MAX, u64::MAX]), 1);
-        assert_eq!(of(&vec![1; 2 * HELD_RECORDS]), HELD_RECORDS);
     }
 }

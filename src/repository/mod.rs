@@ -27,6 +27,7 @@ pub mod packer;
 pub mod probe;
 pub mod prune;
 pub mod prune_plan;
+mod reading;
 pub mod rekey;
 mod repack;
 pub mod repair;

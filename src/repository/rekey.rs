@@ -2,7 +2,8 @@
 //!
 //! A change puts the next keyring, then appends a record that names it. Ended between the two, the keyring is in force all the same for
 //! whoever looks, and the next record of whoever writes names it: the next command on the keys does so before anything else. Until then a host that
-//! never saw the keyring does not miss it, should somebody delete it; this one does, since it remembers it before the record.
+//! never saw the keyring does not miss it, should somebody delete it; this one does, since it remembers it before the record. And until then a
+//! record with the keys before is taken: an honest writer who had not looked makes the same. Hosts that know the keyring warn of it.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
 use super::key;

@@ -41,7 +41,9 @@ pub enum Distrust {
     Chain,
     #[error("'{0}', who made it, held no key to the one before")]
     Maker(String),
-    #[error("nothing here opens keyring {0}, which leads to it")]
+    #[error(
+        "nothing here opens keyring {0}, which leads to it, as where a key was removed and added again. Where its holders are who they should be, --trust-keyring goes on with it, once"
+    )]
     Gap(u32),
     #[error("more keyrings lead to it than are looked at")]
     Long,

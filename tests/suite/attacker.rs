@@ -615,14 +615,38 @@ fn the_past_of_a_log_is_held_to_what_a_host_saw_as_well() {
             until(home);
         }
     }
-    // What is as it was is had, whatever became of what came later.
+    // Nor where what came after it is there, and cannot be read: the hosts have kept it.
+    let damage = || {
+        let removed = scene.store("log/00000000000000000004");
+        let mut bytes = std::fs::read(&removed).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&removed, bytes).unwrap();
+    };
     scene.back("repository");
-    let removed = scene.store("log/00000000000000000004");
-    let mut bytes = std::fs::read(&removed).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(&removed, bytes).unwrap();
-    let output = ok(&mut scene.run("c", &["restore", "acme", "out", "--until-record", "3", "--quiet"]));
-    assert!(said(&output).contains("nothing holds the records up to 3"), "{}", said(&output));
+    for sequence in ["3", "4"] {
+        std::fs::rename(
+            scene.store(&format!("log/0000000000000000000{sequence}")),
+            scene.path().join(format!("honest-{sequence}")),
+        )
+        .unwrap();
+    }
+    attack(scene.path(), "former_record", &[("identity", &key), ("knows", "3"), ("names", "known")]);
+    std::fs::copy(scene.path().join("honest-4"), scene.store("log/00000000000000000004")).unwrap();
+    damage();
+    for home in ["a", "c"] {
+        until(home);
+    }
+    // What is as it was is had, whatever became of what came later; without a cache, nothing tells.
+    scene.back("repository");
+    damage();
+    let had = |said_so: &str| {
+        let args = ["restore", "acme", "out", "--overwrite", "--until-record", "3", "--quiet"];
+        let output = ok(&mut scene.run("c", &args));
+        assert!(said(&output).contains(said_so), "{}", said(&output));
+    };
+    had("the records up to 3 are those that this host saw");
+    std::fs::remove_dir_all(scene.cache("c").join("log")).unwrap();
+    had("nothing holds the records up to 3");
 }
 
 #[test]
@@ -687,6 +711,54 @@ fn a_change_of_the_keys_that_was_killed_is_in_force_and_the_next_command_names_i
     fails(&mut scene.run("a", &["key", "remove", "acme", "friend"]), 2, "no key 'friend'");
     assert_eq!(records(&scene)[2], serde_json::json!(["rekeyed", 3]));
     assert_eq!(scene.names("log").len(), 3);
+}
+
+#[test]
+fn a_record_with_old_keys_in_the_midst_of_a_removal_is_told_to_whoever_removes() {
+    let scene = Scene::new();
+    ok(&mut scene.resync("a"));
+    std::fs::create_dir_all(scene.key("b").parent().unwrap()).unwrap();
+    ok(scene.run("a", &["key", "add", "acme", "friend", "--quiet", "--file"]).arg(scene.key("b")));
+    let mut remove = scene.run("a", &["key", "remove", "acme", "friend", "--quiet"]);
+    remove.env("UNDERSTUDY_TEST_KILL_AT", "rekeyed").output().unwrap();
+    assert_eq!((scene.names("keys").len(), scene.names("log").len()), (3, 2));
+    let key = scene.key("b").to_str().unwrap().to_owned();
+    attack(scene.path(), "former_record", &[("identity", &key), ("knows", "2"), ("names", "known")]);
+    let told = "warning: record 3 of store 'acme'";
+    let looked = ok(&mut scene.run("a", &["snapshots", "acme"]));
+    assert!(said(&looked).contains(told) && said(&looked).contains("names keyring 2"), "{}", said(&looked));
+    assert!(!said(&ok(&mut scene.run("a", &["snapshots", "acme"]))).contains(told));
+    // Behind the record that names the keyring there is none.
+    fails(&mut scene.run("a", &["key", "remove", "acme", "friend"]), 2, "no key 'friend'");
+    attack(scene.path(), "former_record", &[("identity", &key), ("knows", "2"), ("names", "known")]);
+    fails(&mut scene.run("a", &["snapshots", "acme"]), 1, "does not name the keyring in force");
+}
+
+#[test]
+fn a_key_that_was_removed_and_added_again_goes_on_after_one_word() {
+    let scene = Scene::new();
+    ok(&mut scene.resync("a"));
+    std::fs::create_dir_all(scene.key("c").parent().unwrap()).unwrap();
+    ok(scene.run("a", &["key", "add", "acme", "standby", "--quiet", "--file"]).arg(scene.key("c")));
+    ok(&mut scene.run("c", &["snapshots", "acme"]));
+    ok(&mut scene.run("a", &["key", "remove", "acme", "standby", "--quiet"]));
+    ok(&mut scene.run("a", &["key", "rotate", "acme", "--quiet"]));
+    ok(scene.run("a", &["key", "add", "acme", "standby", "--quiet", "--file"]).arg(scene.key("c")));
+    ok(&mut scene.resync("a"));
+    let head = || std::fs::read_to_string(scene.cache("c").join("head")).unwrap();
+    let before = head();
+    fails(&mut scene.run("c", &["restore", "acme", "out"]), 1, "--trust-keyring");
+    assert_eq!(head(), before);
+    scene.keep("repository");
+    // The word is for the keyring: the log goes on from what this host saw all the same.
+    for sequence in 2..=6 {
+        std::fs::remove_file(scene.store(&format!("log/0000000000000000000{sequence}"))).unwrap();
+    }
+    fails(&mut scene.run("c", &["restore", "acme", "out", "--trust-keyring"]), 1, "was rolled back");
+    scene.back("repository");
+    ok(&mut scene.run("c", &["restore", "acme", "out", "--quiet", "--trust-keyring"]));
+    ok(&mut scene.run("c", &["snapshots", "acme"]));
+    assert_ne!(head(), before);
 }
 
 /// Nothing in it steers a terminal.
@@ -846,10 +918,15 @@ fn a_note_that_is_too_large_stops_nobody() {
         std::fs::create_dir_all(scene.store(folder)).unwrap();
         std::fs::write(scene.store(folder).join("large"), vec![b'x'; (64 << 10) + 1]).unwrap();
     }
-    for args in [&["prune", "acme"][..], &["drill", "acme"], &["status"]] {
+    // Nor does a checkpoint.
+    std::fs::create_dir_all(scene.store("checkpoints")).unwrap();
+    let large = std::fs::File::create(scene.store("checkpoints/00000000000000000001")).unwrap();
+    large.set_len((64 << 20) + 1).unwrap();
+    for args in [&["prune", "acme"][..], &["drill", "acme"], &["status"], &["snapshots", "acme"]] {
         let output = ok(&mut scene.run("a", args));
         assert!(!said(&output).contains("warning"), "{args:?}: {}", said(&output));
     }
+    ok(scene.run("new", &["restore", "acme", "out", "--quiet"]).arg("--key-file").arg(scene.key("a")));
 }
 
 #[test]

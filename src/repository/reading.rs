@@ -1,0 +1,213 @@
+//! How a log is read: from its first record, from a checkpoint, or from where a reader stopped; in parts, and in order.
+//!
+//! Whatever a reading begins with, it goes through the record that this host saw last: a checkpoint behind that one counts only with the
+//! records that lead to it. What is read is held to nothing else here: see `checkpoints` for whether it is taken.
+
+use super::error::RepositoryError;
+use super::key;
+use super::memory::Seen;
+use super::store::Store;
+use crate::format::record::RECORD_MAX_BYTES;
+use crate::model::id::{ContentHash, Sequence, WriterId};
+use crate::model::record::{FoldError, StoreState};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+
+/// Records read at once.
+const READ_AHEAD: usize = 16;
+/// Records are held until so many were read, or so many bytes of them.
+const HELD_RECORDS: usize = 512;
+const HELD_MAX_BYTES: u64 = 32 << 20;
+
+/// A record as it is listed.
+#[derive(Clone, Copy)]
+pub(super) struct Listed {
+    pub sequence: Sequence,
+    pub size_bytes: u64,
+}
+
+/// How many of the first records are read and held together: one at least.
+fn held_together(records: &[Listed]) -> usize {
+    let mut held_bytes = 0u64;
+    let fitting = records.iter().take(HELD_RECORDS).take_while(|record| {
+        held_bytes = held_bytes.saturating_add(record.size_bytes);
+        held_bytes <= HELD_MAX_BYTES
+    });
+    fitting.count().max(1).min(records.len())
+}
+
+/// How a log is read.
+#[derive(Clone, Copy)]
+pub(super) struct Reading {
+    pub from_cache: bool,
+    pub from_checkpoint: bool,
+    pub seen: Option<Seen>,
+    /// The number of the keyring that this host took; none where records name none.
+    pub ring: Option<u32>,
+}
+
+/// What a reading came across.
+#[derive(Default)]
+pub(super) struct Met {
+    /// The hash of the record that this host saw last.
+    pub seen: Option<ContentHash>,
+    /// The first record behind that one which names an older keyring than this host took.
+    pub late: Option<Late>,
+}
+
+pub(super) struct Late {
+    pub sequence: Sequence,
+    pub writer: WriterId,
+    pub ring: u32,
+}
+
+/// A log of more records has a checkpoint.
+const LONG_RECORDS: u64 = 512;
+
+impl Store {
+    /// Folds records into `state`, and calls `each` after every one.
+    pub(super) fn read_records(
+        &self,
+        state: &mut StoreState,
+        reading: &Reading,
+        each: &mut dyn FnMut(&StoreState),
+    ) -> Result<Met, RepositoryError> {
+        let mut after = state.head.map(|(sequence, _)| sequence);
+        if after.is_none()
+            && reading.from_checkpoint
+            && let Some(start) = self.last_checkpoint(reading.from_cache)?
+        {
+            // Its head is looked at once more, and what leads to it from the record that this host saw.
+            let begins_at =
+                start.head.map(|(head, _)| head.min(reading.seen.map_or(head, |seen| seen.sequence)));
+            after = begins_at.and_then(|begin| begin.0.checked_sub(1)).map(Sequence).filter(|s| s.0 > 0);
+            *state = start;
+        }
+        let begins_at = after.map_or(Sequence(0), |after| after).next();
+        let listed = self.list_records(after, begins_at)?;
+        if reading.from_cache && state.head.is_none() && listed.len() as u64 > LONG_RECORDS {
+            // Last seen when it was short: there are checkpoints by now.
+            return self.read_records(state, &Reading { from_cache: false, ..*reading }, each);
+        }
+        let known = state.head;
+        if let Some((head, _)) = known
+            && begins_at <= head
+            && listed.last().is_none_or(|last| last.sequence < head)
+        {
+            return Err(RepositoryError::MissingRecord { store: self.name.clone(), sequence: head });
+        }
+        let (newest, mut rest) = (listed.last().map(|listed| listed.sequence), &listed[..]);
+        let mut met = Met::default();
+        // The last record before a checkpoint's head that was looked at: its hash, and the keyring that it names.
+        let mut way: Option<(ContentHash, StoreState)> = None;
+        while !rest.is_empty() {
+            let (some, behind) = rest.split_at(held_together(rest));
+            rest = behind;
+            for (Listed { sequence, .. }, bytes) in some.iter().zip(self.fetch(some, newest, reading)?) {
+                let (record, hash) = self.decode_record(*sequence, &bytes)?;
+                if reading.seen.is_some_and(|seen| seen.sequence == *sequence) {
+                    met.seen = Some(hash);
+                }
+                let named = record.ring.map_or(0, |ring| ring.sequence);
+                if reading.seen.is_some_and(|seen| seen.sequence < *sequence)
+                    && reading.ring.is_some_and(|known| named < known)
+                    && met.late.is_none()
+                {
+                    met.late = Some(Late { sequence: *sequence, writer: record.writer.clone(), ring: named });
+                }
+                let wrong = |source| RepositoryError::Log { store: self.name.clone(), source };
+                if let Some((head, _)) = known
+                    && *sequence <= head
+                {
+                    if let Some((before, named)) = &way {
+                        if record.previous != Some(*before) {
+                            return Err(wrong(FoldError::Chain(*sequence)));
+                        }
+                        if !named.admits_ring(record.ring) {
+                            return Err(wrong(FoldError::Ring(*sequence)));
+                        }
+                    }
+                    way = Some((hash, StoreState { ring: record.ring, ..StoreState::default() }));
+                }
+                match known {
+                    // Folded into the checkpoint.
+                    Some((head, _)) if *sequence < head => continue,
+                    // A checkpoint's head: it must be the same record, and of the same keyring.
+                    Some((head, known)) if head == *sequence => {
+                        if known != hash {
+                            return Err(wrong(FoldError::Chain(*sequence)));
+                        }
+                        if record.ring != state.ring {
+                            return Err(wrong(FoldError::Ring(*sequence)));
+                        }
+                    }
+                    _ => state.apply(&self.name, record, hash).map_err(wrong)?,
+                }
+                each(state);
+            }
+        }
+        Ok(met)
+    }
+
+    /// The bytes of some records, in order; the newest is always the repository's.
+    fn fetch(
+        &self,
+        some: &[Listed],
+        newest: Option<Sequence>,
+        reading: &Reading,
+    ) -> Result<Vec<Bytes>, RepositoryError> {
+        let one = |listed: Listed| async move {
+            let Listed { sequence, size_bytes } = listed;
+            let is_cached = reading.from_cache && Some(sequence) != newest;
+            match is_cached.then(|| self.cached_record(sequence)).flatten() {
+                Some(bytes) => Ok(bytes),
+                // It never changes: whoever serves more than was listed has something else.
+                None => self.record_of(sequence, size_bytes.min(RECORD_MAX_BYTES as u64)).await,
+            }
+        };
+        let fetched = futures::stream::iter(some.iter().copied()).map(one).buffered(READ_AHEAD).try_collect();
+        self.repository.wait(fetched)
+    }
+
+    /// The records behind `after`, whose numbers begin with `next` and have no gap.
+    fn list_records(
+        &self,
+        after: Option<Sequence>,
+        mut next: Sequence,
+    ) -> Result<Vec<Listed>, RepositoryError> {
+        let prefix = key::log_prefix(&self.name);
+        let after = after.map(|sequence| key::record(&self.name, sequence));
+        let listed = self.repository.wait(self.objects().list(Some(&prefix), after.as_ref()))?;
+        let mut records = Vec::with_capacity(listed.len());
+        let found = listed.iter().filter_map(|object| {
+            let sequence = key::parse_record(&object.location)?;
+            Some(Listed { sequence, size_bytes: object.size })
+        });
+        for record in found {
+            if record.sequence != next {
+                return Err(RepositoryError::MissingRecord { store: self.name.clone(), sequence: next });
+            }
+            records.push(record);
+            next = next.next();
+        }
+        Ok(records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_held_by_number_and_bytes_and_one_at_least() {
+        let of = |sizes: &[u64]| {
+            let listed = |size: &u64| Listed { sequence: Sequence(1), size_bytes: *size };
+            held_together(&sizes.iter().map(listed).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[1, 2, 3]), 3);
+        assert_eq!(of(&[HELD_MAX_BYTES, 1]), 1);
+        assert_eq!(of(&[HELD_MAX_BYTES - 1, 1, 1]), 2);
+        assert_eq!(of(&[u64::MAX, u64::MAX]), 1);
+        assert_eq!(of(&vec![1; 2 * HELD_RECORDS]), HELD_RECORDS);
+    }
+}
