@@ -18,7 +18,7 @@ if [ ! -e "$tools/complete-5" ]; then
 fi
 missing=""
 for program in setfacl setpriv mount fsck.erofs fusermount3 curl age setfattr chattr mkfs.ext4 mkfs.exfat \
-  mount.exfat-fuse strace unshare faketime systemd-analyze; do
+  mount.exfat-fuse strace unshare faketime systemd-analyze bindfs; do
   command -v "$program" >/dev/null || missing=yes
 done
 pkg-config --exists openssl 2>/dev/null || missing=yes
