@@ -10,6 +10,7 @@ use super::store::Store;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::model::id::{ContentHash, Sequence, WriterId};
 use crate::model::record::{FoldError, StoreState};
+use crate::support::part;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
@@ -28,12 +29,7 @@ pub(super) struct Listed {
 
 /// How many of the first records are read and held together: one at least.
 fn held_together(records: &[Listed]) -> usize {
-    let mut held_bytes = 0u64;
-    let fitting = records.iter().take(HELD_RECORDS).take_while(|record| {
-        held_bytes = held_bytes.saturating_add(record.size_bytes);
-        held_bytes <= HELD_MAX_BYTES
-    });
-    fitting.count().max(1).min(records.len())
+    part::fitting(records.iter().take(HELD_RECORDS).map(|record| record.size_bytes), HELD_MAX_BYTES)
 }
 
 /// How a log is read.

@@ -74,19 +74,29 @@ impl SeenRing {
         self.sequence == ring.reference.sequence && self.hash == ring.reference.hash
     }
 
-    /// This, after one more keyring.
-    fn followed_by(&self, store: &StoreName, ring: &Opened) -> Result<Self, Distrust> {
+    /// As keyrings behind it name it.
+    fn named(&self) -> Before {
+        Before { sequence: self.sequence, hash: self.hash, keys: self.keys }
+    }
+
+    /// Whether a keyring behind it proves no less, and has its data keys.
+    fn goes_on_in(&self, store: &StoreName, ring: &Opened) -> Result<(), Distrust> {
         if ring.version < self.version {
             return Err(Distrust::Version);
         }
         let kept = ring.generations.get(..self.keys as usize).ok_or(Distrust::Keys)?;
-        if commitment(store, kept) != self.commitment {
-            return Err(Distrust::Keys);
+        match commitment(store, kept) == self.commitment {
+            true => Ok(()),
+            false => Err(Distrust::Keys),
         }
+    }
+
+    /// This, after one more keyring.
+    fn followed_by(&self, store: &StoreName, ring: &Opened) -> Result<Self, Distrust> {
+        self.goes_on_in(store, ring)?;
         // Version 1 has nothing more to show.
         if let Some(maker) = ring.maker {
-            let named = Before { sequence: self.sequence, hash: self.hash, keys: self.keys };
-            if ring.before.last() != Some(&named) {
+            if ring.before.last() != Some(&self.named()) {
                 return Err(Distrust::Chain);
             }
             let maker = &ring.holders[maker];
@@ -104,16 +114,9 @@ pub fn may_follow(store: &StoreName, seen: &SeenRing, newest: &Opened) -> Result
     if newest.reference.sequence <= seen.sequence {
         return Ok(());
     }
-    if newest.version < seen.version {
-        return Err(Distrust::Version);
-    }
-    let kept = newest.generations.get(..seen.keys as usize).ok_or(Distrust::Keys)?;
-    if commitment(store, kept) != seen.commitment {
-        return Err(Distrust::Keys);
-    }
-    let named = Before { sequence: seen.sequence, hash: seen.hash, keys: seen.keys };
+    seen.goes_on_in(store, newest)?;
     match newest.before.iter().find(|ring| ring.sequence == seen.sequence) {
-        Some(told) if *told == named => Ok(()),
+        Some(told) if *told == seen.named() => Ok(()),
         // Of those of version 1 the last alone is told of, or none.
         None if seen.version == 1 => Ok(()),
         _ => Err(Distrust::Chain),

@@ -10,6 +10,7 @@ use crate::format::record as record_format;
 use crate::format::seal::{Sealer, Sealing};
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
 use crate::model::record::{ObjectRef, SnapshotRecord, StoreState};
+use crate::support::part;
 use bytes::Bytes;
 use serde::Serialize;
 use std::collections::hash_map::Entry;
@@ -273,7 +274,8 @@ impl Store {
         let shares = share(&packs, options.read_data_percent, options.after);
         let mut rest = &shares[..];
         while !rest.is_empty() {
-            let (group, behind) = rest.split_at(held_together(rest));
+            let (group, behind) =
+                rest.split_at(part::fitting(rest.iter().map(|share| share.1), GROUP_MAX_BYTES));
             rest = behind;
             let ids = group.iter().map(|share| share.0).filter(|id| !broken.packs.contains_key(id)).collect();
             let mut entries = entries_of(index, &ids)?;
@@ -354,17 +356,6 @@ fn entries_of(
     Ok(found)
 }
 
-/// The first packs of a share that are looked at together: what the index has of them is held in memory, some hundred bytes a
-/// chunk.
-fn held_together(shares: &[Share]) -> usize {
-    let mut held_bytes = 0u64;
-    let fitting = shares.iter().take_while(|share| {
-        held_bytes = held_bytes.saturating_add(share.1);
-        held_bytes <= GROUP_MAX_BYTES
-    });
-    fitting.count().max(1).min(shares.len())
-}
-
 /// What went wrong, without the key, which is told beside it.
 fn plain(error: &RepositoryError) -> String {
     match error {
@@ -377,7 +368,7 @@ fn plain(error: &RepositoryError) -> String {
 /// A pack that is read, its size in bytes, and whether it lies behind the end, in the next round.
 type Share = (PackId, u64, bool);
 
-/// Packs of at most so many bytes are looked at together.
+/// Packs of at most so many bytes are looked at together: what the index has of them is held in memory, some hundred bytes a chunk.
 const GROUP_MAX_BYTES: u64 = 1 << 30;
 
 /// The packs that are read: so many percent, in the order of their names behind `after`, and round. Names are hashes, so that

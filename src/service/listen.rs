@@ -4,7 +4,8 @@
 //! all are taken, the one goes that has waited longest without a request that was let in, so that whoever has no token keeps nobody out.
 
 use super::http::Door;
-use super::socket::{Bound, is_trusted};
+use super::socket::Bound;
+use crate::support::trusted::is_trusted;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};

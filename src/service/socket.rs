@@ -148,11 +148,6 @@ impl Drop for Bound {
     }
 }
 
-/// Whether the user at the other end of a socket is this one, or root.
-pub fn is_trusted(uid: u32) -> bool {
-    uid == 0 || uid == rustix::process::geteuid().as_raw()
-}
-
 /// A name in an open directory, as a path that a socket's address has room for.
 fn through(dir: &OwnedFd, name: &OsStr) -> PathBuf {
     Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name)

@@ -212,6 +212,12 @@ impl Depot {
         written
     }
 
+    /// Publishes a snapshot no more; what is mounted stays as it is.
+    pub(super) fn withdraw_image(&self, _lock: &Lock, sequence: Sequence) -> Result<(), FollowError> {
+        let path = self.image(sequence);
+        std::fs::remove_file(&path).map_err(FollowError::io(&path, "remove it"))
+    }
+
     /// Removes what a run left that was broken off while it wrote an image.
     pub(super) fn tidy_images(&self) -> Result<(), FollowError> {
         let dir = self.root.join("images");

@@ -257,8 +257,7 @@ impl Run<'_> {
                 Ok(())
             })?;
             if lacks > 0 {
-                let path = self.depot.image(*sequence);
-                std::fs::remove_file(&path).map_err(FollowError::io(&path, "remove it"))?;
+                self.depot.withdraw_image(self.lock, *sequence)?;
                 report.snapshots_lost += 1;
             }
         }
@@ -355,8 +354,7 @@ impl Run<'_> {
         }
         loose.truncate(loose.len() - keep);
         for sequence in &loose {
-            let path = self.depot.image(*sequence);
-            std::fs::remove_file(&path).map_err(FollowError::io(&path, "remove it"))?;
+            self.depot.withdraw_image(self.lock, *sequence)?;
             report.snapshots_dropped += 1;
         }
         drop(pins);

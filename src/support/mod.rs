@@ -7,6 +7,7 @@ pub mod durable;
 pub mod lossy;
 pub mod mountinfo;
 pub mod mutant;
+pub mod part;
 pub mod pool;
 pub mod private;
 pub mod progress;

@@ -5,6 +5,7 @@
 //! others; what a person named may be shared on purpose (a volume's group, a repository), and keeps its mode.
 
 use super::durable;
+use super::trusted::is_trusted;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, StatFs};
 use rustix::io::Errno;
@@ -67,14 +68,10 @@ pub fn hold_alone(path: &Path) -> io::Result<()> {
     if rustix::fs::stat(path)?.st_mode & 0o1002 != 0o1002 {
         return Ok(());
     }
-    let own = rustix::process::geteuid().as_raw();
     for entry in std::fs::read_dir(path)? {
         let path = entry?.path();
-        match rustix::fs::lstat(&path) {
-            Ok(stat) if stat.st_uid != own && stat.st_uid != 0 => {
-                return Err(NotPrivate::Owner { path, owner: stat.st_uid, own }.into());
-            }
-            _ => {}
+        if let Ok(stat) = rustix::fs::lstat(&path) {
+            judge_owner(&path, stat.st_uid)?;
         }
     }
     Ok(())
@@ -113,14 +110,25 @@ pub fn passage(path: &Path) -> io::Result<()> {
     }
 }
 
+fn judge_owner(path: &Path, owner: u32) -> Result<(), NotPrivate> {
+    match is_trusted(owner) {
+        true => Ok(()),
+        false => {
+            let own = rustix::process::geteuid().as_raw();
+            Err(NotPrivate::Owner { path: path.to_owned(), owner, own })
+        }
+    }
+}
+
 /// `kind` tells what filesystem it is on; it is asked only if that matters.
 fn judge(path: &Path, stat: &Stat, kind: impl Fn() -> Option<u64>) -> io::Result<()> {
-    let (own, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
+    let mode = stat.st_mode & 0o7777;
     let is_mount_s = || kind().is_some_and(|kind| !has_modes(kind));
     // By NFS root's directories may be nobody's.
     let is_squashed = || stat.st_uid == NOBODY && kind() == Some(NFS);
-    if stat.st_uid != own && stat.st_uid != 0 && !is_mount_s() && !is_squashed() {
-        return Err(NotPrivate::Owner { path: path.to_owned(), owner: stat.st_uid, own }.into());
+    match judge_owner(path, stat.st_uid) {
+        Err(error) if !is_mount_s() && !is_squashed() => return Err(error.into()),
+        _ => {}
     }
     match mode & 0o1002 == 0o002 && !is_mount_s() {
         true => Err(NotPrivate::Writable { path: path.to_owned(), mode }.into()),
@@ -170,10 +178,8 @@ pub fn own(path: &Path) -> io::Result<OwnedFd> {
 pub fn closed(path: &Path) -> io::Result<OwnedFd> {
     let handle = open(path)?;
     let stat = rustix::fs::fstat(&handle)?;
-    let (own, mode) = (rustix::process::geteuid().as_raw(), stat.st_mode & 0o7777);
-    if stat.st_uid != own && stat.st_uid != 0 {
-        return Err(NotPrivate::Owner { path: path.to_owned(), owner: stat.st_uid, own }.into());
-    }
+    judge_owner(path, stat.st_uid)?;
+    let mode = stat.st_mode & 0o7777;
     match mode & 0o077 {
         0 => Ok(handle),
         _ => Err(NotPrivate::Open { path: path.to_owned(), mode }.into()),
@@ -212,12 +218,10 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
 
 /// A symlink of somebody else's leads where they like.
 fn judge_link(path: &Path) -> io::Result<()> {
-    let own = rustix::process::geteuid().as_raw();
     match rustix::fs::lstat(path) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => match stat.st_uid {
-            owner if owner == own || owner == 0 => Ok(()),
-            owner => Err(NotPrivate::Owner { path: path.to_owned(), owner, own }.into()),
-        },
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+            Ok(judge_owner(path, stat.st_uid)?)
+        }
         _ => Ok(()),
     }
 }

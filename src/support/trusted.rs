@@ -153,11 +153,18 @@ fn judge_holder(holder: BorrowedFd, dir: &Path, entry: &Path, entry_owner: u32) 
     }
 }
 
+/// Whether a user is this process's own, or root: whom it trusts anyway.
+pub fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
 fn judge_owner(path: &Path, owner: u32) -> Result<(), Distrust> {
-    let own = rustix::process::geteuid().as_raw();
-    match owner == own || owner == 0 {
+    match is_trusted(owner) {
         true => Ok(()),
-        false => Err(Distrust::Owner { path: path.to_owned(), owner, own }),
+        false => {
+            let own = rustix::process::geteuid().as_raw();
+            Err(Distrust::Owner { path: path.to_owned(), owner, own })
+        }
     }
 }
 
