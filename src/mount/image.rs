@@ -10,7 +10,7 @@ use super::dirent::{self, Dirent, Size};
 use super::error::ImageError;
 use super::inode::{
     ATTRIBUTES_HEADER_BYTES, BLOCK_BYTES, FIRST_INODE_AT, INODE_BYTES, Inode, Layout, REDIRECT_BYTES,
-    SLOT_BYTES, SUPERBLOCK_AT, device_number, encode_attributes, encode_redirect, superblock,
+    SLOT_BYTES, SUPERBLOCK_AT, device_number, encode_attributes, encode_redirect, kind, superblock,
 };
 use crate::model::entry::{Attributes, Entry, Group, Kind, Timestamp};
 use crate::model::id::ContentHash;
@@ -326,17 +326,17 @@ impl Image {
         let inline = is_inline(node.size_bytes, head_bytes);
         let first_block = node.first_block;
         let (kind_bits, layout) = match node.kind {
-            NodeKind::Directory if inline => (0o040000, Layout::Inline { first_block }),
-            NodeKind::Directory => (0o040000, Layout::Plain { first_block }),
-            NodeKind::Symlink if inline => (0o120000, Layout::Inline { first_block }),
-            NodeKind::Symlink => (0o120000, Layout::Plain { first_block }),
-            NodeKind::File(_) if self.has_object(node) => (0o100000, Layout::Hole),
+            NodeKind::Directory if inline => (kind::DIRECTORY, Layout::Inline { first_block }),
+            NodeKind::Directory => (kind::DIRECTORY, Layout::Plain { first_block }),
+            NodeKind::Symlink if inline => (kind::SYMLINK, Layout::Inline { first_block }),
+            NodeKind::Symlink => (kind::SYMLINK, Layout::Plain { first_block }),
+            NodeKind::File(_) if self.has_object(node) => (kind::FILE, Layout::Hole),
             NodeKind::Device { block, number } => {
-                (if block { 0o060000 } else { 0o020000 }, Layout::Device { number })
+                (if block { kind::BLOCK_DEVICE } else { kind::CHARACTER_DEVICE }, Layout::Device { number })
             }
-            NodeKind::Fifo => (0o010000, Layout::Device { number: 0 }),
-            NodeKind::Socket => (0o140000, Layout::Device { number: 0 }),
-            NodeKind::File(_) | NodeKind::Alias(_) => (0o100000, Layout::Plain { first_block: 0 }),
+            NodeKind::Fifo => (kind::FIFO, Layout::Device { number: 0 }),
+            NodeKind::Socket => (kind::SOCKET, Layout::Device { number: 0 }),
+            NodeKind::File(_) | NodeKind::Alias(_) => (kind::FILE, Layout::Plain { first_block: 0 }),
         };
         let inode = Inode {
             mode: kind_bits | node.mode,

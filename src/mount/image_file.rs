@@ -8,7 +8,7 @@
 use super::dirent::{self, OwnedDirent};
 use super::error::ImageError;
 use super::image::object_of;
-use super::inode::{BLOCK_BYTES, INODE_BYTES, Inode, Layout, SLOT_BYTES, decode_attributes, root_slot};
+use super::inode::{BLOCK_BYTES, INODE_BYTES, Inode, Layout, SLOT_BYTES, decode_attributes, kind, root_slot};
 use crate::model::entry::Attributes;
 use crate::model::id::ContentHash;
 use crate::model::tree_path::TreePath;
@@ -18,11 +18,6 @@ use std::os::unix::fs::FileExt;
 
 const WINDOW_BYTES: u64 = 64 << 10;
 const WINDOWS: usize = 4;
-
-const DIRECTORY: u16 = 0o040_000;
-const FILE: u16 = 0o100_000;
-const SYMLINK: u16 = 0o120_000;
-const KIND: u16 = 0o170_000;
 
 /// A name, and what it is the name of.
 pub struct Found<'a> {
@@ -88,7 +83,7 @@ impl<'a> ImageFile<'a> {
             let root = root_slot(self.bytes(0, BLOCK_BYTES)?).ok_or_else(|| broken("no superblock", 0))?;
             entered.insert(root);
             open.push(Open { number: root, path_bytes: 0, names: self.names(root)? });
-            return self.found(path, root, DIRECTORY).map(Some);
+            return self.found(path, root, kind::DIRECTORY).map(Some);
         }
         loop {
             let above = open.len().checked_sub(2).map(|at| open[at].number);
@@ -110,14 +105,14 @@ impl<'a> ImageFile<'a> {
                 path.push(b'/');
             }
             path.extend(&name.name);
-            let kind = kind_of(name.kind).ok_or_else(|| broken("a kind", u64::from(here)))?;
-            if kind == DIRECTORY {
+            let wanted = kind_of(name.kind).ok_or_else(|| broken("a kind", u64::from(here)))?;
+            if wanted == kind::DIRECTORY {
                 if !entered.insert(number) {
                     return Err(broken("a directory with two names", u64::from(number)));
                 }
                 open.push(Open { number, path_bytes: path.len(), names: self.names(number)? });
             }
-            return self.found(path, number, kind).map(Some);
+            return self.found(path, number, wanted).map(Some);
         }
     }
 
@@ -133,10 +128,10 @@ impl<'a> ImageFile<'a> {
         })
     }
 
-    fn found<'w>(&mut self, path: &'w [u8], number: u32, kind: u16) -> Result<Found<'w>, ImageError> {
+    fn found<'w>(&mut self, path: &'w [u8], number: u32, wanted: u16) -> Result<Found<'w>, ImageError> {
         let inode = self.inode(number)?;
         let here = u64::from(number);
-        if inode.mode & KIND != kind {
+        if inode.mode & kind::MASK != wanted {
             return Err(broken("a kind that its name denies", here));
         }
         let attributes = self.bytes(here * SLOT_BYTES + INODE_BYTES, inode.attributes_bytes)?;
@@ -147,12 +142,12 @@ impl<'a> ImageFile<'a> {
                 Some(object_of(redirect).ok_or_else(|| broken("an object's name", here))?)
             }
             (None, Layout::Hole) | (Some(_), _) => return Err(broken("a file without its object", here)),
-            (None, _) if kind == FILE && inode.size_bytes > 0 => {
+            (None, _) if wanted == kind::FILE && inode.size_bytes > 0 => {
                 return Err(broken("a file without its object", here));
             }
             (None, _) => None,
         };
-        let target = if kind == SYMLINK { self.data(number, &inode)? } else { Vec::new() };
+        let target = if wanted == kind::SYMLINK { self.data(number, &inode)? } else { Vec::new() };
         Ok(Found { path, inode_number: number, inode, attributes, object, target })
     }
 
@@ -219,15 +214,15 @@ fn broken(what: &'static str, at: u64) -> ImageError {
 }
 
 /// The bits of a mode for a kind as directories have it.
-fn kind_of(kind: u8) -> Option<u16> {
-    Some(match kind {
-        1 => FILE,
-        2 => DIRECTORY,
-        3 => 0o020_000,
-        4 => 0o060_000,
-        5 => 0o010_000,
-        6 => 0o140_000,
-        7 => SYMLINK,
+fn kind_of(listed: u8) -> Option<u16> {
+    Some(match listed {
+        1 => kind::FILE,
+        2 => kind::DIRECTORY,
+        3 => kind::CHARACTER_DEVICE,
+        4 => kind::BLOCK_DEVICE,
+        5 => kind::FIFO,
+        6 => kind::SOCKET,
+        7 => kind::SYMLINK,
         _ => return None,
     })
 }

@@ -8,6 +8,18 @@ pub(super) const BLOCK_BYTES: usize = 4096;
 pub(super) const SLOT_BYTES: u64 = 32;
 pub(super) const INODE_BYTES: u64 = 64;
 
+/// The bits of a mode that say what an inode is.
+pub mod kind {
+    pub const MASK: u16 = 0o170_000;
+    pub const FIFO: u16 = 0o010_000;
+    pub const CHARACTER_DEVICE: u16 = 0o020_000;
+    pub const DIRECTORY: u16 = 0o040_000;
+    pub const BLOCK_DEVICE: u16 = 0o060_000;
+    pub const FILE: u16 = 0o100_000;
+    pub const SYMLINK: u16 = 0o120_000;
+    pub const SOCKET: u16 = 0o140_000;
+}
+
 /// Where an inode's data is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {

@@ -13,7 +13,7 @@ use crate::model::record::SnapshotRecord;
 use crate::mount::error::ImageError;
 use crate::mount::image::ImageReport;
 use crate::mount::image_file::{self, Found, ImageFile};
-use crate::mount::inode::{Layout, device_number, escaped};
+use crate::mount::inode::{Layout, device_number, escaped, kind};
 use crate::repository::chunks::ChunkReader;
 use crate::repository::manifest::ManifestReader;
 use std::collections::HashMap;
@@ -80,16 +80,20 @@ fn differs(found: &Found, what: &'static str) -> ImageError {
 /// What of a name's inode is not as the entry has it, apart from its attributes.
 fn difference(found: &Found, entry: &Entry) -> Option<&'static str> {
     let inode = &found.inode;
-    let (kind, object, device, target): (u16, _, _, &[u8]) = match &entry.kind {
-        Kind::Directory => (0o040_000, None, None, b""),
-        Kind::File(file) => (0o100_000, (file.size_bytes > 0).then_some(file.hash), None, b""),
-        Kind::Symlink { target } => (0o120_000, None, None, target),
-        Kind::Fifo => (0o010_000, None, None, b""),
-        Kind::Socket => (0o140_000, None, None, b""),
+    let (bits, object, device, target): (u16, _, _, &[u8]) = match &entry.kind {
+        Kind::Directory => (kind::DIRECTORY, None, None, b""),
+        Kind::File(file) => (kind::FILE, (file.size_bytes > 0).then_some(file.hash), None, b""),
+        Kind::Symlink { target } => (kind::SYMLINK, None, None, target),
+        Kind::Fifo => (kind::FIFO, None, None, b""),
+        Kind::Socket => (kind::SOCKET, None, None, b""),
         // The overlay would take it for a deletion.
-        Kind::CharDevice { major: 0, minor: 0 } => (0o100_000, None, None, b""),
-        Kind::CharDevice { major, minor } => (0o020_000, None, Some(device_number(*major, *minor)), b""),
-        Kind::BlockDevice { major, minor } => (0o060_000, None, Some(device_number(*major, *minor)), b""),
+        Kind::CharDevice { major: 0, minor: 0 } => (kind::FILE, None, None, b""),
+        Kind::CharDevice { major, minor } => {
+            (kind::CHARACTER_DEVICE, None, Some(device_number(*major, *minor)), b"")
+        }
+        Kind::BlockDevice { major, minor } => {
+            (kind::BLOCK_DEVICE, None, Some(device_number(*major, *minor)), b"")
+        }
     };
     let number = match inode.layout {
         Layout::Device { number } => Some(number),
@@ -101,7 +105,7 @@ fn difference(found: &Found, entry: &Entry) -> Option<&'static str> {
     };
     let wrong = [
         (found.path != entry.path.as_bytes(), "path"),
-        (inode.mode != kind | entry.mode & 0o7777, "kind or mode"),
+        (inode.mode != bits | entry.mode & 0o7777, "kind or mode"),
         ((inode.uid, inode.gid) != (entry.uid, entry.gid), "owner"),
         (inode.mtime != entry.mtime, "time"),
         (!sizes, "size"),
