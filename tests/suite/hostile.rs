@@ -258,6 +258,12 @@ fn block_entries_that_are_wrong_make_a_file_be_shipped_whole() {
     }
 }
 
+/// What a node says of this page.
+fn child_of(first: &TreePath, page: &[u8]) -> Child {
+    let ManifestRoot { page, entries, size_bytes, .. } = root_of(page);
+    Child { first: first.clone(), page, entries, size_bytes }
+}
+
 /// A manifest that somebody made up of pages, wrong in some way or in none.
 fn made_up(seed: u64) -> (ManifestRoot, Vec<Vec<u8>>) {
     let mut draws = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
@@ -298,13 +304,7 @@ fn made_up(seed: u64) -> (ManifestRoot, Vec<Vec<u8>>) {
     while !rest.is_empty() {
         let (here, behind) = rest.split_at((1 + draw(5)).min(rest.len()));
         let bytes = leaf(here);
-        let root = root_of(&bytes);
-        level.push(Child {
-            first: here[0].path.clone(),
-            page: root.page,
-            entries: root.entries,
-            size_bytes: root.size_bytes,
-        });
+        level.push(child_of(&here[0].path, &bytes));
         pages.push(bytes);
         rest = behind;
     }
@@ -330,13 +330,7 @@ fn made_up(seed: u64) -> (ManifestRoot, Vec<Vec<u8>>) {
             let mut node = page::NodeWriter::default();
             children.iter().for_each(|child| node.push(child));
             let bytes = node.finish();
-            let root = root_of(&bytes);
-            above.push(Child {
-                first: children[0].first.clone(),
-                page: root.page,
-                entries: root.entries,
-                size_bytes: root.size_bytes,
-            });
+            above.push(child_of(&children[0].first, &bytes));
             pages.push(bytes);
         }
         level = above;
