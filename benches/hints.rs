@@ -11,7 +11,7 @@ use understudy::model::id::{StoreName, WriterId};
 use understudy::model::plan::PlanName;
 use understudy::replicate::report::Report;
 use understudy::replicate::resync::{Request, Surroundings, Watched, resync};
-use understudy::repository::keys::KeySource;
+use understudy::repository::key_source::KeySource;
 use understudy::repository::location::Location;
 use understudy::repository::store::{Repository, RepositoryOptions};
 use understudy::source::hints::Watch;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use understudy::model::entry::{Content, Entry, File, Fingerprint, Kind, Timestamp, Xattrs};
 use understudy::model::id::{ChunkId, ContentHash};
 use understudy::model::tree_path::TreePath;
-use understudy::mount::image::Image;
+use understudy::vfs::erofs::image::Image;
 
 const DIRECTORIES: u32 = 10_000;
 const FILES_EACH: u32 = 100;

@@ -11,14 +11,14 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
+use understudy::maintain::prune::{Around, PruneRequest, prune};
 use understudy::model::id::{Sequence, StoreName, WriterId};
 use understudy::model::plan::PlanName;
 use understudy::model::record::{Event, PruneRecord, SnapshotRecord};
 use understudy::model::retention::decide;
 use understudy::replicate::resync::{Request, Surroundings, resync};
 use understudy::repository::index::Index;
-use understudy::repository::keys::KeySource;
-use understudy::repository::prune::{Around, PruneRequest, prune};
+use understudy::repository::key_source::KeySource;
 use understudy::repository::store::{Repository, RepositoryOptions};
 use understudy::support::progress::Progress;
 

@@ -1,16 +1,20 @@
 //! understudy keeps a web store's filesystem replicated to a standby, through an object store.
 //!
 //! Layers, each importing only those to its right:
-//! `cli → service → {replicate, standby} → {repository, source, delta, mount} → format → model`.
+//! `cli → service → mounts → standby → restore → {maintain, replicate, content} → {repository, delta} → {format, vfs, source} → {model, support}`.
 
 pub mod cli;
+pub mod content;
 pub mod delta;
 pub mod format;
+pub mod maintain;
 pub mod model;
-pub mod mount;
+pub mod mounts;
 pub mod replicate;
 pub mod repository;
+pub mod restore;
 pub mod service;
 pub mod source;
 pub mod standby;
 pub mod support;
+pub mod vfs;

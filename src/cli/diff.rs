@@ -6,7 +6,7 @@ use super::{Global, show};
 use crate::model::diff::{Change, ChangeCounts};
 use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
-use crate::repository::changes::changes;
+use crate::repository::diff::changes;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;

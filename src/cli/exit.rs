@@ -1,11 +1,11 @@
 //! Exit codes: 0 done · 1 failed, nothing committed · 2 wrong use or configuration · 3 committed with
 //! warnings · 4 held · 5 fenced · 6 repository unavailable.
 
+use crate::maintain::prune::PruneError;
 use crate::model::id::IdError;
 use crate::model::snapshot_ref::SnapshotRefError;
 use crate::replicate::error::ResyncError;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
-use crate::repository::prune::PruneError;
 use crate::service::board::Ended;
 use crate::service::config::ConfigError;
 use crate::service::drill::DrillError;

@@ -27,7 +27,6 @@ mod remote;
 mod restore;
 mod resync;
 mod run;
-mod serve;
 mod show;
 mod snapshots;
 mod status;

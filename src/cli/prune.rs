@@ -3,9 +3,9 @@
 use super::context::{Context, nonce, now_ns};
 use super::exit::{Exit, UsageError};
 use super::{Global, ending, show};
+use crate::maintain::prune::{Around, PruneReport, PruneRequest, SILENCE_NS, prune};
 use crate::model::id::{StoreName, WriterId};
 use crate::model::retention::Retention;
-use crate::repository::prune::{Around, PruneReport, PruneRequest, SILENCE_NS, prune};
 use crate::service::config::StoreConfig;
 use anyhow::{Result, bail};
 use clap::Args;

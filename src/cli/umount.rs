@@ -3,9 +3,9 @@
 use super::context::Context;
 use super::exit::Exit;
 use super::{Global, StandbyArgs, show};
-use crate::mount::error::MountError;
+use crate::mounts::mount;
 use crate::standby::error::StageError;
-use crate::standby::mounted;
+use crate::vfs::error::MountError;
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
@@ -24,9 +24,9 @@ pub(super) struct UmountArgs {
 pub(super) fn run(global: &Global, args: UmountArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let standby = args.standby.dir(&context)?;
-    let was = match mounted::unmount(&standby, &args.dir, args.lazy) {
+    let was = match mount::unmount(&standby, &args.dir, args.lazy) {
         Err(error @ StageError::Mount(MountError::NotOurs(_))) => {
-            let kept = mounted::forget_gone(&standby, &args.dir)?;
+            let kept = mount::forget_gone(&standby, &args.dir)?;
             if kept.is_empty() {
                 return Err(error.into());
             }
@@ -55,7 +55,7 @@ pub(super) fn run(global: &Global, args: UmountArgs) -> Result<Exit> {
 pub(super) struct MountsArgs {}
 
 pub(super) fn run_mounts(global: &Global, _args: MountsArgs) -> Result<Exit> {
-    let shown = mounted::shown()?;
+    let shown = mount::shown()?;
     if global.json {
         show::json(&shown)?;
         return Ok(Exit::Done);

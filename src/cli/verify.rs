@@ -3,12 +3,12 @@
 use super::context::{Context, nonce, now_ns};
 use super::exit::{Exit, noted_or_warned};
 use super::{Global, ending, show};
+use crate::maintain::repair::repair;
+use crate::maintain::verify::{VerifyOptions, VerifyReport};
 use crate::model::entry::Entry;
 use crate::model::id::StoreName;
 use crate::repository::error::RepositoryError;
-use crate::repository::repair::repair;
 use crate::repository::store::Store;
-use crate::repository::verify::{VerifyOptions, VerifyReport};
 use crate::service::upkeep::verify_on;
 use crate::standby::check::{CheckReport, check};
 use crate::standby::depot::Depot;

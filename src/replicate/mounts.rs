@@ -8,8 +8,8 @@ use super::error::ResyncError;
 use crate::model::hold::Loss;
 use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
-use crate::repository::changes::join;
 use crate::repository::chunks::ChunkReader;
+use crate::repository::diff::join;
 use crate::repository::manifest::ManifestReader;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -26,7 +26,7 @@ const BROKEN_OFF: Duration = Duration::from_secs(86_400);
 const PACKS_MAX_BYTES: u64 = 1 << 30;
 
 impl Store {
-    pub(super) fn cache_file(&self, name: &str) -> Option<PathBuf> {
+    pub(crate) fn cache_file(&self, name: &str) -> Option<PathBuf> {
         self.repository.cache.as_ref().map(|dir| dir.join(self.name.as_str()).join(name))
     }
 
@@ -35,7 +35,7 @@ impl Store {
     }
 
     /// The bytes of a pack from `start` on, as far as the cache has some there; not checked.
-    pub(super) fn cached_range(&self, pack: PackId, start: u32, length: usize) -> Option<Bytes> {
+    pub(crate) fn cached_range(&self, pack: PackId, start: u32, length: usize) -> Option<Bytes> {
         let file = File::open(self.cached_pack(pack)?).ok()?;
         let mut bytes = vec![0; length];
         let mut filled = 0;
@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// Keeps frames of one pack. A cache that cannot be written is none.
-    pub(super) fn cache_frames(&self, pack: PackId, frames: impl Iterator<Item = (u32, impl AsRef<[u8]>)>) {
+    pub(crate) fn cache_frames(&self, pack: PackId, frames: impl Iterator<Item = (u32, impl AsRef<[u8]>)>) {
         let Some(path) = self.cached_pack(pack) else { return };
         let mut frames = frames.peekable();
         if frames.peek().is_none() {
@@ -66,7 +66,7 @@ impl Store {
     }
 
     /// Keeps some of the frames of a pack that was just made.
-    pub(super) fn cache_pack(
+    pub(crate) fn cache_pack(
         &self,
         pack: PackId,
         bytes: &[u8],
@@ -86,11 +86,11 @@ impl Store {
     }
 
     /// A record as it was read or written once; it is another's if the log began anew.
-    pub(super) fn cached_record(&self, sequence: Sequence) -> Option<Bytes> {
+    pub(crate) fn cached_record(&self, sequence: Sequence) -> Option<Bytes> {
         std::fs::read(self.cache_file(&format!("log/{sequence}"))?).ok().map(Bytes::from)
     }
 
-    pub(super) fn cache_record(&self, sequence: Sequence, bytes: &[u8]) {
+    pub(crate) fn cache_record(&self, sequence: Sequence, bytes: &[u8]) {
         if let Some(path) = self.cache_file(&format!("log/{sequence}"))
             && std::fs::metadata(&path).map_or(true, |meta| meta.len() != bytes.len() as u64)
         {
@@ -99,7 +99,7 @@ impl Store {
     }
 
     /// Drops the cached records before `sequence`: a reader begins there.
-    pub(super) fn drop_cached_records(&self, sequence: Sequence) {
+    pub(crate) fn drop_cached_records(&self, sequence: Sequence) {
         let Some(dir) = self.cache_file("log") else { return };
         let Ok(listed) = std::fs::read_dir(dir) else { return };
         for file in listed.flatten() {
@@ -188,7 +188,7 @@ fn open_to_write(path: &Path) -> std::io::Result<File> {
 }
 
 /// Writes a file under another name and renames it, so that no reader sees a part of it.
-pub(super) fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(dir) = path.parent() {
         private::make_dirs(dir)?;
     }

@@ -8,8 +8,8 @@
 
 use super::cache::write_beside;
 use super::error::RepositoryError;
-use super::key;
 use super::memory::{Passed, Seen};
+use super::object_key;
 use super::store::Store;
 use crate::format::checkpoint as format;
 use crate::format::checkpoint::CHECKPOINT_MAX_BYTES;
@@ -33,7 +33,7 @@ fn is_due(state: &StoreState) -> bool {
 }
 
 impl Store {
-    pub(super) fn rolled_back(&self, seen: Seen, found: String) -> RepositoryError {
+    pub(crate) fn rolled_back(&self, seen: Seen, found: String) -> RepositoryError {
         let note = self.memory_file().unwrap_or_default();
         RepositoryError::RolledBack { store: self.name.clone(), seen: seen.sequence, found, note }
     }
@@ -43,7 +43,7 @@ impl Store {
     ///
     /// # Errors
     /// [`RepositoryError::RolledBack`] if it did not.
-    pub(super) fn passed(
+    pub(crate) fn passed(
         &self,
         before: &StoreState,
         state: &StoreState,
@@ -72,7 +72,7 @@ impl Store {
     }
 
     /// The state at the last checkpoint: of this host's cache, or of the repository.
-    pub(super) fn last_checkpoint(&self, from_cache: bool) -> Result<Option<StoreState>, RepositoryError> {
+    pub(crate) fn last_checkpoint(&self, from_cache: bool) -> Result<Option<StoreState>, RepositoryError> {
         if from_cache {
             if let Some(state) = self.cached_checkpoint() {
                 return Ok(Some(state));
@@ -82,10 +82,10 @@ impl Store {
                 return Ok(None);
             }
         }
-        let prefix = key::checkpoint_prefix(&self.name);
+        let prefix = object_key::checkpoint_prefix(&self.name);
         let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
         let listed = listed.iter().rev().filter(|at| at.size <= CHECKPOINT_MAX_BYTES as u64);
-        let found = listed.filter_map(|at| Some((key::parse_record(&at.location)?, at)));
+        let found = listed.filter_map(|at| Some((object_key::parse_record(&at.location)?, at)));
         // One that cannot be read is passed over: the one before it does as well.
         for (sequence, object) in found.take(LOOKED_AT) {
             let get = self.objects().get(&object.location, CHECKPOINT_MAX_BYTES as u64);
@@ -129,7 +129,7 @@ impl Store {
     }
 
     /// Makes a checkpoint in place of those that a change of the keys left without worth, if the log is long enough to have some.
-    pub(super) fn checkpoint_again(&self, state: &mut StoreState) {
+    pub(crate) fn checkpoint_again(&self, state: &mut StoreState) {
         if state.head.is_some_and(|(head, _)| head.0 >= RECORDS) {
             let _ = self.make_checkpoint(state);
         }
@@ -137,7 +137,7 @@ impl Store {
 
     fn make_checkpoint(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
         let Some((sequence, _)) = state.head else { return Ok(()) };
-        let at = key::checkpoint(&self.name, sequence);
+        let at = object_key::checkpoint(&self.name, sequence);
         let (sealing, keys) = self.new_sealing()?;
         let bytes = format::encode(state, sequence.0, &sealing, keys.as_deref());
         let bytes = bytes.map_err(RepositoryError::format(&at))?;
@@ -148,8 +148,8 @@ impl Store {
     }
 
     /// Deletes all checkpoints but the last two.
-    pub(super) fn drop_old_checkpoints(&self) -> Result<(), RepositoryError> {
-        let prefix = key::checkpoint_prefix(&self.name);
+    pub(crate) fn drop_old_checkpoints(&self) -> Result<(), RepositoryError> {
+        let prefix = object_key::checkpoint_prefix(&self.name);
         self.repository.wait(async {
             let listed = self.objects().list(Some(&prefix), None).await?;
             let old = &listed[..listed.len().saturating_sub(2)];

@@ -2,7 +2,7 @@
 
 use super::error::{RepositoryError, RepositoryErrorKind};
 use super::index::Index;
-use super::key;
+use super::object_key;
 use super::store::Store;
 use crate::format::frame::Decompressor;
 use crate::format::index::Location;
@@ -117,7 +117,7 @@ impl ChunkReader {
         let fetched: Vec<Bytes> = self.store.repository.wait(
             futures::stream::iter(&ranges)
                 .map(|range| async move {
-                    let at = key::pack(&self.store.name, range.first.pack);
+                    let at = object_key::pack(&self.store.name, range.first.pack);
                     let bytes = u64::from(range.first.offset_bytes)..u64::from(range.end_bytes);
                     self.store.objects().get_range(&at, bytes).await
                 })
@@ -172,22 +172,22 @@ impl ChunkReader {
 
     /// The transfer, not the pack, may have been at fault: asks once more, for this chunk alone.
     fn read_again(&self, id: ChunkId, location: Location) -> Result<Bytes, RepositoryError> {
-        let at = key::pack(&self.store.name, location.pack);
+        let at = object_key::pack(&self.store.name, location.pack);
         let frame = self.store.frame(&location)?;
         decode(&frame, id, &location, self.sealer(&location)?.as_ref()).map_err(RepositoryError::format(&at))
     }
 }
 
 impl Store {
-    pub(super) fn sealer_of_pack(&self, sealing: &Sealing) -> Result<Option<Sealer>, RepositoryError> {
+    pub(crate) fn sealer_of_pack(&self, sealing: &Sealing) -> Result<Option<Sealer>, RepositoryError> {
         let keys = self.keys_for(sealing.generation)?;
         seal::sealer(sealing, Place::Pack, keys.as_deref())
-            .map_err(RepositoryError::format(key::pack_prefix(&self.name)))
+            .map_err(RepositoryError::format(object_key::pack_prefix(&self.name)))
     }
 
     /// A frame as it lies in its pack.
-    pub(super) fn frame(&self, location: &Location) -> Result<Bytes, RepositoryError> {
-        let at = key::pack(&self.name, location.pack);
+    pub(crate) fn frame(&self, location: &Location) -> Result<Bytes, RepositoryError> {
+        let at = object_key::pack(&self.name, location.pack);
         let start = u64::from(location.offset_bytes);
         let range = start..start + u64::from(location.length_bytes);
         self.repository.wait(self.objects().get_range(&at, range))
@@ -202,7 +202,7 @@ impl Range {
 }
 
 /// The raw bytes of the chunk `id`, whose frame lies at `location`.
-pub(super) fn decode(
+pub(crate) fn decode(
     frame: &Bytes,
     id: ChunkId,
     location: &Location,

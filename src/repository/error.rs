@@ -107,7 +107,7 @@ pub enum RepositoryError {
 }
 
 /// What to do about an error of this machine's that does not say it.
-pub(super) fn advice(error: &std::io::Error) -> &'static str {
+pub(crate) fn advice(error: &std::io::Error) -> &'static str {
     use rustix::io::Errno;
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::MFILE) => "; this process may open no more: raise its limit (`ulimit -n`, LimitNOFILE)",
@@ -150,7 +150,7 @@ impl RepositoryError {
     pub fn lost_races(store: &StoreName, count: u32) -> Self {
         Self::Request {
             operation: "put",
-            key: super::key::log_prefix(store).to_string(),
+            key: super::object_key::log_prefix(store).to_string(),
             reason: format!("lost {count} races for the next record"),
             kind: RepositoryErrorKind::Unavailable,
         }

@@ -4,7 +4,7 @@
 //! number of chunks. Segments are checked whole when opened, so a lookup trusts what it reads.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
-use super::key;
+use super::object_key;
 use super::store::Store;
 use crate::format::index::{self as format, ENTRY_BYTES, Location, SegmentHeader};
 use crate::model::id::{ChunkId, IndexId, PackId};
@@ -37,7 +37,7 @@ pub struct Segment {
 
 /// What vouches for a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Vouched {
+pub(crate) enum Vouched {
     /// A record names it.
     ByRecord,
     /// Nothing but its seal: that is the newest data key's, which nobody has who was removed.
@@ -51,7 +51,7 @@ impl Segment {
         reference: &ObjectRef<IndexId>,
         table: &[u8],
     ) -> Result<Self, RepositoryError> {
-        let at = key::index(&store.name, reference.id);
+        let at = object_key::index(&store.name, reference.id);
         let header = format::check(table).map_err(RepositoryError::format(&at))?;
         let file = keep(store, reference.id, table)?;
         Ok(Self { reference: reference.clone(), header, file, used: AtomicBool::new(false) })
@@ -155,8 +155,8 @@ impl Segment {
 
 impl Store {
     /// The table in a segment, straight from the repository; its name is checked, it is not.
-    pub(super) fn segment_table(&self, id: IndexId, vouched: Vouched) -> Result<Vec<u8>, RepositoryError> {
-        let at = key::index(&self.name, id);
+    pub(crate) fn segment_table(&self, id: IndexId, vouched: Vouched) -> Result<Vec<u8>, RepositoryError> {
+        let at = object_key::index(&self.name, id);
         let found = self.repository.wait(self.objects().get(&at, SEGMENT_MAX_BYTES))?;
         let object = found.ok_or_else(|| RepositoryError::Request {
             operation: "get",
@@ -176,13 +176,13 @@ impl Store {
     }
 
     /// Puts a segment around a table into the repository.
-    pub(super) fn put_segment(&self, table: &[u8]) -> Result<ObjectRef<IndexId>, RepositoryError> {
-        let prefix = key::index_prefix(&self.name);
+    pub(crate) fn put_segment(&self, table: &[u8]) -> Result<ObjectRef<IndexId>, RepositoryError> {
+        let prefix = object_key::index_prefix(&self.name);
         let (sealing, keys) = self.new_sealing()?;
         let object = format::close(table, &sealing, keys.as_deref());
         let object = Bytes::from(object.map_err(RepositoryError::format(&prefix))?);
         let reference = ObjectRef { id: IndexId::of(&object), size_bytes: object.len() as u64 };
-        let at = key::index(&self.name, reference.id);
+        let at = object_key::index(&self.name, reference.id);
         self.repository.wait(super::packer::put(self, &at, object))?;
         Ok(reference)
     }
@@ -221,7 +221,7 @@ fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryErro
 }
 
 /// A number for a file's name; no two threads of this process get the same.
-pub(super) fn unique() -> u64 {
+pub(crate) fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
@@ -324,10 +324,10 @@ impl Index {
     /// Also opens segments that no record names: what a run left that did not get to its commit.
     /// Their packs were there before they were, so their chunks need not be shipped again.
     pub fn adopt_orphans(&self, store: &Store, state: &StoreState) -> Result<(), RepositoryError> {
-        let prefix = key::index_prefix(&store.name);
+        let prefix = object_key::index_prefix(&store.name);
         let listed = store.repository.wait(store.objects().list(Some(&prefix), None))?;
         for object in listed {
-            let Some(id) = key::parse_index(&object.location) else { continue };
+            let Some(id) = object_key::parse_index(&object.location) else { continue };
             let known = self.segments().iter().any(|s| s.reference.id == id);
             let reference = ObjectRef { id, size_bytes: object.size };
             // A damaged or vanished orphan is of no use, and harms nobody.

@@ -4,7 +4,7 @@
 //! record and created once: of two that change it at once one wins, and the other is told to try again.
 
 use super::error::RepositoryError;
-use super::key;
+use super::object_key;
 use super::store::Store;
 use super::trust::{self, Distrust, Plain, SeenEncryption, SeenRing};
 use crate::format::age::Identity;
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const BEFORE_MAX_BYTES: usize = 64 << 20;
 
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(crate) struct Loaded {
     pub opened: Opened,
     pub keys: Arc<Keys>,
     /// It is more than what was found there: see `Memory::confirmed`.
@@ -40,7 +40,7 @@ impl Loaded {
 
 /// What a store's handles share of its keyring, once it was looked for: none when there is none.
 #[derive(Debug, Default)]
-pub(super) struct KeyCache {
+pub(crate) struct KeyCache {
     ring: Mutex<Option<Option<Arc<Loaded>>>>,
     /// What opened the last one: a passphrase is stretched once, however often the keyring is looked for again.
     identity: Mutex<Option<Identity>>,
@@ -69,7 +69,7 @@ impl Store {
         self.keys.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn loaded(&self) -> Result<Option<Arc<Loaded>>, RepositoryError> {
+    pub(crate) fn loaded(&self) -> Result<Option<Arc<Loaded>>, RepositoryError> {
         let mut cache = self.cache_of_keys();
         if let Some(loaded) = &*cache {
             return Ok(loaded.clone());
@@ -80,30 +80,30 @@ impl Store {
     }
 
     /// Has the keyring looked for again: somebody may have changed it.
-    pub(super) fn forget_keys(&self) {
+    pub(crate) fn forget_keys(&self) {
         *self.cache_of_keys() = None;
     }
 
     /// The keyring that this process took, if it looked for one: what this host is to remember.
-    pub(super) fn known_ring(&self) -> Option<Option<SeenRing>> {
+    pub(crate) fn known_ring(&self) -> Option<Option<SeenRing>> {
         let loaded = self.cache_of_keys().clone()?;
         Some(loaded.map(|loaded| SeenRing::of(&self.name, &loaded.opened)))
     }
 
-    pub(super) fn is_keyring_confirmed(&self) -> bool {
+    pub(crate) fn is_keyring_confirmed(&self) -> bool {
         matches!(&*self.cache_of_keys(), Some(Some(loaded)) if loaded.is_confirmed())
     }
 
     /// The newest keyring, unopened. Always the repository's own: what is sealed with the keys of another is lost.
-    pub(super) fn ring(&self) -> Result<Option<Keyring>, RepositoryError> {
-        let prefix = key::keyring_prefix(&self.name);
+    pub(crate) fn ring(&self) -> Result<Option<Keyring>, RepositoryError> {
+        let prefix = object_key::keyring_prefix(&self.name);
         let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
-        let newest = listed.iter().rev().find_map(|object| key::parse_keyring(&object.location));
+        let newest = listed.iter().rev().find_map(|object| object_key::parse_keyring(&object.location));
         newest.map(|sequence| self.ring_of(sequence)).transpose()
     }
 
     fn ring_of(&self, sequence: u32) -> Result<Keyring, RepositoryError> {
-        let at = &key::keyring(&self.name, sequence);
+        let at = &object_key::keyring(&self.name, sequence);
         let fetch = || self.repository.wait(self.objects().get(at, keyring::KEYRING_MAX_BYTES as u64));
         let decode = |bytes: &[u8]| keyring::decode_ring(bytes).map_err(RepositoryError::format(at));
         let missing = || RepositoryError::format(at)(FormatError::Truncated("a keyring"));
@@ -147,7 +147,9 @@ impl Store {
 
     fn not_opened(&self, ring: &Keyring, reason: FormatError) -> RepositoryError {
         if reason == FormatError::Maker {
-            return RepositoryError::format(key::keyring(&self.name, ring.reference().sequence))(reason);
+            return RepositoryError::format(object_key::keyring(&self.name, ring.reference().sequence))(
+                reason,
+            );
         }
         let source = &self.repository.keys;
         RepositoryError::NoKey {
@@ -164,7 +166,7 @@ impl Store {
     /// Takes a keyring that follows the one that this host took.
     fn take(&self, seen: &SeenRing, newest: &Opened, secrets: &Secrets) -> Result<(), RepositoryError> {
         let distrusted = |reason| RepositoryError::Distrusted {
-            key: key::keyring(&self.name, newest.reference.sequence).to_string(),
+            key: object_key::keyring(&self.name, newest.reference.sequence).to_string(),
             reason,
             note: self.memory_file().unwrap_or_default(),
         };
@@ -223,7 +225,7 @@ impl Store {
     }
 
     /// Whether somebody who has a key of this host's made the keyring, or one that it follows: that nobody else can.
-    pub(super) fn is_own(&self, newest: &Opened) -> Result<bool, RepositoryError> {
+    pub(crate) fn is_own(&self, newest: &Opened) -> Result<bool, RepositoryError> {
         let secrets = self.repository.keys.secrets()?;
         let is_ours = |ring: &Opened| {
             let maker = ring.maker.map(|maker| ring.holders[maker].recipient);
@@ -234,7 +236,7 @@ impl Store {
     }
 
     /// Whether all who hold it are here.
-    pub(super) fn is_all_ours(&self, opened: &Opened) -> Result<bool, RepositoryError> {
+    pub(crate) fn is_all_ours(&self, opened: &Opened) -> Result<bool, RepositoryError> {
         let secrets = self.repository.keys.secrets()?;
         let words = secrets.passphrase.as_ref();
         Ok(opened.holders.iter().all(|holder| {
@@ -245,7 +247,7 @@ impl Store {
     }
 
     /// What opens an object that says which data key it is sealed with.
-    pub(super) fn keys_for(&self, generation: u32) -> Result<Option<Arc<Keys>>, RepositoryError> {
+    pub(crate) fn keys_for(&self, generation: u32) -> Result<Option<Arc<Keys>>, RepositoryError> {
         let mut keys = self.keys()?;
         if keys.as_ref().map_or(0, |keys| keys.newest()) < generation {
             // Somebody may have changed the keyring meanwhile.
@@ -261,7 +263,7 @@ impl Store {
     }
 
     /// As `keys_for`, for what nothing but its seal vouches for: who was removed has all data keys but the newest.
-    pub(super) fn keys_for_unnamed(&self, generation: u32) -> Result<Option<Arc<Keys>>, RepositoryError> {
+    pub(crate) fn keys_for_unnamed(&self, generation: u32) -> Result<Option<Arc<Keys>>, RepositoryError> {
         // Nor is the keyring looked for again: anybody puts such objects.
         let keys = self.keys()?;
         let known = keys.as_ref().map_or(0, |keys| keys.newest());
@@ -273,7 +275,7 @@ impl Store {
     }
 
     /// Checks that a record names a keyring that is this store's, and is sealed with the newest data key of it.
-    pub(super) fn check_ring(&self, record: &Record, generation: u32) -> Result<(), RepositoryError> {
+    pub(crate) fn check_ring(&self, record: &Record, generation: u32) -> Result<(), RepositoryError> {
         // Whether it may name none is told by the records before.
         let Some(named) = record.ring else { return Ok(()) };
         let keys_of = |store: &Self| Ok(store.loaded()?.and_then(|loaded| loaded.opened.keys_of(&named)));
@@ -298,7 +300,7 @@ impl Store {
         Ok(trust::plain(keys.encryption_of(&self.name), keys.allow_unencrypted, self.memory()?.encryption))
     }
 
-    pub(super) fn is_plain_accepted(&self) -> Result<bool, RepositoryError> {
+    pub(crate) fn is_plain_accepted(&self) -> Result<bool, RepositoryError> {
         Ok(self.plain()? == Plain::Accepted)
     }
 
@@ -334,12 +336,12 @@ impl Store {
     }
 
     /// How the next object is sealed: with the newest key, and a salt of its own.
-    pub(super) fn new_sealing(&self) -> Result<(Sealing, Option<Arc<Keys>>), RepositoryError> {
+    pub(crate) fn new_sealing(&self) -> Result<(Sealing, Option<Arc<Keys>>), RepositoryError> {
         let keys = self.keys()?;
         Ok((self.sealing(keys.as_deref()), keys))
     }
 
-    pub(super) fn sealing(&self, keys: Option<&Keys>) -> Sealing {
+    pub(crate) fn sealing(&self, keys: Option<&Keys>) -> Sealing {
         let mut salt = [0; 16];
         self.repository.random.fill(&mut salt);
         Sealing { generation: keys.map_or(0, Keys::newest), salt }

@@ -4,9 +4,9 @@
 //! writer whose reply was lost finds its own writer id and nonce in the record, and has won.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
-use super::key;
 use super::keyrings::Loaded;
 use super::memory::{Passed, Seen};
+use super::object_key;
 use super::objects::Creation;
 use super::reading::{Late, Reading};
 use super::store::Store;
@@ -107,7 +107,7 @@ impl Store {
 
     /// Whether the store has no record. Needs no key.
     pub fn state_is_empty(&self) -> Result<bool, RepositoryError> {
-        let prefix = key::log_prefix(&self.name);
+        let prefix = object_key::log_prefix(&self.name);
         Ok(self.repository.wait(self.objects().list(Some(&prefix), None))?.is_empty())
     }
 
@@ -167,12 +167,12 @@ impl Store {
     }
 
     /// What stands in the log under `sequence`, decoded. What was damaged on its way is fetched once more.
-    pub(super) fn decode_record(
+    pub(crate) fn decode_record(
         &self,
         sequence: Sequence,
         bytes: &Bytes,
     ) -> Result<(Record, ContentHash), RepositoryError> {
-        let at = key::record(&self.name, sequence);
+        let at = object_key::record(&self.name, sequence);
         let decode = |bytes: &Bytes| -> Result<_, RepositoryError> {
             let keys = match self.keys_for(format::generation(bytes)) {
                 // Of a version that this program does not know, nor whether it is sealed.
@@ -197,7 +197,7 @@ impl Store {
     }
 
     /// What a record says, as the cache has it, or the repository.
-    pub(super) fn event_of(&self, sequence: Sequence) -> Result<Event, RepositoryError> {
+    pub(crate) fn event_of(&self, sequence: Sequence) -> Result<Event, RepositoryError> {
         let bytes = match self.cached_record(sequence) {
             Some(bytes) => bytes,
             None => self.repository.wait(self.record_bytes(sequence))?,
@@ -209,12 +209,12 @@ impl Store {
         self.record_of(sequence, RECORD_MAX_BYTES as u64).await
     }
 
-    pub(super) async fn record_of(
+    pub(crate) async fn record_of(
         &self,
         sequence: Sequence,
         limit_bytes: u64,
     ) -> Result<Bytes, RepositoryError> {
-        let at = key::record(&self.name, sequence);
+        let at = object_key::record(&self.name, sequence);
         let missing = || RepositoryError::MissingRecord { store: self.name.clone(), sequence };
         self.objects().get(&at, limit_bytes).await?.ok_or_else(missing)
     }
@@ -252,7 +252,7 @@ impl Store {
             ring,
             event,
         };
-        let at = key::record(&self.name, record.sequence);
+        let at = object_key::record(&self.name, record.sequence);
         let keys = loaded.as_ref().map(|loaded| &*loaded.keys);
         let sealing = self.sealing(keys);
         let bytes = format::encode(&record, &sealing, keys).map_err(RepositoryError::format(&at))?;

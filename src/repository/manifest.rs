@@ -359,7 +359,7 @@ impl ManifestReader {
     }
 
     /// Some pages, fetched together and checked against the height that they stand at.
-    pub(super) fn read_pages(&self, ids: &[ChunkId], height: u8) -> Result<Vec<Page>, RepositoryError> {
+    pub(crate) fn read_pages(&self, ids: &[ChunkId], height: u8) -> Result<Vec<Page>, RepositoryError> {
         let pages = self.pages(ids)?.collect::<Result<Vec<_>, _>>()?;
         for (page, id) in pages.iter().zip(ids) {
             match (page, height) {

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 /// The last record that this host saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     pub sequence: Sequence,
     pub hash: ContentHash,
 }
@@ -41,7 +41,7 @@ struct Note {
 
 /// What this host saw of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     pub head: Option<Seen>,
     pub encryption: Option<SeenEncryption>,
     pub ring: Option<SeenRing>,
@@ -51,7 +51,7 @@ pub(super) struct Memory {
 }
 
 /// That a fold went through the record that this host saw last: see `Store::passed`.
-pub(super) struct Passed(pub(super) ());
+pub(crate) struct Passed(pub(crate) ());
 
 impl Memory {
     /// What a host that used the store before there was anything to remember of its encryption has to go by: the record that it saw
@@ -78,12 +78,12 @@ fn lock(dir: &Path) -> std::io::Result<File> {
 }
 
 impl Store {
-    pub(super) fn memory_file(&self) -> Option<PathBuf> {
+    pub(crate) fn memory_file(&self) -> Option<PathBuf> {
         self.cache_file("head")
     }
 
     /// What this host saw; nothing where it keeps no cache, or begins with an empty one.
-    pub(super) fn memory(&self) -> Result<Memory, RepositoryError> {
+    pub(crate) fn memory(&self) -> Result<Memory, RepositoryError> {
         let Some(path) = self.memory_file() else { return Ok(Memory::default()) };
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
@@ -105,7 +105,7 @@ impl Store {
     }
 
     /// Adds to what this host saw. A host that cannot keep it says so, and goes on.
-    pub(super) fn change_memory(&self, change: impl FnOnce(&mut Memory)) -> Result<(), RepositoryError> {
+    pub(crate) fn change_memory(&self, change: impl FnOnce(&mut Memory)) -> Result<(), RepositoryError> {
         let Some(path) = self.memory_file() else { return Ok(()) };
         let locked = path.parent().map(lock).transpose();
         let before = self.memory()?;
@@ -126,7 +126,7 @@ impl Store {
     }
 
     /// Remembers a state that goes on from what was seen.
-    pub(super) fn remember(&self, state: &StoreState, _: Passed) -> Result<(), RepositoryError> {
+    pub(crate) fn remember(&self, state: &StoreState, _: Passed) -> Result<(), RepositoryError> {
         let Some((sequence, hash)) = state.head else { return Ok(()) };
         let ring = self.known_ring();
         let confirmed = self.is_keyring_confirmed();

@@ -4,37 +4,28 @@
 //! runtime. Nothing is ever overwritten, so that a reader never races a writer: what a record names
 //! existed before the record did.
 
-mod cache;
-pub mod changes;
+pub mod cache;
 pub mod checkpoints;
 pub mod chunks;
+pub mod compact;
 pub mod cursor;
-mod drops;
+pub mod diff;
 pub mod error;
 pub mod index;
-pub mod key;
+pub mod key_source;
 pub mod keyrings;
-pub mod keys;
-mod leftovers;
 pub mod location;
 pub mod log;
 pub mod manifest;
-pub mod mark;
-mod memory;
-pub mod merge;
+pub mod memory;
+pub mod object_key;
 pub mod objects;
 pub mod packer;
 pub mod probe;
-pub mod prune;
-pub mod prune_plan;
-mod reading;
+pub mod reading;
 pub mod rekey;
-mod repack;
-pub mod repair;
 pub mod standbys;
 pub mod store;
-mod store_time;
-mod trust;
+pub mod store_time;
+pub mod trust;
 pub mod upkeep;
-pub mod verify;
-mod walker;

@@ -401,7 +401,7 @@ fn judge_errno(errno: Errno) -> Option<(RepositoryErrorKind, &'static str)> {
 }
 
 /// Of a directory that holds a repository, and cannot be had: what cannot be a directory is a wrong address, and the rest may pass.
-pub(super) fn judge_directory(error: &std::io::Error) -> (RepositoryErrorKind, &'static str) {
+pub(crate) fn judge_directory(error: &std::io::Error) -> (RepositoryErrorKind, &'static str) {
     let Some(errno) = error.raw_os_error().map(Errno::from_raw_os_error) else {
         return (RepositoryErrorKind::Configuration, "");
     };

@@ -7,7 +7,7 @@
 
 use super::error::{RepositoryError, RepositoryErrorKind};
 use super::index::Index;
-use super::key;
+use super::object_key;
 use super::objects::Creation;
 use super::store::Store;
 use crate::format::frame::{ChunkType, Compressor, PackWriter};
@@ -161,7 +161,7 @@ impl Packer {
         };
         let id = PackId::of(&pack);
         let reference = ObjectRef { id, size_bytes: pack.len() as u64 };
-        let at = key::pack(&self.store.name, id);
+        let at = object_key::pack(&self.store.name, id);
         let mut state = lock(&self.state);
         // Once the run is to end, each worker fills one more at most.
         while state.uploads.len() >= UPLOADS && !self.is_stopped() {
@@ -336,8 +336,9 @@ impl Packer {
     pub fn close(&self) -> Result<Shipped, RepositoryError> {
         self.flush()?;
         let shipped = lock(&self.state).shipped.clone();
-        let packs = shipped.packs.iter().map(|p| (key::pack(&self.store.name, p.id), p.size_bytes));
-        let segments = shipped.segments.iter().map(|s| (key::index(&self.store.name, s.id), s.size_bytes));
+        let packs = shipped.packs.iter().map(|p| (object_key::pack(&self.store.name, p.id), p.size_bytes));
+        let segments =
+            shipped.segments.iter().map(|s| (object_key::index(&self.store.name, s.id), s.size_bytes));
         for (at, size_bytes) in packs.chain(segments) {
             self.store.check_arrived(&at, size_bytes)?;
         }
@@ -347,7 +348,7 @@ impl Packer {
 
 impl Store {
     /// Whether an object that was put is there, whole.
-    pub(super) fn check_arrived(&self, at: &Path, size_bytes: u64) -> Result<(), RepositoryError> {
+    pub(crate) fn check_arrived(&self, at: &Path, size_bytes: u64) -> Result<(), RepositoryError> {
         let found = self.repository.wait(self.objects().head(at))?;
         if found == Some(size_bytes) {
             return Ok(());
@@ -379,7 +380,7 @@ impl OpenPack {
         frame: &[u8],
         kept: bool,
     ) -> Result<(), RepositoryError> {
-        let wrong = || RepositoryError::format(key::pack_prefix(&store.name));
+        let wrong = || RepositoryError::format(object_key::pack_prefix(&store.name));
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
@@ -397,7 +398,7 @@ impl OpenPack {
         let Some(writer) = &other.writer else { return Ok(()) };
         for ((id, offset, length), kept) in other.chunks.iter().zip(&other.kept) {
             let frame = writer.frame(*offset, *length);
-            let frame = frame.map_err(RepositoryError::format(key::pack_prefix(&store.name)))?;
+            let frame = frame.map_err(RepositoryError::format(object_key::pack_prefix(&store.name)))?;
             self.append(store, *id, &frame, *kept)?;
         }
         Ok(())
@@ -405,7 +406,7 @@ impl OpenPack {
 }
 
 /// Creates an object that is named by its content. One that is there and has another size is mended.
-pub(super) async fn put(store: &Store, at: &Path, bytes: Bytes) -> Result<(), RepositoryError> {
+pub(crate) async fn put(store: &Store, at: &Path, bytes: Bytes) -> Result<(), RepositoryError> {
     let size = bytes.len() as u64;
     let payload = PutPayload::from(bytes);
     if store.objects().create(at, payload.clone()).await? == Creation::Existed

@@ -2,13 +2,13 @@
 //! elsewhere is no reason to begin anew.
 
 use super::error::RepositoryError;
-use super::key;
+use super::object_key;
 use super::objects::{Creation, Objects};
 use object_store::PutPayload;
 
 /// Creates an object twice; the second must be told that it exists, and the first must remain.
 pub async fn probe(objects: &Objects, location: &str, nonce: u64) -> Result<(), RepositoryError> {
-    let key = key::probe(nonce);
+    let key = object_key::probe(nonce);
     let (first, second) = (format!("first {nonce:x}"), format!("second {nonce:x}"));
     objects.create(&key, PutPayload::from(first.clone().into_bytes())).await?;
     let again = objects.create(&key, PutPayload::from(second.into_bytes())).await;

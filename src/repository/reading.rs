@@ -4,8 +4,8 @@
 //! records that lead to it. What is read is held to nothing else here: see `checkpoints` for whether it is taken.
 
 use super::error::RepositoryError;
-use super::key;
 use super::memory::Seen;
+use super::object_key;
 use super::store::Store;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::model::id::{ContentHash, Sequence, WriterId};
@@ -22,7 +22,7 @@ const HELD_MAX_BYTES: u64 = 32 << 20;
 
 /// A record as it is listed.
 #[derive(Clone, Copy)]
-pub(super) struct Listed {
+pub(crate) struct Listed {
     pub sequence: Sequence,
     pub size_bytes: u64,
 }
@@ -34,7 +34,7 @@ fn held_together(records: &[Listed]) -> usize {
 
 /// How a log is read.
 #[derive(Clone, Copy)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     pub from_cache: bool,
     pub from_checkpoint: bool,
     pub seen: Option<Seen>,
@@ -44,14 +44,14 @@ pub(super) struct Reading {
 
 /// What a reading came across.
 #[derive(Default)]
-pub(super) struct Met {
+pub(crate) struct Met {
     /// The hash of the record that this host saw last.
     pub seen: Option<ContentHash>,
     /// The first record behind that one which names an older keyring than this host took.
     pub late: Option<Late>,
 }
 
-pub(super) struct Late {
+pub(crate) struct Late {
     pub sequence: Sequence,
     pub writer: WriterId,
     pub ring: u32,
@@ -62,7 +62,7 @@ const LONG_RECORDS: u64 = 512;
 
 impl Store {
     /// Folds records into `state`, and calls `each` after every one.
-    pub(super) fn read_records(
+    pub(crate) fn read_records(
         &self,
         state: &mut StoreState,
         reading: &Reading,
@@ -171,12 +171,12 @@ impl Store {
         after: Option<Sequence>,
         mut next: Sequence,
     ) -> Result<Vec<Listed>, RepositoryError> {
-        let prefix = key::log_prefix(&self.name);
-        let after = after.map(|sequence| key::record(&self.name, sequence));
+        let prefix = object_key::log_prefix(&self.name);
+        let after = after.map(|sequence| object_key::record(&self.name, sequence));
         let listed = self.repository.wait(self.objects().list(Some(&prefix), after.as_ref()))?;
         let mut records = Vec::with_capacity(listed.len());
         let found = listed.iter().filter_map(|object| {
-            let sequence = key::parse_record(&object.location)?;
+            let sequence = object_key::parse_record(&object.location)?;
             Some(Listed { sequence, size_bytes: object.size })
         });
         for record in found {

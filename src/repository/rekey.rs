@@ -6,10 +6,10 @@
 //! record with the keys before is taken: an honest writer who had not looked makes the same. Hosts that know the keyring warn of it.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
-use super::key;
+use super::key_source::{Encryption, KeySource, make_key_file, read_key_file};
 use super::keyrings::Loaded;
-use super::keys::{Encryption, KeySource, make_key_file, read_key_file};
 use super::log::Appended;
+use super::object_key;
 use super::objects::Creation;
 use super::store::Store;
 use super::trust::{SeenEncryption, SeenRing};
@@ -64,7 +64,7 @@ impl Store {
 
     /// Whoever ships something, or makes a keyring, passes here. Records say nothing about a keyring: whoever planted the one planted the
     /// others. A new store's is a run's that ended before its first record if all of its holders are here.
-    pub(super) fn admit_keyring(&self, loaded: &Loaded, is_new: bool) -> Result<(), RepositoryError> {
+    pub(crate) fn admit_keyring(&self, loaded: &Loaded, is_new: bool) -> Result<(), RepositoryError> {
         let opened = &loaded.opened;
         if loaded.is_confirmed() {
             return Ok(());
@@ -90,7 +90,7 @@ impl Store {
     }
 
     /// Confirms the keyring of a store that this host publishes: it stands for it from then on.
-    pub(super) fn confirm_keyring(&self) -> Result<(), RepositoryError> {
+    pub(crate) fn confirm_keyring(&self) -> Result<(), RepositoryError> {
         match self.loaded()? {
             Some(loaded) if !loaded.is_confirmed() => self.confirm(&loaded),
             _ => Ok(()),
@@ -113,7 +113,7 @@ impl Store {
 
     fn make_keyring(&self) -> Result<(), RepositoryError> {
         let mut random = |bytes: &mut [u8]| self.repository.random.fill(bytes);
-        let at = key::keyring(&self.name, 1);
+        let at = object_key::keyring(&self.name, 1);
         let source = &self.repository.keys;
         // In place of a default key file that is not there the passphrase will do; who gives one gets a slot for it in any case.
         let named = source.key_file.as_ref();
@@ -157,7 +157,10 @@ impl Store {
         before: Option<&Opened>,
         maker: &Identity,
     ) -> Result<bool, RepositoryError> {
-        let at = key::keyring(&self.name, before.map_or(0, |ring| ring.reference.sequence).saturating_add(1));
+        let at = object_key::keyring(
+            &self.name,
+            before.map_or(0, |ring| ring.reference.sequence).saturating_add(1),
+        );
         let Draft { holders, master, generations } = &draft;
         let plan = Plan { store: &self.name, holders, master, generations, before };
         let mut random = |bytes: &mut [u8]| self.repository.random.fill(bytes);
@@ -375,7 +378,7 @@ pub enum KeyChange {
 }
 
 impl KeyChange {
-    pub(super) fn kind(&self) -> RepositoryErrorKind {
+    pub(crate) fn kind(&self) -> RepositoryErrorKind {
         match self {
             KeyChange::Raced => RepositoryErrorKind::Unavailable,
             _ => RepositoryErrorKind::Configuration,

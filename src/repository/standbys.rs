@@ -4,7 +4,7 @@
 //! which dates it: hosts' clocks are not compared.
 
 use super::error::RepositoryError;
-use super::key;
+use super::object_key;
 use super::objects::modified_ns;
 use super::store::Store;
 use crate::format::seal::{self, Place};
@@ -45,19 +45,19 @@ impl StandbyReport {
 impl Store {
     pub fn report_standby(&self, report: &StandbyReport) -> Result<(), RepositoryError> {
         self.confirm_keyring()?;
-        self.put_note(&key::standby(&self.name, &report.host), Place::Standby(&report.host.0), report)
+        self.put_note(&object_key::standby(&self.name, &report.host), Place::Standby(&report.host.0), report)
     }
 
     /// The standbys that ever reported, sorted by host. What cannot be read as a report is left out.
     pub fn standbys(&self) -> Result<Vec<StandbyReport>, RepositoryError> {
-        let prefix = key::standby_prefix(&self.name);
+        let prefix = object_key::standby_prefix(&self.name);
         let dated = self.dated_notes(&prefix, |host| Place::Standby(host))?;
         Ok(dated.into_iter().map(|(noted_ns, report)| StandbyReport { noted_ns, ..report }).collect())
     }
 
     /// Forgets a standby that is gone: nothing is kept for it any more.
     pub fn forget_standby(&self, host: &WriterId) -> Result<bool, RepositoryError> {
-        let at = key::standby(&self.name, host);
+        let at = object_key::standby(&self.name, host);
         self.repository.wait(async {
             let was_there = self.objects().head(&at).await?.is_some();
             self.objects().delete(&at).await?;
@@ -66,7 +66,7 @@ impl Store {
     }
 
     /// Replaces what a host says of itself.
-    pub(super) fn put_note(
+    pub(crate) fn put_note(
         &self,
         at: &Path,
         place: Place,
@@ -82,7 +82,7 @@ impl Store {
     }
 
     /// What hosts say of themselves, by host. What cannot be read is left out.
-    pub(super) fn notes<T: DeserializeOwned>(
+    pub(crate) fn notes<T: DeserializeOwned>(
         &self,
         prefix: &Path,
         place: impl for<'a> Fn(&'a str) -> Place<'a>,
@@ -112,7 +112,7 @@ impl Store {
             let body = match &keys {
                 None => bytes.to_vec(),
                 Some(keys) => {
-                    let host = key::host_of(&at);
+                    let host = object_key::host_of(&at);
                     let place = place(&host);
                     seal::open(&MAGIC, "a note", place, Some(keys), &bytes).ok()?
                 }

@@ -1,11 +1,12 @@
 //! A repository that is open, and one store in it.
 
 use super::error::RepositoryError;
+use super::key_source::KeySource;
 use super::keyrings::KeyCache;
-use super::keys::KeySource;
 use super::location::Location;
+use super::object_key;
 use super::objects::{Bandwidth, Objects, Patience, Requests};
-use super::{key, probe};
+use super::probe;
 use crate::model::id::StoreName;
 use crate::support::random::Random;
 use object_store::ObjectStore;
@@ -46,7 +47,7 @@ impl Notice {
         })))
     }
 
-    pub(super) fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         if let Some(say) = &self.0 {
             say(text);
         }
@@ -56,14 +57,14 @@ impl Notice {
 /// An open repository. Cheap to clone; the clones share the meter.
 #[derive(Clone)]
 pub struct Repository {
-    pub(super) objects: Objects,
-    pub(super) runtime: Handle,
-    pub(super) cache: Option<Arc<PathBuf>>,
-    pub(super) keys: Arc<KeySource>,
-    pub(super) random: Random,
-    pub(super) notice: Notice,
+    pub(crate) objects: Objects,
+    pub(crate) runtime: Handle,
+    pub(crate) cache: Option<Arc<PathBuf>>,
+    pub(crate) keys: Arc<KeySource>,
+    pub(crate) random: Random,
+    pub(crate) notice: Notice,
     /// Where it is a directory's.
-    pub(super) directory: Option<Arc<PathBuf>>,
+    pub(crate) directory: Option<Arc<PathBuf>>,
     /// Where an earlier understudy looked for this address, and what that place's address is now.
     former: Option<(Objects, Arc<str>)>,
     location: Arc<str>,
@@ -138,7 +139,7 @@ impl Repository {
     }
 
     /// The same repository, for what is small and cannot wait for its turn.
-    pub(super) fn unlimited(&self) -> Self {
+    pub(crate) fn unlimited(&self) -> Self {
         Self { objects: self.objects.unlimited(), ..self.clone() }
     }
 
@@ -147,7 +148,7 @@ impl Repository {
     }
 
     /// Waits for requests; never called from the runtime's own threads.
-    pub(super) fn wait<T>(&self, request: impl Future<Output = T>) -> T {
+    pub(crate) fn wait<T>(&self, request: impl Future<Output = T>) -> T {
         self.runtime.block_on(request)
     }
 }
@@ -155,9 +156,9 @@ impl Repository {
 /// One store in a repository.
 #[derive(Clone)]
 pub struct Store {
-    pub(super) repository: Repository,
-    pub(super) name: StoreName,
-    pub(super) keys: Arc<KeyCache>,
+    pub(crate) repository: Repository,
+    pub(crate) name: StoreName,
+    pub(crate) keys: Arc<KeyCache>,
 }
 
 impl Store {
@@ -169,12 +170,12 @@ impl Store {
         &self.repository
     }
 
-    pub(super) fn objects(&self) -> &Objects {
+    pub(crate) fn objects(&self) -> &Objects {
         &self.repository.objects
     }
 
     /// The size of a pack; `None` when there is none.
     pub fn pack_size(&self, id: crate::model::id::PackId) -> Result<Option<u64>, RepositoryError> {
-        self.repository.wait(self.objects().head(&key::pack(&self.name, id)))
+        self.repository.wait(self.objects().head(&object_key::pack(&self.name, id)))
     }
 }

@@ -5,7 +5,7 @@
 //! around it bear it out: it was made after those before it, and before those behind it.
 
 use super::error::RepositoryError;
-use super::key;
+use super::object_key;
 use super::objects::modified_ns;
 use super::store::Store;
 use crate::model::id::Sequence;
@@ -16,12 +16,12 @@ const WITNESSES: u64 = 16;
 
 impl Store {
     /// When the records from `first` on were put, and some before it.
-    pub(super) fn record_times(&self, first: Sequence) -> Result<BTreeMap<Sequence, u64>, RepositoryError> {
-        let prefix = key::log_prefix(&self.name);
-        let after = key::record(&self.name, Sequence(first.0.saturating_sub(WITNESSES + 1)));
+    pub(crate) fn record_times(&self, first: Sequence) -> Result<BTreeMap<Sequence, u64>, RepositoryError> {
+        let prefix = object_key::log_prefix(&self.name);
+        let after = object_key::record(&self.name, Sequence(first.0.saturating_sub(WITNESSES + 1)));
         let listed = self.repository.wait(self.objects().list(Some(&prefix), Some(&after)))?;
         let time = |object: &object_store::ObjectMeta| {
-            Some((key::parse_record(&object.location)?, modified_ns(object)))
+            Some((object_key::parse_record(&object.location)?, modified_ns(object)))
         };
         Ok(listed.iter().filter_map(time).collect())
     }
@@ -31,7 +31,7 @@ impl Store {
 ///
 /// - A date that is not in the future counts, but not before that of an earlier record: the clock was behind then.
 /// - A date in the future is wrong. The record was made before the next one whose date is not; is there none, it was just made.
-pub(super) fn age_ns(times: &BTreeMap<Sequence, u64>, of: Sequence, now_ns: u64) -> u64 {
+pub(crate) fn age_ns(times: &BTreeMap<Sequence, u64>, of: Sequence, now_ns: u64) -> u64 {
     let past = |(_, time): &(&Sequence, &u64)| **time <= now_ns;
     let before = times.range(..=of).filter(past).map(|(_, time)| *time).max();
     let made_ns = match times.get(&of) {

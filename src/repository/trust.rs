@@ -4,7 +4,7 @@
 //! that is a holder still, proves that to this host, names the one before and has its data keys. So whoever was removed makes none that is taken, and
 //! whoever holds the bucket without a key makes none at all. What a host has never seen it takes on first use.
 
-use super::keys::Encryption;
+use super::key_source::Encryption;
 use crate::format::keyring::{Before, Opened};
 use crate::format::seal::Key;
 use crate::model::id::{ContentHash, StoreName};

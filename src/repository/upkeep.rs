@@ -2,7 +2,7 @@
 //! Each host writes its own. Nothing depends on it but when the next is due, and what `status` shows.
 
 use super::error::RepositoryError;
-use super::key;
+use super::object_key;
 use super::store::Store;
 use crate::format::seal::Place;
 use crate::model::id::{PackId, Sequence, WriterId};
@@ -46,7 +46,7 @@ impl Store {
 
     /// All hosts' notes.
     pub fn upkeep(&self) -> Result<Vec<UpkeepNote>, RepositoryError> {
-        self.notes(&key::upkeep_prefix(&self.name), |host| Place::Upkeep(host))
+        self.notes(&object_key::upkeep_prefix(&self.name), |host| Place::Upkeep(host))
     }
 
     pub fn note_upkeep(&self, note: &UpkeepNote) -> Result<(), RepositoryError> {
@@ -55,7 +55,7 @@ impl Store {
             self.admit_keyring(&loaded, false)?;
         }
         let host = WriterId(note.host.clone());
-        self.put_note(&key::upkeep(&self.name, &host), Place::Upkeep(&note.host), note)
+        self.put_note(&object_key::upkeep(&self.name, &host), Place::Upkeep(&note.host), note)
     }
 }
 

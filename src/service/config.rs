@@ -5,7 +5,7 @@ use super::schedule::Schedule;
 use crate::model::id::StoreName;
 use crate::model::plan::{PlanName, Upkeep};
 use crate::model::retention::Retention;
-use crate::repository::keys::Encryption;
+use crate::repository::key_source::Encryption;
 use crate::support::trusted;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::{Path, PathBuf};

@@ -14,9 +14,9 @@ use super::upkeep::{Done, Keeper, UpkeepError};
 use super::watches::Watches;
 use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
+use crate::mounts::mount;
 use crate::repository::store::Repository;
 use crate::standby::depot::Depot;
-use crate::standby::mounted;
 use crate::support::clock::Now;
 use crate::support::progress::Step;
 use std::collections::HashMap;
@@ -320,8 +320,8 @@ impl Daemon {
                 }
                 Role::Standby => {
                     let depot = Depot::new(&self.host().standby(None).ok()?, &store.name);
-                    let snapshot = mounted::find(&depot, &store.name, Moment::Latest).ok()?;
-                    let scan_start_ns = mounted::taken_ns(&depot, snapshot).ok();
+                    let snapshot = mount::find(&depot, &store.name, Moment::Latest).ok()?;
+                    let scan_start_ns = mount::taken_ns(&depot, snapshot).ok();
                     Some(Known { snapshot: Some(snapshot), scan_start_ns })
                 }
             }

@@ -3,7 +3,7 @@
 use super::config::{self, Config, ConfigError, StoreConfig};
 use crate::model::id::{StoreName, WriterId};
 use crate::repository::error::RepositoryError;
-use crate::repository::keys::KeySource;
+use crate::repository::key_source::KeySource;
 use crate::repository::location::Location;
 use crate::repository::objects::Bandwidth;
 use crate::repository::store::{Notice, Repository, RepositoryOptions};

@@ -13,7 +13,7 @@ use crate::model::diff::{Change, ChangeCounts};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::SnapshotRecord;
 use crate::model::snapshot_ref::Moment;
-use crate::repository::changes::changes;
+use crate::repository::diff::changes;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::support::lossy::Lossy;
 use axum::Router;

@@ -7,6 +7,7 @@ use super::host::{Host, HostError, World};
 use super::scheduler::Outcome;
 use crate::model::hold::Hold;
 use crate::model::snapshot_ref::Moment;
+use crate::mounts::mount;
 use crate::replicate::error::ResyncError;
 use crate::replicate::report::Report;
 use crate::replicate::resync::{Request, Surroundings, Watched, resync};
@@ -16,7 +17,6 @@ use crate::source::disk::Disk;
 use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
 use crate::standby::follow::{self, FollowReport, FollowRequest, follow};
-use crate::standby::mounted;
 use crate::support::progress::{Progress, Step};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -94,7 +94,7 @@ pub struct Watch<'a> {
 
 /// Where snapshots are shown. What is mounted to be written to is a store's own.
 fn own_mounts() -> Vec<PathBuf> {
-    let shown = mounted::shown().unwrap_or_default();
+    let shown = mount::shown().unwrap_or_default();
     shown.into_iter().filter(|show| show.writable.is_none()).map(|show| show.dir).collect()
 }
 

@@ -159,14 +159,14 @@ impl Depot {
     }
 
     /// An object that is about to arrive: whoever gets it writes it whole, and checks it, or discards it.
-    pub(super) fn create_object(&self, hash: ContentHash) -> Result<OwnedFd, Errno> {
+    pub(crate) fn create_object(&self, hash: ContentHash) -> Result<OwnedFd, Errno> {
         let path = self.arriving_object(hash);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(CWD, &path, flags, Mode::RUSR)
     }
 
     /// Forgets an object that was being written; its space may be needed.
-    pub(super) fn discard_object(&self, hash: ContentHash) -> Result<(), Errno> {
+    pub(crate) fn discard_object(&self, hash: ContentHash) -> Result<(), Errno> {
         rustix::fs::unlinkat(CWD, self.arriving_object(hash), AtFlags::empty())
     }
 }

@@ -12,12 +12,12 @@ use super::materialise::{stored_hash, work, workshop};
 use super::published;
 use crate::model::id::{ContentHash, Sequence};
 use crate::model::record::SnapshotRecord;
-use crate::mount::image_file;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::Index;
 use crate::repository::manifest::{EntryStream, ManifestReader};
 use crate::repository::store::Store;
 use crate::support::progress::Progress;
+use crate::vfs::erofs::image_file;
 use serde::Serialize;
 use std::collections::HashSet;
 use std::io::{BufWriter, Write};
@@ -231,7 +231,7 @@ impl Snapshot<'_> {
         manifests: &ManifestReader,
         chunks: &ChunkReader,
         report: &mut CheckReport,
-    ) -> Result<Option<(crate::mount::image::Image, [u8; 16])>, FollowError> {
+    ) -> Result<Option<(crate::vfs::erofs::image::Image, [u8; 16])>, FollowError> {
         let path = self.depot.image(self.sequence);
         let wrong = |source| FollowError::Image { path: path.clone(), source };
         let make = || image_of(self.store, self.depot, manifests, chunks, self.sequence, self.record);

@@ -14,8 +14,8 @@
 
 use super::error::FollowError;
 use crate::model::id::{ContentHash, Sequence, StoreName};
-use crate::mount::image::object_path;
 use crate::support::private;
+use crate::vfs::erofs::image::object_path;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -70,17 +70,17 @@ impl Depot {
     }
 
     /// What an older version left when its run was broken off.
-    pub(super) fn unfinished(&self) -> PathBuf {
+    pub(crate) fn unfinished(&self) -> PathBuf {
         self.root.join("unfinished")
     }
 
     /// Objects that have no name yet.
-    pub(super) fn arriving(&self) -> PathBuf {
+    pub(crate) fn arriving(&self) -> PathBuf {
         self.objects().join(".arriving")
     }
 
     /// Every published snapshot has its objects, on the disk: nothing is in doubt any more.
-    pub(super) fn end_doubt(&self, _lock: &Lock) -> Result<(), FollowError> {
+    pub(crate) fn end_doubt(&self, _lock: &Lock) -> Result<(), FollowError> {
         let path = self.unfinished();
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -213,13 +213,13 @@ impl Depot {
     }
 
     /// Publishes a snapshot no more; what is mounted stays as it is.
-    pub(super) fn withdraw_image(&self, _lock: &Lock, sequence: Sequence) -> Result<(), FollowError> {
+    pub(crate) fn withdraw_image(&self, _lock: &Lock, sequence: Sequence) -> Result<(), FollowError> {
         let path = self.image(sequence);
         std::fs::remove_file(&path).map_err(FollowError::io(&path, "remove it"))
     }
 
     /// Removes what a run left that was broken off while it wrote an image.
-    pub(super) fn tidy_images(&self) -> Result<(), FollowError> {
+    pub(crate) fn tidy_images(&self) -> Result<(), FollowError> {
         let dir = self.root.join("images");
         for name in names(&dir)?.into_iter().filter(|name| name.starts_with(NEW)) {
             let path = dir.join(name);
@@ -235,7 +235,7 @@ impl Depot {
 }
 
 /// Writes a small file: beside, renamed. Durable, it is on the disk when this returns, and was before it had its name.
-pub(super) fn write_beside(path: &Path, bytes: &[u8], durable: bool) -> Result<(), FollowError> {
+pub(crate) fn write_beside(path: &Path, bytes: &[u8], durable: bool) -> Result<(), FollowError> {
     let new = beside(path);
     let write = || -> std::io::Result<()> {
         let mut file = std::fs::File::create(&new)?;
@@ -262,7 +262,7 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!("{NEW}{name}"))
 }
 
-pub(super) fn sync_directory(dir: &Path) -> Result<(), FollowError> {
+pub(crate) fn sync_directory(dir: &Path) -> Result<(), FollowError> {
     let synced = std::fs::File::open(dir).and_then(|handle| handle.sync_all());
     synced.map_err(FollowError::io(dir, "write it to the disk"))
 }

@@ -1,8 +1,8 @@
 //! What can go wrong on the standby, with the path in it.
 
 use crate::model::id::StoreName;
-use crate::mount::error::{ImageError, MountError};
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::vfs::error::{ImageError, MountError};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -55,7 +55,7 @@ impl RestoreError {
     /// What ends it is what the next entry would meet as well, and what passes: then the next run goes on. That is the repository
     /// (unless it answers, and what it has is damaged), this process's own want of handles or memory, and a disk that takes no
     /// more content.
-    pub(super) fn ends(&self, doing: Doing) -> bool {
+    pub(crate) fn ends(&self, doing: Doing) -> bool {
         match self {
             Self::Repository(error) => error.kind() != RepositoryErrorKind::Damaged,
             Self::Write { errno, .. } => {
@@ -75,7 +75,7 @@ impl RestoreError {
     }
 
     /// Why, without the path.
-    pub(super) fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         match self {
             Self::Write { action, errno, .. } => format!("{action}: {}", std::io::Error::from(*errno)),
             Self::Content { .. } => "the restored bytes do not have the file's hash".into(),
@@ -91,7 +91,7 @@ impl RestoreError {
 
 /// What a restore was doing with an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doing {
+pub(crate) enum Doing {
     /// Writing a file's content.
     Filling,
     /// Anything else.
@@ -100,13 +100,13 @@ pub(super) enum Doing {
 
 /// An error, and what was being done.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) doing: Doing,
-    pub(super) error: RestoreError,
+pub(crate) struct Failure {
+    pub(crate) doing: Doing,
+    pub(crate) error: RestoreError,
 }
 
 impl Failure {
-    pub(super) fn filling(error: impl Into<RestoreError>) -> Self {
+    pub(crate) fn filling(error: impl Into<RestoreError>) -> Self {
         Self { doing: Doing::Filling, error: error.into() }
     }
 }
@@ -118,7 +118,7 @@ impl From<RestoreError> for Failure {
 }
 
 /// This process has too many files open, or too little memory: that is never an entry's fault.
-pub(super) fn is_own(errno: Errno) -> bool {
+pub(crate) fn is_own(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 

@@ -11,26 +11,26 @@
 use super::arrivals::Arrivals;
 use super::depot::{Depot, Lock};
 use super::error::FollowError;
-use super::file::attributes_of;
 use super::materialise::{Counters, work, workshop};
 use super::pin;
 use super::published;
 use crate::model::id::{ContentHash, Sequence, WriterId};
 use crate::model::record::{ManifestRoot, SnapshotRecord, StoreState};
 use crate::model::snapshot_ref::Moment;
-use crate::mount::error::ImageError;
-use crate::mount::image::{Image, ImageReport};
-use crate::repository::changes::join;
 use crate::repository::chunks::ChunkReader;
+use crate::repository::diff::join;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::repository::index::Index;
 use crate::repository::manifest::{EntryStream, ManifestReader};
 use crate::repository::objects::Requests;
 use crate::repository::standbys::StandbyReport;
 use crate::repository::store::Store;
+use crate::restore::file::attributes_of;
 use crate::support::chain::chain;
 use crate::support::clock::since_ns;
 use crate::support::progress::{Progress, Step};
+use crate::vfs::erofs::image::{Image, ImageReport};
+use crate::vfs::error::ImageError;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -431,7 +431,7 @@ fn tell(
 
 /// A snapshot's image, to be written, and its id: no two have one, since an overlay with an upper layer knows its lower
 /// one by it.
-pub(super) fn image_of(
+pub(crate) fn image_of(
     store: &Store,
     depot: &Depot,
     manifests: &ManifestReader,

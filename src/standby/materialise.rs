@@ -5,16 +5,16 @@
 //! a batch of small files for each worker, a few segments of a large one.
 
 use super::depot::Depot;
-use super::directory::{Outcome, name_of, open_path};
 use super::error::{FollowError, RestoreError};
-use super::extents::Extents;
-use super::file::{Shared, copy_checked, count_bytes, umask, write_all, write_extents};
-use super::large::write_large;
-use super::older::Older;
-use super::scattered::{batches, hash_written, write_batch};
+use crate::content::extents::Extents;
+use crate::content::large::write_large;
+use crate::content::reuse::Older;
+use crate::content::scattered::{batches, hash_written, write_batch};
 use crate::model::entry::{Content, Entry, Extent, File};
 use crate::model::id::ContentHash;
 use crate::repository::chunks::ChunkReader;
+use crate::restore::directory::{Outcome, name_of, open_path};
+use crate::restore::file::{Shared, copy_checked, count_bytes, umask, write_all, write_extents};
 use crate::source::content::SEGMENT_BYTES;
 use crate::source::read::open_file;
 use crate::source::stat::Stat;
@@ -36,10 +36,10 @@ const OLDER_MIN_BYTES: u64 = 256 << 10;
 
 /// What was done.
 #[derive(Default)]
-pub(super) struct Counters {
-    pub(super) made: AtomicU64,
-    pub(super) seeded: AtomicU64,
-    pub(super) copied_bytes: AtomicU64,
+pub(crate) struct Counters {
+    pub(crate) made: AtomicU64,
+    pub(crate) seeded: AtomicU64,
+    pub(crate) copied_bytes: AtomicU64,
 }
 
 /// A content that is to become an object.
@@ -57,19 +57,19 @@ impl Job {
 }
 
 /// Where objects come from and go to.
-pub(super) struct Workshop<'a> {
-    pub(super) shared: Shared<'a>,
-    pub(super) depot: &'a Depot,
+pub(crate) struct Workshop<'a> {
+    pub(crate) shared: Shared<'a>,
+    pub(crate) depot: &'a Depot,
     /// A tree that may hold files of the store under their paths.
-    pub(super) seed: Option<OwnedFd>,
+    pub(crate) seed: Option<OwnedFd>,
     /// What is wanted is made also when it is there: it is damaged.
-    pub(super) replace: bool,
-    pub(super) counters: Counters,
+    pub(crate) replace: bool,
+    pub(crate) counters: Counters,
     /// Something that is no object could not be discarded.
     tainted: AtomicBool,
 }
 
-pub(super) fn workshop<'a>(
+pub(crate) fn workshop<'a>(
     chunks: ChunkReader,
     depot: &'a Depot,
     progress: &'a Progress,
@@ -90,12 +90,12 @@ pub(super) fn workshop<'a>(
 
 impl Workshop<'_> {
     /// Objects made so far.
-    pub(super) fn made(&self) -> u64 {
+    pub(crate) fn made(&self) -> u64 {
         self.counters.made.load(Ordering::Relaxed)
     }
 
     /// Whether all that arrived is whole. Not while anybody is at work.
-    pub(super) fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         !self.tainted.load(Ordering::Relaxed)
     }
 
@@ -107,7 +107,7 @@ impl Workshop<'_> {
 }
 
 /// Runs `feed` with a materialiser, and waits until all that it wants is there.
-pub(super) fn work(
+pub(crate) fn work(
     workshop: &Workshop,
     threads: usize,
     feed: impl FnOnce(&mut Materialiser) -> Result<(), FollowError>,
@@ -121,7 +121,7 @@ pub(super) fn work(
 }
 
 /// Takes entries, makes what is missing of their objects.
-pub(super) struct Materialiser<'s, 'env> {
+pub(crate) struct Materialiser<'s, 'env> {
     workshop: &'env Workshop<'env>,
     pool: &'s Pool<'env, ()>,
     seen: HashSet<ContentHash>,
@@ -137,7 +137,7 @@ impl<'s, 'env> Materialiser<'s, 'env> {
     }
 
     /// Sees to it that an entry's content is there before `finish` returns.
-    pub(super) fn want(&mut self, entry: Entry, older: Option<Entry>) -> Result<(), FollowError> {
+    pub(crate) fn want(&mut self, entry: Entry, older: Option<Entry>) -> Result<(), FollowError> {
         let Some(file) = entry.file() else { return Ok(()) };
         let (hash, size_bytes) = (file.hash, file.size_bytes);
         if size_bytes == 0 || !self.seen.insert(hash) {
@@ -287,7 +287,7 @@ fn make(
 
 /// The hash of a file's bytes as the disk has them; `None` when there is none, or the disk cannot read it. What is in memory and on
 /// the disk as well is dropped from memory; what was not written to the disk yet stays, and counts.
-pub(super) fn stored_hash(path: &Path) -> Result<Option<ContentHash>, Errno> {
+pub(crate) fn stored_hash(path: &Path) -> Result<Option<ContentHash>, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // A filesystem says in different words that it cannot read what it has.
     let unreadable =
@@ -298,7 +298,7 @@ pub(super) fn stored_hash(path: &Path) -> Result<Option<ContentHash>, Errno> {
         Err(errno) => return Err(errno),
     };
     let _ = rustix::fs::fadvise(&handle, 0, None, rustix::fs::Advice::DontNeed);
-    match super::file::hash_of(&handle) {
+    match crate::restore::file::hash_of(&handle) {
         Ok(hash) => Ok(Some(hash)),
         Err(errno) if unreadable(errno) => Ok(None),
         Err(errno) => Err(errno),

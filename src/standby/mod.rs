@@ -1,37 +1,10 @@
 //! The standby's side: following a store, mounting its snapshots, restoring one as plain files.
 
-pub mod access;
-pub mod apply;
 pub mod arrivals;
-mod beside;
-mod changes;
 pub mod check;
-mod contents;
 pub mod depot;
-pub mod directory;
 pub mod error;
-mod extents;
-mod file;
-mod filesystem;
 pub mod follow;
-mod large;
-mod leaves;
-mod leftovers;
-mod links;
-pub mod live;
 mod materialise;
-pub mod mounted;
-mod older;
 pub mod pin;
-mod place;
 mod published;
-mod remove;
-pub mod restore;
-mod salvage;
-mod scattered;
-mod session;
-mod settle;
-pub mod shortfall;
-mod special;
-mod tree;
-pub mod view;

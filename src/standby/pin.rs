@@ -194,7 +194,7 @@ fn remove(file: &Path) -> Result<(), FollowError> {
 }
 
 /// The snapshots that must stay.
-pub(super) fn pinned(depot: &Depot) -> Result<BTreeSet<Sequence>, FollowError> {
+pub(crate) fn pinned(depot: &Depot) -> Result<BTreeSet<Sequence>, FollowError> {
     let boot = boot_id();
     Ok(pins(depot)?
         .into_iter()

@@ -6,23 +6,23 @@
 
 use super::depot::Depot;
 use super::error::FollowError;
-use super::file::attributes_of;
 use crate::model::entry::{Entry, Group, Kind};
 use crate::model::id::{ContentHash, Sequence};
 use crate::model::record::SnapshotRecord;
-use crate::mount::error::ImageError;
-use crate::mount::image::ImageReport;
-use crate::mount::image_file::{self, Found, ImageFile};
-use crate::mount::inode::{Layout, device_number, escaped, kind};
 use crate::repository::chunks::ChunkReader;
 use crate::repository::manifest::ManifestReader;
+use crate::restore::file::attributes_of;
+use crate::vfs::erofs::image::ImageReport;
+use crate::vfs::erofs::image_file::{self, Found, ImageFile};
+use crate::vfs::erofs::inode::{Layout, device_number, escaped, kind};
+use crate::vfs::error::ImageError;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
 /// Whether `image` shows just what `record` has: an error names the first path where it does not. `report` is what was said when it
 /// was written.
-pub(super) fn compare(
+pub(crate) fn compare(
     image: &File,
     path: &Path,
     manifests: &ManifestReader,
@@ -117,7 +117,7 @@ fn difference(found: &Found, entry: &Entry) -> Option<&'static str> {
 }
 
 /// Calls `each` with every file of a published snapshot that has an object, and that object. An image that cannot be read is an error.
-pub(super) fn objects(
+pub(crate) fn objects(
     depot: &Depot,
     sequence: Sequence,
     mut each: impl FnMut(&[u8], ContentHash) -> Result<(), FollowError>,

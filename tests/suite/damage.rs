@@ -9,7 +9,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use std::collections::BTreeSet;
 use understudy::model::id::Sequence;
 use understudy::model::snapshot_ref::Moment;
-use understudy::standby::restore::RestoreRequest;
+use understudy::restore::run::RestoreRequest;
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     futures::executor::block_on(future)
@@ -90,7 +90,7 @@ fn a_damaged_pack_is_named_with_the_files_of_the_snapshots_that_need_it() {
 fn a_flipped_bit_is_found_by_reading_and_size_alone_does_not_show_it() {
     let (rig, second) = two_snapshots();
     damage(&rig, &second[0], Damage::Flip);
-    let options = understudy::repository::verify::VerifyOptions::default();
+    let options = understudy::maintain::verify::VerifyOptions::default();
     assert!(rig.store().verify(options).unwrap().is_sound());
     assert!(!rig.verify().is_sound());
 }

@@ -19,10 +19,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use understudy::maintain::prune::{self, Grace, PruneRequest, prune};
 use understudy::model::id::{Sequence, WriterId};
 use understudy::model::retention::Retention;
-use understudy::repository::keys::KeySource;
-use understudy::repository::prune::{self, Grace, PruneRequest, prune};
+use understudy::repository::key_source::KeySource;
 use understudy::repository::rekey::Author;
 use understudy::repository::store::{Repository, RepositoryOptions};
 

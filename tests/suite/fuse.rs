@@ -15,10 +15,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use understudy::model::entry::Kind;
 use understudy::model::snapshot_ref::Moment;
-use understudy::mount::fuse::{FuseOptions, ROOT, Tree, serve_detached};
+use understudy::mounts::tree::View;
 use understudy::repository::store::Repository;
 use understudy::standby::depot::Depot;
-use understudy::standby::view::View;
+use understudy::vfs::fuse::{FuseOptions, ROOT, Tree, serve_detached};
 
 fn view(
     repository: &Repository,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use understudy::model::id::Sequence;
 use understudy::replicate::report::Report;
 use understudy::replicate::resync::{Request, Watched};
-use understudy::repository::changes::changes;
+use understudy::repository::diff::changes;
 use understudy::repository::error::RepositoryError;
 use understudy::source::hints::{Hints, Watch};
 

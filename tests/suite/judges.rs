@@ -15,8 +15,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use understudy::model::id::Sequence;
-use understudy::mount::kernel::{self, Layers};
-use understudy::standby::mounted::{self, MountOptions};
+use understudy::mounts::mount::{self, MountOptions};
+use understudy::vfs::overlay::{self, Layers};
 
 fn tool(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/bin").join(name);
@@ -116,7 +116,7 @@ fn an_image_shows_what_that_of_composefs_shows() {
         let point = MountPoint::new(&rig.dir.path().join(name));
         let (objects, source) = (depot(&rig).objects(), "test".into());
         let layers = Layers { image: image.to_owned(), objects, source, upper: None, trusted: true };
-        kernel::mount(&layers).unwrap().attach(&point.0).unwrap();
+        overlay::mount(&layers).unwrap().attach(&point.0).unwrap();
         point
     };
     let (theirs, ours) = (show(&theirs, "theirs"), show(&depot(&rig).image(Sequence(1)), "ours"));
@@ -136,7 +136,7 @@ fn writable() -> (Rig, MountPoint) {
     follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
     let point = MountPoint::new(&rig.dir.path().join("live"));
     let options = MountOptions { writable: Some(rig.dir.path().join("changes")), trusted: true };
-    mounted::mount(&depot(&rig), &latest(), &point.0, &options).unwrap();
+    mount::mount(&depot(&rig), &latest(), &point.0, &options).unwrap();
     (rig, point)
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use understudy::model::snapshot_ref::Moment;
-use understudy::repository::keys::{Encryption, KeySource};
+use understudy::repository::key_source::{Encryption, KeySource};
 use understudy::repository::store::{Repository, RepositoryOptions};
 
 pub fn files(dir: &Path) -> Vec<std::path::PathBuf> {
@@ -294,7 +294,7 @@ fn every_object_that_is_exchanged_cut_or_made_up_is_noticed() {
         }
         for bad in bad {
             write(&rig.objects, key, bad.clone());
-            let noticed = match rig.store().verify(understudy::repository::verify::VerifyOptions::whole()) {
+            let noticed = match rig.store().verify(understudy::maintain::verify::VerifyOptions::whole()) {
                 Ok(report) => !report.is_sound(),
                 Err(_) => true,
             };

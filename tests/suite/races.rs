@@ -54,7 +54,7 @@ fn writers_on_a_directory_never_both_win_a_number() {
     assert!(rebased > 0, "the writers never met");
     for (snapshot, marker) in commits {
         let to = dir.path().join(format!("out-{snapshot}"));
-        let request = understudy::standby::restore::RestoreRequest {
+        let request = understudy::restore::run::RestoreRequest {
             destination: to.clone(),
             path: Default::default(),
             overwrite: false,

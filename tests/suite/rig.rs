@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
+use understudy::maintain::verify::{VerifyOptions, VerifyReport};
 use understudy::model::entry::{Entry, Fingerprint, Kind, Timestamp, Xattrs};
 use understudy::model::id::{Sequence, StoreName, WriterId};
 use understudy::model::plan::PlanName;
@@ -17,12 +18,11 @@ use understudy::replicate::report::Report;
 use understudy::replicate::resync::{Request, Surroundings, resync};
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
-use understudy::repository::keys::KeySource;
+use understudy::repository::key_source::KeySource;
 use understudy::repository::objects::Patience;
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
-use understudy::repository::verify::{VerifyOptions, VerifyReport};
+use understudy::restore::run::{RestoreReport, RestoreRequest, restore};
 use understudy::standby::error::RestoreError;
-use understudy::standby::restore::{RestoreReport, RestoreRequest, restore};
 use understudy::support::progress::Progress;
 
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {

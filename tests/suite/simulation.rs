@@ -18,6 +18,9 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use understudy::format::frame::{ChunkType, Compressor};
+use understudy::maintain::prune::{self, Grace, PruneError, PruneRequest, prune};
+use understudy::maintain::prune_plan::Bounds;
+use understudy::maintain::verify::VerifyOptions;
 use understudy::model::entry::*;
 use understudy::model::hold::FilesystemId;
 use understudy::model::id::*;
@@ -30,10 +33,7 @@ use understudy::repository::index::Index;
 use understudy::repository::manifest::{ManifestReader, ManifestWriter};
 use understudy::repository::objects::Patience;
 use understudy::repository::packer::Packer;
-use understudy::repository::prune::{self, Grace, PruneError, PruneRequest, prune};
-use understudy::repository::prune_plan::Bounds;
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
-use understudy::repository::verify::VerifyOptions;
 use understudy::support::random::Random;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -245,7 +245,7 @@ struct World {
     truth: Mutex<BTreeMap<ChunkId, Tree>>,
     seed: u64,
     runtime: tokio::runtime::Runtime,
-    keys: understudy::repository::keys::KeySource,
+    keys: understudy::repository::key_source::KeySource,
 }
 
 impl World {
@@ -260,7 +260,7 @@ impl World {
             steps: 0,
         };
         let keys = match seed % 2 {
-            0 => understudy::repository::keys::KeySource::none(),
+            0 => understudy::repository::key_source::KeySource::none(),
             _ => rig::keys(),
         };
         let store = Dated::new(Arc::new(object_store::memory::InMemory::new()));

@@ -15,16 +15,16 @@ use std::process::Command;
 use understudy::model::id::{ContentHash, Sequence, WriterId};
 use understudy::model::record::{Event, PruneRecord};
 use understudy::model::snapshot_ref::{Moment, SnapshotRef};
-use understudy::mount::kernel::{self, Layers, Way};
+use understudy::mounts::live::{Live, Swap};
+use understudy::mounts::mount::{self, MountOptions};
 use understudy::repository::store::Repository;
 use understudy::standby::check::check;
 use understudy::standby::depot::Depot;
 use understudy::standby::error::{FollowError, StageError};
 use understudy::standby::follow::{Around, FollowReport, FollowRequest, follow};
-use understudy::standby::live::{Live, Swap};
-use understudy::standby::mounted::{self, MountOptions};
 use understudy::standby::pin::pins;
 use understudy::support::progress::Progress;
+use understudy::vfs::overlay::{self, Layers, Way};
 
 pub fn latest() -> SnapshotRef {
     SnapshotRef { store: rig::name(), moment: Moment::Latest }
@@ -69,14 +69,14 @@ impl MountPoint {
 
     pub fn of(rig: &Rig, wanted: &SnapshotRef, name: &str) -> Self {
         let point = Self::new(&rig.dir.path().join(name));
-        mounted::mount(&depot(rig), wanted, &point.0, &MountOptions::default()).unwrap();
+        mount::mount(&depot(rig), wanted, &point.0, &MountOptions::default()).unwrap();
         point
     }
 }
 
 impl Drop for MountPoint {
     fn drop(&mut self) {
-        while kernel::detach(&self.0, true).is_ok() {}
+        while overlay::detach(&self.0, true).is_ok() {}
     }
 }
 
@@ -115,7 +115,7 @@ fn every_kind_of_entry_is_the_same_through_a_mount() {
             upper: None,
             trusted: true,
         };
-        kernel::mount_by(&layers, way).unwrap().attach(&point.0).unwrap();
+        overlay::mount_by(&layers, way).unwrap().attach(&point.0).unwrap();
         assert_same(&source, &point.0, &format!("{way:?}"));
         let write = std::fs::write(point.0.join("new"), b"x").unwrap_err();
         assert_eq!(write.raw_os_error(), Some(30), "read-only: {write}");
@@ -161,7 +161,7 @@ fn each_snapshot_stays_as_it_was() {
     let state = rig.store().state().unwrap();
     let begun = state.snapshots[&Sequence(3)].scan_start_ns;
     for (ns, found) in [(begun, 3), (begun - 1, 2)] {
-        assert_eq!(mounted::find(&depot(&rig), &rig::name(), Moment::AsOf(ns)).unwrap(), Sequence(found));
+        assert_eq!(mount::find(&depot(&rig), &rig::name(), Moment::AsOf(ns)).unwrap(), Sequence(found));
     }
     assert_eq!(rig.store().standbys().unwrap()[0].snapshot, Sequence(4));
 }
@@ -236,7 +236,7 @@ fn changes_are_kept_apart_and_belong_to_their_snapshot() {
     let upper = rig.dir.path().join("changes");
     let options = MountOptions { writable: Some(upper.clone()), trusted: true };
     let point = MountPoint::new(&rig.dir.path().join("live"));
-    mounted::mount(&depot(&rig), &at(1), &point.0, &options).unwrap();
+    mount::mount(&depot(&rig), &at(1), &point.0, &options).unwrap();
     std::fs::remove_file(rig.source().join("later")).unwrap();
     let root = std::fs::File::open(rig.source()).unwrap();
     let image_root = point.0.metadata().unwrap();
@@ -259,16 +259,16 @@ fn changes_are_kept_apart_and_belong_to_their_snapshot() {
     drop(point);
     // Mounted again, the changes are there; on another snapshot they mean nothing.
     let point = MountPoint::new(&rig.dir.path().join("live"));
-    let error = mounted::mount(&depot(&rig), &at(2), &point.0, &options).unwrap_err();
+    let error = mount::mount(&depot(&rig), &at(2), &point.0, &options).unwrap_err();
     assert!(matches!(error, StageError::Bound { .. }), "{error}");
-    mounted::mount(&depot(&rig), &at(1), &point.0, &options).unwrap();
+    mount::mount(&depot(&rig), &at(1), &point.0, &options).unwrap();
     assert_same(&rig.source(), &point.0, "mounted again");
     let foreign = MountOptions { writable: Some(rig.source()), trusted: false };
-    let error = mounted::mount(&depot(&rig), &at(1), &point.0, &foreign).unwrap_err();
+    let error = mount::mount(&depot(&rig), &at(1), &point.0, &foreign).unwrap_err();
     assert!(matches!(error, StageError::Foreign(_)), "{error}");
     // Nor is one mounted over another.
     let plain = MountOptions::default();
-    let error = mounted::mount(&depot(&rig), &at(1), &point.0, &plain).unwrap_err();
+    let error = mount::mount(&depot(&rig), &at(1), &point.0, &plain).unwrap_err();
     assert!(matches!(error, StageError::Shown(_)), "{error}");
 }
 
@@ -299,7 +299,7 @@ fn what_is_mounted_is_kept_and_what_is_dropped_takes_its_objects_along() {
     publish(2);
     let live = MountPoint::new(&rig.dir.path().join("live"));
     let options = MountOptions { writable: Some(upper.clone()), trusted: false };
-    mounted::mount(&depot(&rig), &at(2), &live.0, &options).unwrap();
+    mount::mount(&depot(&rig), &at(2), &live.0, &options).unwrap();
     for round in 3..7 {
         publish(round);
     }
@@ -307,8 +307,8 @@ fn what_is_mounted_is_kept_and_what_is_dropped_takes_its_objects_along() {
     assert_eq!(depot(&rig).snapshots().unwrap(), kept(&[1, 2, 5, 6]));
     assert_eq!(objects(), 5);
     assert!(facts::of(&point.0) == wanted);
-    mounted::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
-    mounted::unmount(&rig.dir.path().join("standby"), &live.0, false).unwrap();
+    mount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
+    mount::unmount(&rig.dir.path().join("standby"), &live.0, false).unwrap();
     publish(7);
     assert_eq!(depot(&rig).snapshots().unwrap(), kept(&[2, 6, 7]), "changes need their snapshot");
     std::fs::remove_dir_all(&upper).unwrap();
@@ -330,7 +330,7 @@ fn changes_on_a_volume_that_is_not_mounted_keep_their_snapshot() {
     let volume = SmallDisk::mount(rig.dir.path().join("volume"), 1 << 20);
     let live = MountPoint::new(&rig.dir.path().join("live"));
     let options = MountOptions { writable: Some(volume.0.join("changes")), trusted: false };
-    mounted::mount(&depot(&rig), &at(1), &live.0, &options).unwrap();
+    mount::mount(&depot(&rig), &at(1), &live.0, &options).unwrap();
     drop((live, volume));
     publish(2);
     publish(3);
@@ -345,10 +345,9 @@ fn a_mount_that_fails_leaves_no_pin_and_one_that_cannot_move_on_keeps_its_own() 
     follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
     let live_dir = MountPoint::new(&rig.dir.path().join("live"));
     let mut live = Live::new(&live_dir.0, Swap::Beneath, &rig::name()).unwrap();
-    mounted::move_on(&depot(&rig), &rig::name(), Sequence(1), &mut live, &MountOptions::default()).unwrap();
+    mount::move_on(&depot(&rig), &rig::name(), Sequence(1), &mut live, &MountOptions::default()).unwrap();
     std::fs::write(depot(&rig).image(Sequence(2)), b"no image").unwrap();
-    let error =
-        mounted::move_on(&depot(&rig), &rig::name(), Sequence(2), &mut live, &MountOptions::default());
+    let error = mount::move_on(&depot(&rig), &rig::name(), Sequence(2), &mut live, &MountOptions::default());
     assert!(error.is_err());
     let pinned: Vec<_> = pins(&depot(&rig)).unwrap().into_iter().map(|pin| pin.snapshot).collect();
     assert_eq!(pinned, [Sequence(1)]);
@@ -433,10 +432,8 @@ fn a_restore_takes_what_the_standby_has_and_checks_it() {
     rig.resync();
     follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
     let restore = |to: &str| {
-        let request = understudy::standby::restore::RestoreRequest {
-            depot: Some(depot(&rig)),
-            ..rig.restore_request(to)
-        };
+        let request =
+            understudy::restore::run::RestoreRequest { depot: Some(depot(&rig)), ..rig.restore_request(to) };
         let before = rig.repository.requests();
         let report = rig::restore_at(&rig.store(), Moment::Latest, &request).unwrap();
         assert_same(&rig.source(), &request.destination, to);
@@ -587,7 +584,7 @@ fn a_mount_that_was_taken_away_by_other_means_is_forgotten_by_umount() {
     let point = MountPoint::new(&dir.path().join("shown"));
     let at = point.0.to_str().unwrap();
     ok(&mut command(&["mount", "acme", at, "--quiet"]));
-    kernel::detach(&point.0, false).unwrap();
+    overlay::detach(&point.0, false).unwrap();
     let pinned = Depot::new(&dir.path().join("data/understudy/standby"), &rig::name());
     assert_eq!(pins(&pinned).unwrap().len(), 1);
     let said = ok(&mut command(&["umount", at]));

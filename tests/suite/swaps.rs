@@ -4,10 +4,10 @@ use crate::rig::{Rig, name};
 use crate::standby::{MountPoint, depot, follow_by, request};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use understudy::model::id::Sequence;
-use understudy::mount::kernel;
-use understudy::standby::live::{Live, Swap};
-use understudy::standby::mounted::{self, MountOptions};
+use understudy::mounts::live::{Live, Swap};
+use understudy::mounts::mount::{self, MountOptions};
 use understudy::standby::pin::pins;
+use understudy::vfs::overlay;
 
 /// Readers walk and read all the time while the mount moves between two snapshots that differ in every file.
 fn swap(how: Swap, swaps: u64) {
@@ -28,7 +28,7 @@ fn swap(how: Swap, swaps: u64) {
     }
     let point = MountPoint(place);
     let mut live = Live::new(&point.0, how, &name()).unwrap();
-    mounted::move_on(&depot, &name(), Sequence(2), &mut live, &MountOptions::default()).unwrap();
+    mount::move_on(&depot, &name(), Sequence(2), &mut live, &MountOptions::default()).unwrap();
     let stop = AtomicBool::new(false);
     let walks = AtomicU64::new(0);
     let read = |dir: &rustix::fd::OwnedFd, name: &str| {
@@ -63,17 +63,17 @@ fn swap(how: Swap, swaps: u64) {
         let options = MountOptions::default();
         for number in 0..swaps {
             let next = Sequence(number % 2 + 1);
-            let before = mounted::move_on(&depot, &name(), next, &mut live, &options).unwrap();
+            let before = mount::move_on(&depot, &name(), next, &mut live, &options).unwrap();
             before.unwrap().retire(&rig.dir.path().join("standby")).unwrap();
         }
         stop.store(true, Ordering::Relaxed);
     });
     assert!(walks.load(Ordering::Relaxed) > 0);
-    let mounts = kernel::mounts("understudy:").unwrap();
+    let mounts = overlay::mounts("understudy:").unwrap();
     let here: Vec<_> = mounts.iter().filter(|mount| mount.dir.starts_with(rig.dir.path())).collect();
     assert_eq!(here.len(), 1, "the mounts before are gone: {here:?}");
     assert_eq!(pins(&depot).unwrap().len(), 1, "and so are their pins");
-    mounted::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
+    mount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
     assert!(pins(&depot).unwrap().is_empty());
     let left = std::fs::read_dir(rig.dir.path()).unwrap().map(|f| f.unwrap().file_name());
     let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("live")).collect();
@@ -116,16 +116,16 @@ fn a_follower_that_is_started_again_takes_over_what_it_showed() {
         for sequence in [1, 1, 2] {
             let mut live = Live::new(&point.0, how, &name()).unwrap();
             let options = MountOptions::default();
-            let before = mounted::move_on(&depot(&rig), &name(), Sequence(sequence), &mut live, &options);
+            let before = mount::move_on(&depot(&rig), &name(), Sequence(sequence), &mut live, &options);
             if let Some(before) = before.unwrap() {
                 before.retire(&rig.dir.path().join("standby")).unwrap();
             }
             assert!(live.is_there().unwrap());
             assert_eq!(std::fs::read_to_string(point.0.join("file")).unwrap(), (sequence - 1).to_string());
-            let mounts = kernel::mounts("understudy:").unwrap();
+            let mounts = overlay::mounts("understudy:").unwrap();
             let here: Vec<_> = mounts.iter().filter(|mount| mount.dir.starts_with(rig.dir.path())).collect();
             assert_eq!((here.len(), pins(&depot(&rig)).unwrap().len()), (1, 1), "{how:?} {here:?}");
         }
-        mounted::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
+        mount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
     }
 }

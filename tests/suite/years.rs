@@ -6,16 +6,16 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::Arc;
+use understudy::maintain::prune::{Around, Grace, PruneError, PruneReport, PruneRequest, prune};
+use understudy::maintain::verify::VerifyOptions;
 use understudy::model::id::{PackId, Sequence, WriterId};
 use understudy::model::record::{Event, PruneRecord, SnapshotRecord, StoreState};
 use understudy::model::retention::Retention;
 use understudy::model::snapshot_ref::Moment;
 use understudy::repository::error::RepositoryErrorKind;
 use understudy::repository::log::Appended;
-use understudy::repository::prune::{Around, Grace, PruneError, PruneReport, PruneRequest, prune};
 use understudy::repository::standbys::StandbyReport;
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
-use understudy::repository::verify::VerifyOptions;
 
 fn last(count: u32) -> PruneRequest {
     let retention = Retention { last: count, ..Default::default() };
@@ -188,7 +188,7 @@ fn a_reader_that_began_before_finds_what_was_copied_elsewhere() {
     assert!(pruned(&store, &request).unwrap().packs_repacked > 0);
     assert!(pruned(&store, &request).unwrap().objects_deleted > 0);
     let (_, record) = state.latest().unwrap();
-    understudy::standby::restore::restore(
+    understudy::restore::run::restore(
         reader,
         &record.manifest,
         "t",
@@ -381,7 +381,7 @@ fn a_primary_that_was_taken_over_gets_no_history_deleted() {
         understudy::repository::index::Index::of(&rig.store(), &state.index, Default::default()).unwrap();
     let chunks = understudy::repository::chunks::ChunkReader::new(rig.store(), Arc::new(index));
     let (_, record) = state.latest().unwrap();
-    understudy::standby::restore::restore(
+    understudy::restore::run::restore(
         chunks,
         &record.manifest,
         "t",
@@ -653,7 +653,7 @@ fn what_the_repository_lost_is_shipped_again() {
         assert!(!rig.verify().is_sound(), "{damage}");
         let repository = cached(&rig, "cache");
         let store = repository.store(&rig::name());
-        let report = understudy::repository::repair::repair(
+        let report = understudy::maintain::repair::repair(
             &store,
             &WriterId("op".into()),
             rig::now_ns(),

@@ -1,0 +1,120 @@
+//! Writing a large file's content: its segments by all workers, checked against its hash.
+//!
+//! What an older version of the file has, where one is at hand, is copied from it and not fetched.
+
+use super::extents::{Extents, Parts};
+use super::reuse::{Copy, Older};
+use super::scattered::{SPAN_BYTES, batches, hash_written, is_scattered, write_batch};
+use crate::model::entry::{Entry, Extent, File};
+use crate::restore::file::{Shared, count_bytes, write_extents};
+use crate::source::content::{HashTree, SEGMENT_BYTES};
+use crate::standby::error::RestoreError;
+use crate::support::pool::{Handle, Pool};
+use blake3::hazmat::{ChainingValue, HasherExt};
+use rustix::fd::OwnedFd;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Segments of one file under way.
+const SEGMENTS_MAX: usize = 6;
+
+/// Writes all of `file`, an entry's content, into `handle`, which is empty.
+pub(crate) fn write_large<'env, W: Send + 'env>(
+    shared: &'env Shared<'env>,
+    pool: &Pool<'env, W>,
+    handle: &Arc<OwnedFd>,
+    entry: &Entry,
+    file: &File,
+    older: Option<&Older>,
+) -> Result<(), RestoreError> {
+    rustix::fs::ftruncate(&**handle, file.size_bytes)
+        .map_err(RestoreError::write(&entry.path, "set its size"))?;
+    let mut extents = Extents::new(&shared.chunks, file);
+    let mut tree = HashTree::default();
+    let mut at = 0;
+    while at < file.size_bytes {
+        let length = SPAN_BYTES.min(file.size_bytes - at);
+        let parts = extents.take(length, entry)?;
+        write_span(shared, pool, handle, entry, at, parts, older, &mut tree)?;
+        at += length;
+    }
+    match tree.finish() {
+        Some(hash) if hash == file.hash => Ok(()),
+        _ => Err(RestoreError::Content { path: entry.path.to_string() }),
+    }
+}
+
+/// Writes what lies from `start` on, and pushes the chaining values of its segments.
+#[allow(clippy::too_many_arguments)]
+fn write_span<'env, W: Send + 'env>(
+    shared: &'env Shared<'env>,
+    pool: &Pool<'env, W>,
+    handle: &Arc<OwnedFd>,
+    entry: &Entry,
+    start: u64,
+    parts: Vec<Extent>,
+    older: Option<&Older>,
+    tree: &mut HashTree,
+) -> Result<(), RestoreError> {
+    let end = start + parts.iter().map(Extent::length_bytes).sum::<u64>();
+    let lost = || RestoreError::Content { path: entry.path.to_string() };
+    let (copies, parts) = match older {
+        Some(older) => older.copies(start, &parts),
+        None => (Vec::new(), parts),
+    };
+    // Then the hash is that of what was written, since the parts are not written in their order.
+    let scattered = !copies.is_empty() || is_scattered(&parts);
+    if scattered {
+        let mut writing: VecDeque<Handle<Result<(), RestoreError>>> = VecDeque::new();
+        let wait = |writing: &mut VecDeque<Handle<_>>, most: usize| {
+            while writing.len() > most {
+                writing.pop_front().and_then(Handle::wait).unwrap_or_else(|| Err(lost()))?;
+            }
+            Ok::<_, RestoreError>(())
+        };
+        if let Some(older) = older {
+            for some in copies.chunks(Copy::BATCH) {
+                wait(&mut writing, SEGMENTS_MAX - 1)?;
+                let (handle, from, some) = (handle.clone(), older.handle(), some.to_vec());
+                let path = entry.path.clone();
+                writing.push_back(pool.submit(move |_| {
+                    for copy in some {
+                        copy.run(&from, &handle, &path)?;
+                        count_bytes(shared, copy.length_bytes);
+                    }
+                    Ok(())
+                }));
+            }
+        }
+        for batch in batches(start, &parts) {
+            wait(&mut writing, SEGMENTS_MAX - 1)?;
+            let (handle, path) = (handle.clone(), entry.path.clone());
+            writing.push_back(pool.submit(move |_| write_batch(shared, &handle, &path, &batch)));
+        }
+        wait(&mut writing, 0)?;
+    }
+    let mut rest = Parts::of(parts);
+    let mut under_way: VecDeque<Handle<Result<ChainingValue, RestoreError>>> = VecDeque::new();
+    let mut at = start;
+    while at < end || !under_way.is_empty() {
+        while at < end && under_way.len() < SEGMENTS_MAX {
+            let next = (at + SEGMENT_BYTES).min(end);
+            let parts = if scattered { Vec::new() } else { rest.take(next - at) };
+            let (handle, path) = (handle.clone(), entry.path.clone());
+            under_way.push_back(pool.submit(move |_| {
+                let mut hasher = blake3::Hasher::new();
+                hasher.set_input_offset(at);
+                if scattered {
+                    hash_written(&handle, &path, (at, next), &mut hasher)?;
+                } else {
+                    write_extents(shared, &handle, &path, at, &parts, &mut hasher)?;
+                }
+                Ok(hasher.finalize_non_root())
+            }));
+            at = next;
+        }
+        let done = under_way.pop_front().and_then(Handle::wait);
+        tree.push(done.unwrap_or_else(|| Err(lost()))?);
+    }
+    Ok(())
+}

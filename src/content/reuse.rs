@@ -1,0 +1,221 @@
+//! An older version of a file that is at hand: which parts of the new one it has, by their chunks.
+//!
+//! Nothing is trusted: what is copied is hashed with all else before the new version is shown to anyone.
+
+use super::extents::Extents;
+use crate::model::entry::{Entry, Extent, File};
+use crate::model::id::ChunkId;
+use crate::model::tree_path::TreePath;
+use crate::repository::chunks::ChunkReader;
+use crate::standby::error::RestoreError;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Larger versions are not indexed: 48 bytes an extent.
+const OLDER_MAX_BYTES: u64 = 64 << 30;
+
+/// A part of a chunk in the old file.
+#[derive(Clone, Copy)]
+struct Piece {
+    offset_bytes: u32,
+    length_bytes: u32,
+    at: u64,
+}
+
+/// The old version, and where it has parts of which chunks, by their offsets.
+pub(crate) struct Older {
+    handle: Arc<OwnedFd>,
+    pieces: HashMap<ChunkId, Vec<Piece>>,
+    copied_bytes: AtomicU64,
+}
+
+/// Bytes that both versions have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Copy {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) length_bytes: u64,
+}
+
+impl Older {
+    /// The version `file` of `entry`, whose bytes are in `handle`.
+    pub(crate) fn new(
+        chunks: &ChunkReader,
+        handle: OwnedFd,
+        entry: &Entry,
+        file: &File,
+    ) -> Result<Option<Self>, RestoreError> {
+        if file.size_bytes > OLDER_MAX_BYTES {
+            return Ok(None);
+        }
+        let extents = Extents::new(chunks, file).take(file.size_bytes, entry)?;
+        Ok(Some(Self { handle: Arc::new(handle), pieces: pieces(&extents), copied_bytes: AtomicU64::new(0) }))
+    }
+
+    pub(crate) fn handle(&self) -> Arc<OwnedFd> {
+        self.handle.clone()
+    }
+
+    /// What to copy for `parts`, which lie from `at` on, and the parts with holes in place of that.
+    pub(crate) fn copies(&self, at: u64, parts: &[Extent]) -> (Vec<Copy>, Vec<Extent>) {
+        let (copies, rest) = split(&self.pieces, at, parts);
+        let copied = copies.iter().map(|copy| copy.length_bytes).sum();
+        self.copied_bytes.fetch_add(copied, Ordering::Relaxed);
+        (copies, rest)
+    }
+
+    /// How much was to be copied so far.
+    pub(crate) fn copied_bytes(&self) -> u64 {
+        self.copied_bytes.load(Ordering::Relaxed)
+    }
+}
+
+fn pieces(extents: &[Extent]) -> HashMap<ChunkId, Vec<Piece>> {
+    let mut pieces: HashMap<ChunkId, Vec<Piece>> = HashMap::new();
+    let mut at = 0;
+    for extent in extents {
+        if let Extent::Chunk { chunk, offset_bytes, length_bytes, .. } = *extent {
+            pieces.entry(chunk).or_default().push(Piece { offset_bytes, length_bytes, at });
+        }
+        at += extent.length_bytes();
+    }
+    for of_chunk in pieces.values_mut() {
+        of_chunk.sort_by_key(|piece| piece.offset_bytes);
+    }
+    pieces
+}
+
+fn split(pieces: &HashMap<ChunkId, Vec<Piece>>, mut at: u64, parts: &[Extent]) -> (Vec<Copy>, Vec<Extent>) {
+    let (mut copies, mut rest) = (Vec::new(), Vec::with_capacity(parts.len()));
+    for part in parts {
+        match *part {
+            Extent::Chunk { chunk, blocks, offset_bytes, length_bytes } => {
+                let known = pieces.get(&chunk).map_or(&[][..], |known| known);
+                let (mut offset, end) = (offset_bytes, offset_bytes + length_bytes);
+                while offset < end {
+                    let behind = known.partition_point(|piece| piece.offset_bytes <= offset);
+                    let covering =
+                        known[..behind].last().filter(|p| p.offset_bytes + p.length_bytes > offset);
+                    let length = match covering {
+                        Some(piece) => (piece.offset_bytes + piece.length_bytes).min(end) - offset,
+                        None => known.get(behind).map_or(end, |next| next.offset_bytes.min(end)) - offset,
+                    };
+                    match covering {
+                        Some(piece) => {
+                            let from = piece.at + u64::from(offset - piece.offset_bytes);
+                            push(&mut copies, Copy { from, to: at, length_bytes: length.into() });
+                            rest.push(Extent::Hole { length_bytes: length.into() });
+                        }
+                        None => {
+                            rest.push(Extent::Chunk {
+                                chunk,
+                                blocks,
+                                offset_bytes: offset,
+                                length_bytes: length,
+                            });
+                        }
+                    }
+                    offset += length;
+                    at += u64::from(length);
+                }
+            }
+            hole => {
+                rest.push(hole);
+                at += hole.length_bytes();
+            }
+        }
+    }
+    (copies, rest)
+}
+
+/// Adds a copy, joined to the last where both go on.
+fn push(copies: &mut Vec<Copy>, copy: Copy) {
+    match copies.last_mut() {
+        Some(last)
+            if last.from + last.length_bytes == copy.from && last.to + last.length_bytes == copy.to =>
+        {
+            last.length_bytes += copy.length_bytes;
+        }
+        _ => copies.push(copy),
+    }
+}
+
+impl Copy {
+    /// Copies of one job.
+    pub(crate) const BATCH: usize = 64;
+
+    /// Copies, by reference where the filesystem can.
+    pub(crate) fn run(&self, from: &OwnedFd, to: &OwnedFd, path: &TreePath) -> Result<(), RestoreError> {
+        copy_range(from, self.from, to, self.to, self.length_bytes)
+            .map_err(RestoreError::write(path, "copy from its version before"))
+    }
+}
+
+/// Copies bytes between files. A source that ends early is an error.
+pub(crate) fn copy_range(
+    from: impl AsFd,
+    mut from_at: u64,
+    to: impl AsFd,
+    mut to_at: u64,
+    mut length_bytes: u64,
+) -> Result<(), Errno> {
+    while length_bytes > 0 {
+        let most = length_bytes.min(1 << 30) as usize;
+        match rustix::fs::copy_file_range(&from, Some(&mut from_at), &to, Some(&mut to_at), most) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(count) => length_bytes -= count as u64,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn extents() -> impl Strategy<Value = Vec<Extent>> {
+        let part = (0u8..6, 0u32..900, 1u32..100).prop_map(|(id, offset_bytes, length_bytes)| {
+            Extent::Chunk { chunk: ChunkId([id; 32]), blocks: None, offset_bytes, length_bytes }
+        });
+        let hole = (1u64..50).prop_map(|length_bytes| Extent::Hole { length_bytes });
+        prop::collection::vec(prop_oneof![6 => part, 1 => hole], 0..40)
+    }
+
+    /// Each byte of a file: which byte of which chunk.
+    fn bytes(extents: &[Extent]) -> Vec<Option<(ChunkId, u32)>> {
+        let of = |extent: &Extent| -> Vec<_> {
+            match *extent {
+                Extent::Hole { length_bytes } => vec![None; length_bytes as usize],
+                Extent::Chunk { chunk, offset_bytes, length_bytes, .. } => {
+                    (offset_bytes..offset_bytes + length_bytes).map(|o| Some((chunk, o))).collect()
+                }
+            }
+        };
+        extents.iter().flat_map(of).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn copies_and_the_rest_make_the_new_version(old in extents(), new in extents()) {
+            let start = 1000;
+            let (copies, rest) = split(&pieces(&old), start, &new);
+            let (before, wanted) = (bytes(&old), bytes(&new));
+            let mut made = bytes(&rest);
+            prop_assert_eq!(made.len(), wanted.len());
+            for copy in copies {
+                for n in 0..copy.length_bytes {
+                    let place = &mut made[(copy.to - start + n) as usize];
+                    prop_assert!(place.is_none());
+                    *place = before[(copy.from + n) as usize];
+                }
+            }
+            prop_assert_eq!(made, wanted);
+        }
+    }
+}

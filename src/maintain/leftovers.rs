@@ -1,0 +1,106 @@
+//! What broken-off uploads and probes left, and nothing ever names: cleared away by a pruning once it is old, by the store's clock.
+//!
+//! A directory gets an object under a name of its own beside it, `NAME#NUMBER`, which no listing shows; a process that is killed
+//! leaves it. They are looked for on the disk itself, in the folders of this store and nowhere else, no symlink followed below the
+//! repository's root. One that somebody is writing is not old; if a clock is wrong and it is removed all the same, that upload
+//! fails and is repeated.
+
+use crate::repository::object_key;
+use crate::repository::objects::modified_ns;
+use crate::repository::store::Store;
+use object_store::path::Path as Key;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::CStr;
+
+/// A probe that is younger is somebody's, whatever age is asked for.
+const PROBE_AGE_NS: u64 = 3_600_000_000_000;
+/// Folders in folders, below a store.
+const DEPTH: u32 = 3;
+
+impl Store {
+    /// Removes leftovers that are older than `age_ns`; returns how many. What cannot be removed stays for the next time.
+    pub(crate) fn drop_leftovers(&self, now_ns: u64, age_ns: u64) -> u64 {
+        let age = |modified_ns: u64| now_ns.saturating_sub(modified_ns);
+        let is_old = |modified_ns: u64| age(modified_ns) >= age_ns;
+        let mut dropped = 0;
+        self.repository.wait(async {
+            for probe in self.objects().list(Some(&object_key::probes()), None).await.unwrap_or_default() {
+                let is_over = age(modified_ns(&probe)) >= age_ns.max(PROBE_AGE_NS);
+                if is_over && self.objects().delete(&probe.location).await.is_ok() {
+                    dropped += 1;
+                }
+            }
+        });
+        if let Some(directory) = &self.repository.directory {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = rustix::fs::openat(CWD, &***directory, flags, Mode::empty());
+            for folder in root.iter().flat_map(|root| {
+                [below(root, &object_key::probes()), below(root, &object_key::all(&self.name))]
+            }) {
+                dropped += folder.map_or(0, |folder| drop_staged(folder, &is_old, DEPTH));
+            }
+        }
+        dropped
+    }
+}
+
+fn below(root: &OwnedFd, key: &Key) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(root, key.as_ref(), flags, Mode::empty())
+}
+
+fn drop_staged(folder: impl AsFd, is_old: &dyn Fn(u64) -> bool, depth: u32) -> u64 {
+    let Ok(listed) = Dir::read_from(&folder) else { return 0 };
+    let mut dropped = 0;
+    // Read to its end before anything goes.
+    let entries: Vec<_> =
+        listed.flatten().map(|entry| (entry.file_name().to_owned(), entry.file_type())).collect();
+    for (name, kind) in entries {
+        if name.as_c_str() == c"." || name.as_c_str() == c".." {
+            continue;
+        }
+        if matches!(kind, FileType::Directory | FileType::Unknown) && depth > 0 {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            if let Ok(inner) = rustix::fs::openat(&folder, &name, flags, Mode::empty()) {
+                dropped += drop_staged(inner, is_old, depth - 1);
+                continue;
+            }
+        }
+        if is_staged(&name) && is_old_file(&folder, &name, is_old) {
+            dropped += u64::from(rustix::fs::unlinkat(&folder, &name, AtFlags::empty()).is_ok());
+        }
+    }
+    dropped
+}
+
+/// Whether it is the name of an object that is being put: a key's, `#`, and a number.
+fn is_staged(name: &CStr) -> bool {
+    let name = name.to_bytes();
+    let Some(at) = name.iter().position(|byte| *byte == b'#') else { return false };
+    let number = &name[at + 1..];
+    at > 0 && !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+}
+
+fn is_old_file(folder: impl AsFd, name: &CStr, is_old: &dyn Fn(u64) -> bool) -> bool {
+    let Ok(stat) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+    let modified_ns = u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1_000_000_000);
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && is_old(modified_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_key_with_a_number_behind_it_is_an_upload() {
+        for name in [c"00000000000000000001#1", c"ab12#42", c"web-1#1"] {
+            assert!(is_staged(name), "{name:?}");
+        }
+        // A host's name with such an end is a key with the sign encoded.
+        for name in [c"ab12", c"ab12#", c"#1", c"ab12#1a", c"ab12#1#", c"a#b#1", c"pod%231", c"ab12-1"] {
+            assert!(!is_staged(name), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The care of a repository: pruning, verification, repair.
+
+pub mod drops;
+pub mod leftovers;
+pub mod mark;
+pub mod prune;
+pub mod prune_plan;
+pub mod repack;
+pub mod repair;
+pub mod verify;
+pub mod walker;

@@ -1,0 +1,541 @@
+//! Pruning: drops snapshots that no rule keeps, and what only they had. No lock: nobody waits for it, and it waits for nobody.
+//!
+//! ```text
+//! retention → marks → holds → what was doomed long enough ago is deleted → plan → copies → index → record (dooms) → …
+//! ```
+//!
+//! - A record dooms packs and segments, and nothing is deleted that was not doomed. Names are random, so that a doomed object never
+//!   comes back; a writer that relied on one finds the record in its way when it commits, and begins again.
+//! - A pruner computes with one state of the log and commits behind it. A snapshot that came meanwhile makes it begin again: its
+//!   references are looked at, too.
+//! - Deletion waits for some records and some time, for readers: those that began before look up again what is not where it was. What is
+//!   deleted, and for whom something is kept, is decided by the store's clock alone, which dates every object (see `store_time`):
+//!   a pruner whose clock is wrong deletes nothing early.
+//! - Packs and segments that no record names are of a run that is under way, or was broken off: they are doomed when they are old,
+//!   by the store's clock. If that run still lives, it ships them again.
+//! - What another record dropped although the rules keep it is held, and so is a store in which what stays leads to nothing: then nothing is
+//!   doomed or deleted. Whoever can write to the log but not delete gets nothing deleted by this (see `drops`).
+//!
+//! Killed anywhere, it leaves garbage for the next pruning, never a broken snapshot.
+
+use super::drops;
+use super::mark::{Marks, mark};
+use super::prune_plan::{self, Bounds, PackFact};
+use crate::model::id::{IndexId, PackId, Sequence, WriterId};
+use crate::model::record::{Event, PruneRecord, StoreState};
+use crate::model::retention::{self, Reason, Retention};
+use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::index::Index;
+use crate::repository::log::Appended;
+use crate::repository::object_key;
+use crate::repository::objects::{Creation, Requests, modified_ns};
+use crate::repository::packer::Packer;
+use crate::repository::store::Store;
+use crate::repository::store_time;
+use object_store::PutPayload;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A pruning that loses so many races in a row gives up.
+const RACES_MAX: u32 = 20;
+
+/// A standby that was not heard of for so long is gone, unless somebody says otherwise.
+pub const SILENCE_NS: u64 = 30 * 86_400_000_000_000;
+/// The note of one that is gone stays so many times as long, to be shown.
+const SHOWN_SILENCES: u64 = 4;
+
+/// How long what is doomed stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grace {
+    /// Records behind the one that doomed it, and
+    pub records: u64,
+    /// nanoseconds since that one was put, by the store's clock.
+    pub ns: u64,
+}
+
+impl Default for Grace {
+    fn default() -> Self {
+        Self { records: 2, ns: 72 * 3_600_000_000_000 }
+    }
+}
+
+/// What to prune, and how.
+#[derive(Clone, Debug)]
+pub struct PruneRequest {
+    pub retention: Retention,
+    pub writer: WriterId,
+    pub grace: Grace,
+    pub bounds: Bounds,
+    /// For a standby that was not heard of for so long nothing is kept.
+    pub silence_ns: u64,
+    /// Tell what would be done, and do nothing.
+    pub dry_run: bool,
+    /// Deletes although another record dropped what the rules keep.
+    pub accept: bool,
+}
+
+impl PruneRequest {
+    pub fn new(retention: Retention, writer: WriterId) -> Self {
+        let bounds =
+            Bounds { unused_percent: 10, orphan_age_ns: 7 * 86_400_000_000_000, copied_max_bytes: 4 << 30 };
+        let grace = Grace::default();
+        Self { retention, writer, grace, bounds, silence_ns: SILENCE_NS, dry_run: false, accept: false }
+    }
+}
+
+/// What comes from outside.
+pub struct Around<'a> {
+    pub now_ns: &'a dyn Fn() -> u64,
+    pub nonce: &'a dyn Fn() -> u64,
+    pub step: &'a dyn Fn(&'static str),
+}
+
+/// Why nothing was pruned.
+#[derive(Debug, Error)]
+pub enum PruneError {
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error(
+        "record {by} dropped {count} snapshots that the rules keep (the first of them {first}): nothing is deleted. If that is right, run `understudy prune` with --accept; if not, `understudy restore --until-record {}` still has them", by.0.saturating_sub(1)
+    )]
+    Held { by: Sequence, count: usize, first: Sequence },
+    #[error(
+        "{count} references of snapshots that stay lead to nothing: nothing is doomed or deleted, since what they need may still be there. `understudy verify {store}` says which files that touches; if they are lost for good, run `understudy prune` with --accept"
+    )]
+    Missing { store: String, count: u64 },
+}
+
+/// One snapshot's verdict.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    pub snapshot: Sequence,
+    pub scan_start_ns: u64,
+    /// None: it goes.
+    pub kept_for: Vec<Reason>,
+}
+
+/// A standby that nothing is kept for.
+#[derive(Clone, Debug, Serialize)]
+pub struct SilentStandby {
+    pub host: String,
+    pub silent_days: u64,
+    /// Its note went, too.
+    pub forgotten: bool,
+}
+
+/// What a pruning did, or would do.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PruneReport {
+    pub store: String,
+    pub dry_run: bool,
+    pub snapshots: Vec<Verdict>,
+    pub snapshots_dropped: u64,
+    pub packs: u64,
+    pub packs_bytes: u64,
+    pub alive_bytes: u64,
+    pub packs_doomed: u64,
+    pub doomed_bytes: u64,
+    /// Of those doomed, packs that no record named.
+    pub orphans: u64,
+    pub packs_repacked: u64,
+    pub copied_bytes: u64,
+    pub objects_deleted: u64,
+    pub deleted_bytes: u64,
+    /// Doomed, and not yet deleted.
+    pub packs_waiting: u64,
+    pub waiting_bytes: u64,
+    pub segments_before: u64,
+    pub segments_after: u64,
+    /// References to chunks that were lost before.
+    pub missing: u64,
+    /// Standbys that were not heard of for so long that nothing is kept for them.
+    pub silent_standbys: Vec<SilentStandby>,
+    /// What broken-off uploads and probes had left.
+    pub leftovers_deleted: u64,
+    /// Why nothing could be deleted, where these credentials may not.
+    pub deletion_refused: Option<String>,
+    /// The record that says so; none when there was nothing to do.
+    pub record: Option<Sequence>,
+    pub requests: Requests,
+}
+
+/// Prunes a store.
+pub fn prune(store: &Store, request: &PruneRequest, around: &Around) -> Result<PruneReport, PruneError> {
+    let before = store.repository().requests();
+    let mut races = 0;
+    loop {
+        let mut state = store.state()?;
+        if state.head.is_none() {
+            return Err(RepositoryError::NoStore(store.name().clone()).into());
+        }
+        if !request.dry_run {
+            store.admit_writer()?;
+        }
+        let began = state.head;
+        let pruned = Pruning::new(store, request, around, &state)
+            .map_err(PruneError::from)
+            .and_then(|mut pruning| Ok(pruning.run(&mut state)?.then_some(pruning)));
+        let pruned = match pruned {
+            // Another pruning may have deleted what was about to be read: then the log has moved on.
+            Err(PruneError::Repository(error)) if error.kind() == RepositoryErrorKind::Damaged => {
+                if store.state()?.head == began {
+                    return Err(error.into());
+                }
+                None
+            }
+            other => other?,
+        };
+        if let Some(pruning) = pruned {
+            if let Some((head, _)) = state.head.filter(|_| request.accept && !request.dry_run) {
+                store.accept_drops(head);
+            }
+            let now_ns = pruning.store_now_ns;
+            let (mut report, index) = (pruning.report, pruning.index);
+            if !request.dry_run {
+                store.checkpoint_if_due(&mut state);
+                let _ = store.drop_old_checkpoints();
+                store.trim_cache(&state, &index);
+                report.leftovers_deleted = store.drop_leftovers(now_ns, request.bounds.orphan_age_ns);
+            }
+            report.requests = store.repository().requests().since(&before);
+            return Ok(report);
+        }
+        races += 1;
+        if races > RACES_MAX {
+            return Err(RepositoryError::lost_races(store.name(), races).into());
+        }
+    }
+}
+
+struct Found {
+    size_bytes: u64,
+    modified_ns: u64,
+}
+
+struct Pruning<'a> {
+    store: &'a Store,
+    request: &'a PruneRequest,
+    around: &'a Around<'a>,
+    /// Packs and segments that are there.
+    packs: BTreeMap<PackId, Found>,
+    segments: BTreeMap<IndexId, Found>,
+    store_now_ns: u64,
+    index: Arc<Index>,
+    report: PruneReport,
+}
+
+impl<'a> Pruning<'a> {
+    fn new(
+        store: &'a Store,
+        request: &'a PruneRequest,
+        around: &'a Around<'a>,
+        state: &StoreState,
+    ) -> Result<Self, RepositoryError> {
+        let modified =
+            |meta: &object_store::ObjectMeta| Found { size_bytes: meta.size, modified_ns: modified_ns(meta) };
+        let list = |prefix| store.repository.wait(store.objects().list(Some(&prefix), None));
+        let packs = list(object_key::pack_prefix(&store.name))?;
+        let segments = list(object_key::index_prefix(&store.name))?;
+        let packs =
+            packs.iter().filter_map(|o| Some((object_key::parse_pack(&o.location)?, modified(o)))).collect();
+        let segments = segments
+            .iter()
+            .filter_map(|o| Some((object_key::parse_index(&o.location)?, modified(o))))
+            .collect();
+        let report =
+            PruneReport { store: store.name().to_string(), dry_run: request.dry_run, ..Default::default() };
+        let index = Arc::new(Index::open(store, state)?);
+        let mut pruning = Self { store, request, around, packs, segments, store_now_ns: 0, index, report };
+        pruning.store_now_ns = pruning.store_clock()?;
+        Ok(pruning)
+    }
+
+    /// The time by the clock that dates the objects: nobody else's is compared with theirs. Of a store that does not tell it, none
+    /// of its objects is old.
+    fn store_clock(&self) -> Result<u64, RepositoryError> {
+        if self.request.dry_run {
+            // To ask takes a write.
+            return Ok((self.around.now_ns)());
+        }
+        let at = object_key::probe((self.around.nonce)());
+        let objects = self.store.objects();
+        let now = self.store.repository.wait(async {
+            let created: Creation = objects.create(&at, PutPayload::from_static(b"what time is it")).await?;
+            let meta = objects.modified_ns(&at).await;
+            // What is left behind harms nobody, and goes when it is old.
+            let _ = objects.delete(&at).await;
+            match created {
+                Creation::Created => meta,
+                Creation::Existed => Ok(None),
+            }
+        })?;
+        Ok(now.unwrap_or(0))
+    }
+
+    /// Returns false when somebody else's record came first.
+    fn run(&mut self, state: &mut StoreState) -> Result<bool, PruneError> {
+        let (request, around) = (self.request, self.around);
+        let verdicts = self.decide(state)?;
+        let dropped: Vec<Sequence> =
+            verdicts.iter().filter(|v| v.kept_for.is_empty()).map(|v| v.snapshot).collect();
+        self.report.snapshots_dropped = dropped.len() as u64;
+        let mut marks = Marks::none(self.index.clone());
+        for verdict in verdicts.iter().filter(|v| !v.kept_for.is_empty()) {
+            if let Some(record) = state.snapshots.get(&verdict.snapshot) {
+                mark(self.store, &mut marks, &record.manifest, state.lost.is_some())?;
+            }
+        }
+        self.report.snapshots = verdicts;
+        self.report.missing = marks.missing;
+        if !request.accept {
+            let drops = self.store.drops(state, request.grace.ns, self.store_now_ns)?;
+            drops::judge(state, &drops, &request.retention)?;
+            if marks.missing > 0 {
+                return Err(PruneError::Missing {
+                    store: self.store.name().to_string(),
+                    count: marks.missing,
+                });
+            }
+        }
+        let due = self.due(state)?;
+        let (deleted_packs, deleted_index) = if request.dry_run { (due.0, due.1) } else { self.delete(due)? };
+        (around.step)("deleted");
+
+        let facts = self.facts(state, &marks)?;
+        let plan = prune_plan::plan(&facts, &request.bounds);
+        self.count(state, &facts, &plan);
+        (around.step)("planned");
+        if request.dry_run {
+            self.report.segments_after = self.report.segments_before;
+            return Ok(true);
+        }
+
+        let gone: BTreeSet<PackId> = plan.doom.iter().chain(&plan.repack).copied().collect();
+        let repacked: BTreeSet<PackId> = plan.repack.iter().copied().collect();
+        // From here on nothing is found in what goes, so that it is copied.
+        self.index.doom(gone.iter().copied());
+        let packer = Packer::new(self.store.clone(), self.index.clone()).in_order();
+        let before = self.index.segments();
+        self.store.copy_marked(&before, &repacked, &marks, &packer)?;
+        let shipped = packer.close()?;
+        self.report.copied_bytes = shipped.bytes;
+        (around.step)("copied");
+
+        let (index, replaced) = self.store.rewrite_segments(&before, &gone, &shipped.segments)?;
+        let mut doomed_index = self.orphan_segments(state);
+        doomed_index.extend(&replaced);
+        let changed = index != state.index;
+        let record = PruneRecord {
+            pruned_ns: (around.now_ns)(),
+            snapshots: dropped,
+            doomed_packs: gone.into_iter().collect(),
+            doomed_index,
+            deleted_packs,
+            deleted_index,
+            new_packs: shipped.packs,
+            index: changed.then_some(index),
+            lost: false,
+        };
+        self.report.segments_after = record.index.as_ref().map_or(state.index.len(), Vec::len) as u64;
+        (around.step)("indexed");
+        if !record.moves()
+            && record.snapshots.is_empty()
+            && record.deleted_packs.is_empty()
+            && record.deleted_index.is_empty()
+        {
+            return Ok(true);
+        }
+        let epoch = state.epoch;
+        let event = Event::Pruned(Box::new(record));
+        match self.store.append(state, epoch, &request.writer, (around.nonce)(), event)? {
+            Appended::Committed(sequence) => {
+                self.report.record = Some(sequence);
+                (around.step)("committed");
+                Ok(true)
+            }
+            Appended::Lost => Ok(false),
+        }
+    }
+
+    fn decide(&mut self, state: &StoreState) -> Result<Vec<Verdict>, RepositoryError> {
+        let times = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start_ns)).collect();
+        let also = self.in_use(state)?;
+        let verdicts = retention::decide(&self.request.retention, &times, &also);
+        Ok(verdicts
+            .into_iter()
+            .map(|(snapshot, kept_for)| Verdict { snapshot, scan_start_ns: times[&snapshot], kept_for })
+            .collect())
+    }
+
+    /// Snapshots that stay for other reasons than the rules: pinned, or in use by a standby that is heard of.
+    fn in_use(&mut self, state: &StoreState) -> Result<BTreeMap<Sequence, Vec<Reason>>, RepositoryError> {
+        let mut also: BTreeMap<Sequence, Vec<Reason>> = BTreeMap::new();
+        for (sequence, note) in &state.pins {
+            also.entry(*sequence).or_default().push(Reason::Pinned(note.clone()));
+        }
+        let silence_ns = self.request.silence_ns;
+        for report in self.store.standbys()? {
+            if report.is_silent(self.store_now_ns, silence_ns) {
+                let forgotten = !self.request.dry_run
+                    && report.is_silent(self.store_now_ns, silence_ns.saturating_mul(SHOWN_SILENCES))
+                    && self.store.forget_standby(&report.host).is_ok();
+                let silent_days = self.store_now_ns.saturating_sub(report.noted_ns) / 86_400_000_000_000;
+                self.report.silent_standbys.push(SilentStandby {
+                    host: report.host.0,
+                    silent_days,
+                    forgotten,
+                });
+                continue;
+            }
+            for sequence in report.pinned.iter().chain([&report.snapshot]) {
+                let reasons = also.entry(*sequence).or_default();
+                let reason = Reason::Standby(report.host.0.clone());
+                if !reasons.contains(&reason) {
+                    reasons.push(reason);
+                }
+            }
+        }
+        Ok(also)
+    }
+
+    /// What was doomed long enough ago.
+    fn due(&self, state: &StoreState) -> Result<(Vec<PackId>, Vec<IndexId>), RepositoryError> {
+        let head = state.head.map_or(0, |(sequence, _)| sequence.0);
+        let Grace { records, ns } = self.request.grace;
+        let dooms = state.doomed_packs.values().chain(state.doomed_index.values());
+        let times = match dooms.map(|doom| doom.sequence).min() {
+            // Without a grace in time there is nothing to look up.
+            Some(first) if ns > 0 => self.store.record_times(first)?,
+            _ => BTreeMap::new(),
+        };
+        let is_due = |doom: &crate::model::record::Doom| {
+            let age_ns = store_time::age_ns(&times, doom.sequence, self.store_now_ns);
+            head.saturating_sub(doom.sequence.0) >= records && (ns == 0 || age_ns >= ns)
+        };
+        let packs = state.doomed_packs.iter().filter(|(_, doom)| is_due(doom)).map(|(id, _)| *id);
+        let segments = state.doomed_index.iter().filter(|(_, doom)| is_due(doom)).map(|(id, _)| *id);
+        Ok((packs.collect(), segments.collect()))
+    }
+
+    /// Deletes; where these credentials may not, says so and goes on.
+    fn delete(
+        &mut self,
+        (packs, segments): (Vec<PackId>, Vec<IndexId>),
+    ) -> Result<(Vec<PackId>, Vec<IndexId>), RepositoryError> {
+        let name = &self.store.name;
+        let objects = self.store.objects();
+        let mut deleted = (Vec::new(), Vec::new());
+        let keys =
+            packs.iter().map(|id| (object_key::pack(name, *id), self.packs.get(id).map(|f| f.size_bytes)));
+        let keys = keys.chain(
+            segments
+                .iter()
+                .map(|id| (object_key::index(name, *id), self.segments.get(id).map(|f| f.size_bytes))),
+        );
+        for (number, (at, size)) in keys.enumerate() {
+            if let Some(size_bytes) = size {
+                match self.store.repository.wait(objects.delete(&at)) {
+                    Err(error) if error.kind() == RepositoryErrorKind::Configuration => {
+                        self.report.deletion_refused = Some(error.to_string());
+                        break;
+                    }
+                    other => other?,
+                }
+                self.report.objects_deleted += 1;
+                self.report.deleted_bytes += size_bytes;
+            }
+            match packs.get(number) {
+                Some(id) => deleted.0.push(*id),
+                None => deleted.1.push(segments[number - packs.len()]),
+            }
+        }
+        for id in &deleted.0 {
+            self.packs.remove(id);
+        }
+        for id in &deleted.1 {
+            self.segments.remove(id);
+        }
+        Ok(deleted)
+    }
+
+    /// What is known of each pack that is not doomed.
+    fn facts(&self, state: &StoreState, marks: &Marks) -> Result<Vec<PackFact>, RepositoryError> {
+        let mut alive: HashMap<PackId, u64> = HashMap::new();
+        let mut indexed: BTreeMap<PackId, u64> = BTreeMap::new();
+        for (number, segment) in self.index.segments().iter().enumerate() {
+            indexed.extend(segment.header.packs.iter().map(|p| (p.id, p.size_bytes)));
+            for (entry, found) in segment.entries().enumerate() {
+                let (_, location) = found?;
+                if marks.contains((number, entry as u32)) {
+                    *alive.entry(location.pack).or_default() += u64::from(location.length_bytes);
+                }
+            }
+        }
+        let mut facts = Vec::new();
+        for (id, size_bytes) in &indexed {
+            // One that is not there is `verify`'s.
+            if !state.doomed_packs.contains_key(id) {
+                facts.push(PackFact {
+                    id: *id,
+                    size_bytes: *size_bytes,
+                    alive_bytes: alive.get(id).copied().unwrap_or(0),
+                    is_indexed: true,
+                    age_ns: 0,
+                });
+            }
+        }
+        for (id, found) in &self.packs {
+            if !indexed.contains_key(id) && !state.doomed_packs.contains_key(id) {
+                facts.push(PackFact {
+                    id: *id,
+                    size_bytes: found.size_bytes,
+                    alive_bytes: 0,
+                    is_indexed: false,
+                    age_ns: self.store_now_ns.saturating_sub(found.modified_ns),
+                });
+            }
+        }
+        Ok(facts)
+    }
+
+    fn count(&mut self, state: &StoreState, facts: &[PackFact], plan: &prune_plan::PackPlan) {
+        let report = &mut self.report;
+        let doom: BTreeSet<_> = plan.doom.iter().copied().collect();
+        let repack: BTreeSet<_> = plan.repack.iter().copied().collect();
+        report.packs = facts.len() as u64;
+        for fact in facts {
+            report.packs_bytes += fact.size_bytes;
+            report.alive_bytes += fact.alive_bytes;
+            if doom.contains(&fact.id) || repack.contains(&fact.id) {
+                report.packs_doomed += 1;
+                report.doomed_bytes += fact.size_bytes;
+                report.orphans += u64::from(!fact.is_indexed);
+            }
+        }
+        report.packs_repacked = plan.repack.len() as u64;
+        if self.request.dry_run {
+            let repacked = facts.iter().filter(|f| repack.contains(&f.id));
+            report.copied_bytes = repacked.map(|f| f.alive_bytes).sum();
+        }
+        report.segments_before = state.index.len() as u64;
+        for id in state.doomed_packs.keys() {
+            if let Some(found) = self.packs.get(id) {
+                report.packs_waiting += 1;
+                report.waiting_bytes += found.size_bytes;
+            }
+        }
+    }
+
+    /// Segments that no record names, and that are old.
+    fn orphan_segments(&self, state: &StoreState) -> Vec<IndexId> {
+        let named =
+            |id: &IndexId| state.index.iter().any(|s| s.id == *id) || state.doomed_index.contains_key(id);
+        let is_old = |found: &Found| {
+            self.store_now_ns.saturating_sub(found.modified_ns) >= self.request.bounds.orphan_age_ns
+        };
+        let orphans = self.segments.iter().filter(|(id, found)| !named(id) && is_old(found));
+        orphans.map(|(id, _)| *id).collect()
+    }
+}

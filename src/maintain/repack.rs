@@ -1,0 +1,83 @@
+//! Repacking: what is needed of packs that go is copied into new ones. Frames are copied as they are, without being packed anew, each
+//! seen to be what its chunk's name says.
+
+use super::mark::Marks;
+use crate::format::frame;
+use crate::format::index::Location;
+use crate::model::id::{ChunkId, PackId};
+use crate::repository::error::RepositoryError;
+use crate::repository::index::Segment;
+use crate::repository::object_key;
+use crate::repository::packer::Packer;
+use crate::repository::store::Store;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Frames copied together.
+const COPY_BYTES: u64 = 16 << 20;
+
+impl Store {
+    /// Copies what is needed out of `packs`.
+    pub(crate) fn copy_marked(
+        &self,
+        segments: &[Arc<Segment>],
+        packs: &BTreeSet<PackId>,
+        marks: &Marks,
+        packer: &Packer,
+    ) -> Result<(), RepositoryError> {
+        // Pack by pack, so that each is read once and in order, and what was written together stays together.
+        let mut wanted: BTreeMap<PackId, Vec<(ChunkId, Location)>> = BTreeMap::new();
+        for (number, segment) in segments.iter().enumerate() {
+            if !segment.header.packs.iter().any(|p| packs.contains(&p.id)) {
+                continue;
+            }
+            for (entry, found) in segment.entries().enumerate() {
+                let (id, location) = found?;
+                if packs.contains(&location.pack) && marks.contains((number, entry as u32)) {
+                    wanted.entry(location.pack).or_default().push((id, location));
+                }
+            }
+        }
+        for (pack, mut frames) in wanted {
+            frames.sort_by_key(|(_, location)| location.offset_bytes);
+            let mut rest = &frames[..];
+            while let Some((_, first)) = rest.first() {
+                let start = u64::from(first.offset_bytes);
+                let end_of = |l: &Location| u64::from(l.offset_bytes) + u64::from(l.length_bytes);
+                let count = rest.iter().take_while(|(_, l)| end_of(l) - start <= COPY_BYTES).count().max(1);
+                let (now, later) = rest.split_at(count);
+                let end = now.last().map_or(start, |(_, l)| end_of(l));
+                let at = object_key::pack(&self.name, pack);
+                let bytes = self.repository.wait(self.objects().get_range(&at, start..end))?;
+                for (id, location) in now {
+                    let from = (u64::from(location.offset_bytes) - start) as usize;
+                    let bytes = bytes.slice(from..from + location.length_bytes as usize);
+                    packer.add_frame(*id, &self.checked(*id, location, bytes)?)?;
+                }
+                rest = later;
+            }
+        }
+        Ok(())
+    }
+
+    /// A frame without its seal, seen to be what its chunk's name says; fetched once more if it is not.
+    fn checked(&self, id: ChunkId, location: &Location, bytes: Bytes) -> Result<Bytes, RepositoryError> {
+        let at = object_key::pack(&self.name, location.pack);
+        let sealer = self.sealer_of_pack(&location.sealing)?;
+        let bytes = match crate::repository::chunks::decode(&bytes, id, location, sealer.as_ref()) {
+            Ok(_) => bytes,
+            Err(_) => {
+                let again = self.frame(location)?;
+                crate::repository::chunks::decode(&again, id, location, sealer.as_ref())
+                    .map_err(RepositoryError::format(&at))?;
+                again
+            }
+        };
+        match sealer {
+            Some(sealer) => frame::open_frame(&sealer, &bytes, location.offset_bytes)
+                .map_err(RepositoryError::format(&at)),
+            None => Ok(bytes),
+        }
+    }
+}

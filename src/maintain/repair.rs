@@ -1,0 +1,334 @@
+//! Repairs what the repository lost: what can still be read of damaged packs is copied, what cannot is shipped again by whoever
+//! still has it. A record dooms the damaged objects; nothing is overwritten.
+//!
+//! A chunk that is made again is checked against its name before it is shipped: what a source or a standby gives is never
+//! trusted. What nobody has is given up, and the record says so: the next resync looks at all that it takes over.
+
+use super::verify::{Examined, VerifyOptions, VerifyReport};
+use crate::format::extent_list;
+use crate::format::frame::{self, ChunkType, Compressor};
+use crate::format::index::{self as index_format, Location, PackEntry};
+use crate::model::entry::{CHUNK_MAX_BYTES, Content, Entry, Extent};
+use crate::model::id::{ChunkId, IndexId, PackId, Sequence, WriterId};
+use crate::model::record::{Event, ObjectRef, PruneRecord};
+use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::index::Index;
+use crate::repository::log::Appended;
+use crate::repository::object_key;
+use crate::repository::packer::Packer;
+use crate::repository::store::Store;
+use bytes::Bytes;
+use serde::Serialize;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Chunks that are put together at once, at most.
+const PIECES_MAX: usize = 64;
+
+/// Who may have a file's bytes: given an entry, an offset and a length, the bytes there, if its file still has that size.
+pub type Provider<'a> = &'a dyn Fn(&Entry, u64, usize) -> Option<Vec<u8>>;
+
+/// What a repair did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RepairReport {
+    pub before: VerifyReport,
+    pub after: VerifyReport,
+    pub packs_doomed: u64,
+    pub segments_made_anew: u64,
+    /// Chunks copied out of damaged packs, taken from this host's cache, and made again of files.
+    pub chunks_copied: u64,
+    pub chunks_cached: u64,
+    pub chunks_made: u64,
+    pub record: Option<Sequence>,
+    /// Something is gone for good; a resync gives the next snapshot what the source still has.
+    pub lost: bool,
+}
+
+/// Verifies a store whole, and repairs what is broken.
+pub fn repair(
+    store: &Store,
+    writer: &WriterId,
+    now_ns: u64,
+    nonce: &dyn Fn() -> u64,
+    provider: Provider,
+) -> Result<RepairReport, RepositoryError> {
+    loop {
+        let mut state = store.state()?;
+        store.begin_writing(false)?;
+        let examined = store.examine(VerifyOptions::whole())?;
+        let mut report = RepairReport::default();
+        if examined.broken.packs.is_empty() && examined.broken.segments.is_empty() {
+            report.before = store.walk_all(examined, &mut |_| Ok(()))?;
+            report.after = report.before.clone();
+            return Ok(report);
+        }
+        let damaged: BTreeSet<PackId> = examined.broken.packs.keys().copied().collect();
+        let broken_segments = examined.broken.segments.clone();
+        // What is written goes into an index that finds nothing in what is damaged.
+        let index = Arc::new(examined.index.fork());
+        let sound = index.segments();
+        index.doom(damaged.iter().copied());
+        let packer = Packer::new(store.clone(), index.clone());
+        let repairing = Repairing { store, index: &index, packer: &packer, provider };
+        let mut segments = Vec::new();
+        if !broken_segments.is_empty() {
+            segments.extend(repairing.index_anew(&damaged, &state.doomed_packs.keys().copied().collect())?);
+            report.segments_made_anew = segments.len() as u64;
+        }
+        repairing.salvage(&examined, &damaged, &mut report)?;
+        // Pages that were saved are walked: they name the files that are to be made again.
+        packer.close()?;
+        report.before = store.walk_all(examined, &mut |_| Ok(()))?;
+        let mut pieces = Pieces::default();
+        let mut compressor = Compressor::new(1).map_err(RepositoryError::local("zstd"))?;
+        store.walk_missing(&state.snapshots, index.clone(), &mut |entry| {
+            repairing.make_again(entry, &mut pieces, &mut compressor, &mut report.chunks_made)
+        })?;
+        let shipped = packer.close()?;
+        segments.extend(shipped.segments);
+        let (live, replaced) = store.rewrite_segments(&sound, &damaged, &segments)?;
+        // What is still missing shows when all is looked at with the new index.
+        let rest = Index::of(
+            store,
+            &live,
+            damaged.iter().copied().chain(state.doomed_packs.keys().copied()).collect(),
+        )?;
+        report.lost = store.walk_missing(&state.snapshots, Arc::new(rest), &mut |_| Ok(()))? > 0;
+        report.packs_doomed = damaged.len() as u64;
+        let record = PruneRecord {
+            pruned_ns: now_ns,
+            doomed_packs: damaged.into_iter().collect(),
+            doomed_index: broken_segments.into_iter().chain(replaced).collect(),
+            new_packs: shipped.packs,
+            index: Some(live),
+            lost: report.lost,
+            ..Default::default()
+        };
+        let epoch = state.epoch;
+        match store.append(&mut state, epoch, writer, nonce(), Event::Pruned(Box::new(record)))? {
+            Appended::Committed(sequence) => {
+                report.record = Some(sequence);
+                report.after = store.verify(VerifyOptions::default())?;
+                return Ok(report);
+            }
+            // Somebody else's record came first: with that known.
+            Appended::Lost => continue,
+        }
+    }
+}
+
+/// Chunks of which parts are known.
+#[derive(Default)]
+struct Pieces(HashMap<ChunkId, Piece>);
+
+struct Piece {
+    bytes: Vec<u8>,
+    /// Which stretches are there: sorted, apart from each other.
+    there: Vec<(usize, usize)>,
+}
+
+impl Piece {
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        let end = at + bytes.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes[at..end].copy_from_slice(bytes);
+        self.there.push((at, end));
+        self.there.sort_unstable();
+        let mut joined: Vec<(usize, usize)> = Vec::new();
+        for (from, to) in self.there.drain(..) {
+            match joined.last_mut() {
+                Some((_, end)) if *end >= from => *end = (*end).max(to),
+                _ => joined.push((from, to)),
+            }
+        }
+        self.there = joined;
+    }
+
+    /// What is known from the start on.
+    fn start(&self) -> &[u8] {
+        match self.there.first() {
+            Some((0, end)) => &self.bytes[..*end],
+            _ => &[],
+        }
+    }
+}
+
+struct Repairing<'a> {
+    store: &'a Store,
+    index: &'a Index,
+    packer: &'a Packer,
+    provider: Provider<'a>,
+}
+
+impl Repairing<'_> {
+    /// Segments of packs that no sound segment names: a pack tells what it holds.
+    fn index_anew(
+        &self,
+        damaged: &BTreeSet<PackId>,
+        doomed: &BTreeSet<PackId>,
+    ) -> Result<Vec<ObjectRef<IndexId>>, RepositoryError> {
+        let named: BTreeSet<PackId> = self
+            .index
+            .segments()
+            .iter()
+            .flat_map(|s| s.header.packs.iter().map(|p| p.id).collect::<Vec<_>>())
+            .collect();
+        let prefix = object_key::pack_prefix(&self.store.name);
+        let listed = self.store.repository.wait(self.store.objects().list(Some(&prefix), None))?;
+        let mut made = Vec::new();
+        let (mut packs, mut entries) = (Vec::new(), Vec::new());
+        for object in listed {
+            let Some(id) = object_key::parse_pack(&object.location) else { continue };
+            if named.contains(&id) || damaged.contains(&id) || doomed.contains(&id) {
+                continue;
+            }
+            let get = self.store.objects().get(&object.location, index_format::PACK_MAX_BYTES);
+            let bytes = self.store.repository.wait(get)?.unwrap_or_default();
+            let Ok((sealing, _)) = frame::pack_head(&bytes) else { continue };
+            let keys = self.store.keys_for(sealing.generation)?;
+            let (frames, _) = frame::scan_pack(&bytes, keys.as_deref());
+            packs.push(PackEntry { id, size_bytes: object.size, sealing });
+            let number = packs.len() as u32 - 1;
+            entries.extend(frames.iter().map(|(id, offset, length, _)| (*id, number, *offset, *length)));
+            if entries.len() >= crate::repository::compact::ENTRIES_MAX {
+                made.push(self.segment(std::mem::take(&mut packs), std::mem::take(&mut entries))?);
+            }
+        }
+        if !entries.is_empty() {
+            made.push(self.segment(packs, entries)?);
+        }
+        Ok(made)
+    }
+
+    fn segment(
+        &self,
+        packs: Vec<PackEntry>,
+        mut entries: Vec<index_format::SegmentEntry>,
+    ) -> Result<ObjectRef<IndexId>, RepositoryError> {
+        let table = index_format::encode(&packs, &mut entries);
+        let reference = self.store.put_segment(&table)?;
+        self.index.add(self.store, &reference, &table)?;
+        Ok(reference)
+    }
+
+    /// Copies what can be read out of the damaged packs, or of this host's cache.
+    fn salvage(
+        &self,
+        examined: &Examined,
+        damaged: &BTreeSet<PackId>,
+        report: &mut RepairReport,
+    ) -> Result<(), RepositoryError> {
+        for segment in examined.index.segments() {
+            if !segment.header.packs.iter().any(|p| damaged.contains(&p.id)) {
+                continue;
+            }
+            for entry in segment.entries() {
+                let (id, location) = entry?;
+                if !damaged.contains(&location.pack) || self.index.lookup(id)?.is_some() {
+                    continue;
+                }
+                let cached = self.store.cached_range(
+                    location.pack,
+                    location.offset_bytes,
+                    location.length_bytes as usize,
+                );
+                if let Some(frame) = cached.and_then(|bytes| self.whole(id, &location, bytes)) {
+                    self.packer.add_frame(id, &frame)?;
+                    report.chunks_cached += 1;
+                    continue;
+                }
+                match self.store.frame(&location) {
+                    Ok(bytes) => {
+                        if let Some(frame) = self.whole(id, &location, bytes) {
+                            self.packer.add_frame(id, &frame)?;
+                            report.chunks_copied += 1;
+                        }
+                    }
+                    Err(error) if error.kind() == RepositoryErrorKind::Damaged => {}
+                    // A pack that is cut short answers as one that does not.
+                    Err(_) if !examined.broken.chunks.is_empty() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A frame without its seal, if it still is the chunk's.
+    fn whole(&self, id: ChunkId, location: &Location, bytes: Bytes) -> Option<Bytes> {
+        let sealer = self.store.sealer_of_pack(&location.sealing).ok()?;
+        crate::repository::chunks::decode(&bytes, id, location, sealer.as_ref()).ok()?;
+        match sealer {
+            Some(sealer) => frame::open_frame(&sealer, &bytes, location.offset_bytes).ok(),
+            None => Some(bytes),
+        }
+    }
+
+    /// Makes the chunks of an entry again that are nowhere.
+    fn make_again(
+        &self,
+        entry: &Entry,
+        pieces: &mut Pieces,
+        compressor: &mut Compressor,
+        made: &mut u64,
+    ) -> Result<(), RepositoryError> {
+        let Some(file) = entry.file() else { return Ok(()) };
+        let mut ship = |id: ChunkId, raw: &[u8]| {
+            let added = self.packer.add(id, ChunkType::Data, raw, compressor, &mut Vec::new())?;
+            *made += u64::from(added.shipped_bytes > 0);
+            Ok::<_, RepositoryError>(())
+        };
+        let extents = match &file.content {
+            Content::Empty => return Ok(()),
+            Content::Whole { .. } => {
+                let id = ChunkId(file.hash.0);
+                if self.index.lookup(id)?.is_none()
+                    && let Some(raw) = (self.provider)(entry, 0, file.size_bytes as usize)
+                    && ChunkId::of(&raw) == id
+                {
+                    ship(id, &raw)?;
+                }
+                return Ok(());
+            }
+            Content::Extents(extents) => extents.clone(),
+            Content::Lists(lists) => {
+                let reader = crate::repository::chunks::ChunkReader::new(
+                    self.store.clone(),
+                    Arc::new(self.index.fork()),
+                );
+                let found = reader.read_known(lists)?;
+                let mut extents = Vec::new();
+                for list in lists {
+                    match found.get(list).map(|bytes| extent_list::decode_chunk(bytes)) {
+                        Some(Ok(more)) => extents.extend(more),
+                        // Where what follows lies is not known any more.
+                        _ => break,
+                    }
+                }
+                extents
+            }
+        };
+        let mut at = 0u64;
+        for extent in extents {
+            if let Extent::Chunk { chunk, offset_bytes, length_bytes, .. } = extent
+                && offset_bytes as usize + length_bytes as usize <= CHUNK_MAX_BYTES
+                && self.index.lookup(chunk)?.is_none()
+                && let Some(bytes) = (self.provider)(entry, at, length_bytes as usize)
+            {
+                if pieces.0.len() >= PIECES_MAX && !pieces.0.contains_key(&chunk) {
+                    pieces.0.clear();
+                }
+                let piece = pieces.0.entry(chunk).or_insert(Piece { bytes: Vec::new(), there: Vec::new() });
+                piece.put(offset_bytes as usize, &bytes);
+                if ChunkId::of(piece.start()) == chunk {
+                    ship(chunk, piece.start())?;
+                    pieces.0.remove(&chunk);
+                }
+            }
+            at = at.saturating_add(extent.length_bytes());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,406 @@
+//! Verification: reads what a store consists of, goes on past what is broken, and says which files of
+//! which snapshots that touches.
+
+use crate::format::index::{self as index_format, Location};
+use crate::format::record as record_format;
+use crate::format::seal::{Sealer, Sealing};
+use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
+use crate::model::record::{ObjectRef, SnapshotRecord, StoreState};
+use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::index::{Index, Vouched};
+use crate::repository::object_key;
+use crate::repository::store::Store;
+use crate::support::part;
+use bytes::Bytes;
+use serde::Serialize;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+/// At most so many files are named; all are counted.
+const NAMED_MAX: usize = 1000;
+
+/// How deep to look.
+#[derive(Clone, Copy)]
+pub struct VerifyOptions<'a> {
+    /// Reads so many percent of the packs whole; 0 checks that they are there and have their size.
+    pub read_data_percent: u8,
+    /// Where the last reading ended: it goes on behind this pack, and round.
+    pub after: Option<PackId>,
+    /// Whether the time is over: then no further pack is read.
+    pub is_over: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Default for VerifyOptions<'_> {
+    fn default() -> Self {
+        Self { read_data_percent: 0, after: None, is_over: &|| false }
+    }
+}
+
+impl VerifyOptions<'_> {
+    /// Reads everything.
+    pub fn whole() -> Self {
+        Self { read_data_percent: 100, ..Self::default() }
+    }
+}
+
+/// A broken object.
+#[derive(Clone, Debug, Serialize)]
+pub struct Problem {
+    pub key: String,
+    pub problem: String,
+}
+
+/// A file that a snapshot cannot give back whole. The path is empty when a page of many files is gone.
+#[derive(Clone, Debug, Serialize)]
+pub struct Touched {
+    pub snapshot: Sequence,
+    pub path: String,
+    pub reason: String,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct VerifyReport {
+    pub records: u64,
+    pub snapshots: u64,
+    pub index_segments: u64,
+    pub packs: u64,
+    pub packs_read: u64,
+    pub read_bytes: u64,
+    /// The last pack that was read: the next reading goes on behind it.
+    pub read_until: Option<PackId>,
+    /// The reading went past the last pack, and began with the first again.
+    pub came_round: bool,
+    pub files: u64,
+    pub problems: Vec<Problem>,
+    pub touched_count: u64,
+    pub touched: Vec<Touched>,
+}
+
+impl VerifyReport {
+    pub fn is_sound(&self) -> bool {
+        self.problems.is_empty() && self.touched_count == 0
+    }
+
+    fn problem(&mut self, key: impl ToString, problem: impl ToString) {
+        self.problems.push(Problem { key: key.to_string(), problem: problem.to_string() });
+    }
+
+    pub(crate) fn touch(&mut self, snapshot: Sequence, path: String, reason: String) {
+        self.touched_count += 1;
+        if self.touched.len() < NAMED_MAX {
+            self.touched.push(Touched { snapshot, path, reason });
+        }
+    }
+}
+
+/// What is known to be broken before the manifests are walked.
+#[derive(Default)]
+pub(crate) struct Broken {
+    /// Packs that are gone, or not what they were, and why.
+    pub packs: HashMap<PackId, String>,
+    /// Packs of which nothing is there.
+    pub missing: HashSet<PackId>,
+    pub chunks: HashSet<ChunkId>,
+    pub segments: BTreeSet<IndexId>,
+}
+
+/// A store as its objects show it.
+pub(crate) struct Examined {
+    pub snapshots: BTreeMap<Sequence, SnapshotRecord>,
+    /// The segments that are sound.
+    pub index: Arc<Index>,
+    pub broken: Broken,
+    pub report: VerifyReport,
+}
+
+impl Store {
+    /// Verifies all snapshots of the store.
+    ///
+    /// # Errors
+    /// Only when the repository cannot be asked, or there is no key; what is broken is in the report.
+    pub fn verify(&self, options: VerifyOptions) -> Result<VerifyReport, RepositoryError> {
+        self.walk_all(self.examine(options)?, &mut |_| Ok(()))
+    }
+
+    /// What is broken of records, segments and packs.
+    pub(crate) fn examine(&self, options: VerifyOptions) -> Result<Examined, RepositoryError> {
+        let mut report = VerifyReport::default();
+        let told = self.verify_log(&mut report)?;
+        let mut broken = Broken::default();
+        let index = Arc::new(self.verify_index(&told, &mut broken, &mut report)?);
+        self.verify_packs(&index, options, &mut broken, &mut report)?;
+        Ok(Examined { snapshots: told.snapshots, index, broken, report })
+    }
+
+    /// Reads every record that can be read; a damaged one is a problem of its own snapshot only.
+    fn verify_log(&self, report: &mut VerifyReport) -> Result<StoreState, RepositoryError> {
+        let prefix = object_key::log_prefix(&self.name);
+        let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
+        let seen = self.memory()?.head;
+        let mut state = StoreState::default();
+        let mut chained = true;
+        let mut told = StoreState::default();
+        let mut last = Sequence(0);
+        for object in listed {
+            let Some(sequence) = object_key::parse_record(&object.location) else {
+                report.problem(&object.location, "is no record's name");
+                continue;
+            };
+            let mut missing = last.next();
+            while missing < sequence {
+                report.problem(object_key::record(&self.name, missing), "is missing");
+                report.touch(missing, String::new(), "its record is missing".into());
+                missing = missing.next();
+                chained = false;
+            }
+            last = sequence;
+            report.records += 1;
+            let limit = record_format::RECORD_MAX_BYTES as u64;
+            let found = self.repository.wait(self.objects().get(&object.location, limit))?;
+            let bytes = found.unwrap_or_default();
+            let decoded = match self.keys_for(record_format::generation(&bytes)) {
+                Ok(keys) => match record_format::decode(&bytes, keys.as_deref(), sequence.0) {
+                    Err(error) => Err(error.to_string()),
+                    Ok(decoded) => match self.check_ring(&decoded.0, record_format::generation(&bytes)) {
+                        Err(error @ RepositoryError::Unnamed { .. }) => Err(error.to_string()),
+                        checked => checked.map(|()| Ok(decoded))?,
+                    },
+                },
+                Err(error @ RepositoryError::Keyring { .. }) => Err(error.to_string()),
+                Err(error) => return Err(error),
+            };
+            let (record, hash) = match decoded {
+                Ok(decoded) => decoded,
+                Err(error) => {
+                    report.problem(&object.location, error);
+                    report.touch(sequence, String::new(), "its record is damaged".into());
+                    chained = false;
+                    continue;
+                }
+            };
+            if let Some(seen) = seen.filter(|seen| seen.sequence == sequence && seen.hash != hash) {
+                return Err(self.rolled_back(seen, "has another one there".into()));
+            }
+            // Behind a gap there is nothing to chain to; the records themselves are still sound.
+            if chained && let Err(error) = state.apply(&self.name, record.clone(), hash) {
+                report.problem(&object.location, error);
+                chained = false;
+            }
+            told.take(sequence, record.event);
+        }
+        if let Some(seen) = seen.filter(|seen| seen.sequence > last) {
+            return Err(self.rolled_back(seen, format!("ends with record {last}")));
+        }
+        report.snapshots = told.snapshots.len() as u64;
+        if !chained {
+            // What the unreadable record named is not known: all that is there, then, but what was doomed.
+            let prefix = object_key::index_prefix(&self.name);
+            for object in self.repository.wait(self.objects().list(Some(&prefix), None))? {
+                if let Some(id) = object_key::parse_index(&object.location)
+                    && !told.doomed_index.contains_key(&id)
+                    && !told.index.iter().any(|s| s.id == id)
+                {
+                    told.index.push(ObjectRef { id, size_bytes: object.size });
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    fn verify_index(
+        &self,
+        told: &StoreState,
+        broken: &mut Broken,
+        report: &mut VerifyReport,
+    ) -> Result<Index, RepositoryError> {
+        let mut sound = Vec::new();
+        for reference in &told.index {
+            report.index_segments += 1;
+            // Straight from the repository: a copy in the cache says nothing about it.
+            let checked = self.segment_table(reference.id, Vouched::ByRecord).and_then(|table| {
+                let at = object_key::index(&self.name, reference.id);
+                index_format::check(&table).map_err(RepositoryError::format(at))
+            });
+            match checked {
+                Ok(_) => sound.push(reference.clone()),
+                Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
+                    report.problem(object_key::index(&self.name, reference.id), plain(&error));
+                    broken.segments.insert(reference.id);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Index::of(self, &sound, told.doomed_packs.keys().copied().collect())
+    }
+
+    fn verify_packs(
+        &self,
+        index: &Index,
+        options: VerifyOptions,
+        broken: &mut Broken,
+        report: &mut VerifyReport,
+    ) -> Result<(), RepositoryError> {
+        let mut packs: BTreeMap<PackId, u64> = BTreeMap::new();
+        for segment in index.segments() {
+            let needed = segment.header.packs.iter().filter(|p| !index.is_doomed(&p.id));
+            packs.extend(needed.map(|p| (p.id, p.size_bytes)));
+        }
+        let prefix = object_key::pack_prefix(&self.name);
+        let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
+        let present: HashMap<PackId, u64> =
+            listed.iter().filter_map(|o| Some((object_key::parse_pack(&o.location)?, o.size))).collect();
+        report.packs = packs.len() as u64;
+        for (id, size_bytes) in &packs {
+            let at = object_key::pack(&self.name, *id);
+            match present.get(id) {
+                None => {
+                    report.problem(&at, "is missing");
+                    broken.packs.insert(*id, format!("pack {id} is missing"));
+                    broken.missing.insert(*id);
+                }
+                Some(found) if found != size_bytes => {
+                    report.problem(&at, format!("has {found} bytes instead of {size_bytes}"));
+                    broken.packs.insert(*id, format!("pack {id} has another size"));
+                    let bytes =
+                        self.repository.wait(self.objects().get(&at, index_format::PACK_MAX_BYTES))?;
+                    let entries = entries_of(index, &BTreeSet::from([*id]))?.remove(id).unwrap_or_default();
+                    self.find_broken_chunks(index, &bytes.unwrap_or_default(), &entries, broken)?;
+                }
+                Some(_) => {}
+            }
+        }
+        let shares = share(&packs, options.read_data_percent, options.after);
+        let mut rest = &shares[..];
+        while !rest.is_empty() {
+            let (group, behind) =
+                rest.split_at(part::fitting(rest.iter().map(|share| share.1), GROUP_MAX_BYTES));
+            rest = behind;
+            let ids = group.iter().map(|share| share.0).filter(|id| !broken.packs.contains_key(id)).collect();
+            let mut entries = entries_of(index, &ids)?;
+            for (id, size_bytes, round) in group {
+                if (options.is_over)() {
+                    return Ok(());
+                }
+                report.read_until = Some(*id);
+                report.came_round |= *round;
+                if broken.packs.contains_key(id) {
+                    continue;
+                }
+                report.packs_read += 1;
+                report.read_bytes += size_bytes;
+                let at = object_key::pack(&self.name, *id);
+                let bytes = self.repository.wait(self.objects().get(&at, *size_bytes))?.unwrap_or_default();
+                let is_whole = PackId::of(&bytes) == *id;
+                if !is_whole {
+                    report.problem(&at, "does not have the hash that names it");
+                    broken.packs.insert(*id, format!("pack {id} is damaged"));
+                }
+                let entries = entries.remove(id).unwrap_or_default();
+                let lost = self.find_broken_chunks(index, &bytes, &entries, broken)?;
+                if is_whole && lost > 0 {
+                    report.problem(&at, format!("{lost} chunks are not where the index says"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at every entry of a pack's in the index: which chunks cannot be read of these bytes. Returns how many.
+    fn find_broken_chunks(
+        &self,
+        index: &Index,
+        bytes: &Bytes,
+        entries: &[(ChunkId, Location)],
+        broken: &mut Broken,
+    ) -> Result<u64, RepositoryError> {
+        let mut sealers: HashMap<Sealing, Option<Sealer>> = HashMap::new();
+        let mut lost = 0;
+        for (chunk, location) in entries {
+            let sealer = match sealers.entry(location.sealing) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(self.sealer_of_pack(&location.sealing)?),
+            };
+            let start = location.offset_bytes as usize;
+            let end = start + location.length_bytes as usize;
+            let decode = |bytes| crate::repository::chunks::decode(&bytes, *chunk, location, sealer.as_ref());
+            let is_lost = end > bytes.len() || decode(bytes.slice(start..end)).is_err();
+            // Another pack may have it as well.
+            if is_lost && index.lookup(*chunk)?.as_ref() == Some(location) {
+                broken.chunks.insert(*chunk);
+                lost += 1;
+            }
+        }
+        Ok(lost)
+    }
+}
+
+/// What the index has of some packs, in one pass over it.
+fn entries_of(
+    index: &Index,
+    packs: &BTreeSet<PackId>,
+) -> Result<HashMap<PackId, Vec<(ChunkId, Location)>>, RepositoryError> {
+    let mut found: HashMap<_, Vec<_>> = HashMap::new();
+    for segment in index.segments() {
+        if !segment.header.packs.iter().any(|pack| packs.contains(&pack.id)) {
+            continue;
+        }
+        for entry in segment.entries() {
+            let (chunk, location) = entry?;
+            if packs.contains(&location.pack) {
+                found.entry(location.pack).or_default().push((chunk, location));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What went wrong, without the key, which is told beside it.
+fn plain(error: &RepositoryError) -> String {
+    match error {
+        RepositoryError::Format { source, .. } => source.to_string(),
+        RepositoryError::Request { reason, .. } if reason.contains("missing") => "is missing".into(),
+        other => other.to_string(),
+    }
+}
+
+/// A pack that is read, its size in bytes, and whether it lies behind the end, in the next round.
+type Share = (PackId, u64, bool);
+
+/// Packs of at most so many bytes are looked at together: what the index has of them is held in memory, some hundred bytes a chunk.
+const GROUP_MAX_BYTES: u64 = 1 << 30;
+
+/// The packs that are read: so many percent, in the order of their names behind `after`, and round. Names are hashes, so that
+/// any stretch is a sample. Pure.
+fn share(packs: &BTreeMap<PackId, u64>, percent: u8, after: Option<PackId>) -> Vec<Share> {
+    let count = (packs.len() * usize::from(percent)).div_ceil(100);
+    let behind =
+        packs.iter().filter(|(id, _)| after.is_none_or(|after| **id > after)).map(|(id, s)| (*id, *s, false));
+    let round = packs
+        .iter()
+        .filter(|(id, _)| after.is_some_and(|after| **id <= after))
+        .map(|(id, s)| (*id, *s, true));
+    behind.chain(round).take(count).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readings_by_share_come_round_and_leave_none_out() {
+        let packs: BTreeMap<_, _> = (0..50u8).map(|n| (PackId::of(&[n]), 1)).collect();
+        let (mut after, mut seen) = (None, Vec::new());
+        for _ in 0..11 {
+            let read = share(&packs, 10, after);
+            assert_eq!(read.len(), 5);
+            after = read.last().map(|r| r.0);
+            seen.extend(read);
+        }
+        assert_eq!(seen[..50].iter().map(|r| r.0).collect::<BTreeSet<_>>().len(), 50);
+        assert!(seen[..50].iter().all(|r| !r.2) && seen[50..].iter().all(|r| r.2));
+        assert_eq!(share(&packs, 1, None).len(), 1);
+        assert!(share(&packs, 0, None).is_empty());
+    }
+}

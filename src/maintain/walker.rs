@@ -1,0 +1,293 @@
+//! Walking all manifests for what cannot be given back whole. What snapshots share is looked at once.
+//!
+//! That a manifest is closed, and that its counts add up, is found page by page: what a page says is remembered as a [`Part`], and
+//! parts are held against each other where they meet.
+
+use super::verify::{Broken, Examined, VerifyReport};
+use crate::format::attrs;
+use crate::format::extent_list;
+use crate::format::page::{Child, Page};
+use crate::model::closure::{Closure, Misplaced};
+use crate::model::entry::{Content, Entry, Extent, Kind, Xattrs};
+use crate::model::id::{ChunkId, Sequence};
+use crate::model::record::SnapshotRecord;
+use crate::model::tree_path::TreePath;
+use crate::repository::chunks::ChunkReader;
+use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::index::Index;
+use crate::repository::manifest::ManifestReader;
+use crate::repository::store::Store;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+impl Store {
+    /// Walks all manifests; `touched` is called with every entry that cannot be given back whole.
+    pub(crate) fn walk_all(
+        &self,
+        examined: Examined,
+        touched: &mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
+    ) -> Result<VerifyReport, RepositoryError> {
+        let Examined { snapshots, index, broken, report } = examined;
+        let chunks = ChunkReader::new(self.clone(), Arc::new(index.fork()));
+        let mut walker = Walker {
+            manifests: ManifestReader::new(chunks.clone()),
+            chunks,
+            index,
+            broken,
+            sound: HashMap::new(),
+            broken_firsts: HashMap::new(),
+            report,
+            snapshot: Sequence(0),
+            touched,
+        };
+        for (sequence, record) in &snapshots {
+            walker.snapshot = *sequence;
+            let root = Child {
+                first: TreePath::root(),
+                page: record.manifest.page,
+                entries: record.manifest.entries,
+                size_bytes: record.manifest.size_bytes,
+            };
+            walker.page(&root, record.manifest.height)?;
+        }
+        Ok(walker.report)
+    }
+
+    /// Calls `touched` with every entry of these snapshots that refers to what `index` does not find. Returns how many there are.
+    pub(crate) fn walk_missing(
+        &self,
+        snapshots: &BTreeMap<Sequence, SnapshotRecord>,
+        index: Arc<Index>,
+        touched: &mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
+    ) -> Result<u64, RepositoryError> {
+        let (broken, report) = (Broken::default(), VerifyReport::default());
+        let examined = Examined { snapshots: snapshots.clone(), index, broken, report };
+        Ok(self.walk_all(examined, touched)?.touched_count)
+    }
+}
+
+struct Walker<'a> {
+    manifests: ManifestReader,
+    chunks: ChunkReader,
+    index: Arc<Index>,
+    broken: Broken,
+    /// Pages below which nothing is broken: looked at once, however many snapshots share them.
+    sound: HashMap<ChunkId, Part>,
+    /// The first path of the others. Where another is said of one, it is not looked at again: pages that name each other over and over
+    /// cost no more than their bytes.
+    broken_firsts: HashMap<ChunkId, TreePath>,
+    report: VerifyReport,
+    snapshot: Sequence,
+    touched: &'a mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
+}
+
+/// A part of a manifest that is sound in itself.
+#[derive(Clone)]
+struct Part {
+    first: TreePath,
+    last: TreePath,
+    last_is_directory: bool,
+    entries: u64,
+    size_bytes: u64,
+}
+
+impl Part {
+    /// Why it cannot come behind `before`.
+    fn misplaced_behind(&self, before: Option<&Part>) -> Option<Misplaced> {
+        match before {
+            None => None,
+            Some(before) => Closure::behind(&before.last, before.last_is_directory).check(&self.first).err(),
+        }
+    }
+
+    /// Why the node above it says something else of it.
+    fn contradicts(&self, child: &Child) -> Option<Misplaced> {
+        if self.first != child.first {
+            return Some(if child.first.is_root() { Misplaced::NoRoot } else { Misplaced::Order });
+        }
+        let same = (self.entries, self.size_bytes) == (child.entries, child.size_bytes);
+        (!same).then_some(Misplaced::Count)
+    }
+}
+
+impl Walker<'_> {
+    /// The page, if nothing at or below it is broken. The height bounds the recursion.
+    fn page(&mut self, child: &Child, height: u8) -> Result<Option<Part>, RepositoryError> {
+        if let Some(part) = self.sound.get(&child.page) {
+            let part = part.clone();
+            return Ok(if self.fits(part.contradicts(child), child) { Some(part) } else { None });
+        }
+        let id = child.page;
+        if self.broken_firsts.get(&id).is_some_and(|first| *first != child.first) {
+            self.fits(Some(Misplaced::Order), child);
+            return Ok(None);
+        }
+        let found = match self.missing(id) {
+            Some(reason) => Err(reason),
+            None => match self.manifests.page(id, height) {
+                Ok(page) => Ok(page),
+                Err(error) if error.kind() == RepositoryErrorKind::Unavailable => return Err(error),
+                Err(error) => Err(error.to_string()),
+            },
+        };
+        if let Ok(page) = &found {
+            let first = match page {
+                Page::Node(children) => children.first().map(|child| &child.first),
+                Page::Leaf(entries) => entries.first().map(|entry| &entry.path),
+            };
+            // Until it turns out to be sound.
+            let first = first.unwrap_or(&child.first).clone();
+            let is_elsewhere = first != child.first && !child.first.is_root();
+            self.broken_firsts.insert(id, first);
+            if is_elsewhere {
+                self.fits(Some(Misplaced::Order), child);
+                return Ok(None);
+            }
+        }
+        let part = match found {
+            Err(reason) => {
+                let reason = format!("the page from here on is lost: {reason}");
+                self.report.touch(self.snapshot, child.first.to_string(), reason);
+                None
+            }
+            Ok(Page::Node(children)) => self.node(&children, height)?,
+            Ok(Page::Leaf(entries)) => self.leaf(&entries)?,
+        };
+        let Some(part) = part else { return Ok(None) };
+        if !self.fits(part.contradicts(child), child) {
+            return Ok(None);
+        }
+        self.broken_firsts.remove(&id);
+        self.sound.insert(id, part.clone());
+        Ok(Some(part))
+    }
+
+    /// Reports what is misplaced.
+    fn fits(&mut self, misplaced: Option<Misplaced>, child: &Child) -> bool {
+        let Some(misplaced) = misplaced else { return true };
+        self.report.touch(self.snapshot, child.first.to_string(), misplaced.to_string());
+        false
+    }
+
+    fn node(&mut self, children: &[Child], height: u8) -> Result<Option<Part>, RepositoryError> {
+        let mut sound = true;
+        let mut all: Option<Part> = None;
+        for child in children {
+            let Some(part) = self.page(child, height - 1)? else {
+                // What comes behind has nothing to be held against.
+                sound = false;
+                all = None;
+                continue;
+            };
+            sound &= self.fits(part.misplaced_behind(all.as_ref()), child);
+            all = Some(match all {
+                None => part,
+                Some(before) => Part {
+                    first: before.first,
+                    entries: before.entries.saturating_add(part.entries),
+                    size_bytes: before.size_bytes.saturating_add(part.size_bytes),
+                    ..part
+                },
+            });
+        }
+        Ok(all.filter(|_| sound))
+    }
+
+    fn leaf(&mut self, entries: &[Entry]) -> Result<Option<Part>, RepositoryError> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(None) };
+        let mut sound = true;
+        let mut closure = Closure::in_front_of(&first.path);
+        for entry in entries {
+            self.report.files += u64::from(entry.file().is_some());
+            if let Err(misplaced) = closure.push(&entry.path, entry.kind == Kind::Directory) {
+                sound = false;
+                self.report.touch(self.snapshot, entry.path.to_string(), misplaced.to_string());
+            }
+            if let Some(reason) = self.entry(entry)? {
+                sound = false;
+                (self.touched)(entry)?;
+                self.report.touch(self.snapshot, entry.path.to_string(), reason);
+            }
+        }
+        Ok(sound.then(|| Part {
+            first: first.path.clone(),
+            last: last.path.clone(),
+            last_is_directory: last.kind == Kind::Directory,
+            entries: entries.len() as u64,
+            size_bytes: entries.iter().fold(0, |sum, entry| entry.size_bytes().saturating_add(sum)),
+        }))
+    }
+
+    /// Why a chunk cannot be read, as far as is known without reading it.
+    fn missing(&self, id: ChunkId) -> Option<String> {
+        if self.broken.chunks.contains(&id) {
+            return Some(format!("chunk {id} is damaged"));
+        }
+        match self.index.lookup(id) {
+            Ok(Some(location)) if self.broken.missing.contains(&location.pack) => {
+                self.broken.packs.get(&location.pack).cloned()
+            }
+            Ok(Some(_)) => None,
+            Ok(None) => Some(format!("chunk {id} is in no index")),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// Why an entry cannot be restored whole.
+    fn entry(&self, entry: &Entry) -> Result<Option<String>, RepositoryError> {
+        if let Xattrs::Chunk(id) = entry.xattrs
+            && let Err(reason) = self.decoded(id, |bytes| attrs::decode_chunk(bytes).map(|_| ()))?
+        {
+            return Ok(Some(reason));
+        }
+        let Some(file) = entry.file() else { return Ok(None) };
+        let of = |extents: &[Extent]| {
+            extents.iter().find_map(|extent| match extent {
+                Extent::Chunk { chunk, .. } => self.missing(*chunk),
+                Extent::Hole { .. } => None,
+            })
+        };
+        match &file.content {
+            Content::Empty => Ok(None),
+            Content::Whole { .. } => Ok(self.missing(ChunkId(file.hash.0))),
+            Content::Extents(extents) => Ok(of(extents)),
+            Content::Lists(lists) => {
+                let (mut sum, mut count) = (0u64, 0);
+                for list in lists {
+                    match self.decoded(*list, extent_list::decode_chunk)? {
+                        Err(reason) => return Ok(Some(reason)),
+                        Ok(extents) => {
+                            count += extents.len();
+                            if extent_list::is_too_dense(count, file.size_bytes) {
+                                return Ok(Some(
+                                    "it is in more pieces than a file of its size can be".to_owned(),
+                                ));
+                            }
+                            sum = extents.iter().fold(sum, |sum, e| sum.saturating_add(e.length_bytes()));
+                            if let Some(reason) = of(&extents) {
+                                return Ok(Some(reason));
+                            }
+                        }
+                    }
+                }
+                Ok((sum != file.size_bytes).then(|| "its extents do not make up its size".to_owned()))
+            }
+        }
+    }
+
+    /// What a chunk decodes to, or why it does not.
+    fn decoded<T>(
+        &self,
+        id: ChunkId,
+        decode: impl FnOnce(&[u8]) -> Result<T, crate::format::wire::FormatError>,
+    ) -> Result<Result<T, String>, RepositoryError> {
+        if let Some(reason) = self.missing(id) {
+            return Ok(Err(reason));
+        }
+        match self.chunks.read(id) {
+            Ok(bytes) => Ok(decode(&bytes).map_err(|error| format!("chunk {id} {error}"))),
+            Err(error) if error.kind() == RepositoryErrorKind::Unavailable => Err(error),
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A manifest as a tree to walk in: its leaves, read when they are needed, and kept within a limit.
+//!
+//! An entry's place is its leaf's number and its own on that leaf, so that a place needs no memory here and means the
+//! same for as long as the snapshot exists. Nothing changes, so nothing can race: two who miss the same leaf fetch it once.
+
+use crate::format::page::Child;
+use crate::model::entry::{Entry, Kind};
+use crate::model::record::ManifestRoot;
+use crate::model::tree_path::TreePath;
+use crate::repository::error::RepositoryError;
+use crate::repository::manifest::ManifestReader;
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, GuardResult};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What decoded leaves may take.
+const KEPT_BYTES: u64 = 64 << 20;
+/// Leaves that are fetched together once a reader was seen to go through them in order.
+const AHEAD_LEAVES: usize = 32;
+/// Bits of a place that are the entry's number: a leaf is a chunk, and an entry takes a byte at least.
+const ENTRY_BITS: u32 = 20;
+
+/// Where an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place(u64);
+
+impl Place {
+    fn new(leaf: usize, entry: usize) -> Self {
+        Self((leaf as u64) << ENTRY_BITS | entry as u64)
+    }
+
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn of(number: u64) -> Self {
+        Self(number)
+    }
+
+    pub(crate) fn leaf(self) -> usize {
+        (self.0 >> ENTRY_BITS) as usize
+    }
+
+    pub(crate) fn entry(self) -> usize {
+        (self.0 & ((1 << ENTRY_BITS) - 1)) as usize
+    }
+}
+
+#[derive(Clone)]
+struct ByMemory;
+
+impl Weighter<usize, Arc<Vec<Entry>>> for ByMemory {
+    fn weight(&self, _: &usize, leaf: &Arc<Vec<Entry>>) -> u64 {
+        let entries = leaf.iter().map(|entry| size_of::<Entry>() + entry.path.as_bytes().len());
+        entries.sum::<usize>() as u64 + 64
+    }
+}
+
+/// The leaves of one manifest.
+pub(crate) struct Leaves {
+    children: Vec<Child>,
+    manifests: ManifestReader,
+    kept: Cache<usize, Arc<Vec<Entry>>, ByMemory>,
+    /// The leaf behind the last that was fetched, and how many were fetched together then.
+    next: AtomicUsize,
+    together: AtomicUsize,
+}
+
+impl Leaves {
+    /// Reads all pages but the leaves.
+    pub(crate) fn open(manifests: ManifestReader, root: &ManifestRoot) -> Result<Self, RepositoryError> {
+        let children = manifests.leaves(root)?;
+        let kept = Cache::with_weighter(children.len().min(4096), KEPT_BYTES, ByMemory);
+        let (next, together) = (AtomicUsize::new(usize::MAX), AtomicUsize::new(1));
+        Ok(Self { children, manifests, kept, next, together })
+    }
+
+    /// A leaf's entries; none of one that does not exist.
+    pub(crate) fn leaf(&self, number: usize) -> Result<Arc<Vec<Entry>>, RepositoryError> {
+        if number >= self.children.len() {
+            return Ok(Arc::default());
+        }
+        match self.kept.get_value_or_guard(&number, None) {
+            GuardResult::Value(leaf) => Ok(leaf),
+            GuardResult::Guard(guard) => {
+                let in_order = self.next.load(Ordering::Relaxed) == number;
+                let together = match in_order {
+                    true => (self.together.load(Ordering::Relaxed) * 2).min(AHEAD_LEAVES),
+                    false => 1,
+                };
+                let end = (number + together).min(self.children.len());
+                let read = self.manifests.read_leaves(&self.children[number..end])?;
+                let end = number + read.len();
+                let mut read = read.into_iter().map(Arc::new);
+                let leaf = read.next().unwrap_or_default();
+                let _ = guard.insert(leaf.clone());
+                for (at, leaf) in read.enumerate() {
+                    self.kept.insert(number + 1 + at, leaf);
+                }
+                self.next.store(end, Ordering::Relaxed);
+                self.together.store(together, Ordering::Relaxed);
+                Ok(leaf)
+            }
+            // No limit was given.
+            GuardResult::Timeout => Ok(Arc::default()),
+        }
+    }
+
+    /// The place of the entry with this path.
+    pub(crate) fn find(&self, path: &TreePath) -> Result<Option<Place>, RepositoryError> {
+        let Some(leaf) = self.children.partition_point(|child| child.first <= *path).checked_sub(1) else {
+            return Ok(None);
+        };
+        let entries = self.leaf(leaf)?;
+        let found = entries.binary_search_by(|entry| entry.path.cmp(path));
+        Ok(found.ok().map(|entry| Place::new(leaf, entry)))
+    }
+
+    /// The place of a directory's first entry, or of the one that follows another of its entries. A hostile
+    /// manifest's entries without their directory are passed over.
+    pub(crate) fn child(
+        &self,
+        directory: &TreePath,
+        from: Place,
+    ) -> Result<Option<(Place, Place)>, RepositoryError> {
+        let mut place = from;
+        loop {
+            let leaf = self.leaf(place.leaf())?;
+            let Some(entry) = leaf.get(place.entry()) else {
+                if place.leaf() + 1 >= self.children.len() {
+                    return Ok(None);
+                }
+                place = Place::new(place.leaf() + 1, 0);
+                continue;
+            };
+            let Some((parent, _)) = entry.path.split().filter(|_| entry.path.is_within(directory)) else {
+                return Ok(None);
+            };
+            if parent == directory.as_bytes() {
+                return Ok(Some((place, self.behind(place, entry)?)));
+            }
+            place = self.behind(place, entry)?;
+        }
+    }
+
+    /// The first place behind an entry and all that is below it.
+    fn behind(&self, place: Place, entry: &Entry) -> Result<Place, RepositoryError> {
+        if entry.kind != Kind::Directory {
+            return Ok(Place::new(place.leaf(), place.entry() + 1));
+        }
+        let below = |entries: &[Entry]| entries.partition_point(|below| below.path.is_within(&entry.path));
+        let leaf = self.leaf(place.leaf())?;
+        let start = place.entry() + 1;
+        let end = start + below(&leaf[start..]);
+        if end < leaf.len() {
+            return Ok(Place::new(place.leaf(), end));
+        }
+        // Leaves that begin below it; the last of them may end elsewhere.
+        let start = place.leaf() + 1;
+        let count = self.children[start..].partition_point(|child| child.first.is_within(&entry.path));
+        if count == 0 {
+            return Ok(Place::new(start, 0));
+        }
+        let last = start + count - 1;
+        Ok(Place::new(last, below(&self.leaf(last)?)))
+    }
+}

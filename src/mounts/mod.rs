@@ -1,0 +1,8 @@
+//! Snapshots as directories of this host: mounted, unmounted, moved on to the next one.
+
+pub mod changes;
+pub mod chunk_cache;
+pub mod leaves;
+pub mod live;
+pub mod mount;
+pub mod tree;

@@ -1,0 +1,390 @@
+//! Where a restored tree is built, and how it gets its final name.
+//!
+//! A destination that does not exist, or is an empty directory, is built beside and renamed when it is complete and on the
+//! disk. Of two restores to one place, the rename of one finds the other's tree and fails. Whether an empty directory can be renamed over
+//! is tried, not guessed: it is exchanged for another empty one, and back. Where that is refused (a mount point, also of
+//! the same filesystem; a parent that belongs to somebody else; `.` and `/`, which have no name), and in the directory that this process
+//! works in, the tree is made in place. A marker in it says of which snapshot it is and that it is not complete; the next run with the same
+//! goes on, any other is refused, and the marker goes when all is on the disk.
+//!
+//! The parent may be everybody's (`/tmp`). So what is built beside is built in a room: a directory that is this user's and that nobody else
+//! enters, however the tree's own owner and mode turn out; one that is there and is not so is refused. The room, the tree in it and the parent
+//! are opened once, and all that follows goes by these handles: whoever exchanges a name meanwhile, or makes it before, gets nothing and
+//! changes nothing.
+//!
+//! Before anything was restored an error leaves nothing behind.
+
+use super::directory::{name_of, names, open_below, open_existing};
+use super::filesystem::{Filesystem, Mount};
+use super::run::RestoreRequest;
+use crate::source::stat::Stat;
+use crate::standby::error::RestoreError;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What the marker of a tree that is made in place begins with; its snapshot follows.
+const MARKER: &str = ".understudy-restoring-";
+/// Longer names are shortened, so that there is room for what is put around them.
+const NAME_MAX_BYTES: usize = 200;
+/// The tree's name in its room, and that of the directory that is exchanged for trial.
+const TREE: &CStr = c"tree";
+const TRIAL: &CStr = c"trial";
+
+/// Where the tree is built.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The path of the directory that is written into, for messages.
+    pub(crate) work: PathBuf,
+    /// That directory: reached by this alone.
+    handle: OwnedFd,
+    pub(crate) fresh: bool,
+    pub(crate) resumed: bool,
+    way: Way,
+}
+
+/// How the tree gets its final name.
+#[derive(Debug)]
+enum Way {
+    /// Renamed out of its room at the end.
+    Beside(Room),
+    /// Made in place. The marker goes at the end.
+    InPlace(CString),
+    /// Into what is there.
+    Over,
+}
+
+/// A directory beside the destination that nobody else enters.
+#[derive(Debug)]
+struct Room {
+    handle: OwnedFd,
+    name: CString,
+    /// What it lies in, and the destination's name there.
+    parent: OwnedFd,
+    destination_name: CString,
+    destination: PathBuf,
+    /// Directories above the destination that were made for it.
+    parents: Vec<PathBuf>,
+}
+
+impl Place {
+    pub(crate) fn choose(request: &RestoreRequest, tag: &str) -> Result<Self, RestoreError> {
+        let destination = &without_slashes(&request.destination);
+        match std::fs::symlink_metadata(destination) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let room = Room::beside(destination, tag)?;
+                Self::in_room(room)
+            }
+            Err(e) => Err(io(&destination.display().to_string(), "look at it", &e)),
+            Ok(found) if !found.is_dir() => Err(RestoreError::NotADirectory(destination.clone())),
+            Ok(_) => Self::existing(destination, tag, request.overwrite),
+        }
+    }
+
+    fn existing(destination: &Path, tag: &str, overwrite: bool) -> Result<Self, RestoreError> {
+        let shown = destination.display().to_string();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(CWD, destination, flags, Mode::empty())
+            .map_err(RestoreError::write(&shown, "open it"))?;
+        let marker = CString::new(format!("{MARKER}{tag}")).unwrap_or_default();
+        let mut found = names(&handle).map_err(RestoreError::write(&shown, "list it"))?;
+        let resumed = found.remove(&marker);
+        let foreign = found.iter().any(|name| is_marker(name));
+        if is_mount_root(&handle) {
+            found.remove(LOST_AND_FOUND);
+        }
+        let place = |handle, way, fresh, resumed| {
+            Ok(Self { work: destination.to_owned(), handle, fresh, resumed, way })
+        };
+        if resumed {
+            return place(handle, Way::InPlace(marker), false, true);
+        }
+        if foreign && !overwrite {
+            return Err(RestoreError::Unfinished(destination.to_owned()));
+        }
+        if !found.is_empty() {
+            return match overwrite {
+                true => place(handle, Way::Over, false, false),
+                false => Err(RestoreError::NotEmpty(destination.to_owned())),
+            };
+        }
+        if !is_working_directory(&handle)
+            && let Some(room) = Room::over(destination, tag)?
+        {
+            return Self::in_room(room);
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&handle, &marker, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(RestoreError::write(&shown, "write into it"))?;
+        place(handle, Way::InPlace(marker), true, false)
+    }
+
+    fn in_room(room: Room) -> Result<Self, RestoreError> {
+        let work = room.path().join("tree");
+        let wrong = |action| RestoreError::write(work.display(), action);
+        let made = match rustix::fs::mkdirat(&room.handle, TREE, Mode::RWXU) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(wrong("create it")(errno)),
+        };
+        let opened =
+            made.and_then(|fresh| Ok((fresh, open_existing(&room.handle, TREE).map_err(wrong("open it"))?)));
+        match opened {
+            Ok((fresh, handle)) => Ok(Self { work, handle, fresh, resumed: !fresh, way: Way::Beside(room) }),
+            Err(error) => {
+                room.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// A handle of the directory that is written into.
+    pub(crate) fn open(&self) -> Result<OwnedFd, Errno> {
+        rustix::io::fcntl_dupfd_cloexec(&self.handle, 0)
+    }
+
+    /// All of it was made by a run that was broken off: what the snapshot does not have is that run's as well.
+    pub(crate) fn is_own(&self) -> bool {
+        self.resumed && self.is_named_at_the_end()
+    }
+
+    /// Whether the directory is a new one, and gets its name when it is complete.
+    pub(crate) fn is_named_at_the_end(&self) -> bool {
+        matches!(self.way, Way::Beside(_))
+    }
+
+    /// Whether a name is that of this run's marker.
+    pub(crate) fn is_marker(&self, name: &CStr) -> bool {
+        matches!(&self.way, Way::InPlace(marker) if **marker == *name)
+    }
+
+    /// Written to the disk first: a tree under its final name, or without its marker, is complete, also after a power cut.
+    pub(crate) fn publish(&self) -> Result<(), RestoreError> {
+        let shown = self.work.display().to_string();
+        rustix::fs::syncfs(&self.handle).map_err(RestoreError::write(&shown, "write it to the disk"))?;
+        match &self.way {
+            Way::Beside(room) => {
+                let renamed = rustix::fs::renameat(&room.handle, TREE, &room.parent, &room.destination_name);
+                renamed.map_err(|errno| {
+                    let (destination, work) = (room.destination.clone(), self.work.clone());
+                    RestoreError::Publish { destination, work, errno }
+                })?;
+                let _ = rustix::fs::unlinkat(&room.parent, &room.name, AtFlags::REMOVEDIR);
+                Ok(())
+            }
+            Way::InPlace(marker) => {
+                unmark(&self.handle, marker).map_err(RestoreError::write(&shown, "remove its marker"))
+            }
+            Way::Over => Ok(()),
+        }
+    }
+
+    /// After an error: what was made goes if nothing was put into it.
+    pub(crate) fn abandon(&self) {
+        match &self.way {
+            Way::Beside(room) => room.abandon(),
+            Way::InPlace(marker) => {
+                if names(&self.handle).is_ok_and(|names| names.len() == 1 && names.contains(marker)) {
+                    let _ = unmark(&self.handle, marker);
+                }
+            }
+            Way::Over => {}
+        }
+    }
+}
+
+impl Room {
+    /// For a destination that is not there.
+    fn beside(destination: &Path, tag: &str) -> Result<Self, RestoreError> {
+        let (above, name) =
+            parts(destination).ok_or_else(|| RestoreError::NotADirectory(destination.to_owned()))?;
+        let missing = above.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists());
+        let parents: Vec<_> = missing.map(Path::to_owned).collect();
+        let wrong = |action| RestoreError::write(destination.display(), action);
+        let make = || {
+            std::fs::create_dir_all(&above)
+                .map_err(|e| io(&destination.display().to_string(), "create its parent", &e))?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let parent = rustix::fs::openat(CWD, &above, flags, Mode::empty());
+            let parent = parent.map_err(wrong("open its parent"))?;
+            Self::make(parent, destination, name, tag)?.map_err(wrong("create a directory beside it"))
+        };
+        match make() {
+            Ok(room) => Ok(Self { parents, ..room }),
+            Err(error) => {
+                remove_parents(&parents);
+                Err(error)
+            }
+        }
+    }
+
+    /// For an empty directory, if a directory that takes its name would get it: that is tried. None where it is not so.
+    fn over(destination: &Path, tag: &str) -> Result<Option<Self>, RestoreError> {
+        let Some((above, name)) = parts(destination) else { return Ok(None) };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(parent) = rustix::fs::openat(CWD, &above, flags, Mode::empty()) else { return Ok(None) };
+        let Ok(room) = Self::make(parent, destination, name, tag)? else { return Ok(None) };
+        match rustix::fs::mkdirat(&room.handle, TRIAL, Mode::RWXU) {
+            // Left by a run that was killed just there.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(_) => {
+                room.abandon();
+                return Ok(None);
+            }
+        }
+        let (parent, name) = (&room.parent, &room.destination_name);
+        let exchange = || rustix::fs::renameat_with(&room.handle, TRIAL, parent, name, RenameFlags::EXCHANGE);
+        let can = exchange().is_ok();
+        if can {
+            exchange().map_err(RestoreError::write(destination.display(), "put it back after a trial"))?;
+        }
+        rustix::fs::unlinkat(&room.handle, TRIAL, AtFlags::REMOVEDIR)
+            .map_err(RestoreError::write(room.path().display(), "remove it after a trial"))?;
+        if !can {
+            room.abandon();
+        }
+        Ok(can.then_some(room))
+    }
+
+    /// Makes it, or takes the one that is there if nobody else could have put anything into it.
+    fn make(
+        parent: OwnedFd,
+        destination: &Path,
+        name: &OsStr,
+        tag: &str,
+    ) -> Result<Result<Self, Errno>, RestoreError> {
+        let room_name = hidden(name, tag);
+        match rustix::fs::mkdirat(&parent, &room_name, Mode::RWXU) {
+            // Of a restore that was broken off.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Ok(Err(errno)),
+        }
+        let (destination, destination_name) = (destination.to_owned(), name_of(name.as_bytes()));
+        let path = destination.with_file_name(OsStr::from_bytes(room_name.to_bytes()));
+        let handle = match open_below(&parent, &room_name) {
+            Ok(handle) => handle,
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Err(RestoreError::Taken(path)),
+            Err(errno) => return Err(RestoreError::write(path.display(), "open it")(errno)),
+        };
+        let wrong = RestoreError::write(path.display(), "look at it");
+        let looked = Stat::of(&handle).and_then(|stat| Ok((stat, Filesystem::of(&handle)?)));
+        let (stat, filesystem) = looked.map_err(wrong)?;
+        let is_ours = stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o022 == 0;
+        // Where owners and modes are the mount's, they say nothing of who made it.
+        if !is_ours && filesystem.exact {
+            return Err(RestoreError::Taken(path));
+        }
+        if stat.mode & 0o077 != 0 {
+            let _ = rustix::fs::fchmod(&handle, Mode::RWXU);
+        }
+        let (name, parents) = (room_name, Vec::new());
+        Ok(Ok(Self { handle, name, parent, destination_name, destination, parents }))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.destination.with_file_name(OsStr::from_bytes(self.name.to_bytes()))
+    }
+
+    /// Takes it away, if there is nothing in it.
+    fn abandon(&self) {
+        let _ = rustix::fs::unlinkat(&self.handle, TREE, AtFlags::REMOVEDIR);
+        let _ = rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR);
+        remove_parents(&self.parents);
+    }
+}
+
+/// From the innermost on; one that holds something stays.
+fn remove_parents(parents: &[PathBuf]) {
+    for parent in parents {
+        let _ = std::fs::remove_dir(parent);
+    }
+}
+
+/// Where ext4 puts what it found: no file of anybody's, and no reason to call a filesystem's root not empty.
+pub(crate) const LOST_AND_FOUND: &CStr = c"lost+found";
+
+/// Whether a name is that of a marker.
+pub(crate) fn is_marker(name: &CStr) -> bool {
+    name.to_bytes().starts_with(MARKER.as_bytes())
+}
+
+/// Whether a directory is where its mount begins.
+pub(crate) fn is_mount_root(handle: impl AsFd) -> bool {
+    let above = open_below(&handle, c"..");
+    match (Mount::of(&handle), above.and_then(Mount::of)) {
+        (Ok(own), Ok(above)) => own != above,
+        _ => false,
+    }
+}
+
+/// Removes a marker, and leaves the directory's time and mode as they were.
+fn unmark(handle: &OwnedFd, marker: &CStr) -> Result<(), Errno> {
+    let stat = Stat::of(handle)?;
+    match rustix::fs::unlinkat(handle, marker, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        // Its own owner may not write into it, as the snapshot has it.
+        Err(Errno::ACCESS) => {
+            rustix::fs::fchmod(handle, Mode::RWXU)?;
+            let removed = rustix::fs::unlinkat(handle, marker, AtFlags::empty());
+            rustix::fs::fchmod(handle, Mode::from_raw_mode(stat.mode.into()))?;
+            removed?;
+        }
+        Err(errno) => return Err(errno),
+    }
+    // Whoever may write into a directory need not own it: then it keeps the time of now.
+    let _ = rustix::fs::futimens(
+        handle,
+        &Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec { tv_sec: stat.mtime.seconds, tv_nsec: stat.mtime.nanos.into() },
+        },
+    );
+    let _ = rustix::fs::fsync(handle);
+    Ok(())
+}
+
+/// The directory that this process, and perhaps the shell that started it, works in: it would not see another in its place.
+fn is_working_directory(handle: &OwnedFd) -> bool {
+    let identity = |stat: Stat| (stat.device, stat.fingerprint.inode);
+    match (Stat::of(handle), Stat::at(CWD, c".")) {
+        (Ok(one), Ok(other)) => identity(one) == identity(other),
+        _ => false,
+    }
+}
+
+/// The directory that holds a path, and its name there; none of `.`, `..` and `/`.
+fn parts(path: &Path) -> Option<(PathBuf, &OsStr)> {
+    let name = path.file_name()?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => Some((parent.to_owned(), name)),
+        _ => Some((PathBuf::from("."), name)),
+    }
+}
+
+/// The hidden name of something that belongs to a restore to `name`.
+fn hidden(name: &OsStr, tag: &str) -> CString {
+    let name = name.as_bytes();
+    let mut hidden = b".".to_vec();
+    if name.len() <= NAME_MAX_BYTES {
+        hidden.extend_from_slice(name);
+    } else {
+        hidden.extend_from_slice(&blake3::hash(name).to_hex().as_bytes()[..32]);
+    }
+    hidden.extend_from_slice(format!(".understudy-room-{tag}").as_bytes());
+    name_of(&hidden)
+}
+
+/// A symlink's name with a slash behind it would lead through it.
+fn without_slashes(path: &Path) -> PathBuf {
+    let bytes = path.as_os_str().as_bytes();
+    let end = bytes.iter().rposition(|b| *b != b'/').map_or(bytes.len().min(1), |at| at + 1);
+    PathBuf::from(OsStr::from_bytes(&bytes[..end]))
+}
+
+fn io(path: &str, action: &'static str, error: &std::io::Error) -> RestoreError {
+    let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+    RestoreError::Write { path: path.to_owned(), action, errno }
+}

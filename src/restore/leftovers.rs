@@ -1,0 +1,102 @@
+//! What is in a directory of the destination, and not in the snapshot.
+
+use super::destination::{LOST_AND_FOUND, is_marker, is_mount_root};
+use super::remove::{left_because, remove_all};
+use super::shortfall::ShortfallKind;
+use super::tree::{Level, Restorer};
+use crate::model::tree_path::TreePath;
+use crate::source::stat::Stat;
+use crate::standby::error::RestoreError;
+use rustix::fd::AsFd;
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+use std::ffi::CStr;
+use std::sync::atomic::Ordering;
+
+impl Restorer<'_, '_> {
+    /// All of a directory's entries were met: what is left over does not belong.
+    pub(crate) fn leave(&mut self) -> Result<(), RestoreError> {
+        let Some(Level { dir, mut extra }) = self.stack.pop() else { return Ok(()) };
+        let shared = self.shared;
+        let told = &shared.outcome.told;
+        if self.stack.is_empty() {
+            if is_mount_root(&dir.handle) {
+                extra.remove(LOST_AND_FOUND);
+            }
+            // Those of this run go when all is done.
+            extra.retain(|name| !self.place.is_marker(name) && !shared.outcome.session.is_journal(name));
+        }
+        // What a killed restore left is ours to remove; what merely looks like it is somebody's.
+        let top = self.stack.is_empty();
+        let is_ours = |name: &CStr| {
+            shared.outcome.session.is_left(name, top)
+                || (top && is_marker(name) && is_empty_of_ours(&dir.handle, name))
+        };
+        let (ours, extra): (Vec<_>, Vec<_>) = extra.into_iter().partition(|name| is_ours(name));
+        for name in ours {
+            match rustix::fs::unlinkat(&dir.handle, &name, AtFlags::empty()) {
+                Ok(()) => self.report.removed += 1,
+                Err(Errno::NOENT) => {}
+                Err(errno) => {
+                    told.tell(ShortfallKind::Left, &dir.path.join(name.as_bytes()), left_because(errno));
+                }
+            }
+        }
+        if top {
+            // Before the directory gets its times.
+            shared.outcome.session.end();
+        }
+        // A file restored alone does not speak for the directory it is put into.
+        let speaks = dir.entry().is_some();
+        if extra.is_empty() || !speaks || !(self.request.delete || self.place.is_own()) {
+            return Ok(());
+        }
+        if dir.elsewhere {
+            if self.mounts_told.insert(dir.filesystem.mount) {
+                let first =
+                    self.stack.iter().find(|level| level.dir.filesystem.mount == dir.filesystem.mount);
+                let path = first.map_or(&dir.path, |level| &level.dir.path);
+                let reason =
+                    "another filesystem is mounted here; what the snapshot does not have was left in it";
+                told.tell(ShortfallKind::Left, path, reason);
+            }
+            return Ok(());
+        }
+        if shared.outcome.page_lost.load(Ordering::Relaxed) || self.made_up.contains(&dir.path) {
+            let reason =
+                "part of the manifest is lost, so what does not belong in it is not known, and was left";
+            told.tell(ShortfallKind::Left, &dir.path, reason);
+            return Ok(());
+        }
+        // Whatever was to be made in it was tried.
+        self.drain()?;
+        if dir.folds_names() {
+            let reason =
+                "names that this filesystem takes for one are in it, so what does not belong was left";
+            told.tell(ShortfallKind::Left, &dir.path, reason);
+            return Ok(());
+        }
+        for name in &extra {
+            let path = dir.path.join(name.as_bytes());
+            if shared.own.iter().any(|own| own.is_within(&path)) {
+                let reason =
+                    "understudy keeps something of its own here, which no restore removes; it was left";
+                told.tell(ShortfallKind::Left, &path, reason);
+                continue;
+            }
+            let mut left = |at: &TreePath, errno| told.tell(ShortfallKind::Left, at, left_because(errno));
+            let gone = remove_all(&dir.handle, dir.filesystem.mount, name, &path, &mut left)
+                .map_err(RestoreError::write(&path, "remove it"))?;
+            self.report.removed += u64::from(gone);
+        }
+        Ok(())
+    }
+}
+
+/// As markers are made.
+fn is_empty_of_ours(dir: impl AsFd, name: &CStr) -> bool {
+    let is_ours = |stat: &Stat| {
+        stat.is_file() && stat.size_bytes == 0 && stat.uid == rustix::process::geteuid().as_raw()
+    };
+    Stat::at(dir, name).is_ok_and(|stat| is_ours(&stat))
+}

@@ -1,0 +1,79 @@
+//! Further names of a file.
+//!
+//! A name is linked to the one that was restored first, when that is there: one that could not be made leaves its part to the next.
+//! Where a link is refused (too many, another filesystem, one without links), the name becomes a file of its own, its content
+//! from the first, and that is told.
+
+use super::directory::{name_of, open_path};
+use super::file::from_other_name;
+use super::shortfall::ShortfallKind;
+use super::spot::Spot;
+use super::tree::Restorer;
+use crate::model::entry::{Entry, Group};
+use crate::model::tree_path::TreePath;
+use crate::standby::error::{Failure, RestoreError, is_own};
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+use std::ffi::CString;
+use std::sync::PoisonError;
+
+impl Restorer<'_, '_> {
+    /// Another name of a file that was restored under its first. Where that cannot be, it is a file of its own.
+    pub(crate) fn link(
+        &mut self,
+        spot: Spot,
+        entry: Entry,
+        group: Group,
+        first: &TreePath,
+    ) -> Result<(), RestoreError> {
+        self.drain()?;
+        if self.shared.outcome.lost_names.lock().unwrap_or_else(PoisonError::into_inner).contains(first) {
+            // The first could not be made: this is the first, then.
+            return self.make(spot, entry);
+        }
+        let linked = self.first_of(first).map(|(from, first_name)| {
+            let made = spot.make(&entry.path, "link it", |at| {
+                rustix::fs::linkat(&from, &first_name, &spot.dir.handle, at, AtFlags::empty())
+            });
+            match made {
+                Ok(((), mut unplaced)) => {
+                    unplaced.linked = true;
+                    Ok(unplaced.place(&entry.path).map_err(Failure::from))
+                }
+                Err(RestoreError::Write { errno, .. }) => Err((errno, from, first_name)),
+                Err(error) => Ok(Err(error.into())),
+            }
+        });
+        let (errno, other) = match linked {
+            Ok(Ok(placed)) => return self.shared.settle(&spot.dir, &entry, placed).map(drop),
+            Ok(Err((errno, from, name))) => (errno, crate::source::read::open_file(&from, &name).ok()),
+            Err(errno) => (errno, None),
+        };
+        if is_own(errno) {
+            return Err(RestoreError::write(&entry.path, "link it")(errno));
+        }
+        let reason = format!("it is a file of its own here: link it: {}", std::io::Error::from(errno));
+        self.shared.outcome.told.tell(ShortfallKind::Separate, &entry.path, reason);
+        if let (Some(other), Some(file)) = (other, entry.file()) {
+            let made = from_other_name(self.shared, &other, &spot, &entry, file);
+            match self.shared.settle(&spot.dir, &entry, made)? {
+                Some(true) => {
+                    // Later names are names of this one: of the first there can be no more, or not on this filesystem.
+                    self.links.insert(group, entry.path);
+                    return Ok(());
+                }
+                Some(false) => {}
+                None => return Ok(()),
+            }
+        }
+        self.make(spot, entry)
+    }
+
+    /// Where the first name of a group is.
+    fn first_of(&self, first: &TreePath) -> Result<(rustix::fd::OwnedFd, CString), Errno> {
+        let top = self.stack.first().map(|level| level.dir.clone());
+        let (Some(top), Some((dir, name))) = (top, first.split()) else { return Err(Errno::NOENT) };
+        let below = dir.get(top.path.as_bytes().len()..).unwrap_or_default();
+        Ok((open_path(&top.handle, below)?, name_of(name)))
+    }
+}

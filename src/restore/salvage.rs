@@ -1,0 +1,112 @@
+//! The entries of a manifest, also past pages that are damaged: what they held is told, and the rest goes on.
+//!
+//! Nothing is taken on trust for that: an entry that is not behind the last one, or not below the wanted directory, does not leave
+//! here, whatever page it comes from.
+
+use super::directory::Outcome;
+use super::shortfall::ShortfallKind;
+use crate::format::page::Child;
+use crate::model::entry::Entry;
+use crate::model::record::ManifestRoot;
+use crate::model::tree_path::TreePath;
+use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::manifest::{EntryStream, ManifestReader};
+use std::sync::atomic::Ordering;
+
+/// A manifest's entries in order.
+pub(crate) struct Salvage<'a> {
+    manifests: ManifestReader,
+    root: ManifestRoot,
+    top: TreePath,
+    outcome: &'a Outcome,
+    stream: EntryStream,
+    last: Option<TreePath>,
+    /// Once a page was damaged: the pages that are still to be read, each by itself.
+    leaves: Option<std::iter::Skip<std::vec::IntoIter<Child>>>,
+    leaf: std::vec::IntoIter<Entry>,
+    /// What was met first, should there be nothing else.
+    lost: Option<RepositoryError>,
+}
+
+impl<'a> Salvage<'a> {
+    /// The entry `top` and all below it.
+    pub(crate) fn new(
+        manifests: ManifestReader,
+        root: &ManifestRoot,
+        top: &TreePath,
+        outcome: &'a Outcome,
+    ) -> Self {
+        let stream = manifests.entries_within(root, top);
+        let (root, top, leaf) = (root.clone(), top.clone(), Vec::new().into_iter());
+        Self { manifests, root, top, outcome, stream, last: None, leaves: None, leaf, lost: None }
+    }
+
+    /// The pages from the last entry on, after `error`.
+    fn begin(&mut self, error: RepositoryError) -> Result<(), RepositoryError> {
+        if error.kind() != RepositoryErrorKind::Damaged {
+            return Err(error);
+        }
+        let Ok(leaves) = self.manifests.leaves(&self.root) else { return Err(error) };
+        // The page that an entry is on begins at or before it.
+        let from = self.last.as_ref().unwrap_or(&self.top);
+        let first = leaves.partition_point(|leaf| leaf.first <= *from).saturating_sub(1);
+        self.leaves = Some(leaves.into_iter().skip(first));
+        self.lost = Some(error);
+        Ok(())
+    }
+
+    fn next_leaf(&mut self) -> Result<bool, RepositoryError> {
+        let Some(leaf) = self.leaves.as_mut().and_then(Iterator::next) else { return Ok(false) };
+        if leaf.first > self.top && !leaf.first.is_within(&self.top) {
+            return Ok(false);
+        }
+        match self.manifests.read_leaves(std::slice::from_ref(&leaf)) {
+            Ok(read) => self.leaf = read.into_iter().next().unwrap_or_default().into_iter(),
+            Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
+                self.outcome.page_lost.store(true, Ordering::Relaxed);
+                let reason = format!("the page of the manifest from here on is damaged: {error}");
+                self.outcome.told.tell(ShortfallKind::Damaged, &leaf.first, reason);
+                self.outcome.told.count(ShortfallKind::Damaged, leaf.entries.saturating_sub(1));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+}
+
+impl Iterator for Salvage<'_> {
+    type Item = Result<Entry, RepositoryError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.leaves.is_none() {
+            match self.stream.next() {
+                Some(Ok(entry)) => {
+                    self.last = Some(entry.path.clone());
+                    return Some(Ok(entry));
+                }
+                Some(Err(error)) => {
+                    if let Err(error) = self.begin(error) {
+                        return Some(Err(error));
+                    }
+                }
+                None => return None,
+            }
+        }
+        loop {
+            for entry in self.leaf.by_ref() {
+                let behind = self.last.as_ref().is_none_or(|last| *last < entry.path);
+                if behind && entry.path.is_within(&self.top) {
+                    self.last = Some(entry.path.clone());
+                    return Some(Ok(entry));
+                }
+            }
+            match self.next_leaf() {
+                Ok(true) => {}
+                // Nothing at all could be read.
+                Ok(false) if self.last.is_none() => return self.lost.take().map(Err),
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}

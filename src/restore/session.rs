@@ -1,0 +1,162 @@
+//! Names that a restore makes beside others for a moment, and how a later one knows what a killed one has left.
+//!
+//! They have a random number in them, so that none is a name of the snapshot, or of anybody's. What is left behind is told from a file that
+//! merely looks like it by a journal: a small file of this user's at the top of the destination, that names the number, and whose lock
+//! nobody holds any more. Without one nothing is taken for a leftover. The journal goes when the same restore has met every directory.
+
+use super::directory::names;
+use crate::source::stat::Stat;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use std::ffi::{CStr, CString};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const BESIDE: &str = ".understudy-new-";
+const DIGITS: usize = 16;
+/// A journal's content; the restore's tag follows.
+const JOURNAL: &str = "understudy: names that begin with this one are of a restore that was broken off, ";
+
+/// One restore's names.
+#[derive(Debug)]
+pub struct Session {
+    number: u64,
+    next: AtomicU64,
+    journal: Mutex<Option<Journal>>,
+    left: Mutex<Vec<Left>>,
+}
+
+#[derive(Debug)]
+struct Journal {
+    top: OwnedFd,
+    /// Locked as long as it is open.
+    _file: OwnedFd,
+}
+
+/// A session that was broken off.
+#[derive(Debug)]
+struct Left {
+    /// The journal's name, and what its names begin with.
+    name: CString,
+    is_same: bool,
+    _lock: OwnedFd,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        // Without randomness nothing is safe to write.
+        let number = getrandom::u64().unwrap_or_else(|error| panic!("no randomness: {error}"));
+        Self { number, next: AtomicU64::new(0), journal: Mutex::default(), left: Mutex::default() }
+    }
+}
+
+impl Session {
+    /// A name that nobody has.
+    pub(crate) fn name(&self) -> CString {
+        let count = self.next.fetch_add(1, Ordering::Relaxed);
+        CString::new(format!("{}-{count:x}", self.prefix())).unwrap_or_default()
+    }
+
+    fn prefix(&self) -> String {
+        format!("{BESIDE}{:0DIGITS$x}", self.number)
+    }
+
+    /// Begins a journal at the top of a destination, and reads those of others. Where none can be written, what a kill leaves stays.
+    pub(crate) fn begin(&self, top: &OwnedFd, tag: &str) {
+        let content = format!("{JOURNAL}{tag}\n");
+        let all = names(top).unwrap_or_default();
+        let left = all.into_iter().filter_map(|name| left(top, name, &content));
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(top, self.prefix(), flags, Mode::RUSR | Mode::WUSR).and_then(|file| {
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            rustix::io::pwrite(&file, content.as_bytes(), 0)?;
+            Ok(Journal { top: rustix::io::fcntl_dupfd_cloexec(top, 0)?, _file: file })
+        });
+        *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = made.ok();
+    }
+
+    /// Nothing is under way any more.
+    pub(crate) fn end(&self) {
+        if let Some(journal) = self.journal.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = rustix::fs::unlinkat(&journal.top, self.prefix(), AtFlags::empty());
+        }
+    }
+
+    /// Whether it is this restore's journal.
+    pub(crate) fn is_journal(&self, name: &CStr) -> bool {
+        name.to_bytes() == self.prefix().as_bytes()
+    }
+
+    /// Whether a name is what a restore that was broken off has left; at the top its journal is as well, if that was the same.
+    pub(crate) fn is_left(&self, name: &CStr, is_top: bool) -> bool {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.iter().any(|left| match name.to_bytes().strip_prefix(left.name.as_bytes()) {
+            Some([]) => is_top && left.is_same,
+            Some([b'-', count @ ..]) => !count.is_empty() && count.iter().all(u8::is_ascii_hexdigit),
+            _ => false,
+        })
+    }
+}
+
+/// The session of a journal, if that is what this name is, and its restore is gone.
+fn left(top: &OwnedFd, name: CString, own_content: &str) -> Option<Left> {
+    let digits = name.to_bytes().strip_prefix(BESIDE.as_bytes())?;
+    if digits.len() != DIGITS || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(top, &name, flags, Mode::empty()).ok()?;
+    let stat = Stat::of(file.as_fd()).ok()?;
+    if !stat.is_file() || stat.links != 1 || stat.uid != rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    let mut bytes = [0; 300];
+    let count = rustix::io::pread(&file, &mut bytes, 0).ok()?;
+    let content = std::str::from_utf8(&bytes[..count]).ok()?;
+    let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    (content.starts_with(JOURNAL) && content.ends_with('\n') && free).then_some(Left {
+        name,
+        is_same: content == own_content,
+        _lock: file,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::CWD;
+
+    #[test]
+    fn only_what_a_journal_of_a_killed_restore_names_is_left_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let top =
+            rustix::fs::openat(CWD, dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let killed = Session::default();
+        killed.begin(&top, "tag");
+        let (living, name) = (Session::default(), killed.name());
+        living.begin(&top, "tag");
+        assert!(!living.is_left(&name, false), "its restore lives");
+        // Its lock goes with its process.
+        drop(killed.journal.lock().unwrap().take());
+        let next = Session::default();
+        next.begin(&top, "tag");
+        assert!(next.is_left(&name, false) && next.is_left(&CString::new(killed.prefix()).unwrap(), true));
+        assert!(!next.is_left(&living.name(), true) && !next.is_left(&next.name(), true));
+        for theirs in [
+            ".understudy-new-notes",
+            ".understudy-new-0123456789abcdef",
+            ".understudy-new-0123456789abcdef-0",
+        ] {
+            assert!(!next.is_left(&CString::new(theirs).unwrap(), true), "{theirs}");
+        }
+        // Another restore's journal stays until that is made again.
+        let other = Session::default();
+        drop(next);
+        other.begin(&top, "other");
+        assert!(other.is_left(&name, false) && !other.is_left(&CString::new(killed.prefix()).unwrap(), true));
+        other.end();
+        assert!(!dir.path().join(other.prefix()).exists());
+    }
+}

@@ -1,0 +1,62 @@
+//! What becomes of an entry that could not be made: told, and the rest goes on, or the end of the restore.
+
+use super::directory::Directory;
+use super::file::{Shared, attributes_of};
+use super::filesystem::has_room;
+use super::shortfall::ShortfallKind;
+use crate::model::entry::{Attributes, Entry};
+use crate::standby::error::{Doing, Failure, RestoreError};
+use rustix::io::Errno;
+use std::sync::PoisonError;
+
+impl Shared<'_> {
+    /// An entry's attributes. Where the repository cannot give them, the entry is restored without, and that is told.
+    pub(crate) fn attributes(&self, entry: &Entry) -> Result<Attributes, RestoreError> {
+        match attributes_of(&self.chunks, entry) {
+            Err(error) if !error.ends(Doing::Making) => {
+                let reason = format!("its attributes are damaged: {}", error.reason());
+                self.outcome.told.tell(ShortfallKind::Attribute, &entry.path, reason);
+                Ok(Attributes::new())
+            }
+            other => other,
+        }
+    }
+
+    /// Tells of an entry that could not be made, so that the rest goes on: then there is no value. What ends the restore is
+    /// passed on.
+    pub(crate) fn settle<T>(
+        &self,
+        dir: &Directory,
+        entry: &Entry,
+        result: Result<T, Failure>,
+    ) -> Result<Option<T>, RestoreError> {
+        let Failure { doing, error } = match result {
+            Ok(value) => return Ok(Some(value)),
+            Err(failure) => failure,
+        };
+        let entrys_own = match &error {
+            // Not the disk is full, but a directory, or an index of names.
+            RestoreError::Write { errno: Errno::NOSPC, .. } => {
+                doing == Doing::Making && has_room(&dir.handle)
+            }
+            // The rest of the destination may be writable.
+            RestoreError::Write { errno: Errno::ROFS, .. } => dir.elsewhere,
+            _ => false,
+        };
+        if error.ends(doing) && !entrys_own {
+            return Err(error);
+        }
+        let kind = match &error {
+            RestoreError::Repository(_) | RestoreError::Content { .. } | RestoreError::Manifest { .. } => {
+                ShortfallKind::Damaged
+            }
+            _ => ShortfallKind::Missing,
+        };
+        self.outcome.told.tell(kind, &entry.path, error.reason());
+        if entry.hardlink.is_some() {
+            let lost = &self.outcome.lost_names;
+            lost.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.path.clone());
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,364 @@
+//! Restoring entries in their order: into which directory each goes, and what becomes of what cannot be put there.
+//!
+//! One thread goes through the entries, and keeps open the directories from the top down to where it is; small files are handed to the pool
+//! in batches, of a large one the parts. A directory that the snapshot lacks is made up for what is below it; below what is not
+//! a directory nothing is made.
+
+use super::destination::Place;
+use super::directory::{Directory, Met, make_neutral, name_of, open_below, open_existing};
+use super::file::{FileJob, Shared, create, files, from_nearby};
+use super::filesystem::{Filesystem, Mount};
+use super::metadata::restorer;
+use super::run::{RestoreReport, RestoreRequest};
+use super::shortfall::ShortfallKind;
+use super::special::special;
+use super::spot::Spot;
+use crate::content::large::write_large;
+use crate::model::entry::{Entry, File, Fingerprint, Group, Kind, Timestamp, Xattrs};
+use crate::model::tree_path::TreePath;
+use crate::repository::error::RepositoryError;
+use crate::source::content::SEGMENT_BYTES;
+use crate::source::stat::Stat;
+use crate::standby::error::{Failure, RestoreError};
+use crate::support::pool::{Handle, Pool};
+use crate::support::progress::Progress;
+use rustix::fs::{AtFlags, Mode};
+use rustix::io::Errno;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::ffi::CString;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Batches under way.
+const JOBS_MAX: usize = 8;
+const BATCH_ENTRIES: usize = 256;
+const BATCH_BYTES: u64 = SEGMENT_BYTES;
+
+/// Restores entries, which are in order, to a place.
+pub(crate) fn restore_entries<'env>(
+    shared: &'env Shared<'env>,
+    pool: &Pool<'env, ()>,
+    request: &RestoreRequest,
+    place: &Place,
+    entries: impl Iterator<Item = Result<Entry, RepositoryError>>,
+) -> Result<RestoreReport, RestoreError> {
+    let restorer = Restorer {
+        shared,
+        pool,
+        request,
+        place,
+        stack: Vec::new(),
+        batch: Vec::new(),
+        batch_bytes: 0,
+        pending: VecDeque::new(),
+        links: HashMap::new(),
+        skipped: None,
+        leaf: None,
+        made_up: HashSet::new(),
+        mounts_told: HashSet::new(),
+        report: RestoreReport { resumed: place.resumed, ..Default::default() },
+    };
+    restorer.run(entries)
+}
+
+pub(crate) struct Level {
+    pub(crate) dir: Arc<Directory>,
+    /// What was there and has not been met in the snapshot; empty for a fresh directory.
+    pub(crate) extra: BTreeSet<CString>,
+}
+
+pub(crate) struct Restorer<'s, 'env> {
+    pub(crate) shared: &'env Shared<'env>,
+    pool: &'s Pool<'env, ()>,
+    pub(crate) request: &'s RestoreRequest,
+    pub(crate) place: &'s Place,
+    pub(crate) stack: Vec<Level>,
+    batch: Vec<FileJob>,
+    batch_bytes: u64,
+    pending: VecDeque<Handle<Result<(), RestoreError>>>,
+    /// The first name of every hardlink group.
+    pub(crate) links: HashMap<Group, TreePath>,
+    /// A directory that could not be made: what is below it is passed over.
+    skipped: Option<TreePath>,
+    /// The last entry that was not a directory: nothing can be below it.
+    leaf: Option<TreePath>,
+    /// Directories that the snapshot lacks, although it has something below them.
+    pub(crate) made_up: HashSet<TreePath>,
+    /// Mounts in the destination of which was told that nothing is deleted there.
+    pub(crate) mounts_told: HashSet<Mount>,
+    pub(crate) report: RestoreReport,
+}
+
+impl<'env> Restorer<'_, 'env> {
+    fn run(
+        mut self,
+        entries: impl Iterator<Item = Result<Entry, RepositoryError>>,
+    ) -> Result<RestoreReport, RestoreError> {
+        for entry in entries {
+            let entry = entry?;
+            self.report.entries += 1;
+            Progress::add(&self.shared.progress.entries, 1);
+            if self.skipped.as_ref().is_some_and(|skipped| entry.path.is_within(skipped)) {
+                self.shared.outcome.told.count(ShortfallKind::Missing, 1);
+                continue;
+            }
+            self.skipped = None;
+            if self.stack.is_empty() {
+                self.begin(entry)?;
+            } else {
+                self.entry(entry)?;
+            }
+        }
+        if self.report.entries == 0 {
+            return Err(RestoreError::NoSuchPath(self.request.path.to_string()));
+        }
+        self.drain()?;
+        while !self.stack.is_empty() {
+            self.leave()?;
+        }
+        Ok(self.report)
+    }
+
+    /// The first entry: a directory becomes the destination itself, anything else is put into it.
+    fn begin(&mut self, entry: Entry) -> Result<(), RestoreError> {
+        let shown = self.place.work.display().to_string();
+        let wrong = |action| RestoreError::write(&shown, action);
+        let handle = self.place.open().map_err(wrong("open it"))?;
+        let filesystem = Filesystem::of(&handle).map_err(wrong("look at it"))?;
+        let (fresh, deletes) = (self.place.fresh, self.request.delete);
+        let outcome = self.shared.outcome.clone();
+        let missing = entry.path != self.request.path;
+        let directory = match missing {
+            // Its own entry is not in the snapshot, but what is below it is.
+            true => self.make_up(self.request.path.clone(), entry.mtime),
+            false => entry.clone(),
+        };
+        if directory.kind != Kind::Directory {
+            if self.place.is_named_at_the_end() {
+                let mode = Mode::from_raw_mode((0o777 & !self.shared.umask).into());
+                rustix::fs::fchmod(&handle, mode).map_err(wrong("set its mode"))?;
+            }
+            let above = entry.path.split().map_or(&b""[..], |(above, _)| above);
+            let path = TreePath::parse(above).unwrap_or_default();
+            let met = Met { handle, filesystem, fresh, neutral: false, deletes, elsewhere: false };
+            self.enter(Directory::new(met, path, None, outcome, None)).map_err(|failure| failure.error)?;
+            return self.put(entry);
+        }
+        let attributes = self.shared.attributes(&directory)?;
+        let neutral = fresh && make_neutral(&handle, filesystem);
+        let met = Met { handle, filesystem, fresh, neutral, deletes, elsewhere: false };
+        let path = directory.path.clone();
+        let dir = Directory::new(met, path, Some((directory, attributes)), outcome, None);
+        self.enter(dir).map_err(|failure| failure.error)?;
+        if missing { self.entry(entry) } else { Ok(()) }
+    }
+
+    /// An entry below the first: leaves the directories that it is not in, and puts it into its own.
+    fn entry(&mut self, entry: Entry) -> Result<(), RestoreError> {
+        while let [_, .., level] = &self.stack[..]
+            && !entry.path.is_within(&level.dir.path)
+        {
+            self.leave()?;
+        }
+        let shared = self.shared;
+        let told = &shared.outcome.told;
+        let Some(dir) = self.stack.last().map(|level| level.dir.clone()) else { return Ok(()) };
+        let parent = entry.path.split().map(|(parent, _)| parent);
+        let astray = self.leaf.as_ref().is_some_and(|leaf| entry.path.is_within(leaf));
+        if astray || !entry.path.is_within(&dir.path) || entry.path == dir.path {
+            told.tell(ShortfallKind::Missing, &entry.path, "it lies below what is not a directory");
+            self.skipped = Some(entry.path);
+            return Ok(());
+        }
+        if parent == Some(dir.path.as_bytes()) {
+            return self.put(entry);
+        }
+        // Directories between it and where it is put that the snapshot does not have.
+        let below = dir.path.components().count();
+        let depth = entry.path.components().count();
+        for at in below + 1..depth {
+            let components: Vec<_> = entry.path.components().take(at).collect();
+            let path = components.iter().fold(TreePath::root(), |path, name| path.join(name));
+            let directory = self.make_up(path.clone(), entry.mtime);
+            self.put(directory)?;
+            if self.stack.last().is_none_or(|level| level.dir.path != path) {
+                told.count(ShortfallKind::Missing, 1);
+                return Ok(());
+            }
+        }
+        self.put(entry)
+    }
+
+    /// An entry for a directory that the snapshot lacks. Nobody but its owner sees what is in it.
+    fn make_up(&mut self, path: TreePath, mtime: Timestamp) -> Entry {
+        let reason = "the snapshot lacks this directory; it was made with mode 700";
+        self.shared.outcome.told.tell(ShortfallKind::Orphaned, &path, reason);
+        self.made_up.insert(path.clone());
+        let above = self.stack.last().and_then(|level| level.dir.entry());
+        let (uid, gid) = above.map_or(restorer(), |above| (above.uid, above.gid));
+        Entry {
+            path,
+            kind: Kind::Directory,
+            mode: 0o700,
+            uid,
+            gid,
+            mtime,
+            xattrs: Xattrs::None,
+            hardlink: None,
+            fingerprint: Fingerprint::default(),
+        }
+    }
+
+    fn enter(&mut self, dir: Directory) -> Result<(), Failure> {
+        let extra = if dir.fresh {
+            BTreeSet::new()
+        } else {
+            dir.names().map_err(RestoreError::write(&dir.path, "list it"))?
+        };
+        self.stack.push(Level { dir: Arc::new(dir), extra });
+        Ok(())
+    }
+
+    /// Puts one entry into the directory on top of the stack.
+    fn put(&mut self, entry: Entry) -> Result<(), RestoreError> {
+        let manifest = || RestoreError::Manifest { path: entry.path.to_string() };
+        let level = self.stack.last_mut().ok_or_else(manifest)?;
+        let (_, name) = entry.path.split().ok_or_else(manifest)?;
+        let name = name_of(name);
+        let listed = level.extra.remove(&name);
+        let spot = Spot { dir: level.dir.clone(), name, listed };
+        if entry.kind != Kind::Directory {
+            self.leaf = Some(entry.path.clone());
+        }
+        if let Some(group) = entry.group()
+            && let Some(first) = self.links.get(&group)
+        {
+            let first = first.clone();
+            return self.link(spot, entry, group, &first);
+        }
+        self.make(spot, entry)
+    }
+
+    /// Makes an entry anew; of a hardlink group it is the first name.
+    pub(crate) fn make(&mut self, spot: Spot, entry: Entry) -> Result<(), RestoreError> {
+        if let Some(group) = entry.group() {
+            self.links.insert(group, entry.path.clone());
+        }
+        match &entry.kind {
+            Kind::Directory => {
+                let dir = self.open(&spot, &entry).and_then(|dir| self.enter(dir));
+                if self.shared.settle(&spot.dir, &entry, dir)?.is_none() {
+                    self.skipped = Some(entry.path);
+                }
+                Ok(())
+            }
+            Kind::File(file) if file.size_bytes > SEGMENT_BYTES => {
+                let made = self.large(&spot, &entry, file);
+                self.shared.settle(&spot.dir, &entry, made).map(drop)
+            }
+            Kind::File(file) => {
+                self.batch_bytes += file.size_bytes;
+                self.batch.push(FileJob { spot, entry });
+                let full = self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES;
+                if full { self.flush() } else { Ok(()) }
+            }
+            _ => {
+                let attributes = self.shared.attributes(&entry)?;
+                let made = special(self.shared, &spot, &entry, &attributes).map_err(Failure::from);
+                self.shared.settle(&spot.dir, &entry, made).map(drop)
+            }
+        }
+    }
+
+    /// Makes a directory, or opens the one that is there.
+    fn open(&self, spot: &Spot, entry: &Entry) -> Result<Directory, Failure> {
+        let wrong = |action| RestoreError::write(&entry.path, action);
+        let (parent, name) = (&spot.dir, &*spot.name);
+        let make = || rustix::fs::mkdirat(&parent.handle, name, Mode::RWXU);
+        let mut fresh = true;
+        match make() {
+            Ok(()) => {}
+            Err(Errno::EXIST) if !spot.listed && !parent.lists(name) => {
+                return Err(parent.taken(name, &entry.path).into());
+            }
+            Err(Errno::EXIST) => {
+                if Stat::at(&parent.handle, name).is_ok_and(|stat| stat.is_directory()) {
+                    fresh = false;
+                } else {
+                    rustix::fs::unlinkat(&parent.handle, name, AtFlags::empty())
+                        .map_err(wrong("replace it"))?;
+                    make().map_err(wrong("create it"))?;
+                }
+            }
+            Err(errno) => return Err(wrong("create it")(errno).into()),
+        }
+        let handle = match fresh {
+            true => open_below(&parent.handle, name),
+            false => open_existing(&parent.handle, name),
+        };
+        let handle = handle.map_err(wrong("open it"))?;
+        let mut filesystem = parent.filesystem;
+        if !fresh && Mount::of(&handle).map_err(wrong("look at it"))? != filesystem.mount {
+            filesystem = Filesystem::of(&handle).map_err(wrong("look at it"))?;
+        }
+        // Its name is found again: whoever else may write to the directory may have put another there.
+        if fresh && filesystem.exact {
+            let found = Stat::of(&handle).map_err(wrong("look at it"))?;
+            if found.uid != restorer().0 {
+                return Err(wrong("keep it while it is made")(Errno::STALE).into());
+            }
+        }
+        // What is new in a neutral directory is neutral. (The umask may take even the owner's rights.)
+        let neutral = match parent.neutral && self.shared.umask & 0o700 == 0 {
+            true => fresh,
+            false => fresh && make_neutral(&handle, filesystem),
+        };
+        let attributes = self.shared.attributes(entry)?;
+        let elsewhere = self.stack.first().is_some_and(|top| top.dir.filesystem.mount != filesystem.mount);
+        let deletes = self.request.delete && !elsewhere;
+        parent.note_name(name);
+        let met = Met { handle, filesystem, fresh, neutral, deletes, elsewhere };
+        let (path, finish) = (entry.path.clone(), Some((entry.clone(), attributes)));
+        Ok(Directory::new(met, path, finish, self.shared.outcome.clone(), Some(parent.clone())))
+    }
+
+    fn flush(&mut self) -> Result<(), RestoreError> {
+        self.batch_bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let shared = self.shared;
+        self.pending.push_back(self.pool.submit(move |()| files(shared, batch)));
+        while self.pending.len() > JOBS_MAX {
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), RestoreError> {
+        // A worker that panicked has no result; the scope passes its panic on.
+        self.pending.pop_front().and_then(Handle::wait).unwrap_or(Ok(()))
+    }
+
+    pub(crate) fn drain(&mut self) -> Result<(), RestoreError> {
+        self.flush()?;
+        while !self.pending.is_empty() {
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    /// A large file, its segments written by all workers.
+    fn large(&self, spot: &Spot, entry: &Entry, file: &File) -> Result<(), Failure> {
+        let shared = self.shared;
+        let attributes = shared.attributes(entry)?;
+        if from_nearby(shared, spot, entry, file, &attributes)? {
+            return Ok(());
+        }
+        let making = create(shared, spot, entry)?;
+        write_large(shared, self.pool, &making.handle, entry, file, None).map_err(Failure::filling)?;
+        shared.counters.files_written.fetch_add(1, Ordering::Relaxed);
+        Ok(making.finish(shared, entry, &attributes)?)
+    }
+}
