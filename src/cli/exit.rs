@@ -4,8 +4,10 @@
 use crate::maintain::prune::PruneError;
 use crate::model::id::IdError;
 use crate::model::snapshot_ref::SnapshotRefError;
+use crate::mounts::error::StageError;
 use crate::replicate::error::ResyncError;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::restore::error::RestoreError;
 use crate::service::board::Ended;
 use crate::service::config::ConfigError;
 use crate::service::drill::DrillError;
@@ -14,7 +16,7 @@ use crate::service::run::RunReport;
 use crate::service::scheduler::Outcome;
 use crate::service::upkeep::UpkeepError;
 use crate::source::error::SourceError;
-use crate::standby::error::{FollowError, RestoreError, StageError};
+use crate::standby::error::FollowError;
 use crate::support::chain::chain;
 use std::process::ExitCode;
 

@@ -213,7 +213,7 @@ fn warn(report: &FollowReport) {
 pub(super) fn of_follow(error: &FollowError) -> Exit {
     match error {
         FollowError::Repository(error) => exit::of_repository(error),
-        FollowError::Content(crate::standby::error::RestoreError::Repository(error))
+        FollowError::Content(crate::content::error::ContentError::Repository(error))
             if error.kind() == RepositoryErrorKind::Unavailable =>
         {
             Exit::Unavailable

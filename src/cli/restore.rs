@@ -9,7 +9,8 @@ use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::Index;
 use crate::repository::objects::Requests;
-use crate::restore::run::{RestoreReport, RestoreRequest, restore};
+use crate::restore::request::{RestoreReport, RestoreRequest};
+use crate::restore::run::restore;
 use crate::restore::shortfall::{NAMED_MAX, ShortfallKind, Shortfalls};
 use crate::standby::depot::Depot;
 use crate::support::progress::Progress;
@@ -87,12 +88,12 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
         threads: context.threads(),
         own: context.own_places().into_iter().chain(context.keys()?.key_file).collect(),
         // A host that is no standby is not asked for every file.
-        depot: args
+        local: args
             .standby
             .dir(&context)
             .ok()
             .filter(|dir| dir.is_dir())
-            .map(|dir| Depot::new(&dir, &wanted.store)),
+            .map(|dir| Depot::new(&dir, &wanted.store).local_objects()),
     };
     let progress = Progress::default();
     // The directory beside is bound to what is restored: another snapshot never goes on in it.

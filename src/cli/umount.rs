@@ -3,8 +3,8 @@
 use super::context::Context;
 use super::exit::Exit;
 use super::{Global, StandbyArgs, show};
+use crate::mounts::error::StageError;
 use crate::mounts::mount;
-use crate::standby::error::StageError;
 use crate::vfs::error::MountError;
 use anyhow::Result;
 use clap::Args;

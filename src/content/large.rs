@@ -2,13 +2,13 @@
 //!
 //! What an older version of the file has, where one is at hand, is copied from it and not fetched.
 
-use super::extents::{Extents, Parts};
+use super::error::ContentError;
 use super::reuse::{Copy, Older};
 use super::scattered::{SPAN_BYTES, batches, hash_written, is_scattered, write_batch};
+use super::write::{ContentWriter, write_extents};
 use crate::model::entry::{Entry, Extent, File};
-use crate::restore::file::{Shared, count_bytes, write_extents};
+use crate::repository::extents::{ExtentQueue, ExtentReader};
 use crate::source::content::{HashTree, SEGMENT_BYTES};
-use crate::standby::error::RestoreError;
 use crate::support::pool::{Handle, Pool};
 use blake3::hazmat::{ChainingValue, HasherExt};
 use rustix::fd::OwnedFd;
@@ -20,34 +20,34 @@ const SEGMENTS_MAX: usize = 6;
 
 /// Writes all of `file`, an entry's content, into `handle`, which is empty.
 pub(crate) fn write_large<'env, W: Send + 'env>(
-    shared: &'env Shared<'env>,
+    writer: &'env ContentWriter<'env>,
     pool: &Pool<'env, W>,
     handle: &Arc<OwnedFd>,
     entry: &Entry,
     file: &File,
     older: Option<&Older>,
-) -> Result<(), RestoreError> {
+) -> Result<(), ContentError> {
     rustix::fs::ftruncate(&**handle, file.size_bytes)
-        .map_err(RestoreError::write(&entry.path, "set its size"))?;
-    let mut extents = Extents::new(&shared.chunks, file);
+        .map_err(ContentError::file(&entry.path, "set its size"))?;
+    let mut extents = ExtentReader::new(&writer.chunks, file);
     let mut tree = HashTree::default();
     let mut at = 0;
     while at < file.size_bytes {
         let length = SPAN_BYTES.min(file.size_bytes - at);
         let parts = extents.take(length, entry)?;
-        write_span(shared, pool, handle, entry, at, parts, older, &mut tree)?;
+        write_span(writer, pool, handle, entry, at, parts, older, &mut tree)?;
         at += length;
     }
     match tree.finish() {
         Some(hash) if hash == file.hash => Ok(()),
-        _ => Err(RestoreError::Content { path: entry.path.to_string() }),
+        _ => Err(ContentError::Mismatch { path: entry.path.to_string() }),
     }
 }
 
 /// Writes what lies from `start` on, and pushes the chaining values of its segments.
 #[allow(clippy::too_many_arguments)]
 fn write_span<'env, W: Send + 'env>(
-    shared: &'env Shared<'env>,
+    writer: &'env ContentWriter<'env>,
     pool: &Pool<'env, W>,
     handle: &Arc<OwnedFd>,
     entry: &Entry,
@@ -55,9 +55,9 @@ fn write_span<'env, W: Send + 'env>(
     parts: Vec<Extent>,
     older: Option<&Older>,
     tree: &mut HashTree,
-) -> Result<(), RestoreError> {
+) -> Result<(), ContentError> {
     let end = start + parts.iter().map(Extent::length_bytes).sum::<u64>();
-    let lost = || RestoreError::Content { path: entry.path.to_string() };
+    let lost = || ContentError::Mismatch { path: entry.path.to_string() };
     let (copies, parts) = match older {
         Some(older) => older.copies(start, &parts),
         None => (Vec::new(), parts),
@@ -65,12 +65,12 @@ fn write_span<'env, W: Send + 'env>(
     // Then the hash is that of what was written, since the parts are not written in their order.
     let scattered = !copies.is_empty() || is_scattered(&parts);
     if scattered {
-        let mut writing: VecDeque<Handle<Result<(), RestoreError>>> = VecDeque::new();
+        let mut writing: VecDeque<Handle<Result<(), ContentError>>> = VecDeque::new();
         let wait = |writing: &mut VecDeque<Handle<_>>, most: usize| {
             while writing.len() > most {
                 writing.pop_front().and_then(Handle::wait).unwrap_or_else(|| Err(lost()))?;
             }
-            Ok::<_, RestoreError>(())
+            Ok::<_, ContentError>(())
         };
         if let Some(older) = older {
             for some in copies.chunks(Copy::BATCH) {
@@ -80,7 +80,7 @@ fn write_span<'env, W: Send + 'env>(
                 writing.push_back(pool.submit(move |_| {
                     for copy in some {
                         copy.run(&from, &handle, &path)?;
-                        count_bytes(shared, copy.length_bytes);
+                        writer.count(copy.length_bytes);
                     }
                     Ok(())
                 }));
@@ -89,12 +89,12 @@ fn write_span<'env, W: Send + 'env>(
         for batch in batches(start, &parts) {
             wait(&mut writing, SEGMENTS_MAX - 1)?;
             let (handle, path) = (handle.clone(), entry.path.clone());
-            writing.push_back(pool.submit(move |_| write_batch(shared, &handle, &path, &batch)));
+            writing.push_back(pool.submit(move |_| write_batch(writer, &handle, &path, &batch)));
         }
         wait(&mut writing, 0)?;
     }
-    let mut rest = Parts::of(parts);
-    let mut under_way: VecDeque<Handle<Result<ChainingValue, RestoreError>>> = VecDeque::new();
+    let mut rest = ExtentQueue::new(parts);
+    let mut under_way: VecDeque<Handle<Result<ChainingValue, ContentError>>> = VecDeque::new();
     let mut at = start;
     while at < end || !under_way.is_empty() {
         while at < end && under_way.len() < SEGMENTS_MAX {
@@ -107,7 +107,7 @@ fn write_span<'env, W: Send + 'env>(
                 if scattered {
                     hash_written(&handle, &path, (at, next), &mut hasher)?;
                 } else {
-                    write_extents(shared, &handle, &path, at, &parts, &mut hasher)?;
+                    write_extents(writer, &handle, &path, at, &parts, &mut hasher)?;
                 }
                 Ok(hasher.finalize_non_root())
             }));

@@ -2,12 +2,12 @@
 //!
 //! Nothing is trusted: what is copied is hashed with all else before the new version is shown to anyone.
 
-use super::extents::Extents;
+use super::error::ContentError;
 use crate::model::entry::{Entry, Extent, File};
 use crate::model::id::ChunkId;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
-use crate::standby::error::RestoreError;
+use crate::repository::extents::ExtentReader;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -47,11 +47,11 @@ impl Older {
         handle: OwnedFd,
         entry: &Entry,
         file: &File,
-    ) -> Result<Option<Self>, RestoreError> {
+    ) -> Result<Option<Self>, ContentError> {
         if file.size_bytes > OLDER_MAX_BYTES {
             return Ok(None);
         }
-        let extents = Extents::new(chunks, file).take(file.size_bytes, entry)?;
+        let extents = ExtentReader::new(chunks, file).take(file.size_bytes, entry)?;
         Ok(Some(Self { handle: Arc::new(handle), pieces: pieces(&extents), copied_bytes: AtomicU64::new(0) }))
     }
 
@@ -148,9 +148,9 @@ impl Copy {
     pub(crate) const BATCH: usize = 64;
 
     /// Copies, by reference where the filesystem can.
-    pub(crate) fn run(&self, from: &OwnedFd, to: &OwnedFd, path: &TreePath) -> Result<(), RestoreError> {
+    pub(crate) fn run(&self, from: &OwnedFd, to: &OwnedFd, path: &TreePath) -> Result<(), ContentError> {
         copy_range(from, self.from, to, self.to, self.length_bytes)
-            .map_err(RestoreError::write(path, "copy from its version before"))
+            .map_err(ContentError::file(path, "copy from its version before"))
     }
 }
 

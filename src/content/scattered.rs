@@ -4,12 +4,13 @@
 //! The file's hash is then computed from what was written. Memory: the extents of [`SPAN_BYTES`] of the
 //! file, and a few chunks for each worker.
 
+use super::error::ContentError;
+use super::write::{ContentWriter, write_all};
 use crate::model::entry::Extent;
 use crate::model::id::ChunkId;
 use crate::model::tree_path::TreePath;
-use crate::restore::file::{Shared, count_bytes, write_all};
+use crate::repository::error::RepositoryError;
 use crate::source::content::SEGMENT_BYTES;
-use crate::standby::error::RestoreError;
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::{HashMap, HashSet};
 
@@ -75,20 +76,20 @@ pub(crate) fn batches(mut at: u64, parts: &[Extent]) -> Vec<Batch> {
 
 /// Fetches a batch's chunks and writes their parts.
 pub(crate) fn write_batch(
-    shared: &Shared,
+    writer: &ContentWriter,
     handle: &OwnedFd,
     path: &TreePath,
     batch: &Batch,
-) -> Result<(), RestoreError> {
+) -> Result<(), ContentError> {
     let ids: Vec<_> = batch.iter().map(|(id, _)| *id).collect();
-    let chunks = shared.chunks.read_many(&ids)?;
+    let chunks = writer.chunks.read_many(&ids)?;
     for (id, placements) in batch {
         for Placement { at, offset_bytes, length_bytes } in placements {
             let start = *offset_bytes as usize;
             let bytes = chunks.get(id).and_then(|chunk| chunk.get(start..start + *length_bytes as usize));
-            let bytes = bytes.ok_or_else(|| RestoreError::Manifest { path: path.to_string() })?;
-            write_all(handle, bytes, *at).map_err(RestoreError::write(path, "write it"))?;
-            count_bytes(shared, bytes.len() as u64);
+            let bytes = bytes.ok_or_else(|| RepositoryError::Entry { path: path.to_string() })?;
+            write_all(handle, bytes, *at).map_err(ContentError::file(path, "write it"))?;
+            writer.count(bytes.len() as u64);
         }
     }
     Ok(())
@@ -100,14 +101,14 @@ pub(crate) fn hash_written(
     path: &TreePath,
     (from, to): (u64, u64),
     hasher: &mut blake3::Hasher,
-) -> Result<(), RestoreError> {
+) -> Result<(), ContentError> {
     let mut buffer = vec![0; (to - from).min(1 << 20) as usize];
     let mut at = from;
     while at < to {
         let part = &mut buffer[..(to - at).min(1 << 20) as usize];
         let read = crate::source::content::read_exact(handle.as_fd(), part, at);
         read.map_err(|errno| {
-            RestoreError::write(path, "read it back")(errno.unwrap_or(rustix::io::Errno::IO))
+            ContentError::file(path, "read it back")(errno.unwrap_or(rustix::io::Errno::IO))
         })?;
         hasher.update(part);
         at += part.len() as u64;

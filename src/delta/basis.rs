@@ -3,7 +3,7 @@
 //! Nothing here is trusted beyond what it says about content: a block's place comes from the extents, its
 //! size from counts that were checked when the entries were decoded.
 
-use super::piece::{MIB, crowded, push_extent, split};
+use super::piece::{MIB, crowded, push_extent};
 use super::signature::{half, strong};
 use super::table::Table;
 use crate::format::blocks::{BlockEntries, GROUP_BYTES, Strong};
@@ -142,10 +142,10 @@ impl Basis {
         {
             let mut extent = placed.extent;
             if at > placed.at {
-                extent = split(extent, at - placed.at).1;
+                extent = extent.split_at(at - placed.at).1;
             }
             if extent.length_bytes() > to - at {
-                extent = split(extent, to - at).0;
+                extent = extent.split_at(to - at).0;
             }
             at += extent.length_bytes();
             push_extent(out, extent);

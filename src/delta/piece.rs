@@ -24,7 +24,7 @@ impl Piece {
     pub fn split_off(&mut self, at: u64) -> Piece {
         match self {
             Piece::Known(extent) => {
-                let (head, tail) = split(*extent, at);
+                let (head, tail) = extent.split_at(at);
                 *extent = head;
                 Piece::Known(tail)
             }
@@ -33,23 +33,6 @@ impl Piece {
                 *length = at as u32;
                 Piece::Literal(tail)
             }
-        }
-    }
-}
-
-/// The first `at` bytes of an extent, and the rest; `at` is inside.
-pub fn split(extent: Extent, at: u64) -> (Extent, Extent) {
-    match extent {
-        Extent::Hole { length_bytes } => {
-            (Extent::Hole { length_bytes: at }, Extent::Hole { length_bytes: length_bytes - at })
-        }
-        Extent::Chunk { chunk, blocks, offset_bytes, length_bytes } => {
-            let at = at as u32;
-            let tail = (offset_bytes + at, length_bytes - at);
-            (
-                Extent::Chunk { chunk, blocks, offset_bytes, length_bytes: at },
-                Extent::Chunk { chunk, blocks, offset_bytes: tail.0, length_bytes: tail.1 },
-            )
         }
     }
 }

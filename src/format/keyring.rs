@@ -9,49 +9,16 @@
 //! goes on from the keyring before by the newest data key of that one. The public keys stand under the seal: whoever holds the bucket
 //! reads names alone. Keyrings of version 1 (see `keyring1`) prove none of that; version 2 is `keyring2`.
 
-use super::age::{Identity, Recipient};
+pub use super::holder::{Before, Holder, Opened, Plan, Secrets, Shown, is_name, key};
 use super::keyring1;
 use super::keyring2::{self, Body, Proof, VERSION};
 pub use super::keyring2::{admits_passphrases, close};
-use super::passphrase::{PASSPHRASES_MAX, Passphrase};
-use super::seal::Key;
 use super::wire::FormatError;
-use crate::model::escape;
 use crate::model::id::{ContentHash, StoreName};
 use crate::model::record::RingRef;
-use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use serde::Deserialize;
 
 pub const KEYRING_MAX_BYTES: usize = 1 << 20;
-const NAME_MAX_BYTES: usize = 200;
-
-/// One who may open it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    pub name: String,
-    pub recipient: Recipient,
-    /// Its identity, under a passphrase.
-    pub passphrase: Option<Passphrase>,
-}
-
-/// A holder as whoever has no key sees it: what is said here nobody vouches for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    pub name: String,
-    pub is_passphrase: bool,
-    /// Readable in version 1 alone.
-    pub recipient: Option<Recipient>,
-}
-
-/// A keyring before this one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Before {
-    pub sequence: u32,
-    pub hash: ContentHash,
-    /// How many data keys it has.
-    pub keys: u32,
-}
 
 /// A keyring as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,103 +32,6 @@ pub struct Keyring {
 enum Stored {
     First(Box<keyring1::Keyring>),
     Second(Box<Body>, Proof),
-}
-
-/// What a keyring opens to.
-#[derive(Clone, Debug)]
-pub struct Opened {
-    pub version: u8,
-    pub reference: RingRef,
-    pub master: Key,
-    /// The oldest first.
-    pub generations: Vec<Key>,
-    pub holders: Vec<Holder>,
-    /// What opened it, and whose slot that is.
-    pub identity: Identity,
-    pub slot: usize,
-    /// Who made it, as was proven to whoever opened it; none in version 1.
-    pub maker: Option<usize>,
-    /// The keyrings before, as far as they are told of.
-    pub before: Vec<Before>,
-}
-
-/// What a caller has to open keyrings with.
-#[derive(Clone, Debug, Default)]
-pub struct Secrets {
-    pub identities: Vec<Identity>,
-    pub passphrase: Option<Zeroizing<String>>,
-}
-
-/// Fills with random bytes.
-pub type Random<'a> = &'a mut dyn FnMut(&mut [u8]);
-
-pub fn key(random: Random) -> Key {
-    let mut bytes = Zeroizing::new([0; 32]);
-    random(bytes.as_mut());
-    Key(bytes)
-}
-
-/// Whether a holder may be called so.
-pub fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= NAME_MAX_BYTES && !name.chars().any(escape::is_steering)
-}
-
-impl Holder {
-    pub fn of_recipient(name: &str, recipient: &Recipient) -> Self {
-        Self { name: name.to_owned(), recipient: *recipient, passphrase: None }
-    }
-
-    /// One who has a passphrase, and the identity that it opens.
-    pub fn of_passphrase(
-        name: &str,
-        passphrase: &str,
-        random: Random,
-    ) -> Result<(Self, Identity), FormatError> {
-        let (passphrase, identity) = Passphrase::close(passphrase, random)?;
-        let recipient = identity.recipient();
-        Ok((Self { name: name.to_owned(), recipient, passphrase: Some(passphrase) }, identity))
-    }
-}
-
-/// What a new keyring is to be.
-pub struct Plan<'a> {
-    pub store: &'a StoreName,
-    pub holders: &'a [Holder],
-    pub master: &'a Key,
-    /// The oldest first.
-    pub generations: &'a [Key],
-    /// The keyring that it follows.
-    pub before: Option<&'a Opened>,
-}
-
-impl Opened {
-    /// As the next one tells of it.
-    pub fn as_before(&self) -> Before {
-        let RingRef { sequence, hash } = self.reference;
-        Before { sequence, hash, keys: self.generations.len() as u32 }
-    }
-
-    /// The keyring that is named, if it is this one or one that this one tells of: how many data keys it has.
-    pub fn keys_of(&self, named: &RingRef) -> Option<u32> {
-        let own = self.as_before();
-        let mut known = self.before.iter().chain([&own]);
-        known.find(|ring| (ring.sequence, ring.hash) == (named.sequence, named.hash)).map(|ring| ring.keys)
-    }
-}
-
-/// The slot of one of these identities, else the one that the passphrase opens.
-pub(super) fn find_slot<'a>(
-    secrets: &Secrets,
-    fits: impl Fn(&Identity) -> Option<usize>,
-    passphrases: impl Iterator<Item = &'a Passphrase>,
-) -> Result<(Identity, usize), FormatError> {
-    let fitting = |identity: &Identity| Some((identity.clone(), fits(identity)?));
-    if let Some(found) = secrets.identities.iter().find_map(fitting) {
-        return Ok(found);
-    }
-    let words = secrets.passphrase.as_ref().ok_or(FormatError::Tampered)?;
-    let opened = passphrases.take(PASSPHRASES_MAX).find_map(|slot| slot.open(words).ok());
-    opened.as_ref().and_then(fitting).ok_or(FormatError::Tampered)
 }
 
 impl Keyring {
@@ -237,6 +107,7 @@ pub fn decode_ring(bytes: &[u8]) -> Result<Keyring, FormatError> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::format::age::Identity;
 
     fn random() -> impl FnMut(&mut [u8]) {
         let mut reader = blake3::Hasher::new().finalize_xof();

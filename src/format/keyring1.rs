@@ -2,7 +2,7 @@
 //! in the clear, could. They are read, and every change of one makes a keyring of the version after.
 
 use super::age::{self, Identity, Recipient};
-use super::keyring::{Holder, Opened, Secrets, Shown, find_slot};
+use super::holder::{Holder, Opened, Secrets, Shown, find_slot};
 use super::passphrase::Passphrase;
 use super::seal::{Key, Sealer};
 use super::wire::FormatError;

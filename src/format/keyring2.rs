@@ -4,7 +4,8 @@
 //! names nothing: a proof that was altered concerns nobody but the holder whose it is.
 
 use super::age::{self, Identity, Recipient};
-use super::keyring::{Before, Holder, Opened, Plan, Random, Secrets, Shown, find_slot, is_name};
+use super::holder::{Before, Holder, Opened, Plan, Secrets, Shown, find_slot, is_name};
+use super::passphrase::Random;
 use super::passphrase::{PASSPHRASES_MAX, Passphrase};
 use super::seal::{Key, Sealer};
 use super::wire::FormatError;

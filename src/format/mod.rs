@@ -6,6 +6,7 @@ pub mod blocks;
 pub mod checkpoint;
 pub mod extent_list;
 pub mod frame;
+pub mod holder;
 pub mod index;
 pub mod keyring;
 mod keyring1;

@@ -3,7 +3,6 @@
 //! Whoever holds the bucket writes what it costs to try: a reader bounds it by four times what this version writes.
 
 use super::age::Identity;
-use super::keyring::Random;
 use super::seal::Sealer;
 use super::wire::FormatError;
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -11,6 +10,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+/// Fills with random bytes.
+pub type Random<'a> = &'a mut dyn FnMut(&mut [u8]);
 
 /// A shorter one is no passphrase.
 pub const PASSPHRASE_MIN_CHARS: usize = 8;
@@ -45,7 +47,7 @@ impl Passphrase {
     /// [`FormatError::Passphrase`] when it is too short.
     pub fn close(passphrase: &str, random: Random) -> Result<(Self, Identity), FormatError> {
         if !is_long_enough(passphrase) {
-            return Err(FormatError::Passphrase);
+            return Err(FormatError::Passphrase(PASSPHRASE_MIN_CHARS));
         }
         let mut bytes = Zeroizing::new([0; 32]);
         random(bytes.as_mut());
@@ -107,7 +109,10 @@ mod tests {
     fn a_short_or_empty_passphrase_makes_no_slot() {
         let mut random = |bytes: &mut [u8]| bytes.fill(1);
         for short in ["", "1234567", "äöüßäöü"] {
-            assert_eq!(Passphrase::close(short, &mut random).unwrap_err(), FormatError::Passphrase);
+            assert_eq!(
+                Passphrase::close(short, &mut random).unwrap_err(),
+                FormatError::Passphrase(PASSPHRASE_MIN_CHARS)
+            );
         }
     }
 }

@@ -28,8 +28,8 @@ pub enum FormatError {
     Tampered,
     #[error("does not prove that it was made by the holder whom it names")]
     Maker,
-    #[error("a passphrase has {} characters at least", super::passphrase::PASSPHRASE_MIN_CHARS)]
-    Passphrase,
+    #[error("a passphrase has at least {0} characters")]
+    Passphrase(usize),
     #[error("{0} are not strictly ascending")]
     Order(&'static str),
     #[error("holds {0} bytes behind its end")]

@@ -3,13 +3,13 @@
 //! A page or a list whose bit is set was looked at, with all below it: what snapshots share is read once. So memory is one bit
 //! for each chunk of the store, however many snapshots there are.
 
-use crate::format::extent_list;
 use crate::format::page::Page;
-use crate::model::entry::{Content, Entry, Extent};
+use crate::model::entry::{Entry, Extent, Extents, File};
 use crate::model::id::ChunkId;
 use crate::model::record::ManifestRoot;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::extents::read_lists;
 use crate::repository::index::Index;
 use crate::repository::manifest::ManifestReader;
 use crate::repository::store::Store;
@@ -124,7 +124,7 @@ impl Marking<'_> {
             for id in entry.chunks() {
                 self.marks.add(id)?;
             }
-            if let Some(Content::Lists(ids)) = entry.file().map(|file| &file.content) {
+            if let Some(Extents::Listed(ids)) = entry.file().map(File::extents) {
                 for id in ids {
                     if self.marks.add(*id)? {
                         lists.push(*id);
@@ -133,14 +133,7 @@ impl Marking<'_> {
             }
         }
         for window in lists.chunks(LISTS) {
-            let found: Vec<Vec<Extent>> = self.read(window, |reader, ids| {
-                let found = reader.chunks.read_many(ids)?;
-                let decode = |id: &ChunkId| {
-                    let bytes = found.get(id).ok_or(RepositoryError::UnknownChunk { chunk: *id })?;
-                    extent_list::decode_chunk(bytes).map_err(RepositoryError::format(format!("list {id}")))
-                };
-                ids.iter().map(decode).collect()
-            })?;
+            let found = self.read(window, |reader, ids| read_lists(&reader.chunks, ids))?;
             for id in found.iter().flatten().flat_map(Extent::chunks) {
                 self.marks.add(id)?;
             }

@@ -5,13 +5,14 @@
 //! trusted. What nobody has is given up, and the record says so: the next resync looks at all that it takes over.
 
 use super::verify::{Examined, VerifyOptions, VerifyReport};
-use crate::format::extent_list;
 use crate::format::frame::{self, ChunkType, Compressor};
 use crate::format::index::{self as index_format, Location, PackEntry};
 use crate::model::entry::{CHUNK_MAX_BYTES, Content, Entry, Extent};
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence, WriterId};
 use crate::model::record::{Event, ObjectRef, PruneRecord};
+use crate::repository::chunks::ChunkReader;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::extents::read_known_lists;
 use crate::repository::index::Index;
 use crate::repository::log::Appended;
 use crate::repository::object_key;
@@ -294,20 +295,9 @@ impl Repairing<'_> {
             }
             Content::Extents(extents) => extents.clone(),
             Content::Lists(lists) => {
-                let reader = crate::repository::chunks::ChunkReader::new(
-                    self.store.clone(),
-                    Arc::new(self.index.fork()),
-                );
-                let found = reader.read_known(lists)?;
-                let mut extents = Vec::new();
-                for list in lists {
-                    match found.get(list).map(|bytes| extent_list::decode_chunk(bytes)) {
-                        Some(Ok(more)) => extents.extend(more),
-                        // Where what follows lies is not known any more.
-                        _ => break,
-                    }
-                }
-                extents
+                let reader = ChunkReader::new(self.store.clone(), Arc::new(self.index.fork()));
+                // After a list that is lost, nobody knows where in the file the next one lies.
+                read_known_lists(&reader, lists)?.into_iter().map_while(|list| list).flatten().collect()
             }
         };
         let mut at = 0u64;

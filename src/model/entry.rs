@@ -2,6 +2,7 @@
 
 use super::id::{ChunkId, ContentHash, number_of};
 use super::tree_path::TreePath;
+use std::borrow::Cow;
 
 /// A chunk holds at most this many raw bytes.
 pub const CHUNK_MAX_BYTES: usize = 1 << 20;
@@ -23,6 +24,23 @@ pub enum Extent {
 }
 
 impl Extent {
+    /// Returns the first `at` bytes and the rest; `at` lies inside.
+    pub fn split_at(self, at: u64) -> (Extent, Extent) {
+        match self {
+            Extent::Hole { length_bytes } => {
+                (Extent::Hole { length_bytes: at }, Extent::Hole { length_bytes: length_bytes - at })
+            }
+            Extent::Chunk { chunk, blocks, offset_bytes, length_bytes } => {
+                let at = at as u32;
+                let (tail_at, tail_bytes) = (offset_bytes + at, length_bytes - at);
+                (
+                    Extent::Chunk { chunk, blocks, offset_bytes, length_bytes: at },
+                    Extent::Chunk { chunk, blocks, offset_bytes: tail_at, length_bytes: tail_bytes },
+                )
+            }
+        }
+    }
+
     pub fn length_bytes(&self) -> u64 {
         match self {
             Extent::Hole { length_bytes } => *length_bytes,
@@ -128,6 +146,31 @@ impl Fingerprint {
 pub struct Group {
     number: u64,
     agreement: u64,
+}
+
+/// Where a file's extents are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extents<'a> {
+    /// In the entry itself.
+    Known(Cow<'a, [Extent]>),
+    /// In these chunks, one list after the other.
+    Listed(&'a [ChunkId]),
+}
+
+impl File {
+    /// Returns the extents of the content, or the lists that hold them.
+    pub fn extents(&self) -> Extents<'_> {
+        match &self.content {
+            Content::Empty => Extents::Known(Cow::Borrowed(&[])),
+            Content::Whole { blocks } => {
+                let (chunk, length_bytes) = (ChunkId(self.hash.0), self.size_bytes as u32);
+                let extent = Extent::Chunk { chunk, blocks: *blocks, offset_bytes: 0, length_bytes };
+                Extents::Known(Cow::Owned(vec![extent]))
+            }
+            Content::Extents(extents) => Extents::Known(Cow::Borrowed(extents)),
+            Content::Lists(lists) => Extents::Listed(lists),
+        }
+    }
 }
 
 /// One entry.

@@ -4,12 +4,13 @@
 //! here. So nobody but this user enters it, and one that is somebody else's is refused. It is opened once, and what follows goes through that
 //! handle: whoever may rename it meanwhile exchanges nothing.
 
+use super::error::StageError;
 use crate::model::id::{Sequence, StoreName};
 use crate::restore::access::{ACCESS_LIST, mode_without_list};
 use crate::source::stat::Stat;
 use crate::source::xattr;
 use crate::standby::depot::{names, write_beside};
-use crate::standby::error::{FollowError, StageError};
+use crate::standby::error::FollowError;
 use crate::support::private;
 use crate::vfs::overlay::{self, Layers, Upper};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};

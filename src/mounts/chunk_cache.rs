@@ -4,11 +4,12 @@
 //! A chunk is checked against its name before anyone sees a byte of it. Two who miss the same chunk fetch it once: each chunk
 //! has a guard, and guards are taken in the order of the chunks' names, so that no two wait for each other.
 
-use crate::content::extents::Extents;
+use crate::content::error::ContentError;
 use crate::model::entry::{Entry, Extent, File};
 use crate::model::id::ChunkId;
 use crate::repository::chunks::ChunkReader;
-use crate::standby::error::RestoreError;
+use crate::repository::error::RepositoryError;
+use crate::repository::extents::ExtentReader;
 use bytes::Bytes;
 use quick_cache::sync::{Cache, GuardResult};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
@@ -44,9 +45,9 @@ impl Weighter<ChunkId, Bytes> for ByLength {
 struct Map(Vec<(u64, Extent)>);
 
 impl Map {
-    fn new(chunks: &ChunkReader, entry: &Entry, file: &File) -> Result<Self, RestoreError> {
+    fn new(chunks: &ChunkReader, entry: &Entry, file: &File) -> Result<Self, ContentError> {
         let mut at = 0;
-        let extents = Extents::new(chunks, file).take(file.size_bytes, entry)?;
+        let extents = ExtentReader::new(chunks, file).take(file.size_bytes, entry)?;
         let placed = extents.into_iter().map(|extent| {
             let start = at;
             at += extent.length_bytes();
@@ -153,7 +154,7 @@ impl Contents {
     }
 
     /// One chunk; `beside` are fetched with it if they are at hand.
-    pub(crate) fn chunk(&self, chunk: ChunkId, beside: &[ChunkId]) -> Result<Bytes, RestoreError> {
+    pub(crate) fn chunk(&self, chunk: ChunkId, beside: &[ChunkId]) -> Result<Bytes, ContentError> {
         let mut wanted = vec![chunk];
         wanted.extend_from_slice(beside);
         let mut found = self.fetcher.fetch(&wanted)?;
@@ -167,7 +168,7 @@ impl Contents {
         entry: &Entry,
         file: &File,
         (from, to): (u64, u64),
-    ) -> Result<Vec<u8>, RestoreError> {
+    ) -> Result<Vec<u8>, ContentError> {
         let map = self.map(reading, entry, file)?;
         let ahead = {
             let mut course = reading.course.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,7 +184,7 @@ impl Contents {
             }
         }
         let mut bytes = vec![0; (to - from) as usize];
-        let lost = || RestoreError::Manifest { path: entry.path.to_string() };
+        let lost = || RepositoryError::Entry { path: entry.path.to_string() };
         let mut rest = map.within(from, to);
         while !rest.is_empty() {
             // So many extents that they need few chunks.
@@ -221,14 +222,14 @@ impl Contents {
         file: &File,
         offset: u64,
         hole: bool,
-    ) -> Result<Option<u64>, RestoreError> {
+    ) -> Result<Option<u64>, ContentError> {
         let extents = self.map(reading, entry, file)?.within(offset, u64::MAX);
         let found = extents.iter().find(|(_, extent)| matches!(extent, Extent::Hole { .. }) == hole);
         // Every file ends with a hole.
         Ok(found.map(|(start, _)| offset.max(*start)).or(hole.then_some(file.size_bytes)))
     }
 
-    fn map<'a>(&self, reading: &'a Reading, entry: &Entry, file: &File) -> Result<&'a Map, RestoreError> {
+    fn map<'a>(&self, reading: &'a Reading, entry: &Entry, file: &File) -> Result<&'a Map, ContentError> {
         if let Some(map) = reading.map.get() {
             return Ok(map);
         }
@@ -238,7 +239,7 @@ impl Contents {
 }
 
 impl Fetcher {
-    fn fetch(&self, wanted: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, RestoreError> {
+    fn fetch(&self, wanted: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, ContentError> {
         let mut wanted = wanted.to_vec();
         wanted.sort_unstable();
         wanted.dedup();

@@ -4,9 +4,10 @@
 //! that cannot be, the path is a symlink that is exchanged by a rename; the mounts lie in a hidden directory beside it.
 //! Either way a path leads to the one snapshot or to the other, and what is open stays open.
 
+use super::error::StageError;
 use super::mount::{absolute, is_shown, shows, unmount};
 use crate::model::id::{Sequence, StoreName};
-use crate::standby::error::{FollowError, StageError};
+use crate::standby::error::FollowError;
 use crate::support::private;
 use crate::vfs::overlay::{Detached, Old};
 use std::ffi::OsString;

@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod chunk_cache;
+pub mod error;
 pub mod leaves;
 pub mod live;
 pub mod mount;

@@ -4,11 +4,12 @@
 //! `follow` that runs meanwhile keeps it.
 
 use super::changes::Changes;
+use super::error::StageError;
 use super::live::{self, Before, Live};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::standby::depot::{Depot, names};
-use crate::standby::error::{FollowError, StageError};
+use crate::standby::error::FollowError;
 use crate::standby::pin::{self, Pin};
 use crate::vfs::error::MountError;
 use crate::vfs::overlay::{self, Detached, Layers, Mounted};

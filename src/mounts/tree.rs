@@ -6,6 +6,8 @@
 
 use super::chunk_cache::{Contents, Reading};
 use super::leaves::{Leaves, Place};
+use crate::content::attributes::attributes_of;
+use crate::content::error::ContentError;
 use crate::model::entry::{Attributes, Content, Entry, File, Group, Kind, Xattrs};
 use crate::model::id::ChunkId;
 use crate::model::record::{ManifestRoot, SnapshotRecord, StoreState};
@@ -15,10 +17,8 @@ use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::repository::index::Index;
 use crate::repository::manifest::ManifestReader;
 use crate::repository::store::Store;
-use crate::restore::file::attributes_of;
 use crate::source::content::read_exact;
 use crate::standby::depot::Depot;
-use crate::standby::error::RestoreError;
 use crate::vfs::fuse::{Node, ROOT, Tree};
 use quick_cache::sync::Cache;
 use rustix::fd::{AsFd, OwnedFd};
@@ -105,11 +105,11 @@ impl View {
     }
 
     /// Tells why something failed, and gives what the reader is told.
-    fn told(&self, what: impl std::fmt::Display, error: impl Into<RestoreError>) -> Errno {
+    fn told(&self, what: impl std::fmt::Display, error: impl Into<ContentError>) -> Errno {
         let error = error.into();
         (self.complain)(&format!("{what}: {error}"));
         match error {
-            RestoreError::Repository(error) if error.kind() == RepositoryErrorKind::Unavailable => {
+            ContentError::Repository(error) if error.kind() == RepositoryErrorKind::Unavailable => {
                 Errno::TIMEDOUT
             }
             _ => Errno::IO,
@@ -119,7 +119,7 @@ impl View {
     fn with_file<T>(
         &self,
         number: u64,
-        with: impl FnOnce(&Node, &File) -> Result<T, RestoreError>,
+        with: impl FnOnce(&Node, &File) -> Result<T, ContentError>,
     ) -> Result<T, Errno> {
         let node = self.node(number)?;
         match &node.entry().kind {
@@ -135,7 +135,7 @@ impl View {
 
     /// The content of a file that is one chunk. Of a reader that goes through small files in order, the next ones are
     /// fetched by the same request.
-    fn small(&self, node: &Node, file: &File) -> Result<bytes::Bytes, RestoreError> {
+    fn small(&self, node: &Node, file: &File) -> Result<bytes::Bytes, ContentError> {
         let chunk = ChunkId(file.hash.0);
         if self.contents.has(chunk) {
             return self.contents.chunk(chunk, &[]);
@@ -230,7 +230,7 @@ impl Tree for View {
                 let bytes = self.small(node, file)?;
                 let part = bytes.get(offset as usize..end as usize);
                 let path = || node.entry().path.to_string();
-                return Ok(part.ok_or_else(|| RestoreError::Manifest { path: path() })?.to_vec());
+                return Ok(part.ok_or_else(|| RepositoryError::Entry { path: path() })?.to_vec());
             }
             self.contents.read(&self.reading(number), node.entry(), file, (offset, end))
         })

@@ -6,10 +6,11 @@ use crate::delta::basis::Basis;
 use crate::delta::signature::{SIGNED_MIN_BYTES, strong};
 use crate::format::blocks::{BLOCK_LOG2_MAX, BLOCK_LOG2_MIN};
 use crate::format::{blocks, extent_list};
-use crate::model::entry::{Content, Extent, File};
+use crate::model::entry::{Extent, Extents, File};
 use crate::model::id::ChunkId;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
+use crate::repository::extents::read_known_lists;
 use crate::source::tree;
 use std::collections::HashMap;
 
@@ -31,24 +32,17 @@ impl OldVersion {
         if file.size_bytes < SIGNED_MIN_BYTES {
             return Ok(None);
         }
-        let extents = match &file.content {
-            Content::Empty => return Ok(None),
-            Content::Whole { blocks } => {
-                let (chunk, length_bytes) = (ChunkId(file.hash.0), file.size_bytes as u32);
-                vec![Extent::Chunk { chunk, blocks: *blocks, offset_bytes: 0, length_bytes }]
-            }
-            Content::Extents(extents) => extents.clone(),
-            Content::Lists(lists) => {
-                let found = chunks.read_known(lists)?;
+        let extents = match file.extents() {
+            Extents::Known(extents) => extents.into_owned(),
+            Extents::Listed(lists) => {
                 let mut extents = Vec::new();
-                for list in lists {
-                    match found.get(list).map(|bytes| extent_list::decode_chunk(bytes)) {
-                        Some(Ok(more)) if !extent_list::is_too_dense(extents.len(), file.size_bytes) => {
-                            extents.extend(more);
-                        }
-                        // Where the others lie depends on it.
-                        _ => return Ok(None),
+                for list in read_known_lists(chunks, lists)? {
+                    // Where the extents after a lost list lie depends on it.
+                    let Some(list) = list else { return Ok(None) };
+                    if extent_list::is_too_dense(extents.len(), file.size_bytes) {
+                        return Ok(None);
                     }
+                    extents.extend(list);
                 }
                 extents
             }

@@ -18,12 +18,12 @@ use super::links::shared_inode;
 use super::mounts::Mounts;
 use super::read_entry::{Attempt, Target, Worker, look_again};
 use super::relatives::Relatives;
-use crate::format::extent_list;
 use crate::format::page::Child as Leaf;
-use crate::model::entry::{Content, Entry, Extent, File, Kind, Xattrs};
+use crate::model::entry::{Entry, Extent, Extents, File, Kind, Xattrs};
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
+use crate::repository::extents::read_known_lists;
 use crate::repository::manifest::ManifestWriter;
 use crate::source::content::SEGMENT_BYTES;
 use crate::source::error::SourceError;
@@ -478,13 +478,10 @@ impl<'env> Scan<'_, 'env> {
     /// Whether all that an entry refers to is there.
     fn is_whole(&self, entry: &Entry) -> Result<bool, RepositoryError> {
         let mut ids = entry.chunks();
-        if let Some(Content::Lists(lists)) = entry.file().map(|file| &file.content) {
-            let found = self.chunks.read_known(lists)?;
-            for list in lists {
-                match found.get(list).map(|bytes| extent_list::decode_chunk(bytes)) {
-                    Some(Ok(extents)) => ids.extend(extents.iter().flat_map(Extent::chunks)),
-                    _ => return Ok(false),
-                }
+        if let Some(Extents::Listed(lists)) = entry.file().map(File::extents) {
+            for list in read_known_lists(self.chunks, lists)? {
+                let Some(extents) = list else { return Ok(false) };
+                ids.extend(extents.iter().flat_map(Extent::chunks));
             }
         }
         for id in ids {

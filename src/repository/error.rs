@@ -46,6 +46,10 @@ pub enum RepositoryError {
     NoStore(StoreName),
     #[error("store '{store}' has no snapshot '{wanted}'; it has {available}")]
     NoSnapshot { store: StoreName, wanted: String, available: String },
+    #[error(
+        "{path}: its entry in the manifest contradicts itself or others; run `understudy verify` to see what it touches"
+    )]
+    Entry { path: String },
     #[error("record {sequence} of store '{store}' is missing from its log")]
     MissingRecord { store: StoreName, sequence: Sequence },
     #[error(
@@ -140,6 +144,7 @@ impl RepositoryError {
             Self::Format { .. }
             | Self::UnknownChunk { .. }
             | Self::Log { .. }
+            | Self::Entry { .. }
             | Self::MissingRecord { .. } => RepositoryErrorKind::Damaged,
             Self::NoStore(_) | Self::NoSnapshot { .. } => RepositoryErrorKind::Missing,
             Self::Local { .. } | Self::Memory { .. } | Self::Unsound { .. } => RepositoryErrorKind::Local,

@@ -11,6 +11,7 @@ pub mod compact;
 pub mod cursor;
 pub mod diff;
 pub mod error;
+pub mod extents;
 pub mod index;
 pub mod key_source;
 pub mod keyrings;

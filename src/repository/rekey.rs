@@ -15,7 +15,7 @@ use super::store::Store;
 use super::trust::{SeenEncryption, SeenRing};
 use crate::format::age::{Identity, Recipient};
 use crate::format::keyring::{self, Holder, Opened, Plan};
-use crate::format::passphrase::PASSPHRASES_MAX;
+use crate::format::passphrase::{self, PASSPHRASES_MAX};
 use crate::format::seal::Key;
 use crate::format::wire::FormatError;
 use crate::model::escape;
@@ -130,7 +130,7 @@ impl Store {
         if let Some(text) = &source.passphrase {
             let made = Holder::of_passphrase("passphrase", text, &mut random);
             let (holder, identity) = made.map_err(|error| match error {
-                FormatError::Passphrase => RepositoryError::ShortPassphrase(self.name.clone()),
+                FormatError::Passphrase(_) => RepositoryError::ShortPassphrase(self.name.clone()),
                 other => RepositoryError::format(&at)(other),
             })?;
             holders.push(holder);
@@ -235,7 +235,7 @@ impl Store {
     fn change_ring(
         &self,
         author: &Author,
-        change: impl Fn(&Opened, keyring::Random) -> Result<Draft, KeyChange>,
+        change: impl Fn(&Opened, passphrase::Random) -> Result<Draft, KeyChange>,
     ) -> Result<(), RepositoryError> {
         self.forget_keys();
         // What is changed is what the log says is in force, and this host takes.
@@ -294,7 +294,7 @@ impl Draft {
         }
     }
 
-    fn renewed(self, random: keyring::Random) -> Self {
+    fn renewed(self, random: passphrase::Random) -> Self {
         let master = keyring::key(random);
         let generations = self.generations.into_iter().chain([keyring::key(random)]).collect();
         Self { master, generations, ..self }
@@ -323,7 +323,7 @@ fn tidy(holders: Vec<Holder>) -> Vec<Holder> {
 fn key_file(
     path: &Path,
     source: &KeySource,
-    random: keyring::Random,
+    random: passphrase::Random,
 ) -> Result<Vec<Identity>, RepositoryError> {
     let identities = match durable::is_made(path) {
         true => read_key_file(path)?,

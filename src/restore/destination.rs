@@ -14,11 +14,11 @@
 //!
 //! Before anything was restored an error leaves nothing behind.
 
-use super::directory::{name_of, names, open_below, open_existing};
+use super::at::{name_of, names, open_below, open_existing};
+use super::error::RestoreError;
 use super::filesystem::{Filesystem, Mount};
-use super::run::RestoreRequest;
+use super::request::RestoreRequest;
 use crate::source::stat::Stat;
-use crate::standby::error::RestoreError;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;

@@ -1,6 +1,6 @@
 //! A directory that is being restored into.
 //!
-//! It gets its metadata when the last job that writes into it is done: the handle is shared by
+//! It gets its metadata when the last job that writes into it is done: the handle is context by
 //! those jobs and by the directories below it, and finishes when the last share is dropped.
 //!
 //! What the kernel gives to what is created in a directory depends on the directory (its set-group-id bit, its group, its
@@ -12,6 +12,8 @@
 //! created elsewhere gets everything set; where the filesystem is not known to keep it, it is looked at afterwards. Whoever changes
 //! a directory's group or default list while it is written into can still interfere, as could whoever changes the finished tree.
 
+use super::at::names;
+use super::error::RestoreError;
 use super::filesystem::Filesystem;
 use super::metadata::{Already, Handle, apply, restorer};
 use super::session::Session;
@@ -20,13 +22,11 @@ use crate::model::entry::{Attributes, Entry};
 use crate::model::tree_path::TreePath;
 use crate::source::stat::Stat;
 use crate::source::xattr;
-use crate::standby::error::RestoreError;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Gid, Mode, OFlags, RawDir};
+use rustix::fs::{Gid, Mode};
 use rustix::io::Errno;
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
-use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -179,22 +179,6 @@ impl Drop for Directory {
     }
 }
 
-/// The names in a directory, sorted.
-pub(crate) fn names(handle: impl AsFd) -> Result<BTreeSet<CString>, Errno> {
-    // A handle of its own, since reading moves the position.
-    let handle = open_below(&handle, c".")?;
-    let mut names = BTreeSet::new();
-    let mut buffer = [MaybeUninit::<u8>::uninit(); 32 << 10];
-    let mut entries = RawDir::new(&handle, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let name = entry?.file_name().to_owned();
-        if name.as_c_str() != c"." && name.as_c_str() != c".." {
-            names.insert(name);
-        }
-    }
-    Ok(names)
-}
-
 /// Takes from a new directory what it inherited, so that what is created in it inherits nothing. Whether it is neutral now:
 /// it is looked at, not assumed.
 pub(crate) fn make_neutral(handle: impl AsFd, filesystem: Filesystem) -> bool {
@@ -212,53 +196,4 @@ pub(crate) fn make_neutral(handle: impl AsFd, filesystem: Filesystem) -> bool {
         xattr::read(handle).map_or(true, |all| all.iter().any(|(name, _)| !name.starts_with(b"security.")));
     let looked = Stat::of(handle).is_ok_and(|stat| stat.mode == 0o700 && stat.gid == group);
     filesystem.exact && looked && !inherits
-}
-
-/// Opens the directory `name` of `dir`; a symlink is not followed.
-pub fn open_below(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::empty())
-}
-
-/// Opens a directory that was there, to write into it: its owner may have kept even himself out.
-pub(crate) fn open_existing(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
-    let all = Mode::RWXU.bits() as u16;
-    let own = |stat: &Stat| stat.uid == restorer().0 && stat.mode & all != all;
-    let dir = dir.as_fd();
-    match open_below(dir, name) {
-        Err(Errno::ACCESS) => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let handle = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-            let stat = Stat::of(&handle)?;
-            if !own(&stat) {
-                return Err(Errno::ACCESS);
-            }
-            let path = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&handle));
-            rustix::fs::chmod(path.as_str(), Mode::from_raw_mode((stat.mode | all).into()))?;
-            open_below(dir, name)
-        }
-        Ok(handle) if restorer().0 != 0 => {
-            let stat = Stat::of(&handle)?;
-            if own(&stat) {
-                // What it gets in the end is another matter; that this fails shows when something is made in it.
-                let _ = rustix::fs::fchmod(&handle, Mode::from_raw_mode((stat.mode | all).into()));
-            }
-            Ok(handle)
-        }
-        other => other,
-    }
-}
-
-/// Opens a directory below `root`, component by component: any length, no symlink followed.
-pub fn open_path(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let mut handle = open_below(root, c".")?;
-    for component in path.split(|b| *b == b'/').filter(|c| !c.is_empty()) {
-        handle = open_below(&handle, &name_of(component))?;
-    }
-    Ok(handle)
-}
-
-/// A name without NUL, as tree paths are.
-pub fn name_of(component: &[u8]) -> CString {
-    CString::new(component).unwrap_or_default()
 }

@@ -1,12 +1,12 @@
 //! What is in a directory of the destination, and not in the snapshot.
 
 use super::destination::{LOST_AND_FOUND, is_marker, is_mount_root};
+use super::error::RestoreError;
 use super::remove::{left_because, remove_all};
 use super::shortfall::ShortfallKind;
 use super::tree::{Level, Restorer};
 use crate::model::tree_path::TreePath;
 use crate::source::stat::Stat;
-use crate::standby::error::RestoreError;
 use rustix::fd::AsFd;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -17,19 +17,19 @@ impl Restorer<'_, '_> {
     /// All of a directory's entries were met: what is left over does not belong.
     pub(crate) fn leave(&mut self) -> Result<(), RestoreError> {
         let Some(Level { dir, mut extra }) = self.stack.pop() else { return Ok(()) };
-        let shared = self.shared;
-        let told = &shared.outcome.told;
+        let context = self.context;
+        let told = &context.outcome.told;
         if self.stack.is_empty() {
             if is_mount_root(&dir.handle) {
                 extra.remove(LOST_AND_FOUND);
             }
             // Those of this run go when all is done.
-            extra.retain(|name| !self.place.is_marker(name) && !shared.outcome.session.is_journal(name));
+            extra.retain(|name| !self.place.is_marker(name) && !context.outcome.session.is_journal(name));
         }
         // What a killed restore left is ours to remove; what merely looks like it is somebody's.
         let top = self.stack.is_empty();
         let is_ours = |name: &CStr| {
-            shared.outcome.session.is_left(name, top)
+            context.outcome.session.is_left(name, top)
                 || (top && is_marker(name) && is_empty_of_ours(&dir.handle, name))
         };
         let (ours, extra): (Vec<_>, Vec<_>) = extra.into_iter().partition(|name| is_ours(name));
@@ -44,7 +44,7 @@ impl Restorer<'_, '_> {
         }
         if top {
             // Before the directory gets its times.
-            shared.outcome.session.end();
+            context.outcome.session.end();
         }
         // A file restored alone does not speak for the directory it is put into.
         let speaks = dir.entry().is_some();
@@ -62,7 +62,7 @@ impl Restorer<'_, '_> {
             }
             return Ok(());
         }
-        if shared.outcome.page_lost.load(Ordering::Relaxed) || self.made_up.contains(&dir.path) {
+        if context.outcome.page_lost.load(Ordering::Relaxed) || self.made_up.contains(&dir.path) {
             let reason =
                 "part of the manifest is lost, so what does not belong in it is not known, and was left";
             told.tell(ShortfallKind::Left, &dir.path, reason);
@@ -78,7 +78,7 @@ impl Restorer<'_, '_> {
         }
         for name in &extra {
             let path = dir.path.join(name.as_bytes());
-            if shared.own.iter().any(|own| own.is_within(&path)) {
+            if context.own.iter().any(|own| own.is_within(&path)) {
                 let reason =
                     "understudy keeps something of its own here, which no restore removes; it was left";
                 told.tell(ShortfallKind::Left, &path, reason);

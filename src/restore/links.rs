@@ -4,14 +4,14 @@
 //! Where a link is refused (too many, another filesystem, one without links), the name becomes a file of its own, its content
 //! from the first, and that is told.
 
-use super::directory::{name_of, open_path};
+use super::at::{name_of, open_path};
+use super::error::{EntryError, RestoreError, is_own};
 use super::file::from_other_name;
 use super::shortfall::ShortfallKind;
 use super::spot::Spot;
 use super::tree::Restorer;
 use crate::model::entry::{Entry, Group};
 use crate::model::tree_path::TreePath;
-use crate::standby::error::{Failure, RestoreError, is_own};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -27,7 +27,7 @@ impl Restorer<'_, '_> {
         first: &TreePath,
     ) -> Result<(), RestoreError> {
         self.drain()?;
-        if self.shared.outcome.lost_names.lock().unwrap_or_else(PoisonError::into_inner).contains(first) {
+        if self.context.outcome.lost_names.lock().unwrap_or_else(PoisonError::into_inner).contains(first) {
             // The first could not be made: this is the first, then.
             return self.make(spot, entry);
         }
@@ -38,14 +38,14 @@ impl Restorer<'_, '_> {
             match made {
                 Ok(((), mut unplaced)) => {
                     unplaced.linked = true;
-                    Ok(unplaced.place(&entry.path).map_err(Failure::from))
+                    Ok(unplaced.place(&entry.path).map_err(EntryError::from))
                 }
                 Err(RestoreError::Write { errno, .. }) => Err((errno, from, first_name)),
                 Err(error) => Ok(Err(error.into())),
             }
         });
         let (errno, other) = match linked {
-            Ok(Ok(placed)) => return self.shared.settle(&spot.dir, &entry, placed).map(drop),
+            Ok(Ok(placed)) => return self.context.settle(&spot.dir, &entry, placed).map(drop),
             Ok(Err((errno, from, name))) => (errno, crate::source::read::open_file(&from, &name).ok()),
             Err(errno) => (errno, None),
         };
@@ -53,10 +53,10 @@ impl Restorer<'_, '_> {
             return Err(RestoreError::write(&entry.path, "link it")(errno));
         }
         let reason = format!("it is a file of its own here: link it: {}", std::io::Error::from(errno));
-        self.shared.outcome.told.tell(ShortfallKind::Separate, &entry.path, reason);
+        self.context.outcome.told.tell(ShortfallKind::Separate, &entry.path, reason);
         if let (Some(other), Some(file)) = (other, entry.file()) {
-            let made = from_other_name(self.shared, &other, &spot, &entry, file);
-            match self.shared.settle(&spot.dir, &entry, made)? {
+            let made = from_other_name(self.context, &other, &spot, &entry, file);
+            match self.context.settle(&spot.dir, &entry, made)? {
                 Some(true) => {
                     // Later names are names of this one: of the first there can be no more, or not on this filesystem.
                     self.links.insert(group, entry.path);

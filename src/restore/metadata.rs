@@ -7,11 +7,11 @@
 //! for the list's mask.
 
 use super::access::{ACCESS_LIST, Access, is_wider, mode_for, mode_without_list};
+use super::error::{RestoreError, is_own};
 use super::shortfall::{ShortfallKind, Told};
 use crate::model::entry::{Entry, Kind, Timestamp};
 use crate::source::stat::Stat;
 use crate::source::xattr;
-use crate::standby::error::{RestoreError, is_own};
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;

@@ -4,10 +4,10 @@
 //! mounted there meanwhile is seen as well. A mount point is left, and what cannot be removed (immutable, somebody else's)
 //! is told and passed over. A btrfs subvolume is no mount and goes. Depth is bounded by open handles only.
 
-use super::directory::open_below;
+use super::at::open_below;
+use super::error::is_own;
 use super::filesystem::Mount;
 use crate::model::tree_path::TreePath;
-use crate::standby::error::is_own;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, RawDir};
 use rustix::io::Errno;

@@ -11,59 +11,26 @@
 //! What ends a restore is what would meet every entry: see `RestoreError::ends`. Deletion never reaches into another mount,
 //! neither into one that the snapshot does not have nor into one that is mounted where the snapshot has a directory.
 
+use super::context::{Counters, RestoreContext};
 use super::destination::Place;
 use super::directory::Outcome;
-use super::file::{Counters, Shared, umask};
+use super::error::RestoreError;
+use super::file::umask;
+use super::request::{RestoreReport, RestoreRequest};
 use super::salvage::Salvage;
-use super::shortfall::Shortfalls;
 use super::tree::restore_entries;
+use crate::content::write::ContentWriter;
 use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::manifest::ManifestReader;
 use crate::source::disk::identity;
-use crate::standby::depot::Depot;
-use crate::standby::error::RestoreError;
 use crate::support::pool::Pool;
 use crate::support::progress::Progress;
-use serde::Serialize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
-
-/// What to restore, and where.
-pub struct RestoreRequest {
-    pub destination: PathBuf,
-    /// Restores this entry and what is below it, as the destination.
-    pub path: TreePath,
-    /// Allows a destination that holds something: what differs is replaced.
-    pub overwrite: bool,
-    /// Also removes what the snapshot does not have.
-    pub delete: bool,
-    pub threads: usize,
-    /// What this host holds of the store as a standby: read first.
-    pub depot: Option<Depot>,
-    /// What this program keeps on this host (repository, cache, standby, key): never removed, whatever the snapshot has.
-    pub own: Vec<PathBuf>,
-}
-
-/// What a restore did.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct RestoreReport {
-    pub entries: u64,
-    pub files_written: u64,
-    /// Of those, from this host's own objects.
-    pub files_local: u64,
-    /// Files whose content was there already.
-    pub files_kept: u64,
-    pub removed: u64,
-    pub written_bytes: u64,
-    /// It went on where an earlier run was broken off.
-    pub resumed: bool,
-    /// What did not come back as it was.
-    pub warnings: Shortfalls,
-}
 
 /// Restores the manifest `root` of a store, whose chunks `chunks` reads. `tag` stands for the snapshot.
 pub fn restore(
@@ -119,40 +86,39 @@ fn restore_to(
     progress: &Progress,
 ) -> Result<RestoreReport, RestoreError> {
     let outcome = Arc::new(Outcome::default());
-    let shared = Shared {
-        chunks,
+    let context = RestoreContext {
+        writer: ContentWriter::new(chunks, progress),
         counters: Counters::default(),
         outcome,
-        progress,
-        depot: request.depot.clone(),
+        local: request.local.clone(),
         umask: umask(),
         own,
     };
     // In a directory that is new nothing is made beside anything, and one that is resumed has nothing of anybody's.
     if !place.fresh && !place.is_named_at_the_end() {
         let top = place.open().map_err(RestoreError::write(place.work.display(), "open it"))?;
-        shared.outcome.session.begin(&top, tag);
+        context.outcome.session.begin(&top, tag);
     }
     let threads = request.threads.max(1);
-    let manifests = ManifestReader::new(shared.chunks.clone());
-    let entries = Salvage::new(manifests, root, &request.path, &shared.outcome);
+    let manifests = ManifestReader::new(context.writer.chunks.clone());
+    let entries = Salvage::new(manifests, root, &request.path, &context.outcome);
     let report = std::thread::scope(|scope| {
         let pool = Pool::start(scope, vec![(); threads]);
-        let report = restore_entries(&shared, &pool, request, place, entries);
+        let report = restore_entries(&context, &pool, request, place, entries);
         drop(pool);
         report
     });
-    shared.outcome.session.end();
+    context.outcome.session.end();
     let mut report = report?;
-    if let Some(error) = shared.outcome.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    if let Some(error) = context.outcome.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);
     }
     place.publish()?;
     let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
-    report.files_written = count(&shared.counters.files_written);
-    report.files_local = count(&shared.counters.files_local);
-    report.files_kept = count(&shared.counters.files_kept);
-    report.written_bytes = count(&shared.counters.written_bytes);
-    report.warnings = shared.outcome.told.take();
+    report.files_written = count(&context.counters.files_written);
+    report.files_local = count(&context.counters.files_local);
+    report.files_kept = count(&context.counters.files_kept);
+    report.written_bytes = context.writer.written_bytes();
+    report.warnings = context.outcome.told.take();
     Ok(report)
 }

@@ -4,7 +4,7 @@
 //! merely looks like it by a journal: a small file of this user's at the top of the destination, that names the number, and whose lock
 //! nobody holds any more. Without one nothing is taken for a leftover. The journal goes when the same restore has met every directory.
 
-use super::directory::names;
+use super::at::names;
 use crate::source::stat::Stat;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};

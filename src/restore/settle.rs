@@ -1,18 +1,19 @@
 //! What becomes of an entry that could not be made: told, and the rest goes on, or the end of the restore.
 
+use super::context::RestoreContext;
 use super::directory::Directory;
-use super::file::{Shared, attributes_of};
+use super::error::{Doing, EntryError, RestoreError};
 use super::filesystem::has_room;
 use super::shortfall::ShortfallKind;
+use crate::content::attributes::attributes_of;
 use crate::model::entry::{Attributes, Entry};
-use crate::standby::error::{Doing, Failure, RestoreError};
 use rustix::io::Errno;
 use std::sync::PoisonError;
 
-impl Shared<'_> {
+impl RestoreContext<'_> {
     /// An entry's attributes. Where the repository cannot give them, the entry is restored without, and that is told.
     pub(crate) fn attributes(&self, entry: &Entry) -> Result<Attributes, RestoreError> {
-        match attributes_of(&self.chunks, entry) {
+        match attributes_of(&self.writer.chunks, entry).map_err(RestoreError::from) {
             Err(error) if !error.ends(Doing::Making) => {
                 let reason = format!("its attributes are damaged: {}", error.reason());
                 self.outcome.told.tell(ShortfallKind::Attribute, &entry.path, reason);
@@ -28,9 +29,9 @@ impl Shared<'_> {
         &self,
         dir: &Directory,
         entry: &Entry,
-        result: Result<T, Failure>,
+        result: Result<T, EntryError>,
     ) -> Result<Option<T>, RestoreError> {
-        let Failure { doing, error } = match result {
+        let EntryError { doing, error } = match result {
             Ok(value) => return Ok(Some(value)),
             Err(failure) => failure,
         };
@@ -47,9 +48,7 @@ impl Shared<'_> {
             return Err(error);
         }
         let kind = match &error {
-            RestoreError::Repository(_) | RestoreError::Content { .. } | RestoreError::Manifest { .. } => {
-                ShortfallKind::Damaged
-            }
+            RestoreError::Repository(_) | RestoreError::Content { .. } => ShortfallKind::Damaged,
             _ => ShortfallKind::Missing,
         };
         self.outcome.told.tell(kind, &entry.path, error.reason());

@@ -1,12 +1,12 @@
 //! Restoring symlinks, fifos, sockets and device nodes.
 
-use super::directory::name_of;
-use super::file::Shared;
+use super::at::name_of;
+use super::context::RestoreContext;
+use super::error::RestoreError;
 use super::metadata::{Already, Handle, apply, restorer};
 use super::spot::Spot;
 use crate::model::entry::{Entry, Kind};
 use crate::source::stat::Stat;
-use crate::standby::error::RestoreError;
 use rustix::fd::AsFd;
 use rustix::fs::{FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
@@ -14,7 +14,7 @@ use std::ffi::CStr;
 
 /// A symlink, fifo, socket or device node.
 pub(crate) fn special(
-    shared: &Shared,
+    context: &RestoreContext,
     spot: &Spot,
     entry: &Entry,
     attributes: &[(Vec<u8>, Vec<u8>)],
@@ -44,11 +44,11 @@ pub(crate) fn special(
         return Err(RestoreError::write(&entry.path, "keep it while it is made")(Errno::STALE));
     }
     let already = match spot.dir.neutral {
-        true => Already::neutral(0o600 & !shared.umask),
+        true => Already::neutral(0o600 & !context.umask),
         false => Already::default(),
     };
     let exact = spot.dir.filesystem.exact;
-    apply(Handle::Path(handle.as_fd()), entry, attributes, already, exact, &shared.outcome.told)?;
+    apply(Handle::Path(handle.as_fd()), entry, attributes, already, exact, &context.outcome.told)?;
     unplaced.place(&entry.path)
 }
 

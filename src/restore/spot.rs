@@ -6,11 +6,11 @@
 //! letters: nothing is replaced then. (Whoever makes that very name meanwhile is told apart by listing the directory again.)
 
 use super::directory::Directory;
+use super::error::RestoreError;
 use super::remove::{left_because, remove_all};
 use super::shortfall::ShortfallKind;
 use crate::model::tree_path::TreePath;
 use crate::source::stat::Stat;
-use crate::standby::error::RestoreError;
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};

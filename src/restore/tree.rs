@@ -4,12 +4,15 @@
 //! in batches, of a large one the parts. A directory that the snapshot lacks is made up for what is below it; below what is not
 //! a directory nothing is made.
 
+use super::at::{name_of, open_below, open_existing};
+use super::context::RestoreContext;
 use super::destination::Place;
-use super::directory::{Directory, Met, make_neutral, name_of, open_below, open_existing};
-use super::file::{FileJob, Shared, create, files, from_nearby};
+use super::directory::{Directory, Met, make_neutral};
+use super::error::{EntryError, RestoreError};
+use super::file::{FileJob, create, files, from_nearby};
 use super::filesystem::{Filesystem, Mount};
 use super::metadata::restorer;
-use super::run::{RestoreReport, RestoreRequest};
+use super::request::{RestoreReport, RestoreRequest};
 use super::shortfall::ShortfallKind;
 use super::special::special;
 use super::spot::Spot;
@@ -19,7 +22,6 @@ use crate::model::tree_path::TreePath;
 use crate::repository::error::RepositoryError;
 use crate::source::content::SEGMENT_BYTES;
 use crate::source::stat::Stat;
-use crate::standby::error::{Failure, RestoreError};
 use crate::support::pool::{Handle, Pool};
 use crate::support::progress::Progress;
 use rustix::fs::{AtFlags, Mode};
@@ -36,14 +38,14 @@ const BATCH_BYTES: u64 = SEGMENT_BYTES;
 
 /// Restores entries, which are in order, to a place.
 pub(crate) fn restore_entries<'env>(
-    shared: &'env Shared<'env>,
+    context: &'env RestoreContext<'env>,
     pool: &Pool<'env, ()>,
     request: &RestoreRequest,
     place: &Place,
     entries: impl Iterator<Item = Result<Entry, RepositoryError>>,
 ) -> Result<RestoreReport, RestoreError> {
     let restorer = Restorer {
-        shared,
+        context,
         pool,
         request,
         place,
@@ -68,7 +70,7 @@ pub(crate) struct Level {
 }
 
 pub(crate) struct Restorer<'s, 'env> {
-    pub(crate) shared: &'env Shared<'env>,
+    pub(crate) context: &'env RestoreContext<'env>,
     pool: &'s Pool<'env, ()>,
     pub(crate) request: &'s RestoreRequest,
     pub(crate) place: &'s Place,
@@ -97,9 +99,9 @@ impl<'env> Restorer<'_, 'env> {
         for entry in entries {
             let entry = entry?;
             self.report.entries += 1;
-            Progress::add(&self.shared.progress.entries, 1);
+            Progress::add(&self.context.writer.progress.entries, 1);
             if self.skipped.as_ref().is_some_and(|skipped| entry.path.is_within(skipped)) {
-                self.shared.outcome.told.count(ShortfallKind::Missing, 1);
+                self.context.outcome.told.count(ShortfallKind::Missing, 1);
                 continue;
             }
             self.skipped = None;
@@ -126,7 +128,7 @@ impl<'env> Restorer<'_, 'env> {
         let handle = self.place.open().map_err(wrong("open it"))?;
         let filesystem = Filesystem::of(&handle).map_err(wrong("look at it"))?;
         let (fresh, deletes) = (self.place.fresh, self.request.delete);
-        let outcome = self.shared.outcome.clone();
+        let outcome = self.context.outcome.clone();
         let missing = entry.path != self.request.path;
         let directory = match missing {
             // Its own entry is not in the snapshot, but what is below it is.
@@ -135,7 +137,7 @@ impl<'env> Restorer<'_, 'env> {
         };
         if directory.kind != Kind::Directory {
             if self.place.is_named_at_the_end() {
-                let mode = Mode::from_raw_mode((0o777 & !self.shared.umask).into());
+                let mode = Mode::from_raw_mode((0o777 & !self.context.umask).into());
                 rustix::fs::fchmod(&handle, mode).map_err(wrong("set its mode"))?;
             }
             let above = entry.path.split().map_or(&b""[..], |(above, _)| above);
@@ -144,7 +146,7 @@ impl<'env> Restorer<'_, 'env> {
             self.enter(Directory::new(met, path, None, outcome, None)).map_err(|failure| failure.error)?;
             return self.put(entry);
         }
-        let attributes = self.shared.attributes(&directory)?;
+        let attributes = self.context.attributes(&directory)?;
         let neutral = fresh && make_neutral(&handle, filesystem);
         let met = Met { handle, filesystem, fresh, neutral, deletes, elsewhere: false };
         let path = directory.path.clone();
@@ -160,8 +162,8 @@ impl<'env> Restorer<'_, 'env> {
         {
             self.leave()?;
         }
-        let shared = self.shared;
-        let told = &shared.outcome.told;
+        let context = self.context;
+        let told = &context.outcome.told;
         let Some(dir) = self.stack.last().map(|level| level.dir.clone()) else { return Ok(()) };
         let parent = entry.path.split().map(|(parent, _)| parent);
         let astray = self.leaf.as_ref().is_some_and(|leaf| entry.path.is_within(leaf));
@@ -192,7 +194,7 @@ impl<'env> Restorer<'_, 'env> {
     /// An entry for a directory that the snapshot lacks. Nobody but its owner sees what is in it.
     fn make_up(&mut self, path: TreePath, mtime: Timestamp) -> Entry {
         let reason = "the snapshot lacks this directory; it was made with mode 700";
-        self.shared.outcome.told.tell(ShortfallKind::Orphaned, &path, reason);
+        self.context.outcome.told.tell(ShortfallKind::Orphaned, &path, reason);
         self.made_up.insert(path.clone());
         let above = self.stack.last().and_then(|level| level.dir.entry());
         let (uid, gid) = above.map_or(restorer(), |above| (above.uid, above.gid));
@@ -209,7 +211,7 @@ impl<'env> Restorer<'_, 'env> {
         }
     }
 
-    fn enter(&mut self, dir: Directory) -> Result<(), Failure> {
+    fn enter(&mut self, dir: Directory) -> Result<(), EntryError> {
         let extra = if dir.fresh {
             BTreeSet::new()
         } else {
@@ -221,7 +223,7 @@ impl<'env> Restorer<'_, 'env> {
 
     /// Puts one entry into the directory on top of the stack.
     fn put(&mut self, entry: Entry) -> Result<(), RestoreError> {
-        let manifest = || RestoreError::Manifest { path: entry.path.to_string() };
+        let manifest = || RepositoryError::Entry { path: entry.path.to_string() };
         let level = self.stack.last_mut().ok_or_else(manifest)?;
         let (_, name) = entry.path.split().ok_or_else(manifest)?;
         let name = name_of(name);
@@ -247,14 +249,14 @@ impl<'env> Restorer<'_, 'env> {
         match &entry.kind {
             Kind::Directory => {
                 let dir = self.open(&spot, &entry).and_then(|dir| self.enter(dir));
-                if self.shared.settle(&spot.dir, &entry, dir)?.is_none() {
+                if self.context.settle(&spot.dir, &entry, dir)?.is_none() {
                     self.skipped = Some(entry.path);
                 }
                 Ok(())
             }
             Kind::File(file) if file.size_bytes > SEGMENT_BYTES => {
                 let made = self.large(&spot, &entry, file);
-                self.shared.settle(&spot.dir, &entry, made).map(drop)
+                self.context.settle(&spot.dir, &entry, made).map(drop)
             }
             Kind::File(file) => {
                 self.batch_bytes += file.size_bytes;
@@ -263,15 +265,15 @@ impl<'env> Restorer<'_, 'env> {
                 if full { self.flush() } else { Ok(()) }
             }
             _ => {
-                let attributes = self.shared.attributes(&entry)?;
-                let made = special(self.shared, &spot, &entry, &attributes).map_err(Failure::from);
-                self.shared.settle(&spot.dir, &entry, made).map(drop)
+                let attributes = self.context.attributes(&entry)?;
+                let made = special(self.context, &spot, &entry, &attributes).map_err(EntryError::from);
+                self.context.settle(&spot.dir, &entry, made).map(drop)
             }
         }
     }
 
     /// Makes a directory, or opens the one that is there.
-    fn open(&self, spot: &Spot, entry: &Entry) -> Result<Directory, Failure> {
+    fn open(&self, spot: &Spot, entry: &Entry) -> Result<Directory, EntryError> {
         let wrong = |action| RestoreError::write(&entry.path, action);
         let (parent, name) = (&spot.dir, &*spot.name);
         let make = || rustix::fs::mkdirat(&parent.handle, name, Mode::RWXU);
@@ -309,17 +311,17 @@ impl<'env> Restorer<'_, 'env> {
             }
         }
         // What is new in a neutral directory is neutral. (The umask may take even the owner's rights.)
-        let neutral = match parent.neutral && self.shared.umask & 0o700 == 0 {
+        let neutral = match parent.neutral && self.context.umask & 0o700 == 0 {
             true => fresh,
             false => fresh && make_neutral(&handle, filesystem),
         };
-        let attributes = self.shared.attributes(entry)?;
+        let attributes = self.context.attributes(entry)?;
         let elsewhere = self.stack.first().is_some_and(|top| top.dir.filesystem.mount != filesystem.mount);
         let deletes = self.request.delete && !elsewhere;
         parent.note_name(name);
         let met = Met { handle, filesystem, fresh, neutral, deletes, elsewhere };
         let (path, finish) = (entry.path.clone(), Some((entry.clone(), attributes)));
-        Ok(Directory::new(met, path, finish, self.shared.outcome.clone(), Some(parent.clone())))
+        Ok(Directory::new(met, path, finish, self.context.outcome.clone(), Some(parent.clone())))
     }
 
     fn flush(&mut self) -> Result<(), RestoreError> {
@@ -328,8 +330,8 @@ impl<'env> Restorer<'_, 'env> {
         if batch.is_empty() {
             return Ok(());
         }
-        let shared = self.shared;
-        self.pending.push_back(self.pool.submit(move |()| files(shared, batch)));
+        let context = self.context;
+        self.pending.push_back(self.pool.submit(move |()| files(context, batch)));
         while self.pending.len() > JOBS_MAX {
             self.settle()?;
         }
@@ -350,15 +352,16 @@ impl<'env> Restorer<'_, 'env> {
     }
 
     /// A large file, its segments written by all workers.
-    fn large(&self, spot: &Spot, entry: &Entry, file: &File) -> Result<(), Failure> {
-        let shared = self.shared;
-        let attributes = shared.attributes(entry)?;
-        if from_nearby(shared, spot, entry, file, &attributes)? {
+    fn large(&self, spot: &Spot, entry: &Entry, file: &File) -> Result<(), EntryError> {
+        let context = self.context;
+        let attributes = context.attributes(entry)?;
+        if from_nearby(context, spot, entry, file, &attributes)? {
             return Ok(());
         }
-        let making = create(shared, spot, entry)?;
-        write_large(shared, self.pool, &making.handle, entry, file, None).map_err(Failure::filling)?;
-        shared.counters.files_written.fetch_add(1, Ordering::Relaxed);
-        Ok(making.finish(shared, entry, &attributes)?)
+        let making = create(context, spot, entry)?;
+        write_large(&context.writer, self.pool, &making.handle, entry, file, None)
+            .map_err(EntryError::filling)?;
+        context.counters.files_written.fetch_add(1, Ordering::Relaxed);
+        Ok(making.finish(context, entry, &attributes)?)
     }
 }

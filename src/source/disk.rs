@@ -2,7 +2,8 @@
 //!
 //! This process's own trouble (no handles, no memory) is waited out here for a while, and only then told.
 
-use super::content::{self, DataMap};
+use super::content::{self};
+use super::data_map::DataMap;
 use super::error::SourceError;
 use super::stat::{Identity, Stat};
 use super::tree::{AttributesRead, Directory, File, Special, Tree, is_own_trouble};

@@ -3,6 +3,7 @@
 //! grown or something else.
 
 pub mod content;
+pub mod data_map;
 pub mod disk;
 pub mod error;
 pub mod exclude;

@@ -5,7 +5,7 @@
 //!
 //! A name is always taken relative to a directory's handle, no symlink is followed, so nothing outside the root is reached.
 
-use super::content::DataMap;
+use super::data_map::DataMap;
 use super::error::SourceError;
 use super::stat::Stat;
 use crate::model::entry::Attributes;

@@ -13,6 +13,7 @@
 //! Readers need no lock: what an image names is there as long as the image is.
 
 use super::error::FollowError;
+use crate::content::local_objects::LocalObjects;
 use crate::model::id::{ContentHash, Sequence, StoreName};
 use crate::support::private;
 use crate::vfs::erofs::image::object_path;
@@ -55,6 +56,11 @@ impl Depot {
 
     pub fn objects(&self) -> PathBuf {
         self.root.join("objects")
+    }
+
+    /// Returns the objects, as a restore on this host reads them.
+    pub fn local_objects(&self) -> LocalObjects {
+        LocalObjects::new(self.objects())
     }
 
     pub fn object(&self, hash: ContentHash) -> PathBuf {

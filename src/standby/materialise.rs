@@ -5,16 +5,18 @@
 //! a batch of small files for each worker, a few segments of a large one.
 
 use super::depot::Depot;
-use super::error::{FollowError, RestoreError};
-use crate::content::extents::Extents;
+use super::error::FollowError;
+use crate::content::error::ContentError;
 use crate::content::large::write_large;
 use crate::content::reuse::Older;
 use crate::content::scattered::{batches, hash_written, write_batch};
+use crate::content::write::{ContentWriter, copy_checked, hash_of, write_all, write_extents};
 use crate::model::entry::{Content, Entry, Extent, File};
 use crate::model::id::ContentHash;
 use crate::repository::chunks::ChunkReader;
-use crate::restore::directory::{Outcome, name_of, open_path};
-use crate::restore::file::{Shared, copy_checked, count_bytes, umask, write_all, write_extents};
+use crate::repository::error::RepositoryError;
+use crate::repository::extents::ExtentReader;
+use crate::restore::at::{name_of, open_path};
 use crate::source::content::SEGMENT_BYTES;
 use crate::source::read::open_file;
 use crate::source::stat::Stat;
@@ -51,14 +53,14 @@ struct Job {
 
 impl Job {
     /// Entries that are no files never become jobs.
-    fn file(&self) -> Result<&File, RestoreError> {
-        self.entry.file().ok_or_else(|| RestoreError::Manifest { path: self.entry.path.to_string() })
+    fn file(&self) -> Result<&File, RepositoryError> {
+        self.entry.file().ok_or_else(|| RepositoryError::Entry { path: self.entry.path.to_string() })
     }
 }
 
 /// Where objects come from and go to.
 pub(crate) struct Workshop<'a> {
-    pub(crate) shared: Shared<'a>,
+    pub(crate) writer: ContentWriter<'a>,
     pub(crate) depot: &'a Depot,
     /// A tree that may hold files of the store under their paths.
     pub(crate) seed: Option<OwnedFd>,
@@ -76,16 +78,8 @@ pub(crate) fn workshop<'a>(
     seed: Option<OwnedFd>,
     replace: bool,
 ) -> Workshop<'a> {
-    let shared = Shared {
-        chunks,
-        counters: Default::default(),
-        outcome: Arc::new(Outcome::default()),
-        progress,
-        depot: None,
-        umask: umask(),
-        own: Vec::new(),
-    };
-    Workshop { shared, depot, seed, replace, counters: Counters::default(), tainted: AtomicBool::new(false) }
+    let writer = ContentWriter::new(chunks, progress);
+    Workshop { writer, depot, seed, replace, counters: Counters::default(), tainted: AtomicBool::new(false) }
 }
 
 impl Workshop<'_> {
@@ -189,7 +183,7 @@ impl<'s, 'env> Materialiser<'s, 'env> {
 
 /// Makes the objects of small files: the chunks of those that are one chunk are fetched together.
 fn small(workshop: &Workshop, batch: Vec<Job>) -> Result<(), FollowError> {
-    let shared = &workshop.shared;
+    let writer = &workshop.writer;
     let mut jobs = Vec::with_capacity(batch.len());
     let mut wanted = Vec::with_capacity(batch.len());
     for job in batch {
@@ -197,13 +191,13 @@ fn small(workshop: &Workshop, batch: Vec<Job>) -> Result<(), FollowError> {
             continue;
         }
         let file = job.file()?;
-        let parts = Extents::new(&shared.chunks, file).take(file.size_bytes, &job.entry)?;
+        let parts = ExtentReader::new(&writer.chunks, file).take(file.size_bytes, &job.entry)?;
         if let (Content::Whole { .. }, Some(Extent::Chunk { chunk, .. })) = (&file.content, parts.first()) {
             wanted.push(*chunk);
         }
         jobs.push((job, parts));
     }
-    let fetched = shared.chunks.read_many(&wanted)?;
+    let fetched = writer.chunks.read_many(&wanted)?;
     for (job, parts) in jobs {
         let (file, path) = (job.file()?, &job.entry.path);
         let older = if let Content::Whole { .. } = file.content { None } else { older(workshop, &job)? };
@@ -211,14 +205,14 @@ fn small(workshop: &Workshop, batch: Vec<Job>) -> Result<(), FollowError> {
             (Content::Whole { .. }, Some(Extent::Chunk { chunk, .. })) if fetched.contains_key(chunk) => {
                 let bytes = &fetched[chunk];
                 if bytes.len() as u64 != file.size_bytes || chunk.0 != file.hash.0 {
-                    return Err(RestoreError::Manifest { path: path.to_string() });
+                    return Err(RepositoryError::Entry { path: path.to_string() }.into());
                 }
-                write_all(handle, bytes, 0).map_err(RestoreError::write(path, "write its object"))?;
-                count_bytes(shared, bytes.len() as u64);
+                write_all(handle, bytes, 0).map_err(ContentError::file(path, "write its object"))?;
+                writer.count(bytes.len() as u64);
                 Ok(())
             }
             _ => {
-                let wrong = |action| RestoreError::write(path, action);
+                let wrong = |action| ContentError::file(path, action);
                 rustix::fs::ftruncate(handle, file.size_bytes).map_err(wrong("set its object's size"))?;
                 let mut hasher = blake3::Hasher::new();
                 if let Some(older) = &older {
@@ -227,14 +221,14 @@ fn small(workshop: &Workshop, batch: Vec<Job>) -> Result<(), FollowError> {
                         copy.run(&older.handle(), handle, path)?;
                     }
                     for batch in batches(0, &rest) {
-                        write_batch(shared, handle, path, &batch)?;
+                        write_batch(writer, handle, path, &batch)?;
                     }
                     hash_written(handle, path, (0, file.size_bytes), &mut hasher)?;
                 } else {
-                    write_extents(shared, handle, path, 0, &parts, &mut hasher)?;
+                    write_extents(writer, handle, path, 0, &parts, &mut hasher)?;
                 }
                 if ContentHash(*hasher.finalize().as_bytes()) != file.hash {
-                    return Err(RestoreError::Content { path: path.to_string() });
+                    return Err(ContentError::Mismatch { path: path.to_string() });
                 }
                 Ok(())
             }
@@ -254,9 +248,9 @@ fn large<'env>(workshop: &'env Workshop<'env>, pool: &Pool<'env, ()>, job: &Job)
     make(workshop, file, |handle| {
         // Its owner is this call: the workers are done with it when it returns.
         let shared = Arc::new(
-            rustix::io::dup(handle).map_err(RestoreError::write(&job.entry.path, "open its object"))?,
+            rustix::io::dup(handle).map_err(ContentError::file(&job.entry.path, "open its object"))?,
         );
-        write_large(&workshop.shared, pool, &shared, &job.entry, file, older.as_ref())
+        write_large(&workshop.writer, pool, &shared, &job.entry, file, older.as_ref())
     })?;
     count_copied(workshop, older.as_ref());
     Ok(())
@@ -270,7 +264,7 @@ fn count_copied(workshop: &Workshop, older: Option<&Older>) {
 fn make(
     workshop: &Workshop,
     file: &File,
-    write: impl FnOnce(&OwnedFd) -> Result<(), RestoreError>,
+    write: impl FnOnce(&OwnedFd) -> Result<(), ContentError>,
 ) -> Result<(), FollowError> {
     let depot = workshop.depot;
     let path = depot.object(file.hash);
@@ -298,7 +292,7 @@ pub(crate) fn stored_hash(path: &Path) -> Result<Option<ContentHash>, Errno> {
         Err(errno) => return Err(errno),
     };
     let _ = rustix::fs::fadvise(&handle, 0, None, rustix::fs::Advice::DontNeed);
-    match crate::restore::file::hash_of(&handle) {
+    match hash_of(&handle) {
         Ok(hash) => Ok(Some(hash)),
         Err(errno) if unreadable(errno) => Ok(None),
         Err(errno) => Err(errno),
@@ -317,7 +311,7 @@ fn older(workshop: &Workshop, job: &Job) -> Result<Option<Older>, FollowError> {
     let object = workshop.depot.object(file.hash);
     let Ok(handle) = rustix::fs::openat(CWD, &object, flags, Mode::empty()) else { return Ok(None) };
     // Its lists may be gone from the repository, which is no reason to fail.
-    Ok(Older::new(&workshop.shared.chunks, handle, entry, file).unwrap_or(None))
+    Ok(Older::new(&workshop.writer.chunks, handle, entry, file).unwrap_or(None))
 }
 
 /// Takes the content from the seed tree, if the same path there has it.
@@ -336,7 +330,7 @@ fn from_seed(workshop: &Workshop, job: &Job) -> Result<bool, FollowError> {
     let wrong = |action| FollowError::path(&object, action);
     let handle = workshop.depot.create_object(file.hash).map_err(wrong("create it"))?;
     let copied =
-        copy_checked(&source, &handle, file).map_err(RestoreError::write(path, "copy it from the seed"));
+        copy_checked(&source, &handle, file).map_err(ContentError::file(path, "copy it from the seed"));
     match copied {
         Ok(true) => {
             workshop.counters.seeded.fetch_add(1, Ordering::Relaxed);

@@ -6,12 +6,12 @@
 
 use super::depot::Depot;
 use super::error::FollowError;
+use crate::content::attributes::attributes_of;
 use crate::model::entry::{Entry, Group, Kind};
 use crate::model::id::{ContentHash, Sequence};
 use crate::model::record::SnapshotRecord;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::manifest::ManifestReader;
-use crate::restore::file::attributes_of;
 use crate::vfs::erofs::image::ImageReport;
 use crate::vfs::erofs::image_file::{self, Found, ImageFile};
 use crate::vfs::erofs::inode::{Layout, device_number, escaped, kind};

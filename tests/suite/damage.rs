@@ -9,7 +9,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use std::collections::BTreeSet;
 use understudy::model::id::Sequence;
 use understudy::model::snapshot_ref::Moment;
-use understudy::restore::run::RestoreRequest;
+use understudy::restore::request::RestoreRequest;
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     futures::executor::block_on(future)

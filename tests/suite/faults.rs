@@ -144,7 +144,8 @@ fn a_restore_from_a_failing_repository_is_whole_or_an_error_or_says_what_is_lost
                         paths.sort();
                         let wanted: Vec<_> = facts::of(&rig.source()).into_keys().collect();
                         assert_eq!(paths, wanted, "{to}");
-                        let over = understudy::restore::run::RestoreRequest { overwrite: true, ..request };
+                        let over =
+                            understudy::restore::request::RestoreRequest { overwrite: true, ..request };
                         rig::restore_at(&rig.store(), Moment::Latest, &over).unwrap();
                         assert_same(&rig.source(), &over.destination, &to);
                         continue;
@@ -218,7 +219,7 @@ fn a_full_disk_under_a_restore_is_an_error_and_goes_on_later() {
     sample_tree(&rig.source());
     rig.resync();
     let disk = SmallDisk::mount(rig.dir.path().join("disk"), 1 << 20);
-    let request = understudy::restore::run::RestoreRequest {
+    let request = understudy::restore::request::RestoreRequest {
         destination: disk.0.join("out"),
         ..rig.restore_request("")
     };

@@ -20,8 +20,9 @@ use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
 use understudy::repository::manifest::ManifestReader;
 use understudy::repository::packer::Packer;
-use understudy::restore::run::{RestoreReport, RestoreRequest, restore};
-use understudy::standby::error::RestoreError;
+use understudy::restore::error::RestoreError;
+use understudy::restore::request::{RestoreReport, RestoreRequest};
+use understudy::restore::run::restore;
 use understudy::support::progress::Progress;
 
 pub fn leaf(entries: &[Entry]) -> Vec<u8> {
@@ -51,7 +52,7 @@ pub fn root_of(page: &[u8]) -> ManifestRoot {
 
 /// Restores a manifest of one forged page.
 fn restore_page(rig: &Rig, page: &[u8], height: u8, overwrite: bool) -> Result<RestoreReport, RestoreError> {
-    let request = understudy::restore::run::RestoreRequest {
+    let request = understudy::restore::request::RestoreRequest {
         overwrite,
         delete: overwrite,
         ..rig.restore_request("out")

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use understudy::model::entry::{Entry, Fingerprint, Kind, Timestamp};
 use understudy::model::hold::FilesystemId;
 use understudy::model::id::ContentHash;
-use understudy::source::content::DataMap;
+use understudy::source::data_map::DataMap;
 use understudy::source::error::SourceError;
 use understudy::source::stat::Stat;
 use understudy::source::tree::{AttributesRead, Directory, File, Special, Tree};

@@ -54,13 +54,13 @@ fn writers_on_a_directory_never_both_win_a_number() {
     assert!(rebased > 0, "the writers never met");
     for (snapshot, marker) in commits {
         let to = dir.path().join(format!("out-{snapshot}"));
-        let request = understudy::restore::run::RestoreRequest {
+        let request = understudy::restore::request::RestoreRequest {
             destination: to.clone(),
             path: Default::default(),
             overwrite: false,
             delete: false,
             threads: 1,
-            depot: None,
+            local: None,
             own: Vec::new(),
         };
         rig::restore_at(&store, Moment::At(snapshot), &request).unwrap();

@@ -14,9 +14,9 @@ use std::process::{Command, Output};
 use understudy::model::entry::{Entry, Kind, Xattrs};
 use understudy::model::snapshot_ref::Moment;
 use understudy::model::tree_path::TreePath;
-use understudy::restore::run::{RestoreReport, RestoreRequest};
+use understudy::restore::error::RestoreError;
+use understudy::restore::request::{RestoreReport, RestoreRequest};
 use understudy::restore::shortfall::Shortfalls;
-use understudy::standby::error::RestoreError;
 
 fn run(program: &str, args: &[&str], dir: &Path) {
     let output = Command::new(program).args(args).current_dir(dir).output().unwrap();

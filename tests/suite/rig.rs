@@ -21,8 +21,9 @@ use understudy::repository::index::Index;
 use understudy::repository::key_source::KeySource;
 use understudy::repository::objects::Patience;
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
-use understudy::restore::run::{RestoreReport, RestoreRequest, restore};
-use understudy::standby::error::RestoreError;
+use understudy::restore::error::RestoreError;
+use understudy::restore::request::{RestoreReport, RestoreRequest};
+use understudy::restore::run::restore;
 use understudy::support::progress::Progress;
 
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
@@ -173,7 +174,7 @@ impl Rig {
             overwrite: false,
             delete: false,
             threads: 2,
-            depot: None,
+            local: None,
             own: Vec::new(),
         }
     }

@@ -79,7 +79,7 @@ fn every_kind_of_entry_and_metadata_comes_back() {
     assert_same(&root, &rig.restored(Moment::Latest), "all kinds");
     assert!(rig.verify().is_sound());
     // And over a tree that differs in everything.
-    let request = understudy::restore::run::RestoreRequest {
+    let request = understudy::restore::request::RestoreRequest {
         overwrite: true,
         delete: true,
         ..rig.restore_request("other")
@@ -142,7 +142,7 @@ fn paths_beyond_path_max_are_walked_and_restored() {
     let length = rustix::io::read(&file, &mut buffer).unwrap();
     assert_eq!(&buffer[..length], b"12,000 bytes down");
     // And over what is there, by the same handles.
-    let request = understudy::restore::run::RestoreRequest {
+    let request = understudy::restore::request::RestoreRequest {
         overwrite: true,
         destination: restored,
         ..rig.restore_request("")
@@ -184,7 +184,7 @@ fn one_path_of_a_snapshot_is_restored() {
     let rig = Rig::new();
     sample_tree(&rig.source());
     rig.resync();
-    let only = |path: &str, to: &str| understudy::restore::run::RestoreRequest {
+    let only = |path: &str, to: &str| understudy::restore::request::RestoreRequest {
         path: TreePath::parse(path.as_bytes()).unwrap(),
         ..rig.restore_request(to)
     };

@@ -15,12 +15,13 @@ use std::process::Command;
 use understudy::model::id::{ContentHash, Sequence, WriterId};
 use understudy::model::record::{Event, PruneRecord};
 use understudy::model::snapshot_ref::{Moment, SnapshotRef};
+use understudy::mounts::error::StageError;
 use understudy::mounts::live::{Live, Swap};
 use understudy::mounts::mount::{self, MountOptions};
 use understudy::repository::store::Repository;
 use understudy::standby::check::check;
 use understudy::standby::depot::Depot;
-use understudy::standby::error::{FollowError, StageError};
+use understudy::standby::error::FollowError;
 use understudy::standby::follow::{Around, FollowReport, FollowRequest, follow};
 use understudy::standby::pin::pins;
 use understudy::support::progress::Progress;
@@ -432,8 +433,10 @@ fn a_restore_takes_what_the_standby_has_and_checks_it() {
     rig.resync();
     follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
     let restore = |to: &str| {
-        let request =
-            understudy::restore::run::RestoreRequest { depot: Some(depot(&rig)), ..rig.restore_request(to) };
+        let request = understudy::restore::request::RestoreRequest {
+            local: Some(depot(&rig).local_objects()),
+            ..rig.restore_request(to)
+        };
         let before = rig.repository.requests();
         let report = rig::restore_at(&rig.store(), Moment::Latest, &request).unwrap();
         assert_same(&rig.source(), &request.destination, to);

@@ -1,0 +1,23 @@
+//! Why a file's content was not written, with its path.
+
+use crate::repository::error::RepositoryError;
+use rustix::io::Errno;
+use thiserror::Error;
+
+/// An error of reading or writing a file's content.
+#[derive(Debug, Error)]
+pub enum ContentError {
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error("{path}: {action}: {}", std::io::Error::from(*errno))]
+    File { path: String, action: &'static str, errno: Errno },
+    #[error("{path}: the bytes do not have the file's hash; run `understudy verify --read-data`")]
+    Mismatch { path: String },
+}
+
+impl ContentError {
+    /// Adds the path and what was done to an error of the system's.
+    pub fn file(path: impl ToString, action: &'static str) -> impl FnOnce(Errno) -> Self {
+        move |errno| Self::File { path: path.to_string(), action, errno }
+    }
+}

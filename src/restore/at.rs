@@ -1,0 +1,75 @@
+//! Names below an open directory: listed and opened without following a symlink.
+
+use super::metadata::restorer;
+use crate::source::stat::Stat;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+
+/// The names in a directory, sorted.
+pub(crate) fn names(handle: impl AsFd) -> Result<BTreeSet<CString>, Errno> {
+    // A handle of its own, since reading moves the position.
+    let handle = open_below(&handle, c".")?;
+    let mut names = BTreeSet::new();
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 32 << 10];
+    let mut entries = RawDir::new(&handle, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let name = entry?.file_name().to_owned();
+        if name.as_c_str() != c"." && name.as_c_str() != c".." {
+            names.insert(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Opens the directory `name` of `dir`; a symlink is not followed.
+pub fn open_below(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+/// Opens a directory that was there, to write into it: its owner may have kept even himself out.
+pub(crate) fn open_existing(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    let all = Mode::RWXU.bits() as u16;
+    let own = |stat: &Stat| stat.uid == restorer().0 && stat.mode & all != all;
+    let dir = dir.as_fd();
+    match open_below(dir, name) {
+        Err(Errno::ACCESS) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let handle = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+            let stat = Stat::of(&handle)?;
+            if !own(&stat) {
+                return Err(Errno::ACCESS);
+            }
+            let path = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&handle));
+            rustix::fs::chmod(path.as_str(), Mode::from_raw_mode((stat.mode | all).into()))?;
+            open_below(dir, name)
+        }
+        Ok(handle) if restorer().0 != 0 => {
+            let stat = Stat::of(&handle)?;
+            if own(&stat) {
+                // What it gets in the end is another matter; that this fails shows when something is made in it.
+                let _ = rustix::fs::fchmod(&handle, Mode::from_raw_mode((stat.mode | all).into()));
+            }
+            Ok(handle)
+        }
+        other => other,
+    }
+}
+
+/// Opens a directory below `root`, component by component: any length, no symlink followed.
+pub fn open_path(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let mut handle = open_below(root, c".")?;
+    for component in path.split(|b| *b == b'/').filter(|c| !c.is_empty()) {
+        handle = open_below(&handle, &name_of(component))?;
+    }
+    Ok(handle)
+}
+
+/// A name without NUL, as tree paths are.
+pub fn name_of(component: &[u8]) -> CString {
+    CString::new(component).unwrap_or_default()
+}

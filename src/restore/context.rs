@@ -1,0 +1,30 @@
+//! What all jobs of a restore share.
+
+use super::directory::Outcome;
+use crate::content::local_objects::LocalObjects;
+use crate::content::write::ContentWriter;
+use crate::model::tree_path::TreePath;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// Counts of a restore.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) files_written: AtomicU64,
+    pub(crate) files_kept: AtomicU64,
+    /// Files of those written whose content came from a standby's objects.
+    pub(crate) files_local: AtomicU64,
+}
+
+/// A restore under way.
+pub(crate) struct RestoreContext<'a> {
+    pub(crate) writer: ContentWriter<'a>,
+    pub(crate) counters: Counters,
+    pub(crate) outcome: Arc<Outcome>,
+    /// A standby's objects of the store on this host: their content is not fetched.
+    pub(crate) local: Option<LocalObjects>,
+    /// Bits that creation takes away.
+    pub(crate) umask: u16,
+    /// Paths in the destination where this program keeps something.
+    pub(crate) own: Vec<TreePath>,
+}

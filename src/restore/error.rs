@@ -1,0 +1,132 @@
+//! Why a restore ended, or an entry was left out of it, with the path.
+
+use crate::content::error::ContentError;
+use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use rustix::io::Errno;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a restore ended. What it wrote so far stays, and the next run goes on from there.
+#[derive(Debug, Error)]
+pub enum RestoreError {
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error("{}: {action}: {}", path, std::io::Error::from(*errno))]
+    Write { path: String, action: &'static str, errno: Errno },
+    #[error(
+        "{0} is not empty; --overwrite replaces what differs, and --delete also removes what the snapshot does not have"
+    )]
+    NotEmpty(PathBuf),
+    #[error(
+        "{0} holds a restore of another snapshot that was broken off; restore that one again, or --overwrite it"
+    )]
+    Unfinished(PathBuf),
+    #[error("{0} is a symlink or not a directory; nothing is written through it")]
+    NotADirectory(PathBuf),
+    #[error("{}: the finished tree could not be renamed to it: {}; it is complete in {}", destination.display(), std::io::Error::from(*errno), work.display())]
+    Publish { destination: PathBuf, work: PathBuf, errno: Errno },
+    #[error("{} is in {}, where understudy keeps something of its own; restore elsewhere", path.display(), place.display())]
+    Own { path: PathBuf, place: PathBuf },
+    #[error(
+        "{0} is where this restore builds its tree, and is not this user's alone: somebody else made it, or changed its mode. Look at it, remove it, and restore again"
+    )]
+    Taken(PathBuf),
+    #[error("{0}: a directory is where the snapshot has something else; --delete allows its removal")]
+    InTheWay(String),
+    #[error("{0}: this filesystem takes its name for that of another entry")]
+    SameName(String),
+    #[error("{0} is not in this snapshot; `understudy diff` and `snapshots` show what is")]
+    NoSuchPath(String),
+    #[error("{path}: the restored bytes do not have the file's hash; run `understudy verify --read-data`")]
+    Content { path: String },
+}
+
+impl From<ContentError> for RestoreError {
+    fn from(error: ContentError) -> Self {
+        match error {
+            ContentError::Repository(error) => Self::Repository(error),
+            ContentError::File { path, action, errno } => Self::Write { path, action, errno },
+            ContentError::Mismatch { path } => Self::Content { path },
+        }
+    }
+}
+
+impl RestoreError {
+    pub fn write(path: impl ToString, action: &'static str) -> impl FnOnce(Errno) -> Self {
+        move |errno| Self::Write { path: path.to_string(), action, errno }
+    }
+
+    /// Whether a restore ends by it, or goes on without the entry. Room and read-only filesystems are looked at by whoever
+    /// knows the directory: see `settle`.
+    ///
+    /// What ends it is what the next entry would meet as well, and what passes: then the next run goes on. That is the repository
+    /// (unless it answers, and what it has is damaged), this process's own want of handles or memory, and a disk that takes no
+    /// more content.
+    pub(crate) fn ends(&self, doing: Doing) -> bool {
+        match self {
+            Self::Repository(error) => error.kind() != RepositoryErrorKind::Damaged,
+            Self::Write { errno, .. } => {
+                is_own(*errno)
+                    || matches!(*errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)
+                    || (doing == Doing::Filling && *errno == Errno::IO)
+            }
+            Self::Content { .. } | Self::InTheWay(_) | Self::SameName(_) => false,
+            Self::NotEmpty(_)
+            | Self::Unfinished(_)
+            | Self::NotADirectory(_)
+            | Self::NoSuchPath(_)
+            | Self::Own { .. }
+            | Self::Taken(_)
+            | Self::Publish { .. } => true,
+        }
+    }
+
+    /// Why, without the path.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Write { action, errno, .. } => format!("{action}: {}", std::io::Error::from(*errno)),
+            Self::Content { .. } => "the restored bytes do not have the file's hash".into(),
+            Self::Repository(RepositoryError::Entry { .. }) => {
+                "its entry in the manifest contradicts itself or others".into()
+            }
+            Self::InTheWay(_) => {
+                "a directory is where the snapshot has something else; --delete allows its removal".into()
+            }
+            Self::SameName(_) => "this filesystem takes its name for that of another entry".into(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// What a restore was doing with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doing {
+    /// Writing a file's content.
+    Filling,
+    /// Anything else.
+    Making,
+}
+
+/// An error, and what was being done.
+#[derive(Debug)]
+pub(crate) struct EntryError {
+    pub(crate) doing: Doing,
+    pub(crate) error: RestoreError,
+}
+
+impl EntryError {
+    pub(crate) fn filling(error: impl Into<RestoreError>) -> Self {
+        Self { doing: Doing::Filling, error: error.into() }
+    }
+}
+
+impl From<RestoreError> for EntryError {
+    fn from(error: RestoreError) -> Self {
+        Self { doing: Doing::Making, error }
+    }
+}
+
+/// Whether this process has too many files open or too little memory, which is never an entry's fault.
+pub(crate) fn is_own(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
+}
