@@ -29,55 +29,89 @@ pub(crate) fn write_large<'env, W: Send + 'env>(
 ) -> Result<(), ContentError> {
     rustix::fs::ftruncate(&**handle, file.size_bytes)
         .map_err(ContentError::file(&entry.path, "set its size"))?;
+    let large = LargeFile { writer, pool, handle, entry, older };
     let mut extents = ExtentReader::new(&writer.chunks, file);
     let mut tree = HashTree::default();
     let mut at = 0;
     while at < file.size_bytes {
         let length = SPAN_BYTES.min(file.size_bytes - at);
-        let parts = extents.take(length, entry)?;
-        write_span(writer, pool, handle, entry, at, parts, older, &mut tree)?;
+        large.write_span(at, extents.take(length, entry)?, &mut tree)?;
         at += length;
     }
     match tree.finish() {
         Some(hash) if hash == file.hash => Ok(()),
-        _ => Err(ContentError::Mismatch { path: entry.path.to_string() }),
+        _ => Err(large.mismatch()),
     }
 }
 
-/// Writes what lies from `start` on, and pushes the chaining values of its segments.
-#[allow(clippy::too_many_arguments)]
-fn write_span<'env, W: Send + 'env>(
+/// A large file that is being written.
+struct LargeFile<'env, 'a, W: Send + 'env> {
     writer: &'env ContentWriter<'env>,
-    pool: &Pool<'env, W>,
-    handle: &Arc<OwnedFd>,
-    entry: &Entry,
-    start: u64,
-    parts: Vec<Extent>,
-    older: Option<&Older>,
-    tree: &mut HashTree,
-) -> Result<(), ContentError> {
-    let end = start + parts.iter().map(Extent::length_bytes).sum::<u64>();
-    let lost = || ContentError::Mismatch { path: entry.path.to_string() };
-    let (copies, parts) = match older {
-        Some(older) => older.copies(start, &parts),
-        None => (Vec::new(), parts),
-    };
-    // Then the hash is that of what was written, since the parts are not written in their order.
-    let scattered = !copies.is_empty() || is_scattered(&parts);
-    if scattered {
+    pool: &'a Pool<'env, W>,
+    handle: &'a Arc<OwnedFd>,
+    entry: &'a Entry,
+    older: Option<&'a Older>,
+}
+
+impl<'env, W: Send + 'env> LargeFile<'env, '_, W> {
+    fn mismatch(&self) -> ContentError {
+        ContentError::Mismatch { path: self.entry.path.to_string() }
+    }
+
+    /// Writes the extents that lie from `start` on, and pushes the chaining values of their segments.
+    fn write_span(&self, start: u64, parts: Vec<Extent>, tree: &mut HashTree) -> Result<(), ContentError> {
+        let end = start + parts.iter().map(Extent::length_bytes).sum::<u64>();
+        let (copies, parts) = match self.older {
+            Some(older) => older.copies(start, &parts),
+            None => (Vec::new(), parts),
+        };
+        // Parts that are not written in their order are hashed as they were written.
+        let scattered = !copies.is_empty() || is_scattered(&parts);
+        if scattered {
+            self.write_scattered(start, &copies, &parts)?;
+        }
+        let mut rest = ExtentQueue::new(parts);
+        let mut under_way: VecDeque<Handle<Result<ChainingValue, ContentError>>> = VecDeque::new();
+        let mut at = start;
+        while at < end || !under_way.is_empty() {
+            while at < end && under_way.len() < SEGMENTS_MAX {
+                let next = (at + SEGMENT_BYTES).min(end);
+                let parts = if scattered { Vec::new() } else { rest.take(next - at) };
+                let (writer, handle, path) = (self.writer, self.handle.clone(), self.entry.path.clone());
+                under_way.push_back(self.pool.submit(move |_| {
+                    let mut hasher = blake3::Hasher::new();
+                    hasher.set_input_offset(at);
+                    if scattered {
+                        hash_written(&handle, &path, (at, next), &mut hasher)?;
+                    } else {
+                        write_extents(writer, &handle, &path, at, &parts, &mut hasher)?;
+                    }
+                    Ok(hasher.finalize_non_root())
+                }));
+                at = next;
+            }
+            let done = under_way.pop_front().and_then(Handle::wait);
+            tree.push(done.unwrap_or_else(|| Err(self.mismatch()))?);
+        }
+        Ok(())
+    }
+
+    /// Copies what the older version has, and writes the other parts chunk by chunk.
+    fn write_scattered(&self, start: u64, copies: &[Copy], parts: &[Extent]) -> Result<(), ContentError> {
         let mut writing: VecDeque<Handle<Result<(), ContentError>>> = VecDeque::new();
         let wait = |writing: &mut VecDeque<Handle<_>>, most: usize| {
             while writing.len() > most {
-                writing.pop_front().and_then(Handle::wait).unwrap_or_else(|| Err(lost()))?;
+                writing.pop_front().and_then(Handle::wait).unwrap_or_else(|| Err(self.mismatch()))?;
             }
             Ok::<_, ContentError>(())
         };
-        if let Some(older) = older {
+        let writer = self.writer;
+        if let Some(older) = self.older {
             for some in copies.chunks(Copy::BATCH) {
                 wait(&mut writing, SEGMENTS_MAX - 1)?;
-                let (handle, from, some) = (handle.clone(), older.handle(), some.to_vec());
-                let path = entry.path.clone();
-                writing.push_back(pool.submit(move |_| {
+                let (handle, from, some) = (self.handle.clone(), older.handle(), some.to_vec());
+                let path = self.entry.path.clone();
+                writing.push_back(self.pool.submit(move |_| {
                     for copy in some {
                         copy.run(&from, &handle, &path)?;
                         writer.count(copy.length_bytes);
@@ -86,35 +120,11 @@ fn write_span<'env, W: Send + 'env>(
                 }));
             }
         }
-        for batch in batches(start, &parts) {
+        for batch in batches(start, parts) {
             wait(&mut writing, SEGMENTS_MAX - 1)?;
-            let (handle, path) = (handle.clone(), entry.path.clone());
-            writing.push_back(pool.submit(move |_| write_batch(writer, &handle, &path, &batch)));
+            let (handle, path) = (self.handle.clone(), self.entry.path.clone());
+            writing.push_back(self.pool.submit(move |_| write_batch(writer, &handle, &path, &batch)));
         }
-        wait(&mut writing, 0)?;
+        wait(&mut writing, 0)
     }
-    let mut rest = ExtentQueue::new(parts);
-    let mut under_way: VecDeque<Handle<Result<ChainingValue, ContentError>>> = VecDeque::new();
-    let mut at = start;
-    while at < end || !under_way.is_empty() {
-        while at < end && under_way.len() < SEGMENTS_MAX {
-            let next = (at + SEGMENT_BYTES).min(end);
-            let parts = if scattered { Vec::new() } else { rest.take(next - at) };
-            let (handle, path) = (handle.clone(), entry.path.clone());
-            under_way.push_back(pool.submit(move |_| {
-                let mut hasher = blake3::Hasher::new();
-                hasher.set_input_offset(at);
-                if scattered {
-                    hash_written(&handle, &path, (at, next), &mut hasher)?;
-                } else {
-                    write_extents(writer, &handle, &path, at, &parts, &mut hasher)?;
-                }
-                Ok(hasher.finalize_non_root())
-            }));
-            at = next;
-        }
-        let done = under_way.pop_front().and_then(Handle::wait);
-        tree.push(done.unwrap_or_else(|| Err(lost()))?);
-    }
-    Ok(())
 }

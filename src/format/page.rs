@@ -135,28 +135,31 @@ impl LeafWriter {
                 out.number(u64::from(*major));
                 out.number(u64::from(*minor));
             }
-            Kind::File(file) => {
-                out.number(file.size_bytes);
-                match &file.content {
-                    Content::Empty => {}
-                    Content::Whole { blocks } => {
-                        out.raw(&file.hash.0);
-                        if let Some(blocks) = blocks {
-                            out.raw(&blocks.0);
-                        }
-                    }
-                    Content::Extents(extents) => {
-                        out.raw(&file.hash.0);
-                        extent_list::encode(extents, out);
-                    }
-                    Content::Lists(lists) => {
-                        out.raw(&file.hash.0);
-                        out.number(lists.len() as u64);
-                        for list in lists {
-                            out.raw(&list.0);
-                        }
-                    }
-                }
+            Kind::File(file) => push_file(out, file),
+        }
+    }
+}
+
+/// Writes what an entry has of a file's size and content.
+fn push_file(out: &mut Writer, file: &File) {
+    out.number(file.size_bytes);
+    match &file.content {
+        Content::Empty => {}
+        Content::Whole { blocks } => {
+            out.raw(&file.hash.0);
+            if let Some(blocks) = blocks {
+                out.raw(&blocks.0);
+            }
+        }
+        Content::Extents(extents) => {
+            out.raw(&file.hash.0);
+            extent_list::encode(extents, out);
+        }
+        Content::Lists(lists) => {
+            out.raw(&file.hash.0);
+            out.number(lists.len() as u64);
+            for list in lists {
+                out.raw(&list.0);
             }
         }
     }

@@ -200,39 +200,9 @@ impl<'s, 'env> Ledger<'s, 'env> {
             Outcome::KeepMissed { entry } => self.keep_below(entry, true)?,
             Outcome::Read { mut entry, shared, old, again, failed } => {
                 self.number(&mut entry, shared, None);
-                let change = Change::between(old.as_deref(), Some(&entry));
-                self.summary.changes.count(change);
-                if let Some(errno) = failed {
-                    if is_own_trouble(errno) {
-                        return Err(exhausted(&entry.path, errno));
-                    }
-                    self.warn(WarningKind::Attributes, &entry.path, reason(errno));
-                }
-                if entry.file().is_some_and(|f| f.torn) {
-                    self.warn(WarningKind::Torn, &entry.path, String::new());
-                } else if again && change == Some(Change::Modified) {
-                    self.warn(WarningKind::ChangedSilently, &entry.path, String::new());
-                }
-                self.manifest.push(&entry)?;
+                self.read(entry, old.as_deref(), again, failed)?;
             }
-            Outcome::Absent { path, old } => {
-                if self.phantoms.contains(&path) {
-                    // Its directory lists it, each time.
-                    return self.take(Outcome::Unreadable { path, old, errno: Errno::NOENT });
-                }
-                self.summary.vanished += 1;
-                if let Some(old) = old {
-                    self.gone(&old, true);
-                }
-                if let Some((above, name)) = path.split()
-                    && let (Ok(above), Ok(name)) = (TreePath::parse(above), CString::new(name))
-                {
-                    if mutant::is(Mutant::SingleAbsent) {
-                        self.absent.clear();
-                    }
-                    self.absent.entry(above).or_default().push(name);
-                }
-            }
+            Outcome::Absent { path, old } => self.absent(path, old)?,
             Outcome::Unreadable { path, old, errno } => {
                 if is_own_trouble(errno) {
                     return Err(exhausted(&path, errno));
@@ -255,6 +225,52 @@ impl<'s, 'env> Ledger<'s, 'env> {
                 self.summary.doubts.trees.insert(old.path.clone());
                 self.keep_below(old, true)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Takes an entry that was read; `failed` is why its attributes were not.
+    fn read(
+        &mut self,
+        entry: Entry,
+        old: Option<&Entry>,
+        again: bool,
+        failed: Option<Errno>,
+    ) -> Result<(), ResyncError> {
+        let change = Change::between(old, Some(&entry));
+        self.summary.changes.count(change);
+        if let Some(errno) = failed {
+            if is_own_trouble(errno) {
+                return Err(exhausted(&entry.path, errno));
+            }
+            self.warn(WarningKind::Attributes, &entry.path, reason(errno));
+        }
+        if entry.file().is_some_and(|f| f.torn) {
+            self.warn(WarningKind::Torn, &entry.path, String::new());
+        } else if again && change == Some(Change::Modified) {
+            self.warn(WarningKind::ChangedSilently, &entry.path, String::new());
+        }
+        self.manifest.push(&entry)?;
+        Ok(())
+    }
+
+    /// Takes a path that was listed and is not there any more.
+    fn absent(&mut self, path: TreePath, old: Option<Entry>) -> Result<(), ResyncError> {
+        if self.phantoms.contains(&path) {
+            // Its directory lists it, each time.
+            return self.take(Outcome::Unreadable { path, old, errno: Errno::NOENT });
+        }
+        self.summary.vanished += 1;
+        if let Some(old) = old {
+            self.gone(&old, true);
+        }
+        if let Some((above, name)) = path.split()
+            && let (Ok(above), Ok(name)) = (TreePath::parse(above), CString::new(name))
+        {
+            if mutant::is(Mutant::SingleAbsent) {
+                self.absent.clear();
+            }
+            self.absent.entry(above).or_default().push(name);
         }
         Ok(())
     }

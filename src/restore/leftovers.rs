@@ -1,6 +1,7 @@
 //! What is in a directory of the destination, and not in the snapshot.
 
 use super::destination::{LOST_AND_FOUND, is_marker, is_mount_root};
+use super::directory::Directory;
 use super::error::RestoreError;
 use super::remove::{left_because, remove_all};
 use super::shortfall::ShortfallKind;
@@ -10,7 +11,7 @@ use crate::source::stat::Stat;
 use rustix::fd::AsFd;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::sync::atomic::Ordering;
 
 impl Restorer<'_, '_> {
@@ -33,15 +34,7 @@ impl Restorer<'_, '_> {
                 || (top && is_marker(name) && is_empty_of_ours(&dir.handle, name))
         };
         let (ours, extra): (Vec<_>, Vec<_>) = extra.into_iter().partition(|name| is_ours(name));
-        for name in ours {
-            match rustix::fs::unlinkat(&dir.handle, &name, AtFlags::empty()) {
-                Ok(()) => self.report.removed += 1,
-                Err(Errno::NOENT) => {}
-                Err(errno) => {
-                    told.tell(ShortfallKind::Left, &dir.path.join(name.as_bytes()), left_because(errno));
-                }
-            }
-        }
+        self.remove_ours(&dir, ours);
         if top {
             // Before the directory gets its times.
             context.outcome.session.end();
@@ -76,7 +69,28 @@ impl Restorer<'_, '_> {
             told.tell(ShortfallKind::Left, &dir.path, reason);
             return Ok(());
         }
-        for name in &extra {
+        self.remove_extra(&dir, &extra)
+    }
+
+    /// Removes what a killed restore left in a directory.
+    fn remove_ours(&mut self, dir: &Directory, names: Vec<CString>) {
+        for name in names {
+            match rustix::fs::unlinkat(&dir.handle, &name, AtFlags::empty()) {
+                Ok(()) => self.report.removed += 1,
+                Err(Errno::NOENT) => {}
+                Err(errno) => {
+                    let path = dir.path.join(name.as_bytes());
+                    self.context.outcome.told.tell(ShortfallKind::Left, &path, left_because(errno));
+                }
+            }
+        }
+    }
+
+    /// Removes what the snapshot does not have from a directory.
+    fn remove_extra(&mut self, dir: &Directory, names: &[CString]) -> Result<(), RestoreError> {
+        let context = self.context;
+        let told = &context.outcome.told;
+        for name in names {
             let path = dir.path.join(name.as_bytes());
             if context.own.iter().any(|own| own.is_within(&path)) {
                 let reason =

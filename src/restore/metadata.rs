@@ -84,21 +84,13 @@ pub(crate) fn apply(
         }
     }
     set_attributes(handle, attributes, already, &refused, &mut mode)?;
-    if !is_symlink && already.neutral != Some(mode) {
-        let mode = Mode::from_raw_mode(mode.into());
-        let set = match handle {
-            Handle::Open(fd) => rustix::fs::fchmod(fd, mode),
-            Handle::Path(fd) => rustix::fs::chmod(proc_path(fd).as_str(), mode),
-        };
-        if let Err(errno) = set {
-            refused.mode = Some(refused.own("set its mode", errno)?);
-        }
+    if !is_symlink
+        && already.neutral != Some(mode)
+        && let Err(errno) = set_mode(handle, mode)
+    {
+        refused.mode = Some(refused.own("set its mode", errno)?);
     }
-    let times = times(entry.mtime);
-    let set = match handle {
-        Handle::Open(fd) => rustix::fs::futimens(fd, &times),
-        Handle::Path(fd) => rustix::fs::utimensat(fd, c"", &times, AtFlags::EMPTY_PATH),
-    };
+    let set = set_times(handle, &times(entry.mtime));
     if let Err(errno) = set {
         let errno = refused.own("set its mtime", errno)?;
         told.tell(ShortfallKind::Time, &entry.path, because("set its mtime", errno));
@@ -122,6 +114,21 @@ pub(crate) fn apply(
         told.tell(ShortfallKind::Time, &entry.path, "this filesystem gave it another mtime");
     }
     Ok(())
+}
+
+fn set_mode(handle: Handle, mode: u16) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(mode.into());
+    match handle {
+        Handle::Open(fd) => rustix::fs::fchmod(fd, mode),
+        Handle::Path(fd) => rustix::fs::chmod(proc_path(fd).as_str(), mode),
+    }
+}
+
+fn set_times(handle: Handle, times: &Timestamps) -> Result<(), Errno> {
+    match handle {
+        Handle::Open(fd) => rustix::fs::futimens(fd, times),
+        Handle::Path(fd) => rustix::fs::utimensat(fd, c"", times, AtFlags::EMPTY_PATH),
+    }
 }
 
 /// What was refused of one entry.

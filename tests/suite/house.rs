@@ -1,48 +1,169 @@
-//! The house's own rules: layers, licences, one version of each dependency.
+//! The house's own rules: layers, circles, commands, lengths, licences, one version of each dependency.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-/// From the top down; a module imports only from layers below its own.
-const LAYERS: [&[&str]; 6] = [
+/// The folders from the top down; a file imports only from folders of lower floors, or from its own.
+const FLOORS: [&[&str]; 9] = [
     &["cli"],
     &["service"],
-    &["replicate", "standby"],
-    &["repository", "source", "delta", "mount"],
-    &["format"],
+    &["mounts"],
+    &["standby"],
+    &["restore"],
+    &["maintain", "replicate", "content"],
+    &["repository", "delta"],
+    &["format", "vfs", "source", "api"],
     &["model", "support"],
 ];
 
-fn layer(module: &str) -> usize {
-    LAYERS.iter().position(|l| l.contains(&module)).unwrap_or_else(|| panic!("src/{module} is in no layer"))
+/// Largest number of lines of a function.
+const FUNCTION_MAX_LINES: usize = 70;
+
+/// Each module of the crate by its path (`repository::log`), with its text up to its unit tests.
+fn modules() -> BTreeMap<String, String> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut modules = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(&src).into_iter().map(Result::unwrap) {
+        if entry.path().extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let path = entry.path().strip_prefix(&src).unwrap().with_extension("");
+        let path = path.to_str().unwrap().replace('/', "::");
+        let path = path.strip_suffix("::mod").unwrap_or(&path).to_owned();
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
+        modules.insert(path, text.to_owned());
+    }
+    modules
+}
+
+/// The paths that a text names from the root of the crate; `super` is resolved.
+fn named_paths(module: &str, text: &str) -> BTreeSet<String> {
+    let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
+    let code: String = text.lines().map(|line| line.split("//").next().unwrap().to_owned() + "\n").collect();
+    let mut paths = BTreeSet::new();
+    for (word, base) in [("crate::", ""), ("super::", parent)] {
+        for (at, _) in code.match_indices(word) {
+            let before = code[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+                continue;
+            }
+            let rest = &code[at + word.len()..];
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(rest.len());
+            let path = rest[..end].trim_end_matches(':');
+            let full = if base.is_empty() { path.to_owned() } else { format!("{base}::{path}") };
+            if rest[end..].starts_with('{') {
+                let group = rest[end + 1..].split('}').next().unwrap();
+                for item in group.split(',') {
+                    let name = item.split_whitespace().next().unwrap_or_default();
+                    paths.insert(format!("{full}::{name}").replace("::::", "::"));
+                }
+            }
+            paths.insert(full);
+        }
+    }
+    paths
+}
+
+/// The modules that each module imports: for a path, the deepest module that it leads through.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let modules = modules();
+    let mut imports = BTreeMap::new();
+    for (module, text) in &modules {
+        let mut targets = BTreeSet::new();
+        for path in named_paths(module, text) {
+            let mut path = path.as_str();
+            while !modules.contains_key(path) {
+                match path.rsplit_once("::") {
+                    Some((shorter, _)) => path = shorter,
+                    None => break,
+                }
+            }
+            if modules.contains_key(path) && path != module {
+                targets.insert(path.to_owned());
+            }
+        }
+        imports.insert(module.clone(), targets);
+    }
+    imports
+}
+
+fn floor(folder: &str) -> usize {
+    FLOORS
+        .iter()
+        .position(|floor| floor.contains(&folder))
+        .unwrap_or_else(|| panic!("src/{folder} is on no floor"))
 }
 
 #[test]
 fn imports_point_downwards() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let folder = |module: &str| module.split("::").next().unwrap().to_owned();
     let mut wrong = Vec::new();
-    for entry in walkdir::WalkDir::new(&src) {
-        let entry = entry.unwrap();
-        let relative = entry.path().strip_prefix(&src).unwrap();
-        let module = relative.iter().next().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
-        if !entry.file_type().is_file()
-            || relative.iter().count() < 2
-            || !module.is_ascii()
-            || relative.extension().is_none_or(|e| e != "rs")
-        {
-            continue;
-        }
-        let text = std::fs::read_to_string(entry.path()).unwrap();
-        for import in text.split("crate::").skip(1) {
-            let target: String =
-                import.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-            if target != module && layer(&target) <= layer(&module) {
-                wrong.push(format!("{} imports {target}", relative.display()));
+    for (module, targets) in imports() {
+        for target in targets {
+            let (from, to) = (folder(&module), folder(&target));
+            if !["lib", "main"].contains(&from.as_str()) && from != to && floor(&to) <= floor(&from) {
+                wrong.push(format!("{module} imports {target}"));
             }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Modules that reach each other. Each call removes one module from the way back, by Warshall's closure.
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let imports = imports();
+    let mut reached = imports.clone();
+    for middle in imports.keys() {
+        let onwards = reached[middle].clone();
+        for targets in reached.values_mut().filter(|targets| targets.contains(middle)) {
+            targets.extend(onwards.iter().cloned());
+        }
+    }
+    let circular: Vec<_> = reached.iter().filter(|(module, targets)| targets.contains(*module)).collect();
+    let circular: Vec<_> = circular.iter().map(|(module, _)| module).collect();
+    assert!(circular.is_empty(), "{circular:#?}");
+}
+
+#[test]
+fn a_command_imports_no_command() {
+    let commands: BTreeSet<String> = modules()
+        .into_iter()
+        .filter(|(module, text)| module.starts_with("cli::") && text.contains("pub(super) fn run("))
+        .map(|(module, _)| module)
+        .collect();
+    assert!(commands.len() >= 15, "{commands:?}");
+    for (module, targets) in imports() {
+        let others: Vec<_> = targets.iter().filter(|target| commands.contains(*target)).collect();
+        assert!(!commands.contains(&module) || others.is_empty(), "{module} imports {others:?}");
+    }
+}
+
+#[test]
+fn functions_are_short() {
+    let mut long = Vec::new();
+    for (module, text) in modules() {
+        let lines: Vec<&str> = text.lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            let code = line.trim_start();
+            let is_function =
+                ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "async fn ", "pub async fn "]
+                    .iter()
+                    .any(|word| code.starts_with(word));
+            if !is_function || code.ends_with([';', '}']) {
+                continue;
+            }
+            let indent = line.len() - code.len();
+            let closing = format!("{}}}", " ".repeat(indent));
+            let length = lines[start..].iter().position(|line| *line == closing).map_or(1, |n| n + 1);
+            if length > FUNCTION_MAX_LINES {
+                long.push(format!("{module}, line {}: {length} lines", start + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{long:#?}");
 }
 
 fn metadata() -> serde_json::Value {

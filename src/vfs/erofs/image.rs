@@ -99,23 +99,10 @@ impl Image {
             None => return Err(manifest()),
             Some((parent, name)) => (self.enter(parent).ok_or_else(manifest)?, name),
         };
-        let kind = match &entry.kind {
-            Kind::Directory => NodeKind::Directory,
-            Kind::File(file) => NodeKind::File(file.hash),
-            Kind::Symlink { .. } => NodeKind::Symlink,
-            Kind::Fifo => NodeKind::Fifo,
-            Kind::Socket => NodeKind::Socket,
-            Kind::CharDevice { major: 0, minor: 0 } => {
-                self.report.whiteouts += 1;
-                NodeKind::File(ContentHash::of(b""))
-            }
-            Kind::CharDevice { major, minor } => {
-                NodeKind::Device { block: false, number: device_number(*major, *minor) }
-            }
-            Kind::BlockDevice { major, minor } => {
-                NodeKind::Device { block: true, number: device_number(*major, *minor) }
-            }
-        };
+        if entry.kind == (Kind::CharDevice { major: 0, minor: 0 }) {
+            self.report.whiteouts += 1;
+        }
+        let kind = node_kind(&entry.kind);
         let first = entry.group().and_then(|group| self.groups.get(&group).copied());
         let kind = match first {
             Some(first) if entry.kind != Kind::Directory => NodeKind::Alias(first),
@@ -154,6 +141,12 @@ impl Image {
             slot: 0,
             first_block: 0,
         });
+        self.count_links(entry, kind, number, parent);
+        Ok(())
+    }
+
+    /// Counts the links that the new node `number` adds, and notes what later nodes refer to.
+    fn count_links(&mut self, entry: &Entry, kind: NodeKind, number: u32, parent: u32) {
         match kind {
             NodeKind::Directory => {
                 if number > 0 {
@@ -168,7 +161,6 @@ impl Image {
                 }
             }
         }
-        Ok(())
     }
 
     /// The directory with the path `parent`, which is one of those that are open.
@@ -495,5 +487,23 @@ impl<W: Write> Counted<'_, W> {
             self.write(&ZEROS[..count as usize])?;
         }
         Ok(())
+    }
+}
+
+/// Returns the kind of node that shows an entry. A whiteout, which an overlay would hide, is an empty file.
+fn node_kind(kind: &Kind) -> NodeKind {
+    match kind {
+        Kind::Directory => NodeKind::Directory,
+        Kind::File(file) => NodeKind::File(file.hash),
+        Kind::Symlink { .. } => NodeKind::Symlink,
+        Kind::Fifo => NodeKind::Fifo,
+        Kind::Socket => NodeKind::Socket,
+        Kind::CharDevice { major: 0, minor: 0 } => NodeKind::File(ContentHash::of(b"")),
+        Kind::CharDevice { major, minor } => {
+            NodeKind::Device { block: false, number: device_number(*major, *minor) }
+        }
+        Kind::BlockDevice { major, minor } => {
+            NodeKind::Device { block: true, number: device_number(*major, *minor) }
+        }
     }
 }
