@@ -346,6 +346,10 @@ fn words(line: &str) -> Vec<String> {
 /// The arguments of a line that calls this program, perhaps as another user or with variables set.
 fn arguments(line: &str) -> Option<Vec<String>> {
     let words = words(line.trim_start_matches("$ "));
+    if words.starts_with(&["cargo".to_owned(), "run".to_owned()]) {
+        let at = words.iter().position(|word| word == "--")?;
+        return Some(words[at + 1..].to_vec());
+    }
     let is_before = |word: &&String| *word == "sudo" || word.contains('=') && !word.starts_with('-');
     let before = words.iter().take_while(is_before).count();
     let name = words.get(before)?;
