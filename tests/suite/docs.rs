@@ -578,6 +578,15 @@ fn the_summary_lists_every_page_once() {
     assert_eq!(listed, there);
 }
 
+/// One word for one thing: the register is in order, and has each word once.
+#[test]
+fn the_glossary_lists_each_word_once_in_order() {
+    let text = read("docs/glossary.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let words: Vec<String> = rows.map(|(word, _)| word.to_lowercase()).skip(2).collect();
+    assert!(words.len() > 60 && words.is_sorted_by(|before, after| before < after), "{words:?}");
+}
+
 /// The targets of a page's links.
 fn links(text: &str) -> Vec<String> {
     let mut links = Vec::new();
