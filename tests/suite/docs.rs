@@ -578,6 +578,20 @@ fn the_summary_lists_every_page_once() {
     assert_eq!(listed, there);
 }
 
+#[test]
+fn the_design_names_every_folder_of_the_source() {
+    let page = read("docs/explanation/design.md");
+    let (_, section) = page.split_once("## The source tree").unwrap();
+    let named: BTreeSet<&str> = section.split_whitespace().collect();
+    for entry in std::fs::read_dir(root().join("src")).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        assert!(
+            !entry.path().is_dir() || named.contains(name.as_str()),
+            "docs/explanation/design.md: no src/{name}"
+        );
+    }
+}
+
 /// One word for one thing: the register is in order, and has each word once.
 #[test]
 fn the_glossary_lists_each_word_once_in_order() {
