@@ -18,14 +18,14 @@ if [ ! -e "$tools/complete-5" ]; then
 fi
 missing=""
 for program in setfacl setpriv mount fsck.erofs fusermount3 curl age setfattr chattr mkfs.ext4 mkfs.exfat \
-  mount.exfat-fuse strace unshare faketime systemd-analyze bindfs; do
+  mount.exfat-fuse strace unshare faketime systemd-analyze bindfs ip; do
   command -v "$program" >/dev/null || missing=yes
 done
 pkg-config --exists openssl 2>/dev/null || missing=yes
 if [ -n "$missing" ]; then
   apt-get update -qq
   apt-get install -y -qq acl attr age bindfs util-linux mount erofs-utils fuse3 curl faketime libssl-dev pkg-config e2fsprogs \
-    exfat-fuse exfatprogs strace systemd >/dev/null
+    exfat-fuse exfatprogs iproute2 strace systemd >/dev/null
 fi
 # As udev makes it, where there is one: users without privileges mount, too.
 chmod 666 /dev/fuse

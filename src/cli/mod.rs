@@ -23,6 +23,7 @@ mod key;
 mod mount;
 mod pin;
 mod prune;
+mod reference;
 mod remote;
 mod restore;
 mod resync;
@@ -34,6 +35,8 @@ mod umount;
 mod upkeep;
 mod verify;
 mod with_parent;
+
+pub use reference::{parses, reference};
 
 /// Keeps every store's filesystem replicated to a standby, through an object store.
 #[derive(Parser)]

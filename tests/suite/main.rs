@@ -13,6 +13,7 @@ mod damage;
 mod deltas;
 mod disagree;
 mod disk;
+mod docs;
 mod drills;
 mod facts;
 mod faults;
