@@ -5,13 +5,16 @@
 
 // Figures are what it prints.
 #![allow(clippy::disallowed_macros)]
+// What is timed is this program as it is.
+#![allow(clippy::disallowed_methods)]
 
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
-use understudy::maintain::prune::{Around, PruneRequest, prune};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use understudy::maintain::prune::{PruneRequest, prune};
 use understudy::model::id::{Sequence, StoreName, WriterId};
 use understudy::model::plan::PlanName;
 use understudy::model::record::{Event, PruneRecord, SnapshotRecord};
@@ -20,23 +23,30 @@ use understudy::replicate::resync::{Request, Surroundings, resync};
 use understudy::repository::index::Index;
 use understudy::repository::key_source::KeySource;
 use understudy::repository::store::{Repository, RepositoryOptions};
+use understudy::source::disk::Disk;
+use understudy::support::clock::Now;
+use understudy::support::env::{Clock, Env};
 use understudy::support::progress::Progress;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
-static NOW: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1_800_000_000_000_000_000);
+/// A wall clock that is set on by hand.
+struct Years(AtomicU64);
 
-fn now_ns() -> u64 {
-    NOW.load(std::sync::atomic::Ordering::Relaxed)
-}
+impl Clock for Years {
+    fn now(&self) -> Now {
+        Now { wall_ns: self.0.load(Ordering::Relaxed), ..Env::system().now() }
+    }
 
-fn nonce() -> u64 {
-    let mut bytes = [0; 8];
-    understudy::support::random::Random::default().fill(&mut bytes);
-    u64::from_le_bytes(bytes)
+    fn sleep(&self, time: Duration) {
+        Env::system().sleep(time);
+    }
 }
 
 fn main() {
+    let clock = Arc::new(Years(AtomicU64::new(1_800_000_000_000_000_000)));
+    let env = Env::system().with_clock(clock.clone());
+    let an_hour_passes = || clock.0.fetch_add(HOUR_NS, Ordering::Relaxed);
     let years = std::env::args().filter_map(|a| a.parse().ok()).next().unwrap_or(10u64);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -49,7 +59,12 @@ fn main() {
     let key = dir.path().join("key");
     let open = |cache: &str| {
         let keys = KeySource { key_file: Some(key.clone()), ..Default::default() };
-        let options = RepositoryOptions { keys, cache: Some(dir.path().join(cache)), ..Default::default() };
+        let options = RepositoryOptions {
+            keys,
+            cache: Some(dir.path().join(cache)),
+            env: env.clone(),
+            ..Default::default()
+        };
         Repository::over(objects.clone(), "bench", options, runtime.handle().clone())
     };
     let name = StoreName::parse("acme").unwrap();
@@ -77,26 +92,19 @@ fn main() {
     let (mut prunes, mut prune_seconds, mut last) = (0, 0.0, Default::default());
     let mut day = || {
         for hour in 0..24u64 {
-            std::fs::write(source.join(format!("f{}", hour * 7 % 200)), now_ns().to_string().repeat(20))
+            std::fs::write(source.join(format!("f{}", hour * 7 % 200)), env.wall_ns().to_string().repeat(20))
                 .unwrap();
             let progress = Progress::default();
-            let around = Surroundings {
-                tree: &understudy::source::disk::Disk,
-                sleep: &std::thread::sleep,
-                clock: &now_ns,
-                nonce: &nonce,
-                progress: &progress,
-                on_step: &|_| {},
-            };
+            let around = Surroundings { tree: &Disk::default(), progress: &progress, on_step: &|_| {} };
             resync(&open("cache"), &request, &around).unwrap();
-            NOW.fetch_add(HOUR_NS, std::sync::atomic::Ordering::Relaxed);
+            an_hour_passes();
         }
         let store = open("cache").store(&name);
         let mut request = PruneRequest::new(retention, WriterId("web-1".into()));
         // The objects' dates are those of this hour, not of those years.
         request.bounds.orphan_age_ns = u64::MAX;
         let begun = Instant::now();
-        last = prune(&store, &request, &Around { now_ns: &now_ns, nonce: &nonce, step: &|_| {} }).unwrap();
+        last = prune(&store, &request, &|_| {}).unwrap();
         (prunes, prune_seconds) = (prunes + 1, prune_seconds + begun.elapsed().as_secs_f64());
     };
     (0..20).for_each(|_| day());
@@ -104,22 +112,24 @@ fn main() {
     let mut state = store.state().unwrap();
     for hour in 0..(years * 8766).saturating_sub(21 * 24) {
         let (_, record) = state.latest().unwrap();
-        let record = SnapshotRecord { scan_start_ns: now_ns(), scan_end_ns: now_ns(), ..record.clone() };
+        let record =
+            SnapshotRecord { scan_start_ns: env.wall_ns(), scan_end_ns: env.wall_ns(), ..record.clone() };
         let mut append = |event| {
             let epoch = state.epoch;
-            store.append(&mut state, epoch, &request.writer, nonce(), event).unwrap();
+            store.append(&mut state, epoch, &request.writer, env.nonce(), event).unwrap();
             store.checkpoint_if_due(&mut state);
         };
         append(Event::Snapshot(Box::new(record)));
-        NOW.fetch_add(HOUR_NS, std::sync::atomic::Ordering::Relaxed);
+        an_hour_passes();
         if hour % 24 == 23 {
             let times = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start_ns)).collect();
             let verdicts = decide(&retention, &times, &Default::default());
             let gone = verdicts.iter().filter(|(_, reasons)| reasons.is_empty()).map(|(s, _)| *s);
-            let pruned = PruneRecord { pruned_ns: now_ns(), snapshots: gone.collect(), ..Default::default() };
+            let pruned =
+                PruneRecord { pruned_ns: env.wall_ns(), snapshots: gone.collect(), ..Default::default() };
             let epoch = state.epoch;
             let event = Event::Pruned(Box::new(pruned));
-            store.append(&mut state, epoch, &request.writer, nonce(), event).unwrap();
+            store.append(&mut state, epoch, &request.writer, env.nonce(), event).unwrap();
         }
     }
     day();

@@ -5,12 +5,11 @@ use super::{Global, ending};
 use crate::model::id::StoreName;
 use crate::repository::store::Notice;
 use crate::service::config::{Config, FILE_NAME};
-use crate::service::host::{GivenKeys, Host, World};
+use crate::service::host::{GivenKeys, Host};
 use crate::support::progress::{Progress, Step};
 use anyhow::{Context as _, Result};
 use std::env::VarError;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
@@ -77,22 +76,6 @@ impl std::ops::Deref for Context {
     }
 }
 
-/// Time and randomness as they are.
-pub(super) const WORLD: World = World { now_ns, boot_ns, nonce };
-
-/// Nanoseconds since 1970.
-pub(super) fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
-}
-
-/// Nanoseconds since this machine started.
-fn boot_ns() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let (seconds, ns) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
-    seconds.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(ns.unwrap_or(0))
-}
-
 /// Running totals of what stops once this process is asked to end.
 pub(super) fn progress() -> Progress {
     Progress { stop: ending::flag(), ..Progress::default() }
@@ -108,12 +91,6 @@ pub(super) fn kill_at_named(step: &str) {
     if cfg!(debug_assertions) && std::env::var("UNDERSTUDY_TEST_KILL_AT").is_ok_and(|wanted| wanted == step) {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
-}
-
-/// A number that nobody else draws.
-pub(super) fn nonce() -> u64 {
-    // Without randomness from the system nothing is safe to write.
-    getrandom::u64().unwrap_or_else(|error| panic!("no randomness: {error}"))
 }
 
 /// A store's name made of a directory's.

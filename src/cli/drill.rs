@@ -1,6 +1,6 @@
 //! `understudy drill`.
 
-use super::context::{Context, nonce, now_ns};
+use super::context::Context;
 use super::exit::{Exit, noted_or_warned};
 use super::{Global, ending, show};
 use crate::service::config::{DrillConfig, resolve_program};
@@ -44,13 +44,13 @@ pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
     // What is named here is meant from here on, not from within the snapshot.
     resolve_program(&mut command, Path::new(""));
     let how = DrillConfig { command, read_percent: args.read.or(config.drill.read_percent), ..config.drill };
-    let begun_ns = now_ns();
-    let drilled = drill(&store, &how, &program(global)?, nonce(), &ending::is_asked);
+    let begun_ns = context.env().wall_ns();
+    let drilled = drill(&store, &how, &program(global)?, &ending::is_asked);
     if let Err(error @ DrillError::Stopped { .. }) = drilled {
         return Err(error.into());
     }
     let noted = store.upkeep_of(&context.writer()).and_then(|mut note| {
-        note_drill(&mut note, &drilled, begun_ns, now_ns());
+        note_drill(&mut note, &drilled, begun_ns, context.env().wall_ns());
         store.note_upkeep(&note)
     });
     let report = drilled?;

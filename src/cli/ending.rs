@@ -8,10 +8,11 @@
 //! this process.
 
 use super::exit::Exit;
+use crate::support::env::{Env, Stopwatch};
 use anyhow::{Context as _, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How a command ends when it is asked to.
@@ -37,6 +38,8 @@ impl Ending {
 /// Signals that come within so long of the first are the first.
 const SAME: Duration = Duration::from_millis(300);
 
+/// Signals are waited for before there is anything else.
+static ENV: LazyLock<Env> = LazyLock::new(Env::system);
 static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 static AT_ONCE: AtomicBool = AtomicBool::new(false);
 static ACTS: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
@@ -51,7 +54,7 @@ pub(super) fn listen(ending: Ending) -> Result<()> {
         (signal(int).context("waiting for signals")?, signal(term).context("waiting for signals")?)
     };
     let wait = async move {
-        let mut first: Option<Instant> = None;
+        let mut first: Option<Stopwatch> = None;
         loop {
             let number = tokio::select! {
                 _ = signals.0.recv() => SignalKind::interrupt(),
@@ -60,15 +63,15 @@ pub(super) fn listen(ending: Ending) -> Result<()> {
             // As a shell counts those that a signal ended.
             let code = ending.code.map_or(128 + number.as_raw_value(), |exit| exit as i32);
             ASKED.store(true, Ordering::Relaxed);
-            match first {
+            match &first {
                 // The kernel tells of a parent's end once for each of its threads.
                 Some(first) if first.elapsed() < SAME => continue,
                 None if !ending.within.is_zero() && !AT_ONCE.load(Ordering::Relaxed) => {}
                 _ => std::process::exit(code),
             }
-            first = Some(Instant::now());
+            first = Some(ENV.stopwatch());
             std::thread::spawn(move || {
-                std::thread::sleep(ending.within);
+                ENV.sleep(ending.within);
                 std::process::exit(code);
             });
             std::thread::spawn(|| {
@@ -113,10 +116,10 @@ pub(super) fn flag() -> Arc<AtomicBool> {
 
 /// Sleeps for so long, or until this process is asked to end: then it returns false.
 pub(super) fn sleep(time: Duration) -> bool {
-    let begun = Instant::now();
+    let begun = ENV.stopwatch();
     while !is_asked() {
         match time.checked_sub(begun.elapsed()) {
-            Some(left) if !left.is_zero() => std::thread::sleep(left.min(Duration::from_millis(100))),
+            Some(left) if !left.is_zero() => ENV.sleep(left.min(Duration::from_millis(100))),
             _ => return true,
         }
     }

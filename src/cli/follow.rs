@@ -1,6 +1,6 @@
 //! `understudy follow`.
 
-use super::context::{Context, kill_at, now_ns, progress};
+use super::context::{Context, kill_at, progress};
 use super::exit::{self, Exit, UsageError};
 use super::{Global, StandbyArgs, ending, show};
 use crate::model::id::StoreName;
@@ -10,13 +10,13 @@ use crate::repository::store::Repository;
 use crate::service::run::DEFAULT_KEEP;
 use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
-use crate::standby::follow::{Around, FollowReport, FollowRequest, follow};
+use crate::standby::follow::{FollowReport, FollowRequest, Observer, follow};
 use crate::support::chain::chain;
 use anyhow::Result;
 use clap::Args;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[derive(Args)]
 pub(super) struct FollowArgs {
@@ -116,7 +116,7 @@ fn one(
     repository: &Repository,
     wanted: &SnapshotRef,
 ) -> Result<Exit> {
-    let started = Instant::now();
+    let started = context.env().stopwatch();
     let depot = Depot::new(&args.standby.dir(context)?, &wanted.store);
     let keep = args.keep.or(context.config.standby.keep).unwrap_or(DEFAULT_KEEP);
     let request = FollowRequest {
@@ -127,11 +127,12 @@ fn one(
         host: context.writer(),
     };
     let progress = progress();
-    let around = Around { progress: &progress, now_ns: &now_ns, step: &kill_at };
+    let observer = Observer { progress: &progress, on_step: &kill_at };
     let store = repository.store(&wanted.store);
-    let report =
-        super::resync::watched(global, &progress, "looked at", || follow(&store, &depot, &request, &around))?;
-    let seconds = started.elapsed().as_secs_f64();
+    let report = super::resync::watched(global, context.env(), &progress, "looked at", || {
+        follow(&store, &depot, &request, &observer)
+    })?;
+    let seconds = started.seconds();
     if report.published || report.renamed_from.is_some() || args.once {
         print(global, &report, &depot, seconds)?;
     }

@@ -3,6 +3,7 @@
 use super::exit::{Exit, UsageError};
 use crate::service::config::{FILE_NAME, SAMPLE};
 use crate::support::durable;
+use crate::support::env::Env;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ pub(super) struct InitArgs {
 
 pub(super) fn run(args: InitArgs) -> Result<Exit> {
     let shown = args.file.display();
-    match durable::create(&args.file, 0o666, SAMPLE.as_bytes()) {
+    match durable::create(&Env::system(), &args.file, 0o666, SAMPLE.as_bytes()) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(UsageError(format!("{shown} exists; it was left as it is")).into());

@@ -1,6 +1,6 @@
 //! `understudy key`.
 
-use super::context::{Context, kill_at, nonce};
+use super::context::{Context, kill_at};
 use super::exit::{Exit, UsageError};
 use super::{Global, show};
 use crate::format::keyring::Holder;
@@ -13,7 +13,7 @@ use crate::repository::keyrings::Holders;
 use crate::repository::rekey::{Author, recipient_holder};
 use crate::repository::store::Store;
 use crate::support::durable;
-use crate::support::random::Random;
+use crate::support::env::Env;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -87,7 +87,7 @@ pub(super) fn run(global: &Global, args: KeyArgs) -> Result<Exit> {
     };
     match args.command {
         KeyCommand::New { file } => {
-            let identity = make_key_file(&file, fresh())?;
+            let identity = make_key_file(&file, &Env::system())?;
             say(&format!(
                 "wrote {}; it opens what is encrypted for {}",
                 file.display(),
@@ -103,7 +103,7 @@ pub(super) fn run(global: &Global, args: KeyArgs) -> Result<Exit> {
         }
         KeyCommand::Add(args) => {
             let (context, store) = open(&args.store)?;
-            store.add_key(holder(&args)?, &author(&context.writer()))?;
+            store.add_key(holder(context.env(), &args)?, &author(&context.writer()))?;
             say(&format!("'{}' opens store '{}' from now on", args.name, store.name()))?;
         }
         KeyCommand::Remove { store, name } => {
@@ -131,7 +131,7 @@ pub(super) fn run(global: &Global, args: KeyArgs) -> Result<Exit> {
 }
 
 fn author(writer: &WriterId) -> Author<'_> {
-    Author { writer, nonce: &nonce, on_step: &kill_at }
+    Author { writer, on_step: &kill_at }
 }
 
 fn store_holders(store: &Store) -> Result<Option<Holders>> {
@@ -198,13 +198,7 @@ fn list(global: &Global, store: &Store, holders: Option<Holders>) -> Result<()> 
     Ok(())
 }
 
-fn fresh() -> [u8; 32] {
-    let mut bytes = [0; 32];
-    Random::default().fill(&mut bytes);
-    bytes
-}
-
-fn holder(args: &AddArgs) -> Result<Holder> {
+fn holder(env: &Env, args: &AddArgs) -> Result<Holder> {
     if let Some(recipient) = &args.recipient {
         return recipient_holder(&args.name, recipient)
             .map_err(|error| UsageError(format!("--recipient {recipient}: {error}")).into());
@@ -212,7 +206,7 @@ fn holder(args: &AddArgs) -> Result<Holder> {
     if let Some(file) = &args.file {
         let identity = match durable::is_made(file) {
             true => read_key_file(file)?.pop().with_context(|| format!("{} holds no key", file.display()))?,
-            false => make_key_file(file, fresh())?,
+            false => make_key_file(file, env)?,
         };
         return Ok(Holder::of_recipient(&args.name, &identity.recipient()));
     }
@@ -226,7 +220,6 @@ fn holder(args: &AddArgs) -> Result<Holder> {
         ))
         .into());
     }
-    let random = Random::default();
-    let made = Holder::of_passphrase(&args.name, &text, &mut |bytes| random.fill(bytes));
+    let made = Holder::of_passphrase(&args.name, &text, env.random());
     Ok(made.context("the passphrase")?.0)
 }

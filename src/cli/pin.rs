@@ -1,6 +1,6 @@
 //! `understudy pin`, `understudy unpin`.
 
-use super::context::{Context, nonce};
+use super::context::Context;
 use super::exit::{Exit, UsageError};
 use super::{Global, show};
 use crate::model::record::Event;
@@ -55,7 +55,9 @@ fn change(global: &Global, wanted: &str, note: Option<String>) -> Result<Exit> {
             None => Event::Unpinned { snapshot },
         };
         let epoch = state.epoch;
-        if let Appended::Committed(_) = store.append(&mut state, epoch, &context.writer(), nonce(), event)? {
+        if let Appended::Committed(_) =
+            store.append(&mut state, epoch, &context.writer(), context.env().nonce(), event)?
+        {
             if !global.quiet {
                 let done = if note.is_some() {
                     "stays, whatever the plan says"

@@ -1,9 +1,9 @@
 //! `understudy prune`.
 
-use super::context::{Context, nonce, now_ns};
+use super::context::Context;
 use super::exit::{Exit, UsageError};
 use super::{Global, ending, show};
-use crate::maintain::prune::{Around, PruneReport, PruneRequest, SILENCE_NS, prune};
+use crate::maintain::prune::{PruneReport, PruneRequest, SILENCE_NS, prune};
 use crate::model::id::{StoreName, WriterId};
 use crate::model::retention::Retention;
 use crate::service::config::StoreConfig;
@@ -126,8 +126,7 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
         request.bounds.unused_percent = args.max_unused;
         request.silence_ns = args.standby_age.saturating_mul(DAY_NS);
         (request.dry_run, request.accept) = (args.dry_run, args.accept);
-        let around = Around { now_ns: &now_ns, nonce: &nonce, step: &at_step };
-        let report = prune(&store, &request, &around)?;
+        let report = prune(&store, &request, &at_step)?;
         if !global.json && !global.quiet {
             print(&report, args.dry_run)?;
         }

@@ -21,7 +21,6 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// So many are told on standard error.
 const SHOWN_MAX: usize = 10;
@@ -60,8 +59,8 @@ struct Output {
 }
 
 pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
-    let started = Instant::now();
     let context = Context::new(global)?;
+    let started = context.env().stopwatch();
     let wanted = SnapshotRef::parse(&args.snapshot)?;
     let path = match &args.path {
         Some(path) => {
@@ -98,10 +97,10 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
     let progress = Progress::default();
     // The directory beside is bound to what is restored: another snapshot never goes on in it.
     let tag = record.manifest.page.to_string()[..16].to_owned();
-    let report = super::resync::watched(global, &progress, "restored", || {
+    let report = super::resync::watched(global, context.env(), &progress, "restored", || {
         restore(ChunkReader::new(store, index), &record.manifest, &tag, &request, &progress)
     })?;
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = started.seconds();
     let warnings = report.warnings.clone();
     if global.json {
         show::json(&Output { snapshot: sequence, report, requests: repository.requests(), seconds })?;

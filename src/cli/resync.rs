@@ -1,6 +1,6 @@
 //! `understudy resync`.
 
-use super::context::{Context, WORLD, kill_at, name_from_path, progress};
+use super::context::{Context, kill_at, name_from_path, progress};
 use super::exit::{Exit, UsageError};
 use super::remote::Remote;
 use super::{Global, show};
@@ -8,6 +8,7 @@ use crate::model::id::StoreName;
 use crate::replicate::report::{Report, WarningKind};
 use crate::service::config::{Role, StoreConfig};
 use crate::service::run::{RunError, Watch, request, resync_between_hooks};
+use crate::support::env::Env;
 use crate::support::progress::Progress;
 use anyhow::Result;
 use clap::Args;
@@ -63,8 +64,8 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     request.one_filesystem |= args.one_filesystem;
     let progress = progress();
     let watch = Watch { progress: &progress, on_step: &kill_at };
-    let report = watched(global, &progress, "scanned", || {
-        resync_between_hooks(&repository, &store, &request, WORLD, watch)
+    let report = watched(global, context.env(), &progress, "scanned", || {
+        resync_between_hooks(&repository, &store, &request, watch)
     })
     .inspect(|_| tell_of_key(made.as_deref()))
     .map_err(|error| match error {
@@ -115,7 +116,13 @@ pub(super) fn tell_of_key(made: Option<&Path>) {
 }
 
 /// Runs `work` with a progress line on a terminal, and with none in a pipe.
-pub(super) fn watched<T>(global: &Global, progress: &Progress, verb: &str, work: impl FnOnce() -> T) -> T {
+pub(super) fn watched<T>(
+    global: &Global,
+    env: &Env,
+    progress: &Progress,
+    verb: &str,
+    work: impl FnOnce() -> T,
+) -> T {
     let bar = ProgressBar::new_spinner();
     if global.quiet || global.json {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -124,14 +131,14 @@ pub(super) fn watched<T>(global: &Global, progress: &Progress, verb: &str, work:
         return work();
     }
     let done = std::sync::atomic::AtomicBool::new(false);
-    let started = std::time::Instant::now();
+    let started = env.stopwatch();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
                 let entries = Progress::get(&progress.entries);
                 let expected = Progress::get(&progress.expected_entries);
                 let read = Progress::get(&progress.read_bytes);
-                let seconds = started.elapsed().as_secs_f64();
+                let seconds = started.seconds();
                 let rate = (read as f64 / seconds.max(0.001)) as u64;
                 let left = match expected.checked_sub(entries) {
                     Some(left) if entries > 0 && left > 0 => {
@@ -148,7 +155,7 @@ pub(super) fn watched<T>(global: &Global, progress: &Progress, verb: &str, work:
                     show::bytes(Progress::get(&progress.shipped_bytes)),
                 ));
                 bar.tick();
-                std::thread::sleep(Duration::from_millis(100));
+                env.sleep(Duration::from_millis(100));
             }
             bar.finish_and_clear();
         });

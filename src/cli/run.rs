@@ -1,6 +1,6 @@
 //! `understudy run`: the daemon.
 
-use super::context::{Context, WORLD, kill_at};
+use super::context::{Context, kill_at};
 use super::exit::Exit;
 use super::{Global, ending, show};
 use crate::service::config::Config;
@@ -15,7 +15,7 @@ use clap::Args;
 use std::io::ErrorKind;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -49,7 +49,7 @@ fn run_logged(global: &Global, args: RunArgs, log: &Lossy) -> Result<Exit> {
     if config.store.is_empty() {
         tracing::warn!("no store is configured; `understudy init` writes a sample configuration");
     }
-    let daemon = Daemon::new(context.host().clone(), WORLD, true, Box::new(kill_at));
+    let daemon = Daemon::new(context.host().clone(), true, Box::new(kill_at));
     let listen = args.listen.or_else(|| config.service.listen.clone()).unwrap_or_else(|| LISTEN.to_owned());
     serve(&context, &daemon, &listen, log)?;
     on_signals(global, &context, &daemon)?;
@@ -58,9 +58,9 @@ fn run_logged(global: &Global, args: RunArgs, log: &Lossy) -> Result<Exit> {
     let keeper = std::thread::spawn(move || keeping.keep_up(&program));
     daemon.run(STOP_LIMIT);
     // A drill takes away what it mounted.
-    let begun = Instant::now();
+    let begun = context.env().stopwatch();
     while !keeper.is_finished() && begun.elapsed() < KEEPER_LIMIT {
-        std::thread::sleep(Duration::from_millis(20));
+        context.env().sleep(Duration::from_millis(20));
     }
     tracing::info!("understudy ends");
     Ok(Exit::Done)
@@ -99,8 +99,9 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
             Ok(bound) => {
                 tracing::info!(at = %bound.path.display(), "answers this host's commands");
                 let router = http::router(daemon.clone(), keeper(None, None), log.clone());
+                let env = context.env().clone();
                 context.runtime.spawn(async move {
-                    if let Err(error) = listen::at_socket(bound, router).await {
+                    if let Err(error) = listen::at_socket(&env, bound, router).await {
                         tracing::error!(%error, "the socket is not answered any more");
                     }
                 });
@@ -112,7 +113,7 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
     if listen == "off" {
         return Ok(());
     }
-    let token = Token::read_or_make(&context.config, WORLD.nonce);
+    let token = Token::read_or_make(&context.config, context.env());
     if let Err(error) = &token {
         tracing::error!(%error, "HTTP tells health and figures only, until there is a token; the stores run");
     }
@@ -125,8 +126,9 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
                 tracing::warn!(%at, "whoever can connect may read health and figures, and what is sent is not encrypted");
             }
             let keeper = Keeper::new(daemon.clone(), token, Some(at.ip()));
+            let env = daemon.env().clone();
             let router = http::router(daemon, keeper, log);
-            tokio::spawn(listen::at_port(listener, router));
+            tokio::spawn(async move { listen::at_port(&env, listener, router).await });
             Ok::<_, std::io::Error>(())
         }
     };
@@ -186,7 +188,7 @@ fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()>
 /// Runs what is due and ends: for a CronJob.
 pub(super) fn run_due(global: &Global) -> Result<Exit> {
     let context = Context::new(global)?;
-    let daemon = Daemon::new(context.host().clone(), WORLD, false, Box::new(kill_at));
+    let daemon = Daemon::new(context.host().clone(), false, Box::new(kill_at));
     let stopping = daemon.clone();
     ending::on_end(move || stopping.stop());
     let made = context.key_to_be_made();

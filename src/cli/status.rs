@@ -1,6 +1,6 @@
 //! `understudy status`: a table that a person reads at a glance.
 
-use super::context::{Context, now_ns};
+use super::context::Context;
 use super::exit::Exit;
 use super::remote::Remote;
 use super::{Global, out, show};
@@ -81,7 +81,7 @@ pub(super) fn run(global: &Global, args: StatusArgs) -> Result<Exit> {
     loop {
         let exit = once(global, &context, args.watch.is_some())?;
         let Some(seconds) = args.watch else { return Ok(exit) };
-        std::thread::sleep(Duration::from_secs(seconds));
+        context.env().sleep(Duration::from_secs(seconds));
     }
 }
 
@@ -97,7 +97,7 @@ fn once(global: &Global, context: &Context, clear: bool) -> Result<Exit> {
         let location = context.repository(None)?.location().to_owned();
         show::line(&format!("no stores in {location}; begin with: understudy resync PATH"))?;
     } else {
-        table(&rows)?;
+        table(&rows, context.env().wall_ns())?;
     }
     Ok(if broken { Exit::Failed } else { Exit::Done })
 }
@@ -135,7 +135,7 @@ fn rows(global: &Global, context: &Context) -> Result<Vec<Row>> {
 
 /// What the log says, and the configuration.
 fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
-    let now_ns = now_ns();
+    let now_ns = context.env().wall_ns();
     let config: Option<&StoreConfig> = context.config.store(name.as_str());
     let mut row = Row {
         store: name.clone(),
@@ -221,7 +221,7 @@ fn keyring_advice(store: &Store) -> Option<String> {
     ))
 }
 
-fn table(rows: &[Row]) -> Result<()> {
+fn table(rows: &[Row], now_ns: u64) -> Result<()> {
     let head = [
         "store",
         "plan",
@@ -237,7 +237,7 @@ fn table(rows: &[Row]) -> Result<()> {
         "standbys",
     ];
     let mut table = vec![head.map(String::from).to_vec()];
-    let now = now_ns() as f64 / 1e9;
+    let now = now_ns as f64 / 1e9;
     let age = |seconds: f64| show::age((seconds.max(0.0) * 1e9) as u64);
     for row in rows {
         let next = match row.next_run {

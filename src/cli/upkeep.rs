@@ -1,6 +1,6 @@
 //! `understudy upkeep`.
 
-use super::context::{Context, WORLD};
+use super::context::Context;
 use super::exit::Exit;
 use super::{Global, ending, show};
 use crate::service::config::StoreConfig;
@@ -42,14 +42,7 @@ pub(super) fn keep_up(global: &Global, context: &Context, stores: &[StoreConfig]
             break;
         }
         let store = context.repository(Some(config))?.store(&config.name);
-        let keeper = Keeper {
-            host: context.host(),
-            store: &store,
-            config,
-            world: WORLD,
-            program: &program,
-            stop: &stop,
-        };
+        let keeper = Keeper { host: context.host(), store: &store, config, program: &program, stop: &stop };
         for (duty, result) in keeper.keep_up()? {
             let error = result.as_ref().err().map(ToString::to_string);
             let line = Line { store: config.name.to_string(), duty, done: result.ok(), error };

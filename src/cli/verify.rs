@@ -1,6 +1,6 @@
 //! `understudy verify`.
 
-use super::context::{Context, nonce, now_ns};
+use super::context::Context;
 use super::exit::{Exit, noted_or_warned};
 use super::{Global, ending, show};
 use crate::maintain::repair::repair;
@@ -17,7 +17,6 @@ use clap::Args;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 #[derive(Args)]
 pub(super) struct VerifyArgs {
@@ -81,12 +80,12 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
     let share = args.read_data.or(args.time.map(|_| 100)).unwrap_or(0);
     let mut noted = Exit::Done;
     let report = if share > 0 && (share < 100 || args.time.is_some()) {
-        let begun = Instant::now();
+        let begun = context.env().stopwatch();
         let is_over =
             || ending::is_asked() || args.time.is_some_and(|time| begun.elapsed().as_secs() >= time);
         let mut note = store.upkeep_of(&context.writer())?;
         let options = VerifyOptions { read_data_percent: share, after: None, is_over: &is_over };
-        let report = verify_on(&store, &mut note, options, now_ns())?;
+        let report = verify_on(&store, &mut note, options, context.env().wall_ns())?;
         if report.records > 0 {
             noted = noted_or_warned(store.note_upkeep(&note));
         }
@@ -170,7 +169,7 @@ fn repair_repository(
         // What is there may be another file by now: the chunk's name decides.
         below.into_iter().chain(object).find_map(|path| read(&path, entry, offset, length))
     };
-    let report = repair(store, &context.writer(), now_ns(), &nonce, &provider)?;
+    let report = repair(store, &context.writer(), &provider)?;
     if global.json {
         show::json(&report)?;
         return Ok(if report.after.is_sound() { Exit::Done } else { Exit::Failed });

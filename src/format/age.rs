@@ -5,6 +5,7 @@
 //! payload chunk. The `age` crate does more and brings a hundred packages, many of them a second time.
 
 use super::wire::FormatError;
+use crate::support::env::Random;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bech32::{Bech32, Hrp};
@@ -147,18 +148,14 @@ fn only_chunk() -> Nonce {
     Nonce::assume_unique_for_key(nonce)
 }
 
-/// Encrypts `payload` (at most 64 KiB) to `recipients`. `random` fills with random bytes.
-pub fn close(
-    payload: &[u8],
-    recipients: &[Recipient],
-    random: &mut dyn FnMut(&mut [u8]),
-) -> Result<Vec<u8>, FormatError> {
+/// Encrypts `payload` (at most 64 KiB) to `recipients`.
+pub fn close(payload: &[u8], recipients: &[Recipient], random: &dyn Random) -> Result<Vec<u8>, FormatError> {
     let mut file_key = Zeroizing::new([0; 16]);
-    random(file_key.as_mut());
+    random.fill(file_key.as_mut());
     let mut header = format!("{VERSION}\n");
     for recipient in recipients {
         let mut ephemeral = Zeroizing::new([0; 32]);
-        random(ephemeral.as_mut());
+        random.fill(ephemeral.as_mut());
         let ephemeral = StaticSecret::from(*ephemeral);
         let share = PublicKey::from(&ephemeral).to_bytes();
         let shared = ephemeral.diffie_hellman(&PublicKey::from(recipient.0));
@@ -176,7 +173,7 @@ pub fn close(
     let mac = hmac::sign(&mac_key(&file_key)?, header.as_bytes());
     let mut out = format!("{header} {}\n", STANDARD_NO_PAD.encode(mac)).into_bytes();
     let mut nonce = [0; 16];
-    random(&mut nonce);
+    random.fill(&mut nonce);
     let mut sealed = payload.to_vec();
     cipher(&*derive(&*file_key, &nonce, b"payload")?)?
         .seal_in_place_append_tag(only_chunk(), Aad::empty(), &mut sealed)
@@ -253,15 +250,15 @@ fn decode<const N: usize>(text: &str) -> Result<[u8; N], FormatError> {
 mod tests {
     use super::*;
 
-    fn random() -> impl FnMut(&mut [u8]) {
-        let mut reader = blake3::Hasher::new().finalize_xof();
-        move |bytes| reader.fill(bytes)
+    fn random() -> impl Random {
+        let reader = std::sync::Mutex::new(blake3::Hasher::new().finalize_xof());
+        move |bytes: &mut [u8]| reader.lock().unwrap().fill(bytes)
     }
 
     #[test]
     fn each_recipient_opens_it_and_nobody_else() {
         let [a, b, c] = [1, 2, 3].map(|n| Identity::new([n; 32]));
-        let file = close(b"the master key", &[a.recipient(), b.recipient()], &mut random()).unwrap();
+        let file = close(b"the master key", &[a.recipient(), b.recipient()], &random()).unwrap();
         for identity in [a.clone(), b] {
             assert_eq!(&open(&file, &[c.clone(), identity]).unwrap()[..], b"the master key");
         }

@@ -1,12 +1,13 @@
 //! The holders of a keyring, the secrets that open it, and what it opens to: the same in both versions.
 
 use super::age::{Identity, Recipient};
-use super::passphrase::{PASSPHRASES_MAX, Passphrase, Random};
+use super::passphrase::{PASSPHRASES_MAX, Passphrase};
 use super::seal::Key;
 use super::wire::FormatError;
 use crate::model::escape;
 use crate::model::id::{ContentHash, StoreName};
 use crate::model::record::RingRef;
+use crate::support::env::Random;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -65,9 +66,9 @@ pub struct Secrets {
     pub passphrase: Option<Zeroizing<String>>,
 }
 
-pub fn key(random: Random) -> Key {
+pub fn key(random: &dyn Random) -> Key {
     let mut bytes = Zeroizing::new([0; 32]);
-    random(bytes.as_mut());
+    random.fill(bytes.as_mut());
     Key(bytes)
 }
 
@@ -85,7 +86,7 @@ impl Holder {
     pub fn of_passphrase(
         name: &str,
         passphrase: &str,
-        random: Random,
+        random: &dyn Random,
     ) -> Result<(Self, Identity), FormatError> {
         let (passphrase, identity) = Passphrase::close(passphrase, random)?;
         let recipient = identity.recipient();

@@ -108,10 +108,11 @@ pub fn decode_ring(bytes: &[u8]) -> Result<Keyring, FormatError> {
 pub mod tests {
     use super::*;
     use crate::format::age::Identity;
+    use crate::support::env::Random;
 
-    fn random() -> impl FnMut(&mut [u8]) {
-        let mut reader = blake3::Hasher::new().finalize_xof();
-        move |bytes| reader.fill(bytes)
+    fn random() -> impl Random {
+        let reader = std::sync::Mutex::new(blake3::Hasher::new().finalize_xof());
+        move |bytes: &mut [u8]| reader.lock().unwrap().fill(bytes)
     }
 
     fn store() -> StoreName {
@@ -124,22 +125,22 @@ pub mod tests {
 
     #[test]
     fn a_keyring_opens_for_its_holders_and_proves_its_maker() {
-        let mut random = random();
+        let random = random();
         let [file, friend, stranger] = [1, 2, 3].map(|n| Identity::new([n; 32]));
-        let (words, _) = Holder::of_passphrase("words", "correct horse", &mut random).unwrap();
+        let (words, _) = Holder::of_passphrase("words", "correct horse", &random).unwrap();
         let holders = [
             Holder::of_recipient("file", &file.recipient()),
             Holder::of_recipient("friend", &friend.recipient()),
             words,
         ];
-        let (master, data) = (key(&mut random), [key(&mut random), key(&mut random)]);
+        let (master, data) = (key(&random), [key(&random), key(&random)]);
         let (store, one) = (store(), &data[..1]);
         let plan = Plan { store: &store, holders: &holders, master: &master, generations: one, before: None };
-        let first = decode_ring(&close(&plan, &file, &mut random).unwrap()).unwrap();
+        let first = decode_ring(&close(&plan, &file, &random).unwrap()).unwrap();
         let before = first.open(&with(&friend)).unwrap();
         assert_eq!((before.maker, before.slot, before.before.len()), (Some(0), 1, 0));
         let plan = Plan { before: Some(&before), generations: &data, ..plan };
-        let bytes = close(&plan, &friend, &mut random).unwrap();
+        let bytes = close(&plan, &friend, &random).unwrap();
         let ring = decode_ring(&bytes).unwrap();
         let words = |text: &str| Secrets {
             identities: vec![stranger.clone()],
@@ -172,22 +173,22 @@ pub mod tests {
 
     #[test]
     fn whoever_knows_the_recipients_alone_makes_nothing_that_opens() {
-        let mut random = random();
+        let random = random();
         let (owner, attacker) = (Identity::new([1; 32]), Identity::new([2; 32]));
         let holders = [
             Holder::of_recipient("key-file", &owner.recipient()),
             Holder::of_recipient("attacker", &attacker.recipient()),
         ];
-        let (store, master, data) = (store(), key(&mut random), [key(&mut random)]);
+        let (store, master, data) = (store(), key(&random), [key(&random)]);
         let plan =
             Plan { store: &store, holders: &holders, master: &master, generations: &data, before: None };
         // As themselves: it opens, and says whose it is.
-        let ring = decode_ring(&close(&plan, &attacker, &mut random).unwrap()).unwrap();
+        let ring = decode_ring(&close(&plan, &attacker, &random).unwrap()).unwrap();
         assert_eq!(ring.open(&with(&owner)).unwrap().maker, Some(1));
         // In the owner's name: the proof wants the owner's secret.
-        let bytes = String::from_utf8(close(&plan, &attacker, &mut random).unwrap()).unwrap();
+        let bytes = String::from_utf8(close(&plan, &attacker, &random).unwrap()).unwrap();
         let alone = Plan { holders: &holders[..1], ..plan };
-        assert!(close(&alone, &attacker, &mut random).is_err());
+        assert!(close(&alone, &attacker, &random).is_err());
         let mut lines = bytes.lines();
         let (body, proof) = (lines.next().unwrap(), lines.next().unwrap());
         let mut proof: Proof = serde_json::from_str(proof).unwrap();
@@ -201,15 +202,15 @@ pub mod tests {
 
     #[test]
     fn names_that_steer_a_terminal_are_refused() {
-        let mut random = random();
+        let random = random();
         let owner = Identity::new([1; 32]);
-        let (store, master, data) = (store(), key(&mut random), [key(&mut random)]);
+        let (store, master, data) = (store(), key(&random), [key(&random)]);
         for name in ["", "a\x1b]0;x\x07", "a\u{202e}b", "a\nb", &"x".repeat(201)] {
             let holders = [Holder::of_recipient(name, &owner.recipient())];
             let plan =
                 Plan { store: &store, holders: &holders, master: &master, generations: &data, before: None };
             assert_eq!(
-                close(&plan, &owner, &mut random).unwrap_err(),
+                close(&plan, &owner, &random).unwrap_err(),
                 FormatError::Range("a holder's name"),
                 "{name:?}"
             );

@@ -5,12 +5,12 @@
 
 use super::age::{self, Identity, Recipient};
 use super::holder::{Before, Holder, Opened, Plan, Secrets, Shown, find_slot, is_name};
-use super::passphrase::Random;
 use super::passphrase::{PASSPHRASES_MAX, Passphrase};
 use super::seal::{Key, Sealer};
 use super::wire::FormatError;
 use crate::model::id::{ContentHash, StoreName};
 use crate::model::record::RingRef;
+use crate::support::env::Random;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -64,7 +64,7 @@ struct Inner {
 }
 
 /// The bytes of a keyring that `maker`, one of its holders, makes.
-pub fn close(plan: &Plan, maker: &Identity, random: Random) -> Result<Vec<u8>, FormatError> {
+pub fn close(plan: &Plan, maker: &Identity, random: &dyn Random) -> Result<Vec<u8>, FormatError> {
     let what = "a keyring's maker";
     if !admits_passphrases(plan.before, plan.holders) {
         return Err(FormatError::Range("passphrases"));
@@ -74,7 +74,7 @@ pub fn close(plan: &Plan, maker: &Identity, random: Random) -> Result<Vec<u8>, F
     let sequence = plan.before.map_or(0, |ring| ring.reference.sequence).checked_add(1);
     let sequence = sequence.ok_or(FormatError::Range("a keyring's number"))?;
     let mut salt = [0; 16];
-    random(&mut salt);
+    random.fill(&mut salt);
     let mut before = plan.before.map_or_else(Vec::new, |ring| ring.before.clone());
     before.extend(plan.before.map(Opened::as_before));
     let chain = plan.before.map(|ring| chain_key(&ring.generations, &ring.as_before())).transpose()?;

@@ -5,14 +5,12 @@
 use super::age::Identity;
 use super::seal::Sealer;
 use super::wire::FormatError;
+use crate::support::env::Random;
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
-
-/// Fills with random bytes.
-pub type Random<'a> = &'a mut dyn FnMut(&mut [u8]);
 
 /// A shorter one is no passphrase.
 pub const PASSPHRASE_MIN_CHARS: usize = 8;
@@ -45,15 +43,15 @@ impl Passphrase {
     ///
     /// # Errors
     /// [`FormatError::Passphrase`] when it is too short.
-    pub fn close(passphrase: &str, random: Random) -> Result<(Self, Identity), FormatError> {
+    pub fn close(passphrase: &str, random: &dyn Random) -> Result<(Self, Identity), FormatError> {
         if !is_long_enough(passphrase) {
             return Err(FormatError::Passphrase(PASSPHRASE_MIN_CHARS));
         }
         let mut bytes = Zeroizing::new([0; 32]);
-        random(bytes.as_mut());
+        random.fill(bytes.as_mut());
         let identity = Identity::new(*bytes);
         let mut salt = [0; 16];
-        random(&mut salt);
+        random.fill(&mut salt);
         let sealer = Sealer::new(&*stretch(passphrase, &salt, MEMORY_KIB, PASSES)?)?;
         let mut sealed = identity.bytes().to_vec();
         let tag = sealer.seal(0, &[], &mut sealed)?;
@@ -107,10 +105,10 @@ mod tests {
 
     #[test]
     fn a_short_or_empty_passphrase_makes_no_slot() {
-        let mut random = |bytes: &mut [u8]| bytes.fill(1);
+        let random = |bytes: &mut [u8]| bytes.fill(1);
         for short in ["", "1234567", "äöüßäöü"] {
             assert_eq!(
-                Passphrase::close(short, &mut random).unwrap_err(),
+                Passphrase::close(short, &random).unwrap_err(),
                 FormatError::Passphrase(PASSPHRASE_MIN_CHARS)
             );
         }

@@ -74,7 +74,7 @@ impl Store {
     pub(crate) fn accept_drops(&self, through: Sequence) {
         if let Some(path) = self.cache_file(NOTE) {
             // Where it cannot be kept, it is asked again.
-            let _ = durable::replace(&path, 0o600, format!("{through}\n").as_bytes());
+            let _ = durable::replace(self.env(), &path, 0o600, format!("{through}\n").as_bytes());
         }
     }
 }

@@ -85,13 +85,6 @@ impl PruneRequest {
     }
 }
 
-/// What comes from outside.
-pub struct Around<'a> {
-    pub now_ns: &'a dyn Fn() -> u64,
-    pub nonce: &'a dyn Fn() -> u64,
-    pub step: &'a dyn Fn(&'static str),
-}
-
 /// Why nothing was pruned.
 #[derive(Debug, Error)]
 pub enum PruneError {
@@ -161,8 +154,11 @@ pub struct PruneReport {
     pub requests: Requests,
 }
 
+/// Is told of each step of a pruning, by its name.
+pub type OnStep<'a> = dyn Fn(&'static str) + 'a;
+
 /// Prunes a store.
-pub fn prune(store: &Store, request: &PruneRequest, around: &Around) -> Result<PruneReport, PruneError> {
+pub fn prune(store: &Store, request: &PruneRequest, on_step: &OnStep) -> Result<PruneReport, PruneError> {
     let before = store.repository().requests();
     let mut races = 0;
     loop {
@@ -174,7 +170,7 @@ pub fn prune(store: &Store, request: &PruneRequest, around: &Around) -> Result<P
             store.admit_writer()?;
         }
         let began = state.head;
-        let pruned = Pruning::new(store, request, around, &state)
+        let pruned = Pruning::new(store, request, on_step, &state)
             .map_err(PruneError::from)
             .and_then(|mut pruning| Ok(pruning.run(&mut state)?.then_some(pruning)));
         let pruned = match pruned {
@@ -217,7 +213,7 @@ struct Found {
 struct Pruning<'a> {
     store: &'a Store,
     request: &'a PruneRequest,
-    around: &'a Around<'a>,
+    on_step: &'a OnStep<'a>,
     /// Packs and segments that are there.
     packs: BTreeMap<PackId, Found>,
     segments: BTreeMap<IndexId, Found>,
@@ -230,7 +226,7 @@ impl<'a> Pruning<'a> {
     fn new(
         store: &'a Store,
         request: &'a PruneRequest,
-        around: &'a Around<'a>,
+        on_step: &'a OnStep<'a>,
         state: &StoreState,
     ) -> Result<Self, RepositoryError> {
         let modified =
@@ -247,7 +243,7 @@ impl<'a> Pruning<'a> {
         let report =
             PruneReport { store: store.name().to_string(), dry_run: request.dry_run, ..Default::default() };
         let index = Arc::new(Index::open(store, state)?);
-        let mut pruning = Self { store, request, around, packs, segments, store_now_ns: 0, index, report };
+        let mut pruning = Self { store, request, on_step, packs, segments, store_now_ns: 0, index, report };
         pruning.store_now_ns = pruning.store_clock()?;
         Ok(pruning)
     }
@@ -257,9 +253,9 @@ impl<'a> Pruning<'a> {
     fn store_clock(&self) -> Result<u64, RepositoryError> {
         if self.request.dry_run {
             // To ask takes a write.
-            return Ok((self.around.now_ns)());
+            return Ok(self.store.env().wall_ns());
         }
-        let at = object_key::probe((self.around.nonce)());
+        let at = object_key::probe(self.store.env().nonce());
         let objects = self.store.objects();
         let now = self.store.repository.wait(async {
             let created: Creation = objects.create(&at, PutPayload::from_static(b"what time is it")).await?;
@@ -276,7 +272,7 @@ impl<'a> Pruning<'a> {
 
     /// Returns false when somebody else's record came first.
     fn run(&mut self, state: &mut StoreState) -> Result<bool, PruneError> {
-        let (request, around) = (self.request, self.around);
+        let (request, on_step) = (self.request, self.on_step);
         let verdicts = self.decide(state)?;
         let dropped: Vec<Sequence> =
             verdicts.iter().filter(|v| v.kept_for.is_empty()).map(|v| v.snapshot).collect();
@@ -301,12 +297,12 @@ impl<'a> Pruning<'a> {
         }
         let due = self.due(state)?;
         let (deleted_packs, deleted_index) = if request.dry_run { (due.0, due.1) } else { self.delete(due)? };
-        (around.step)("deleted");
+        on_step("deleted");
 
         let facts = self.facts(state, &marks)?;
         let plan = prune_plan::plan(&facts, &request.bounds);
         self.count(state, &facts, &plan);
-        (around.step)("planned");
+        on_step("planned");
         if request.dry_run {
             self.report.segments_after = self.report.segments_before;
             return Ok(true);
@@ -321,14 +317,14 @@ impl<'a> Pruning<'a> {
         self.store.copy_marked(&before, &repacked, &marks, &packer)?;
         let shipped = packer.close()?;
         self.report.copied_bytes = shipped.bytes;
-        (around.step)("copied");
+        on_step("copied");
 
         let (index, replaced) = self.store.rewrite_segments(&before, &gone, &shipped.segments)?;
         let mut doomed_index = self.orphan_segments(state);
         doomed_index.extend(&replaced);
         let changed = index != state.index;
         let record = PruneRecord {
-            pruned_ns: (around.now_ns)(),
+            pruned_ns: self.store.env().wall_ns(),
             snapshots: dropped,
             doomed_packs: gone.into_iter().collect(),
             doomed_index,
@@ -339,7 +335,7 @@ impl<'a> Pruning<'a> {
             lost: false,
         };
         self.report.segments_after = record.index.as_ref().map_or(state.index.len(), Vec::len) as u64;
-        (around.step)("indexed");
+        on_step("indexed");
         if !record.moves()
             && record.snapshots.is_empty()
             && record.deleted_packs.is_empty()
@@ -349,10 +345,10 @@ impl<'a> Pruning<'a> {
         }
         let epoch = state.epoch;
         let event = Event::Pruned(Box::new(record));
-        match self.store.append(state, epoch, &request.writer, (around.nonce)(), event)? {
+        match self.store.append(state, epoch, &request.writer, self.store.env().nonce(), event)? {
             Appended::Committed(sequence) => {
                 self.report.record = Some(sequence);
-                (around.step)("committed");
+                on_step("committed");
                 Ok(true)
             }
             Appended::Lost => Ok(false),

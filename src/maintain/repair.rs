@@ -46,13 +46,7 @@ pub struct RepairReport {
 }
 
 /// Verifies a store whole, and repairs what is broken.
-pub fn repair(
-    store: &Store,
-    writer: &WriterId,
-    now_ns: u64,
-    nonce: &dyn Fn() -> u64,
-    provider: Provider,
-) -> Result<RepairReport, RepositoryError> {
+pub fn repair(store: &Store, writer: &WriterId, provider: Provider) -> Result<RepairReport, RepositoryError> {
     loop {
         let mut state = store.state()?;
         store.begin_writing(false)?;
@@ -97,7 +91,7 @@ pub fn repair(
         report.lost = store.walk_missing(&state.snapshots, Arc::new(rest), &mut |_| Ok(()))? > 0;
         report.packs_doomed = damaged.len() as u64;
         let record = PruneRecord {
-            pruned_ns: now_ns,
+            pruned_ns: store.env().wall_ns(),
             doomed_packs: damaged.into_iter().collect(),
             doomed_index: broken_segments.into_iter().chain(replaced).collect(),
             new_packs: shipped.packs,
@@ -106,7 +100,7 @@ pub fn repair(
             ..Default::default()
         };
         let epoch = state.epoch;
-        match store.append(&mut state, epoch, writer, nonce(), Event::Pruned(Box::new(record)))? {
+        match store.append(&mut state, epoch, writer, store.env().nonce(), Event::Pruned(Box::new(record)))? {
             Appended::Committed(sequence) => {
                 report.record = Some(sequence);
                 report.after = store.verify(VerifyOptions::default())?;

@@ -8,6 +8,7 @@ use super::error::StageError;
 use super::mount::{absolute, is_shown, shows, unmount};
 use crate::model::id::{Sequence, StoreName};
 use crate::standby::error::FollowError;
+use crate::support::env::Env;
 use crate::support::private;
 use crate::vfs::overlay::{Detached, Old};
 use std::ffi::OsString;
@@ -50,12 +51,12 @@ pub enum Before {
 
 impl Before {
     /// Takes it apart. What is open in it goes on.
-    pub fn retire(self, standby: &Path) -> Result<(), StageError> {
+    pub fn retire(self, env: &Env, standby: &Path) -> Result<(), StageError> {
         match self {
             Self::Mount(old) => drop(old),
             Self::Place(place) => {
                 // Somebody may have read the symlink and not be in the mount yet.
-                std::thread::sleep(ON_THE_WAY);
+                env.sleep(ON_THE_WAY);
                 unmount(standby, &place, true)?;
             }
         }

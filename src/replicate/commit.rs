@@ -20,7 +20,6 @@ pub struct Commit<'a> {
     /// The segments that were live when the run began.
     pub before: &'a [ObjectRef<IndexId>],
     pub writer: &'a WriterId,
-    pub nonce: &'a dyn Fn() -> u64,
 }
 
 impl Commit<'_> {
@@ -50,7 +49,7 @@ impl Commit<'_> {
             }
             let event = Event::Snapshot(Box::new(record));
             let epoch = state.epoch;
-            match self.store.append(state, epoch, self.writer, (self.nonce)(), event)? {
+            match self.store.append(state, epoch, self.writer, self.store.env().nonce(), event)? {
                 Appended::Committed(sequence) => {
                     self.store.checkpoint_if_due(state);
                     return Ok(Some((sequence, rebased)));

@@ -11,6 +11,7 @@ use crate::model::id::ChunkId;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
 use crate::source::content::{HashTree, SEGMENT_BYTES, SegmentHash};
+use crate::support::env::Env;
 use crate::support::pool::{Handle, Pool};
 use crate::support::progress::Progress;
 use rustix::io::Errno;
@@ -40,6 +41,7 @@ pub struct LargeFile<'s, 'env> {
     pub pool: &'s Pool<'env, Worker<'env>>,
     /// What old versions are read with.
     pub chunks: &'s ChunkReader,
+    pub env: &'s Env,
     pub progress: &'s Progress,
     pub holes: &'s Holes,
 }
@@ -52,7 +54,7 @@ impl LargeFile<'_, '_> {
             match self.attempt(target, made_of, attempt)? {
                 Some(Reading::Done(done)) => return Ok(done),
                 Some(Reading::Other) => return self.read_other(target, made_of),
-                None => std::thread::sleep(std::time::Duration::from_millis(1 << attempt.min(6))),
+                None => self.env.sleep(std::time::Duration::from_millis(1 << attempt.min(6))),
             }
         }
         Ok(Attempt::Unreadable(Errno::AGAIN))
@@ -78,7 +80,8 @@ impl LargeFile<'_, '_> {
         made_of: &[File],
         attempt: u32,
     ) -> Result<Option<Reading>, ResyncError> {
-        let opened = open_patiently(target, self.progress).and_then(|handle| Ok((handle.stat()?, handle)));
+        let opened =
+            open_patiently(target, self.env, self.progress).and_then(|handle| Ok((handle.stat()?, handle)));
         let (stat, handle) = match opened {
             Ok(opened) => opened,
             Err(errno) => return Ok(Some(Reading::failed(errno))),

@@ -17,6 +17,7 @@ use crate::repository::packer::Packer;
 use crate::source::node::Node;
 use crate::source::stat::Stat;
 use crate::source::tree::{AttributesRead, is_in_motion};
+use crate::support::env::Env;
 use crate::support::progress::Progress;
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -29,15 +30,12 @@ const INLINE_ATTRIBUTES_BYTES: usize = 512;
 /// it was read may change again within the same tick, unseen: such an entry is read again next time.
 pub const TICK_NS: u64 = 50_000_000;
 
-/// Tells the time: nanoseconds since 1970.
-pub type Clock = dyn Fn() -> u64 + Send + Sync;
-
 /// What one worker thread owns.
 pub struct Worker<'a> {
     pub packer: &'a Packer,
     pub chunks: ChunkReader,
     pub progress: &'a Progress,
-    pub clock: &'a Clock,
+    pub env: &'a Env,
     pub compressor: Compressor,
     pub scratch: Vec<u8>,
     /// A segment's bytes.
@@ -99,7 +97,7 @@ impl<'a> Worker<'a> {
         packer: &'a Packer,
         chunks: ChunkReader,
         progress: &'a Progress,
-        clock: &'a Clock,
+        env: &'a Env,
         level: i32,
     ) -> Result<Self, ResyncError> {
         let compressor = Compressor::new(level).map_err(ResyncError::Compressor)?;
@@ -107,7 +105,7 @@ impl<'a> Worker<'a> {
             packer,
             chunks,
             progress,
-            clock,
+            env,
             compressor,
             scratch: Vec::new(),
             buffer: Vec::new(),
@@ -163,7 +161,7 @@ impl<'a> Worker<'a> {
         old: &Entry,
     ) -> Result<Option<Attempt>, RepositoryError> {
         let read = if target.stat.is_file() {
-            let opened = open_patiently(target, self.progress);
+            let opened = open_patiently(target, self.env, self.progress);
             opened.and_then(|file| Ok((file.stat()?, file.attributes())))
         } else {
             let special = target.dir.handle().and_then(|dir| dir.special(&target.name));
@@ -208,7 +206,7 @@ impl<'a> Worker<'a> {
             _ => Xattrs::Chunk(self.ship(&encoded.0)?),
         };
         let torn = matches!(&kind, Kind::File(file) if file.torn);
-        let fingerprint = if torn || is_fresh(stat.fingerprint.ctime, (self.clock)()) {
+        let fingerprint = if torn || is_fresh(stat.fingerprint.ctime, self.env.wall_ns()) {
             // No inode has this number: the next run sees a difference, and reads again.
             Fingerprint { inode: 0, ..stat.fingerprint }
         } else if attributes_failed.is_some() {

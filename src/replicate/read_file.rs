@@ -20,6 +20,7 @@ use crate::source::content::{HashTree, SEGMENT_BYTES, SegmentHash, read_range};
 use crate::source::data_map::DataMap;
 use crate::source::stat::Stat;
 use crate::source::tree::{self, AttributesRead};
+use crate::support::env::Env;
 use crate::support::progress::Progress;
 use blake3::hazmat::ChainingValue;
 use rustix::io::Errno;
@@ -81,14 +82,14 @@ impl<'a> Worker<'a> {
         old: &[File],
     ) -> Result<Reading, RepositoryError> {
         for attempt in 1..=SHRINK_ATTEMPTS {
-            let handle = match open_patiently(target, self.progress) {
+            let handle = match open_patiently(target, self.env, self.progress) {
                 Ok(handle) => handle,
                 Err(errno) => return Ok(Reading::failed(errno)),
             };
             // At first, what the listing found: if it is another's, it is not what is found behind the reading.
             let mut stat = *found;
             if attempt > 1 {
-                std::thread::sleep(Duration::from_millis(1 << attempt.min(6)));
+                self.env.sleep(Duration::from_millis(1 << attempt.min(6)));
                 stat = match handle.stat() {
                     Ok(stat) if stat.is_file() => stat,
                     Ok(_) => return Ok(Reading::Other),
@@ -408,13 +409,17 @@ pub fn data_map(handle: &dyn tree::File, stat: &Stat, size_bytes: u64) -> Result
 
 /// Opens a target. Who holds a lease on it was told by the first try, and has `/proc/sys/fs/lease-break-time` (45 s) to give it
 /// up; then the kernel takes it.
-pub(super) fn open_patiently(target: &Target, progress: &Progress) -> Result<Arc<dyn tree::File>, Errno> {
+pub(super) fn open_patiently(
+    target: &Target,
+    env: &Env,
+    progress: &Progress,
+) -> Result<Arc<dyn tree::File>, Errno> {
     let mut waited = Duration::ZERO;
     loop {
         match target.dir.handle()?.open_file(&target.name) {
             Err(Errno::AGAIN) if waited < LEASE_LIMIT && !progress.is_stopped() => {
                 let pause = (waited / 4).clamp(Duration::from_millis(2), Duration::from_millis(250));
-                std::thread::sleep(pause);
+                env.sleep(pause);
                 waited += pause;
             }
             // Of a lease that was not given up.

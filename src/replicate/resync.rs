@@ -10,7 +10,7 @@ use super::large_file::Holes;
 use super::ledger::ScanSummary;
 use super::mounts::Mounts;
 use super::own;
-use super::read_entry::{Clock, TICK_NS, Worker};
+use super::read_entry::{TICK_NS, Worker};
 use super::report::{Phases, Report};
 use super::rounds::Rounds;
 use crate::model::entry::Timestamp;
@@ -32,11 +32,12 @@ use crate::source::exclude::Excludes;
 use crate::source::hints::{Hints, Watch};
 use crate::source::tree::Tree;
 use crate::source::walk::Course;
+use crate::support::env::Stopwatch;
 use crate::support::progress::{Progress, Step};
 use rustix::io::Errno;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a run that is asked to end waits for what it has under way.
 const BREAK_OFF_LIMIT: Duration = Duration::from_secs(3);
@@ -76,11 +77,6 @@ pub struct Watched {
 /// What a run takes from outside.
 pub struct Surroundings<'a> {
     pub tree: &'a dyn Tree,
-    pub clock: &'a Clock,
-    /// Waits for what is going on in the tree.
-    pub sleep: &'a (dyn Fn(Duration) + Sync),
-    /// Draws a number that nobody else draws.
-    pub nonce: &'a (dyn Fn() -> u64 + Sync),
     pub progress: &'a Progress,
     pub on_step: &'a (dyn Fn(Step) + Sync),
 }
@@ -95,12 +91,12 @@ pub fn resync(
     around: &Surroundings,
 ) -> Result<Report, ResyncError> {
     let excludes = Excludes::parse(&request.excludes)?;
-    let started = (Instant::now(), repository.requests());
-    repository.probe((around.nonce)())?;
+    let started = (repository.env().stopwatch(), repository.requests());
+    repository.probe()?;
     let store = repository.store(&request.store);
     let mut watched = request.watched.clone();
     loop {
-        match attempt(&store, request, watched.as_ref(), around, &excludes, started) {
+        match attempt(&store, request, watched.as_ref(), around, &excludes, &started) {
             Ok(Some(report)) => return Ok(report),
             // Chunks that this run relied on were doomed meanwhile: once more, with that known.
             Ok(None) => continue,
@@ -120,8 +116,9 @@ fn attempt(
     watched: Option<&Watched>,
     around: &Surroundings,
     excludes: &Excludes,
-    (started, requests_before): (Instant, Requests),
+    (started, requests_before): &(Stopwatch, Requests),
 ) -> Result<Option<Report>, ResyncError> {
+    let env = store.env();
     let mut phases = Phases::default();
     let mut state = store.state()?;
     admit(request, &state)?;
@@ -142,11 +139,11 @@ fn attempt(
             other => other?,
         }
     }
-    phases.open_seconds = started.elapsed().as_secs_f64();
+    phases.open_seconds = started.seconds();
     (around.on_step)(Step::Opened);
 
-    let scanning = Instant::now();
-    let scan_start_ns = (around.clock)();
+    let scanning = env.stopwatch();
+    let scan_start_ns = env.wall_ns();
     let root = around.tree.open_root(&request.path)?;
     let unusable = |errno: Errno| SourceError::Root { path: request.path.clone(), source: errno.into() };
     let root_stat = root.stat().map_err(unusable)?;
@@ -192,12 +189,12 @@ fn attempt(
         recheck,
         progress: around.progress,
         holes: &holes,
-        sleep: around.sleep,
+        env,
         compression_level: request.compression_level,
     };
     let level = request.compression_level;
     let workers = (0..request.threads.max(1))
-        .map(|_| Worker::new(&packer, chunks.clone(), around.progress, around.clock, level))
+        .map(|_| Worker::new(&packer, chunks.clone(), around.progress, env, level))
         .collect::<Result<_, _>>()?;
     let mut mounts = Mounts::new(mounts_before.as_deref().unwrap_or_default());
     mounts.note(&TreePath::root(), root_stat.is_mount_root);
@@ -210,7 +207,7 @@ fn attempt(
         packer.break_off(BREAK_OFF_LIMIT)?;
     }
     let (manifest, summary) = scanned?;
-    phases.scan_seconds = scanning.elapsed().as_secs_f64();
+    phases.scan_seconds = scanning.seconds();
     (around.on_step)(Step::Scanned);
 
     let entries_before = base.as_ref().map_or(0, |b| b.manifest.entries.saturating_sub(1));
@@ -234,16 +231,16 @@ fn attempt(
     refuse(request, hold::after_scan(&request.plan, &found))?;
     filesystem.mounts = Some(mounts.now());
 
-    let shipping = Instant::now();
+    let shipping = env.stopwatch();
     let shipped = packer.close()?;
-    phases.ship_seconds = shipping.elapsed().as_secs_f64();
+    phases.ship_seconds = shipping.seconds();
     (around.on_step)(Step::Shipped);
 
-    let committing = Instant::now();
+    let committing = env.stopwatch();
     let record = SnapshotRecord {
         manifest,
         scan_start_ns,
-        scan_end_ns: (around.clock)(),
+        scan_end_ns: env.wall_ns(),
         source_path: request.path.display().to_string(),
         filesystem,
         statistics: statistics(around.progress, &summary, &shipped),
@@ -254,15 +251,14 @@ fn attempt(
         database_position: None,
         full_scan_start_ns: last_full_ns.filter(|_| hinted),
     };
-    let commit =
-        Commit { store, index: &index, before: &before, writer: &request.writer, nonce: around.nonce };
+    let commit = Commit { store, index: &index, before: &before, writer: &request.writer };
     let Some((sequence, rebased)) = commit.run(&mut state, &record, |state| admit(request, state))? else {
         return Ok(None);
     };
-    phases.commit_seconds = committing.elapsed().as_secs_f64();
+    phases.commit_seconds = committing.seconds();
     store.trim_cache(&state, &index);
     (around.on_step)(Step::Committed);
-    let requests = store.repository().requests().since(&requests_before);
+    let requests = store.repository().requests().since(requests_before);
     Ok(Some(Report {
         store: request.store.clone(),
         snapshot: sequence,

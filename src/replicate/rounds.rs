@@ -26,6 +26,7 @@ use crate::repository::packer::Packer;
 use crate::source::hints::{Hints, Watch};
 use crate::source::tree::Directory;
 use crate::source::walk::{Course, Walk};
+use crate::support::env::Env;
 use crate::support::pool::Pool;
 use crate::support::progress::Progress;
 use std::collections::HashSet;
@@ -53,7 +54,7 @@ pub struct Rounds<'a> {
     pub recheck: bool,
     pub progress: &'a Progress,
     pub holes: &'a Holes,
-    pub sleep: &'a (dyn Fn(Duration) + Sync),
+    pub env: &'a Env,
     pub compression_level: i32,
 }
 
@@ -83,7 +84,7 @@ impl Rounds<'_> {
                 let doubts = std::mem::take(&mut summary.doubts);
                 // Whatever is going on is given a moment, from the third look on.
                 if round > 1 {
-                    (self.sleep)(Duration::from_millis(20 << round));
+                    self.env.sleep(Duration::from_millis(20 << round));
                 }
                 // The pages of the round before are read from the repository, like any others.
                 self.packer.flush()?;
@@ -179,6 +180,7 @@ impl Rounds<'_> {
                     chunks: self.chunks,
                     relatives: Relatives::new(self.chunks, self.base),
                     ledger: Ledger::new(ManifestWriter::new(self.packer, compressor), options),
+                    env: self.env,
                     progress: self.progress,
                     holes: self.holes,
                     reread: if before.is_none() { self.reread } else { Reread::default() },

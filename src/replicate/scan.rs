@@ -31,6 +31,7 @@ use crate::source::node::Node;
 use crate::source::stat::{Identity, Stat};
 use crate::source::tree::{AttributesRead, Directory, is_in_motion, is_own_trouble};
 use crate::source::walk::{Child, Listing, Slot, Walk};
+use crate::support::env::Env;
 use crate::support::pool::{Handle, Pool};
 use crate::support::progress::Progress;
 use rustix::io::Errno;
@@ -112,6 +113,7 @@ pub struct Scan<'s, 'env> {
     pub chunks: &'s ChunkReader,
     pub relatives: Relatives<'s>,
     pub ledger: Ledger<'s, 'env>,
+    pub env: &'s Env,
     pub progress: &'s Progress,
     pub holes: &'s Holes,
     pub reread: Reread,
@@ -549,6 +551,7 @@ impl<'env> Scan<'_, 'env> {
                     let file = LargeFile {
                         pool: self.pool,
                         chunks: self.chunks,
+                        env: self.env,
                         progress: self.progress,
                         holes: self.holes,
                     };

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Packs are looked at once in so many records.
 const TRIM_RECORDS: u64 = 64;
@@ -113,7 +113,7 @@ impl Store {
     /// Drops segments that are not live any more. Now and then also packs that are not, and of the others those that were written
     /// longest ago, until the rest is small enough: looking at all of them takes longer than a run that has nothing to do.
     pub fn trim_cache(&self, state: &StoreState, index: &Index) {
-        let now = SystemTime::now();
+        let now = UNIX_EPOCH + Duration::from_nanos(self.env().wall_ns());
         self.drop_cached_segments(state, now);
         let head = state.head.map_or(0, |(sequence, _)| sequence.0);
         if let Some(dir) = self.cache_file("log").filter(|_| head.is_multiple_of(TRIM_RECORDS)) {

@@ -9,6 +9,7 @@ use crate::format::index::Location;
 use crate::format::seal::{self, Place, Sealer, Sealing};
 use crate::format::wire::FormatError;
 use crate::model::id::ChunkId;
+use crate::support::env::Env;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use std::cell::RefCell;
@@ -50,6 +51,10 @@ impl ChunkReader {
     /// block entries.
     pub fn cached(self) -> Self {
         Self { cached: true, ..self }
+    }
+
+    pub fn env(&self) -> &Env {
+        self.store.env()
     }
 
     /// The raw bytes of one chunk.

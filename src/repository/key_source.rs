@@ -2,8 +2,9 @@
 
 use super::error::RepositoryError;
 use crate::format::age::Identity;
-use crate::format::keyring::Secrets;
+use crate::format::keyring::{self, Secrets};
 use crate::model::id::StoreName;
+use crate::support::env::Env;
 use crate::support::{durable, trusted};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -89,14 +90,14 @@ pub fn read_key_file(path: &Path) -> Result<Vec<Identity>, RepositoryError> {
 
 /// Writes a new key file, which nobody else can read; it is on the disk before anything is encrypted with it. Its directory must be
 /// there: a volume that is not mounted gets no key.
-pub fn make_key_file(path: &Path, bytes: [u8; 32]) -> Result<Identity, RepositoryError> {
-    let identity = Identity::new(bytes);
+pub fn make_key_file(path: &Path, env: &Env) -> Result<Identity, RepositoryError> {
+    let identity = Identity::new(*keyring::key(env.random()).0);
     let text = Zeroizing::new(format!(
         "# understudy's key. Without it encrypted stores are lost: keep a copy elsewhere.\n# public key: {}\n{}\n",
         identity.recipient(),
         &*identity.text()
     ));
-    let made = durable::create(path, 0o600, text.as_bytes());
+    let made = durable::create(env, path, 0o600, text.as_bytes());
     made.map_err(RepositoryError::local(format!("making key file {}", path.display())))?;
     Ok(identity)
 }

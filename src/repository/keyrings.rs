@@ -343,7 +343,7 @@ impl Store {
 
     pub(crate) fn sealing(&self, keys: Option<&Keys>) -> Sealing {
         let mut salt = [0; 16];
-        self.repository.random.fill(&mut salt);
+        self.env().fill(&mut salt);
         Sealing { generation: keys.map_or(0, Keys::newest), salt }
     }
 

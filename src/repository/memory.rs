@@ -115,7 +115,7 @@ impl Store {
             return Ok(());
         }
         let bytes = serde_json::to_vec(&memory.note()).unwrap_or_default();
-        if let Err(error) = locked.and_then(|_held| durable::replace(&path, 0o600, &bytes)) {
+        if let Err(error) = locked.and_then(|_held| durable::replace(self.env(), &path, 0o600, &bytes)) {
             self.repository.notice.say(&format!(
                 "warning: {}: {error}; what this host saw of store '{}' is not remembered",
                 path.display(),

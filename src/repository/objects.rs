@@ -6,6 +6,8 @@
 //!
 //! A store may refuse a creation because another request is under way (S3's 409, which says nothing of the object): whether the
 //! object is there is looked up, and if it is not, the creation is tried again. So `Existed` means that somebody created it.
+//! Pauses, timeouts and the bandwidth limit go by tokio's clock, and not by the `Env`: what wakes these tasks is tokio's timer, and a clock
+//! of another origin would only disagree with it. Nothing that is stored or reported depends on them.
 //! What this process lacks (file handles, memory) is waited for, and then told as what it is, not as the store's.
 
 use super::error::{RepositoryError, RepositoryErrorKind};

@@ -15,18 +15,18 @@ use super::store::Store;
 use super::trust::{SeenEncryption, SeenRing};
 use crate::format::age::{Identity, Recipient};
 use crate::format::keyring::{self, Holder, Opened, Plan};
-use crate::format::passphrase::{self, PASSPHRASES_MAX};
+use crate::format::passphrase::PASSPHRASES_MAX;
 use crate::format::seal::Key;
 use crate::format::wire::FormatError;
 use crate::model::escape;
 use crate::model::id::WriterId;
 use crate::model::record::{Event, StoreState};
 use crate::support::durable;
+use crate::support::env::{Env, Random};
 use crate::support::progress::Step;
 use object_store::PutPayload;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use zeroize::Zeroizing;
 
 /// Races for the record behind a keyring.
 const RACES_MAX: u32 = 1000;
@@ -35,7 +35,6 @@ const RACES_MAX: u32 = 1000;
 #[derive(Clone, Copy)]
 pub struct Author<'a> {
     pub writer: &'a WriterId,
-    pub nonce: &'a dyn Fn() -> u64,
     pub on_step: &'a dyn Fn(Step),
 }
 
@@ -112,14 +111,14 @@ impl Store {
     }
 
     fn make_keyring(&self) -> Result<(), RepositoryError> {
-        let mut random = |bytes: &mut [u8]| self.repository.random.fill(bytes);
+        let random = self.env().random();
         let at = object_key::keyring(&self.name, 1);
         let source = &self.repository.keys;
         // In place of a default key file that is not there the passphrase will do; who gives one gets a slot for it in any case.
         let named = source.key_file.as_ref();
         let named = named.filter(|path| durable::is_made(path) || source.passphrase.is_none());
         let mut makers = match named {
-            Some(path) => key_file(path, source, &mut random)?,
+            Some(path) => key_file(path, source, self.env())?,
             None => Vec::new(),
         };
         makers.extend(source.identities.iter().cloned());
@@ -128,7 +127,7 @@ impl Store {
             holders.push(Holder::of_recipient("key-file", &identity.recipient()));
         }
         if let Some(text) = &source.passphrase {
-            let made = Holder::of_passphrase("passphrase", text, &mut random);
+            let made = Holder::of_passphrase("passphrase", text, random);
             let (holder, identity) = made.map_err(|error| match error {
                 FormatError::Passphrase(_) => RepositoryError::ShortPassphrase(self.name.clone()),
                 other => RepositoryError::format(&at)(other),
@@ -139,7 +138,7 @@ impl Store {
         let Some(maker) = makers.first() else {
             return Err(RepositoryError::NoPlaceForKey(self.name.clone()));
         };
-        let (master, generations) = (keyring::key(&mut random), vec![keyring::key(&mut random)]);
+        let (master, generations) = (keyring::key(random), vec![keyring::key(random)]);
         let draft = Draft { holders: tidy(holders), master, generations };
         self.put_ring(draft, None, maker)?;
         self.forget_keys();
@@ -163,8 +162,8 @@ impl Store {
         );
         let Draft { holders, master, generations } = &draft;
         let plan = Plan { store: &self.name, holders, master, generations, before };
-        let mut random = |bytes: &mut [u8]| self.repository.random.fill(bytes);
-        let bytes = keyring::close(&plan, maker, &mut random).map_err(RepositoryError::format(&at))?;
+        let bytes =
+            keyring::close(&plan, maker, self.env().random()).map_err(RepositoryError::format(&at))?;
         let limit = keyring::KEYRING_MAX_BYTES;
         if bytes.len() > limit {
             return Err(RepositoryError::format(&at)(FormatError::Range("a keyring's size")));
@@ -235,7 +234,7 @@ impl Store {
     fn change_ring(
         &self,
         author: &Author,
-        change: impl Fn(&Opened, passphrase::Random) -> Result<Draft, KeyChange>,
+        change: impl Fn(&Opened, &dyn Random) -> Result<Draft, KeyChange>,
     ) -> Result<(), RepositoryError> {
         self.forget_keys();
         // What is changed is what the log says is in force, and this host takes.
@@ -243,8 +242,7 @@ impl Store {
         let loaded = self.loaded()?.ok_or_else(|| RepositoryError::NotEncrypted(self.name.clone()))?;
         self.admit_keyring(&loaded, false)?;
         self.settle(&mut state, author)?;
-        let mut random = |bytes: &mut [u8]| self.repository.random.fill(bytes);
-        let draft = change(&loaded.opened, &mut random).map_err(|change| self.not_changed(change))?;
+        let draft = change(&loaded.opened, self.env().random()).map_err(|change| self.not_changed(change))?;
         let draft = Draft { holders: tidy(draft.holders), ..draft };
         let stays = |identity: &&Identity| draft.holders.iter().any(|h| h.recipient == identity.recipient());
         let secrets = self.repository.keys.secrets()?;
@@ -272,7 +270,7 @@ impl Store {
                 return Ok(());
             }
             let epoch = state.epoch;
-            match self.append(state, epoch, author.writer, (author.nonce)(), Event::Rekeyed)? {
+            match self.append(state, epoch, author.writer, self.env().nonce(), Event::Rekeyed)? {
                 Appended::Committed(_) => {
                     // Those that are sealed with the data keys before count no more.
                     self.checkpoint_again(state);
@@ -294,7 +292,7 @@ impl Draft {
         }
     }
 
-    fn renewed(self, random: passphrase::Random) -> Self {
+    fn renewed(self, random: &dyn Random) -> Self {
         let master = keyring::key(random);
         let generations = self.generations.into_iter().chain([keyring::key(random)]).collect();
         Self { master, generations, ..self }
@@ -320,19 +318,14 @@ fn tidy(holders: Vec<Holder>) -> Vec<Holder> {
 }
 
 /// The identities in a key file, which is made if it is not there.
-fn key_file(
-    path: &Path,
-    source: &KeySource,
-    random: passphrase::Random,
-) -> Result<Vec<Identity>, RepositoryError> {
+fn key_file(path: &Path, source: &KeySource, env: &Env) -> Result<Vec<Identity>, RepositoryError> {
     let identities = match durable::is_made(path) {
         true => read_key_file(path)?,
         false => {
             if let Some(dir) = path.parent().filter(|_| source.is_default_file) {
                 durable::create_dirs(dir).map_err(RepositoryError::local(dir.display()))?;
             }
-            let bytes = Zeroizing::new(*keyring::key(random).0);
-            match make_key_file(path, *bytes) {
+            match make_key_file(path, env) {
                 // Another run was quicker: it is the file's key that counts.
                 Err(RepositoryError::Local { source, .. })
                     if source.kind() == std::io::ErrorKind::AlreadyExists =>

@@ -8,7 +8,7 @@ use super::object_key;
 use super::objects::{Bandwidth, Objects, Patience, Requests};
 use super::probe;
 use crate::model::id::StoreName;
-use crate::support::random::Random;
+use crate::support::env::Env;
 use object_store::ObjectStore;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -27,7 +27,8 @@ pub struct RepositoryOptions {
     pub cache: Option<PathBuf>,
     /// What stores are opened with.
     pub keys: KeySource,
-    pub random: Random,
+    /// Time and randomness of all that is done with it.
+    pub env: Env,
     pub notice: Notice,
 }
 
@@ -61,7 +62,7 @@ pub struct Repository {
     pub(crate) runtime: Handle,
     pub(crate) cache: Option<Arc<PathBuf>>,
     pub(crate) keys: Arc<KeySource>,
-    pub(crate) random: Random,
+    env: Env,
     pub(crate) notice: Notice,
     /// Where it is a directory's.
     pub(crate) directory: Option<Arc<PathBuf>>,
@@ -98,22 +99,22 @@ impl Repository {
         options: RepositoryOptions,
         runtime: Handle,
     ) -> Self {
-        let RepositoryOptions { patience, bandwidth, cache, keys, random, notice } = options;
+        let RepositoryOptions { patience, bandwidth, cache, keys, env, notice } = options;
         // Two repositories never share a cache, since their stores may have the same names.
         let tag = blake3::hash(location.as_bytes()).to_hex();
         let cache = cache.map(|dir| Arc::new(dir.join(&tag[..16])));
         let objects = Objects::new(inner, patience, bandwidth);
         let (keys, location) = (Arc::new(keys), location.into());
-        Self { objects, runtime, cache, keys, random, notice, directory: None, former: None, location }
+        Self { objects, runtime, cache, keys, env, notice, directory: None, former: None, location }
     }
 
     /// Refuses a backend that lets two creations of one key win. Every writer calls it first.
-    pub fn probe(&self, nonce: u64) -> Result<(), RepositoryError> {
+    pub fn probe(&self) -> Result<(), RepositoryError> {
         self.wait(async {
             if let Some((former, address)) = &self.former {
                 probe::refuse_former(&self.objects, former, &self.location, address).await?;
             }
-            probe::probe(&self.objects, &self.location, nonce).await
+            probe::probe(&self.objects, &self.location, self.env.nonce()).await
         })
     }
 
@@ -127,6 +128,15 @@ impl Repository {
         let mut stores: Vec<_> = names.iter().filter_map(|n| StoreName::parse(n).ok()).collect();
         stores.sort();
         Ok(stores)
+    }
+
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// The same repository in another environment.
+    pub fn with_env(&self, env: Env) -> Self {
+        Self { env, ..self.clone() }
     }
 
     pub fn location(&self) -> &str {
@@ -168,6 +178,10 @@ impl Store {
 
     pub fn repository(&self) -> &Repository {
         &self.repository
+    }
+
+    pub fn env(&self) -> &Env {
+        self.repository.env()
     }
 
     pub(crate) fn objects(&self) -> &Objects {

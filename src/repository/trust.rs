@@ -194,7 +194,7 @@ mod tests {
     fn ring(maker: u8, holders: &[u8], before: Option<&Opened>, keys: &[u8], reader: u8) -> keyring::Keyring {
         let mut seed = blake3::Hasher::new();
         seed.update(&[maker, reader]).update(holders).update(keys);
-        let mut reader = seed.finalize_xof();
+        let reader = std::sync::Mutex::new(seed.finalize_xof());
         let holders: Vec<_> = holders
             .iter()
             .map(|n| Holder::of_recipient(&format!("h{n}"), &identity(*n).recipient()))
@@ -203,7 +203,9 @@ mod tests {
         let (store, master) = (store(), Key::new([9; 32]));
         let plan =
             Plan { store: &store, holders: &holders, master: &master, generations: &generations, before };
-        let bytes = keyring::close(&plan, &identity(maker), &mut |bytes| reader.fill(bytes)).unwrap();
+        let bytes =
+            keyring::close(&plan, &identity(maker), &|bytes: &mut [u8]| reader.lock().unwrap().fill(bytes))
+                .unwrap();
         keyring::decode_ring(&bytes).unwrap()
     }
 

@@ -22,6 +22,7 @@ use crate::model::entry::{Attributes, Entry};
 use crate::model::tree_path::TreePath;
 use crate::source::stat::Stat;
 use crate::source::xattr;
+use crate::support::env::Env;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Gid, Mode};
 use rustix::io::Errno;
@@ -31,7 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the jobs of one restore share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outcome {
     pub told: Told,
     /// The names that it makes beside others.
@@ -42,6 +43,18 @@ pub struct Outcome {
     pub lost_names: Mutex<HashSet<TreePath>>,
     /// A page of the manifest could not be read: nobody knows any more what does not belong.
     pub page_lost: AtomicBool,
+}
+
+impl Outcome {
+    pub fn new(env: &Env) -> Self {
+        Self {
+            told: Told::default(),
+            session: Session::new(env),
+            failed: Mutex::default(),
+            lost_names: Mutex::default(),
+            page_lost: AtomicBool::new(false),
+        }
+    }
 }
 
 /// An open directory of the destination.

@@ -85,7 +85,7 @@ fn restore_to(
     own: Vec<TreePath>,
     progress: &Progress,
 ) -> Result<RestoreReport, RestoreError> {
-    let outcome = Arc::new(Outcome::default());
+    let outcome = Arc::new(Outcome::new(chunks.env()));
     let context = RestoreContext {
         writer: ContentWriter::new(chunks, progress),
         counters: Counters::default(),

@@ -6,6 +6,7 @@
 
 use super::at::names;
 use crate::source::stat::Stat;
+use crate::support::env::Env;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use std::ffi::{CStr, CString};
@@ -43,15 +44,16 @@ struct Left {
     _lock: OwnedFd,
 }
 
-impl Default for Session {
-    fn default() -> Self {
-        // Without randomness nothing is safe to write.
-        let number = getrandom::u64().unwrap_or_else(|error| panic!("no randomness: {error}"));
-        Self { number, next: AtomicU64::new(0), journal: Mutex::default(), left: Mutex::default() }
-    }
-}
-
 impl Session {
+    pub fn new(env: &Env) -> Self {
+        Self {
+            number: env.nonce(),
+            next: AtomicU64::new(0),
+            journal: Mutex::default(),
+            left: Mutex::default(),
+        }
+    }
+
     /// A name that nobody has.
     pub(crate) fn name(&self) -> CString {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
@@ -133,14 +135,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let top =
             rustix::fs::openat(CWD, dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let killed = Session::default();
+        let killed = Session::new(&Env::system());
         killed.begin(&top, "tag");
-        let (living, name) = (Session::default(), killed.name());
+        let (living, name) = (Session::new(&Env::system()), killed.name());
         living.begin(&top, "tag");
         assert!(!living.is_left(&name, false), "its restore lives");
         // Its lock goes with its process.
         drop(killed.journal.lock().unwrap().take());
-        let next = Session::default();
+        let next = Session::new(&Env::system());
         next.begin(&top, "tag");
         assert!(next.is_left(&name, false) && next.is_left(&CString::new(killed.prefix()).unwrap(), true));
         assert!(!next.is_left(&living.name(), true) && !next.is_left(&next.name(), true));
@@ -152,7 +154,7 @@ mod tests {
             assert!(!next.is_left(&CString::new(theirs).unwrap(), true), "{theirs}");
         }
         // Another restore's journal stays until that is made again.
-        let other = Session::default();
+        let other = Session::new(&Env::system());
         drop(next);
         other.begin(&top, "other");
         assert!(other.is_left(&name, false) && !other.is_left(&CString::new(killed.prefix()).unwrap(), true));

@@ -9,6 +9,7 @@
 //! is closed then (the *leash*). Then it ends the group, itself with it. Of a drill it ends all that was started, whatever session that is in by now,
 //! also when the command has ended: what is orphaned becomes its child. Another's signals do not reach it, since it stays this user.
 
+use crate::support::env::Env;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -21,7 +22,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// This program, whatever has its name by now.
 pub const THIS: &str = "/proc/self/exe";
@@ -254,14 +255,16 @@ pub fn run_confined(told: &Told, again: &[OsString]) -> io::Error {
 
 /// Kills every child until there is none: those of one that is killed become this process's.
 fn end_all() {
-    let begun = Instant::now();
+    // This process is what stands between: it has nothing but itself.
+    let env = Env::system();
+    let begun = env.stopwatch();
     while begun.elapsed() < END_LIMIT {
         for child in children() {
             let _ = rustix::process::kill_process(child, Signal::KILL);
         }
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some(_)) | Err(Errno::INTR) => {}
-            Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+            Ok(None) => env.sleep(Duration::from_millis(2)),
             Err(_) => return,
         }
     }

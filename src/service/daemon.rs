@@ -7,7 +7,7 @@
 use super::board::{Board, Ended, Known, Started, StoreStatus, UpkeepStatus};
 use super::config::{Config, Role, StoreConfig};
 use super::drill_place::{self, Program};
-use super::host::{Host, HostError, World};
+use super::host::{Host, HostError};
 use super::run::{RunError, RunReport, Watch, run};
 use super::scheduler::Outcome;
 use super::upkeep::{Done, Keeper, UpkeepError};
@@ -18,11 +18,12 @@ use crate::mounts::mount;
 use crate::repository::store::Repository;
 use crate::standby::depot::Depot;
 use crate::support::clock::Now;
+use crate::support::env::{Env, Stopwatch};
 use crate::support::progress::Step;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A scheduler that sleeps wakes up that often at least: clocks are set.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
@@ -38,7 +39,7 @@ pub struct Daemon(Arc<Inner>);
 
 struct Inner {
     host: RwLock<Host>,
-    world: World,
+    env: Env,
     board: Mutex<Board>,
     changed: Condvar,
     /// Open repositories, by address: the stores of one share its bandwidth limit.
@@ -50,12 +51,13 @@ struct Inner {
 
 impl Daemon {
     /// Asks the log of each store where it stands. `stays` is whether trees are watched between its runs.
-    pub fn new(host: Host, world: World, stays: bool, on_step: Box<dyn Fn(Step) + Send + Sync>) -> Self {
+    pub fn new(host: Host, stays: bool, on_step: Box<dyn Fn(Step) + Send + Sync>) -> Self {
         let empty = Config { service: host.config.service.clone(), ..Config::default() };
+        let env = host.env().clone();
         let inner = Inner {
-            board: Mutex::new(Board::new(&empty, stays, world.now(), |_| Known::default())),
+            board: Mutex::new(Board::new(&empty, stays, env.now(), |_| Known::default())),
             host: RwLock::new(host),
-            world,
+            env,
             changed: Condvar::new(),
             repositories: Mutex::default(),
             watches: Watches::default(),
@@ -98,7 +100,8 @@ impl Daemon {
         {
             let mut host = self.0.host.write().unwrap_or_else(PoisonError::into_inner);
             let keys = host.given_keys.clone();
-            *host = Host::new(config, host.runtime.clone(), host.given_repository.clone()).with_keys(keys);
+            let new = Host::new(config, host.runtime.clone(), host.given_repository.clone());
+            *host = new.with_keys(keys).with_env(self.0.env.clone());
         }
         self.0.repositories.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.configure();
@@ -109,12 +112,11 @@ impl Daemon {
     }
 
     pub fn now(&self) -> Now {
-        self.0.world.now()
+        self.0.env.now()
     }
 
-    /// Draws numbers that nobody else draws.
-    pub fn nonce(&self) -> fn() -> u64 {
-        self.0.world.nonce
+    pub fn env(&self) -> &Env {
+        &self.0.env
     }
 
     pub fn board(&self) -> MutexGuard<'_, Board> {
@@ -128,14 +130,14 @@ impl Daemon {
 
     /// Runs stores when they are due, until `stop` is called and the last run has ended, or `limit` is over since.
     pub fn run(&self, limit: Duration) {
-        let mut stopping: Option<Instant> = None;
+        let mut stopping: Option<Stopwatch> = None;
         let mut board = self.board();
         loop {
             while let Some(started) = board.begin(self.now()) {
                 self.start(started);
             }
             if board.is_stopping() {
-                let since = *stopping.get_or_insert_with(Instant::now);
+                let since = stopping.get_or_insert_with(|| self.0.env.stopwatch());
                 if board.running() == 0 || since.elapsed() >= limit {
                     return;
                 }
@@ -185,7 +187,7 @@ impl Daemon {
         let seconds = || self.host().config.service.upkeep_seconds.unwrap_or(UPKEEP_SECONDS).max(1);
         let mut waited = 0;
         while !self.0.stopping.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_secs(1));
+            self.0.env.sleep(Duration::from_secs(1));
             waited += 1;
             // The first look is early: a daemon that is restarted every day has its turn as well.
             if waited >= seconds().min(UPKEEP_FIRST_SECONDS) {
@@ -203,7 +205,7 @@ impl Daemon {
             }
             let mut waited = 0;
             while waited < seconds() && !self.0.stopping.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_secs(1));
+                self.0.env.sleep(Duration::from_secs(1));
                 waited += 1;
             }
         }
@@ -215,14 +217,7 @@ impl Daemon {
         }
         let host = self.host();
         let store = self.repository(config)?.store(&config.name);
-        let keeper = Keeper {
-            host: &host,
-            store: &store,
-            config,
-            world: self.0.world,
-            program,
-            stop: &self.0.stopping,
-        };
+        let keeper = Keeper { host: &host, store: &store, config, program, stop: &self.0.stopping };
         for (duty, result) in keeper.keep_up()? {
             match result {
                 Ok(Done::Prune(report)) => tracing::info!(
@@ -247,7 +242,7 @@ impl Daemon {
             let Started { id, config, accept, progress } = started;
             let name = config.name.clone();
             tracing::debug!(store = %name, role = config.role.name(), "run begins");
-            let begun = Instant::now();
+            let begun = daemon.0.env.stopwatch();
             let begun_ns = daemon.now().boot_ns;
             let made = daemon.host().key_to_be_made();
             let watched = daemon.0.watches.begin(&config, begun_ns, daemon.changed(&config));
@@ -255,7 +250,7 @@ impl Daemon {
                 let host = daemon.host();
                 let repository = daemon.repository(&config)?.metered();
                 let watch = Watch { progress: &progress, on_step: &daemon.0.on_step };
-                run(&host, &repository, &config, accept, watched.clone(), daemon.0.world, watch)
+                run(&host, &repository, &config, accept, watched.clone(), watch)
             };
             // The thread goes on: a store never takes the others down.
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
@@ -267,7 +262,7 @@ impl Daemon {
                 };
                 daemon.0.watches.end(&name, watched, done, begun_ns);
             }
-            tell(&name, &result, begun.elapsed().as_secs_f64());
+            tell(&name, &result, begun.seconds());
             if let Some(path) = made.filter(|path| path.exists()) {
                 let path = path.display();
                 tracing::warn!(%path, "made the key file: keep a copy elsewhere, without it what is encrypted is lost");

@@ -59,7 +59,7 @@ impl Keeper {
         let token = match &self.token {
             Some(token) => token.clone(),
             None => {
-                Token::read_or_make(&self.daemon.host().config, self.daemon.nonce()).map_err(|error| {
+                Token::read_or_make(&self.daemon.host().config, self.daemon.env()).map_err(|error| {
                     // Where it lies is told to whoever reads the log.
                     tracing::error!(%error, "no token");
                     let text = "there is no token to compare with, so nobody is let in; the log says why";

@@ -24,7 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why a snapshot is not proven.
@@ -67,10 +67,10 @@ pub fn drill(
     store: &Store,
     config: &DrillConfig,
     program: &Program,
-    seed: u64,
     stop: &dyn Fn() -> bool,
 ) -> Result<DrillReport, DrillError> {
-    let begun = Instant::now();
+    let env = store.env();
+    let (begun, seed) = (env.stopwatch(), env.nonce());
     let state = store.state()?;
     let (sequence, record) = store.find(&state, Moment::Latest)?;
     let snapshot = format!("{}@{sequence}", store.name());
@@ -79,9 +79,9 @@ pub fn drill(
         true => stopped(),
         false => DrillError::Place { snapshot: snapshot.clone(), source },
     };
-    let place = Place::new(program, &snapshot, seed, stop).map_err(wrong)?;
+    let place = Place::new(program, &snapshot, env, seed, stop).map_err(wrong)?;
     let dir = place.dir();
-    let mount_seconds = begun.elapsed().as_secs_f64();
+    let mount_seconds = begun.seconds();
     let percent = config.read_percent.unwrap_or(100).min(100);
     let look = Look { snapshot: &snapshot, dir, percent, seed, stop };
     let done = look.at_all(store, &state, &record.manifest).and_then(|(entries, files_read, read_bytes)| {
@@ -101,7 +101,7 @@ pub fn drill(
                 }
             }
             let timeout = config.timeout_seconds.map_or(hooks::TIMEOUT, Duration::from_secs);
-            let around = Around { store: store.name(), path: dir, this: Path::new(child::THIS) };
+            let around = Around { store: store.name(), path: dir, this: Path::new(child::THIS), env };
             let bounds = Bounds { timeout, stop };
             let there = |command: &mut std::process::Command| {
                 command.current_dir(dir);
@@ -125,7 +125,7 @@ pub fn drill(
     let away = place.take_away();
     let report = done?;
     away.map_err(wrong)?;
-    Ok(DrillReport { seconds: begun.elapsed().as_secs_f64(), ..report })
+    Ok(DrillReport { seconds: begun.seconds(), ..report })
 }
 
 /// As whom the command runs: it works on a tenant's tree, and much of it may be the tenant's. Not as whom the tree belongs to: that is

@@ -7,6 +7,7 @@
 //! is this user's alone (owner, mode, no symlink) and is locked by nobody; and never what is in it: it is unmounted, and removed when it is empty.
 
 use super::hooks;
+use crate::support::env::Env;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::process::Signal;
 use serde::Deserialize;
@@ -89,6 +90,7 @@ pub struct Place<'a> {
     _lock: File,
     is_mounted: bool,
     server: Option<Child>,
+    env: Env,
 }
 
 /// What `mount --json` says of it.
@@ -101,6 +103,7 @@ impl<'a> Place<'a> {
     pub fn new(
         program: &'a Program,
         snapshot: &str,
+        env: &Env,
         seed: u64,
         stop: &dyn Fn() -> bool,
     ) -> Result<Self, PlaceError> {
@@ -120,7 +123,7 @@ impl<'a> Place<'a> {
             wrong(source)
         })?;
         let dir = around.join(MOUNTED);
-        let mut place = Self { program, dir, _lock: lock, is_mounted: false, server: None };
+        let mut place = Self { program, dir, _lock: lock, is_mounted: false, server: None, env: env.clone() };
         place.mount(snapshot, stop)?;
         Ok(place)
     }
@@ -213,15 +216,17 @@ impl<'a> Place<'a> {
     /// It ends by itself once its mount is gone, or there is none, and else when it is asked to.
     fn end_server(&mut self) {
         let Some(mut server) = self.server.take() else { return };
-        if hooks::wait(&mut server, if self.is_mounted { Duration::ZERO } else { END_LIMIT }).is_some() {
+        if hooks::wait(&self.env, &mut server, if self.is_mounted { Duration::ZERO } else { END_LIMIT })
+            .is_some()
+        {
             return;
         }
         if let Some(id) = rustix::process::Pid::from_raw(server.id() as i32) {
             let _ = rustix::process::kill_process(id, Signal::TERM);
         }
-        if hooks::wait(&mut server, END_LIMIT).is_none() {
+        if hooks::wait(&self.env, &mut server, END_LIMIT).is_none() {
             let _ = server.kill();
-            let _ = hooks::wait(&mut server, END_LIMIT);
+            let _ = hooks::wait(&self.env, &mut server, END_LIMIT);
         }
     }
 }

@@ -8,12 +8,13 @@
 use super::child::{self, ChildError, Confinement, User};
 use super::config::Hooks;
 use crate::model::id::StoreName;
+use crate::support::env::Env;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thiserror::Error;
 
 pub const TIMEOUT: Duration = Duration::from_secs(300);
@@ -44,6 +45,7 @@ pub struct Around<'a> {
     pub path: &'a Path,
     /// This program.
     pub this: &'a Path,
+    pub env: &'a Env,
 }
 
 /// How long a hook may go on.
@@ -110,46 +112,46 @@ pub fn run(
         .map_err(start)?;
     let leash = child.stdin.take();
     let mut said = Said { stderr: child.stderr.take(), text: Vec::new() };
-    let begun = Instant::now();
+    let begun = around.env.stopwatch();
     let how = loop {
         match child.try_wait().map_err(start)? {
             Some(status) if status.success() => return Ok(()),
             Some(status) => break format!("ended with {status}"),
             None if begun.elapsed() >= bounds.timeout => {
-                end(child, leash);
+                end(around.env, child, leash);
                 break format!("took longer than {} s", bounds.timeout.as_secs());
             }
             None if (bounds.stop)() => {
-                end(child, leash);
+                end(around.env, child, leash);
                 break "was ended: this process was asked to end".to_owned();
             }
-            None => said.listen(LOOK_EVERY),
+            None => said.listen(around.env, LOOK_EVERY),
         }
     };
-    Err(HookError::Failed { when, program: program.clone(), how, said: said.all() })
+    Err(HookError::Failed { when, program: program.clone(), how, said: said.all(around.env) })
 }
 
 /// Ends a hook and what is in its group. Who stands between does it, once the leash is let go; where that does not come to it, this does.
-fn end(mut child: Child, leash: Option<ChildStdin>) {
+fn end(env: &Env, mut child: Child, leash: Option<ChildStdin>) {
     drop(leash);
-    if wait(&mut child, KILLED_LIMIT).is_some() {
+    if wait(env, &mut child, KILLED_LIMIT).is_some() {
         return;
     }
     let _ = child.kill();
     if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
-    if wait(&mut child, KILLED_LIMIT).is_none() {
+    if wait(env, &mut child, KILLED_LIMIT).is_none() {
         LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(child);
     }
 }
 
 /// How it ended; none when it did not within `limit`, or nobody knows.
-pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let begun = Instant::now();
+pub fn wait(env: &Env, child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let begun = env.stopwatch();
     loop {
         match child.try_wait() {
-            Ok(None) if begun.elapsed() < limit => std::thread::sleep(LOOK_EVERY),
+            Ok(None) if begun.elapsed() < limit => env.sleep(LOOK_EVERY),
             other => return other.ok().flatten(),
         }
     }
@@ -164,8 +166,8 @@ struct Said {
 
 impl Said {
     /// Takes what comes within `time`. A hook that goes on talking is not to wait for a reader: what is beyond the bound is forgotten.
-    fn listen(&mut self, time: Duration) {
-        let Some(stderr) = &mut self.stderr else { return std::thread::sleep(time) };
+    fn listen(&mut self, env: &Env, time: Duration) {
+        let Some(stderr) = &mut self.stderr else { return env.sleep(time) };
         let time = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
         let mut ends = [PollFd::new(&*stderr, PollFlags::IN)];
         if !poll(&mut ends, Some(&time)).is_ok_and(|ready| ready > 0) {
@@ -185,12 +187,12 @@ impl Said {
     }
 
     /// What it has said until now, as it is told.
-    fn all(mut self) -> String {
+    fn all(mut self, env: &Env) -> String {
         // What is in the pipe still; a helper may go on talking.
         let mut before = usize::MAX;
         while self.stderr.is_some() && self.text.len() < SAID_MAX_BYTES && self.text.len() != before {
             before = self.text.len();
-            self.listen(Duration::ZERO);
+            self.listen(env, Duration::ZERO);
         }
         let text = String::from_utf8_lossy(&self.text);
         match text.trim() {

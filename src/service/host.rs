@@ -7,7 +7,7 @@ use crate::repository::key_source::KeySource;
 use crate::repository::location::Location;
 use crate::repository::objects::Bandwidth;
 use crate::repository::store::{Notice, Repository, RepositoryOptions};
-use crate::support::clock::Now;
+use crate::support::env::Env;
 use crate::support::{durable, private, trusted};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,23 +42,6 @@ fn close_old(cache: &Path) {
     }
 }
 
-/// What comes from outside: time and randomness.
-#[derive(Clone, Copy)]
-pub struct World {
-    /// Nanoseconds since 1970.
-    pub now_ns: fn() -> u64,
-    /// Nanoseconds since the machine started: nobody sets this clock.
-    pub boot_ns: fn() -> u64,
-    /// A number that nobody else draws.
-    pub nonce: fn() -> u64,
-}
-
-impl World {
-    pub fn now(&self) -> Now {
-        Now { wall_ns: (self.now_ns)(), boot_ns: (self.boot_ns)() }
-    }
-}
-
 /// Keys that are not configured, but given.
 #[derive(Clone, Debug, Default)]
 pub struct GivenKeys {
@@ -79,6 +62,7 @@ pub struct Host {
     pub given_repository: Option<String>,
     /// On the command line, or in the environment.
     pub given_keys: GivenKeys,
+    env: Env,
     /// Where it is said what whoever runs this should know.
     notice: Notice,
     /// Of all repositories together.
@@ -89,13 +73,23 @@ impl Host {
     pub fn new(config: Config, runtime: Handle, given_repository: Option<String>) -> Self {
         let bandwidth = config.limits.bandwidth.map(|limit| Arc::new(Bandwidth::new(limit)));
         let given_keys = GivenKeys::default();
-        let notice = Notice::default();
-        Self { config: Arc::new(config), runtime, given_repository, given_keys, notice, bandwidth }
+        let (notice, env) = (Notice::default(), Env::system());
+        Self { config: Arc::new(config), runtime, given_repository, given_keys, env, notice, bandwidth }
     }
 
     /// The same host with these keys beside what is configured.
     pub fn with_keys(self, given_keys: GivenKeys) -> Self {
         Self { given_keys, ..self }
+    }
+
+    /// The same host in another environment.
+    pub fn with_env(self, env: Env) -> Self {
+        Self { env, ..self }
+    }
+
+    /// Where its time and its randomness come from.
+    pub fn env(&self) -> &Env {
+        &self.env
     }
 
     pub fn with_notice(self, notice: Notice) -> Self {
@@ -182,6 +176,7 @@ impl Host {
             bandwidth: self.bandwidth.clone(),
             cache,
             keys: self.keys()?,
+            env: self.env.clone(),
             notice: self.notice.clone(),
             ..Default::default()
         };

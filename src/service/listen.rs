@@ -5,15 +5,16 @@
 
 use super::http::Door;
 use super::socket::Bound;
+use crate::support::env::Env;
 use crate::support::trusted::is_trusted;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
@@ -29,7 +30,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Seat {
     /// Requests that were let in and are not answered to the end.
     busy: AtomicUsize,
-    since: Mutex<Instant>,
+    env: Env,
+    /// By the machine's clock.
+    since_ns: AtomicU64,
     leave: Notify,
 }
 
@@ -37,8 +40,9 @@ pub struct Seat {
 pub struct Busy(Arc<Seat>);
 
 impl Seat {
-    fn new() -> Self {
-        Self { busy: AtomicUsize::new(0), since: Mutex::new(Instant::now()), leave: Notify::new() }
+    fn new(env: &Env) -> Self {
+        let since_ns = AtomicU64::new(env.boot_ns());
+        Self { busy: AtomicUsize::new(0), env: env.clone(), since_ns, leave: Notify::new() }
     }
 
     pub fn begin(self: &Arc<Self>) -> Busy {
@@ -47,14 +51,14 @@ impl Seat {
     }
 
     fn standing(&self) -> Standing {
-        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        Standing { is_busy: self.busy.load(Ordering::Relaxed) > 0, since }
+        let since_ns = self.since_ns.load(Ordering::Relaxed);
+        Standing { is_busy: self.busy.load(Ordering::Relaxed) > 0, since_ns }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        *self.0.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.since_ns.store(self.0.env.boot_ns(), Ordering::Relaxed);
         self.0.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -62,41 +66,48 @@ impl Drop for Busy {
 #[derive(Clone, Copy, Debug)]
 struct Standing {
     is_busy: bool,
-    since: Instant,
+    since_ns: u64,
 }
 
 /// Which of them goes for a new one: of those that are not busy, the one that has waited longest.
 fn who_goes(all: &[Standing]) -> Option<usize> {
     let idle = all.iter().enumerate().filter(|(_, standing)| !standing.is_busy);
-    idle.min_by_key(|(_, standing)| standing.since).map(|(at, _)| at)
+    idle.min_by_key(|(_, standing)| standing.since_ns).map(|(at, _)| at)
 }
 
 /// The connections of one door.
-#[derive(Clone, Default)]
-struct Seats(Arc<Mutex<Vec<Arc<Seat>>>>);
+#[derive(Clone)]
+struct Seats {
+    env: Env,
+    all: Arc<Mutex<Vec<Arc<Seat>>>>,
+}
 
 impl Seats {
+    fn new(env: &Env) -> Self {
+        Self { env: env.clone(), all: Arc::default() }
+    }
+
     /// A seat for a new connection; none when all are busy.
     fn take(&self) -> Option<Arc<Seat>> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= CONNECTIONS_MAX {
             let standings: Vec<_> = all.iter().map(|seat| seat.standing()).collect();
             all.swap_remove(who_goes(&standings)?).leave.notify_one();
         }
-        let seat = Arc::new(Seat::new());
+        let seat = Arc::new(Seat::new(&self.env));
         all.push(seat.clone());
         Some(seat)
     }
 
     fn give_back(&self, seat: &Arc<Seat>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|other| !Arc::ptr_eq(other, seat));
     }
 }
 
 /// Answers at a port, for ever.
-pub async fn at_port(listener: TcpListener, router: Router) {
-    let seats = Seats::default();
+pub async fn at_port(env: &Env, listener: TcpListener, router: Router) {
+    let seats = Seats::new(env);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => answer(stream, &seats, &router, Door::Port),
@@ -109,8 +120,8 @@ pub async fn at_port(listener: TcpListener, router: Router) {
 ///
 /// # Errors
 /// The socket cannot be waited for.
-pub async fn at_socket(mut bound: Bound, router: Router) -> io::Result<()> {
-    let seats = Seats::default();
+pub async fn at_socket(env: &Env, mut bound: Bound, router: Router) -> io::Result<()> {
+    let seats = Seats::new(env);
     let listener = UnixListener::from_std(bound.listener.try_clone()?)?;
     let _held = &mut bound;
     loop {
@@ -155,11 +166,10 @@ mod tests {
 
     #[test]
     fn the_one_that_waited_longest_goes_and_none_that_is_busy() {
-        let begun = Instant::now();
-        let at = |is_busy, seconds| Standing { is_busy, since: begun + Duration::from_secs(seconds) };
+        let at = |is_busy, since_ns| Standing { is_busy, since_ns };
         assert_eq!(who_goes(&[at(false, 3), at(true, 1), at(false, 2)]), Some(2));
         assert_eq!(who_goes(&[at(true, 1)]), None);
-        let seats = Seats::default();
+        let seats = Seats::new(&Env::system());
         let first = seats.take().unwrap();
         let busy = first.begin();
         let others: Vec<_> = (1..CONNECTIONS_MAX).map(|_| seats.take().unwrap()).collect();
@@ -168,6 +178,6 @@ mod tests {
         drop(kept);
         assert!(seats.take().is_some());
         drop(busy);
-        assert_eq!(seats.0.lock().unwrap().len(), CONNECTIONS_MAX);
+        assert_eq!(seats.all.lock().unwrap().len(), CONNECTIONS_MAX);
     }
 }

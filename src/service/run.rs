@@ -3,7 +3,7 @@
 use super::child;
 use super::config::{Role, StoreConfig};
 use super::hooks::{self, Around, HookError};
-use super::host::{Host, HostError, World};
+use super::host::{Host, HostError};
 use super::scheduler::Outcome;
 use crate::model::hold::Hold;
 use crate::model::snapshot_ref::Moment;
@@ -122,21 +122,14 @@ pub fn resync_between_hooks(
     repository: &Repository,
     store: &StoreConfig,
     request: &Request,
-    world: World,
     watch: Watch,
 ) -> Result<Report, RunError> {
-    let around = Around { store: &store.name, path: &store.path, this: Path::new(child::THIS) };
+    let around =
+        Around { store: &store.name, path: &store.path, this: Path::new(child::THIS), env: repository.env() };
     let is_stopped = || watch.progress.is_stopped();
     let (report, failed) = hooks::around(&store.hooks, &around, &is_stopped, || {
-        let (clock, nonce) = (&world.now_ns, &world.nonce);
-        let around = Surroundings {
-            tree: &Disk,
-            sleep: &std::thread::sleep,
-            clock,
-            nonce,
-            progress: watch.progress,
-            on_step: watch.on_step,
-        };
+        let tree = Disk::new(repository.env());
+        let around = Surroundings { tree: &tree, progress: watch.progress, on_step: watch.on_step };
         Ok::<_, RunError>(resync(repository, request, &around)?)
     })?;
     Ok(Report { hook_failed: failed.map(|error: HookError| error.to_string()), ..report })
@@ -149,13 +142,12 @@ pub fn run(
     store: &StoreConfig,
     accept: bool,
     watched: Option<Watched>,
-    world: World,
     watch: Watch,
 ) -> Result<RunReport, RunError> {
     match store.role {
         Role::Primary => {
             let request = Request { watched, ..request(host, store, accept) };
-            let report = resync_between_hooks(repository, store, &request, world, watch)?;
+            let report = resync_between_hooks(repository, store, &request, watch)?;
             Ok(RunReport::Resync(Box::new(report)))
         }
         Role::Standby => {
@@ -167,9 +159,8 @@ pub fn run(
                 threads: host.threads(),
                 host: host.writer(),
             };
-            let around =
-                follow::Around { progress: watch.progress, now_ns: &world.now_ns, step: &watch.on_step };
-            let report = follow(&repository.store(&store.name), &depot, &request, &around)?;
+            let observer = follow::Observer { progress: watch.progress, on_step: &watch.on_step };
+            let report = follow(&repository.store(&store.name), &depot, &request, &observer)?;
             Ok(RunReport::Follow(Box::new(report)))
         }
     }

@@ -2,6 +2,7 @@
 //! its own user's commands.
 
 use super::config::{Config, state_dir};
+use crate::support::env::Env;
 use crate::support::{durable, private, trusted};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -47,7 +48,7 @@ impl Token {
     }
 
     /// The one that is there, else a new one, left for commands of the same user. A configured file must be there.
-    pub fn read_or_make(config: &Config, nonce: fn() -> u64) -> io::Result<Self> {
+    pub fn read_or_make(config: &Config, env: &Env) -> io::Result<Self> {
         if let Some(token) = Self::read(config)? {
             return Ok(token);
         }
@@ -55,10 +56,10 @@ impl Token {
             let text = format!("{}: the token file is not there", path.display());
             return Err(io::Error::new(ErrorKind::NotFound, text));
         }
-        let token = Self(format!("{:016x}{:016x}", nonce(), nonce()));
+        let token = Self(format!("{:016x}{:016x}", env.nonce(), env.nonce()));
         let Some(path) = Self::path(config)? else { return Ok(token) };
         let made = path.parent().map_or(Ok(()), |dir| private::own(dir).map(drop));
-        match made.and_then(|()| durable::create(&path, 0o600, token.0.as_bytes())) {
+        match made.and_then(|()| durable::create(env, &path, 0o600, token.0.as_bytes())) {
             Ok(()) => Ok(token),
             // Another daemon of this user was quicker.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {

@@ -6,8 +6,8 @@
 use super::config::StoreConfig;
 use super::drill::{DrillError, DrillReport, drill};
 use super::drill_place::Program;
-use super::host::{Host, HostError, World};
-use crate::maintain::prune::{self, PruneError, PruneReport, PruneRequest, prune};
+use super::host::{Host, HostError};
+use crate::maintain::prune::{PruneError, PruneReport, PruneRequest, prune};
 use crate::maintain::verify::{VerifyOptions, VerifyReport};
 use crate::model::plan::Upkeep;
 use crate::repository::error::RepositoryError;
@@ -97,7 +97,6 @@ pub struct Keeper<'a> {
     pub host: &'a Host,
     pub store: &'a Store,
     pub config: &'a StoreConfig,
-    pub world: World,
     pub program: &'a Program,
     /// Whether this process is asked to end: then nothing further begins.
     pub stop: &'a AtomicBool,
@@ -108,7 +107,7 @@ impl Keeper<'_> {
     pub fn keep_up(&self) -> Result<Vec<Outcome>, UpkeepError> {
         let mut note = self.store.upkeep_of(&self.host.writer())?;
         let mut done = Vec::new();
-        for duty in due(&note, &self.config.upkeep(), (self.world.now_ns)()) {
+        for duty in due(&note, &self.config.upkeep(), self.host.env().wall_ns()) {
             if self.stop.load(Ordering::Relaxed) || self.store.state()?.latest().is_none() {
                 break;
             }
@@ -121,13 +120,12 @@ impl Keeper<'_> {
     }
 
     fn one(&self, duty: Duty, note: &mut UpkeepNote) -> Result<Done, UpkeepError> {
-        let (now_ns, nonce) = (self.world.now_ns, self.world.nonce);
+        let env = self.host.env();
         match duty {
             Duty::Prune => {
                 let request = PruneRequest::new(self.config.retention(), self.host.writer());
-                let around = prune::Around { now_ns: &now_ns, nonce: &nonce, step: &|_| {} };
-                note.pruned_ns = Some(now_ns());
-                Ok(Done::Prune(Box::new(prune(self.store, &request, &around)?)))
+                note.pruned_ns = Some(env.wall_ns());
+                Ok(Done::Prune(Box::new(prune(self.store, &request, &|_| {})?)))
             }
             Duty::Verify => {
                 let read_data_percent = share_percent(&self.config.upkeep());
@@ -136,7 +134,7 @@ impl Keeper<'_> {
                     self.store,
                     note,
                     VerifyOptions { read_data_percent, after: None, is_over: &is_over },
-                    now_ns(),
+                    env.wall_ns(),
                 )?;
                 if report.is_sound() {
                     return Ok(Done::Verify(Box::new(report)));
@@ -148,10 +146,10 @@ impl Keeper<'_> {
                 })
             }
             Duty::Drill => {
-                let begun_ns = now_ns();
+                let begun_ns = env.wall_ns();
                 let is_over = || self.stop.load(Ordering::Relaxed);
-                let drilled = drill(self.store, &self.config.drill, self.program, nonce(), &is_over);
-                note_drill(note, &drilled, begun_ns, now_ns());
+                let drilled = drill(self.store, &self.config.drill, self.program, &is_over);
+                note_drill(note, &drilled, begun_ns, env.wall_ns());
                 Ok(Done::Drill(Box::new(drilled?)))
             }
         }

@@ -9,6 +9,7 @@ use super::stat::{Identity, Stat};
 use super::tree::{AttributesRead, Directory, File, Special, Tree, is_own_trouble};
 use super::{filesystem, read, xattr};
 use crate::model::hold::FilesystemId;
+use crate::support::env::Env;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
@@ -24,9 +25,18 @@ const WAITS: u32 = 200;
 const WAIT: Duration = Duration::from_millis(50);
 
 /// The kernel's trees.
-pub struct Disk;
+#[derive(Clone, Default)]
+pub struct Disk(Env);
+
+impl Disk {
+    /// `env` is what own trouble is waited out by.
+    pub fn new(env: &Env) -> Self {
+        Self(env.clone())
+    }
+}
 
 struct OpenDirectory {
+    env: Env,
     handle: OwnedFd,
     /// Its names were read through this handle before.
     was_read: AtomicBool,
@@ -37,8 +47,8 @@ struct OpenFile(OwnedFd);
 impl Tree for Disk {
     fn open_root(&self, path: &Path) -> Result<Arc<dyn Directory>, SourceError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match patiently(|| rustix::fs::openat(CWD, path, flags, Mode::empty())) {
-            Ok(handle) => Ok(OpenDirectory::of(handle)),
+        match patiently(&self.0, || rustix::fs::openat(CWD, path, flags, Mode::empty())) {
+            Ok(handle) => Ok(OpenDirectory::of(&self.0, handle)),
             Err(Errno::NOTDIR) => Err(SourceError::NotADirectory(path.to_owned())),
             Err(errno) => Err(SourceError::Root { path: path.to_owned(), source: errno.into() }),
         }
@@ -46,8 +56,8 @@ impl Tree for Disk {
 }
 
 impl OpenDirectory {
-    fn of(handle: OwnedFd) -> Arc<dyn Directory> {
-        Arc::new(Self { handle, was_read: AtomicBool::new(false) })
+    fn of(env: &Env, handle: OwnedFd) -> Arc<dyn Directory> {
+        Arc::new(Self { env: env.clone(), handle, was_read: AtomicBool::new(false) })
     }
 }
 
@@ -79,21 +89,22 @@ impl Directory for OpenDirectory {
     }
 
     fn stat_at(&self, name: &CStr) -> Result<Stat, Errno> {
-        patiently(|| Stat::at(&self.handle, name))
+        patiently(&self.env, || Stat::at(&self.handle, name))
     }
 
     fn open_directory(&self, name: &CStr) -> Result<Arc<dyn Directory>, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = patiently(|| rustix::fs::openat(&self.handle, name, flags, Mode::empty()))?;
-        Ok(OpenDirectory::of(handle))
+        let handle = patiently(&self.env, || rustix::fs::openat(&self.handle, name, flags, Mode::empty()))?;
+        Ok(OpenDirectory::of(&self.env, handle))
     }
 
     fn open_file(&self, name: &CStr) -> Result<Arc<dyn File>, Errno> {
-        patiently(|| read::open_file(&self.handle, name)).map(|handle| Arc::new(OpenFile(handle)) as _)
+        patiently(&self.env, || read::open_file(&self.handle, name))
+            .map(|handle| Arc::new(OpenFile(handle)) as _)
     }
 
     fn special(&self, name: &CStr) -> Result<Special, Errno> {
-        patiently(|| read::read_special(&self.handle, name))
+        patiently(&self.env, || read::read_special(&self.handle, name))
     }
 
     fn attributes(&self) -> AttributesRead {
@@ -130,14 +141,14 @@ pub fn identity(path: &Path) -> Option<Identity> {
 }
 
 /// Calls again while it is this process's own trouble, or a signal, that stands in the way.
-fn patiently<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+fn patiently<T>(env: &Env, mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     let mut waits = 0;
     loop {
         match call() {
             Err(Errno::INTR) => {}
             Err(errno) if is_own_trouble(errno) && waits < WAITS => {
                 waits += 1;
-                std::thread::sleep(WAIT);
+                env.sleep(WAIT);
             }
             other => return other,
         }

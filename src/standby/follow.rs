@@ -56,11 +56,10 @@ pub struct FollowRequest {
     pub host: WriterId,
 }
 
-/// What the caller lends a run.
-pub struct Around<'a> {
+/// Is told of a run's progress.
+pub struct Observer<'a> {
     pub progress: &'a Progress,
-    pub now_ns: &'a dyn Fn() -> u64,
-    pub step: &'a dyn Fn(Step),
+    pub on_step: &'a dyn Fn(Step),
 }
 
 /// What a run did.
@@ -118,11 +117,11 @@ pub fn follow(
     store: &Store,
     depot: &Depot,
     request: &FollowRequest,
-    around: &Around,
+    observer: &Observer,
 ) -> Result<FollowReport, FollowError> {
     let before = store.repository().requests();
     let mut state = store.state()?;
-    let mut followed = to(store, depot, request, around, &state);
+    let mut followed = to(store, depot, request, observer, &state);
     if let Err(error) = &followed
         && error.of_repository().is_some_and(|error| error.kind() == RepositoryErrorKind::Damaged)
     {
@@ -130,7 +129,7 @@ pub fn follow(
         let now = store.state()?;
         if now.head != state.head {
             state = now;
-            followed = to(store, depot, request, around, &state);
+            followed = to(store, depot, request, observer, &state);
         }
     }
     let mut report = followed?;
@@ -143,7 +142,7 @@ fn to(
     store: &Store,
     depot: &Depot,
     request: &FollowRequest,
-    around: &Around,
+    observer: &Observer,
     state: &StoreState,
 ) -> Result<FollowReport, FollowError> {
     let (sequence, record) = store.find(state, request.moment)?;
@@ -159,12 +158,12 @@ fn to(
     let there = published.contains(&sequence);
     if there && !depot.is_in_doubt()? {
         // The last run's report may not have got through, and mounts come and go.
-        report.told(tell(store, depot, request, sequence, (around.now_ns)()))?;
+        report.told(tell(store, depot, request, sequence, store.env().wall_ns()))?;
         return Ok(report);
     }
     let lock = depot.lock()?;
-    (around.step)(Step::Opened);
-    let run = Run { store, depot, request, around, lock: &lock, state };
+    (observer.on_step)(Step::Opened);
+    let run = Run { store, depot, request, observer, lock: &lock, state };
     run.publish(sequence, &record, &published, &mut report)?;
     run.drop_old(sequence, &mut report)?;
     Ok(report)
@@ -194,7 +193,7 @@ struct Run<'a> {
     store: &'a Store,
     depot: &'a Depot,
     request: &'a FollowRequest,
-    around: &'a Around<'a>,
+    observer: &'a Observer<'a>,
     lock: &'a Lock,
     state: &'a StoreState,
 }
@@ -229,12 +228,12 @@ impl Run<'_> {
         let newest = published.last().filter(|_| !in_doubt);
         let base = newest.and_then(|s| self.state.snapshots.get(s));
         let counters = self.materialise(&manifests, &chunks, &arrivals, base, &record.manifest)?;
-        (self.around.step)(Step::Fetched);
+        (self.observer.on_step)(Step::Fetched);
         arrivals.settle()?;
-        (self.around.step)(Step::Synced);
+        (self.observer.on_step)(Step::Synced);
         let image = self.image(&manifests, &chunks, sequence, record)?;
         depot.end_doubt(lock)?;
-        (self.around.step)(Step::Committed);
+        (self.observer.on_step)(Step::Committed);
         let count = |n: &AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
         report.published = true;
         report.objects_made = count(&counters.made);
@@ -243,7 +242,7 @@ impl Run<'_> {
         report.image_bytes = image.image_bytes;
         report.attributes_left_out = image.attributes_left_out;
         report.whiteouts = image.whiteouts;
-        let now_ns = (self.around.now_ns)();
+        let now_ns = self.store.env().wall_ns();
         report.lag_seconds = since_ns(now_ns, record.scan_start_ns).map(|ns| ns as f64 / 1e9);
         report.told(tell(self.store, depot, request, sequence, now_ns))
     }
@@ -280,7 +279,7 @@ impl Run<'_> {
             }
             None => (EntryStream::none(), manifests.entries(root)),
         };
-        let progress = self.around.progress;
+        let progress = self.observer.progress;
         progress.expected_entries.store(root.entries, std::sync::atomic::Ordering::Relaxed);
         let workshop = workshop(chunks.clone(), self.depot, progress, self.seed()?, false);
         let worked = work(&workshop, self.request.threads, |materialiser| {

@@ -8,6 +8,7 @@
 //! earlier versions could leave one, is made again: under its own lock, and only while it still has the name, so that of two the second
 //! never replaces what the first has made of it. What a killed one left beside is nobody's any more when its lock is free, and goes.
 
+use super::env::Env;
 use super::trusted;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -22,12 +23,12 @@ const BESIDE: (&str, &str) = (".understudy-", ".new");
 ///
 /// # Errors
 /// `AlreadyExists` when there is one with content, or somebody else's; a [`trusted::Distrust`] when the directory is not trusted. Whatever the error, `path` is as it was.
-pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+pub fn create(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path);
     // Where others exchange names it would be theirs, and not be taken again.
     trusted::look_at_dir(dir)?;
     tidy(dir);
-    let beside = Beside::new(dir, mode, bytes)?;
+    let beside = Beside::new(env, dir, mode, bytes)?;
     match std::fs::symlink_metadata(path).is_ok_and(|meta| is_empty_of_ours(&meta)) {
         true => beside.replace_empty(path)?,
         false => beside.name(path)?,
@@ -39,10 +40,10 @@ pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// Whatever the error, `path` is as it was.
-pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+pub fn replace(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path);
     tidy(dir);
-    let beside = Beside::new(dir, mode, bytes)?;
+    let beside = Beside::new(env, dir, mode, bytes)?;
     std::fs::rename(&beside.path, path)?;
     sync_dir(dir)
 }
@@ -125,10 +126,9 @@ struct Beside {
 }
 
 impl Beside {
-    fn new(dir: &Path, mode: u32, bytes: &[u8]) -> io::Result<Self> {
+    fn new(env: &Env, dir: &Path, mode: u32, bytes: &[u8]) -> io::Result<Self> {
         loop {
-            let number = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
-            let path = dir.join(format!("{}{number:016x}{}", BESIDE.0, BESIDE.1));
+            let path = dir.join(format!("{}{:016x}{}", BESIDE.0, env.nonce(), BESIDE.1));
             let mut file = File::options().write(true).create_new(true).mode(mode).open(&path)?;
             let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
             let written = file.write_all(bytes).and_then(|()| file.sync_all());
@@ -177,6 +177,14 @@ impl Drop for Beside {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn create(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+        super::create(&Env::system(), path, mode, bytes)
+    }
+
+    fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+        super::replace(&Env::system(), path, mode, bytes)
+    }
 
     fn names(dir: &Path) -> Vec<String> {
         let names = std::fs::read_dir(dir).unwrap();
@@ -264,7 +272,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let left = dir.path().join(".understudy-0123456789abcdef.new");
         File::create(&left).unwrap();
-        let living = Beside::new(dir.path(), 0o600, b"x").unwrap();
+        let living = Beside::new(&Env::system(), dir.path(), 0o600, b"x").unwrap();
         create(&dir.path().join("key"), 0o600, b"key").unwrap();
         assert!(!left.exists() && living.path.exists());
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What waits for a reader.
 const QUEUE_MAX_BYTES: usize = 1 << 20;
@@ -58,14 +58,8 @@ impl Lossy {
 
     /// Waits until all is written, for so long at most.
     pub fn flush(&self, limit: Duration) {
-        let begun = Instant::now();
-        let mut queue = self.0.queue();
-        while !queue.lines.is_empty() || queue.is_writing {
-            let Some(left) = limit.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else {
-                return;
-            };
-            queue = self.0.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let is_under_way = |queue: &mut Queue| !queue.lines.is_empty() || queue.is_writing;
+        drop(self.0.changed.wait_timeout_while(self.0.queue(), limit, is_under_way));
     }
 
     /// Lines that nobody will read.

@@ -4,6 +4,7 @@
 pub mod chain;
 pub mod clock;
 pub mod durable;
+pub mod env;
 pub mod lossy;
 pub mod mountinfo;
 pub mod mutant;
@@ -11,5 +12,4 @@ pub mod part;
 pub mod pool;
 pub mod private;
 pub mod progress;
-pub mod random;
 pub mod trusted;

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use understudy::format::frame::Compressor;
 use understudy::model::closure::Closure;
 use understudy::model::entry::{Entry, Kind};
@@ -24,6 +25,8 @@ use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
 use understudy::repository::manifest::{ManifestReader, ManifestWriter};
 use understudy::repository::packer::Packer;
+use understudy::support::clock::Now;
+use understudy::support::env::{Clock, Env};
 use understudy::support::mutant::{self, Mutant};
 use understudy::support::progress::Progress;
 
@@ -159,6 +162,19 @@ struct Stage {
     model: Model,
 }
 
+struct ModelClock(Model);
+
+impl Clock for ModelClock {
+    fn now(&self) -> Now {
+        let now_ns = self.0.world().now_ns();
+        Now { wall_ns: now_ns, boot_ns: now_ns }
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.0.world().pass(time.as_nanos() as u64);
+    }
+}
+
 impl Stage {
     fn new(tree: &[Act]) -> Self {
         let stage = Self { rig: Rig::plain(), model: Model::new() };
@@ -174,19 +190,9 @@ impl Stage {
     fn resync(&self) -> Result<Report, ResyncError> {
         let request = Request { threads: 0, ..rig::request(std::path::Path::new("/model")) };
         let progress = Progress::default();
-        let clock = {
-            let model = self.model.clone();
-            move || model.world().now_ns()
-        };
-        let around = Surroundings {
-            tree: &self.model,
-            sleep: &|pause| self.model.world().pass(pause.as_nanos() as u64),
-            clock: &clock,
-            nonce: &rig::nonce,
-            progress: &progress,
-            on_step: &|_| {},
-        };
-        let done = resync(&self.rig.repository, &request, &around);
+        let around = Surroundings { tree: &self.model, progress: &progress, on_step: &|_| {} };
+        let env = Env::system().with_clock(Arc::new(ModelClock(self.model.clone())));
+        let done = resync(&self.rig.repository.with_env(env), &request, &around);
         self.model.world().pass(1_000_000_000);
         done
     }

@@ -11,11 +11,11 @@ use object_store::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use understudy::maintain::prune::{self, Grace, PruneReport, PruneRequest, prune};
+use understudy::maintain::prune::{Grace, PruneReport, PruneRequest, prune};
 use understudy::model::id::WriterId;
 use understudy::model::retention::Retention;
-use understudy::repository::store::Repository;
-use understudy::standby::follow::{self, FollowReport, FollowRequest, follow};
+use understudy::repository::store::{Repository, Store};
+use understudy::standby::follow::{FollowReport, FollowRequest, Observer, follow};
 use understudy::support::progress::Progress;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -121,20 +121,19 @@ impl Clocks {
         let retention = Retention { last: 1, ..Default::default() };
         let mut request = PruneRequest::new(retention, WriterId("pruner".into()));
         request.grace = Grace { records: 0, ..Grace::default() };
-        let (now, nonce) = (|| now_ns, rig::nonce);
-        prune(
-            &self.repository.store(&rig::name()),
-            &request,
-            &prune::Around { now_ns: &now, nonce: &nonce, step: &|_| {} },
-        )
-        .unwrap()
+        prune(&self.store_at(now_ns), &request, &|_| {}).unwrap()
     }
 
     fn follow(&self, host: &str, now_ns: u64) -> FollowReport {
-        let (now, progress) = (|| now_ns, Progress::default());
-        let around = follow::Around { progress: &progress, now_ns: &now, step: &|_| {} };
+        let progress = Progress::default();
+        let observer = Observer { progress: &progress, on_step: &|_| {} };
         let request = FollowRequest { host: WriterId(host.into()), ..request() };
-        follow(&self.repository.store(&rig::name()), &depot(&self.rig), &request, &around).unwrap()
+        follow(&self.store_at(now_ns), &depot(&self.rig), &request, &observer).unwrap()
+    }
+
+    /// The store, as a host sees it whose clock says `now_ns`.
+    fn store_at(&self, now_ns: u64) -> Store {
+        self.repository.with_env(rig::env_at(move || now_ns)).store(&rig::name())
     }
 
     fn snapshots(&self) -> Vec<u64> {
@@ -194,13 +193,13 @@ fn a_standby_holds_what_it_has_for_as_long_as_it_is_heard_of() {
     for hours in 0..100 * 24 {
         let now = BEGIN_NS + hours * HOUR_NS;
         clocks.store.set(now);
-        let store = clocks.repository.store(&rig::name());
-        let (now_ns, progress) = (|| now, Progress::default());
-        let around = follow::Around { progress: &progress, now_ns: &now_ns, step: &|_| {} };
+        let store = clocks.store_at(now);
+        let progress = Progress::default();
+        let observer = Observer { progress: &progress, on_step: &|_| {} };
         if hours % 4 == 0 {
             let old = understudy::model::snapshot_ref::Moment::At(understudy::model::id::Sequence(1));
             let request = FollowRequest { host: WriterId("web-2".into()), moment: old, ..request() };
-            follow(&store, &depot(&clocks.rig), &request, &around).unwrap();
+            follow(&store, &depot(&clocks.rig), &request, &observer).unwrap();
         }
     }
     let told = puts() - before;

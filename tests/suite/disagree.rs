@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use understudy::maintain::prune::{self, Grace, PruneRequest, prune};
+use understudy::maintain::prune::{Grace, PruneRequest, prune};
 use understudy::model::id::{Sequence, WriterId};
 use understudy::model::retention::Retention;
 use understudy::repository::key_source::KeySource;
@@ -67,10 +67,9 @@ fn a_conflict_at_a_note_a_pruning_or_a_key_is_tried_again() {
         let mut request =
             PruneRequest::new(Retention { last: 1, ..Default::default() }, WriterId("p".into()));
         request.grace = Grace { records: 0, ns: 0 };
-        let around = prune::Around { now_ns: &rig::now_ns, nonce: &rig::nonce, step: &|_| {} };
-        let pruned = prune(&faulty().store(&rig::name()), &request, &around);
+        let pruned = prune(&faulty().store(&rig::name()), &request, &|_| {});
         assert_eq!(pruned.unwrap_or_else(|error| panic!("call {at}: {error}")).snapshots_dropped, 1);
-        let author = Author { writer: &WriterId("operator".into()), nonce: &rig::nonce, on_step: &|_| {} };
+        let author = Author { writer: &WriterId("operator".into()), on_step: &|_| {} };
         let rotated = faulty().store(&rig::name()).rotate_keys(&author);
         rotated.unwrap_or_else(|error| panic!("call {at}: {error}"));
         assert!(rig.verify().is_sound(), "call {at}");
@@ -361,8 +360,7 @@ fn prune_at_once(repository: &Repository, name: &str) {
     let mut request = PruneRequest::new(Retention { last: 1, ..Default::default() }, WriterId(name.into()));
     request.grace = Grace { records: 0, ns: 0 };
     request.bounds.unused_percent = 0;
-    let around = prune::Around { now_ns: &rig::now_ns, nonce: &rig::nonce, step: &|_| {} };
-    prune(&repository.store(&rig::name()), &request, &around)
+    prune(&repository.store(&rig::name()), &request, &|_| {})
         .unwrap_or_else(|error| panic!("{name}: {error}"));
 }
 

@@ -113,17 +113,14 @@ fn a_silent_change_is_found_when_its_turn_comes() {
     rig::run(&rig.repository, &request).unwrap();
     let again = rig::run(&rig.repository, &request).unwrap();
     assert_eq!(again.read_bytes, 0);
-    let clock = || rig::now_ns() + 31 * 86_400_000_000_000;
+    let later = rig.repository.with_env(rig::env_at(|| rig::now_ns() + 31 * 86_400_000_000_000));
     let progress = Default::default();
     let around = understudy::replicate::resync::Surroundings {
-        tree: &understudy::source::disk::Disk,
-        sleep: &std::thread::sleep,
-        clock: &clock,
-        nonce: &rig::nonce,
+        tree: &understudy::source::disk::Disk::default(),
         progress: &progress,
         on_step: &|_| {},
     };
-    let late = understudy::replicate::resync::resync(&rig.repository, &request, &around).unwrap();
+    let late = understudy::replicate::resync::resync(&later, &request, &around).unwrap();
     let all: u64 = facts::of(&root).len() as u64;
     assert!(late.read_bytes > 2_500_000, "{all} entries, {} bytes read", late.read_bytes);
     assert_eq!((late.new_bytes, late.warnings.changed_silently), (0, 0));
@@ -246,10 +243,7 @@ fn a_writer_fenced_in_the_middle_of_its_run_commits_nothing() {
     let before = rig.store().state().unwrap();
     let progress = Default::default();
     let around = understudy::replicate::resync::Surroundings {
-        tree: &understudy::source::disk::Disk,
-        sleep: &std::thread::sleep,
-        clock: &rig::now_ns,
-        nonce: &rig::nonce,
+        tree: &understudy::source::disk::Disk::default(),
         progress: &progress,
         on_step: &|step| {
             if step == understudy::support::progress::Step::Shipped {

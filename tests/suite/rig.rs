@@ -24,6 +24,9 @@ use understudy::repository::store::{Repository, RepositoryOptions, Store};
 use understudy::restore::error::RestoreError;
 use understudy::restore::request::{RestoreReport, RestoreRequest};
 use understudy::restore::run::restore;
+use understudy::source::disk::Disk;
+use understudy::support::clock::Now;
+use understudy::support::env::{Clock, Env};
 use understudy::support::progress::Progress;
 
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
@@ -45,11 +48,28 @@ pub fn disk_patience(attempts: u32) -> Patience {
 }
 
 pub fn now_ns() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
+    Env::system().wall_ns()
 }
 
 pub fn nonce() -> u64 {
-    getrandom::u64().unwrap()
+    Env::system().nonce()
+}
+
+struct WallClock<F>(F);
+
+impl<F: Fn() -> u64 + Send + Sync> Clock for WallClock<F> {
+    fn now(&self) -> Now {
+        Now { wall_ns: (self.0)(), ..Env::system().now() }
+    }
+
+    fn sleep(&self, time: Duration) {
+        Env::system().sleep(time);
+    }
+}
+
+/// The system's environment, with a wall clock of its own.
+pub fn env_at(wall_ns: impl Fn() -> u64 + Send + Sync + 'static) -> Env {
+    Env::system().with_clock(Arc::new(WallClock(wall_ns)))
 }
 
 /// Bytes that do not compress, the same for the same seed.
@@ -97,14 +117,7 @@ pub fn request(source: &Path) -> Request {
 
 pub fn run(repository: &Repository, request: &Request) -> Result<Report, ResyncError> {
     let progress = Progress::default();
-    let around = Surroundings {
-        tree: &understudy::source::disk::Disk,
-        sleep: &std::thread::sleep,
-        clock: &now_ns,
-        nonce: &nonce,
-        progress: &progress,
-        on_step: &|_| {},
-    };
+    let around = Surroundings { tree: &Disk::default(), progress: &progress, on_step: &|_| {} };
     resync(repository, request, &around)
 }
 

@@ -13,9 +13,10 @@ use understudy::model::record::RingRef;
 
 /// A secret for two holders, the first with the key of the fuzzer's.
 fn age_file() -> Vec<u8> {
-    let mut random = blake3::Hasher::new().finalize_xof();
+    let random = std::sync::Mutex::new(blake3::Hasher::new().finalize_xof());
     let holders = [1, 2].map(|n| age::Identity::new([n; 32]).recipient());
-    age::close(b"a secret of so many bytes", &holders, &mut |bytes| random.fill(bytes)).unwrap()
+    age::close(b"a secret of so many bytes", &holders, &|bytes: &mut [u8]| random.lock().unwrap().fill(bytes))
+        .unwrap()
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use understudy::format::frame::{ChunkType, Compressor};
-use understudy::maintain::prune::{self, Grace, PruneError, PruneRequest, prune};
+use understudy::maintain::prune::{Grace, PruneError, PruneRequest, prune};
 use understudy::maintain::prune_plan::Bounds;
 use understudy::maintain::verify::VerifyOptions;
 use understudy::model::entry::*;
@@ -34,7 +34,8 @@ use understudy::repository::manifest::{ManifestReader, ManifestWriter};
 use understudy::repository::objects::Patience;
 use understudy::repository::packer::Packer;
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
-use understudy::support::random::Random;
+use understudy::support::clock::Now;
+use understudy::support::env::{Clock, Env};
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
@@ -140,6 +141,19 @@ impl Stage {
 
     fn now_ns(&self) -> u64 {
         self.turn.lock().unwrap().now_ns
+    }
+}
+
+/// The hosts' clock.
+struct HostClock(Arc<Stage>);
+
+impl Clock for HostClock {
+    fn now(&self) -> Now {
+        Now { wall_ns: self.0.now_ns(), boot_ns: 0 }
+    }
+
+    fn sleep(&self, _: Duration) {
+        panic!("nothing here sleeps: whoever waits would hold up the others");
     }
 }
 
@@ -295,12 +309,13 @@ impl World {
                 .update(&actor.to_le_bytes())
                 .finalize_xof(),
         );
-        let random = Random::new(move |bytes| random.lock().unwrap().fill(bytes));
+        let random = move |bytes: &mut [u8]| random.lock().unwrap().fill(bytes);
+        let env = Env::new(Arc::new(HostClock(self.stage.clone())), Arc::new(random));
         let patience =
             Patience { attempts: 3, backoff: Duration::from_nanos(1), timeout: Duration::from_secs(3600) };
         let cache = cache.map(std::path::Path::to_owned);
         let options =
-            RepositoryOptions { patience, keys: self.keys.clone(), random, cache, ..Default::default() };
+            RepositoryOptions { patience, keys: self.keys.clone(), env, cache, ..Default::default() };
         Repository::over(inner, "simulated", options, self.runtime.handle().clone())
     }
 
@@ -364,10 +379,6 @@ fn weather(error: &RepositoryError) -> bool {
 impl Actor<'_> {
     fn roll(&self, n: u64) -> u64 {
         self.dice.lock().unwrap().below(n)
-    }
-
-    fn nonce(&self) -> u64 {
-        self.dice.lock().unwrap().roll()
     }
 
     /// One resync: the last tree, with some names changed. Returns whether it went through.
@@ -444,8 +455,7 @@ impl Actor<'_> {
             full_scan_start_ns: None,
         };
         let writer = WriterId(format!("writer-{}", self.me));
-        let nonce = || self.nonce();
-        let commit = Commit { store, index: &index, before: &before, writer: &writer, nonce: &nonce };
+        let commit = Commit { store, index: &index, before: &before, writer: &writer };
         Ok(commit.run(&mut state, &record, |_| Ok::<_, RepositoryError>(()))?.map(|_| ()))
     }
 
@@ -464,8 +474,7 @@ impl Actor<'_> {
                 WriterId(format!("pruner-{}", self.me)),
             )
         };
-        let (now_ns, nonce) = (|| self.world.stage.now_ns(), || self.nonce());
-        match prune(&self.store, &request, &prune::Around { now_ns: &now_ns, nonce: &nonce, step: &|_| {} }) {
+        match prune(&self.store, &request, &|_| {}) {
             Ok(_) => {}
             Err(PruneError::Repository(error))
                 if weather(&error) || error.kind() == RepositoryErrorKind::Missing => {}
@@ -575,9 +584,7 @@ fn simulate(seed: u64) -> u64 {
                 accept: true,
                 ..PruneRequest::new(Retention { last: 2, ..Default::default() }, WriterId("last".into()))
             };
-            let (now_ns, nonce) = (|| u64::MAX / 2, || actor.nonce());
-            prune(&actor.store, &request, &prune::Around { now_ns: &now_ns, nonce: &nonce, step: &|_| {} })
-                .unwrap();
+            prune(&actor.store, &request, &|_| {}).unwrap();
         })];
         world.run(actors);
     }

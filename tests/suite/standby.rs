@@ -22,7 +22,7 @@ use understudy::repository::store::Repository;
 use understudy::standby::check::check;
 use understudy::standby::depot::Depot;
 use understudy::standby::error::FollowError;
-use understudy::standby::follow::{Around, FollowReport, FollowRequest, follow};
+use understudy::standby::follow::{FollowReport, FollowRequest, Observer, follow};
 use understudy::standby::pin::pins;
 use understudy::support::progress::Progress;
 use understudy::vfs::overlay::{self, Layers, Way};
@@ -51,8 +51,8 @@ pub fn follow_by(
     request: &FollowRequest,
 ) -> Result<FollowReport, FollowError> {
     let progress = Progress::default();
-    let around = Around { progress: &progress, now_ns: &rig::now_ns, step: &|_| {} };
-    follow(&repository.store(&rig::name()), depot, request, &around)
+    let observer = Observer { progress: &progress, on_step: &|_| {} };
+    follow(&repository.store(&rig::name()), depot, request, &observer)
 }
 
 pub fn depot(rig: &Rig) -> Depot {

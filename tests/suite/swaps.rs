@@ -64,7 +64,7 @@ fn swap(how: Swap, swaps: u64) {
         for number in 0..swaps {
             let next = Sequence(number % 2 + 1);
             let before = mount::move_on(&depot, &name(), next, &mut live, &options).unwrap();
-            before.unwrap().retire(&rig.dir.path().join("standby")).unwrap();
+            before.unwrap().retire(rig.repository.env(), &rig.dir.path().join("standby")).unwrap();
         }
         stop.store(true, Ordering::Relaxed);
     });
@@ -118,7 +118,7 @@ fn a_follower_that_is_started_again_takes_over_what_it_showed() {
             let options = MountOptions::default();
             let before = mount::move_on(&depot(&rig), &name(), Sequence(sequence), &mut live, &options);
             if let Some(before) = before.unwrap() {
-                before.retire(&rig.dir.path().join("standby")).unwrap();
+                before.retire(rig.repository.env(), &rig.dir.path().join("standby")).unwrap();
             }
             assert!(live.is_there().unwrap());
             assert_eq!(std::fs::read_to_string(point.0.join("file")).unwrap(), (sequence - 1).to_string());

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::Arc;
-use understudy::maintain::prune::{Around, Grace, PruneError, PruneReport, PruneRequest, prune};
+use understudy::maintain::prune::{Grace, PruneError, PruneReport, PruneRequest, prune};
 use understudy::maintain::verify::VerifyOptions;
 use understudy::model::id::{PackId, Sequence, WriterId};
 use understudy::model::record::{Event, PruneRecord, SnapshotRecord, StoreState};
@@ -26,7 +26,7 @@ fn last(count: u32) -> PruneRequest {
 }
 
 fn pruned(store: &Store, request: &PruneRequest) -> Result<PruneReport, PruneError> {
-    prune(store, request, &Around { now_ns: &rig::now_ns, nonce: &rig::nonce, step: &|_| {} })
+    prune(store, request, &|_| {})
 }
 
 fn keys(objects: &Arc<dyn ObjectStore>, part: &str) -> Vec<(Path, u64)> {
@@ -149,10 +149,7 @@ fn a_run_whose_chunks_are_pruned_under_it_ships_them_again() {
     let progress = Default::default();
     let done = std::sync::atomic::AtomicBool::new(false);
     let around = understudy::replicate::resync::Surroundings {
-        tree: &understudy::source::disk::Disk,
-        sleep: &std::thread::sleep,
-        clock: &rig::now_ns,
-        nonce: &rig::nonce,
+        tree: &understudy::source::disk::Disk::default(),
         progress: &progress,
         on_step: &|step| {
             let late = step == understudy::support::progress::Step::Shipped;
@@ -561,7 +558,7 @@ fn a_log_that_was_rolled_back_is_not_taken() {
 #[test]
 fn a_standby_drops_nothing_for_a_log_that_was_rolled_back() {
     use understudy::standby::depot::Depot;
-    use understudy::standby::follow::{Around, FollowRequest, follow};
+    use understudy::standby::follow::{FollowRequest, Observer, follow};
     let rig = Rig::new();
     let depot = Depot::new(&rig.dir.path().join("standby"), &rig::name());
     let request = FollowRequest {
@@ -572,19 +569,19 @@ fn a_standby_drops_nothing_for_a_log_that_was_rolled_back() {
         host: WriterId("standby-1".into()),
     };
     let progress = Default::default();
-    let around = Around { progress: &progress, now_ns: &rig::now_ns, step: &|_| {} };
+    let observer = Observer { progress: &progress, on_step: &|_| {} };
     for _ in 0..3 {
         versions(&rig, 1);
         std::fs::write(rig.source().join("f1"), rig::nonce().to_le_bytes()).unwrap();
         rig.resync();
-        follow(&rig.store(), &depot, &request, &around).unwrap();
+        follow(&rig.store(), &depot, &request, &observer).unwrap();
     }
     let before = depot.snapshots().unwrap();
     assert_eq!(before.len(), 3);
     for (at, _) in &keys(&rig.objects, "log")[2..] {
         rig::runtime().block_on(rig.objects.delete(at)).unwrap();
     }
-    let error = follow(&rig.store(), &depot, &request, &around).unwrap_err();
+    let error = follow(&rig.store(), &depot, &request, &observer).unwrap_err();
     assert!(error.to_string().contains("rolled back"), "{error}");
     assert_eq!(depot.snapshots().unwrap(), before);
 }
@@ -653,14 +650,8 @@ fn what_the_repository_lost_is_shipped_again() {
         assert!(!rig.verify().is_sound(), "{damage}");
         let repository = cached(&rig, "cache");
         let store = repository.store(&rig::name());
-        let report = understudy::maintain::repair::repair(
-            &store,
-            &WriterId("op".into()),
-            rig::now_ns(),
-            &rig::nonce,
-            &source_of(&rig),
-        )
-        .unwrap();
+        let report =
+            understudy::maintain::repair::repair(&store, &WriterId("op".into()), &source_of(&rig)).unwrap();
         assert!(report.record.is_some(), "{damage}");
         let after = rig.verify();
         if report.lost {

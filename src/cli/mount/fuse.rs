@@ -23,7 +23,7 @@ use crate::vfs::fuse::{self, FuseOptions, Serving};
 use anyhow::{Context as _, Result};
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Set for the process that is to serve from the background.
 const SERVE: &str = "UNDERSTUDY_SERVE";
@@ -42,7 +42,8 @@ pub(crate) fn run(
     if !args.foreground && !serves {
         return in_background();
     }
-    let started = Instant::now();
+    let env = context.env().clone();
+    let started = env.stopwatch();
     let store = context.repository_of(&wanted.store)?.store(&wanted.store);
     let state = store.state()?;
     let (mut sequence, record) = store.find(&state, wanted.moment)?;
@@ -51,7 +52,7 @@ pub(crate) fn run(
     let mut live = Live::new(&args.dir, swap, store.name())?;
     let served = Served { args, store: &store, depot: &depot, may_mount };
     let (mut serving, _) = served.show(&state, sequence, &record, &mut live)?;
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = started.seconds();
     let (method, dir, writable) = ("fuse", args.dir.as_path(), None);
     Mounted { store: store.name(), snapshot: sequence, dir, method, writable, seconds }.print(global)?;
     tell_link(global, args, swap)?;
@@ -59,7 +60,7 @@ pub(crate) fn run(
         detach_from_terminal()?;
     }
     let standby = depot.standby().to_owned();
-    let mut looked = Instant::now();
+    let mut looked = env.stopwatch();
     let mut last_error = String::new();
     while !serving.is_over() {
         if !ending::sleep(LOOK_EVERY) {
@@ -70,7 +71,7 @@ pub(crate) fn run(
         if !args.follow || looked.elapsed() < Duration::from_secs(args.every) {
             continue;
         }
-        looked = Instant::now();
+        looked = env.stopwatch();
         match served.move_on(sequence, &mut live) {
             Ok(None) => {}
             Ok(Some((next, new, before))) => {
@@ -79,8 +80,8 @@ pub(crate) fn run(
                 if !global.quiet && !serves {
                     show::line(&format!("{} moved on to {}@{sequence}", args.dir.display(), store.name()))?;
                 }
-                let standby = standby.clone();
-                std::thread::spawn(move || before.map(|before| before.retire(&standby)));
+                let (env, standby) = (env.clone(), standby.clone());
+                std::thread::spawn(move || before.map(|before| before.retire(&env, &standby)));
             }
             Err(error) => {
                 let text = chain(error.as_ref());

@@ -11,11 +11,12 @@ use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::mounts::live::{Live, Swap, can_beneath};
 use crate::mounts::mount::{self, MountOptions};
 use crate::standby::depot::Depot;
+use crate::support::env::Env;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often a mount that follows looks for a new snapshot on this host.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -118,7 +119,7 @@ pub(crate) fn run(global: &Global, args: MountArgs) -> Result<Exit> {
             Err(UsageError(text.into()).into())
         }
         Method::Fuse => super::fuse::run(global, &context, &args, &wanted, depot),
-        Method::Kernel => by_kernel(global, &args, &wanted, &depot),
+        Method::Kernel => by_kernel(global, context.env(), &args, &wanted, &depot),
     }
 }
 
@@ -150,16 +151,22 @@ pub(crate) fn tell_link(global: &Global, args: &MountArgs, swap: Swap) -> Result
     Ok(())
 }
 
-fn by_kernel(global: &Global, args: &MountArgs, wanted: &SnapshotRef, depot: &Depot) -> Result<Exit> {
+fn by_kernel(
+    global: &Global,
+    env: &Env,
+    args: &MountArgs,
+    wanted: &SnapshotRef,
+    depot: &Depot,
+) -> Result<Exit> {
     let options = MountOptions { writable: args.writable.clone(), trusted: args.suid_dev };
-    let started = Instant::now();
+    let started = env.stopwatch();
     let mounted = |snapshot| Mounted {
         store: &wanted.store,
         snapshot,
         dir: &args.dir,
         method: "kernel",
         writable: args.writable.as_deref(),
-        seconds: started.elapsed().as_secs_f64(),
+        seconds: started.seconds(),
     };
     if !args.follow {
         let sequence = mount::mount(depot, wanted, &args.dir, &options)?;
@@ -197,9 +204,9 @@ fn by_kernel(global: &Global, args: &MountArgs, wanted: &SnapshotRef, depot: &De
                 if !global.quiet {
                     show::line(&format!("{dir} moved on to {}@{sequence}", wanted.store))?;
                 }
-                let standby = depot.standby().to_owned();
+                let (env, standby) = (env.clone(), depot.standby().to_owned());
                 // It may take seconds to take a large one apart.
-                std::thread::spawn(move || before.map(|before| before.retire(&standby)));
+                std::thread::spawn(move || before.map(|before| before.retire(&env, &standby)));
             }
             // What is mounted stays; the next look may succeed.
             Err(error) => {
