@@ -115,8 +115,7 @@ fn main() {
         let record =
             SnapshotRecord { scan_start_ns: env.wall_ns(), scan_end_ns: env.wall_ns(), ..record.clone() };
         let mut append = |event| {
-            let epoch = state.epoch;
-            store.append(&mut state, epoch, &request.writer, env.nonce(), event).unwrap();
+            store.append(&mut state, &request.writer, event).unwrap();
             store.checkpoint_if_due(&mut state);
         };
         append(Event::Snapshot(Box::new(record)));
@@ -127,9 +126,8 @@ fn main() {
             let gone = verdicts.iter().filter(|(_, reasons)| reasons.is_empty()).map(|(s, _)| *s);
             let pruned =
                 PruneRecord { pruned_ns: env.wall_ns(), snapshots: gone.collect(), ..Default::default() };
-            let epoch = state.epoch;
             let event = Event::Pruned(Box::new(pruned));
-            store.append(&mut state, epoch, &request.writer, env.nonce(), event).unwrap();
+            store.append(&mut state, &request.writer, event).unwrap();
         }
     }
     day();

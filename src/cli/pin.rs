@@ -3,9 +3,9 @@
 use super::context::Context;
 use super::exit::{Exit, UsageError};
 use super::{Global, show};
+use crate::model::id::Sequence;
 use crate::model::record::Event;
 use crate::model::snapshot_ref::SnapshotRef;
-use crate::repository::log::Appended;
 use anyhow::Result;
 use clap::Args;
 
@@ -44,29 +44,22 @@ fn change(global: &Global, wanted: &str, note: Option<String>) -> Result<Exit> {
     let context = Context::new(global)?;
     let wanted = SnapshotRef::parse(wanted)?;
     let store = context.repository_of(&wanted.store)?.store(&wanted.store);
-    loop {
-        let mut state = store.state()?;
-        let (snapshot, _) = store.find(&state, wanted.moment)?;
-        let event = match &note {
-            Some(note) => Event::Pinned { snapshot, note: note.clone() },
+    let mut pinned = Sequence(0);
+    store.append_until_won(&mut store.state()?, &context.writer(), |state| {
+        let (snapshot, _) = store.find(state, wanted.moment)?;
+        pinned = snapshot;
+        match &note {
+            Some(note) => Ok(Some(Event::Pinned { snapshot, note: note.clone() })),
             None if !state.pins.contains_key(&snapshot) => {
-                return Err(UsageError(format!("{}@{snapshot} is not pinned", wanted.store)).into());
+                Err(UsageError(format!("{}@{snapshot} is not pinned", wanted.store)).into())
             }
-            None => Event::Unpinned { snapshot },
-        };
-        let epoch = state.epoch;
-        if let Appended::Committed(_) =
-            store.append(&mut state, epoch, &context.writer(), context.env().nonce(), event)?
-        {
-            if !global.quiet {
-                let done = if note.is_some() {
-                    "stays, whatever the plan says"
-                } else {
-                    "goes when the plan says so"
-                };
-                show::line(&format!("{}@{snapshot} {done}", wanted.store))?;
-            }
-            return Ok(Exit::Done);
+            None => Ok::<_, anyhow::Error>(Some(Event::Unpinned { snapshot })),
         }
+    })?;
+    if !global.quiet {
+        let done =
+            if note.is_some() { "stays, whatever the plan says" } else { "goes when the plan says so" };
+        show::line(&format!("{}@{pinned} {done}", wanted.store))?;
     }
+    Ok(Exit::Done)
 }

@@ -20,18 +20,20 @@
 
 use super::drops;
 use super::mark::{Marks, mark};
-use super::prune_plan::{self, Bounds, PackFact};
+use super::prune_plan::{self, Bounds, PackFact, PackPlan};
 use crate::model::id::{IndexId, PackId, Sequence, WriterId};
 use crate::model::record::{Event, PruneRecord, StoreState};
 use crate::model::retention::{self, Reason, Retention};
+use crate::repository::append::Appended;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::repository::index::Index;
-use crate::repository::log::Appended;
 use crate::repository::object_key;
 use crate::repository::objects::{Creation, Requests, modified_ns};
 use crate::repository::packer::Packer;
+use crate::repository::session::until_won;
 use crate::repository::store::Store;
 use crate::repository::store_time;
+use crate::support::mutant::{self, Mutant};
 use object_store::PutPayload;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -160,49 +162,47 @@ pub type OnStep<'a> = dyn Fn(&'static str) + 'a;
 /// Prunes a store.
 pub fn prune(store: &Store, request: &PruneRequest, on_step: &OnStep) -> Result<PruneReport, PruneError> {
     let before = store.repository().requests();
-    let mut races = 0;
-    loop {
-        let mut state = store.state()?;
-        if state.head.is_none() {
-            return Err(RepositoryError::NoStore(store.name().clone()).into());
-        }
-        if !request.dry_run {
-            store.admit_writer()?;
-        }
-        let began = state.head;
-        let pruned = Pruning::new(store, request, on_step, &state)
-            .map_err(PruneError::from)
-            .and_then(|mut pruning| Ok(pruning.run(&mut state)?.then_some(pruning)));
-        let pruned = match pruned {
-            // Another pruning may have deleted what was about to be read: then the log has moved on.
-            Err(PruneError::Repository(error)) if error.kind() == RepositoryErrorKind::Damaged => {
-                if store.state()?.head == began {
-                    return Err(error.into());
-                }
-                None
-            }
-            other => other?,
-        };
-        if let Some(pruning) = pruned {
-            if let Some((head, _)) = state.head.filter(|_| request.accept && !request.dry_run) {
-                store.accept_drops(head);
-            }
-            let now_ns = pruning.store_now_ns;
-            let (mut report, index) = (pruning.report, pruning.index);
-            if !request.dry_run {
-                store.checkpoint_if_due(&mut state);
-                let _ = store.drop_old_checkpoints();
-                store.trim_cache(&state, &index);
-                report.leftovers_deleted = store.drop_leftovers(now_ns, request.bounds.orphan_age_ns);
-            }
-            report.requests = store.repository().requests().since(&before);
-            return Ok(report);
-        }
-        races += 1;
-        if races > RACES_MAX {
-            return Err(RepositoryError::lost_races(store.name(), races).into());
-        }
+    let mut report = until_won(store, RACES_MAX, || attempt(store, request, on_step))?;
+    report.requests = store.repository().requests().since(&before);
+    Ok(report)
+}
+
+/// Prunes once; none when another record came first, so that all is to be looked at again.
+fn attempt(
+    store: &Store,
+    request: &PruneRequest,
+    on_step: &OnStep,
+) -> Result<Option<PruneReport>, PruneError> {
+    let mut state = store.state()?;
+    if state.head.is_none() {
+        return Err(RepositoryError::NoStore(store.name().clone()).into());
     }
+    if !request.dry_run {
+        store.admit_writer()?;
+    }
+    let began = state.head;
+    let pruned = Pruning::new(store, request, on_step, &state)
+        .map_err(PruneError::from)
+        .and_then(|mut pruning| Ok(pruning.run(&mut state)?.then_some(pruning)));
+    let pruning = match pruned {
+        // Another pruning may have deleted what was about to be read: then the log has moved on.
+        Err(PruneError::Repository(error)) if error.kind() == RepositoryErrorKind::Damaged => {
+            return if store.state()?.head == began { Err(error.into()) } else { Ok(None) };
+        }
+        other => other?,
+    };
+    let Some(Pruning { mut report, index, store_now_ns, .. }) = pruning else { return Ok(None) };
+    if request.dry_run {
+        return Ok(Some(report));
+    }
+    if let Some((head, _)) = state.head.filter(|_| request.accept) {
+        store.accept_drops(head);
+    }
+    store.checkpoint_if_due(&mut state);
+    let _ = store.drop_old_checkpoints();
+    store.trim_cache(&state, &index);
+    report.leftovers_deleted = store.drop_leftovers(store_now_ns, request.bounds.orphan_age_ns);
+    Ok(Some(report))
 }
 
 struct Found {
@@ -272,87 +272,103 @@ impl<'a> Pruning<'a> {
 
     /// Returns false when somebody else's record came first.
     fn run(&mut self, state: &mut StoreState) -> Result<bool, PruneError> {
-        let (request, on_step) = (self.request, self.on_step);
-        let verdicts = self.decide(state)?;
-        let dropped: Vec<Sequence> =
-            verdicts.iter().filter(|v| v.kept_for.is_empty()).map(|v| v.snapshot).collect();
-        self.report.snapshots_dropped = dropped.len() as u64;
-        let mut marks = Marks::none(self.index.clone());
-        for verdict in verdicts.iter().filter(|v| !v.kept_for.is_empty()) {
-            if let Some(record) = state.snapshots.get(&verdict.snapshot) {
-                mark(self.store, &mut marks, &record.manifest, state.lost.is_some())?;
-            }
-        }
-        self.report.snapshots = verdicts;
-        self.report.missing = marks.missing;
-        if !request.accept {
-            let drops = self.store.drops(state, request.grace.ns, self.store_now_ns)?;
-            drops::judge(state, &drops, &request.retention)?;
-            if marks.missing > 0 {
-                return Err(PruneError::Missing {
-                    store: self.store.name().to_string(),
-                    count: marks.missing,
-                });
-            }
-        }
+        let (snapshots, marks) = self.mark(state)?;
         let due = self.due(state)?;
-        let (deleted_packs, deleted_index) = if request.dry_run { (due.0, due.1) } else { self.delete(due)? };
-        on_step("deleted");
+        let deleted = if self.request.dry_run { due } else { self.delete(due)? };
+        (self.on_step)("deleted");
 
         let facts = self.facts(state, &marks)?;
-        let plan = prune_plan::plan(&facts, &request.bounds);
+        let plan = prune_plan::plan(&facts, &self.request.bounds);
         self.count(state, &facts, &plan);
-        on_step("planned");
-        if request.dry_run {
+        (self.on_step)("planned");
+        if self.request.dry_run {
             self.report.segments_after = self.report.segments_before;
             return Ok(true);
         }
+        let moved = self.move_chunks(state, &marks, &plan)?;
+        let (deleted_packs, deleted_index) = deleted;
+        let record = PruneRecord { snapshots, deleted_packs, deleted_index, ..moved };
+        self.report.segments_after = record.index.as_ref().map_or(state.index.len(), Vec::len) as u64;
+        (self.on_step)("indexed");
+        self.append(state, record)
+    }
 
+    /// Finds what is dropped, and marks what the others need; refuses to go on where somebody should look first.
+    fn mark(&mut self, state: &StoreState) -> Result<(Vec<Sequence>, Marks), PruneError> {
+        let verdicts = self.decide(state)?;
+        let (kept, dropped): (Vec<_>, Vec<_>) = verdicts.iter().partition(|v| !v.kept_for.is_empty());
+        let dropped: Vec<Sequence> = dropped.iter().map(|v| v.snapshot).collect();
+        self.report.snapshots_dropped = dropped.len() as u64;
+        let mut marks = Marks::none(self.index.clone());
+        for record in kept.iter().filter_map(|verdict| state.snapshots.get(&verdict.snapshot)) {
+            mark(self.store, &mut marks, &record.manifest, state.lost.is_some())?;
+        }
+        self.report.snapshots = verdicts;
+        self.report.missing = marks.missing;
+        if !self.request.accept {
+            let drops = self.store.drops(state, self.request.grace.ns, self.store_now_ns)?;
+            drops::judge(state, &drops, &self.request.retention)?;
+            if marks.missing > 0 {
+                let store = self.store.name().to_string();
+                return Err(PruneError::Missing { store, count: marks.missing });
+            }
+        }
+        Ok((dropped, marks))
+    }
+
+    /// Copies what is needed of the packs that go, and writes the index without them. Returns what a record says of it.
+    fn move_chunks(
+        &mut self,
+        state: &StoreState,
+        marks: &Marks,
+        plan: &PackPlan,
+    ) -> Result<PruneRecord, RepositoryError> {
         let gone: BTreeSet<PackId> = plan.doom.iter().chain(&plan.repack).copied().collect();
         let repacked: BTreeSet<PackId> = plan.repack.iter().copied().collect();
         // From here on nothing is found in what goes, so that it is copied.
         self.index.doom(gone.iter().copied());
         let packer = Packer::new(self.store.clone(), self.index.clone()).in_order();
         let before = self.index.segments();
-        self.store.copy_marked(&before, &repacked, &marks, &packer)?;
+        self.store.copy_marked(&before, &repacked, marks, &packer)?;
         let shipped = packer.close()?;
         self.report.copied_bytes = shipped.bytes;
-        on_step("copied");
+        (self.on_step)("copied");
 
         let (index, replaced) = self.store.rewrite_segments(&before, &gone, &shipped.segments)?;
         let mut doomed_index = self.orphan_segments(state);
         doomed_index.extend(&replaced);
-        let changed = index != state.index;
-        let record = PruneRecord {
+        Ok(PruneRecord {
             pruned_ns: self.store.env().wall_ns(),
-            snapshots: dropped,
             doomed_packs: gone.into_iter().collect(),
             doomed_index,
-            deleted_packs,
-            deleted_index,
             new_packs: shipped.packs,
-            index: changed.then_some(index),
-            lost: false,
-        };
-        self.report.segments_after = record.index.as_ref().map_or(state.index.len(), Vec::len) as u64;
-        on_step("indexed");
-        if !record.moves()
+            index: (index != state.index).then_some(index),
+            ..Default::default()
+        })
+    }
+
+    /// Appends the record, unless it says nothing. Returns false when somebody else's came first.
+    fn append(&mut self, state: &mut StoreState, record: PruneRecord) -> Result<bool, PruneError> {
+        let is_empty = !record.moves()
             && record.snapshots.is_empty()
             && record.deleted_packs.is_empty()
-            && record.deleted_index.is_empty()
-        {
+            && record.deleted_index.is_empty();
+        if is_empty {
             return Ok(true);
         }
-        let epoch = state.epoch;
         let event = Event::Pruned(Box::new(record));
-        match self.store.append(state, epoch, &request.writer, self.store.env().nonce(), event)? {
-            Appended::Committed(sequence) => {
-                self.report.record = Some(sequence);
-                on_step("committed");
-                Ok(true)
+        let appended = match mutant::is(Mutant::NoReplan) {
+            false => self.store.append(state, &self.request.writer, event)?,
+            true => {
+                let again = |_: &StoreState| Ok::<_, RepositoryError>(Some(event.clone()));
+                let won = self.store.append_until_won(state, &self.request.writer, again)?;
+                won.map_or(Appended::Lost, Appended::Committed)
             }
-            Appended::Lost => Ok(false),
-        }
+        };
+        let Appended::Committed(sequence) = appended else { return Ok(false) };
+        self.report.record = Some(sequence);
+        (self.on_step)("committed");
+        Ok(true)
     }
 
     fn decide(&mut self, state: &StoreState) -> Result<Vec<Verdict>, RepositoryError> {
@@ -496,7 +512,7 @@ impl<'a> Pruning<'a> {
         Ok(facts)
     }
 
-    fn count(&mut self, state: &StoreState, facts: &[PackFact], plan: &prune_plan::PackPlan) {
+    fn count(&mut self, state: &StoreState, facts: &[PackFact], plan: &PackPlan) {
         let report = &mut self.report;
         let doom: BTreeSet<_> = plan.doom.iter().copied().collect();
         let repack: BTreeSet<_> = plan.repack.iter().copied().collect();

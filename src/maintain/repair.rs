@@ -9,20 +9,23 @@ use crate::format::frame::{self, ChunkType, Compressor};
 use crate::format::index::{self as index_format, Location, PackEntry};
 use crate::model::entry::{CHUNK_MAX_BYTES, Content, Entry, Extent};
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence, WriterId};
-use crate::model::record::{Event, ObjectRef, PruneRecord};
+use crate::model::record::{Event, ObjectRef, PruneRecord, StoreState};
+use crate::repository::append::Appended;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::repository::extents::read_known_lists;
 use crate::repository::index::Index;
-use crate::repository::log::Appended;
 use crate::repository::object_key;
 use crate::repository::packer::Packer;
+use crate::repository::session::until_won;
 use crate::repository::store::Store;
 use bytes::Bytes;
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+/// Maximum number of races that a repair loses in a row before it gives up.
+const RACES_MAX: u32 = 20;
 /// Chunks that are put together at once, at most.
 const PIECES_MAX: usize = 64;
 
@@ -47,69 +50,82 @@ pub struct RepairReport {
 
 /// Verifies a store whole, and repairs what is broken.
 pub fn repair(store: &Store, writer: &WriterId, provider: Provider) -> Result<RepairReport, RepositoryError> {
-    loop {
-        let mut state = store.state()?;
-        store.begin_writing(false)?;
-        let examined = store.examine(VerifyOptions::whole())?;
-        let mut report = RepairReport::default();
-        if examined.broken.packs.is_empty() && examined.broken.segments.is_empty() {
-            report.before = store.walk_all(examined, &mut |_| Ok(()))?;
-            report.after = report.before.clone();
-            return Ok(report);
-        }
-        let damaged: BTreeSet<PackId> = examined.broken.packs.keys().copied().collect();
-        let broken_segments = examined.broken.segments.clone();
-        // What is written goes into an index that finds nothing in what is damaged.
-        let index = Arc::new(examined.index.fork());
-        let sound = index.segments();
-        index.doom(damaged.iter().copied());
-        let packer = Packer::new(store.clone(), index.clone());
-        let repairing = Repairing { store, index: &index, packer: &packer, provider };
-        let mut segments = Vec::new();
-        if !broken_segments.is_empty() {
-            segments.extend(repairing.index_anew(&damaged, &state.doomed_packs.keys().copied().collect())?);
-            report.segments_made_anew = segments.len() as u64;
-        }
-        repairing.salvage(&examined, &damaged, &mut report)?;
-        // Pages that were saved are walked: they name the files that are to be made again.
-        packer.close()?;
+    until_won(store, RACES_MAX, || attempt(store, writer, provider))
+}
+
+/// Repairs once; none when another record came first, so that all is to be looked at again.
+fn attempt(
+    store: &Store,
+    writer: &WriterId,
+    provider: Provider,
+) -> Result<Option<RepairReport>, RepositoryError> {
+    let mut state = store.state()?;
+    store.begin_writing(false)?;
+    let examined = store.examine(VerifyOptions::whole())?;
+    let mut report = RepairReport::default();
+    if examined.broken.packs.is_empty() && examined.broken.segments.is_empty() {
         report.before = store.walk_all(examined, &mut |_| Ok(()))?;
-        let mut pieces = Pieces::default();
-        let mut compressor = Compressor::new(1).map_err(RepositoryError::local("zstd"))?;
-        store.walk_missing(&state.snapshots, index.clone(), &mut |entry| {
-            repairing.make_again(entry, &mut pieces, &mut compressor, &mut report.chunks_made)
-        })?;
-        let shipped = packer.close()?;
-        segments.extend(shipped.segments);
-        let (live, replaced) = store.rewrite_segments(&sound, &damaged, &segments)?;
-        // What is still missing shows when all is looked at with the new index.
-        let rest = Index::of(
-            store,
-            &live,
-            damaged.iter().copied().chain(state.doomed_packs.keys().copied()).collect(),
-        )?;
-        report.lost = store.walk_missing(&state.snapshots, Arc::new(rest), &mut |_| Ok(()))? > 0;
-        report.packs_doomed = damaged.len() as u64;
-        let record = PruneRecord {
-            pruned_ns: store.env().wall_ns(),
-            doomed_packs: damaged.into_iter().collect(),
-            doomed_index: broken_segments.into_iter().chain(replaced).collect(),
-            new_packs: shipped.packs,
-            index: Some(live),
-            lost: report.lost,
-            ..Default::default()
-        };
-        let epoch = state.epoch;
-        match store.append(&mut state, epoch, writer, store.env().nonce(), Event::Pruned(Box::new(record)))? {
-            Appended::Committed(sequence) => {
-                report.record = Some(sequence);
-                report.after = store.verify(VerifyOptions::default())?;
-                return Ok(report);
-            }
-            // Somebody else's record came first: with that known.
-            Appended::Lost => continue,
-        }
+        report.after = report.before.clone();
+        return Ok(Some(report));
     }
+    let record = make_again(store, &state, examined, provider, &mut report)?;
+    match store.append(&mut state, writer, Event::Pruned(Box::new(record)))? {
+        Appended::Committed(sequence) => {
+            report.record = Some(sequence);
+            report.after = store.verify(VerifyOptions::default())?;
+            Ok(Some(report))
+        }
+        Appended::Lost => Ok(None),
+    }
+}
+
+/// Ships what is broken and can be had again. Returns the record that takes it in use and dooms what was broken.
+fn make_again(
+    store: &Store,
+    state: &StoreState,
+    examined: Examined,
+    provider: Provider,
+    report: &mut RepairReport,
+) -> Result<PruneRecord, RepositoryError> {
+    let damaged: BTreeSet<PackId> = examined.broken.packs.keys().copied().collect();
+    let doomed: BTreeSet<PackId> = state.doomed_packs.keys().copied().collect();
+    let broken_segments = examined.broken.segments.clone();
+    // What is written goes into an index that finds nothing in what is damaged.
+    let index = Arc::new(examined.index.fork());
+    let sound = index.segments();
+    index.doom(damaged.iter().copied());
+    let packer = Packer::new(store.clone(), index.clone());
+    let repairing = Repairing { store, index: &index, packer: &packer, provider };
+    let mut segments = Vec::new();
+    if !broken_segments.is_empty() {
+        segments.extend(repairing.index_anew(&damaged, &doomed)?);
+        report.segments_made_anew = segments.len() as u64;
+    }
+    repairing.salvage(&examined, &damaged, report)?;
+    // Pages that were saved are walked: they name the files that are to be made again.
+    packer.close()?;
+    report.before = store.walk_all(examined, &mut |_| Ok(()))?;
+    let mut pieces = Pieces::default();
+    let mut compressor = Compressor::new(1).map_err(RepositoryError::local("zstd"))?;
+    store.walk_missing(&state.snapshots, index.clone(), &mut |entry| {
+        repairing.make_again(entry, &mut pieces, &mut compressor, &mut report.chunks_made)
+    })?;
+    let shipped = packer.close()?;
+    segments.extend(shipped.segments);
+    let (live, replaced) = store.rewrite_segments(&sound, &damaged, &segments)?;
+    // What is still missing shows when all is looked at with the new index.
+    let rest = Index::of(store, &live, damaged.union(&doomed).copied().collect())?;
+    report.lost = store.walk_missing(&state.snapshots, Arc::new(rest), &mut |_| Ok(()))? > 0;
+    report.packs_doomed = damaged.len() as u64;
+    Ok(PruneRecord {
+        pruned_ns: store.env().wall_ns(),
+        doomed_packs: damaged.into_iter().collect(),
+        doomed_index: broken_segments.into_iter().chain(replaced).collect(),
+        new_packs: shipped.packs,
+        index: Some(live),
+        lost: report.lost,
+        ..Default::default()
+    })
 }
 
 /// Chunks of which parts are known.

@@ -4,6 +4,7 @@ use crate::model::escape;
 use crate::model::hold::Hold;
 use crate::model::id::{StoreName, WriterId};
 use crate::repository::error::RepositoryError;
+use crate::repository::session::SessionError;
 use crate::source::error::SourceError;
 use thiserror::Error;
 
@@ -30,4 +31,13 @@ pub enum ResyncError {
     Hardlink,
     #[error("compression could not be set up: {0}")]
     Compressor(std::io::Error),
+}
+
+impl From<SessionError> for ResyncError {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Repository(error) => Self::Repository(error),
+            SessionError::Fenced { store, primary, writer } => Self::Fenced { store, primary, writer },
+        }
+    }
 }

@@ -2,7 +2,6 @@
 //! here takes a lock or leaves one.
 
 mod baseline;
-pub mod commit;
 pub mod decide;
 pub mod error;
 mod large_file;

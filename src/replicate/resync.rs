@@ -1,42 +1,39 @@
 //! One resync of one store, from the probe to the record.
 //!
-//! Order: packs, index, check that all is there, record. Killed anywhere before the record, the head is
-//! the old snapshot; what was shipped is adopted by the next run through its index segments.
+//! Four phases: open, scan, ship, commit. See `repository::session` for what may race with it, and what a killed run leaves.
 
-use super::commit::Commit;
 use super::decide::Reread;
 use super::error::ResyncError;
 use super::large_file::Holes;
 use super::ledger::ScanSummary;
 use super::mounts::Mounts;
-use super::own;
+use super::own::{self, Own};
 use super::read_entry::{TICK_NS, Worker};
 use super::report::{Phases, Report};
 use super::rounds::Rounds;
 use crate::model::entry::Timestamp;
-use crate::model::hold::{self, Found, Hold};
+use crate::model::hold::{self, FilesystemId, Found};
 use crate::model::id::{StoreName, WriterId};
 use crate::model::plan::Plan;
-use crate::model::record::{SnapshotRecord, SnapshotStatistics, StoreState};
+use crate::model::record::{ManifestRoot, SnapshotRecord, SnapshotStatistics};
 use crate::model::tree_path::TreePath;
-use crate::repository::chunks::ChunkReader;
-use crate::repository::error::RepositoryErrorKind;
-use crate::repository::index::Index;
-use crate::repository::manifest::ManifestReader;
 use crate::repository::objects::Requests;
 use crate::repository::packer::{Packer, Shipped};
+use crate::repository::session::{Committed, WriteSession};
 use crate::repository::store::{Repository, Store};
 use crate::source::disk::raise_handle_limit;
 use crate::source::error::SourceError;
 use crate::source::exclude::Excludes;
 use crate::source::hints::{Hints, Watch};
-use crate::source::tree::Tree;
+use crate::source::stat::Stat;
+use crate::source::tree::{Directory, Tree};
 use crate::source::walk::Course;
 use crate::support::env::Stopwatch;
 use crate::support::progress::{Progress, Step};
 use rustix::io::Errno;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long a run that is asked to end waits for what it has under way.
@@ -96,7 +93,8 @@ pub fn resync(
     let store = repository.store(&request.store);
     let mut watched = request.watched.clone();
     loop {
-        match attempt(&store, request, watched.as_ref(), around, &excludes, &started) {
+        let run = Run { store: &store, request, watched: watched.as_ref(), around, excludes: &excludes };
+        match attempt(&run, &started) {
             Ok(Some(report)) => return Ok(report),
             // Chunks that this run relied on were doomed meanwhile: once more, with that known.
             Ok(None) => continue,
@@ -110,126 +108,54 @@ pub fn resync(
     }
 }
 
+/// One attempt at a run.
+struct Run<'a> {
+    store: &'a Store,
+    request: &'a Request,
+    watched: Option<&'a Watched>,
+    around: &'a Surroundings<'a>,
+    excludes: &'a Excludes,
+}
+
+/// A store's tree, open at its root.
+struct Opened {
+    root: Arc<dyn Directory>,
+    stat: Stat,
+    filesystem: FilesystemId,
+    own: Own,
+    /// When it was opened: what changes from now on is the next run's.
+    scan_start_ns: u64,
+    /// When the last scan began that looked at everything; none for the first.
+    last_full_ns: Option<u64>,
+}
+
+/// What a scan came to.
+struct Scanned {
+    manifest: ManifestRoot,
+    summary: ScanSummary,
+    mounts: Mounts,
+    hinted: bool,
+}
+
+/// Resyncs once; none when the run has to begin again.
 fn attempt(
-    store: &Store,
-    request: &Request,
-    watched: Option<&Watched>,
-    around: &Surroundings,
-    excludes: &Excludes,
+    run: &Run,
     (started, requests_before): &(Stopwatch, Requests),
 ) -> Result<Option<Report>, ResyncError> {
+    let Run { store, request, around, .. } = run;
     let env = store.env();
     let mut phases = Phases::default();
-    let mut state = store.state()?;
-    admit(request, &state)?;
-    store.begin_writing(state.head.is_none())?;
-    let (base_sequence, mut base) = match state.latest() {
-        Some((sequence, record)) => (Some(sequence), Some(record.clone())),
-        None => (None, None),
-    };
-    let before = state.index.clone();
-    let index = Arc::new(Index::open(store, &state)?);
-    index.adopt_orphans(store, &state)?;
-    let chunks = ChunkReader::new(store.clone(), index.clone()).cached();
-    // Something that snapshots refer to was given up: nothing is taken over unseen.
-    let recheck = state.lost > base_sequence && base.is_some();
-    if recheck && let Some(found) = &base {
-        match ManifestReader::new(chunks.clone()).entries(&found.manifest).try_for_each(|e| e.map(|_| ())) {
-            Err(error) if error.kind() == RepositoryErrorKind::Damaged => base = None,
-            other => other?,
-        }
-    }
+    let mut session = WriteSession::begin(store, &request.writer)?;
     phases.open_seconds = started.seconds();
     (around.on_step)(Step::Opened);
 
     let scanning = env.stopwatch();
-    let scan_start_ns = env.wall_ns();
-    let root = around.tree.open_root(&request.path)?;
-    let unusable = |errno: Errno| SourceError::Root { path: request.path.clone(), source: errno.into() };
-    let root_stat = root.stat().map_err(unusable)?;
-    let mut filesystem = root.filesystem(&root_stat);
-    let own = own::find(&request.path, &request.own_places, &request.own_mounts)?;
-    if let Some(base) = &base {
-        around.progress.expected_entries.store(base.manifest.entries, std::sync::atomic::Ordering::Relaxed);
-    }
-    let packer = Packer::new(store.clone(), index.clone()).stopped_by(around.progress.stop.clone());
-    // Without a manifest before there is nothing that could be taken from it.
-    let mounts_before = base.as_ref().and_then(|base| base.filesystem.mounts.clone());
-    // Parts of a manifest are taken over unseen only where its writer saw to it that it is closed: those note mounts, too.
-    let is_usable = mounts_before.is_some() && !recheck;
-    let hints = watched.and_then(|watched| watched.hints.as_ref()).filter(|_| is_usable);
-    let hinted = hints.is_some();
-    let last_full_ns = base.as_ref().map(|b| b.full_scan_start_ns.unwrap_or(b.scan_start_ns));
-    let reread = Reread {
-        // A scan by hints looks at few files: their turn is the next full scan's.
-        period_ns: if hinted { 0 } else { request.plan.reread_period_ns() },
-        last_scan_ns: last_full_ns.unwrap_or(scan_start_ns),
-        this_scan_ns: scan_start_ns,
-    };
-    let old = base.as_ref().map(|base| &base.manifest);
-    let since = scan_start_ns.saturating_sub(TICK_NS);
-    let course = Course {
-        excludes,
-        own: &own.identities,
-        only_device: request.one_filesystem.then_some(root_stat.device),
-        since: Timestamp { seconds: (since / 1_000_000_000) as i64, nanos: (since % 1_000_000_000) as u32 },
-        listings_max: (raise_handle_limit() / 4).clamp(8, 1 << 20) as usize,
-    };
-    let holes = Holes::new(request.holes_max_bytes);
-    let rounds = Rounds {
-        root_path: &request.path,
-        root,
-        course: &course,
-        watch: watched.map(|watched| &*watched.watch),
-        hints,
-        packer: &packer,
-        chunks: &chunks,
-        base: old,
-        reread,
-        recheck,
-        progress: around.progress,
-        holes: &holes,
-        env,
-        compression_level: request.compression_level,
-    };
-    let level = request.compression_level;
-    let workers = (0..request.threads.max(1))
-        .map(|_| Worker::new(&packer, chunks.clone(), around.progress, env, level))
-        .collect::<Result<_, _>>()?;
-    let mut mounts = Mounts::new(mounts_before.as_deref().unwrap_or_default());
-    mounts.note(&TreePath::root(), root_stat.is_mount_root);
-    let scanned = rounds.run(workers, request.threads, &mut mounts);
-    // Whatever a worker said of it: it was asked to.
-    let is_stopped = scanned.is_err() && around.progress.is_stopped();
-    let scanned = if is_stopped { Err(ResyncError::Stopped) } else { scanned };
-    if is_stopped {
-        // What has arrived, and what does in a moment, gets an index that names it: the next run finds it.
-        packer.break_off(BREAK_OFF_LIMIT)?;
-    }
-    let (manifest, summary) = scanned?;
+    let opened = run.open(&session)?;
+    let packer = session.packer().stopped_by(around.progress.stop.clone());
+    let scanned = run.scan(&session, &opened, &packer)?;
     phases.scan_seconds = scanning.seconds();
     (around.on_step)(Step::Scanned);
-
-    let entries_before = base.as_ref().map_or(0, |b| b.manifest.entries.saturating_sub(1));
-    let entries_now = manifest.entries.saturating_sub(1);
-    // Of places at which something was mounted, what is gone is looked up: when anything is.
-    let losses = match summary.changes.removed {
-        0 => Vec::new(),
-        _ => mounts.losses(&chunks, old, || {
-            packer.flush()?;
-            Ok(&manifest)
-        })?,
-    };
-    let found = Found {
-        entries_before,
-        entries_now,
-        deleted: summary.changes.removed,
-        before: base.as_ref().map(|base| &base.filesystem),
-        now: &filesystem,
-        losses: &losses,
-    };
-    refuse(request, hold::after_scan(&request.plan, &found))?;
-    filesystem.mounts = Some(mounts.now());
+    run.hold(&session, &opened, &scanned, &packer)?;
 
     let shipping = env.stopwatch();
     let shipped = packer.close()?;
@@ -237,41 +163,28 @@ fn attempt(
     (around.on_step)(Step::Shipped);
 
     let committing = env.stopwatch();
-    let record = SnapshotRecord {
-        manifest,
-        scan_start_ns,
-        scan_end_ns: env.wall_ns(),
-        source_path: request.path.display().to_string(),
-        filesystem,
-        statistics: statistics(around.progress, &summary, &shipped),
-        new_packs: shipped.packs.clone(),
-        new_index: Vec::new(),
-        index: Vec::new(),
-        merged_index: Vec::new(),
-        database_position: None,
-        full_scan_start_ns: last_full_ns.filter(|_| hinted),
-    };
-    let commit = Commit { store, index: &index, before: &before, writer: &request.writer };
-    let Some((sequence, rebased)) = commit.run(&mut state, &record, |state| admit(request, state))? else {
-        return Ok(None);
+    let record = run.record(&opened, &scanned, &shipped);
+    let (snapshot, rebased) = match session.commit(&record)? {
+        Committed::Snapshot { sequence, rebased } => (sequence, rebased),
+        Committed::BeginAgain => return Ok(None),
     };
     phases.commit_seconds = committing.seconds();
-    store.trim_cache(&state, &index);
     (around.on_step)(Step::Committed);
     let requests = store.repository().requests().since(requests_before);
+    let ScanSummary { changes, vanished, warnings, .. } = scanned.summary;
     Ok(Some(Report {
         store: request.store.clone(),
-        snapshot: sequence,
-        scan_start_ns,
+        snapshot,
+        scan_start_ns: record.scan_start_ns,
         entries: record.manifest.entries,
         size_bytes: record.manifest.size_bytes,
-        changes: summary.changes,
+        changes,
         read_bytes: record.statistics.read_bytes,
         new_bytes: record.statistics.new_bytes,
         shipped_bytes: requests.sent_bytes,
-        vanished: summary.vanished,
-        left_out: own.left_out,
-        warnings: summary.warnings,
+        vanished,
+        left_out: opened.own.left_out,
+        warnings,
         hook_failed: None,
         rebased,
         requests,
@@ -279,18 +192,136 @@ fn attempt(
     }))
 }
 
-fn admit(request: &Request, state: &StoreState) -> Result<(), ResyncError> {
-    if state.admits(&request.writer, state.epoch) {
-        return Ok(());
+impl Run<'_> {
+    fn open(&self, session: &WriteSession) -> Result<Opened, ResyncError> {
+        let Self { request, around, .. } = self;
+        let scan_start_ns = self.store.env().wall_ns();
+        let root = around.tree.open_root(&request.path)?;
+        let unusable = |errno: Errno| SourceError::Root { path: request.path.clone(), source: errno.into() };
+        let stat = root.stat().map_err(unusable)?;
+        let filesystem = root.filesystem(&stat);
+        let own = own::find(&request.path, &request.own_places, &request.own_mounts)?;
+        let base = session.base();
+        if let Some(base) = base {
+            around.progress.expected_entries.store(base.manifest.entries, Ordering::Relaxed);
+        }
+        let last_full_ns = base.map(|base| base.full_scan_start_ns.unwrap_or(base.scan_start_ns));
+        Ok(Opened { root, stat, filesystem, own, scan_start_ns, last_full_ns })
     }
-    let primary = state.primary.as_ref().map_or_else(String::new, |p| p.0.clone());
-    Err(ResyncError::Fenced { store: request.store.clone(), primary, writer: request.writer.clone() })
-}
 
-fn refuse(request: &Request, hold: Option<Hold>) -> Result<(), ResyncError> {
-    match hold {
-        Some(hold) if !request.accept => Err(ResyncError::Held { store: request.store.clone(), hold }),
-        _ => Ok(()),
+    /// Scans the tree; new chunks are given to `packer`.
+    fn scan(&self, session: &WriteSession, opened: &Opened, packer: &Packer) -> Result<Scanned, ResyncError> {
+        let Self { request, around, .. } = self;
+        let (env, progress, chunks) = (self.store.env(), around.progress, session.chunks());
+        let base = session.base();
+        // Without a manifest before there is nothing that could be taken from it.
+        let mounts_before = base.and_then(|base| base.filesystem.mounts.as_deref());
+        // Parts of a manifest are taken over unseen only where its writer saw to it that it is closed: those note mounts, too.
+        let is_usable = mounts_before.is_some() && !session.must_recheck();
+        let hints = self.watched.and_then(|watched| watched.hints.as_ref()).filter(|_| is_usable);
+        let reread = Reread {
+            // A scan by hints looks at few files: their turn is the next full scan's.
+            period_ns: if hints.is_some() { 0 } else { request.plan.reread_period_ns() },
+            last_scan_ns: opened.last_full_ns.unwrap_or(opened.scan_start_ns),
+            this_scan_ns: opened.scan_start_ns,
+        };
+        let course = self.course(opened);
+        let holes = Holes::new(request.holes_max_bytes);
+        let level = request.compression_level;
+        let rounds = Rounds {
+            root_path: &request.path,
+            root: opened.root.clone(),
+            course: &course,
+            watch: self.watched.map(|watched| &*watched.watch),
+            hints,
+            packer,
+            chunks,
+            base: base.map(|base| &base.manifest),
+            reread,
+            recheck: session.must_recheck(),
+            progress,
+            holes: &holes,
+            env,
+            compression_level: level,
+        };
+        let workers = (0..request.threads.max(1))
+            .map(|_| Worker::new(packer, chunks.clone(), progress, env, level))
+            .collect::<Result<_, _>>()?;
+        let mut mounts = Mounts::new(mounts_before.unwrap_or_default());
+        mounts.note(&TreePath::root(), opened.stat.is_mount_root);
+        let scanned = rounds.run(workers, request.threads, &mut mounts);
+        if scanned.is_err() && progress.is_stopped() {
+            // What has arrived, and what does in a moment, gets an index that names it: the next run finds it.
+            packer.break_off(BREAK_OFF_LIMIT)?;
+            // Whatever a worker said of it: it was asked to.
+            return Err(ResyncError::Stopped);
+        }
+        let (manifest, summary) = scanned?;
+        Ok(Scanned { manifest, summary, mounts, hinted: hints.is_some() })
+    }
+
+    fn course<'s>(&'s self, opened: &'s Opened) -> Course<'s> {
+        let since = opened.scan_start_ns.saturating_sub(TICK_NS);
+        Course {
+            excludes: self.excludes,
+            own: &opened.own.identities,
+            only_device: self.request.one_filesystem.then_some(opened.stat.device),
+            since: Timestamp {
+                seconds: (since / 1_000_000_000) as i64,
+                nanos: (since % 1_000_000_000) as u32,
+            },
+            listings_max: (raise_handle_limit() / 4).clamp(8, 1 << 20) as usize,
+        }
+    }
+
+    /// Refuses what looks like a mishap of the source, unless it was accepted.
+    fn hold(
+        &self,
+        session: &WriteSession,
+        opened: &Opened,
+        scanned: &Scanned,
+        packer: &Packer,
+    ) -> Result<(), ResyncError> {
+        let (base, request) = (session.base(), self.request);
+        let deleted = scanned.summary.changes.removed;
+        // Of places at which something was mounted, what is gone is looked up: when anything is.
+        let losses = match deleted {
+            0 => Vec::new(),
+            _ => scanned.mounts.losses(session.chunks(), base.map(|base| &base.manifest), || {
+                packer.flush()?;
+                Ok(&scanned.manifest)
+            })?,
+        };
+        let found = Found {
+            entries_before: base.map_or(0, |base| base.manifest.entries.saturating_sub(1)),
+            entries_now: scanned.manifest.entries.saturating_sub(1),
+            deleted,
+            before: base.map(|base| &base.filesystem),
+            now: &opened.filesystem,
+            losses: &losses,
+        };
+        match hold::after_scan(&request.plan, &found) {
+            Some(hold) if !request.accept => Err(ResyncError::Held { store: request.store.clone(), hold }),
+            _ => Ok(()),
+        }
+    }
+
+    fn record(&self, opened: &Opened, scanned: &Scanned, shipped: &Shipped) -> SnapshotRecord {
+        let filesystem = FilesystemId { mounts: Some(scanned.mounts.now()), ..opened.filesystem.clone() };
+        SnapshotRecord {
+            manifest: scanned.manifest.clone(),
+            scan_start_ns: opened.scan_start_ns,
+            scan_end_ns: self.store.env().wall_ns(),
+            source_path: self.request.path.display().to_string(),
+            filesystem,
+            statistics: statistics(self.around.progress, &scanned.summary, shipped),
+            new_packs: shipped.packs.clone(),
+            new_index: Vec::new(),
+            index: Vec::new(),
+            merged_index: Vec::new(),
+            database_position: None,
+            full_scan_start_ns: opened.last_full_ns.filter(|_| scanned.hinted),
+        }
     }
 }
 

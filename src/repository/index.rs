@@ -10,6 +10,7 @@ use crate::format::index::{self as format, ENTRY_BYTES, Location, SegmentHeader}
 use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
 use crate::model::record::StoreState;
+use crate::support::mutant::{self, Mutant};
 use bytes::Bytes;
 use rustix::fs::{CWD, Mode, OFlags};
 use std::collections::BTreeSet;
@@ -251,7 +252,8 @@ impl Index {
     /// chunk that is still there, and a writer that goes by `state` loses the race for its record.
     pub fn open(store: &Store, state: &StoreState) -> Result<Self, RepositoryError> {
         Self::while_it_moves(store, state.clone(), |state| {
-            Self::of(store, &state.index, state.doomed_packs.keys().copied().collect())
+            let doomed = state.doomed_packs.keys().filter(|_| !mutant::is(Mutant::NoDoomedSet));
+            Self::of(store, &state.index, doomed.copied().collect())
         })
     }
 
@@ -339,7 +341,7 @@ impl Index {
                     !self.is_doomed(&pack.id)
                         && matches!(store.pack_size(pack.id), Ok(Some(size)) if size == pack.size_bytes)
                 });
-                if present {
+                if present || mutant::is(Mutant::NoOrphanCheck) {
                     self.write().push(Arc::new(segment));
                 }
             }

@@ -13,6 +13,7 @@ use crate::format::seal::{Keys, Sealing};
 use crate::format::wire::FormatError;
 use crate::model::escape;
 use crate::model::record::{Record, RingRef};
+use crate::support::mutant::{self, Mutant};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -343,7 +344,9 @@ impl Store {
 
     pub(crate) fn sealing(&self, keys: Option<&Keys>) -> Sealing {
         let mut salt = [0; 16];
-        self.env().fill(&mut salt);
+        if !mutant::is(Mutant::NoSalt) {
+            self.env().fill(&mut salt);
+        }
         Sealing { generation: keys.map_or(0, Keys::newest), salt }
     }
 

@@ -1,26 +1,19 @@
-//! A store's log: read and folded, appended to by creating the next number.
-//!
-//! Races are settled by the object store alone: of two writers that create one number, one wins. A
-//! writer whose reply was lost finds its own writer id and nonce in the record, and has won.
+//! A store's log as a reader has it: read and folded, and held to what this host saw of it. See `append` for how it grows.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
-use super::keyrings::Loaded;
 use super::memory::{Passed, Seen};
 use super::object_key;
-use super::objects::Creation;
 use super::reading::{Late, Reading};
 use super::store::Store;
 use crate::format::record as format;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::format::wire::FormatError;
 use crate::model::escape;
-use crate::model::id::{ContentHash, Epoch, Sequence, WriterId};
+use crate::model::id::{ContentHash, Sequence};
 use crate::model::record::SnapshotRecord;
-use crate::model::record::{Event, FoldError, Record, StoreState};
+use crate::model::record::{Event, Record, StoreState};
 use crate::model::snapshot_ref::Moment;
 use bytes::Bytes;
-use object_store::PutPayload;
-use std::sync::Arc;
 
 fn is_of_another_version(record: &[u8]) -> bool {
     matches!(format::decode(record, None, 0), Err(FormatError::Version { .. }))
@@ -34,14 +27,6 @@ fn is_unreadable(error: &RepositoryError) -> bool {
         RepositoryError::Request { kind, .. } => *kind == RepositoryErrorKind::Damaged,
         _ => false,
     }
-}
-
-/// What became of an append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Appended {
-    Committed(Sequence),
-    /// Another writer took this number: read the log again.
-    Lost,
 }
 
 impl Store {
@@ -205,7 +190,7 @@ impl Store {
         Ok(self.decode_record(sequence, &bytes)?.0.event)
     }
 
-    async fn record_bytes(&self, sequence: Sequence) -> Result<Bytes, RepositoryError> {
+    pub(crate) async fn record_bytes(&self, sequence: Sequence) -> Result<Bytes, RepositoryError> {
         self.record_of(sequence, RECORD_MAX_BYTES as u64).await
     }
 
@@ -217,75 +202,6 @@ impl Store {
         let at = object_key::record(&self.name, sequence);
         let missing = || RepositoryError::MissingRecord { store: self.name.clone(), sequence };
         self.objects().get(&at, limit_bytes).await?.ok_or_else(missing)
-    }
-
-    /// Tries to make `event` the record after `state`'s head; then it is `state`'s head.
-    pub fn append(
-        &self,
-        state: &mut StoreState,
-        epoch: Epoch,
-        writer: &WriterId,
-        nonce: u64,
-        event: Event,
-    ) -> Result<Appended, RepositoryError> {
-        self.admit_writer()?;
-        let mut loaded = self.loaded()?;
-        let named = |loaded: &Option<Arc<Loaded>>| loaded.as_ref().and_then(|loaded| loaded.named());
-        if !state.admits_ring(named(&loaded)) {
-            // Looked for before somebody changed the keys.
-            self.forget_keys();
-            loaded = self.loaded()?;
-        }
-        let sequence = state.next_sequence();
-        let ring = named(&loaded);
-        if !state.admits_ring(ring) {
-            let source = FoldError::Ring(sequence);
-            return Err(RepositoryError::Log { store: self.name.clone(), source });
-        }
-        let record = Record {
-            store: self.name.clone(),
-            sequence,
-            epoch,
-            writer: writer.clone(),
-            nonce,
-            previous: state.head.map(|(_, hash)| hash),
-            ring,
-            event,
-        };
-        let at = object_key::record(&self.name, record.sequence);
-        let keys = loaded.as_ref().map(|loaded| &*loaded.keys);
-        let sealing = self.sealing(keys);
-        let bytes = format::encode(&record, &sealing, keys).map_err(RepositoryError::format(&at))?;
-        let bytes = Bytes::from(bytes);
-        let ours = ContentHash::of(&bytes);
-        let created = self.repository.wait(async {
-            match self.objects().create(&at, PutPayload::from(bytes.clone())).await {
-                Ok(Creation::Created) => Ok(None),
-                // Perhaps by this very request, before its reply was lost.
-                Ok(Creation::Existed) => self.record_bytes(record.sequence).await.map(Some),
-                Err(error) if error.kind() == RepositoryErrorKind::Unavailable => {
-                    // It may have been applied all the same; if that cannot be seen, say what is known.
-                    match self.objects().get(&at, RECORD_MAX_BYTES as u64).await {
-                        Ok(Some(found)) if ContentHash::of(&found) == ours => Ok(Some(found)),
-                        _ => Err(error),
-                    }
-                }
-                Err(error) => Err(error),
-            }
-        })?;
-        if let Some(found) = created {
-            let (theirs, _) = self.decode_record(record.sequence, &found)?;
-            if theirs.writer != record.writer || theirs.nonce != record.nonce {
-                return Ok(Appended::Lost);
-            }
-        }
-        self.cache_record(sequence, &bytes);
-        state
-            .apply(&self.name, record, ours)
-            .map_err(|source| RepositoryError::Log { store: self.name.clone(), source })?;
-        // This host was there.
-        self.remember(state, Passed(()))?;
-        Ok(Appended::Committed(sequence))
     }
 
     /// The snapshot that a user means, or an error that says what there is.

@@ -4,6 +4,7 @@
 //! runtime. Nothing is ever overwritten, so that a reader never races a writer: what a record names
 //! existed before the record did.
 
+pub mod append;
 pub mod cache;
 pub mod checkpoints;
 pub mod chunks;
@@ -25,6 +26,7 @@ pub mod packer;
 pub mod probe;
 pub mod reading;
 pub mod rekey;
+pub mod session;
 pub mod standbys;
 pub mod store;
 pub mod store_time;

@@ -8,7 +8,6 @@
 use super::error::{RepositoryError, RepositoryErrorKind};
 use super::key_source::{Encryption, KeySource, make_key_file, read_key_file};
 use super::keyrings::Loaded;
-use super::log::Appended;
 use super::object_key;
 use super::objects::Creation;
 use super::store::Store;
@@ -27,9 +26,6 @@ use crate::support::progress::Step;
 use object_store::PutPayload;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-
-/// Races for the record behind a keyring.
-const RACES_MAX: u32 = 1000;
 
 /// Who changes the keys.
 #[derive(Clone, Copy)]
@@ -264,22 +260,16 @@ impl Store {
 
     /// Appends the record that names the newest keyring, where none does. A log without records needs none: its first will.
     fn settle(&self, state: &mut StoreState, author: &Author) -> Result<(), RepositoryError> {
-        for _ in 0..RACES_MAX {
+        let settled = self.append_until_won(state, author.writer, |state| {
             let named = self.loaded()?.and_then(|loaded| loaded.named());
-            if named.is_none() || state.head.is_none() || state.ring == named {
-                return Ok(());
-            }
-            let epoch = state.epoch;
-            match self.append(state, epoch, author.writer, self.env().nonce(), Event::Rekeyed)? {
-                Appended::Committed(_) => {
-                    // Those that are sealed with the data keys before count no more.
-                    self.checkpoint_again(state);
-                    return Ok(());
-                }
-                Appended::Lost => self.refresh(state)?,
-            }
+            let is_settled = named.is_none() || state.head.is_none() || state.ring == named;
+            Ok::<_, RepositoryError>((!is_settled).then_some(Event::Rekeyed))
+        })?;
+        if settled.is_some() {
+            // Those that are sealed with the data keys before count no more.
+            self.checkpoint_again(state);
         }
-        Err(RepositoryError::lost_races(&self.name, RACES_MAX))
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Faults that a test makes on purpose, to see that its like would be caught: one at a time, for the thread that chooses it, and
 //! in debug builds only. Anywhere else there are none.
 
-/// A part of a scan that is left out, or done as it was once done wrongly.
+/// A part of a scan, or of what writers and pruners agree on, that is left out, or done as it was once done wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
     /// What cannot be read is taken to have gone.
@@ -14,6 +14,18 @@ pub enum Mutant {
     GroupsByInode,
     /// A manifest's writer takes what it is given.
     NoClosingCheck,
+    /// A run commits although something was moved that it may rely on.
+    NoRestart,
+    /// A pruning that lost a race commits what it planned before.
+    NoReplan,
+    /// Objects of the same content have the same name.
+    NoSalt,
+    /// Doomed packs count as any other.
+    NoDoomedSet,
+    /// Segments that no record names are taken although their packs are gone or doomed.
+    NoOrphanCheck,
+    /// What was given up is taken over from the base unseen.
+    NoRecheck,
 }
 
 #[cfg(debug_assertions)]

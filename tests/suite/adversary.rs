@@ -15,8 +15,8 @@ use understudy::format::frame::Compressor;
 use understudy::model::closure::Closure;
 use understudy::model::entry::{Entry, Kind};
 use understudy::model::hold::FilesystemId;
-use understudy::model::id::{Epoch, WriterId};
-use understudy::model::record::{Event, SnapshotRecord, SnapshotStatistics};
+use understudy::model::id::WriterId;
+use understudy::model::record::{SnapshotRecord, SnapshotStatistics};
 use understudy::model::snapshot_ref::Moment;
 use understudy::replicate::error::ResyncError;
 use understudy::replicate::report::{Report, WarningKind};
@@ -24,7 +24,7 @@ use understudy::replicate::resync::{Request, Surroundings, resync};
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
 use understudy::repository::manifest::{ManifestReader, ManifestWriter};
-use understudy::repository::packer::Packer;
+use understudy::repository::session::WriteSession;
 use understudy::support::clock::Now;
 use understudy::support::env::{Clock, Env};
 use understudy::support::mutant::{self, Mutant};
@@ -420,10 +420,8 @@ fn a_manifest_without_a_directory_is_refused_by_its_writer_and_found_by_verify()
         mutant::choose((!is_checked).then_some(Mutant::NoClosingCheck));
         let rig = Rig::plain();
         let store = rig.store();
-        let mut state = store.state().unwrap();
-        store.begin_writing(true).unwrap();
-        let index = Arc::new(Index::open(&store, &state).unwrap());
-        let packer = Packer::new(store.clone(), index.clone());
+        let mut session = WriteSession::begin(&store, &WriterId("tester".into())).unwrap();
+        let packer = session.packer();
         let mut writer = ManifestWriter::new(&packer, Compressor::new(1).unwrap());
         writer.push(&rig::entry("", Kind::Directory)).unwrap();
         let pushed = writer.push(&rig::entry("vendor/f10", Kind::Fifo));
@@ -442,15 +440,13 @@ fn a_manifest_without_a_directory_is_refused_by_its_writer_and_found_by_verify()
             filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
             statistics: SnapshotStatistics::default(),
             new_packs: Vec::new(),
-            new_index: index.added(&[], &state),
+            new_index: Vec::new(),
             index: Vec::new(),
             merged_index: Vec::new(),
             database_position: None,
             full_scan_start_ns: None,
         };
-        let event = Event::Snapshot(Box::new(record));
-        let writer = WriterId("tester".into());
-        store.append(&mut state, Epoch(0), &writer, rig::nonce(), event).unwrap();
+        session.commit(&record).unwrap();
         mutant::choose(None);
         let report = rig.verify();
         assert!(!report.is_sound());

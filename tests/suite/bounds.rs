@@ -203,10 +203,10 @@ fn a_note_of_any_length_breaks_no_table() {
     assert_eq!(refused.status.code(), Some(2));
     // As another program, or one that is hostile, may have put it.
     let mut state = rig.store().state().unwrap();
-    let (epoch, writer) = (state.epoch, understudy::model::id::WriterId("other".into()));
+    let writer = understudy::model::id::WriterId("other".into());
     let event =
         understudy::model::record::Event::Pinned { snapshot: understudy::model::id::Sequence(1), note: long };
-    rig.store().append(&mut state, epoch, &writer, 1, event).unwrap();
+    rig.store().append(&mut state, &writer, event).unwrap();
     for args in [&["snapshots", "acme"][..], &["prune", "acme", "--dry-run"]] {
         let output = ok(understudy(dir).args(args));
         assert!(output.stdout.len() < 4000, "{args:?}");

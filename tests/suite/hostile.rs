@@ -200,8 +200,7 @@ pub fn forge(rig: &Rig, manifest: ManifestRoot, chunks: &[&[u8]]) {
         packer.add(ChunkId::of(raw), ChunkType::Page, raw, &mut compressor, &mut Vec::new()).unwrap();
     }
     let shipped = packer.close().unwrap();
-    let (mut state, nonce) = (rig.store().state().unwrap(), rig::nonce());
-    let epoch = state.epoch;
+    let mut state = rig.store().state().unwrap();
     let record = SnapshotRecord {
         manifest,
         scan_start_ns: 1,
@@ -217,7 +216,7 @@ pub fn forge(rig: &Rig, manifest: ManifestRoot, chunks: &[&[u8]]) {
         full_scan_start_ns: None,
     };
     let event = Event::Snapshot(Box::new(record));
-    rig.store().append(&mut state, epoch, &WriterId("forger".into()), nonce, event).unwrap();
+    rig.store().append(&mut state, &WriterId("forger".into()), event).unwrap();
 }
 
 #[test]
@@ -409,9 +408,9 @@ fn an_index_that_leads_to_other_bytes_is_not_called_sound() {
         merged_index: state.index.iter().map(|segment| segment.id).collect(),
         ..last.clone()
     };
-    let (epoch, writer) = (state.epoch, WriterId("forger".into()));
+    let writer = WriterId("forger".into());
     let event = Event::Snapshot(Box::new(record));
-    rig.store().append(&mut state, epoch, &writer, rig::nonce(), event).unwrap();
+    rig.store().append(&mut state, &writer, event).unwrap();
     let report = rig.verify();
     assert!(!report.is_sound() && report.touched_count > 0, "{report:?}");
     assert!(report.problems[0].problem.contains("not where the index says"), "{:?}", report.problems);

@@ -5,12 +5,12 @@ use crate::rig::{self, Rig, sample_tree};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use understudy::model::id::{ContentHash, Epoch, WriterId};
+use understudy::model::id::{ContentHash, WriterId};
 use understudy::model::record::{Event, StoreState};
 use understudy::model::snapshot_ref::Moment;
 use understudy::replicate::error::ResyncError;
 use understudy::replicate::resync::Request;
-use understudy::repository::log::Appended;
+use understudy::repository::append::Appended;
 
 /// Ends a thread that changes the tree, also when an assertion fails.
 struct Stop<'a>(&'a AtomicBool);
@@ -212,13 +212,7 @@ fn a_missing_an_empty_and_a_foreign_root_and_a_mass_deletion_are_held() {
 
 fn promote(rig: &Rig, state: &StoreState, primary: &str) {
     let event = Event::Promoted { primary: WriterId(primary.into()) };
-    let appended = rig.store().append(
-        &mut state.clone(),
-        Epoch(state.epoch.0 + 1),
-        &WriterId(primary.into()),
-        rig::nonce(),
-        event,
-    );
+    let appended = rig.store().append(&mut state.clone(), &WriterId(primary.into()), event);
     assert!(matches!(appended, Ok(Appended::Committed(_))));
 }
 

@@ -4,7 +4,10 @@
 //!
 //! Every actor is a thread, and one of them runs at a time: it goes on from one call to the object store to the next, where the
 //! seed decides who is next, and whether the call fails, loses its reply, or is the actor's last. The parts are the real ones:
-//! log, packer, index, manifests, commit, merging, checkpoints, marks, pruning, seals. Only the scan of a tree is left out.
+//! log, session, packer, index, manifests, merging, checkpoints, marks, pruning, seals. Only the scan of a tree is left out. Of some seeds a
+//! pack is lost between two rounds, and what was in it given up: what is committed after that is whole again.
+//!
+//! Mutants (see `support::mutant`) show that a seed fails when a part of what keeps bytes safe is left out.
 
 use crate::clocks::Dated;
 use crate::rig;
@@ -20,22 +23,23 @@ use std::time::Duration;
 use understudy::format::frame::{ChunkType, Compressor};
 use understudy::maintain::prune::{Grace, PruneError, PruneRequest, prune};
 use understudy::maintain::prune_plan::Bounds;
+use understudy::maintain::repair::repair;
 use understudy::maintain::verify::VerifyOptions;
 use understudy::model::entry::*;
 use understudy::model::hold::FilesystemId;
 use understudy::model::id::*;
 use understudy::model::record::{SnapshotRecord, StoreState};
 use understudy::model::retention::Retention;
-use understudy::replicate::commit::Commit;
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::error::{RepositoryError, RepositoryErrorKind};
 use understudy::repository::index::Index;
 use understudy::repository::manifest::{ManifestReader, ManifestWriter};
 use understudy::repository::objects::Patience;
-use understudy::repository::packer::Packer;
+use understudy::repository::session::{Committed, SessionError, WriteSession};
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
 use understudy::support::clock::Now;
 use understudy::support::env::{Clock, Env};
+use understudy::support::mutant::{self, Mutant};
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
@@ -255,15 +259,17 @@ fn content(number: u32) -> Vec<u8> {
 struct World {
     stage: Arc<Stage>,
     objects: Arc<dyn ObjectStore>,
-    /// What each snapshot that was committed holds, by its number and its manifest.
+    /// What each snapshot that was committed holds, by its manifest.
     truth: Mutex<BTreeMap<ChunkId, Tree>>,
     seed: u64,
+    /// What the actors leave out.
+    mutant: Option<Mutant>,
     runtime: tokio::runtime::Runtime,
     keys: understudy::repository::key_source::KeySource,
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, mutant: Option<Mutant>) -> Self {
         let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let turn = Turn {
             running: None,
@@ -287,6 +293,7 @@ impl World {
             objects: store,
             truth: Mutex::default(),
             seed,
+            mutant,
             // Of its own: simulations that share one wait for each other.
             runtime: tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
@@ -349,6 +356,8 @@ impl World {
                         dice: Mutex::new(dice),
                         store: repository.store(&rig::name()),
                     };
+                    #[cfg(debug_assertions)]
+                    mutant::choose(self.mutant);
                     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&actor)));
                     self.stage.leave(me);
                     if let Err(panic) = done
@@ -385,26 +394,63 @@ impl Actor<'_> {
     fn resync(&self) -> bool {
         loop {
             match self.attempt() {
-                Ok(Some(())) => return true,
+                Ok(Committed::Snapshot { .. }) => return true,
                 // What it relied on may be gone: again, as the real one.
-                Ok(None) => continue,
-                Err(error) if weather(&error) => return false,
+                Ok(Committed::BeginAgain) => continue,
+                Err(SessionError::Repository(error)) if weather(&error) => return false,
                 Err(error) => panic!("seed {}: a writer: {error}", self.world.seed),
             }
         }
     }
 
-    fn attempt(&self) -> Result<Option<()>, RepositoryError> {
-        let store = &self.store;
-        let mut state = store.state()?;
-        store.begin_writing(state.head.is_none())?;
-        let before = state.index.clone();
-        let index = Arc::new(Index::open(store, &state)?);
-        index.adopt_orphans(store, &state)?;
-        let scan_start_ns = self.world.stage.now_ns();
-        let base = state.latest().map(|(_, record)| record.manifest.clone());
-        let mut tree = match &base {
-            Some(root) => self.world.truth.lock().unwrap()[&root.page].clone(),
+    /// What a resync does in a session, with a made-up tree in place of a scanned one.
+    fn attempt(&self) -> Result<Committed, SessionError> {
+        let mut session = WriteSession::begin(&self.store, &WriterId(format!("writer-{}", self.me)))?;
+        let scan_start_ns = self.store.env().wall_ns();
+        let (tree, changed) = self.edit(session.base());
+        let packer = session.packer().in_order();
+        let mut compressor = Compressor::new(1).unwrap();
+        let mut manifest = ManifestWriter::new(&packer, Compressor::new(1).unwrap());
+        manifest.push(&rig::entry("", Kind::Directory))?;
+        let takes_over = session.base().is_some() && !session.must_recheck();
+        for (name, number) in &tree {
+            let raw = content(*number);
+            let hash = ContentHash::of(&raw);
+            // What did not change is not read: its chunk is the base's.
+            if changed.contains(name) || !takes_over {
+                packer.add(ChunkId(hash.0), ChunkType::Data, &raw, &mut compressor, &mut Vec::new())?;
+            }
+            let file = File {
+                size_bytes: raw.len() as u64,
+                hash,
+                content: Content::Whole { blocks: None },
+                torn: false,
+            };
+            manifest.push(&rig::entry(&format!("{name:04}"), Kind::File(file)))?;
+        }
+        let (root, _) = manifest.finish()?;
+        self.world.truth.lock().unwrap().insert(root.page, tree);
+        let record = SnapshotRecord {
+            manifest: root,
+            scan_start_ns,
+            scan_end_ns: self.store.env().wall_ns(),
+            source_path: String::new(),
+            filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
+            statistics: Default::default(),
+            new_packs: packer.close()?.packs,
+            new_index: Vec::new(),
+            index: Vec::new(),
+            merged_index: Vec::new(),
+            database_position: None,
+            full_scan_start_ns: None,
+        };
+        session.commit(&record)
+    }
+
+    /// The tree of `base` with some names changed, and which.
+    fn edit(&self, base: Option<&SnapshotRecord>) -> (Tree, BTreeSet<u32>) {
+        let mut tree = match base {
+            Some(base) => self.world.truth.lock().unwrap()[&base.manifest.page].clone(),
             None => Tree::new(),
         };
         let mut changed = BTreeSet::new();
@@ -418,45 +464,7 @@ impl Actor<'_> {
             let name = self.roll(12) as u32;
             tree.remove(&name);
         }
-        let packer = Packer::new(store.clone(), index.clone()).in_order();
-        let mut compressor = Compressor::new(1).unwrap();
-        let mut manifest = ManifestWriter::new(&packer, Compressor::new(1).unwrap());
-        manifest.push(&rig::entry("", Kind::Directory))?;
-        for (name, number) in &tree {
-            let raw = content(*number);
-            let hash = ContentHash::of(&raw);
-            // What did not change is not read: its chunk is the base's.
-            if changed.contains(name) || base.is_none() {
-                packer.add(ChunkId(hash.0), ChunkType::Data, &raw, &mut compressor, &mut Vec::new())?;
-            }
-            let file = File {
-                size_bytes: raw.len() as u64,
-                hash,
-                content: Content::Whole { blocks: None },
-                torn: false,
-            };
-            manifest.push(&rig::entry(&format!("{name:04}"), Kind::File(file)))?;
-        }
-        let (root, _) = manifest.finish()?;
-        self.world.truth.lock().unwrap().insert(root.page, tree);
-        let shipped = packer.close()?;
-        let record = SnapshotRecord {
-            manifest: root,
-            scan_start_ns,
-            scan_end_ns: self.world.stage.now_ns(),
-            source_path: String::new(),
-            filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
-            statistics: Default::default(),
-            new_packs: shipped.packs,
-            new_index: Vec::new(),
-            index: Vec::new(),
-            merged_index: Vec::new(),
-            database_position: None,
-            full_scan_start_ns: None,
-        };
-        let writer = WriterId(format!("writer-{}", self.me));
-        let commit = Commit { store, index: &index, before: &before, writer: &writer };
-        Ok(commit.run(&mut state, &record, |_| Ok::<_, RepositoryError>(()))?.map(|_| ()))
+        (tree, changed)
     }
 
     fn prune(&self, grace_ns: u64) {
@@ -496,7 +504,7 @@ impl Actor<'_> {
                 Err(error) if !weather(&error) => {
                     let now = self.world.calm().state().unwrap();
                     assert!(
-                        !now.snapshots.contains_key(sequence),
+                        !must_be_whole(&now, *sequence),
                         "seed {}: {sequence} is retained and cannot be read: {error}",
                         self.world.seed
                     );
@@ -533,11 +541,30 @@ fn read_whole(
     Ok(())
 }
 
+/// Whether a snapshot is retained, and nothing that it may refer to was given up.
+fn must_be_whole(state: &StoreState, sequence: Sequence) -> bool {
+    state.snapshots.contains_key(&sequence) && state.lost < Some(sequence)
+}
+
+/// A pack that is in use is lost, and what was in it is given up: whoever goes on from the last snapshot has to look.
+fn lose_a_pack(world: &World) {
+    let store = world.calm();
+    let state = store.state().unwrap();
+    let index = Index::open(&store, &state).unwrap();
+    let live: BTreeSet<_> =
+        index.segments().iter().flat_map(|s| s.header.packs.iter().map(|p| p.id)).collect();
+    let live: Vec<_> = live.into_iter().filter(|pack| !index.is_doomed(pack)).collect();
+    let lost = live[world.stage.turn.lock().unwrap().dice.below(live.len() as u64) as usize].to_string();
+    let at = Path::from(format!("acme/packs/{}/{lost}", &lost[..2]));
+    world.runtime.block_on(world.objects.delete(&at)).unwrap();
+    repair(&store, &WriterId("repairer".into()), &|_, _, _| None).unwrap();
+}
+
 /// Everything that is retained is whole.
 fn judge(world: &World, when: &str) {
     let store = world.calm();
     let state = store.state().unwrap();
-    for (sequence, record) in &state.snapshots {
+    for (sequence, record) in state.snapshots.iter().filter(|(s, _)| must_be_whole(&state, **s)) {
         read_whole(&store, &state, record, world).unwrap_or_else(|error| {
             panic!("seed {}, {when}: snapshot {sequence} is broken: {error}", world.seed)
         });
@@ -545,8 +572,15 @@ fn judge(world: &World, when: &str) {
 }
 
 fn simulate(seed: u64) -> u64 {
-    let world = World::new(seed);
+    simulate_with(seed, None)
+}
+
+fn simulate_with(seed: u64, mutant: Option<Mutant>) -> u64 {
+    let world = World::new(seed, mutant);
     for round in 0..3 {
+        if round > 0 && seed.is_multiple_of(3) {
+            lose_a_pack(&world);
+        }
         let actors: Vec<Work> = vec![
             Box::new(|actor: &Actor| {
                 for _ in 0..3 {
@@ -679,6 +713,58 @@ fn twenty_thousand_interleavings_lose_no_byte() {
             scope.spawn(move || seeds(10_000 + core * 10_000..20_000 + core * 10_000, core as usize));
         }
     });
+}
+
+/// Each of these could be forgotten, and some were once. Says which seed catches it; by nothing else than the mutant.
+#[cfg(debug_assertions)]
+fn is_caught(mutant: Mutant) {
+    let fails = |seed, mutant| std::panic::catch_unwind(|| simulate_with(seed, mutant)).is_err();
+    let caught = (0..2000).find(|seed| fails(*seed, Some(mutant)));
+    let seed = caught.unwrap_or_else(|| panic!("{mutant:?} is not caught"));
+    println!("{mutant:?} is caught by seed {seed}");
+    simulate(seed);
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[ignore = "up to some minutes: `cargo nextest run --run-ignored only mutant_simulation`"]
+fn mutant_simulation_without_a_restart_after_a_pruning_is_caught() {
+    is_caught(Mutant::NoRestart);
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[ignore = "up to some minutes: `cargo nextest run --run-ignored only mutant_simulation`"]
+fn mutant_simulation_without_a_new_plan_after_a_lost_race_is_caught() {
+    is_caught(Mutant::NoReplan);
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[ignore = "up to some minutes: `cargo nextest run --run-ignored only mutant_simulation`"]
+fn mutant_simulation_without_salts_is_caught() {
+    is_caught(Mutant::NoSalt);
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[ignore = "up to some minutes: `cargo nextest run --run-ignored only mutant_simulation`"]
+fn mutant_simulation_without_a_doomed_set_is_caught() {
+    is_caught(Mutant::NoDoomedSet);
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[ignore = "up to some minutes: `cargo nextest run --run-ignored only mutant_simulation`"]
+fn mutant_simulation_without_a_look_at_orphans_is_caught() {
+    is_caught(Mutant::NoOrphanCheck);
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[ignore = "up to some minutes: `cargo nextest run --run-ignored only mutant_simulation`"]
+fn mutant_simulation_without_a_recheck_after_a_loss_is_caught() {
+    is_caught(Mutant::NoRecheck);
 }
 
 #[test]

@@ -499,8 +499,7 @@ fn a_record_that_drops_history_empties_no_standby_and_what_it_holds_is_still_che
     let mut state = store.state().unwrap();
     let snapshots = vec![Sequence(1), Sequence(2)];
     let event = Event::Pruned(Box::new(PruneRecord { snapshots, ..Default::default() }));
-    let epoch = state.epoch;
-    store.append(&mut state, epoch, &writer, 1, event).unwrap();
+    store.append(&mut state, &writer, event).unwrap();
     assert_eq!(follow_by(&rig.repository, &depot(&rig), &keep).unwrap().snapshots_dropped, 0);
     let here = |numbers: &[u64]| {
         assert_eq!(

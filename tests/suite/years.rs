@@ -12,8 +12,8 @@ use understudy::model::id::{PackId, Sequence, WriterId};
 use understudy::model::record::{Event, PruneRecord, SnapshotRecord, StoreState};
 use understudy::model::retention::Retention;
 use understudy::model::snapshot_ref::Moment;
+use understudy::repository::append::Appended;
 use understudy::repository::error::RepositoryErrorKind;
-use understudy::repository::log::Appended;
 use understudy::repository::standbys::StandbyReport;
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
 
@@ -92,11 +92,8 @@ fn what_is_in_use_stays() {
     versions(&rig, 6);
     let store = rig.store();
     let mut state = store.state().unwrap();
-    let (epoch, event) = (state.epoch, Event::Pinned { snapshot: Sequence(2), note: "release".into() });
-    assert!(matches!(
-        store.append(&mut state, epoch, &WriterId("op".into()), 7, event),
-        Ok(Appended::Committed(_))
-    ));
+    let event = Event::Pinned { snapshot: Sequence(2), note: "release".into() };
+    assert!(matches!(store.append(&mut state, &WriterId("op".into()), event), Ok(Appended::Committed(_))));
     let host = WriterId("standby-1".into());
     let report = StandbyReport {
         host: host.clone(),
@@ -359,8 +356,8 @@ fn a_primary_that_was_taken_over_gets_no_history_deleted() {
         index: Some(Vec::new()),
         ..Default::default()
     };
-    let (epoch, event) = (state.epoch, Event::Pruned(Box::new(record)));
-    store.append(&mut state, epoch, &WriterId("tester".into()), 1, event).unwrap();
+    let event = Event::Pruned(Box::new(record));
+    store.append(&mut state, &WriterId("tester".into()), event).unwrap();
     for (at, _) in &packs {
         let refused = rig::runtime().block_on(AppendOnly(rig.objects.clone()).delete(at)).unwrap_err();
         assert!(matches!(refused, object_store::Error::PermissionDenied { .. }));
@@ -435,8 +432,7 @@ fn no_shape_of_records_gets_history_deleted_without_a_word() {
             packs.iter().map(|(at, _)| PackId::parse(at.filename().unwrap()).unwrap()).collect();
         for step in 0.. {
             let Some(event) = forge(&state, &ids, step) else { break };
-            let epoch = state.epoch;
-            store.append(&mut state, epoch, &WriterId("tester".into()), step, event).unwrap();
+            store.append(&mut state, &WriterId("tester".into()), event).unwrap();
         }
         // With no grace at all, again and again, and by a grace that is not over.
         let keeping =
@@ -450,9 +446,8 @@ fn no_shape_of_records_gets_history_deleted_without_a_word() {
             if round == 1 {
                 // Further records end no hold.
                 let again = PruneRecord::default();
-                let epoch = state.epoch;
                 let event = Event::Pruned(Box::new(again));
-                store.append(&mut state, epoch, &WriterId("tester".into()), 99, event).unwrap();
+                store.append(&mut state, &WriterId("tester".into()), event).unwrap();
             }
         }
         // Somebody who looked may say that it is right: once, where it is remembered.
@@ -522,9 +517,9 @@ fn a_host_that_saw_the_log_when_it_was_short_reads_each_record_since_then_once()
     cached(&rig, "old").store(&rig::name()).state().unwrap();
     let store = rig.store();
     let mut state = store.state().unwrap();
-    for nonce in 0..700 {
-        let (epoch, event) = (state.epoch, Event::Unpinned { snapshot: Sequence(1) });
-        store.append(&mut state, epoch, &WriterId("op".into()), nonce, event).unwrap();
+    for _ in 0..700 {
+        let event = Event::Unpinned { snapshot: Sequence(1) };
+        store.append(&mut state, &WriterId("op".into()), event).unwrap();
         store.checkpoint_if_due(&mut state);
     }
     let old = cached(&rig, "old");

@@ -1,0 +1,119 @@
+//! Appending to a store's log: the next number is created.
+//!
+//! Races are settled by the object store alone: of two writers that create one number, one wins. A
+//! writer whose reply was lost finds its own writer id and nonce in the record, and has won.
+
+use super::error::{RepositoryError, RepositoryErrorKind};
+use super::keyrings::Loaded;
+use super::memory::Passed;
+use super::object_key;
+use super::objects::Creation;
+use super::store::Store;
+use crate::format::record as format;
+use crate::format::record::RECORD_MAX_BYTES;
+use crate::model::id::{ContentHash, Epoch, Sequence, WriterId};
+use crate::model::record::{Event, FoldError, Record, StoreState};
+use bytes::Bytes;
+use object_store::PutPayload;
+use std::sync::Arc;
+
+/// Maximum number of races for the next record that a writer loses before it gives up.
+pub const RACES_MAX: u32 = 1000;
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    Committed(Sequence),
+    /// Another writer took this number: read the log again.
+    Lost,
+}
+
+impl Store {
+    /// Tries once to make `event` the record after `state`'s head; then it is `state`'s head.
+    pub fn append(
+        &self,
+        state: &mut StoreState,
+        writer: &WriterId,
+        event: Event,
+    ) -> Result<Appended, RepositoryError> {
+        self.admit_writer()?;
+        let mut loaded = self.loaded()?;
+        let named = |loaded: &Option<Arc<Loaded>>| loaded.as_ref().and_then(|loaded| loaded.named());
+        if !state.admits_ring(named(&loaded)) {
+            // Looked for before somebody changed the keys.
+            self.forget_keys();
+            loaded = self.loaded()?;
+        }
+        let sequence = state.next_sequence();
+        let ring = named(&loaded);
+        if !state.admits_ring(ring) {
+            let source = FoldError::Ring(sequence);
+            return Err(RepositoryError::Log { store: self.name.clone(), source });
+        }
+        let record = Record {
+            store: self.name.clone(),
+            sequence,
+            epoch: Epoch(state.epoch.0 + u64::from(matches!(event, Event::Promoted { .. }))),
+            writer: writer.clone(),
+            nonce: self.env().nonce(),
+            previous: state.head.map(|(_, hash)| hash),
+            ring,
+            event,
+        };
+        let at = object_key::record(&self.name, record.sequence);
+        let keys = loaded.as_ref().map(|loaded| &*loaded.keys);
+        let sealing = self.sealing(keys);
+        let bytes = format::encode(&record, &sealing, keys).map_err(RepositoryError::format(&at))?;
+        let bytes = Bytes::from(bytes);
+        let ours = ContentHash::of(&bytes);
+        let created = self.repository.wait(async {
+            match self.objects().create(&at, PutPayload::from(bytes.clone())).await {
+                Ok(Creation::Created) => Ok(None),
+                // Perhaps by this very request, before its reply was lost.
+                Ok(Creation::Existed) => self.record_bytes(record.sequence).await.map(Some),
+                Err(error) if error.kind() == RepositoryErrorKind::Unavailable => {
+                    // It may have been applied all the same; if that cannot be seen, say what is known.
+                    match self.objects().get(&at, RECORD_MAX_BYTES as u64).await {
+                        Ok(Some(found)) if ContentHash::of(&found) == ours => Ok(Some(found)),
+                        _ => Err(error),
+                    }
+                }
+                Err(error) => Err(error),
+            }
+        })?;
+        if let Some(found) = created {
+            let (theirs, _) = self.decode_record(record.sequence, &found)?;
+            if theirs.writer != record.writer || theirs.nonce != record.nonce {
+                return Ok(Appended::Lost);
+            }
+        }
+        self.cache_record(sequence, &bytes);
+        state
+            .apply(&self.name, record, ours)
+            .map_err(|source| RepositoryError::Log { store: self.name.clone(), source })?;
+        // This host was there.
+        self.remember(state, Passed(()))?;
+        Ok(Appended::Committed(sequence))
+    }
+
+    /// Appends the event that `next` makes of the state, again after each lost race, with the state that the winner left. Returns the
+    /// record's number; none when `next` has nothing to append.
+    ///
+    /// # Errors
+    /// Those of `next`, too; and `Unavailable` after [`RACES_MAX`] lost races.
+    pub fn append_until_won<E: From<RepositoryError>>(
+        &self,
+        state: &mut StoreState,
+        writer: &WriterId,
+        mut next: impl FnMut(&StoreState) -> Result<Option<Event>, E>,
+    ) -> Result<Option<Sequence>, E> {
+        for _ in 0..=RACES_MAX {
+            let Some(event) = next(state)? else { return Ok(None) };
+            match self.append(state, writer, event)? {
+                Appended::Committed(sequence) => return Ok(Some(sequence)),
+                Appended::Lost => self.refresh(state)?,
+            }
+        }
+        Err(RepositoryError::lost_races(self.name(), RACES_MAX + 1).into())
+    }
+}

@@ -1,0 +1,185 @@
+//! A writer's run: from the state that it goes on from to its record.
+//!
+//! ```text
+//! state → fence → keyring → index → orphans → base → what the caller packs → close → merge → record
+//! ```
+//!
+//! - Nothing is locked. What a run relies on may be doomed and deleted while it is under way; the record that does so moves the state, and
+//!   a run that finds it in its way commits nothing and begins again, with that known.
+//! - Another snapshot that came first is no obstacle: its segments stay live next to this run's, whose record is tried again after it.
+//! - A promotion fences the run: it is looked for at the beginning, and after each lost race.
+//! - Packs are there, whole, before a segment names them, and segments before the record does. Killed anywhere before the record, the head is
+//!   the old snapshot; what was shipped is adopted by the next run through its segments.
+
+use super::append::{Appended, RACES_MAX};
+use super::chunks::ChunkReader;
+use super::error::{RepositoryError, RepositoryErrorKind};
+use super::index::Index;
+use super::manifest::ManifestReader;
+use super::packer::Packer;
+use super::store::Store;
+use crate::model::escape;
+use crate::model::id::{IndexId, Sequence, StoreName, WriterId};
+use crate::model::record::{Event, ObjectRef, SnapshotRecord, StoreState};
+use crate::support::mutant::{self, Mutant};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why a run did not begin, or committed nothing.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error("store '{store}' was promoted to '{}': '{writer}' is fenced", escape::line(primary))]
+    Fenced { store: StoreName, primary: String, writer: WriterId },
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// The snapshot has this number; so many other records came first.
+    Snapshot { sequence: Sequence, rebased: u32 },
+    /// Something that the run may have relied on was moved: it has to begin again.
+    BeginAgain,
+}
+
+/// A writer's run.
+pub struct WriteSession {
+    store: Store,
+    writer: WriterId,
+    state: StoreState,
+    /// The segments that were live when it began.
+    before: Vec<ObjectRef<IndexId>>,
+    index: Arc<Index>,
+    chunks: ChunkReader,
+    base: Option<SnapshotRecord>,
+    must_recheck: bool,
+}
+
+impl WriteSession {
+    /// Begins a run of `writer`; a new store gets its keyring.
+    ///
+    /// # Errors
+    /// Another host is the store's primary, or nothing may be written under its keyring.
+    pub fn begin(store: &Store, writer: &WriterId) -> Result<Self, SessionError> {
+        let state = store.state()?;
+        admit(store, &state, writer)?;
+        store.begin_writing(state.head.is_none())?;
+        let index = Arc::new(Index::open(store, &state)?);
+        index.adopt_orphans(store, &state)?;
+        let chunks = ChunkReader::new(store.clone(), index.clone()).cached();
+        let (base, must_recheck) = base(&state, &chunks)?;
+        let before = state.index.clone();
+        let (store, writer) = (store.clone(), writer.clone());
+        Ok(Self { store, writer, state, before, index, chunks, base, must_recheck })
+    }
+
+    pub fn state(&self) -> &StoreState {
+        &self.state
+    }
+
+    /// Returns the latest snapshot, whose manifest the run goes on from; none where there is none, or it cannot be read any more.
+    pub fn base(&self) -> Option<&SnapshotRecord> {
+        self.base.as_ref()
+    }
+
+    /// Returns whether something that snapshots refer to was given up since the base was committed: then nothing is taken over from it
+    /// unseen.
+    pub fn must_recheck(&self) -> bool {
+        self.must_recheck
+    }
+
+    /// Returns the live segments, and those of broken-off runs.
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// Returns a reader of what the store has.
+    pub fn chunks(&self) -> &ChunkReader {
+        &self.chunks
+    }
+
+    /// Returns a packer for what the store lacks.
+    pub fn packer(&self) -> Packer {
+        Packer::new(self.store.clone(), self.index.clone())
+    }
+
+    /// Appends `record`, whose chunks are all shipped; its segments are filled in here.
+    ///
+    /// # Errors
+    /// This writer was fenced meanwhile, or lost more than [`RACES_MAX`] races. Nothing was committed.
+    pub fn commit(&mut self, record: &SnapshotRecord) -> Result<Committed, SessionError> {
+        let moved = self.state.moved;
+        let new = self.index.added(&self.before, &self.state);
+        let live: Vec<_> = self.state.index.iter().chain(&new).cloned().collect();
+        let merged = self.store.merge_segments(&self.index, &live)?;
+        for rebased in 0..=RACES_MAX {
+            let mut record = record.clone();
+            record.new_index = self.index.added(&self.before, &self.state);
+            let is_live =
+                |id: &IndexId| self.state.index.iter().chain(&record.new_index).any(|s| s.id == *id);
+            if let Some((replaced, new)) = &merged
+                && replaced.iter().all(is_live)
+            {
+                record.new_index.retain(|s| !replaced.contains(&s.id));
+                record.new_index.push(new.clone());
+                record.merged_index = replaced.clone();
+            }
+            let event = Event::Snapshot(Box::new(record));
+            match self.store.append(&mut self.state, &self.writer, event)? {
+                Appended::Committed(sequence) => {
+                    self.store.checkpoint_if_due(&mut self.state);
+                    self.store.trim_cache(&self.state, &self.index);
+                    return Ok(Committed::Snapshot { sequence, rebased });
+                }
+                Appended::Lost => {
+                    self.store.refresh(&mut self.state)?;
+                    admit(&self.store, &self.state, &self.writer)?;
+                    if self.state.moved != moved && !mutant::is(Mutant::NoRestart) {
+                        return Ok(Committed::BeginAgain);
+                    }
+                }
+            }
+        }
+        Err(RepositoryError::lost_races(self.store.name(), RACES_MAX + 1).into())
+    }
+}
+
+/// Refuses a writer while another host is the primary.
+fn admit(store: &Store, state: &StoreState, writer: &WriterId) -> Result<(), SessionError> {
+    if state.admits(writer, state.epoch) {
+        return Ok(());
+    }
+    let primary = state.primary.as_ref().map_or_else(String::new, |primary| primary.0.clone());
+    Err(SessionError::Fenced { store: store.name().clone(), primary, writer: writer.clone() })
+}
+
+/// Finds the snapshot that a run goes on from, and whether chunks of it may be gone. A base whose manifest is damaged is none.
+fn base(state: &StoreState, chunks: &ChunkReader) -> Result<(Option<SnapshotRecord>, bool), RepositoryError> {
+    let Some((sequence, record)) = state.latest() else { return Ok((None, false)) };
+    if state.lost <= Some(sequence) || mutant::is(Mutant::NoRecheck) {
+        return Ok((Some(record.clone()), false));
+    }
+    let mut entries = ManifestReader::new(chunks.clone()).entries(&record.manifest);
+    match entries.try_for_each(|entry| entry.map(drop)) {
+        Err(error) if error.kind() == RepositoryErrorKind::Damaged => Ok((None, true)),
+        read => read.map(|()| (Some(record.clone()), true)),
+    }
+}
+
+/// Runs `attempt` until it wins its race; it begins with the state of that moment each time.
+///
+/// # Errors
+/// Those of `attempt`; and `Unavailable` when it lost `races_max` races and one more.
+pub fn until_won<T, E: From<RepositoryError>>(
+    store: &Store,
+    races_max: u32,
+    mut attempt: impl FnMut() -> Result<Option<T>, E>,
+) -> Result<T, E> {
+    for _ in 0..=races_max {
+        if let Some(won) = attempt()? {
+            return Ok(won);
+        }
+    }
+    Err(RepositoryError::lost_races(store.name(), races_max + 1).into())
+}
