@@ -356,7 +356,6 @@ impl World {
                         dice: Mutex::new(dice),
                         store: repository.store(&rig::name()),
                     };
-                    #[cfg(debug_assertions)]
                     mutant::choose(self.mutant);
                     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&actor)));
                     self.stage.leave(me);
@@ -716,7 +715,6 @@ fn twenty_thousand_interleavings_lose_no_byte() {
 }
 
 /// Each of these could be forgotten, and some were once. Says which seed catches it; by nothing else than the mutant.
-#[cfg(debug_assertions)]
 fn is_caught(mutant: Mutant) {
     let fails = |seed, mutant| std::panic::catch_unwind(|| simulate_with(seed, mutant)).is_err();
     let caught = (0..2000).find(|seed| fails(*seed, Some(mutant)));
@@ -725,42 +723,36 @@ fn is_caught(mutant: Mutant) {
     simulate(seed);
 }
 
-#[cfg(debug_assertions)]
 #[test]
 #[ignore = "up to some minutes: `cargo nextest run --run-ignored only mutant_simulation`"]
 fn mutant_simulation_without_a_restart_after_a_pruning_is_caught() {
     is_caught(Mutant::NoRestart);
 }
 
-#[cfg(debug_assertions)]
 #[test]
 #[ignore = "up to some minutes: `cargo nextest run --run-ignored only mutant_simulation`"]
 fn mutant_simulation_without_a_new_plan_after_a_lost_race_is_caught() {
     is_caught(Mutant::NoReplan);
 }
 
-#[cfg(debug_assertions)]
 #[test]
 #[ignore = "up to some minutes: `cargo nextest run --run-ignored only mutant_simulation`"]
 fn mutant_simulation_without_salts_is_caught() {
     is_caught(Mutant::NoSalt);
 }
 
-#[cfg(debug_assertions)]
 #[test]
 #[ignore = "up to some minutes: `cargo nextest run --run-ignored only mutant_simulation`"]
 fn mutant_simulation_without_a_doomed_set_is_caught() {
     is_caught(Mutant::NoDoomedSet);
 }
 
-#[cfg(debug_assertions)]
 #[test]
 #[ignore = "up to some minutes: `cargo nextest run --run-ignored only mutant_simulation`"]
 fn mutant_simulation_without_a_look_at_orphans_is_caught() {
     is_caught(Mutant::NoOrphanCheck);
 }
 
-#[cfg(debug_assertions)]
 #[test]
 #[ignore = "up to some minutes: `cargo nextest run --run-ignored only mutant_simulation`"]
 fn mutant_simulation_without_a_recheck_after_a_loss_is_caught() {
