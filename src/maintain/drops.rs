@@ -5,7 +5,6 @@
 //! nothing that a record says ends the hold: a drop counts as long as the state remembers it, and as long as its record is younger than the
 //! grace, by the store's clock. What was accepted is noted in this host's cache alone; a host without it asks again.
 
-use super::prune::PruneError;
 use crate::model::id::Sequence;
 use crate::model::record::{Dropped, Event, StoreState};
 use crate::model::retention::{self, Retention};
@@ -79,20 +78,25 @@ impl Store {
     }
 }
 
-/// Refuses to go on when the rules keep some of what was dropped. Pure.
+/// Snapshots that were dropped although the rules keep them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    /// The record that dropped the first of them.
+    pub by: Sequence,
+    pub count: usize,
+    pub first: Sequence,
+}
+
+/// Finds what was dropped although the rules keep it. Pure.
 pub(crate) fn judge(
     state: &StoreState,
     drops: &BTreeMap<Sequence, Dropped>,
     rules: &Retention,
-) -> Result<(), PruneError> {
+) -> Option<Wrong> {
     let mut times: BTreeMap<_, _> = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start_ns)).collect();
     times.extend(drops.iter().map(|(s, dropped)| (*s, dropped.scan_start_ns)));
     let verdicts = retention::decide(rules, &times, &BTreeMap::new());
     let mut wrong = drops.iter().filter(|(s, _)| !verdicts[s].is_empty());
-    match wrong.next() {
-        Some((first, dropped)) => {
-            Err(PruneError::Held { by: dropped.by, count: 1 + wrong.count(), first: *first })
-        }
-        None => Ok(()),
-    }
+    let (first, dropped) = wrong.next()?;
+    Some(Wrong { by: dropped.by, count: 1 + wrong.count(), first: *first })
 }

@@ -18,7 +18,7 @@
 //!
 //! Killed anywhere, it leaves garbage for the next pruning, never a broken snapshot.
 
-use super::drops;
+use super::drops::{self, Wrong};
 use super::mark::{Marks, mark};
 use super::prune_plan::{self, Bounds, PackFact, PackPlan};
 use crate::model::id::{IndexId, PackId, Sequence, WriterId};
@@ -200,7 +200,7 @@ fn attempt(
     }
     store.checkpoint_if_due(&mut state);
     let _ = store.drop_old_checkpoints();
-    store.trim_cache(&state, &index);
+    store.trim_cache(&state, || index.live_packs());
     report.leftovers_deleted = store.drop_leftovers(store_now_ns, request.bounds.orphan_age_ns);
     Ok(Some(report))
 }
@@ -307,7 +307,9 @@ impl<'a> Pruning<'a> {
         self.report.missing = marks.missing;
         if !self.request.accept {
             let drops = self.store.drops(state, self.request.grace.ns, self.store_now_ns)?;
-            drops::judge(state, &drops, &self.request.retention)?;
+            if let Some(Wrong { by, count, first }) = drops::judge(state, &drops, &self.request.retention) {
+                return Err(PruneError::Held { by, count, first });
+            }
             if marks.missing > 0 {
                 let store = self.store.name().to_string();
                 return Err(PruneError::Missing { store, count: marks.missing });

@@ -1,9 +1,10 @@
 //! A large file, read by all workers: its segments matched side by side, joined in order.
 
 use super::error::ResyncError;
+use super::lease::open_patiently;
 use super::old_version::OldVersion;
 use super::read_entry::{Attempt, Reading, Target, Worker, look_again};
-use super::read_file::{ATTEMPTS, Segment, data_map, open_patiently};
+use super::read_file::{ATTEMPTS, Segment, data_map};
 use crate::delta::assembly::{Assembly, Misfit, Shipped};
 use crate::delta::signature::{block_log2, sign};
 use crate::model::entry::{File, Kind};
@@ -80,8 +81,8 @@ impl LargeFile<'_, '_> {
         made_of: &[File],
         attempt: u32,
     ) -> Result<Option<Reading>, ResyncError> {
-        let opened =
-            open_patiently(target, self.env, self.progress).and_then(|handle| Ok((handle.stat()?, handle)));
+        let opened = open_patiently(&target.dir, &target.name, self.env, self.progress)
+            .and_then(|handle| Ok((handle.stat()?, handle)));
         let (stat, handle) = match opened {
             Ok(opened) => opened,
             Err(errno) => return Ok(Some(Reading::failed(errno))),

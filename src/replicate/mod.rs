@@ -5,6 +5,7 @@ mod baseline;
 pub mod decide;
 pub mod error;
 mod large_file;
+mod lease;
 mod ledger;
 mod links;
 mod mounts;

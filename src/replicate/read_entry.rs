@@ -4,7 +4,7 @@
 //! really gone, and its directory is still the one of that path, is asked by the scan, behind all readings (see `leave`).
 
 use super::error::ResyncError;
-use super::read_file::open_patiently;
+use super::lease::open_patiently;
 use crate::format::attrs;
 use crate::format::frame::{ChunkType, Compressor};
 use crate::format::wire::Writer;
@@ -161,7 +161,7 @@ impl<'a> Worker<'a> {
         old: &Entry,
     ) -> Result<Option<Attempt>, RepositoryError> {
         let read = if target.stat.is_file() {
-            let opened = open_patiently(target, self.env, self.progress);
+            let opened = open_patiently(&target.dir, &target.name, self.env, self.progress);
             opened.and_then(|file| Ok((file.stat()?, file.attributes())))
         } else {
             let special = target.dir.handle().and_then(|dir| dir.special(&target.name));

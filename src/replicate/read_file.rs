@@ -3,6 +3,7 @@
 //! What is hashed, matched and shipped comes from one reading into one buffer. A file is read in segments,
 //! each by one worker; short literals are left to the file's [`Assembly`], which gathers them.
 
+use super::lease::open_patiently;
 use super::old_version::OldVersion;
 use super::read_entry::{Attempt, Reading, Target, Worker};
 use crate::delta::assembly::{Assembly, Misfit, Shipped, Stretch};
@@ -20,19 +21,15 @@ use crate::source::content::{HashTree, SEGMENT_BYTES, SegmentHash, read_range};
 use crate::source::data_map::DataMap;
 use crate::source::stat::Stat;
 use crate::source::tree::{self, AttributesRead};
-use crate::support::env::Env;
 use crate::support::progress::Progress;
 use blake3::hazmat::ChainingValue;
 use rustix::io::Errno;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// After so many readings that met a change, a file is taken as torn.
 pub const ATTEMPTS: u32 = 3;
 /// A file that shrinks under every reading is given up.
 const SHRINK_ATTEMPTS: u32 = 10;
-/// A lease is waited for so long.
-const LEASE_LIMIT: Duration = Duration::from_secs(60);
 /// Extents above this go into lists of their own.
 const INLINE_EXTENTS: usize = 8;
 /// A literal of so many bytes is a chunk of its own, shipped by the worker that read it.
@@ -82,7 +79,7 @@ impl<'a> Worker<'a> {
         old: &[File],
     ) -> Result<Reading, RepositoryError> {
         for attempt in 1..=SHRINK_ATTEMPTS {
-            let handle = match open_patiently(target, self.env, self.progress) {
+            let handle = match open_patiently(&target.dir, &target.name, self.env, self.progress) {
                 Ok(handle) => handle,
                 Err(errno) => return Ok(Reading::failed(errno)),
             };
@@ -405,26 +402,4 @@ fn read_segment(
 /// Where the data of an open file is; asked only when holes are possible.
 pub fn data_map(handle: &dyn tree::File, stat: &Stat, size_bytes: u64) -> Result<DataMap, Errno> {
     if stat.may_have_holes() { handle.data_map(size_bytes) } else { Ok(DataMap::full(size_bytes)) }
-}
-
-/// Opens a target. Who holds a lease on it was told by the first try, and has `/proc/sys/fs/lease-break-time` (45 s) to give it
-/// up; then the kernel takes it.
-pub(super) fn open_patiently(
-    target: &Target,
-    env: &Env,
-    progress: &Progress,
-) -> Result<Arc<dyn tree::File>, Errno> {
-    let mut waited = Duration::ZERO;
-    loop {
-        match target.dir.handle()?.open_file(&target.name) {
-            Err(Errno::AGAIN) if waited < LEASE_LIMIT && !progress.is_stopped() => {
-                let pause = (waited / 4).clamp(Duration::from_millis(2), Duration::from_millis(250));
-                env.sleep(pause);
-                waited += pause;
-            }
-            // Of a lease that was not given up.
-            Err(Errno::AGAIN) => return Err(Errno::BUSY),
-            other => return other,
-        }
-    }
 }

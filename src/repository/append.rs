@@ -4,7 +4,7 @@
 //! writer whose reply was lost finds its own writer id and nonce in the record, and has won.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
-use super::keyrings::Loaded;
+use super::key_cache::Loaded;
 use super::memory::Passed;
 use super::object_key;
 use super::objects::Creation;

@@ -5,15 +5,13 @@
 //! another repository of the same name; the worst is that something is fetched. Nothing but that note is synced. A pack's
 //! file has holes where its chunks were never asked for: bytes that are no chunk, and are fetched.
 
-use super::index::Index;
 use super::store::Store;
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
 use crate::model::record::StoreState;
-use crate::support::private;
+use crate::support::{files, private};
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -94,7 +92,7 @@ impl Store {
         if let Some(path) = self.cache_file(&format!("log/{sequence}"))
             && std::fs::metadata(&path).map_or(true, |meta| meta.len() != bytes.len() as u64)
         {
-            let _ = write_beside(&path, bytes);
+            let _ = files::replace(&path, bytes);
         }
     }
 
@@ -111,8 +109,9 @@ impl Store {
     }
 
     /// Drops segments that are not live any more. Now and then also packs that are not, and of the others those that were written
-    /// longest ago, until the rest is small enough: looking at all of them takes longer than a run that has nothing to do.
-    pub fn trim_cache(&self, state: &StoreState, index: &Index) {
+    /// longest ago, until the rest is small enough: looking at all of them takes longer than a run that has nothing to do. `live` tells which
+    /// packs are live.
+    pub fn trim_cache(&self, state: &StoreState, live: impl FnOnce() -> HashSet<PackId>) {
         let now = UNIX_EPOCH + Duration::from_nanos(self.env().wall_ns());
         self.drop_cached_segments(state, now);
         let head = state.head.map_or(0, |(sequence, _)| sequence.0);
@@ -121,19 +120,13 @@ impl Store {
             listed.flatten().filter(|file| is_broken_off(file, now)).for_each(|file| drop_file(&file));
         }
         if let Some(dir) = self.cache_file("packs").filter(|_| head.is_multiple_of(TRIM_RECORDS)) {
-            drop_other_packs(&dir, index);
+            drop_other_packs(&dir, &live());
             trim(&dir, PACKS_MAX_BYTES);
         }
     }
 }
 
-fn drop_other_packs(dir: &Path, index: &Index) {
-    let segments = index.segments();
-    let live: HashSet<PackId> = segments
-        .iter()
-        .flat_map(|s| s.header.packs.iter().map(|p| p.id))
-        .filter(|p| !index.is_doomed(p))
-        .collect();
+fn drop_other_packs(dir: &Path, live: &HashSet<PackId>) {
     let Ok(listed) = std::fs::read_dir(dir) else { return };
     for file in listed.flatten() {
         let id = file.file_name().to_str().and_then(|name| PackId::parse(name).ok());
@@ -164,13 +157,9 @@ fn drop_file(file: &std::fs::DirEntry) {
     let _ = std::fs::remove_file(file.path());
 }
 
-/// Whether it is what `write_beside` writes, and a day old: of a process that was killed. A day in the future is as much.
+/// Whether it is a temporary file, and a day old: of a process that was killed. A day in the future is as much.
 fn is_broken_off(file: &std::fs::DirEntry, now: SystemTime) -> bool {
-    let name = file.file_name();
-    let suffix =
-        name.to_str().and_then(|name| name.rsplit_once('.')).and_then(|(_, suffix)| suffix.split_once('-'));
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !suffix.is_some_and(|(process, number)| is_number(process) && is_number(number)) {
+    if !file.file_name().to_str().is_some_and(files::is_temporary) {
         return false;
     }
     let modified = file.metadata().and_then(|meta| meta.modified());
@@ -185,22 +174,6 @@ fn open_to_write(path: &Path) -> std::io::Result<File> {
         private::make_dirs(dir)?;
     }
     File::options().write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-/// Writes a file under another name and renames it, so that no reader sees a part of it.
-pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(dir) = path.parent() {
-        private::make_dirs(dir)?;
-    }
-    let beside = path.with_extension(format!("{}-{}", std::process::id(), super::index::unique()));
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside);
-    let written =
-        file.and_then(|mut file| file.write_all(bytes)).and_then(|()| std::fs::rename(&beside, path));
-    if written.is_err() {
-        // A cache that is full is not to be filled by what could not be written.
-        let _ = std::fs::remove_file(&beside);
-    }
-    written
 }
 
 fn trim(dir: &Path, most_bytes: u64) {
@@ -229,16 +202,6 @@ fn trim(dir: &Path, most_bytes: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_cannot_be_written_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        // A directory in the way fails the rename, as a full disk fails the writing.
-        std::fs::create_dir_all(dir.path().join("head/in-the-way")).unwrap();
-        assert!(write_beside(&dir.path().join("head"), b"note").is_err());
-        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left, ["head"]);
-    }
 
     #[test]
     fn only_what_a_killed_process_left_a_day_ago_is_broken_off() {

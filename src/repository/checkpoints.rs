@@ -6,7 +6,6 @@
 //! record there, was rolled back, and is not taken, whatever of the cache is left and whichever pass reads it. A checkpoint behind what it
 //! saw counts only if the records between name each other: a host that was away for long reads these once.
 
-use super::cache::write_beside;
 use super::error::RepositoryError;
 use super::memory::{Passed, Seen};
 use super::object_key;
@@ -15,6 +14,7 @@ use crate::format::checkpoint as format;
 use crate::format::checkpoint::CHECKPOINT_MAX_BYTES;
 use crate::model::id::{ContentHash, Sequence};
 use crate::model::record::StoreState;
+use crate::support::files;
 use object_store::PutPayload;
 
 /// A checkpoint is made after so many records,
@@ -116,7 +116,7 @@ impl Store {
 
     fn cache_checkpoint(&self, sequence: Sequence, bytes: &[u8]) {
         let Some(path) = self.cache_file("checkpoint") else { return };
-        if write_beside(&path, &[&sequence.0.to_le_bytes(), bytes].concat()).is_ok() {
+        if files::replace(&path, &[&sequence.0.to_le_bytes(), bytes].concat()).is_ok() {
             self.drop_cached_records(sequence);
         }
     }

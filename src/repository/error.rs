@@ -1,7 +1,7 @@
 //! What can go wrong with a repository, with the key in it.
 
-use super::rekey::KeyChange;
-use super::trust::Distrust;
+use super::distrust::Distrust;
+use super::key_change::KeyChange;
 use crate::format::passphrase::PASSPHRASE_MIN_CHARS;
 use crate::format::wire::FormatError;
 use crate::model::closure::Misplaced;
@@ -135,7 +135,8 @@ impl RepositoryError {
             | Self::NotEncrypted(_)
             | Self::Unconfirmed(_)
             | Self::StrangeKeyring { .. } => RepositoryErrorKind::Configuration,
-            Self::KeyChange { change, .. } => change.kind(),
+            Self::KeyChange { change: KeyChange::Raced, .. } => RepositoryErrorKind::Unavailable,
+            Self::KeyChange { .. } => RepositoryErrorKind::Configuration,
             Self::Keyring { .. }
             | Self::RolledBack { .. }
             | Self::Distrusted { .. }

@@ -10,15 +10,16 @@ use crate::format::index::{self as format, ENTRY_BYTES, Location, SegmentHeader}
 use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
 use crate::model::record::StoreState;
+use crate::support::files;
 use crate::support::mutant::{self, Mutant};
 use bytes::Bytes;
 use rustix::fs::{CWD, Mode, OFlags};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// A segment is refused above this.
@@ -184,7 +185,7 @@ impl Store {
         let object = Bytes::from(object.map_err(RepositoryError::format(&prefix))?);
         let reference = ObjectRef { id: IndexId::of(&object), size_bytes: object.len() as u64 };
         let at = object_key::index(&self.name, reference.id);
-        self.repository.wait(super::packer::put(self, &at, object))?;
+        self.repository.wait(self.put(&at, object))?;
         Ok(reference)
     }
 }
@@ -206,7 +207,7 @@ fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryErro
     }
     // another in a file that is gone with the process.
     let dir = std::env::temp_dir();
-    let path = dir.join(format!(".understudy-{}-{}", std::process::id(), unique()));
+    let path = dir.join(format!(".understudy-{}-{}", std::process::id(), files::unique()));
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let unnamed = || {
         if let Ok(file) = rustix::fs::openat(CWD, &dir, flags, Mode::RUSR | Mode::WUSR) {
@@ -221,19 +222,13 @@ fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryErro
     unnamed().map_err(RepositoryError::local(format!("temporary file in {}", dir.display())))
 }
 
-/// A number for a file's name; no two threads of this process get the same.
-pub(crate) fn unique() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
 fn keep_at(path: &Path, bytes: &[u8]) -> std::io::Result<File> {
     if std::fs::metadata(path).is_ok_and(|m| m.len() == bytes.len() as u64) {
         // Read and compared by hash a moment ago, or written by this very process.
         return File::open(path);
     }
     // No fsync: a cached segment is checked by its hash whenever it is opened.
-    super::cache::write_beside(path, bytes)?;
+    files::replace(path, bytes)?;
     File::open(path)
 }
 
@@ -394,6 +389,13 @@ impl Index {
             }
         }
         new
+    }
+
+    /// Returns the packs that are named, and not doomed.
+    pub fn live_packs(&self) -> HashSet<PackId> {
+        let segments = self.segments();
+        let packs = segments.iter().flat_map(|segment| segment.header.packs.iter().map(|pack| pack.id));
+        packs.filter(|pack| !self.is_doomed(pack)).collect()
     }
 
     pub fn segments(&self) -> Vec<Arc<Segment>> {

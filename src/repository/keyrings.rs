@@ -3,51 +3,23 @@
 //! A store is encrypted when it has a keyring, and then nothing in it is taken that is not sealed. A keyring is numbered like a
 //! record and created once: of two that change it at once one wins, and the other is told to try again.
 
+use super::distrust::Distrust;
 use super::error::RepositoryError;
+use super::key_cache::Loaded;
 use super::object_key;
 use super::store::Store;
-use super::trust::{self, Distrust, Plain, SeenEncryption, SeenRing};
-use crate::format::age::Identity;
+use super::trust::{self, Plain, SeenEncryption, SeenRing};
 use crate::format::keyring::{self, Holder, Keyring, Opened, Secrets, Shown};
 use crate::format::seal::{Keys, Sealing};
 use crate::format::wire::FormatError;
 use crate::model::escape;
-use crate::model::record::{Record, RingRef};
+use crate::model::record::Record;
 use crate::support::mutant::{self, Mutant};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 /// So much is read of the keyrings that lead to one: some thousand changes of the keys.
 const BEFORE_MAX_BYTES: usize = 64 << 20;
-
-#[derive(Debug)]
-pub(crate) struct Loaded {
-    pub opened: Opened,
-    pub keys: Arc<Keys>,
-    /// It is more than what was found there: see `Memory::confirmed`.
-    pub is_confirmed: AtomicBool,
-}
-
-impl Loaded {
-    /// What records name; none where the keyring proves nothing.
-    pub fn named(&self) -> Option<RingRef> {
-        self.opened.maker.map(|_| self.opened.reference)
-    }
-
-    pub fn is_confirmed(&self) -> bool {
-        self.is_confirmed.load(Ordering::Relaxed)
-    }
-}
-
-/// What a store's handles share of its keyring, once it was looked for: none when there is none.
-#[derive(Debug, Default)]
-pub(crate) struct KeyCache {
-    ring: Mutex<Option<Option<Arc<Loaded>>>>,
-    /// What opened the last one: a passphrase is stretched once, however often the keyring is looked for again.
-    identity: Mutex<Option<Identity>>,
-    /// Reading without one was looked into.
-    is_admitted: AtomicBool,
-}
 
 /// Who may open a store.
 #[derive(Clone, Debug)]

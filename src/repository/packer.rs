@@ -8,14 +8,12 @@
 use super::error::{RepositoryError, RepositoryErrorKind};
 use super::index::Index;
 use super::object_key;
-use super::objects::Creation;
 use super::store::Store;
 use crate::format::frame::{ChunkType, Compressor, PackWriter};
 use crate::format::index as format;
 use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
 use bytes::Bytes;
-use object_store::PutPayload;
 use object_store::path::Path;
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -178,7 +176,7 @@ impl Packer {
         let store = self.store.clone();
         self.store.cache_pack(id, &pack, &chunks, &kept);
         let bytes = Bytes::from(pack);
-        let upload = async move { put(&store, &at, bytes).await };
+        let upload = async move { store.put(&at, bytes).await };
         if self.background {
             state.uploads.push_back((id, self.store.repository.runtime.spawn(upload)));
         } else if let Err(error) = self.store.repository.wait(upload) {
@@ -403,18 +401,6 @@ impl OpenPack {
         }
         Ok(())
     }
-}
-
-/// Creates an object that is named by its content. One that is there and has another size is mended.
-pub(crate) async fn put(store: &Store, at: &Path, bytes: Bytes) -> Result<(), RepositoryError> {
-    let size = bytes.len() as u64;
-    let payload = PutPayload::from(bytes);
-    if store.objects().create(at, payload.clone()).await? == Creation::Existed
-        && store.objects().head(at).await? != Some(size)
-    {
-        store.objects().mend(at, payload).await?;
-    }
-    Ok(())
 }
 
 fn gave_up(why: &str) -> RepositoryError {

@@ -5,16 +5,16 @@
 //! never saw the keyring does not miss it, should somebody delete it; this one does, since it remembers it before the record. And until then a
 //! record with the keys before is taken: an honest writer who had not looked makes the same. Hosts that know the keyring warn of it.
 
-use super::error::{RepositoryError, RepositoryErrorKind};
+use super::error::RepositoryError;
+use super::key_cache::Loaded;
+use super::key_change::KeyChange;
 use super::key_source::{Encryption, KeySource, make_key_file, read_key_file};
-use super::keyrings::Loaded;
 use super::object_key;
 use super::objects::Creation;
 use super::store::Store;
 use super::trust::{SeenEncryption, SeenRing};
 use crate::format::age::{Identity, Recipient};
 use crate::format::keyring::{self, Holder, Opened, Plan};
-use crate::format::passphrase::PASSPHRASES_MAX;
 use crate::format::seal::Key;
 use crate::format::wire::FormatError;
 use crate::model::escape;
@@ -335,38 +335,6 @@ fn key_file(path: &Path, source: &KeySource, env: &Env) -> Result<Vec<Identity>,
 /// A holder from `age1…`.
 pub fn recipient_holder(name: &str, recipient: &str) -> Result<Holder, FormatError> {
     Ok(Holder::of_recipient(name, &Recipient::parse(recipient)?))
-}
-
-/// Why a keyring is not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyChange {
-    #[error("there is a key '{}' already, or one that opens with the same secret", escape::line(.0))]
-    Exists(String),
-    #[error("there is no key '{}'; `understudy key list` shows them", escape::line(.0))]
-    Missing(String),
-    #[error("'{}' is the only key: without it nobody could open the store. Add another first", escape::line(.0))]
-    Last(String),
-    #[error("'{}' cannot be a key's name: 1 to 200 bytes, without control characters", escape::line(.0))]
-    Name(String),
-    #[error(
-        "that is the key that is used here: whoever is to be removed cannot say who is left. Use another (--key-file)"
-    )]
-    Own,
-    #[error(
-        "at most {PASSPHRASES_MAX} passphrases open a store: remove one first (`understudy key remove`), or add a key file or a recipient, of which there may be more"
-    )]
-    Passphrases,
-    #[error("somebody else changed the keys meanwhile: try again")]
-    Raced,
-}
-
-impl KeyChange {
-    pub(crate) fn kind(&self) -> RepositoryErrorKind {
-        match self {
-            KeyChange::Raced => RepositoryErrorKind::Unavailable,
-            _ => RepositoryErrorKind::Configuration,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ impl WriteSession {
             match self.store.append(&mut self.state, &self.writer, event)? {
                 Appended::Committed(sequence) => {
                     self.store.checkpoint_if_due(&mut self.state);
-                    self.store.trim_cache(&self.state, &self.index);
+                    self.store.trim_cache(&self.state, || self.index.live_packs());
                     return Ok(Committed::Snapshot { sequence, rebased });
                 }
                 Appended::Lost => {

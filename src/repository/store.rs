@@ -1,15 +1,17 @@
 //! A repository that is open, and one store in it.
 
 use super::error::RepositoryError;
+use super::key_cache::KeyCache;
 use super::key_source::KeySource;
-use super::keyrings::KeyCache;
 use super::location::Location;
 use super::object_key;
-use super::objects::{Bandwidth, Objects, Patience, Requests};
+use super::objects::{Bandwidth, Creation, Objects, Patience, Requests};
 use super::probe;
 use crate::model::id::StoreName;
 use crate::support::env::Env;
-use object_store::ObjectStore;
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStore, PutPayload};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
@@ -191,5 +193,17 @@ impl Store {
     /// The size of a pack; `None` when there is none.
     pub fn pack_size(&self, id: crate::model::id::PackId) -> Result<Option<u64>, RepositoryError> {
         self.repository.wait(self.objects().head(&object_key::pack(&self.name, id)))
+    }
+
+    /// Creates an object that is named by its content. One that is there and has another size is mended.
+    pub(crate) async fn put(&self, at: &Path, bytes: Bytes) -> Result<(), RepositoryError> {
+        let size = bytes.len() as u64;
+        let payload = PutPayload::from(bytes);
+        if self.objects().create(at, payload.clone()).await? == Creation::Existed
+            && self.objects().head(at).await? != Some(size)
+        {
+            self.objects().mend(at, payload).await?;
+        }
+        Ok(())
     }
 }

@@ -4,12 +4,12 @@
 //! that is a holder still, proves that to this host, names the one before and has its data keys. So whoever was removed makes none that is taken, and
 //! whoever holds the bucket without a key makes none at all. What a host has never seen it takes on first use.
 
+use super::distrust::Distrust;
 use super::key_source::Encryption;
 use crate::format::keyring::{Before, Opened};
 use crate::format::seal::Key;
 use crate::model::id::{ContentHash, StoreName};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 /// What a host keeps of a keyring that it took. No secret: hashes of what has 256 random bits, and of public keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,31 +22,6 @@ pub struct SeenRing {
     pub commitment: ContentHash,
     /// The holders' public keys, hashed.
     pub holders: Vec<ContentHash>,
-}
-
-/// Why a keyring is not taken.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Distrust {
-    #[error(
-        "it is older than the one that this host took, which is not there any more: the keyring was rolled back"
-    )]
-    Older,
-    #[error("it is another one than this host took under that number")]
-    Exchanged,
-    #[error("it does not have the data keys of the one before")]
-    Keys,
-    #[error("it does not prove who made it, and the one before does")]
-    Version,
-    #[error("it does not name the one before")]
-    Chain,
-    #[error("'{0}', who made it, held no key to the one before")]
-    Maker(String),
-    #[error(
-        "nothing here opens keyring {0}, which leads to it, as where a key was removed and added again. Where its holders are who they should be, --trust-keyring goes on with it, once"
-    )]
-    Gap(u32),
-    #[error("more keyrings lead to it than are looked at")]
-    Long,
 }
 
 fn commitment(store: &StoreName, keys: &[Key]) -> ContentHash {

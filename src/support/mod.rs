@@ -5,6 +5,7 @@ pub mod chain;
 pub mod clock;
 pub mod durable;
 pub mod env;
+pub mod files;
 pub mod lossy;
 pub mod mountinfo;
 pub mod mutant;
