@@ -4,8 +4,8 @@
 use crate::format::index::{self as index_format, Location};
 use crate::format::record as record_format;
 use crate::format::seal::{Sealer, Sealing};
-use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
-use crate::model::record::{ObjectRef, SnapshotRecord, StoreState};
+use crate::model::id::{ChunkId, ContentHash, IndexId, PackId, Sequence};
+use crate::model::record::{ObjectRef, Record, SnapshotRecord, StoreState};
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::repository::index::{Index, Vouched};
 use crate::repository::object_key;
@@ -134,6 +134,28 @@ impl Store {
         Ok(Examined { snapshots: told.snapshots, index, broken, report })
     }
 
+    /// Reads a record; returns its text of what is wrong where it is damaged.
+    fn decode_for_verify(
+        &self,
+        sequence: Sequence,
+    ) -> Result<Result<(Record, ContentHash), String>, RepositoryError> {
+        let key = object_key::record(self.name(), sequence);
+        let limit = record_format::RECORD_MAX_BYTES as u64;
+        let bytes = self.repository.wait(self.objects().get(&key, limit))?.unwrap_or_default();
+        let generation = record_format::generation(&bytes);
+        let keys = match self.keys_for(generation) {
+            Err(error @ RepositoryError::Keyring { .. }) => return Ok(Err(error.to_string())),
+            keys => keys?,
+        };
+        match record_format::decode(&bytes, keys.as_deref(), sequence.0) {
+            Err(error) => Ok(Err(error.to_string())),
+            Ok(decoded) => match self.check_ring(&decoded.0, generation) {
+                Err(error @ RepositoryError::Unnamed { .. }) => Ok(Err(error.to_string())),
+                checked => checked.map(|()| Ok(decoded)),
+            },
+        }
+    }
+
     /// Reads every record that can be read; a damaged one is a problem of its own snapshot only.
     fn verify_log(&self, report: &mut VerifyReport) -> Result<StoreState, RepositoryError> {
         let prefix = object_key::log_prefix(&self.name);
@@ -157,20 +179,7 @@ impl Store {
             }
             last = sequence;
             report.records += 1;
-            let limit = record_format::RECORD_MAX_BYTES as u64;
-            let found = self.repository.wait(self.objects().get(&object.location, limit))?;
-            let bytes = found.unwrap_or_default();
-            let decoded = match self.keys_for(record_format::generation(&bytes)) {
-                Ok(keys) => match record_format::decode(&bytes, keys.as_deref(), sequence.0) {
-                    Err(error) => Err(error.to_string()),
-                    Ok(decoded) => match self.check_ring(&decoded.0, record_format::generation(&bytes)) {
-                        Err(error @ RepositoryError::Unnamed { .. }) => Err(error.to_string()),
-                        checked => checked.map(|()| Ok(decoded))?,
-                    },
-                },
-                Err(error @ RepositoryError::Keyring { .. }) => Err(error.to_string()),
-                Err(error) => return Err(error),
-            };
+            let decoded = self.decode_for_verify(sequence)?;
             let (record, hash) = match decoded {
                 Ok(decoded) => decoded,
                 Err(error) => {
@@ -235,24 +244,19 @@ impl Store {
         Index::of(self, &sound, told.doomed_packs.keys().copied().collect())
     }
 
-    fn verify_packs(
+    /// Reports the packs that are missing, or have another size.
+    fn find_missing_packs(
         &self,
         index: &Index,
-        options: VerifyOptions,
+        packs: &BTreeMap<PackId, u64>,
         broken: &mut Broken,
         report: &mut VerifyReport,
     ) -> Result<(), RepositoryError> {
-        let mut packs: BTreeMap<PackId, u64> = BTreeMap::new();
-        for segment in index.segments() {
-            let needed = segment.header.packs.iter().filter(|p| !index.is_doomed(&p.id));
-            packs.extend(needed.map(|p| (p.id, p.size_bytes)));
-        }
         let prefix = object_key::pack_prefix(&self.name);
         let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
         let present: HashMap<PackId, u64> =
             listed.iter().filter_map(|o| Some((object_key::parse_pack(&o.location)?, o.size))).collect();
-        report.packs = packs.len() as u64;
-        for (id, size_bytes) in &packs {
+        for (id, size_bytes) in packs {
             let at = object_key::pack(&self.name, *id);
             match present.get(id) {
                 None => {
@@ -271,6 +275,23 @@ impl Store {
                 Some(_) => {}
             }
         }
+        Ok(())
+    }
+
+    fn verify_packs(
+        &self,
+        index: &Index,
+        options: VerifyOptions,
+        broken: &mut Broken,
+        report: &mut VerifyReport,
+    ) -> Result<(), RepositoryError> {
+        let mut packs: BTreeMap<PackId, u64> = BTreeMap::new();
+        for segment in index.segments() {
+            let needed = segment.header.packs.iter().filter(|p| !index.is_doomed(&p.id));
+            packs.extend(needed.map(|p| (p.id, p.size_bytes)));
+        }
+        report.packs = packs.len() as u64;
+        self.find_missing_packs(index, &packs, broken, report)?;
         let shares = share(&packs, options.read_data_percent, options.after);
         let mut rest = &shares[..];
         while !rest.is_empty() {

@@ -221,6 +221,15 @@ pub struct StoreState {
     pub checkpoint: Option<Sequence>,
 }
 
+/// Returns whether a record may name the keyring `next` after one that names `before`.
+pub fn may_follow(before: Option<RingRef>, next: Option<RingRef>) -> bool {
+    match (before, next) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(before), Some(next)) => next.sequence > before.sequence || next == before,
+    }
+}
+
 impl StoreState {
     /// The state after one more record; `hash` is the BLAKE3 of its bytes.
     pub fn apply(&mut self, store: &StoreName, record: Record, hash: ContentHash) -> Result<(), FoldError> {
@@ -239,7 +248,7 @@ impl StoreState {
         if record.epoch.0 != self.epoch.0 + promoted {
             return Err(FoldError::Epoch(sequence));
         }
-        if !self.admits_ring(record.ring) {
+        if !may_follow(self.ring, record.ring) {
             return Err(FoldError::Ring(sequence));
         }
         self.take(sequence, record.event);
@@ -247,15 +256,6 @@ impl StoreState {
         self.epoch = record.epoch;
         self.head = Some((sequence, hash));
         Ok(())
-    }
-
-    /// Whether the next record may name `next`.
-    pub fn admits_ring(&self, next: Option<RingRef>) -> bool {
-        match (self.ring, next) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(ring), Some(next)) => next.sequence > ring.sequence || next == ring,
-        }
     }
 
     /// What the event of record `sequence` changes, whatever came before: of a log with gaps, this is what is known.

@@ -12,7 +12,7 @@ use super::store::Store;
 use crate::format::record as format;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::model::id::{ContentHash, Epoch, Sequence, WriterId};
-use crate::model::record::{Event, FoldError, Record, StoreState};
+use crate::model::record::{Event, FoldError, Record, StoreState, may_follow};
 use bytes::Bytes;
 use object_store::PutPayload;
 use std::sync::Arc;
@@ -39,14 +39,14 @@ impl Store {
         self.admit_writer()?;
         let mut loaded = self.loaded()?;
         let named = |loaded: &Option<Arc<Loaded>>| loaded.as_ref().and_then(|loaded| loaded.named());
-        if !state.admits_ring(named(&loaded)) {
+        if !may_follow(state.ring, named(&loaded)) {
             // Looked for before somebody changed the keys.
             self.forget_keys();
             loaded = self.loaded()?;
         }
         let sequence = state.next_sequence();
         let ring = named(&loaded);
-        if !state.admits_ring(ring) {
+        if !may_follow(state.ring, ring) {
             let source = FoldError::Ring(sequence);
             return Err(RepositoryError::Log { store: self.name.clone(), source });
         }

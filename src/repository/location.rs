@@ -15,7 +15,7 @@ use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use url::Url;
 
@@ -132,22 +132,7 @@ impl Location {
                 .with_connect_timeout(std::time::Duration::from_secs(10))
         };
         match self {
-            Self::Directory(path) => {
-                let unopened = |error: std::io::Error| {
-                    let (kind, advice) = judge_directory(&error);
-                    let (key, reason) = (path.display().to_string(), format!("{error}{advice}"));
-                    RepositoryError::Request { operation: "open", key, reason, kind }
-                };
-                private::hold_alone(path).map_err(unopened)?;
-                // What a group shares on purpose, its members go on with.
-                if std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o020 != 0) {
-                    private::share_with_group();
-                }
-                // It may be there and answer nothing, as a mount that nobody serves any more.
-                std::fs::read_dir(path).map_err(unopened)?;
-                let store = LocalFileSystem::new_with_prefix(path).map_err(wrong)?;
-                Ok(Opened { store: Arc::new(store.with_fsync(true)), former: None })
-            }
+            Self::Directory(path) => open_directory(path),
             Self::S3(bucket) => {
                 let http = plain_http("AWS_ENDPOINT_URL")
                     || plain_http("AWS_ENDPOINT")
@@ -218,6 +203,27 @@ impl std::fmt::Display for Location {
             Self::S3(bucket) | Self::Gcs(bucket) | Self::Azure(bucket) => f.write_str(&bucket.text),
         }
     }
+}
+
+/// Opens a directory that is this user's alone, or shared with a group on purpose.
+fn open_directory(path: &Path) -> Result<Opened, RepositoryError> {
+    let unopened = |error: std::io::Error| {
+        let (kind, advice) = judge_directory(&error);
+        let (key, reason) = (path.display().to_string(), format!("{error}{advice}"));
+        RepositoryError::Request { operation: "open", key, reason, kind }
+    };
+    private::hold_alone(path).map_err(unopened)?;
+    // What a group shares on purpose, its members go on with.
+    if std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o020 != 0) {
+        private::share_with_group();
+    }
+    // It may be there and answer nothing, as a mount that nobody serves any more.
+    std::fs::read_dir(path).map_err(unopened)?;
+    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| RepositoryError::Location {
+        location: path.display().to_string(),
+        reason: error.to_string(),
+    })?;
+    Ok(Opened { store: Arc::new(store.with_fsync(true)), former: None })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::object_key;
 use super::store::Store;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::model::id::{ContentHash, Sequence, WriterId};
-use crate::model::record::{FoldError, StoreState};
+use crate::model::record::{FoldError, Record, RingRef, StoreState, may_follow};
 use crate::support::part;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -57,6 +57,69 @@ pub(crate) struct Late {
     pub ring: u32,
 }
 
+impl Met {
+    fn note(&mut self, sequence: Sequence, record: &Record, hash: ContentHash, reading: &Reading) {
+        let Some(seen) = reading.seen else { return };
+        if seen.sequence == sequence {
+            self.seen = Some(hash);
+        }
+        let ring = record.ring.map_or(0, |ring| ring.sequence);
+        if seen.sequence < sequence && reading.ring.is_some_and(|known| ring < known) && self.late.is_none() {
+            self.late = Some(Late { sequence, writer: record.writer.clone(), ring });
+        }
+    }
+}
+
+/// The records up to the head of a checkpoint: each must lead to the next, and the last be that head.
+struct Way {
+    head: Option<(Sequence, ContentHash)>,
+    /// The hash of the record before, and the keyring that it names.
+    last: Option<(ContentHash, Option<RingRef>)>,
+}
+
+/// Where a record lies.
+#[derive(PartialEq, Eq)]
+enum Step {
+    /// Before the checkpoint's head: the checkpoint has it already.
+    Folded,
+    /// The head, or after it.
+    Further,
+}
+
+impl Way {
+    /// Checks one record; `ring` is the keyring that the checkpoint names.
+    fn step(
+        &mut self,
+        sequence: Sequence,
+        record: &Record,
+        hash: ContentHash,
+        ring: Option<RingRef>,
+    ) -> Result<Step, FoldError> {
+        let Some((head, head_hash)) = self.head.filter(|(head, _)| sequence <= *head) else {
+            return Ok(Step::Further);
+        };
+        if let Some((before, named)) = self.last {
+            if record.previous != Some(before) {
+                return Err(FoldError::Chain(sequence));
+            }
+            if !may_follow(named, record.ring) {
+                return Err(FoldError::Ring(sequence));
+            }
+        }
+        self.last = Some((hash, record.ring));
+        if sequence < head {
+            return Ok(Step::Folded);
+        }
+        if head_hash != hash {
+            return Err(FoldError::Chain(sequence));
+        }
+        if record.ring != ring {
+            return Err(FoldError::Ring(sequence));
+        }
+        Ok(Step::Further)
+    }
+}
+
 /// A log of more records has a checkpoint.
 const LONG_RECORDS: u64 = 512;
 
@@ -68,17 +131,7 @@ impl Store {
         reading: &Reading,
         each: &mut dyn FnMut(&StoreState),
     ) -> Result<Met, RepositoryError> {
-        let mut after = state.head.map(|(sequence, _)| sequence);
-        if after.is_none()
-            && reading.from_checkpoint
-            && let Some(start) = self.last_checkpoint(reading.from_cache)?
-        {
-            // Its head is looked at once more, and what leads to it from the record that this host saw.
-            let begins_at =
-                start.head.map(|(head, _)| head.min(reading.seen.map_or(head, |seen| seen.sequence)));
-            after = begins_at.and_then(|begin| begin.0.checked_sub(1)).map(Sequence).filter(|s| s.0 > 0);
-            *state = start;
-        }
+        let after = self.begin_reading(state, reading)?;
         let begins_at = after.map_or(Sequence(0), |after| after).next();
         let listed = self.list_records(after, begins_at)?;
         if reading.from_cache && state.head.is_none() && listed.len() as u64 > LONG_RECORDS {
@@ -90,59 +143,49 @@ impl Store {
             && begins_at <= head
             && listed.last().is_none_or(|last| last.sequence < head)
         {
-            return Err(RepositoryError::MissingRecord { store: self.name.clone(), sequence: head });
+            return Err(RepositoryError::MissingRecord { store: self.name().clone(), sequence: head });
         }
         let (newest, mut rest) = (listed.last().map(|listed| listed.sequence), &listed[..]);
         let mut met = Met::default();
-        // The last record before a checkpoint's head that was looked at: its hash, and the keyring that it names.
-        let mut way: Option<(ContentHash, StoreState)> = None;
+        let mut way = Way { head: known, last: None };
         while !rest.is_empty() {
             let (some, behind) = rest.split_at(held_together(rest));
             rest = behind;
             for (Listed { sequence, .. }, bytes) in some.iter().zip(self.fetch(some, newest, reading)?) {
                 let (record, hash) = self.decode_record(*sequence, &bytes)?;
-                if reading.seen.is_some_and(|seen| seen.sequence == *sequence) {
-                    met.seen = Some(hash);
+                met.note(*sequence, &record, hash, reading);
+                let wrong = |source| RepositoryError::Log { store: self.name().clone(), source };
+                if way.step(*sequence, &record, hash, state.ring).map_err(wrong)? == Step::Folded {
+                    continue;
                 }
-                let named = record.ring.map_or(0, |ring| ring.sequence);
-                if reading.seen.is_some_and(|seen| seen.sequence < *sequence)
-                    && reading.ring.is_some_and(|known| named < known)
-                    && met.late.is_none()
-                {
-                    met.late = Some(Late { sequence: *sequence, writer: record.writer.clone(), ring: named });
-                }
-                let wrong = |source| RepositoryError::Log { store: self.name.clone(), source };
-                if let Some((head, _)) = known
-                    && *sequence <= head
-                {
-                    if let Some((before, named)) = &way {
-                        if record.previous != Some(*before) {
-                            return Err(wrong(FoldError::Chain(*sequence)));
-                        }
-                        if !named.admits_ring(record.ring) {
-                            return Err(wrong(FoldError::Ring(*sequence)));
-                        }
-                    }
-                    way = Some((hash, StoreState { ring: record.ring, ..StoreState::default() }));
-                }
-                match known {
-                    // Folded into the checkpoint.
-                    Some((head, _)) if *sequence < head => continue,
-                    // A checkpoint's head: it must be the same record, and of the same keyring.
-                    Some((head, known)) if head == *sequence => {
-                        if known != hash {
-                            return Err(wrong(FoldError::Chain(*sequence)));
-                        }
-                        if record.ring != state.ring {
-                            return Err(wrong(FoldError::Ring(*sequence)));
-                        }
-                    }
-                    _ => state.apply(&self.name, record, hash).map_err(wrong)?,
+                if known.is_none_or(|(head, _)| *sequence > head) {
+                    state.apply(self.name(), record, hash).map_err(wrong)?;
                 }
                 each(state);
             }
         }
         Ok(met)
+    }
+
+    /// Takes a checkpoint where one may be taken; returns the record after which the reading begins.
+    fn begin_reading(
+        &self,
+        state: &mut StoreState,
+        reading: &Reading,
+    ) -> Result<Option<Sequence>, RepositoryError> {
+        if let Some((head, _)) = state.head {
+            return Ok(Some(head));
+        }
+        let checkpoint = match reading.from_checkpoint {
+            true => self.last_checkpoint(reading.from_cache)?,
+            false => None,
+        };
+        let Some(checkpoint) = checkpoint else { return Ok(None) };
+        // Its head is looked at once more, and what leads to it from the record that this host saw.
+        let begins_at =
+            checkpoint.head.map(|(head, _)| head.min(reading.seen.map_or(head, |seen| seen.sequence)));
+        *state = checkpoint;
+        Ok(begins_at.and_then(|begin| begin.0.checked_sub(1)).map(Sequence).filter(|s| s.0 > 0))
     }
 
     /// The bytes of some records, in order; the newest is always the repository's.
