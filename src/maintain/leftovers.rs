@@ -25,7 +25,7 @@ impl Store {
         let age = |modified_ns: u64| now_ns.saturating_sub(modified_ns);
         let is_old = |modified_ns: u64| age(modified_ns) >= age_ns;
         let mut dropped = 0;
-        self.repository.wait(async {
+        self.wait(async {
             for probe in self.objects().list(Some(&object_key::probes()), None).await.unwrap_or_default() {
                 let is_over = age(modified_ns(&probe)) >= age_ns.max(PROBE_AGE_NS);
                 if is_over && self.objects().delete(&probe.location).await.is_ok() {
@@ -33,11 +33,11 @@ impl Store {
                 }
             }
         });
-        if let Some(directory) = &self.repository.directory {
+        if let Some(directory) = self.repository().directory() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::openat(CWD, &***directory, flags, Mode::empty());
+            let root = rustix::fs::openat(CWD, directory, flags, Mode::empty());
             for folder in root.iter().flat_map(|root| {
-                [below(root, &object_key::probes()), below(root, &object_key::all(&self.name))]
+                [below(root, &object_key::probes()), below(root, &object_key::all(self.name()))]
             }) {
                 dropped += folder.map_or(0, |folder| drop_staged(folder, &is_old, DEPTH));
             }

@@ -231,9 +231,9 @@ impl<'a> Pruning<'a> {
     ) -> Result<Self, RepositoryError> {
         let modified =
             |meta: &object_store::ObjectMeta| Found { size_bytes: meta.size, modified_ns: modified_ns(meta) };
-        let list = |prefix| store.repository.wait(store.objects().list(Some(&prefix), None));
-        let packs = list(object_key::pack_prefix(&store.name))?;
-        let segments = list(object_key::index_prefix(&store.name))?;
+        let list = |prefix| store.wait(store.objects().list(Some(&prefix), None));
+        let packs = list(object_key::pack_prefix(store.name()))?;
+        let segments = list(object_key::index_prefix(store.name()))?;
         let packs =
             packs.iter().filter_map(|o| Some((object_key::parse_pack(&o.location)?, modified(o)))).collect();
         let segments = segments
@@ -257,7 +257,7 @@ impl<'a> Pruning<'a> {
         }
         let at = object_key::probe(self.store.env().nonce());
         let objects = self.store.objects();
-        let now = self.store.repository.wait(async {
+        let now = self.store.wait(async {
             let created: Creation = objects.create(&at, PutPayload::from_static(b"what time is it")).await?;
             let meta = objects.modified_ns(&at).await;
             // What is left behind harms nobody, and goes when it is old.
@@ -438,7 +438,7 @@ impl<'a> Pruning<'a> {
         &mut self,
         (packs, segments): (Vec<PackId>, Vec<IndexId>),
     ) -> Result<(Vec<PackId>, Vec<IndexId>), RepositoryError> {
-        let name = &self.store.name;
+        let name = self.store.name();
         let objects = self.store.objects();
         let mut deleted = (Vec::new(), Vec::new());
         let keys =
@@ -450,7 +450,7 @@ impl<'a> Pruning<'a> {
         );
         for (number, (at, size)) in keys.enumerate() {
             if let Some(size_bytes) = size {
-                match self.store.repository.wait(objects.delete(&at)) {
+                match self.store.wait(objects.delete(&at)) {
                     Err(error) if error.kind() == RepositoryErrorKind::Configuration => {
                         self.report.deletion_refused = Some(error.to_string());
                         break;

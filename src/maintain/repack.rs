@@ -48,8 +48,8 @@ impl Store {
                 let count = rest.iter().take_while(|(_, l)| end_of(l) - start <= COPY_BYTES).count().max(1);
                 let (now, later) = rest.split_at(count);
                 let end = now.last().map_or(start, |(_, l)| end_of(l));
-                let at = object_key::pack(&self.name, pack);
-                let bytes = self.repository.wait(self.objects().get_range(&at, start..end))?;
+                let at = object_key::pack(self.name(), pack);
+                let bytes = self.wait(self.objects().get_range(&at, start..end))?;
                 for (id, location) in now {
                     let from = (u64::from(location.offset_bytes) - start) as usize;
                     let bytes = bytes.slice(from..from + location.length_bytes as usize);
@@ -63,7 +63,7 @@ impl Store {
 
     /// A frame without its seal, seen to be what its chunk's name says; fetched once more if it is not.
     fn checked(&self, id: ChunkId, location: &Location, bytes: Bytes) -> Result<Bytes, RepositoryError> {
-        let at = object_key::pack(&self.name, location.pack);
+        let at = object_key::pack(self.name(), location.pack);
         let sealer = self.sealer_of_pack(&location.sealing)?;
         let bytes = match crate::repository::chunks::decode(&bytes, id, location, sealer.as_ref()) {
             Ok(_) => bytes,

@@ -186,8 +186,8 @@ impl Repairing<'_> {
             .iter()
             .flat_map(|s| s.header.packs.iter().map(|p| p.id).collect::<Vec<_>>())
             .collect();
-        let prefix = object_key::pack_prefix(&self.store.name);
-        let listed = self.store.repository.wait(self.store.objects().list(Some(&prefix), None))?;
+        let prefix = object_key::pack_prefix(self.store.name());
+        let listed = self.store.wait(self.store.objects().list(Some(&prefix), None))?;
         let mut made = Vec::new();
         let (mut packs, mut entries) = (Vec::new(), Vec::new());
         for object in listed {
@@ -196,7 +196,7 @@ impl Repairing<'_> {
                 continue;
             }
             let get = self.store.objects().get(&object.location, index_format::PACK_MAX_BYTES);
-            let bytes = self.store.repository.wait(get)?.unwrap_or_default();
+            let bytes = self.store.wait(get)?.unwrap_or_default();
             let Ok((sealing, _)) = frame::pack_head(&bytes) else { continue };
             let keys = self.store.keys_for(sealing.generation)?;
             let (frames, _) = frame::scan_pack(&bytes, keys.as_deref());

@@ -141,7 +141,7 @@ impl Store {
     ) -> Result<Result<(Record, ContentHash), String>, RepositoryError> {
         let key = object_key::record(self.name(), sequence);
         let limit = record_format::RECORD_MAX_BYTES as u64;
-        let bytes = self.repository.wait(self.objects().get(&key, limit))?.unwrap_or_default();
+        let bytes = self.wait(self.objects().get(&key, limit))?.unwrap_or_default();
         let generation = record_format::generation(&bytes);
         let keys = match self.keys_for(generation) {
             Err(error @ RepositoryError::Keyring { .. }) => return Ok(Err(error.to_string())),
@@ -158,8 +158,8 @@ impl Store {
 
     /// Reads every record that can be read; a damaged one is a problem of its own snapshot only.
     fn verify_log(&self, report: &mut VerifyReport) -> Result<StoreState, RepositoryError> {
-        let prefix = object_key::log_prefix(&self.name);
-        let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
+        let prefix = object_key::log_prefix(self.name());
+        let listed = self.wait(self.objects().list(Some(&prefix), None))?;
         let seen = self.memory()?.head;
         let mut state = StoreState::default();
         let mut chained = true;
@@ -172,7 +172,7 @@ impl Store {
             };
             let mut missing = last.next();
             while missing < sequence {
-                report.problem(object_key::record(&self.name, missing), "is missing");
+                report.problem(object_key::record(self.name(), missing), "is missing");
                 report.touch(missing, String::new(), "its record is missing".into());
                 missing = missing.next();
                 chained = false;
@@ -193,7 +193,7 @@ impl Store {
                 return Err(self.rolled_back(seen, "has another one there".into()));
             }
             // Behind a gap there is nothing to chain to; the records themselves are still sound.
-            if chained && let Err(error) = state.apply(&self.name, record.clone(), hash) {
+            if chained && let Err(error) = state.apply(self.name(), record.clone(), hash) {
                 report.problem(&object.location, error);
                 chained = false;
             }
@@ -205,8 +205,8 @@ impl Store {
         report.snapshots = told.snapshots.len() as u64;
         if !chained {
             // What the unreadable record named is not known: all that is there, then, but what was doomed.
-            let prefix = object_key::index_prefix(&self.name);
-            for object in self.repository.wait(self.objects().list(Some(&prefix), None))? {
+            let prefix = object_key::index_prefix(self.name());
+            for object in self.wait(self.objects().list(Some(&prefix), None))? {
                 if let Some(id) = object_key::parse_index(&object.location)
                     && !told.doomed_index.contains_key(&id)
                     && !told.index.iter().any(|s| s.id == id)
@@ -229,13 +229,13 @@ impl Store {
             report.index_segments += 1;
             // Straight from the repository: a copy in the cache says nothing about it.
             let checked = self.segment_table(reference.id, Vouched::ByRecord).and_then(|table| {
-                let at = object_key::index(&self.name, reference.id);
+                let at = object_key::index(self.name(), reference.id);
                 index_format::check(&table).map_err(RepositoryError::format(at))
             });
             match checked {
                 Ok(_) => sound.push(reference.clone()),
                 Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
-                    report.problem(object_key::index(&self.name, reference.id), plain(&error));
+                    report.problem(object_key::index(self.name(), reference.id), plain(&error));
                     broken.segments.insert(reference.id);
                 }
                 Err(error) => return Err(error),
@@ -252,12 +252,12 @@ impl Store {
         broken: &mut Broken,
         report: &mut VerifyReport,
     ) -> Result<(), RepositoryError> {
-        let prefix = object_key::pack_prefix(&self.name);
-        let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
+        let prefix = object_key::pack_prefix(self.name());
+        let listed = self.wait(self.objects().list(Some(&prefix), None))?;
         let present: HashMap<PackId, u64> =
             listed.iter().filter_map(|o| Some((object_key::parse_pack(&o.location)?, o.size))).collect();
         for (id, size_bytes) in packs {
-            let at = object_key::pack(&self.name, *id);
+            let at = object_key::pack(self.name(), *id);
             match present.get(id) {
                 None => {
                     report.problem(&at, "is missing");
@@ -267,8 +267,7 @@ impl Store {
                 Some(found) if found != size_bytes => {
                     report.problem(&at, format!("has {found} bytes instead of {size_bytes}"));
                     broken.packs.insert(*id, format!("pack {id} has another size"));
-                    let bytes =
-                        self.repository.wait(self.objects().get(&at, index_format::PACK_MAX_BYTES))?;
+                    let bytes = self.wait(self.objects().get(&at, index_format::PACK_MAX_BYTES))?;
                     let entries = entries_of(index, &BTreeSet::from([*id]))?.remove(id).unwrap_or_default();
                     self.find_broken_chunks(index, &bytes.unwrap_or_default(), &entries, broken)?;
                 }
@@ -311,8 +310,8 @@ impl Store {
                 }
                 report.packs_read += 1;
                 report.read_bytes += size_bytes;
-                let at = object_key::pack(&self.name, *id);
-                let bytes = self.repository.wait(self.objects().get(&at, *size_bytes))?.unwrap_or_default();
+                let at = object_key::pack(self.name(), *id);
+                let bytes = self.wait(self.objects().get(&at, *size_bytes))?.unwrap_or_default();
                 let is_whole = PackId::of(&bytes) == *id;
                 if !is_whole {
                     report.problem(&at, "does not have the hash that names it");

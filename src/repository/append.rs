@@ -48,10 +48,10 @@ impl Store {
         let ring = named(&loaded);
         if !may_follow(state.ring, ring) {
             let source = FoldError::Ring(sequence);
-            return Err(RepositoryError::Log { store: self.name.clone(), source });
+            return Err(RepositoryError::Log { store: self.name().clone(), source });
         }
         let record = Record {
-            store: self.name.clone(),
+            store: self.name().clone(),
             sequence,
             epoch: Epoch(state.epoch.0 + u64::from(matches!(event, Event::Promoted { .. }))),
             writer: writer.clone(),
@@ -60,13 +60,13 @@ impl Store {
             ring,
             event,
         };
-        let at = object_key::record(&self.name, record.sequence);
+        let at = object_key::record(self.name(), record.sequence);
         let keys = loaded.as_ref().map(|loaded| &*loaded.keys);
         let sealing = self.sealing(keys);
         let bytes = format::encode(&record, &sealing, keys).map_err(RepositoryError::format(&at))?;
         let bytes = Bytes::from(bytes);
         let ours = ContentHash::of(&bytes);
-        let created = self.repository.wait(async {
+        let created = self.wait(async {
             match self.objects().create(&at, PutPayload::from(bytes.clone())).await {
                 Ok(Creation::Created) => Ok(None),
                 // Perhaps by this very request, before its reply was lost.
@@ -89,8 +89,8 @@ impl Store {
         }
         self.cache_record(sequence, &bytes);
         state
-            .apply(&self.name, record, ours)
-            .map_err(|source| RepositoryError::Log { store: self.name.clone(), source })?;
+            .apply(self.name(), record, ours)
+            .map_err(|source| RepositoryError::Log { store: self.name().clone(), source })?;
         // This host was there.
         self.remember(state, Passed(()))?;
         Ok(Appended::Committed(sequence))

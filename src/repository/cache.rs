@@ -25,7 +25,7 @@ const PACKS_MAX_BYTES: u64 = 1 << 30;
 
 impl Store {
     pub(crate) fn cache_file(&self, name: &str) -> Option<PathBuf> {
-        self.repository.cache.as_ref().map(|dir| dir.join(self.name.as_str()).join(name))
+        self.cache_dir().map(|dir| dir.join(self.name().as_str()).join(name))
     }
 
     fn cached_pack(&self, pack: PackId) -> Option<PathBuf> {
@@ -138,7 +138,7 @@ fn drop_other_packs(dir: &Path, live: &HashSet<PackId>) {
 
 impl Store {
     fn drop_cached_segments(&self, state: &StoreState, now: SystemTime) {
-        let Some(dir) = self.repository.cache.as_ref().map(|dir| dir.join(self.name.as_str())) else {
+        let Some(dir) = self.cache_dir().map(|dir| dir.join(self.name().as_str())) else {
             return;
         };
         let Ok(listed) = std::fs::read_dir(dir) else { return };

@@ -35,7 +35,7 @@ fn is_due(state: &StoreState) -> bool {
 impl Store {
     pub(crate) fn rolled_back(&self, seen: Seen, found: String) -> RepositoryError {
         let note = self.memory_file().unwrap_or_default();
-        RepositoryError::RolledBack { store: self.name.clone(), seen: seen.sequence, found, note }
+        RepositoryError::RolledBack { store: self.name().clone(), seen: seen.sequence, found, note }
     }
 
     /// Whether a fold went through the record that this host saw: `before` is the state that it was folded on from, and `met` what it met
@@ -82,14 +82,14 @@ impl Store {
                 return Ok(None);
             }
         }
-        let prefix = object_key::checkpoint_prefix(&self.name);
-        let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
+        let prefix = object_key::checkpoint_prefix(self.name());
+        let listed = self.wait(self.objects().list(Some(&prefix), None))?;
         let listed = listed.iter().rev().filter(|at| at.size <= CHECKPOINT_MAX_BYTES as u64);
         let found = listed.filter_map(|at| Some((object_key::parse_record(&at.location)?, at)));
         // One that cannot be read is passed over: the one before it does as well.
         for (sequence, object) in found.take(LOOKED_AT) {
             let get = self.objects().get(&object.location, CHECKPOINT_MAX_BYTES as u64);
-            let Some(bytes) = self.repository.wait(get)? else { continue };
+            let Some(bytes) = self.wait(get)? else { continue };
             let keys = match self.keys_for_unnamed(format::generation(&bytes)) {
                 // Sealed with data keys that more have than may have now: whoever was removed could have made it up.
                 Err(RepositoryError::Keyring { .. }) => continue,
@@ -137,11 +137,11 @@ impl Store {
 
     fn make_checkpoint(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
         let Some((sequence, _)) = state.head else { return Ok(()) };
-        let at = object_key::checkpoint(&self.name, sequence);
+        let at = object_key::checkpoint(self.name(), sequence);
         let (sealing, keys) = self.new_sealing()?;
         let bytes = format::encode(state, sequence.0, &sealing, keys.as_deref());
         let bytes = bytes.map_err(RepositoryError::format(&at))?;
-        self.repository.wait(self.objects().create(&at, PutPayload::from(bytes.clone())))?;
+        self.wait(self.objects().create(&at, PutPayload::from(bytes.clone())))?;
         self.cache_checkpoint(sequence, &bytes);
         state.checkpoint = Some(sequence);
         Ok(())
@@ -149,8 +149,8 @@ impl Store {
 
     /// Deletes all checkpoints but the last two.
     pub(crate) fn drop_old_checkpoints(&self) -> Result<(), RepositoryError> {
-        let prefix = object_key::checkpoint_prefix(&self.name);
-        self.repository.wait(async {
+        let prefix = object_key::checkpoint_prefix(self.name());
+        self.wait(async {
             let listed = self.objects().list(Some(&prefix), None).await?;
             let old = &listed[..listed.len().saturating_sub(2)];
             for object in old {

@@ -119,10 +119,10 @@ impl ChunkReader {
             wanted = self.take_cached(wanted, &mut chunks)?;
         }
         let ranges = coalesce(wanted);
-        let fetched: Vec<Bytes> = self.store.repository.wait(
+        let fetched: Vec<Bytes> = self.store.wait(
             futures::stream::iter(&ranges)
                 .map(|range| async move {
-                    let at = object_key::pack(&self.store.name, range.first.pack);
+                    let at = object_key::pack(self.store.name(), range.first.pack);
                     let bytes = u64::from(range.first.offset_bytes)..u64::from(range.end_bytes);
                     self.store.objects().get_range(&at, bytes).await
                 })
@@ -177,7 +177,7 @@ impl ChunkReader {
 
     /// The transfer, not the pack, may have been at fault: asks once more, for this chunk alone.
     fn read_again(&self, id: ChunkId, location: Location) -> Result<Bytes, RepositoryError> {
-        let at = object_key::pack(&self.store.name, location.pack);
+        let at = object_key::pack(self.store.name(), location.pack);
         let frame = self.store.frame(&location)?;
         decode(&frame, id, &location, self.sealer(&location)?.as_ref()).map_err(RepositoryError::format(&at))
     }
@@ -187,15 +187,15 @@ impl Store {
     pub(crate) fn sealer_of_pack(&self, sealing: &Sealing) -> Result<Option<Sealer>, RepositoryError> {
         let keys = self.keys_for(sealing.generation)?;
         seal::sealer(sealing, Place::Pack, keys.as_deref())
-            .map_err(RepositoryError::format(object_key::pack_prefix(&self.name)))
+            .map_err(RepositoryError::format(object_key::pack_prefix(self.name())))
     }
 
     /// A frame as it lies in its pack.
     pub(crate) fn frame(&self, location: &Location) -> Result<Bytes, RepositoryError> {
-        let at = object_key::pack(&self.name, location.pack);
+        let at = object_key::pack(self.name(), location.pack);
         let start = u64::from(location.offset_bytes);
         let range = start..start + u64::from(location.length_bytes);
-        self.repository.wait(self.objects().get_range(&at, range))
+        self.wait(self.objects().get_range(&at, range))
     }
 }
 

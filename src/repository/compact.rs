@@ -97,7 +97,7 @@ impl Store {
         }
         let Some(table) = merge(&chosen, |_| true)? else { return Ok(None) };
         let new = self.put_segment(&table)?;
-        self.check_arrived(&object_key::index(&self.name, new.id), new.size_bytes)?;
+        self.check_arrived(&object_key::index(self.name(), new.id), new.size_bytes)?;
         Ok(Some((chosen.iter().map(|s| s.reference.id).collect(), new)))
     }
 
@@ -136,7 +136,7 @@ impl Store {
             let (now, later) = rest.split_at(count.count().max(1));
             if let Some(table) = merge(now, |pack| !gone.contains(pack))? {
                 let reference = self.put_segment(&table)?;
-                self.check_arrived(&object_key::index(&self.name, reference.id), reference.size_bytes)?;
+                self.check_arrived(&object_key::index(self.name(), reference.id), reference.size_bytes)?;
                 live.push(reference);
             }
             rest = later;

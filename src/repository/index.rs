@@ -53,7 +53,7 @@ impl Segment {
         reference: &ObjectRef<IndexId>,
         table: &[u8],
     ) -> Result<Self, RepositoryError> {
-        let at = object_key::index(&store.name, reference.id);
+        let at = object_key::index(store.name(), reference.id);
         let header = format::check(table).map_err(RepositoryError::format(&at))?;
         let file = keep(store, reference.id, table)?;
         Ok(Self { reference: reference.clone(), header, file, used: AtomicBool::new(false) })
@@ -158,8 +158,8 @@ impl Segment {
 impl Store {
     /// The table in a segment, straight from the repository; its name is checked, it is not.
     pub(crate) fn segment_table(&self, id: IndexId, vouched: Vouched) -> Result<Vec<u8>, RepositoryError> {
-        let at = object_key::index(&self.name, id);
-        let found = self.repository.wait(self.objects().get(&at, SEGMENT_MAX_BYTES))?;
+        let at = object_key::index(self.name(), id);
+        let found = self.wait(self.objects().get(&at, SEGMENT_MAX_BYTES))?;
         let object = found.ok_or_else(|| RepositoryError::Request {
             operation: "get",
             key: at.to_string(),
@@ -179,13 +179,13 @@ impl Store {
 
     /// Puts a segment around a table into the repository.
     pub(crate) fn put_segment(&self, table: &[u8]) -> Result<ObjectRef<IndexId>, RepositoryError> {
-        let prefix = object_key::index_prefix(&self.name);
+        let prefix = object_key::index_prefix(self.name());
         let (sealing, keys) = self.new_sealing()?;
         let object = format::close(table, &sealing, keys.as_deref());
         let object = Bytes::from(object.map_err(RepositoryError::format(&prefix))?);
         let reference = ObjectRef { id: IndexId::of(&object), size_bytes: object.len() as u64 };
-        let at = object_key::index(&self.name, reference.id);
-        self.repository.wait(self.put(&at, object))?;
+        let at = object_key::index(self.name(), reference.id);
+        self.wait(self.put(&at, object))?;
         Ok(reference)
     }
 }
@@ -321,8 +321,8 @@ impl Index {
     /// Also opens segments that no record names: what a run left that did not get to its commit.
     /// Their packs were there before they were, so their chunks need not be shipped again.
     pub fn adopt_orphans(&self, store: &Store, state: &StoreState) -> Result<(), RepositoryError> {
-        let prefix = object_key::index_prefix(&store.name);
-        let listed = store.repository.wait(store.objects().list(Some(&prefix), None))?;
+        let prefix = object_key::index_prefix(store.name());
+        let listed = store.wait(store.objects().list(Some(&prefix), None))?;
         for object in listed {
             let Some(id) = object_key::parse_index(&object.location) else { continue };
             let known = self.segments().iter().any(|s| s.reference.id == id);

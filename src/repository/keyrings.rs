@@ -39,7 +39,7 @@ impl Store {
     }
 
     fn cache_of_keys(&self) -> std::sync::MutexGuard<'_, Option<Option<Arc<Loaded>>>> {
-        self.keys.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.key_cache().ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn loaded(&self) -> Result<Option<Arc<Loaded>>, RepositoryError> {
@@ -60,7 +60,7 @@ impl Store {
     /// The keyring that this process took, if it looked for one: what this host is to remember.
     pub(crate) fn known_ring(&self) -> Option<Option<SeenRing>> {
         let loaded = self.cache_of_keys().clone()?;
-        Some(loaded.map(|loaded| SeenRing::of(&self.name, &loaded.opened)))
+        Some(loaded.map(|loaded| SeenRing::of(self.name(), &loaded.opened)))
     }
 
     pub(crate) fn is_keyring_confirmed(&self) -> bool {
@@ -69,15 +69,15 @@ impl Store {
 
     /// The newest keyring, unopened. Always the repository's own: what is sealed with the keys of another is lost.
     pub(crate) fn ring(&self) -> Result<Option<Keyring>, RepositoryError> {
-        let prefix = object_key::keyring_prefix(&self.name);
-        let listed = self.repository.wait(self.objects().list(Some(&prefix), None))?;
+        let prefix = object_key::keyring_prefix(self.name());
+        let listed = self.wait(self.objects().list(Some(&prefix), None))?;
         let newest = listed.iter().rev().find_map(|object| object_key::parse_keyring(&object.location));
         newest.map(|sequence| self.ring_of(sequence)).transpose()
     }
 
     fn ring_of(&self, sequence: u32) -> Result<Keyring, RepositoryError> {
-        let at = &object_key::keyring(&self.name, sequence);
-        let fetch = || self.repository.wait(self.objects().get(at, keyring::KEYRING_MAX_BYTES as u64));
+        let at = &object_key::keyring(self.name(), sequence);
+        let fetch = || self.wait(self.objects().get(at, keyring::KEYRING_MAX_BYTES as u64));
         let decode = |bytes: &[u8]| keyring::decode_ring(bytes).map_err(RepositoryError::format(at));
         let missing = || RepositoryError::format(at)(FormatError::Truncated("a keyring"));
         let ring = match decode(&fetch()?.ok_or_else(missing)?) {
@@ -85,7 +85,7 @@ impl Store {
             Err(_) => decode(&fetch()?.ok_or_else(missing)?)?,
             ring => ring?,
         };
-        if *ring.store() != self.name || ring.reference().sequence != sequence {
+        if ring.store() != self.name() || ring.reference().sequence != sequence {
             return Err(RepositoryError::format(at)(FormatError::Tampered));
         }
         Ok(ring)
@@ -96,20 +96,20 @@ impl Store {
         let Some(ring) = self.ring()? else {
             return match (memory.encryption, self.memory_file()) {
                 (Some(SeenEncryption::On), Some(note)) => {
-                    Err(RepositoryError::KeyringGone { store: self.name.clone(), note })
+                    Err(RepositoryError::KeyringGone { store: self.name().clone(), note })
                 }
                 _ => Ok(None),
             };
         };
-        let mut secrets = self.repository.keys.secrets()?;
-        let mut known = self.keys.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut secrets = self.key_source().secrets()?;
+        let mut known = self.key_cache().identity.lock().unwrap_or_else(PoisonError::into_inner);
         secrets.identities.extend(known.clone());
         let opened = ring.open(&secrets).map_err(|reason| self.not_opened(&ring, reason))?;
         *known = Some(opened.identity.clone());
         if let Some(seen) = &memory.ring {
             self.take(seen, &opened, &secrets)?;
         }
-        let keys = Keys { store: self.name.clone(), generations: opened.generations.clone() };
+        let keys = Keys { store: self.name().clone(), generations: opened.generations.clone() };
         let is_confirmed = match memory.ring {
             Some(_) => memory.confirmed,
             // This host used the store before it remembered keyrings: the record that it saw opens with this one, or none is read.
@@ -120,13 +120,13 @@ impl Store {
 
     fn not_opened(&self, ring: &Keyring, reason: FormatError) -> RepositoryError {
         if reason == FormatError::Maker {
-            return RepositoryError::format(object_key::keyring(&self.name, ring.reference().sequence))(
+            return RepositoryError::format(object_key::keyring(self.name(), ring.reference().sequence))(
                 reason,
             );
         }
-        let source = &self.repository.keys;
+        let source = self.key_source();
         RepositoryError::NoKey {
-            store: self.name.clone(),
+            store: self.name().clone(),
             slots: ring.shown().iter().map(describe).collect::<Vec<_>>().join(", "),
             key_file: source.key_file.clone().unwrap_or_default(),
             reason: match reason {
@@ -139,18 +139,18 @@ impl Store {
     /// Takes a keyring that follows the one that this host took.
     fn take(&self, seen: &SeenRing, newest: &Opened, secrets: &Secrets) -> Result<(), RepositoryError> {
         let distrusted = |reason| RepositoryError::Distrusted {
-            key: object_key::keyring(&self.name, newest.reference.sequence).to_string(),
+            key: object_key::keyring(self.name(), newest.reference.sequence).to_string(),
             reason,
             note: self.memory_file().unwrap_or_default(),
         };
-        trust::may_follow(&self.name, seen, newest).map_err(distrusted)?;
+        trust::may_follow(self.name(), seen, newest).map_err(distrusted)?;
         let first = self
             .first_of(newest, secrets, |ring| ring.reference.sequence <= seen.sequence.saturating_add(1))?;
         // It has the data keys, and names the keyring that was taken; whoever made it held these. More is somebody's word, if there is one.
-        if matches!(first, Err(Distrust::Gap(_))) && self.repository.keys.trust_keyring {
+        if matches!(first, Err(Distrust::Gap(_))) && self.key_source().trust_keyring {
             return Ok(());
         }
-        first.and_then(|first| trust::takes(&self.name, seen, &[first])).map_err(distrusted)
+        first.and_then(|first| trust::takes(self.name(), seen, &[first])).map_err(distrusted)
     }
 
     /// Goes back from `newest`, each keyring of which follows the one before, to the first for which `is_start` holds, or one that tells
@@ -184,8 +184,8 @@ impl Store {
             };
             match opened {
                 Ok(opened) if opened.reference.hash == before.hash => {
-                    let seen = SeenRing::of(&self.name, &opened);
-                    if let Err(distrust) = trust::takes(&self.name, &seen, std::slice::from_ref(&first)) {
+                    let seen = SeenRing::of(self.name(), &opened);
+                    if let Err(distrust) = trust::takes(self.name(), &seen, std::slice::from_ref(&first)) {
                         return Ok(Err(distrust));
                     }
                     first = opened;
@@ -199,7 +199,7 @@ impl Store {
 
     /// Whether somebody who has a key of this host's made the keyring, or one that it follows: that nobody else can.
     pub(crate) fn is_own(&self, newest: &Opened) -> Result<bool, RepositoryError> {
-        let secrets = self.repository.keys.secrets()?;
+        let secrets = self.key_source().secrets()?;
         let is_ours = |ring: &Opened| {
             let maker = ring.maker.map(|maker| ring.holders[maker].recipient);
             let mut ours = secrets.identities.iter().chain([&ring.identity]);
@@ -210,7 +210,7 @@ impl Store {
 
     /// Whether all who hold it are here.
     pub(crate) fn is_all_ours(&self, opened: &Opened) -> Result<bool, RepositoryError> {
-        let secrets = self.repository.keys.secrets()?;
+        let secrets = self.key_source().secrets()?;
         let words = secrets.passphrase.as_ref();
         Ok(opened.holders.iter().all(|holder| {
             let mut ours = secrets.identities.iter().chain([&opened.identity]).map(|i| i.recipient());
@@ -231,7 +231,7 @@ impl Store {
         match (generation, known) {
             (0, 0) => self.admit_reader().map(|()| None),
             (1.., known) if generation <= known => Ok(keys),
-            _ => Err(RepositoryError::Keyring { store: self.name.clone(), generation, known }),
+            _ => Err(RepositoryError::Keyring { store: self.name().clone(), generation, known }),
         }
     }
 
@@ -243,7 +243,7 @@ impl Store {
         match generation == known {
             true if known == 0 => self.admit_reader().map(|()| None),
             true => Ok(keys),
-            false => Err(RepositoryError::Keyring { store: self.name.clone(), generation, known }),
+            false => Err(RepositoryError::Keyring { store: self.name().clone(), generation, known }),
         }
     }
 
@@ -260,7 +260,7 @@ impl Store {
         match keys == Some(generation) {
             true => Ok(()),
             false => Err(RepositoryError::Unnamed {
-                store: self.name.clone(),
+                store: self.name().clone(),
                 sequence: record.sequence,
                 ring: named.sequence,
             }),
@@ -269,8 +269,8 @@ impl Store {
 
     /// What is to become of this store without a keyring.
     fn plain(&self) -> Result<Plain, RepositoryError> {
-        let keys = &self.repository.keys;
-        Ok(trust::plain(keys.encryption_of(&self.name), keys.allow_unencrypted, self.memory()?.encryption))
+        let keys = self.key_source();
+        Ok(trust::plain(keys.encryption_of(self.name()), keys.allow_unencrypted, self.memory()?.encryption))
     }
 
     pub(crate) fn is_plain_accepted(&self) -> Result<bool, RepositoryError> {
@@ -279,20 +279,20 @@ impl Store {
 
     /// Whoever reads something that is not sealed passes here.
     fn admit_reader(&self) -> Result<(), RepositoryError> {
-        if self.keys.is_admitted.load(Ordering::Relaxed) {
+        if self.key_cache().is_admitted.load(Ordering::Relaxed) {
             return Ok(());
         }
         match self.plain()? {
             Plain::Accepted => {}
-            Plain::Refused => return Err(RepositoryError::NotEncrypted(self.name.clone())),
+            Plain::Refused => return Err(RepositoryError::NotEncrypted(self.name().clone())),
             Plain::Unconfirmed => {
-                self.repository.notice.say(&format!(
+                self.notice().say(&format!(
                     "warning: store '{}' is not encrypted, and nothing here says that it is meant to be so: whoever holds the repository could have made up what is read. `encryption = \"none\"` for this store says it",
-                    self.name
+                    self.name()
                 ));
             }
         }
-        self.keys.is_admitted.store(true, Ordering::Relaxed);
+        self.key_cache().is_admitted.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -303,8 +303,8 @@ impl Store {
         }
         match self.plain()? {
             Plain::Accepted => Ok(()),
-            Plain::Refused => Err(RepositoryError::NotEncrypted(self.name.clone())),
-            Plain::Unconfirmed => Err(RepositoryError::Unconfirmed(self.name.clone())),
+            Plain::Refused => Err(RepositoryError::NotEncrypted(self.name().clone())),
+            Plain::Unconfirmed => Err(RepositoryError::Unconfirmed(self.name().clone())),
         }
     }
 

@@ -70,7 +70,7 @@ impl Store {
                     Some(_) => format!("the records up to {last} are those that this host saw"),
                     None => format!("nothing holds the records up to {last} to what this host saw"),
                 };
-                self.repository.notice.say(&format!("warning: {error}; {so}"));
+                self.notice().say(&format!("warning: {error}; {so}"));
             }
             Err(error) => return Err(error),
         }
@@ -92,8 +92,8 @@ impl Store {
 
     /// Whether the store has no record. Needs no key.
     pub fn state_is_empty(&self) -> Result<bool, RepositoryError> {
-        let prefix = object_key::log_prefix(&self.name);
-        Ok(self.repository.wait(self.objects().list(Some(&prefix), None))?.is_empty())
+        let prefix = object_key::log_prefix(self.name());
+        Ok(self.wait(self.objects().list(Some(&prefix), None))?.is_empty())
     }
 
     /// Applies the records that are newer than `state`.
@@ -131,9 +131,9 @@ impl Store {
     /// somebody who was removed, before the removal had its record. Nothing tells the two apart.
     fn tell(&self, late: Option<Late>) {
         if let Some(Late { sequence, writer, ring }) = late {
-            self.repository.notice.say(&format!(
+            self.notice().say(&format!(
                 "warning: record {sequence} of store '{}', of {}, names keyring {ring}, and this host knows a newer one: whoever wrote it had not seen that the keys were changed, or was removed by it",
-                self.name,
+                self.name(),
                 escape::line(&writer.0)
             ));
         }
@@ -157,7 +157,7 @@ impl Store {
         sequence: Sequence,
         bytes: &Bytes,
     ) -> Result<(Record, ContentHash), RepositoryError> {
-        let at = object_key::record(&self.name, sequence);
+        let at = object_key::record(self.name(), sequence);
         let decode = |bytes: &Bytes| -> Result<_, RepositoryError> {
             let keys = match self.keys_for(format::generation(bytes)) {
                 // Of a version that this program does not know, nor whether it is sealed.
@@ -175,7 +175,7 @@ impl Store {
                 Ok(decoded)
             }
             Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
-                decode(&self.repository.wait(self.record_bytes(sequence))?)
+                decode(&self.wait(self.record_bytes(sequence))?)
             }
             Err(error) => Err(error),
         }
@@ -185,7 +185,7 @@ impl Store {
     pub(crate) fn event_of(&self, sequence: Sequence) -> Result<Event, RepositoryError> {
         let bytes = match self.cached_record(sequence) {
             Some(bytes) => bytes,
-            None => self.repository.wait(self.record_bytes(sequence))?,
+            None => self.wait(self.record_bytes(sequence))?,
         };
         Ok(self.decode_record(sequence, &bytes)?.0.event)
     }
@@ -199,8 +199,8 @@ impl Store {
         sequence: Sequence,
         limit_bytes: u64,
     ) -> Result<Bytes, RepositoryError> {
-        let at = object_key::record(&self.name, sequence);
-        let missing = || RepositoryError::MissingRecord { store: self.name.clone(), sequence };
+        let at = object_key::record(self.name(), sequence);
+        let missing = || RepositoryError::MissingRecord { store: self.name().clone(), sequence };
         self.objects().get(&at, limit_bytes).await?.ok_or_else(missing)
     }
 
@@ -214,7 +214,7 @@ impl Store {
             return Ok((sequence, record.clone()));
         }
         let (Some((first, _)), Some((last, _))) = (state.snapshots.first_key_value(), state.latest()) else {
-            return Err(RepositoryError::NoStore(self.name.clone()));
+            return Err(RepositoryError::NoStore(self.name().clone()));
         };
         let wanted = match moment {
             Moment::At(sequence) => sequence.to_string(),
@@ -223,6 +223,6 @@ impl Store {
         };
         let count = state.snapshots.len();
         let available = format!("{count}, from {first} to {last}");
-        Err(RepositoryError::NoSnapshot { store: self.name.clone(), wanted, available })
+        Err(RepositoryError::NoSnapshot { store: self.name().clone(), wanted, available })
     }
 }

@@ -100,7 +100,7 @@ impl Store {
         };
         match serde_json::from_slice(&bytes) {
             Ok(note) => Ok(Memory::of(note)),
-            Err(_) => Err(RepositoryError::Memory { store: self.name.clone(), note: path }),
+            Err(_) => Err(RepositoryError::Memory { store: self.name().clone(), note: path }),
         }
     }
 
@@ -116,10 +116,10 @@ impl Store {
         }
         let bytes = serde_json::to_vec(&memory.note()).unwrap_or_default();
         if let Err(error) = locked.and_then(|_held| durable::replace(self.env(), &path, 0o600, &bytes)) {
-            self.repository.notice.say(&format!(
+            self.notice().say(&format!(
                 "warning: {}: {error}; what this host saw of store '{}' is not remembered",
                 path.display(),
-                self.name
+                self.name()
             ));
         }
         Ok(())

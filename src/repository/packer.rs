@@ -159,7 +159,7 @@ impl Packer {
         };
         let id = PackId::of(&pack);
         let reference = ObjectRef { id, size_bytes: pack.len() as u64 };
-        let at = object_key::pack(&self.store.name, id);
+        let at = object_key::pack(self.store.name(), id);
         let mut state = lock(&self.state);
         // Once the run is to end, each worker fills one more at most.
         while state.uploads.len() >= UPLOADS && !self.is_stopped() {
@@ -178,8 +178,8 @@ impl Packer {
         let bytes = Bytes::from(pack);
         let upload = async move { store.put(&at, bytes).await };
         if self.background {
-            state.uploads.push_back((id, self.store.repository.runtime.spawn(upload)));
-        } else if let Err(error) = self.store.repository.wait(upload) {
+            state.uploads.push_back((id, self.store.runtime().spawn(upload)));
+        } else if let Err(error) = self.store.wait(upload) {
             state.failed = true;
             return Err(error);
         }
@@ -218,7 +218,7 @@ impl Packer {
                 }
             }
         };
-        match self.store.repository.wait(wait) {
+        match self.store.wait(wait) {
             None => Ok(Some(upload)),
             Some(Ok(())) => Ok(None),
             Some(Err(error)) => {
@@ -233,7 +233,7 @@ impl Packer {
     /// Takes the lock with it: the other workers wait, which happens seldom (see [`segment_is_due`]).
     fn write_segment(&self, mut state: MutexGuard<State>) -> Result<(), RepositoryError> {
         while let Some((_, upload)) = state.uploads.pop_front() {
-            let done = self.store.repository.wait(upload).unwrap_or_else(|_| Err(gave_up(FAILED_BEFORE)));
+            let done = self.store.wait(upload).unwrap_or_else(|_| Err(gave_up(FAILED_BEFORE)));
             if done.is_err() {
                 state.failed = true;
                 return done;
@@ -288,7 +288,7 @@ impl Packer {
             }
             missing
         };
-        let missing = self.store.repository.wait(wait);
+        let missing = self.store.wait(wait);
         // Numbered anew: a chunk says which of the segment's packs it is in.
         let packs = std::mem::take(&mut state.packs);
         let mut numbers = Vec::with_capacity(packs.len());
@@ -309,7 +309,7 @@ impl Packer {
         let mut chunks = std::mem::take(&mut state.chunks);
         drop(state);
         // It is small, and does not wait for the turn of what was given up.
-        let store = Store { repository: self.store.repository.unlimited(), ..self.store.clone() };
+        let store = self.store.unlimited();
         store.put_segment(&format::encode(&packs, &mut chunks)).map(|_| ())
     }
 
@@ -334,9 +334,9 @@ impl Packer {
     pub fn close(&self) -> Result<Shipped, RepositoryError> {
         self.flush()?;
         let shipped = lock(&self.state).shipped.clone();
-        let packs = shipped.packs.iter().map(|p| (object_key::pack(&self.store.name, p.id), p.size_bytes));
+        let packs = shipped.packs.iter().map(|p| (object_key::pack(self.store.name(), p.id), p.size_bytes));
         let segments =
-            shipped.segments.iter().map(|s| (object_key::index(&self.store.name, s.id), s.size_bytes));
+            shipped.segments.iter().map(|s| (object_key::index(self.store.name(), s.id), s.size_bytes));
         for (at, size_bytes) in packs.chain(segments) {
             self.store.check_arrived(&at, size_bytes)?;
         }
@@ -347,7 +347,7 @@ impl Packer {
 impl Store {
     /// Whether an object that was put is there, whole.
     pub(crate) fn check_arrived(&self, at: &Path, size_bytes: u64) -> Result<(), RepositoryError> {
-        let found = self.repository.wait(self.objects().head(at))?;
+        let found = self.wait(self.objects().head(at))?;
         if found == Some(size_bytes) {
             return Ok(());
         }
@@ -378,7 +378,7 @@ impl OpenPack {
         frame: &[u8],
         kept: bool,
     ) -> Result<(), RepositoryError> {
-        let wrong = || RepositoryError::format(object_key::pack_prefix(&store.name));
+        let wrong = || RepositoryError::format(object_key::pack_prefix(store.name()));
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
@@ -396,7 +396,7 @@ impl OpenPack {
         let Some(writer) = &other.writer else { return Ok(()) };
         for ((id, offset, length), kept) in other.chunks.iter().zip(&other.kept) {
             let frame = writer.frame(*offset, *length);
-            let frame = frame.map_err(RepositoryError::format(object_key::pack_prefix(&store.name)))?;
+            let frame = frame.map_err(RepositoryError::format(object_key::pack_prefix(store.name())))?;
             self.append(store, *id, &frame, *kept)?;
         }
         Ok(())

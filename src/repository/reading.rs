@@ -205,7 +205,7 @@ impl Store {
             }
         };
         let fetched = futures::stream::iter(some.iter().copied()).map(one).buffered(READ_AHEAD).try_collect();
-        self.repository.wait(fetched)
+        self.wait(fetched)
     }
 
     /// The records behind `after`, whose numbers begin with `next` and have no gap.
@@ -214,9 +214,9 @@ impl Store {
         after: Option<Sequence>,
         mut next: Sequence,
     ) -> Result<Vec<Listed>, RepositoryError> {
-        let prefix = object_key::log_prefix(&self.name);
-        let after = after.map(|sequence| object_key::record(&self.name, sequence));
-        let listed = self.repository.wait(self.objects().list(Some(&prefix), after.as_ref()))?;
+        let prefix = object_key::log_prefix(self.name());
+        let after = after.map(|sequence| object_key::record(self.name(), sequence));
+        let listed = self.wait(self.objects().list(Some(&prefix), after.as_ref()))?;
         let mut records = Vec::with_capacity(listed.len());
         let found = listed.iter().filter_map(|object| {
             let sequence = object_key::parse_record(&object.location)?;
@@ -224,7 +224,7 @@ impl Store {
         });
         for record in found {
             if record.sequence != next {
-                return Err(RepositoryError::MissingRecord { store: self.name.clone(), sequence: next });
+                return Err(RepositoryError::MissingRecord { store: self.name().clone(), sequence: next });
             }
             records.push(record);
             next = next.next();

@@ -50,7 +50,7 @@ impl Store {
         match self.loaded()? {
             Some(loaded) => self.admit_keyring(&loaded, is_new),
             None if !is_new => self.admit_writer(),
-            None if self.repository.keys.encryption_of(&self.name) == Encryption::None => {
+            None if self.key_source().encryption_of(self.name()) == Encryption::None => {
                 self.change_memory(|memory| memory.encryption = Some(SeenEncryption::Off))
             }
             None => self.make_keyring(),
@@ -65,15 +65,15 @@ impl Store {
             return Ok(());
         }
         let is_own = || Ok(self.is_own(opened)? && (!is_new || self.is_all_ours(opened)?));
-        if !self.repository.keys.trust_keyring && !is_own()? {
+        if !self.key_source().trust_keyring && !is_own()? {
             let holder = |holder: &Holder| format!("'{}' ({})", escape::line(&holder.name), holder.recipient);
             return Err(RepositoryError::StrangeKeyring {
-                store: self.name.clone(),
+                store: self.name().clone(),
                 maker: opened.maker.map_or_else(
                     || {
                         format!(
                             "it is of version 1 and does not say who made it (`understudy key upgrade {} --trust-keyring` gives it one that does)",
-                            self.name
+                            self.name()
                         )
                     },
                     |maker| format!("{} made it", holder(&opened.holders[maker])),
@@ -99,7 +99,7 @@ impl Store {
     }
 
     fn remember_ring(&self, opened: &Opened) -> Result<(), RepositoryError> {
-        let ring = SeenRing::of(&self.name, opened);
+        let ring = SeenRing::of(self.name(), opened);
         self.change_memory(|memory| {
             memory.take_ring(ring);
             memory.confirmed = true;
@@ -108,8 +108,8 @@ impl Store {
 
     fn make_keyring(&self) -> Result<(), RepositoryError> {
         let random = self.env().random();
-        let at = object_key::keyring(&self.name, 1);
-        let source = &self.repository.keys;
+        let at = object_key::keyring(self.name(), 1);
+        let source = self.key_source();
         // In place of a default key file that is not there the passphrase will do; who gives one gets a slot for it in any case.
         let named = source.key_file.as_ref();
         let named = named.filter(|path| durable::is_made(path) || source.passphrase.is_none());
@@ -125,14 +125,14 @@ impl Store {
         if let Some(text) = &source.passphrase {
             let made = Holder::of_passphrase("passphrase", text, random);
             let (holder, identity) = made.map_err(|error| match error {
-                FormatError::Passphrase(_) => RepositoryError::ShortPassphrase(self.name.clone()),
+                FormatError::Passphrase(_) => RepositoryError::ShortPassphrase(self.name().clone()),
                 other => RepositoryError::format(&at)(other),
             })?;
             holders.push(holder);
             makers.push(identity);
         }
         let Some(maker) = makers.first() else {
-            return Err(RepositoryError::NoPlaceForKey(self.name.clone()));
+            return Err(RepositoryError::NoPlaceForKey(self.name().clone()));
         };
         let (master, generations) = (keyring::key(random), vec![keyring::key(random)]);
         let draft = Draft { holders: tidy(holders), master, generations };
@@ -153,18 +153,18 @@ impl Store {
         maker: &Identity,
     ) -> Result<bool, RepositoryError> {
         let at = object_key::keyring(
-            &self.name,
+            self.name(),
             before.map_or(0, |ring| ring.reference.sequence).saturating_add(1),
         );
         let Draft { holders, master, generations } = &draft;
-        let plan = Plan { store: &self.name, holders, master, generations, before };
+        let plan = Plan { store: self.name(), holders, master, generations, before };
         let bytes =
             keyring::close(&plan, maker, self.env().random()).map_err(RepositoryError::format(&at))?;
         let limit = keyring::KEYRING_MAX_BYTES;
         if bytes.len() > limit {
             return Err(RepositoryError::format(&at)(FormatError::Range("a keyring's size")));
         }
-        self.repository.wait(async {
+        self.wait(async {
             match self.objects().create(&at, PutPayload::from(bytes.clone())).await? {
                 Creation::Created => Ok(true),
                 Creation::Existed => {
@@ -224,7 +224,7 @@ impl Store {
     }
 
     fn not_changed(&self, change: KeyChange) -> RepositoryError {
-        RepositoryError::KeyChange { store: self.name.clone(), change }
+        RepositoryError::KeyChange { store: self.name().clone(), change }
     }
 
     fn change_ring(
@@ -235,13 +235,13 @@ impl Store {
         self.forget_keys();
         // What is changed is what the log says is in force, and this host takes.
         let mut state = self.state()?;
-        let loaded = self.loaded()?.ok_or_else(|| RepositoryError::NotEncrypted(self.name.clone()))?;
+        let loaded = self.loaded()?.ok_or_else(|| RepositoryError::NotEncrypted(self.name().clone()))?;
         self.admit_keyring(&loaded, false)?;
         self.settle(&mut state, author)?;
         let draft = change(&loaded.opened, self.env().random()).map_err(|change| self.not_changed(change))?;
         let draft = Draft { holders: tidy(draft.holders), ..draft };
         let stays = |identity: &&Identity| draft.holders.iter().any(|h| h.recipient == identity.recipient());
-        let secrets = self.repository.keys.secrets()?;
+        let secrets = self.key_source().secrets()?;
         let maker = secrets.identities.iter().chain([&loaded.opened.identity]).find(|identity| {
             stays(identity) && loaded.opened.holders.iter().any(|h| h.recipient == identity.recipient())
         });
@@ -252,7 +252,7 @@ impl Store {
         }
         self.forget_keys();
         let changed = self.loaded()?;
-        let changed = changed.ok_or_else(|| RepositoryError::NotEncrypted(self.name.clone()))?;
+        let changed = changed.ok_or_else(|| RepositoryError::NotEncrypted(self.name().clone()))?;
         self.remember_ring(&changed.opened)?;
         (author.on_step)(Step::Rekeyed);
         self.settle(&mut state, author)

@@ -45,20 +45,20 @@ impl StandbyReport {
 impl Store {
     pub fn report_standby(&self, report: &StandbyReport) -> Result<(), RepositoryError> {
         self.confirm_keyring()?;
-        self.put_note(&object_key::standby(&self.name, &report.host), Place::Standby(&report.host.0), report)
+        self.put_note(&object_key::standby(self.name(), &report.host), Place::Standby(&report.host.0), report)
     }
 
     /// The standbys that ever reported, sorted by host. What cannot be read as a report is left out.
     pub fn standbys(&self) -> Result<Vec<StandbyReport>, RepositoryError> {
-        let prefix = object_key::standby_prefix(&self.name);
+        let prefix = object_key::standby_prefix(self.name());
         let dated = self.dated_notes(&prefix, |host| Place::Standby(host))?;
         Ok(dated.into_iter().map(|(noted_ns, report)| StandbyReport { noted_ns, ..report }).collect())
     }
 
     /// Forgets a standby that is gone: nothing is kept for it any more.
     pub fn forget_standby(&self, host: &WriterId) -> Result<bool, RepositoryError> {
-        let at = object_key::standby(&self.name, host);
-        self.repository.wait(async {
+        let at = object_key::standby(self.name(), host);
+        self.wait(async {
             let was_there = self.objects().head(&at).await?.is_some();
             self.objects().delete(&at).await?;
             Ok(was_there)
@@ -78,7 +78,7 @@ impl Store {
             (sealing, keys) => seal::close(&MAGIC, &sealing, place, keys.as_deref(), &body)
                 .map_err(RepositoryError::format(at))?,
         };
-        self.repository.wait(self.objects().mend(at, PutPayload::from(bytes)))
+        self.wait(self.objects().mend(at, PutPayload::from(bytes)))
     }
 
     /// What hosts say of themselves, by host. What cannot be read is left out.
@@ -97,7 +97,7 @@ impl Store {
         place: impl for<'a> Fn(&'a str) -> Place<'a>,
     ) -> Result<Vec<(u64, T)>, RepositoryError> {
         let keys = self.keys()?;
-        let found = self.repository.wait(async {
+        let found = self.wait(async {
             let mut found = Vec::new();
             let listed = self.objects().list(Some(prefix), None).await?;
             // What is larger is no note: nobody's stops who asks for all of them.

@@ -10,11 +10,11 @@ use super::probe;
 use crate::model::id::StoreName;
 use crate::support::env::Env;
 use bytes::Bytes;
-use object_store::path::Path;
+use object_store::path::Path as Key;
 use object_store::{ObjectStore, PutPayload};
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 
@@ -60,14 +60,14 @@ impl Notice {
 /// An open repository. Cheap to clone; the clones share the meter.
 #[derive(Clone)]
 pub struct Repository {
-    pub(crate) objects: Objects,
-    pub(crate) runtime: Handle,
-    pub(crate) cache: Option<Arc<PathBuf>>,
-    pub(crate) keys: Arc<KeySource>,
+    objects: Objects,
+    runtime: Handle,
+    cache: Option<Arc<PathBuf>>,
+    keys: Arc<KeySource>,
     env: Env,
-    pub(crate) notice: Notice,
+    notice: Notice,
     /// Where it is a directory's.
-    pub(crate) directory: Option<Arc<PathBuf>>,
+    directory: Option<Arc<PathBuf>>,
     /// Where an earlier understudy looked for this address, and what that place's address is now.
     former: Option<(Objects, Arc<str>)>,
     location: Arc<str>,
@@ -150,9 +150,9 @@ impl Repository {
         Self { objects: self.objects.metered(), ..self.clone() }
     }
 
-    /// The same repository, for what is small and cannot wait for its turn.
-    pub(crate) fn unlimited(&self) -> Self {
-        Self { objects: self.objects.unlimited(), ..self.clone() }
+    /// Where it is a directory's.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        self.directory.as_ref().map(|directory| directory.as_path())
     }
 
     pub fn requests(&self) -> Requests {
@@ -168,9 +168,9 @@ impl Repository {
 /// One store in a repository.
 #[derive(Clone)]
 pub struct Store {
-    pub(crate) repository: Repository,
-    pub(crate) name: StoreName,
-    pub(crate) keys: Arc<KeyCache>,
+    repository: Repository,
+    name: StoreName,
+    keys: Arc<KeyCache>,
 }
 
 impl Store {
@@ -186,17 +186,51 @@ impl Store {
         self.repository.env()
     }
 
+    /// The same store without a limit of bandwidth: for what is small and cannot wait for its turn.
+    pub(crate) fn unlimited(&self) -> Self {
+        let objects = self.repository.objects.unlimited();
+        Self { repository: Repository { objects, ..self.repository.clone() }, ..self.clone() }
+    }
+
+    /// Waits for requests; never called from the runtime's own threads.
+    pub(crate) fn wait<T>(&self, request: impl Future<Output = T>) -> T {
+        self.repository.wait(request)
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.repository.runtime
+    }
+
+    /// What stores are opened with.
+    pub(crate) fn key_source(&self) -> &KeySource {
+        &self.repository.keys
+    }
+
+    /// What was found of this store's keyring.
+    pub(crate) fn key_cache(&self) -> &KeyCache {
+        &self.keys
+    }
+
+    pub(crate) fn notice(&self) -> &Notice {
+        &self.repository.notice
+    }
+
+    /// The repository's part of the local cache.
+    pub(crate) fn cache_dir(&self) -> Option<&Path> {
+        self.repository.cache.as_ref().map(|cache| cache.as_path())
+    }
+
     pub(crate) fn objects(&self) -> &Objects {
         &self.repository.objects
     }
 
     /// The size of a pack; `None` when there is none.
     pub fn pack_size(&self, id: crate::model::id::PackId) -> Result<Option<u64>, RepositoryError> {
-        self.repository.wait(self.objects().head(&object_key::pack(&self.name, id)))
+        self.wait(self.objects().head(&object_key::pack(&self.name, id)))
     }
 
     /// Creates an object that is named by its content. One that is there and has another size is mended.
-    pub(crate) async fn put(&self, at: &Path, bytes: Bytes) -> Result<(), RepositoryError> {
+    pub(crate) async fn put(&self, at: &Key, bytes: Bytes) -> Result<(), RepositoryError> {
         let size = bytes.len() as u64;
         let payload = PutPayload::from(bytes);
         if self.objects().create(at, payload.clone()).await? == Creation::Existed

@@ -17,9 +17,9 @@ const WITNESSES: u64 = 16;
 impl Store {
     /// When the records from `first` on were put, and some before it.
     pub(crate) fn record_times(&self, first: Sequence) -> Result<BTreeMap<Sequence, u64>, RepositoryError> {
-        let prefix = object_key::log_prefix(&self.name);
-        let after = object_key::record(&self.name, Sequence(first.0.saturating_sub(WITNESSES + 1)));
-        let listed = self.repository.wait(self.objects().list(Some(&prefix), Some(&after)))?;
+        let prefix = object_key::log_prefix(self.name());
+        let after = object_key::record(self.name(), Sequence(first.0.saturating_sub(WITNESSES + 1)));
+        let listed = self.wait(self.objects().list(Some(&prefix), Some(&after)))?;
         let time = |object: &object_store::ObjectMeta| {
             Some((object_key::parse_record(&object.location)?, modified_ns(object)))
         };

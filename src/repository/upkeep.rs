@@ -46,7 +46,7 @@ impl Store {
 
     /// All hosts' notes.
     pub fn upkeep(&self) -> Result<Vec<UpkeepNote>, RepositoryError> {
-        self.notes(&object_key::upkeep_prefix(&self.name), |host| Place::Upkeep(host))
+        self.notes(&object_key::upkeep_prefix(self.name()), |host| Place::Upkeep(host))
     }
 
     pub fn note_upkeep(&self, note: &UpkeepNote) -> Result<(), RepositoryError> {
@@ -55,7 +55,7 @@ impl Store {
             self.admit_keyring(&loaded, false)?;
         }
         let host = WriterId(note.host.clone());
-        self.put_note(&object_key::upkeep(&self.name, &host), Place::Upkeep(&note.host), note)
+        self.put_note(&object_key::upkeep(self.name(), &host), Place::Upkeep(&note.host), note)
     }
 }
 
