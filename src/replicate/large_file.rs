@@ -4,14 +4,18 @@ use super::error::ResyncError;
 use super::lease::open_patiently;
 use super::old_version::OldVersion;
 use super::read_entry::{Attempt, Reading, Target, Worker, look_again};
-use super::read_file::{ATTEMPTS, Segment, data_map};
+use super::read_file::{ATTEMPTS, Matched, Segment, data_map};
 use crate::delta::assembly::{Assembly, Misfit, Shipped};
+use crate::delta::basis::Basis;
 use crate::delta::signature::{block_log2, sign};
-use crate::model::entry::{File, Kind};
-use crate::model::id::ChunkId;
+use crate::model::entry::{Extent, File, Kind};
+use crate::model::id::{ChunkId, ContentHash};
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
 use crate::source::content::{HashTree, SEGMENT_BYTES, SegmentHash};
+use crate::source::data_map::DataMap;
+use crate::source::stat::Stat;
+use crate::source::tree;
 use crate::support::env::Env;
 use crate::support::pool::{Handle, Pool};
 use crate::support::progress::Progress;
@@ -47,6 +51,24 @@ pub struct LargeFile<'s, 'env> {
     pub holes: &'s Holes,
 }
 
+/// A large file that is open.
+struct Opened {
+    handle: Arc<dyn tree::File>,
+    stat: Stat,
+    map: Arc<DataMap>,
+}
+
+/// What a file's segments came to, joined.
+enum Joined {
+    /// Its extents, and its hash; none when its size was not that of its segments.
+    File(Vec<Extent>, Option<ContentHash>),
+    /// It ended early, or changed between two readings of the same bytes.
+    ReadAgain,
+    Failed(Errno),
+}
+
+type SegmentUnderWay = Handle<Result<Result<Matched, Option<Errno>>, RepositoryError>>;
+
 impl LargeFile<'_, '_> {
     /// Reads a file that was larger than a segment; waits for it. `made_of` are the files of the last manifest that
     /// it may be made of.
@@ -81,86 +103,24 @@ impl LargeFile<'_, '_> {
         made_of: &[File],
         attempt: u32,
     ) -> Result<Option<Reading>, ResyncError> {
-        let opened = open_patiently(&target.dir, &target.name, self.env, self.progress)
-            .and_then(|handle| Ok((handle.stat()?, handle)));
-        let (stat, handle) = match opened {
+        let opened = match self.open(target) {
             Ok(opened) => opened,
-            Err(errno) => return Ok(Some(Reading::failed(errno))),
+            Err(reading) => return Ok(Some(reading)),
         };
-        let size_bytes = stat.size_bytes;
-        if !stat.is_file() || size_bytes <= SEGMENT_BYTES {
-            return Ok(Some(Reading::Other));
-        }
-        let map = match data_map(&*handle, &stat, size_bytes) {
-            Ok(map) => Arc::new(map),
-            Err(errno) => return Ok(Some(Reading::failed(errno))),
+        let version = OldVersion::choose(self.chunks, &*opened.handle, made_of)?;
+        let (extents, hash) = match self.read_segments(&opened, version.as_ref())? {
+            Joined::File(extents, hash) => (extents, hash),
+            Joined::ReadAgain => return Ok(None),
+            Joined::Failed(errno) => return Ok(Some(Reading::failed(errno))),
         };
-        if !self.holes.take(map.hole_bytes(size_bytes)) {
-            return Ok(Some(Reading::failed(Errno::FBIG)));
-        }
-        let version = OldVersion::choose(self.chunks, &*handle, made_of)?;
-        let span_bytes = match &version {
-            Some(version) => version.span_bytes(self.chunks)?,
-            None => u64::MAX,
-        };
-        let mut basis = None;
-        let mut signed_log2 = block_log2(size_bytes);
-        let mut tree = HashTree::default();
-        let mut assembly = Assembly::default();
-        let mut under_way = VecDeque::new();
-        let mut shipping = VecDeque::new();
-        let mut next = 0;
-        while next < size_bytes || !under_way.is_empty() {
-            if self.progress.is_stopped() {
-                return Err(ResyncError::Stopped);
-            }
-            while next < size_bytes && under_way.len() < SEGMENTS_MAX {
-                if let Some(version) = &version
-                    && next % span_bytes == 0
-                {
-                    basis = version.basis(self.chunks, next, span_bytes)?.map(Arc::new);
-                    signed_log2 = basis.as_ref().map_or(signed_log2, |basis| basis.block_log2);
-                }
-                let (start, end) = (next, (next + SEGMENT_BYTES).min(size_bytes));
-                let (handle, map, basis) = (handle.clone(), map.clone(), basis.clone());
-                under_way.push_back(self.pool.submit(move |worker| {
-                    let segment = Segment { start, end, size_bytes, map: &map, basis: basis.as_deref() };
-                    worker.segment(&*handle, &segment)
-                }));
-                next = end;
-            }
-            let done = under_way.pop_front().and_then(Handle::wait).unwrap_or(Ok(Err(None)))?;
-            let matched = match done {
-                Ok(matched) => matched,
-                Err(None) => return Ok(None),
-                Err(Some(errno)) => return Ok(Some(Reading::failed(errno))),
-            };
-            if let SegmentHash::Part(value) = matched.hash {
-                tree.push(value);
-            }
-            let ship = |raw: &[u8], runs: &[u32]| self.ship_gathered(raw, runs, signed_log2, &mut shipping);
-            match assembly.push(matched.stretch, ship) {
-                Ok(()) => {}
-                Err(Misfit::Changed) => return Ok(None),
-                Err(Misfit::Ship(error)) => return Err(error.into()),
-            }
-        }
-        let extents =
-            match assembly.finish(|raw, runs| self.ship_gathered(raw, runs, signed_log2, &mut shipping)) {
-                Ok(extents) => extents,
-                Err(Misfit::Changed) => return Ok(None),
-                Err(Misfit::Ship(error)) => return Err(error.into()),
-            };
-        for shipped in shipping {
-            shipped.wait().unwrap_or(Ok(()))?;
-        }
+        let Opened { handle, stat, .. } = opened;
         let attributes = handle.attributes();
         let torn = !handle.stat().is_ok_and(|after| after.same_moment(&stat));
         if torn && attempt < ATTEMPTS {
             return Ok(None);
         }
-        let Some(hash) = tree.finish() else { return Ok(None) };
-        let path = target.path.clone();
+        let Some(hash) = hash else { return Ok(None) };
+        let (path, size_bytes) = (target.path.clone(), stat.size_bytes);
         let job = self.pool.submit(move |worker| {
             let content = worker.content(extents, hash, size_bytes)?;
             let kind = Kind::File(File { size_bytes, hash, content, torn });
@@ -168,6 +128,82 @@ impl LargeFile<'_, '_> {
         });
         let Some(read) = job.wait() else { return Ok(None) };
         Ok(Some(Reading::Done(Attempt::Read(Box::new(read?)))))
+    }
+
+    /// Opens the file, if it still is a large one.
+    fn open(&self, target: &Target) -> Result<Opened, Reading> {
+        let opened = open_patiently(&target.dir, &target.name, self.env, self.progress)
+            .and_then(|handle| Ok((handle.stat()?, handle)));
+        let (stat, handle) = opened.map_err(Reading::failed)?;
+        if !stat.is_file() || stat.size_bytes <= SEGMENT_BYTES {
+            return Err(Reading::Other);
+        }
+        let map = data_map(&*handle, &stat, stat.size_bytes).map_err(Reading::failed)?;
+        match self.holes.take(map.hole_bytes(stat.size_bytes)) {
+            true => Ok(Opened { handle, stat, map: Arc::new(map) }),
+            false => Err(Reading::failed(Errno::FBIG)),
+        }
+    }
+
+    /// Has all segments read and matched with `version`, and joins them in their order.
+    fn read_segments(&self, opened: &Opened, version: Option<&OldVersion>) -> Result<Joined, ResyncError> {
+        let size_bytes = opened.stat.size_bytes;
+        let span_bytes = version.map_or(Ok(u64::MAX), |version| version.span_bytes(self.chunks))?;
+        let mut basis = None;
+        let mut signed_log2 = block_log2(size_bytes);
+        let (mut tree, mut assembly) = (HashTree::default(), Assembly::default());
+        let (mut under_way, mut shipping) = (VecDeque::new(), VecDeque::new());
+        let mut next = 0;
+        while next < size_bytes || !under_way.is_empty() {
+            if self.progress.is_stopped() {
+                return Err(ResyncError::Stopped);
+            }
+            while next < size_bytes && under_way.len() < SEGMENTS_MAX {
+                if let Some(version) = version
+                    && next % span_bytes == 0
+                {
+                    basis = version.basis(self.chunks, next, span_bytes)?.map(Arc::new);
+                    signed_log2 = basis.as_ref().map_or(signed_log2, |basis| basis.block_log2);
+                }
+                under_way.push_back(self.read_segment(opened, next, basis.clone()));
+                next = (next + SEGMENT_BYTES).min(size_bytes);
+            }
+            let matched = match under_way.pop_front().and_then(Handle::wait).unwrap_or(Ok(Err(None)))? {
+                Ok(matched) => matched,
+                Err(None) => return Ok(Joined::ReadAgain),
+                Err(Some(errno)) => return Ok(Joined::Failed(errno)),
+            };
+            if let SegmentHash::Part(value) = matched.hash {
+                tree.push(value);
+            }
+            let ship = |raw: &[u8], runs: &[u32]| self.ship_gathered(raw, runs, signed_log2, &mut shipping);
+            match assembly.push(matched.stretch, ship) {
+                Ok(()) => {}
+                Err(Misfit::Changed) => return Ok(Joined::ReadAgain),
+                Err(Misfit::Ship(error)) => return Err(error.into()),
+            }
+        }
+        let ship = |raw: &[u8], runs: &[u32]| self.ship_gathered(raw, runs, signed_log2, &mut shipping);
+        let extents = match assembly.finish(ship) {
+            Ok(extents) => extents,
+            Err(Misfit::Changed) => return Ok(Joined::ReadAgain),
+            Err(Misfit::Ship(error)) => return Err(error.into()),
+        };
+        for shipped in shipping {
+            shipped.wait().unwrap_or(Ok(()))?;
+        }
+        Ok(Joined::File(extents, tree.finish()))
+    }
+
+    /// Hands the segment that begins at `start` to a worker.
+    fn read_segment(&self, opened: &Opened, start: u64, basis: Option<Arc<Basis>>) -> SegmentUnderWay {
+        let size_bytes = opened.stat.size_bytes;
+        let (handle, map) = (opened.handle.clone(), opened.map.clone());
+        self.pool.submit(move |worker| {
+            let end = (start + SEGMENT_BYTES).min(size_bytes);
+            let segment = Segment { start, end, size_bytes, map: &map, basis: basis.as_deref() };
+            worker.segment(&*handle, &segment)
+        })
     }
 
     /// Hands a chunk of gathered literals to a worker; its names are known at once.
