@@ -2,13 +2,17 @@
 
 use crate::facts::{self, assert_same};
 use crate::kill::{ok, understudy};
-use crate::rig::{self, sample_tree};
+use crate::rig::{self, Rig, sample_tree};
 use crate::servers::{self, Server};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use understudy::model::id::{Sequence, WriterId};
+use understudy::model::record::Event;
 use understudy::model::snapshot_ref::Moment;
+use understudy::repository::append::RACES_MAX;
+use understudy::repository::error::{RepositoryError, RepositoryErrorKind};
 
 #[test]
 fn writers_on_a_directory_never_both_win_a_number() {
@@ -125,6 +129,33 @@ fn serve(server: &Server, rounds: usize) {
         assert_eq!(facts.len(), 2);
         assert_eq!(std::fs::read_to_string(dir.path().join(to).join("marker")).unwrap(), marker);
     }
+}
+
+/// Appends after `rival` did each time; returns what came of it, and how often it was tried.
+fn append_after_rivals(rivals: u32) -> (Result<Option<Sequence>, RepositoryError>, u32) {
+    let rig = Rig::new();
+    let (store, rival) = (rig.store(), WriterId("rival".into()));
+    sample_tree(&rig.source());
+    rig.resync();
+    let mut tried = 0;
+    let unpin = || Event::Unpinned { snapshot: Sequence(1) };
+    let appended = store.append_until_won(&mut store.state().unwrap(), &WriterId("op".into()), |state| {
+        if tried < rivals {
+            store.append(&mut state.clone(), &rival, unpin()).unwrap();
+        }
+        tried += 1;
+        Ok(Some(unpin()))
+    });
+    (appended, tried)
+}
+
+#[test]
+fn a_writer_that_loses_a_race_tries_again_and_gives_up_when_it_loses_all() {
+    let (appended, tried) = append_after_rivals(3);
+    assert_eq!((appended.unwrap(), tried), (Some(Sequence(5)), 4));
+    let (appended, tried) = append_after_rivals(u32::MAX);
+    assert_eq!(appended.unwrap_err().kind(), RepositoryErrorKind::Unavailable);
+    assert_eq!(tried, RACES_MAX + 1);
 }
 
 #[test]
