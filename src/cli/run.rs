@@ -3,9 +3,9 @@
 use super::context::{Context, kill_at};
 use super::exit::Exit;
 use super::{Global, ending, show};
-use crate::service::config::Config;
+use crate::service::admission::Admission;
+use crate::service::config::{Config, OFF};
 use crate::service::daemon::Daemon;
-use crate::service::door::Keeper;
 use crate::service::socket::{Place, SocketError};
 use crate::service::token::Token;
 use crate::service::{http, listen};
@@ -19,8 +19,6 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Where HTTP is answered, when nothing is configured.
-const LISTEN: &str = "127.0.0.1:9184";
 /// How long runs may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// and then upkeep,
@@ -50,7 +48,7 @@ fn run_logged(global: &Global, args: RunArgs, log: &Lossy) -> Result<Exit> {
         tracing::warn!("no store is configured; `understudy init` writes a sample configuration");
     }
     let daemon = Daemon::new(context.host().clone(), true, Box::new(kill_at));
-    let listen = args.listen.or_else(|| config.service.listen.clone()).unwrap_or_else(|| LISTEN.to_owned());
+    let listen = args.listen.unwrap_or_else(|| config.service.listen().to_owned());
     serve(&context, &daemon, &listen, log)?;
     on_signals(global, &context, &daemon)?;
     tracing::info!(stores = config.store.len(), "understudy runs");
@@ -93,12 +91,12 @@ fn log(global: &Global) -> Result<Lossy> {
 
 /// Answers at the socket, and at the port.
 fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Result<()> {
-    let keeper = |token, bound| Keeper::new(daemon.clone(), token, bound);
+    let admission = |token, bound| Admission::new(daemon.clone(), token, bound);
     if let Some(place) = Place::of_daemon(&context.config, context.given_repository.as_deref()) {
         match place.bind() {
             Ok(bound) => {
                 tracing::info!(at = %bound.path.display(), "answers this host's commands");
-                let router = http::router(daemon.clone(), keeper(None, None), log.clone());
+                let router = http::router(daemon.clone(), admission(None, None), log.clone());
                 let env = context.env().clone();
                 context.runtime.spawn(async move {
                     if let Err(error) = listen::at_socket(&env, bound, router).await {
@@ -110,7 +108,7 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
             Err(error) => tracing::error!(%error, "this host's commands do not find this daemon"),
         }
     }
-    if listen == "off" {
+    if listen == OFF {
         return Ok(());
     }
     let token = Token::read_or_make(&context.config, context.env());
@@ -125,9 +123,9 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
             if !at.ip().is_loopback() {
                 tracing::warn!(%at, "whoever can connect may read health and figures, and what is sent is not encrypted");
             }
-            let keeper = Keeper::new(daemon.clone(), token, Some(at.ip()));
+            let admission = Admission::new(daemon.clone(), token, Some(at.ip()));
             let env = daemon.env().clone();
-            let router = http::router(daemon, keeper, log);
+            let router = http::router(daemon, admission, log);
             tokio::spawn(async move { listen::at_port(&env, listener, router).await });
             Ok::<_, std::io::Error>(())
         }

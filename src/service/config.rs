@@ -14,6 +14,10 @@ use thiserror::Error;
 /// The commented sample that `understudy init` writes.
 pub const SAMPLE: &str = include_str!("../../understudy.sample.toml");
 pub const FILE_NAME: &str = "understudy.toml";
+/// In place of an address or a path: nothing is answered there.
+pub const OFF: &str = "off";
+/// Address where HTTP is answered when nothing is configured.
+const LISTEN: &str = "127.0.0.1:9184";
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
@@ -106,6 +110,13 @@ pub struct ServiceConfig {
     pub look_seconds: Option<u64>,
     /// Seconds between looks at what upkeep is due.
     pub upkeep_seconds: Option<u64>,
+}
+
+impl ServiceConfig {
+    /// Address where HTTP is answered, or [`OFF`].
+    pub fn listen(&self) -> &str {
+        self.listen.as_deref().unwrap_or(LISTEN)
+    }
 }
 
 /// What this host does with a store.
@@ -279,7 +290,7 @@ impl Config {
         let primaries = config.store.iter_mut().filter(|store| store.role == Role::Primary);
         primaries.for_each(|store| store.path = beside(&store.path));
         config.service.token_file = config.service.token_file.as_ref().map(beside);
-        let is_path = |path: &&PathBuf| path.as_os_str() != super::socket::OFF;
+        let is_path = |path: &&PathBuf| path.as_os_str() != OFF;
         if let Some(socket) = config.service.socket.as_ref().filter(is_path) {
             config.service.socket = Some(beside(socket));
         }

@@ -1,12 +1,13 @@
 //! The daemon by HTTP: health, figures, and an API for stores, snapshots and runs. `openapi.json` describes it.
 //!
-//! Who is let in is decided at the door ([`super::door`]), for each request alike. What asks a repository runs on threads for that, so that a
+//! Who is let in is decided by [`super::admission`], for each request alike. What asks a repository runs on threads for that, so that a
 //! slow one does not hold up the rest.
 
+use super::admission::{self, Admission};
+use super::api_error::ApiError;
 use super::board::{Asked, Ended, ProgressFigures, StoreStatus};
 use super::config::StoreConfig;
 use super::daemon::Daemon;
-use super::door::{self, Keeper};
 use super::metrics::{self, Overall};
 use super::scheduler::Outcome;
 use crate::model::diff::{Change, ChangeCounts};
@@ -14,13 +15,13 @@ use crate::model::id::{Sequence, StoreName};
 use crate::model::record::SnapshotRecord;
 use crate::model::snapshot_ref::Moment;
 use crate::repository::diff::changes;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
 use crate::support::lossy::Lossy;
 use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Json, Response};
+use axum::response::{IntoResponse, Json};
 use axum::routing::{get, post};
 use futures::Stream;
 use serde::{Deserialize, Serialize};
@@ -45,36 +46,8 @@ struct Site {
     places: Arc<Semaphore>,
 }
 
-/// By which way a request comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    Port,
-    /// That of the host's own commands.
-    Socket,
-}
-
-/// What went wrong, as JSON.
-pub(super) struct Problem(pub(super) StatusCode, pub(super) String);
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        (self.0, Json(serde_json::json!({ "error": self.1 }))).into_response()
-    }
-}
-
-impl From<RepositoryError> for Problem {
-    fn from(error: RepositoryError) -> Self {
-        let status = match error.kind() {
-            RepositoryErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            RepositoryErrorKind::Missing => StatusCode::NOT_FOUND,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self(status, error.to_string())
-    }
-}
-
-/// All routes, behind their keeper.
-pub fn router(daemon: Daemon, keeper: Keeper, log: Lossy) -> Router {
+/// All routes, behind the admission.
+pub fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -87,19 +60,17 @@ pub fn router(daemon: Daemon, keeper: Keeper, log: Lossy) -> Router {
         .route("/api/v1/stores/{store}/resync", post(resync))
         .route("/api/v1/stores/{store}/hold", post(hold))
         .route("/api/v1/stores/{store}/release", post(release))
-        .fallback(|| async {
-            Problem(StatusCode::NOT_FOUND, "no such path; see /api/v1/openapi.json".into())
-        })
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path; see /api/v1/openapi.json") })
         .method_not_allowed_fallback(|| async {
-            Problem(StatusCode::METHOD_NOT_ALLOWED, "not by this method; see /api/v1/openapi.json".into())
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "not by this method; see /api/v1/openapi.json")
         })
-        .layer(axum::middleware::from_fn_with_state(keeper, door::watch))
+        .layer(axum::middleware::from_fn_with_state(admission, admission::admit))
         .with_state(Site { daemon, log, places: Arc::new(Semaphore::new(QUESTIONS_MAX)) })
 }
 
-async fn ready(State(site): State<Site>) -> Result<&'static str, Problem> {
+async fn ready(State(site): State<Site>) -> Result<&'static str, ApiError> {
     match site.daemon.board().is_stopping() {
-        true => Err(Problem(StatusCode::SERVICE_UNAVAILABLE, "it is about to end".into())),
+        true => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "it is about to end")),
         false => Ok("ready\n"),
     }
 }
@@ -123,10 +94,10 @@ async fn stores(State(site): State<Site>) -> Json<Vec<StoreStatus>> {
     Json(site.daemon.statuses())
 }
 
-async fn store(State(site): State<Site>, Path(name): Path<String>) -> Result<Json<StoreStatus>, Problem> {
+async fn store(State(site): State<Site>, Path(name): Path<String>) -> Result<Json<StoreStatus>, ApiError> {
     let (name, _) = site.known(&name)?;
     let now = site.daemon.now();
-    site.daemon.board().status_of(&name, now).map(Json).ok_or_else(|| unknown(name.as_str()))
+    site.daemon.board().status_of(&name, now).map(Json).ok_or_else(|| ApiError::unknown_store(name.as_str()))
 }
 
 #[derive(Serialize)]
@@ -159,10 +130,10 @@ impl SnapshotRow {
 async fn snapshots(
     State(site): State<Site>,
     Path(name): Path<String>,
-) -> Result<Json<Vec<SnapshotRow>>, Problem> {
+) -> Result<Json<Vec<SnapshotRow>>, ApiError> {
     let (name, config) = site.known(&name)?;
     site.blocking(move |daemon| {
-        let state = daemon.repository(&config).map_err(internal)?.store(&name).state()?;
+        let state = daemon.repository(&config).map_err(ApiError::internal)?.store(&name).state()?;
         Ok(Json(
             state.snapshots.iter().map(|(sequence, record)| SnapshotRow::of(*sequence, record)).collect(),
         ))
@@ -200,15 +171,15 @@ async fn changes_between(
     State(site): State<Site>,
     Path(name): Path<String>,
     query: Result<Query<Between>, axum::extract::rejection::QueryRejection>,
-) -> Result<Json<Changes>, Problem> {
-    let bad = |text: String| Problem(StatusCode::BAD_REQUEST, text);
+) -> Result<Json<Changes>, ApiError> {
+    let bad = |reason: String| ApiError::bad_request(reason);
     let Query(query) = query.map_err(|error| bad(error.body_text()))?;
     let (name, config) = site.known(&name)?;
     let moment = |text: &str| Moment::parse(text).map_err(|error| bad(error.to_string()));
     let (from, to) = (moment(&query.from)?, moment(query.to.as_deref().unwrap_or("latest"))?);
     let limit = query.limit.unwrap_or(CHANGES_MAX).min(CHANGES_MAX);
     site.blocking(move |daemon| {
-        let store = daemon.repository(&config).map_err(internal)?.store(&name);
+        let store = daemon.repository(&config).map_err(ApiError::internal)?.store(&name);
         let state = store.state()?;
         let ((from, old), (to, new)) = (store.find(&state, from)?, store.find(&state, to)?);
         let mut found = Changes { from, to, counts: ChangeCounts::default(), changes: Vec::new() };
@@ -236,17 +207,17 @@ async fn resync(
     State(site): State<Site>,
     Path(name): Path<String>,
     query: Result<Query<Resync>, axum::extract::rejection::QueryRejection>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let (name, _) = site.known(&name)?;
-    let Query(query) = query.map_err(|error| Problem(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let asked = site.daemon.board().ask(&name, query.accept);
     let (id, number) = match asked {
         Asked::Run(id, number) => (id, number),
         Asked::Held(reason) => {
             let text = format!("store '{name}' is held ({reason}); release it first");
-            return Err(Problem(StatusCode::CONFLICT, text));
+            return Err(ApiError::new(StatusCode::CONFLICT, text));
         }
-        Asked::Unknown => return Err(unknown(name.as_str())),
+        Asked::Unknown => return Err(ApiError::unknown_store(name.as_str())),
     };
     site.daemon.wake();
     // No thread waits for it: those of the runtime are few, and local repositories need them.
@@ -306,52 +277,49 @@ async fn hold(
     State(site): State<Site>,
     Path(name): Path<String>,
     query: Result<Query<Hold>, axum::extract::rejection::QueryRejection>,
-) -> Result<Json<StoreStatus>, Problem> {
+) -> Result<Json<StoreStatus>, ApiError> {
     let (name, _) = site.known(&name)?;
-    let Query(query) = query.map_err(|error| Problem(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let reason =
         query.reason.filter(|reason| !reason.is_empty()).unwrap_or_else(|| "by an operator".to_owned());
     site.daemon.board().hold(&name, reason);
     site.changed(&name)
 }
 
-async fn release(State(site): State<Site>, Path(name): Path<String>) -> Result<Json<StoreStatus>, Problem> {
+async fn release(State(site): State<Site>, Path(name): Path<String>) -> Result<Json<StoreStatus>, ApiError> {
     let (name, _) = site.known(&name)?;
     let now = site.daemon.now();
     site.daemon.board().release(&name, now);
     site.changed(&name)
 }
 
-fn unknown(name: &str) -> Problem {
-    Problem(StatusCode::NOT_FOUND, format!("no store '{name}' is configured here"))
-}
-
-fn internal(error: impl std::fmt::Display) -> Problem {
-    Problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-}
-
 impl Site {
-    fn known(&self, name: &str) -> Result<(StoreName, StoreConfig), Problem> {
-        let name_of = StoreName::parse(name).map_err(|_| unknown(name))?;
-        let config = self.daemon.host().config.store(name).cloned().ok_or_else(|| unknown(name))?;
+    fn known(&self, name: &str) -> Result<(StoreName, StoreConfig), ApiError> {
+        let name_of = StoreName::parse(name).map_err(|_| ApiError::unknown_store(name))?;
+        let config =
+            self.daemon.host().config.store(name).cloned().ok_or_else(|| ApiError::unknown_store(name))?;
         Ok((name_of, config))
     }
 
-    fn changed(&self, name: &StoreName) -> Result<Json<StoreStatus>, Problem> {
+    fn changed(&self, name: &StoreName) -> Result<Json<StoreStatus>, ApiError> {
         self.daemon.wake();
         let now = self.daemon.now();
-        self.daemon.board().status_of(name, now).map(Json).ok_or_else(|| unknown(name.as_str()))
+        self.daemon
+            .board()
+            .status_of(name, now)
+            .map(Json)
+            .ok_or_else(|| ApiError::unknown_store(name.as_str()))
     }
 
     /// Runs what asks a repository on a thread of its own, a few at once: it waits for the runtime's.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Daemon) -> Result<T, Problem> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let _place = self.places.acquire().await.map_err(internal)?;
+        work: impl FnOnce(&Daemon) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let _place = self.places.acquire().await.map_err(ApiError::internal)?;
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let daemon = self.daemon.clone();
         std::thread::spawn(move || sender.send(work(&daemon)).is_ok());
-        receiver.await.map_err(internal)?
+        receiver.await.map_err(ApiError::internal)?
     }
 }

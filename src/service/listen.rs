@@ -3,7 +3,7 @@
 //! Nobody holds the daemon up by connecting: a request's head has ten seconds, and at each door there are so many connections at most. When
 //! all are taken, the one goes that has waited longest without a request that was let in, so that whoever has no token keeps nobody out.
 
-use super::http::Door;
+use super::door::Door;
 use super::socket::Bound;
 use crate::support::env::Env;
 use crate::support::trusted::is_trusted;

@@ -1,5 +1,7 @@
 //! What the commands share (the configuration, this host), and the daemon: schedules, runs, HTTP.
 
+pub mod admission;
+pub mod api_error;
 pub mod board;
 pub mod child;
 pub mod config;

@@ -9,7 +9,7 @@
 //! is a dead daemon's, and is replaced; with one, a second daemon of that configuration is refused. The directory is taken by its handle, and
 //! the socket through it, which makes its path short enough whatever the directory's is.
 
-use super::config::{Config, state_dir};
+use super::config::{Config, OFF, state_dir};
 use crate::support::private;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -22,7 +22,6 @@ use std::path::{Path, PathBuf};
 
 /// Where the shipped unit has its daemon's socket: systemd makes it, and says so to the daemon alone.
 const OF_UNIT: &str = "/run/understudy";
-pub const OFF: &str = "off";
 
 /// A place for a socket: a directory, and a name in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,179 @@
+//! Who is let in: what a request must show before anything is done for it.
+//!
+//! At the socket its user and root meet only their like, and show nothing. At the port everything but health and figures takes the token, and
+//! each request says at which host it aims: a browser that an attacker's name was rebound for says that name, and is sent away. Nothing
+//! but a name can be rebound, so that where the daemon listens at all addresses any address is right.
+
+use super::api_error::ApiError;
+use super::config::Config;
+use super::daemon::Daemon;
+use super::door::Door;
+use super::listen::{Busy, Seat};
+use super::token::Token;
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// What needs no token: a probe has none.
+const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// What a request at the port is compared with.
+#[derive(Clone)]
+pub struct Admission {
+    daemon: Daemon,
+    /// None while it could not be read, or made: then it is looked for each time that it is needed.
+    token: Option<Token>,
+    bound: Option<IpAddr>,
+}
+
+impl Admission {
+    pub fn new(daemon: Daemon, token: Option<Token>, bound: Option<IpAddr>) -> Self {
+        Self { daemon, token, bound }
+    }
+
+    fn check(&self, door: Door, request: &Request) -> Result<bool, ApiError> {
+        if door == Door::Socket {
+            return Ok(true);
+        }
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+        let config = self.daemon.host().config;
+        if !host.is_some_and(|host| is_ours(host, self.bound, &config)) {
+            let host = host.unwrap_or_default().escape_default();
+            let text = format!("this is not host '{host}'; names that it has are listed in service.hosts");
+            return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, text));
+        }
+        if OPEN.contains(&request.uri().path()) {
+            return Ok(false);
+        }
+        self.check_token(request.headers()).map(|()| true)
+    }
+
+    fn check_token(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let token = match &self.token {
+            Some(token) => token.clone(),
+            None => {
+                Token::read_or_make(&self.daemon.host().config, self.daemon.env()).map_err(|error| {
+                    // Where it lies is told to whoever reads the log.
+                    tracing::error!(%error, "no token");
+                    let text = "there is no token to compare with, so nobody is let in; the log says why";
+                    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
+                })?
+            }
+        };
+        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        match shown.and_then(|shown| shown.strip_prefix("Bearer ")) {
+            Some(shown) if token.is(shown.trim()) => Ok(()),
+            _ => {
+                let text = "show the token (Authorization: Bearer …)";
+                Err(ApiError::new(StatusCode::UNAUTHORIZED, text))
+            }
+        }
+    }
+}
+
+/// Whether a `Host` header names this daemon, which is bound to an address.
+fn is_ours(host: &str, bound: Option<IpAddr>, config: &Config) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    let name = name.trim_end_matches('.');
+    if let Ok(address) = name.parse::<IpAddr>() {
+        let (address, bound) = (address.to_canonical(), bound.map(|bound| bound.to_canonical()));
+        return address.is_loopback() || bound.is_some_and(|b| b == address || b.is_unspecified());
+    }
+    let is = |known: &str| known.eq_ignore_ascii_case(name);
+    !name.is_empty() && (is("localhost") || config.service.hosts.iter().any(|known| is(known)))
+}
+
+/// Lets a request in, or not. One that was let in keeps its connection until it is answered to the end.
+pub async fn admit(State(admission): State<Admission>, request: Request, next: Next) -> Response {
+    let door = request.extensions().get::<Door>().copied().unwrap_or(Door::Port);
+    let seat = request.extensions().get::<Arc<Seat>>().cloned();
+    match admission.check(door, &request) {
+        Err(error) => error.into_response(),
+        Ok(stays) => {
+            let busy = seat.filter(|_| stays).map(|seat| seat.begin());
+            next.run(request).await.map(|body| Body::new(Kept { body, _busy: busy }))
+        }
+    }
+}
+
+/// A body, and what is kept as long as it.
+struct Kept {
+    body: Body,
+    _busy: Option<Busy>,
+}
+
+impl HttpBody for Kept {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    fn is(host: &str, bound: &str) -> bool {
+        let text = "[service]\nhosts = ['understudy.example']";
+        let config = Config::parse(text, Path::new("/x.toml")).unwrap();
+        is_ours(host, Some(bound.parse().unwrap()), &config)
+    }
+
+    #[test]
+    fn a_daemon_knows_its_names() {
+        for host in
+            ["127.0.0.1", "127.0.0.1:9184", "localhost:1", "LOCALHOST.", "[::1]:9184", "[::ffff:127.0.0.1]"]
+        {
+            assert!(is(host, "127.0.0.1") && is(host, "10.0.0.1") && is(host, "::"), "{host}");
+        }
+        assert!(is("understudy.example:9184", "127.0.0.1") && is("10.0.0.1:9184", "10.0.0.1"));
+        assert!(is("10.0.0.7:9184", "0.0.0.0"), "a pod's address");
+        for host in [
+            "",
+            ":9184",
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.evil",
+            "10.0.0.7",
+            "[",
+            "[]",
+            "[evil.example]",
+        ] {
+            assert!(!is(host, "127.0.0.1"), "{host}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_of_an_attacker_s_is_taken(name in "[a-z0-9.:\\[\\]-]{0,20}\\.example(:[0-9]{1,5})?") {
+            prop_assert!(!is(&name, "0.0.0.0") || name.starts_with("understudy.example") || name.starts_with("localhost:")
+                || name.starts_with("localhost.:") || name.split(':').next().is_some_and(|n| n.trim_end_matches('.').parse::<IpAddr>().is_ok()) || name.starts_with('['));
+        }
+    }
+}
