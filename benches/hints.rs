@@ -9,9 +9,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use understudy::api::resync::ResyncReport;
 use understudy::model::id::{StoreName, WriterId};
 use understudy::model::plan::PlanName;
-use understudy::replicate::report::Report;
 use understudy::replicate::resync::{Request, Surroundings, Watched, resync};
 use understudy::repository::key_source::KeySource;
 use understudy::repository::location::Location;
@@ -36,7 +36,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn run(&self, what: &str, full: bool) -> Report {
+    fn run(&self, what: &str, full: bool) -> ResyncReport {
         std::thread::sleep(Duration::from_millis(500));
         let hints = self.watch.take(full);
         let request = Request {

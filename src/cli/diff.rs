@@ -3,13 +3,13 @@
 use super::context::Context;
 use super::exit::Exit;
 use super::{Global, show};
-use crate::model::diff::{Change, ChangeCounts};
+use crate::api::change::ChangeRow;
+use crate::model::diff::ChangeCounts;
 use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
 use crate::repository::diff::changes;
 use anyhow::Result;
 use clap::Args;
-use serde::Serialize;
 
 #[derive(Args)]
 pub(super) struct DiffArgs {
@@ -23,14 +23,6 @@ pub(super) struct DiffArgs {
     to: String,
 }
 
-#[derive(Serialize)]
-struct Line {
-    change: Change,
-    kind: &'static str,
-    path: String,
-    size_bytes: u64,
-}
-
 pub(super) fn run(global: &Global, args: DiffArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let name = StoreName::parse(&args.store)?;
@@ -42,8 +34,7 @@ pub(super) fn run(global: &Global, args: DiffArgs) -> Result<Exit> {
     changes(&store, &state, &from, &to, |change, entry| {
         counts.count(Some(change));
         if global.json {
-            let (kind, path, size_bytes) = (entry.kind.name(), entry.path.to_string(), entry.size_bytes());
-            return show::json(&Line { change, kind, path, size_bytes });
+            return show::json(&ChangeRow::new(change, entry));
         }
         let slash = if entry.kind.name() == "directory" { "/" } else { "" };
         show::line(&format!("{} {}{slash}", change.sign(), entry.path))

@@ -1,6 +1,7 @@
 //! Exit codes: 0 done · 1 failed, nothing committed · 2 wrong use or configuration · 3 committed with
 //! warnings · 4 held · 5 fenced · 6 repository unavailable.
 
+use crate::api::run::RunReport;
 use crate::maintain::prune::PruneError;
 use crate::model::id::IdError;
 use crate::model::snapshot_ref::SnapshotRefError;
@@ -12,7 +13,6 @@ use crate::service::board::Ended;
 use crate::service::config::ConfigError;
 use crate::service::drill::DrillError;
 use crate::service::host::HostError;
-use crate::service::run::RunReport;
 use crate::service::scheduler::Outcome;
 use crate::service::upkeep::UpkeepError;
 use crate::source::error::SourceError;

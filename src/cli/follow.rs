@@ -3,6 +3,7 @@
 use super::context::{Context, kill_at, progress};
 use super::exit::{self, Exit, UsageError};
 use super::{Global, StandbyArgs, ending, show};
+use crate::api::follow::FollowReport;
 use crate::model::id::StoreName;
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::repository::error::RepositoryErrorKind;
@@ -10,7 +11,7 @@ use crate::repository::store::Repository;
 use crate::service::run::DEFAULT_KEEP;
 use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
-use crate::standby::follow::{FollowReport, FollowRequest, Observer, follow};
+use crate::standby::follow::{FollowRequest, Observer, follow};
 use crate::support::chain::chain;
 use anyhow::Result;
 use clap::Args;

@@ -3,6 +3,9 @@
 use super::context::Context;
 use super::exit::Exit;
 use super::{Global, ending, show};
+use crate::api::error::ErrorBody;
+use crate::api::run::{FailureOutcome, RunFailure, RunReport};
+use crate::api::store::StoreStatus;
 use crate::model::id::StoreName;
 use crate::service::socket::Place;
 use crate::support::trusted::is_trusted;
@@ -68,14 +71,23 @@ impl<'a> Remote<'a> {
         timeout(ANSWER_LIMIT, work).await?
     }
 
-    /// What it knows of all stores; nothing when it does not say.
-    pub(super) fn statuses(&self) -> Vec<serde_json::Value> {
-        let told = self.context.runtime.block_on(self.read("/api/v1/stores"));
-        told.ok().flatten().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    /// Returns what it knows of all stores; nothing when it does not say.
+    pub(super) fn statuses(&self) -> Vec<StoreStatus> {
+        let Ok(Some(body)) = self.context.runtime.block_on(self.read("/api/v1/stores")) else {
+            return Vec::new();
+        };
+        serde_json::from_slice(&body).unwrap_or_else(|error| {
+            complain!(
+                "understudy: the daemon runs another version, and its answer is not understood: {error}"
+            );
+            Vec::new()
+        })
     }
 
+    /// Whether a store is configured there.
     pub(super) fn knows(&self, store: &StoreName) -> bool {
-        self.statuses().iter().any(|status| status["store"] == store.as_str())
+        let answer = self.context.runtime.block_on(self.read(&format!("/api/v1/stores/{store}")));
+        answer.is_ok_and(|body| body.is_some())
     }
 
     /// Has it resync a store, and waits for that.
@@ -90,8 +102,8 @@ impl<'a> Remote<'a> {
             if !status.is_success() {
                 let text = body.collect().await?.to_bytes();
                 let text = String::from_utf8_lossy(&text);
-                let told: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-                let told = told["error"].as_str().unwrap_or(&text);
+                let told = serde_json::from_str::<ErrorBody>(&text)
+                    .map_or_else(|_| text.into_owned(), |body| body.error);
                 if status == StatusCode::CONFLICT {
                     complain!("understudy: {told}");
                     return Ok(Exit::Held);
@@ -103,7 +115,7 @@ impl<'a> Remote<'a> {
                 let frame = frame.context("the daemon went away; the run may go on")?;
                 text += &String::from_utf8_lossy(frame.data_ref().map_or(&[], |bytes| bytes));
                 while let Some((event, rest)) = text.split_once("\n\n") {
-                    let exit = take(global, store, event)?;
+                    let exit = take_event(global, event)?;
                     let rest = rest.to_owned();
                     if let Some(exit) = exit {
                         return Ok(exit);
@@ -116,40 +128,27 @@ impl<'a> Remote<'a> {
     }
 }
 
-/// An event; an exit code with the last.
-fn take(global: &Global, store: &StoreName, event: &str) -> Result<Option<Exit>> {
+/// Shows an event; returns an exit code with the last.
+fn take_event(global: &Global, event: &str) -> Result<Option<Exit>> {
     let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let (Some(kind), Some(data)) = (field("event:"), field("data:")) else { return Ok(None) };
-    let data: serde_json::Value = serde_json::from_str(data)?;
     match kind {
         "done" => {
+            let report: RunReport = serde_json::from_str(data).context("reading the daemon's report")?;
             if global.json {
-                show::json(&data)?;
+                show::json(&report)?;
             } else if !global.quiet {
-                let count = |path: &str| data.pointer(path).and_then(serde_json::Value::as_u64).unwrap_or(0);
-                show::line(&format!("{store}@{} committed by the daemon", count("/snapshot")))?;
-                show::line(&format!(
-                    "  {} entries, {}: {} added, {} modified, {} metadata only, {} removed, {} shipped",
-                    show::count(count("/entries")),
-                    show::bytes(count("/size_bytes")),
-                    show::count(count("/changes/added")),
-                    show::count(count("/changes/modified")),
-                    show::count(count("/changes/metadata")),
-                    show::count(count("/changes/removed")),
-                    show::bytes(count("/shipped_bytes")),
-                ))?;
+                show::report(&report, "committed by the daemon")?;
             }
-            let warnings = ["torn", "unreadable", "attributes", "unsettled"];
-            let is_partial = warnings.iter().any(|kind| data["warnings"][kind].as_u64().unwrap_or(0) > 0);
-            let warned = is_partial || data["hook_failed"].is_string();
-            Ok(Some(if warned { Exit::Warnings } else { Exit::Done }))
+            Ok(Some(if report.has_warnings() { Exit::Warnings } else { Exit::Done }))
         }
         "failed" => {
-            complain!("understudy: {}", data["error"].as_str().unwrap_or("the run failed"));
-            Ok(Some(match data["outcome"].as_str() {
-                Some("held") => Exit::Held,
-                Some("fenced") => Exit::Fenced,
-                _ => Exit::Failed,
+            let failure: RunFailure = serde_json::from_str(data).context("reading the daemon's answer")?;
+            complain!("understudy: {}", failure.error);
+            Ok(Some(match failure.outcome {
+                FailureOutcome::Held => Exit::Held,
+                FailureOutcome::Fenced => Exit::Fenced,
+                FailureOutcome::Failed => Exit::Failed,
             }))
         }
         _ => Ok(None),

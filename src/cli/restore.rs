@@ -3,12 +3,12 @@
 use super::context::Context;
 use super::exit::{Exit, UsageError};
 use super::{Global, StandbyArgs, show};
+use crate::api::requests::Requests;
 use crate::model::id::Sequence;
 use crate::model::snapshot_ref::SnapshotRef;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::Index;
-use crate::repository::objects::Requests;
 use crate::restore::request::{RestoreReport, RestoreRequest};
 use crate::restore::run::restore;
 use crate::restore::shortfall::{NAMED_MAX, ShortfallKind, Shortfalls};

@@ -4,9 +4,10 @@ use super::context::{Context, kill_at, name_from_path, progress};
 use super::exit::{Exit, UsageError};
 use super::remote::Remote;
 use super::{Global, show};
+use crate::api::resync::{ResyncReport, WarningKind};
 use crate::model::id::StoreName;
-use crate::replicate::report::{Report, WarningKind};
-use crate::service::config::{Role, StoreConfig};
+use crate::model::role::Role;
+use crate::service::config::StoreConfig;
 use crate::service::run::{RunError, Watch, request, resync_between_hooks};
 use crate::support::env::Env;
 use crate::support::progress::Progress;
@@ -166,7 +167,7 @@ pub(super) fn watched<T>(
 }
 
 /// Warnings go to standard error, also in a pipe: a scheduler's mail shows them.
-fn warn(report: &Report) {
+fn warn(report: &ResyncReport) {
     let warnings = &report.warnings;
     for warning in warnings.first.iter().take(10) {
         let what = match warning.kind {

@@ -199,7 +199,7 @@ pub(super) fn run_due(global: &Global) -> Result<Exit> {
         match &ended.result {
             Ok(report) if global.json => show::json(report)?,
             Ok(_) if global.quiet => {}
-            Ok(report) => show::report(report)?,
+            Ok(report) => show::report(report, "committed")?,
             Err(error) => complain!("understudy: {store}: {error}"),
         }
     }

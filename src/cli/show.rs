@@ -1,8 +1,8 @@
 //! How figures are shown.
 
+use crate::api::resync::ResyncReport;
+use crate::api::run::RunReport;
 use crate::model::escape;
-use crate::replicate::report::Report;
-use crate::service::run::RunReport;
 use serde::Serialize;
 
 pub(super) use super::out::line;
@@ -81,9 +81,9 @@ pub(super) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
 }
 
 /// What a run did, whatever it was.
-pub(super) fn report(report: &RunReport) -> anyhow::Result<()> {
+pub(super) fn report(report: &RunReport, how: &str) -> anyhow::Result<()> {
     match report {
-        RunReport::Resync(report) => resync(report, "committed"),
+        RunReport::Resync(report) => resync(report, how),
         RunReport::Follow(report) => {
             let how = if report.published { "published" } else { "is here already" };
             line(&format!("{}@{} {how}", report.store, report.snapshot))
@@ -92,7 +92,7 @@ pub(super) fn report(report: &RunReport) -> anyhow::Result<()> {
 }
 
 /// What a resync did.
-pub(super) fn resync(report: &Report, how: &str) -> anyhow::Result<()> {
+pub(super) fn resync(report: &ResyncReport, how: &str) -> anyhow::Result<()> {
     let c = &report.changes;
     let seconds = report.phases.open_seconds
         + report.phases.scan_seconds

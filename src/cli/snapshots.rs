@@ -3,12 +3,11 @@
 use super::context::Context;
 use super::exit::Exit;
 use super::{Global, show};
+use crate::api::snapshot::SnapshotDetails;
 use crate::model::id::{Sequence, StoreName};
-use crate::model::record::SnapshotRecord;
 use crate::repository::error::RepositoryError;
 use anyhow::Result;
 use clap::Args;
-use serde::Serialize;
 
 #[derive(Args)]
 pub(super) struct SnapshotsArgs {
@@ -17,13 +16,6 @@ pub(super) struct SnapshotsArgs {
     /// As the log was up to this record
     #[arg(long, value_name = "N")]
     until_record: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct Row<'a> {
-    snapshot: Sequence,
-    #[serde(flatten)]
-    record: &'a SnapshotRecord,
 }
 
 pub(super) fn run(global: &Global, args: SnapshotsArgs) -> Result<Exit> {
@@ -38,7 +30,8 @@ pub(super) fn run(global: &Global, args: SnapshotsArgs) -> Result<Exit> {
         return Err(RepositoryError::NoStore(name).into());
     }
     if global.json {
-        let rows: Vec<_> = state.snapshots.iter().map(|(s, record)| Row { snapshot: *s, record }).collect();
+        let row = |(snapshot, record)| SnapshotDetails { snapshot, record };
+        let rows: Vec<_> = state.snapshots.into_iter().map(row).collect();
         show::json(&rows)?;
         return Ok(Exit::Done);
     }

@@ -4,14 +4,18 @@ use super::context::Context;
 use super::exit::Exit;
 use super::remote::Remote;
 use super::{Global, out, show};
+use crate::api::store::StoreStatus;
+use crate::api::upkeep::UpkeepStatus;
 use crate::maintain::prune::SILENCE_NS;
 use crate::model::escape;
 use crate::model::id::{Sequence, StoreName};
+use crate::model::plan::PlanName;
 use crate::model::record::SnapshotRecord;
+use crate::model::role::Role;
 use crate::repository::error::RepositoryErrorKind;
 use crate::repository::store::{Repository, Store};
-use crate::service::board::{UpkeepStatus, clock_text, job};
-use crate::service::config::{Role, StoreConfig};
+use crate::service::board::{clock_text, job, upkeep_status};
+use crate::service::config::StoreConfig;
 use crate::support::clock::{ahead_ns, since_ns};
 use anyhow::Result;
 use clap::Args;
@@ -33,7 +37,7 @@ struct Row {
     repository: String,
     /// Of a store that is configured here.
     role: Option<Role>,
-    plan: Option<&'static str>,
+    plan: Option<PlanName>,
     snapshots: u64,
     latest: Option<Sequence>,
     /// Since the START of the last committed scan; none when that lies in the future.
@@ -113,20 +117,15 @@ fn rows(global: &Global, context: &Context) -> Result<Vec<Row>> {
         places.insert(store.name.clone(), context.repository(Some(store))?);
     }
     // A daemon speaks of the configured repository only.
-    let told = match global.repository {
+    let statuses = match global.repository {
         None if !context.config.store.is_empty() => Remote::find(context).map(|remote| remote.statuses()),
         _ => None,
     };
-    let told = told.unwrap_or_default();
+    let statuses = statuses.unwrap_or_default();
     let row = |(name, repository): (StoreName, Repository)| {
         let mut row = row(context, name, &repository);
-        if let Some(told) = told.iter().find(|told| told["store"] == row.store.as_str()) {
-            let text = |key: &str| told[key].as_str().map(str::to_owned);
-            row.running = told["running"].as_bool().unwrap_or(false);
-            row.last_run = told["last_run"].as_f64();
-            row.next_run = told["next_run"].as_f64();
-            (row.held, row.last_error) = (text("held"), text("last_error"));
-            row.fenced |= told["fenced"].as_bool().unwrap_or(false);
+        if let Some(status) = statuses.iter().find(|status| status.store == row.store) {
+            row.take_daemons(status);
         }
         row
     };
@@ -141,7 +140,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         store: name.clone(),
         repository: repository.location().to_owned(),
         role: config.map(|store| store.role),
-        plan: config.map(|store| store.plan.name()),
+        plan: config.map(|store| store.plan),
         snapshots: 0,
         latest: None,
         lag_seconds: None,
@@ -169,7 +168,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
     match store.state() {
         Ok(state) => {
             row.advice = keyring_advice(&store);
-            row.upkeep = store.upkeep().ok().map(|notes| UpkeepStatus::of(&notes, now_ns));
+            row.upkeep = store.upkeep().ok().map(|notes| upkeep_status(&notes, now_ns));
             row.snapshots = state.snapshots.len() as u64;
             row.primary = state.primary.as_ref().map(|p| p.0.clone());
             let here = context.writer();
@@ -248,7 +247,7 @@ fn table(rows: &[Row], now_ns: u64) -> Result<()> {
         };
         table.push(vec![
             row.store.to_string(),
-            row.plan.unwrap_or("-").to_owned(),
+            row.plan.map_or("-", PlanName::name).to_owned(),
             row.role.map_or("-", Role::name).to_owned(),
             row.latest.map_or("never".to_owned(), |latest| format!("@{latest}")),
             match (row.lag_seconds, &row.clock) {
@@ -285,6 +284,14 @@ fn table(rows: &[Row], now_ns: u64) -> Result<()> {
 }
 
 impl Row {
+    /// Takes what only a daemon knows.
+    fn take_daemons(&mut self, status: &StoreStatus) {
+        self.running = status.running;
+        (self.last_run, self.next_run) = (status.last_run, status.next_run);
+        (self.held, self.last_error) = (status.held.clone(), status.last_error.clone());
+        self.fenced |= status.fenced;
+    }
+
     /// The snapshot that was last proven restorable, and how long ago.
     fn proven(&self, now: f64) -> String {
         match self.upkeep.as_ref().map(|upkeep| (upkeep.proven_snapshot, upkeep.proven)) {

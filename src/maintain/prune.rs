@@ -21,6 +21,7 @@
 use super::drops::{self, Wrong};
 use super::mark::{Marks, mark};
 use super::prune_plan::{self, Bounds, PackFact, PackPlan};
+use crate::api::requests::Requests;
 use crate::model::id::{IndexId, PackId, Sequence, WriterId};
 use crate::model::record::{Event, PruneRecord, StoreState};
 use crate::model::retention::{self, Reason, Retention};
@@ -28,7 +29,7 @@ use crate::repository::append::Appended;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::repository::index::Index;
 use crate::repository::object_key;
-use crate::repository::objects::{Creation, Requests, modified_ns};
+use crate::repository::objects::{Creation, modified_ns};
 use crate::repository::packer::Packer;
 use crate::repository::session::until_won;
 use crate::repository::store::Store;

@@ -11,5 +11,6 @@ pub mod plan;
 pub mod record;
 pub mod reread;
 pub mod retention;
+pub mod role;
 pub mod snapshot_ref;
 pub mod tree_path;

@@ -6,7 +6,8 @@
 
 use super::error::ResyncError;
 use super::links::Links;
-use super::report::{WarningKind, Warnings};
+use super::warnings::WarningLog;
+use crate::api::resync::WarningKind;
 use crate::format::page::Child as Leaf;
 use crate::model::diff::{Change, ChangeCounts};
 use crate::model::entry::{Entry, Kind, Timestamp};
@@ -112,7 +113,7 @@ pub struct ScanSummary {
     pub lost: Vec<TreePath>,
     pub changes: ChangeCounts,
     pub vanished: u64,
-    pub warnings: Warnings,
+    pub warnings: WarningLog,
     pub doubts: Doubts,
 }
 

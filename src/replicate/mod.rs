@@ -14,7 +14,7 @@ mod own;
 pub mod read_entry;
 mod read_file;
 mod relatives;
-pub mod report;
 pub mod resync;
 mod rounds;
 mod scan;
+pub mod warnings;

@@ -9,15 +9,15 @@ use super::ledger::ScanSummary;
 use super::mounts::Mounts;
 use super::own::{self, Own};
 use super::read_entry::{TICK_NS, Worker};
-use super::report::{Phases, Report};
 use super::rounds::Rounds;
+use crate::api::requests::Requests;
+use crate::api::resync::{Phases, ResyncReport};
 use crate::model::entry::Timestamp;
 use crate::model::hold::{self, FilesystemId, Found};
 use crate::model::id::{StoreName, WriterId};
 use crate::model::plan::Plan;
 use crate::model::record::{ManifestRoot, SnapshotRecord, SnapshotStatistics};
 use crate::model::tree_path::TreePath;
-use crate::repository::objects::Requests;
 use crate::repository::packer::{Packer, Shipped};
 use crate::repository::session::{Committed, WriteSession};
 use crate::repository::store::{Repository, Store};
@@ -86,7 +86,7 @@ pub fn resync(
     repository: &Repository,
     request: &Request,
     around: &Surroundings,
-) -> Result<Report, ResyncError> {
+) -> Result<ResyncReport, ResyncError> {
     let excludes = Excludes::parse(&request.excludes)?;
     let started = (repository.env().stopwatch(), repository.requests());
     repository.probe()?;
@@ -141,7 +141,7 @@ struct Scanned {
 fn attempt(
     run: &Run,
     (started, requests_before): &(Stopwatch, Requests),
-) -> Result<Option<Report>, ResyncError> {
+) -> Result<Option<ResyncReport>, ResyncError> {
     let Run { store, request, around, .. } = run;
     let env = store.env();
     let mut phases = Phases::default();
@@ -172,7 +172,7 @@ fn attempt(
     (around.on_step)(Step::Committed);
     let requests = store.repository().requests().since(requests_before);
     let ScanSummary { changes, vanished, warnings, .. } = scanned.summary;
-    Ok(Some(Report {
+    Ok(Some(ResyncReport {
         store: request.store.clone(),
         snapshot,
         scan_start_ns: record.scan_start_ns,
@@ -184,7 +184,8 @@ fn attempt(
         shipped_bytes: requests.sent_bytes,
         vanished,
         left_out: opened.own.left_out,
-        warnings,
+        retry: warnings.to_be_retried(),
+        warnings: warnings.report(),
         hook_failed: None,
         rebased,
         requests,
@@ -326,15 +327,16 @@ impl Run<'_> {
 }
 
 fn statistics(progress: &Progress, summary: &ScanSummary, shipped: &Shipped) -> SnapshotStatistics {
+    let warnings = summary.warnings.counts();
     SnapshotStatistics {
         changes: summary.changes,
         read_bytes: Progress::get(&progress.read_bytes),
         new_bytes: Progress::get(&progress.new_bytes),
         shipped_bytes: shipped.bytes,
-        torn_files: summary.warnings.torn,
-        unreadable: summary.warnings.unreadable,
-        attributes_unreadable: summary.warnings.attributes,
-        unsettled: summary.warnings.unsettled,
+        torn_files: warnings.torn,
+        unreadable: warnings.unreadable,
+        attributes_unreadable: warnings.attributes,
+        unsettled: warnings.unsettled,
         vanished: summary.vanished,
     }
 }

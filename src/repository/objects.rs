@@ -11,6 +11,7 @@
 //! What this process lacks (file handles, memory) is waited for, and then told as what it is, not as the store's.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
+use crate::api::requests::Requests;
 use crate::model::escape;
 use crate::support::chain::chain;
 use bytes::Bytes;
@@ -18,7 +19,6 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use rustix::io::Errno;
-use serde::Serialize;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
@@ -52,33 +52,6 @@ pub struct Meter {
     retries: AtomicU64,
     sent_bytes: AtomicU64,
     received_bytes: AtomicU64,
-}
-
-/// A meter's figures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Requests {
-    pub put: u64,
-    pub get: u64,
-    pub head: u64,
-    pub list: u64,
-    pub retried: u64,
-    pub sent_bytes: u64,
-    pub received_bytes: u64,
-}
-
-impl Requests {
-    /// What was added since `before`.
-    pub fn since(&self, before: &Requests) -> Requests {
-        Requests {
-            put: self.put - before.put,
-            get: self.get - before.get,
-            head: self.head - before.head,
-            list: self.list - before.list,
-            retried: self.retried - before.retried,
-            sent_bytes: self.sent_bytes - before.sent_bytes,
-            received_bytes: self.received_bytes - before.received_bytes,
-        }
-    }
 }
 
 /// What became of a creation.

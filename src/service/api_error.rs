@@ -1,5 +1,6 @@
 //! A refused or failed request: its status, and a reason as JSON.
 
+use crate::api::error::ErrorBody;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
@@ -31,7 +32,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(serde_json::json!({ "error": self.reason }))).into_response()
+        (self.status, Json(ErrorBody { error: self.reason })).into_response()
     }
 }
 

@@ -1,15 +1,19 @@
 //! What the daemon knows of its stores: schedule, state, last runs. One lock around all of it, held for moments only; those
 //! who wait for a change are woken by each.
 
-use super::config::{Config, Role, StoreConfig};
-use super::run::{RunError, RunReport};
+use super::config::{Config, StoreConfig};
+use super::run::RunError;
 use super::schedule::{Schedule, slot_ns};
 use super::scheduler::{Job, JobId, Outcome, Scheduler};
+use crate::api::progress::ProgressFigures;
+use crate::api::run::RunReport;
+use crate::api::store::{StoreStatus, Totals};
+use crate::api::upkeep::UpkeepStatus;
 use crate::model::id::{Sequence, StoreName};
+use crate::model::role::Role;
 use crate::repository::upkeep::{UpkeepNote, last_proof};
 use crate::support::clock::{self, Now};
 use crate::support::progress::Progress;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,110 +21,31 @@ use std::time::Duration;
 /// Stores that run at once, where nothing is configured.
 const AT_ONCE: usize = 2;
 
-/// One store's state, as it is shown.
-#[derive(Clone, Debug, Serialize)]
-pub struct StoreStatus {
-    pub store: StoreName,
-    pub role: Role,
-    pub plan: &'static str,
-    pub schedule: String,
-    pub objective_seconds: u64,
-    /// The last snapshot that was committed, or published here.
-    pub snapshot: Option<Sequence>,
-    /// Since the START of that snapshot's scan; none when that lies in the future, since nobody knows it then.
-    pub lag_seconds: Option<f64>,
-    /// How far that start lies in the future; 0 when it does not, by more than clocks are apart.
-    pub clock_skew_seconds: Option<f64>,
-    /// What is known of a clock that is wrong.
-    pub clock: Option<String>,
-    pub running: bool,
-    /// Seconds since 1970.
-    pub next_run: Option<f64>,
-    pub last_run: Option<f64>,
-    pub failures: u32,
-    pub last_error: Option<String>,
-    /// What holds its runs: figures of a run that was held, or an operator's hold.
-    pub held: Option<String>,
-    pub fenced: bool,
-    pub totals: Totals,
-    pub upkeep: Option<UpkeepStatus>,
-    pub last_report: Option<RunReport>,
-    pub progress: Option<ProgressFigures>,
-}
-
-/// What was done to keep a store sound, by whichever host did it. Times are seconds since 1970.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct UpkeepStatus {
-    pub pruned: Option<f64>,
-    pub verified: Option<f64>,
-    /// When the verifications by share had last read every pack.
-    pub read_whole: Option<f64>,
-    /// Broken objects and touched files that the last verification found.
-    pub problems: u64,
-    /// The snapshot that was last proven restorable by a drill, and when.
-    pub proven_snapshot: Option<Sequence>,
-    pub proven: Option<f64>,
-    pub drill_error: Option<String>,
-}
-
-impl UpkeepStatus {
-    /// Of all hosts' notes: the last of each. What was done in the future by some clock says nothing of when, and hides no other.
-    pub fn of(notes: &[UpkeepNote], now_ns: u64) -> Self {
-        let seconds = |ns: u64| ns as f64 / 1e9;
-        let past = |ns: Option<u64>| ns.filter(|ns| clock::ahead_ns(now_ns, *ns).is_none());
-        let known = |note: &UpkeepNote| UpkeepNote {
-            pruned_ns: past(note.pruned_ns),
-            verified_ns: past(note.verified_ns),
-            round_ns: past(note.round_ns),
-            drilled_ns: past(note.drilled_ns),
-            proof: note.proof.clone().filter(|proof| past(Some(proof.proven_ns)).is_some()),
-            ..note.clone()
-        };
-        let notes = &notes.iter().map(known).collect::<Vec<_>>()[..];
-        let last = |of: fn(&UpkeepNote) -> Option<u64>| notes.iter().filter_map(of).max().map(seconds);
-        let proof = last_proof(notes);
-        let verified = notes.iter().max_by_key(|note| note.verified_ns);
-        let drilled = notes.iter().max_by_key(|note| note.drilled_ns);
-        Self {
-            pruned: last(|note| note.pruned_ns),
-            verified: last(|note| note.verified_ns),
-            read_whole: last(|note| note.round_ns),
-            problems: verified.map_or(0, |note| note.problems),
-            proven_snapshot: proof.map(|proof| proof.snapshot),
-            proven: proof.map(|proof| seconds(proof.proven_ns)),
-            drill_error: drilled.and_then(|note| note.drill_error.clone()),
-        }
-    }
-}
-
-/// Since the daemon started.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Totals {
-    pub runs_done: u64,
-    pub runs_held: u64,
-    pub runs_failed: u64,
-    pub sent_bytes: u64,
-    pub received_bytes: u64,
-    pub torn_files: u64,
-    pub unreadable_files: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ProgressFigures {
-    pub entries: u64,
-    pub expected_entries: u64,
-    pub read_bytes: u64,
-    pub shipped_bytes: u64,
-}
-
-impl ProgressFigures {
-    fn of(progress: &Progress) -> Self {
-        Self {
-            entries: Progress::get(&progress.entries),
-            expected_entries: Progress::get(&progress.expected_entries),
-            read_bytes: Progress::get(&progress.read_bytes),
-            shipped_bytes: Progress::get(&progress.shipped_bytes),
-        }
+/// Returns the last of each duty in all hosts' notes. What was done in the future by some clock says nothing of when, and hides no other.
+pub fn upkeep_status(notes: &[UpkeepNote], now_ns: u64) -> UpkeepStatus {
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let past = |ns: Option<u64>| ns.filter(|ns| clock::ahead_ns(now_ns, *ns).is_none());
+    let known = |note: &UpkeepNote| UpkeepNote {
+        pruned_ns: past(note.pruned_ns),
+        verified_ns: past(note.verified_ns),
+        round_ns: past(note.round_ns),
+        drilled_ns: past(note.drilled_ns),
+        proof: note.proof.clone().filter(|proof| past(Some(proof.proven_ns)).is_some()),
+        ..note.clone()
+    };
+    let notes = &notes.iter().map(known).collect::<Vec<_>>()[..];
+    let last = |of: fn(&UpkeepNote) -> Option<u64>| notes.iter().filter_map(of).max().map(seconds);
+    let proof = last_proof(notes);
+    let verified = notes.iter().max_by_key(|note| note.verified_ns);
+    let drilled = notes.iter().max_by_key(|note| note.drilled_ns);
+    UpkeepStatus {
+        pruned: last(|note| note.pruned_ns),
+        verified: last(|note| note.verified_ns),
+        read_whole: last(|note| note.round_ns),
+        problems: verified.map_or(0, |note| note.problems),
+        proven_snapshot: proof.map(|proof| proof.snapshot),
+        proven: proof.map(|proof| seconds(proof.proven_ns)),
+        drill_error: drilled.and_then(|note| note.drill_error.clone()),
     }
 }
 
@@ -340,7 +265,7 @@ impl Board {
     pub fn follow_run(&self, id: JobId, number: u64) -> (Option<Ended>, Option<ProgressFigures>) {
         let card = &self.cards[id];
         let ended = card.ended.clone().filter(|ended| ended.number >= number);
-        (ended, card.progress.as_ref().filter(|_| card.begun >= number).map(|p| ProgressFigures::of(p)))
+        (ended, card.progress.as_ref().filter(|_| card.begun >= number).map(|p| ProgressFigures::from(&**p)))
     }
 
     /// No runs of a store until it is released.
@@ -420,7 +345,7 @@ impl Board {
         StoreStatus {
             store: card.config.name.clone(),
             role: card.config.role,
-            plan: card.config.plan.name(),
+            plan: card.config.plan,
             schedule: card.schedule.to_string(),
             objective_seconds: u64::from(card.config.plan.plan().objective_minutes) * 60,
             snapshot: card.known.snapshot,
@@ -438,7 +363,7 @@ impl Board {
             totals: card.totals,
             upkeep: card.upkeep.clone(),
             last_report: card.last_report.clone(),
-            progress: card.progress.as_ref().map(|progress| ProgressFigures::of(progress)),
+            progress: card.progress.as_ref().map(|progress| ProgressFigures::from(&**progress)),
         }
     }
 }

@@ -5,9 +5,10 @@ use super::schedule::Schedule;
 use crate::model::id::StoreName;
 use crate::model::plan::{PlanName, Upkeep};
 use crate::model::retention::Retention;
+use crate::model::role::Role;
 use crate::repository::key_source::Encryption;
 use crate::support::trusted;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -116,26 +117,6 @@ impl ServiceConfig {
     /// Address where HTTP is answered, or [`OFF`].
     pub fn listen(&self) -> &str {
         self.listen.as_deref().unwrap_or(LISTEN)
-    }
-}
-
-/// What this host does with a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// The store runs here: it is resynced.
-    #[default]
-    Primary,
-    /// It could take over here: it is followed.
-    Standby,
-}
-
-impl Role {
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Primary => "primary",
-            Role::Standby => "standby",
-        }
     }
 }
 

@@ -4,15 +4,18 @@
 //! that panics ends as one that failed. Asked to end, no run begins, those under way stop at their next step
 //! (what they shipped is not shipped again), and after a limit the process goes without them, which loses nothing either.
 
-use super::board::{Board, Ended, Known, Started, StoreStatus, UpkeepStatus};
-use super::config::{Config, Role, StoreConfig};
+use super::board::{Board, Ended, Known, Started, upkeep_status};
+use super::config::{Config, StoreConfig};
 use super::drill_place::{self, Program};
 use super::host::{Host, HostError};
-use super::run::{RunError, RunReport, Watch, run};
+use super::run::{RunError, Watch, run};
 use super::scheduler::Outcome;
 use super::upkeep::{Done, Keeper, UpkeepError};
 use super::watches::Watches;
+use crate::api::run::RunReport;
+use crate::api::store::StoreStatus;
 use crate::model::id::StoreName;
+use crate::model::role::Role;
 use crate::model::snapshot_ref::Moment;
 use crate::mounts::mount;
 use crate::repository::store::Repository;
@@ -231,7 +234,7 @@ impl Daemon {
                 Err(error) => tracing::error!(store = %config.name, ?duty, %error, "failed"),
             }
         }
-        let upkeep = UpkeepStatus::of(&store.upkeep()?, self.now().wall_ns);
+        let upkeep = upkeep_status(&store.upkeep()?, self.now().wall_ns);
         self.board().note_upkeep(&config.name, upkeep);
         Ok(())
     }
@@ -257,7 +260,7 @@ impl Daemon {
             let result = result.unwrap_or(Err(RunError::Panicked));
             if let Some(watched) = watched {
                 let done = match &result {
-                    Ok(RunReport::Resync(report)) => Some(&report.warnings),
+                    Ok(RunReport::Resync(report)) => Some(&**report),
                     _ => None,
                 };
                 daemon.0.watches.end(&name, watched, done, begun_ns);

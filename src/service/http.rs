@@ -1,18 +1,23 @@
-//! The daemon by HTTP: health, figures, and an API for stores, snapshots and runs. `openapi.json` describes it.
+//! The daemon by HTTP: health, figures, and an API for stores, snapshots and runs. [`crate::api`] has its types, and `openapi.json` describes it.
 //!
 //! Who is let in is decided by [`super::admission`], for each request alike. What asks a repository runs on threads for that, so that a
 //! slow one does not hold up the rest.
 
 use super::admission::{self, Admission};
 use super::api_error::ApiError;
-use super::board::{Asked, Ended, ProgressFigures, StoreStatus};
+use super::board::{Asked, Ended};
 use super::config::StoreConfig;
 use super::daemon::Daemon;
 use super::metrics::{self, Overall};
 use super::scheduler::Outcome;
-use crate::model::diff::{Change, ChangeCounts};
-use crate::model::id::{Sequence, StoreName};
-use crate::model::record::SnapshotRecord;
+use crate::api::OPENAPI;
+use crate::api::change::{ChangeRow, Changes, ChangesQuery};
+use crate::api::progress::ProgressFigures;
+use crate::api::run::{FailureOutcome, HoldQuery, ResyncQuery, RunFailure};
+use crate::api::snapshot::SnapshotSummary;
+use crate::api::store::StoreStatus;
+use crate::model::diff::ChangeCounts;
+use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
 use crate::repository::diff::changes;
 use crate::repository::error::RepositoryError;
@@ -24,7 +29,6 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json};
 use axum::routing::{get, post};
 use futures::Stream;
-use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +91,7 @@ async fn figures(State(site): State<Site>) -> impl IntoResponse {
 }
 
 async fn description() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
 async fn stores(State(site): State<Site>) -> Json<Vec<StoreStatus>> {
@@ -100,77 +104,28 @@ async fn store(State(site): State<Site>, Path(name): Path<String>) -> Result<Jso
     site.daemon.board().status_of(&name, now).map(Json).ok_or_else(|| ApiError::unknown_store(name.as_str()))
 }
 
-#[derive(Serialize)]
-struct SnapshotRow {
-    snapshot: Sequence,
-    scan_start_ns: u64,
-    scan_end_ns: u64,
-    entries: u64,
-    size_bytes: u64,
-    changes: ChangeCounts,
-    torn_files: u64,
-    unreadable_files: u64,
-}
-
-impl SnapshotRow {
-    fn of(snapshot: Sequence, record: &SnapshotRecord) -> Self {
-        Self {
-            snapshot,
-            scan_start_ns: record.scan_start_ns,
-            scan_end_ns: record.scan_end_ns,
-            entries: record.manifest.entries,
-            size_bytes: record.manifest.size_bytes,
-            changes: record.statistics.changes,
-            torn_files: record.statistics.torn_files,
-            unreadable_files: record.statistics.unreadable,
-        }
-    }
-}
-
 async fn snapshots(
     State(site): State<Site>,
     Path(name): Path<String>,
-) -> Result<Json<Vec<SnapshotRow>>, ApiError> {
+) -> Result<Json<Vec<SnapshotSummary>>, ApiError> {
     let (name, config) = site.known(&name)?;
     site.blocking(move |daemon| {
         let state = daemon.repository(&config).map_err(ApiError::internal)?.store(&name).state()?;
         Ok(Json(
-            state.snapshots.iter().map(|(sequence, record)| SnapshotRow::of(*sequence, record)).collect(),
+            state
+                .snapshots
+                .iter()
+                .map(|(sequence, record)| SnapshotSummary::new(*sequence, record))
+                .collect(),
         ))
     })
     .await
 }
 
-#[derive(Deserialize)]
-struct Between {
-    from: String,
-    #[serde(default)]
-    to: Option<String>,
-    #[serde(default)]
-    limit: Option<usize>,
-}
-
-#[derive(Serialize)]
-struct ChangeRow {
-    change: Change,
-    kind: &'static str,
-    path: String,
-    size_bytes: u64,
-}
-
-#[derive(Serialize)]
-struct Changes {
-    from: Sequence,
-    to: Sequence,
-    counts: ChangeCounts,
-    /// The first of them.
-    changes: Vec<ChangeRow>,
-}
-
 async fn changes_between(
     State(site): State<Site>,
     Path(name): Path<String>,
-    query: Result<Query<Between>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<ChangesQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<Changes>, ApiError> {
     let bad = |reason: String| ApiError::bad_request(reason);
     let Query(query) = query.map_err(|error| bad(error.body_text()))?;
@@ -186,9 +141,7 @@ async fn changes_between(
         changes(&store, &state, &old, &new, |change, entry| {
             found.counts.count(Some(change));
             if found.changes.len() < limit {
-                let (kind, path, size_bytes) =
-                    (entry.kind.name(), entry.path.to_string(), entry.size_bytes());
-                found.changes.push(ChangeRow { change, kind, path, size_bytes });
+                found.changes.push(ChangeRow::new(change, entry));
             }
             Ok::<_, RepositoryError>(())
         })?;
@@ -197,16 +150,10 @@ async fn changes_between(
     .await
 }
 
-#[derive(Deserialize)]
-struct Resync {
-    #[serde(default)]
-    accept: bool,
-}
-
 async fn resync(
     State(site): State<Site>,
     Path(name): Path<String>,
-    query: Result<Query<Resync>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<ResyncQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let (name, _) = site.known(&name)?;
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
@@ -235,7 +182,7 @@ async fn resync(
                 return Some((Ok(last_event(&ended)), (daemon, last, true)));
             }
             if is_stopping {
-                let event = failed("failed", "the daemon is about to end");
+                let event = failed(FailureOutcome::Failed, "the daemon is about to end");
                 return Some((Ok(event), (daemon, last, true)));
             }
             if progress.is_some() && progress != last {
@@ -249,34 +196,30 @@ async fn resync(
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
-/// How a run ended.
+/// Returns the event that says how a run ended.
 fn last_event(ended: &Ended) -> Event {
     match (&ended.result, ended.outcome) {
         (Ok(report), _) => {
             let event = Event::default().event("done").json_data(report);
-            event.unwrap_or_else(|error| failed("failed", &error.to_string()))
+            event.unwrap_or_else(|error| failed(FailureOutcome::Failed, &error.to_string()))
         }
-        (Err(error), Outcome::Held) => failed("held", error),
-        (Err(error), Outcome::Fenced) => failed("fenced", error),
-        (Err(error), _) => failed("failed", error),
+        (Err(error), Outcome::Held) => failed(FailureOutcome::Held, error),
+        (Err(error), Outcome::Fenced) => failed(FailureOutcome::Fenced, error),
+        (Err(error), _) => failed(FailureOutcome::Failed, error),
     }
 }
 
-fn failed(outcome: &str, error: &str) -> Event {
-    let data = serde_json::json!({ "outcome": outcome, "error": error });
-    Event::default().event("failed").data(data.to_string())
-}
-
-#[derive(Deserialize, Default)]
-struct Hold {
-    #[serde(default)]
-    reason: Option<String>,
+fn failed(outcome: FailureOutcome, error: &str) -> Event {
+    let event = Event::default().event("failed");
+    let failure = RunFailure { outcome, error: error.to_owned() };
+    // Texts are always written as JSON.
+    event.json_data(failure).unwrap_or_else(|_| Event::default().event("failed").data("{}"))
 }
 
 async fn hold(
     State(site): State<Site>,
     Path(name): Path<String>,
-    query: Result<Query<Hold>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<HoldQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<StoreStatus>, ApiError> {
     let (name, _) = site.known(&name)?;
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;

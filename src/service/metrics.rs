@@ -1,7 +1,7 @@
 //! Figures for Prometheus, in its text format. Pure: statuses in, text out.
 
-use super::board::StoreStatus;
-use super::run::RunReport;
+use crate::api::run::RunReport;
+use crate::api::store::StoreStatus;
 use std::fmt::Write;
 
 /// What is not of one store.
@@ -37,7 +37,9 @@ pub fn text(statuses: &[StoreStatus], overall: Overall) -> String {
             Some(s.objective_seconds as f64)
         }),
         ("understudy_snapshot", "The newest snapshot's number.", |s| s.snapshot.map(|n| n.0 as f64)),
-        ("understudy_entries", "Entries of the newest snapshot.", |s| entries(s).map(|n| n as f64)),
+        ("understudy_entries", "Entries of the newest snapshot.", |s| {
+            s.last_report.as_ref().map(|report| report.entries() as f64)
+        }),
         ("understudy_running", "1 while the store runs.", |s| Some(f64::from(u8::from(s.running)))),
         ("understudy_held", "1 when an operator has to look.", |s| {
             Some(f64::from(u8::from(s.held.is_some())))
@@ -120,13 +122,6 @@ pub fn text(statuses: &[StoreStatus], overall: Overall) -> String {
 
 fn labels(status: &StoreStatus) -> [(&'static str, &str); 2] {
     [("store", status.store.as_str()), ("role", status.role.name())]
-}
-
-fn entries(status: &StoreStatus) -> Option<u64> {
-    status.last_report.as_ref().map(|report| match report {
-        RunReport::Resync(report) => report.entries,
-        RunReport::Follow(report) => report.entries,
-    })
 }
 
 struct Text(String);

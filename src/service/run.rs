@@ -1,24 +1,25 @@
 //! One run of one store: a resync where it is the primary's, a follow where it is a standby's.
 
 use super::child;
-use super::config::{Role, StoreConfig};
+use super::config::StoreConfig;
 use super::hooks::{self, Around, HookError};
 use super::host::{Host, HostError};
 use super::scheduler::Outcome;
+use crate::api::resync::ResyncReport;
+use crate::api::run::RunReport;
 use crate::model::hold::Hold;
+use crate::model::role::Role;
 use crate::model::snapshot_ref::Moment;
 use crate::mounts::mount;
 use crate::replicate::error::ResyncError;
-use crate::replicate::report::Report;
 use crate::replicate::resync::{Request, Surroundings, Watched, resync};
 use crate::repository::error::RepositoryErrorKind;
 use crate::repository::store::Repository;
 use crate::source::disk::Disk;
 use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
-use crate::standby::follow::{self, FollowReport, FollowRequest, follow};
+use crate::standby::follow::{self, FollowRequest, follow};
 use crate::support::progress::{Progress, Step};
-use serde::Serialize;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -77,14 +78,6 @@ impl RunError {
     }
 }
 
-/// What a run did.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-pub enum RunReport {
-    Resync(Box<Report>),
-    Follow(Box<FollowReport>),
-}
-
 /// What a caller lends a run.
 #[derive(Clone, Copy)]
 pub struct Watch<'a> {
@@ -123,7 +116,7 @@ pub fn resync_between_hooks(
     store: &StoreConfig,
     request: &Request,
     watch: Watch,
-) -> Result<Report, RunError> {
+) -> Result<ResyncReport, RunError> {
     let around =
         Around { store: &store.name, path: &store.path, this: Path::new(child::THIS), env: repository.env() };
     let is_stopped = || watch.progress.is_stopped();
@@ -132,7 +125,7 @@ pub fn resync_between_hooks(
         let around = Surroundings { tree: &tree, progress: watch.progress, on_step: watch.on_step };
         Ok::<_, RunError>(resync(repository, request, &around)?)
     })?;
-    Ok(Report { hook_failed: failed.map(|error: HookError| error.to_string()), ..report })
+    Ok(ResyncReport { hook_failed: failed.map(|error: HookError| error.to_string()), ..report })
 }
 
 /// Runs a store in its role. `accept` lets a held resync through.

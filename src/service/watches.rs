@@ -3,8 +3,8 @@
 //! A tree that cannot be watched is scanned wholly.
 
 use super::config::StoreConfig;
+use crate::api::resync::ResyncReport;
 use crate::model::id::StoreName;
-use crate::replicate::report::Warnings;
 use crate::replicate::resync::Watched;
 use crate::source::hints::{Hints, Watch};
 use std::collections::{BTreeSet, HashMap};
@@ -62,15 +62,15 @@ impl Watches {
     }
 
     /// How that run ended.
-    pub fn end(&self, store: &StoreName, watched: Watched, done: Option<&Warnings>, begun_ns: u64) {
+    pub fn end(&self, store: &StoreName, watched: Watched, done: Option<&ResyncReport>, begun_ns: u64) {
         let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(warnings) = done else {
+        let Some(report) = done else {
             watched.watch.give_back(watched.hints);
             return;
         };
         // What could not be read is looked at again by the next run, though nothing tells of it.
-        if warnings.partial() > 0 {
-            let retried = warnings.to_be_retried();
+        if report.warnings.partial() > 0 {
+            let retried = report.retry.clone();
             watched
                 .watch
                 .give_back(retried.map(|paths| Hints::new(BTreeSet::new(), paths.into_iter().collect())));

@@ -14,6 +14,7 @@ use super::error::FollowError;
 use super::materialise::{Counters, work, workshop};
 use super::pin;
 use super::published;
+use crate::api::follow::FollowReport;
 use crate::content::attributes::attributes_of;
 use crate::model::id::{ContentHash, Sequence, WriterId};
 use crate::model::record::{ManifestRoot, SnapshotRecord, StoreState};
@@ -23,7 +24,6 @@ use crate::repository::diff::join;
 use crate::repository::error::{RepositoryError, RepositoryErrorKind};
 use crate::repository::index::Index;
 use crate::repository::manifest::{EntryStream, ManifestReader};
-use crate::repository::objects::Requests;
 use crate::repository::standbys::StandbyReport;
 use crate::repository::store::Store;
 use crate::support::chain::chain;
@@ -62,54 +62,18 @@ pub struct Observer<'a> {
     pub on_step: &'a dyn Fn(Step),
 }
 
-/// What a run did.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct FollowReport {
-    pub store: String,
-    pub snapshot: Sequence,
-    /// The snapshot here before; none for the first.
-    pub before: Option<Sequence>,
-    /// False when it was published already.
-    pub published: bool,
-    pub entries: u64,
-    pub objects_made: u64,
-    pub objects_seeded: u64,
-    /// Bytes of objects that were copied from older versions here.
-    pub copied_bytes: u64,
-    /// Objects that a run of an older version had named, and that the disk did not have.
-    pub objects_repaired: u64,
-    /// Snapshots that lacked some of those, and that the log no longer has: they are published no more.
-    pub snapshots_lost: u64,
-    /// Why the repository could not be told what is published here, where it was not.
-    pub untold: Option<String>,
-    /// The name that this standby had before; nothing is kept for that one any more.
-    pub renamed_from: Option<String>,
-    pub image_bytes: u64,
-    pub attributes_left_out: u64,
-    pub whiteouts: u64,
-    pub snapshots_dropped: u64,
-    pub objects_dropped: u64,
-    pub requests: Requests,
-    /// From the start of the snapshot's scan until it was published here; none when that start lies in the future.
-    pub lag_seconds: Option<f64>,
-}
-
-impl FollowReport {
-    /// Takes what came of telling the repository. What is published is published: a repository that takes no note, as one that may
-    /// only be read, is a warning.
-    fn told(&mut self, told: Result<Option<String>, FollowError>) -> Result<(), FollowError> {
-        match told {
-            Ok(renamed_from) => self.renamed_from = renamed_from,
-            Err(error) if error.of_repository().is_some() => self.untold = Some(chain(&error)),
-            Err(error) => return Err(error),
-        }
-        Ok(())
+/// Takes what came of telling the repository. What is published is published: a repository that takes no note, as one that may
+/// only be read, is a warning.
+fn note_told(
+    report: &mut FollowReport,
+    told: Result<Option<String>, FollowError>,
+) -> Result<(), FollowError> {
+    match told {
+        Ok(renamed_from) => report.renamed_from = renamed_from,
+        Err(error) if error.of_repository().is_some() => report.untold = Some(chain(&error)),
+        Err(error) => return Err(error),
     }
-
-    /// Whether somebody should look at it.
-    pub fn has_warnings(&self) -> bool {
-        self.untold.is_some() || self.snapshots_lost > 0
-    }
+    Ok(())
 }
 
 /// Brings the standby up to a snapshot of `store`: the latest, as a rule.
@@ -158,7 +122,7 @@ fn to(
     let there = published.contains(&sequence);
     if there && !depot.is_in_doubt()? {
         // The last run's report may not have got through, and mounts come and go.
-        report.told(tell(store, depot, request, sequence, store.env().wall_ns()))?;
+        note_told(&mut report, tell(store, depot, request, sequence, store.env().wall_ns()))?;
         return Ok(report);
     }
     let lock = depot.lock()?;
@@ -244,7 +208,7 @@ impl Run<'_> {
         report.whiteouts = image.whiteouts;
         let now_ns = self.store.env().wall_ns();
         report.lag_seconds = since_ns(now_ns, record.scan_start_ns).map(|ns| ns as f64 / 1e9);
-        report.told(tell(self.store, depot, request, sequence, now_ns))
+        note_told(report, tell(self.store, depot, request, sequence, now_ns))
     }
 
     /// Withdraws what can no longer be made whole: published snapshots that the log does not have, and that lack an object.

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use understudy::api::resync::{ResyncReport, WarningKind};
 use understudy::format::frame::Compressor;
 use understudy::model::closure::Closure;
 use understudy::model::entry::{Entry, Kind};
@@ -19,7 +20,6 @@ use understudy::model::id::WriterId;
 use understudy::model::record::{SnapshotRecord, SnapshotStatistics};
 use understudy::model::snapshot_ref::Moment;
 use understudy::replicate::error::ResyncError;
-use understudy::replicate::report::{Report, WarningKind};
 use understudy::replicate::resync::{Request, Surroundings, resync};
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
@@ -187,7 +187,7 @@ impl Stage {
         stage
     }
 
-    fn resync(&self) -> Result<Report, ResyncError> {
+    fn resync(&self) -> Result<ResyncReport, ResyncError> {
         let request = Request { threads: 0, ..rig::request(std::path::Path::new("/model")) };
         let progress = Progress::default();
         let around = Surroundings { tree: &self.model, progress: &progress, on_step: &|_| {} };
@@ -272,7 +272,7 @@ fn shown(states: &BTreeMap<Path8, State>) -> String {
     all.join(", ")
 }
 
-fn check(world: &World, before: &Snapshot, after: &Snapshot, report: &Report) -> Result<(), String> {
+fn check(world: &World, before: &Snapshot, after: &Snapshot, report: &ResyncReport) -> Result<(), String> {
     let named = |path: &[u8], kinds: &[WarningKind]| {
         report.warnings.first.iter().any(|warning| {
             let top = if warning.path == "." { b"" } else { warning.path.as_bytes() };

@@ -11,11 +11,12 @@ use object_store::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use understudy::api::follow::FollowReport;
 use understudy::maintain::prune::{Grace, PruneReport, PruneRequest, prune};
 use understudy::model::id::WriterId;
 use understudy::model::retention::Retention;
 use understudy::repository::store::{Repository, Store};
-use understudy::standby::follow::{FollowReport, FollowRequest, Observer, follow};
+use understudy::standby::follow::{FollowRequest, Observer, follow};
 use understudy::support::progress::Progress;
 
 const HOUR_NS: u64 = 3_600_000_000_000;

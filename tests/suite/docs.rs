@@ -531,7 +531,7 @@ fn every_figure_for_prometheus_is_in_the_reference() {
 
 #[test]
 fn every_path_of_the_api_is_in_the_reference() {
-    let described: serde_json::Value = serde_json::from_str(&read("src/service/openapi.json")).unwrap();
+    let described: serde_json::Value = serde_json::from_str(&read("src/api/openapi.json")).unwrap();
     let page = read("docs/reference/http-api.md");
     for (path, methods) in described["paths"].as_object().unwrap() {
         for method in

@@ -124,7 +124,7 @@ fn a_reader_fetches_what_it_reads_and_a_little_ahead() {
     let large = rig::random(b"large", 48 << 20);
     std::fs::write(rig.source().join("z-large"), &large).unwrap();
     rig.resync();
-    let since = |before: &understudy::repository::objects::Requests| rig.repository.requests().since(before);
+    let since = |before: &understudy::api::requests::Requests| rig.repository.requests().since(before);
     let before = rig.repository.requests();
     let point = served(&rig, None, "fuse");
     let opened = since(&before);

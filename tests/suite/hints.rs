@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use understudy::api::resync::ResyncReport;
 use understudy::model::id::Sequence;
-use understudy::replicate::report::Report;
 use understudy::replicate::resync::{Request, Watched};
 use understudy::repository::diff::changes;
 use understudy::repository::error::RepositoryError;
@@ -18,11 +18,11 @@ fn watch(rig: &Rig) -> Arc<Watch> {
 }
 
 /// A run by hints, where there are some.
-fn hinted(rig: &Rig, watch: &Arc<Watch>) -> (Report, bool) {
+fn hinted(rig: &Rig, watch: &Arc<Watch>) -> (ResyncReport, bool) {
     run(rig, watch, watch.take(false))
 }
 
-fn run(rig: &Rig, watch: &Arc<Watch>, hints: Option<Hints>) -> (Report, bool) {
+fn run(rig: &Rig, watch: &Arc<Watch>, hints: Option<Hints>) -> (ResyncReport, bool) {
     let by_hints = hints.is_some();
     let request =
         Request { watched: Some(Watched { watch: watch.clone(), hints }), ..rig::request(&rig.source()) };
@@ -167,7 +167,7 @@ fn what_did_not_change_is_not_looked_at_and_its_pages_stay() {
     assert!(by_hints);
     assert_eq!((same.entries, same.changes.unchanged), (first.entries, first.entries));
     let state = rig.store().state().unwrap();
-    let page = |report: &Report| state.snapshots[&report.snapshot].manifest.clone();
+    let page = |report: &ResyncReport| state.snapshots[&report.snapshot].manifest.clone();
     assert_eq!(page(&first), page(&same), "the same manifest");
     // One file of 7,200.
     std::fs::write(rig.source().join("d077/file-with-a-name-30.php"), b"changed").unwrap();
@@ -184,7 +184,7 @@ fn what_did_not_change_is_not_looked_at_and_its_pages_stay() {
     assert_eq!(missed(&rig, two.snapshot), Vec::<String>::new());
     // The last full scan's time is kept for the files whose turn it is to be read again.
     let state = rig.store().state().unwrap();
-    let full = |report: &Report| state.snapshots[&report.snapshot].full_scan_start_ns;
+    let full = |report: &ResyncReport| state.snapshots[&report.snapshot].full_scan_start_ns;
     assert_eq!(
         (full(&first), full(&same), full(&two)),
         (None, Some(first.scan_start_ns), Some(first.scan_start_ns))
@@ -286,12 +286,12 @@ fn what_could_not_be_read_is_looked_at_by_the_next_run_by_hints() {
     assert!(unreachable.success());
     std::fs::write(at.join("file"), "x").unwrap();
     let (first, _) = hinted(&rig, &watch);
-    assert_eq!(first.warnings.to_be_retried(), Some(Vec::new()));
+    assert_eq!(first.retry, Some(Vec::new()));
     assert!(std::process::Command::new("umount").arg(&at).status().unwrap().success());
     // What a run names is where the next one looks.
-    let mut warnings = understudy::replicate::report::Warnings::default();
+    let mut warnings = understudy::replicate::warnings::WarningLog::default();
     let path = understudy::model::tree_path::TreePath::parse(b"a/b/f3").unwrap();
-    warnings.add(understudy::replicate::report::WarningKind::Unreadable, &path, String::new());
+    warnings.add(understudy::api::resync::WarningKind::Unreadable, &path, String::new());
     let retried = Hints::new(Default::default(), warnings.to_be_retried().unwrap().into_iter().collect());
     watch.give_back(Some(retried));
     let hints = watch.take(false).unwrap();
@@ -301,7 +301,7 @@ fn what_could_not_be_read_is_looked_at_by_the_next_run_by_hints() {
     );
     // More than are named: everything.
     for number in 0..200 {
-        warnings.add(understudy::replicate::report::WarningKind::Unreadable, &path, number.to_string());
+        warnings.add(understudy::api::resync::WarningKind::Unreadable, &path, number.to_string());
     }
     assert_eq!(warnings.to_be_retried(), None);
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod adversary;
+mod api;
 mod attacker;
 mod bounds;
 mod cli;

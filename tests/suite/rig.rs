@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
+use understudy::api::resync::ResyncReport;
 use understudy::maintain::verify::{VerifyOptions, VerifyReport};
 use understudy::model::entry::{Entry, Fingerprint, Kind, Timestamp, Xattrs};
 use understudy::model::id::{Sequence, StoreName, WriterId};
@@ -14,7 +15,6 @@ use understudy::model::record::StoreState;
 use understudy::model::snapshot_ref::Moment;
 use understudy::model::tree_path::TreePath;
 use understudy::replicate::error::ResyncError;
-use understudy::replicate::report::Report;
 use understudy::replicate::resync::{Request, Surroundings, resync};
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
@@ -115,7 +115,7 @@ pub fn request(source: &Path) -> Request {
     }
 }
 
-pub fn run(repository: &Repository, request: &Request) -> Result<Report, ResyncError> {
+pub fn run(repository: &Repository, request: &Request) -> Result<ResyncReport, ResyncError> {
     let progress = Progress::default();
     let around = Surroundings { tree: &Disk::default(), progress: &progress, on_step: &|_| {} };
     resync(repository, request, &around)
@@ -176,7 +176,7 @@ impl Rig {
         self.repository.store(&name())
     }
 
-    pub fn resync(&self) -> Report {
+    pub fn resync(&self) -> ResyncReport {
         run(&self.repository, &request(&self.source())).unwrap()
     }
 

@@ -1,0 +1,467 @@
+//! The description of the API and its types say the same, in both directions; and two versions understand each other.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use understudy::api::OPENAPI;
+use understudy::api::change::{ChangeRow, Changes, ChangesQuery, EntryKind};
+use understudy::api::error::ErrorBody;
+use understudy::api::follow::FollowReport;
+use understudy::api::progress::ProgressFigures;
+use understudy::api::requests::Requests;
+use understudy::api::resync::{Phases, ResyncReport, Warning, WarningKind, Warnings};
+use understudy::api::run::{FailureOutcome, HoldQuery, ResyncQuery, RunFailure, RunReport};
+use understudy::api::snapshot::SnapshotSummary;
+use understudy::api::store::{StoreStatus, Totals};
+use understudy::api::upkeep::UpkeepStatus;
+use understudy::model::diff::{Change, ChangeCounts};
+use understudy::model::entry::Kind;
+use understudy::model::id::{Sequence, StoreName};
+use understudy::model::plan::PlanName;
+use understudy::model::role::Role;
+
+/// Samples name every field, so that a new one is missed here by the compiler.
+fn counts() -> ChangeCounts {
+    ChangeCounts { added: 1, removed: 2, modified: 3, metadata: 4, unchanged: 5 }
+}
+
+fn requests() -> Requests {
+    Requests { put: 1, get: 2, head: 3, list: 4, retried: 5, sent_bytes: 6, received_bytes: 7 }
+}
+
+fn warnings() -> Warnings {
+    let kinds = [
+        WarningKind::Torn,
+        WarningKind::Unreadable,
+        WarningKind::Attributes,
+        WarningKind::Unsettled,
+        WarningKind::ChangedSilently,
+    ];
+    // One of them has no reason.
+    let warning = |(at, kind)| Warning { kind, path: "a/b".into(), reason: "x".repeat(at) };
+    let first = kinds.into_iter().enumerate().map(warning).collect();
+    Warnings { torn: 1, unreadable: 2, attributes: 3, unsettled: 4, changed_silently: 5, first }
+}
+
+fn resync(full: bool) -> ResyncReport {
+    ResyncReport {
+        store: StoreName::parse("acme").unwrap(),
+        snapshot: Sequence(7),
+        scan_start_ns: u64::MAX,
+        entries: 1,
+        size_bytes: 2,
+        changes: counts(),
+        read_bytes: 3,
+        new_bytes: 4,
+        shipped_bytes: 5,
+        vanished: 6,
+        left_out: if full { vec!["cache".into()] } else { Vec::new() },
+        warnings: if full { warnings() } else { Warnings::default() },
+        hook_failed: full.then(|| "hook".into()),
+        rebased: 1,
+        requests: requests(),
+        phases: Phases { open_seconds: 0.5, scan_seconds: 1.5, ship_seconds: 2.5, commit_seconds: 3.5 },
+        retry: None,
+    }
+}
+
+fn follow(full: bool) -> FollowReport {
+    FollowReport {
+        store: "acme".into(),
+        snapshot: Sequence(7),
+        before: full.then_some(Sequence(6)),
+        published: full,
+        entries: 1,
+        objects_made: 2,
+        objects_seeded: 3,
+        copied_bytes: 4,
+        objects_repaired: 5,
+        snapshots_lost: 6,
+        untold: full.then(|| "away".into()),
+        renamed_from: full.then(|| "web-1".into()),
+        image_bytes: 7,
+        attributes_left_out: 8,
+        whiteouts: 9,
+        snapshots_dropped: 10,
+        objects_dropped: 11,
+        requests: requests(),
+        lag_seconds: full.then_some(1.5),
+    }
+}
+
+fn progress() -> ProgressFigures {
+    ProgressFigures { entries: 1, expected_entries: 2, read_bytes: 3, shipped_bytes: 4 }
+}
+
+fn upkeep(full: bool) -> UpkeepStatus {
+    UpkeepStatus {
+        pruned: full.then_some(1.5),
+        verified: full.then_some(2.5),
+        read_whole: full.then_some(3.5),
+        problems: 1,
+        proven_snapshot: full.then_some(Sequence(6)),
+        proven: full.then_some(4.5),
+        drill_error: full.then(|| "empty".into()),
+    }
+}
+
+fn store(full: bool, role: Role, plan: PlanName) -> StoreStatus {
+    let report = || match role {
+        Role::Primary => RunReport::Resync(Box::new(resync(full))),
+        Role::Standby => RunReport::Follow(Box::new(follow(full))),
+    };
+    StoreStatus {
+        store: StoreName::parse("acme").unwrap(),
+        role,
+        plan,
+        schedule: "0 * * * *".into(),
+        objective_seconds: 3600,
+        snapshot: full.then_some(Sequence(7)),
+        lag_seconds: full.then_some(0.5),
+        clock_skew_seconds: full.then_some(0.0),
+        clock: full.then(|| "ahead".into()),
+        running: full,
+        next_run: full.then_some(1.5),
+        last_run: full.then_some(2.5),
+        failures: 1,
+        last_error: full.then(|| "error".into()),
+        held: full.then(|| "held".into()),
+        fenced: full,
+        totals: Totals {
+            runs_done: 1,
+            runs_held: 2,
+            runs_failed: 3,
+            sent_bytes: 4,
+            received_bytes: 5,
+            torn_files: 6,
+            unreadable_files: 7,
+        },
+        upkeep: full.then(|| upkeep(true)),
+        last_report: full.then(report),
+        progress: full.then(progress),
+    }
+}
+
+fn stores() -> Vec<StoreStatus> {
+    vec![
+        store(true, Role::Primary, PlanName::Standard),
+        store(true, Role::Standby, PlanName::Private),
+        store(false, Role::Primary, PlanName::Continuous),
+    ]
+}
+
+fn snapshot() -> SnapshotSummary {
+    SnapshotSummary {
+        snapshot: Sequence(7),
+        scan_start_ns: 1,
+        scan_end_ns: 2,
+        entries: 3,
+        size_bytes: 4,
+        changes: counts(),
+        torn_files: 5,
+        unreadable_files: 6,
+    }
+}
+
+fn changes() -> Changes {
+    let kinds = [
+        (Change::Added, EntryKind::Directory),
+        (Change::Removed, EntryKind::File),
+        (Change::Modified, EntryKind::Symlink),
+        (Change::Metadata, EntryKind::Fifo),
+        (Change::Added, EntryKind::Socket),
+        (Change::Added, EntryKind::CharDevice),
+        (Change::Added, EntryKind::BlockDevice),
+    ];
+    let row = |(change, kind)| ChangeRow { change, kind, path: "a/b".into(), size_bytes: 1 };
+    let changes = kinds.into_iter().map(row).collect();
+    Changes { from: Sequence(1), to: Sequence(2), counts: counts(), changes }
+}
+
+fn failures() -> Vec<RunFailure> {
+    let kinds = [FailureOutcome::Held, FailureOutcome::Fenced, FailureOutcome::Failed];
+    kinds.map(|outcome| RunFailure { outcome, error: "error".into() }).to_vec()
+}
+
+fn values<T: Serialize>(samples: &[T]) -> Vec<Value> {
+    samples.iter().map(|sample| serde_json::to_value(sample).unwrap()).collect()
+}
+
+/// Samples by the schema that describes them.
+fn samples() -> Vec<(&'static str, Vec<Value>)> {
+    vec![
+        ("Problem", values(&[ErrorBody { error: "error".into() }])),
+        ("Store", values(&stores())),
+        ("Upkeep", values(&[upkeep(false)])),
+        ("ResyncReport", values(&[resync(false)])),
+        ("FollowReport", values(&[follow(false)])),
+        ("Progress", values(&[progress()])),
+        ("RunFailure", values(&failures())),
+        ("Snapshot", values(&[snapshot()])),
+        ("Changes", values(&[changes()])),
+    ]
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// What samples were seen to have, by place in the description.
+#[derive(Clone, Default)]
+struct Seen {
+    /// Types, words of an enumeration, and alternatives: what is documented and was not seen does not exist.
+    has: BTreeMap<String, BTreeSet<String>>,
+    wants: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Seen {
+    fn see(&mut self, at: &str, what: &str) {
+        self.has.entry(at.to_owned()).or_default().insert(what.to_owned());
+    }
+
+    fn want(&mut self, at: &str, what: &str) {
+        self.wants.entry(at.to_owned()).or_default().insert(what.to_owned());
+    }
+
+    /// Compares a value with its schema.
+    fn visit(&mut self, schemas: &Value, at: &str, schema: &Value, value: &Value) -> Result<(), String> {
+        if let Some(name) = schema["$ref"].as_str() {
+            let name = name.strip_prefix("#/components/schemas/").unwrap();
+            self.see("components", name);
+            return self.visit(schemas, name, &schemas[name], value);
+        }
+        if let Some(alternatives) = schema["anyOf"].as_array() {
+            let mut errors = Vec::new();
+            for (number, alternative) in alternatives.iter().enumerate() {
+                self.want(at, &format!("alternative {number}"));
+                let mut tried = self.clone();
+                match tried.visit(schemas, at, alternative, value) {
+                    Ok(()) => {
+                        *self = tried;
+                        self.see(at, &format!("alternative {number}"));
+                    }
+                    Err(error) => errors.push(error),
+                }
+            }
+            let one = errors.len() + 1 == alternatives.len();
+            return if one { Ok(()) } else { Err(format!("{at}: not one of the alternatives: {errors:?}")) };
+        }
+        let types: Vec<&str> = match &schema["type"] {
+            Value::String(one) => vec![one],
+            Value::Array(all) => all.iter().map(|one| one.as_str().unwrap()).collect(),
+            _ => return Err(format!("{at} has no type")),
+        };
+        types.iter().for_each(|one| self.want(at, one));
+        if !types.contains(&type_of(value)) {
+            return Err(format!("{at} is {value}, documented as {types:?}"));
+        }
+        self.see(at, type_of(value));
+        if let Some(words) = schema["enum"].as_array() {
+            words.iter().for_each(|word| self.want(at, &word.to_string()));
+            if !words.contains(value) {
+                return Err(format!("{at}: {value} is not documented"));
+            }
+            self.see(at, &value.to_string());
+        }
+        match value {
+            Value::Object(fields) => self.visit_fields(schemas, at, schema, fields),
+            Value::Array(items) => {
+                self.want(at, "an item");
+                for item in items {
+                    self.see(at, "an item");
+                    self.visit(schemas, &format!("{at}[]"), &schema["items"], item)?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn visit_fields(
+        &mut self,
+        schemas: &Value,
+        at: &str,
+        schema: &Value,
+        fields: &serde_json::Map<String, Value>,
+    ) -> Result<(), String> {
+        let documented = schema["properties"].as_object().ok_or(format!("{at} has no properties"))?;
+        let required = schema["required"].as_array().ok_or(format!("{at} says not what is required"))?;
+        if let Some(name) = fields.keys().find(|name| !documented.contains_key(*name)) {
+            return Err(format!("{at}.{name} is not documented"));
+        }
+        for name in required.iter().map(|name| name.as_str().unwrap()) {
+            if !documented.contains_key(name) {
+                return Err(format!("{at}.{name} is required and not documented"));
+            }
+        }
+        for (name, property) in documented {
+            let place = format!("{at}.{name}");
+            let is_required = required.contains(&json!(name));
+            self.want(&place, "present");
+            if !is_required {
+                self.want(&place, "absent");
+            }
+            match fields.get(name) {
+                Some(field) => {
+                    self.see(&place, "present");
+                    self.visit(schemas, &place, property, field)?;
+                }
+                None if is_required => return Err(format!("{place} is required, and absent")),
+                None => self.see(&place, "absent"),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn every_field_is_documented_and_every_documented_field_exists() {
+    let description: Value = serde_json::from_str(OPENAPI).unwrap();
+    let schemas = &description["components"]["schemas"];
+    let mut seen = Seen::default();
+    for (name, values) in samples() {
+        seen.see("components", name);
+        for value in values {
+            seen.visit(schemas, name, &schemas[name], &value).unwrap();
+        }
+    }
+    schemas.as_object().unwrap().keys().for_each(|name| seen.want("components", name));
+    let empty = BTreeSet::new();
+    let missing: Vec<_> = seen
+        .wants
+        .iter()
+        .flat_map(|(at, wants)| {
+            let has = seen.has.get(at).unwrap_or(&empty);
+            wants.difference(has).map(move |what| format!("{at}: {what}"))
+        })
+        .collect();
+    assert!(missing.is_empty(), "documented, and never so: {missing:#?}");
+}
+
+/// The check above finds what it is there for.
+#[test]
+fn a_description_that_differs_is_found() {
+    let description: Value = serde_json::from_str(OPENAPI).unwrap();
+    let schemas = &description["components"]["schemas"];
+    let value = serde_json::to_value(store(true, Role::Primary, PlanName::Standard)).unwrap();
+    let visit = |schema: &Value, value: &Value| Seen::default().visit(schemas, "Store", schema, value);
+    assert_eq!(visit(&schemas["Store"], &value), Ok(()));
+    let mut undocumented = value.clone();
+    undocumented["new"] = json!(1);
+    assert!(visit(&schemas["Store"], &undocumented).unwrap_err().contains("Store.new is not documented"));
+    let mut absent = value.clone();
+    absent.as_object_mut().unwrap().remove("held");
+    assert!(visit(&schemas["Store"], &absent).unwrap_err().contains("Store.held is required"));
+    let mut other = value.clone();
+    other["last_report"]["phases"]["open_seconds"] = json!("1 s");
+    assert!(visit(&schemas["Store"], &other).is_err());
+}
+
+#[test]
+fn the_parameters_that_are_documented_are_those_that_are_read() {
+    let description: Value = serde_json::from_str(OPENAPI).unwrap();
+    let full = ChangesQuery { from: "1".into(), to: Some("2".into()), limit: Some(3) };
+    let queries = [
+        ("changes", "get", serde_json::to_value(full).unwrap(), vec!["from"]),
+        ("resync", "post", serde_json::to_value(ResyncQuery { accept: true }).unwrap(), vec![]),
+        ("hold", "post", serde_json::to_value(HoldQuery { reason: Some("x".into()) }).unwrap(), vec![]),
+    ];
+    for (path, method, query, required) in queries {
+        let operation = &description["paths"][format!("/api/v1/stores/{{store}}/{path}")][method];
+        let documented: BTreeMap<_, _> = operation["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|parameter| parameter["in"] == "query")
+            .map(|p| (p["name"].as_str().unwrap(), (p["schema"]["type"].as_str().unwrap(), &p["required"])))
+            .collect();
+        let read = query.as_object().unwrap();
+        let wanted: BTreeMap<_, _> = read
+            .iter()
+            .map(|(name, value)| (name.as_str(), (type_of(value), required.contains(&name.as_str()))))
+            .collect();
+        let documented: BTreeMap<_, _> =
+            documented.into_iter().map(|(name, (kind, needed))| (name, (kind, *needed == true))).collect();
+        assert_eq!(documented, wanted, "{path}");
+        // And those alone are needed.
+        let only: Value = read
+            .iter()
+            .filter(|(name, _)| required.contains(&name.as_str()))
+            .map(|(n, v)| (n.clone(), v.clone()))
+            .collect();
+        match path {
+            "changes" => drop(serde_json::from_value::<ChangesQuery>(only).unwrap()),
+            "resync" => assert!(!serde_json::from_value::<ResyncQuery>(only).unwrap().accept),
+            _ => drop(serde_json::from_value::<HoldQuery>(only).unwrap()),
+        }
+    }
+}
+
+/// Puts a field that nobody knows into every object.
+fn with_news(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(with_news);
+            fields.insert("of_a_newer_version".into(), json!({ "a": [1, null] }));
+        }
+        Value::Array(items) => items.iter_mut().for_each(with_news),
+        _ => {}
+    }
+}
+
+fn comes_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(samples: Vec<T>) {
+    for sample in samples {
+        let mut value = serde_json::to_value(&sample).unwrap();
+        assert_eq!(serde_json::from_value::<T>(value.clone()).unwrap(), sample);
+        with_news(&mut value);
+        assert_eq!(serde_json::from_value::<T>(value).unwrap(), sample);
+    }
+}
+
+#[test]
+fn a_client_passes_over_what_a_newer_daemon_says_beyond_it() {
+    comes_back(stores());
+    comes_back(vec![resync(true), resync(false)]);
+    comes_back(vec![follow(true), follow(false)]);
+    comes_back(vec![RunReport::Resync(Box::new(resync(false))), RunReport::Follow(Box::new(follow(false)))]);
+    comes_back(failures());
+    comes_back(vec![snapshot()]);
+    comes_back(vec![changes()]);
+    comes_back(vec![progress()]);
+    comes_back(vec![upkeep(true), upkeep(false)]);
+    comes_back(vec![ErrorBody { error: "error".into() }]);
+    // A kind of failure that it does not know is a failure.
+    let failure: RunFailure = serde_json::from_value(json!({ "outcome": "new", "error": "e" })).unwrap();
+    assert_eq!(failure.outcome, FailureOutcome::Failed);
+    // What an older daemon does not say of options is none.
+    let mut old = serde_json::to_value(store(false, Role::Primary, PlanName::Standard)).unwrap();
+    old.as_object_mut().unwrap().retain(|_, field| !field.is_null());
+    let read: StoreStatus = serde_json::from_value(old).unwrap();
+    assert_eq!(read, store(false, Role::Primary, PlanName::Standard));
+}
+
+#[test]
+fn kinds_of_entries_are_called_the_same_everywhere() {
+    let kinds = [
+        Kind::Directory,
+        Kind::Symlink { target: b"x".to_vec() },
+        Kind::Fifo,
+        Kind::Socket,
+        Kind::CharDevice { major: 1, minor: 2 },
+        Kind::BlockDevice { major: 1, minor: 2 },
+    ];
+    for kind in kinds {
+        assert_eq!(serde_json::to_value(EntryKind::from(&kind)).unwrap(), kind.name());
+    }
+    assert_eq!(serde_json::to_value(EntryKind::File).unwrap(), "file");
+}
