@@ -6,6 +6,7 @@ use super::{Global, ending, show};
 use crate::service::admission::Admission;
 use crate::service::config::{Config, OFF};
 use crate::service::daemon::Daemon;
+use crate::service::ending::EndLimits;
 use crate::service::socket::{Place, SocketError};
 use crate::service::token::Token;
 use crate::service::{http, listen};
@@ -15,15 +16,14 @@ use clap::Args;
 use std::io::ErrorKind;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// How long runs may take to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// and then upkeep,
-const KEEPER_LIMIT: Duration = Duration::from_secs(10);
-/// and the last lines of the log.
+/// How long runs may take to stop, and then upkeep.
+const END_LIMITS: EndLimits = EndLimits { runs: Duration::from_secs(30), upkeep: Duration::from_secs(10) };
+/// How long the last lines of the log may take.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
@@ -52,14 +52,7 @@ fn run_logged(global: &Global, args: RunArgs, log: &Lossy) -> Result<Exit> {
     serve(&context, &daemon, &listen, log)?;
     on_signals(global, &context, &daemon)?;
     tracing::info!(stores = config.store.len(), "understudy runs");
-    let (keeping, program) = (daemon.clone(), super::drill::program(global)?);
-    let keeper = std::thread::spawn(move || keeping.keep_up(&program));
-    daemon.run(STOP_LIMIT);
-    // A drill takes away what it mounted.
-    let begun = context.env().stopwatch();
-    while !keeper.is_finished() && begun.elapsed() < KEEPER_LIMIT {
-        context.env().sleep(Duration::from_millis(20));
-    }
+    daemon.run(&Arc::new(super::drill::program(global)?), END_LIMITS);
     tracing::info!("understudy ends");
     Ok(Exit::Done)
 }

@@ -182,7 +182,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
                 row.entries = record.manifest.entries;
                 row.size_bytes = record.manifest.size_bytes;
                 row.last_run = Some(record.scan_start_ns as f64 / 1e9);
-                let next_ns = config.map(|store| job(store, None).0.due_ns(record.scan_start_ns, now_ns));
+                let next_ns = config.map(|store| job(store, None).due_ns(record.scan_start_ns, now_ns));
                 row.next_run = next_ns.map(|next_ns| seconds(next_ns.max(now_ns)));
             }
             // A hint only: the store's own state is known without it.

@@ -1,12 +1,13 @@
 //! The daemon: runs every store when it is due, until it is asked to end.
 //!
-//! One thread looks at the board and begins runs, each on a thread of its own; whoever changes the board wakes it. A run
-//! that panics ends as one that failed. Asked to end, no run begins, those under way stop at their next step
+//! One thread looks at the board and begins runs and upkeep, each on a thread of its own; whoever changes the board wakes it, and else the
+//! scheduler's next deadline does. A run that panics ends as one that failed. Asked to end, no run begins, those under way stop at their next step
 //! (what they shipped is not shipped again), and after a limit the process goes without them, which loses nothing either.
 
-use super::board::{Board, Ended, Known, Started, upkeep_status};
+use super::board::{Board, Ended, Standing, StartedRun, StartedUpkeep, upkeep_status};
 use super::config::{Config, StoreConfig};
 use super::drill_place::{self, Program};
+use super::ending::{EndLimits, Ending};
 use super::host::{Host, HostError};
 use super::run::{RunError, Watch, run};
 use super::scheduler::Outcome;
@@ -14,6 +15,7 @@ use super::upkeep::{Done, Keeper, UpkeepError};
 use super::watches::Watches;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
+use crate::api::upkeep::UpkeepStatus;
 use crate::model::id::StoreName;
 use crate::model::role::Role;
 use crate::model::snapshot_ref::Moment;
@@ -21,7 +23,7 @@ use crate::mounts::mount;
 use crate::repository::store::Repository;
 use crate::standby::depot::Depot;
 use crate::support::clock::Now;
-use crate::support::env::{Env, Stopwatch};
+use crate::support::env::Env;
 use crate::support::progress::Step;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,9 +32,6 @@ use std::time::Duration;
 
 /// A scheduler that sleeps wakes up that often at least: clocks are set.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
-/// Between looks at what upkeep is due, and before the first.
-const UPKEEP_SECONDS: u64 = 900;
-const UPKEEP_FIRST_SECONDS: u64 = 60;
 /// Logs that are asked at once where their stores stand.
 const QUESTIONS_MAX: usize = 16;
 
@@ -53,12 +52,12 @@ struct Inner {
 }
 
 impl Daemon {
-    /// Asks the log of each store where it stands. `stays` is whether trees are watched between its runs.
+    /// Asks the log of each store where it stands. With `stays` trees are watched between the runs, and stores are kept up.
     pub fn new(host: Host, stays: bool, on_step: Box<dyn Fn(Step) + Send + Sync>) -> Self {
         let empty = Config { service: host.config.service.clone(), ..Config::default() };
         let env = host.env().clone();
         let inner = Inner {
-            board: Mutex::new(Board::new(&empty, stays, env.now(), |_| Known::default())),
+            board: Mutex::new(Board::new(&empty, stays, env.now(), |_| Standing::default())),
             host: RwLock::new(host),
             env,
             changed: Condvar::new(),
@@ -76,14 +75,14 @@ impl Daemon {
         let config = self.host().config;
         // Asked without the lock: a repository may be slow.
         let new: Vec<_> = config.store.iter().filter(|store| !self.board().knows(&store.name)).collect();
-        let known = Mutex::new(HashMap::new());
+        let standings = Mutex::new(HashMap::new());
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..QUESTIONS_MAX.min(new.len()) {
                 scope.spawn(|| {
                     while let Some(store) = new.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let found = self.known(store);
-                        known
+                        let found = self.standing(store);
+                        standings
                             .lock()
                             .unwrap_or_else(PoisonError::into_inner)
                             .insert(store.name.clone(), found);
@@ -91,10 +90,10 @@ impl Daemon {
                 });
             }
         });
-        let known = known.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let standings = standings.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.0.watches.retain(|name| config.store(name.as_str()).is_some());
         self.board()
-            .configure(&config, self.now(), |store| known.get(&store.name).copied().unwrap_or_default());
+            .configure(&config, self.now(), |store| standings.get(&store.name).copied().unwrap_or_default());
         self.0.changed.notify_all();
     }
 
@@ -131,24 +130,31 @@ impl Daemon {
         self.0.changed.notify_all();
     }
 
-    /// Runs stores when they are due, until `stop` is called and the last run has ended, or `limit` is over since.
-    pub fn run(&self, limit: Duration) {
-        let mut stopping: Option<Stopwatch> = None;
+    /// Runs stores, and keeps them up, when they are due, until `stop` is called and what goes on has ended, or its limit is over.
+    pub fn run(&self, program: &Arc<Program>, limits: EndLimits) {
+        // What a drill left that was killed, with a daemon or alone.
+        let tidying = program.clone();
+        std::thread::spawn(move || drill_place::tidy(&tidying));
+        let mut ending: Option<Ending> = None;
         let mut board = self.board();
         loop {
-            while let Some(started) = board.begin(self.now()) {
-                self.start(started);
+            let now = self.now();
+            while let Some(started) = board.begin_run(now) {
+                self.start_run(started);
             }
+            while let Some(started) = board.begin_upkeep(now) {
+                self.start_upkeep(started, program.clone());
+            }
+            let mut sleep = board.wake_in(now).unwrap_or(SLEEP_MAX);
             if board.is_stopping() {
-                let since = stopping.get_or_insert_with(|| self.0.env.stopwatch());
-                if board.running() == 0 || since.elapsed() >= limit {
-                    return;
+                let ending = ending.get_or_insert_with(|| Ending::new(limits, now.boot_ns));
+                match ending.wait(board.running() > 0, board.is_upkeep_running(), now.boot_ns) {
+                    Some(wait) => sleep = wait,
+                    None => return,
                 }
             }
-            let sleep = board.wake_in(self.now()).unwrap_or(SLEEP_MAX);
-            let most = if stopping.is_some() { Duration::from_millis(50) } else { SLEEP_MAX };
             let least = Duration::from_millis(1);
-            let waited = self.0.changed.wait_timeout(board, sleep.clamp(least, most));
+            let waited = self.0.changed.wait_timeout(board, sleep.clamp(least, SLEEP_MAX));
             board = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -160,10 +166,10 @@ impl Daemon {
         let mut board = self.board();
         loop {
             // As of one moment: what comes due meanwhile is the next call's.
-            while let Some(started) = board.begin(now) {
+            while let Some(started) = board.begin_run(now) {
                 let number = board.number_of(started.id);
                 begun.push((started.config.name.clone(), started.id, number));
-                self.start(started);
+                self.start_run(started);
             }
             if board.running() == 0 {
                 break;
@@ -183,40 +189,36 @@ impl Daemon {
         self.0.changed.notify_all();
     }
 
-    /// Keeps the stores up, one at a time, until the daemon is asked to end: looks every so often at what is due.
-    pub fn keep_up(&self, program: &Program) {
-        // What a drill left that was killed, with a daemon or alone.
-        drill_place::tidy(program);
-        let seconds = || self.host().config.service.upkeep_seconds.unwrap_or(UPKEEP_SECONDS).max(1);
-        let mut waited = 0;
-        while !self.0.stopping.load(Ordering::Relaxed) {
-            self.0.env.sleep(Duration::from_secs(1));
-            waited += 1;
-            // The first look is early: a daemon that is restarted every day has its turn as well.
-            if waited >= seconds().min(UPKEEP_FIRST_SECONDS) {
-                break;
-            }
-        }
-        while !self.0.stopping.load(Ordering::Relaxed) {
-            for config in &self.host().config.store {
-                // A thread of its own: what panics is one store's.
-                let work = || self.keep_one_up(config, program);
-                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-                if let Ok(Err(error)) = result {
+    /// Looks at one store's upkeep on a thread of its own.
+    fn start_upkeep(&self, started: StartedUpkeep, program: Arc<Program>) {
+        let daemon = self.clone();
+        std::thread::spawn(move || {
+            let StartedUpkeep { id, config } = started;
+            // The lane goes on: what panics is one store's.
+            let work = || daemon.keep_one_up(&config, &program);
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            let upkeep = match result {
+                Ok(Ok(upkeep)) => upkeep,
+                Ok(Err(error)) => {
                     tracing::error!(store = %config.name, %error, "no upkeep");
+                    None
                 }
-            }
-            let mut waited = 0;
-            while waited < seconds() && !self.0.stopping.load(Ordering::Relaxed) {
-                self.0.env.sleep(Duration::from_secs(1));
-                waited += 1;
-            }
-        }
+                Err(_) => None,
+            };
+            let now = daemon.now();
+            daemon.board().end_upkeep(id, now, upkeep);
+            daemon.wake();
+        });
     }
 
-    fn keep_one_up(&self, config: &StoreConfig, program: &Program) -> Result<(), UpkeepError> {
+    /// Does what is due for a store, and returns what is known of its upkeep since.
+    fn keep_one_up(
+        &self,
+        config: &StoreConfig,
+        program: &Program,
+    ) -> Result<Option<UpkeepStatus>, UpkeepError> {
         if self.0.stopping.load(Ordering::Relaxed) {
-            return Ok(());
+            return Ok(None);
         }
         let host = self.host();
         let store = self.repository(config)?.store(&config.name);
@@ -234,21 +236,20 @@ impl Daemon {
                 Err(error) => tracing::error!(store = %config.name, ?duty, %error, "failed"),
             }
         }
-        let upkeep = upkeep_status(&store.upkeep()?, self.now().wall_ns);
-        self.board().note_upkeep(&config.name, upkeep);
-        Ok(())
+        Ok(Some(upkeep_status(&store.upkeep()?, self.now().wall_ns)))
     }
 
-    fn start(&self, started: Started) {
+    /// Runs one store on a thread of its own.
+    fn start_run(&self, started: StartedRun) {
         let daemon = self.clone();
         std::thread::spawn(move || {
-            let Started { id, config, accept, progress } = started;
+            let StartedRun { id, config, is_full, accept, progress } = started;
             let name = config.name.clone();
             tracing::debug!(store = %name, role = config.role.name(), "run begins");
             let begun = daemon.0.env.stopwatch();
-            let begun_ns = daemon.now().boot_ns;
             let made = daemon.host().key_to_be_made();
-            let watched = daemon.0.watches.begin(&config, begun_ns, daemon.changed(&config));
+            let watched = daemon.0.watches.begin(&config, is_full, daemon.changed(&config));
+            let is_full = watched.as_ref().is_none_or(|watched| watched.hints.is_none());
             let work = || {
                 let host = daemon.host();
                 let repository = daemon.repository(&config)?.metered();
@@ -263,35 +264,33 @@ impl Daemon {
                     Ok(RunReport::Resync(report)) => Some(&**report),
                     _ => None,
                 };
-                daemon.0.watches.end(&name, watched, done, begun_ns);
+                daemon.0.watches.end(&name, watched, done);
             }
             tell(&name, &result, begun.seconds());
             if let Some(path) = made.filter(|path| path.exists()) {
                 let path = path.display();
                 tracing::warn!(%path, "made the key file: keep a copy elsewhere, without it what is encrypted is lost");
             }
-            let known = match &result {
+            let standing = match &result {
                 Ok(RunReport::Resync(report)) => {
-                    Known { snapshot: Some(report.snapshot), scan_start_ns: Some(report.scan_start_ns) }
+                    Standing { snapshot: Some(report.snapshot), scan_start_ns: Some(report.scan_start_ns) }
                 }
-                Ok(RunReport::Follow(_)) => daemon.known(&config),
-                Err(_) => Known::default(),
+                Ok(RunReport::Follow(_)) => daemon.standing(&config),
+                Err(_) => Standing::default(),
             };
             let now = daemon.now();
-            daemon.board().end(id, now, result, known);
+            daemon.board().end_run(id, now, result, standing, is_full);
             daemon.wake();
         });
     }
 
-    /// What is called when something changes in a store.
+    /// Returns what is called when something changes in a store.
     fn changed(&self, store: &StoreConfig) -> impl Fn() + Send + 'static {
-        let (daemon, name, debounce_ns) = (self.clone(), store.name.clone(), store.plan.plan().debounce_ns());
+        let (daemon, name) = (self.clone(), store.name.clone());
         move || {
-            if debounce_ns > 0 {
-                let boot_ns = daemon.now().boot_ns + debounce_ns;
-                daemon.board().soon(&name, boot_ns);
-                daemon.wake();
-            }
+            let now = daemon.now();
+            daemon.board().changed(&name, now);
+            daemon.wake();
         }
     }
 
@@ -308,19 +307,19 @@ impl Daemon {
     }
 
     /// Where a store stands: by its log, or by what is published here. Not to know is to be due.
-    fn known(&self, store: &StoreConfig) -> Known {
-        let look = || -> Option<Known> {
+    fn standing(&self, store: &StoreConfig) -> Standing {
+        let look = || -> Option<Standing> {
             match store.role {
                 Role::Primary => {
                     let state = self.repository(store).ok()?.store(&store.name).state().ok()?;
                     let (snapshot, record) = state.latest()?;
-                    Some(Known { snapshot: Some(snapshot), scan_start_ns: Some(record.scan_start_ns) })
+                    Some(Standing { snapshot: Some(snapshot), scan_start_ns: Some(record.scan_start_ns) })
                 }
                 Role::Standby => {
                     let depot = Depot::new(&self.host().standby(None).ok()?, &store.name);
                     let snapshot = mount::find(&depot, &store.name, Moment::Latest).ok()?;
                     let scan_start_ns = mount::taken_ns(&depot, snapshot).ok();
-                    Some(Known { snapshot: Some(snapshot), scan_start_ns })
+                    Some(Standing { snapshot: Some(snapshot), scan_start_ns })
                 }
             }
         };

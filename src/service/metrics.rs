@@ -2,6 +2,7 @@
 
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
+use crate::api::upkeep::UpkeepStatus;
 use std::fmt::Write;
 
 /// What is not of one store.
@@ -12,112 +13,118 @@ pub struct Overall {
     pub log_lines_lost: u64,
 }
 
-/// All figures.
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// Where a family's samples come from.
+enum Value {
+    /// The version that runs, as a label.
+    Version,
+    Overall(fn(Overall) -> f64),
+    /// One sample for each store that has one.
+    Store(fn(&StoreStatus) -> Option<f64>),
+    /// Several for each store, told apart by a label.
+    By(&'static str, fn(&StoreStatus) -> Vec<(&'static str, f64)>),
+}
+
+struct Family {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    value: Value,
+}
+
+const fn family(name: &'static str, kind: Kind, help: &'static str, value: Value) -> Family {
+    Family { name, kind, help, value }
+}
+
+use Kind::{Counter, Gauge};
+use Value::{By, Overall as OfAll, Store, Version};
+
+/// All families, in the order in which they are written.
+#[rustfmt::skip]
+const FAMILIES: [Family; 25] = [
+    family("understudy_build_info", Gauge, "The version that runs.", Version),
+    family("understudy_queued_stores", Gauge, "Stores whose time has come and that wait for a place.", OfAll(|o| o.queued as f64)),
+    family("understudy_running_stores", Gauge, "Stores that run.", OfAll(|o| o.running as f64)),
+    family("understudy_log_lines_lost_total", Counter, "Lines of the log that could not be written.", OfAll(|o| o.log_lines_lost as f64)),
+    family("understudy_lag_seconds", Gauge, "Since the start of the newest snapshot's scan.", Store(|s| s.lag_seconds)),
+    family("understudy_clock_skew_seconds", Gauge, "How far that start lies in the future: then a clock is wrong, and the lag is not known.", Store(|s| s.clock_skew_seconds)),
+    family("understudy_objective_seconds", Gauge, "The lag that the plan promises.", Store(|s| Some(s.objective_seconds as f64))),
+    family("understudy_snapshot", Gauge, "The newest snapshot's number.", Store(|s| s.snapshot.map(|n| n.0 as f64))),
+    family("understudy_entries", Gauge, "Entries of the newest snapshot.", Store(|s| s.last_report.as_ref().map(|report| report.entries() as f64))),
+    family("understudy_running", Gauge, "1 while the store runs.", Store(|s| flag(s.running))),
+    family("understudy_held", Gauge, "1 when an operator has to look.", Store(|s| flag(s.held.is_some()))),
+    family("understudy_fenced", Gauge, "1 when another host is the primary.", Store(|s| flag(s.fenced))),
+    family("understudy_consecutive_failures", Gauge, "Runs that failed since the last that did not.", Store(|s| Some(f64::from(s.failures)))),
+    family("understudy_last_run_timestamp_seconds", Gauge, "When the last run began.", Store(|s| s.last_run)),
+    family("understudy_proven_timestamp_seconds", Gauge, "When a drill last proved a snapshot restorable.", Store(|s| upkeep(s)?.proven)),
+    family("understudy_drill_failed", Gauge, "1 when the last drill failed.", Store(|s| flag(upkeep(s)?.drill_error.is_some()))),
+    family("understudy_verified_timestamp_seconds", Gauge, "When the store was last verified.", Store(|s| upkeep(s)?.verified)),
+    family("understudy_verify_problems", Gauge, "Broken objects and files that the last verification found.", Store(|s| Some(upkeep(s)?.problems as f64))),
+    family("understudy_pruned_timestamp_seconds", Gauge, "When the store was last pruned.", Store(|s| upkeep(s)?.pruned)),
+    family("understudy_sent_bytes_total", Counter, "Sent to the repository.", Store(|s| Some(s.totals.sent_bytes as f64))),
+    family("understudy_received_bytes_total", Counter, "Fetched from the repository.", Store(|s| Some(s.totals.received_bytes as f64))),
+    family("understudy_torn_files_total", Counter, "Files that changed under every reading.", Store(|s| Some(s.totals.torn_files as f64))),
+    family("understudy_unreadable_files_total", Counter, "Files that could not be read.", Store(|s| Some(s.totals.unreadable_files as f64))),
+    family("understudy_runs_total", Counter, "Runs, by how they ended.", By("outcome", runs)),
+    family("understudy_phase_seconds", Gauge, "What the last run's phases took.", By("phase", phases)),
+];
+
+/// Returns all figures.
 pub fn text(statuses: &[StoreStatus], overall: Overall) -> String {
     let mut out = Text(String::new());
-    let version = env!("CARGO_PKG_VERSION");
-    out.family("understudy_build_info", "gauge", "The version that runs.");
-    out.sample("understudy_build_info", &[("version", version)], 1.0);
-    out.family("understudy_queued_stores", "gauge", "Stores whose time has come and that wait for a place.");
-    out.sample("understudy_queued_stores", &[], overall.queued as f64);
-    out.family("understudy_running_stores", "gauge", "Stores that run.");
-    out.sample("understudy_running_stores", &[], overall.running as f64);
-    let name = "understudy_log_lines_lost_total";
-    out.family(name, "counter", "Lines of the log that could not be written.");
-    out.sample(name, &[], overall.log_lines_lost as f64);
-    type Figure = fn(&StoreStatus) -> Option<f64>;
-    let gauges: [(&str, &str, Figure); 15] = [
-        ("understudy_lag_seconds", "Since the start of the newest snapshot's scan.", |s| s.lag_seconds),
-        (
-            "understudy_clock_skew_seconds",
-            "How far that start lies in the future: then a clock is wrong, and the lag is not known.",
-            |s| s.clock_skew_seconds,
-        ),
-        ("understudy_objective_seconds", "The lag that the plan promises.", |s| {
-            Some(s.objective_seconds as f64)
-        }),
-        ("understudy_snapshot", "The newest snapshot's number.", |s| s.snapshot.map(|n| n.0 as f64)),
-        ("understudy_entries", "Entries of the newest snapshot.", |s| {
-            s.last_report.as_ref().map(|report| report.entries() as f64)
-        }),
-        ("understudy_running", "1 while the store runs.", |s| Some(f64::from(u8::from(s.running)))),
-        ("understudy_held", "1 when an operator has to look.", |s| {
-            Some(f64::from(u8::from(s.held.is_some())))
-        }),
-        ("understudy_fenced", "1 when another host is the primary.", |s| Some(f64::from(u8::from(s.fenced)))),
-        ("understudy_consecutive_failures", "Runs that failed since the last that did not.", |s| {
-            Some(f64::from(s.failures))
-        }),
-        ("understudy_last_run_timestamp_seconds", "When the last run began.", |s| s.last_run),
-        ("understudy_proven_timestamp_seconds", "When a drill last proved a snapshot restorable.", |s| {
-            s.upkeep.as_ref()?.proven
-        }),
-        ("understudy_drill_failed", "1 when the last drill failed.", |s| {
-            Some(f64::from(u8::from(s.upkeep.as_ref()?.drill_error.is_some())))
-        }),
-        ("understudy_verified_timestamp_seconds", "When the store was last verified.", |s| {
-            s.upkeep.as_ref()?.verified
-        }),
-        ("understudy_verify_problems", "Broken objects and files that the last verification found.", |s| {
-            Some(s.upkeep.as_ref()?.problems as f64)
-        }),
-        ("understudy_pruned_timestamp_seconds", "When the store was last pruned.", |s| {
-            s.upkeep.as_ref()?.pruned
-        }),
-    ];
-    for (name, help, figure) in gauges {
-        out.family(name, "gauge", help);
-        for status in statuses {
-            if let Some(value) = figure(status) {
-                out.sample(name, &labels(status), value);
+    for Family { name, kind, help, value } in &FAMILIES {
+        out.head(name, *kind, help);
+        match value {
+            Version => out.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1.0),
+            OfAll(value) => out.sample(name, &[], value(overall)),
+            Store(value) => {
+                for status in statuses {
+                    if let Some(value) = value(status) {
+                        out.sample(name, &labels(status), value);
+                    }
+                }
             }
-        }
-    }
-    let counters: [(&str, &str, Figure); 4] = [
-        ("understudy_sent_bytes_total", "Sent to the repository.", |s| Some(s.totals.sent_bytes as f64)),
-        ("understudy_received_bytes_total", "Fetched from the repository.", |s| {
-            Some(s.totals.received_bytes as f64)
-        }),
-        ("understudy_torn_files_total", "Files that changed under every reading.", |s| {
-            Some(s.totals.torn_files as f64)
-        }),
-        ("understudy_unreadable_files_total", "Files that could not be read.", |s| {
-            Some(s.totals.unreadable_files as f64)
-        }),
-    ];
-    for (name, help, figure) in counters {
-        out.family(name, "counter", help);
-        for status in statuses {
-            if let Some(value) = figure(status) {
-                out.sample(name, &labels(status), value);
-            }
-        }
-    }
-    out.family("understudy_runs_total", "counter", "Runs, by how they ended.");
-    for status in statuses {
-        let totals = &status.totals;
-        let ends = [("done", totals.runs_done), ("held", totals.runs_held), ("failed", totals.runs_failed)];
-        for (outcome, count) in ends {
-            let [store, role] = labels(status);
-            out.sample("understudy_runs_total", &[store, role, ("outcome", outcome)], count as f64);
-        }
-    }
-    out.family("understudy_phase_seconds", "gauge", "What the last run's phases took.");
-    for status in statuses {
-        if let Some(RunReport::Resync(report)) = &status.last_report {
-            let phases = report.phases;
-            for (phase, seconds) in [
-                ("open", phases.open_seconds),
-                ("scan", phases.scan_seconds),
-                ("ship", phases.ship_seconds),
-                ("commit", phases.commit_seconds),
-            ] {
-                let [store, role] = labels(status);
-                out.sample("understudy_phase_seconds", &[store, role, ("phase", phase)], seconds);
+            By(label, values) => {
+                for status in statuses {
+                    let [store, role] = labels(status);
+                    for (word, value) in values(status) {
+                        out.sample(name, &[store, role, (label, word)], value);
+                    }
+                }
             }
         }
     }
     out.0
+}
+
+fn flag(is: bool) -> Option<f64> {
+    Some(f64::from(u8::from(is)))
+}
+
+fn upkeep(status: &StoreStatus) -> Option<&UpkeepStatus> {
+    status.upkeep.as_ref()
+}
+
+fn runs(status: &StoreStatus) -> Vec<(&'static str, f64)> {
+    let totals = &status.totals;
+    let counts = [("done", totals.runs_done), ("held", totals.runs_held), ("failed", totals.runs_failed)];
+    counts.map(|(outcome, count)| (outcome, count as f64)).to_vec()
+}
+
+fn phases(status: &StoreStatus) -> Vec<(&'static str, f64)> {
+    let Some(RunReport::Resync(report)) = &status.last_report else { return Vec::new() };
+    let phases = report.phases;
+    vec![
+        ("open", phases.open_seconds),
+        ("scan", phases.scan_seconds),
+        ("ship", phases.ship_seconds),
+        ("commit", phases.commit_seconds),
+    ]
 }
 
 fn labels(status: &StoreStatus) -> [(&'static str, &str); 2] {
@@ -127,7 +134,11 @@ fn labels(status: &StoreStatus) -> [(&'static str, &str); 2] {
 struct Text(String);
 
 impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    fn head(&mut self, name: &str, kind: Kind, help: &str) {
+        let kind = match kind {
+            Counter => "counter",
+            Gauge => "gauge",
+        };
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod door;
 pub mod drill;
 pub mod drill_place;
+pub mod ending;
 pub mod hooks;
 pub mod host;
 pub mod http;

@@ -1,6 +1,7 @@
-//! The trees that are watched, by store: what each run looks at, and when everything has to be looked at again.
+//! The trees that are watched, by store: what each run looks at. When a change makes a run due, and when everything has to be looked
+//! at again, is the scheduler's to decide: here is no clock.
 //!
-//! A tree that cannot be watched is scanned wholly.
+//! A tree that cannot be watched is scanned wholly, and so is one that is watched for the first time.
 
 use super::config::StoreConfig;
 use crate::api::resync::ResyncReport;
@@ -16,8 +17,6 @@ struct Entry {
     watch: Arc<Watch>,
     /// Somebody was told of a change since the last run began.
     told: Arc<AtomicBool>,
-    /// By the machine's clock.
-    last_full_ns: Option<u64>,
 }
 
 /// The watches of all stores.
@@ -25,11 +24,11 @@ struct Entry {
 pub struct Watches(Mutex<HashMap<StoreName, Entry>>);
 
 impl Watches {
-    /// What a run of `store` that begins now, by the machine's clock, is to look at. `changed` is called at the first change behind it.
+    /// Returns what a run of `store` that begins now is to look at: everything, if `is_full`. `changed` is called at the first change after it.
     pub fn begin(
         &self,
         store: &StoreConfig,
-        boot_ns: u64,
+        is_full: bool,
         changed: impl Fn() + Send + 'static,
     ) -> Option<Watched> {
         let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,11 +48,8 @@ impl Watches {
                 }
             }
         }
-        let entry = watches.get_mut(&store.name)?;
+        let entry = watches.get(&store.name)?;
         entry.told.store(false, Ordering::Relaxed);
-        let full_scan_ns = store.plan.plan().full_scan_ns();
-        let is_full =
-            entry.last_full_ns.is_none_or(|last_ns| boot_ns.saturating_sub(last_ns) >= full_scan_ns);
         let watch = entry.watch.clone();
         // It waits for the kernel; the other stores do not.
         drop(watches);
@@ -61,9 +57,9 @@ impl Watches {
         Some(Watched { watch, hints })
     }
 
-    /// How that run ended.
-    pub fn end(&self, store: &StoreName, watched: Watched, done: Option<&ResyncReport>, begun_ns: u64) {
-        let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// That run ended; `done` unless it failed.
+    pub fn end(&self, store: &StoreName, watched: Watched, done: Option<&ResyncReport>) {
+        let watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(report) = done else {
             watched.watch.give_back(watched.hints);
             return;
@@ -76,9 +72,8 @@ impl Watches {
                 .give_back(retried.map(|paths| Hints::new(BTreeSet::new(), paths.into_iter().collect())));
         }
         if watched.hints.is_none()
-            && let Some(entry) = watches.get_mut(store)
+            && let Some(entry) = watches.get(store)
         {
-            entry.last_full_ns = Some(begun_ns);
             let unwatched = entry.watch.unwatched();
             if unwatched > 0 {
                 tracing::warn!(
@@ -105,6 +100,6 @@ impl Entry {
                 changed();
             }
         })?;
-        Ok(Self { config: store.clone(), watch: Arc::new(watch), told, last_full_ns: None })
+        Ok(Self { config: store.clone(), watch: Arc::new(watch), told })
     }
 }

@@ -3,9 +3,11 @@
 
 use crate::kill::{ok, understudy};
 use crate::rig::sample_tree;
+use crate::service::{Host, wait_until};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -177,6 +179,44 @@ fn upkeep_does_what_is_due_once_and_remembers_it() {
         assert!(row["upkeep"][key].as_f64().unwrap() > 1e9, "{row}");
     }
     assert_eq!(row["upkeep"]["problems"], 0);
+}
+
+#[test]
+fn a_daemon_keeps_its_stores_up_beside_their_runs_and_ends_a_drill_when_asked() {
+    let mut host = Host::new(2);
+    let hours = "prune_hours = 24\nverify_hours = 24\nverify_days = 1\ndrill_hours = 24";
+    let store = |number: usize, command: &str| {
+        let store = format!("[[store]]\nname = 's{number}'\npath = 's{number}'\n[store.upkeep]\n{hours}\n");
+        format!("{store}[store.drill]\ncommand = [{command}]\n")
+    };
+    let first = format!("upkeep_seconds = 1\n{}", store(0, "'true'"));
+    host.configure(&first);
+    let (temporary, log) = (host.path("temporary"), std::fs::File::create(host.path("log")).unwrap());
+    std::fs::create_dir(&temporary).unwrap();
+    host.start_with(|command| command.env("TMPDIR", &temporary).stderr(log));
+    wait_until("it is proven", || host.store("s0")["upkeep"]["proven_snapshot"] == 1);
+    for key in ["pruned", "verified", "read_whole", "proven"] {
+        assert!(host.store("s0")["upkeep"][key].as_f64().unwrap() > 1e9, "{}", host.store("s0"));
+    }
+    let failed = "understudy_drill_failed{store=\"s0\",role=\"primary\"} 0";
+    assert!(host.get("/metrics").unwrap().contains(failed));
+    // A store that comes is kept up as well, and runs while its drill goes on.
+    host.configure(&(first + &store(1, "'sleep', '600'")));
+    host.signal("-HUP");
+    let drills = || {
+        let all = std::fs::read_dir(&temporary).unwrap().flatten();
+        all.filter(|entry| entry.file_name().to_string_lossy().starts_with("understudy-drill")).count()
+    };
+    wait_until("it is drilled", || drills() == 1);
+    std::fs::write(host.path("s1/new"), b"new").unwrap();
+    ok(&mut host.command(&["resync", "s1", "--quiet"]));
+    assert_eq!((host.store("s1")["snapshot"].as_u64(), drills()), (Some(2), 1));
+    let begun = Instant::now();
+    host.end();
+    assert!(begun.elapsed() < Duration::from_secs(9), "it ends the drill, and waits for no limit");
+    assert_eq!(drills(), 0, "the drill took away what it mounted on");
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(temporary.to_str().unwrap()), "{mounts}");
 }
 
 #[test]

@@ -1,0 +1,82 @@
+//! One store on the board, put together of its parts.
+
+use super::holds::Holds;
+use super::last_run::LastRun;
+use super::standing::Standing;
+use crate::api::run::RunReport;
+use crate::api::store::StoreStatus;
+use crate::api::upkeep::UpkeepStatus;
+use crate::service::config::StoreConfig;
+use crate::service::run::RunError;
+use crate::service::schedule::Schedule;
+use crate::service::scheduler::{JobId, Outcome, Scheduler};
+use crate::support::clock::Now;
+
+/// What is known of one store.
+pub struct StoreEntry {
+    pub config: StoreConfig,
+    pub schedule: Schedule,
+    pub standing: Standing,
+    pub last_run: LastRun,
+    pub holds: Holds,
+    /// None before the first look.
+    pub upkeep: Option<UpkeepStatus>,
+    /// It is configured no more.
+    pub is_gone: bool,
+}
+
+impl StoreEntry {
+    pub fn new(config: StoreConfig, schedule: Schedule, standing: Standing) -> Self {
+        Self {
+            config,
+            schedule,
+            standing,
+            last_run: LastRun::default(),
+            holds: Holds::default(),
+            upkeep: None,
+            is_gone: false,
+        }
+    }
+
+    /// Takes how a run ended, and where the store stands since.
+    pub fn end_run(&mut self, result: Result<RunReport, RunError>, outcome: Outcome, standing: Standing) {
+        match &result {
+            Ok(_) => {
+                self.standing = standing;
+                self.holds.set_run(None);
+            }
+            Err(error) => {
+                if let Some(hold) = error.hold() {
+                    self.holds.set_run(Some(hold.to_string()));
+                }
+            }
+        }
+        self.last_run.end(result, outcome);
+    }
+
+    pub fn status(&self, id: JobId, scheduler: &Scheduler, now: Now) -> StoreStatus {
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        StoreStatus {
+            store: self.config.name.clone(),
+            role: self.config.role,
+            plan: self.config.plan,
+            schedule: self.schedule.to_string(),
+            objective_seconds: u64::from(self.config.plan.plan().objective_minutes) * 60,
+            snapshot: self.standing.snapshot,
+            lag_seconds: self.standing.lag_ns(now.wall_ns).map(seconds),
+            clock_skew_seconds: self.standing.clock_skew_ns(now.wall_ns).map(seconds),
+            clock: self.standing.clock_text(now.wall_ns),
+            running: self.last_run.is_running(),
+            next_run: scheduler.due_ns(id, now).map(seconds),
+            last_run: self.last_run.begun_ns().map(seconds),
+            failures: scheduler.failures(id),
+            last_error: self.last_run.error().cloned(),
+            held: self.holds.reason().cloned(),
+            fenced: self.last_run.is_fenced(),
+            totals: self.last_run.totals(),
+            upkeep: self.upkeep.clone(),
+            last_report: self.last_run.report().cloned(),
+            progress: self.last_run.progress(),
+        }
+    }
+}

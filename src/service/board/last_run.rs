@@ -1,0 +1,117 @@
+//! A store's runs so far: the one that is under way, how the last one ended, and sums.
+
+use crate::api::progress::ProgressFigures;
+use crate::api::run::RunReport;
+use crate::api::store::Totals;
+use crate::service::run::RunError;
+use crate::service::scheduler::Outcome;
+use crate::support::progress::Progress;
+use std::sync::Arc;
+
+/// How a run ended: its number, and its report or its error.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub number: u64,
+    pub outcome: Outcome,
+    /// It failed because the repository did not answer.
+    pub unavailable: bool,
+    pub result: Result<RunReport, String>,
+}
+
+/// The last run, and the sums of all since the daemon started.
+#[derive(Debug, Default)]
+pub struct LastRun {
+    /// Runs that began: the number of the last.
+    number: u64,
+    begun_ns: Option<u64>,
+    progress: Option<Arc<Progress>>,
+    ended: Option<Ended>,
+    totals: Totals,
+    /// Report of the last that did not fail.
+    report: Option<RunReport>,
+}
+
+impl LastRun {
+    pub fn begin(&mut self, now_ns: u64) -> Arc<Progress> {
+        let progress = Arc::new(Progress::default());
+        self.progress = Some(progress.clone());
+        self.number += 1;
+        self.begun_ns = Some(now_ns);
+        progress
+    }
+
+    pub fn end(&mut self, result: Result<RunReport, RunError>, outcome: Outcome) {
+        self.progress = None;
+        match &result {
+            Ok(report) => self.count(report),
+            Err(error) if error.hold().is_some() => self.totals.runs_held += 1,
+            Err(_) if outcome == Outcome::Waiting => {}
+            Err(_) => self.totals.runs_failed += 1,
+        }
+        let unavailable = result.as_ref().is_err_and(RunError::is_unavailable);
+        let result = result.map_err(|error| error.to_string());
+        self.ended = Some(Ended { number: self.number, outcome, unavailable, result });
+    }
+
+    fn count(&mut self, report: &RunReport) {
+        let totals = &mut self.totals;
+        totals.runs_done += 1;
+        let requests = match report {
+            RunReport::Resync(report) => {
+                totals.torn_files += report.warnings.torn;
+                totals.unreadable_files += report.warnings.partial() - report.warnings.torn;
+                &report.requests
+            }
+            RunReport::Follow(report) => &report.requests,
+        };
+        totals.sent_bytes += requests.sent_bytes;
+        totals.received_bytes += requests.received_bytes;
+        self.report = Some(report.clone());
+    }
+
+    /// Asks the run that is under way to stop.
+    pub fn stop(&self) {
+        if let Some(progress) = &self.progress {
+            progress.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// Returns how a run ended, once it or a later one has, and how far it is.
+    pub fn follow(&self, number: u64) -> (Option<Ended>, Option<ProgressFigures>) {
+        let ended = self.ended.clone().filter(|ended| ended.number >= number);
+        (ended, self.progress().filter(|_| self.number >= number))
+    }
+
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.progress.is_some()
+    }
+
+    pub fn begun_ns(&self) -> Option<u64> {
+        self.begun_ns
+    }
+
+    pub fn progress(&self) -> Option<ProgressFigures> {
+        self.progress.as_deref().map(ProgressFigures::from)
+    }
+
+    pub fn error(&self) -> Option<&String> {
+        self.ended.as_ref()?.result.as_ref().err()
+    }
+
+    /// Whether another host was found to be the primary.
+    pub fn is_fenced(&self) -> bool {
+        self.ended.as_ref().is_some_and(|ended| ended.outcome == Outcome::Fenced)
+    }
+
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub fn report(&self) -> Option<&RunReport> {
+        self.report.as_ref()
+    }
+}

@@ -1,0 +1,288 @@
+//! What the daemon knows of its stores: schedule, state, last runs, upkeep. One lock around all of it, held for moments only; those
+//! who wait for a change are woken by each. What is begun is the scheduler's to decide; the entries are what is shown.
+
+mod entry;
+mod holds;
+mod last_run;
+mod standing;
+mod timetable;
+mod upkeep;
+
+pub use last_run::Ended;
+pub use standing::{Standing, clock_text};
+pub use timetable::job;
+pub use upkeep::upkeep_status;
+
+use super::config::{Config, ServiceConfig, StoreConfig};
+use super::run::RunError;
+use super::scheduler::{JobId, Outcome, Scheduler, UpkeepTimes};
+use crate::api::progress::ProgressFigures;
+use crate::api::run::RunReport;
+use crate::api::store::StoreStatus;
+use crate::api::upkeep::UpkeepStatus;
+use crate::model::id::StoreName;
+use crate::support::clock::Now;
+use crate::support::progress::Progress;
+use entry::StoreEntry;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Stores that run at once, where nothing is configured.
+const AT_ONCE: usize = 2;
+/// Seconds between looks at what upkeep is due, where nothing is configured, and before the first at the most.
+const UPKEEP_SECONDS: u64 = 900;
+const UPKEEP_FIRST_SECONDS: u64 = 60;
+
+/// What comes of asking for a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The store, and the number of the run to wait for.
+    Run(JobId, u64),
+    /// An operator holds it, for this reason.
+    Held(String),
+    Unknown,
+}
+
+/// A run that is to be made.
+pub struct StartedRun {
+    pub id: JobId,
+    pub config: StoreConfig,
+    /// It looks at everything, whatever is known of changes.
+    pub is_full: bool,
+    pub accept: bool,
+    pub progress: Arc<Progress>,
+}
+
+/// A store whose upkeep is to be looked at.
+pub struct StartedUpkeep {
+    pub id: JobId,
+    pub config: StoreConfig,
+}
+
+/// All stores.
+pub struct Board {
+    scheduler: Scheduler,
+    entries: Vec<StoreEntry>,
+    by_name: BTreeMap<StoreName, JobId>,
+    look_seconds: Option<u64>,
+    /// The daemon stays: trees are watched between the runs, and stores are kept up.
+    stays: bool,
+    stopping: bool,
+}
+
+impl Board {
+    /// `standing` says of each store where it stands. With `stays` trees are watched from the first run on, so that the ones that are begin with
+    /// one: what changed before, nobody was told.
+    pub fn new(config: &Config, stays: bool, now: Now, standing: impl Fn(&StoreConfig) -> Standing) -> Self {
+        let upkeep = stays.then(|| upkeep_times(&config.service));
+        let mut board = Self {
+            scheduler: Scheduler::new(AT_ONCE, upkeep),
+            entries: Vec::new(),
+            by_name: BTreeMap::new(),
+            look_seconds: None,
+            stays,
+            stopping: false,
+        };
+        board.configure(config, now, standing);
+        board
+    }
+
+    /// Takes another configuration: stores come, change and go; runs that are under way go on.
+    pub fn configure(&mut self, config: &Config, now: Now, standing: impl Fn(&StoreConfig) -> Standing) {
+        self.scheduler.set_at_once(config.service.stores_at_once.unwrap_or(AT_ONCE));
+        self.scheduler.set_upkeep_times(upkeep_times(&config.service));
+        self.look_seconds = config.service.look_seconds;
+        for store in &config.store {
+            let mut job = job(store, self.look_seconds);
+            let schedule = job.schedule.clone();
+            job.due_at_once = self.stays && store.is_watched();
+            match self.by_name.get(&store.name).copied() {
+                Some(id) => {
+                    let entry = &mut self.entries[id];
+                    // The watch of one that stays as it is goes on.
+                    job.due_at_once &= entry.is_gone || entry.config != *store;
+                    (entry.config, entry.schedule, entry.is_gone) = (store.clone(), schedule, false);
+                    let is_held = entry.holds.by_operator().is_some();
+                    self.scheduler.change(id, job, now);
+                    if is_held {
+                        self.scheduler.suspend_runs(id);
+                    }
+                }
+                None => {
+                    let standing = standing(store);
+                    let id = self.scheduler.add(job, standing.scan_start_ns, now);
+                    self.entries.push(StoreEntry::new(store.clone(), schedule, standing));
+                    self.by_name.insert(store.name.clone(), id);
+                }
+            }
+        }
+        for (name, id) in &self.by_name {
+            if config.store(name.as_str()).is_none() {
+                self.entries[*id].is_gone = true;
+                self.scheduler.retire(*id);
+            }
+        }
+    }
+
+    /// The number of a store that is configured.
+    fn find(&self, name: &StoreName) -> Option<JobId> {
+        self.by_name.get(name).copied().filter(|id| !self.entries[*id].is_gone)
+    }
+
+    /// The next run, if one may begin now.
+    pub fn begin_run(&mut self, now: Now) -> Option<StartedRun> {
+        if self.stopping {
+            return None;
+        }
+        let run = self.scheduler.begin_run(now)?;
+        let entry = &mut self.entries[run.id];
+        Some(StartedRun {
+            id: run.id,
+            config: entry.config.clone(),
+            is_full: run.is_full,
+            accept: entry.holds.take_accept(),
+            progress: entry.last_run.begin(now.wall_ns),
+        })
+    }
+
+    /// A run ended. `is_full` when it looked at everything; `standing` is where the store stands since, if it did not fail.
+    pub fn end_run(
+        &mut self,
+        id: JobId,
+        now: Now,
+        result: Result<RunReport, RunError>,
+        standing: Standing,
+        is_full: bool,
+    ) {
+        let scan_start_ns = standing.scan_start_ns.unwrap_or(now.wall_ns);
+        let outcome = match &result {
+            Ok(_) => Outcome::Done { scan_start_ns, is_full },
+            Err(error) => error.outcome(),
+        };
+        self.entries[id].end_run(result, outcome, standing);
+        self.scheduler.end_run(id, now, outcome);
+    }
+
+    /// The next store whose upkeep is looked at, if one may have its turn now.
+    pub fn begin_upkeep(&mut self, now: Now) -> Option<StartedUpkeep> {
+        if self.stopping {
+            return None;
+        }
+        let id = self.scheduler.begin_upkeep(now)?;
+        Some(StartedUpkeep { id, config: self.entries[id].config.clone() })
+    }
+
+    /// A store's turn ended, with what is known of its upkeep since.
+    pub fn end_upkeep(&mut self, id: JobId, now: Now, upkeep: Option<UpkeepStatus>) {
+        let entry = &mut self.entries[id];
+        entry.upkeep = upkeep.or(entry.upkeep.take());
+        self.scheduler.end_upkeep(id, now);
+    }
+
+    /// A run is wanted now: the one that is under way, unless a hold is to be let through, or the next.
+    pub fn ask(&mut self, name: &StoreName, accept: bool) -> Asked {
+        let Some(id) = self.find(name) else { return Asked::Unknown };
+        let entry = &mut self.entries[id];
+        if let Some(reason) = entry.holds.by_operator() {
+            return Asked::Held(reason.clone());
+        }
+        if entry.last_run.is_running() && !accept {
+            return Asked::Run(id, entry.last_run.number());
+        }
+        if accept {
+            entry.holds.accept_next();
+        }
+        self.scheduler.ask(id);
+        Asked::Run(id, self.entries[id].last_run.number() + 1)
+    }
+
+    /// Something changed in a store that is watched.
+    pub fn changed(&mut self, name: &StoreName, now: Now) {
+        if let Some(id) = self.find(name) {
+            self.scheduler.changed(id, now);
+        }
+    }
+
+    /// The number of a store's run that is under way.
+    pub fn number_of(&self, id: JobId) -> u64 {
+        self.entries[id].last_run.number()
+    }
+
+    /// How a run ended, once it has; and how far it is.
+    pub fn follow_run(&self, id: JobId, number: u64) -> (Option<Ended>, Option<ProgressFigures>) {
+        self.entries[id].last_run.follow(number)
+    }
+
+    /// No runs of a store until it is released.
+    pub fn hold(&mut self, name: &StoreName, reason: String) -> bool {
+        let Some(id) = self.find(name) else { return false };
+        self.entries[id].holds.set_operator(reason);
+        self.scheduler.suspend_runs(id);
+        true
+    }
+
+    /// Ends an operator's hold; a run that was held is made again and let through.
+    pub fn release(&mut self, name: &StoreName, now: Now) -> bool {
+        let Some(id) = self.find(name) else { return false };
+        let entry = &mut self.entries[id];
+        let was_held = entry.holds.is_run_held();
+        if entry.holds.release_operator() {
+            let mut job = job(&entry.config, self.look_seconds);
+            // Changes were told of meanwhile, and made nothing due.
+            job.due_at_once = self.stays && entry.config.is_watched();
+            self.scheduler.change(id, job, now);
+        }
+        if was_held {
+            self.entries[id].holds.accept_next();
+            self.scheduler.ask(id);
+        }
+        true
+    }
+
+    /// Nothing begins any more, and runs stop at their next step.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        self.entries.iter().for_each(|entry| entry.last_run.stop());
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    pub fn wake_in(&self, now: Now) -> Option<Duration> {
+        self.scheduler.wake_in(now)
+    }
+
+    pub fn running(&self) -> usize {
+        self.scheduler.running()
+    }
+
+    pub fn is_upkeep_running(&self) -> bool {
+        self.scheduler.is_upkeep_running()
+    }
+
+    pub fn queued(&self) -> usize {
+        self.scheduler.queued()
+    }
+
+    pub fn knows(&self, name: &StoreName) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// All stores, by name.
+    pub fn statuses(&self, now: Now) -> Vec<StoreStatus> {
+        let shown = self.by_name.values().filter(|id| !self.entries[**id].is_gone);
+        shown.map(|id| self.entries[*id].status(*id, &self.scheduler, now)).collect()
+    }
+
+    pub fn status_of(&self, name: &StoreName, now: Now) -> Option<StoreStatus> {
+        self.find(name).map(|id| self.entries[id].status(id, &self.scheduler, now))
+    }
+}
+
+fn upkeep_times(service: &ServiceConfig) -> UpkeepTimes {
+    const NS: u64 = 1_000_000_000;
+    let seconds = service.upkeep_seconds.unwrap_or(UPKEEP_SECONDS).max(1);
+    UpkeepTimes { first_ns: UPKEEP_FIRST_SECONDS * NS, period_ns: seconds.saturating_mul(NS) }
+}

@@ -1,0 +1,66 @@
+//! When a daemon that was asked to end does so: once nothing goes on, or at its limits. Pure; the machine's clock is passed in.
+
+use std::time::Duration;
+
+/// Maximum time from being asked to end until what goes on is left alone, which loses nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct EndLimits {
+    pub runs: Duration,
+    /// From the runs' end on: a drill takes away what it mounted.
+    pub upkeep: Duration,
+}
+
+/// A daemon that was asked to end, by the machine's clock.
+pub struct Ending {
+    limits: EndLimits,
+    since_ns: u64,
+    /// No run goes on any more, or they are left alone.
+    runs_over_ns: Option<u64>,
+}
+
+impl Ending {
+    pub fn new(limits: EndLimits, since_ns: u64) -> Self {
+        Self { limits, since_ns, runs_over_ns: None }
+    }
+
+    /// Returns how long what goes on may still take; none when the daemon ends now.
+    pub fn wait(&mut self, is_running: bool, is_upkeep_running: bool, now_ns: u64) -> Option<Duration> {
+        let left = |limit: Duration, since_ns: u64| {
+            let passed = Duration::from_nanos(now_ns.saturating_sub(since_ns));
+            limit.checked_sub(passed).filter(|left| !left.is_zero())
+        };
+        if self.runs_over_ns.is_none() {
+            match left(self.limits.runs, self.since_ns) {
+                Some(left) if is_running => return Some(left),
+                _ => self.runs_over_ns = Some(now_ns),
+            }
+        }
+        left(self.limits.upkeep, self.runs_over_ns?).filter(|_| is_upkeep_running)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_ends_once_nothing_goes_on_and_at_its_limits_whatever_does() {
+        const SECOND: u64 = 1_000_000_000;
+        let limits = EndLimits { runs: Duration::from_secs(30), upkeep: Duration::from_secs(10) };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let new = || Ending::new(limits, 100 * SECOND);
+        assert_eq!(new().wait(false, false, 100 * SECOND), None);
+        let mut ending = new();
+        assert_eq!(ending.wait(true, true, 100 * SECOND), seconds(30));
+        assert_eq!(ending.wait(true, true, 120 * SECOND), seconds(10));
+        // The upkeep's time begins when the runs' is over, and only once.
+        assert_eq!(ending.wait(false, true, 121 * SECOND), seconds(10));
+        assert_eq!(ending.wait(true, true, 125 * SECOND), seconds(6));
+        assert_eq!(ending.wait(false, false, 125 * SECOND), None);
+        assert_eq!(ending.wait(false, true, 131 * SECOND), None);
+        let mut ending = new();
+        assert_eq!(ending.wait(true, true, 130 * SECOND), seconds(10));
+        assert_eq!(ending.wait(true, true, 140 * SECOND), None);
+        assert_eq!(new().wait(true, false, 130 * SECOND), None);
+    }
+}

@@ -1,0 +1,322 @@
+//! Which stores run now.
+//!
+//! A store runs once at a time. A tick that comes while it runs, and all that were missed while nothing ran, make one run
+//! afterwards. Of those that are due, what an operator asked for goes first, then the store that is nearest to its objective, or
+//! furthest beyond. A store that fails waits longer each time, and is never given up; meanwhile it takes no place from others.
+//!
+//! Ticks of a calendar are the wall clock's; whatever is due in so many seconds (a try after a failure, a standby's look, a change's
+//! run) is the machine's clock's, which nobody sets. A clock that is set stops nothing: a last run in the future counts as none, and when the
+//! wall clock was set back, a tick that is farther away than the next one is due now. So every store runs within one period of its
+//! schedule after the clock was set last, and once too often rather than not.
+//!
+//! A tree that is watched is due soon after a change, and looks at everything when its last such run is too long ago.
+
+use super::job::{Due, Job, JobId, Outcome, STEP_NS, past};
+use crate::support::clock::Now;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Wait after the first failure; doubles from then on.
+const BACKOFF_NS: u64 = 60 * 1_000_000_000;
+
+/// A run that is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub id: JobId,
+    /// It looks at everything, whatever is known of changes.
+    pub is_full: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// Due by the wall clock, by the machine's, or by whichever comes first.
+    tick_ns: Option<u64>,
+    timer_ns: Option<u64>,
+    running: bool,
+    asked: bool,
+    fenced: bool,
+    retired: bool,
+    failures: u32,
+    last_success_ns: Option<u64>,
+    begun: Option<Now>,
+    /// When the last run began that looked at everything, by the machine's clock.
+    last_full_ns: Option<u64>,
+    /// Wanted by then, by the machine's clock, whatever the schedule.
+    soon_ns: Option<u64>,
+}
+
+/// The runs of all stores.
+#[derive(Debug)]
+pub(super) struct Runs {
+    jobs: Vec<Job>,
+    states: Vec<State>,
+    /// Those that wait for their time, by it.
+    by_wall: BTreeSet<(u64, JobId)>,
+    by_boot: BTreeSet<(u64, JobId)>,
+    /// Those whose time has come: not asked for, deadline, number.
+    ready: BTreeSet<(bool, u64, JobId)>,
+    running: usize,
+    at_once: usize,
+    /// The wall clock's lead over the machine's, where it was greatest since all ticks were looked at last.
+    lead_ns: Option<i128>,
+}
+
+impl Runs {
+    pub fn new(at_once: usize) -> Self {
+        Self {
+            jobs: Vec::new(),
+            states: Vec::new(),
+            by_wall: BTreeSet::new(),
+            by_boot: BTreeSet::new(),
+            ready: BTreeSet::new(),
+            running: 0,
+            at_once: at_once.max(1),
+            lead_ns: None,
+        }
+    }
+
+    /// One more store.
+    pub fn add(&mut self, job: Job, last_ns: Option<u64>, now: Now) -> JobId {
+        self.look_at_clock(now);
+        let id = self.jobs.len();
+        let last_ns_or_none = last_ns.filter(|_| !job.due_at_once && job.schedule.is_by_calendar());
+        let due_ns = last_ns_or_none.map_or(0, |last_ns| job.due_ns(last_ns, now.wall_ns));
+        self.jobs.push(job);
+        self.states.push(State { last_success_ns: past(last_ns, now), ..Default::default() });
+        self.wait_for(id, Due::Wall(due_ns));
+        id
+    }
+
+    /// Another schedule; a run that is under way goes on.
+    pub fn change(&mut self, id: JobId, job: Job, now: Now) {
+        self.look_at_clock(now);
+        let (tick_ns, timer_ns) = (self.states[id].tick_ns, self.states[id].timer_ns);
+        self.withdraw(id);
+        self.jobs[id] = job;
+        self.states[id].retired = false;
+        let (job, state) = (&self.jobs[id], &self.states[id]);
+        if state.running || state.fenced {
+            return;
+        }
+        if state.asked {
+            self.ready.insert(self.rank(id));
+            return;
+        }
+        if state.failures > 0 {
+            // It waits as it did.
+            let waits = tick_ns.map(Due::Wall).into_iter().chain(timer_ns.map(Due::Boot));
+            let waits = waits.chain((tick_ns.is_none() && timer_ns.is_none()).then_some(Due::Wall(0)));
+            waits.for_each(|due| self.wait_for(id, due));
+            return;
+        }
+        let due = match (job.due_at_once, state.begun, state.last_success_ns) {
+            (true, ..) | (_, None, None) => Due::Wall(0),
+            (_, Some(begun), _) => job.due_after(begun, now),
+            (_, None, Some(last_ns)) if job.schedule.is_by_calendar() => {
+                Due::Wall(job.due_ns(last_ns, now.wall_ns))
+            }
+            (_, None, Some(_)) => Due::Wall(0),
+        };
+        self.wait_for(id, due);
+    }
+
+    /// No more runs of it.
+    pub fn retire(&mut self, id: JobId) {
+        self.withdraw(id);
+        self.states[id].retired = true;
+    }
+
+    pub fn set_at_once(&mut self, at_once: usize) {
+        self.at_once = at_once.max(1);
+    }
+
+    fn wait_for(&mut self, id: JobId, due: Due) {
+        match due {
+            Due::Wall(ns) => {
+                self.states[id].tick_ns = Some(ns);
+                self.by_wall.insert((ns, id));
+            }
+            Due::Boot(ns) => {
+                self.states[id].timer_ns = Some(ns);
+                self.by_boot.insert((ns, id));
+            }
+        }
+    }
+
+    /// It waits for nothing any more.
+    fn withdraw(&mut self, id: JobId) {
+        self.ready.remove(&self.rank(id));
+        if let Some(ns) = self.states[id].tick_ns.take() {
+            self.by_wall.remove(&(ns, id));
+        }
+        if let Some(ns) = self.states[id].timer_ns.take() {
+            self.by_boot.remove(&(ns, id));
+        }
+    }
+
+    /// After the wall clock was set back: what waits for a tick beyond the next one is due, and who ran last in the future ran never. Looked at
+    /// only then, since it takes a look at each.
+    fn look_at_clock(&mut self, now: Now) {
+        let lead_ns = i128::from(now.wall_ns) - i128::from(now.boot_ns);
+        let was_ns = *self.lead_ns.get_or_insert(lead_ns);
+        if lead_ns >= was_ns - i128::from(STEP_NS) {
+            self.lead_ns = Some(lead_ns.max(was_ns));
+            return;
+        }
+        self.lead_ns = Some(lead_ns);
+        let far: Vec<_> = self.by_wall.range((now.wall_ns.saturating_add(1), 0)..).copied().collect();
+        for (ns, id) in far {
+            if ns > self.jobs[id].tick_after(now.wall_ns.saturating_add(STEP_NS)) {
+                self.by_wall.remove(&(ns, id));
+                self.wait_for(id, Due::Wall(now.wall_ns));
+            }
+        }
+        for id in 0..self.states.len() {
+            let was_ready = self.ready.remove(&self.rank(id));
+            self.states[id].last_success_ns = past(self.states[id].last_success_ns, now);
+            if was_ready {
+                self.ready.insert(self.rank(id));
+            }
+        }
+    }
+
+    /// The next store to run, if one is due and may; it counts as running then.
+    pub fn begin(&mut self, now: Now) -> Option<Run> {
+        self.look_at_clock(now);
+        loop {
+            let tick = self.by_wall.first().copied().filter(|(due_ns, _)| *due_ns <= now.wall_ns);
+            let timer = || self.by_boot.first().copied().filter(|(due_ns, _)| *due_ns <= now.boot_ns);
+            let Some((_, id)) = tick.or_else(timer) else { break };
+            self.withdraw(id);
+            self.ready.insert(self.rank(id));
+        }
+        if self.running >= self.at_once {
+            return None;
+        }
+        let (.., id) = self.ready.pop_first()?;
+        let (job, state) = (&self.jobs[id], &mut self.states[id]);
+        (state.running, state.asked, state.begun, state.soon_ns) = (true, false, Some(now), None);
+        self.running += 1;
+        let is_recent = |last_ns: u64, full_scan_ns: u64| now.boot_ns.saturating_sub(last_ns) < full_scan_ns;
+        let by_hints =
+            job.watch.zip(state.last_full_ns).is_some_and(|(watch, ns)| is_recent(ns, watch.full_scan_ns));
+        Some(Run { id, is_full: !by_hints })
+    }
+
+    /// A run ended.
+    pub fn end(&mut self, id: JobId, now: Now, outcome: Outcome) {
+        self.look_at_clock(now);
+        let state = &mut self.states[id];
+        if !std::mem::take(&mut state.running) {
+            return;
+        }
+        self.running -= 1;
+        match outcome {
+            Outcome::Done { scan_start_ns, is_full } => {
+                state.failures = 0;
+                state.last_success_ns = past(Some(scan_start_ns), now);
+                if is_full {
+                    state.last_full_ns = state.begun.map(|begun| begun.boot_ns);
+                }
+            }
+            Outcome::Held | Outcome::Waiting => state.failures = 0,
+            Outcome::Failed => state.failures += 1,
+            Outcome::Fenced => state.fenced = true,
+        }
+        if state.fenced || state.retired {
+            return;
+        }
+        if state.asked {
+            self.ready.insert(self.rank(id));
+            return;
+        }
+        let (failures, soon_ns, begun) = (state.failures, state.soon_ns, state.begun.unwrap_or(now));
+        if failures > 0 {
+            let backoff = BACKOFF_NS.checked_shl(failures - 1).unwrap_or(u64::MAX);
+            let backoff = backoff.min(self.jobs[id].backoff_max_ns);
+            return self.wait_for(id, Due::Boot(now.boot_ns.saturating_add(backoff)));
+        }
+        let due = self.jobs[id].due_after(begun, now);
+        match (due, soon_ns) {
+            (Due::Boot(ns), Some(soon_ns)) => self.wait_for(id, Due::Boot(ns.min(soon_ns))),
+            (due, None) => self.wait_for(id, due),
+            (due, Some(soon_ns)) => {
+                self.wait_for(id, due);
+                self.wait_for(id, Due::Boot(soon_ns));
+            }
+        }
+    }
+
+    /// An operator wants it now. Returns false when it is running: then it runs once more.
+    pub fn ask(&mut self, id: JobId) -> bool {
+        self.withdraw(id);
+        self.states[id].asked = true;
+        self.states[id].fenced = false;
+        if !self.states[id].running {
+            self.ready.insert(self.rank(id));
+        }
+        !self.states[id].running
+    }
+
+    /// Something changed: it is due within its debounce. One that fails still waits first.
+    pub fn changed(&mut self, id: JobId, now: Now) {
+        let debounce_ns = self.jobs[id].watch.map_or(0, |watch| watch.debounce_ns);
+        if debounce_ns > 0 {
+            self.soon(id, now.boot_ns.saturating_add(debounce_ns));
+        }
+    }
+
+    fn soon(&mut self, id: JobId, boot_ns: u64) {
+        let state = &mut self.states[id];
+        if state.running {
+            state.soon_ns = Some(state.soon_ns.map_or(boot_ns, |soon| soon.min(boot_ns)));
+            return;
+        }
+        let waits = state.tick_ns.is_some() || state.timer_ns.is_some();
+        if !waits || state.failures > 0 || state.timer_ns.is_some_and(|timer_ns| timer_ns <= boot_ns) {
+            return;
+        }
+        if let Some(ns) = state.timer_ns.take() {
+            self.by_boot.remove(&(ns, id));
+        }
+        self.wait_for(id, Due::Boot(boot_ns));
+    }
+
+    /// When to look again; `None` when only an event can change anything.
+    pub fn wake_in(&self, now: Now) -> Option<Duration> {
+        if !self.ready.is_empty() && self.running < self.at_once {
+            return Some(Duration::ZERO);
+        }
+        let tick_ns = self.by_wall.first().map(|(due_ns, _)| due_ns.saturating_sub(now.wall_ns));
+        let timer_ns = self.by_boot.first().map(|(due_ns, _)| due_ns.saturating_sub(now.boot_ns));
+        [tick_ns, timer_ns].into_iter().flatten().min().map(Duration::from_nanos)
+    }
+
+    /// When it is due next, by the wall clock; `None` while it runs, and when it is fenced.
+    pub fn due_ns(&self, id: JobId, now: Now) -> Option<u64> {
+        let state = &self.states[id];
+        let in_ns = state.timer_ns.map(|ns| ns.saturating_sub(now.boot_ns).saturating_add(now.wall_ns));
+        let next_ns = [state.tick_ns, in_ns].into_iter().flatten().min().unwrap_or(now.wall_ns);
+        (!state.running && !state.fenced && !state.retired).then_some(next_ns.max(now.wall_ns))
+    }
+
+    pub fn failures(&self, id: JobId) -> u32 {
+        self.states[id].failures
+    }
+
+    /// Stores whose time has come and that do not run yet.
+    pub fn queued(&self) -> usize {
+        self.ready.len()
+    }
+
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    fn rank(&self, id: JobId) -> (bool, u64, JobId) {
+        let state = &self.states[id];
+        let deadline =
+            state.last_success_ns.map_or(0, |last| last.saturating_add(self.jobs[id].objective_ns));
+        (!state.asked, deadline, id)
+    }
+}

@@ -1,0 +1,104 @@
+//! Whose upkeep is looked at now: every store in its turn, one at a time.
+//!
+//! A look comes soon after a store came here, and then a period after the last one ended; which duties are due then is
+//! [`crate::service::upkeep::due`]'s to say, by what the repository knows. All of it goes by the machine's clock, which nobody sets.
+//! Of those whose time has come the one that waits longest goes first, so that none starves.
+
+use super::job::JobId;
+use crate::support::clock::Now;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// When upkeep is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpkeepTimes {
+    /// Maximum time from a store's coming to its first look: a daemon that is restarted every day has its turn as well.
+    pub first_ns: u64,
+    /// Time from the end of a look to the next.
+    pub period_ns: u64,
+}
+
+/// What a store waits for.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    is_first: bool,
+    /// Since when it waits, by the machine's clock.
+    since_ns: u64,
+}
+
+/// The turns of all stores.
+#[derive(Debug)]
+pub(super) struct UpkeepTurns {
+    times: UpkeepTimes,
+    waiting: BTreeMap<JobId, Wait>,
+    /// The same, by when they are due.
+    by_due: BTreeSet<(u64, JobId)>,
+    running: Option<JobId>,
+    /// The one that has its turn is gone: it waits for no other.
+    is_retired: bool,
+}
+
+impl UpkeepTurns {
+    pub fn new(times: UpkeepTimes) -> Self {
+        Self { times, waiting: BTreeMap::new(), by_due: BTreeSet::new(), running: None, is_retired: false }
+    }
+
+    fn due_ns(&self, wait: Wait) -> u64 {
+        let UpkeepTimes { first_ns, period_ns } = self.times;
+        wait.since_ns.saturating_add(if wait.is_first { first_ns.min(period_ns) } else { period_ns })
+    }
+
+    fn wait(&mut self, id: JobId, wait: Wait) {
+        self.waiting.insert(id, wait);
+        self.by_due.insert((self.due_ns(wait), id));
+    }
+
+    /// A store is here, whether it was before or not.
+    pub fn want(&mut self, id: JobId, now: Now) {
+        if self.running == Some(id) {
+            self.is_retired = false;
+        } else if !self.waiting.contains_key(&id) {
+            self.wait(id, Wait { is_first: true, since_ns: now.boot_ns });
+        }
+    }
+
+    pub fn retire(&mut self, id: JobId) {
+        self.is_retired |= self.running == Some(id);
+        if let Some(wait) = self.waiting.remove(&id) {
+            self.by_due.remove(&(self.due_ns(wait), id));
+        }
+    }
+
+    pub fn set_times(&mut self, times: UpkeepTimes) {
+        self.times = times;
+        self.by_due = self.waiting.iter().map(|(id, wait)| (self.due_ns(*wait), *id)).collect();
+    }
+
+    pub fn begin(&mut self, now: Now) -> Option<JobId> {
+        if self.running.is_some() {
+            return None;
+        }
+        let (_, id) = self.by_due.first().copied().filter(|(due_ns, _)| *due_ns <= now.boot_ns)?;
+        self.retire(id);
+        (self.running, self.is_retired) = (Some(id), false);
+        Some(id)
+    }
+
+    pub fn end(&mut self, id: JobId, now: Now) {
+        if self.running == Some(id) {
+            self.running = None;
+            if !self.is_retired {
+                self.wait(id, Wait { is_first: false, since_ns: now.boot_ns });
+            }
+        }
+    }
+
+    pub fn wake_in(&self, now: Now) -> Option<Duration> {
+        let next = self.by_due.first().filter(|_| self.running.is_none());
+        next.map(|(due_ns, _)| Duration::from_nanos(due_ns.saturating_sub(now.boot_ns)))
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+}
