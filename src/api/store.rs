@@ -5,14 +5,15 @@ use super::run::RunReport;
 use super::upkeep::UpkeepStatus;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::plan::PlanName;
-use crate::model::role::Role;
+use crate::model::role::Permission;
 use serde::{Deserialize, Serialize};
 
 /// State of one store. Times are seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoreStatus {
     pub store: StoreName,
-    pub role: Role,
+    /// What this host may be, by its configuration.
+    pub role: Permission,
     pub plan: PlanName,
     /// When its runs are due: a cron expression, or `every N s`.
     pub schedule: String,

@@ -6,7 +6,7 @@ use super::remote::Remote;
 use super::{Global, show};
 use crate::api::resync::{ResyncReport, WarningKind};
 use crate::model::id::StoreName;
-use crate::model::role::Role;
+use crate::model::role::Permission;
 use crate::service::config::StoreConfig;
 use crate::service::run::{RunError, Watch, request, resync_between_hooks};
 use crate::support::env::Env;
@@ -43,7 +43,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     let Some(target) = args.target.clone() else { return super::run::run_due(global) };
     let context = Context::new(global)?;
     let (store, configured) = choose(&context, &target, &args)?;
-    if store.role == Role::Standby {
+    if store.role == Permission::Standby {
         let text = format!("'{}' is followed here; resync it where it runs", store.name);
         return Err(UsageError(text).into());
     }

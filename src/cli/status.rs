@@ -11,7 +11,7 @@ use crate::model::escape;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::plan::PlanName;
 use crate::model::record::SnapshotRecord;
-use crate::model::role::Role;
+use crate::model::role::Permission;
 use crate::repository::error::RepositoryErrorKind;
 use crate::repository::store::{Repository, Store};
 use crate::service::board::{clock_text, job, upkeep_status};
@@ -36,7 +36,7 @@ struct Row {
     store: StoreName,
     repository: String,
     /// Of a store that is configured here.
-    role: Option<Role>,
+    role: Option<Permission>,
     plan: Option<PlanName>,
     snapshots: u64,
     latest: Option<Sequence>,
@@ -173,7 +173,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
             row.primary = state.primary.as_ref().map(|p| p.0.clone());
             let here = context.writer();
             row.fenced =
-                row.role == Some(Role::Primary) && state.primary.as_ref().is_some_and(|p| *p != here);
+                row.role == Some(Permission::Primary) && state.primary.as_ref().is_some_and(|p| *p != here);
             if let Some((sequence, record)) = state.latest() {
                 row.latest = Some(sequence);
                 row.lag_seconds = lag(record);
@@ -248,7 +248,7 @@ fn table(rows: &[Row], now_ns: u64) -> Result<()> {
         table.push(vec![
             row.store.to_string(),
             row.plan.map_or("-", PlanName::name).to_owned(),
-            row.role.map_or("-", Role::name).to_owned(),
+            row.role.map_or("-", Permission::name).to_owned(),
             row.latest.map_or("never".to_owned(), |latest| format!("@{latest}")),
             match (row.lag_seconds, &row.clock) {
                 (Some(lag), _) => age(lag),

@@ -1,23 +1,23 @@
-//! What a host does with a store.
+//! The role of a host for a store.
 
 use serde::{Deserialize, Serialize};
 
-/// Role of a host for one store.
+/// What a host may be for a store, by its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// The store runs here: it is resynced.
+pub enum Permission {
+    /// The store's tree is here: it is resynced.
     #[default]
     Primary,
-    /// It could take over here: it is followed.
+    /// The store could take over here: it is followed.
     Standby,
 }
 
-impl Role {
+impl Permission {
     pub fn name(self) -> &'static str {
         match self {
-            Role::Primary => "primary",
-            Role::Standby => "standby",
+            Self::Primary => "primary",
+            Self::Standby => "standby",
         }
     }
 }

@@ -5,7 +5,7 @@ use super::schedule::Schedule;
 use crate::model::id::StoreName;
 use crate::model::plan::{PlanName, Upkeep};
 use crate::model::retention::Retention;
-use crate::model::role::Role;
+use crate::model::role::Permission;
 use crate::repository::key_source::Encryption;
 use crate::support::trusted;
 use serde::{Deserialize, Deserializer};
@@ -148,7 +148,7 @@ pub struct StoreConfig {
     #[serde(default)]
     pub path: PathBuf,
     #[serde(default)]
-    pub role: Role,
+    pub role: Permission,
     #[serde(default)]
     pub plan: PlanName,
     /// In place of the plan's.
@@ -194,7 +194,7 @@ pub struct DrillConfig {
 impl StoreConfig {
     /// Whether the tree is watched.
     pub fn is_watched(&self) -> bool {
-        self.role == Role::Primary && self.hints.unwrap_or(self.plan.plan().debounce_seconds > 0)
+        self.role == Permission::Primary && self.hints.unwrap_or(self.plan.plan().debounce_seconds > 0)
     }
 
     /// Which snapshots stay.
@@ -206,8 +206,8 @@ impl StoreConfig {
     pub fn upkeep(&self) -> Upkeep {
         let plan = self.plan.plan().upkeep;
         let plan = match self.role {
-            Role::Primary => Upkeep { drill_hours: 0, ..plan },
-            Role::Standby => Upkeep { prune_hours: 0, verify_hours: 0, ..plan },
+            Permission::Primary => Upkeep { drill_hours: 0, ..plan },
+            Permission::Standby => Upkeep { prune_hours: 0, verify_hours: 0, ..plan },
         };
         self.upkeep.unwrap_or(plan)
     }
@@ -217,7 +217,7 @@ impl StoreConfig {
         Self {
             name,
             path,
-            role: Role::Primary,
+            role: Permission::Primary,
             plan: PlanName::Standard,
             schedule: None,
             hints: None,
@@ -245,7 +245,7 @@ impl Config {
                 return Err(ConfigError::Duplicate { path: path.to_owned(), name: store.name.clone() });
             }
             let wrong = |message: String| ConfigError::Parse { path: path.to_owned(), message };
-            if store.role == Role::Primary && store.path.as_os_str().is_empty() {
+            if store.role == Permission::Primary && store.path.as_os_str().is_empty() {
                 return Err(wrong(format!(
                     "store '{}' has no `path`; only a standby needs none",
                     store.name
@@ -268,7 +268,7 @@ impl Config {
                 resolve_program(command, &base);
             }
         }
-        let primaries = config.store.iter_mut().filter(|store| store.role == Role::Primary);
+        let primaries = config.store.iter_mut().filter(|store| store.role == Permission::Primary);
         primaries.for_each(|store| store.path = beside(&store.path));
         config.service.token_file = config.service.token_file.as_ref().map(beside);
         let is_path = |path: &&PathBuf| path.as_os_str() != OFF;

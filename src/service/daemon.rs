@@ -17,7 +17,7 @@ use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
 use crate::model::id::StoreName;
-use crate::model::role::Role;
+use crate::model::role::Permission;
 use crate::model::snapshot_ref::Moment;
 use crate::mounts::mount;
 use crate::repository::store::Repository;
@@ -310,12 +310,12 @@ impl Daemon {
     fn standing(&self, store: &StoreConfig) -> Standing {
         let look = || -> Option<Standing> {
             match store.role {
-                Role::Primary => {
+                Permission::Primary => {
                     let state = self.repository(store).ok()?.store(&store.name).state().ok()?;
                     let (snapshot, record) = state.latest()?;
                     Some(Standing { snapshot: Some(snapshot), scan_start_ns: Some(record.scan_start_ns) })
                 }
-                Role::Standby => {
+                Permission::Standby => {
                     let depot = Depot::new(&self.host().standby(None).ok()?, &store.name);
                     let snapshot = mount::find(&depot, &store.name, Moment::Latest).ok()?;
                     let scan_start_ns = mount::taken_ns(&depot, snapshot).ok();

@@ -8,7 +8,7 @@ use super::scheduler::Outcome;
 use crate::api::resync::ResyncReport;
 use crate::api::run::RunReport;
 use crate::model::hold::Hold;
-use crate::model::role::Role;
+use crate::model::role::Permission;
 use crate::model::snapshot_ref::Moment;
 use crate::mounts::mount;
 use crate::replicate::error::ResyncError;
@@ -138,12 +138,12 @@ pub fn run(
     watch: Watch,
 ) -> Result<RunReport, RunError> {
     match store.role {
-        Role::Primary => {
+        Permission::Primary => {
             let request = Request { watched, ..request(host, store, accept) };
             let report = resync_between_hooks(repository, store, &request, watch)?;
             Ok(RunReport::Resync(Box::new(report)))
         }
-        Role::Standby => {
+        Permission::Standby => {
             let depot = Depot::new(&host.standby(None)?, &store.name);
             let request = FollowRequest {
                 moment: Moment::Latest,

@@ -20,7 +20,7 @@ use understudy::model::diff::{Change, ChangeCounts};
 use understudy::model::entry::Kind;
 use understudy::model::id::{Sequence, StoreName};
 use understudy::model::plan::PlanName;
-use understudy::model::role::Role;
+use understudy::model::role::Permission;
 
 /// Samples name every field, so that a new one is missed here by the compiler.
 fn counts() -> ChangeCounts {
@@ -107,10 +107,10 @@ fn upkeep(full: bool) -> UpkeepStatus {
     }
 }
 
-fn store(full: bool, role: Role, plan: PlanName) -> StoreStatus {
+fn store(full: bool, role: Permission, plan: PlanName) -> StoreStatus {
     let report = || match role {
-        Role::Primary => RunReport::Resync(Box::new(resync(full))),
-        Role::Standby => RunReport::Follow(Box::new(follow(full))),
+        Permission::Primary => RunReport::Resync(Box::new(resync(full))),
+        Permission::Standby => RunReport::Follow(Box::new(follow(full))),
     };
     StoreStatus {
         store: StoreName::parse("acme").unwrap(),
@@ -146,9 +146,9 @@ fn store(full: bool, role: Role, plan: PlanName) -> StoreStatus {
 
 fn stores() -> Vec<StoreStatus> {
     vec![
-        store(true, Role::Primary, PlanName::Standard),
-        store(true, Role::Standby, PlanName::Private),
-        store(false, Role::Primary, PlanName::Continuous),
+        store(true, Permission::Primary, PlanName::Standard),
+        store(true, Permission::Standby, PlanName::Private),
+        store(false, Permission::Primary, PlanName::Continuous),
     ]
 }
 
@@ -353,7 +353,7 @@ fn every_field_is_documented_and_every_documented_field_exists() {
 fn a_description_that_differs_is_found() {
     let description: Value = serde_json::from_str(OPENAPI).unwrap();
     let schemas = &description["components"]["schemas"];
-    let value = serde_json::to_value(store(true, Role::Primary, PlanName::Standard)).unwrap();
+    let value = serde_json::to_value(store(true, Permission::Primary, PlanName::Standard)).unwrap();
     let visit = |schema: &Value, value: &Value| Seen::default().visit(schemas, "Store", schema, value);
     assert_eq!(visit(&schemas["Store"], &value), Ok(()));
     let mut undocumented = value.clone();
@@ -444,10 +444,10 @@ fn a_client_passes_over_what_a_newer_daemon_says_beyond_it() {
     let failure: RunFailure = serde_json::from_value(json!({ "outcome": "new", "error": "e" })).unwrap();
     assert_eq!(failure.outcome, FailureOutcome::Failed);
     // What an older daemon does not say of options is none.
-    let mut old = serde_json::to_value(store(false, Role::Primary, PlanName::Standard)).unwrap();
+    let mut old = serde_json::to_value(store(false, Permission::Primary, PlanName::Standard)).unwrap();
     old.as_object_mut().unwrap().retain(|_, field| !field.is_null());
     let read: StoreStatus = serde_json::from_value(old).unwrap();
-    assert_eq!(read, store(false, Role::Primary, PlanName::Standard));
+    assert_eq!(read, store(false, Permission::Primary, PlanName::Standard));
 }
 
 #[test]

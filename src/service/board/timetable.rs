@@ -1,6 +1,6 @@
 //! When a store's runs are due, by its configuration.
 
-use crate::model::role::Role;
+use crate::model::role::Permission;
 use crate::service::config::StoreConfig;
 use crate::service::schedule::{Schedule, slot_ns};
 use crate::service::scheduler::{Job, WatchTimes};
@@ -18,7 +18,7 @@ pub fn job(store: &StoreConfig, look_seconds: Option<u64>) -> Job {
         .is_watched()
         .then(|| WatchTimes { debounce_ns: plan.debounce_ns(), full_scan_ns: plan.full_scan_ns() });
     match store.role {
-        Role::Primary => {
+        Permission::Primary => {
             let text = store.schedule.as_deref().unwrap_or(&plan.schedule);
             // Both were parsed before: the plans' by a test, a store's with its configuration.
             let schedule = Schedule::parse(text).or_else(|_| Schedule::parse("0 * * * *"));
@@ -32,7 +32,7 @@ pub fn job(store: &StoreConfig, look_seconds: Option<u64>) -> Job {
                 watch,
             }
         }
-        Role::Standby => Job {
+        Permission::Standby => Job {
             schedule: Schedule::every(look_seconds.unwrap_or(LOOK_SECONDS)),
             slot_ns: 0,
             objective_ns,
