@@ -26,7 +26,7 @@ use crate::model::id::{IndexId, PackId, Sequence, WriterId};
 use crate::model::record::{Event, PruneRecord, StoreState};
 use crate::model::retention::{self, Reason, Retention};
 use crate::repository::append::Appended;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use crate::repository::object_key;
 use crate::repository::objects::{Creation, modified_ns};
@@ -34,6 +34,7 @@ use crate::repository::packer::Packer;
 use crate::repository::session::until_won;
 use crate::repository::store::Store;
 use crate::repository::store_time;
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::mutant::{self, Mutant};
 use object_store::PutPayload;
 use serde::Serialize;
@@ -101,6 +102,15 @@ pub enum PruneError {
         "{count} references of snapshots that stay lead to nothing: nothing is doomed or deleted, since what they need may still be there. `understudy verify {store}` says which files that touches; if they are lost for good, run `understudy prune` with --accept"
     )]
     Missing { store: String, count: u64 },
+}
+
+impl Failure for PruneError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Repository(error) => error.kind(),
+            Self::Held { .. } | Self::Missing { .. } => FailureKind::Held,
+        }
+    }
 }
 
 /// One snapshot's verdict.
@@ -187,7 +197,7 @@ fn attempt(
         .and_then(|mut pruning| Ok(pruning.run(&mut state)?.then_some(pruning)));
     let pruning = match pruned {
         // Another pruning may have deleted what was about to be read: then the log has moved on.
-        Err(PruneError::Repository(error)) if error.kind() == RepositoryErrorKind::Damaged => {
+        Err(PruneError::Repository(error)) if error.kind() == FailureKind::Damaged => {
             return if store.state()?.head == began { Err(error.into()) } else { Ok(None) };
         }
         other => other?,
@@ -452,7 +462,7 @@ impl<'a> Pruning<'a> {
         for (number, (at, size)) in keys.enumerate() {
             if let Some(size_bytes) = size {
                 match self.store.wait(objects.delete(&at)) {
-                    Err(error) if error.kind() == RepositoryErrorKind::Configuration => {
+                    Err(error) if error.kind() == FailureKind::Usage => {
                         self.report.deletion_refused = Some(error.to_string());
                         break;
                     }

@@ -1,7 +1,8 @@
 //! Why a restore ended, or an entry was left out of it, with the path.
 
 use crate::content::error::ContentError;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
+use crate::support::failure::{Failure, FailureKind};
 use rustix::io::Errno;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -41,6 +42,24 @@ pub enum RestoreError {
     Content { path: String },
 }
 
+impl Failure for RestoreError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Repository(error) => error.kind(),
+            Self::NotEmpty(_)
+            | Self::Unfinished(_)
+            | Self::NotADirectory(_)
+            | Self::Own { .. }
+            | Self::Taken(_) => FailureKind::Usage,
+            Self::NoSuchPath(_) => FailureKind::Missing,
+            Self::Content { .. } => FailureKind::Damaged,
+            Self::Write { .. } | Self::Publish { .. } | Self::InTheWay(_) | Self::SameName(_) => {
+                FailureKind::Failed
+            }
+        }
+    }
+}
+
 impl From<ContentError> for RestoreError {
     fn from(error: ContentError) -> Self {
         match error {
@@ -64,7 +83,7 @@ impl RestoreError {
     /// more content.
     pub(crate) fn ends(&self, doing: Doing) -> bool {
         match self {
-            Self::Repository(error) => error.kind() != RepositoryErrorKind::Damaged,
+            Self::Repository(error) => error.kind() != FailureKind::Damaged,
             Self::Write { errno, .. } => {
                 is_own(*errno)
                     || matches!(*errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)

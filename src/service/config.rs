@@ -7,6 +7,7 @@ use crate::model::plan::{PlanName, Upkeep};
 use crate::model::retention::Retention;
 use crate::model::role::Permission;
 use crate::repository::key_source::Encryption;
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::trusted;
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
@@ -37,6 +38,12 @@ pub enum ConfigError {
     EmptyPassphrase(PathBuf),
     #[error("{}: {variable} is not absolute, and nothing is kept where a command happens to run; set it to an absolute path", path.display())]
     NotAbsolute { variable: &'static str, path: PathBuf },
+}
+
+impl Failure for ConfigError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Usage
+    }
 }
 
 /// The file.

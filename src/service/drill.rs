@@ -18,6 +18,7 @@ use crate::repository::index::Index;
 use crate::repository::manifest::ManifestReader;
 use crate::repository::store::Store;
 use crate::repository::upkeep::Proof;
+use crate::support::failure::{Failure, FailureKind};
 use serde::Serialize;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -40,6 +41,18 @@ pub enum DrillError {
     Place { snapshot: String, source: PlaceError },
     #[error("the drill of {snapshot} was asked to end; it tells nothing of the snapshot")]
     Stopped { snapshot: String },
+}
+
+impl Failure for DrillError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Repository(error) => error.kind(),
+            Self::Hook(error) => error.kind(),
+            Self::Differs { .. } => FailureKind::Damaged,
+            Self::Place { source, .. } => source.kind(),
+            Self::Stopped { .. } => FailureKind::Stopped,
+        }
+    }
 }
 
 /// What was proven.

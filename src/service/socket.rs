@@ -10,6 +10,7 @@
 //! the socket through it, which makes its path short enough whatever the directory's is.
 
 use super::config::{Config, OFF, state_dir};
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::private;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -39,6 +40,12 @@ pub enum SocketError {
     Taken(PathBuf),
     #[error("{}: {source}; set service.socket", path.display())]
     Io { path: PathBuf, source: io::Error },
+}
+
+impl Failure for SocketError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Failed
+    }
 }
 
 /// A socket that is listened at; it goes with this.

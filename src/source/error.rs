@@ -1,5 +1,6 @@
 //! What can go wrong with the live tree, with the path in it.
 
+use crate::support::failure::{Failure, FailureKind};
 use std::path::PathBuf;
 use thiserror::Error;
 
@@ -21,4 +22,13 @@ pub enum SourceError {
     Own { path: PathBuf, place: PathBuf },
     #[error("exclude '{pattern}': {reason}; excludes use the syntax of .gitignore")]
     Exclude { pattern: String, reason: String },
+}
+
+impl Failure for SourceError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::NotADirectory(_) | Self::Own { .. } | Self::Exclude { .. } => FailureKind::Usage,
+            Self::Root { .. } | Self::Exhausted { .. } => FailureKind::Failed,
+        }
+    }
 }

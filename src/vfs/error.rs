@@ -1,6 +1,7 @@
 //! What can go wrong with an image or a mount.
 
 use crate::model::tree_path::TreePath;
+use crate::support::failure::{Failure, FailureKind};
 use rustix::io::Errno;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -25,6 +26,15 @@ pub enum ImageError {
     Io(#[from] std::io::Error),
 }
 
+impl Failure for ImageError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Manifest(_) | Self::Name(_) | Self::Broken { .. } => FailureKind::Damaged,
+            Self::TooLarge | Self::Differs { .. } | Self::Io(_) => FailureKind::Failed,
+        }
+    }
+}
+
 /// Why something was not mounted, moved or unmounted.
 #[derive(Debug, Error)]
 pub enum MountError {
@@ -42,6 +52,12 @@ pub enum MountError {
     Helper,
     #[error("{0} is not a mount of understudy's; `understudy mounts` lists them")]
     NotOurs(PathBuf),
+}
+
+impl Failure for MountError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Failed
+    }
 }
 
 impl MountError {
