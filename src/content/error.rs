@@ -10,7 +10,7 @@ use thiserror::Error;
 pub enum ContentError {
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    #[error("{path}: {action}: {}", std::io::Error::from(*errno))]
+    #[error("{path}: cannot {action}: {}", std::io::Error::from(*errno))]
     File { path: String, action: &'static str, errno: Errno },
     #[error("{path}: the bytes do not have the file's hash; run `understudy verify --read-data`")]
     Mismatch { path: String },

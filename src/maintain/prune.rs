@@ -95,11 +95,11 @@ pub enum PruneError {
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     #[error(
-        "record {by} dropped {count} snapshots that the rules keep (the first of them {first}): nothing is deleted. If that is right, run `understudy prune` with --accept; if not, `understudy restore --until-record {}` still has them", by.0.saturating_sub(1)
+        "store '{store}': record {by} dropped {count} snapshots that the rules keep (the first of them {first}): nothing is deleted. If that is right, run `understudy prune` with --accept; if not, `understudy restore --until-record {}` still has them", by.0.saturating_sub(1)
     )]
-    Held { by: Sequence, count: usize, first: Sequence },
+    Held { store: String, by: Sequence, count: usize, first: Sequence },
     #[error(
-        "{count} references of snapshots that stay lead to nothing: nothing is doomed or deleted, since what they need may still be there. `understudy verify {store}` says which files that touches; if they are lost for good, run `understudy prune` with --accept"
+        "store '{store}': {count} references of snapshots that stay lead to nothing: nothing is doomed or deleted, since what they need may still be there. `understudy verify {store}` says which files that touches; if they are lost for good, run `understudy prune` with --accept"
     )]
     Missing { store: String, count: u64 },
 }
@@ -319,7 +319,8 @@ impl<'a> Pruning<'a> {
         if !self.request.accept {
             let drops = self.store.drops(state, self.request.grace.ns, self.store_now_ns)?;
             if let Some(Wrong { by, count, first }) = drops::judge(state, &drops, &self.request.retention) {
-                return Err(PruneError::Held { by, count, first });
+                let store = self.store.name().to_string();
+                return Err(PruneError::Held { store, by, count, first });
             }
             if marks.missing > 0 {
                 let store = self.store.name().to_string();

@@ -8,7 +8,8 @@ use crate::model::closure::Misplaced;
 use crate::model::id::{ChunkId, Sequence, StoreName};
 use crate::model::record::FoldError;
 use crate::support::failure::{Failure, FailureKind};
-use std::path::PathBuf;
+use crate::support::trusted;
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// An error of the repository layer.
@@ -50,7 +51,7 @@ pub enum RepositoryError {
     NoKey { store: StoreName, slots: String, key_file: PathBuf, reason: String },
     #[error("key file {}: a line is not an age identity (AGE-SECRET-KEY-1…)", path.display())]
     KeyFile { path: PathBuf },
-    #[error("key file {}: {source}", path.display())]
+    #[error("key file {}", unread(path, source))]
     ReadKeyFile { path: PathBuf, source: std::io::Error },
     #[error("key file {}: it exists, and is left as it is; name another file", .0.display())]
     KeyFileExists(PathBuf),
@@ -64,7 +65,7 @@ pub enum RepositoryError {
         "store '{0}' is new and would have the passphrase for a key: one that has {PASSPHRASE_MIN_CHARS} characters at least"
     )]
     ShortPassphrase(StoreName),
-    #[error("store '{0}' is not encrypted")]
+    #[error("store '{0}' is not encrypted: it has no keys to change")]
     NotEncrypted(StoreName),
     #[error(
         "store '{0}' is there and is not encrypted, and nothing here says that it is meant to be so: nothing is written to it. If it is, set `encryption = \"none\"` for it, or give --allow-unencrypted once"
@@ -104,6 +105,14 @@ pub enum RepositoryError {
     Unsound { path: String, misplaced: Misplaced },
     #[error("{what}: {source}{}", advice(source))]
     Local { what: String, source: std::io::Error },
+}
+
+/// Returns the path of a file that was not read, and why: a refusal names the path itself.
+fn unread(path: &Path, source: &std::io::Error) -> String {
+    match trusted::is_distrust(source) {
+        true => source.to_string(),
+        false => format!("{}: {source}", path.display()),
+    }
 }
 
 /// Returns the key, then who failed: the repository, unless it was this machine.

@@ -35,11 +35,11 @@ pub enum DrillError {
     Repository(#[from] RepositoryError),
     #[error(transparent)]
     Hook(#[from] HookError),
-    #[error("the drill of {snapshot}: {path}: {reason}")]
+    #[error("{snapshot}: the drill failed: {path}: {reason}")]
     Differs { snapshot: String, path: String, reason: String },
-    #[error("the drill of {snapshot}: {source}")]
+    #[error("{snapshot}: the drill failed: {source}")]
     Place { snapshot: String, source: PlaceError },
-    #[error("the drill of {snapshot} was asked to end; it tells nothing of the snapshot")]
+    #[error("{snapshot}: the drill stopped when it was asked to; nothing is known of the snapshot")]
     Stopped { snapshot: String },
 }
 

@@ -23,9 +23,9 @@ pub enum HostError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    #[error("the cache: {0}")]
+    #[error("{0}; it is the cache")]
     Cache(std::io::Error),
-    #[error("the standby: {0}")]
+    #[error("{0}; it is the standby's directory")]
     Standby(std::io::Error),
     #[error("no {what}: give {option}, or set HOME for the default directory")]
     NoPlace { what: &'static str, option: &'static str },

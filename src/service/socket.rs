@@ -36,7 +36,7 @@ pub struct Place {
 /// Why a daemon has no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    #[error("{}: another daemon runs with this configuration", .0.display())]
+    #[error("{}: another daemon runs with this configuration; stop it, or set service.socket", .0.display())]
     Taken(PathBuf),
     #[error("{}: {source}; set service.socket", path.display())]
     Io { path: PathBuf, source: io::Error },

@@ -15,7 +15,7 @@ pub enum FollowError {
     Repository(#[from] RepositoryError),
     #[error(transparent)]
     Content(#[from] ContentError),
-    #[error("{}: {action}: {source}", path.display())]
+    #[error("{}: cannot {action}: {source}", path.display())]
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
     #[error("{}: {source}", path.display())]
     Image { path: PathBuf, source: ImageError },
