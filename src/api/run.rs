@@ -3,6 +3,7 @@
 
 use super::follow::FollowReport;
 use super::resync::ResyncReport;
+use crate::support::failure::FailureKind;
 use serde::{Deserialize, Serialize};
 
 /// Query of a request for a run.
@@ -44,22 +45,10 @@ impl RunReport {
     }
 }
 
-/// Outcome of a run that committed nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FailureOutcome {
-    /// Nothing was committed until an operator accepts it.
-    Held,
-    /// Another host is the primary.
-    Fenced,
-    /// It failed, for whatever reason: it is tried again.
-    #[serde(other)]
-    Failed,
-}
-
 /// How a run ended that committed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFailure {
-    pub outcome: FailureOutcome,
+    /// What is to be done about it.
+    pub outcome: FailureKind,
     pub error: String,
 }

@@ -6,6 +6,7 @@ use super::upkeep::UpkeepStatus;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::plan::PlanName;
 use crate::model::role::Permission;
+use crate::support::failure::FailureKind;
 use serde::{Deserialize, Serialize};
 
 /// State of one store. Times are seconds since 1970.
@@ -34,6 +35,8 @@ pub struct StoreStatus {
     /// Runs that failed since the last that did not.
     pub failures: u32,
     pub last_error: Option<String>,
+    /// What is to be done about it.
+    pub last_error_kind: Option<FailureKind>,
     /// What holds its runs: figures of a run that was held, or an operator's reason.
     pub held: Option<String>,
     /// Whether another host is the primary.

@@ -1,13 +1,13 @@
 //! What the commands take from outside: configuration, runtime, repository, clock, randomness.
 
-use super::exit::UsageError;
+use super::error::{Context as _, Result, UsageError};
 use super::{Global, ending};
 use crate::model::id::StoreName;
 use crate::repository::store::Notice;
 use crate::service::config::{Config, FILE_NAME};
+use crate::service::drill_place::Program;
 use crate::service::host::{GivenKeys, Host};
 use crate::support::progress::{Progress, Step};
-use anyhow::{Context as _, Result};
 use std::env::VarError;
 use std::path::Path;
 use tokio::runtime::Runtime;
@@ -74,6 +74,19 @@ impl std::ops::Deref for Context {
     fn deref(&self) -> &Host {
         &self.host
     }
+}
+
+/// This program, as it was called: the mount is made by the same.
+pub(super) fn program(global: &Global) -> Result<Program> {
+    let path = std::env::current_exe().context("finding this program")?;
+    let mut arguments = Vec::new();
+    let mut give = |option: &str, value: Option<String>| {
+        arguments.extend(value.map(|value| format!("--{option}={value}")))
+    };
+    give("repository", global.repository.clone());
+    give("config", global.config.as_ref().map(|path| path.display().to_string()));
+    give("key-file", global.key_file.as_ref().map(|path| path.display().to_string()));
+    Ok(Program { path, arguments })
 }
 
 /// Running totals of what stops once this process is asked to end.

@@ -1,6 +1,7 @@
 //! `understudy diff`.
 
 use super::context::Context;
+use super::error::Result;
 use super::exit::Exit;
 use super::{Global, show};
 use crate::api::change::ChangeRow;
@@ -8,7 +9,6 @@ use crate::model::diff::ChangeCounts;
 use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
 use crate::repository::diff::changes;
-use anyhow::Result;
 use clap::Args;
 
 #[derive(Args)]

@@ -1,13 +1,12 @@
 //! `understudy drill`.
 
-use super::context::Context;
+use super::context::{self, Context};
+use super::error::Result;
 use super::exit::{Exit, noted_or_warned};
-use super::{Global, ending, show};
+use super::{Global, ending, select, show};
 use crate::service::config::{DrillConfig, resolve_program};
-use crate::service::drill::{DrillError, DrillReport, drill};
-use crate::service::drill_place::Program;
+use crate::service::drill::{DrillError, drill};
 use crate::service::upkeep::note_drill;
-use anyhow::{Context as _, Result};
 use clap::Args;
 use std::path::Path;
 
@@ -16,36 +15,23 @@ pub(super) struct DrillArgs {
     #[arg(value_name = "STORE")]
     store: String,
     /// Of the files, so many percent are read
-    #[arg(long, value_name = "PERCENT", value_parser = super::verify::percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = super::values::percent)]
     read: Option<u8>,
     /// Run in the mounted snapshot, in place of the configured command: it must succeed
     #[arg(value_name = "COMMAND", last = true)]
     command: Vec<String>,
 }
 
-/// This program, as it was called: the mount is made by the same.
-pub(super) fn program(global: &Global) -> Result<Program> {
-    let path = std::env::current_exe().context("finding this program")?;
-    let mut arguments = Vec::new();
-    let mut give = |option: &str, value: Option<String>| {
-        arguments.extend(value.map(|value| format!("--{option}={value}")))
-    };
-    give("repository", global.repository.clone());
-    give("config", global.config.as_ref().map(|path| path.display().to_string()));
-    give("key-file", global.key_file.as_ref().map(|path| path.display().to_string()));
-    Ok(Program { path, arguments })
-}
-
 pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
     let context = Context::new(global)?;
-    let config = super::prune::configured(&context, &args.store)?;
+    let config = select::configured(&context, &args.store)?;
     let store = context.repository(Some(&config))?.store(&config.name);
     let mut command = if args.command.is_empty() { config.drill.command.clone() } else { args.command };
     // What is named here is meant from here on, not from within the snapshot.
     resolve_program(&mut command, Path::new(""));
     let how = DrillConfig { command, read_percent: args.read.or(config.drill.read_percent), ..config.drill };
     let begun_ns = context.env().wall_ns();
-    let drilled = drill(&store, &how, &program(global)?, &ending::is_asked);
+    let drilled = drill(&store, &how, &context::program(global)?, &ending::is_asked);
     if let Err(error @ DrillError::Stopped { .. }) = drilled {
         return Err(error.into());
     }
@@ -57,21 +43,7 @@ pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
     if global.json {
         show::json(&report)?;
     } else if !global.quiet {
-        show::line(&text(&report))?;
+        show::line(&show::drill_text(&report))?;
     }
     Ok(noted_or_warned(noted))
-}
-
-pub(super) fn text(report: &DrillReport) -> String {
-    format!(
-        "{}@{} is proven restorable: {} entries looked up, {} files read and compared ({}){}, mounted in {:.0} ms, {:.2} s",
-        report.store,
-        report.snapshot,
-        show::count(report.entries),
-        show::count(report.files_read),
-        show::bytes(report.read_bytes),
-        if report.command { ", the command succeeded" } else { "" },
-        report.mount_seconds * 1e3,
-        report.seconds,
-    )
 }

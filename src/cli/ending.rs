@@ -7,9 +7,9 @@
 //! They are waited for by a thread of their own, which prints nothing and takes no lock that others hold for long: nobody keeps it from ending
 //! this process.
 
+use super::error::{Context as _, Result};
 use super::exit::Exit;
 use crate::support::env::{Env, Stopwatch};
-use anyhow::{Context as _, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub(super) fn listen(ending: Ending) -> Result<()> {
                 _ = signals.1.recv() => SignalKind::terminate(),
             };
             // As a shell counts those that a signal ended.
-            let code = ending.code.map_or(128 + number.as_raw_value(), |exit| exit as i32);
+            let code = ending.code.map_or(128 + number.as_raw_value(), |exit| i32::from(exit.code()));
             ASKED.store(true, Ordering::Relaxed);
             match &first {
                 // The kernel tells of a parent's end once for each of its threads.

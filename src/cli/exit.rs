@@ -1,151 +1,153 @@
 //! Exit codes: 0 done · 1 failed, nothing committed · 2 wrong use or configuration · 3 committed with
 //! warnings · 4 held · 5 fenced · 6 repository unavailable.
 
+use super::error::Error;
 use crate::api::run::RunReport;
-use crate::maintain::prune::PruneError;
-use crate::model::id::IdError;
-use crate::model::snapshot_ref::SnapshotRefError;
-use crate::mounts::error::StageError;
-use crate::replicate::error::ResyncError;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
-use crate::restore::error::RestoreError;
+use crate::repository::error::RepositoryError;
 use crate::service::board::Ended;
-use crate::service::config::ConfigError;
-use crate::service::drill::DrillError;
-use crate::service::host::HostError;
-use crate::service::scheduler::Outcome;
-use crate::service::upkeep::UpkeepError;
-use crate::source::error::SourceError;
-use crate::standby::error::FollowError;
 use crate::support::chain::chain;
+use crate::support::failure::FailureKind;
 use std::process::ExitCode;
 
+/// How a command ended. Of a command that does several things the most serious one counts: the order is that of this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Exit {
-    Done = 0,
-    Failed = 1,
-    Usage = 2,
-    Warnings = 3,
-    Held = 4,
-    Fenced = 5,
-    Unavailable = 6,
+    Done,
+    Warnings,
+    /// It passes by itself.
+    Unavailable,
+    /// An operator decides.
+    Held,
+    Fenced,
+    /// An operator changes something.
+    Usage,
+    Failed,
+}
+
+impl Exit {
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Warnings => 3,
+            Self::Held => 4,
+            Self::Fenced => 5,
+            Self::Unavailable => 6,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        ExitCode::from(exit as u8)
+        ExitCode::from(exit.code())
     }
 }
 
-/// A mistake in how a command was called.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct UsageError(pub String);
-
-pub(super) fn of_repository(error: &RepositoryError) -> Exit {
-    match error.kind() {
-        RepositoryErrorKind::Unavailable => Exit::Unavailable,
-        RepositoryErrorKind::Configuration | RepositoryErrorKind::Missing => Exit::Usage,
-        RepositoryErrorKind::Damaged | RepositoryErrorKind::Local => Exit::Failed,
-    }
-}
-
-pub(super) fn of(error: &anyhow::Error) -> Exit {
-    if error.is::<ConfigError>()
-        || error.is::<UsageError>()
-        || error.is::<SnapshotRefError>()
-        || error.is::<IdError>()
-    {
-        return Exit::Usage;
-    }
-    match error.downcast_ref::<HostError>() {
-        Some(HostError::Repository(error)) => return of_repository(error),
-        Some(
-            HostError::Config(_) | HostError::Cache(_) | HostError::Standby(_) | HostError::NoPlace { .. },
-        ) => return Exit::Usage,
-        None => {}
-    }
-    if let Some(error) = error.downcast_ref::<RepositoryError>() {
-        return of_repository(error);
-    }
-    match error.downcast_ref::<PruneError>() {
-        Some(PruneError::Repository(error)) => return of_repository(error),
-        Some(PruneError::Held { .. } | PruneError::Missing { .. }) => return Exit::Held,
-        None => {}
-    }
-    match error.downcast_ref::<UpkeepError>() {
-        Some(UpkeepError::Repository(error)) => return of_repository(error),
-        Some(UpkeepError::Host(_)) => return Exit::Usage,
-        _ => {}
-    }
-    if let Some(DrillError::Repository(error)) = error.downcast_ref::<DrillError>() {
-        return of_repository(error);
-    }
-    match (error.downcast_ref::<FollowError>(), error.downcast_ref::<StageError>()) {
-        (Some(error), _) | (_, Some(StageError::Depot(error))) => return super::follow::of_follow(error),
-        (
-            _,
-            Some(
-                StageError::NotHere { .. }
-                | StageError::Bound { .. }
-                | StageError::Foreign(_)
-                | StageError::NotOurs { .. }
-                | StageError::Shown(_)
-                | StageError::InTheWay(_),
-            ),
-        ) => {
-            return Exit::Usage;
+impl From<FailureKind> for Exit {
+    fn from(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::Usage | FailureKind::Missing => Self::Usage,
+            FailureKind::Held => Self::Held,
+            FailureKind::Fenced => Self::Fenced,
+            FailureKind::Unavailable => Self::Unavailable,
+            FailureKind::Stopped | FailureKind::Damaged | FailureKind::Failed => Self::Failed,
         }
-        _ => {}
-    }
-    match (error.downcast_ref::<ResyncError>(), error.downcast_ref::<RestoreError>()) {
-        (Some(ResyncError::Held { .. }), _) => Exit::Held,
-        (Some(ResyncError::Fenced { .. }), _) => Exit::Fenced,
-        (Some(ResyncError::Repository(error)), _) => of_repository(error),
-        (Some(ResyncError::Source(SourceError::Exclude { .. } | SourceError::NotADirectory(_))), _) => {
-            Exit::Usage
-        }
-        (_, Some(RestoreError::Repository(error))) => of_repository(error),
-        (
-            _,
-            Some(
-                RestoreError::NotEmpty(_)
-                | RestoreError::Own { .. }
-                | RestoreError::Taken(_)
-                | RestoreError::Unfinished(_)
-                | RestoreError::NotADirectory(_)
-                | RestoreError::NoSuchPath(_),
-            ),
-        ) => Exit::Usage,
-        _ => Exit::Failed,
     }
 }
 
-/// Prints an error and gives its exit code.
-pub(super) fn report(error: &anyhow::Error) -> ExitCode {
+/// Prints an error and returns its exit code.
+pub(super) fn report(error: &Error) -> ExitCode {
     complain!("understudy: {}", chain(error.as_ref()));
-    of(error).into()
+    Exit::from(error.kind()).into()
 }
 
-/// Of a run that the daemon's parts made.
+/// Returns how a run of the daemon's ended.
 pub(super) fn of_ended(ended: &Ended) -> Exit {
-    match (&ended.result, ended.outcome) {
-        (Ok(RunReport::Resync(report)), _) if report.has_warnings() => Exit::Warnings,
-        (Ok(_), _) => Exit::Done,
-        (Err(_), Outcome::Held) => Exit::Held,
-        (Err(_), Outcome::Fenced) => Exit::Fenced,
-        (Err(_), _) if ended.unavailable => Exit::Unavailable,
-        (Err(_), _) => Exit::Failed,
+    match &ended.result {
+        Ok(RunReport::Resync(report)) if report.has_warnings() => Exit::Warnings,
+        Ok(_) => Exit::Done,
+        Err(failure) => failure.outcome.into(),
     }
 }
 
-/// What was done is done: a repository that takes no note of it, as one that may only be read, is a warning.
+/// Warns when what was done could not be noted in the repository, which may be one that may only be read: it stays done.
 pub(super) fn noted_or_warned(noted: Result<(), RepositoryError>) -> Exit {
     match noted {
         Ok(()) => Exit::Done,
         Err(error) => {
             complain!("understudy: warning: the repository could not be told of it: {}", chain(&error));
             Exit::Warnings
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::error::ContentError;
+    use crate::mounts::error::StageError;
+    use crate::replicate::error::ResyncError;
+    use crate::restore::error::RestoreError;
+    use crate::service::alert::Alert;
+    use crate::service::api_error;
+    use crate::service::host::HostError;
+    use crate::service::run::RunError;
+    use crate::service::scheduler::Outcome;
+    use crate::service::upkeep::UpkeepError;
+    use crate::standby::error::FollowError;
+
+    #[test]
+    fn each_kind_has_one_exit_code_one_status_one_retry_and_one_word() {
+        use FailureKind::{Damaged, Failed, Fenced, Held, Missing, Stopped, Unavailable, Usage};
+        let table = [
+            (Usage, 2, 500, Outcome::Failed, "misconfigured"),
+            (Missing, 2, 404, Outcome::Waiting, "waiting"),
+            (Held, 4, 409, Outcome::Held, "held"),
+            (Fenced, 5, 409, Outcome::Fenced, "fenced"),
+            (Unavailable, 6, 503, Outcome::Failed, "unreachable"),
+            (Stopped, 1, 500, Outcome::Waiting, "stopped"),
+            (Damaged, 1, 500, Outcome::Failed, "damaged"),
+            (Failed, 1, 500, Outcome::Failed, "failing"),
+        ];
+        assert_eq!(table.map(|row| row.0), FailureKind::ALL);
+        for (kind, code, status, outcome, word) in table {
+            assert_eq!(Exit::from(kind).code(), code, "{kind:?}");
+            assert_eq!(api_error::status(kind).as_u16(), status, "{kind:?}");
+            assert_eq!(Outcome::from(kind), outcome, "{kind:?}");
+            assert_eq!(Alert::from(kind).word, word, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_most_serious_of_several_exits_counts() {
+        let worst = |exits: [Exit; 2]| exits.into_iter().max().map(Exit::code);
+        assert_eq!(worst([Exit::Warnings, Exit::Failed]), Some(1));
+        assert_eq!(worst([Exit::Unavailable, Exit::Held]), Some(4));
+        assert_eq!(worst([Exit::Usage, Exit::Unavailable]), Some(2));
+        assert_eq!(worst([Exit::Warnings, Exit::Unavailable]), Some(6));
+        assert_eq!(worst([Exit::Done, Exit::Warnings]), Some(3));
+    }
+
+    #[test]
+    fn a_repository_that_is_away_is_unavailable_whatever_it_was_asked_for() {
+        let away = || RepositoryError::Request {
+            operation: "get",
+            key: "acme/log/1".into(),
+            reason: "no answer".into(),
+            kind: FailureKind::Unavailable,
+        };
+        let errors: [Error; 7] = [
+            away().into(),
+            HostError::from(away()).into(),
+            UpkeepError::from(HostError::from(away())).into(),
+            RunError::from(ResyncError::from(away())).into(),
+            RunError::from(FollowError::from(ContentError::from(away()))).into(),
+            StageError::from(FollowError::from(away())).into(),
+            RestoreError::from(away()).into(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), FailureKind::Unavailable, "{error}");
         }
     }
 }

@@ -1,19 +1,17 @@
 //! `understudy follow`.
 
 use super::context::{Context, kill_at, progress};
-use super::exit::{self, Exit, UsageError};
+use super::error::{Result, UsageError};
+use super::exit::Exit;
 use super::{Global, StandbyArgs, ending, show};
 use crate::api::follow::FollowReport;
 use crate::model::id::StoreName;
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
-use crate::repository::error::RepositoryErrorKind;
 use crate::repository::store::Repository;
 use crate::service::run::DEFAULT_KEEP;
 use crate::standby::depot::Depot;
-use crate::standby::error::FollowError;
 use crate::standby::follow::{FollowRequest, Observer, follow};
 use crate::support::chain::chain;
-use anyhow::Result;
 use clap::Args;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -72,7 +70,7 @@ pub(super) fn run(global: &Global, args: FollowArgs) -> Result<Exit> {
                 Err(error) if args.once && args.stores.len() == 1 => return Err(error),
                 Err(_) if ending::is_asked() && !args.once => return Ok(Exit::Done),
                 Err(error) => {
-                    worst = worst.max(exit::of(&error));
+                    worst = worst.max(error.kind().into());
                     // The same failure is told once, until it changes or ends.
                     let text = chain(error.as_ref());
                     if failed.get(&wanted.store) != Some(&text) {
@@ -130,7 +128,7 @@ fn one(
     let progress = progress();
     let observer = Observer { progress: &progress, on_step: &kill_at };
     let store = repository.store(&wanted.store);
-    let report = super::resync::watched(global, context.env(), &progress, "looked at", || {
+    let report = super::progress::watched(global, context.env(), &progress, "looked at", || {
         follow(&store, &depot, &request, &observer)
     })?;
     let seconds = started.seconds();
@@ -208,18 +206,5 @@ fn warn(report: &FollowReport) {
             "understudy: warning: {} devices 0:0 are shown as empty files by a mount",
             report.whiteouts
         );
-    }
-}
-
-/// A snapshot of which the repository cannot say anything is no reason to stop following the others.
-pub(super) fn of_follow(error: &FollowError) -> Exit {
-    match error {
-        FollowError::Repository(error) => exit::of_repository(error),
-        FollowError::Content(crate::content::error::ContentError::Repository(error))
-            if error.kind() == RepositoryErrorKind::Unavailable =>
-        {
-            Exit::Unavailable
-        }
-        _ => Exit::Failed,
     }
 }

@@ -1,10 +1,10 @@
 //! `understudy init`.
 
-use super::exit::{Exit, UsageError};
+use super::error::{Context as _, Result, UsageError};
+use super::exit::Exit;
 use crate::service::config::{FILE_NAME, SAMPLE};
 use crate::support::durable;
 use crate::support::env::Env;
-use anyhow::{Context as _, Result};
 use clap::Args;
 use std::path::PathBuf;
 

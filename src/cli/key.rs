@@ -1,7 +1,8 @@
 //! `understudy key`.
 
 use super::context::{Context, kill_at};
-use super::exit::{Exit, UsageError};
+use super::error::{Context as _, Result, UsageError};
+use super::exit::Exit;
 use super::{Global, show};
 use crate::format::keyring::Holder;
 use crate::format::passphrase::{PASSPHRASE_MIN_CHARS, is_long_enough};
@@ -14,7 +15,6 @@ use crate::repository::rekey::{Author, recipient_holder};
 use crate::repository::store::Store;
 use crate::support::durable;
 use crate::support::env::Env;
-use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -83,7 +83,7 @@ pub(super) fn run(global: &Global, args: KeyArgs) -> Result<Exit> {
         let context = Context::new(global)?;
         let name = StoreName::parse(store)?;
         let store = context.repository_of(&name)?.store(&name);
-        Ok::<_, anyhow::Error>((context, store))
+        Ok::<_, crate::cli::error::Error>((context, store))
     };
     match args.command {
         KeyCommand::New { file } => {
@@ -205,7 +205,7 @@ fn holder(env: &Env, args: &AddArgs) -> Result<Holder> {
     }
     if let Some(file) = &args.file {
         let identity = match durable::is_made(file) {
-            true => read_key_file(file)?.pop().with_context(|| format!("{} holds no key", file.display()))?,
+            true => read_key_file(file)?.pop().ok_or_else(|| RepositoryError::EmptyKeyFile(file.clone()))?,
             false => make_key_file(file, env)?,
         };
         return Ok(Holder::of_recipient(&args.name, &identity.recipient()));

@@ -15,24 +15,29 @@ mod confined;
 mod context;
 mod diff;
 mod drill;
+mod due;
 mod ending;
+mod error;
 mod exit;
 mod follow;
 mod init;
 mod key;
 mod mount;
 mod pin;
+mod progress;
 mod prune;
 mod reference;
 mod remote;
 mod restore;
 mod resync;
 mod run;
+mod select;
 mod show;
 mod snapshots;
 mod status;
 mod umount;
 mod upkeep;
+mod values;
 mod verify;
 mod with_parent;
 
@@ -81,7 +86,7 @@ pub(crate) struct StandbyArgs {
 }
 
 impl StandbyArgs {
-    fn dir(&self, context: &context::Context) -> anyhow::Result<PathBuf> {
+    fn dir(&self, context: &context::Context) -> crate::cli::error::Result<PathBuf> {
         Ok(context.standby(self.standby.as_deref())?)
     }
 }
@@ -172,7 +177,7 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         // Whoever reads has read enough.
         Err(error)
-            if error
+            if AsRef::<dyn std::error::Error>::as_ref(&error)
                 .downcast_ref::<out::OutputLost>()
                 .is_some_and(|lost| lost.0.kind() == ErrorKind::BrokenPipe) =>
         {
@@ -186,7 +191,7 @@ pub fn main() -> ExitCode {
     exit
 }
 
-fn done(cli: Cli) -> anyhow::Result<Exit> {
+fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
     // Before there are threads and handlers.
     match cli.command {
         Command::WithParent(args) => return Err(with_parent::run(args)),

@@ -5,7 +5,9 @@
 //! command ends is told by what it did, unless its output is all that it does. Nothing here panics, as `println!` does, and nothing waits
 //! for a reader for longer than a while, except on a terminal, where a person may have stopped it.
 
+use super::error::Result;
 use crate::model::escape;
+use crate::support::failure::{Failure, FailureKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::fmt::Arguments;
@@ -23,6 +25,12 @@ const PART_BYTES: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 #[error("standard output: {0}")]
 pub(super) struct OutputLost(pub io::Error);
+
+impl Failure for OutputLost {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Failed
+    }
+}
 
 struct Stream {
     /// Nothing is written any more.
@@ -60,12 +68,12 @@ pub(super) fn lost() -> Option<io::Error> {
 ///
 /// # Errors
 /// [`OutputLost`], and only when output is all that this command does.
-pub(super) fn line(text: &str) -> anyhow::Result<()> {
+pub(super) fn line(text: &str) -> Result<()> {
     bytes(&[escape::text(text).as_bytes(), b"\n"].concat())
 }
 
 /// As [`line`], without its end.
-pub(super) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
+pub(super) fn bytes(bytes: &[u8]) -> Result<()> {
     let is_all = IS_ALL.load(Ordering::Relaxed);
     if STDOUT.is_lost.load(Ordering::Relaxed) {
         return Ok(());

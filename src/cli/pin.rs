@@ -1,12 +1,13 @@
 //! `understudy pin`, `understudy unpin`.
 
 use super::context::Context;
-use super::exit::{Exit, UsageError};
+use super::error::{Error, Result, UsageError};
+use super::exit::Exit;
 use super::{Global, show};
 use crate::model::id::Sequence;
 use crate::model::record::Event;
 use crate::model::snapshot_ref::SnapshotRef;
-use anyhow::Result;
+
 use clap::Args;
 
 #[derive(Args)]
@@ -53,7 +54,7 @@ fn change(global: &Global, wanted: &str, note: Option<String>) -> Result<Exit> {
             None if !state.pins.contains_key(&snapshot) => {
                 Err(UsageError(format!("{}@{snapshot} is not pinned", wanted.store)).into())
             }
-            None => Ok::<_, anyhow::Error>(Some(Event::Unpinned { snapshot })),
+            None => Ok::<_, Error>(Some(Event::Unpinned { snapshot })),
         }
     })?;
     if !global.quiet {

@@ -1,13 +1,12 @@
 //! `understudy prune`.
 
 use super::context::Context;
-use super::exit::{Exit, UsageError};
-use super::{Global, ending, show};
+use super::error::{Result, StoppedError, UsageError};
+use super::exit::Exit;
+use super::{Global, ending, select, show};
 use crate::maintain::prune::{PruneReport, PruneRequest, SILENCE_NS, prune};
-use crate::model::id::{StoreName, WriterId};
+use crate::model::id::WriterId;
 use crate::model::retention::Retention;
-use crate::service::config::StoreConfig;
-use anyhow::{Result, bail};
 use clap::Args;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -85,32 +84,12 @@ impl Keep {
     }
 }
 
-/// The configured store of this name; with the Standard plan if none is.
-pub(super) fn configured(context: &Context, name: &str) -> Result<StoreConfig> {
-    let found = context.config.store(name).cloned();
-    Ok(match found {
-        Some(store) => store,
-        None => StoreConfig::of(StoreName::parse(name)?, Default::default()),
-    })
-}
-
-/// Those named, or all that are configured.
-pub(super) fn chosen(context: &Context, named: &[String]) -> Result<Vec<StoreConfig>> {
-    if !named.is_empty() {
-        return named.iter().map(|name| configured(context, name)).collect();
-    }
-    if context.config.store.is_empty() {
-        return Err(UsageError("no store is configured: name one".into()).into());
-    }
-    Ok(context.config.store.clone())
-}
-
 pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let mut reports = Vec::new();
-    for config in chosen(&context, &args.stores)? {
+    for config in select::chosen(&context, &args.stores)? {
         if ending::is_asked() {
-            bail!("{}: not pruned: asked to end", config.name);
+            return Err(StoppedError(format!("{}: not pruned: asked to end", config.name)).into());
         }
         let store = context.repository(Some(&config))?.store(&config.name);
         for host in &args.forget {
@@ -130,7 +109,7 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
         if !global.json && !global.quiet {
             print(&report, args.dry_run)?;
         }
-        warn(&report);
+        show::pruning_warnings(&report);
         reports.push(report);
     }
     if global.json {
@@ -139,30 +118,11 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Says for whom nothing is kept any more, and what these credentials may not.
-pub(super) fn warn(report: &PruneReport) {
-    for standby in &report.silent_standbys {
-        complain!(
-            "understudy: warning: {}: standby '{}' was last heard of {} days ago: nothing is kept for it{}",
-            report.store,
-            standby.host,
-            standby.silent_days,
-            if standby.forgotten { ", and it is not shown any more" } else { "" },
-        );
-    }
-    if let Some(reason) = &report.deletion_refused {
-        complain!(
-            "understudy: warning: {}: nothing was deleted: {reason}; prune where deleting is allowed",
-            report.store
-        );
-    }
-}
-
 /// Ends this process at the step before the commit, when it is asked to, and kills it at the one that the tests name.
 fn at_step(step: &'static str) {
     if step != "committed" && ending::is_asked() {
         complain!("understudy: stopped before the commit: asked to end");
-        std::process::exit(Exit::Failed as i32);
+        std::process::exit(Exit::Failed.code().into());
     }
     super::context::kill_at_named(step);
 }

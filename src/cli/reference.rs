@@ -35,7 +35,7 @@ pub fn reference() -> String {
     arguments(&mut page, cli.get_arguments().filter(|arg| arg.is_global_set()));
     page += "\n## Exit codes\n\n| code | meaning |\n| ---: | --- |\n";
     for exit in EXITS {
-        let _ = writeln!(page, "| {} | {} |", exit as u8, meaning(exit));
+        let _ = writeln!(page, "| {} | {} |", exit.code(), meaning(exit));
     }
     page
 }

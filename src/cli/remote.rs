@@ -1,15 +1,15 @@
 //! A daemon that runs on this host, by its socket: so that what is asked for by hand never races its schedule.
 
 use super::context::Context;
+use super::error::{Context as _, LocalError, Result};
 use super::exit::Exit;
 use super::{Global, ending, show};
 use crate::api::error::ErrorBody;
-use crate::api::run::{FailureOutcome, RunFailure, RunReport};
+use crate::api::run::{RunFailure, RunReport};
 use crate::api::store::StoreStatus;
 use crate::model::id::StoreName;
 use crate::service::socket::Place;
 use crate::support::trusted::is_trusted;
-use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -21,6 +21,9 @@ use tokio::time::timeout;
 
 /// How long a daemon may take to say what it knows.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why a daemon did not answer.
+type Unanswered = Box<dyn std::error::Error + Send + Sync>;
 
 /// A daemon that answers.
 pub(super) struct Remote<'a> {
@@ -39,7 +42,7 @@ impl<'a> Remote<'a> {
     }
 
     /// Sends a request; none when nobody is there.
-    async fn ask(&self, method: Method, path: &str) -> Result<Option<Response<Incoming>>> {
+    async fn ask(&self, method: Method, path: &str) -> Result<Option<Response<Incoming>>, Unanswered> {
         let stream = match self.place.connect() {
             Ok(Some(stream)) => UnixStream::from_std(stream)?,
             Ok(None) => return Ok(None),
@@ -59,7 +62,7 @@ impl<'a> Remote<'a> {
     }
 
     /// What it says there, if it is a success.
-    async fn read(&self, path: &str) -> Result<Option<Bytes>> {
+    async fn read(&self, path: &str) -> Result<Option<Bytes>, Unanswered> {
         let work = async {
             match self.ask(Method::GET, path).await? {
                 Some(answer) if answer.status().is_success() => {
@@ -97,10 +100,10 @@ impl<'a> Remote<'a> {
         let path = format!("/api/v1/stores/{store}/resync?accept={accept}");
         self.context.runtime.block_on(async {
             let answer = self.ask(Method::POST, &path).await.context("asking the daemon")?;
-            let answer = answer.context("the daemon went away; ask again")?;
+            let answer = answer.ok_or_else(|| LocalError::new("the daemon went away; ask again"))?;
             let (status, mut body) = (answer.status(), answer.into_body());
             if !status.is_success() {
-                let text = body.collect().await?.to_bytes();
+                let text = body.collect().await.context("asking the daemon")?.to_bytes();
                 let text = String::from_utf8_lossy(&text);
                 let told = serde_json::from_str::<ErrorBody>(&text)
                     .map_or_else(|_| text.into_owned(), |body| body.error);
@@ -108,7 +111,7 @@ impl<'a> Remote<'a> {
                     complain!("understudy: {told}");
                     return Ok(Exit::Held);
                 }
-                bail!("the daemon refuses: {told}");
+                return Err(LocalError::new(format!("the daemon refuses: {told}")).into());
             }
             let mut text = String::new();
             while let Some(frame) = body.frame().await {
@@ -123,7 +126,8 @@ impl<'a> Remote<'a> {
                     text = rest;
                 }
             }
-            bail!("the daemon ended before the run did; what was shipped is not shipped again")
+            let text = "the daemon ended before the run did; what was shipped is not shipped again";
+            Err(LocalError::new(text).into())
         })
     }
 }
@@ -145,11 +149,7 @@ fn take_event(global: &Global, event: &str) -> Result<Option<Exit>> {
         "failed" => {
             let failure: RunFailure = serde_json::from_str(data).context("reading the daemon's answer")?;
             complain!("understudy: {}", failure.error);
-            Ok(Some(match failure.outcome {
-                FailureOutcome::Held => Exit::Held,
-                FailureOutcome::Fenced => Exit::Fenced,
-                FailureOutcome::Failed => Exit::Failed,
-            }))
+            Ok(Some(failure.outcome.into()))
         }
         _ => Ok(None),
     }

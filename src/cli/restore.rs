@@ -1,7 +1,8 @@
 //! `understudy restore`.
 
 use super::context::Context;
-use super::exit::{Exit, UsageError};
+use super::error::{Result, UsageError};
+use super::exit::Exit;
 use super::{Global, StandbyArgs, show};
 use crate::api::requests::Requests;
 use crate::model::id::Sequence;
@@ -14,7 +15,6 @@ use crate::restore::run::restore;
 use crate::restore::shortfall::{NAMED_MAX, ShortfallKind, Shortfalls};
 use crate::standby::depot::Depot;
 use crate::support::progress::Progress;
-use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use std::ffi::OsString;
@@ -97,7 +97,7 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
     let progress = Progress::default();
     // The directory beside is bound to what is restored: another snapshot never goes on in it.
     let tag = record.manifest.page.to_string()[..16].to_owned();
-    let report = super::resync::watched(global, context.env(), &progress, "restored", || {
+    let report = super::progress::watched(global, context.env(), &progress, "restored", || {
         restore(ChunkReader::new(store, index), &record.manifest, &tag, &request, &progress)
     })?;
     let seconds = started.seconds();

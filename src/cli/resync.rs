@@ -1,21 +1,17 @@
 //! `understudy resync`.
 
-use super::context::{Context, kill_at, name_from_path, progress};
-use super::exit::{Exit, UsageError};
+use super::context::{Context, kill_at, name_from_path};
+use super::error::{Result, UsageError};
+use super::exit::Exit;
 use super::remote::Remote;
-use super::{Global, show};
+use super::{Global, due, progress, show};
 use crate::api::resync::{ResyncReport, WarningKind};
 use crate::model::id::StoreName;
 use crate::model::role::Permission;
 use crate::service::config::StoreConfig;
-use crate::service::run::{RunError, Watch, request, resync_between_hooks};
-use crate::support::env::Env;
-use crate::support::progress::Progress;
-use anyhow::Result;
+use crate::service::run::{Watch, request, resync_between_hooks};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 #[derive(Args)]
 pub(super) struct ResyncArgs {
@@ -40,7 +36,7 @@ pub(super) struct ResyncArgs {
 }
 
 pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
-    let Some(target) = args.target.clone() else { return super::run::run_due(global) };
+    let Some(target) = args.target.clone() else { return due::run_due(global) };
     let context = Context::new(global)?;
     let (store, configured) = choose(&context, &target, &args)?;
     if store.role == Permission::Standby {
@@ -63,17 +59,12 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     let mut request = request(&context, &store, args.accept);
     request.excludes.extend(args.exclude.iter().cloned());
     request.one_filesystem |= args.one_filesystem;
-    let progress = progress();
+    let progress = super::context::progress();
     let watch = Watch { progress: &progress, on_step: &kill_at };
-    let report = watched(global, context.env(), &progress, "scanned", || {
+    let report = progress::watched(global, context.env(), &progress, "scanned", || {
         resync_between_hooks(&repository, &store, &request, watch)
     })
-    .inspect(|_| tell_of_key(made.as_deref()))
-    .map_err(|error| match error {
-        // What the exit code depends on.
-        RunError::Resync(error) => anyhow::Error::from(error),
-        other => other.into(),
-    })?;
+    .inspect(|_| show::announce_key(made.as_deref()))?;
     if global.json {
         show::json(&report)?;
     } else if !global.quiet {
@@ -104,66 +95,6 @@ fn choose(context: &Context, target: &str, args: &ResyncArgs) -> Result<(StoreCo
     };
     let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     Ok((StoreConfig::of(name, path), false))
-}
-
-/// A key that was made is somebody's to keep.
-pub(super) fn tell_of_key(made: Option<&Path>) {
-    if let Some(path) = made.filter(|path| path.exists()) {
-        complain!(
-            "understudy: made the key file {}: keep a copy elsewhere, without it what is encrypted is lost",
-            path.display()
-        );
-    }
-}
-
-/// Runs `work` with a progress line on a terminal, and with none in a pipe.
-pub(super) fn watched<T>(
-    global: &Global,
-    env: &Env,
-    progress: &Progress,
-    verb: &str,
-    work: impl FnOnce() -> T,
-) -> T {
-    let bar = ProgressBar::new_spinner();
-    if global.quiet || global.json {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    if bar.is_hidden() {
-        return work();
-    }
-    let done = std::sync::atomic::AtomicBool::new(false);
-    let started = env.stopwatch();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                let entries = Progress::get(&progress.entries);
-                let expected = Progress::get(&progress.expected_entries);
-                let read = Progress::get(&progress.read_bytes);
-                let seconds = started.seconds();
-                let rate = (read as f64 / seconds.max(0.001)) as u64;
-                let left = match expected.checked_sub(entries) {
-                    Some(left) if entries > 0 && left > 0 => {
-                        let seconds = seconds * left as f64 / entries as f64;
-                        format!(", about {} left", show::age((seconds * 1e9) as u64))
-                    }
-                    _ => String::new(),
-                };
-                bar.set_message(format!(
-                    "{} entries {verb}, {} read ({}/s), {} shipped{left}",
-                    show::count(entries),
-                    show::bytes(read),
-                    show::bytes(rate),
-                    show::bytes(Progress::get(&progress.shipped_bytes)),
-                ));
-                bar.tick();
-                env.sleep(Duration::from_millis(100));
-            }
-            bar.finish_and_clear();
-        });
-        let result = work();
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
-        result
-    })
 }
 
 /// Warnings go to standard error, also in a pipe: a scheduler's mail shows them.

@@ -1,8 +1,9 @@
 //! `understudy run`: the daemon.
 
-use super::context::{Context, kill_at};
+use super::context::{self, Context, kill_at};
+use super::error::{Context as _, Result};
 use super::exit::Exit;
-use super::{Global, ending, show};
+use super::{Global, ending};
 use crate::service::admission::Admission;
 use crate::service::config::{Config, OFF};
 use crate::service::daemon::Daemon;
@@ -11,7 +12,6 @@ use crate::service::socket::{Place, SocketError};
 use crate::service::token::Token;
 use crate::service::{http, listen};
 use crate::support::lossy::Lossy;
-use anyhow::{Context as _, Result};
 use clap::Args;
 use std::io::ErrorKind;
 use std::io::IsTerminal;
@@ -52,7 +52,7 @@ fn run_logged(global: &Global, args: RunArgs, log: &Lossy) -> Result<Exit> {
     serve(&context, &daemon, &listen, log)?;
     on_signals(global, &context, &daemon)?;
     tracing::info!(stores = config.store.len(), "understudy runs");
-    daemon.run(&Arc::new(super::drill::program(global)?), END_LIMITS);
+    daemon.run(&Arc::new(context::program(global)?), END_LIMITS);
     tracing::info!("understudy ends");
     Ok(Exit::Done)
 }
@@ -174,36 +174,4 @@ fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()>
         }
     });
     Ok(())
-}
-
-/// Runs what is due and ends: for a CronJob.
-pub(super) fn run_due(global: &Global) -> Result<Exit> {
-    let context = Context::new(global)?;
-    let daemon = Daemon::new(context.host().clone(), false, Box::new(kill_at));
-    let stopping = daemon.clone();
-    ending::on_end(move || stopping.stop());
-    let made = context.key_to_be_made();
-    let ended = daemon.run_due();
-    super::resync::tell_of_key(made.as_deref());
-    let mut worst = Exit::Done;
-    for (store, ended) in &ended {
-        let exit = super::exit::of_ended(ended);
-        worst = worst.max(exit);
-        match &ended.result {
-            Ok(report) if global.json => show::json(report)?,
-            Ok(_) if global.quiet => {}
-            Ok(report) => show::report(report, "committed")?,
-            Err(error) => complain!("understudy: {store}: {error}"),
-        }
-    }
-    if ending::is_asked() {
-        complain!("understudy: asked to end; what is due still is left to the next call");
-        return Ok(worst.max(Exit::Failed));
-    }
-    if ended.is_empty() && !global.quiet && !global.json {
-        show::line("nothing is due")?;
-    }
-    // What keeps the stores sound is due as well, at its own times.
-    let kept = super::upkeep::keep_up(global, &context, &context.config.store)?;
-    Ok(worst.max(kept))
 }

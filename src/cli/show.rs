@@ -1,9 +1,13 @@
-//! How figures are shown.
+//! How figures and reports are shown.
 
+use super::error::{Context as _, Result};
 use crate::api::resync::ResyncReport;
 use crate::api::run::RunReport;
+use crate::maintain::prune::PruneReport;
 use crate::model::escape;
+use crate::service::drill::DrillReport;
 use serde::Serialize;
+use std::path::Path;
 
 pub(super) use super::out::line;
 
@@ -38,8 +42,8 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// One JSON object on a line of its own.
-pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    line(&escape::json(&serde_json::to_string(value)?))
+pub(super) fn json(value: &impl Serialize) -> Result<()> {
+    line(&escape::json(&serde_json::to_string(value).context("the report as JSON")?))
 }
 
 /// A cell's text, up to a bound in characters.
@@ -52,7 +56,7 @@ fn cut(text: String) -> String {
 }
 
 /// A table: the first row is its head; columns whose head begins with `>` are aligned to the right.
-pub(super) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
+pub(super) fn table(rows: &[Vec<String>]) -> Result<()> {
     // A cell has no lines of its own, and is no page.
     let safe: Vec<Vec<_>> = rows
         .iter()
@@ -81,7 +85,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
 }
 
 /// What a run did, whatever it was.
-pub(super) fn report(report: &RunReport, how: &str) -> anyhow::Result<()> {
+pub(super) fn report(report: &RunReport, how: &str) -> Result<()> {
     match report {
         RunReport::Resync(report) => resync(report, how),
         RunReport::Follow(report) => {
@@ -92,7 +96,7 @@ pub(super) fn report(report: &RunReport, how: &str) -> anyhow::Result<()> {
 }
 
 /// What a resync did.
-pub(super) fn resync(report: &ResyncReport, how: &str) -> anyhow::Result<()> {
+pub(super) fn resync(report: &ResyncReport, how: &str) -> Result<()> {
     let c = &report.changes;
     let seconds = report.phases.open_seconds
         + report.phases.scan_seconds
@@ -116,4 +120,48 @@ pub(super) fn resync(report: &ResyncReport, how: &str) -> anyhow::Result<()> {
         bytes(report.shipped_bytes),
         report.requests.put + report.requests.get + report.requests.head + report.requests.list,
     ))
+}
+
+/// Says for whom nothing is kept any more, and what these credentials may not.
+pub(super) fn pruning_warnings(report: &PruneReport) {
+    for standby in &report.silent_standbys {
+        complain!(
+            "understudy: warning: {}: standby '{}' was last heard of {} days ago: nothing is kept for it{}",
+            report.store,
+            standby.host,
+            standby.silent_days,
+            if standby.forgotten { ", and it is not shown any more" } else { "" },
+        );
+    }
+    if let Some(reason) = &report.deletion_refused {
+        complain!(
+            "understudy: warning: {}: nothing was deleted: {reason}; prune where deleting is allowed",
+            report.store
+        );
+    }
+}
+
+/// Returns what a drill did, in a line.
+pub(super) fn drill_text(report: &DrillReport) -> String {
+    format!(
+        "{}@{} is proven restorable: {} entries looked up, {} files read and compared ({}){}, mounted in {:.0} ms, {:.2} s",
+        report.store,
+        report.snapshot,
+        count(report.entries),
+        count(report.files_read),
+        bytes(report.read_bytes),
+        if report.command { ", the command succeeded" } else { "" },
+        report.mount_seconds * 1e3,
+        report.seconds,
+    )
+}
+
+/// Says that a key was made: somebody has to keep a copy of it.
+pub(super) fn announce_key(made: Option<&Path>) {
+    if let Some(path) = made.filter(|path| path.exists()) {
+        complain!(
+            "understudy: made the key file {}: keep a copy elsewhere, without it what is encrypted is lost",
+            path.display()
+        );
+    }
 }

@@ -1,12 +1,12 @@
 //! `understudy snapshots`.
 
 use super::context::Context;
+use super::error::Result;
 use super::exit::Exit;
 use super::{Global, show};
 use crate::api::snapshot::SnapshotDetails;
 use crate::model::id::{Sequence, StoreName};
 use crate::repository::error::RepositoryError;
-use anyhow::Result;
 use clap::Args;
 
 #[derive(Args)]

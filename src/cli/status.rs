@@ -1,6 +1,7 @@
 //! `understudy status`: a table that a person reads at a glance.
 
 use super::context::Context;
+use super::error::Result;
 use super::exit::Exit;
 use super::remote::Remote;
 use super::{Global, out, show};
@@ -10,14 +11,15 @@ use crate::maintain::prune::SILENCE_NS;
 use crate::model::escape;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::plan::PlanName;
-use crate::model::record::SnapshotRecord;
+use crate::model::record::{SnapshotRecord, StoreState};
 use crate::model::role::Permission;
-use crate::repository::error::RepositoryErrorKind;
+use crate::repository::standbys::StandbyReport;
 use crate::repository::store::{Repository, Store};
+use crate::service::alert::Alert;
 use crate::service::board::{clock_text, job, upkeep_status};
 use crate::service::config::StoreConfig;
 use crate::support::clock::{ahead_ns, since_ns};
-use anyhow::Result;
+use crate::support::failure::{Failure, FailureKind};
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -62,10 +64,9 @@ struct Row {
     upkeep: Option<UpkeepStatus>,
     /// What could be better.
     advice: Option<String>,
+    last_error_kind: Option<FailureKind>,
     error: Option<String>,
-    /// What kind of error that is, in a word.
-    #[serde(skip)]
-    error_state: &'static str,
+    error_kind: Option<FailureKind>,
 }
 
 #[derive(Serialize)]
@@ -91,7 +92,6 @@ pub(super) fn run(global: &Global, args: StatusArgs) -> Result<Exit> {
 
 fn once(global: &Global, context: &Context, clear: bool) -> Result<Exit> {
     let rows = rows(global, context)?;
-    let broken = rows.iter().any(|r| r.error.is_some());
     if clear && !global.json && std::io::stdout().is_terminal() {
         out::bytes(b"\x1b[H\x1b[2J")?;
     }
@@ -103,7 +103,8 @@ fn once(global: &Global, context: &Context, clear: bool) -> Result<Exit> {
     } else {
         table(&rows, context.env().wall_ns())?;
     }
-    Ok(if broken { Exit::Failed } else { Exit::Done })
+    let exits = rows.iter().filter_map(|row| row.error_kind).map(Exit::from);
+    Ok(exits.max().unwrap_or(Exit::Done))
 }
 
 fn rows(global: &Global, context: &Context) -> Result<Vec<Row>> {
@@ -159,11 +160,11 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         standbys: Vec::new(),
         upkeep: None,
         advice: None,
+        last_error_kind: None,
         error: None,
-        error_state: "",
+        error_kind: None,
     };
     let seconds = |ns: u64| ns as f64 / 1e9;
-    let lag = |record: &SnapshotRecord| since_ns(now_ns, record.scan_start_ns).map(seconds);
     let store = repository.store(&name);
     match store.state() {
         Ok(state) => {
@@ -176,7 +177,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
                 row.role == Some(Permission::Primary) && state.primary.as_ref().is_some_and(|p| *p != here);
             if let Some((sequence, record)) = state.latest() {
                 row.latest = Some(sequence);
-                row.lag_seconds = lag(record);
+                row.lag_seconds = since_ns(now_ns, record.scan_start_ns).map(seconds);
                 row.clock_skew_seconds = Some(seconds(ahead_ns(now_ns, record.scan_start_ns).unwrap_or(0)));
                 row.clock = clock_text(now_ns, record.scan_start_ns);
                 row.entries = record.manifest.entries;
@@ -185,29 +186,26 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
                 let next_ns = config.map(|store| job(store, None).due_ns(record.scan_start_ns, now_ns));
                 row.next_run = next_ns.map(|next_ns| seconds(next_ns.max(now_ns)));
             }
-            // A hint only: the store's own state is known without it.
-            for report in store.standbys().unwrap_or_default() {
-                let lag_seconds = state.snapshots.get(&report.snapshot).and_then(lag);
-                row.standbys.push(Standby {
-                    silent: report.is_silent(now_ns, SILENCE_NS),
-                    noted: report.noted_ns as f64 / 1e9,
-                    host: report.host.0,
-                    snapshot: report.snapshot,
-                    lag_seconds,
-                });
-            }
+            row.standbys = standbys(&store, &state, now_ns);
         }
         Err(error) => {
-            row.error = Some(error.to_string());
-            row.error_state = match error.kind() {
-                RepositoryErrorKind::Unavailable => "unreachable",
-                RepositoryErrorKind::Configuration | RepositoryErrorKind::Missing => "unopened",
-                RepositoryErrorKind::Damaged => "damaged",
-                RepositoryErrorKind::Local => "failing",
-            };
+            (row.error, row.error_kind) = (Some(error.to_string()), Some(error.kind()));
         }
     }
     row
+}
+
+/// Returns what the standbys of a store have: a hint only, the store's own state is known without it.
+fn standbys(store: &Store, state: &StoreState, now_ns: u64) -> Vec<Standby> {
+    let lag = |record: &SnapshotRecord| since_ns(now_ns, record.scan_start_ns).map(|ns| ns as f64 / 1e9);
+    let standby = |report: StandbyReport| Standby {
+        silent: report.is_silent(now_ns, SILENCE_NS),
+        noted: report.noted_ns as f64 / 1e9,
+        lag_seconds: state.snapshots.get(&report.snapshot).and_then(lag),
+        host: report.host.0,
+        snapshot: report.snapshot,
+    };
+    store.standbys().unwrap_or_default().into_iter().map(standby).collect()
 }
 
 /// Of a store whose keyring does not prove who made it.
@@ -289,6 +287,7 @@ impl Row {
         self.running = status.running;
         (self.last_run, self.next_run) = (status.last_run, status.next_run);
         (self.held, self.last_error) = (status.held.clone(), status.last_error.clone());
+        self.last_error_kind = status.last_error_kind;
         self.fenced |= status.fenced;
     }
 
@@ -319,10 +318,10 @@ impl Row {
             _ => false,
         };
         match self {
-            Row { error: Some(_), error_state, .. } => error_state,
+            Row { error_kind: Some(kind), .. } => Alert::from(*kind).word,
             Row { fenced: true, .. } => "fenced",
             Row { held: Some(_), .. } => "held",
-            Row { last_error: Some(_), .. } => "failing",
+            Row { last_error_kind: Some(kind), .. } => Alert::from(*kind).word,
             // How late it is nobody knows.
             Row { clock: Some(_), .. } => "clock",
             _ if self.unsound().is_some() => "unsound",

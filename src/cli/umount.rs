@@ -1,12 +1,12 @@
 //! `understudy umount` and `understudy mounts`.
 
 use super::context::Context;
+use super::error::Result;
 use super::exit::Exit;
 use super::{Global, StandbyArgs, show};
 use crate::mounts::error::StageError;
 use crate::mounts::mount;
 use crate::vfs::error::MountError;
-use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
 

@@ -1,21 +1,18 @@
 //! `understudy verify`.
 
 use super::context::Context;
+use super::error::{Result, StoppedError};
 use super::exit::{Exit, noted_or_warned};
-use super::{Global, ending, show};
-use crate::maintain::repair::repair;
+use super::{Global, ending, show, values};
 use crate::maintain::verify::{VerifyOptions, VerifyReport};
-use crate::model::entry::Entry;
 use crate::model::id::StoreName;
 use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
+use crate::service::repair::repair_of_this_host;
 use crate::service::upkeep::verify_on;
 use crate::standby::check::{CheckReport, check};
 use crate::standby::depot::Depot;
-use anyhow::{Result, bail};
 use clap::Args;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -23,7 +20,7 @@ pub(super) struct VerifyArgs {
     #[arg(value_name = "STORE")]
     store: String,
     /// Also read packs: all, or so many percent of them, another share each time
-    #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = values::percent)]
     read_data: Option<u8>,
     /// Check what this host holds of the store instead, in its usual place or in DIR
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "read_data")]
@@ -36,28 +33,8 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "DIR", requires = "repair", conflicts_with = "standby")]
     source: Option<PathBuf>,
     /// Read packs for so long: 90s, 10m, 2h. Goes on where the last reading ended
-    #[arg(long = "for", value_name = "TIME", conflicts_with = "standby", value_parser = seconds)]
+    #[arg(long = "for", value_name = "TIME", conflicts_with = "standby", value_parser = values::seconds)]
     time: Option<u64>,
-}
-
-fn seconds(text: &str) -> Result<u64, String> {
-    let (number, factor) = match text.trim().split_at_checked(text.trim().len().saturating_sub(1)) {
-        Some((number, "s")) => (number, 1),
-        Some((number, "m")) => (number, 60),
-        Some((number, "h")) => (number, 3600),
-        _ => (text, 1),
-    };
-    match number.trim().parse::<u64>() {
-        Ok(n @ 1..=1_000_000) => Ok(n * factor),
-        _ => Err("a time is for example 90s, 10m or 2h".into()),
-    }
-}
-
-pub(super) fn percent(text: &str) -> Result<u8, String> {
-    match text.trim_end_matches('%').parse() {
-        Ok(n @ 1..=100) => Ok(n),
-        _ => Err("a share goes from 1 to 100 percent".into()),
-    }
 }
 
 pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
@@ -95,7 +72,7 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
         store.verify(VerifyOptions { read_data_percent: share, is_over: &is_over, ..Default::default() })?
     };
     if ending::is_asked() {
-        bail!("{name}: not all was verified: asked to end");
+        return Err(StoppedError(format!("{name}: not all was verified: asked to end")).into());
     }
     if report.records == 0 {
         return Err(RepositoryError::NoStore(name).into());
@@ -147,29 +124,8 @@ fn repair_repository(
     source: Option<&Path>,
 ) -> Result<Exit> {
     let name = store.name();
-    let configured =
-        context.config.store(name.as_str()).map(|s| s.path.clone()).filter(|p| !p.as_os_str().is_empty());
-    let source = source.map(Path::to_owned).or(configured);
     let standby = std::env::var_os("UNDERSTUDY_STANDBY").map(PathBuf::from);
-    let depot = context.standby(standby.as_deref()).ok().map(|dir| Depot::new(&dir, name));
-    let read = |path: &Path, entry: &Entry, offset: u64, length: usize| {
-        let file = std::fs::File::open(path).ok()?;
-        let meta = file.metadata().ok()?;
-        if !meta.is_file() || meta.len() != entry.size_bytes() {
-            return None;
-        }
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, offset).ok()?;
-        Some(bytes)
-    };
-    let provider = |entry: &Entry, offset: u64, length: usize| {
-        let object = depot.as_ref().zip(entry.file()).map(|(depot, file)| depot.object(file.hash));
-        let below =
-            source.as_ref().map(|source| source.join(std::ffi::OsStr::from_bytes(entry.path.as_bytes())));
-        // What is there may be another file by now: the chunk's name decides.
-        below.into_iter().chain(object).find_map(|path| read(&path, entry, offset, length))
-    };
-    let report = repair(store, &context.writer(), &provider)?;
+    let report = repair_of_this_host(context.host(), store, source, standby.as_deref())?;
     if global.json {
         show::json(&report)?;
         return Ok(if report.after.is_sound() { Exit::Done } else { Exit::Failed });

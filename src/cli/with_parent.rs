@@ -1,7 +1,7 @@
 //! What a drill starts others by, so that they end with it: see [`crate::service::drill_place`].
 
+use super::error::{Error, LocalError};
 use crate::service::drill_place::become_with_parent;
-use anyhow::anyhow;
 use clap::Args;
 use std::ffi::OsString;
 
@@ -16,8 +16,10 @@ pub(super) struct WithParentArgs {
 }
 
 /// Returns only when it cannot be.
-pub(super) fn run(args: WithParentArgs) -> anyhow::Error {
-    let Some((program, arguments)) = args.program.split_first() else { return anyhow!("no program") };
+pub(super) fn run(args: WithParentArgs) -> Error {
+    let Some((program, arguments)) = args.program.split_first() else {
+        return LocalError::new("no program").into();
+    };
     let error = become_with_parent(args.parent, args.signal, program, arguments);
-    anyhow!(error).context(program.display().to_string())
+    LocalError::new(format!("{}: {error}", program.display())).into()
 }

@@ -1,6 +1,7 @@
 //! Why a file's content was not written, with its path.
 
 use crate::repository::error::RepositoryError;
+use crate::support::failure::{Failure, FailureKind};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -9,10 +10,20 @@ use thiserror::Error;
 pub enum ContentError {
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    #[error("{path}: {action}: {}", std::io::Error::from(*errno))]
+    #[error("{path}: cannot {action}: {}", std::io::Error::from(*errno))]
     File { path: String, action: &'static str, errno: Errno },
     #[error("{path}: the bytes do not have the file's hash; run `understudy verify --read-data`")]
     Mismatch { path: String },
+}
+
+impl Failure for ContentError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Repository(error) => error.kind(),
+            Self::File { .. } => FailureKind::Failed,
+            Self::Mismatch { .. } => FailureKind::Damaged,
+        }
+    }
 }
 
 impl ContentError {

@@ -1,5 +1,6 @@
 //! Primitive fields: LEB128 numbers, counted bytes. A reader never trusts a count with memory.
 
+use crate::support::failure::{Failure, FailureKind};
 use thiserror::Error;
 
 /// Why bytes cannot be decoded. Callers add the key or the chunk they came from.
@@ -38,6 +39,15 @@ pub enum FormatError {
     Path(#[from] crate::model::tree_path::PathError),
     #[error("is not valid: {0}")]
     Text(String),
+}
+
+impl Failure for FormatError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Passphrase(_) => FailureKind::Usage,
+            _ => FailureKind::Damaged,
+        }
+    }
 }
 
 /// `what` is a part, or, with an article, all of it.

@@ -8,11 +8,12 @@ use crate::model::entry::{Entry, Extent, Extents, File};
 use crate::model::id::ChunkId;
 use crate::model::record::ManifestRoot;
 use crate::repository::chunks::ChunkReader;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
 use crate::repository::extents::read_lists;
 use crate::repository::index::Index;
 use crate::repository::manifest::ManifestReader;
 use crate::repository::store::Store;
+use crate::support::failure::{Failure, FailureKind};
 use std::sync::Arc;
 
 /// Lists read together.
@@ -104,14 +105,14 @@ impl Marking<'_> {
         read: impl Fn(&Self, &[ChunkId]) -> Result<Vec<T>, RepositoryError>,
     ) -> Result<Vec<T>, RepositoryError> {
         match read(self, ids) {
-            Err(error) if self.lost && error.kind() == RepositoryErrorKind::Damaged => {}
+            Err(error) if self.lost && error.kind() == FailureKind::Damaged => {}
             other => return other,
         }
         let mut found = Vec::new();
         for id in ids {
             match read(self, &[*id]) {
                 Ok(one) => found.extend(one),
-                Err(error) if error.kind() == RepositoryErrorKind::Damaged => self.marks.missing += 1,
+                Err(error) if error.kind() == FailureKind::Damaged => self.marks.missing += 1,
                 Err(error) => return Err(error),
             }
         }

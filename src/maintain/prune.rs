@@ -26,7 +26,7 @@ use crate::model::id::{IndexId, PackId, Sequence, WriterId};
 use crate::model::record::{Event, PruneRecord, StoreState};
 use crate::model::retention::{self, Reason, Retention};
 use crate::repository::append::Appended;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use crate::repository::object_key;
 use crate::repository::objects::{Creation, modified_ns};
@@ -34,6 +34,7 @@ use crate::repository::packer::Packer;
 use crate::repository::session::until_won;
 use crate::repository::store::Store;
 use crate::repository::store_time;
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::mutant::{self, Mutant};
 use object_store::PutPayload;
 use serde::Serialize;
@@ -94,13 +95,22 @@ pub enum PruneError {
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     #[error(
-        "record {by} dropped {count} snapshots that the rules keep (the first of them {first}): nothing is deleted. If that is right, run `understudy prune` with --accept; if not, `understudy restore --until-record {}` still has them", by.0.saturating_sub(1)
+        "store '{store}': record {by} dropped {count} snapshots that the rules keep (the first of them {first}): nothing is deleted. If that is right, run `understudy prune` with --accept; if not, `understudy restore --until-record {}` still has them", by.0.saturating_sub(1)
     )]
-    Held { by: Sequence, count: usize, first: Sequence },
+    Held { store: String, by: Sequence, count: usize, first: Sequence },
     #[error(
-        "{count} references of snapshots that stay lead to nothing: nothing is doomed or deleted, since what they need may still be there. `understudy verify {store}` says which files that touches; if they are lost for good, run `understudy prune` with --accept"
+        "store '{store}': {count} references of snapshots that stay lead to nothing: nothing is doomed or deleted, since what they need may still be there. `understudy verify {store}` says which files that touches; if they are lost for good, run `understudy prune` with --accept"
     )]
     Missing { store: String, count: u64 },
+}
+
+impl Failure for PruneError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Repository(error) => error.kind(),
+            Self::Held { .. } | Self::Missing { .. } => FailureKind::Held,
+        }
+    }
 }
 
 /// One snapshot's verdict.
@@ -187,7 +197,7 @@ fn attempt(
         .and_then(|mut pruning| Ok(pruning.run(&mut state)?.then_some(pruning)));
     let pruning = match pruned {
         // Another pruning may have deleted what was about to be read: then the log has moved on.
-        Err(PruneError::Repository(error)) if error.kind() == RepositoryErrorKind::Damaged => {
+        Err(PruneError::Repository(error)) if error.kind() == FailureKind::Damaged => {
             return if store.state()?.head == began { Err(error.into()) } else { Ok(None) };
         }
         other => other?,
@@ -309,7 +319,8 @@ impl<'a> Pruning<'a> {
         if !self.request.accept {
             let drops = self.store.drops(state, self.request.grace.ns, self.store_now_ns)?;
             if let Some(Wrong { by, count, first }) = drops::judge(state, &drops, &self.request.retention) {
-                return Err(PruneError::Held { by, count, first });
+                let store = self.store.name().to_string();
+                return Err(PruneError::Held { store, by, count, first });
             }
             if marks.missing > 0 {
                 let store = self.store.name().to_string();
@@ -452,7 +463,7 @@ impl<'a> Pruning<'a> {
         for (number, (at, size)) in keys.enumerate() {
             if let Some(size_bytes) = size {
                 match self.store.wait(objects.delete(&at)) {
-                    Err(error) if error.kind() == RepositoryErrorKind::Configuration => {
+                    Err(error) if error.kind() == FailureKind::Usage => {
                         self.report.deletion_refused = Some(error.to_string());
                         break;
                     }

@@ -12,13 +12,14 @@ use crate::model::id::{ChunkId, IndexId, PackId, Sequence, WriterId};
 use crate::model::record::{Event, ObjectRef, PruneRecord, StoreState};
 use crate::repository::append::Appended;
 use crate::repository::chunks::ChunkReader;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
 use crate::repository::extents::read_known_lists;
 use crate::repository::index::Index;
 use crate::repository::object_key;
 use crate::repository::packer::Packer;
 use crate::repository::session::until_won;
 use crate::repository::store::Store;
+use crate::support::failure::{Failure, FailureKind};
 use bytes::Bytes;
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
@@ -257,7 +258,7 @@ impl Repairing<'_> {
                             report.chunks_copied += 1;
                         }
                     }
-                    Err(error) if error.kind() == RepositoryErrorKind::Damaged => {}
+                    Err(error) if error.kind() == FailureKind::Damaged => {}
                     // A pack that is cut short answers as one that does not.
                     Err(_) if !examined.broken.chunks.is_empty() => {}
                     Err(error) => return Err(error),

@@ -6,10 +6,11 @@ use crate::format::record as record_format;
 use crate::format::seal::{Sealer, Sealing};
 use crate::model::id::{ChunkId, ContentHash, IndexId, PackId, Sequence};
 use crate::model::record::{ObjectRef, Record, SnapshotRecord, StoreState};
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
 use crate::repository::index::{Index, Vouched};
 use crate::repository::object_key;
 use crate::repository::store::Store;
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::part;
 use bytes::Bytes;
 use serde::Serialize;
@@ -234,7 +235,7 @@ impl Store {
             });
             match checked {
                 Ok(_) => sound.push(reference.clone()),
-                Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
+                Err(error) if error.kind() == FailureKind::Damaged => {
                     report.problem(object_key::index(self.name(), reference.id), plain(&error));
                     broken.segments.insert(reference.id);
                 }
@@ -380,7 +381,7 @@ fn entries_of(
 fn plain(error: &RepositoryError) -> String {
     match error {
         RepositoryError::Format { source, .. } => source.to_string(),
-        RepositoryError::Request { reason, .. } if reason.contains("missing") => "is missing".into(),
+        RepositoryError::MissingObject { .. } => "is missing".into(),
         other => other.to_string(),
     }
 }

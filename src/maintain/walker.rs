@@ -13,10 +13,11 @@ use crate::model::id::{ChunkId, Sequence};
 use crate::model::record::SnapshotRecord;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use crate::repository::manifest::ManifestReader;
 use crate::repository::store::Store;
+use crate::support::failure::{Failure, FailureKind};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -126,7 +127,7 @@ impl Walker<'_> {
             Some(reason) => Err(reason),
             None => match self.manifests.page(id, height) {
                 Ok(page) => Ok(page),
-                Err(error) if error.kind() == RepositoryErrorKind::Unavailable => return Err(error),
+                Err(error) if error.kind() == FailureKind::Unavailable => return Err(error),
                 Err(error) => Err(error.to_string()),
             },
         };
@@ -286,7 +287,7 @@ impl Walker<'_> {
         }
         match self.chunks.read(id) {
             Ok(bytes) => Ok(decode(&bytes).map_err(|error| format!("chunk {id} {error}"))),
-            Err(error) if error.kind() == RepositoryErrorKind::Unavailable => Err(error),
+            Err(error) if error.kind() == FailureKind::Unavailable => Err(error),
             Err(error) => Ok(Err(error.to_string())),
         }
     }

@@ -1,5 +1,6 @@
 //! Identifiers. Each is a newtype, so that a pack is never asked for by a chunk's name.
 
+use crate::support::failure::{Failure, FailureKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use thiserror::Error;
@@ -13,6 +14,12 @@ pub enum IdError {
         "'{0}' cannot name a store: use 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
     )]
     Store(String),
+}
+
+impl Failure for IdError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Usage
+    }
 }
 
 macro_rules! hash_id {

@@ -4,6 +4,7 @@ use super::diff::ChangeCounts;
 use super::hold::FilesystemId;
 use super::id::{ChunkId, ContentHash, Epoch, IndexId, PackId, Sequence, StoreName, WriterId};
 use super::snapshot_ref::Moment;
+use crate::support::failure::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
@@ -174,6 +175,12 @@ pub enum FoldError {
     Epoch(Sequence),
     #[error("record {0} does not name the keyring in force: whoever wrote it has old keys alone")]
     Ring(Sequence),
+}
+
+impl Failure for FoldError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Damaged
+    }
 }
 
 /// Since when something is doomed.

@@ -1,6 +1,7 @@
 //! How a user names a snapshot: `acme`, `acme@latest`, `acme@42`, `acme@2026-11-23T10:00`.
 
 use super::id::{IdError, Sequence, StoreName};
+use crate::support::failure::{Failure, FailureKind};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use thiserror::Error;
 
@@ -20,6 +21,12 @@ pub enum SnapshotRefError {
     Store(#[from] IdError),
     #[error("'{0}' is not a snapshot: use STORE, STORE@latest, STORE@42 or STORE@2026-11-23T10:00 (UTC)")]
     Moment(String),
+}
+
+impl Failure for SnapshotRefError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Usage
+    }
 }
 
 /// A store, and one of its snapshots.

@@ -3,6 +3,7 @@
 //! Order: components compared as bytes, which is the order of a depth-first walk with sorted names.
 
 use super::escape;
+use crate::support::failure::{Failure, FailureKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cmp::Ordering;
 use std::fmt;
@@ -17,6 +18,12 @@ pub enum PathError {
     Nul(String),
     #[error("path '{0}' has a component of more than 255 bytes")]
     Long(String),
+}
+
+impl Failure for PathError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Usage
+    }
 }
 
 /// A validated path relative to the store's root.

@@ -92,7 +92,7 @@ impl Changes {
 
     /// To all but this user, whose it must be.
     fn close(&self) -> Result<(), StageError> {
-        let stat = Stat::of(&self.handle).map_err(FollowError::path(&self.path, "look at it"))?;
+        let stat = Stat::of(&self.handle).map_err(FollowError::path(&self.path, "stat it"))?;
         if stat.uid != rustix::process::geteuid().as_raw() {
             return Err(StageError::NotOurs { path: self.path.clone(), owner: stat.uid });
         }

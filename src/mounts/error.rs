@@ -2,6 +2,7 @@
 
 use crate::model::id::StoreName;
 use crate::standby::error::FollowError;
+use crate::support::failure::{Failure, FailureKind};
 use crate::vfs::error::MountError;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -25,4 +26,19 @@ pub enum StageError {
     NotOurs { path: PathBuf, owner: u32 },
     #[error("{} holds something else; changes need an empty directory, or one that holds changes to this snapshot", .0.display())]
     Foreign(PathBuf),
+}
+
+impl Failure for StageError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Mount(error) => error.kind(),
+            Self::Depot(error) => error.kind(),
+            Self::NotHere { .. } => FailureKind::Missing,
+            Self::Bound { .. }
+            | Self::InTheWay(_)
+            | Self::Shown(_)
+            | Self::NotOurs { .. }
+            | Self::Foreign(_) => FailureKind::Usage,
+        }
+    }
 }

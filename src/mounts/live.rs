@@ -85,7 +85,7 @@ impl Live {
             }
             Ok(_) => return Err(StageError::InTheWay(dir)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(FollowError::io(&dir, "look at it")(error).into()),
+            Err(error) => return Err(FollowError::io(&dir, "stat it")(error).into()),
         }
         Ok(Self { dir, swap, shown })
     }
@@ -106,7 +106,7 @@ impl Live {
         }
         // The symlink that leads there may lie in a directory that is everybody's.
         let holder = holder(&self.dir);
-        private::passage(&holder).map_err(FollowError::io(&holder, "have it"))?;
+        private::passage(&holder).map_err(FollowError::io(&holder, "use it"))?;
         let place = holder.join(sequence.to_string());
         std::fs::create_dir_all(&place).map_err(FollowError::io(&place, "create it"))?;
         Ok(place)
@@ -136,7 +136,7 @@ impl Live {
 
 /// The path, its directory resolved, itself not.
 pub(crate) fn beside_itself(dir: &Path) -> Result<PathBuf, FollowError> {
-    let full = std::path::absolute(dir).map_err(FollowError::io(dir, "find it"))?;
+    let full = std::path::absolute(dir).map_err(FollowError::io(dir, "resolve it"))?;
     match (full.parent(), full.file_name()) {
         (Some(parent), Some(name)) => Ok(absolute(parent)?.join(name)),
         _ => Ok(full),

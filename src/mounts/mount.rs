@@ -73,7 +73,7 @@ pub fn kernel_works() -> Result<(), MountError> {
 pub fn taken_ns(depot: &Depot, sequence: Sequence) -> Result<u64, FollowError> {
     let path = depot.image(sequence);
     let modified = std::fs::metadata(&path).and_then(|m| m.modified());
-    let modified = modified.map_err(FollowError::io(&path, "look at it"))?;
+    let modified = modified.map_err(FollowError::io(&path, "stat it"))?;
     let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
@@ -288,7 +288,7 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, FollowError> {
         return Ok(path);
     }
     // It is not there, or is a mount that nobody serves any more.
-    let full = std::path::absolute(path).map_err(FollowError::io(path, "find it"))?;
+    let full = std::path::absolute(path).map_err(FollowError::io(path, "resolve it"))?;
     match (full.parent(), full.file_name()) {
         (Some(parent), Some(name)) => Ok(absolute(parent)?.join(name)),
         _ => Ok(full),

@@ -13,12 +13,13 @@ use crate::model::id::ChunkId;
 use crate::model::record::{ManifestRoot, SnapshotRecord, StoreState};
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use crate::repository::manifest::ManifestReader;
 use crate::repository::store::Store;
 use crate::source::content::read_exact;
 use crate::standby::depot::Depot;
+use crate::support::failure::{Failure, FailureKind};
 use crate::vfs::fuse::{Node, ROOT, Tree};
 use quick_cache::sync::Cache;
 use rustix::fd::{AsFd, OwnedFd};
@@ -109,9 +110,7 @@ impl View {
         let error = error.into();
         (self.complain)(&format!("{what}: {error}"));
         match error {
-            ContentError::Repository(error) if error.kind() == RepositoryErrorKind::Unavailable => {
-                Errno::TIMEDOUT
-            }
+            ContentError::Repository(error) if error.kind() == FailureKind::Unavailable => Errno::TIMEDOUT,
             _ => Errno::IO,
         }
     }

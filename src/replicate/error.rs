@@ -6,6 +6,7 @@ use crate::model::id::{StoreName, WriterId};
 use crate::repository::error::RepositoryError;
 use crate::repository::session::SessionError;
 use crate::source::error::SourceError;
+use crate::support::failure::{Failure, FailureKind};
 use thiserror::Error;
 
 /// An error of a resync. None of them leaves anything half-done: the store's head is the old one.
@@ -26,9 +27,6 @@ pub enum ResyncError {
     Fenced { store: StoreName, primary: String, writer: WriterId },
     #[error("stopped before the commit; the next run does not ship again what was shipped")]
     Stopped,
-    /// Never leaves a resync: it begins again, and looks at everything.
-    #[error("a file with several names changed; all of its names have to be looked at")]
-    Hardlink,
     #[error("compression could not be set up: {0}")]
     Compressor(std::io::Error),
 }
@@ -39,5 +37,33 @@ impl From<SessionError> for ResyncError {
             SessionError::Repository(error) => Self::Repository(error),
             SessionError::Fenced { store, primary, writer } => Self::Fenced { store, primary, writer },
         }
+    }
+}
+
+impl Failure for ResyncError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Repository(error) => error.kind(),
+            Self::Source(error) => error.kind(),
+            Self::Held { .. } => FailureKind::Held,
+            Self::Fenced { .. } => FailureKind::Fenced,
+            Self::Stopped => FailureKind::Stopped,
+            Self::Compressor(_) => FailureKind::Failed,
+        }
+    }
+}
+
+/// Why a scan ended early.
+#[derive(Debug)]
+pub(super) enum ScanEnd {
+    /// A file with several names changed, and this scan, which is led by hints, does not look at all of them: the resync scans again,
+    /// and looks at everything.
+    LinksUnseen,
+    Failed(ResyncError),
+}
+
+impl<E: Into<ResyncError>> From<E> for ScanEnd {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
     }
 }

@@ -3,7 +3,7 @@
 //! Four phases: open, scan, ship, commit. See `repository::session` for what may race with it, and what a killed run leaves.
 
 use super::decide::Reread;
-use super::error::ResyncError;
+use super::error::{ResyncError, ScanEnd};
 use super::large_file::Holes;
 use super::ledger::ScanSummary;
 use super::mounts::Mounts;
@@ -99,11 +99,11 @@ pub fn resync(
             // Chunks that this run relied on were doomed meanwhile: once more, with that known.
             Ok(None) => continue,
             // Of a file that changed under one of its names the others tell nothing.
-            Err(ResyncError::Hardlink) if watched.as_ref().is_some_and(|watched| watched.hints.is_some()) => {
+            Err(ScanEnd::LinksUnseen) => {
                 watched = watched.map(|watched| Watched { hints: None, ..watched });
                 around.progress.begin_again();
             }
-            Err(error) => return Err(error),
+            Err(ScanEnd::Failed(error)) => return Err(error),
         }
     }
 }
@@ -141,7 +141,7 @@ struct Scanned {
 fn attempt(
     run: &Run,
     (started, requests_before): &(Stopwatch, Requests),
-) -> Result<Option<ResyncReport>, ResyncError> {
+) -> Result<Option<ResyncReport>, ScanEnd> {
     let Run { store, request, around, .. } = run;
     let env = store.env();
     let mut phases = Phases::default();
@@ -211,7 +211,7 @@ impl Run<'_> {
     }
 
     /// Scans the tree; new chunks are given to `packer`.
-    fn scan(&self, session: &WriteSession, opened: &Opened, packer: &Packer) -> Result<Scanned, ResyncError> {
+    fn scan(&self, session: &WriteSession, opened: &Opened, packer: &Packer) -> Result<Scanned, ScanEnd> {
         let Self { request, around, .. } = self;
         let (env, progress, chunks) = (self.store.env(), around.progress, session.chunks());
         let base = session.base();
@@ -255,7 +255,7 @@ impl Run<'_> {
             // What has arrived, and what does in a moment, gets an index that names it: the next run finds it.
             packer.break_off(BREAK_OFF_LIMIT)?;
             // Whatever a worker said of it: it was asked to.
-            return Err(ResyncError::Stopped);
+            return Err(ResyncError::Stopped.into());
         }
         let (manifest, summary) = scanned?;
         Ok(Scanned { manifest, summary, mounts, hinted: hints.is_some() })

@@ -6,7 +6,7 @@
 
 use super::baseline::Baseline;
 use super::decide::Reread;
-use super::error::ResyncError;
+use super::error::{ResyncError, ScanEnd};
 use super::large_file::Holes;
 use super::ledger::{self, Doubts, Ledger, LedgerOptions, ScanSummary};
 use super::links::Links;
@@ -72,7 +72,7 @@ impl Rounds<'_> {
         mut workers: Vec<Worker<'env>>,
         threads: usize,
         mounts: &mut Mounts,
-    ) -> Result<(ManifestRoot, ScanSummary), ResyncError> {
+    ) -> Result<(ManifestRoot, ScanSummary), ScanEnd> {
         std::thread::scope(|scope| {
             let alone = if threads == 0 { workers.pop() } else { None };
             let pool = alone.map_or_else(|| Pool::start(scope, workers), Pool::inline);
@@ -151,7 +151,7 @@ impl Rounds<'_> {
         threads: usize,
         state: &mut State,
         before: Option<(&ManifestRoot, &Doubts)>,
-    ) -> Result<(ManifestRoot, ScanSummary), ResyncError> {
+    ) -> Result<(ManifestRoot, ScanSummary), ScanEnd> {
         let again = before.map(|(_, doubts)| doubts.hints());
         if let Some((_, doubts)) = before {
             state.phantoms = doubts.phantoms.clone();

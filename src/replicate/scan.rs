@@ -11,7 +11,7 @@
 
 use super::baseline::Baseline;
 use super::decide::{Decision, Reread, decide};
-use super::error::ResyncError;
+use super::error::{ResyncError, ScanEnd};
 use super::large_file::{Holes, LargeFile};
 use super::ledger::{Leave, Ledger, Outcome, ScanSummary, exhausted};
 use super::links::shared_inode;
@@ -144,10 +144,7 @@ impl Drop for UnderWay {
 
 impl<'env> Scan<'_, 'env> {
     /// Walks from the root on; returns the manifest's writer and what was found.
-    pub fn run(
-        mut self,
-        root: Arc<dyn Directory>,
-    ) -> Result<(ManifestWriter<'env>, ScanSummary), ResyncError> {
+    pub fn run(mut self, root: Arc<dyn Directory>) -> Result<(ManifestWriter<'env>, ScanSummary), ScanEnd> {
         let path = TreePath::root();
         let old = self.old_at(&path)?;
         // Without its root nothing is known of a store.
@@ -177,7 +174,7 @@ impl<'env> Scan<'_, 'env> {
         SourceError::Root { path: self.root_path.to_owned(), source: errno.into() }.into()
     }
 
-    fn child(&mut self, child: Child) -> Result<(), ResyncError> {
+    fn child(&mut self, child: Child) -> Result<(), ScanEnd> {
         let old = self.old_at(&child.path)?;
         let Some(dir) = self.under_way.stack.last().map(|level| level.node.clone()) else { return Ok(()) };
         match child.stat {
@@ -191,14 +188,14 @@ impl<'env> Scan<'_, 'env> {
                 self.mounts.forget(&child.path);
                 self.entry(Target { dir, name: child.name, path: child.path, stat }, old)
             }
-            Err(errno) if is_own_trouble(errno) => Err(exhausted(&child.path, errno)),
+            Err(errno) if is_own_trouble(errno) => Err(exhausted(&child.path, errno).into()),
             Err(errno) if is_in_motion(errno) => self.in_motion(dir, child, old),
             Err(errno) => self.unlisted(child.path, old, errno),
         }
     }
 
     /// What was not there as it had been listed: looked at once more.
-    fn in_motion(&mut self, dir: Arc<Node>, child: Child, old: Option<Entry>) -> Result<(), ResyncError> {
+    fn in_motion(&mut self, dir: Arc<Node>, child: Child, old: Option<Entry>) -> Result<(), ScanEnd> {
         let Child { name, path, below, .. } = child;
         let stat = match child.stat {
             Ok(stat) => stat,
@@ -207,7 +204,7 @@ impl<'env> Scan<'_, 'env> {
                 Ok(stat) if stat.is_directory() => return self.unsettled(path, old),
                 Ok(stat) => return self.entry(Target { dir, name, path, stat }, old),
                 Err(Errno::NOENT) => return self.absent(path, old),
-                Err(errno) if is_own_trouble(errno) => return Err(exhausted(&path, errno)),
+                Err(errno) if is_own_trouble(errno) => return Err(exhausted(&path, errno).into()),
                 Err(errno) if is_in_motion(errno) => return self.unsettled(path, old),
                 Err(errno) => return self.unlisted(path, old, errno),
             },
@@ -218,14 +215,14 @@ impl<'env> Scan<'_, 'env> {
                 Ok(stat) if stat.is_directory() => stat,
                 Ok(stat) => return self.entry(Target { stat, ..target }, old),
                 Err(Errno::NOENT) => return self.absent(target.path, old),
-                Err(errno) if is_own_trouble(errno) => return Err(exhausted(&target.path, errno)),
+                Err(errno) if is_own_trouble(errno) => return Err(exhausted(&target.path, errno).into()),
                 Err(errno) if is_in_motion(errno) => break,
                 Err(errno) => return self.unlisted(target.path, old, errno),
             };
             let Some(slot) = &below else { break };
             match self.walk.open_as(slot, stat) {
                 Ok(listing) => return self.enter(listing, old),
-                Err(errno) if is_own_trouble(errno) => return Err(exhausted(&target.path, errno)),
+                Err(errno) if is_own_trouble(errno) => return Err(exhausted(&target.path, errno).into()),
                 Err(errno) if is_in_motion(errno) => {}
                 Err(errno) => return self.unlistable(Target { stat, ..target }, old, errno),
             }
@@ -239,7 +236,7 @@ impl<'env> Scan<'_, 'env> {
         child: Child,
         stat: Stat,
         old: Option<Entry>,
-    ) -> Result<(), ResyncError> {
+    ) -> Result<(), ScanEnd> {
         let Some(slot) = child.below.clone() else {
             // Another filesystem, which is not walked: the directory alone.
             self.mounts.note(&child.path, child.is_boundary);
@@ -277,10 +274,10 @@ impl<'env> Scan<'_, 'env> {
         child: Child,
         slot: &Arc<Slot>,
         old: Option<Entry>,
-    ) -> Result<(), ResyncError> {
+    ) -> Result<(), ScanEnd> {
         match (self.walk.take(slot), child.stat) {
             (Ok(listing), _) => self.enter(listing, old),
-            (Err(errno), _) if is_own_trouble(errno) => Err(exhausted(&child.path, errno)),
+            (Err(errno), _) if is_own_trouble(errno) => Err(exhausted(&child.path, errno).into()),
             (Err(errno), _) if is_in_motion(errno) => self.in_motion(dir, child, old),
             (Err(errno), Ok(stat)) => {
                 self.unlistable(Target { dir, name: child.name, path: child.path, stat }, old, errno)
@@ -289,13 +286,13 @@ impl<'env> Scan<'_, 'env> {
         }
     }
 
-    fn enter(&mut self, mut listing: Listing, old: Option<Entry>) -> Result<(), ResyncError> {
+    fn enter(&mut self, mut listing: Listing, old: Option<Entry>) -> Result<(), ScanEnd> {
         if decide(&listing.stat, old.as_ref(), &self.reread) != Decision::Keep {
             let path = listing.node.path.clone();
             listing = match self.walk.at_rest(listing) {
                 Ok(listing) => listing,
-                Err(errno) if is_own_trouble(errno) => return Err(exhausted(&path, errno)),
-                Err(errno) if path.is_root() => return Err(self.no_root(errno)),
+                Err(errno) if is_own_trouble(errno) => return Err(exhausted(&path, errno).into()),
+                Err(errno) if path.is_root() => return Err(self.no_root(errno).into()),
                 Err(errno) if is_in_motion(errno) => return self.unsettled(path, old),
                 Err(errno) => return self.unlisted(path, old, errno),
             };
@@ -318,7 +315,7 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// A directory's own entry, as `stat` and its handle say. Returns whether it is another than it was.
-    fn visit_directory(&mut self, node: &Node, stat: Stat, old: Option<Entry>) -> Result<bool, ResyncError> {
+    fn visit_directory(&mut self, node: &Node, stat: Stat, old: Option<Entry>) -> Result<bool, ScanEnd> {
         let old = self.visit(old)?;
         match (decide(&stat, old.as_ref(), &self.reread), old) {
             (Decision::Keep, Some(entry)) => {
@@ -342,11 +339,11 @@ impl<'env> Scan<'_, 'env> {
         &mut self,
         target: Target,
         old: Option<Entry>,
-    ) -> Result<Option<Option<Entry>>, ResyncError> {
+    ) -> Result<Option<Option<Entry>>, ScanEnd> {
         let special = target.dir.handle().and_then(|handle| handle.special(&target.name));
         let (stat, attributes) = match special {
             Ok(special) if special.stat.is_directory() => (special.stat, special.attributes),
-            Err(errno) if is_own_trouble(errno) => return Err(exhausted(&target.path, errno)),
+            Err(errno) if is_own_trouble(errno) => return Err(exhausted(&target.path, errno).into()),
             _ => return Ok(Some(old)),
         };
         self.mark_changed();
@@ -357,7 +354,7 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// A directory that is there, and whose entries cannot be read: they are kept.
-    fn unlistable(&mut self, target: Target, old: Option<Entry>, errno: Errno) -> Result<(), ResyncError> {
+    fn unlistable(&mut self, target: Target, old: Option<Entry>, errno: Errno) -> Result<(), ScanEnd> {
         let path = target.path.clone();
         match self.directory_alone(target, old)? {
             None => {
@@ -369,7 +366,7 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// Of which nothing is known: it is kept, with all that is below it.
-    fn unlisted(&mut self, path: TreePath, old: Option<Entry>, errno: Errno) -> Result<(), ResyncError> {
+    fn unlisted(&mut self, path: TreePath, old: Option<Entry>, errno: Errno) -> Result<(), ScanEnd> {
         self.mark_changed();
         if old.as_ref().is_some_and(|old| old.kind == Kind::Directory) {
             self.done(Outcome::Unlisted { path: path.clone(), old, errno })?;
@@ -378,13 +375,13 @@ impl<'env> Scan<'_, 'env> {
         self.done(Outcome::Unreadable { path, old, errno })
     }
 
-    fn absent(&mut self, path: TreePath, old: Option<Entry>) -> Result<(), ResyncError> {
+    fn absent(&mut self, path: TreePath, old: Option<Entry>) -> Result<(), ScanEnd> {
         self.mark_changed();
         self.mounts.forget(&path);
         self.done(Outcome::Absent { path, old })
     }
 
-    fn unsettled(&mut self, path: TreePath, old: Option<Entry>) -> Result<(), ResyncError> {
+    fn unsettled(&mut self, path: TreePath, old: Option<Entry>) -> Result<(), ScanEnd> {
         self.mark_changed();
         match old {
             Some(old) if old.kind == Kind::Directory => {
@@ -402,7 +399,7 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// All entries of the last directory were met.
-    fn leave(&mut self) -> Result<(), ResyncError> {
+    fn leave(&mut self) -> Result<(), ScanEnd> {
         let Some(path) = self.under_way.stack.last().map(|level| level.node.path.clone()) else {
             return Ok(());
         };
@@ -426,7 +423,7 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// Takes what the last manifest has below a directory as it was.
-    fn keep_below(&mut self, directory: &TreePath, is_unseen: bool) -> Result<(), ResyncError> {
+    fn keep_below(&mut self, directory: &TreePath, is_unseen: bool) -> Result<(), ScanEnd> {
         let mut last = is_unseen.then(|| self.ledger.last_below(directory).peekable());
         // Of the last snapshot, what the round before had not, up to a path.
         let mut missed_before = |path: Option<&TreePath>| -> Result<Vec<Entry>, RepositoryError> {
@@ -467,7 +464,7 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// The old entry of this path; those before it are gone.
-    fn old_at(&mut self, path: &TreePath) -> Result<Option<Entry>, ResyncError> {
+    fn old_at(&mut self, path: &TreePath) -> Result<Option<Entry>, ScanEnd> {
         while let Some(old) = self.baseline.next_if(|next| next <= path)? {
             if old.path == *path {
                 return Ok(Some(old));
@@ -495,9 +492,9 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// The last manifest has it, and the tree has not.
-    fn gone(&mut self, old: &Entry) -> Result<(), ResyncError> {
+    fn gone(&mut self, old: &Entry) -> Result<(), ScanEnd> {
         if old.hardlink.is_some() && !self.ledger.tells_links() {
-            return Err(ResyncError::Hardlink);
+            return Err(ScanEnd::LinksUnseen);
         }
         self.mounts.forget(&old.path);
         let mut is_top = false;
@@ -511,10 +508,10 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// An entry's old self, as far as it can be relied on.
-    fn visit(&mut self, old: Option<Entry>) -> Result<Option<Entry>, ResyncError> {
+    fn visit(&mut self, old: Option<Entry>) -> Result<Option<Entry>, ScanEnd> {
         Progress::add(&self.progress.entries, 1);
         if self.progress.is_stopped() {
-            return Err(ResyncError::Stopped);
+            return Err(ResyncError::Stopped.into());
         }
         match old {
             Some(entry) if self.recheck && !self.is_whole(&entry)? => Ok(None),
@@ -523,7 +520,7 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// What is not a directory.
-    fn entry(&mut self, target: Target, old: Option<Entry>) -> Result<(), ResyncError> {
+    fn entry(&mut self, target: Target, old: Option<Entry>) -> Result<(), ScanEnd> {
         let old = self.visit(old)?;
         let shared = shared_inode(&target.stat);
         match (decide(&target.stat, old.as_ref(), &self.reread), old) {
@@ -533,7 +530,7 @@ impl<'env> Scan<'_, 'env> {
                 if !self.ledger.tells_links()
                     && (shared.is_some() || old.as_ref().is_some_and(|old| old.hardlink.is_some())) =>
             {
-                Err(ResyncError::Hardlink)
+                Err(ScanEnd::LinksUnseen)
             }
             (Decision::ReadAttributes, Some(old)) => {
                 self.mark_changed();
@@ -566,7 +563,7 @@ impl<'env> Scan<'_, 'env> {
         }
     }
 
-    fn push(&mut self, item: Item, bytes: u64) -> Result<(), ResyncError> {
+    fn push(&mut self, item: Item, bytes: u64) -> Result<(), ScanEnd> {
         let under_way = &mut self.under_way;
         under_way.batch.push(item);
         under_way.batch_bytes += bytes;
@@ -578,14 +575,14 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// An outcome that needs no worker, in its place in the order.
-    fn done(&mut self, outcome: Outcome) -> Result<(), ResyncError> {
+    fn done(&mut self, outcome: Outcome) -> Result<(), ScanEnd> {
         self.flush()?;
         self.under_way.pending.push_back(Pending::Done(vec![outcome]));
         Ok(())
     }
 
     /// Hands the batch to the workers, and settles the oldest when too many are under way.
-    fn flush(&mut self) -> Result<(), ResyncError> {
+    fn flush(&mut self) -> Result<(), ScanEnd> {
         let under_way = &mut self.under_way;
         let batch = std::mem::take(&mut under_way.batch);
         under_way.batch_bytes = 0;
@@ -609,14 +606,14 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// Writes results down.
-    fn settle(&mut self, pending: Pending) -> Result<(), ResyncError> {
+    fn settle(&mut self, pending: Pending) -> Result<(), ScanEnd> {
         let outcomes = match pending {
-            Pending::Leaf(leaf, top) => return self.ledger.take_leaf(leaf, &top),
+            Pending::Leaf(leaf, top) => return Ok(self.ledger.take_leaf(leaf, &top)?),
             Pending::Done(outcomes) => outcomes,
             // A worker that panicked has no result; the scope passes its panic on.
             Pending::Job(job) => job.wait().unwrap_or_else(|| Ok(Vec::new()))?,
         };
-        outcomes.into_iter().try_for_each(|outcome| self.ledger.take(outcome))
+        Ok(outcomes.into_iter().try_for_each(|outcome| self.ledger.take(outcome))?)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Races are settled by the object store alone: of two writers that create one number, one wins. A
 //! writer whose reply was lost finds its own writer id and nonce in the record, and has won.
 
-use super::error::{RepositoryError, RepositoryErrorKind};
+use super::error::RepositoryError;
 use super::key_cache::Loaded;
 use super::memory::Passed;
 use super::object_key;
@@ -13,6 +13,7 @@ use crate::format::record as format;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::model::id::{ContentHash, Epoch, Sequence, WriterId};
 use crate::model::record::{Event, FoldError, Record, StoreState, may_follow};
+use crate::support::failure::{Failure, FailureKind};
 use bytes::Bytes;
 use object_store::PutPayload;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ impl Store {
                 Ok(Creation::Created) => Ok(None),
                 // Perhaps by this very request, before its reply was lost.
                 Ok(Creation::Existed) => self.record_bytes(record.sequence).await.map(Some),
-                Err(error) if error.kind() == RepositoryErrorKind::Unavailable => {
+                Err(error) if error.kind() == FailureKind::Unavailable => {
                     // It may have been applied all the same; if that cannot be seen, say what is known.
                     match self.objects().get(&at, RECORD_MAX_BYTES as u64).await {
                         Ok(Some(found)) if ContentHash::of(&found) == ours => Ok(Some(found)),

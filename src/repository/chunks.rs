@@ -1,6 +1,6 @@
 //! Reading chunks: located, fetched in coalesced ranges, decoded, verified. Nothing unverified leaves here.
 
-use super::error::{RepositoryError, RepositoryErrorKind};
+use super::error::RepositoryError;
 use super::index::Index;
 use super::object_key;
 use super::store::Store;
@@ -10,6 +10,7 @@ use crate::format::seal::{self, Place, Sealer, Sealing};
 use crate::format::wire::FormatError;
 use crate::model::id::ChunkId;
 use crate::support::env::Env;
+use crate::support::failure::{Failure, FailureKind};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use std::cell::RefCell;
@@ -77,7 +78,7 @@ impl ChunkReader {
             }
         }
         match self.read_many(&known) {
-            Err(error) if error.kind() == RepositoryErrorKind::Unavailable => Err(error),
+            Err(error) if error.kind() == FailureKind::Unavailable => Err(error),
             Ok(found) => Ok(found),
             // One of them: each by itself, to find out which.
             Err(_) => {
@@ -85,7 +86,7 @@ impl ChunkReader {
                 for id in known {
                     match self.read(id) {
                         Ok(bytes) => found.insert(id, bytes),
-                        Err(error) if error.kind() == RepositoryErrorKind::Unavailable => return Err(error),
+                        Err(error) if error.kind() == FailureKind::Unavailable => return Err(error),
                         Err(_) => None,
                     };
                 }
@@ -99,9 +100,7 @@ impl ChunkReader {
     /// What a pruner moved to another pack since the index was opened is looked for once more, with the index of now.
     pub fn read_many(&self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, RepositoryError> {
         match self.read_located(ids) {
-            Err(error)
-                if error.kind() == RepositoryErrorKind::Damaged && self.index.renew(&self.store)? =>
-            {
+            Err(error) if error.kind() == FailureKind::Damaged && self.index.renew(&self.store)? => {
                 self.read_located(ids)
             }
             other => other,

@@ -7,29 +7,18 @@ use crate::format::wire::FormatError;
 use crate::model::closure::Misplaced;
 use crate::model::id::{ChunkId, Sequence, StoreName};
 use crate::model::record::FoldError;
-use std::path::PathBuf;
+use crate::support::failure::{Failure, FailureKind};
+use crate::support::trusted;
+use std::path::{Path, PathBuf};
 use thiserror::Error;
-
-/// What a caller may do differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RepositoryErrorKind {
-    /// It did not answer, or with an error that may pass: try again later.
-    Unavailable,
-    /// The address, the credentials or the backend cannot work: change the configuration.
-    Configuration,
-    /// Something that must be there is missing or is not what was written: `verify`.
-    Damaged,
-    /// The store or snapshot does not exist.
-    Missing,
-    /// This machine failed: its cache or memory.
-    Local,
-}
 
 /// An error of the repository layer.
 #[derive(Debug, Error)]
 pub enum RepositoryError {
-    #[error("{}{operation} {key}: {reason}", if *kind == RepositoryErrorKind::Local { "" } else { "repository: " })]
-    Request { operation: &'static str, key: String, reason: String, kind: RepositoryErrorKind },
+    #[error("{}{operation} failed: {reason}", at(key, *kind))]
+    Request { operation: &'static str, key: String, reason: String, kind: FailureKind },
+    #[error("{key}: the {what} is missing; run `understudy verify` to see what it touches")]
+    MissingObject { key: String, what: &'static str },
     #[error("repository address '{location}': {reason}")]
     Location { location: String, reason: String },
     #[error(
@@ -40,7 +29,9 @@ pub enum RepositoryError {
     Format { key: String, source: FormatError },
     #[error("chunk {chunk} is in no index; run `understudy verify` to see what it touches")]
     UnknownChunk { chunk: ChunkId },
-    #[error("the log of store '{store}': {source}")]
+    #[error(
+        "store '{store}': its log is damaged: {source}; run `understudy verify {store}` to see what it touches"
+    )]
     Log { store: StoreName, source: FoldError },
     #[error("store '{0}' has no snapshot here; `understudy status` lists the stores")]
     NoStore(StoreName),
@@ -50,15 +41,21 @@ pub enum RepositoryError {
         "{path}: its entry in the manifest contradicts itself or others; run `understudy verify` to see what it touches"
     )]
     Entry { path: String },
-    #[error("record {sequence} of store '{store}' is missing from its log")]
+    #[error(
+        "store '{store}': record {sequence} is missing from its log; run `understudy verify {store}` to see what it touches"
+    )]
     MissingRecord { store: StoreName, sequence: Sequence },
     #[error(
         "store '{store}' is encrypted, and nothing here opens it. It says that it has the keys {slots}; without a key nobody can tell whether that is so. Give the key file (--key-file, `key_file`; looked for at {}) or the passphrase (UNDERSTUDY_PASSPHRASE){reason}", key_file.display()
     )]
     NoKey { store: StoreName, slots: String, key_file: PathBuf, reason: String },
-    #[error("key file {}: a line is no age identity (AGE-SECRET-KEY-1…)", path.display())]
+    #[error("key file {}: a line is not an age identity (AGE-SECRET-KEY-1…)", path.display())]
     KeyFile { path: PathBuf },
-    #[error("key file {}: there is no key in it; give another, or move it away to have a new one made", .0.display())]
+    #[error("key file {}", unread(path, source))]
+    ReadKeyFile { path: PathBuf, source: std::io::Error },
+    #[error("key file {}: it exists, and is left as it is; name another file", .0.display())]
+    KeyFileExists(PathBuf),
+    #[error("key file {}: it holds no key; give another, or move it away to have a new one made", .0.display())]
     EmptyKeyFile(PathBuf),
     #[error(
         "store '{0}' is new and is to be encrypted, and there is no place for its key: give --key-file, or set HOME, or `encryption = \"none\"`"
@@ -68,7 +65,7 @@ pub enum RepositoryError {
         "store '{0}' is new and would have the passphrase for a key: one that has {PASSPHRASE_MIN_CHARS} characters at least"
     )]
     ShortPassphrase(StoreName),
-    #[error("store '{0}' is not encrypted")]
+    #[error("store '{0}' is not encrypted: it has no keys to change")]
     NotEncrypted(StoreName),
     #[error(
         "store '{0}' is there and is not encrypted, and nothing here says that it is meant to be so: nothing is written to it. If it is, set `encryption = \"none\"` for it, or give --allow-unencrypted once"
@@ -85,7 +82,7 @@ pub enum RepositoryError {
     )]
     KeyringGone { store: StoreName, note: PathBuf },
     #[error(
-        "record {sequence} of store '{store}' names keyring {ring}, which is not to be found here, or is not sealed with its newest key: the record is made up, or the keyring was rolled back"
+        "store '{store}': record {sequence} names keyring {ring}, which is not to be found here, or is not sealed with its newest key: the record is made up, or the keyring was rolled back"
     )]
     Unnamed { store: StoreName, sequence: Sequence, ring: u32 },
     #[error(
@@ -97,10 +94,10 @@ pub enum RepositoryError {
         if *generation == 0 { "without a seal stands where all are sealed, or" } else { "is sealed" }
     )]
     Keyring { store: StoreName, generation: u32, known: u32 },
-    #[error("the keys of store '{store}': {change}")]
+    #[error("store '{store}': the keys were not changed: {change}")]
     KeyChange { store: StoreName, change: KeyChange },
     #[error(
-        "the log of store '{store}' was rolled back: this host saw record {seen}, and now it {found}. If that is meant, delete {}", note.display()
+        "store '{store}': its log was rolled back: this host saw record {seen}, and now it {found}. If that is meant, delete {}", note.display()
     )]
     RolledBack { store: StoreName, seen: Sequence, found: String, note: PathBuf },
     /// What would have become a manifest that cannot be restored: a fault of this program's, found before it did harm.
@@ -108,6 +105,23 @@ pub enum RepositoryError {
     Unsound { path: String, misplaced: Misplaced },
     #[error("{what}: {source}{}", advice(source))]
     Local { what: String, source: std::io::Error },
+}
+
+/// Returns the path of a file that was not read, and why: a refusal names the path itself.
+fn unread(path: &Path, source: &std::io::Error) -> String {
+    match trusted::is_distrust(source) {
+        true => source.to_string(),
+        false => format!("{}: {source}", path.display()),
+    }
+}
+
+/// Returns the key, then who failed: the repository, unless it was this machine.
+fn at(key: &str, kind: FailureKind) -> String {
+    match (key, kind) {
+        ("", _) => "repository: ".to_owned(),
+        (_, FailureKind::Failed) => format!("{key}: "),
+        _ => format!("{key}: repository "),
+    }
 }
 
 /// What to do about an error of this machine's that does not say it.
@@ -121,44 +135,51 @@ pub(crate) fn advice(error: &std::io::Error) -> &'static str {
     }
 }
 
-impl RepositoryError {
-    pub fn kind(&self) -> RepositoryErrorKind {
+impl Failure for RepositoryError {
+    fn kind(&self) -> FailureKind {
         match self {
             Self::Request { kind, .. } => *kind,
             Self::Location { .. }
             | Self::TwoWin(_)
             | Self::NoKey { .. }
             | Self::KeyFile { .. }
+            | Self::KeyFileExists(_)
             | Self::EmptyKeyFile(_)
             | Self::NoPlaceForKey(_)
             | Self::ShortPassphrase(_)
             | Self::NotEncrypted(_)
             | Self::Unconfirmed(_)
-            | Self::StrangeKeyring { .. } => RepositoryErrorKind::Configuration,
-            Self::KeyChange { change: KeyChange::Raced, .. } => RepositoryErrorKind::Unavailable,
-            Self::KeyChange { .. } => RepositoryErrorKind::Configuration,
+            | Self::StrangeKeyring { .. } => FailureKind::Usage,
+            Self::KeyChange { change, .. } => change.kind(),
             Self::Keyring { .. }
             | Self::RolledBack { .. }
             | Self::Distrusted { .. }
             | Self::KeyringGone { .. }
-            | Self::Unnamed { .. } => RepositoryErrorKind::Damaged,
-            Self::Format { .. }
+            | Self::Unnamed { .. }
+            | Self::Format { .. }
             | Self::UnknownChunk { .. }
             | Self::Log { .. }
             | Self::Entry { .. }
-            | Self::MissingRecord { .. } => RepositoryErrorKind::Damaged,
-            Self::NoStore(_) | Self::NoSnapshot { .. } => RepositoryErrorKind::Missing,
-            Self::Local { .. } | Self::Memory { .. } | Self::Unsound { .. } => RepositoryErrorKind::Local,
+            | Self::MissingRecord { .. }
+            | Self::MissingObject { .. } => FailureKind::Damaged,
+            Self::NoStore(_) | Self::NoSnapshot { .. } => FailureKind::Missing,
+            // One that is refused, or is not there: give another.
+            Self::ReadKeyFile { source, .. } if advice(source).is_empty() => FailureKind::Usage,
+            Self::ReadKeyFile { .. } | Self::Local { .. } | Self::Memory { .. } | Self::Unsound { .. } => {
+                FailureKind::Failed
+            }
         }
     }
+}
 
+impl RepositoryError {
     /// A writer that lost so many races for the next record gives up.
     pub fn lost_races(store: &StoreName, count: u32) -> Self {
         Self::Request {
             operation: "put",
             key: super::object_key::log_prefix(store).to_string(),
             reason: format!("lost {count} races for the next record"),
-            kind: RepositoryErrorKind::Unavailable,
+            kind: FailureKind::Unavailable,
         }
     }
 

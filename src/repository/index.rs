@@ -3,13 +3,14 @@
 //! A lookup reads a few entries of each segment from the page cache; memory does not grow with the
 //! number of chunks. Segments are checked whole when opened, so a lookup trusts what it reads.
 
-use super::error::{RepositoryError, RepositoryErrorKind};
+use super::error::RepositoryError;
 use super::object_key;
 use super::store::Store;
 use crate::format::index::{self as format, ENTRY_BYTES, Location, SegmentHeader};
 use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
 use crate::model::record::StoreState;
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::files;
 use crate::support::mutant::{self, Mutant};
 use bytes::Bytes;
@@ -160,12 +161,8 @@ impl Store {
     pub(crate) fn segment_table(&self, id: IndexId, vouched: Vouched) -> Result<Vec<u8>, RepositoryError> {
         let at = object_key::index(self.name(), id);
         let found = self.wait(self.objects().get(&at, SEGMENT_MAX_BYTES))?;
-        let object = found.ok_or_else(|| RepositoryError::Request {
-            operation: "get",
-            key: at.to_string(),
-            reason: "the index segment is missing; run `understudy verify`".into(),
-            kind: RepositoryErrorKind::Damaged,
-        })?;
+        let object = found
+            .ok_or_else(|| RepositoryError::MissingObject { key: at.to_string(), what: "index segment" })?;
         if IndexId::of(&object) != id {
             return Err(RepositoryError::format(&at)(crate::format::wire::FormatError::Hash));
         }
@@ -260,7 +257,7 @@ impl Index {
     ) -> Result<T, RepositoryError> {
         loop {
             match read(&state) {
-                Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
+                Err(error) if error.kind() == FailureKind::Damaged => {
                     let now = store.state()?;
                     if now.index == state.index {
                         return Err(error);

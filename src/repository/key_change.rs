@@ -2,6 +2,7 @@
 
 use crate::format::passphrase::PASSPHRASES_MAX;
 use crate::model::escape;
+use crate::support::failure::{Failure, FailureKind};
 
 /// Reasons for which the keys of a store stay as they are.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +16,7 @@ pub enum KeyChange {
     #[error("'{}' cannot be a key's name: 1 to 200 bytes, without control characters", escape::line(.0))]
     Name(String),
     #[error(
-        "that is the key that is used here: whoever is to be removed cannot say who is left. Use another (--key-file)"
+        "that is the key that is used here, and the holder who is removed cannot say who is left. Use another key (--key-file)"
     )]
     Own,
     #[error(
@@ -24,4 +25,18 @@ pub enum KeyChange {
     Passphrases,
     #[error("somebody else changed the keys meanwhile: try again")]
     Raced,
+}
+
+impl Failure for KeyChange {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Raced => FailureKind::Unavailable,
+            Self::Exists(_)
+            | Self::Missing(_)
+            | Self::Last(_)
+            | Self::Name(_)
+            | Self::Own
+            | Self::Passphrases => FailureKind::Usage,
+        }
+    }
 }

@@ -59,7 +59,7 @@ impl KeySource {
         let mut identities = self.identities.clone();
         if let Some(path) = &self.key_file {
             match read_key_file(path) {
-                Err(RepositoryError::Local { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                Err(RepositoryError::ReadKeyFile { source, .. }) if source.kind() == ErrorKind::NotFound => {}
                 // It was being made when something ended that: there is no key in it.
                 Ok(none) if none.is_empty() => {}
                 found => identities.extend(found?),
@@ -80,8 +80,8 @@ impl KeySource {
 
 /// The identities in a key file: lines that begin with `#` are remarks.
 pub fn read_key_file(path: &Path) -> Result<Vec<Identity>, RepositoryError> {
-    let what = || format!("key file {}", path.display());
-    let text = trusted::read_to_string(path).map(Zeroizing::new).map_err(RepositoryError::local(what()))?;
+    let wrong = |source| RepositoryError::ReadKeyFile { path: path.to_owned(), source };
+    let text = trusted::read_to_string(path).map(Zeroizing::new).map_err(wrong)?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|line| Identity::parse(line).map_err(|_| RepositoryError::KeyFile { path: path.to_owned() }))
@@ -97,7 +97,9 @@ pub fn make_key_file(path: &Path, env: &Env) -> Result<Identity, RepositoryError
         identity.recipient(),
         &*identity.text()
     ));
-    let made = durable::create(env, path, 0o600, text.as_bytes());
-    made.map_err(RepositoryError::local(format!("making key file {}", path.display())))?;
+    durable::create(env, path, 0o600, text.as_bytes()).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => RepositoryError::KeyFileExists(path.to_owned()),
+        _ => RepositoryError::local(format!("key file {}: write it", path.display()))(error),
+    })?;
     Ok(identity)
 }

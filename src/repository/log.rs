@@ -1,6 +1,6 @@
 //! A store's log as a reader has it: read and folded, and held to what this host saw of it. See `append` for how it grows.
 
-use super::error::{RepositoryError, RepositoryErrorKind};
+use super::error::RepositoryError;
 use super::memory::{Passed, Seen};
 use super::object_key;
 use super::reading::{Late, Reading};
@@ -13,6 +13,7 @@ use crate::model::id::{ContentHash, Sequence};
 use crate::model::record::SnapshotRecord;
 use crate::model::record::{Event, Record, StoreState};
 use crate::model::snapshot_ref::Moment;
+use crate::support::failure::{Failure, FailureKind};
 use bytes::Bytes;
 
 fn is_of_another_version(record: &[u8]) -> bool {
@@ -24,7 +25,8 @@ fn is_unreadable(error: &RepositoryError) -> bool {
     match error {
         RepositoryError::MissingRecord { .. } => true,
         RepositoryError::Format { source, .. } => *source != FormatError::Maker,
-        RepositoryError::Request { kind, .. } => *kind == RepositoryErrorKind::Damaged,
+        RepositoryError::MissingObject { .. } => true,
+        RepositoryError::Request { kind, .. } => *kind == FailureKind::Damaged,
         _ => false,
     }
 }
@@ -102,7 +104,7 @@ impl Store {
     /// [`RepositoryError::RolledBack`] when the log does not go on from what this host saw of it.
     pub fn refresh(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
         let first = self.reading(true, true)?;
-        let is_damaged = |error: &RepositoryError| error.kind() == RepositoryErrorKind::Damaged;
+        let is_damaged = |error: &RepositoryError| error.kind() == FailureKind::Damaged;
         let reading = |from_cache, from_checkpoint| Reading { from_cache, from_checkpoint, ..first };
         // The head is always fetched, and its chain holds what comes from the cache: anything else than this log's records
         // breaks it, and all is fetched.
@@ -174,7 +176,7 @@ impl Store {
                 self.cache_record(sequence, bytes);
                 Ok(decoded)
             }
-            Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
+            Err(error) if error.kind() == FailureKind::Damaged => {
                 decode(&self.wait(self.record_bytes(sequence))?)
             }
             Err(error) => Err(error),

@@ -10,10 +10,11 @@
 //! of another origin would only disagree with it. Nothing that is stored or reported depends on them.
 //! What this process lacks (file handles, memory) is waited for, and then told as what it is, not as the store's.
 
-use super::error::{RepositoryError, RepositoryErrorKind};
+use super::error::RepositoryError;
 use crate::api::requests::Requests;
 use crate::model::escape;
 use crate::support::chain::chain;
+use crate::support::failure::FailureKind;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -155,9 +156,9 @@ impl Objects {
                     let text = chain(&error).split_whitespace().collect::<Vec<_>>().join(" ");
                     (format!("{}{advice}", escape::line(&text)), kind)
                 }
-                Err(_) => (format!("no answer within {timeout:?}"), RepositoryErrorKind::Unavailable),
+                Err(_) => (format!("no answer within {timeout:?}"), FailureKind::Unavailable),
             };
-            let may_pass = matches!(kind, RepositoryErrorKind::Unavailable | RepositoryErrorKind::Local);
+            let may_pass = matches!(kind, FailureKind::Unavailable | FailureKind::Failed);
             if !may_pass || attempt >= self.patience.attempts {
                 return Err(RepositoryError::Request { operation, key: key.to_string(), reason, kind });
             }
@@ -339,25 +340,25 @@ fn is_without_bucket(error: &object_store::Error) -> bool {
 }
 
 /// What kind of error it is, and what to do where the error does not say it.
-fn judge(error: &object_store::Error) -> (RepositoryErrorKind, &'static str) {
+fn judge(error: &object_store::Error) -> (FailureKind, &'static str) {
     use object_store::Error;
     if is_without_bucket(error) {
         let advice = "; the bucket is not there: create it, or change the address";
-        return (RepositoryErrorKind::Configuration, advice);
+        return (FailureKind::Usage, advice);
     }
     let by_variant = match error {
-        Error::NotFound { .. } | Error::NotSupported { .. } => RepositoryErrorKind::Damaged,
+        Error::NotFound { .. } | Error::NotSupported { .. } => FailureKind::Damaged,
         Error::Unauthenticated { .. }
         | Error::PermissionDenied { .. }
         | Error::NotImplemented { .. }
         | Error::UnknownConfigurationKey { .. }
-        | Error::InvalidPath { .. } => RepositoryErrorKind::Configuration,
-        _ => RepositoryErrorKind::Unavailable,
+        | Error::InvalidPath { .. } => FailureKind::Usage,
+        _ => FailureKind::Unavailable,
     };
     let system = causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
     match system.map(Errno::from_raw_os_error) {
         Some(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) if is_link(error) => (
-            RepositoryErrorKind::Configuration,
+            FailureKind::Usage,
             "; this filesystem has no hard links, by which an object is created once and never overwritten: use a directory on another one (not exFAT, not a mount of a cloud drive), or an object store's address",
         ),
         Some(errno) => judge_errno(errno).unwrap_or((by_variant, "")),
@@ -366,19 +367,19 @@ fn judge(error: &object_store::Error) -> (RepositoryErrorKind, &'static str) {
 }
 
 /// Of an error of this system's that says it alone.
-fn judge_errno(errno: Errno) -> Option<(RepositoryErrorKind, &'static str)> {
-    use RepositoryErrorKind::{Configuration, Local};
+fn judge_errno(errno: Errno) -> Option<(FailureKind, &'static str)> {
+    use FailureKind::{Failed, Usage};
     Some(match errno {
-        Errno::MFILE | Errno::NFILE | Errno::NOMEM => (Local, super::error::advice(&errno.into())),
-        Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP => (Configuration, ""),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => (Failed, super::error::advice(&errno.into())),
+        Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP => (Usage, ""),
         _ => return None,
     })
 }
 
 /// Of a directory that holds a repository, and cannot be had: what cannot be a directory is a wrong address, and the rest may pass.
-pub(crate) fn judge_directory(error: &std::io::Error) -> (RepositoryErrorKind, &'static str) {
+pub(crate) fn judge_directory(error: &std::io::Error) -> (FailureKind, &'static str) {
     let Some(errno) = error.raw_os_error().map(Errno::from_raw_os_error) else {
-        return (RepositoryErrorKind::Configuration, "");
+        return (FailureKind::Usage, "");
     };
     judge_errno(errno).unwrap_or(match errno {
         Errno::NOTDIR
@@ -387,8 +388,8 @@ pub(crate) fn judge_directory(error: &std::io::Error) -> (RepositoryErrorKind, &
         | Errno::NAMETOOLONG
         | Errno::NOENT
         | Errno::INVAL
-        | Errno::ROFS => (RepositoryErrorKind::Configuration, ""),
-        _ => (RepositoryErrorKind::Unavailable, ""),
+        | Errno::ROFS => (FailureKind::Usage, ""),
+        _ => (FailureKind::Unavailable, ""),
     })
 }
 
@@ -420,16 +421,16 @@ mod tests {
 
     #[test]
     fn an_error_of_the_system_is_told_for_what_it_is() {
-        use RepositoryErrorKind::{Configuration, Local, Unavailable};
+        use FailureKind::{Failed, Unavailable, Usage};
         use rustix::io::Errno;
         for (errno, kind) in [
-            (Errno::MFILE, Local),
-            (Errno::NFILE, Local),
-            (Errno::NOMEM, Local),
-            (Errno::ACCESS, Configuration),
-            (Errno::PERM, Configuration),
-            (Errno::NOSYS, Configuration),
-            (Errno::OPNOTSUPP, Configuration),
+            (Errno::MFILE, Failed),
+            (Errno::NFILE, Failed),
+            (Errno::NOMEM, Failed),
+            (Errno::ACCESS, Usage),
+            (Errno::PERM, Usage),
+            (Errno::NOSYS, Usage),
+            (Errno::OPNOTSUPP, Usage),
             (Errno::NOSPC, Unavailable),
             (Errno::IO, Unavailable),
             (Errno::TIMEDOUT, Unavailable),
@@ -449,7 +450,7 @@ mod tests {
         for code in ["NoSuchBucket", "ContainerNotFound"] {
             let error = of(&format!("404 Not Found: <Error>\n<Code>{code}</Code></Error>"));
             assert!(!is_absent(&error));
-            assert_eq!(judge(&error).0, RepositoryErrorKind::Configuration);
+            assert_eq!(judge(&error).0, FailureKind::Usage);
         }
     }
 
@@ -457,13 +458,13 @@ mod tests {
     fn a_directory_that_a_disk_or_a_mount_refuses_may_come_back() {
         use rustix::io::Errno;
         for (errno, kind) in [
-            (Errno::NOTDIR, RepositoryErrorKind::Configuration),
-            (Errno::ACCESS, RepositoryErrorKind::Configuration),
-            (Errno::MFILE, RepositoryErrorKind::Local),
-            (Errno::NOTCONN, RepositoryErrorKind::Unavailable),
-            (Errno::STALE, RepositoryErrorKind::Unavailable),
-            (Errno::IO, RepositoryErrorKind::Unavailable),
-            (Errno::NOSPC, RepositoryErrorKind::Unavailable),
+            (Errno::NOTDIR, FailureKind::Usage),
+            (Errno::ACCESS, FailureKind::Usage),
+            (Errno::MFILE, FailureKind::Failed),
+            (Errno::NOTCONN, FailureKind::Unavailable),
+            (Errno::STALE, FailureKind::Unavailable),
+            (Errno::IO, FailureKind::Unavailable),
+            (Errno::NOSPC, FailureKind::Unavailable),
         ] {
             assert_eq!(judge_directory(&errno.into()).0, kind, "{errno:?}");
         }

@@ -5,7 +5,7 @@
 //! written as the run goes on, each after its packs, so that a run which is broken off leaves what it
 //! shipped for the next one to adopt.
 
-use super::error::{RepositoryError, RepositoryErrorKind};
+use super::error::RepositoryError;
 use super::index::Index;
 use super::object_key;
 use super::store::Store;
@@ -13,6 +13,7 @@ use crate::format::frame::{ChunkType, Compressor, PackWriter};
 use crate::format::index as format;
 use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
+use crate::support::failure::FailureKind;
 use bytes::Bytes;
 use object_store::path::Path;
 use std::collections::{HashSet, VecDeque};
@@ -355,7 +356,7 @@ impl Store {
             Some(found) => format!("{found} bytes arrived of {size_bytes}; nothing was committed"),
             None => "it was uploaded and is not there; nothing was committed".to_owned(),
         };
-        let kind = RepositoryErrorKind::Unavailable;
+        let kind = FailureKind::Unavailable;
         Err(RepositoryError::Request { operation: "head", key: at.to_string(), reason, kind })
     }
 }
@@ -408,7 +409,7 @@ fn gave_up(why: &str) -> RepositoryError {
         operation: "put",
         key: "packs".into(),
         reason: why.into(),
-        kind: RepositoryErrorKind::Unavailable,
+        kind: FailureKind::Unavailable,
     }
 }
 

@@ -317,11 +317,7 @@ fn key_file(path: &Path, source: &KeySource, env: &Env) -> Result<Vec<Identity>,
             }
             match make_key_file(path, env) {
                 // Another run was quicker: it is the file's key that counts.
-                Err(RepositoryError::Local { source, .. })
-                    if source.kind() == std::io::ErrorKind::AlreadyExists =>
-                {
-                    read_key_file(path)?
-                }
+                Err(RepositoryError::KeyFileExists(_)) => read_key_file(path)?,
                 made => vec![made?],
             }
         }

@@ -13,7 +13,7 @@
 
 use super::append::{Appended, RACES_MAX};
 use super::chunks::ChunkReader;
-use super::error::{RepositoryError, RepositoryErrorKind};
+use super::error::RepositoryError;
 use super::index::Index;
 use super::manifest::ManifestReader;
 use super::packer::Packer;
@@ -21,6 +21,7 @@ use super::store::Store;
 use crate::model::escape;
 use crate::model::id::{IndexId, Sequence, StoreName, WriterId};
 use crate::model::record::{Event, ObjectRef, SnapshotRecord, StoreState};
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::mutant::{self, Mutant};
 use std::sync::Arc;
 use thiserror::Error;
@@ -32,6 +33,15 @@ pub enum SessionError {
     Repository(#[from] RepositoryError),
     #[error("store '{store}' was promoted to '{}': '{writer}' is fenced", escape::line(primary))]
     Fenced { store: StoreName, primary: String, writer: WriterId },
+}
+
+impl Failure for SessionError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Repository(error) => error.kind(),
+            Self::Fenced { .. } => FailureKind::Fenced,
+        }
+    }
 }
 
 /// What became of a commit.
@@ -162,7 +172,7 @@ fn base(state: &StoreState, chunks: &ChunkReader) -> Result<(Option<SnapshotReco
     }
     let mut entries = ManifestReader::new(chunks.clone()).entries(&record.manifest);
     match entries.try_for_each(|entry| entry.map(drop)) {
-        Err(error) if error.kind() == RepositoryErrorKind::Damaged => Ok((None, true)),
+        Err(error) if error.kind() == FailureKind::Damaged => Ok((None, true)),
         read => read.map(|()| (Some(record.clone()), true)),
     }
 }

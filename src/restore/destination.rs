@@ -78,7 +78,7 @@ impl Place {
                 let room = Room::beside(destination, tag)?;
                 Self::in_room(room)
             }
-            Err(e) => Err(io(&destination.display().to_string(), "look at it", &e)),
+            Err(e) => Err(io(&destination.display().to_string(), "stat it", &e)),
             Ok(found) if !found.is_dir() => Err(RestoreError::NotADirectory(destination.clone())),
             Ok(_) => Self::existing(destination, tag, request.overwrite),
         }
@@ -269,7 +269,7 @@ impl Room {
             Err(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Err(RestoreError::Taken(path)),
             Err(errno) => return Err(RestoreError::write(path.display(), "open it")(errno)),
         };
-        let wrong = RestoreError::write(path.display(), "look at it");
+        let wrong = RestoreError::write(path.display(), "stat it");
         let looked = Stat::of(&handle).and_then(|stat| Ok((stat, Filesystem::of(&handle)?)));
         let (stat, filesystem) = looked.map_err(wrong)?;
         let is_ours = stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o022 == 0;

@@ -1,7 +1,8 @@
 //! Why a restore ended, or an entry was left out of it, with the path.
 
 use crate::content::error::ContentError;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
+use crate::support::failure::{Failure, FailureKind};
 use rustix::io::Errno;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -11,7 +12,7 @@ use thiserror::Error;
 pub enum RestoreError {
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    #[error("{}: {action}: {}", path, std::io::Error::from(*errno))]
+    #[error("{}: cannot {action}: {}", path, std::io::Error::from(*errno))]
     Write { path: String, action: &'static str, errno: Errno },
     #[error(
         "{0} is not empty; --overwrite replaces what differs, and --delete also removes what the snapshot does not have"
@@ -21,9 +22,9 @@ pub enum RestoreError {
         "{0} holds a restore of another snapshot that was broken off; restore that one again, or --overwrite it"
     )]
     Unfinished(PathBuf),
-    #[error("{0} is a symlink or not a directory; nothing is written through it")]
+    #[error("{0} is a symlink or not a directory; nothing is written through it: name a directory")]
     NotADirectory(PathBuf),
-    #[error("{}: the finished tree could not be renamed to it: {}; it is complete in {}", destination.display(), std::io::Error::from(*errno), work.display())]
+    #[error("{}: the finished tree could not be renamed to it: {}; it is complete in {}: move it there", destination.display(), std::io::Error::from(*errno), work.display())]
     Publish { destination: PathBuf, work: PathBuf, errno: Errno },
     #[error("{} is in {}, where understudy keeps something of its own; restore elsewhere", path.display(), place.display())]
     Own { path: PathBuf, place: PathBuf },
@@ -39,6 +40,24 @@ pub enum RestoreError {
     NoSuchPath(String),
     #[error("{path}: the restored bytes do not have the file's hash; run `understudy verify --read-data`")]
     Content { path: String },
+}
+
+impl Failure for RestoreError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Repository(error) => error.kind(),
+            Self::NotEmpty(_)
+            | Self::Unfinished(_)
+            | Self::NotADirectory(_)
+            | Self::Own { .. }
+            | Self::Taken(_) => FailureKind::Usage,
+            Self::NoSuchPath(_) => FailureKind::Missing,
+            Self::Content { .. } => FailureKind::Damaged,
+            Self::Write { .. } | Self::Publish { .. } | Self::InTheWay(_) | Self::SameName(_) => {
+                FailureKind::Failed
+            }
+        }
+    }
 }
 
 impl From<ContentError> for RestoreError {
@@ -64,7 +83,7 @@ impl RestoreError {
     /// more content.
     pub(crate) fn ends(&self, doing: Doing) -> bool {
         match self {
-            Self::Repository(error) => error.kind() != RepositoryErrorKind::Damaged,
+            Self::Repository(error) => error.kind() != FailureKind::Damaged,
             Self::Write { errno, .. } => {
                 is_own(*errno)
                     || matches!(*errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)
@@ -84,7 +103,7 @@ impl RestoreError {
     /// Why, without the path.
     pub(crate) fn reason(&self) -> String {
         match self {
-            Self::Write { action, errno, .. } => format!("{action}: {}", std::io::Error::from(*errno)),
+            Self::Write { action, errno, .. } => format!("cannot {action}: {}", std::io::Error::from(*errno)),
             Self::Content { .. } => "the restored bytes do not have the file's hash".into(),
             Self::Repository(RepositoryError::Entry { .. }) => {
                 "its entry in the manifest contradicts itself or others".into()

@@ -12,11 +12,12 @@ use crate::content::write::{copy_checked, hash_of, write_all, write_extents};
 use crate::model::entry::{Content, Entry, Extent, File, Kind, Xattrs};
 use crate::model::id::{ChunkId, ContentHash};
 use crate::model::tree_path::TreePath;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
 use crate::repository::extents::ExtentReader;
 use crate::source::read::open_file;
 use crate::source::stat::Stat;
 use crate::source::xattr;
+use crate::support::failure::{Failure, FailureKind};
 use bytes::Bytes;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -63,9 +64,7 @@ pub(crate) fn files(context: &RestoreContext, batch: Vec<FileJob>) -> Result<(),
     }
     let fetched = match context.writer.chunks.read_many(&wanted) {
         // Some of them: which files those belong to shows when each is read by itself.
-        Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
-            context.writer.chunks.read_known(&wanted)?
-        }
+        Err(error) if error.kind() == FailureKind::Damaged => context.writer.chunks.read_known(&wanted)?,
         other => other?,
     };
     for (job, parts, attributes) in jobs {

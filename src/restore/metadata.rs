@@ -100,7 +100,7 @@ pub(crate) fn apply(
     if exact && refused.owner.is_none() && refused.mode.is_none() && !dropped {
         return Ok(());
     }
-    let now = Stat::of(fd).map_err(RestoreError::write(&entry.path, "look at it"));
+    let now = Stat::of(fd).map_err(RestoreError::write(&entry.path, "stat it"));
     let now = match now {
         Ok(now) => now,
         Err(error @ RestoreError::Write { errno, .. }) if is_own(errno) => return Err(error),

@@ -9,8 +9,9 @@ use crate::format::page::Child;
 use crate::model::entry::Entry;
 use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
 use crate::repository::manifest::{EntryStream, ManifestReader};
+use crate::support::failure::{Failure, FailureKind};
 use std::sync::atomic::Ordering;
 
 /// A manifest's entries in order.
@@ -43,7 +44,7 @@ impl<'a> Salvage<'a> {
 
     /// The pages from the last entry on, after `error`.
     fn begin(&mut self, error: RepositoryError) -> Result<(), RepositoryError> {
-        if error.kind() != RepositoryErrorKind::Damaged {
+        if error.kind() != FailureKind::Damaged {
             return Err(error);
         }
         let Ok(leaves) = self.manifests.leaves(&self.root) else { return Err(error) };
@@ -62,7 +63,7 @@ impl<'a> Salvage<'a> {
         }
         match self.manifests.read_leaves(std::slice::from_ref(&leaf)) {
             Ok(read) => self.leaf = read.into_iter().next().unwrap_or_default().into_iter(),
-            Err(error) if error.kind() == RepositoryErrorKind::Damaged => {
+            Err(error) if error.kind() == FailureKind::Damaged => {
                 self.outcome.page_lost.store(true, Ordering::Relaxed);
                 let reason = format!("the page of the manifest from here on is damaged: {error}");
                 self.outcome.told.tell(ShortfallKind::Damaged, &leaf.first, reason);

@@ -37,7 +37,7 @@ pub(crate) fn special(
     let handle = rustix::fs::openat(dir, unplaced.at(), flags, Mode::empty())
         .map_err(RestoreError::write(&entry.path, "open it"))?;
     // Its name is found again: it must be what was made, whoever else may write to the directory.
-    let found = Stat::of(&handle).map_err(RestoreError::write(&entry.path, "look at it"))?;
+    let found = Stat::of(&handle).map_err(RestoreError::write(&entry.path, "stat it"))?;
     // On a mount that has owners of its own, they say nothing of who made it.
     let is_another_s = spot.dir.filesystem.exact && found.uid != restorer().0;
     if Some(found.kind) != made_as(&entry.kind) || is_another_s || found.links != 1 {

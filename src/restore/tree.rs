@@ -126,7 +126,7 @@ impl<'env> Restorer<'_, 'env> {
         let shown = self.place.work.display().to_string();
         let wrong = |action| RestoreError::write(&shown, action);
         let handle = self.place.open().map_err(wrong("open it"))?;
-        let filesystem = Filesystem::of(&handle).map_err(wrong("look at it"))?;
+        let filesystem = Filesystem::of(&handle).map_err(wrong("stat it"))?;
         let (fresh, deletes) = (self.place.fresh, self.request.delete);
         let outcome = self.context.outcome.clone();
         let missing = entry.path != self.request.path;
@@ -300,12 +300,12 @@ impl<'env> Restorer<'_, 'env> {
         };
         let handle = handle.map_err(wrong("open it"))?;
         let mut filesystem = parent.filesystem;
-        if !fresh && Mount::of(&handle).map_err(wrong("look at it"))? != filesystem.mount {
-            filesystem = Filesystem::of(&handle).map_err(wrong("look at it"))?;
+        if !fresh && Mount::of(&handle).map_err(wrong("stat it"))? != filesystem.mount {
+            filesystem = Filesystem::of(&handle).map_err(wrong("stat it"))?;
         }
         // Its name is found again: whoever else may write to the directory may have put another there.
         if fresh && filesystem.exact {
-            let found = Stat::of(&handle).map_err(wrong("look at it"))?;
+            let found = Stat::of(&handle).map_err(wrong("stat it"))?;
             if found.uid != restorer().0 {
                 return Err(wrong("keep it while it is made")(Errno::STALE).into());
             }

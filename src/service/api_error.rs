@@ -1,7 +1,7 @@
 //! A refused or failed request: its status, and a reason as JSON.
 
 use crate::api::error::ErrorBody;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::support::failure::{Failure, FailureKind};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 
@@ -36,13 +36,21 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl From<RepositoryError> for ApiError {
-    fn from(error: RepositoryError) -> Self {
-        let status = match error.kind() {
-            RepositoryErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            RepositoryErrorKind::Missing => StatusCode::NOT_FOUND,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self::new(status, error.to_string())
+impl<E: Failure> From<E> for ApiError {
+    fn from(error: E) -> Self {
+        Self::new(status(error.kind()), error.to_string())
+    }
+}
+
+/// Returns the status of an answer that is a failure of this kind.
+pub(crate) fn status(kind: FailureKind) -> StatusCode {
+    match kind {
+        FailureKind::Missing => StatusCode::NOT_FOUND,
+        FailureKind::Held | FailureKind::Fenced => StatusCode::CONFLICT,
+        FailureKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        // The request was well-formed: it is the configuration that is wrong.
+        FailureKind::Usage | FailureKind::Stopped | FailureKind::Damaged | FailureKind::Failed => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! also when the command has ended: what is orphaned becomes its child. Another's signals do not reach it, since it stays this user.
 
 use crate::support::env::Env;
+use crate::support::failure::{Failure, FailureKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -48,6 +49,12 @@ pub enum ChildError {
     NoUser(String),
     #[error("to run it as another user takes root")]
     NotRoot,
+}
+
+impl Failure for ChildError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Usage
+    }
 }
 
 /// As whom a program runs, and what it is handed on.

@@ -7,6 +7,7 @@ use crate::model::plan::{PlanName, Upkeep};
 use crate::model::retention::Retention;
 use crate::model::role::Permission;
 use crate::repository::key_source::Encryption;
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::trusted;
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
@@ -27,16 +28,22 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{}: {message}", path.display())]
     Parse { path: PathBuf, message: String },
-    #[error("{}: two stores are named '{name}'", path.display())]
+    #[error("{}: two stores are named '{name}'; rename one of them", path.display())]
     Duplicate { path: PathBuf, name: StoreName },
     #[error(
         "{source}; it was found in the directory that this command runs in: name the one that is meant with --config"
     )]
     Found { source: std::io::Error },
-    #[error("{}: there is no passphrase in it", .0.display())]
+    #[error("{}: there is no passphrase in it; write one, or leave `passphrase_file` out", .0.display())]
     EmptyPassphrase(PathBuf),
     #[error("{}: {variable} is not absolute, and nothing is kept where a command happens to run; set it to an absolute path", path.display())]
     NotAbsolute { variable: &'static str, path: PathBuf },
+}
+
+impl Failure for ConfigError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Usage
+    }
 }
 
 /// The file.

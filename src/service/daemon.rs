@@ -4,13 +4,13 @@
 //! scheduler's next deadline does. A run that panics ends as one that failed. Asked to end, no run begins, those under way stop at their next step
 //! (what they shipped is not shipped again), and after a limit the process goes without them, which loses nothing either.
 
+use super::alert::Alert;
 use super::board::{Board, Ended, Standing, StartedRun, StartedUpkeep, upkeep_status};
 use super::config::{Config, StoreConfig};
 use super::drill_place::{self, Program};
 use super::ending::{EndLimits, Ending};
 use super::host::{Host, HostError};
 use super::run::{RunError, Watch, run};
-use super::scheduler::Outcome;
 use super::upkeep::{Done, Keeper, UpkeepError};
 use super::watches::Watches;
 use crate::api::run::RunReport;
@@ -24,11 +24,13 @@ use crate::repository::store::Repository;
 use crate::standby::depot::Depot;
 use crate::support::clock::Now;
 use crate::support::env::Env;
+use crate::support::failure::Failure;
 use crate::support::progress::Step;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
+use tracing::Level;
 
 /// A scheduler that sleeps wakes up that often at least: clocks are set.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
@@ -357,10 +359,14 @@ fn tell(store: &StoreName, result: &Result<RunReport, RunError>, seconds: f64) {
             "published"
         ),
         Ok(RunReport::Follow(_)) => tracing::debug!(%store, seconds, "is up to date"),
-        Err(error) => match error.outcome() {
-            Outcome::Held => tracing::warn!(%store, %error, "held"),
-            Outcome::Waiting => tracing::debug!(%store, %error, "waits"),
-            _ => tracing::error!(%store, %error, seconds, "failed"),
-        },
+        Err(error) => {
+            let Alert { word, level } = error.kind().into();
+            match level {
+                Level::ERROR => tracing::error!(%store, %error, state = word, seconds, "failed"),
+                Level::WARN => tracing::warn!(%store, %error, "{word}"),
+                Level::INFO => tracing::info!(%store, %error, "{word}"),
+                _ => tracing::debug!(%store, %error, "{word}"),
+            }
+        }
     }
 }

@@ -18,6 +18,7 @@ use crate::repository::index::Index;
 use crate::repository::manifest::ManifestReader;
 use crate::repository::store::Store;
 use crate::repository::upkeep::Proof;
+use crate::support::failure::{Failure, FailureKind};
 use serde::Serialize;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -34,12 +35,24 @@ pub enum DrillError {
     Repository(#[from] RepositoryError),
     #[error(transparent)]
     Hook(#[from] HookError),
-    #[error("the drill of {snapshot}: {path}: {reason}")]
+    #[error("{snapshot}: the drill failed: {path}: {reason}")]
     Differs { snapshot: String, path: String, reason: String },
-    #[error("the drill of {snapshot}: {source}")]
+    #[error("{snapshot}: the drill failed: {source}")]
     Place { snapshot: String, source: PlaceError },
-    #[error("the drill of {snapshot} was asked to end; it tells nothing of the snapshot")]
+    #[error("{snapshot}: the drill stopped when it was asked to; nothing is known of the snapshot")]
     Stopped { snapshot: String },
+}
+
+impl Failure for DrillError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Repository(error) => error.kind(),
+            Self::Hook(error) => error.kind(),
+            Self::Differs { .. } => FailureKind::Damaged,
+            Self::Place { source, .. } => source.kind(),
+            Self::Stopped { .. } => FailureKind::Stopped,
+        }
+    }
 }
 
 /// What was proven.

@@ -8,6 +8,7 @@
 
 use super::hooks;
 use crate::support::env::Env;
+use crate::support::failure::{Failure, FailureKind};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::process::Signal;
 use serde::Deserialize;
@@ -35,6 +36,12 @@ pub enum PlaceError {
     Directory { path: PathBuf, source: std::io::Error },
     #[error("`understudy {what}` failed: {said}")]
     Command { what: &'static str, said: String },
+}
+
+impl Failure for PlaceError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Failed
+    }
 }
 
 /// How this program is called: its path, and what it is told before the command.

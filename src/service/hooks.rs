@@ -9,6 +9,7 @@ use super::child::{self, ChildError, Confinement, User};
 use super::config::Hooks;
 use crate::model::id::StoreName;
 use crate::support::env::Env;
+use crate::support::failure::{Failure, FailureKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::Read;
 use std::path::Path;
@@ -35,8 +36,20 @@ pub enum HookError {
     Start { when: &'static str, program: String, source: std::io::Error },
     #[error("hook `{when}` ({program}): {source}")]
     Child { when: &'static str, program: String, source: ChildError },
+    #[error("hook `{when}` ({program}) was ended: this process was asked to end")]
+    Stopped { when: &'static str, program: String },
     #[error("hook `{when}` ({program}) {how}{said}")]
     Failed { when: &'static str, program: String, how: String, said: String },
+}
+
+impl Failure for HookError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Child { source, .. } => source.kind(),
+            Self::Start { .. } | Self::Failed { .. } => FailureKind::Failed,
+            Self::Stopped { .. } => FailureKind::Stopped,
+        }
+    }
 }
 
 /// What a hook is told by its environment, and who starts it.
@@ -123,7 +136,7 @@ pub fn run(
             }
             None if (bounds.stop)() => {
                 end(around.env, child, leash);
-                break "was ended: this process was asked to end".to_owned();
+                return Err(HookError::Stopped { when, program: program.clone() });
             }
             None => said.listen(around.env, LOOK_EVERY),
         }

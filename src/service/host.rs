@@ -8,6 +8,7 @@ use crate::repository::location::Location;
 use crate::repository::objects::Bandwidth;
 use crate::repository::store::{Notice, Repository, RepositoryOptions};
 use crate::support::env::Env;
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::{durable, private, trusted};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,12 +23,22 @@ pub enum HostError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    #[error("the cache: {0}")]
+    #[error("{0}; it is the cache")]
     Cache(std::io::Error),
-    #[error("the standby: {0}")]
+    #[error("{0}; it is the standby's directory")]
     Standby(std::io::Error),
     #[error("no {what}: give {option}, or set HOME for the default directory")]
     NoPlace { what: &'static str, option: &'static str },
+}
+
+impl Failure for HostError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Config(error) => error.kind(),
+            Self::Repository(error) => error.kind(),
+            Self::Cache(_) | Self::Standby(_) | Self::NoPlace { .. } => FailureKind::Usage,
+        }
+    }
 }
 
 /// Closes what an earlier version left open below a cache that keeps its mode: the directories of repositories.

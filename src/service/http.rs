@@ -9,11 +9,10 @@ use super::board::{Asked, Ended};
 use super::config::StoreConfig;
 use super::daemon::Daemon;
 use super::metrics::{self, Overall};
-use super::scheduler::Outcome;
 use crate::api::OPENAPI;
 use crate::api::change::{ChangeRow, Changes, ChangesQuery};
 use crate::api::progress::ProgressFigures;
-use crate::api::run::{FailureOutcome, HoldQuery, ResyncQuery, RunFailure};
+use crate::api::run::{HoldQuery, ResyncQuery, RunFailure};
 use crate::api::snapshot::SnapshotSummary;
 use crate::api::store::StoreStatus;
 use crate::model::diff::ChangeCounts;
@@ -21,6 +20,7 @@ use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
 use crate::repository::diff::changes;
 use crate::repository::error::RepositoryError;
+use crate::support::failure::FailureKind;
 use crate::support::lossy::Lossy;
 use axum::Router;
 use axum::extract::{Path, Query, State};
@@ -110,7 +110,7 @@ async fn snapshots(
 ) -> Result<Json<Vec<SnapshotSummary>>, ApiError> {
     let (name, config) = site.known(&name)?;
     site.blocking(move |daemon| {
-        let state = daemon.repository(&config).map_err(ApiError::internal)?.store(&name).state()?;
+        let state = daemon.repository(&config)?.store(&name).state()?;
         Ok(Json(
             state
                 .snapshots
@@ -134,7 +134,7 @@ async fn changes_between(
     let (from, to) = (moment(&query.from)?, moment(query.to.as_deref().unwrap_or("latest"))?);
     let limit = query.limit.unwrap_or(CHANGES_MAX).min(CHANGES_MAX);
     site.blocking(move |daemon| {
-        let store = daemon.repository(&config).map_err(ApiError::internal)?.store(&name);
+        let store = daemon.repository(&config)?.store(&name);
         let state = store.state()?;
         let ((from, old), (to, new)) = (store.find(&state, from)?, store.find(&state, to)?);
         let mut found = Changes { from, to, counts: ChangeCounts::default(), changes: Vec::new() };
@@ -182,7 +182,7 @@ async fn resync(
                 return Some((Ok(last_event(&ended)), (daemon, last, true)));
             }
             if is_stopping {
-                let event = failed(FailureOutcome::Failed, "the daemon is about to end");
+                let event = failed(FailureKind::Stopped, "the daemon is about to end");
                 return Some((Ok(event), (daemon, last, true)));
             }
             if progress.is_some() && progress != last {
@@ -198,18 +198,16 @@ async fn resync(
 
 /// Returns the event that says how a run ended.
 fn last_event(ended: &Ended) -> Event {
-    match (&ended.result, ended.outcome) {
-        (Ok(report), _) => {
+    match &ended.result {
+        Ok(report) => {
             let event = Event::default().event("done").json_data(report);
-            event.unwrap_or_else(|error| failed(FailureOutcome::Failed, &error.to_string()))
+            event.unwrap_or_else(|error| failed(FailureKind::Failed, &error.to_string()))
         }
-        (Err(error), Outcome::Held) => failed(FailureOutcome::Held, error),
-        (Err(error), Outcome::Fenced) => failed(FailureOutcome::Fenced, error),
-        (Err(error), _) => failed(FailureOutcome::Failed, error),
+        Err(failure) => failed(failure.outcome, &failure.error),
     }
 }
 
-fn failed(outcome: FailureOutcome, error: &str) -> Event {
+fn failed(outcome: FailureKind, error: &str) -> Event {
     let event = Event::default().event("failed");
     let failure = RunFailure { outcome, error: error.to_owned() };
     // Texts are always written as JSON.

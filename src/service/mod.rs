@@ -1,6 +1,7 @@
 //! What the commands share (the configuration, this host), and the daemon: schedules, runs, HTTP.
 
 pub mod admission;
+pub mod alert;
 pub mod api_error;
 pub mod board;
 pub mod child;
@@ -15,6 +16,7 @@ pub mod host;
 pub mod http;
 pub mod listen;
 pub mod metrics;
+pub mod repair;
 pub mod run;
 pub mod schedule;
 pub mod scheduler;

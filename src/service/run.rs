@@ -4,7 +4,6 @@ use super::child;
 use super::config::StoreConfig;
 use super::hooks::{self, Around, HookError};
 use super::host::{Host, HostError};
-use super::scheduler::Outcome;
 use crate::api::resync::ResyncReport;
 use crate::api::run::RunReport;
 use crate::model::hold::Hold;
@@ -13,12 +12,12 @@ use crate::model::snapshot_ref::Moment;
 use crate::mounts::mount;
 use crate::replicate::error::ResyncError;
 use crate::replicate::resync::{Request, Surroundings, Watched, resync};
-use crate::repository::error::RepositoryErrorKind;
 use crate::repository::store::Repository;
 use crate::source::disk::Disk;
 use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
 use crate::standby::follow::{self, FollowRequest, follow};
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::progress::{Progress, Step};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -45,35 +44,24 @@ pub enum RunError {
     Panicked,
 }
 
+impl Failure for RunError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Host(error) => error.kind(),
+            Self::Resync(error) => error.kind(),
+            Self::Follow(error) => error.kind(),
+            Self::Hook(error) => error.kind(),
+            Self::Panicked => FailureKind::Failed,
+        }
+    }
+}
+
 impl RunError {
     /// The hold, when that is what it is.
     pub fn hold(&self) -> Option<&Hold> {
         match self {
             Self::Resync(ResyncError::Held { hold, .. }) => Some(hold),
             _ => None,
-        }
-    }
-
-    /// Whether the repository did not answer.
-    pub fn is_unavailable(&self) -> bool {
-        let repository = match self {
-            Self::Host(HostError::Repository(error)) => error,
-            Self::Resync(ResyncError::Repository(error)) => error,
-            Self::Follow(FollowError::Repository(error)) => error,
-            _ => return false,
-        };
-        repository.kind() == RepositoryErrorKind::Unavailable
-    }
-
-    pub fn outcome(&self) -> Outcome {
-        match self {
-            Self::Resync(ResyncError::Held { .. }) => Outcome::Held,
-            Self::Resync(ResyncError::Fenced { .. }) => Outcome::Fenced,
-            // The primary has not been there yet.
-            Self::Follow(FollowError::Repository(error)) if error.kind() == RepositoryErrorKind::Missing => {
-                Outcome::Waiting
-            }
-            _ => Outcome::Failed,
         }
     }
 }

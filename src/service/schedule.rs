@@ -4,6 +4,7 @@
 //! hold at once. Here they are as in cron(8): Sunday is 0 or 7, and when the day of the month and the day of the week are
 //! both restricted, either is enough.
 
+use crate::support::failure::{Failure, FailureKind};
 use chrono::{DateTime, Utc};
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -27,6 +28,12 @@ pub enum ScheduleError {
     Expression(String, String),
     #[error("'{0}' never comes")]
     Never(String),
+}
+
+impl Failure for ScheduleError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Usage
+    }
 }
 
 /// When something is due.

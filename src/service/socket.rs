@@ -10,6 +10,7 @@
 //! the socket through it, which makes its path short enough whatever the directory's is.
 
 use super::config::{Config, OFF, state_dir};
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::private;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -35,10 +36,16 @@ pub struct Place {
 /// Why a daemon has no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    #[error("{}: another daemon runs with this configuration", .0.display())]
+    #[error("{}: another daemon runs with this configuration; stop it, or set service.socket", .0.display())]
     Taken(PathBuf),
     #[error("{}: {source}; set service.socket", path.display())]
     Io { path: PathBuf, source: io::Error },
+}
+
+impl Failure for SocketError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Failed
+    }
 }
 
 /// A socket that is listened at; it goes with this.

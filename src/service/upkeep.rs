@@ -13,6 +13,7 @@ use crate::model::plan::Upkeep;
 use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
 use crate::repository::upkeep::UpkeepNote;
+use crate::support::failure::{Failure, FailureKind};
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
@@ -36,6 +37,18 @@ pub enum UpkeepError {
         "store '{store}': {problems} objects are broken and {touched} files touched; `understudy verify {store} --repair` ships again what the source or a standby has"
     )]
     Unsound { store: String, problems: u64, touched: u64 },
+}
+
+impl Failure for UpkeepError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Host(error) => error.kind(),
+            Self::Repository(error) => error.kind(),
+            Self::Prune(error) => error.kind(),
+            Self::Drill(error) => error.kind(),
+            Self::Unsound { .. } => FailureKind::Damaged,
+        }
+    }
 }
 
 /// One thing that is due.

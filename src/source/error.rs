@@ -1,5 +1,6 @@
 //! What can go wrong with the live tree, with the path in it.
 
+use crate::support::failure::{Failure, FailureKind};
 use std::path::PathBuf;
 use thiserror::Error;
 
@@ -8,17 +9,26 @@ use thiserror::Error;
 pub enum SourceError {
     #[error("store root {path}: {source}; is the volume mounted?")]
     Root { path: PathBuf, source: std::io::Error },
-    #[error("store root {0} is not a directory")]
+    #[error("store root {0} is not a directory; name the directory that holds the store")]
     NotADirectory(PathBuf),
     /// This process's own trouble: nothing is said of the tree.
     #[error(
-        "{path}: {source}; this process has no more of it to give (see `ulimit -n`, or the memory it may use), nothing was committed"
+        "{path}: {source}; nothing was committed. Raise the limits of this process: `ulimit -n`, or the memory that it may use"
     )]
     Exhausted { path: String, source: std::io::Error },
     #[error(
-        "store root {path} lies in {place}, which is understudy's own: it would be replicated into itself"
+        "store root {path} lies in {place}, which is understudy's own: it would be replicated into itself. Move one of them"
     )]
     Own { path: PathBuf, place: PathBuf },
     #[error("exclude '{pattern}': {reason}; excludes use the syntax of .gitignore")]
     Exclude { pattern: String, reason: String },
+}
+
+impl Failure for SourceError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::NotADirectory(_) | Self::Own { .. } | Self::Exclude { .. } => FailureKind::Usage,
+            Self::Root { .. } | Self::Exhausted { .. } => FailureKind::Failed,
+        }
+    }
 }

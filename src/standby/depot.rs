@@ -102,7 +102,7 @@ impl Depot {
         match rustix::fs::stat(&path) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(FollowError::path(&path, "look at it")(errno)),
+            Err(errno) => Err(FollowError::path(&path, "stat it")(errno)),
         }
     }
 
@@ -145,7 +145,7 @@ impl Depot {
     pub fn lock(&self) -> Result<Lock, FollowError> {
         // A customer's bytes are for nobody else on this host, and nobody else's are taken for them.
         let held = private::hold(self.standby()).and_then(|()| private::own(&self.root));
-        held.map_err(FollowError::io(&self.root, "have it"))?;
+        held.map_err(FollowError::io(&self.root, "use it"))?;
         for dir in ["images", "pins"] {
             let path = self.root.join(dir);
             std::fs::create_dir_all(&path).map_err(FollowError::io(&path, "create it"))?;

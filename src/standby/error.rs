@@ -2,6 +2,7 @@
 
 use crate::content::error::ContentError;
 use crate::repository::error::RepositoryError;
+use crate::support::failure::{Failure, FailureKind};
 use crate::vfs::error::ImageError;
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ pub enum FollowError {
     Repository(#[from] RepositoryError),
     #[error(transparent)]
     Content(#[from] ContentError),
-    #[error("{}: {action}: {source}", path.display())]
+    #[error("{}: cannot {action}: {source}", path.display())]
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
     #[error("{}: {source}", path.display())]
     Image { path: PathBuf, source: ImageError },
@@ -26,6 +27,18 @@ pub enum FollowError {
     Stopped,
     #[error("{}: another process is changing it; `follow` runs once for a store on a host", .0.display())]
     Locked(PathBuf),
+}
+
+impl Failure for FollowError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Repository(error) => error.kind(),
+            Self::Content(error) => error.kind(),
+            Self::Image { source, .. } => source.kind(),
+            Self::Stopped => FailureKind::Stopped,
+            Self::Io { .. } | Self::Pin { .. } | Self::Locked(_) => FailureKind::Failed,
+        }
+    }
 }
 
 impl FollowError {

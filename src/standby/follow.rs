@@ -21,13 +21,14 @@ use crate::model::record::{ManifestRoot, SnapshotRecord, StoreState};
 use crate::model::snapshot_ref::Moment;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::diff::join;
-use crate::repository::error::{RepositoryError, RepositoryErrorKind};
+use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use crate::repository::manifest::{EntryStream, ManifestReader};
 use crate::repository::standbys::StandbyReport;
 use crate::repository::store::Store;
 use crate::support::chain::chain;
 use crate::support::clock::since_ns;
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::progress::{Progress, Step};
 use crate::vfs::erofs::image::{Image, ImageReport};
 use crate::vfs::error::ImageError;
@@ -87,7 +88,7 @@ pub fn follow(
     let mut state = store.state()?;
     let mut followed = to(store, depot, request, observer, &state);
     if let Err(error) = &followed
-        && error.of_repository().is_some_and(|error| error.kind() == RepositoryErrorKind::Damaged)
+        && error.of_repository().is_some_and(|error| error.kind() == FailureKind::Damaged)
     {
         // A pruning may have deleted what was about to be read: then the log has moved on.
         let now = store.state()?;

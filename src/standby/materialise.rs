@@ -141,7 +141,7 @@ impl<'s, 'env> Materialiser<'s, 'env> {
         match rustix::fs::stat(&path) {
             Ok(stat) if !self.workshop.replace && stat.st_size as u64 == size_bytes => return Ok(()),
             Ok(_) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(FollowError::path(&path, "look at it")(errno)),
+            Err(errno) => return Err(FollowError::path(&path, "stat it")(errno)),
         }
         let job = Job { entry, older };
         if size_bytes > SEGMENT_BYTES {

@@ -1,10 +1,11 @@
-//! What several layers use and none owns: worker threads, running totals, clocks, small files that must be there, whom files and directories
+//! What several layers use and none owns: kinds of failure, worker threads, running totals, clocks, small files that must be there, whom files and directories
 //! belong to. Imports nothing of this crate.
 
 pub mod chain;
 pub mod clock;
 pub mod durable;
 pub mod env;
+pub mod failure;
 pub mod files;
 pub mod lossy;
 pub mod mountinfo;

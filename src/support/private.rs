@@ -21,9 +21,9 @@ use thiserror::Error;
 pub enum NotPrivate {
     #[error("{} belongs to user {owner}, neither to root nor to this one ({own}), and whoever owns a directory can lead what is written there elsewhere: name another, or run this as that user", path.display())]
     Owner { path: PathBuf, owner: u32, own: u32 },
-    #[error("all users may write to {} (mode {mode:o}); name a directory below it, or: chmod o-w {}", path.display(), path.display())]
+    #[error("{}: all users may write to it (mode {mode:o}); name a directory below it, or: chmod o-w {}", path.display(), path.display())]
     Writable { path: PathBuf, mode: u32 },
-    #[error("others may enter {} (mode {mode:o}): name a directory that they may not, such as one that is made by: mkdir -m 700 {}/understudy", path.display(), path.display())]
+    #[error("{}: others may enter it (mode {mode:o}); name a directory that they may not, such as one that is made by: mkdir -m 700 {}/understudy", path.display(), path.display())]
     Open { path: PathBuf, mode: u32 },
 }
 

@@ -30,7 +30,7 @@ const WRITABLE: u32 = 0o022;
 pub enum Distrust {
     #[error("{} belongs to user {owner}, neither to root nor to this one ({own}), and so says what that user likes; if it is right: chown {own} {}", path.display(), path.display())]
     Owner { path: PathBuf, owner: u32, own: u32 },
-    #[error("others may write to {} (mode {mode:o}); if it is right: chmod go-w {}", path.display(), path.display())]
+    #[error("{}: others may write to it (mode {mode:o}); if it is right: chmod go-w {}", path.display(), path.display())]
     Writable { path: PathBuf, mode: u32 },
     #[error("{} is neither a file nor a pipe", .0.display())]
     Kind(PathBuf),

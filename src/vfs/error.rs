@@ -1,6 +1,7 @@
 //! What can go wrong with an image or a mount.
 
 use crate::model::tree_path::TreePath;
+use crate::support::failure::{Failure, FailureKind};
 use rustix::io::Errno;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -8,11 +9,13 @@ use thiserror::Error;
 /// Why there is no image.
 #[derive(Debug, Error)]
 pub enum ImageError {
-    #[error("{0}: the manifest has an entry without its directory, twice, or out of order")]
+    #[error(
+        "{0}: the manifest has the entry without its directory, twice, or out of order; run `understudy verify` to see what it touches"
+    )]
     Manifest(TreePath),
-    #[error("{0}: a name or a target that no filesystem takes")]
+    #[error("{0}: no filesystem takes this name, or the target of this symlink")]
     Name(TreePath),
-    #[error("an image of more than 128 GiB: too many entries")]
+    #[error("the image would have more than 128 GiB: the snapshot has too many entries")]
     TooLarge,
     /// Where: an inode's number, or a byte of the file.
     #[error("the image has {what} that cannot be, at {at}")]
@@ -25,16 +28,25 @@ pub enum ImageError {
     Io(#[from] std::io::Error),
 }
 
+impl Failure for ImageError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Manifest(_) | Self::Name(_) | Self::Broken { .. } => FailureKind::Damaged,
+            Self::TooLarge | Self::Differs { .. } | Self::Io(_) => FailureKind::Failed,
+        }
+    }
+}
+
 /// Why something was not mounted, moved or unmounted.
 #[derive(Debug, Error)]
 pub enum MountError {
-    #[error("{}: {action}: {}", path.display(), std::io::Error::from(*errno))]
+    #[error("{}: cannot {action}: {}", path.display(), std::io::Error::from(*errno))]
     Path { path: PathBuf, action: &'static str, errno: Errno },
     #[error("the kernel would not {action}: {}{hint}", std::io::Error::from(*errno))]
     Kernel { action: &'static str, errno: Errno, hint: String },
     #[error("{0}: {1}")]
     Upper(PathBuf, String),
-    #[error("{}: {action}: {source}", path.display())]
+    #[error("{}: cannot {action}: {source}", path.display())]
     Fuse { path: PathBuf, action: &'static str, source: std::io::Error },
     #[error(
         "without root, FUSE mounts are made by fusermount3, which is not here: install the package fuse3, or run as root"
@@ -42,6 +54,12 @@ pub enum MountError {
     Helper,
     #[error("{0} is not a mount of understudy's; `understudy mounts` lists them")]
     NotOurs(PathBuf),
+}
+
+impl Failure for MountError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Failed
+    }
 }
 
 impl MountError {

@@ -12,7 +12,7 @@ use understudy::api::follow::FollowReport;
 use understudy::api::progress::ProgressFigures;
 use understudy::api::requests::Requests;
 use understudy::api::resync::{Phases, ResyncReport, Warning, WarningKind, Warnings};
-use understudy::api::run::{FailureOutcome, HoldQuery, ResyncQuery, RunFailure, RunReport};
+use understudy::api::run::{HoldQuery, ResyncQuery, RunFailure, RunReport};
 use understudy::api::snapshot::SnapshotSummary;
 use understudy::api::store::{StoreStatus, Totals};
 use understudy::api::upkeep::UpkeepStatus;
@@ -21,6 +21,7 @@ use understudy::model::entry::Kind;
 use understudy::model::id::{Sequence, StoreName};
 use understudy::model::plan::PlanName;
 use understudy::model::role::Permission;
+use understudy::support::failure::FailureKind;
 
 /// Samples name every field, so that a new one is missed here by the compiler.
 fn counts() -> ChangeCounts {
@@ -127,6 +128,7 @@ fn store(full: bool, role: Permission, plan: PlanName) -> StoreStatus {
         last_run: full.then_some(2.5),
         failures: 1,
         last_error: full.then(|| "error".into()),
+        last_error_kind: full.then_some(FailureKind::Unavailable),
         held: full.then(|| "held".into()),
         fenced: full,
         totals: Totals {
@@ -181,8 +183,7 @@ fn changes() -> Changes {
 }
 
 fn failures() -> Vec<RunFailure> {
-    let kinds = [FailureOutcome::Held, FailureOutcome::Fenced, FailureOutcome::Failed];
-    kinds.map(|outcome| RunFailure { outcome, error: "error".into() }).to_vec()
+    FailureKind::ALL.map(|outcome| RunFailure { outcome, error: "error".into() }).to_vec()
 }
 
 fn values<T: Serialize>(samples: &[T]) -> Vec<Value> {
@@ -442,7 +443,7 @@ fn a_client_passes_over_what_a_newer_daemon_says_beyond_it() {
     comes_back(vec![ErrorBody { error: "error".into() }]);
     // A kind of failure that it does not know is a failure.
     let failure: RunFailure = serde_json::from_value(json!({ "outcome": "new", "error": "e" })).unwrap();
-    assert_eq!(failure.outcome, FailureOutcome::Failed);
+    assert_eq!(failure.outcome, FailureKind::Failed);
     // What an older daemon does not say of options is none.
     let mut old = serde_json::to_value(store(false, Permission::Primary, PlanName::Standard)).unwrap();
     old.as_object_mut().unwrap().retain(|_, field| !field.is_null());

@@ -1,11 +1,11 @@
-//! The house's own rules: layers, circles, commands, lengths, licences, one version of each dependency.
+//! The house's own rules: layers, circles, commands, kinds of errors, lengths, licences, one version of each dependency.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
 /// The folders from the top down; a file imports only from folders of lower floors, or from its own.
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 10] = [
     &["cli"],
     &["service"],
     &["mounts"],
@@ -14,7 +14,8 @@ const FLOORS: [&[&str]; 9] = [
     &["maintain", "replicate", "content"],
     &["repository", "delta"],
     &["format", "vfs", "source", "api"],
-    &["model", "support"],
+    &["model"],
+    &["support"],
 ];
 
 /// Largest number of lines of a function.
@@ -139,6 +140,29 @@ fn a_command_imports_no_command() {
         let others: Vec<_> = targets.iter().filter(|target| commands.contains(*target)).collect();
         assert!(!commands.contains(&module) || others.is_empty(), "{module} imports {others:?}");
     }
+}
+
+/// So that the exit code, the HTTP status, retries and alerts follow from the kind, of every error.
+#[test]
+fn every_public_error_has_a_kind() {
+    let modules = modules();
+    let mut errors = Vec::new();
+    for (module, text) in &modules {
+        for line in text.lines().map(str::trim) {
+            let named = ["pub enum ", "pub struct "].iter().find_map(|word| line.strip_prefix(word));
+            let name: String =
+                named.unwrap_or_default().chars().take_while(|c| c.is_alphanumeric()).collect();
+            if name.ends_with("Error") {
+                errors.push((module, name));
+            }
+        }
+    }
+    assert!(errors.len() >= 25, "{errors:?}");
+    let without: Vec<_> = errors
+        .iter()
+        .filter(|(module, name)| !modules[*module].contains(&format!("impl Failure for {name} {{")))
+        .collect();
+    assert!(without.is_empty(), "{without:?}");
 }
 
 #[test]

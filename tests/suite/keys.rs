@@ -178,11 +178,11 @@ fn an_empty_key_file_is_made_again_and_one_without_a_key_is_named() {
     fails(&mut resync("acme"), 2, "that file is not there");
     // Remarks alone are somebody's, and no key.
     std::fs::write(&key, b"# my keys\n").unwrap();
-    fails(&mut resync("other"), 2, &format!("key file {}: there is no key in it", key.display()));
+    fails(&mut resync("other"), 2, &format!("key file {}: it holds no key", key.display()));
     // What cannot be read is no file that is missing.
     std::fs::remove_file(&key).unwrap();
     std::fs::create_dir(&key).unwrap();
-    fails(&mut resync("other"), 1, &format!("key file {}", key.display()));
+    fails(&mut resync("other"), 2, &format!("key file {}", key.display()));
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod disk;
 mod docs;
 mod drills;
 mod facts;
+mod failures;
 mod faults;
 mod faulty;
 mod fuse;

@@ -12,7 +12,8 @@ use understudy::model::id::{Sequence, WriterId};
 use understudy::model::record::Event;
 use understudy::model::snapshot_ref::Moment;
 use understudy::repository::append::RACES_MAX;
-use understudy::repository::error::{RepositoryError, RepositoryErrorKind};
+use understudy::repository::error::RepositoryError;
+use understudy::support::failure::{Failure, FailureKind};
 
 #[test]
 fn writers_on_a_directory_never_both_win_a_number() {
@@ -154,7 +155,7 @@ fn a_writer_that_loses_a_race_tries_again_and_gives_up_when_it_loses_all() {
     let (appended, tried) = append_after_rivals(3);
     assert_eq!((appended.unwrap(), tried), (Some(Sequence(5)), 4));
     let (appended, tried) = append_after_rivals(u32::MAX);
-    assert_eq!(appended.unwrap_err().kind(), RepositoryErrorKind::Unavailable);
+    assert_eq!(appended.unwrap_err().kind(), FailureKind::Unavailable);
     assert_eq!(tried, RACES_MAX + 1);
 }
 

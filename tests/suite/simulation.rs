@@ -31,7 +31,7 @@ use understudy::model::id::*;
 use understudy::model::record::{SnapshotRecord, StoreState};
 use understudy::model::retention::Retention;
 use understudy::repository::chunks::ChunkReader;
-use understudy::repository::error::{RepositoryError, RepositoryErrorKind};
+use understudy::repository::error::RepositoryError;
 use understudy::repository::index::Index;
 use understudy::repository::manifest::{ManifestReader, ManifestWriter};
 use understudy::repository::objects::Patience;
@@ -39,6 +39,7 @@ use understudy::repository::session::{Committed, SessionError, WriteSession};
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
 use understudy::support::clock::Now;
 use understudy::support::env::{Clock, Env};
+use understudy::support::failure::{Failure, FailureKind};
 use understudy::support::mutant::{self, Mutant};
 
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -381,7 +382,7 @@ struct Actor<'a> {
 
 /// An error that the weather explains; any other is a finding.
 fn weather(error: &RepositoryError) -> bool {
-    error.kind() == RepositoryErrorKind::Unavailable
+    error.kind() == FailureKind::Unavailable
 }
 
 impl Actor<'_> {
@@ -483,8 +484,8 @@ impl Actor<'_> {
         };
         match prune(&self.store, &request, &|_| {}) {
             Ok(_) => {}
-            Err(PruneError::Repository(error))
-                if weather(&error) || error.kind() == RepositoryErrorKind::Missing => {}
+            Err(PruneError::Repository(error)) if weather(&error) || error.kind() == FailureKind::Missing => {
+            }
             Err(error) => panic!("seed {}: a pruner: {error}", self.world.seed),
         }
     }

@@ -13,9 +13,9 @@ use understudy::model::record::{Event, PruneRecord, SnapshotRecord, StoreState};
 use understudy::model::retention::Retention;
 use understudy::model::snapshot_ref::Moment;
 use understudy::repository::append::Appended;
-use understudy::repository::error::RepositoryErrorKind;
 use understudy::repository::standbys::StandbyReport;
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
+use understudy::support::failure::{Failure, FailureKind};
 
 fn last(count: u32) -> PruneRequest {
     let retention = Retention { last: count, ..Default::default() };
@@ -539,10 +539,7 @@ fn a_log_that_was_rolled_back_is_not_taken() {
     let log = keys(&rig.objects, "log");
     rig::runtime().block_on(rig.objects.delete(&log[2].0)).unwrap();
     let error = cached(&rig, "cache").store(&rig::name()).state().unwrap_err();
-    assert!(
-        error.to_string().contains("rolled back") && error.kind() == RepositoryErrorKind::Damaged,
-        "{error}"
-    );
+    assert!(error.to_string().contains("rolled back") && error.kind() == FailureKind::Damaged, "{error}");
     assert!(rig::run(&cached(&rig, "cache"), &rig::request(&rig.source())).is_err());
     // And one that went on differently from there.
     versions(&rig, 3);

@@ -3,10 +3,11 @@
 //! For the background the command starts itself once more and waits until that process has the mount, or has
 //! failed: what is said, and the exit code, are the same either way. What fails later is told with --foreground only.
 
-use super::kernel::{MountArgs, Mounted, swap, tell_link};
+use super::args::{MountArgs, Mounted, swap, tell_link};
 use crate::cli::Global;
 use crate::cli::context::Context;
 use crate::cli::ending;
+use crate::cli::error::{Context as _, Result};
 use crate::cli::exit::Exit;
 use crate::cli::out;
 use crate::cli::show;
@@ -20,7 +21,6 @@ use crate::repository::store::Store;
 use crate::standby::depot::Depot;
 use crate::support::chain::chain;
 use crate::vfs::fuse::{self, FuseOptions, Serving};
-use anyhow::{Context as _, Result};
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -183,15 +183,15 @@ fn in_background() -> Result<Exit> {
     }
     let status = child.wait().context("waiting for the process that serves the mount")?;
     // It has said why.
-    std::process::exit(status.code().unwrap_or(Exit::Failed as i32));
+    std::process::exit(status.code().unwrap_or(Exit::Failed.code().into()));
 }
 
 /// Says that the mount is there, and lets go of whoever waits for that.
 fn detach_from_terminal() -> Result<()> {
     out::bytes(&[READY])?;
     let nothing = std::fs::File::options().write(true).open("/dev/null").context("/dev/null")?;
-    rustix::stdio::dup2_stdout(&nothing)?;
-    rustix::stdio::dup2_stderr(&nothing)?;
+    rustix::stdio::dup2_stdout(&nothing).context("/dev/null")?;
+    rustix::stdio::dup2_stderr(&nothing).context("/dev/null")?;
     // A hang-up of the terminal is for others. The first of a session is one already.
     let _ = rustix::process::setsid();
     Ok(())

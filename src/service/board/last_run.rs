@@ -1,10 +1,11 @@
 //! A store's runs so far: the one that is under way, how the last one ended, and sums.
 
 use crate::api::progress::ProgressFigures;
-use crate::api::run::RunReport;
+use crate::api::run::{RunFailure, RunReport};
 use crate::api::store::Totals;
 use crate::service::run::RunError;
 use crate::service::scheduler::Outcome;
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::progress::Progress;
 use std::sync::Arc;
 
@@ -12,10 +13,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Ended {
     pub number: u64,
-    pub outcome: Outcome,
-    /// It failed because the repository did not answer.
-    pub unavailable: bool,
-    pub result: Result<RunReport, String>,
+    pub result: Result<RunReport, RunFailure>,
 }
 
 /// The last run, and the sums of all since the daemon started.
@@ -48,9 +46,8 @@ impl LastRun {
             Err(_) if outcome == Outcome::Waiting => {}
             Err(_) => self.totals.runs_failed += 1,
         }
-        let unavailable = result.as_ref().is_err_and(RunError::is_unavailable);
-        let result = result.map_err(|error| error.to_string());
-        self.ended = Some(Ended { number: self.number, outcome, unavailable, result });
+        let result = result.map_err(|error| RunFailure { outcome: error.kind(), error: error.to_string() });
+        self.ended = Some(Ended { number: self.number, result });
     }
 
     fn count(&mut self, report: &RunReport) {
@@ -98,13 +95,13 @@ impl LastRun {
         self.progress.as_deref().map(ProgressFigures::from)
     }
 
-    pub fn error(&self) -> Option<&String> {
+    pub fn failure(&self) -> Option<&RunFailure> {
         self.ended.as_ref()?.result.as_ref().err()
     }
 
     /// Whether another host was found to be the primary.
     pub fn is_fenced(&self) -> bool {
-        self.ended.as_ref().is_some_and(|ended| ended.outcome == Outcome::Fenced)
+        self.failure().is_some_and(|failure| failure.outcome == FailureKind::Fenced)
     }
 
     pub fn totals(&self) -> Totals {

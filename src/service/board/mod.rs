@@ -22,6 +22,7 @@ use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
 use crate::model::id::StoreName;
 use crate::support::clock::Now;
+use crate::support::failure::Failure;
 use crate::support::progress::Progress;
 use entry::StoreEntry;
 use std::collections::BTreeMap;
@@ -158,7 +159,7 @@ impl Board {
         let scan_start_ns = standing.scan_start_ns.unwrap_or(now.wall_ns);
         let outcome = match &result {
             Ok(_) => Outcome::Done { scan_start_ns, is_full },
-            Err(error) => error.outcome(),
+            Err(error) => error.kind().into(),
         };
         self.entries[id].end_run(result, outcome, standing);
         self.scheduler.end_run(id, now, outcome);

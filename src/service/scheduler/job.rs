@@ -2,6 +2,7 @@
 
 use crate::service::schedule::Schedule;
 use crate::support::clock::Now;
+use crate::support::failure::FailureKind;
 
 /// A store's number in the scheduler.
 pub type JobId = usize;
@@ -86,6 +87,21 @@ pub enum Outcome {
     Waiting,
     /// Another host is the primary: it does not run again.
     Fenced,
+}
+
+/// Whether a run that failed is tried again, and when.
+impl From<FailureKind> for Outcome {
+    fn from(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::Held => Self::Held,
+            FailureKind::Fenced => Self::Fenced,
+            // The primary has not been there yet; or this process ends.
+            FailureKind::Missing | FailureKind::Stopped => Self::Waiting,
+            FailureKind::Usage | FailureKind::Unavailable | FailureKind::Damaged | FailureKind::Failed => {
+                Self::Failed
+            }
+        }
+    }
 }
 
 /// Returns a last run unless it lies in the future: then it was none.

@@ -1,0 +1,99 @@
+//! What ends a command: an error of any layer, which knows its kind.
+
+use crate::support::failure::{Failure, FailureKind};
+use std::error::Error as StdError;
+use std::fmt;
+
+/// An error that ends a command.
+#[derive(Debug)]
+pub(crate) struct Error(Box<dyn Failure + Send + Sync>);
+
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn kind(&self) -> FailureKind {
+        self.0.kind()
+    }
+}
+
+impl AsRef<dyn StdError> for Error {
+    fn as_ref(&self) -> &(dyn StdError + 'static) {
+        &*self.0
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<E: Failure + Send + Sync + 'static> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+/// A mistake in how a command was called.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub String);
+
+impl Failure for UsageError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Usage
+    }
+}
+
+/// A command that stopped before its end, since it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct StoppedError(pub String);
+
+impl Failure for StoppedError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Stopped
+    }
+}
+
+/// Something that this machine did not do, or another program.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(crate) struct LocalError {
+    what: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl LocalError {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), source: None }
+    }
+}
+
+impl Failure for LocalError {
+    fn kind(&self) -> FailureKind {
+        FailureKind::Failed
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        LocalError::new(error.to_string()).into()
+    }
+}
+
+/// Says what was done when an error came that does not say it itself.
+pub(crate) trait Context<T> {
+    fn context(self, what: impl Into<String>) -> Result<T>;
+    fn with_context<W: Into<String>>(self, what: impl FnOnce() -> W) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn StdError + Send + Sync>>> Context<T> for std::result::Result<T, E> {
+    fn context(self, what: impl Into<String>) -> Result<T> {
+        self.with_context(|| what)
+    }
+
+    fn with_context<W: Into<String>>(self, what: impl FnOnce() -> W) -> Result<T> {
+        self.map_err(|source| LocalError { what: what().into(), source: Some(source.into()) }.into())
+    }
+}

@@ -1,0 +1,23 @@
+//! Values of options: times and shares.
+
+/// Parses a time in seconds: `90s`, `10m`, `2h`.
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
+    let (number, factor) = match text.trim().split_at_checked(text.trim().len().saturating_sub(1)) {
+        Some((number, "s")) => (number, 1),
+        Some((number, "m")) => (number, 60),
+        Some((number, "h")) => (number, 3600),
+        _ => (text, 1),
+    };
+    match number.trim().parse::<u64>() {
+        Ok(n @ 1..=1_000_000) => Ok(n * factor),
+        _ => Err("a time is for example 90s, 10m or 2h".into()),
+    }
+}
+
+/// Parses a share: 1 to 100, with or without a percent sign.
+pub(super) fn percent(text: &str) -> Result<u8, String> {
+    match text.trim_end_matches('%').parse() {
+        Ok(n @ 1..=100) => Ok(n),
+        _ => Err("a share goes from 1 to 100 percent".into()),
+    }
+}
