@@ -2,12 +2,12 @@
 
 use super::context::Context;
 use super::exit::{Exit, noted_or_warned};
-use super::{Global, ending, show};
+use super::{Global, StandbyArgs, ending, show};
 use crate::service::config::{DrillConfig, resolve_program};
 use crate::service::drill::{DrillError, DrillReport, drill};
-use crate::service::drill_place::Program;
 use crate::service::upkeep::note_drill;
-use anyhow::{Context as _, Result};
+use crate::standby::depot::Depot;
+use anyhow::Result;
 use clap::Args;
 use std::path::Path;
 
@@ -18,22 +18,11 @@ pub(super) struct DrillArgs {
     /// Of the files, so many percent are read
     #[arg(long, value_name = "PERCENT", value_parser = super::verify::percent)]
     read: Option<u8>,
+    #[command(flatten)]
+    standby: StandbyArgs,
     /// Run in the mounted snapshot, in place of the configured command: it must succeed
     #[arg(value_name = "COMMAND", last = true)]
     command: Vec<String>,
-}
-
-/// This program, as it was called: the mount is made by the same.
-pub(super) fn program(global: &Global) -> Result<Program> {
-    let path = std::env::current_exe().context("finding this program")?;
-    let mut arguments = Vec::new();
-    let mut give = |option: &str, value: Option<String>| {
-        arguments.extend(value.map(|value| format!("--{option}={value}")))
-    };
-    give("repository", global.repository.clone());
-    give("config", global.config.as_ref().map(|path| path.display().to_string()));
-    give("key-file", global.key_file.as_ref().map(|path| path.display().to_string()));
-    Ok(Program { path, arguments })
 }
 
 pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
@@ -44,8 +33,9 @@ pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
     // What is named here is meant from here on, not from within the snapshot.
     resolve_program(&mut command, Path::new(""));
     let how = DrillConfig { command, read_percent: args.read.or(config.drill.read_percent), ..config.drill };
+    let depot = Depot::new(&args.standby.dir(&context)?, &config.name);
     let begun_ns = context.env().wall_ns();
-    let drilled = drill(&store, &how, &program(global)?, &ending::is_asked);
+    let drilled = drill(&store, &depot, &how, &ending::is_asked);
     if let Err(error @ DrillError::Stopped { .. }) = drilled {
         return Err(error.into());
     }

@@ -34,7 +34,6 @@ pub(super) fn run(global: &Global, args: UpkeepArgs) -> Result<Exit> {
 
 /// Does for these stores what is due.
 pub(super) fn keep_up(global: &Global, context: &Context, stores: &[StoreConfig]) -> Result<Exit> {
-    let program = super::drill::program(global)?;
     let stop = ending::flag();
     let mut lines = Vec::new();
     for config in stores {
@@ -42,7 +41,7 @@ pub(super) fn keep_up(global: &Global, context: &Context, stores: &[StoreConfig]
             break;
         }
         let store = context.repository(Some(config))?.store(&config.name);
-        let keeper = Keeper { host: context.host(), store: &store, config, program: &program, stop: &stop };
+        let keeper = Keeper { host: context.host(), store: &store, config, stop: &stop };
         for (duty, result) in keeper.keep_up()? {
             let error = result.as_ref().err().map(ToString::to_string);
             let line = Line { store: config.name.to_string(), duty, done: result.ok(), error };

@@ -1,6 +1,7 @@
 //! Why a snapshot is not mounted, with the path.
 
 use crate::model::id::StoreName;
+use crate::repository::error::RepositoryError;
 use crate::standby::error::FollowError;
 use crate::vfs::error::MountError;
 use std::path::PathBuf;
@@ -25,4 +26,11 @@ pub enum StageError {
     NotOurs { path: PathBuf, owner: u32 },
     #[error("{} holds something else; changes need an empty directory, or one that holds changes to this snapshot", .0.display())]
     Foreign(PathBuf),
+}
+
+/// A snapshot that is served straight from the repository fails as one that is followed does.
+impl From<RepositoryError> for StageError {
+    fn from(error: RepositoryError) -> Self {
+        Self::Depot(FollowError::Repository(error))
+    }
 }

@@ -6,7 +6,7 @@
 
 use super::board::{Board, Ended, Standing, StartedRun, StartedUpkeep, upkeep_status};
 use super::config::{Config, StoreConfig};
-use super::drill_place::{self, Program};
+use super::drill_place;
 use super::ending::{EndLimits, Ending};
 use super::host::{Host, HostError};
 use super::run::{RunError, Watch, run};
@@ -131,10 +131,10 @@ impl Daemon {
     }
 
     /// Runs stores, and keeps them up, when they are due, until `stop` is called and what goes on has ended, or its limit is over.
-    pub fn run(&self, program: &Arc<Program>, limits: EndLimits) {
+    pub fn run(&self, limits: EndLimits) {
         // What a drill left that was killed, with a daemon or alone.
-        let tidying = program.clone();
-        std::thread::spawn(move || drill_place::tidy(&tidying));
+        let standby = self.host().standby(None).ok();
+        std::thread::spawn(move || drill_place::tidy(standby.as_deref()));
         let mut ending: Option<Ending> = None;
         let mut board = self.board();
         loop {
@@ -143,7 +143,7 @@ impl Daemon {
                 self.start_run(started);
             }
             while let Some(started) = board.begin_upkeep(now) {
-                self.start_upkeep(started, program.clone());
+                self.start_upkeep(started);
             }
             let mut sleep = board.wake_in(now).unwrap_or(SLEEP_MAX);
             if board.is_stopping() {
@@ -190,12 +190,12 @@ impl Daemon {
     }
 
     /// Looks at one store's upkeep on a thread of its own.
-    fn start_upkeep(&self, started: StartedUpkeep, program: Arc<Program>) {
+    fn start_upkeep(&self, started: StartedUpkeep) {
         let daemon = self.clone();
         std::thread::spawn(move || {
             let StartedUpkeep { id, config } = started;
             // The lane goes on: what panics is one store's.
-            let work = || daemon.keep_one_up(&config, &program);
+            let work = || daemon.keep_one_up(&config);
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             let upkeep = match result {
                 Ok(Ok(upkeep)) => upkeep,
@@ -212,17 +212,13 @@ impl Daemon {
     }
 
     /// Does what is due for a store, and returns what is known of its upkeep since.
-    fn keep_one_up(
-        &self,
-        config: &StoreConfig,
-        program: &Program,
-    ) -> Result<Option<UpkeepStatus>, UpkeepError> {
+    fn keep_one_up(&self, config: &StoreConfig) -> Result<Option<UpkeepStatus>, UpkeepError> {
         if self.0.stopping.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let host = self.host();
         let store = self.repository(config)?.store(&config.name);
-        let keeper = Keeper { host: &host, store: &store, config, program, stop: &self.0.stopping };
+        let keeper = Keeper { host: &host, store: &store, config, stop: &self.0.stopping };
         for (duty, result) in keeper.keep_up()? {
             match result {
                 Ok(Done::Prune(report)) => tracing::info!(

@@ -10,7 +10,7 @@ use crate::api::run::RunReport;
 use crate::model::hold::Hold;
 use crate::model::role::Permission;
 use crate::model::snapshot_ref::Moment;
-use crate::mounts::mount;
+use crate::mounts::table::mounted_snapshots;
 use crate::replicate::error::ResyncError;
 use crate::replicate::resync::{Request, Surroundings, Watched, resync};
 use crate::repository::error::RepositoryErrorKind;
@@ -87,7 +87,7 @@ pub struct Watch<'a> {
 
 /// Where snapshots are shown. What is mounted to be written to is a store's own.
 fn own_mounts() -> Vec<PathBuf> {
-    let shown = mount::shown().unwrap_or_default();
+    let shown = mounted_snapshots().unwrap_or_default();
     shown.into_iter().filter(|show| show.writable.is_none()).map(|show| show.dir).collect()
 }
 

@@ -1,6 +1,45 @@
-//! `understudy mount`: a snapshot as a directory, by the kernel or by FUSE.
+//! `understudy mount`: by the kernel, or by FUSE. What is mounted, and how it moves on, is `mounts`' part; here it is chosen and printed.
 
+mod args;
 mod fuse;
 mod kernel;
 
-pub(super) use kernel::{MountArgs, run};
+pub(super) use args::MountArgs;
+
+use crate::cli::Global;
+use crate::cli::context::Context;
+use crate::cli::exit::{Exit, UsageError};
+use crate::model::snapshot_ref::{Moment, SnapshotRef};
+use crate::mounts::mount;
+use crate::standby::depot::Depot;
+use anyhow::Result;
+use args::Method;
+
+pub(super) fn run(global: &Global, args: MountArgs) -> Result<Exit> {
+    let wanted = SnapshotRef::parse(&args.snapshot)?;
+    if args.follow && wanted.moment != Moment::Latest {
+        return Err(UsageError("--follow moves on to each new snapshot: name the store alone".into()).into());
+    }
+    let context = Context::new(global)?;
+    let depot = Depot::new(&args.standby.dir(&context)?, &wanted.store);
+    match method(&args, || {
+        mount::find(&depot, &wanted.store, wanted.moment).is_ok() && mount::kernel_works().is_ok()
+    }) {
+        Method::Fuse if args.writable.is_some() => {
+            let text = "changes take a mount by the kernel: --method kernel, as root, on a host that follows the store";
+            Err(UsageError(text.into()).into())
+        }
+        Method::Fuse => fuse::run(global, &context, &args, &wanted, depot),
+        Method::Kernel => kernel::run(global, context.env(), &args, &wanted, &depot),
+    }
+}
+
+/// The method that is given, else the best that works.
+fn method(args: &MountArgs, kernel_can: impl FnOnce() -> bool) -> Method {
+    match args.method {
+        Some(method) => method,
+        // Only the kernel can, and if it cannot it says why.
+        None if args.writable.is_some() || kernel_can() => Method::Kernel,
+        None => Method::Fuse,
+    }
+}
