@@ -74,6 +74,9 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
         RunError::Resync(error) => anyhow::Error::from(error),
         other => other.into(),
     })?;
+    if let Some(rivals) = &report.rivals {
+        complain!("understudy: {}: {rivals}", store.name);
+    }
     if global.json {
         show::json(&report)?;
     } else if !global.quiet {

@@ -16,8 +16,8 @@ use super::watches::Watches;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
-use crate::model::id::StoreName;
-use crate::model::role::Permission;
+use crate::model::id::{Incarnation, StoreName};
+use crate::model::role::{Permission, Role, role};
 use crate::model::snapshot_ref::Moment;
 use crate::mounts::mount;
 use crate::repository::store::Repository;
@@ -52,10 +52,12 @@ struct Inner {
 }
 
 impl Daemon {
-    /// Asks the log of each store where it stands. With `stays` trees are watched between the runs, and stores are kept up.
+    /// Asks the log of each store where it stands. With `stays` trees are watched between the runs, stores are kept up, and
+    /// snapshots have this process's incarnation.
     pub fn new(host: Host, stays: bool, on_step: Box<dyn Fn(Step) + Send + Sync>) -> Self {
         let empty = Config { service: host.config.service.clone(), ..Config::default() };
         let env = host.env().clone();
+        let host = host.with_incarnation(stays.then(|| Incarnation(env.nonce())));
         let inner = Inner {
             board: Mutex::new(Board::new(&empty, stays, env.now(), |_| Standing::default())),
             host: RwLock::new(host),
@@ -91,6 +93,9 @@ impl Daemon {
             }
         });
         let standings = standings.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (store, _) in standings.iter().filter(|(_, found)| found.role == Some(Role::Fenced)) {
+            tracing::error!(%store, "fenced: another host is the primary; it does not run here");
+        }
         self.0.watches.retain(|name| config.store(name.as_str()).is_some());
         self.board()
             .configure(&config, self.now(), |store| standings.get(&store.name).copied().unwrap_or_default());
@@ -103,7 +108,8 @@ impl Daemon {
             let mut host = self.0.host.write().unwrap_or_else(PoisonError::into_inner);
             let keys = host.given_keys.clone();
             let new = Host::new(config, host.runtime.clone(), host.given_repository.clone());
-            *host = new.with_keys(keys).with_env(self.0.env.clone());
+            let incarnation = host.incarnation();
+            *host = new.with_keys(keys).with_env(self.0.env.clone()).with_incarnation(incarnation);
         }
         self.0.repositories.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.configure();
@@ -268,14 +274,24 @@ impl Daemon {
                 tracing::warn!(%path, "made the key file: keep a copy elsewhere, without it what is encrypted is lost");
             }
             let standing = match &result {
-                Ok(RunReport::Resync(report)) => {
-                    Standing { snapshot: Some(report.snapshot), scan_start_ns: Some(report.scan_start_ns) }
-                }
+                Ok(RunReport::Resync(report)) => Standing {
+                    snapshot: Some(report.snapshot),
+                    scan_start_ns: Some(report.scan_start_ns),
+                    role: None,
+                },
                 Ok(RunReport::Follow(_)) => daemon.standing(&config),
                 Err(_) => Standing::default(),
             };
             let now = daemon.now();
-            daemon.board().end_run(id, now, result, standing, is_full);
+            let became = {
+                let mut board = daemon.board();
+                let before = board.role_of(id);
+                board.end_run(id, now, result, standing, is_full);
+                Some(board.role_of(id)).filter(|role| *role != before)
+            };
+            if became == Some(Role::Unassigned) {
+                tracing::error!(store = %name, "{}", Role::UNASSIGNED);
+            }
             daemon.wake();
         });
     }
@@ -308,14 +324,18 @@ impl Daemon {
             match store.role {
                 Permission::Primary => {
                     let state = self.repository(store).ok()?.store(&store.name).state().ok()?;
-                    let (snapshot, record) = state.latest()?;
-                    Some(Standing { snapshot: Some(snapshot), scan_start_ns: Some(record.scan_start_ns) })
+                    let latest = state.latest();
+                    Some(Standing {
+                        snapshot: latest.map(|(snapshot, _)| snapshot),
+                        scan_start_ns: latest.map(|(_, record)| record.scan_start_ns),
+                        role: Some(role(&state, &self.host().writer(), store.role)),
+                    })
                 }
                 Permission::Standby => {
                     let depot = Depot::new(&self.host().standby(None).ok()?, &store.name);
                     let snapshot = mount::find(&depot, &store.name, Moment::Latest).ok()?;
                     let scan_start_ns = mount::taken_ns(&depot, snapshot).ok();
-                    Some(Standing { snapshot: Some(snapshot), scan_start_ns })
+                    Some(Standing { snapshot: Some(snapshot), scan_start_ns, role: None })
                 }
             }
         };
@@ -329,6 +349,11 @@ impl Daemon {
 }
 
 fn tell(store: &StoreName, result: &Result<RunReport, RunError>, seconds: f64) {
+    if let Ok(RunReport::Resync(report)) = result
+        && let Some(rivals) = &report.rivals
+    {
+        tracing::error!(%store, "{rivals}");
+    }
     match result {
         Ok(RunReport::Resync(report)) if report.hook_failed.is_some() => {
             let error = report.hook_failed.as_deref().unwrap_or_default();

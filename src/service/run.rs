@@ -99,6 +99,7 @@ pub fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
         plan: store.plan.plan(),
         excludes: store.exclude.clone(),
         writer: host.writer(),
+        daemon: host.daemon(),
         accept,
         compression_level: host.config.limits.compression_level.unwrap_or(COMPRESSION_LEVEL),
         holes_max_bytes: host.config.limits.holes.unwrap_or(HOLES_MAX_BYTES),
@@ -128,7 +129,7 @@ pub fn resync_between_hooks(
     Ok(ResyncReport { hook_failed: failed.map(|error: HookError| error.to_string()), ..report })
 }
 
-/// Runs a store in its role. `accept` lets a held resync through.
+/// Runs a store as this host may: the log says whether it does. `accept` lets a held resync through.
 pub fn run(
     host: &Host,
     repository: &Repository,

@@ -36,6 +36,7 @@ mod output;
 mod races;
 mod restore;
 mod rig;
+mod roles;
 mod roundtrip;
 mod seeds;
 mod servers;

@@ -102,9 +102,12 @@ impl LastRun {
         self.ended.as_ref()?.result.as_ref().err()
     }
 
-    /// Whether another host was found to be the primary.
-    pub fn is_fenced(&self) -> bool {
-        self.ended.as_ref().is_some_and(|ended| ended.outcome == Outcome::Fenced)
+    /// Returns the daemons that resync the store by turns, as far as the last report's log shows two.
+    pub fn rivals(&self) -> Option<String> {
+        match self.report.as_ref()? {
+            RunReport::Resync(report) => report.rivals.as_ref().map(ToString::to_string),
+            RunReport::Follow(_) => None,
+        }
     }
 
     pub fn totals(&self) -> Totals {
