@@ -9,13 +9,15 @@ use crate::service::host::{GivenKeys, Host};
 use crate::support::progress::{Progress, Step};
 use anyhow::{Context as _, Result};
 use std::env::VarError;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 pub(super) struct Context {
     host: Host,
-    pub runtime: Runtime,
+    /// Left to the end of the process: to drop it waits for threads that wait for a disk that hangs, after the command is done.
+    pub runtime: ManuallyDrop<Runtime>,
 }
 
 impl Context {
@@ -47,7 +49,7 @@ impl Context {
         let host = Host::new(config, runtime.handle().clone(), global.repository.clone());
         let host = host.with_keys(keys).with_notice(notice);
         host.exposures().iter().for_each(|said| tell(said));
-        Ok(Self { host, runtime })
+        Ok(Self { host, runtime: ManuallyDrop::new(runtime) })
     }
 
     pub fn host(&self) -> &Host {

@@ -190,9 +190,8 @@ pub fn main() -> ExitCode {
 
 fn done(cli: Cli) -> anyhow::Result<Exit> {
     // Before there are threads and handlers.
-    match cli.command {
-        Command::Confined(args) => confined::run(args),
-        _ => {}
+    if let Command::Confined(args) = cli.command {
+        confined::run(args);
     }
     ending::listen(cli.command.ending())?;
     if cli.command.only_prints() {

@@ -149,12 +149,7 @@ impl Live {
 /// A method of mounting one store's snapshots.
 pub trait Method {
     /// Mounts the snapshot that is meant by `moment` in the place of what `live` shows; none when that is `shown` already.
-    fn show(
-        &mut self,
-        moment: Moment,
-        shown: Option<Sequence>,
-        live: &mut Live,
-    ) -> Result<Option<Moved>, StageError>;
+    fn show(&mut self, moment: Moment, shown: Option<Sequence>, live: &mut Live) -> Shown;
 
     /// Whether the mount was removed, by anybody.
     fn is_over(&self, live: &Live) -> Result<bool, StageError>;
@@ -167,6 +162,9 @@ pub trait Method {
 
     fn env(&self) -> Env;
 }
+
+/// What [`Method::show`] mounted; none where that was shown already.
+pub type Shown = Result<Option<Moved>, StageError>;
 
 /// A mount that was made.
 pub struct Moved {
@@ -255,12 +253,7 @@ impl KernelMounts<'_> {
 }
 
 impl Method for KernelMounts<'_> {
-    fn show(
-        &mut self,
-        moment: Moment,
-        shown: Option<Sequence>,
-        live: &mut Live,
-    ) -> Result<Option<Moved>, StageError> {
+    fn show(&mut self, moment: Moment, shown: Option<Sequence>, live: &mut Live) -> Shown {
         let snapshot = mount::find(self.depot, self.store, moment)?;
         if shown == Some(snapshot) {
             return Ok(None);

@@ -8,7 +8,7 @@
 //! mounted here is looked at by other processes (see `service/drill_look`).
 
 use super::error::StageError;
-use super::live::{Before, Live, Method, Moved};
+use super::live::{Before, Live, Method, Moved, Shown};
 use super::table;
 use super::tree::{Complain, View};
 use crate::model::id::Sequence;
@@ -80,12 +80,7 @@ impl<'a> FuseMounts<'a> {
 }
 
 impl Method for FuseMounts<'_> {
-    fn show(
-        &mut self,
-        moment: Moment,
-        shown: Option<Sequence>,
-        live: &mut Live,
-    ) -> Result<Option<Moved>, StageError> {
+    fn show(&mut self, moment: Moment, shown: Option<Sequence>, live: &mut Live) -> Shown {
         let state = self.options.store.state()?;
         let (snapshot, record) = self.options.store.find(&state, moment)?;
         if shown == Some(snapshot) {

@@ -42,7 +42,7 @@ const MOUNTED: &str = "snapshot";
 /// Maximum content that a FUSE mount keeps in memory, in bytes: a drill reads every file once.
 const CACHE_BYTES: u64 = 32 << 20;
 /// How long the threads that serve a mount may take to end once that is unmounted.
-const END_LIMIT: Duration = Duration::from_secs(10);
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why there is no such place.
 #[derive(Debug, Error)]
@@ -50,7 +50,13 @@ pub enum PlaceError {
     #[error("{}: {source}", path.display())]
     Directory { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
-    Mount(#[from] StageError),
+    Mount(Box<StageError>),
+}
+
+impl From<StageError> for PlaceError {
+    fn from(error: StageError) -> Self {
+        Self::Mount(Box::new(error))
+    }
 }
 
 /// What a drill mounts.
@@ -71,6 +77,8 @@ pub struct Place {
     standby: PathBuf,
     looker: Option<Looker>,
     mounted: Option<Mounted>,
+    /// What served a mount that is removed.
+    serving: Option<Serving>,
     env: Env,
     /// What the threads that serve the mount complained of last.
     complaint: Arc<Mutex<String>>,
@@ -105,8 +113,16 @@ impl Place {
         })?;
         let complaint = Arc::default();
         let env = wanted.store.env().clone();
-        let mut place =
-            Self { dir, _lock: lock, standby, looker: Some(looker), mounted: None, env, complaint };
+        let mut place = Self {
+            dir,
+            _lock: lock,
+            standby,
+            looker: Some(looker),
+            mounted: None,
+            serving: None,
+            env,
+            complaint,
+        };
         place.mounted = Some(place.mount(wanted)?);
         Ok(place)
     }
@@ -188,11 +204,8 @@ impl Place {
                 }
             }
         }
-        if let Some(Mounted::Fuse(serving)) = self.mounted.take()
-            && !serving.ends_within(&self.env, END_LIMIT)
-        {
-            let dir = self.dir.display();
-            tracing::warn!(%dir, "threads that served a drill still wait for the repository; they end with their requests");
+        if let Some(Mounted::Fuse(serving)) = self.mounted.take() {
+            self.serving = Some(serving);
         }
         Ok(())
     }
@@ -205,6 +218,12 @@ impl Drop for Place {
         let _ = remove(&self.around());
         if let Some(looker) = self.looker.take() {
             looker.end(&self.env, is_mounted);
+        }
+        if let Some(serving) = self.serving.take()
+            && !serving.ends_within(&self.env, END_LIMIT)
+        {
+            let dir = self.dir.display();
+            tracing::warn!(%dir, "threads that served a drill still wait for the repository; they end with their requests");
         }
     }
 }

@@ -166,12 +166,12 @@ fn a_drill_whose_repository_hangs_ends_when_it_is_asked_to_and_when_it_is_killed
     for signal in ["-TERM", "-KILL"] {
         let mut drill = rig.command().args(["drill", "acme"]).spawn().unwrap();
         let looker = || processes(&rig.temporary).first().map(|(id, _)| *id);
-        let waits = |id| {
-            std::fs::read_to_string(format!("/proc/{id}/wchan")).is_ok_and(|at| at == "request_wait_answer")
+        let reads = |id| {
+            let open = std::fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
+            open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+                .any(|path| path.starts_with(&rig.temporary))
         };
-        wait_until("it waits for the repository", || {
-            mounts(&rig.temporary) == 1 && looker().is_some_and(waits)
-        });
+        wait_until("it reads, and waits for the repository", || looker().is_some_and(reads));
         let looker = looker().unwrap();
         let begun = std::time::Instant::now();
         ok(Command::new("kill").args([signal, &drill.id().to_string()]));
