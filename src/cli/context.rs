@@ -9,15 +9,34 @@ use crate::service::host::{GivenKeys, Host};
 use crate::support::progress::{Progress, Step};
 use anyhow::{Context as _, Result};
 use std::env::VarError;
-use std::mem::ManuallyDrop;
 use std::path::Path;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 pub(super) struct Context {
     host: Host,
-    /// Left to the end of the process: to drop it waits for threads that wait for a disk that hangs, after the command is done.
-    pub runtime: ManuallyDrop<Runtime>,
+    pub runtime: Bounded,
+}
+
+/// A runtime whose end waits for its threads for [`THREADS_LIMIT`] at most.
+pub(super) struct Bounded(Option<Runtime>);
+
+/// How long a command that is done waits for threads that wait for a disk that hangs.
+const THREADS_LIMIT: Duration = Duration::from_secs(1);
+
+impl std::ops::Deref for Bounded {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().unwrap_or_else(|| unreachable!("it is taken by its drop alone"))
+    }
+}
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(|runtime| runtime.shutdown_timeout(THREADS_LIMIT));
+    }
 }
 
 impl Context {
@@ -49,7 +68,7 @@ impl Context {
         let host = Host::new(config, runtime.handle().clone(), global.repository.clone());
         let host = host.with_keys(keys).with_notice(notice);
         host.exposures().iter().for_each(|said| tell(said));
-        Ok(Self { host, runtime: ManuallyDrop::new(runtime) })
+        Ok(Self { host, runtime: Bounded(Some(runtime)) })
     }
 
     pub fn host(&self) -> &Host {
