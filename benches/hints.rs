@@ -45,6 +45,7 @@ impl Bench {
             plan: PlanName::Private.plan(),
             excludes: Vec::new(),
             writer: WriterId("bench".into()),
+            daemon: None,
             accept: true,
             compression_level: 1,
             holes_max_bytes: understudy::service::run::HOLES_MAX_BYTES,

@@ -79,6 +79,7 @@ fn main() {
         plan: PlanName::Private.plan(),
         excludes: Vec::new(),
         writer: WriterId("web-1".into()),
+        daemon: None,
         accept: true,
         compression_level: 1,
         holes_max_bytes: understudy::service::run::HOLES_MAX_BYTES,

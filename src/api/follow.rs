@@ -2,6 +2,7 @@
 
 use super::requests::Requests;
 use crate::model::id::Sequence;
+use crate::model::role::Role;
 use serde::{Deserialize, Serialize};
 
 /// One follow.
@@ -32,6 +33,9 @@ pub struct FollowReport {
     pub snapshots_dropped: u64,
     pub objects_dropped: u64,
     pub requests: Requests,
+    /// What the log says this host is: a standby, or, although it may only follow, the primary.
+    #[serde(default)]
+    pub role: Role,
     /// From the start of the snapshot's scan until it was published here; none when that start lies in the future.
     pub lag_seconds: Option<f64>,
 }

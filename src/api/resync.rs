@@ -3,6 +3,7 @@
 use super::requests::Requests;
 use crate::model::diff::ChangeCounts;
 use crate::model::id::{Sequence, StoreName};
+use crate::model::rivals::Rivals;
 use crate::model::tree_path::TreePath;
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +94,9 @@ pub struct ResyncReport {
     pub hook_failed: Option<String>,
     /// How often another writer took the number first.
     pub rebased: u32,
+    /// The daemons that resync this store by turns, where the log shows two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rivals: Option<Rivals>,
     pub requests: Requests,
     pub phases: Phases,
     /// Paths where the next run looks again, whatever hints say; none: everywhere. Only for the process that ran it.

@@ -5,7 +5,7 @@ use super::run::RunReport;
 use super::upkeep::UpkeepStatus;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::plan::PlanName;
-use crate::model::role::Permission;
+use crate::model::role::{Permission, Role};
 use crate::support::failure::FailureKind;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,9 @@ pub struct StoreStatus {
     pub store: StoreName,
     /// What this host may be, by its configuration.
     pub role: Permission,
+    /// What it is, by the log as it was read last.
+    #[serde(default)]
+    pub log_role: Role,
     pub plan: PlanName,
     /// When its runs are due: a cron expression, or `every N s`.
     pub schedule: String,
@@ -41,6 +44,8 @@ pub struct StoreStatus {
     pub held: Option<String>,
     /// Whether another host is the primary.
     pub fenced: bool,
+    /// The daemons that resync it by turns, where the log shows two.
+    pub rivals: Option<String>,
     pub totals: Totals,
     /// None before the daemon's first look.
     pub upkeep: Option<UpkeepStatus>,

@@ -5,17 +5,37 @@ use super::{Global, ending};
 use crate::model::id::StoreName;
 use crate::repository::store::Notice;
 use crate::service::config::{Config, FILE_NAME};
-use crate::service::drill_place::Program;
 use crate::service::host::{GivenKeys, Host};
 use crate::support::progress::{Progress, Step};
 use std::env::VarError;
 use std::path::Path;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 pub(super) struct Context {
     host: Host,
-    pub runtime: Runtime,
+    pub runtime: Bounded,
+}
+
+/// A runtime whose end waits for its threads for [`THREADS_LIMIT`] at most.
+pub(super) struct Bounded(Option<Runtime>);
+
+/// How long a command that is done waits for threads that wait for a disk that hangs.
+const THREADS_LIMIT: Duration = Duration::from_secs(1);
+
+impl std::ops::Deref for Bounded {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().unwrap_or_else(|| unreachable!("it is taken by its drop alone"))
+    }
+}
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(|runtime| runtime.shutdown_timeout(THREADS_LIMIT));
+    }
 }
 
 impl Context {
@@ -47,7 +67,7 @@ impl Context {
         let host = Host::new(config, runtime.handle().clone(), global.repository.clone());
         let host = host.with_keys(keys).with_notice(notice);
         host.exposures().iter().for_each(|said| tell(said));
-        Ok(Self { host, runtime })
+        Ok(Self { host, runtime: Bounded(Some(runtime)) })
     }
 
     pub fn host(&self) -> &Host {
@@ -74,19 +94,6 @@ impl std::ops::Deref for Context {
     fn deref(&self) -> &Host {
         &self.host
     }
-}
-
-/// This program, as it was called: the mount is made by the same.
-pub(super) fn program(global: &Global) -> Result<Program> {
-    let path = std::env::current_exe().context("finding this program")?;
-    let mut arguments = Vec::new();
-    let mut give = |option: &str, value: Option<String>| {
-        arguments.extend(value.map(|value| format!("--{option}={value}")))
-    };
-    give("repository", global.repository.clone());
-    give("config", global.config.as_ref().map(|path| path.display().to_string()));
-    give("key-file", global.key_file.as_ref().map(|path| path.display().to_string()));
-    Ok(Program { path, arguments })
 }
 
 /// Running totals of what stops once this process is asked to end.

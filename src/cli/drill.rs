@@ -1,12 +1,13 @@
 //! `understudy drill`.
 
-use super::context::{self, Context};
+use super::context::Context;
 use super::error::Result;
 use super::exit::{Exit, noted_or_warned};
-use super::{Global, ending, select, show};
+use super::{Global, StandbyArgs, ending, select, show};
 use crate::service::config::{DrillConfig, resolve_program};
 use crate::service::drill::{DrillError, drill};
 use crate::service::upkeep::note_drill;
+use crate::standby::depot::Depot;
 use clap::Args;
 use std::path::Path;
 
@@ -17,6 +18,8 @@ pub(super) struct DrillArgs {
     /// Of the files, so many percent are read
     #[arg(long, value_name = "PERCENT", value_parser = super::values::percent)]
     read: Option<u8>,
+    #[command(flatten)]
+    standby: StandbyArgs,
     /// Run in the mounted snapshot, in place of the configured command: it must succeed
     #[arg(value_name = "COMMAND", last = true)]
     command: Vec<String>,
@@ -30,8 +33,9 @@ pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
     // What is named here is meant from here on, not from within the snapshot.
     resolve_program(&mut command, Path::new(""));
     let how = DrillConfig { command, read_percent: args.read.or(config.drill.read_percent), ..config.drill };
+    let depot = Depot::new(&args.standby.dir(&context)?, &config.name);
     let begun_ns = context.env().wall_ns();
-    let drilled = drill(&store, &how, &context::program(global)?, &ending::is_asked);
+    let drilled = drill(&store, &depot, &how, &ending::is_asked);
     if let Err(error @ DrillError::Stopped { .. }) = drilled {
         return Err(error.into());
     }

@@ -1,6 +1,6 @@
 //! What is due: runs of the configured stores, and their upkeep.
 
-use super::context::{self, Context, kill_at};
+use super::context::{Context, kill_at};
 use super::error::{Error, Result};
 use super::exit::{self, Exit};
 use super::{Global, ending, show};
@@ -72,7 +72,6 @@ impl Line {
 
 /// Does for these stores what is due. One that fails keeps no other from its upkeep.
 pub(super) fn keep_up(global: &Global, context: &Context, stores: &[StoreConfig]) -> Result<Exit> {
-    let program = context::program(global)?;
     let stop = ending::flag();
     let mut lines = Vec::new();
     for config in stores {
@@ -82,7 +81,7 @@ pub(super) fn keep_up(global: &Global, context: &Context, stores: &[StoreConfig]
         let keep_one_up = || {
             let store = context.repository(Some(config))?.store(&config.name);
             let host = context.host();
-            let keeper = Keeper { host, store: &store, config, program: &program, stop: &stop };
+            let keeper = Keeper { host, store: &store, config, stop: &stop };
             Ok(keeper.keep_up()?)
         };
         let kept: Vec<_> = match keep_one_up() {

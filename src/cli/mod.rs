@@ -22,6 +22,7 @@ mod exit;
 mod follow;
 mod init;
 mod key;
+mod look;
 mod mount;
 mod pin;
 mod progress;
@@ -39,7 +40,6 @@ mod umount;
 mod upkeep;
 mod values;
 mod verify;
-mod with_parent;
 
 pub use reference::{parses, reference};
 
@@ -129,9 +129,9 @@ enum Command {
     Key(key::KeyArgs),
     /// Write a commented understudy.toml
     Init(init::InitArgs),
-    /// Become another program, which ends with the one that asks for it
+    /// Look at a drill's mount, and remove it when the drill is gone
     #[command(hide = true)]
-    WithParent(with_parent::WithParentArgs),
+    Look(look::LookArgs),
     /// Run another program, as another user perhaps, no longer than the one that asks for it lives
     #[command(hide = true)]
     Confined(confined::ConfinedArgs),
@@ -149,14 +149,16 @@ impl Command {
             Self::Verify(_) => Ending { code: Some(Exit::Failed), ..Ending::within(5) },
             Self::Pin(_) | Self::Unpin(_) | Self::Key(_) | Self::Umount(_) => Ending::COMMITS_AT_ONCE,
             Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => Ending::AT_ONCE,
-            Self::Mounts(_) | Self::Init(_) | Self::WithParent(_) | Self::Confined(_) => Ending::AT_ONCE,
+            // It ends with its drill, which whoever asks all processes to end has asked as well.
+            Self::Look(_) => Ending::within(30),
+            Self::Mounts(_) | Self::Init(_) | Self::Confined(_) => Ending::AT_ONCE,
         }
     }
 
     /// Whether all that it makes is for this user alone. What a restore writes, and what a mount is made on, is for those whom the
     /// snapshot, or who asks, says; and who is to become another program leaves that to who starts it.
     fn is_private(&self) -> bool {
-        !matches!(self, Self::Restore(_) | Self::Mount(_) | Self::WithParent(_) | Self::Confined(_))
+        !matches!(self, Self::Restore(_) | Self::Mount(_) | Self::Confined(_))
     }
 
     /// Whether nothing comes of it but what it prints.
@@ -193,10 +195,8 @@ pub fn main() -> ExitCode {
 
 fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
     // Before there are threads and handlers.
-    match cli.command {
-        Command::WithParent(args) => return Err(with_parent::run(args)),
-        Command::Confined(args) => confined::run(args),
-        _ => {}
+    if let Command::Confined(args) = cli.command {
+        confined::run(args);
     }
     ending::listen(cli.command.ending())?;
     if cli.command.only_prints() {
@@ -221,7 +221,7 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
         Command::Upkeep(args) => upkeep::run(&cli.global, args),
         Command::Key(args) => key::run(&cli.global, args),
         Command::Init(args) => init::run(args),
-        Command::WithParent(args) => Err(with_parent::run(args)),
+        Command::Look(args) => look::run(&args),
         Command::Confined(args) => confined::run(args),
     }
 }

@@ -65,6 +65,9 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
         resync_between_hooks(&repository, &store, &request, watch)
     })
     .inspect(|_| show::announce_key(made.as_deref()))?;
+    if let Some(rivals) = &report.rivals {
+        complain!("understudy: {}: {rivals}", store.name);
+    }
     if global.json {
         show::json(&report)?;
     } else if !global.quiet {

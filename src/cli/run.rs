@@ -1,6 +1,6 @@
 //! `understudy run`: the daemon.
 
-use super::context::{self, Context, kill_at};
+use super::context::{Context, kill_at};
 use super::error::{Context as _, Result};
 use super::exit::Exit;
 use super::{Global, ending};
@@ -16,7 +16,6 @@ use clap::Args;
 use std::io::ErrorKind;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -52,7 +51,7 @@ fn run_logged(global: &Global, args: RunArgs, log: &Lossy) -> Result<Exit> {
     serve(&context, &daemon, &listen, log)?;
     on_signals(global, &context, &daemon)?;
     tracing::info!(stores = config.store.len(), "understudy runs");
-    daemon.run(&Arc::new(context::program(global)?), END_LIMITS);
+    daemon.run(END_LIMITS);
     tracing::info!("understudy ends");
     Ok(Exit::Done)
 }

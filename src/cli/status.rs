@@ -12,7 +12,8 @@ use crate::model::escape;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::plan::PlanName;
 use crate::model::record::{SnapshotRecord, StoreState};
-use crate::model::role::Permission;
+use crate::model::rivals::rivals;
+use crate::model::role::{Permission, Role, role};
 use crate::repository::standbys::StandbyReport;
 use crate::repository::store::{Repository, Store};
 use crate::service::alert::Alert;
@@ -39,6 +40,8 @@ struct Row {
     repository: String,
     /// Of a store that is configured here.
     role: Option<Permission>,
+    /// What this host is for it, by the log.
+    log_role: Option<Role>,
     plan: Option<PlanName>,
     snapshots: u64,
     latest: Option<Sequence>,
@@ -54,6 +57,8 @@ struct Row {
     primary: Option<String>,
     /// Another host is the primary, and this one was configured to be.
     fenced: bool,
+    /// The daemons that resync it by turns, where the log shows two.
+    rivals: Option<String>,
     /// What a daemon here says of it.
     running: bool,
     last_run: Option<f64>,
@@ -141,6 +146,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         store: name.clone(),
         repository: repository.location().to_owned(),
         role: config.map(|store| store.role),
+        log_role: None,
         plan: config.map(|store| store.plan),
         snapshots: 0,
         latest: None,
@@ -152,6 +158,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         size_bytes: 0,
         primary: None,
         fenced: false,
+        rivals: None,
         running: false,
         last_run: None,
         next_run: None,
@@ -172,9 +179,9 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
             row.upkeep = store.upkeep().ok().map(|notes| upkeep_status(&notes, now_ns));
             row.snapshots = state.snapshots.len() as u64;
             row.primary = state.primary.as_ref().map(|p| p.0.clone());
-            let here = context.writer();
-            row.fenced =
-                row.role == Some(Permission::Primary) && state.primary.as_ref().is_some_and(|p| *p != here);
+            row.log_role = row.role.map(|may_be| role(&state, &context.writer(), may_be));
+            row.fenced = row.log_role == Some(Role::Fenced);
+            row.rivals = rivals(&state).map(|rivals| rivals.to_string());
             if let Some((sequence, record)) = state.latest() {
                 row.latest = Some(sequence);
                 row.lag_seconds = since_ns(now_ns, record.scan_start_ns).map(seconds);
@@ -273,7 +280,9 @@ fn table(rows: &[Row], now_ns: u64) -> Result<()> {
         ];
         // A hold is the last run's error as well.
         let told = told.into_iter().filter_map(|(what, text)| Some((what, text.as_ref()?)));
-        let more = row.clock.iter().chain(&row.advice).map(|text| ("", text));
+        let unassigned = (row.log_role == Some(Role::Unassigned)).then(|| Role::UNASSIGNED.to_owned());
+        let more = row.rivals.iter().chain(&unassigned).chain(&row.clock).chain(&row.advice);
+        let more = more.map(|text| ("", text));
         for (what, text) in told.take(1).chain(more) {
             complain!("understudy: {}: {what}{text}", row.store);
         }
@@ -320,6 +329,8 @@ impl Row {
         match self {
             Row { error_kind: Some(kind), .. } => Alert::from(*kind).word,
             Row { fenced: true, .. } => "fenced",
+            Row { log_role: Some(Role::Unassigned), .. } => "unassigned",
+            Row { rivals: Some(_), .. } => "rivals",
             Row { held: Some(_), .. } => "held",
             Row { last_error_kind: Some(kind), .. } => Alert::from(*kind).word,
             // How late it is nobody knows.

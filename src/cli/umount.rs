@@ -5,7 +5,8 @@ use super::error::Result;
 use super::exit::Exit;
 use super::{Global, StandbyArgs, show};
 use crate::mounts::error::StageError;
-use crate::mounts::mount;
+use crate::mounts::table::mounted_snapshots;
+use crate::mounts::unmount::{forget_gone, unmount};
 use crate::vfs::error::MountError;
 use clap::Args;
 use std::path::PathBuf;
@@ -24,9 +25,9 @@ pub(super) struct UmountArgs {
 pub(super) fn run(global: &Global, args: UmountArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let standby = args.standby.dir(&context)?;
-    let was = match mount::unmount(&standby, &args.dir, args.lazy) {
+    let was = match unmount(&standby, &args.dir, args.lazy) {
         Err(error @ StageError::Mount(MountError::NotOurs(_))) => {
-            let kept = mount::forget_gone(&standby, &args.dir)?;
+            let kept = forget_gone(&standby, &args.dir)?;
             if kept.is_empty() {
                 return Err(error.into());
             }
@@ -55,7 +56,7 @@ pub(super) fn run(global: &Global, args: UmountArgs) -> Result<Exit> {
 pub(super) struct MountsArgs {}
 
 pub(super) fn run_mounts(global: &Global, _args: MountsArgs) -> Result<Exit> {
-    let shown = mount::shown()?;
+    let shown = mounted_snapshots()?;
     if global.json {
         show::json(&shown)?;
         return Ok(Exit::Done);

@@ -109,7 +109,38 @@ impl fmt::Display for Sequence {
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
-/// Who writes: a host's stable name.
+/// A daemon's own number, drawn when it starts: tells a process from another one of the same host's name.
+/// Written as 16 hexadecimal digits, since a number of that length is not the same to every reader of JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Incarnation(pub u64);
+
+impl Serialize for Incarnation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Incarnation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A daemon: its host's name, and its incarnation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonId {
+    pub host: WriterId,
+    pub incarnation: Incarnation,
+}
+
+/// Who writes: a host's stable name, the same after a restart. Notes in the repository, promotions and keyrings go by it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WriterId(pub String);

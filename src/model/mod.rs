@@ -11,6 +11,7 @@ pub mod plan;
 pub mod record;
 pub mod reread;
 pub mod retention;
+pub mod rivals;
 pub mod role;
 pub mod snapshot_ref;
 pub mod tree_path;

@@ -2,7 +2,7 @@
 
 use super::diff::ChangeCounts;
 use super::hold::FilesystemId;
-use super::id::{ChunkId, ContentHash, Epoch, IndexId, PackId, Sequence, StoreName, WriterId};
+use super::id::{ChunkId, ContentHash, DaemonId, Epoch, IndexId, PackId, Sequence, StoreName, WriterId};
 use super::snapshot_ref::Moment;
 use crate::support::failure::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub struct ManifestRoot {
     pub size_bytes: u64,
 }
 
-/// What one run did; shown by `snapshots`, never relied on.
+/// What one run did, and by whom; shown and reported, never relied on. Readers of earlier versions pass over fields that they do not know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotStatistics {
     pub changes: ChangeCounts,
@@ -36,6 +36,9 @@ pub struct SnapshotStatistics {
     #[serde(default)]
     pub unsettled: u64,
     pub vanished: u64,
+    /// The daemon that made it; none for a single command, and in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daemon: Option<DaemonId>,
 }
 
 /// A pack or index segment that a record vouches for.
@@ -353,7 +356,7 @@ impl StoreState {
         }
     }
 
-    /// Whether `writer`, which began at `epoch`, may still write.
+    /// Whether `writer`, which began at `epoch`, may still write. By the host's name: a restart takes no promotion.
     pub fn admits(&self, writer: &WriterId, epoch: Epoch) -> bool {
         epoch == self.epoch && self.primary.as_ref().is_none_or(|p| p == writer)
     }

@@ -1,6 +1,7 @@
 //! Why a snapshot is not mounted, with the path.
 
 use crate::model::id::StoreName;
+use crate::repository::error::RepositoryError;
 use crate::standby::error::FollowError;
 use crate::support::failure::{Failure, FailureKind};
 use crate::vfs::error::MountError;
@@ -40,5 +41,12 @@ impl Failure for StageError {
             | Self::NotOurs { .. }
             | Self::Foreign(_) => FailureKind::Usage,
         }
+    }
+}
+
+/// A snapshot that is served straight from the repository fails as one that is followed does.
+impl From<RepositoryError> for StageError {
+    fn from(error: RepositoryError) -> Self {
+        Self::Depot(FollowError::Repository(error))
     }
 }

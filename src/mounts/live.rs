@@ -3,18 +3,30 @@
 //! A mount point gets the next mount beneath the one that is there, which is then detached (Linux 6.5 on, as root). Where
 //! that cannot be, the path is a symlink that is exchanged by a rename; the mounts lie in a hidden directory beside it.
 //! Either way a path leads to the one snapshot or to the other, and what is open stays open.
+//!
+//! [`follow_mount`] is the loop that does so on each new snapshot, whichever of the two methods makes the mounts: by the kernel
+//! ([`KernelMounts`]) or by FUSE ([`super::served::FuseMounts`]). It prints nothing and reads no clock: it is given how to wait, and reports to
+//! an observer. An error leaves what is mounted as it is, and the next look tries again.
 
 use super::error::StageError;
-use super::mount::{absolute, is_shown, shows, unmount};
+use super::mount::{self, MountOptions};
+use super::paths::{absolute, holder, place_of_link, relative, unresolved};
+use super::table::{is_mounted, shows};
+use super::unmount::unmount;
 use crate::model::id::{Sequence, StoreName};
+use crate::model::snapshot_ref::{Moment, SnapshotRef};
+use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
+use crate::standby::pin;
+use crate::support::chain::chain;
 use crate::support::env::Env;
 use crate::support::private;
 use crate::vfs::overlay::{Detached, Old};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Time between looks for a new snapshot on this host, and for a mount that was removed.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a path that leads through the symlink is given to arrive.
 const ON_THE_WAY: Duration = Duration::from_millis(20);
 
@@ -73,7 +85,7 @@ impl Live {
             let shown = shows(&dir, store)?.then(|| dir.clone());
             return Ok(Self { dir, swap, shown });
         }
-        let dir = beside_itself(dir)?;
+        let dir = unresolved(dir)?;
         let mut shown = None;
         match std::fs::symlink_metadata(&dir) {
             Ok(found) if found.is_symlink() => {
@@ -96,7 +108,7 @@ impl Live {
 
     /// Whether what was shown last is there still; somebody may have unmounted it.
     pub fn is_there(&self) -> Result<bool, StageError> {
-        self.shown.as_deref().map_or(Ok(false), is_shown)
+        self.shown.as_deref().map_or(Ok(false), is_mounted)
     }
 
     /// The directory that a snapshot's mount is made on.
@@ -134,37 +146,153 @@ impl Live {
     }
 }
 
-/// The path, its directory resolved, itself not.
-pub(crate) fn beside_itself(dir: &Path) -> Result<PathBuf, FollowError> {
-    let full = std::path::absolute(dir).map_err(FollowError::io(dir, "resolve it"))?;
-    match (full.parent(), full.file_name()) {
-        (Some(parent), Some(name)) => Ok(absolute(parent)?.join(name)),
-        _ => Ok(full),
+/// A method of mounting one store's snapshots.
+pub trait Method {
+    /// Mounts the snapshot that is meant by `moment` in the place of what `live` shows; none when that is `shown` already.
+    fn show(&mut self, moment: Moment, shown: Option<Sequence>, live: &mut Live) -> Shown;
+
+    /// Whether the mount was removed, by anybody.
+    fn is_over(&self, live: &Live) -> Result<bool, StageError>;
+
+    /// Time between two looks whether it was removed.
+    fn look_every(&self) -> Duration;
+
+    /// The standby directory of this host, where pins are.
+    fn standby(&self) -> PathBuf;
+
+    fn env(&self) -> Env;
+}
+
+/// What [`Method::show`] mounted; none where that was shown already.
+pub type Shown = Result<Option<Moved>, StageError>;
+
+/// A mount that was made.
+pub struct Moved {
+    pub snapshot: Sequence,
+    /// What it replaced.
+    pub before: Option<Before>,
+}
+
+/// What an observer of [`follow_mount`] is given.
+pub enum News<'a> {
+    /// The mount shows this snapshot now.
+    Moved(Sequence),
+    /// The mount still shows `snapshot`; the next look tries again. The same error is reported once.
+    Stays { snapshot: Sequence, error: &'a StageError },
+}
+
+/// Why [`follow_mount`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `wait` said so. What is mounted stays.
+    Asked,
+    /// The mount was removed.
+    Removed,
+}
+
+/// Moves a mount, which shows `shown`, on to each new snapshot, looking for one every `every`; without `every` it only waits for the mount's
+/// end. `wait` sleeps for a time, and returns false once it is time to end.
+pub fn follow_mount(
+    method: &mut dyn Method,
+    live: &mut Live,
+    mut shown: Sequence,
+    every: Option<Duration>,
+    wait: &dyn Fn(Duration) -> bool,
+    observe: &mut dyn FnMut(News),
+) -> Result<End, StageError> {
+    let look_every = method.look_every();
+    let mut waited = Duration::ZERO;
+    let mut last_error = String::new();
+    loop {
+        if !wait(look_every) {
+            return Ok(End::Asked);
+        }
+        if method.is_over(live)? {
+            return Ok(End::Removed);
+        }
+        waited += look_every;
+        if every.is_none_or(|every| waited < every) {
+            continue;
+        }
+        waited = Duration::ZERO;
+        match method.show(Moment::Latest, Some(shown), live) {
+            Ok(None) => {}
+            Ok(Some(moved)) => {
+                shown = moved.snapshot;
+                last_error.clear();
+                observe(News::Moved(shown));
+                if let Some(before) = moved.before {
+                    let (env, standby) = (method.env(), method.standby());
+                    // A large one may take seconds; an error leaves it to `umount`.
+                    std::thread::spawn(move || before.retire(&env, &standby));
+                }
+            }
+            // What is mounted stays; the next look may succeed.
+            Err(error) => {
+                let text = chain(&error);
+                if text != last_error {
+                    observe(News::Stays { snapshot: shown, error: &error });
+                    last_error = text;
+                }
+            }
+        }
     }
 }
 
-/// Where the mounts that a symlink shows lie.
-fn holder(link: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(link.file_name().unwrap_or_default());
-    name.push(".understudy");
-    link.with_file_name(name)
+/// Mounts by the kernel, of the snapshots in a depot. They outlive this process.
+pub struct KernelMounts<'a> {
+    pub depot: &'a Depot,
+    pub store: &'a StoreName,
+    pub options: MountOptions,
+    pub env: &'a Env,
 }
 
-fn relative(place: &Path) -> PathBuf {
-    place.components().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect()
+impl KernelMounts<'_> {
+    /// How often a new snapshot is looked for: that is a directory of this host.
+    pub const EVERY: Duration = LOOK_EVERY;
 }
 
-/// The place that a symlink of ours leads to; `None` for any other.
-pub(crate) fn place_of_link(link: &Path, target: &Path) -> Option<PathBuf> {
-    let place = link.parent()?.join(target);
-    (place.parent()? == holder(link)).then_some(place)
+impl Method for KernelMounts<'_> {
+    fn show(&mut self, moment: Moment, shown: Option<Sequence>, live: &mut Live) -> Shown {
+        let snapshot = mount::find(self.depot, self.store, moment)?;
+        if shown == Some(snapshot) {
+            return Ok(None);
+        }
+        let before = move_on(self.depot, self.store, snapshot, live, &self.options)?;
+        Ok(Some(Moved { snapshot, before }))
+    }
+
+    fn is_over(&self, live: &Live) -> Result<bool, StageError> {
+        Ok(!live.is_there()?)
+    }
+
+    fn look_every(&self) -> Duration {
+        LOOK_EVERY
+    }
+
+    fn standby(&self) -> PathBuf {
+        self.depot.standby().to_owned()
+    }
+
+    fn env(&self) -> Env {
+        self.env.clone()
+    }
 }
 
-/// Removes an unmounted place, and with the last the directory of places.
-pub(crate) fn remove_place(place: &Path) {
-    let _ = std::fs::remove_dir(place);
-    let _ = place.parent().map(std::fs::remove_dir);
+/// Mounts a snapshot by the kernel, in the place of what `live` shows.
+pub fn move_on(
+    depot: &Depot,
+    store: &StoreName,
+    sequence: Sequence,
+    live: &mut Live,
+    options: &MountOptions,
+) -> Result<Option<Before>, StageError> {
+    let wanted = SnapshotRef { store: store.clone(), moment: Moment::At(sequence) };
+    let place = live.place(sequence)?;
+    let before =
+        mount::prepare(depot, &wanted, &place, options, |_, mount| live.show(place.clone(), Some(mount)))?;
+    pin::keep_only(depot, &place, sequence)?;
+    Ok(before)
 }
 
 #[cfg(test)]
@@ -178,14 +306,5 @@ mod tests {
         {
             assert_eq!(is_at_least(release, (6, 5)), wanted, "{release}");
         }
-    }
-
-    #[test]
-    fn a_symlink_is_ours_if_it_leads_beside_itself() {
-        let ours = |target: &str| place_of_link(Path::new("/srv/live"), Path::new(target));
-        assert_eq!(ours(".live.understudy/42"), Some("/srv/.live.understudy/42".into()));
-        assert_eq!(ours("/srv/.live.understudy/42"), Some("/srv/.live.understudy/42".into()));
-        assert_eq!((ours("elsewhere/42"), ours(".other.understudy/42")), (None, None));
-        assert_eq!(relative(Path::new("/srv/.live.understudy/42")), Path::new(".live.understudy/42"));
     }
 }

@@ -6,4 +6,8 @@ pub mod error;
 pub mod leaves;
 pub mod live;
 pub mod mount;
+mod paths;
+pub mod served;
+pub mod table;
 pub mod tree;
+pub mod unmount;

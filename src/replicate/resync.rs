@@ -14,9 +14,10 @@ use crate::api::requests::Requests;
 use crate::api::resync::{Phases, ResyncReport};
 use crate::model::entry::Timestamp;
 use crate::model::hold::{self, FilesystemId, Found};
-use crate::model::id::{StoreName, WriterId};
+use crate::model::id::{DaemonId, StoreName, WriterId};
 use crate::model::plan::Plan;
 use crate::model::record::{ManifestRoot, SnapshotRecord, SnapshotStatistics};
+use crate::model::rivals::rivals;
 use crate::model::tree_path::TreePath;
 use crate::repository::packer::{Packer, Shipped};
 use crate::repository::session::{Committed, WriteSession};
@@ -46,6 +47,8 @@ pub struct Request {
     pub plan: Plan,
     pub excludes: Vec<String>,
     pub writer: WriterId,
+    /// The daemon that this run is of.
+    pub daemon: Option<DaemonId>,
     /// Lets a held run through.
     pub accept: bool,
     /// As zstd counts it.
@@ -188,6 +191,7 @@ fn attempt(
         warnings: warnings.report(),
         hook_failed: None,
         rebased,
+        rivals: rivals(session.state()),
         requests,
         phases,
     }))
@@ -315,7 +319,7 @@ impl Run<'_> {
             scan_end_ns: self.store.env().wall_ns(),
             source_path: self.request.path.display().to_string(),
             filesystem,
-            statistics: statistics(self.around.progress, &scanned.summary, shipped),
+            statistics: statistics(self.request, self.around.progress, &scanned.summary, shipped),
             new_packs: shipped.packs.clone(),
             new_index: Vec::new(),
             index: Vec::new(),
@@ -326,7 +330,12 @@ impl Run<'_> {
     }
 }
 
-fn statistics(progress: &Progress, summary: &ScanSummary, shipped: &Shipped) -> SnapshotStatistics {
+fn statistics(
+    request: &Request,
+    progress: &Progress,
+    summary: &ScanSummary,
+    shipped: &Shipped,
+) -> SnapshotStatistics {
     let warnings = summary.warnings.counts();
     SnapshotStatistics {
         changes: summary.changes,
@@ -338,5 +347,6 @@ fn statistics(progress: &Progress, summary: &ScanSummary, shipped: &Shipped) -> 
         attributes_unreadable: warnings.attributes,
         unsettled: warnings.unsettled,
         vanished: summary.vanished,
+        daemon: request.daemon.clone(),
     }
 }

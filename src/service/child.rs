@@ -184,13 +184,18 @@ pub fn command(
     command.arg("--").arg(program).args(arguments);
     command.env_clear();
     let own = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    command.env("PATH", clean_path(own("PATH").as_deref()));
+    command.env("PATH", own_path());
     let home = user.map(|user| user.home.clone().into_os_string()).or_else(|| own("HOME"));
     command.envs(home.map(|home| ("HOME", home))).envs(own("LANG").map(|lang| ("LANG", lang)));
     for name in how.environment.iter().filter(|name| may_be_handed_on(name)) {
         command.envs(std::env::var_os(name).map(|value| (name, value)));
     }
     Ok(command)
+}
+
+/// Returns this process's PATH as others are given it.
+pub fn own_path() -> OsString {
+    clean_path(std::env::var_os("PATH").as_deref())
 }
 
 /// Without what means the directory that one happens to be in.

@@ -154,6 +154,7 @@ pub struct StoreConfig {
     /// Where it is; a standby needs none.
     #[serde(default)]
     pub path: PathBuf,
+    /// What this host may be; what it is, the log says.
     #[serde(default)]
     pub role: Permission,
     #[serde(default)]

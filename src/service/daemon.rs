@@ -7,7 +7,7 @@
 use super::alert::Alert;
 use super::board::{Board, Ended, Standing, StartedRun, StartedUpkeep, upkeep_status};
 use super::config::{Config, StoreConfig};
-use super::drill_place::{self, Program};
+use super::drill_place;
 use super::ending::{EndLimits, Ending};
 use super::host::{Host, HostError};
 use super::run::{RunError, Watch, run};
@@ -16,8 +16,8 @@ use super::watches::Watches;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
-use crate::model::id::StoreName;
-use crate::model::role::Permission;
+use crate::model::id::{Incarnation, StoreName};
+use crate::model::role::{Permission, Role, role};
 use crate::model::snapshot_ref::Moment;
 use crate::mounts::mount;
 use crate::repository::store::Repository;
@@ -54,10 +54,12 @@ struct Inner {
 }
 
 impl Daemon {
-    /// Asks the log of each store where it stands. With `stays` trees are watched between the runs, and stores are kept up.
+    /// Asks the log of each store where it stands. With `stays` trees are watched between the runs, stores are kept up, and
+    /// snapshots have this process's incarnation.
     pub fn new(host: Host, stays: bool, on_step: Box<dyn Fn(Step) + Send + Sync>) -> Self {
         let empty = Config { service: host.config.service.clone(), ..Config::default() };
         let env = host.env().clone();
+        let host = host.with_incarnation(stays.then(|| Incarnation(env.nonce())));
         let inner = Inner {
             board: Mutex::new(Board::new(&empty, stays, env.now(), |_| Standing::default())),
             host: RwLock::new(host),
@@ -93,6 +95,9 @@ impl Daemon {
             }
         });
         let standings = standings.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (store, _) in standings.iter().filter(|(_, found)| found.role == Some(Role::Fenced)) {
+            tracing::error!(%store, "fenced: another host is the primary; it does not run here");
+        }
         self.0.watches.retain(|name| config.store(name.as_str()).is_some());
         self.board()
             .configure(&config, self.now(), |store| standings.get(&store.name).copied().unwrap_or_default());
@@ -105,7 +110,8 @@ impl Daemon {
             let mut host = self.0.host.write().unwrap_or_else(PoisonError::into_inner);
             let keys = host.given_keys.clone();
             let new = Host::new(config, host.runtime.clone(), host.given_repository.clone());
-            *host = new.with_keys(keys).with_env(self.0.env.clone());
+            let incarnation = host.incarnation();
+            *host = new.with_keys(keys).with_env(self.0.env.clone()).with_incarnation(incarnation);
         }
         self.0.repositories.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.configure();
@@ -133,10 +139,10 @@ impl Daemon {
     }
 
     /// Runs stores, and keeps them up, when they are due, until `stop` is called and what goes on has ended, or its limit is over.
-    pub fn run(&self, program: &Arc<Program>, limits: EndLimits) {
+    pub fn run(&self, limits: EndLimits) {
         // What a drill left that was killed, with a daemon or alone.
-        let tidying = program.clone();
-        std::thread::spawn(move || drill_place::tidy(&tidying));
+        let standby = self.host().standby(None).ok();
+        std::thread::spawn(move || drill_place::tidy(standby.as_deref()));
         let mut ending: Option<Ending> = None;
         let mut board = self.board();
         loop {
@@ -145,7 +151,7 @@ impl Daemon {
                 self.start_run(started);
             }
             while let Some(started) = board.begin_upkeep(now) {
-                self.start_upkeep(started, program.clone());
+                self.start_upkeep(started);
             }
             let mut sleep = board.wake_in(now).unwrap_or(SLEEP_MAX);
             if board.is_stopping() {
@@ -192,12 +198,12 @@ impl Daemon {
     }
 
     /// Looks at one store's upkeep on a thread of its own.
-    fn start_upkeep(&self, started: StartedUpkeep, program: Arc<Program>) {
+    fn start_upkeep(&self, started: StartedUpkeep) {
         let daemon = self.clone();
         std::thread::spawn(move || {
             let StartedUpkeep { id, config } = started;
             // The lane goes on: what panics is one store's.
-            let work = || daemon.keep_one_up(&config, &program);
+            let work = || daemon.keep_one_up(&config);
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             let upkeep = match result {
                 Ok(Ok(upkeep)) => upkeep,
@@ -214,17 +220,13 @@ impl Daemon {
     }
 
     /// Does what is due for a store, and returns what is known of its upkeep since.
-    fn keep_one_up(
-        &self,
-        config: &StoreConfig,
-        program: &Program,
-    ) -> Result<Option<UpkeepStatus>, UpkeepError> {
+    fn keep_one_up(&self, config: &StoreConfig) -> Result<Option<UpkeepStatus>, UpkeepError> {
         if self.0.stopping.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let host = self.host();
         let store = self.repository(config)?.store(&config.name);
-        let keeper = Keeper { host: &host, store: &store, config, program, stop: &self.0.stopping };
+        let keeper = Keeper { host: &host, store: &store, config, stop: &self.0.stopping };
         for (duty, result) in keeper.keep_up()? {
             match result {
                 Ok(Done::Prune(report)) => tracing::info!(
@@ -274,14 +276,24 @@ impl Daemon {
                 tracing::warn!(%path, "made the key file: keep a copy elsewhere, without it what is encrypted is lost");
             }
             let standing = match &result {
-                Ok(RunReport::Resync(report)) => {
-                    Standing { snapshot: Some(report.snapshot), scan_start_ns: Some(report.scan_start_ns) }
-                }
+                Ok(RunReport::Resync(report)) => Standing {
+                    snapshot: Some(report.snapshot),
+                    scan_start_ns: Some(report.scan_start_ns),
+                    role: None,
+                },
                 Ok(RunReport::Follow(_)) => daemon.standing(&config),
                 Err(_) => Standing::default(),
             };
             let now = daemon.now();
-            daemon.board().end_run(id, now, result, standing, is_full);
+            let became = {
+                let mut board = daemon.board();
+                let before = board.role_of(id);
+                board.end_run(id, now, result, standing, is_full);
+                Some(board.role_of(id)).filter(|role| *role != before)
+            };
+            if became == Some(Role::Unassigned) {
+                tracing::error!(store = %name, "{}", Role::UNASSIGNED);
+            }
             daemon.wake();
         });
     }
@@ -314,14 +326,18 @@ impl Daemon {
             match store.role {
                 Permission::Primary => {
                     let state = self.repository(store).ok()?.store(&store.name).state().ok()?;
-                    let (snapshot, record) = state.latest()?;
-                    Some(Standing { snapshot: Some(snapshot), scan_start_ns: Some(record.scan_start_ns) })
+                    let latest = state.latest();
+                    Some(Standing {
+                        snapshot: latest.map(|(snapshot, _)| snapshot),
+                        scan_start_ns: latest.map(|(_, record)| record.scan_start_ns),
+                        role: Some(role(&state, &self.host().writer(), store.role)),
+                    })
                 }
                 Permission::Standby => {
                     let depot = Depot::new(&self.host().standby(None).ok()?, &store.name);
                     let snapshot = mount::find(&depot, &store.name, Moment::Latest).ok()?;
                     let scan_start_ns = mount::taken_ns(&depot, snapshot).ok();
-                    Some(Standing { snapshot: Some(snapshot), scan_start_ns })
+                    Some(Standing { snapshot: Some(snapshot), scan_start_ns, role: None })
                 }
             }
         };
@@ -335,6 +351,11 @@ impl Daemon {
 }
 
 fn tell(store: &StoreName, result: &Result<RunReport, RunError>, seconds: f64) {
+    if let Ok(RunReport::Resync(report)) = result
+        && let Some(rivals) = &report.rivals
+    {
+        tracing::error!(%store, "{rivals}");
+    }
     match result {
         Ok(RunReport::Resync(report)) if report.hook_failed.is_some() => {
             let error = report.hook_failed.as_deref().unwrap_or_default();

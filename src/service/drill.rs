@@ -1,11 +1,12 @@
-//! A drill: the last snapshot is mounted as after a failure, by the same command; every entry of its manifest is looked up, files
+//! A drill: the last snapshot is mounted as after a failure, by the same functions; every entry of its manifest is looked up, files
 //! are read and compared with their hashes, and a command of the user's runs in it. What passes is proven restorable.
 //!
-//! Nothing of it stays, however it ends: see [`super::drill_place`].
+//! Nothing of it stays, however it ends: see [`super::drill_place`] and [`super::drill_look`].
 
 use super::child::{self, ChildError, Confinement, User};
 use super::config::DrillConfig;
-use super::drill_place::{Place, PlaceError, Program};
+use super::drill_look::LookError;
+use super::drill_place::{Place, PlaceError, Wanted};
 use super::hooks::{self, Around, Bounds, HookError};
 use crate::model::entry::{Entry, Kind};
 use crate::model::id::{Sequence, StoreName};
@@ -18,11 +19,9 @@ use crate::repository::index::Index;
 use crate::repository::manifest::ManifestReader;
 use crate::repository::store::Store;
 use crate::repository::upkeep::Proof;
+use crate::standby::depot::Depot;
 use crate::support::failure::{Failure, FailureKind};
 use serde::Serialize;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +38,8 @@ pub enum DrillError {
     Differs { snapshot: String, path: String, reason: String },
     #[error("{snapshot}: the drill failed: {source}")]
     Place { snapshot: String, source: PlaceError },
+    #[error("{snapshot}: the drill failed: the process that looks at the mount ended; drill again")]
+    Lost { snapshot: String },
     #[error("{snapshot}: the drill stopped when it was asked to; nothing is known of the snapshot")]
     Stopped { snapshot: String },
 }
@@ -50,6 +51,7 @@ impl Failure for DrillError {
             Self::Hook(error) => error.kind(),
             Self::Differs { .. } => FailureKind::Damaged,
             Self::Place { source, .. } => source.kind(),
+            Self::Lost { .. } => FailureKind::Failed,
             Self::Stopped { .. } => FailureKind::Stopped,
         }
     }
@@ -75,11 +77,11 @@ impl DrillReport {
     }
 }
 
-/// Drills the last snapshot of a store; ends early once `stop` says so.
+/// Drills the last snapshot of a store, whose depot on this host is `depot`; ends early once `stop` says so.
 pub fn drill(
     store: &Store,
+    depot: &Depot,
     config: &DrillConfig,
-    program: &Program,
     stop: &dyn Fn() -> bool,
 ) -> Result<DrillReport, DrillError> {
     let env = store.env();
@@ -92,12 +94,13 @@ pub fn drill(
         true => stopped(),
         false => DrillError::Place { snapshot: snapshot.clone(), source },
     };
-    let place = Place::new(program, &snapshot, env, seed, stop).map_err(wrong)?;
-    let dir = place.dir();
+    let wanted = Wanted { store, state: &state, sequence, record: &record, depot };
+    let mut place = Place::new(&wanted, seed).map_err(wrong)?;
     let mount_seconds = begun.seconds();
     let percent = config.read_percent.unwrap_or(100).min(100);
-    let look = Look { snapshot: &snapshot, dir, percent, seed, stop };
-    let done = look.at_all(store, &state, &record.manifest).and_then(|(entries, files_read, read_bytes)| {
+    let look = Look { snapshot: &snapshot, percent, seed, stop };
+    let looked = look.at_all(&mut place, store, &state, &record.manifest);
+    let done = looked.and_then(|(entries, files_read, read_bytes)| {
         if let Some(name) = config.command.first() {
             let mut how = confinement(config).map_err(|source| HookError::Child {
                 when: "drill",
@@ -114,10 +117,10 @@ pub fn drill(
                 }
             }
             let timeout = config.timeout_seconds.map_or(hooks::TIMEOUT, Duration::from_secs);
-            let around = Around { store: store.name(), path: dir, this: Path::new(child::THIS), env };
+            let around = Around { store: store.name(), path: place.dir(), this: Path::new(child::THIS), env };
             let bounds = Bounds { timeout, stop };
             let there = |command: &mut std::process::Command| {
-                command.current_dir(dir);
+                command.current_dir(place.dir());
             };
             hooks::run("drill", &config.command, &how, &around, &snapshot, there, bounds)?;
         }
@@ -159,16 +162,16 @@ const DRILL_GROUPS: (u32, u32) = (1_900_000_000, 100_000_000);
 
 struct Look<'a> {
     snapshot: &'a str,
-    dir: &'a Path,
     percent: u8,
     seed: u64,
     stop: &'a dyn Fn() -> bool,
 }
 
 impl Look<'_> {
-    /// Entries seen, files and bytes read.
+    /// Has every entry looked up, and some of the files read. Returns the entries, the files that were read, and their bytes.
     fn at_all(
         &self,
+        place: &mut Place,
         store: &Store,
         state: &StoreState,
         root: &ManifestRoot,
@@ -178,60 +181,39 @@ impl Look<'_> {
         let (mut entries, mut files, mut bytes) = (0, 0, 0);
         for entry in manifests.entries(root) {
             let entry = entry?;
-            if (self.stop)() {
-                return Err(DrillError::Stopped { snapshot: self.snapshot.to_owned() });
-            }
             entries += 1;
-            if let Some(read) = self.at(&entry)? {
+            let is_read = self.reads(&entry);
+            if let (true, Some(file)) = (is_read, entry.file()) {
                 files += 1;
-                bytes += read;
+                bytes += file.size_bytes;
             }
+            let looked = place.looker().and_then(|looker| looker.look(&entry, is_read, self.stop));
+            looked.map_err(|error| self.differs(place, error))?;
         }
+        let finished = place.looker().and_then(|looker| looker.finish(self.stop));
+        finished.map_err(|error| self.differs(place, error))?;
         Ok((entries, files, bytes))
     }
 
-    /// Compares one entry with what is mounted. Returns how much of it was read.
-    fn at(&self, entry: &Entry) -> Result<Option<u64>, DrillError> {
-        let path = self.dir.join(std::ffi::OsStr::from_bytes(entry.path.as_bytes()));
-        let differs = |reason: String| DrillError::Differs {
-            snapshot: self.snapshot.to_owned(),
-            path: entry.path.to_string(),
-            reason,
-        };
-        let meta = std::fs::symlink_metadata(&path).map_err(|error| differs(error.to_string()))?;
-        let kind = meta.file_type();
-        let same_kind = match &entry.kind {
-            Kind::Directory => kind.is_dir(),
-            Kind::File(file) => kind.is_file() && meta.len() == file.size_bytes,
-            Kind::Symlink { .. } => kind.is_symlink(),
-            // A mount may show devices as what cannot be opened.
-            _ => !kind.is_dir() && !kind.is_file(),
-        };
-        if !same_kind || meta.mode() & 0o777 != u32::from(entry.mode) & 0o777 && !kind.is_symlink() {
-            return Err(differs("is not what the snapshot has".into()));
-        }
-        let Kind::File(file) = &entry.kind else { return Ok(None) };
+    /// Whether this file is one of the share that is read.
+    fn reads(&self, entry: &Entry) -> bool {
         let draw = fnv1a(&[entry.path.as_bytes(), &self.seed.to_le_bytes()].concat());
-        if draw % 100 >= u64::from(self.percent) {
-            return Ok(None);
-        }
-        let mut hasher = blake3::Hasher::new();
-        let mut opened = std::fs::File::open(&path).map_err(|error| differs(error.to_string()))?;
-        let mut part = vec![0; 1 << 20];
-        loop {
-            if (self.stop)() {
-                return Err(DrillError::Stopped { snapshot: self.snapshot.to_owned() });
+        matches!(entry.kind, Kind::File(_)) && draw % 100 < u64::from(self.percent)
+    }
+
+    fn differs(&self, place: &Place, error: LookError) -> DrillError {
+        let snapshot = self.snapshot.to_owned();
+        match error {
+            LookError::Stopped => DrillError::Stopped { snapshot },
+            LookError::Lost => DrillError::Lost { snapshot },
+            LookError::Differs { path, reason } => {
+                // Who looks is told an error's number; who serves knows why.
+                let reason = match place.complaint() {
+                    said if said.is_empty() => reason,
+                    said => format!("{reason}: {said}"),
+                };
+                DrillError::Differs { snapshot, path, reason }
             }
-            match opened.read(&mut part) {
-                Ok(0) => break,
-                Ok(count) => hasher.update(&part[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(differs(error.to_string())),
-            };
-        }
-        match *hasher.finalize().as_bytes() == file.hash.0 {
-            true => Ok(Some(file.size_bytes)),
-            false => Err(differs("does not have the bytes of the snapshot".into())),
         }
     }
 }

@@ -1,23 +1,37 @@
-//! Where a drill mounts its snapshot: a directory of its own, which goes with it.
+//! Where a drill mounts its snapshot: a directory of its own, which is removed with it.
 //!
-//! What a drill starts ends with it, also when it is killed: the kernel tells its children (the process that serves a FUSE mount takes the
-//! mount away then). What a killed drill leaves behind, a directory and perhaps a mount, goes with the next drill, and when a daemon starts.
+//! The mount is made in this process, by the same functions as `understudy mount`: by the kernel, or by FUSE with threads of this process's. What
+//! is mounted is looked at by a second process, which also removes it when this one is killed (see [`super::drill_look`]). Where both are killed, a
+//! directory is left, and a mount whose files nobody serves: both are removed by the next drill, and when a daemon starts.
+//!
+//! A repository that does not answer makes threads wait, never the daemon: the drill gives up when it is asked to, aborts the FUSE connection,
+//! unmounts lazily, and leaves threads that are still waiting to end with their requests.
 //!
 //! Why that is safe: a drill holds a lock in its directory as long as it lives, whatever its number. Taken away is only what has a drill's name,
 //! is this user's alone (owner, mode, no symlink) and is locked by nobody; and never what is in it: it is unmounted, and removed when it is empty.
 
-use super::hooks;
+use super::drill_look::{LookError, Looker};
+use crate::model::id::Sequence;
+use crate::model::record::{SnapshotRecord, StoreState};
+use crate::model::snapshot_ref::{Moment, SnapshotRef};
+use crate::mounts::error::StageError;
+use crate::mounts::mount::{self, MountOptions};
+use crate::mounts::served::ServeOptions;
+use crate::mounts::tree::Complain;
+use crate::mounts::unmount::unmount;
+use crate::repository::store::Store;
+use crate::standby::depot::Depot;
 use crate::support::env::Env;
 use crate::support::failure::{Failure, FailureKind};
+use crate::vfs::error::MountError;
+use crate::vfs::fuse::{self, Serving};
+use crate::vfs::overlay;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
-use rustix::process::Signal;
-use serde::Deserialize;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -26,117 +40,115 @@ const PREFIX: &str = "understudy-drill-";
 const LOCK: &str = "lock";
 /// What the snapshot is mounted on.
 const MOUNTED: &str = "snapshot";
-/// How long the process that serves a mount may take to be gone once that is unmounted.
-const END_LIMIT: Duration = Duration::from_secs(10);
+/// Maximum content that a FUSE mount keeps in memory, in bytes: a drill reads every file once.
+const CACHE_BYTES: u64 = 32 << 20;
+/// How long the threads that serve a mount may take to end once that is unmounted.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why there is no such place.
 #[derive(Debug, Error)]
 pub enum PlaceError {
     #[error("{}: {source}", path.display())]
     Directory { path: PathBuf, source: std::io::Error },
-    #[error("`understudy {what}` failed: {said}")]
-    Command { what: &'static str, said: String },
+    #[error(transparent)]
+    Mount(Box<StageError>),
 }
 
 impl Failure for PlaceError {
     fn kind(&self) -> FailureKind {
-        FailureKind::Failed
+        match self {
+            Self::Directory { .. } => FailureKind::Failed,
+            Self::Mount(error) => error.kind(),
+        }
     }
 }
 
-/// How this program is called: its path, and what it is told before the command.
-pub struct Program {
-    pub path: PathBuf,
-    pub arguments: Vec<String>,
-}
-
-impl Program {
-    /// `what` of this program, with nothing to read.
-    fn command(&self, what: &'static str) -> Command {
-        let mut command = Command::new(&self.path);
-        command.args(&self.arguments).arg("--quiet").arg(what).stdin(Stdio::null());
-        command
-    }
-
-    /// A program that is sent a signal when the thread that starts it ends, and so when this process does. This program asks the kernel for
-    /// that in the place of the other, before it becomes it.
-    pub fn with_this_process(&self, signal: Signal, program: &OsStr) -> Command {
-        let mut command = Command::new(&self.path);
-        command
-            .args(["with-parent", &std::process::id().to_string(), &signal.as_raw().to_string()])
-            .arg(program);
-        command
+impl From<StageError> for PlaceError {
+    fn from(error: StageError) -> Self {
+        Self::Mount(Box::new(error))
     }
 }
 
-/// Becomes `program`, which is sent `signal` when its parent, `parent`, ends. Returns why it did not.
-pub fn become_with_parent(
-    parent: u32,
-    signal: i32,
-    program: &OsStr,
-    arguments: &[std::ffi::OsString],
-) -> std::io::Error {
-    let Some(signal) = Signal::from_named_raw(signal) else {
-        return std::io::ErrorKind::InvalidInput.into();
-    };
-    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(signal)) {
-        return error.into();
-    }
-    // It may have ended before the kernel was asked.
-    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != i32::try_from(parent).ok() {
-        return std::io::Error::other("who started it is gone");
-    }
-    std::os::unix::process::CommandExt::exec(Command::new(program).args(arguments))
+/// What a drill mounts.
+pub struct Wanted<'a> {
+    pub store: &'a Store,
+    pub state: &'a StoreState,
+    pub sequence: Sequence,
+    pub record: &'a SnapshotRecord,
+    /// Where this host keeps what it follows of the store.
+    pub depot: &'a Depot,
 }
 
 /// A snapshot that is mounted for a drill.
-pub struct Place<'a> {
-    program: &'a Program,
+pub struct Place {
     /// What is mounted; the directory around it is this user's, so that nobody else looks at the store through the drill.
     dir: PathBuf,
     _lock: File,
-    is_mounted: bool,
-    server: Option<Child>,
+    standby: PathBuf,
+    looker: Option<Looker>,
+    mounted: Option<Mounted>,
+    /// What served a mount that is removed.
+    serving: Option<Serving>,
     env: Env,
+    /// What the threads that serve the mount complained of last.
+    complaint: Arc<Mutex<String>>,
 }
 
-/// What `mount --json` says of it.
-#[derive(Deserialize)]
-struct Said {
-    method: String,
+/// How it is mounted.
+enum Mounted {
+    Kernel,
+    Fuse(Serving),
 }
 
-impl<'a> Place<'a> {
-    pub fn new(
-        program: &'a Program,
-        snapshot: &str,
-        env: &Env,
-        seed: u64,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Self, PlaceError> {
-        tidy(program);
+impl Place {
+    pub fn new(wanted: &Wanted, seed: u64) -> Result<Self, PlaceError> {
+        let standby = wanted.depot.standby().to_owned();
+        tidy(Some(&standby));
         let around = std::env::temp_dir().join(format!("{PREFIX}{}-{seed:016x}", std::process::id()));
         let wrong = |source| PlaceError::Directory { path: around.clone(), source };
         std::fs::DirBuilder::new().mode(0o700).create(&around).map_err(wrong)?;
         // It has its name once it is locked: another, who tidies, never finds it free.
         let new = around.join("lock.new");
+        let dir = around.join(MOUNTED);
         let locked = File::create_new(&new).and_then(|file| {
             rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
             std::fs::rename(&new, around.join(LOCK))?;
-            std::fs::create_dir(around.join(MOUNTED)).map(|()| file)
+            std::fs::create_dir(&dir)?;
+            // Before there is a mount that it would have to remove.
+            Ok((file, Looker::start(&standby, &dir)?))
         });
-        let lock = locked.map_err(|source| {
+        let (lock, looker) = locked.map_err(|source| {
             let _ = remove(&around);
             wrong(source)
         })?;
-        let dir = around.join(MOUNTED);
-        let mut place = Self { program, dir, _lock: lock, is_mounted: false, server: None, env: env.clone() };
-        place.mount(snapshot, stop)?;
+        let complaint = Arc::default();
+        let env = wanted.store.env().clone();
+        let mut place = Self {
+            dir,
+            _lock: lock,
+            standby,
+            looker: Some(looker),
+            mounted: None,
+            serving: None,
+            env,
+            complaint,
+        };
+        place.mounted = Some(place.mount(wanted)?);
         Ok(place)
     }
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The process that looks at what is mounted: this one must not.
+    pub fn looker(&mut self) -> Result<&mut Looker, LookError> {
+        self.looker.as_mut().ok_or(LookError::Lost)
+    }
+
+    /// Returns what the mount complained of last; nothing for a mount of the kernel's.
+    pub fn complaint(&self) -> String {
+        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets a group get to what is mounted, by its path; nobody but this user sees what else is around it. Where that cannot be, who works
@@ -147,60 +159,38 @@ impl<'a> Place<'a> {
             && std::fs::set_permissions(&around, mode).is_ok()
     }
 
-    fn mount(&mut self, snapshot: &str, stop: &dyn Fn() -> bool) -> Result<(), PlaceError> {
-        let failed = |said: String| PlaceError::Command { what: "mount", said };
-        let mut mount = self.program.with_this_process(Signal::TERM, self.program.path.as_os_str());
-        mount
-            .args(&self.program.arguments)
-            .args(["--json", "mount", "--foreground", snapshot])
-            .arg(&self.dir);
-        let mut child = mount
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| failed(error.to_string()))?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let mut line = String::new();
-        // Its first line, or its end: it ends when this end goes, so the thread does as well.
-        std::thread::spawn(move || {
-            let read = stdout.map(|stdout| BufReader::new(stdout).read_line(&mut line));
-            let _ = sender.send(read.and_then(Result::ok).map(|_| line));
-        });
-        let line = loop {
-            match receiver.recv_timeout(Duration::from_millis(50)) {
-                Ok(line) => break line.unwrap_or_default(),
-                Err(std::sync::mpsc::RecvTimeoutError::Timeout) if !stop() => {}
-                Err(_) => {
-                    if let Some(id) = rustix::process::Pid::from_raw(child.id() as i32) {
-                        let _ = rustix::process::kill_process(id, Signal::TERM);
-                    }
-                    break String::new();
-                }
-            }
-        };
-        self.server = Some(child);
-        match serde_json::from_str::<Said>(&line) {
-            Ok(said) => {
-                self.is_mounted = true;
-                if said.method == "kernel" {
-                    self.end_server();
-                }
-                Ok(())
-            }
-            Err(_) => {
-                self.end_server();
-                let mut said = String::new();
-                let _ = stderr.map(|stderr| stderr.take(4000).read_to_string(&mut said));
-                Err(failed(said.trim().to_owned()))
-            }
+    /// Mounts it as `understudy mount` would: by the kernel where the snapshot is on this host, else by FUSE.
+    fn mount(&self, wanted: &Wanted) -> Result<Mounted, StageError> {
+        let Wanted { store, state, sequence, record, depot } = *wanted;
+        let moment = Moment::At(sequence);
+        if mount::find(depot, store.name(), moment).is_ok() && mount::kernel_works().is_ok() {
+            let snapshot = SnapshotRef { store: store.name().clone(), moment };
+            mount::mount(depot, &snapshot, &self.dir, &MountOptions::default())?;
+            return Ok(Mounted::Kernel);
         }
+        let complaint = self.complaint.clone();
+        let complain = move || -> Complain {
+            let complaint = complaint.clone();
+            Box::new(move |said| *complaint.lock().unwrap_or_else(PoisonError::into_inner) = said.to_owned())
+        };
+        let options = ServeOptions {
+            store,
+            depot,
+            cache_bytes: CACHE_BYTES,
+            trusted: false,
+            may_mount: fuse::is_privileged(),
+            complain: &complain,
+        };
+        let (mount, serving) = options.serve(state, sequence, record, &self.dir)?;
+        if let Some(mount) = mount {
+            mount.attach(&self.dir)?;
+        }
+        Ok(Mounted::Fuse(serving))
     }
 
     /// Unmounts it, and removes the directories; never with what is in them.
     pub fn take_away(mut self) -> Result<(), PlaceError> {
-        self.unmount(&[])?;
+        self.unmount(false)?;
         let around = self.around();
         remove(&around).map_err(|source| PlaceError::Directory { path: around, source })
     }
@@ -209,50 +199,42 @@ impl<'a> Place<'a> {
         self.dir.parent().unwrap_or(&self.dir).to_owned()
     }
 
-    fn unmount(&mut self, how: &[&str]) -> Result<(), PlaceError> {
-        let done = match self.is_mounted {
-            true => umount(self.program, &self.dir, how),
-            false => Ok(()),
-        };
-        self.is_mounted &= done.is_err();
-        // Whatever came of it: asked to end, it lets go of the mount as well.
-        self.end_server();
-        done
-    }
-
-    /// It ends by itself once its mount is gone, or there is none, and else when it is asked to.
-    fn end_server(&mut self) {
-        let Some(mut server) = self.server.take() else { return };
-        if hooks::wait(&self.env, &mut server, if self.is_mounted { Duration::ZERO } else { END_LIMIT })
-            .is_some()
-        {
-            return;
+    /// `by_force` also while something in it is open; what waits for a FUSE mount then fails.
+    fn unmount(&mut self, by_force: bool) -> Result<(), PlaceError> {
+        match &self.mounted {
+            None => {}
+            Some(Mounted::Kernel) => drop(unmount(&self.standby, &self.dir, by_force)?),
+            Some(Mounted::Fuse(_)) => {
+                if by_force {
+                    overlay::abort_fuse(&self.dir);
+                }
+                match unmount(&self.standby, &self.dir, by_force) {
+                    Err(StageError::Mount(MountError::NotOurs(_))) if by_force => {}
+                    done => drop(done?),
+                }
+            }
         }
-        if let Some(id) = rustix::process::Pid::from_raw(server.id() as i32) {
-            let _ = rustix::process::kill_process(id, Signal::TERM);
+        if let Some(Mounted::Fuse(serving)) = self.mounted.take() {
+            self.serving = Some(serving);
         }
-        if hooks::wait(&self.env, &mut server, END_LIMIT).is_none() {
-            let _ = server.kill();
-            let _ = hooks::wait(&self.env, &mut server, END_LIMIT);
-        }
+        Ok(())
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        // As far as that goes; what stays is the next drill's.
-        let _ = self.unmount(&["--lazy"]);
+        // As far as that is possible; what stays is the second process's, and the next drill's.
+        let is_mounted = self.mounted.is_some() && self.unmount(true).is_err();
         let _ = remove(&self.around());
-    }
-}
-
-fn umount(program: &Program, dir: &Path, how: &[&str]) -> Result<(), PlaceError> {
-    let failed = |said: String| PlaceError::Command { what: "umount", said };
-    let output = program.command("umount").args(how).arg(dir).output();
-    let output = output.map_err(|error| failed(error.to_string()))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        if let Some(looker) = self.looker.take() {
+            looker.end(&self.env, is_mounted);
+        }
+        if let Some(serving) = self.serving.take()
+            && !serving.ends_within(&self.env, END_LIMIT)
+        {
+            let dir = self.dir.display();
+            tracing::warn!(%dir, "threads that served a drill still wait for the repository; they end with their requests");
+        }
     }
 }
 
@@ -268,15 +250,16 @@ fn remove(around: &Path) -> std::io::Result<()> {
 }
 
 /// Takes away what this user's killed drills left. What cannot be is told, and tried again another time.
-pub fn tidy(program: &Program) {
+pub fn tidy(standby: Option<&Path>) {
     let all = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
     for around in all.map(|entry| entry.path()).filter(|path| has_name(path)) {
         let Some(lock) = is_left(&around) else { continue };
         let dir = around.join(MOUNTED);
         if is_mount_point(&dir, &around) {
-            let _ = umount(program, &dir, &["--lazy"]);
-            // A mount that the command does not know as understudy's is one all the same: nobody else mounts here.
-            while rustix::mount::unmount(&dir, rustix::mount::UnmountFlags::DETACH).is_ok() {}
+            // With its pin.
+            let _ = standby.map(|standby| unmount(standby, &dir, true));
+            // One that is not known as understudy's is a drill's all the same: nobody else mounts here.
+            while overlay::detach_fuse(&dir, true).is_ok() {}
         }
         match remove(&around) {
             Ok(()) => {

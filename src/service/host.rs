@@ -1,7 +1,7 @@
 //! This host: its configuration and what it opens by it. What the commands and the daemon share.
 
 use super::config::{self, Config, ConfigError, StoreConfig};
-use crate::model::id::{StoreName, WriterId};
+use crate::model::id::{DaemonId, Incarnation, StoreName, WriterId};
 use crate::repository::error::RepositoryError;
 use crate::repository::key_source::KeySource;
 use crate::repository::location::Location;
@@ -74,6 +74,8 @@ pub struct Host {
     /// On the command line, or in the environment.
     pub given_keys: GivenKeys,
     env: Env,
+    /// This process's own number, where it is a daemon.
+    incarnation: Option<Incarnation>,
     /// Where it is said what whoever runs this should know.
     notice: Notice,
     /// Of all repositories together.
@@ -85,7 +87,16 @@ impl Host {
         let bandwidth = config.limits.bandwidth.map(|limit| Arc::new(Bandwidth::new(limit)));
         let given_keys = GivenKeys::default();
         let (notice, env) = (Notice::default(), Env::system());
-        Self { config: Arc::new(config), runtime, given_repository, given_keys, env, notice, bandwidth }
+        Self {
+            config: Arc::new(config),
+            runtime,
+            given_repository,
+            given_keys,
+            env,
+            incarnation: None,
+            notice,
+            bandwidth,
+        }
     }
 
     /// The same host with these keys beside what is configured.
@@ -101,6 +112,11 @@ impl Host {
     /// Where its time and its randomness come from.
     pub fn env(&self) -> &Env {
         &self.env
+    }
+
+    /// The same host, whose runs are a daemon's.
+    pub fn with_incarnation(self, incarnation: Option<Incarnation>) -> Self {
+        Self { incarnation, ..self }
     }
 
     pub fn with_notice(self, notice: Notice) -> Self {
@@ -249,6 +265,15 @@ impl Host {
             let host = rustix::system::uname();
             host.nodename().to_string_lossy().into_owned()
         }))
+    }
+
+    /// This process as a daemon; none for a single command.
+    pub fn daemon(&self) -> Option<DaemonId> {
+        self.incarnation.map(|incarnation| DaemonId { host: self.writer(), incarnation })
+    }
+
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation
     }
 
     pub fn threads(&self) -> usize {

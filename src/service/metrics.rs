@@ -3,6 +3,7 @@
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
+use crate::model::role::Role;
 use std::fmt::Write;
 
 /// What is not of one store.
@@ -46,7 +47,7 @@ use Value::{By, Overall as OfAll, Store, Version};
 
 /// All families, in the order in which they are written.
 #[rustfmt::skip]
-const FAMILIES: [Family; 25] = [
+const FAMILIES: [Family; 27] = [
     family("understudy_build_info", Gauge, "The version that runs.", Version),
     family("understudy_queued_stores", Gauge, "Stores whose time has come and that wait for a place.", OfAll(|o| o.queued as f64)),
     family("understudy_running_stores", Gauge, "Stores that run.", OfAll(|o| o.running as f64)),
@@ -59,6 +60,8 @@ const FAMILIES: [Family; 25] = [
     family("understudy_running", Gauge, "1 while the store runs.", Store(|s| flag(s.running))),
     family("understudy_held", Gauge, "1 when an operator has to look.", Store(|s| flag(s.held.is_some()))),
     family("understudy_fenced", Gauge, "1 when another host is the primary.", Store(|s| flag(s.fenced))),
+    family("understudy_unassigned", Gauge, "1 when the log names this host as the primary, and its configuration lets it follow only.", Store(|s| flag(s.log_role == Role::Unassigned))),
+    family("understudy_rivals", Gauge, "1 when two daemons resync the store by turns.", Store(|s| flag(s.rivals.is_some()))),
     family("understudy_consecutive_failures", Gauge, "Runs that failed since the last that did not.", Store(|s| Some(f64::from(s.failures)))),
     family("understudy_last_run_timestamp_seconds", Gauge, "When the last run began.", Store(|s| s.last_run)),
     family("understudy_proven_timestamp_seconds", Gauge, "When a drill last proved a snapshot restorable.", Store(|s| upkeep(s)?.proven)),

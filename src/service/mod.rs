@@ -9,6 +9,7 @@ pub mod config;
 pub mod daemon;
 pub mod door;
 pub mod drill;
+pub mod drill_look;
 pub mod drill_place;
 pub mod ending;
 pub mod hooks;

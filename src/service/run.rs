@@ -9,7 +9,7 @@ use crate::api::run::RunReport;
 use crate::model::hold::Hold;
 use crate::model::role::Permission;
 use crate::model::snapshot_ref::Moment;
-use crate::mounts::mount;
+use crate::mounts::table::mounted_snapshots;
 use crate::replicate::error::ResyncError;
 use crate::replicate::resync::{Request, Surroundings, Watched, resync};
 use crate::repository::store::Repository;
@@ -75,7 +75,7 @@ pub struct Watch<'a> {
 
 /// Where snapshots are shown. What is mounted to be written to is a store's own.
 fn own_mounts() -> Vec<PathBuf> {
-    let shown = mount::shown().unwrap_or_default();
+    let shown = mounted_snapshots().unwrap_or_default();
     shown.into_iter().filter(|show| show.writable.is_none()).map(|show| show.dir).collect()
 }
 
@@ -87,6 +87,7 @@ pub fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
         plan: store.plan.plan(),
         excludes: store.exclude.clone(),
         writer: host.writer(),
+        daemon: host.daemon(),
         accept,
         compression_level: host.config.limits.compression_level.unwrap_or(COMPRESSION_LEVEL),
         holes_max_bytes: host.config.limits.holes.unwrap_or(HOLES_MAX_BYTES),
@@ -116,7 +117,7 @@ pub fn resync_between_hooks(
     Ok(ResyncReport { hook_failed: failed.map(|error: HookError| error.to_string()), ..report })
 }
 
-/// Runs a store in its role. `accept` lets a held resync through.
+/// Runs a store as this host may: the log says whether it does. `accept` lets a held resync through.
 pub fn run(
     host: &Host,
     repository: &Repository,

@@ -5,7 +5,6 @@
 
 use super::config::StoreConfig;
 use super::drill::{DrillError, DrillReport, drill};
-use super::drill_place::Program;
 use super::host::{Host, HostError};
 use crate::maintain::prune::{PruneError, PruneReport, PruneRequest, prune};
 use crate::maintain::verify::{VerifyOptions, VerifyReport};
@@ -13,6 +12,7 @@ use crate::model::plan::Upkeep;
 use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
 use crate::repository::upkeep::UpkeepNote;
+use crate::standby::depot::Depot;
 use crate::support::failure::{Failure, FailureKind};
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,7 +110,6 @@ pub struct Keeper<'a> {
     pub host: &'a Host,
     pub store: &'a Store,
     pub config: &'a StoreConfig,
-    pub program: &'a Program,
     /// Whether this process is asked to end: then nothing further begins.
     pub stop: &'a AtomicBool,
 }
@@ -161,7 +160,8 @@ impl Keeper<'_> {
             Duty::Drill => {
                 let begun_ns = env.wall_ns();
                 let is_over = || self.stop.load(Ordering::Relaxed);
-                let drilled = drill(self.store, &self.config.drill, self.program, &is_over);
+                let depot = Depot::new(&self.host.standby(None)?, self.store.name());
+                let drilled = drill(self.store, &depot, &self.config.drill, &is_over);
                 note_drill(note, &drilled, begun_ns, env.wall_ns());
                 Ok(Done::Drill(Box::new(drilled?)))
             }

@@ -18,6 +18,7 @@ use crate::api::follow::FollowReport;
 use crate::content::attributes::attributes_of;
 use crate::model::id::{ContentHash, Sequence, WriterId};
 use crate::model::record::{ManifestRoot, SnapshotRecord, StoreState};
+use crate::model::role::{Permission, role};
 use crate::model::snapshot_ref::Moment;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::diff::join;
@@ -118,6 +119,7 @@ fn to(
         snapshot: sequence,
         before: published.iter().rev().find(|s| **s != sequence).copied(),
         entries: record.manifest.entries,
+        role: role(state, &request.host, Permission::Standby),
         ..Default::default()
     };
     let there = published.contains(&sequence);

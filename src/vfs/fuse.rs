@@ -11,6 +11,7 @@ use super::context::Context;
 use super::error::MountError;
 use super::overlay::Detached;
 use crate::model::entry::{Attributes, Entry, Kind, Timestamp};
+use crate::support::env::Env;
 use fuser::{
     BackingId, Config, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
@@ -90,6 +91,18 @@ pub struct Serving(std::thread::JoinHandle<std::io::Result<()>>);
 impl Serving {
     pub fn is_over(&self) -> bool {
         self.0.is_finished()
+    }
+
+    /// Waits for its end for `limit`; false when threads of it are still busy then.
+    pub fn ends_within(&self, env: &Env, limit: Duration) -> bool {
+        const LOOK_EVERY: Duration = Duration::from_millis(5);
+        let looks = limit.as_millis() / LOOK_EVERY.as_millis();
+        (0..looks).any(|_| {
+            self.is_over() || {
+                env.sleep(LOOK_EVERY);
+                false
+            }
+        })
     }
 
     /// Waits until nobody can see it any more.

@@ -18,9 +18,10 @@ use understudy::api::store::{StoreStatus, Totals};
 use understudy::api::upkeep::UpkeepStatus;
 use understudy::model::diff::{Change, ChangeCounts};
 use understudy::model::entry::Kind;
-use understudy::model::id::{Sequence, StoreName};
+use understudy::model::id::{DaemonId, Incarnation, Sequence, StoreName, WriterId};
 use understudy::model::plan::PlanName;
-use understudy::model::role::Permission;
+use understudy::model::rivals::Rivals;
+use understudy::model::role::{Permission, Role};
 use understudy::support::failure::FailureKind;
 
 /// Samples name every field, so that a new one is missed here by the compiler.
@@ -62,10 +63,16 @@ fn resync(full: bool) -> ResyncReport {
         warnings: if full { warnings() } else { Warnings::default() },
         hook_failed: full.then(|| "hook".into()),
         rebased: 1,
+        rivals: full.then(rivals),
         requests: requests(),
         phases: Phases { open_seconds: 0.5, scan_seconds: 1.5, ship_seconds: 2.5, commit_seconds: 3.5 },
         retry: None,
     }
+}
+
+fn rivals() -> Rivals {
+    let daemon = |number| DaemonId { host: WriterId("web-1".into()), incarnation: Incarnation(number) };
+    Rivals { daemon: daemon(1), other: daemon(u64::MAX), snapshot: Sequence(7) }
 }
 
 fn follow(full: bool) -> FollowReport {
@@ -88,6 +95,7 @@ fn follow(full: bool) -> FollowReport {
         snapshots_dropped: 10,
         objects_dropped: 11,
         requests: requests(),
+        role: if full { Role::Standby } else { Role::Unassigned },
         lag_seconds: full.then_some(1.5),
     }
 }
@@ -108,7 +116,7 @@ fn upkeep(full: bool) -> UpkeepStatus {
     }
 }
 
-fn store(full: bool, role: Permission, plan: PlanName) -> StoreStatus {
+fn store(full: bool, role: Permission, log_role: Role, plan: PlanName) -> StoreStatus {
     let report = || match role {
         Permission::Primary => RunReport::Resync(Box::new(resync(full))),
         Permission::Standby => RunReport::Follow(Box::new(follow(full))),
@@ -116,6 +124,7 @@ fn store(full: bool, role: Permission, plan: PlanName) -> StoreStatus {
     StoreStatus {
         store: StoreName::parse("acme").unwrap(),
         role,
+        log_role,
         plan,
         schedule: "0 * * * *".into(),
         objective_seconds: 3600,
@@ -131,6 +140,7 @@ fn store(full: bool, role: Permission, plan: PlanName) -> StoreStatus {
         last_error_kind: full.then_some(FailureKind::Unavailable),
         held: full.then(|| "held".into()),
         fenced: full,
+        rivals: full.then(|| rivals().to_string()),
         totals: Totals {
             runs_done: 1,
             runs_held: 2,
@@ -148,9 +158,11 @@ fn store(full: bool, role: Permission, plan: PlanName) -> StoreStatus {
 
 fn stores() -> Vec<StoreStatus> {
     vec![
-        store(true, Permission::Primary, PlanName::Standard),
-        store(true, Permission::Standby, PlanName::Private),
-        store(false, Permission::Primary, PlanName::Continuous),
+        store(true, Permission::Primary, Role::Primary, PlanName::Standard),
+        store(true, Permission::Primary, Role::Fenced, PlanName::Standard),
+        store(true, Permission::Standby, Role::Standby, PlanName::Private),
+        store(true, Permission::Standby, Role::Unassigned, PlanName::Private),
+        store(false, Permission::Primary, Role::Primary, PlanName::Continuous),
     ]
 }
 
@@ -354,7 +366,8 @@ fn every_field_is_documented_and_every_documented_field_exists() {
 fn a_description_that_differs_is_found() {
     let description: Value = serde_json::from_str(OPENAPI).unwrap();
     let schemas = &description["components"]["schemas"];
-    let value = serde_json::to_value(store(true, Permission::Primary, PlanName::Standard)).unwrap();
+    let value =
+        serde_json::to_value(store(true, Permission::Primary, Role::Primary, PlanName::Standard)).unwrap();
     let visit = |schema: &Value, value: &Value| Seen::default().visit(schemas, "Store", schema, value);
     assert_eq!(visit(&schemas["Store"], &value), Ok(()));
     let mut undocumented = value.clone();
@@ -445,10 +458,11 @@ fn a_client_passes_over_what_a_newer_daemon_says_beyond_it() {
     let failure: RunFailure = serde_json::from_value(json!({ "outcome": "new", "error": "e" })).unwrap();
     assert_eq!(failure.outcome, FailureKind::Failed);
     // What an older daemon does not say of options is none.
-    let mut old = serde_json::to_value(store(false, Permission::Primary, PlanName::Standard)).unwrap();
+    let mut old =
+        serde_json::to_value(store(false, Permission::Primary, Role::Primary, PlanName::Standard)).unwrap();
     old.as_object_mut().unwrap().retain(|_, field| !field.is_null());
     let read: StoreStatus = serde_json::from_value(old).unwrap();
-    assert_eq!(read, store(false, Permission::Primary, PlanName::Standard));
+    assert_eq!(read, store(false, Permission::Primary, Role::Primary, PlanName::Standard));
 }
 
 #[test]

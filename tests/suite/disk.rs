@@ -237,7 +237,7 @@ fn pins_without_their_bytes_pin_nothing_and_stop_nobody() {
     follow_by(&rig.repository, &depot(&rig), &keep).unwrap();
     assert_eq!(depot(&rig).snapshots().unwrap(), [Sequence(2), Sequence(4)]);
     assert!(left.iter().all(|path| !path.exists()), "they are tidied");
-    understudy::mounts::mount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
+    understudy::mounts::unmount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
     assert_eq!(pins(&depot(&rig)).unwrap(), []);
     // What may be a writable mount's is another matter: nothing is dropped until somebody looks.
     let unknown = torn("cdef", br#"{"snapshot":2,"path":"/srv","writable":true,"bo"#);
@@ -248,7 +248,7 @@ fn pins_without_their_bytes_pin_nothing_and_stop_nobody() {
     assert!(depot(&rig).snapshots().unwrap().contains(&Sequence(2)));
     // And mounts come and go meanwhile.
     let point = MountPoint::of(&rig, &latest(), "mounted");
-    understudy::mounts::mount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
+    understudy::mounts::unmount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
     std::fs::remove_file(unknown).unwrap();
     follow_by(&rig.repository, &depot(&rig), &keep).unwrap();
 }

@@ -153,6 +153,37 @@ fn a_daemon_takes_away_what_a_drill_left_when_it_starts() {
     assert!(daemon.wait().unwrap().success());
 }
 
+/// What is asked of the repository waits, and what waits for that cannot be asked to end by a signal: neither the drill nor who looks stays.
+#[test]
+fn a_drill_whose_repository_hangs_ends_when_it_is_asked_to_and_when_it_is_killed() {
+    let rig = Rig::new();
+    let packs = walkdir::WalkDir::new(rig.dir.join("repository/acme/packs")).into_iter().flatten();
+    for pack in packs.filter(|entry| entry.file_type().is_file()) {
+        // To open it waits for a writer.
+        std::fs::remove_file(pack.path()).unwrap();
+        ok(Command::new("mkfifo").arg(pack.path()));
+    }
+    for signal in ["-TERM", "-KILL"] {
+        let mut drill = rig.command().args(["drill", "acme"]).spawn().unwrap();
+        let looker = || processes(&rig.temporary).first().map(|(id, _)| *id);
+        let reads = |id| {
+            let open = std::fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
+            open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+                .any(|path| path.starts_with(&rig.temporary))
+        };
+        wait_until("it reads, and waits for the repository", || looker().is_some_and(reads));
+        let looker = looker().unwrap();
+        let begun = std::time::Instant::now();
+        ok(Command::new("kill").args([signal, &drill.id().to_string()]));
+        let status = drill.wait().unwrap();
+        assert_eq!(status.code(), if signal == "-TERM" { Some(1) } else { None });
+        wait_until("who looks has ended, and the mount is gone", || {
+            !runs(looker) && mounts(&rig.temporary) == 0
+        });
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{signal}: {:?}", begun.elapsed());
+    }
+}
+
 #[test]
 fn nothing_that_a_drill_s_command_started_outlives_it() {
     let rig = Rig::new();

@@ -37,6 +37,7 @@ mod output;
 mod races;
 mod restore;
 mod rig;
+mod roles;
 mod roundtrip;
 mod seeds;
 mod servers;

@@ -104,6 +104,7 @@ pub fn request(source: &Path) -> Request {
         plan: PlanName::Standard.plan(),
         excludes: Vec::new(),
         writer: WriterId("tester".into()),
+        daemon: None,
         accept: true,
         compression_level: 1,
         holes_max_bytes: understudy::service::run::HOLES_MAX_BYTES,

@@ -4,8 +4,9 @@ use crate::rig::{Rig, name};
 use crate::standby::{MountPoint, depot, follow_by, request};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use understudy::model::id::Sequence;
-use understudy::mounts::live::{Live, Swap};
-use understudy::mounts::mount::{self, MountOptions};
+use understudy::mounts::live::{self, Live, Swap};
+use understudy::mounts::mount::MountOptions;
+use understudy::mounts::unmount;
 use understudy::standby::pin::pins;
 use understudy::vfs::overlay;
 
@@ -28,7 +29,7 @@ fn swap(how: Swap, swaps: u64) {
     }
     let point = MountPoint(place);
     let mut live = Live::new(&point.0, how, &name()).unwrap();
-    mount::move_on(&depot, &name(), Sequence(2), &mut live, &MountOptions::default()).unwrap();
+    live::move_on(&depot, &name(), Sequence(2), &mut live, &MountOptions::default()).unwrap();
     let stop = AtomicBool::new(false);
     let walks = AtomicU64::new(0);
     let read = |dir: &rustix::fd::OwnedFd, name: &str| {
@@ -63,7 +64,7 @@ fn swap(how: Swap, swaps: u64) {
         let options = MountOptions::default();
         for number in 0..swaps {
             let next = Sequence(number % 2 + 1);
-            let before = mount::move_on(&depot, &name(), next, &mut live, &options).unwrap();
+            let before = live::move_on(&depot, &name(), next, &mut live, &options).unwrap();
             before.unwrap().retire(rig.repository.env(), &rig.dir.path().join("standby")).unwrap();
         }
         stop.store(true, Ordering::Relaxed);
@@ -73,7 +74,7 @@ fn swap(how: Swap, swaps: u64) {
     let here: Vec<_> = mounts.iter().filter(|mount| mount.dir.starts_with(rig.dir.path())).collect();
     assert_eq!(here.len(), 1, "the mounts before are gone: {here:?}");
     assert_eq!(pins(&depot).unwrap().len(), 1, "and so are their pins");
-    mount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
+    unmount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
     assert!(pins(&depot).unwrap().is_empty());
     let left = std::fs::read_dir(rig.dir.path()).unwrap().map(|f| f.unwrap().file_name());
     let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("live")).collect();
@@ -116,7 +117,7 @@ fn a_follower_that_is_started_again_takes_over_what_it_showed() {
         for sequence in [1, 1, 2] {
             let mut live = Live::new(&point.0, how, &name()).unwrap();
             let options = MountOptions::default();
-            let before = mount::move_on(&depot(&rig), &name(), Sequence(sequence), &mut live, &options);
+            let before = live::move_on(&depot(&rig), &name(), Sequence(sequence), &mut live, &options);
             if let Some(before) = before.unwrap() {
                 before.retire(rig.repository.env(), &rig.dir.path().join("standby")).unwrap();
             }
@@ -126,6 +127,6 @@ fn a_follower_that_is_started_again_takes_over_what_it_showed() {
             let here: Vec<_> = mounts.iter().filter(|mount| mount.dir.starts_with(rig.dir.path())).collect();
             assert_eq!((here.len(), pins(&depot(&rig)).unwrap().len()), (1, 1), "{how:?} {here:?}");
         }
-        mount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
+        unmount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
     }
 }

@@ -1,13 +1,16 @@
-//! What the two methods of `understudy mount` are told, and what they print.
+//! The arguments of `understudy mount`, and what it prints, whatever the method.
 
 use crate::cli::error::Result;
-use crate::cli::{Global, StandbyArgs, show};
+use crate::cli::{Global, StandbyArgs, ending, show};
 use crate::model::id::{Sequence, StoreName};
-use crate::mounts::live::{Swap, can_beneath};
-use crate::mounts::mount;
+use crate::mounts::live::{self, End, Live, News, Swap, can_beneath, follow_mount};
+use crate::mounts::table;
+use crate::support::chain::chain;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Args)]
 pub(crate) struct MountArgs {
@@ -66,10 +69,10 @@ pub(crate) enum SwapArg {
 pub(crate) struct Mounted<'a> {
     pub store: &'a StoreName,
     pub snapshot: Sequence,
-    #[serde(serialize_with = "mount::as_text")]
+    #[serde(serialize_with = "table::as_text")]
     pub dir: &'a Path,
     pub method: &'static str,
-    #[serde(serialize_with = "mount::some_as_text")]
+    #[serde(serialize_with = "table::some_as_text")]
     pub writable: Option<&'a Path>,
     pub seconds: f64,
 }
@@ -108,4 +111,51 @@ pub(crate) fn tell_link(global: &Global, args: &MountArgs, swap: Swap) -> Result
         show::line(&format!("{} is a symlink that moves on to each new snapshot", args.dir.display()))?;
     }
     Ok(())
+}
+
+/// Moves the mount on as --follow says, and prints each move. Ends with the mount, when this process is asked to end, or when nobody reads
+/// what is printed.
+pub(super) fn follow(
+    method: &mut dyn live::Method,
+    live: &mut Live,
+    shown: Sequence,
+    every: Option<Duration>,
+    printer: &Printer,
+) -> Result<End> {
+    let lost = RefCell::new(None);
+    let wait = |time| lost.borrow().is_none() && ending::sleep(time);
+    let mut observe = |news: News| {
+        if let Err(error) = printer.print(&news) {
+            lost.replace(Some(error));
+        }
+    };
+    let end = follow_mount(method, live, shown, every, &wait, &mut observe)?;
+    match lost.take() {
+        Some(error) => Err(error),
+        None => Ok(end),
+    }
+}
+
+/// Prints what happens to a mount that is followed.
+pub(super) struct Printer<'a> {
+    pub dir: &'a Path,
+    pub store: &'a StoreName,
+    /// Moves are printed as well, not errors alone.
+    pub prints_moves: bool,
+}
+
+impl Printer<'_> {
+    fn print(&self, news: &News) -> Result<()> {
+        let (dir, store) = (self.dir.display(), self.store);
+        match news {
+            News::Moved(snapshot) if self.prints_moves => {
+                show::line(&format!("{dir} moved on to {store}@{snapshot}"))?;
+            }
+            News::Moved(_) => {}
+            News::Stays { snapshot, error } => {
+                complain!("understudy: {dir} stays at {store}@{snapshot}: {}", chain(*error));
+            }
+        }
+        Ok(())
+    }
 }

@@ -3,24 +3,19 @@
 //! For the background the command starts itself once more and waits until that process has the mount, or has
 //! failed: what is said, and the exit code, are the same either way. What fails later is told with --foreground only.
 
-use super::args::{MountArgs, Mounted, swap, tell_link};
+use super::args::{MountArgs, Mounted, Printer, follow, swap, tell_link};
 use crate::cli::Global;
 use crate::cli::context::Context;
 use crate::cli::ending;
-use crate::cli::error::{Context as _, Result};
+use crate::cli::error::{Context as _, LocalError, Result};
 use crate::cli::exit::Exit;
 use crate::cli::out;
-use crate::cli::show;
-use crate::model::id::Sequence;
-use crate::model::record::{SnapshotRecord, StoreState};
-use crate::model::snapshot_ref::{Moment, SnapshotRef};
-use crate::mounts::live::{Before, Live};
-use crate::mounts::mount;
-use crate::mounts::tree::{Complain, View};
-use crate::repository::store::Store;
+use crate::model::snapshot_ref::SnapshotRef;
+use crate::mounts::live::{End, Live, Method};
+use crate::mounts::served::{FuseMounts, ServeOptions};
+use crate::mounts::unmount::unmount;
 use crate::standby::depot::Depot;
-use crate::support::chain::chain;
-use crate::vfs::fuse::{self, FuseOptions, Serving};
+use crate::vfs::fuse;
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -29,9 +24,8 @@ use std::time::Duration;
 const SERVE: &str = "UNDERSTUDY_SERVE";
 /// What that process says when its mount is there.
 const READY: u8 = 0;
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-pub(crate) fn run(
+pub(super) fn run(
     global: &Global,
     context: &Context,
     args: &MountArgs,
@@ -42,103 +36,38 @@ pub(crate) fn run(
     if !args.foreground && !serves {
         return in_background();
     }
-    let env = context.env().clone();
-    let started = env.stopwatch();
+    let started = context.env().stopwatch();
     let store = context.repository_of(&wanted.store)?.store(&wanted.store);
-    let state = store.state()?;
-    let (mut sequence, record) = store.find(&state, wanted.moment)?;
     let may_mount = fuse::is_privileged();
     let swap = swap(args, may_mount);
     let mut live = Live::new(&args.dir, swap, store.name())?;
-    let served = Served { args, store: &store, depot: &depot, may_mount };
-    let (mut serving, _) = served.show(&state, sequence, &record, &mut live)?;
+    let mut mounts = FuseMounts::new(ServeOptions {
+        store: &store,
+        depot: &depot,
+        cache_bytes: args.cache,
+        trusted: args.suid_dev,
+        may_mount,
+        complain: &|| Box::new(complain),
+    });
+    let first = mounts
+        .show(wanted.moment, None, &mut live)?
+        .ok_or_else(|| LocalError::new("no snapshot was mounted"))?;
     let seconds = started.seconds();
     let (method, dir, writable) = ("fuse", args.dir.as_path(), None);
-    Mounted { store: store.name(), snapshot: sequence, dir, method, writable, seconds }.print(global)?;
+    Mounted { store: store.name(), snapshot: first.snapshot, dir, method, writable, seconds }
+        .print(global)?;
     tell_link(global, args, swap)?;
     if serves {
         detach_from_terminal()?;
     }
-    let standby = depot.standby().to_owned();
-    let mut looked = env.stopwatch();
-    let mut last_error = String::new();
-    while !serving.is_over() {
-        if !ending::sleep(LOOK_EVERY) {
-            // What is open in it ends with this process.
-            mount::unmount(&standby, live.dir(), true)?;
-            return Ok(Exit::Done);
-        }
-        if !args.follow || looked.elapsed() < Duration::from_secs(args.every) {
-            continue;
-        }
-        looked = env.stopwatch();
-        match served.move_on(sequence, &mut live) {
-            Ok(None) => {}
-            Ok(Some((next, new, before))) => {
-                (sequence, serving) = (next, new);
-                last_error.clear();
-                if !global.quiet && !serves {
-                    show::line(&format!("{} moved on to {}@{sequence}", args.dir.display(), store.name()))?;
-                }
-                let (env, standby) = (env.clone(), standby.clone());
-                std::thread::spawn(move || before.map(|before| before.retire(&env, &standby)));
-            }
-            Err(error) => {
-                let text = chain(error.as_ref());
-                if text != last_error {
-                    complain(&format!("{} stays at {}@{sequence}: {text}", args.dir.display(), store.name()));
-                    last_error = text;
-                }
-            }
-        }
+    let printer = Printer { dir, store: store.name(), prints_moves: !global.quiet && !serves };
+    let every = args.follow.then(|| Duration::from_secs(args.every));
+    match follow(&mut mounts, &mut live, first.snapshot, every, &printer)? {
+        // What is open in it ends with this process.
+        End::Asked => drop(unmount(depot.standby(), live.dir(), true)?),
+        End::Removed => mounts.wait().with_context(|| dir.display().to_string())?,
     }
-    serving.wait().with_context(|| args.dir.display().to_string())?;
     Ok(Exit::Done)
-}
-
-struct Served<'a> {
-    args: &'a MountArgs,
-    store: &'a Store,
-    depot: &'a Depot,
-    may_mount: bool,
-}
-
-impl Served<'_> {
-    fn show(
-        &self,
-        state: &StoreState,
-        sequence: Sequence,
-        record: &SnapshotRecord,
-        live: &mut Live,
-    ) -> Result<(Serving, Option<Before>)> {
-        self.depot.look()?;
-        let depot = self.depot.objects().is_dir().then(|| self.depot.clone());
-        let told: Complain = Box::new(complain);
-        let view = View::open(self.store, state, record, depot, self.args.cache, told)?;
-        let source = mount::source(self.store.name(), sequence);
-        let options = FuseOptions { source, trusted: self.args.suid_dev };
-        let place = live.place(sequence)?;
-        if self.may_mount {
-            let (mount, serving) = fuse::serve_detached(view, &options)?;
-            return Ok((serving, live.show(place, Some(mount))?));
-        }
-        let serving = fuse::serve_by_helper(view, &options, &place)?;
-        Ok((serving, live.show(place, None)?))
-    }
-
-    fn move_on(
-        &self,
-        shown: Sequence,
-        live: &mut Live,
-    ) -> Result<Option<(Sequence, Serving, Option<Before>)>> {
-        let state = self.store.state()?;
-        let (latest, record) = self.store.find(&state, Moment::Latest)?;
-        if latest == shown {
-            return Ok(None);
-        }
-        let (serving, before) = self.show(&state, latest, &record, live)?;
-        Ok(Some((latest, serving, before)))
-    }
 }
 
 /// One line on standard error; there may be none any more.

@@ -1,18 +1,14 @@
-//! `understudy mount` by the kernel: a snapshot that `follow` brought here.
+//! `understudy mount` by the kernel: the mount outlives the command, which stays with --follow only.
 
-use super::args::{MountArgs, Mounted, swap, tell_link};
-use crate::cli::error::Result;
+use super::args::{MountArgs, Mounted, Printer, follow, swap, tell_link};
+use crate::cli::Global;
+use crate::cli::error::{LocalError, Result};
 use crate::cli::exit::Exit;
-use crate::cli::{Global, ending, show};
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
-use crate::mounts::live::Live;
+use crate::mounts::live::{KernelMounts, Live, Method};
 use crate::mounts::mount::{self, MountOptions};
 use crate::standby::depot::Depot;
 use crate::support::env::Env;
-use std::time::Duration;
-
-/// How often a mount that follows looks for a new snapshot on this host.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) fn run(
     global: &Global,
@@ -38,47 +34,14 @@ pub(super) fn run(
     }
     let swap = swap(args, true);
     let mut live = Live::new(&args.dir, swap, &wanted.store)?;
-    let mut sequence = mount::find(depot, &wanted.store, Moment::Latest)?;
-    mount::move_on(depot, &wanted.store, sequence, &mut live, &options)?;
-    mounted(sequence).print(global)?;
+    let mut mounts = KernelMounts { depot, store: &wanted.store, options, env };
+    let first = mounts
+        .show(Moment::Latest, None, &mut live)?
+        .ok_or_else(|| LocalError::new("no snapshot was mounted"))?;
+    mounted(first.snapshot).print(global)?;
     tell_link(global, args, swap)?;
-    let dir = args.dir.display();
-    let mut last_error = String::new();
-    loop {
-        if !ending::sleep(LOOK_EVERY) {
-            // The mount is the kernel's, and stays.
-            return Ok(Exit::Done);
-        }
-        if !live.is_there()? {
-            // Unmounted by somebody: there is nothing to move on.
-            return Ok(Exit::Done);
-        }
-        let moved = mount::find(depot, &wanted.store, Moment::Latest).and_then(|latest| {
-            if latest == sequence {
-                return Ok(None);
-            }
-            Ok(Some((latest, mount::move_on(depot, &wanted.store, latest, &mut live, &options)?)))
-        });
-        match moved {
-            Ok(None) => {}
-            Ok(Some((latest, before))) => {
-                sequence = latest;
-                last_error.clear();
-                if !global.quiet {
-                    show::line(&format!("{dir} moved on to {}@{sequence}", wanted.store))?;
-                }
-                let (env, standby) = (env.clone(), depot.standby().to_owned());
-                // It may take seconds to take a large one apart.
-                std::thread::spawn(move || before.map(|before| before.retire(&env, &standby)));
-            }
-            // What is mounted stays; the next look may succeed.
-            Err(error) => {
-                let text = error.to_string();
-                if text != last_error {
-                    complain!("understudy: {dir} stays at {}@{sequence}: {text}", wanted.store);
-                    last_error = text;
-                }
-            }
-        }
-    }
+    let printer = Printer { dir: &args.dir, store: &wanted.store, prints_moves: !global.quiet };
+    // Asked to end, it leaves the mount, which is the kernel's.
+    follow(&mut mounts, &mut live, first.snapshot, Some(KernelMounts::EVERY), &printer)?;
+    Ok(Exit::Done)
 }

@@ -1,4 +1,4 @@
-//! `understudy mount`: a snapshot as a directory, by the kernel or by FUSE.
+//! `understudy mount`: by the kernel, or by FUSE. What is mounted, and how it moves on, is `mounts`' part; here it is chosen and printed.
 
 mod args;
 mod fuse;

@@ -6,6 +6,7 @@ use super::standing::Standing;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
+use crate::model::role::Role;
 use crate::service::config::StoreConfig;
 use crate::service::run::RunError;
 use crate::service::schedule::Schedule;
@@ -17,6 +18,8 @@ pub struct StoreEntry {
     pub config: StoreConfig,
     pub schedule: Schedule,
     pub standing: Standing,
+    /// What this host is, by the log as it was read last.
+    pub role: Role,
     pub last_run: LastRun,
     pub holds: Holds,
     /// None before the first look.
@@ -27,7 +30,9 @@ pub struct StoreEntry {
 
 impl StoreEntry {
     pub fn new(config: StoreConfig, schedule: Schedule, standing: Standing) -> Self {
+        let role = standing.role.unwrap_or(config.role.into());
         Self {
+            role,
             config,
             schedule,
             standing,
@@ -40,6 +45,13 @@ impl StoreEntry {
 
     /// Takes how a run ended, and where the store stands since.
     pub fn end_run(&mut self, result: Result<RunReport, RunError>, outcome: Outcome, standing: Standing) {
+        self.role = match &result {
+            Ok(RunReport::Resync(_)) => Role::Primary,
+            Ok(RunReport::Follow(report)) => report.role,
+            Err(_) if outcome == Outcome::Fenced => Role::Fenced,
+            // It says nothing of the log.
+            Err(_) => self.role,
+        };
         match &result {
             Ok(_) => {
                 self.standing = standing;
@@ -59,6 +71,7 @@ impl StoreEntry {
         StoreStatus {
             store: self.config.name.clone(),
             role: self.config.role,
+            log_role: self.role,
             plan: self.config.plan,
             schedule: self.schedule.to_string(),
             objective_seconds: u64::from(self.config.plan.plan().objective_minutes) * 60,
@@ -73,7 +86,8 @@ impl StoreEntry {
             last_error: self.last_run.failure().map(|failure| failure.error.clone()),
             last_error_kind: self.last_run.failure().map(|failure| failure.outcome),
             held: self.holds.reason().cloned(),
-            fenced: self.last_run.is_fenced(),
+            fenced: self.role == Role::Fenced,
+            rivals: self.last_run.rivals(),
             totals: self.last_run.totals(),
             upkeep: self.upkeep.clone(),
             last_report: self.last_run.report().cloned(),

@@ -5,7 +5,7 @@ use crate::api::run::{RunFailure, RunReport};
 use crate::api::store::Totals;
 use crate::service::run::RunError;
 use crate::service::scheduler::Outcome;
-use crate::support::failure::{Failure, FailureKind};
+use crate::support::failure::Failure;
 use crate::support::progress::Progress;
 use std::sync::Arc;
 
@@ -99,9 +99,12 @@ impl LastRun {
         self.ended.as_ref()?.result.as_ref().err()
     }
 
-    /// Whether another host was found to be the primary.
-    pub fn is_fenced(&self) -> bool {
-        self.failure().is_some_and(|failure| failure.outcome == FailureKind::Fenced)
+    /// Returns the daemons that resync the store by turns, as far as the last report's log shows two.
+    pub fn rivals(&self) -> Option<String> {
+        match self.report.as_ref()? {
+            RunReport::Resync(report) => report.rivals.as_ref().map(ToString::to_string),
+            RunReport::Follow(_) => None,
+        }
     }
 
     pub fn totals(&self) -> Totals {

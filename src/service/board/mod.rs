@@ -21,6 +21,7 @@ use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
 use crate::model::id::StoreName;
+use crate::model::role::Role;
 use crate::support::clock::Now;
 use crate::support::failure::Failure;
 use crate::support::progress::Progress;
@@ -103,6 +104,11 @@ impl Board {
                     let entry = &mut self.entries[id];
                     // The watch of one that stays as it is goes on.
                     job.due_at_once &= entry.is_gone || entry.config != *store;
+                    if entry.config.role != store.role {
+                        // A host that was fenced may be a standby now.
+                        entry.role = store.role.into();
+                        self.scheduler.set_fenced(id, false);
+                    }
                     (entry.config, entry.schedule, entry.is_gone) = (store.clone(), schedule, false);
                     let is_held = entry.holds.by_operator().is_some();
                     self.scheduler.change(id, job, now);
@@ -113,6 +119,8 @@ impl Board {
                 None => {
                     let standing = standing(store);
                     let id = self.scheduler.add(job, standing.scan_start_ns, now);
+                    // Its first run would find that out only after its hook.
+                    self.scheduler.set_fenced(id, standing.role == Some(Role::Fenced));
                     self.entries.push(StoreEntry::new(store.clone(), schedule, standing));
                     self.by_name.insert(store.name.clone(), id);
                 }
@@ -203,6 +211,11 @@ impl Board {
         if let Some(id) = self.find(name) {
             self.scheduler.changed(id, now);
         }
+    }
+
+    /// What this host is for a store, by the log as it was read last.
+    pub fn role_of(&self, id: JobId) -> Role {
+        self.entries[id].role
     }
 
     /// The number of a store's run that is under way.

@@ -1,6 +1,7 @@
 //! Where a store stands: its newest snapshot, and how old that is.
 
 use crate::model::id::Sequence;
+use crate::model::role::Role;
 use crate::support::clock;
 
 /// The newest snapshot that was committed, or published here, as far as it is known.
@@ -8,6 +9,8 @@ use crate::support::clock;
 pub struct Standing {
     pub snapshot: Option<Sequence>,
     pub scan_start_ns: Option<u64>,
+    /// What the log says this host is; none where it was not asked.
+    pub role: Option<Role>,
 }
 
 impl Standing {

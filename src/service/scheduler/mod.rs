@@ -82,6 +82,11 @@ impl Scheduler {
         self.runs.ask(id)
     }
 
+    /// Another host is the primary, or is so no more as far as is known: then it runs when [`Self::change`] says so.
+    pub fn set_fenced(&mut self, id: JobId, is_fenced: bool) {
+        self.runs.set_fenced(id, is_fenced);
+    }
+
     /// Something changed in a store that is watched.
     pub fn changed(&mut self, id: JobId, now: Now) {
         self.runs.changed(id, now);

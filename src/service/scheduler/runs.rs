@@ -258,6 +258,14 @@ impl Runs {
         !self.states[id].running
     }
 
+    /// It does not run while another host is the primary; unfenced, it runs when [`Self::change`] says so.
+    pub fn set_fenced(&mut self, id: JobId, is_fenced: bool) {
+        if is_fenced {
+            self.withdraw(id);
+        }
+        self.states[id].fenced = is_fenced;
+    }
+
     /// Something changed: it is due within its debounce. One that fails still waits first.
     pub fn changed(&mut self, id: JobId, now: Now) {
         let debounce_ns = self.jobs[id].watch.map_or(0, |watch| watch.debounce_ns);

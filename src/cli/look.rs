@@ -1,0 +1,20 @@
+//! What looks at a drill's mount: see [`crate::service::drill_look`].
+
+use super::error::Result;
+use super::exit::Exit;
+use crate::service::drill_look;
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub(super) struct LookArgs {
+    /// Where this host keeps what it follows
+    standby: PathBuf,
+    /// What the drill mounts on
+    dir: PathBuf,
+}
+
+pub(super) fn run(args: &LookArgs) -> Result<Exit> {
+    drill_look::run(&args.standby, &args.dir)?;
+    Ok(Exit::Done)
+}

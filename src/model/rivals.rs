@@ -1,0 +1,130 @@
+//! Two daemons that resync one store by turns: a mistake, found in the log. Pure.
+//!
+//! A daemon draws a number when it starts, its incarnation, and writes it into each snapshot that it commits. A host that is restarted writes
+//! another number from then on, and never the old one again. So an incarnation that commits *after* another one did, and had committed before,
+//! belongs to a process that lives beside another: two hosts have one name, or two hosts have the store as their primary's, or one host
+//! runs two daemons. Their trees replace each other in the store, snapshot by snapshot.
+//!
+//! It is reported, by either daemon and by `status`, and nothing is refused: the log stays one line whoever writes, which of the two is right
+//! no program knows, and during an update an old process may commit once more after the new one did. It is no longer reported once
+//! [`LOOK_BACK`] snapshots show one daemon alone. Single commands (`resync` next to a daemon, a scheduled job's `resync --due`) have no
+//! incarnation and are never taken for one: they come and go by design.
+
+use super::id::{DaemonId, Sequence};
+use super::record::StoreState;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The number of daemons' snapshots that are looked at, the newest first.
+pub const LOOK_BACK: usize = 8;
+
+/// The two daemons.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rivals {
+    /// It committed, and committed again after the other.
+    pub daemon: DaemonId,
+    pub other: DaemonId,
+    /// The snapshot by which that is known: `daemon`'s, after `other`'s.
+    pub snapshot: Sequence,
+}
+
+impl fmt::Display for Rivals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { daemon, other, snapshot } = self;
+        write!(f, "two daemons resync it by turns, the last time with snapshot {snapshot}: ")?;
+        let (one, two) = (daemon.incarnation, other.incarnation);
+        match daemon.host == other.host {
+            true => write!(
+                f,
+                "both are host '{}' (incarnations {one} and {two}); give each host a `writer` of its own, and run one daemon on each",
+                daemon.host
+            ),
+            false => write!(
+                f,
+                "host '{}' (incarnation {one}) and host '{}' (incarnation {two}); one of them should have it as a standby",
+                daemon.host, other.host
+            ),
+        }
+    }
+}
+
+/// Returns the daemons that resync the store by turns, if the newest snapshots show any.
+pub fn rivals(state: &StoreState) -> Option<Rivals> {
+    let made = state.snapshots.iter().rev();
+    let made = made.filter_map(|(sequence, record)| Some((*sequence, record.statistics.daemon.as_ref()?)));
+    let made: Vec<_> = made.take(LOOK_BACK).collect();
+    (0..made.len()).find_map(|at| {
+        let (snapshot, daemon) = made[at];
+        let is_other = |(_, other): &(Sequence, &DaemonId)| other.incarnation != daemon.incarnation;
+        let earlier = &made[at + 1..];
+        let other = earlier.iter().position(is_other)?;
+        let came_back = !earlier[other..].iter().all(is_other);
+        came_back.then(|| Rivals { daemon: daemon.clone(), other: earlier[other].1.clone(), snapshot })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::hold::FilesystemId;
+    use crate::model::id::{ChunkId, Incarnation, WriterId};
+    use crate::model::record::{ManifestRoot, SnapshotRecord, SnapshotStatistics};
+
+    fn snapshot(daemon: Option<DaemonId>) -> SnapshotRecord {
+        let page = ChunkId::of(b"page");
+        SnapshotRecord {
+            manifest: ManifestRoot { page, height: 0, entries: 1, size_bytes: 0 },
+            scan_start_ns: 0,
+            scan_end_ns: 0,
+            source_path: "/srv".into(),
+            filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
+            statistics: SnapshotStatistics { daemon, ..Default::default() },
+            new_packs: Vec::new(),
+            new_index: Vec::new(),
+            index: Vec::new(),
+            database_position: None,
+            merged_index: Vec::new(),
+            full_scan_start_ns: None,
+        }
+    }
+
+    /// The log of snapshots by these daemons, oldest first; `-` for a command. The number of the snapshot that shows two.
+    fn found(daemons: &str) -> Option<u64> {
+        let mut state = StoreState::default();
+        for (at, letter) in daemons.chars().enumerate() {
+            let incarnation = Incarnation(u64::from(u32::from(letter)));
+            let daemon = (letter != '-').then(|| DaemonId { host: WriterId("web".into()), incarnation });
+            state.snapshots.insert(Sequence(at as u64 + 1), snapshot(daemon));
+        }
+        rivals(&state).map(|rivals| rivals.snapshot.0)
+    }
+
+    #[test]
+    fn a_restart_is_no_rival_and_a_daemon_that_comes_back_is_one() {
+        for (daemons, expected) in [
+            ("", None),
+            ("aaaa", None),
+            ("aab", None),
+            ("abcd", None),
+            ("aabbc", None),
+            ("aba", Some(3)),
+            ("abab", Some(4)),
+            ("aaabaa", Some(6)),
+            ("abc-a", Some(5)),
+        ] {
+            assert_eq!(found(daemons), expected, "{daemons}");
+        }
+    }
+
+    #[test]
+    fn commands_beside_a_daemon_are_no_rivals() {
+        assert_eq!(found("-a-a--a-"), None);
+        assert_eq!(found("a-b-b"), None);
+    }
+
+    #[test]
+    fn one_that_writes_alone_again_is_no_longer_told() {
+        assert!(found("abaaaaaa").is_some());
+        assert_eq!(found("abaaaaaaaa"), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! Snapshots mounted by FUSE: this process serves them, straight from the repository, by threads of its own.
+//!
+//! As root the mount is made detached and attached by the caller; other users have `fusermount3` make it at a directory. A mount ends with the
+//! process that serves it: once that is gone, every access fails, until the mount is removed.
+//!
+//! A process must not open or look at what it serves itself. A request that is under way when it is killed can only be answered by threads that
+//! are dead by then, and the kernel lets the one that waits for it go no further: the process would stay, and the mount with it. So what is
+//! mounted here is looked at by other processes (see `service/drill_look`).
+
+use super::error::StageError;
+use super::live::{Before, Live, Method, Moved, Shown};
+use super::table;
+use super::tree::{Complain, View};
+use crate::model::id::Sequence;
+use crate::model::record::{SnapshotRecord, StoreState};
+use crate::model::snapshot_ref::Moment;
+use crate::repository::store::Store;
+use crate::standby::depot::Depot;
+use crate::support::env::Env;
+use crate::vfs::fuse::{self, FuseOptions, Serving};
+use crate::vfs::overlay::Detached;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Time between looks whether the mount was removed.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How snapshots of a store are served.
+pub struct ServeOptions<'a> {
+    pub store: &'a Store,
+    /// Content that lies there is read there.
+    pub depot: &'a Depot,
+    /// Maximum content kept in memory, in bytes.
+    pub cache_bytes: u64,
+    /// Obeys set-user-id bits and device nodes of the snapshot.
+    pub trusted: bool,
+    /// This process mounts by itself; else `fusermount3` does.
+    pub may_mount: bool,
+    /// Makes what is called when something cannot be read.
+    pub complain: &'a dyn Fn() -> Complain,
+}
+
+impl ServeOptions<'_> {
+    /// Serves a snapshot. The mount is attached nowhere yet, or, where `fusermount3` made it, there is none to attach: it is at `dir`.
+    pub fn serve(
+        &self,
+        state: &StoreState,
+        sequence: Sequence,
+        record: &SnapshotRecord,
+        dir: &Path,
+    ) -> Result<(Option<Detached>, Serving), StageError> {
+        self.depot.look()?;
+        let depot = self.depot.objects().is_dir().then(|| self.depot.clone());
+        let view = View::open(self.store, state, record, depot, self.cache_bytes, (self.complain)())?;
+        let source = table::source(self.store.name(), sequence);
+        let options = FuseOptions { source, trusted: self.trusted };
+        if self.may_mount {
+            let (mount, serving) = fuse::serve_detached(view, &options)?;
+            return Ok((Some(mount), serving));
+        }
+        Ok((None, fuse::serve_by_helper(view, &options, dir)?))
+    }
+}
+
+/// Mounts by FUSE, one after the other, of the snapshots in the repository. The last one ends with this process.
+pub struct FuseMounts<'a> {
+    pub options: ServeOptions<'a>,
+    serving: Option<Serving>,
+}
+
+impl<'a> FuseMounts<'a> {
+    pub fn new(options: ServeOptions<'a>) -> Self {
+        Self { options, serving: None }
+    }
+
+    /// Waits until the mount that was made last is seen by nobody any more.
+    pub fn wait(self) -> std::io::Result<()> {
+        self.serving.map_or(Ok(()), Serving::wait)
+    }
+}
+
+impl Method for FuseMounts<'_> {
+    fn show(&mut self, moment: Moment, shown: Option<Sequence>, live: &mut Live) -> Shown {
+        let state = self.options.store.state()?;
+        let (snapshot, record) = self.options.store.find(&state, moment)?;
+        if shown == Some(snapshot) {
+            return Ok(None);
+        }
+        let place = live.place(snapshot)?;
+        let (mount, serving) = self.options.serve(&state, snapshot, &record, &place)?;
+        let before: Option<Before> = live.show(place, mount)?;
+        self.serving = Some(serving);
+        Ok(Some(Moved { snapshot, before }))
+    }
+
+    fn is_over(&self, _: &Live) -> Result<bool, StageError> {
+        Ok(self.serving.as_ref().is_none_or(Serving::is_over))
+    }
+
+    fn look_every(&self) -> Duration {
+        LOOK_EVERY
+    }
+
+    fn standby(&self) -> PathBuf {
+        self.options.depot.standby().to_owned()
+    }
+
+    fn env(&self) -> Env {
+        self.options.store.env().clone()
+    }
+}

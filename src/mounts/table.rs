@@ -1,0 +1,70 @@
+//! The kernel's table of mounts: which of them are snapshots.
+//!
+//! The table is the only record of what is mounted; nothing else is kept that could disagree with it. It is a moment's: a mount may come or be
+//! removed right after it was read.
+
+use super::error::StageError;
+use crate::model::id::{Sequence, StoreName};
+use crate::vfs::overlay::{self, Mounted};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What the source of all mounts begins with; the store and the snapshot follow.
+pub(super) const SOURCE: &str = "understudy:";
+
+/// A snapshot that is mounted on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MountedSnapshot {
+    #[serde(serialize_with = "as_text")]
+    pub dir: PathBuf,
+    pub store: String,
+    pub snapshot: String,
+    /// `kernel` or `fuse`.
+    pub method: &'static str,
+    #[serde(serialize_with = "some_as_text")]
+    pub writable: Option<PathBuf>,
+}
+
+/// A path in a report: JSON has no other bytes than text.
+pub fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+pub fn some_as_text<S: serde::Serializer, P: AsRef<Path>>(
+    path: &Option<P>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.as_ref().display().to_string()).serialize(serializer)
+}
+
+/// Returns all mounts of snapshots that this process can see.
+pub fn mounted_snapshots() -> Result<Vec<MountedSnapshot>, StageError> {
+    Ok(overlay::mounts(SOURCE)?.into_iter().filter_map(|mount| parse(&mount)).collect())
+}
+
+pub(super) fn parse(mount: &Mounted) -> Option<MountedSnapshot> {
+    let (store, snapshot) = mount.source.strip_prefix(SOURCE)?.split_once('@')?;
+    Some(MountedSnapshot {
+        dir: mount.dir.clone(),
+        store: store.to_owned(),
+        snapshot: snapshot.to_owned(),
+        method: if mount.kind.starts_with("fuse") { "fuse" } else { "kernel" },
+        writable: mount.upper.as_ref().and_then(|upper| upper.parent().map(Path::to_owned)),
+    })
+}
+
+/// Whether a snapshot is mounted at `dir`.
+pub fn is_mounted(dir: &Path) -> Result<bool, StageError> {
+    Ok(overlay::mounts(SOURCE)?.iter().any(|mount| mount.dir == *dir))
+}
+
+/// Whether a snapshot of this store is mounted read-only at `dir`.
+pub(super) fn shows(dir: &Path, store: &StoreName) -> Result<bool, StageError> {
+    let of_store = overlay::mounts(&format!("{SOURCE}{store}@"))?;
+    Ok(of_store.iter().any(|mount| mount.dir == *dir && mount.upper.is_none()))
+}
+
+/// Returns the source that a mount of this snapshot has, by which it is found again.
+pub fn source(store: &StoreName, sequence: Sequence) -> String {
+    format!("{SOURCE}{store}@{sequence}")
+}

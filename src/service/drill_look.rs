@@ -1,0 +1,293 @@
+//! A drill's second process: it looks at what the drill mounted, and removes the mount when the drill is gone.
+//!
+//! Why a process of its own: the drill serves a FUSE mount by its own threads, and a process that waits for itself cannot be killed. The
+//! request under way is answered by threads that are dead by then, the one that waits for it never ends, and so the device stays open that
+//! would end the wait. The second process serves nothing: when the drill is killed, the kernel ends the mount and every wait in it.
+//!
+//! It is given a directory and no secret: neither an environment nor the repository. Entries come as lines of JSON on its standard input; it
+//! says one line, how they compare. Its standard input is a leash as well: when that is closed, the drill has ended, however it did, and what
+//! is still mounted there is unmounted, its pin removed. It is the first of a session of its own, so that a terminal's signals leave it to that.
+
+use super::child::THIS;
+use super::hooks;
+use crate::model::entry::{Entry, Kind};
+use crate::model::id::ContentHash;
+use crate::model::tree_path::TreePath;
+use crate::mounts::unmount::unmount;
+use crate::support::env::Env;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+/// The hidden command that [`run`] serves.
+pub const LOOK: &str = "look";
+/// What a pipe takes without a wait once it takes anything.
+const PIPE_BYTES: usize = 4096;
+/// Maximum length of an answer in bytes.
+const ANSWER_MAX_BYTES: u64 = 64 << 10;
+/// Time between looks whether the drill is asked to end.
+const STOP_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+/// How long it may take to end once it was killed.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// What it is told.
+#[derive(Serialize, Deserialize)]
+enum Told {
+    Entry(Wanted),
+    /// There are no more.
+    End,
+}
+
+/// An entry as the snapshot has it.
+#[derive(Serialize, Deserialize)]
+struct Wanted {
+    path: TreePath,
+    mode: u16,
+    kind: WantedKind,
+    /// Whether a file is read and compared with its hash.
+    is_read: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+enum WantedKind {
+    Directory,
+    File { size_bytes: u64, hash: ContentHash },
+    Symlink,
+    Other,
+}
+
+/// What it says.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    /// All entries are as they were told.
+    Same,
+    Differs {
+        path: String,
+        reason: String,
+    },
+}
+
+/// Why no entry was looked up any more.
+#[derive(Debug)]
+pub enum LookError {
+    Stopped,
+    Differs {
+        path: String,
+        reason: String,
+    },
+    /// The process is gone, or says nothing that is an answer.
+    Lost,
+}
+
+/// The process, as the drill sees it.
+pub struct Looker {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+    /// Lines that were not written yet.
+    lines: Vec<u8>,
+}
+
+impl Looker {
+    /// Starts it for a directory on which nothing is mounted yet.
+    pub fn start(standby: &Path, dir: &Path) -> io::Result<Self> {
+        let mut command = Command::new(THIS);
+        command.arg0("understudy").args([LOOK.as_ref(), standby.as_os_str(), dir.as_os_str()]);
+        command.env_clear().env("PATH", super::child::own_path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/");
+        let mut child = command.spawn()?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
+        Ok(Self { child, stdin, stdout, lines: Vec::new() })
+    }
+
+    /// Has it look up an entry. An error may be that of an entry before.
+    pub fn look(&mut self, entry: &Entry, is_read: bool, stop: &dyn Fn() -> bool) -> Result<(), LookError> {
+        let kind = match &entry.kind {
+            Kind::Directory => WantedKind::Directory,
+            Kind::File(file) => WantedKind::File { size_bytes: file.size_bytes, hash: file.hash },
+            Kind::Symlink { .. } => WantedKind::Symlink,
+            _ => WantedKind::Other,
+        };
+        self.tell(&Told::Entry(Wanted { path: entry.path.clone(), mode: entry.mode, kind, is_read }));
+        match self.lines.len() {
+            waiting if waiting < 4 * PIPE_BYTES => Ok(()),
+            _ => self.write(stop),
+        }
+    }
+
+    /// Waits until all entries were looked up: they are as the snapshot has them, or the first that is not is the error.
+    pub fn finish(&mut self, stop: &dyn Fn() -> bool) -> Result<(), LookError> {
+        self.tell(&Told::End);
+        self.write(stop)?;
+        match self.wait(PollFlags::empty(), stop)? {
+            Ready::Answer => self.answer(),
+            Ready::Room => Err(LookError::Lost),
+        }
+    }
+
+    fn tell(&mut self, told: &Told) {
+        self.lines.extend(serde_json::to_vec(told).unwrap_or_default());
+        self.lines.push(b'\n');
+    }
+
+    fn write(&mut self, stop: &dyn Fn() -> bool) -> Result<(), LookError> {
+        let lines = std::mem::take(&mut self.lines);
+        for part in lines.chunks(PIPE_BYTES) {
+            match self.wait(PollFlags::OUT, stop)? {
+                Ready::Answer => return self.answer(),
+                Ready::Room => {}
+            }
+            let stdin = self.stdin.as_mut().ok_or(LookError::Lost)?;
+            stdin.write_all(part).map_err(|_| LookError::Lost)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until it says something, or, with `OUT`, has room for [`PIPE_BYTES`].
+    fn wait(&self, flags: PollFlags, stop: &dyn Fn() -> bool) -> Result<Ready, LookError> {
+        let stdin = self.stdin.as_ref().ok_or(LookError::Lost)?;
+        while !stop() {
+            let mut ends = [PollFd::new(&self.stdout, PollFlags::IN), PollFd::new(stdin, flags)];
+            match poll(&mut ends, Some(&STOP_EVERY)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return Err(LookError::Lost),
+            }
+            let [answer, room] = ends.map(|end| end.revents());
+            if !answer.is_empty() {
+                return Ok(Ready::Answer);
+            }
+            if room.contains(PollFlags::ERR) {
+                return Err(LookError::Lost);
+            }
+            if room.contains(PollFlags::OUT) {
+                return Ok(Ready::Room);
+            }
+        }
+        Err(LookError::Stopped)
+    }
+
+    /// Takes what it says, which is one short line.
+    fn answer(&mut self) -> Result<(), LookError> {
+        let mut line = Vec::new();
+        let read = io::BufReader::new((&mut self.stdout).take(ANSWER_MAX_BYTES)).read_until(b'\n', &mut line);
+        match read.ok().and_then(|_| serde_json::from_slice(&line).ok()) {
+            Some(Answer::Same) => Ok(()),
+            Some(Answer::Differs { path, reason }) => Err(LookError::Differs { path, reason }),
+            None => Err(LookError::Lost),
+        }
+    }
+
+    /// Ends it. To be called once the mount is removed; else it removes that itself.
+    pub fn end(mut self, env: &Env, is_mounted: bool) {
+        if !is_mounted {
+            let _ = self.child.kill();
+        }
+        drop(self.stdin.take());
+        if hooks::wait(env, &mut self.child, END_LIMIT).is_none() {
+            let _ = self.child.kill();
+        }
+    }
+}
+
+/// What [`Looker::wait`] waited for.
+enum Ready {
+    Answer,
+    Room,
+}
+
+/// What the second process does until its standard input is closed.
+pub fn run(standby: &Path, dir: &Path) -> io::Result<()> {
+    // It leads its group already only if a person typed this.
+    let _ = rustix::process::setsid();
+    let mut has_answered = false;
+    let say = |answer: Answer| {
+        let mut line = serde_json::to_vec(&answer).unwrap_or_default();
+        line.push(b'\n');
+        // The drill may be gone, or have heard enough.
+        let _ = io::stdout().write_all(&line).and_then(|()| io::stdout().flush());
+    };
+    let mut input = io::stdin().lock();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // An error is an end as well.
+        if input.read_until(b'\n', &mut line).unwrap_or(0) == 0 {
+            break;
+        }
+        if is_leash_gone() {
+            break;
+        }
+        if has_answered {
+            continue;
+        }
+        let answer = match serde_json::from_slice(&line) {
+            Ok(Told::Entry(wanted)) => match look(dir, &wanted) {
+                Ok(()) => continue,
+                Err(reason) => Answer::Differs { path: wanted.path.to_string(), reason },
+            },
+            Ok(Told::End) => Answer::Same,
+            Err(_) => break,
+        };
+        say(answer);
+        has_answered = true;
+    }
+    match unmount(standby, dir, true) {
+        Ok(_) => Ok(()),
+        // Removed before, as usual.
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+/// Whether the drill is gone, whatever it wrote before.
+fn is_leash_gone() -> bool {
+    let input = io::stdin();
+    let mut ends = [PollFd::new(&input, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut ends, Some(&now)).is_ok_and(|_| ends[0].revents().contains(PollFlags::HUP))
+}
+
+/// Compares an entry with what is mounted; the error says what differs.
+fn look(dir: &Path, wanted: &Wanted) -> Result<(), String> {
+    let path = dir.join(std::ffi::OsStr::from_bytes(wanted.path.as_bytes()));
+    let meta = std::fs::symlink_metadata(&path).map_err(|error| error.to_string())?;
+    let kind = meta.file_type();
+    let is_same_kind = match &wanted.kind {
+        WantedKind::Directory => kind.is_dir(),
+        WantedKind::File { size_bytes, .. } => kind.is_file() && meta.len() == *size_bytes,
+        WantedKind::Symlink => kind.is_symlink(),
+        // A mount may show devices as what cannot be opened.
+        WantedKind::Other => !kind.is_dir() && !kind.is_file(),
+    };
+    let is_same_mode = meta.mode() & 0o777 == u32::from(wanted.mode) & 0o777 || kind.is_symlink();
+    if !is_same_kind || !is_same_mode {
+        return Err("is not what the snapshot has".into());
+    }
+    let WantedKind::File { hash, .. } = &wanted.kind else { return Ok(()) };
+    if !wanted.is_read {
+        return Ok(());
+    }
+    let mut hasher = blake3::Hasher::new();
+    let mut opened = std::fs::File::open(&path).map_err(|error| error.to_string())?;
+    let mut part = vec![0; 1 << 20];
+    loop {
+        if is_leash_gone() {
+            return Err("was not read: the drill has ended".into());
+        }
+        match opened.read(&mut part) {
+            Ok(0) => break,
+            Ok(count) => hasher.update(&part[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.to_string()),
+        };
+    }
+    match *hasher.finalize().as_bytes() == hash.0 {
+        true => Ok(()),
+        false => Err("does not have the bytes of the snapshot".into()),
+    }
+}
