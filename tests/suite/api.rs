@@ -147,11 +147,16 @@ fn store(full: bool, role: Permission, plan: PlanName) -> StoreStatus {
 }
 
 fn stores() -> Vec<StoreStatus> {
-    vec![
+    let plain = [
         store(true, Permission::Primary, PlanName::Standard),
         store(true, Permission::Standby, PlanName::Private),
         store(false, Permission::Primary, PlanName::Continuous),
-    ]
+    ];
+    let failed = |kind| StoreStatus {
+        last_error_kind: Some(kind),
+        ..store(true, Permission::Primary, PlanName::Standard)
+    };
+    plain.into_iter().chain(FailureKind::ALL.map(failed)).collect()
 }
 
 fn snapshot() -> SnapshotSummary {
