@@ -157,13 +157,18 @@ fn store(full: bool, role: Permission, log_role: Role, plan: PlanName) -> StoreS
 }
 
 fn stores() -> Vec<StoreStatus> {
-    vec![
+    let plain = [
         store(true, Permission::Primary, Role::Primary, PlanName::Standard),
         store(true, Permission::Primary, Role::Fenced, PlanName::Standard),
         store(true, Permission::Standby, Role::Standby, PlanName::Private),
         store(true, Permission::Standby, Role::Unassigned, PlanName::Private),
         store(false, Permission::Primary, Role::Primary, PlanName::Continuous),
-    ]
+    ];
+    let failed = |kind| StoreStatus {
+        last_error_kind: Some(kind),
+        ..store(true, Permission::Primary, Role::Primary, PlanName::Standard)
+    };
+    plain.into_iter().chain(FailureKind::ALL.map(failed)).collect()
 }
 
 fn snapshot() -> SnapshotSummary {

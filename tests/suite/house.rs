@@ -148,7 +148,9 @@ fn every_public_error_has_a_kind() {
     let modules = modules();
     let mut errors = Vec::new();
     for (module, text) in &modules {
-        for line in text.lines().map(str::trim) {
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        let is_error = |derives: &str| derives.starts_with("#[derive(") && derives.contains("Error");
+        for line in lines.windows(2).filter(|two| is_error(two[0])).map(|two| two[1]) {
             let named = ["pub enum ", "pub struct "].iter().find_map(|word| line.strip_prefix(word));
             let name: String =
                 named.unwrap_or_default().chars().take_while(|c| c.is_alphanumeric()).collect();
