@@ -1,11 +1,11 @@
-//! What can go wrong with an image or a mount.
+//! Errors of images and mounts.
 
 use crate::model::tree_path::TreePath;
 use rustix::io::Errno;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// Why there is no image.
+/// Reason why an image cannot be made or read.
 #[derive(Debug, Error)]
 pub enum ImageError {
     #[error("{0}: the manifest has an entry without its directory, twice, or out of order")]
@@ -14,7 +14,7 @@ pub enum ImageError {
     Name(TreePath),
     #[error("an image of more than 128 GiB: too many entries")]
     TooLarge,
-    /// Where: an inode's number, or a byte of the file.
+    /// `at` is an inode's number, or a byte of the file.
     #[error("the image has {what} that cannot be, at {at}")]
     Broken { what: &'static str, at: u64 },
     #[error(
@@ -25,7 +25,7 @@ pub enum ImageError {
     Io(#[from] std::io::Error),
 }
 
-/// Why something was not mounted, moved or unmounted.
+/// Reason why a mount was not made, moved or removed.
 #[derive(Debug, Error)]
 pub enum MountError {
     #[error("{}: {action}: {}", path.display(), std::io::Error::from(*errno))]
