@@ -1,5 +1,5 @@
-//! What several layers use and none owns: worker threads, running totals, clocks, small files that must be there, whom files and directories
-//! belong to. Imports nothing of this crate.
+//! Tools that several layers use and none owns: worker threads, running totals, clocks, small durable files,
+//! checks of the owners of files and directories. Imports nothing of this crate.
 
 pub mod chain;
 pub mod clock;
