@@ -118,7 +118,7 @@ impl Basis {
 
     /// Returns whether the old file has the 64 KiB with this chaining value at this place.
     ///
-    /// It returns false where that is not known, and where so many extents meet that the MiB around should be
+    /// It returns false where that is not known, and where the MiB around has too many extents and should be
     /// shipped again.
     pub fn has_group(&self, at: u64, value: &ChainingValue) -> bool {
         let Some(placed) = self.find(at).map(|number| &self.placed[number]) else { return false };

@@ -33,7 +33,7 @@ impl Excludes {
 
     /// Returns whether the entry matches whatever its type is.
     ///
-    /// Then it need not be looked at, which may take for ever below a dead mount.
+    /// Then it need not be looked at, which may never return below a dead mount.
     pub fn exclude_unseen(&self, path: &TreePath) -> bool {
         self.exclude(path, true) && (!self.tell_kinds || self.exclude(path, false))
     }

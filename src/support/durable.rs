@@ -4,7 +4,7 @@
 //! replaces no other file; then its directory is synced, and so is each directory that was made for it. So a
 //! reader that finds the name finds the whole content, also after a kill, a full disk or a power failure.
 //!
-//! What can race: if two processes make one file at the same time, one wins, and the other gets
+//! Races: if two processes make one file at the same time, one wins, and the other gets
 //! `AlreadyExists`. A file of 0 bytes of this user's, as earlier versions could leave one, is made again:
 //! under its own lock, and only while it still has the name, so that the second of two processes never
 //! replaces the first one's result. A killed process's temporary file has a free lock, and is removed.

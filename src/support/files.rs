@@ -26,7 +26,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let written =
         file.and_then(|mut file| file.write_all(bytes)).and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
-        // What could not be written must not keep filling a full disk.
+        // On a full disk, the partial file must not take up space.
         let _ = std::fs::remove_file(&temporary);
     }
     written

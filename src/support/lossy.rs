@@ -2,7 +2,7 @@
 //!
 //! A line that cannot be written (there is no reader, or its disk is full) is lost and counted, and so is a
 //! line that does not fit the queue while a reader sleeps. Once a line is written again, the number of lost
-//! lines goes before it. Only the thread touches the output: it may hang in a write for ever, and nothing
+//! lines goes before it. Only the thread touches the output: it may hang in a write without end, and nothing
 //! else does.
 
 use std::collections::VecDeque;
