@@ -1,8 +1,8 @@
 //! Joins the stretches that a file was matched in, and gathers their short literals into chunks.
 //!
-//! Stretches are matched independently of each other, each with a look beyond its end, so that a block
-//! which lies across is found. Where one reaches into the next, the next gives way; that both read the
-//! same bytes there is checked, since what is hashed and what is matched must be the same.
+//! Stretches are matched independently, and each looks beyond its end, so that a block that lies across an
+//! edge is found. Where one reaches into the next, the next is cut. The overlap is checked to be the same
+//! bytes in both readings, since the hashed and the matched bytes must be the same.
 
 use super::piece::{Piece, push_extent};
 use crate::model::entry::{CHUNK_MAX_BYTES, Extent};
@@ -10,24 +10,24 @@ use crate::model::id::ChunkId;
 
 /// A matched stretch of a file.
 pub struct Stretch {
-    /// In the order of the file, from the stretch's beginning on.
+    /// The pieces in the order of the file, from the stretch's beginning on.
     pub pieces: Vec<Piece>,
     /// The bytes of all literal pieces, in order.
     pub literals: Vec<u8>,
-    /// The stretch's first bytes: as many as another may reach into it.
+    /// The stretch's first bytes, as many as the previous stretch may reach over.
     pub head: Vec<u8>,
-    /// The bytes behind its end that its last piece reaches over.
+    /// The bytes after the stretch's end that its last piece reaches over.
     pub overhang: Vec<u8>,
 }
 
-/// What a literal chunk is called once it is shipped: its id, and that of its block entries.
+/// Names of a shipped chunk of literals: its id, and that of its block entries.
 pub type Shipped = (ChunkId, Option<ChunkId>);
 
-/// A file's extents in the making.
+/// A file's extents under construction.
 #[derive(Default)]
 pub struct Assembly {
     extents: Vec<Extent>,
-    /// Literals that no chunk holds yet, the lengths of their runs, and the extents (by number) that will
+    /// Literals that no chunk holds yet, the lengths of their runs, and the numbers of the extents that will
     /// name the chunk.
     open: Vec<u8>,
     runs: Vec<u32>,
@@ -35,7 +35,7 @@ pub struct Assembly {
     overhang: Vec<u8>,
 }
 
-/// Why a stretch does not fit.
+/// Reason why a stretch does not fit.
 #[derive(Debug)]
 pub enum Misfit<E> {
     /// The file was changed between two readings of the same bytes.
@@ -45,7 +45,8 @@ pub enum Misfit<E> {
 }
 
 impl Assembly {
-    /// Appends the next stretch. `ship` takes a chunk of literals, and the lengths of the runs in it.
+    /// Appends the next stretch. `ship` stores a chunk of literals, and is given the lengths of the runs in
+    /// it.
     pub fn push<E>(
         &mut self,
         stretch: Stretch,
@@ -84,7 +85,7 @@ impl Assembly {
     }
 
     fn push_known(&mut self, extent: Extent) {
-        // An extent that waits for its chunk's name is no other's beginning.
+        // An extent that still waits for its chunk's name cannot be lengthened.
         if self.waiting.last().is_some_and(|last| last + 1 == self.extents.len()) {
             self.extents.push(extent);
         } else {
@@ -119,7 +120,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// Ships the literals gathered so far, and names them in the extents that wait.
+    /// Ships the literals gathered so far, and names their chunk in the waiting extents.
     fn close<E>(&mut self, ship: &mut impl FnMut(&[u8], &[u32]) -> Result<Shipped, E>) -> Result<(), E> {
         if self.open.is_empty() {
             return Ok(());
@@ -135,7 +136,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// The extents of the whole file.
+    /// Ships the remaining literals, and returns the extents of the whole file.
     pub fn finish<E>(
         mut self,
         mut ship: impl FnMut(&[u8], &[u32]) -> Result<Shipped, E>,

@@ -1,7 +1,7 @@
 //! A file's old version as a matcher sees it: extents whose blocks are known by their hashes.
 //!
-//! Nothing here is trusted beyond what it says about content: a block's place comes from the extents, its
-//! size from counts that were checked when the entries were decoded.
+//! Entries are trusted only in what they say about content: a block's place comes from the extents, its size
+//! from counts that were checked when the entries were decoded.
 
 use super::piece::{MIB, crowded, push_extent};
 use super::signature::{half, strong};
@@ -12,18 +12,18 @@ use crate::model::id::ChunkId;
 use blake3::hazmat::ChainingValue;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// What a file's chunks hold beyond the file may be so much of its size, in percent, before those that it
-/// uses least are shipped anew.
+/// Maximum dead bytes in a file's chunks, as a percentage of its size. Above it the least-used chunks are
+/// rewritten.
 const DEAD_PERCENT_MAX: u64 = 20;
-/// Of small files, so many bytes.
+/// Number of dead bytes that a small file may have in any case.
 const DEAD_FREE_BYTES: u64 = 512 << 10;
 
 /// One extent of the old version.
 struct Placed {
-    /// Where it begins in the old file.
+    /// Offset of the extent in the old file.
     at: u64,
     extent: Extent,
-    /// The chunk's number, if its entries are known.
+    /// Number of the chunk, if its entries are known.
     chunk: Option<u32>,
 }
 
@@ -33,16 +33,16 @@ struct Known {
     blocks: ChunkId,
     entries: BlockEntries,
     first_block: u32,
-    /// The extents that it has in the file, by number.
+    /// Numbers of the extents that the chunk has in the file.
     homes: Vec<u32>,
 }
 
-/// Where a block lies.
+/// Location of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// At this offset of the old file.
+    /// Offset in the old file.
     File(u64),
-    /// In a chunk of the old file, but not in the file: chunk and block number.
+    /// A chunk of the old file, and a block of it that the file does not use: chunk and block number.
     Chunk(u32, u32),
 }
 
@@ -51,14 +51,15 @@ pub struct Basis {
     placed: Vec<Placed>,
     known: Vec<Known>,
     table: Table,
-    /// The MiBs that are to be shipped anew.
+    /// Numbers of the MiBs that are to be shipped again.
     crowded: HashSet<u64>,
     pub block_log2: u32,
 }
 
 impl Basis {
-    /// `extents` lie in the old file from `at` on; `entries` are found by their id. `None` when no entries
-    /// are known.
+    /// Makes a basis of `extents`, which lie in the old file from `at` on; `entries` are found by their id.
+    ///
+    /// Returns `None` when no entries are known.
     pub fn new(mut at: u64, extents: &[Extent], entries: &HashMap<ChunkId, BlockEntries>) -> Option<Self> {
         let worn = worn_out(extents, entries);
         let crowded = crowded(extents, at);
@@ -108,15 +109,17 @@ impl Basis {
         1 << self.block_log2
     }
 
-    /// The number of the extent that holds `at`.
+    /// Returns the number of the extent that holds `at`.
     fn find(&self, at: u64) -> Option<usize> {
         let number = self.placed.partition_point(|p| p.at <= at).checked_sub(1)?;
         let placed = &self.placed[number];
         (at < placed.at + placed.extent.length_bytes()).then_some(number)
     }
 
-    /// Whether the old file has the 64 KiB with this chaining value at this place. False where it is not known, and
-    /// where so many extents meet that the MiB around should be shipped anew.
+    /// Returns whether the old file has the 64 KiB with this chaining value at this place.
+    ///
+    /// It returns false where that is not known, and where the MiB around has too many extents and should be
+    /// shipped again.
     pub fn has_group(&self, at: u64, value: &ChainingValue) -> bool {
         let Some(placed) = self.find(at).map(|number| &self.placed[number]) else { return false };
         let (Some(known), Extent::Chunk { offset_bytes, length_bytes, .. }) =
@@ -153,32 +156,32 @@ impl Basis {
         }
     }
 
-    /// False when no block has this weak checksum.
+    /// Returns false when no block has this weak checksum; else probably true.
     #[inline(always)]
     pub fn may_have(&self, weak: u32) -> bool {
         self.table.may_have(weak)
     }
 
-    /// Whether a block has this weak checksum.
+    /// Returns whether a block has this weak checksum.
     pub fn has_weak(&self, weak: u32) -> bool {
         self.table.find(weak).next().is_some()
     }
 
-    /// Whether a block, whole and of the usual size, with this hash lies at `at` of the old file.
+    /// Returns whether a block with this hash, whole and of the usual size, lies at `at` of the old file.
     pub fn has_block(&self, at: u64, strong: &Strong) -> bool {
         self.block_at(at).is_some_and(|(known, block, length)| {
             length == self.block_bytes() as u32 && known.entries.strong(block) == Some(strong)
         })
     }
 
-    /// Whether `bytes` are the block of the usual size that lies at `at` of the old file.
+    /// Returns whether `bytes` are the block of the usual size that lies at `at` of the old file.
     pub fn is_block_at(&self, at: u64, bytes: &[u8]) -> bool {
         self.block_at(at).is_some_and(|(known, block, length)| {
             length as usize == bytes.len() && known.is_block(block, bytes)
         })
     }
 
-    /// The block that begins at `at` and lies wholly in the file: chunk, number, length.
+    /// Returns the block that begins at `at` and lies wholly in the file: chunk, number, length.
     fn block_at(&self, at: u64) -> Option<(&Known, u32, u32)> {
         self.block_in(self.find(at)?, at)
     }
@@ -194,7 +197,7 @@ impl Basis {
         whole.then_some((known, block, length))
     }
 
-    /// A block with these checksums. One that lies in the file is preferred to one that does not.
+    /// Returns a block with these checksums, preferably one that lies in the file.
     pub fn lookup(&self, weak: u32, strong: &Strong) -> Option<Place> {
         let number = self.table.find(weak).find(|number| strong_of(&self.known, *number) == Some(strong))?;
         let (chunk, block) = chunk_of(&self.known, number)?;
@@ -209,7 +212,7 @@ impl Basis {
         Some(home.map_or(Place::Chunk(chunk as u32, block), Place::File))
     }
 
-    /// The extent that begins at `at`, when it is all of its chunk: its id and length.
+    /// Returns the id and length of the extent that begins at `at`, if it is a whole chunk.
     pub fn whole_chunk_at(&self, at: u64) -> Option<(ChunkId, u32)> {
         let placed = &self.placed[self.find(at)?];
         let known = &self.known[placed.chunk? as usize];
@@ -223,14 +226,14 @@ impl Basis {
         }
     }
 
-    /// Where the next extent behind `at` begins that is all of its chunk, if it is the next at all.
+    /// Returns the offset of the extent after the one at `at`, if that next extent is a whole chunk.
     pub fn next_whole_chunk(&self, at: u64) -> Option<u64> {
         let next = self.placed.get(self.find(at)? + 1)?.at;
         self.whole_chunk_at(next).map(|_| next)
     }
 
-    /// How many of `bytes`, from their first on, lie at `place` and after it, block by block. Appends their
-    /// extents.
+    /// Returns the number of bytes, from the first of `bytes` on, that agree block by block with the content
+    /// at `place`. Appends their extents.
     pub fn follow(&self, place: Place, bytes: &[u8], out: &mut Vec<Extent>) -> usize {
         match place {
             Place::File(at) => self.follow_file(at, bytes, out),
@@ -271,7 +274,8 @@ impl Basis {
         length
     }
 
-    /// How many of the last of `bytes` lie before `end` in the old file, block by block.
+    /// Returns the number of bytes at the end of `bytes` that agree block by block with the old file before
+    /// `end`.
     pub fn follow_back(&self, end: u64, bytes: &[u8]) -> usize {
         let mut length = 0;
         while let Some(at) = (end - length as u64).checked_sub(1)
@@ -287,7 +291,7 @@ impl Basis {
         length
     }
 
-    /// Where the block that holds `at` begins in the old file.
+    /// Returns the offset in the old file of the block that holds `at`.
     fn block_start(&self, number: usize, at: u64) -> Option<u64> {
         let placed = &self.placed[number];
         let known = &self.known[placed.chunk? as usize];
@@ -299,7 +303,7 @@ impl Basis {
 }
 
 impl Known {
-    /// Whether `bytes`, which have the block's length, are the block.
+    /// Returns whether `bytes`, which have the block's length, are the block.
     fn is_block(&self, block: u32, bytes: &[u8]) -> bool {
         self.entries.strong(block) == Some(&strong(bytes))
     }
@@ -320,7 +324,7 @@ fn strong_of(known: &[Known], number: u32) -> Option<&Strong> {
     known[chunk].entries.strong(block)
 }
 
-/// The size of most blocks: the one that is looked for anywhere.
+/// Returns the size of most blocks, which is the only size that is looked for anywhere.
 fn usual_size(known: &[Known]) -> Option<u32> {
     let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
     for Known { entries, .. } in known {
@@ -329,10 +333,11 @@ fn usual_size(known: &[Known]) -> Option<u32> {
     counts.into_iter().max_by_key(|(_, count)| *count).map(|(log2, _)| log2)
 }
 
-/// The chunks whose content is shipped anew, since the file uses too little of them: a restore reads
-/// whole chunks. Taken from those that are used least until the rest holds few dead bytes.
+/// Chooses the chunks whose content is shipped again because the file uses too little of them.
+///
+/// A restore reads whole chunks. The least-used chunks are chosen until the others hold few dead bytes.
 fn worn_out(extents: &[Extent], entries: &HashMap<ChunkId, BlockEntries>) -> HashSet<ChunkId> {
-    // For each chunk its length, and how much of it the file uses.
+    // The length of each chunk, and the number of its bytes that the file uses.
     let mut used: HashMap<ChunkId, (u64, u64)> = HashMap::new();
     for extent in extents {
         if let Extent::Chunk { chunk, blocks: Some(blocks), length_bytes, .. } = extent
@@ -353,7 +358,7 @@ fn worn_out(extents: &[Extent], entries: &HashMap<ChunkId, BlockEntries>) -> Has
         used.into_iter().map(|(id, (length, used))| (used * 1024 / length, id, length - used)).collect();
     by_use.sort_unstable();
     for (_, id, dead_bytes) in by_use {
-        // Half the limit, so that this is seldom.
+        // Down to half the limit, so that this is seldom necessary.
         if dead <= limit / 2 {
             break;
         }

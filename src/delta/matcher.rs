@@ -1,9 +1,10 @@
-//! Finds an old version's blocks in new bytes, wherever they are now: rsync's algorithm (Tridgell and
-//! Mackerras, "The rsync algorithm", 1996) with matches that go on as long as the old file does, looked
-//! for in place first.
+//! Finds an old version's blocks in new bytes, wherever they are now.
 //!
-//! Work is bounded whatever the bytes are: each byte is rolled over once, and hashes that confirm nothing
-//! are counted; when a run has spent its share of them, the rest of it is literal.
+//! The algorithm is rsync's (Tridgell and Mackerras, "The rsync algorithm", 1996), with two changes: a match
+//! extends as long as the old file does, and blocks are looked for in place first.
+//!
+//! Work is bounded whatever the bytes are: each byte is rolled over once, and hashes that confirm nothing are
+//! counted; when a run has spent its share of them, the rest of it is literal.
 
 use super::basis::{Basis, Place};
 use super::piece::{Piece, push};
@@ -14,13 +15,15 @@ use crate::model::entry::Extent;
 use crate::model::id::ChunkId;
 use blake3::hazmat::ChainingValue;
 
-/// After so many bytes without a match, only samples are looked at,
+/// Number of bytes without a match after which only samples are looked at.
 const SPARSE_AFTER_BYTES: usize = 256 << 10;
-/// one block's length in each so many; moved content is found by it, and followed back to its beginning.
+/// Distance between samples, each one block long. A sample finds moved content, which is then followed back
+/// to its beginning.
 const SAMPLE_EVERY_BYTES: usize = 64 << 10;
-/// An edit of no more blocks is looked beyond.
+/// Maximum length, in blocks, of an edit after which the old content is expected to continue.
 const EDIT_BLOCKS: usize = 4;
-/// Hashes that confirm nothing: so many are free in a run, and one more for so many bytes.
+/// Number of hashes that may confirm nothing in a run; one more is allowed for each `BYTES_PER_FAILURE`
+/// bytes.
 const FAILURES_FREE: usize = 256;
 const BYTES_PER_FAILURE: usize = 1 << 10;
 
@@ -31,24 +34,26 @@ pub struct Matcher<'a> {
     pub at: u64,
 }
 
-/// The 64 KiB groups of a stretch of a file that begins at a multiple of that: the last may be shorter.
+/// Returns the chaining values of the 64 KiB groups of a stretch that begins at a multiple of 64 KiB; the
+/// last group may be shorter.
 pub fn group_values(bytes: &[u8], at: u64) -> Vec<ChainingValue> {
     let groups = bytes.chunks(GROUP_BYTES as usize).enumerate();
     groups.map(|(number, group)| group_value(group, at + number as u64 * GROUP_BYTES)).collect()
 }
 
-/// Which of these groups of a file, the first of which lies at `at`, the old version has in place.
+/// Returns, for each of these groups, whether the old version has it in place; the first group lies at `at`.
 pub fn groups_in_place(basis: &Basis, values: &[ChainingValue], at: u64) -> Vec<bool> {
     let places = (0..).map(|number| at + number * GROUP_BYTES);
     values.iter().zip(places).map(|(value, at)| basis.has_group(at, value)).collect()
 }
 
 impl Matcher<'_> {
-    /// What `bytes[..end]` are made of. The last piece may reach further, but not beyond `bytes`.
+    /// Returns the pieces that make up `bytes[..end]`. The last piece may reach further, but not beyond
+    /// `bytes`.
     ///
-    /// `in_place` tells of each group of `bytes[..end]`, which begin at a multiple of 64 KiB then, whether it is
-    /// the old version's there; what it does not tell of is not. Bytes of groups that are in place are looked at
-    /// only where the one before is not.
+    /// `in_place` says for each group of `bytes[..end]` whether the old version has it in place; a group
+    /// without a value is not in place. If it is not empty, the bytes begin at a multiple of 64 KiB. Bytes of
+    /// groups in place are read only where the group before is not in place.
     pub fn pieces(&self, end: usize, in_place: &[bool]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut done = 0;
@@ -75,17 +80,17 @@ impl Matcher<'_> {
         pieces
     }
 
-    /// Matches `bytes[from..to]`, of which nothing is known; returns where the last piece ends.
+    /// Matches `bytes[from..to]`, of which nothing is known; returns the end of the last piece.
     fn run(&self, from: usize, to: usize, pieces: &mut Vec<Piece>) -> usize {
         let mut literal = from;
         let mut at = from;
-        // Bytes of the new file, less those of the old, as of the last match.
+        // Offset in the new file less offset in the old file, at the last match.
         let mut shift = 0i64;
         let mut failures_left = FAILURES_FREE + (to - from) / BYTES_PER_FAILURE;
         let mut chunk_tries_left = 4 + (to - from) / (256 << 10);
         let mut place = Some(Place::File(self.at + from as u64));
         let mut searched = false;
-        // What lies behind is known, or another segment's: one block may reach into it.
+        // The bytes after `to` are known, or belong to another segment: one block may reach into them.
         let seen = &self.bytes[..self.bytes.len().min(to + self.basis.block_bytes() - 1)];
         loop {
             if let Some(place) = place.take() {
@@ -101,7 +106,8 @@ impl Matcher<'_> {
                     at += length;
                     literal = at;
                 } else if searched {
-                    // Not reached while a place that was found holds a block. Were it wrong: no loop.
+                    // Not reached as long as every place found holds a block; otherwise this line prevents an
+                    // endless loop.
                     at += 1;
                 }
             }
@@ -120,8 +126,10 @@ impl Matcher<'_> {
         to
     }
 
-    /// How far the old content at `place` goes on from `at`: whole chunks where it can, since their hash
-    /// is computed several times as fast as their blocks'.
+    /// Returns the number of bytes from `at` on that continue the old content at `place`.
+    ///
+    /// Whole chunks are compared where possible, since their hash is computed several times as fast as their
+    /// blocks' hashes.
     fn follow(
         &self,
         place: Place,
@@ -156,8 +164,10 @@ impl Matcher<'_> {
         }
     }
 
-    /// Turns the end of a literal before a match into the old content that precedes it there, as far as it is
-    /// that. Returns where the literal and what was found end: the match's beginning.
+    /// Replaces the end of a literal before a match by the old content that precedes the match, as far as
+    /// they agree.
+    ///
+    /// Returns where the remaining literal starts: at the match if old content was found.
     fn go_back(&self, literal: usize, at: usize, old: u64, pieces: &mut Vec<Piece>) -> usize {
         let length = self.basis.follow_back(old, &self.bytes[literal..at]);
         if length == 0 {
@@ -170,8 +180,10 @@ impl Matcher<'_> {
         at
     }
 
-    /// Where content goes on behind a short edit: bytes that were written over bytes, as databases write pages. The blocks
-    /// that were written over are looked for elsewhere as they lie, not at every byte.
+    /// Finds where the old content continues after a short edit: bytes written over bytes, as databases write
+    /// pages.
+    ///
+    /// The overwritten blocks are looked for elsewhere only at multiples of a block, not at every byte.
     fn beyond_edit(&self, from: usize, to: usize, shift: i64) -> Option<(usize, Place)> {
         let block = self.basis.block_bytes();
         let old = |at: usize| u64::try_from((self.at + at as u64) as i64 - shift).ok();
@@ -193,7 +205,7 @@ impl Matcher<'_> {
         moved.or(end)
     }
 
-    /// The next block of the old version at or behind `from`, beginning before `to`.
+    /// Finds the next block of the old version that begins at or after `from` and before `to`.
     fn search(
         &self,
         from: usize,
@@ -209,7 +221,7 @@ impl Matcher<'_> {
         }
         let mut at = dense_end;
         while at <= last {
-            // Two blocks' length shows one whole block of what has moved.
+            // A window of two blocks' length contains one whole block of any moved content.
             if let Some(found) = self.roll(at, (at + block).min(last + 1), shift, failures_left) {
                 return Some(found);
             }
@@ -242,8 +254,8 @@ impl Matcher<'_> {
         None
     }
 
-    /// The old block that is the one at `at`: in place if it is there, else as far away as the last match
-    /// was, else anywhere.
+    /// Finds the old block that equals the one at `at`: in place if possible, else at the distance of the
+    /// last match, else anywhere.
     #[cold]
     fn confirm(&self, at: usize, weak: u32, shift: i64, failures_left: &mut usize) -> Option<Place> {
         if !self.basis.has_weak(weak) {

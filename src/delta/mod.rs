@@ -1,5 +1,7 @@
-//! rsync's deltas without the old content: what a file's old version was is known by the block entries
-//! that were stored with its chunks. Pure: from bytes and entries to extents.
+//! rsync's deltas without the old content.
+//!
+//! A file's old version is known by the block entries that were stored with its chunks. The module is pure:
+//! from bytes and entries to extents.
 
 pub mod assembly;
 pub mod basis;

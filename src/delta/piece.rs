@@ -1,4 +1,4 @@
-//! What a stretch of a new file is made of: extents of the old one, and literals.
+//! The pieces of a stretch of a new file: extents of the old one, and literals.
 
 use crate::model::entry::Extent;
 use std::collections::{HashMap, HashSet};
@@ -6,9 +6,9 @@ use std::collections::{HashMap, HashSet};
 /// A part of a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// Known already, or a hole.
+    /// Content that is already known, or a hole.
     Known(Extent),
-    /// So many bytes that are to be shipped.
+    /// Number of bytes that are to be shipped.
     Literal(u32),
 }
 
@@ -20,7 +20,7 @@ impl Piece {
         }
     }
 
-    /// Cuts off all behind the first `at` bytes and returns it; `at` is inside.
+    /// Cuts off all after the first `at` bytes and returns it; `at` is inside.
     pub fn split_off(&mut self, at: u64) -> Piece {
         match self {
             Piece::Known(extent) => {
@@ -37,7 +37,7 @@ impl Piece {
     }
 }
 
-/// Lengthens `last` by `next` when that goes on where it ends.
+/// Lengthens `last` by `next` if `next` begins where `last` ends; returns whether it did.
 fn lengthen(last: &mut Extent, next: &Extent) -> bool {
     match (last, next) {
         (Extent::Hole { length_bytes }, Extent::Hole { length_bytes: more }) => *length_bytes += more,
@@ -52,14 +52,14 @@ fn lengthen(last: &mut Extent, next: &Extent) -> bool {
     true
 }
 
-/// Appends an extent, or lengthens the last.
+/// Appends an extent, or lengthens the last one.
 pub fn push_extent(extents: &mut Vec<Extent>, next: Extent) {
     if next.length_bytes() > 0 && !extents.last_mut().is_some_and(|last| lengthen(last, &next)) {
         extents.push(next);
     }
 }
 
-/// As [`push_extent`], for pieces.
+/// Appends a piece, or lengthens the last one, as [`push_extent`] does.
 pub fn push(pieces: &mut Vec<Piece>, next: Piece) {
     let lengthened = match (pieces.last_mut(), &next) {
         _ if next.length_bytes() == 0 => true,
@@ -75,12 +75,14 @@ pub fn push(pieces: &mut Vec<Piece>, next: Piece) {
     }
 }
 
-/// A MiB of a file that is made of more extents than this is shipped anew: its list of extents, which
-/// every further version may have to ship, would soon weigh more than its content.
+/// Maximum number of extents in a MiB of a file; a MiB with more is shipped again.
+///
+/// Otherwise its list of extents, which every further version may have to ship, would soon be larger than its
+/// content.
 const EXTENTS_PER_MIB_MAX: usize = 256;
 pub const MIB: u64 = 1 << 20;
 
-/// The MiBs of a file that are made of too many extents, by number. The extents begin at `at`.
+/// Returns the numbers of a file's MiBs that consist of too many extents. The extents begin at `at`.
 pub fn crowded(extents: &[Extent], mut at: u64) -> HashSet<u64> {
     let mut counts: HashMap<u64, usize> = HashMap::new();
     for extent in extents {
@@ -96,8 +98,10 @@ pub fn crowded(extents: &[Extent], mut at: u64) -> HashSet<u64> {
     counts.into_keys().collect()
 }
 
-/// Makes literals of what has fallen into too many pieces. `pieces` begin at `at` in the file, and each
-/// MiB of the file is looked at by itself, if its bytes are at hand: `is_at_hand` is asked by its number.
+/// Replaces the pieces of a MiB by one literal where they are too many.
+///
+/// `pieces` begin at `at` in the file, and each MiB of the file is looked at on its own. Only a MiB whose
+/// bytes are at hand is replaced: `is_at_hand` is asked by its number.
 pub fn defragment(pieces: Vec<Piece>, mut at: u64, is_at_hand: impl Fn(u64) -> bool) -> Vec<Piece> {
     if pieces.len() <= EXTENTS_PER_MIB_MAX {
         return pieces;

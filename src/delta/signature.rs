@@ -3,36 +3,38 @@
 use crate::format::blocks::{self, GROUP_BYTES, Shape, Strong};
 use blake3::hazmat::{ChainingValue, HasherExt};
 
-/// Files below this are shipped whole when they change, and get no entries.
+/// Minimum size of a file whose chunks get entries; a smaller one is shipped whole when it changes.
 pub const SIGNED_MIN_BYTES: u64 = 256 << 10;
 
-/// The size of a file's blocks, as a power of two: 2 KiB up to 2 GiB, growing with the file up to 32 KiB,
-/// so that a file of 32 GiB has no more than a million blocks.
+/// Returns the size of a file's blocks, as a power of two: 2 KiB up to 2 GiB, growing with the file up to 32
+/// KiB, so that a file of 32 GiB has no more than a million blocks.
 pub fn block_log2(size_bytes: u64) -> u32 {
     let doublings = size_bytes.div_ceil(2 << 30).max(1).next_power_of_two().trailing_zeros();
     blocks::BLOCK_LOG2_MIN + doublings.min(4)
 }
 
-/// What a block is confirmed by.
+/// Returns the hash that confirms a block.
 pub fn strong(block: &[u8]) -> Strong {
     half(blake3::hash(block).as_bytes())
 }
 
-/// The first half of a hash: 128 bits.
+/// Returns the first half of a hash: 128 bits.
 pub fn half(hash: &[u8; 32]) -> Strong {
     let (half, _) = hash.split_at(16);
     half.try_into().unwrap_or_default()
 }
 
-/// The chaining value of `group`, 64 KiB that lie at `at` (a multiple of that) in a larger file.
+/// Returns the chaining value of `group`, 64 KiB that lie at `at` (a multiple of 64 KiB) in a larger file.
 pub fn group_value(group: &[u8], at: u64) -> ChainingValue {
     let mut hasher = blake3::Hasher::new();
     hasher.set_input_offset(at);
     hasher.update(group).finalize_non_root()
 }
 
-/// The block entries of a chunk that consists of runs of these lengths. `origin` is where it lies in its file, if
-/// that is a multiple of 64 KiB, with the chaining values of its whole groups there.
+/// Returns the block entries of a chunk that consists of runs of these lengths.
+///
+/// `origin` is the chunk's offset in its file, if that is a multiple of 64 KiB, with the chaining values of
+/// its whole groups there.
 pub fn sign(chunk: &[u8], runs: &[u32], block_log2: u32, origin: Option<(u64, &[Strong])>) -> Vec<u8> {
     let (origin, groups) = match origin {
         Some((at, groups)) => (Some(at), groups),

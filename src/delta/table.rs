@@ -1,12 +1,14 @@
-//! Finds blocks by their weak checksum: open addressing over block numbers, behind a Bloom filter whose bits lie in
-//! one word, which turns away nearly all of what is not there.
+//! Finds blocks by their weak checksum.
+//!
+//! The table uses open addressing over block numbers. A Bloom filter before it, whose bits for a checksum lie
+//! in one word, rejects nearly all checksums that no block has.
 
-/// At most so many places are looked at for one checksum, and so many blocks that share it: whoever
-/// crafts checksums makes blocks that are not found, not work.
+/// Maximum number of slots looked at for one checksum, and of blocks that share one. Blocks with crafted
+/// checksums are not found, and cause no work.
 const PROBES_MAX: usize = 64;
 const ALIKE_MAX: usize = 16;
 
-/// Blocks by weak checksum. About 14 bytes a block.
+/// Blocks by weak checksum. It takes about 14 bytes a block.
 pub struct Table {
     filter: Vec<u64>,
     filter_shift: u32,
@@ -17,7 +19,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// For up to `blocks` blocks.
+    /// Makes a table for up to `blocks` blocks.
     pub fn new(blocks: usize) -> Self {
         let slots = (blocks * 2).next_power_of_two().max(64);
         let words = (blocks / 4).next_power_of_two().clamp(64, 1 << 20);
@@ -34,7 +36,8 @@ impl Table {
         (u64::from(weak).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.slot_shift) as usize
     }
 
-    /// Adds the next block, unless `is_known` finds its like among those with its checksum, or they are many.
+    /// Adds the next block, unless `is_known` finds an equal one among those with its checksum, or those are
+    /// too many.
     pub fn add(&mut self, weak: u32, mut is_known: impl FnMut(u32) -> bool) {
         let number = self.weak.len() as u32;
         self.weak.push(weak);
@@ -57,19 +60,19 @@ impl Table {
         }
     }
 
-    /// A block of a chunk that has no weak checksum, or none of this size: keeps its number.
+    /// Passes over a number: a block that is not of the usual size, or has no weak checksum.
     pub fn skip(&mut self) {
         self.weak.push(0);
     }
 
-    /// False when no block has this checksum; else probably true.
+    /// Returns false when no block has this checksum; else probably true.
     #[inline(always)]
     pub fn may_have(&self, weak: u32) -> bool {
         let bits = bits(weak);
         self.filter[(weak >> self.filter_shift) as usize] & bits == bits
     }
 
-    /// The numbers of the blocks with this checksum, the first in the file first.
+    /// Returns the numbers of the blocks with this checksum, in the order of the file.
     pub fn find(&self, weak: u32) -> impl Iterator<Item = u32> {
         let mask = self.slots.len() - 1;
         let start = self.slot(weak);
@@ -80,7 +83,7 @@ impl Table {
     }
 }
 
-/// Two bits of a word: with four blocks a word, one checksum in fifty passes that is none of theirs.
+/// Returns two bits of a word. With four blocks a word, one in fifty checksums passes that no block has.
 #[inline(always)]
 fn bits(weak: u32) -> u64 {
     1 << (weak & 63) | 1 << (weak >> 6 & 63)

@@ -1,5 +1,7 @@
-//! A file's history in memory: each version is matched against the one before and must come back from its
-//! extents. `fast_rsync`, which is given the whole old content, is the measure of what may be found.
+//! Tests over a file's history in memory: each version is matched against the one before, and must come back
+//! from its extents.
+//!
+//! `fast_rsync`, which is given the whole old content, measures how much can be found.
 
 use super::assembly::{Assembly, Shipped, Stretch};
 use super::basis::Basis;
@@ -15,10 +17,10 @@ use std::convert::Infallible;
 use std::ops::Range;
 
 const BLOCK: u32 = 11;
-/// Small, so that there are many seams.
+/// Size of a matched stretch: small, so that there are many seams.
 const SEGMENT: usize = 192 << 10;
 
-/// The chunks that were shipped, and the extents of the last version.
+/// The shipped chunks, and the extents of the last version.
 #[derive(Default)]
 struct History {
     chunks: HashMap<ChunkId, Vec<u8>>,
@@ -40,7 +42,7 @@ impl History {
         (id, Some(blocks))
     }
 
-    /// The first version: chunks of 256 KiB.
+    /// Stores the first version, in chunks of 256 KiB.
     fn first(&mut self, bytes: &[u8]) {
         for (number, raw) in bytes.chunks(256 << 10).enumerate() {
             let at = (number as u64) * (256 << 10);
@@ -53,7 +55,7 @@ impl History {
         self.shipped = 0;
     }
 
-    /// The next version.
+    /// Stores the next version.
     fn next(&mut self, bytes: &[u8]) {
         self.shipped = 0;
         let basis = Basis::new(0, &self.extents, &self.entries).expect("entries");
@@ -92,7 +94,7 @@ impl History {
         content
     }
 
-    /// The bytes of all chunks that a restore reads.
+    /// Returns the total size of the chunks that a restore reads.
     fn read_bytes(&self) -> usize {
         let ids: HashSet<ChunkId> = self
             .extents
@@ -106,7 +108,7 @@ impl History {
     }
 }
 
-/// What `fast_rsync` ships literally.
+/// Returns the number of bytes that `fast_rsync` ships literally.
 fn oracle_bytes(old: &[u8], new: &[u8]) -> usize {
     let options = fast_rsync::SignatureOptions { block_size: 1 << BLOCK, crypto_hash_size: 16 };
     let signature = fast_rsync::Signature::calculate(old, options);
@@ -152,7 +154,7 @@ fn random(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// An edit at a share of the file.
+/// An edit; its position is a fraction of the file's length.
 #[derive(Clone, Debug)]
 enum Edit {
     Insert(f64, u64, usize),
@@ -235,8 +237,8 @@ proptest! {
         history.first(&old);
         history.next(&new);
         prop_assert!(history.content() == new);
-        // A block may lie across an edge that only we have (a chunk's); moved content inside of what is wholly
-        // new may be passed over by the samples.
+        // A block may lie across an edge that exists only here (a chunk's), and the samples may miss moved
+        // content within a stretch that is otherwise new.
         let oracle = oracle_bytes(&old, &new);
         prop_assert!(history.shipped <= oracle + 16384, "{} and {oracle}", history.shipped);
     }
@@ -269,7 +271,7 @@ fn an_earlier_edit_is_not_shipped_again() {
     let mut history = History::default();
     history.first(&bytes);
     for version in 0..30u64 {
-        // Of a length that leaves no block of the gathered chunk where a multiple of 2 KiB is.
+        // With 37 inserted bytes, no block of the gathered chunk lies at a multiple of 2 KiB.
         for at in [0.11, 0.37, 0.73] {
             apply(&mut bytes, &Edit::Insert(at + version as f64 / 500.0, version, 37));
         }
@@ -334,7 +336,7 @@ fn zeros_and_repeated_blocks_stay_in_few_pieces() {
     }
 }
 
-/// Entries whose weak checksums are those of the new content everywhere, and whose hashes never fit.
+/// The weak checksums of these entries are those of the new content everywhere, and their hashes never match.
 #[test]
 fn entries_that_promise_everything_cost_little_and_give_nothing() {
     let new = random(8, 4 << 20);
@@ -365,8 +367,8 @@ fn entries_that_promise_everything_cost_little_and_give_nothing() {
     assert_eq!(history.shipped, new.len());
 }
 
-/// Thue and Morse's sequence and its complement have the same polynomial sum modulo 2^64: blocks made of
-/// them are all alike to the weak checksum.
+/// Thue and Morse's sequence and its complement have the same polynomial sum modulo 2^64, so that all blocks
+/// made of them have the same weak checksum.
 #[test]
 fn crafted_collisions_are_confirmed_or_shipped() {
     let half_block: Vec<u8> = (0..1024u32).map(|n| (n.count_ones() & 1) as u8).collect();

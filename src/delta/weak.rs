@@ -1,10 +1,10 @@
 //! The weak checksum: a polynomial over a block's bytes that rolls by one byte in a few cycles.
 //!
-//! Rabin's and Karp's fingerprint modulo 2^64, of which the upper half is kept: unlike rsync's sum it
-//! spreads text well. Nothing rests on it but speed: whoever crafts collisions makes work, which the
-//! matcher limits, and no wrong match, since every match is confirmed by its BLAKE3.
+//! It is Rabin's and Karp's fingerprint modulo 2^64, of which the upper half is kept: unlike rsync's sum it
+//! spreads text well. Only speed depends on it: crafted collisions cause work, which the matcher limits, but
+//! no wrong match, since every match is confirmed by its BLAKE3.
 
-/// 5 modulo 8: of the greatest order.
+/// Multiplier; it is 5 modulo 8, and so has the greatest order.
 const M: u64 = 0x9e37_79b9_7f4a_7c15;
 const POWERS: [u64; 9] = powers();
 
@@ -18,7 +18,7 @@ const fn powers() -> [u64; 9] {
     powers
 }
 
-/// The weak checksum of a window of fixed length that moves on byte by byte.
+/// The weak checksum of a window of fixed length that moves byte by byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Rolling {
     sum: u64,
@@ -27,7 +27,7 @@ pub struct Rolling {
 }
 
 impl Rolling {
-    /// Over all of `window`.
+    /// Computes the checksum of all of `window`.
     pub fn new(window: &[u8]) -> Self {
         let mut leaving = 1u64;
         let (mut power, mut length) = (M, window.len());
@@ -41,7 +41,7 @@ impl Rolling {
         Self { sum: sum(window), leaving }
     }
 
-    /// The window loses its first byte and gains one behind its last.
+    /// Moves the window by one byte: it loses its first byte and gains one after its last.
     #[inline(always)]
     pub fn roll(&mut self, leaves: u8, comes: u8) {
         let change = u64::from(comes).wrapping_sub(u64::from(leaves).wrapping_mul(self.leaving));
@@ -54,7 +54,8 @@ impl Rolling {
     }
 }
 
-/// Byte i of n counts M^(n-i) times. Eight bytes at a time, so that the multiplications overlap.
+/// Sums the bytes: byte i of n is multiplied by M^(n-i). It takes eight bytes at a time, so that the
+/// multiplications overlap.
 fn sum(bytes: &[u8]) -> u64 {
     let (eights, rest) = bytes.as_chunks::<8>();
     let mut sum = 0u64;
@@ -71,7 +72,7 @@ fn sum(bytes: &[u8]) -> u64 {
     sum
 }
 
-/// The weak checksum of a block.
+/// Returns the weak checksum of a block.
 pub fn weak(block: &[u8]) -> u32 {
     (sum(block) >> 32) as u32
 }

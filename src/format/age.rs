@@ -1,8 +1,9 @@
-//! Files of age-encryption.org/v1 for X25519 recipients: how a store's master key is wrapped, so that `age` itself opens it with
-//! the key file.
+//! Files of age-encryption.org/v1 for X25519 recipients.
 //!
-//! After the specification at age-encryption.org/v1: of several recipients any can open it. Files here are small: one
-//! payload chunk. The `age` crate does more and brings a hundred packages, many of them a second time.
+//! A store's master key is wrapped in such a file, so that `age` itself opens it with the key file. The code
+//! follows the specification at age-encryption.org/v1: any one of several recipients can open a file. Files
+//! here are small: one payload chunk. The `age` crate does more and brings a hundred packages, many of them a
+//! second time.
 
 use super::wire::FormatError;
 use crate::support::env::Random;
@@ -17,11 +18,11 @@ use zeroize::Zeroizing;
 const VERSION: &str = "age-encryption.org/v1";
 const SECRET_PREFIX: &str = "age-secret-key-";
 const PUBLIC_PREFIX: &str = "age";
-/// One chunk of payload, with its tag.
+/// Maximum size of the payload, one chunk, including its tag.
 const PAYLOAD_MAX_BYTES: usize = (64 << 10) + 16;
 const RECIPIENTS_MAX: usize = 100;
 
-/// A secret key: wiped when it goes.
+/// A secret key, wiped from memory when it is dropped.
 #[derive(Clone)]
 pub struct Identity(StaticSecret);
 
@@ -36,7 +37,7 @@ impl std::fmt::Debug for Identity {
 pub struct Recipient([u8; 32]);
 
 impl Identity {
-    /// Of 32 random bytes.
+    /// Makes an identity of 32 random bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(StaticSecret::from(bytes))
     }
@@ -45,14 +46,14 @@ impl Identity {
         Zeroizing::new(self.0.to_bytes())
     }
 
-    /// `AGE-SECRET-KEY-1…`
+    /// Parses `AGE-SECRET-KEY-1…`.
     pub fn parse(text: &str) -> Result<Self, FormatError> {
         Ok(Self::new(*parse(text, SECRET_PREFIX, "an age identity")?))
     }
 
-    /// As `parse` takes it.
+    /// Returns the text that `parse` reads.
     pub fn text(&self) -> Zeroizing<String> {
-        // At once in capitals: no copy is left.
+        // Encoded in capitals directly: a conversion afterwards would leave a copy in memory.
         let text = bech32::encode_upper::<Bech32>(prefix(SECRET_PREFIX), &*self.bytes());
         Zeroizing::new(text.unwrap_or_else(|error| panic!("32 bytes fit: {error}")))
     }
@@ -61,10 +62,10 @@ impl Identity {
         Recipient(PublicKey::from(&self.0).to_bytes())
     }
 
-    /// What only the two of them can compute: X25519 of this secret and that public key.
+    /// Returns the secret that only these two can compute: X25519 of this secret and that public key.
     ///
     /// # Errors
-    /// The public key is one of the few with which every secret comes to the same.
+    /// The public key is one of the few with which every secret gives the same result.
     pub fn shared(&self, with: &Recipient) -> Result<Zeroizing<[u8; 32]>, FormatError> {
         let shared = self.0.diffie_hellman(&PublicKey::from(with.0));
         match shared.was_contributory() {
@@ -75,7 +76,7 @@ impl Identity {
 }
 
 impl Recipient {
-    /// `age1…`
+    /// Parses `age1…`.
     pub fn parse(text: &str) -> Result<Self, FormatError> {
         Ok(Self(*parse(text, PUBLIC_PREFIX, "an age recipient")?))
     }
@@ -127,7 +128,7 @@ fn cipher(key: &[u8; 32]) -> Result<LessSafeKey, FormatError> {
     Ok(LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key).map_err(|_| FormatError::Tampered)?))
 }
 
-/// The key that wraps the file's, between an ephemeral key and a recipient's.
+/// Returns the key that wraps the file key, derived from an ephemeral key and a recipient's.
 fn wrapping_key(
     shared: &[u8; 32],
     share: &[u8; 32],
@@ -141,7 +142,7 @@ fn zero() -> Nonce {
     Nonce::assume_unique_for_key([0; 12])
 }
 
-/// The nonce of the first payload chunk, which is the last.
+/// Returns the nonce of the first payload chunk, which is also the last.
 fn only_chunk() -> Nonce {
     let mut nonce = [0; 12];
     nonce[11] = 1;
@@ -187,7 +188,7 @@ fn mac_key(file_key: &Zeroizing<[u8; 16]>) -> Result<hmac::Key, FormatError> {
     Ok(hmac::Key::new(hmac::HMAC_SHA256, &*derive(&**file_key, b"", b"header")?))
 }
 
-/// Decrypts a small file with any of `identities`. None of them fits: [`FormatError::Tampered`].
+/// Decrypts a small file with any of `identities`. If none of them fits: [`FormatError::Tampered`].
 pub fn open(file: &[u8], identities: &[Identity]) -> Result<Zeroizing<Vec<u8>>, FormatError> {
     let what = "an age file";
     let end = file.windows(5).position(|w| w == b"\n--- ").ok_or(FormatError::Magic(what))? + 4;
@@ -199,7 +200,7 @@ pub fn open(file: &[u8], identities: &[Identity]) -> Result<Zeroizing<Vec<u8>>, 
     let mut stanzas = Vec::new();
     while let Some(line) = lines.next().filter(|line| *line != "---") {
         let body = lines.next().ok_or(FormatError::Truncated(what))?;
-        // Other kinds of recipients are none of ours.
+        // Recipients of other kinds are skipped.
         if let Some(share) = line.strip_prefix("-> X25519 ") {
             stanzas.push((decode::<32>(share)?, decode::<32>(body)?));
         }
@@ -273,7 +274,7 @@ mod tests {
 
     #[test]
     fn keys_come_back_from_their_text() {
-        // From age's own documentation of the format.
+        // This recipient is from age's own documentation of the format.
         let known = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
         assert_eq!(Recipient::parse(known).unwrap().to_string(), known);
         let identity = Identity::new([7; 32]);

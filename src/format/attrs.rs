@@ -1,4 +1,4 @@
-//! Extended attributes as bytes, in a page or in a chunk of their own.
+//! Encoding of extended attributes, in a page or in a chunk of their own.
 
 use super::wire::{FormatError, Reader, Writer};
 use crate::model::entry::Attributes;
@@ -12,7 +12,7 @@ pub fn encode(attrs: &[(Vec<u8>, Vec<u8>)], out: &mut Writer) {
     }
 }
 
-/// The attributes that `reader` stands at: names strictly ascending, without NUL, 1 to 255 bytes.
+/// Reads the attributes that come next: names strictly ascending, without NUL, 1 to 255 bytes.
 pub fn decode(reader: &mut Reader) -> Result<Attributes, FormatError> {
     let count = reader.count(2, "attributes")?;
     let mut attrs: Attributes = Vec::new();
@@ -30,7 +30,7 @@ pub fn decode(reader: &mut Reader) -> Result<Attributes, FormatError> {
     Ok(attrs)
 }
 
-/// The attributes in a chunk.
+/// Decodes the attributes in a chunk of their own.
 pub fn decode_chunk(bytes: &[u8]) -> Result<Attributes, FormatError> {
     let mut reader = Reader(bytes);
     let attrs = decode(&mut reader)?;

@@ -1,16 +1,16 @@
-//! Block entries: what a data chunk is recognised by when its bytes are not at hand.
+//! Block entries: identify a data chunk's content without its bytes.
 //!
-//! They belong to the stored chunk, not to a version of a file, and are named by those who refer to the
-//! chunk; so they are as trustworthy as the manifest that names them. What is decoded here has counts
-//! that fit its lengths: no reader can be led outside of it.
+//! They belong to the stored chunk, not to a version of a file. Each extent that refers to the chunk names
+//! them, so they are as trustworthy as the manifest that names them. The counts of decoded entries fit their
+//! lengths, so no reader can be led outside them.
 
 use super::wire::{FormatError, Reader, Writer};
 use crate::model::entry::CHUNK_MAX_BYTES;
 use bytes::Bytes;
 
-/// The unit of comparison in place: a subtree of a file's BLAKE3.
+/// Size of a group, the unit of comparison in place: a subtree of a file's BLAKE3.
 pub const GROUP_BYTES: u64 = 64 << 10;
-/// Blocks are at least 2 KiB, and at most as large as a group.
+/// Logarithms of the smallest and largest size of a block: 2 KiB, and 64 KiB, which is a whole group.
 pub const BLOCK_LOG2_MIN: u32 = 11;
 pub const BLOCK_LOG2_MAX: u32 = 16;
 const WEAK_BYTES: usize = 4;
@@ -21,15 +21,15 @@ pub type Strong = [u8; STRONG_BYTES];
 
 /// The block entries of one data chunk.
 ///
-/// A chunk is one run of a file's bytes, or several that were gathered. Each run is cut into blocks by
-/// itself, the last of which is shorter when the run's length asks for it.
+/// A chunk is one run of a file's bytes, or several that were gathered. Each run is cut into blocks on its
+/// own; its last block may be shorter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockEntries {
     pub length_bytes: u32,
     pub block_log2: u32,
-    /// Where in a file the chunk was first stored, a multiple of 64 KiB; `None` where that was none.
+    /// Offset in a file at which the chunk was first stored, a multiple of 64 KiB; `None` if there was none.
     pub origin: Option<u64>,
-    /// Where each block begins; empty when there is one run, whose blocks need no list.
+    /// Offset of each block in the chunk; empty if there is one run, whose blocks need no list.
     starts: Vec<u32>,
     groups: Bytes,
     weak: Bytes,
@@ -41,12 +41,12 @@ impl BlockEntries {
         1 << self.block_log2
     }
 
-    /// The number of blocks.
+    /// Returns the number of blocks.
     pub fn blocks(&self) -> u32 {
         (self.strong.len() / STRONG_BYTES) as u32
     }
 
-    /// Where a block begins in the chunk.
+    /// Returns the offset of a block in the chunk.
     pub fn start(&self, block: u32) -> u32 {
         match self.starts.get(block as usize) {
             Some(start) => *start,
@@ -55,12 +55,12 @@ impl BlockEntries {
         }
     }
 
-    /// A block's length.
+    /// Returns a block's length.
     pub fn length(&self, block: u32) -> u32 {
         self.start(block + 1).min(self.length_bytes) - self.start(block)
     }
 
-    /// The block that holds the chunk's byte at `offset`.
+    /// Returns the block that holds the chunk's byte at `offset`.
     pub fn block_of(&self, offset: u32) -> u32 {
         if self.starts.is_empty() {
             offset >> self.block_log2
@@ -69,23 +69,24 @@ impl BlockEntries {
         }
     }
 
-    /// A block's weak checksum.
+    /// Returns a block's weak checksum.
     pub fn weak(&self, block: u32) -> Option<u32> {
         self.weak.as_chunks::<WEAK_BYTES>().0.get(block as usize).map(|bytes| u32::from_le_bytes(*bytes))
     }
 
-    /// Half of a block's BLAKE3.
+    /// Returns the first half of a block's BLAKE3.
     pub fn strong(&self, block: u32) -> Option<&Strong> {
         self.strong.as_chunks::<STRONG_BYTES>().0.get(block as usize)
     }
 
-    /// Of the chaining value of the chunk's 64 KiB from `group * 64 KiB` on, at `origin`.
+    /// Returns the first half of the chaining value of the chunk's 64 KiB at `group * 64 KiB`, computed for
+    /// `origin`.
     pub fn group(&self, group: u32) -> Option<&Strong> {
         self.groups.as_chunks::<STRONG_BYTES>().0.get(group as usize)
     }
 }
 
-/// The blocks of runs of these lengths: where each begins, and its length.
+/// Cuts runs of these lengths into blocks, and returns the offset and length of each.
 pub fn cut(runs: &[u32], block_log2: u32) -> impl Iterator<Item = (u32, u32)> {
     let mut end = 0;
     runs.iter().flat_map(move |run| {
@@ -95,17 +96,19 @@ pub fn cut(runs: &[u32], block_log2: u32) -> impl Iterator<Item = (u32, u32)> {
     })
 }
 
-/// What the entries of a chunk are of.
+/// Shape of a chunk's block entries.
 #[derive(Clone, Copy)]
 pub struct Shape<'a> {
-    /// The lengths of the chunk's runs.
+    /// Lengths of the chunk's runs.
     pub runs: &'a [u32],
     pub block_log2: u32,
     pub origin: Option<u64>,
 }
 
-/// The bytes of a chunk's entries. `groups` has one value for each whole 64 KiB of the chunk if there is an
-/// origin, `weak` and `strong` one for each block.
+/// Encodes a chunk's block entries.
+///
+/// `groups` has one value for each whole 64 KiB of the chunk if there is an origin; `weak` and `strong` have
+/// one for each block.
 pub fn encode(shape: Shape, groups: &[Strong], weak: &[u32], strong: &[Strong]) -> Vec<u8> {
     let mut out = Writer::default();
     out.number(shape.runs.len() as u64);
@@ -118,7 +121,7 @@ pub fn encode(shape: Shape, groups: &[Strong], weak: &[u32], strong: &[Strong]) 
     out.0
 }
 
-/// The entries in a chunk.
+/// Decodes the block entries in a chunk.
 pub fn decode(bytes: &Bytes) -> Result<BlockEntries, FormatError> {
     let mut reader = Reader(bytes);
     let count = reader.count(1, "runs")?;

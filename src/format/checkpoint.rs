@@ -1,15 +1,18 @@
-//! A checkpoint: the fold of a log up to a record, so that a reader need not begin with the first. Zstandard around JSON, under
-//! a seal or with a hash. Nothing depends on one: the log says the same.
+//! A checkpoint: the fold of a log up to a record, so that a reader need not begin with the first record.
+//!
+//! It is Zstandard around JSON, under a seal or with a hash. Nothing depends on a checkpoint: the log says
+//! the same.
 
 use super::seal::{self, Keys, Place, Sealing};
 use super::wire::FormatError;
 use crate::model::record::StoreState;
 
 const MAGIC: [u8; 8] = *b"USCHECK\x01";
-/// Refused above this, packed and unpacked.
+/// Maximum size of a checkpoint, packed and unpacked; a larger one is refused.
 pub const CHECKPOINT_MAX_BYTES: usize = 64 << 20;
-/// Unpacked it has so many times its stored size at most, if that is more than `SMALL_BYTES`: what a reader takes into memory is no
-/// more than a small multiple of what somebody had to store.
+/// Maximum ratio of unpacked to stored size, unless the unpacked size is at most `SMALL_BYTES`.
+///
+/// So the memory that a reader takes is a small multiple of the bytes that a writer had to store.
 const RATIO_MAX: usize = 64;
 const SMALL_BYTES: usize = 1 << 20;
 
@@ -18,12 +21,12 @@ fn is_in_range(packed_bytes: usize, unpacked_bytes: u64) -> bool {
     packed_bytes <= CHECKPOINT_MAX_BYTES && unpacked_bytes <= by_ratio.min(CHECKPOINT_MAX_BYTES) as u64
 }
 
-/// Which data key the object needs to be opened; 0 for none.
+/// Returns the generation of the data key that opens the object; 0 for none.
 pub fn generation(bytes: &[u8]) -> u32 {
     seal::generation_of(&MAGIC, bytes)
 }
 
-/// The bytes of `state`, whose head is `sequence`.
+/// Encodes `state`, whose head is `sequence`.
 pub fn encode(
     state: &StoreState,
     sequence: u64,

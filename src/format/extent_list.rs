@@ -1,4 +1,4 @@
-//! A part of a file's list of extents, as bytes: in a page, or in a chunk of its own for a large file.
+//! Encoding of a part of a file's list of extents: in a page, or in a chunk of its own for a large file.
 
 use super::wire::{FormatError, Reader, Writer};
 use crate::model::entry::{CHUNK_MAX_BYTES, Extent};
@@ -6,27 +6,31 @@ use crate::model::id::ChunkId;
 use std::collections::{HashMap, HashSet};
 
 const HOLE: u64 = 0;
-/// A part of a chunk: the chunk's number in the table and where it begins follow.
+/// Tag of a part of a chunk: the chunk's number in the table and the part's offset follow.
 const PART: u64 = 1;
-/// The table's next chunk, from its start.
+/// Tag of the table's next chunk, from its start.
 const HEAD: u64 = 2;
-/// The table's next chunk, all of its 1 MiB.
+/// Tag of the table's next chunk, all of its 1 MiB.
 const FULL: u64 = 3;
-/// At most so many extents in one list.
+/// Maximum number of extents in one list.
 const LIST_EXTENTS_MAX: usize = 16 << 10;
-/// No list ends before so many chunks, and none has more than so many: it fits a chunk.
+/// Minimum number of chunks before content may end a list. The maximum in any list makes it fit a chunk.
 const LIST_CHUNKS_MIN: usize = 48;
 const LIST_CHUNKS_MAX: usize = 4096;
 
-/// Whether `count` extents are too many for what they make up: a writer ships a MiB anew that has fallen into more than 256 pieces, and
-/// no filesystem has smaller holes than 512 bytes.
+/// Returns whether `count` extents are too many for the bytes that they make up.
+///
+/// A writer ships a MiB again that has fallen into more than 256 pieces, and no filesystem has holes smaller
+/// than 512 bytes.
 pub fn is_too_dense(count: usize, length_bytes: u64) -> bool {
     count as u64 > 512 + length_bytes / 256
 }
 
-/// Cuts a large file's extents into lists at places that its content chooses, so that a change leaves
-/// most lists as they were. A list ends by its number of chunks, not of extents: every list names its
-/// chunks anew, and a file of many small changes should not name them often.
+/// Cuts a large file's extents into lists at places that its content chooses, so that a change leaves most
+/// lists as they were.
+///
+/// A list ends by its number of chunks, not of extents: every list names its chunks again, and a file of many
+/// small changes should not name them often.
 pub fn cut(extents: &[Extent], size_bytes: u64) -> Vec<&[Extent]> {
     let mask = boundary_mask(size_bytes);
     let mut lists = Vec::new();
@@ -52,7 +56,8 @@ pub fn cut(extents: &[Extent], size_bytes: u64) -> Vec<&[Extent]> {
     lists
 }
 
-/// Larger files get longer lists, since each list takes 32 bytes in the manifest.
+/// Returns the mask that ends lists. Larger files get longer lists, since each list takes 32 bytes in the
+/// manifest.
 fn boundary_mask(size_bytes: u64) -> u16 {
     match size_bytes >> 30 {
         0..64 => 31,
@@ -63,7 +68,7 @@ fn boundary_mask(size_bytes: u64) -> u16 {
 
 /// Appends the table of chunks, in the order of their first use, and the extents.
 pub fn encode(extents: &[Extent], out: &mut Writer) {
-    // For each chunk its number, and where its last extent ended.
+    // The number of each chunk, and the end of its last extent.
     let mut known: HashMap<(ChunkId, Option<ChunkId>), (u64, i64)> = HashMap::new();
     let mut table = Vec::new();
     for extent in extents {
@@ -107,7 +112,7 @@ pub fn encode(extents: &[Extent], out: &mut Writer) {
     }
 }
 
-/// The extents that `reader` stands at; every length is positive and within a chunk.
+/// Reads the extents that come next; every length is positive and within a chunk.
 pub fn decode(reader: &mut Reader) -> Result<Vec<Extent>, FormatError> {
     let count = reader.count(33, "chunks")?;
     let mut table = Vec::with_capacity(count);
@@ -119,7 +124,7 @@ pub fn decode(reader: &mut Reader) -> Result<Vec<Extent>, FormatError> {
             1 => Some(ChunkId(reader.array("chunks")?)),
             _ => return Err(FormatError::Range("chunks")),
         };
-        // The chunk, and where its last extent ended.
+        // The chunk, and the end of its last extent.
         table.push((chunk, blocks, 0i64));
     }
     let count = reader.count(1, "extents")?;
@@ -174,14 +179,14 @@ pub fn decode(reader: &mut Reader) -> Result<Vec<Extent>, FormatError> {
     Ok(extents)
 }
 
-/// A list as a chunk of its own.
+/// Encodes a list as a chunk of its own.
 pub fn encode_chunk(extents: &[Extent]) -> Vec<u8> {
     let mut out = Writer::default();
     encode(extents, &mut out);
     out.0
 }
 
-/// The list in a chunk.
+/// Decodes the list in a chunk of its own.
 pub fn decode_chunk(bytes: &[u8]) -> Result<Vec<Extent>, FormatError> {
     let mut reader = Reader(bytes);
     let extents = decode(&mut reader)?;

@@ -1,8 +1,8 @@
 //! A frame: one chunk as it lies in a pack, compressed where that helps.
 //!
-//! A pack is a head and frames, nothing else, so that an index can be rebuilt from packs alone: a
-//! chunk's id is the BLAKE3 of what its frame decodes to. Sealed, a frame's header and its payload are
-//! each under a tag of their own, so that not even a frame's length is seen from outside.
+//! A pack is a head and frames, nothing else, so that an index can be rebuilt from packs alone: a chunk's id
+//! is the BLAKE3 of its frame's decoded bytes. In a sealed pack, a frame's header and its payload each have a
+//! tag of their own, so that not even a frame's length is visible without the key.
 
 use super::seal::{self, HEAD_BYTES, Keys, Place, Sealer, Sealing, TAG_BYTES};
 use super::wire::{FormatError, Reader};
@@ -10,18 +10,18 @@ use crate::model::entry::CHUNK_MAX_BYTES;
 use crate::model::id::ChunkId;
 use bytes::Bytes;
 
-/// Begins every pack; the last byte is the version.
+/// First bytes of every pack; the last one is the version.
 pub const PACK_MAGIC: [u8; 8] = *b"USPACK\0\x02";
-/// A pack of the first version has frames right behind its magic.
+/// First bytes of a pack of the first version; the frames follow immediately.
 const PACK_MAGIC_1: [u8; 8] = *b"USPACK\0\x01";
-/// Codec and seal, type, stored and raw length.
+/// Size of a frame's header: codec and seal, type, stored and raw length.
 pub const FRAME_HEADER_BYTES: usize = 10;
 const CODEC_RAW: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
-/// No seal: the payload is not encrypted.
+/// The payload is not encrypted.
 const SEAL_NONE: u8 = 0;
 
-/// What a chunk is for.
+/// Purpose of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ChunkType {
@@ -35,14 +35,14 @@ pub enum ChunkType {
     List = 3,
 }
 
-/// Compresses chunks; one a thread, since the state is reused.
+/// Compresses chunks. Each thread has its own, since the state is reused.
 pub struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
     buffer: Vec<u8>,
 }
 
 impl Compressor {
-    /// `level` as zstd counts it.
+    /// Makes a compressor of zstd's `level`.
     pub fn new(level: i32) -> std::io::Result<Self> {
         Ok(Self { zstd: zstd::bulk::Compressor::new(level)?, buffer: Vec::new() })
     }
@@ -70,8 +70,10 @@ impl Compressor {
     }
 }
 
-/// Whether a sample's bytes are spread so evenly that compressing it would be in vain: images, archives.
-/// Counts ordered pairs of equal bytes in 2 KiB: random bytes give 16,376 ± 181, text several times that.
+/// Returns whether samples of the bytes are spread so evenly that compression would be in vain: images,
+/// archives.
+///
+/// It counts ordered pairs of equal bytes in 2 KiB: random bytes give 16,376 ± 181, text several times that.
 fn looks_random(raw: &[u8]) -> bool {
     if raw.len() < 16 << 10 {
         return false;
@@ -117,7 +119,7 @@ pub fn parse_header(reader: &mut Reader) -> Result<FrameHeader, FormatError> {
     Ok(FrameHeader { codec, kind, stored_bytes, raw_bytes })
 }
 
-/// Decodes frames; one a thread, since the state is reused.
+/// Decodes frames. Each thread has its own, since the state is reused.
 pub struct Decompressor(zstd::bulk::Decompressor<'static>);
 
 impl Decompressor {
@@ -125,8 +127,9 @@ impl Decompressor {
         Ok(Self(zstd::bulk::Decompressor::new()?))
     }
 
-    /// The raw bytes of the one frame that `frame` holds, `offset` bytes into its pack, checked against `id`.
-    /// Takes at most 1 MiB, whatever the frame claims.
+    /// Returns the raw bytes of the one frame in `frame`, `offset` bytes into its pack, checked against `id`.
+    ///
+    /// It takes at most 1 MiB of memory, whatever the frame claims.
     pub fn decode(
         &mut self,
         frame: &Bytes,
@@ -145,7 +148,7 @@ impl Decompressor {
         if ChunkId::of(&raw) == id { Ok(raw) } else { Err(FormatError::Hash) }
     }
 
-    /// The next frame of `whole`, at which `reader` stands: its header and raw bytes, unchecked.
+    /// Decodes the next frame of `whole`, at the position of `reader`: its header and raw bytes, unchecked.
     pub fn decode_next(
         &mut self,
         reader: &mut Reader,
@@ -167,7 +170,7 @@ impl Decompressor {
     }
 }
 
-/// A frame without its seal: as it was before it was sealed.
+/// Returns a frame as it was before it was sealed.
 pub fn open_frame(sealer: &Sealer, sealed: &[u8], offset: u32) -> Result<Bytes, FormatError> {
     let (header, payload) =
         sealed.split_at_checked(FRAME_HEADER_BYTES + TAG_BYTES).ok_or(FormatError::Truncated("frame"))?;
@@ -182,12 +185,13 @@ pub fn open_frame(sealer: &Sealer, sealed: &[u8], offset: u32) -> Result<Bytes, 
     Ok(plain.into())
 }
 
-/// Header and payload of the frame at `offset`: no two parts of one pack have the same.
+/// Returns the nonce of a part, header or payload, of the frame at `offset`. No two parts of one pack share a
+/// nonce.
 fn nonce(offset: u32, part: u128) -> u128 {
     u128::from(offset) << 8 | part
 }
 
-/// A pack that is being made: each frame is sealed as it comes.
+/// A pack under construction: each frame is sealed when it is appended.
 pub struct PackWriter {
     pub sealing: Sealing,
     sealer: Option<Sealer>,
@@ -200,7 +204,7 @@ impl PackWriter {
         Ok(Self { sealing, sealer, bytes: seal::head(&PACK_MAGIC, &sealing).to_vec() })
     }
 
-    /// Appends a frame. Returns where it lies, and how long it is there.
+    /// Appends a frame. Returns its offset and its length in the pack.
     pub fn append(&mut self, frame: &[u8]) -> Result<(u32, u32), FormatError> {
         let offset = self.bytes.len();
         match &self.sealer {
@@ -219,7 +223,7 @@ impl PackWriter {
         Ok((offset as u32, (self.bytes.len() - offset) as u32))
     }
 
-    /// A frame that was appended, as it was.
+    /// Returns an appended frame as it was before it was sealed.
     pub fn frame(&self, offset: u32, length: u32) -> Result<Bytes, FormatError> {
         let bytes = &self.bytes[offset as usize..(offset + length) as usize];
         match &self.sealer {
@@ -229,7 +233,7 @@ impl PackWriter {
     }
 }
 
-/// What a pack begins with: how it is sealed, and where its first frame is.
+/// Parses the start of a pack: its sealing, and the offset of its first frame.
 pub fn pack_head(pack: &[u8]) -> Result<(Sealing, usize), FormatError> {
     if pack.starts_with(&PACK_MAGIC_1) {
         return Ok((Sealing::default(), PACK_MAGIC_1.len()));
@@ -238,10 +242,11 @@ pub fn pack_head(pack: &[u8]) -> Result<(Sealing, usize), FormatError> {
     Ok((sealing, HEAD_BYTES))
 }
 
-/// A frame of a pack: its chunk, where it lies, how long it is there, its header.
+/// A frame of a pack: its chunk, its offset and length in the pack, its header.
 pub type PackFrame = (ChunkId, u32, u32, FrameHeader);
 
-/// Walks a whole pack. Rebuilds an index, and verifies. Behind the first frame that cannot be read it ends, with the error.
+/// Reads all frames of a pack, to rebuild an index or to verify. It ends after the first unreadable frame,
+/// with the error.
 pub fn scan_pack(pack: &Bytes, keys: Option<&Keys>) -> (Vec<PackFrame>, Option<FormatError>) {
     let mut frames = Vec::new();
     let error = scan(pack, keys, &mut frames).err();

@@ -1,4 +1,4 @@
-//! The holders of a keyring, the secrets that open it, and what it opens to: the same in both versions.
+//! The holders of a keyring, the secrets that open it, and its opened content: the same in both versions.
 
 use super::age::{Identity, Recipient};
 use super::passphrase::{PASSPHRASES_MAX, Passphrase};
@@ -13,53 +13,53 @@ use zeroize::Zeroizing;
 
 const NAME_MAX_BYTES: usize = 200;
 
-/// One who may open it.
+/// One who can open a keyring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     pub name: String,
     pub recipient: Recipient,
-    /// Its identity, under a passphrase.
+    /// The holder's identity, under a passphrase.
     pub passphrase: Option<Passphrase>,
 }
 
-/// A holder as whoever has no key sees it: what is said here nobody vouches for.
+/// A holder as seen without a key; nothing vouches for these values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     pub name: String,
     pub is_passphrase: bool,
-    /// Readable in version 1 alone.
+    /// Readable only in version 1.
     pub recipient: Option<Recipient>,
 }
 
-/// A keyring before this one.
+/// Reference to an earlier keyring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Before {
     pub sequence: u32,
     pub hash: ContentHash,
-    /// How many data keys it has.
+    /// Number of data keys in it.
     pub keys: u32,
 }
 
-/// What a keyring opens to.
+/// An opened keyring.
 #[derive(Clone, Debug)]
 pub struct Opened {
     pub version: u8,
     pub reference: RingRef,
     pub master: Key,
-    /// The oldest first.
+    /// The data keys, the oldest first.
     pub generations: Vec<Key>,
     pub holders: Vec<Holder>,
-    /// What opened it, and whose slot that is.
+    /// The identity that opened it.
     pub identity: Identity,
     pub slot: usize,
-    /// Who made it, as was proven to whoever opened it; none in version 1.
+    /// The holder who made it, as proven to the holder who opened it; none in version 1.
     pub maker: Option<usize>,
-    /// The keyrings before, as far as they are told of.
+    /// The earlier keyrings, as far as this one lists them.
     pub before: Vec<Before>,
 }
 
-/// What a caller has to open keyrings with.
+/// A caller's means to open keyrings.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
     pub identities: Vec<Identity>,
@@ -72,7 +72,7 @@ pub fn key(random: &dyn Random) -> Key {
     Key(bytes)
 }
 
-/// Whether a holder may be called so.
+/// Returns whether a holder may have this name.
 pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_MAX_BYTES && !name.chars().any(escape::is_steering)
 }
@@ -82,7 +82,7 @@ impl Holder {
         Self { name: name.to_owned(), recipient: *recipient, passphrase: None }
     }
 
-    /// One who has a passphrase, and the identity that it opens.
+    /// Makes a holder who has a passphrase, and the identity that it opens.
     pub fn of_passphrase(
         name: &str,
         passphrase: &str,
@@ -94,25 +94,25 @@ impl Holder {
     }
 }
 
-/// What a new keyring is to be.
+/// Content of a new keyring.
 pub struct Plan<'a> {
     pub store: &'a StoreName,
     pub holders: &'a [Holder],
     pub master: &'a Key,
-    /// The oldest first.
+    /// The data keys, the oldest first.
     pub generations: &'a [Key],
     /// The keyring that it follows.
     pub before: Option<&'a Opened>,
 }
 
 impl Opened {
-    /// As the next one tells of it.
+    /// Returns the reference by which the next keyring lists this one.
     pub fn as_before(&self) -> Before {
         let RingRef { sequence, hash } = self.reference;
         Before { sequence, hash, keys: self.generations.len() as u32 }
     }
 
-    /// The keyring that is named, if it is this one or one that this one tells of: how many data keys it has.
+    /// Returns the number of data keys of keyring `named`, if it is this one or one that this one lists.
     pub fn keys_of(&self, named: &RingRef) -> Option<u32> {
         let own = self.as_before();
         let mut known = self.before.iter().chain([&own]);
@@ -120,7 +120,7 @@ impl Opened {
     }
 }
 
-/// The slot of one of these identities, else the one that the passphrase opens.
+/// Finds the slot of one of these identities, else the one that the passphrase opens.
 pub(super) fn find_slot<'a>(
     secrets: &Secrets,
     fits: impl Fn(&Identity) -> Option<usize>,

@@ -1,30 +1,32 @@
-//! An index segment: where chunks lie. Entries of one size, sorted by id, so that a lookup reads a
-//! few of them from a file and no segment is ever held in memory.
+//! An index segment: records where chunks lie in packs.
+//!
+//! Entries have one size and are sorted by id, so that a lookup reads a few of them from a file and no
+//! segment is ever held in memory.
 
 use super::seal::{self, Keys, Place, Sealing};
 use super::wire::{FormatError, Reader};
 use crate::model::id::{ChunkId, PackId};
 
-/// The object: a table inside a seal.
+/// Magic of the object: a table inside a seal.
 const MAGIC: [u8; 8] = *b"USINDEX\x02";
-/// The table inside; in the first version of the format it was the object.
+/// Magic of the table inside. In the first version of the format the table was the object.
 const TABLE_MAGIC: [u8; 8] = *b"USTABLE\x02";
 const TABLE_MAGIC_1: [u8; 8] = *b"USINDEX\x01";
 pub const ENTRY_BYTES: usize = 44;
-/// Id, size, generation, salt.
+/// Size of a pack's id, size, generation and salt.
 const PACK_BYTES: usize = 32 + 8 + 4 + 16;
 const PACK_BYTES_1: usize = 40;
 const HEADER_BYTES: usize = 16;
 const TRAILER_BYTES: usize = 32;
-/// A pack is never larger, so that offsets fit 32 bits.
+/// Maximum size of a pack, so that offsets fit 32 bits.
 pub const PACK_MAX_BYTES: u64 = 1 << 30;
 
-/// Where a chunk's frame lies.
+/// Location of a chunk's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Location {
     pub pack: PackId,
     pub offset_bytes: u32,
-    /// Of the frame, its header included.
+    /// Length of the frame, including its header.
     pub length_bytes: u32,
     pub sealing: Sealing,
 }
@@ -37,19 +39,19 @@ pub struct PackEntry {
     pub sealing: Sealing,
 }
 
-/// The start of a segment: its packs, and how many entries follow.
+/// The start of a segment: its packs, and the number of entries that follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
     pub packs: Vec<PackEntry>,
     pub entries: u32,
-    /// Where the first entry lies in the segment.
+    /// Offset of the first entry in the segment.
     pub entries_offset: u64,
 }
 
 /// One entry: the chunk, the number of its pack in the header, offset and length.
 pub type SegmentEntry = (ChunkId, u32, u32, u32);
 
-/// A segment's table, made bit by bit: `entries` strictly ascending by id, so many as were announced.
+/// Writes a segment's table in small parts. Entries are strictly ascending by id, and as many as announced.
 pub struct TableWriter<W: FnMut(&[u8]) -> std::io::Result<()>> {
     hasher: blake3::Hasher,
     write: W,
@@ -90,7 +92,7 @@ impl<W: FnMut(&[u8]) -> std::io::Result<()>> TableWriter<W> {
     }
 }
 
-/// The table of a segment. Sorts `entries` and drops duplicates of one chunk.
+/// Encodes the table of a segment. Sorts `entries` and drops duplicates of one chunk.
 pub fn encode(packs: &[PackEntry], entries: &mut Vec<SegmentEntry>) -> Vec<u8> {
     entries.sort_unstable();
     entries.dedup_by_key(|e| e.0);
@@ -110,17 +112,17 @@ pub fn encode(packs: &[PackEntry], entries: &mut Vec<SegmentEntry>) -> Vec<u8> {
     out
 }
 
-/// Which data key the object needs to be opened; 0 for none.
+/// Returns the generation of the data key that opens the object; 0 for none.
 pub fn generation(bytes: &[u8]) -> u32 {
     seal::generation_of(&MAGIC, bytes)
 }
 
-/// The object that holds a table.
+/// Returns the object that holds a table.
 pub fn close(table: &[u8], sealing: &Sealing, keys: Option<&Keys>) -> Result<Vec<u8>, FormatError> {
     seal::close(&MAGIC, sealing, Place::Index, keys, table)
 }
 
-/// The table in an object, of any version; not checked.
+/// Returns the table in an object, of any version; it is not checked.
 pub fn open(object: &[u8], keys: Option<&Keys>) -> Result<Vec<u8>, FormatError> {
     if object.starts_with(&TABLE_MAGIC_1) {
         return Ok(object.to_vec());
@@ -180,7 +182,7 @@ pub fn check(bytes: &[u8]) -> Result<SegmentHeader, FormatError> {
     Ok(SegmentHeader { packs, entries, entries_offset })
 }
 
-/// One entry of a checked segment.
+/// Decodes one entry of a checked segment.
 pub fn decode_entry(bytes: &[u8; ENTRY_BYTES]) -> SegmentEntry {
     let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let mut id = [0; 32];

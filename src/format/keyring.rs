@@ -1,13 +1,14 @@
-//! A store's keyring: its data keys, sealed with a master key, which is wrapped for whoever may open it.
+//! A store's keyring: its data keys, sealed with a master key, which is wrapped for each holder.
 //!
 //! ```text
 //! key file, or passphrase (argon2id) ─▶ identity ─▶ master key (an age file) ─▶ data keys ─▶ every object
 //! ```
 //!
-//! Whoever knows a public key can wrap something for it, so that a keyring that opens proves nothing of who made it. Its maker
-//! therefore proves it to each holder by a key that only the two of them can compute (X25519 between their identities), and that it
-//! goes on from the keyring before by the newest data key of that one. The public keys stand under the seal: whoever holds the bucket
-//! reads names alone. Keyrings of version 1 (see `keyring1`) prove none of that; version 2 is `keyring2`.
+//! Anyone who knows a public key can wrap data for it, so that opening a keyring does not prove who made it.
+//! Its maker therefore proves it to each holder by a key that only the two of them can compute (X25519
+//! between their identities), and proves that it follows the previous keyring by the newest data key of that
+//! one. The public keys are under the seal: a reader of the bucket sees only names. Keyrings of version 1
+//! (see `keyring1`) prove none of that; version 2 is `keyring2`.
 
 pub use super::holder::{Before, Holder, Opened, Plan, Secrets, Shown, is_name, key};
 use super::keyring1;
@@ -42,7 +43,7 @@ impl Keyring {
         }
     }
 
-    /// As it is stored.
+    /// Returns the size of the stored object.
     pub fn size_bytes(&self) -> usize {
         self.size_bytes
     }
@@ -54,7 +55,7 @@ impl Keyring {
         }
     }
 
-    /// Its number, and the hash that it is named by.
+    /// Returns its number, and the hash that names it.
     pub fn reference(&self) -> RingRef {
         let sequence = match &self.stored {
             Stored::First(ring) => ring.sequence,
@@ -63,7 +64,7 @@ impl Keyring {
         RingRef { sequence, hash: self.hash }
     }
 
-    /// Who opens it, as far as it can be read without a key.
+    /// Returns the holders, as far as they can be read without a key.
     pub fn shown(&self) -> Vec<Shown> {
         match &self.stored {
             Stored::First(ring) => ring.shown(),
@@ -71,10 +72,11 @@ impl Keyring {
         }
     }
 
-    /// Opens it with whatever fits.
+    /// Opens it with the first secret that fits.
     ///
     /// # Errors
-    /// [`FormatError::Tampered`] when nothing fits, [`FormatError::Maker`] when it opens, and was not made by the holder that it names.
+    /// [`FormatError::Tampered`] when nothing fits, [`FormatError::Maker`] when it opens but was not made by
+    /// the holder that it names.
     pub fn open(&self, secrets: &Secrets) -> Result<Opened, FormatError> {
         match &self.stored {
             Stored::First(ring) => ring.open(secrets, self.hash),
@@ -156,7 +158,7 @@ pub mod tests {
         }
         assert_eq!(ring.open(&with(&stranger)).unwrap_err(), FormatError::Tampered);
         assert_eq!(ring.open(&words("wrong horse")).unwrap_err(), FormatError::Tampered);
-        // Nobody is read in it, and every changed byte is noticed by each of whom it concerns.
+        // No public key is readable in it, and each holder notices every changed byte that concerns them.
         let text = String::from_utf8(bytes.clone()).unwrap();
         assert!(!text.contains("age1") && !text.contains("horse"));
         let concerns = text.lines().last().unwrap().find(',').unwrap() + text.find('\n').unwrap();
@@ -182,10 +184,10 @@ pub mod tests {
         let (store, master, data) = (store(), key(&random), [key(&random)]);
         let plan =
             Plan { store: &store, holders: &holders, master: &master, generations: &data, before: None };
-        // As themselves: it opens, and says whose it is.
+        // In the attacker's own name: it opens, and names the attacker as its maker.
         let ring = decode_ring(&close(&plan, &attacker, &random).unwrap()).unwrap();
         assert_eq!(ring.open(&with(&owner)).unwrap().maker, Some(1));
-        // In the owner's name: the proof wants the owner's secret.
+        // In the owner's name: the proof needs the owner's secret.
         let bytes = String::from_utf8(close(&plan, &attacker, &random).unwrap()).unwrap();
         let alone = Plan { holders: &holders[..1], ..plan };
         assert!(close(&alone, &attacker, &random).is_err());

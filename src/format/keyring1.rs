@@ -1,5 +1,7 @@
-//! Keyrings of version 1, which earlier versions made. They do not prove who made them: whoever knows the recipients, which stand
-//! in the clear, could. They are read, and every change of one makes a keyring of the version after.
+//! Keyrings of version 1, which earlier versions made.
+//!
+//! They do not prove who made them: anyone who knows the recipients, which are in the clear, could have. They
+//! are still read; every change of one makes a keyring of version 2.
 
 use super::age::{self, Identity, Recipient};
 use super::holder::{Holder, Opened, Secrets, Shown, find_slot};
@@ -20,7 +22,7 @@ const GENERATIONS_MAX: usize = 100_000;
 #[serde(deny_unknown_fields)]
 struct Slot {
     name: String,
-    /// `age1…`
+    /// The public key, `age1…`.
     recipient: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     passphrase: Option<Passphrase>,
@@ -59,7 +61,7 @@ impl Keyring {
         Sealer::new(&Zeroizing::new(*hash.as_bytes()))
     }
 
-    /// What the seal of the data keys covers besides.
+    /// Returns the associated data that the seal of the data keys also covers.
     fn covered(&self) -> Vec<u8> {
         serde_json::to_vec(&(self.version, &self.store, self.sequence, &self.slots)).unwrap_or_default()
     }

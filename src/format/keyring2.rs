@@ -1,7 +1,8 @@
 //! Keyrings of version 2: how one is made, and how it opens.
 //!
-//! Two lines. The hash of the first is what it is named by, and what its maker proves to each holder; what stands in the second therefore
-//! names nothing: a proof that was altered concerns nobody but the holder whose it is.
+//! A keyring has two lines. The hash of the first names the keyring, and is what its maker proves to each
+//! holder. The second holds the proofs and is not part of the name: an altered proof affects only the holder
+//! that it is for.
 
 use super::age::{self, Identity, Recipient};
 use super::holder::{Before, Holder, Opened, Plan, Secrets, Shown, find_slot, is_name};
@@ -63,7 +64,7 @@ struct Inner {
     before: Vec<Before>,
 }
 
-/// The bytes of a keyring that `maker`, one of its holders, makes.
+/// Returns the bytes of a keyring made by `maker`, one of its holders.
 pub fn close(plan: &Plan, maker: &Identity, random: &dyn Random) -> Result<Vec<u8>, FormatError> {
     let what = "a keyring's maker";
     if !admits_passphrases(plan.before, plan.holders) {
@@ -120,14 +121,17 @@ pub fn close(plan: &Plan, maker: &Identity, random: &dyn Random) -> Result<Vec<u
     Ok(bytes)
 }
 
-/// Whether the keyring after `before` may have the passphrases of `holders`: so many at most, or no more than there are. Earlier versions
-/// minded their number less, and what they made goes on; a reader tries the first of them in any case.
+/// Returns whether the keyring after `before` may have the passphrases of `holders`: up to
+/// [`PASSPHRASES_MAX`], or as many as `before` has.
+///
+/// Earlier versions allowed more, and their keyrings stay valid; a reader tries only the first ones in any
+/// case.
 pub fn admits_passphrases(before: Option<&Opened>, holders: &[Holder]) -> bool {
     let count = |holders: &[Holder]| holders.iter().filter(|holder| holder.passphrase.is_some()).count();
     count(holders) <= before.map_or(0, |ring| count(&ring.holders)).max(PASSPHRASES_MAX)
 }
 
-/// What stands for a recipient where anybody reads.
+/// Returns the value that stands for a recipient in the part that can be read without a key.
 fn shadow(salt: &[u8], recipient: &Recipient) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new_derive_key(HOLDER);
     let hash = hasher.update(salt).update(recipient.bytes()).finalize();
@@ -141,7 +145,8 @@ fn sealer(master: &Key, salt: &[u8]) -> Result<Sealer, FormatError> {
     Sealer::new(&Zeroizing::new(*hasher.update(&*master.0).update(salt).finalize().as_bytes()))
 }
 
-/// The key that the maker and one holder have in common: computed with the secret of either, and the recipient of the other.
+/// Returns the key that the maker and one holder share: it is computed with the secret of either, and the
+/// recipient of the other.
 fn slot_key(
     ours: &Identity,
     theirs: &Recipient,
@@ -154,7 +159,7 @@ fn slot_key(
     Ok(Zeroizing::new(*hash.as_bytes()))
 }
 
-/// The key that whoever can open the keyring `before` has; `generations` begin with its data keys.
+/// Returns the key that every holder of keyring `before` can compute; `generations` begin with its data keys.
 fn chain_key(generations: &[Key], before: &Before) -> Result<Zeroizing<[u8; 32]>, FormatError> {
     let newest = (before.keys as usize).checked_sub(1).and_then(|at| generations.get(at));
     let newest = newest.ok_or(FormatError::Range("data keys"))?;
@@ -175,7 +180,7 @@ fn bytes(text: &str) -> Result<Vec<u8>, FormatError> {
     STANDARD_NO_PAD.decode(text).map_err(|_| FormatError::Range("a keyring's field"))
 }
 
-/// What can be seen without a key.
+/// Checks all that can be checked without a key.
 fn check(body: &Body) -> Result<(), FormatError> {
     if body.slots.is_empty() || body.slots.len() > SLOTS_MAX {
         return Err(FormatError::Range("slots"));
@@ -274,7 +279,7 @@ fn check_before(before: &[Before], sequence: u32, keys: usize) -> Result<(), For
 }
 
 impl Body {
-    /// Who opens it, as far as it can be read without a key.
+    /// Returns the holders, as far as they can be read without a key.
     pub fn shown(&self) -> Vec<Shown> {
         let shown = |slot: &Slot| Shown {
             name: slot.name.clone(),
@@ -285,7 +290,7 @@ impl Body {
     }
 }
 
-/// The two lines, and the hash of the first.
+/// Decodes the two lines, and returns them with the hash of the first.
 pub(super) fn decode(bytes: &[u8]) -> Result<(Body, Proof, ContentHash), FormatError> {
     let text = |error: serde_json::Error| FormatError::Text(error.to_string());
     let end = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);

@@ -1,4 +1,6 @@
-//! Bytes ⇄ model. Pure: no I/O, bounded memory for any input, every failure an error. See `FORMAT.md`.
+//! Conversion between bytes and the model. See `FORMAT.md`.
+//!
+//! It is pure: no I/O, bounded memory for any input, and every failure is an error.
 
 pub mod age;
 pub mod attrs;
@@ -17,8 +19,8 @@ pub mod record;
 pub mod seal;
 pub mod wire;
 
-/// Decodes `bytes` as each of the formats and forgets the result: what the fuzz targets and their seeds
-/// call. Returns normally for any input.
+/// Decodes `bytes` as each of the formats and drops the result, for the fuzz targets and their seeds. It
+/// returns normally for any input.
 pub fn decode_anything(bytes: &[u8]) {
     let _ = page::decode(bytes);
     let _ = record::decode(bytes, None, 1);

@@ -1,8 +1,8 @@
-//! Pages of a manifest. Leaves hold entries; nodes hold the first path, id and counts of the pages
-//! below, so that two manifests share every page, at every height, that did not change.
+//! Pages of a manifest. Leaves hold entries; nodes hold the first path, id and counts of the pages below, so
+//! that two manifests share every page, at every height, that did not change.
 //!
-//! A page ends where the hash of a path says so (see [`ends_page`]), which does not depend on what came
-//! before: an entry that appears or goes changes its own page and the pages above it, and no other.
+//! A page ends where the hash of a path says so (see [`ends_page`]), which does not depend on earlier
+//! entries: an added or removed entry changes its own page and the pages above it, and no other.
 
 use super::wire::{FormatError, Reader, Writer};
 use super::{attrs, extent_list};
@@ -13,20 +13,22 @@ use crate::model::tree_path::{TreePath, shared_bytes};
 
 const LEAF: u8 = b'L';
 const NODE: u8 = b'N';
-/// A manifest's tree is refused above this height; it bounds recursion.
+/// Maximum height of a manifest's tree; a higher one is refused. It bounds recursion.
 pub const HEIGHT_MAX: u8 = 12;
-/// No leaf or node ends below so many bytes.
+/// Size below which no path's hash ends a page.
 const PAGE_MIN_BYTES: usize = 4 << 10;
-/// Every page ends at so many bytes.
+/// Size at which every page ends.
 const PAGE_MAX_BYTES: usize = 64 << 10;
-/// One path in so many ends a page: with some 65 bytes an entry, pages of about 16 KiB.
+/// Average number of paths between two that end a page: with about 65 bytes an entry, pages have about 16
+/// KiB.
 const PATHS_PER_PAGE: u64 = 192;
 
-/// A path of more bytes is refused.
+/// Maximum size of a path; a longer one is refused.
 const PATH_MAX_BYTES: usize = 64 << 10;
-/// Paths share what they begin with; written out, those of one page are refused above so many bytes.
+/// Maximum total size of the paths of one page, written out: paths share prefixes, so a small page could hold
+/// more.
 const PATHS_MAX_BYTES: usize = 32 << 20;
-/// What the kernel's device numbers can say.
+/// Maximum device numbers, as in the kernel.
 const MAJOR_MAX: u32 = (1 << 12) - 1;
 const MINOR_MAX: u32 = (1 << 20) - 1;
 
@@ -52,7 +54,7 @@ pub enum Page {
     Node(Vec<Child>),
 }
 
-/// Whether a page that holds `page_bytes` ends behind the item with this path.
+/// Returns whether a page that holds `page_bytes` ends after the item with this path.
 pub fn ends_page(path: &TreePath, page_bytes: usize) -> bool {
     page_bytes >= PAGE_MAX_BYTES
         || (page_bytes >= PAGE_MIN_BYTES && fnv1a(path.as_bytes()).is_multiple_of(PATHS_PER_PAGE))
@@ -78,12 +80,12 @@ impl LeafWriter {
         self.out.0.len()
     }
 
-    /// Whether its paths, written out, leave a reader no room for another.
+    /// Returns whether its paths, written out, leave a reader no room for another one.
     pub fn is_full(&self) -> bool {
         self.paths_bytes > PATHS_MAX_BYTES - PATH_MAX_BYTES
     }
 
-    /// The page's bytes; the writer begins anew.
+    /// Returns the page's bytes, and begins the next page.
     pub fn finish(&mut self) -> Vec<u8> {
         std::mem::take(self).out.0
     }
@@ -116,7 +118,7 @@ impl LeafWriter {
         out.number(u64::from(entry.gid));
         timestamp(out, entry.mtime);
         out.number(entry.fingerprint.inode);
-        // Mostly equal to, or shortly after, the mtime.
+        // It is usually equal to the mtime, or shortly after it.
         out.signed(entry.fingerprint.ctime.seconds.wrapping_sub(entry.mtime.seconds));
         let nanos_same = entry.fingerprint.ctime.nanos == entry.mtime.nanos;
         out.number(if nanos_same { 0 } else { u64::from(entry.fingerprint.ctime.nanos) + 1 });
@@ -140,7 +142,7 @@ impl LeafWriter {
     }
 }
 
-/// Writes what an entry has of a file's size and content.
+/// Appends the part of an entry that describes a file: size and content.
 fn push_file(out: &mut Writer, file: &File) {
     out.number(file.size_bytes);
     match &file.content {
@@ -493,7 +495,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// A page of fifos: of each how much of the path before it goes on, and the rest.
+    /// Decodes a page of fifos, each given by the number of bytes it shares with the path before, and the
+    /// rest.
     fn of_fifos(paths: impl Iterator<Item = (u64, Vec<u8>)>) -> Result<Page, FormatError> {
         let mut writer = Writer::default();
         writer.u8(LEAF);
@@ -512,7 +515,7 @@ pub(crate) mod tests {
             path.truncate(bytes);
             path
         };
-        // At the bound, and one beyond.
+        // At the bound, and one byte beyond it.
         let bounded = PATH_MAX_BYTES - 1;
         assert!(of_fifos([(0, long(bounded)), (bounded as u64, b"b".to_vec())].into_iter()).is_ok());
         let beyond = of_fifos([(0, long(bounded)), (bounded as u64, b"bb".to_vec())].into_iter());

@@ -1,6 +1,7 @@
 //! An identity under a passphrase: Argon2id (RFC 9106), then AES-256-GCM.
 //!
-//! Whoever holds the bucket writes what it costs to try: a reader bounds it by four times what this version writes.
+//! The cost of a try is stored in the keyring, and whoever can write to the bucket can change it. So a reader
+//! limits it to four times the cost that this version writes.
 
 use super::age::Identity;
 use super::seal::Sealer;
@@ -12,14 +13,15 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// A shorter one is no passphrase.
+/// Minimum number of characters in a new passphrase.
 pub const PASSPHRASE_MIN_CHARS: usize = 8;
-/// So many are tried, each of which costs a reader who has a passphrase, and no more are added to a keyring.
+/// Maximum number of passphrases in a keyring: a reader tries only the first ones, because each try is
+/// costly, and no more are added.
 pub const PASSPHRASES_MAX: usize = 8;
-/// What a new passphrase costs whoever guesses: 64 MiB, three passes.
+/// Cost of a try against a new passphrase: 64 MiB, three passes.
 const MEMORY_KIB: u32 = 64 << 10;
 const PASSES: u32 = 3;
-/// What a reader lets a try cost.
+/// Maximum cost that a reader accepts.
 const MEMORY_MAX_KIB: u32 = 4 * MEMORY_KIB;
 const COST_MAX: u64 = 4 * MEMORY_KIB as u64 * PASSES as u64;
 
@@ -33,13 +35,13 @@ pub struct Passphrase {
     identity: String,
 }
 
-/// Whether it is long enough for a new slot.
+/// Returns whether a passphrase is long enough for a new slot.
 pub fn is_long_enough(passphrase: &str) -> bool {
     passphrase.chars().count() >= PASSPHRASE_MIN_CHARS
 }
 
 impl Passphrase {
-    /// A new identity under `passphrase`.
+    /// Makes a new identity, and seals it under `passphrase`.
     ///
     /// # Errors
     /// [`FormatError::Passphrase`] when it is too short.
@@ -60,7 +62,7 @@ impl Passphrase {
         Ok((Self { memory_kib: MEMORY_KIB, passes: PASSES, salt, identity: sealed }, identity))
     }
 
-    /// The identity, if this is the passphrase.
+    /// Returns the identity, if this is the passphrase.
     pub fn open(&self, passphrase: &str) -> Result<Identity, FormatError> {
         let decode =
             |text: &str| STANDARD_NO_PAD.decode(text).map_err(|_| FormatError::Range("a passphrase's field"));

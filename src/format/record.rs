@@ -1,5 +1,7 @@
-//! A log record's bytes: JSON under a seal, or with a hash. In stores whose keyring proves who made it each record names that keyring,
-//! and is of a version that readers without that notion refuse.
+//! Encoding of log records: JSON under a seal, or with a hash.
+//!
+//! In stores whose keyring proves who made it, each record names that keyring, and has a version that readers
+//! without that notion refuse.
 
 use super::seal::{self, Keys, Place, Sealing};
 use super::wire::{FormatError, Reader};
@@ -8,14 +10,14 @@ use crate::model::id::ContentHash;
 use crate::model::record::{Event, Record};
 
 const MAGIC: [u8; 8] = *b"USRECRD\x04";
-/// Without a keyring in it.
+/// Magic of a record that names no keyring.
 const MAGIC_3: [u8; 8] = *b"USRECRD\x03";
-/// The version before had no seals: magic, length, JSON, BLAKE3.
+/// Magic of the previous version, which had no seals: magic, length, JSON, BLAKE3.
 const MAGIC_2: [u8; 8] = *b"USRECRD\x02";
-/// A record is refused above this; it bounds what a reader takes into memory.
+/// Maximum size of a record; a larger one is refused. It bounds the memory that a reader takes.
 pub const RECORD_MAX_BYTES: usize = 64 << 20;
 
-/// Which data key the object needs to be opened; 0 for none.
+/// Returns the generation of the data key that opens the object; 0 for none.
 pub fn generation(bytes: &[u8]) -> u32 {
     seal::generation_of(magic_of(bytes), bytes)
 }
@@ -24,7 +26,7 @@ fn magic_of(bytes: &[u8]) -> &'static [u8; 8] {
     if bytes.starts_with(&MAGIC_3) { &MAGIC_3 } else { &MAGIC }
 }
 
-/// The bytes of `record`.
+/// Encodes `record`.
 pub fn encode(record: &Record, sealing: &Sealing, keys: Option<&Keys>) -> Result<Vec<u8>, FormatError> {
     if let Event::Snapshot(snapshot) = &record.event
         && snapshot.filesystem.mounts.as_ref().is_some_and(|mounts| mounts.len() > MOUNTS_MAX)
@@ -36,7 +38,8 @@ pub fn encode(record: &Record, sealing: &Sealing, keys: Option<&Keys>) -> Result
     seal::close(magic, sealing, Place::Record(record.sequence.0), keys, &body)
 }
 
-/// The record in `bytes`, which stand in the log under `sequence`, and the hash that the next record names it by.
+/// Decodes the record stored in the log under `sequence`. Returns it with the hash by which the next record
+/// names it.
 pub fn decode(
     bytes: &[u8],
     keys: Option<&Keys>,

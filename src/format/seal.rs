@@ -1,25 +1,25 @@
-//! Seals: AES-256-GCM around what a repository's owner may not read or alter unseen.
+//! Seals: AES-256-GCM around data that a repository's owner must not read, or alter unnoticed.
 //!
-//! Every object has a key of its own, made by BLAKE3 of the store's data key, the object's salt (random, so that no two
-//! objects have one, nor one name), what kind of object it is, and which store and place it belongs to. So a nonce needs to be
-//! unique inside one object only, and an object that stands in for another does not open. Without keys an object is held by a
-//! hash instead: damage is noticed, an attacker is not.
+//! Every object has a key of its own. It is the BLAKE3 of the store's data key, the object's salt (random, so
+//! that no two objects share a key or a name), the kind of object, and the store and place that it belongs
+//! to. So a nonce must be unique only inside one object, and an object put in another's place does not open.
+//! Without keys, an object has a hash instead: it detects damage, but not an attacker.
 
 use super::wire::{FormatError, Reader};
 use crate::model::id::StoreName;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
-/// Random bytes that make an object the only one of its name.
+/// Random bytes that make an object's name unique.
 pub type Salt = [u8; 16];
-/// Magic and version, method, generation, salt.
+/// Size of magic and version, method, generation, salt.
 pub const HEAD_BYTES: usize = 8 + 1 + 4 + 16;
-/// What a seal adds to the bytes under it.
+/// Number of bytes that a seal adds.
 pub const TAG_BYTES: usize = 16;
 const METHOD_NONE: u8 = 0;
 const METHOD_AES_256_GCM: u8 = 1;
 
-/// Key material: wiped when it goes, and never shown.
+/// Key material: wiped from memory when it is dropped, and never printed.
 #[derive(Clone)]
 pub struct Key(pub Zeroizing<[u8; 32]>);
 
@@ -35,29 +35,29 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Which data key an object is sealed with, and its salt.
+/// Generation of the data key that an object is sealed with, and the object's salt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sealing {
-    /// Counted from 1; 0: not sealed.
+    /// Number of the data key, from 1; 0 if the object is not sealed.
     pub generation: u32,
     pub salt: Salt,
 }
 
-/// A store's data keys, the oldest first; the last seals what is new.
+/// A store's data keys, the oldest first; the last one seals new objects.
 #[derive(Clone, Debug)]
 pub struct Keys {
     pub store: StoreName,
     pub generations: Vec<Key>,
 }
 
-/// Which object it is. What stands elsewhere, or in another store, does not open here.
+/// Kind and place of an object. An object of another place, or another store, does not open here.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<'a> {
     Pack,
     Index,
     Record(u64),
     Checkpoint(u64),
-    /// Of one host.
+    /// Notes of one host.
     Standby(&'a str),
     Upkeep(&'a str),
 }
@@ -93,13 +93,13 @@ impl Keys {
 pub struct Sealer(LessSafeKey);
 
 impl Sealer {
-    /// With a key that nothing else is sealed with.
+    /// Makes a sealer with a key that seals nothing else.
     pub fn new(key: &[u8; 32]) -> Result<Self, FormatError> {
         let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| FormatError::Tampered)?;
         Ok(Self(LessSafeKey::new(key)))
     }
 
-    /// Seals `bytes` in place, and returns the tag. Each `nonce` once.
+    /// Seals `bytes` in place, and returns the tag. Each `nonce` may be used once.
     pub fn seal(&self, nonce: u128, aad: &[u8], bytes: &mut [u8]) -> Result<[u8; TAG_BYTES], FormatError> {
         let tag = self.0.seal_in_place_separate_tag(number(nonce), Aad::from(aad), bytes);
         let tag = tag.map_err(|_| FormatError::Tampered)?;
@@ -108,7 +108,7 @@ impl Sealer {
         Ok(out)
     }
 
-    /// Opens bytes and the tag behind them.
+    /// Opens bytes that are followed by their tag.
     pub fn open(&self, nonce: u128, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, FormatError> {
         let mut bytes = sealed.to_vec();
         let length = self.open_in_place(nonce, aad, &mut bytes)?;
@@ -116,7 +116,7 @@ impl Sealer {
         Ok(bytes)
     }
 
-    /// Opens bytes and the tag behind them where they lie. Returns how many bytes there are without it.
+    /// Opens bytes that are followed by their tag, in place. Returns their number without the tag.
     pub fn open_in_place(&self, nonce: u128, aad: &[u8], sealed: &mut [u8]) -> Result<usize, FormatError> {
         let opened = self.0.open_in_place(number(nonce), Aad::from(aad), sealed);
         Ok(opened.map_err(|_| FormatError::Tampered)?.len())
@@ -129,7 +129,7 @@ fn number(nonce: u128) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-/// The seal of one object's parts; none where it is not sealed.
+/// Returns the sealer of one object's parts; none if the object is not sealed.
 pub fn sealer(sealing: &Sealing, place: Place, keys: Option<&Keys>) -> Result<Option<Sealer>, FormatError> {
     match (sealing.generation, keys) {
         (0, _) => Ok(None),
@@ -138,7 +138,7 @@ pub fn sealer(sealing: &Sealing, place: Place, keys: Option<&Keys>) -> Result<Op
     }
 }
 
-/// The first bytes of an object.
+/// Returns the first bytes of an object.
 pub fn head(magic: &[u8; 8], sealing: &Sealing) -> [u8; HEAD_BYTES] {
     let mut head = [0; HEAD_BYTES];
     head[..8].copy_from_slice(magic);
@@ -148,7 +148,7 @@ pub fn head(magic: &[u8; 8], sealing: &Sealing) -> [u8; HEAD_BYTES] {
     head
 }
 
-/// Takes a head off, whose magic (7 bytes) and version are those of `magic`.
+/// Reads a head, and checks that its magic (7 bytes) and version are those of `magic`.
 pub fn parse_head(reader: &mut Reader, magic: &[u8; 8], what: &'static str) -> Result<Sealing, FormatError> {
     let found: [u8; 8] = reader.array(what)?;
     if found[..7] != magic[..7] {
@@ -167,7 +167,8 @@ pub fn parse_head(reader: &mut Reader, magic: &[u8; 8], what: &'static str) -> R
     }
 }
 
-/// Which data key a whole object that begins with `magic` needs to be opened; 0 for none, and for one of another version.
+/// Returns the generation of the data key that opens a whole object with `magic`; 0 for none, and for another
+/// version.
 pub fn generation_of(magic: &[u8; 8], bytes: &[u8]) -> u32 {
     match bytes.get(8..13) {
         Some(found) if bytes.starts_with(magic) && found[0] == METHOD_AES_256_GCM => {
@@ -177,7 +178,7 @@ pub fn generation_of(magic: &[u8; 8], bytes: &[u8]) -> u32 {
     }
 }
 
-/// A whole object around `body`: sealed, or with a hash at its end.
+/// Returns a whole object around `body`: sealed, or with a hash at its end.
 pub fn close(
     magic: &[u8; 8],
     sealing: &Sealing,
@@ -202,7 +203,7 @@ pub fn close(
     Ok(out)
 }
 
-/// The body of a whole object.
+/// Returns the body of a whole object.
 pub fn open(
     magic: &[u8; 8],
     what: &'static str,
@@ -231,7 +232,7 @@ pub mod tests {
 
     const MAGIC: &[u8; 8] = b"USTESTS\x01";
 
-    /// Keys of store acme, the same for the same seed.
+    /// Returns keys of store acme, the same for the same seed.
     pub fn keys(seed: u8, generations: usize) -> Keys {
         let generations = (0..generations).map(|n| Key::new([seed.wrapping_add(n as u8); 32])).collect();
         Keys { store: StoreName::parse("acme").unwrap(), generations }

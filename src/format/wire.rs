@@ -1,9 +1,9 @@
-//! Primitive fields: LEB128 numbers, counted bytes. A reader never trusts a count with memory.
+//! Primitive fields: LEB128 numbers, counted bytes. A reader never takes memory on the word of a count.
 
 use crate::support::failure::{Failure, FailureKind};
 use thiserror::Error;
 
-/// Why bytes cannot be decoded. Callers add the key or the chunk they came from.
+/// Reason why bytes cannot be decoded. Callers add the key or the chunk that the bytes came from.
 #[derive(Debug, Error, PartialEq, Eq, Clone)]
 pub enum FormatError {
     #[error("{}", truncated(.0))]
@@ -67,7 +67,7 @@ impl Writer {
         self.0.push(value);
     }
 
-    /// LEB128, at most 10 bytes.
+    /// Appends a number as LEB128, at most 10 bytes.
     pub fn number(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
@@ -76,7 +76,7 @@ impl Writer {
         self.0.push(value as u8);
     }
 
-    /// Zigzag, then LEB128.
+    /// Appends a signed number as zigzag, then LEB128.
     pub fn signed(&mut self, value: i64) {
         self.number(((value << 1) ^ (value >> 63)) as u64);
     }
@@ -85,7 +85,7 @@ impl Writer {
         self.0.extend_from_slice(bytes);
     }
 
-    /// A count, then the bytes.
+    /// Appends a count, then the bytes.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.raw(bytes);
@@ -131,14 +131,14 @@ impl<'a> Reader<'a> {
             }
             value |= bits << shift;
             if byte < 0x80 {
-                // One value has one encoding: a last byte of zero would be a second one.
+                // Each value has one encoding: a last byte of zero would be a second one.
                 return if byte == 0 && shift > 0 { Err(FormatError::Range(what)) } else { Ok(value) };
             }
         }
         Err(FormatError::Range(what))
     }
 
-    /// A number that fits the wanted type.
+    /// Reads a number that fits the wanted type.
     pub fn fitting<T: TryFrom<u64>>(&mut self, what: &'static str) -> Result<T, FormatError> {
         T::try_from(self.number(what)?).map_err(|_| FormatError::Range(what))
     }
@@ -153,7 +153,7 @@ impl<'a> Reader<'a> {
         self.take(count, what)
     }
 
-    /// A count of items that each take at least `least_bytes` of what is left.
+    /// Reads a count of items that each take at least `least_bytes` of the remaining bytes.
     pub fn count(&mut self, least_bytes: usize, what: &'static str) -> Result<usize, FormatError> {
         let count: usize = self.fitting(what)?;
         if count > self.0.len() / least_bytes.max(1) {

@@ -1,12 +1,12 @@
-//! A manifest is closed: it begins with the root, its paths ascend, and each entry stands behind the directory that it is in.
+//! The closure rule of manifests: the root comes first, paths ascend, and each entry follows its directory.
 //!
-//! Whatever is in order and behind its directory can be restored by one pass; what is not cannot be restored at all. So the
-//! writer of a manifest refuses anything else, and `verify` looks for it.
+//! A manifest that keeps this rule can be restored in one pass; an entry that breaks it cannot be restored at
+//! all. So the writer of a manifest refuses such an entry, and `verify` looks for one.
 
 use super::tree_path::{TreePath, shared_bytes};
 use thiserror::Error;
 
-/// Why an entry cannot stand where it stands.
+/// Reason why an entry is refused at its place in a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Misplaced {
     #[error("the manifest does not begin with its root directory")]
@@ -19,26 +19,28 @@ pub enum Misplaced {
     Count,
 }
 
-/// What has been seen of a manifest, as far as it matters to what comes next. All directories that may still get entries
-/// are the last path or above it.
+/// The part of a manifest seen so far that decides whether the next entry is allowed.
+///
+/// Each directory that may still get entries is the last path or one of its ancestors, so only these are
+/// kept.
 #[derive(Clone, Debug, Default)]
 pub struct Closure {
     last: Vec<u8>,
-    /// Lengths of the directories' paths, each a beginning of `last`.
+    /// Lengths of the paths of these directories; each path is a prefix of `last`.
     directories: Vec<usize>,
-    /// Below this directory stands more than was seen, and is closed.
+    /// Directory whose contents were taken over without a look at each entry; they are known to be closed.
     unseen_below: Option<TreePath>,
 }
 
 impl Closure {
-    /// Behind an entry of a manifest that is closed so far.
+    /// Returns the state after entry `last` of a manifest that is closed up to there.
     pub fn behind(last: &TreePath, is_directory: bool) -> Self {
         let mut closure = Self::default();
         closure.take(last, is_directory);
         closure
     }
 
-    /// In front of an entry of a manifest that is closed so far.
+    /// Returns the state before entry `first` of a manifest that is closed up to there.
     pub fn in_front_of(first: &TreePath) -> Self {
         match first.split() {
             None => Self::default(),
@@ -50,12 +52,12 @@ impl Closure {
         }
     }
 
-    /// The next entry.
+    /// Appends the next entry.
     pub fn push(&mut self, path: &TreePath, is_directory: bool) -> Result<(), Misplaced> {
         if self.unseen_below.is_none()
             && let Some((above, name)) = path.split()
         {
-            // By far the most: what is in the innermost directory, or in one above it.
+            // The most frequent case: an entry of the innermost directory, or of one of its ancestors.
             let start = if above.is_empty() { 0 } else { above.len() + 1 };
             while self.directories.last().is_some_and(|length| *length > above.len()) {
                 self.directories.pop();
@@ -84,7 +86,7 @@ impl Closure {
         Ok(())
     }
 
-    /// Whether an entry may come next.
+    /// Checks whether an entry may come next.
     pub fn check(&self, path: &TreePath) -> Result<(), Misplaced> {
         let Some((above, _)) = path.split() else {
             return if self.directories.is_empty() { Ok(()) } else { Err(Misplaced::Order) };
@@ -101,8 +103,9 @@ impl Closure {
         if is_known { Ok(()) } else { Err(Misplaced::NoDirectory) }
     }
 
-    /// Entries that are not looked at, the first of them `first`: they are part of what is below `top`, whose part of another
-    /// manifest is taken over, and that is closed.
+    /// Passes over entries without a look at each; `first` is the first of them.
+    ///
+    /// They are a part of what is below `top`, and were taken over from another manifest, which is closed.
     pub fn pass(&mut self, first: &TreePath, top: &TreePath) -> Result<(), Misplaced> {
         if self.unseen_below.as_ref() != Some(top) {
             let length = top.as_bytes().len();
@@ -125,7 +128,7 @@ impl Closure {
         self.take_bytes(path.as_bytes(), is_directory);
     }
 
-    /// Takes all directories above it to have been there.
+    /// Makes `path` the last path, and assumes that all its ancestors were seen.
     fn take_bytes(&mut self, path: &[u8], is_directory: bool) {
         self.directories.clear();
         self.last.clear();
@@ -140,7 +143,8 @@ impl Closure {
     }
 }
 
-/// As components compare: where one ends, it is less than one that goes on.
+/// Returns whether `path` comes after `last` in the order of components: a component is less than any longer
+/// one that it begins.
 fn follows(path: &[u8], last: &[u8]) -> bool {
     let shared = shared_bytes(path, last);
     match (path.get(shared), last.get(shared)) {
@@ -160,7 +164,7 @@ mod tests {
         TreePath::parse(text.as_bytes()).unwrap()
     }
 
-    /// Whether it is closed, told the slow way.
+    /// Returns whether the entries are closed, by the slow way: each parent is looked up in a map.
     fn is_closed(entries: &[(TreePath, bool)]) -> bool {
         let directories: BTreeMap<_, _> = entries.iter().cloned().collect();
         entries.first().is_some_and(|(first, is_directory)| first.is_root() && *is_directory)
@@ -222,14 +226,14 @@ mod tests {
         for at in ["", "a", "b"] {
             closure.push(&path(at), true).unwrap();
         }
-        // Not below what was seen.
+        // `c` was not seen, so nothing below it can be passed over.
         assert_eq!(closure.clone().pass(&path("c/d"), &path("c")), Err(Misplaced::NoDirectory));
         closure.pass(&path("b/c"), &path("b")).unwrap();
         closure.push(&path("b/x/y"), false).unwrap();
         assert_eq!(closure.clone().push(&path("b/x/y"), false), Err(Misplaced::Order));
         assert_eq!(closure.clone().push(&path("c/d"), false), Err(Misplaced::NoDirectory));
         closure.push(&path("c"), false).unwrap();
-        // What comes behind is looked at again.
+        // Entries after it are checked again.
         assert_eq!(closure.push(&path("c/d"), false), Err(Misplaced::NoDirectory));
     }
 }

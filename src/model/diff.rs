@@ -1,4 +1,4 @@
-//! What changed between two sorted streams of entries: a merge-join.
+//! Differences between two sorted streams of entries, found by a merge-join.
 
 use super::entry::{Entry, Kind};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The sign in a listing.
+    /// Returns the sign that stands for the change in a listing.
     pub fn sign(self) -> char {
         match self {
             Change::Added => '+',
@@ -27,7 +27,7 @@ impl Change {
         }
     }
 
-    /// Compares the two sides of one path; `None` when a user sees no difference.
+    /// Compares the two sides of one path; returns `None` when a user sees no difference.
     pub fn between(old: Option<&Entry>, new: Option<&Entry>) -> Option<Change> {
         match (old, new) {
             (None, None) => None,
@@ -45,7 +45,7 @@ impl Change {
     }
 }
 
-/// How many entries changed, by kind of change.
+/// Numbers of changed entries, by kind of change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeCounts {
     pub added: u64,
@@ -67,7 +67,8 @@ impl ChangeCounts {
     }
 }
 
-/// Which side of a merge-join comes next.
+/// Returns which side of a merge-join comes next: `Less` for the old, `Greater` for the new, `Equal` for
+/// both.
 pub fn next_side(old: Option<&Entry>, new: Option<&Entry>) -> Option<Ordering> {
     match (old, new) {
         (None, None) => None,

@@ -4,7 +4,7 @@ use super::id::{ChunkId, ContentHash, number_of};
 use super::tree_path::TreePath;
 use std::borrow::Cow;
 
-/// A chunk holds at most this many raw bytes.
+/// Maximum number of raw bytes in a chunk.
 pub const CHUNK_MAX_BYTES: usize = 1 << 20;
 
 /// A moment: seconds since 1970 (may be negative) and nanoseconds in `0..1_000_000_000`.
@@ -14,12 +14,12 @@ pub struct Timestamp {
     pub nanos: u32,
 }
 
-/// Part of a file's content. `blocks` is the chunk that holds the block entries of `chunk`, where it has any.
+/// Part of a file's content. `blocks` is the chunk that holds the block entries of `chunk`, if it has any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// Nothing is allocated in the source; reads as zeros.
+    /// A range with no blocks allocated in the source; it reads as zeros.
     Hole { length_bytes: u64 },
-    /// `length_bytes` of `chunk` from `offset_bytes` on.
+    /// The `length_bytes` of `chunk` that begin at `offset_bytes`.
     Chunk { chunk: ChunkId, blocks: Option<ChunkId>, offset_bytes: u32, length_bytes: u32 },
 }
 
@@ -48,7 +48,8 @@ impl Extent {
         }
     }
 
-    /// The chunks that it refers to: its bytes, and their block entries.
+    /// Returns the chunks that the extent refers to: the one with its bytes, and the one with their block
+    /// entries.
     pub fn chunks(&self) -> impl Iterator<Item = ChunkId> {
         let (chunk, blocks) = match self {
             Extent::Hole { .. } => (None, None),
@@ -58,14 +59,14 @@ impl Extent {
     }
 }
 
-/// Where a file's bytes are.
+/// Location of a file's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// No bytes.
     Empty,
     /// One chunk, whose id is the file's hash, and its block entries.
     Whole { blocks: Option<ChunkId> },
-    /// A few extents, in the entry itself.
+    /// A few extents, stored in the entry itself.
     Extents(Vec<Extent>),
     /// Chunks that each hold a part of the list of extents, in order.
     Lists(Vec<ChunkId>),
@@ -77,12 +78,12 @@ pub struct File {
     pub size_bytes: u64,
     pub hash: ContentHash,
     pub content: Content,
-    /// It changed while it was read, as often as it was tried: the bytes are those of one reading,
-    /// not of one moment.
+    /// The file changed during every attempt to read it: the bytes come from one reading, not from one
+    /// moment.
     pub torn: bool,
 }
 
-/// What an entry is.
+/// Type of an entry, with the data that only this type has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     Directory,
@@ -95,7 +96,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word for it in reports.
+    /// Returns the word for the type in reports.
     pub fn name(&self) -> &'static str {
         match self {
             Kind::Directory => "directory",
@@ -112,48 +113,50 @@ impl Kind {
 /// Extended attributes: name and value, sorted by name.
 pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// An entry's extended attributes, ACLs among them.
+/// An entry's extended attributes, including ACLs.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Xattrs {
     #[default]
     None,
     Inline(Attributes),
-    /// Too large for a page: a chunk holds the encoded list.
+    /// A list too large for a page: this chunk holds it, encoded.
     Chunk(ChunkId),
 }
 
-/// What the next scan compares to skip a read, beside size and mtime.
+/// Values that the next scan compares, besides size and mtime, to skip a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Fingerprint {
     pub inode: u64,
     pub ctime: Timestamp,
 }
 
-/// Between a fingerprint's ctime and the one that is kept of an entry whose attributes could not be read: farther than
-/// any clock.
+/// Distance between a file's ctime and the one kept for an entry whose attributes could not be read.
+///
+/// No real clock reaches that far, so the kept ctime never equals a real one.
 const ATTRIBUTES_UNREAD_SECONDS: i64 = 1 << 60;
 
 impl Fingerprint {
-    /// That of an entry whose attributes could not be read: the next scan tries them again, and only them.
+    /// Returns the fingerprint for an entry whose attributes could not be read: the next scan tries only them
+    /// again.
     pub fn attributes_unread(self) -> Self {
         let seconds = self.ctime.seconds.wrapping_sub(ATTRIBUTES_UNREAD_SECONDS);
         Self { ctime: Timestamp { seconds, ..self.ctime }, ..self }
     }
 }
 
-/// Names of one inode.
+/// A group of names of one inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Group {
     number: u64,
     agreement: u64,
 }
 
-/// Where a file's extents are found.
+/// Location of a file's extents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extents<'a> {
-    /// In the entry itself.
+    /// The extents themselves, from the entry.
     Known(Cow<'a, [Extent]>),
-    /// In these chunks, one list after the other.
+    /// Chunks that hold the extents, one list after the other.
     Listed(&'a [ChunkId]),
 }
 
@@ -173,7 +176,7 @@ impl File {
     }
 }
 
-/// One entry.
+/// One path of a snapshot, with its metadata and content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub path: TreePath,
@@ -184,7 +187,8 @@ pub struct Entry {
     pub gid: u32,
     pub mtime: Timestamp,
     pub xattrs: Xattrs,
-    /// Entries of one manifest with the same number are names of one inode, if they agree (see [`Entry::group`]).
+    /// Number of the hardlink group: entries of one manifest with the same number are names of one inode, if
+    /// they agree (see [`Entry::group`]).
     pub hardlink: Option<u64>,
     pub fingerprint: Fingerprint,
 }
@@ -197,7 +201,8 @@ impl Entry {
         }
     }
 
-    /// The chunks that the entry itself refers to, but for lists of extents, which refer to more.
+    /// Returns the chunks that the entry itself refers to. Lists of extents are left out: they refer to more
+    /// chunks.
     pub fn chunks(&self) -> Vec<ChunkId> {
         let mut chunks = Vec::new();
         if let Xattrs::Chunk(id) = self.xattrs {
@@ -216,12 +221,13 @@ impl Entry {
         chunks
     }
 
-    /// The logical size; 0 for what is not a file.
+    /// Returns the logical size; 0 for an entry that is not a file.
     pub fn size_bytes(&self) -> u64 {
         self.file().map_or(0, |f| f.size_bytes)
     }
 
-    /// Whether a user sees the same thing: all but the fingerprint, and a directory's mtime.
+    /// Returns whether a user sees no difference: all is compared except the fingerprint and a directory's
+    /// mtime.
     pub fn same_to_a_user(&self, other: &Entry) -> bool {
         let kinds = match (&self.kind, &other.kind) {
             (Kind::File(a), Kind::File(b)) => a.hash == b.hash && a.size_bytes == b.size_bytes,
@@ -230,13 +236,15 @@ impl Entry {
         kinds && self.same_metadata(other)
     }
 
-    /// The group of names of one inode that this is one of: those of one number that agree in content and metadata. Where
-    /// numbers of different files were mixed, they are files of their own.
+    /// Returns the hardlink group of this entry: the names with its number that agree in content and
+    /// metadata.
+    ///
+    /// Where one number was given to different files by mistake, they become separate groups.
     pub fn group(&self) -> Option<Group> {
         Some(Group { number: self.hardlink?, agreement: self.agreement() })
     }
 
-    /// A hash of all that names of one inode share.
+    /// Returns a hash of all values that the names of one inode share.
     pub fn agreement(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
         let mut bytes = |bytes: &[u8]| {
@@ -267,7 +275,7 @@ impl Entry {
         number_of(&hasher)
     }
 
-    /// Mode, owners, mtime, attributes and links are equal.
+    /// Returns whether mode, owners, mtime, attributes and being a hardlink are equal.
     pub fn same_metadata(&self, other: &Entry) -> bool {
         (self.mode, self.uid, self.gid, self.mtime) == (other.mode, other.uid, other.gid, other.mtime)
             && self.xattrs == other.xattrs

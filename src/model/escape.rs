@@ -1,11 +1,16 @@
-//! Text of others', before a person sees it: what steers a terminal, or shows letters in another order than they stand in, is written
-//! out. Two functions of one judgement: for a line's part, and for the whole of what is printed, which may have lines of its own.
+//! Escapes text from others before a person sees it: characters that steer a terminal, or show letters in
+//! another order than they stand in, are written out.
+//!
+//! `line` and `text` judge characters alike: one is for a part of a line, the other for a whole output that
+//! may have several lines.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a character steers a terminal, reorders text or hides in it: control characters, line and paragraph separators, marks,
-/// embeddings, overrides and isolates of direction, invisible operators, tags.
+/// Returns whether a character steers a terminal, reorders text or hides in it.
+///
+/// These are control characters, line and paragraph separators, direction marks, embeddings, overrides and
+/// isolates, invisible operators, and tags.
 pub fn is_steering(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
@@ -27,17 +32,17 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A part of a line: it has no lines of its own.
+/// Escapes a part of a line; line breaks are escaped too.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
-/// All that is printed: its lines stay lines.
+/// Escapes a whole output; line breaks and tabs stay.
 pub fn text(text: &str) -> Cow<'_, str> {
     escaped(text, |c| matches!(c, '\n' | '\t'))
 }
 
-/// JSON, in which such characters stand in strings alone: escaped as JSON does it.
+/// Escapes such characters in JSON, where they stand only inside strings, by JSON's own escapes.
 pub fn json(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_steering) {
         return Cow::Borrowed(text);

@@ -1,4 +1,4 @@
-//! The hold: what does not become the standby's truth unless an operator accepts it.
+//! The hold: decides which runs must not become the standby's truth unless an operator accepts them.
 
 use super::plan::Plan;
 use super::tree_path::TreePath;
@@ -6,25 +6,27 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 
-/// The filesystem that a root is on, as far as it survives a reboot.
+/// The filesystem that a root is on, by values that survive a reboot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilesystemId {
     /// `f_type` of statfs.
     pub magic: u64,
-    /// `f_fsid` where it is made from the filesystem's UUID, else 0.
+    /// `f_fsid` if it is derived from the filesystem's UUID, else 0.
     pub id: u64,
     /// Inode of the store's root.
     pub root_inode: u64,
-    /// Directories of the store at which another filesystem or another mount begins. None in snapshots of versions that did
-    /// not note them.
+    /// Directories of the store at which another filesystem or another mount begins.
+    ///
+    /// None in snapshots of versions that did not record them.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "mounts")]
     pub mounts: Option<Vec<TreePath>>,
 }
 
-/// As many as a kernel allows in one namespace (`fs.mount-max`, as it comes).
+/// Maximum number of mounts in a record: the kernel's default limit for one namespace (`fs.mount-max`).
 pub const MOUNTS_MAX: usize = 100_000;
 
-/// Stops at the first that is too many, before a page of commas has become a gigabyte.
+/// Reads a list of mounts, and stops at the first one above the limit: a short text of commas cannot grow
+/// into a gigabyte of memory.
 fn mounts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<TreePath>>, D::Error> {
     struct Mounts(Vec<TreePath>);
     struct Reader;
@@ -53,8 +55,10 @@ fn mounts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<TreePath>>, D
 }
 
 impl FilesystemId {
-    /// Whether it is another filesystem than before, as far as it can be told. Another inode, subvolume or mount of the same one
-    /// is none; where nothing lasting is known of a filesystem, its kind tells.
+    /// Returns whether this is another filesystem than `before`, as far as that can be decided.
+    ///
+    /// Another inode, subvolume or mount of the same filesystem is not another filesystem. Where a filesystem
+    /// has no lasting id, only its type is compared.
     pub fn is_other_than(&self, before: &FilesystemId) -> bool {
         (self.magic, self.id) != (before.magic, before.id)
     }
@@ -64,9 +68,10 @@ impl FilesystemId {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
 pub enum Hold {
-    /// The root holds nothing, and the last snapshot held something.
+    /// The root is empty, and the last snapshot was not.
     EmptyRoot { entries_before: u64 },
-    /// The root is on another filesystem than last time, and more is gone than the plan allows, however few they are.
+    /// The root is on another filesystem than last time, and more was deleted than the plan's percentage
+    /// allows, however few entries that are.
     OtherFilesystem {
         before: Box<FilesystemId>,
         now: Box<FilesystemId>,
@@ -74,9 +79,9 @@ pub enum Hold {
         entries_before: u64,
         allowed_percent: u8,
     },
-    /// Something was mounted here, and much of what it held is gone.
+    /// A filesystem was mounted here, and much of its content was deleted.
     VolumeLost { path: String, deleted: u64, entries_before: u64, is_mounted: bool },
-    /// More was deleted than the plan allows.
+    /// More entries were deleted than the plan allows.
     Deletions { deleted: u64, entries_before: u64, allowed_percent: u8 },
 }
 
@@ -106,31 +111,33 @@ impl fmt::Display for Hold {
     }
 }
 
-/// What is gone below a directory at which something was mounted.
+/// Deletions below a directory at which a filesystem was mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     pub path: TreePath,
-    /// Below it, in the last snapshot,
+    /// Number of entries below it in the last snapshot.
     pub entries_before: u64,
-    /// and of those, how many are gone.
+    /// Number of those entries that were deleted.
     pub deleted: u64,
-    /// Something is mounted there now: the same, or another.
+    /// A filesystem is mounted there now, the same or another.
     pub is_mounted: bool,
 }
 
-/// What a scan found. No count includes the root itself.
+/// Result of a scan. No count includes the root itself.
 #[derive(Clone, Debug)]
 pub struct Found<'a> {
     pub entries_before: u64,
     pub entries_now: u64,
     pub deleted: u64,
-    /// Of the last snapshot, if there is one, and of this scan.
+    /// The filesystem of the last snapshot, if there is one.
     pub before: Option<&'a FilesystemId>,
     pub now: &'a FilesystemId,
     pub losses: &'a [Loss],
 }
 
-/// Decides by what would be lost: where the tree lies, and by which numbers, is no reason of its own.
+/// Decides whether the run is held, by what would be lost.
+///
+/// A tree that moved, or whose filesystem has another id, is not held for that alone.
 pub fn after_scan(plan: &Plan, found: &Found) -> Option<Hold> {
     let Found { entries_before, entries_now, deleted, .. } = *found;
     if entries_before > 0 && entries_now == 0 {
@@ -139,8 +146,8 @@ pub fn after_scan(plan: &Plan, found: &Found) -> Option<Hold> {
     let allowed_percent = plan.max_deleted_percent;
     let is_over =
         |deleted: u64, of: u64| u128::from(deleted) * 100 > u128::from(of) * u128::from(allowed_percent);
-    // A volume's loss is a small share of the entries, and may be most of the bytes. Where nothing is mounted, or nothing is left,
-    // however few they are.
+    // A volume may hold few of the entries and most of the bytes. So where nothing is mounted now, or nothing
+    // is left of the volume, the floor of the plan does not apply.
     let is_lost = |loss: &&Loss| {
         let few_count = !loss.is_mounted || loss.deleted == loss.entries_before;
         is_over(loss.deleted, loss.entries_before) && (few_count || loss.deleted > plan.max_deleted_floor)
@@ -202,9 +209,9 @@ mod tests {
     #[test]
     fn another_filesystem_is_held_only_for_what_is_not_on_it() {
         assert_eq!(held(100, 100, 0, &filesystem(7, 2), &[]), None);
-        // The same one, through another directory: as ever.
+        // The same filesystem, through another directory: the rules do not change.
         assert_eq!(held(100, 60, 99, &filesystem(1, 900), &[]), None);
-        // Few entries, which no plan would miss, but hardly any of them.
+        // Few entries, below the plan's floor, but hardly any of them are left.
         assert!(matches!(held(50, 3, 48, &filesystem(7, 2), &[]), Some(Hold::OtherFilesystem { .. })));
     }
 
@@ -231,13 +238,13 @@ mod tests {
         let same = filesystem(1, 2);
         let hold = held(100_000, 99_988, 12, &same, &[loss(12, false)]).unwrap();
         assert!(hold.to_string().starts_with("media: a volume was mounted here"), "{hold}");
-        // Another volume, on which there is nothing of it.
+        // Another volume is mounted, and holds none of the entries.
         assert!(held(100_000, 99_988, 12, &same, &[loss(12, true)]).is_some());
-        // Something small is left in the directory below.
+        // Nothing is mounted, and a small file is left in the directory below the mount.
         assert!(held(100_000, 99_989, 11, &same, &[loss(11, false)]).is_some());
-        // A customer cleans up.
+        // A customer deletes files; the volume is mounted.
         assert_eq!(held(100_000, 99_989, 11, &same, &[loss(11, true)]), None);
-        // It was copied into its directory.
+        // The volume was replaced by a copy of its content.
         assert_eq!(held(100_000, 100_000, 0, &same, &[loss(0, false)]), None);
     }
 }

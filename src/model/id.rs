@@ -1,11 +1,11 @@
-//! Identifiers. Each is a newtype, so that a pack is never asked for by a chunk's name.
+//! Identifiers. Each is a newtype, so that a chunk's id cannot be passed where a pack's is expected.
 
 use crate::support::failure::{Failure, FailureKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use thiserror::Error;
 
-/// Why a text is not an identifier.
+/// Reason why a text is not an identifier.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum IdError {
     #[error("'{0}' is not 64 hexadecimal digits")]
@@ -29,7 +29,7 @@ macro_rules! hash_id {
         pub struct $name(pub [u8; 32]);
 
         impl $name {
-            /// The id of these bytes: their BLAKE3.
+            /// Returns the id of these bytes: their BLAKE3.
             pub fn of(bytes: &[u8]) -> Self {
                 Self(*blake3::hash(bytes).as_bytes())
             }
@@ -70,29 +70,29 @@ macro_rules! hash_id {
 }
 
 hash_id! {
-    /// Names up to 1 MiB of raw bytes by their BLAKE3.
+    /// Id of a chunk: the BLAKE3 of its raw bytes, 1 MiB at most.
     ChunkId
 }
 hash_id! {
-    /// Names a pack by the BLAKE3 of the whole object.
+    /// Id of a pack: the BLAKE3 of the whole object.
     PackId
 }
 hash_id! {
-    /// Names an index segment by the BLAKE3 of the whole object.
+    /// Id of an index segment: the BLAKE3 of the whole object.
     IndexId
 }
 hash_id! {
-    /// The BLAKE3 of a file's logical content (holes read as zeros), or of a record's bytes.
+    /// BLAKE3 of a file's logical content (holes read as zeros), or of a record's bytes.
     ContentHash
 }
 
-/// The place of a record in its store's log; the first is 1.
+/// Number of a record in its store's log; the first is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
 #[serde(transparent)]
 pub struct Sequence(pub u64);
 
 impl Sequence {
-    /// The number after this one.
+    /// Returns the number after this one.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -104,7 +104,7 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// Grows by one at every promotion; a writer of an older epoch is fenced.
+/// Number that grows by one at every promotion; a writer of an older epoch is fenced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
@@ -146,7 +146,7 @@ pub struct DaemonId {
 pub struct WriterId(pub String);
 
 impl fmt::Display for WriterId {
-    /// A host calls itself what it likes.
+    /// Prints the name escaped, because a host chooses its own name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&super::escape::line(&self.0))
     }
@@ -190,7 +190,7 @@ impl<'de> Deserialize<'de> for StoreName {
     }
 }
 
-/// The first eight bytes of a hash, little-endian: for numbers that only have to differ.
+/// Returns the first eight bytes of a hash, little-endian, for numbers that only have to differ.
 pub fn number_of(hasher: &blake3::Hasher) -> u64 {
     let mut bytes = [0; 8];
     hasher.finalize_xof().fill(&mut bytes);

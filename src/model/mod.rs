@@ -1,4 +1,5 @@
-//! The nouns: ids, paths, entries, manifests' order, differences, log records and their fold.
+//! The nouns: ids, paths, entries, the order of manifests, differences, log records and their fold.
+//!
 //! Pure data and pure functions; nothing here reads a clock, a file or the network.
 
 pub mod closure;

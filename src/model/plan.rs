@@ -1,9 +1,9 @@
-//! A plan: what a store's owner pays for, as limits. The figures are in `schedules/`.
+//! A plan: the limits that a store's owner pays for. The figures are in `schedules/`.
 
 use super::retention::Retention;
 use serde::{Deserialize, Serialize};
 
-/// The plans by name.
+/// Names of the plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum PlanName {
@@ -13,7 +13,7 @@ pub enum PlanName {
     Continuous,
 }
 
-/// Who fails a store over.
+/// Party that starts a store's failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Failover {
@@ -21,15 +21,16 @@ pub enum Failover {
     Watcher,
 }
 
-/// What is done beside the runs, and how often; 0 hours turn each off.
+/// Intervals of the maintenance done besides the runs; 0 hours turn a task off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Upkeep {
     pub prune_hours: u32,
-    /// Packs are read and checked: some, so that all were within `verify_days`.
+    /// Hours between verifications. Each reads a part of the packs, so that all are read within
+    /// `verify_days`.
     pub verify_hours: u32,
     pub verify_days: u32,
-    /// The last snapshot is mounted, and read.
+    /// Hours between drills, which mount the last snapshot and read it.
     pub drill_hours: u32,
 }
 
@@ -37,33 +38,33 @@ pub struct Upkeep {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// When a run is due: five fields, in UTC.
+    /// Times when a run is due: a schedule of five fields, in UTC.
     pub schedule: String,
-    /// Each store's runs begin at a fixed place within so many minutes behind that.
+    /// Spreads stores over this many minutes; each store keeps its own offset.
     pub jitter_minutes: u32,
-    /// The age of the newest snapshot, counted from the start of its scan, that is promised.
+    /// Promised age of the newest snapshot, counted from the start of its scan.
     pub objective_minutes: u32,
-    /// A change makes a run due after so many seconds; 0: a change makes none due.
+    /// Seconds between a change and the run it triggers; 0 disables.
     #[serde(default)]
     pub debounce_seconds: u32,
-    /// A run by hints looks at what changed; one that looks at everything is made once in so many hours.
+    /// Hours between full scans; the runs between them look only at what the hints report as changed.
     pub full_scan_hours: u32,
     pub failover: Failover,
-    /// A run that deletes a larger share of the entries is held.
+    /// Share of the entries, in percent; a run that deletes more is held.
     pub max_deleted_percent: u8,
-    /// Fewer deletions are never held.
+    /// Number of deletions up to which a run is not held, as long as no filesystem was lost or replaced.
     pub max_deleted_floor: u64,
-    /// Every file is read again within so many days; 0 turns it off.
+    /// Days within which every file is read again; 0 disables.
     pub reread_days: u32,
     pub retention: Retention,
-    /// What keeps a repository sound over years.
+    /// Intervals of the tasks that keep a repository sound over years.
     pub upkeep: Upkeep,
 }
 
 impl PlanName {
     pub const ALL: [PlanName; 3] = [PlanName::Standard, PlanName::Private, PlanName::Continuous];
 
-    /// As it is written in a configuration.
+    /// Returns the name as it is written in a configuration.
     pub fn name(self) -> &'static str {
         match self {
             PlanName::Standard => "standard",
@@ -72,7 +73,7 @@ impl PlanName {
         }
     }
 
-    /// The text of the plan's file in `schedules/`.
+    /// Returns the text of the plan's file in `schedules/`.
     pub fn text(self) -> &'static str {
         match self {
             PlanName::Standard => include_str!("../../schedules/standard.toml"),
@@ -81,7 +82,7 @@ impl PlanName {
         }
     }
 
-    /// The plan's limits.
+    /// Returns the plan's limits.
     pub fn plan(self) -> Plan {
         toml::from_str(self.text()).expect("the files in schedules/ are parsed by a test")
     }

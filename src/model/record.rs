@@ -14,9 +14,9 @@ use thiserror::Error;
 #[serde(deny_unknown_fields)]
 pub struct ManifestRoot {
     pub page: ChunkId,
-    /// 0: the root page is a leaf.
+    /// Height of the tree; 0 if the root page is a leaf.
     pub height: u8,
-    /// Entries, the root directory among them.
+    /// Number of entries, including the root directory.
     pub entries: u64,
     /// Sum of the files' logical sizes.
     pub size_bytes: u64,
@@ -49,75 +49,77 @@ pub struct ObjectRef<Id> {
     pub size_bytes: u64,
 }
 
-/// A manifest, made permanent.
+/// A manifest, made permanent by a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotRecord {
     pub manifest: ManifestRoot,
     pub scan_start_ns: u64,
     pub scan_end_ns: u64,
-    /// The directory on the primary; lossy where it is not UTF-8.
+    /// Path of the store on the primary; lossy where it is not UTF-8.
     pub source_path: String,
     pub filesystem: FilesystemId,
     pub statistics: SnapshotStatistics,
     pub new_packs: Vec<ObjectRef<PackId>>,
-    /// Segments that are live from now on, beside those before.
+    /// Segments that are live from now on, in addition to the earlier ones.
     #[serde(default)]
     pub new_index: Vec<ObjectRef<IndexId>>,
-    /// In records of the format before: every live segment.
+    /// Every live segment, in records of the previous format.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub index: Vec<ObjectRef<IndexId>>,
-    /// Where the database's replication stood; none without a database.
+    /// Position of the database's replication; none without a database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_position: Option<String>,
-    /// Segments whose entries are in another one now: doomed, as a pruner dooms.
+    /// Segments whose entries are now in another one. They are doomed, as by a pruner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub merged_index: Vec<IndexId>,
-    /// When the last scan that looked at everything began, unless it is this one.
+    /// Start of the last full scan, unless this scan is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full_scan_start_ns: Option<u64>,
 }
 
-/// What was dropped is remembered for so many records, whatever they say.
+/// Minimum number of records for which a dropped snapshot is remembered, whatever their kind.
 const DROPPED_RECORDS: u64 = 64;
 
-/// What a pruner decided. Nothing is deleted that was not doomed by a record before, names never come back, and what is
-/// doomed is never referred to again.
+/// Decisions of a pruner.
+///
+/// An object is deleted only after an earlier record doomed it, a name never comes back, and nothing refers
+/// again to a doomed object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PruneRecord {
-    /// By the pruner's clock.
+    /// Time of the pruning, by the pruner's clock.
     #[serde(default)]
     pub pruned_ns: u64,
-    /// Dropped.
+    /// Snapshots dropped by this record.
     pub snapshots: Vec<Sequence>,
     pub doomed_packs: Vec<PackId>,
     #[serde(default)]
     pub doomed_index: Vec<IndexId>,
-    /// Doomed before, and deleted.
+    /// Packs that an earlier record doomed, now deleted.
     #[serde(default)]
     pub deleted_packs: Vec<PackId>,
     #[serde(default)]
     pub deleted_index: Vec<IndexId>,
-    /// Packs into which was copied what doomed ones still had.
+    /// Packs that hold copies of the chunks still needed from doomed packs.
     #[serde(default)]
     pub new_packs: Vec<ObjectRef<PackId>>,
-    /// The live segments from now on; none: as before.
+    /// The live segments from now on; none if they do not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<Vec<ObjectRef<IndexId>>>,
-    /// Something that snapshots refer to is gone for good: the next resync looks at all that it takes over.
+    /// Some data that snapshots refer to is lost for good: the next resync checks all that it takes over.
     #[serde(default)]
     pub lost: bool,
 }
 
 impl PruneRecord {
-    /// Whether what a writer relied on may be gone.
+    /// Returns whether objects that a writer relied on may be gone.
     pub fn moves(&self) -> bool {
         self.lost || self.index.is_some() || !self.doomed_packs.is_empty() || !self.doomed_index.is_empty()
     }
 }
 
-/// A keyring: its number, and the hash that stands for it.
+/// Reference to a keyring: its number and its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RingRef {
@@ -125,17 +127,17 @@ pub struct RingRef {
     pub hash: ContentHash,
 }
 
-/// What happened.
+/// Change that a record makes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Event {
     Snapshot(Box<SnapshotRecord>),
-    /// The record's epoch is one more than before, and `primary` the only host that may write.
+    /// Another host is primary. The record's epoch is one more than before, and only `primary` may write.
     Promoted {
         primary: WriterId,
     },
     Pruned(Box<PruneRecord>),
-    /// An operator wants this snapshot to stay, whatever the plan.
+    /// An operator wants this snapshot to stay, whatever the plan says.
     Pinned {
         snapshot: Sequence,
         note: String,
@@ -143,11 +145,11 @@ pub enum Event {
     Unpinned {
         snapshot: Sequence,
     },
-    /// The keyring that the record names is in force.
+    /// The keyring that the record names is now in force.
     Rekeyed,
 }
 
-/// One record.
+/// One numbered object of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -155,17 +157,17 @@ pub struct Record {
     pub sequence: Sequence,
     pub epoch: Epoch,
     pub writer: WriterId,
-    /// Drawn for this one attempt: tells a lost reply from a lost race.
+    /// Random number of this one attempt. It distinguishes a lost reply from a lost race.
     pub nonce: u64,
-    /// BLAKE3 of the record before; none for the first.
+    /// BLAKE3 of the previous record; none in the first.
     pub previous: Option<ContentHash>,
-    /// The keyring in force; none in stores without one that proves who made it.
+    /// The keyring in force; none in stores without a keyring that proves its maker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring: Option<RingRef>,
     pub event: Event,
 }
 
-/// Why records do not make a log.
+/// Reason why records do not make a log.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FoldError {
     #[error("record {found} follows {after}")]
@@ -193,40 +195,40 @@ pub struct Doom {
     pub ns: u64,
 }
 
-/// A snapshot that was dropped, as long as what only it had may still be there.
+/// A dropped snapshot, remembered as long as objects that only it needed may still exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     pub scan_start_ns: u64,
-    /// The record that dropped it.
+    /// Number of the record that dropped it.
     pub by: Sequence,
 }
 
 /// A store's state: the fold of its log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StoreState {
-    /// The last record's number and hash.
+    /// Number and hash of the last record.
     pub head: Option<(Sequence, ContentHash)>,
     pub epoch: Epoch,
     /// The only host that may write; none before the first promotion.
     pub primary: Option<WriterId>,
-    /// Those that were not dropped, without their packs and index: `index` is of all.
+    /// Snapshots not dropped. Their pack and index lists are empty; see `index`.
     pub snapshots: BTreeMap<Sequence, SnapshotRecord>,
-    /// The live segments: where the chunks of every snapshot are found.
+    /// The live segments, which locate the chunks of every snapshot.
     pub index: Vec<ObjectRef<IndexId>>,
     pub doomed_packs: BTreeMap<PackId, Doom>,
     pub doomed_index: BTreeMap<IndexId, Doom>,
     pub pins: BTreeMap<Sequence, String>,
     pub dropped: BTreeMap<Sequence, Dropped>,
-    /// The last record after which what a writer relied on may be gone.
+    /// The last record after which objects that a writer relied on may be gone.
     pub moved: Option<Sequence>,
-    /// The last record that gave something up that snapshots refer to.
+    /// The last record that gave up data which snapshots refer to.
     pub lost: Option<Sequence>,
-    /// Of the last pruning, by its clock.
+    /// Time of the last pruning, by its own clock.
     pub pruned_ns: Option<u64>,
     /// The keyring that the last record names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring: Option<RingRef>,
-    /// Where a reader need not begin before: not part of the fold.
+    /// Checkpoint from which a reader may begin; not part of the fold.
     #[serde(skip)]
     pub checkpoint: Option<Sequence>,
 }
@@ -241,7 +243,7 @@ pub fn may_follow(before: Option<RingRef>, next: Option<RingRef>) -> bool {
 }
 
 impl StoreState {
-    /// The state after one more record; `hash` is the BLAKE3 of its bytes.
+    /// Checks one more record and applies it; `hash` is the BLAKE3 of its bytes.
     pub fn apply(&mut self, store: &StoreName, record: Record, hash: ContentHash) -> Result<(), FoldError> {
         let sequence = record.sequence;
         let after = self.head.map_or(Sequence(0), |(s, _)| s);
@@ -268,7 +270,8 @@ impl StoreState {
         Ok(())
     }
 
-    /// What the event of record `sequence` changes, whatever came before: of a log with gaps, this is what is known.
+    /// Applies the event of record `sequence`, whatever came before. Of a log with gaps, this gives all that
+    /// is known.
     pub fn take(&mut self, sequence: Sequence, event: Event) {
         match event {
             Event::Snapshot(mut snapshot) => {
@@ -336,7 +339,7 @@ impl StoreState {
         self.pruned_ns = Some(pruned.pruned_ns);
     }
 
-    /// The number that the next record takes.
+    /// Returns the number of the next record.
     pub fn next_sequence(&self) -> Sequence {
         self.head.map_or(Sequence(0), |(s, _)| s).next()
     }
@@ -345,7 +348,7 @@ impl StoreState {
         self.snapshots.last_key_value().map(|(s, r)| (*s, r))
     }
 
-    /// The snapshot that a user means.
+    /// Returns the snapshot that a user means.
     pub fn find(&self, moment: Moment) -> Option<(Sequence, &SnapshotRecord)> {
         match moment {
             Moment::Latest => self.latest(),

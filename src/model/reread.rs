@@ -1,12 +1,13 @@
-//! Which "unchanged" files a run reads again, so that each is re-read once a period.
+//! Chooses the seemingly unchanged files that a run reads again, so that each file is read once a period.
 //!
-//! A file's path gives it a fixed slot in the period. A run reads the files whose slot lies between
-//! the start of the last scan and its own. Nothing is remembered between runs.
+//! A file's path gives it a fixed slot in the period. A run reads the files whose slot lies between the start
+//! of the last scan and its own. Nothing is remembered between runs.
 //!
-//! A clock that was set between the two scans moves the one or the other: so it is the time between them that counts, in
-//! whichever direction. Then no file waits longer than a period behind the last setting, and after a scan of years ahead all are read.
+//! If the clock was set between the two scans, the later of the two times may be the last scan's. So the
+//! slots between the two times are read, in whichever order the times are. Then no file waits longer than a
+//! period after the last setting of the clock, and after a step of a period or more all files are read.
 
-/// Whether the file with this path is due.
+/// Returns whether the file with this path is due.
 ///
 /// `last_scan_ns` and `this_scan_ns` are nanoseconds since 1970; a period of 0 turns re-reading off.
 pub fn is_due(path: &[u8], period_ns: u64, last_scan_ns: u64, this_scan_ns: u64) -> bool {
@@ -18,14 +19,16 @@ pub fn is_due(path: &[u8], period_ns: u64, last_scan_ns: u64, this_scan_ns: u64)
         return true;
     }
     let slot_ns = fnv1a(path) % period_ns;
-    // How far the slot lies behind the later of the two, modulo the period.
+    // Distance from the slot to the later of the two times, modulo the period.
     let end_ns = this_scan_ns.max(last_scan_ns) % period_ns;
     let behind_ns = (end_ns + period_ns - slot_ns) % period_ns;
     behind_ns < window_ns
 }
 
-/// FNV-1a, 64 bits (Fowler, Noll, Vo), with a final mix. Even and cheap; not for adversaries,
-/// who could at most choose when their own files are re-read.
+/// Returns the FNV-1a hash, 64 bits (Fowler, Noll, Vo), with a final mix.
+///
+/// It is even and cheap. It does not resist adversaries, who could at most choose when their own files are
+/// re-read.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -63,7 +66,7 @@ mod tests {
                 let is_far = pair[0].abs_diff(pair[1]) >= period;
                 prop_assert!(!is_far || is_due(&path, period, pair[0], pair[1]), "{pair:?}");
             }
-            // From its last setting on the clock goes on.
+            // After its last setting the clock runs normally.
             let mut times = vec![*set.last().unwrap()];
             let end = times[0] + period;
             for gap in gaps { times.push((times.last().unwrap() + gap).min(end)); }
@@ -77,7 +80,7 @@ mod tests {
         assert!(is_due(b"a", 100, 0, 100));
         assert!(!is_due(b"a", 0, 0, 100));
         assert!(!is_due(b"a", 100, 50, 50));
-        // Also when it was the last scan's clock that was ahead, by years.
+        // All is due also if the last scan's clock was years ahead.
         assert!(is_due(b"a", 100, 9_000_000, 50));
     }
 }

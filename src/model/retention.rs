@@ -1,15 +1,17 @@
-//! Which snapshots stay. Pure, and without a clock: the snapshots' own times decide, so that a store whose primary is gone
-//! loses nothing by waiting.
+//! Decides which snapshots stay.
 //!
-//! Each rule goes from the newest snapshot to the oldest and keeps the newest of each hour (day, ISO week, month, year, in UTC)
-//! that has one, until it has kept its number. The latest snapshot always stays.
+//! The decision is pure and uses no clock: the snapshots' own times decide, so that a store whose primary
+//! failed loses nothing by waiting.
+//!
+//! Each rule passes from the newest snapshot to the oldest and keeps the newest of each hour (day, ISO week,
+//! month, year, in UTC) that has one, until it has kept its number. The latest snapshot always stays.
 
 use super::id::Sequence;
 use chrono::{DateTime, Datelike, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Snapshots that stay. All zero: all of them.
+/// Numbers of snapshots that each rule keeps. If all are zero, every snapshot stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
@@ -21,12 +23,12 @@ pub struct Retention {
     pub years: u32,
 }
 
-/// Why a snapshot stays.
+/// Reason why a snapshot stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     Latest,
-    /// No rule drops anything.
+    /// There are no rules, so nothing is dropped.
     All,
     Last,
     Hourly,
@@ -34,9 +36,9 @@ pub enum Reason {
     Weekly,
     Monthly,
     Yearly,
-    /// An operator's note.
+    /// An operator pinned it, with this note.
     Pinned(String),
-    /// A standby has it published, or mounted.
+    /// The standby of this name has it published or mounted.
     Standby(String),
 }
 
@@ -58,20 +60,22 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// A period of a rule: two times with the same number lie in one.
+/// Returns the number of the period that holds `time`: two times with one number lie in the same period.
 fn period(reason: &Reason, time: DateTime<Utc>) -> i64 {
     match reason {
         Reason::Hourly => time.timestamp().div_euclid(3600),
         Reason::Daily => time.timestamp().div_euclid(86_400),
-        // 1970 began with a Thursday.
+        // 1970 began on a Thursday.
         Reason::Weekly => (time.timestamp().div_euclid(86_400) + 3).div_euclid(7),
         Reason::Monthly => i64::from(time.year()) * 12 + i64::from(time.month0()),
         _ => i64::from(time.year()),
     }
 }
 
-/// Of each snapshot (its number, and when its scan began in nanoseconds since 1970) why it stays; those without a reason go.
-/// `also` names further reasons, by snapshot.
+/// Returns, for each snapshot, the reasons why it stays; a snapshot without a reason is to be dropped.
+///
+/// `snapshots` gives each snapshot's number and the start of its scan in nanoseconds since 1970. `also` gives
+/// further reasons, by snapshot.
 pub fn decide(
     retention: &Retention,
     snapshots: &BTreeMap<Sequence, u64>,
@@ -138,7 +142,8 @@ mod tests {
         let snapshots = hourly(24 * 10);
         let rule = Retention { hours: 3, days: 2, weeks: 2, ..Default::default() };
         let reasons = decide(&rule, &snapshots, &BTreeMap::new());
-        // Hours 238 to 240; the days that end with 240 and 216; the weeks that end with 240 and, on a Sunday, 96.
+        // Hours 238 to 240; the days that end with 240 and 216; the weeks that end with 240 and, on a Sunday,
+        // 96.
         assert_eq!(kept(&reasons), [96, 216, 238, 239, 240]);
         assert_eq!(reasons[&Sequence(216)], [Reason::Daily]);
     }
@@ -164,7 +169,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the clocks did, the latest stays, each rule keeps at most its number, and deciding again drops no more.
+        /// Whatever the clocks did: the latest stays, each rule keeps at most its number, and a second
+        /// decision drops no more.
         #[test]
         fn deciding_twice_is_deciding_once(
             times in prop::collection::vec(0u64..200_000_000_000_000_000, 1..200),

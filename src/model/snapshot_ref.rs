@@ -1,20 +1,20 @@
-//! How a user names a snapshot: `acme`, `acme@latest`, `acme@42`, `acme@2026-11-23T10:00`.
+//! A user's name for a snapshot: `acme`, `acme@latest`, `acme@42`, `acme@2026-11-23T10:00`.
 
 use super::id::{IdError, Sequence, StoreName};
 use crate::support::failure::{Failure, FailureKind};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use thiserror::Error;
 
-/// Which of a store's snapshots.
+/// Choice of one of a store's snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     Latest,
     At(Sequence),
-    /// The newest whose scan began at or before this moment (nanoseconds since 1970, UTC).
+    /// The newest snapshot whose scan began at or before this moment (nanoseconds since 1970, UTC).
     AsOf(u64),
 }
 
-/// Why a text does not name a snapshot.
+/// Reason why a text does not name a snapshot.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SnapshotRefError {
     #[error(transparent)]
@@ -44,7 +44,8 @@ impl SnapshotRef {
 }
 
 impl Moment {
-    /// `latest`, a number, a date, or a time with or without seconds and zone; UTC where none is given.
+    /// Parses `latest`, a number, a date, or a time with or without seconds and zone; without a zone it is
+    /// UTC.
     pub fn parse(text: &str) -> Result<Self, SnapshotRefError> {
         let wrong = || SnapshotRefError::Moment(text.to_owned());
         if text == "latest" {
@@ -58,7 +59,7 @@ impl Moment {
             .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f"))
             .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M"))
             .or_else(|_| {
-                // A day means its end: the last snapshot of that day.
+                // A date means the end of that day, and so its last snapshot.
                 NaiveDate::parse_from_str(text, "%Y-%m-%d")
                     .map(|d| d.and_hms_opt(23, 59, 59).unwrap_or_default())
             })

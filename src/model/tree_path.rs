@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use thiserror::Error;
 
-/// Why bytes are not a path inside a store.
+/// Reason why bytes are not a path inside a store.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PathError {
     #[error("path '{0}' has an empty, '.' or '..' component")]
@@ -31,7 +31,7 @@ impl Failure for PathError {
 pub struct TreePath(Vec<u8>);
 
 impl TreePath {
-    /// The store's root directory.
+    /// Returns the path of the store's root directory.
     pub fn root() -> Self {
         Self::default()
     }
@@ -55,8 +55,9 @@ impl TreePath {
         Ok(Self(bytes.to_vec()))
     }
 
-    /// The child `name` of this directory. `name` comes from a directory listing of the kernel's,
-    /// which holds no `/` and no NUL.
+    /// Returns the path of the child `name` of this directory.
+    ///
+    /// `name` comes from one of the kernel's directory listings, and so holds no `/` and no NUL.
     pub fn join(&self, name: &[u8]) -> Self {
         let mut joined = Vec::with_capacity(self.0.len() + 1 + name.len());
         joined.extend_from_slice(&self.0);
@@ -75,12 +76,12 @@ impl TreePath {
         self.0.is_empty()
     }
 
-    /// The components from the top; none for the root.
+    /// Returns the components from the top; none for the root.
     pub fn components(&self) -> impl Iterator<Item = &[u8]> {
         self.0.split(|b| *b == b'/').filter(|c| !c.is_empty())
     }
 
-    /// The directory that holds this entry and the name in it; `None` for the root.
+    /// Returns the directory that holds this entry and the entry's name in it; `None` for the root.
     pub fn split(&self) -> Option<(&[u8], &[u8])> {
         if self.is_root() {
             return None;
@@ -91,13 +92,15 @@ impl TreePath {
         }
     }
 
-    /// Whether this is `top` or lies below it.
+    /// Returns whether this is `top` or lies below it.
     pub fn is_within(&self, top: &TreePath) -> bool {
         top.is_root() || self.0 == top.0 || (self.0.starts_with(&top.0) && self.0[top.0.len()] == b'/')
     }
 }
 
-/// How many bytes two paths begin with alike. By words: paths of one directory share most of theirs.
+/// Returns the number of bytes in the common prefix of two paths.
+///
+/// It compares words, because paths of one directory share most of their bytes.
 pub fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
     const WORD: usize = size_of::<u64>();
     let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
@@ -108,7 +111,7 @@ pub fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
 
 impl Ord for TreePath {
     fn cmp(&self, other: &Self) -> Ordering {
-        // '/' sorts below every other byte, so that a directory's contents follow it at once.
+        // '/' sorts below every other byte, so that a directory's contents follow it immediately.
         let rank = |b: &u8| if *b == b'/' { 0u16 } else { u16::from(*b) + 1 };
         let shared = shared_bytes(&self.0, &other.0);
         match (self.0.get(shared), other.0.get(shared)) {
@@ -125,7 +128,7 @@ impl PartialOrd for TreePath {
 }
 
 impl fmt::Display for TreePath {
-    /// Bytes that are not printable UTF-8 are escaped, so that a hostile name cannot steer a terminal.
+    /// Escapes bytes that are not printable UTF-8, so that a hostile name cannot steer a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_root() {
             return f.write_str(".");
@@ -152,7 +155,7 @@ impl fmt::Debug for TreePath {
     }
 }
 
-/// As text, or as a list of bytes where it is none.
+/// A path in a serialised form: text, or a list of bytes if it is not UTF-8.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written {

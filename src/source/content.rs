@@ -1,7 +1,7 @@
-//! A file's bytes: where its holes are, one segment of it read, and the hash of all segments.
+//! A file's bytes: the ranges of its holes, a segment of it read, and the hash of all segments.
 //!
-//! The whole file's BLAKE3 is computed from its segments' chaining values, so that segments of one
-//! file are read on all cores. See "BLAKE3: one function, fast everywhere", section 2.1, for the tree.
+//! The whole file's BLAKE3 is computed from its segments' chaining values, so that segments of one file are
+//! read on all cores. See "BLAKE3: one function, fast everywhere", section 2.1, for the tree.
 
 use super::data_map::DataMap;
 use super::tree::File;
@@ -10,7 +10,8 @@ use blake3::hazmat::{ChainingValue, Mode, merge_subtrees_non_root, merge_subtree
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
-/// A file is read in segments of so many bytes: a power of two, so that each is a subtree of BLAKE3's.
+/// Size of a segment, the unit in which a file is read: a power of two, so that each is a subtree of
+/// BLAKE3's.
 pub const SEGMENT_BYTES: u64 = 4 << 20;
 
 /// The hash of a whole file that is one segment, or a segment's chaining value.
@@ -20,8 +21,10 @@ pub enum SegmentHash {
     Part(ChainingValue),
 }
 
-/// Reads `start..end` into `buffer`, which gets that length; holes become zeros. `Err(None)`: the file ends early.
-/// Returns how many bytes were read.
+/// Reads `start..end` into `buffer`, which gets that length; holes become zeros. Returns the number of bytes
+/// read.
+///
+/// `Err(None)` means that the file ends early.
 pub fn read_range(
     file: &dyn File,
     (start, end): (u64, u64),
@@ -42,7 +45,7 @@ pub fn read_range(
     Ok(read_bytes)
 }
 
-/// Fills `buffer` with the file's bytes from `at` on. `Err(None)`: the file ends before it is full.
+/// Fills `buffer` with the file's bytes from `at` on. `Err(None)` means that the file ends before it is full.
 pub fn read_exact(file: BorrowedFd, mut buffer: &mut [u8], mut at: u64) -> Result<(), Option<Errno>> {
     while !buffer.is_empty() {
         match rustix::io::pread(file, &mut *buffer, at) {
@@ -58,7 +61,8 @@ pub fn read_exact(file: BorrowedFd, mut buffer: &mut [u8], mut at: u64) -> Resul
     Ok(())
 }
 
-/// Joins the chaining values of a file's parts, pushed in order: all but the last of one size, a power of two.
+/// Joins the chaining values of a file's parts, pushed in order. All parts but the last have one size, a
+/// power of two.
 #[derive(Default)]
 pub struct HashTree {
     stack: Vec<ChainingValue>,
@@ -67,8 +71,8 @@ pub struct HashTree {
 
 impl HashTree {
     pub fn push(&mut self, value: ChainingValue) {
-        // As many subtrees stay open as the count has ones; they are merged only when more follows,
-        // since the last merge of all is the root's.
+        // The number of open subtrees is the number of ones in the count. They are merged only when another
+        // part follows, since the last merge of all is the root's.
         while self.stack.len() > self.pushed.count_ones() as usize {
             if let (Some(right), Some(left)) = (self.stack.pop(), self.stack.pop()) {
                 self.stack.push(merge_subtrees_non_root(&left, &right, Mode::Hash));
@@ -78,7 +82,8 @@ impl HashTree {
         self.pushed += 1;
     }
 
-    /// The chaining value of all that was pushed, as a part of something larger; `None` for nothing.
+    /// Returns the chaining value of all that was pushed, as a part of a larger file; `None` if nothing was
+    /// pushed.
     pub fn finish_part(mut self) -> Option<ChainingValue> {
         let mut right = self.stack.pop()?;
         while let Some(left) = self.stack.pop() {
@@ -87,7 +92,7 @@ impl HashTree {
         Some(right)
     }
 
-    /// The file's hash; `None` for fewer than two parts, whose hash is not made of chaining values.
+    /// Returns the file's hash; `None` for fewer than two parts, whose hash is not made of chaining values.
     pub fn finish(mut self) -> Option<ContentHash> {
         let mut right = self.stack.pop()?;
         while let Some(left) = self.stack.pop() {

@@ -4,24 +4,24 @@ use rustix::fd::BorrowedFd;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-/// The allocated ranges of a file, ascending; what lies between them reads as zeros.
+/// The allocated ranges of a file, ascending; the bytes between them read as zeros.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataMap(pub(super) Vec<(u64, u64)>);
 
 impl DataMap {
-    /// A file without holes.
+    /// Returns the map of a file without holes.
     pub fn full(size_bytes: u64) -> Self {
         Self(vec![(0, size_bytes)])
     }
 
-    /// Asks the filesystem. One that cannot tell has no holes.
+    /// Asks the filesystem for the map. One that does not support this reports no holes.
     pub fn of(file: BorrowedFd, size_bytes: u64) -> Result<Self, Errno> {
         let mut ranges = Vec::new();
         let mut at = 0;
         while at < size_bytes {
             let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
                 Ok(start) => start.min(size_bytes),
-                // Nothing but a hole until the end.
+                // A hole reaches to the end.
                 Err(Errno::NXIO) => break,
                 Err(Errno::INVAL) if at == 0 => return Ok(Self::full(size_bytes)),
                 Err(error) => return Err(error),
@@ -43,12 +43,12 @@ impl DataMap {
         size_bytes > 0 && self.0 != [(0, size_bytes)]
     }
 
-    /// How much of a file of `size_bytes` is in no range.
+    /// Returns the number of bytes, of a file of `size_bytes`, that are in no range.
     pub fn hole_bytes(&self, size_bytes: u64) -> u64 {
         size_bytes.saturating_sub(self.0.iter().map(|(from, to)| to - from).sum())
     }
 
-    /// The stretches of `start..end`: `(start, end, is_data)`, adjoining, in turns.
+    /// Returns the stretches of `start..end`: `(start, end, is_data)`, adjoining, data and holes in turns.
     pub fn stretches(&self, start: u64, end: u64) -> Vec<(u64, u64, bool)> {
         let mut stretches = Vec::new();
         let mut at = start;

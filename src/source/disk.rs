@@ -1,6 +1,7 @@
 //! The tree that the kernel shows.
 //!
-//! This process's own trouble (no handles, no memory) is waited out here for a while, and only then told.
+//! If a call fails because this process lacks handles or memory, it is repeated for a while; only then is the
+//! error returned.
 
 use super::content::{self};
 use super::data_map::DataMap;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How often, and how long in all (some ten seconds), own trouble is waited out.
+/// Maximum number of repetitions of a call that fails for lack of handles or memory; with `WAIT` some ten
+/// seconds.
 const WAITS: u32 = 200;
 const WAIT: Duration = Duration::from_millis(50);
 
@@ -29,7 +31,7 @@ const WAIT: Duration = Duration::from_millis(50);
 pub struct Disk(Env);
 
 impl Disk {
-    /// `env` is what own trouble is waited out by.
+    /// Makes the trees; `env` provides the sleep between repetitions.
     pub fn new(env: &Env) -> Self {
         Self(env.clone())
     }
@@ -38,7 +40,7 @@ impl Disk {
 struct OpenDirectory {
     env: Env,
     handle: OwnedFd,
-    /// Its names were read through this handle before.
+    /// Whether its names were read through this handle before.
     was_read: AtomicBool,
 }
 
@@ -134,13 +136,13 @@ impl File for OpenFile {
     }
 }
 
-/// Which inode a path leads to, if it leads to one.
+/// Returns the inode that a path leads to, if it leads to one.
 pub fn identity(path: &Path) -> Option<Identity> {
     let handle = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
     Some(Stat::of(handle).ok()?.identity())
 }
 
-/// Calls again while it is this process's own trouble, or a signal, that stands in the way.
+/// Repeats a call while it fails for lack of handles or memory, or by a signal.
 fn patiently<T>(env: &Env, mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     let mut waits = 0;
     loop {
@@ -155,12 +157,12 @@ fn patiently<T>(env: &Env, mut call: impl FnMut() -> Result<T, Errno>) -> Result
     }
 }
 
-/// Raises this process's limit on open handles as far as it may. Returns the limit.
+/// Raises this process's limit on open handles to the allowed maximum. Returns the limit.
 pub fn raise_handle_limit() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Without it, fewer directories are listed ahead.
+    // If this fails, fewer directories are listed ahead.
     let _ = setrlimit(Resource::Nofile, limit);
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

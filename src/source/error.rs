@@ -1,17 +1,17 @@
-//! What can go wrong with the live tree, with the path in it.
+//! Errors of the live tree, with the path in them.
 
 use crate::support::failure::{Failure, FailureKind};
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// An error that ends a scan. What concerns one entry only is an outcome, not an error.
+/// An error that ends a scan. A problem of one entry only is an outcome, not an error.
 #[derive(Debug, Error)]
 pub enum SourceError {
     #[error("store root {path}: {source}; is the volume mounted?")]
     Root { path: PathBuf, source: std::io::Error },
     #[error("store root {0} is not a directory; name the directory that holds the store")]
     NotADirectory(PathBuf),
-    /// This process's own trouble: nothing is said of the tree.
+    /// This process lacks a resource; the error says nothing of the tree.
     #[error(
         "{path}: {source}; nothing was committed. Raise the limits of this process: `ulimit -n`, or the memory that it may use"
     )]

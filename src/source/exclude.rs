@@ -1,4 +1,4 @@
-//! What a store leaves out, in the syntax of `.gitignore`.
+//! The paths that a store leaves out, as patterns in the syntax of `.gitignore`.
 
 use super::error::SourceError;
 use crate::model::tree_path::TreePath;
@@ -10,7 +10,7 @@ use std::path::Path;
 /// Compiled patterns.
 pub struct Excludes {
     patterns: Option<Gitignore>,
-    /// Some patterns are of directories only.
+    /// Whether some patterns match only directories.
     tell_kinds: bool,
 }
 
@@ -31,12 +31,14 @@ impl Excludes {
         Ok(Self { patterns: Some(builder.build().map_err(all)?), tell_kinds })
     }
 
-    /// Whether the entry matches whatever it is: then it need not be looked at, which may take for ever below a dead mount.
+    /// Returns whether the entry matches whatever its type is.
+    ///
+    /// Then it need not be looked at, which may never return below a dead mount.
     pub fn exclude_unseen(&self, path: &TreePath) -> bool {
         self.exclude(path, true) && (!self.tell_kinds || self.exclude(path, false))
     }
 
-    /// Whether the entry itself matches; what lies below an excluded directory is never looked at.
+    /// Returns whether the entry itself matches; entries below an excluded directory are never looked at.
     pub fn exclude(&self, path: &TreePath, is_directory: bool) -> bool {
         self.patterns.as_ref().is_some_and(|patterns| {
             let path = Path::new(OsStr::from_bytes(path.as_bytes()));

@@ -1,12 +1,14 @@
-//! Which filesystem a directory is on, as far as that can be told across reboots.
+//! Identifies the filesystem of a directory, as far as that is possible across reboots.
 
 use super::stat::Stat;
 use crate::model::hold::FilesystemId;
 use rustix::fd::AsFd;
 
-/// What is known of a directory and its filesystem. `f_fsid` is made from the UUID on ext4 and btrfs only; elsewhere it may
-/// change with the device's number, and is left out. That of btrfs has the subvolume's number in its upper half (see
-/// `btrfs_statfs` in the kernel), which is left out as well: another snapshot of it is the same filesystem.
+/// Returns the lasting properties of a directory's filesystem.
+///
+/// `f_fsid` is made from the UUID on ext4 and btrfs only; elsewhere it may change with the device's number,
+/// and is left out. That of btrfs has the subvolume's number in its upper half (see `btrfs_statfs` in the
+/// kernel), which is left out as well: another snapshot of it is the same filesystem.
 pub fn identify(directory: impl AsFd, stat: &Stat) -> FilesystemId {
     const EXT4: u64 = 0xef53;
     const BTRFS: u64 = 0x9123_683e;

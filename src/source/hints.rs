@@ -1,16 +1,18 @@
-//! Hints: where a tree may have changed since it was last scanned, by the kernel's events (`notify`, inotify).
+//! Hints: where a tree may have changed since it was last scanned, by the kernel's events (`notify`,
+//! inotify).
 //!
-//! Events are hints only. A scan that has them lists the directories that were told of and those on the way there, and takes
-//! the rest from the last manifest; now and then a full scan looks at everything, since an event can be lost for good
-//! (a mapping that is written through, another host on a network filesystem).
+//! Events are only hints. A scan that has them lists the reported directories and those on the way there, and
+//! takes the rest from the last manifest. Now and then a full scan looks at everything, since some changes
+//! raise no event (writes through a mapping, or from another host on a network filesystem).
 //!
-//! A scan's hints are complete as of its beginning: the kernel tells of things in their order, so a mark that is made then
-//! and told of comes behind everything before it.
+//! A scan's hints are complete as of its beginning: inotify delivers events in order, so once a mark that is
+//! made at the beginning is reported, everything before it has been.
 //!
-//! Why none is lost otherwise: directories are watched one by one, by the scan itself, each before it is listed. So whatever
-//! changes behind a listing is told of, also in directories that are new; a rename takes watches with it or loses them, and
-//! its event marks both places as to be walked wholly and watched anew. Events that were not read yet when a scan took its hints
-//! are the next scan's. Too many events, an error, or a limit: the next scan is a full one.
+//! No other event is lost. Directories are watched one by one, by the scan itself, each before it is listed,
+//! so every change after a listing is reported, also in new directories. A rename takes watches with it or
+//! loses them, so it marks both directories for a full walk and a new watch. Events that were not read yet
+//! when a scan took its hints belong to the next scan. After too many events, an error, or a limit, the next
+//! scan is a full one.
 
 use crate::model::tree_path::TreePath;
 use crate::support::mountinfo;
@@ -25,30 +27,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// More directories than this are not remembered one by one: a full scan costs no more then.
+/// Maximum number of directories that are remembered one by one; with more, a full scan costs no more.
 const DIRECTORIES_MAX: usize = 100_000;
 
-/// Where one scan looks.
+/// Directories and trees that one scan looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
-    /// Directories in which something changed.
+    /// Directories in which an entry changed.
     directories: BTreeSet<TreePath>,
-    /// Those of which everything may have changed.
+    /// Directories below which everything may have changed.
     trees: BTreeSet<TreePath>,
 }
 
 impl Hints {
-    /// To look at these directories' entries, and at all of these trees.
+    /// Makes hints to look at the entries of these directories, and at all of these trees.
     pub fn new(directories: BTreeSet<TreePath>, trees: BTreeSet<TreePath>) -> Self {
         Self { directories, trees }
     }
 
-    /// Whether nothing changed in a directory and below it.
+    /// Returns whether nothing changed in a directory and below it.
     pub fn is_clean(&self, path: &TreePath) -> bool {
         if within(&self.directories, path).next().is_some() || within(&self.trees, path).next().is_some() {
             return false;
         }
-        // Nor in what it is in, wholly.
+        // Nor may the directory lie in a tree in which everything may have changed.
         let mut above = path.as_bytes();
         loop {
             let found = TreePath::parse(above).is_ok_and(|above| self.trees.contains(&above));
@@ -77,25 +79,25 @@ impl Hints {
     }
 }
 
-/// The members that are `top` or below it. A tree's paths are ordered so that they follow each other.
+/// Returns the members that are `top` or below it. The order of paths puts them next to each other.
 fn within<'a>(set: &'a BTreeSet<TreePath>, top: &'a TreePath) -> impl Iterator<Item = &'a TreePath> {
     set.range((Bound::Included(top), Bound::Unbounded)).take_while(move |path| path.is_within(top))
 }
 
-/// How long a mark may take to be told of.
+/// Time within which a mark must be reported.
 const MARK_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct State {
     hints: Hints,
-    /// The last mark that was told of.
+    /// The last mark that was reported.
     mark: u64,
-    /// The next scan has to look at everything.
+    /// Whether the next scan has to look at everything.
     full: bool,
     watched: BTreeSet<TreePath>,
-    /// Directories that could not be watched: everything below may change unseen.
+    /// Directories that could not be watched: changes below them are not reported.
     unwatched: BTreeSet<TreePath>,
-    /// What was mounted at and below the root when hints were taken last, by the kernel's number.
+    /// Mounts at and below the root when hints were last taken, with the kernel's numbers.
     mounts: BTreeSet<(u64, TreePath)>,
 }
 
@@ -110,7 +112,8 @@ impl State {
     }
 }
 
-/// The mounts at and below a directory, by the kernel's numbers. None, where it does not say.
+/// Returns the mounts at and below a directory, with the kernel's numbers; none if the kernel does not list
+/// them.
 fn mounts_below(root: &Path) -> BTreeSet<(u64, TreePath)> {
     let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     let mount = |line: &[u8]| {
@@ -123,17 +126,18 @@ fn mounts_below(root: &Path) -> BTreeSet<(u64, TreePath)> {
     text.split(|byte| *byte == b'\n').filter_map(mount).collect()
 }
 
-/// A tree that is watched.
+/// A watched tree.
 pub struct Watch {
     root: PathBuf,
-    /// Its device and inode.
+    /// Device and inode of the root.
     identity: (u64, u64),
     state: Arc<(Mutex<State>, Condvar)>,
     watcher: Mutex<RecommendedWatcher>,
     marks: Marks,
 }
 
-/// A directory of this process's, watched with the tree, in which files are made to be told of.
+/// A directory of this process, watched with the tree. Files are made in it so that their events are
+/// reported.
 struct Marks {
     dir: PathBuf,
     last: AtomicU64,
@@ -144,10 +148,10 @@ impl Marks {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("understudy-marks-{}-{number}", std::process::id()));
-        // One of a process that is gone, and had this one's number.
+        // The directory may be left from an earlier process with the same number.
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir(&dir)?;
-        // As events name it.
+        // Events use the canonical path.
         Ok(Self { dir: std::fs::canonicalize(&dir)?, last: AtomicU64::new(0) })
     }
 
@@ -167,10 +171,12 @@ impl Drop for Marks {
 }
 
 impl Watch {
-    /// Watches nothing yet: the scans add what they list. `told` is called after each event that is a hint.
+    /// Makes a watch of no directory yet: the scans add those that they list. `told` is called after each
+    /// event that is a hint.
     ///
     /// # Errors
-    /// The kernel's limit of watchers (`fs.inotify.max_user_instances`) is reached, or `root` is no directory.
+    /// The kernel's limit of watchers (`fs.inotify.max_user_instances`) is reached, or `root` is no
+    /// directory.
     pub fn new(root: &Path, told: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let root = std::fs::canonicalize(root)?;
         let meta = std::fs::metadata(&root)?;
@@ -179,7 +185,7 @@ impl Watch {
         let state = Arc::new((Mutex::new(State { full: true, ..Default::default() }), Condvar::new()));
         let (noted, at, marks_at) = (state.clone(), root.clone(), marks.dir.clone());
         let handler = move |event: notify::Result<Event>| {
-            // By far the most, the scan's own among them.
+            // Most events are of this kind, and the scan itself causes many of them.
             if event.as_ref().is_ok_and(|event| event.kind.is_access()) {
                 return;
             }
@@ -201,10 +207,13 @@ impl Watch {
         Ok(Self { root, identity, state, watcher: Mutex::new(watcher), marks })
     }
 
-    /// What was told since the last call; `None` when a scan has to look at everything, which can also be asked for. That
-    /// scan then watches every directory anew: a filesystem that was mounted on one meanwhile was watched by nobody.
+    /// Takes the hints since the last call; `None` when a scan has to look at everything, which `full` asks
+    /// for.
     ///
-    /// Waits until all that happened before the call has been told of, a moment as a rule.
+    /// Such a scan then watches every directory again: a filesystem that was mounted on one meanwhile is not
+    /// watched yet.
+    ///
+    /// It waits until all changes before the call have been reported, usually a moment.
     pub fn take(&self, full: bool) -> Option<Hints> {
         let mark = self.marks.make();
         let mut state = lock(&self.state.0);
@@ -219,7 +228,7 @@ impl Watch {
             Err(_) => state.full = true,
         }
         let mut hints = std::mem::take(&mut state.hints);
-        // The kernel tells of no mount, and a watch does not outlive one.
+        // The kernel reports no mounts, and a watch does not outlive one.
         let mounts = mounts_below(&self.root);
         let changed: Vec<_> =
             state.mounts.symmetric_difference(&mounts).map(|(_, path)| path.clone()).collect();
@@ -237,13 +246,13 @@ impl Watch {
         Some(hints)
     }
 
-    /// Whether the root is still the directory that is watched, and not another one or another filesystem's.
+    /// Returns whether the root is still the watched directory, and not another one or another filesystem's.
     pub fn is_of(&self, root: &Path) -> bool {
         let identity = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
         identity(root).is_some_and(|found| found == self.identity)
     }
 
-    /// Of a scan that came to nothing.
+    /// Returns the hints of a scan that failed to the next one.
     pub fn give_back(&self, hints: Option<Hints>) {
         let mut state = lock(&self.state.0);
         match hints {
@@ -252,13 +261,13 @@ impl Watch {
         }
     }
 
-    /// Whether there is something to look at.
+    /// Returns whether there is a reported change to look at.
     pub fn is_due(&self) -> bool {
         let state = lock(&self.state.0);
         state.full || !state.hints.is_empty()
     }
 
-    /// Directories that cannot be watched.
+    /// Returns the number of directories that cannot be watched.
     pub fn unwatched(&self) -> usize {
         lock(&self.state.0).unwatched.len()
     }
@@ -279,7 +288,8 @@ impl Watch {
                 state.unwatched.remove(directory);
                 state.watched.insert(directory.clone());
             }
-            // Gone: whoever lists it finds that, too. Else a limit, or a path that is too long.
+            // The directory was removed, which the listing will find as well. Any other error is a limit, or
+            // a path that is too long.
             Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
             Err(_) => drop(state.unwatched.insert(directory.clone())),
         }
@@ -290,7 +300,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes an event down; returns whether it says anything.
+/// Records an event; returns whether it is a hint.
 fn note(state: &mut State, root: &Path, event: notify::Result<Event>) -> bool {
     let Ok(event) = event else {
         state.full = true;

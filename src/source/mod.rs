@@ -1,6 +1,7 @@
-//! The live tree: walked by directory handles, read until stable. Nothing here follows a symlink, and
-//! the tree changes under our hands at any moment: every step expects what it looked at to be gone,
-//! grown or something else.
+//! The live tree: walked by directory handles, read until stable.
+//!
+//! Nothing here follows a symlink. The tree changes at any moment: every step expects that an entry it looked
+//! at was removed, grew, or became another entry.
 
 pub mod content;
 pub mod data_map;

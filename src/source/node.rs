@@ -1,7 +1,8 @@
 //! A directory on the walk: its handle, or the way back to it.
 //!
-//! A tree may be deeper than this process may hold handles. A node whose handle was given back is opened again through the
-//! nearest one above it that is open, name by name, and has to be the same inode: whatever else is there by now is in motion.
+//! A tree may be deeper than the number of handles that this process may hold. A node whose handle was given
+//! back is opened again, name by name, from the nearest open ancestor, and must be the same inode; if another
+//! directory has its place by then, the tree is changing and the call fails.
 
 use super::stat::{Identity, Stat};
 use super::tree::Directory;
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Node {
     pub path: TreePath,
     identity: Identity,
-    /// None for the root, whose handle is never given back.
+    /// The parent and the name in it; none for the root, whose handle is never given back.
     above: Option<(Arc<Node>, CString)>,
     handle: Mutex<Option<Arc<dyn Directory>>>,
 }
@@ -25,7 +26,7 @@ impl Node {
         Arc::new(Self { path: TreePath::root(), identity: stat.identity(), above: None, handle })
     }
 
-    /// The directory `name` of `above`, opened as `handle`.
+    /// Makes the node of directory `name` of `above`, opened as `handle`.
     pub fn below(
         above: &Arc<Node>,
         name: CString,
@@ -37,14 +38,16 @@ impl Node {
         Arc::new(Self { path, identity: stat.identity(), above, handle })
     }
 
-    /// The same place, with the directory that `handle` is.
+    /// Makes a node at the same place with the directory of `handle`.
     pub fn opened_as(&self, handle: Arc<dyn Directory>, stat: &Stat) -> Arc<Self> {
         let (above, handle) = (self.above.clone(), Mutex::new(Some(handle)));
         Arc::new(Self { path: self.path.clone(), identity: stat.identity(), above, handle })
     }
 
+    /// Returns an open handle, and opens the directory again if necessary.
+    ///
     /// # Errors
-    /// `STALE` when its name is another directory's by now; else what opening it says.
+    /// `STALE` when its name is another directory's by now; else the error of opening it.
     pub fn handle(&self) -> Result<Arc<dyn Directory>, Errno> {
         if let Some(handle) = self.open_handle() {
             return Ok(handle);
@@ -66,7 +69,7 @@ impl Node {
                 return Err(Errno::STALE);
             }
         }
-        // Whoever closed it has no handle to spare: it is the caller's, for as long as that takes.
+        // The handle is not kept here, since handles are scarce: the caller drops it after use.
         Ok(handle)
     }
 
@@ -81,14 +84,14 @@ impl Node {
         }
     }
 
-    /// Whether its name, in the directory above, is still its own. That the one above is in its place is asked of that one.
+    /// Returns whether its name in the parent still leads to it. The parent's own place is not checked here.
     pub fn is_in_place(&self) -> Result<bool, Errno> {
         let Some((above, name)) = &self.above else { return Ok(true) };
         Ok(above.handle()?.stat_at(name)?.identity() == self.identity)
     }
 }
 
-/// Level by level: a tree may be deeper than a stack.
+/// Drops the ancestors one by one, without recursion: a tree may be deeper than a stack.
 impl Drop for Node {
     fn drop(&mut self) {
         let mut above = self.above.take();

@@ -1,4 +1,4 @@
-//! Opening entries of a directory handle, and reading what is not a file's content.
+//! Opens entries of a directory handle, and reads entries that are not files.
 
 use super::stat::Stat;
 use super::tree::Special;
@@ -8,8 +8,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CStr;
 
-/// Opens a regular file for reading: no symlink is followed, no fifo waited for, and no access time
-/// changed where the owner or root reads.
+/// Opens a regular file for reading.
+///
+/// It follows no symlink, waits for no fifo, and changes no access time where the owner or root reads.
 pub fn open_file(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let dir = dir.as_fd();
@@ -19,7 +20,7 @@ pub fn open_file(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Reads a symlink's target and the attributes of anything, through one handle, so that all are of one inode.
+/// Reads a symlink's target and any entry's attributes through one handle, so that all are of one inode.
 pub fn read_special(dir: impl AsFd, name: &CStr) -> Result<Special, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = rustix::fs::openat(dir, name, flags, Mode::empty())?;

@@ -1,11 +1,11 @@
-//! What one `statx` says of an entry.
+//! An entry's metadata, from one `statx`.
 
 use crate::model::entry::{Fingerprint, Kind, Timestamp};
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp};
 use std::ffi::CStr;
 
-/// An inode, in one scan: device and inode numbers may be others after a remount.
+/// An inode within one scan: device and inode numbers may change with a remount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub device: (u32, u32),
@@ -20,37 +20,37 @@ pub struct Stat {
     pub uid: u32,
     pub gid: u32,
     pub size_bytes: u64,
-    /// Allocated, in units of 512 bytes.
+    /// Number of allocated units of 512 bytes.
     pub blocks: u64,
     pub mtime: Timestamp,
     pub fingerprint: Fingerprint,
     pub links: u32,
     pub device: (u32, u32),
-    /// What a device node stands for.
+    /// Number of the device that a device node stands for.
     pub node: (u32, u32),
-    /// Something is mounted here. Only kernels from 5.8 on tell.
+    /// Whether a filesystem is mounted here. Only kernels from 5.8 on report it.
     pub is_mount_root: bool,
 }
 
 impl Stat {
-    /// Of `name` in `dir`, no symlink followed.
+    /// Reads the metadata of `name` in `dir`, without following a symlink.
     pub fn at(dir: impl AsFd, name: &CStr) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS).map(Self::from)
     }
 
-    /// Of an open file.
+    /// Reads the metadata of an open file.
     pub fn of(file: impl AsFd) -> rustix::io::Result<Self> {
         rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map(Self::from)
     }
 
-    /// Whether nothing that a change leaves behind differs.
+    /// Returns whether no value differs that a change would alter.
     pub fn same_moment(&self, other: &Stat) -> bool {
         (self.kind, self.size_bytes, self.mtime, self.fingerprint)
             == (other.kind, other.size_bytes, other.mtime, other.fingerprint)
     }
 
-    /// Which inode it is, as long as nothing is mounted anew.
+    /// Returns the identity of the inode, valid as long as its filesystem is not mounted again.
     pub fn identity(&self) -> Identity {
         Identity { device: self.device, inode: self.fingerprint.inode }
     }
@@ -63,7 +63,7 @@ impl Stat {
         self.kind == FileType::RegularFile
     }
 
-    /// Whether it is such a thing; a device also with that number.
+    /// Returns whether the entry is of this kind; a device must also have the number.
     pub fn is_a(&self, kind: &Kind) -> bool {
         match kind {
             Kind::Directory => self.is_directory(),
@@ -80,7 +80,7 @@ impl Stat {
         }
     }
 
-    /// Fewer blocks than the size needs: there may be holes.
+    /// Returns whether there may be holes: the file has fewer blocks than its size needs.
     pub fn may_have_holes(&self) -> bool {
         self.blocks.saturating_mul(512) < self.size_bytes
     }

@@ -1,9 +1,11 @@
-//! The live tree as a scan sees it: directories and files behind handles, one method a system call or two.
+//! The live tree as a scan sees it: directories and files as handles, one method a system call or two.
 //!
-//! The seam at which a scan is tested: [`disk`](super::disk) asks the kernel, the tests' model changes the tree, or fails,
-//! between any two calls. Whatever these calls say is true of one moment only: the next call may find another tree.
+//! This is the seam at which a scan is tested: [`disk`](super::disk) asks the kernel; the tests' model
+//! changes the tree, or fails, between any two calls. Each result is true of one moment only: the next call
+//! may find another tree.
 //!
-//! A name is always taken relative to a directory's handle, no symlink is followed, so nothing outside the root is reached.
+//! A name is always looked up relative to a directory's handle and no symlink is followed, so nothing outside
+//! the root is reached.
 
 use super::data_map::DataMap;
 use super::error::SourceError;
@@ -15,9 +17,11 @@ use std::ffi::{CStr, CString};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where trees are opened.
+/// A place where trees are opened.
 pub trait Tree: Send + Sync {
-    /// Opens a store's root: a directory, or a symlink to one (the one symlink that is followed, since the operator named it).
+    /// Opens a store's root: a directory, or a symlink to one.
+    ///
+    /// This is the only symlink that is followed, since the operator named it.
     fn open_root(&self, path: &Path) -> Result<Arc<dyn Directory>, SourceError>;
 }
 
@@ -25,19 +29,20 @@ pub trait Tree: Send + Sync {
 pub trait Directory: Send + Sync {
     fn stat(&self) -> Result<Stat, Errno>;
 
-    /// All names in it, read from the beginning; without `.` and `..`, in any order.
+    /// Returns all names in it, read from the beginning; without `.` and `..`, in any order.
     fn names(&self) -> Result<Vec<CString>, Errno>;
 
-    /// Of what has this name; a mount point's is that of what is mounted there.
+    /// Returns the metadata of the entry with this name; for a mount point, of the mounted root.
     fn stat_at(&self, name: &CStr) -> Result<Stat, Errno>;
 
-    /// Fails with `NOTDIR` or `LOOP` where the name is not a directory's.
+    /// Opens a directory. Fails with `NOTDIR` or `LOOP` where the name is not a directory's.
     fn open_directory(&self, name: &CStr) -> Result<Arc<dyn Directory>, Errno>;
 
-    /// Opens what has this name for reading; waits for no fifo. Fails with `AGAIN` while somebody has to give up a lease.
+    /// Opens the entry with this name for reading; waits for no fifo. Fails with `AGAIN` while another
+    /// process has to give up a lease.
     fn open_file(&self, name: &CStr) -> Result<Arc<dyn File>, Errno>;
 
-    /// What is neither a file nor a directory, and what it is by now: all of one inode.
+    /// Reads an entry that is neither a file nor a directory, with its present metadata: all of one inode.
     fn special(&self, name: &CStr) -> Result<Special, Errno>;
 
     fn attributes(&self) -> AttributesRead;
@@ -51,17 +56,17 @@ pub trait File: Send + Sync {
 
     fn attributes(&self) -> AttributesRead;
 
-    /// Where its data is, of its first `size_bytes`.
+    /// Returns the ranges of data in its first `size_bytes`.
     fn data_map(&self, size_bytes: u64) -> Result<DataMap, Errno>;
 
-    /// Fills `buffer` with the bytes from `at` on. `Err(None)`: the file ends before it is full.
+    /// Fills `buffer` with the bytes from `at` on. `Err(None)` means that the file ends before it is full.
     fn read_exact(&self, buffer: &mut [u8], at: u64) -> Result<(), Option<Errno>>;
 }
 
-/// What an entry that is neither a file nor a directory consists of.
+/// Content of an entry that is neither a file nor a directory.
 pub struct Special {
     pub stat: Stat,
-    /// Of a symlink.
+    /// Target of a symlink; empty for others.
     pub target: Vec<u8>,
     pub attributes: AttributesRead,
 }
@@ -70,16 +75,17 @@ pub struct Special {
 #[derive(Debug, Default)]
 pub struct AttributesRead {
     pub attributes: Attributes,
-    /// Why some are missing, or all.
+    /// Error because of which some or all attributes are missing.
     pub failed: Option<Errno>,
 }
 
-/// Whether an error is this process's own trouble, and says nothing of the tree.
+/// Returns whether an error means that this process lacks a resource, and so says nothing of the tree.
 pub fn is_own_trouble(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)
 }
 
-/// Whether an error may only mean that another thing has the name by now, or none: to be looked at again.
+/// Returns whether an error may only mean that the name is gone or belongs to another entry by now. Then the
+/// name is to be looked at again.
 pub fn is_in_motion(errno: Errno) -> bool {
     matches!(
         errno,

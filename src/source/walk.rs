@@ -1,9 +1,9 @@
-//! The walk: directories listed ahead by threads of their own, consumed depth-first in sorted order.
+//! The walk: directories listed ahead by separate threads, consumed depth-first in sorted order.
 //!
-//! Every directory is opened relative to its parent's handle, without following symlinks, so paths may
-//! be of any length and nothing outside the root is ever reached. The consumer never waits for a
-//! listing that nobody has begun: it lists that directory itself. How far the listers run ahead is
-//! bounded by entries and by open handles.
+//! Every directory is opened relative to its parent's handle, without following symlinks, so paths may be of
+//! any length and nothing outside the root is ever reached. The consumer never waits for a listing that no
+//! thread has begun: it lists that directory itself. The listers run ahead up to a bound of entries and of
+//! open handles.
 
 use super::exclude::Excludes;
 use super::hints::{Hints, Watch};
@@ -16,19 +16,19 @@ use rustix::io::Errno;
 use std::ffi::CString;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-/// Entries listed and not yet consumed.
+/// Maximum number of entries listed and not yet consumed.
 const AHEAD_ENTRIES: usize = 32 << 10;
-/// Listings not yet consumed; each holds a handle.
+/// Maximum number of listings not yet consumed; each holds a handle.
 const AHEAD_LISTINGS: usize = 256;
-/// A directory in which names come and go is read so often at most.
+/// Maximum number of times that a directory is read while its names change.
 const READINGS_MAX: u32 = 4;
 
 /// A directory as it was listed.
 pub struct Listing {
     pub node: Arc<Node>,
-    /// Of the directory itself, behind its listing.
+    /// Metadata of the directory itself, after its listing.
     pub stat: Stat,
-    /// Sorted by name.
+    /// The entries, sorted by name.
     pub children: Vec<Child>,
 }
 
@@ -36,13 +36,14 @@ pub struct Listing {
 pub struct Child {
     pub name: CString,
     pub path: TreePath,
-    /// Gone between listing and `statx`: `NOENT`.
+    /// Metadata; `NOENT` if the entry was removed between listing and `statx`.
     pub stat: Result<Stat, Errno>,
-    /// For a directory that is walked: its own listing, to come.
+    /// The later listing of a directory that is walked.
     pub below: Option<Arc<Slot>>,
-    /// For a directory: nothing changed in it and below it since the last scan. It is listed only if it is asked for.
+    /// Whether this is a directory in and below which nothing changed since the last scan. It is listed only
+    /// on request.
     pub is_clean: bool,
-    /// For a directory: another filesystem, or another mount, begins here.
+    /// Whether another filesystem or another mount begins at this directory.
     pub is_boundary: bool,
 }
 
@@ -50,7 +51,7 @@ pub struct Child {
 pub struct Slot {
     parent: Arc<Node>,
     name: CString,
-    /// As it was when its parent was listed.
+    /// Metadata when its parent was listed.
     stat: Stat,
     state: Mutex<SlotState>,
     done: Condvar,
@@ -71,16 +72,16 @@ struct Queue {
     closed: bool,
 }
 
-/// Where a walk goes.
+/// Rules of a walk.
 pub struct Course<'e> {
     pub excludes: &'e Excludes,
-    /// Directories that are left out wherever they are met: this program's own.
+    /// Directories of this program, which are left out wherever they are met.
     pub own: &'e [Identity],
-    /// No other filesystem than this one is walked.
+    /// The only filesystem that is walked.
     pub only_device: Option<(u32, u32)>,
-    /// What changed since may have changed again unseen.
+    /// A directory with a change at or after this time may have changed again unseen.
     pub since: Timestamp,
-    /// Listed ahead, at most; each holds a handle.
+    /// Maximum number of directories listed ahead; each holds a handle.
     pub listings_max: usize,
 }
 
@@ -98,17 +99,17 @@ impl<'e> Walk<'e> {
         Self { course, watch: None, hints: None, queue: Mutex::default(), wake: Condvar::new() }
     }
 
-    /// Watches every directory before it is listed; with hints, those that are clean are not listed ahead.
+    /// Watches every directory before it is listed; with hints, clean directories are not listed ahead.
     pub fn watched(self, watch: Option<&'e Watch>, hints: Option<&'e Hints>) -> Self {
         Self { watch, hints, ..self }
     }
 
-    /// Whether some directories may be clean.
+    /// Returns whether some directories may be clean.
     pub fn is_hinted(&self) -> bool {
         self.hints.is_some()
     }
 
-    /// Directories that a caller may hold back at once, beside those that are listed ahead.
+    /// Returns the number of directories that a caller may hold at once, besides those that are listed ahead.
     pub fn handles_to_spare(&self) -> usize {
         (self.course.listings_max / 64).clamp(1, 16)
     }
@@ -121,7 +122,7 @@ impl<'e> Walk<'e> {
         Ok(listing)
     }
 
-    /// The listing of `slot`: as listed ahead, or listed now.
+    /// Returns the listing of `slot`: the one made ahead, or one made now.
     pub fn take(&self, slot: &Slot) -> Result<Listing, Errno> {
         let mut state = lock(&slot.state);
         loop {
@@ -150,7 +151,7 @@ impl<'e> Walk<'e> {
         }
     }
 
-    /// Lists ahead until the walk is closed; each thread that helps calls it once.
+    /// Lists ahead until the walk is closed; each helping thread calls it once.
     pub fn help(&self) {
         let mut queue = lock(&self.queue);
         loop {
@@ -185,7 +186,7 @@ impl<'e> Walk<'e> {
         }
     }
 
-    /// Sends the helpers home.
+    /// Ends the helping threads.
     pub fn close(&self) {
         let mut queue = lock(&self.queue);
         queue.closed = true;
@@ -202,7 +203,7 @@ impl<'e> Walk<'e> {
         self.open_as(slot, slot.stat)
     }
 
-    /// Lists a slot's directory anew, also one that was taken; `stat` is what has its name now.
+    /// Lists a slot's directory again, also one that was taken; `stat` is the metadata that its name has now.
     pub fn open_as(&self, slot: &Slot, stat: Stat) -> Result<Listing, Errno> {
         let handle = slot.parent.handle()?.open_directory(&slot.name)?;
         let path = slot.parent.path.join(slot.name.as_bytes());
@@ -210,8 +211,10 @@ impl<'e> Walk<'e> {
         self.list(node, stat)
     }
 
-    /// One reading of a directory that was `stat` just before: enough, if it was that at the last scan, and all that was in it
-    /// then is met. Of any other a name may be missing; see [`Walk::at_rest`].
+    /// Reads a directory once; it had metadata `stat` just before.
+    ///
+    /// One reading is enough if the directory was the same at the last scan, and all its entries of that scan
+    /// are found. In any other directory a name may be missing; see [`Walk::at_rest`].
     fn list(&self, node: Arc<Node>, stat: Stat) -> Result<Listing, Errno> {
         if let Some(watch) = self.watch {
             watch.before_listing(&node.path);
@@ -223,7 +226,8 @@ impl<'e> Walk<'e> {
         Ok(Listing { node, stat, children })
     }
 
-    /// A directory that has changed, or is new, as it is behind a reading in which it did not change.
+    /// Returns the listing of a directory that changed, or is new, after a reading during which it did not
+    /// change.
     pub fn at_rest(&self, listing: Listing) -> Result<Listing, Errno> {
         let handle = listing.node.handle()?;
         let now = handle.stat()?;
@@ -257,7 +261,7 @@ impl<'e> Walk<'e> {
             }
             let found = handle.stat_at(&name);
             let is_directory = found.as_ref().is_ok_and(Stat::is_directory);
-            // What cannot be looked at is as good as the directory that it may be.
+            // An entry that cannot be looked at may be a directory, so patterns of directories match it.
             if self.course.excludes.exclude(&path, is_directory || found.is_err()) {
                 continue;
             }
@@ -284,7 +288,7 @@ impl<'e> Walk<'e> {
         children
     }
 
-    /// What was to be listed of a listing that is not gone on with.
+    /// Withdraws the pending listings below a listing that is dropped.
     fn withdraw(&self, listing: &Listing) {
         for slot in listing.children.iter().filter_map(|child| child.below.as_ref()) {
             let is_idle = match &mut *lock(&slot.state) {
@@ -295,18 +299,19 @@ impl<'e> Walk<'e> {
                 _ => false,
             };
             if !is_idle {
-                // Its place ahead is given back.
+                // Frees its place among the listings ahead.
                 let _ = self.take(slot);
             }
         }
     }
 }
 
-/// A directory's names, sorted, and what it is behind that reading.
+/// Reads a directory's names, sorted, and its metadata after that reading.
 ///
-/// A name that is moved while others are read may be told twice or not at all. So the directory is read again until it is as it was
-/// before; whoever asks looks at what one reading has and another has not by its name. What changed since `since` may have
-/// changed again within one tick of the kernel's clock: it is read twice.
+/// A name that is moved during a reading may be returned twice or not at all. So the directory is read again
+/// until its metadata did not change during a reading. The result has the names of all readings; the caller
+/// looks at each name. A directory with a change at or after `since` may have changed again within one tick
+/// of the kernel's clock, so it is read twice.
 pub fn names_at_rest(
     handle: &dyn Directory,
     mut before: Stat,
@@ -328,7 +333,7 @@ pub fn names_at_rest(
     Ok((names, stat))
 }
 
-/// The first directory comes out of the stack first.
+/// Pushes in reverse, so that the first directory comes out of the stack first.
 fn push_below(queue: &mut Queue, listing: &Listing) {
     queue.stack.extend(listing.children.iter().rev().filter(|c| !c.is_clean).filter_map(|c| c.below.clone()));
 }

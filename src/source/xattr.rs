@@ -1,17 +1,17 @@
-//! Extended attributes of an open file or directory, POSIX ACLs among them.
+//! Extended attributes of an open file or directory, including POSIX ACLs.
 
 use super::tree::AttributesRead;
 use crate::model::entry::Attributes;
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::{Errno, Result};
 
-/// All attributes, sorted by name. A filesystem without attributes has none.
+/// Reads all attributes, sorted by name. A filesystem without attributes has none.
 pub fn read(file: impl AsFd) -> Result<Attributes> {
     let read = read_all(file);
     read.failed.map_or(Ok(read.attributes), Err)
 }
 
-/// The attributes that can be read, sorted by name.
+/// Reads the attributes that can be read, sorted by name.
 pub fn read_all(file: impl AsFd) -> AttributesRead {
     let fd = file.as_fd();
     read_with(
@@ -20,14 +20,16 @@ pub fn read_all(file: impl AsFd) -> AttributesRead {
     )
 }
 
-/// All attributes of what a handle opened with `O_PATH` stands for.
+/// Reads all attributes of the inode of a handle opened with `O_PATH`.
 pub fn read_by_path(handle: impl AsFd) -> Result<Attributes> {
     let read = read_all_by_path(handle);
     read.failed.map_or(Ok(read.attributes), Err)
 }
 
-/// The same for a handle opened with `O_PATH` (symlinks, fifos, sockets, devices), which the calls on
-/// handles refuse: by its name in `/proc`, which leads to the very inode.
+/// Reads the attributes that can be read of the inode of a handle opened with `O_PATH`.
+///
+/// Such handles (of symlinks, fifos, sockets, devices) are refused by the calls on handles, so this uses the
+/// handle's name in `/proc`, which leads to the same inode.
 pub fn read_all_by_path(handle: impl AsFd) -> AttributesRead {
     let path = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
     read_with(
@@ -49,9 +51,9 @@ fn read_with(
     for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
         match growing(|buffer| get(name, buffer)) {
             Ok(value) => read.attributes.push((name.to_vec(), value)),
-            // Gone since it was listed.
+            // The attribute was removed after the list was read.
             Err(Errno::NODATA) => {}
-            // The others are worth having.
+            // The other attributes are still worth having.
             Err(errno) => read.failed = Some(errno),
         }
     }
@@ -67,7 +69,7 @@ fn growing(call: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
         Err(Errno::RANGE) => {}
         Err(error) => return Err(error),
     }
-    // The kernel's own limit for both lists and values.
+    // Size of the kernel's own limit for both lists and values.
     let mut large = vec![0u8; 64 << 10];
     let length = call(&mut large)?;
     large.truncate(length);

@@ -1,6 +1,7 @@
-//! An error and what caused it, in one line. Most errors' texts have their causes' in them already: each is said once.
+//! An error and its causes, in one line. Most errors' texts already include their causes': each text appears
+//! once.
 
-/// The texts of an error and its causes.
+/// Returns the texts of an error and its causes.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

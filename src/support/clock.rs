@@ -1,27 +1,28 @@
-//! What time it is, by both clocks: the wall's, which people set, and the machine's, which only goes on.
+//! Times of both clocks: the wall clock, which people set, and the machine's, which only increases.
 //!
-//! What is due by a calendar is told by the wall's; how long ago something was, or is to be, by the machine's. A time of the wall's clock
-//! that lies in the future was made by a clock that was ahead, here or elsewhere: it tells nothing of how long ago that was.
+//! A calendar schedule uses the wall clock; the time since or until an event uses the machine's. A wall-clock
+//! time that lies in the future was made by a clock that was ahead, here or on another host: it does not show
+//! how long ago that was.
 
-/// A moment.
+/// A moment, by both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Nanoseconds since 1970; may go back, and forth by any step.
+    /// Nanoseconds since 1970; may jump back or forward by any step.
     pub wall_ns: u64,
-    /// Nanoseconds since the machine started, with those that it slept; only grows.
+    /// Nanoseconds since the machine started, including time it slept; never decreases.
     pub boot_ns: u64,
 }
 
-/// What two hosts' clocks may be apart, and nobody minds.
+/// Difference between two hosts' clocks that is tolerated.
 const APART_NS: u64 = 60 * 1_000_000_000;
 
-/// How far a time lies in the future, if it does by more than clocks are apart.
+/// Returns the distance of a time in the future; none if it is within the tolerated difference.
 pub fn ahead_ns(now_ns: u64, then_ns: u64) -> Option<u64> {
     let ahead_ns = then_ns.saturating_sub(now_ns);
     (ahead_ns > APART_NS).then_some(ahead_ns)
 }
 
-/// How long ago something was; nobody knows, when it lies in the future.
+/// Returns the time since a moment; none if the moment lies in the future.
 pub fn since_ns(now_ns: u64, then_ns: u64) -> Option<u64> {
     match ahead_ns(now_ns, then_ns) {
         Some(_) => None,
@@ -37,7 +38,7 @@ mod tests {
     fn what_lies_in_the_future_is_no_time_ago() {
         const NOW: u64 = 1_000_000_000_000;
         assert_eq!(since_ns(NOW, NOW - 5), Some(5));
-        // Of a host whose clock is a little ahead.
+        // A time from a host whose clock is slightly ahead.
         assert_eq!(since_ns(NOW, NOW + APART_NS), Some(0));
         assert_eq!(since_ns(NOW, NOW + APART_NS + 1), None);
         assert_eq!((ahead_ns(NOW, NOW), ahead_ns(NOW, u64::MAX)), (None, Some(u64::MAX - NOW)));

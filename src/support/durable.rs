@@ -1,12 +1,13 @@
-//! Small files that are made once and must then be there, whole: keys, tokens.
+//! Small files that are made once and must then exist as a whole: keys, tokens.
 //!
-//! A file is written beside, brought to the disk, and given its name only then, which replaces nobody's; then its directory is brought to
-//! the disk, and so is each directory that was made for it. So whoever finds the name finds the whole content, after a kill, a full disk or
-//! a power failure as well.
+//! A file is written under a temporary name and synced to the disk. Only then it gets its own name, which
+//! replaces no other file; then its directory is synced, and so is each directory that was made for it. So a
+//! reader that finds the name finds the whole content, also after a kill, a full disk or a power failure.
 //!
-//! What can race: of two that make one file at once one wins, and the other is told that it exists. A file of 0 bytes of this user's, as
-//! earlier versions could leave one, is made again: under its own lock, and only while it still has the name, so that of two the second
-//! never replaces what the first has made of it. What a killed one left beside is nobody's any more when its lock is free, and goes.
+//! Races: if two processes make one file at the same time, one wins, and the other gets
+//! `AlreadyExists`. A file of 0 bytes of this user's, as earlier versions could leave one, is made again:
+//! under its own lock, and only while it still has the name, so that the second of two processes never
+//! replaces the first one's result. A killed process's temporary file has a free lock, and is removed.
 
 use super::env::Env;
 use super::trusted;
@@ -22,10 +23,12 @@ const BESIDE: (&str, &str) = (".understudy-", ".new");
 /// Makes the file `path` with these bytes; `mode` as for open(2).
 ///
 /// # Errors
-/// `AlreadyExists` when there is one with content, or somebody else's; a [`trusted::Distrust`] when the directory is not trusted. Whatever the error, `path` is as it was.
+/// `AlreadyExists` when there is one with content, or another user's; a [`trusted::Distrust`] when the
+/// directory is not trusted. Whatever the error, `path` is as it was.
 pub fn create(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path);
-    // Where others exchange names it would be theirs, and not be taken again.
+    // In a directory where other users can exchange names, the file could become theirs, and would not be
+    // accepted again.
     trusted::look_at_dir(dir)?;
     tidy(dir);
     let beside = Beside::new(env, dir, mode, bytes)?;
@@ -36,7 +39,8 @@ pub fn create(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()>
     sync_dir(dir)
 }
 
-/// Gives the file `path` these bytes, whatever it was: whoever reads it, after a power failure as well, finds the one or the other whole.
+/// Gives the file `path` these bytes, whatever it was. A reader finds the old or the new content as a whole,
+/// also after a power failure.
 ///
 /// # Errors
 /// Whatever the error, `path` is as it was.
@@ -48,7 +52,7 @@ pub fn replace(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()
     sync_dir(dir)
 }
 
-/// Makes a directory and those above it that are missing, each of them on the disk, and this user's alone.
+/// Makes a directory and its missing ancestors, each synced to the disk, and for this user alone.
 pub fn create_dirs(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -57,14 +61,14 @@ pub fn create_dirs(path: &Path) -> io::Result<()> {
         create_dirs(parent(path))?;
     }
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        // Somebody else was quicker.
+        // Another process made it first.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         made => made?,
     }
     sync_dir(parent(path))
 }
 
-/// Whether there is something that is more than a file of 0 bytes of this user's: then nothing is to be made.
+/// Returns whether the path has anything but an empty file of this user's: then there is nothing to make.
 pub fn is_made(path: &Path) -> bool {
     match std::fs::symlink_metadata(path) {
         Ok(meta) => !is_empty_of_ours(&meta),
@@ -72,7 +76,7 @@ pub fn is_made(path: &Path) -> bool {
     }
 }
 
-/// One that was being made when something ended that.
+/// Returns whether it is an empty file of this user's, left by an interrupted process.
 fn is_empty_of_ours(meta: &Metadata) -> bool {
     meta.is_file() && meta.len() == 0 && is_ours(meta)
 }
@@ -81,7 +85,7 @@ fn is_ours(meta: &Metadata) -> bool {
     meta.uid() == rustix::process::geteuid().as_raw()
 }
 
-/// Where `path` lies; a bare name lies here.
+/// Returns the directory of `path`; for a bare name the current one.
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -92,13 +96,13 @@ fn parent(path: &Path) -> &Path {
 
 fn sync_dir(dir: &Path) -> io::Result<()> {
     match File::open(dir)?.sync_all() {
-        // A filesystem that knows no such thing.
+        // The filesystem does not support the sync of a directory.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         other => other,
     }
 }
 
-/// Takes away what killed ones left here. Best effort: it is in nobody's way.
+/// Removes temporary files of killed processes. Best effort, since they do no harm.
 fn tidy(dir: &Path) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -118,10 +122,10 @@ fn open_no_follow(path: &Path) -> io::Result<File> {
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?.into())
 }
 
-/// A file that is on the disk, under a name of its own; it goes unless it gets another.
+/// A file that is on the disk under a temporary name; it is removed unless it gets another name.
 struct Beside {
     path: PathBuf,
-    /// Locked: whoever made it is there.
+    /// The file, locked as long as the process that made it lives.
     _file: File,
 }
 
@@ -134,18 +138,18 @@ impl Beside {
             let written = file.write_all(bytes).and_then(|()| file.sync_all());
             let beside = Self { path, _file: file };
             match locked {
-                // Another, who tidies, was quicker; it goes.
+                // Another process, which tidies, took the lock first, and removes the file.
                 Err(Errno::WOULDBLOCK) => continue,
-                // Where nothing can be locked nothing is tidied either.
+                // Where files cannot be locked, none is tidied either.
                 _ => return written.map(|()| beside),
             }
         }
     }
 
-    /// Gives it a name that nobody has.
+    /// Gives the file a name that no other file has.
     fn name(&self, path: &Path) -> io::Result<()> {
         match rustix::fs::renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE) {
-            // Not every filesystem can; they can link, which replaces nothing either.
+            // Not every filesystem supports this; they support links, which replace nothing either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => std::fs::hard_link(&self.path, path),
             other => Ok(other?),
         }
@@ -158,7 +162,7 @@ impl Beside {
             other => other?,
         };
         rustix::fs::flock(&empty, FlockOperation::LockExclusive)?;
-        // Whoever else would exchange it waits for the lock of what has the name.
+        // Any other process that would exchange it waits for the lock of the file with this name.
         let (held, there) = (empty.metadata()?, std::fs::symlink_metadata(path)?);
         if (held.dev(), held.ino()) != (there.dev(), there.ino()) || !is_empty_of_ours(&held) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -169,7 +173,7 @@ impl Beside {
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        // Gone already when it got its name by a rename.
+        // After a rename the temporary name is already gone.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -203,7 +207,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(create(&path, 0o600, b"second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!((std::fs::read(&path).unwrap(), names(&below)), (b"first".to_vec(), vec!["key".into()]));
-        // Nor what is a symlink, wherever it goes.
+        // Nor is a symlink replaced, wherever it leads.
         let link = below.join("link");
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
         assert_eq!(create(&link, 0o600, b"x").unwrap_err().kind(), io::ErrorKind::AlreadyExists);

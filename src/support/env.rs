@@ -1,8 +1,9 @@
 //! Time, sleep and randomness, as they are passed in.
 //!
-//! Everything that reads a clock, sleeps or draws random bytes does so through an [`Env`], so that a test or a simulation exchanges all of
-//! them at one place. `clippy.toml` forbids the calls below everywhere else. Two things wait without it: tokio's timers, which wake by
-//! tokio's own clock, and waits for an event (a condition variable, `poll`) that have a limit.
+//! All code that reads a clock, sleeps or draws random bytes does so through an [`Env`], so that a test or a
+//! simulation replaces all of them at one place. `clippy.toml` forbids the calls below everywhere else. Two
+//! kinds of waits do not use it: tokio's timers, which use tokio's own clock, and waits for an event (a
+//! condition variable, `poll`) that have a limit.
 
 use super::clock::Now;
 use std::sync::Arc;
@@ -92,7 +93,7 @@ impl Default for Env {
     }
 }
 
-/// Measures time by the machine's clock, which nobody sets.
+/// Measures time by the machine's clock, which is never set.
 #[derive(Clone)]
 pub struct Stopwatch {
     clock: Arc<dyn Clock>,
@@ -129,7 +130,7 @@ impl Clock for System {
 }
 
 impl Random for System {
-    /// Without randomness nothing is safe to write: a failure ends the process.
+    /// Without randomness it is not safe to write anything, so a failure ends the process.
     #[allow(clippy::disallowed_methods)] // The one place.
     fn fill(&self, bytes: &mut [u8]) {
         getrandom::fill(bytes).unwrap_or_else(|error| panic!("no randomness: {error}"));
@@ -151,7 +152,7 @@ mod tests {
         fn sleep(&self, time: Duration) {
             let mut now = self.0.lock().unwrap();
             now.boot_ns += time.as_nanos() as u64;
-            // Somebody sets it back meanwhile.
+            // The clock is set back meanwhile.
             now.wall_ns -= 1;
         }
     }

@@ -1,7 +1,7 @@
-//! Files of which one whole version is there at any time, and which may be lost: a cache's.
+//! Files of which one whole version exists at any time, and which may be lost: a cache's.
 //!
-//! They are not brought to the disk: see `durable` for those that must be there. A process that is killed leaves a temporary file, which is
-//! known by its name.
+//! They are not synced to the disk: see `durable` for files that must be there. A process that is killed
+//! leaves a temporary file, which is recognised by its name.
 
 use super::private;
 use std::fs::File;
@@ -26,7 +26,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let written =
         file.and_then(|mut file| file.write_all(bytes)).and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
-        // A disk that is full is not to be filled by what could not be written.
+        // On a full disk, the partial file must not take up space.
         let _ = std::fs::remove_file(&temporary);
     }
     written
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        // A directory in the way fails the rename, as a full disk fails the writing.
+        // A directory in the way makes the rename fail, as a full disk makes the write fail.
         std::fs::create_dir_all(dir.path().join("head/in-the-way")).unwrap();
         assert!(replace(&dir.path().join("head"), b"note").is_err());
         let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();

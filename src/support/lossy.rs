@@ -1,8 +1,9 @@
-//! Lines that are written by a thread of their own, so that whoever has one to say never waits for who should read it.
+//! Lines written by a thread of their own, so that a caller with a line never waits for its reader.
 //!
-//! What cannot be written (nobody reads it, its disk is full) is lost, and counted; what does not fit the queue while a reader sleeps is
-//! lost as well. Once something is written again, the number of the lost goes first. Nobody but the thread touches the output: it may hang
-//! in a write for ever, and nothing else does.
+//! A line that cannot be written (there is no reader, or its disk is full) is lost and counted, and so is a
+//! line that does not fit the queue while a reader sleeps. Once a line is written again, the number of lost
+//! lines goes before it. Only the thread touches the output: it may hang in a write without end, and nothing
+//! else does.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -10,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What waits for a reader.
+/// Maximum total size of the lines that wait to be written.
 const QUEUE_MAX_BYTES: usize = 1 << 20;
 
-/// The sayers' end. Cheap to clone.
+/// The callers' end of the queue. Cheap to clone.
 #[derive(Clone)]
 pub struct Lossy(Arc<Shared>);
 
@@ -27,12 +28,12 @@ struct Shared {
 struct Queue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Of the line that is being written, too.
+    /// Whether a line that left the queue is still being written.
     is_writing: bool,
 }
 
 impl Lossy {
-    /// `told` is the line that tells how many were lost.
+    /// Starts the thread; `told` makes the line that reports the number of lost lines.
     pub fn start(out: impl Write + Send + 'static, told: fn(u64) -> String) -> io::Result<Self> {
         let lossy = Self(Arc::new(Shared {
             queue: Mutex::default(),
@@ -44,7 +45,7 @@ impl Lossy {
         Ok(lossy)
     }
 
-    /// Says a line; never waits.
+    /// Queues a line; never waits.
     pub fn say(&self, line: &[u8]) {
         let mut queue = self.0.queue();
         if queue.bytes + line.len() > QUEUE_MAX_BYTES {
@@ -56,13 +57,13 @@ impl Lossy {
         self.0.changed.notify_all();
     }
 
-    /// Waits until all is written, for so long at most.
+    /// Waits until all lines are written, at most for `limit`.
     pub fn flush(&self, limit: Duration) {
         let is_under_way = |queue: &mut Queue| !queue.lines.is_empty() || queue.is_writing;
         drop(self.0.changed.wait_timeout_while(self.0.queue(), limit, is_under_way));
     }
 
-    /// Lines that nobody will read.
+    /// Returns the number of lost lines.
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Ordering::Relaxed)
     }
@@ -101,7 +102,7 @@ impl Shared {
             text.extend(line);
             match out.write_all(&text).and_then(|()| out.flush()) {
                 Ok(()) => (known, is_torn) = (lost, false),
-                // A part of it may be there: what comes next begins a line of its own.
+                // A part of the line may be written, so the next one begins with a line break.
                 Err(_) => {
                     self.lost.fetch_add(1, Ordering::Relaxed);
                     is_torn = true;
@@ -111,7 +112,7 @@ impl Shared {
     }
 }
 
-/// One line, said when it is whole: when this goes.
+/// One line; it is queued when this is dropped, and so when it is whole.
 pub struct Line {
     lossy: Lossy,
     bytes: Vec<u8>,
@@ -164,7 +165,7 @@ mod tests {
         }
         let lost = lossy.lost();
         assert!(lost > 10_000, "{lost}");
-        // It wakes up: what waited is there, and how many are not.
+        // The reader wakes up: it gets the lines that waited, and the number of the others.
         let reading = std::thread::spawn(move || {
             let mut text = String::new();
             let mut part = [0; 4096];

@@ -1,6 +1,7 @@
-//! The kernel's list of mounts, as far as its readers share how it is written.
+//! Parts of the format of the kernel's list of mounts that its readers share.
 
-/// A field without its escapes: blanks, tabs, line feeds and backslashes stand there as `\\` and three octal digits.
+/// Removes a field's escapes: blanks, tabs, line feeds and backslashes are written as `\\` and three octal
+/// digits.
 pub fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;

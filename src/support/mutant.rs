@@ -1,30 +1,33 @@
-//! Faults that a test makes on purpose, to see that its like would be caught: one at a time, for the thread that chooses it, and
-//! in debug builds only. Anywhere else there are none.
+//! Deliberate faults, by which a test shows that faults of their kind would be caught.
+//!
+//! One at a time is active, for the thread that chooses it, and in debug builds only. In other builds there
+//! are none.
 
-/// A part of a scan, or of what writers and pruners agree on, that is left out, or done as it was once done wrongly.
+/// A part of a scan, or of the protocol between writers and pruners, that is left out, or done as it once
+/// wrongly was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// What cannot be read is taken to have gone.
+    /// An unreadable entry is taken for a removed one.
     VanishedForUnreadable,
-    /// Of all that was absent, the last is remembered.
+    /// Of several absent entries only the last is remembered.
     SingleAbsent,
-    /// A directory is not asked whether it is still in its place.
+    /// A directory is not checked to be still in its place.
     NoLeave,
     /// Names join by their inode's number alone.
     GroupsByInode,
-    /// A manifest's writer takes what it is given.
+    /// The writer of a manifest accepts any entry.
     NoClosingCheck,
-    /// A run commits although something was moved that it may rely on.
+    /// A run commits although objects that it relies on may be gone.
     NoRestart,
-    /// A pruning that lost a race commits what it planned before.
+    /// A pruning that lost a race commits its earlier plan.
     NoReplan,
     /// Objects of the same content have the same name.
     NoSalt,
-    /// Doomed packs count as any other.
+    /// Doomed packs are treated as any other.
     NoDoomedSet,
-    /// Segments that no record names are taken although their packs are gone or doomed.
+    /// Segments that no record names are used although their packs are deleted or doomed.
     NoOrphanCheck,
-    /// What was given up is taken over from the base unseen.
+    /// Data that a record gave up is taken over from the base unchecked.
     NoRecheck,
 }
 
@@ -37,7 +40,7 @@ mod chosen {
         static CHOSEN: Cell<Option<Mutant>> = const { Cell::new(None) };
     }
 
-    /// What this thread leaves out from now on.
+    /// Sets the fault of this thread from now on.
     pub fn choose(mutant: Option<Mutant>) {
         CHOSEN.set(mutant);
     }

@@ -1,38 +1,40 @@
-//! Worker threads with state of their own, fed by closures. Results come back by the order of their
-//! handles, not by who is done first.
+//! Worker threads with state of their own, fed by closures. Results are returned in the order of their
+//! handles, not of their completion.
 //!
-//! Without threads, the caller does the work, in the order of its calls: so that a test's run can be run again.
+//! Without threads, the caller does the work, in the order of its calls, so that a test's run can be repeated
+//! exactly.
 
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
-/// What a worker is to do.
+/// A closure for a worker.
 pub type Job<'env, W> = Box<dyn FnOnce(&mut W) + Send + 'env>;
 
-/// Where jobs are done: by threads that live as long as the scope, and end when the pool is dropped, or at once.
+/// Executor of jobs: threads that live as long as the scope, and end when the pool is dropped; or the caller
+/// itself.
 pub enum Pool<'env, W> {
     Threads(Sender<Job<'env, W>>),
     Inline(Mutex<W>),
 }
 
-/// A result to come.
+/// A future result.
 pub struct Handle<T>(Receiver<T>);
 
 impl<T> Handle<T> {
-    /// Waits. `None` when the job panicked; its thread's panic ends the scope anyway.
+    /// Waits for the result. `None` when the job panicked; its thread's panic ends the scope anyway.
     pub fn wait(self) -> Option<T> {
         self.0.recv().ok()
     }
 }
 
 impl<'env, W: Send + 'env> Pool<'env, W> {
-    /// Does all with one worker, on the thread of its caller.
+    /// Makes a pool of one worker, on the thread of its caller.
     pub fn inline(worker: W) -> Self {
         Self::Inline(Mutex::new(worker))
     }
 
-    /// One thread for each of `workers`.
+    /// Starts one thread for each of `workers`.
     pub fn start<'scope>(scope: &'scope Scope<'scope, 'env>, workers: Vec<W>) -> Self {
         let (jobs, receiver) = channel::<Job<'env, W>>();
         let queue = Arc::new(Mutex::new(receiver));
@@ -51,7 +53,7 @@ impl<'env, W: Send + 'env> Pool<'env, W> {
         Self::Threads(jobs)
     }
 
-    /// Queues a job. The caller bounds how many are under way.
+    /// Queues a job. The caller limits the number of unfinished jobs.
     pub fn submit<T: Send + 'env>(&self, job: impl FnOnce(&mut W) -> T + Send + 'env) -> Handle<T> {
         let (sender, receiver) = sync_channel(1);
         let jobs = match self {
@@ -62,10 +64,10 @@ impl<'env, W: Send + 'env> Pool<'env, W> {
             }
         };
         let boxed: Job<'env, W> = Box::new(move |worker| {
-            // Nobody waits any more when the run has failed.
+            // When the run has failed, no caller waits for the result.
             let _ = sender.send(job(worker));
         });
-        // A pool without threads left has none to wait for either.
+        // If no thread of the pool is left, the handle returns `None`.
         let _ = jobs.send(boxed);
         Handle(receiver)
     }

@@ -1,8 +1,11 @@
-//! Directories that this process keeps for itself: nobody else reads in them, and none of somebody else's is taken for one.
+//! Directories that this process keeps for itself: no other user reads in them, and none of another user's is
+//! used.
 //!
-//! A directory that is made is 0700. One that is there is looked at (by its handle, where it is used by that): it must belong to this user or to root, and others must
-//! not be able to put something of theirs in its place. What has a name of this program's (`understudy` below a user's cache) is closed to
-//! others; what a person named may be shared on purpose (a volume's group, a repository), and keeps its mode.
+//! A new directory is 0700. An existing one is checked (through its handle, where it is used by that): it
+//! must belong to this user or to root, and other users must not be able to put their own directory in its
+//! place. A directory with a name of this program's (`understudy` below a user's cache) is closed to others;
+//! a directory that a person named may be shared on purpose (a volume's group, a repository), and keeps its
+//! mode.
 
 use super::durable;
 use super::trusted::is_trusted;
@@ -16,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use thiserror::Error;
 
-/// Why a directory is not used.
+/// Reason why a directory is not used.
 #[derive(Debug, Error)]
 pub enum NotPrivate {
     #[error("{} belongs to user {owner}, neither to root nor to this one ({own}), and whoever owns a directory can lead what is written there elsewhere: name another, or run this as that user", path.display())]
@@ -33,18 +36,18 @@ impl From<NotPrivate> for io::Error {
     }
 }
 
-/// Whether an error says that a directory is somebody else's.
+/// Returns whether an error says that a directory is not private.
 pub fn is_refusal(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<NotPrivate>())
 }
 
-/// A directory that a person named: made with those above it that are missing, or taken as it is.
+/// Checks a directory that a person named, and makes it and its missing ancestors if it does not exist.
 ///
 /// # Errors
-/// [`NotPrivate`] when it is somebody else's, or all may write to it and it is not sticky. On a filesystem without modes (a stick's) who may
-/// write to it is the mount's matter.
+/// [`NotPrivate`] when it is another user's, or all may write to it and it is not sticky. On a filesystem
+/// without modes (a stick's) the mount decides who may write to it.
 pub fn hold(path: &Path) -> io::Result<()> {
-    // Used by its path, it takes no handle: a process may have few.
+    // The directory is used by its path, so no handle is kept: a process may have few.
     let stat = match rustix::fs::stat(path) {
         Err(Errno::NOENT) => {
             durable::create_dirs(path)?;
@@ -58,8 +61,10 @@ pub fn hold(path: &Path) -> io::Result<()> {
     judge(path, &stat, || Some(kind_of(&rustix::fs::statfs(path).ok()?)))
 }
 
-/// As [`hold`]; where all may write to it (`/tmp`, a new tmpfs) nothing in it may be another user's: whoever comes first makes what this
-/// program would make.
+/// Checks a directory as [`hold`] does, and refuses other users' entries in a sticky one that all may write
+/// to.
+///
+/// In such a directory (`/tmp`, a new tmpfs) any user could first make what this program would make.
 ///
 /// # Errors
 /// As [`hold`].
@@ -77,7 +82,7 @@ pub fn hold_alone(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// As [`hold`], of what is there; what is not is nobody's.
+/// Checks an existing directory as [`hold`] does; one that does not exist is not made.
 ///
 /// # Errors
 /// As [`hold`].
@@ -88,10 +93,12 @@ pub fn look(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A directory that others are to pass through: made 0755, or taken if nobody else can have put anything into it.
+/// Makes a directory 0755, so that other users can pass through it, or uses it if no other user can have put
+/// entries into it.
 ///
 /// # Errors
-/// [`NotPrivate`] when it is somebody else's, or others may write to it; a symlink is no directory.
+/// [`NotPrivate`] when it is another user's, or others may write to it. A symlink does not count as a
+/// directory.
 pub fn passage(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o755).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
@@ -120,11 +127,11 @@ fn judge_owner(path: &Path, owner: u32) -> Result<(), NotPrivate> {
     }
 }
 
-/// `kind` tells what filesystem it is on; it is asked only if that matters.
+/// Checks the owner and the mode. `kind` returns the filesystem's type, and is called only if that matters.
 fn judge(path: &Path, stat: &Stat, kind: impl Fn() -> Option<u64>) -> io::Result<()> {
     let mode = stat.st_mode & 0o7777;
     let is_mount_s = || kind().is_some_and(|kind| !has_modes(kind));
-    // By NFS root's directories may be nobody's.
+    // By NFS a directory of root's may be shown as nobody's.
     let is_squashed = || stat.st_uid == NOBODY && kind() == Some(NFS);
     match judge_owner(path, stat.st_uid) {
         Err(error) if !is_mount_s() && !is_squashed() => return Err(error.into()),
@@ -139,22 +146,25 @@ fn judge(path: &Path, stat: &Stat, kind: impl Fn() -> Option<u64>) -> io::Result
 const NOBODY: u32 = 65_534;
 const NFS: u64 = 0x6969;
 
-/// The number of a filesystem's kind.
+/// Returns the number of a filesystem's type.
 fn kind_of(found: &StatFs) -> u64 {
     found.f_type as u64 & 0xFFFF_FFFF
 }
 
-/// FAT, exFAT, NTFS, what FUSE serves of their kind, and CIFS: owners and modes there are the mount's.
+/// Returns whether a filesystem has modes of its own.
+///
+/// FAT, exFAT, NTFS, FUSE filesystems of their kind, and CIFS have none: the mount gives owners and modes.
 fn has_modes(magic: u64) -> bool {
     const WITHOUT: [u64; 7] =
         [0x4D44, 0x2011_BAB0, 0x5346_544E, 0x7366_746E, 0x6573_5546, 0xFF53_4D42, 0xFE53_4D42];
     !WITHOUT.contains(&magic)
 }
 
-/// A directory that has a name of this program's: as [`hold`], and closed to all others.
+/// Checks a directory with a name of this program's as [`hold`] does, and closes it to all other users.
 ///
 /// # Errors
-/// As [`hold`]. Where its mode cannot be set (a filesystem that is read-only) it is an error only if others may write to it.
+/// As [`hold`]. Where its mode cannot be set (a read-only filesystem) that is an error only if others may
+/// write to it.
 pub fn own(path: &Path) -> io::Result<OwnedFd> {
     let handle = open_or_make(path)?;
     let stat = rustix::fs::fstat(&handle)?;
@@ -174,7 +184,8 @@ pub fn own(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// Opens a directory that must be closed to others already, as whoever goes there to meet somebody wants it. It is not made.
+/// Opens a directory that must already be closed to others, in order to reach another process through it. It
+/// is not made.
 pub fn closed(path: &Path) -> io::Result<OwnedFd> {
     let handle = open(path)?;
     let stat = rustix::fs::fstat(&handle)?;
@@ -188,25 +199,28 @@ pub fn closed(path: &Path) -> io::Result<OwnedFd> {
 
 static GIVEN_UMASK: OnceLock<u32> = OnceLock::new();
 
-/// From now on nothing that this process makes is for others, unless it says so.
+/// Closes everything that this process makes from now on to other users, unless it asks for another mode.
 pub fn close_umask() {
     let given = rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let _ = GIVEN_UMASK.set(given.bits());
 }
 
-/// From now on what this process makes is for its group as well, where it says nothing else: a directory was met that is shared with one.
+/// Opens what this process makes from now on to its group, unless it asks for another mode.
+///
+/// It is called when a directory is found that is shared with a group.
 pub fn share_with_group() {
     if GIVEN_UMASK.get().is_some() {
         rustix::process::umask(Mode::RWXO);
     }
 }
 
-/// What this process was started with: its programs are as well.
+/// Returns the umask that this process was started with; its programs are started with it as well.
 pub fn given_umask() -> u32 {
     *GIVEN_UMASK.get().unwrap_or(&0o022)
 }
 
-/// Makes a directory, and those above it that are missing, for this user alone; one that is there stays as it is. Nothing is synced.
+/// Makes a directory and its missing ancestors for this user alone; an existing one stays as it is. Nothing
+/// is synced.
 pub fn make_dirs(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
@@ -216,7 +230,7 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
 
-/// A symlink of somebody else's leads where they like.
+/// Refuses a symlink of another user's, who could lead it anywhere.
 fn judge_link(path: &Path) -> io::Result<()> {
     match rustix::fs::lstat(path) {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {

@@ -1,20 +1,20 @@
-//! What a run has done so far: written by its threads, read by whoever shows it.
+//! Progress of a run: written by its threads, read by those that show it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// A run's steps, in order; a killed run is killed at or between them.
+/// A run's steps, in order; a test that kills a run does so at or between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Opened,
     Scanned,
     Shipped,
-    /// A standby has all objects of a snapshot,
+    /// A standby has all objects of a snapshot.
     Fetched,
-    /// and they are on its disk.
+    /// These objects are on its disk.
     Synced,
     Committed,
-    /// A keyring is there, and no record names it yet.
+    /// A new keyring is stored, and no record names it yet.
     Rekeyed,
 }
 
@@ -39,9 +39,9 @@ pub struct Progress {
     pub read_bytes: AtomicU64,
     pub new_bytes: AtomicU64,
     pub shipped_bytes: AtomicU64,
-    /// Entries of the last snapshot: what a forecast of the time left rests on.
+    /// Number of entries of the last snapshot, from which the time left is estimated.
     pub expected_entries: AtomicU64,
-    /// The run is to end as soon as it can; what it shipped is not shipped again.
+    /// Whether the run is to end as soon as it can. What it shipped is not shipped again.
     pub stop: Arc<AtomicBool>,
 }
 
@@ -50,7 +50,8 @@ impl Progress {
         counter.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// For a run that begins again. What was shipped is not shipped again, and stays counted.
+    /// Resets the totals of a scan that starts again. What was shipped is not shipped again, and stays
+    /// counted.
     pub fn begin_again(&self) {
         for counter in [&self.entries, &self.read_bytes, &self.new_bytes] {
             counter.store(0, Ordering::Relaxed);

@@ -1,14 +1,18 @@
-//! Files that this process obeys (a configuration) or keeps secret (a key, a passphrase, a token): taken only from whom it trusts anyway.
+//! Files that this process obeys (a configuration) or keeps secret (a key, a passphrase, a token): read only
+//! if a trusted user wrote them.
 //!
-//! That is its own user and root. Such a file must belong to one of them, and so must the directory that holds it, and nobody else may write
-//! to either; else whoever may would choose what runs here, and where to. A symlink is looked through, and each directory on its way that
-//! holds a name is looked at as well: that is how Kubernetes shows secrets (`..data`). In a directory that all may write to and that is
-//! sticky (`/tmp`, a Secret of Kubernetes) or root's and shown read-only (a ConfigMap) nobody exchanges what is another's, so that the name itself must be root's or this user's there.
+//! The trusted users are its own and root. Such a file must belong to one of them, and so must the directory
+//! that holds it, and no other user may write to either; otherwise that user would choose what runs here, and
+//! where to. Symlinks are followed, and each directory on the way that holds a name is checked as well:
+//! Kubernetes shows secrets in this way (`..data`). In a directory that all may write to and that is sticky
+//! (`/tmp`, a Secret of Kubernetes), or that is root's and mounted read-only (a ConfigMap), no user can
+//! exchange another user's names, so that only the name itself must belong to a trusted user.
 //!
-//! What can race: nothing. Each step is taken by a handle, and what was looked at is what is read.
+//! What can race: nothing. Each step uses a handle, and the inode that was checked is the one that is read.
 //!
-//! Whoever may read it is another matter: a group may (that is how a pod without root reads its secrets), and of a secret that all of the
-//! host may read is told ([`exposure`]), not refused: engines show secrets so by default, inside of one container.
+//! Read access is another matter. A group may have it (a pod without root reads its secrets in this way). A
+//! secret that all users of the host may read is reported ([`exposure`]), not refused: engines show secrets
+//! so by default, inside one container.
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat};
@@ -20,12 +24,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// As many as the kernel follows.
+/// Maximum number of symlinks that are followed: the kernel's own limit.
 const LINKS_MAX: usize = 40;
 const STICKY: u32 = 0o1000;
 const WRITABLE: u32 = 0o022;
 
-/// Why a file, or the directory that holds it, is not trusted.
+/// Reason why a file, or the directory that holds it, is not trusted.
 #[derive(Debug, Error)]
 pub enum Distrust {
     #[error("{} belongs to user {owner}, neither to root nor to this one ({own}), and so says what that user likes; if it is right: chown {own} {}", path.display(), path.display())]
@@ -42,41 +46,42 @@ impl From<Distrust> for io::Error {
     }
 }
 
-/// Whether an error says that a file is not trusted.
+/// Returns whether an error says that a file is not trusted.
 pub fn is_distrust(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Distrust>())
 }
 
-/// The text of a file that is trusted.
+/// Reads the text of a trusted file.
 ///
 /// # Errors
-/// `PermissionDenied` with a [`Distrust`] that says what is wrong and what mends it; else what opening and reading it gives.
+/// `PermissionDenied` with a [`Distrust`] that names the problem and its remedy; else the error of opening or
+/// reading it.
 pub fn read_to_string(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// Opens a file that is trusted, for reading.
+/// Opens a trusted file for reading.
 pub fn open(path: &Path) -> io::Result<File> {
     let found = find(path)?;
     let stat = rustix::fs::fstat(&found.handle)?;
     match FileType::from_raw_mode(stat.st_mode) {
-        // Who started this process handed it over.
+        // The process that started this one handed the pipe over.
         FileType::Fifo if found.given => {}
         FileType::RegularFile | FileType::Fifo => judge(&found.path, &stat)?,
-        // What others write to a device is not read from it by name.
+        // Its mode is not checked: bytes that others write to a device are not read back by its name.
         FileType::CharacterDevice => judge_owner(&found.path, stat.st_uid)?,
         FileType::Directory => return Err(Errno::ISDIR.into()),
         _ => return Err(Distrust::Kind(found.path).into()),
     }
-    // The same inode, opened once it was looked at: no other's pipe is waited for.
+    // The same inode, opened only after the check, so that no other user's pipe is waited for.
     let again = format!("/proc/self/fd/{}", found.handle.as_raw_fd());
     let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, again.as_str(), flags, Mode::empty())?.into())
 }
 
-/// Before such a file is made: whether its directory is one from which it would be taken.
+/// Checks, before such a file is made, that its directory is one from which the file would be accepted.
 ///
 /// # Errors
 /// As [`open`].
@@ -86,7 +91,8 @@ pub fn look_at_dir(dir: &Path) -> io::Result<()> {
     judge_holder(holder.as_fd(), dir, dir, rustix::process::geteuid().as_raw())
 }
 
-/// What is told of a secret that all users of this host may read; nothing where a directory above keeps them out.
+/// Returns a warning if all users of this host may read a secret; none if a directory above it keeps them
+/// out.
 pub fn exposure(path: &Path) -> Option<String> {
     let real = std::fs::canonicalize(path).ok()?;
     let meta = std::fs::metadata(&real).ok()?;
@@ -96,11 +102,11 @@ pub fn exposure(path: &Path) -> Option<String> {
     is_exposed.then(|| format!("{shown}: all users of this host may read this secret: chmod go-r {shown}"))
 }
 
-/// A name's inode, and where it was found.
+/// A name's inode, and its location.
 struct Found {
     handle: OwnedFd,
     path: PathBuf,
-    /// By a descriptor of this process.
+    /// Whether the path named a descriptor of this process.
     given: bool,
 }
 
@@ -119,7 +125,7 @@ fn find(path: &Path) -> io::Result<Found> {
         let stat = rustix::fs::fstat(&entry)?;
         let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
         if is_link && rustix::fs::fstatfs(&holder)?.f_type == PROC_SUPER_MAGIC {
-            // It leads to an open file, whatever its text says.
+            // The link leads to an open file, whatever its text says.
             let handle = rustix::fs::openat(&holder, name, flags, Mode::empty())?;
             return Ok(Found { handle, path: shown, given: true });
         }
@@ -135,12 +141,12 @@ fn find(path: &Path) -> io::Result<Found> {
     Err(Errno::LOOP.into())
 }
 
-/// A directory, and who owns the name in it that is taken.
+/// Checks a directory, and where others may write to it the owner of the name in it.
 fn judge_holder(holder: BorrowedFd, dir: &Path, entry: &Path, entry_owner: u32) -> io::Result<()> {
     let stat = rustix::fs::fstat(holder)?;
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     let is_sticky = stat.st_mode & STICKY != 0;
-    // A pod's configuration: a directory of root's with all rights, mounted read-only into it.
+    // A pod's configuration is a directory of root's with all rights, mounted read-only into the pod.
     let is_shown = stat.st_uid == 0
         && rustix::fs::fstatvfs(holder)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
     if !is_sticky && !is_shown {
@@ -153,7 +159,7 @@ fn judge_holder(holder: BorrowedFd, dir: &Path, entry: &Path, entry_owner: u32) 
     }
 }
 
-/// Whether a user is this process's own, or root: whom it trusts anyway.
+/// Returns whether a user is this process's own, or root, which it trusts.
 pub fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
@@ -182,8 +188,10 @@ fn judge(path: &Path, stat: &Stat) -> Result<(), Distrust> {
     }
 }
 
-/// Whether nobody but root and the user `own` is in a group: a user's private one, or that which a pod's volumes are given (`fsGroup`). Where
-/// anything but files says who is in groups, nobody knows.
+/// Returns whether a group has no members except root and the user `own`.
+///
+/// Such a group is a user's private one, or the one that a pod's volumes are given (`fsGroup`). If a source
+/// other than files defines the members of groups, the members are unknown, and the result is false.
 fn is_private_group(gid: u32, own: u32, passwd: &str, group: &str, sources: &str) -> bool {
     let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
     let users: Vec<_> = passwd.lines().map(fields).filter(|fields| fields.len() >= 4).collect();
@@ -216,7 +224,7 @@ mod tests {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// What is said of it; nothing when it is taken.
+    /// Returns the reason for a refusal; an empty text if the file is accepted.
     fn said(path: &Path) -> String {
         match read_to_string(path) {
             Ok(text) => {
@@ -237,7 +245,7 @@ mod tests {
         std::fs::create_dir(&dir).unwrap();
         let file = dir.join("file");
         std::fs::write(&file, "x").unwrap();
-        // Modes of both, who owns them, and what is said.
+        // Modes of both, their owners, and the expected message.
         for (of_dir, of_file, dir_owner, file_owner, told) in [
             (0o755, 0o644, 0, 0, ""),
             (0o700, 0o440, 0, 0, ""),
@@ -255,7 +263,7 @@ mod tests {
                 said.is_empty() == told.is_empty() && said.contains(told),
                 "{of_dir:o} {of_file:o}: {said}"
             );
-            // By a symlink of this user's from elsewhere it is the same.
+            // A symlink of this user's from another directory gives the same result.
             let link = all.path().join("link");
             let _ = std::fs::remove_file(&link);
             symlink("dir/file", &link).unwrap();
@@ -284,7 +292,7 @@ mod tests {
         std::fs::create_dir(&dir).unwrap();
         let file = dir.join("file");
         std::fs::write(&file, "x").unwrap();
-        // A group that a user of every host is in, and one that nobody is.
+        // One group that has a member on every host, and one that has none.
         let daemon = 1;
         for (of_dir, of_file, group, told) in [
             (0o755, 0o664, daemon, "chmod go-w"),

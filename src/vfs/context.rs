@@ -1,4 +1,5 @@
-//! A filesystem that is being configured through the kernel's mount calls; what it logs becomes part of the error.
+//! A filesystem that is being configured by the kernel's mount calls; its log messages become part of the
+//! error.
 
 use super::error::MountError;
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -46,7 +47,7 @@ impl Context {
         fsmount(&self.0, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(self.wrong("mount it"))
     }
 
-    /// The errno, and what the filesystem logged.
+    /// Makes an error of the errno, with the filesystem's log messages.
     fn wrong(&self, action: &'static str) -> impl FnOnce(Errno) -> MountError + '_ {
         move |errno| {
             let mut said = String::new();

@@ -1,4 +1,4 @@
-//! What can go wrong with an image or a mount.
+//! Errors of images and mounts.
 
 use crate::model::tree_path::TreePath;
 use crate::support::failure::{Failure, FailureKind};
@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// Why there is no image.
+/// Reason why an image cannot be made or read.
 #[derive(Debug, Error)]
 pub enum ImageError {
     #[error(
@@ -17,7 +17,7 @@ pub enum ImageError {
     Name(TreePath),
     #[error("the image would have more than 128 GiB: the snapshot has too many entries")]
     TooLarge,
-    /// Where: an inode's number, or a byte of the file.
+    /// `at` is an inode's number, or a byte of the file.
     #[error("the image has {what} that cannot be, at {at}")]
     Broken { what: &'static str, at: u64 },
     #[error(

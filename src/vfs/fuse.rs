@@ -1,11 +1,11 @@
 //! A tree that never changes, served to the kernel by FUSE.
 //!
-//! The kernel keeps all that it is told for as long as it likes: names, attributes, content, and that a name is
-//! not there. Files are not opened here, unless their bytes lie in a local file that the kernel can read by itself
-//! (passthrough), which takes root.
+//! The kernel keeps every answer as long as it likes: names, attributes, content, and the absence of a name.
+//! Files are not opened here, unless their bytes lie in a local file that the kernel can read by itself
+//! (passthrough), which requires root.
 //!
-//! As root the mount is made detached, as in `kernel`, and attached by the caller; others have `fusermount3` make it.
-//! Requests are served by a few threads side by side; the tree sees to it that they do not get in each other's way.
+//! As root the mount is made detached, as in `overlay`, and attached by the caller; for other users
+//! `fusermount3` makes it. Several threads serve requests at the same time; the tree must allow that.
 
 use super::context::Context;
 use super::error::MountError;
@@ -31,17 +31,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DEVICE: &str = "/dev/fuse";
-/// Requests that are served at once; most of them wait for the repository.
+/// Number of requests served at the same time; most of them wait for the repository.
 const THREADS: usize = 8;
-/// Nothing ever changes.
+/// Time for which answers stay valid: the tree never changes.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 
-/// An entry, and the number that the kernel knows it by.
+/// An entry, and the number by which the kernel knows it.
 #[derive(Clone)]
 pub struct Node {
     pub number: u64,
     pub links: u32,
-    /// The page that the entry is on, and where.
+    /// The page that holds the entry, and the entry's index in it.
     pub page: Arc<Vec<Entry>>,
     pub at: usize,
 }
@@ -52,40 +52,40 @@ impl Node {
     }
 }
 
-/// The number of the root directory.
+/// Number of the root directory.
 pub const ROOT: u64 = 1;
 
-/// What is served. Numbers are those that the tree itself gave out.
+/// The served tree. Callers use only numbers that the tree itself gave out.
 pub trait Tree: Send + Sync + 'static {
     fn node(&self, number: u64) -> Result<Node, Errno>;
     fn lookup(&self, directory: u64, name: &[u8]) -> Result<Option<Node>, Errno>;
     fn parent(&self, directory: u64) -> Result<Node, Errno>;
-    /// The entry of a directory that lies at a place, and the place behind it. The first place is 0; all others
-    /// are greater.
+    /// Returns the entry of a directory at a place, and the next place. The first place is 0; all others are
+    /// greater.
     fn child(&self, directory: u64, place: u64) -> Result<Option<(Node, u64)>, Errno>;
     fn attributes(&self, number: u64) -> Result<Attributes, Errno>;
-    /// The bytes of a file from an offset on, as far as it has them.
+    /// Returns the bytes of a file from an offset on; fewer than asked for at its end.
     fn read(&self, number: u64, offset: u64, length: u32) -> Result<Vec<u8>, Errno>;
-    /// Where the next data (or the next hole) at or behind an offset begins.
+    /// Returns the offset of the next data (or the next hole) at or after an offset.
     fn seek(&self, number: u64, offset: u64, hole: bool) -> Result<u64, Errno>;
-    /// Whether there may be local files with bytes of files.
+    /// Returns whether local files may have the bytes of some files.
     fn has_local(&self) -> bool;
-    /// A local file that has a file's bytes.
+    /// Returns a local file with the bytes of a file.
     fn local(&self, number: u64) -> Result<Option<OwnedFd>, Errno>;
-    /// Entries and bytes of all of it.
+    /// Returns the number of entries and of bytes of the whole tree.
     fn totals(&self) -> (u64, u64);
 }
 
-/// How a tree is mounted.
+/// Options of a mounted tree.
 #[derive(Clone, Debug)]
 pub struct FuseOptions {
-    /// Shown as the mount's source.
+    /// Text shown as the mount's source.
     pub source: String,
-    /// Obeys set-user-id bits and device nodes of the tree.
+    /// Whether set-user-id bits and device nodes of the tree take effect.
     pub trusted: bool,
 }
 
-/// A tree that is served, until it is unmounted.
+/// A tree that is served until it is unmounted.
 pub struct Serving(std::thread::JoinHandle<std::io::Result<()>>);
 
 impl Serving {
@@ -111,12 +111,12 @@ impl Serving {
     }
 }
 
-/// Whether this process may make mounts itself.
+/// Returns whether this process may make mounts itself.
 pub fn is_privileged() -> bool {
     Context::open("fuse").is_ok()
 }
 
-/// Serves a tree on a mount that is attached nowhere yet. Takes root.
+/// Serves a tree on a mount that is attached nowhere yet. It requires root.
 pub fn serve_detached(tree: impl Tree, options: &FuseOptions) -> Result<(Detached, Serving), MountError> {
     let device = open_device()?;
     let context = Context::open("fuse")?;
@@ -141,8 +141,8 @@ pub fn serve_detached(tree: impl Tree, options: &FuseOptions) -> Result<(Detache
     Ok((Detached::of(mount), Serving(std::thread::spawn(move || session.run()))))
 }
 
-/// Serves a tree on a mount at `dir`, that `fusermount3` makes: for users without privileges, who then are the only ones
-/// to see it.
+/// Serves a tree on a mount at `dir` that `fusermount3` makes, for users without privileges. Only that user
+/// can see it.
 pub fn serve_by_helper(tree: impl Tree, options: &FuseOptions, dir: &Path) -> Result<Serving, MountError> {
     open_device()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -185,15 +185,15 @@ fn wrong(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Mo
 /// The tree as `fuser` calls it.
 struct Served<T> {
     tree: T,
-    /// The kernel may be asked to read local files by itself; then, whether it can.
+    /// At first whether the kernel may be asked to read local files by itself; after `init` whether it can.
     passthrough: bool,
-    /// Local files that are open in the kernel, and how often.
+    /// Local files that are open in the kernel, and how many times.
     backing: Mutex<HashMap<u64, (Arc<BackingId>, u32)>>,
 }
 
 impl<T: Tree> Served<T> {
     fn new(tree: T, may_pass: bool) -> Self {
-        // Files have to be opened here then, which costs two requests a file.
+        // With passthrough files have to be opened here, which costs two requests a file.
         let passthrough = may_pass && tree.has_local();
         Self { tree, passthrough, backing: Mutex::default() }
     }
@@ -229,7 +229,7 @@ impl<T: Tree> Served<T> {
         Ok(())
     }
 
-    /// Hands the kernel a local file with these bytes; `None` when it cannot be.
+    /// Gives the kernel a local file with these bytes; returns `None` when that is not possible.
     fn open_backing(&self, number: u64, reply: &ReplyOpen) -> Option<Arc<BackingId>> {
         let mut backing = self.backing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((id, opens)) = backing.get_mut(&number) {
@@ -249,7 +249,8 @@ fn errno(errno: Errno) -> fuser::Errno {
 
 impl<T: Tree> Filesystem for Served<T> {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // What an older kernel does not know is only slower, but for ACLs: there the mode's bits have to do.
+        // Without these capabilities an older kernel is only slower; but without ACLs the mode's bits alone
+        // apply.
         for capability in [
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
@@ -271,7 +272,7 @@ impl<T: Tree> Filesystem for Served<T> {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.tree.lookup(parent.0, name.as_bytes()) {
             Ok(Some(node)) => reply.entry(&FOREVER, &attr(&node), Generation(0)),
-            // Number 0: that there is none may be remembered.
+            // With number 0 the kernel may remember that the name does not exist.
             Ok(None) => reply.entry(&FOREVER, &NOTHING, Generation(0)),
             Err(error) => reply.error(errno(error)),
         }
@@ -296,7 +297,7 @@ impl<T: Tree> Filesystem for Served<T> {
 
     fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         if !self.passthrough {
-            // The kernel does not ask again, and opens by itself.
+            // After this answer the kernel opens files by itself, without a request.
             return reply.error(fuser::Errno::ENOSYS);
         }
         match self.open_backing(ino.0, &reply) {
@@ -343,7 +344,7 @@ impl<T: Tree> Filesystem for Served<T> {
     }
 
     fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        // SEEK_DATA and SEEK_HOLE; the kernel does the others.
+        // SEEK_DATA and SEEK_HOLE; the kernel handles the others.
         let hole = match whence {
             3 => false,
             4 => true,
@@ -356,7 +357,7 @@ impl<T: Tree> Filesystem for Served<T> {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        // As for files; the kernel keeps listings then.
+        // As for files; the kernel then keeps listings.
         reply.error(fuser::Errno::ENOSYS);
     }
 
@@ -415,7 +416,7 @@ impl<T: Tree> Filesystem for Served<T> {
     }
 }
 
-/// An attribute's bytes, or, for a size of 0, how many there are.
+/// Sends an attribute's bytes, or, for a size of 0, their number.
 fn send(bytes: &[u8], size: u32, reply: ReplyXattr) {
     match size {
         0 => reply.size(bytes.len() as u32),
@@ -478,7 +479,7 @@ fn attr(node: &Node) -> FileAttr {
         ctime: time,
         kind: file_type(&entry.kind),
         perm: entry.mode,
-        // Of a directory: 1 says that its subdirectories were not counted.
+        // For a directory, 1 means that its subdirectories were not counted.
         nlink: node.links,
         uid: entry.uid,
         gid: entry.gid,
@@ -487,7 +488,7 @@ fn attr(node: &Node) -> FileAttr {
     }
 }
 
-/// A moment that no clock can show becomes the beginning of 1970.
+/// Converts a time; one that the system cannot represent becomes the beginning of 1970.
 fn system_time(time: Timestamp) -> SystemTime {
     let seconds = Duration::from_secs(time.seconds.unsigned_abs());
     let whole =

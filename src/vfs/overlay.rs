@@ -1,12 +1,15 @@
-//! Kernel mounts of a snapshot: its image (EROFS, from the file) and the objects as a data-only layer, joined by an
-//! overlay. Made detached through the mount calls and only then attached, so that a path never shows a
-//! half-made mount; no `mount` program, which would make loop devices of its own accord.
+//! Kernel mounts of a snapshot: its image (EROFS, from the file) and the objects as a data-only layer, joined
+//! by an overlay.
 //!
-//! The image's mount is never attached anywhere on kernels that take layers by file descriptor (6.15 on): it lives and goes
-//! with the overlay. Older ones get layers by paths, from a directory that is mounted on for a moment.
+//! A mount is made detached, by the mount calls, and only then attached, so that a path never shows a
+//! half-made mount. The `mount` program is not used, since it would make loop devices of its own accord.
 //!
-//! What can race: an image or an object that is removed while it is mounted stays until the mount goes; a
-//! directory that is mounted on meanwhile by someone else gets the new mount on top.
+//! On kernels that take layers by file descriptor (6.15 on), the image's mount is never attached anywhere,
+//! and ends with the overlay. Older kernels get layers by paths, from a directory that the image is attached
+//! to for a moment.
+//!
+//! What can race: an image or an object that is removed while it is mounted remains until the mount ends. If
+//! another process mounts on the same directory meanwhile, the new mount lies on top of that one.
 
 use super::context::Context;
 use super::error::MountError;
@@ -20,40 +23,40 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a mount is made of.
+/// The parts of a mount.
 #[derive(Clone, Debug)]
 pub struct Layers {
     pub image: PathBuf,
     pub objects: PathBuf,
-    /// Shown as the mount's source.
+    /// Text shown as the mount's source.
     pub source: String,
-    /// Where changes go; without it the mount is read-only.
+    /// Directories that take changes; without them the mount is read-only.
     pub upper: Option<Upper>,
-    /// Obeys set-user-id bits and device nodes of the snapshot.
+    /// Whether set-user-id bits and device nodes of the snapshot take effect.
     pub trusted: bool,
 }
 
-/// Two directories of one filesystem.
+/// Two directories of one filesystem that take changes.
 #[derive(Clone, Debug)]
 pub struct Upper {
     pub upper: PathBuf,
     pub work: PathBuf,
 }
 
-/// How layers are handed to the kernel.
+/// Method of passing layers to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// By file descriptors; the image straight from its file.
+    /// By file descriptors; the image directly from its file.
     Descriptors,
-    /// By paths, for kernels before 6.15; the image by a loop device where the kernel or the
-    /// image's filesystem needs one.
+    /// By paths, for kernels before 6.15; the image by a loop device where the kernel or the image's
+    /// filesystem needs one.
     Paths,
 }
 
-/// A mount that is attached nowhere; dropped, it is gone.
+/// A mount that is attached nowhere; it ends when this is dropped.
 pub struct Detached(OwnedFd);
 
-/// Whether this process may mount, and the kernel knows what it takes.
+/// Checks that this process may mount, and that the kernel supports the filesystems.
 pub fn works() -> Result<(), MountError> {
     Context::open("erofs")?;
     Context::open("overlay").map(|_| ())
@@ -62,7 +65,7 @@ pub fn works() -> Result<(), MountError> {
 /// Mounts the layers, attached nowhere.
 pub fn mount(layers: &Layers) -> Result<Detached, MountError> {
     match mount_by(layers, Way::Descriptors) {
-        // What a kernel that does not know the one way says.
+        // Errors of a kernel that does not support layers by file descriptors.
         Err(MountError::Kernel {
             errno: Errno::INVAL | Errno::NOTBLK | Errno::NOSYS | Errno::OPNOTSUPP,
             ..
@@ -71,7 +74,7 @@ pub fn mount(layers: &Layers) -> Result<Detached, MountError> {
     }
 }
 
-/// As `mount`, one way only.
+/// Mounts as `mount` does, by one method only.
 pub fn mount_by(layers: &Layers, way: Way) -> Result<Detached, MountError> {
     let image = mount_image(&layers.image, way)?;
     match way {
@@ -87,7 +90,7 @@ fn mount_image(image: &Path, way: Way) -> Result<OwnedFd, MountError> {
     let from = |source: &OsStr, lower: bool| {
         let context = Context::open("erofs")?;
         context.string("source", source)?;
-        // A read-only loop device is not opened otherwise.
+        // Without it a read-only loop device cannot be opened.
         context.flag("ro")?;
         context.create(if lower { "mount the image by a loop device" } else { "mount the image" })?;
         context.mount(MountAttrFlags::MOUNT_ATTR_RDONLY)
@@ -98,7 +101,7 @@ fn mount_image(image: &Path, way: Way) -> Result<OwnedFd, MountError> {
         (Err(_), Way::Paths) => {
             let device = loop_device(image)?;
             let mounted = from(OsStr::new(&device), true);
-            // It goes with the mount, or now.
+            // The device is removed with the mount, or now if there is no mount.
             let _ = Command::new("losetup").args(["--detach", &device]).status();
             mounted
         }
@@ -106,7 +109,7 @@ fn mount_image(image: &Path, way: Way) -> Result<OwnedFd, MountError> {
     }
 }
 
-/// A read-only loop device of the image.
+/// Makes a read-only loop device of the image.
 fn loop_device(image: &Path) -> Result<String, MountError> {
     let output = Command::new("losetup")
         .args(["--find", "--show", "--read-only"])
@@ -164,7 +167,7 @@ impl Detached {
         Self(mount)
     }
 
-    /// Its root directory, to look at.
+    /// Returns its root directory, for looking at it.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -174,8 +177,10 @@ impl Detached {
         self.move_to(dir, MoveMountFlags::empty()).map_err(MountError::path(dir, "mount on it"))
     }
 
-    /// Puts it in the place of the mount at `dir`: beneath it, then that one is detached. A reader finds the one or the
-    /// other, never neither. What is open in the old one stays open; the old one is taken apart by `reap`.
+    /// Replaces the mount at `dir`: attaches this one beneath it, then detaches the old one.
+    ///
+    /// A reader finds the old or the new mount, never neither. Files open in the old one stay open; it ends
+    /// when the returned value is dropped.
     pub fn replace(&self, dir: &Path) -> Result<Old, MountError> {
         let wrong = |action| MountError::path(dir, action);
         let old =
@@ -199,10 +204,10 @@ impl Detached {
     }
 }
 
-/// A mount that was replaced. To drop it may take seconds, when a million of its files were looked at.
+/// A mount that was replaced. Dropping it may take seconds, if a million of its files were looked at.
 pub struct Old(#[allow(dead_code)] OwnedFd);
 
-/// Detaches the mount at `dir`; with `force` also while something in it is open.
+/// Detaches the mount at `dir`; with `force` also while files in it are open.
 pub fn detach(dir: &Path, force: bool) -> Result<(), MountError> {
     let flags = if force { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     unmount(dir, flags | UnmountFlags::NOFOLLOW)
@@ -243,7 +248,7 @@ pub struct Mounted {
     pub objects: Option<PathBuf>,
 }
 
-/// The mounts whose source begins with `prefix`, in the order they were made.
+/// Returns the mounts whose source begins with `prefix`, in the order they were made.
 pub fn mounts(prefix: &str) -> Result<Vec<Mounted>, MountError> {
     const PATH: &str = "/proc/self/mountinfo";
     let text = std::fs::read(PATH).map_err(|error| {
@@ -253,7 +258,8 @@ pub fn mounts(prefix: &str) -> Result<Vec<Mounted>, MountError> {
     Ok(lines.filter_map(parse_mount).filter(|mount| mount.source.starts_with(prefix)).collect())
 }
 
-/// A line: id, parent, device, root, where, options, optional fields, `-`, kind, source, more options. Names in it are bytes.
+/// Parses a line: id, parent, device, root, directory, options, optional fields, `-`, kind, source, more
+/// options. Names in it are bytes.
 fn parse_mount(line: &[u8]) -> Option<Mounted> {
     let mut fields = line.split(|byte| *byte == b' ');
     let dir = mountinfo::unescape(fields.nth(4)?);
@@ -277,7 +283,7 @@ fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, MountError> {
         .map_err(MountError::path(path, "open it"))
 }
 
-/// A path to what is open; short, since the kernel takes no more than 255 bytes.
+/// Returns a path to an open file. It is short, since the kernel takes no more than 255 bytes.
 fn fd_path(handle: &impl AsFd) -> String {
     format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd())
 }
@@ -308,7 +314,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // The overlay has taken it; the path is not needed any more.
+        // The overlay holds the layer; the path is no longer needed.
         let _ = unmount(&self.dir, UnmountFlags::DETACH);
         let _ = rustix::fs::unlinkat(CWD, &self.dir, rustix::fs::AtFlags::REMOVEDIR);
     }

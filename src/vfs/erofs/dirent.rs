@@ -1,27 +1,27 @@
-//! A directory's blocks in EROFS: in each the entries, then their names.
+//! A directory's blocks in EROFS: in each block the entries, then their names.
 
 use super::inode::BLOCK_BYTES;
 
 const DIRENT_BYTES: usize = 12;
 
-/// An entry of a directory; entries come sorted by name, `.` and `..` among them.
+/// An entry of a directory. Entries are sorted by name, with `.` and `..` at their places.
 #[derive(Clone, Copy)]
 pub(crate) struct Dirent<'a> {
     pub name: &'a [u8],
-    /// The node's number.
+    /// Number of the node.
     pub node: u64,
-    /// As `d_type` has it on disk: 1 file, 2 directory, 3 and 4 devices, 5 fifo, 6 socket, 7 symlink.
+    /// Kind as `d_type` has it on disk: 1 file, 2 directory, 3 and 4 devices, 5 fifo, 6 socket, 7 symlink.
     pub kind: u8,
 }
 
-/// An entry as it is read back.
+/// A decoded entry.
 pub(crate) struct OwnedDirent {
     pub name: Vec<u8>,
     pub node: u64,
     pub kind: u8,
 }
 
-/// How many bytes a directory takes: all but its last block are full ones.
+/// Size of a directory: its full blocks, and the bytes of its last block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Size {
     pub full_blocks: u32,
@@ -29,7 +29,7 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// Counts a name.
+    /// Adds the size of an entry with this name.
     pub(crate) fn add(&mut self, name: &[u8]) {
         let more = (DIRENT_BYTES + name.len()) as u32;
         if self.last_bytes + more > BLOCK_BYTES as u32 {
@@ -73,7 +73,7 @@ fn end_block(block: &mut Vec<Dirent>, out: &mut Vec<u8>) {
     }
 }
 
-/// The entries of a directory; `None` when these are no directory's bytes.
+/// Decodes the entries of a directory; returns `None` when the bytes are not a directory's.
 pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<OwnedDirent>> {
     let mut entries: Vec<OwnedDirent> = Vec::new();
     for block in bytes.chunks(BLOCK_BYTES) {
@@ -87,7 +87,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<OwnedDirent>> {
             let begin = field(at + 8)?;
             let end = if at + DIRENT_BYTES < names_at { field(at + DIRENT_BYTES + 8)? } else { block.len() };
             let name = block.get(begin..end)?;
-            // The last name of a full block ends with it, or at the first zero.
+            // The last name of a block ends with the block, or at the first zero.
             let name = name.split(|byte| *byte == 0).next()?;
             let node = u64::from_le_bytes(block.get(at..at + 8)?.try_into().ok()?);
             if entries.last().is_some_and(|last| *last.name >= *name) {

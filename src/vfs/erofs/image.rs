@@ -1,10 +1,12 @@
 //! A snapshot's image: an EROFS filesystem of names and metadata, without any file's bytes.
 //!
-//! Each file that is not empty is a hole of its size, and says by overlay attributes which object holds its bytes; an
-//! overlay of the image and the objects as a data-only layer is the snapshot. (The scheme is that of composefs;
-//! the layout that of the kernel's `fs/erofs/erofs_fs.h`.) The same entries make the same image, byte for byte.
+//! Each file that is not empty is a hole of its size, and names by overlay attributes the object that holds
+//! its bytes. An overlay of the image, with the objects as a data-only layer, shows the snapshot. (The scheme
+//! is that of composefs; the layout is that of the kernel's `fs/erofs/erofs_fs.h`.) The same entries make the
+//! same image, byte for byte.
 //!
-//! Nothing is read and nothing can race: entries in, bytes out. All nodes are held at once, some 130 bytes each.
+//! Nothing is read and nothing can race: entries in, bytes out. All nodes are held at once, some 130 bytes
+//! each.
 
 use super::dirent::{self, Dirent, Size};
 use super::inode::{
@@ -18,26 +20,26 @@ use crate::vfs::error::ImageError;
 use std::collections::HashMap;
 use std::io::Write;
 
-/// Where an object lies below the directory of objects: `ab/cdef…`.
+/// Returns an object's path below the directory of objects: `ab/cdef…`.
 pub fn object_path(hash: ContentHash) -> String {
     let name = blake3::Hash::from_bytes(hash.0).to_hex();
     format!("{}/{}", &name[..2], &name[2..])
 }
 
-/// What was made.
+/// Figures of a written image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImageReport {
     pub inodes: u64,
     pub image_bytes: u64,
-    /// Attributes that an image cannot hold.
+    /// Number of attributes that an image cannot hold.
     pub attributes_left_out: u64,
-    /// Devices 0:0, which an overlay takes for deletions: they are shown as empty files.
+    /// Number of devices 0:0, which an overlay takes for deletions. They are shown as empty files.
     pub whiteouts: u64,
 }
 
 const NONE: u32 = u32::MAX;
 
-/// What a node is; a file's hash and a device's number with it.
+/// Type of a node, with a file's hash or a device's number.
 #[derive(Clone, Copy)]
 enum NodeKind {
     Directory,
@@ -49,14 +51,14 @@ enum NodeKind {
     },
     Fifo,
     Socket,
-    /// Another name of a node.
+    /// Another name of the node with this number.
     Alias(u32),
 }
 
 struct Node {
     kind: NodeKind,
     parent: u32,
-    /// In the arena: the name, then a symlink's target, then the attributes.
+    /// Offset in the arena: the name, then a symlink's target, then the attributes.
     text_at: u32,
     name_bytes: u16,
     target_bytes: u16,
@@ -66,23 +68,23 @@ struct Node {
     gid: u32,
     nanos: u32,
     seconds: i64,
-    /// A file's; a directory's once it is known.
+    /// Size of a file; of a directory once it is known.
     size_bytes: u64,
-    /// Names of a file; 2 and subdirectories of a directory.
+    /// Number of names of a file; of a directory 2 and its subdirectories.
     links: u32,
-    /// Where the inode lies, in slots; 0 until it is placed.
+    /// Location of the inode, in slots; 0 until it is placed.
     slot: u32,
-    /// Where its full blocks lie.
+    /// Location of its full blocks.
     first_block: u32,
 }
 
-/// Builds an image: entries in the manifest's order, then `write`.
+/// Builds an image: `push` entries in the manifest's order, then `write`.
 #[derive(Default)]
 pub struct Image {
     nodes: Vec<Node>,
     /// Names, targets and attributes, one after the other.
     arena: Vec<u8>,
-    /// The directories that the next entry may be in, with the lengths of their paths.
+    /// Directories that the next entry may be in, with the lengths of their paths.
     open: Vec<(u32, usize)>,
     groups: HashMap<Group, u32>,
     report: ImageReport,
@@ -145,7 +147,8 @@ impl Image {
         Ok(())
     }
 
-    /// Counts the links that the new node `number` adds, and notes what later nodes refer to.
+    /// Counts the links that the new node `number` adds, and records the node where later ones may refer to
+    /// it.
     fn count_links(&mut self, entry: &Entry, kind: NodeKind, number: u32, parent: u32) {
         match kind {
             NodeKind::Directory => {
@@ -163,7 +166,7 @@ impl Image {
         }
     }
 
-    /// The directory with the path `parent`, which is one of those that are open.
+    /// Returns the open directory with the path `parent`, and closes those inside it.
     fn enter(&mut self, parent: &[u8]) -> Option<u32> {
         while let Some((number, path_bytes)) = self.open.last().copied() {
             if path_bytes == parent.len() && self.is_path_of(number, parent) {
@@ -174,7 +177,7 @@ impl Image {
         None
     }
 
-    /// Whether the innermost open directory has this path, by the names on the way to it.
+    /// Returns whether directory `number` has this path, by the names on the way to it.
     fn is_path_of(&self, mut number: u32, mut path: &[u8]) -> bool {
         while number > 0 {
             let node = &self.nodes[number as usize];
@@ -244,7 +247,7 @@ impl Image {
         Ok(self.report)
     }
 
-    /// An inode's bytes with its attributes, without its data.
+    /// Returns the size of an inode with its attributes, without its data.
     fn head_bytes(&self, number: usize) -> u64 {
         let node = &self.nodes[number];
         let own = u64::from(node.attributes_bytes);
@@ -255,7 +258,7 @@ impl Image {
         matches!(node.kind, NodeKind::File(_)) && node.size_bytes > 0
     }
 
-    /// Gives every inode its slot and all full blocks their places; returns where the inodes end, and where all does.
+    /// Places every inode and all full blocks; returns the end of the inodes, and the end of the image.
     fn place(&mut self, children: &Children) -> Result<(u64, u64), ImageError> {
         let mut at = FIRST_INODE_AT;
         let mut blocks = Vec::new();
@@ -276,7 +279,7 @@ impl Image {
                 }
                 _ => 0,
             };
-            // What is behind an inode lies in one block.
+            // The data after an inode must lie in one block.
             let begin = at + head_bytes;
             let block = BLOCK_BYTES as u64;
             if tail_bytes > 0 && begin / block != (begin + tail_bytes - 1) / block {
@@ -305,7 +308,7 @@ impl Image {
         Ok((inodes_end, next * BLOCK_BYTES as u64))
     }
 
-    /// An inode with all that lies behind it.
+    /// Encodes an inode with its attributes and its inline data.
     fn encode(
         &self,
         number: usize,
@@ -349,7 +352,7 @@ impl Image {
                 if !held || out.len() as u64 != head_bytes {
                     return Err(ImageError::Broken { what: "attributes", at: u64::from(node.slot) });
                 }
-                // The one entry of the table: no block.
+                // The only entry of the table says that there is no block.
                 out.extend(u32::MAX.to_le_bytes());
             }
             NodeKind::Directory if inline => {
@@ -371,7 +374,8 @@ impl Image {
         dirent::encode(entries.into_iter(), out);
     }
 
-    /// Calls `each` with every name in a directory in order, `.` and `..` among them, its inode and its kind.
+    /// Calls `each` with every name in a directory, its inode and its kind, in order and including `.` and
+    /// `..`.
     fn each_name<'a>(
         &'a self,
         number: usize,
@@ -408,19 +412,19 @@ impl Image {
     }
 }
 
-/// Whether a directory's last block or a symlink's target lies behind its inode. A target shares a block
-/// with nothing else when it is long.
+/// Returns whether a directory's last block or a symlink's target lies after its inode. A long target has a
+/// block of its own.
 fn is_inline(size_bytes: u64, head_bytes: u64) -> bool {
     let last = size_bytes % BLOCK_BYTES as u64;
     last > 0 && head_bytes % BLOCK_BYTES as u64 + last <= BLOCK_BYTES as u64
 }
 
-/// Where a file's bytes lie, from the data layer's root.
+/// Returns the path of a file's bytes, from the data layer's root.
 fn redirect(hash: ContentHash) -> String {
     format!("/{}", object_path(hash))
 }
 
-/// The object that a redirection leads to; `None` for any other text.
+/// Returns the object that a redirection leads to; `None` for any other text.
 pub(crate) fn object_of(redirect: &[u8]) -> Option<ContentHash> {
     let redirect: &[u8; 66] = redirect.try_into().ok()?;
     let mut name = [0; 64];
@@ -432,7 +436,7 @@ pub(crate) fn object_of(redirect: &[u8]) -> Option<ContentHash> {
     Some(ContentHash(*hash.as_bytes()))
 }
 
-/// How many bytes of attributes a redirection takes.
+/// Returns the number of attribute bytes that a redirection takes.
 fn redirect_bytes(first: bool) -> u64 {
     REDIRECT_BYTES as u64 + if first { ATTRIBUTES_HEADER_BYTES as u64 } else { 0 }
 }
@@ -467,7 +471,7 @@ impl Children {
     }
 }
 
-/// Counts what is written.
+/// A writer that counts its bytes.
 struct Counted<'a, W> {
     out: &'a mut W,
     at: u64,

@@ -1,9 +1,12 @@
-//! Reading an image back: every name in it with its inode, in the order of a manifest. So an image is compared with its snapshot before
-//! it is published, and says which objects it needs when no record does any more.
+//! Reads an image back: every name in it with its inode, in the order of a manifest.
 //!
-//! Nothing in the file is believed: an offset, a length or a number that leads out of it, into a circle or to what `image` never
-//! writes is an error with the place in it. Memory: the names of the directories that are open, and four windows of the file.
-//! A published image is never changed, and one that is being made has one owner: nothing races.
+//! An image is so compared with its snapshot before it is published, and lists the objects that it needs when
+//! no record does any more.
+//!
+//! Nothing in the file is trusted. An offset, a length or a number that leads out of the file, into a circle
+//! or to a value that `image` never writes is an error with its location. Memory: the names of the open
+//! directories, and four windows of the file. A published image is never changed, and an image under
+//! construction has one owner, so nothing races.
 
 use super::dirent::{self, OwnedDirent};
 use super::image::object_of;
@@ -19,18 +22,18 @@ use std::os::unix::fs::FileExt;
 const WINDOW_BYTES: u64 = 64 << 10;
 const WINDOWS: usize = 4;
 
-/// A name, and what it is the name of.
+/// A name of the image, with its inode.
 pub struct Found<'a> {
-    /// From the root, as a [`TreePath`] has it.
+    /// Path from the root, as a [`TreePath`] has it.
     pub path: &'a [u8],
-    /// Names of one inode have one number.
+    /// Number of the inode; all its names have the same number.
     pub inode_number: u32,
     pub inode: Inode,
-    /// Without those that say where the bytes are.
+    /// Attributes, without those of the redirection.
     pub attributes: Attributes,
-    /// The object that holds its bytes; none for what has none.
+    /// The object that holds the file's bytes; none for an entry without bytes.
     pub object: Option<ContentHash>,
-    /// A symlink's.
+    /// Target of a symlink; empty for others.
     pub target: Vec<u8>,
 }
 
@@ -41,18 +44,18 @@ struct Open {
     names: std::vec::IntoIter<OwnedDirent>,
 }
 
-/// How far a walk is.
+/// State of a walk.
 struct Walk {
     path: Vec<u8>,
     open: Vec<Open>,
     entered: HashSet<u32>,
 }
 
-/// An image's file.
+/// A reader of an image's file.
 pub struct ImageFile<'a> {
     file: &'a File,
     file_bytes: u64,
-    /// Parts of the file with their places, the one that was used last first.
+    /// Parts of the file with their offsets, the most recently used first.
     windows: Vec<(u64, Vec<u8>)>,
 }
 
@@ -61,8 +64,9 @@ impl<'a> ImageFile<'a> {
         Ok(Self { file, file_bytes: file.metadata()?.len(), windows: Vec::new() })
     }
 
-    /// Calls `each` with every name, a directory before what is in it, siblings by their bytes. `wrong` makes an error of the
-    /// caller's.
+    /// Calls `each` with every name: a directory before its content, siblings in the order of their bytes.
+    ///
+    /// `wrong` converts errors to the caller's.
     pub fn walk<E>(
         &mut self,
         wrong: impl Fn(ImageError) -> E,
@@ -163,7 +167,7 @@ impl<'a> ImageFile<'a> {
         Ok(names.into_iter())
     }
 
-    /// A directory's or a symlink's bytes.
+    /// Returns the bytes of a directory or a symlink.
     fn data(&mut self, number: u32, inode: &Inode) -> Result<Vec<u8>, ImageError> {
         let block = BLOCK_BYTES as u64;
         let (first_block, inline_bytes) = match inode.layout {
@@ -181,7 +185,7 @@ impl<'a> ImageFile<'a> {
         Ok(data)
     }
 
-    /// Some bytes of the file, which must be there.
+    /// Returns bytes of the file; a range beyond its end is an error.
     fn bytes(&mut self, at: u64, length: usize) -> Result<&[u8], ImageError> {
         if length == 0 {
             return Ok(&[]);
@@ -213,7 +217,7 @@ fn broken(what: &'static str, at: u64) -> ImageError {
     ImageError::Broken { what, at }
 }
 
-/// The bits of a mode for a kind as directories have it.
+/// Returns the mode's bits for a kind as listed in a directory.
 fn kind_of(listed: u8) -> Option<u16> {
     Some(match listed {
         1 => kind::FILE,
@@ -227,7 +231,7 @@ fn kind_of(listed: u8) -> Option<u16> {
     })
 }
 
-/// A path of the walk, for a report.
+/// Formats a path of the walk for a report.
 pub fn shown(path: &[u8]) -> String {
     TreePath::parse(path)
         .map_or_else(|_| String::from_utf8_lossy(path).escape_debug().to_string(), |path| path.to_string())
@@ -274,7 +278,7 @@ mod tests {
 
     #[test]
     fn attributes_up_to_the_last_byte_leave_a_file_its_object() {
-        // Four attributes of one file, which together pass what an inode can hold by some bytes, or do not.
+        // Four attributes of one file, whose total size is a few bytes above or below what an inode can hold.
         for last_bytes in 65_380..65_535 {
             let attributes: Attributes = (0..4)
                 .map(|n| (format!("user.{n}").into_bytes(), vec![n; if n < 3 { 65_528 } else { last_bytes }]))

@@ -1,14 +1,14 @@
-//! Inodes and attributes of EROFS, as bytes. Layouts: the kernel's `fs/erofs/erofs_fs.h`.
+//! Encoding of inodes and attributes of EROFS. Layouts: the kernel's `fs/erofs/erofs_fs.h`.
 
 use crate::model::entry::{Attributes, Timestamp};
 use std::borrow::Cow;
 
 pub(crate) const BLOCK_BYTES: usize = 4096;
-/// Inodes lie at multiples of this; a node number counts them from the image's start.
+/// Alignment of inodes; a node number counts these units from the image's start.
 pub(crate) const SLOT_BYTES: u64 = 32;
 pub(crate) const INODE_BYTES: u64 = 64;
 
-/// The bits of a mode that say what an inode is.
+/// The bits of a mode that give an inode's type.
 pub mod kind {
     pub const MASK: u16 = 0o170_000;
     pub const FIFO: u16 = 0o010_000;
@@ -20,20 +20,21 @@ pub mod kind {
     pub const SOCKET: u16 = 0o140_000;
 }
 
-/// Where an inode's data is.
+/// Location of an inode's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// In whole blocks from a block on, or nowhere.
+    /// Whole blocks from `first_block` on, or no data.
     Plain { first_block: u32 },
-    /// In whole blocks, and the last part behind the inode.
+    /// Whole blocks from `first_block` on, and the last part after the inode.
     Inline { first_block: u32 },
-    /// Nowhere: one entry for all of it says that it is a hole. The overlay above reads the bytes from an object.
+    /// No data: a table of one entry marks all of it as a hole. The overlay above reads the bytes from an
+    /// object.
     Hole,
     /// A device's number in place of data.
     Device { number: u32 },
 }
 
-/// The fields of an inode, apart from its attributes and its data.
+/// The fields of an inode, without its attributes and its data.
 pub struct Inode {
     pub mode: u16,
     pub uid: u32,
@@ -71,7 +72,8 @@ impl Inode {
 }
 
 impl Inode {
-    /// The other way; `None` for what `encode` never makes, and for another number than it says it has.
+    /// Decodes an inode; returns `None` for bytes that `encode` never makes, and if the number in it is not
+    /// `number`.
     pub(crate) fn decode(bytes: &[u8], number: u32) -> Option<Self> {
         let bytes: &[u8; INODE_BYTES as usize] = bytes.try_into().ok()?;
         let two = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
@@ -79,7 +81,7 @@ impl Inode {
         let eight = |at: usize| u64::from(four(at)) | u64::from(four(at + 4)) << 32;
         let mode = two(4);
         let layout = match (two(0), mode >> 12) {
-            // Devices, fifos, sockets.
+            // Devices, fifos and sockets.
             (0x1, 0x2 | 0x6 | 0x1 | 0xc) => Layout::Device { number: four(16) },
             (0x1, _) => Layout::Plain { first_block: four(16) },
             (0x5, _) => Layout::Inline { first_block: four(16) },
@@ -103,14 +105,14 @@ impl Inode {
     }
 }
 
-/// Chunks of 4 KiB << 31: one is enough for any file.
+/// Logarithm of the chunk size in blocks: with chunks of 4 KiB << 31 one is enough for any file.
 const HOLE_CHUNK_BITS: u32 = 31;
 
 pub(crate) const ATTRIBUTES_HEADER_BYTES: usize = 12;
-/// The most that an inode's count of attribute words can say.
+/// Maximum size of attributes that an inode's count of words can express.
 const ATTRIBUTES_MAX_BYTES: usize = ATTRIBUTES_HEADER_BYTES + 4 * (u16::MAX as usize - 1);
 
-/// In words, as an inode has it. `push` lets no inode have more than that can say.
+/// Returns the size in words, as an inode has it. `push` keeps it within what the count can express.
 fn attributes_count(bytes: usize) -> u16 {
     debug_assert!(bytes <= ATTRIBUTES_MAX_BYTES);
     match bytes {
@@ -119,11 +121,13 @@ fn attributes_count(bytes: usize) -> u16 {
     }
 }
 
-/// Appends an inode's attributes, which may be none, and returns how many could not be held: names of no namespace
-/// that the kernel reads, values of 64 KiB, more than 256 KiB together. Attributes of the overlay's own are
-/// escaped, so that the overlay above shows them and does not obey them.
+/// Appends an inode's attributes, if any, and returns the number of those that could not be held.
 ///
-/// A `redirected` inode is one whose bytes are in an object: room is kept for what says so.
+/// Not held are names of a namespace that the kernel does not read, values of 64 KiB, and attributes beyond
+/// 256 KiB together. The overlay's own attributes are escaped, so that the overlay above shows them and does
+/// not obey them.
+///
+/// The bytes of a `redirected` inode are in an object: room is kept for the attributes that name it.
 pub(crate) fn encode_attributes(attributes: &Attributes, redirected: bool, out: &mut Vec<u8>) -> usize {
     let start = out.len();
     let max_bytes = ATTRIBUTES_MAX_BYTES - if redirected { REDIRECT_BYTES } else { 0 };
@@ -136,7 +140,7 @@ pub(crate) fn encode_attributes(attributes: &Attributes, redirected: bool, out: 
     left_out
 }
 
-/// An attribute's name as an image has it.
+/// Returns an attribute's name as an image has it.
 pub fn escaped(name: &[u8]) -> Cow<'_, [u8]> {
     match name.strip_prefix(OVERLAY) {
         Some(rest) => [OVERLAY, b"overlay.", rest].concat().into(),
@@ -144,13 +148,13 @@ pub fn escaped(name: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// How many bytes the attributes of a redirection take: a header for each, its name without "trusted.", its value, padded.
+/// Size of a redirection's attributes: for each a header, its name without "trusted.", its value, padded.
 pub(crate) const REDIRECT_BYTES: usize =
     (4 + 16_usize).next_multiple_of(4) + (4 + 16 + 66_usize).next_multiple_of(4);
 
 const OVERLAY: &[u8] = b"trusted.overlay.";
 
-/// Appends what makes the overlay read a file's bytes from `redirect` in its data layer.
+/// Appends the attributes that make the overlay read a file's bytes from `redirect` in its data layer.
 pub(crate) fn encode_redirect(redirect: &[u8], start: usize, out: &mut Vec<u8>) -> bool {
     push(METACOPY, b"", start, ATTRIBUTES_MAX_BYTES, out)
         && push(REDIRECT, redirect, start, ATTRIBUTES_MAX_BYTES, out)
@@ -168,7 +172,8 @@ const PREFIXES: [(&[u8], u8); 5] = [
     (b"security.", 6),
 ];
 
-/// Attributes as an image has them, and where a redirection leads; `None` when these are no attributes' bytes.
+/// Decodes attributes as an image has them, and the target of a redirection; returns `None` when the bytes
+/// are not attributes.
 pub(crate) fn decode_attributes(bytes: &[u8]) -> Option<(Attributes, Option<&[u8]>)> {
     let (mut attributes, mut is_metacopy, mut redirect) = (Vec::new(), false, None);
     if bytes.is_empty() {
@@ -221,7 +226,7 @@ fn push(name: &[u8], value: &[u8], start: usize, max_bytes: usize, out: &mut Vec
     true
 }
 
-/// The root's number, from an image's first block; `None` when it is no image's.
+/// Returns the root's number from an image's first block; `None` when the block is not an image's.
 pub(crate) fn root_slot(block: &[u8]) -> Option<u32> {
     let head = block.get(SUPERBLOCK_AT..SUPERBLOCK_AT + 128)?;
     let is_ours = head[..4] == MAGIC.to_le_bytes() && head[12] == 12;
@@ -230,13 +235,13 @@ pub(crate) fn root_slot(block: &[u8]) -> Option<u32> {
 
 const MAGIC: u32 = 0xe0f5_e1e2;
 
-/// What the superblock says, at byte 1024 of the first block.
+/// Returns an image's first block, with the superblock at byte 1024.
 pub(crate) fn superblock(root: u16, inodes: u64, blocks: u32, id: [u8; 16]) -> [u8; BLOCK_BYTES] {
     const INCOMPATIBLE_CHUNKED_FILE: u32 = 4;
     let mut block = [0; BLOCK_BYTES];
     let out = &mut block[SUPERBLOCK_AT..];
     out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-    // The log of a block's size.
+    // Logarithm of the block size.
     out[12] = 12;
     out[14..16].copy_from_slice(&root.to_le_bytes());
     out[16..24].copy_from_slice(&inodes.to_le_bytes());
@@ -248,10 +253,10 @@ pub(crate) fn superblock(root: u16, inodes: u64, blocks: u32, id: [u8; 16]) -> [
 }
 
 pub(crate) const SUPERBLOCK_AT: usize = 1024;
-/// Where the first inode lies: behind the superblock.
+/// Offset of the first inode, after the superblock.
 pub(crate) const FIRST_INODE_AT: u64 = SUPERBLOCK_AT as u64 + 128;
 
-/// A device's number as the kernel encodes it.
+/// Returns a device's number as the kernel encodes it.
 pub fn device_number(major: u32, minor: u32) -> u32 {
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
