@@ -1,4 +1,4 @@
-//! Restoring symlinks, fifos, sockets and device nodes.
+//! Restores symlinks, fifos, sockets and device nodes.
 
 use super::at::name_of;
 use super::context::RestoreContext;
@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
 use std::ffi::CStr;
 
-/// A symlink, fifo, socket or device node.
+/// Makes a symlink, fifo, socket or device node.
 pub(crate) fn special(
     context: &RestoreContext,
     spot: &Spot,
@@ -36,9 +36,9 @@ pub(crate) fn special(
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = rustix::fs::openat(dir, unplaced.at(), flags, Mode::empty())
         .map_err(RestoreError::write(&entry.path, "open it"))?;
-    // Its name is found again: it must be what was made, whoever else may write to the directory.
+    // The inode is opened by its name, so check that no other process has replaced it.
     let found = Stat::of(&handle).map_err(RestoreError::write(&entry.path, "look at it"))?;
-    // On a mount that has owners of its own, they say nothing of who made it.
+    // Where the mount decides owners, they do not show who made the inode.
     let is_another_s = spot.dir.filesystem.exact && found.uid != restorer().0;
     if Some(found.kind) != made_as(&entry.kind) || is_another_s || found.links != 1 {
         return Err(RestoreError::write(&entry.path, "keep it while it is made")(Errno::STALE));
@@ -52,7 +52,7 @@ pub(crate) fn special(
     unplaced.place(&entry.path)
 }
 
-/// The type that an entry is made as.
+/// Returns the file type that an entry is made as.
 fn made_as(kind: &Kind) -> Option<FileType> {
     match kind {
         Kind::Symlink { .. } => Some(FileType::Symlink),
