@@ -1,4 +1,4 @@
-//! Why a resync committed nothing.
+//! The error of a resync that committed nothing.
 
 use crate::model::escape;
 use crate::model::hold::Hold;
@@ -8,7 +8,7 @@ use crate::repository::session::SessionError;
 use crate::source::error::SourceError;
 use thiserror::Error;
 
-/// An error of a resync. None of them leaves anything half-done: the store's head is the old one.
+/// An error of a resync. It leaves no partial state: the store's head is unchanged.
 #[derive(Debug, Error)]
 pub enum ResyncError {
     #[error(transparent)]
@@ -26,7 +26,7 @@ pub enum ResyncError {
     Fenced { store: StoreName, primary: String, writer: WriterId },
     #[error("stopped before the commit; the next run does not ship again what was shipped")]
     Stopped,
-    /// Never leaves a resync: it begins again, and looks at everything.
+    /// Internal to a resync, which then begins again without hints.
     #[error("a file with several names changed; all of its names have to be looked at")]
     Hardlink,
     #[error("compression could not be set up: {0}")]

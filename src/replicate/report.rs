@@ -1,4 +1,4 @@
-//! What a run reports: one object, the same for people and for `--json`.
+//! The report of a run: one object, the same for people and for `--json`.
 
 use crate::model::diff::ChangeCounts;
 use crate::model::id::{Sequence, StoreName};
@@ -6,20 +6,20 @@ use crate::model::tree_path::TreePath;
 use crate::repository::objects::Requests;
 use serde::Serialize;
 
-/// At most so many warnings are told one by one; all of them are counted.
+/// Maximum number of warnings that are listed. All are counted.
 pub const WARNINGS_MAX: usize = 100;
 
-/// What is worth telling of one entry.
+/// The kinds of warnings about an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarningKind {
-    /// It changed while it was read, as often as it was tried.
+    /// It changed while it was read, at each attempt.
     Torn,
-    /// It could not be read; what the last snapshot has of it, and of what is below it, was kept.
+    /// It could not be read. The last snapshot's state of it, and of everything below it, was kept.
     Unreadable,
-    /// Its extended attributes could not be read, or not all; its content was.
+    /// Its extended attributes could not be read completely. Its content was read.
     Attributes,
-    /// It was another thing, or elsewhere, each time it was looked at; what was read last was taken.
+    /// It was another kind of entry, or in another place, at each look. The last state read was taken.
     Unsettled,
     /// Its bytes differ although size, mtime, ctime and inode are those of the last run.
     ChangedSilently,
@@ -65,7 +65,7 @@ impl Warnings {
         }
     }
 
-    /// Takes back what was told of paths that are looked at again, as far as they are named.
+    /// Removes the listed warnings about paths that are scanned again.
     pub(super) fn forget(&mut self, covers: impl Fn(&TreePath) -> bool) {
         let (gone, kept) =
             std::mem::take(&mut self.first).into_iter().partition(|warning| covers(&warning.at));
@@ -90,7 +90,9 @@ impl Warnings {
         self.first.truncate(WARNINGS_MAX);
     }
 
-    /// Where another look is due, whatever hints say: what the snapshot has not as it was. None: more than are named.
+    /// Returns the paths to scan again whatever hints say, since the snapshot lacks their exact state.
+    ///
+    /// Returns `None` if not all of them are listed.
     pub fn to_be_retried(&self) -> Option<Vec<TreePath>> {
         let partial = self.first.iter().filter(|warning| warning.kind != WarningKind::ChangedSilently);
         let paths: Vec<_> = partial.map(|warning| warning.at.clone()).collect();
@@ -101,56 +103,56 @@ impl Warnings {
         self.partial() + self.changed_silently
     }
 
-    /// How many entries the snapshot has not as they were: what exit code 3 says.
+    /// Returns the number of entries that the snapshot does not have exactly: exit code 3 reports it.
     pub fn partial(&self) -> u64 {
         self.torn + self.unreadable + self.attributes + self.unsettled
     }
 }
 
 impl Report {
-    /// Whether there is something to look at: exit code 3.
+    /// Returns whether there is something to look at: exit code 3.
     pub fn has_warnings(&self) -> bool {
         self.warnings.partial() > 0 || self.hook_failed.is_some()
     }
 }
 
-/// Seconds by phase.
+/// Duration of each phase, in seconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Phases {
     /// Probe, log, index.
     pub open_seconds: f64,
-    /// Walk, read, hash, compress; uploads go on beside it.
+    /// Walk, read, hash, compress. Uploads run at the same time.
     pub scan_seconds: f64,
-    /// The last uploads, and the check that all arrived.
+    /// The last uploads, and the check that all objects arrived.
     pub ship_seconds: f64,
     pub commit_seconds: f64,
 }
 
-/// One run.
+/// The report of one run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub store: StoreName,
     pub snapshot: Sequence,
-    /// Nanoseconds since 1970: what the lag is counted from.
+    /// Nanoseconds since 1970 at the start of the scan, from which the lag is measured.
     pub scan_start_ns: u64,
     pub entries: u64,
     pub size_bytes: u64,
     pub changes: ChangeCounts,
-    /// Read from the source.
+    /// Number of bytes read from the source.
     pub read_bytes: u64,
-    /// Of those, what the store did not have.
+    /// Number of read bytes that the store did not have.
     pub new_bytes: u64,
-    /// Everything sent: packs with data and pages, index, record.
+    /// Number of all bytes sent: packs with data and pages, index, record.
     pub shipped_bytes: u64,
     pub vanished: u64,
-    /// What this program keeps itself below the store's root: it is no part of the store.
+    /// Directories of this program below the store's root, which are left out of the store.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
     pub warnings: Warnings,
-    /// What came behind the commit, and failed: the hook `after`.
+    /// The failure of the hook `after`, which runs after the commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook_failed: Option<String>,
-    /// How often another writer took the number first.
+    /// Number of times another writer took the log's next number first.
     pub rebased: u32,
     pub requests: Requests,
     pub phases: Phases,
