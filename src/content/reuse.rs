@@ -26,8 +26,9 @@ struct Piece {
     at: u64,
 }
 
-/// An older version of a file, with the parts of chunks that it has. The parts of a chunk are sorted by
-/// offset.
+/// An older version of a file, with the parts of chunks that it has.
+///
+/// The parts of a chunk are sorted by offset.
 pub(crate) struct Older {
     handle: Arc<OwnedFd>,
     pieces: HashMap<ChunkId, Vec<Piece>>,
@@ -61,7 +62,9 @@ impl Older {
         self.handle.clone()
     }
 
-    /// Splits `parts`, which begin at offset `at`, into copies and the rest, with holes in place of the
+    /// Splits `parts`, which begin at offset `at`, into copies and the rest.
+    ///
+    /// The rest has holes in place of the copies.
     /// copies.
     pub(crate) fn copies(&self, at: u64, parts: &[Extent]) -> (Vec<Copy>, Vec<Extent>) {
         let (copies, rest) = split(&self.pieces, at, parts);

@@ -1,5 +1,6 @@
-//! Finds snapshots that records dropped although the rules keep them. A pruning that finds one is held until
-//! an operator accepts it.
+//! Finds snapshots that records dropped although the rules keep them.
+//!
+//! A pruning that finds one is held until an operator accepts it.
 //!
 //! A writer that can append but not delete can therefore cause no deletion: neither by a record that drops
 //! and dooms at once, nor by one that drops and leaves the dooming to the pruner, takes dooms back and
@@ -17,14 +18,16 @@ use crate::repository::store_time;
 use crate::support::durable;
 use std::collections::BTreeMap;
 
-/// Number of records at the end of a log that are searched for drops; more if all of them are younger than
-/// the grace.
+/// Number of records at the end of a log that are searched for drops.
+///
+/// More are searched if all of them are younger than the grace.
 const LOOKED_RECORDS: u64 = 1_000;
 const NOTE: &str = "accepted-drops";
 
 impl Store {
-    /// Returns the drops that were not accepted on this host: those in the state, and those of records put
-    /// within the last `grace_ns`.
+    /// Returns the drops that were not accepted on this host.
+    ///
+    /// These are the drops in the state, and those of records put within the last `grace_ns`.
     pub(crate) fn drops(
         &self,
         state: &StoreState,

@@ -1,5 +1,6 @@
-//! Removes leftovers of interrupted uploads and probes, which nothing ever names, once they are old by the
-//! store's clock.
+//! Removes old leftovers of interrupted uploads and probes.
+//!
+//! Nothing ever names them; their age is by the store's clock.
 //!
 //! A directory repository creates an object under a temporary name next to its own, `NAME#NUMBER`, which no
 //! listing shows; a killed process leaves it. A pruning looks for them on the disk itself, only in the

@@ -250,8 +250,9 @@ impl<'a> Pruning<'a> {
         Ok(pruning)
     }
 
-    /// Returns the time of the clock that dates the store's objects. No other clock is compared with their
-    /// times.
+    /// Returns the time of the clock that dates the store's objects.
+    ///
+    /// No other clock is compared with their times.
     ///
     /// If the store does not report a time, this returns 0, and none of its objects is old.
     fn store_clock(&self) -> Result<u64, RepositoryError> {
@@ -391,8 +392,9 @@ impl<'a> Pruning<'a> {
             .collect())
     }
 
-    /// Returns the snapshots that stay for other reasons than the rules: pinned, or used by a standby that
-    /// reports.
+    /// Returns the snapshots that stay for reasons other than the rules.
+    ///
+    /// They are pinned, or used by a standby that reports.
     fn in_use(&mut self, state: &StoreState) -> Result<BTreeMap<Sequence, Vec<Reason>>, RepositoryError> {
         let mut also: BTreeMap<Sequence, Vec<Reason>> = BTreeMap::new();
         for (sequence, note) in &state.pins {
@@ -442,8 +444,9 @@ impl<'a> Pruning<'a> {
         Ok((packs.collect(), segments.collect()))
     }
 
-    /// Deletes packs and segments. If the credentials do not allow it, this is reported and the pruning
-    /// continues.
+    /// Deletes packs and segments.
+    ///
+    /// If the credentials do not allow it, this is reported and the pruning continues.
     fn delete(
         &mut self,
         (packs, segments): (Vec<PackId>, Vec<IndexId>),

@@ -63,8 +63,9 @@ impl Store {
         Ok(())
     }
 
-    /// Returns a frame without its seal, checked against its chunk's id. It is fetched once more if the check
-    /// fails.
+    /// Returns a frame without its seal, checked against its chunk's id.
+    ///
+    /// It is fetched once more if the check fails.
     fn checked(&self, id: ChunkId, location: &Location, bytes: Bytes) -> Result<Bytes, RepositoryError> {
         let at = object_key::pack(self.name(), location.pack);
         let sealer = self.sealer_of_pack(&location.sealing)?;

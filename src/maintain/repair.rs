@@ -1,5 +1,7 @@
-//! Repairs a repository that lost data. Readable chunks of damaged packs are copied, and the others are
-//! shipped again by a host that still has them. A record dooms the damaged objects; nothing is overwritten.
+//! Repairs a repository that lost data.
+//!
+//! Readable chunks of damaged packs are copied, and the others are shipped again by a host that still has
+//! them. A record dooms the damaged objects; nothing is overwritten.
 //!
 //! A chunk that is made again is checked against its id before it is shipped, since data of a source or
 //! standby is never trusted. A chunk that no host has is given up, and the record says so: the next resync
@@ -49,8 +51,9 @@ pub struct RepairReport {
     pub chunks_cached: u64,
     pub chunks_made: u64,
     pub record: Option<Sequence>,
-    /// Whether some data is lost for good. A resync gives the next snapshot everything that the source still
-    /// has.
+    /// Whether some data is lost for good.
+    ///
+    /// A resync gives the next snapshot everything that the source still has.
     pub lost: bool,
 }
 

@@ -1,5 +1,4 @@
-//! Verifies a store: reads its objects, continues past damaged ones, and reports the affected files of each
-//! snapshot.
+//! Verifies a store: reads its objects, continues past damage, and reports the files it affects.
 
 use crate::format::index::{self as index_format, Location};
 use crate::format::record as record_format;
@@ -328,8 +327,9 @@ impl Store {
         Ok(())
     }
 
-    /// Finds the chunks of a pack that cannot be read from these bytes, by its entries in the index; returns
-    /// their number.
+    /// Finds the chunks of a pack that cannot be read from these bytes; returns their number.
+    ///
+    /// The index gives the pack's chunks.
     fn find_broken_chunks(
         &self,
         index: &Index,
@@ -390,8 +390,9 @@ fn plain(error: &RepositoryError) -> String {
 /// A pack to read, its size in bytes, and whether it follows the end, in the next round.
 type Share = (PackId, u64, bool);
 
-/// Maximum size of packs that are checked together. Their index entries are held in memory, some hundred
-/// bytes a chunk.
+/// Maximum size of packs that are checked together.
+///
+/// Their index entries are held in memory, some hundred bytes a chunk.
 const GROUP_MAX_BYTES: u64 = 1 << 30;
 
 /// Returns the packs to read: `percent` of them, in the order of their names after `after`, wrapping around.

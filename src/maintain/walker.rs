@@ -1,5 +1,6 @@
-//! Finds entries that cannot be restored, by walking all manifests. Subtrees shared by snapshots are visited
-//! once.
+//! Finds entries that cannot be restored, by walking all manifests.
+//!
+//! Subtrees shared by snapshots are visited once.
 //!
 //! Each page is checked by itself for order, missing directories and counts. The result is kept as a
 //! [`Part`], and adjoining parts are compared where they meet.
@@ -54,8 +55,9 @@ impl Store {
         Ok(walker.report)
     }
 
-    /// Calls `touched` with every entry of these snapshots that refers to a chunk missing in `index`; returns
-    /// their number.
+    /// Calls `touched` with every entry of these snapshots that refers to a chunk missing in `index`.
+    ///
+    /// Returns their number.
     pub(crate) fn walk_missing(
         &self,
         snapshots: &BTreeMap<Sequence, SnapshotRecord>,
@@ -75,8 +77,10 @@ struct Walker<'a> {
     broken: Broken,
     /// Pages without damage at or below them. They are visited once, however many snapshots share them.
     sound: HashMap<ChunkId, Part>,
-    /// The first path of each other page. If a node gives another first path for one, it is not visited
-    /// again, so pages that name each other over and over cost no more than their bytes.
+    /// The first path of each other page.
+    ///
+    /// If a node gives another first path for one, it is not visited again, so pages that name each other
+    /// over and over cost no more than their bytes.
     broken_firsts: HashMap<ChunkId, TreePath>,
     report: VerifyReport,
     snapshot: Sequence,

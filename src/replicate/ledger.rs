@@ -1,5 +1,4 @@
-//! Records the outcomes of a scan in the tree's order: the manifest, the counts, the warnings, and the
-//! doubts.
+//! Records the outcomes of a scan in the tree's order: manifest, counts, warnings and doubts.
 //!
 //! A path counts as removed only if its directory, read again after all other readings, does not list it. Any
 //! other error with a path says nothing about it, so its last state is kept with everything below it. Both
@@ -36,8 +35,9 @@ pub enum Outcome {
     KeepBelow { entry: Entry, is_unseen: bool },
     /// A directory whose entries were all handled.
     Leave(Leave),
-    /// An entry of the last snapshot that the previous round did not have. It is kept if its directory is
-    /// still there.
+    /// An entry of the last snapshot that the previous round did not have.
+    ///
+    /// It is kept if its directory is still there.
     KeepMissed { entry: Entry },
     Read {
         entry: Entry,
@@ -50,8 +50,9 @@ pub enum Outcome {
     Absent { path: TreePath, old: Option<Entry> },
     /// The path exists, but its state could not be read.
     Unreadable { path: TreePath, old: Option<Entry>, errno: Errno },
-    /// As for `Unreadable`, for a directory; the kept entries below it follow. `old` is `None` if the
-    /// directory itself is known.
+    /// As for `Unreadable`, for a directory; the kept entries below it follow.
+    ///
+    /// `old` is `None` if the directory itself is known.
     Unlisted { path: TreePath, old: Option<Entry>, errno: Errno },
     /// The path changed during each look.
     Unsettled { path: TreePath, old: Option<Entry> },
@@ -59,8 +60,9 @@ pub enum Outcome {
     UnsettledTree { old: Entry },
 }
 
-/// A directory in which an entry was read or missed. It is checked after all its readings whether they are
-/// valid.
+/// A directory in which an entry was read or missed.
+///
+/// It is checked after all its readings whether they are valid.
 pub struct Leave {
     pub node: Arc<Node>,
     /// Its `statx` at the time of listing.
@@ -168,8 +170,9 @@ impl<'s, 'env> Ledger<'s, 'env> {
         }
     }
 
-    /// Counts an entry that the last manifest has and the tree lacks. `is_top` says that its directory
-    /// exists.
+    /// Counts an entry that the last manifest has and the tree lacks.
+    ///
+    /// `is_top` says that its directory exists.
     pub fn gone(&mut self, old: &Entry, is_top: bool) {
         self.summary.changes.count(Some(Change::Removed));
         if is_top && self.summary.lost.len() < LOST_MAX {

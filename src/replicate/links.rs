@@ -48,8 +48,9 @@ impl Links {
         self.round += 1;
     }
 
-    /// Returns the number of an entry's group. `unchanged` is its last number, if the entry has not changed
-    /// at all.
+    /// Returns the number of an entry's group.
+    ///
+    /// `unchanged` is its last number, if the entry has not changed at all.
     pub fn number(&mut self, inode: Identity, entry: &Entry, unchanged: Option<u64>) -> u64 {
         let agreed = if mutant::is(Mutant::GroupsByInode) { 0 } else { entry.agreement() };
         let known = self.known.get(&inode).filter(|group| group.agreed == agreed).map(|group| group.number);

@@ -13,8 +13,9 @@ use crate::repository::diff::join;
 use crate::repository::manifest::ManifestReader;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Maximum number of mount points that are recorded. In a tree with more, the hold sees only the total of
-/// deletions.
+/// Maximum number of mount points that are recorded.
+///
+/// In a tree with more, the hold sees only the total of deletions.
 const MOUNTS_MAX: usize = 10_000;
 
 /// The places where other filesystems begin.

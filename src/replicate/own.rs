@@ -1,5 +1,6 @@
-//! Finds the directories of this program in a store's tree. They are left out of the store: otherwise the
-//! repository would be shipped into itself.
+//! Finds the directories of this program in a store's tree.
+//!
+//! They are left out of the store: otherwise the repository would be shipped into itself.
 //!
 //! They are compared by inode, so that no symlink or bind mount leads to one.
 

@@ -280,8 +280,9 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Ships a chunk of a file, which consists of runs of these lengths; with a block size also its block
-    /// entries.
+    /// Ships a chunk of a file, which consists of runs of these lengths.
+    ///
+    /// With a block size, also ships its block entries.
     pub fn ship_chunk(
         &mut self,
         (raw, runs): (&[u8], &[u32]),

@@ -1,5 +1,6 @@
-//! Finds candidate base files for a file whose path does not give one: a renamed, moved, copied or rotated
-//! file, or the next one in a series of dumps.
+//! Finds candidate base files for a file whose path does not give one.
+//!
+//! Such a file was renamed, moved, copied or rotated, or is the next one in a series of dumps.
 //!
 //! It only helps to ship less: a wrong guess ships more, and never wrong content.
 

@@ -57,8 +57,9 @@ pub struct Request {
     pub threads: usize,
     /// Leaves out entries on other filesystems than the root's.
     pub one_filesystem: bool,
-    /// Directories of this program (repository, cache, standby). They are left out of a store, and no store
-    /// may lie in one.
+    /// Directories of this program (repository, cache, standby).
+    ///
+    /// They are left out of a store, and no store may lie in one.
     pub own_places: Vec<PathBuf>,
     /// Directories where snapshots are mounted. They are left out of the store.
     pub own_mounts: Vec<PathBuf>,

@@ -45,12 +45,14 @@ const JOBS_MAX: usize = 24;
 /// Maximum number of entries in a batch, and number of bytes to read at which it is closed.
 const BATCH_ENTRIES: usize = 256;
 const BATCH_BYTES: u64 = SEGMENT_BYTES;
-/// Maximum length of a path, in bytes and in names. Longer paths are reported and not replicated: every
-/// directory on the way to a path holds its own path.
+/// Maximum length of a path, in bytes and in names.
+///
+/// Longer paths are reported and not replicated: every directory on the way to a path holds its own path.
 const PATH_MAX_BYTES: usize = 16 << 10;
 const DEPTH_MAX: usize = 1024;
-/// Number of directories above the current one that stay open; of those further up, one of `LEVELS_APART`
-/// does.
+/// Number of directories above the current one that stay open.
+///
+/// Of those further up, one of `LEVELS_APART` does.
 const LEVELS_OPEN: usize = 32;
 const LEVELS_APART: usize = 64;
 /// Maximum number of times a directory is opened that is another one each time.

@@ -15,8 +15,7 @@ pub struct Access {
 /// Name of the attribute that holds an access list.
 pub const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 
-/// Returns the recorded mode without the bits that would run a program as another user or group than
-/// recorded.
+/// Returns the recorded mode without set-id bits that would run a program as another user or group.
 pub fn mode_for(recorded: Access, uid: u32, gid: u32) -> u16 {
     let mut mode = recorded.mode;
     if uid != recorded.uid && !recorded.directory {

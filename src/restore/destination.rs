@@ -31,8 +31,9 @@ use std::path::{Path, PathBuf};
 
 /// Prefix of the name of a marker, in a tree that is made in place; the snapshot follows.
 const MARKER: &str = ".understudy-restoring-";
-/// Maximum length of a name. Longer names are replaced by a hash, to leave room for the rest of the room's
-/// name.
+/// Maximum length of a name.
+///
+/// Longer names are replaced by a hash, to leave room for the rest of the room's name.
 const NAME_MAX_BYTES: usize = 200;
 /// Names of the tree in its room, and of the directory that is exchanged on trial.
 const TREE: &CStr = c"tree";
@@ -313,8 +314,9 @@ fn remove_parents(parents: &[PathBuf]) {
     }
 }
 
-/// Name of the directory where `fsck` of ext4 puts what it finds. It does not make a filesystem's root count
-/// as not empty.
+/// Name of the directory where `fsck` of ext4 puts what it finds.
+///
+/// It does not make a filesystem's root count as not empty.
 pub(crate) const LOST_AND_FOUND: &CStr = c"lost+found";
 
 /// Returns whether `name` is the name of a marker.
@@ -357,10 +359,9 @@ fn unmark(handle: &OwnedFd, marker: &CStr) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Returns whether `handle` is the working directory of this process, and perhaps of the shell that started
-/// it.
+/// Returns whether `handle` is the working directory of this process.
 ///
-/// They would not see another directory that takes its name.
+/// This process, and perhaps the shell that started it, would not see another directory that takes its name.
 fn is_working_directory(handle: &OwnedFd) -> bool {
     let identity = |stat: Stat| (stat.device, stat.fingerprint.inode);
     match (Stat::of(handle), Stat::at(CWD, c".")) {

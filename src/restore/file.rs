@@ -32,8 +32,9 @@ pub(crate) struct FileJob {
     pub(crate) entry: Entry,
 }
 
-/// Returns the umask as the kernel reports it in `/proc`. Asking by setting it would change it for other
-/// threads.
+/// Returns the umask as the kernel reports it in `/proc`.
+///
+/// Asking by setting it would change it for other threads.
 ///
 /// If it cannot be read, this returns a mask of all bits, so that every mode is set explicitly.
 pub(crate) fn umask() -> u16 {
@@ -140,8 +141,9 @@ pub(crate) fn from_nearby(
     Ok(true)
 }
 
-/// Restores a file from another of its names, which was restored just before; returns whether that had its
-/// content.
+/// Restores a file from another of its names, which was restored just before.
+///
+/// Returns whether that had its content.
 pub(crate) fn from_other_name(
     context: &RestoreContext,
     other: &OwnedFd,
@@ -218,8 +220,9 @@ impl Making<'_> {
     }
 }
 
-/// Keeps the existing file if it has the entry's content, setting only metadata that differs; returns whether
-/// it did.
+/// Keeps the existing file if it has the entry's content, setting only metadata that differs.
+///
+/// Returns whether it did.
 ///
 /// A file that cannot be read is replaced.
 fn keep_existing(

@@ -28,8 +28,9 @@ pub(crate) enum Mount {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Filesystem {
     pub(crate) mount: Mount,
-    /// Whether it keeps modes, owners and names as given or refuses them. An accepted call then needs no
-    /// check.
+    /// Whether it keeps modes, owners and names as given or refuses them.
+    ///
+    /// An accepted call then needs no check.
     pub(crate) exact: bool,
 }
 

@@ -18,8 +18,9 @@ use std::ffi::CString;
 use std::sync::PoisonError;
 
 impl Restorer<'_, '_> {
-    /// Restores another name of a file whose first name was restored; makes a separate file if it cannot be
-    /// linked.
+    /// Restores another name of a file whose first name was restored.
+    ///
+    /// Makes a separate file if it cannot be linked.
     pub(crate) fn link(
         &mut self,
         spot: Spot,

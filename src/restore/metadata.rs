@@ -1,5 +1,4 @@
-//! Gives an inode its metadata: owners, attributes, mode and times, in an order in which no step undoes
-//! another.
+//! Gives an inode its metadata, in an order in which no step undoes another: owners, attributes, mode, times.
 //!
 //! A new owner clears the set-user-id and set-group-id bits, so owners come before the mode. An access list
 //! changes the mode's group bits, so it precedes the mode as well. A call that is refused is reported, and
@@ -22,8 +21,9 @@ use std::sync::LazyLock;
 /// Smallest difference of times that is reported. FAT counts in steps of two seconds.
 const TIME_STEP_SECONDS: u64 = 2;
 
-/// Returns the effective user and group, which own what this process creates. They do not change while it
-/// runs.
+/// Returns the effective user and group, which own what this process creates.
+///
+/// They do not change while it runs.
 pub(crate) fn restorer() -> (u32, u32) {
     static RESTORER: LazyLock<(u32, u32)> =
         LazyLock::new(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));

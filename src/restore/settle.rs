@@ -11,8 +11,9 @@ use rustix::io::Errno;
 use std::sync::PoisonError;
 
 impl RestoreContext<'_> {
-    /// Reads an entry's attributes. If the repository cannot give them, the entry is restored without, and
-    /// this is reported.
+    /// Reads an entry's attributes.
+    ///
+    /// If the repository cannot give them, the entry is restored without, and this is reported.
     pub(crate) fn attributes(&self, entry: &Entry) -> Result<Attributes, RestoreError> {
         match attributes_of(&self.writer.chunks, entry).map_err(RestoreError::from) {
             Err(error) if !error.ends(Doing::Making) => {

@@ -1,5 +1,7 @@
-//! Puts an entry in its place: made under a temporary name and renamed over an existing entry, or made under
-//! its own name in a directory that was empty.
+//! Puts an entry in its place.
+//!
+//! It is made under a temporary name and renamed over an existing entry, or made under its own name in a
+//! directory that was empty.
 //!
 //! An inode that does not get its place is removed, whatever the reason: no half-written file stays under a
 //! name of the snapshot. If a name that the directory did not list turns out to be taken, the filesystem
@@ -17,8 +19,9 @@ use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
-/// Number of attempts to find an unused name. The first one succeeds unless a process takes the names on
-/// purpose.
+/// Number of attempts to find an unused name.
+///
+/// The first one succeeds unless a process takes the names on purpose.
 const TRIES: usize = 8;
 
 /// The place of an entry.
@@ -66,8 +69,10 @@ impl Spot {
 pub(crate) struct Unplaced<'a> {
     spot: &'a Spot,
     at: CString,
-    /// Whether it is another name of an inode. If the place is a name of the same inode, renaming does
-    /// nothing, and the temporary name must still be removed.
+    /// Whether it is another name of an inode.
+    ///
+    /// If the place is a name of the same inode, renaming does nothing, and the temporary name must still be
+    /// removed.
     pub(crate) linked: bool,
     placed: bool,
 }

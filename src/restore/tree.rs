@@ -155,8 +155,9 @@ impl<'env> Restorer<'_, 'env> {
         if missing { self.entry(entry) } else { Ok(()) }
     }
 
-    /// Restores an entry below the first: leaves the directories that do not contain it, and puts it into its
-    /// own.
+    /// Restores an entry below the first.
+    ///
+    /// Leaves the directories that do not contain it, and puts it into its own.
     fn entry(&mut self, entry: Entry) -> Result<(), RestoreError> {
         while let [_, .., level] = &self.stack[..]
             && !entry.path.is_within(&level.dir.path)
