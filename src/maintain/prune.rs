@@ -89,7 +89,7 @@ impl PruneRequest {
     }
 }
 
-/// Why nothing was pruned.
+/// The reason for which nothing was pruned.
 #[derive(Debug, Error)]
 pub enum PruneError {
     #[error(transparent)]
@@ -109,7 +109,7 @@ pub enum PruneError {
 pub struct Verdict {
     pub snapshot: Sequence,
     pub scan_start_ns: u64,
-    /// Why it stays. Empty: it is dropped.
+    /// The reasons for which it stays. Without one it is dropped.
     pub kept_for: Vec<Reason>,
 }
 
@@ -151,7 +151,7 @@ pub struct PruneReport {
     pub silent_standbys: Vec<SilentStandby>,
     /// Number of leftovers of interrupted uploads and probes that were deleted.
     pub leftovers_deleted: u64,
-    /// Why nothing could be deleted, if the credentials do not allow it.
+    /// The reason for which nothing could be deleted, if the credentials do not allow it.
     pub deletion_refused: Option<String>,
     /// The record of the pruning; `None` if there was nothing to do.
     pub record: Option<Sequence>,

@@ -117,8 +117,8 @@ pub(crate) struct Examined {
 impl Store {
     /// Verifies all snapshots of the store.
     ///
-    /// # Errors The repository cannot be reached, or there is no key. Damage is no error: it is in the
-    /// report.
+    /// # Errors
+    /// The repository cannot be reached, or there is no key. Damage is no error: it is in the report.
     pub fn verify(&self, options: VerifyOptions) -> Result<VerifyReport, RepositoryError> {
         self.walk_all(self.examine(options)?, &mut |_| Ok(()))
     }

@@ -18,9 +18,9 @@ pub enum Decision {
     /// Size, mtime, ctime and inode are those of the last manifest, so its entry stays.
     Keep,
     Read,
-    /// As for `Keep`, but the file's turn to be read again has come.
+    /// Like `Keep`, but the file's turn to be read again has come.
     ReadAgain,
-    /// As for `Keep`, but the attributes could not be read last time.
+    /// Like `Keep`, but the attributes could not be read last time.
     ReadAttributes,
 }
 

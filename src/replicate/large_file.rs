@@ -60,11 +60,11 @@ struct Opened {
     map: Arc<DataMap>,
 }
 
-/// What a file's segments came to, joined.
+/// The joined result of a file's segments.
 enum Joined {
-    /// Its extents, and its hash; none when its size was not that of its segments.
+    /// Its extents, and its hash; `None` if its size was not that of its segments.
     File(Vec<Extent>, Option<ContentHash>),
-    /// It ended early, or changed between two readings of the same bytes.
+    /// The file ended early, or changed between two readings of the same bytes.
     ReadAgain,
     Failed(Errno),
 }
@@ -148,7 +148,7 @@ impl LargeFile<'_, '_> {
         }
     }
 
-    /// Has all segments read and matched with `version`, and joins them in their order.
+    /// Reads all segments, matches them with `version`, and joins them in order.
     fn read_segments(&self, opened: &Opened, version: Option<&OldVersion>) -> Result<Joined, ResyncError> {
         let size_bytes = opened.stat.size_bytes;
         let span_bytes = version.map_or(Ok(u64::MAX), |version| version.span_bytes(self.chunks))?;

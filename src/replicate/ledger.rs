@@ -50,13 +50,13 @@ pub enum Outcome {
     Absent { path: TreePath, old: Option<Entry> },
     /// The path exists, but its state could not be read.
     Unreadable { path: TreePath, old: Option<Entry>, errno: Errno },
-    /// As for `Unreadable`, for a directory; the kept entries below it follow.
+    /// Like `Unreadable`, for a directory; the kept entries below it follow.
     ///
     /// `old` is `None` if the directory itself is known.
     Unlisted { path: TreePath, old: Option<Entry>, errno: Errno },
     /// The path changed during each look.
     Unsettled { path: TreePath, old: Option<Entry> },
-    /// As for `Unsettled`, for a directory; the kept entries below it follow.
+    /// Like `Unsettled`, for a directory; the kept entries below it follow.
     UnsettledTree { old: Entry },
 }
 

@@ -93,7 +93,7 @@ impl LargeFiles {
             self.by_inode.insert(entry.fingerprint.inode, number);
         }
         self.by_size.entry(file.size_bytes).or_default().push(number);
-        // Of a series, this keeps the last by name: the youngest, if names are dates.
+        // In a series, the last name wins: the youngest file, if names are dates.
         self.by_series.insert(series(entry.path.as_bytes()), number);
         self.by_name.insert(name(entry.path.as_bytes()).to_vec(), number);
         self.files.push((entry.mtime, file));

@@ -1,4 +1,4 @@
-//! What can go wrong with a repository, with the key in it.
+//! The errors of a repository, with the key of the object.
 
 use super::distrust::Distrust;
 use super::key_change::KeyChange;
@@ -10,14 +10,14 @@ use crate::model::record::FoldError;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// What a caller may do differently.
+/// The kind of an error: what a caller can do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepositoryErrorKind {
-    /// It did not answer, or with an error that may pass: try again later.
+    /// It did not answer, or with an error that may be temporary: try again later.
     Unavailable,
     /// The address, the credentials or the backend cannot work: change the configuration.
     Configuration,
-    /// Something that must be there is missing or is not what was written: `verify`.
+    /// A required object is missing or damaged: run `verify`.
     Damaged,
     /// The store or snapshot does not exist.
     Missing,
@@ -103,14 +103,14 @@ pub enum RepositoryError {
         "the log of store '{store}' was rolled back: this host saw record {seen}, and now it {found}. If that is meant, delete {}", note.display()
     )]
     RolledBack { store: StoreName, seen: Sequence, found: String, note: PathBuf },
-    /// What would have become a manifest that cannot be restored: a fault of this program's, found before it did harm.
+    /// A manifest that could not be restored: a fault of this program, found before it did harm.
     #[error("{path}: {misplaced}; nothing was committed; this is a bug of understudy's")]
     Unsound { path: String, misplaced: Misplaced },
     #[error("{what}: {source}{}", advice(source))]
     Local { what: String, source: std::io::Error },
 }
 
-/// What to do about an error of this machine's that does not say it.
+/// Returns advice for an error of this machine whose text gives none.
 pub(crate) fn advice(error: &std::io::Error) -> &'static str {
     use rustix::io::Errno;
     match error.raw_os_error().map(Errno::from_raw_os_error) {
@@ -152,7 +152,7 @@ impl RepositoryError {
         }
     }
 
-    /// A writer that lost so many races for the next record gives up.
+    /// Returns the error of a writer that lost too many races for the next record.
     pub fn lost_races(store: &StoreName, count: u32) -> Self {
         Self::Request {
             operation: "put",
@@ -167,7 +167,7 @@ impl RepositoryError {
         move |source| Self::Format { key: key.to_string(), source }
     }
 
-    /// Adds what was done to an error of this machine's.
+    /// Adds the attempted action to an error of this machine.
     pub fn local(what: impl ToString) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Local { what: what.to_string(), source }
     }

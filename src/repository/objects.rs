@@ -1,14 +1,17 @@
-//! Requests to the object store: retried, timed out, counted and kept within a bandwidth limit.
+//! Requests to the object store, with retries, timeouts, counters and a bandwidth limit.
 //!
-//! Every request may have been applied although it failed (a lost reply). All of them are safe to
-//! repeat: reads, creations of objects named by their content, and creations of records, which are
-//! read back and compared (see `log`).
+//! A request that failed may have been applied all the same, if its reply was lost. All requests are safe to
+//! repeat: reads, creations of objects named by their content, and creations of records, which are read back
+//! and compared (see `log`).
 //!
-//! A store may refuse a creation because another request is under way (S3's 409, which says nothing of the object): whether the
-//! object is there is looked up, and if it is not, the creation is tried again. So `Existed` means that somebody created it.
-//! Pauses, timeouts and the bandwidth limit go by tokio's clock, and not by the `Env`: what wakes these tasks is tokio's timer, and a clock
-//! of another origin would only disagree with it. Nothing that is stored or reported depends on them.
-//! What this process lacks (file handles, memory) is waited for, and then told as what it is, not as the store's.
+//! A store may refuse a creation because another request is in progress (S3's 409, which says nothing about
+//! the object). The object is then looked up, and if it does not exist, the creation is tried again.
+//! `Existed` therefore means that a writer has created it.
+//!
+//! Pauses, timeouts and the bandwidth limit use tokio's clock, not the `Env`: tokio's timer wakes these
+//! tasks, and a clock of another origin would only disagree with it. Nothing that is stored or reported
+//! depends on them. If this process lacks file handles or memory, the request waits, and then reports that as
+//! an error of this machine and not of the store.
 
 use super::error::{RepositoryError, RepositoryErrorKind};
 use crate::model::escape;
@@ -26,13 +29,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long to wait, and how often to try.
+/// The timeouts and the number of attempts.
 #[derive(Clone, Debug)]
 pub struct Patience {
     pub attempts: u32,
-    /// Before the second attempt; doubles from then on.
+    /// Pause before the second attempt. It doubles each time.
     pub backoff: Duration,
-    /// One attempt, beside the time that its bytes take at 256 KiB a second.
+    /// Timeout of one attempt, in addition to the time that its bytes take at 256 KiB a second.
     pub timeout: Duration,
 }
 
@@ -42,7 +45,7 @@ impl Default for Patience {
     }
 }
 
-/// Requests and bytes of one run.
+/// Counts the requests and bytes of one run.
 #[derive(Debug, Default)]
 pub struct Meter {
     puts: AtomicU64,
@@ -54,7 +57,7 @@ pub struct Meter {
     received_bytes: AtomicU64,
 }
 
-/// A meter's figures.
+/// The figures of a meter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Requests {
     pub put: u64,
@@ -67,7 +70,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// What was added since `before`.
+    /// Returns the difference to `before`.
     pub fn since(&self, before: &Requests) -> Requests {
         Requests {
             put: self.put - before.put,
@@ -81,15 +84,15 @@ impl Requests {
     }
 }
 
-/// What became of a creation.
+/// The result of a creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Creation {
     Created,
-    /// Somebody, perhaps this very request before its reply was lost, created it before.
+    /// The object existed. Perhaps this very request created it, and its reply was lost.
     Existed,
 }
 
-/// An object store with patience.
+/// An object store with retries.
 #[derive(Clone)]
 pub struct Objects {
     inner: Arc<dyn ObjectStore>,
@@ -98,8 +101,9 @@ pub struct Objects {
     bandwidth: Option<Arc<Bandwidth>>,
 }
 
-/// A limit of what is sent and received together, by all that share it: each transfer books its time after those booked
-/// before.
+/// A common limit for sent and received bytes.
+///
+/// Each transfer reserves its time after those reserved before, by all that share the limit.
 pub struct Bandwidth {
     bytes_per_second: u64,
     free_at: tokio::sync::Mutex<Instant>,
@@ -127,12 +131,12 @@ impl Objects {
         Self { inner, patience, meter: Arc::default(), bandwidth }
     }
 
-    /// The same store with a meter of its own.
+    /// Returns the same store with a meter of its own.
     pub fn metered(&self) -> Self {
         Self { meter: Arc::default(), ..self.clone() }
     }
 
-    /// The same store without a limit of bandwidth.
+    /// Returns the same store without a bandwidth limit.
     pub fn unlimited(&self) -> Self {
         Self { bandwidth: None, ..self.clone() }
     }
@@ -157,7 +161,7 @@ impl Objects {
         }
     }
 
-    /// Runs `request` until it succeeds, fails for good, or patience is at its end.
+    /// Runs `request` until it succeeds, fails permanently, or the attempts are used up.
     async fn attempt<T, F>(
         &self,
         operation: &'static str,
@@ -178,7 +182,7 @@ impl Objects {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => {
                     let (kind, advice) = judge(&error);
-                    // A server's answer may be in it, a page even.
+                    // It may contain a server's whole answer, even a page.
                     let text = chain(&error).split_whitespace().collect::<Vec<_>>().join(" ");
                     (format!("{}{advice}", escape::line(&text)), kind)
                 }
@@ -195,7 +199,7 @@ impl Objects {
         }
     }
 
-    /// A whole object of at most `limit_bytes`; `None` when there is none.
+    /// Reads a whole object of at most `limit_bytes`; returns `None` if there is none.
     pub async fn get(&self, key: &Path, limit_bytes: u64) -> Result<Option<Bytes>, RepositoryError> {
         let request = || async {
             match self.inner.get(key).await {
@@ -219,7 +223,7 @@ impl Objects {
         Ok(bytes)
     }
 
-    /// A part of an object that must be there.
+    /// Reads a range of an object that must exist.
     pub async fn get_range(&self, key: &Path, range: Range<u64>) -> Result<Bytes, RepositoryError> {
         let wanted = range.end - range.start;
         self.book(wanted).await;
@@ -232,7 +236,7 @@ impl Objects {
         Ok(bytes)
     }
 
-    /// An object's size; `None` when there is none.
+    /// Returns an object's size; `None` if there is none.
     pub async fn head(&self, key: &Path) -> Result<Option<u64>, RepositoryError> {
         let request = || async {
             match self.inner.head(key).await {
@@ -244,7 +248,9 @@ impl Objects {
         self.attempt("head", key, 0, &self.meter.heads, request).await
     }
 
-    /// When an object was put, in nanoseconds since 1970 by the store's clock; `None` when there is none.
+    /// Returns when an object was put, in nanoseconds since 1970 by the store's clock.
+    ///
+    /// Returns `None` if there is none.
     pub async fn modified_ns(&self, key: &Path) -> Result<Option<u64>, RepositoryError> {
         let request = || async {
             match self.inner.head(key).await {
@@ -261,7 +267,7 @@ impl Objects {
         self.put(key, payload, PutMode::Create).await
     }
 
-    /// Replaces an object that was found damaged by what its name stands for.
+    /// Overwrites a note, or an object that was found damaged, with the content that its name stands for.
     pub async fn mend(&self, key: &Path, payload: PutPayload) -> Result<(), RepositoryError> {
         self.put(key, payload, PutMode::Overwrite).await.map(|_| ())
     }
@@ -298,7 +304,7 @@ impl Objects {
         }
     }
 
-    /// All objects below `prefix`, behind `after` where it is given, sorted by key.
+    /// Lists all objects below `prefix`, after `after` if it is given, sorted by key.
     pub async fn list(
         &self,
         prefix: Option<&Path>,
@@ -317,7 +323,7 @@ impl Objects {
         Ok(found)
     }
 
-    /// The names directly below the repository's root.
+    /// Lists the names directly below the repository's root.
     pub async fn list_top(&self) -> Result<Vec<String>, RepositoryError> {
         let request = || async { self.inner.list_with_delimiter(None).await };
         let found = self.attempt("list", &Path::default(), 0, &self.meter.lists, request).await?;
@@ -325,7 +331,7 @@ impl Objects {
         Ok(names.collect())
     }
 
-    /// Removes an object; one that is not there is no error.
+    /// Deletes an object. A missing one is no error.
     pub async fn delete(&self, key: &Path) -> Result<(), RepositoryError> {
         let request = || async {
             match self.inner.delete(key).await {
@@ -344,28 +350,29 @@ fn short(wanted: u64, got: usize) -> object_store::Error {
     }
 }
 
-/// When an object was put, in nanoseconds since 1970 by the store's clock.
+/// Returns when an object was put, in nanoseconds since 1970 by the store's clock.
 pub fn modified_ns(meta: &ObjectMeta) -> u64 {
     meta.last_modified.timestamp_nanos_opt().unwrap_or(0).max(0) as u64
 }
 
-/// Whether a refusal may tell of another request that is under way, and not of the object. (Azure says the same of both.)
+/// Returns whether a refusal may be due to a concurrent request. (Azure returns the same error for both
+/// cases.)
 fn is_conflict(error: &object_store::Error) -> bool {
     causes(error).any(|cause| cause.to_string().contains("409 Conflict"))
 }
 
-/// Whether an object is not there. Where its bucket is not, nothing is said of the object.
+/// Returns whether an object is missing. If its bucket is missing, this says nothing about the object.
 fn is_absent(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotFound { .. }) && !is_without_bucket(error)
 }
 
-/// Whether the bucket or the container is not there, as S3, GCS and Azure say it.
+/// Returns whether the bucket or container is missing, as S3, GCS and Azure report it.
 fn is_without_bucket(error: &object_store::Error) -> bool {
     let says = |text: &str| ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| text.contains(code));
     causes(error).any(|cause| says(&cause.to_string()))
 }
 
-/// What kind of error it is, and what to do where the error does not say it.
+/// Returns the kind of an error, and advice if its text gives none.
 fn judge(error: &object_store::Error) -> (RepositoryErrorKind, &'static str) {
     use object_store::Error;
     if is_without_bucket(error) {
@@ -392,7 +399,7 @@ fn judge(error: &object_store::Error) -> (RepositoryErrorKind, &'static str) {
     }
 }
 
-/// Of an error of this system's that says it alone.
+/// Judges an error of this system by its errno alone.
 fn judge_errno(errno: Errno) -> Option<(RepositoryErrorKind, &'static str)> {
     use RepositoryErrorKind::{Configuration, Local};
     Some(match errno {
@@ -402,7 +409,9 @@ fn judge_errno(errno: Errno) -> Option<(RepositoryErrorKind, &'static str)> {
     })
 }
 
-/// Of a directory that holds a repository, and cannot be had: what cannot be a directory is a wrong address, and the rest may pass.
+/// Judges an error of opening a repository's directory.
+///
+/// A path that cannot be a directory is a wrong address. Other errors may be temporary.
 pub(crate) fn judge_directory(error: &std::io::Error) -> (RepositoryErrorKind, &'static str) {
     let Some(errno) = error.raw_os_error().map(Errno::from_raw_os_error) else {
         return (RepositoryErrorKind::Configuration, "");
@@ -419,7 +428,7 @@ pub(crate) fn judge_directory(error: &std::io::Error) -> (RepositoryErrorKind, &
     })
 }
 
-/// Whether a directory's object failed as it was to get its name.
+/// Returns whether creating an object in a directory failed when it was to get its name.
 fn is_link(error: &object_store::Error) -> bool {
     causes(error).any(|cause| cause.to_string().starts_with("Unable to rename file"))
 }

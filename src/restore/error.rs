@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// Why a restore ended. What it wrote so far stays, and the next run continues from there.
+/// An error that ended a restore. The entries written so far stay, and the next run continues from there.
 #[derive(Debug, Error)]
 pub enum RestoreError {
     #[error(transparent)]

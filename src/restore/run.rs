@@ -61,7 +61,8 @@ pub fn restore(
 ///
 /// They are compared by inode, so that no symlink hides one.
 ///
-/// # Errors The destination is one of them, or lies in one.
+/// # Errors
+/// The destination is one of them, or lies in one.
 fn own_below(destination: &Path, own: &[PathBuf]) -> Result<Vec<TreePath>, RestoreError> {
     let Some(top) = identity(destination) else { return Ok(Vec::new()) };
     let above = std::fs::canonicalize(destination).unwrap_or_else(|_| destination.to_owned());
