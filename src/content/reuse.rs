@@ -65,7 +65,6 @@ impl Older {
     /// Splits `parts`, which begin at offset `at`, into copies and the rest.
     ///
     /// The rest has holes in place of the copies.
-    /// copies.
     pub(crate) fn copies(&self, at: u64, parts: &[Extent]) -> (Vec<Copy>, Vec<Extent>) {
         let (copies, rest) = split(&self.pieces, at, parts);
         let copied = copies.iter().map(|copy| copy.length_bytes).sum();

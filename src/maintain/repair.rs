@@ -267,7 +267,7 @@ impl Repairing<'_> {
                         }
                     }
                     Err(error) if error.kind() == RepositoryErrorKind::Damaged => {}
-                    // A truncated pack answers like a repository that does not.
+                    // A read beyond the end of a truncated pack fails like an unreachable repository.
                     Err(_) if !examined.broken.chunks.is_empty() => {}
                     Err(error) => return Err(error),
                 }

@@ -152,8 +152,8 @@ impl Store {
         trust::may_follow(self.name(), seen, newest).map_err(distrusted)?;
         let first = self
             .first_of(newest, secrets, |ring| ring.reference.sequence <= seen.sequence.saturating_add(1))?;
-        // It has the data keys and names the keyring that was taken, so its maker knew both. `trust_keyring`
-        // covers the rest.
+        // It names the keyring that was taken and has its data keys, so its maker held these. The operator
+        // vouches for the rest.
         if matches!(first, Err(Distrust::Gap(_))) && self.key_source().trust_keyring {
             return Ok(());
         }

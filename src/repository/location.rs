@@ -217,7 +217,7 @@ fn open_directory(path: &Path) -> Result<Opened, RepositoryError> {
         RepositoryError::Request { operation: "open", key, reason, kind }
     };
     private::hold_alone(path).map_err(unopened)?;
-    // In a directory shared with a group, new files are shared with it as well.
+    // A directory is shared with a group: new files of this process are shared as well.
     if std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o020 != 0) {
         private::share_with_group();
     }

@@ -61,8 +61,7 @@ impl Store {
                 self.tell(late);
                 self.remember(&state, passed)?;
             }
-            // Later records cannot be read. The readable ones, which might not follow from these, were read
-            // before.
+            // The only failure is a later record that cannot be read. The readable ones were checked.
             Err(error)
                 if is_unreadable(&error)
                     && until.is_some()

@@ -1,8 +1,8 @@
 //! Access to the object store: keys, the log, packs, the index, manifests and the probe.
 //!
 //! All functions above [`objects`] block and are called from plain threads; requests run on a tokio runtime.
-//! Nothing is overwritten except notes, so a reader never races a writer: an object that a record names
-//! existed before the record.
+//! Only notes and damaged objects are overwritten, so a reader never races a writer: an object that a record
+//! names existed before the record.
 
 pub mod append;
 pub mod cache;
