@@ -5,7 +5,7 @@ use crate::model::entry::{Attributes, Entry, Xattrs};
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
 
-/// Returns an entry's attributes, which may lie in a chunk.
+/// Returns an entry's attributes, reading their chunk if they are stored in one.
 pub(crate) fn attributes_of(chunks: &ChunkReader, entry: &Entry) -> Result<Attributes, RepositoryError> {
     match &entry.xattrs {
         Xattrs::None => Ok(Attributes::new()),

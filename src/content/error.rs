@@ -1,4 +1,4 @@
-//! Why a file's content was not written, with its path.
+//! The error of writing a file's content, with the file's path.
 
 use crate::repository::error::RepositoryError;
 use crate::support::failure::{Failure, FailureKind};
@@ -27,7 +27,7 @@ impl Failure for ContentError {
 }
 
 impl ContentError {
-    /// Adds the path and what was done to an error of the system's.
+    /// Adds the path and the attempted action to a system error.
     pub fn file(path: impl ToString, action: &'static str) -> impl FnOnce(Errno) -> Self {
         move |errno| Self::File { path: path.to_string(), action, errno }
     }

@@ -1,6 +1,6 @@
-//! Writing a large file's content: its segments by all workers, checked against its hash.
+//! Writes a large file's content: all workers write its segments, and the result is checked against its hash.
 //!
-//! What an older version of the file has, where one is at hand, is copied from it and not fetched.
+//! Parts that an older version at hand also has are copied from it instead of fetched.
 
 use super::error::ContentError;
 use super::reuse::{Copy, Older};
@@ -15,10 +15,10 @@ use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Segments of one file under way.
+/// Maximum number of segments of one file that are written at the same time.
 const SEGMENTS_MAX: usize = 6;
 
-/// Writes all of `file`, an entry's content, into `handle`, which is empty.
+/// Writes the whole content of `file`, which belongs to `entry`, into `handle`, which is empty.
 pub(crate) fn write_large<'env, W: Send + 'env>(
     writer: &'env ContentWriter<'env>,
     pool: &Pool<'env, W>,
@@ -58,14 +58,14 @@ impl<'env, W: Send + 'env> LargeFile<'env, '_, W> {
         ContentError::Mismatch { path: self.entry.path.to_string() }
     }
 
-    /// Writes the extents that lie from `start` on, and pushes the chaining values of their segments.
+    /// Writes the extents that begin at offset `start`, and pushes the chaining values of their segments.
     fn write_span(&self, start: u64, parts: Vec<Extent>, tree: &mut HashTree) -> Result<(), ContentError> {
         let end = start + parts.iter().map(Extent::length_bytes).sum::<u64>();
         let (copies, parts) = match self.older {
             Some(older) => older.copies(start, &parts),
             None => (Vec::new(), parts),
         };
-        // Parts that are not written in their order are hashed as they were written.
+        // Parts that are written out of order cannot be hashed on the way: they are read back and hashed.
         let scattered = !copies.is_empty() || is_scattered(&parts);
         if scattered {
             self.write_scattered(start, &copies, &parts)?;
@@ -96,7 +96,7 @@ impl<'env, W: Send + 'env> LargeFile<'env, '_, W> {
         Ok(())
     }
 
-    /// Copies what the older version has, and writes the other parts chunk by chunk.
+    /// Copies the parts that the older version has, and writes the others chunk by chunk.
     fn write_scattered(&self, start: u64, copies: &[Copy], parts: &[Extent]) -> Result<(), ContentError> {
         let mut writing: VecDeque<Handle<Result<(), ContentError>>> = VecDeque::new();
         let wait = |writing: &mut VecDeque<Handle<_>>, most: usize| {

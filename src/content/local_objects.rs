@@ -1,4 +1,4 @@
-//! The objects that a standby on this host keeps of a store: content that need not be fetched.
+//! The objects that a standby on this host keeps of a store: their content need not be fetched.
 
 use crate::model::entry::File;
 use crate::source::stat::Stat;
@@ -7,7 +7,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
 use std::path::PathBuf;
 
-/// A directory of objects, named by the hashes of their content.
+/// A directory of objects that are named by the hashes of their content.
 #[derive(Clone, Debug)]
 pub struct LocalObjects {
     dir: PathBuf,
@@ -18,7 +18,7 @@ impl LocalObjects {
         Self { dir }
     }
 
-    /// Opens the object with the content of `file`, if there is one of its size. Its bytes are unchecked.
+    /// Opens the object with the content of `file`, if one of its size exists. The bytes are not checked.
     pub fn open(&self, file: &File) -> Option<OwnedFd> {
         if file.size_bytes == 0 {
             return None;

@@ -1,4 +1,4 @@
-//! A file's content: its extents read, and written to a file of this host from chunks, other files and objects.
+//! Reading and writing of file content: from chunks, from other files and from a standby's objects.
 
 pub mod attributes;
 pub mod error;

@@ -1,6 +1,7 @@
-//! An older version of a file that is at hand: which parts of the new one it has, by their chunks.
+//! Finds the parts of a new version of a file that an older version at hand also has, by their chunks.
 //!
-//! Nothing is trusted: what is copied is hashed with all else before the new version is shown to anyone.
+//! The older version is not trusted: the copied bytes are hashed with all others before the new version is
+//! shown.
 
 use super::error::ContentError;
 use crate::model::entry::{Entry, Extent, File};
@@ -14,10 +15,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Larger versions are not indexed: 48 bytes an extent.
+/// Maximum size of an older version that is indexed. The index takes 48 bytes for each extent.
 const OLDER_MAX_BYTES: u64 = 64 << 30;
 
-/// A part of a chunk in the old file.
+/// A part of a chunk, at offset `at` of the old file.
 #[derive(Clone, Copy)]
 struct Piece {
     offset_bytes: u32,
@@ -25,14 +26,16 @@ struct Piece {
     at: u64,
 }
 
-/// The old version, and where it has parts of which chunks, by their offsets.
+/// An older version of a file, with the parts of chunks that it has.
+///
+/// The parts of a chunk are sorted by offset.
 pub(crate) struct Older {
     handle: Arc<OwnedFd>,
     pieces: HashMap<ChunkId, Vec<Piece>>,
     copied_bytes: AtomicU64,
 }
 
-/// Bytes that both versions have.
+/// A range of bytes that both versions have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Copy {
     pub(crate) from: u64,
@@ -41,7 +44,7 @@ pub(crate) struct Copy {
 }
 
 impl Older {
-    /// The version `file` of `entry`, whose bytes are in `handle`.
+    /// Indexes the version `file` of `entry`, whose bytes are in `handle`. Returns `None` if it is too large.
     pub(crate) fn new(
         chunks: &ChunkReader,
         handle: OwnedFd,
@@ -59,7 +62,9 @@ impl Older {
         self.handle.clone()
     }
 
-    /// What to copy for `parts`, which lie from `at` on, and the parts with holes in place of that.
+    /// Splits `parts`, which begin at offset `at`, into copies and the rest.
+    ///
+    /// The rest has holes in place of the copies.
     pub(crate) fn copies(&self, at: u64, parts: &[Extent]) -> (Vec<Copy>, Vec<Extent>) {
         let (copies, rest) = split(&self.pieces, at, parts);
         let copied = copies.iter().map(|copy| copy.length_bytes).sum();
@@ -67,7 +72,7 @@ impl Older {
         (copies, rest)
     }
 
-    /// How much was to be copied so far.
+    /// Returns the number of bytes that were planned to be copied so far.
     pub(crate) fn copied_bytes(&self) -> u64 {
         self.copied_bytes.load(Ordering::Relaxed)
     }
@@ -131,7 +136,7 @@ fn split(pieces: &HashMap<ChunkId, Vec<Piece>>, mut at: u64, parts: &[Extent]) -
     (copies, rest)
 }
 
-/// Adds a copy, joined to the last where both go on.
+/// Adds a copy, joined to the last one if both files continue there.
 fn push(copies: &mut Vec<Copy>, copy: Copy) {
     match copies.last_mut() {
         Some(last)
@@ -144,10 +149,10 @@ fn push(copies: &mut Vec<Copy>, copy: Copy) {
 }
 
 impl Copy {
-    /// Copies of one job.
+    /// Maximum number of copies in one job.
     pub(crate) const BATCH: usize = 64;
 
-    /// Copies, by reference where the filesystem can.
+    /// Copies the range, by reference where the filesystem can.
     pub(crate) fn run(&self, from: &OwnedFd, to: &OwnedFd, path: &TreePath) -> Result<(), ContentError> {
         copy_range(from, self.from, to, self.to, self.length_bytes)
             .map_err(ContentError::file(path, "copy from its version before"))
@@ -187,7 +192,7 @@ mod tests {
         prop::collection::vec(prop_oneof![6 => part, 1 => hole], 0..40)
     }
 
-    /// Each byte of a file: which byte of which chunk.
+    /// Returns for each byte of a file its chunk and its offset there; `None` for a byte of a hole.
     fn bytes(extents: &[Extent]) -> Vec<Option<(ChunkId, u32)>> {
         let of = |extent: &Extent| -> Vec<_> {
             match *extent {

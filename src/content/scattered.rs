@@ -1,8 +1,8 @@
-//! Restoring a large file whose extents jump between chunks: chunk by chunk instead of from the beginning
-//! on, so that each chunk is fetched once, however many extents it has.
+//! Writes a large file whose extents jump between chunks.
 //!
-//! The file's hash is then computed from what was written. Memory: the extents of [`SPAN_BYTES`] of the
-//! file, and a few chunks for each worker.
+//! It is written chunk by chunk instead of from beginning to end, so that each chunk is fetched once however
+//! many extents use it. The file's hash is then computed from the written bytes. Memory holds the extents of
+//! [`SPAN_BYTES`] of the file, and a few chunks for each worker.
 
 use super::error::ContentError;
 use super::write::{ContentWriter, write_all};
@@ -14,12 +14,12 @@ use crate::source::content::SEGMENT_BYTES;
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::{HashMap, HashSet};
 
-/// So much of a file is planned at once.
+/// Number of bytes of a file that are planned at a time.
 pub(crate) const SPAN_BYTES: u64 = 4 << 30;
-/// Chunks fetched together.
+/// Maximum number of chunks that are fetched together.
 const CHUNKS_MAX: usize = 8;
 
-/// Where a part of a chunk goes in the file.
+/// A part of a chunk, and its offset `at` in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placement {
     at: u64,
@@ -27,10 +27,10 @@ pub(crate) struct Placement {
     length_bytes: u32,
 }
 
-/// Some chunks, and where their parts go.
+/// A few chunks, each with all places of its parts in the file.
 pub(crate) type Batch = Vec<(ChunkId, Vec<Placement>)>;
 
-/// Whether fetching chunks segment by segment would fetch many of them again and again.
+/// Returns whether fetching chunks segment by segment would fetch many of them several times.
 pub(crate) fn is_scattered(parts: &[Extent]) -> bool {
     let mut all = HashSet::new();
     let mut segment = HashSet::new();
@@ -48,11 +48,11 @@ pub(crate) fn is_scattered(parts: &[Extent]) -> bool {
         }
         at = next;
     }
-    // An extent across a segment's end is fetched for both.
+    // An extent across a segment's end is fetched for both segments.
     fetches > all.len() + all.len() / 8 + 4
 }
 
-/// Groups the extents, which lie in the file from `at` on, by their chunks, in the order of first use.
+/// Groups the extents, which begin at offset `at` of the file, by chunk, in the order of first use.
 pub(crate) fn batches(mut at: u64, parts: &[Extent]) -> Vec<Batch> {
     let mut numbers: HashMap<ChunkId, usize> = HashMap::new();
     let mut by_chunk: Batch = Vec::new();

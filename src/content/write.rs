@@ -1,7 +1,7 @@
-//! Writing a file's content into a file of this host: from chunks of the repository, or from another file.
+//! Writes a file's content into a file of this host, from chunks of the repository or from another file.
 //!
-//! Nothing here names or places a file. The handle must be the caller's alone until the content was checked against its hash: what
-//! it is copied from may change meanwhile.
+//! This module neither names nor places files. Only the caller may have the handle until the content was
+//! checked against its hash, because the source of a copy may change during the copy.
 
 use super::error::ContentError;
 use super::reuse::copy_range;
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Where content comes from, and how much of it was written.
+/// The source of content, with a count of the bytes written.
 pub(crate) struct ContentWriter<'a> {
     pub(crate) chunks: ChunkReader,
     pub(crate) progress: &'a Progress,
@@ -36,13 +36,13 @@ impl<'a> ContentWriter<'a> {
         Progress::add(&self.progress.read_bytes, bytes);
     }
 
-    /// Returns how many bytes were written so far.
+    /// Returns the number of bytes written so far.
     pub(crate) fn written_bytes(&self) -> u64 {
         self.written_bytes.load(Ordering::Relaxed)
     }
 }
 
-/// Writes extents from `at` on, and hashes what they read as. Holes stay holes.
+/// Writes extents from offset `at` on, and hashes the bytes that they read as. Holes stay holes.
 pub(crate) fn write_extents(
     writer: &ContentWriter,
     handle: &OwnedFd,
@@ -83,7 +83,7 @@ pub(crate) fn write_extents(
     Ok(())
 }
 
-/// Chunks that later extents may ask for again.
+/// Fetched chunks that later extents may need again.
 #[derive(Default)]
 struct Held {
     chunks: HashMap<ChunkId, Bytes>,
@@ -91,12 +91,12 @@ struct Held {
 }
 
 impl Held {
-    /// At most so many chunks are fetched at once,
+    /// Maximum number of chunks that are fetched at a time.
     const FETCHED_MAX: usize = 8;
-    /// and all are dropped once there are so many bytes of them: more than a segment's extents come to.
+    /// Number of held bytes above which all chunks are dropped. A segment's extents need less.
     const BYTES_MAX: usize = 12 << 20;
 
-    /// Fetches what the next extents need; returns those, and the rest.
+    /// Fetches the chunks of the next extents; returns those extents and the remaining ones.
     fn fetch<'a>(
         &mut self,
         reader: &ChunkReader,
@@ -142,8 +142,10 @@ pub(crate) fn write_all(handle: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Resu
     Ok(())
 }
 
-/// Copies all of `from`, by reference where the filesystem can, holes as holes; then reads back what is
-/// there, since `from` may change meanwhile. Whether it is the content of `file`.
+/// Copies all of `from` and returns whether the copy has the content of `file`.
+///
+/// It is copied by reference where the filesystem can, and holes stay holes. The copy is read back for the
+/// hash, because `from` may change during the copy.
 pub(crate) fn copy_checked(from: &OwnedFd, to: &OwnedFd, file: &File) -> Result<bool, Errno> {
     if rustix::fs::ioctl_ficlone(to, from).is_err() {
         rustix::fs::ftruncate(to, file.size_bytes)?;
@@ -157,7 +159,9 @@ pub(crate) fn copy_checked(from: &OwnedFd, to: &OwnedFd, file: &File) -> Result<
     Ok(hash_of(to)? == file.hash)
 }
 
-/// For filesystems between which the kernel does not copy. A source that ends early leaves zeros, and a wrong hash.
+/// Copies between filesystems for which the kernel does not.
+///
+/// A source that ends early leaves zeros, which the hash finds.
 fn copy_by_reading(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
     let mut buffer = vec![0; 256 << 10];
     let mut at = start;
@@ -176,7 +180,7 @@ fn copy_by_reading(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result
     Ok(())
 }
 
-/// The hash of all bytes from the first on.
+/// Returns the hash of all bytes of a file.
 pub(crate) fn hash_of(handle: &OwnedFd) -> Result<ContentHash, Errno> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 256 << 10];

@@ -1,9 +1,13 @@
-//! Snapshots that records dropped although the rules keep them: before a pruner dooms or deletes anything, somebody has to say that it is right.
+//! Finds snapshots that records dropped although the rules keep them.
 //!
-//! Whoever may append, and not delete, gets nothing deleted by that: neither by a record that drops and dooms at once, nor by one that drops and
-//! leaves the dooming to the pruner, takes dooms back and makes them again, or takes segments out of the index. Records can say anything, so
-//! nothing that a record says ends the hold: a drop counts as long as the state remembers it, and as long as its record is younger than the
-//! grace, by the store's clock. What was accepted is noted in this host's cache alone; a host without it asks again.
+//! A pruning that finds one is held until an operator accepts it.
+//!
+//! A writer that can append but not delete can therefore cause no deletion: neither by a record that drops
+//! and dooms at once, nor by one that drops and leaves the dooming to the pruner, takes dooms back and
+//! repeats them, or takes segments out of the index. Records can contain anything, so nothing in a record
+//! ends the hold: a drop counts as long as the state remembers it, and as long as its record is younger than
+//! the grace, by the store's clock. An acceptance is recorded only in this host's cache; a host without it
+//! asks again.
 
 use crate::model::id::Sequence;
 use crate::model::record::{Dropped, Event, StoreState};
@@ -14,12 +18,16 @@ use crate::repository::store_time;
 use crate::support::durable;
 use std::collections::BTreeMap;
 
-/// The end of a log that is looked through for drops; longer, if all of that is younger than the grace.
+/// Number of records at the end of a log that are searched for drops.
+///
+/// More are searched if all of them are younger than the grace.
 const LOOKED_RECORDS: u64 = 1_000;
 const NOTE: &str = "accepted-drops";
 
 impl Store {
-    /// What was dropped, and not accepted here: as the state remembers it, and by records that were put within the last `grace_ns`.
+    /// Returns the drops that were not accepted on this host.
+    ///
+    /// These are the drops in the state, and those of records put within the last `grace_ns`.
     pub(crate) fn drops(
         &self,
         state: &StoreState,
@@ -43,7 +51,7 @@ impl Store {
         Ok(drops)
     }
 
-    /// The records that were put within the last `grace_ns`.
+    /// Returns the records that were put within the last `grace_ns`.
     fn young_records(
         &self,
         state: &StoreState,
@@ -64,7 +72,9 @@ impl Store {
         }
     }
 
-    /// Up to which record somebody said here that its drops are right. A note that is lost or cannot be read is none.
+    /// Returns the record up to which drops were accepted on this host.
+    ///
+    /// A note that is lost or cannot be read accepts none.
     fn accepted_drops(&self) -> Sequence {
         let note = self.cache_file(NOTE).and_then(|path| std::fs::read_to_string(path).ok());
         Sequence(note.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
@@ -72,7 +82,7 @@ impl Store {
 
     pub(crate) fn accept_drops(&self, through: Sequence) {
         if let Some(path) = self.cache_file(NOTE) {
-            // Where it cannot be kept, it is asked again.
+            // If the note cannot be stored, the next pruning asks again.
             let _ = durable::replace(self.env(), &path, 0o600, format!("{through}\n").as_bytes());
         }
     }
@@ -87,7 +97,7 @@ pub(crate) struct Wrong {
     pub first: Sequence,
 }
 
-/// Finds what was dropped although the rules keep it. Pure.
+/// Finds dropped snapshots that the rules keep. Pure.
 pub(crate) fn judge(
     state: &StoreState,
     drops: &BTreeMap<Sequence, Dropped>,

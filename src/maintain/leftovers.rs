@@ -1,9 +1,11 @@
-//! What broken-off uploads and probes left, and nothing ever names: cleared away by a pruning once it is old, by the store's clock.
+//! Removes old leftovers of interrupted uploads and probes.
 //!
-//! A directory gets an object under a name of its own beside it, `NAME#NUMBER`, which no listing shows; a process that is killed
-//! leaves it. They are looked for on the disk itself, in the folders of this store and nowhere else, no symlink followed below the
-//! repository's root. One that somebody is writing is not old; if a clock is wrong and it is removed all the same, that upload
-//! fails and is repeated.
+//! Nothing ever names them; their age is by the store's clock.
+//!
+//! A directory repository creates an object under a temporary name next to its own, `NAME#NUMBER`, which no
+//! listing shows; a killed process leaves it. A pruning looks for them on the disk itself, only in the
+//! folders of this store, and follows no symlink below the repository's root. A file that is being written is
+//! not old. If a clock is wrong and it is removed all the same, that upload fails and is repeated.
 
 use crate::repository::object_key;
 use crate::repository::objects::modified_ns;
@@ -14,13 +16,15 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CStr;
 
-/// A probe that is younger is somebody's, whatever age is asked for.
+/// Minimum age of a probe that is removed, whatever age is asked for. A younger one may be in use.
 const PROBE_AGE_NS: u64 = 3_600_000_000_000;
-/// Folders in folders, below a store.
+/// Depth of folders below a store.
 const DEPTH: u32 = 3;
 
 impl Store {
-    /// Removes leftovers that are older than `age_ns`; returns how many. What cannot be removed stays for the next time.
+    /// Removes leftovers that are older than `age_ns`; returns their number.
+    ///
+    /// A file that cannot be removed stays for the next pruning.
     pub(crate) fn drop_leftovers(&self, now_ns: u64, age_ns: u64) -> u64 {
         let age = |modified_ns: u64| now_ns.saturating_sub(modified_ns);
         let is_old = |modified_ns: u64| age(modified_ns) >= age_ns;
@@ -54,7 +58,7 @@ fn below(root: &OwnedFd, key: &Key) -> Result<OwnedFd, Errno> {
 fn drop_staged(folder: impl AsFd, is_old: &dyn Fn(u64) -> bool, depth: u32) -> u64 {
     let Ok(listed) = Dir::read_from(&folder) else { return 0 };
     let mut dropped = 0;
-    // Read to its end before anything goes.
+    // Read the directory to its end before removing anything.
     let entries: Vec<_> =
         listed.flatten().map(|entry| (entry.file_name().to_owned(), entry.file_type())).collect();
     for (name, kind) in entries {
@@ -75,7 +79,7 @@ fn drop_staged(folder: impl AsFd, is_old: &dyn Fn(u64) -> bool, depth: u32) -> u
     dropped
 }
 
-/// Whether it is the name of an object that is being put: a key's, `#`, and a number.
+/// Returns whether `name` is the temporary name of an upload: a key's name, `#`, and a number.
 fn is_staged(name: &CStr) -> bool {
     let name = name.to_bytes();
     let Some(at) = name.iter().position(|byte| *byte == b'#') else { return false };
@@ -98,7 +102,7 @@ mod tests {
         for name in [c"00000000000000000001#1", c"ab12#42", c"web-1#1"] {
             assert!(is_staged(name), "{name:?}");
         }
-        // A host's name with such an end is a key with the sign encoded.
+        // In a host's name with such an end, the key has the sign encoded.
         for name in [c"ab12", c"ab12#", c"#1", c"ab12#1a", c"ab12#1#", c"a#b#1", c"pod%231", c"ab12-1"] {
             assert!(!is_staged(name), "{name:?}");
         }

@@ -1,7 +1,7 @@
-//! What snapshots refer to: one bit for each entry of an index.
+//! Marks everything that snapshots refer to, with one bit for each entry of an index.
 //!
-//! A page or a list whose bit is set was looked at, with all below it: what snapshots share is read once. So memory is one bit
-//! for each chunk of the store, however many snapshots there are.
+//! A page or list whose bit is set was read, with everything below it, so data shared by snapshots is read
+//! once. Memory is one bit for each chunk of the store, however many snapshots there are.
 
 use crate::format::page::Page;
 use crate::model::entry::{Entry, Extent, Extents, File};
@@ -16,16 +16,16 @@ use crate::repository::store::Store;
 use crate::support::failure::{Failure, FailureKind};
 use std::sync::Arc;
 
-/// Lists read together.
+/// Number of lists that are read together.
 const LISTS: usize = 64;
-/// Pages read together.
+/// Number of pages that are read together.
 const PAGES: usize = 64;
 
-/// The entries of an index that something refers to.
+/// The entries of an index that snapshots refer to.
 pub struct Marks {
     index: Arc<Index>,
     bits: Vec<Vec<u64>>,
-    /// References to chunks that are nowhere.
+    /// Number of references to chunks that do not exist.
     pub missing: u64,
 }
 
@@ -40,7 +40,7 @@ impl Marks {
         self.bits[segment][entry as usize / 64] >> (entry % 64) & 1 == 1
     }
 
-    /// Returns whether the chunk is there and was not marked before.
+    /// Marks a chunk. Returns whether it exists and was not marked before.
     fn add(&mut self, id: ChunkId) -> Result<bool, RepositoryError> {
         let Some(((segment, entry), _)) = self.index.find(id)? else {
             self.missing += 1;
@@ -54,15 +54,16 @@ impl Marks {
     }
 }
 
-/// Marks all that a manifest refers to. What cannot be read is an error, unless something was given up before: then it is
-/// counted.
+/// Marks everything that a manifest refers to.
+///
+/// Data that cannot be read is an error, or is counted if `lost` says that a repair has given up some.
 pub fn mark(
     store: &Store,
     marks: &mut Marks,
     root: &ManifestRoot,
     lost: bool,
 ) -> Result<(), RepositoryError> {
-    // Read with an index of its own: entries keep their numbers in the one that is marked.
+    // Reading uses its own copy of the index, so that entries keep their numbers in the marked one.
     let chunks = ChunkReader::new(store.clone(), Arc::new(marks.index.fork())).cached();
     let manifests = ManifestReader::new(chunks.clone());
     let mut marking = Marking { marks, chunks, manifests, lost };
@@ -98,7 +99,7 @@ impl Marking<'_> {
         Ok(())
     }
 
-    /// Reads together; one by one when that fails and something may be lost.
+    /// Reads chunks together, or one by one if that fails and some may be lost.
     fn read<T>(
         &mut self,
         ids: &[ChunkId],

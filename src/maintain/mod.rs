@@ -1,4 +1,4 @@
-//! The care of a repository: pruning, verification, repair.
+//! Maintenance of a repository: pruning, verification and repair.
 
 pub mod drops;
 pub mod leftovers;

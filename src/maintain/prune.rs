@@ -1,22 +1,24 @@
-//! Pruning: drops snapshots that no rule keeps, and what only they had. No lock: nobody waits for it, and it waits for nobody.
+//! Prunes a store: drops snapshots that no rule keeps, and deletes what only they needed. Takes no locks.
 //!
 //! ```text
-//! retention → marks → holds → what was doomed long enough ago is deleted → plan → copies → index → record (dooms) → …
+//! retention → marks → holds → deletion of what is due → plan → copies → index → record (dooms) → …
 //! ```
 //!
-//! - A record dooms packs and segments, and nothing is deleted that was not doomed. Names are random, so that a doomed object never
-//!   comes back; a writer that relied on one finds the record in its way when it commits, and begins again.
-//! - A pruner computes with one state of the log and commits behind it. A snapshot that came meanwhile makes it begin again: its
-//!   references are looked at, too.
-//! - Deletion waits for some records and some time, for readers: those that began before look up again what is not where it was. What is
-//!   deleted, and for whom something is kept, is decided by the store's clock alone, which dates every object (see `store_time`):
-//!   a pruner whose clock is wrong deletes nothing early.
-//! - Packs and segments that no record names are of a run that is under way, or was broken off: they are doomed when they are old,
-//!   by the store's clock. If that run still lives, it ships them again.
-//! - What another record dropped although the rules keep it is held, and so is a store in which what stays leads to nothing: then nothing is
-//!   doomed or deleted. Whoever can write to the log but not delete gets nothing deleted by this (see `drops`).
+//! - A record dooms packs and segments, and only doomed objects are deleted. Names are random, so a doomed
+//!   object never comes back. A writer that relied on one finds the record when it commits, and begins again.
+//! - A pruning computes with one state of the log and commits directly after it. If another record was
+//!   appended meanwhile, the pruning begins again, so that the references of a new snapshot are included.
+//! - Deletion waits for some records and some time, so that running readers can finish: a reader looks up
+//!   again any chunk that has moved. Only the store's clock, which dates every object (see `store_time`),
+//!   decides when an object is deleted and how long a standby's snapshots are kept: a pruner whose clock is
+//!   wrong deletes nothing early.
+//! - Packs and segments that no record names belong to a run that is in progress or was interrupted. They are
+//!   doomed when they are old, by the store's clock. If that run is still alive, it ships them again.
+//! - A pruning is held if another record dropped snapshots that the rules keep, or if the remaining snapshots
+//!   refer to missing chunks: then nothing is doomed or deleted. Credentials that can write to the log but
+//!   not delete can therefore never cause a deletion (see `drops`).
 //!
-//! Killed anywhere, it leaves garbage for the next pruning, never a broken snapshot.
+//! A pruning that is killed at any point leaves garbage for the next one, never a broken snapshot.
 
 use super::drops::{self, Wrong};
 use super::mark::{Marks, mark};
@@ -42,20 +44,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// A pruning that loses so many races in a row gives up.
+/// Maximum number of races that a pruning loses in a row before it gives up.
 const RACES_MAX: u32 = 20;
 
-/// A standby that was not heard of for so long is gone, unless somebody says otherwise.
+/// Default time without a report after which a standby counts as gone.
 pub const SILENCE_NS: u64 = 30 * 86_400_000_000_000;
-/// The note of one that is gone stays so many times as long, to be shown.
+/// Multiple of that time after which the note of a silent standby is removed. Until then it is shown.
 const SHOWN_SILENCES: u64 = 4;
 
-/// How long what is doomed stays.
+/// The grace between dooming an object and deleting it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grace {
-    /// Records behind the one that doomed it, and
+    /// Minimum number of records after the one that doomed it.
     pub records: u64,
-    /// nanoseconds since that one was put, by the store's clock.
+    /// Minimum time in nanoseconds since that record was put, by the store's clock.
     pub ns: u64,
 }
 
@@ -65,18 +67,18 @@ impl Default for Grace {
     }
 }
 
-/// What to prune, and how.
+/// The parameters of a pruning.
 #[derive(Clone, Debug)]
 pub struct PruneRequest {
     pub retention: Retention,
     pub writer: WriterId,
     pub grace: Grace,
     pub bounds: Bounds,
-    /// For a standby that was not heard of for so long nothing is kept.
+    /// Time without a report after which nothing is kept for a standby.
     pub silence_ns: u64,
-    /// Tell what would be done, and do nothing.
+    /// Reports what would be done, and changes nothing.
     pub dry_run: bool,
-    /// Deletes although another record dropped what the rules keep.
+    /// Deletes although another record dropped snapshots that the rules keep.
     pub accept: bool,
 }
 
@@ -89,7 +91,7 @@ impl PruneRequest {
     }
 }
 
-/// Why nothing was pruned.
+/// The reason for which nothing was pruned.
 #[derive(Debug, Error)]
 pub enum PruneError {
     #[error(transparent)]
@@ -118,20 +120,20 @@ impl Failure for PruneError {
 pub struct Verdict {
     pub snapshot: Sequence,
     pub scan_start_ns: u64,
-    /// None: it goes.
+    /// The reasons for which it stays. Without one it is dropped.
     pub kept_for: Vec<Reason>,
 }
 
-/// A standby that nothing is kept for.
+/// A standby for which nothing is kept.
 #[derive(Clone, Debug, Serialize)]
 pub struct SilentStandby {
     pub host: String,
     pub silent_days: u64,
-    /// Its note went, too.
+    /// Whether its note was removed, too.
     pub forgotten: bool,
 }
 
-/// What a pruning did, or would do.
+/// The work that a pruning did, or would do.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PruneReport {
     pub store: String,
@@ -143,31 +145,31 @@ pub struct PruneReport {
     pub alive_bytes: u64,
     pub packs_doomed: u64,
     pub doomed_bytes: u64,
-    /// Of those doomed, packs that no record named.
+    /// Number of doomed packs that no record named.
     pub orphans: u64,
     pub packs_repacked: u64,
     pub copied_bytes: u64,
     pub objects_deleted: u64,
     pub deleted_bytes: u64,
-    /// Doomed, and not yet deleted.
+    /// Doomed packs that are not yet deleted.
     pub packs_waiting: u64,
     pub waiting_bytes: u64,
     pub segments_before: u64,
     pub segments_after: u64,
-    /// References to chunks that were lost before.
+    /// References to chunks that were lost earlier.
     pub missing: u64,
-    /// Standbys that were not heard of for so long that nothing is kept for them.
+    /// Standbys without a report for so long that nothing is kept for them.
     pub silent_standbys: Vec<SilentStandby>,
-    /// What broken-off uploads and probes had left.
+    /// Number of leftovers of interrupted uploads and probes that were deleted.
     pub leftovers_deleted: u64,
-    /// Why nothing could be deleted, where these credentials may not.
+    /// The reason for which nothing could be deleted, if the credentials do not allow it.
     pub deletion_refused: Option<String>,
-    /// The record that says so; none when there was nothing to do.
+    /// The record of the pruning; `None` if there was nothing to do.
     pub record: Option<Sequence>,
     pub requests: Requests,
 }
 
-/// Is told of each step of a pruning, by its name.
+/// A function that is called at each step of a pruning, with the step's name.
 pub type OnStep<'a> = dyn Fn(&'static str) + 'a;
 
 /// Prunes a store.
@@ -178,7 +180,7 @@ pub fn prune(store: &Store, request: &PruneRequest, on_step: &OnStep) -> Result<
     Ok(report)
 }
 
-/// Prunes once; none when another record came first, so that all is to be looked at again.
+/// Prunes once. Returns `None` if another record came first, so that everything must be computed again.
 fn attempt(
     store: &Store,
     request: &PruneRequest,
@@ -225,7 +227,7 @@ struct Pruning<'a> {
     store: &'a Store,
     request: &'a PruneRequest,
     on_step: &'a OnStep<'a>,
-    /// Packs and segments that are there.
+    /// Packs and segments that exist.
     packs: BTreeMap<PackId, Found>,
     segments: BTreeMap<IndexId, Found>,
     store_now_ns: u64,
@@ -259,11 +261,14 @@ impl<'a> Pruning<'a> {
         Ok(pruning)
     }
 
-    /// The time by the clock that dates the objects: nobody else's is compared with theirs. Of a store that does not tell it, none
-    /// of its objects is old.
+    /// Returns the time of the clock that dates the store's objects.
+    ///
+    /// No other clock is compared with their times.
+    ///
+    /// If the store does not report a time, this returns 0, and none of its objects is old.
     fn store_clock(&self) -> Result<u64, RepositoryError> {
         if self.request.dry_run {
-            // To ask takes a write.
+            // Reading the clock takes a write.
             return Ok(self.store.env().wall_ns());
         }
         let at = object_key::probe(self.store.env().nonce());
@@ -271,7 +276,7 @@ impl<'a> Pruning<'a> {
         let now = self.store.wait(async {
             let created: Creation = objects.create(&at, PutPayload::from_static(b"what time is it")).await?;
             let meta = objects.modified_ns(&at).await;
-            // What is left behind harms nobody, and goes when it is old.
+            // A probe that stays is harmless, and is removed when it is old.
             let _ = objects.delete(&at).await;
             match created {
                 Creation::Created => meta,
@@ -281,7 +286,7 @@ impl<'a> Pruning<'a> {
         Ok(now.unwrap_or(0))
     }
 
-    /// Returns false when somebody else's record came first.
+    /// Prunes with one state. Returns false if another writer's record came first.
     fn run(&mut self, state: &mut StoreState) -> Result<bool, PruneError> {
         let (snapshots, marks) = self.mark(state)?;
         let due = self.due(state)?;
@@ -304,7 +309,9 @@ impl<'a> Pruning<'a> {
         self.append(state, record)
     }
 
-    /// Finds what is dropped, and marks what the others need; refuses to go on where somebody should look first.
+    /// Finds the snapshots to drop, and marks the chunks that the others need.
+    ///
+    /// It fails if an operator has to look first.
     fn mark(&mut self, state: &StoreState) -> Result<(Vec<Sequence>, Marks), PruneError> {
         let verdicts = self.decide(state)?;
         let (kept, dropped): (Vec<_>, Vec<_>) = verdicts.iter().partition(|v| !v.kept_for.is_empty());
@@ -330,7 +337,9 @@ impl<'a> Pruning<'a> {
         Ok((dropped, marks))
     }
 
-    /// Copies what is needed of the packs that go, and writes the index without them. Returns what a record says of it.
+    /// Copies needed chunks out of packs that will be doomed, and writes the index without these packs.
+    ///
+    /// Returns the record's part about them.
     fn move_chunks(
         &mut self,
         state: &StoreState,
@@ -339,7 +348,7 @@ impl<'a> Pruning<'a> {
     ) -> Result<PruneRecord, RepositoryError> {
         let gone: BTreeSet<PackId> = plan.doom.iter().chain(&plan.repack).copied().collect();
         let repacked: BTreeSet<PackId> = plan.repack.iter().copied().collect();
-        // From here on nothing is found in what goes, so that it is copied.
+        // From here on the index finds no chunk in these packs, so that the needed ones are copied.
         self.index.doom(gone.iter().copied());
         let packer = Packer::new(self.store.clone(), self.index.clone()).in_order();
         let before = self.index.segments();
@@ -361,7 +370,7 @@ impl<'a> Pruning<'a> {
         })
     }
 
-    /// Appends the record, unless it says nothing. Returns false when somebody else's came first.
+    /// Appends the record, unless it is empty. Returns false if another writer's record came first.
     fn append(&mut self, state: &mut StoreState, record: PruneRecord) -> Result<bool, PruneError> {
         let is_empty = !record.moves()
             && record.snapshots.is_empty()
@@ -395,7 +404,9 @@ impl<'a> Pruning<'a> {
             .collect())
     }
 
-    /// Snapshots that stay for other reasons than the rules: pinned, or in use by a standby that is heard of.
+    /// Returns the snapshots that stay for reasons other than the rules.
+    ///
+    /// They are pinned, or used by a standby that reports.
     fn in_use(&mut self, state: &StoreState) -> Result<BTreeMap<Sequence, Vec<Reason>>, RepositoryError> {
         let mut also: BTreeMap<Sequence, Vec<Reason>> = BTreeMap::new();
         for (sequence, note) in &state.pins {
@@ -426,7 +437,7 @@ impl<'a> Pruning<'a> {
         Ok(also)
     }
 
-    /// What was doomed long enough ago.
+    /// Returns the packs and segments whose grace has ended.
     fn due(&self, state: &StoreState) -> Result<(Vec<PackId>, Vec<IndexId>), RepositoryError> {
         let head = state.head.map_or(0, |(sequence, _)| sequence.0);
         let Grace { records, ns } = self.request.grace;
@@ -445,7 +456,9 @@ impl<'a> Pruning<'a> {
         Ok((packs.collect(), segments.collect()))
     }
 
-    /// Deletes; where these credentials may not, says so and goes on.
+    /// Deletes packs and segments.
+    ///
+    /// If the credentials do not allow it, this is reported and the pruning continues.
     fn delete(
         &mut self,
         (packs, segments): (Vec<PackId>, Vec<IndexId>),
@@ -486,7 +499,7 @@ impl<'a> Pruning<'a> {
         Ok(deleted)
     }
 
-    /// What is known of each pack that is not doomed.
+    /// Collects the facts about each pack that is not doomed.
     fn facts(&self, state: &StoreState, marks: &Marks) -> Result<Vec<PackFact>, RepositoryError> {
         let mut alive: HashMap<PackId, u64> = HashMap::new();
         let mut indexed: BTreeMap<PackId, u64> = BTreeMap::new();
@@ -501,7 +514,7 @@ impl<'a> Pruning<'a> {
         }
         let mut facts = Vec::new();
         for (id, size_bytes) in &indexed {
-            // One that is not there is `verify`'s.
+            // A named pack that does not exist is reported by `verify`.
             if !state.doomed_packs.contains_key(id) {
                 facts.push(PackFact {
                     id: *id,
@@ -554,7 +567,7 @@ impl<'a> Pruning<'a> {
         }
     }
 
-    /// Segments that no record names, and that are old.
+    /// Returns old segments that no record names.
     fn orphan_segments(&self, state: &StoreState) -> Vec<IndexId> {
         let named =
             |id: &IndexId| state.index.iter().any(|s| s.id == *id) || state.doomed_index.contains_key(id);

@@ -1,46 +1,46 @@
-//! Which packs go, and which are copied together. Pure.
+//! Plans which packs are doomed, and which are repacked. Pure.
 
 use crate::model::id::PackId;
 
-/// Smaller packs are copied together,
+/// Size below which packs are repacked together.
 pub const SMALL_PACK_BYTES: u64 = 1 << 20;
-/// once there are so many.
+/// Number of such packs at which they are repacked.
 const SMALL_PACKS: usize = 64;
 
-/// What is known of one pack that is not doomed.
+/// The facts about one pack that is not doomed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackFact {
     pub id: PackId,
     pub size_bytes: u64,
-    /// Of frames that a snapshot needs.
+    /// Number of bytes of frames that a snapshot needs.
     pub alive_bytes: u64,
-    /// A live segment names it. One that none names may be of a run that is under way.
+    /// Whether a live segment names it. A pack that none names may belong to a run that is in progress.
     pub is_indexed: bool,
-    /// Since it was put, by the store's clock.
+    /// Time since it was put, by the store's clock.
     pub age_ns: u64,
 }
 
-/// What is allowed to stay.
+/// The bounds of what may stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Dead bytes, of all.
+    /// Maximum share of dead bytes, as a percentage of all bytes.
     pub unused_percent: u64,
-    /// What no record names goes after so long.
+    /// Age at which objects that no record names are doomed.
     pub orphan_age_ns: u64,
-    /// One pruning copies no more.
+    /// Maximum number of bytes that one pruning copies.
     pub copied_max_bytes: u64,
 }
 
-/// What is to be done.
+/// The packs to doom and to repack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackPlan {
-    /// Nothing in them is needed.
+    /// Packs without any needed frame.
     pub doom: Vec<PackId>,
-    /// What is needed is copied out of them, and then they are doomed.
+    /// Packs that are doomed once their needed frames are copied.
     pub repack: Vec<PackId>,
 }
 
-/// Decides for all packs.
+/// Plans for all packs.
 pub fn plan(packs: &[PackFact], bounds: &Bounds) -> PackPlan {
     let mut plan = PackPlan::default();
     let (mut alive, mut dead) = (0, 0);
@@ -58,14 +58,14 @@ pub fn plan(packs: &[PackFact], bounds: &Bounds) -> PackPlan {
             candidates.push(pack);
         }
     }
-    // The emptiest first: they free most for what they cost.
+    // Sort the emptiest first: they free the most for the bytes copied.
     candidates.sort_by_key(|pack| (pack.alive_bytes.saturating_mul(1000) / pack.size_bytes.max(1), pack.id));
     let small = candidates.iter().filter(|pack| pack.size_bytes < SMALL_PACK_BYTES).count();
     let mut copied = 0;
     for pack in candidates {
         let in_pack = pack.size_bytes.saturating_sub(pack.alive_bytes);
         let too_empty = dead.saturating_mul(100) > (alive + dead).saturating_mul(bounds.unused_percent)
-            // What is mostly alive is not worth its copy.
+            // A pack that is mostly alive is not worth copying.
             && in_pack.saturating_mul(20) > pack.size_bytes;
         let too_small = small >= SMALL_PACKS && pack.size_bytes < SMALL_PACK_BYTES;
         if (too_empty || too_small) && copied + pack.alive_bytes <= bounds.copied_max_bytes {
@@ -117,7 +117,7 @@ mod tests {
             let left = packs.iter().filter(|p| !plan.doom.contains(&p.id) && !plan.repack.contains(&p.id));
             let (alive, all) = left.fold((0, 0), |(a, s), p| (a + p.alive_bytes, s + p.size_bytes));
             let copied: u64 = packs.iter().filter(|p| plan.repack.contains(&p.id)).map(|p| p.alive_bytes).sum();
-            // A tenth, and what lies in packs that are nearly full.
+            // At most a tenth is dead, apart from dead bytes in packs that are nearly full.
             prop_assert!((all - alive) as u128 * 100 <= (all + copied) as u128 * 10 + 100);
         }
     }

@@ -1,5 +1,6 @@
-//! Repacking: what is needed of packs that go is copied into new ones. Frames are copied as they are, without being packed anew, each
-//! seen to be what its chunk's name says.
+//! Repacks: copies the needed frames of packs that will be doomed into new packs.
+//!
+//! Frames are copied without compressing them again, and each is checked against its chunk's id.
 
 use super::mark::Marks;
 use crate::format::frame;
@@ -14,11 +15,11 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Frames copied together.
+/// Number of bytes of frames that are copied together.
 const COPY_BYTES: u64 = 16 << 20;
 
 impl Store {
-    /// Copies what is needed out of `packs`.
+    /// Copies the marked frames out of `packs`.
     pub(crate) fn copy_marked(
         &self,
         segments: &[Arc<Segment>],
@@ -26,7 +27,8 @@ impl Store {
         marks: &Marks,
         packer: &Packer,
     ) -> Result<(), RepositoryError> {
-        // Pack by pack, so that each is read once and in order, and what was written together stays together.
+        // Copy pack by pack, so that each is read once and in order, and chunks that were written together
+        // stay together.
         let mut wanted: BTreeMap<PackId, Vec<(ChunkId, Location)>> = BTreeMap::new();
         for (number, segment) in segments.iter().enumerate() {
             if !segment.header.packs.iter().any(|p| packs.contains(&p.id)) {
@@ -61,7 +63,9 @@ impl Store {
         Ok(())
     }
 
-    /// A frame without its seal, seen to be what its chunk's name says; fetched once more if it is not.
+    /// Returns a frame without its seal, checked against its chunk's id.
+    ///
+    /// It is fetched once more if the check fails.
     fn checked(&self, id: ChunkId, location: &Location, bytes: Bytes) -> Result<Bytes, RepositoryError> {
         let at = object_key::pack(self.name(), location.pack);
         let sealer = self.sealer_of_pack(&location.sealing)?;

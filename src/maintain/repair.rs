@@ -1,8 +1,11 @@
-//! Repairs what the repository lost: what can still be read of damaged packs is copied, what cannot is shipped again by whoever
-//! still has it. A record dooms the damaged objects; nothing is overwritten.
+//! Repairs a repository that lost data.
 //!
-//! A chunk that is made again is checked against its name before it is shipped: what a source or a standby gives is never
-//! trusted. What nobody has is given up, and the record says so: the next resync looks at all that it takes over.
+//! Readable chunks of damaged packs are copied, and the others are shipped again by a host that still has
+//! them. A record dooms the damaged objects; nothing is overwritten.
+//!
+//! A chunk that is made again is checked against its id before it is shipped, since data of a source or
+//! standby is never trusted. A chunk that no host has is given up, and the record says so: the next resync
+//! checks everything that it takes over.
 
 use super::verify::{Examined, VerifyOptions, VerifyReport};
 use crate::format::frame::{self, ChunkType, Compressor};
@@ -27,34 +30,40 @@ use std::sync::Arc;
 
 /// Maximum number of races that a repair loses in a row before it gives up.
 const RACES_MAX: u32 = 20;
-/// Chunks that are put together at once, at most.
+/// Maximum number of chunks that are assembled at the same time.
 const PIECES_MAX: usize = 64;
 
-/// Who may have a file's bytes: given an entry, an offset and a length, the bytes there, if its file still has that size.
+/// A function that may have a file's bytes.
+///
+/// It takes an entry, an offset and a length, and returns the bytes there if its file still has the entry's
+/// size.
 pub type Provider<'a> = &'a dyn Fn(&Entry, u64, usize) -> Option<Vec<u8>>;
 
-/// What a repair did.
+/// The work that a repair did.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RepairReport {
     pub before: VerifyReport,
     pub after: VerifyReport,
     pub packs_doomed: u64,
     pub segments_made_anew: u64,
-    /// Chunks copied out of damaged packs, taken from this host's cache, and made again of files.
+    /// Numbers of chunks copied out of damaged packs, taken from this host's cache, and made again from
+    /// files.
     pub chunks_copied: u64,
     pub chunks_cached: u64,
     pub chunks_made: u64,
     pub record: Option<Sequence>,
-    /// Something is gone for good; a resync gives the next snapshot what the source still has.
+    /// Whether some data is lost for good.
+    ///
+    /// A resync gives the next snapshot everything that the source still has.
     pub lost: bool,
 }
 
-/// Verifies a store whole, and repairs what is broken.
+/// Verifies a whole store, and repairs damaged objects.
 pub fn repair(store: &Store, writer: &WriterId, provider: Provider) -> Result<RepairReport, RepositoryError> {
     until_won(store, RACES_MAX, || attempt(store, writer, provider))
 }
 
-/// Repairs once; none when another record came first, so that all is to be looked at again.
+/// Repairs once. Returns `None` if another record came first, so that everything must be examined again.
 fn attempt(
     store: &Store,
     writer: &WriterId,
@@ -80,7 +89,7 @@ fn attempt(
     }
 }
 
-/// Ships what is broken and can be had again. Returns the record that takes it in use and dooms what was broken.
+/// Ships damaged objects again where possible. Returns the record that adds them and dooms the damaged ones.
 fn make_again(
     store: &Store,
     state: &StoreState,
@@ -91,7 +100,7 @@ fn make_again(
     let damaged: BTreeSet<PackId> = examined.broken.packs.keys().copied().collect();
     let doomed: BTreeSet<PackId> = state.doomed_packs.keys().copied().collect();
     let broken_segments = examined.broken.segments.clone();
-    // What is written goes into an index that finds nothing in what is damaged.
+    // Writing uses a copy of the index that finds nothing in damaged packs.
     let index = Arc::new(examined.index.fork());
     let sound = index.segments();
     index.doom(damaged.iter().copied());
@@ -103,7 +112,7 @@ fn make_again(
         report.segments_made_anew = segments.len() as u64;
     }
     repairing.salvage(&examined, &damaged, report)?;
-    // Pages that were saved are walked: they name the files that are to be made again.
+    // The saved pages are walked, since they name the files whose chunks are to be made again.
     packer.close()?;
     report.before = store.walk_all(examined, &mut |_| Ok(()))?;
     let mut pieces = Pieces::default();
@@ -114,7 +123,7 @@ fn make_again(
     let shipped = packer.close()?;
     segments.extend(shipped.segments);
     let (live, replaced) = store.rewrite_segments(&sound, &damaged, &segments)?;
-    // What is still missing shows when all is looked at with the new index.
+    // A walk with the new index finds what is still missing.
     let rest = Index::of(store, &live, damaged.union(&doomed).copied().collect())?;
     report.lost = store.walk_missing(&state.snapshots, Arc::new(rest), &mut |_| Ok(()))? > 0;
     report.packs_doomed = damaged.len() as u64;
@@ -135,7 +144,7 @@ struct Pieces(HashMap<ChunkId, Piece>);
 
 struct Piece {
     bytes: Vec<u8>,
-    /// Which stretches are there: sorted, apart from each other.
+    /// The ranges that are known, sorted and disjoint.
     there: Vec<(usize, usize)>,
 }
 
@@ -158,7 +167,7 @@ impl Piece {
         self.there = joined;
     }
 
-    /// What is known from the start on.
+    /// Returns the bytes that are known from the start on.
     fn start(&self) -> &[u8] {
         match self.there.first() {
             Some((0, end)) => &self.bytes[..*end],
@@ -175,7 +184,7 @@ struct Repairing<'a> {
 }
 
 impl Repairing<'_> {
-    /// Segments of packs that no sound segment names: a pack tells what it holds.
+    /// Makes segments for packs that no sound segment names, by scanning the packs.
     fn index_anew(
         &self,
         damaged: &BTreeSet<PackId>,
@@ -225,7 +234,7 @@ impl Repairing<'_> {
         Ok(reference)
     }
 
-    /// Copies what can be read out of the damaged packs, or of this host's cache.
+    /// Copies readable chunks out of the damaged packs, or from this host's cache.
     fn salvage(
         &self,
         examined: &Examined,
@@ -268,7 +277,7 @@ impl Repairing<'_> {
         Ok(())
     }
 
-    /// A frame without its seal, if it still is the chunk's.
+    /// Returns a frame without its seal, if it still has the chunk's content.
     fn whole(&self, id: ChunkId, location: &Location, bytes: Bytes) -> Option<Bytes> {
         let sealer = self.store.sealer_of_pack(&location.sealing).ok()?;
         crate::repository::chunks::decode(&bytes, id, location, sealer.as_ref()).ok()?;
@@ -278,7 +287,7 @@ impl Repairing<'_> {
         }
     }
 
-    /// Makes the chunks of an entry again that are nowhere.
+    /// Makes the missing chunks of an entry again.
     fn make_again(
         &self,
         entry: &Entry,
@@ -307,7 +316,7 @@ impl Repairing<'_> {
             Content::Extents(extents) => extents.clone(),
             Content::Lists(lists) => {
                 let reader = ChunkReader::new(self.store.clone(), Arc::new(self.index.fork()));
-                // After a list that is lost, nobody knows where in the file the next one lies.
+                // The offset of a list that follows a lost one is unknown.
                 read_known_lists(&reader, lists)?.into_iter().map_while(|list| list).flatten().collect()
             }
         };

@@ -1,5 +1,4 @@
-//! Verification: reads what a store consists of, goes on past what is broken, and says which files of
-//! which snapshots that touches.
+//! Verifies a store: reads its objects, continues past damage, and reports the files it affects.
 
 use crate::format::index::{self as index_format, Location};
 use crate::format::record as record_format;
@@ -18,17 +17,17 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-/// At most so many files are named; all are counted.
+/// Maximum number of files that are listed. All are counted.
 const NAMED_MAX: usize = 1000;
 
-/// How deep to look.
+/// The depth of a verification.
 #[derive(Clone, Copy)]
 pub struct VerifyOptions<'a> {
-    /// Reads so many percent of the packs whole; 0 checks that they are there and have their size.
+    /// Percentage of packs that are read whole. With 0, only their existence and size are checked.
     pub read_data_percent: u8,
-    /// Where the last reading ended: it goes on behind this pack, and round.
+    /// Last pack of the previous reading. This one begins after it, and wraps around at the end.
     pub after: Option<PackId>,
-    /// Whether the time is over: then no further pack is read.
+    /// Returns whether the time is over. No further pack is read then.
     pub is_over: &'a (dyn Fn() -> bool + Sync),
 }
 
@@ -45,14 +44,14 @@ impl VerifyOptions<'_> {
     }
 }
 
-/// A broken object.
+/// A damaged object.
 #[derive(Clone, Debug, Serialize)]
 pub struct Problem {
     pub key: String,
     pub problem: String,
 }
 
-/// A file that a snapshot cannot give back whole. The path is empty when a page of many files is gone.
+/// A file that cannot be restored whole from a snapshot. The path is empty if a page of many files is lost.
 #[derive(Clone, Debug, Serialize)]
 pub struct Touched {
     pub snapshot: Sequence,
@@ -60,7 +59,7 @@ pub struct Touched {
     pub reason: String,
 }
 
-/// What was found.
+/// The findings of a verification.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct VerifyReport {
     pub records: u64,
@@ -69,9 +68,9 @@ pub struct VerifyReport {
     pub packs: u64,
     pub packs_read: u64,
     pub read_bytes: u64,
-    /// The last pack that was read: the next reading goes on behind it.
+    /// Last pack that was read. The next reading begins after it.
     pub read_until: Option<PackId>,
-    /// The reading went past the last pack, and began with the first again.
+    /// Whether the reading passed the last pack, and began with the first again.
     pub came_round: bool,
     pub files: u64,
     pub problems: Vec<Problem>,
@@ -96,18 +95,18 @@ impl VerifyReport {
     }
 }
 
-/// What is known to be broken before the manifests are walked.
+/// Damage that is known before the manifests are walked.
 #[derive(Default)]
 pub(crate) struct Broken {
-    /// Packs that are gone, or not what they were, and why.
+    /// Packs that are missing or damaged, with the reason.
     pub packs: HashMap<PackId, String>,
-    /// Packs of which nothing is there.
+    /// Packs that are missing completely.
     pub missing: HashSet<PackId>,
     pub chunks: HashSet<ChunkId>,
     pub segments: BTreeSet<IndexId>,
 }
 
-/// A store as its objects show it.
+/// The result of examining a store's objects.
 pub(crate) struct Examined {
     pub snapshots: BTreeMap<Sequence, SnapshotRecord>,
     /// The segments that are sound.
@@ -120,12 +119,12 @@ impl Store {
     /// Verifies all snapshots of the store.
     ///
     /// # Errors
-    /// Only when the repository cannot be asked, or there is no key; what is broken is in the report.
+    /// The repository cannot be reached, or there is no key. Damage is no error: it is in the report.
     pub fn verify(&self, options: VerifyOptions) -> Result<VerifyReport, RepositoryError> {
         self.walk_all(self.examine(options)?, &mut |_| Ok(()))
     }
 
-    /// What is broken of records, segments and packs.
+    /// Finds the damage to records, segments and packs.
     pub(crate) fn examine(&self, options: VerifyOptions) -> Result<Examined, RepositoryError> {
         let mut report = VerifyReport::default();
         let told = self.verify_log(&mut report)?;
@@ -135,7 +134,7 @@ impl Store {
         Ok(Examined { snapshots: told.snapshots, index, broken, report })
     }
 
-    /// Reads a record; returns its text of what is wrong where it is damaged.
+    /// Reads a record; returns a text if it is damaged.
     fn decode_for_verify(
         &self,
         sequence: Sequence,
@@ -157,7 +156,7 @@ impl Store {
         }
     }
 
-    /// Reads every record that can be read; a damaged one is a problem of its own snapshot only.
+    /// Reads every readable record. A damaged one affects only its own snapshot.
     fn verify_log(&self, report: &mut VerifyReport) -> Result<StoreState, RepositoryError> {
         let prefix = object_key::log_prefix(self.name());
         let listed = self.wait(self.objects().list(Some(&prefix), None))?;
@@ -193,7 +192,7 @@ impl Store {
             if let Some(seen) = seen.filter(|seen| seen.sequence == sequence && seen.hash != hash) {
                 return Err(self.rolled_back(seen, "has another one there".into()));
             }
-            // Behind a gap there is nothing to chain to; the records themselves are still sound.
+            // Records after a gap cannot be chained to the ones before it, but they are sound by themselves.
             if chained && let Err(error) = state.apply(self.name(), record.clone(), hash) {
                 report.problem(&object.location, error);
                 chained = false;
@@ -205,7 +204,8 @@ impl Store {
         }
         report.snapshots = told.snapshots.len() as u64;
         if !chained {
-            // What the unreadable record named is not known: all that is there, then, but what was doomed.
+            // The segments named by an unreadable record are unknown, so use all that exist and were not
+            // doomed.
             let prefix = object_key::index_prefix(self.name());
             for object in self.wait(self.objects().list(Some(&prefix), None))? {
                 if let Some(id) = object_key::parse_index(&object.location)
@@ -228,7 +228,7 @@ impl Store {
         let mut sound = Vec::new();
         for reference in &told.index {
             report.index_segments += 1;
-            // Straight from the repository: a copy in the cache says nothing about it.
+            // Read from the repository: a copy in the cache would not show damage.
             let checked = self.segment_table(reference.id, Vouched::ByRecord).and_then(|table| {
                 let at = object_key::index(self.name(), reference.id);
                 index_format::check(&table).map_err(RepositoryError::format(at))
@@ -328,7 +328,9 @@ impl Store {
         Ok(())
     }
 
-    /// Looks at every entry of a pack's in the index: which chunks cannot be read of these bytes. Returns how many.
+    /// Finds the chunks of a pack that cannot be read from these bytes; returns their number.
+    ///
+    /// The index gives the pack's chunks.
     fn find_broken_chunks(
         &self,
         index: &Index,
@@ -357,7 +359,7 @@ impl Store {
     }
 }
 
-/// What the index has of some packs, in one pass over it.
+/// Returns the index entries of some packs, in one pass over the index.
 fn entries_of(
     index: &Index,
     packs: &BTreeSet<PackId>,
@@ -377,7 +379,7 @@ fn entries_of(
     Ok(found)
 }
 
-/// What went wrong, without the key, which is told beside it.
+/// Returns the text of an error without the key, which is shown next to it.
 fn plain(error: &RepositoryError) -> String {
     match error {
         RepositoryError::Format { source, .. } => source.to_string(),
@@ -386,14 +388,17 @@ fn plain(error: &RepositoryError) -> String {
     }
 }
 
-/// A pack that is read, its size in bytes, and whether it lies behind the end, in the next round.
+/// A pack to read, its size in bytes, and whether it follows the end, in the next round.
 type Share = (PackId, u64, bool);
 
-/// Packs of at most so many bytes are looked at together: what the index has of them is held in memory, some hundred bytes a chunk.
+/// Maximum size of packs that are checked together.
+///
+/// Their index entries are held in memory, some hundred bytes a chunk.
 const GROUP_MAX_BYTES: u64 = 1 << 30;
 
-/// The packs that are read: so many percent, in the order of their names behind `after`, and round. Names are hashes, so that
-/// any stretch is a sample. Pure.
+/// Returns the packs to read: `percent` of them, in the order of their names after `after`, wrapping around.
+///
+/// Names are hashes, so any range is a random sample. Pure.
 fn share(packs: &BTreeMap<PackId, u64>, percent: u8, after: Option<PackId>) -> Vec<Share> {
     let count = (packs.len() * usize::from(percent)).div_ceil(100);
     let behind =

@@ -1,7 +1,9 @@
-//! Walking all manifests for what cannot be given back whole. What snapshots share is looked at once.
+//! Finds entries that cannot be restored, by walking all manifests.
 //!
-//! That a manifest is closed, and that its counts add up, is found page by page: what a page says is remembered as a [`Part`], and
-//! parts are held against each other where they meet.
+//! Subtrees shared by snapshots are visited once.
+//!
+//! Each page is checked by itself for order, missing directories and counts. The result is kept as a
+//! [`Part`], and adjoining parts are compared where they meet.
 
 use super::verify::{Broken, Examined, VerifyReport};
 use crate::format::attrs;
@@ -22,7 +24,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 impl Store {
-    /// Walks all manifests; `touched` is called with every entry that cannot be given back whole.
+    /// Walks all manifests, and calls `touched` with every entry that cannot be restored whole.
     pub(crate) fn walk_all(
         &self,
         examined: Examined,
@@ -54,7 +56,9 @@ impl Store {
         Ok(walker.report)
     }
 
-    /// Calls `touched` with every entry of these snapshots that refers to what `index` does not find. Returns how many there are.
+    /// Calls `touched` with every entry of these snapshots that refers to a chunk missing in `index`.
+    ///
+    /// Returns their number.
     pub(crate) fn walk_missing(
         &self,
         snapshots: &BTreeMap<Sequence, SnapshotRecord>,
@@ -72,10 +76,12 @@ struct Walker<'a> {
     chunks: ChunkReader,
     index: Arc<Index>,
     broken: Broken,
-    /// Pages below which nothing is broken: looked at once, however many snapshots share them.
+    /// Pages without damage at or below them. They are visited once, however many snapshots share them.
     sound: HashMap<ChunkId, Part>,
-    /// The first path of the others. Where another is said of one, it is not looked at again: pages that name each other over and over
-    /// cost no more than their bytes.
+    /// The first path of each other page.
+    ///
+    /// If a node gives another first path for one, it is not visited again, so pages that name each other
+    /// over and over cost no more than their bytes.
     broken_firsts: HashMap<ChunkId, TreePath>,
     report: VerifyReport,
     snapshot: Sequence,
@@ -93,7 +99,7 @@ struct Part {
 }
 
 impl Part {
-    /// Why it cannot come behind `before`.
+    /// Returns why the part cannot follow `before`.
     fn misplaced_behind(&self, before: Option<&Part>) -> Option<Misplaced> {
         match before {
             None => None,
@@ -101,7 +107,7 @@ impl Part {
         }
     }
 
-    /// Why the node above it says something else of it.
+    /// Returns how the part contradicts the node above it.
     fn contradicts(&self, child: &Child) -> Option<Misplaced> {
         if self.first != child.first {
             return Some(if child.first.is_root() { Misplaced::NoRoot } else { Misplaced::Order });
@@ -112,7 +118,7 @@ impl Part {
 }
 
 impl Walker<'_> {
-    /// The page, if nothing at or below it is broken. The height bounds the recursion.
+    /// Visits a page; returns its part if nothing at or below it is damaged. The height bounds the recursion.
     fn page(&mut self, child: &Child, height: u8) -> Result<Option<Part>, RepositoryError> {
         if let Some(part) = self.sound.get(&child.page) {
             let part = part.clone();
@@ -136,7 +142,7 @@ impl Walker<'_> {
                 Page::Node(children) => children.first().map(|child| &child.first),
                 Page::Leaf(entries) => entries.first().map(|entry| &entry.path),
             };
-            // Until it turns out to be sound.
+            // The page counts as broken until it turns out to be sound.
             let first = first.unwrap_or(&child.first).clone();
             let is_elsewhere = first != child.first && !child.first.is_root();
             self.broken_firsts.insert(id, first);
@@ -163,7 +169,7 @@ impl Walker<'_> {
         Ok(Some(part))
     }
 
-    /// Reports what is misplaced.
+    /// Reports a misplaced part; returns whether there was none.
     fn fits(&mut self, misplaced: Option<Misplaced>, child: &Child) -> bool {
         let Some(misplaced) = misplaced else { return true };
         self.report.touch(self.snapshot, child.first.to_string(), misplaced.to_string());
@@ -175,7 +181,7 @@ impl Walker<'_> {
         let mut all: Option<Part> = None;
         for child in children {
             let Some(part) = self.page(child, height - 1)? else {
-                // What comes behind has nothing to be held against.
+                // The part that follows has nothing to be compared with.
                 sound = false;
                 all = None;
                 continue;
@@ -219,7 +225,7 @@ impl Walker<'_> {
         }))
     }
 
-    /// Why a chunk cannot be read, as far as is known without reading it.
+    /// Returns why a chunk cannot be read, as far as this is known without reading it.
     fn missing(&self, id: ChunkId) -> Option<String> {
         if self.broken.chunks.contains(&id) {
             return Some(format!("chunk {id} is damaged"));
@@ -234,7 +240,7 @@ impl Walker<'_> {
         }
     }
 
-    /// Why an entry cannot be restored whole.
+    /// Returns why an entry cannot be restored whole.
     fn entry(&self, entry: &Entry) -> Result<Option<String>, RepositoryError> {
         if let Xattrs::Chunk(id) = entry.xattrs
             && let Err(reason) = self.decoded(id, |bytes| attrs::decode_chunk(bytes).map(|_| ()))?
@@ -276,7 +282,7 @@ impl Walker<'_> {
         }
     }
 
-    /// What a chunk decodes to, or why it does not.
+    /// Decodes a chunk, or returns why it cannot be decoded.
     fn decoded<T>(
         &self,
         id: ChunkId,

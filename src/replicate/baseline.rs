@@ -1,4 +1,4 @@
-//! What a scan compares the tree with: a manifest, entry by entry, in its order.
+//! The manifest that a scan compares the tree with, read entry by entry in its order.
 
 use crate::format::page::Child as Leaf;
 use crate::model::entry::Entry;
@@ -9,16 +9,16 @@ use crate::repository::cursor::Cursor;
 use crate::repository::error::RepositoryError;
 use crate::repository::manifest::{EntryStream, ManifestReader};
 
-/// A place in a manifest.
+/// A position in a manifest.
 pub enum Baseline {
-    /// All of it, read ahead.
+    /// Reads the whole manifest ahead.
     Stream(Box<std::iter::Peekable<EntryStream>>),
-    /// With hints: whole leaves are passed over.
+    /// Skips whole leaves; used with hints.
     Cursor(Box<Cursor>),
 }
 
 impl Baseline {
-    /// Before the first entry; nothing, where there is no manifest.
+    /// Begins before the first entry. Without a manifest there are no entries.
     pub fn new(
         chunks: &ChunkReader,
         root: Option<&ManifestRoot>,
@@ -39,7 +39,7 @@ impl Baseline {
         }
     }
 
-    /// The path of the next entry, if `admits` says so of it.
+    /// Returns the next entry if `admits` accepts its path.
     pub fn next_if(
         &mut self,
         admits: impl FnOnce(&TreePath) -> bool,
@@ -48,7 +48,7 @@ impl Baseline {
             Self::Stream(stream) => match stream.peek() {
                 None => false,
                 Some(Ok(entry)) => admits(&entry.path),
-                // It is returned as the error that it is.
+                // An error is returned by the next call.
                 Some(Err(_)) => true,
             },
             Self::Cursor(cursor) => cursor.peek()?.is_some_and(|entry| admits(&entry.path)),
@@ -56,7 +56,7 @@ impl Baseline {
         if is_admitted { self.advance() } else { Ok(None) }
     }
 
-    /// The next leaf, passed over: if it has not begun, and all of it is below `top`.
+    /// Skips the next leaf and returns it, if it has not begun and lies below `top` as a whole.
     pub fn pass_leaf_within(&mut self, top: &TreePath) -> Option<Leaf> {
         match self {
             Self::Stream(_) => None,

@@ -1,10 +1,10 @@
-//! What is done with an entry that the walk found: decided from its `statx` and the last manifest. Pure.
+//! Decides what to do with an entry that the walk found, from its `statx` and the last manifest. Pure.
 
 use crate::model::entry::{Entry, Kind};
 use crate::model::reread;
 use crate::source::stat::Stat;
 
-/// When files are read again although nothing hints at a change.
+/// The rule by which files are read again although nothing hints at a change.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reread {
     pub period_ns: u64,
@@ -12,19 +12,19 @@ pub struct Reread {
     pub this_scan_ns: u64,
 }
 
-/// What is done with an entry that the walk found.
+/// The treatment of an entry that the walk found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Size, mtime, ctime and inode are those of the last manifest: its entry stays.
+    /// Size, mtime, ctime and inode are those of the last manifest, so its entry stays.
     Keep,
     Read,
-    /// As for `Keep`, but its turn to be read again has come.
+    /// Like `Keep`, but the file's turn to be read again has come.
     ReadAgain,
-    /// As for `Keep`, but its attributes could not be read last time.
+    /// Like `Keep`, but the attributes could not be read last time.
     ReadAttributes,
 }
 
-/// Decides for one entry.
+/// Decides about one entry.
 pub fn decide(stat: &Stat, old: Option<&Entry>, reread: &Reread) -> Decision {
     let Some(old) = old else { return Decision::Read };
     let same_bytes = match &old.kind {

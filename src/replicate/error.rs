@@ -1,4 +1,4 @@
-//! Why a resync committed nothing.
+//! The error of a resync that committed nothing.
 
 use crate::model::escape;
 use crate::model::hold::Hold;
@@ -9,7 +9,7 @@ use crate::source::error::SourceError;
 use crate::support::failure::{Failure, FailureKind};
 use thiserror::Error;
 
-/// An error of a resync. None of them leaves anything half-done: the store's head is the old one.
+/// An error of a resync. It leaves no partial state: the store's head is unchanged.
 #[derive(Debug, Error)]
 pub enum ResyncError {
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! A large file, read by all workers: its segments matched side by side, joined in order.
+//! Reads a large file with all workers: its segments are matched in parallel, and joined in order.
 
 use super::error::ResyncError;
 use super::lease::open_patiently;
@@ -24,10 +24,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Segments of one large file under way.
+/// Maximum number of segments of one file that are read at the same time.
 const SEGMENTS_MAX: usize = 6;
 
-/// How many bytes of holes a run may hash further on: they cost whoever makes them nothing, and each of their bytes is hashed.
+/// The number of hole bytes that a run may still hash.
+///
+/// A hole costs nothing to create, but each of its bytes is hashed.
 pub struct Holes(AtomicU64);
 
 impl Holes {
@@ -35,16 +37,16 @@ impl Holes {
         Self(AtomicU64::new(max_bytes))
     }
 
-    /// Whether so many may be.
+    /// Takes `bytes` from the rest. Returns whether they were allowed.
     fn take(&self, bytes: u64) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
     }
 }
 
-/// Who reads large files.
+/// A reader of large files.
 pub struct LargeFile<'s, 'env> {
     pub pool: &'s Pool<'env, Worker<'env>>,
-    /// What old versions are read with.
+    /// Reads old versions.
     pub chunks: &'s ChunkReader,
     pub env: &'s Env,
     pub progress: &'s Progress,
@@ -58,11 +60,11 @@ struct Opened {
     map: Arc<DataMap>,
 }
 
-/// What a file's segments came to, joined.
+/// The joined result of a file's segments.
 enum Joined {
-    /// Its extents, and its hash; none when its size was not that of its segments.
+    /// Its extents, and its hash; `None` if its size was not that of its segments.
     File(Vec<Extent>, Option<ContentHash>),
-    /// It ended early, or changed between two readings of the same bytes.
+    /// The file ended early, or changed between two readings of the same bytes.
     ReadAgain,
     Failed(Errno),
 }
@@ -70,8 +72,9 @@ enum Joined {
 type SegmentUnderWay = Handle<Result<Result<Matched, Option<Errno>>, RepositoryError>>;
 
 impl LargeFile<'_, '_> {
-    /// Reads a file that was larger than a segment; waits for it. `made_of` are the files of the last manifest that
-    /// it may be made of.
+    /// Reads a file that was larger than a segment, and waits for the result.
+    ///
+    /// `made_of` are the files of the last manifest that it may be made of.
     pub fn read(&self, target: &Arc<Target>, made_of: &[File]) -> Result<Attempt, ResyncError> {
         for attempt in 1..=ATTEMPTS * 3 {
             match self.attempt(target, made_of, attempt)? {
@@ -83,7 +86,7 @@ impl LargeFile<'_, '_> {
         Ok(Attempt::Unreadable(Errno::AGAIN))
     }
 
-    /// What is something else by now, or small.
+    /// Reads a path that now holds a small file or another kind of entry.
     fn read_other(&self, target: &Arc<Target>, made_of: &[File]) -> Result<Attempt, ResyncError> {
         let stat = match look_again(target) {
             Ok(stat) => stat,
@@ -96,7 +99,7 @@ impl LargeFile<'_, '_> {
         Ok(job.wait().unwrap_or(Ok(Attempt::Unsettled))?)
     }
 
-    /// One reading; `None` when it has to be read again.
+    /// Reads the file once. Returns `None` if it has to be read again.
     fn attempt(
         &self,
         target: &Arc<Target>,
@@ -145,7 +148,7 @@ impl LargeFile<'_, '_> {
         }
     }
 
-    /// Has all segments read and matched with `version`, and joins them in their order.
+    /// Reads all segments, matches them with `version`, and joins them in order.
     fn read_segments(&self, opened: &Opened, version: Option<&OldVersion>) -> Result<Joined, ResyncError> {
         let size_bytes = opened.stat.size_bytes;
         let span_bytes = version.map_or(Ok(u64::MAX), |version| version.span_bytes(self.chunks))?;
@@ -206,7 +209,7 @@ impl LargeFile<'_, '_> {
         })
     }
 
-    /// Hands a chunk of gathered literals to a worker; its names are known at once.
+    /// Hands a chunk of gathered literals to a worker. Its ids are known at once.
     fn ship_gathered(
         &self,
         raw: &[u8],

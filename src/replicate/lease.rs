@@ -1,4 +1,4 @@
-//! Opening a file that another process may hold a lease on.
+//! Opens a file on which another process may hold a lease.
 
 use crate::source::node::Node;
 use crate::source::tree;
@@ -9,11 +9,13 @@ use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time that a lease is waited for.
+/// Maximum time to wait for a lease.
 const LEASE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Opens a file of `dir`. Who holds a lease on it was told by the first try, and has `/proc/sys/fs/lease-break-time` (45 s) to give it
-/// up; then the kernel takes it.
+/// Opens a file of `dir`, waiting for a lease on it.
+///
+/// The first attempt notifies the holder of the lease, which has `/proc/sys/fs/lease-break-time` (45 s) to
+/// give it up. Then the kernel takes it.
 pub(super) fn open_patiently(
     dir: &Node,
     name: &CStr,
@@ -28,7 +30,7 @@ pub(super) fn open_patiently(
                 env.sleep(pause);
                 waited += pause;
             }
-            // Of a lease that was not given up.
+            // The lease was not given up.
             Err(Errno::AGAIN) => return Err(Errno::BUSY),
             other => return other,
         }

@@ -1,8 +1,9 @@
-//! What a scan found, written down in the tree's order: the manifest, the counts, the warnings, and what is in doubt.
+//! Records the outcomes of a scan in the tree's order: manifest, counts, warnings and doubts.
 //!
-//! A path has gone only if its directory, read again behind all else, does not list it; whatever else goes wrong with a path says
-//! nothing of it, and its last state is kept with all that is below it. Both are asked of a directory that is still in its place:
-//! of one that was moved or exchanged meanwhile, everything is in doubt, and looked at again by another round.
+//! A path counts as removed only if its directory, read again after all other readings, does not list it. Any
+//! other error with a path says nothing about it, so its last state is kept with everything below it. Both
+//! rules need a directory that is still in its place: if it was moved or exchanged meanwhile, everything in
+//! it is in doubt, and another round scans it again.
 
 use super::error::ResyncError;
 use super::links::Links;
@@ -27,15 +28,17 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::CString;
 use std::sync::Arc;
 
-/// What became of one path.
+/// The outcome for one path.
 pub enum Outcome {
-    /// Nothing has changed. `shared` is its inode, if that has other names.
+    /// The entry is unchanged. `shared` is its inode, if that has other names.
     Keep { entry: Entry, shared: Option<Identity> },
-    /// What was below a directory that could not be looked into, or was not to be: as it was.
+    /// An entry below a directory that could not be read, or was not to be: it is kept unchanged.
     KeepBelow { entry: Entry, is_unseen: bool },
-    /// A directory whose entries were all taken.
+    /// A directory whose entries were all handled.
     Leave(Leave),
-    /// What the last snapshot has there, and the round before had not: kept where its directory was.
+    /// An entry of the last snapshot that the previous round did not have.
+    ///
+    /// It is kept if its directory is still there.
     KeepMissed { entry: Entry },
     Read {
         entry: Entry,
@@ -44,39 +47,43 @@ pub enum Outcome {
         again: bool,
         failed: Option<Errno>,
     },
-    /// Nothing has its name.
+    /// The path no longer exists.
     Absent { path: TreePath, old: Option<Entry> },
-    /// It is there, and nothing is known of it.
+    /// The path exists, but its state could not be read.
     Unreadable { path: TreePath, old: Option<Entry>, errno: Errno },
-    /// As for `Unreadable`, a directory; what is kept of it follows. `old` is none where the directory itself is known.
+    /// Like `Unreadable`, for a directory; the kept entries below it follow.
+    ///
+    /// `old` is `None` if the directory itself is known.
     Unlisted { path: TreePath, old: Option<Entry>, errno: Errno },
-    /// It would not hold still.
+    /// The path changed during each look.
     Unsettled { path: TreePath, old: Option<Entry> },
-    /// As for `Unsettled`, a directory; what is kept of it follows.
+    /// Like `Unsettled`, for a directory; the kept entries below it follow.
     UnsettledTree { old: Entry },
 }
 
-/// A directory of which something was read, or was missed: asked, behind all else of it, whether that is to be believed.
+/// A directory in which an entry was read or missed.
+///
+/// It is checked after all its readings whether they are valid.
 pub struct Leave {
     pub node: Arc<Node>,
-    /// As it was when it was listed.
+    /// Its `statx` at the time of listing.
     pub listed: Stat,
-    /// The last manifest has entries of it that its listing has not.
+    /// Whether the last manifest has entries of it that the listing lacks.
     pub has_lost: bool,
 }
 
-/// What is to be looked at again.
+/// The paths that have to be scanned again.
 #[derive(Clone, Debug, Default)]
 pub struct Doubts {
     /// Directories whose entries are in doubt.
     pub directories: BTreeSet<TreePath>,
-    /// Paths of which all is in doubt, also below them.
+    /// Paths that are in doubt together with everything below them.
     pub trees: BTreeSet<TreePath>,
-    /// Names that a directory lists, and that nothing has.
+    /// Names that a directory lists although they do not exist.
     pub phantoms: HashSet<TreePath>,
-    /// Directories that could not be looked into: no reason for another round, but tried again if there is one.
+    /// Directories that could not be read. They cause no further round, but are tried again if there is one.
     pub unlisted: BTreeSet<TreePath>,
-    /// What was said when some of these were looked at behind all else.
+    /// The errors of looking at some of these after all other readings.
     pub failed: BTreeMap<TreePath, Errno>,
 }
 
@@ -90,12 +97,12 @@ impl Doubts {
         self.failed.insert(path.clone(), errno);
     }
 
-    /// Where the next round looks.
+    /// Returns the hints for the next round.
     pub fn hints(&self) -> Hints {
         Hints::new(self.directories.clone(), self.trees.union(&self.unlisted).cloned().collect())
     }
 
-    /// Whether a path is looked at again.
+    /// Returns whether a path is scanned again.
     pub fn covers(&self, path: &TreePath) -> bool {
         self.phantoms.contains(path)
             || self.trees.iter().chain(&self.unlisted).any(|tree| path.is_within(tree))
@@ -103,13 +110,13 @@ impl Doubts {
     }
 }
 
-/// So many lost paths are looked for once more.
+/// Maximum number of lost paths that are looked up once more.
 const LOST_MAX: usize = 1024;
 
-/// What a scan found.
+/// The findings of a scan.
 #[derive(Clone, Debug, Default)]
 pub struct ScanSummary {
-    /// Paths that the last manifest has in directories that are there, and that were not there; the first of them.
+    /// The first paths that the last manifest has, in directories that exist, and that were missing.
     pub lost: Vec<TreePath>,
     pub changes: ChangeCounts,
     pub vanished: u64,
@@ -117,25 +124,25 @@ pub struct ScanSummary {
     pub doubts: Doubts,
 }
 
-/// Where a scan's outcomes are written down.
+/// The record of a scan's outcomes.
 pub struct Ledger<'s, 'env> {
     pub manifest: ManifestWriter<'env>,
     pub summary: ScanSummary,
     chunks: &'s ChunkReader,
-    /// The last snapshot's: what is unreadable has its state there.
+    /// The last snapshot's manifest, which has the last state of unreadable paths.
     base: Option<&'s ManifestRoot>,
-    /// None in scans by hints, in which nothing that has several names changes.
+    /// `None` in scans by hints, in which no entry with several names changes.
     links: Option<&'s mut Links>,
-    /// Of the rounds before.
+    /// Phantoms of the rounds before.
     phantoms: &'s HashSet<TreePath>,
     is_first_round: bool,
-    /// By directory, what was absent in it.
+    /// Absent names by directory.
     absent: BTreeMap<TreePath, Vec<CString>>,
-    /// Of what was counted as gone, what is kept.
+    /// Number of entries that were counted as removed and are kept.
     kept_after_all: u64,
 }
 
-/// What a ledger is opened with.
+/// The parameters of a ledger.
 pub struct LedgerOptions<'s> {
     pub chunks: &'s ChunkReader,
     pub base: Option<&'s ManifestRoot>,
@@ -151,12 +158,12 @@ impl<'s, 'env> Ledger<'s, 'env> {
         Self { manifest, summary, chunks, base, links, phantoms, is_first_round, absent, kept_after_all: 0 }
     }
 
-    /// Whether names of one inode are told, so that what has several names may change.
+    /// Returns whether names of one inode are recognised, so that an entry with several names may change.
     pub fn tells_links(&self) -> bool {
         self.links.is_some()
     }
 
-    /// What the last snapshot has below a directory, where the round before may have missed some of it.
+    /// Returns the last snapshot's entries below a directory, if the previous round may have missed some.
     pub fn last_below(&self, directory: &TreePath) -> EntryStream {
         match self.base.filter(|_| !self.is_first_round) {
             Some(base) => ManifestReader::new(self.chunks.clone()).entries_within(base, directory),
@@ -164,7 +171,9 @@ impl<'s, 'env> Ledger<'s, 'env> {
         }
     }
 
-    /// The last manifest has it, and the tree has not; its directory is there, if `is_top`.
+    /// Counts an entry that the last manifest has and the tree lacks.
+    ///
+    /// `is_top` says that its directory exists.
     pub fn gone(&mut self, old: &Entry, is_top: bool) {
         self.summary.changes.count(Some(Change::Removed));
         if is_top && self.summary.lost.len() < LOST_MAX {
@@ -172,7 +181,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
         }
     }
 
-    /// The manifest's writer, and what was found.
+    /// Returns the manifest's writer, and the findings.
     pub fn close(mut self) -> (ManifestWriter<'env>, ScanSummary) {
         let removed = &mut self.summary.changes.removed;
         *removed = removed.saturating_sub(self.kept_after_all);
@@ -194,7 +203,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
                 self.manifest.push(&entry)?;
             }
             Outcome::KeepBelow { entry, is_unseen } => {
-                // Those of the round before have this scan's numbers.
+                // Entries of the previous round have numbers of this scan.
                 self.keep_below(entry, is_unseen && self.is_first_round)?;
             }
             Outcome::KeepMissed { entry } if !self.manifest.admits(&entry.path) => {}
@@ -230,7 +239,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
         Ok(())
     }
 
-    /// Takes an entry that was read; `failed` is why its attributes were not.
+    /// Records an entry that was read. `failed` is the error of reading its attributes.
     fn read(
         &mut self,
         entry: Entry,
@@ -255,10 +264,10 @@ impl<'s, 'env> Ledger<'s, 'env> {
         Ok(())
     }
 
-    /// Takes a path that was listed and is not there any more.
+    /// Records a path that was listed and no longer exists.
     fn absent(&mut self, path: TreePath, old: Option<Entry>) -> Result<(), ResyncError> {
         if self.phantoms.contains(&path) {
-            // Its directory lists it, each time.
+            // Its directory lists it each time.
             return self.take(Outcome::Unreadable { path, old, errno: Errno::NOENT });
         }
         self.summary.vanished += 1;
@@ -276,8 +285,10 @@ impl<'s, 'env> Ledger<'s, 'env> {
         Ok(())
     }
 
-    /// A leaf of the manifest that is compared with, all of it below `top`, as it was; entry by entry where it does not begin a
-    /// page any more, until the pages fall together again.
+    /// Takes over a leaf of the manifest that is compared with, all of it below `top`.
+    ///
+    /// Where the leaf does not begin a page any more, its entries are taken over one by one, until pages of
+    /// both manifests begin at the same entry again.
     pub fn take_leaf(&mut self, leaf: Leaf, top: &TreePath) -> Result<(), ResyncError> {
         if self.manifest.is_between_pages() && self.chunks.knows(leaf.page)? {
             self.summary.changes.unchanged += leaf.entries;
@@ -291,7 +302,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
         Ok(())
     }
 
-    /// The directory's entries are written down. Whether it is still where it was, and what was missed has gone.
+    /// Finishes a directory: checks that it is still in its place, and that missed entries are really gone.
     fn leave(&mut self, leave: Leave) -> Result<(), ResyncError> {
         let Leave { node, listed, has_lost } = leave;
         let path = &node.path;
@@ -300,7 +311,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
             Ok(true) => {}
             Ok(false) if mutant::is(Mutant::NoLeave) => {}
             Err(errno) if is_own_trouble(errno) => return Err(exhausted(path, errno)),
-            // Another round finds out what is there instead, or what is wrong.
+            // Another round finds out what is at the path instead, or what fails.
             Ok(false) => {
                 self.summary.doubts.trees.insert(path.clone());
                 return Ok(());
@@ -318,7 +329,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
             if absent.is_empty() {
                 return Ok((Vec::new(), stat));
             }
-            // Whatever it says of itself, it is read twice.
+            // It is read twice even if its mtime is old.
             names_at_rest(&*handle, stat, Timestamp { seconds: i64::MIN, nanos: 0 })
         });
         let (names, stat) = match looked {
@@ -334,32 +345,34 @@ impl<'s, 'env> Ledger<'s, 'env> {
             doubts.phantoms.insert(path.join(name.as_bytes()));
             doubts.directories.insert(path.clone());
         }
-        // What went may have come back, as something that was moved aside for a moment: one more look.
+        // A missed entry may have come back, like one that was renamed and back for a moment: scan once more.
         if self.is_first_round && !stat.same_moment(&listed) {
             doubts.directories.insert(path.clone());
         }
         Ok(())
     }
 
-    /// The last state of a path, and of all below it; nothing, where there is none. `old` is what the scan compared with.
+    /// Keeps the last state of a path and of everything below it, if there is one.
+    ///
+    /// `old` is the entry that the scan compared with.
     fn keep_last(&mut self, path: &TreePath, old: Option<Entry>) -> Result<(), ResyncError> {
         let was_directory = match old {
             Some(old) if old.kind != Kind::Directory => return self.keep_below(old, self.is_first_round),
-            // A round before dropped it, perhaps.
+            // An earlier round may have dropped it.
             None if self.is_first_round => return Ok(()),
             old => old.is_some(),
         };
         let Some(base) = self.base else { return Ok(()) };
         for entry in ManifestReader::new(self.chunks.clone()).entries_within(base, path) {
             let entry = entry?;
-            // What lay below was counted as gone, or will be.
+            // The entries below it were counted as removed, or will be.
             self.kept_after_all += u64::from(was_directory && entry.path != *path);
             self.keep_below(entry, true)?;
         }
         Ok(())
     }
 
-    /// An entry as it was. What has no directory, in a snapshot of an older version, cannot be kept.
+    /// Keeps an entry unchanged. One without a directory, in a snapshot of an older version, cannot be kept.
     fn keep_below(&mut self, mut entry: Entry, is_unseen: bool) -> Result<(), ResyncError> {
         if !self.manifest.admits(&entry.path) {
             let reason = "the last snapshot lacks its directory, and it could not be read anew".to_owned();

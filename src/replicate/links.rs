@@ -1,13 +1,15 @@
-//! Which names are one inode's, told when all of a scan's names were looked at.
+//! Finds the names that belong to one inode, from all names of a scan.
 //!
-//! Two names join when they have one device and inode number in one scan, and agree in content and metadata: an inode number
-//! alone may be another file's by the time of the next name. Numbers of groups are made of the first name, not of numbers that
-//! the kernel gives: those change with every mount, and a group must not come apart with them.
+//! Two names are joined if they have one device and inode number in one scan, and agree in content and
+//! metadata: the inode number alone may belong to another file by the time the next name is read. The number
+//! of a group is made from its first name, not from numbers of the kernel, which change with every mount: a
+//! group must survive a remount.
 //!
-//! Entries that are kept from the last snapshot unseen have numbers of their own kind. They join one that was seen only if that
-//! is unchanged: its ctime says that it has neither lost nor got a name since both had one number.
+//! Entries that are kept from the last snapshot without being read have numbers of their own kind. They join
+//! an entry that was read only if that is unchanged: its ctime then shows that it has neither lost nor gained
+//! a name since both had one number.
 //!
-//! Memory: some 100 bytes for each inode with several names.
+//! Memory: about 100 bytes for each inode with several names.
 
 use crate::model::entry::Entry;
 use crate::model::id::number_of;
@@ -15,18 +17,18 @@ use crate::source::stat::{Identity, Stat};
 use crate::support::mutant::{self, Mutant};
 use std::collections::HashMap;
 
-/// Marks the numbers of entries that were not seen.
+/// Flag in the numbers of entries that were not seen.
 const UNSEEN: u64 = 1 << 63;
 
 /// The inodes with several names that a scan has seen so far.
 #[derive(Default)]
 pub struct Links {
     known: HashMap<Identity, Group>,
-    /// By the number that they had: those that are unchanged,
+    /// Unchanged entries, by their last number.
     unchanged: HashMap<u64, Group>,
-    /// and those that were not seen.
+    /// Entries that were not seen, by their last number.
     unseen: HashMap<u64, Group>,
-    /// Looks at the tree; the number of a name that is looked at again is another.
+    /// Number of the round. A name that is scanned again gets a new number.
     round: u32,
 }
 
@@ -36,7 +38,7 @@ struct Group {
     agreed: u64,
 }
 
-/// The inode of an entry that may have other names.
+/// Returns the inode of an entry that may have other names.
 pub fn shared_inode(stat: &Stat) -> Option<Identity> {
     (stat.links > 1 && !stat.is_directory()).then(|| stat.identity())
 }
@@ -46,14 +48,17 @@ impl Links {
         self.round += 1;
     }
 
-    /// The number of an entry's group. `unchanged` is the number that it had, if nothing of it has changed.
+    /// Returns the number of an entry's group.
+    ///
+    /// `unchanged` is its last number, if the entry has not changed at all.
     pub fn number(&mut self, inode: Identity, entry: &Entry, unchanged: Option<u64>) -> u64 {
         let agreed = if mutant::is(Mutant::GroupsByInode) { 0 } else { entry.agreement() };
         let known = self.known.get(&inode).filter(|group| group.agreed == agreed).map(|group| group.number);
         let number = known.unwrap_or_else(|| {
             let unseen =
                 unchanged.and_then(|old| self.unseen.get(&old)).filter(|group| group.agreed == agreed);
-            // If it changed between its names, those behind have what this one has.
+            // If the inode changes between two of its names, the later names get the number of the first of
+            // them.
             let number = unseen.map_or_else(|| self.number_of_first(entry), |group| group.number);
             self.known.insert(inode, Group { number, agreed });
             number
@@ -68,7 +73,9 @@ impl Links {
         hash(&[b"seen", &self.round.to_le_bytes(), entry.path.as_bytes()]) & !UNSEEN
     }
 
-    /// The number of an entry that is kept unseen, from the one that it had: the same for those that had one number and agree.
+    /// Returns the number of an entry that is kept without being read, from its last number `old`.
+    ///
+    /// Entries that had one number and agree get the same number again.
     pub fn unseen_number(&mut self, old: u64, entry: &Entry) -> u64 {
         let agreed = entry.agreement();
         if let Some(group) = self.unchanged.get(&old).filter(|group| group.agreed == agreed) {
@@ -122,14 +129,14 @@ mod tests {
         let mut links = Links::default();
         let a = links.number(inode(1, 7), &name("a", "x"), None);
         assert_eq!(links.number(inode(1, 7), &name("b", "x"), None), a);
-        // Another filesystem's, and another inode's, though they have the same bytes.
+        // Names of another filesystem and of another inode, although they have the same bytes.
         assert_ne!(links.number(inode(2, 7), &name("c", "x"), None), a);
         assert_ne!(links.number(inode(1, 8), &name("d", "x"), None), a);
-        // Written to between two of its names.
+        // The file was written to between two of its names.
         let late = links.number(inode(1, 7), &name("e", "y"), None);
         assert_ne!(late, a);
         assert_eq!(links.number(inode(1, 7), &name("f", "y"), None), late);
-        // After a remount the numbers of groups are as they were.
+        // The numbers of groups survive a remount.
         assert_eq!(Links::default().number(inode(9, 123), &name("a", "x"), None), a);
     }
 
@@ -141,9 +148,9 @@ mod tests {
         assert!(changed & UNSEEN == 0 && kept & UNSEEN != 0);
         assert_eq!(links.unseen_number(changed, &name("c", "x")), kept);
         assert_ne!(links.unseen_number(changed, &name("d", "y")), kept);
-        // However often it is kept.
+        // The number stays the same however often the entry is kept.
         assert_eq!(Links::default().unseen_number(kept, &name("b", "x")), kept);
-        // Seen before or behind, and unchanged.
+        // An unchanged entry joins, whether it is seen before or after the kept ones.
         assert_eq!(
             links.number(inode(1, 9), &name("e", "y"), Some(changed)),
             links.unseen_number(changed, &name("d", "y"))

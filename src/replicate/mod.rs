@@ -1,5 +1,6 @@
-//! Resync: scan a store, ship what is new, commit. The repository's log decides every race; nothing
-//! here takes a lock or leaves one.
+//! Resync: scans a store, ships new content, and commits a snapshot.
+//!
+//! The repository's log decides every race. A resync takes no lock and leaves none.
 
 mod baseline;
 pub mod decide;

@@ -1,8 +1,8 @@
-//! Where other filesystems begin in a tree: as the last snapshot noted it, and as this scan finds it. The root is one, where it is
-//! itself a mount's.
+//! Records where other filesystems begin in a tree: in the last snapshot, and in this scan.
 //!
-//! What is gone below such a place is counted behind the scan, and the hold decides: a volume may not be mounted, may be another
-//! or an empty one, or may have gone with the directory that it was mounted on.
+//! The root is such a place if it is itself a mount point. Entries lost below such a place are counted after
+//! the scan, and the hold decides about them: the volume may not be mounted, may be another or an empty one,
+//! or may have been removed with the directory that it was mounted on.
 
 use super::error::ResyncError;
 use crate::model::hold::Loss;
@@ -13,7 +13,9 @@ use crate::repository::diff::join;
 use crate::repository::manifest::ManifestReader;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// So many are noted; a tree of more mount points is guarded by its deletions only.
+/// Maximum number of mount points that are recorded.
+///
+/// In a tree with more, the hold sees only the total of deletions.
 const MOUNTS_MAX: usize = 10_000;
 
 /// The places where other filesystems begin.
@@ -24,13 +26,13 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// As they were; what no scan looks at stays as it was.
+    /// Starts from the places in the last snapshot. Places that no scan visits stay.
     pub fn new(before: &[TreePath]) -> Self {
         let before: BTreeSet<_> = before.iter().cloned().collect();
         Self { now: before.clone(), before }
     }
 
-    /// A directory was found.
+    /// Records a directory that was found.
     pub fn note(&mut self, path: &TreePath, is_boundary: bool) {
         if !is_boundary {
             self.forget(path);
@@ -39,7 +41,7 @@ impl Mounts {
         }
     }
 
-    /// What was there is gone, or is no directory any more.
+    /// Removes a path that no longer exists or is no directory any more.
     pub fn forget(&mut self, path: &TreePath) {
         if !self.now.is_empty() {
             self.now.remove(path);
@@ -50,8 +52,10 @@ impl Mounts {
         self.now.iter().cloned().collect()
     }
 
-    /// What is gone below places at which something was mounted. `now` gives the manifest of this scan, readable. Only pages that
-    /// differ are read, and, of a place that lost something, all.
+    /// Returns the losses below places at which a filesystem was mounted.
+    ///
+    /// `now` returns the manifest of this scan, in a readable state. Only pages that differ are read, and all
+    /// pages of a place that lost entries.
     pub fn losses<'m>(
         &self,
         chunks: &ChunkReader,

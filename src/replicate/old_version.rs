@@ -1,6 +1,6 @@
-//! A changed file's old version, brought from the repository: its extents and their block entries.
+//! Fetches a changed file's old version from the repository: its extents and their block entries.
 //!
-//! All of it is a help only: what is missing or damaged makes a file be shipped whole.
+//! It only helps to ship less: if parts are missing or damaged, the file is shipped whole.
 
 use crate::delta::basis::Basis;
 use crate::delta::signature::{SIGNED_MIN_BYTES, strong};
@@ -14,10 +14,11 @@ use crate::repository::extents::read_known_lists;
 use crate::source::tree;
 use std::collections::HashMap;
 
-/// A basis covers so many blocks at most, which bounds its memory to some 40 MiB: half of them are for what
-/// lies around the part of the file that is matched against it.
+/// Maximum number of blocks in a basis, which bounds its memory to about 40 MiB.
+///
+/// Half of them are for the surroundings of the part of the file that is matched against it.
 const BLOCKS_MAX: u64 = 1 << 20;
-/// Up to this size, a file has no more blocks.
+/// Maximum size of a file that never has more blocks than that.
 const ONE_BASIS_BYTES: u64 = BLOCKS_MAX << BLOCK_LOG2_MIN;
 
 /// The extents of an old version.
@@ -27,7 +28,7 @@ pub struct OldVersion {
 }
 
 impl OldVersion {
-    /// Of a file that is worth matching against; `None` for others.
+    /// Loads a file that is worth matching against; returns `None` for others.
     fn load(chunks: &ChunkReader, file: &File) -> Result<Option<Self>, RepositoryError> {
         if file.size_bytes < SIGNED_MIN_BYTES {
             return Ok(None);
@@ -37,7 +38,7 @@ impl OldVersion {
             Extents::Listed(lists) => {
                 let mut extents = Vec::new();
                 for list in read_known_lists(chunks, lists)? {
-                    // Where the extents after a lost list lie depends on it.
+                    // The offsets of all extents after a lost list depend on it.
                     let Some(list) = list else { return Ok(None) };
                     if extent_list::is_too_dense(extents.len(), file.size_bytes) {
                         return Ok(None);
@@ -51,8 +52,9 @@ impl OldVersion {
         Ok((sum == file.size_bytes).then_some(Self { extents, size_bytes: file.size_bytes }))
     }
 
-    /// The version that `handle`'s file is most likely made of: the first that begins like it, or else the
-    /// first at all.
+    /// Chooses the version that `handle`'s file is most likely made of.
+    ///
+    /// That is the first candidate that begins with the same block, or else the first one.
     pub fn choose(
         chunks: &ChunkReader,
         handle: &dyn tree::File,
@@ -74,7 +76,7 @@ impl OldVersion {
         Ok(first)
     }
 
-    /// Whether the first block is that of `bytes`.
+    /// Returns whether the first block of this version is that of `bytes`.
     fn begins_like(&self, chunks: &ChunkReader, bytes: &[u8]) -> Result<bool, RepositoryError> {
         let Some(Extent::Chunk { blocks: Some(blocks), offset_bytes: 0, .. }) = self.extents.first() else {
             return Ok(false);
@@ -85,8 +87,10 @@ impl OldVersion {
         Ok(block.is_some_and(|block| entries.strong(0) == Some(&strong(block))))
     }
 
-    /// How much of the new file is matched against one basis: all of it, unless it has too many blocks. A file that
-    /// grew keeps the blocks that it began with, so that its size does not tell their number.
+    /// Returns the number of bytes of the new file that are matched against one basis.
+    ///
+    /// That is the whole file, unless it has too many blocks. A file that grew keeps its first block size, so
+    /// its size does not determine the number of blocks.
     pub fn span_bytes(&self, chunks: &ChunkReader) -> Result<u64, RepositoryError> {
         if self.size_bytes <= ONE_BASIS_BYTES {
             return Ok(u64::MAX);
@@ -101,8 +105,9 @@ impl OldVersion {
         Ok(span_bytes(self.size_bytes, sizes.min().unwrap_or(BLOCK_LOG2_MIN)))
     }
 
-    /// What the new file's bytes from `start` on, one span, are matched against: the old ones there, and
-    /// half as much before and behind.
+    /// Returns the basis for the `span` bytes of the new file from `start` on.
+    ///
+    /// It has the old version's blocks at the same place, and half as many before and after them.
     pub fn basis(
         &self,
         chunks: &ChunkReader,
@@ -141,7 +146,7 @@ impl OldVersion {
     }
 }
 
-/// All of a file whose blocks fit a basis, else half of what fits.
+/// Returns the whole size of a file whose blocks fit a basis, otherwise half of what fits.
 fn span_bytes(size_bytes: u64, block_log2: u32) -> u64 {
     let all = BLOCKS_MAX << block_log2;
     if size_bytes <= all { u64::MAX } else { all / 2 }

@@ -1,21 +1,23 @@
-//! What this program keeps itself: no part of a store that contains it, or the repository would be shipped into itself.
+//! Finds the directories of this program in a store's tree.
 //!
-//! Told by inode, so that neither a symlink nor a bind mount leads to it.
+//! They are left out of the store: otherwise the repository would be shipped into itself.
+//!
+//! They are compared by inode, so that no symlink or bind mount leads to one.
 
 use crate::source::disk;
 use crate::source::error::SourceError;
 use crate::source::stat::Identity;
 use std::path::{Path, PathBuf};
 
-/// What is left out of a store.
+/// The directories that are left out of a store.
 #[derive(Default)]
 pub struct Own {
     pub identities: Vec<Identity>,
-    /// Those of them that lie below the store's root, as they are reported.
+    /// Paths of those that lie below the store's root, for the report.
     pub left_out: Vec<String>,
 }
 
-/// Looks for them. What is not there is not in the way.
+/// Finds the directories by inode. A path that does not exist is ignored.
 ///
 /// # Errors
 /// The store's root lies in one of `places`.

@@ -1,7 +1,8 @@
-//! One entry of the live tree, read until it holds still, as an entry of the manifest.
+//! Reads one entry of the live tree until it is stable, and turns it into an entry of the manifest.
 //!
-//! What has a name is read as what it is by now, whatever it was when its directory was listed. Whether a name that is gone has
-//! really gone, and its directory is still the one of that path, is asked by the scan, behind all readings (see `leave`).
+//! An entry is read as what it is at the time of reading, whatever its directory's listing said. Whether a
+//! missing name is really gone, and its directory is still the one of that path, is checked by the scan after
+//! all readings (see `leave`).
 
 use super::error::ResyncError;
 use super::lease::open_patiently;
@@ -24,13 +25,15 @@ use rustix::io::Errno;
 use std::ffi::CString;
 use std::sync::Arc;
 
-/// Attributes above this go into a chunk of their own.
+/// Maximum size of attributes that are stored in the entry. Larger ones are stored in a chunk of their own.
 const INLINE_ATTRIBUTES_BYTES: usize = 512;
-/// A kernel's clock for timestamps may lag by one tick (10 ms at most). What changed so shortly before
-/// it was read may change again within the same tick, unseen: such an entry is read again next time.
+/// Time within which a change may be followed by another one with the same timestamp.
+///
+/// The kernel's clock for timestamps may lag by one tick (10 ms at most). An entry that changed this shortly
+/// before it was read is therefore read again by the next run.
 pub const TICK_NS: u64 = 50_000_000;
 
-/// What one worker thread owns.
+/// The state of one worker thread.
 pub struct Worker<'a> {
     pub packer: &'a Packer,
     pub chunks: ChunkReader,
@@ -38,13 +41,13 @@ pub struct Worker<'a> {
     pub env: &'a Env,
     pub compressor: Compressor,
     pub scratch: Vec<u8>,
-    /// A segment's bytes.
+    /// The bytes of a segment.
     pub buffer: Vec<u8>,
-    /// A piece of a segment.
+    /// The bytes of a piece of a segment.
     pub piece: Vec<u8>,
 }
 
-/// So often a name is looked at that is something else each time.
+/// Maximum number of looks at a name that is another kind of entry each time.
 const KINDS_MAX: u32 = 5;
 
 /// An entry to read.
@@ -52,7 +55,7 @@ pub struct Target {
     pub dir: Arc<Node>,
     pub name: CString,
     pub path: TreePath,
-    /// As the directory's listing found it.
+    /// Its `statx` at the time of listing.
     pub stat: Stat,
 }
 
@@ -60,33 +63,33 @@ pub struct Target {
 #[derive(Debug)]
 pub struct Read {
     pub entry: Entry,
-    /// Of the inode that was read.
+    /// The `statx` of the inode that was read.
     pub stat: Stat,
-    /// Why its attributes are not all there.
+    /// The error due to which its attributes are incomplete.
     pub attributes_failed: Option<Errno>,
 }
 
-/// What an attempt to read an entry came to.
+/// The result of trying to read an entry.
 #[derive(Debug)]
 pub enum Attempt {
     Read(Box<Read>),
-    /// Nothing has its name.
+    /// The name no longer exists.
     Absent,
-    /// A directory has its name by now, or it is something else each time: it has to be walked again.
+    /// The name is now a directory, or another kind of entry at each look: it has to be walked again.
     Unsettled,
-    /// It is there and cannot be read.
+    /// The entry exists and cannot be read.
     Unreadable(Errno),
 }
 
-/// What one reading came to.
+/// The result of one reading.
 pub(super) enum Reading {
     Done(Attempt),
-    /// Another thing has the name by now, or none: it is looked at again.
+    /// The name is now another entry, or none: it is looked up again.
     Other,
 }
 
 impl Reading {
-    /// Of a call that failed.
+    /// Returns the result for a call that failed.
     pub(super) fn failed(errno: Errno) -> Self {
         if is_in_motion(errno) { Self::Other } else { Self::Done(Attempt::Unreadable(errno)) }
     }
@@ -113,8 +116,10 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// Reads what has the target's name, unless it is a directory. `old` are the files of the last manifest that it may be
-    /// made of. A file that grew meanwhile beyond [`SEGMENT_BYTES`](crate::source::content::SEGMENT_BYTES) is read to there, and torn.
+    /// Reads the entry that has the target's name now, unless it is a directory.
+    ///
+    /// `old` are the files of the last manifest that it may be made of. A file that grew meanwhile beyond
+    /// [`SEGMENT_BYTES`](crate::source::content::SEGMENT_BYTES) is read up to there, and marked as torn.
     pub fn read(&mut self, target: &Target, old: &[File]) -> Result<Attempt, RepositoryError> {
         let mut stat = target.stat;
         for _ in 0..KINDS_MAX {
@@ -154,7 +159,7 @@ impl<'a> Worker<'a> {
         Ok(Reading::Done(Attempt::Read(Box::new(read))))
     }
 
-    /// Reads the attributes of what is otherwise as it was; `None` when it is not.
+    /// Reads the attributes of an entry that is otherwise unchanged; returns `None` if it is not.
     pub fn read_attributes(
         &mut self,
         target: &Target,
@@ -185,7 +190,7 @@ impl<'a> Worker<'a> {
         Ok(id)
     }
 
-    /// The entry, its attributes shipped where they are large.
+    /// Builds the entry, shipping its attributes if they are large.
     pub fn entry(
         &mut self,
         path: &TreePath,
@@ -207,7 +212,7 @@ impl<'a> Worker<'a> {
         };
         let torn = matches!(&kind, Kind::File(file) if file.torn);
         let fingerprint = if torn || is_fresh(stat.fingerprint.ctime, self.env.wall_ns()) {
-            // No inode has this number: the next run sees a difference, and reads again.
+            // No inode has this number, so the next run sees a difference and reads the entry again.
             Fingerprint { inode: 0, ..stat.fingerprint }
         } else if attributes_failed.is_some() {
             stat.fingerprint.attributes_unread()
@@ -222,7 +227,7 @@ impl<'a> Worker<'a> {
             gid: stat.gid,
             mtime: stat.mtime,
             xattrs,
-            // Which names are one inode's is known when all were read.
+            // The groups are known only when all names were read.
             hardlink: None,
             fingerprint,
         };
@@ -230,19 +235,19 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// What has the target's name now, if that is not a directory.
+/// Looks up the target's name again; returns its `statx` unless it is a directory.
 pub(super) fn look_again(target: &Target) -> Result<Stat, Attempt> {
     match target.dir.handle().and_then(|dir| dir.stat_at(&target.name)) {
         Ok(stat) if stat.is_directory() => Err(Attempt::Unsettled),
         Ok(stat) => Ok(stat),
         Err(Errno::NOENT) => Err(Attempt::Absent),
-        // Its directory itself may be another's by now.
+        // Its directory may itself be another one by now.
         Err(errno) if is_in_motion(errno) => Err(Attempt::Unsettled),
         Err(errno) => Err(Attempt::Unreadable(errno)),
     }
 }
 
-/// Whether a change at `ctime` may be followed by one that leaves the same `ctime`.
+/// Returns whether a change at `ctime` may be followed by one that leaves the same `ctime`.
 fn is_fresh(ctime: Timestamp, now_ns: u64) -> bool {
     let ctime_ns = i128::from(ctime.seconds) * 1_000_000_000 + i128::from(ctime.nanos);
     ctime_ns > i128::from(now_ns) - i128::from(TICK_NS)

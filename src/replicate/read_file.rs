@@ -1,7 +1,7 @@
-//! A regular file read until it holds still, matched against its old version, and shipped.
+//! Reads a regular file until it is stable, matches it against its old version, and ships it.
 //!
-//! What is hashed, matched and shipped comes from one reading into one buffer. A file is read in segments,
-//! each by one worker; short literals are left to the file's [`Assembly`], which gathers them.
+//! The hashed, matched and shipped bytes come from one reading into one buffer. A file is read in segments,
+//! each by one worker. Short literals are left to the file's [`Assembly`], which gathers them.
 
 use super::lease::open_patiently;
 use super::old_version::OldVersion;
@@ -26,19 +26,19 @@ use blake3::hazmat::ChainingValue;
 use rustix::io::Errno;
 use std::time::Duration;
 
-/// After so many readings that met a change, a file is taken as torn.
+/// Number of readings that met a change after which a file is taken as torn.
 pub const ATTEMPTS: u32 = 3;
-/// A file that shrinks under every reading is given up.
+/// Number of readings after which a file that shrinks during each of them is given up.
 const SHRINK_ATTEMPTS: u32 = 10;
-/// Extents above this go into lists of their own.
+/// Maximum number of extents that are stored in the entry. More are stored in lists of their own.
 const INLINE_EXTENTS: usize = 8;
-/// A literal of so many bytes is a chunk of its own, shipped by the worker that read it.
+/// Minimum size of a literal that the worker that read it ships as chunks of its own.
 const OWN_CHUNK_BYTES: u64 = 128 << 10;
 
-/// Read and hashed at once: four groups, which fit a core's cache.
+/// Number of bytes that are read and hashed at a time: four groups, which fit a core's cache.
 const PIECE_BYTES: usize = 4 * GROUP_BYTES as usize;
 
-/// A part of a file, and what is known of its old version.
+/// A part of a file, with the corresponding part of its old version.
 pub struct Segment<'a> {
     pub start: u64,
     pub end: u64,
@@ -54,13 +54,13 @@ pub struct Matched {
 }
 
 impl Segment<'_> {
-    /// The size of the blocks of what is shipped; `None` for a file too small to be signed.
+    /// Returns the block size for shipped chunks; `None` for a file too small to be signed.
     fn block_log2(&self) -> Option<u32> {
         let usual = self.basis.map(|basis| basis.block_log2);
         (self.size_bytes >= SIGNED_MIN_BYTES).then(|| usual.unwrap_or_else(|| block_log2(self.size_bytes)))
     }
 
-    /// How far a match may reach behind the end: one block, unless there is a hole.
+    /// Returns how far a match may reach beyond the end: less than one block, and nothing if there is a hole.
     fn look_ahead(&self) -> u64 {
         let block = self.basis.map_or(0, |basis| basis.block_bytes() as u64 - 1);
         let beyond = self.end.saturating_add(block).min(self.size_bytes);
@@ -83,7 +83,8 @@ impl<'a> Worker<'a> {
                 Ok(handle) => handle,
                 Err(errno) => return Ok(Reading::failed(errno)),
             };
-            // At first, what the listing found: if it is another's, it is not what is found behind the reading.
+            // The first attempt uses the listing's `statx`. If the file is another by now, the check after
+            // the reading fails.
             let mut stat = *found;
             if attempt > 1 {
                 self.env.sleep(Duration::from_millis(1 << attempt.min(6)));
@@ -93,7 +94,8 @@ impl<'a> Worker<'a> {
                     Err(errno) => return Ok(Reading::failed(errno)),
                 };
             }
-            // Grown past what one worker reads alone meanwhile: read its beginning, and call it torn.
+            // A file that has grown beyond what one worker reads alone is read up to there, and marked as
+            // torn.
             let size_bytes = stat.size_bytes.min(SEGMENT_BYTES);
             let read = self.read_handle(&*handle, &stat, size_bytes, old)?;
             let after = handle.stat();
@@ -117,7 +119,7 @@ impl<'a> Worker<'a> {
         Ok(Reading::Done(Attempt::Unreadable(Errno::AGAIN)))
     }
 
-    /// One reading of a file in one segment; `Ok(None)` when it ended early.
+    /// Reads a file of one segment once. Returns `Ok(None)` if it ended early.
     #[allow(clippy::type_complexity)]
     fn read_handle(
         &mut self,
@@ -205,14 +207,14 @@ impl<'a> Worker<'a> {
                 reach = to_at;
                 continue;
             };
-            // The last run sees what lies behind the segment; a run that ends at a hole ends there.
+            // The last run sees the bytes after the segment. A run that ends at a hole ends there.
             let seen = if to == end { &bytes[from_at..] } else { &bytes[from_at..to_at] };
             let matcher = Matcher { basis, bytes: seen, at: from };
             let found = matcher.pieces(to_at - from_at, &groups.in_place);
             reach = from_at + found.iter().map(Piece::length_bytes).sum::<u64>() as usize;
             found.into_iter().for_each(|piece| push(&mut pieces, piece));
         }
-        // Bytes that lie in place may not be in the buffer.
+        // Bytes that lie in place may be missing in the buffer.
         let pieces = defragment(pieces, start, |region| {
             let first = (region * MIB).saturating_sub(start) / GROUP_BYTES;
             let groups = groups.in_place.iter().skip(first as usize);
@@ -228,7 +230,7 @@ impl<'a> Worker<'a> {
         for piece in pieces {
             let next = at + piece.length_bytes() as usize;
             match piece {
-                // A file without an old version is cut at the same places wherever it is found.
+                // A file without an old version is cut at the same offsets wherever it is found.
                 Piece::Literal(count) if basis.is_none() || u64::from(count) >= OWN_CHUNK_BYTES => {
                     self.ship_long(segment, (bytes, groups), (at, next), &mut stretch.pieces)?;
                 }
@@ -259,7 +261,7 @@ impl<'a> Worker<'a> {
             let room = CHUNK_MAX_BYTES - (file_at % CHUNK_MAX_BYTES as u64) as usize;
             let next = to.min(at + room);
             let raw = &bytes[at..next];
-            // The groups of a chunk that lies at a multiple of 64 KiB are those that the file's hash is made of.
+            // If a chunk lies at a multiple of 64 KiB, its groups are those that make up the file's hash.
             let first = at / GROUP;
             let values: Vec<_> = groups.values.iter().skip(first).take(raw.len() / GROUP).map(half).collect();
             let origin = (block_log2.is_some()
@@ -278,7 +280,9 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Ships a chunk of a file, which consists of runs of these lengths, and, with a block size, its block entries.
+    /// Ships a chunk of a file, which consists of runs of these lengths.
+    ///
+    /// With a block size, also ships its block entries.
     pub fn ship_chunk(
         &mut self,
         (raw, runs): (&[u8], &[u32]),
@@ -301,7 +305,7 @@ impl<'a> Worker<'a> {
         Ok((id, Some(blocks)))
     }
 
-    /// How a file's extents are written down: in the entry, or in lists of their own.
+    /// Stores a file's extents in the entry, or in lists of their own.
     pub fn content(
         &mut self,
         extents: Vec<Extent>,
@@ -321,20 +325,20 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// What a segment's bytes are known by.
+/// The hashes of a segment's bytes.
 struct Groups {
-    /// The chaining values of its groups of 64 KiB, unless they were of no use.
+    /// The chaining values of its groups of 64 KiB. Empty if they are of no use.
     values: Vec<ChainingValue>,
-    /// Which of them the old version has in place. None, when there are holes in the segment.
+    /// For each group, whether the old version has it in place. Empty if the segment has holes.
     in_place: Vec<bool>,
     hash: SegmentHash,
     read_bytes: u64,
 }
 
-/// Reads a segment, and what lies behind it as far as a match may reach, into `buffer`; hashes it.
+/// Reads a segment, and the bytes after it as far as a match may reach, into `buffer`; hashes it.
 ///
-/// Bytes that are known to lie in place are not kept in `buffer`: while the last piece did, the next is read
-/// into `piece`, which stays in the processor's cache. `Err(None)`: the file ended early.
+/// Bytes that are known to lie in place are not kept in `buffer`: if the last piece lay in place, the next is
+/// read into `piece`, which stays in the processor's cache. `Err(None)`: the file ended early.
 fn read_segment(
     file: &dyn tree::File,
     segment: &Segment,
@@ -364,7 +368,7 @@ fn read_segment(
         let mut at = 0;
         while at < length {
             let next = (at + PIECE_BYTES).min(length);
-            // The first piece is where another segment's last match may end.
+            // The last match of the previous segment may end in the first piece, so that is kept.
             let beside = elsewhere && at > 0;
             let bytes = if beside { &mut piece[..next - at] } else { &mut buffer[at..next] };
             file.read_exact(bytes, start + at as u64)?;
@@ -375,7 +379,7 @@ fn read_segment(
                 if beside && !known {
                     buffer[at..next].copy_from_slice(&piece[..next - at]);
                 } else if beside && cfg!(debug_assertions) {
-                    // Whoever looked at what is not there would be seen.
+                    // A debug build makes any use of the bytes left out visible.
                     buffer[at..next].fill(0xdd);
                 }
                 elsewhere = known;
@@ -391,7 +395,7 @@ fn read_segment(
     groups.values.iter().for_each(|value| tree.push(*value));
     let joined =
         if all { tree.finish().map(SegmentHash::Whole) } else { tree.finish_part().map(SegmentHash::Part) };
-    // Fewer than two groups make no tree; the file is that one.
+    // Fewer than two groups make no tree, so the hash is that of the whole file.
     groups.hash = joined.unwrap_or_else(|| SegmentHash::Whole(ContentHash::of(&buffer[..length])));
     if has_holes {
         groups.values.clear();
@@ -399,7 +403,7 @@ fn read_segment(
     Ok(groups)
 }
 
-/// Where the data of an open file is; asked only when holes are possible.
+/// Returns the data map of an open file. The kernel is asked only if holes are possible.
 pub fn data_map(handle: &dyn tree::File, stat: &Stat, size_bytes: u64) -> Result<DataMap, Errno> {
     if stat.may_have_holes() { handle.data_map(size_bytes) } else { Ok(DataMap::full(size_bytes)) }
 }

@@ -1,7 +1,8 @@
-//! Which old files a file may be made of, when its path does not say so: those that were renamed, moved,
-//! copied or rotated, and the one before in a series of dumps.
+//! Finds candidate base files for a file whose path does not give one.
 //!
-//! Only a help: a wrong guess ships more, and never anything wrong.
+//! Such a file was renamed, moved, copied or rotated, or is the next one in a series of dumps.
+//!
+//! It only helps to ship less: a wrong guess ships more, and never wrong content.
 
 use super::read_entry::Target;
 use crate::delta::signature::SIGNED_MIN_BYTES;
@@ -14,15 +15,16 @@ use crate::repository::manifest::ManifestReader;
 use crate::source::stat::Stat;
 use std::collections::HashMap;
 
-/// So many large files of the last manifest are known, which bounds memory to some 20 MiB.
+/// Maximum number of large files of the last manifest that are indexed, which bounds memory to about 20 MiB.
 const FILES_MAX: usize = 64 << 10;
-/// Files of one size that are looked at.
+/// Maximum number of files of one size that are compared.
 const SAME_SIZE_MAX: usize = 4;
-/// Files below this are compared with those of their size only: each comparison may cost a request, and
-/// stores get images by the thousand.
+/// Minimum size of a file that is compared with files of other sizes.
+///
+/// Each comparison may cost a request, and stores receive images by the thousand.
 const GUESSED_MIN_BYTES: u64 = 4 << 20;
 
-/// Finds what a file may be made of; reads the last manifest for it once, when it is first needed.
+/// Finds candidate base files. It reads the last manifest once, when it is first needed.
 pub struct Relatives<'s> {
     chunks: &'s ChunkReader,
     base: Option<&'s ManifestRoot>,
@@ -34,7 +36,7 @@ impl<'s> Relatives<'s> {
         Self { chunks, base, known: None }
     }
 
-    /// The old files that a file to be read may be made of, its own old self first. None for small files.
+    /// Returns the old files that a file may be made of, its own last version first. Small files have none.
     pub fn made_of(&mut self, target: &Target, old: Option<&Entry>) -> Result<Vec<File>, RepositoryError> {
         if !target.stat.is_file() || target.stat.size_bytes < SIGNED_MIN_BYTES {
             return Ok(Vec::new());
@@ -42,7 +44,8 @@ impl<'s> Relatives<'s> {
         let here = old.and_then(|old| Some((old.fingerprint.inode, old.file()?)));
         let mut files: Vec<File> = here.map(|(_, file)| file.clone()).into_iter().collect();
         let own = target.stat.fingerprint.inode;
-        // The same file as before, or one that came from elsewhere: perhaps under its name's old owner.
+        // Unless it is the same file as before, it may have come from another path, perhaps under the name of
+        // another file.
         if here.is_none_or(|(inode, _)| inode != 0 && inode != own)
             && let Some(root) = self.base
         {
@@ -58,7 +61,7 @@ impl<'s> Relatives<'s> {
     }
 }
 
-/// The large files of the last manifest, by what a new file may share with them.
+/// The large files of the last manifest, by the properties that a new file may share with them.
 #[derive(Default)]
 struct LargeFiles {
     files: Vec<(Timestamp, File)>,
@@ -90,23 +93,23 @@ impl LargeFiles {
             self.by_inode.insert(entry.fingerprint.inode, number);
         }
         self.by_size.entry(file.size_bytes).or_default().push(number);
-        // Of a series, the last by name: the youngest, where names are dates.
+        // In a series, the last name wins: the youngest file, if names are dates.
         self.by_series.insert(series(entry.path.as_bytes()), number);
         self.by_name.insert(name(entry.path.as_bytes()).to_vec(), number);
         self.files.push((entry.mtime, file));
     }
 
-    /// The likeliest first; each once.
+    /// Returns the similar files, the likeliest first, each once.
     fn alike(&self, path: &TreePath, stat: &Stat) -> Vec<File> {
         let same_size = self.by_size.get(&stat.size_bytes).map_or(&[][..], Vec::as_slice);
         let same_inode = self.by_inode.get(&stat.fingerprint.inode);
         let mut numbers: Vec<usize> = Vec::new();
         if stat.size_bytes >= GUESSED_MIN_BYTES {
-            // Renamed, and perhaps written to since.
+            // A renamed file, perhaps written to since.
             numbers.extend(same_inode);
         }
         numbers.extend(same_inode.filter(|n| same_size.contains(n)));
-        // A copy that keeps times, or a move from another filesystem.
+        // A copy with the same times, or a file moved from another filesystem.
         numbers.extend(same_size.iter().filter(|n| self.files[**n].0 == stat.mtime).take(SAME_SIZE_MAX));
         if stat.size_bytes >= GUESSED_MIN_BYTES {
             numbers.extend(self.by_name.get(name(path.as_bytes())));
@@ -128,7 +131,7 @@ fn name(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
-/// The path with every number taken out of its last component: what the files of a series share.
+/// Returns the path without the digits of its last component, which the files of a series share.
 fn series(path: &[u8]) -> Vec<u8> {
     let (directory, name) = path.split_at(path.len() - name(path).len());
     let mut shape = directory.to_vec();

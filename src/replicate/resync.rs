@@ -1,6 +1,7 @@
-//! One resync of one store, from the probe to the record.
+//! Resyncs one store once, from the probe to the record.
 //!
-//! Four phases: open, scan, ship, commit. See `repository::session` for what may race with it, and what a killed run leaves.
+//! A resync has four phases: open, scan, ship, commit. See `repository::session` for the races with other
+//! writers, and for the objects that a killed run leaves.
 
 use super::decide::Reread;
 use super::error::{ResyncError, ScanEnd};
@@ -37,10 +38,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How long a run that is asked to end waits for what it has under way.
+/// Maximum time that a run which is asked to end waits for its last uploads.
 const BREAK_OFF_LIMIT: Duration = Duration::from_secs(3);
 
-/// What to resync.
+/// The parameters of a resync.
 pub struct Request {
     pub store: StoreName,
     pub path: PathBuf,
@@ -51,37 +52,39 @@ pub struct Request {
     pub daemon: Option<DaemonId>,
     /// Lets a held run through.
     pub accept: bool,
-    /// As zstd counts it.
+    /// Level of zstd.
     pub compression_level: i32,
-    /// Of holes in large files, so many bytes are hashed in a run; a file beyond that is unreadable.
+    /// Maximum number of hole bytes of large files that a run hashes. A file beyond that is unreadable.
     pub holes_max_bytes: u64,
-    /// None: all is done by the caller's, in order.
+    /// Number of worker threads. With 0, the caller's thread does all the work, in order.
     pub threads: usize,
-    /// What is on other filesystems than the root is no part of the store.
+    /// Leaves out entries on other filesystems than the root's.
     pub one_filesystem: bool,
-    /// Directories of this program's own (repository, cache, standby): no part of a store, and no place for one.
+    /// Directories of this program (repository, cache, standby).
+    ///
+    /// They are left out of a store, and no store may lie in one.
     pub own_places: Vec<PathBuf>,
-    /// Where snapshots are mounted: no part of a store.
+    /// Directories where snapshots are mounted. They are left out of the store.
     pub own_mounts: Vec<PathBuf>,
-    /// The tree's watch, and what it told: then only that is looked at. A watch without hints: everything is.
+    /// The tree's watch and its hints: only the paths they name are scanned. Without hints, everything is.
     pub watched: Option<Watched>,
 }
 
-/// A tree's watch, and where to look.
+/// A tree's watch, and the paths to scan.
 #[derive(Clone)]
 pub struct Watched {
     pub watch: Arc<Watch>,
     pub hints: Option<Hints>,
 }
 
-/// What a run takes from outside.
+/// The environment of a run.
 pub struct Surroundings<'a> {
     pub tree: &'a dyn Tree,
     pub progress: &'a Progress,
     pub on_step: &'a (dyn Fn(Step) + Sync),
 }
 
-/// Resyncs a store: afterwards its head is a snapshot of what `request.path` holds now.
+/// Resyncs a store: afterwards its head is a snapshot of the present state of `request.path`.
 ///
 /// # Errors
 /// Nothing was committed, whatever the error; see [`ResyncError`].
@@ -99,7 +102,7 @@ pub fn resync(
         let run = Run { store: &store, request, watched: watched.as_ref(), around, excludes: &excludes };
         match attempt(&run, &started) {
             Ok(Some(report)) => return Ok(report),
-            // Chunks that this run relied on were doomed meanwhile: once more, with that known.
+            // Another writer doomed chunks that this run relied on. Try again, knowing that.
             Ok(None) => continue,
             // Of a file that changed under one of its names the others tell nothing.
             Err(ScanEnd::LinksUnseen) => {
@@ -126,13 +129,13 @@ struct Opened {
     stat: Stat,
     filesystem: FilesystemId,
     own: Own,
-    /// When it was opened: what changes from now on is the next run's.
+    /// Time of opening it. Later changes belong to the next run.
     scan_start_ns: u64,
-    /// When the last scan began that looked at everything; none for the first.
+    /// Start of the last scan that looked at everything; `None` for the first.
     last_full_ns: Option<u64>,
 }
 
-/// What a scan came to.
+/// The result of a scan.
 struct Scanned {
     manifest: ManifestRoot,
     summary: ScanSummary,
@@ -140,7 +143,7 @@ struct Scanned {
     hinted: bool,
 }
 
-/// Resyncs once; none when the run has to begin again.
+/// Resyncs once. Returns `None` if the run has to begin again.
 fn attempt(
     run: &Run,
     (started, requests_before): &(Stopwatch, Requests),
@@ -219,13 +222,14 @@ impl Run<'_> {
         let Self { request, around, .. } = self;
         let (env, progress, chunks) = (self.store.env(), around.progress, session.chunks());
         let base = session.base();
-        // Without a manifest before there is nothing that could be taken from it.
+        // Without an earlier manifest there is nothing to take over.
         let mounts_before = base.and_then(|base| base.filesystem.mounts.as_deref());
-        // Parts of a manifest are taken over unseen only where its writer saw to it that it is closed: those note mounts, too.
+        // Parts of a manifest may be taken over unread only if its writer ensured that every entry has its
+        // directory. Such manifests record mounts, too.
         let is_usable = mounts_before.is_some() && !session.must_recheck();
         let hints = self.watched.and_then(|watched| watched.hints.as_ref()).filter(|_| is_usable);
         let reread = Reread {
-            // A scan by hints looks at few files: their turn is the next full scan's.
+            // A scan by hints looks at few files. The others have their turn in the next full scan.
             period_ns: if hints.is_some() { 0 } else { request.plan.reread_period_ns() },
             last_scan_ns: opened.last_full_ns.unwrap_or(opened.scan_start_ns),
             this_scan_ns: opened.scan_start_ns,
@@ -256,7 +260,8 @@ impl Run<'_> {
         mounts.note(&TreePath::root(), opened.stat.is_mount_root);
         let scanned = rounds.run(workers, request.threads, &mut mounts);
         if scanned.is_err() && progress.is_stopped() {
-            // What has arrived, and what does in a moment, gets an index that names it: the next run finds it.
+            // Uploads that have arrived, or arrive in a moment, get an index, so that the next run finds
+            // them.
             packer.break_off(BREAK_OFF_LIMIT)?;
             // Whatever a worker said of it: it was asked to.
             return Err(ResyncError::Stopped.into());
@@ -279,7 +284,7 @@ impl Run<'_> {
         }
     }
 
-    /// Refuses what looks like a mishap of the source, unless it was accepted.
+    /// Refuses to commit a run that looks like a mishap of the source, unless it was accepted.
     fn hold(
         &self,
         session: &WriteSession,
@@ -289,7 +294,7 @@ impl Run<'_> {
     ) -> Result<(), ResyncError> {
         let (base, request) = (session.base(), self.request);
         let deleted = scanned.summary.changes.removed;
-        // Of places at which something was mounted, what is gone is looked up: when anything is.
+        // The losses below places with a mount are looked up only if anything was deleted.
         let losses = match deleted {
             0 => Vec::new(),
             _ => scanned.mounts.losses(session.chunks(), base.map(|base| &base.manifest), || {

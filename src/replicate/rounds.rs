@@ -1,8 +1,9 @@
-//! A scan in rounds: what the first leaves in doubt is looked at again, and only that.
+//! Scans in rounds: the paths that the first round leaves in doubt are scanned again, and only those.
 //!
-//! A round is a scan by hints, against the manifest of the round before: what is not in doubt is taken over, page by page. A tree
-//! that is at rest has one round, and so has one in which only files change. What will not hold still for [`ROUNDS_MAX`] rounds is
-//! taken as it was read last, or as the last snapshot has it, and named.
+//! A round is a scan by hints, against the manifest of the previous round: entries that are not in doubt are
+//! taken over page by page. A tree at rest needs one round, and so does one in which only files change. A
+//! path that changes in each of [`ROUNDS_MAX`] rounds is taken as it was read last, or as the last snapshot
+//! has it, and is reported.
 
 use super::baseline::Baseline;
 use super::decide::Reread;
@@ -35,7 +36,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Looks at what will not hold still, the first among them.
+/// Maximum number of rounds, including the first.
 const ROUNDS_MAX: u32 = 4;
 
 /// A tree that is scanned.
@@ -47,10 +48,10 @@ pub struct Rounds<'a> {
     pub hints: Option<&'a Hints>,
     pub packer: &'a Packer,
     pub chunks: &'a ChunkReader,
-    /// The last snapshot's.
+    /// The last snapshot's manifest.
     pub base: Option<&'a ManifestRoot>,
     pub reread: Reread,
-    /// Chunks of the last manifest may be gone.
+    /// Whether chunks of the last manifest may be gone.
     pub recheck: bool,
     pub progress: &'a Progress,
     pub holes: &'a Holes,
@@ -58,7 +59,7 @@ pub struct Rounds<'a> {
     pub compression_level: i32,
 }
 
-/// What is carried from round to round.
+/// State that is carried from round to round.
 struct State<'m> {
     links: Links,
     mounts: &'m mut Mounts,
@@ -66,7 +67,7 @@ struct State<'m> {
 }
 
 impl Rounds<'_> {
-    /// Scans; `workers` read. Without any threads, all is done by this one, in order.
+    /// Scans the tree; `workers` read. Without threads, the caller's thread does all the work, in order.
     pub fn run<'env>(
         &'env self,
         mut workers: Vec<Worker<'env>>,
@@ -82,11 +83,11 @@ impl Rounds<'_> {
             let mut round = 1;
             while !summary.doubts.is_empty() && round < ROUNDS_MAX {
                 let doubts = std::mem::take(&mut summary.doubts);
-                // Whatever is going on is given a moment, from the third look on.
+                // From the third round on, wait a moment for the changes to end.
                 if round > 1 {
                     self.env.sleep(Duration::from_millis(20 << round));
                 }
-                // The pages of the round before are read from the repository, like any others.
+                // The pages of the previous round are read from the repository, like any others.
                 self.packer.flush()?;
                 state.links.begin_round();
                 let mut again = self.round(&pool, threads, &mut state, Some((&root, &doubts)))?;
@@ -115,8 +116,9 @@ impl Rounds<'_> {
         })
     }
 
-    /// Of what was lost, what is there again behind all else: a release that is moved in has a moment without a name. Where it
-    /// is, is looked at again.
+    /// Returns the lost paths that exist again after all other readings, and puts their directories in doubt.
+    ///
+    /// A release that is moved into place has no name for a moment.
     fn come_back(&self, summary: &mut ScanSummary) -> Vec<TreePath> {
         let mut came_back = std::mem::take(&mut summary.lost);
         came_back.retain(|path| self.is_there(path));
@@ -163,7 +165,7 @@ impl Rounds<'_> {
             for _ in 0..threads {
                 scope.spawn(|| walk.help());
             }
-            // Whatever comes of it, the helpers are sent home before the scope waits for them.
+            // The helpers are released whatever the result is, before the scope waits for them.
             let result = (|| {
                 let compressor = Compressor::new(self.compression_level).map_err(ResyncError::Compressor)?;
                 let options = LedgerOptions {
@@ -199,7 +201,7 @@ impl Rounds<'_> {
         })
     }
 
-    /// What changed since the last snapshot, told by what came of all rounds.
+    /// Returns the changes since the last snapshot, from the result of all rounds.
     fn changes(&self, root: &ManifestRoot) -> Result<ChangeCounts, ResyncError> {
         let manifests = ManifestReader::new(self.chunks.clone());
         let mut counts = ChangeCounts::default();

@@ -1,13 +1,14 @@
-//! The scan: the live tree merge-joined with the last manifest into the next one.
+//! Scans a tree: merges the live tree with the last manifest into the next manifest.
 //!
-//! One thread walks in order and decides ([`decide`], pure); workers read what has to be read; results are written down in the
-//! walk's order (see [`ledger`](super::ledger)). At most [`JOBS_MAX`] batches are under way, which bounds memory whatever the tree's
-//! size.
+//! One thread walks in order and decides ([`decide`], pure). Workers read entries, and results are recorded
+//! in the walk's order (see [`ledger`](super::ledger)). At most [`JOBS_MAX`] batches are in flight, which
+//! bounds memory whatever the tree's size.
 //!
-//! The tree changes meanwhile. A directory is opened before anything is said of it, and what is said of it is what the handle says,
-//! so that its entries never stand without it. A directory of which all is as it was needs no second look: what its handle shows
-//! is what its path held when its parent was listed. Of any other, it is asked behind all readings whether it is still in its place
-//! ([`Leave`]); what that leaves in doubt is walked again (see [`rounds`](super::rounds)).
+//! The tree changes during the scan. A directory is opened before its entry is recorded, and the entry is
+//! recorded from the open handle, so that no entry is recorded without its directory. An unchanged directory
+//! needs no second look: its handle shows what its path held when its parent was listed. For any other
+//! directory, it is checked after all readings whether it is still in its place ([`Leave`]). Paths that this
+//! leaves in doubt are walked again (see [`rounds`](super::rounds)).
 
 use super::baseline::Baseline;
 use super::decide::{Decision, Reread, decide};
@@ -39,21 +40,25 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Batches under way.
+/// Maximum number of batches in flight.
 const JOBS_MAX: usize = 24;
-/// A batch ends at so many entries, or at so many bytes to read.
+/// Maximum number of entries in a batch, and number of bytes to read at which it is closed.
 const BATCH_ENTRIES: usize = 256;
 const BATCH_BYTES: u64 = SEGMENT_BYTES;
-/// A path of more bytes or names is not replicated; it is reported. (Every directory on the way to a path holds its own.)
+/// Maximum length of a path, in bytes and in names.
+///
+/// Longer paths are reported and not replicated: every directory on the way to a path holds its own path.
 const PATH_MAX_BYTES: usize = 16 << 10;
 const DEPTH_MAX: usize = 1024;
-/// Directories above the current one that stay open, and, further up, one in so many.
+/// Number of directories above the current one that stay open.
+///
+/// Of those further up, one of `LEVELS_APART` does.
 const LEVELS_OPEN: usize = 32;
 const LEVELS_APART: usize = 64;
-/// So often a directory is opened that is another one each time.
+/// Maximum number of times a directory is opened that is another one each time.
 const OPENINGS_MAX: u32 = 3;
 
-/// One place in the next manifest.
+/// A position in the next manifest.
 enum Item {
     Keep {
         entry: Entry,
@@ -66,7 +71,7 @@ enum Item {
     KeepMissed {
         entry: Entry,
     },
-    /// All of a directory's entries stand before it.
+    /// A directory whose entries all precede this item.
     Leave(Leave),
     Read {
         target: Target,
@@ -74,7 +79,7 @@ enum Item {
         made_of: Vec<File>,
         again: bool,
     },
-    /// Whose attributes only have to be read.
+    /// An entry of which only the attributes have to be read.
     Attributes {
         target: Target,
         old: Entry,
@@ -88,7 +93,7 @@ enum Item {
 }
 
 enum Pending {
-    /// A leaf of the last manifest on which nothing changed, below a directory that is kept.
+    /// A leaf of the last manifest without changes, below a directory that is kept.
     Leaf(Leaf, TreePath),
     Done(Vec<Outcome>),
     Job(Handle<Result<Vec<Outcome>, RepositoryError>>),
@@ -99,17 +104,17 @@ struct Level {
     node: Arc<Node>,
     listed: Stat,
     children: std::vec::IntoIter<Child>,
-    /// Something of it was read or missed: it is asked in the end whether it is in its place.
+    /// Whether an entry of it was read or missed. Then it is checked at the end whether it is in its place.
     is_changed: bool,
     has_lost: bool,
 }
 
-/// What a scan works with.
+/// The state of a scan.
 pub struct Scan<'s, 'env> {
     pub pool: &'s Pool<'env, Worker<'env>>,
     pub walk: &'s Walk<'s>,
     pub root_path: &'s Path,
-    /// What old versions are read with.
+    /// Reads old versions.
     pub chunks: &'s ChunkReader,
     pub relatives: Relatives<'s>,
     pub ledger: Ledger<'s, 'env>,
@@ -119,12 +124,12 @@ pub struct Scan<'s, 'env> {
     pub reread: Reread,
     pub baseline: Baseline,
     pub mounts: &'s mut Mounts,
-    /// Takes over no entry without seeing that its chunks are there.
+    /// Takes over no entry without checking that its chunks exist.
     pub recheck: bool,
     pub under_way: UnderWay,
 }
 
-/// What was found, and is not yet written down.
+/// Findings that are not yet recorded.
 #[derive(Default)]
 pub struct UnderWay {
     batch: Vec<Item>,
@@ -135,7 +140,7 @@ pub struct UnderWay {
     stack: Vec<Level>,
 }
 
-/// From the last level up: a tree may be deeper than a stack.
+/// Drops the levels one by one from the last: a tree may be deeper than the thread's stack.
 impl Drop for UnderWay {
     fn drop(&mut self) {
         while self.stack.pop().is_some() {}
@@ -147,7 +152,7 @@ impl<'env> Scan<'_, 'env> {
     pub fn run(mut self, root: Arc<dyn Directory>) -> Result<(ManifestWriter<'env>, ScanSummary), ScanEnd> {
         let path = TreePath::root();
         let old = self.old_at(&path)?;
-        // Without its root nothing is known of a store.
+        // If the root cannot be read, nothing is known about the store.
         let listing = self.walk.root(root).map_err(|errno| match is_own_trouble(errno) {
             true => exhausted(&path, errno),
             false => self.no_root(errno),
@@ -159,7 +164,7 @@ impl<'env> Scan<'_, 'env> {
                 None => self.leave()?,
             }
         }
-        // What the old manifest still has is gone.
+        // The remaining entries of the old manifest are gone.
         while let Some(old) = self.baseline.advance()? {
             self.gone(&old)?;
         }
@@ -200,7 +205,7 @@ impl<'env> Scan<'_, 'env> {
         let stat = match child.stat {
             Ok(stat) => stat,
             Err(_) => match dir.handle().and_then(|handle| handle.stat_at(&name)) {
-                // Never walked, since it was no directory when it was listed.
+                // It was never walked, since it was no directory when it was listed.
                 Ok(stat) if stat.is_directory() => return self.unsettled(path, old),
                 Ok(stat) => return self.entry(Target { dir, name, path, stat }, old),
                 Err(Errno::NOENT) => return self.absent(path, old),
@@ -238,12 +243,12 @@ impl<'env> Scan<'_, 'env> {
         old: Option<Entry>,
     ) -> Result<(), ScanEnd> {
         let Some(slot) = child.below.clone() else {
-            // Another filesystem, which is not walked: the directory alone.
+            // It is on another filesystem, which is not walked: only the directory itself is recorded.
             self.mounts.note(&child.path, child.is_boundary);
             let target = Target { dir, name: child.name, path: child.path, stat };
             return self.directory_alone(target, old).map(|_| ());
         };
-        // Of another directory that has its name nothing is known.
+        // If the name belongs to another directory now, nothing is known about its entries.
         let is_clean = child.is_clean
             && old.as_ref().is_some_and(|old| {
                 old.kind == Kind::Directory && old.fingerprint.inode == stat.fingerprint.inode
@@ -258,7 +263,7 @@ impl<'env> Scan<'_, 'env> {
                 return self.keep_below(&path, false);
             }
             let target = Target { dir: dir.clone(), name: child.name.clone(), path: path.clone(), stat };
-            // Only its own metadata are others.
+            // Only its own metadata differ.
             return match self.directory_alone(target, old)? {
                 None => self.keep_below(&path, false),
                 Some(old) => self.listed(dir, child, &slot, old),
@@ -267,7 +272,7 @@ impl<'env> Scan<'_, 'env> {
         self.listed(dir, child, &slot, old)
     }
 
-    /// The directory, and then what is in it.
+    /// Records a directory, and then its entries.
     fn listed(
         &mut self,
         dir: Arc<Node>,
@@ -298,7 +303,7 @@ impl<'env> Scan<'_, 'env> {
             };
         }
         let Listing { node, stat, children } = listing;
-        // Of what was opened, not of what was listed: a volume may go between the two.
+        // Compare the opened directory, not the listed one: a volume may be unmounted between the two.
         if let Some(above) = self.under_way.stack.last() {
             let is_boundary = stat.is_mount_root || stat.device != above.listed.device;
             self.mounts.note(&node.path, is_boundary);
@@ -334,7 +339,7 @@ impl<'env> Scan<'_, 'env> {
         }
     }
 
-    /// A directory's own entry, where it is not walked. Gives `old` back when it is no directory by now.
+    /// Records the own entry of a directory that is not walked. Returns `old` if it is no directory any more.
     fn directory_alone(
         &mut self,
         target: Target,
@@ -411,7 +416,7 @@ impl<'env> Scan<'_, 'env> {
         };
         if is_changed {
             self.mark_changed();
-            // Each holds a handle: as many as there are to spare wait for one batch.
+            // Each item holds a handle, so a batch may hold no more of them than there are to spare.
             self.under_way.batch_leaves += 1;
             let is_full = self.under_way.batch_leaves >= self.walk.handles_to_spare();
             self.push(Item::Leave(Leave { node, listed, has_lost }), 0)?;
@@ -425,7 +430,7 @@ impl<'env> Scan<'_, 'env> {
     /// Takes what the last manifest has below a directory as it was.
     fn keep_below(&mut self, directory: &TreePath, is_unseen: bool) -> Result<(), ScanEnd> {
         let mut last = is_unseen.then(|| self.ledger.last_below(directory).peekable());
-        // Of the last snapshot, what the round before had not, up to a path.
+        // Returns the entries of the last snapshot, up to a path, that the previous round lacked.
         let mut missed_before = |path: Option<&TreePath>| -> Result<Vec<Entry>, RepositoryError> {
             let Some(last) = &mut last else { return Ok(Vec::new()) };
             let is_before = |entry: &Entry| path.is_none_or(|path| entry.path <= *path);
@@ -439,7 +444,7 @@ impl<'env> Scan<'_, 'env> {
             Ok(missed)
         };
         loop {
-            // What is unseen may have to get other numbers, and a round before may have missed some of it.
+            // Unseen entries may need other numbers, and the previous round may have missed some of them.
             if !is_unseen && let Some(leaf) = self.baseline.pass_leaf_within(directory) {
                 Progress::add(&self.progress.entries, leaf.entries);
                 self.flush()?;
@@ -474,7 +479,7 @@ impl<'env> Scan<'_, 'env> {
         Ok(None)
     }
 
-    /// Whether all that an entry refers to is there.
+    /// Returns whether everything that an entry refers to exists.
     fn is_whole(&self, entry: &Entry) -> Result<bool, RepositoryError> {
         let mut ids = entry.chunks();
         if let Some(Extents::Listed(lists)) = entry.file().map(File::extents) {
@@ -525,7 +530,7 @@ impl<'env> Scan<'_, 'env> {
         let shared = shared_inode(&target.stat);
         match (decide(&target.stat, old.as_ref(), &self.reread), old) {
             (Decision::Keep, Some(entry)) => self.push(Item::Keep { entry, shared }, 0),
-            // It has other names, or the one that it took the place of had.
+            // It has other names, or the entry that it replaced had.
             (_, old)
                 if !self.ledger.tells_links()
                     && (shared.is_some() || old.as_ref().is_some_and(|old| old.hardlink.is_some())) =>
@@ -618,7 +623,7 @@ impl<'env> Scan<'_, 'env> {
 }
 
 impl Item {
-    /// What becomes of an item that is not read.
+    /// Returns the outcome of an item that is not read.
     fn kept(self) -> Option<Outcome> {
         match self {
             Item::Keep { entry, shared } => Some(Outcome::Keep { entry, shared }),
@@ -642,7 +647,7 @@ fn read_item(worker: &mut Worker, item: Item) -> Result<Outcome, RepositoryError
         Item::Attributes { target, old } => {
             let attempt = match worker.read_attributes(&target, &old)? {
                 Some(attempt) => attempt,
-                // Another by now.
+                // It has changed again.
                 None => match look_again(&target) {
                     Ok(stat) => worker.read(&Target { stat, ..target }, &[])?,
                     Err(attempt) => attempt,
@@ -663,7 +668,7 @@ fn outcome(attempt: Attempt, path: TreePath, old: Option<Entry>, again: bool) ->
         Attempt::Read(read) => {
             let mut entry = read.entry;
             let failed = read.attributes_failed;
-            // Of a path whose attributes cannot be listed, those that it had are the best that is known.
+            // If the attributes of a path cannot be listed, its old ones are the best that is known.
             if failed.is_some()
                 && entry.xattrs == Xattrs::None
                 && let Some(old) = &old

@@ -1,7 +1,7 @@
-//! Appending to a store's log: the next number is created.
+//! Appends to a store's log by creating its next record.
 //!
-//! Races are settled by the object store alone: of two writers that create one number, one wins. A
-//! writer whose reply was lost finds its own writer id and nonce in the record, and has won.
+//! The object store alone settles races: of two writers that create one number, one wins. A writer whose
+//! reply was lost finds its own writer id and nonce in the record, and has won.
 
 use super::error::RepositoryError;
 use super::key_cache::Loaded;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// Maximum number of races for the next record that a writer loses before it gives up.
 pub const RACES_MAX: u32 = 1000;
 
-/// What became of an append.
+/// The result of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
     Committed(Sequence),
@@ -30,7 +30,7 @@ pub enum Appended {
 }
 
 impl Store {
-    /// Tries once to make `event` the record after `state`'s head; then it is `state`'s head.
+    /// Tries once to append `event` after `state`'s head. On success the new record is `state`'s head.
     pub fn append(
         &self,
         state: &mut StoreState,
@@ -41,7 +41,7 @@ impl Store {
         let mut loaded = self.loaded()?;
         let named = |loaded: &Option<Arc<Loaded>>| loaded.as_ref().and_then(|loaded| loaded.named());
         if !may_follow(state.ring, named(&loaded)) {
-            // Looked for before somebody changed the keys.
+            // The keys were loaded before another host changed them.
             self.forget_keys();
             loaded = self.loaded()?;
         }
@@ -70,7 +70,7 @@ impl Store {
         let created = self.wait(async {
             match self.objects().create(&at, PutPayload::from(bytes.clone())).await {
                 Ok(Creation::Created) => Ok(None),
-                // Perhaps by this very request, before its reply was lost.
+                // Perhaps this very request created it, and its reply was lost.
                 Ok(Creation::Existed) => self.record_bytes(record.sequence).await.map(Some),
                 Err(error) if error.kind() == FailureKind::Unavailable => {
                     // It may have been applied all the same; if that cannot be seen, say what is known.
@@ -92,16 +92,19 @@ impl Store {
         state
             .apply(self.name(), record, ours)
             .map_err(|source| RepositoryError::Log { store: self.name().clone(), source })?;
-        // This host was there.
+        // This host appended the record, so it has seen it.
         self.remember(state, Passed(()))?;
         Ok(Appended::Committed(sequence))
     }
 
-    /// Appends the event that `next` makes of the state, again after each lost race, with the state that the winner left. Returns the
-    /// record's number; none when `next` has nothing to append.
+    /// Appends the event that `next` makes of the state, again after each lost race.
+    ///
+    /// Each attempt uses the state that the winner left.
+    ///
+    /// Returns the record's number, or `None` if `next` has nothing to append.
     ///
     /// # Errors
-    /// Those of `next`, too; and `Unavailable` after [`RACES_MAX`] lost races.
+    /// Those of `next`, and `Unavailable` after [`RACES_MAX`] lost races.
     pub fn append_until_won<E: From<RepositoryError>>(
         &self,
         state: &mut StoreState,

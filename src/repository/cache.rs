@@ -1,9 +1,10 @@
-//! The local cache of one store: what was read or written once, so that it is not asked for again.
+//! The local cache of one store: objects that were read or written once, so that they are not fetched again.
 //!
-//! Nothing in it is trusted, but what this host saw of the store (see `memory`): an index segment and a chunk have the hash that names them, a record is held
-//! by the chain that ends in the log's head. So it may be deleted, cut short, shared by processes or left by
-//! another repository of the same name; the worst is that something is fetched. Nothing but that note is synced. A pack's
-//! file has holes where its chunks were never asked for: bytes that are no chunk, and are fetched.
+//! Nothing in it is trusted except the note of what this host saw of the store (see `memory`): index segments
+//! and chunks have the hash that names them, and the chain that ends in the log's head verifies records. It
+//! may therefore be deleted, truncated, shared by processes, or come from another repository of the same
+//! name; at worst something is fetched again. Only the note is synced to the disk. A pack's file has holes
+//! where its chunks were never read: their bytes are no chunk, and are fetched.
 
 use super::store::Store;
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
@@ -16,11 +17,11 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Packs are looked at once in so many records.
+/// Number of records between two inspections of the cached packs.
 const TRIM_RECORDS: u64 = 64;
-/// A file that was being written is of a run that is gone when it is so old.
+/// Age at which a temporary file counts as the leftover of a killed process.
 const BROKEN_OFF: Duration = Duration::from_secs(86_400);
-/// Packs' parts above this are dropped, the oldest first.
+/// Maximum size of all cached packs. The oldest are dropped above it.
 const PACKS_MAX_BYTES: u64 = 1 << 30;
 
 impl Store {
@@ -32,7 +33,7 @@ impl Store {
         self.cache_file(&format!("packs/{pack}"))
     }
 
-    /// The bytes of a pack from `start` on, as far as the cache has some there; not checked.
+    /// Returns the cached bytes of a pack from `start` on, as far as there are any. They are not checked.
     pub(crate) fn cached_range(&self, pack: PackId, start: u32, length: usize) -> Option<Bytes> {
         let file = File::open(self.cached_pack(pack)?).ok()?;
         let mut bytes = vec![0; length];
@@ -47,7 +48,7 @@ impl Store {
         Some(bytes.into())
     }
 
-    /// Keeps frames of one pack. A cache that cannot be written is none.
+    /// Stores frames of one pack. Errors of writing the cache are ignored.
     pub(crate) fn cache_frames(&self, pack: PackId, frames: impl Iterator<Item = (u32, impl AsRef<[u8]>)>) {
         let Some(path) = self.cached_pack(pack) else { return };
         let mut frames = frames.peekable();
@@ -63,7 +64,7 @@ impl Store {
         }
     }
 
-    /// Keeps some of the frames of a pack that was just made.
+    /// Stores some of the frames of a pack that was just made.
     pub(crate) fn cache_pack(
         &self,
         pack: PackId,
@@ -71,7 +72,7 @@ impl Store {
         chunks: &[(ChunkId, u32, u32)],
         kept: &[bool],
     ) {
-        // Frames that adjoin are written together.
+        // Adjacent frames are written together.
         let mut stretches: Vec<(u32, u32)> = Vec::new();
         for ((_, offset, length), _) in chunks.iter().zip(kept).filter(|(_, kept)| **kept) {
             match stretches.last_mut() {
@@ -83,7 +84,7 @@ impl Store {
         self.cache_frames(pack, frames);
     }
 
-    /// A record as it was read or written once; it is another's if the log began anew.
+    /// Returns a cached record. It belongs to another log if the store was created again.
     pub(crate) fn cached_record(&self, sequence: Sequence) -> Option<Bytes> {
         std::fs::read(self.cache_file(&format!("log/{sequence}"))?).ok().map(Bytes::from)
     }
@@ -96,7 +97,7 @@ impl Store {
         }
     }
 
-    /// Drops the cached records before `sequence`: a reader begins there.
+    /// Drops the cached records before `sequence`, where readers begin.
     pub(crate) fn drop_cached_records(&self, sequence: Sequence) {
         let Some(dir) = self.cache_file("log") else { return };
         let Ok(listed) = std::fs::read_dir(dir) else { return };
@@ -108,9 +109,11 @@ impl Store {
         }
     }
 
-    /// Drops segments that are not live any more. Now and then also packs that are not, and of the others those that were written
-    /// longest ago, until the rest is small enough: looking at all of them takes longer than a run that has nothing to do. `live` tells which
-    /// packs are live.
+    /// Drops segments that are not live any more, and sometimes packs.
+    ///
+    /// Every few records it also drops packs that are not live, and the oldest of the others until the rest
+    /// is small enough: inspecting all packs takes longer than a run that has nothing to do. `live` returns
+    /// the live packs.
     pub fn trim_cache(&self, state: &StoreState, live: impl FnOnce() -> HashSet<PackId>) {
         let now = UNIX_EPOCH + Duration::from_nanos(self.env().wall_ns());
         self.drop_cached_segments(state, now);
@@ -144,7 +147,7 @@ impl Store {
         let Ok(listed) = std::fs::read_dir(dir) else { return };
         for file in listed.flatten() {
             let id = file.file_name().to_str().and_then(|name| IndexId::parse(name).ok());
-            // One that a run beside us just wrote is fetched once more.
+            // A segment that a concurrent run has just written is fetched once more.
             let is_dead = id.is_some_and(|id| !state.index.iter().any(|live| live.id == id));
             if is_dead || is_broken_off(&file, now) {
                 drop_file(&file);
@@ -157,7 +160,9 @@ fn drop_file(file: &std::fs::DirEntry) {
     let _ = std::fs::remove_file(file.path());
 }
 
-/// Whether it is a temporary file, and a day old: of a process that was killed. A day in the future is as much.
+/// Returns whether a file is a temporary one and a day old, so that its process was killed.
+///
+/// A file dated a day in the future counts as well.
 fn is_broken_off(file: &std::fs::DirEntry, now: SystemTime) -> bool {
     if !file.file_name().to_str().is_some_and(files::is_temporary) {
         return false;
@@ -178,7 +183,7 @@ fn open_to_write(path: &Path) -> std::io::Result<File> {
 
 fn trim(dir: &Path, most_bytes: u64) {
     let Ok(listed) = std::fs::read_dir(dir) else { return };
-    // What a file takes on the disk, not its length: it has holes.
+    // Count the space on the disk, not the length: the files have holes.
     let mut files: Vec<_> = listed
         .flatten()
         .filter_map(|file| Some((file.metadata().ok()?, file.path())))

@@ -1,10 +1,11 @@
-//! Where a reader of a log begins: the last checkpoint, and what this host saw before.
+//! Finds where a reader of a log begins: the last checkpoint, and the record that this host saw last.
 //!
-//! Nothing depends on a checkpoint: it is made of the log, its head is looked up in the log, and without one a reader begins
-//! with the first record. It is the word of whoever sealed it: one that is sealed with another data key than the newest does not count.
-//! What this host saw of a log is a note in its cache (see `memory`): a log that is shorter, or has another
-//! record there, was rolled back, and is not taken, whatever of the cache is left and whichever pass reads it. A checkpoint behind what it
-//! saw counts only if the records between name each other: a host that was away for long reads these once.
+//! Nothing depends on a checkpoint: it is computed from the log, its head is looked up in the log, and
+//! without one a reader begins with the first record. It is only as trustworthy as the holders of the key
+//! that sealed it, so only one sealed with the newest data key counts. The last seen record is a note in the
+//! cache (see `memory`). A log that is shorter, or has another record there, was rolled back and is refused,
+//! whatever remains of the cache and however the log is read. A checkpoint after the last seen record counts
+//! only if the records in between form a chain; a host that was away for a long time reads these once.
 
 use super::error::RepositoryError;
 use super::memory::{Passed, Seen};
@@ -17,15 +18,19 @@ use crate::model::record::StoreState;
 use crate::support::files;
 use object_store::PutPayload;
 
-/// A checkpoint is made after so many records,
+/// Minimum number of records between two checkpoints.
 const RECORDS: u64 = 128;
-/// or so many as there are snapshots to this, if that is more: what it costs stays a small share of the records.
+/// Number of snapshots per record of that interval, if this makes it longer.
+///
+/// Checkpoints thus stay small next to records.
 const SNAPSHOTS_A_RECORD: u64 = 32;
 
-/// So many of the last checkpoints are looked at: two are kept, and anybody puts others that nothing opens.
+/// Maximum number of checkpoints that are tried, from the last.
+///
+/// Two are kept; forged ones may follow, which do not open.
 const LOOKED_AT: usize = 4;
 
-/// Whether a log with this state is due for a checkpoint. Pure.
+/// Returns whether a log with this state is due for a checkpoint. Pure.
 fn is_due(state: &StoreState) -> bool {
     let head = state.head.map_or(0, |(sequence, _)| sequence.0);
     let since = head - state.checkpoint.map_or(0, |sequence| sequence.0.min(head));
@@ -38,11 +43,14 @@ impl Store {
         RepositoryError::RolledBack { store: self.name().clone(), seen: seen.sequence, found, note }
     }
 
-    /// Whether a fold went through the record that this host saw: `before` is the state that it was folded on from, and `met` what it met
-    /// there. What began with a checkpoint behind that record was read from that record on: a record by itself says nothing of what follows it.
+    /// Checks that a fold went through the record that this host saw last.
+    ///
+    /// `before` is the state from which the fold continued, and `met` is the hash of the record that it met
+    /// there. A fold that began with a checkpoint after that record was read from that record on: a record by
+    /// itself says nothing about those that follow it.
     ///
     /// # Errors
-    /// [`RepositoryError::RolledBack`] if it did not.
+    /// [`RepositoryError::RolledBack`] if it did not go through it.
     pub(crate) fn passed(
         &self,
         before: &StoreState,
@@ -60,7 +68,7 @@ impl Store {
         }
         let met = match (met, before.head) {
             (Some(met), _) => met,
-            // Folded by this process, which passed then.
+            // This process folded it before, and that fold passed the check.
             (None, Some((head, _))) if head > seen.sequence => return Ok(Passed(())),
             (None, Some((head, hash))) if head == seen.sequence => hash,
             (None, _) => return Err(self.rolled_back(seen, "does not lead there".into())),
@@ -71,13 +79,14 @@ impl Store {
         }
     }
 
-    /// The state at the last checkpoint: of this host's cache, or of the repository.
+    /// Returns the state at the last checkpoint, from this host's cache or from the repository.
     pub(crate) fn last_checkpoint(&self, from_cache: bool) -> Result<Option<StoreState>, RepositoryError> {
         if from_cache {
             if let Some(state) = self.cached_checkpoint() {
                 return Ok(Some(state));
             }
-            // A log that was short when it was last seen has none, and a reader with its records needs none.
+            // A log that was short when it was last seen has no checkpoint, and a reader with its records
+            // needs none.
             if self.memory()?.head.is_some_and(|seen| seen.sequence.0 < RECORDS) {
                 return Ok(None);
             }
@@ -86,12 +95,12 @@ impl Store {
         let listed = self.wait(self.objects().list(Some(&prefix), None))?;
         let listed = listed.iter().rev().filter(|at| at.size <= CHECKPOINT_MAX_BYTES as u64);
         let found = listed.filter_map(|at| Some((object_key::parse_record(&at.location)?, at)));
-        // One that cannot be read is passed over: the one before it does as well.
+        // A checkpoint that cannot be read is skipped: the one before it serves as well.
         for (sequence, object) in found.take(LOOKED_AT) {
             let get = self.objects().get(&object.location, CHECKPOINT_MAX_BYTES as u64);
             let Some(bytes) = self.wait(get)? else { continue };
             let keys = match self.keys_for_unnamed(format::generation(&bytes)) {
-                // Sealed with data keys that more have than may have now: whoever was removed could have made it up.
+                // It is sealed with an older data key, so a removed holder could have made it up.
                 Err(RepositoryError::Keyring { .. }) => continue,
                 keys => keys?,
             };
@@ -121,14 +130,14 @@ impl Store {
         }
     }
 
-    /// Makes a checkpoint of `state` if one is due. It is a convenience: that it cannot be made is no error.
+    /// Makes a checkpoint of `state` if one is due. Errors are ignored, since nothing depends on it.
     pub fn checkpoint_if_due(&self, state: &mut StoreState) {
         if is_due(state) {
             let _ = self.make_checkpoint(state);
         }
     }
 
-    /// Makes a checkpoint in place of those that a change of the keys left without worth, if the log is long enough to have some.
+    /// Makes a checkpoint after a change of keys has invalidated the others, if the log is long enough.
     pub(crate) fn checkpoint_again(&self, state: &mut StoreState) {
         if state.head.is_some_and(|(head, _)| head.0 >= RECORDS) {
             let _ = self.make_checkpoint(state);
@@ -147,7 +156,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes all checkpoints but the last two.
+    /// Deletes all checkpoints except the last two.
     pub(crate) fn drop_old_checkpoints(&self) -> Result<(), RepositoryError> {
         let prefix = object_key::checkpoint_prefix(self.name());
         self.wait(async {

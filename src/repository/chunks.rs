@@ -1,4 +1,6 @@
-//! Reading chunks: located, fetched in coalesced ranges, decoded, verified. Nothing unverified leaves here.
+//! Reads chunks: locates them, fetches coalesced ranges, decodes and verifies.
+//!
+//! It returns only verified bytes.
 
 use super::error::RepositoryError;
 use super::index::Index;
@@ -17,18 +19,18 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Two chunks of a pack that lie no further apart are fetched by one request.
+/// Maximum gap between two chunks of a pack that are fetched by one request.
 const GAP_MAX_BYTES: u32 = 128 << 10;
-/// One request asks for no more, unless for one chunk.
+/// Maximum length of a request's range, except for a single chunk.
 const RANGE_MAX_BYTES: u32 = 8 << 20;
-/// Requests under way at once, for each caller.
+/// Maximum number of requests in flight for each caller.
 const CONCURRENCY: usize = 8;
 
 thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor>> = const { RefCell::new(None) };
 }
 
-/// Reads a store's chunks. Cheap to clone.
+/// A reader of a store's chunks. Cheap to clone.
 #[derive(Clone)]
 pub struct ChunkReader {
     store: Store,
@@ -36,7 +38,7 @@ pub struct ChunkReader {
     cached: bool,
 }
 
-/// Chunks of one pack that are fetched together.
+/// A range of a pack, with the chunks that are fetched together.
 struct Range {
     first: Location,
     end_bytes: u32,
@@ -48,8 +50,9 @@ impl ChunkReader {
         Self { store, index, cached: false }
     }
 
-    /// A reader that looks into the local cache first, and keeps there what it fetches: for pages, lists and
-    /// block entries.
+    /// Returns a reader that uses the local cache, and stores there what it fetches.
+    ///
+    /// It is used for pages, lists and block entries.
     pub fn cached(self) -> Self {
         Self { cached: true, ..self }
     }
@@ -58,18 +61,18 @@ impl ChunkReader {
         self.store.env()
     }
 
-    /// The raw bytes of one chunk.
+    /// Reads the raw bytes of one chunk.
     pub fn read(&self, id: ChunkId) -> Result<Bytes, RepositoryError> {
         let mut found = self.read_many(&[id])?;
         found.remove(&id).ok_or(RepositoryError::UnknownChunk { chunk: id })
     }
 
-    /// Whether a chunk can be referred to: it is there, and not doomed.
+    /// Returns whether a chunk can be referred to: it exists and is not doomed.
     pub fn knows(&self, id: ChunkId) -> Result<bool, RepositoryError> {
         Ok(self.index.lookup(id)?.is_some())
     }
 
-    /// As `read_many`, without those that are not known, or are damaged.
+    /// Reads chunks as `read_many` does, leaving out those that are unknown or damaged.
     pub fn read_known(&self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, RepositoryError> {
         let mut known = Vec::with_capacity(ids.len());
         for id in ids {
@@ -80,7 +83,7 @@ impl ChunkReader {
         match self.read_many(&known) {
             Err(error) if error.kind() == FailureKind::Unavailable => Err(error),
             Ok(found) => Ok(found),
-            // One of them: each by itself, to find out which.
+            // One of them is damaged. Read each by itself to find out which.
             Err(_) => {
                 let mut found = HashMap::new();
                 for id in known {
@@ -95,9 +98,12 @@ impl ChunkReader {
         }
     }
 
-    /// The raw bytes of all these chunks, held in memory together: the caller bounds their number.
+    /// Reads the raw bytes of all these chunks.
     ///
-    /// What a pruner moved to another pack since the index was opened is looked for once more, with the index of now.
+    /// They are held in memory together: the caller bounds their number.
+    ///
+    /// A chunk that a pruning moved to another pack since the index was opened is looked up once more, in the
+    /// current index.
     pub fn read_many(&self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, RepositoryError> {
         match self.read_located(ids) {
             Err(error) if error.kind() == FailureKind::Damaged && self.index.renew(&self.store)? => {
@@ -146,7 +152,7 @@ impl ChunkReader {
         Ok(chunks)
     }
 
-    /// Takes what the local cache has; returns the rest.
+    /// Takes chunks from the local cache; returns the others.
     fn take_cached(
         &self,
         wanted: Vec<(ChunkId, Location)>,
@@ -169,12 +175,12 @@ impl ChunkReader {
         Ok(missing)
     }
 
-    /// What opens the frames of a chunk's pack.
+    /// Returns the sealer that opens the frames of a chunk's pack.
     fn sealer(&self, location: &Location) -> Result<Option<Sealer>, RepositoryError> {
         self.store.sealer_of_pack(&location.sealing)
     }
 
-    /// The transfer, not the pack, may have been at fault: asks once more, for this chunk alone.
+    /// Fetches one chunk again, since the transfer may have damaged it and not the pack.
     fn read_again(&self, id: ChunkId, location: Location) -> Result<Bytes, RepositoryError> {
         let at = object_key::pack(self.store.name(), location.pack);
         let frame = self.store.frame(&location)?;
@@ -189,7 +195,7 @@ impl Store {
             .map_err(RepositoryError::format(object_key::pack_prefix(self.name())))
     }
 
-    /// A frame as it lies in its pack.
+    /// Fetches a frame as it is stored in its pack.
     pub(crate) fn frame(&self, location: &Location) -> Result<Bytes, RepositoryError> {
         let at = object_key::pack(self.name(), location.pack);
         let start = u64::from(location.offset_bytes);
@@ -205,7 +211,7 @@ impl Range {
     }
 }
 
-/// The raw bytes of the chunk `id`, whose frame lies at `location`.
+/// Decodes and verifies the chunk `id`, whose frame is at `location`.
 pub(crate) fn decode(
     frame: &Bytes,
     id: ChunkId,

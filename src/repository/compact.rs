@@ -1,4 +1,4 @@
-//! Merging index segments, so that a lookup pays for few of them however many runs there were.
+//! Merges index segments, so that a lookup reads few of them however many runs there were.
 
 use super::error::RepositoryError;
 use super::index::{Index, Segment};
@@ -11,17 +11,19 @@ use crate::model::record::ObjectRef;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// A merged segment has no more entries, which bounds what a merge holds in memory (44 bytes each).
+/// Maximum number of entries in a merged segment, which bounds the memory of a merge (44 bytes each).
 pub const ENTRIES_MAX: usize = 256 << 10;
-/// So many of one size become one of the next, as in a log-structured merge tree (O'Neil et al., 1996): an entry is rewritten
-/// once for each size.
+/// Number of segments of one size that become one of the next size.
+///
+/// This is a log-structured merge tree (O'Neil et al., 1996): an entry is rewritten once for each size.
 const FAN: usize = 8;
 
-/// Which of segments with so many entries are worth merging now: those of the first size (a power of [`FAN`]) of which there
-/// are enough, with all that are smaller. Pure.
+/// Chooses the segments to merge, given their entry counts. Pure.
+///
+/// It takes those of the first size (a power of [`FAN`]) that has enough of them, with all smaller ones.
 pub fn plan(entries: &[usize]) -> Vec<usize> {
     let size = |entries: usize| entries.max(1).ilog(FAN);
-    // One that is full by half stays as it is.
+    // A segment that is half full stays as it is.
     let open = |at: &usize| entries[*at] < ENTRIES_MAX / 2;
     for this in 0..=size(ENTRIES_MAX) {
         let run: Vec<usize> =
@@ -39,15 +41,16 @@ pub fn plan(entries: &[usize]) -> Vec<usize> {
             fits
         });
         run.sort_unstable();
-        // Fewer are worth it where they fill half of what one may hold.
+        // Fewer than `FAN` are worth it if they fill half of a segment.
         let worth = run.len() >= FAN || (run.len() >= 2 && sum >= ENTRIES_MAX / 2);
         return if worth { run } else { Vec::new() };
     }
     Vec::new()
 }
 
-/// The table of all that these segments say of packs that `keep`; none when that is nothing. Of a chunk that several have, the
-/// last one's place counts.
+/// Returns the table of these segments' entries for packs that `keep` accepts; `None` if there are none.
+///
+/// If several segments have a chunk, the last one's location is used.
 pub fn merge(
     segments: &[Arc<Segment>],
     keep: impl Fn(&PackId) -> bool,
@@ -75,14 +78,16 @@ pub fn merge(
     Ok((!entries.is_empty()).then(|| format::encode(&packs, &mut entries)))
 }
 
-/// The segments that are live then, and those that were replaced.
+/// The segments that are live after a rewrite, and those that were replaced.
 pub type Rewritten = (Vec<ObjectRef<IndexId>>, Vec<IndexId>);
 
-/// The segments that were merged, and the one in their place.
+/// The segments that were merged, and the new one.
 pub type Merged = (Vec<IndexId>, ObjectRef<IndexId>);
 
 impl Store {
-    /// Merges those of the `live` segments that are worth it, and puts the result; returns what it is in place of.
+    /// Merges the `live` segments that are worth it, and puts the result.
+    ///
+    /// Returns it with the ones that it replaces.
     pub fn merge_segments(
         &self,
         index: &Index,
@@ -101,7 +106,7 @@ impl Store {
         Ok(Some((chosen.iter().map(|s| s.reference.id).collect(), new)))
     }
 
-    /// Writes segments anew without the packs that go. Returns the live ones, and those that were replaced.
+    /// Rewrites segments without the packs in `gone`. Returns the live segments and the replaced ones.
     pub(crate) fn rewrite_segments(
         &self,
         before: &[Arc<Segment>],
@@ -112,7 +117,7 @@ impl Store {
             .iter()
             .cloned()
             .partition(|segment| segment.header.packs.iter().any(|pack| gone.contains(&pack.id)));
-        // Small ones beside them are merged while at it.
+        // Small segments among the others are merged at the same time.
         let entries: Vec<_> = untouched.iter().map(|s| s.header.entries as usize).collect();
         let merged: BTreeSet<_> = plan(&entries).into_iter().collect();
         let mut live = Vec::new();
@@ -124,7 +129,7 @@ impl Store {
             }
         }
         let replaced = rewritten.iter().map(|s| s.reference.id).collect();
-        // In their old order: of a chunk that several have, the last one's place counts.
+        // Keep their old order: if several segments have a chunk, the last one's location is used.
         rewritten.sort_by_key(|s| before.iter().position(|b| b.reference.id == s.reference.id));
         let mut rest = &rewritten[..];
         while !rest.is_empty() {
@@ -170,7 +175,7 @@ mod tests {
             }
             most = most.max(segments.len());
         }
-        // Seven of each of six sizes, and those that are full by half.
+        // Up to seven of each of six sizes, and those that are half full.
         let bound = 6 * (FAN - 1) + added / (ENTRIES_MAX / 2);
         assert!(most <= bound, "{most} segments of {bound}");
         assert!(written < added * 7, "{written} of {added}");

@@ -1,4 +1,4 @@
-//! A manifest from its beginning to its end, leaf by leaf: whole leaves can be passed over unread.
+//! Reads a manifest from beginning to end, leaf by leaf. Whole leaves can be skipped unread.
 
 use super::error::RepositoryError;
 use super::manifest::ManifestReader;
@@ -8,7 +8,7 @@ use crate::model::entry::Entry;
 use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
 
-/// A place in a manifest.
+/// A position in a manifest.
 pub struct Cursor {
     manifests: ManifestReader,
     leaves: Vec<Child>,
@@ -18,7 +18,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Before the first entry.
+    /// Begins before the first entry.
     pub fn new(manifests: ManifestReader, root: &ManifestRoot) -> Result<Self, RepositoryError> {
         let leaves = manifests.leaves(root)?;
         Ok(Self { manifests, leaves, next_leaf: 0, entries: Vec::new().into_iter(), last: None })
@@ -40,19 +40,19 @@ impl Cursor {
         Ok(self.entries.as_slice().first())
     }
 
-    /// The entry, behind which the cursor is then.
+    /// Returns the next entry and moves past it.
     pub fn advance(&mut self) -> Result<Option<Entry>, RepositoryError> {
         self.peek()?;
         Ok(self.entries.next())
     }
 
-    /// The next leaf, passed over: if it has not begun, and all of it is below `top`.
+    /// Skips the next leaf and returns it, if it has not begun and lies below `top` as a whole.
     pub fn pass_leaf_within(&mut self, top: &TreePath) -> Option<Child> {
         if !self.entries.as_slice().is_empty() {
             return None;
         }
         let leaf = self.leaves.get(self.next_leaf).filter(|leaf| leaf.first.is_within(top))?;
-        // What is on it lies before what is on the next.
+        // All entries of a leaf precede those of the next.
         let is_whole = match self.leaves.get(self.next_leaf + 1) {
             Some(next) => next.first.is_within(top),
             None => top.is_root(),

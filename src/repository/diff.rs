@@ -1,4 +1,4 @@
-//! What changed between two snapshots of a store: the merge-join of the pages that they do not share.
+//! Finds the changes between two snapshots of a store, by merge-joining the pages that they do not share.
 
 use super::chunks::ChunkReader;
 use super::error::RepositoryError;
@@ -11,7 +11,7 @@ use crate::model::record::{SnapshotRecord, StoreState};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-/// Calls `each` with every entry that changed, in order: the new one, or the old one of what is gone.
+/// Calls `each` with every changed entry, in order: the new entry, or the old one if it was removed.
 pub fn changes<E: From<RepositoryError>>(
     store: &Store,
     state: &StoreState,
@@ -21,7 +21,7 @@ pub fn changes<E: From<RepositoryError>>(
 ) -> Result<(), E> {
     let index = Arc::new(Index::open(store, state)?);
     let manifests = ManifestReader::new(ChunkReader::new(store.clone(), index));
-    // Entries on shared pages are equal: neither read nor counted.
+    // Entries on shared pages are equal: they are neither read nor counted.
     let (old, new) = manifests.differing_leaves(&from.manifest, &to.manifest)?;
     join(manifests.entries_of(old), manifests.entries_of(new), |old, new| {
         let change = Change::between(old.as_ref(), new.as_ref());

@@ -1,8 +1,8 @@
-//! Why a keyring is not taken.
+//! The reasons for which a keyring is refused.
 
 use thiserror::Error;
 
-/// What is wrong with a keyring: see `trust`.
+/// A reason for which a keyring is refused: see `trust`.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Distrust {
     #[error(

@@ -1,4 +1,4 @@
-//! What can go wrong with a repository, with the key in it.
+//! The errors of a repository, with the key of the object.
 
 use super::distrust::Distrust;
 use super::key_change::KeyChange;
@@ -100,7 +100,7 @@ pub enum RepositoryError {
         "store '{store}': its log was rolled back: this host saw record {seen}, and now it {found}. If that is meant, delete {}", note.display()
     )]
     RolledBack { store: StoreName, seen: Sequence, found: String, note: PathBuf },
-    /// What would have become a manifest that cannot be restored: a fault of this program's, found before it did harm.
+    /// A manifest that could not be restored: a fault of this program, found before it did harm.
     #[error("{path}: {misplaced}; nothing was committed; this is a bug of understudy's")]
     Unsound { path: String, misplaced: Misplaced },
     #[error("{what}: {source}{}", advice(source))]
@@ -188,7 +188,7 @@ impl RepositoryError {
         move |source| Self::Format { key: key.to_string(), source }
     }
 
-    /// Adds what was done to an error of this machine's.
+    /// Adds the attempted action to an error of this machine.
     pub fn local(what: impl ToString) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Local { what: what.to_string(), source }
     }

@@ -1,7 +1,7 @@
-//! The extents of a file, read in order: from its entry, or from the chunks that list them.
+//! Reads the extents of a file in order: from its entry, or from the chunks that list them.
 //!
-//! The lists come from the repository and are not trusted: more extents than a file of its size can have, or lengths that
-//! do not add up to it, are an error with the file's path in it.
+//! The lists come from the repository and are not trusted. If there are more extents than a file of its size
+//! can have, or their lengths do not add up to it, this is an error with the file's path.
 
 use super::chunks::ChunkReader;
 use super::error::RepositoryError;
@@ -10,10 +10,10 @@ use crate::model::entry::{Entry, Extent, Extents, File};
 use crate::model::id::ChunkId;
 use std::collections::VecDeque;
 
-/// Number of lists read together.
+/// Maximum number of lists that are read together.
 const LISTS_MAX: usize = 16;
 
-/// Reads lists of extents; each must be there and well formed.
+/// Reads lists of extents. Each must exist and be well formed.
 pub fn read_lists(chunks: &ChunkReader, lists: &[ChunkId]) -> Result<Vec<Vec<Extent>>, RepositoryError> {
     let found = chunks.read_many(lists)?;
     let decode = |id: &ChunkId| {
@@ -23,7 +23,7 @@ pub fn read_lists(chunks: &ChunkReader, lists: &[ChunkId]) -> Result<Vec<Vec<Ext
     lists.iter().map(decode).collect()
 }
 
-/// Reads lists of extents; returns `None` in place of one that is lost or damaged.
+/// Reads lists of extents. Returns `None` in place of one that is lost or damaged.
 pub fn read_known_lists(
     chunks: &ChunkReader,
     lists: &[ChunkId],
@@ -48,10 +48,10 @@ impl<'a> ExtentReader<'a> {
         Self { chunks, lists, ready: ExtentQueue::new(ready) }
     }
 
-    /// Returns the extents of the next `length` bytes; the last is cut where it reaches further.
+    /// Returns the extents of the next `length` bytes. The last one is cut if it is longer.
     ///
     /// # Errors
-    /// The extents of `entry` end before, or are too many for so few bytes.
+    /// The extents of `entry` end before, or are too many for its size.
     pub fn take(&mut self, length: u64, entry: &Entry) -> Result<Vec<Extent>, RepositoryError> {
         let mut taken = Vec::new();
         let mut missing = length;
@@ -73,7 +73,7 @@ impl<'a> ExtentReader<'a> {
     }
 }
 
-/// Extents in order, handed out from the front by length.
+/// Extents in order, taken from the front by length.
 pub struct ExtentQueue(VecDeque<Extent>);
 
 impl ExtentQueue {
@@ -81,7 +81,7 @@ impl ExtentQueue {
         Self(extents.into())
     }
 
-    /// Returns the next extent, cut to `most` bytes.
+    /// Returns the next extent, cut to at most `most` bytes.
     fn next(&mut self, most: u64) -> Option<Extent> {
         let next = self.0.pop_front()?;
         if next.length_bytes() <= most {
@@ -92,7 +92,7 @@ impl ExtentQueue {
         Some(head)
     }
 
-    /// Returns the extents of the next `length` bytes, or of all that is left.
+    /// Returns the extents of the next `length` bytes, or all that remain.
     pub fn take(&mut self, mut length: u64) -> Vec<Extent> {
         let mut taken = Vec::new();
         while length > 0

@@ -1,7 +1,7 @@
-//! Where chunks lie: the open index segments, looked up in files.
+//! Looks up where chunks are, in the open index segments.
 //!
-//! A lookup reads a few entries of each segment from the page cache; memory does not grow with the
-//! number of chunks. Segments are checked whole when opened, so a lookup trusts what it reads.
+//! A lookup reads a few entries of each segment from the page cache, so memory does not grow with the number
+//! of chunks. A segment is checked as a whole when it is opened, so a lookup trusts its entries.
 
 use super::error::RepositoryError;
 use super::object_key;
@@ -23,11 +23,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A segment is refused above this.
+/// Maximum size of a segment. Larger ones are refused.
 const SEGMENT_MAX_BYTES: u64 = 1 << 30;
-/// Without a cache, a table of so many bytes is kept in memory; merging keeps those few.
+/// Maximum size of a table that is kept in memory if there is no cache. Merging keeps such segments few.
 const MEMORY_MAX_BYTES: usize = 1 << 20;
-/// Entries read at once at the end of a lookup.
+/// Number of entries that are read together at the end of a lookup.
 const RUN_ENTRIES: u64 = 64;
 
 /// One open segment.
@@ -38,17 +38,17 @@ pub struct Segment {
     used: AtomicBool,
 }
 
-/// What vouches for a segment.
+/// The authentication of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Vouched {
     /// A record names it.
     ByRecord,
-    /// Nothing but its seal: that is the newest data key's, which nobody has who was removed.
+    /// Only its seal, which must be that of the newest data key: no removed holder has it.
     BySeal,
 }
 
 impl Segment {
-    /// Wraps a table that was just made, or read.
+    /// Wraps a table that was just made or read.
     fn from_table(
         store: &Store,
         reference: &ObjectRef<IndexId>,
@@ -60,7 +60,7 @@ impl Segment {
         Ok(Self { reference: reference.clone(), header, file, used: AtomicBool::new(false) })
     }
 
-    /// From the cache, else from the repository.
+    /// Opens a segment from the cache, or else from the repository.
     fn open(
         store: &Store,
         reference: &ObjectRef<IndexId>,
@@ -71,21 +71,22 @@ impl Segment {
         {
             match Self::from_table(store, reference, &cached) {
                 Ok(segment) => return Ok(segment),
-                // Damaged: what is fetched takes its place.
+                // It is damaged. The fetched segment replaces it.
                 Err(_) => drop(std::fs::remove_file(&path)),
             }
         }
         let fetch = || Self::from_table(store, reference, &store.segment_table(reference.id, vouched)?);
         match fetch() {
-            // The transfer may be at fault: one more look.
+            // The transfer may have damaged it. Fetch it once more.
             Err(RepositoryError::Format { .. }) => fetch(),
             other => other,
         }
     }
 
-    /// Interpolation search, reading a run of entries at each guess. Ids are hashes, so the first guess
-    /// mostly hits; every other guess halves, so that ids which somebody chose cost no more than a
-    /// binary search.
+    /// Finds a chunk by interpolation search, reading a run of entries at each guess.
+    ///
+    /// Ids are hashes, so the first guess mostly hits. Every other guess halves the range, so that ids chosen
+    /// by an attacker cost no more than a binary search.
     fn lookup(&self, id: ChunkId) -> std::io::Result<Option<(u32, Location)>> {
         let rank = |id: &[u8]| id[..8].iter().fold(0u64, |rank, byte| rank << 8 | u64::from(*byte));
         let wanted = rank(&id.0);
@@ -128,7 +129,7 @@ impl Segment {
         Some(Location { pack: pack.id, offset_bytes, length_bytes, sealing: pack.sealing })
     }
 
-    /// All entries in order, read in stretches.
+    /// Returns all entries in order, read in runs.
     pub fn entries(&self) -> impl Iterator<Item = Result<(ChunkId, Location), RepositoryError>> + '_ {
         const STRETCH: u64 = 4096;
         let total = u64::from(self.header.entries);
@@ -157,7 +158,9 @@ impl Segment {
 }
 
 impl Store {
-    /// The table in a segment, straight from the repository; its name is checked, it is not.
+    /// Fetches a segment's table from the repository, bypassing the cache.
+    ///
+    /// It verifies that the bytes match the segment's id, not that the table is well formed.
     pub(crate) fn segment_table(&self, id: IndexId, vouched: Vouched) -> Result<Vec<u8>, RepositoryError> {
         let at = object_key::index(self.name(), id);
         let found = self.wait(self.objects().get(&at, SEGMENT_MAX_BYTES))?;
@@ -174,7 +177,7 @@ impl Store {
         format::open(&object, keys.as_deref()).map_err(RepositoryError::format(&at))
     }
 
-    /// Puts a segment around a table into the repository.
+    /// Seals a table into a segment and puts it into the repository.
     pub(crate) fn put_segment(&self, table: &[u8]) -> Result<ObjectRef<IndexId>, RepositoryError> {
         let prefix = object_key::index_prefix(self.name());
         let (sealing, keys) = self.new_sealing()?;
@@ -187,14 +190,14 @@ impl Store {
     }
 }
 
-/// Keeps a segment's bytes in the cache, or in a file without a name.
+/// Stores a segment's bytes in the cache, or in a file without a name.
 fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryError> {
     if let Some(path) = store.cache_file(&id.to_string())
         && let Ok(file) = keep_at(&path, bytes)
     {
         return Ok(file);
     }
-    // No cache, or none that can be written: a small one is kept in memory,
+    // There is no cache, or it cannot be written. A small segment is kept in memory.
     if bytes.len() <= MEMORY_MAX_BYTES
         && let Ok(memory) = rustix::fs::memfd_create("understudy-index", rustix::fs::MemfdFlags::CLOEXEC)
     {
@@ -202,7 +205,7 @@ fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryErro
         file.write_all(bytes).map_err(RepositoryError::local("memory for an index segment"))?;
         return Ok(file);
     }
-    // another in a file that is gone with the process.
+    // A large one is kept in a file that disappears with the process.
     let dir = std::env::temp_dir();
     let path = dir.join(format!(".understudy-{}-{}", std::process::id(), files::unique()));
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
@@ -221,27 +224,29 @@ fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryErro
 
 fn keep_at(path: &Path, bytes: &[u8]) -> std::io::Result<File> {
     if std::fs::metadata(path).is_ok_and(|m| m.len() == bytes.len() as u64) {
-        // Read and compared by hash a moment ago, or written by this very process.
+        // This process has just verified its hash, or written it.
         return File::open(path);
     }
-    // No fsync: a cached segment is checked by its hash whenever it is opened.
+    // It needs no fsync: the hash of a cached segment is checked whenever it is opened.
     files::replace(path, bytes)?;
     File::open(path)
 }
 
-/// Where an entry is in an index: the number of its segment, and its own there.
+/// The position of an entry in an index: the number of its segment, and its number there.
 pub type EntryPlace = (usize, u32);
 
-/// The segments that this process looks chunks up in.
+/// The segments in which this process looks up chunks.
 pub struct Index {
     segments: RwLock<Vec<Arc<Segment>>>,
-    /// What lies in these is as good as gone.
+    /// Packs whose chunks count as missing.
     doomed: RwLock<BTreeSet<PackId>>,
 }
 
 impl Index {
-    /// Opens the live segments of a store: of now, if a pruning deleted those of `state` since it was read. They tell of every
-    /// chunk that is still there, and a writer that goes by `state` loses the race for its record.
+    /// Opens the live segments of a store.
+    ///
+    /// If a pruning deleted segments of `state` since it was read, the current ones are opened. They name
+    /// every chunk that still exists, and a writer that relies on `state` loses the race for its record.
     pub fn open(store: &Store, state: &StoreState) -> Result<Self, RepositoryError> {
         Self::while_it_moves(store, state.clone(), |state| {
             let doomed = state.doomed_packs.keys().filter(|_| !mutant::is(Mutant::NoDoomedSet));
@@ -249,7 +254,9 @@ impl Index {
         })
     }
 
-    /// Does what reads segments of a state; with the next state as long as segments are missing and the log moves on.
+    /// Runs a read of a state's segments.
+    ///
+    /// While segments are missing and the log moves on, it runs again with the next state.
     fn while_it_moves<T>(
         store: &Store,
         mut state: StoreState,
@@ -269,7 +276,7 @@ impl Index {
         }
     }
 
-    /// Opens some segments.
+    /// Opens the given segments.
     pub fn of(
         store: &Store,
         segments: &[ObjectRef<IndexId>],
@@ -280,8 +287,10 @@ impl Index {
         Ok(Self { segments: RwLock::new(segments), doomed: RwLock::new(doomed) })
     }
 
-    /// Adds the live segments of now, and takes away what is doomed, for a reader whose packs were not where they were. What this
-    /// process opened or wrote besides stays: a run that is under way names it when it commits. Returns whether anything changed.
+    /// Adds the currently live segments and removes doomed ones, for a reader that did not find its packs.
+    ///
+    /// Other segments that this process opened or wrote stay, since its run names them when it commits.
+    /// Returns whether anything changed.
     pub fn renew(&self, store: &Store) -> Result<bool, RepositoryError> {
         Self::while_it_moves(store, store.state()?, |state| {
             let known: BTreeSet<_> = self.segments().iter().map(|s| s.reference.id).collect();
@@ -300,7 +309,7 @@ impl Index {
         })
     }
 
-    /// The same segments, for a reader that may renew them.
+    /// Returns the same segments, for a reader that may renew them.
     pub fn fork(&self) -> Self {
         let doomed = self.doomed.read().unwrap_or_else(PoisonError::into_inner).clone();
         Self { segments: RwLock::new(self.segments()), doomed: RwLock::new(doomed) }
@@ -310,13 +319,14 @@ impl Index {
         self.doomed.read().unwrap_or_else(PoisonError::into_inner).contains(pack)
     }
 
-    /// From now on nothing is looked for in these packs.
+    /// Hides the chunks of these packs from now on.
     pub fn doom(&self, packs: impl IntoIterator<Item = PackId>) {
         self.doomed.write().unwrap_or_else(PoisonError::into_inner).extend(packs);
     }
 
-    /// Also opens segments that no record names: what a run left that did not get to its commit.
-    /// Their packs were there before they were, so their chunks need not be shipped again.
+    /// Opens also segments that no record names: those of a run that ended before its commit.
+    ///
+    /// Their packs existed before them, so their chunks need not be shipped again.
     pub fn adopt_orphans(&self, store: &Store, state: &StoreState) -> Result<(), RepositoryError> {
         let prefix = object_key::index_prefix(store.name());
         let listed = store.wait(store.objects().list(Some(&prefix), None))?;
@@ -324,7 +334,7 @@ impl Index {
             let Some(id) = object_key::parse_index(&object.location) else { continue };
             let known = self.segments().iter().any(|s| s.reference.id == id);
             let reference = ObjectRef { id, size_bytes: object.size };
-            // A damaged or vanished orphan is of no use, and harms nobody.
+            // An orphan that is damaged or has vanished is ignored.
             if !known
                 && !state.doomed_index.contains_key(&id)
                 && let Ok(segment) = Segment::open(store, &reference, Vouched::BySeal)
@@ -354,12 +364,12 @@ impl Index {
         Ok(segment)
     }
 
-    /// Where a chunk lies; `None` when it is nowhere, or only in doomed packs.
+    /// Returns the location of a chunk; `None` if it exists nowhere, or only in doomed packs.
     pub fn lookup(&self, id: ChunkId) -> Result<Option<Location>, RepositoryError> {
         Ok(self.find(id)?.map(|(_, location)| location))
     }
 
-    /// Where a chunk lies, and where its entry is.
+    /// Returns the location of a chunk, and the position of its entry.
     pub fn find(&self, id: ChunkId) -> Result<Option<(EntryPlace, Location)>, RepositoryError> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         for (number, segment) in segments.iter().enumerate().rev() {
@@ -374,8 +384,9 @@ impl Index {
         Ok(None)
     }
 
-    /// The segments that a record must add to those that are live in `state`: of those that were opened or written beside
-    /// `before` all that were used and are not doomed meanwhile.
+    /// Returns the segments that a record must add to those that are live in `state`.
+    ///
+    /// They were opened or written in addition to `before`, were used, and have not been doomed meanwhile.
     pub fn added(&self, before: &[ObjectRef<IndexId>], state: &StoreState) -> Vec<ObjectRef<IndexId>> {
         let mut new = Vec::new();
         for segment in self.segments() {

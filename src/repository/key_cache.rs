@@ -1,4 +1,4 @@
-//! What this process has of a store's keyring, once it was looked for.
+//! The keyring of a store as this process has loaded it.
 
 use crate::format::age::Identity;
 use crate::format::keyring::Opened;
@@ -7,17 +7,17 @@ use crate::model::record::RingRef;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// A keyring that was opened, and taken.
+/// A keyring that was opened and taken.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub opened: Opened,
     pub keys: Arc<Keys>,
-    /// It is more than what was found there: see `Memory::confirmed`.
+    /// Whether it is confirmed: see `Memory::confirmed`.
     pub is_confirmed: AtomicBool,
 }
 
 impl Loaded {
-    /// What records name; none where the keyring proves nothing.
+    /// Returns the reference that records name; `None` if the keyring does not prove its maker.
     pub fn named(&self) -> Option<RingRef> {
         self.opened.maker.map(|_| self.opened.reference)
     }
@@ -27,12 +27,16 @@ impl Loaded {
     }
 }
 
-/// What a store's handles share of its keyring, once it was looked for: none when there is none.
+/// A store's keyring, shared by its handles.
+///
+/// The outer `None`: not looked up. The inner `None`: there is no keyring.
 #[derive(Debug, Default)]
 pub(crate) struct KeyCache {
     pub ring: Mutex<Option<Option<Arc<Loaded>>>>,
-    /// What opened the last one: a passphrase is stretched once, however often the keyring is looked for again.
+    /// The identity that opened the last keyring.
+    ///
+    /// A passphrase is thus stretched once, however often the keyring is loaded.
     pub identity: Mutex<Option<Identity>>,
-    /// Reading without one was looked into.
+    /// Whether reading without a keyring was admitted.
     pub is_admitted: AtomicBool,
 }

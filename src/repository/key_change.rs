@@ -1,10 +1,10 @@
-//! Why a keyring is not changed.
+//! The reasons for which a keyring is not changed.
 
 use crate::format::passphrase::PASSPHRASES_MAX;
 use crate::model::escape;
 use crate::support::failure::{Failure, FailureKind};
 
-/// Reasons for which the keys of a store stay as they are.
+/// A reason for which the keys of a store stay as they are.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyChange {
     #[error("there is a key '{}' already, or one that opens with the same secret", escape::line(.0))]

@@ -1,4 +1,4 @@
-//! What this host opens stores with: key files, a passphrase, and the configuration's word on encryption.
+//! The keys with which this host opens stores: key files and a passphrase, and its settings for encryption.
 
 use super::error::RepositoryError;
 use crate::format::age::Identity;
@@ -12,41 +12,43 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// Whether new stores are encrypted, and others are used.
+/// Whether new stores are encrypted, and whether unencrypted ones are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encryption {
-    /// New stores are.
+    /// New stores are encrypted.
     #[default]
     On,
-    /// New stores are not.
+    /// New stores are not encrypted.
     None,
-    /// New stores are, and one that is not is refused.
+    /// New stores are encrypted, and an unencrypted one is refused.
     Required,
 }
 
-/// What this host has to open stores with.
+/// The keys and settings with which this host opens stores.
 #[derive(Clone, Debug, Default)]
 pub struct KeySource {
     pub encryption: Encryption,
-    /// Of some stores, in place of that.
+    /// Settings of single stores, which take precedence.
     pub encryption_of: BTreeMap<StoreName, Encryption>,
-    /// Holds identities as age writes them. One that is not there is made when a new store needs it, in a directory that is there.
+    /// File of identities in age's format.
+    ///
+    /// If it is missing, it is created when a new store needs it, in an existing directory.
     pub key_file: Option<PathBuf>,
-    /// Nobody named it: its directory is made as well.
+    /// Whether its path is the default. Then its directory is created as well.
     pub is_default_file: bool,
-    /// In place of a key file that nobody named and that is not there; else beside it.
+    /// Used instead of a missing default key file, and in addition to an existing one.
     pub passphrase: Option<Zeroizing<String>>,
-    /// Beside those in the file.
+    /// Identities in addition to those in the file.
     pub identities: Vec<Identity>,
-    /// A keyring is taken to write with although nobody here made it: somebody looked at its holders.
+    /// Accepts a keyring for writing that no key of this host made: the operator has looked at its holders.
     pub trust_keyring: bool,
-    /// A store without encryption is written to although the configuration does not name it.
+    /// Allows writing to a store without encryption that the configuration does not name.
     pub allow_unencrypted: bool,
 }
 
 impl KeySource {
-    /// Stores without encryption, as long as they are not encrypted.
+    /// Returns the source for stores without encryption, as long as they are not encrypted.
     pub fn none() -> Self {
         Self { encryption: Encryption::None, ..Self::default() }
     }
@@ -68,7 +70,7 @@ impl KeySource {
         Ok(Secrets { identities, passphrase: self.passphrase.clone() })
     }
 
-    /// Why the key file has no key, when that is why.
+    /// Returns why the key file has no key, if it is empty or missing.
     pub(crate) fn why_none(&self) -> &'static str {
         match self.key_file.as_ref().map(std::fs::metadata) {
             Some(Ok(meta)) if meta.len() == 0 => "; that file is empty",
@@ -78,7 +80,7 @@ impl KeySource {
     }
 }
 
-/// The identities in a key file: lines that begin with `#` are remarks.
+/// Reads the identities in a key file. Lines that begin with `#` are comments.
 pub fn read_key_file(path: &Path) -> Result<Vec<Identity>, RepositoryError> {
     let wrong = |source| RepositoryError::ReadKeyFile { path: path.to_owned(), source };
     let text = trusted::read_to_string(path).map(Zeroizing::new).map_err(wrong)?;
@@ -88,8 +90,10 @@ pub fn read_key_file(path: &Path) -> Result<Vec<Identity>, RepositoryError> {
         .collect()
 }
 
-/// Writes a new key file, which nobody else can read; it is on the disk before anything is encrypted with it. Its directory must be
-/// there: a volume that is not mounted gets no key.
+/// Writes a new key file that no other user can read.
+///
+/// It is on the disk before anything is encrypted with it. Its directory must exist: on a volume that is not
+/// mounted, no key is created.
 pub fn make_key_file(path: &Path, env: &Env) -> Result<Identity, RepositoryError> {
     let identity = Identity::new(*keyring::key(env.random()).0);
     let text = Zeroizing::new(format!(

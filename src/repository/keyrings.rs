@@ -1,7 +1,8 @@
-//! A store's keyring: found, opened, and taken only if it follows the one that this host took before.
+//! Finds and opens a store's keyring, and takes it only if it follows the one that this host took before.
 //!
-//! A store is encrypted when it has a keyring, and then nothing in it is taken that is not sealed. A keyring is numbered like a
-//! record and created once: of two that change it at once one wins, and the other is told to try again.
+//! A store is encrypted if it has a keyring. Then only sealed objects are accepted. A keyring is numbered
+//! like a record and created once: of two changes at the same time one wins, and the other is told to try
+//! again.
 
 use super::distrust::Distrust;
 use super::error::RepositoryError;
@@ -18,22 +19,24 @@ use crate::support::mutant::{self, Mutant};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
-/// So much is read of the keyrings that lead to one: some thousand changes of the keys.
+/// Maximum size of all keyrings that are read to verify one: some thousand changes of keys.
 const BEFORE_MAX_BYTES: usize = 64 << 20;
 
-/// Who may open a store.
+/// The parties that can open a store.
 #[derive(Clone, Debug)]
 pub struct Holders {
     pub version: u8,
     pub sequence: u32,
-    /// It was opened here and follows what this host took; else what is told of it is the word of whoever wrote it there.
+    /// Whether it was opened here and follows the keyring that this host took.
+    ///
+    /// Otherwise its content is unverified.
     pub is_verified: bool,
     pub holders: Vec<Shown>,
     pub maker: Option<String>,
 }
 
 impl Store {
-    /// The store's keys; none when it is not encrypted.
+    /// Returns the store's keys; `None` if it is not encrypted.
     pub fn keys(&self) -> Result<Option<Arc<Keys>>, RepositoryError> {
         Ok(self.loaded()?.map(|loaded| loaded.keys.clone()))
     }
@@ -52,12 +55,12 @@ impl Store {
         Ok(loaded)
     }
 
-    /// Has the keyring looked for again: somebody may have changed it.
+    /// Discards the loaded keyring, so that it is looked up again: another host may have changed it.
     pub(crate) fn forget_keys(&self) {
         *self.cache_of_keys() = None;
     }
 
-    /// The keyring that this process took, if it looked for one: what this host is to remember.
+    /// Returns the keyring that this process took, if it looked for one, for this host to remember.
     pub(crate) fn known_ring(&self) -> Option<Option<SeenRing>> {
         let loaded = self.cache_of_keys().clone()?;
         Some(loaded.map(|loaded| SeenRing::of(self.name(), &loaded.opened)))
@@ -67,7 +70,9 @@ impl Store {
         matches!(&*self.cache_of_keys(), Some(Some(loaded)) if loaded.is_confirmed())
     }
 
-    /// The newest keyring, unopened. Always the repository's own: what is sealed with the keys of another is lost.
+    /// Fetches the newest keyring, unopened.
+    ///
+    /// It always comes from the repository: an object sealed with the keys of any other would be lost.
     pub(crate) fn ring(&self) -> Result<Option<Keyring>, RepositoryError> {
         let prefix = object_key::keyring_prefix(self.name());
         let listed = self.wait(self.objects().list(Some(&prefix), None))?;
@@ -81,7 +86,7 @@ impl Store {
         let decode = |bytes: &[u8]| keyring::decode_ring(bytes).map_err(RepositoryError::format(at));
         let missing = || RepositoryError::format(at)(FormatError::Truncated("a keyring"));
         let ring = match decode(&fetch()?.ok_or_else(missing)?) {
-            // The transfer may be at fault: one more look.
+            // The transfer may have damaged it. Fetch it once more.
             Err(_) => decode(&fetch()?.ok_or_else(missing)?)?,
             ring => ring?,
         };
@@ -112,7 +117,8 @@ impl Store {
         let keys = Keys { store: self.name().clone(), generations: opened.generations.clone() };
         let is_confirmed = match memory.ring {
             Some(_) => memory.confirmed,
-            // This host used the store before it remembered keyrings: the record that it saw opens with this one, or none is read.
+            // This host used the store before it remembered keyrings. The record that it saw opens with this
+            // keyring, or no record is read.
             None => memory.head.is_some(),
         };
         Ok(Some(Loaded { opened, keys: Arc::new(keys), is_confirmed: AtomicBool::new(is_confirmed) }))
@@ -136,7 +142,7 @@ impl Store {
         }
     }
 
-    /// Takes a keyring that follows the one that this host took.
+    /// Takes a keyring, if it follows the one that this host took.
     fn take(&self, seen: &SeenRing, newest: &Opened, secrets: &Secrets) -> Result<(), RepositoryError> {
         let distrusted = |reason| RepositoryError::Distrusted {
             key: object_key::keyring(self.name(), newest.reference.sequence).to_string(),
@@ -146,15 +152,18 @@ impl Store {
         trust::may_follow(self.name(), seen, newest).map_err(distrusted)?;
         let first = self
             .first_of(newest, secrets, |ring| ring.reference.sequence <= seen.sequence.saturating_add(1))?;
-        // It has the data keys, and names the keyring that was taken; whoever made it held these. More is somebody's word, if there is one.
+        // It names the keyring that was taken and has its data keys, so its maker held these. The operator
+        // vouches for the rest.
         if matches!(first, Err(Distrust::Gap(_))) && self.key_source().trust_keyring {
             return Ok(());
         }
         first.and_then(|first| trust::takes(self.name(), seen, &[first])).map_err(distrusted)
     }
 
-    /// Goes back from `newest`, each keyring of which follows the one before, to the first for which `is_start` holds, or one that tells
-    /// of none before. Two of them are held at a time, whoever made them up.
+    /// Goes back from `newest` to the first keyring for which `is_start` holds, or without predecessor.
+    ///
+    /// Each keyring must follow the one before. Two of them are held in memory at a time, even if all are
+    /// forged.
     fn first_of(
         &self,
         newest: &Opened,
@@ -197,7 +206,9 @@ impl Store {
         Ok(Ok(first))
     }
 
-    /// Whether somebody who has a key of this host's made the keyring, or one that it follows: that nobody else can.
+    /// Returns whether a key of this host made the keyring, or one that it follows.
+    ///
+    /// No other party can make such a keyring.
     pub(crate) fn is_own(&self, newest: &Opened) -> Result<bool, RepositoryError> {
         let secrets = self.key_source().secrets()?;
         let is_ours = |ring: &Opened| {
@@ -208,7 +219,7 @@ impl Store {
         Ok(self.first_of(newest, &secrets, is_ours)?.is_ok_and(|first| is_ours(&first)))
     }
 
-    /// Whether all who hold it are here.
+    /// Returns whether this host has the keys of all holders.
     pub(crate) fn is_all_ours(&self, opened: &Opened) -> Result<bool, RepositoryError> {
         let secrets = self.key_source().secrets()?;
         let words = secrets.passphrase.as_ref();
@@ -219,11 +230,11 @@ impl Store {
         }))
     }
 
-    /// What opens an object that says which data key it is sealed with.
+    /// Returns the keys for an object that names the data key with which it is sealed.
     pub(crate) fn keys_for(&self, generation: u32) -> Result<Option<Arc<Keys>>, RepositoryError> {
         let mut keys = self.keys()?;
         if keys.as_ref().map_or(0, |keys| keys.newest()) < generation {
-            // Somebody may have changed the keyring meanwhile.
+            // Another host may have changed the keyring meanwhile.
             self.forget_keys();
             keys = self.keys()?;
         }
@@ -235,9 +246,11 @@ impl Store {
         }
     }
 
-    /// As `keys_for`, for what nothing but its seal vouches for: who was removed has all data keys but the newest.
+    /// Returns the keys as `keys_for` does, for an object that only its seal authenticates.
+    ///
+    /// Only the newest data key counts, since a removed holder has all others.
     pub(crate) fn keys_for_unnamed(&self, generation: u32) -> Result<Option<Arc<Keys>>, RepositoryError> {
-        // Nor is the keyring looked for again: anybody puts such objects.
+        // The keyring is not looked up again, since any party can put such objects.
         let keys = self.keys()?;
         let known = keys.as_ref().map_or(0, |keys| keys.newest());
         match generation == known {
@@ -247,9 +260,9 @@ impl Store {
         }
     }
 
-    /// Checks that a record names a keyring that is this store's, and is sealed with the newest data key of it.
+    /// Checks that a record names a keyring of this store, and is sealed with that keyring's newest data key.
     pub(crate) fn check_ring(&self, record: &Record, generation: u32) -> Result<(), RepositoryError> {
-        // Whether it may name none is told by the records before.
+        // The preceding records determine whether it may name none.
         let Some(named) = record.ring else { return Ok(()) };
         let keys_of = |store: &Self| Ok(store.loaded()?.and_then(|loaded| loaded.opened.keys_of(&named)));
         let mut keys: Option<u32> = keys_of(self)?;
@@ -267,7 +280,7 @@ impl Store {
         }
     }
 
-    /// What is to become of this store without a keyring.
+    /// Decides how this store without a keyring is treated.
     fn plain(&self) -> Result<Plain, RepositoryError> {
         let keys = self.key_source();
         Ok(trust::plain(keys.encryption_of(self.name()), keys.allow_unencrypted, self.memory()?.encryption))
@@ -277,7 +290,7 @@ impl Store {
         Ok(self.plain()? == Plain::Accepted)
     }
 
-    /// Whoever reads something that is not sealed passes here.
+    /// Admits a reader of an object that is not sealed.
     fn admit_reader(&self) -> Result<(), RepositoryError> {
         if self.key_cache().is_admitted.load(Ordering::Relaxed) {
             return Ok(());
@@ -296,7 +309,10 @@ impl Store {
         Ok(())
     }
 
-    /// Whoever writes to a store that is there passes here: under a keyring that somebody here made or said yes to. A store without encryption is written to only where somebody said that it has none.
+    /// Admits a writer to an existing store.
+    ///
+    /// Its keyring must be confirmed. A store without encryption must be configured, or confirmed, to have
+    /// none.
     pub fn admit_writer(&self) -> Result<(), RepositoryError> {
         if let Some(loaded) = self.loaded()? {
             return self.admit_keyring(&loaded, false);
@@ -308,7 +324,7 @@ impl Store {
         }
     }
 
-    /// How the next object is sealed: with the newest key, and a salt of its own.
+    /// Returns how the next object is sealed: with the newest key, and a salt of its own.
     pub(crate) fn new_sealing(&self) -> Result<(Sealing, Option<Arc<Keys>>), RepositoryError> {
         let keys = self.keys()?;
         Ok((self.sealing(keys.as_deref()), keys))
@@ -322,7 +338,7 @@ impl Store {
         Sealing { generation: keys.map_or(0, Keys::newest), salt }
     }
 
-    /// Who may open the store: none when it is not encrypted. Without a key it is told, and not verified.
+    /// Returns the holders of the store; `None` if it is not encrypted. Without a key they are unverified.
     pub fn holders(&self) -> Result<Option<Holders>, RepositoryError> {
         match self.loaded() {
             Ok(None) => Ok(None),
@@ -353,7 +369,7 @@ impl Store {
     }
 }
 
-/// As an error tells it.
+/// Describes a holder for an error message.
 fn describe(holder: &Shown) -> String {
     let name = escape::line(&holder.name);
     match (holder.is_passphrase, holder.recipient) {

@@ -1,8 +1,9 @@
-//! Where a repository is: a directory, or an address of an object store, configured the way its users
-//! expect (`AWS_*`, `GOOGLE_*`, `AZURE_*` in the environment).
+//! The location of a repository: a directory, or the address of an object store.
 //!
-//! What stands behind the bucket is the beginning of all keys, as it stands there: no character of it is encoded or decoded, so two
-//! addresses are two places. What an address cannot say (credentials, a port, a query) is refused, not passed over.
+//! Object stores are configured as their users expect (`AWS_*`, `GOOGLE_*`, `AZURE_*` in the environment).
+//! The text after the bucket is the prefix of all keys, unchanged: no character of it is encoded or decoded,
+//! so two addresses are two places. Parts that an address cannot have (credentials, a port, a query) are
+//! refused, not ignored.
 
 use super::error::RepositoryError;
 use super::objects::judge_directory;
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use url::Url;
 
-/// Which checksum uploads to S3 carry, where it is not to be SHA-256.
+/// Name of the variable that selects another checksum than SHA-256 for uploads to S3.
 const CHECKSUM: &str = "AWS_CHECKSUM_ALGORITHM";
 
 /// A parsed address.
@@ -31,7 +32,7 @@ pub enum Location {
     Azure(Bucket),
 }
 
-/// A bucket, or a container, and what all keys in it begin with.
+/// A bucket or container, with the prefix of all keys in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
     /// The address as it was given.
@@ -41,7 +42,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// `rest` is what follows `scheme://`.
+    /// Parses `rest`, the part after `scheme://`.
     fn parse(text: &str, rest: &str) -> Result<Self, String> {
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if name.contains('@') {
@@ -65,7 +66,9 @@ impl Bucket {
         Ok(Self { text: text.to_owned(), name: name.to_owned(), prefix })
     }
 
-    /// Where understudy once looked for what this address says: it encoded some characters, and cut off a query and a fragment.
+    /// Returns where an earlier version looked for this address, if that differs.
+    ///
+    /// It encoded some characters, and cut off a query and fragment.
     fn former_prefix(&self) -> Option<Key> {
         let url = Url::parse(&self.text).ok()?;
         let former = Key::from(url.path().trim_matches('/'));
@@ -76,12 +79,12 @@ impl Bucket {
 /// A connection.
 pub struct Opened {
     pub store: Arc<dyn ObjectStore>,
-    /// The place where a repository of this address would lie if it was made by an earlier understudy, and its address now.
+    /// The place that an earlier version used for this address, if it differs, with that place's address.
     pub former: Option<(Arc<dyn ObjectStore>, String)>,
 }
 
 impl Location {
-    /// A path, `file://`, `s3://BUCKET/PREFIX`, `gs://…` or `az://…`.
+    /// Parses a path, `file://`, `s3://BUCKET/PREFIX`, `gs://…` or `az://…`.
     pub fn parse(text: &str) -> Result<Self, RepositoryError> {
         let wrong = |reason: String| RepositoryError::Location { location: without_secrets(text), reason };
         if text.is_empty() {
@@ -113,7 +116,7 @@ impl Location {
         matches!(self, Self::Directory(_))
     }
 
-    /// Connects. Retries are ours (see `objects`), so that every backend has the same patience.
+    /// Connects. Retries are done in `objects`, so that every backend is treated with the same patience.
     pub fn open(&self) -> Result<Opened, RepositoryError> {
         let wrong = |e: object_store::Error| RepositoryError::Location {
             location: self.to_string(),
@@ -121,7 +124,7 @@ impl Location {
         };
         let retry = RetryConfig { max_retries: 0, ..Default::default() };
         if !self.is_local() {
-            // The second call of a process finds the provider installed: no error.
+            // The second call in a process fails because the provider is installed, which is no error.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let plain_http = |name: &str| std::env::var(name).is_ok_and(|v| v.starts_with("http://"));
@@ -141,7 +144,8 @@ impl Location {
                     .with_bucket_name(&bucket.name)
                     .with_client_options(client(http))
                     .with_retry(retry);
-                // A bucket with Object Lock takes no upload without one. It is the signature's hash, which is made anyway.
+                // A bucket with Object Lock requires a checksum. SHA-256 is computed for the signature in any
+                // case.
                 if std::env::var_os(CHECKSUM).is_none() {
                     builder = builder.with_checksum_algorithm(Checksum::SHA256);
                 }
@@ -172,7 +176,7 @@ impl Location {
     }
 }
 
-/// The part of a bucket that the address names.
+/// Returns the part of a bucket that the address names.
 fn below(store: impl ObjectStore, scheme: &str, bucket: &Bucket) -> Opened {
     let store: Arc<dyn ObjectStore> = Arc::new(store);
     let at = |prefix: &Key| -> Arc<dyn ObjectStore> {
@@ -186,7 +190,7 @@ fn below(store: impl ObjectStore, scheme: &str, bucket: &Bucket) -> Opened {
     Opened { store: at(&bucket.prefix), former }
 }
 
-/// An address as it may be shown: what stands before `@` may be a password.
+/// Returns an address without the part before `@`, which may be a password.
 fn without_secrets(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let end = rest.find('/').unwrap_or(rest.len());
@@ -205,7 +209,7 @@ impl std::fmt::Display for Location {
     }
 }
 
-/// Opens a directory that is this user's alone, or shared with a group on purpose.
+/// Opens a directory that belongs to this user alone, or is shared with a group on purpose.
 fn open_directory(path: &Path) -> Result<Opened, RepositoryError> {
     let unopened = |error: std::io::Error| {
         let (kind, advice) = judge_directory(&error);
@@ -213,11 +217,11 @@ fn open_directory(path: &Path) -> Result<Opened, RepositoryError> {
         RepositoryError::Request { operation: "open", key, reason, kind }
     };
     private::hold_alone(path).map_err(unopened)?;
-    // What a group shares on purpose, its members go on with.
+    // A directory is shared with a group: new files of this process are shared as well.
     if std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o020 != 0) {
         private::share_with_group();
     }
-    // It may be there and answer nothing, as a mount that nobody serves any more.
+    // It may exist without answering, like a mount whose server is gone.
     std::fs::read_dir(path).map_err(unopened)?;
     let store = LocalFileSystem::new_with_prefix(path).map_err(|error| RepositoryError::Location {
         location: path.display().to_string(),

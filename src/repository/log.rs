@@ -1,4 +1,6 @@
-//! A store's log as a reader has it: read and folded, and held to what this host saw of it. See `append` for how it grows.
+//! Reads and folds a store's log, and compares it with what this host saw of it.
+//!
+//! See `append` for how it grows.
 
 use super::error::RepositoryError;
 use super::memory::{Passed, Seen};
@@ -20,7 +22,9 @@ fn is_of_another_version(record: &[u8]) -> bool {
     matches!(format::decode(record, None, 0), Err(FormatError::Version { .. }))
 }
 
-/// Whether a record is gone or is no record: not whether it is one of another log, or of somebody who may write none.
+/// Returns whether a record is missing or unreadable.
+///
+/// A record of another log, or of a party that may not write, is neither.
 fn is_unreadable(error: &RepositoryError) -> bool {
     match error {
         RepositoryError::MissingRecord { .. } => true,
@@ -32,15 +36,17 @@ fn is_unreadable(error: &RepositoryError) -> bool {
 }
 
 impl Store {
-    /// The fold of the whole log.
+    /// Returns the fold of the whole log.
     pub fn state(&self) -> Result<StoreState, RepositoryError> {
         let mut state = StoreState::default();
         self.refresh(&mut state)?;
         Ok(state)
     }
 
-    /// The fold of the log up to a record: what it was before something happened to it. What follows is read all the same, since
-    /// it holds what comes before it; where it cannot be, that is said.
+    /// Returns the fold of the log up to a record.
+    ///
+    /// Later records are read as well, since they authenticate the ones before. If they cannot be read, this
+    /// is reported.
     pub fn state_until(&self, last: Sequence) -> Result<StoreState, RepositoryError> {
         let reading = self.reading(false, false)?;
         let seen = reading.seen;
@@ -57,7 +63,7 @@ impl Store {
                 self.tell(late);
                 self.remember(&state, passed)?;
             }
-            // Only that later records cannot be read. What can be, and does not go on from these, was read with them.
+            // The only failure is a later record that cannot be read. The readable ones were checked.
             Err(error)
                 if is_unreadable(&error)
                     && until.is_some()
@@ -79,7 +85,9 @@ impl Store {
         Ok(until.unwrap_or(state))
     }
 
-    /// Whether the records that this host has kept lead from `state` to the last that it saw; none where they are not all there.
+    /// Returns whether this host's cached records lead from `state` to the last one that it saw.
+    ///
+    /// Returns `None` if some are missing.
     fn leads_by_cache(&self, state: &StoreState, seen: Seen) -> Option<bool> {
         let (head, hash) = state.head?;
         let mut wanted = seen.hash;
@@ -92,7 +100,7 @@ impl Store {
         Some(wanted == hash)
     }
 
-    /// Whether the store has no record. Needs no key.
+    /// Returns whether the store has no record. This needs no key.
     pub fn state_is_empty(&self) -> Result<bool, RepositoryError> {
         let prefix = object_key::log_prefix(self.name());
         Ok(self.wait(self.objects().list(Some(&prefix), None))?.is_empty())
@@ -101,17 +109,17 @@ impl Store {
     /// Applies the records that are newer than `state`.
     ///
     /// # Errors
-    /// [`RepositoryError::RolledBack`] when the log does not go on from what this host saw of it.
+    /// [`RepositoryError::RolledBack`] if the log does not continue from what this host saw of it.
     pub fn refresh(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
         let first = self.reading(true, true)?;
         let is_damaged = |error: &RepositoryError| error.kind() == FailureKind::Damaged;
         let reading = |from_cache, from_checkpoint| Reading { from_cache, from_checkpoint, ..first };
-        // The head is always fetched, and its chain holds what comes from the cache: anything else than this log's records
-        // breaks it, and all is fetched.
+        // The head is always fetched, and its chain verifies cached records: any record of another log breaks
+        // it, and then all are fetched.
         let pass = match self.pass(state, &reading(true, true)) {
             Err(error) if is_damaged(&error) => match self.pass(state, &reading(false, true)) {
                 Err(error @ RepositoryError::RolledBack { .. }) => Err(error),
-                // Without the checkpoint: it may be what is wrong.
+                // Read without the checkpoint, which may be the damaged part.
                 Err(error) if is_damaged(&error) => self.pass(state, &reading(false, false)),
                 pass => pass,
             },
@@ -129,8 +137,10 @@ impl Store {
         Ok(Reading { from_cache, from_checkpoint, seen: memory.head, ring })
     }
 
-    /// Says that a record does not name the keyring that this host knows: an honest writer's who had not looked since, or that of
-    /// somebody who was removed, before the removal had its record. Nothing tells the two apart.
+    /// Warns of a record that names an older keyring than this host knows.
+    ///
+    /// It comes from an honest writer who had not looked again, or from a removed holder, before the removal
+    /// had its record. These cannot be distinguished.
     fn tell(&self, late: Option<Late>) {
         if let Some(Late { sequence, writer, ring }) = late {
             self.notice().say(&format!(
@@ -141,7 +151,7 @@ impl Store {
         }
     }
 
-    /// `state` after one way of reading, if that goes through what this host saw.
+    /// Reads the log in one way; returns the new state if it goes through the record that this host saw last.
     fn pass(
         &self,
         state: &StoreState,
@@ -153,7 +163,7 @@ impl Store {
         Ok((fresh, passed, met.late))
     }
 
-    /// What stands in the log under `sequence`, decoded. What was damaged on its way is fetched once more.
+    /// Decodes the record `sequence`. If its bytes are damaged, they are fetched once more.
     pub(crate) fn decode_record(
         &self,
         sequence: Sequence,
@@ -162,7 +172,8 @@ impl Store {
         let at = object_key::record(self.name(), sequence);
         let decode = |bytes: &Bytes| -> Result<_, RepositoryError> {
             let keys = match self.keys_for(format::generation(bytes)) {
-                // Of a version that this program does not know, nor whether it is sealed.
+                // The record has a version that this program does not know, so it cannot determine whether it
+                // is sealed.
                 Err(RepositoryError::Keyring { generation: 0, .. }) if is_of_another_version(bytes) => None,
                 keys => keys?,
             };
@@ -183,7 +194,7 @@ impl Store {
         }
     }
 
-    /// What a record says, as the cache has it, or the repository.
+    /// Returns the event of a record, from the cache or the repository.
     pub(crate) fn event_of(&self, sequence: Sequence) -> Result<Event, RepositoryError> {
         let bytes = match self.cached_record(sequence) {
             Some(bytes) => bytes,
@@ -206,7 +217,7 @@ impl Store {
         self.objects().get(&at, limit_bytes).await?.ok_or_else(missing)
     }
 
-    /// The snapshot that a user means, or an error that says what there is.
+    /// Returns the snapshot that a user asks for, or an error that lists the existing ones.
     pub fn find(
         &self,
         state: &StoreState,

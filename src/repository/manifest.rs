@@ -1,7 +1,7 @@
-//! Manifests: a tree of pages, written in one pass, read as a stream, compared by differing pages only.
+//! Manifests: trees of pages, written in one pass, read as a stream, compared by differing pages only.
 //!
-//! The writer refuses what cannot be restored (see [`closure`](crate::model::closure)), and a tree of pages whose counts are not
-//! those of what was pushed.
+//! The writer refuses entries that could not be restored (see [`closure`](crate::model::closure)), and a tree
+//! of pages whose counts differ from those of the pushed entries.
 
 use super::chunks::ChunkReader;
 use super::error::RepositoryError;
@@ -18,12 +18,12 @@ use crate::support::mutant::{self, Mutant};
 use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Pages fetched together.
+/// Number of pages that are fetched together.
 const WINDOW_PAGES: usize = 64;
-/// Entries are handed on, at the latest, when their paths are so long together.
+/// Total length of paths at which read entries are passed on.
 const HELD_MAX_BYTES: usize = 4 << 20;
 
-/// Writes a manifest: entries in ascending order of path, the root directory first.
+/// Writes a manifest from entries in ascending order of path, the root directory first.
 pub struct ManifestWriter<'a> {
     packer: &'a Packer,
     compressor: Compressor,
@@ -33,7 +33,7 @@ pub struct ManifestWriter<'a> {
     levels: Vec<(NodeWriter, Option<Child>)>,
     total: Child,
     closure: Closure,
-    /// Bytes of pages that the store did not have.
+    /// Number of bytes of pages that the store did not have.
     pub shipped_bytes: u64,
 }
 
@@ -53,7 +53,7 @@ impl<'a> ManifestWriter<'a> {
         }
     }
 
-    /// Whether an entry with this path may come next.
+    /// Returns whether an entry with this path may come next.
     pub fn admits(&self, path: &TreePath) -> bool {
         self.closure.check(path).is_ok()
     }
@@ -72,13 +72,14 @@ impl<'a> ManifestWriter<'a> {
         if ends { self.end_leaf() } else { Ok(()) }
     }
 
-    /// Whether a page has just ended, so that the next entry begins another.
+    /// Returns whether a page has just ended, so that the next entry begins another.
     pub fn is_between_pages(&self) -> bool {
         self.open.is_none()
     }
 
-    /// Takes a leaf of the last manifest, which is closed, as it is: all of it is below `top`, which is taken over. Between pages
-    /// only, since where a page ends depends on nothing but what is on it.
+    /// Takes over a leaf of the last manifest, all of which is below `top`, a directory that is taken over.
+    ///
+    /// Allowed only between pages, since the end of a page depends only on its own entries.
     pub fn push_leaf(&mut self, leaf: Child, top: &TreePath) -> Result<(), RepositoryError> {
         let misplaced = |misplaced| RepositoryError::Unsound { path: leaf.first.to_string(), misplaced };
         self.closure.pass(&leaf.first, top).map_err(misplaced)?;
@@ -111,7 +112,7 @@ impl<'a> ManifestWriter<'a> {
         let (node, open) = &mut self.levels[level];
         node.push(&child);
         count(open, &child.first, child.entries, child.size_bytes);
-        // Two children at least, so that the tree ends.
+        // A node has at least two children, so that the tree ends.
         if node.children >= 2 && page::ends_page(&child.first, node.len_bytes()) {
             self.end_node(level)?;
         }
@@ -127,11 +128,13 @@ impl<'a> ManifestWriter<'a> {
         Ok(())
     }
 
-    /// The root of all that was pushed: at least the root directory.
+    /// Ends the manifest; returns its root and the number of shipped bytes.
+    ///
+    /// At least the root directory must have been pushed.
     pub fn finish(mut self) -> Result<(ManifestRoot, u64), RepositoryError> {
         self.end_leaf()?;
         let mut level = 0;
-        // The root is the only page of its height: a level that holds more than one gets one above it.
+        // The root is the only page of its height: a level with several pages gets one above it.
         loop {
             let above = self.levels.len() > level + 1;
             let children = self.levels.get(level).map_or(0, |(node, _)| node.children);
@@ -141,7 +144,7 @@ impl<'a> ManifestWriter<'a> {
             self.end_node(level)?;
             level += 1;
         }
-        // The one child of the top level is the root; the node that names it is never shipped.
+        // The only child of the top level is the root. The node that names it is never shipped.
         let unsound = |misplaced| RepositoryError::Unsound { path: TreePath::root().to_string(), misplaced };
         let Some((page, top)) =
             self.levels.get(level).and_then(|(node, top)| Some((node.last?, top.as_ref()?)))
@@ -180,7 +183,7 @@ impl ManifestReader {
         Self { chunks }
     }
 
-    /// Some pages, fetched together and decoded one by one: decoded they may be much larger.
+    /// Fetches pages together and decodes them one by one, since decoded they may be much larger.
     fn pages(
         &self,
         ids: &[ChunkId],
@@ -197,8 +200,10 @@ impl ManifestReader {
         Child { first: TreePath::root(), page: root.page, entries: root.entries, size_bytes: root.size_bytes }
     }
 
-    /// Calls `with` on the children of all `nodes` (pages of one height above the leaves), in order. Each is what the page above says of
-    /// it, so that no page is met twice: a few bytes that name each other cannot become many.
+    /// Calls `with` on the children of all `nodes` (pages of one height above the leaves), in order.
+    ///
+    /// Each node must match the page above it, so that no page is met twice: a few bytes that name each other
+    /// cannot become many.
     fn children(
         &self,
         nodes: &[Child],
@@ -224,17 +229,17 @@ impl ManifestReader {
         Ok(true)
     }
 
-    /// All entries in order, read ahead by a thread of its own that ends when the receiver is dropped.
+    /// Returns all entries in order. A thread reads them ahead, and ends when the receiver is dropped.
     pub fn entries(&self, root: &ManifestRoot) -> EntryStream {
         self.entries_within(root, &TreePath::root())
     }
 
-    /// The entry `top` and all below it; pages elsewhere are not read.
+    /// Returns the entry `top` and all entries below it. Pages elsewhere are not read.
     pub fn entries_within(&self, root: &ManifestRoot, top: &TreePath) -> EntryStream {
         self.stream(vec![Self::root_child(root)], root.height, top.clone())
     }
 
-    /// The entries on the leaves `leaves`, in order.
+    /// Returns the entries of the leaves `leaves`, in order.
     pub fn entries_of(&self, leaves: Vec<Child>) -> EntryStream {
         self.stream(leaves, 0, TreePath::root())
     }
@@ -250,7 +255,7 @@ impl ManifestReader {
         EntryStream { receiver, window: Vec::new().into_iter(), last: None, failed: false }
     }
 
-    /// Sends the entries below `pages`; `false` once nobody listens.
+    /// Sends the entries below `pages`. Returns `false` once the receiver is dropped.
     fn send_below(
         &self,
         pages: &[Child],
@@ -288,8 +293,9 @@ impl ManifestReader {
         Ok(true)
     }
 
-    /// The leaves that the two manifests do not share: what has to be merge-joined. Memory grows with
-    /// the number of differing pages, not of entries.
+    /// Returns the leaves that two manifests do not share, which have to be merge-joined.
+    ///
+    /// Memory grows with the number of differing pages, not of entries.
     pub fn differing_leaves(
         &self,
         a: &ManifestRoot,
@@ -326,7 +332,7 @@ impl ManifestReader {
         }
     }
 
-    /// All leaves in order, unread.
+    /// Returns all leaves in order, unread.
     pub fn leaves(&self, root: &ManifestRoot) -> Result<Vec<Child>, RepositoryError> {
         if root.height > HEIGHT_MAX {
             return Err(RepositoryError::format("manifest")(FormatError::Range("height")));
@@ -343,7 +349,9 @@ impl ManifestReader {
         Ok(pages)
     }
 
-    /// The entries on each of some leaves, fetched together: of the first, and of the others as long as all are not too large.
+    /// Returns the entries of some leaves, fetched together.
+    ///
+    /// These are the first leaf, and more as long as they are not too large together.
     pub fn read_leaves(&self, leaves: &[Child]) -> Result<Vec<Vec<Entry>>, RepositoryError> {
         let ids: Vec<_> = leaves.iter().map(|leaf| leaf.page).collect();
         let (mut read, mut held_bytes) = (Vec::new(), 0);
@@ -358,7 +366,7 @@ impl ManifestReader {
         Ok(read)
     }
 
-    /// Some pages, fetched together and checked against the height that they stand at.
+    /// Fetches pages together, and checks them against the height at which they are.
     pub(crate) fn read_pages(&self, ids: &[ChunkId], height: u8) -> Result<Vec<Page>, RepositoryError> {
         let pages = self.pages(ids)?.collect::<Result<Vec<_>, _>>()?;
         for (page, id) in pages.iter().zip(ids) {
@@ -370,20 +378,20 @@ impl ManifestReader {
         Ok(pages)
     }
 
-    /// One page, checked against the height that it stands at: for verification.
+    /// Fetches one page, and checks it against the height at which it is: for verification.
     pub fn page(&self, id: ChunkId, height: u8) -> Result<Page, RepositoryError> {
         self.read_pages(&[id], height)?.pop().ok_or_else(|| unexpected(id))
     }
 }
 
-/// The pages that may hold `top` or what is below it.
+/// Returns the pages that may contain `top` or entries below it.
 fn within(children: Vec<Child>, top: &TreePath) -> Vec<Child> {
     let first = children.iter().rposition(|c| c.first <= *top).unwrap_or(0);
     let end = children.iter().rposition(|c| c.first <= *top || c.first.is_within(top)).map_or(0, |at| at + 1);
     children.into_iter().take(end).skip(first).collect()
 }
 
-/// The entries on a leaf, if it is what the page above says of it.
+/// Returns the entries of a leaf, if it matches the page above it.
 fn entries_on(page: Page, leaf: &Child) -> Result<Vec<Entry>, RepositoryError> {
     let Page::Leaf(entries) = page else { return Err(unexpected(leaf.page)) };
     let size_bytes = entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.size_bytes()));
@@ -395,7 +403,7 @@ fn paths_bytes(entries: &[Entry]) -> usize {
     entries.iter().map(|entry| entry.path.as_bytes().len()).sum()
 }
 
-/// Whether a page is what the one above says of it. (Older versions could write a manifest without its root.)
+/// Checks that a page matches the one above it. (Older versions could write a manifest without its root.)
 fn as_said(
     said: &Child,
     first: Option<&TreePath>,
@@ -413,7 +421,7 @@ fn unexpected(id: ChunkId) -> RepositoryError {
     RepositoryError::format(format!("page {id}"))(FormatError::Range("height"))
 }
 
-/// Entries as they arrive; ascending, or an error. Ends after the first error.
+/// A stream of entries in ascending order. It ends after the first error.
 pub struct EntryStream {
     receiver: Receiver<Result<Vec<Entry>, RepositoryError>>,
     window: std::vec::IntoIter<Entry>,
@@ -422,7 +430,7 @@ pub struct EntryStream {
 }
 
 impl EntryStream {
-    /// A stream of nothing: the manifest before the first snapshot.
+    /// Returns an empty stream: the manifest before the first snapshot.
     pub fn none() -> Self {
         let (_, receiver) = sync_channel(1);
         Self { receiver, window: Vec::new().into_iter(), last: None, failed: false }
@@ -441,7 +449,7 @@ impl Iterator for EntryStream {
                 return Some(Ok(entry));
             }
             match self.receiver.recv().ok()? {
-                // Each page is in order; here the pages are checked against each other.
+                // Each page is in order. Here the pages are compared with each other.
                 Ok(window) => {
                     let ordered = match (&self.last, window.first()) {
                         (Some(last), Some(first)) => *last < first.path,

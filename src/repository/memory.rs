@@ -1,9 +1,9 @@
-//! What this host saw of a store: the last record of its log, its keyring, whether it is encrypted. A note in the cache, on the disk before
-//! anything depends on it.
+//! What this host saw of a store: the last record of its log, its keyring, and whether it is encrypted.
 //!
-//! It holds no secret. Without it a host meets the store as on the first day: what it finds there it takes on first use. A note that
-//! cannot be understood is an error, not a first day. What can race: two processes of one host write one note; each reads and writes it
-//! under a lock of its directory, and only goes on from what it reads there.
+//! This is a note in the cache, which is on the disk before anything depends on it. It contains no secret. A
+//! host without it trusts the store on first use. A note that cannot be decoded is an error, not a first use.
+//! Two processes of one host may write the note at the same time: each reads and writes it under a lock of
+//! its directory, and only continues from the note that it reads there.
 
 use super::error::RepositoryError;
 use super::store::Store;
@@ -24,7 +24,7 @@ pub(crate) struct Seen {
     pub hash: ContentHash,
 }
 
-/// As it is written. Earlier versions wrote the first two fields alone.
+/// The note as it is stored. Earlier versions wrote only the first two fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,23 +39,27 @@ struct Note {
     confirmed: bool,
 }
 
-/// What this host saw of a store.
+/// The facts that this host saw of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub head: Option<Seen>,
     pub encryption: Option<SeenEncryption>,
     pub ring: Option<SeenRing>,
-    /// The keyring is not only what was found: a key of this host's made it or one that it follows, somebody said yes to it, or this host
-    /// published what it opens.
+    /// Whether the keyring is confirmed.
+    ///
+    /// A key of this host made it or one that it follows, the operator accepted it, or this host published a
+    /// snapshot that it opens.
     pub confirmed: bool,
 }
 
-/// That a fold went through the record that this host saw last: see `Store::passed`.
+/// Proof that a fold went through the record that this host saw last: see `Store::passed`.
 pub(crate) struct Passed(pub(crate) ());
 
 impl Memory {
-    /// What a host that used the store before there was anything to remember of its encryption has to go by: the record that it saw
-    /// is sealed or not, and the log is held to it.
+    /// Converts a note.
+    ///
+    /// A note of an earlier version does not say whether the store is encrypted. It then counts as
+    /// unencrypted: the record that the host saw is sealed or not, and the log is compared with that record.
     fn of(note: Note) -> Self {
         let head = note.sequence.zip(note.hash).map(|(sequence, hash)| Seen { sequence, hash });
         let encryption = note.encryption.or(head.map(|_| SeenEncryption::Off));
@@ -69,7 +73,9 @@ impl Memory {
     }
 }
 
-/// A directory, made if it is not there, that nobody else of this host's changes a note in. Where nothing can be locked nobody waits.
+/// Creates a directory if needed and locks it against other processes of this host.
+///
+/// A failure to lock it is ignored.
 fn lock(dir: &Path) -> std::io::Result<File> {
     durable::create_dirs(dir)?;
     let dir = File::open(dir)?;
@@ -82,12 +88,12 @@ impl Store {
         self.cache_file("head")
     }
 
-    /// What this host saw; nothing where it keeps no cache, or begins with an empty one.
+    /// Returns what this host saw; nothing if it has no cache, or an empty one.
     pub(crate) fn memory(&self) -> Result<Memory, RepositoryError> {
         let Some(path) = self.memory_file() else { return Ok(Memory::default()) };
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
-            // Not this user's cache: then it is none of this host's either.
+            // The cache of another user is not this host's memory.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -104,7 +110,7 @@ impl Store {
         }
     }
 
-    /// Adds to what this host saw. A host that cannot keep it says so, and goes on.
+    /// Changes the memory of this host. If it cannot be stored, the host warns and continues.
     pub(crate) fn change_memory(&self, change: impl FnOnce(&mut Memory)) -> Result<(), RepositoryError> {
         let Some(path) = self.memory_file() else { return Ok(()) };
         let locked = path.parent().map(lock).transpose();
@@ -125,7 +131,7 @@ impl Store {
         Ok(())
     }
 
-    /// Remembers a state that goes on from what was seen.
+    /// Remembers a state that continues from what was seen.
     pub(crate) fn remember(&self, state: &StoreState, _: Passed) -> Result<(), RepositoryError> {
         let Some((sequence, hash)) = state.head else { return Ok(()) };
         let ring = self.known_ring();

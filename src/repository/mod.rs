@@ -1,8 +1,8 @@
-//! The object store: keys, the log, packs, the index, manifests, the probe, verification.
+//! Access to the object store: keys, the log, packs, the index, manifests and the probe.
 //!
-//! Everything above [`objects`] is blocking and is called from plain threads; requests run on a tokio
-//! runtime. Nothing is ever overwritten, so that a reader never races a writer: what a record names
-//! existed before the record did.
+//! All functions above [`objects`] block and are called from plain threads; requests run on a tokio runtime.
+//! Only notes and damaged objects are overwritten, so a reader never races a writer: an object that a record
+//! names existed before the record.
 
 pub mod append;
 pub mod cache;

@@ -1,9 +1,9 @@
-//! Keys, built and parsed here and nowhere else.
+//! Builds and parses the keys of objects. No other module does.
 
 use crate::model::id::{IndexId, PackId, Sequence, StoreName, WriterId};
 use object_store::path::Path;
 
-/// All records of a store.
+/// Returns the prefix of all records of a store.
 pub fn log_prefix(store: &StoreName) -> Path {
     Path::from_iter([store.as_str(), "log"])
 }
@@ -12,7 +12,7 @@ pub fn record(store: &StoreName, sequence: Sequence) -> Path {
     Path::from_iter([store.as_str(), "log", &format!("{:020}", sequence.0)])
 }
 
-/// The number in a record's key; `None` for anything else.
+/// Returns the number in a record's key; `None` for any other key.
 pub fn parse_record(key: &Path) -> Option<Sequence> {
     let name = key.filename()?;
     (name.len() == 20).then(|| name.parse().ok().map(Sequence))?
@@ -47,12 +47,12 @@ pub fn standby_prefix(store: &StoreName) -> Path {
     Path::from_iter([store.as_str(), "standbys"])
 }
 
-/// What a standby says of itself.
+/// Returns the key of a standby's report.
 pub fn standby(store: &StoreName, host: &WriterId) -> Path {
     Path::from_iter([store.as_str(), "standbys", &host.0])
 }
 
-/// The host whose note a key is, as it calls itself: what keys do not take is escaped in them.
+/// Returns the host whose note a key is. Characters that a key cannot have are escaped in it.
 pub fn host_of(note: &Path) -> String {
     let escaped = note.filename().unwrap_or_default();
     let mut bytes = Vec::with_capacity(escaped.len());
@@ -74,17 +74,17 @@ pub fn host_of(note: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// All that is a store's.
+/// Returns the prefix of all objects of a store.
 pub fn all(store: &StoreName) -> Path {
     Path::from_iter([store.as_str()])
 }
 
-/// What the start-up probe and pruners create and delete.
+/// Returns the prefix of the objects that probes and pruners create and delete.
 pub fn probes() -> Path {
     Path::from_iter([".probe"])
 }
 
-/// An object of the start-up probe's.
+/// Returns the key of a probe.
 pub fn probe(nonce: u64) -> Path {
     Path::from_iter([".probe", &format!("{nonce:016x}")])
 }
@@ -106,7 +106,7 @@ pub fn checkpoint_prefix(store: &StoreName) -> Path {
     Path::from_iter([store.as_str(), "checkpoints"])
 }
 
-/// What a log's records fold to, up to one of them.
+/// Returns the key of a checkpoint: the fold of a log's records up to `sequence`.
 pub fn checkpoint(store: &StoreName, sequence: Sequence) -> Path {
     Path::from_iter([store.as_str(), "checkpoints", &format!("{:020}", sequence.0)])
 }
@@ -115,7 +115,7 @@ pub fn upkeep_prefix(store: &StoreName) -> Path {
     Path::from_iter([store.as_str(), "upkeep"])
 }
 
-/// What a host did for the store's upkeep.
+/// Returns the key of a host's note about the store's upkeep.
 pub fn upkeep(store: &StoreName, host: &WriterId) -> Path {
     Path::from_iter([store.as_str(), "upkeep", &host.0])
 }

@@ -1,14 +1,17 @@
-//! Requests to the object store: retried, timed out, counted and kept within a bandwidth limit.
+//! Requests to the object store, with retries, timeouts, counters and a bandwidth limit.
 //!
-//! Every request may have been applied although it failed (a lost reply). All of them are safe to
-//! repeat: reads, creations of objects named by their content, and creations of records, which are
-//! read back and compared (see `log`).
+//! A request that failed may have been applied all the same, if its reply was lost. All requests are safe to
+//! repeat: reads, creations of objects named by their content, and creations of records, which are read back
+//! and compared (see `log`).
 //!
-//! A store may refuse a creation because another request is under way (S3's 409, which says nothing of the object): whether the
-//! object is there is looked up, and if it is not, the creation is tried again. So `Existed` means that somebody created it.
-//! Pauses, timeouts and the bandwidth limit go by tokio's clock, and not by the `Env`: what wakes these tasks is tokio's timer, and a clock
-//! of another origin would only disagree with it. Nothing that is stored or reported depends on them.
-//! What this process lacks (file handles, memory) is waited for, and then told as what it is, not as the store's.
+//! A store may refuse a creation because another request is in progress (S3's 409, which says nothing about
+//! the object). The object is then looked up, and if it does not exist, the creation is tried again.
+//! `Existed` therefore means that a writer has created it.
+//!
+//! Pauses, timeouts and the bandwidth limit use tokio's clock, not the `Env`: tokio's timer wakes these
+//! tasks, and a clock of another origin would only disagree with it. Nothing that is stored or reported
+//! depends on them. If this process lacks file handles or memory, the request waits, and then reports that as
+//! an error of this machine and not of the store.
 
 use super::error::RepositoryError;
 use crate::api::requests::Requests;
@@ -27,13 +30,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long to wait, and how often to try.
+/// The timeouts and the number of attempts.
 #[derive(Clone, Debug)]
 pub struct Patience {
     pub attempts: u32,
-    /// Before the second attempt; doubles from then on.
+    /// Pause before the second attempt. It doubles each time.
     pub backoff: Duration,
-    /// One attempt, beside the time that its bytes take at 256 KiB a second.
+    /// Timeout of one attempt, in addition to the time that its bytes take at 256 KiB a second.
     pub timeout: Duration,
 }
 
@@ -43,7 +46,7 @@ impl Default for Patience {
     }
 }
 
-/// Requests and bytes of one run.
+/// Counts the requests and bytes of one run.
 #[derive(Debug, Default)]
 pub struct Meter {
     puts: AtomicU64,
@@ -59,11 +62,11 @@ pub struct Meter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Creation {
     Created,
-    /// Somebody, perhaps this very request before its reply was lost, created it before.
+    /// The object existed. Perhaps this very request created it, and its reply was lost.
     Existed,
 }
 
-/// An object store with patience.
+/// An object store with retries.
 #[derive(Clone)]
 pub struct Objects {
     inner: Arc<dyn ObjectStore>,
@@ -72,8 +75,9 @@ pub struct Objects {
     bandwidth: Option<Arc<Bandwidth>>,
 }
 
-/// A limit of what is sent and received together, by all that share it: each transfer books its time after those booked
-/// before.
+/// A common limit for sent and received bytes.
+///
+/// Each transfer reserves its time after those reserved before, by all that share the limit.
 pub struct Bandwidth {
     bytes_per_second: u64,
     free_at: tokio::sync::Mutex<Instant>,
@@ -101,12 +105,12 @@ impl Objects {
         Self { inner, patience, meter: Arc::default(), bandwidth }
     }
 
-    /// The same store with a meter of its own.
+    /// Returns the same store with a meter of its own.
     pub fn metered(&self) -> Self {
         Self { meter: Arc::default(), ..self.clone() }
     }
 
-    /// The same store without a limit of bandwidth.
+    /// Returns the same store without a bandwidth limit.
     pub fn unlimited(&self) -> Self {
         Self { bandwidth: None, ..self.clone() }
     }
@@ -131,7 +135,7 @@ impl Objects {
         }
     }
 
-    /// Runs `request` until it succeeds, fails for good, or patience is at its end.
+    /// Runs `request` until it succeeds, fails permanently, or the attempts are used up.
     async fn attempt<T, F>(
         &self,
         operation: &'static str,
@@ -152,7 +156,7 @@ impl Objects {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => {
                     let (kind, advice) = judge(&error);
-                    // A server's answer may be in it, a page even.
+                    // It may contain a server's whole answer, even a page.
                     let text = chain(&error).split_whitespace().collect::<Vec<_>>().join(" ");
                     (format!("{}{advice}", escape::line(&text)), kind)
                 }
@@ -169,7 +173,7 @@ impl Objects {
         }
     }
 
-    /// A whole object of at most `limit_bytes`; `None` when there is none.
+    /// Reads a whole object of at most `limit_bytes`; returns `None` if there is none.
     pub async fn get(&self, key: &Path, limit_bytes: u64) -> Result<Option<Bytes>, RepositoryError> {
         let request = || async {
             match self.inner.get(key).await {
@@ -193,7 +197,7 @@ impl Objects {
         Ok(bytes)
     }
 
-    /// A part of an object that must be there.
+    /// Reads a range of an object that must exist.
     pub async fn get_range(&self, key: &Path, range: Range<u64>) -> Result<Bytes, RepositoryError> {
         let wanted = range.end - range.start;
         self.book(wanted).await;
@@ -206,7 +210,7 @@ impl Objects {
         Ok(bytes)
     }
 
-    /// An object's size; `None` when there is none.
+    /// Returns an object's size; `None` if there is none.
     pub async fn head(&self, key: &Path) -> Result<Option<u64>, RepositoryError> {
         let request = || async {
             match self.inner.head(key).await {
@@ -218,7 +222,9 @@ impl Objects {
         self.attempt("head", key, 0, &self.meter.heads, request).await
     }
 
-    /// When an object was put, in nanoseconds since 1970 by the store's clock; `None` when there is none.
+    /// Returns when an object was put, in nanoseconds since 1970 by the store's clock.
+    ///
+    /// Returns `None` if there is none.
     pub async fn modified_ns(&self, key: &Path) -> Result<Option<u64>, RepositoryError> {
         let request = || async {
             match self.inner.head(key).await {
@@ -235,7 +241,7 @@ impl Objects {
         self.put(key, payload, PutMode::Create).await
     }
 
-    /// Replaces an object that was found damaged by what its name stands for.
+    /// Overwrites a note, or an object that was found damaged, with the content that its name stands for.
     pub async fn mend(&self, key: &Path, payload: PutPayload) -> Result<(), RepositoryError> {
         self.put(key, payload, PutMode::Overwrite).await.map(|_| ())
     }
@@ -272,7 +278,7 @@ impl Objects {
         }
     }
 
-    /// All objects below `prefix`, behind `after` where it is given, sorted by key.
+    /// Lists all objects below `prefix`, after `after` if it is given, sorted by key.
     pub async fn list(
         &self,
         prefix: Option<&Path>,
@@ -291,7 +297,7 @@ impl Objects {
         Ok(found)
     }
 
-    /// The names directly below the repository's root.
+    /// Lists the names directly below the repository's root.
     pub async fn list_top(&self) -> Result<Vec<String>, RepositoryError> {
         let request = || async { self.inner.list_with_delimiter(None).await };
         let found = self.attempt("list", &Path::default(), 0, &self.meter.lists, request).await?;
@@ -299,7 +305,7 @@ impl Objects {
         Ok(names.collect())
     }
 
-    /// Removes an object; one that is not there is no error.
+    /// Deletes an object. A missing one is no error.
     pub async fn delete(&self, key: &Path) -> Result<(), RepositoryError> {
         let request = || async {
             match self.inner.delete(key).await {
@@ -318,22 +324,23 @@ fn short(wanted: u64, got: usize) -> object_store::Error {
     }
 }
 
-/// When an object was put, in nanoseconds since 1970 by the store's clock.
+/// Returns when an object was put, in nanoseconds since 1970 by the store's clock.
 pub fn modified_ns(meta: &ObjectMeta) -> u64 {
     meta.last_modified.timestamp_nanos_opt().unwrap_or(0).max(0) as u64
 }
 
-/// Whether a refusal may tell of another request that is under way, and not of the object. (Azure says the same of both.)
+/// Returns whether a refusal may be due to a concurrent request. (Azure returns the same error for both
+/// cases.)
 fn is_conflict(error: &object_store::Error) -> bool {
     causes(error).any(|cause| cause.to_string().contains("409 Conflict"))
 }
 
-/// Whether an object is not there. Where its bucket is not, nothing is said of the object.
+/// Returns whether an object is missing. If its bucket is missing, this says nothing about the object.
 fn is_absent(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotFound { .. }) && !is_without_bucket(error)
 }
 
-/// Whether the bucket or the container is not there, as S3, GCS and Azure say it.
+/// Returns whether the bucket or container is missing, as S3, GCS and Azure report it.
 fn is_without_bucket(error: &object_store::Error) -> bool {
     let says = |text: &str| ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| text.contains(code));
     causes(error).any(|cause| says(&cause.to_string()))
@@ -393,7 +400,7 @@ pub(crate) fn judge_directory(error: &std::io::Error) -> (FailureKind, &'static 
     })
 }
 
-/// Whether a directory's object failed as it was to get its name.
+/// Returns whether creating an object in a directory failed when it was to get its name.
 fn is_link(error: &object_store::Error) -> bool {
     causes(error).any(|cause| cause.to_string().starts_with("Unable to rename file"))
 }

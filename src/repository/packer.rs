@@ -1,9 +1,9 @@
-//! Ships chunks: those that the store lacks are compressed, packed, uploaded and indexed.
+//! Ships chunks: compresses, packs, uploads and indexes those that the store lacks.
 //!
-//! Workers add chunks from several threads. A full pack is uploaded in the background, at most
-//! [`UPLOADS`] at once: the worker that fills one more waits, which bounds memory. Index segments are
-//! written as the run goes on, each after its packs, so that a run which is broken off leaves what it
-//! shipped for the next one to adopt.
+//! Several worker threads add chunks. A full pack is uploaded in the background. At most [`UPLOADS`] uploads
+//! run at the same time, and a worker that fills another pack waits, which bounds memory. Index segments are
+//! written during the run, each after its packs, so that the next run can adopt what an interrupted run
+//! shipped.
 
 use super::error::RepositoryError;
 use super::index::Index;
@@ -22,29 +22,31 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// A pack is closed at so many bytes. With [`UPLOADS`] this bounds memory; larger ones save no time.
+/// Target size of a pack. With [`UPLOADS`] it bounds memory; larger packs save no time.
 const PACK_BYTES: usize = 16 << 20;
-/// Packs under way at once.
+/// Maximum number of packs that are uploaded at the same time.
 const UPLOADS: usize = 3;
-/// A segment is written once so many chunks wait for one, which bounds memory,
+/// Number of chunks waiting for a segment at which it is written, which bounds memory.
 const SEGMENT_CHUNKS: usize = 128 << 10;
-/// or so many packs (512 MiB), and a quarter of all: a run that is broken off loses no more than that.
+/// Number of packs (512 MiB) at which a segment is written, if they are also a quarter of all packs.
+///
+/// An interrupted run loses no more than that.
 const SEGMENT_PACKS: usize = 32;
-/// Pages share a pack with data when there are fewer bytes of them.
+/// Size of pages below which they share a pack with data.
 const SMALL_PACK_BYTES: usize = 1 << 20;
 const SHARDS: usize = 16;
 const FAILED_BEFORE: &str = "an upload of this run failed before";
-/// How often whoever waits for an upload looks whether the run is to end.
+/// Interval at which a worker that waits for an upload checks whether the run is to end.
 const STOP_LOOK: Duration = Duration::from_millis(100);
 
-/// What became of a chunk.
+/// The result of adding a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Added {
-    /// Bytes of the frame; 0 when the store had the chunk.
+    /// Number of bytes of the frame; 0 if the store had the chunk.
     pub shipped_bytes: u64,
 }
 
-/// What a run has put into the repository.
+/// The objects that a run has put into the repository.
 #[derive(Clone, Debug, Default)]
 pub struct Shipped {
     pub packs: Vec<ObjectRef<PackId>>,
@@ -52,12 +54,12 @@ pub struct Shipped {
     pub bytes: u64,
 }
 
-/// A pack that is being filled; nothing is in it before the first chunk.
+/// A pack that is being filled. It is empty before the first chunk.
 #[derive(Default)]
 struct OpenPack {
     writer: Option<PackWriter>,
     chunks: Vec<(ChunkId, u32, u32)>,
-    /// Which of them the local cache keeps: all that are not files' content.
+    /// For each chunk, whether the local cache keeps it: all except file content.
     kept: Vec<bool>,
 }
 
@@ -70,7 +72,7 @@ struct State {
     packs: Vec<format::PackEntry>,
     chunks: Vec<format::SegmentEntry>,
     shipped: Shipped,
-    /// A failed upload ends the run: nothing is added after it.
+    /// Whether an upload failed. The run ends then, and nothing more is added.
     failed: bool,
 }
 
@@ -79,13 +81,13 @@ type Upload = JoinHandle<Result<(), RepositoryError>>;
 /// Ships the new chunks of one run.
 pub struct Packer {
     store: Store,
-    /// Uploads go on in the background.
+    /// Whether uploads run in the background.
     background: bool,
     index: Arc<Index>,
     /// Chunks of this run that no segment names yet.
     pending: Vec<Mutex<HashSet<ChunkId>>>,
     state: Mutex<State>,
-    /// The run is to end: nobody waits for an upload any more.
+    /// Whether the run is to end. No worker waits for an upload then.
     stop: Arc<AtomicBool>,
 }
 
@@ -95,12 +97,12 @@ impl Packer {
         Self { store, background: true, index, pending, state: Mutex::default(), stop: Arc::default() }
     }
 
-    /// One that keeps no worker waiting once `stop` is set.
+    /// Returns a packer that keeps no worker waiting once `stop` is set.
     pub fn stopped_by(self, stop: Arc<AtomicBool>) -> Self {
         Self { stop, ..self }
     }
 
-    /// One that does all in the order of its calls.
+    /// Returns a packer that does everything in the order of its calls.
     pub fn in_order(self) -> Self {
         Self { background: false, ..self }
     }
@@ -115,7 +117,7 @@ impl Packer {
         scratch: &mut Vec<u8>,
     ) -> Result<Added, RepositoryError> {
         self.go_on()?;
-        // Claimed before it is looked up: of two workers with the same chunk, one ships it.
+        // Claim it before looking it up: of two workers with the same chunk, only one ships it.
         if !lock(&self.pending[usize::from(id.0[31]) % SHARDS]).insert(id) {
             return Ok(Added { shipped_bytes: 0 });
         }
@@ -128,7 +130,7 @@ impl Packer {
         self.take(id, kind == ChunkType::Data, scratch)
     }
 
-    /// Adds a chunk whose frame was made before, as it is without a seal, unless the store or this run has it.
+    /// Adds a chunk by its existing frame without a seal, unless the store or this run has it.
     pub fn add_frame(&self, id: ChunkId, frame: &[u8]) -> Result<Added, RepositoryError> {
         if !lock(&self.pending[usize::from(id.0[31]) % SHARDS]).insert(id) || self.index.lookup(id)?.is_some()
         {
@@ -153,7 +155,7 @@ impl Packer {
         Ok(Added { shipped_bytes: frame.len() as u64 })
     }
 
-    /// Closes a pack: uploads it in the background once fewer than [`UPLOADS`] are under way.
+    /// Closes a pack and uploads it in the background, once fewer than [`UPLOADS`] uploads are running.
     fn upload(&self, open: OpenPack) -> Result<(), RepositoryError> {
         let OpenPack { writer: Some(PackWriter { sealing, bytes: pack, .. }), chunks, kept } = open else {
             return Ok(());
@@ -162,7 +164,7 @@ impl Packer {
         let reference = ObjectRef { id, size_bytes: pack.len() as u64 };
         let at = object_key::pack(self.store.name(), id);
         let mut state = lock(&self.state);
-        // Once the run is to end, each worker fills one more at most.
+        // Once the run is to end, each worker fills at most one more.
         while state.uploads.len() >= UPLOADS && !self.is_stopped() {
             if let Some((id, oldest)) = state.uploads.pop_front() {
                 drop(state);
@@ -193,7 +195,7 @@ impl Packer {
         if due && !self.is_stopped() { self.write_segment(state) } else { Ok(()) }
     }
 
-    /// Whoever has more to ship asks first.
+    /// Checks that the run may ship more.
     ///
     /// # Errors
     /// The run is to end.
@@ -208,7 +210,7 @@ impl Packer {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Waits for an upload; gives it back when the run is to end first.
+    /// Waits for an upload. Returns it unfinished if the run is to end first.
     fn finish(&self, mut upload: Upload) -> Result<Option<Upload>, RepositoryError> {
         let wait = async {
             loop {
@@ -229,9 +231,9 @@ impl Packer {
         }
     }
 
-    /// Writes a segment of what was packed since the last, once its packs have arrived.
+    /// Writes a segment for everything packed since the last one, once its packs have arrived.
     ///
-    /// Takes the lock with it: the other workers wait, which happens seldom (see [`segment_is_due`]).
+    /// It holds the lock meanwhile: the other workers wait, which is rare (see [`segment_is_due`]).
     fn write_segment(&self, mut state: MutexGuard<State>) -> Result<(), RepositoryError> {
         while let Some((_, upload)) = state.uploads.pop_front() {
             let done = self.store.wait(upload).unwrap_or_else(|_| Err(gave_up(FAILED_BEFORE)));
@@ -257,16 +259,18 @@ impl Packer {
         state.shipped.bytes += reference.size_bytes;
         state.shipped.segments.push(reference);
         drop(state);
-        // The index has them now; a chunk is always in one of the two.
+        // The index has them now. A chunk is always in one of the two.
         for (id, ..) in chunks {
             lock(&self.pending[usize::from(id.0[31]) % SHARDS]).remove(&id);
         }
         Ok(())
     }
 
-    /// Of a run that was broken off: what arrives within `limit` is indexed, so that the next run finds it, and the rest is given up.
+    /// Ends an interrupted run.
+    ///
+    /// Uploads that finish within `limit` are indexed for the next run; the others are given up.
     pub fn break_off(&self, limit: Duration) -> Result<(), RepositoryError> {
-        // From here on nobody waits for a place.
+        // From here on no worker waits for an upload.
         self.stop.store(true, Ordering::Relaxed);
         let (mut data, pages) = {
             let mut state = lock(&self.state);
@@ -290,7 +294,7 @@ impl Packer {
             missing
         };
         let missing = self.store.wait(wait);
-        // Numbered anew: a chunk says which of the segment's packs it is in.
+        // Number the packs again, since a chunk refers to its pack by its number in the segment.
         let packs = std::mem::take(&mut state.packs);
         let mut numbers = Vec::with_capacity(packs.len());
         for pack in packs {
@@ -309,12 +313,12 @@ impl Packer {
         let packs = std::mem::take(&mut state.packs);
         let mut chunks = std::mem::take(&mut state.chunks);
         drop(state);
-        // It is small, and does not wait for the turn of what was given up.
+        // The segment is small, and does not wait for the bandwidth reserved by uploads that were given up.
         let store = self.store.unlimited();
         store.put_segment(&format::encode(&packs, &mut chunks)).map(|_| ())
     }
 
-    /// Uploads what is left, so that it can be read. More may be added behind it.
+    /// Uploads the rest, so that it can be read. More may be added afterwards.
     pub fn flush(&self) -> Result<(), RepositoryError> {
         let (mut data, pages) = {
             let mut state = lock(&self.state);
@@ -331,7 +335,7 @@ impl Packer {
         self.write_segment(lock(&self.state))
     }
 
-    /// Uploads what is left and checks that every new object is there, whole.
+    /// Uploads the rest, and checks that every new object exists with its full size.
     pub fn close(&self) -> Result<Shipped, RepositoryError> {
         self.flush()?;
         let shipped = lock(&self.state).shipped.clone();
@@ -346,7 +350,7 @@ impl Packer {
 }
 
 impl Store {
-    /// Whether an object that was put is there, whole.
+    /// Checks that an object that was put exists with its full size.
     pub(crate) fn check_arrived(&self, at: &Path, size_bytes: u64) -> Result<(), RepositoryError> {
         let found = self.wait(self.objects().head(at))?;
         if found == Some(size_bytes) {
@@ -361,8 +365,10 @@ impl Store {
     }
 }
 
-/// Whether what waits for a segment gets one. The share of all packs keeps the number of segments, which
-/// every lookup pays for, to the logarithm of what is shipped.
+/// Returns whether the waiting chunks get a segment.
+///
+/// The share of all packs bounds the number of segments, which every lookup pays for, by the logarithm of the
+/// shipped bytes.
 fn segment_is_due(waiting_chunks: usize, waiting_packs: usize, all_packs: usize) -> bool {
     waiting_chunks >= SEGMENT_CHUNKS || waiting_packs >= SEGMENT_PACKS.max(all_packs / 4)
 }

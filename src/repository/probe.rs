@@ -1,12 +1,16 @@
-//! The start-up probe: a backend that lets two creations of one key win cannot hold a log, and an address that once led
-//! elsewhere is no reason to begin anew.
+//! The start-up probe refuses repositories that cannot be used safely.
+//!
+//! A backend that lets two creations of one key succeed cannot hold a log. An address that once led elsewhere
+//! is no reason to begin a new repository.
 
 use super::error::RepositoryError;
 use super::object_key;
 use super::objects::{Creation, Objects};
 use object_store::PutPayload;
 
-/// Creates an object twice; the second must be told that it exists, and the first must remain.
+/// Creates an object twice.
+///
+/// The second creation must report that it exists, and the first content must remain.
 pub async fn probe(objects: &Objects, location: &str, nonce: u64) -> Result<(), RepositoryError> {
     let key = object_key::probe(nonce);
     let (first, second) = (format!("first {nonce:x}"), format!("second {nonce:x}"));
@@ -14,10 +18,10 @@ pub async fn probe(objects: &Objects, location: &str, nonce: u64) -> Result<(), 
     let again = objects.create(&key, PutPayload::from(second.into_bytes())).await;
     let mut kept = objects.get(&key, 1 << 10).await;
     if !matches!(&kept, Ok(Some(kept)) if kept == first.as_bytes()) {
-        // The transfer, not the backend, may be at fault: one more look.
+        // The transfer, not the backend, may have damaged it. Read it once more.
         kept = objects.get(&key, 1 << 10).await;
     }
-    // What the probe leaves behind harms nobody: a failure to delete it is not an error.
+    // A probe that stays is harmless, so a failure to delete it is ignored.
     let _ = objects.delete(&key).await;
     match (again, kept?) {
         (Ok(Creation::Existed), Some(kept)) if kept == first.as_bytes() => Ok(()),
@@ -26,14 +30,14 @@ pub async fn probe(objects: &Objects, location: &str, nonce: u64) -> Result<(), 
     }
 }
 
-/// Refuses an address that leads to nothing now, and once led to a repository that is there.
+/// Refuses an address that leads to nothing now, if it once led to a repository that still exists.
 pub async fn refuse_former(
     objects: &Objects,
     former: &Objects,
     location: &str,
     address: &str,
 ) -> Result<(), RepositoryError> {
-    // What a probe left is no repository.
+    // Leftovers of a probe are no repository.
     let holds = |names: Vec<String>| names.iter().any(|name| !name.starts_with('.'));
     if holds(objects.list_top().await?) || !holds(former.list_top().await?) {
         return Ok(());

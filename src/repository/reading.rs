@@ -1,7 +1,8 @@
-//! How a log is read: from its first record, from a checkpoint, or from where a reader stopped; in parts, and in order.
+//! Reads a log in order: from its first record, from a checkpoint, or from where the reader stopped.
 //!
-//! Whatever a reading begins with, it goes through the record that this host saw last: a checkpoint behind that one counts only with the
-//! records that lead to it. What is read is held to nothing else here: see `checkpoints` for whether it is taken.
+//! Wherever a reading begins, it goes through the record that this host saw last: a checkpoint after that
+//! record counts only with the records that lead to it. Nothing else is checked here: `checkpoints` decides
+//! whether the result is accepted.
 
 use super::error::RepositoryError;
 use super::memory::Seen;
@@ -14,9 +15,9 @@ use crate::support::part;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
-/// Records read at once.
+/// Number of records that are fetched at the same time.
 const READ_AHEAD: usize = 16;
-/// Records are held until so many were read, or so many bytes of them.
+/// Maximum number and size of records that are held together.
 const HELD_RECORDS: usize = 512;
 const HELD_MAX_BYTES: u64 = 32 << 20;
 
@@ -27,27 +28,27 @@ pub(crate) struct Listed {
     pub size_bytes: u64,
 }
 
-/// How many of the first records are read and held together: one at least.
+/// Returns how many of the first records are read and held together: at least one.
 fn held_together(records: &[Listed]) -> usize {
     part::fitting(records.iter().take(HELD_RECORDS).map(|record| record.size_bytes), HELD_MAX_BYTES)
 }
 
-/// How a log is read.
+/// The way a log is read.
 #[derive(Clone, Copy)]
 pub(crate) struct Reading {
     pub from_cache: bool,
     pub from_checkpoint: bool,
     pub seen: Option<Seen>,
-    /// The number of the keyring that this host took; none where records name none.
+    /// Number of the keyring that this host took; `None` if records name none.
     pub ring: Option<u32>,
 }
 
-/// What a reading came across.
+/// The records of interest that a reading met.
 #[derive(Default)]
 pub(crate) struct Met {
     /// The hash of the record that this host saw last.
     pub seen: Option<ContentHash>,
-    /// The first record behind that one which names an older keyring than this host took.
+    /// The first later record that names an older keyring than this host took.
     pub late: Option<Late>,
 }
 
@@ -70,24 +71,24 @@ impl Met {
     }
 }
 
-/// The records up to the head of a checkpoint: each must lead to the next, and the last be that head.
+/// The records up to the head of a checkpoint. Each must lead to the next, and the last must be that head.
 struct Way {
     head: Option<(Sequence, ContentHash)>,
-    /// The hash of the record before, and the keyring that it names.
+    /// The hash of the previous record, and the keyring that it names.
     last: Option<(ContentHash, Option<RingRef>)>,
 }
 
-/// Where a record lies.
+/// The position of a record.
 #[derive(PartialEq, Eq)]
 enum Step {
-    /// Before the checkpoint's head: the checkpoint has it already.
+    /// Before the checkpoint's head: the checkpoint includes it.
     Folded,
     /// The head, or after it.
     Further,
 }
 
 impl Way {
-    /// Checks one record; `ring` is the keyring that the checkpoint names.
+    /// Checks one record. `ring` is the keyring that the checkpoint names.
     fn step(
         &mut self,
         sequence: Sequence,
@@ -120,7 +121,7 @@ impl Way {
     }
 }
 
-/// A log of more records has a checkpoint.
+/// Number of records above which a log has a checkpoint.
 const LONG_RECORDS: u64 = 512;
 
 impl Store {
@@ -135,7 +136,7 @@ impl Store {
         let begins_at = after.map_or(Sequence(0), |after| after).next();
         let listed = self.list_records(after, begins_at)?;
         if reading.from_cache && state.head.is_none() && listed.len() as u64 > LONG_RECORDS {
-            // Last seen when it was short: there are checkpoints by now.
+            // The log was short when it was last seen. It has checkpoints by now.
             return self.read_records(state, &Reading { from_cache: false, ..*reading }, each);
         }
         let known = state.head;
@@ -167,7 +168,7 @@ impl Store {
         Ok(met)
     }
 
-    /// Takes a checkpoint where one may be taken; returns the record after which the reading begins.
+    /// Takes a checkpoint if allowed. Returns the record after which the reading begins.
     fn begin_reading(
         &self,
         state: &mut StoreState,
@@ -181,14 +182,14 @@ impl Store {
             false => None,
         };
         let Some(checkpoint) = checkpoint else { return Ok(None) };
-        // Its head is looked at once more, and what leads to it from the record that this host saw.
+        // Read its head again, and the records that lead to it from the last one that this host saw.
         let begins_at =
             checkpoint.head.map(|(head, _)| head.min(reading.seen.map_or(head, |seen| seen.sequence)));
         *state = checkpoint;
         Ok(begins_at.and_then(|begin| begin.0.checked_sub(1)).map(Sequence).filter(|s| s.0 > 0))
     }
 
-    /// The bytes of some records, in order; the newest is always the repository's.
+    /// Fetches the bytes of some records, in order. The newest always comes from the repository.
     fn fetch(
         &self,
         some: &[Listed],
@@ -200,7 +201,7 @@ impl Store {
             let is_cached = reading.from_cache && Some(sequence) != newest;
             match is_cached.then(|| self.cached_record(sequence)).flatten() {
                 Some(bytes) => Ok(bytes),
-                // It never changes: whoever serves more than was listed has something else.
+                // A record never changes, so if more bytes are served than were listed, it is another one.
                 None => self.record_of(sequence, size_bytes.min(RECORD_MAX_BYTES as u64)).await,
             }
         };
@@ -208,7 +209,7 @@ impl Store {
         self.wait(fetched)
     }
 
-    /// The records behind `after`, whose numbers begin with `next` and have no gap.
+    /// Lists the records after `after`, whose numbers begin with `next` and have no gap.
     fn list_records(
         &self,
         after: Option<Sequence>,

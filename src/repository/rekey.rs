@@ -1,9 +1,11 @@
-//! Keyrings that this host makes: a new store's, and each change of who may open a store.
+//! Makes keyrings: that of a new store, and one for each change of its holders or keys.
 //!
-//! A change puts the next keyring, then appends a record that names it. Ended between the two, the keyring is in force all the same for
-//! whoever looks, and the next record of whoever writes names it: the next command on the keys does so before anything else. Until then a host that
-//! never saw the keyring does not miss it, should somebody delete it; this one does, since it remembers it before the record. And until then a
-//! record with the keys before is taken: an honest writer who had not looked makes the same. Hosts that know the keyring warn of it.
+//! A change puts the next keyring, then appends a record that names it. If it ends between the two, the
+//! keyring is in force for every host that looks for it, and the next record of any writer names it. The next
+//! command that changes keys appends such a record before anything else. Until then a host that never saw the
+//! keyring does not notice if it is deleted. This host does, since it remembers the keyring before it appends
+//! the record. Until then a record sealed with the previous keys is accepted as well: an honest writer who
+//! had not looked again makes the same. Hosts that know the keyring warn of it.
 
 use super::error::RepositoryError;
 use super::key_cache::Loaded;
@@ -27,14 +29,14 @@ use object_store::PutPayload;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-/// Who changes the keys.
+/// The party that changes the keys.
 #[derive(Clone, Copy)]
 pub struct Author<'a> {
     pub writer: &'a WriterId,
     pub on_step: &'a dyn Fn(Step),
 }
 
-/// A keyring to be.
+/// A keyring that is being made.
 struct Draft {
     holders: Vec<Holder>,
     master: Key,
@@ -42,10 +44,11 @@ struct Draft {
 }
 
 impl Store {
-    /// Before anything is written: a new store gets its keyring, if it is to have one.
+    /// Prepares a store for writing: a new store gets its keyring, if it is to have one.
     ///
     /// # Errors
-    /// A store has a keyring that nobody here made, or said yes to; one that is there has none, and nothing says that it is to have none.
+    /// The store has a keyring that no key of this host made and that was not accepted. Or an existing store
+    /// has none, and no setting allows that.
     pub fn begin_writing(&self, is_new: bool) -> Result<(), RepositoryError> {
         match self.loaded()? {
             Some(loaded) => self.admit_keyring(&loaded, is_new),
@@ -57,8 +60,11 @@ impl Store {
         }
     }
 
-    /// Whoever ships something, or makes a keyring, passes here. Records say nothing about a keyring: whoever planted the one planted the
-    /// others. A new store's is a run's that ended before its first record if all of its holders are here.
+    /// Admits the keyring under which this host ships objects or makes another keyring.
+    ///
+    /// Records do not authenticate a keyring: a party that planted it has planted them as well. The keyring
+    /// of a new store is accepted if this host has the keys of all its holders: an earlier run made it and
+    /// ended before its first record.
     pub(crate) fn admit_keyring(&self, loaded: &Loaded, is_new: bool) -> Result<(), RepositoryError> {
         let opened = &loaded.opened;
         if loaded.is_confirmed() {
@@ -84,7 +90,7 @@ impl Store {
         self.confirm(loaded)
     }
 
-    /// Confirms the keyring of a store that this host publishes: it stands for it from then on.
+    /// Confirms the keyring of a store that this host publishes.
     pub(crate) fn confirm_keyring(&self) -> Result<(), RepositoryError> {
         match self.loaded()? {
             Some(loaded) if !loaded.is_confirmed() => self.confirm(&loaded),
@@ -110,7 +116,7 @@ impl Store {
         let random = self.env().random();
         let at = object_key::keyring(self.name(), 1);
         let source = self.key_source();
-        // In place of a default key file that is not there the passphrase will do; who gives one gets a slot for it in any case.
+        // A passphrase replaces a missing default key file. If one is given, it always gets a slot.
         let named = source.key_file.as_ref();
         let named = named.filter(|path| durable::is_made(path) || source.passphrase.is_none());
         let mut makers = match named {
@@ -139,13 +145,13 @@ impl Store {
         self.put_ring(draft, None, maker)?;
         self.forget_keys();
         match self.loaded()? {
-            // Whoever made one before: it is theirs that counts, if it is one of ours.
+            // If another process created the keyring first, use that one, provided that it is ours.
             Some(loaded) => self.admit_keyring(&loaded, true),
             None => Err(RepositoryError::format(&at)(FormatError::Truncated("a keyring"))),
         }
     }
 
-    /// Puts the keyring after `before`. Returns its bytes, and whether it was put, or had been by this very request.
+    /// Puts the keyring after `before`. Returns whether this request, or a repetition of it, put it.
     fn put_ring(
         &self,
         draft: Draft,
@@ -174,7 +180,7 @@ impl Store {
         })
     }
 
-    /// One more who may open the store.
+    /// Adds a holder to the store.
     pub fn add_key(&self, holder: Holder, author: &Author) -> Result<(), RepositoryError> {
         if !keyring::is_name(&holder.name) {
             return Err(self.not_changed(KeyChange::Name(holder.name)));
@@ -192,7 +198,7 @@ impl Store {
         })
     }
 
-    /// One less; what is written from now on has keys that they never saw.
+    /// Removes a holder. Later objects are sealed with keys that this holder never had.
     pub fn remove_key(&self, name: &str, author: &Author) -> Result<(), RepositoryError> {
         self.change_ring(author, |opened, random| {
             let holders: Vec<_> = opened.holders.iter().filter(|h| h.name != name).cloned().collect();
@@ -206,13 +212,16 @@ impl Store {
         })
     }
 
-    /// A new master key and a new data key, for the same holders.
+    /// Makes a new master key and a new data key, for the same holders.
     pub fn rotate_keys(&self, author: &Author) -> Result<(), RepositoryError> {
         self.change_ring(author, |opened, random| Ok(Draft::of(opened).renewed(random)))
     }
 
-    /// The same keys for the same holders, in a keyring that proves who made it. There is no way back. Returns whether it was one of
-    /// another kind.
+    /// Replaces the keyring by one that proves its maker, with the same keys and holders.
+    ///
+    /// This cannot be undone.
+    ///
+    /// Returns whether the keyring was of the older kind.
     pub fn upgrade_keys(&self, author: &Author) -> Result<bool, RepositoryError> {
         self.forget_keys();
         if self.loaded()?.is_some_and(|loaded| loaded.opened.maker.is_some()) {
@@ -233,7 +242,7 @@ impl Store {
         change: impl Fn(&Opened, &dyn Random) -> Result<Draft, KeyChange>,
     ) -> Result<(), RepositoryError> {
         self.forget_keys();
-        // What is changed is what the log says is in force, and this host takes.
+        // Change the keyring that the log says is in force, and that this host takes.
         let mut state = self.state()?;
         let loaded = self.loaded()?.ok_or_else(|| RepositoryError::NotEncrypted(self.name().clone()))?;
         self.admit_keyring(&loaded, false)?;
@@ -258,7 +267,9 @@ impl Store {
         self.settle(&mut state, author)
     }
 
-    /// Appends the record that names the newest keyring, where none does. A log without records needs none: its first will.
+    /// Appends a record that names the newest keyring, if none does.
+    ///
+    /// An empty log needs none: its first record will.
     fn settle(&self, state: &mut StoreState, author: &Author) -> Result<(), RepositoryError> {
         let settled = self.append_until_won(state, author.writer, |state| {
             let named = self.loaded()?.and_then(|loaded| loaded.named());
@@ -266,7 +277,7 @@ impl Store {
             Ok::<_, RepositoryError>((!is_settled).then_some(Event::Rekeyed))
         })?;
         if settled.is_some() {
-            // Those that are sealed with the data keys before count no more.
+            // Checkpoints sealed with an older data key are not accepted any more.
             self.checkpoint_again(state);
         }
         Ok(())
@@ -289,7 +300,7 @@ impl Draft {
     }
 }
 
-/// Holders as a keyring takes them: each public key once, each under a name of its own. Earlier versions minded neither.
+/// Removes duplicates: each public key once, each under its own name. Earlier versions did not check this.
 fn tidy(holders: Vec<Holder>) -> Vec<Holder> {
     let mut tidy: Vec<Holder> = Vec::with_capacity(holders.len());
     for mut holder in holders {
@@ -307,7 +318,7 @@ fn tidy(holders: Vec<Holder>) -> Vec<Holder> {
     tidy
 }
 
-/// The identities in a key file, which is made if it is not there.
+/// Reads the identities in a key file, which is created if it is missing.
 fn key_file(path: &Path, source: &KeySource, env: &Env) -> Result<Vec<Identity>, RepositoryError> {
     let identities = match durable::is_made(path) {
         true => read_key_file(path)?,
@@ -328,7 +339,7 @@ fn key_file(path: &Path, source: &KeySource, env: &Env) -> Result<Vec<Identity>,
     }
 }
 
-/// A holder from `age1…`.
+/// Makes a holder from a public key `age1…`.
 pub fn recipient_holder(name: &str, recipient: &str) -> Result<Holder, FormatError> {
     Ok(Holder::of_recipient(name, &Recipient::parse(recipient)?))
 }

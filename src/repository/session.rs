@@ -1,15 +1,18 @@
-//! A writer's run: from the state that it goes on from to its record.
+//! A writer's run, from the state that it continues from to its record.
 //!
 //! ```text
-//! state → fence → keyring → index → orphans → base → what the caller packs → close → merge → record
+//! state → fence → keyring → index → orphans → base → the caller's chunks → close → merge → record
 //! ```
 //!
-//! - Nothing is locked. What a run relies on may be doomed and deleted while it is under way; the record that does so moves the state, and
-//!   a run that finds it in its way commits nothing and begins again, with that known.
-//! - Another snapshot that came first is no obstacle: its segments stay live next to this run's, whose record is tried again after it.
-//! - A promotion fences the run: it is looked for at the beginning, and after each lost race.
-//! - Packs are there, whole, before a segment names them, and segments before the record does. Killed anywhere before the record, the head is
-//!   the old snapshot; what was shipped is adopted by the next run through its segments.
+//! - Nothing is locked. Objects that a run relies on may be doomed and deleted during it. The record that
+//!   does so moves the state; a run that finds that record when it commits does not commit, and begins again
+//!   knowing it.
+//! - Another snapshot that came first is no obstacle: its segments stay live next to this run's, and the
+//!   run's record is tried again after it.
+//! - A promotion fences the run. It is looked for at the beginning, and after each lost race.
+//! - Packs exist completely before a segment names them, and segments before the record does. If the run is
+//!   killed before its record, the head is the old snapshot, and the next run adopts the shipped chunks
+//!   through their segments.
 
 use super::append::{Appended, RACES_MAX};
 use super::chunks::ChunkReader;
@@ -26,7 +29,7 @@ use crate::support::mutant::{self, Mutant};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Why a run did not begin, or committed nothing.
+/// The reason for which a run did not begin, or committed nothing.
 #[derive(Debug, Error)]
 pub enum SessionError {
     #[error(transparent)]
@@ -47,9 +50,9 @@ impl Failure for SessionError {
 /// What became of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Committed {
-    /// The snapshot has this number; so many other records came first.
+    /// The snapshot has this number. `rebased` counts the other records that came first.
     Snapshot { sequence: Sequence, rebased: u32 },
-    /// Something that the run may have relied on was moved: it has to begin again.
+    /// Data that the run may have relied on was moved, so it has to begin again.
     BeginAgain,
 }
 
@@ -58,7 +61,7 @@ pub struct WriteSession {
     store: Store,
     writer: WriterId,
     state: StoreState,
-    /// The segments that were live when it began.
+    /// The segments that were live when the run began.
     before: Vec<ObjectRef<IndexId>>,
     index: Arc<Index>,
     chunks: ChunkReader,
@@ -67,10 +70,10 @@ pub struct WriteSession {
 }
 
 impl WriteSession {
-    /// Begins a run of `writer`; a new store gets its keyring.
+    /// Begins a run of `writer`. A new store gets its keyring.
     ///
     /// # Errors
-    /// Another host is the store's primary, or nothing may be written under its keyring.
+    /// Another host is the store's primary, or its keyring is not accepted.
     pub fn begin(store: &Store, writer: &WriterId) -> Result<Self, SessionError> {
         let state = store.state()?;
         admit(store, &state, writer)?;
@@ -88,33 +91,35 @@ impl WriteSession {
         &self.state
     }
 
-    /// Returns the latest snapshot, whose manifest the run goes on from; none where there is none, or it cannot be read any more.
+    /// Returns the latest snapshot, from which the run continues; `None` without one, or if its manifest is
+    /// damaged.
     pub fn base(&self) -> Option<&SnapshotRecord> {
         self.base.as_ref()
     }
 
-    /// Returns whether something that snapshots refer to was given up since the base was committed: then nothing is taken over from it
-    /// unseen.
+    /// Returns whether data that snapshots refer to was given up since the base was committed.
+    ///
+    /// Then no entry is taken over from it without checking its chunks.
     pub fn must_recheck(&self) -> bool {
         self.must_recheck
     }
 
-    /// Returns the live segments, and those of broken-off runs.
+    /// Returns the live segments, and those of interrupted runs.
     pub fn index(&self) -> &Arc<Index> {
         &self.index
     }
 
-    /// Returns a reader of what the store has.
+    /// Returns a reader of the store's chunks.
     pub fn chunks(&self) -> &ChunkReader {
         &self.chunks
     }
 
-    /// Returns a packer for what the store lacks.
+    /// Returns a packer for chunks that the store lacks.
     pub fn packer(&self) -> Packer {
         Packer::new(self.store.clone(), self.index.clone())
     }
 
-    /// Appends `record`, whose chunks are all shipped; its segments are filled in here.
+    /// Appends `record`, whose chunks are all shipped. Its segments are filled in here.
     ///
     /// # Errors
     /// This writer was fenced meanwhile, or lost more than [`RACES_MAX`] races. Nothing was committed.
@@ -164,7 +169,9 @@ fn admit(store: &Store, state: &StoreState, writer: &WriterId) -> Result<(), Ses
     Err(SessionError::Fenced { store: store.name().clone(), primary, writer: writer.clone() })
 }
 
-/// Finds the snapshot that a run goes on from, and whether chunks of it may be gone. A base whose manifest is damaged is none.
+/// Finds the snapshot from which a run continues, and whether chunks of it may be missing.
+///
+/// A snapshot whose manifest is damaged is no base.
 fn base(state: &StoreState, chunks: &ChunkReader) -> Result<(Option<SnapshotRecord>, bool), RepositoryError> {
     let Some((sequence, record)) = state.latest() else { return Ok((None, false)) };
     if state.lost <= Some(sequence) || mutant::is(Mutant::NoRecheck) {
@@ -177,10 +184,10 @@ fn base(state: &StoreState, chunks: &ChunkReader) -> Result<(Option<SnapshotReco
     }
 }
 
-/// Runs `attempt` until it wins its race; it begins with the state of that moment each time.
+/// Runs `attempt` until it wins its race. Each attempt begins with the current state.
 ///
 /// # Errors
-/// Those of `attempt`; and `Unavailable` when it lost `races_max` races and one more.
+/// Those of `attempt`, and `Unavailable` after it lost `races_max` races and one more.
 pub fn until_won<T, E: From<RepositoryError>>(
     store: &Store,
     races_max: u32,

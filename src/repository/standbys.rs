@@ -1,7 +1,8 @@
-//! What standbys say of themselves: which snapshots they have, and that they are there. What a standby has is kept, as long as it says so.
+//! The reports of standbys: which snapshots they have, and that they are alive.
 //!
-//! The one kind of object that is replaced: each host writes its own, each day at least. How old a note is the store's clock says,
-//! which dates it: hosts' clocks are not compared.
+//! A snapshot that a standby uses is kept as long as the standby reports. These notes are the one kind of
+//! object that is overwritten: each host writes its own, at least once a day. The store's clock, which dates
+//! a note, determines its age; hosts' clocks are not compared.
 
 use super::error::RepositoryError;
 use super::object_key;
@@ -15,7 +16,7 @@ use object_store::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Of notes in stores that are encrypted.
+/// Magic of notes in encrypted stores.
 const MAGIC: [u8; 8] = *b"USNOTES\x01";
 
 const REPORT_MAX_BYTES: u64 = 64 << 10;
@@ -27,16 +28,18 @@ pub struct StandbyReport {
     pub snapshot: Sequence,
     /// Nanoseconds since 1970, by the standby's clock.
     pub published_ns: u64,
-    /// Those that are mounted writable there, or pinned for another reason: they stay in the repository, too.
+    /// Snapshots that are mounted writable there, or pinned for another reason.
+    ///
+    /// They stay in the repository, too.
     #[serde(default)]
     pub pinned: Vec<Sequence>,
-    /// When it said so, by the store's clock; 0 in what is about to be said.
+    /// Time of the report by the store's clock; 0 in a report that is about to be written.
     #[serde(skip)]
     pub noted_ns: u64,
 }
 
 impl StandbyReport {
-    /// Whether it was not heard of for so long. By a clock that is behind the note it was.
+    /// Returns whether its last report is at least `limit_ns` old. A report later than `now_ns` is not old.
     pub fn is_silent(&self, now_ns: u64, limit_ns: u64) -> bool {
         now_ns.saturating_sub(self.noted_ns) >= limit_ns
     }
@@ -48,14 +51,14 @@ impl Store {
         self.put_note(&object_key::standby(self.name(), &report.host), Place::Standby(&report.host.0), report)
     }
 
-    /// The standbys that ever reported, sorted by host. What cannot be read as a report is left out.
+    /// Returns the reports of all standbys, sorted by host. Unreadable ones are left out.
     pub fn standbys(&self) -> Result<Vec<StandbyReport>, RepositoryError> {
         let prefix = object_key::standby_prefix(self.name());
         let dated = self.dated_notes(&prefix, |host| Place::Standby(host))?;
         Ok(dated.into_iter().map(|(noted_ns, report)| StandbyReport { noted_ns, ..report }).collect())
     }
 
-    /// Forgets a standby that is gone: nothing is kept for it any more.
+    /// Removes the report of a standby, so that nothing is kept for it. Returns whether it existed.
     pub fn forget_standby(&self, host: &WriterId) -> Result<bool, RepositoryError> {
         let at = object_key::standby(self.name(), host);
         self.wait(async {
@@ -65,7 +68,7 @@ impl Store {
         })
     }
 
-    /// Replaces what a host says of itself.
+    /// Overwrites a host's note.
     pub(crate) fn put_note(
         &self,
         at: &Path,
@@ -81,7 +84,7 @@ impl Store {
         self.wait(self.objects().mend(at, PutPayload::from(bytes)))
     }
 
-    /// What hosts say of themselves, by host. What cannot be read is left out.
+    /// Returns the notes of all hosts. Unreadable ones are left out.
     pub(crate) fn notes<T: DeserializeOwned>(
         &self,
         prefix: &Path,
@@ -90,7 +93,7 @@ impl Store {
         Ok(self.dated_notes(prefix, place)?.into_iter().map(|(_, note)| note).collect())
     }
 
-    /// As `notes`, each with the time at which it was put, by the store's clock.
+    /// Returns the notes as `notes` does, each with the time at which it was put, by the store's clock.
     fn dated_notes<T: DeserializeOwned>(
         &self,
         prefix: &Path,
@@ -100,7 +103,7 @@ impl Store {
         let found = self.wait(async {
             let mut found = Vec::new();
             let listed = self.objects().list(Some(prefix), None).await?;
-            // What is larger is no note: nobody's stops who asks for all of them.
+            // A larger object is no note. It must not stop a reader of all notes.
             for object in listed.into_iter().filter(|object| object.size <= REPORT_MAX_BYTES) {
                 if let Some(bytes) = self.objects().get(&object.location, REPORT_MAX_BYTES).await? {
                     found.push((object.location.clone(), modified_ns(&object), bytes));

@@ -1,4 +1,4 @@
-//! A repository that is open, and one store in it.
+//! An open repository, and one store in it.
 
 use super::error::RepositoryError;
 use super::key_cache::KeyCache;
@@ -19,23 +19,24 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 
-/// How a repository is used.
+/// The options of a repository.
 #[derive(Clone, Default)]
 pub struct RepositoryOptions {
     pub patience: Patience,
-    /// What all repositories with the same limit share.
+    /// A limit that all repositories with the same value share.
     pub bandwidth: Option<Arc<Bandwidth>>,
-    /// Where index segments, records and all chunks but files' content are kept between runs; without it,
-    /// segments are kept in unnamed temporary files.
+    /// Directory that keeps index segments, records and all chunks except file content between runs.
+    ///
+    /// Without it, segments are kept in unnamed temporary files.
     pub cache: Option<PathBuf>,
-    /// What stores are opened with.
+    /// The keys with which stores are opened.
     pub keys: KeySource,
-    /// Time and randomness of all that is done with it.
+    /// Source of time and randomness for all operations.
     pub env: Env,
     pub notice: Notice,
 }
 
-/// Says what whoever runs this should know, each text once.
+/// Reports texts to the operator of this process, each once.
 #[derive(Clone, Default)]
 pub struct Notice(Option<Arc<Say>>);
 
@@ -67,9 +68,9 @@ pub struct Repository {
     keys: Arc<KeySource>,
     env: Env,
     notice: Notice,
-    /// Where it is a directory's.
+    /// Its directory, if it is one.
     directory: Option<Arc<PathBuf>>,
-    /// Where an earlier understudy looked for this address, and what that place's address is now.
+    /// The place where an earlier version looked for this address, and that place's current address.
     former: Option<(Objects, Arc<str>)>,
     location: Arc<str>,
 }
@@ -95,7 +96,7 @@ impl Repository {
         Ok(Self { former, directory, ..Self::over(opened.store, &location.to_string(), options, runtime) })
     }
 
-    /// A repository in any object store.
+    /// Opens a repository in any object store.
     pub fn over(
         inner: Arc<dyn ObjectStore>,
         location: &str,
@@ -111,7 +112,7 @@ impl Repository {
         Self { objects, runtime, cache, keys, env, notice, directory: None, former: None, location }
     }
 
-    /// Refuses a backend that lets two creations of one key win. Every writer calls it first.
+    /// Refuses a backend that lets two creations of one key succeed. Every writer calls it first.
     pub fn probe(&self) -> Result<(), RepositoryError> {
         self.wait(async {
             if let Some((former, address)) = &self.former {
@@ -125,7 +126,7 @@ impl Repository {
         Store { repository: self.clone(), name: name.clone(), keys: Arc::default() }
     }
 
-    /// The stores that have a log or are about to get one, sorted.
+    /// Returns the stores that have a log or are about to get one, sorted.
     pub fn stores(&self) -> Result<Vec<StoreName>, RepositoryError> {
         let names = self.wait(self.objects.list_top())?;
         let mut stores: Vec<_> = names.iter().filter_map(|n| StoreName::parse(n).ok()).collect();
@@ -137,7 +138,7 @@ impl Repository {
         &self.env
     }
 
-    /// The same repository in another environment.
+    /// Returns the same repository in another environment.
     pub fn with_env(&self, env: Env) -> Self {
         Self { env, ..self.clone() }
     }
@@ -146,12 +147,12 @@ impl Repository {
         &self.location
     }
 
-    /// The same repository, with requests counted apart; a bandwidth limit stays shared.
+    /// Returns the same repository with a request counter of its own. A bandwidth limit stays shared.
     pub fn metered(&self) -> Self {
         Self { objects: self.objects.metered(), ..self.clone() }
     }
 
-    /// Where it is a directory's.
+    /// Returns its directory, if it is one.
     pub(crate) fn directory(&self) -> Option<&Path> {
         self.directory.as_ref().map(|directory| directory.as_path())
     }
@@ -160,7 +161,7 @@ impl Repository {
         self.objects.requests()
     }
 
-    /// Waits for requests; never called from the runtime's own threads.
+    /// Waits for requests. It is never called from the runtime's own threads.
     pub(crate) fn wait<T>(&self, request: impl Future<Output = T>) -> T {
         self.runtime.block_on(request)
     }
@@ -187,13 +188,13 @@ impl Store {
         self.repository.env()
     }
 
-    /// The same store without a limit of bandwidth: for what is small and cannot wait for its turn.
+    /// Returns the same store without a bandwidth limit, for small requests that cannot wait.
     pub(crate) fn unlimited(&self) -> Self {
         let objects = self.repository.objects.unlimited();
         Self { repository: Repository { objects, ..self.repository.clone() }, ..self.clone() }
     }
 
-    /// Waits for requests; never called from the runtime's own threads.
+    /// Waits for requests. It is never called from the runtime's own threads.
     pub(crate) fn wait<T>(&self, request: impl Future<Output = T>) -> T {
         self.repository.wait(request)
     }
@@ -202,12 +203,12 @@ impl Store {
         &self.repository.runtime
     }
 
-    /// What stores are opened with.
+    /// Returns the keys with which stores are opened.
     pub(crate) fn key_source(&self) -> &KeySource {
         &self.repository.keys
     }
 
-    /// What was found of this store's keyring.
+    /// Returns the cache of this store's keyring.
     pub(crate) fn key_cache(&self) -> &KeyCache {
         &self.keys
     }
@@ -216,7 +217,7 @@ impl Store {
         &self.repository.notice
     }
 
-    /// The repository's part of the local cache.
+    /// Returns the repository's directory in the local cache.
     pub(crate) fn cache_dir(&self) -> Option<&Path> {
         self.repository.cache.as_ref().map(|cache| cache.as_path())
     }
@@ -225,12 +226,12 @@ impl Store {
         &self.repository.objects
     }
 
-    /// The size of a pack; `None` when there is none.
+    /// Returns the size of a pack; `None` if there is none.
     pub fn pack_size(&self, id: crate::model::id::PackId) -> Result<Option<u64>, RepositoryError> {
         self.wait(self.objects().head(&object_key::pack(&self.name, id)))
     }
 
-    /// Creates an object that is named by its content. One that is there and has another size is mended.
+    /// Creates an object that is named by its content. An existing one of another size is overwritten.
     pub(crate) async fn put(&self, at: &Key, bytes: Bytes) -> Result<(), RepositoryError> {
         let size = bytes.len() as u64;
         let payload = PutPayload::from(bytes);

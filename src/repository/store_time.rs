@@ -1,8 +1,9 @@
-//! When records were made, by the store's clock, and how long ago that is.
+//! Determines when records were made, by the store's clock, and how long ago that is.
 //!
-//! A store dates what is put there. Hosts' clocks say nothing here: one that is wrong would end a grace early, or never. But a store's
-//! clock may have been wrong, too: a directory's is that of the host that has it. A record's date is taken as far as the records
-//! around it bear it out: it was made after those before it, and before those behind it.
+//! A store dates its objects. Hosts' clocks are not used: a wrong one would end a grace early, or never. A
+//! store's clock may have been wrong as well: that of a directory is the clock of its host. A record's date
+//! is therefore accepted only as far as its neighbours confirm it: the record was made after the records
+//! before it, and before the records after it.
 
 use super::error::RepositoryError;
 use super::object_key;
@@ -11,11 +12,11 @@ use super::store::Store;
 use crate::model::id::Sequence;
 use std::collections::BTreeMap;
 
-/// Records before the first in question that are asked as well.
+/// Number of earlier records whose dates are read as well.
 const WITNESSES: u64 = 16;
 
 impl Store {
-    /// When the records from `first` on were put, and some before it.
+    /// Returns when the records from `first` on were put, and some before it.
     pub(crate) fn record_times(&self, first: Sequence) -> Result<BTreeMap<Sequence, u64>, RepositoryError> {
         let prefix = object_key::log_prefix(self.name());
         let after = object_key::record(self.name(), Sequence(first.0.saturating_sub(WITNESSES + 1)));
@@ -27,10 +28,12 @@ impl Store {
     }
 }
 
-/// How long ago a record was made, at most as much as is certain. Pure.
+/// Returns the minimum age of a record that is certain. Pure.
 ///
-/// - A date that is not in the future counts, but not before that of an earlier record: the clock was behind then.
-/// - A date in the future is wrong. The record was made before the next one whose date is not; is there none, it was just made.
+/// - A date that is not in the future counts, but not before the date of an earlier record: the clock was
+///   behind then.
+/// - A date in the future is wrong. The record was made before the next one with a valid date, or now if
+///   there is none.
 pub(crate) fn age_ns(times: &BTreeMap<Sequence, u64>, of: Sequence, now_ns: u64) -> u64 {
     let past = |(_, time): &(&Sequence, &u64)| **time <= now_ns;
     let before = times.range(..=of).filter(past).map(|(_, time)| *time).max();
@@ -88,7 +91,7 @@ mod tests {
             of in 0usize..12,
             later in 0u64..1000,
         ) {
-            // True times go on; some of the dates are ahead of them, as of a clock that is.
+            // True times increase. Some of the dates are ahead of them, from a clock that is ahead.
             let truth: Vec<u64> = steps.iter().scan(1000, |at, step| { *at += step; Some(*at) }).collect();
             let mut dates = truth.clone();
             for (at, ahead) in wrong {

@@ -1,8 +1,10 @@
-//! Whether a keyring is taken, and a store without encryption: decisions, without I/O.
+//! Decides whether a keyring is taken, and whether a store without encryption is used. No I/O.
 //!
-//! A host takes a keyring when it follows the one that it took before: each keyring between them is made by a holder of the one before
-//! that is a holder still, proves that to this host, names the one before and has its data keys. So whoever was removed makes none that is taken, and
-//! whoever holds the bucket without a key makes none at all. What a host has never seen it takes on first use.
+//! A host takes a keyring if it follows the one that it took before. Each keyring between them must be made
+//! by a holder of the one before who is still a holder, prove that to this host, name the one before, and
+//! have its data keys. A removed holder therefore makes none that is taken, and a party with access to the
+//! bucket but without a key makes none at all. A host takes the first keyring that it sees of a store on
+//! first use.
 
 use super::distrust::Distrust;
 use super::key_source::Encryption;
@@ -11,16 +13,18 @@ use crate::format::seal::Key;
 use crate::model::id::{ContentHash, StoreName};
 use serde::{Deserialize, Serialize};
 
-/// What a host keeps of a keyring that it took. No secret: hashes of what has 256 random bits, and of public keys.
+/// The facts that a host keeps about a keyring that it took.
+///
+/// It contains no secret: only hashes of public keys, and of keys with 256 random bits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenRing {
     pub version: u8,
     pub sequence: u32,
     pub hash: ContentHash,
-    /// How many data keys it has, and a commitment to each of them.
+    /// The number of its data keys, and a commitment to each of them.
     pub keys: u32,
     pub commitment: ContentHash,
-    /// The holders' public keys, hashed.
+    /// The hashes of the holders' public keys.
     pub holders: Vec<ContentHash>,
 }
 
@@ -49,12 +53,12 @@ impl SeenRing {
         self.sequence == ring.reference.sequence && self.hash == ring.reference.hash
     }
 
-    /// As keyrings behind it name it.
+    /// Returns the reference to it in later keyrings.
     fn named(&self) -> Before {
         Before { sequence: self.sequence, hash: self.hash, keys: self.keys }
     }
 
-    /// Whether a keyring behind it proves no less, and has its data keys.
+    /// Checks that a later keyring proves no less, and has its data keys.
     fn goes_on_in(&self, store: &StoreName, ring: &Opened) -> Result<(), Distrust> {
         if ring.version < self.version {
             return Err(Distrust::Version);
@@ -66,10 +70,10 @@ impl SeenRing {
         }
     }
 
-    /// This, after one more keyring.
+    /// Returns the facts after one more keyring.
     fn followed_by(&self, store: &StoreName, ring: &Opened) -> Result<Self, Distrust> {
         self.goes_on_in(store, ring)?;
-        // Version 1 has nothing more to show.
+        // Version 1 has no further proof.
         if let Some(maker) = ring.maker {
             if ring.before.last() != Some(&self.named()) {
                 return Err(Distrust::Chain);
@@ -83,8 +87,10 @@ impl SeenRing {
     }
 }
 
-/// What `newest` alone tells of whether it can follow `seen`, before any that lead to it is fetched: it has the data keys, which nobody
-/// makes up who never had one, and names the one that was taken. Whether it does follow is told by [`takes`].
+/// Checks whether `newest` can follow `seen`, before the keyrings that lead to it are fetched.
+///
+/// It must have the data keys, which no party can make up that never had one, and name the keyring that was
+/// taken. Whether it does follow is decided by [`takes`].
 pub fn may_follow(store: &StoreName, seen: &SeenRing, newest: &Opened) -> Result<(), Distrust> {
     if newest.reference.sequence <= seen.sequence {
         return Ok(());
@@ -92,13 +98,13 @@ pub fn may_follow(store: &StoreName, seen: &SeenRing, newest: &Opened) -> Result
     seen.goes_on_in(store, newest)?;
     match newest.before.iter().find(|ring| ring.sequence == seen.sequence) {
         Some(told) if *told == seen.named() => Ok(()),
-        // Of those of version 1 the last alone is told of, or none.
+        // A keyring of version 1 is named only by the next one, or not at all.
         None if seen.version == 1 => Ok(()),
         _ => Err(Distrust::Chain),
     }
 }
 
-/// Whether a host that took `seen` takes the last of `rings`, which lead to it, ascending.
+/// Checks whether a host that took `seen` takes the last of `rings`, which lead to it, in ascending order.
 pub fn takes(store: &StoreName, seen: &SeenRing, rings: &[Opened]) -> Result<(), Distrust> {
     let Some(newest) = rings.last() else { return Ok(()) };
     if newest.reference.sequence < seen.sequence {
@@ -114,29 +120,31 @@ pub fn takes(store: &StoreName, seen: &SeenRing, rings: &[Opened]) -> Result<(),
     Ok(())
 }
 
-/// What a host knows of a store's encryption.
+/// The state of a store's encryption, as far as a host knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SeenEncryption {
     /// It has a keyring.
     On,
-    /// It has none, and that was said to be meant.
+    /// It has none, and this was confirmed as intended.
     Off,
-    /// It has none, and nobody said anything about it.
+    /// It has none, and no setting says anything about it.
     Unconfirmed,
 }
 
-/// What becomes of a store without a keyring.
+/// The treatment of a store without a keyring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plain {
-    /// It is meant to have none.
+    /// It is intended to have none.
     Accepted,
-    /// Readers go on, and say so; nobody writes.
+    /// Readers continue with a warning; writers are refused.
     Unconfirmed,
     Refused,
 }
 
-/// Pure. `wanted` is the configuration's word, `allowed` the command line's.
+/// Decides how a store without a keyring is treated. Pure.
+///
+/// `wanted` is the setting in the configuration, `allowed` that of the command line.
 pub fn plain(wanted: Encryption, allowed: bool, seen: Option<SeenEncryption>) -> Plain {
     match (wanted, seen) {
         (_, Some(SeenEncryption::On)) | (Encryption::Required, _) => Plain::Refused,
@@ -165,7 +173,9 @@ mod tests {
         Secrets { identities: vec![identity(number)], passphrase: None }
     }
 
-    /// A keyring of `maker`'s for `holders`, after `before`, with so many data keys; as `reader` opens it.
+    /// Makes a keyring of `maker` for `holders`, after `before`, with the data keys `keys`.
+    ///
+    /// `reader` is the holder who opens it.
     fn ring(maker: u8, holders: &[u8], before: Option<&Opened>, keys: &[u8], reader: u8) -> keyring::Keyring {
         let mut seed = blake3::Hasher::new();
         seed.update(&[maker, reader]).update(holders).update(keys);
@@ -191,27 +201,29 @@ mod tests {
     #[test]
     fn a_keyring_is_taken_from_a_holder_of_the_one_before_alone() {
         let name = store();
-        // 1 is the owner, 2 a standby, 3 who is removed.
+        // 1 is the owner, 2 a standby, 3 the holder who is removed.
         let first = ring(1, &[1, 2, 3], None, &[1], 0);
         let seen = SeenRing::of(&name, &opened(&first, 2));
         let removal = ring(1, &[1, 2], Some(&opened(&first, 1)), &[1, 2], 0);
         assert_eq!(takes(&name, &seen, &[opened(&removal, 2)]), Ok(()));
         let after = SeenRing::of(&name, &opened(&removal, 2));
-        // Who was removed goes on from the ring that they could open: it is not the one that was taken.
+        // The removed holder continues from the keyring that this holder could open, not from the one that
+        // was taken.
         let forked = ring(3, &[1, 2, 3], Some(&opened(&first, 3)), &[1, 7], 0);
         assert_eq!(takes(&name, &after, &[opened(&forked, 2)]), Err(Distrust::Exchanged));
         let longer = ring(3, &[1, 2, 3], Some(&opened(&forked, 3)), &[1, 7], 1);
         let path = [opened(&forked, 2), opened(&longer, 2)];
         assert_eq!(takes(&name, &after, &path), Err(Distrust::Keys));
-        // Even with the name and the number of keys of the one that is in force, which a proof of its newest key is to hold.
+        // It does not help to name the keyring in force and its number of keys: a commitment proves its
+        // newest key.
         let mut lies = opened(&removal, 2);
         lies.generations[1] = Key::new([7; 32]);
         let lying = ring(3, &[1, 2, 3], Some(&lies), &[1, 7], 2);
         assert_eq!(takes(&name, &after, &[opened(&lying, 2)]), Err(Distrust::Keys));
-        // And one who learned the keys, but holds none.
+        // A party that learned the keys is no holder.
         let stolen = ring(3, &[1, 2, 3], Some(&opened(&removal, 2)), &[1, 2], 3);
         assert_eq!(takes(&name, &after, &[opened(&stolen, 2)]), Err(Distrust::Maker("h3".into())));
-        // The ring that removed them is gone.
+        // The keyring that removed this holder was deleted.
         assert_eq!(takes(&name, &after, &[opened(&first, 2)]), Err(Distrust::Older));
     }
 
@@ -243,7 +255,7 @@ mod tests {
             before.generations = keys.iter().map(|n| Key::new([*n; 32])).collect();
             opened(&ring(3, &[2, 3], Some(&before), keys, 0), 2)
         };
-        // By whoever never had a data key, and by one who has.
+        // The first is made by a party that never had a data key, the second by one that has.
         assert_eq!(may_follow(&name, &seen, &made_up(&[7], 700, b"guess")), Err(Distrust::Keys));
         assert_eq!(may_follow(&name, &seen, &made_up(&[1, 7], 700, b"guess")), Err(Distrust::Chain));
         assert_eq!(may_follow(&name, &seen, &made_up(&[1, 7], 1, b"guess")), Err(Distrust::Chain));

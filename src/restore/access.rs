@@ -1,9 +1,9 @@
-//! Who may do what with an inode, and whether that is more than it was. Pure.
+//! Compares who may do what with an inode before and after a restore. Pure.
 //!
-//! The attributes of an inode that has an access list show the list's mask in place of the group's bits. What the owning
-//! group really has then stands in the list alone, so that a mode must not be taken without the list that belongs to it.
+//! The mode of an inode that has an access list shows the list's mask in place of the group's bits. The
+//! rights of the owning group are then in the list alone, so a mode must not be set without its list.
 
-/// Mode, owner and group.
+/// Mode, owner and group of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     pub mode: u16,
@@ -12,10 +12,10 @@ pub struct Access {
     pub directory: bool,
 }
 
-/// The name of the attribute that holds an access list.
+/// Name of the attribute that holds an access list.
 pub const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 
-/// The mode without what only holds for another owner or group: a program that runs as somebody else than it did.
+/// Returns the recorded mode without set-id bits that would run a program as another user or group.
 pub fn mode_for(recorded: Access, uid: u32, gid: u32) -> u16 {
     let mut mode = recorded.mode;
     if uid != recorded.uid && !recorded.directory {
@@ -27,26 +27,28 @@ pub fn mode_for(recorded: Access, uid: u32, gid: u32) -> u16 {
     mode
 }
 
-/// Whether `now` lets anybody do more than `recorded` did. `restorer` is the user who restores, who reads all of it anyway.
+/// Returns whether `now` allows any user more than `recorded` did.
+///
+/// `restorer` is the user who restores; that user reads all content in any case.
 pub fn is_wider(recorded: Access, now: Access, restorer: u32) -> bool {
     let bits = |access: Access, shift: u16| access.mode >> shift & 7;
     let more = |now: u16, recorded: u16| now & !recorded != 0;
     let (group, others) = (bits(recorded, 3), bits(recorded, 0));
     let same_group = now.gid == recorded.gid;
     let set = |bit: u16| now.mode & bit != 0;
-    // An owner can do anything with it.
+    // A new owner can do everything with the inode.
     (now.uid != recorded.uid && now.uid != restorer && now.uid != 0)
         || more(bits(now, 0), others)
         || (same_group && more(bits(now, 3), group))
-        // Members of the new group had what all others had, and those of the old one have it now.
+        // Members of the new group had the rights of others; members of the old group have them now.
         || (!same_group && (more(bits(now, 3), others) || more(bits(now, 0), group)))
         || (!now.directory && set(0o4000) && (now.uid != recorded.uid || recorded.mode & 0o4000 == 0))
         || (!now.directory && set(0o2000) && (!same_group || recorded.mode & 0o2000 == 0))
-        // In a directory without the sticky bit whoever may write may remove what belongs to others.
+        // In a directory without the sticky bit, every user with write permission can remove files of others.
         || (now.directory && recorded.mode & 0o1000 != 0 && !set(0o1000) && now.mode & 0o022 != 0)
 }
 
-/// The mode of an inode that lost its access list: the group's bits as the list had them.
+/// Returns the mode of an inode that lost its access list: its group's bits are those of the list.
 pub fn mode_without_list(mode: u16, list: &[u8]) -> u16 {
     const VERSION: [u8; 4] = [2, 0, 0, 0];
     const GROUP: u16 = 0x04;
@@ -55,7 +57,7 @@ pub fn mode_without_list(mode: u16, list: &[u8]) -> u16 {
     let of_tag = |tag: u16| {
         entries.iter().find(|e| u16::from_le_bytes([e[0], e[1]]) == tag).map(|e| u16::from(e[2] & 7))
     };
-    // The mode's bits are the mask.
+    // With a list, the mode's group bits are the mask.
     mode & !0o070 | (mode & of_tag(GROUP).unwrap_or(0) << 3)
 }
 
@@ -102,7 +104,7 @@ mod tests {
     }
 
     proptest! {
-        /// The definition, by trying every kind of person.
+        /// Compares with the definition, by trying every kind of person.
         #[test]
         fn nobody_gets_more_unseen(
             recorded in (0u16..0o1000, 1u32..4, 1u32..4),
@@ -115,7 +117,7 @@ mod tests {
                 access.mode >> shift & 7
             };
             let (recorded, now) = (of(recorded), of(now));
-            // The restorer is nobody here. An owner's own bits bind the owner to nothing.
+            // The restorer is none of these users. An owner is not bound by the owner's bits.
             if person.0 != now.uid && person.0 != recorded.uid && may(now) & !may(recorded) != 0 {
                 prop_assert!(is_wider(recorded, now, 99), "{recorded:?} {now:?} {person:?}");
             }

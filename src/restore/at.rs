@@ -1,4 +1,4 @@
-//! Names below an open directory: listed and opened without following a symlink.
+//! Lists and opens names below an open directory, without following symlinks.
 
 use super::metadata::restorer;
 use crate::source::stat::Stat;
@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 
-/// The names in a directory, sorted.
+/// Returns the names in a directory, sorted.
 pub(crate) fn names(handle: impl AsFd) -> Result<BTreeSet<CString>, Errno> {
-    // A handle of its own, since reading moves the position.
+    // Reading moves a handle's position, so this uses a second handle.
     let handle = open_below(&handle, c".")?;
     let mut names = BTreeSet::new();
     let mut buffer = [MaybeUninit::<u8>::uninit(); 32 << 10];
@@ -25,13 +25,13 @@ pub(crate) fn names(handle: impl AsFd) -> Result<BTreeSet<CString>, Errno> {
     Ok(names)
 }
 
-/// Opens the directory `name` of `dir`; a symlink is not followed.
+/// Opens the directory `name` of `dir`, without following a symlink.
 pub fn open_below(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Mode::empty())
 }
 
-/// Opens a directory that was there, to write into it: its owner may have kept even himself out.
+/// Opens an existing directory to write into it, even if its mode keeps out its own owner.
 pub(crate) fn open_existing(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
     let all = Mode::RWXU.bits() as u16;
     let own = |stat: &Stat| stat.uid == restorer().0 && stat.mode & all != all;
@@ -51,7 +51,8 @@ pub(crate) fn open_existing(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errn
         Ok(handle) if restorer().0 != 0 => {
             let stat = Stat::of(&handle)?;
             if own(&stat) {
-                // What it gets in the end is another matter; that this fails shows when something is made in it.
+                // The final mode is set at the end. If this call fails, the first creation in the directory
+                // reports it.
                 let _ = rustix::fs::fchmod(&handle, Mode::from_raw_mode((stat.mode | all).into()));
             }
             Ok(handle)
@@ -60,7 +61,7 @@ pub(crate) fn open_existing(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errn
     }
 }
 
-/// Opens a directory below `root`, component by component: any length, no symlink followed.
+/// Opens a directory below `root`, component by component: at any depth, and without following symlinks.
 pub fn open_path(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     let mut handle = open_below(root, c".")?;
     for component in path.split(|b| *b == b'/').filter(|c| !c.is_empty()) {
@@ -69,7 +70,7 @@ pub fn open_path(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     Ok(handle)
 }
 
-/// A name without NUL, as tree paths are.
+/// Converts a component to a C string. Tree paths contain no NUL.
 pub fn name_of(component: &[u8]) -> CString {
     CString::new(component).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What all jobs of a restore share.
+//! The state that all jobs of a restore share.
 
 use super::directory::Outcome;
 use crate::content::local_objects::LocalObjects;
@@ -12,19 +12,19 @@ use std::sync::atomic::AtomicU64;
 pub(crate) struct Counters {
     pub(crate) files_written: AtomicU64,
     pub(crate) files_kept: AtomicU64,
-    /// Files of those written whose content came from a standby's objects.
+    /// Number of the written files whose content came from a standby's objects.
     pub(crate) files_local: AtomicU64,
 }
 
-/// A restore under way.
+/// A restore that is running.
 pub(crate) struct RestoreContext<'a> {
     pub(crate) writer: ContentWriter<'a>,
     pub(crate) counters: Counters,
     pub(crate) outcome: Arc<Outcome>,
-    /// A standby's objects of the store on this host: their content is not fetched.
+    /// A standby's objects of the store on this host. Their content is not fetched.
     pub(crate) local: Option<LocalObjects>,
-    /// Bits that creation takes away.
+    /// Mode bits that the kernel clears on creation.
     pub(crate) umask: u16,
-    /// Paths in the destination where this program keeps something.
+    /// Paths in the destination where this program keeps its own files.
     pub(crate) own: Vec<TreePath>,
 }

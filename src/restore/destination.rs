@@ -1,18 +1,21 @@
-//! Where a restored tree is built, and how it gets its final name.
+//! Chooses where a restored tree is built, and gives it its final name.
 //!
-//! A destination that does not exist, or is an empty directory, is built beside and renamed when it is complete and on the
-//! disk. Of two restores to one place, the rename of one finds the other's tree and fails. Whether an empty directory can be renamed over
-//! is tried, not guessed: it is exchanged for another empty one, and back. Where that is refused (a mount point, also of
-//! the same filesystem; a parent that belongs to somebody else; `.` and `/`, which have no name), and in the directory that this process
-//! works in, the tree is made in place. A marker in it says of which snapshot it is and that it is not complete; the next run with the same
-//! goes on, any other is refused, and the marker goes when all is on the disk.
+//! A tree for a destination that does not exist, or is an empty directory, is built next to it and renamed
+//! when it is complete and on the disk. If two restores have the same destination, the rename of the second
+//! finds the tree of the first and fails. Whether an empty directory can be replaced by a rename is tried,
+//! not guessed: it is exchanged with another empty directory, and exchanged back. The tree is made in place
+//! where that is refused (a mount point, also one of the same filesystem; a parent of another user; `.` and
+//! `/`, which have no name), and in the working directory of this process. A marker in it names its snapshot
+//! and says that it is not complete. The next run with the same snapshot continues, any other run is refused,
+//! and the marker is removed when the whole tree is on the disk.
 //!
-//! The parent may be everybody's (`/tmp`). So what is built beside is built in a room: a directory that is this user's and that nobody else
-//! enters, however the tree's own owner and mode turn out; one that is there and is not so is refused. The room, the tree in it and the parent
-//! are opened once, and all that follows goes by these handles: whoever exchanges a name meanwhile, or makes it before, gets nothing and
-//! changes nothing.
+//! Every user may write to the parent (`/tmp`). A tree next to the destination is therefore built in a room:
+//! a directory that belongs to this user and that no other user can enter, whatever owner and mode the tree
+//! gets. An existing room that does not satisfy this is refused. The room, the tree in it and the parent are
+//! opened once, and all later calls use these handles. A process that exchanges one of the names meanwhile,
+//! or creates it first, gains nothing and changes nothing.
 //!
-//! Before anything was restored an error leaves nothing behind.
+//! An error before the first entry was restored leaves nothing in the destination.
 
 use super::at::{name_of, names, open_below, open_existing};
 use super::error::RestoreError;
@@ -26,20 +29,22 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// What the marker of a tree that is made in place begins with; its snapshot follows.
+/// Prefix of the name of a marker, in a tree that is made in place; the snapshot follows.
 const MARKER: &str = ".understudy-restoring-";
-/// Longer names are shortened, so that there is room for what is put around them.
+/// Maximum length of a name.
+///
+/// Longer names are replaced by a hash, to leave room for the rest of the room's name.
 const NAME_MAX_BYTES: usize = 200;
-/// The tree's name in its room, and that of the directory that is exchanged for trial.
+/// Names of the tree in its room, and of the directory that is exchanged on trial.
 const TREE: &CStr = c"tree";
 const TRIAL: &CStr = c"trial";
 
-/// Where the tree is built.
+/// The place where the tree is built.
 #[derive(Debug)]
 pub(crate) struct Place {
     /// The path of the directory that is written into, for messages.
     pub(crate) work: PathBuf,
-    /// That directory: reached by this alone.
+    /// The handle of that directory. All access goes through it.
     handle: OwnedFd,
     pub(crate) fresh: bool,
     pub(crate) resumed: bool,
@@ -49,24 +54,24 @@ pub(crate) struct Place {
 /// How the tree gets its final name.
 #[derive(Debug)]
 enum Way {
-    /// Renamed out of its room at the end.
+    /// The tree is renamed out of its room at the end.
     Beside(Room),
-    /// Made in place. The marker goes at the end.
+    /// The tree is made in place. Its marker is removed at the end.
     InPlace(CString),
-    /// Into what is there.
+    /// The tree is written into a directory that holds something.
     Over,
 }
 
-/// A directory beside the destination that nobody else enters.
+/// A directory next to the destination that no other user can enter.
 #[derive(Debug)]
 struct Room {
     handle: OwnedFd,
     name: CString,
-    /// What it lies in, and the destination's name there.
+    /// The directory that contains the room, and the destination's name in it.
     parent: OwnedFd,
     destination_name: CString,
     destination: PathBuf,
-    /// Directories above the destination that were made for it.
+    /// Directories above the destination that were created for it.
     parents: Vec<PathBuf>,
 }
 
@@ -141,27 +146,31 @@ impl Place {
         }
     }
 
-    /// A handle of the directory that is written into.
+    /// Returns a new handle of the directory that is written into.
     pub(crate) fn open(&self) -> Result<OwnedFd, Errno> {
         rustix::io::fcntl_dupfd_cloexec(&self.handle, 0)
     }
 
-    /// All of it was made by a run that was broken off: what the snapshot does not have is that run's as well.
+    /// Returns whether an interrupted run of this restore made everything in the directory.
+    ///
+    /// Entries that the snapshot does not have were then made by that run as well.
     pub(crate) fn is_own(&self) -> bool {
         self.resumed && self.is_named_at_the_end()
     }
 
-    /// Whether the directory is a new one, and gets its name when it is complete.
+    /// Returns whether the directory is a new one that gets its final name when it is complete.
     pub(crate) fn is_named_at_the_end(&self) -> bool {
         matches!(self.way, Way::Beside(_))
     }
 
-    /// Whether a name is that of this run's marker.
+    /// Returns whether `name` is the name of this run's marker.
     pub(crate) fn is_marker(&self, name: &CStr) -> bool {
         matches!(&self.way, Way::InPlace(marker) if **marker == *name)
     }
 
-    /// Written to the disk first: a tree under its final name, or without its marker, is complete, also after a power cut.
+    /// Gives the tree its final name, or removes its marker, once the tree is on the disk.
+    ///
+    /// A tree under its final name, or without its marker, is therefore complete, also after a power cut.
     pub(crate) fn publish(&self) -> Result<(), RestoreError> {
         let shown = self.work.display().to_string();
         rustix::fs::syncfs(&self.handle).map_err(RestoreError::write(&shown, "write it to the disk"))?;
@@ -182,7 +191,7 @@ impl Place {
         }
     }
 
-    /// After an error: what was made goes if nothing was put into it.
+    /// Cleans up after an error: removes what was created, if nothing was restored into it.
     pub(crate) fn abandon(&self) {
         match &self.way {
             Way::Beside(room) => room.abandon(),
@@ -197,7 +206,7 @@ impl Place {
 }
 
 impl Room {
-    /// For a destination that is not there.
+    /// Makes a room for a destination that does not exist.
     fn beside(destination: &Path, tag: &str) -> Result<Self, RestoreError> {
         let (above, name) =
             parts(destination).ok_or_else(|| RestoreError::NotADirectory(destination.to_owned()))?;
@@ -221,14 +230,16 @@ impl Room {
         }
     }
 
-    /// For an empty directory, if a directory that takes its name would get it: that is tried. None where it is not so.
+    /// Makes a room for an empty directory, if a trial shows that a rename can replace that directory.
+    ///
+    /// Returns `None` if it cannot.
     fn over(destination: &Path, tag: &str) -> Result<Option<Self>, RestoreError> {
         let Some((above, name)) = parts(destination) else { return Ok(None) };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let Ok(parent) = rustix::fs::openat(CWD, &above, flags, Mode::empty()) else { return Ok(None) };
         let Ok(room) = Self::make(parent, destination, name, tag)? else { return Ok(None) };
         match rustix::fs::mkdirat(&room.handle, TRIAL, Mode::RWXU) {
-            // Left by a run that was killed just there.
+            // A run that was killed at this point left it.
             Ok(()) | Err(Errno::EXIST) => {}
             Err(_) => {
                 room.abandon();
@@ -249,7 +260,7 @@ impl Room {
         Ok(can.then_some(room))
     }
 
-    /// Makes it, or takes the one that is there if nobody else could have put anything into it.
+    /// Creates the room, or takes the existing one if no other user can have put anything into it.
     fn make(
         parent: OwnedFd,
         destination: &Path,
@@ -258,7 +269,7 @@ impl Room {
     ) -> Result<Result<Self, Errno>, RestoreError> {
         let room_name = hidden(name, tag);
         match rustix::fs::mkdirat(&parent, &room_name, Mode::RWXU) {
-            // Of a restore that was broken off.
+            // An interrupted restore left it.
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Ok(Err(errno)),
         }
@@ -273,7 +284,7 @@ impl Room {
         let looked = Stat::of(&handle).and_then(|stat| Ok((stat, Filesystem::of(&handle)?)));
         let (stat, filesystem) = looked.map_err(wrong)?;
         let is_ours = stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o022 == 0;
-        // Where owners and modes are the mount's, they say nothing of who made it.
+        // Where the mount decides owners and modes, they do not show who made the directory.
         if !is_ours && filesystem.exact {
             return Err(RestoreError::Taken(path));
         }
@@ -288,7 +299,7 @@ impl Room {
         self.destination.with_file_name(OsStr::from_bytes(self.name.to_bytes()))
     }
 
-    /// Takes it away, if there is nothing in it.
+    /// Removes the room, if it holds nothing.
     fn abandon(&self) {
         let _ = rustix::fs::unlinkat(&self.handle, TREE, AtFlags::REMOVEDIR);
         let _ = rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR);
@@ -296,22 +307,24 @@ impl Room {
     }
 }
 
-/// From the innermost on; one that holds something stays.
+/// Removes directories from the innermost on. A directory that holds something stays.
 fn remove_parents(parents: &[PathBuf]) {
     for parent in parents {
         let _ = std::fs::remove_dir(parent);
     }
 }
 
-/// Where ext4 puts what it found: no file of anybody's, and no reason to call a filesystem's root not empty.
+/// Name of the directory where `fsck` of ext4 puts what it finds.
+///
+/// It does not make a filesystem's root count as not empty.
 pub(crate) const LOST_AND_FOUND: &CStr = c"lost+found";
 
-/// Whether a name is that of a marker.
+/// Returns whether `name` is the name of a marker.
 pub(crate) fn is_marker(name: &CStr) -> bool {
     name.to_bytes().starts_with(MARKER.as_bytes())
 }
 
-/// Whether a directory is where its mount begins.
+/// Returns whether a directory is the root of its mount.
 pub(crate) fn is_mount_root(handle: impl AsFd) -> bool {
     let above = open_below(&handle, c"..");
     match (Mount::of(&handle), above.and_then(Mount::of)) {
@@ -320,12 +333,12 @@ pub(crate) fn is_mount_root(handle: impl AsFd) -> bool {
     }
 }
 
-/// Removes a marker, and leaves the directory's time and mode as they were.
+/// Removes a marker, and keeps the directory's time and mode.
 fn unmark(handle: &OwnedFd, marker: &CStr) -> Result<(), Errno> {
     let stat = Stat::of(handle)?;
     match rustix::fs::unlinkat(handle, marker, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
-        // Its own owner may not write into it, as the snapshot has it.
+        // The directory's mode, as the snapshot has it, forbids even its owner to write.
         Err(Errno::ACCESS) => {
             rustix::fs::fchmod(handle, Mode::RWXU)?;
             let removed = rustix::fs::unlinkat(handle, marker, AtFlags::empty());
@@ -334,7 +347,7 @@ fn unmark(handle: &OwnedFd, marker: &CStr) -> Result<(), Errno> {
         }
         Err(errno) => return Err(errno),
     }
-    // Whoever may write into a directory need not own it: then it keeps the time of now.
+    // This user may write into the directory without owning it. Then the directory keeps the current time.
     let _ = rustix::fs::futimens(
         handle,
         &Timestamps {
@@ -346,7 +359,9 @@ fn unmark(handle: &OwnedFd, marker: &CStr) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The directory that this process, and perhaps the shell that started it, works in: it would not see another in its place.
+/// Returns whether `handle` is the working directory of this process.
+///
+/// This process, and perhaps the shell that started it, would not see another directory that takes its name.
 fn is_working_directory(handle: &OwnedFd) -> bool {
     let identity = |stat: Stat| (stat.device, stat.fingerprint.inode);
     match (Stat::of(handle), Stat::at(CWD, c".")) {
@@ -355,7 +370,7 @@ fn is_working_directory(handle: &OwnedFd) -> bool {
     }
 }
 
-/// The directory that holds a path, and its name there; none of `.`, `..` and `/`.
+/// Splits a path into its parent directory and its name. `.`, `..` and `/` have none.
 fn parts(path: &Path) -> Option<(PathBuf, &OsStr)> {
     let name = path.file_name()?;
     match path.parent() {
@@ -364,7 +379,7 @@ fn parts(path: &Path) -> Option<(PathBuf, &OsStr)> {
     }
 }
 
-/// The hidden name of something that belongs to a restore to `name`.
+/// Returns the hidden name of a room for a restore to `name`.
 fn hidden(name: &OsStr, tag: &str) -> CString {
     let name = name.as_bytes();
     let mut hidden = b".".to_vec();
@@ -377,7 +392,7 @@ fn hidden(name: &OsStr, tag: &str) -> CString {
     name_of(&hidden)
 }
 
-/// A symlink's name with a slash behind it would lead through it.
+/// Removes trailing slashes: a symlink's name followed by a slash would lead through the symlink.
 fn without_slashes(path: &Path) -> PathBuf {
     let bytes = path.as_os_str().as_bytes();
     let end = bytes.iter().rposition(|b| *b != b'/').map_or(bytes.len().min(1), |at| at + 1);

@@ -1,16 +1,18 @@
 //! A directory that is being restored into.
 //!
-//! It gets its metadata when the last job that writes into it is done: the handle is context by
-//! those jobs and by the directories below it, and finishes when the last share is dropped.
+//! It gets its metadata when the last job that writes into it is done. Those jobs and the directories below
+//! it share the handle, and dropping the last share finishes the directory.
 //!
-//! What the kernel gives to what is created in a directory depends on the directory (its set-group-id bit, its group, its
-//! default access list), on its filesystem and mount, and on this process. Nothing of that is assumed. A directory is
-//! *neutral* when it was looked at, on a filesystem that keeps what it is given: no set-group-id bit, this process's own group, no
-//! attributes but labels that the system insists on. Then whatever is created in it belongs to this process, has the mode
-//! that was asked for less the umask, and no attributes (with `grpid` the directory's group is given, and that is the same).
-//! A new directory in a neutral one is neutral, too, so that one look at the top of what is new proves all below it. Whatever is
-//! created elsewhere gets everything set; where the filesystem is not known to keep it, it is looked at afterwards. Whoever changes
-//! a directory's group or default list while it is written into can still interfere, as could whoever changes the finished tree.
+//! The metadata that the kernel gives to a new inode depends on its directory (its set-group-id bit, its
+//! group, its default access list), on the filesystem and mount, and on this process. None of that is
+//! assumed. A directory is *neutral* when it was checked, on a filesystem that keeps the metadata that it
+//! accepts, to have no set-group-id bit, this process's own group, and no attributes except labels that the
+//! system insists on. An inode that is created in it then belongs to this process, has the requested mode
+//! less the umask, and no attributes (with `grpid` it gets the directory's group, which is the same one). A
+//! new directory in a neutral one is neutral, too, so one check at the top of a new tree covers everything
+//! below it. An inode that is created in another directory gets all its metadata set; where the filesystem is
+//! not known to keep it, it is checked afterwards. A process that changes a directory's group or default list
+//! while it is written into can still interfere, as could one that changes the finished tree.
 
 use super::at::names;
 use super::error::RestoreError;
@@ -31,17 +33,17 @@ use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What the jobs of one restore share.
+/// State that the jobs of one restore share.
 #[derive(Debug)]
 pub struct Outcome {
     pub told: Told,
-    /// The names that it makes beside others.
+    /// The temporary names that the restore makes next to existing ones.
     pub(crate) session: Session,
-    /// The first error of a directory that was finished.
+    /// The first error of finishing a directory.
     pub failed: Mutex<Option<RestoreError>>,
-    /// Names of inodes with several that could not be made.
+    /// First names of hardlink groups that could not be made.
     pub lost_names: Mutex<HashSet<TreePath>>,
-    /// A page of the manifest could not be read: nobody knows any more what does not belong.
+    /// Whether a page of the manifest could not be read. It is then unknown which entries do not belong.
     pub page_lost: AtomicBool,
 }
 
@@ -61,26 +63,26 @@ impl Outcome {
 pub struct Directory {
     pub handle: OwnedFd,
     pub path: TreePath,
-    /// None of one that keeps the metadata it has.
+    /// The metadata that it gets at the end; `None` if it keeps its metadata.
     finish: Option<(Entry, Attributes)>,
     outcome: Arc<Outcome>,
-    /// Finished after this one.
+    /// Its parent, which is finished after it.
     _parent: Option<Arc<Directory>>,
-    /// Nothing was in it when it was opened: names need not be looked up before they are created.
+    /// Whether it was empty when it was opened. Names then need no lookup before they are created.
     pub(crate) fresh: bool,
-    /// What creation gives in it is known.
+    /// Whether it is neutral: the metadata of an inode created in it is known.
     pub(crate) neutral: bool,
     pub(crate) filesystem: Filesystem,
-    /// What the snapshot does not have may be removed from it.
+    /// Whether entries that the snapshot does not have may be removed from it.
     pub(crate) deletes: bool,
-    /// It is on another mount than the destination.
+    /// Whether it is on another mount than the destination.
     pub(crate) elsewhere: bool,
-    /// What was made in it, where the filesystem may have changed the names.
+    /// Names created in it, on a filesystem that may change names.
     made: Mutex<BTreeSet<CString>>,
     folds_names: AtomicBool,
 }
 
-/// How a directory is met.
+/// A directory as it was found or made.
 pub(crate) struct Met {
     pub(crate) handle: OwnedFd,
     pub(crate) filesystem: Filesystem,
@@ -91,7 +93,9 @@ pub(crate) struct Met {
 }
 
 impl Directory {
-    /// `finish` is what it gets in the end; none for one that keeps what it has: the destination of a single file.
+    /// Creates a directory that gets the metadata `finish` at the end.
+    ///
+    /// It is `None` for one that keeps its metadata: the destination of a single file.
     pub(crate) fn new(
         met: Met,
         path: TreePath,
@@ -117,7 +121,7 @@ impl Directory {
         }
     }
 
-    /// Its entry, unless it keeps what it has.
+    /// Returns its entry, unless it keeps its metadata.
     pub(crate) fn entry(&self) -> Option<&Entry> {
         self.finish.as_ref().map(|(entry, _)| entry)
     }
@@ -126,17 +130,17 @@ impl Directory {
         &self.outcome
     }
 
-    /// The names in it, sorted.
+    /// Returns the names in it, sorted.
     pub fn names(&self) -> Result<BTreeSet<CString>, Errno> {
         names(&self.handle)
     }
 
-    /// Whether it has this very name now.
+    /// Returns whether it has exactly this name now.
     pub(crate) fn lists(&self, name: &CStr) -> bool {
         self.names().is_ok_and(|names| names.contains(name))
     }
 
-    /// Why a name could not be created that was not there.
+    /// Returns why a name that was not in it could not be created.
     pub(crate) fn taken(&self, name: &CStr, path: &TreePath) -> RestoreError {
         if self.lists(name) {
             return RestoreError::write(path, "create it")(Errno::EXIST);
@@ -145,12 +149,14 @@ impl Directory {
         RestoreError::SameName(path.to_string())
     }
 
-    /// An entry could not be made because its name is another's here: what seems not to belong may be why.
+    /// Returns whether an entry could not be made because its name counts as that of another entry here.
+    ///
+    /// An entry that seems not to belong may then be that other one.
     pub(crate) fn folds_names(&self) -> bool {
         self.folds_names.load(Ordering::Relaxed)
     }
 
-    /// Something was made under this name.
+    /// Records that an entry was made under this name.
     pub(crate) fn note_name(&self, name: &CStr) {
         if !self.filesystem.exact {
             self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
@@ -192,8 +198,9 @@ impl Drop for Directory {
     }
 }
 
-/// Takes from a new directory what it inherited, so that what is created in it inherits nothing. Whether it is neutral now:
-/// it is looked at, not assumed.
+/// Removes inherited metadata from a new directory, so that inodes created in it inherit nothing.
+///
+/// Returns whether it is neutral now, by checking it.
 pub(crate) fn make_neutral(handle: impl AsFd, filesystem: Filesystem) -> bool {
     let handle = handle.as_fd();
     for (name, _) in xattr::read(handle).unwrap_or_default() {

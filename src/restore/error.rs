@@ -1,4 +1,4 @@
-//! Why a restore ended, or an entry was left out of it, with the path.
+//! The error of a restore, or of an entry that was left out of it, with the path.
 
 use crate::content::error::ContentError;
 use crate::repository::error::RepositoryError;
@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// Why a restore ended. What it wrote so far stays, and the next run goes on from there.
+/// An error that ended a restore. The entries written so far stay, and the next run continues from there.
 #[derive(Debug, Error)]
 pub enum RestoreError {
     #[error(transparent)]
@@ -75,12 +75,12 @@ impl RestoreError {
         move |errno| Self::Write { path: path.to_string(), action, errno }
     }
 
-    /// Whether a restore ends by it, or goes on without the entry. Room and read-only filesystems are looked at by whoever
-    /// knows the directory: see `settle`.
+    /// Returns whether the error ends the restore, or only leaves out the entry.
     ///
-    /// What ends it is what the next entry would meet as well, and what passes: then the next run goes on. That is the repository
-    /// (unless it answers, and what it has is damaged), this process's own want of handles or memory, and a disk that takes no
-    /// more content.
+    /// An error ends the restore if the next entry would meet it as well and it is temporary, so that a later
+    /// run can continue: the repository is unreachable (not: it answers, and its data is damaged), this
+    /// process has too few handles or too little memory, or the disk takes no more content. A full or
+    /// read-only filesystem is judged by the caller that knows the directory: see `settle`.
     pub(crate) fn ends(&self, doing: Doing) -> bool {
         match self {
             Self::Repository(error) => error.kind() != FailureKind::Damaged,
@@ -100,7 +100,7 @@ impl RestoreError {
         }
     }
 
-    /// Why, without the path.
+    /// Returns the reason, without the path.
     pub(crate) fn reason(&self) -> String {
         match self {
             Self::Write { action, errno, .. } => format!("cannot {action}: {}", std::io::Error::from(*errno)),
@@ -117,16 +117,16 @@ impl RestoreError {
     }
 }
 
-/// What a restore was doing with an entry.
+/// The work that a restore was doing on an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doing {
     /// Writing a file's content.
     Filling,
-    /// Anything else.
+    /// Any other work.
     Making,
 }
 
-/// An error, and what was being done.
+/// An error, and the work that it interrupted.
 #[derive(Debug)]
 pub(crate) struct EntryError {
     pub(crate) doing: Doing,
@@ -145,7 +145,7 @@ impl From<RestoreError> for EntryError {
     }
 }
 
-/// Whether this process has too many files open or too little memory, which is never an entry's fault.
+/// Returns whether this process has too many files open or too little memory, which is no fault of an entry.
 pub(crate) fn is_own(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }

@@ -1,7 +1,8 @@
-//! Restoring regular files: created, filled, checked, given their metadata and their place.
+//! Restores regular files: creates, fills and checks them, and gives them their metadata and their place.
 //!
-//! In a directory that was empty a file is made in its place; in any other, beside it and renamed over it,
-//! so that a reader sees the old file or the new one. A file that cannot be had whole is told and left out, and the rest goes on.
+//! In a directory that was empty, a file is made under its own name. In any other it is made under a
+//! temporary name and renamed, so that a reader sees either the old file or the new one. A file whose content
+//! is incomplete is reported and left out, and the restore continues.
 
 use super::context::RestoreContext;
 use super::directory::Directory;
@@ -32,15 +33,18 @@ pub(crate) struct FileJob {
     pub(crate) entry: Entry,
 }
 
-/// The umask, as the kernel tells it: to ask by setting it would change it for other threads. Where it
-/// cannot be read, one that leaves nothing, so that every mode is set.
+/// Returns the umask as the kernel reports it in `/proc`.
+///
+/// Asking by setting it would change it for other threads.
+///
+/// If it cannot be read, this returns a mask of all bits, so that every mode is set explicitly.
 pub(crate) fn umask() -> u16 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     mask.and_then(|mask| u16::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
 }
 
-/// Restores a batch of small files: their chunks are fetched together.
+/// Restores a batch of small files, whose chunks are fetched together.
 pub(crate) fn files(context: &RestoreContext, batch: Vec<FileJob>) -> Result<(), RestoreError> {
     let mut wanted = Vec::with_capacity(batch.len());
     let mut jobs = Vec::with_capacity(batch.len());
@@ -112,7 +116,7 @@ fn fill(
     Ok(())
 }
 
-/// Restores a file without the repository, where that can be: what is there has the content, or a standby's object.
+/// Restores a file without the repository, if the existing file or a standby's object has its content.
 pub(crate) fn from_nearby(
     context: &RestoreContext,
     spot: &Spot,
@@ -126,7 +130,7 @@ pub(crate) fn from_nearby(
     let Some(object) = context.local.as_ref().and_then(|local| local.open(file)) else { return Ok(false) };
     let making = create(context, spot, entry)?;
     if !copied(&object, &making, entry, file)? {
-        // It is damaged. What was made goes, and the repository's bytes are taken.
+        // The object is damaged. The new file is removed, and the repository's bytes are used.
         return Ok(false);
     }
     context.counters.files_written.fetch_add(1, Ordering::Relaxed);
@@ -136,7 +140,9 @@ pub(crate) fn from_nearby(
     Ok(true)
 }
 
-/// Restores a file from another name of it, which was restored a moment ago; whether that has its content.
+/// Restores a file from another of its names, which was restored just before.
+///
+/// Returns whether that had its content.
 pub(crate) fn from_other_name(
     context: &RestoreContext,
     other: &OwnedFd,
@@ -157,8 +163,10 @@ pub(crate) fn from_other_name(
     Ok(true)
 }
 
-/// Whether a file has all of its content by a copy. A source that cannot be read is as good as one that has something else; should
-/// it be the destination that fails, it fails again with the repository's bytes.
+/// Copies a file and returns whether the copy has all of the content.
+///
+/// A source that cannot be read counts as one with other content. If the destination is at fault, writing the
+/// repository's bytes fails as well and reports it.
 fn copied(from: &OwnedFd, making: &Making, entry: &Entry, file: &File) -> Result<bool, EntryError> {
     match copy_checked(from, &making.handle, file) {
         Err(Errno::IO) => Ok(false),
@@ -173,17 +181,19 @@ pub(crate) struct Making<'a> {
     pub(crate) handle: Arc<OwnedFd>,
     unplaced: Unplaced<'a>,
     dir: &'a Directory,
-    /// As it was created, less the umask.
+    /// The mode that it was created with, less the umask.
     mode: u16,
 }
 
-/// Creates a file for an entry: in its place in a fresh directory, else beside. It is gone again unless it is finished.
+/// Creates a file for an entry: under its own name in a fresh directory, otherwise under a temporary name.
+///
+/// It is removed unless it is finished.
 pub(crate) fn create<'a>(
     context: &RestoreContext,
     spot: &'a Spot,
     entry: &Entry,
 ) -> Result<Making<'a>, RestoreError> {
-    // Nobody else reads a file before it has its owner and its access list.
+    // No other user can read a file before it has its owner and its access list.
     let known = spot.dir.neutral && (entry.uid, entry.gid) == restorer() && entry.xattrs == Xattrs::None;
     let mode = if known { entry.mode & 0o777 } else { 0o600 };
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -209,8 +219,11 @@ impl Making<'_> {
     }
 }
 
-/// Whether the file that is there has the content already; then only differing metadata is set. What cannot be read is
-/// replaced.
+/// Keeps the existing file if it has the entry's content, setting only metadata that differs.
+///
+/// Returns whether it did.
+///
+/// A file that cannot be read is replaced.
 fn keep_existing(
     context: &RestoreContext,
     spot: &Spot,

@@ -1,31 +1,36 @@
-//! What a directory of the destination lies on: which mount, and what may be taken for granted of it.
+//! Finds the mount and the filesystem of a directory, and what may be assumed about them.
 //!
-//! Mounts are told apart by the kernel's number for them, not by the device: a directory that is mounted at a second place
-//! has the same device there, and a btrfs subvolume has another one without being a mount. Where the kernel does not tell
-//! the number, the device has to do, and what it cannot tell apart counts as another mount.
+//! Mounts are distinguished by the kernel's number for them, not by the device: a directory that is mounted
+//! at a second place has the same device there, and a btrfs subvolume has another device without being a
+//! mount. If the kernel does not report the number, the device is used, and a subvolume then counts as
+//! another mount.
 //!
-//! A few filesystems are known to keep any mode and owner that they accept; what any other made of them is looked at,
-//! entry by entry. The same goes for names: some filesystems strip dots, fold letters or shorten.
+//! A few filesystems are known to keep any mode and owner that they accept. On any other, each entry is
+//! checked afterwards. The same holds for names: some filesystems strip dots, fold letters or shorten names.
 
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 
-/// ext2 to ext4, XFS, btrfs, tmpfs, f2fs: modes, owners and names are kept as they were given, or refused.
+/// Magic numbers of ext2 to ext4, XFS, btrfs, tmpfs and f2fs.
+///
+/// These keep modes, owners and names as given, or refuse them.
 const EXACT: [u64; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010];
 
-/// A mount, as far as it can be told from others.
+/// A mount, as far as it can be distinguished from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Mount {
     Number(u64),
     Device(u32, u32),
 }
 
-/// What a directory lies on.
+/// The mount and kind of filesystem of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Filesystem {
     pub(crate) mount: Mount,
-    /// It keeps modes, owners and names, or refuses them: what a call accepted needs no second look.
+    /// Whether it keeps modes, owners and names as given or refuses them.
+    ///
+    /// An accepted call then needs no check.
     pub(crate) exact: bool,
 }
 
@@ -37,14 +42,14 @@ impl Filesystem {
 }
 
 impl Mount {
-    /// The mount that an open file or directory was reached by.
+    /// Returns the mount through which a file or directory was opened.
     pub(crate) fn of(handle: impl AsFd) -> Result<Self, Errno> {
         let fd = handle.as_fd();
         let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
         if stat.stx_mask & StatxFlags::MNT_ID.bits() != 0 {
             return Ok(Self::Number(stat.stx_mnt_id));
         }
-        // Before Linux 5.8.
+        // Linux before 5.8 reports the number here.
         let shown =
             std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap_or_default();
         let number = shown.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
@@ -52,8 +57,9 @@ impl Mount {
     }
 }
 
-/// Whether there is room: of two filesystems that say "no space", one is full, and the other has no room for this
-/// entry alone (an index that is full, a root directory of a fixed size).
+/// Returns whether a filesystem that reported "no space" still has room.
+///
+/// If it does, only this entry has no room: an index is full, or a root directory of fixed size.
 pub(crate) fn has_room(handle: impl AsFd) -> bool {
     const ROOM_BYTES: u64 = 4 << 20;
     rustix::fs::fstatvfs(handle).is_ok_and(|found| {

@@ -1,4 +1,4 @@
-//! What is in a directory of the destination, and not in the snapshot.
+//! Removes entries of the destination that the snapshot does not have.
 
 use super::destination::{LOST_AND_FOUND, is_marker, is_mount_root};
 use super::directory::Directory;
@@ -15,7 +15,7 @@ use std::ffi::{CStr, CString};
 use std::sync::atomic::Ordering;
 
 impl Restorer<'_, '_> {
-    /// All of a directory's entries were met: what is left over does not belong.
+    /// Leaves a directory whose entries were all met: its remaining names are not in the snapshot.
     pub(crate) fn leave(&mut self) -> Result<(), RestoreError> {
         let Some(Level { dir, mut extra }) = self.stack.pop() else { return Ok(()) };
         let context = self.context;
@@ -24,10 +24,11 @@ impl Restorer<'_, '_> {
             if is_mount_root(&dir.handle) {
                 extra.remove(LOST_AND_FOUND);
             }
-            // Those of this run go when all is done.
+            // This run's own names are removed when all is done.
             extra.retain(|name| !self.place.is_marker(name) && !context.outcome.session.is_journal(name));
         }
-        // What a killed restore left is ours to remove; what merely looks like it is somebody's.
+        // Files that a killed restore left are removed. Files that only look similar belong to another
+        // program.
         let top = self.stack.is_empty();
         let is_ours = |name: &CStr| {
             context.outcome.session.is_left(name, top)
@@ -36,10 +37,10 @@ impl Restorer<'_, '_> {
         let (ours, extra): (Vec<_>, Vec<_>) = extra.into_iter().partition(|name| is_ours(name));
         self.remove_ours(&dir, ours);
         if top {
-            // Before the directory gets its times.
+            // Removing the journal changes the directory's time, so this precedes setting it.
             context.outcome.session.end();
         }
-        // A file restored alone does not speak for the directory it is put into.
+        // A snapshot's file that is restored alone says nothing about the directory that it is put into.
         let speaks = dir.entry().is_some();
         if extra.is_empty() || !speaks || !(self.request.delete || self.place.is_own()) {
             return Ok(());
@@ -61,7 +62,7 @@ impl Restorer<'_, '_> {
             told.tell(ShortfallKind::Left, &dir.path, reason);
             return Ok(());
         }
-        // Whatever was to be made in it was tried.
+        // Wait until every entry of the directory was tried.
         self.drain()?;
         if dir.folds_names() {
             let reason =
@@ -72,7 +73,7 @@ impl Restorer<'_, '_> {
         self.remove_extra(&dir, &extra)
     }
 
-    /// Removes what a killed restore left in a directory.
+    /// Removes files that a killed restore left in a directory.
     fn remove_ours(&mut self, dir: &Directory, names: Vec<CString>) {
         for name in names {
             match rustix::fs::unlinkat(&dir.handle, &name, AtFlags::empty()) {
@@ -86,7 +87,7 @@ impl Restorer<'_, '_> {
         }
     }
 
-    /// Removes what the snapshot does not have from a directory.
+    /// Removes entries from a directory that the snapshot does not have.
     fn remove_extra(&mut self, dir: &Directory, names: &[CString]) -> Result<(), RestoreError> {
         let context = self.context;
         let told = &context.outcome.told;
@@ -107,7 +108,7 @@ impl Restorer<'_, '_> {
     }
 }
 
-/// As markers are made.
+/// Returns whether a file looks as markers are made: empty, and owned by this user.
 fn is_empty_of_ours(dir: impl AsFd, name: &CStr) -> bool {
     let is_ours = |stat: &Stat| {
         stat.is_file() && stat.size_bytes == 0 && stat.uid == rustix::process::geteuid().as_raw()

@@ -1,8 +1,8 @@
-//! Further names of a file.
+//! Restores the second and further names of a file.
 //!
-//! A name is linked to the one that was restored first, when that is there: one that could not be made leaves its part to the next.
-//! Where a link is refused (too many, another filesystem, one without links), the name becomes a file of its own, its content
-//! from the first, and that is told.
+//! A name is linked to the first restored name of the file. If that name could not be made, the next one
+//! takes its part. If a link is refused (too many links, another filesystem, one without links), the name
+//! becomes a separate file, whose content is copied from the first, and this is reported.
 
 use super::at::{name_of, open_path};
 use super::error::{EntryError, RestoreError, is_own};
@@ -18,7 +18,9 @@ use std::ffi::CString;
 use std::sync::PoisonError;
 
 impl Restorer<'_, '_> {
-    /// Another name of a file that was restored under its first. Where that cannot be, it is a file of its own.
+    /// Restores another name of a file whose first name was restored.
+    ///
+    /// Makes a separate file if it cannot be linked.
     pub(crate) fn link(
         &mut self,
         spot: Spot,
@@ -28,7 +30,7 @@ impl Restorer<'_, '_> {
     ) -> Result<(), RestoreError> {
         self.drain()?;
         if self.context.outcome.lost_names.lock().unwrap_or_else(PoisonError::into_inner).contains(first) {
-            // The first could not be made: this is the first, then.
+            // The first name could not be made, so this one takes its part.
             return self.make(spot, entry);
         }
         let linked = self.first_of(first).map(|(from, first_name)| {
@@ -58,7 +60,8 @@ impl Restorer<'_, '_> {
             let made = from_other_name(self.context, &other, &spot, &entry, file);
             match self.context.settle(&spot.dir, &entry, made)? {
                 Some(true) => {
-                    // Later names are names of this one: of the first there can be no more, or not on this filesystem.
+                    // Later names link to this one: the first can have no more links, or none on this
+                    // filesystem.
                     self.links.insert(group, entry.path);
                     return Ok(());
                 }
@@ -69,7 +72,7 @@ impl Restorer<'_, '_> {
         self.make(spot, entry)
     }
 
-    /// Where the first name of a group is.
+    /// Returns the directory and name of the first name of a group.
     fn first_of(&self, first: &TreePath) -> Result<(rustix::fd::OwnedFd, CString), Errno> {
         let top = self.stack.first().map(|level| level.dir.clone());
         let (Some(top), Some((dir, name))) = (top, first.split()) else { return Err(Errno::NOENT) };

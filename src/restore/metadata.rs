@@ -1,10 +1,11 @@
-//! Giving one inode its metadata: owners, attributes, mode, times, in the order in which none undoes another.
+//! Gives an inode its metadata, in an order in which no step undoes another: owners, attributes, mode, times.
 //!
-//! A new owner takes the bits of set-user-id and set-group-id away, so owners come before the mode; an access list changes the mode's
-//! group bits, so it comes before, too. What a call refuses is told, and the rest is still set; then, and wherever the
-//! filesystem is not known to keep what it accepts, the inode is looked at, and what it lets others do is compared with what they could.
-//! Without its owner a file loses the bits that would run it as another, and without its access list the group bits that stood
-//! for the list's mask.
+//! A new owner clears the set-user-id and set-group-id bits, so owners come before the mode. An access list
+//! changes the mode's group bits, so it precedes the mode as well. A call that is refused is reported, and
+//! the rest is still set. In that case, and wherever the filesystem is not known to keep what it accepts, the
+//! inode is checked: the rights it gives are compared with those recorded. Without its owner a file loses the
+//! bits that would run it as another user, and without its access list the group bits that stood for the
+//! list's mask.
 
 use super::access::{ACCESS_LIST, Access, is_wider, mode_for, mode_without_list};
 use super::error::{RestoreError, is_own};
@@ -17,30 +18,33 @@ use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, Xatt
 use rustix::io::Errno;
 use std::sync::LazyLock;
 
-/// A filesystem with coarser times than the source's is no news: FAT counts in steps of two seconds.
+/// Smallest difference of times that is reported. FAT counts in steps of two seconds.
 const TIME_STEP_SECONDS: u64 = 2;
 
-/// Effective user and group: who owns what this process creates. They do not change while it runs.
+/// Returns the effective user and group, which own what this process creates.
+///
+/// They do not change while it runs.
 pub(crate) fn restorer() -> (u32, u32) {
     static RESTORER: LazyLock<(u32, u32)> =
         LazyLock::new(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
     *RESTORER
 }
 
-/// How an inode is reached.
+/// The way an inode is reached.
 #[derive(Clone, Copy, Debug)]
 pub enum Handle<'a> {
     /// A file or directory opened for reading or writing.
     Open(BorrowedFd<'a>),
-    /// Opened with `O_PATH`: reached by its name in `/proc`.
+    /// An inode opened with `O_PATH`, reached by its name in `/proc`.
     Path(BorrowedFd<'a>),
 }
 
-/// What creation has given an inode already.
+/// The metadata that creation has given an inode.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Already {
-    /// It was created a moment ago by this process in a neutral directory: it is this process's own, without attributes, and
-    /// of this mode, which runs it as nobody.
+    /// The mode of an inode that this process has just created in a neutral directory.
+    ///
+    /// Such an inode belongs to this process and has no attributes, and its mode has no set-id bits.
     neutral: Option<u16>,
 }
 
@@ -50,8 +54,10 @@ impl Already {
     }
 }
 
-/// Sets owners, attributes, mode and mtime. `attributes` are the entry's, from its page or chunk; `exact` is whether the filesystem
-/// keeps what it accepts. An error is this process's own trouble.
+/// Sets owners, attributes, mode and mtime.
+///
+/// `attributes` are the entry's, from its page or chunk. `exact` says whether the filesystem keeps what it
+/// accepts. The error is one of this process, such as too many open files.
 pub(crate) fn apply(
     handle: Handle,
     entry: &Entry,
@@ -74,10 +80,10 @@ pub(crate) fn apply(
             rustix::fs::chownat(fd, c"", Some(Uid::from_raw(entry.uid)), gid, AtFlags::EMPTY_PATH)
         {
             refused.owner = Some(refused.own("set its owner", errno)?);
-            // A member of the group may set that much.
+            // A member of the group may set at least the group.
             let _ = rustix::fs::chownat(fd, c"", None, gid, AtFlags::EMPTY_PATH);
         }
-        // Where it may have another owner now, the bits that would run it as that one are not set in the first place.
+        // If it may have another owner now, the bits that would run it as that owner are not set at all.
         if refused.owner.is_some() || !exact {
             let (uid, gid) = Stat::of(fd).map_or((!recorded.uid, !recorded.gid), |now| (now.uid, now.gid));
             mode = mode_for(recorded, uid, gid);
@@ -95,7 +101,7 @@ pub(crate) fn apply(
         let errno = refused.own("set its mtime", errno)?;
         told.tell(ShortfallKind::Time, &entry.path, because("set its mtime", errno));
     }
-    // Whoever is not in a file's group may not give it the bit that runs it as that group: it is dropped without an error.
+    // The kernel drops the set-group-id bit without an error if the caller is not in the file's group.
     let dropped = mode & 0o2000 != 0 && restorer().0 != 0;
     if exact && refused.owner.is_none() && refused.mode.is_none() && !dropped {
         return Ok(());
@@ -131,7 +137,7 @@ fn set_times(handle: Handle, times: &Timestamps) -> Result<(), Errno> {
     }
 }
 
-/// What was refused of one entry.
+/// The calls that were refused for one entry.
 struct Refused<'a> {
     entry: &'a Entry,
     told: &'a Told,
@@ -140,12 +146,12 @@ struct Refused<'a> {
 }
 
 impl Refused<'_> {
-    /// The errno of a call that failed, unless it is this process's own trouble.
+    /// Returns the errno of a failed call, unless the error is one of this process.
     fn own(&self, action: &'static str, errno: Errno) -> Result<Errno, RestoreError> {
         if is_own(errno) { Err(RestoreError::write(&self.entry.path, action)(errno)) } else { Ok(errno) }
     }
 
-    /// Tells how what is there differs from what was recorded; `mode` is what was to be set.
+    /// Reports how the inode differs from what was recorded. `mode` is the mode that was set or tried.
     fn compare(&self, recorded: Access, now: &Stat, mode: u16, is_symlink: bool) {
         let access = Access { mode: now.mode, uid: now.uid, gid: now.gid, ..recorded };
         let same_owner = (now.uid, now.gid) == (recorded.uid, recorded.gid);
@@ -186,8 +192,9 @@ impl Refused<'_> {
     }
 }
 
-/// Removes what the entry does not have, and sets what it has. `mode` loses the bits that stand for an access list which cannot
-/// be set.
+/// Removes attributes that the entry does not have, and sets those that it has.
+///
+/// `mode` loses the bits that stand for an access list which cannot be set.
 fn set_attributes(
     handle: Handle,
     attributes: &[(Vec<u8>, Vec<u8>)],

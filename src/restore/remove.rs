@@ -1,8 +1,9 @@
-//! Removing what does not belong to a snapshot, with all below it, and never beyond its mount.
+//! Removes an entry that does not belong to a snapshot, with all below it, but never beyond its mount.
 //!
-//! Nothing is followed: a directory is opened by its handle and its own name, and looked at once it is open, so that what is
-//! mounted there meanwhile is seen as well. A mount point is left, and what cannot be removed (immutable, somebody else's)
-//! is told and passed over. A btrfs subvolume is no mount and goes. Depth is bounded by open handles only.
+//! No symlink is followed: a directory is opened through its parent's handle by its own name, and checked
+//! once it is open, so that a mount made meanwhile is seen as well. A mount point is left. An entry that
+//! cannot be removed (immutable, or of another user) is reported and skipped. A btrfs subvolume is no mount
+//! and is removed. Depth is limited only by the number of open handles.
 
 use super::at::open_below;
 use super::error::is_own;
@@ -15,7 +16,7 @@ use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 
-/// Why something was left, in words for a report.
+/// Returns why an entry was left, in words for a report.
 pub(crate) fn left_because(errno: Errno) -> String {
     match errno {
         Errno::BUSY | Errno::XDEV => {
@@ -30,12 +31,14 @@ struct Frame {
     handle: OwnedFd,
     name: CString,
     path: TreePath,
-    /// What cannot be removed from it.
+    /// Names that cannot be removed from it.
     stuck: HashSet<CString>,
 }
 
-/// Removes `name` of a directory on `mount`, and all below it. Returns whether it is gone; `left` is told what is not, and why.
-/// An error is this process's own trouble.
+/// Removes `name` of a directory on `mount`, and all below it. Returns whether it was removed.
+///
+/// `left` is called for each entry that stays, with the reason. The error is one of this process, such as too
+/// many open files.
 pub(crate) fn remove_all(
     dir: impl AsFd,
     mount: Mount,
@@ -47,7 +50,7 @@ pub(crate) fn remove_all(
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(true),
         Err(errno) if is_own(errno) => return Err(errno),
-        // Either says so of a directory; the second also of what is immutable.
+        // Both are returned for a directory; the second also for an immutable file.
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(errno) => {
             left(path, errno);
@@ -90,7 +93,7 @@ pub(crate) fn remove_all(
     Ok(true)
 }
 
-/// Opens a directory that is to be emptied; `None`, and told, when that is not to be.
+/// Opens a directory that is to be emptied. Returns `None`, and reports it, if it must be left.
 fn enter(
     dir: BorrowedFd,
     mount: Mount,
@@ -108,7 +111,7 @@ fn enter(
             Ok(None)
         }
         Err(errno) if is_own(errno) => Err(errno),
-        // Not a directory, so that it was its removal that was refused.
+        // It is no directory, so the kernel refused to remove it for another reason.
         Err(Errno::NOTDIR | Errno::LOOP) => {
             left(path, Errno::PERM);
             Ok(None)
@@ -120,9 +123,9 @@ fn enter(
     }
 }
 
-/// Removes what is in a directory, up to the first directory that holds something.
+/// Removes the content of a directory, up to the first subdirectory that holds something.
 fn empty(frame: &mut Frame, left: &mut dyn FnMut(&TreePath, Errno)) -> Result<Option<CString>, Errno> {
-    // A handle of its own, since reading moves the position.
+    // Reading moves a handle's position, so this uses a second handle.
     let listed = open_below(&frame.handle, c".")?;
     let mut buffer = [MaybeUninit::<u8>::uninit(); 32 << 10];
     let mut entries = RawDir::new(&listed, &mut buffer);
@@ -145,7 +148,7 @@ fn empty(frame: &mut Frame, left: &mut dyn FnMut(&TreePath, Errno)) -> Result<Op
             Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(Some(child.to_owned())),
             Err(errno) if is_own(errno) => return Err(errno),
             Err(errno) => {
-                // A file that is immutable is no directory either.
+                // An immutable file is no directory either.
                 let errno = if errno == Errno::NOTDIR { Errno::PERM } else { errno };
                 left(&frame.path.join(child.to_bytes()), errno);
                 frame.stuck.insert(child.to_owned());

@@ -1,4 +1,4 @@
-//! What a restore is asked for, and what it reports.
+//! The request for a restore, and its report.
 
 use super::shortfall::Shortfalls;
 use crate::content::local_objects::LocalObjects;
@@ -6,35 +6,35 @@ use crate::model::tree_path::TreePath;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// What to restore, and where.
+/// The entry to restore, and its destination.
 pub struct RestoreRequest {
     pub destination: PathBuf,
-    /// Restores this entry and what is below it, as the destination.
+    /// Entry that becomes the destination, with all below it.
     pub path: TreePath,
-    /// Allows a destination that holds something: what differs is replaced.
+    /// Allows a destination that is not empty. Entries that differ are replaced.
     pub overwrite: bool,
-    /// Also removes what the snapshot does not have.
+    /// Also removes entries that the snapshot does not have.
     pub delete: bool,
     pub threads: usize,
-    /// The objects that this host holds of the store as a standby: read first.
+    /// Objects that this host keeps of the store as a standby. They are read first.
     pub local: Option<LocalObjects>,
-    /// What this program keeps on this host (repository, cache, standby, key): never removed, whatever the snapshot has.
+    /// Paths of this program on this host (repository, cache, standby, key), which are never removed.
     pub own: Vec<PathBuf>,
 }
 
-/// What a restore did.
+/// The work that a restore did.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RestoreReport {
     pub entries: u64,
     pub files_written: u64,
-    /// Of those, from this host's own objects.
+    /// Number of written files whose content came from this host's own objects.
     pub files_local: u64,
-    /// Files whose content was there already.
+    /// Number of files that had their content already.
     pub files_kept: u64,
     pub removed: u64,
     pub written_bytes: u64,
-    /// It went on where an earlier run was broken off.
+    /// Whether it continued an interrupted run.
     pub resumed: bool,
-    /// What did not come back as it was.
+    /// Entries that were not restored exactly.
     pub warnings: Shortfalls,
 }

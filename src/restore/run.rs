@@ -1,15 +1,16 @@
-//! Restoring a snapshot as plain files.
+//! Restores a snapshot as plain files.
 //!
-//! A destination that does not exist, or is an empty directory, is made beside and renamed when it is
-//! complete; broken off, the next run goes on in the directory beside. Into a directory that holds
-//! something, each file is made beside its name and renamed over it, and only what differs is touched.
-//! Every byte is checked: chunks against their ids, files of several chunks against their hash. Nothing
-//! is ever opened through a symlink, so that a tree which changes meanwhile cannot lead a write out of
-//! the destination.
+//! A tree for a destination that does not exist, or is an empty directory, is made next to it and renamed
+//! when it is complete. If the run is interrupted, the next one continues in that directory. In a directory
+//! that holds something, each file is made under a temporary name and renamed over its own, and only files
+//! that differ are touched. Every byte is checked: chunks against their ids, files of several chunks against
+//! their hash. Nothing is opened through a symlink, so a tree that changes meanwhile cannot lead a write out
+//! of the destination.
 //!
-//! An entry that cannot be made as it was is told, and the rest goes on; below a directory that cannot be made all is passed over.
-//! What ends a restore is what would meet every entry: see `RestoreError::ends`. Deletion never reaches into another mount,
-//! neither into one that the snapshot does not have nor into one that is mounted where the snapshot has a directory.
+//! An entry that cannot be made exactly is reported, and the restore continues. All entries below a directory
+//! that cannot be made are skipped. A restore ends only by an error that every entry would meet: see
+//! `RestoreError::ends`. Deletion never reaches into another mount, whether or not the snapshot has a
+//! directory where it is mounted.
 
 use super::context::{Counters, RestoreContext};
 use super::destination::Place;
@@ -32,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
-/// Restores the manifest `root` of a store, whose chunks `chunks` reads. `tag` stands for the snapshot.
+/// Restores the manifest `root` of a store, whose chunks `chunks` reads. `tag` identifies the snapshot.
 pub fn restore(
     chunks: ChunkReader,
     root: &ManifestRoot,
@@ -43,7 +44,7 @@ pub fn restore(
     crate::source::disk::raise_handle_limit();
     let own = own_below(&request.destination, &request.own)?;
     progress.expected_entries.store(root.entries, Ordering::Relaxed);
-    // What was broken off is gone on with for the same part of the same snapshot only.
+    // An interrupted restore is continued only for the same part of the same snapshot.
     let tag = match request.path.is_root() {
         true => tag.to_owned(),
         false => format!("{tag}-{}", &blake3::hash(request.path.as_bytes()).to_hex()[..8]),
@@ -56,7 +57,9 @@ pub fn restore(
     restored
 }
 
-/// Which of these lie below a destination, by their paths in it: told by inode, so that no symlink hides one.
+/// Returns the paths, relative to the destination, of those of `own` that lie below it.
+///
+/// They are compared by inode, so that no symlink hides one.
 ///
 /// # Errors
 /// The destination is one of them, or lies in one.
@@ -94,7 +97,7 @@ fn restore_to(
         umask: umask(),
         own,
     };
-    // In a directory that is new nothing is made beside anything, and one that is resumed has nothing of anybody's.
+    // A new tree needs no temporary names, and one that is resumed contains no files of others.
     if !place.fresh && !place.is_named_at_the_end() {
         let top = place.open().map_err(RestoreError::write(place.work.display(), "open it"))?;
         context.outcome.session.begin(&top, tag);

@@ -1,7 +1,7 @@
-//! The entries of a manifest, also past pages that are damaged: what they held is told, and the rest goes on.
+//! Reads the entries of a manifest, also past damaged pages: their loss is reported, and reading continues.
 //!
-//! Nothing is taken on trust for that: an entry that is not behind the last one, or not below the wanted directory, does not leave
-//! here, whatever page it comes from.
+//! The pages are not trusted: an entry that does not follow the last one, or is not below the wanted
+//! directory, is not returned, whatever page it comes from.
 
 use super::directory::Outcome;
 use super::shortfall::ShortfallKind;
@@ -14,7 +14,7 @@ use crate::repository::manifest::{EntryStream, ManifestReader};
 use crate::support::failure::{Failure, FailureKind};
 use std::sync::atomic::Ordering;
 
-/// A manifest's entries in order.
+/// A manifest's entries, in order.
 pub(crate) struct Salvage<'a> {
     manifests: ManifestReader,
     root: ManifestRoot,
@@ -22,15 +22,15 @@ pub(crate) struct Salvage<'a> {
     outcome: &'a Outcome,
     stream: EntryStream,
     last: Option<TreePath>,
-    /// Once a page was damaged: the pages that are still to be read, each by itself.
+    /// The pages still to be read, each by itself; set once a page was damaged.
     leaves: Option<std::iter::Skip<std::vec::IntoIter<Child>>>,
     leaf: std::vec::IntoIter<Entry>,
-    /// What was met first, should there be nothing else.
+    /// The first error, in case nothing can be read.
     lost: Option<RepositoryError>,
 }
 
 impl<'a> Salvage<'a> {
-    /// The entry `top` and all below it.
+    /// Reads the entry `top` and all entries below it.
     pub(crate) fn new(
         manifests: ManifestReader,
         root: &ManifestRoot,
@@ -42,13 +42,13 @@ impl<'a> Salvage<'a> {
         Self { manifests, root, top, outcome, stream, last: None, leaves: None, leaf, lost: None }
     }
 
-    /// The pages from the last entry on, after `error`.
+    /// Begins to read page by page from the last entry on, after `error`.
     fn begin(&mut self, error: RepositoryError) -> Result<(), RepositoryError> {
         if error.kind() != FailureKind::Damaged {
             return Err(error);
         }
         let Ok(leaves) = self.manifests.leaves(&self.root) else { return Err(error) };
-        // The page that an entry is on begins at or before it.
+        // The page that contains an entry begins at or before it.
         let from = self.last.as_ref().unwrap_or(&self.top);
         let first = leaves.partition_point(|leaf| leaf.first <= *from).saturating_sub(1);
         self.leaves = Some(leaves.into_iter().skip(first));
@@ -103,7 +103,7 @@ impl Iterator for Salvage<'_> {
             }
             match self.next_leaf() {
                 Ok(true) => {}
-                // Nothing at all could be read.
+                // No page could be read.
                 Ok(false) if self.last.is_none() => return self.lost.take().map(Err),
                 Ok(false) => return None,
                 Err(error) => return Some(Err(error)),

@@ -1,8 +1,9 @@
-//! Names that a restore makes beside others for a moment, and how a later one knows what a killed one has left.
+//! Temporary names of a restore, and how a later restore recognises those of a killed one.
 //!
-//! They have a random number in them, so that none is a name of the snapshot, or of anybody's. What is left behind is told from a file that
-//! merely looks like it by a journal: a small file of this user's at the top of the destination, that names the number, and whose lock
-//! nobody holds any more. Without one nothing is taken for a leftover. The journal goes when the same restore has met every directory.
+//! The names contain a random number, so that none is a name of the snapshot or of another program. A journal
+//! distinguishes leftovers from files that only look similar: it is a small file of this user at the top of
+//! the destination, which gives the number, and whose lock no process holds any more. Without a journal no
+//! file counts as a leftover. The journal is removed when the same restore has met every directory.
 
 use super::at::names;
 use crate::source::stat::Stat;
@@ -16,10 +17,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const BESIDE: &str = ".understudy-new-";
 const DIGITS: usize = 16;
-/// A journal's content; the restore's tag follows.
+/// Beginning of a journal's content. The restore's tag follows.
 const JOURNAL: &str = "understudy: names that begin with this one are of a restore that was broken off, ";
 
-/// One restore's names.
+/// The temporary names of one restore.
 #[derive(Debug)]
 pub struct Session {
     number: u64,
@@ -31,14 +32,14 @@ pub struct Session {
 #[derive(Debug)]
 struct Journal {
     top: OwnedFd,
-    /// Locked as long as it is open.
+    /// The journal, locked as long as it is open.
     _file: OwnedFd,
 }
 
-/// A session that was broken off.
+/// The session of an interrupted restore.
 #[derive(Debug)]
 struct Left {
-    /// The journal's name, and what its names begin with.
+    /// The journal's name, which is also the prefix of the session's names.
     name: CString,
     is_same: bool,
     _lock: OwnedFd,
@@ -54,7 +55,7 @@ impl Session {
         }
     }
 
-    /// A name that nobody has.
+    /// Returns a name that no other process uses.
     pub(crate) fn name(&self) -> CString {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
         CString::new(format!("{}-{count:x}", self.prefix())).unwrap_or_default()
@@ -64,7 +65,9 @@ impl Session {
         format!("{BESIDE}{:0DIGITS$x}", self.number)
     }
 
-    /// Begins a journal at the top of a destination, and reads those of others. Where none can be written, what a kill leaves stays.
+    /// Begins a journal at the top of a destination, and reads the journals of other restores.
+    ///
+    /// If it cannot be written, a killed restore leaves its files.
     pub(crate) fn begin(&self, top: &OwnedFd, tag: &str) {
         let content = format!("{JOURNAL}{tag}\n");
         let all = names(top).unwrap_or_default();
@@ -79,19 +82,21 @@ impl Session {
         *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = made.ok();
     }
 
-    /// Nothing is under way any more.
+    /// Removes the journal, since no temporary name is in use any more.
     pub(crate) fn end(&self) {
         if let Some(journal) = self.journal.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = rustix::fs::unlinkat(&journal.top, self.prefix(), AtFlags::empty());
         }
     }
 
-    /// Whether it is this restore's journal.
+    /// Returns whether `name` is this restore's journal.
     pub(crate) fn is_journal(&self, name: &CStr) -> bool {
         name.to_bytes() == self.prefix().as_bytes()
     }
 
-    /// Whether a name is what a restore that was broken off has left; at the top its journal is as well, if that was the same.
+    /// Returns whether `name` is a leftover of an interrupted restore.
+    ///
+    /// At the top that includes its journal, if it was the same restore.
     pub(crate) fn is_left(&self, name: &CStr, is_top: bool) -> bool {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         left.iter().any(|left| match name.to_bytes().strip_prefix(left.name.as_bytes()) {
@@ -102,7 +107,7 @@ impl Session {
     }
 }
 
-/// The session of a journal, if that is what this name is, and its restore is gone.
+/// Returns the session of the journal `name`, if it is a journal and its restore has ended.
 fn left(top: &OwnedFd, name: CString, own_content: &str) -> Option<Left> {
     let digits = name.to_bytes().strip_prefix(BESIDE.as_bytes())?;
     if digits.len() != DIGITS || !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -140,7 +145,7 @@ mod tests {
         let (living, name) = (Session::new(&Env::system()), killed.name());
         living.begin(&top, "tag");
         assert!(!living.is_left(&name, false), "its restore lives");
-        // Its lock goes with its process.
+        // The lock is released when its process ends.
         drop(killed.journal.lock().unwrap().take());
         let next = Session::new(&Env::system());
         next.begin(&top, "tag");
@@ -153,7 +158,7 @@ mod tests {
         ] {
             assert!(!next.is_left(&CString::new(theirs).unwrap(), true), "{theirs}");
         }
-        // Another restore's journal stays until that is made again.
+        // The journal of another restore stays until that one is run again.
         let other = Session::new(&Env::system());
         drop(next);
         other.begin(&top, "other");

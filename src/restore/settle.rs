@@ -1,4 +1,4 @@
-//! What becomes of an entry that could not be made: told, and the rest goes on, or the end of the restore.
+//! Decides about an entry that could not be made: report it and continue, or end the restore.
 
 use super::context::RestoreContext;
 use super::directory::Directory;
@@ -11,7 +11,9 @@ use rustix::io::Errno;
 use std::sync::PoisonError;
 
 impl RestoreContext<'_> {
-    /// An entry's attributes. Where the repository cannot give them, the entry is restored without, and that is told.
+    /// Reads an entry's attributes.
+    ///
+    /// If the repository cannot give them, the entry is restored without, and this is reported.
     pub(crate) fn attributes(&self, entry: &Entry) -> Result<Attributes, RestoreError> {
         match attributes_of(&self.writer.chunks, entry).map_err(RestoreError::from) {
             Err(error) if !error.ends(Doing::Making) => {
@@ -23,8 +25,9 @@ impl RestoreContext<'_> {
         }
     }
 
-    /// Tells of an entry that could not be made, so that the rest goes on: then there is no value. What ends the restore is
-    /// passed on.
+    /// Reports an entry that could not be made and returns `None`, so that the restore continues.
+    ///
+    /// An error that ends the restore is returned.
     pub(crate) fn settle<T>(
         &self,
         dir: &Directory,
@@ -36,7 +39,7 @@ impl RestoreContext<'_> {
             Err(failure) => failure,
         };
         let entrys_own = match &error {
-            // Not the disk is full, but a directory, or an index of names.
+            // The disk has room: a directory or an index of names is full.
             RestoreError::Write { errno: Errno::NOSPC, .. } => {
                 doing == Doing::Making && has_room(&dir.handle)
             }

@@ -1,33 +1,33 @@
-//! What did not come back as it was: counted by kind, the first of each kind named.
+//! Entries that were not restored exactly: counted by kind, with the first ones of each kind named.
 //!
-//! Kinds are in the order of their weight, and the report names the weightiest first, so that a thousand owners which this user
-//! may not set do not hide the one file that is missing. Workers tell in any order; the report is sorted.
+//! Kinds are ordered by weight, and the report names the heaviest first, so that a thousand owners which this
+//! user may not set do not hide the one missing file. Workers report in any order; the report is sorted.
 
 use crate::model::tree_path::TreePath;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// At most so many are named; all of them are counted.
+/// Maximum number of entries that are named. All are counted.
 pub const NAMED_MAX: usize = 100;
 
-/// In which way an entry differs from what the snapshot has.
+/// The way in which an entry differs from the snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShortfallKind {
-    /// Its content cannot be read from the repository: it is not there, or as it was before.
+    /// Its content cannot be read from the repository. The path is missing, or as it was before.
     Damaged,
-    /// It could not be made: it is not there, or as it was before.
+    /// It could not be made. The path is missing, or as it was before.
     Missing,
-    /// It can be read or changed by others than it could.
+    /// Other users can read or change more of it than before.
     Wider,
-    /// It does not belong to the snapshot and was to be removed, and was not.
+    /// It is not in the snapshot and was to be removed, but it was not.
     Left,
-    /// Its directory is not in the snapshot; one was made for it.
+    /// The snapshot lacks its directory, so one was made for it.
     Orphaned,
     /// It has another name.
     Renamed,
-    /// It is a file of its own, and was another name of one.
+    /// It is a separate file instead of another name of one.
     Separate,
     Mode,
     Owner,
@@ -43,11 +43,11 @@ pub struct Shortfall {
     pub reason: String,
 }
 
-/// All that differs. An entry that differs in two ways is counted in both.
+/// All entries that differ. An entry that differs in two ways is counted in both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Shortfalls {
     pub damaged: u64,
-    /// With those that lie below a directory that could not be made, of which only the directory is named.
+    /// Includes the entries below a directory that could not be made, of which only the directory is named.
     pub missing: u64,
     pub wider: u64,
     pub left: u64,
@@ -78,15 +78,15 @@ impl Shortfalls {
         }
     }
 
-    /// How many there are.
+    /// Returns the total number.
     pub fn total(&self) -> u64 {
         let lost = self.missing + self.wider + self.left + self.orphaned + self.renamed + self.separate;
-        // As many as a forged manifest says there were.
+        // A forged manifest can claim any number of entries, so this addition saturates.
         self.damaged.saturating_add(lost + self.modes + self.owners + self.attributes + self.times)
     }
 }
 
-/// Where a restore's threads tell what differs.
+/// The place where a restore's threads report entries that differ.
 #[derive(Debug, Default)]
 pub struct Told(Mutex<(Shortfalls, BTreeMap<ShortfallKind, Vec<Shortfall>>)>);
 
@@ -100,7 +100,7 @@ impl Told {
         }
     }
 
-    /// So many that are counted only: what they lie below was named.
+    /// Counts `more` entries without naming them, since the entry above them was named.
     pub fn count(&self, kind: ShortfallKind, more: u64) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = told.0.count(kind);

@@ -1,4 +1,4 @@
-//! Restoring symlinks, fifos, sockets and device nodes.
+//! Restores symlinks, fifos, sockets and device nodes.
 
 use super::at::name_of;
 use super::context::RestoreContext;
@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
 use std::ffi::CStr;
 
-/// A symlink, fifo, socket or device node.
+/// Makes a symlink, fifo, socket or device node.
 pub(crate) fn special(
     context: &RestoreContext,
     spot: &Spot,
@@ -52,7 +52,7 @@ pub(crate) fn special(
     unplaced.place(&entry.path)
 }
 
-/// The type that an entry is made as.
+/// Returns the file type that an entry is made as.
 fn made_as(kind: &Kind) -> Option<FileType> {
     match kind {
         Kind::Symlink { .. } => Some(FileType::Symlink),

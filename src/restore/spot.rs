@@ -1,9 +1,12 @@
-//! Where an entry goes, and how it gets there: made beside its name and renamed over what is there, or made under its name in a
+//! Puts an entry in its place.
+//!
+//! It is made under a temporary name and renamed over an existing entry, or made under its own name in a
 //! directory that was empty.
 //!
-//! What was made and does not get its place is removed again, whatever the reason: nothing half-written stays under a name of the
-//! snapshot. A name that the directory did not list, and that turns out to be taken, is another entry's on a filesystem that folds
-//! letters: nothing is replaced then. (Whoever makes that very name meanwhile is told apart by listing the directory again.)
+//! An inode that does not get its place is removed, whatever the reason: no half-written file stays under a
+//! name of the snapshot. If a name that the directory did not list turns out to be taken, the filesystem
+//! folds letters and the name is that of another entry: nothing is replaced then. (Listing the directory
+//! again distinguishes this from a process that has just created that very name.)
 
 use super::directory::Directory;
 use super::error::RestoreError;
@@ -16,20 +19,23 @@ use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
-/// A name that nobody has is found at once; who exchanges them all meanwhile is not waited for.
+/// Number of attempts to find an unused name.
+///
+/// The first one succeeds unless a process takes the names on purpose.
 const TRIES: usize = 8;
 
-/// Where an entry goes.
+/// The place of an entry.
 pub(crate) struct Spot {
     pub(crate) dir: Arc<Directory>,
     pub(crate) name: CString,
-    /// The directory had this name when it was opened.
+    /// Whether the directory had this name when it was opened.
     pub(crate) listed: bool,
 }
 
 impl Spot {
-    /// Runs `make`, which makes something under the name that it is given: in a directory that was empty its own, else one that
-    /// nobody has.
+    /// Runs `make`, which makes something under the name that it is given.
+    ///
+    /// In a directory that was empty that is the entry's own name, otherwise a temporary one.
     pub(crate) fn make<T>(
         &self,
         path: &TreePath,
@@ -59,23 +65,25 @@ impl Spot {
     }
 }
 
-/// What was made for a spot, and is removed again unless it gets there.
+/// An inode made for a spot. It is removed unless it is placed.
 pub(crate) struct Unplaced<'a> {
     spot: &'a Spot,
     at: CString,
-    /// It is another name of an inode. Where the place is a name of the same one, renaming does nothing, and what is beside is
-    /// still there to be removed.
+    /// Whether it is another name of an inode.
+    ///
+    /// If the place is a name of the same inode, renaming does nothing, and the temporary name must still be
+    /// removed.
     pub(crate) linked: bool,
     placed: bool,
 }
 
 impl Unplaced<'_> {
-    /// The name that it has so far.
+    /// Returns its current name.
     pub(crate) fn at(&self) -> &CStr {
         &self.at
     }
 
-    /// Gives it its name. A directory in the way goes only if deletion is allowed.
+    /// Gives the inode its final name. A directory in the way is removed only if deletion is allowed.
     pub(crate) fn place(mut self, path: &TreePath) -> Result<(), RestoreError> {
         let dir = &*self.spot.dir;
         if !dir.fresh {
@@ -93,7 +101,7 @@ impl Unplaced<'_> {
             let handle = &dir.handle;
             match rustix::fs::renameat_with(handle, &self.at, handle, name, RenameFlags::NOREPLACE) {
                 Ok(()) => return Ok(()),
-                // A filesystem that cannot rename so.
+                // The filesystem does not support this kind of rename.
                 Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if Stat::at(handle, name).is_err() => {}
                 Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                     if !dir.lists(name) {

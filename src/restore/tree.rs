@@ -1,8 +1,8 @@
-//! Restoring entries in their order: into which directory each goes, and what becomes of what cannot be put there.
+//! Restores entries in order: finds the directory of each, and decides about entries that cannot be made.
 //!
-//! One thread goes through the entries, and keeps open the directories from the top down to where it is; small files are handed to the pool
-//! in batches, of a large one the parts. A directory that the snapshot lacks is made up for what is below it; below what is not
-//! a directory nothing is made.
+//! One thread reads the entries and keeps open the directories from the top down to the current one. Small
+//! files are handed to the pool in batches, large files in parts. A directory that the snapshot lacks is made
+//! up for the entries below it. Below an entry that is no directory nothing is made.
 
 use super::at::{name_of, open_below, open_existing};
 use super::context::RestoreContext;
@@ -31,7 +31,7 @@ use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Batches under way.
+/// Maximum number of batches that run at the same time.
 const JOBS_MAX: usize = 8;
 const BATCH_ENTRIES: usize = 256;
 const BATCH_BYTES: u64 = SEGMENT_BYTES;
@@ -65,7 +65,7 @@ pub(crate) fn restore_entries<'env>(
 
 pub(crate) struct Level {
     pub(crate) dir: Arc<Directory>,
-    /// What was there and has not been met in the snapshot; empty for a fresh directory.
+    /// Names found in the directory that were not met in the snapshot; empty for a fresh directory.
     pub(crate) extra: BTreeSet<CString>,
 }
 
@@ -80,13 +80,13 @@ pub(crate) struct Restorer<'s, 'env> {
     pending: VecDeque<Handle<Result<(), RestoreError>>>,
     /// The first name of every hardlink group.
     pub(crate) links: HashMap<Group, TreePath>,
-    /// A directory that could not be made: what is below it is passed over.
+    /// A directory that could not be made. Entries below it are skipped.
     skipped: Option<TreePath>,
-    /// The last entry that was not a directory: nothing can be below it.
+    /// The last entry that was not a directory. No entry can be below it.
     leaf: Option<TreePath>,
-    /// Directories that the snapshot lacks, although it has something below them.
+    /// Directories that the snapshot lacks although it has entries below them.
     pub(crate) made_up: HashSet<TreePath>,
-    /// Mounts in the destination of which was told that nothing is deleted there.
+    /// Mounts in the destination that were reported as places where nothing is deleted.
     pub(crate) mounts_told: HashSet<Mount>,
     pub(crate) report: RestoreReport,
 }
@@ -121,7 +121,7 @@ impl<'env> Restorer<'_, 'env> {
         Ok(self.report)
     }
 
-    /// The first entry: a directory becomes the destination itself, anything else is put into it.
+    /// Restores the first entry: a directory becomes the destination itself, any other entry is put into it.
     fn begin(&mut self, entry: Entry) -> Result<(), RestoreError> {
         let shown = self.place.work.display().to_string();
         let wrong = |action| RestoreError::write(&shown, action);
@@ -131,7 +131,7 @@ impl<'env> Restorer<'_, 'env> {
         let outcome = self.context.outcome.clone();
         let missing = entry.path != self.request.path;
         let directory = match missing {
-            // Its own entry is not in the snapshot, but what is below it is.
+            // The snapshot lacks the directory's own entry, but has entries below it.
             true => self.make_up(self.request.path.clone(), entry.mtime),
             false => entry.clone(),
         };
@@ -155,7 +155,9 @@ impl<'env> Restorer<'_, 'env> {
         if missing { self.entry(entry) } else { Ok(()) }
     }
 
-    /// An entry below the first: leaves the directories that it is not in, and puts it into its own.
+    /// Restores an entry below the first.
+    ///
+    /// Leaves the directories that do not contain it, and puts it into its own.
     fn entry(&mut self, entry: Entry) -> Result<(), RestoreError> {
         while let [_, .., level] = &self.stack[..]
             && !entry.path.is_within(&level.dir.path)
@@ -175,7 +177,7 @@ impl<'env> Restorer<'_, 'env> {
         if parent == Some(dir.path.as_bytes()) {
             return self.put(entry);
         }
-        // Directories between it and where it is put that the snapshot does not have.
+        // Make up directories between it and the current one that the snapshot lacks.
         let below = dir.path.components().count();
         let depth = entry.path.components().count();
         for at in below + 1..depth {
@@ -191,7 +193,7 @@ impl<'env> Restorer<'_, 'env> {
         self.put(entry)
     }
 
-    /// An entry for a directory that the snapshot lacks. Nobody but its owner sees what is in it.
+    /// Returns an entry for a directory that the snapshot lacks. Only its owner can read its content.
     fn make_up(&mut self, path: TreePath, mtime: Timestamp) -> Entry {
         let reason = "the snapshot lacks this directory; it was made with mode 700";
         self.context.outcome.told.tell(ShortfallKind::Orphaned, &path, reason);
@@ -241,7 +243,7 @@ impl<'env> Restorer<'_, 'env> {
         self.make(spot, entry)
     }
 
-    /// Makes an entry anew; of a hardlink group it is the first name.
+    /// Makes a new inode for an entry. In a hardlink group it is the first name.
     pub(crate) fn make(&mut self, spot: Spot, entry: Entry) -> Result<(), RestoreError> {
         if let Some(group) = entry.group() {
             self.links.insert(group, entry.path.clone());
@@ -272,7 +274,7 @@ impl<'env> Restorer<'_, 'env> {
         }
     }
 
-    /// Makes a directory, or opens the one that is there.
+    /// Makes a directory, or opens the existing one.
     fn open(&self, spot: &Spot, entry: &Entry) -> Result<Directory, EntryError> {
         let wrong = |action| RestoreError::write(&entry.path, action);
         let (parent, name) = (&spot.dir, &*spot.name);
@@ -303,14 +305,14 @@ impl<'env> Restorer<'_, 'env> {
         if !fresh && Mount::of(&handle).map_err(wrong("stat it"))? != filesystem.mount {
             filesystem = Filesystem::of(&handle).map_err(wrong("stat it"))?;
         }
-        // Its name is found again: whoever else may write to the directory may have put another there.
+        // The directory is opened by its name, so check that no other process has put another one there.
         if fresh && filesystem.exact {
             let found = Stat::of(&handle).map_err(wrong("stat it"))?;
             if found.uid != restorer().0 {
                 return Err(wrong("keep it while it is made")(Errno::STALE).into());
             }
         }
-        // What is new in a neutral directory is neutral. (The umask may take even the owner's rights.)
+        // A new directory in a neutral one is neutral. (The umask may clear even the owner's rights.)
         let neutral = match parent.neutral && self.context.umask & 0o700 == 0 {
             true => fresh,
             false => fresh && make_neutral(&handle, filesystem),
@@ -351,7 +353,7 @@ impl<'env> Restorer<'_, 'env> {
         Ok(())
     }
 
-    /// A large file, its segments written by all workers.
+    /// Restores a large file, whose segments all workers write.
     fn large(&self, spot: &Spot, entry: &Entry, file: &File) -> Result<(), EntryError> {
         let context = self.context;
         let attributes = context.attributes(entry)?;
