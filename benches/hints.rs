@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use understudy::api::resync::ResyncReport;
 use understudy::model::id::{StoreName, WriterId};
 use understudy::model::plan::PlanName;
-use understudy::replicate::resync::{Request, Surroundings, Watched, resync};
+use understudy::replicate::resync::{Request, ResyncContext, Watched, resync};
 use understudy::repository::key_source::KeySource;
-use understudy::repository::location::Location;
+use understudy::repository::location::RepositoryUrl;
 use understudy::repository::store::{Repository, RepositoryOptions};
 use understudy::source::hints::Watch;
 use understudy::support::progress::Progress;
@@ -56,7 +56,7 @@ impl Bench {
             watched: Some(Watched { watch: self.watch.clone(), hints }),
         };
         let progress = Progress::default();
-        let around = Surroundings {
+        let around = ResyncContext {
             tree: &understudy::source::disk::Disk::default(),
             progress: &progress,
             on_step: &|_| {},
@@ -91,7 +91,7 @@ fn main() {
         cache: Some(dir.path().join("cache")),
         ..Default::default()
     };
-    let location = Location::Directory(dir.path().join("repository"));
+    let location = RepositoryUrl::Directory(dir.path().join("repository"));
     let repository = Repository::open(&location, options, runtime.handle().clone()).unwrap();
     let watch = Arc::new(Watch::new(Path::new(&source), || {}).unwrap());
     let bench = Bench { repository, source: source.into(), watch };

@@ -19,7 +19,7 @@ use understudy::model::id::{Sequence, StoreName, WriterId};
 use understudy::model::plan::PlanName;
 use understudy::model::record::{Event, PruneRecord, SnapshotRecord};
 use understudy::model::retention::decide;
-use understudy::replicate::resync::{Request, Surroundings, resync};
+use understudy::replicate::resync::{Request, ResyncContext, resync};
 use understudy::repository::index::Index;
 use understudy::repository::key_source::KeySource;
 use understudy::repository::store::{Repository, RepositoryOptions};
@@ -96,7 +96,7 @@ fn main() {
             std::fs::write(source.join(format!("f{}", hour * 7 % 200)), env.wall_ns().to_string().repeat(20))
                 .unwrap();
             let progress = Progress::default();
-            let around = Surroundings { tree: &Disk::default(), progress: &progress, on_step: &|_| {} };
+            let around = ResyncContext { tree: &Disk::default(), progress: &progress, on_step: &|_| {} };
             resync(&open("cache"), &request, &around).unwrap();
             an_hour_passes();
         }

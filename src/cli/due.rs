@@ -6,7 +6,7 @@ use super::exit::{self, Exit};
 use super::{Global, ending, show};
 use crate::service::config::StoreConfig;
 use crate::service::daemon::Daemon;
-use crate::service::upkeep::{Done, Duty, Keeper};
+use crate::service::upkeep::{TaskReport, UpkeepRun, UpkeepTask};
 use crate::support::chain::chain;
 use crate::support::failure::FailureKind;
 use serde::Serialize;
@@ -48,9 +48,9 @@ pub(super) fn run_due(global: &Global) -> Result<Exit> {
 struct Line {
     store: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    duty: Option<Duty>,
+    duty: Option<UpkeepTask>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    done: Option<Done>,
+    done: Option<TaskReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,12 +58,12 @@ struct Line {
 }
 
 impl Line {
-    fn done(config: &StoreConfig, duty: Duty, done: Done) -> Self {
+    fn done(config: &StoreConfig, duty: UpkeepTask, done: TaskReport) -> Self {
         let store = config.name.to_string();
         Self { store, duty: Some(duty), done: Some(done), error: None, error_kind: None }
     }
 
-    fn failed(config: &StoreConfig, duty: Option<Duty>, error: &Error) -> Self {
+    fn failed(config: &StoreConfig, duty: Option<UpkeepTask>, error: &Error) -> Self {
         let (error, error_kind) = (chain(error.as_ref()), error.kind());
         let store = config.name.to_string();
         Self { store, duty, done: None, error: Some(error), error_kind: Some(error_kind) }
@@ -81,7 +81,7 @@ pub(super) fn keep_up(global: &Global, context: &Context, stores: &[StoreConfig]
         let keep_one_up = || {
             let store = context.repository(Some(config))?.store(&config.name);
             let host = context.host();
-            let keeper = Keeper { host, store: &store, config, stop: &stop };
+            let keeper = UpkeepRun { host, store: &store, config, stop: &stop };
             Ok(keeper.keep_up()?)
         };
         let kept: Vec<_> = match keep_one_up() {
@@ -114,26 +114,26 @@ fn print(global: &Global, line: &Line) -> Result<()> {
         complain!("understudy: {store}: {what}{error}");
         return Ok(());
     }
-    if let Some(Done::Prune(report)) = &line.done {
+    if let Some(TaskReport::Prune(report)) = &line.done {
         show::pruning_warnings(report);
     }
     if global.quiet {
         return Ok(());
     }
     match &line.done {
-        Some(Done::Prune(report)) => show::line(&format!(
+        Some(TaskReport::Prune(report)) => show::line(&format!(
             "{store}: pruned: {} snapshots dropped, {} doomed, {} deleted",
             report.snapshots_dropped,
             show::bytes(report.doomed_bytes),
             show::bytes(report.deleted_bytes)
         )),
-        Some(Done::Verify(report)) => show::line(&format!(
+        Some(TaskReport::Verify(report)) => show::line(&format!(
             "{store}: verified: {} of {} packs read ({}): sound",
             report.packs_read,
             report.packs,
             show::bytes(report.read_bytes)
         )),
-        Some(Done::Drill(report)) => show::line(&show::drill_text(report)),
+        Some(TaskReport::Drill(report)) => show::line(&show::drill_text(report)),
         None => Ok(()),
     }
 }

@@ -4,7 +4,7 @@
 use super::error::Error;
 use crate::api::run::RunReport;
 use crate::repository::error::RepositoryError;
-use crate::service::board::Ended;
+use crate::service::board::RunResult;
 use crate::support::chain::chain;
 use crate::support::failure::FailureKind;
 use std::process::ExitCode;
@@ -63,7 +63,7 @@ pub(super) fn report(error: &Error) -> ExitCode {
 }
 
 /// Returns how a run of the daemon's ended.
-pub(super) fn of_ended(ended: &Ended) -> Exit {
+pub(super) fn of_ended(ended: &RunResult) -> Exit {
     match &ended.result {
         Ok(RunReport::Resync(report)) if report.has_warnings() => Exit::Warnings,
         Ok(_) => Exit::Done,
@@ -93,7 +93,7 @@ mod tests {
     use crate::service::api_error;
     use crate::service::host::HostError;
     use crate::service::run::RunError;
-    use crate::service::scheduler::Outcome;
+    use crate::service::scheduler::RunOutcome;
     use crate::service::upkeep::UpkeepError;
     use crate::standby::error::FollowError;
 
@@ -101,20 +101,20 @@ mod tests {
     fn each_kind_has_one_exit_code_one_status_one_retry_and_one_word() {
         use FailureKind::{Damaged, Failed, Fenced, Held, Missing, Stopped, Unavailable, Usage};
         let table = [
-            (Usage, 2, 500, Outcome::Failed, "misconfigured"),
-            (Missing, 2, 404, Outcome::Waiting, "waiting"),
-            (Held, 4, 409, Outcome::Held, "held"),
-            (Fenced, 5, 409, Outcome::Fenced, "fenced"),
-            (Unavailable, 6, 503, Outcome::Failed, "unreachable"),
-            (Stopped, 1, 500, Outcome::Waiting, "stopped"),
-            (Damaged, 1, 500, Outcome::Failed, "damaged"),
-            (Failed, 1, 500, Outcome::Failed, "failing"),
+            (Usage, 2, 500, RunOutcome::Failed, "misconfigured"),
+            (Missing, 2, 404, RunOutcome::Waiting, "waiting"),
+            (Held, 4, 409, RunOutcome::Held, "held"),
+            (Fenced, 5, 409, RunOutcome::Fenced, "fenced"),
+            (Unavailable, 6, 503, RunOutcome::Failed, "unreachable"),
+            (Stopped, 1, 500, RunOutcome::Waiting, "stopped"),
+            (Damaged, 1, 500, RunOutcome::Failed, "damaged"),
+            (Failed, 1, 500, RunOutcome::Failed, "failing"),
         ];
         assert_eq!(table.map(|row| row.0), FailureKind::ALL);
         for (kind, code, status, outcome, word) in table {
             assert_eq!(Exit::from(kind).code(), code, "{kind:?}");
             assert_eq!(api_error::status(kind).as_u16(), status, "{kind:?}");
-            assert_eq!(Outcome::from(kind), outcome, "{kind:?}");
+            assert_eq!(RunOutcome::from(kind), outcome, "{kind:?}");
             assert_eq!(Alert::from(kind).word, word, "{kind:?}");
         }
     }

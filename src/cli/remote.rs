@@ -8,7 +8,7 @@ use crate::api::error::ErrorBody;
 use crate::api::run::{RunFailure, RunReport};
 use crate::api::store::StoreStatus;
 use crate::model::id::StoreName;
-use crate::service::socket::Place;
+use crate::service::socket::SocketPlace;
 use crate::support::trusted::is_trusted;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -28,13 +28,13 @@ type Unanswered = Box<dyn std::error::Error + Send + Sync>;
 /// A daemon that answers.
 pub(super) struct Remote<'a> {
     context: &'a Context,
-    place: Place,
+    place: SocketPlace,
 }
 
 impl<'a> Remote<'a> {
     /// The daemon of this host that has this configuration; `None` when none answers.
     pub(super) fn find(context: &'a Context) -> Option<Self> {
-        let places = Place::of_command(&context.config, context.given_repository.as_deref());
+        let places = SocketPlace::of_command(&context.config, context.given_repository.as_deref());
         places.into_iter().map(|place| Self { context, place }).find(|remote| {
             let answer = remote.context.runtime.block_on(remote.read("/healthz"));
             answer.is_ok_and(|answer| answer.is_some())

@@ -9,7 +9,7 @@ use crate::api::resync::{ResyncReport, WarningKind};
 use crate::model::id::StoreName;
 use crate::model::role::Permission;
 use crate::service::config::StoreConfig;
-use crate::service::run::{Watch, request, resync_between_hooks};
+use crate::service::run::{RunObserver, request, resync_between_hooks};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -60,7 +60,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     request.excludes.extend(args.exclude.iter().cloned());
     request.one_filesystem |= args.one_filesystem;
     let progress = super::context::progress();
-    let watch = Watch { progress: &progress, on_step: &kill_at };
+    let watch = RunObserver { progress: &progress, on_step: &kill_at };
     let report = progress::watched(global, context.env(), &progress, "scanned", || {
         resync_between_hooks(&repository, &store, &request, watch)
     })

@@ -8,7 +8,7 @@ use crate::service::admission::Admission;
 use crate::service::config::{Config, OFF};
 use crate::service::daemon::Daemon;
 use crate::service::ending::EndLimits;
-use crate::service::socket::{Place, SocketError};
+use crate::service::socket::{SocketError, SocketPlace};
 use crate::service::token::Token;
 use crate::service::{http, listen};
 use crate::support::lossy::Lossy;
@@ -84,7 +84,7 @@ fn log(global: &Global) -> Result<Lossy> {
 /// Answers at the socket, and at the port.
 fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Result<()> {
     let admission = |token, bound| Admission::new(daemon.clone(), token, bound);
-    if let Some(place) = Place::of_daemon(&context.config, context.given_repository.as_deref()) {
+    if let Some(place) = SocketPlace::of_daemon(&context.config, context.given_repository.as_deref()) {
         match place.bind() {
             Ok(bound) => {
                 tracing::info!(at = %bound.path.display(), "answers this host's commands");

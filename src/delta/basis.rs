@@ -39,7 +39,7 @@ struct Known {
 
 /// Location of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum BlockLocation {
     /// Offset in the old file.
     File(u64),
     /// A chunk of the old file, and a block of it that the file does not use: chunk and block number.
@@ -198,7 +198,7 @@ impl Basis {
     }
 
     /// Returns a block with these checksums, preferably one that lies in the file.
-    pub fn lookup(&self, weak: u32, strong: &Strong) -> Option<Place> {
+    pub fn lookup(&self, weak: u32, strong: &Strong) -> Option<BlockLocation> {
         let number = self.table.find(weak).find(|number| strong_of(&self.known, *number) == Some(strong))?;
         let (chunk, block) = chunk_of(&self.known, number)?;
         let known = &self.known[chunk];
@@ -209,7 +209,7 @@ impl Basis {
             let inside = offset_bytes <= start && start + length <= offset_bytes + length_bytes;
             inside.then(|| placed.at + u64::from(start - offset_bytes))
         });
-        Some(home.map_or(Place::Chunk(chunk as u32, block), Place::File))
+        Some(home.map_or(BlockLocation::Chunk(chunk as u32, block), BlockLocation::File))
     }
 
     /// Returns the id and length of the extent that begins at `at`, if it is a whole chunk.
@@ -234,10 +234,10 @@ impl Basis {
 
     /// Returns the number of bytes, from the first of `bytes` on, that agree block by block with the content
     /// at `place`. Appends their extents.
-    pub fn follow(&self, place: Place, bytes: &[u8], out: &mut Vec<Extent>) -> usize {
+    pub fn follow(&self, place: BlockLocation, bytes: &[u8], out: &mut Vec<Extent>) -> usize {
         match place {
-            Place::File(at) => self.follow_file(at, bytes, out),
-            Place::Chunk(chunk, block) => self.follow_chunk(chunk, block, bytes, out),
+            BlockLocation::File(at) => self.follow_file(at, bytes, out),
+            BlockLocation::Chunk(chunk, block) => self.follow_chunk(chunk, block, bytes, out),
         }
     }
 

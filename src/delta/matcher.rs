@@ -6,7 +6,7 @@
 //! Work is bounded whatever the bytes are: each byte is rolled over once, and hashes that confirm nothing are
 //! counted; when a run has spent its share of them, the rest of it is literal.
 
-use super::basis::{Basis, Place};
+use super::basis::{Basis, BlockLocation};
 use super::piece::{Piece, push};
 use super::signature::{group_value, strong};
 use super::weak::Rolling;
@@ -88,7 +88,7 @@ impl Matcher<'_> {
         let mut shift = 0i64;
         let mut failures_left = FAILURES_FREE + (to - from) / BYTES_PER_FAILURE;
         let mut chunk_tries_left = 4 + (to - from) / (256 << 10);
-        let mut place = Some(Place::File(self.at + from as u64));
+        let mut place = Some(BlockLocation::File(self.at + from as u64));
         let mut searched = false;
         // The bytes after `to` are known, or belong to another segment: one block may reach into them.
         let seen = &self.bytes[..self.bytes.len().min(to + self.basis.block_bytes() - 1)];
@@ -97,7 +97,7 @@ impl Matcher<'_> {
                 let mut extents = Vec::new();
                 let length = self.follow(place, seen, at, &mut chunk_tries_left, &mut extents);
                 if length > 0 {
-                    if let Place::File(old) = place {
+                    if let BlockLocation::File(old) = place {
                         literal = self.go_back(literal, at, old, pieces);
                         shift = (self.at + at as u64) as i64 - old as i64;
                     }
@@ -132,14 +132,14 @@ impl Matcher<'_> {
     /// blocks' hashes.
     fn follow(
         &self,
-        place: Place,
+        place: BlockLocation,
         bytes: &[u8],
         mut at: usize,
         chunk_tries_left: &mut usize,
         out: &mut Vec<Extent>,
     ) -> usize {
         let start = at;
-        let Place::File(mut old) = place else { return self.basis.follow(place, &bytes[at..], out) };
+        let BlockLocation::File(mut old) = place else { return self.basis.follow(place, &bytes[at..], out) };
         loop {
             if *chunk_tries_left > 0
                 && let Some((id, length)) = self.basis.whole_chunk_at(old)
@@ -155,7 +155,7 @@ impl Matcher<'_> {
             }
             let limit = self.basis.next_whole_chunk(old).map_or(usize::MAX, |next| (next - old) as usize);
             let end = bytes.len().min(at.saturating_add(limit));
-            let length = self.basis.follow(Place::File(old), &bytes[at..end], out);
+            let length = self.basis.follow(BlockLocation::File(old), &bytes[at..end], out);
             at += length;
             old += length as u64;
             if length < limit {
@@ -184,14 +184,14 @@ impl Matcher<'_> {
     /// pages.
     ///
     /// The overwritten blocks are looked for elsewhere only at multiples of a block, not at every byte.
-    fn beyond_edit(&self, from: usize, to: usize, shift: i64) -> Option<(usize, Place)> {
+    fn beyond_edit(&self, from: usize, to: usize, shift: i64) -> Option<(usize, BlockLocation)> {
         let block = self.basis.block_bytes();
         let old = |at: usize| u64::try_from((self.at + at as u64) as i64 - shift).ok();
         let mut end = None;
         for at in (1..=EDIT_BLOCKS).map(|blocks| from + blocks * block).take_while(|at| *at < to) {
             let (bytes, old) = (self.bytes.get(at..at + block)?, old(at)?);
             if self.basis.is_block_at(old, bytes) {
-                end = Some((at, Place::File(old)));
+                end = Some((at, BlockLocation::File(old)));
                 break;
             }
         }
@@ -212,7 +212,7 @@ impl Matcher<'_> {
         to: usize,
         shift: i64,
         failures_left: &mut usize,
-    ) -> Option<(usize, Place)> {
+    ) -> Option<(usize, BlockLocation)> {
         let block = self.basis.block_bytes();
         let last = self.bytes.len().checked_sub(block)?.min(to - 1);
         let dense_end = (from + SPARSE_AFTER_BYTES).min(last + 1);
@@ -231,7 +231,13 @@ impl Matcher<'_> {
     }
 
     /// Looks at every window that begins in `from..end`.
-    fn roll(&self, from: usize, end: usize, shift: i64, failures_left: &mut usize) -> Option<(usize, Place)> {
+    fn roll(
+        &self,
+        from: usize,
+        end: usize,
+        shift: i64,
+        failures_left: &mut usize,
+    ) -> Option<(usize, BlockLocation)> {
         let block = self.basis.block_bytes();
         if from >= end || *failures_left == 0 {
             return None;
@@ -257,7 +263,7 @@ impl Matcher<'_> {
     /// Finds the old block that equals the one at `at`: in place if possible, else at the distance of the
     /// last match, else anywhere.
     #[cold]
-    fn confirm(&self, at: usize, weak: u32, shift: i64, failures_left: &mut usize) -> Option<Place> {
+    fn confirm(&self, at: usize, weak: u32, shift: i64, failures_left: &mut usize) -> Option<BlockLocation> {
         if !self.basis.has_weak(weak) {
             return None;
         }
@@ -268,7 +274,7 @@ impl Matcher<'_> {
             .into_iter()
             .flatten()
             .find(|old| self.basis.has_block(*old, &hash))
-            .map(Place::File)
+            .map(BlockLocation::File)
             .or_else(|| self.basis.lookup(weak, &hash));
         if found.is_none() {
             *failures_left -= 1;

@@ -3,7 +3,7 @@
 //! It is Zstandard around JSON, under a seal or with a hash. Nothing depends on a checkpoint: the log says
 //! the same.
 
-use super::seal::{self, Keys, Place, Sealing};
+use super::seal::{self, Keys, SealContext, Sealing};
 use super::wire::FormatError;
 use crate::model::record::StoreState;
 
@@ -40,12 +40,12 @@ pub fn encode(
     if !is_in_range(body.len(), unpacked) {
         return Err(FormatError::Range("a checkpoint"));
     }
-    seal::close(&MAGIC, sealing, Place::Checkpoint(sequence), keys, &body)
+    seal::close(&MAGIC, sealing, SealContext::Checkpoint(sequence), keys, &body)
 }
 
 pub fn decode(bytes: &[u8], keys: Option<&Keys>, sequence: u64) -> Result<StoreState, FormatError> {
     let text = |e: &dyn std::fmt::Display| FormatError::Text(e.to_string());
-    let body = seal::open(&MAGIC, "a checkpoint", Place::Checkpoint(sequence), keys, bytes)?;
+    let body = seal::open(&MAGIC, "a checkpoint", SealContext::Checkpoint(sequence), keys, bytes)?;
     let unpacked = zstd::zstd_safe::get_frame_content_size(&body).ok().flatten().unwrap_or(0);
     if !is_in_range(body.len(), unpacked) {
         return Err(FormatError::Range("a checkpoint"));
@@ -73,7 +73,8 @@ mod tests {
         for (elements, is_taken) in [(1000, true), (SMALL_BYTES, false)] {
             let body = format!("{head}{}0]}}", "\"a\",".repeat(elements));
             let body = zstd::bulk::compress(body.as_bytes(), 3).unwrap();
-            let bytes = seal::close(&MAGIC, &Sealing::default(), Place::Checkpoint(9), None, &body).unwrap();
+            let bytes =
+                seal::close(&MAGIC, &Sealing::default(), SealContext::Checkpoint(9), None, &body).unwrap();
             let decoded = decode(&bytes, None, 9).map(|_| ());
             assert_eq!(decoded, if is_taken { Ok(()) } else { Err(FormatError::Range("a checkpoint")) });
         }

@@ -4,7 +4,7 @@
 //! is the BLAKE3 of its frame's decoded bytes. In a sealed pack, a frame's header and its payload each have a
 //! tag of their own, so that not even a frame's length is visible without the key.
 
-use super::seal::{self, HEAD_BYTES, Keys, Place, Sealer, Sealing, TAG_BYTES};
+use super::seal::{self, HEAD_BYTES, Keys, SealContext, Sealer, Sealing, TAG_BYTES};
 use super::wire::{FormatError, Reader};
 use crate::model::entry::CHUNK_MAX_BYTES;
 use crate::model::id::ChunkId;
@@ -200,7 +200,7 @@ pub struct PackWriter {
 
 impl PackWriter {
     pub fn new(sealing: Sealing, keys: Option<&Keys>) -> Result<Self, FormatError> {
-        let sealer = seal::sealer(&sealing, Place::Pack, keys)?;
+        let sealer = seal::sealer(&sealing, SealContext::Pack, keys)?;
         Ok(Self { sealing, sealer, bytes: seal::head(&PACK_MAGIC, &sealing).to_vec() })
     }
 
@@ -255,7 +255,7 @@ pub fn scan_pack(pack: &Bytes, keys: Option<&Keys>) -> (Vec<PackFrame>, Option<F
 
 fn scan(pack: &Bytes, keys: Option<&Keys>, frames: &mut Vec<PackFrame>) -> Result<(), FormatError> {
     let (sealing, mut at) = pack_head(pack)?;
-    let sealer = seal::sealer(&sealing, Place::Pack, keys)?;
+    let sealer = seal::sealer(&sealing, SealContext::Pack, keys)?;
     let mut decompressor = Decompressor::new().map_err(|e| FormatError::Text(e.to_string()))?;
     while at < pack.len() {
         let offset = u32::try_from(at).map_err(|_| FormatError::Range("pack"))?;
@@ -361,7 +361,7 @@ mod tests {
         let (found, error) = scan_pack(&pack, Some(&keys));
         assert_eq!(error, None);
         assert_eq!(found.iter().map(|f| (f.0, f.1, f.2)).collect::<Vec<_>>(), chunks);
-        let sealer = seal::sealer(&sealing, Place::Pack, Some(&keys)).unwrap();
+        let sealer = seal::sealer(&sealing, SealContext::Pack, Some(&keys)).unwrap();
         let decode = |pack: &Bytes, n: usize| {
             let (id, at, length) = chunks[n];
             let frame = pack.slice(at as usize..(at + length) as usize);

@@ -24,7 +24,7 @@ pub struct Holder {
 
 /// A holder as seen without a key; nothing vouches for these values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct ShownHolder {
     pub name: String,
     pub is_passphrase: bool,
     /// Readable only in version 1.
@@ -34,7 +34,7 @@ pub struct Shown {
 /// Reference to an earlier keyring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Before {
+pub struct EarlierRing {
     pub sequence: u32,
     pub hash: ContentHash,
     /// Number of data keys in it.
@@ -56,7 +56,7 @@ pub struct Opened {
     /// The holder who made it, as proven to the holder who opened it; none in version 1.
     pub maker: Option<usize>,
     /// The earlier keyrings, as far as this one lists them.
-    pub before: Vec<Before>,
+    pub before: Vec<EarlierRing>,
 }
 
 /// A caller's means to open keyrings.
@@ -95,7 +95,7 @@ impl Holder {
 }
 
 /// Content of a new keyring.
-pub struct Plan<'a> {
+pub struct RingPlan<'a> {
     pub store: &'a StoreName,
     pub holders: &'a [Holder],
     pub master: &'a Key,
@@ -107,9 +107,9 @@ pub struct Plan<'a> {
 
 impl Opened {
     /// Returns the reference by which the next keyring lists this one.
-    pub fn as_before(&self) -> Before {
+    pub fn as_before(&self) -> EarlierRing {
         let RingRef { sequence, hash } = self.reference;
-        Before { sequence, hash, keys: self.generations.len() as u32 }
+        EarlierRing { sequence, hash, keys: self.generations.len() as u32 }
     }
 
     /// Returns the number of data keys of keyring `named`, if it is this one or one that this one lists.

@@ -3,7 +3,7 @@
 //! Entries have one size and are sorted by id, so that a lookup reads a few of them from a file and no
 //! segment is ever held in memory.
 
-use super::seal::{self, Keys, Place, Sealing};
+use super::seal::{self, Keys, SealContext, Sealing};
 use super::wire::{FormatError, Reader};
 use crate::model::id::{ChunkId, PackId};
 
@@ -23,7 +23,7 @@ pub const PACK_MAX_BYTES: u64 = 1 << 30;
 
 /// Location of a chunk's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Location {
+pub struct FrameLocation {
     pub pack: PackId,
     pub offset_bytes: u32,
     /// Length of the frame, including its header.
@@ -119,7 +119,7 @@ pub fn generation(bytes: &[u8]) -> u32 {
 
 /// Returns the object that holds a table.
 pub fn close(table: &[u8], sealing: &Sealing, keys: Option<&Keys>) -> Result<Vec<u8>, FormatError> {
-    seal::close(&MAGIC, sealing, Place::Index, keys, table)
+    seal::close(&MAGIC, sealing, SealContext::Index, keys, table)
 }
 
 /// Returns the table in an object, of any version; it is not checked.
@@ -127,7 +127,7 @@ pub fn open(object: &[u8], keys: Option<&Keys>) -> Result<Vec<u8>, FormatError> 
     if object.starts_with(&TABLE_MAGIC_1) {
         return Ok(object.to_vec());
     }
-    seal::open(&MAGIC, "an index", Place::Index, keys, object)
+    seal::open(&MAGIC, "an index", SealContext::Index, keys, object)
 }
 
 /// Checks a whole table: hash, order, and that every entry lies inside its pack.

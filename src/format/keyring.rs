@@ -10,7 +10,7 @@
 //! one. The public keys are under the seal: a reader of the bucket sees only names. Keyrings of version 1
 //! (see `keyring1`) prove none of that; version 2 is `keyring2`.
 
-pub use super::holder::{Before, Holder, Opened, Plan, Secrets, Shown, is_name, key};
+pub use super::holder::{EarlierRing, Holder, Opened, RingPlan, Secrets, ShownHolder, is_name, key};
 use super::keyring1;
 use super::keyring2::{self, Body, Proof, VERSION};
 pub use super::keyring2::{admits_passphrases, close};
@@ -65,7 +65,7 @@ impl Keyring {
     }
 
     /// Returns the holders, as far as they can be read without a key.
-    pub fn shown(&self) -> Vec<Shown> {
+    pub fn shown(&self) -> Vec<ShownHolder> {
         match &self.stored {
             Stored::First(ring) => ring.shown(),
             Stored::Second(body, _) => body.shown(),
@@ -137,11 +137,12 @@ pub mod tests {
         ];
         let (master, data) = (key(&random), [key(&random), key(&random)]);
         let (store, one) = (store(), &data[..1]);
-        let plan = Plan { store: &store, holders: &holders, master: &master, generations: one, before: None };
+        let plan =
+            RingPlan { store: &store, holders: &holders, master: &master, generations: one, before: None };
         let first = decode_ring(&close(&plan, &file, &random).unwrap()).unwrap();
         let before = first.open(&with(&friend)).unwrap();
         assert_eq!((before.maker, before.slot, before.before.len()), (Some(0), 1, 0));
-        let plan = Plan { before: Some(&before), generations: &data, ..plan };
+        let plan = RingPlan { before: Some(&before), generations: &data, ..plan };
         let bytes = close(&plan, &friend, &random).unwrap();
         let ring = decode_ring(&bytes).unwrap();
         let words = |text: &str| Secrets {
@@ -183,13 +184,13 @@ pub mod tests {
         ];
         let (store, master, data) = (store(), key(&random), [key(&random)]);
         let plan =
-            Plan { store: &store, holders: &holders, master: &master, generations: &data, before: None };
+            RingPlan { store: &store, holders: &holders, master: &master, generations: &data, before: None };
         // In the attacker's own name: it opens, and names the attacker as its maker.
         let ring = decode_ring(&close(&plan, &attacker, &random).unwrap()).unwrap();
         assert_eq!(ring.open(&with(&owner)).unwrap().maker, Some(1));
         // In the owner's name: the proof needs the owner's secret.
         let bytes = String::from_utf8(close(&plan, &attacker, &random).unwrap()).unwrap();
-        let alone = Plan { holders: &holders[..1], ..plan };
+        let alone = RingPlan { holders: &holders[..1], ..plan };
         assert!(close(&alone, &attacker, &random).is_err());
         let mut lines = bytes.lines();
         let (body, proof) = (lines.next().unwrap(), lines.next().unwrap());
@@ -209,8 +210,13 @@ pub mod tests {
         let (store, master, data) = (store(), key(&random), [key(&random)]);
         for name in ["", "a\x1b]0;x\x07", "a\u{202e}b", "a\nb", &"x".repeat(201)] {
             let holders = [Holder::of_recipient(name, &owner.recipient())];
-            let plan =
-                Plan { store: &store, holders: &holders, master: &master, generations: &data, before: None };
+            let plan = RingPlan {
+                store: &store,
+                holders: &holders,
+                master: &master,
+                generations: &data,
+                before: None,
+            };
             assert_eq!(
                 close(&plan, &owner, &random).unwrap_err(),
                 FormatError::Range("a holder's name"),

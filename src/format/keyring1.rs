@@ -4,7 +4,7 @@
 //! are still read; every change of one makes a keyring of version 2.
 
 use super::age::{self, Identity, Recipient};
-use super::holder::{Holder, Opened, Secrets, Shown, find_slot};
+use super::holder::{Holder, Opened, Secrets, ShownHolder, find_slot};
 use super::passphrase::Passphrase;
 use super::seal::{Key, Sealer};
 use super::wire::FormatError;
@@ -46,8 +46,8 @@ fn bytes(text: &str) -> Result<Vec<u8>, FormatError> {
 }
 
 impl Keyring {
-    pub fn shown(&self) -> Vec<Shown> {
-        let shown = |slot: &Slot| Shown {
+    pub fn shown(&self) -> Vec<ShownHolder> {
+        let shown = |slot: &Slot| ShownHolder {
             name: slot.name.clone(),
             is_passphrase: slot.passphrase.is_some(),
             recipient: Recipient::parse(&slot.recipient).ok(),

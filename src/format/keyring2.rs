@@ -5,7 +5,7 @@
 //! that it is for.
 
 use super::age::{self, Identity, Recipient};
-use super::holder::{Before, Holder, Opened, Plan, Secrets, Shown, find_slot, is_name};
+use super::holder::{EarlierRing, Holder, Opened, RingPlan, Secrets, ShownHolder, find_slot, is_name};
 use super::passphrase::{PASSPHRASES_MAX, Passphrase};
 use super::seal::{Key, Sealer};
 use super::wire::FormatError;
@@ -61,11 +61,11 @@ struct Inner {
     recipients: Vec<String>,
     maker: u32,
     keys: String,
-    before: Vec<Before>,
+    before: Vec<EarlierRing>,
 }
 
 /// Returns the bytes of a keyring made by `maker`, one of its holders.
-pub fn close(plan: &Plan, maker: &Identity, random: &dyn Random) -> Result<Vec<u8>, FormatError> {
+pub fn close(plan: &RingPlan, maker: &Identity, random: &dyn Random) -> Result<Vec<u8>, FormatError> {
     let what = "a keyring's maker";
     if !admits_passphrases(plan.before, plan.holders) {
         return Err(FormatError::Range("passphrases"));
@@ -160,7 +160,7 @@ fn slot_key(
 }
 
 /// Returns the key that every holder of keyring `before` can compute; `generations` begin with its data keys.
-fn chain_key(generations: &[Key], before: &Before) -> Result<Zeroizing<[u8; 32]>, FormatError> {
+fn chain_key(generations: &[Key], before: &EarlierRing) -> Result<Zeroizing<[u8; 32]>, FormatError> {
     let newest = (before.keys as usize).checked_sub(1).and_then(|at| generations.get(at));
     let newest = newest.ok_or(FormatError::Range("data keys"))?;
     let mut hasher = blake3::Hasher::new_derive_key(CHAIN);
@@ -265,7 +265,7 @@ pub(super) fn open(
     })
 }
 
-fn check_before(before: &[Before], sequence: u32, keys: usize) -> Result<(), FormatError> {
+fn check_before(before: &[EarlierRing], sequence: u32, keys: usize) -> Result<(), FormatError> {
     let first = sequence.checked_sub(before.len() as u32).filter(|first| *first > 0);
     let is_whole = match before.is_empty() {
         true => sequence == 1,
@@ -280,8 +280,8 @@ fn check_before(before: &[Before], sequence: u32, keys: usize) -> Result<(), For
 
 impl Body {
     /// Returns the holders, as far as they can be read without a key.
-    pub fn shown(&self) -> Vec<Shown> {
-        let shown = |slot: &Slot| Shown {
+    pub fn shown(&self) -> Vec<ShownHolder> {
+        let shown = |slot: &Slot| ShownHolder {
             name: slot.name.clone(),
             is_passphrase: slot.passphrase.is_some(),
             recipient: None,

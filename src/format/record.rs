@@ -3,7 +3,7 @@
 //! In stores whose keyring proves who made it, each record names that keyring, and has a version that readers
 //! without that notion refuse.
 
-use super::seal::{self, Keys, Place, Sealing};
+use super::seal::{self, Keys, SealContext, Sealing};
 use super::wire::{FormatError, Reader};
 use crate::model::hold::MOUNTS_MAX;
 use crate::model::id::ContentHash;
@@ -35,7 +35,7 @@ pub fn encode(record: &Record, sealing: &Sealing, keys: Option<&Keys>) -> Result
     }
     let body = serde_json::to_vec(record).map_err(|e| FormatError::Text(e.to_string()))?;
     let magic = if record.ring.is_some() { &MAGIC } else { &MAGIC_3 };
-    seal::close(magic, sealing, Place::Record(record.sequence.0), keys, &body)
+    seal::close(magic, sealing, SealContext::Record(record.sequence.0), keys, &body)
 }
 
 /// Decodes the record stored in the log under `sequence`. Returns it with the hash by which the next record
@@ -48,7 +48,7 @@ pub fn decode(
     let body = if bytes.starts_with(&MAGIC_2) {
         body_2(bytes)?.to_vec()
     } else {
-        seal::open(magic_of(bytes), "a record", Place::Record(sequence), keys, bytes)?
+        seal::open(magic_of(bytes), "a record", SealContext::Record(sequence), keys, bytes)?
     };
     let record: Record = serde_json::from_slice(&body).map_err(|e| FormatError::Text(e.to_string()))?;
     if record.ring.is_some() != bytes.starts_with(&MAGIC) {

@@ -52,7 +52,7 @@ pub struct Keys {
 
 /// Kind and place of an object. An object of another place, or another store, does not open here.
 #[derive(Clone, Copy, Debug)]
-pub enum Place<'a> {
+pub enum SealContext<'a> {
     Pack,
     Index,
     Record(u64),
@@ -67,19 +67,19 @@ impl Keys {
         self.generations.len() as u32
     }
 
-    fn sealer(&self, sealing: &Sealing, place: Place) -> Result<Sealer, FormatError> {
+    fn sealer(&self, sealing: &Sealing, place: SealContext) -> Result<Sealer, FormatError> {
         let number = (sealing.generation as usize).checked_sub(1);
         let key = number
             .and_then(|n| self.generations.get(n))
             .ok_or(FormatError::Generation(sealing.generation))?;
         let mut hasher = blake3::Hasher::new_keyed(&key.0);
         let (kind, number, host) = match place {
-            Place::Pack => (0u8, 0, ""),
-            Place::Index => (1, 0, ""),
-            Place::Record(number) => (2, number, ""),
-            Place::Checkpoint(number) => (3, number, ""),
-            Place::Standby(host) => (4, 0, host),
-            Place::Upkeep(host) => (5, 0, host),
+            SealContext::Pack => (0u8, 0, ""),
+            SealContext::Index => (1, 0, ""),
+            SealContext::Record(number) => (2, number, ""),
+            SealContext::Checkpoint(number) => (3, number, ""),
+            SealContext::Standby(host) => (4, 0, host),
+            SealContext::Upkeep(host) => (5, 0, host),
         };
         hasher.update(b"understudy seal 1");
         hasher.update(&sealing.salt).update(&[kind]).update(&number.to_le_bytes());
@@ -130,7 +130,11 @@ fn number(nonce: u128) -> Nonce {
 }
 
 /// Returns the sealer of one object's parts; none if the object is not sealed.
-pub fn sealer(sealing: &Sealing, place: Place, keys: Option<&Keys>) -> Result<Option<Sealer>, FormatError> {
+pub fn sealer(
+    sealing: &Sealing,
+    place: SealContext,
+    keys: Option<&Keys>,
+) -> Result<Option<Sealer>, FormatError> {
     match (sealing.generation, keys) {
         (0, _) => Ok(None),
         (generation, None) => Err(FormatError::Generation(generation)),
@@ -182,7 +186,7 @@ pub fn generation_of(magic: &[u8; 8], bytes: &[u8]) -> u32 {
 pub fn close(
     magic: &[u8; 8],
     sealing: &Sealing,
-    place: Place,
+    place: SealContext,
     keys: Option<&Keys>,
     body: &[u8],
 ) -> Result<Vec<u8>, FormatError> {
@@ -207,7 +211,7 @@ pub fn close(
 pub fn open(
     magic: &[u8; 8],
     what: &'static str,
-    place: Place,
+    place: SealContext,
     keys: Option<&Keys>,
     bytes: &[u8],
 ) -> Result<Vec<u8>, FormatError> {
@@ -242,15 +246,15 @@ pub mod tests {
     fn an_object_comes_back_with_its_key_in_its_place_and_no_other() {
         let (good, other) = (keys(1, 2), keys(9, 2));
         let sealing = Sealing { generation: 2, salt: [7; 16] };
-        let place = Place::Record(5);
+        let place = SealContext::Record(5);
         let bytes = close(MAGIC, &sealing, place, Some(&good), b"a secret").unwrap();
         assert!(!bytes.windows(6).any(|w| w == b"secret"));
         assert_eq!(generation_of(MAGIC, &bytes), 2);
         assert_eq!(open(MAGIC, "it", place, Some(&good), &bytes).unwrap(), b"a secret");
         let refused = |place, keys, bytes: &[u8]| open(MAGIC, "it", place, keys, bytes).unwrap_err();
         assert_eq!(refused(place, Some(&other), &bytes), FormatError::Tampered);
-        assert_eq!(refused(Place::Record(6), Some(&good), &bytes), FormatError::Tampered);
-        assert_eq!(refused(Place::Checkpoint(5), Some(&good), &bytes), FormatError::Tampered);
+        assert_eq!(refused(SealContext::Record(6), Some(&good), &bytes), FormatError::Tampered);
+        assert_eq!(refused(SealContext::Checkpoint(5), Some(&good), &bytes), FormatError::Tampered);
         assert_eq!(refused(place, None, &bytes), FormatError::Generation(2));
         let elsewhere = Keys { store: StoreName::parse("other").unwrap(), ..good.clone() };
         assert_eq!(refused(place, Some(&elsewhere), &bytes), FormatError::Tampered);
@@ -265,13 +269,13 @@ pub mod tests {
     #[test]
     fn without_keys_damage_is_noticed() {
         let sealing = Sealing { generation: 0, salt: [7; 16] };
-        let bytes = close(MAGIC, &sealing, Place::Index, None, b"open").unwrap();
-        assert_eq!(open(MAGIC, "it", Place::Index, None, &bytes).unwrap(), b"open");
+        let bytes = close(MAGIC, &sealing, SealContext::Index, None, b"open").unwrap();
+        assert_eq!(open(MAGIC, "it", SealContext::Index, None, &bytes).unwrap(), b"open");
         for at in 0..bytes.len() {
-            assert!(open(MAGIC, "it", Place::Index, None, &bytes[..at]).is_err());
+            assert!(open(MAGIC, "it", SealContext::Index, None, &bytes[..at]).is_err());
             let mut bad = bytes.clone();
             bad[at] ^= 1;
-            assert!(open(MAGIC, "it", Place::Index, None, &bad).is_err(), "byte {at}");
+            assert!(open(MAGIC, "it", SealContext::Index, None, &bad).is_err(), "byte {at}");
         }
     }
 

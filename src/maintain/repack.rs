@@ -4,7 +4,7 @@
 
 use super::mark::Marks;
 use crate::format::frame;
-use crate::format::index::Location;
+use crate::format::index::FrameLocation;
 use crate::model::id::{ChunkId, PackId};
 use crate::repository::error::RepositoryError;
 use crate::repository::index::Segment;
@@ -29,7 +29,7 @@ impl Store {
     ) -> Result<(), RepositoryError> {
         // Copy pack by pack, so that each is read once and in order, and chunks that were written together
         // stay together.
-        let mut wanted: BTreeMap<PackId, Vec<(ChunkId, Location)>> = BTreeMap::new();
+        let mut wanted: BTreeMap<PackId, Vec<(ChunkId, FrameLocation)>> = BTreeMap::new();
         for (number, segment) in segments.iter().enumerate() {
             if !segment.header.packs.iter().any(|p| packs.contains(&p.id)) {
                 continue;
@@ -46,7 +46,7 @@ impl Store {
             let mut rest = &frames[..];
             while let Some((_, first)) = rest.first() {
                 let start = u64::from(first.offset_bytes);
-                let end_of = |l: &Location| u64::from(l.offset_bytes) + u64::from(l.length_bytes);
+                let end_of = |l: &FrameLocation| u64::from(l.offset_bytes) + u64::from(l.length_bytes);
                 let count = rest.iter().take_while(|(_, l)| end_of(l) - start <= COPY_BYTES).count().max(1);
                 let (now, later) = rest.split_at(count);
                 let end = now.last().map_or(start, |(_, l)| end_of(l));
@@ -66,7 +66,7 @@ impl Store {
     /// Returns a frame without its seal, checked against its chunk's id.
     ///
     /// It is fetched once more if the check fails.
-    fn checked(&self, id: ChunkId, location: &Location, bytes: Bytes) -> Result<Bytes, RepositoryError> {
+    fn checked(&self, id: ChunkId, location: &FrameLocation, bytes: Bytes) -> Result<Bytes, RepositoryError> {
         let at = object_key::pack(self.name(), location.pack);
         let sealer = self.sealer_of_pack(&location.sealing)?;
         let bytes = match crate::repository::chunks::decode(&bytes, id, location, sealer.as_ref()) {

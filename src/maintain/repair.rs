@@ -9,7 +9,7 @@
 
 use super::verify::{Examined, VerifyOptions, VerifyReport};
 use crate::format::frame::{self, ChunkType, Compressor};
-use crate::format::index::{self as index_format, Location, PackEntry};
+use crate::format::index::{self as index_format, FrameLocation, PackEntry};
 use crate::model::entry::{CHUNK_MAX_BYTES, Content, Entry, Extent};
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence, WriterId};
 use crate::model::record::{Event, ObjectRef, PruneRecord, StoreState};
@@ -278,7 +278,7 @@ impl Repairing<'_> {
     }
 
     /// Returns a frame without its seal, if it still has the chunk's content.
-    fn whole(&self, id: ChunkId, location: &Location, bytes: Bytes) -> Option<Bytes> {
+    fn whole(&self, id: ChunkId, location: &FrameLocation, bytes: Bytes) -> Option<Bytes> {
         let sealer = self.store.sealer_of_pack(&location.sealing).ok()?;
         crate::repository::chunks::decode(&bytes, id, location, sealer.as_ref()).ok()?;
         match sealer {

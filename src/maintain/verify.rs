@@ -1,6 +1,6 @@
 //! Verifies a store: reads its objects, continues past damage, and reports the files it affects.
 
-use crate::format::index::{self as index_format, Location};
+use crate::format::index::{self as index_format, FrameLocation};
 use crate::format::record as record_format;
 use crate::format::seal::{Sealer, Sealing};
 use crate::model::id::{ChunkId, ContentHash, IndexId, PackId, Sequence};
@@ -46,7 +46,7 @@ impl VerifyOptions<'_> {
 
 /// A damaged object.
 #[derive(Clone, Debug, Serialize)]
-pub struct Problem {
+pub struct DamagedObject {
     pub key: String,
     pub problem: String,
 }
@@ -73,7 +73,7 @@ pub struct VerifyReport {
     /// Whether the reading passed the last pack, and began with the first again.
     pub came_round: bool,
     pub files: u64,
-    pub problems: Vec<Problem>,
+    pub problems: Vec<DamagedObject>,
     pub touched_count: u64,
     pub touched: Vec<Touched>,
 }
@@ -84,7 +84,7 @@ impl VerifyReport {
     }
 
     fn problem(&mut self, key: impl ToString, problem: impl ToString) {
-        self.problems.push(Problem { key: key.to_string(), problem: problem.to_string() });
+        self.problems.push(DamagedObject { key: key.to_string(), problem: problem.to_string() });
     }
 
     pub(crate) fn touch(&mut self, snapshot: Sequence, path: String, reason: String) {
@@ -335,7 +335,7 @@ impl Store {
         &self,
         index: &Index,
         bytes: &Bytes,
-        entries: &[(ChunkId, Location)],
+        entries: &[(ChunkId, FrameLocation)],
         broken: &mut Broken,
     ) -> Result<u64, RepositoryError> {
         let mut sealers: HashMap<Sealing, Option<Sealer>> = HashMap::new();
@@ -363,7 +363,7 @@ impl Store {
 fn entries_of(
     index: &Index,
     packs: &BTreeSet<PackId>,
-) -> Result<HashMap<PackId, Vec<(ChunkId, Location)>>, RepositoryError> {
+) -> Result<HashMap<PackId, Vec<(ChunkId, FrameLocation)>>, RepositoryError> {
     let mut found: HashMap<_, Vec<_>> = HashMap::new();
     for segment in index.segments() {
         if !segment.header.packs.iter().any(|pack| packs.contains(&pack.id)) {

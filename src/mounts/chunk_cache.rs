@@ -78,7 +78,7 @@ impl Map {
 
 /// How far a file was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Course {
+struct ReadAhead {
     /// Behind the last byte that was asked for.
     next: u64,
     window_bytes: u64,
@@ -86,7 +86,7 @@ struct Course {
     fetched: u64,
 }
 
-impl Course {
+impl ReadAhead {
     /// The course after one more read of `from..to`, and what to fetch ahead. Pure.
     fn after(self, from: u64, to: u64) -> (Self, Option<(u64, u64)>) {
         let forwards = from <= self.next + SLACK_BYTES && from + SLACK_BYTES >= self.next;
@@ -108,11 +108,11 @@ impl Course {
 #[derive(Default)]
 pub(crate) struct Reading {
     map: OnceLock<Map>,
-    course: Mutex<Course>,
+    course: Mutex<ReadAhead>,
 }
 
 /// The chunks of files.
-pub(crate) struct Contents {
+pub(crate) struct ChunkCache {
     fetcher: Arc<Fetcher>,
     ahead: SyncSender<Vec<ChunkId>>,
 }
@@ -122,7 +122,7 @@ struct Fetcher {
     kept: Cache<ChunkId, Bytes, ByLength>,
 }
 
-impl Contents {
+impl ChunkCache {
     pub(crate) fn new(chunks: ChunkReader, kept_bytes: u64) -> Self {
         let options = OptionsBuilder::new()
             .estimated_items_capacity(1024)
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_jumps_has_nothing_fetched_ahead() {
-        let mut course = Course::default();
+        let mut course = ReadAhead::default();
         for at in [900, 50, 7000, 3, 400] {
             let (after, ahead) = course.after(at << 20, (at << 20) + 4096);
             assert_eq!(ahead, None, "{at}");
@@ -296,7 +296,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_reader_that_goes_forwards_finds_all_of_it_fetched_once(steps in prop::collection::vec(1u64..300_000, 1..400)) {
-            let mut course = Course::default();
+            let mut course = ReadAhead::default();
             let (mut at, mut fetched) = (0, 0);
             for step in steps {
                 let (after, ahead) = course.after(at, at + step);

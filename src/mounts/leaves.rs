@@ -23,9 +23,9 @@ const ENTRY_BITS: u32 = 20;
 
 /// Where an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place(u64);
+pub(crate) struct EntryIndex(u64);
 
-impl Place {
+impl EntryIndex {
     fn new(leaf: usize, entry: usize) -> Self {
         Self((leaf as u64) << ENTRY_BITS | entry as u64)
     }
@@ -108,13 +108,13 @@ impl Leaves {
     }
 
     /// The place of the entry with this path.
-    pub(crate) fn find(&self, path: &TreePath) -> Result<Option<Place>, RepositoryError> {
+    pub(crate) fn find(&self, path: &TreePath) -> Result<Option<EntryIndex>, RepositoryError> {
         let Some(leaf) = self.children.partition_point(|child| child.first <= *path).checked_sub(1) else {
             return Ok(None);
         };
         let entries = self.leaf(leaf)?;
         let found = entries.binary_search_by(|entry| entry.path.cmp(path));
-        Ok(found.ok().map(|entry| Place::new(leaf, entry)))
+        Ok(found.ok().map(|entry| EntryIndex::new(leaf, entry)))
     }
 
     /// The place of a directory's first entry, or of the one that follows another of its entries. A hostile
@@ -122,8 +122,8 @@ impl Leaves {
     pub(crate) fn child(
         &self,
         directory: &TreePath,
-        from: Place,
-    ) -> Result<Option<(Place, Place)>, RepositoryError> {
+        from: EntryIndex,
+    ) -> Result<Option<(EntryIndex, EntryIndex)>, RepositoryError> {
         let mut place = from;
         loop {
             let leaf = self.leaf(place.leaf())?;
@@ -131,7 +131,7 @@ impl Leaves {
                 if place.leaf() + 1 >= self.children.len() {
                     return Ok(None);
                 }
-                place = Place::new(place.leaf() + 1, 0);
+                place = EntryIndex::new(place.leaf() + 1, 0);
                 continue;
             };
             let Some((parent, _)) = entry.path.split().filter(|_| entry.path.is_within(directory)) else {
@@ -145,24 +145,24 @@ impl Leaves {
     }
 
     /// The first place behind an entry and all that is below it.
-    fn behind(&self, place: Place, entry: &Entry) -> Result<Place, RepositoryError> {
+    fn behind(&self, place: EntryIndex, entry: &Entry) -> Result<EntryIndex, RepositoryError> {
         if entry.kind != Kind::Directory {
-            return Ok(Place::new(place.leaf(), place.entry() + 1));
+            return Ok(EntryIndex::new(place.leaf(), place.entry() + 1));
         }
         let below = |entries: &[Entry]| entries.partition_point(|below| below.path.is_within(&entry.path));
         let leaf = self.leaf(place.leaf())?;
         let start = place.entry() + 1;
         let end = start + below(&leaf[start..]);
         if end < leaf.len() {
-            return Ok(Place::new(place.leaf(), end));
+            return Ok(EntryIndex::new(place.leaf(), end));
         }
         // Leaves that begin below it; the last of them may end elsewhere.
         let start = place.leaf() + 1;
         let count = self.children[start..].partition_point(|child| child.first.is_within(&entry.path));
         if count == 0 {
-            return Ok(Place::new(start, 0));
+            return Ok(EntryIndex::new(start, 0));
         }
         let last = start + count - 1;
-        Ok(Place::new(last, below(&self.leaf(last)?)))
+        Ok(EntryIndex::new(last, below(&self.leaf(last)?)))
     }
 }

@@ -56,12 +56,12 @@ pub struct Live {
 }
 
 /// What was shown before. To take it apart may take seconds; nobody has to wait for it.
-pub enum Before {
+pub enum PreviousMount {
     Mount(Old),
     Place(PathBuf),
 }
 
-impl Before {
+impl PreviousMount {
     /// Takes it apart. What is open in it goes on.
     pub fn retire(self, env: &Env, standby: &Path) -> Result<(), StageError> {
         match self {
@@ -125,9 +125,15 @@ impl Live {
     }
 
     /// Shows a mount at `place`; without one, what is mounted there already.
-    pub fn show(&mut self, place: PathBuf, mount: Option<Detached>) -> Result<Option<Before>, StageError> {
+    pub fn show(
+        &mut self,
+        place: PathBuf,
+        mount: Option<Detached>,
+    ) -> Result<Option<PreviousMount>, StageError> {
         let before = match mount {
-            Some(mount) if self.shown.as_ref() == Some(&place) => Some(Before::Mount(mount.replace(&place)?)),
+            Some(mount) if self.shown.as_ref() == Some(&place) => {
+                Some(PreviousMount::Mount(mount.replace(&place)?))
+            }
             Some(mount) => {
                 mount.attach(&place)?;
                 None
@@ -142,7 +148,7 @@ impl Live {
         let _ = std::fs::remove_file(&new);
         std::os::unix::fs::symlink(relative(&place), &new).map_err(FollowError::io(&new, "create it"))?;
         std::fs::rename(&new, &self.dir).map_err(FollowError::io(&self.dir, "rename a symlink to it"))?;
-        Ok(shown.filter(|shown| *shown != place).map(Before::Place).or(before))
+        Ok(shown.filter(|shown| *shown != place).map(PreviousMount::Place).or(before))
     }
 }
 
@@ -170,7 +176,7 @@ pub type Shown = Result<Option<Moved>, StageError>;
 pub struct Moved {
     pub snapshot: Sequence,
     /// What it replaced.
-    pub before: Option<Before>,
+    pub before: Option<PreviousMount>,
 }
 
 /// What an observer of [`follow_mount`] is given.
@@ -286,7 +292,7 @@ pub fn move_on(
     sequence: Sequence,
     live: &mut Live,
     options: &MountOptions,
-) -> Result<Option<Before>, StageError> {
+) -> Result<Option<PreviousMount>, StageError> {
     let wanted = SnapshotRef { store: store.clone(), moment: Moment::At(sequence) };
     let place = live.place(sequence)?;
     let before =

@@ -8,9 +8,9 @@
 //! mounted here is looked at by other processes (see `service/drill_look`).
 
 use super::error::StageError;
-use super::live::{Before, Live, Method, Moved, Shown};
+use super::live::{Live, Method, Moved, PreviousMount, Shown};
 use super::table;
-use super::tree::{Complain, View};
+use super::tree::{Complain, SnapshotTree};
 use crate::model::id::Sequence;
 use crate::model::record::{SnapshotRecord, StoreState};
 use crate::model::snapshot_ref::Moment;
@@ -51,7 +51,7 @@ impl ServeOptions<'_> {
     ) -> Result<(Option<Detached>, Serving), StageError> {
         self.depot.look()?;
         let depot = self.depot.objects().is_dir().then(|| self.depot.clone());
-        let view = View::open(self.store, state, record, depot, self.cache_bytes, (self.complain)())?;
+        let view = SnapshotTree::open(self.store, state, record, depot, self.cache_bytes, (self.complain)())?;
         let source = table::source(self.store.name(), sequence);
         let options = FuseOptions { source, trusted: self.trusted };
         if self.may_mount {
@@ -88,7 +88,7 @@ impl Method for FuseMounts<'_> {
         }
         let place = live.place(snapshot)?;
         let (mount, serving) = self.options.serve(&state, snapshot, &record, &place)?;
-        let before: Option<Before> = live.show(place, mount)?;
+        let before: Option<PreviousMount> = live.show(place, mount)?;
         self.serving = Some(serving);
         Ok(Some(Moved { snapshot, before }))
     }

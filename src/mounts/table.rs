@@ -5,7 +5,7 @@
 
 use super::error::StageError;
 use crate::model::id::{Sequence, StoreName};
-use crate::vfs::overlay::{self, Mounted};
+use crate::vfs::overlay::{self, MountEntry};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,7 @@ pub fn mounted_snapshots() -> Result<Vec<MountedSnapshot>, StageError> {
     Ok(overlay::mounts(SOURCE)?.into_iter().filter_map(|mount| parse(&mount)).collect())
 }
 
-pub(super) fn parse(mount: &Mounted) -> Option<MountedSnapshot> {
+pub(super) fn parse(mount: &MountEntry) -> Option<MountedSnapshot> {
     let (store, snapshot) = mount.source.strip_prefix(SOURCE)?.split_once('@')?;
     Some(MountedSnapshot {
         dir: mount.dir.clone(),

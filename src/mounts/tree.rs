@@ -4,8 +4,8 @@
 //! A snapshot never changes, so readers cannot race with anything but each other; what they fetch is checked against its
 //! hash. What fails is an error to the one who asked, and is asked for again by the next.
 
-use super::chunk_cache::{Contents, Reading};
-use super::leaves::{Leaves, Place};
+use super::chunk_cache::{ChunkCache, Reading};
+use super::leaves::{EntryIndex, Leaves};
 use crate::content::attributes::attributes_of;
 use crate::content::error::ContentError;
 use crate::model::entry::{Attributes, Content, Entry, File, Group, Kind, Xattrs};
@@ -39,9 +39,9 @@ const BESIDE_FILES: usize = 128;
 pub type Complain = Box<dyn Fn(&str) + Send + Sync>;
 
 /// A snapshot in the repository.
-pub struct View {
+pub struct SnapshotTree {
     leaves: Leaves,
-    contents: Contents,
+    contents: ChunkCache,
     chunks: ChunkReader,
     root: ManifestRoot,
     readings: Cache<u64, Arc<Reading>>,
@@ -58,7 +58,7 @@ struct Names {
     seen: BTreeSet<u64>,
 }
 
-impl View {
+impl SnapshotTree {
     /// Reads what is above the manifest's leaves; `kept_bytes` of content are kept in memory.
     pub fn open(
         store: &Store,
@@ -78,7 +78,7 @@ impl View {
         }
         Ok(Self {
             leaves,
-            contents: Contents::new(chunks.clone(), kept_bytes),
+            contents: ChunkCache::new(chunks.clone(), kept_bytes),
             chunks: chunks.cached(),
             root: record.manifest.clone(),
             readings: Cache::new(READINGS_MAX),
@@ -89,7 +89,7 @@ impl View {
         })
     }
 
-    fn at(&self, place: Place) -> Result<Node, Errno> {
+    fn at(&self, place: EntryIndex) -> Result<Node, Errno> {
         let page = self.leaves.leaf(place.leaf()).map_err(|error| self.told("its page", error))?;
         let at = place.entry();
         let entry = page.get(at).ok_or(Errno::STALE)?;
@@ -141,7 +141,7 @@ impl View {
         }
         let place = node.number - ROOT;
         let last = self.last.swap(place, Ordering::Relaxed);
-        let leaf = |place| Place::of(place).leaf();
+        let leaf = |place| EntryIndex::of(place).leaf();
         let mut beside = Vec::new();
         if last < place && leaf(place) - leaf(last) <= 1 {
             let mut sum = file.size_bytes;
@@ -170,9 +170,9 @@ impl View {
     }
 }
 
-impl Tree for View {
+impl Tree for SnapshotTree {
     fn node(&self, number: u64) -> Result<Node, Errno> {
-        self.at(Place::of(number.checked_sub(ROOT).ok_or(Errno::STALE)?))
+        self.at(EntryIndex::of(number.checked_sub(ROOT).ok_or(Errno::STALE)?))
     }
 
     fn lookup(&self, directory: u64, name: &[u8]) -> Result<Option<Node>, Errno> {
@@ -198,7 +198,7 @@ impl Tree for View {
         let directory = self.node(directory)?;
         let path = &directory.entry().path;
         // A directory's first entry lies behind it: its number, which begins at 1, is that place.
-        let from = Place::of(if place == 0 { directory.number } else { place });
+        let from = EntryIndex::of(if place == 0 { directory.number } else { place });
         let found = self.leaves.child(path, from).map_err(|error| self.told(path, error))?;
         let Some((place, next)) = found else { return Ok(None) };
         Ok(Some((self.at(place)?, next.number())))

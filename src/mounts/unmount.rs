@@ -12,7 +12,7 @@ use crate::model::id::Sequence;
 use crate::standby::depot::{Depot, names};
 use crate::standby::pin;
 use crate::vfs::error::MountError;
-use crate::vfs::overlay::{self, Mounted};
+use crate::vfs::overlay::{self, MountEntry};
 use std::path::Path;
 
 /// Unmounts `dir` and removes its pin; with `lazy` also while something in it is open. A symlink that led there is removed, too.
@@ -67,11 +67,11 @@ pub fn forget_gone(standby: &Path, dir: &Path) -> Result<Vec<String>, StageError
 }
 
 /// Whether an unmounted snapshot is mounted elsewhere without a pin of its own: over another mount, or by a bind mount.
-fn is_mounted_unpinned(depot: &Depot, gone: &Mounted, snapshot: Sequence) -> Result<bool, StageError> {
+fn is_mounted_unpinned(depot: &Depot, gone: &MountEntry, snapshot: Sequence) -> Result<bool, StageError> {
     // Of one that cannot be read nothing is known: what is shown elsewhere counts as unpinned then.
     let pins = pin::pins(depot).unwrap_or_default();
     let is_pinned =
         |dir: &Path| dir != gone.dir && pins.iter().any(|pin| pin.path == dir && pin.snapshot == snapshot);
-    let is_same = |other: &Mounted| (&other.source, &other.objects) == (&gone.source, &gone.objects);
+    let is_same = |other: &MountEntry| (&other.source, &other.objects) == (&gone.source, &gone.objects);
     Ok(overlay::mounts(table::SOURCE)?.iter().any(|other| is_same(other) && !is_pinned(&other.dir)))
 }

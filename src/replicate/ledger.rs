@@ -29,7 +29,7 @@ use std::ffi::CString;
 use std::sync::Arc;
 
 /// The outcome for one path.
-pub enum Outcome {
+pub enum EntryOutcome {
     /// The entry is unchanged. `shared` is its inode, if that has other names.
     Keep { entry: Entry, shared: Option<Identity> },
     /// An entry below a directory that could not be read, or was not to be: it is kept unchanged.
@@ -188,50 +188,50 @@ impl<'s, 'env> Ledger<'s, 'env> {
         (self.manifest, self.summary)
     }
 
-    pub fn take(&mut self, outcome: Outcome) -> Result<(), ResyncError> {
+    pub fn take(&mut self, outcome: EntryOutcome) -> Result<(), ResyncError> {
         if mutant::is(Mutant::VanishedForUnreadable)
-            && let Outcome::Unreadable { .. } = outcome
+            && let EntryOutcome::Unreadable { .. } = outcome
         {
             return Ok(());
         }
         match outcome {
-            Outcome::Leave(leave) => self.leave(leave)?,
-            Outcome::Keep { mut entry, shared } => {
+            EntryOutcome::Leave(leave) => self.leave(leave)?,
+            EntryOutcome::Keep { mut entry, shared } => {
                 self.summary.changes.count(None);
                 let old = entry.hardlink;
                 self.number(&mut entry, shared, old);
                 self.manifest.push(&entry)?;
             }
-            Outcome::KeepBelow { entry, is_unseen } => {
+            EntryOutcome::KeepBelow { entry, is_unseen } => {
                 // Entries of the previous round have numbers of this scan.
                 self.keep_below(entry, is_unseen && self.is_first_round)?;
             }
-            Outcome::KeepMissed { entry } if !self.manifest.admits(&entry.path) => {}
-            Outcome::KeepMissed { entry } => self.keep_below(entry, true)?,
-            Outcome::Read { mut entry, shared, old, again, failed } => {
+            EntryOutcome::KeepMissed { entry } if !self.manifest.admits(&entry.path) => {}
+            EntryOutcome::KeepMissed { entry } => self.keep_below(entry, true)?,
+            EntryOutcome::Read { mut entry, shared, old, again, failed } => {
                 self.number(&mut entry, shared, None);
                 self.read(entry, old.as_deref(), again, failed)?;
             }
-            Outcome::Absent { path, old } => self.absent(path, old)?,
-            Outcome::Unreadable { path, old, errno } => {
+            EntryOutcome::Absent { path, old } => self.absent(path, old)?,
+            EntryOutcome::Unreadable { path, old, errno } => {
                 if is_own_trouble(errno) {
                     return Err(exhausted(&path, errno));
                 }
                 self.warn(WarningKind::Unreadable, &path, reason(errno));
                 self.keep_last(&path, old)?;
             }
-            Outcome::Unlisted { path, old, errno } => {
+            EntryOutcome::Unlisted { path, old, errno } => {
                 self.warn(WarningKind::Unreadable, &path, reason(errno));
                 if let Some(entry) = old {
                     self.keep_below(entry, true)?;
                 }
                 self.summary.doubts.unlisted.insert(path);
             }
-            Outcome::Unsettled { path, old } => {
+            EntryOutcome::Unsettled { path, old } => {
                 self.keep_last(&path, old)?;
                 self.summary.doubts.trees.insert(path);
             }
-            Outcome::UnsettledTree { old } => {
+            EntryOutcome::UnsettledTree { old } => {
                 self.summary.doubts.trees.insert(old.path.clone());
                 self.keep_below(old, true)?;
             }
@@ -268,7 +268,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
     fn absent(&mut self, path: TreePath, old: Option<Entry>) -> Result<(), ResyncError> {
         if self.phantoms.contains(&path) {
             // Its directory lists it each time.
-            return self.take(Outcome::Unreadable { path, old, errno: Errno::NOENT });
+            return self.take(EntryOutcome::Unreadable { path, old, errno: Errno::NOENT });
         }
         self.summary.vanished += 1;
         if let Some(old) = old {

@@ -25,13 +25,13 @@ const SAME_SIZE_MAX: usize = 4;
 const GUESSED_MIN_BYTES: u64 = 4 << 20;
 
 /// Finds candidate base files. It reads the last manifest once, when it is first needed.
-pub struct Relatives<'s> {
+pub struct SimilarFiles<'s> {
     chunks: &'s ChunkReader,
     base: Option<&'s ManifestRoot>,
     known: Option<LargeFiles>,
 }
 
-impl<'s> Relatives<'s> {
+impl<'s> SimilarFiles<'s> {
     pub fn new(chunks: &'s ChunkReader, base: Option<&'s ManifestRoot>) -> Self {
         Self { chunks, base, known: None }
     }

@@ -29,7 +29,7 @@ use crate::source::exclude::Excludes;
 use crate::source::hints::{Hints, Watch};
 use crate::source::stat::Stat;
 use crate::source::tree::{Directory, Tree};
-use crate::source::walk::Course;
+use crate::source::walk::WalkOptions;
 use crate::support::env::Stopwatch;
 use crate::support::progress::{Progress, Step};
 use rustix::io::Errno;
@@ -78,7 +78,7 @@ pub struct Watched {
 }
 
 /// The environment of a run.
-pub struct Surroundings<'a> {
+pub struct ResyncContext<'a> {
     pub tree: &'a dyn Tree,
     pub progress: &'a Progress,
     pub on_step: &'a (dyn Fn(Step) + Sync),
@@ -91,7 +91,7 @@ pub struct Surroundings<'a> {
 pub fn resync(
     repository: &Repository,
     request: &Request,
-    around: &Surroundings,
+    around: &ResyncContext,
 ) -> Result<ResyncReport, ResyncError> {
     let excludes = Excludes::parse(&request.excludes)?;
     let started = (repository.env().stopwatch(), repository.requests());
@@ -119,7 +119,7 @@ struct Run<'a> {
     store: &'a Store,
     request: &'a Request,
     watched: Option<&'a Watched>,
-    around: &'a Surroundings<'a>,
+    around: &'a ResyncContext<'a>,
     excludes: &'a Excludes,
 }
 
@@ -270,9 +270,9 @@ impl Run<'_> {
         Ok(Scanned { manifest, summary, mounts, hinted: hints.is_some() })
     }
 
-    fn course<'s>(&'s self, opened: &'s Opened) -> Course<'s> {
+    fn course<'s>(&'s self, opened: &'s Opened) -> WalkOptions<'s> {
         let since = opened.scan_start_ns.saturating_sub(TICK_NS);
-        Course {
+        WalkOptions {
             excludes: self.excludes,
             own: &opened.own.identities,
             only_device: self.request.one_filesystem.then_some(opened.stat.device),

@@ -13,7 +13,7 @@ use super::ledger::{self, Doubts, Ledger, LedgerOptions, ScanSummary};
 use super::links::Links;
 use super::mounts::Mounts;
 use super::read_entry::Worker;
-use super::relatives::Relatives;
+use super::relatives::SimilarFiles;
 use super::scan::{Scan, UnderWay};
 use crate::api::resync::WarningKind;
 use crate::format::frame::Compressor;
@@ -26,7 +26,7 @@ use crate::repository::manifest::{ManifestReader, ManifestWriter};
 use crate::repository::packer::Packer;
 use crate::source::hints::{Hints, Watch};
 use crate::source::tree::Directory;
-use crate::source::walk::{Course, Walk};
+use crate::source::walk::{Walk, WalkOptions};
 use crate::support::env::Env;
 use crate::support::pool::Pool;
 use crate::support::progress::Progress;
@@ -43,7 +43,7 @@ const ROUNDS_MAX: u32 = 4;
 pub struct Rounds<'a> {
     pub root_path: &'a Path,
     pub root: Arc<dyn Directory>,
-    pub course: &'a Course<'a>,
+    pub course: &'a WalkOptions<'a>,
     pub watch: Option<&'a Watch>,
     pub hints: Option<&'a Hints>,
     pub packer: &'a Packer,
@@ -180,7 +180,7 @@ impl Rounds<'_> {
                     walk: &walk,
                     root_path: self.root_path,
                     chunks: self.chunks,
-                    relatives: Relatives::new(self.chunks, self.base),
+                    relatives: SimilarFiles::new(self.chunks, self.base),
                     ledger: Ledger::new(ManifestWriter::new(self.packer, compressor), options),
                     env: self.env,
                     progress: self.progress,

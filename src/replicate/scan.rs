@@ -14,11 +14,11 @@ use super::baseline::Baseline;
 use super::decide::{Decision, Reread, decide};
 use super::error::{ResyncError, ScanEnd};
 use super::large_file::{Holes, LargeFile};
-use super::ledger::{Leave, Ledger, Outcome, ScanSummary, exhausted};
+use super::ledger::{EntryOutcome, Leave, Ledger, ScanSummary, exhausted};
 use super::links::shared_inode;
 use super::mounts::Mounts;
 use super::read_entry::{Attempt, Target, Worker, look_again};
-use super::relatives::Relatives;
+use super::relatives::SimilarFiles;
 use crate::format::page::Child as Leaf;
 use crate::model::entry::{Entry, Extent, Extents, File, Kind, Xattrs};
 use crate::model::tree_path::TreePath;
@@ -95,8 +95,8 @@ enum Item {
 enum Pending {
     /// A leaf of the last manifest without changes, below a directory that is kept.
     Leaf(Leaf, TreePath),
-    Done(Vec<Outcome>),
-    Job(Handle<Result<Vec<Outcome>, RepositoryError>>),
+    Done(Vec<EntryOutcome>),
+    Job(Handle<Result<Vec<EntryOutcome>, RepositoryError>>),
 }
 
 /// A directory whose entries are walked.
@@ -116,7 +116,7 @@ pub struct Scan<'s, 'env> {
     pub root_path: &'s Path,
     /// Reads old versions.
     pub chunks: &'s ChunkReader,
-    pub relatives: Relatives<'s>,
+    pub relatives: SimilarFiles<'s>,
     pub ledger: Ledger<'s, 'env>,
     pub env: &'s Env,
     pub progress: &'s Progress,
@@ -363,7 +363,7 @@ impl<'env> Scan<'_, 'env> {
         let path = target.path.clone();
         match self.directory_alone(target, old)? {
             None => {
-                self.done(Outcome::Unlisted { path: path.clone(), old: None, errno })?;
+                self.done(EntryOutcome::Unlisted { path: path.clone(), old: None, errno })?;
                 self.keep_below(&path, true)
             }
             Some(old) => self.unlisted(path, old, errno),
@@ -374,26 +374,26 @@ impl<'env> Scan<'_, 'env> {
     fn unlisted(&mut self, path: TreePath, old: Option<Entry>, errno: Errno) -> Result<(), ScanEnd> {
         self.mark_changed();
         if old.as_ref().is_some_and(|old| old.kind == Kind::Directory) {
-            self.done(Outcome::Unlisted { path: path.clone(), old, errno })?;
+            self.done(EntryOutcome::Unlisted { path: path.clone(), old, errno })?;
             return self.keep_below(&path, true);
         }
-        self.done(Outcome::Unreadable { path, old, errno })
+        self.done(EntryOutcome::Unreadable { path, old, errno })
     }
 
     fn absent(&mut self, path: TreePath, old: Option<Entry>) -> Result<(), ScanEnd> {
         self.mark_changed();
         self.mounts.forget(&path);
-        self.done(Outcome::Absent { path, old })
+        self.done(EntryOutcome::Absent { path, old })
     }
 
     fn unsettled(&mut self, path: TreePath, old: Option<Entry>) -> Result<(), ScanEnd> {
         self.mark_changed();
         match old {
             Some(old) if old.kind == Kind::Directory => {
-                self.done(Outcome::UnsettledTree { old })?;
+                self.done(EntryOutcome::UnsettledTree { old })?;
                 self.keep_below(&path, true)
             }
-            old => self.done(Outcome::Unsettled { path, old }),
+            old => self.done(EntryOutcome::Unsettled { path, old }),
         }
     }
 
@@ -580,7 +580,7 @@ impl<'env> Scan<'_, 'env> {
     }
 
     /// An outcome that needs no worker, in its place in the order.
-    fn done(&mut self, outcome: Outcome) -> Result<(), ScanEnd> {
+    fn done(&mut self, outcome: EntryOutcome) -> Result<(), ScanEnd> {
         self.flush()?;
         self.under_way.pending.push_back(Pending::Done(vec![outcome]));
         Ok(())
@@ -624,23 +624,23 @@ impl<'env> Scan<'_, 'env> {
 
 impl Item {
     /// Returns the outcome of an item that is not read.
-    fn kept(self) -> Option<Outcome> {
+    fn kept(self) -> Option<EntryOutcome> {
         match self {
-            Item::Keep { entry, shared } => Some(Outcome::Keep { entry, shared }),
-            Item::KeepBelow { entry, is_unseen } => Some(Outcome::KeepBelow { entry, is_unseen }),
-            Item::KeepMissed { entry } => Some(Outcome::KeepMissed { entry }),
-            Item::Leave(leave) => Some(Outcome::Leave(leave)),
+            Item::Keep { entry, shared } => Some(EntryOutcome::Keep { entry, shared }),
+            Item::KeepBelow { entry, is_unseen } => Some(EntryOutcome::KeepBelow { entry, is_unseen }),
+            Item::KeepMissed { entry } => Some(EntryOutcome::KeepMissed { entry }),
+            Item::Leave(leave) => Some(EntryOutcome::Leave(leave)),
             _ => None,
         }
     }
 }
 
-fn read_item(worker: &mut Worker, item: Item) -> Result<Outcome, RepositoryError> {
+fn read_item(worker: &mut Worker, item: Item) -> Result<EntryOutcome, RepositoryError> {
     match item {
-        Item::Keep { entry, shared } => Ok(Outcome::Keep { entry, shared }),
-        Item::KeepBelow { entry, is_unseen } => Ok(Outcome::KeepBelow { entry, is_unseen }),
-        Item::KeepMissed { entry } => Ok(Outcome::KeepMissed { entry }),
-        Item::Leave(leave) => Ok(Outcome::Leave(leave)),
+        Item::Keep { entry, shared } => Ok(EntryOutcome::Keep { entry, shared }),
+        Item::KeepBelow { entry, is_unseen } => Ok(EntryOutcome::KeepBelow { entry, is_unseen }),
+        Item::KeepMissed { entry } => Ok(EntryOutcome::KeepMissed { entry }),
+        Item::Leave(leave) => Ok(EntryOutcome::Leave(leave)),
         Item::Read { target, old, made_of, again } => {
             Ok(outcome(worker.read(&target, &made_of)?, target.path, old, again))
         }
@@ -663,7 +663,7 @@ fn read_item(worker: &mut Worker, item: Item) -> Result<Outcome, RepositoryError
     }
 }
 
-fn outcome(attempt: Attempt, path: TreePath, old: Option<Entry>, again: bool) -> Outcome {
+fn outcome(attempt: Attempt, path: TreePath, old: Option<Entry>, again: bool) -> EntryOutcome {
     match attempt {
         Attempt::Read(read) => {
             let mut entry = read.entry;
@@ -675,10 +675,16 @@ fn outcome(attempt: Attempt, path: TreePath, old: Option<Entry>, again: bool) ->
             {
                 entry.xattrs = old.xattrs.clone();
             }
-            Outcome::Read { entry, shared: shared_inode(&read.stat), old: old.map(Box::new), again, failed }
+            EntryOutcome::Read {
+                entry,
+                shared: shared_inode(&read.stat),
+                old: old.map(Box::new),
+                again,
+                failed,
+            }
         }
-        Attempt::Absent => Outcome::Absent { path, old },
-        Attempt::Unsettled => Outcome::Unsettled { path, old },
-        Attempt::Unreadable(errno) => Outcome::Unreadable { path, old, errno },
+        Attempt::Absent => EntryOutcome::Absent { path, old },
+        Attempt::Unsettled => EntryOutcome::Unsettled { path, old },
+        Attempt::Unreadable(errno) => EntryOutcome::Unreadable { path, old, errno },
     }
 }

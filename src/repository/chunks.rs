@@ -7,8 +7,8 @@ use super::index::Index;
 use super::object_key;
 use super::store::Store;
 use crate::format::frame::Decompressor;
-use crate::format::index::Location;
-use crate::format::seal::{self, Place, Sealer, Sealing};
+use crate::format::index::FrameLocation;
+use crate::format::seal::{self, SealContext, Sealer, Sealing};
 use crate::format::wire::FormatError;
 use crate::model::id::ChunkId;
 use crate::support::env::Env;
@@ -40,9 +40,9 @@ pub struct ChunkReader {
 
 /// A range of a pack, with the chunks that are fetched together.
 struct Range {
-    first: Location,
+    first: FrameLocation,
     end_bytes: u32,
-    chunks: Vec<(ChunkId, Location)>,
+    chunks: Vec<(ChunkId, FrameLocation)>,
 }
 
 impl ChunkReader {
@@ -155,9 +155,9 @@ impl ChunkReader {
     /// Takes chunks from the local cache; returns the others.
     fn take_cached(
         &self,
-        wanted: Vec<(ChunkId, Location)>,
+        wanted: Vec<(ChunkId, FrameLocation)>,
         chunks: &mut HashMap<ChunkId, Bytes>,
-    ) -> Result<Vec<(ChunkId, Location)>, RepositoryError> {
+    ) -> Result<Vec<(ChunkId, FrameLocation)>, RepositoryError> {
         let mut missing = Vec::new();
         for range in coalesce(wanted) {
             let length = (range.end_bytes - range.first.offset_bytes) as usize;
@@ -176,12 +176,12 @@ impl ChunkReader {
     }
 
     /// Returns the sealer that opens the frames of a chunk's pack.
-    fn sealer(&self, location: &Location) -> Result<Option<Sealer>, RepositoryError> {
+    fn sealer(&self, location: &FrameLocation) -> Result<Option<Sealer>, RepositoryError> {
         self.store.sealer_of_pack(&location.sealing)
     }
 
     /// Fetches one chunk again, since the transfer may have damaged it and not the pack.
-    fn read_again(&self, id: ChunkId, location: Location) -> Result<Bytes, RepositoryError> {
+    fn read_again(&self, id: ChunkId, location: FrameLocation) -> Result<Bytes, RepositoryError> {
         let at = object_key::pack(self.store.name(), location.pack);
         let frame = self.store.frame(&location)?;
         decode(&frame, id, &location, self.sealer(&location)?.as_ref()).map_err(RepositoryError::format(&at))
@@ -191,12 +191,12 @@ impl ChunkReader {
 impl Store {
     pub(crate) fn sealer_of_pack(&self, sealing: &Sealing) -> Result<Option<Sealer>, RepositoryError> {
         let keys = self.keys_for(sealing.generation)?;
-        seal::sealer(sealing, Place::Pack, keys.as_deref())
+        seal::sealer(sealing, SealContext::Pack, keys.as_deref())
             .map_err(RepositoryError::format(object_key::pack_prefix(self.name())))
     }
 
     /// Fetches a frame as it is stored in its pack.
-    pub(crate) fn frame(&self, location: &Location) -> Result<Bytes, RepositoryError> {
+    pub(crate) fn frame(&self, location: &FrameLocation) -> Result<Bytes, RepositoryError> {
         let at = object_key::pack(self.name(), location.pack);
         let start = u64::from(location.offset_bytes);
         let range = start..start + u64::from(location.length_bytes);
@@ -205,7 +205,7 @@ impl Store {
 }
 
 impl Range {
-    fn frame(&self, bytes: &Bytes, location: &Location) -> Bytes {
+    fn frame(&self, bytes: &Bytes, location: &FrameLocation) -> Bytes {
         let start = (location.offset_bytes - self.first.offset_bytes) as usize;
         bytes.slice(start..start + location.length_bytes as usize)
     }
@@ -215,7 +215,7 @@ impl Range {
 pub(crate) fn decode(
     frame: &Bytes,
     id: ChunkId,
-    location: &Location,
+    location: &FrameLocation,
     sealer: Option<&Sealer>,
 ) -> Result<Bytes, FormatError> {
     DECOMPRESSOR.with_borrow_mut(|slot| {
@@ -227,7 +227,7 @@ pub(crate) fn decode(
 }
 
 /// Groups chunks into ranges worth one request each. Pure.
-fn coalesce(mut wanted: Vec<(ChunkId, Location)>) -> Vec<Range> {
+fn coalesce(mut wanted: Vec<(ChunkId, FrameLocation)>) -> Vec<Range> {
     wanted.sort_unstable_by_key(|(_, location)| *location);
     wanted.dedup_by_key(|(id, _)| *id);
     let mut ranges: Vec<Range> = Vec::new();

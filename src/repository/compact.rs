@@ -5,7 +5,7 @@ use super::index::{Index, Segment};
 use super::object_key;
 use super::store::Store;
 use crate::format::index as format;
-use crate::format::index::{Location, PackEntry};
+use crate::format::index::{FrameLocation, PackEntry};
 use crate::model::id::{IndexId, PackId};
 use crate::model::record::ObjectRef;
 use std::collections::{BTreeSet, HashMap};
@@ -66,7 +66,7 @@ pub fn merge(
             });
         }
         for entry in segment.entries() {
-            let (id, Location { pack, offset_bytes, length_bytes, .. }) = entry?;
+            let (id, FrameLocation { pack, offset_bytes, length_bytes, .. }) = entry?;
             if let Some(number) = numbers.get(&pack) {
                 entries.push(((id, *number, offset_bytes, length_bytes), age));
             }

@@ -6,7 +6,7 @@
 use super::error::RepositoryError;
 use super::object_key;
 use super::store::Store;
-use crate::format::index::{self as format, ENTRY_BYTES, Location, SegmentHeader};
+use crate::format::index::{self as format, ENTRY_BYTES, FrameLocation, SegmentHeader};
 use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
 use crate::model::record::StoreState;
@@ -87,7 +87,7 @@ impl Segment {
     ///
     /// Ids are hashes, so the first guess mostly hits. Every other guess halves the range, so that ids chosen
     /// by an attacker cost no more than a binary search.
-    fn lookup(&self, id: ChunkId) -> std::io::Result<Option<(u32, Location)>> {
+    fn lookup(&self, id: ChunkId) -> std::io::Result<Option<(u32, FrameLocation)>> {
         let rank = |id: &[u8]| id[..8].iter().fold(0u64, |rank, byte| rank << 8 | u64::from(*byte));
         let wanted = rank(&id.0);
         let (mut low, mut high) = (0u64, u64::from(self.header.entries));
@@ -124,13 +124,13 @@ impl Segment {
         Ok(None)
     }
 
-    fn location(&self, (_, pack, offset_bytes, length_bytes): format::SegmentEntry) -> Option<Location> {
+    fn location(&self, (_, pack, offset_bytes, length_bytes): format::SegmentEntry) -> Option<FrameLocation> {
         let pack = self.header.packs.get(pack as usize)?;
-        Some(Location { pack: pack.id, offset_bytes, length_bytes, sealing: pack.sealing })
+        Some(FrameLocation { pack: pack.id, offset_bytes, length_bytes, sealing: pack.sealing })
     }
 
     /// Returns all entries in order, read in runs.
-    pub fn entries(&self) -> impl Iterator<Item = Result<(ChunkId, Location), RepositoryError>> + '_ {
+    pub fn entries(&self) -> impl Iterator<Item = Result<(ChunkId, FrameLocation), RepositoryError>> + '_ {
         const STRETCH: u64 = 4096;
         let total = u64::from(self.header.entries);
         let read = move |start: u64| {
@@ -365,12 +365,12 @@ impl Index {
     }
 
     /// Returns the location of a chunk; `None` if it exists nowhere, or only in doomed packs.
-    pub fn lookup(&self, id: ChunkId) -> Result<Option<Location>, RepositoryError> {
+    pub fn lookup(&self, id: ChunkId) -> Result<Option<FrameLocation>, RepositoryError> {
         Ok(self.find(id)?.map(|(_, location)| location))
     }
 
     /// Returns the location of a chunk, and the position of its entry.
-    pub fn find(&self, id: ChunkId) -> Result<Option<(EntryPlace, Location)>, RepositoryError> {
+    pub fn find(&self, id: ChunkId) -> Result<Option<(EntryPlace, FrameLocation)>, RepositoryError> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         for (number, segment) in segments.iter().enumerate().rev() {
             let found = segment.lookup(id).map_err(RepositoryError::local("cached index segment"))?;

@@ -10,7 +10,7 @@ use super::key_cache::Loaded;
 use super::object_key;
 use super::store::Store;
 use super::trust::{self, Plain, SeenEncryption, SeenRing};
-use crate::format::keyring::{self, Holder, Keyring, Opened, Secrets, Shown};
+use crate::format::keyring::{self, Holder, Keyring, Opened, Secrets, ShownHolder};
 use crate::format::seal::{Keys, Sealing};
 use crate::format::wire::FormatError;
 use crate::model::escape;
@@ -31,7 +31,7 @@ pub struct Holders {
     ///
     /// Otherwise its content is unverified.
     pub is_verified: bool,
-    pub holders: Vec<Shown>,
+    pub holders: Vec<ShownHolder>,
     pub maker: Option<String>,
 }
 
@@ -344,7 +344,7 @@ impl Store {
             Ok(None) => Ok(None),
             Ok(Some(loaded)) => {
                 let opened = &loaded.opened;
-                let shown = |holder: &Holder| Shown {
+                let shown = |holder: &Holder| ShownHolder {
                     name: holder.name.clone(),
                     is_passphrase: holder.passphrase.is_some(),
                     recipient: Some(holder.recipient),
@@ -370,7 +370,7 @@ impl Store {
 }
 
 /// Describes a holder for an error message.
-fn describe(holder: &Shown) -> String {
+fn describe(holder: &ShownHolder) -> String {
     let name = escape::line(&holder.name);
     match (holder.is_passphrase, holder.recipient) {
         (true, _) => format!("'{name}' (a passphrase)"),

@@ -25,7 +25,7 @@ const CHECKSUM: &str = "AWS_CHECKSUM_ALGORITHM";
 
 /// A parsed address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Location {
+pub enum RepositoryUrl {
     Directory(PathBuf),
     S3(Bucket),
     Gcs(Bucket),
@@ -83,7 +83,7 @@ pub struct Opened {
     pub former: Option<(Arc<dyn ObjectStore>, String)>,
 }
 
-impl Location {
+impl RepositoryUrl {
     /// Parses a path, `file://`, `s3://BUCKET/PREFIX`, `gs://…` or `az://…`.
     pub fn parse(text: &str) -> Result<Self, RepositoryError> {
         let wrong = |reason: String| RepositoryError::Location { location: without_secrets(text), reason };
@@ -200,7 +200,7 @@ fn without_secrets(text: &str) -> String {
     }
 }
 
-impl std::fmt::Display for Location {
+impl std::fmt::Display for RepositoryUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Directory(path) => path.display().fmt(f),
@@ -237,16 +237,19 @@ mod tests {
 
     #[test]
     fn addresses_are_told_apart() {
-        assert!(Location::parse("/srv/repo").unwrap().is_local());
-        assert!(matches!(Location::parse("s3://bucket/a/b"), Ok(Location::S3(_))));
-        assert!(matches!(Location::parse("gs://bucket"), Ok(Location::Gcs(_))));
-        assert!(matches!(Location::parse("az://container"), Ok(Location::Azure(_))));
+        assert!(RepositoryUrl::parse("/srv/repo").unwrap().is_local());
+        assert!(matches!(RepositoryUrl::parse("s3://bucket/a/b"), Ok(RepositoryUrl::S3(_))));
+        assert!(matches!(RepositoryUrl::parse("gs://bucket"), Ok(RepositoryUrl::Gcs(_))));
+        assert!(matches!(RepositoryUrl::parse("az://container"), Ok(RepositoryUrl::Azure(_))));
         assert_eq!(
-            Location::parse("file:///srv/my%20repo").unwrap(),
-            Location::Directory("/srv/my repo".into()),
+            RepositoryUrl::parse("file:///srv/my%20repo").unwrap(),
+            RepositoryUrl::Directory("/srv/my repo".into()),
             "a file's address is encoded as any"
         );
-        assert_eq!(Location::parse("/srv/a?b#c%20").unwrap(), Location::Directory("/srv/a?b#c%20".into()));
+        assert_eq!(
+            RepositoryUrl::parse("/srv/a?b#c%20").unwrap(),
+            RepositoryUrl::Directory("/srv/a?b#c%20".into())
+        );
     }
 
     #[test]
@@ -271,14 +274,14 @@ mod tests {
             "file:///srv/a#b",
             "file://elsewhere/srv",
         ] {
-            let error = Location::parse(bad).unwrap_err().to_string();
+            let error = RepositoryUrl::parse(bad).unwrap_err().to_string();
             assert!(!error.contains("user:secret") && !error.contains("container@"), "{error}");
         }
     }
 
     fn prefix(text: &str) -> String {
-        match Location::parse(text).unwrap() {
-            Location::S3(bucket) => bucket.prefix.to_string(),
+        match RepositoryUrl::parse(text).unwrap() {
+            RepositoryUrl::S3(bucket) => bucket.prefix.to_string(),
             other => panic!("{other:?}"),
         }
     }
@@ -293,8 +296,8 @@ mod tests {
 
     #[test]
     fn where_an_address_leads_elsewhere_than_once_that_place_is_known() {
-        let former = |text: &str| match Location::parse(text).unwrap() {
-            Location::S3(bucket) => bucket.former_prefix().map(|former| former.to_string()),
+        let former = |text: &str| match RepositoryUrl::parse(text).unwrap() {
+            RepositoryUrl::S3(bucket) => bucket.former_prefix().map(|former| former.to_string()),
             other => panic!("{other:?}"),
         };
         assert_eq!(former("s3://bucket/pre fix").as_deref(), Some("pre%2520fix"));
@@ -308,15 +311,15 @@ mod tests {
         #[test]
         fn plain_addresses_keep_their_keys(parts in prop::collection::vec("[A-Za-z0-9_-][A-Za-z0-9._-]{0,8}", 0..4), slash in "/?") {
             let text = format!("s3://bucket/{}{slash}", parts.join("/"));
-            let Location::S3(bucket) = Location::parse(&text).unwrap() else { panic!() };
+            let RepositoryUrl::S3(bucket) = RepositoryUrl::parse(&text).unwrap() else { panic!() };
             prop_assert_eq!(bucket.prefix.to_string(), parts.join("/"));
             prop_assert_eq!(bucket.former_prefix(), None);
         }
 
         #[test]
         fn no_two_prefixes_are_one_place(one in "[ -~ä]{1,6}", two in "[ -~ä]{1,6}") {
-            let parse = |text: &str| match Location::parse(&format!("s3://bucket/{text}")) {
-                Ok(Location::S3(bucket)) => Some(bucket.prefix),
+            let parse = |text: &str| match RepositoryUrl::parse(&format!("s3://bucket/{text}")) {
+                Ok(RepositoryUrl::S3(bucket)) => Some(bucket.prefix),
                 _ => None,
             };
             let plain = |text: &str| text.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");

@@ -242,7 +242,7 @@ impl Objects {
     }
 
     /// Overwrites a note, or an object that was found damaged, with the content that its name stands for.
-    pub async fn mend(&self, key: &Path, payload: PutPayload) -> Result<(), RepositoryError> {
+    pub async fn overwrite(&self, key: &Path, payload: PutPayload) -> Result<(), RepositoryError> {
         self.put(key, payload, PutMode::Overwrite).await.map(|_| ())
     }
 

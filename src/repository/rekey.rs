@@ -16,7 +16,7 @@ use super::objects::Creation;
 use super::store::Store;
 use super::trust::{SeenEncryption, SeenRing};
 use crate::format::age::{Identity, Recipient};
-use crate::format::keyring::{self, Holder, Opened, Plan};
+use crate::format::keyring::{self, Holder, Opened, RingPlan};
 use crate::format::seal::Key;
 use crate::format::wire::FormatError;
 use crate::model::escape;
@@ -163,7 +163,7 @@ impl Store {
             before.map_or(0, |ring| ring.reference.sequence).saturating_add(1),
         );
         let Draft { holders, master, generations } = &draft;
-        let plan = Plan { store: self.name(), holders, master, generations, before };
+        let plan = RingPlan { store: self.name(), holders, master, generations, before };
         let bytes =
             keyring::close(&plan, maker, self.env().random()).map_err(RepositoryError::format(&at))?;
         let limit = keyring::KEYRING_MAX_BYTES;

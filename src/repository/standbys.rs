@@ -8,7 +8,7 @@ use super::error::RepositoryError;
 use super::object_key;
 use super::objects::modified_ns;
 use super::store::Store;
-use crate::format::seal::{self, Place};
+use crate::format::seal::{self, SealContext};
 use crate::model::id::{Sequence, WriterId};
 use bytes::Bytes;
 use object_store::PutPayload;
@@ -48,13 +48,17 @@ impl StandbyReport {
 impl Store {
     pub fn report_standby(&self, report: &StandbyReport) -> Result<(), RepositoryError> {
         self.confirm_keyring()?;
-        self.put_note(&object_key::standby(self.name(), &report.host), Place::Standby(&report.host.0), report)
+        self.put_note(
+            &object_key::standby(self.name(), &report.host),
+            SealContext::Standby(&report.host.0),
+            report,
+        )
     }
 
     /// Returns the reports of all standbys, sorted by host. Unreadable ones are left out.
     pub fn standbys(&self) -> Result<Vec<StandbyReport>, RepositoryError> {
         let prefix = object_key::standby_prefix(self.name());
-        let dated = self.dated_notes(&prefix, |host| Place::Standby(host))?;
+        let dated = self.dated_notes(&prefix, |host| SealContext::Standby(host))?;
         Ok(dated.into_iter().map(|(noted_ns, report)| StandbyReport { noted_ns, ..report }).collect())
     }
 
@@ -72,7 +76,7 @@ impl Store {
     pub(crate) fn put_note(
         &self,
         at: &Path,
-        place: Place,
+        place: SealContext,
         note: &impl Serialize,
     ) -> Result<(), RepositoryError> {
         let body = serde_json::to_vec(note).unwrap_or_default();
@@ -81,14 +85,14 @@ impl Store {
             (sealing, keys) => seal::close(&MAGIC, &sealing, place, keys.as_deref(), &body)
                 .map_err(RepositoryError::format(at))?,
         };
-        self.wait(self.objects().mend(at, PutPayload::from(bytes)))
+        self.wait(self.objects().overwrite(at, PutPayload::from(bytes)))
     }
 
     /// Returns the notes of all hosts. Unreadable ones are left out.
     pub(crate) fn notes<T: DeserializeOwned>(
         &self,
         prefix: &Path,
-        place: impl for<'a> Fn(&'a str) -> Place<'a>,
+        place: impl for<'a> Fn(&'a str) -> SealContext<'a>,
     ) -> Result<Vec<T>, RepositoryError> {
         Ok(self.dated_notes(prefix, place)?.into_iter().map(|(_, note)| note).collect())
     }
@@ -97,7 +101,7 @@ impl Store {
     fn dated_notes<T: DeserializeOwned>(
         &self,
         prefix: &Path,
-        place: impl for<'a> Fn(&'a str) -> Place<'a>,
+        place: impl for<'a> Fn(&'a str) -> SealContext<'a>,
     ) -> Result<Vec<(u64, T)>, RepositoryError> {
         let keys = self.keys()?;
         let found = self.wait(async {

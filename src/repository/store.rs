@@ -3,7 +3,7 @@
 use super::error::RepositoryError;
 use super::key_cache::KeyCache;
 use super::key_source::KeySource;
-use super::location::Location;
+use super::location::RepositoryUrl;
 use super::object_key;
 use super::objects::{Bandwidth, Creation, Objects, Patience};
 use super::probe;
@@ -78,7 +78,7 @@ pub struct Repository {
 impl Repository {
     /// Connects to `location` without a probe: for readers.
     pub fn open(
-        location: &Location,
+        location: &RepositoryUrl,
         options: RepositoryOptions,
         runtime: Handle,
     ) -> Result<Self, RepositoryError> {
@@ -90,7 +90,7 @@ impl Repository {
         let former =
             opened.former.map(|(inner, address)| (Objects::new(inner, patience, None), address.into()));
         let directory = match location {
-            Location::Directory(path) => Some(Arc::new(path.clone())),
+            RepositoryUrl::Directory(path) => Some(Arc::new(path.clone())),
             _ => None,
         };
         Ok(Self { former, directory, ..Self::over(opened.store, &location.to_string(), options, runtime) })
@@ -238,7 +238,7 @@ impl Store {
         if self.objects().create(at, payload.clone()).await? == Creation::Existed
             && self.objects().head(at).await? != Some(size)
         {
-            self.objects().mend(at, payload).await?;
+            self.objects().overwrite(at, payload).await?;
         }
         Ok(())
     }

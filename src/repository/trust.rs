@@ -8,7 +8,7 @@
 
 use super::distrust::Distrust;
 use super::key_source::Encryption;
-use crate::format::keyring::{Before, Opened};
+use crate::format::keyring::{EarlierRing, Opened};
 use crate::format::seal::Key;
 use crate::model::id::{ContentHash, StoreName};
 use serde::{Deserialize, Serialize};
@@ -54,8 +54,8 @@ impl SeenRing {
     }
 
     /// Returns the reference to it in later keyrings.
-    fn named(&self) -> Before {
-        Before { sequence: self.sequence, hash: self.hash, keys: self.keys }
+    fn named(&self) -> EarlierRing {
+        EarlierRing { sequence: self.sequence, hash: self.hash, keys: self.keys }
     }
 
     /// Checks that a later keyring proves no less, and has its data keys.
@@ -158,7 +158,7 @@ pub fn plain(wanted: Encryption, allowed: bool, seen: Option<SeenEncryption>) ->
 mod tests {
     use super::*;
     use crate::format::age::Identity;
-    use crate::format::keyring::{self, Holder, Plan, Secrets};
+    use crate::format::keyring::{self, Holder, RingPlan, Secrets};
     use proptest::prelude::*;
 
     fn store() -> StoreName {
@@ -187,7 +187,7 @@ mod tests {
         let generations: Vec<_> = keys.iter().map(|n| Key::new([*n; 32])).collect();
         let (store, master) = (store(), Key::new([9; 32]));
         let plan =
-            Plan { store: &store, holders: &holders, master: &master, generations: &generations, before };
+            RingPlan { store: &store, holders: &holders, master: &master, generations: &generations, before };
         let bytes =
             keyring::close(&plan, &identity(maker), &|bytes: &mut [u8]| reader.lock().unwrap().fill(bytes))
                 .unwrap();
@@ -250,7 +250,7 @@ mod tests {
             before.reference.sequence = number;
             before.reference.hash = ContentHash::of(hash);
             before.before = (1..number)
-                .map(|sequence| Before { sequence, hash: ContentHash::of(b"guess"), keys: 1 })
+                .map(|sequence| EarlierRing { sequence, hash: ContentHash::of(b"guess"), keys: 1 })
                 .collect();
             before.generations = keys.iter().map(|n| Key::new([*n; 32])).collect();
             opened(&ring(3, &[2, 3], Some(&before), keys, 0), 2)

@@ -6,7 +6,7 @@
 use super::error::RepositoryError;
 use super::object_key;
 use super::store::Store;
-use crate::format::seal::Place;
+use crate::format::seal::SealContext;
 use crate::model::id::{PackId, Sequence, WriterId};
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ impl Store {
 
     /// Returns the notes of all hosts.
     pub fn upkeep(&self) -> Result<Vec<UpkeepNote>, RepositoryError> {
-        self.notes(&object_key::upkeep_prefix(self.name()), |host| Place::Upkeep(host))
+        self.notes(&object_key::upkeep_prefix(self.name()), |host| SealContext::Upkeep(host))
     }
 
     pub fn note_upkeep(&self, note: &UpkeepNote) -> Result<(), RepositoryError> {
@@ -58,7 +58,7 @@ impl Store {
             self.admit_keyring(&loaded, false)?;
         }
         let host = WriterId(note.host.clone());
-        self.put_note(&object_key::upkeep(self.name(), &host), Place::Upkeep(&note.host), note)
+        self.put_note(&object_key::upkeep(self.name(), &host), SealContext::Upkeep(&note.host), note)
     }
 }
 

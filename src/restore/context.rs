@@ -1,6 +1,6 @@
 //! The state that all jobs of a restore share.
 
-use super::directory::Outcome;
+use super::directory::RestoreTally;
 use crate::content::local_objects::LocalObjects;
 use crate::content::write::ContentWriter;
 use crate::model::tree_path::TreePath;
@@ -20,7 +20,7 @@ pub(crate) struct Counters {
 pub(crate) struct RestoreContext<'a> {
     pub(crate) writer: ContentWriter<'a>,
     pub(crate) counters: Counters,
-    pub(crate) outcome: Arc<Outcome>,
+    pub(crate) outcome: Arc<RestoreTally>,
     /// A standby's objects of the store on this host. Their content is not fetched.
     pub(crate) local: Option<LocalObjects>,
     /// Mode bits that the kernel clears on creation.

@@ -41,7 +41,7 @@ const TRIAL: &CStr = c"trial";
 
 /// The place where the tree is built.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Destination {
     /// The path of the directory that is written into, for messages.
     pub(crate) work: PathBuf,
     /// The handle of that directory. All access goes through it.
@@ -75,7 +75,7 @@ struct Room {
     parents: Vec<PathBuf>,
 }
 
-impl Place {
+impl Destination {
     pub(crate) fn choose(request: &RestoreRequest, tag: &str) -> Result<Self, RestoreError> {
         let destination = &without_slashes(&request.destination);
         match std::fs::symlink_metadata(destination) {

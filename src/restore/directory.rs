@@ -17,7 +17,7 @@
 use super::at::names;
 use super::error::RestoreError;
 use super::filesystem::Filesystem;
-use super::metadata::{Already, Handle, apply, restorer};
+use super::metadata::{CreatedWith, Handle, apply, restorer};
 use super::session::Session;
 use super::shortfall::{ShortfallKind, Told};
 use crate::model::entry::{Attributes, Entry};
@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// State that the jobs of one restore share.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct RestoreTally {
     pub told: Told,
     /// The temporary names that the restore makes next to existing ones.
     pub(crate) session: Session,
@@ -47,7 +47,7 @@ pub struct Outcome {
     pub page_lost: AtomicBool,
 }
 
-impl Outcome {
+impl RestoreTally {
     pub fn new(env: &Env) -> Self {
         Self {
             told: Told::default(),
@@ -65,7 +65,7 @@ pub struct Directory {
     pub path: TreePath,
     /// The metadata that it gets at the end; `None` if it keeps its metadata.
     finish: Option<(Entry, Attributes)>,
-    outcome: Arc<Outcome>,
+    outcome: Arc<RestoreTally>,
     /// Its parent, which is finished after it.
     _parent: Option<Arc<Directory>>,
     /// Whether it was empty when it was opened. Names then need no lookup before they are created.
@@ -100,7 +100,7 @@ impl Directory {
         met: Met,
         path: TreePath,
         finish: Option<(Entry, Attributes)>,
-        outcome: Arc<Outcome>,
+        outcome: Arc<RestoreTally>,
         parent: Option<Arc<Directory>>,
     ) -> Self {
         let Met { handle, filesystem, fresh, neutral, deletes, elsewhere } = met;
@@ -126,7 +126,7 @@ impl Directory {
         self.finish.as_ref().map(|(entry, _)| entry)
     }
 
-    pub(crate) fn outcome(&self) -> &Outcome {
+    pub(crate) fn outcome(&self) -> &RestoreTally {
         &self.outcome
     }
 
@@ -186,7 +186,7 @@ impl Drop for Directory {
         self.tell_renamed();
         if let Some((entry, attributes)) = self.finish.take() {
             let already =
-                if self.fresh && self.neutral { Already::neutral(0o700) } else { Already::default() };
+                if self.fresh && self.neutral { CreatedWith::neutral(0o700) } else { CreatedWith::default() };
             let handle = Handle::Open(self.handle.as_fd());
             let applied =
                 apply(handle, &entry, &attributes, already, self.filesystem.exact, &self.outcome.told);

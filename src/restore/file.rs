@@ -7,7 +7,7 @@
 use super::context::RestoreContext;
 use super::directory::Directory;
 use super::error::{EntryError, RestoreError, is_own};
-use super::metadata::{Already, Handle, apply, restorer};
+use super::metadata::{CreatedWith, Handle, apply, restorer};
 use super::spot::{Spot, Unplaced};
 use crate::content::write::{copy_checked, hash_of, write_all, write_extents};
 use crate::model::entry::{Content, Entry, Extent, File, Kind, Xattrs};
@@ -212,7 +212,7 @@ impl Making<'_> {
         attributes: &[(Vec<u8>, Vec<u8>)],
     ) -> Result<(), RestoreError> {
         let neutral = self.dir.neutral;
-        let already = if neutral { Already::neutral(self.mode) } else { Already::default() };
+        let already = if neutral { CreatedWith::neutral(self.mode) } else { CreatedWith::default() };
         let handle = Handle::Open(self.handle.as_fd());
         apply(handle, entry, attributes, already, self.dir.filesystem.exact, &context.outcome.told)?;
         self.unplaced.place(&entry.path)
@@ -257,7 +257,7 @@ fn keep_existing(
         (stat.mode, stat.uid, stat.gid, stat.mtime) == (entry.mode, entry.uid, entry.gid, entry.mtime);
     if !same_stat || xattr::read(&handle).as_deref() != Ok(attributes) {
         let (exact, told) = (spot.dir.filesystem.exact, &context.outcome.told);
-        apply(Handle::Open(handle.as_fd()), entry, attributes, Already::default(), exact, told)?;
+        apply(Handle::Open(handle.as_fd()), entry, attributes, CreatedWith::default(), exact, told)?;
     }
     context.counters.files_kept.fetch_add(1, Ordering::Relaxed);
     Ok(true)

@@ -41,14 +41,14 @@ pub enum Handle<'a> {
 
 /// The metadata that creation has given an inode.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Already {
+pub struct CreatedWith {
     /// The mode of an inode that this process has just created in a neutral directory.
     ///
     /// Such an inode belongs to this process and has no attributes, and its mode has no set-id bits.
     neutral: Option<u16>,
 }
 
-impl Already {
+impl CreatedWith {
     pub(crate) fn neutral(mode: u16) -> Self {
         Self { neutral: Some(mode) }
     }
@@ -62,7 +62,7 @@ pub(crate) fn apply(
     handle: Handle,
     entry: &Entry,
     attributes: &[(Vec<u8>, Vec<u8>)],
-    already: Already,
+    already: CreatedWith,
     exact: bool,
     told: &Told,
 ) -> Result<(), RestoreError> {
@@ -198,7 +198,7 @@ impl Refused<'_> {
 fn set_attributes(
     handle: Handle,
     attributes: &[(Vec<u8>, Vec<u8>)],
-    already: Already,
+    already: CreatedWith,
     refused: &Refused,
     mode: &mut u16,
 ) -> Result<(), RestoreError> {

@@ -13,8 +13,8 @@
 //! directory where it is mounted.
 
 use super::context::{Counters, RestoreContext};
-use super::destination::Place;
-use super::directory::Outcome;
+use super::destination::Destination;
+use super::directory::RestoreTally;
 use super::error::RestoreError;
 use super::file::umask;
 use super::request::{RestoreReport, RestoreRequest};
@@ -49,7 +49,7 @@ pub fn restore(
         true => tag.to_owned(),
         false => format!("{tag}-{}", &blake3::hash(request.path.as_bytes()).to_hex()[..8]),
     };
-    let place = Place::choose(request, &tag)?;
+    let place = Destination::choose(request, &tag)?;
     let restored = restore_to(&place, &tag, chunks, root, request, own, progress);
     if restored.is_err() {
         place.abandon();
@@ -80,7 +80,7 @@ fn own_below(destination: &Path, own: &[PathBuf]) -> Result<Vec<TreePath>, Resto
 }
 
 fn restore_to(
-    place: &Place,
+    place: &Destination,
     tag: &str,
     chunks: ChunkReader,
     root: &ManifestRoot,
@@ -88,7 +88,7 @@ fn restore_to(
     own: Vec<TreePath>,
     progress: &Progress,
 ) -> Result<RestoreReport, RestoreError> {
-    let outcome = Arc::new(Outcome::new(chunks.env()));
+    let outcome = Arc::new(RestoreTally::new(chunks.env()));
     let context = RestoreContext {
         writer: ContentWriter::new(chunks, progress),
         counters: Counters::default(),

@@ -3,7 +3,7 @@
 //! The pages are not trusted: an entry that does not follow the last one, or is not below the wanted
 //! directory, is not returned, whatever page it comes from.
 
-use super::directory::Outcome;
+use super::directory::RestoreTally;
 use super::shortfall::ShortfallKind;
 use crate::format::page::Child;
 use crate::model::entry::Entry;
@@ -19,7 +19,7 @@ pub(crate) struct Salvage<'a> {
     manifests: ManifestReader,
     root: ManifestRoot,
     top: TreePath,
-    outcome: &'a Outcome,
+    outcome: &'a RestoreTally,
     stream: EntryStream,
     last: Option<TreePath>,
     /// The pages still to be read, each by itself; set once a page was damaged.
@@ -35,7 +35,7 @@ impl<'a> Salvage<'a> {
         manifests: ManifestReader,
         root: &ManifestRoot,
         top: &TreePath,
-        outcome: &'a Outcome,
+        outcome: &'a RestoreTally,
     ) -> Self {
         let stream = manifests.entries_within(root, top);
         let (root, top, leaf) = (root.clone(), top.clone(), Vec::new().into_iter());

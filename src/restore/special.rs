@@ -3,7 +3,7 @@
 use super::at::name_of;
 use super::context::RestoreContext;
 use super::error::RestoreError;
-use super::metadata::{Already, Handle, apply, restorer};
+use super::metadata::{CreatedWith, Handle, apply, restorer};
 use super::spot::Spot;
 use crate::model::entry::{Entry, Kind};
 use crate::source::stat::Stat;
@@ -44,8 +44,8 @@ pub(crate) fn special(
         return Err(RestoreError::write(&entry.path, "keep it while it is made")(Errno::STALE));
     }
     let already = match spot.dir.neutral {
-        true => Already::neutral(0o600 & !context.umask),
-        false => Already::default(),
+        true => CreatedWith::neutral(0o600 & !context.umask),
+        false => CreatedWith::default(),
     };
     let exact = spot.dir.filesystem.exact;
     apply(Handle::Path(handle.as_fd()), entry, attributes, already, exact, &context.outcome.told)?;

@@ -6,7 +6,7 @@
 
 use super::at::{name_of, open_below, open_existing};
 use super::context::RestoreContext;
-use super::destination::Place;
+use super::destination::Destination;
 use super::directory::{Directory, Met, make_neutral};
 use super::error::{EntryError, RestoreError};
 use super::file::{FileJob, create, files, from_nearby};
@@ -41,7 +41,7 @@ pub(crate) fn restore_entries<'env>(
     context: &'env RestoreContext<'env>,
     pool: &Pool<'env, ()>,
     request: &RestoreRequest,
-    place: &Place,
+    place: &Destination,
     entries: impl Iterator<Item = Result<Entry, RepositoryError>>,
 ) -> Result<RestoreReport, RestoreError> {
     let restorer = Restorer {
@@ -73,7 +73,7 @@ pub(crate) struct Restorer<'s, 'env> {
     pub(crate) context: &'env RestoreContext<'env>,
     pool: &'s Pool<'env, ()>,
     pub(crate) request: &'s RestoreRequest,
-    pub(crate) place: &'s Place,
+    pub(crate) place: &'s Destination,
     pub(crate) stack: Vec<Level>,
     batch: Vec<FileJob>,
     batch_bytes: u64,

@@ -5,13 +5,13 @@
 //! (what they shipped is not shipped again), and after a limit the process goes without them, which loses nothing either.
 
 use super::alert::Alert;
-use super::board::{Board, Ended, Standing, StartedRun, StartedUpkeep, upkeep_status};
+use super::board::{Board, RunResult, Standing, StartedRun, StartedUpkeep, upkeep_status};
 use super::config::{Config, StoreConfig};
 use super::drill_place;
 use super::ending::{EndLimits, Ending};
 use super::host::{Host, HostError};
-use super::run::{RunError, Watch, run};
-use super::upkeep::{Done, Keeper, UpkeepError};
+use super::run::{RunError, RunObserver, run};
+use super::upkeep::{TaskReport, UpkeepError, UpkeepRun};
 use super::watches::Watches;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
@@ -168,7 +168,7 @@ impl Daemon {
     }
 
     /// Runs what is due now, and returns how each run ended.
-    pub fn run_due(&self) -> Vec<(StoreName, Ended)> {
+    pub fn run_due(&self) -> Vec<(StoreName, RunResult)> {
         let now = self.now();
         let mut begun = Vec::new();
         let mut board = self.board();
@@ -226,10 +226,10 @@ impl Daemon {
         }
         let host = self.host();
         let store = self.repository(config)?.store(&config.name);
-        let keeper = Keeper { host: &host, store: &store, config, stop: &self.0.stopping };
+        let keeper = UpkeepRun { host: &host, store: &store, config, stop: &self.0.stopping };
         for (duty, result) in keeper.keep_up()? {
             match result {
-                Ok(Done::Prune(report)) => tracing::info!(
+                Ok(TaskReport::Prune(report)) => tracing::info!(
                     store = %config.name,
                     snapshots_dropped = report.snapshots_dropped,
                     deleted_bytes = report.deleted_bytes,
@@ -257,7 +257,7 @@ impl Daemon {
             let work = || {
                 let host = daemon.host();
                 let repository = daemon.repository(&config)?.metered();
-                let watch = Watch { progress: &progress, on_step: &daemon.0.on_step };
+                let watch = RunObserver { progress: &progress, on_step: &daemon.0.on_step };
                 run(&host, &repository, &config, accept, watched.clone(), watch)
             };
             // The thread goes on: a store never takes the others down.

@@ -6,8 +6,8 @@
 use super::child::{self, ChildError, Confinement, User};
 use super::config::DrillConfig;
 use super::drill_look::LookError;
-use super::drill_place::{Place, PlaceError, Wanted};
-use super::hooks::{self, Around, Bounds, HookError};
+use super::drill_place::{DrillPlace, PlaceError, Wanted};
+use super::hooks::{self, Bounds, HookContext, HookError};
 use crate::model::entry::{Entry, Kind};
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::{ManifestRoot, StoreState};
@@ -95,7 +95,7 @@ pub fn drill(
         false => DrillError::Place { snapshot: snapshot.clone(), source },
     };
     let wanted = Wanted { store, state: &state, sequence, record: &record, depot };
-    let mut place = Place::new(&wanted, seed).map_err(wrong)?;
+    let mut place = DrillPlace::new(&wanted, seed).map_err(wrong)?;
     let mount_seconds = begun.seconds();
     let percent = config.read_percent.unwrap_or(100).min(100);
     let look = Look { snapshot: &snapshot, percent, seed, stop };
@@ -117,7 +117,8 @@ pub fn drill(
                 }
             }
             let timeout = config.timeout_seconds.map_or(hooks::TIMEOUT, Duration::from_secs);
-            let around = Around { store: store.name(), path: place.dir(), this: Path::new(child::THIS), env };
+            let around =
+                HookContext { store: store.name(), path: place.dir(), this: Path::new(child::THIS), env };
             let bounds = Bounds { timeout, stop };
             let there = |command: &mut std::process::Command| {
                 command.current_dir(place.dir());
@@ -171,7 +172,7 @@ impl Look<'_> {
     /// Has every entry looked up, and some of the files read. Returns the entries, the files that were read, and their bytes.
     fn at_all(
         &self,
-        place: &mut Place,
+        place: &mut DrillPlace,
         store: &Store,
         state: &StoreState,
         root: &ManifestRoot,
@@ -201,7 +202,7 @@ impl Look<'_> {
         matches!(entry.kind, Kind::File(_)) && draw % 100 < u64::from(self.percent)
     }
 
-    fn differs(&self, place: &Place, error: LookError) -> DrillError {
+    fn differs(&self, place: &DrillPlace, error: LookError) -> DrillError {
         let snapshot = self.snapshot.to_owned();
         match error {
             LookError::Stopped => DrillError::Stopped { snapshot },

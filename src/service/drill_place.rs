@@ -80,7 +80,7 @@ pub struct Wanted<'a> {
 }
 
 /// A snapshot that is mounted for a drill.
-pub struct Place {
+pub struct DrillPlace {
     /// What is mounted; the directory around it is this user's, so that nobody else looks at the store through the drill.
     dir: PathBuf,
     _lock: File,
@@ -100,7 +100,7 @@ enum Mounted {
     Fuse(Serving),
 }
 
-impl Place {
+impl DrillPlace {
     pub fn new(wanted: &Wanted, seed: u64) -> Result<Self, PlaceError> {
         let standby = wanted.depot.standby().to_owned();
         tidy(Some(&standby));
@@ -221,7 +221,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for DrillPlace {
     fn drop(&mut self) {
         // As far as that is possible; what stays is the second process's, and the next drill's.
         let is_mounted = self.mounted.is_some() && self.unmount(true).is_err();

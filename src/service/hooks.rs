@@ -53,7 +53,7 @@ impl Failure for HookError {
 }
 
 /// What a hook is told by its environment, and who starts it.
-pub struct Around<'a> {
+pub struct HookContext<'a> {
     pub store: &'a StoreName,
     pub path: &'a Path,
     /// This program.
@@ -73,7 +73,7 @@ pub struct Bounds<'a> {
 /// is told beside what was done, which it does not undo.
 pub fn around<T, E: From<HookError>>(
     hooks: &Hooks,
-    around: &Around,
+    around: &HookContext,
     stop: &dyn Fn() -> bool,
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<(T, Option<HookError>), E> {
@@ -100,7 +100,7 @@ pub fn run(
     when: &'static str,
     command: &[String],
     how: &Confinement,
-    around: &Around,
+    around: &HookContext,
     outcome: &str,
     change: impl FnOnce(&mut Command),
     bounds: Bounds,

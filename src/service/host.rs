@@ -4,7 +4,7 @@ use super::config::{self, Config, ConfigError, StoreConfig};
 use crate::model::id::{DaemonId, Incarnation, StoreName, WriterId};
 use crate::repository::error::RepositoryError;
 use crate::repository::key_source::KeySource;
-use crate::repository::location::Location;
+use crate::repository::location::RepositoryUrl;
 use crate::repository::objects::Bandwidth;
 use crate::repository::store::{Notice, Repository, RepositoryOptions};
 use crate::support::env::Env;
@@ -179,8 +179,8 @@ impl Host {
         let configured = self.given_repository.clone();
         let configured = configured.or_else(|| store.and_then(|s| s.repository.clone()));
         let location = match configured.or_else(|| self.config.repository.clone()) {
-            Some(text) => Location::parse(&text)?,
-            None => Location::Directory(
+            Some(text) => RepositoryUrl::parse(&text)?,
+            None => RepositoryUrl::Directory(
                 config::default_repository()?
                     .ok_or(HostError::NoPlace { what: "repository", option: "--repository" })?,
             ),
@@ -243,8 +243,8 @@ impl Host {
         let repositories = configured
             .chain(self.given_repository.clone())
             .chain(self.config.repository.clone())
-            .filter_map(|text| match Location::parse(&text) {
-                Ok(Location::Directory(path)) => Some(path),
+            .filter_map(|text| match RepositoryUrl::parse(&text) {
+                Ok(RepositoryUrl::Directory(path)) => Some(path),
                 _ => None,
             });
         // A place that cannot be told is not in use either.

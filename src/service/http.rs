@@ -5,7 +5,7 @@
 
 use super::admission::{self, Admission};
 use super::api_error::ApiError;
-use super::board::{Asked, Ended};
+use super::board::{RunRequest, RunResult};
 use super::config::StoreConfig;
 use super::daemon::Daemon;
 use super::metrics::{self, Overall};
@@ -43,7 +43,7 @@ const QUESTIONS_MAX: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
-struct Site {
+struct AppState {
     daemon: Daemon,
     log: Lossy,
     /// For questions to repositories.
@@ -69,17 +69,17 @@ pub fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "not by this method; see /api/v1/openapi.json")
         })
         .layer(axum::middleware::from_fn_with_state(admission, admission::admit))
-        .with_state(Site { daemon, log, places: Arc::new(Semaphore::new(QUESTIONS_MAX)) })
+        .with_state(AppState { daemon, log, places: Arc::new(Semaphore::new(QUESTIONS_MAX)) })
 }
 
-async fn ready(State(site): State<Site>) -> Result<&'static str, ApiError> {
+async fn ready(State(site): State<AppState>) -> Result<&'static str, ApiError> {
     match site.daemon.board().is_stopping() {
         true => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "it is about to end")),
         false => Ok("ready\n"),
     }
 }
 
-async fn figures(State(site): State<Site>) -> impl IntoResponse {
+async fn figures(State(site): State<AppState>) -> impl IntoResponse {
     let statuses = site.daemon.statuses();
     let overall = {
         let board = site.daemon.board();
@@ -94,18 +94,21 @@ async fn description() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-async fn stores(State(site): State<Site>) -> Json<Vec<StoreStatus>> {
+async fn stores(State(site): State<AppState>) -> Json<Vec<StoreStatus>> {
     Json(site.daemon.statuses())
 }
 
-async fn store(State(site): State<Site>, Path(name): Path<String>) -> Result<Json<StoreStatus>, ApiError> {
+async fn store(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+) -> Result<Json<StoreStatus>, ApiError> {
     let (name, _) = site.known(&name)?;
     let now = site.daemon.now();
     site.daemon.board().status_of(&name, now).map(Json).ok_or_else(|| ApiError::unknown_store(name.as_str()))
 }
 
 async fn snapshots(
-    State(site): State<Site>,
+    State(site): State<AppState>,
     Path(name): Path<String>,
 ) -> Result<Json<Vec<SnapshotSummary>>, ApiError> {
     let (name, config) = site.known(&name)?;
@@ -123,7 +126,7 @@ async fn snapshots(
 }
 
 async fn changes_between(
-    State(site): State<Site>,
+    State(site): State<AppState>,
     Path(name): Path<String>,
     query: Result<Query<ChangesQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<Changes>, ApiError> {
@@ -151,7 +154,7 @@ async fn changes_between(
 }
 
 async fn resync(
-    State(site): State<Site>,
+    State(site): State<AppState>,
     Path(name): Path<String>,
     query: Result<Query<ResyncQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
@@ -159,12 +162,12 @@ async fn resync(
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let asked = site.daemon.board().ask(&name, query.accept);
     let (id, number) = match asked {
-        Asked::Run(id, number) => (id, number),
-        Asked::Held(reason) => {
+        RunRequest::Run(id, number) => (id, number),
+        RunRequest::Held(reason) => {
             let text = format!("store '{name}' is held ({reason}); release it first");
             return Err(ApiError::new(StatusCode::CONFLICT, text));
         }
-        Asked::Unknown => return Err(ApiError::unknown_store(name.as_str())),
+        RunRequest::Unknown => return Err(ApiError::unknown_store(name.as_str())),
     };
     site.daemon.wake();
     // No thread waits for it: those of the runtime are few, and local repositories need them.
@@ -197,7 +200,7 @@ async fn resync(
 }
 
 /// Returns the event that says how a run ended.
-fn last_event(ended: &Ended) -> Event {
+fn last_event(ended: &RunResult) -> Event {
     match &ended.result {
         Ok(report) => {
             let event = Event::default().event("done").json_data(report);
@@ -215,7 +218,7 @@ fn failed(outcome: FailureKind, error: &str) -> Event {
 }
 
 async fn hold(
-    State(site): State<Site>,
+    State(site): State<AppState>,
     Path(name): Path<String>,
     query: Result<Query<HoldQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<StoreStatus>, ApiError> {
@@ -227,14 +230,17 @@ async fn hold(
     site.changed(&name)
 }
 
-async fn release(State(site): State<Site>, Path(name): Path<String>) -> Result<Json<StoreStatus>, ApiError> {
+async fn release(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+) -> Result<Json<StoreStatus>, ApiError> {
     let (name, _) = site.known(&name)?;
     let now = site.daemon.now();
     site.daemon.board().release(&name, now);
     site.changed(&name)
 }
 
-impl Site {
+impl AppState {
     fn known(&self, name: &str) -> Result<(StoreName, StoreConfig), ApiError> {
         let name_of = StoreName::parse(name).map_err(|_| ApiError::unknown_store(name))?;
         let config =

@@ -2,7 +2,7 @@
 
 use super::child;
 use super::config::StoreConfig;
-use super::hooks::{self, Around, HookError};
+use super::hooks::{self, HookContext, HookError};
 use super::host::{Host, HostError};
 use crate::api::resync::ResyncReport;
 use crate::api::run::RunReport;
@@ -11,7 +11,7 @@ use crate::model::role::Permission;
 use crate::model::snapshot_ref::Moment;
 use crate::mounts::table::mounted_snapshots;
 use crate::replicate::error::ResyncError;
-use crate::replicate::resync::{Request, Surroundings, Watched, resync};
+use crate::replicate::resync::{Request, ResyncContext, Watched, resync};
 use crate::repository::store::Repository;
 use crate::source::disk::Disk;
 use crate::standby::depot::Depot;
@@ -68,7 +68,7 @@ impl RunError {
 
 /// What a caller lends a run.
 #[derive(Clone, Copy)]
-pub struct Watch<'a> {
+pub struct RunObserver<'a> {
     pub progress: &'a Progress,
     pub on_step: &'a (dyn Fn(Step) + Sync),
 }
@@ -104,14 +104,18 @@ pub fn resync_between_hooks(
     repository: &Repository,
     store: &StoreConfig,
     request: &Request,
-    watch: Watch,
+    watch: RunObserver,
 ) -> Result<ResyncReport, RunError> {
-    let around =
-        Around { store: &store.name, path: &store.path, this: Path::new(child::THIS), env: repository.env() };
+    let around = HookContext {
+        store: &store.name,
+        path: &store.path,
+        this: Path::new(child::THIS),
+        env: repository.env(),
+    };
     let is_stopped = || watch.progress.is_stopped();
     let (report, failed) = hooks::around(&store.hooks, &around, &is_stopped, || {
         let tree = Disk::new(repository.env());
-        let around = Surroundings { tree: &tree, progress: watch.progress, on_step: watch.on_step };
+        let around = ResyncContext { tree: &tree, progress: watch.progress, on_step: watch.on_step };
         Ok::<_, RunError>(resync(repository, request, &around)?)
     })?;
     Ok(ResyncReport { hook_failed: failed.map(|error: HookError| error.to_string()), ..report })
@@ -124,7 +128,7 @@ pub fn run(
     store: &StoreConfig,
     accept: bool,
     watched: Option<Watched>,
-    watch: Watch,
+    watch: RunObserver,
 ) -> Result<RunReport, RunError> {
     match store.role {
         Permission::Primary => {

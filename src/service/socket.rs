@@ -26,7 +26,7 @@ const OF_UNIT: &str = "/run/understudy";
 
 /// A place for a socket: a directory, and a name in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SocketPlace {
     dir: PathBuf,
     name: OsString,
     /// Nobody named it: it is closed to others.
@@ -57,7 +57,7 @@ pub struct Bound {
     _lock: OwnedFd,
 }
 
-impl Place {
+impl SocketPlace {
     /// Where a daemon of this configuration listens; none when it is to have none, or there is no place.
     pub fn of_daemon(config: &Config, repository: Option<&str>) -> Option<Self> {
         let given = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from).filter(|dir| dir.is_absolute());
@@ -173,8 +173,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn place(dir: &Path) -> Place {
-        Place { dir: dir.to_owned(), name: "daemon.socket".into(), is_default: true }
+    fn place(dir: &Path) -> SocketPlace {
+        SocketPlace { dir: dir.to_owned(), name: "daemon.socket".into(), is_default: true }
     }
 
     #[test]
@@ -226,9 +226,11 @@ mod tests {
             assert!(!names[..at].contains(one) && *one == names[at].clone());
         }
         let off = Config::parse("[service]\nsocket = 'off'", Path::new("/etc/x.toml")).unwrap();
-        assert!(Place::of_daemon(&off, None).is_none() && Place::of_command(&off, None).is_empty());
+        assert!(
+            SocketPlace::of_daemon(&off, None).is_none() && SocketPlace::of_command(&off, None).is_empty()
+        );
         let named = Config::parse("[service]\nsocket = 'run/it'", Path::new("/etc/x.toml")).unwrap();
-        let found = Place::of_command(&named, None);
+        let found = SocketPlace::of_command(&named, None);
         assert_eq!((found.len(), found[0].path()), (1, PathBuf::from("/etc/run/it")));
     }
 }

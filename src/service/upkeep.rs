@@ -54,7 +54,7 @@ impl Failure for UpkeepError {
 /// One thing that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Duty {
+pub enum UpkeepTask {
     Prune,
     Verify,
     Drill,
@@ -63,17 +63,17 @@ pub enum Duty {
 /// What was done.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Done {
+pub enum TaskReport {
     Prune(Box<PruneReport>),
     Verify(Box<VerifyReport>),
     Drill(Box<DrillReport>),
 }
 
 /// What came of a duty.
-pub type Outcome = (Duty, Result<Done, UpkeepError>);
+pub type TaskResult = (UpkeepTask, Result<TaskReport, UpkeepError>);
 
 /// What is due now. Pure.
-pub fn due(note: &UpkeepNote, upkeep: &Upkeep, now_ns: u64) -> Vec<Duty> {
+pub fn due(note: &UpkeepNote, upkeep: &Upkeep, now_ns: u64) -> Vec<UpkeepTask> {
     let is_due = |last: Option<u64>, hours: u32| {
         // A clock that was set back makes it due, not silent.
         hours > 0
@@ -85,13 +85,13 @@ pub fn due(note: &UpkeepNote, upkeep: &Upkeep, now_ns: u64) -> Vec<Duty> {
     };
     let mut duties = Vec::new();
     if is_due(note.pruned_ns, upkeep.prune_hours) {
-        duties.push(Duty::Prune);
+        duties.push(UpkeepTask::Prune);
     }
     if is_due(note.verified_ns, upkeep.verify_hours) {
-        duties.push(Duty::Verify);
+        duties.push(UpkeepTask::Verify);
     }
     if is_due(note.drilled_ns, upkeep.drill_hours) {
-        duties.push(Duty::Drill);
+        duties.push(UpkeepTask::Drill);
     }
     duties
 }
@@ -106,7 +106,7 @@ fn share_percent(upkeep: &Upkeep) -> u8 {
 }
 
 /// What upkeep needs.
-pub struct Keeper<'a> {
+pub struct UpkeepRun<'a> {
     pub host: &'a Host,
     pub store: &'a Store,
     pub config: &'a StoreConfig,
@@ -114,9 +114,9 @@ pub struct Keeper<'a> {
     pub stop: &'a AtomicBool,
 }
 
-impl Keeper<'_> {
+impl UpkeepRun<'_> {
     /// Does what is due, and notes it. A store without a snapshot needs none.
-    pub fn keep_up(&self) -> Result<Vec<Outcome>, UpkeepError> {
+    pub fn keep_up(&self) -> Result<Vec<TaskResult>, UpkeepError> {
         let mut note = self.store.upkeep_of(&self.host.writer())?;
         let mut done = Vec::new();
         for duty in due(&note, &self.config.upkeep(), self.host.env().wall_ns()) {
@@ -131,15 +131,15 @@ impl Keeper<'_> {
         Ok(done)
     }
 
-    fn one(&self, duty: Duty, note: &mut UpkeepNote) -> Result<Done, UpkeepError> {
+    fn one(&self, duty: UpkeepTask, note: &mut UpkeepNote) -> Result<TaskReport, UpkeepError> {
         let env = self.host.env();
         match duty {
-            Duty::Prune => {
+            UpkeepTask::Prune => {
                 let request = PruneRequest::new(self.config.retention(), self.host.writer());
                 note.pruned_ns = Some(env.wall_ns());
-                Ok(Done::Prune(Box::new(prune(self.store, &request, &|_| {})?)))
+                Ok(TaskReport::Prune(Box::new(prune(self.store, &request, &|_| {})?)))
             }
-            Duty::Verify => {
+            UpkeepTask::Verify => {
                 let read_data_percent = share_percent(&self.config.upkeep());
                 let is_over = || self.stop.load(Ordering::Relaxed);
                 let report = verify_on(
@@ -149,7 +149,7 @@ impl Keeper<'_> {
                     env.wall_ns(),
                 )?;
                 if report.is_sound() {
-                    return Ok(Done::Verify(Box::new(report)));
+                    return Ok(TaskReport::Verify(Box::new(report)));
                 }
                 Err(UpkeepError::Unsound {
                     store: self.store.name().to_string(),
@@ -157,13 +157,13 @@ impl Keeper<'_> {
                     touched: report.touched_count,
                 })
             }
-            Duty::Drill => {
+            UpkeepTask::Drill => {
                 let begun_ns = env.wall_ns();
                 let is_over = || self.stop.load(Ordering::Relaxed);
                 let depot = Depot::new(&self.host.standby(None)?, self.store.name());
                 let drilled = drill(self.store, &depot, &self.config.drill, &is_over);
                 note_drill(note, &drilled, begun_ns, env.wall_ns());
-                Ok(Done::Drill(Box::new(drilled?)))
+                Ok(TaskReport::Drill(Box::new(drilled?)))
             }
         }
     }
@@ -216,17 +216,17 @@ mod tests {
     fn each_duty_comes_when_its_hours_are_over() {
         let upkeep = Upkeep { prune_hours: 24, verify_hours: 12, verify_days: 30, drill_hours: 0 };
         let never = UpkeepNote::default();
-        assert_eq!(due(&never, &upkeep, 100 * HOUR_NS), [Duty::Prune, Duty::Verify]);
+        assert_eq!(due(&never, &upkeep, 100 * HOUR_NS), [UpkeepTask::Prune, UpkeepTask::Verify]);
         let note = UpkeepNote {
             pruned_ns: Some(100 * HOUR_NS),
             verified_ns: Some(100 * HOUR_NS),
             ..Default::default()
         };
         assert_eq!(due(&note, &upkeep, 111 * HOUR_NS), []);
-        assert_eq!(due(&note, &upkeep, 112 * HOUR_NS), [Duty::Verify]);
-        assert_eq!(due(&note, &upkeep, 124 * HOUR_NS), [Duty::Prune, Duty::Verify]);
+        assert_eq!(due(&note, &upkeep, 112 * HOUR_NS), [UpkeepTask::Verify]);
+        assert_eq!(due(&note, &upkeep, 124 * HOUR_NS), [UpkeepTask::Prune, UpkeepTask::Verify]);
         // A clock that was set back.
-        assert_eq!(due(&note, &upkeep, 99 * HOUR_NS), [Duty::Prune, Duty::Verify]);
+        assert_eq!(due(&note, &upkeep, 99 * HOUR_NS), [UpkeepTask::Prune, UpkeepTask::Verify]);
         assert_eq!(share_percent(&upkeep), 2);
     }
 }

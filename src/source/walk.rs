@@ -73,7 +73,7 @@ struct Queue {
 }
 
 /// Rules of a walk.
-pub struct Course<'e> {
+pub struct WalkOptions<'e> {
     pub excludes: &'e Excludes,
     /// Directories of this program, which are left out wherever they are met.
     pub own: &'e [Identity],
@@ -87,7 +87,7 @@ pub struct Course<'e> {
 
 /// A walk of one tree.
 pub struct Walk<'e> {
-    course: &'e Course<'e>,
+    course: &'e WalkOptions<'e>,
     watch: Option<&'e Watch>,
     hints: Option<&'e Hints>,
     queue: Mutex<Queue>,
@@ -95,7 +95,7 @@ pub struct Walk<'e> {
 }
 
 impl<'e> Walk<'e> {
-    pub fn new(course: &'e Course<'e>) -> Self {
+    pub fn new(course: &'e WalkOptions<'e>) -> Self {
         Self { course, watch: None, hints: None, queue: Mutex::default(), wake: Condvar::new() }
     }
 

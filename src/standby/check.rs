@@ -29,7 +29,7 @@ const NAMED_MAX: usize = 100;
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
+pub struct CheckFinding {
     /// The object or the image.
     pub path: String,
     pub reason: &'static str,
@@ -55,7 +55,7 @@ pub struct CheckReport {
     pub unknown_snapshots: u64,
     /// Problems of those: nothing can mend them.
     pub lost: u64,
-    pub problems: Vec<Problem>,
+    pub problems: Vec<CheckFinding>,
     pub problem_count: u64,
     /// Damaged objects that no published snapshot needs.
     pub damaged_unneeded: u64,
@@ -174,7 +174,7 @@ fn lost_of(
 fn note(report: &mut CheckReport, path: &Path, reason: &'static str, needed_for: Option<String>) {
     report.problem_count += 1;
     if report.problems.len() < NAMED_MAX {
-        report.problems.push(Problem { path: path.display().to_string(), reason, needed_for });
+        report.problems.push(CheckFinding { path: path.display().to_string(), reason, needed_for });
     }
 }
 

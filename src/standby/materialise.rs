@@ -59,7 +59,7 @@ impl Job {
 }
 
 /// Where objects come from and go to.
-pub(crate) struct Workshop<'a> {
+pub(crate) struct MaterialiseContext<'a> {
     pub(crate) writer: ContentWriter<'a>,
     pub(crate) depot: &'a Depot,
     /// A tree that may hold files of the store under their paths.
@@ -77,12 +77,19 @@ pub(crate) fn workshop<'a>(
     progress: &'a Progress,
     seed: Option<OwnedFd>,
     replace: bool,
-) -> Workshop<'a> {
+) -> MaterialiseContext<'a> {
     let writer = ContentWriter::new(chunks, progress);
-    Workshop { writer, depot, seed, replace, counters: Counters::default(), tainted: AtomicBool::new(false) }
+    MaterialiseContext {
+        writer,
+        depot,
+        seed,
+        replace,
+        counters: Counters::default(),
+        tainted: AtomicBool::new(false),
+    }
 }
 
-impl Workshop<'_> {
+impl MaterialiseContext<'_> {
     /// Objects made so far.
     pub(crate) fn made(&self) -> u64 {
         self.counters.made.load(Ordering::Relaxed)
@@ -102,7 +109,7 @@ impl Workshop<'_> {
 
 /// Runs `feed` with a materialiser, and waits until all that it wants is there.
 pub(crate) fn work(
-    workshop: &Workshop,
+    workshop: &MaterialiseContext,
     threads: usize,
     feed: impl FnOnce(&mut Materialiser) -> Result<(), FollowError>,
 ) -> Result<(), FollowError> {
@@ -116,7 +123,7 @@ pub(crate) fn work(
 
 /// Takes entries, makes what is missing of their objects.
 pub(crate) struct Materialiser<'s, 'env> {
-    workshop: &'env Workshop<'env>,
+    workshop: &'env MaterialiseContext<'env>,
     pool: &'s Pool<'env, ()>,
     seen: HashSet<ContentHash>,
     batch: Vec<Job>,
@@ -125,7 +132,7 @@ pub(crate) struct Materialiser<'s, 'env> {
 }
 
 impl<'s, 'env> Materialiser<'s, 'env> {
-    fn new(workshop: &'env Workshop<'env>, pool: &'s Pool<'env, ()>) -> Self {
+    fn new(workshop: &'env MaterialiseContext<'env>, pool: &'s Pool<'env, ()>) -> Self {
         let (batch, pending) = (Vec::new(), VecDeque::new());
         Self { workshop, pool, seen: HashSet::new(), batch, batch_bytes: 0, pending }
     }
@@ -182,7 +189,7 @@ impl<'s, 'env> Materialiser<'s, 'env> {
 }
 
 /// Makes the objects of small files: the chunks of those that are one chunk are fetched together.
-fn small(workshop: &Workshop, batch: Vec<Job>) -> Result<(), FollowError> {
+fn small(workshop: &MaterialiseContext, batch: Vec<Job>) -> Result<(), FollowError> {
     let writer = &workshop.writer;
     let mut jobs = Vec::with_capacity(batch.len());
     let mut wanted = Vec::with_capacity(batch.len());
@@ -239,7 +246,11 @@ fn small(workshop: &Workshop, batch: Vec<Job>) -> Result<(), FollowError> {
 }
 
 /// Makes the object of a large file, by all workers.
-fn large<'env>(workshop: &'env Workshop<'env>, pool: &Pool<'env, ()>, job: &Job) -> Result<(), FollowError> {
+fn large<'env>(
+    workshop: &'env MaterialiseContext<'env>,
+    pool: &Pool<'env, ()>,
+    job: &Job,
+) -> Result<(), FollowError> {
     let file = job.file()?;
     if from_seed(workshop, job)? {
         return Ok(());
@@ -256,13 +267,13 @@ fn large<'env>(workshop: &'env Workshop<'env>, pool: &Pool<'env, ()>, job: &Job)
     Ok(())
 }
 
-fn count_copied(workshop: &Workshop, older: Option<&Older>) {
+fn count_copied(workshop: &MaterialiseContext, older: Option<&Older>) {
     workshop.counters.copied_bytes.fetch_add(older.map_or(0, Older::copied_bytes), Ordering::Relaxed);
 }
 
 /// Creates an object, and has it written and checked.
 fn make(
-    workshop: &Workshop,
+    workshop: &MaterialiseContext,
     file: &File,
     write: impl FnOnce(&OwnedFd) -> Result<(), ContentError>,
 ) -> Result<(), FollowError> {
@@ -300,7 +311,7 @@ pub(crate) fn stored_hash(path: &Path) -> Result<Option<ContentHash>, Errno> {
 }
 
 /// The version that the entry's path had before, if its object can be read.
-fn older(workshop: &Workshop, job: &Job) -> Result<Option<Older>, FollowError> {
+fn older(workshop: &MaterialiseContext, job: &Job) -> Result<Option<Older>, FollowError> {
     let Some((entry, file)) = job.older.as_ref().and_then(|entry| Some((entry, entry.file()?))) else {
         return Ok(None);
     };
@@ -315,7 +326,7 @@ fn older(workshop: &Workshop, job: &Job) -> Result<Option<Older>, FollowError> {
 }
 
 /// Takes the content from the seed tree, if the same path there has it.
-fn from_seed(workshop: &Workshop, job: &Job) -> Result<bool, FollowError> {
+fn from_seed(workshop: &MaterialiseContext, job: &Job) -> Result<bool, FollowError> {
     let (Some(seed), Some((parent, name))) = (&workshop.seed, job.entry.path.split()) else {
         return Ok(false);
     };

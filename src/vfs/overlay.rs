@@ -240,7 +240,7 @@ pub fn detach_fuse(dir: &Path, force: bool) -> Result<(), MountError> {
 
 /// A mount from `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mounted {
+pub struct MountEntry {
     pub dir: PathBuf,
     pub source: String,
     pub kind: String,
@@ -249,7 +249,7 @@ pub struct Mounted {
 }
 
 /// Returns the mounts whose source begins with `prefix`, in the order they were made.
-pub fn mounts(prefix: &str) -> Result<Vec<Mounted>, MountError> {
+pub fn mounts(prefix: &str) -> Result<Vec<MountEntry>, MountError> {
     const PATH: &str = "/proc/self/mountinfo";
     let text = std::fs::read(PATH).map_err(|error| {
         MountError::path(PATH, "read it")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
@@ -260,7 +260,7 @@ pub fn mounts(prefix: &str) -> Result<Vec<Mounted>, MountError> {
 
 /// Parses a line: id, parent, device, root, directory, options, optional fields, `-`, kind, source, more
 /// options. Names in it are bytes.
-fn parse_mount(line: &[u8]) -> Option<Mounted> {
+fn parse_mount(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|byte| *byte == b' ');
     let dir = mountinfo::unescape(fields.nth(4)?);
     fields.find(|field| *field == b"-")?;
@@ -269,7 +269,7 @@ fn parse_mount(line: &[u8]) -> Option<Mounted> {
         let value = options.split(|byte| *byte == b',').find_map(|option| option.strip_prefix(name));
         value.map(|path| PathBuf::from(OsString::from_vec(mountinfo::unescape(path))))
     };
-    Some(Mounted {
+    Some(MountEntry {
         dir: PathBuf::from(OsString::from_vec(dir)),
         source: String::from_utf8_lossy(&mountinfo::unescape(source)).into_owned(),
         kind: String::from_utf8_lossy(kind).into_owned(),

@@ -20,7 +20,7 @@ use understudy::model::id::WriterId;
 use understudy::model::record::{SnapshotRecord, SnapshotStatistics};
 use understudy::model::snapshot_ref::Moment;
 use understudy::replicate::error::ResyncError;
-use understudy::replicate::resync::{Request, Surroundings, resync};
+use understudy::replicate::resync::{Request, ResyncContext, resync};
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
 use understudy::repository::manifest::{ManifestReader, ManifestWriter};
@@ -190,7 +190,7 @@ impl Stage {
     fn resync(&self) -> Result<ResyncReport, ResyncError> {
         let request = Request { threads: 0, ..rig::request(std::path::Path::new("/model")) };
         let progress = Progress::default();
-        let around = Surroundings { tree: &self.model, progress: &progress, on_step: &|_| {} };
+        let around = ResyncContext { tree: &self.model, progress: &progress, on_step: &|_| {} };
         let env = Env::system().with_clock(Arc::new(ModelClock(self.model.clone())));
         let done = resync(&self.rig.repository.with_env(env), &request, &around);
         self.model.world().pass(1_000_000_000);

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use understudy::model::entry::Kind;
 use understudy::model::snapshot_ref::Moment;
-use understudy::mounts::tree::View;
+use understudy::mounts::tree::SnapshotTree;
 use understudy::repository::store::Repository;
 use understudy::standby::depot::Depot;
 use understudy::vfs::fuse::{FuseOptions, ROOT, Tree, serve_detached};
@@ -23,11 +23,11 @@ use understudy::vfs::fuse::{FuseOptions, ROOT, Tree, serve_detached};
 fn view(
     repository: &Repository,
     depot: Option<Depot>,
-) -> Result<View, understudy::repository::error::RepositoryError> {
+) -> Result<SnapshotTree, understudy::repository::error::RepositoryError> {
     let store = repository.store(&name());
     let state = store.state()?;
     let (_, record) = store.find(&state, Moment::Latest)?;
-    View::open(&store, &state, &record, depot, 32 << 20, Box::new(|_| {}))
+    SnapshotTree::open(&store, &state, &record, depot, 32 << 20, Box::new(|_| {}))
 }
 
 /// Served by this process, until it is dropped.
@@ -178,7 +178,7 @@ fn on_a_standby_nothing_is_fetched_that_lies_there() {
 }
 
 /// All paths and contents, as the kernel would ask for them.
-fn all_of(view: &View) -> Result<BTreeMap<String, Vec<u8>>, Errno> {
+fn all_of(view: &SnapshotTree) -> Result<BTreeMap<String, Vec<u8>>, Errno> {
     let mut found = BTreeMap::new();
     let mut open = vec![ROOT];
     while let Some(directory) = open.pop() {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use understudy::model::id::StoreName;
 use understudy::service::config::Hooks;
-use understudy::service::hooks::{Around, HookError, around};
+use understudy::service::hooks::{HookContext, HookError, around};
 use understudy::support::env::Env;
 
 fn with(
@@ -26,7 +26,12 @@ fn with_stop(
         Hooks { before: shell(before), after: shell(after), timeout_seconds: Some(1), ..Hooks::default() };
     let store = StoreName::parse("acme").unwrap();
     let this = Path::new(env!("CARGO_BIN_EXE_understudy"));
-    around(&hooks, &Around { store: &store, path: Path::new("/srv"), this, env: &Env::system() }, stop, work)
+    around(
+        &hooks,
+        &HookContext { store: &store, path: Path::new("/srv"), this, env: &Env::system() },
+        stop,
+        work,
+    )
 }
 
 #[test]

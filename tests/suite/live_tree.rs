@@ -115,7 +115,7 @@ fn a_silent_change_is_found_when_its_turn_comes() {
     assert_eq!(again.read_bytes, 0);
     let later = rig.repository.with_env(rig::env_at(|| rig::now_ns() + 31 * 86_400_000_000_000));
     let progress = Default::default();
-    let around = understudy::replicate::resync::Surroundings {
+    let around = understudy::replicate::resync::ResyncContext {
         tree: &understudy::source::disk::Disk::default(),
         progress: &progress,
         on_step: &|_| {},
@@ -236,7 +236,7 @@ fn a_writer_fenced_in_the_middle_of_its_run_commits_nothing() {
     rig.resync();
     let before = rig.store().state().unwrap();
     let progress = Default::default();
-    let around = understudy::replicate::resync::Surroundings {
+    let around = understudy::replicate::resync::ResyncContext {
         tree: &understudy::source::disk::Disk::default(),
         progress: &progress,
         on_step: &|step| {

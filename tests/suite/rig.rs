@@ -15,7 +15,7 @@ use understudy::model::record::StoreState;
 use understudy::model::snapshot_ref::Moment;
 use understudy::model::tree_path::TreePath;
 use understudy::replicate::error::ResyncError;
-use understudy::replicate::resync::{Request, Surroundings, resync};
+use understudy::replicate::resync::{Request, ResyncContext, resync};
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
 use understudy::repository::key_source::KeySource;
@@ -118,7 +118,7 @@ pub fn request(source: &Path) -> Request {
 
 pub fn run(repository: &Repository, request: &Request) -> Result<ResyncReport, ResyncError> {
     let progress = Progress::default();
-    let around = Surroundings { tree: &Disk::default(), progress: &progress, on_step: &|_| {} };
+    let around = ResyncContext { tree: &Disk::default(), progress: &progress, on_step: &|_| {} };
     resync(repository, request, &around)
 }
 

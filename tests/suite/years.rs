@@ -145,7 +145,7 @@ fn a_run_whose_chunks_are_pruned_under_it_ships_them_again() {
     std::fs::write(&file, b"a".repeat(50_000)).unwrap();
     let progress = Default::default();
     let done = std::sync::atomic::AtomicBool::new(false);
-    let around = understudy::replicate::resync::Surroundings {
+    let around = understudy::replicate::resync::ResyncContext {
         tree: &understudy::source::disk::Disk::default(),
         progress: &progress,
         on_step: &|step| {

@@ -66,7 +66,7 @@ pub(crate) enum SwapArg {
 
 /// What was mounted.
 #[derive(Serialize)]
-pub(crate) struct Mounted<'a> {
+pub(crate) struct MountReport<'a> {
     pub store: &'a StoreName,
     pub snapshot: Sequence,
     #[serde(serialize_with = "table::as_text")]
@@ -77,7 +77,7 @@ pub(crate) struct Mounted<'a> {
     pub seconds: f64,
 }
 
-impl Mounted<'_> {
+impl MountReport<'_> {
     pub(crate) fn print(&self, global: &Global) -> Result<()> {
         if global.json {
             return show::json(self);

@@ -3,7 +3,7 @@
 //! For the background the command starts itself once more and waits until that process has the mount, or has
 //! failed: what is said, and the exit code, are the same either way. What fails later is told with --foreground only.
 
-use super::args::{MountArgs, Mounted, Printer, follow, swap, tell_link};
+use super::args::{MountArgs, MountReport, Printer, follow, swap, tell_link};
 use crate::cli::Global;
 use crate::cli::context::Context;
 use crate::cli::ending;
@@ -54,7 +54,7 @@ pub(super) fn run(
         .ok_or_else(|| LocalError::new("no snapshot was mounted"))?;
     let seconds = started.seconds();
     let (method, dir, writable) = ("fuse", args.dir.as_path(), None);
-    Mounted { store: store.name(), snapshot: first.snapshot, dir, method, writable, seconds }
+    MountReport { store: store.name(), snapshot: first.snapshot, dir, method, writable, seconds }
         .print(global)?;
     tell_link(global, args, swap)?;
     if serves {

@@ -1,6 +1,6 @@
 //! `understudy mount` by the kernel: the mount outlives the command, which stays with --follow only.
 
-use super::args::{MountArgs, Mounted, Printer, follow, swap, tell_link};
+use super::args::{MountArgs, MountReport, Printer, follow, swap, tell_link};
 use crate::cli::Global;
 use crate::cli::error::{LocalError, Result};
 use crate::cli::exit::Exit;
@@ -19,7 +19,7 @@ pub(super) fn run(
 ) -> Result<Exit> {
     let options = MountOptions { writable: args.writable.clone(), trusted: args.suid_dev };
     let started = env.stopwatch();
-    let mounted = |snapshot| Mounted {
+    let mounted = |snapshot| MountReport {
         store: &wanted.store,
         snapshot,
         dir: &args.dir,

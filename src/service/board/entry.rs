@@ -10,7 +10,7 @@ use crate::model::role::Role;
 use crate::service::config::StoreConfig;
 use crate::service::run::RunError;
 use crate::service::schedule::Schedule;
-use crate::service::scheduler::{JobId, Outcome, Scheduler};
+use crate::service::scheduler::{JobId, RunOutcome, Scheduler};
 use crate::support::clock::Now;
 
 /// What is known of one store.
@@ -44,11 +44,11 @@ impl StoreEntry {
     }
 
     /// Takes how a run ended, and where the store stands since.
-    pub fn end_run(&mut self, result: Result<RunReport, RunError>, outcome: Outcome, standing: Standing) {
+    pub fn end_run(&mut self, result: Result<RunReport, RunError>, outcome: RunOutcome, standing: Standing) {
         self.role = match &result {
             Ok(RunReport::Resync(_)) => Role::Primary,
             Ok(RunReport::Follow(report)) => report.role,
-            Err(_) if outcome == Outcome::Fenced => Role::Fenced,
+            Err(_) if outcome == RunOutcome::Fenced => Role::Fenced,
             // It says nothing of the log.
             Err(_) => self.role,
         };

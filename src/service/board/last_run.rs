@@ -4,14 +4,14 @@ use crate::api::progress::ProgressFigures;
 use crate::api::run::{RunFailure, RunReport};
 use crate::api::store::Totals;
 use crate::service::run::RunError;
-use crate::service::scheduler::Outcome;
+use crate::service::scheduler::RunOutcome;
 use crate::support::failure::Failure;
 use crate::support::progress::Progress;
 use std::sync::Arc;
 
 /// How a run ended: its number, and its report or its error.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct RunResult {
     pub number: u64,
     pub result: Result<RunReport, RunFailure>,
 }
@@ -23,7 +23,7 @@ pub struct LastRun {
     number: u64,
     begun_ns: Option<u64>,
     progress: Option<Arc<Progress>>,
-    ended: Option<Ended>,
+    ended: Option<RunResult>,
     totals: Totals,
     /// Report of the last that did not fail.
     report: Option<RunReport>,
@@ -38,16 +38,16 @@ impl LastRun {
         progress
     }
 
-    pub fn end(&mut self, result: Result<RunReport, RunError>, outcome: Outcome) {
+    pub fn end(&mut self, result: Result<RunReport, RunError>, outcome: RunOutcome) {
         self.progress = None;
         match &result {
             Ok(report) => self.count(report),
             Err(error) if error.hold().is_some() => self.totals.runs_held += 1,
-            Err(_) if outcome == Outcome::Waiting => {}
+            Err(_) if outcome == RunOutcome::Waiting => {}
             Err(_) => self.totals.runs_failed += 1,
         }
         let result = result.map_err(|error| RunFailure { outcome: error.kind(), error: error.to_string() });
-        self.ended = Some(Ended { number: self.number, result });
+        self.ended = Some(RunResult { number: self.number, result });
     }
 
     fn count(&mut self, report: &RunReport) {
@@ -74,7 +74,7 @@ impl LastRun {
     }
 
     /// Returns how a run ended, once it or a later one has, and how far it is.
-    pub fn follow(&self, number: u64) -> (Option<Ended>, Option<ProgressFigures>) {
+    pub fn follow(&self, number: u64) -> (Option<RunResult>, Option<ProgressFigures>) {
         let ended = self.ended.clone().filter(|ended| ended.number >= number);
         (ended, self.progress().filter(|_| self.number >= number))
     }

@@ -8,14 +8,14 @@ mod standing;
 mod timetable;
 mod upkeep;
 
-pub use last_run::Ended;
+pub use last_run::RunResult;
 pub use standing::{Standing, clock_text};
 pub use timetable::job;
 pub use upkeep::upkeep_status;
 
 use super::config::{Config, ServiceConfig, StoreConfig};
 use super::run::RunError;
-use super::scheduler::{JobId, Outcome, Scheduler, UpkeepTimes};
+use super::scheduler::{JobId, RunOutcome, Scheduler, UpkeepTimes};
 use crate::api::progress::ProgressFigures;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
@@ -38,7 +38,7 @@ const UPKEEP_FIRST_SECONDS: u64 = 60;
 
 /// What comes of asking for a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum RunRequest {
     /// The store, and the number of the run to wait for.
     Run(JobId, u64),
     /// An operator holds it, for this reason.
@@ -166,7 +166,7 @@ impl Board {
     ) {
         let scan_start_ns = standing.scan_start_ns.unwrap_or(now.wall_ns);
         let outcome = match &result {
-            Ok(_) => Outcome::Done { scan_start_ns, is_full },
+            Ok(_) => RunOutcome::Done { scan_start_ns, is_full },
             Err(error) => error.kind().into(),
         };
         self.entries[id].end_run(result, outcome, standing);
@@ -190,20 +190,20 @@ impl Board {
     }
 
     /// A run is wanted now: the one that is under way, unless a hold is to be let through, or the next.
-    pub fn ask(&mut self, name: &StoreName, accept: bool) -> Asked {
-        let Some(id) = self.find(name) else { return Asked::Unknown };
+    pub fn ask(&mut self, name: &StoreName, accept: bool) -> RunRequest {
+        let Some(id) = self.find(name) else { return RunRequest::Unknown };
         let entry = &mut self.entries[id];
         if let Some(reason) = entry.holds.by_operator() {
-            return Asked::Held(reason.clone());
+            return RunRequest::Held(reason.clone());
         }
         if entry.last_run.is_running() && !accept {
-            return Asked::Run(id, entry.last_run.number());
+            return RunRequest::Run(id, entry.last_run.number());
         }
         if accept {
             entry.holds.accept_next();
         }
         self.scheduler.ask(id);
-        Asked::Run(id, self.entries[id].last_run.number() + 1)
+        RunRequest::Run(id, self.entries[id].last_run.number() + 1)
     }
 
     /// Something changed in a store that is watched.
@@ -224,7 +224,7 @@ impl Board {
     }
 
     /// How a run ended, once it has; and how far it is.
-    pub fn follow_run(&self, id: JobId, number: u64) -> (Option<Ended>, Option<ProgressFigures>) {
+    pub fn follow_run(&self, id: JobId, number: u64) -> (Option<RunResult>, Option<ProgressFigures>) {
         self.entries[id].last_run.follow(number)
     }
 

@@ -74,7 +74,7 @@ impl Job {
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// With a snapshot whose scan began then; `is_full` when it looked at everything.
     Done {
         scan_start_ns: u64,
@@ -90,7 +90,7 @@ pub enum Outcome {
 }
 
 /// Whether a run that failed is tried again, and when.
-impl From<FailureKind> for Outcome {
+impl From<FailureKind> for RunOutcome {
     fn from(kind: FailureKind) -> Self {
         match kind {
             FailureKind::Held => Self::Held,

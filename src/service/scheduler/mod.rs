@@ -11,7 +11,7 @@ mod runs;
 mod tests;
 mod upkeep;
 
-pub use job::{Job, JobId, Outcome, WatchTimes};
+pub use job::{Job, JobId, RunOutcome, WatchTimes};
 pub use runs::Run;
 pub use upkeep::UpkeepTimes;
 
@@ -98,7 +98,7 @@ impl Scheduler {
     }
 
     /// A run ended.
-    pub fn end_run(&mut self, id: JobId, now: Now, outcome: Outcome) {
+    pub fn end_run(&mut self, id: JobId, now: Now, outcome: RunOutcome) {
         self.runs.end(id, now, outcome);
     }
 

@@ -11,7 +11,7 @@
 //!
 //! A tree that is watched is due soon after a change, and looks at everything when its last such run is too long ago.
 
-use super::job::{Due, Job, JobId, Outcome, STEP_NS, past};
+use super::job::{Due, Job, JobId, RunOutcome, STEP_NS, past};
 use crate::support::clock::Now;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -204,7 +204,7 @@ impl Runs {
     }
 
     /// A run ended.
-    pub fn end(&mut self, id: JobId, now: Now, outcome: Outcome) {
+    pub fn end(&mut self, id: JobId, now: Now, outcome: RunOutcome) {
         self.look_at_clock(now);
         let state = &mut self.states[id];
         if !std::mem::take(&mut state.running) {
@@ -212,16 +212,16 @@ impl Runs {
         }
         self.running -= 1;
         match outcome {
-            Outcome::Done { scan_start_ns, is_full } => {
+            RunOutcome::Done { scan_start_ns, is_full } => {
                 state.failures = 0;
                 state.last_success_ns = past(Some(scan_start_ns), now);
                 if is_full {
                     state.last_full_ns = state.begun.map(|begun| begun.boot_ns);
                 }
             }
-            Outcome::Held | Outcome::Waiting => state.failures = 0,
-            Outcome::Failed => state.failures += 1,
-            Outcome::Fenced => state.fenced = true,
+            RunOutcome::Held | RunOutcome::Waiting => state.failures = 0,
+            RunOutcome::Failed => state.failures += 1,
+            RunOutcome::Fenced => state.fenced = true,
         }
         if state.fenced || state.retired {
             return;

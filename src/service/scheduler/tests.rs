@@ -33,8 +33,8 @@ fn begin(scheduler: &mut Scheduler, now: Now) -> Option<JobId> {
     scheduler.begin_run(now).map(|run| run.id)
 }
 
-fn done(scan_start_ns: u64) -> Outcome {
-    Outcome::Done { scan_start_ns, is_full: true }
+fn done(scan_start_ns: u64) -> RunOutcome {
+    RunOutcome::Done { scan_start_ns, is_full: true }
 }
 
 /// By clocks that are never set: the machine started at the first of the tests' days.
@@ -107,7 +107,7 @@ fn a_change_makes_a_run_due_soon_also_during_one_and_not_while_it_fails() {
     scheduler.changed(0, at(START + 10 * MINUTE));
     scheduler.end_run(0, at(START + 17 * MINUTE), done(START + 10 * MINUTE));
     assert_eq!(begin(&mut scheduler, at(START + 17 * MINUTE)), Some(0));
-    scheduler.end_run(0, at(START + 18 * MINUTE), Outcome::Failed);
+    scheduler.end_run(0, at(START + 18 * MINUTE), RunOutcome::Failed);
     scheduler.changed(0, at(START + 13 * MINUTE + 1));
     assert_eq!(wakes_at(&scheduler, START), Some(START + 19 * MINUTE));
 }
@@ -130,8 +130,10 @@ fn everything_is_looked_at_first_and_when_the_last_such_run_is_too_long_ago() {
         fulls.push(run.is_full);
         // The fourth fails, the sixth looks at everything although it need not.
         let outcome = match hour {
-            3 => Outcome::Failed,
-            hour => Outcome::Done { scan_start_ns: START + hour * HOUR, is_full: run.is_full || hour == 5 },
+            3 => RunOutcome::Failed,
+            hour => {
+                RunOutcome::Done { scan_start_ns: START + hour * HOUR, is_full: run.is_full || hour == 5 }
+            }
         };
         scheduler.end_run(0, at(START + hour * HOUR + MINUTE), outcome);
     }
@@ -158,7 +160,7 @@ fn stores_come_change_and_go() {
     assert_eq!(begin(&mut scheduler, at(START + 29 * MINUTE)), None);
     assert_eq!(begin(&mut scheduler, at(START + 30 * MINUTE)), Some(0));
     scheduler.retire(0);
-    scheduler.end_run(0, at(START + 31 * MINUTE), Outcome::Failed);
+    scheduler.end_run(0, at(START + 31 * MINUTE), RunOutcome::Failed);
     assert_eq!((wakes_at(&scheduler, START), scheduler.due_ns(0, at(START))), (None, None));
 }
 
@@ -168,12 +170,12 @@ fn a_store_that_fails_waits_longer_and_is_never_given_up() {
     let mut now = START;
     for minutes in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
         assert_eq!(begin(&mut scheduler, at(now)), Some(0));
-        scheduler.end_run(0, at(now), Outcome::Failed);
+        scheduler.end_run(0, at(now), RunOutcome::Failed);
         assert_eq!(begin(&mut scheduler, at(now + minutes * MINUTE - 1)), None);
         now += minutes * MINUTE;
     }
     assert_eq!(begin(&mut scheduler, at(now)), Some(0));
-    scheduler.end_run(0, at(now), Outcome::Fenced);
+    scheduler.end_run(0, at(now), RunOutcome::Fenced);
     assert_eq!(begin(&mut scheduler, at(now + 1000 * HOUR)), None);
     scheduler.ask(0);
     assert_eq!(begin(&mut scheduler, at(now + 1000 * HOUR)), Some(0));
@@ -220,8 +222,11 @@ pub fn month(stores: usize, at_once: usize) -> Month {
             running.remove(&(done, id, begun));
             is_running[id] = false;
             let fails = id % 100 == 13 || (id % 10 == 3 && roll() % 20 == 0);
-            let outcome =
-                if fails { Outcome::Failed } else { Outcome::Done { scan_start_ns: begun, is_full: true } };
+            let outcome = if fails {
+                RunOutcome::Failed
+            } else {
+                RunOutcome::Done { scan_start_ns: begun, is_full: true }
+            };
             if !fails {
                 month.lags_ns.push(done - last[id]);
                 last[id] = begun;
@@ -298,7 +303,7 @@ fn a_clock_that_is_set_back_under_a_waiting_store_makes_it_due() {
     assert_eq!(begin(&mut scheduler, now(START + 6 * HOUR, MINUTE)), None);
     // Six hours back.
     assert_eq!(begin(&mut scheduler, now(START + 2 * MINUTE, 2 * MINUTE)), Some(0));
-    scheduler.end_run(0, now(START + 3 * MINUTE, 3 * MINUTE), Outcome::Failed);
+    scheduler.end_run(0, now(START + 3 * MINUTE, 3 * MINUTE), RunOutcome::Failed);
     // It waits for its second try by the machine's clock, wherever the wall's is.
     assert_eq!(begin(&mut scheduler, now(0, 4 * MINUTE - 1)), None);
     assert_eq!(begin(&mut scheduler, now(0, 4 * MINUTE)), Some(0));
@@ -358,7 +363,7 @@ proptest! {
             while let Some(id) = begin(scheduler, *now) {
                 let scan_start_ns = now.wall_ns;
                 (now.wall_ns, now.boot_ns) = (now.wall_ns + SECOND, now.boot_ns + SECOND);
-                let outcome = if fails { Outcome::Failed } else { done(scan_start_ns) };
+                let outcome = if fails { RunOutcome::Failed } else { done(scan_start_ns) };
                 scheduler.end_run(id, *now, outcome);
                 since[id] = now.boot_ns;
             }
@@ -558,9 +563,9 @@ impl Scene {
             let outcome = match (fails, is_full) {
                 (false, Some(is_full)) => {
                     self.last_full_ns[id] = is_full.then_some(begun.boot_ns).or(self.last_full_ns[id]);
-                    Outcome::Done { scan_start_ns: begun.wall_ns, is_full }
+                    RunOutcome::Done { scan_start_ns: begun.wall_ns, is_full }
                 }
-                _ => Outcome::Failed,
+                _ => RunOutcome::Failed,
             };
             self.scheduler.end_run(id, self.now, outcome);
         }
