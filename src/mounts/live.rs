@@ -154,8 +154,11 @@ impl Live {
 
 /// A method of mounting one store's snapshots.
 pub trait Method {
-    /// Mounts the snapshot that is meant by `moment` in the place of what `live` shows; none when that is `shown` already.
-    fn show(&mut self, moment: Moment, shown: Option<Sequence>, live: &mut Live) -> Shown;
+    /// Finds the snapshot that is meant.
+    fn find(&mut self, moment: Moment) -> Result<Sequence, StageError>;
+
+    /// Mounts a snapshot that was found in the place of what `live` shows; returns that.
+    fn show(&mut self, snapshot: Sequence, live: &mut Live) -> Result<Option<PreviousMount>, StageError>;
 
     /// Whether the mount was removed, by anybody.
     fn is_over(&self, live: &Live) -> Result<bool, StageError>;
@@ -167,16 +170,6 @@ pub trait Method {
     fn standby(&self) -> PathBuf;
 
     fn env(&self) -> Env;
-}
-
-/// What [`Method::show`] mounted; none where that was shown already.
-pub type Shown = Result<Option<Moved>, StageError>;
-
-/// A mount that was made.
-pub struct Moved {
-    pub snapshot: Sequence,
-    /// What it replaced.
-    pub before: Option<PreviousMount>,
 }
 
 /// What an observer of [`follow_mount`] is given.
@@ -221,13 +214,17 @@ pub fn follow_mount(
             continue;
         }
         waited = Duration::ZERO;
-        match method.show(Moment::Latest, Some(shown), live) {
+        let moved = method.find(Moment::Latest).and_then(|latest| match latest == shown {
+            true => Ok(None),
+            false => Ok(Some((latest, method.show(latest, live)?))),
+        });
+        match moved {
             Ok(None) => {}
-            Ok(Some(moved)) => {
-                shown = moved.snapshot;
+            Ok(Some((latest, before))) => {
+                shown = latest;
                 last_error.clear();
                 observe(News::Moved(shown));
-                if let Some(before) = moved.before {
+                if let Some(before) = before {
                     let (env, standby) = (method.env(), method.standby());
                     // A large one may take seconds; an error leaves it to `umount`.
                     std::thread::spawn(move || before.retire(&env, &standby));
@@ -259,13 +256,12 @@ impl KernelMounts<'_> {
 }
 
 impl Method for KernelMounts<'_> {
-    fn show(&mut self, moment: Moment, shown: Option<Sequence>, live: &mut Live) -> Shown {
-        let snapshot = mount::find(self.depot, self.store, moment)?;
-        if shown == Some(snapshot) {
-            return Ok(None);
-        }
-        let before = move_on(self.depot, self.store, snapshot, live, &self.options)?;
-        Ok(Some(Moved { snapshot, before }))
+    fn find(&mut self, moment: Moment) -> Result<Sequence, StageError> {
+        mount::find(self.depot, self.store, moment)
+    }
+
+    fn show(&mut self, snapshot: Sequence, live: &mut Live) -> Result<Option<PreviousMount>, StageError> {
+        move_on(self.depot, self.store, snapshot, live, &self.options)
     }
 
     fn is_over(&self, live: &Live) -> Result<bool, StageError> {

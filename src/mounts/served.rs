@@ -8,7 +8,7 @@
 //! mounted here is looked at by other processes (see `service/drill_look`).
 
 use super::error::StageError;
-use super::live::{Live, Method, Moved, PreviousMount, Shown};
+use super::live::{Live, Method, PreviousMount};
 use super::table;
 use super::tree::{Complain, SnapshotTree};
 use crate::model::id::Sequence;
@@ -62,15 +62,24 @@ impl ServeOptions<'_> {
     }
 }
 
+/// A snapshot that was found, and the log that it was found in.
+struct Found {
+    state: StoreState,
+    sequence: Sequence,
+    record: SnapshotRecord,
+}
+
 /// Mounts by FUSE, one after the other, of the snapshots in the repository. The last one ends with this process.
 pub struct FuseMounts<'a> {
     pub options: ServeOptions<'a>,
+    /// What was found last.
+    found: Option<Found>,
     serving: Option<Serving>,
 }
 
 impl<'a> FuseMounts<'a> {
     pub fn new(options: ServeOptions<'a>) -> Self {
-        Self { options, serving: None }
+        Self { options, found: None, serving: None }
     }
 
     /// Waits until the mount that was made last is seen by nobody any more.
@@ -80,17 +89,23 @@ impl<'a> FuseMounts<'a> {
 }
 
 impl Method for FuseMounts<'_> {
-    fn show(&mut self, moment: Moment, shown: Option<Sequence>, live: &mut Live) -> Shown {
+    fn find(&mut self, moment: Moment) -> Result<Sequence, StageError> {
         let state = self.options.store.state()?;
-        let (snapshot, record) = self.options.store.find(&state, moment)?;
-        if shown == Some(snapshot) {
-            return Ok(None);
+        let (sequence, record) = self.options.store.find(&state, moment)?;
+        self.found = Some(Found { state, sequence, record });
+        Ok(sequence)
+    }
+
+    fn show(&mut self, snapshot: Sequence, live: &mut Live) -> Result<Option<PreviousMount>, StageError> {
+        if self.found.as_ref().is_none_or(|found| found.sequence != snapshot) {
+            self.find(Moment::At(snapshot))?;
         }
-        let place = live.place(snapshot)?;
-        let (mount, serving) = self.options.serve(&state, snapshot, &record, &place)?;
-        let before: Option<PreviousMount> = live.show(place, mount)?;
+        let Some(Found { state, sequence, record }) = self.found.take() else { return Ok(None) };
+        let place = live.place(sequence)?;
+        let (mount, serving) = self.options.serve(&state, sequence, &record, &place)?;
+        let before = live.show(place, mount)?;
         self.serving = Some(serving);
-        Ok(Some(Moved { snapshot, before }))
+        Ok(before)
     }
 
     fn is_over(&self, _: &Live) -> Result<bool, StageError> {

@@ -7,7 +7,7 @@ use super::args::{MountArgs, MountReport, Printer, follow, swap, tell_link};
 use crate::cli::Global;
 use crate::cli::context::Context;
 use crate::cli::ending;
-use crate::cli::error::{Context as _, LocalError, Result};
+use crate::cli::error::{Context as _, Result};
 use crate::cli::exit::Exit;
 use crate::cli::out;
 use crate::model::snapshot_ref::SnapshotRef;
@@ -49,20 +49,18 @@ pub(super) fn run(
         may_mount,
         complain: &|| Box::new(complain),
     });
-    let first = mounts
-        .show(wanted.moment, None, &mut live)?
-        .ok_or_else(|| LocalError::new("no snapshot was mounted"))?;
+    let snapshot = mounts.find(wanted.moment)?;
+    mounts.show(snapshot, &mut live)?;
     let seconds = started.seconds();
     let (method, dir, writable) = ("fuse", args.dir.as_path(), None);
-    MountReport { store: store.name(), snapshot: first.snapshot, dir, method, writable, seconds }
-        .print(global)?;
+    MountReport { store: store.name(), snapshot, dir, method, writable, seconds }.print(global)?;
     tell_link(global, args, swap)?;
     if serves {
         detach_from_terminal()?;
     }
     let printer = Printer { dir, store: store.name(), prints_moves: !global.quiet && !serves };
     let every = args.follow.then(|| Duration::from_secs(args.every));
-    match follow(&mut mounts, &mut live, first.snapshot, every, &printer)? {
+    match follow(&mut mounts, &mut live, snapshot, every, &printer)? {
         // What is open in it ends with this process.
         End::Asked => drop(unmount(depot.standby(), live.dir(), true)?),
         End::Removed => mounts.wait().with_context(|| dir.display().to_string())?,

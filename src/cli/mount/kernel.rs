@@ -2,7 +2,7 @@
 
 use super::args::{MountArgs, MountReport, Printer, follow, swap, tell_link};
 use crate::cli::Global;
-use crate::cli::error::{LocalError, Result};
+use crate::cli::error::Result;
 use crate::cli::exit::Exit;
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::mounts::live::{KernelMounts, Live, Method};
@@ -35,13 +35,12 @@ pub(super) fn run(
     let swap = swap(args, true);
     let mut live = Live::new(&args.dir, swap, &wanted.store)?;
     let mut mounts = KernelMounts { depot, store: &wanted.store, options, env };
-    let first = mounts
-        .show(Moment::Latest, None, &mut live)?
-        .ok_or_else(|| LocalError::new("no snapshot was mounted"))?;
-    mounted(first.snapshot).print(global)?;
+    let snapshot = mounts.find(Moment::Latest)?;
+    mounts.show(snapshot, &mut live)?;
+    mounted(snapshot).print(global)?;
     tell_link(global, args, swap)?;
     let printer = Printer { dir: &args.dir, store: &wanted.store, prints_moves: !global.quiet };
     // Asked to end, it leaves the mount, which is the kernel's.
-    follow(&mut mounts, &mut live, first.snapshot, Some(KernelMounts::EVERY), &printer)?;
+    follow(&mut mounts, &mut live, snapshot, Some(KernelMounts::EVERY), &printer)?;
     Ok(Exit::Done)
 }
