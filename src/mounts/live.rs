@@ -159,10 +159,10 @@ impl Live {
 
 /// A method of mounting one store's snapshots.
 pub trait Method {
-    /// Finds the snapshot that is meant.
+    /// Finds the snapshot that `moment` means.
     fn find(&mut self, moment: Moment) -> Result<Sequence, StageError>;
 
-    /// Mounts a snapshot that was found in the place of what `live` shows; returns that.
+    /// Mounts a snapshot that was found in the place of what `live` shows; returns the previous mount.
     fn show(&mut self, snapshot: Sequence, live: &mut Live) -> Result<Option<PreviousMount>, StageError>;
 
     /// Returns whether the mount was removed, by whichever process.
@@ -177,7 +177,7 @@ pub trait Method {
     fn env(&self) -> Env;
 }
 
-/// What an observer of [`follow_mount`] is given.
+/// An event for the observer of [`follow_mount`].
 pub enum News<'a> {
     /// The mount shows this snapshot now.
     Moved(Sequence),

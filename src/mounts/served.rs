@@ -65,14 +65,15 @@ impl ServeOptions<'_> {
     }
 }
 
-/// A snapshot that was found, and the log that it was found in.
+/// A snapshot that was found, with the state of the log that has it.
 struct Found {
     state: StoreState,
     sequence: Sequence,
     record: SnapshotRecord,
 }
 
-/// Mounts by FUSE, one after the other, of the snapshots in the repository. The last one ends with this process.
+/// Mounts by FUSE of the snapshots in the repository, one after the other. The last one ends with this
+/// process.
 pub struct FuseMounts<'a> {
     pub options: ServeOptions<'a>,
     /// What was found last.

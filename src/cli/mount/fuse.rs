@@ -63,7 +63,7 @@ pub(super) fn run(
     let printer = Printer { dir, store: store.name(), prints_moves: !global.quiet && !serves };
     let every = args.follow.then(|| Duration::from_secs(args.every));
     match follow(&mut mounts, &mut live, snapshot, every, &printer)? {
-        // What is open in it ends with this process.
+        // Files that are open in the mount cannot be served after this process has ended.
         End::Asked => drop(unmount(depot.standby(), live.dir(), true)?),
         End::Removed => mounts.wait().with_context(|| dir.display().to_string())?,
     }
