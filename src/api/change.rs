@@ -1,4 +1,4 @@
-//! What changed between two snapshots.
+//! The changes between two snapshots.
 
 use crate::model::diff::{Change, ChangeCounts};
 use crate::model::entry::{Entry, Kind};
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 pub struct ChangesQuery {
     /// The older snapshot: a number, a moment in UTC, or `latest`.
     pub from: String,
-    /// The newer one; `latest` when left out.
+    /// The newer snapshot; default: `latest`.
     pub to: Option<String>,
-    /// Maximum number of changes that are listed; all are counted.
+    /// Maximum number of changes that are listed; the counts include all.
     pub limit: Option<usize>,
 }
 
-/// Kind of an entry.
+/// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntryKind {
     #[serde(rename = "directory")]
@@ -54,7 +54,7 @@ impl From<&Kind> for EntryKind {
 pub struct ChangeRow {
     pub change: Change,
     pub kind: EntryKind,
-    /// Path below the store's root; bytes that are no UTF-8 are escaped.
+    /// Path below the store's root; bytes that are not UTF-8 are escaped.
     pub path: String,
     pub size_bytes: u64,
 }
@@ -77,6 +77,6 @@ pub struct Changes {
     pub to: Sequence,
     /// Counts of all changes.
     pub counts: ChangeCounts,
-    /// The first changes, by path.
+    /// The first changes, sorted by path.
     pub changes: Vec<ChangeRow>,
 }

@@ -1,4 +1,4 @@
-//! How far a run is.
+//! The progress of a run.
 
 use crate::support::progress::Progress;
 use serde::{Deserialize, Serialize};
@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 /// Figures of a run that is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgressFigures {
-    /// Entries that were looked at.
+    /// Number of entries that were scanned.
     pub entries: u64,
-    /// Entries of the last snapshot; 0 when there is none.
+    /// Number of entries of the last snapshot; 0 when there is none.
     pub expected_entries: u64,
     pub read_bytes: u64,
     pub shipped_bytes: u64,

@@ -1,4 +1,4 @@
-//! What a run asked of the object store.
+//! The requests of a run to the object store.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,14 +9,14 @@ pub struct Requests {
     pub get: u64,
     pub head: u64,
     pub list: u64,
-    /// Requests that were made again after a failure.
+    /// Number of requests that were repeated after a failure.
     pub retried: u64,
     pub sent_bytes: u64,
     pub received_bytes: u64,
 }
 
 impl Requests {
-    /// Returns what was added since `before`.
+    /// Returns the difference to `before`.
     pub fn since(&self, before: &Requests) -> Requests {
         Requests {
             put: self.put - before.put,

@@ -1,4 +1,4 @@
-//! What a resync reports: one object, the same for people, for `--json` and for the daemon's clients.
+//! The report of a resync: one type for people, for `--json` and for the daemon's clients.
 
 use super::requests::Requests;
 use crate::model::diff::ChangeCounts;
@@ -7,19 +7,19 @@ use crate::model::rivals::Rivals;
 use crate::model::tree_path::TreePath;
 use serde::{Deserialize, Serialize};
 
-/// What is worth reporting of one entry.
+/// The kind of a warning about an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarningKind {
-    /// It changed while it was read, as often as it was tried.
+    /// The entry changed during every attempt to read it.
     Torn,
-    /// It could not be read; what the last snapshot has of it, and of what is below it, was kept.
+    /// The entry could not be read; its last snapshot's state was kept, with everything below it.
     Unreadable,
-    /// Its extended attributes could not be read, or not all; its content was.
+    /// Its extended attributes could not be read, or not all of them; its content could.
     Attributes,
-    /// It was another thing, or elsewhere, each time it was looked at; what was read last was taken.
+    /// The entry was a different thing, or elsewhere, at each look; the last state read was taken.
     Unsettled,
-    /// Its bytes differ although size, mtime, ctime and inode are those of the last run.
+    /// Its content differs although size, mtime, ctime and inode equal those of the last run.
     ChangedSilently,
 }
 
@@ -27,7 +27,7 @@ pub enum WarningKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
     pub kind: WarningKind,
-    /// Path below the store's root; bytes that are no UTF-8 are escaped.
+    /// Path below the store's root; bytes that are not UTF-8 are escaped.
     pub path: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -49,7 +49,8 @@ impl Warnings {
         self.partial() + self.changed_silently
     }
 
-    /// Returns how many entries the snapshot has not as they were: what exit code 3 says.
+    /// Returns the number of entries that the snapshot does not have as they were, for which the exit code is
+    /// 3.
     pub fn partial(&self) -> u64 {
         self.torn + self.unreadable + self.attributes + self.unsettled
     }
@@ -58,54 +59,55 @@ impl Warnings {
 /// Seconds by phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Phases {
-    /// Probe, log, index.
+    /// Probe, log and index.
     pub open_seconds: f64,
-    /// Walk, read, hash, compress; uploads go on meanwhile.
+    /// Walking, reading, hashing, compressing; uploads run at the same time.
     pub scan_seconds: f64,
-    /// The last uploads, and the check that all arrived.
+    /// The last uploads, and the check that all of them arrived.
     pub ship_seconds: f64,
     pub commit_seconds: f64,
 }
 
-/// One resync.
+/// The report of one resync.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResyncReport {
     pub store: StoreName,
     pub snapshot: Sequence,
-    /// Nanoseconds since 1970: what the lag is counted from.
+    /// Start of the scan in nanoseconds since 1970; the lag counts from it.
     pub scan_start_ns: u64,
     pub entries: u64,
     pub size_bytes: u64,
     pub changes: ChangeCounts,
     /// Bytes read from the source.
     pub read_bytes: u64,
-    /// Of those, the bytes that the store did not have.
+    /// Number of those bytes that the store did not have.
     pub new_bytes: u64,
-    /// Everything sent: packs with data and pages, index, record.
+    /// Number of bytes sent: packs with data and pages, index, record.
     pub shipped_bytes: u64,
-    /// Entries that were listed, and were gone when they were read.
+    /// Number of entries that were listed but had disappeared when they were read.
     pub vanished: u64,
-    /// Directories of this program's own below the store's root: they are no part of the store.
+    /// This program's own directories below the store's root, which are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
     pub warnings: Warnings,
-    /// Why the hook `after` failed; the snapshot is committed all the same.
+    /// The error of the hook `after`; the snapshot is committed all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook_failed: Option<String>,
-    /// How often another writer took the number first.
+    /// How often another writer committed the record number first.
     pub rebased: u32,
-    /// The daemons that resync this store by turns, where the log shows two.
+    /// The daemons that resync this store by turns, if the log shows two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rivals: Option<Rivals>,
     pub requests: Requests,
     pub phases: Phases,
-    /// Paths where the next run looks again, whatever hints say; none: everywhere. Only for the process that ran it.
+    /// Paths where the next run looks again, whatever the hints are; none means everywhere. Only for the
+    /// process that made the run.
     #[serde(skip)]
     pub retry: Option<Vec<TreePath>>,
 }
 
 impl ResyncReport {
-    /// Whether there is something to look at: exit code 3.
+    /// Returns whether an operator should look at the report, for which the exit code is 3.
     pub fn has_warnings(&self) -> bool {
         self.warnings.partial() > 0 || self.hook_failed.is_some()
     }

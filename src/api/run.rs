@@ -1,5 +1,6 @@
-//! A run that is asked for: what is asked, and how it ends. The answer is a stream of events: `progress` carries
-//! [`ProgressFigures`](super::progress::ProgressFigures), then comes `done` with a [`RunReport`], or `failed` with a [`RunFailure`].
+//! A requested run: the request, and how the run ended. The response is a stream of events: `progress`
+//! carries [`ProgressFigures`](super::progress::ProgressFigures); then comes `done` with a [`RunReport`], or
+//! `failed` with a [`RunFailure`].
 
 use super::follow::FollowReport;
 use super::resync::ResyncReport;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Query of a request for a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResyncQuery {
-    /// Lets the run through although it would be held.
+    /// Whether the run is let through although it would be held.
     #[serde(default)]
     pub accept: bool,
 }
@@ -20,7 +21,7 @@ pub struct HoldQuery {
     pub reason: Option<String>,
 }
 
-/// What a run did: a resync where the store is the primary's, a follow where it is a standby's.
+/// The report of a run: a resync where this host is the primary, a follow where it is a standby.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum RunReport {
@@ -29,7 +30,7 @@ pub enum RunReport {
 }
 
 impl RunReport {
-    /// Whether there is something to look at.
+    /// Returns whether an operator should look at the report.
     pub fn has_warnings(&self) -> bool {
         match self {
             Self::Resync(report) => report.has_warnings(),
@@ -45,10 +46,10 @@ impl RunReport {
     }
 }
 
-/// How a run ended that committed nothing.
+/// The error of a run that committed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFailure {
-    /// What is to be done about it.
+    /// The kind of the failure, which says what to do.
     pub outcome: FailureKind,
     pub error: String,
 }

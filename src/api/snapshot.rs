@@ -1,4 +1,5 @@
-//! A store's snapshots: in short, as the daemon lists them, and with all that the record has, as `snapshots --json` does.
+//! A store's snapshots: in short, as the daemon lists them, and with the whole record, as `snapshots --json`
+//! prints them.
 
 use crate::model::diff::ChangeCounts;
 use crate::model::id::Sequence;
@@ -11,7 +12,7 @@ pub struct SnapshotSummary {
     pub snapshot: Sequence,
     pub scan_start_ns: u64,
     pub scan_end_ns: u64,
-    /// Entries, the root directory among them.
+    /// Number of entries, including the root directory.
     pub entries: u64,
     /// Sum of the files' sizes.
     pub size_bytes: u64,

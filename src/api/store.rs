@@ -1,4 +1,4 @@
-//! One store's state, as a daemon knows it.
+//! The state of one store, as a daemon knows it.
 
 use super::progress::ProgressFigures;
 use super::run::RunReport;
@@ -13,49 +13,50 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoreStatus {
     pub store: StoreName,
-    /// What this host may be, by its configuration.
+    /// The role that this host may have, by its configuration.
     pub role: Permission,
-    /// What it is, by the log as it was read last.
+    /// The role of this host by the log, as it was read last.
     #[serde(default)]
     pub log_role: Role,
     pub plan: PlanName,
-    /// When its runs are due: a cron expression, or `every N s`.
+    /// The schedule: a cron expression, or `every N s`.
     pub schedule: String,
     /// The lag that the plan promises.
     pub objective_seconds: u64,
     /// The last snapshot that was committed, or published here.
     pub snapshot: Option<Sequence>,
-    /// Since the START of that snapshot's scan; none when that lies in the future, since nobody knows it then.
+    /// Time since the START of that snapshot's scan; none when that lies in the future, since the lag is then
+    /// unknown.
     pub lag_seconds: Option<f64>,
-    /// How far that start lies in the future; 0 when it does not, by more than clocks are apart.
+    /// How far that start lies in the future; 0 when it does not, or by no more than clocks differ.
     pub clock_skew_seconds: Option<f64>,
-    /// What is known of a clock that is wrong.
+    /// A text about a wrong clock.
     pub clock: Option<String>,
     pub running: bool,
     pub next_run: Option<f64>,
     /// When the last run began.
     pub last_run: Option<f64>,
-    /// Runs that failed since the last that did not.
+    /// Number of failed runs since the last one that succeeded.
     pub failures: u32,
     pub last_error: Option<String>,
-    /// What is to be done about it.
+    /// The kind of the last error, which says what to do.
     pub last_error_kind: Option<FailureKind>,
-    /// What holds its runs: figures of a run that was held, or an operator's reason.
+    /// The reason why runs are held: the figures of a held run, or an operator's reason.
     pub held: Option<String>,
     /// Whether another host is the primary.
     pub fenced: bool,
-    /// The daemons that resync it by turns, where the log shows two.
+    /// The daemons that resync the store by turns, if the log shows two.
     pub rivals: Option<String>,
     pub totals: Totals,
-    /// None before the daemon's first look.
+    /// The upkeep done; none before the daemon's first look.
     pub upkeep: Option<UpkeepStatus>,
-    /// Report of the last run that did not fail.
+    /// Report of the last run that succeeded.
     pub last_report: Option<RunReport>,
-    /// How far the run is that is under way.
+    /// Progress of the run that is under way.
     pub progress: Option<ProgressFigures>,
 }
 
-/// Sums since the daemon started.
+/// Totals since the daemon started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     pub runs_done: u64,

@@ -1,20 +1,20 @@
-//! What was done to keep a store sound, by whichever host did it.
+//! The upkeep of a store, by whichever host did it.
 
 use crate::model::id::Sequence;
 use serde::{Deserialize, Serialize};
 
-/// The last of each duty. Times are seconds since 1970.
+/// The last time of each duty. Times are seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UpkeepStatus {
     pub pruned: Option<f64>,
     pub verified: Option<f64>,
-    /// When the verifications by share had last read every pack.
+    /// When the verifications by share last completed a reading of every pack.
     pub read_whole: Option<f64>,
-    /// Broken objects and touched files that the last verification found.
+    /// Number of broken objects and affected files that the last verification found.
     pub problems: u64,
     /// The snapshot that was last proven restorable by a drill, and when.
     pub proven_snapshot: Option<Sequence>,
     pub proven: Option<f64>,
-    /// Why the last drill failed; none when it did not.
+    /// The error of the last drill; none if it succeeded.
     pub drill_error: Option<String>,
 }

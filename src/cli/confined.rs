@@ -1,4 +1,5 @@
-//! What stands between this program and a hook, or a drill's command: see [`crate::service::child`].
+//! The intermediate process between this program and a hook or a drill's command: see
+//! [`crate::service::child`].
 
 use crate::service::child::{CONFINED, Told, User, not_started, run_confined};
 use clap::Args;
@@ -25,7 +26,7 @@ pub(super) struct ConfinedArgs {
     program: Vec<OsString>,
 }
 
-/// Ends this process.
+/// Runs the command and ends this process.
 pub(super) fn run(args: ConfinedArgs) -> ! {
     let mut again: Vec<OsString> =
         vec![CONFINED.into(), "--umask".into(), format!("{:o}", args.umask).into()];

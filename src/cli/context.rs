@@ -1,4 +1,4 @@
-//! What the commands take from outside: configuration, runtime, repository, clock, randomness.
+//! The context of a command: configuration, runtime, repository, clock, randomness.
 
 use super::error::{Context as _, Result, UsageError};
 use super::{Global, ending};
@@ -18,10 +18,10 @@ pub(super) struct Context {
     pub runtime: Bounded,
 }
 
-/// A runtime whose end waits for its threads for [`THREADS_LIMIT`] at most.
+/// A runtime whose end waits at most [`THREADS_LIMIT`] for its threads.
 pub(super) struct Bounded(Option<Runtime>);
 
-/// How long a command that is done waits for threads that wait for a disk that hangs.
+/// Maximum time that a finished command waits for threads which may hang on a disk.
 const THREADS_LIMIT: Duration = Duration::from_secs(1);
 
 impl std::ops::Deref for Bounded {
@@ -43,7 +43,8 @@ impl Context {
         Self::telling(global, |said| complain!("understudy: {said}"))
     }
 
-    /// As [`Self::new`]; `tell` is told what a person should know of the configuration and the secrets.
+    /// Creates a context like [`Self::new`], and passes warnings about the configuration and the secrets to
+    /// `tell`.
     pub fn telling(global: &Global, tell: impl Fn(&str)) -> Result<Self> {
         let config = Config::load(global.config.as_deref())?;
         if config.is_found && !global.quiet {
@@ -56,7 +57,7 @@ impl Context {
             .enable_all()
             .build()
             .context("starting the runtime")?;
-        // Taken once: nobody else of this process needs to see it.
+        // Taken out of the environment, since no other part of this process needs them.
         let keys = GivenKeys {
             key_file: global.key_file.clone(),
             passphrase: passphrase()?,
@@ -75,7 +76,8 @@ impl Context {
     }
 }
 
-/// The passphrase in the environment. One that is set and empty is a mistake (a variable that nobody set, somewhere), and no passphrase.
+/// Returns the passphrase in the environment. An empty one is an error: probably a variable that was never
+/// filled in.
 fn passphrase() -> Result<Option<Zeroizing<String>>> {
     const VARIABLE: &str = "UNDERSTUDY_PASSPHRASE";
     match std::env::var(VARIABLE).map(Zeroizing::new) {
@@ -96,24 +98,24 @@ impl std::ops::Deref for Context {
     }
 }
 
-/// Running totals of what stops once this process is asked to end.
+/// Returns the progress of a command, which stops once this process is asked to end.
 pub(super) fn progress() -> Progress {
     Progress { stop: ending::flag(), ..Progress::default() }
 }
 
-/// Kills this process at the step that the tests name in UNDERSTUDY_TEST_KILL_AT.
+/// Kills this process at the step that the tests name in `UNDERSTUDY_TEST_KILL_AT`.
 pub(super) fn kill_at(step: Step) {
     kill_at_named(step.name());
 }
 
-/// As [`kill_at`]; in builds for tests only.
+/// Like [`kill_at`], for a step given by name; only in builds for tests.
 pub(super) fn kill_at_named(step: &str) {
     if cfg!(debug_assertions) && std::env::var("UNDERSTUDY_TEST_KILL_AT").is_ok_and(|wanted| wanted == step) {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }
 
-/// A store's name made of a directory's.
+/// Derives a store's name from a directory's name.
 pub(super) fn name_from_path(path: &Path) -> Result<StoreName> {
     let full = std::fs::canonicalize(path).with_context(|| path.display().to_string())?;
     let base = full.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();

@@ -30,7 +30,7 @@ pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
     let config = select::configured(&context, &args.store)?;
     let store = context.repository(Some(&config))?.store(&config.name);
     let mut command = if args.command.is_empty() { config.drill.command.clone() } else { args.command };
-    // What is named here is meant from here on, not from within the snapshot.
+    // A command line names paths relative to the current directory, not to the snapshot.
     resolve_program(&mut command, Path::new(""));
     let how = DrillConfig { command, read_percent: args.read.or(config.drill.read_percent), ..config.drill };
     let depot = Depot::new(&args.standby.dir(&context)?, &config.name);

@@ -1,4 +1,4 @@
-//! What is due: runs of the configured stores, and their upkeep.
+//! Executes what is due: runs of the configured stores, and their upkeep.
 
 use super::context::{Context, kill_at};
 use super::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::support::chain::chain;
 use crate::support::failure::FailureKind;
 use serde::Serialize;
 
-/// Runs what is due and ends: for a CronJob.
+/// Runs what is due and returns, as a scheduled job needs it.
 pub(super) fn run_due(global: &Global) -> Result<Exit> {
     let context = Context::new(global)?;
     let daemon = Daemon::new(context.host().clone(), false, Box::new(kill_at));
@@ -38,12 +38,12 @@ pub(super) fn run_due(global: &Global) -> Result<Exit> {
     if ended.is_empty() && !global.quiet && !global.json {
         show::line("nothing is due")?;
     }
-    // What keeps the stores sound is due as well, at its own times.
+    // Upkeep is due as well, at its own times.
     let kept = keep_up(global, &context, &context.config.store)?;
     Ok(worst.max(kept))
 }
 
-/// What came of a duty, or why a store was not looked at.
+/// The result of a duty, or the reason why a store was not looked at.
 #[derive(Serialize)]
 struct Line {
     store: String,
@@ -70,7 +70,8 @@ impl Line {
     }
 }
 
-/// Does for these stores what is due. One that fails keeps no other from its upkeep.
+/// Does the upkeep that is due for these stores. The failure of one store does not keep the others from
+/// theirs.
 pub(super) fn keep_up(global: &Global, context: &Context, stores: &[StoreConfig]) -> Result<Exit> {
     let stop = ending::flag();
     let mut lines = Vec::new();

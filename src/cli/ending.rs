@@ -1,10 +1,12 @@
-//! SIGTERM and SIGINT: every command hears them, also as the first process of a container, which the kernel ends by no signal that it does
-//! not handle.
+//! SIGTERM and SIGINT. Every command handles them, also as the first process of a container, which the kernel
+//! does not end by a signal that it does not handle.
 //!
-//! A command that has steps stops at the next one; what has none that matters ends at once, and so does every one at the second signal,
-//! and when its time is over. Whatever ends at once leaves what a killed one does, which is nothing that the next run minds.
+//! A command that has steps stops at the next one; a command without steps that matter ends at once. So does
+//! every command at the second signal, and when its time limit is over. A command that ends at once leaves
+//! the same state as a killed one, which the next run handles.
 //!
-//! They are waited for by a thread of their own, which prints nothing and takes no lock that others hold for long: nobody keeps it from ending
+//! A thread of its own waits for the signals. It prints nothing and takes no lock that other threads hold for
+//! long, so nothing keeps it from ending this process.
 //! this process.
 
 use super::error::{Context as _, Result};
@@ -18,16 +20,18 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How a command ends when it is asked to.
 #[derive(Clone, Copy)]
 pub(super) struct Ending {
-    /// It ends by itself within so long.
+    /// Maximum time in which the command ends by itself.
     pub within: Duration,
-    /// How it has ended when it has to be ended; of what may have committed something only the signal is told.
+    /// Exit code when the command has to be ended; none if it may have committed something, and then the exit
+    /// code only names the signal.
     pub code: Option<Exit>,
 }
 
 impl Ending {
-    /// Reads, or writes what the next run goes on with: it has failed, and that is all.
+    /// For a command that reads, or writes what the next run continues with: it has failed, with no further
+    /// effect.
     pub const AT_ONCE: Self = Self { within: Duration::ZERO, code: Some(Exit::Failed) };
-    /// A record, or two, that are there or not.
+    /// For a command that commits one record or two, which exist or do not.
     pub const COMMITS_AT_ONCE: Self = Self { within: Duration::ZERO, code: None };
 
     pub const fn within(seconds: u64) -> Self {
@@ -35,16 +39,16 @@ impl Ending {
     }
 }
 
-/// Signals that come within so long of the first are the first.
+/// Time after the first signal during which further signals count as the same one.
 const SAME: Duration = Duration::from_millis(300);
 
-/// Signals are waited for before there is anything else.
+/// This module has an environment of its own, since it waits for signals before any other part is set up.
 static ENV: LazyLock<Env> = LazyLock::new(Env::system);
 static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 static AT_ONCE: AtomicBool = AtomicBool::new(false);
 static ACTS: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
 
-/// Listens from now on.
+/// Listens for signals from now on.
 pub(super) fn listen(ending: Ending) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let runtime = runtime.context("waiting for signals")?;
@@ -60,11 +64,11 @@ pub(super) fn listen(ending: Ending) -> Result<()> {
                 _ = signals.0.recv() => SignalKind::interrupt(),
                 _ = signals.1.recv() => SignalKind::terminate(),
             };
-            // As a shell counts those that a signal ended.
+            // A shell reports a process that a signal ended by the same code.
             let code = ending.code.map_or(128 + number.as_raw_value(), |exit| i32::from(exit.code()));
             ASKED.store(true, Ordering::Relaxed);
             match &first {
-                // The kernel tells of a parent's end once for each of its threads.
+                // The kernel reports a parent's end once for each of its threads.
                 Some(first) if first.elapsed() < SAME => continue,
                 None if !ending.within.is_zero() && !AT_ONCE.load(Ordering::Relaxed) => {}
                 _ => std::process::exit(code),
@@ -85,7 +89,7 @@ pub(super) fn listen(ending: Ending) -> Result<()> {
     Ok(())
 }
 
-/// Has `act` called once this process is asked to end.
+/// Registers `act` to be called once this process is asked to end.
 pub(super) fn on_end(act: impl FnOnce() + Send + 'static) {
     let mut acts = ACTS.lock().unwrap_or_else(PoisonError::into_inner);
     match is_asked() {
@@ -97,7 +101,7 @@ pub(super) fn on_end(act: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// What follows has no steps: it ends at once.
+/// Marks that the rest of the command has no steps, so that it ends at once.
 pub(super) fn at_once() {
     AT_ONCE.store(true, Ordering::Relaxed);
     if is_asked() {
@@ -109,12 +113,12 @@ pub(super) fn is_asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
-/// What is set once this process is asked to end.
+/// Returns the flag that is set once this process is asked to end.
 pub(super) fn flag() -> Arc<AtomicBool> {
     ASKED.clone()
 }
 
-/// Sleeps for so long, or until this process is asked to end: then it returns false.
+/// Sleeps for `time`. Returns false as soon as this process is asked to end.
 pub(super) fn sleep(time: Duration) -> bool {
     let begun = ENV.stopwatch();
     while !is_asked() {

@@ -1,4 +1,4 @@
-//! What ends a command: an error of any layer, which knows its kind.
+//! The error that ends a command: of any layer, with its kind.
 
 use crate::support::failure::{Failure, FailureKind};
 use std::error::Error as StdError;
@@ -45,7 +45,7 @@ impl Failure for UsageError {
     }
 }
 
-/// A command that stopped before its end, since it was asked to.
+/// The error of a command that was asked to end and stopped before it was done.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct StoppedError(pub String);
@@ -56,7 +56,7 @@ impl Failure for StoppedError {
     }
 }
 
-/// Something that this machine did not do, or another program.
+/// An error of this machine or of another program.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub(crate) struct LocalError {
@@ -82,7 +82,7 @@ impl From<std::io::Error> for Error {
     }
 }
 
-/// Says what was done when an error came that does not say it itself.
+/// Adds what was being done to an error that does not say it itself.
 pub(crate) trait Context<T> {
     fn context(self, what: impl Into<String>) -> Result<T>;
     fn with_context<W: Into<String>>(self, what: impl FnOnce() -> W) -> Result<T>;

@@ -9,17 +9,18 @@ use crate::support::chain::chain;
 use crate::support::failure::FailureKind;
 use std::process::ExitCode;
 
-/// How a command ended. Of a command that does several things the most serious one counts: the order is that of this list.
+/// How a command ended. A command that does several things returns the most serious one; the variants are in
+/// ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Exit {
     Done,
     Warnings,
-    /// It passes by itself.
+    /// The failure passes by itself.
     Unavailable,
-    /// An operator decides.
+    /// An operator must decide.
     Held,
     Fenced,
-    /// An operator changes something.
+    /// An operator must change something.
     Usage,
     Failed,
 }
@@ -62,7 +63,7 @@ pub(super) fn report(error: &Error) -> ExitCode {
     Exit::from(error.kind()).into()
 }
 
-/// Returns how a run of the daemon's ended.
+/// Returns the exit code for the result of a daemon's run.
 pub(super) fn of_ended(ended: &RunResult) -> Exit {
     match &ended.result {
         Ok(RunReport::Resync(report)) if report.has_warnings() => Exit::Warnings,
@@ -71,7 +72,8 @@ pub(super) fn of_ended(ended: &RunResult) -> Exit {
     }
 }
 
-/// Warns when what was done could not be noted in the repository, which may be one that may only be read: it stays done.
+/// Warns when the repository took no note of what was done, for example because it is read-only. What was
+/// done stays done.
 pub(super) fn noted_or_warned(noted: Result<(), RepositoryError>) -> Exit {
     match noted {
         Ok(()) => Exit::Done,

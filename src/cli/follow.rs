@@ -39,7 +39,8 @@ pub(super) struct FollowArgs {
 }
 
 impl FollowArgs {
-    /// One that stays has done what it was asked to; one that was to bring all has not.
+    /// Returns the exit code of a command that was asked to end: without `--once` it has done its work, with
+    /// it not.
     pub(super) fn asked_to_end(&self) -> Exit {
         if self.once { Exit::Failed } else { Exit::Done }
     }
@@ -71,7 +72,7 @@ pub(super) fn run(global: &Global, args: FollowArgs) -> Result<Exit> {
                 Err(_) if ending::is_asked() && !args.once => return Ok(Exit::Done),
                 Err(error) => {
                     worst = worst.max(error.kind().into());
-                    // The same failure is told once, until it changes or ends.
+                    // The same failure is reported once, until it changes or ends.
                     let text = chain(error.as_ref());
                     if failed.get(&wanted.store) != Some(&text) {
                         complain!("understudy: {}: {text}", wanted.store);
@@ -89,7 +90,7 @@ pub(super) fn run(global: &Global, args: FollowArgs) -> Result<Exit> {
     }
 }
 
-/// What is to be followed: given, or all that the repository holds at this moment.
+/// Returns the snapshots to follow: the given ones, or those of all stores that the repository holds now.
 fn stores(context: &Context, wanted: &[SnapshotRef]) -> Result<Vec<(SnapshotRef, Repository)>> {
     if !wanted.is_empty() {
         let with = |wanted: &SnapshotRef| Ok((wanted.clone(), context.repository_of(&wanted.store)?));

@@ -135,14 +135,14 @@ fn author(writer: &WriterId) -> Author<'_> {
 }
 
 fn store_holders(store: &Store) -> Result<Option<Holders>> {
-    // Of what the log says is in force.
+    // The log is read first: it decides which keyring is in force.
     match store.state() {
         Ok(_) | Err(RepositoryError::NoKey { .. }) => Ok(store.holders()?),
         Err(error) => Err(error.into()),
     }
 }
 
-/// One who opens a store, as it is listed.
+/// A holder, as it is listed.
 #[derive(Serialize)]
 struct Listed {
     name: String,

@@ -1,4 +1,4 @@
-//! What looks at a drill's mount: see [`crate::service::drill_look`].
+//! The hidden command that looks at a drill's mount: see [`crate::service::drill_look`].
 
 use super::error::Result;
 use super::exit::Exit;

@@ -140,28 +140,30 @@ enum Command {
 impl Command {
     fn ending(&self) -> Ending {
         match self {
-            // Longer than the daemon gives its runs.
+            // More time than the daemon gives its runs.
             Self::Run(_) => Ending::within(45),
             Self::Resync(_) | Self::Mount(_) | Self::Drill(_) | Self::Upkeep(_) => Ending::within(30),
             Self::Prune(_) => Ending::within(30),
-            // Nothing is published unless all of it is.
+            // A snapshot is published completely or not at all.
             Self::Follow(args) => Ending { code: Some(args.asked_to_end()), ..Ending::within(5) },
             Self::Verify(_) => Ending { code: Some(Exit::Failed), ..Ending::within(5) },
             Self::Pin(_) | Self::Unpin(_) | Self::Key(_) | Self::Umount(_) => Ending::COMMITS_AT_ONCE,
             Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => Ending::AT_ONCE,
-            // It ends with its drill, which whoever asks all processes to end has asked as well.
+            // It ends with its drill; a signal to all processes reaches the drill as well.
             Self::Look(_) => Ending::within(30),
             Self::Mounts(_) | Self::Init(_) | Self::Confined(_) => Ending::AT_ONCE,
         }
     }
 
-    /// Whether all that it makes is for this user alone. What a restore writes, and what a mount is made on, is for those whom the
-    /// snapshot, or who asks, says; and who is to become another program leaves that to who starts it.
+    /// Returns whether all files that the command makes are for this user alone.
+    ///
+    /// That is not so for files of a restore and for mount points, whose modes the snapshot or the user
+    /// determines, nor for a process that becomes another program, whose umask is the caller's.
     fn is_private(&self) -> bool {
         !matches!(self, Self::Restore(_) | Self::Mount(_) | Self::Confined(_))
     }
 
-    /// Whether nothing comes of it but what it prints.
+    /// Returns whether output is all that the command produces.
     fn only_prints(&self) -> bool {
         matches!(self, Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_))
     }
@@ -170,14 +172,14 @@ impl Command {
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Keys are in this memory: no core of it is written, and no other process of this user's looks into it.
+    // Keys are in this memory: no core dump of it is written, and no other process of this user can read it.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     if cli.command.is_private() {
         private::close_umask();
     }
     let exit = match done(cli) {
         Ok(exit) => exit.into(),
-        // Whoever reads has read enough.
+        // The reader has closed the pipe, since it needs no more.
         Err(error)
             if AsRef::<dyn std::error::Error>::as_ref(&error)
                 .downcast_ref::<out::OutputLost>()
@@ -194,7 +196,7 @@ pub fn main() -> ExitCode {
 }
 
 fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
-    // Before there are threads and handlers.
+    // This must happen before there are threads and signal handlers.
     if let Command::Confined(args) = cli.command {
         confined::run(args);
     }

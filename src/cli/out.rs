@@ -1,9 +1,11 @@
-//! What is printed. The only place that writes to standard output and standard error.
+//! The output. The only module that writes to standard output and standard error.
 //!
-//! Nobody who should read it decides over what is done: a reader that went away, a full disk, and a pipe that nobody empties cost the
-//! output alone. A line that cannot be written is lost, and after the first the rest of standard output is (half a report is none); how a
-//! command ends is told by what it did, unless its output is all that it does. Nothing here panics, as `println!` does, and nothing waits
-//! for a reader for longer than a while, except on a terminal, where a person may have stopped it.
+//! A reader has no influence on what a command does: a reader that closed the pipe, a full disk, or a pipe
+//! that is never emptied costs the output alone. A line that cannot be written is lost, and so is the rest of
+//! standard output after the first one, since half a report is useless. The exit code says what the command
+//! did, unless output is all that the command produces. Nothing here panics, as `println!` does, and nothing
+//! waits for a reader longer than [`PATIENCE_SECONDS`], except on a terminal, which its user may have
+//! stopped.
 
 use super::error::Result;
 use crate::model::escape;
@@ -16,12 +18,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// How long a pipe that is full may stay so.
+/// Maximum time to wait for a full pipe.
 const PATIENCE_SECONDS: i64 = 10;
-/// What a pipe takes without waiting once it says that it takes something.
+/// Number of bytes that a writable pipe takes without blocking.
 const PART_BYTES: usize = 4096;
 
-/// Output that is lost, when it is all that the command does.
+/// The error for lost output, when output is all that the command produces.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output: {0}")]
 pub(super) struct OutputLost(pub io::Error);
@@ -33,7 +35,7 @@ impl Failure for OutputLost {
 }
 
 struct Stream {
-    /// Nothing is written any more.
+    /// Whether output was lost, so that nothing is written any more.
     is_lost: AtomicBool,
     why: Mutex<Option<io::Error>>,
 }
@@ -53,26 +55,27 @@ static STDOUT: Stream = Stream::new();
 static STDERR: Stream = Stream::new();
 static IS_ALL: AtomicBool = AtomicBool::new(false);
 
-/// From now on output that is lost is a failure: it is all that this command does.
+/// Declares that output is all that this command produces, so that lost output is a failure.
 pub(super) fn is_all() {
     IS_ALL.store(true, Ordering::Relaxed);
 }
 
-/// Why a part of the output is lost, if it is; a reader that has read enough is no reason.
+/// Returns why a part of the output was lost, if it was. A reader that closed the pipe is no reason.
 pub(super) fn lost() -> Option<io::Error> {
     let why = STDOUT.why.lock().unwrap_or_else(PoisonError::into_inner).take();
     why.filter(|why| why.kind() != ErrorKind::BrokenPipe)
 }
 
-/// One line on standard output; nothing in it steers a terminal, wherever it came from.
+/// Writes one line to standard output. Control characters are escaped, so that text of any origin cannot
+/// steer a terminal.
 ///
 /// # Errors
-/// [`OutputLost`], and only when output is all that this command does.
+/// [`OutputLost`], and only when output is all that this command produces.
 pub(super) fn line(text: &str) -> Result<()> {
     bytes(&[escape::text(text).as_bytes(), b"\n"].concat())
 }
 
-/// As [`line`], without its end.
+/// Writes bytes like [`line`], without a line end.
 pub(super) fn bytes(bytes: &[u8]) -> Result<()> {
     let is_all = IS_ALL.load(Ordering::Relaxed);
     if STDOUT.is_lost.load(Ordering::Relaxed) {
@@ -88,7 +91,7 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// One line on standard error: `complain!`. As [`line`].
+/// Writes one line to standard error, like [`line`]; used by `complain!`.
 pub(super) fn complain(text: Arguments) {
     let text = format!("{text}");
     complain_bytes(&[escape::text(&text).as_bytes(), b"\n"].concat());
@@ -99,13 +102,14 @@ pub(super) fn complain_bytes(bytes: &[u8]) {
         return;
     }
     match write_all(rustix::stdio::stderr(), bytes, false) {
-        // Nobody reads: the next would wait as long. A full disk may have room again.
+        // No process reads, and the next line would wait as long. After any other error (a full disk) the
+        // next line may succeed.
         Err(error) if error.kind() == ErrorKind::TimedOut => STDERR.lose(error),
         _ => {}
     }
 }
 
-/// Says a line of text on standard error, if that works.
+/// Writes a line of text to standard error, if possible.
 macro_rules! complain {
     ($($text:tt)*) => { $crate::cli::out::complain(format_args!($($text)*)) };
 }
@@ -119,7 +123,7 @@ fn write_all(to: BorrowedFd, mut bytes: &[u8], waits: bool) -> io::Result<()> {
         match rustix::io::write(to, &bytes[..bytes.len().min(PART_BYTES)]) {
             Ok(count) => bytes = &bytes[count..],
             Err(Errno::INTR) => {}
-            // Somebody else made it so.
+            // Another process that shares the file made it non-blocking.
             Err(Errno::AGAIN) => wait(to)?,
             Err(error) => return Err(error.into()),
         }
@@ -127,7 +131,7 @@ fn write_all(to: BorrowedFd, mut bytes: &[u8], waits: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Until something can be written.
+/// Waits until the file takes bytes again.
 fn wait(to: BorrowedFd) -> io::Result<()> {
     let limit = Timespec { tv_sec: PATIENCE_SECONDS, tv_nsec: 0 };
     loop {

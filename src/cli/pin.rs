@@ -27,7 +27,7 @@ pub(super) struct UnpinArgs {
     snapshot: String,
 }
 
-/// A note is for a line of a table.
+/// Maximum length of a note, which is shown in a line of a table.
 const NOTE_MAX_BYTES: usize = 1 << 10;
 
 pub(super) fn run(global: &Global, args: PinArgs) -> Result<Exit> {

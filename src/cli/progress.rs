@@ -1,4 +1,4 @@
-//! The progress line of a command that takes long.
+//! The progress line of a long command.
 
 use super::{Global, show};
 use crate::support::env::Env;
@@ -6,7 +6,7 @@ use crate::support::progress::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use std::time::Duration;
 
-/// Runs `work` with a progress line on a terminal, and with none in a pipe.
+/// Runs `work`, with a progress line if standard error is a terminal.
 pub(super) fn watched<T>(
     global: &Global,
     env: &Env,

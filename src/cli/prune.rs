@@ -118,7 +118,8 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Ends this process at the step before the commit, when it is asked to, and kills it at the one that the tests name.
+/// Ends this process at the step before the commit when it is asked to end, and kills it at the step that the
+/// tests name.
 fn at_step(step: &'static str) {
     if step != "committed" && ending::is_asked() {
         complain!("understudy: stopped before the commit: asked to end");

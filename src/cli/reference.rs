@@ -1,5 +1,5 @@
-//! The reference of all commands, as Markdown. Pure: it is made of what `clap` knows of the command line, so that the page and the
-//! program say the same.
+//! The reference of all commands, as Markdown. Pure: it is generated from `clap`'s description of the command
+//! line, so that the page and the program agree.
 
 use super::Cli;
 use super::exit::Exit;
@@ -78,7 +78,8 @@ fn arguments<'a>(page: &mut String, args: impl Iterator<Item = &'a Arg>) {
     }
 }
 
-/// A line of a table: how the argument is written, what it does, what it may be, where else it comes from.
+/// Returns a table row for an argument: how it is written, what it does, its possible values, and its other
+/// sources.
 fn row(arg: &Arg) -> String {
     let long = arg.get_long().map(|long| format!("--{long}"));
     let short = arg.get_short().map(|short| format!("-{short}"));
@@ -122,7 +123,7 @@ fn row(arg: &Arg) -> String {
     format!("| `{}` | {text} |\n", written.replace('|', "\\|"))
 }
 
-/// Text in a cell of a table.
+/// Escapes text for a table cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;").replace('\n', " ")
 }

@@ -1,4 +1,4 @@
-//! A daemon that runs on this host, by its socket: so that what is asked for by hand never races its schedule.
+//! The daemon of this host, reached by its socket, so that a command never races the daemon's schedule.
 
 use super::context::Context;
 use super::error::{Context as _, LocalError, Result};
@@ -19,10 +19,10 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// How long a daemon may take to say what it knows.
+/// Maximum time for a daemon to answer a request.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Why a daemon did not answer.
+/// The reason why a daemon did not answer.
 type Unanswered = Box<dyn std::error::Error + Send + Sync>;
 
 /// A daemon that answers.
@@ -32,7 +32,7 @@ pub(super) struct Remote<'a> {
 }
 
 impl<'a> Remote<'a> {
-    /// The daemon of this host that has this configuration; `None` when none answers.
+    /// Returns the daemon of this host with this configuration; `None` when none answers.
     pub(super) fn find(context: &'a Context) -> Option<Self> {
         let places = SocketPlace::of_command(&context.config, context.given_repository.as_deref());
         places.into_iter().map(|place| Self { context, place }).find(|remote| {
@@ -41,7 +41,7 @@ impl<'a> Remote<'a> {
         })
     }
 
-    /// Sends a request; none when nobody is there.
+    /// Sends a request; returns none when no daemon listens.
     async fn ask(&self, method: Method, path: &str) -> Result<Option<Response<Incoming>>, Unanswered> {
         let stream = match self.place.connect() {
             Ok(Some(stream)) => UnixStream::from_std(stream)?,
@@ -61,7 +61,7 @@ impl<'a> Remote<'a> {
         Ok(Some(sender.send_request(request.body(Empty::<Bytes>::new())?).await?))
     }
 
-    /// What it says there, if it is a success.
+    /// Returns the body of the daemon's answer, if it is a success.
     async fn read(&self, path: &str) -> Result<Option<Bytes>, Unanswered> {
         let work = async {
             match self.ask(Method::GET, path).await? {
@@ -74,7 +74,7 @@ impl<'a> Remote<'a> {
         timeout(ANSWER_LIMIT, work).await?
     }
 
-    /// Returns what it knows of all stores; nothing when it does not say.
+    /// Returns the daemon's status of all stores; empty when it does not answer.
     pub(super) fn statuses(&self) -> Vec<StoreStatus> {
         let Ok(Some(body)) = self.context.runtime.block_on(self.read("/api/v1/stores")) else {
             return Vec::new();
@@ -87,15 +87,15 @@ impl<'a> Remote<'a> {
         })
     }
 
-    /// Whether a store is configured there.
+    /// Returns whether the daemon has this store in its configuration.
     pub(super) fn knows(&self, store: &StoreName) -> bool {
         let answer = self.context.runtime.block_on(self.read(&format!("/api/v1/stores/{store}")));
         answer.is_ok_and(|body| body.is_some())
     }
 
-    /// Has it resync a store, and waits for that.
+    /// Has the daemon resync a store, and waits for the end.
     pub(super) fn resync(&self, global: &Global, store: &StoreName, accept: bool) -> Result<Exit> {
-        // The run is the daemon's: it goes on without whoever waits for it.
+        // The run is the daemon's and continues without this command.
         ending::at_once();
         let path = format!("/api/v1/stores/{store}/resync?accept={accept}");
         self.context.runtime.block_on(async {
@@ -132,7 +132,7 @@ impl<'a> Remote<'a> {
     }
 }
 
-/// Shows an event; returns an exit code with the last.
+/// Shows an event; returns the exit code with the last one.
 fn take_event(global: &Global, event: &str) -> Result<Option<Exit>> {
     let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let (Some(kind), Some(data)) = (field("event:"), field("data:")) else { return Ok(None) };

@@ -22,7 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// So many are told on standard error.
+/// Maximum number of warnings that are printed to standard error.
 const SHOWN_MAX: usize = 10;
 
 #[derive(Args)]
@@ -86,7 +86,7 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
         delete: args.delete,
         threads: context.threads(),
         own: context.own_places().into_iter().chain(context.keys()?.key_file).collect(),
-        // A host that is no standby is not asked for every file.
+        // A host without a standby directory is not searched for every file.
         local: args
             .standby
             .dir(&context)
@@ -95,7 +95,8 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
             .map(|dir| Depot::new(&dir, &wanted.store).local_objects()),
     };
     let progress = Progress::default();
-    // The directory beside is bound to what is restored: another snapshot never goes on in it.
+    // The temporary directory is tied to the restored manifest, so that a restore of another snapshot never
+    // continues in it.
     let tag = record.manifest.page.to_string()[..16].to_owned();
     let report = super::progress::watched(global, context.env(), &progress, "restored", || {
         restore(ChunkReader::new(store, index), &record.manifest, &tag, &request, &progress)
@@ -123,7 +124,7 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
     Ok(if warnings.total() > 0 { Exit::Warnings } else { Exit::Done })
 }
 
-/// Warnings go to standard error, also in a pipe: a scheduler's mail shows them.
+/// Prints warnings to standard error, also in a pipe, so that a scheduler's mail shows them.
 fn warn(warnings: &Shortfalls) {
     if warnings.total() == 0 {
         return;

@@ -43,10 +43,10 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
         let text = format!("'{}' is followed here; resync it where it runs", store.name);
         return Err(UsageError(text).into());
     }
-    // Left to a daemon that has it, so that the two never race.
+    // A running daemon that has the store makes the run itself, so that the two never race.
     if configured
         && global.repository.is_none()
-        // What is said here once is said to this process.
+        // These options are given to this process only, so it makes the run itself.
         && !global.trust_keyring
         && !global.allow_unencrypted
         && let Some(remote) = Remote::find(&context)
@@ -77,7 +77,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     Ok(if report.has_warnings() { Exit::Warnings } else { Exit::Done })
 }
 
-/// The store that is meant, and whether the configuration names it.
+/// Returns the store that is meant, and whether it is in the configuration.
 fn choose(context: &Context, target: &str, args: &ResyncArgs) -> Result<(StoreConfig, bool)> {
     if let Some(store) = context.config.store(target) {
         return Ok((store.clone(), true));
@@ -100,7 +100,7 @@ fn choose(context: &Context, target: &str, args: &ResyncArgs) -> Result<(StoreCo
     Ok((StoreConfig::of(name, path), false))
 }
 
-/// Warnings go to standard error, also in a pipe: a scheduler's mail shows them.
+/// Prints warnings to standard error, also in a pipe, so that a scheduler's mail shows them.
 fn warn(report: &ResyncReport) {
     let warnings = &report.warnings;
     for warning in warnings.first.iter().take(10) {

@@ -20,9 +20,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// How long runs may take to stop, and then upkeep.
+/// Maximum times for runs to stop, and for upkeep after that.
 const END_LIMITS: EndLimits = EndLimits { runs: Duration::from_secs(30), upkeep: Duration::from_secs(10) };
-/// How long the last lines of the log may take.
+/// Maximum time to write the last lines of the log.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
@@ -35,7 +35,7 @@ pub(super) struct RunArgs {
 pub(super) fn run(global: &Global, args: RunArgs) -> Result<Exit> {
     let log = log(global)?;
     let done = run_logged(global, args, &log);
-    // What can be written still is.
+    // Writes what can still be written.
     log.flush(FLUSH_LIMIT);
     done
 }
@@ -56,7 +56,8 @@ fn run_logged(global: &Global, args: RunArgs, log: &Lossy) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// For people on a terminal, JSON otherwise. `RUST_LOG` says how much. Nothing waits for whoever reads it, a panic neither.
+/// Starts the log: text on a terminal, JSON otherwise. `RUST_LOG` sets the level. Nothing waits for the log's
+/// reader, not even a panic.
 fn log(global: &Global) -> Result<Lossy> {
     let is_text = std::io::stderr().is_terminal() && !global.json;
     let told: fn(u64) -> String = match is_text {
@@ -73,7 +74,7 @@ fn log(global: &Global) -> Result<Lossy> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     let builder = builder.with_writer(move || lines.line());
-    // A second logger is not set: tests that run the daemon twice in a process.
+    // Setting a second logger fails; tests run the daemon twice in one process.
     let _ = match is_text {
         true => builder.try_init(),
         false => builder.json().flatten_event(true).try_init(),
@@ -81,7 +82,7 @@ fn log(global: &Global) -> Result<Lossy> {
     Ok(lossy)
 }
 
-/// Answers at the socket, and at the port.
+/// Serves HTTP at the socket and at the port.
 fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Result<()> {
     let admission = |token, bound| Admission::new(daemon.clone(), token, bound);
     if let Some(place) = SocketPlace::of_daemon(&context.config, context.given_repository.as_deref()) {
@@ -127,7 +128,7 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
             let _runtime = context.runtime.enter();
             serve(listener)?;
         }
-        // Any user of the host may have taken it: that is no reason to leave the stores.
+        // Any user of the host may have taken the port, which is no reason to stop replicating.
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             tracing::error!(%listen, %error, "HTTP is not answered until the port is free; the stores run");
             let listen = listen.to_owned();
@@ -145,10 +146,10 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
     Ok(())
 }
 
-/// Between looks whether a port that somebody else had is free.
+/// Interval between attempts to bind a port that another process has.
 const PORT_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// SIGTERM and SIGINT end it, SIGHUP has it read its configuration again.
+/// Ends the daemon at SIGTERM and SIGINT, and reloads the configuration at SIGHUP.
 fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()> {
     let stopping = daemon.clone();
     ending::on_end(move || {
@@ -161,7 +162,7 @@ fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()>
     context.runtime.spawn(async move {
         while signals.recv().await.is_some() {
             let (daemon, path) = (daemon.clone(), path.clone());
-            // It asks repositories, which waits for the runtime.
+            // Reloading reads repositories, which blocks on the runtime, so it runs on its own thread.
             std::thread::spawn(move || match Config::load(path.as_deref()) {
                 Ok(config) => {
                     let stores = config.store.len();

@@ -1,11 +1,11 @@
-//! Which stores a command is for.
+//! The choice of the stores that a command works on.
 
 use super::context::Context;
 use super::error::{Result, UsageError};
 use crate::model::id::StoreName;
 use crate::service::config::StoreConfig;
 
-/// The configured store of this name; with the Standard plan if none is.
+/// Returns the configured store of this name; if there is none, one with the Standard plan.
 pub(super) fn configured(context: &Context, name: &str) -> Result<StoreConfig> {
     let found = context.config.store(name).cloned();
     Ok(match found {
@@ -14,7 +14,7 @@ pub(super) fn configured(context: &Context, name: &str) -> Result<StoreConfig> {
     })
 }
 
-/// Those named, or all that are configured.
+/// Returns the named stores, or all configured ones.
 pub(super) fn chosen(context: &Context, named: &[String]) -> Result<Vec<StoreConfig>> {
     if !named.is_empty() {
         return named.iter().map(|name| configured(context, name)).collect();

@@ -1,4 +1,4 @@
-//! How figures and reports are shown.
+//! The presentation of figures and reports.
 
 use super::error::{Context as _, Result};
 use crate::api::resync::ResyncReport;
@@ -11,12 +11,12 @@ use std::path::Path;
 
 pub(super) use super::out::line;
 
-/// `1.4 MiB`.
+/// Formats a size as `1.4 MiB`.
 pub(super) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
 }
 
-/// `2026-11-24 10:00:00`, UTC.
+/// Formats a time as `2026-11-24 10:00:00`, in UTC.
 pub(super) fn time(ns: u64) -> String {
     let seconds = i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX);
     match chrono::DateTime::from_timestamp(seconds, 0) {
@@ -25,7 +25,7 @@ pub(super) fn time(ns: u64) -> String {
     }
 }
 
-/// `3h 12m`.
+/// Formats a duration as `3h 12m`.
 pub(super) fn age(ns: u64) -> String {
     let seconds = ns / 1_000_000_000;
     match (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
@@ -36,17 +36,17 @@ pub(super) fn age(ns: u64) -> String {
     }
 }
 
-/// `1,234,567`.
+/// Formats a number as `1,234,567`.
 pub(super) fn count(number: u64) -> String {
     indicatif::HumanCount(number).to_string()
 }
 
-/// One JSON object on a line of its own.
+/// Prints one JSON object on a line of its own.
 pub(super) fn json(value: &impl Serialize) -> Result<()> {
     line(&escape::json(&serde_json::to_string(value).context("the report as JSON")?))
 }
 
-/// A cell's text, up to a bound in characters.
+/// Cuts a cell's text to a maximum number of characters.
 fn cut(text: String) -> String {
     const CELL_MAX: usize = 200;
     match text.char_indices().nth(CELL_MAX) {
@@ -55,9 +55,9 @@ fn cut(text: String) -> String {
     }
 }
 
-/// A table: the first row is its head; columns whose head begins with `>` are aligned to the right.
+/// Prints a table. The first row is its head; columns whose head begins with `>` are aligned to the right.
 pub(super) fn table(rows: &[Vec<String>]) -> Result<()> {
-    // A cell has no lines of its own, and is no page.
+    // A cell must not contain line breaks, and its length is limited.
     let safe: Vec<Vec<_>> = rows
         .iter()
         .map(|row| row.iter().map(|cell| cut(escape::line(cell).into_owned())).collect())
@@ -84,7 +84,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> Result<()> {
     Ok(())
 }
 
-/// What a run did, whatever it was.
+/// Prints the report of a run of either kind.
 pub(super) fn report(report: &RunReport, how: &str) -> Result<()> {
     match report {
         RunReport::Resync(report) => resync(report, how),
@@ -95,7 +95,7 @@ pub(super) fn report(report: &RunReport, how: &str) -> Result<()> {
     }
 }
 
-/// What a resync did.
+/// Prints the report of a resync.
 pub(super) fn resync(report: &ResyncReport, how: &str) -> Result<()> {
     let c = &report.changes;
     let seconds = report.phases.open_seconds
@@ -122,7 +122,8 @@ pub(super) fn resync(report: &ResyncReport, how: &str) -> Result<()> {
     ))
 }
 
-/// Says for whom nothing is kept any more, and what these credentials may not.
+/// Warns about standbys for which nothing is kept any more, and about deletions that these credentials do not
+/// permit.
 pub(super) fn pruning_warnings(report: &PruneReport) {
     for standby in &report.silent_standbys {
         complain!(
@@ -141,7 +142,7 @@ pub(super) fn pruning_warnings(report: &PruneReport) {
     }
 }
 
-/// Returns what a drill did, in a line.
+/// Returns the report of a drill as one line.
 pub(super) fn drill_text(report: &DrillReport) -> String {
     format!(
         "{}@{} is proven restorable: {} entries looked up, {} files read and compared ({}){}, mounted in {:.0} ms, {:.2} s",
@@ -156,7 +157,7 @@ pub(super) fn drill_text(report: &DrillReport) -> String {
     )
 }
 
-/// Says that a key was made: somebody has to keep a copy of it.
+/// Reports that a key was made, of which the user must keep a copy.
 pub(super) fn announce_key(made: Option<&Path>) {
     if let Some(path) = made.filter(|path| path.exists()) {
         complain!(

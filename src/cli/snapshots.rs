@@ -55,7 +55,7 @@ pub(super) fn run(global: &Global, args: SnapshotsArgs) -> Result<Exit> {
             show::bytes(record.manifest.size_bytes),
             show::count(s.changes.added + s.changes.removed + s.changes.modified + s.changes.metadata),
             show::bytes(s.shipped_bytes),
-            // What was torn, unreadable, or not to be settled.
+            // Number of entries that are torn, unreadable or unsettled.
             match s.torn_files + s.unreadable {
                 0 => String::new(),
                 count => show::count(count),

@@ -1,4 +1,4 @@
-//! `understudy status`: a table that a person reads at a glance.
+//! `understudy status`: a table that can be read at a glance.
 
 use super::context::Context;
 use super::error::Result;
@@ -38,28 +38,28 @@ pub(super) struct StatusArgs {
 struct Row {
     store: StoreName,
     repository: String,
-    /// Of a store that is configured here.
+    /// The configured role; none for a store that is not configured here.
     role: Option<Permission>,
-    /// What this host is for it, by the log.
+    /// The role of this host by the log.
     log_role: Option<Role>,
     plan: Option<PlanName>,
     snapshots: u64,
     latest: Option<Sequence>,
-    /// Since the START of the last committed scan; none when that lies in the future.
+    /// Time since the START of the last committed scan; none when that lies in the future.
     lag_seconds: Option<f64>,
-    /// How far it lies there.
+    /// How far that start lies in the future.
     clock_skew_seconds: Option<f64>,
-    /// What is known of a clock that is wrong.
+    /// A text about a wrong clock.
     clock: Option<String>,
     objective_seconds: Option<u64>,
     entries: u64,
     size_bytes: u64,
     primary: Option<String>,
-    /// Another host is the primary, and this one was configured to be.
+    /// Whether another host is the primary although this one was configured to be.
     fenced: bool,
-    /// The daemons that resync it by turns, where the log shows two.
+    /// The daemons that resync the store by turns, if the log shows two.
     rivals: Option<String>,
-    /// What a daemon here says of it.
+    /// Whether a daemon on this host reports a run.
     running: bool,
     last_run: Option<f64>,
     next_run: Option<f64>,
@@ -67,7 +67,7 @@ struct Row {
     last_error: Option<String>,
     standbys: Vec<Standby>,
     upkeep: Option<UpkeepStatus>,
-    /// What could be better.
+    /// A suggestion for an improvement.
     advice: Option<String>,
     last_error_kind: Option<FailureKind>,
     error: Option<String>,
@@ -78,11 +78,11 @@ struct Row {
 struct Standby {
     host: String,
     snapshot: Sequence,
-    /// Since the START of the scan of the snapshot that it has; none when the log no longer has it.
+    /// Time since the START of the scan of the standby's snapshot; none when the log no longer has it.
     lag_seconds: Option<f64>,
-    /// When it was last heard of, in seconds since 1970 by the store's clock.
+    /// When the standby last wrote its note, in seconds since 1970 by the store's clock.
     noted: f64,
-    /// So long ago that nothing is kept for it.
+    /// Whether that is so long ago that nothing is kept for the standby.
     silent: bool,
 }
 
@@ -113,7 +113,7 @@ fn once(global: &Global, context: &Context, clear: bool) -> Result<Exit> {
 }
 
 fn rows(global: &Global, context: &Context) -> Result<Vec<Row>> {
-    // Configured stores with repositories of their own, and all that the main repository holds.
+    // Configured stores may have repositories of their own; the main repository may hold further stores.
     let mut places: BTreeMap<StoreName, _> = BTreeMap::new();
     let main = context.repository(None)?;
     for name in main.stores()? {
@@ -122,7 +122,7 @@ fn rows(global: &Global, context: &Context) -> Result<Vec<Row>> {
     for store in &context.config.store {
         places.insert(store.name.clone(), context.repository(Some(store))?);
     }
-    // A daemon speaks of the configured repository only.
+    // A daemon only knows the configured repository.
     let statuses = match global.repository {
         None if !context.config.store.is_empty() => Remote::find(context).map(|remote| remote.statuses()),
         _ => None,
@@ -138,7 +138,7 @@ fn rows(global: &Global, context: &Context) -> Result<Vec<Row>> {
     Ok(places.into_iter().map(row).collect())
 }
 
-/// What the log says, and the configuration.
+/// Returns a row of the log's and the configuration's data.
 fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
     let now_ns = context.env().wall_ns();
     let config: Option<&StoreConfig> = context.config.store(name.as_str());
@@ -202,7 +202,8 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
     row
 }
 
-/// Returns what the standbys of a store have: a hint only, the store's own state is known without it.
+/// Returns the snapshots that the standbys of a store have. Their notes are only a hint; the store's own
+/// state does not depend on them.
 fn standbys(store: &Store, state: &StoreState, now_ns: u64) -> Vec<Standby> {
     let lag = |record: &SnapshotRecord| since_ns(now_ns, record.scan_start_ns).map(|ns| ns as f64 / 1e9);
     let standby = |report: StandbyReport| Standby {
@@ -215,7 +216,7 @@ fn standbys(store: &Store, state: &StoreState, now_ns: u64) -> Vec<Standby> {
     store.standbys().unwrap_or_default().into_iter().map(standby).collect()
 }
 
-/// Of a store whose keyring does not prove who made it.
+/// Returns advice for a store whose keyring does not prove who made it.
 fn keyring_advice(store: &Store) -> Option<String> {
     let holders = store.holders().ok().flatten().filter(|holders| holders.version == 1)?;
     Some(format!(
@@ -278,7 +279,7 @@ fn table(rows: &[Row], now_ns: u64) -> Result<()> {
             ("last run: ", &row.last_error),
             ("upkeep: ", &unsound),
         ];
-        // A hold is the last run's error as well.
+        // A hold is reported as the last run's error as well.
         let told = told.into_iter().filter_map(|(what, text)| Some((what, text.as_ref()?)));
         let unassigned = (row.log_role == Some(Role::Unassigned)).then(|| Role::UNASSIGNED.to_owned());
         let more = row.rivals.iter().chain(&unassigned).chain(&row.clock).chain(&row.advice);
@@ -291,7 +292,7 @@ fn table(rows: &[Row], now_ns: u64) -> Result<()> {
 }
 
 impl Row {
-    /// Takes what only a daemon knows.
+    /// Adds the data that only a daemon knows.
     fn take_daemons(&mut self, status: &StoreStatus) {
         self.running = status.running;
         (self.last_run, self.next_run) = (status.last_run, status.next_run);
@@ -300,7 +301,7 @@ impl Row {
         self.fenced |= status.fenced;
     }
 
-    /// The snapshot that was last proven restorable, and how long ago.
+    /// Returns the snapshot that was last proven restorable, and the time since then.
     fn proven(&self, now: f64) -> String {
         match self.upkeep.as_ref().map(|upkeep| (upkeep.proven_snapshot, upkeep.proven)) {
             Some((Some(snapshot), Some(at))) => {
@@ -310,7 +311,7 @@ impl Row {
         }
     }
 
-    /// What upkeep found that somebody has to look at.
+    /// Returns the findings of upkeep that an operator must look at.
     fn unsound(&self) -> Option<String> {
         let upkeep = self.upkeep.as_ref()?;
         match (&upkeep.drill_error, upkeep.problems) {
@@ -320,7 +321,7 @@ impl Row {
         }
     }
 
-    /// The one word that matters most.
+    /// Returns the state as one word; the most important one comes first.
     fn state(&self) -> &'static str {
         let late = match (self.lag_seconds, self.objective_seconds) {
             (Some(lag), Some(objective)) => lag > objective as f64,
@@ -333,10 +334,10 @@ impl Row {
             Row { rivals: Some(_), .. } => "rivals",
             Row { held: Some(_), .. } => "held",
             Row { last_error_kind: Some(kind), .. } => Alert::from(*kind).word,
-            // How late it is nobody knows.
+            // The clock is wrong, so the lag is unknown.
             Row { clock: Some(_), .. } => "clock",
             _ if self.unsound().is_some() => "unsound",
-            // Nothing to fall back on: that is not well.
+            // There is no snapshot to restore, so the store is not well.
             Row { latest: None, running: false, .. } => "never",
             _ if late => "late",
             _ => "ok",
@@ -345,7 +346,7 @@ impl Row {
 }
 
 impl Standby {
-    /// `web-2 @42 (5 min)`: with which snapshot it would take over, and how old that is.
+    /// Formats as `web-2 @42 (5 min)`: the snapshot with which the standby would take over, and its lag.
     fn show(&self) -> String {
         if self.silent {
             let day = show::time((self.noted * 1e9) as u64).chars().take(10).collect::<String>();

@@ -1,4 +1,4 @@
-//! Values of options: times and shares.
+//! Parsers for the values of options: times and percentages.
 
 /// Parses a time in seconds: `90s`, `10m`, `2h`.
 pub(super) fn seconds(text: &str) -> Result<u64, String> {
@@ -14,7 +14,7 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Parses a share: 1 to 100, with or without a percent sign.
+/// Parses a percentage: 1 to 100, with or without a percent sign.
 pub(super) fn percent(text: &str) -> Result<u8, String> {
     match text.trim_end_matches('%').parse() {
         Ok(n @ 1..=100) => Ok(n),

@@ -53,7 +53,8 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
     if args.repair {
         return repair_repository(global, &context, &store, args.source.as_deref());
     }
-    // All of it is all of it; a share goes on where the last one ended, which is noted.
+    // A share continues where the last reading ended, which is noted in the repository; reading everything
+    // starts at the beginning.
     let share = args.read_data.or(args.time.map(|_| 100)).unwrap_or(0);
     let mut noted = Exit::Done;
     let report = if share > 0 && (share < 100 || args.time.is_some()) {
@@ -116,7 +117,8 @@ fn print(global: &Global, name: &StoreName, report: &VerifyReport) -> Result<()>
     ))
 }
 
-/// Ships again what the repository lost: of the source, and of the objects that this host holds as a standby.
+/// Ships again what the repository lost, from the source and from the objects that this host holds as a
+/// standby.
 fn repair_repository(
     global: &Global,
     context: &Context,

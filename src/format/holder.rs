@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 const NAME_MAX_BYTES: usize = 200;
 
-/// One who can open a keyring.
+/// A holder, who can open a keyring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     pub name: String,

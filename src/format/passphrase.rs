@@ -1,7 +1,7 @@
 //! An identity under a passphrase: Argon2id (RFC 9106), then AES-256-GCM.
 //!
-//! The cost of a try is stored in the keyring, and whoever can write to the bucket can change it. So a reader
-//! limits it to four times the cost that this version writes.
+//! The cost of a try is stored in the keyring, and any process that can write to the bucket can change it. So
+//! a reader limits it to four times the cost that this version writes.
 
 use super::age::Identity;
 use super::seal::Sealer;

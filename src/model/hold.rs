@@ -64,7 +64,7 @@ impl FilesystemId {
     }
 }
 
-/// Why a run was held, with the figures that caused it.
+/// The reason why a run was held, with the figures that caused it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
 pub enum Hold {

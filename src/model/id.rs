@@ -109,8 +109,9 @@ impl fmt::Display for Sequence {
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
-/// A daemon's own number, drawn when it starts: tells a process from another one of the same host's name.
-/// Written as 16 hexadecimal digits, since a number of that length is not the same to every reader of JSON.
+/// A number that a daemon draws when it starts; it tells two processes of one host's name apart.
+///
+/// It is written as 16 hexadecimal digits, since some readers of JSON round numbers of that size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Incarnation(pub u64);
 
@@ -140,7 +141,8 @@ pub struct DaemonId {
     pub incarnation: Incarnation,
 }
 
-/// Who writes: a host's stable name, the same after a restart. Notes in the repository, promotions and keyrings go by it.
+/// A writer: a host's stable name, the same after a restart. Notes in the repository, promotions and keyrings
+/// refer to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WriterId(pub String);

@@ -21,7 +21,7 @@ pub enum Failover {
     Watcher,
 }
 
-/// Intervals of the maintenance done besides the runs; 0 hours turn a task off.
+/// Intervals of the maintenance done in addition to the runs; 0 hours turn a task off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Upkeep {

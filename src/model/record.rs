@@ -22,7 +22,8 @@ pub struct ManifestRoot {
     pub size_bytes: u64,
 }
 
-/// What one run did, and by whom; shown and reported, never relied on. Readers of earlier versions pass over fields that they do not know.
+/// Statistics of the run that made the snapshot, for display only: no decision relies on them. Readers of
+/// earlier versions ignore fields that they do not know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotStatistics {
     pub changes: ChangeCounts,
@@ -188,7 +189,7 @@ impl Failure for FoldError {
     }
 }
 
-/// Since when something is doomed.
+/// When an object was doomed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doom {
     pub sequence: Sequence,
@@ -270,8 +271,8 @@ impl StoreState {
         Ok(())
     }
 
-    /// Applies the event of record `sequence`, whatever came before. Of a log with gaps, this gives all that
-    /// is known.
+    /// Applies the event of record `sequence`, whichever records came before. For a log with gaps, this gives
+    /// all that is known.
     pub fn take(&mut self, sequence: Sequence, event: Event) {
         match event {
             Event::Snapshot(mut snapshot) => {
@@ -359,7 +360,8 @@ impl StoreState {
         }
     }
 
-    /// Whether `writer`, which began at `epoch`, may still write. By the host's name: a restart takes no promotion.
+    /// Returns whether `writer`, which began at `epoch`, may still write. A host is identified by its name,
+    /// so a restart needs no promotion.
     pub fn admits(&self, writer: &WriterId, epoch: Epoch) -> bool {
         epoch == self.epoch && self.primary.as_ref().is_none_or(|p| p == writer)
     }

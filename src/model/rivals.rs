@@ -1,30 +1,32 @@
-//! Two daemons that resync one store by turns: a mistake, found in the log. Pure.
+//! Detects two daemons that resync one store by turns, which is a mistake, in the log. Pure.
 //!
-//! A daemon draws a number when it starts, its incarnation, and writes it into each snapshot that it commits. A host that is restarted writes
-//! another number from then on, and never the old one again. So an incarnation that commits *after* another one did, and had committed before,
-//! belongs to a process that lives beside another: two hosts have one name, or two hosts have the store as their primary's, or one host
-//! runs two daemons. Their trees replace each other in the store, snapshot by snapshot.
+//! A daemon draws a number when it starts, its incarnation, and writes it into each snapshot that it commits.
+//! After a restart a host writes another number, and never the old one again. So an incarnation that commits
+//! *after* another one did, and had committed before it, belongs to a process that runs at the same time: two
+//! hosts have one name, or two hosts have the store as their primary's, or one host runs two daemons. Their
+//! trees replace each other in the store, snapshot by snapshot.
 //!
-//! It is reported, by either daemon and by `status`, and nothing is refused: the log stays one line whoever writes, which of the two is right
-//! no program knows, and during an update an old process may commit once more after the new one did. It is no longer reported once
-//! [`LOOK_BACK`] snapshots show one daemon alone. Single commands (`resync` next to a daemon, a scheduled job's `resync --due`) have no
-//! incarnation and are never taken for one: they come and go by design.
+//! Both daemons and `status` report it, and nothing is refused: the log stays one line whichever daemon
+//! writes, no program knows which of the two is right, and during an update an old process may commit once
+//! more after the new one did. It is no longer reported once [`LOOK_BACK`] snapshots show one daemon alone.
+//! Single commands (`resync` next to a daemon, a scheduled job's `resync --due`) have no incarnation and are
+//! never taken for a daemon, since it is normal for them to end.
 
 use super::id::{DaemonId, Sequence};
 use super::record::StoreState;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The number of daemons' snapshots that are looked at, the newest first.
+/// Number of daemons' snapshots that are examined, from the newest on.
 pub const LOOK_BACK: usize = 8;
 
 /// The two daemons.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rivals {
-    /// It committed, and committed again after the other.
+    /// The daemon that committed, and committed again after the other one.
     pub daemon: DaemonId,
     pub other: DaemonId,
-    /// The snapshot by which that is known: `daemon`'s, after `other`'s.
+    /// The snapshot that shows it: `daemon`'s, after `other`'s.
     pub snapshot: Sequence,
 }
 
@@ -88,7 +90,8 @@ mod tests {
         }
     }
 
-    /// The log of snapshots by these daemons, oldest first; `-` for a command. The number of the snapshot that shows two.
+    /// Returns the number of the snapshot that shows two daemons. `daemons` is the log of their snapshots,
+    /// oldest first; `-` is a command's.
     fn found(daemons: &str) -> Option<u64> {
         let mut state = StoreState::default();
         for (at, letter) in daemons.chars().enumerate() {

@@ -1,24 +1,25 @@
 //! The role of a host for a store: what the log says, within what the host's configuration allows. Pure.
 //!
-//! The log decides, never a configuration: a promotion names the one host that may write, by its name. A configuration says what a host *may*
-//! be, so that a host without the store's tree never becomes its primary. A log without a promotion names nobody; then each host is what it may
-//! be, as it was before there were promotions.
+//! The log decides, not a configuration: a promotion names the one host that may write. A configuration says
+//! which role a host *may* have, so that a host without the store's tree never becomes its primary. A log
+//! without a promotion names no primary; then each host has the role that its configuration allows, as before
+//! there were promotions.
 //!
-//! A host is its name here, not a process: restarted, it is the same primary. Two processes of one name are told apart by what they commit (see
-//! [`super::rivals`]).
+//! A host is identified by its name, not by a process: after a restart it is the same primary. Two processes
+//! with one name are distinguished by what they commit (see [`super::rivals`]).
 
 use super::id::WriterId;
 use super::record::StoreState;
 use serde::{Deserialize, Serialize};
 
-/// What a host may be for a store, by its configuration.
+/// The role that a host may have for a store, by its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Permission {
-    /// The store's tree is here: it is resynced, as long as the log names no other host.
+    /// The store's tree is on this host, which resyncs it as long as the log names no other host.
     #[default]
     Primary,
-    /// The store could take over here: it is followed.
+    /// This host follows the store, and could take it over.
     Standby,
 }
 
@@ -31,24 +32,25 @@ impl Permission {
     }
 }
 
-/// What a host is for a store.
+/// The role of a host for a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It resyncs the store.
+    /// The host resyncs the store.
     Primary,
-    /// It follows the store.
+    /// The host follows the store.
     #[default]
     Standby,
-    /// It has the store's tree, and the log names another host as the primary: it must not write. Its tree may hold what no other host has, so
-    /// that it does not become a standby by itself.
+    /// The host has the store's tree, and the log names another host as the primary, so it must not write. It
+    /// does not become a standby by itself, since its tree may hold data that no other host has.
     Fenced,
-    /// The log names it as the primary, and its configuration lets it follow only: no host resyncs the store. It goes on following.
+    /// The log names the host as the primary, but its configuration only allows it to follow, so no host
+    /// resyncs the store. It continues to follow.
     Unassigned,
 }
 
 impl Role {
-    /// What is said of a store that no host resyncs.
+    /// The message for a store that no host resyncs.
     pub const UNASSIGNED: &str = "the log names this host as the primary, and its configuration lets it follow only: no host resyncs the store; set `role = \"primary\"` and its `path` here, or promote another host";
 
     pub fn name(self) -> &'static str {
@@ -61,7 +63,7 @@ impl Role {
     }
 }
 
-/// What a host is taken for until the log was read.
+/// The role that is assumed until the log was read.
 impl From<Permission> for Role {
     fn from(may_be: Permission) -> Self {
         match may_be {

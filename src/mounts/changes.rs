@@ -1,8 +1,10 @@
-//! Where the changes of a writable mount go: a directory (UPPER) that is tied to one snapshot, and holds an overlay's upper layer.
+//! The directory for the changes of a writable mount (UPPER): it is tied to one snapshot and holds an
+//! overlay's upper layer.
 //!
-//! What lies in it counts as it is, also what the mount does not obey: a set-user-id program that the store's root makes in the mount is one
-//! here. So nobody but this user enters it, and one that is somebody else's is refused. It is opened once, and what follows goes through that
-//! handle: whoever may rename it meanwhile exchanges nothing.
+//! Its content takes effect on this host directly, even where the mount itself is restricted: a set-user-id
+//! program that the store's root creates in the mount is one on this host's filesystem. So only this user can
+//! enter the directory, and a directory of another user is refused. It is opened once and then used through
+//! that handle, so that a process that renames it meanwhile cannot exchange it.
 
 use super::error::StageError;
 use crate::model::id::{Sequence, StoreName};
@@ -22,25 +24,26 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// The file that says which snapshot the changes are to.
+/// Name of the file that records the snapshot which the changes belong to.
 const BINDING: &str = "understudy.json";
 
-/// Which snapshot a directory belongs to.
+/// The snapshot that a directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Binding {
     store: StoreName,
     snapshot: Sequence,
 }
 
-/// The directory, open.
+/// The open directory for changes.
 pub(crate) struct Changes {
     handle: OwnedFd,
-    /// For messages.
+    /// Path of the directory, for messages.
     path: PathBuf,
 }
 
 impl Changes {
-    /// Ties a directory to a snapshot, which is made where there is none, or finds that it is tied to another.
+    /// Opens a directory for changes, creating it if needed, and ties it to a snapshot. Fails if it is tied
+    /// to another one.
     pub(crate) fn open(path: &Path, store: &StoreName, snapshot: Sequence) -> Result<Self, StageError> {
         let wanted = Binding { store: store.clone(), snapshot };
         let above = path.parent().unwrap_or(path);
@@ -59,7 +62,7 @@ impl Changes {
         Ok(changes)
     }
 
-    /// A name in it, reached by the handle.
+    /// Returns the path of a name in the directory, reached by the handle.
     fn at(&self, name: &str) -> PathBuf {
         Path::new("/proc/self/fd").join(self.handle.as_raw_fd().to_string()).join(name)
     }
@@ -77,7 +80,7 @@ impl Changes {
                 Err(error) => Err(FollowError::io(&shown, "read it")(error.into()).into()),
             },
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // One that a crash kept from being written is no change.
+                // A temporary file that a crash left is no change.
                 let mut others = names(&self.at("."))?.into_iter().filter(|name| !name.starts_with(".new-"));
                 if others.next().is_some() {
                     return Err(StageError::Foreign(self.path.clone()));
@@ -90,7 +93,7 @@ impl Changes {
         }
     }
 
-    /// To all but this user, whose it must be.
+    /// Restricts the directory to this user, who must own it.
     fn close(&self) -> Result<(), StageError> {
         let stat = Stat::of(&self.handle).map_err(FollowError::path(&self.path, "stat it"))?;
         if stat.uid != rustix::process::geteuid().as_raw() {
@@ -103,7 +106,8 @@ impl Changes {
         Ok(())
     }
 
-    /// The directories of the upper layer. A new one gets the metadata of the snapshot's root, which it stands for.
+    /// Returns the directories of the upper layer. New ones get the metadata of the snapshot's root, which
+    /// they represent.
     pub(crate) fn upper(&self, layers: &Layers) -> Result<Upper, StageError> {
         let (upper, work, new) = (self.at("upper"), self.at("work"), self.at("upper.new"));
         let io = |name: &str, action| {
@@ -130,19 +134,21 @@ fn copy_metadata(root: impl AsFd, to: &Path) -> Result<(), Errno> {
     rustix::fs::fchown(&to, Some(Uid::from_raw(stat.uid)), Some(Gid::from_raw(stat.gid)))?;
     let mut mode = stat.mode;
     for (name, value) in xattr::read(&from).unwrap_or_default() {
-        // One that cannot be set (by this filesystem, in this namespace) is no reason to leave a store down.
+        // This filesystem or user namespace may not support the attribute, which is no reason to leave a
+        // store down.
         let set = rustix::fs::fsetxattr(&to, upper_name(&name).as_ref(), &value, XattrFlags::empty());
         if set.is_err() && name == ACCESS_LIST {
             mode = mode_without_list(mode, &value);
         }
     }
-    // An access list changes the mode's group bits, so it comes before.
+    // An access list changes the mode's group bits, so the mode is set after it.
     rustix::fs::fchmod(&to, Mode::from_raw_mode(mode.into()))?;
     let mtime = Timespec { tv_sec: stat.mtime.seconds, tv_nsec: stat.mtime.nanos.into() };
     rustix::fs::futimens(&to, &Timestamps { last_access: mtime, last_modification: mtime })
 }
 
-/// An attribute's name on an upper layer: the overlay's own are escaped there, else they would say something of this layer.
+/// Returns an attribute's name on an upper layer. The overlay's own names are escaped, since they would
+/// otherwise describe this layer.
 fn upper_name(name: &[u8]) -> Cow<'_, [u8]> {
     const OVERLAY: &[u8] = b"trusted.overlay.";
     match name.strip_prefix(OVERLAY) {

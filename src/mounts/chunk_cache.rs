@@ -1,8 +1,9 @@
-//! Files' bytes straight from the repository: chunks fetched when they are read, a little ahead of readers that go
-//! forwards, and kept within a limit.
+//! The content of files straight from the repository: chunks are fetched when they are read, a little ahead
+//! of sequential readers, and kept within a limit.
 //!
-//! A chunk is checked against its name before anyone sees a byte of it. Two who miss the same chunk fetch it once: each chunk
-//! has a guard, and guards are taken in the order of the chunks' names, so that no two wait for each other.
+//! A chunk is checked against its hash before a reader sees any byte of it. Two readers that miss the same
+//! chunk fetch it once: each chunk has a guard, and guards are taken in the order of the chunks' ids, so that
+//! no two readers wait for each other.
 
 use crate::content::error::ContentError;
 use crate::model::entry::{Entry, Extent, File};
@@ -17,18 +18,19 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Chunks that one reader holds at once.
+/// Maximum number of chunks that one reader holds at once.
 const CHUNKS_MAX: usize = 8;
-/// What is fetched ahead of a reader that goes forwards: so much at first, twice as much each time, at most so much.
+/// Read-ahead window: starts at the minimum, doubles on each sequential read, and stops at the maximum.
 const AHEAD_MIN_BYTES: u64 = 1 << 20;
 const AHEAD_MAX_BYTES: u64 = 16 << 20;
-/// Less is not enough for what several readers hold at once.
+/// Minimum size of the cache, which several readers need for the chunks that they hold at once.
 const KEPT_MIN_BYTES: u64 = 32 << 20;
-/// Of what is kept, the share that was read before. The rest is for what is fetched ahead and not read yet.
+/// Share of the cache for chunks that were read before. The rest is for chunks that were fetched ahead and
+/// not read yet.
 const READ_SHARE: f64 = 0.3;
-/// The kernel's own requests ahead may overtake each other by so much.
+/// Maximum distance by which the kernel's own read-ahead requests may overtake each other.
 const SLACK_BYTES: u64 = 1 << 20;
-/// Threads that fetch ahead, and how many jobs may wait for them.
+/// Number of threads that fetch ahead, and maximum number of jobs that wait for them.
 const AHEAD_THREADS: usize = 2;
 const AHEAD_JOBS: usize = 16;
 
@@ -41,7 +43,7 @@ impl Weighter<ChunkId, Bytes> for ByLength {
     }
 }
 
-/// Where the parts of a file are.
+/// The extents of a file with their offsets in it.
 struct Map(Vec<(u64, Extent)>);
 
 impl Map {
@@ -56,7 +58,7 @@ impl Map {
         Ok(Self(placed.collect()))
     }
 
-    /// The extents that meet `from..to`, with where they begin.
+    /// Returns the extents that overlap `from..to`, with their offsets.
     fn within(&self, from: u64, to: u64) -> &[(u64, Extent)] {
         let first = self.0.partition_point(|(start, extent)| start + extent.length_bytes() <= from);
         let count = self.0[first..].partition_point(|(start, _)| *start < to);
@@ -76,18 +78,18 @@ impl Map {
     }
 }
 
-/// How far a file was read.
+/// The state of a file's sequential reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ReadAhead {
-    /// Behind the last byte that was asked for.
+    /// End of the last read.
     next: u64,
     window_bytes: u64,
-    /// Behind the last byte that was fetched ahead.
+    /// End of the bytes that were fetched ahead.
     fetched: u64,
 }
 
 impl ReadAhead {
-    /// The course after one more read of `from..to`, and what to fetch ahead. Pure.
+    /// Returns the state after a read of `from..to`, and the range to fetch ahead. Pure.
     fn after(self, from: u64, to: u64) -> (Self, Option<(u64, u64)>) {
         let forwards = from <= self.next + SLACK_BYTES && from + SLACK_BYTES >= self.next;
         if !forwards {
@@ -111,7 +113,7 @@ pub(crate) struct Reading {
     course: Mutex<ReadAhead>,
 }
 
-/// The chunks of files.
+/// The cache of chunks.
 pub(crate) struct ChunkCache {
     fetcher: Arc<Fetcher>,
     ahead: SyncSender<Vec<ChunkId>>,
@@ -128,10 +130,10 @@ impl ChunkCache {
             .estimated_items_capacity(1024)
             .weight_capacity(kept_bytes.max(KEPT_MIN_BYTES))
             .hot_allocation(READ_SHARE)
-            // Chunks are too large to be spread over several that each have a limit.
+            // Chunks are too large for several shards, each of which would have a limit of its own.
             .shards(1)
             .build();
-        // Both numbers are given.
+        // The builder only fails without these two numbers.
         let kept = match options {
             Ok(options) => {
                 Cache::with_options(options, ByLength, DefaultHashBuilder::default(), Default::default())
@@ -143,7 +145,7 @@ impl ChunkCache {
         let jobs = Arc::new(Mutex::new(jobs));
         for _ in 0..AHEAD_THREADS {
             let (fetcher, jobs) = (fetcher.clone(), jobs.clone());
-            // Ends when `ahead` is dropped.
+            // The thread ends when `ahead` is dropped.
             std::thread::spawn(move || fetcher.fetch_ahead(&jobs));
         }
         Self { fetcher, ahead }
@@ -153,7 +155,7 @@ impl ChunkCache {
         self.fetcher.kept.contains_key(&chunk)
     }
 
-    /// One chunk; `beside` are fetched with it if they are at hand.
+    /// Returns one chunk. The chunks `beside` that are not kept are fetched by the same request.
     pub(crate) fn chunk(&self, chunk: ChunkId, beside: &[ChunkId]) -> Result<Bytes, ContentError> {
         let mut wanted = vec![chunk];
         wanted.extend_from_slice(beside);
@@ -161,7 +163,7 @@ impl ChunkCache {
         Ok(found.remove(&chunk).unwrap_or_default())
     }
 
-    /// The bytes `from..to` of an entry's file, which has as many.
+    /// Reads the bytes `from..to` of an entry's file, which is at least that long.
     pub(crate) fn read(
         &self,
         reading: &Reading,
@@ -179,7 +181,8 @@ impl ChunkCache {
         if let Some((start, end)) = ahead {
             let ids = map.chunks_within(start.min(file.size_bytes), end.min(file.size_bytes));
             for some in ids.chunks(CHUNKS_MAX) {
-                // Nobody waits for it: what finds no room is fetched when it is read.
+                // Nothing waits for these chunks: a job that finds the queue full is dropped, and its chunks
+                // are fetched when they are read.
                 let _ = self.ahead.try_send(some.to_vec());
             }
         }
@@ -187,7 +190,7 @@ impl ChunkCache {
         let lost = || RepositoryError::Entry { path: entry.path.to_string() };
         let mut rest = map.within(from, to);
         while !rest.is_empty() {
-            // So many extents that they need few chunks.
+            // Takes as many extents as a limited number of chunks can fill.
             let mut ids: Vec<ChunkId> = Vec::new();
             let mut count = 0;
             for (_, extent) in rest {
@@ -214,7 +217,7 @@ impl ChunkCache {
         Ok(bytes)
     }
 
-    /// Where data (or a hole) begins at or behind `offset`, which lies in the file.
+    /// Returns where data (or a hole) begins at or after `offset`, which lies in the file.
     pub(crate) fn seek(
         &self,
         reading: &Reading,
@@ -225,7 +228,7 @@ impl ChunkCache {
     ) -> Result<Option<u64>, ContentError> {
         let extents = self.map(reading, entry, file)?.within(offset, u64::MAX);
         let found = extents.iter().find(|(_, extent)| matches!(extent, Extent::Hole { .. }) == hole);
-        // Every file ends with a hole.
+        // The end of a file counts as a hole.
         Ok(found.map(|(start, _)| offset.max(*start)).or(hole.then_some(file.size_bytes)))
     }
 
@@ -258,7 +261,8 @@ impl Fetcher {
         let missing: Vec<ChunkId> = guards.iter().map(|(id, _)| *id).collect();
         let mut fetched = self.chunks.read_many(&missing)?;
         for (id, guard) in guards {
-            // A copy of its own: what did not compress is a part of all that was fetched with it, and would keep that.
+            // The bytes are copied: an uncompressed chunk is a slice of the buffer that was fetched for many
+            // chunks, and would keep all of it in memory.
             if let Some(bytes) = fetched.remove(&id).map(|bytes| Bytes::copy_from_slice(&bytes)) {
                 let _ = guard.insert(bytes.clone());
                 found.insert(id, bytes);
@@ -272,7 +276,7 @@ impl Fetcher {
             let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(mut ids) = job else { return };
             ids.retain(|id| !self.kept.contains_key(id));
-            // Whoever reads it is told what is wrong.
+            // An error is reported when the chunk is read.
             let _ = self.fetch(&ids);
         }
     }
@@ -303,7 +307,7 @@ mod tests {
                 if let Some((from, to)) = ahead {
                     prop_assert!(from >= fetched.max(at) && to > from);
                     prop_assert!(to - (at + step) <= AHEAD_MAX_BYTES);
-                    // What is not fetched ahead is being read.
+                    // Bytes that were not fetched ahead are in the range being read.
                     prop_assert!(from == fetched || from == at + step);
                     fetched = to;
                 }

@@ -1,4 +1,4 @@
-//! Why a snapshot is not mounted, with the path.
+//! The reason why a snapshot is not mounted, with the path.
 
 use crate::model::id::StoreName;
 use crate::repository::error::RepositoryError;
@@ -8,7 +8,7 @@ use crate::vfs::error::MountError;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// Why a snapshot is not mounted.
+/// The reason why a snapshot is not mounted.
 #[derive(Debug, Error)]
 pub enum StageError {
     #[error(transparent)]
@@ -44,7 +44,7 @@ impl Failure for StageError {
     }
 }
 
-/// A snapshot that is served straight from the repository fails as one that is followed does.
+/// A mount that is served from the repository fails with the same errors as a followed snapshot.
 impl From<RepositoryError> for StageError {
     fn from(error: RepositoryError) -> Self {
         Self::Depot(FollowError::Repository(error))

@@ -1,7 +1,8 @@
-//! A manifest as a tree to walk in: its leaves, read when they are needed, and kept within a limit.
+//! A manifest as a tree to walk in: its leaves are read when they are needed, and kept within a limit.
 //!
-//! An entry's place is its leaf's number and its own on that leaf, so that a place needs no memory here and means the
-//! same for as long as the snapshot exists. Nothing changes, so nothing can race: two who miss the same leaf fetch it once.
+//! An entry's index combines the number of its leaf and its position in that leaf. An index therefore needs
+//! no memory here, and is valid as long as the snapshot exists. Nothing changes, so nothing can race: two
+//! readers that miss the same leaf fetch it once.
 
 use crate::format::page::Child;
 use crate::model::entry::{Entry, Kind};
@@ -14,14 +15,15 @@ use quick_cache::sync::{Cache, GuardResult};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What decoded leaves may take.
+/// Maximum memory for decoded leaves, in bytes.
 const KEPT_BYTES: u64 = 64 << 20;
-/// Leaves that are fetched together once a reader was seen to go through them in order.
+/// Maximum number of leaves that are fetched together for a reader that goes through them in order.
 const AHEAD_LEAVES: usize = 32;
-/// Bits of a place that are the entry's number: a leaf is a chunk, and an entry takes a byte at least.
+/// Number of bits of an index for the position in the leaf; they suffice, since a leaf is a chunk and an
+/// entry takes at least a byte.
 const ENTRY_BITS: u32 = 20;
 
-/// Where an entry is.
+/// The position of an entry in the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EntryIndex(u64);
 
@@ -62,13 +64,14 @@ pub(crate) struct Leaves {
     children: Vec<Child>,
     manifests: ManifestReader,
     kept: Cache<usize, Arc<Vec<Entry>>, ByMemory>,
-    /// The leaf behind the last that was fetched, and how many were fetched together then.
+    /// The leaf after the last one that was fetched, and the number of leaves that were fetched together
+    /// then.
     next: AtomicUsize,
     together: AtomicUsize,
 }
 
 impl Leaves {
-    /// Reads all pages but the leaves.
+    /// Opens a manifest and reads all pages except for the leaves.
     pub(crate) fn open(manifests: ManifestReader, root: &ManifestRoot) -> Result<Self, RepositoryError> {
         let children = manifests.leaves(root)?;
         let kept = Cache::with_weighter(children.len().min(4096), KEPT_BYTES, ByMemory);
@@ -76,7 +79,7 @@ impl Leaves {
         Ok(Self { children, manifests, kept, next, together })
     }
 
-    /// A leaf's entries; none of one that does not exist.
+    /// Returns a leaf's entries; empty for a leaf that does not exist.
     pub(crate) fn leaf(&self, number: usize) -> Result<Arc<Vec<Entry>>, RepositoryError> {
         if number >= self.children.len() {
             return Ok(Arc::default());
@@ -102,12 +105,12 @@ impl Leaves {
                 self.together.store(together, Ordering::Relaxed);
                 Ok(leaf)
             }
-            // No limit was given.
+            // Cannot happen, since no time limit is given.
             GuardResult::Timeout => Ok(Arc::default()),
         }
     }
 
-    /// The place of the entry with this path.
+    /// Returns the index of the entry with this path.
     pub(crate) fn find(&self, path: &TreePath) -> Result<Option<EntryIndex>, RepositoryError> {
         let Some(leaf) = self.children.partition_point(|child| child.first <= *path).checked_sub(1) else {
             return Ok(None);
@@ -117,8 +120,9 @@ impl Leaves {
         Ok(found.ok().map(|entry| EntryIndex::new(leaf, entry)))
     }
 
-    /// The place of a directory's first entry, or of the one that follows another of its entries. A hostile
-    /// manifest's entries without their directory are passed over.
+    /// Returns the first entry of a directory at or after `from`, and the index after that entry's subtree.
+    ///
+    /// Entries of a hostile manifest whose directory is missing are skipped.
     pub(crate) fn child(
         &self,
         directory: &TreePath,
@@ -144,7 +148,7 @@ impl Leaves {
         }
     }
 
-    /// The first place behind an entry and all that is below it.
+    /// Returns the first index after an entry and everything below it.
     fn behind(&self, place: EntryIndex, entry: &Entry) -> Result<EntryIndex, RepositoryError> {
         if entry.kind != Kind::Directory {
             return Ok(EntryIndex::new(place.leaf(), place.entry() + 1));
@@ -156,7 +160,7 @@ impl Leaves {
         if end < leaf.len() {
             return Ok(EntryIndex::new(place.leaf(), end));
         }
-        // Leaves that begin below it; the last of them may end elsewhere.
+        // Skips the leaves that begin below the entry; the last of them may contain the end of its subtree.
         let start = place.leaf() + 1;
         let count = self.children[start..].partition_point(|child| child.first.is_within(&entry.path));
         if count == 0 {

@@ -1,12 +1,14 @@
-//! Where snapshots are shown one after the other: a mount point, or a symlink to one.
+//! A path that shows one snapshot after the other: a mount point, or a symlink to one.
 //!
-//! A mount point gets the next mount beneath the one that is there, which is then detached (Linux 6.5 on, as root). Where
-//! that cannot be, the path is a symlink that is exchanged by a rename; the mounts lie in a hidden directory beside it.
-//! Either way a path leads to the one snapshot or to the other, and what is open stays open.
+//! At a mount point the next mount is attached beneath the present one, which is then detached (Linux 6.5 and
+//! later, as root). Where that is impossible, the path is a symlink that is exchanged by a rename; the mounts
+//! are in a hidden directory next to it. Either way a path always leads to one snapshot or the other, and
+//! open files stay open.
 //!
-//! [`follow_mount`] is the loop that does so on each new snapshot, whichever of the two methods makes the mounts: by the kernel
-//! ([`KernelMounts`]) or by FUSE ([`super::served::FuseMounts`]). It prints nothing and reads no clock: it is given how to wait, and reports to
-//! an observer. An error leaves what is mounted as it is, and the next look tries again.
+//! [`follow_mount`] is the loop that moves on to each new snapshot, whichever method makes the mounts: the
+//! kernel ([`KernelMounts`]) or FUSE ([`super::served::FuseMounts`]). It prints nothing and reads no clock:
+//! it is given a function to wait, and reports to an observer. An error leaves the present mount as it is,
+//! and the next look tries again.
 
 use super::error::StageError;
 use super::mount::{self, MountOptions};
@@ -25,9 +27,9 @@ use crate::vfs::overlay::{Detached, Old};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Time between looks for a new snapshot on this host, and for a mount that was removed.
+/// Interval between looks for a new snapshot on this host, and for a mount that was removed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long a path that leads through the symlink is given to arrive.
+/// Time allowed for a process that has resolved the symlink to enter the mount.
 const ON_THE_WAY: Duration = Duration::from_millis(20);
 
 /// How a path moves on to the next snapshot.
@@ -37,7 +39,7 @@ pub enum Swap {
     Link,
 }
 
-/// Whether this kernel can mount beneath another mount.
+/// Returns whether this kernel can mount beneath another mount.
 pub fn can_beneath() -> bool {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     is_at_least(&release, (6, 5))
@@ -48,26 +50,26 @@ fn is_at_least(release: &str, wanted: (u32, u32)) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= wanted
 }
 
-/// The path, and what it shows.
+/// A path and the snapshot that it shows.
 pub struct Live {
     dir: PathBuf,
     swap: Swap,
     shown: Option<PathBuf>,
 }
 
-/// What was shown before. To take it apart may take seconds; nobody has to wait for it.
+/// The mount that was shown before. Removing it may take seconds, which need not delay anything.
 pub enum PreviousMount {
     Mount(Old),
     Place(PathBuf),
 }
 
 impl PreviousMount {
-    /// Takes it apart. What is open in it goes on.
+    /// Removes the mount. Files that are open in it stay open.
     pub fn retire(self, env: &Env, standby: &Path) -> Result<(), StageError> {
         match self {
             Self::Mount(old) => drop(old),
             Self::Place(place) => {
-                // Somebody may have read the symlink and not be in the mount yet.
+                // A process may have resolved the symlink but not yet entered the mount.
                 env.sleep(ON_THE_WAY);
                 unmount(standby, &place, true)?;
             }
@@ -77,8 +79,10 @@ impl PreviousMount {
 }
 
 impl Live {
-    /// `dir` must be a directory, or, for a symlink, not be there, or be a symlink of an earlier run. What an earlier run
-    /// left there of the same store is moved on from.
+    /// Takes over a path.
+    ///
+    /// `dir` must be a directory; for a symlink it must not exist, or be the symlink of an earlier run. A
+    /// snapshot of the same store that an earlier run left there is moved on from.
     pub fn new(dir: &Path, swap: Swap, store: &StoreName) -> Result<Self, StageError> {
         if swap == Swap::Beneath {
             let dir = absolute(dir)?;
@@ -106,17 +110,18 @@ impl Live {
         &self.dir
     }
 
-    /// Whether what was shown last is there still; somebody may have unmounted it.
+    /// Returns whether the snapshot that was shown last is still mounted; another process may have unmounted
+    /// it.
     pub fn is_there(&self) -> Result<bool, StageError> {
         self.shown.as_deref().map_or(Ok(false), is_mounted)
     }
 
-    /// The directory that a snapshot's mount is made on.
+    /// Returns the directory that a snapshot's mount is made on.
     pub fn place(&self, sequence: Sequence) -> Result<PathBuf, StageError> {
         if self.swap == Swap::Beneath {
             return Ok(self.dir.clone());
         }
-        // The symlink that leads there may lie in a directory that is everybody's.
+        // The symlink may be in a directory that other users can write to.
         let holder = holder(&self.dir);
         private::passage(&holder).map_err(FollowError::io(&holder, "use it"))?;
         let place = holder.join(sequence.to_string());
@@ -124,7 +129,7 @@ impl Live {
         Ok(place)
     }
 
-    /// Shows a mount at `place`; without one, what is mounted there already.
+    /// Shows a mount at `place`; without one, the snapshot that is mounted there already.
     pub fn show(
         &mut self,
         place: PathBuf,
@@ -154,25 +159,25 @@ impl Live {
 
 /// A method of mounting one store's snapshots.
 pub trait Method {
-    /// Finds the snapshot that is meant.
+    /// Finds the snapshot that `moment` means.
     fn find(&mut self, moment: Moment) -> Result<Sequence, StageError>;
 
-    /// Mounts a snapshot that was found in the place of what `live` shows; returns that.
+    /// Mounts a snapshot that was found in the place of what `live` shows; returns the previous mount.
     fn show(&mut self, snapshot: Sequence, live: &mut Live) -> Result<Option<PreviousMount>, StageError>;
 
-    /// Whether the mount was removed, by anybody.
+    /// Returns whether the mount was removed, by whichever process.
     fn is_over(&self, live: &Live) -> Result<bool, StageError>;
 
-    /// Time between two looks whether it was removed.
+    /// Returns the interval between checks whether the mount was removed.
     fn look_every(&self) -> Duration;
 
-    /// The standby directory of this host, where pins are.
+    /// Returns the standby directory of this host, where pins are.
     fn standby(&self) -> PathBuf;
 
     fn env(&self) -> Env;
 }
 
-/// What an observer of [`follow_mount`] is given.
+/// An event for the observer of [`follow_mount`].
 pub enum News<'a> {
     /// The mount shows this snapshot now.
     Moved(Sequence),
@@ -180,17 +185,19 @@ pub enum News<'a> {
     Stays { snapshot: Sequence, error: &'a StageError },
 }
 
-/// Why [`follow_mount`] returned.
+/// The reason why [`follow_mount`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// `wait` said so. What is mounted stays.
+    /// `wait` returned false. The mount stays.
     Asked,
     /// The mount was removed.
     Removed,
 }
 
-/// Moves a mount, which shows `shown`, on to each new snapshot, looking for one every `every`; without `every` it only waits for the mount's
-/// end. `wait` sleeps for a time, and returns false once it is time to end.
+/// Moves a mount, which shows `shown`, on to each new snapshot.
+///
+/// It looks for one every `every`; without `every` it only waits for the end of the mount. `wait` sleeps for
+/// a time, and returns false once this process must end.
 pub fn follow_mount(
     method: &mut dyn Method,
     live: &mut Live,
@@ -226,11 +233,11 @@ pub fn follow_mount(
                 observe(News::Moved(shown));
                 if let Some(before) = before {
                     let (env, standby) = (method.env(), method.standby());
-                    // A large one may take seconds; an error leaves it to `umount`.
+                    // A large mount may take seconds. After an error, `umount` can still remove it.
                     std::thread::spawn(move || before.retire(&env, &standby));
                 }
             }
-            // What is mounted stays; the next look may succeed.
+            // The present mount stays; the next look may succeed.
             Err(error) => {
                 let text = chain(&error);
                 if text != last_error {
@@ -242,7 +249,7 @@ pub fn follow_mount(
     }
 }
 
-/// Mounts by the kernel, of the snapshots in a depot. They outlive this process.
+/// Mounts by the kernel of the snapshots in a depot. They outlive this process.
 pub struct KernelMounts<'a> {
     pub depot: &'a Depot,
     pub store: &'a StoreName,
@@ -251,7 +258,7 @@ pub struct KernelMounts<'a> {
 }
 
 impl KernelMounts<'_> {
-    /// How often a new snapshot is looked for: that is a directory of this host.
+    /// Interval between looks for a new snapshot, which only read a directory of this host.
     pub const EVERY: Duration = LOOK_EVERY;
 }
 
@@ -281,7 +288,7 @@ impl Method for KernelMounts<'_> {
     }
 }
 
-/// Mounts a snapshot by the kernel, in the place of what `live` shows.
+/// Mounts a snapshot by the kernel in the place of what `live` shows.
 pub fn move_on(
     depot: &Depot,
     store: &StoreName,

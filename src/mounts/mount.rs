@@ -1,7 +1,7 @@
 //! Snapshots of a depot, mounted by the kernel: read-only or writable.
 //!
-//! Needs nothing but the depot: not the repository, not its network. A mount first pins its snapshot, so that a
-//! `follow` that runs meanwhile keeps it.
+//! A mount needs only the depot, neither the repository nor a network. It first pins its snapshot, so that a
+//! concurrent `follow` keeps it.
 
 use super::changes::Changes;
 use super::error::StageError;
@@ -18,16 +18,16 @@ use rustix::fs::{CWD, Mode, OFlags};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-/// How to mount.
+/// Options of a mount.
 #[derive(Clone, Debug, Default)]
 pub struct MountOptions {
-    /// Where changes go; its contents belong to one snapshot.
+    /// Directory for changes; its content belongs to one snapshot.
     pub writable: Option<PathBuf>,
-    /// Obeys set-user-id bits and device nodes of the snapshot.
+    /// Whether set-user-id bits and device nodes of the snapshot are obeyed.
     pub trusted: bool,
 }
 
-/// The published snapshot that is meant.
+/// Returns the published snapshot that `moment` means.
 pub fn find(depot: &Depot, store: &StoreName, moment: Moment) -> Result<Sequence, StageError> {
     let published = depot.snapshots()?;
     let found = match moment {
@@ -62,12 +62,12 @@ pub fn find(depot: &Depot, store: &StoreName, moment: Moment) -> Result<Sequence
     })
 }
 
-/// Whether snapshots that are here can be mounted by the kernel.
+/// Checks whether the kernel of this host can mount snapshots.
 pub fn kernel_works() -> Result<(), MountError> {
     overlay::works()
 }
 
-/// When the scan of a published snapshot began: its image's time.
+/// Returns when the scan of a published snapshot began, by its image's modification time.
 pub fn taken_ns(depot: &Depot, sequence: Sequence) -> Result<u64, FollowError> {
     let path = depot.image(sequence);
     let modified = std::fs::metadata(&path).and_then(|m| m.modified());
@@ -76,7 +76,7 @@ pub fn taken_ns(depot: &Depot, sequence: Sequence) -> Result<u64, FollowError> {
     Ok(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Mounts a snapshot at `dir`; returns which one.
+/// Mounts a snapshot at `dir`; returns its number.
 pub fn mount(
     depot: &Depot,
     wanted: &SnapshotRef,
@@ -85,7 +85,7 @@ pub fn mount(
 ) -> Result<Sequence, StageError> {
     let dir = &absolute(dir)?;
     prepare(depot, wanted, dir, options, |sequence, mount| {
-        // A second one over it would hide the first, and share its pin.
+        // A second mount over the first would hide it, and share its pin.
         if is_mounted(dir)? {
             return Err(StageError::Shown(dir.clone()));
         }
@@ -94,7 +94,7 @@ pub fn mount(
     })
 }
 
-/// Pins a snapshot for `dir`, mounts it attached nowhere, and has it attached. The pin goes if that fails.
+/// Pins a snapshot for `dir`, mounts it detached, and calls `attach`. Removes the pin if that fails.
 pub(super) fn prepare<T>(
     depot: &Depot,
     wanted: &SnapshotRef,
@@ -107,7 +107,7 @@ pub(super) fn prepare<T>(
     rustix::fs::openat(CWD, dir, flags, Mode::empty()).map_err(wrong)?;
     let upper = options.writable.as_deref().map(absolute).transpose()?;
     depot.look()?;
-    // Checked before there is anything to lock.
+    // Checked first, since there may be no depot to lock.
     find(depot, &wanted.store, wanted.moment)?;
     let pins = depot.lock_pins()?;
     let sequence = find(depot, &wanted.store, wanted.moment)?;
@@ -117,7 +117,7 @@ pub(super) fn prepare<T>(
     drop(pins);
     let mounted = mount_layers(depot, &wanted.store, sequence, changes.as_ref(), options.trusted);
     let attached = mounted.and_then(|mount| attach(sequence, mount));
-    // Changes keep their snapshot, mounted or not.
+    // The changes in `upper` need their snapshot, mounted or not, so the pin stays.
     if attached.is_err() && is_new && upper.is_none() {
         pin.remove(depot)?;
     }

@@ -1,13 +1,14 @@
 //! Paths of mounts: a mount point, or a symlink and the places it leads to.
 //!
-//! A symlink `live` leads to `.live.understudy/SEQUENCE`, next to it. Only a symlink of that shape is ever replaced or removed, so that a link
-//! that belongs to somebody else stays.
+//! A symlink `live` leads to `.live.understudy/SEQUENCE`, next to it. Only a symlink of that shape is ever
+//! replaced or removed, so that foreign symlinks stay.
 
 use crate::standby::error::FollowError;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Returns the absolute path of `dir`: its directory is resolved, its last component is not, since that may be a symlink of ours.
+/// Returns the absolute path of `dir`. Its parent is resolved, its last component is not, since that may be a
+/// symlink of this program.
 pub(super) fn unresolved(dir: &Path) -> Result<PathBuf, FollowError> {
     let full = std::path::absolute(dir).map_err(FollowError::io(dir, "find it"))?;
     match (full.parent(), full.file_name()) {
@@ -24,29 +25,29 @@ pub(super) fn holder(link: &Path) -> PathBuf {
     link.with_file_name(name)
 }
 
-/// Returns a place as the target of its symlink: the holder, and the place in it.
+/// Returns the target by which a symlink leads to a place: the holder's name and the place's name.
 pub(super) fn relative(place: &Path) -> PathBuf {
     place.components().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect()
 }
 
-/// Returns the place that a symlink of ours leads to; `None` for any other symlink.
+/// Returns the place that a symlink of this program leads to; `None` for any other symlink.
 pub(super) fn place_of_link(link: &Path, target: &Path) -> Option<PathBuf> {
     let place = link.parent()?.join(target);
     (place.parent()? == holder(link)).then_some(place)
 }
 
-/// Removes an unmounted place, and after the last one its holder.
+/// Removes an unmounted place, and its holder if it was the last one.
 pub(super) fn remove_place(place: &Path) {
     let _ = std::fs::remove_dir(place);
     let _ = place.parent().map(std::fs::remove_dir);
 }
 
-/// Returns a path that means the same later: symlinks are resolved as far as it exists.
+/// Returns a path that keeps its meaning: symlinks are resolved as far as the path exists.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, FollowError> {
     if let Ok(path) = std::fs::canonicalize(path) {
         return Ok(path);
     }
-    // It does not exist, or is a mount whose server has ended.
+    // The path does not exist, or is a mount whose server has ended.
     let full = std::path::absolute(path).map_err(FollowError::io(path, "find it"))?;
     match (full.parent(), full.file_name()) {
         (Some(parent), Some(name)) => Ok(absolute(parent)?.join(name)),
@@ -54,7 +55,7 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, FollowError> {
     }
 }
 
-/// Whether a path is a place of a symlink.
+/// Returns whether a path is a place of a symlink.
 pub(super) fn is_place(path: &Path) -> bool {
     let holder = path.parent().and_then(Path::file_name);
     holder.is_some_and(|name| name.as_encoded_bytes().ends_with(b".understudy"))

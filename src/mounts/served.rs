@@ -1,11 +1,13 @@
-//! Snapshots mounted by FUSE: this process serves them, straight from the repository, by threads of its own.
+//! Snapshots mounted by FUSE: threads of this process serve them, straight from the repository.
 //!
-//! As root the mount is made detached and attached by the caller; other users have `fusermount3` make it at a directory. A mount ends with the
-//! process that serves it: once that is gone, every access fails, until the mount is removed.
+//! As root the mount is made detached and attached by the caller; for other users `fusermount3` makes it at a
+//! directory. A mount ends with the process that serves it: after that every access fails until the mount is
+//! removed.
 //!
-//! A process must not open or look at what it serves itself. A request that is under way when it is killed can only be answered by threads that
-//! are dead by then, and the kernel lets the one that waits for it go no further: the process would stay, and the mount with it. So what is
-//! mounted here is looked at by other processes (see `service/drill_look`).
+//! A process must not open or stat files in a mount that it serves itself. If it were killed during such a
+//! request, the threads that could answer would be dead and the kernel would not let the waiting thread end;
+//! the process would stay, and the mount with it. So other processes look at mounts of this process (see
+//! `service/drill_look`).
 
 use super::error::StageError;
 use super::live::{Live, Method, PreviousMount};
@@ -22,26 +24,27 @@ use crate::vfs::overlay::Detached;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Time between looks whether the mount was removed.
+/// Interval between checks whether the mount was removed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How snapshots of a store are served.
+/// Options for serving snapshots of a store.
 pub struct ServeOptions<'a> {
     pub store: &'a Store,
-    /// Content that lies there is read there.
+    /// Depot whose objects are read in preference to the repository.
     pub depot: &'a Depot,
     /// Maximum content kept in memory, in bytes.
     pub cache_bytes: u64,
-    /// Obeys set-user-id bits and device nodes of the snapshot.
+    /// Whether set-user-id bits and device nodes of the snapshot are obeyed.
     pub trusted: bool,
-    /// This process mounts by itself; else `fusermount3` does.
+    /// Whether this process may mount by itself; else `fusermount3` does.
     pub may_mount: bool,
-    /// Makes what is called when something cannot be read.
+    /// Returns the function that is called when something cannot be read.
     pub complain: &'a dyn Fn() -> Complain,
 }
 
 impl ServeOptions<'_> {
-    /// Serves a snapshot. The mount is attached nowhere yet, or, where `fusermount3` made it, there is none to attach: it is at `dir`.
+    /// Serves a snapshot at `dir`. Returns a mount to attach, or none where `fusermount3` has attached it
+    /// already.
     pub fn serve(
         &self,
         state: &StoreState,
@@ -62,14 +65,15 @@ impl ServeOptions<'_> {
     }
 }
 
-/// A snapshot that was found, and the log that it was found in.
+/// A snapshot that was found, with the state of the log that has it.
 struct Found {
     state: StoreState,
     sequence: Sequence,
     record: SnapshotRecord,
 }
 
-/// Mounts by FUSE, one after the other, of the snapshots in the repository. The last one ends with this process.
+/// Mounts by FUSE of the snapshots in the repository, one after the other. The last one ends with this
+/// process.
 pub struct FuseMounts<'a> {
     pub options: ServeOptions<'a>,
     /// What was found last.
@@ -82,7 +86,7 @@ impl<'a> FuseMounts<'a> {
         Self { options, found: None, serving: None }
     }
 
-    /// Waits until the mount that was made last is seen by nobody any more.
+    /// Waits until the last mount is no longer visible to any process.
     pub fn wait(self) -> std::io::Result<()> {
         self.serving.map_or(Ok(()), Serving::wait)
     }

@@ -1,7 +1,7 @@
 //! The kernel's table of mounts: which of them are snapshots.
 //!
-//! The table is the only record of what is mounted; nothing else is kept that could disagree with it. It is a moment's: a mount may come or be
-//! removed right after it was read.
+//! The table is the only record of what is mounted; no other state could disagree with it. It is a momentary
+//! view: a mount may be made or removed right after the table was read.
 
 use super::error::StageError;
 use crate::model::id::{Sequence, StoreName};
@@ -9,7 +9,7 @@ use crate::vfs::overlay::{self, MountEntry};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// What the source of all mounts begins with; the store and the snapshot follow.
+/// Prefix of the source of all mounts; the store and the snapshot follow.
 pub(super) const SOURCE: &str = "understudy:";
 
 /// A snapshot that is mounted on this host.
@@ -19,13 +19,13 @@ pub struct MountedSnapshot {
     pub dir: PathBuf,
     pub store: String,
     pub snapshot: String,
-    /// `kernel` or `fuse`.
+    /// The method: `kernel` or `fuse`.
     pub method: &'static str,
     #[serde(serialize_with = "some_as_text")]
     pub writable: Option<PathBuf>,
 }
 
-/// A path in a report: JSON has no other bytes than text.
+/// Serialises a path as text; JSON cannot carry other bytes.
 pub fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
@@ -53,18 +53,18 @@ pub(super) fn parse(mount: &MountEntry) -> Option<MountedSnapshot> {
     })
 }
 
-/// Whether a snapshot is mounted at `dir`.
+/// Returns whether a snapshot is mounted at `dir`.
 pub fn is_mounted(dir: &Path) -> Result<bool, StageError> {
     Ok(overlay::mounts(SOURCE)?.iter().any(|mount| mount.dir == *dir))
 }
 
-/// Whether a snapshot of this store is mounted read-only at `dir`.
+/// Returns whether a snapshot of this store is mounted read-only at `dir`.
 pub(super) fn shows(dir: &Path, store: &StoreName) -> Result<bool, StageError> {
     let of_store = overlay::mounts(&format!("{SOURCE}{store}@"))?;
     Ok(of_store.iter().any(|mount| mount.dir == *dir && mount.upper.is_none()))
 }
 
-/// Returns the source that a mount of this snapshot has, by which it is found again.
+/// Returns the source of a mount of this snapshot, by which the mount is found again.
 pub fn source(store: &StoreName, sequence: Sequence) -> String {
     format!("{SOURCE}{store}@{sequence}")
 }

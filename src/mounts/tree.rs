@@ -1,8 +1,8 @@
-//! A snapshot as a tree that FUSE serves, straight from the repository: pages and chunks are fetched when they are asked
-//! for. On a host that follows the store, content that lies there is read there.
+//! A snapshot as a tree that FUSE serves, straight from the repository. Pages and chunks are fetched on
+//! demand; on a host that follows the store, content is read from its depot where it is there.
 //!
-//! A snapshot never changes, so readers cannot race with anything but each other; what they fetch is checked against its
-//! hash. What fails is an error to the one who asked, and is asked for again by the next.
+//! A snapshot never changes, so readers can only race with each other; what they fetch is checked against its
+//! hash. A failed fetch is an error for its reader only; the next reader fetches again.
 
 use super::chunk_cache::{ChunkCache, Reading};
 use super::leaves::{EntryIndex, Leaves};
@@ -29,13 +29,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Files whose extents and courses are remembered.
+/// Maximum number of files whose extents and read-ahead state are kept.
 const READINGS_MAX: usize = 512;
-/// What small files' contents are fetched together at most, for a reader that goes through them in order.
+/// Maximum size of small files' contents that are fetched together for a sequential reader, and their maximum
+/// number.
 const BESIDE_BYTES: u64 = 1 << 20;
 const BESIDE_FILES: usize = 128;
 
-/// Told of what fails, with the path in it.
+/// Reports a failure; the text contains the path.
 pub type Complain = Box<dyn Fn(&str) + Send + Sync>;
 
 /// A snapshot in the repository.
@@ -45,7 +46,7 @@ pub struct SnapshotTree {
     chunks: ChunkReader,
     root: ManifestRoot,
     readings: Cache<u64, Arc<Reading>>,
-    /// The names seen so far of files with several, by their group: the first is the file's number.
+    /// The names seen so far of files with several, by hardlink group; the first name is the file's number.
     groups: Mutex<HashMap<Group, Names>>,
     /// The last small file that was fetched.
     last: AtomicU64,
@@ -59,7 +60,8 @@ struct Names {
 }
 
 impl SnapshotTree {
-    /// Reads what is above the manifest's leaves; `kept_bytes` of content are kept in memory.
+    /// Opens a snapshot and reads the pages above the manifest's leaves; up to `kept_bytes` of content are
+    /// kept in memory.
     pub fn open(
         store: &Store,
         state: &StoreState,
@@ -99,13 +101,13 @@ impl SnapshotTree {
             let names = groups.entry(group);
             let names = names.or_insert(Names { number: node.number, seen: BTreeSet::new() });
             names.seen.insert(place.number());
-            // Another name at least is somewhere; a manifest does not say how many.
+            // There is at least one other name; a manifest does not record how many.
             (node.number, node.links) = (names.number, names.seen.len().max(2) as u32);
         }
         Ok(node)
     }
 
-    /// Tells why something failed, and gives what the reader is told.
+    /// Reports why something failed, and returns the error for the reader.
     fn told(&self, what: impl std::fmt::Display, error: impl Into<ContentError>) -> Errno {
         let error = error.into();
         (self.complain)(&format!("{what}: {error}"));
@@ -132,8 +134,8 @@ impl SnapshotTree {
         self.readings.get_or_insert_with(&number, new).unwrap_or_default()
     }
 
-    /// The content of a file that is one chunk. Of a reader that goes through small files in order, the next ones are
-    /// fetched by the same request.
+    /// Returns the content of a file that is one chunk. For a reader that goes through small files in order,
+    /// the next ones are fetched by the same request.
     fn small(&self, node: &Node, file: &File) -> Result<bytes::Bytes, ContentError> {
         let chunk = ChunkId(file.hash.0);
         if self.contents.has(chunk) {
@@ -197,7 +199,8 @@ impl Tree for SnapshotTree {
     fn child(&self, directory: u64, place: u64) -> Result<Option<(Node, u64)>, Errno> {
         let directory = self.node(directory)?;
         let path = &directory.entry().path;
-        // A directory's first entry lies behind it: its number, which begins at 1, is that place.
+        // A directory's first entry follows it directly. Its index equals the directory's number, since a
+        // number is the index plus 1.
         let from = EntryIndex::of(if place == 0 { directory.number } else { place });
         let found = self.leaves.child(path, from).map_err(|error| self.told(path, error))?;
         let Some((place, next)) = found else { return Ok(None) };

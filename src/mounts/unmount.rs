@@ -1,9 +1,11 @@
-//! Unmounting a snapshot, and removing what was kept for its mount: its pin, its place, its symlink.
+//! Unmounts a snapshot and removes what was kept for its mount: its pin, its place, its symlink.
 //!
-//! The mount is removed first, and its pin after it: a crash between the two keeps a snapshot too long, never too short.
+//! The mount is removed first and its pin after it, so that a crash between the two keeps a snapshot too
+//! long, never too short.
 //!
-//! What can race: a mount of the same snapshot at the same path has the same pin. It is looked for before the pin is removed; one that is made
-//! in the moment between is without a pin, so that two commands should not mount and unmount one path at once.
+//! What can race: a mount of the same snapshot at the same path has the same pin. The mount table is checked
+//! before the pin is removed; a mount that is made between the two has no pin, so two commands should not
+//! mount and unmount one path at the same time.
 
 use super::error::StageError;
 use super::paths;
@@ -51,7 +53,8 @@ pub fn unmount(standby: &Path, dir: &Path, lazy: bool) -> Result<MountedSnapshot
     Ok(show)
 }
 
-/// Removes the pins of a path at which nothing is mounted any more, since it was unmounted by other means. Returns their snapshots.
+/// Removes the pins of a path that has no mount any more, since it was unmounted by other means. Returns
+/// their snapshots.
 pub fn forget_gone(standby: &Path, dir: &Path) -> Result<Vec<String>, StageError> {
     let dir = paths::absolute(dir)?;
     let mut forgotten = Vec::new();
@@ -66,9 +69,10 @@ pub fn forget_gone(standby: &Path, dir: &Path) -> Result<Vec<String>, StageError
     Ok(forgotten)
 }
 
-/// Whether an unmounted snapshot is mounted elsewhere without a pin of its own: over another mount, or by a bind mount.
+/// Returns whether an unmounted snapshot is mounted elsewhere without a pin of its own: over another mount,
+/// or by a bind mount.
 fn is_mounted_unpinned(depot: &Depot, gone: &MountEntry, snapshot: Sequence) -> Result<bool, StageError> {
-    // Of one that cannot be read nothing is known: what is shown elsewhere counts as unpinned then.
+    // Without readable pins it is unknown which mounts have one, so all other mounts count as unpinned.
     let pins = pin::pins(depot).unwrap_or_default();
     let is_pinned =
         |dir: &Path| dir != gone.dir && pins.iter().any(|pin| pin.path == dir && pin.snapshot == snapshot);

@@ -53,7 +53,7 @@ impl Failure for ResyncError {
     }
 }
 
-/// Why a scan ended early.
+/// The reason why a scan ended early.
 #[derive(Debug)]
 pub(super) enum ScanEnd {
     /// A file with several names changed, and this scan, which is led by hints, does not look at all of them: the resync scans again,

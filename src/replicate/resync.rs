@@ -104,7 +104,8 @@ pub fn resync(
             Ok(Some(report)) => return Ok(report),
             // Another writer doomed chunks that this run relied on. Try again, knowing that.
             Ok(None) => continue,
-            // Of a file that changed under one of its names the others tell nothing.
+            // A file with several names may have changed, and its other names are found only by looking at
+            // everything.
             Err(ScanEnd::LinksUnseen) => {
                 watched = watched.map(|watched| Watched { hints: None, ..watched });
                 around.progress.begin_again();

@@ -199,7 +199,7 @@ impl<'env> Scan<'_, 'env> {
         }
     }
 
-    /// What was not there as it had been listed: looked at once more.
+    /// Looks once more at an entry that was not there as it had been listed.
     fn in_motion(&mut self, dir: Arc<Node>, child: Child, old: Option<Entry>) -> Result<(), ScanEnd> {
         let Child { name, path, below, .. } = child;
         let stat = match child.stat {
@@ -370,7 +370,7 @@ impl<'env> Scan<'_, 'env> {
         }
     }
 
-    /// Of which nothing is known: it is kept, with all that is below it.
+    /// Keeps an entry of which nothing is known, with everything below it.
     fn unlisted(&mut self, path: TreePath, old: Option<Entry>, errno: Errno) -> Result<(), ScanEnd> {
         self.mark_changed();
         if old.as_ref().is_some_and(|old| old.kind == Kind::Directory) {
@@ -403,7 +403,7 @@ impl<'env> Scan<'_, 'env> {
         }
     }
 
-    /// All entries of the last directory were met.
+    /// Finishes the last directory, all of whose entries were visited.
     fn leave(&mut self) -> Result<(), ScanEnd> {
         let Some(path) = self.under_way.stack.last().map(|level| level.node.path.clone()) else {
             return Ok(());
@@ -524,7 +524,7 @@ impl<'env> Scan<'_, 'env> {
         }
     }
 
-    /// What is not a directory.
+    /// Scans an entry that is not a directory.
     fn entry(&mut self, target: Target, old: Option<Entry>) -> Result<(), ScanEnd> {
         let old = self.visit(old)?;
         let shared = shared_inode(&target.stat);

@@ -1,4 +1,5 @@
-//! What a scan warns of: counted, the first of them named, and taken back where the next look finds better.
+//! The warnings of a scan: all are counted, the first ones are named, and a warning is withdrawn if a later
+//! look at the path succeeds.
 
 use crate::api::resync::{Warning, WarningKind, Warnings};
 use crate::model::tree_path::TreePath;
@@ -6,10 +7,11 @@ use crate::model::tree_path::TreePath;
 /// Maximum number of warnings that are named one by one; all of them are counted.
 pub const WARNINGS_MAX: usize = 100;
 
-/// Warnings of a scan that goes on.
+/// The warnings of a running scan.
 #[derive(Clone, Debug, Default)]
 pub struct WarningLog {
-    /// Without the first: these are named here with their paths as they are.
+    /// The counts. Their list of first warnings stays empty, since this type keeps those with their unescaped
+    /// paths.
     counts: Warnings,
     first: Vec<(TreePath, Warning)>,
 }
@@ -32,7 +34,7 @@ impl WarningLog {
         }
     }
 
-    /// Takes back what was said of paths that are looked at again, as far as they are named.
+    /// Withdraws the named warnings about paths that are looked at again.
     pub(super) fn forget(&mut self, covers: impl Fn(&TreePath) -> bool) {
         let (removed, kept): (Vec<_>, _) =
             std::mem::take(&mut self.first).into_iter().partition(|(path, _)| covers(path));
@@ -61,7 +63,8 @@ impl WarningLog {
         &self.counts
     }
 
-    /// Returns the paths where another look is due, whatever hints say: what the snapshot has not as it was. None: more than are named.
+    /// Returns the paths that the next run must look at, whatever the hints are, since the snapshot does not
+    /// have them as they were. `None` if there are more than are named.
     pub fn to_be_retried(&self) -> Option<Vec<TreePath>> {
         let partial = self.first.iter().filter(|(_, warning)| warning.kind != WarningKind::ChangedSilently);
         let paths: Vec<_> = partial.map(|(path, _)| path.clone()).collect();

@@ -25,7 +25,7 @@ pub const RACES_MAX: u32 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
     Committed(Sequence),
-    /// Another writer took this number: read the log again.
+    /// Another writer took this number; the log must be read again.
     Lost,
 }
 

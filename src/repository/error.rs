@@ -124,7 +124,7 @@ fn at(key: &str, kind: FailureKind) -> String {
     }
 }
 
-/// What to do about an error of this machine's that does not say it.
+/// Returns advice for an error of this machine, where the error itself gives none.
 pub(crate) fn advice(error: &std::io::Error) -> &'static str {
     use rustix::io::Errno;
     match error.raw_os_error().map(Errno::from_raw_os_error) {
@@ -173,7 +173,7 @@ impl Failure for RepositoryError {
 }
 
 impl RepositoryError {
-    /// A writer that lost so many races for the next record gives up.
+    /// Returns the error of a writer that gives up after losing `count` races for the next record.
     pub fn lost_races(store: &StoreName, count: u32) -> Self {
         Self::Request {
             operation: "put",

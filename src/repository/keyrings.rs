@@ -1,8 +1,7 @@
 //! Finds and opens a store's keyring, and takes it only if it follows the one that this host took before.
 //!
 //! A store is encrypted if it has a keyring. Then only sealed objects are accepted. A keyring is numbered
-//! like a record and created once: of two changes at the same time one wins, and the other is told to try
-//! again.
+//! like a record and created once: of two simultaneous changes one wins, and the other is asked to try again.
 
 use super::distrust::Distrust;
 use super::error::RepositoryError;

@@ -139,8 +139,8 @@ impl Store {
 
     /// Warns of a record that names an older keyring than this host knows.
     ///
-    /// It comes from an honest writer who had not looked again, or from a removed holder, before the removal
-    /// had its record. These cannot be distinguished.
+    /// It comes from an honest writer that had not read the log again, or from a removed holder before the
+    /// record of the removal existed. These cannot be distinguished.
     fn tell(&self, late: Option<Late>) {
         if let Some(Late { sequence, writer, ring }) = late {
             self.notice().say(&format!(

@@ -346,7 +346,7 @@ fn is_without_bucket(error: &object_store::Error) -> bool {
     causes(error).any(|cause| says(&cause.to_string()))
 }
 
-/// What kind of error it is, and what to do where the error does not say it.
+/// Returns the kind of an error, and advice where the error itself gives none.
 fn judge(error: &object_store::Error) -> (FailureKind, &'static str) {
     use object_store::Error;
     if is_without_bucket(error) {
@@ -373,7 +373,7 @@ fn judge(error: &object_store::Error) -> (FailureKind, &'static str) {
     }
 }
 
-/// Of an error of this system's that says it alone.
+/// Returns the kind of an error of this system, if its number alone decides it.
 fn judge_errno(errno: Errno) -> Option<(FailureKind, &'static str)> {
     use FailureKind::{Failed, Usage};
     Some(match errno {
@@ -383,7 +383,8 @@ fn judge_errno(errno: Errno) -> Option<(FailureKind, &'static str)> {
     })
 }
 
-/// Of a directory that holds a repository, and cannot be had: what cannot be a directory is a wrong address, and the rest may pass.
+/// Returns the kind of an error of a repository's directory. An address that cannot be a directory is wrong;
+/// any other failure may pass.
 pub(crate) fn judge_directory(error: &std::io::Error) -> (FailureKind, &'static str) {
     let Some(errno) = error.raw_os_error().map(Errno::from_raw_os_error) else {
         return (FailureKind::Usage, "");

@@ -47,7 +47,7 @@ impl Failure for SessionError {
     }
 }
 
-/// What became of a commit.
+/// The result of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Committed {
     /// The snapshot has this number. `rebased` counts the other records that came first.

@@ -30,8 +30,8 @@ impl Store {
 
 /// Returns the minimum age of a record that is certain. Pure.
 ///
-/// - A date that is not in the future counts, but not before the date of an earlier record: the clock was
-///   behind then.
+/// - A date that is not in the future counts, but not before the date of an earlier record, since the clock
+///   was slow then.
 /// - A date in the future is wrong. The record was made before the next one with a valid date, or now if
 ///   there is none.
 pub(crate) fn age_ns(times: &BTreeMap<Sequence, u64>, of: Sequence, now_ns: u64) -> u64 {

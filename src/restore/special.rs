@@ -36,7 +36,8 @@ pub(crate) fn special(
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = rustix::fs::openat(dir, unplaced.at(), flags, Mode::empty())
         .map_err(RestoreError::write(&entry.path, "open it"))?;
-    // Its name is found again: it must be what was made, whoever else may write to the directory.
+    // The node is looked up by its name again. It must be the one that was made, although other processes may
+    // write to the directory.
     let found = Stat::of(&handle).map_err(RestoreError::write(&entry.path, "stat it"))?;
     // On a mount that has owners of its own, they say nothing of who made it.
     let is_another_s = spot.dir.filesystem.exact && found.uid != restorer().0;

@@ -1,8 +1,9 @@
-//! Who is let in: what a request must show before anything is done for it.
+//! Admission of requests: checks what a request must show before the daemon acts on it.
 //!
-//! At the socket its user and root meet only their like, and show nothing. At the port everything but health and figures takes the token, and
-//! each request says at which host it aims: a browser that an attacker's name was rebound for says that name, and is sent away. Nothing
-//! but a name can be rebound, so that where the daemon listens at all addresses any address is right.
+//! Only the daemon's user and root can connect to the socket, so requests there need no token. At the port
+//! all requests but health and metrics need the token, and each request names the host that it is meant for
+//! in its `Host` header. A browser whose attacker rebound a name sends that name and is refused. Only a name
+//! can be rebound; so where the daemon listens at all addresses, any address is accepted.
 
 use super::api_error::ApiError;
 use super::config::Config;
@@ -21,14 +22,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// What needs no token: a probe has none.
+/// Paths that need no token, since a probe has none.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// What a request at the port is compared with.
+/// The values that a request at the port is compared with.
 #[derive(Clone)]
 pub struct Admission {
     daemon: Daemon,
-    /// None while it could not be read, or made: then it is looked for each time that it is needed.
+    /// The token; none while it could not be read or created. Then each request that needs it tries again.
     token: Option<Token>,
     bound: Option<IpAddr>,
 }
@@ -61,7 +62,7 @@ impl Admission {
             Some(token) => token.clone(),
             None => {
                 Token::read_or_make(&self.daemon.host().config, self.daemon.env()).map_err(|error| {
-                    // Where it lies is told to whoever reads the log.
+                    // The error names the file; only readers of the log see it, not the client.
                     tracing::error!(%error, "no token");
                     let text = "there is no token to compare with, so nobody is let in; the log says why";
                     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
@@ -79,7 +80,7 @@ impl Admission {
     }
 }
 
-/// Whether a `Host` header names this daemon, which is bound to an address.
+/// Returns whether a `Host` header names this daemon, which is bound to an address.
 fn is_ours(host: &str, bound: Option<IpAddr>, config: &Config) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
@@ -94,7 +95,7 @@ fn is_ours(host: &str, bound: Option<IpAddr>, config: &Config) -> bool {
     !name.is_empty() && (is("localhost") || config.service.hosts.iter().any(|known| is(known)))
 }
 
-/// Lets a request in, or not. One that was let in keeps its connection until it is answered to the end.
+/// Admits or refuses a request. The connection of an admitted request is kept until its response is complete.
 pub async fn admit(State(admission): State<Admission>, request: Request, next: Next) -> Response {
     let door = request.extensions().get::<Door>().copied().unwrap_or(Door::Port);
     let seat = request.extensions().get::<Arc<Seat>>().cloned();
@@ -107,7 +108,7 @@ pub async fn admit(State(admission): State<Admission>, request: Request, next: N
     }
 }
 
-/// A body, and what is kept as long as it.
+/// A response body together with a value that must live as long as it.
 struct Kept {
     body: Body,
     _busy: Option<Busy>,

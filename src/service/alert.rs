@@ -1,4 +1,4 @@
-//! What an operator reads of a failure: a word for `status`, and how loud the log is.
+//! How a failure is shown to an operator: a word for `status`, and the level of its log line.
 
 use crate::support::failure::FailureKind;
 use tracing::Level;
@@ -6,9 +6,9 @@ use tracing::Level;
 /// How a failure is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alert {
-    /// The state of the store, in a word.
+    /// The state of the store, as one word.
     pub word: &'static str,
-    /// `ERROR` when somebody has to do something soon.
+    /// Level of the log line; `ERROR` when an operator must act soon.
     pub level: Level,
 }
 
@@ -16,7 +16,7 @@ impl From<FailureKind> for Alert {
     fn from(kind: FailureKind) -> Self {
         let (word, level) = match kind {
             FailureKind::Usage => ("misconfigured", Level::ERROR),
-            // As a standby whose primary has no snapshot yet.
+            // A standby whose primary has no snapshot yet, for example.
             FailureKind::Missing => ("waiting", Level::DEBUG),
             FailureKind::Held => ("held", Level::WARN),
             FailureKind::Fenced => ("fenced", Level::ERROR),

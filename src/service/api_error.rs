@@ -5,7 +5,7 @@ use crate::support::failure::{Failure, FailureKind};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 
-/// Reason why a request is refused, or failed.
+/// The reason why a request is refused or failed.
 #[derive(Debug)]
 pub struct ApiError {
     pub status: StatusCode,
@@ -42,13 +42,13 @@ impl<E: Failure> From<E> for ApiError {
     }
 }
 
-/// Returns the status of an answer that is a failure of this kind.
+/// Returns the HTTP status of a failure of this kind.
 pub(crate) fn status(kind: FailureKind) -> StatusCode {
     match kind {
         FailureKind::Missing => StatusCode::NOT_FOUND,
         FailureKind::Held | FailureKind::Fenced => StatusCode::CONFLICT,
         FailureKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        // The request was well-formed: it is the configuration that is wrong.
+        // The request was well-formed; the configuration is wrong.
         FailureKind::Usage | FailureKind::Stopped | FailureKind::Damaged | FailureKind::Failed => {
             StatusCode::INTERNAL_SERVER_ERROR
         }

@@ -1,13 +1,16 @@
-//! Programs of the user's: what a hook and a drill's command are given, and as whom they run.
+//! The user's programs: what a hook and a drill's command are given, and as which user they run.
 //!
-//! They are given a path, a home, a language and what they are told by `UNDERSTUDY_*`, and nothing else that this process knows: neither its
-//! passphrase nor the credentials of its bucket. A relative program is refused: a drill works in a snapshot, which is the tenant's, and a
-//! command may be typed in a tenant's tree.
+//! They are given a path, a home, a language and the `UNDERSTUDY_*` variables, and nothing else that this
+//! process knows: neither its passphrase nor the credentials of its bucket. A relative program is refused: a
+//! drill works in a snapshot, which is the tenant's, and a command may be typed in a tenant's tree.
 //!
-//! This program stands between: it begins a session of its own, so that nobody in it has the terminal of whoever typed a command, and starts the
-//! other in that. So it can become another user first, and it sees that who asks is gone, or gives up: its standard input is a pipe that
-//! is closed then (the *leash*). Then it ends the group, itself with it. Of a drill it ends all that was started, whatever session that is in by now,
-//! also when the command has ended: what is orphaned becomes its child. Another's signals do not reach it, since it stays this user.
+//! This program runs itself once more as an intermediate process. That one begins a session of its own, so
+//! that no process in it has the terminal of the user who typed a command, and starts the user's program in
+//! it. In this way it can become another user first, and it notices when the process that asked has ended or
+//! gives up: its standard input is a pipe that is closed then (the *leash*). It then ends its process group,
+//! including itself. For a drill it ends every process that was started, in whichever session that is by now,
+//! also when the command itself has ended: orphans become its children. It keeps this process's user, so that
+//! another user's signals do not reach it.
 
 use crate::support::env::Env;
 use crate::support::failure::{Failure, FailureKind};
@@ -25,22 +28,22 @@ use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// This program, whatever has its name by now.
+/// Path of this program, even if its file was replaced or removed.
 pub const THIS: &str = "/proc/self/exe";
 /// The hidden command that [`run_confined`] serves.
 pub const CONFINED: &str = "confined";
-/// Where nothing says where programs are.
+/// The `PATH` that is used when the environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Whom nothing belongs to.
+/// Id of the user and group that own nothing.
 const NOBODY: u32 = 65_534;
-/// How long what was killed may take to be gone.
+/// Maximum time for a killed process to end.
 const END_LIMIT: Duration = Duration::from_secs(10);
-/// As a shell says that there is no such program.
+/// Exit code by which a shell reports that a program does not exist.
 const NOT_STARTED: i32 = 127;
-/// What is handed on to nobody.
+/// Variables that are never handed on.
 const SECRETS: [&str; 2] = ["UNDERSTUDY_PASSPHRASE", "UNDERSTUDY_NEW_PASSPHRASE"];
 
-/// Why a program is not started.
+/// The reason why a program is not started.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
     #[error("it is relative: name it by its whole path, or by a name on the PATH")]
@@ -57,18 +60,18 @@ impl Failure for ChildError {
     }
 }
 
-/// As whom a program runs, and what it is handed on.
+/// The user that a program runs as, and what is handed on to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confinement {
-    /// None: as this process.
+    /// The user; none for the user of this process.
     pub user: Option<User>,
-    /// Where this process is not root, it runs as this one.
+    /// Whether a process that is not root may run the program as its own user instead.
     pub is_optional: bool,
-    /// Nothing that it started outlives it.
+    /// Whether every process that the program started is ended with it.
     pub ends_all: bool,
-    /// Nothing that it starts gets more rights than it has.
+    /// Whether the program and its children are kept from gaining further rights.
     pub no_new_privileges: bool,
-    /// Variables of this process's.
+    /// Names of this process's variables that are handed on.
     pub environment: Vec<String>,
 }
 
@@ -86,7 +89,7 @@ impl User {
         Self { uid: NOBODY, gid: NOBODY, groups: Vec::new(), home: "/".into() }
     }
 
-    /// A name of `/etc/passwd`, a number, or `NUMBER:GROUP`.
+    /// Finds a user by a name of `/etc/passwd`, a number, or `NUMBER:GROUP`.
     ///
     /// # Errors
     /// [`ChildError::NoUser`].
@@ -121,7 +124,7 @@ impl User {
     }
 }
 
-/// `UID:GID:GROUP,…`, as the hidden command is told.
+/// Formats as `UID:GID:GROUP,…`, which the hidden command parses.
 impl std::fmt::Display for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let groups: Vec<_> = self.groups.iter().map(u32::to_string).collect();
@@ -148,15 +151,15 @@ impl FromStr for User {
     }
 }
 
-/// Whether a variable may be handed on.
+/// Returns whether a variable may be handed on.
 pub fn may_be_handed_on(name: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0']) && !SECRETS.contains(&name)
 }
 
-/// The command that runs `program` so; `this` is this program.
+/// Returns the command that runs `program` with these settings; `this` is this program.
 ///
 /// # Errors
-/// A relative program, and another user where this is not root.
+/// A relative program, and another user where this process is not root.
 pub fn command(
     this: &Path,
     program: &str,
@@ -193,12 +196,12 @@ pub fn command(
     Ok(command)
 }
 
-/// Returns this process's PATH as others are given it.
+/// Returns this process's `PATH` as it is given to other programs.
 pub fn own_path() -> OsString {
     clean_path(std::env::var_os("PATH").as_deref())
 }
 
-/// Without what means the directory that one happens to be in.
+/// Removes the entries that mean the current directory.
 fn clean_path(path: Option<&OsStr>) -> OsString {
     let whole = std::env::split_paths(path.unwrap_or_default()).filter(|dir| dir.is_absolute());
     match std::env::join_paths(whole) {
@@ -207,9 +210,10 @@ fn clean_path(path: Option<&OsStr>) -> OsString {
     }
 }
 
-/// What the hidden command is told.
+/// The arguments of the hidden command.
 pub struct Told {
-    /// Whether who asks holds the other end of its standard input, and is waited for; else it becomes the program at once.
+    /// Whether the process that asks holds the other end of standard input and waits; else the hidden command
+    /// becomes the program at once.
     pub is_leashed: bool,
     pub umask: u32,
     pub user: Option<User>,
@@ -218,12 +222,13 @@ pub struct Told {
     pub program: Vec<OsString>,
 }
 
-/// Stands between who asks and the program, or becomes it. Ends this process; returns why it could do neither.
+/// Runs the program as an intermediate process, or becomes it. Ends this process; returns the reason if
+/// neither was possible.
 pub fn run_confined(told: &Told, again: &[OsString]) -> io::Error {
     if !told.is_leashed {
         return become_it(told);
     }
-    // It is the leader of its group already only if somebody typed this.
+    // The process is the leader of its group already only if a user typed this command.
     let _ = rustix::process::setsid();
     if told.ends_all
         && let Err(errno) = rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -236,7 +241,7 @@ pub fn run_confined(told: &Told, again: &[OsString]) -> io::Error {
     };
     let leash = io::stdin();
     let id = Pid::from_raw(child.id().try_into().unwrap_or_default());
-    // Kernels before 5.3 have none: then it is looked at now and again.
+    // Kernels before 5.3 have no pidfd; there the process is polled.
     let other = id.and_then(|id| rustix::process::pidfd_open(id, PidfdFlags::empty()).ok());
     let status = loop {
         match child.try_wait() {
@@ -261,13 +266,14 @@ pub fn run_confined(told: &Told, again: &[OsString]) -> io::Error {
     if told.ends_all {
         end_all();
     }
-    // As a shell counts those that a signal ended.
+    // A shell reports a process that a signal ended by the same code.
     std::process::exit(status.code().unwrap_or(128 + status.signal().unwrap_or_default()))
 }
 
-/// Kills every child until there is none: those of one that is killed become this process's.
+/// Kills all children until none is left. The children of a killed process become this process's and are
+/// killed as well.
 fn end_all() {
-    // This process is what stands between: it has nothing but itself.
+    // This is the intermediate process; it has no environment but the system's.
     let env = Env::system();
     let begun = env.stopwatch();
     while begun.elapsed() < END_LIMIT {
@@ -282,7 +288,8 @@ fn end_all() {
     }
 }
 
-/// By what the kernel says of every process: its parent is the second field behind the name, which may be anything.
+/// Returns this process's children, found in `/proc/*/stat`: the parent is the second field after the
+/// program's name, which may contain any character.
 fn children() -> Vec<Pid> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let child = |entry: std::fs::DirEntry| {
@@ -295,7 +302,8 @@ fn children() -> Vec<Pid> {
     std::fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| child(entry.ok()?)).collect()
 }
 
-/// There is one thread, so that what is set for it is set for the process.
+/// Replaces this process by the program. The process has a single thread, so settings of the thread hold for
+/// the process.
 fn become_it(told: &Told) -> io::Error {
     let Some((program, arguments)) = told.program.split_first() else {
         return io::ErrorKind::InvalidInput.into();
@@ -330,7 +338,7 @@ fn become_user(user: &User) -> Result<(), Errno> {
     set_thread_res_uid(uid, uid, uid)
 }
 
-/// The exit code of one that was not started.
+/// Ends this process with the exit code of a program that was not started.
 pub fn not_started() -> ! {
     std::process::exit(NOT_STARTED)
 }

@@ -16,12 +16,12 @@ use thiserror::Error;
 /// The commented sample that `understudy init` writes.
 pub const SAMPLE: &str = include_str!("../../understudy.sample.toml");
 pub const FILE_NAME: &str = "understudy.toml";
-/// In place of an address or a path: nothing is answered there.
+/// Value of an address or a path that disables it.
 pub const OFF: &str = "off";
-/// Address where HTTP is answered when nothing is configured.
+/// Default address at which HTTP requests are answered.
 const LISTEN: &str = "127.0.0.1:9184";
 
-/// Why a configuration cannot be used.
+/// The reason why a configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     #[error("{}: {source}", path.display())]
@@ -46,7 +46,7 @@ impl Failure for ConfigError {
     }
 }
 
-/// The file.
+/// The content of `understudy.toml`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -56,9 +56,9 @@ pub struct Config {
     /// Whether new stores are encrypted.
     #[serde(default)]
     pub encryption: Encryption,
-    /// Holds the key of the stores, as age writes it.
+    /// File with the key of the stores, as age writes it.
     pub key_file: Option<PathBuf>,
-    /// Holds a passphrase, in place of a key file.
+    /// File with a passphrase, instead of a key file.
     pub passphrase_file: Option<PathBuf>,
     #[serde(default)]
     pub limits: Limits,
@@ -68,30 +68,30 @@ pub struct Config {
     pub service: ServiceConfig,
     #[serde(default)]
     pub store: Vec<StoreConfig>,
-    /// Where it was read from; relative paths start there.
+    /// The directory that the configuration was read from; relative paths start there.
     #[serde(skip)]
     pub origin: Option<PathBuf>,
-    /// It was found in the directory that the command runs in: nobody named it.
+    /// Whether the file was found in the current directory, without being named by the user.
     #[serde(skip)]
     pub is_found: bool,
 }
 
-/// Bounds on what a run takes.
+/// Limits on the resources of a run.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Bytes a second: a number, or a text with KiB, MiB, GiB, KB, MB, GB.
+    /// Bytes per second: a number, or a text with KiB, MiB, GiB, KB, MB or GB.
     #[serde(default, deserialize_with = "bytes")]
     pub bandwidth: Option<u64>,
     pub threads: Option<usize>,
     #[serde(default, deserialize_with = "level")]
     pub compression_level: Option<i32>,
-    /// How many bytes of holes a run may hash.
+    /// Maximum number of bytes of holes that a run hashes.
     #[serde(default, deserialize_with = "bytes")]
     pub holes: Option<u64>,
 }
 
-/// What this host keeps of the stores that it follows.
+/// Settings for the stores that this host follows.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StandbyConfig {
@@ -99,20 +99,20 @@ pub struct StandbyConfig {
     pub keep: Option<u32>,
 }
 
-/// How `run` works.
+/// Settings of the daemon.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Where HTTP is answered; `off` for nowhere.
+    /// Address at which HTTP requests are answered; `off` disables it.
     pub listen: Option<String>,
-    /// Holds the token that whoever asks there must show.
+    /// File with the token that a request at the port must show.
     pub token_file: Option<PathBuf>,
-    /// Names by which it may be asked there, beside its addresses.
+    /// Names that a request at the port may give as its host, in addition to the daemon's addresses.
     #[serde(default)]
     pub hosts: Vec<String>,
-    /// Where this host's own commands reach it; `off` for nowhere.
+    /// Socket at which this host's own commands reach the daemon; `off` disables it.
     pub socket: Option<PathBuf>,
-    /// Stores that run at once.
+    /// Maximum number of stores that run at the same time.
     pub stores_at_once: Option<usize>,
     /// Seconds between a standby's looks at the repository.
     pub look_seconds: Option<u64>,
@@ -121,7 +121,7 @@ pub struct ServiceConfig {
 }
 
 impl ServiceConfig {
-    /// Address where HTTP is answered, or [`OFF`].
+    /// Returns the address at which HTTP requests are answered, or [`OFF`].
     pub fn listen(&self) -> &str {
         self.listen.as_deref().unwrap_or(LISTEN)
     }
@@ -131,17 +131,17 @@ impl ServiceConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hooks {
-    /// Before anything is read; if it fails, nothing is.
+    /// Command that runs before anything is read; if it fails, nothing is read.
     #[serde(default)]
     pub before: Vec<String>,
-    /// Afterwards, whatever came of it.
+    /// Command that runs after the scan, also when the scan failed.
     #[serde(default)]
     pub after: Vec<String>,
-    /// Each is ended after so many seconds.
+    /// Maximum run time of each command in seconds; it is ended after that.
     pub timeout_seconds: Option<u64>,
-    /// As whom they run; without it as this process.
+    /// User that the commands run as; default: the user of this process.
     pub user: Option<String>,
-    /// Variables of this process's that they are handed on.
+    /// Names of this process's variables that are handed on to the commands.
     #[serde(default)]
     pub environment: Vec<String>,
 }
@@ -151,66 +151,68 @@ pub struct Hooks {
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
     pub name: StoreName,
-    /// Where it is; a standby needs none.
+    /// Root of the tree; a standby needs none.
     #[serde(default)]
     pub path: PathBuf,
-    /// What this host may be; what it is, the log says.
+    /// The role that this host may have; the log says which one it has.
     #[serde(default)]
     pub role: Permission,
     #[serde(default)]
     pub plan: PlanName,
-    /// In place of the plan's.
+    /// Overrides the plan's schedule.
     pub schedule: Option<String>,
-    /// The tree is watched, and runs look at what changed; without it, under the Continuous plan only.
+    /// Whether the tree is watched, so that runs scan only what changed. Default: only under the Continuous
+    /// plan.
     pub hints: Option<bool>,
     pub repository: Option<String>,
-    /// In place of the configuration's.
+    /// Overrides the configuration's encryption.
     pub encryption: Option<Encryption>,
     #[serde(default)]
     pub exclude: Vec<String>,
-    /// What is mounted below its root is no part of it.
+    /// Whether filesystems that are mounted below the root are left out.
     #[serde(default)]
     pub one_filesystem: bool,
     #[serde(default)]
     pub hooks: Hooks,
-    /// In place of the plan's.
+    /// Overrides the plan's retention.
     pub retention: Option<Retention>,
-    /// In place of the plan's.
+    /// Overrides the plan's upkeep.
     pub upkeep: Option<Upkeep>,
     #[serde(default)]
     pub drill: DrillConfig,
 }
 
-/// How a store is drilled.
+/// Settings of a store's drills.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DrillConfig {
-    /// Run in the mounted snapshot, without a shell: it must succeed.
+    /// Command that runs in the mounted snapshot, without a shell, and must succeed.
     #[serde(default)]
     pub command: Vec<String>,
-    /// Of the files, so many percent are read; without it: all.
+    /// Percentage of the files that are read; default: all.
     pub read_percent: Option<u8>,
-    /// The command is ended after so many seconds.
+    /// Maximum run time of the command in seconds; it is ended after that.
     pub timeout_seconds: Option<u64>,
-    /// As whom it runs; without it as nobody.
+    /// User that the command runs as; default: `nobody`.
     pub user: Option<String>,
-    /// Variables of this process's that it is handed on.
+    /// Names of this process's variables that are handed on to the command.
     #[serde(default)]
     pub environment: Vec<String>,
 }
 
 impl StoreConfig {
-    /// Whether the tree is watched.
+    /// Returns whether the tree is watched.
     pub fn is_watched(&self) -> bool {
         self.role == Permission::Primary && self.hints.unwrap_or(self.plan.plan().debounce_seconds > 0)
     }
 
-    /// Which snapshots stay.
+    /// Returns the rules by which snapshots stay.
     pub fn retention(&self) -> Retention {
         self.retention.unwrap_or_else(|| self.plan.plan().retention)
     }
 
-    /// What is done beside the runs. Drills are a standby's, unless this host is told to.
+    /// Returns the upkeep that this host does in addition to runs. Drills are done by standbys, unless this
+    /// host is configured to.
     pub fn upkeep(&self) -> Upkeep {
         let plan = self.plan.plan().upkeep;
         let plan = match self.role {
@@ -220,7 +222,7 @@ impl StoreConfig {
         self.upkeep.unwrap_or(plan)
     }
 
-    /// A store that no configuration names.
+    /// Returns the configuration of a store that no file names.
     pub fn of(name: StoreName, path: PathBuf) -> Self {
         Self {
             name,
@@ -242,7 +244,7 @@ impl StoreConfig {
 }
 
 impl Config {
-    /// Parses the text of `path`.
+    /// Parses the text of the file `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let mut config: Config = toml::from_str(text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
@@ -299,8 +301,9 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads `given`, else the first of the usual places that exists, else nothing: an empty one. Whatever it is, it is trusted
-    /// ([`trusted`]): it names programs that this process runs.
+    /// Reads `given`, else the first of the usual places that exists, else returns an empty configuration.
+    ///
+    /// A file must be trusted ([`trusted`]), since it names programs that this process runs.
     pub fn load(given: Option<&Path>) -> Result<Self, ConfigError> {
         let read = |path: &Path| match trusted::read_to_string(path) {
             Ok(text) => Self::parse(&text, path),
@@ -309,7 +312,7 @@ impl Config {
         if let Some(path) = given {
             return read(path);
         }
-        // Also a symlink that leads nowhere: somebody put it there.
+        // A dangling symlink counts as well: it was put there by intent, so it is not passed over.
         let is_there = |path: &&Path| std::fs::symlink_metadata(path).is_ok();
         if let Some(here) = Some(Path::new(FILE_NAME)).filter(is_there) {
             return match read(here) {
@@ -319,7 +322,7 @@ impl Config {
                 found => Ok(Self { is_found: true, ..found? }),
             };
         }
-        // One that is not absolute is refused where something would be kept below it.
+        // A path that is not absolute is refused later, where something would be kept below it.
         let of_user = home("XDG_CONFIG_HOME", ".config").ok().flatten().map(|home| home.join(FILE_NAME));
         let of_host = Path::new("/etc/understudy").join(FILE_NAME);
         match of_user.iter().chain([&of_host]).find(|path| is_there(&path.as_path())) {
@@ -333,8 +336,10 @@ impl Config {
     }
 }
 
-/// A relative program is meant beside the file that names it, not in the directory that a command happens to run in, and never in a
-/// snapshot; a bare name is looked for on the PATH.
+/// Resolves a relative program against the directory of the file that names it.
+///
+/// It is never taken from the current directory of a command or from a snapshot. A bare name is looked up on
+/// the PATH.
 pub fn resolve_program(command: &mut [String], base: &Path) {
     if let Some(program) = command.first_mut().filter(|program| program.contains('/')) {
         let whole = std::path::absolute(base.join(&*program)).ok();
@@ -344,7 +349,7 @@ pub fn resolve_program(command: &mut [String], base: &Path) {
     }
 }
 
-/// A directory of this user's; none where neither variable is set.
+/// Returns a directory of this user; none where neither variable is set.
 fn home(variable: &'static str, below: &str) -> Result<Option<PathBuf>, ConfigError> {
     let set = |name: &'static str| {
         std::env::var_os(name).filter(|v| !v.is_empty()).map(|v| (name, PathBuf::from(v)))
@@ -358,27 +363,27 @@ fn home(variable: &'static str, below: &str) -> Result<Option<PathBuf>, ConfigEr
     }
 }
 
-/// The repository when nothing is configured.
+/// Returns the default repository.
 pub fn default_repository() -> Result<Option<PathBuf>, ConfigError> {
     Ok(home("XDG_DATA_HOME", ".local/share")?.map(|data| data.join("repository")))
 }
 
-/// Where what is followed is kept when nothing is configured.
+/// Returns the default directory for followed stores.
 pub fn default_standby() -> Result<Option<PathBuf>, ConfigError> {
     Ok(home("XDG_DATA_HOME", ".local/share")?.map(|data| data.join("standby")))
 }
 
-/// The key file when nothing is configured.
+/// Returns the default key file.
 pub fn default_key_file() -> Result<Option<PathBuf>, ConfigError> {
     Ok(home("XDG_CONFIG_HOME", ".config")?.map(|config| config.join("key")))
 }
 
-/// Where the daemon keeps what is not configured: its token.
+/// Returns the directory for the daemon's own state, such as its generated token.
 pub fn state_dir() -> Result<Option<PathBuf>, ConfigError> {
     home("XDG_STATE_HOME", ".local/state")
 }
 
-/// The cache when nothing is configured.
+/// Returns the default cache.
 pub fn default_cache() -> Result<Option<PathBuf>, ConfigError> {
     home("XDG_CACHE_HOME", ".cache")
 }
@@ -412,7 +417,7 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
     }
 }
 
-/// `20MiB`, `1.5 GB`, `4096`.
+/// Parses a size such as `20MiB`, `1.5 GB` or `4096`.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -450,7 +455,7 @@ mod tests {
     fn the_sample_parses() {
         let config = Config::parse(SAMPLE, Path::new("/etc/understudy.toml")).unwrap();
         assert_eq!(config.store[0].name.as_str(), "acme");
-        // Every key that is commented out is valid as well.
+        // Every key that is commented out must be valid as well.
         let all: String = SAMPLE
             .lines()
             .map(|line| match line.strip_prefix("# ") {

@@ -1,8 +1,11 @@
 //! The daemon: runs every store when it is due, until it is asked to end.
 //!
-//! One thread looks at the board and begins runs and upkeep, each on a thread of its own; whoever changes the board wakes it, and else the
-//! scheduler's next deadline does. A run that panics ends as one that failed. Asked to end, no run begins, those under way stop at their next step
-//! (what they shipped is not shipped again), and after a limit the process goes without them, which loses nothing either.
+//! One thread looks at the board and begins runs and upkeep, each on a thread of its own. It wakes up when
+//! the board changes or at the scheduler's next deadline. A run that panics ends as a failed one.
+//!
+//! Once the daemon is asked to end, no run begins and those under way stop at their next step; what they
+//! shipped is not shipped again. After a time limit the process ends without waiting for them, which loses
+//! nothing either.
 
 use super::alert::Alert;
 use super::board::{Board, RunResult, Standing, StartedRun, StartedUpkeep, upkeep_status};
@@ -32,12 +35,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tracing::Level;
 
-/// A scheduler that sleeps wakes up that often at least: clocks are set.
+/// Maximum sleep of the thread, since clocks may be set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
-/// Logs that are asked at once where their stores stand.
+/// Maximum number of logs that are read at the same time to learn where their stores stand.
 const QUESTIONS_MAX: usize = 16;
 
-/// A daemon. Cheap to clone.
+/// The daemon. Cheap to clone.
 #[derive(Clone)]
 pub struct Daemon(Arc<Inner>);
 
@@ -46,7 +49,7 @@ struct Inner {
     env: Env,
     board: Mutex<Board>,
     changed: Condvar,
-    /// Open repositories, by address: the stores of one share its bandwidth limit.
+    /// Open repositories by address; the stores of one repository share its bandwidth limit.
     repositories: Mutex<HashMap<String, Repository>>,
     watches: Watches,
     on_step: Box<dyn Fn(Step) + Send + Sync>,
@@ -54,8 +57,10 @@ struct Inner {
 }
 
 impl Daemon {
-    /// Asks the log of each store where it stands. With `stays` trees are watched between the runs, stores are kept up, and
-    /// snapshots have this process's incarnation.
+    /// Creates a daemon and reads from the log of each store where it stands.
+    ///
+    /// With `stays`, trees are watched between runs, stores get their upkeep, and snapshots carry this
+    /// process's incarnation.
     pub fn new(host: Host, stays: bool, on_step: Box<dyn Fn(Step) + Send + Sync>) -> Self {
         let empty = Config { service: host.config.service.clone(), ..Config::default() };
         let env = host.env().clone();
@@ -77,7 +82,7 @@ impl Daemon {
 
     fn configure(&self) {
         let config = self.host().config;
-        // Asked without the lock: a repository may be slow.
+        // The logs are read without the lock, since a repository may be slow.
         let new: Vec<_> = config.store.iter().filter(|store| !self.board().knows(&store.name)).collect();
         let standings = Mutex::new(HashMap::new());
         let next = AtomicUsize::new(0);
@@ -104,7 +109,7 @@ impl Daemon {
         self.0.changed.notify_all();
     }
 
-    /// Takes another configuration.
+    /// Applies a new configuration.
     pub fn reload(&self, config: Config) {
         {
             let mut host = self.0.host.write().unwrap_or_else(PoisonError::into_inner);
@@ -133,14 +138,15 @@ impl Daemon {
         self.0.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something on the board was changed.
+    /// Wakes the threads that wait for a change of the board.
     pub fn wake(&self) {
         self.0.changed.notify_all();
     }
 
-    /// Runs stores, and keeps them up, when they are due, until `stop` is called and what goes on has ended, or its limit is over.
+    /// Runs stores and does their upkeep when due, until `stop` is called and everything under way has ended
+    /// or exceeded its limit.
     pub fn run(&self, limits: EndLimits) {
-        // What a drill left that was killed, with a daemon or alone.
+        // Removes what killed drills left, of a daemon or of a single command.
         let standby = self.host().standby(None).ok();
         std::thread::spawn(move || drill_place::tidy(standby.as_deref()));
         let mut ending: Option<Ending> = None;
@@ -173,7 +179,7 @@ impl Daemon {
         let mut begun = Vec::new();
         let mut board = self.board();
         loop {
-            // As of one moment: what comes due meanwhile is the next call's.
+            // All runs use one moment: a store that becomes due meanwhile waits for the next call.
             while let Some(started) = board.begin_run(now) {
                 let number = board.number_of(started.id);
                 begun.push((started.config.name.clone(), started.id, number));
@@ -190,7 +196,7 @@ impl Daemon {
         ended.collect()
     }
 
-    /// No run begins any more, and those under way stop as soon as they can.
+    /// Stops the daemon: no run begins any more, and those under way stop as soon as they can.
     pub fn stop(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
         self.board().stop();
@@ -202,7 +208,7 @@ impl Daemon {
         let daemon = self.clone();
         std::thread::spawn(move || {
             let StartedUpkeep { id, config } = started;
-            // The lane goes on: what panics is one store's.
+            // A panic concerns this store only; the upkeep of the others continues.
             let work = || daemon.keep_one_up(&config);
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             let upkeep = match result {
@@ -219,7 +225,7 @@ impl Daemon {
         });
     }
 
-    /// Does what is due for a store, and returns what is known of its upkeep since.
+    /// Does the upkeep that is due for a store, and returns its upkeep status after that.
     fn keep_one_up(&self, config: &StoreConfig) -> Result<Option<UpkeepStatus>, UpkeepError> {
         if self.0.stopping.load(Ordering::Relaxed) {
             return Ok(None);
@@ -260,7 +266,7 @@ impl Daemon {
                 let watch = RunObserver { progress: &progress, on_step: &daemon.0.on_step };
                 run(&host, &repository, &config, accept, watched.clone(), watch)
             };
-            // The thread goes on: a store never takes the others down.
+            // A panic concerns this store only; the thread continues to report the result.
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             let result = result.unwrap_or(Err(RunError::Panicked));
             if let Some(watched) = watched {
@@ -298,7 +304,7 @@ impl Daemon {
         });
     }
 
-    /// Returns what is called when something changes in a store.
+    /// Returns the function to call when something changes in a store.
     fn changed(&self, store: &StoreConfig) -> impl Fn() + Send + 'static {
         let (daemon, name) = (self.clone(), store.name.clone());
         move || {
@@ -320,7 +326,8 @@ impl Daemon {
         Ok(repository)
     }
 
-    /// Where a store stands: by its log, or by what is published here. Not to know is to be due.
+    /// Returns where a store stands: by its log, or by what is published here. A store whose state is unknown
+    /// is due.
     fn standing(&self, store: &StoreConfig) -> Standing {
         let look = || -> Option<Standing> {
             match store.role {

@@ -1,10 +1,10 @@
-//! The two ways by which a request comes to the daemon.
+//! The two ways by which a request reaches the daemon.
 
-/// Way by which a request came.
+/// The way by which a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
-    /// The TCP port: anybody who can connect.
+    /// The TCP port, which is open to every process that can connect.
     Port,
-    /// The Unix socket of the host's own commands: this user and root.
+    /// The Unix socket of the host's own commands, which is open to this user and root.
     Socket,
 }

@@ -1,7 +1,9 @@
-//! A drill: the last snapshot is mounted as after a failure, by the same functions; every entry of its manifest is looked up, files
-//! are read and compared with their hashes, and a command of the user's runs in it. What passes is proven restorable.
+//! A drill: mounts the last snapshot as after a failure, by the same functions, and checks it.
 //!
-//! Nothing of it stays, however it ends: see [`super::drill_place`] and [`super::drill_look`].
+//! Every entry of its manifest is looked up, files are read and compared with their hashes, and a command of
+//! the user's runs in it. A snapshot that passes is proven restorable.
+//!
+//! A drill leaves nothing, however it ends: see [`super::drill_place`] and [`super::drill_look`].
 
 use super::child::{self, ChildError, Confinement, User};
 use super::config::DrillConfig;
@@ -27,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Why a snapshot is not proven.
+/// The reason why a snapshot is not proven.
 #[derive(Debug, Error)]
 pub enum DrillError {
     #[error(transparent)]
@@ -57,7 +59,7 @@ impl Failure for DrillError {
     }
 }
 
-/// What was proven.
+/// The result of a drill that succeeded.
 #[derive(Clone, Debug, Serialize)]
 pub struct DrillReport {
     pub store: StoreName,
@@ -77,7 +79,8 @@ impl DrillReport {
     }
 }
 
-/// Drills the last snapshot of a store, whose depot on this host is `depot`; ends early once `stop` says so.
+/// Drills the last snapshot of a store, whose depot on this host is `depot`; ends early once `stop` returns
+/// true.
 pub fn drill(
     store: &Store,
     depot: &Depot,
@@ -108,11 +111,11 @@ pub fn drill(
                 source,
             })?;
             if let Some(user) = &mut how.user {
-                // A group that no other drill's command is in.
+                // The group belongs to this drill's command alone.
                 let own = DRILL_GROUPS.0 + (seed % u64::from(DRILL_GROUPS.1)) as u32;
                 match place.let_in(own) {
                     true => user.groups.push(own),
-                    // Not where this user's namespace has no such group.
+                    // The user namespace of this process may lack that group.
                     false => drop(place.let_in(user.gid)),
                 }
             }
@@ -137,7 +140,8 @@ pub fn drill(
             command: !config.command.is_empty(),
         })
     });
-    // Who asks this process to end may ask the one that serves the mount as well: what is not there then was not looked at.
+    // A signal that ends this process may end the process that serves the mount as well; entries that are
+    // missing then are no difference.
     let done = done.map_err(|error| if stop() { stopped() } else { error });
     let away = place.take_away();
     let report = done?;
@@ -145,8 +149,10 @@ pub fn drill(
     Ok(DrillReport { seconds: begun.seconds(), ..report })
 }
 
-/// As whom the command runs: it works on a tenant's tree, and much of it may be the tenant's. Not as whom the tree belongs to: that is
-/// the tenant's word, and may name any user of this host.
+/// Returns the confinement of the command.
+///
+/// The command works on a tenant's tree, and may itself come from it. It does not run as the owner of the
+/// tree: the tenant chooses that, and may name any user of this host.
 fn confinement(config: &DrillConfig) -> Result<Confinement, ChildError> {
     let user = config.user.as_deref().map(User::find).transpose()?;
     Ok(Confinement {
@@ -158,7 +164,8 @@ fn confinement(config: &DrillConfig) -> Result<Confinement, ChildError> {
     })
 }
 
-/// The first of the groups that drills' commands get to their snapshots by, and how many there are: where nobody has theirs.
+/// First id and number of the groups by which drills' commands reach their snapshots; chosen where hosts have
+/// no groups.
 const DRILL_GROUPS: (u32, u32) = (1_900_000_000, 100_000_000);
 
 struct Look<'a> {
@@ -169,7 +176,8 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Has every entry looked up, and some of the files read. Returns the entries, the files that were read, and their bytes.
+    /// Has every entry looked up and some of the files read. Returns the number of entries, of files read,
+    /// and of their bytes.
     fn at_all(
         &self,
         place: &mut DrillPlace,
@@ -196,7 +204,7 @@ impl Look<'_> {
         Ok((entries, files, bytes))
     }
 
-    /// Whether this file is one of the share that is read.
+    /// Returns whether the entry is a file of the share that is read.
     fn reads(&self, entry: &Entry) -> bool {
         let draw = fnv1a(&[entry.path.as_bytes(), &self.seed.to_le_bytes()].concat());
         matches!(entry.kind, Kind::File(_)) && draw % 100 < u64::from(self.percent)
@@ -208,7 +216,7 @@ impl Look<'_> {
             LookError::Stopped => DrillError::Stopped { snapshot },
             LookError::Lost => DrillError::Lost { snapshot },
             LookError::Differs { path, reason } => {
-                // Who looks is told an error's number; who serves knows why.
+                // The looking process only gets an error number; the serving threads know the cause.
                 let reason = match place.complaint() {
                     said if said.is_empty() => reason,
                     said => format!("{reason}: {said}"),

@@ -1,12 +1,16 @@
-//! A drill's second process: it looks at what the drill mounted, and removes the mount when the drill is gone.
+//! A drill's second process: looks at what the drill mounted, and removes the mount when the drill has ended.
 //!
-//! Why a process of its own: the drill serves a FUSE mount by its own threads, and a process that waits for itself cannot be killed. The
-//! request under way is answered by threads that are dead by then, the one that waits for it never ends, and so the device stays open that
-//! would end the wait. The second process serves nothing: when the drill is killed, the kernel ends the mount and every wait in it.
+//! It is a process of its own because the drill serves a FUSE mount by its own threads, and a process that
+//! waits for itself cannot be killed: the threads that would answer the pending request are dead by then, the
+//! thread that waits for it never ends, and so the FUSE device stays open whose closing would end the wait.
+//! The second process serves nothing: when the drill is killed, the kernel ends the mount and every wait in
+//! it.
 //!
-//! It is given a directory and no secret: neither an environment nor the repository. Entries come as lines of JSON on its standard input; it
-//! says one line, how they compare. Its standard input is a leash as well: when that is closed, the drill has ended, however it did, and what
-//! is still mounted there is unmounted, its pin removed. It is the first of a session of its own, so that a terminal's signals leave it to that.
+//! It is given a directory and no secret: neither an environment nor the repository. It reads entries as
+//! lines of JSON from its standard input and answers with one line, the result of the comparison. Its
+//! standard input is a leash as well: when that is closed, the drill has ended, in whichever way. Then it
+//! unmounts what is still mounted there and removes the pin. It leads a session of its own, so that signals
+//! from a terminal do not end it.
 
 use super::child::THIS;
 use super::hooks;
@@ -27,20 +31,20 @@ use std::time::Duration;
 
 /// The hidden command that [`run`] serves.
 pub const LOOK: &str = "look";
-/// What a pipe takes without a wait once it takes anything.
+/// Number of bytes that a writable pipe takes without blocking (`PIPE_BUF`).
 const PIPE_BYTES: usize = 4096;
 /// Maximum length of an answer in bytes.
 const ANSWER_MAX_BYTES: u64 = 64 << 10;
-/// Time between looks whether the drill is asked to end.
+/// Interval between checks whether the drill is asked to end.
 const STOP_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-/// How long it may take to end once it was killed.
+/// Maximum time for the process to end.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// What it is told.
+/// A line that the process reads.
 #[derive(Serialize, Deserialize)]
 enum Told {
     Entry(Wanted),
-    /// There are no more.
+    /// The end of the entries.
     End,
 }
 
@@ -50,7 +54,7 @@ struct Wanted {
     path: TreePath,
     mode: u16,
     kind: WantedKind,
-    /// Whether a file is read and compared with its hash.
+    /// Whether the file is read and compared with its hash.
     is_read: bool,
 }
 
@@ -62,10 +66,10 @@ enum WantedKind {
     Other,
 }
 
-/// What it says.
+/// The line that the process writes.
 #[derive(Serialize, Deserialize)]
 enum Answer {
-    /// All entries are as they were told.
+    /// All entries are as the snapshot has them.
     Same,
     Differs {
         path: String,
@@ -73,7 +77,7 @@ enum Answer {
     },
 }
 
-/// Why no entry was looked up any more.
+/// The reason why no further entry is looked up.
 #[derive(Debug)]
 pub enum LookError {
     Stopped,
@@ -81,21 +85,21 @@ pub enum LookError {
         path: String,
         reason: String,
     },
-    /// The process is gone, or says nothing that is an answer.
+    /// The process has ended, or its line is not a valid answer.
     Lost,
 }
 
-/// The process, as the drill sees it.
+/// The second process, as the drill sees it.
 pub struct Looker {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
-    /// Lines that were not written yet.
+    /// Lines that are not written yet.
     lines: Vec<u8>,
 }
 
 impl Looker {
-    /// Starts it for a directory on which nothing is mounted yet.
+    /// Starts the process for a directory on which nothing is mounted yet.
     pub fn start(standby: &Path, dir: &Path) -> io::Result<Self> {
         let mut command = Command::new(THIS);
         command.arg0("understudy").args([LOOK.as_ref(), standby.as_os_str(), dir.as_os_str()]);
@@ -106,7 +110,7 @@ impl Looker {
         Ok(Self { child, stdin, stdout, lines: Vec::new() })
     }
 
-    /// Has it look up an entry. An error may be that of an entry before.
+    /// Has the process look up an entry. An error may concern an earlier entry.
     pub fn look(&mut self, entry: &Entry, is_read: bool, stop: &dyn Fn() -> bool) -> Result<(), LookError> {
         let kind = match &entry.kind {
             Kind::Directory => WantedKind::Directory,
@@ -121,7 +125,7 @@ impl Looker {
         }
     }
 
-    /// Waits until all entries were looked up: they are as the snapshot has them, or the first that is not is the error.
+    /// Waits until all entries were looked up; the first one that differs from the snapshot is the error.
     pub fn finish(&mut self, stop: &dyn Fn() -> bool) -> Result<(), LookError> {
         self.tell(&Told::End);
         self.write(stop)?;
@@ -149,7 +153,7 @@ impl Looker {
         Ok(())
     }
 
-    /// Waits until it says something, or, with `OUT`, has room for [`PIPE_BYTES`].
+    /// Waits until the process answers or, with `OUT`, until the pipe has room for [`PIPE_BYTES`].
     fn wait(&self, flags: PollFlags, stop: &dyn Fn() -> bool) -> Result<Ready, LookError> {
         let stdin = self.stdin.as_ref().ok_or(LookError::Lost)?;
         while !stop() {
@@ -172,7 +176,7 @@ impl Looker {
         Err(LookError::Stopped)
     }
 
-    /// Takes what it says, which is one short line.
+    /// Reads the answer, which is one short line.
     fn answer(&mut self) -> Result<(), LookError> {
         let mut line = Vec::new();
         let read = io::BufReader::new((&mut self.stdout).take(ANSWER_MAX_BYTES)).read_until(b'\n', &mut line);
@@ -183,7 +187,7 @@ impl Looker {
         }
     }
 
-    /// Ends it. To be called once the mount is removed; else it removes that itself.
+    /// Ends the process. It removes the mount itself if `is_mounted`; else it is killed.
     pub fn end(mut self, env: &Env, is_mounted: bool) {
         if !is_mounted {
             let _ = self.child.kill();
@@ -195,28 +199,28 @@ impl Looker {
     }
 }
 
-/// What [`Looker::wait`] waited for.
+/// The event that ended [`Looker::wait`].
 enum Ready {
     Answer,
     Room,
 }
 
-/// What the second process does until its standard input is closed.
+/// Runs the second process until its standard input is closed.
 pub fn run(standby: &Path, dir: &Path) -> io::Result<()> {
-    // It leads its group already only if a person typed this.
+    // The process is the leader of its group already only if a user typed this command.
     let _ = rustix::process::setsid();
     let mut has_answered = false;
     let say = |answer: Answer| {
         let mut line = serde_json::to_vec(&answer).unwrap_or_default();
         line.push(b'\n');
-        // The drill may be gone, or have heard enough.
+        // The drill may have ended, or read its answer already.
         let _ = io::stdout().write_all(&line).and_then(|()| io::stdout().flush());
     };
     let mut input = io::stdin().lock();
     let mut line = Vec::new();
     loop {
         line.clear();
-        // An error is an end as well.
+        // A read error counts as the end of the input.
         if input.read_until(b'\n', &mut line).unwrap_or(0) == 0 {
             break;
         }
@@ -239,12 +243,12 @@ pub fn run(standby: &Path, dir: &Path) -> io::Result<()> {
     }
     match unmount(standby, dir, true) {
         Ok(_) => Ok(()),
-        // Removed before, as usual.
+        // The drill has usually removed the mount already.
         Err(error) => Err(io::Error::other(error)),
     }
 }
 
-/// Whether the drill is gone, whatever it wrote before.
+/// Returns whether the drill has ended, also when it wrote data before that.
 fn is_leash_gone() -> bool {
     let input = io::stdin();
     let mut ends = [PollFd::new(&input, PollFlags::IN)];
@@ -252,7 +256,7 @@ fn is_leash_gone() -> bool {
     poll(&mut ends, Some(&now)).is_ok_and(|_| ends[0].revents().contains(PollFlags::HUP))
 }
 
-/// Compares an entry with what is mounted; the error says what differs.
+/// Compares an entry with what is mounted; the error describes the difference.
 fn look(dir: &Path, wanted: &Wanted) -> Result<(), String> {
     let path = dir.join(std::ffi::OsStr::from_bytes(wanted.path.as_bytes()));
     let meta = std::fs::symlink_metadata(&path).map_err(|error| error.to_string())?;
@@ -261,7 +265,7 @@ fn look(dir: &Path, wanted: &Wanted) -> Result<(), String> {
         WantedKind::Directory => kind.is_dir(),
         WantedKind::File { size_bytes, .. } => kind.is_file() && meta.len() == *size_bytes,
         WantedKind::Symlink => kind.is_symlink(),
-        // A mount may show devices as what cannot be opened.
+        // A mount may show devices as entries that cannot be opened.
         WantedKind::Other => !kind.is_dir() && !kind.is_file(),
     };
     let is_same_mode = meta.mode() & 0o777 == u32::from(wanted.mode) & 0o777 || kind.is_symlink();

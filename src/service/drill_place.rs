@@ -1,14 +1,18 @@
-//! Where a drill mounts its snapshot: a directory of its own, which is removed with it.
+//! The place where a drill mounts its snapshot: a directory of its own, which is removed after it.
 //!
-//! The mount is made in this process, by the same functions as `understudy mount`: by the kernel, or by FUSE with threads of this process's. What
-//! is mounted is looked at by a second process, which also removes it when this one is killed (see [`super::drill_look`]). Where both are killed, a
-//! directory is left, and a mount whose files nobody serves: both are removed by the next drill, and when a daemon starts.
+//! The mount is made in this process, by the same functions as `understudy mount`: by the kernel, or by FUSE
+//! with threads of this process. A second process looks at what is mounted, and also removes it when this one
+//! is killed (see [`super::drill_look`]). If both are killed, a directory remains, and a mount that no
+//! process serves; both are removed by the next drill, and when a daemon starts.
 //!
-//! A repository that does not answer makes threads wait, never the daemon: the drill gives up when it is asked to, aborts the FUSE connection,
-//! unmounts lazily, and leaves threads that are still waiting to end with their requests.
+//! A repository that does not answer makes threads wait, never the daemon: the drill gives up when it is
+//! asked to, aborts the FUSE connection, unmounts lazily, and leaves threads that still wait to end with
+//! their requests.
 //!
-//! Why that is safe: a drill holds a lock in its directory as long as it lives, whatever its number. Taken away is only what has a drill's name,
-//! is this user's alone (owner, mode, no symlink) and is locked by nobody; and never what is in it: it is unmounted, and removed when it is empty.
+//! Why removal is safe: a drill holds a lock in its directory as long as it lives, whatever its process id.
+//! Only a directory that has a drill's name, belongs to this user alone (owner, mode, no symlink) and is not
+//! locked is removed. Its content is never deleted: the mount is unmounted, and the directories are removed
+//! when they are empty.
 
 use super::drill_look::{LookError, Looker};
 use crate::model::id::Sequence;
@@ -36,16 +40,16 @@ use std::time::Duration;
 use thiserror::Error;
 
 const PREFIX: &str = "understudy-drill-";
-/// Held as long as the drill lives.
+/// Name of the file that is locked as long as the drill lives.
 const LOCK: &str = "lock";
-/// What the snapshot is mounted on.
+/// Name of the directory that the snapshot is mounted on.
 const MOUNTED: &str = "snapshot";
 /// Maximum content that a FUSE mount keeps in memory, in bytes: a drill reads every file once.
 const CACHE_BYTES: u64 = 32 << 20;
-/// How long the threads that serve a mount may take to end once that is unmounted.
+/// Maximum time for the threads that serve a mount to end once it is unmounted.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// Why there is no such place.
+/// The reason why a place cannot be made or removed.
 #[derive(Debug, Error)]
 pub enum PlaceError {
     #[error("{}: {source}", path.display())]
@@ -69,32 +73,33 @@ impl From<StageError> for PlaceError {
     }
 }
 
-/// What a drill mounts.
+/// The snapshot to mount, and where it comes from.
 pub struct Wanted<'a> {
     pub store: &'a Store,
     pub state: &'a StoreState,
     pub sequence: Sequence,
     pub record: &'a SnapshotRecord,
-    /// Where this host keeps what it follows of the store.
+    /// The depot of the store on this host.
     pub depot: &'a Depot,
 }
 
 /// A snapshot that is mounted for a drill.
 pub struct DrillPlace {
-    /// What is mounted; the directory around it is this user's, so that nobody else looks at the store through the drill.
+    /// The mount point. The directory around it belongs to this user, so that other users do not reach the
+    /// store through the drill.
     dir: PathBuf,
     _lock: File,
     standby: PathBuf,
     looker: Option<Looker>,
     mounted: Option<Mounted>,
-    /// What served a mount that is removed.
+    /// The threads that served a mount which is removed.
     serving: Option<Serving>,
     env: Env,
-    /// What the threads that serve the mount complained of last.
+    /// The last complaint of the threads that serve the mount.
     complaint: Arc<Mutex<String>>,
 }
 
-/// How it is mounted.
+/// How the snapshot is mounted.
 enum Mounted {
     Kernel,
     Fuse(Serving),
@@ -107,14 +112,15 @@ impl DrillPlace {
         let around = std::env::temp_dir().join(format!("{PREFIX}{}-{seed:016x}", std::process::id()));
         let wrong = |source| PlaceError::Directory { path: around.clone(), source };
         std::fs::DirBuilder::new().mode(0o700).create(&around).map_err(wrong)?;
-        // It has its name once it is locked: another, who tidies, never finds it free.
+        // The file gets its name once it is locked, so that another process that tidies up never finds it
+        // unlocked.
         let new = around.join("lock.new");
         let dir = around.join(MOUNTED);
         let locked = File::create_new(&new).and_then(|file| {
             rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
             std::fs::rename(&new, around.join(LOCK))?;
             std::fs::create_dir(&dir)?;
-            // Before there is a mount that it would have to remove.
+            // The process starts before the mount that it may have to remove.
             Ok((file, Looker::start(&standby, &dir)?))
         });
         let (lock, looker) = locked.map_err(|source| {
@@ -141,25 +147,28 @@ impl DrillPlace {
         &self.dir
     }
 
-    /// The process that looks at what is mounted: this one must not.
+    /// Returns the process that looks at what is mounted; this process must not access the mount itself.
     pub fn looker(&mut self) -> Result<&mut Looker, LookError> {
         self.looker.as_mut().ok_or(LookError::Lost)
     }
 
-    /// Returns what the mount complained of last; nothing for a mount of the kernel's.
+    /// Returns the last complaint of the threads that serve the mount; empty for a mount by the kernel.
     pub fn complaint(&self) -> String {
         self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Lets a group get to what is mounted, by its path; nobody but this user sees what else is around it. Where that cannot be, who works
-    /// in it gets no further than that directory itself: false.
+    /// Lets a group reach the mount by its path. Only this user can list what else is around it.
+    ///
+    /// Returns false where that is impossible; then a command that works in the mount reaches nothing above
+    /// it.
     pub fn let_in(&self, gid: u32) -> bool {
         let (around, mode) = (self.around(), std::os::unix::fs::PermissionsExt::from_mode(0o710));
         std::os::unix::fs::chown(&around, None, Some(gid)).is_ok()
             && std::fs::set_permissions(&around, mode).is_ok()
     }
 
-    /// Mounts it as `understudy mount` would: by the kernel where the snapshot is on this host, else by FUSE.
+    /// Mounts the snapshot as `understudy mount` would: by the kernel where the snapshot is on this host,
+    /// else by FUSE.
     fn mount(&self, wanted: &Wanted) -> Result<Mounted, StageError> {
         let Wanted { store, state, sequence, record, depot } = *wanted;
         let moment = Moment::At(sequence);
@@ -188,7 +197,7 @@ impl DrillPlace {
         Ok(Mounted::Fuse(serving))
     }
 
-    /// Unmounts it, and removes the directories; never with what is in them.
+    /// Unmounts the snapshot and removes the directories, but never their content.
     pub fn take_away(mut self) -> Result<(), PlaceError> {
         self.unmount(false)?;
         let around = self.around();
@@ -199,7 +208,8 @@ impl DrillPlace {
         self.dir.parent().unwrap_or(&self.dir).to_owned()
     }
 
-    /// `by_force` also while something in it is open; what waits for a FUSE mount then fails.
+    /// Unmounts the snapshot. `by_force` does so also while files in it are open; requests to a FUSE mount
+    /// then fail.
     fn unmount(&mut self, by_force: bool) -> Result<(), PlaceError> {
         match &self.mounted {
             None => {}
@@ -223,7 +233,7 @@ impl DrillPlace {
 
 impl Drop for DrillPlace {
     fn drop(&mut self) {
-        // As far as that is possible; what stays is the second process's, and the next drill's.
+        // Best effort; the second process or the next drill removes what remains.
         let is_mounted = self.mounted.is_some() && self.unmount(true).is_err();
         let _ = remove(&self.around());
         if let Some(looker) = self.looker.take() {
@@ -238,7 +248,7 @@ impl Drop for DrillPlace {
     }
 }
 
-/// The directories of a drill, once nothing is mounted there.
+/// Removes the directories of a drill, once nothing is mounted there.
 fn remove(around: &Path) -> std::io::Result<()> {
     let gone = |done: std::io::Result<()>| match done {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -249,16 +259,16 @@ fn remove(around: &Path) -> std::io::Result<()> {
     gone(std::fs::remove_dir(around))
 }
 
-/// Takes away what this user's killed drills left. What cannot be is told, and tried again another time.
+/// Removes what this user's killed drills left. What cannot be removed is logged, and tried again later.
 pub fn tidy(standby: Option<&Path>) {
     let all = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
     for around in all.map(|entry| entry.path()).filter(|path| has_name(path)) {
         let Some(lock) = is_left(&around) else { continue };
         let dir = around.join(MOUNTED);
         if is_mount_point(&dir, &around) {
-            // With its pin.
+            // Removes its pin as well.
             let _ = standby.map(|standby| unmount(standby, &dir, true));
-            // One that is not known as understudy's is a drill's all the same: nobody else mounts here.
+            // A mount whose source is not understudy's is a drill's all the same: no other program mounts here.
             while overlay::detach_fuse(&dir, true).is_ok() {}
         }
         match remove(&around) {
@@ -277,7 +287,8 @@ fn has_name(path: &Path) -> bool {
     path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with(PREFIX))
 }
 
-/// Whether this is a directory that a drill of this user's made, and no living one's. Holds its lock where there is one.
+/// Returns whether a drill of this user made this directory and has ended, with the drill's lock where there
+/// is one.
 fn is_left(around: &Path) -> Option<Option<File>> {
     let meta = std::fs::symlink_metadata(around).ok()?;
     let is_closed = matches!(meta.mode() & 0o777, 0o700 | 0o710);
@@ -291,7 +302,8 @@ fn is_left(around: &Path) -> Option<Option<File>> {
             let is_free = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
             is_free.then(|| Some(lock.into()))
         }
-        // Made just now, or by a version that had no lock: it is its process's, by the number in its name.
+        // The directory was made just now, or by a version without a lock. The process id in its name shows
+        // whether it is in use.
         Err(rustix::io::Errno::NOENT) => {
             let name = around.file_name()?.to_str()?.strip_prefix(PREFIX)?;
             let pid: u32 = name.split('-').next()?.parse().ok()?;
@@ -301,7 +313,8 @@ fn is_left(around: &Path) -> Option<Option<File>> {
     }
 }
 
-/// Of one whose server is gone not even the attributes are known.
+/// Returns whether a directory is a mount point. If the process that served it has ended, not even its
+/// attributes can be read.
 fn is_mount_point(dir: &Path, around: &Path) -> bool {
     match (std::fs::symlink_metadata(dir), std::fs::symlink_metadata(around)) {
         (Ok(dir), Ok(around)) => dir.dev() != around.dev(),

@@ -1,20 +1,21 @@
-//! When a daemon that was asked to end does so: once nothing goes on, or at its limits. Pure; the machine's clock is passed in.
+//! Decides when a daemon that was asked to end does so: once nothing is running, or at its limits. Pure; the
+//! machine's clock is passed in.
 
 use std::time::Duration;
 
-/// Maximum time from being asked to end until what goes on is left alone, which loses nothing.
+/// Maximum time from being asked to end until running work is abandoned, which loses nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct EndLimits {
     pub runs: Duration,
-    /// From the runs' end on: a drill takes away what it mounted.
+    /// Limit for upkeep, counted from the end of the runs; a drill needs it to remove its mount.
     pub upkeep: Duration,
 }
 
-/// A daemon that was asked to end, by the machine's clock.
+/// The state of a daemon that was asked to end, by the machine's clock.
 pub struct Ending {
     limits: EndLimits,
     since_ns: u64,
-    /// No run goes on any more, or they are left alone.
+    /// When all runs had ended or were abandoned.
     runs_over_ns: Option<u64>,
 }
 
@@ -23,7 +24,7 @@ impl Ending {
         Self { limits, since_ns, runs_over_ns: None }
     }
 
-    /// Returns how long what goes on may still take; none when the daemon ends now.
+    /// Returns how long running work may still take; none when the daemon ends now.
     pub fn wait(&mut self, is_running: bool, is_upkeep_running: bool, now_ns: u64) -> Option<Duration> {
         let left = |limit: Duration, since_ns: u64| {
             let passed = Duration::from_nanos(now_ns.saturating_sub(since_ns));
@@ -53,7 +54,7 @@ mod tests {
         let mut ending = new();
         assert_eq!(ending.wait(true, true, 100 * SECOND), seconds(30));
         assert_eq!(ending.wait(true, true, 120 * SECOND), seconds(10));
-        // The upkeep's time begins when the runs' is over, and only once.
+        // The upkeep's time begins when the runs' time is over, and only once.
         assert_eq!(ending.wait(false, true, 121 * SECOND), seconds(10));
         assert_eq!(ending.wait(true, true, 125 * SECOND), seconds(6));
         assert_eq!(ending.wait(false, false, 125 * SECOND), None);

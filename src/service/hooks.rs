@@ -1,9 +1,11 @@
-//! Commands around a scan: freeze, flush, make a snapshot of the filesystem. Run without a shell, with what [`super::child`] gives them, ended
-//! when they take too long.
+//! Commands around a scan: freeze, flush, make a snapshot of the filesystem.
 //!
-//! A hook is what was started, not what that leaves behind: a helper that keeps standard error open holds nobody up. What a hook says is read
-//! by the thread that waits for it, as it comes, and this end is closed with it, so nothing is left that waits for a helper's end. What cannot
-//! even be killed (it waits in the kernel, for a filesystem that hangs) is left to itself, and reaped with a later hook.
+//! They run without a shell, in the environment that [`super::child`] gives them, and are ended when they
+//! exceed their time limit. A hook is the process that was started, not the helpers that it leaves running: a
+//! helper that keeps standard error open delays nothing. The thread that waits for the hook reads its
+//! standard error as it comes and closes it when the hook ends, so that no thread waits for a helper. A hook
+//! that cannot even be killed, because it waits in the kernel for a filesystem that hangs, is abandoned and
+//! reaped with a later hook.
 
 use super::child::{self, ChildError, Confinement, User};
 use super::config::Hooks;
@@ -19,17 +21,17 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub const TIMEOUT: Duration = Duration::from_secs(300);
-/// So much of what a hook says is told when it fails.
+/// Maximum number of bytes of a hook's standard error that are reported when it fails.
 const SAID_MAX_BYTES: usize = 2000;
-/// Between looks whether it has ended.
+/// Interval between checks whether a hook has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How long a hook that was killed may take to be gone.
+/// Maximum time for a killed hook to end.
 const KILLED_LIMIT: Duration = Duration::from_secs(2);
 
-/// Those that did not even end when they were killed.
+/// Hooks that did not end even when they were killed.
 static LEFT: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
-/// Why a hook is no success.
+/// The reason why a hook did not succeed.
 #[derive(Debug, Error)]
 pub enum HookError {
     #[error("hook `{when}` ({program}): {source}")]
@@ -52,25 +54,27 @@ impl Failure for HookError {
     }
 }
 
-/// What a hook is told by its environment, and who starts it.
+/// What a hook learns from its environment, and the program that starts it.
 pub struct HookContext<'a> {
     pub store: &'a StoreName,
     pub path: &'a Path,
-    /// This program.
+    /// Path of this program.
     pub this: &'a Path,
     pub env: &'a Env,
 }
 
-/// How long a hook may go on.
+/// Limits on a hook's run time.
 #[derive(Clone, Copy)]
 pub struct Bounds<'a> {
     pub timeout: Duration,
-    /// Whether this process is asked to end: a hook that runs then is ended.
+    /// Returns whether this process is asked to end; a running hook is ended then.
     pub stop: &'a dyn Fn() -> bool,
 }
 
-/// Runs `work` between the hooks: nothing when `before` fails; `after` always, with what came of it, and to its end. That it failed
-/// is told beside what was done, which it does not undo.
+/// Runs `work` between the hooks.
+///
+/// If `before` fails, `work` does not run. `after` always runs, gets the outcome, and is not stopped early.
+/// Its failure is returned in addition to the result of `work`, which it does not undo.
 pub fn around<T, E: From<HookError>>(
     hooks: &Hooks,
     around: &HookContext,
@@ -95,7 +99,7 @@ pub fn around<T, E: From<HookError>>(
     Ok((done?, after.err()))
 }
 
-/// Runs one command: a program and its arguments. `change` may say more of how.
+/// Runs one command: a program and its arguments. `change` may adjust how it is started.
 pub fn run(
     when: &'static str,
     command: &[String],
@@ -144,7 +148,8 @@ pub fn run(
     Err(HookError::Failed { when, program: program.clone(), how, said: said.all(around.env) })
 }
 
-/// Ends a hook and what is in its group. Who stands between does it, once the leash is let go; where that does not come to it, this does.
+/// Ends a hook and its group. The intermediate process does it once the leash is closed; if that fails, this
+/// function kills the group.
 fn end(env: &Env, mut child: Child, leash: Option<ChildStdin>) {
     drop(leash);
     if wait(env, &mut child, KILLED_LIMIT).is_some() {
@@ -159,7 +164,7 @@ fn end(env: &Env, mut child: Child, leash: Option<ChildStdin>) {
     }
 }
 
-/// How it ended; none when it did not within `limit`, or nobody knows.
+/// Waits for a process. Returns none if it did not end within `limit`, or if its status is unknown.
 pub fn wait(env: &Env, child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let begun = env.stopwatch();
     loop {
@@ -170,15 +175,16 @@ pub fn wait(env: &Env, child: &mut Child, limit: Duration) -> Option<ExitStatus>
     }
 }
 
-/// What a hook says on standard error.
+/// The output of a hook on standard error.
 struct Said {
-    /// None once nobody holds the other end.
+    /// The pipe; none once all writers have closed it.
     stderr: Option<ChildStderr>,
     text: Vec<u8>,
 }
 
 impl Said {
-    /// Takes what comes within `time`. A hook that goes on talking is not to wait for a reader: what is beyond the bound is forgotten.
+    /// Reads the output that comes within `time`. Output beyond the maximum is read and discarded, so that a
+    /// hook never blocks on a full pipe.
     fn listen(&mut self, env: &Env, time: Duration) {
         let Some(stderr) = &mut self.stderr else { return env.sleep(time) };
         let time = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
@@ -186,7 +192,7 @@ impl Said {
         if !poll(&mut ends, Some(&time)).is_ok_and(|ready| ready > 0) {
             return;
         }
-        // There is something, or the end: this does not wait.
+        // There is data or the end of the pipe, so this does not block.
         let mut part = [0; 4096];
         match stderr.read(&mut part) {
             Ok(0) => self.stderr = None,
@@ -199,9 +205,9 @@ impl Said {
         }
     }
 
-    /// What it has said until now, as it is told.
+    /// Returns the output until now, as it appears in a message.
     fn all(mut self, env: &Env) -> String {
-        // What is in the pipe still; a helper may go on talking.
+        // Reads what is still in the pipe. A helper may continue to write, so this is limited.
         let mut before = usize::MAX;
         while self.stderr.is_some() && self.text.len() < SAID_MAX_BYTES && self.text.len() != before {
             before = self.text.len();

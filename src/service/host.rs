@@ -1,4 +1,5 @@
-//! This host: its configuration and what it opens by it. What the commands and the daemon share.
+//! This host: its configuration and the repositories and keys that it opens by it. Shared by the commands and
+//! the daemon.
 
 use super::config::{self, Config, ConfigError, StoreConfig};
 use crate::model::id::{DaemonId, Incarnation, StoreName, WriterId};
@@ -16,7 +17,7 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-/// Why something is not opened.
+/// The reason why something is not opened.
 #[derive(Debug, Error)]
 pub enum HostError {
     #[error(transparent)]
@@ -41,44 +42,45 @@ impl Failure for HostError {
     }
 }
 
-/// Closes what an earlier version left open below a cache that keeps its mode: the directories of repositories.
+/// Restricts the repository directories below a cache, which an earlier version left readable for others. The
+/// cache itself keeps its mode.
 fn close_old(cache: &Path) {
     for entry in std::fs::read_dir(cache).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_tag = name.len() == 16 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
         if is_tag && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            // Best effort: what is made from now on is closed by itself.
+            // Best effort: directories that are made from now on are restricted anyway.
             let _ = private::own(&entry.path());
         }
     }
 }
 
-/// Keys that are not configured, but given.
+/// Keys that are given by a command rather than configured.
 #[derive(Clone, Debug, Default)]
 pub struct GivenKeys {
     pub key_file: Option<PathBuf>,
     pub passphrase: Option<Zeroizing<String>>,
-    /// A keyring is taken to write with although nobody here made it.
+    /// Whether a keyring that no holder on this host made is trusted for writing.
     pub trust_keyring: bool,
-    /// A store without encryption is written to although the configuration does not name it.
+    /// Whether an unencrypted store is written to although the configuration does not name it.
     pub allow_unencrypted: bool,
 }
 
-/// A host.
+/// This host.
 #[derive(Clone)]
 pub struct Host {
     pub config: Arc<Config>,
     pub runtime: Handle,
-    /// On the command line, in place of the configured one.
+    /// The repository of the command line, which overrides the configured one.
     pub given_repository: Option<String>,
-    /// On the command line, or in the environment.
+    /// Keys from the command line or the environment.
     pub given_keys: GivenKeys,
     env: Env,
-    /// This process's own number, where it is a daemon.
+    /// Incarnation of this process, if it is a daemon.
     incarnation: Option<Incarnation>,
-    /// Where it is said what whoever runs this should know.
+    /// Receives messages for the user who runs this process.
     notice: Notice,
-    /// Of all repositories together.
+    /// The bandwidth limit of all repositories together.
     bandwidth: Option<Arc<Bandwidth>>,
 }
 
@@ -99,22 +101,22 @@ impl Host {
         }
     }
 
-    /// The same host with these keys beside what is configured.
+    /// Returns the same host with these keys in addition to the configured ones.
     pub fn with_keys(self, given_keys: GivenKeys) -> Self {
         Self { given_keys, ..self }
     }
 
-    /// The same host in another environment.
+    /// Returns the same host with another environment.
     pub fn with_env(self, env: Env) -> Self {
         Self { env, ..self }
     }
 
-    /// Where its time and its randomness come from.
+    /// Returns the source of this host's time and randomness.
     pub fn env(&self) -> &Env {
         &self.env
     }
 
-    /// The same host, whose runs are a daemon's.
+    /// Returns the same host, whose runs are a daemon's.
     pub fn with_incarnation(self, incarnation: Option<Incarnation>) -> Self {
         Self { incarnation, ..self }
     }
@@ -123,7 +125,7 @@ impl Host {
         Self { notice, ..self }
     }
 
-    /// What stores are opened with: given, else configured, else the default key file.
+    /// Returns the keys that open stores: given, else configured, else the default key file.
     pub fn keys(&self) -> Result<KeySource, HostError> {
         let mut passphrase = self.given_keys.passphrase.clone();
         if let (None, Some(path)) = (&passphrase, &self.config.passphrase_file) {
@@ -158,7 +160,7 @@ impl Host {
         })
     }
 
-    /// What is to be said of secrets that others on this host may read.
+    /// Returns warnings about secrets that other users of this host can read.
     pub fn exposures(&self) -> Vec<String> {
         let default = || config::default_key_file().ok().flatten();
         let key_file = self.given_keys.key_file.clone().or_else(|| self.config.key_file.clone());
@@ -168,13 +170,13 @@ impl Host {
         files.filter_map(|path| trusted::exposure(&path)).collect()
     }
 
-    /// The key file that the next new store makes; none when there is one already.
+    /// Returns the key file that the next new store will create; none when there is one already.
     pub fn key_to_be_made(&self) -> Option<PathBuf> {
         let keys = self.keys().ok().filter(|keys| keys.passphrase.is_none())?;
         keys.key_file.filter(|path| !durable::is_made(path))
     }
 
-    /// The repository of `store`: given, the store's, the configuration's, or the default directory.
+    /// Returns the repository of `store`: given, the store's, the configuration's, or the default directory.
     pub fn repository(&self, store: Option<&StoreConfig>) -> Result<Repository, HostError> {
         let configured = self.given_repository.clone();
         let configured = configured.or_else(|| store.and_then(|s| s.repository.clone()));
@@ -190,9 +192,10 @@ impl Host {
             None => config::default_cache()?.map(|cache| (cache.clone(), private::own(&cache).map(drop))),
         };
         let cache = match cache {
-            // What is in it is as good as the stores' own files: it is no cache of somebody else's.
+            // The cache's content is trusted like the stores' own files, so another user's directory is
+            // refused.
             Some((_, Err(error))) if private::is_refusal(&error) => return Err(HostError::Cache(error)),
-            // One that cannot be written is none.
+            // A cache that cannot be written is not used.
             Some((cache, held)) => {
                 let _ = held.map(|()| close_old(&cache));
                 Some(cache)
@@ -210,15 +213,16 @@ impl Host {
         Ok(Repository::open(&location, options, self.runtime.clone())?)
     }
 
-    /// The repository that holds the store `name`.
+    /// Returns the repository that holds the store `name`.
     pub fn repository_of(&self, name: &StoreName) -> Result<Repository, HostError> {
         self.repository(self.config.store(name.as_str()))
     }
 
-    /// Where what is followed is kept: given, configured, or the default directory.
+    /// Returns the directory for followed stores: given, configured, or the default.
     ///
     /// # Errors
-    /// There is no such place, or it is somebody else's: what is shown and copied from there is as it is.
+    /// There is no such directory, or it belongs to another user: its content is shown and copied without a
+    /// further check.
     pub fn standby(&self, given: Option<&Path>) -> Result<PathBuf, HostError> {
         let chosen = self.standby_path(given)?;
         match private::look(&chosen) {
@@ -237,7 +241,7 @@ impl Host {
         Ok(std::path::absolute(&chosen).unwrap_or(chosen))
     }
 
-    /// The directories that this program keeps on this host: no part of a store.
+    /// Returns the directories that this program keeps on this host. They are no part of a store.
     pub fn own_places(&self) -> Vec<PathBuf> {
         let configured = self.config.store.iter().filter_map(|store| store.repository.clone());
         let repositories = configured
@@ -247,7 +251,7 @@ impl Host {
                 Ok(RepositoryUrl::Directory(path)) => Some(path),
                 _ => None,
             });
-        // A place that cannot be told is not in use either.
+        // A place that cannot be determined is not in use either.
         let defaults = [config::default_repository(), config::default_cache(), config::state_dir()];
         let places = repositories
             .chain(self.config.cache.clone())
@@ -256,8 +260,9 @@ impl Host {
         places.collect()
     }
 
-    /// Its name in the logs: UNDERSTUDY_WRITER, else the configured one, else the host's. One that changes at each start (a
-    /// container's) would be another host each time.
+    /// Returns this host's name in the logs: `UNDERSTUDY_WRITER`, else the configured name, else the host's.
+    ///
+    /// A name that changes at each start (as a container's does) would be another host each time.
     pub fn writer(&self) -> WriterId {
         let given = std::env::var("UNDERSTUDY_WRITER").ok().filter(|name| !name.is_empty());
         let configured = given.or_else(|| self.config.writer.clone());
@@ -267,7 +272,7 @@ impl Host {
         }))
     }
 
-    /// This process as a daemon; none for a single command.
+    /// Returns this process as a daemon; none for a single command.
     pub fn daemon(&self) -> Option<DaemonId> {
         self.incarnation.map(|incarnation| DaemonId { host: self.writer(), incarnation })
     }

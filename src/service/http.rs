@@ -1,7 +1,8 @@
-//! The daemon by HTTP: health, figures, and an API for stores, snapshots and runs. [`crate::api`] has its types, and `openapi.json` describes it.
+//! The daemon's HTTP service: health, metrics, and an API for stores, snapshots and runs.
 //!
-//! Who is let in is decided by [`super::admission`], for each request alike. What asks a repository runs on threads for that, so that a
-//! slow one does not hold up the rest.
+//! [`crate::api`] has its types, and `openapi.json` describes it. [`super::admission`] decides for each
+//! request alike whether it is admitted. Requests that read a repository run on threads of their own, so that
+//! a slow repository does not delay the others.
 
 use super::admission::{self, Admission};
 use super::api_error::ApiError;
@@ -34,23 +35,23 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Changes in one answer, unless fewer are asked for.
+/// Default and maximum number of changes in one answer.
 const CHANGES_MAX: usize = 1000;
 
-/// Questions to repositories at once; others wait.
+/// Maximum number of requests that read repositories at the same time; others wait.
 const QUESTIONS_MAX: usize = 4;
-/// How often a stream looks how its run goes on.
+/// Interval at which a stream checks the progress of its run.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 struct AppState {
     daemon: Daemon,
     log: Lossy,
-    /// For questions to repositories.
+    /// Permits for requests that read repositories.
     places: Arc<Semaphore>,
 }
 
-/// All routes, behind the admission.
+/// Returns all routes, guarded by the admission.
 pub fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -170,7 +171,7 @@ async fn resync(
         RunRequest::Unknown => return Err(ApiError::unknown_store(name.as_str())),
     };
     site.daemon.wake();
-    // No thread waits for it: those of the runtime are few, and local repositories need them.
+    // No thread waits for the run: the runtime has few, and local repositories need them.
     let watching = (site.daemon, None::<ProgressFigures>, false);
     let events = futures::stream::unfold(watching, move |(daemon, last, is_over)| async move {
         if is_over {
@@ -199,7 +200,7 @@ async fn resync(
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
-/// Returns the event that says how a run ended.
+/// Returns the event that reports how a run ended.
 fn last_event(ended: &RunResult) -> Event {
     match &ended.result {
         Ok(report) => {
@@ -213,7 +214,7 @@ fn last_event(ended: &RunResult) -> Event {
 fn failed(outcome: FailureKind, error: &str) -> Event {
     let event = Event::default().event("failed");
     let failure = RunFailure { outcome, error: error.to_owned() };
-    // Texts are always written as JSON.
+    // A struct of texts can always be written as JSON.
     event.json_data(failure).unwrap_or_else(|_| Event::default().event("failed").data("{}"))
 }
 
@@ -258,7 +259,8 @@ impl AppState {
             .ok_or_else(|| ApiError::unknown_store(name.as_str()))
     }
 
-    /// Runs what asks a repository on a thread of its own, a few at once: it waits for the runtime's.
+    /// Runs a function that reads a repository on a thread of its own, up to [`QUESTIONS_MAX`] at a time; it
+    /// may block, which the runtime's threads must not.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Daemon) -> Result<T, ApiError> + Send + 'static,

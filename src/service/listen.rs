@@ -1,7 +1,8 @@
-//! Answering: at a port, and at the socket of the host's own commands.
+//! The listeners: at a port, and at the socket of the host's own commands.
 //!
-//! Nobody holds the daemon up by connecting: a request's head has ten seconds, and at each door there are so many connections at most. When
-//! all are taken, the one goes that has waited longest without a request that was let in, so that whoever has no token keeps nobody out.
+//! No client can hold the daemon up by connecting: a request's head must arrive within ten seconds, and each
+//! listener has a maximum number of connections. When all are taken, the connection that has waited longest
+//! without an admitted request is closed, so that clients without a token never keep others out.
 
 use super::door::Door;
 use super::socket::Bound;
@@ -19,24 +20,25 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 
-/// How long a request's head may take, the first as any later.
+/// Maximum time for the head of a request to arrive, for the first one as for later ones.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// Connections at a door.
+/// Maximum number of connections of a listener.
 const CONNECTIONS_MAX: usize = 64;
-/// After a connection that could not be taken (no file handles left): some end meanwhile.
+/// Pause after a connection that could not be accepted because no file handles were left; some are freed
+/// meanwhile.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// One connection.
 pub struct Seat {
-    /// Requests that were let in and are not answered to the end.
+    /// Number of requests that were admitted and whose responses are not complete.
     busy: AtomicUsize,
     env: Env,
-    /// By the machine's clock.
+    /// Since when the connection waits, by the machine's clock.
     since_ns: AtomicU64,
     leave: Notify,
 }
 
-/// A request that was let in: its connection stays as long as this.
+/// An admitted request; its connection is kept as long as this value.
 pub struct Busy(Arc<Seat>);
 
 impl Seat {
@@ -69,13 +71,14 @@ struct Standing {
     since_ns: u64,
 }
 
-/// Which of them goes for a new one: of those that are not busy, the one that has waited longest.
+/// Chooses the connection to close for a new one: of those that are not busy, the one that has waited
+/// longest.
 fn who_goes(all: &[Standing]) -> Option<usize> {
     let idle = all.iter().enumerate().filter(|(_, standing)| !standing.is_busy);
     idle.min_by_key(|(_, standing)| standing.since_ns).map(|(at, _)| at)
 }
 
-/// The connections of one door.
+/// The connections of one listener.
 #[derive(Clone)]
 struct Seats {
     env: Env,
@@ -87,7 +90,7 @@ impl Seats {
         Self { env: env.clone(), all: Arc::default() }
     }
 
-    /// A seat for a new connection; none when all are busy.
+    /// Returns a seat for a new connection; none when all are busy.
     fn take(&self) -> Option<Arc<Seat>> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= CONNECTIONS_MAX {
@@ -105,7 +108,7 @@ impl Seats {
     }
 }
 
-/// Answers at a port, for ever.
+/// Serves requests at a port, for ever.
 pub async fn at_port(env: &Env, listener: TcpListener, router: Router) {
     let seats = Seats::new(env);
     loop {
@@ -116,7 +119,7 @@ pub async fn at_port(env: &Env, listener: TcpListener, router: Router) {
     }
 }
 
-/// Answers at the socket, for ever: this user and root.
+/// Serves requests of this user and root at the socket, for ever.
 ///
 /// # Errors
 /// The socket cannot be waited for.
@@ -152,7 +155,7 @@ where
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
         tokio::select! {
-            // Whoever went away, or took too long, is no news.
+            // A client that disconnected or took too long is not reported.
             _ = connection => {}
             () = seat.leave.notified() => {}
         }

@@ -1,4 +1,4 @@
-//! Figures for Prometheus, in its text format. Pure: statuses in, text out.
+//! Metrics for Prometheus, in its text format. Pure: statuses in, text out.
 
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
@@ -6,7 +6,7 @@ use crate::api::upkeep::UpkeepStatus;
 use crate::model::role::Role;
 use std::fmt::Write;
 
-/// What is not of one store.
+/// Figures that concern the daemon rather than one store.
 #[derive(Clone, Copy, Debug)]
 pub struct Overall {
     pub queued: usize,
@@ -20,14 +20,14 @@ enum Kind {
     Gauge,
 }
 
-/// Where a family's samples come from.
+/// The source of a metric family's samples.
 enum Value {
-    /// The version that runs, as a label.
+    /// The version of this program, as a label.
     Version,
     Overall(fn(Overall) -> f64),
-    /// One sample for each store that has one.
+    /// One sample for each store that has a value.
     Store(fn(&StoreStatus) -> Option<f64>),
-    /// Several for each store, told apart by a label.
+    /// Several samples for each store, distinguished by a label.
     By(&'static str, fn(&StoreStatus) -> Vec<(&'static str, f64)>),
 }
 
@@ -77,7 +77,7 @@ const FAMILIES: [Family; 27] = [
     family("understudy_phase_seconds", Gauge, "What the last run's phases took.", By("phase", phases)),
 ];
 
-/// Returns all figures.
+/// Returns all metrics as text.
 pub fn text(statuses: &[StoreStatus], overall: Overall) -> String {
     let mut out = Text(String::new());
     for Family { name, kind, help, value } in &FAMILIES {
@@ -145,7 +145,7 @@ impl Text {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    /// Values of labels are names of stores, roles and words of this file: nothing needs an escape.
+    /// Label values are names of stores, roles and words of this file; none needs escaping.
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };

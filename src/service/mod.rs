@@ -1,4 +1,4 @@
-//! What the commands share (the configuration, this host), and the daemon: schedules, runs, HTTP.
+//! The parts that the commands share (configuration, this host), and the daemon: schedules, runs, HTTP.
 
 pub mod admission;
 pub mod alert;

@@ -1,4 +1,4 @@
-//! Repairs a store of what this host has: the tree that it is replicated from, and the objects that it holds as a standby.
+//! Repairs a store from what this host has: the replicated tree, and the objects that it holds as a standby.
 
 use super::host::Host;
 use crate::maintain::repair::{RepairReport, repair};
@@ -11,7 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Ships again what the repository lost: of `source` (else the configured tree), and of what `standby` (else the usual place) holds.
+/// Ships again what the repository lost, from `source` (default: the configured tree) and from the standby
+/// directory `standby` (default: the usual place).
 pub fn repair_of_this_host(
     host: &Host,
     store: &Store,
@@ -26,13 +27,13 @@ pub fn repair_of_this_host(
     let provider = |entry: &Entry, offset: u64, length: usize| {
         let object = depot.as_ref().zip(entry.file()).map(|(depot, file)| depot.object(file.hash));
         let below = source.as_ref().map(|source| source.join(OsStr::from_bytes(entry.path.as_bytes())));
-        // What is there may be another file by now: the chunk's name decides.
+        // The path may hold another file by now; the chunk's hash decides.
         below.into_iter().chain(object).find_map(|path| read(&path, entry, offset, length))
     };
     repair(store, &host.writer(), &provider)
 }
 
-/// Reads a stretch of a file that still has the entry's size.
+/// Reads a range of a file that still has the entry's size.
 fn read(path: &Path, entry: &Entry, offset: u64, length: usize) -> Option<Vec<u8>> {
     let file = std::fs::File::open(path).ok()?;
     let meta = file.metadata().ok()?;

@@ -1,4 +1,4 @@
-//! One run of one store: a resync where it is the primary's, a follow where it is a standby's.
+//! One run of one store: a resync where this host is the primary, a follow where it is a standby.
 
 use super::child;
 use super::config::StoreConfig;
@@ -22,14 +22,14 @@ use crate::support::progress::{Progress, Step};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Compression that keeps up with two cores' reading.
+/// Compression level; this one keeps up with the reading of two cores.
 const COMPRESSION_LEVEL: i32 = 1;
-/// Of holes in large files, where nothing is configured: some ten seconds.
+/// Default maximum of hashed bytes of holes in large files; hashing them takes some ten seconds.
 pub const HOLES_MAX_BYTES: u64 = 32 << 30;
-/// A day of hourly snapshots.
+/// Default number of snapshots to keep: a day of hourly ones.
 pub const DEFAULT_KEEP: u32 = 24;
 
-/// Why a run committed nothing.
+/// The reason why a run committed nothing.
 #[derive(Debug, Error)]
 pub enum RunError {
     #[error(transparent)]
@@ -57,7 +57,7 @@ impl Failure for RunError {
 }
 
 impl RunError {
-    /// The hold, when that is what it is.
+    /// Returns the hold, if the run was held.
     pub fn hold(&self) -> Option<&Hold> {
         match self {
             Self::Resync(ResyncError::Held { hold, .. }) => Some(hold),
@@ -66,20 +66,21 @@ impl RunError {
     }
 }
 
-/// What a caller lends a run.
+/// Resources that the caller lends to a run.
 #[derive(Clone, Copy)]
 pub struct RunObserver<'a> {
     pub progress: &'a Progress,
     pub on_step: &'a (dyn Fn(Step) + Sync),
 }
 
-/// Where snapshots are shown. What is mounted to be written to is a store's own.
+/// Returns the directories at which this host shows snapshots. Writable mounts are not included, since they
+/// may be a store's own tree.
 fn own_mounts() -> Vec<PathBuf> {
     let shown = mounted_snapshots().unwrap_or_default();
     shown.into_iter().filter(|show| show.writable.is_none()).map(|show| show.dir).collect()
 }
 
-/// The request of a store's resync.
+/// Returns the request of a store's resync.
 pub fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
     Request {
         store: store.name.clone(),
@@ -99,7 +100,7 @@ pub fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
     }
 }
 
-/// Resyncs a store as its request says, its hooks around it.
+/// Resyncs a store as its request says, between its hooks.
 pub fn resync_between_hooks(
     repository: &Repository,
     store: &StoreConfig,
@@ -121,7 +122,7 @@ pub fn resync_between_hooks(
     Ok(ResyncReport { hook_failed: failed.map(|error: HookError| error.to_string()), ..report })
 }
 
-/// Runs a store as this host may: the log says whether it does. `accept` lets a held resync through.
+/// Runs a store in the role that the log gives this host. `accept` lets a held resync through.
 pub fn run(
     host: &Host,
     repository: &Repository,

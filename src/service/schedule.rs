@@ -1,8 +1,9 @@
-//! When runs are due: cron expressions of five fields, evaluated in UTC, each store at its own place behind them.
+//! Schedules: cron expressions of five fields, evaluated in UTC. Each store runs at a fixed offset after
+//! their times.
 //!
-//! The crate `cron` wants a field for seconds, numbers the days of the week from 1 = Sunday, and has both kinds of days
-//! hold at once. Here they are as in cron(8): Sunday is 0 or 7, and when the day of the month and the day of the week are
-//! both restricted, either is enough.
+//! The crate `cron` wants a field for seconds, numbers the days of the week from 1 = Sunday, and requires
+//! both kinds of days to match. Here they are as in cron(8): Sunday is 0 or 7, and when the day of the month
+//! and the day of the week are both restricted, either is enough.
 
 use crate::support::failure::{Failure, FailureKind};
 use chrono::{DateTime, Utc};
@@ -11,13 +12,14 @@ use std::str::FromStr;
 use thiserror::Error;
 
 const NS: u64 = 1_000_000_000;
-/// The crate knows no year beyond 2100: from 2090 on, the years are taken for those of
+/// Start of the year 2090. The crate knows no year beyond 2100, so later times are evaluated a multiple of
+/// [`CYCLE_SECONDS`] earlier.
 const CRATE_ENDS_SECONDS: u64 = 3_786_912_000;
-/// 28 years before, which begin with the same days of the week and have the same leap days (but for 2100).
+/// Length of 28 years: a shift by it keeps the days of the week and the leap days (but for 2100).
 const CYCLE_SECONDS: u64 = 10_227 * 86_400;
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
-/// Why an expression is no schedule.
+/// The reason why an expression is no schedule.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ScheduleError {
     #[error(
@@ -36,7 +38,7 @@ impl Failure for ScheduleError {
     }
 }
 
-/// When something is due.
+/// A schedule.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     text: String,
@@ -45,19 +47,19 @@ pub struct Schedule {
 
 #[derive(Clone, Debug)]
 enum Due {
-    /// When any of these is.
+    /// The times of any of these expressions.
     Any(Vec<cron::Schedule>),
-    /// At multiples of so many nanoseconds.
+    /// The multiples of this number of nanoseconds.
     Every(u64),
 }
 
 impl Schedule {
-    /// Every so many seconds.
+    /// Returns the schedule that is due every `seconds`.
     pub fn every(seconds: u64) -> Self {
         Self { text: format!("every {seconds} s"), due: Due::Every(seconds.max(1) * NS) }
     }
 
-    /// A cron expression.
+    /// Parses a cron expression.
     pub fn parse(text: &str) -> Result<Self, ScheduleError> {
         let text = match text.trim() {
             "@hourly" => "0 * * * *",
@@ -71,7 +73,7 @@ impl Schedule {
         };
         let wrong = |reason: String| ScheduleError::Expression(text.to_owned(), reason);
         let weekdays = weekdays(weekday).map_err(wrong)?;
-        // As cron(8) has it, a field that begins with a star restricts nothing here, whatever its step.
+        // As in cron(8), a field that begins with a star does not restrict the days, whatever its step.
         let both = !day.starts_with('*') && !weekday.starts_with('*');
         let days = if both { vec![(day, "*"), ("*", &weekdays[..])] } else { vec![(day, &weekdays[..])] };
         let parse = |(day, weekday): (&str, &str)| {
@@ -80,26 +82,26 @@ impl Schedule {
         };
         let due = days.into_iter().map(parse).collect::<Result<_, _>>().map(Due::Any)?;
         let schedule = Self { text: text.to_owned(), due };
-        // Leap days come every eight years at the most.
+        // Leap days are at most eight years apart.
         match schedule.after(0) {
             Some(_) => Ok(schedule),
             None => Err(ScheduleError::Never(text.to_owned())),
         }
     }
 
-    /// Whether its times are the calendar's; else it comes every so often, by whatever clock.
+    /// Returns whether its times are the calendar's; else it is due at intervals, by either clock.
     pub fn is_by_calendar(&self) -> bool {
         matches!(self.due, Due::Any(_))
     }
 
-    /// The first time behind `ns` (since 1970, of the calendar's) at which it is due.
+    /// Returns the first due time after `ns`, which is a wall clock time since 1970.
     pub fn after(&self, ns: u64) -> Option<u64> {
         let any = match &self.due {
             Due::Every(period) => return (ns / period + 1).checked_mul(*period),
             Due::Any(any) => any,
         };
         let seconds = ns / NS;
-        // A clock that is set so far is wrong, and no reason to stop.
+        // A clock that is set beyond that year is wrong, which is no reason to stop.
         let shift = seconds.saturating_sub(CRATE_ENDS_SECONDS).div_ceil(CYCLE_SECONDS) * CYCLE_SECONDS;
         let from = DateTime::<Utc>::from_timestamp((seconds - shift) as i64, 0)?;
         let next = any.iter().filter_map(|schedule| schedule.after(&from).next()).min()?;
@@ -113,7 +115,8 @@ impl std::fmt::Display for Schedule {
     }
 }
 
-/// The days of the week as the crate names them. Every form is made a list, since a range may pass the end of the week.
+/// Translates the days of the week into the crate's names. Every form becomes a list, since a range may pass
+/// the end of the week.
 fn weekdays(field: &str) -> Result<String, String> {
     if field == "*" || field == "?" {
         return Ok("*".to_owned());
@@ -131,14 +134,14 @@ fn weekdays(field: &str) -> Result<String, String> {
         if step == 0 || (from > to && to != 0) {
             return Err(format!("'{item}' is no range of days"));
         }
-        // To Sunday: the week's end.
+        // The range ends on Sunday, which is the end of the week.
         let to = if to < from { 7 } else { to };
         days.extend((from..=to).step_by(step as usize).map(|day| day % 7));
     }
     Ok(days.into_iter().map(|day| (day + 1).to_string()).collect::<Vec<_>>().join(","))
 }
 
-/// 0 to 7, or three letters; 0 for Sunday.
+/// Parses a day of the week, 0 to 7 or three letters. Returns 0 for Sunday.
 fn weekday(text: &str) -> Result<u32, String> {
     let text = text.to_ascii_lowercase();
     if let Some(day) = DAYS.iter().position(|day| *day == text) {
@@ -150,12 +153,12 @@ fn weekday(text: &str) -> Result<u32, String> {
     }
 }
 
-/// A store's fixed place within the jitter: the same on every host and after every restart.
+/// Returns a store's fixed offset within the jitter; it is the same on every host and after every restart.
 pub fn slot_ns(store: &str, jitter_ns: u64) -> u64 {
     let hash = blake3::hash(store.as_bytes());
     let (first, _) = hash.as_bytes().split_at(8);
     let number = u64::from_le_bytes(first.try_into().unwrap_or_default());
-    // Whole seconds.
+    // The offset is a whole number of seconds.
     ((u128::from(number) * u128::from(jitter_ns / NS)) >> 64) as u64 * NS
 }
 
@@ -168,7 +171,7 @@ mod tests {
             * NS
     }
 
-    /// The next times behind one.
+    /// Returns the next `count` times after `from`.
     fn next(expression: &str, from: &str, count: usize) -> Vec<String> {
         let schedule = Schedule::parse(expression).unwrap();
         let mut ns = at(from);
@@ -202,7 +205,7 @@ mod tests {
             ),
             ("0 12 1 * *", &["Tue 12-01 12:00", "Fri 01-01 12:00"]),
             ("0 0 1 jan,jul *", &["Fri 01-01 00:00", "Thu 07-01 00:00"]),
-            // Days of the week, from Sunday as 0 or 7.
+            // Days of the week: Sunday is 0 or 7.
             ("0 0 * * 0", &["Sun 11-29 00:00", "Sun 12-06 00:00"]),
             ("0 0 * * 7", &["Sun 11-29 00:00"]),
             ("0 0 * * 1", &["Mon 11-30 00:00"]),
@@ -215,9 +218,9 @@ mod tests {
             ("0 0 * * sat,Sun", &["Sat 11-28 00:00", "Sun 11-29 00:00"]),
             ("0 0 * * */2", &["Thu 11-26 00:00", "Sat 11-28 00:00", "Sun 11-29 00:00", "Tue 12-01 00:00"]),
             ("0 0 * * 1/2", &["Wed 11-25 00:00", "Fri 11-27 00:00", "Mon 11-30 00:00"]),
-            // Both kinds of days: either is enough.
+            // With both kinds of days, either is enough.
             ("0 0 13 * fri", &["Fri 11-27 00:00", "Fri 12-04 00:00", "Fri 12-11 00:00", "Sun 12-13 00:00"]),
-            // A star restricts nothing, also with a step.
+            // A star does not restrict the days, also with a step.
             ("0 0 */10 * fri", &["Fri 12-11 00:00", "Fri 01-01 00:00"]),
             ("@hourly", &["Tue 11-24 23:00"]),
         ] {
@@ -232,7 +235,7 @@ mod tests {
             Schedule::parse("0 6 29 2 *").unwrap().after(at("2027-03-01 00:00")),
             Some(at("2028-02-29 06:00"))
         );
-        // Not a day that clocks elsewhere change on: in UTC there is no such day.
+        // Clocks elsewhere change on this day; in UTC there is no such day.
         assert_eq!(next("30 2 * * *", "2026-03-28 12:00", 2), ["Sun 03-29 02:30", "Mon 03-30 02:30"]);
     }
 

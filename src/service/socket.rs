@@ -1,13 +1,17 @@
-//! Where the commands of this host meet its daemon: a Unix socket, in a directory that is closed to all but its user.
+//! The Unix socket by which the commands of this host reach its daemon, in a directory that only its user can
+//! enter.
 //!
-//! Why that is safe: whoever can make something in that directory is this user or root, so what answers there is a daemon of theirs, and
-//! whoever asks is as well; both ask the kernel for the other's user all the same. A port has no such owner: while a daemon is down
-//! anybody may answer there, so nothing is said to one, least of all a token.
+//! Why that is safe: only this user and root can create a file in that directory. So a process that answers
+//! there is this user's or root's daemon, and a process that connects is theirs as well; both still ask the
+//! kernel for the other's user. A port has no such owner: while a daemon is down any process may answer
+//! there, so commands never send anything to a port, least of all a token.
 //!
-//! The socket is named for the configuration (and for the repository, where one is given on the command line), so that of two daemons of one
-//! user a command meets the one of its own configuration. A lock beside it is held as long as the daemon lives: what lies there without one
-//! is a dead daemon's, and is replaced; with one, a second daemon of that configuration is refused. The directory is taken by its handle, and
-//! the socket through it, which makes its path short enough whatever the directory's is.
+//! The socket is named for the configuration (and for the repository, where one is given on the command
+//! line), so that of several daemons of one user a command reaches the one with its own configuration. A lock
+//! next to the socket is held as long as the daemon lives. A socket whose lock is free belongs to a dead
+//! daemon and is replaced; if the lock is held, a second daemon of that configuration is refused. The
+//! directory is opened once, and the socket is reached through its handle, which keeps the socket's path
+//! short enough however long the directory's path is.
 
 use super::config::{Config, OFF, state_dir};
 use crate::support::failure::{Failure, FailureKind};
@@ -21,19 +25,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// Where the shipped unit has its daemon's socket: systemd makes it, and says so to the daemon alone.
+/// The directory of the shipped unit's socket. systemd creates it, and only the daemon's environment names
+/// it.
 const OF_UNIT: &str = "/run/understudy";
 
-/// A place for a socket: a directory, and a name in it.
+/// The place of a socket: a directory, and a name in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketPlace {
     dir: PathBuf,
     name: OsString,
-    /// Nobody named it: it is closed to others.
+    /// Whether the place was not configured; the directory is then closed to other users.
     is_default: bool,
 }
 
-/// Why a daemon has no socket.
+/// The reason why a daemon has no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     #[error("{}: another daemon runs with this configuration; stop it, or set service.socket", .0.display())]
@@ -48,7 +53,7 @@ impl Failure for SocketError {
     }
 }
 
-/// A socket that is listened at; it goes with this.
+/// A listening socket, which is removed when this value is dropped.
 pub struct Bound {
     pub listener: UnixListener,
     pub path: PathBuf,
@@ -58,13 +63,14 @@ pub struct Bound {
 }
 
 impl SocketPlace {
-    /// Where a daemon of this configuration listens; none when it is to have none, or there is no place.
+    /// Returns where a daemon of this configuration listens; none when the socket is disabled or there is no
+    /// place for it.
     pub fn of_daemon(config: &Config, repository: Option<&str>) -> Option<Self> {
         let given = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from).filter(|dir| dir.is_absolute());
         Self::all(config, repository, given).into_iter().next()
     }
 
-    /// Where a command of this configuration looks for it.
+    /// Returns the places where a command of this configuration looks for the daemon.
     pub fn of_command(config: &Config, repository: Option<&str>) -> Vec<Self> {
         let mut all = Self::all(config, repository, None);
         if all.first().is_some_and(|place| place.is_default) {
@@ -95,10 +101,10 @@ impl SocketPlace {
         self.dir.join(&self.name)
     }
 
-    /// Listens there.
+    /// Listens on the socket.
     ///
     /// # Errors
-    /// [`SocketError::Taken`] when a daemon lives there; else what was wrong with the place.
+    /// [`SocketError::Taken`] when another daemon listens there; else the error of the place.
     pub fn bind(&self) -> Result<Bound, SocketError> {
         let wrong = |source: io::Error| SocketError::Io { path: self.path(), source };
         let dir = match self.is_default {
@@ -125,16 +131,16 @@ impl SocketPlace {
         Ok(Bound { listener, path: self.path(), dir, name: self.name.clone(), _lock: lock })
     }
 
-    /// Connects to who listens there; none when nobody does.
+    /// Connects to the daemon that listens there; none when no daemon does.
     ///
     /// # Errors
-    /// The directory is there, and is not closed, or somebody else's.
+    /// The directory exists, but other users can enter it or own it.
     pub fn connect(&self) -> io::Result<Option<UnixStream>> {
         let dir = match private::closed(&self.dir) {
             Ok(dir) => dir,
-            // Another's is entered by nobody else: it is no daemon of this user's.
+            // A directory of another user cannot be entered: no daemon of this user listens there.
             Err(error) if error.raw_os_error().is_some() => return Ok(None),
-            // Nobody listens there: it is no news that others could.
+            // No daemon listens there, so it does not matter that the directory is open to others.
             Err(_) if std::fs::symlink_metadata(self.path()).is_err() => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -154,12 +160,13 @@ impl Drop for Bound {
     }
 }
 
-/// A name in an open directory, as a path that a socket's address has room for.
+/// Returns a path of a name in an open directory that is short enough for a socket's address.
 fn through(dir: &OwnedFd, name: &OsStr) -> PathBuf {
     Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name)
 }
 
-/// One for each configuration, and for what replaces a part of it.
+/// Returns the socket's name, which differs for each configuration and each repository that overrides a
+/// configured one.
 fn name(config: &Config, repository: Option<&str>) -> OsString {
     let origin = config.origin.as_deref().map(|path| std::fs::canonicalize(path).unwrap_or(path.to_owned()));
     let mut hasher = blake3::Hasher::new();
@@ -180,7 +187,7 @@ mod tests {
     #[test]
     fn a_dead_daemon_s_socket_is_replaced_and_a_living_one_s_is_not() {
         let all = tempfile::tempdir().unwrap();
-        // Longer than a socket's address may be.
+        // The path is longer than a socket's address may be.
         let dir = all.path().join("long".repeat(50));
         let place = place(&dir);
         assert!(place.connect().unwrap().is_none());
@@ -189,7 +196,7 @@ mod tests {
         assert!(matches!(place.bind(), Err(SocketError::Taken(_))));
         drop(bound);
         assert!(place.connect().unwrap().is_none());
-        // As one that was killed leaves it.
+        // A killed daemon leaves its socket like this.
         drop(UnixListener::bind(all.path().join("dead")).unwrap());
         std::fs::rename(all.path().join("dead"), place.path()).unwrap();
         assert!(place.connect().unwrap().is_none());

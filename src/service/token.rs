@@ -1,5 +1,5 @@
-//! The token that whoever changes something by HTTP must show: a file's, or one that the daemon makes up and leaves for
-//! its own user's commands.
+//! The token that a request must show which changes something by HTTP. It comes from a configured file, or
+//! the daemon generates it and stores it for its own user's commands.
 
 use super::config::{Config, state_dir};
 use crate::support::env::Env;
@@ -7,12 +7,12 @@ use crate::support::{durable, private, trusted};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
-/// A secret.
+/// A secret that requests must show.
 #[derive(Clone)]
 pub struct Token(String);
 
 impl Token {
-    /// Compared as a whole, so that the time it takes tells nothing.
+    /// Compares the whole token, so that the time it takes reveals nothing.
     pub fn is(&self, shown: &str) -> bool {
         blake3::hash(self.0.as_bytes()) == blake3::hash(shown.as_bytes())
     }
@@ -21,7 +21,7 @@ impl Token {
         format!("Bearer {}", self.0)
     }
 
-    /// Where it lies.
+    /// Returns the path of the token's file.
     fn path(config: &Config) -> io::Result<Option<PathBuf>> {
         match &config.service.token_file {
             Some(path) => Ok(Some(path.clone())),
@@ -29,12 +29,12 @@ impl Token {
         }
     }
 
-    /// The one that is configured, or that a daemon left.
+    /// Reads the token that is configured, or that a daemon has stored.
     pub fn read(config: &Config) -> io::Result<Option<Self>> {
         let Some(path) = Self::path(config)? else { return Ok(None) };
         match trusted::read_to_string(&path) {
             Ok(text) if text.trim().len() >= 16 => Ok(Some(Self(text.trim().to_owned()))),
-            // Ours, and it was being made when something ended that.
+            // A daemon of this user was interrupted while it wrote the file.
             Ok(_) if config.service.token_file.is_none() && !durable::is_made(&path) => Ok(None),
             Ok(_) => {
                 let text = format!("{}: a token has 16 characters at least", path.display());
@@ -47,7 +47,8 @@ impl Token {
         }
     }
 
-    /// The one that is there, else a new one, left for commands of the same user. A configured file must be there.
+    /// Reads the token; if there is none, generates one and stores it for commands of the same user. A
+    /// configured file must exist.
     pub fn read_or_make(config: &Config, env: &Env) -> io::Result<Self> {
         if let Some(token) = Self::read(config)? {
             return Ok(token);
@@ -61,7 +62,7 @@ impl Token {
         let made = path.parent().map_or(Ok(()), |dir| private::own(dir).map(drop));
         match made.and_then(|()| durable::create(env, &path, 0o600, token.0.as_bytes())) {
             Ok(()) => Ok(token),
-            // Another daemon of this user was quicker.
+            // Another daemon of this user created it first.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let missing =
                     || io::Error::new(ErrorKind::AlreadyExists, format!("{}: {error}", path.display()));

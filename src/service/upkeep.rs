@@ -1,7 +1,8 @@
-//! What keeps a store sound over years: pruning, verification, drills, each when it is due by the store's plan.
+//! Upkeep: pruning, verification and drills, each when it is due by the store's plan.
 //!
-//! A note in the repository says what was done and how far it came, so that a container that begins with nothing goes on where the
-//! last one was. One store at a time, beside its runs: nothing here takes a lock, and a run that it meets goes on.
+//! A note in the repository records what was done and how far it got, so that a container that starts without
+//! state continues where the last one stopped. One store has its turn at a time, and its runs continue
+//! meanwhile: nothing here takes a lock.
 
 use super::config::StoreConfig;
 use super::drill::{DrillError, DrillReport, drill};
@@ -19,10 +20,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
-/// Beyond the hours that are asked for: a job that runs every day at the same time is not late by a minute.
+/// Tolerance of the configured hours: a job that runs every day at the same time must not be late by a
+/// minute.
 const SLACK_NS: u64 = HOUR_NS / 4;
 
-/// Why an upkeep was not done.
+/// The reason why a duty was not done.
 #[derive(Debug, Error)]
 pub enum UpkeepError {
     #[error(transparent)]
@@ -51,7 +53,7 @@ impl Failure for UpkeepError {
     }
 }
 
-/// One thing that is due.
+/// A duty that may be due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UpkeepTask {
@@ -60,7 +62,7 @@ pub enum UpkeepTask {
     Drill,
 }
 
-/// What was done.
+/// The report of a duty.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskReport {
@@ -69,13 +71,13 @@ pub enum TaskReport {
     Drill(Box<DrillReport>),
 }
 
-/// What came of a duty.
+/// The result of a duty.
 pub type TaskResult = (UpkeepTask, Result<TaskReport, UpkeepError>);
 
-/// What is due now. Pure.
+/// Returns the duties that are due now. Pure.
 pub fn due(note: &UpkeepNote, upkeep: &Upkeep, now_ns: u64) -> Vec<UpkeepTask> {
     let is_due = |last: Option<u64>, hours: u32| {
-        // A clock that was set back makes it due, not silent.
+        // After the clock was set back, a duty is due rather than forgotten.
         hours > 0
             && last.is_none_or(|last| {
                 last > now_ns
@@ -96,7 +98,8 @@ pub fn due(note: &UpkeepNote, upkeep: &Upkeep, now_ns: u64) -> Vec<UpkeepTask> {
     duties
 }
 
-/// The share of the packs that a verification reads, so that all are read in `verify_days`.
+/// Returns the percentage of the packs that one verification reads, so that all are read within
+/// `verify_days`.
 fn share_percent(upkeep: &Upkeep) -> u8 {
     let hours = u64::from(upkeep.verify_days) * 24;
     match hours {
@@ -105,17 +108,17 @@ fn share_percent(upkeep: &Upkeep) -> u8 {
     }
 }
 
-/// What upkeep needs.
+/// The resources that upkeep needs.
 pub struct UpkeepRun<'a> {
     pub host: &'a Host,
     pub store: &'a Store,
     pub config: &'a StoreConfig,
-    /// Whether this process is asked to end: then nothing further begins.
+    /// Set when this process is asked to end; then no further duty begins.
     pub stop: &'a AtomicBool,
 }
 
 impl UpkeepRun<'_> {
-    /// Does what is due, and notes it. A store without a snapshot needs none.
+    /// Does what is due, and notes it. A store without a snapshot needs no upkeep.
     pub fn keep_up(&self) -> Result<Vec<TaskResult>, UpkeepError> {
         let mut note = self.store.upkeep_of(&self.host.writer())?;
         let mut done = Vec::new();
@@ -124,7 +127,7 @@ impl UpkeepRun<'_> {
                 break;
             }
             let result = self.one(duty, &mut note);
-            // What was done is told, whether the repository takes a note of it or not.
+            // The results are returned, whether the note could be written or not.
             let noted = self.store.note_upkeep(&note).map_err(UpkeepError::from);
             done.push((duty, result.and_then(|done| noted.map(|()| done))));
         }
@@ -169,7 +172,7 @@ impl UpkeepRun<'_> {
     }
 }
 
-/// Notes what came of a drill; of one that was broken off, nothing.
+/// Notes the result of a drill; an interrupted drill leaves no note.
 pub fn note_drill(
     note: &mut UpkeepNote,
     drilled: &Result<DrillReport, DrillError>,
@@ -189,7 +192,7 @@ pub fn note_drill(
     }
 }
 
-/// Verifies from where the last reading ended, and notes where this one did.
+/// Verifies from where the last reading ended, and notes where this one ended.
 pub fn verify_on(
     store: &Store,
     note: &mut UpkeepNote,
@@ -225,7 +228,7 @@ mod tests {
         assert_eq!(due(&note, &upkeep, 111 * HOUR_NS), []);
         assert_eq!(due(&note, &upkeep, 112 * HOUR_NS), [UpkeepTask::Verify]);
         assert_eq!(due(&note, &upkeep, 124 * HOUR_NS), [UpkeepTask::Prune, UpkeepTask::Verify]);
-        // A clock that was set back.
+        // The clock was set back.
         assert_eq!(due(&note, &upkeep, 99 * HOUR_NS), [UpkeepTask::Prune, UpkeepTask::Verify]);
         assert_eq!(share_percent(&upkeep), 2);
     }

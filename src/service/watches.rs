@@ -1,7 +1,8 @@
-//! The trees that are watched, by store: what each run looks at. When a change makes a run due, and when everything has to be looked
-//! at again, is the scheduler's to decide: here is no clock.
+//! The watches of the stores' trees, which determine what each run looks at.
 //!
-//! A tree that cannot be watched is scanned wholly, and so is one that is watched for the first time.
+//! The scheduler decides when a change makes a run due, and when everything is looked at again; there is no
+//! clock here. A tree that cannot be watched is scanned completely, and so is one that is watched for the
+//! first time.
 
 use super::config::StoreConfig;
 use crate::api::resync::ResyncReport;
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 struct Entry {
     config: StoreConfig,
     watch: Arc<Watch>,
-    /// Somebody was told of a change since the last run began.
+    /// Whether a change was reported since the last run began.
     told: Arc<AtomicBool>,
 }
 
@@ -24,7 +25,8 @@ struct Entry {
 pub struct Watches(Mutex<HashMap<StoreName, Entry>>);
 
 impl Watches {
-    /// Returns what a run of `store` that begins now is to look at: everything, if `is_full`. `changed` is called at the first change after it.
+    /// Returns what a run of `store` that begins now looks at: everything, if `is_full`. Calls `changed` at
+    /// the first change after that.
     pub fn begin(
         &self,
         store: &StoreConfig,
@@ -36,7 +38,8 @@ impl Watches {
             watches.remove(&store.name);
             return None;
         }
-        // What is left out may be another by now, and so may the directory: a volume that was mounted late.
+        // The excludes may have changed, and so may the directory, for example when a volume was mounted
+        // late.
         let is_same = |entry: &Entry| entry.config == *store && entry.watch.is_of(&store.path);
         if !watches.get(&store.name).is_some_and(is_same) {
             watches.remove(&store.name);
@@ -51,20 +54,20 @@ impl Watches {
         let entry = watches.get(&store.name)?;
         entry.told.store(false, Ordering::Relaxed);
         let watch = entry.watch.clone();
-        // It waits for the kernel; the other stores do not.
+        // The next call waits for the kernel, so the lock is released for the other stores.
         drop(watches);
         let hints = watch.take(is_full);
         Some(Watched { watch, hints })
     }
 
-    /// That run ended; `done` unless it failed.
+    /// Ends a run; `done` is its report unless it failed.
     pub fn end(&self, store: &StoreName, watched: Watched, done: Option<&ResyncReport>) {
         let watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(report) = done else {
             watched.watch.give_back(watched.hints);
             return;
         };
-        // What could not be read is looked at again by the next run, though nothing tells of it.
+        // The next run looks again at what could not be read, since no event will report it.
         if report.warnings.partial() > 0 {
             let retried = report.retry.clone();
             watched
@@ -85,7 +88,7 @@ impl Watches {
         }
     }
 
-    /// Stores that are configured no more are watched no more.
+    /// Removes the watches of stores that are no longer configured.
     pub fn retain(&self, is_configured: impl Fn(&StoreName) -> bool) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| is_configured(name));
     }

@@ -171,8 +171,8 @@ impl Drop for Marks {
 }
 
 impl Watch {
-    /// Makes a watch of no directory yet: the scans add those that they list. `told` is called after each
-    /// event that is a hint.
+    /// Creates a watch of no directory yet: the scans add those that they list. Calls `told` after each event
+    /// that is a hint.
     ///
     /// # Errors
     /// The kernel's limit of watchers (`fs.inotify.max_user_instances`) is reached, or `root` is no

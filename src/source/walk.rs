@@ -109,7 +109,8 @@ impl<'e> Walk<'e> {
         self.hints.is_some()
     }
 
-    /// Returns the number of directories that a caller may hold at once, besides those that are listed ahead.
+    /// Returns the number of directories that a caller may hold at once, in addition to those that are listed
+    /// ahead.
     pub fn handles_to_spare(&self) -> usize {
         (self.course.listings_max / 64).clamp(1, 16)
     }

@@ -1,18 +1,19 @@
-//! Objects between their making and their names: nothing has the name of an object before it is on the disk.
+//! Objects that arrive: an object gets its name only after its bytes are on the disk.
 //!
 //! ```text
 //! objects/.arriving/HASH → one syncfs → objects/ab/cdef… → fsync of these directories → the image
 //! ```
 //!
-//! - The kernel tells of a write that failed once: to each handle that was open then, by the next `syncfs` on it. So the handle of a
-//!   run is opened before its first object is written. If its `syncfs` fails, all that is arriving is removed: nobody can
-//!   say any more which of it is on the disk.
-//! - Whatever is found there when a run begins is in doubt, whyever the last one ended and whatever any clock says. It is written
-//!   to the disk, dropped from memory, read back from the disk, and compared with its hash: then it gets its name, or goes.
-//!   So what a killed run fetched is not fetched again.
-//! - An object replaces one of its name by a rename: a reader has the old bytes or the right ones.
-//! - The names themselves are on the disk before the image is (`Arrivals::settle`). Lost with the power before that, they were
-//!   needed by nothing that is published.
+//! - The kernel reports a failed write once to each handle that was open then, by the next `syncfs` on that
+//!   handle. So the handle of a run is opened before its first object is written. If its `syncfs` fails, all
+//!   arriving objects are removed, since it is unknown which of them are on the disk.
+//! - Objects that are found there when a run begins are in doubt, for whatever reason the last run ended and
+//!   whatever a clock says. They are written to the disk, dropped from memory, read back from the disk, and
+//!   compared with their hashes: an object that matches gets its name, any other is removed. So what a killed
+//!   run fetched is not fetched again.
+//! - An object replaces another of its name by a rename: a reader has the old bytes or the right ones.
+//! - The names themselves are on the disk before the image is (`Arrivals::settle`). No published snapshot
+//!   needs names that are lost in a power cut before that.
 
 use super::depot::{Depot, Lock, sync_directory};
 use super::error::FollowError;
@@ -25,21 +26,23 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Names that are read at once: a directory is not read while its entries go.
+/// Maximum number of names that are read at once, since a directory is not read while entries are removed
+/// from it.
 const NAMES: usize = 4096;
 
-/// More directories than this are written to the disk by a `syncfs`, which waits for what others write there, too.
+/// Maximum number of directories that are synced one by one. More are synced by a `syncfs`, which also waits
+/// for the writes of other programs.
 const FOLDERS: usize = 32;
 
-/// A run that makes objects.
+/// The arriving objects of one run.
 pub struct Arrivals<'a> {
     depot: &'a Depot,
-    /// Of the objects' filesystem, since before anything of this run was written to it.
+    /// Handle of the objects' filesystem, opened before this run wrote anything to it.
     filesystem: OwnedFd,
 }
 
 impl<'a> Arrivals<'a> {
-    /// Begins; what another run left is looked at first.
+    /// Begins a run, and first checks the objects that another run left.
     pub fn begin(depot: &'a Depot, _lock: &Lock) -> Result<Self, FollowError> {
         let objects = depot.objects();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -50,7 +53,7 @@ impl<'a> Arrivals<'a> {
         Ok(arrivals)
     }
 
-    /// Gives what a broken-off run left its names, as far as the disk has it.
+    /// Names the objects of an interrupted run that are complete on the disk, and removes the others.
     fn take_over(&self) -> Result<(), FollowError> {
         if self.some()?.is_empty() {
             return Ok(());
@@ -62,7 +65,8 @@ impl<'a> Arrivals<'a> {
         })
     }
 
-    /// Removes every object that an older version may have named before it was on the disk, and is not there. Returns how many.
+    /// Removes the objects that an older version may have named before they were on the disk, and that are
+    /// not there. Returns their number.
     pub fn remove_lost(&self) -> Result<u64, FollowError> {
         self.sync()?;
         let mut lost = 0;
@@ -80,11 +84,12 @@ impl<'a> Arrivals<'a> {
         Ok(lost)
     }
 
-    /// Writes all that arrived to the disk, gives it its names, and writes those to the disk. Then an image may be published.
+    /// Writes the arrived objects to the disk, names them, and writes the names to the disk. After that an
+    /// image may be published.
     pub fn settle(&self) -> Result<(), FollowError> {
-        // Also where nothing arrived: an earlier run may have been broken off before the names that it gave were on the disk.
+        // Needed also if nothing arrived: the names that an interrupted run gave may not be on the disk yet.
         if let Err(error) = self.sync() {
-            // What cannot be removed either is in doubt for the next run.
+            // An object that cannot be removed is in doubt for the next run.
             let _ = self.each(|path, _| remove(path));
             return Err(error);
         }
@@ -103,7 +108,8 @@ impl<'a> Arrivals<'a> {
         Ok(())
     }
 
-    /// Some of what is arriving. Other files are removed, if they can be; whatever else lies there is nothing to wait for.
+    /// Returns some of the arriving objects. Other files are removed, if possible; entries that are no files
+    /// are ignored.
     fn some(&self) -> Result<Vec<(PathBuf, ContentHash)>, FollowError> {
         let dir = self.depot.arriving();
         let arriving = |entry: std::fs::DirEntry| {
@@ -125,7 +131,7 @@ impl<'a> Arrivals<'a> {
         listed.map_err(FollowError::io(&dir, "list it"))
     }
 
-    /// Calls `take` with everything that is arriving; it is gone from there then.
+    /// Calls `take` with every arriving object, which must remove it from there.
     fn each(&self, take: impl Fn(&Path, ContentHash) -> Result<(), FollowError>) -> Result<(), FollowError> {
         loop {
             let some = self.some()?;
@@ -158,14 +164,14 @@ impl Depot {
         self.arriving().join(hash.to_string())
     }
 
-    /// An object that is about to arrive: whoever gets it writes it whole, and checks it, or discards it.
+    /// Creates a file for an arriving object. The caller writes it completely and checks it, or discards it.
     pub(crate) fn create_object(&self, hash: ContentHash) -> Result<OwnedFd, Errno> {
         let path = self.arriving_object(hash);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(CWD, &path, flags, Mode::RUSR)
     }
 
-    /// Forgets an object that was being written; its space may be needed.
+    /// Removes an object that was being written, as its space may be needed.
     pub(crate) fn discard_object(&self, hash: ContentHash) -> Result<(), Errno> {
         rustix::fs::unlinkat(CWD, self.arriving_object(hash), AtFlags::empty())
     }

@@ -1,8 +1,10 @@
-//! Looking at all that a depot holds: every object read from the disk and compared with its name, every object that a
-//! published snapshot needs, every image made again in memory and compared. With `repair`, what is missing
-//! or damaged is fetched and replaced: by a rename, so that a mount reads the old bytes or the right ones.
+//! Checks all that a depot holds: every object is read from the disk and compared with its name, every object
+//! that a published snapshot needs is looked up, and every image is made again in memory and compared. With
+//! `repair`, missing or damaged objects are fetched and replaced by a rename, so that a mount reads the old
+//! bytes or the right ones.
 //!
-//! What no published snapshot needs is no problem, damaged or not: it is counted apart, and goes with `repair`.
+//! Damaged objects that no published snapshot needs are no problem: they are counted separately, and removed
+//! with `repair`.
 
 use super::arrivals::Arrivals;
 use super::depot::Depot;
@@ -24,40 +26,40 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Problems that a report names; the rest is counted.
+/// Maximum number of problems that a report names; the rest is only counted.
 const NAMED_MAX: usize = 100;
 
-/// Something that is not as it should be.
+/// An object or image that is missing or damaged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckFinding {
-    /// The object or the image.
+    /// Path of the object or the image.
     pub path: String,
     pub reason: &'static str,
-    /// A file that it is needed for; none when nothing needs it.
+    /// A file that needs it; none when nothing needs it.
     pub needed_for: Option<String>,
 }
 
 impl CheckReport {
-    /// Whether all that can be told is well now.
+    /// Returns whether all that can be checked is in order now.
     pub fn is_sound(&self) -> bool {
         self.problem_count == self.repaired
     }
 }
 
-/// What was looked at, and found.
+/// The report of a check.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CheckReport {
     pub snapshots: u64,
     pub objects: u64,
     pub read_bytes: u64,
-    /// Snapshots here that the log no longer has: their images say which objects they need, and nothing says whether names and
-    /// metadata are right.
+    /// Number of snapshots here that the log no longer has. Their images say which objects they need, but
+    /// nothing says whether names and metadata are right.
     pub unknown_snapshots: u64,
-    /// Problems of those: nothing can mend them.
+    /// Number of problems of those snapshots, which cannot be repaired.
     pub lost: u64,
     pub problems: Vec<CheckFinding>,
     pub problem_count: u64,
-    /// Damaged objects that no published snapshot needs.
+    /// Number of damaged objects that no published snapshot needs.
     pub damaged_unneeded: u64,
     pub unneeded_removed: u64,
     pub repaired: u64,
@@ -118,7 +120,7 @@ pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Resu
         }
         previous = Some(record);
     }
-    // What other snapshots need is made anew by now, where it can be.
+    // The objects that other snapshots need are repaired by now, as far as possible.
     for sequence in unknown {
         lost_of(store, depot, sequence, &damaged, repair, &mut met, &mut report)?;
     }
@@ -133,7 +135,8 @@ pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Resu
     Ok(report)
 }
 
-/// The objects that a snapshot needs which the log no longer has, by its image: what is missing or damaged cannot be had again.
+/// Checks the objects of a snapshot that the log no longer has, by its image. Missing or damaged ones cannot
+/// be fetched again.
 fn lost_of(
     store: &Store,
     depot: &Depot,
@@ -148,7 +151,7 @@ fn lost_of(
         let object = depot.object(hash);
         let is_new = met.insert(hash);
         let reason = match (damaged.contains(&hash), object.exists()) {
-            // A snapshot that the log has needed it, too: it was counted, and mended with `repair`.
+            // A snapshot of the log needs it as well, so it was counted there, and replaced with `repair`.
             (true, _) if !is_new => return Ok(()),
             (true, _) => "damaged",
             (false, true) => return Ok(()),
@@ -186,7 +189,8 @@ struct Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
-    /// The objects that `entries` need: those missing or damaged are named, and made anew.
+    /// Checks the objects that `entries` need; reports missing or damaged ones, and makes them again with
+    /// `repair`.
     #[allow(clippy::too_many_arguments)]
     fn objects(
         &self,
@@ -225,7 +229,7 @@ impl Snapshot<'_> {
         Ok(())
     }
 
-    /// The image that should be there, if another is.
+    /// Returns the image that should be there, if another is.
     fn image(
         &self,
         manifests: &ManifestReader,

@@ -1,16 +1,17 @@
-//! What a standby host holds of one store: objects, one for each distinct content, and the images of snapshots.
+//! The depot: what a standby host holds of one store. It has objects, one for each distinct content, and the
+//! images of snapshots.
 //!
 //! ```text
 //! STORE/objects/ab/cdef…       a file's bytes, named by their BLAKE3; read-only, and on the disk before it has the name
-//! STORE/objects/.arriving/…    objects of a run that is under way, or was broken off (see `arrivals`)
+//! STORE/objects/.arriving/…    objects of a run that is under way, or was interrupted (see `arrivals`)
 //! STORE/images/SEQUENCE.erofs  a published snapshot: all of its objects are there, and on the disk
-//! STORE/pins/…                 what a mount needs: kept, whatever else goes
-//! STORE/unfinished             left by an older version's run that was broken off: any object may not be on the disk
-//! STORE/reported               what the repository was told last
+//! STORE/pins/…                 keep the snapshots that mounts need
+//! STORE/unfinished             left by an interrupted run of an older version: objects may not be on the disk
+//! STORE/reported               the last note to the repository
 //! STORE/lock                   held by the one process that changes any of this
 //! ```
 //!
-//! Readers need no lock: what an image names is there as long as the image is.
+//! Readers need no lock: an image's objects are there as long as the image is.
 
 use super::error::FollowError;
 use crate::content::local_objects::LocalObjects;
@@ -22,17 +23,17 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
-/// What names of objects and images that are being written begin with.
+/// Prefix of temporary names, of objects and images that are being written.
 const NEW: &str = ".new-";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// One store's place on a standby host.
+/// The depot of one store.
 #[derive(Clone, Debug)]
 pub struct Depot {
     root: PathBuf,
 }
 
-/// Held while a depot is changed.
+/// A lock that is held while a depot is changed.
 pub struct Lock(#[allow(dead_code)] OwnedFd);
 
 impl Depot {
@@ -40,7 +41,7 @@ impl Depot {
         Self { root: standby.join(store.as_str()) }
     }
 
-    /// The depot that lies in this directory.
+    /// Returns the depot in this directory.
     pub fn at(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
@@ -49,7 +50,7 @@ impl Depot {
         &self.root
     }
 
-    /// The directory that it lies in, beside those of other stores.
+    /// Returns the standby directory, which holds the depots of all stores.
     pub fn standby(&self) -> &Path {
         self.root.parent().unwrap_or(&self.root)
     }
@@ -75,17 +76,18 @@ impl Depot {
         self.root.join("pins")
     }
 
-    /// What an older version left when its run was broken off.
+    /// Returns the path of the file that an interrupted run of an older version left.
     pub(crate) fn unfinished(&self) -> PathBuf {
         self.root.join("unfinished")
     }
 
-    /// Objects that have no name yet.
+    /// Returns the directory of objects that have no name yet.
     pub(crate) fn arriving(&self) -> PathBuf {
         self.objects().join(".arriving")
     }
 
-    /// Every published snapshot has its objects, on the disk: nothing is in doubt any more.
+    /// Records that every published snapshot has its objects on the disk, so that nothing is in doubt any
+    /// more.
     pub(crate) fn end_doubt(&self, _lock: &Lock) -> Result<(), FollowError> {
         let path = self.unfinished();
         match std::fs::remove_file(&path) {
@@ -96,7 +98,7 @@ impl Depot {
         }
     }
 
-    /// Whether any object may not be on the disk: an older version gave them their names before they were.
+    /// Returns whether objects may not be on the disk, since an older version named them too early.
     pub fn is_in_doubt(&self) -> Result<bool, FollowError> {
         let path = self.unfinished();
         match rustix::fs::stat(&path) {
@@ -106,7 +108,7 @@ impl Depot {
         }
     }
 
-    /// What the repository was told last.
+    /// Returns the last note to the repository.
     pub fn reported(&self) -> Result<Option<Vec<u8>>, FollowError> {
         let path = self.root.join("reported");
         match std::fs::read(&path) {
@@ -117,11 +119,11 @@ impl Depot {
     }
 
     pub fn set_reported(&self, told: &[u8]) -> Result<(), FollowError> {
-        // Lost, it is told once more.
+        // If the file is lost, the note is written to the repository once more.
         self.write_new(&self.root.join("reported"), told, false)
     }
 
-    /// Published snapshots, ascending. None when nothing was ever followed here.
+    /// Returns the published snapshots, ascending; empty when nothing was ever followed here.
     pub fn snapshots(&self) -> Result<Vec<Sequence>, FollowError> {
         let mut found = Vec::new();
         for name in names(&self.root.join("images"))? {
@@ -132,18 +134,19 @@ impl Depot {
         Ok(found)
     }
 
-    /// Before what is in it is shown: an image is the kernel's to read, and objects are shown as they are, so that they are nobody else's.
+    /// Checks who can write to the depot, before its content is shown: the kernel parses the image, and
+    /// objects are shown without a further check.
     ///
     /// # Errors
-    /// It is somebody else's, or others may put something into it.
+    /// It belongs to another user, or others can write to it.
     pub fn look(&self) -> Result<(), FollowError> {
         let held = private::look(self.standby()).and_then(|()| private::look(&self.root));
         held.map_err(FollowError::io(&self.root, "take what it holds"))
     }
 
-    /// Makes the directories, and locks the depot.
+    /// Creates the directories, and locks the depot.
     pub fn lock(&self) -> Result<Lock, FollowError> {
-        // A customer's bytes are for nobody else on this host, and nobody else's are taken for them.
+        // A customer's bytes must be readable for this user alone, and no other user may supply any.
         let held = private::hold(self.standby()).and_then(|()| private::own(&self.root));
         held.map_err(FollowError::io(&self.root, "use it"))?;
         for dir in ["images", "pins"] {
@@ -167,7 +170,7 @@ impl Depot {
         }
     }
 
-    /// Keeps snapshots from being dropped, or from being pinned: held for a moment only.
+    /// Locks the pins for a moment, so that snapshots are neither dropped nor pinned.
     pub fn lock_pins(&self) -> Result<Lock, FollowError> {
         let path = self.pins().join(".lock");
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
@@ -178,7 +181,7 @@ impl Depot {
         Ok(Lock(handle))
     }
 
-    /// Calls `each` with every object, and with whatever else lies among them.
+    /// Calls `each` with every object, and with any other file among them.
     pub fn each_object(
         &self,
         mut each: impl FnMut(&Path, Option<ContentHash>) -> Result<(), FollowError>,
@@ -194,7 +197,7 @@ impl Depot {
         Ok(())
     }
 
-    /// Publishes an image that `write` writes: beside, to the disk, renamed.
+    /// Publishes an image that `write` writes: to a temporary name, synced, then renamed.
     pub fn publish_image<T>(
         &self,
         _lock: &Lock,
@@ -203,7 +206,7 @@ impl Depot {
     ) -> Result<T, FollowError> {
         let path = self.image(sequence);
         let new = beside(&path);
-        // What was written is read back before it has its name.
+        // `write` reads its output back before the image gets its name.
         let options = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&new);
         let mut file = options.map_err(FollowError::io(&new, "create it"))?;
         let written = write(&mut file).and_then(|written| {
@@ -218,13 +221,13 @@ impl Depot {
         written
     }
 
-    /// Publishes a snapshot no more; what is mounted stays as it is.
+    /// Removes a snapshot's image, so that it is no longer published; mounts of it stay.
     pub(crate) fn withdraw_image(&self, _lock: &Lock, sequence: Sequence) -> Result<(), FollowError> {
         let path = self.image(sequence);
         std::fs::remove_file(&path).map_err(FollowError::io(&path, "remove it"))
     }
 
-    /// Removes what a run left that was broken off while it wrote an image.
+    /// Removes the temporary images of interrupted runs.
     pub(crate) fn tidy_images(&self) -> Result<(), FollowError> {
         let dir = self.root.join("images");
         for name in names(&dir)?.into_iter().filter(|name| name.starts_with(NEW)) {
@@ -234,13 +237,14 @@ impl Depot {
         Ok(())
     }
 
-    /// Writes a small file: beside, renamed; to the disk, unless it means nothing after a power cut.
+    /// Writes a small file by a rename. It is synced if it matters after a power cut.
     pub fn write_new(&self, path: &Path, bytes: &[u8], durable: bool) -> Result<(), FollowError> {
         write_beside(path, bytes, durable)
     }
 }
 
-/// Writes a small file: beside, renamed. Durable, it is on the disk when this returns, and was before it had its name.
+/// Writes a small file to a temporary name and renames it. If durable, its bytes are on the disk before it
+/// has its name, and the name is when this returns.
 pub(crate) fn write_beside(path: &Path, bytes: &[u8], durable: bool) -> Result<(), FollowError> {
     let new = beside(path);
     let write = || -> std::io::Result<()> {
@@ -258,7 +262,7 @@ pub(crate) fn write_beside(path: &Path, bytes: &[u8], durable: bool) -> Result<(
     if durable { sync_directory(path.parent().unwrap_or(Path::new("/"))) } else { Ok(()) }
 }
 
-/// The kernel's name for the time since it started; empty where it has none.
+/// Returns the id of this boot; empty where the kernel has none.
 pub fn boot_id() -> String {
     std::fs::read_to_string(BOOT_ID).unwrap_or_default()
 }
@@ -273,7 +277,7 @@ pub(crate) fn sync_directory(dir: &Path) -> Result<(), FollowError> {
     synced.map_err(FollowError::io(dir, "write it to the disk"))
 }
 
-/// The names in a directory; none when there is none.
+/// Returns the names in a directory; empty when the directory does not exist.
 pub fn names(dir: &Path) -> Result<Vec<String>, FollowError> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,

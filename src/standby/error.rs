@@ -1,4 +1,4 @@
-//! Why a standby did not get further, with the path.
+//! The reason why a standby's operation failed, with the path.
 
 use crate::content::error::ContentError;
 use crate::repository::error::RepositoryError;
@@ -8,7 +8,8 @@ use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Why a standby did not get further. What is published stays, and the next run goes on from there.
+/// The reason why a standby's operation failed. Published snapshots stay, and the next run continues from
+/// there.
 #[derive(Debug, Error)]
 pub enum FollowError {
     #[error(transparent)]
@@ -42,7 +43,7 @@ impl Failure for FollowError {
 }
 
 impl FollowError {
-    /// What the repository says of it, if it comes from there.
+    /// Returns the repository's error, if it is one.
     pub fn of_repository(&self) -> Option<&RepositoryError> {
         match self {
             Self::Repository(error) | Self::Content(ContentError::Repository(error)) => Some(error),

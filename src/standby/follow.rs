@@ -1,12 +1,14 @@
-//! Following a store: what its last snapshot needs is made here, then its image is published.
+//! Follows a store: makes the objects that its last snapshot needs, then publishes its image.
 //!
 //! ```text
 //! record → entries that differ from the last snapshot here → objects → syncfs → their names → image → report → what is kept
 //! ```
 //!
-//! Nothing is published before every object that it names is on the disk under the hash of its bytes (see `arrivals`). Broken off
-//! anywhere, the snapshots that are published stay as they are, and the next run finds the objects that were made.
-//! One process follows a store on a host (a lock); readers and mounts go on meanwhile.
+//! An image is published only after every object that it names is on the disk under the hash of its bytes
+//! (see `arrivals`). If a run is interrupted at any point, published snapshots stay as they are, and the next
+//! run finds the objects that were made.
+//!
+//! One process follows a store on a host (a lock); readers and mounts continue meanwhile.
 
 use super::arrivals::Arrivals;
 use super::depot::{Depot, Lock};
@@ -43,29 +45,30 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// What the repository was told is told again after so long: there it counts by its age.
+/// Maximum age of this standby's note, in nanoseconds. It is written again after that, since the repository
+/// judges a note by its age.
 const TELL_AGAIN_NS: u64 = 20 * 3_600_000_000_000;
 
-/// How a store is followed.
+/// The request of a follow.
 pub struct FollowRequest {
     pub moment: Moment,
-    /// Snapshots that stay published here, beside those that are mounted.
+    /// Number of snapshots that stay published here, in addition to mounted ones.
     pub keep: usize,
     /// A tree that may hold files of the store under their paths.
     pub seed: Option<PathBuf>,
     pub threads: usize,
-    /// Who follows.
+    /// Name of the host that follows.
     pub host: WriterId,
 }
 
-/// Is told of a run's progress.
+/// Receives a run's progress.
 pub struct Observer<'a> {
     pub progress: &'a Progress,
     pub on_step: &'a dyn Fn(Step),
 }
 
-/// Takes what came of telling the repository. What is published is published: a repository that takes no note, as one that may
-/// only be read, is a warning.
+/// Records the result of writing the note. The snapshot stays published: if the repository takes no note, for
+/// example since it is read-only, that is only a warning.
 fn note_told(
     report: &mut FollowReport,
     told: Result<Option<String>, FollowError>,
@@ -78,7 +81,7 @@ fn note_told(
     Ok(())
 }
 
-/// Brings the standby up to a snapshot of `store`: the latest, as a rule.
+/// Brings the standby up to a snapshot of `store`, usually the latest.
 pub fn follow(
     store: &Store,
     depot: &Depot,
@@ -91,7 +94,7 @@ pub fn follow(
     if let Err(error) = &followed
         && error.of_repository().is_some_and(|error| error.kind() == FailureKind::Damaged)
     {
-        // A pruning may have deleted what was about to be read: then the log has moved on.
+        // A pruning may have deleted an object that was about to be read; then the log has grown.
         let now = store.state()?;
         if now.head != state.head {
             state = now;
@@ -103,7 +106,7 @@ pub fn follow(
     Ok(report)
 }
 
-/// Brings the standby to what `state` says.
+/// Brings the standby to the state `state`.
 fn to(
     store: &Store,
     depot: &Depot,
@@ -124,7 +127,7 @@ fn to(
     };
     let there = published.contains(&sequence);
     if there && !depot.is_in_doubt()? {
-        // The last run's report may not have got through, and mounts come and go.
+        // The last run's note may not have reached the repository, and mounts may have changed.
         note_told(&mut report, tell(store, depot, request, sequence, store.env().wall_ns()))?;
         return Ok(report);
     }
@@ -136,7 +139,8 @@ fn to(
     Ok(report)
 }
 
-/// A log that ends before what is published here was rolled back: nothing is followed, and above all nothing is dropped.
+/// Fails if the log ends before a snapshot that is published here, since it was rolled back then. Nothing is
+/// followed, and above all nothing is dropped.
 fn refuse_rolled_back(
     store: &Store,
     depot: &Depot,
@@ -184,14 +188,15 @@ impl Run<'_> {
         let chunks = ChunkReader::new(self.store.clone(), index);
         let manifests = ManifestReader::new(chunks.clone().cached());
         if in_doubt {
-            // What was lost may have been any snapshot's, and an earlier run may have got no further than to remove it.
+            // Any snapshot may have needed the lost objects, and an earlier run may have ended right after
+            // removing them.
             for record in published.iter().filter_map(|s| self.state.snapshots.get(s)) {
                 self.materialise(&manifests, &chunks, &arrivals, None, &record.manifest)?;
                 arrivals.settle()?;
             }
             self.withdraw_lost(published, report)?;
         }
-        // All of what the newest snapshot here needs is here.
+        // All objects of the newest snapshot here are present.
         let newest = published.last().filter(|_| !in_doubt);
         let base = newest.and_then(|s| self.state.snapshots.get(s));
         let counters = self.materialise(&manifests, &chunks, &arrivals, base, &record.manifest)?;
@@ -214,7 +219,8 @@ impl Run<'_> {
         note_told(report, tell(self.store, depot, request, sequence, now_ns))
     }
 
-    /// Withdraws what can no longer be made whole: published snapshots that the log does not have, and that lack an object.
+    /// Withdraws snapshots that cannot be completed any more: published ones that the log does not have, and
+    /// that lack an object.
     fn withdraw_lost(&self, published: &[Sequence], report: &mut FollowReport) -> Result<(), FollowError> {
         for sequence in published.iter().filter(|s| !self.state.snapshots.contains_key(s)) {
             let mut lacks = 0;
@@ -262,7 +268,8 @@ impl Run<'_> {
             })
         });
         if let Err(error) = worked {
-            // This disk is well: what arrived is kept, so that the next run need not look at it. If that fails, it does.
+            // This disk works: arrived objects are settled, so that the next run need not check them. If that
+            // fails, it checks them.
             let is_elsewhere = matches!(error, FollowError::Stopped) || error.of_repository().is_some();
             if is_elsewhere && workshop.is_clean() {
                 let _ = arrivals.settle();
@@ -279,7 +286,7 @@ impl Run<'_> {
         handle.map(Some).map_err(FollowError::path(path, "open the seed"))
     }
 
-    /// Publishes the snapshot's image; its objects are on the disk.
+    /// Publishes the snapshot's image, whose objects are on the disk.
     fn image(
         &self,
         manifests: &ManifestReader,
@@ -296,22 +303,23 @@ impl Run<'_> {
             out.flush().map_err(|error| wrong(error.into()))?;
             drop(out);
             published::compare(file, &path, manifests, chunks, record, &report)?;
-            // The image's time is the snapshot's: "as of" is answered from it, without the log.
+            // The image's modification time is the snapshot's, so that "as of" needs no log.
             let taken = UNIX_EPOCH + Duration::from_nanos(record.scan_start_ns);
             file.set_modified(taken).map_err(|error| wrong(error.into()))?;
             Ok(report)
         })
     }
 
-    /// Drops snapshots that are not kept, a quarter more of them at a time, and the objects that only they had.
+    /// Drops expired snapshots, once there are a quarter more than `keep`, and the objects that only they
+    /// had.
     fn drop_old(&self, current: Sequence, report: &mut FollowReport) -> Result<(), FollowError> {
-        // Nobody pins what is about to go.
+        // The lock keeps snapshots from being pinned while they are dropped.
         let pins = self.depot.lock_pins()?;
         pin::tidy(self.depot)?;
         let pinned = pin::pinned(self.depot)?;
         let published = self.depot.snapshots()?;
-        // Also what the log no longer has counts as any other: a record alone, which whoever may append can write, empties nobody's
-        // disk.
+        // Snapshots that the log no longer has count like the others: a record alone, which any writer can
+        // append, must not empty this disk.
         let mut loose: Vec<_> =
             published.iter().filter(|s| **s != current && !pinned.contains(s)).copied().collect();
         let keep = self.request.keep.max(1) - 1;
@@ -345,7 +353,7 @@ impl Run<'_> {
     }
 }
 
-/// What the repository was told last, and when, by this host's clock.
+/// The last note to the repository, with its time by this host's clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Told {
     host: String,
@@ -355,15 +363,17 @@ struct Told {
 }
 
 impl Told {
-    /// Whether `new` need not be told. A time in the future is none.
+    /// Returns whether `new` need not be written. A note from the future does not count.
     fn does_for(&self, new: &Told) -> bool {
         let age = new.told_ns.checked_sub(self.told_ns);
         age.is_some_and(|age| age < TELL_AGAIN_NS) && *self == Told { told_ns: self.told_ns, ..new.clone() }
     }
 }
 
-/// Tells the repository what is published and mounted here, unless it knows. Returns the name that this standby had before, if it
-/// was told by another one: its note goes, since the depot that it tells of is this one.
+/// Writes a note to the repository of what is published and mounted here, unless the last one still holds.
+///
+/// Returns the name that this standby had before, if the last note was of another name. That note is removed,
+/// since it describes the same depot.
 fn tell(
     store: &Store,
     depot: &Depot,
@@ -373,7 +383,7 @@ fn tell(
 ) -> Result<Option<String>, FollowError> {
     let host = request.host.clone();
     let new = Told { host: host.0.clone(), snapshot: sequence, pinned: pin::pinned(depot)?, told_ns: now_ns };
-    // Of an older version, or torn by a power cut: it is told once more.
+    // A note of an older version, or one that a power cut tore, is written once more.
     let last: Option<Told> = depot.reported()?.and_then(|text| serde_json::from_slice(&text).ok());
     if last.as_ref().is_some_and(|last| last.does_for(&new)) {
         return Ok(None);
@@ -388,15 +398,15 @@ fn tell(
     })?;
     let before = last.map(|last| last.host).filter(|before| *before != new.host);
     if let Some(before) = &before {
-        // Where that is not allowed, the note counts until it is too old.
+        // If the removal is not permitted, the old note counts until it is too old.
         let _ = store.forget_standby(&WriterId(before.clone()));
     }
     depot.set_reported(&serde_json::to_vec(&new).unwrap_or_default())?;
     Ok(before)
 }
 
-/// A snapshot's image, to be written, and its id: no two have one, since an overlay with an upper layer knows its lower
-/// one by it.
+/// Returns a snapshot's image, to be written, and its id. Ids are unique, since an overlay with an upper
+/// layer recognises its lower layer by it.
 pub(crate) fn image_of(
     store: &Store,
     depot: &Depot,

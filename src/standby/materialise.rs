@@ -1,8 +1,8 @@
-//! Making the objects that a snapshot needs: from a seed tree, from an older version at hand, and the rest
-//! from the repository, in coalesced ranges by all workers.
+//! Makes the objects that a snapshot needs: from a seed tree, from an older version on this host, and the
+//! rest from the repository, in coalesced ranges by all workers.
 //!
-//! Every object is checked against its BLAKE3 before it counts as arrived, wherever its bytes came from. Memory:
-//! a batch of small files for each worker, a few segments of a large one.
+//! Every object is checked against its BLAKE3 before it counts as arrived, from whichever source its bytes
+//! came. Memory: a batch of small files for each worker, and a few segments of a large one.
 
 use super::depot::Depot;
 use super::error::FollowError;
@@ -30,13 +30,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Batches under way.
+/// Maximum number of batches under way.
 const JOBS_MAX: usize = 8;
 const BATCH_FILES: usize = 256;
-/// Smaller files are fetched whole, whatever an older version has of them.
+/// Minimum size of a file that is made from an older version; smaller files are fetched as a whole.
 const OLDER_MIN_BYTES: u64 = 256 << 10;
 
-/// What was done.
+/// Counts of what was done.
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) made: AtomicU64,
@@ -44,30 +44,30 @@ pub(crate) struct Counters {
     pub(crate) copied_bytes: AtomicU64,
 }
 
-/// A content that is to become an object.
+/// A file whose content becomes an object.
 struct Job {
     entry: Entry,
-    /// What its path held before: the object is there.
+    /// The file that its path held before, whose object is present.
     older: Option<Entry>,
 }
 
 impl Job {
-    /// Entries that are no files never become jobs.
+    /// Returns the entry's file. Entries that are no files never become jobs.
     fn file(&self) -> Result<&File, RepositoryError> {
         self.entry.file().ok_or_else(|| RepositoryError::Entry { path: self.entry.path.to_string() })
     }
 }
 
-/// Where objects come from and go to.
+/// The sources and the destination of objects.
 pub(crate) struct MaterialiseContext<'a> {
     pub(crate) writer: ContentWriter<'a>,
     pub(crate) depot: &'a Depot,
     /// A tree that may hold files of the store under their paths.
     pub(crate) seed: Option<OwnedFd>,
-    /// What is wanted is made also when it is there: it is damaged.
+    /// Whether objects are made even if they are present, because they are damaged.
     pub(crate) replace: bool,
     pub(crate) counters: Counters,
-    /// Something that is no object could not be discarded.
+    /// Whether an incomplete object could not be removed.
     tainted: AtomicBool,
 }
 
@@ -90,12 +90,12 @@ pub(crate) fn workshop<'a>(
 }
 
 impl MaterialiseContext<'_> {
-    /// Objects made so far.
+    /// Returns the number of objects made so far.
     pub(crate) fn made(&self) -> u64 {
         self.counters.made.load(Ordering::Relaxed)
     }
 
-    /// Whether all that arrived is whole. Not while anybody is at work.
+    /// Returns whether all arrived objects are complete. Must not be called while workers are running.
     pub(crate) fn is_clean(&self) -> bool {
         !self.tainted.load(Ordering::Relaxed)
     }
@@ -107,7 +107,7 @@ impl MaterialiseContext<'_> {
     }
 }
 
-/// Runs `feed` with a materialiser, and waits until all that it wants is there.
+/// Runs `feed` with a materialiser, and waits until all objects that it wants are present.
 pub(crate) fn work(
     workshop: &MaterialiseContext,
     threads: usize,
@@ -121,7 +121,7 @@ pub(crate) fn work(
     })
 }
 
-/// Takes entries, makes what is missing of their objects.
+/// Takes entries, and makes the objects of theirs that are missing.
 pub(crate) struct Materialiser<'s, 'env> {
     workshop: &'env MaterialiseContext<'env>,
     pool: &'s Pool<'env, ()>,
@@ -137,7 +137,7 @@ impl<'s, 'env> Materialiser<'s, 'env> {
         Self { workshop, pool, seen: HashSet::new(), batch, batch_bytes: 0, pending }
     }
 
-    /// Sees to it that an entry's content is there before `finish` returns.
+    /// Ensures that an entry's content is present before `finish` returns.
     pub(crate) fn want(&mut self, entry: Entry, older: Option<Entry>) -> Result<(), FollowError> {
         let Some(file) = entry.file() else { return Ok(()) };
         let (hash, size_bytes) = (file.hash, file.size_bytes);
@@ -178,7 +178,7 @@ impl<'s, 'env> Materialiser<'s, 'env> {
         self.pending.pop_front().and_then(Handle::wait).unwrap_or(Ok(()))
     }
 
-    /// Waits until all that was wanted is there.
+    /// Waits until all wanted objects are present.
     fn finish(mut self) -> Result<(), FollowError> {
         self.flush()?;
         while !self.pending.is_empty() {
@@ -188,7 +188,7 @@ impl<'s, 'env> Materialiser<'s, 'env> {
     }
 }
 
-/// Makes the objects of small files: the chunks of those that are one chunk are fetched together.
+/// Makes the objects of small files; the chunks of files that are one chunk are fetched together.
 fn small(workshop: &MaterialiseContext, batch: Vec<Job>) -> Result<(), FollowError> {
     let writer = &workshop.writer;
     let mut jobs = Vec::with_capacity(batch.len());
@@ -245,7 +245,7 @@ fn small(workshop: &MaterialiseContext, batch: Vec<Job>) -> Result<(), FollowErr
     Ok(())
 }
 
-/// Makes the object of a large file, by all workers.
+/// Makes the object of a large file, using all workers.
 fn large<'env>(
     workshop: &'env MaterialiseContext<'env>,
     pool: &Pool<'env, ()>,
@@ -257,7 +257,7 @@ fn large<'env>(
     }
     let older = older(workshop, job)?;
     make(workshop, file, |handle| {
-        // Its owner is this call: the workers are done with it when it returns.
+        // This call owns the object: the workers have finished with it when it returns.
         let shared = Arc::new(
             rustix::io::dup(handle).map_err(ContentError::file(&job.entry.path, "open its object"))?,
         );
@@ -290,11 +290,14 @@ fn make(
     made
 }
 
-/// The hash of a file's bytes as the disk has them; `None` when there is none, or the disk cannot read it. What is in memory and on
-/// the disk as well is dropped from memory; what was not written to the disk yet stays, and counts.
+/// Returns the hash of a file's bytes as the disk has them; `None` when the file does not exist, or the disk
+/// cannot read it.
+///
+/// Pages in memory that are also on the disk are dropped first. Pages that were not written yet stay, and are
+/// hashed.
 pub(crate) fn stored_hash(path: &Path) -> Result<Option<ContentHash>, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // A filesystem says in different words that it cannot read what it has.
+    // Filesystems use different errors for data that they cannot read.
     let unreadable =
         |errno| matches!(errno, Errno::NOENT | Errno::IO | Errno::BADMSG | Errno::UCLEAN | Errno::ILSEQ);
     let handle = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
@@ -310,7 +313,7 @@ pub(crate) fn stored_hash(path: &Path) -> Result<Option<ContentHash>, Errno> {
     }
 }
 
-/// The version that the entry's path had before, if its object can be read.
+/// Returns the version that the entry's path had before, if its object can be read.
 fn older(workshop: &MaterialiseContext, job: &Job) -> Result<Option<Older>, FollowError> {
     let Some((entry, file)) = job.older.as_ref().and_then(|entry| Some((entry, entry.file()?))) else {
         return Ok(None);
@@ -321,11 +324,11 @@ fn older(workshop: &MaterialiseContext, job: &Job) -> Result<Option<Older>, Foll
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let object = workshop.depot.object(file.hash);
     let Ok(handle) = rustix::fs::openat(CWD, &object, flags, Mode::empty()) else { return Ok(None) };
-    // Its lists may be gone from the repository, which is no reason to fail.
+    // Its lists may be deleted from the repository, which is no reason to fail.
     Ok(Older::new(&workshop.writer.chunks, handle, entry, file).unwrap_or(None))
 }
 
-/// Takes the content from the seed tree, if the same path there has it.
+/// Copies the content from the seed tree, if the same path there has it.
 fn from_seed(workshop: &MaterialiseContext, job: &Job) -> Result<bool, FollowError> {
     let (Some(seed), Some((parent, name))) = (&workshop.seed, job.entry.path.split()) else {
         return Ok(false);

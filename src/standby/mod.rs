@@ -1,4 +1,4 @@
-//! The standby's side: following a store, mounting its snapshots, restoring one as plain files.
+//! The standby's side: following a store, checking a depot, and pins.
 
 pub mod arrivals;
 pub mod check;

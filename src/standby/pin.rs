@@ -1,11 +1,13 @@
 //! Pins: notes in a depot that a snapshot is mounted, so that it is kept.
 //!
-//! A mount writes its pin before it looks for the image, `umount` removes it after. A read-only mount's pin counts until the
-//! machine is started again; that of a writable one until it is removed, since its changes need their snapshot.
+//! A mount writes its pin before it looks for the image; `umount` removes the pin after the mount. The pin of
+//! a read-only mount counts until the machine is started again; that of a writable mount until it is removed,
+//! since its changes need their snapshot.
 //!
-//! Every pin is on the disk before it has its name. Older versions gave read-only ones their names first, so that a power cut left
-//! names without their bytes: what is empty or ends early was one of those, pins nothing, and is removed. Any other that cannot be
-//! read may be a writable one's, and is an error to whoever would drop snapshots.
+//! Every pin is on the disk before it has its name. Older versions named the pins of read-only mounts first,
+//! so that a power cut left names without their bytes. A pin that is empty or ends early is one of those; it
+//! pins nothing, and is removed. Any other pin that cannot be read may be of a writable mount, so it is an
+//! error for a run that would drop snapshots.
 
 use super::depot::{Depot, boot_id, names};
 use super::error::FollowError;
@@ -20,17 +22,17 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// What is pinned, and for what.
+/// A pinned snapshot, and the path that needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
     pub snapshot: Sequence,
-    /// Where it is mounted, or where the changes to it are.
+    /// The mount point, or the directory for changes.
     #[serde(with = "written")]
     pub path: PathBuf,
     pub writable: bool,
-    /// The kernel's name for the time since it started.
+    /// The id of the boot during which the pin was made.
     pub boot: String,
-    /// The directory that the changes' directory is in, so that one that is gone is told from one whose volume is
+    /// The parent of the directory for changes. It distinguishes a deleted directory from one whose volume is
     /// not mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<FilesystemId>,
@@ -42,14 +44,15 @@ impl Pin {
         Self { snapshot, path: path.to_owned(), writable, boot: boot_id(), holder }
     }
 
-    /// One for each path and snapshot: a path that moves on has two for a moment.
+    /// Returns the pin's file. Each path and snapshot has its own, since a path that moves on has two pins
+    /// for a moment.
     fn file(&self, depot: &Depot) -> PathBuf {
         let mut name = blake3::Hasher::new();
         name.update(&self.snapshot.0.to_le_bytes()).update(self.path.as_os_str().as_encoded_bytes());
         depot.pins().join(&name.finalize().to_hex()[..32])
     }
 
-    /// Returns false when the same was pinned already.
+    /// Writes the pin. Returns false when it existed already.
     pub fn write(&self, depot: &Depot) -> Result<bool, FollowError> {
         let file = self.file(depot);
         let is_new = !file.exists();
@@ -63,30 +66,30 @@ impl Pin {
         remove(&self.file(depot))
     }
 
-    /// Whether the directory for changes was deleted. No when its volume may only not be mounted.
+    /// Returns whether the directory for changes was deleted; false if its volume may just not be mounted.
     pub fn is_deleted(&self) -> bool {
         self.writable && !self.path.exists() && self.holder.is_some() && holder_of(&self.path) == self.holder
     }
 }
 
-/// What is known of the directory that `path` is in; `None` when there is none.
+/// Identifies the directory that `path` is in; `None` when it does not exist.
 fn holder_of(path: &Path) -> Option<FilesystemId> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let handle = rustix::fs::openat(CWD, path.parent()?, flags, Mode::empty()).ok()?;
     Some(filesystem::identify(&handle, &Stat::of(&handle).ok()?))
 }
 
-/// Forgets that a snapshot was mounted read-only at a path.
+/// Removes the pin of a snapshot's read-only mount at a path.
 pub fn forget(depot: &Depot, path: &Path, snapshot: Sequence) -> Result<(), FollowError> {
     let file = Pin::new(snapshot, path, false).file(depot);
     match read(&file)? {
-        // Changes to it are kept there.
+        // This is the pin of a directory for changes, which still needs its snapshot.
         Found::Pin(pin) if pin.writable => Ok(()),
         _ => remove(&file),
     }
 }
 
-/// Forgets what a path was mounted for but `snapshot`. What cannot be read is passed over.
+/// Removes the pins of a path's read-only mounts, except for that of `snapshot`. Unreadable pins are skipped.
 pub fn keep_only(depot: &Depot, path: &Path, snapshot: Sequence) -> Result<(), FollowError> {
     for file in files(depot)? {
         if let Found::Pin(pin) = read(&file)?
@@ -100,7 +103,7 @@ pub fn keep_only(depot: &Depot, path: &Path, snapshot: Sequence) -> Result<(), F
     Ok(())
 }
 
-/// All pins of a depot. One that cannot be read is an error: what it pins is not known.
+/// Returns all pins of a depot. An unreadable pin is an error, since it is unknown what it pins.
 pub fn pins(depot: &Depot) -> Result<Vec<Pin>, FollowError> {
     let mut pins = Vec::new();
     for file in files(depot)? {
@@ -113,7 +116,8 @@ pub fn pins(depot: &Depot) -> Result<Vec<Pin>, FollowError> {
     Ok(pins)
 }
 
-/// Removes the pins whose reason is gone: of writable directories that were deleted, and those that a power cut left without their bytes.
+/// Removes the pins without a reason: those of writable directories that were deleted, and those that a power
+/// cut left without their bytes.
 pub fn tidy(depot: &Depot) -> Result<(), FollowError> {
     for file in files(depot)? {
         match read(&file)? {
@@ -125,7 +129,7 @@ pub fn tidy(depot: &Depot) -> Result<(), FollowError> {
     Ok(())
 }
 
-/// What a pin's file holds.
+/// The content of a pin's file.
 enum Found {
     None,
     Pin(Box<Pin>),
@@ -139,7 +143,7 @@ fn files(depot: &Depot) -> Result<Vec<PathBuf>, FollowError> {
 }
 
 fn read(file: &Path) -> Result<Found, FollowError> {
-    // Whatever else lies there is no pin of ours, and must not hold anybody up.
+    // Any other kind of file there is no pin, and must not block the reader.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut handle = match rustix::fs::openat(CWD, file, flags, Mode::empty()) {
         Ok(handle) => std::fs::File::from(handle),
@@ -155,8 +159,8 @@ fn read(file: &Path) -> Result<Found, FollowError> {
     Ok(if read.map_err(wrong)? { parse(&bytes) } else { Found::None })
 }
 
-/// Forgets every read-only mount at a path that nothing is mounted at any more, as when it was taken away by other means than ours.
-/// Returns the snapshots.
+/// Removes the pins of all read-only mounts at a path that has no mount any more, for example since it was
+/// unmounted by another program. Returns their snapshots.
 pub fn forget_all(depot: &Depot, path: &Path) -> Result<Vec<Sequence>, FollowError> {
     let mut forgotten = Vec::new();
     for file in files(depot)? {
@@ -176,7 +180,7 @@ fn parse(bytes: &[u8]) -> Found {
         Ok(pin) => return Found::Pin(Box::new(pin)),
         Err(error) => error,
     };
-    // Where a filesystem had given the file its length, and not its bytes, it reads zeros.
+    // Where a filesystem has recorded the file's length, but not its bytes, the file reads as zeros.
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let begun = &bytes[..end];
     let ends_early = serde_json::from_slice::<serde_json::Value>(begun).is_err_and(|error| error.is_eof());
@@ -193,7 +197,7 @@ fn remove(file: &Path) -> Result<(), FollowError> {
     }
 }
 
-/// The snapshots that must stay.
+/// Returns the snapshots that must stay.
 pub(crate) fn pinned(depot: &Depot) -> Result<BTreeSet<Sequence>, FollowError> {
     let boot = boot_id();
     Ok(pins(depot)?
@@ -203,7 +207,7 @@ pub(crate) fn pinned(depot: &Depot) -> Result<BTreeSet<Sequence>, FollowError> {
         .collect())
 }
 
-/// A path in JSON: text, or its bytes where they are no text.
+/// A path in JSON: text, or its bytes where they are not valid text.
 mod written {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::ffi::OsString;

@@ -1,8 +1,8 @@
-//! Published images, read back. One that is about to be published is compared with its snapshot: every name looked up once, and
-//! all that the image says of it set against the entry. One that is published says which objects it needs, whether the log still has
-//! its record or not.
+//! Reads published images. One that is about to be published is compared with its snapshot: every name is
+//! looked up, and all that the image says of it is compared with the entry. A published one says which
+//! objects it needs, whether the log still has its record or not.
 //!
-//! An image is compared before it has its name, and never changed after: nothing races.
+//! An image is compared before it has its name, and never changed after that, so nothing races.
 
 use super::depot::Depot;
 use super::error::FollowError;
@@ -20,8 +20,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
-/// Whether `image` shows just what `record` has: an error names the first path where it does not. `report` is what was said when it
-/// was written.
+/// Checks whether `image` shows exactly what `record` has; the error names the first path where it does not.
+/// `report` is the report of writing it.
 pub(crate) fn compare(
     image: &File,
     path: &Path,
@@ -43,7 +43,7 @@ pub(crate) fn compare(
         }
         if let Some(group) = entry.group().filter(|_| entry.kind != Kind::Directory) {
             match firsts.get(&group) {
-                // What names of one inode agree in was compared with the first.
+                // The names of one inode share these properties, which were compared for the first name.
                 Some(first) if *first == found.inode_number => return Ok(()),
                 Some(_) => return Err(wrong(differs(&found, "inode"))),
                 None => drop(firsts.insert(group, found.inode_number)),
@@ -77,7 +77,7 @@ fn differs(found: &Found, what: &'static str) -> ImageError {
     ImageError::Differs { path: image_file::shown(found.path), what }
 }
 
-/// What of a name's inode is not as the entry has it, apart from its attributes.
+/// Returns a property of a name's inode, other than its attributes, that differs from the entry.
 fn difference(found: &Found, entry: &Entry) -> Option<&'static str> {
     let inode = &found.inode;
     let (bits, object, device, target): (u16, _, _, &[u8]) = match &entry.kind {
@@ -86,7 +86,7 @@ fn difference(found: &Found, entry: &Entry) -> Option<&'static str> {
         Kind::Symlink { target } => (kind::SYMLINK, None, None, target),
         Kind::Fifo => (kind::FIFO, None, None, b""),
         Kind::Socket => (kind::SOCKET, None, None, b""),
-        // The overlay would take it for a deletion.
+        // The overlay would take such a device for a deletion.
         Kind::CharDevice { major: 0, minor: 0 } => (kind::FILE, None, None, b""),
         Kind::CharDevice { major, minor } => {
             (kind::CHARACTER_DEVICE, None, Some(device_number(*major, *minor)), b"")
@@ -116,7 +116,8 @@ fn difference(found: &Found, entry: &Entry) -> Option<&'static str> {
     wrong.into_iter().find_map(|(is_wrong, what)| is_wrong.then_some(what))
 }
 
-/// Calls `each` with every file of a published snapshot that has an object, and that object. An image that cannot be read is an error.
+/// Calls `each` with every file of a published snapshot that has an object, and that object's hash. An image
+/// that cannot be read is an error.
 pub(crate) fn objects(
     depot: &Depot,
     sequence: Sequence,

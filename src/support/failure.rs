@@ -1,31 +1,34 @@
 //! The kinds of failure: what a caller does about an error.
 //!
-//! Every public error of every layer has a kind. The exit code, the HTTP status, whether and when a run is tried again, and the word that
-//! an operator reads are each one `match` on the kind, and on nothing else: so the commands and the daemon never differ.
+//! Every public error of every layer has a kind. The exit code, the HTTP status, whether and when a run is
+//! tried again, and the word that an operator reads are each one `match` on the kind, and on nothing else, so
+//! the commands and the daemon never differ.
 
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 
-/// What a caller does about an error.
+/// The kind of an error, which says what a caller does about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FailureKind {
-    /// The request, the configuration, a key or a credential cannot work as it is: change it. To try again does not help.
+    /// The request, the configuration, a key or a credential cannot work as it is and must be changed. A
+    /// retry does not help.
     Usage,
-    /// The store, the snapshot or the path does not exist: name another, or wait until it is there.
+    /// The store, the snapshot or the path does not exist: name another one, or wait until it exists.
     Missing,
-    /// A safeguard stopped it, and nothing was changed: an operator looks at what it says, and accepts it or not.
+    /// A safeguard stopped the operation, and nothing was changed. An operator must look at the reason, and
+    /// accept it or not.
     Held,
-    /// Another host is the primary: stop writing, for good.
+    /// Another host is the primary: stop writing permanently.
     Fenced,
-    /// The repository did not answer: try again later. Nothing is known of what it holds.
+    /// The repository did not answer: try again later. Its content is unknown.
     Unavailable,
-    /// This process was asked to end: the next run continues.
+    /// This process was asked to end; the next run continues.
     Stopped,
-    /// What was written is missing or altered: `verify`, and repair it.
+    /// Stored data is missing or altered: run `verify`, and repair it.
     Damaged,
-    /// Anything else, mostly of this machine (a full disk, no memory left): read the message. A later try may succeed. A kind that this
-    /// version does not know, which a daemon of another one may name, is this one.
+    /// Any other error, mostly of this machine (a full disk, no memory left): read the message. A later try
+    /// may succeed. Unknown kinds, which a daemon of another version may name, are read as this one.
     #[serde(other)]
     Failed,
 }

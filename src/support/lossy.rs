@@ -33,7 +33,7 @@ struct Queue {
 }
 
 impl Lossy {
-    /// Starts the thread; `told` makes the line that reports the number of lost lines.
+    /// Starts the thread; `told` returns the line that reports the number of lost lines.
     pub fn start(out: impl Write + Send + 'static, told: fn(u64) -> String) -> io::Result<Self> {
         let lossy = Self(Arc::new(Shared {
             queue: Mutex::default(),

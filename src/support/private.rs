@@ -131,7 +131,7 @@ fn judge_owner(path: &Path, owner: u32) -> Result<(), NotPrivate> {
 fn judge(path: &Path, stat: &Stat, kind: impl Fn() -> Option<u64>) -> io::Result<()> {
     let mode = stat.st_mode & 0o7777;
     let is_mount_s = || kind().is_some_and(|kind| !has_modes(kind));
-    // By NFS a directory of root's may be shown as nobody's.
+    // NFS may show a directory of root's as one of `nobody`.
     let is_squashed = || stat.st_uid == NOBODY && kind() == Some(NFS);
     match judge_owner(path, stat.st_uid) {
         Err(error) if !is_mount_s() && !is_squashed() => return Err(error.into()),

@@ -37,7 +37,7 @@ impl Failure for ImageError {
     }
 }
 
-/// Why something was not mounted, moved or unmounted.
+/// The reason why something was not mounted, moved or unmounted.
 #[derive(Debug, Error)]
 pub enum MountError {
     #[error("{}: cannot {action}: {}", path.display(), std::io::Error::from(*errno))]

@@ -105,7 +105,7 @@ impl Serving {
         })
     }
 
-    /// Waits until nobody can see it any more.
+    /// Waits until the mount is no longer visible to any process.
     pub fn wait(self) -> std::io::Result<()> {
         self.0.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread that served it panicked")))
     }
@@ -185,7 +185,8 @@ fn wrong(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Mo
 /// The tree as `fuser` calls it.
 struct Served<T> {
     tree: T,
-    /// At first whether the kernel may be asked to read local files by itself; after `init` whether it can.
+    /// Before `init`, whether the kernel may be asked to read local files by itself; after it, whether the
+    /// kernel can.
     passthrough: bool,
     /// Local files that are open in the kernel, and how many times.
     backing: Mutex<HashMap<u64, (Arc<BackingId>, u32)>>,

@@ -220,7 +220,7 @@ pub fn abort_fuse(dir: &Path) {
     let _ = unmount(dir, UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
 }
 
-/// As `detach`, for a mount that `fusermount3` may have made for a user without privileges.
+/// Detaches a mount like `detach`, including one that `fusermount3` made for a user without privileges.
 pub fn detach_fuse(dir: &Path, force: bool) -> Result<(), MountError> {
     match detach(dir, force) {
         Err(MountError::Path { errno: Errno::PERM, .. }) => {}

@@ -1,5 +1,5 @@
-//! Whoever holds the bucket, with an implementation of their own (tests/attacker, written from FORMAT.md): what they may do, and what does
-//! not come of it. Each test is a row of SECURITY.md.
+//! Attacks by a party that controls the bucket, with an independent implementation (tests/attacker, written
+//! from FORMAT.md): what such a party can do, and what it cannot. Each test is a row of SECURITY.md.
 
 use crate::facts::assert_same;
 use crate::keys::{fails, files, host};
@@ -13,7 +13,7 @@ fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/venv/bin/python")
 }
 
-/// What the attacker does to store acme.
+/// Carries out an attack on store acme.
 fn attack(dir: &Path, name: &str, options: &[(&str, &str)]) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/attacker/attack.py");
     let mut command = Command::new(python());
@@ -67,7 +67,7 @@ impl Scene {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// Puts something of this host's aside, or back.
+    /// Saves a copy of a directory; `back` restores it.
     fn keep(&self, what: &str) {
         let _ = std::fs::remove_dir_all(self.path().join(format!("kept-{}", what.replace('/', "-"))));
         self.copy(what, &format!("kept-{}", what.replace('/', "-")));
@@ -94,14 +94,14 @@ impl Scene {
         names
     }
 
-    /// Where a host keeps what it saw of the store.
+    /// Returns the directory where a host keeps what it saw of the store.
     fn cache(&self, home: &str) -> PathBuf {
         let root = self.path().join(home).join("cache/understudy");
         let of = |e: std::fs::DirEntry| e.path().join("acme");
         std::fs::read_dir(root).unwrap().map(|e| of(e.unwrap())).find(|p| p.exists()).unwrap()
     }
 
-    /// No reader takes what the attacker made, and the primary ships nothing.
+    /// Checks that no reader accepts the attacker's objects, and that the primary ships nothing.
     fn nobody_is_taken_in(&self, home: &str, what: &str) {
         let listing = || {
             let mut all = files(&self.path().join("repository/acme"));
@@ -128,7 +128,7 @@ impl Scene {
         assert_eq!(self.stolen(&[]), 0, "{what}");
     }
 
-    /// How many of what the attacker can decrypt is the secret.
+    /// Returns how many of the contents that the attacker can decrypt are the secret.
     fn stolen(&self, options: &[(&str, &str)]) -> usize {
         let found = attack(self.path(), "read", options);
         let secret = blake3::hash(&self.secret).to_hex().to_string();
@@ -151,7 +151,7 @@ fn what_a_stranger_reads_by_the_page_on_the_format_is_what_was_written() {
     let records = serde_json::json!([["snapshot", 1], ["rekeyed", 2], ["rekeyed", 3], ["snapshot", 3]]);
     assert_eq!(shown["records"], records);
     assert_eq!(scene.stolen(&[("identity", key.to_str().unwrap())]), 1);
-    // Whose they are nobody reads who has no key.
+    // Without a key, nothing in the repository shows who the holders are.
     for file in files(&scene.path().join("repository")) {
         let bytes = std::fs::read(&file).unwrap();
         assert!(!bytes.windows(4).any(|w| w == b"age1"), "{}", file.display());
@@ -198,7 +198,7 @@ fn a_keyring_that_was_planted_for_a_live_store_is_not_taken() {
             );
         }
     }
-    // Beside what is there, as the next one.
+    // A planted keyring next to the existing one, as its successor.
     for (version, claims) in [("1", ""), ("2", ""), ("2", "victim")] {
         scene.back("repository");
         let options = [
@@ -234,16 +234,16 @@ fn a_new_store_does_not_begin_with_a_keyring_that_nobody_here_made() {
         }
         assert!(scene.names("packs").is_empty() && scene.names("log").is_empty());
     }
-    // In the victim's name it is not even that.
+    // A keyring that claims the victim as its maker is an error rather than a question.
     plant("2", "victim");
     fails(&mut scene.resync("a"), 1, "does not prove that it was made by the holder");
-    // Whoever says yes has it: that is what it means.
+    // An operator who trusts the keyring gives the attacker access; that is what the option means.
     plant("2", "");
     ok(scene.resync("a").arg("--trust-keyring"));
     assert_eq!(scene.stolen(&[]), 1);
     ok(&mut scene.resync("a"));
 
-    // What a killed run of one's own left is taken, also by a host that forgot.
+    // A keyring of this key that a killed run left is taken, also by a host without its cache.
     let own = Scene::new();
     ok(&mut own.resync("a"));
     for part in ["log", "packs", "index"] {
@@ -252,7 +252,7 @@ fn a_new_store_does_not_begin_with_a_keyring_that_nobody_here_made() {
     std::fs::remove_dir_all(own.path().join("a/cache")).unwrap();
     ok(&mut own.resync("a"));
     assert_eq!(own.names("keys").len(), 1);
-    // And by another one with the same key, but by none with another.
+    // Another host with the same key takes it as well, but none with another key.
     for part in ["log", "packs", "index"] {
         std::fs::remove_dir_all(own.store(part)).unwrap();
     }
@@ -263,7 +263,7 @@ fn a_new_store_does_not_begin_with_a_keyring_that_nobody_here_made() {
 #[test]
 fn no_object_takes_the_encryption_off() {
     let scene = Scene::new();
-    // Before the first run of a store.
+    // A plain log that was planted before the first run of a store.
     for nothing in ["yes", "no"] {
         let _ = std::fs::remove_dir_all(scene.path().join("a/cache"));
         attack(scene.path(), "plain", &[("records", "1"), ("nothing", nothing)]);
@@ -271,12 +271,13 @@ fn no_object_takes_the_encryption_off() {
         assert_eq!(scene.names("log").len(), 1);
         assert!(!scene.key("a").exists());
         std::fs::remove_dir_all(scene.path().join("a/cache")).unwrap();
-        // Nor does a look at it make it known.
+        // Reading the store does not confirm it either.
         let looked = scene.run("a", &["snapshots", "acme"]).output().unwrap();
         assert!(said(&looked).contains("warning: store 'acme' is not encrypted"), "{}", said(&looked));
         fails(&mut scene.resync("a"), 2, "is not encrypted");
     }
-    // Of a store that is there, for a host that begins with nothing, and for one that knows it.
+    // A plain log in place of an encrypted store: for a host that knows the store, and for one without its
+    // cache.
     std::fs::remove_dir_all(scene.path().join("repository")).unwrap();
     ok(&mut scene.resync("b"));
     scene.keep("b/cache");
@@ -296,7 +297,7 @@ fn no_object_takes_the_encryption_off() {
     let read = ok(&mut scene.run("b", &["restore", "acme", "out", "--quiet"]));
     assert!(said(&read).contains("warning: store 'acme' is not encrypted"), "{}", said(&read));
     assert_eq!(said(&read).matches("warning").count(), 1, "{}", said(&read));
-    // One word is enough for who means it.
+    // The option confirms the store for the runs after it as well.
     std::fs::remove_dir_all(scene.path().join("b/cache")).unwrap();
     let allowed = ok(scene.resync("b").arg("--allow-unencrypted"));
     assert!(!said(&allowed).contains("warning"), "{}", said(&allowed));
@@ -346,7 +347,7 @@ fn where_encryption_is_required_no_command_takes_a_store_without() {
         assert!(said(&upkeep).contains("store 'acme' is not encrypted"), "{}", said(&upkeep));
         assert!(!upkeep.status.success() && !scene.path().join("out").exists());
     }
-    // And the store's own word goes before.
+    // The setting of a store takes precedence.
     config("required", "encryption = \"none\"");
     ok(&mut scene.run("a", &["restore", "acme", "out", "--quiet"]));
 }
@@ -366,7 +367,7 @@ fn a_log_that_was_made_longer_is_noticed_with_any_part_of_the_cache_gone() {
     for records in ["1", "3", "4", "8"] {
         attack(scene.path(), "plain", &[("records", records)]);
         let gone = (0..1 << parts.len().min(6)).filter(|gone| {
-            // What it saw stays: that is the whole of what a host goes by.
+            // The note of the last seen record stays, since this alone is what a host relies on.
             let mut named = parts.iter().enumerate().filter(|(at, _)| gone >> at & 1 == 1);
             named.all(|(_, part)| part != "head")
         });
@@ -381,7 +382,7 @@ fn a_log_that_was_made_longer_is_noticed_with_any_part_of_the_cache_gone() {
             fails(&mut scene.resync("a"), 1, "was rolled back: this host saw record 3");
         }
     }
-    // A host whose note is damaged says so, and takes nothing on trust.
+    // A host whose note is damaged reports that, and accepts nothing.
     scene.back("a/cache");
     std::fs::write(scene.cache("a").join("head"), "{\"sequence\":").unwrap();
     fails(&mut scene.run("a", &["restore", "acme", "out"]), 1, "cannot be read");
@@ -396,7 +397,8 @@ fn a_checkpoint_behind_what_a_host_saw_hides_no_fork() {
         std::fs::write(scene.path().join("source/round"), format!("{round}")).unwrap();
         ok(&mut scene.resync("a"));
     }
-    // From a copy that was taken after the first record, an honest host that begins with nothing makes another log, long enough for a checkpoint.
+    // From a copy that was taken after the first record, an honest host without a cache makes another log,
+    // long enough for a checkpoint.
     attack(scene.path(), "longer", &[("behind", "1"), ("records", "132")]);
     ok(&mut scene.resync("new"));
     assert_eq!(scene.names("checkpoints").len(), 1);
@@ -417,7 +419,8 @@ fn a_checkpoint_behind_what_a_host_saw_hides_no_fork() {
     }
 }
 
-/// The owner's host a, a standby c, and a contractor who was let in and is removed; both saw that.
+/// Returns a scene with the owner's host `a`, a standby `c`, and a contractor who was added and removed; both
+/// hosts saw the removal.
 fn removal() -> (Scene, String) {
     let scene = Scene::new();
     ok(&mut scene.resync("a"));
@@ -434,7 +437,7 @@ fn removal() -> (Scene, String) {
     (scene, key)
 }
 
-/// What is not promised: what a host has never seen it cannot miss.
+/// Not promised: a host cannot miss what it has never seen.
 #[test]
 fn a_host_that_never_saw_a_store_reads_what_it_finds_and_writes_nothing_under_it() {
     let scene = Scene::new();
@@ -448,11 +451,11 @@ fn a_host_that_never_saw_a_store_reads_what_it_finds_and_writes_nothing_under_it
             command.arg("--key-file").arg(&key);
             command
         };
-        // The attacks are real ones: whoever reads for the first time is taken in,
+        // The attacks are real: a first-time reader accepts the planted store,
         ok(&mut new(&["restore", "acme", "stolen", "--quiet"]));
         assert!(std::fs::read(scene.path().join("stolen/evil.php")).unwrap().starts_with(b"<?php"));
         std::fs::remove_dir_all(scene.path().join("stolen")).unwrap();
-        // and all the same ships nothing, nor makes the attacker's keyring its own.
+        // but ships nothing, and does not adopt the attacker's keyring.
         for args in [
             &["resync", "source", "--store", "acme", "--accept"][..],
             &["key", "rotate", "acme"],
@@ -469,7 +472,7 @@ fn a_host_that_never_saw_a_store_reads_what_it_finds_and_writes_nothing_under_it
             assert_eq!(output.status.code(), Some(2), "{args:?}: {}", said(&output));
             assert!(said(&output).contains("nobody here made"), "{args:?}: {}", said(&output));
         }
-        // Nor is anything said of this host.
+        // Neither does it write notes about this host.
         for args in [&["verify", "acme", "--read-data=50"][..], &["drill", "acme"]] {
             let noted = new(args).output().unwrap();
             assert!(said(&noted).contains("nobody here made"), "{args:?}: {}", said(&noted));
@@ -483,7 +486,8 @@ fn a_host_that_never_saw_a_store_reads_what_it_finds_and_writes_nothing_under_it
     }
 }
 
-/// What is not promised: a holder is a holder until they are removed, and for whoever did not look since.
+/// Not promised: a holder has all rights until removed, also for hosts that have not read the log since the
+/// removal.
 #[test]
 fn what_a_holder_makes_is_taken_until_the_removal_was_seen() {
     let scene = Scene::new();
@@ -501,7 +505,7 @@ fn what_a_holder_makes_is_taken_until_the_removal_was_seen() {
         String::from_utf8(output.stdout).unwrap()
     };
     let evil = |listed: &str| listed.contains("2023-11-14");
-    // Each of the forgeries that are refused elsewhere is good as such.
+    // Each of the forgeries that other tests see refused is valid before the removal.
     attack(scene.path(), "former_record", &[("identity", &key), ("knows", "2"), ("names", "known")]);
     assert!(evil(&String::from_utf8(ok(&mut scene.run("a", &["snapshots", "acme"])).stdout).unwrap()));
     for at in ["2", "1"] {
@@ -535,13 +539,13 @@ fn whoever_was_removed_makes_no_keyring_that_is_taken() {
     };
     for record in ["no", "yes"] {
         for claims in [None, Some("0"), Some("2")] {
-            // Behind the one that removed them.
+            // After the keyring of the removal.
             scene.back("repository");
             ring("5", claims, record);
             for home in ["a", "c"] {
                 scene.nobody_is_taken_in(home, &format!("{home}: behind, in the name of {claims:?}"));
             }
-            // In its place, with all that came after it.
+            // In its place, with everything that came after it.
             scene.back("repository");
             std::fs::remove_file(scene.store("keys/0000000004")).unwrap();
             std::fs::remove_file(scene.store("log/00000000000000000004")).unwrap();
@@ -551,7 +555,7 @@ fn whoever_was_removed_makes_no_keyring_that_is_taken() {
             }
         }
     }
-    // The one that removed them is gone, and so is its record.
+    // The keyring of the removal is deleted, without or with its record.
     for log in [false, true] {
         scene.back("repository");
         std::fs::remove_file(scene.store("keys/0000000004")).unwrap();
@@ -579,7 +583,7 @@ fn whoever_was_removed_appends_no_record_with_the_keys_that_they_have() {
         for home in ["a", "c"] {
             scene.nobody_is_taken_in(home, &format!("{home}: a record that names {names}"));
         }
-        // Nor does one take it who never saw the store.
+        // A host that never saw the store does not accept it either.
         let output =
             scene.run("new", &["restore", "acme", "stolen"]).arg("--key-file").arg(scene.key("c")).output();
         let output = output.unwrap();
@@ -599,7 +603,7 @@ fn the_past_of_a_log_is_held_to_what_a_host_saw_as_well() {
             said(&output)
         );
     };
-    // In place of the record before the removal, with all that came after it or nothing.
+    // In place of the record before the removal, with everything after it or nothing.
     for gone in [&["3"][..], &["3", "4"]] {
         scene.back("repository");
         let removed = scene.store("log/00000000000000000004");
@@ -615,7 +619,7 @@ fn the_past_of_a_log_is_held_to_what_a_host_saw_as_well() {
             until(home);
         }
     }
-    // Nor where what came after it is there, and cannot be read: the hosts have kept it.
+    // Also if a later record exists but cannot be read; the hosts have kept a copy.
     let damage = || {
         let removed = scene.store("log/00000000000000000004");
         let mut bytes = std::fs::read(&removed).unwrap();
@@ -636,7 +640,8 @@ fn the_past_of_a_log_is_held_to_what_a_host_saw_as_well() {
     for home in ["a", "c"] {
         until(home);
     }
-    // What is as it was is had, whatever became of what came later; without a cache, nothing tells.
+    // Unaltered records can be read, whatever happened to later ones; without a cache, the program says that
+    // nothing confirms them.
     scene.back("repository");
     damage();
     let had = |said_so: &str| {
@@ -665,7 +670,7 @@ fn whoever_was_removed_makes_up_no_checkpoint_and_no_segment() {
             assert_eq!(found.stdout, honest, "{home}: a checkpoint {what}");
         }
     }
-    // A segment that says that a file's content is there already.
+    // A segment that claims that a file's content is present already.
     scene.back("repository");
     let fresh = crate::rig::random(b"fresh", 20_000);
     let chunk = blake3::hash(&fresh).to_hex().to_string();
@@ -691,21 +696,21 @@ fn a_change_of_the_keys_that_was_killed_is_in_force_and_the_next_command_names_i
     assert_eq!((scene.names("keys").len(), scene.names("log").len()), (3, 2));
     scene.keep("repository");
     scene.keep("a/cache");
-    // It is in force,
+    // The new keyring is in force,
     fails(
         scene.run("b", &["restore", "acme", "no"]).arg("--key-file").arg(scene.key("b")),
         2,
         "nothing here opens it",
     );
-    // is missed if it goes,
+    // its loss is noticed,
     std::fs::remove_file(scene.store("keys/0000000003")).unwrap();
     fails(&mut scene.resync("a"), 1, "rolled back");
-    // and is named by the next run,
+    // the next run names it,
     scene.back("repository");
     scene.back("a/cache");
     ok(&mut scene.resync("a"));
     assert_eq!(records(&scene)[2], serde_json::json!(["snapshot", 3]));
-    // or by the next command on the keys, whatever else comes of it.
+    // or the next command on the keys, whether that succeeds or not.
     scene.back("repository");
     scene.back("a/cache");
     fails(&mut scene.run("a", &["key", "remove", "acme", "friend"]), 2, "no key 'friend'");
@@ -728,7 +733,7 @@ fn a_record_with_old_keys_in_the_midst_of_a_removal_is_told_to_whoever_removes()
     let looked = ok(&mut scene.run("a", &["snapshots", "acme"]));
     assert!(said(&looked).contains(told) && said(&looked).contains("names keyring 2"), "{}", said(&looked));
     assert!(!said(&ok(&mut scene.run("a", &["snapshots", "acme"]))).contains(told));
-    // Behind the record that names the keyring there is none.
+    // After the record that names the keyring no such record is accepted.
     fails(&mut scene.run("a", &["key", "remove", "acme", "friend"]), 2, "no key 'friend'");
     attack(scene.path(), "former_record", &[("identity", &key), ("knows", "2"), ("names", "known")]);
     fails(&mut scene.run("a", &["snapshots", "acme"]), 1, "does not name the keyring in force");
@@ -750,7 +755,7 @@ fn a_key_that_was_removed_and_added_again_goes_on_after_one_word() {
     fails(&mut scene.run("c", &["restore", "acme", "out"]), 1, "--trust-keyring");
     assert_eq!(head(), before);
     scene.keep("repository");
-    // The word is for the keyring: the log goes on from what this host saw all the same.
+    // The option concerns the keyring only: the log must still continue from what this host saw.
     for sequence in 2..=6 {
         std::fs::remove_file(scene.store(&format!("log/0000000000000000000{sequence}"))).unwrap();
     }
@@ -761,7 +766,7 @@ fn a_key_that_was_removed_and_added_again_goes_on_after_one_word() {
     assert_ne!(head(), before);
 }
 
-/// Nothing in it steers a terminal.
+/// Checks that the output contains nothing that steers a terminal.
 fn is_plain(output: &Output, what: &str) {
     let said = said(output);
     let steers = |c: char| {
@@ -818,7 +823,7 @@ fn a_store_of_an_earlier_version_goes_on_and_its_upgrade_has_no_way_back() {
         command.env("UNDERSTUDY_KEY_FILE", &key);
         command
     };
-    // A host that used the store before there was more to remember.
+    // A host that used the store when its note had fewer fields.
     ok(&mut with_key("old", &["snapshots", "acme"]));
     let note = scene.cache("old").join("head");
     let mut seen: Value = serde_json::from_slice(&std::fs::read(&note).unwrap()).unwrap();
@@ -827,7 +832,7 @@ fn a_store_of_an_earlier_version_goes_on_and_its_upgrade_has_no_way_back() {
     ok(&mut with_key("fresh", &["snapshots", "acme"]));
     scene.keep("repository");
     scene.keep("old/cache");
-    // For neither is another keyring of that version taken, whatever its number.
+    // Neither host takes another keyring of that version, whatever its number.
     let victim = String::from_utf8(ok(Command::new("age-keygen").arg("-y").arg(&key)).stdout).unwrap();
     for (sequence, delete, records) in [("1", "yes", "4"), ("2", "yes", "4"), ("2", "no", "0")] {
         let options = [
@@ -848,7 +853,7 @@ fn a_store_of_an_earlier_version_goes_on_and_its_upgrade_has_no_way_back() {
         scene.back("repository");
         scene.back("old/cache");
     }
-    // It goes on as it is,
+    // The store can be used as it is,
     ok(&mut with_key("old", &["resync", "source", "--store", "acme", "--accept", "--quiet"]));
     let list = ok(&mut with_key("old", &["key", "list", "acme"]));
     assert!(said(&list).contains("key upgrade acme"), "{}", said(&list));
@@ -870,7 +875,7 @@ fn a_store_of_an_earlier_version_goes_on_and_its_upgrade_has_no_way_back() {
     }
     ok(&mut with_key("new", &["verify", "acme", "--read-data"]));
     scene.keep("repository");
-    // From then on no keyring of the version before is taken, with or without the log that it had.
+    // After that no keyring of the earlier version is taken, with or without its log.
     let newer = [("victim", victim.trim()), ("version", "1"), ("sequence", "3"), ("delete", "no")];
     attack(scene.path(), "plant", &newer);
     fails(&mut with_key("old", &["snapshots", "acme"]), 1, "does not prove who made it");
@@ -918,7 +923,7 @@ fn a_note_that_is_too_large_stops_nobody() {
         std::fs::create_dir_all(scene.store(folder)).unwrap();
         std::fs::write(scene.store(folder).join("large"), vec![b'x'; (64 << 10) + 1]).unwrap();
     }
-    // Nor does a checkpoint.
+    // A checkpoint that is too large stops no command either.
     std::fs::create_dir_all(scene.store("checkpoints")).unwrap();
     let large = std::fs::File::create(scene.store("checkpoints/00000000000000000001")).unwrap();
     large.set_len((64 << 20) + 1).unwrap();
@@ -935,7 +940,7 @@ fn whoever_was_locked_out_by_a_holder_gets_in_again_and_locks_them_out() {
     ok(&mut scene.resync("a"));
     std::fs::create_dir_all(scene.key("b").parent().unwrap()).unwrap();
     ok(scene.run("a", &["key", "add", "acme", "taken-over", "--quiet", "--file"]).arg(scene.key("b")));
-    // With their own command, which is not for themselves:
+    // Their own command would lock its user out as well:
     let own = ["key", "remove", "acme", "taken-over", "--trust-keyring"];
     fails(&mut scene.run("b", &own), 2, "cannot say who is left");
     ok(&mut scene.run("b", &["key", "remove", "acme", "key-file", "--quiet"]));
@@ -962,15 +967,15 @@ fn a_host_whose_key_others_added_writes_after_one_word_or_once_it_published() {
         std::fs::create_dir_all(scene.key(home).parent().unwrap()).unwrap();
         ok(scene.run("a", &["key", "add", "acme", home, "--quiet", "--file"]).arg(scene.key(home)));
     }
-    // A failover waits for nobody's word.
+    // A failover needs no confirmation, since the standby has published a snapshot.
     ok(&mut scene.run("standby", &["follow", "acme", "--once", "--standby", "standby-dir", "--quiet"]));
     ok(&mut scene.resync("standby"));
-    // To have looked is not enough.
+    // Reading alone is not enough.
     ok(&mut scene.run("reader", &["restore", "acme", "out", "--quiet"]));
     fails(&mut scene.resync("reader"), 2, "nobody here made or said yes to: 'key-file'");
     ok(scene.resync("reader").arg("--trust-keyring"));
     ok(&mut scene.resync("reader"));
-    // It holds for what follows.
+    // The confirmation also holds for later keyrings.
     ok(&mut scene.run("a", &["key", "rotate", "acme", "--quiet"]));
     ok(&mut scene.resync("reader"));
     ok(&mut scene.resync("standby"));

@@ -1,4 +1,5 @@
-//! Published means on the disk: whatever the filesystem below loses, tells once, or keeps half of.
+//! Published means on the disk, whether the filesystem below loses data, reports an error only once, or keeps
+//! half of a write.
 
 use crate::facts::{self, assert_same};
 use crate::faults::SmallDisk;
@@ -19,7 +20,7 @@ fn run(program: &str, args: &[&str]) {
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A filesystem that believes to have more room than is below it.
+/// A filesystem that believes it has more room than there is below it.
 struct ThinDisk {
     at: PathBuf,
     pool: SmallDisk,
@@ -32,7 +33,8 @@ impl ThinDisk {
         let image = pool.0.join("image");
         std::fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
         let image = image.to_str().unwrap();
-        // All of the filesystem's own is at its start and gets its room now, so that only contents find none.
+        // All metadata is at the start of the filesystem and gets its room now, so that only file contents
+        // find none.
         let own = "lazy_itable_init=0,lazy_journal_init=0,nodiscard,packed_meta_blocks=1";
         run(
             "mkfs.ext4",
@@ -86,7 +88,7 @@ fn what_the_pool_below_had_no_room_for_is_never_published() {
     assert!(error.to_string().contains("write it to the disk"), "{error}");
     assert_eq!(depot.snapshots().unwrap(), [Sequence(1)]);
     assert!(arriving(&depot).is_empty(), "nobody can say which of it is on the disk");
-    // The kernel has told of it. Nobody hears of it any more, and there is room again.
+    // The kernel has reported the error, and will not report it again. Now there is room.
     thin.pool.grow(512 << 20);
     let report = follow_by(&rig.repository, &depot, &request()).unwrap();
     assert_eq!((report.snapshot, report.published, report.objects_made), (Sequence(2), true, 30));
@@ -106,7 +108,8 @@ fn what_a_broken_off_run_left_is_taken_by_its_bytes_and_by_no_clock() {
     std::fs::write(rig.source().join("whole"), &whole).unwrap();
     std::fs::write(rig.source().join("torn"), &torn).unwrap();
     rig.resync();
-    // A run of this very boot was killed, its clock an hour ahead; one of its files has the length, and zeros.
+    // A run of this boot was killed while its clock was an hour ahead; one of its files has its length, but
+    // only zeros.
     let place = |bytes: &[u8]| depot.objects().join(".arriving").join(blake3::hash(bytes).to_hex().as_str());
     std::fs::write(place(&whole), &whole).unwrap();
     std::fs::write(place(&torn), vec![0; torn.len()]).unwrap();
@@ -134,7 +137,8 @@ fn what_an_older_version_left_in_doubt_is_looked_at_whatever_its_marker_says() {
         let depot = depot(&rig);
         follow_by(&rig.repository, &depot, &request()).unwrap();
         let first = objects(&depot).pop_first().unwrap();
-        // It gave objects their names at once: the first snapshot's is damaged, and so is one of the second's.
+        // The older version named objects too early: the first snapshot's object is damaged, and so is one of
+        // the second's.
         std::fs::write(rig.source().join("one"), rig::random(b"two", 200_000)).unwrap();
         rig.resync();
         let name = blake3::hash(&rig::random(b"two", 200_000)).to_hex();
@@ -239,14 +243,14 @@ fn pins_without_their_bytes_pin_nothing_and_stop_nobody() {
     assert!(left.iter().all(|path| !path.exists()), "they are tidied");
     understudy::mounts::unmount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
     assert_eq!(pins(&depot(&rig)).unwrap(), []);
-    // What may be a writable mount's is another matter: nothing is dropped until somebody looks.
+    // A pin that may be a writable mount's is different: nothing is dropped until an operator looks.
     let unknown = torn("cdef", br#"{"snapshot":2,"path":"/srv","writable":true,"bo"#);
     std::fs::write(rig.source().join("changes"), b"once more").unwrap();
     rig.resync();
     let error = follow_by(&rig.repository, &depot(&rig), &keep).unwrap_err().to_string();
     assert!(error.contains(unknown.to_str().unwrap()) && error.contains("delete it"), "{error}");
     assert!(depot(&rig).snapshots().unwrap().contains(&Sequence(2)));
-    // And mounts come and go meanwhile.
+    // Mounts are made and removed meanwhile.
     let point = MountPoint::of(&rig, &latest(), "mounted");
     understudy::mounts::unmount::unmount(&rig.dir.path().join("standby"), &point.0, false).unwrap();
     std::fs::remove_file(unknown).unwrap();
@@ -277,10 +281,10 @@ fn mount_points_have_names_of_any_bytes() {
             let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
             let text = point.0.display().to_string();
             assert!(shown.as_array().unwrap().iter().any(|mount| mount["dir"] == *text), "{name:?}: {shown}");
-            // A pin that cannot be read would stop this.
+            // A pin that cannot be read would stop this run.
             ok(&mut command(&["follow", "acme", "--once", "--quiet"]));
             ok(command(&["umount"]).arg(&point.0));
-            // The lock stays.
+            // Only the lock remains.
             assert_eq!(left(), 1, "{name:?} by {method}");
         }
     }

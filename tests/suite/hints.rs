@@ -17,7 +17,7 @@ fn watch(rig: &Rig) -> Arc<Watch> {
     Arc::new(Watch::new(&rig.source(), || {}).unwrap())
 }
 
-/// A run by hints, where there are some.
+/// Makes a run by hints, if there are any.
 fn hinted(rig: &Rig, watch: &Arc<Watch>) -> (ResyncReport, bool) {
     run(rig, watch, watch.take(false))
 }
@@ -29,7 +29,7 @@ fn run(rig: &Rig, watch: &Arc<Watch>, hints: Option<Hints>) -> (ResyncReport, bo
     (rig::run(&rig.repository, &request).unwrap(), by_hints)
 }
 
-/// What a full scan finds that the snapshot before it does not have.
+/// Returns the differences that a full scan finds in addition to the snapshot before it.
 fn missed(rig: &Rig, snapshot: Sequence) -> Vec<String> {
     let full = rig.resync().snapshot;
     let (store, state) = (rig.store(), rig.store().state().unwrap());
@@ -52,7 +52,7 @@ impl Dice {
         (self.0 >> 11) as usize % sides
     }
 
-    /// A path of one to four names.
+    /// Returns a path of one to four names.
     fn path(&mut self, root: &Path) -> PathBuf {
         let mut path = root.to_owned();
         for _ in 0..=self.roll(4) {
@@ -61,7 +61,7 @@ impl Dice {
         path
     }
 
-    /// One thing that happens; it may come to nothing.
+    /// Does one random operation, which may fail.
     fn act(&mut self, root: &Path) {
         let path = self.path(root);
         let _ = match self.roll(12) {
@@ -81,7 +81,7 @@ impl Dice {
                 &path,
                 std::os::unix::fs::PermissionsExt::from_mode(0o700 | self.roll(0o77) as u32),
             ),
-            // In and out again under another name, with all below.
+            // Moves a directory out and in again under another name, with everything below it.
             _ => {
                 let away = root.with_file_name("away");
                 let _ = std::fs::rename(&path, &away);
@@ -158,7 +158,7 @@ fn what_did_not_change_is_not_looked_at_and_its_pages_stay() {
             .unwrap();
         }
     }
-    // Older than a clock's tick, so that nothing is read again for that.
+    // The files must be older than a clock's tick, so that they are not read again for that reason.
     std::thread::sleep(Duration::from_millis(50));
     let watch = watch(&rig);
     let (first, by_hints) = hinted(&rig, &watch);
@@ -169,11 +169,11 @@ fn what_did_not_change_is_not_looked_at_and_its_pages_stay() {
     let state = rig.store().state().unwrap();
     let page = |report: &ResyncReport| state.snapshots[&report.snapshot].manifest.clone();
     assert_eq!(page(&first), page(&same), "the same manifest");
-    // One file of 7,200.
+    // Changes one file of 7,200.
     std::fs::write(rig.source().join("d077/file-with-a-name-30.php"), b"changed").unwrap();
     let (one, _) = hinted(&rig, &watch);
     assert_eq!((one.changes.modified, one.changes.unchanged, one.read_bytes), (1, first.entries - 1, 7));
-    // A run that came to nothing gives its hints back.
+    // A failed run gives its hints back.
     std::fs::write(rig.source().join("d001/new"), b"new").unwrap();
     let hints = watch.take(false);
     assert!(!watch.is_due());
@@ -182,7 +182,7 @@ fn what_did_not_change_is_not_looked_at_and_its_pages_stay() {
     let (two, _) = hinted(&rig, &watch);
     assert_eq!(two.changes.added, 1);
     assert_eq!(missed(&rig, two.snapshot), Vec::<String>::new());
-    // The last full scan's time is kept for the files whose turn it is to be read again.
+    // The last full scan's time is kept, since it decides which files are due to be read again.
     let state = rig.store().state().unwrap();
     let full = |report: &ResyncReport| state.snapshots[&report.snapshot].full_scan_start_ns;
     assert_eq!(
@@ -205,7 +205,7 @@ fn a_volume_that_is_mounted_late_is_watched_from_the_next_full_scan_on() {
     let (report, by_hints) = hinted(&rig, &watch);
     assert!(by_hints);
     assert_eq!((report.changes.added, missed(&rig, report.snapshot)), (1, Vec::new()));
-    // And the root itself: another directory is another watch's.
+    // Checks the root itself: another directory needs another watch.
     assert!(watch.is_of(&rig.source()));
     let _over = SmallDisk::mount(rig.source(), 1 << 20);
     assert!(!watch.is_of(&rig.source()));
@@ -222,12 +222,12 @@ fn a_file_that_changes_under_one_of_its_names_changes_under_all() {
     std::fs::hard_link(rig.source().join("a/file"), rig.source().join("b/file")).unwrap();
     let watch = watch(&rig);
     hinted(&rig, &watch);
-    // Nothing tells of the other name.
+    // No event reports the other name.
     std::fs::write(rig.source().join("b/file"), b"behind").unwrap();
     let (report, by_hints) = hinted(&rig, &watch);
     assert!(by_hints);
     assert_eq!((report.changes.modified, missed(&rig, report.snapshot)), (2, Vec::new()));
-    // What has one name goes by hints all the same, once nothing is as young as the clock's tick any more.
+    // Files with one name are still scanned by hints, once no file is younger than the clock's tick.
     std::thread::sleep(Duration::from_millis(50));
     rig.resync();
     std::fs::write(rig.source().join("c/other"), b"changed").unwrap();
@@ -275,7 +275,7 @@ fn what_could_not_be_read_is_looked_at_by_the_next_run_by_hints() {
     rig::sample_tree(&rig.source());
     let watch = watch(&rig);
     hinted(&rig, &watch);
-    // A name that its directory lists and that cannot be opened: a dead server's mount, in small.
+    // A name that its directory lists but that cannot be opened, like a mount whose server is dead.
     let at = rig.source().join("c/dead");
     std::fs::create_dir(&at).unwrap();
     let unreachable = std::process::Command::new("mount")
@@ -288,7 +288,7 @@ fn what_could_not_be_read_is_looked_at_by_the_next_run_by_hints() {
     let (first, _) = hinted(&rig, &watch);
     assert_eq!(first.retry, Some(Vec::new()));
     assert!(std::process::Command::new("umount").arg(&at).status().unwrap().success());
-    // What a run names is where the next one looks.
+    // The next run looks at the paths that a run's warnings name.
     let mut warnings = understudy::replicate::warnings::WarningLog::default();
     let path = understudy::model::tree_path::TreePath::parse(b"a/b/f3").unwrap();
     warnings.add(understudy::api::resync::WarningKind::Unreadable, &path, String::new());
@@ -299,7 +299,7 @@ fn what_could_not_be_read_is_looked_at_by_the_next_run_by_hints() {
         !hints.is_clean(&path)
             && hints.is_clean(&understudy::model::tree_path::TreePath::parse(b"empty").unwrap())
     );
-    // More than are named: everything.
+    // If there are more than are named, the next run looks at everything.
     for number in 0..200 {
         warnings.add(understudy::api::resync::WarningKind::Unreadable, &path, number.to_string());
     }

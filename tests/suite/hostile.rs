@@ -1,5 +1,5 @@
-//! Promise 4: a manifest, pack or index that somebody forged is an error with a name, in bounded memory,
-//! and never a write outside the destination.
+//! Promise 4: a forged manifest, pack or index results in a specific error, in bounded memory, and never in a
+//! write outside the destination.
 
 use crate::rig::{self, Rig, entry};
 use futures::TryStreamExt;
@@ -31,7 +31,7 @@ pub fn leaf(entries: &[Entry]) -> Vec<u8> {
     writer.finish()
 }
 
-/// What a record would say of a manifest of this page, if it is one.
+/// Returns what a record would say of a manifest with this page, if it is one.
 pub fn root_of(page: &[u8]) -> ManifestRoot {
     let (entries, size_bytes) = match page::decode(page) {
         Ok(Page::Leaf(entries)) => (
@@ -94,7 +94,7 @@ fn a_path_that_leads_out_is_an_error() {
         let mut forged = Writer::default();
         forged.number(0);
         forged.bytes(path.as_bytes());
-        // A fifo with all its numbers zero.
+        // A fifo whose numbers are all zero.
         forged.raw(&[7, 0, 0, 0, 0, 0, 0, 0, 0]);
         let mut harmless = page.clone();
         harmless.extend([0, 1, b'a', 7, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -130,7 +130,7 @@ fn nothing_is_written_through_a_symlink_in_the_destination() {
     restore_page(&rig, &page, 0, true).unwrap();
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
     assert_eq!(std::fs::read(rig.dir.path().join("out/a/file")).unwrap(), b"payload");
-    // Nor is the destination itself a symlink.
+    // The destination itself is no symlink that is followed either.
     let rig = Rig::new();
     std::fs::create_dir(rig.dir.path().join("outside")).unwrap();
     std::os::unix::fs::symlink("outside", rig.dir.path().join("out")).unwrap();
@@ -149,14 +149,14 @@ fn a_file_whose_lengths_do_not_fit_its_chunks_is_told_and_left_out() {
         file(9, Content::Whole { blocks: None }),
         file(7, Content::Lists(vec![chunk])),
         file(1 << 40, Content::Lists(vec![])),
-        // A hole of an exabyte: the hash is wrong, but the disk must not fill and the run must not last.
+        // A hole of an exabyte: the hash is wrong, but the disk must not fill and the run must end.
         file(7, Content::Lists(vec![chunk, chunk])),
     ] {
         let rig = Rig::new();
         let page = leaf(&[entry("", Kind::Directory), bad]);
         let warnings = restore_page(&rig, &page, 0, false).unwrap().warnings;
         assert_eq!((warnings.damaged, warnings.first[0].path.as_str()), (1, "f"), "{warnings:?}");
-        // Not under its name, and under no other.
+        // Nothing exists under its name, nor under another.
         assert_eq!(std::fs::read_dir(rig.dir.path().join("out")).unwrap().count(), 0);
     }
 }
@@ -173,7 +173,7 @@ fn a_manifest_whose_root_is_missing_or_of_another_height_is_an_error() {
 
 #[test]
 fn a_page_that_names_itself_ends() {
-    // A page cannot hold its own hash; the height bounds every descent all the same.
+    // A page cannot contain its own hash; still, the height bounds every descent.
     let rig = Rig::new();
     let mut node = understudy::format::page::NodeWriter::default();
     node.push(&understudy::format::page::Child {
@@ -185,7 +185,7 @@ fn a_page_that_names_itself_ends() {
     assert!(restore_page(&rig, &node.finish(), 12, false).is_err());
 }
 
-/// Makes a manifest of one page the head of the rig's store, with these chunks beside it.
+/// Makes a manifest of one page the head of the rig's store, with these chunks next to it.
 fn forge_head(rig: &Rig, page: &[u8], chunks: &[&[u8]]) {
     forge(rig, root_of(page), &[chunks, &[page]].concat());
 }
@@ -225,7 +225,7 @@ fn block_entries_that_are_wrong_make_a_file_be_shipped_whole() {
     let other = crate::deltas::random(2, 300_000);
     let honest = signature::sign(&other, &[300_000], 11, None);
     let short = signature::sign(&other[..5000], &[5000], 11, None);
-    // Checksums of the content, and hashes of nothing.
+    // Checksums of the content, with hashes of other data.
     let weak: Vec<u32> = content.chunks_exact(2048).take(146).map(weak::weak).collect();
     let lies = blocks::encode(
         blocks::Shape { runs: &[299_008], block_log2: 11, origin: Some(0) },
@@ -258,13 +258,13 @@ fn block_entries_that_are_wrong_make_a_file_be_shipped_whole() {
     }
 }
 
-/// What a node says of this page.
+/// Returns the reference that a node makes to this page.
 fn child_of(first: &TreePath, page: &[u8]) -> Child {
     let ManifestRoot { page, entries, size_bytes, .. } = root_of(page);
     Child { first: first.clone(), page, entries, size_bytes }
 }
 
-/// A manifest that somebody made up of pages, wrong in some way or in none.
+/// Returns a manifest of generated pages that is wrong in some way, or in none.
 fn made_up(seed: u64) -> (ManifestRoot, Vec<Vec<u8>>) {
     let mut draws = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
     let mut draw = move |below: usize| {
@@ -292,7 +292,7 @@ fn made_up(seed: u64) -> (ManifestRoot, Vec<Vec<u8>>) {
     let wrong = draw(12);
     let at = 1 + draw(entries.len() - 1);
     match wrong {
-        // An entry without what stands before it, or the root.
+        // An entry without the one before it, or without the root.
         0 => drop(entries.remove(at)),
         1 => drop(entries.remove(0)),
         2 => entries[at].kind = Kind::Fifo,
@@ -389,7 +389,7 @@ fn an_index_that_leads_to_other_bytes_is_not_called_sound() {
     let entries = table[header.entries_offset as usize..].as_chunks::<{ index_format::ENTRY_BYTES }>().0;
     let mut entries: Vec<_> =
         entries.iter().take(header.entries as usize).map(index_format::decode_entry).collect();
-    // Every chunk is said to lie where another does.
+    // Every chunk's location is that of another one.
     let places: Vec<_> = entries.iter().map(|entry| (entry.2, entry.3)).collect();
     for (entry, place) in entries.iter_mut().zip(places.iter().cycle().skip(1)) {
         (entry.2, entry.3) = *place;

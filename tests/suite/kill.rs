@@ -9,12 +9,12 @@ use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// The tests' key, as a key should lie: for nobody else to read.
+/// Returns the tests' key file with the permissions that a key should have: readable only for this user.
 pub fn private_key() -> &'static Path {
     static KEY: LazyLock<PathBuf> = LazyLock::new(|| {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("key");
         let new = path.with_extension(format!("{}.{}", std::process::id(), crate::rig::nonce()));
-        // Others make the same, and any of them is right.
+        // Other test processes create the same file, and each of their files is right.
         std::fs::write(&new, "").unwrap();
         std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::write(&new, std::fs::read(crate::rig::key_file()).unwrap()).unwrap();
@@ -54,7 +54,7 @@ fn judge(dir: &Path, to: &str) -> facts::Facts {
 
 fn changed(source: &Path, round: usize) {
     std::fs::write(source.join(format!("c/round-{round}")), format!("{round}").repeat(9000)).unwrap();
-    // Every other round a rewritten file, and else one with an insertion.
+    // Every second round rewrites a file; the others insert bytes.
     let mut random = vec![0; 6 << 20];
     blake3::Hasher::new().update(&(round / 2).to_le_bytes()).finalize_xof().fill(&mut random);
     random.splice(round * 10_000..round * 10_000, *b"inserted");
@@ -79,7 +79,7 @@ fn a_resync_killed_at_any_step_leaves_the_old_or_the_new_head() {
         let output = ok(resync().arg("--json"));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         if step == "shipped" {
-            // What the killed run shipped is adopted, not shipped again.
+            // What the killed run shipped is adopted rather than shipped again.
             assert_eq!(report["new_bytes"], 0, "{report}");
         }
         assert_same(
@@ -138,7 +138,7 @@ fn a_restore_killed_at_random_goes_on() {
         std::thread::sleep(Duration::from_micros(getrandom::u64().unwrap() % 40_000));
         let _ = child.kill();
         let finished = child.wait().unwrap().success();
-        // Killed between its rename and its end, it is complete and did not say so.
+        // A restore that was killed between its rename and its end is complete, but did not report it.
         let exists = dir.path().join(&to).exists();
         assert!(exists || !finished);
         if !exists {

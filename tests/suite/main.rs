@@ -1,8 +1,8 @@
-//! Claims about the whole, proven against real trees, real servers and the real binary.
+//! Tests of the whole program's promises, with real trees, real servers and the real binary.
 
-// Of what fails, and of figures.
+// Tests print failures and figures.
 #![allow(clippy::disallowed_macros)]
-// The binary and the kernel go by their own clocks, and so do tests of them.
+// The binary and the kernel use their own clocks, and so do tests of them.
 #![allow(clippy::disallowed_methods)]
 
 mod adversary;

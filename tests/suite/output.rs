@@ -1,4 +1,4 @@
-//! Nobody reads what the program prints, or there is no room for it: that costs the output, and nothing else.
+//! Output without a reader, or without room, costs the output and nothing else.
 
 use crate::kill::{ok, understudy};
 use crate::rig::sample_tree;
@@ -13,7 +13,7 @@ fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
 
-/// A pipe that is full, and its reader, who does not read.
+/// Returns a full pipe, and its reader, which does not read.
 fn stuck() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let flags = rustix::fs::fcntl_getfl(writer.as_fd()).unwrap();
@@ -24,7 +24,7 @@ fn stuck() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// A pipe whose reader is gone.
+/// Returns a pipe whose reader is closed.
 fn broken() -> PipeWriter {
     std::io::pipe().unwrap().1
 }
@@ -60,7 +60,7 @@ fn a_daemon_whose_log_has_no_room_counts_the_lines_and_goes_on() {
     assert!(lost.unwrap().parse::<f64>().unwrap() >= 1.0);
 }
 
-/// A store of which one file cannot be read by whom its runs are made, so that each commits with warnings.
+/// Creates a store with a file that its runs' user cannot read, so that each run commits with warnings.
 fn with_warnings(dir: &Path) -> impl Fn(&[&str]) -> Command {
     sample_tree(&dir.join("source"));
     for path in [dir.to_owned(), dir.join("source")] {
@@ -129,7 +129,7 @@ fn a_committed_run_ends_as_one_whoever_reads_what_it_says() {
         let snapshots: serde_json::Value = serde_json::from_slice(&snapshots).unwrap();
         assert_eq!(snapshots.as_array().unwrap().len(), number + 1, "{what}");
     }
-    // A word of it, where that works.
+    // Where standard error works, it reports the lost output.
     let output = resync().stdout(full()).stderr(Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("standard output: No space left on device") && said.contains("stands"), "{said}");

@@ -37,12 +37,12 @@ pub fn runtime() -> tokio::runtime::Handle {
     RUNTIME.handle().clone()
 }
 
-/// Short, since the tests' repositories answer at once or never.
+/// Returns a short patience, since the tests' repositories answer immediately or never.
 pub fn patience(attempts: u32) -> Patience {
     Patience { attempts, backoff: Duration::from_millis(1), timeout: Duration::from_millis(300) }
 }
 
-/// For a repository on a disk, which may be busy.
+/// Returns the patience for a repository on a disk, which may be busy.
 pub fn disk_patience(attempts: u32) -> Patience {
     Patience { timeout: Duration::from_secs(30), ..patience(attempts) }
 }
@@ -67,12 +67,12 @@ impl<F: Fn() -> u64 + Send + Sync> Clock for WallClock<F> {
     }
 }
 
-/// The system's environment, with a wall clock of its own.
+/// Returns the system's environment with another wall clock.
 pub fn env_at(wall_ns: impl Fn() -> u64 + Send + Sync + 'static) -> Env {
     Env::system().with_clock(Arc::new(WallClock(wall_ns)))
 }
 
-/// Bytes that do not compress, the same for the same seed.
+/// Returns bytes that do not compress, the same for the same seed.
 pub fn random(seed: &[u8], count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     blake3::Hasher::new().update(seed).finalize_xof().fill(&mut bytes);
@@ -83,7 +83,7 @@ pub fn name() -> StoreName {
     StoreName::parse("acme").unwrap()
 }
 
-/// What the tests' stores are encrypted with. No secret: it is published here.
+/// Returns the key file that encrypts the tests' stores. It is public, not a secret.
 pub fn key_file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/key")
 }
@@ -150,7 +150,7 @@ impl Rig {
         Self { dir, objects, repository }
     }
 
-    /// One whose repository is a directory, where the binary looks for it (see `kill::understudy`).
+    /// Returns a rig whose repository is a directory, where the binary looks for it (see `kill::understudy`).
     pub fn on_disk() -> Self {
         let rig = Self::new();
         let place = rig.dir.path().join("repository");
@@ -160,7 +160,7 @@ impl Rig {
         Self { repository: repository(objects.clone(), disk_patience(3)), objects, ..rig }
     }
 
-    /// One whose store is not encrypted.
+    /// Returns a rig whose store is not encrypted.
     pub fn plain() -> Self {
         let rig = Self::new();
         let options =
@@ -193,7 +193,7 @@ impl Rig {
         }
     }
 
-    /// Restores a snapshot to a place of its own and returns where.
+    /// Restores a snapshot to a new directory and returns its path.
     pub fn restored(&self, moment: Moment) -> PathBuf {
         let to = format!("restored-{}", nonce());
         let report = restore_at(&self.store(), moment, &self.restore_request(&to)).unwrap();
@@ -210,7 +210,7 @@ impl Rig {
     }
 }
 
-/// A small tree with something of everything that is cheap to make.
+/// Creates a small tree with every kind of entry that is cheap to make.
 pub fn sample_tree(root: &Path) {
     for dir in ["a/b", "c", "empty"] {
         std::fs::create_dir_all(root.join(dir)).unwrap();
@@ -227,7 +227,7 @@ pub fn sample_tree(root: &Path) {
     std::fs::hard_link(root.join("a/b/f2"), root.join("c/hard")).unwrap();
 }
 
-/// An entry with nothing of its own but its path and its kind.
+/// Returns an entry with default metadata.
 pub fn entry(path: &str, kind: Kind) -> Entry {
     Entry {
         path: TreePath::parse(path.as_bytes()).unwrap(),

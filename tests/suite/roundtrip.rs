@@ -1,4 +1,4 @@
-//! What is restored is what was there.
+//! A restored tree equals the tree that was replicated.
 
 use crate::facts::{self, assert_same};
 use crate::rig::{self, Rig, sample_tree};
@@ -22,7 +22,7 @@ fn mkdirs(path: impl AsRef<Path>) {
     std::fs::create_dir_all(path).unwrap();
 }
 
-/// A tree with something of every kind and metadata.
+/// Creates a tree with every kind of entry and metadata.
 pub fn all_kinds(root: &Path) {
     assert_root();
     sample_tree(root);
@@ -78,7 +78,7 @@ fn every_kind_of_entry_and_metadata_comes_back() {
     rig.resync();
     assert_same(&root, &rig.restored(Moment::Latest), "all kinds");
     assert!(rig.verify().is_sound());
-    // And over a tree that differs in everything.
+    // Restores over a tree that differs in everything.
     let request = understudy::restore::request::RestoreRequest {
         overwrite: true,
         delete: true,
@@ -90,7 +90,7 @@ fn every_kind_of_entry_and_metadata_comes_back() {
     std::fs::write(request.destination.join("fifo"), b"was a file").unwrap();
     rig::restore_at(&rig.store(), Moment::Latest, &request).unwrap();
     assert_same(&root, &request.destination, "overwritten");
-    // A second time there is nothing to do but for hardlinks, whose names are always made anew.
+    // A second restore has nothing to do except for hardlinks, whose names are always made again.
     let again = rig::restore_at(&rig.store(), Moment::Latest, &request).unwrap();
     assert_eq!((again.files_written, again.removed), (1, 0), "{again:?}");
     assert_same(&root, &request.destination, "overwritten twice");
@@ -141,7 +141,7 @@ fn paths_beyond_path_max_are_walked_and_restored() {
     let mut buffer = [0; 64];
     let length = rustix::io::read(&file, &mut buffer).unwrap();
     assert_eq!(&buffer[..length], b"12,000 bytes down");
-    // And over what is there, by the same handles.
+    // Restores over the existing tree, by the same handles.
     let request = understudy::restore::request::RestoreRequest {
         overwrite: true,
         destination: restored,
@@ -155,13 +155,13 @@ fn paths_beyond_path_max_are_walked_and_restored() {
 fn an_unchanged_run_reads_nothing_and_ships_a_record_only() {
     let rig = Rig::new();
     sample_tree(&rig.source());
-    // Past the tick within which a change could hide.
+    // Waits beyond the clock tick within which a change could go unnoticed.
     std::thread::sleep(std::time::Duration::from_millis(60));
     rig.resync();
     let report = rig.resync();
     assert_eq!((report.read_bytes, report.new_bytes), (0, 0));
     assert_eq!(report.changes.unchanged, report.entries);
-    // The probe's two objects and the record.
+    // The requests are the probe's two objects and the record.
     assert_eq!(report.requests.put, 3, "requests: {:?}", report.requests);
 }
 
@@ -191,7 +191,7 @@ fn one_path_of_a_snapshot_is_restored() {
     rig::restore_at(&rig.store(), Moment::Latest, &only("a/b", "below")).unwrap();
     let (mut wanted, mut got) =
         (facts::of(&rig.source().join("a/b")), facts::of(&rig.dir.path().join("below")));
-    // f2 has its other name outside.
+    // The other name of `f2` is outside.
     wanted.remove(&b"f2"[..]);
     got.remove(&b"f2"[..]);
     assert_eq!(wanted, got);
@@ -231,7 +231,7 @@ enum Operation {
     Symlink(u8, u8),
     Chmod(u8, u16),
     Attribute(u8, u8),
-    /// Changes content and puts size and mtime back.
+    /// Changes content and restores size and mtime.
     Cheat(u8),
     Resync,
 }
@@ -257,14 +257,14 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     prop::collection::vec(operation, 5..60)
 }
 
-/// Fourteen places, some inside others, so that operations meet.
+/// Returns one of fourteen places, some inside others, so that operations affect each other.
 fn place(root: &Path, number: u8) -> std::path::PathBuf {
     let names =
         ["a", "b", "c", "a/a", "a/b", "b/a", "b/b", "a/a/a", "a.b", "a-b", "c/x", "c/y/z", "c/y", "d"];
     root.join(names[usize::from(number) % names.len()])
 }
 
-/// Failures (no such directory, not a file) are part of life.
+/// Applies an operation. Failures (no such directory, not a file) are part of the test.
 fn apply(root: &Path, operation: &Operation) {
     use Operation::*;
     let at = |n: &u8| place(root, *n);
@@ -326,7 +326,7 @@ proptest! {
                 apply(&root, operation);
             }
         }
-        // Every snapshot, not the last only, is what was there at its time.
+        // Every snapshot, not only the last, equals the tree at its time.
         for (snapshot, facts) in kept {
             let restored = rig.restored(Moment::At(snapshot));
             prop_assert_eq!(facts::of(&restored), facts, "snapshot {}", snapshot);

@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT, also to the first process of a container: every command ends, and says what it did by how.
+//! SIGTERM and SIGINT, also to the first process of a container: every command ends, and its exit code says
+//! what it did.
 
 use crate::kill::{ok, understudy};
 use crate::rig::{random, sample_tree};
@@ -7,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// `understudy` as process 1 of a namespace of its own, as a container's entry point is.
+/// `understudy` as process 1 of a new namespace, like a container's entry point.
 struct First {
     outside: Child,
     id: String,
@@ -39,7 +40,7 @@ impl First {
             let of = outside.id();
             id = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
             id = id.trim().to_owned();
-            // And has become what it is to be.
+            // The process must also have executed the program.
             let name = std::fs::read_link(format!("/proc/{id}/exe"));
             !id.is_empty() && name.is_ok_and(|name| name == Path::new(plain.get_program()))
         });
@@ -60,7 +61,7 @@ impl First {
     }
 }
 
-/// A store that takes minutes to ship, and one that is there.
+/// Creates a store that takes minutes to ship, and one that exists already.
 fn stores(dir: &Path) {
     std::fs::create_dir(dir.join("tmp")).unwrap();
     sample_tree(&dir.join("small"));
@@ -72,7 +73,7 @@ fn stores(dir: &Path) {
     ok(understudy(dir).args(["resync", "large", "--store", "there", "--quiet"]));
     let config = "[limits]\nbandwidth = \"1MiB\"\n[[store]]\nname = \"large\"\npath = \"large\"\n";
     std::fs::write(dir.join("understudy.toml"), config).unwrap();
-    // Nothing of the store is on this host any more.
+    // This host has no cache of the store any more.
     std::fs::remove_dir_all(dir.join("cache")).unwrap();
 }
 

@@ -1,11 +1,13 @@
-//! Writers, pruners and readers on one store, step by step in an order that a seed decides, with failing requests, crashes and
-//! clocks that jump: no retained snapshot ever loses a byte, and garbage is bounded. The store dates what it has by its own clock, which
-//! goes on; the hosts' jump away from it, either way.
+//! Simulates writers, pruners and readers of one store, step by step in an order that a seed decides, with
+//! failing requests, crashes and clocks that jump: no retained snapshot ever loses a byte, and garbage is
+//! bounded. The store dates its objects by its own clock, which advances steadily; the hosts' clocks jump
+//! away from it, in both directions.
 //!
-//! Every actor is a thread, and one of them runs at a time: it goes on from one call to the object store to the next, where the
-//! seed decides who is next, and whether the call fails, loses its reply, or is the actor's last. The parts are the real ones:
-//! log, session, packer, index, manifests, merging, checkpoints, marks, pruning, seals. Only the scan of a tree is left out. Of some seeds a
-//! pack is lost between two rounds, and what was in it given up: what is committed after that is whole again.
+//! Every actor is a thread, and one of them runs at a time, from one call to the object store to the next.
+//! There the seed decides which actor is next, and whether the call fails, loses its reply, or is the actor's
+//! last. The parts are the real ones: log, session, packer, index, manifests, merging, checkpoints, marks,
+//! pruning, seals. Only the scan of a tree is left out. With some seeds a pack is lost between two rounds,
+//! and its content is given up: what is committed after that is whole again.
 //!
 //! Mutants (see `support::mutant`) show that a seed fails when a part of what keeps bytes safe is left out.
 
@@ -44,7 +46,7 @@ use understudy::support::mutant::{self, Mutant};
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
-/// xorshift64*: the same on every machine.
+/// The generator xorshift64*, which is the same on every machine.
 #[derive(Clone)]
 struct Dice(u64);
 
@@ -61,10 +63,10 @@ impl Dice {
     }
 }
 
-/// Thrown through an actor: its process is gone.
+/// The panic that ends an actor like a killed process.
 struct Crash;
 
-/// What a call is told.
+/// The result of a call.
 enum Fate {
     Goes,
     Fails,
@@ -72,7 +74,7 @@ enum Fate {
 }
 
 struct Turn {
-    /// Who runs; none: the director.
+    /// The actor that runs; none when the director does.
     running: Option<usize>,
     alive: BTreeSet<usize>,
     dice: Dice,
@@ -81,21 +83,22 @@ struct Turn {
     steps: u64,
 }
 
-/// Who is next, and what happens to it.
+/// Decides which actor is next, and the result of its call.
 struct Stage {
     turn: Mutex<Turn>,
-    /// One for each actor: nobody else is woken.
+    /// One condition variable for each actor, so that only the next one is woken.
     called: [Condvar; 8],
     store: Arc<Dated>,
 }
 
 impl Stage {
-    /// Called by the actor that runs: lets the seed decide who goes on, and waits to be the one.
+    /// Called by the running actor: lets the seed choose the next one, and waits until that is this actor.
     fn step(&self, me: usize) -> Fate {
         let mut turn = self.turn.lock().unwrap();
         turn.steps += 1;
         assert!(turn.steps < 2_000_000, "it does not end");
-        // Time goes on, and now and then much of it; the hosts' clocks go along, and now and then jump, either way.
+        // Time advances, now and then by a large step; the hosts' clocks advance with it, and now and then
+        // jump, in either direction.
         let (passed_ns, ahead_ns) = match turn.dice.below(600) {
             0 => (400 * HOUR_NS, 400 * (HOUR_NS as i64)),
             1 => (0, -90 * (HOUR_NS as i64)),
@@ -127,7 +130,7 @@ impl Stage {
         }
     }
 
-    /// An actor is done: the others go on.
+    /// Removes an actor that is done; the others continue.
     fn leave(&self, me: usize) {
         let mut turn = self.turn.lock().unwrap();
         turn.alive.remove(&me);
@@ -248,11 +251,11 @@ impl ObjectStore for Seen {
     }
 }
 
-/// What a snapshot holds: a name's content is made of its number.
+/// The content of a snapshot; a name's content is generated from its number.
 type Tree = BTreeMap<u32, u32>;
 
 fn content(number: u32) -> Vec<u8> {
-    // Of a few sizes, and some that compress.
+    // The contents have a few sizes, and some of them compress.
     let size = 200 + (number as usize * 7919) % 3000;
     if number.is_multiple_of(3) { vec![number as u8; size] } else { rig::random(&number.to_le_bytes(), size) }
 }
@@ -260,10 +263,10 @@ fn content(number: u32) -> Vec<u8> {
 struct World {
     stage: Arc<Stage>,
     objects: Arc<dyn ObjectStore>,
-    /// What each snapshot that was committed holds, by its manifest.
+    /// The content of each committed snapshot, by its manifest.
     truth: Mutex<BTreeMap<ChunkId, Tree>>,
     seed: u64,
-    /// What the actors leave out.
+    /// The part that the actors leave out.
     mutant: Option<Mutant>,
     runtime: tokio::runtime::Runtime,
     keys: understudy::repository::key_source::KeySource,
@@ -295,7 +298,8 @@ impl World {
             truth: Mutex::default(),
             seed,
             mutant,
-            // Of its own: simulations that share one wait for each other.
+            // Each simulation has its own runtime, since simulations that share one would wait for each
+            // other.
             runtime: tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .enable_time()
@@ -327,7 +331,7 @@ impl World {
         Repository::over(inner, "simulated", options, self.runtime.handle().clone())
     }
 
-    /// The store as nobody disturbs it.
+    /// Returns the store without any disturbance.
     fn calm(&self) -> Store {
         self.repository(self.objects.clone(), 999, None).store(&rig::name())
     }
@@ -380,7 +384,7 @@ struct Actor<'a> {
     store: Store,
 }
 
-/// An error that the weather explains; any other is a finding.
+/// Returns whether an error is explained by the injected failures; any other is a finding.
 fn weather(error: &RepositoryError) -> bool {
     error.kind() == FailureKind::Unavailable
 }
@@ -390,12 +394,12 @@ impl Actor<'_> {
         self.dice.lock().unwrap().below(n)
     }
 
-    /// One resync: the last tree, with some names changed. Returns whether it went through.
+    /// Does one resync of the last tree with some names changed. Returns whether it succeeded.
     fn resync(&self) -> bool {
         loop {
             match self.attempt() {
                 Ok(Committed::Snapshot { .. }) => return true,
-                // What it relied on may be gone: again, as the real one.
+                // Objects that it relied on may be deleted, so it begins again, as the real one does.
                 Ok(Committed::BeginAgain) => continue,
                 Err(SessionError::Repository(error)) if weather(&error) => return false,
                 Err(error) => panic!("seed {}: a writer: {error}", self.world.seed),
@@ -403,7 +407,7 @@ impl Actor<'_> {
         }
     }
 
-    /// What a resync does in a session, with a made-up tree in place of a scanned one.
+    /// Does in a session what a resync does, with a generated tree instead of a scanned one.
     fn attempt(&self) -> Result<Committed, SessionError> {
         let mut session = WriteSession::begin(&self.store, &WriterId(format!("writer-{}", self.me)))?;
         let scan_start_ns = self.store.env().wall_ns();
@@ -416,7 +420,7 @@ impl Actor<'_> {
         for (name, number) in &tree {
             let raw = content(*number);
             let hash = ContentHash::of(&raw);
-            // What did not change is not read: its chunk is the base's.
+            // An unchanged file is not read: its chunk is the base's.
             if changed.contains(name) || !takes_over {
                 packer.add(ChunkId(hash.0), ChunkType::Data, &raw, &mut compressor, &mut Vec::new())?;
             }
@@ -447,7 +451,7 @@ impl Actor<'_> {
         session.commit(&record)
     }
 
-    /// The tree of `base` with some names changed, and which.
+    /// Returns the tree of `base` with some names changed, and these names.
     fn edit(&self, base: Option<&SnapshotRecord>) -> (Tree, BTreeSet<u32>) {
         let mut tree = match base {
             Some(base) => self.world.truth.lock().unwrap()[&base.manifest.page].clone(),
@@ -455,7 +459,7 @@ impl Actor<'_> {
         };
         let mut changed = BTreeSet::new();
         for _ in 0..1 + self.roll(6) {
-            // Contents come back: what only dropped snapshots had is wanted again.
+            // Contents occur again: a chunk that only dropped snapshots had is needed again.
             let (name, number) = (self.roll(12) as u32, self.roll(60) as u32);
             changed.insert(name);
             tree.insert(name, number);
@@ -475,7 +479,7 @@ impl Actor<'_> {
                 orphan_age_ns: u64::from(self.roll(2) == 0) << 60,
                 copied_max_bytes: 1 << 30,
             },
-            // The clocks jump, and with them which snapshots the rules keep.
+            // The clocks jump, and with them the choice of the snapshots that the rules keep.
             accept: true,
             ..PruneRequest::new(
                 Retention { last: 2, hours: 2, days: 2, ..Default::default() },
@@ -541,12 +545,13 @@ fn read_whole(
     Ok(())
 }
 
-/// Whether a snapshot is retained, and nothing that it may refer to was given up.
+/// Returns whether a snapshot is retained, and no data that it may refer to was given up.
 fn must_be_whole(state: &StoreState, sequence: Sequence) -> bool {
     state.snapshots.contains_key(&sequence) && state.lost < Some(sequence)
 }
 
-/// A pack that is in use is lost, and what was in it is given up: whoever goes on from the last snapshot has to look.
+/// Loses a pack that is in use and gives up its content, so that a writer that continues from the last
+/// snapshot must check.
 fn lose_a_pack(world: &World) {
     let store = world.calm();
     let state = store.state().unwrap();
@@ -560,7 +565,7 @@ fn lose_a_pack(world: &World) {
     repair(&store, &WriterId("repairer".into()), &|_, _, _| None).unwrap();
 }
 
-/// Everything that is retained is whole.
+/// Checks that every retained snapshot is whole.
 fn judge(world: &World, when: &str) {
     let store = world.calm();
     let state = store.state().unwrap();
@@ -607,7 +612,7 @@ fn simulate_with(seed: u64, mutant: Option<Mutant>) -> u64 {
         world.run(actors);
         judge(&world, &format!("round {round}"));
     }
-    // In calm weather what is left behind goes.
+    // Without failures all leftovers are removed.
     world.stage.turn.lock().unwrap().faults = false;
     for _ in 0..4 {
         let actors: Vec<Work> = vec![Box::new(|actor: &Actor| {
@@ -628,7 +633,8 @@ fn simulate_with(seed: u64, mutant: Option<Mutant>) -> u64 {
     assert_eq!(state.snapshots.len(), 2, "seed {seed}");
     let report = store.verify(VerifyOptions::whole()).unwrap();
     assert!(report.is_sound(), "seed {seed}: {report:?}");
-    // Two trees of at most twelve files, their pages, and a tenth of that; what the last run doomed waits for its deletion.
+    // Two trees of at most twelve files, their pages, and a tenth of that; objects that the last run doomed
+    // are not deleted yet.
     let alive: u64 = report.read_bytes;
     let all: Vec<_> =
         rig::runtime().block_on(world.objects.list(Some(&Path::from("acme/packs"))).collect::<Vec<_>>());
@@ -648,7 +654,8 @@ fn simulate_with(seed: u64, mutant: Option<Mutant>) -> u64 {
     world.stage.turn.lock().unwrap().steps
 }
 
-/// Simulates them one after the other, on one core: the actors hand over to each other without waking another.
+/// Simulates seeds one after the other on one core; the actors hand over to each other without waking another
+/// core.
 fn seeds(range: Range<u64>, core: usize) {
     let mut cpu = rustix::thread::CpuSet::new();
     cpu.set(core % std::thread::available_parallelism().map_or(1, usize::from));
@@ -661,7 +668,8 @@ fn seeds(range: Range<u64>, core: usize) {
     }
 }
 
-/// One of UNDERSTUDY_TEST_SEED, else the first eighth of CI's; the others are tests of their own, to run beside.
+/// Simulates the seed of `UNDERSTUDY_TEST_SEED`, else the first eighth of CI's seeds. The others are separate
+/// tests, to run in parallel.
 #[test]
 fn no_interleaving_of_writers_pruners_and_readers_loses_a_byte() {
     match std::env::var("UNDERSTUDY_TEST_SEED") {
@@ -715,7 +723,8 @@ fn twenty_thousand_interleavings_lose_no_byte() {
     });
 }
 
-/// Each of these could be forgotten, and some were once. Says which seed catches it; by nothing else than the mutant.
+/// Checks that a mutant is caught, and reports by which seed. Each of these parts could be forgotten, and
+/// some were. Nothing but the mutant may cause the failure.
 fn is_caught(mutant: Mutant) {
     let fails = |seed, mutant| std::panic::catch_unwind(|| simulate_with(seed, mutant)).is_err();
     let caught = (0..2000).find(|seed| fails(*seed, Some(mutant)));

@@ -1,4 +1,4 @@
-//! The arguments of `understudy mount`, and what it prints, whatever the method.
+//! The arguments of `understudy mount` and its output, for both methods.
 
 use crate::cli::error::Result;
 use crate::cli::{Global, StandbyArgs, ending, show};
@@ -64,7 +64,7 @@ pub(crate) enum SwapArg {
     Symlink,
 }
 
-/// What was mounted.
+/// The snapshot that was mounted, and how.
 #[derive(Serialize)]
 pub(crate) struct MountReport<'a> {
     pub store: &'a StoreName,
@@ -95,7 +95,7 @@ impl MountReport<'_> {
     }
 }
 
-/// How the mount moves on.
+/// Returns how the mount moves on to the next snapshot.
 pub(crate) fn swap(args: &MountArgs, may_mount: bool) -> Swap {
     match args.swap {
         Some(SwapArg::Beneath) => Swap::Beneath,
@@ -105,7 +105,7 @@ pub(crate) fn swap(args: &MountArgs, may_mount: bool) -> Swap {
     }
 }
 
-/// Says so when a symlink is what moves on.
+/// Prints a note when a symlink is exchanged to move on.
 pub(crate) fn tell_link(global: &Global, args: &MountArgs, swap: Swap) -> Result<()> {
     if swap == Swap::Link && !global.quiet && !global.json {
         show::line(&format!("{} is a symlink that moves on to each new snapshot", args.dir.display()))?;
@@ -113,8 +113,8 @@ pub(crate) fn tell_link(global: &Global, args: &MountArgs, swap: Swap) -> Result
     Ok(())
 }
 
-/// Moves the mount on as --follow says, and prints each move. Ends with the mount, when this process is asked to end, or when nobody reads
-/// what is printed.
+/// Moves the mount on as `--follow` says, and prints each move. Ends with the mount, when this process is
+/// asked to end, or when the reader of its output is gone.
 pub(super) fn follow(
     method: &mut dyn live::Method,
     live: &mut Live,
@@ -136,11 +136,11 @@ pub(super) fn follow(
     }
 }
 
-/// Prints what happens to a mount that is followed.
+/// Prints the events of a mount that is followed.
 pub(super) struct Printer<'a> {
     pub dir: &'a Path,
     pub store: &'a StoreName,
-    /// Moves are printed as well, not errors alone.
+    /// Whether moves are printed in addition to errors.
     pub prints_moves: bool,
 }
 

@@ -1,7 +1,9 @@
-//! `understudy mount` by FUSE: this program serves the mount, from the background unless it is told not to.
+//! `understudy mount` by FUSE: this program serves the mount, from the background unless `--foreground` is
+//! given.
 //!
 //! For the background the command starts itself once more and waits until that process has the mount, or has
-//! failed: what is said, and the exit code, are the same either way. What fails later is told with --foreground only.
+//! failed: output and exit code are the same either way. Later failures are reported with `--foreground`
+//! only.
 
 use super::args::{MountArgs, MountReport, Printer, follow, swap, tell_link};
 use crate::cli::Global;
@@ -20,9 +22,9 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Set for the process that is to serve from the background.
+/// Variable that is set for the process that serves from the background.
 const SERVE: &str = "UNDERSTUDY_SERVE";
-/// What that process says when its mount is there.
+/// Byte that this process writes when its mount is there.
 const READY: u8 = 0;
 
 pub(super) fn run(
@@ -61,14 +63,14 @@ pub(super) fn run(
     let printer = Printer { dir, store: store.name(), prints_moves: !global.quiet && !serves };
     let every = args.follow.then(|| Duration::from_secs(args.every));
     match follow(&mut mounts, &mut live, snapshot, every, &printer)? {
-        // What is open in it ends with this process.
+        // Files that are open in the mount cannot be served after this process has ended.
         End::Asked => drop(unmount(depot.standby(), live.dir(), true)?),
         End::Removed => mounts.wait().with_context(|| dir.display().to_string())?,
     }
     Ok(Exit::Done)
 }
 
-/// One line on standard error; there may be none any more.
+/// Writes one line to standard error, which may be closed by now.
 fn complain(text: &str) {
     complain!("understudy: {text}");
 }
@@ -79,7 +81,8 @@ fn in_background() -> Result<Exit> {
     let mut child = Command::new(program)
         .args(std::env::args_os().skip(1))
         .env(SERVE, "1")
-        // Chunks come and go on many threads; below this size the C library would keep each thread's for itself.
+        // Many threads allocate and free chunks. Smaller blocks would stay in the C library's arena of each
+        // thread.
         .env("MALLOC_MMAP_THRESHOLD_", "262144")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -88,11 +91,11 @@ fn in_background() -> Result<Exit> {
         .context("starting the process that serves the mount")?;
     let id = rustix::process::Pid::from_raw(child.id() as i32);
     ending::on_end(move || {
-        // It takes the mount away, if it has it already.
+        // The process removes the mount, if it has it already.
         let _ = id.map(|id| rustix::process::kill_process(id, rustix::process::Signal::TERM));
     });
     let (mut said, mut errors) = (Vec::new(), Vec::new());
-    // Both end when it has the mount, or is gone; what it says fits a pipe.
+    // Both pipes end when the process has the mount or has ended; its output fits a pipe.
     if let Some(mut stdout) = child.stdout.take() {
         stdout.read_to_end(&mut said)?;
     }
@@ -109,17 +112,17 @@ fn in_background() -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let status = child.wait().context("waiting for the process that serves the mount")?;
-    // It has said why.
+    // The process has reported the reason.
     std::process::exit(status.code().unwrap_or(Exit::Failed.code().into()));
 }
 
-/// Says that the mount is there, and lets go of whoever waits for that.
+/// Reports that the mount is there, and closes the pipes that the parent process waits for.
 fn detach_from_terminal() -> Result<()> {
     out::bytes(&[READY])?;
     let nothing = std::fs::File::options().write(true).open("/dev/null").context("/dev/null")?;
     rustix::stdio::dup2_stdout(&nothing).context("/dev/null")?;
     rustix::stdio::dup2_stderr(&nothing).context("/dev/null")?;
-    // A hang-up of the terminal is for others. The first of a session is one already.
+    // A hang-up of the terminal must not end this process. The call fails if it leads a session already.
     let _ = rustix::process::setsid();
     Ok(())
 }

@@ -40,7 +40,7 @@ pub(super) fn run(
     mounted(snapshot).print(global)?;
     tell_link(global, args, swap)?;
     let printer = Printer { dir: &args.dir, store: &wanted.store, prints_moves: !global.quiet };
-    // Asked to end, it leaves the mount, which is the kernel's.
+    // When asked to end, the command leaves the mount, which is the kernel's.
     follow(&mut mounts, &mut live, snapshot, Some(KernelMounts::EVERY), &printer)?;
     Ok(Exit::Done)
 }

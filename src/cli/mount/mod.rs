@@ -1,4 +1,5 @@
-//! `understudy mount`: by the kernel, or by FUSE. What is mounted, and how it moves on, is `mounts`' part; here it is chosen and printed.
+//! `understudy mount`: by the kernel, or by FUSE. This module chooses the method and prints; `mounts` makes
+//! the mount and moves it on.
 
 mod args;
 mod fuse;
@@ -34,11 +35,11 @@ pub(super) fn run(global: &Global, args: MountArgs) -> Result<Exit> {
     }
 }
 
-/// The method that is given, else the best that works.
+/// Returns the given method, else the best that works.
 fn method(args: &MountArgs, kernel_can: impl FnOnce() -> bool) -> Method {
     match args.method {
         Some(method) => method,
-        // Only the kernel can, and if it cannot it says why.
+        // Only the kernel supports a writable mount; if it cannot, its error says why.
         None if args.writable.is_some() || kernel_can() => Method::Kernel,
         None => Method::Fuse,
     }

@@ -1,4 +1,4 @@
-//! One store on the board, put together of its parts.
+//! The entry of one store on the board, composed of its parts.
 
 use super::holds::Holds;
 use super::last_run::LastRun;
@@ -13,18 +13,18 @@ use crate::service::schedule::Schedule;
 use crate::service::scheduler::{JobId, RunOutcome, Scheduler};
 use crate::support::clock::Now;
 
-/// What is known of one store.
+/// The state that the daemon knows of one store.
 pub struct StoreEntry {
     pub config: StoreConfig,
     pub schedule: Schedule,
     pub standing: Standing,
-    /// What this host is, by the log as it was read last.
+    /// The role of this host, by the log as it was read last.
     pub role: Role,
     pub last_run: LastRun,
     pub holds: Holds,
-    /// None before the first look.
+    /// The upkeep done; none before the first look.
     pub upkeep: Option<UpkeepStatus>,
-    /// It is configured no more.
+    /// Whether the store was removed from the configuration.
     pub is_gone: bool,
 }
 
@@ -43,13 +43,13 @@ impl StoreEntry {
         }
     }
 
-    /// Takes how a run ended, and where the store stands since.
+    /// Records how a run ended and where the store stands since.
     pub fn end_run(&mut self, result: Result<RunReport, RunError>, outcome: RunOutcome, standing: Standing) {
         self.role = match &result {
             Ok(RunReport::Resync(_)) => Role::Primary,
             Ok(RunReport::Follow(report)) => report.role,
             Err(_) if outcome == RunOutcome::Fenced => Role::Fenced,
-            // It says nothing of the log.
+            // The error does not show what the log says.
             Err(_) => self.role,
         };
         match &result {

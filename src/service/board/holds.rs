@@ -1,18 +1,18 @@
-//! What keeps a store from running: figures of a run that was held, or an operator.
+//! The holds that keep a store from running: by the figures of a held run, or by an operator.
 
 /// Holds of one store.
 #[derive(Clone, Debug, Default)]
 pub struct Holds {
-    /// Why the last run was held.
+    /// The reason why the last run was held.
     run: Option<String>,
-    /// Why an operator wants no runs.
+    /// The reason why an operator holds the store.
     operator: Option<String>,
-    /// The next run may go through although it would be held.
+    /// Whether the next run is let through although its figures would hold it.
     accept: bool,
 }
 
 impl Holds {
-    /// Returns what is shown: an operator's reason before a run's.
+    /// Returns the reason to show: an operator's reason takes precedence over a run's.
     pub fn reason(&self) -> Option<&String> {
         self.operator.as_ref().or(self.run.as_ref())
     }
@@ -43,7 +43,7 @@ impl Holds {
         self.accept = true;
     }
 
-    /// Returns whether the run that begins is let through; the one after it is not.
+    /// Returns whether the run that begins now is let through, and resets the mark for the run after it.
     pub fn take_accept(&mut self) -> bool {
         std::mem::take(&mut self.accept)
     }

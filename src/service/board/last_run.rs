@@ -1,4 +1,4 @@
-//! A store's runs so far: the one that is under way, how the last one ended, and sums.
+//! A store's runs so far: the one that is under way, the result of the last one, and totals.
 
 use crate::api::progress::ProgressFigures;
 use crate::api::run::{RunFailure, RunReport};
@@ -16,16 +16,16 @@ pub struct RunResult {
     pub result: Result<RunReport, RunFailure>,
 }
 
-/// The last run, and the sums of all since the daemon started.
+/// The last run, and the totals of all runs since the daemon started.
 #[derive(Debug, Default)]
 pub struct LastRun {
-    /// Runs that began: the number of the last.
+    /// Number of runs begun, which is also the number of the last one.
     number: u64,
     begun_ns: Option<u64>,
     progress: Option<Arc<Progress>>,
     ended: Option<RunResult>,
     totals: Totals,
-    /// Report of the last that did not fail.
+    /// Report of the last run that succeeded.
     report: Option<RunReport>,
 }
 
@@ -73,7 +73,7 @@ impl LastRun {
         }
     }
 
-    /// Returns how a run ended, once it or a later one has, and how far it is.
+    /// Returns the result of a run once it or a later one has ended, and the progress of the one under way.
     pub fn follow(&self, number: u64) -> (Option<RunResult>, Option<ProgressFigures>) {
         let ended = self.ended.clone().filter(|ended| ended.number >= number);
         (ended, self.progress().filter(|_| self.number >= number))
@@ -99,7 +99,7 @@ impl LastRun {
         self.ended.as_ref()?.result.as_ref().err()
     }
 
-    /// Returns the daemons that resync the store by turns, as far as the last report's log shows two.
+    /// Returns the daemons that resync the store by turns, if the log that the last report saw shows two.
     pub fn rivals(&self) -> Option<String> {
         match self.report.as_ref()? {
             RunReport::Resync(report) => report.rivals.as_ref().map(ToString::to_string),

@@ -1,5 +1,7 @@
-//! What the daemon knows of its stores: schedule, state, last runs, upkeep. One lock around all of it, held for moments only; those
-//! who wait for a change are woken by each. What is begun is the scheduler's to decide; the entries are what is shown.
+//! What the daemon knows of its stores: schedule, state, last runs, upkeep.
+//!
+//! One lock protects all of it and is held only for moments; each change wakes the requests that wait for
+//! one. The scheduler decides what begins; the entries hold what is shown.
 
 mod entry;
 mod holds;
@@ -30,27 +32,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Stores that run at once, where nothing is configured.
+/// Default number of stores that run at once.
 const AT_ONCE: usize = 2;
-/// Seconds between looks at what upkeep is due, where nothing is configured, and before the first at the most.
+/// Default number of seconds between looks at what upkeep is due, and the maximum before the first look.
 const UPKEEP_SECONDS: u64 = 900;
 const UPKEEP_FIRST_SECONDS: u64 = 60;
 
-/// What comes of asking for a run.
+/// The result of asking for a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunRequest {
     /// The store, and the number of the run to wait for.
     Run(JobId, u64),
-    /// An operator holds it, for this reason.
+    /// An operator holds the store, for this reason.
     Held(String),
     Unknown,
 }
 
-/// A run that is to be made.
+/// A run to be executed.
 pub struct StartedRun {
     pub id: JobId,
     pub config: StoreConfig,
-    /// It looks at everything, whatever is known of changes.
+    /// Whether the run looks at everything, whatever changes were reported.
     pub is_full: bool,
     pub accept: bool,
     pub progress: Arc<Progress>,
@@ -62,20 +64,22 @@ pub struct StartedUpkeep {
     pub config: StoreConfig,
 }
 
-/// All stores.
+/// The board of all stores.
 pub struct Board {
     scheduler: Scheduler,
     entries: Vec<StoreEntry>,
     by_name: BTreeMap<StoreName, JobId>,
     look_seconds: Option<u64>,
-    /// The daemon stays: trees are watched between the runs, and stores are kept up.
+    /// Whether the daemon keeps running, so that trees are watched between runs and stores get their upkeep.
     stays: bool,
     stopping: bool,
 }
 
 impl Board {
-    /// `standing` says of each store where it stands. With `stays` trees are watched from the first run on, so that the ones that are begin with
-    /// one: what changed before, nobody was told.
+    /// Creates a board; `standing` returns where each store stands.
+    ///
+    /// With `stays`, trees are watched from the first run on. Watched stores therefore begin with a run,
+    /// since no event reported what changed earlier.
     pub fn new(config: &Config, stays: bool, now: Now, standing: impl Fn(&StoreConfig) -> Standing) -> Self {
         let upkeep = stays.then(|| upkeep_times(&config.service));
         let mut board = Self {
@@ -90,7 +94,7 @@ impl Board {
         board
     }
 
-    /// Takes another configuration: stores come, change and go; runs that are under way go on.
+    /// Applies a new configuration: stores are added, changed and removed. Runs that are under way continue.
     pub fn configure(&mut self, config: &Config, now: Now, standing: impl Fn(&StoreConfig) -> Standing) {
         self.scheduler.set_at_once(config.service.stores_at_once.unwrap_or(AT_ONCE));
         self.scheduler.set_upkeep_times(upkeep_times(&config.service));
@@ -102,7 +106,7 @@ impl Board {
             match self.by_name.get(&store.name).copied() {
                 Some(id) => {
                     let entry = &mut self.entries[id];
-                    // The watch of one that stays as it is goes on.
+                    // The watch of a store whose configuration did not change continues.
                     job.due_at_once &= entry.is_gone || entry.config != *store;
                     if entry.config.role != store.role {
                         // A host that was fenced may be a standby now.
@@ -119,7 +123,7 @@ impl Board {
                 None => {
                     let standing = standing(store);
                     let id = self.scheduler.add(job, standing.scan_start_ns, now);
-                    // Its first run would find that out only after its hook.
+                    // Otherwise the first run would find this out only after its hook.
                     self.scheduler.set_fenced(id, standing.role == Some(Role::Fenced));
                     self.entries.push(StoreEntry::new(store.clone(), schedule, standing));
                     self.by_name.insert(store.name.clone(), id);
@@ -134,12 +138,12 @@ impl Board {
         }
     }
 
-    /// The number of a store that is configured.
+    /// Returns the number of a configured store.
     fn find(&self, name: &StoreName) -> Option<JobId> {
         self.by_name.get(name).copied().filter(|id| !self.entries[*id].is_gone)
     }
 
-    /// The next run, if one may begin now.
+    /// Begins the next run, if one may begin now.
     pub fn begin_run(&mut self, now: Now) -> Option<StartedRun> {
         if self.stopping {
             return None;
@@ -155,7 +159,10 @@ impl Board {
         })
     }
 
-    /// A run ended. `is_full` when it looked at everything; `standing` is where the store stands since, if it did not fail.
+    /// Records the end of a run.
+    ///
+    /// `is_full` says that it looked at everything; `standing` is where the store stands after it, if it
+    /// succeeded.
     pub fn end_run(
         &mut self,
         id: JobId,
@@ -173,7 +180,7 @@ impl Board {
         self.scheduler.end_run(id, now, outcome);
     }
 
-    /// The next store whose upkeep is looked at, if one may have its turn now.
+    /// Begins the next look at a store's upkeep, if one may begin now.
     pub fn begin_upkeep(&mut self, now: Now) -> Option<StartedUpkeep> {
         if self.stopping {
             return None;
@@ -182,14 +189,15 @@ impl Board {
         Some(StartedUpkeep { id, config: self.entries[id].config.clone() })
     }
 
-    /// A store's turn ended, with what is known of its upkeep since.
+    /// Ends a store's look at upkeep and records what is known of its upkeep since.
     pub fn end_upkeep(&mut self, id: JobId, now: Now, upkeep: Option<UpkeepStatus>) {
         let entry = &mut self.entries[id];
         entry.upkeep = upkeep.or(entry.upkeep.take());
         self.scheduler.end_upkeep(id, now);
     }
 
-    /// A run is wanted now: the one that is under way, unless a hold is to be let through, or the next.
+    /// Asks for a run now. That is the run under way, or the next one if there is none or a hold is to be let
+    /// through.
     pub fn ask(&mut self, name: &StoreName, accept: bool) -> RunRequest {
         let Some(id) = self.find(name) else { return RunRequest::Unknown };
         let entry = &mut self.entries[id];
@@ -206,29 +214,29 @@ impl Board {
         RunRequest::Run(id, self.entries[id].last_run.number() + 1)
     }
 
-    /// Something changed in a store that is watched.
+    /// Records that something changed in a watched store.
     pub fn changed(&mut self, name: &StoreName, now: Now) {
         if let Some(id) = self.find(name) {
             self.scheduler.changed(id, now);
         }
     }
 
-    /// What this host is for a store, by the log as it was read last.
+    /// Returns the role of this host for a store, by the log as it was read last.
     pub fn role_of(&self, id: JobId) -> Role {
         self.entries[id].role
     }
 
-    /// The number of a store's run that is under way.
+    /// Returns the number of a store's last run, which may be under way.
     pub fn number_of(&self, id: JobId) -> u64 {
         self.entries[id].last_run.number()
     }
 
-    /// How a run ended, once it has; and how far it is.
+    /// Returns the result of a run once it has ended, and its progress.
     pub fn follow_run(&self, id: JobId, number: u64) -> (Option<RunResult>, Option<ProgressFigures>) {
         self.entries[id].last_run.follow(number)
     }
 
-    /// No runs of a store until it is released.
+    /// Holds a store: it has no runs until it is released.
     pub fn hold(&mut self, name: &StoreName, reason: String) -> bool {
         let Some(id) = self.find(name) else { return false };
         self.entries[id].holds.set_operator(reason);
@@ -236,14 +244,14 @@ impl Board {
         true
     }
 
-    /// Ends an operator's hold; a run that was held is made again and let through.
+    /// Ends an operator's hold. A run that was held is made again and let through.
     pub fn release(&mut self, name: &StoreName, now: Now) -> bool {
         let Some(id) = self.find(name) else { return false };
         let entry = &mut self.entries[id];
         let was_held = entry.holds.is_run_held();
         if entry.holds.release_operator() {
             let mut job = job(&entry.config, self.look_seconds);
-            // Changes were told of meanwhile, and made nothing due.
+            // Changes that were reported during the hold made nothing due.
             job.due_at_once = self.stays && entry.config.is_watched();
             self.scheduler.change(id, job, now);
         }
@@ -254,7 +262,7 @@ impl Board {
         true
     }
 
-    /// Nothing begins any more, and runs stop at their next step.
+    /// Stops the board: nothing begins any more, and runs stop at their next step.
     pub fn stop(&mut self) {
         self.stopping = true;
         self.entries.iter().for_each(|entry| entry.last_run.stop());
@@ -284,7 +292,7 @@ impl Board {
         self.find(name).is_some()
     }
 
-    /// All stores, by name.
+    /// Returns the status of all stores, sorted by name.
     pub fn statuses(&self, now: Now) -> Vec<StoreStatus> {
         let shown = self.by_name.values().filter(|id| !self.entries[**id].is_gone);
         shown.map(|id| self.entries[*id].status(*id, &self.scheduler, now)).collect()

@@ -9,17 +9,18 @@ use crate::support::clock;
 pub struct Standing {
     pub snapshot: Option<Sequence>,
     pub scan_start_ns: Option<u64>,
-    /// What the log says this host is; none where it was not asked.
+    /// The role of this host by the log; none where the log was not read.
     pub role: Option<Role>,
 }
 
 impl Standing {
-    /// Returns how long ago its scan began; none when that lies in the future.
+    /// Returns the time since the snapshot's scan began; none when that lies in the future.
     pub fn lag_ns(&self, now_ns: u64) -> Option<u64> {
         clock::since_ns(now_ns, self.scan_start_ns?)
     }
 
-    /// Returns how far that lies in the future; 0 when it does not, by more than clocks are apart.
+    /// Returns how far the start of the scan lies in the future; 0 when it does not, or by no more than
+    /// clocks differ.
     pub fn clock_skew_ns(&self, now_ns: u64) -> Option<u64> {
         Some(clock::ahead_ns(now_ns, self.scan_start_ns?).unwrap_or(0))
     }
@@ -29,7 +30,7 @@ impl Standing {
     }
 }
 
-/// Returns what is known of the clocks when the last snapshot's scan began in the future.
+/// Returns a text about the clocks when the last snapshot's scan began in the future.
 pub fn clock_text(now_ns: u64, scan_start_ns: u64) -> Option<String> {
     let seconds = clock::ahead_ns(now_ns, scan_start_ns)? / 1_000_000_000;
     let ahead = match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60) {

@@ -5,7 +5,7 @@ use crate::service::config::StoreConfig;
 use crate::service::schedule::{Schedule, slot_ns};
 use crate::service::scheduler::{Job, WatchTimes};
 
-/// Seconds between a standby's looks, where nothing is configured.
+/// Default number of seconds between a standby's looks.
 const LOOK_SECONDS: u64 = 30;
 /// Maximum wait before a standby that fails looks again.
 const STANDBY_BACKOFF_MAX_NS: u64 = 120 * 1_000_000_000;
@@ -20,13 +20,13 @@ pub fn job(store: &StoreConfig, look_seconds: Option<u64>) -> Job {
     match store.role {
         Permission::Primary => {
             let text = store.schedule.as_deref().unwrap_or(&plan.schedule);
-            // Both were parsed before: the plans' by a test, a store's with its configuration.
+            // Both were parsed earlier: the plans' schedules by a test, a store's with its configuration.
             let schedule = Schedule::parse(text).or_else(|_| Schedule::parse("0 * * * *"));
             Job {
                 schedule: schedule.unwrap_or_else(|error| panic!("a schedule: {error}")),
                 slot_ns: slot_ns(store.name.as_str(), plan.jitter_ns()),
                 objective_ns,
-                // A store that fails is tried often enough to be in time once the cause is gone.
+                // A store that fails is tried often enough to meet its objective once the cause is removed.
                 backoff_max_ns: objective_ns / 10,
                 due_at_once: false,
                 watch,

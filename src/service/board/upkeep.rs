@@ -1,10 +1,12 @@
-//! What is shown of a store's upkeep: the last of each duty, of all hosts that do any.
+//! The upkeep status of a store: the last time of each duty, over all hosts that do upkeep.
 
 use crate::api::upkeep::UpkeepStatus;
 use crate::repository::upkeep::{UpkeepNote, last_proof};
 use crate::support::clock;
 
-/// Returns the last of each duty in all hosts' notes. What was done in the future by some clock says nothing of when, and hides no other.
+/// Returns the last time of each duty in the notes of all hosts.
+///
+/// A time that lies in the future, by a wrong clock, says nothing and must not hide another host's.
 pub fn upkeep_status(notes: &[UpkeepNote], now_ns: u64) -> UpkeepStatus {
     let seconds = |ns: u64| ns as f64 / 1e9;
     let past = |ns: Option<u64>| ns.filter(|ns| clock::ahead_ns(now_ns, *ns).is_none());

@@ -1,15 +1,18 @@
-//! Which stores run now.
+//! Decides which stores run now.
 //!
-//! A store runs once at a time. A tick that comes while it runs, and all that were missed while nothing ran, make one run
-//! afterwards. Of those that are due, what an operator asked for goes first, then the store that is nearest to its objective, or
-//! furthest beyond. A store that fails waits longer each time, and is never given up; meanwhile it takes no place from others.
+//! A store has one run at a time. Ticks that come while it runs, or were missed while the daemon was down,
+//! result in one run afterwards. Of the stores that are due, those that an operator asked for run first, then
+//! the store that is nearest to its objective or furthest beyond it. A store that fails waits longer each
+//! time and is never given up; while it waits it takes no slot from others.
 //!
-//! Ticks of a calendar are the wall clock's; whatever is due in so many seconds (a try after a failure, a standby's look, a change's
-//! run) is the machine's clock's, which nobody sets. A clock that is set stops nothing: a last run in the future counts as none, and when the
-//! wall clock was set back, a tick that is farther away than the next one is due now. So every store runs within one period of its
-//! schedule after the clock was set last, and once too often rather than not.
+//! Ticks of a calendar follow the wall clock. A time that is a number of seconds away (a retry after a
+//! failure, a standby's look, the run after a change) follows the machine's clock, which is never set.
+//! Setting the wall clock stops nothing: a last run in the future counts as none, and after the clock was set
+//! back, a tick that is farther away than the next one is due now. So every store runs within one period of
+//! its schedule after the clock was last set; in doubt it runs once too often rather than not at all.
 //!
-//! A tree that is watched is due soon after a change, and looks at everything when its last such run is too long ago.
+//! A watched tree is due soon after a change, and its run looks at everything when the last such run is too
+//! long ago.
 
 use super::job::{Due, Job, JobId, RunOutcome, STEP_NS, past};
 use crate::support::clock::Now;
@@ -19,17 +22,18 @@ use std::time::Duration;
 /// Wait after the first failure; doubles from then on.
 const BACKOFF_NS: u64 = 60 * 1_000_000_000;
 
-/// A run that is to be made.
+/// A run to be executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     pub id: JobId,
-    /// It looks at everything, whatever is known of changes.
+    /// Whether the run looks at everything, whatever changes were reported.
     pub is_full: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    /// Due by the wall clock, by the machine's, or by whichever comes first.
+    /// The store is due by the wall clock (`tick_ns`), by the machine's clock (`timer_ns`), or by whichever
+    /// comes first.
     tick_ns: Option<u64>,
     timer_ns: Option<u64>,
     running: bool,
@@ -39,9 +43,9 @@ struct State {
     failures: u32,
     last_success_ns: Option<u64>,
     begun: Option<Now>,
-    /// When the last run began that looked at everything, by the machine's clock.
+    /// Start of the last run that looked at everything, by the machine's clock.
     last_full_ns: Option<u64>,
-    /// Wanted by then, by the machine's clock, whatever the schedule.
+    /// A time by the machine's clock at which a run is due in addition to the schedule.
     soon_ns: Option<u64>,
 }
 
@@ -50,14 +54,14 @@ struct State {
 pub(super) struct Runs {
     jobs: Vec<Job>,
     states: Vec<State>,
-    /// Those that wait for their time, by it.
+    /// The stores that wait, sorted by the time when they are due.
     by_wall: BTreeSet<(u64, JobId)>,
     by_boot: BTreeSet<(u64, JobId)>,
-    /// Those whose time has come: not asked for, deadline, number.
+    /// The stores that are due: not asked for, deadline, number.
     ready: BTreeSet<(bool, u64, JobId)>,
     running: usize,
     at_once: usize,
-    /// The wall clock's lead over the machine's, where it was greatest since all ticks were looked at last.
+    /// The wall clock's lead over the machine's clock: its maximum since all ticks were last checked.
     lead_ns: Option<i128>,
 }
 
@@ -75,7 +79,7 @@ impl Runs {
         }
     }
 
-    /// One more store.
+    /// Adds a store.
     pub fn add(&mut self, job: Job, last_ns: Option<u64>, now: Now) -> JobId {
         self.look_at_clock(now);
         let id = self.jobs.len();
@@ -87,7 +91,7 @@ impl Runs {
         id
     }
 
-    /// Another schedule; a run that is under way goes on.
+    /// Changes a store's schedule; a run that is under way continues.
     pub fn change(&mut self, id: JobId, job: Job, now: Now) {
         self.look_at_clock(now);
         let (tick_ns, timer_ns) = (self.states[id].tick_ns, self.states[id].timer_ns);
@@ -103,7 +107,7 @@ impl Runs {
             return;
         }
         if state.failures > 0 {
-            // It waits as it did.
+            // The store continues to wait for the same time.
             let waits = tick_ns.map(Due::Wall).into_iter().chain(timer_ns.map(Due::Boot));
             let waits = waits.chain((tick_ns.is_none() && timer_ns.is_none()).then_some(Due::Wall(0)));
             waits.for_each(|due| self.wait_for(id, due));
@@ -120,7 +124,7 @@ impl Runs {
         self.wait_for(id, due);
     }
 
-    /// No more runs of it.
+    /// Removes a store: it has no more runs.
     pub fn retire(&mut self, id: JobId) {
         self.withdraw(id);
         self.states[id].retired = true;
@@ -143,7 +147,7 @@ impl Runs {
         }
     }
 
-    /// It waits for nothing any more.
+    /// Removes a store from all queues.
     fn withdraw(&mut self, id: JobId) {
         self.ready.remove(&self.rank(id));
         if let Some(ns) = self.states[id].tick_ns.take() {
@@ -154,8 +158,10 @@ impl Runs {
         }
     }
 
-    /// After the wall clock was set back: what waits for a tick beyond the next one is due, and who ran last in the future ran never. Looked at
-    /// only then, since it takes a look at each.
+    /// Corrects the state after the wall clock was set back.
+    ///
+    /// A store that waits for a tick beyond the next one becomes due, and a last run in the future counts as
+    /// none. Done only after such a step, since it visits every store.
     fn look_at_clock(&mut self, now: Now) {
         let lead_ns = i128::from(now.wall_ns) - i128::from(now.boot_ns);
         let was_ns = *self.lead_ns.get_or_insert(lead_ns);
@@ -180,7 +186,7 @@ impl Runs {
         }
     }
 
-    /// The next store to run, if one is due and may; it counts as running then.
+    /// Returns the next store to run, if one is due and may run, and counts it as running.
     pub fn begin(&mut self, now: Now) -> Option<Run> {
         self.look_at_clock(now);
         loop {
@@ -203,7 +209,7 @@ impl Runs {
         Some(Run { id, is_full: !by_hints })
     }
 
-    /// A run ended.
+    /// Records the end of a run.
     pub fn end(&mut self, id: JobId, now: Now, outcome: RunOutcome) {
         self.look_at_clock(now);
         let state = &mut self.states[id];
@@ -247,7 +253,7 @@ impl Runs {
         }
     }
 
-    /// An operator wants it now. Returns false when it is running: then it runs once more.
+    /// Asks for a run now. Returns false when the store is running; then it runs once more after that.
     pub fn ask(&mut self, id: JobId) -> bool {
         self.withdraw(id);
         self.states[id].asked = true;
@@ -258,7 +264,8 @@ impl Runs {
         !self.states[id].running
     }
 
-    /// It does not run while another host is the primary; unfenced, it runs when [`Self::change`] says so.
+    /// Marks whether another host is the primary; the store has no runs meanwhile. Once unfenced, it runs
+    /// when [`Self::change`] is called.
     pub fn set_fenced(&mut self, id: JobId, is_fenced: bool) {
         if is_fenced {
             self.withdraw(id);
@@ -266,7 +273,8 @@ impl Runs {
         self.states[id].fenced = is_fenced;
     }
 
-    /// Something changed: it is due within its debounce. One that fails still waits first.
+    /// Records a change: the store is due within its debounce time. A store that failed still waits for its
+    /// retry.
     pub fn changed(&mut self, id: JobId, now: Now) {
         let debounce_ns = self.jobs[id].watch.map_or(0, |watch| watch.debounce_ns);
         if debounce_ns > 0 {
@@ -290,7 +298,7 @@ impl Runs {
         self.wait_for(id, Due::Boot(boot_ns));
     }
 
-    /// When to look again; `None` when only an event can change anything.
+    /// Returns when to look again; `None` when only an event can change anything.
     pub fn wake_in(&self, now: Now) -> Option<Duration> {
         if !self.ready.is_empty() && self.running < self.at_once {
             return Some(Duration::ZERO);
@@ -300,7 +308,7 @@ impl Runs {
         [tick_ns, timer_ns].into_iter().flatten().min().map(Duration::from_nanos)
     }
 
-    /// When it is due next, by the wall clock; `None` while it runs, and when it is fenced.
+    /// Returns when a run is due next, by the wall clock; `None` while it runs, and when it is fenced.
     pub fn due_ns(&self, id: JobId, now: Now) -> Option<u64> {
         let state = &self.states[id];
         let in_ns = state.timer_ns.map(|ns| ns.saturating_sub(now.boot_ns).saturating_add(now.wall_ns));
@@ -312,7 +320,7 @@ impl Runs {
         self.states[id].failures
     }
 
-    /// Stores whose time has come and that do not run yet.
+    /// Returns the number of stores that are due and do not run yet.
     pub fn queued(&self) -> usize {
         self.ready.len()
     }

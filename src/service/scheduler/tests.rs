@@ -1,4 +1,4 @@
-//! The scheduler's promises, by examples and by whatever events there may be.
+//! The scheduler's promises, by examples and by random sequences of events.
 
 use super::*;
 use crate::service::schedule::{Schedule, slot_ns};
@@ -8,7 +8,7 @@ use std::io::Write;
 
 const MINUTE: u64 = 60 * 1_000_000_000;
 const HOUR: u64 = 60 * MINUTE;
-/// 2028-02-01, a leap year; the month ends with the 29th.
+/// 2028-02-01: in a leap year, so the month ends with the 29th.
 const START: u64 = 1_832_976_000 * 1_000_000_000;
 
 fn job(expression: &str, objective_ns: u64) -> Job {
@@ -20,7 +20,7 @@ fn watched(debounce_ns: u64, full_scan_ns: u64) -> Job {
     Job { watch: Some(WatchTimes { debounce_ns, full_scan_ns }), ..job("0 * * * *", HOUR) }
 }
 
-/// Without upkeep.
+/// Returns a scheduler without upkeep.
 fn with_jobs(jobs: Vec<(Job, Option<u64>)>, at_once: usize, now: Now) -> Scheduler {
     let mut scheduler = Scheduler::new(at_once, None);
     for (job, last_ns) in jobs {
@@ -37,7 +37,7 @@ fn done(scan_start_ns: u64) -> RunOutcome {
     RunOutcome::Done { scan_start_ns, is_full: true }
 }
 
-/// By clocks that are never set: the machine started at the first of the tests' days.
+/// Returns a moment by clocks that are never set; the machine started on the first of the tests' days.
 fn at(wall_ns: u64) -> Now {
     Now { wall_ns, boot_ns: wall_ns - (START - 1000 * HOUR) }
 }
@@ -86,7 +86,7 @@ fn what_is_asked_for_goes_first_and_then_what_is_nearest_to_its_objective() {
     assert!(scheduler.ask(3));
     let order: Vec<_> = std::iter::from_fn(|| begin(&mut scheduler, at(START))).collect();
     assert_eq!(order, [3, 2, 1, 0]);
-    // Asked for while it runs: once more.
+    // A run that is asked for while one is running follows it.
     assert!(!scheduler.ask(2));
     scheduler.end_run(2, at(START + MINUTE), done(START));
     assert_eq!(begin(&mut scheduler, at(START + MINUTE)), Some(2));
@@ -103,7 +103,7 @@ fn a_change_makes_a_run_due_soon_also_during_one_and_not_while_it_fails() {
     scheduler.end_run(0, at(START + 6 * MINUTE), done(START + 5 * MINUTE));
     assert_eq!(begin(&mut scheduler, at(START + 9 * MINUTE)), None);
     assert_eq!(begin(&mut scheduler, at(START + 10 * MINUTE)), Some(0));
-    // During one that takes longer than the debounce: at once afterwards.
+    // A change during a run that takes longer than the debounce: the next run follows at once.
     scheduler.changed(0, at(START + 10 * MINUTE));
     scheduler.end_run(0, at(START + 17 * MINUTE), done(START + 10 * MINUTE));
     assert_eq!(begin(&mut scheduler, at(START + 17 * MINUTE)), Some(0));
@@ -128,7 +128,7 @@ fn everything_is_looked_at_first_and_when_the_last_such_run_is_too_long_ago() {
     for hour in 0..9 {
         let run = scheduler.begin_run(at(START + hour * HOUR)).unwrap();
         fulls.push(run.is_full);
-        // The fourth fails, the sixth looks at everything although it need not.
+        // The fourth run fails; the sixth looks at everything although it need not.
         let outcome = match hour {
             3 => RunOutcome::Failed,
             hour => {
@@ -138,7 +138,7 @@ fn everything_is_looked_at_first_and_when_the_last_such_run_is_too_long_ago() {
         scheduler.end_run(0, at(START + hour * HOUR + MINUTE), outcome);
     }
     assert_eq!(fulls, [true, false, false, true, true, false, false, false, true]);
-    // One that is not watched looks at everything each time.
+    // A store that is not watched looks at everything each time.
     let mut scheduler = with_jobs(vec![(job("0 * * * *", HOUR), None)], 1, at(START));
     scheduler.begin_run(at(START));
     scheduler.end_run(0, at(START), done(START));
@@ -150,7 +150,7 @@ fn stores_come_change_and_go() {
     let mut scheduler = with_jobs(vec![(job("0 * * * *", HOUR), Some(START))], 2, at(START));
     let late = scheduler.add(job("0 * * * *", HOUR), None, at(START));
     assert_eq!(begin(&mut scheduler, at(START)), Some(late));
-    // A run that is under way goes on; the new schedule counts from its begin.
+    // A run that is under way continues; the new schedule counts from its start.
     scheduler.change(late, job("*/10 * * * *", HOUR), at(START));
     scheduler.change(0, job("*/30 * * * *", HOUR), at(START));
     assert_eq!(begin(&mut scheduler, at(START + MINUTE)), None);
@@ -181,7 +181,7 @@ fn a_store_that_fails_waits_longer_and_is_never_given_up() {
     assert_eq!(begin(&mut scheduler, at(now + 1000 * HOUR)), Some(0));
 }
 
-/// What a month of a thousand stores was like.
+/// Statistics of a simulated month of many stores.
 pub struct Month {
     pub runs: u64,
     pub at_once_max: usize,
@@ -190,7 +190,8 @@ pub struct Month {
     pub longest_wait_ns: u64,
 }
 
-/// Every tenth store fails now and then, and some always. Runs take between one second and a few minutes, by the dice.
+/// Simulates a month. Every tenth store fails now and then, and some always; runs take a random time between
+/// one second and a few minutes.
 pub fn month(stores: usize, at_once: usize) -> Month {
     let mut dice = 0x2545_f491_4f6c_dd1d_u64;
     let mut roll = move || {
@@ -261,7 +262,7 @@ pub fn month(stores: usize, at_once: usize) -> Month {
 #[test]
 fn in_a_month_of_a_thousand_stores_no_run_is_missed_and_none_starves() {
     let mut month = month(1000, 8);
-    // 29 days: 6 or 24 runs a day each, but for the ten that always fail, and with some tried again.
+    // 29 days with 6 or 24 runs a day each, except for the ten that always fail; some runs are repeated.
     let wanted = 29 * (490 * 6 + 500 * 24);
     assert!(month.runs >= wanted, "{} of {wanted}", month.runs);
     assert!(month.at_once_max <= 8);
@@ -287,10 +288,10 @@ fn a_last_run_in_the_future_counts_as_none() {
     let mut scheduler = with_jobs(jobs, 9, at(START + MINUTE));
     assert_eq!(begin(&mut scheduler, at(START + MINUTE)), Some(0));
     assert_eq!(begin(&mut scheduler, at(START + MINUTE)), None);
-    // By the log alone, as `status` tells it: it is due now, and not in nine years.
+    // By the log alone, as `status` shows it: the store is due now, not in nine years.
     assert_eq!(job("0 * * * *", HOUR).due_ns(START + years, START), START);
     assert_eq!(job("0 * * * *", HOUR).due_ns(START - MINUTE, START), START);
-    // A daemon for time that sets the clock a second back makes no second run.
+    // A time daemon that sets the clock back by a second causes no second run.
     assert_eq!(job("0 * * * *", HOUR).due_ns(START, START - MINUTE / 60), START + HOUR);
 }
 
@@ -301,10 +302,10 @@ fn a_clock_that_is_set_back_under_a_waiting_store_makes_it_due() {
     assert_eq!(begin(&mut scheduler, now(START + 6 * HOUR, MINUTE)), Some(0));
     scheduler.end_run(0, now(START + 6 * HOUR, MINUTE), done(START + 6 * HOUR));
     assert_eq!(begin(&mut scheduler, now(START + 6 * HOUR, MINUTE)), None);
-    // Six hours back.
+    // The clock is set back by six hours.
     assert_eq!(begin(&mut scheduler, now(START + 2 * MINUTE, 2 * MINUTE)), Some(0));
     scheduler.end_run(0, now(START + 3 * MINUTE, 3 * MINUTE), RunOutcome::Failed);
-    // It waits for its second try by the machine's clock, wherever the wall's is.
+    // The store waits for its retry by the machine's clock, wherever the wall clock is.
     assert_eq!(begin(&mut scheduler, now(0, 4 * MINUTE - 1)), None);
     assert_eq!(begin(&mut scheduler, now(0, 4 * MINUTE)), Some(0));
 }
@@ -320,10 +321,10 @@ fn a_watched_store_is_due_when_it_comes_whenever_it_ran_last() {
     assert_eq!(begin(&mut scheduler, at(START + MINUTE)), Some(0));
 }
 
-/// What happens to a clock, and a store.
+/// An event of a clock or a store.
 #[derive(Clone, Debug)]
 enum Act {
-    /// The clock is set by so many seconds.
+    /// The clock is set by this number of seconds.
     Set(i64),
     Pass(u64),
     Fail,
@@ -378,7 +379,8 @@ proptest! {
             // The daemon looks every 30 seconds.
             run_what_is_due(&mut scheduler, &mut now, fails, &mut since);
         }
-        // The clock is not set any more: within a period (and a look) each has run, and runs again in each period that follows.
+        // The clock is not set any more: each store has run within a period and a look, and runs again in
+        // each following period.
         let period = minutes * MINUTE + 45 * SECOND;
         for _ in 0..3 {
             let begun = now.boot_ns;
@@ -401,7 +403,7 @@ fn upkeep_comes_in_turns_one_store_at_a_time_beside_the_runs() {
     let ids: Vec<_> = (0..3).map(|_| scheduler.add(job("0 * * * *", HOUR), None, at(START))).collect();
     assert_eq!(begin(&mut scheduler, at(START)), Some(0));
     assert_eq!(scheduler.begin_upkeep(at(START + MINUTE - 1)), None);
-    // Beside its own run, and whatever place runs have.
+    // Upkeep happens during the store's own run, and however many slots runs have.
     for id in ids {
         assert_eq!(scheduler.begin_upkeep(at(START + MINUTE)), Some(id));
         assert_eq!(scheduler.begin_upkeep(at(START + MINUTE)), None, "one at a time");
@@ -409,17 +411,17 @@ fn upkeep_comes_in_turns_one_store_at_a_time_beside_the_runs() {
     }
     assert_eq!(scheduler.begin_upkeep(at(START + 16 * MINUTE - 1)), None);
     assert_eq!(scheduler.begin_upkeep(at(START + 16 * MINUTE)), Some(0));
-    // A store that an operator holds is kept up as well.
+    // A store that an operator holds gets its upkeep as well.
     scheduler.suspend_runs(1);
     scheduler.end_upkeep(0, at(START + 17 * MINUTE));
     assert_eq!(scheduler.begin_upkeep(at(START + 17 * MINUTE)), Some(1));
-    // One that is gone is not, also when it goes in its turn.
+    // A removed store gets none, also when it was removed during its turn.
     scheduler.retire(1);
     scheduler.retire(2);
     scheduler.end_upkeep(1, at(START + 18 * MINUTE));
     assert_eq!(scheduler.begin_upkeep(at(START + 31 * MINUTE)), None);
     assert_eq!(scheduler.begin_upkeep(at(START + 32 * MINUTE)), Some(0));
-    // Back in the middle of its turn, it waits for the next.
+    // A store that is added again during its turn waits for the next one.
     scheduler.retire(0);
     scheduler.change(0, job("0 * * * *", HOUR), at(START + 33 * MINUTE));
     scheduler.end_upkeep(0, at(START + 34 * MINUTE));
@@ -437,13 +439,13 @@ fn a_period_that_is_changed_counts_at_once() {
     scheduler.set_upkeep_times(UPKEEP);
     assert_eq!(scheduler.begin_upkeep(at(START + 16 * MINUTE - 1)), None);
     assert_eq!(scheduler.begin_upkeep(at(START + 16 * MINUTE)), Some(0));
-    // Without upkeep there is none.
+    // A scheduler without upkeep begins none.
     let mut scheduler = with_jobs(vec![(job("0 * * * *", HOUR), Some(START))], 1, at(START));
     scheduler.set_upkeep_times(UPKEEP);
     assert_eq!(scheduler.begin_upkeep(at(START + 100 * HOUR)), None);
 }
 
-/// Whatever may happen to three stores, but for the runs and looks themselves.
+/// Any event of three stores, except for the runs and upkeep themselves.
 #[derive(Clone, Debug)]
 enum Happening {
     Pass(u64),
@@ -478,7 +480,7 @@ const SECOND: u64 = 1_000_000_000;
 const DEBOUNCE: u64 = 30 * SECOND;
 const FULL_SCAN: u64 = 2 * HOUR;
 
-/// Three stores, and what is known of them from without.
+/// Three stores, and what the test knows of them.
 struct Scene {
     scheduler: Scheduler,
     now: Now,
@@ -488,7 +490,7 @@ struct Scene {
     running: BTreeSet<JobId>,
     upkeep: Option<JobId>,
     last_full_ns: [Option<u64>; 3],
-    /// All that was begun: runs by `Some`, with what they look at.
+    /// Everything that was begun; a run has `Some` with whether it looks at everything.
     begun: Vec<(JobId, Option<bool>, Now)>,
 }
 
@@ -531,7 +533,7 @@ impl Scene {
                 self.scheduler.suspend_runs(id);
                 self.held.insert(id);
             }
-            // As the board does: only of those that are here and free.
+            // The board asks only for stores that are present and free.
             Happening::Ask(id) if self.is_free(id) => drop(self.scheduler.ask(id)),
             Happening::Touch(id) if self.is_free(id) => self.scheduler.changed(id, now),
             Happening::Ask(_) | Happening::Touch(_) => {}
@@ -571,7 +573,7 @@ impl Scene {
         }
     }
 
-    /// Begins what may begin, as the daemon does.
+    /// Begins everything that may begin, as the daemon does.
     fn begin_all(&mut self, at_once: usize) {
         while let Some(run) = self.scheduler.begin_run(self.now) {
             assert!(self.is_free(run.id) && self.running.insert(run.id), "{run:?} may not begin");
@@ -601,7 +603,8 @@ proptest! {
         for happening in &happenings {
             scene.happens(happening);
             scene.begin_all(at_once);
-            // The deadline is exact: nothing begins before it, and something does then, unless the wall clock is set meanwhile.
+            // The deadline is exact: nothing begins before it, and something begins then, unless the wall
+            // clock is set meanwhile.
             let Some(wait) = scene.scheduler.wake_in(scene.now) else { continue };
             let wait_ns = wait.as_nanos() as u64;
             prop_assert!(wait_ns > 0, "it would never sleep");
@@ -613,7 +616,7 @@ proptest! {
             scene.begin_all(at_once);
             prop_assert!(scene.begun.len() > begun || scene.running.len() == at_once);
         }
-        // In peace every store that is here has its turn: within a period of the lane's free time.
+        // Without further events every present store has its turn within one period of the lane's free time.
         for _ in 0..3 {
             scene.happens(&Happening::EndUpkeep);
             scene.begin_all(at_once);
@@ -662,7 +665,7 @@ proptest! {
         scene.begin_all(3);
         scene.happens(&Happening::EndRuns { fails: false });
         for (pause, takes) in touches {
-            // Looked at second by second, as long as nothing fails.
+            // The scheduler is asked every second, as long as nothing fails.
             let second = |scene: &mut Scene| {
                 scene.pass(SECOND);
                 scene.begin_all(3);

@@ -1,28 +1,30 @@
-//! Whose upkeep is looked at now: every store in its turn, one at a time.
+//! Decides whose upkeep is looked at now: all stores take turns, one at a time.
 //!
-//! A look comes soon after a store came here, and then a period after the last one ended; which duties are due then is
-//! [`crate::service::upkeep::due`]'s to say, by what the repository knows. All of it goes by the machine's clock, which nobody sets.
-//! Of those whose time has come the one that waits longest goes first, so that none starves.
+//! A look comes soon after a store was added, and then one period after the last one ended.
+//! [`crate::service::upkeep::due`] decides which duties are due then, by the notes in the repository. All
+//! times follow the machine's clock, which is never set. Of the stores that are due, the one that waits
+//! longest is first, so that none starves.
 
 use super::job::JobId;
 use crate::support::clock::Now;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// When upkeep is looked at.
+/// The times at which upkeep is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpkeepTimes {
-    /// Maximum time from a store's coming to its first look: a daemon that is restarted every day has its turn as well.
+    /// Maximum time from adding a store to its first look; short, so that a daemon that is restarted every
+    /// day looks at every store as well.
     pub first_ns: u64,
     /// Time from the end of a look to the next.
     pub period_ns: u64,
 }
 
-/// What a store waits for.
+/// The time that a store waits for.
 #[derive(Clone, Copy, Debug)]
 struct Wait {
     is_first: bool,
-    /// Since when it waits, by the machine's clock.
+    /// Since when the store waits, by the machine's clock.
     since_ns: u64,
 }
 
@@ -31,10 +33,10 @@ struct Wait {
 pub(super) struct UpkeepTurns {
     times: UpkeepTimes,
     waiting: BTreeMap<JobId, Wait>,
-    /// The same, by when they are due.
+    /// The same waits, sorted by the time when they are due.
     by_due: BTreeSet<(u64, JobId)>,
     running: Option<JobId>,
-    /// The one that has its turn is gone: it waits for no other.
+    /// Whether the store that has its turn was removed; then it waits for no other turn.
     is_retired: bool,
 }
 
@@ -53,7 +55,7 @@ impl UpkeepTurns {
         self.by_due.insert((self.due_ns(wait), id));
     }
 
-    /// A store is here, whether it was before or not.
+    /// Adds a store, which may have been present before.
     pub fn want(&mut self, id: JobId, now: Now) {
         if self.running == Some(id) {
             self.is_retired = false;
