@@ -1,9 +1,9 @@
-//! What an hourly run over an unchanged tree costs with hints, beside the full scan: `cargo bench --bench hints -- DIR`, where DIR
-//! is a tree of `benches/store_tree.py million DIR`. Prints a table in Markdown.
+//! Measures an hourly run over an unchanged tree with hints against a full scan: `cargo bench --bench hints
+//! -- DIR`, where DIR is a tree of `benches/store_tree.py million DIR`. Prints a table in Markdown.
 
-// Figures are what it prints.
+// The program prints figures.
 #![allow(clippy::disallowed_macros)]
-// What is timed is this program as it is.
+// The time of this real process is measured.
 #![allow(clippy::disallowed_methods)]
 
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn now_ns() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
 }
 
-/// The CPU seconds of this process so far.
+/// Returns the CPU seconds of this process so far.
 fn cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9

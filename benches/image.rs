@@ -1,9 +1,9 @@
-//! How long it takes to make the image of a snapshot with 1,000,000 files, and at how much memory:
-//! `cargo bench --bench image`. `fsck.erofs` judges what was made.
+//! Measures the time and memory to make the image of a snapshot with 1,000,000 files: `cargo bench --bench
+//! image`. `fsck.erofs` checks the image.
 
-// Figures are what it prints.
+// The program prints figures.
 #![allow(clippy::disallowed_macros)]
-// What is timed is this program as it is.
+// The time of this real process is measured.
 #![allow(clippy::disallowed_methods)]
 
 use std::io::Write;
@@ -54,7 +54,7 @@ fn entries() -> impl Iterator<Item = Entry> {
     }))
 }
 
-/// The peak of this process so far, in MiB.
+/// Returns the peak memory of this process so far, in MiB.
 fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

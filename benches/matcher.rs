@@ -1,11 +1,12 @@
-//! The matcher beside `fast_rsync`, one core, in memory: `cargo bench --bench matcher`.
+//! Compares the matcher with `fast_rsync`, on one core, in memory: `cargo bench --bench matcher`.
 //!
-//! Both know 64 MiB by blocks of 2 KiB, and are given a new version. Ours is also given the chaining values of
-//! the new version's groups, as a resync has them from hashing the file; making them is not counted.
+//! Both know 64 MiB by blocks of 2 KiB, and get a new version. This program's matcher also gets the chaining
+//! values of the new version's groups, which a resync has from hashing the file; computing them is not
+//! measured.
 
-// Figures are what it prints.
+// The program prints figures.
 #![allow(clippy::disallowed_macros)]
-// What is timed is this program as it is.
+// The time of this real process is measured.
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::HashMap;
@@ -46,13 +47,13 @@ fn basis(old: &[u8]) -> Basis {
     Basis::new(0, &extents, &entries).unwrap()
 }
 
-/// MiB a second, and the literal bytes.
+/// Returns the speed in MiB per second, and the number of literal bytes.
 fn ours(basis: &Basis, new: &[u8]) -> (f64, u64) {
     let groups: Vec<_> =
         new.chunks(4 * MIB).enumerate().map(|(n, s)| group_values(s, (n * 4 * MIB) as u64)).collect();
     let started = Instant::now();
     let mut literal = 0;
-    // What the last stretch's last piece covered of this one.
+    // Number of bytes of this stretch that the last stretch's last piece covered.
     let mut overhang = 0;
     for (number, groups) in groups.iter().enumerate() {
         let start = number * 4 * MIB;
@@ -72,7 +73,7 @@ fn ours(basis: &Basis, new: &[u8]) -> (f64, u64) {
     (new.len() as f64 / MIB as f64 / started.elapsed().as_secs_f64(), literal)
 }
 
-/// MiB a second, and the length of the delta.
+/// Returns the speed in MiB per second, and the length of the delta.
 fn theirs(index: &fast_rsync::IndexedSignature, new: &[u8]) -> (f64, u64) {
     let started = Instant::now();
     let mut delta = Vec::new();

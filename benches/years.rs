@@ -1,11 +1,13 @@
-//! A store after ten years of hourly runs, pruned every day: what it costs to open, to prune, and what lies in the repository.
+//! Measures a store after ten years of hourly runs with a daily pruning: the cost to open and to prune it,
+//! and the objects in the repository.
 //!
-//! `cargo bench --bench years [YEARS]`. Twenty days are real runs and prunings; behind them come the records that years of such days leave, appended
-//! as runs append them; then one more real day. The repository is in memory: requests and bytes are counted, and what is timed is this program.
+//! `cargo bench --bench years [YEARS]`. Twenty days are real runs and prunings; after them come the records
+//! that years of such days leave, appended as runs append them; then one more real day. The repository is in
+//! memory: requests and bytes are counted, and the measured time is this program's.
 
-// Figures are what it prints.
+// The program prints figures.
 #![allow(clippy::disallowed_macros)]
-// What is timed is this program as it is.
+// The time of this real process is measured.
 #![allow(clippy::disallowed_methods)]
 
 use futures::TryStreamExt;
@@ -30,7 +32,7 @@ use understudy::support::progress::Progress;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
-/// A wall clock that is set on by hand.
+/// A wall clock that is advanced by hand.
 struct Years(AtomicU64);
 
 impl Clock for Years {
@@ -102,7 +104,7 @@ fn main() {
         }
         let store = open("cache").store(&name);
         let mut request = PruneRequest::new(retention, WriterId("web-1".into()));
-        // The objects' dates are those of this hour, not of those years.
+        // The objects have dates of this hour, not of those years.
         request.bounds.orphan_age_ns = u64::MAX;
         let begun = Instant::now();
         last = prune(&store, &request, &|_| {}).unwrap();

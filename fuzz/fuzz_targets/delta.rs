@@ -1,5 +1,4 @@
-//! Block entries that somebody made up, and content that somebody made up: whatever they are, the pieces cover the
-//! content, in bounded time.
+//! Arbitrary block entries and arbitrary content: the pieces always cover the content, in bounded time.
 #![no_main]
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;

@@ -1,8 +1,9 @@
-//! A scan under an adversary who acts between any two of its calls: thousands of schedules, each by its seed, on a model of a
-//! live tree; then deploys on a real filesystem beside real threads.
+//! A scan under an adversary that acts between any two of its calls: thousands of schedules, each given by a
+//! seed, on a model of a live tree; then deploys on a real filesystem in parallel with real threads.
 //!
-//! What is asked of every snapshot: each of its paths is some state that the path had during the scan, or is named and is what the
-//! snapshot before had; each path that was there all the time is there. And once the tree is at rest, the next run is exact.
+//! Each path of every snapshot must be some state that the path had during the scan, or be named in a warning
+//! and be as in the snapshot before; each path that was present all the time must be present. Once the tree
+//! is at rest, the next run must be exact.
 
 use crate::model_tree::{Act, Adversary, Model, Path8, Quiet, State, World};
 use crate::rig::{self, Rig};
@@ -32,7 +33,7 @@ use understudy::support::progress::Progress;
 
 type Snapshot = BTreeMap<Path8, Entry>;
 
-/// Numbers from a seed.
+/// Random numbers from a seed.
 struct Draws(u64);
 
 impl Draws {
@@ -49,7 +50,7 @@ impl Draws {
     }
 }
 
-/// Whatever users and deploys do, and what fails, as its seed says.
+/// An adversary that does what users and deploys do, and lets calls fail, as its seed says.
 struct Chaos {
     draws: Draws,
     acts_left: u32,
@@ -107,7 +108,7 @@ impl Chaos {
             8 => vec![Act::Unlink(at(draws))],
             9 => vec![Act::RemoveAll(at(draws))],
             10 => {
-                // Deleted, and made again by the same inode.
+                // The file is deleted, and made again with the same inode.
                 let path = at(draws);
                 vec![Act::Unlink(path.clone()), Act::Write(path, body(draws))]
             }
@@ -142,7 +143,7 @@ impl Adversary for Chaos {
             let acts = self.draw(world);
             self.queue.extend(acts);
         }
-        // One step a call, or all at once.
+        // One step for each call, or all at once.
         let count = if self.draws.next(3) == 0 { self.queue.len() } else { 1 };
         (0..count).filter_map(|_| self.queue.pop_front()).collect()
     }
@@ -156,7 +157,7 @@ impl Adversary for Chaos {
     }
 }
 
-/// A model tree, and a store of it.
+/// A model tree and a store of it.
 struct Stage {
     rig: Rig,
     model: Model,
@@ -213,7 +214,7 @@ impl Stage {
             .collect()
     }
 
-    /// A run while `adversary` acts; what it committed is held against what was true meanwhile.
+    /// Makes a run while `adversary` acts, and compares what it committed with what was true meanwhile.
     fn run_under(&self, adversary: Box<dyn Adversary>) -> Result<(), String> {
         let before = self.snapshot();
         self.model.let_act(adversary);
@@ -223,13 +224,13 @@ impl Stage {
         self.model.let_act(Box::new(Quiet));
         match done {
             Ok(report) => check(&self.model.world(), &before, &self.snapshot(), &report),
-            // Nothing was committed, for a reason that is said: the root itself could not be read.
+            // Nothing was committed, with a reason: the root itself could not be read.
             Err(ResyncError::Source(_)) => Ok(()),
             Err(error) => Err(error.to_string()),
         }
     }
 
-    /// At rest, a run is exact.
+    /// Checks that a run at rest is exact.
     fn settle(&self) -> Result<(), String> {
         self.model.finish();
         let report = self.resync().map_err(|error| error.to_string())?;
@@ -243,7 +244,7 @@ impl Stage {
         if told != wanted {
             return Err(format!("at rest: {} and not {}", shown(&told), shown(&wanted)));
         }
-        // Names are one in the snapshot where they are one in the tree, and nowhere else.
+        // Names are hardlinks in the snapshot exactly where they are in the tree.
         let mut groups: HashMap<u64, usize> = HashMap::new();
         for (path, entry) in &snapshot {
             let inode = states[path].1;
@@ -291,7 +292,7 @@ fn check(world: &World, before: &Snapshot, after: &Snapshot, report: &ResyncRepo
                 "'{shown}' was there all the time, is not in the snapshot, and is not named"
             ));
         }
-        // What cannot be read keeps its last state.
+        // A path that cannot be read keeps its last state.
         if before.contains_key(path) && !named(path, &[WarningKind::Unsettled]) {
             return Err(format!("'{shown}' could not be read, and the last state of it was dropped"));
         }
@@ -322,7 +323,7 @@ fn check(world: &World, before: &Snapshot, after: &Snapshot, report: &ResyncRepo
     Ok(())
 }
 
-/// A shop with a release beside it.
+/// Returns the acts that create a shop with a new release next to it.
 fn shop() -> Vec<Act> {
     let path = |text: &str| text.as_bytes().to_vec();
     let mut acts = vec![Act::Mkdir(path("a")), Act::Mkdir(path("a/deep")), Act::Mkdir(path("pub"))];
@@ -397,7 +398,7 @@ fn a_hundred_thousand_schedules_of_an_adversary() {
     schedules(2000..102_000);
 }
 
-/// Each of these was once how it was done, or could be forgotten.
+/// Each mutant is a former bug, or a check that could be forgotten.
 #[test]
 fn every_mutant_of_the_scan_is_caught_by_a_schedule() {
     for chosen in
@@ -408,12 +409,12 @@ fn every_mutant_of_the_scan_is_caught_by_a_schedule() {
         mutant::choose(None);
         let (seed, error) = caught.unwrap_or_else(|| panic!("{chosen:?} is not caught"));
         eprintln!("{chosen:?} is caught by seed {seed}: {error}");
-        // By nothing else than the mutant.
+        // Without the mutant the schedule passes.
         schedule(seed).unwrap();
     }
 }
 
-/// A manifest that lacks a directory, as its writer would have it if it took what it is given.
+/// A manifest that lacks a directory, as a writer without its check would make it.
 #[test]
 fn a_manifest_without_a_directory_is_refused_by_its_writer_and_found_by_verify() {
     for is_checked in [true, false] {
@@ -451,7 +452,7 @@ fn a_manifest_without_a_directory_is_refused_by_its_writer_and_found_by_verify()
         let report = rig.verify();
         assert!(!report.is_sound());
         assert_eq!(report.touched[0].path, "vendor/f10", "{:?}", report.touched);
-        // A run that finds such a snapshot goes on from what is there, and is sound.
+        // A run that finds such a snapshot continues from what is there, and its own snapshot is sound.
         rig::sample_tree(&rig.source());
         let next = rig.resync();
         assert_eq!(next.warnings.total(), 0, "{:?}", next.warnings);
@@ -459,7 +460,7 @@ fn a_manifest_without_a_directory_is_refused_by_its_writer_and_found_by_verify()
     }
 }
 
-/// Begins with a given call, and takes a step at every so many calls.
+/// An adversary that begins at a given call, and takes a step at every `every`th call.
 struct Deploy {
     begins: u64,
     every: u64,
@@ -483,7 +484,8 @@ impl Adversary for Deploy {
     }
 }
 
-/// A deploy of `steps` that begins with each of a scan's calls: the snapshot has the old release or the new one, whole.
+/// Runs a deploy of `steps` beginning at each of a scan's calls: the snapshot has the old release or the new
+/// one, complete.
 fn deploys(steps: &[Act], is_whole: impl Fn(&Snapshot, &[Path8]) -> bool) {
     let mut tried = 0;
     for (has_snapshot, every) in [(false, 1), (true, 0), (true, 3)] {
@@ -491,7 +493,7 @@ fn deploys(steps: &[Act], is_whole: impl Fn(&Snapshot, &[Path8]) -> bool) {
             let stage = Stage::new(&shop());
             if has_snapshot {
                 stage.settle().unwrap();
-                // Something of it is read again.
+                // Makes the scan read a part of it again.
                 stage.model.world().act(Act::Write(path("vendor/added"), path("added")));
                 stage.model.world().act(Act::Chmod(path("vendor/lib"), 0o750));
             }
@@ -518,7 +520,7 @@ fn path(text: &str) -> Path8 {
     text.as_bytes().to_vec()
 }
 
-/// The old release, or the new one.
+/// Returns whether the snapshot has the old release or the new one.
 fn is_old_or_new(found: &Snapshot, old: &[Path8]) -> bool {
     let now = release(found.keys().cloned());
     let new = ["lib", "lib/one", "lib/three", "lib/x", "one", "three", "x"];
@@ -561,7 +563,7 @@ fn release(paths: impl Iterator<Item = Path8>) -> Vec<Path8> {
     paths.filter(|path| path.starts_with(b"vendor/")).collect()
 }
 
-/// The same on a disk, with the threads of both as the kernel has them run.
+/// The same on a disk, with the threads of both scheduled by the kernel.
 #[test]
 fn deploys_beside_a_scan_leave_a_whole_release_on_a_real_filesystem() {
     let rig = Rig::new();
@@ -617,7 +619,7 @@ fn deploys_beside_a_scan_leave_a_whole_release_on_a_real_filesystem() {
             let mut bodies = std::collections::BTreeSet::new();
             let mut count = 0;
             for dir in ["vendor", "vendor/lib"] {
-                // What kept changing its place at every look is named, and may be missing.
+                // A path that moved at every look is named in a warning, and may be missing.
                 let entries = std::fs::read_dir(restored.join(dir)).into_iter().flatten();
                 for entry in entries.map(|entry| entry.unwrap()) {
                     if entry.file_type().unwrap().is_file() {

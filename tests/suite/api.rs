@@ -1,4 +1,5 @@
-//! The description of the API and its types say the same, in both directions; and two versions understand each other.
+//! The description of the API agrees with its types, in both directions, and two versions understand each
+//! other.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,7 +25,7 @@ use understudy::model::rivals::Rivals;
 use understudy::model::role::{Permission, Role};
 use understudy::support::failure::FailureKind;
 
-/// Samples name every field, so that a new one is missed here by the compiler.
+/// Samples name every field, so that the compiler reports a new one that is missing here.
 fn counts() -> ChangeCounts {
     ChangeCounts { added: 1, removed: 2, modified: 3, metadata: 4, unchanged: 5 }
 }
@@ -41,7 +42,7 @@ fn warnings() -> Warnings {
         WarningKind::Unsettled,
         WarningKind::ChangedSilently,
     ];
-    // One of them has no reason.
+    // The first warning has no reason.
     let warning = |(at, kind)| Warning { kind, path: "a/b".into(), reason: "x".repeat(at) };
     let first = kinds.into_iter().enumerate().map(warning).collect();
     Warnings { torn: 1, unreadable: 2, attributes: 3, unsettled: 4, changed_silently: 5, first }
@@ -207,7 +208,7 @@ fn values<T: Serialize>(samples: &[T]) -> Vec<Value> {
     samples.iter().map(|sample| serde_json::to_value(sample).unwrap()).collect()
 }
 
-/// Samples by the schema that describes them.
+/// Returns samples with the schemas that describe them.
 fn samples() -> Vec<(&'static str, Vec<Value>)> {
     vec![
         ("Problem", values(&[ErrorBody { error: "error".into() }])),
@@ -234,10 +235,11 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// What samples were seen to have, by place in the description.
+/// The values that samples had, by place in the description.
 #[derive(Clone, Default)]
 struct Seen {
-    /// Types, words of an enumeration, and alternatives: what is documented and was not seen does not exist.
+    /// Types, words of an enumeration, and alternatives. One that is documented but was not seen does not
+    /// exist.
     has: BTreeMap<String, BTreeSet<String>>,
     wants: BTreeMap<String, BTreeSet<String>>,
 }
@@ -366,7 +368,7 @@ fn every_field_is_documented_and_every_documented_field_exists() {
     assert!(missing.is_empty(), "documented, and never so: {missing:#?}");
 }
 
-/// The check above finds what it is there for.
+/// The check above finds differences.
 #[test]
 fn a_description_that_differs_is_found() {
     let description: Value = serde_json::from_str(OPENAPI).unwrap();
@@ -412,7 +414,7 @@ fn the_parameters_that_are_documented_are_those_that_are_read() {
         let documented: BTreeMap<_, _> =
             documented.into_iter().map(|(name, (kind, needed))| (name, (kind, *needed == true))).collect();
         assert_eq!(documented, wanted, "{path}");
-        // And those alone are needed.
+        // Only those are required.
         let only: Value = read
             .iter()
             .filter(|(name, _)| required.contains(&name.as_str()))
@@ -426,7 +428,7 @@ fn the_parameters_that_are_documented_are_those_that_are_read() {
     }
 }
 
-/// Puts a field that nobody knows into every object.
+/// Adds an unknown field to every object.
 fn with_news(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -459,10 +461,10 @@ fn a_client_passes_over_what_a_newer_daemon_says_beyond_it() {
     comes_back(vec![progress()]);
     comes_back(vec![upkeep(true), upkeep(false)]);
     comes_back(vec![ErrorBody { error: "error".into() }]);
-    // A kind of failure that it does not know is a failure.
+    // An unknown kind of failure is read as `Failed`.
     let failure: RunFailure = serde_json::from_value(json!({ "outcome": "new", "error": "e" })).unwrap();
     assert_eq!(failure.outcome, FailureKind::Failed);
-    // What an older daemon does not say of options is none.
+    // Options that an older daemon leaves out are none.
     let mut old =
         serde_json::to_value(store(false, Permission::Primary, Role::Primary, PlanName::Standard)).unwrap();
     old.as_object_mut().unwrap().retain(|_, field| !field.is_null());

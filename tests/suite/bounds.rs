@@ -1,4 +1,4 @@
-//! What a tree or a repository can make this program take, in memory and in time, has a bound, whoever made it up.
+//! The memory and time that a tree or a repository can cost this program are bounded, whoever made it.
 
 use crate::faults::SmallDisk;
 use crate::hostile::{forge, leaf, root_of};
@@ -16,13 +16,13 @@ use understudy::model::tree_path::TreePath;
 
 const MEMORY_MAX_MIB: u64 = 256;
 
-/// Runs a command, and returns its peak of memory in MiB beside what it said.
+/// Runs a command, and returns its peak of memory in MiB together with its output.
 fn measured(command: &mut Command) -> (Output, u64) {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let watch = std::thread::spawn(move || {
         let mut peak_kib = 0;
-        // Until the process is a zombie, which has no memory.
+        // Ends when the process is a zombie, which has no memory.
         while let Some(now) = std::fs::read_to_string(&status).ok().and_then(|text| {
             let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
             line.trim().trim_end_matches(" kB").parse::<u64>().ok()
@@ -36,7 +36,7 @@ fn measured(command: &mut Command) -> (Output, u64) {
     (output, watch.join().unwrap() >> 10)
 }
 
-/// Every reader of a manifest, as a command. Each must end with an error, and say that it is a page's.
+/// Runs every command that reads a manifest. Each must end with an error about a page.
 fn all_readers_refuse(rig: &Rig, what: &str) {
     let dir = rig.dir.path();
     for args in [
@@ -94,7 +94,7 @@ fn a_page_whose_paths_expand_beyond_the_bound_is_refused_by_every_reader() {
     page.bytes(&[&long[..], b"0"].concat());
     page.raw(&[7, 0, 0, 0, 0, 0, 0, 0, 0]);
     for number in 1..40_000u32 {
-        // Each goes on from all but the end of the one before.
+        // Each path continues the one before except for its end.
         page.number(long.len() as u64);
         page.bytes(format!("{number:06}").as_bytes());
         page.raw(&[7, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -128,7 +128,7 @@ fn a_tree_of_eighteen_thousand_levels_is_named_and_the_rest_is_in_the_snapshot()
     assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
     assert!(peak_mib <= MEMORY_MAX_MIB, "{peak_mib} MiB");
     assert!(rig.dir.path().join("out/a/b/f39").exists());
-    // What removes a temporary directory holds a handle for each level.
+    // The removal of a temporary directory would hold a handle for each level, so `rm` does it.
     for name in ["source", "out"] {
         assert!(Command::new("rm").arg("-rf").arg(rig.dir.path().join(name)).status().unwrap().success());
     }
@@ -158,7 +158,7 @@ fn holes_beyond_the_limit_are_named_at_once_and_a_limit_may_be_set() {
     ok(understudy(rig.dir.path()).args(["restore", "acme", "out", "--quiet"]));
     assert_eq!(std::fs::metadata(rig.dir.path().join("out/large")).unwrap().len(), 40 << 20);
     assert!(!rig.dir.path().join("out/huge").exists());
-    // Of several, as many as the limit allows.
+    // Of several files, as many are hashed as the limit allows.
     std::fs::remove_file(rig.source().join("huge")).unwrap();
     sparse("large", 41 << 20);
     sparse("larger", 30 << 20);
@@ -172,7 +172,8 @@ fn a_file_with_all_the_attributes_that_an_inode_can_have_keeps_its_bytes_on_a_mo
     let disk = SmallDisk::mount(rig.dir.path().join("tmpfs"), 64 << 20);
     let source = disk.0.join("source");
     std::fs::create_dir(&source).unwrap();
-    // The last attribute fills what an inode of the image can hold, less or more than what says where the bytes are.
+    // The sizes of the last attribute lie around the maximum that an inode of the image can hold, with and
+    // without the attributes that name the object.
     for last_bytes in (65_390..65_440).chain(65_500..65_530) {
         let path = source.join(format!("file-{last_bytes}"));
         std::fs::write(&path, last_bytes.to_string()).unwrap();
@@ -201,7 +202,7 @@ fn a_note_of_any_length_breaks_no_table() {
     let long = "x".repeat(100_000);
     let refused = understudy(dir).args(["pin", "acme@1", "--note", &long]).output().unwrap();
     assert_eq!(refused.status.code(), Some(2));
-    // As another program, or one that is hostile, may have put it.
+    // Another program may have written such a record, even a hostile one.
     let mut state = rig.store().state().unwrap();
     let writer = understudy::model::id::WriterId("other".into());
     let event =
@@ -221,7 +222,7 @@ fn a_file_in_more_pieces_than_its_bytes_can_be_is_named_in_bounded_memory() {
     let rig = Rig::on_disk();
     sample_tree(&rig.source());
     rig.resync();
-    // Lists of bytes: each within what a list may be, and all of them in one file many times.
+    // Lists of single bytes: each is within the limit of a list, and one file has many of them.
     let chunk = ChunkId::of(b"payload");
     let part = |offset_bytes| Extent::Chunk { chunk, blocks: None, offset_bytes, length_bytes: 1 };
     let list = extent_list::encode_chunk(&(0..500).map(|n| part(n % 7)).collect::<Vec<_>>());

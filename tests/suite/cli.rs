@@ -1,4 +1,5 @@
-//! The command line as a user meets it: exit codes, errors that say what to do, output that can be parsed.
+//! The command line as a user meets it: exit codes, errors that say what to do, and output that can be
+//! parsed.
 
 use crate::kill::{ok, understudy};
 use crate::rig::sample_tree;
@@ -118,7 +119,7 @@ fn a_bandwidth_limit_is_kept() {
     let dir = dir.path();
     sample_tree(&dir.join("source"));
     std::fs::write(dir.join("understudy.toml"), "[limits]\nbandwidth = '4MiB'\n").unwrap();
-    // 2.4 MiB of random bytes at 4 MiB/s: the record follows the pack by half a second at least.
+    // 2.4 MiB of random bytes at 4 MiB/s: the record follows the pack after at least half a second.
     let started = std::time::Instant::now();
     out(dir, &["resync", "source", "--store", "acme"]);
     assert!(started.elapsed().as_secs_f64() > 0.5);

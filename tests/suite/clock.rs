@@ -1,4 +1,5 @@
-//! Clocks that are set, ahead by years and back, under the real binary: no run is put off, and nobody says that all is well.
+//! Clocks that are set, ahead by years and back, with the real binary: no run is put off, and no output says
+//! that all is well.
 
 use crate::kill::{ok, understudy};
 use crate::rig::sample_tree;
@@ -6,7 +7,7 @@ use crate::service::{Host, wait_until};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The same command with another clock on the wall; the machine's goes on.
+/// Runs the command with another wall clock; the machine's clock is unchanged.
 fn by_clock(command: &mut Command, clock: &Path) {
     let mut libraries =
         walkdir::WalkDir::new("/usr/lib").into_iter().flatten().map(walkdir::DirEntry::into_path);
@@ -98,7 +99,7 @@ fn a_standby_knows_no_lag_of_a_snapshot_of_the_future_and_goes_on_following() {
     let skew: f64 = skew.unwrap().rsplit_once(' ').unwrap().1.parse().unwrap();
     assert!(skew > 5.0 * 3600.0, "{skew}");
     assert!(!figures.contains("understudy_lag_seconds{"), "no lag is better than one of 0");
-    // It looks again by the machine's clock: a snapshot of today is there in a moment.
+    // The daemon looks again by the machine's clock, so it soon finds a snapshot of today.
     std::fs::write(host.path("s0/new"), b"new").unwrap();
     let mut next = host.command(&["resync"]);
     ok(next.arg(host.path("s0")).args(["--store", "a", "--quiet"]).arg("--repository").arg(&repository));
@@ -126,7 +127,7 @@ fn a_clock_set_back_under_a_daemon_makes_its_stores_due() {
     }
     set(&clock, "+0");
     assert!(host.store("a")["clock"].is_string(), "{}", host.store("a"));
-    // It would look by itself within half a minute; a run of another store has it look now.
+    // The daemon would look within half a minute; a run of another store makes it look now.
     assert_eq!(host.ask("POST", "/api/v1/stores/b/resync", Some(&host.token())).0, 200);
     wait_until("it is due", || host.store("a")["snapshot"] == 2);
     assert!(host.store("a")["clock"].is_null(), "{}", host.store("a"));

@@ -1,4 +1,5 @@
-//! What is deleted, and for whom something is kept, is decided by the store's clock. Everybody else's may be wrong.
+//! The store's clock decides what is deleted, and for which standby something is kept. All other clocks may
+//! be wrong.
 
 use crate::kill::{ok, understudy};
 use crate::rig::{self, Rig, sample_tree};
@@ -23,7 +24,7 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 const DAY_NS: u64 = 24 * HOUR_NS;
 const BEGIN_NS: u64 = 1_800_000_000_000_000_000;
 
-/// An object store with a clock of its own, which dates what is put.
+/// An object store with a clock of its own, which dates the objects.
 #[derive(Debug)]
 pub struct Dated {
     inner: Arc<dyn ObjectStore>,
@@ -117,7 +118,7 @@ impl Clocks {
         rig::run(&self.repository, &rig::request(&self.rig.source())).unwrap();
     }
 
-    /// Keeps one snapshot, by a pruner whose clock says `now_ns`.
+    /// Prunes by the rule to keep one snapshot, with a pruner whose clock shows `now_ns`.
     fn prune(&self, now_ns: u64) -> PruneReport {
         let retention = Retention { last: 1, ..Default::default() };
         let mut request = PruneRequest::new(retention, WriterId("pruner".into()));
@@ -132,7 +133,7 @@ impl Clocks {
         follow(&self.store_at(now_ns), &depot(&self.rig), &request, &observer).unwrap()
     }
 
-    /// The store, as a host sees it whose clock says `now_ns`.
+    /// Returns the store as a host with the clock `now_ns` sees it.
     fn store_at(&self, now_ns: u64) -> Store {
         self.repository.with_env(rig::env_at(move || now_ns)).store(&rig::name())
     }
@@ -175,7 +176,7 @@ fn a_store_whose_clock_was_wrong_deletes_nothing_early_and_blocks_nothing_for_ev
         assert_eq!(clocks.prune(BEGIN_NS).objects_deleted, 0, "while it is wrong");
         clocks.store.set(BEGIN_NS + HOUR_NS);
         assert_eq!(clocks.prune(BEGIN_NS).objects_deleted, 0, "an hour later, when it is right again");
-        // A record that is dated rightly bears witness to those before it.
+        // A correctly dated record proves the minimum age of those before it.
         clocks.resync(3);
         clocks.store.set(BEGIN_NS + 74 * HOUR_NS);
         assert!(clocks.prune(BEGIN_NS).objects_deleted > 0, "three days later");
@@ -189,7 +190,7 @@ fn a_standby_holds_what_it_has_for_as_long_as_it_is_heard_of() {
     clocks.follow("web-2", BEGIN_NS);
     clocks.resync(2);
     let puts = || clocks.repository.requests().put;
-    // Nothing changes for months there, and it says so about once a day.
+    // Nothing changes for months, and the standby writes its note about once a day.
     let before = puts();
     for hours in 0..100 * 24 {
         let now = BEGIN_NS + hours * HOUR_NS;
@@ -207,7 +208,7 @@ fn a_standby_holds_what_it_has_for_as_long_as_it_is_heard_of() {
     assert!((90..=120).contains(&told), "told {told} times in 100 days");
     let now = BEGIN_NS + 100 * DAY_NS;
     clocks.store.set(now + 29 * DAY_NS);
-    // The pruner's own clock has no part in it.
+    // The pruner's own clock is irrelevant.
     let report = clocks.prune(now + 1000 * DAY_NS);
     assert_eq!((clocks.snapshots(), report.silent_standbys.len()), (vec![1, 2], 0));
     clocks.store.set(now + 31 * DAY_NS);
@@ -253,7 +254,7 @@ fn a_name_is_given_by_the_environment_and_a_standby_that_is_gone_is_shown() {
     ok(&mut command(&["resync", "source", "--store", "acme", "--quiet"]));
     ok(&mut command(&["follow", "acme", "--once", "--quiet"]));
     let note = dir.path().join("repository/acme/standbys/stable");
-    // As the directory dates it, since that is the store's clock.
+    // The directory's dates are the store's clock.
     let then = std::time::SystemTime::now() - std::time::Duration::from_secs(40 * 86_400);
     std::fs::File::options().write(true).open(&note).unwrap().set_modified(then).unwrap();
     let shown = String::from_utf8(ok(&mut command(&["status"])).stdout).unwrap();

@@ -1,5 +1,5 @@
-//! {delete, truncate, flip a bit} × {pack, index, record, page}: `verify` names what is broken and which
-//! files of which snapshots it touches; nothing broken is ever restored as if it were sound.
+//! {delete, truncate, flip a bit} × {pack, index, record, page}: `verify` names the broken objects and the
+//! affected files of the snapshots; no broken file is ever restored as if it were sound.
 
 use crate::facts;
 use crate::rig::{self, Rig, sample_tree};
@@ -41,7 +41,7 @@ pub fn damage(rig: &Rig, key: &Path, damage: Damage) {
     wait(rig.objects.put(key, PutPayload::from(bytes))).unwrap();
 }
 
-/// Two snapshots; the second adds one file of 700,000 random bytes.
+/// Returns a store with two snapshots; the second adds one file of 700,000 random bytes.
 fn two_snapshots() -> (Rig, Vec<Path>) {
     let rig = Rig::new();
     sample_tree(&rig.source());
@@ -66,10 +66,10 @@ fn a_damaged_pack_is_named_with_the_files_of_the_snapshots_that_need_it() {
         let snapshots: BTreeSet<_> = report.touched.iter().map(|t| t.snapshot).collect();
         assert_eq!(snapshots, BTreeSet::from([Sequence(2)]), "{kind:?}: {report:?}");
         if matches!(kind, Damage::Flip) {
-            // The middle of the pack is the middle of the one large file.
+            // The middle of the pack belongs to the one large file.
             assert!(report.touched.iter().all(|t| t.path == "c/added"), "{report:?}");
         }
-        // Where the pages are lost with the content, there is nothing; else all but the one file.
+        // If the pages are lost with the content, nothing is restored; else everything but the one file.
         let restored = rig::restore_at(&rig.store(), Moment::Latest, &rig.restore_request("bad"));
         let bad = rig.dir.path().join("bad");
         match restored {
@@ -131,7 +131,7 @@ fn a_damaged_record_is_named_and_the_others_are_still_judged() {
 #[test]
 fn a_damaged_page_is_named_by_the_path_it_begins_with() {
     for kind in [Damage::Truncate, Damage::Flip, Damage::Delete] {
-        // A tree without content: its packs hold pages only.
+        // The tree has no content, so its packs hold only pages.
         let rig = Rig::new();
         for number in 0..3000 {
             std::fs::write(rig.source().join(format!("empty-{number:04}")), b"").unwrap();
@@ -146,12 +146,12 @@ fn a_damaged_page_is_named_by_the_path_it_begins_with() {
         assert!(report.problems.iter().any(|p| p.key == packs[0].as_ref()), "{kind:?}: {report:?}");
         assert!(report.touched_count > 0);
         assert!(report.touched.iter().all(|t| t.reason.contains("page")), "{kind:?}: {report:?}");
-        // The other pages are restored, and of the lost one it is told how many entries it had.
+        // The other pages are restored, and the number of entries of the lost page is reported.
         if let Ok(restored) = rig::restore_at(&rig.store(), Moment::Latest, &rig.restore_request("bad")) {
             let names = std::fs::read_dir(rig.dir.path().join("bad")).unwrap().count() as u64;
             assert_eq!((kind, names + restored.warnings.damaged), (Damage::Flip, 3000), "{restored:?}");
             assert!(names > 1000, "{names}");
-            // What a lost page had is not deleted as if it did not belong.
+            // The entries of a lost page are not deleted as if they did not belong to the snapshot.
             let over = RestoreRequest {
                 destination: whole.clone(),
                 overwrite: true,

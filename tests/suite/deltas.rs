@@ -1,4 +1,4 @@
-//! Changed files: shipped by their differences, and given back whole.
+//! Changed files are shipped by their differences, and restored completely.
 
 use crate::rig::{Rig, patience, request, run, runtime, sample_tree};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -13,7 +13,7 @@ pub fn random(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Numbers from a seed, for edits.
+/// Random numbers from a seed, for edits.
 struct Dice(u64);
 
 impl Dice {
@@ -42,7 +42,7 @@ fn edit(bytes: &mut Vec<u8>, dice: &mut Dice) {
     }
 }
 
-/// Reads `path` as every snapshot has it.
+/// Returns the content of a file in a snapshot.
 fn restored(rig: &Rig, sequence: u64, name: &str) -> Vec<u8> {
     std::fs::read(rig.restored(Moment::At(Sequence(sequence))).join(name)).unwrap()
 }
@@ -95,7 +95,7 @@ fn a_change_ships_blocks_and_an_insertion_moves_nothing() {
     let appended = [&base[..], &random(3, 50_000)].concat();
     let cut = base[..15_000_000].to_vec();
     let front_gone = base[6_000_123..].to_vec();
-    // Beside the literal bytes: extents, block entries, a page, the index and the record.
+    // In addition to the literal bytes: extents, block entries, a page, the index and the record.
     for (what, bytes, most) in [
         ("touched", &base, 2_000),
         ("overwritten", &overwritten, 2 * 2048 + 4_000),
@@ -123,7 +123,7 @@ fn a_rename_a_move_and_a_copy_ship_no_content() {
     std::fs::write(source.join("old/deep/dump"), random(1, 9_000_000)).unwrap();
     std::fs::write(source.join("old/note"), random(2, 700_000)).unwrap();
     rig.resync();
-    // Their extents are no more those of a new file.
+    // Their extents are no longer those of a new file.
     for name in ["old/deep/dump", "old/note"] {
         let mut bytes = std::fs::read(source.join(name)).unwrap();
         bytes.splice(1000..1000, *b"inserted");
@@ -160,7 +160,7 @@ fn a_rotated_log_and_the_next_dump_of_a_series_ship_what_is_new() {
     std::fs::write(source.join("dump-2026-11-23.sql"), &dump).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(100));
     rig.resync();
-    // Since the last resync it grew, and was rotated.
+    // It grew since the last resync, and was rotated.
     std::fs::rename(source.join("access.log"), source.join("access.log.1")).unwrap();
     let grown = [&log[..], &random(4, 40_000)].concat();
     std::fs::OpenOptions::new()
@@ -223,7 +223,7 @@ fn new_images_are_not_compared_with_others() {
         .unwrap();
     }
     let report = rig.resync();
-    // The manifest is read once more, to know the files' sizes.
+    // The manifest is read once more, for the sizes of the files.
     assert!(report.requests.get <= before.get + 4, "{:?} after {before:?}", report.requests);
 }
 
@@ -242,7 +242,7 @@ fn twenty_versions_stay_cheap_to_ship_and_to_read() {
         }
         std::fs::write(&path, &bytes).unwrap();
         let report = rig.resync();
-        // Ten blocks, their extents (some 12 bytes each, for all versions so far), the rest.
+        // Ten blocks, their extents (some 12 bytes each, for all versions so far), and the rest.
         assert!(
             report.shipped_bytes < 10 * 2100 + 20 * 2 * 10 * 14 + 8_000,
             "{version}: {}",
@@ -251,13 +251,13 @@ fn twenty_versions_stay_cheap_to_ship_and_to_read() {
     }
     let before = rig.repository.requests().received_bytes;
     assert!(restored(&rig, 21, "dump") == bytes);
-    // What is random does not compress: what was received is what was read.
+    // Random bytes do not compress, so the number of received bytes is that of read bytes.
     let received = rig.repository.requests().received_bytes - before;
     assert!(received < bytes.len() as u64 * 13 / 10, "{received} bytes for {}", bytes.len());
     assert!(rig.verify().is_sound());
 }
 
-/// A repository over the rig's objects with a cache.
+/// Returns a repository over the rig's objects with a cache.
 fn with_cache(rig: &Rig, cache: &Path) -> Repository {
     let options = RepositoryOptions {
         patience: patience(3),
@@ -284,7 +284,7 @@ fn a_warm_cache_asks_for_the_head_alone() {
         assert!(report.requests.get <= 3, "round {round}: {:?}", report.requests);
         assert!(restored(&rig, report.snapshot.0, "dump") == bytes);
     }
-    // From an empty container: the log, pages, lists and block entries, and no content.
+    // Without a cache: the log, pages, lists and block entries are received, but no content.
     bytes[100..200].fill(9);
     std::fs::write(&path, &bytes).unwrap();
     let report = run(&with_cache(&rig, &rig.dir.path().join("other")), &request(&rig.source())).unwrap();
@@ -307,7 +307,7 @@ fn a_damaged_cache_and_one_of_another_repository_do_no_harm() {
         let mut damaged = 0;
         for entry in walkdir::WalkDir::new(&cache) {
             let entry = entry.unwrap();
-            // What this host saw of the store is no copy of anything: see below.
+            // The note of what this host saw is no copy of repository data: see below.
             if !entry.file_type().is_file() || entry.file_name() == "head" {
                 continue;
             }
@@ -336,7 +336,7 @@ fn a_damaged_cache_and_one_of_another_repository_do_no_harm() {
         assert!(error.contains("cannot be read") && error.contains("acme/head"), "{error}");
     }
     std::fs::write(&head, note).unwrap();
-    // A repository that began anew, with the cache of the one before.
+    // A new repository, with the cache of the previous one.
     let other = Rig::new();
     std::fs::write(other.source().join("file"), b"first").unwrap();
     let error = run(&with_cache(&other, &cache), &request(&other.source())).unwrap_err().to_string();
@@ -373,7 +373,7 @@ fn holes_stay_holes_and_what_is_between_them_is_matched() {
     }
 }
 
-/// Its blocks are those of a smaller file: more than one basis may hold.
+/// The file has the block size of a smaller file, and so more blocks than one basis may hold.
 #[test]
 fn a_file_that_outgrows_one_basis_is_matched_by_parts() {
     let rig = Rig::new();

@@ -1,5 +1,5 @@
-//! Stores that disagree: on what a conflict means, on what an upload must carry, on addresses, on hard links; and processes that have
-//! no handles left, which is nobody's fault but their own.
+//! Object stores that disagree on what a conflict means, on what an upload must carry, on addresses and on
+//! hard links; and processes without free handles, which is their own problem rather than the repository's.
 
 use crate::faulty::{Fault, FaultyStore};
 use crate::kill::{ok, understudy};
@@ -32,7 +32,7 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn a_conflict_at_any_creation_is_looked_into_and_tried_again() {
-    // Of a new store: probe, keyring, packs, segments, record.
+    // The creations of a new store: probe, keyring, packs, segments, record.
     let run = |at: u64| {
         let rig = Rig::new();
         sample_tree(&rig.source());
@@ -76,10 +76,11 @@ fn a_conflict_at_a_note_a_pruning_or_a_key_is_tried_again() {
     }
 }
 
-/// What a server says that would rather have a terminal do something.
+/// The message of a server that tries to steer a terminal.
 const HOSTILE: &str = "\x1b]0;owned\x07\x1b[2J\u{202e}\u{9b}2J\nroot";
 
-/// A server that takes nothing, says why, and tells which uploads came without a checksum.
+/// Starts a server that refuses every upload with a reason, and records which uploads came without a
+/// checksum.
 fn strict_server() -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -122,7 +123,7 @@ fn an_upload_to_s3_carries_the_checksum_that_a_locked_bucket_demands() {
         command.envs(chosen.map(|algorithm| ("AWS_CHECKSUM_ALGORITHM", algorithm)));
         let output = command.args(["resync", "source", "--store", "acme"]).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "403 is a matter of credentials: {}", said(&output));
-        // What it answers is told on one line, and steers no terminal.
+        // The server's message is shown on one line, and steers no terminal.
         let text = said(&output);
         assert!(text.contains("owned") && text.lines().count() == 1, "{text:?}");
         assert!(!text.trim_end().chars().any(|c| c.is_control() || c == '\u{202e}'), "{text:?}");
@@ -162,7 +163,7 @@ fn addresses_with_odd_characters_are_places_of_their_own() {
         let record = format!("{prefix}/acme/log/00000000000000000001");
         assert!(keys.contains(&record), "{record} is not among {keys:?}");
     }
-    // Where an earlier version would have put it, there is something.
+    // There is a store where an earlier version would have put it.
     ok(at("s3://bucket/pre%2520fix").args(["resync", "source", "--store", "acme", "--quiet"]));
     let output = at("s3://bucket/pre fix").args(["resync", "source", "--store", "acme"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
@@ -213,7 +214,7 @@ fn a_place_without_hard_links_is_refused_with_the_reason() {
 fn a_process_without_handles_says_so_and_blames_no_repository() {
     let dir = tempfile::tempdir().unwrap();
     sample_tree(&dir.path().join("source"));
-    // A key takes more handles than a request: without one, a request is the first to find none.
+    // Reading a key takes more handles than a request; without a key, a request is the first to find none.
     std::fs::write(dir.path().join("understudy.toml"), "encryption = 'none'\n").unwrap();
     ok(understudy(dir.path()).args(["resync", "source", "--store", "acme", "--quiet"]));
     let with_handles = |count: u32| {
@@ -222,7 +223,7 @@ fn a_process_without_handles_says_so_and_blames_no_repository() {
         let usual = understudy(dir.path());
         command.args(["snapshots", "acme"]).current_dir(dir.path()).env_remove("UNDERSTUDY_CONFIG");
         command.envs(usual.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        // Nothing of it lies in a cache.
+        // Each process has an empty cache.
         command.env("XDG_CACHE_HOME", dir.path().join(format!("cache-{count}"))).output().unwrap()
     };
     let outputs: Vec<_> = std::thread::scope(|scope| {
@@ -233,7 +234,7 @@ fn a_process_without_handles_says_so_and_blames_no_repository() {
     let mut requests = 0;
     for output in outputs.iter().filter(|output| !output.status.success()) {
         let text = said(output);
-        // Its directory has that name, too.
+        // The directory has that name as well.
         assert!(!text.contains("understudy: repository: "), "{text}");
         // A repository that is a directory is opened first.
         if text.contains("acme/") || text.contains(": open ") {
@@ -277,7 +278,7 @@ fn what_went_wrong_is_said_once() {
     }
 }
 
-/// A store in which somebody does something before a chosen call.
+/// An object store that runs a function before a chosen call.
 struct Interloper {
     inner: Arc<dyn ObjectStore>,
     at: u64,
@@ -292,7 +293,7 @@ impl Interloper {
 
     fn called(&self) {
         if self.calls.fetch_add(1, Ordering::SeqCst) + 1 == self.at {
-            // Not on the runtime's own thread.
+            // The function must not run on the runtime's own thread.
             std::thread::scope(|scope| scope.spawn(|| (self.act)()).join().unwrap());
         }
     }
@@ -387,7 +388,7 @@ fn whoever_meets_a_pruning_without_grace_reads_the_log_again_and_says_nothing_of
             std::fs::write(rig.source().join("new"), rig::random(b"new", 30_000)).unwrap();
             let others = rig.repository.clone();
             let store = Interloper::new(rig.objects.clone(), at, move || {
-                // Dooms, and deletes what it doomed.
+                // The first pruning dooms objects, and the second deletes them.
                 prune_at_once(&others, "interloper");
                 prune_at_once(&others, "interloper");
             });

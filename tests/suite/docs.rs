@@ -1,16 +1,21 @@
-//! README and docs are true: every command line in them runs, every other one parses, configurations are read by the real
-//! parser, links lead somewhere, and the references name what the program has.
+//! README and docs are true: every command line in `console` blocks runs, every other one parses,
+//! configurations are read by the real parser, links have a target, and the references name what the program
+//! has.
 //!
-//! A page's ```` ```console ```` blocks are run as one shell session, in order, by root on a host of the page's own: namespaces of its own for
-//! mounts, processes, network and host name, and directories of its own in place of `/root` (its home), `/srv`, `/mnt`,
-//! `/etc/understudy` and `/var/lib/understudy`. What a page needs before is in comments, `<!-- setup: … -->`, each where it is due. A line that begins with `$ `
-//! is a command, one with `> ` continues it, all others are its output. A command ends with 0, or with what a comment says: `# exits 4`.
+//! A page's ```` ```console ```` blocks are run as one shell session, in order, by root on a host of the
+//! page's own: with its own namespaces for mounts, processes, network and host name, and its own directories
+//! in place of `/root` (its home), `/srv`, `/mnt`, `/etc/understudy` and `/var/lib/understudy`. Preparations
+//! for a page are in comments, `<!-- setup: … -->`, at the place where they are needed. A line that begins
+//! with `$ ` is a command, one with `> ` continues it, and all others are its output. A command ends with 0,
+//! or with the exit code of a comment: `# exits 4`.
 //!
-//! Sizes, times, dates, rates, keys and counts of requests may differ from what a page shows; all else must be the same. `…` stands for
-//! anything within a line, and on a line of its own for any number of lines. A command without output in the page may print what it likes.
-//! With `UNDERSTUDY_WRITE_DOCS=1` what differs is written into the page, except where it has a `…`: read the difference before you commit it.
+//! Sizes, times, dates, rates, keys and counts of requests may differ from those on a page; everything else
+//! must be the same. `…` stands for any text within a line, and on a line of its own for any number of lines.
+//! A command without output on the page may print anything. With `UNDERSTUDY_WRITE_DOCS=1` differences are
+//! written into the page, except where it has a `…`: read the changes before you commit them.
 //!
-//! What cannot run here (systemd, clusters, clouds, an installation) is in ```` ```sh ```` blocks: their `understudy` lines are parsed.
+//! Commands that cannot run here (systemd, clusters, clouds, an installation) are in ```` ```sh ```` blocks:
+//! their `understudy` lines are parsed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -30,7 +35,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// README and every page of docs, as paths from the root.
+/// Returns README and every page of docs, as paths from the root.
 fn pages() -> Vec<String> {
     let mut pages = vec!["README.md".to_owned()];
     for entry in
@@ -51,9 +56,9 @@ enum Part {
     Block {
         info: String,
         lines: Vec<String>,
-        /// Number of the first of them, from 0.
+        /// Number of the first line, from 0.
         first: usize,
-        /// Blanks before each.
+        /// Number of blanks before each line.
         indent: usize,
     },
     Setup(String),
@@ -83,15 +88,15 @@ fn parts(text: &str) -> Vec<Part> {
     parts
 }
 
-// Running.
+// Running commands.
 
-/// A command of a page, and what the page shows of it.
+/// A command of a page, and its output on the page.
 #[derive(Default)]
 struct Step {
     script: String,
     shown: Vec<String>,
     code: i32,
-    /// Where its output begins in the page, and the blanks before each line.
+    /// First line of its output on the page, and the number of blanks before each line.
     first: usize,
     indent: usize,
 }
@@ -126,7 +131,7 @@ fn steps(text: &str) -> Vec<Step> {
     steps
 }
 
-/// Runs the page's commands and returns what is wrong.
+/// Runs the page's commands and returns the differences.
 fn run_page(page: &str) -> Vec<String> {
     let text = read(page);
     let steps = steps(&text);
@@ -144,7 +149,7 @@ fn run_page(page: &str) -> Vec<String> {
     for place in ["/root", "/srv", "/mnt", "/etc/understudy", "/var/lib/understudy"] {
         let _ = writeln!(script, "mkdir -p {at}/host{place} {place}; mount --bind {at}/host{place} {place}");
     }
-    // Nothing of the user's who runs the tests; tokens and caches lie where they do by default.
+    // The session has nothing of the user who runs the tests; tokens and caches are at their default places.
     let _ = writeln!(
         script,
         "export HOME=/root PATH={at}/bin:$PATH TZ=UTC FIXTURES={at}/fixtures\n\
@@ -169,7 +174,7 @@ fn run_page(page: &str) -> Vec<String> {
     assert!(output.status.success(), "{page}: {}", String::from_utf8_lossy(&output.stderr));
     let mut wrong = Vec::new();
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    // From the last to the first: what is written again moves what follows.
+    // From the last step to the first, since rewriting a step moves those after it.
     for (number, step) in steps.iter().enumerate().rev() {
         let out = dir.path().join("out").join(number.to_string());
         let printed = String::from_utf8_lossy(&std::fs::read(&out).unwrap()).into_owned();
@@ -196,7 +201,7 @@ fn run_page(page: &str) -> Vec<String> {
     wrong
 }
 
-/// Whether the lines of a page are those that were printed, up to what may differ.
+/// Returns whether the lines of a page equal the printed ones, except for what may differ.
 fn matches(shown: &[&str], printed: &[&str]) -> bool {
     match shown.split_first() {
         None => printed.iter().all(|line| line.trim().is_empty()),
@@ -225,7 +230,8 @@ fn line_matches(shown: &str, printed: &str) -> bool {
     left.ends_with(last.as_str())
 }
 
-/// A line with `#` for every size, time, date, decimal, count of requests and key, and one blank between words. Whole numbers stay.
+/// Returns a line with `#` for every size, time, date, decimal, count of requests and key, and one blank
+/// between words. Whole numbers stay.
 fn normal(line: &str) -> String {
     const UNITS: [&str; 12] = ["B", "KiB", "MiB", "GiB", "ns", "ms", "s", "m", "h", "d", "%", "requests"];
     let mut words: Vec<String> = Vec::new();
@@ -251,7 +257,7 @@ fn normal(line: &str) -> String {
         } else {
             words.push(word.to_owned());
         }
-        // `1h 15m` is as good as `44s`.
+        // `1h 15m` counts like `44s`.
         if let [.., before, last] = words.as_slice()
             && before.ends_with('#')
             && last.starts_with('#')
@@ -320,7 +326,7 @@ fn a_page_that_shows_other_output_is_noticed() {
     }
 }
 
-// Parsing.
+// Parsing command lines.
 
 /// Splits a line as a shell does, up to its first comment, pipe or redirection.
 fn words(line: &str) -> Vec<String> {
@@ -343,7 +349,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// The arguments of a line that calls this program, perhaps as another user or with variables set.
+/// Returns the arguments of a line that calls this program, also as another user or with variables set.
 fn arguments(line: &str) -> Option<Vec<String>> {
     let words = words(line.trim_start_matches("$ "));
     if words.starts_with(&["cargo".to_owned(), "run".to_owned()]) {
@@ -376,7 +382,7 @@ fn every_command_that_does_not_run_here_parses() {
                     let whole = lines.join("\n").replace("\\\n", " ");
                     whole.lines().for_each(|line| look(&page, line, false));
                 }
-                // A word of the text may leave out what is required.
+                // A command in running text may omit required arguments.
                 Part::Line(line) => {
                     let spans = line.split('`').skip(1).step_by(2);
                     spans
@@ -402,7 +408,7 @@ fn every_block_says_what_it_is() {
     }
 }
 
-// Configurations.
+// Reading configurations.
 
 #[test]
 fn every_configuration_of_a_page_is_valid() {
@@ -423,7 +429,7 @@ fn every_configuration_of_a_page_is_valid() {
     assert!(count > 5);
 }
 
-/// Each wrong configuration in fixtures/configurations begins with the words of its error.
+/// Each wrong configuration in fixtures/configurations begins with the text of its error.
 #[test]
 fn every_wrong_configuration_is_refused_with_words_that_help() {
     let mut count = 0;
@@ -445,7 +451,7 @@ fn every_wrong_configuration_is_refused_with_words_that_help() {
     assert!(count >= 10);
 }
 
-/// The keys that the parser knows in a table, by its own words.
+/// Returns the keys that the parser knows in a table, by its error message.
 fn keys_of(table: &str) -> BTreeSet<String> {
     let store = "[[store]]\nname = 'a'\npath = '/a'\n";
     let text = match table {
@@ -496,7 +502,7 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
     }
 }
 
-// References.
+// Checking the references.
 
 #[test]
 fn the_commands_reference_is_what_the_program_says() {
@@ -514,7 +520,7 @@ fn the_commands_reference_is_what_the_program_says() {
     );
 }
 
-/// Words of a text that begin with `prefix`.
+/// Returns the words of a text that begin with `prefix`.
 fn words_with<'a>(text: &'a str, prefix: &str) -> BTreeSet<&'a str> {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let words = text.split(|c: char| !is_word(c));
@@ -543,7 +549,7 @@ fn every_path_of_the_api_is_in_the_reference() {
     }
 }
 
-// Shape.
+// Checking the form of pages.
 
 #[test]
 fn the_readme_is_short() {
@@ -592,7 +598,7 @@ fn the_design_names_every_folder_of_the_source() {
     }
 }
 
-/// One word for one thing: the register is in order, and has each word once.
+/// The glossary is sorted, and has each word once.
 #[test]
 fn the_glossary_lists_each_word_once_in_order() {
     let text = read("docs/glossary.md");
@@ -601,12 +607,12 @@ fn the_glossary_lists_each_word_once_in_order() {
     assert!(words.len() > 60 && words.is_sorted_by(|before, after| before < after), "{words:?}");
 }
 
-/// The targets of a page's links.
+/// Returns the targets of a page's links.
 fn links(text: &str) -> Vec<String> {
     let mut links = Vec::new();
     for part in parts(text) {
         let Part::Line(line) = part else { continue };
-        // Code is no link.
+        // Code contains no links.
         let prose: String = line.split('`').step_by(2).collect::<Vec<_>>().join("`");
         let targets = prose.split("](").skip(1);
         links.extend(targets.filter_map(|rest| rest.split_once(')').map(|(target, _)| target.to_owned())));
@@ -614,7 +620,7 @@ fn links(text: &str) -> Vec<String> {
     links
 }
 
-/// The anchors of a page's headings, as forges and mdbook make them.
+/// Returns the anchors of a page's headings, as forges and mdbook make them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
     let mut anchors = BTreeSet::new();
@@ -664,7 +670,7 @@ fn every_link_leads_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Each table of figures says which program of benches/ makes it.
+/// Each table of figures names the program of benches/ that makes it.
 #[test]
 fn every_table_of_the_benchmarks_names_its_bench() {
     let text = read("docs/benchmarks.md");

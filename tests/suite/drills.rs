@@ -1,4 +1,4 @@
-//! Drills that are killed: nothing of them stays.
+//! Drills that are killed leave nothing.
 
 use crate::kill::{ok, understudy};
 use crate::rig::sample_tree;
@@ -20,7 +20,7 @@ fn mounts(dir: &Path) -> usize {
     mounts.lines().filter(|line| line.contains(dir.to_str().unwrap())).count()
 }
 
-/// Processes that run in this directory's tree, or were told of it.
+/// Returns the processes that run in this directory's tree, or have it in their arguments.
 fn processes(dir: &Path) -> Vec<(u32, String)> {
     let all = std::fs::read_dir("/proc").unwrap().flatten();
     let ids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -44,7 +44,7 @@ impl Rig {
         let (dir, temporary) = (all.path().to_owned(), all.path().join("tmp"));
         sample_tree(&dir.join("source"));
         std::fs::create_dir(&temporary).unwrap();
-        // The command runs as nobody, and leaves its number there.
+        // The command runs as `nobody`, and writes its process id there.
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o1777)).unwrap();
         let rig = Self { _all: all, dir, temporary };
         ok(rig.command().args(["resync", "source", "--store", "acme", "--quiet"]));
@@ -57,7 +57,7 @@ impl Rig {
         command
     }
 
-    /// A drill whose command waits, and the number of that.
+    /// Starts a drill whose command waits; returns the drill and the command's process id.
     fn waiting(&self, mark: &str) -> (Child, u32) {
         let mark = self.dir.join(mark);
         let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 300", mark.display());
@@ -79,7 +79,7 @@ impl Drop for Rig {
 }
 
 fn runs(id: u32) -> bool {
-    // One that nobody has waited for yet is gone all the same.
+    // A zombie counts as ended.
     std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
@@ -104,7 +104,7 @@ fn what_a_killed_drill_started_ends_with_it_and_what_it_left_goes_with_the_next(
 fn a_mount_whose_server_was_killed_as_well_is_taken_away_and_what_others_have_is_left() {
     let rig = Rig::new();
     let (mut drill, _) = rig.waiting("first");
-    // At once, so that the server has no time for anything.
+    // Immediately, so that the server has no time for anything.
     for (id, _) in processes(&rig.temporary) {
         ok(Command::new("kill").args(["-KILL", &id.to_string()]));
     }
@@ -116,7 +116,8 @@ fn a_mount_whose_server_was_killed_as_well_is_taken_away_and_what_others_have_is
         std::fs::DirBuilder::new().mode(mode).create(&path).unwrap();
         path
     };
-    // A drill that lives, one of somebody else, one that others may write to, what is no directory, and what somebody keeps there.
+    // A living drill, one of another user, one that others may write to, a symlink, and one with a foreign
+    // file in it.
     let (mut living, command) = rig.waiting("living");
     let theirs = made("understudy-drill-4194305-00", 0o700);
     std::os::unix::fs::chown(&theirs, Some(12_345), None).unwrap();
@@ -124,7 +125,7 @@ fn a_mount_whose_server_was_killed_as_well_is_taken_away_and_what_others_have_is
     let elsewhere = made("elsewhere", 0o700);
     symlink(&elsewhere, rig.temporary.join("understudy-drill-4194305-02")).unwrap();
     std::fs::write(made("understudy-drill-4194305-03", 0o700).join("kept"), b"kept").unwrap();
-    // And one of an earlier version, whose process is gone.
+    // Also one of an earlier version, whose process has ended.
     std::fs::create_dir(made("understudy-drill-4194305-04", 0o700).join("snapshot")).unwrap();
     ok(rig.command().args(["drill", "acme"]));
     let alive = format!("understudy-drill-{}-", living.id());
@@ -133,7 +134,7 @@ fn a_mount_whose_server_was_killed_as_well_is_taken_away_and_what_others_have_is
     assert_eq!(left, kept);
     assert_eq!(mounts(&rig.temporary), 1, "the living drill's");
     assert!(rig.temporary.join("understudy-drill-4194305-03/kept").exists() && runs(command));
-    // Asked to end, a drill takes its own away.
+    // A drill that is asked to end removes its own directory.
     ok(Command::new("kill").args(["-TERM", &living.id().to_string()]));
     assert_eq!(living.wait().unwrap().code(), Some(1));
     assert_eq!((mounts(&rig.temporary), names(&rig.temporary).len()), (0, kept.len()));
@@ -153,13 +154,14 @@ fn a_daemon_takes_away_what_a_drill_left_when_it_starts() {
     assert!(daemon.wait().unwrap().success());
 }
 
-/// What is asked of the repository waits, and what waits for that cannot be asked to end by a signal: neither the drill nor who looks stays.
+/// Requests to the repository wait, and a process that waits for them cannot be ended by a signal; neither
+/// the drill nor the looking process remains.
 #[test]
 fn a_drill_whose_repository_hangs_ends_when_it_is_asked_to_and_when_it_is_killed() {
     let rig = Rig::new();
     let packs = walkdir::WalkDir::new(rig.dir.join("repository/acme/packs")).into_iter().flatten();
     for pack in packs.filter(|entry| entry.file_type().is_file()) {
-        // To open it waits for a writer.
+        // Opening it waits for a writer.
         std::fs::remove_file(pack.path()).unwrap();
         ok(Command::new("mkfifo").arg(pack.path()));
     }
@@ -213,7 +215,7 @@ fn nothing_that_a_drill_s_command_started_outlives_it() {
 #[test]
 fn a_drill_s_command_has_no_terminal_of_whoever_typed_it() {
     let rig = Rig::new();
-    // In a terminal of its own; what opens /dev/tty there could type into it.
+    // The drill runs in a terminal of its own; a program that opens /dev/tty there could type into it.
     let terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
     let drill = |test: &str| {
         let typed = rig.command();

@@ -1,12 +1,12 @@
-//! What a tree is, as the standard library and `walkdir` see it: the judge of restores, which shares
-//! no code with the scanner.
+//! The facts of a tree, read with the standard library and `walkdir`. Restores are judged by them; the code
+//! shares nothing with the scanner.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// All that a restore promises of one entry, as text.
+/// Everything that a restore promises of each entry, as text.
 pub type Facts = BTreeMap<Vec<u8>, String>;
 
 pub fn of(root: &Path) -> Facts {
@@ -65,7 +65,7 @@ pub fn attributes(path: &Path) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// Panics with the first differences only: a tree may have thousands.
+/// Compares two trees. Panics with the first differences only, since a tree may have thousands.
 pub fn assert_same(wanted: &Path, got: &Path, what: &str) {
     let (wanted, got) = (of(wanted), of(got));
     let show = |path: &Vec<u8>| String::from_utf8_lossy(path).into_owned();

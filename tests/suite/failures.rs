@@ -1,4 +1,5 @@
-//! One answer to one failure: the exit code of every command, the status and the daemon's answers.
+//! One failure has the same kind everywhere: in the exit code of every command, in the status and in the
+//! daemon's responses.
 
 use crate::keys::host;
 use crate::kill::{ok, understudy};
@@ -18,20 +19,20 @@ fn ends(command: &mut Command, code: i32) -> String {
     said(&output)
 }
 
-/// A command that takes the repositories of its configuration.
+/// Returns a command that uses the repositories of its configuration.
 fn configured(dir: &Path) -> Command {
     let mut command = understudy(dir);
     command.env_remove("UNDERSTUDY_REPOSITORY");
     command
 }
 
-/// Nothing answers at this address.
+/// Gives the command credentials for an address at which no server answers.
 fn unreachable(command: &mut Command) -> &mut Command {
     command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_REGION", "us-east-1");
     command.env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "x")
 }
 
-/// A store `acme` of which a record dropped a snapshot that the rules keep: a pruning by them is held.
+/// Creates a store `acme` where a record dropped a snapshot that the rules keep, so that a pruning is held.
 fn held(dir: &Path) {
     sample_tree(&dir.join("source"));
     for round in 0..2 {
@@ -68,11 +69,12 @@ fn the_exit_code_of_several_failures_is_that_of_the_most_serious() {
         let text = format!("repository = \"{}\"\n{away}{acme}", dir.join("repository").display());
         std::fs::write(dir.join("understudy.toml"), text).unwrap();
     };
-    // A store whose repository is away keeps no other from its upkeep, and is less than a hold.
+    // A store whose repository is unreachable does not keep others from their upkeep, and is less serious
+    // than a hold.
     configure(PRUNED);
     let text = ends(unreachable(configured(dir).arg("upkeep")), 4);
     assert!(text.contains("away: ") && text.contains("--accept"), "{text}");
-    // A damaged store is more.
+    // A damaged store is more serious.
     let packs = walkdir::WalkDir::new(dir.join("repository/acme/packs")).into_iter().flatten();
     let packs = packs.filter(|entry| entry.file_type().is_file());
     let largest = packs.max_by_key(|entry| entry.metadata().unwrap().len()).unwrap();
@@ -111,7 +113,7 @@ fn an_unreachable_repository_is_exit_code_6_of_every_command() {
             scope.spawn(move || ends(unreachable(configured(dir).args(command)), 6));
         }
     });
-    // Nor does the state of one store depend on that of another.
+    // The state of one store does not depend on that of another either.
     ok(configured(dir).args(["resync", "acme", "--quiet"]));
     let text = ends(unreachable(configured(dir).arg("status")), 6);
     let row = |store: &str| text.lines().find(|line| line.starts_with(store)).unwrap().to_owned();
@@ -130,7 +132,7 @@ fn the_daemon_and_the_commands_say_the_same_of_a_repository_that_is_away() {
     assert_eq!(status, 503, "{answer}");
     ends(unreachable(&mut host.command(&["resync", "away"])), 6);
     wait_until("its run failed", || host.store("away")["last_error_kind"] == "unavailable");
-    // What the daemon says of the store is in the status as well, which asks the repository itself.
+    // The status asks the repository itself, and also shows what the daemon reports of the store.
     let text = ends(unreachable(&mut host.command(&["status"])), 6);
     assert!(text.contains("unreachable") && !text.contains("damaged"), "{text}");
 }
@@ -142,7 +144,7 @@ fn a_key_file_that_is_refused_is_exit_code_2_wherever_it_is() {
     sample_tree(&dir.join("source"));
     let with_key = |path: &Path| {
         ok(host(dir, "a").args(["key", "new"]).arg(path));
-        // Everybody may write to it: it may be another's key by now.
+        // Every user may write to the file, so it may hold another key by now.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).unwrap();
     };
     let default: PathBuf = dir.join("a/.config/understudy/key");

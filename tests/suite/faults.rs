@@ -1,5 +1,5 @@
-//! Promise 2: whatever the repository does at whichever call, the head is the old or the new snapshot,
-//! whole, and the next run goes on.
+//! Promise 2: whatever the repository does at any call, the head is the old or the new snapshot, complete,
+//! and the next run continues.
 
 use crate::facts::{self, assert_same};
 use crate::faulty::{ALL, Fault, FaultyStore};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use understudy::model::id::Sequence;
 use understudy::model::snapshot_ref::Moment;
 
-/// A store with one snapshot, and a change that is not shipped yet.
+/// Returns a store with one snapshot, and a change that is not shipped yet.
 fn changed_rig() -> (Rig, facts::Facts) {
     let rig = Rig::new();
     sample_tree(&rig.source());
@@ -19,14 +19,14 @@ fn changed_rig() -> (Rig, facts::Facts) {
     std::fs::write(rig.source().join("c/new"), vec![5; 30_000]).unwrap();
     std::fs::write(rig.source().join("a/b/f7"), b"changed").unwrap();
     std::fs::remove_file(rig.source().join("a/b/f8")).unwrap();
-    // A delta: its block entries are read, and what they do not know is shipped.
+    // This is a delta: its block entries are read, and bytes that they do not have are shipped.
     let mut medium = std::fs::read(rig.source().join("c/medium")).unwrap();
     medium.splice(700_000..700_000, *b"inserted");
     std::fs::write(rig.source().join("c/medium"), medium).unwrap();
     (rig, before)
 }
 
-/// Runs against a store that misbehaves at call `at`; returns how many calls were made.
+/// Makes a run against a store that misbehaves at call `at`; returns the number of calls.
 fn strike(fault: Fault, at: u64, on: bool) -> u64 {
     let (rig, before) = changed_rig();
     let faulty = FaultyStore::new(rig.objects.clone(), fault, at, on);
@@ -134,7 +134,7 @@ fn a_restore_from_a_failing_repository_is_whole_or_an_error_or_says_what_is_lost
                         assert!(!request.destination.exists(), "{to}: half a tree under the final name");
                         rig::restore_at(&rig.store(), Moment::Latest, &request).unwrap();
                     }
-                    // What cannot be read is damaged: told, and left out.
+                    // Content that cannot be read is damaged: it is reported and left out.
                     Ok(report) if report.warnings.total() > 0 => {
                         let warnings = report.warnings;
                         assert_eq!(warnings.total(), warnings.damaged, "{to}: {warnings:?}");
@@ -161,7 +161,7 @@ fn a_restore_from_a_failing_repository_is_whole_or_an_error_or_says_what_is_lost
     }
 }
 
-/// A small filesystem of its own, gone at the end.
+/// A small filesystem, which is unmounted when this is dropped.
 pub struct SmallDisk(pub std::path::PathBuf);
 
 impl SmallDisk {

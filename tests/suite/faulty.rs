@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum Fault {
     Fails,
     Hangs,
-    /// Applied, but the caller is told that it failed.
+    /// The call takes effect, but the caller gets an error.
     ReplyLost,
     /// Reads return fewer bytes; a pack or index is stored with fewer.
     Short,
@@ -43,7 +43,7 @@ impl FaultyStore {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// Of conflicts only the creations count.
+    /// A conflict only concerns creations.
     fn strikes_read(&self) -> Option<Fault> {
         if self.fault == Fault::Conflict { None } else { self.strikes() }
     }
@@ -74,7 +74,7 @@ impl ObjectStore for FaultyStore {
                 let _ = self.inner.put_opts(at, payload, options).await;
                 Err(broken())
             }
-            // A backend that cuts a record short is broken beyond what a run can notice; `damage` has that.
+            // A backend that cuts a record short is broken beyond what a run can notice; `damage` tests that.
             Some(Fault::Short) if !at.as_ref().contains("/log/") => {
                 let bytes: bytes::Bytes = payload.into();
                 let half = bytes.slice(..bytes.len() / 2);
@@ -85,7 +85,7 @@ impl ObjectStore for FaultyStore {
                 source: "Server returned non-2xx status code: 409 Conflict: ConditionalRequestConflict"
                     .into(),
             }),
-            // What is flipped on its way in is found by `verify --read-data`, not by the run.
+            // A bit that is flipped during an upload is found by `verify --read-data`, not by the run.
             Some(Fault::Flipped | Fault::Short) | None => self.inner.put_opts(at, payload, options).await,
         }
     }

@@ -1,4 +1,4 @@
-//! A snapshot served straight from the repository is the snapshot, whatever the repository does.
+//! A snapshot that is served straight from the repository equals the snapshot, whatever the repository does.
 
 use crate::damage::{Damage, damage, keys};
 use crate::facts::{self, assert_same};
@@ -30,7 +30,7 @@ fn view(
     SnapshotTree::open(&store, &state, &record, depot, 32 << 20, Box::new(|_| {}))
 }
 
-/// Served by this process, until it is dropped.
+/// Mounts a snapshot that this process serves, until it is dropped.
 fn served(rig: &Rig, depot: Option<Depot>, at: &str) -> MountPoint {
     let options = FuseOptions { source: "understudy:test@1".into(), trusted: true };
     let (mount, _) = serve_detached(view(&rig.repository, depot).unwrap(), &options).unwrap();
@@ -39,7 +39,7 @@ fn served(rig: &Rig, depot: Option<Depot>, at: &str) -> MountPoint {
     point
 }
 
-/// Directories in directories, over many pages.
+/// Creates nested directories, with entries on many pages.
 fn deep_tree(root: &Path) {
     for number in 0..3000u32 {
         let dir = root.join(format!("deep/{}/{}/{}", number % 7, number % 31, number % 3));
@@ -64,7 +64,7 @@ fn a_tree_is_the_same_by_fuse_by_the_kernel_and_by_a_restore() {
     let large = rig::random(b"large", 9 << 20);
     std::fs::write(source.join("c/large"), &large).unwrap();
     rig.resync();
-    // So that some files are made of extents.
+    // Some files must consist of extents.
     let edited = [&large[..4_000_000], b"inserted", &large[4_000_000..]].concat();
     std::fs::write(source.join("c/large"), edited).unwrap();
     rig.resync();
@@ -129,23 +129,23 @@ fn a_reader_fetches_what_it_reads_and_a_little_ahead() {
     let point = served(&rig, None, "fuse");
     let opened = since(&before);
     assert!(opened.received_bytes < 300_000, "{opened:?}");
-    // One small file of three thousand: its page, its chunk.
+    // Reads one small file of three thousand: its page and its chunk are fetched.
     let before = rig.repository.requests();
     let dir = point.0.join("deep/1/1/1");
     let first = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap();
     std::fs::read(first.path()).unwrap();
     let one = since(&before);
     assert!(one.get <= 4 && one.received_bytes < 60_000, "{one:?}");
-    // All of them, in order: many by one request.
+    // Reads all of them in order: many are fetched by one request.
     let before = rig.repository.requests();
     assert_eq!(facts::of(&point.0.join("deep")), facts::of(&rig.source().join("deep")));
     let all = since(&before);
     assert!(all.get < 150, "{all:?}");
-    // A second look fetches nothing.
+    // A second reading fetches nothing.
     let before = rig.repository.requests();
     facts::of(&point.0.join("deep"));
     assert_eq!(since(&before).get, 0);
-    // A part of a large file, at random: a chunk or two.
+    // Reads random parts of a large file: a chunk or two are fetched.
     let before = rig.repository.requests();
     let file = std::fs::File::open(point.0.join("z-large")).unwrap();
     let mut part = vec![0; 5000];
@@ -153,7 +153,7 @@ fn a_reader_fetches_what_it_reads_and_a_little_ahead() {
     assert!(part == large[40_000_000..40_005_000]);
     let random = since(&before);
     assert!(random.get <= 3 && random.received_bytes < 3 << 20, "{random:?}");
-    // All of it: no chunk twice, several by one request.
+    // Reads all of it: no chunk is fetched twice, and several are fetched by one request.
     let before = rig.repository.requests();
     assert!(std::fs::read(point.0.join("z-large")).unwrap() == large);
     let whole = since(&before);
@@ -171,13 +171,13 @@ fn on_a_standby_nothing_is_fetched_that_lies_there() {
     let before = rig.repository.requests();
     assert_same(&rig.source(), &point.0, "local");
     assert_eq!(rig.repository.requests().since(&before).get, 0);
-    // An object that went meanwhile is fetched.
+    // Objects that were removed meanwhile are fetched.
     let view = view(&rig.repository, Some(depot(&rig))).unwrap();
     std::fs::remove_dir_all(depot(&rig).objects()).unwrap();
     assert_eq!(all_of(&view).unwrap(), all_of(&self::view(&rig.repository, None).unwrap()).unwrap());
 }
 
-/// All paths and contents, as the kernel would ask for them.
+/// Returns all paths and contents, as the kernel would ask for them.
 fn all_of(view: &SnapshotTree) -> Result<BTreeMap<String, Vec<u8>>, Errno> {
     let mut found = BTreeMap::new();
     let mut open = vec![ROOT];
@@ -261,7 +261,7 @@ fn of_damaged_packs_nothing_is_shown_and_of_sound_ones_all() {
             let key = &keys(&rig, "/packs/")[number];
             damage(&rig, key, kind);
             let Ok(view) = view(&rig.repository, None) else { continue };
-            // Each file by itself.
+            // Each file is read separately.
             let mut wrong = 0;
             for (path, content) in &wanted {
                 let mut node = Some(view.node(ROOT).unwrap());
@@ -303,21 +303,21 @@ fn a_mount_in_the_background_is_there_when_the_command_returns_and_ends_when_it_
     };
     ok(&mut command(&["resync", "source", "--store", "acme", "--quiet"]));
     let point = MountPoint::new(&dir.path().join("mounted"));
-    // No standby here: FUSE is what works.
+    // Without a standby on this host, FUSE is the method that works.
     let said = ok(&mut command(&["mount", "acme", "mounted", "--json"]));
     let said: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
     assert_eq!((said["method"].as_str(), said["snapshot"].as_u64()), (Some("fuse"), Some(1)), "{said}");
     assert_same(&source, &point.0, "in the background");
     let shown = ok(&mut command(&["mounts", "--json"])).stdout;
     assert!(String::from_utf8_lossy(&shown).contains(point.0.to_str().unwrap()), "{shown:?}");
-    // In use, it stays; lazily, it goes.
+    // While in use it stays mounted; with `--lazy` it is removed.
     let open = std::fs::File::open(point.0.join("a/b/f1")).unwrap();
     let busy = command(&["umount", "mounted"]).output().unwrap();
     assert!(!busy.status.success() && String::from_utf8_lossy(&busy.stderr).contains("--lazy"));
     drop(open);
     ok(&mut command(&["umount", "mounted"]));
     assert!(std::fs::read_dir(&point.0).unwrap().next().is_none());
-    // Killed, it leaves a mount that nobody serves, which is unmounted like any other.
+    // A killed server leaves a mount that no process serves, which can be unmounted like any other.
     for signal in ["-TERM", "-KILL"] {
         let mut serving = command(&["mount", "acme", "mounted", "--method", "fuse", "--foreground"])
             .stdout(Stdio::null())
@@ -332,7 +332,7 @@ fn a_mount_in_the_background_is_there_when_the_command_returns_and_ends_when_it_
         }
         assert!(std::fs::read_dir(&point.0).unwrap().next().is_none(), "{signal}");
     }
-    // What cannot be says why.
+    // What is impossible fails with the reason.
     let fails = |args: &[&str], words: &str| {
         let output = command(args).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -361,16 +361,16 @@ fn a_user_without_privileges_mounts_what_the_user_can_read() {
         command.env("UNDERSTUDY_KEY_FILE", dir.path().join("key"));
         command
     };
-    // A program that this user may run, wherever the checkout is.
+    // A copy of the program that this user may run, wherever the checkout is.
     let program = dir.path().join("program");
     std::fs::copy(env!("CARGO_BIN_EXE_understudy"), &program).unwrap();
     ok(&mut as_user(&program, &["mount", "acme", "mounted"]));
     ok(&mut as_user(Path::new("diff"), &["-r", "--no-dereference", "source", "mounted"]));
-    // Root does not see it, as is usual with FUSE.
+    // Root cannot see it, as is usual with FUSE.
     assert!(std::fs::read_dir(&point.0).is_err());
     ok(&mut as_user(&program, &["umount", "mounted"]));
     assert!(std::fs::read_dir(&point.0).unwrap().next().is_none());
-    // The kernel's way takes root, and says so.
+    // A mount by the kernel needs root, and the error says so.
     ok(Command::new("chown").args(["-R", "root:root"]).arg(dir.path()));
     ok(understudy(dir.path()).args(["follow", "acme", "--once", "--quiet"]));
     ok(Command::new("chown").args(["-R", "nobody:nogroup"]).arg(dir.path()));
@@ -398,7 +398,7 @@ fn a_fuse_mount_moves_on_to_each_new_snapshot() {
         }
         let point = MountPoint(place);
         ok(&mut command(&["mount", "acme", "live", "--follow", "--every", "1", "--swap", swap]));
-        // Through the symlink, where it is one.
+        // The path leads through the symlink, if there is one.
         let live = point.0.join(".");
         assert_same(&source, &live, "the first");
         for number in 0..3 {

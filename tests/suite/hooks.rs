@@ -43,7 +43,7 @@ fn a_hook_that_fails_before_stops_the_run_and_the_one_after_always_runs() {
     let error = with("echo no freeze >&2; exit 3", &note, || panic!("it must not run")).unwrap_err();
     assert!(error.to_string().contains("exit status: 3: no freeze"), "{error}");
     assert_eq!(std::fs::read_to_string(&noted).unwrap(), "acme /srv done\nacme /srv failed\n");
-    // What was done is done, whatever comes behind it.
+    // The result of the work stays, whatever the hook after it returns.
     let (done, failed) = with("true", "false", || Ok(7)).unwrap();
     assert_eq!(done, 7);
     let error = failed.unwrap();
@@ -58,7 +58,7 @@ fn a_hook_that_takes_too_long_is_ended_with_all_that_it_started() {
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
-/// Long enough for any machine, and a tenth of what the helpers stay.
+/// A time that suffices for any machine, and is a tenth of the helpers' run time.
 const SOON: Duration = Duration::from_secs(30);
 
 #[test]
@@ -66,7 +66,7 @@ fn a_helper_that_keeps_standard_error_open_holds_nobody_up() {
     for (hook, told) in [
         ("setsid sleep 300 & echo cannot freeze >&2; exit 1", "exit status: 1: cannot freeze"),
         ("setsid sleep 300 & echo it takes long >&2; sleep 300", "took longer than 1 s: it takes long"),
-        // It goes on talking: what was said until then is told.
+        // The helper continues to write; the output until the hook's end is reported.
         ("setsid sh -c 'for n in $(seq 300); do echo again; sleep 1; done' >&2 & sleep 0.5; exit 1", "again"),
     ] {
         let begun = Instant::now();

@@ -1,5 +1,5 @@
-//! The host: what another user of it can read, write, answer or keep from answering. The attacker is a process of a user without privileges,
-//! and what it must not reach is root's.
+//! The host: what another user of it can read, write, answer or keep from answering. The attacker is a
+//! process of an unprivileged user, and must not reach what is root's.
 
 use crate::kill::{ok, understudy};
 use crate::rig::sample_tree;
@@ -12,10 +12,10 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Nobody else on this machine.
+/// A user id that has no other process on this machine.
 const ATTACKER: u32 = 61_234;
 
-/// A command of the attacker's.
+/// Returns a command that runs as the attacker.
 fn attacker(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let id = ATTACKER.to_string();
     let mut command = Command::new("setpriv");
@@ -37,7 +37,7 @@ impl Drop for Running {
     }
 }
 
-/// A directory that everybody on the host may enter, of root's.
+/// Returns a directory of root's that every user of the host may enter.
 fn open_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     chmod(dir.path(), 0o755);
@@ -52,7 +52,7 @@ fn mode(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).unwrap().mode() & 0o7777
 }
 
-/// Makes a file that belongs to the attacker.
+/// Creates a file that belongs to the attacker.
 fn theirs(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     chown(path, Some(ATTACKER), Some(ATTACKER)).unwrap();
@@ -86,14 +86,14 @@ fn a_configuration_that_another_user_may_write_runs_nothing() {
         assert!(said.contains("belongs to user 61234") && said.contains("--config"), "{args:?}: {said}");
         assert!(!proof.exists(), "{args:?}");
     }
-    // Root's file in a directory that is the tenant's: they put another in its place whenever they like.
+    // A file of root's in the tenant's directory: the tenant can replace it at any time.
     chown(&found, Some(0), Some(0)).unwrap();
     let output = understudy(dir.path()).current_dir(at("shop")).args(["resync", "acme"]).output().unwrap();
     assert!(output.status.code() == Some(2) && said(&output).contains("chown 0 ."), "{}", said(&output));
-    // One that is named is no better.
+    // A configuration that is named explicitly gets no more trust.
     let named = at("named.toml");
     std::fs::write(&named, text(&at("shop"))).unwrap();
-    // A group that another user is in; root's own is root's.
+    // A group that another user is in; root's own group is trusted.
     chown(&named, Some(0), Some(1)).unwrap();
     for (mode, link) in [(0o666, false), (0o620, false), (0o646, true)] {
         chmod(&named, mode);
@@ -106,7 +106,7 @@ fn a_configuration_that_another_user_may_write_runs_nothing() {
         assert!(output.status.code() == Some(2) && said(&output).contains("chmod go-w"), "{}", said(&output));
     }
     assert!(!proof.exists());
-    // Its own user's is taken, and it is said which one that is.
+    // A configuration of the user's own is used, and its path is shown.
     std::fs::remove_file(&found).unwrap();
     std::fs::write(at("understudy.toml"), text(&at("shop"))).unwrap();
     let output = ok(understudy(dir.path()).args(["resync", "acme"]));
@@ -138,7 +138,7 @@ fn a_key_a_passphrase_and_a_token_that_others_may_write_are_refused_and_one_that
     chmod(&key, 0o644);
     let output = resync(&key);
     assert!(output.status.success() && said(&output).contains("chmod go-r"), "{}", said(&output));
-    // None is made where somebody else could take it away.
+    // No key file is made in a directory where another user could replace it.
     std::fs::create_dir(at("theirs")).unwrap();
     chown(at("theirs"), Some(ATTACKER), None).unwrap();
     let mut command = understudy(dir.path());
@@ -146,7 +146,7 @@ fn a_key_a_passphrase_and_a_token_that_others_may_write_are_refused_and_one_that
     let output = command.output().unwrap();
     assert!(!output.status.success() && said(&output).contains("belongs to user 61234"), "{}", said(&output));
     assert_eq!(std::fs::read_dir(at("theirs")).unwrap().count(), 0);
-    // As Kubernetes shows a secret to a pod of a group: by symlinks, in a directory that is sticky.
+    // Kubernetes shows a secret to a pod with a group like this: by symlinks, in a sticky directory.
     let volume = at("volume");
     std::fs::create_dir_all(volume.join("..2026")).unwrap();
     std::fs::rename(&key, volume.join("..2026/key")).unwrap();
@@ -157,7 +157,7 @@ fn a_key_a_passphrase_and_a_token_that_others_may_write_are_refused_and_one_that
     symlink("..data/key", volume.join("key")).unwrap();
     let output = resync(&volume.join("key"));
     assert!(output.status.success() && said(&output).is_empty(), "{}", said(&output));
-    // A passphrase, and a token.
+    // The same for a passphrase and a token.
     theirs(&at("passphrase"), "correct horse battery staple");
     std::fs::write(at("understudy.toml"), "passphrase_file = 'passphrase'\n").unwrap();
     let output = understudy(dir.path()).args(["resync", "shop", "--store", "new"]).output().unwrap();
@@ -182,7 +182,7 @@ fn whoever_answers_at_the_port_of_a_daemon_that_is_down_gets_no_token_and_commit
     wait_until("it has a snapshot", || host.store("a")["snapshot"] == 1);
     let socket = host.socket().unwrap();
     host.end();
-    // A user of the host takes the port, and answers as a daemon would.
+    // A user of the host takes the port, and answers like a daemon.
     let listener = TcpListener::bind(("127.0.0.1", host.port)).unwrap();
     listener.set_nonblocking(true).unwrap();
     std::fs::write(host.path("s0/new"), b"new").unwrap();
@@ -191,7 +191,7 @@ fn whoever_answers_at_the_port_of_a_daemon_that_is_down_gets_no_token_and_commit
     assert!(told.contains("a@2 committed to ") && !told.contains("by the daemon"), "{told}");
     ok(&mut host.command(&["status"]));
     assert!(listener.accept().is_err(), "nobody connected");
-    // Nor is one asked that made the socket, where others may.
+    // A process that made the socket is not asked either, if other users may create files there.
     chmod(&host.path("state"), 0o755);
     chmod(socket.parent().unwrap(), 0o777);
     let imposter = UnixListener::bind(&socket).unwrap();
@@ -210,18 +210,18 @@ fn a_command_meets_the_daemon_of_its_configuration_by_a_socket_that_nobody_else_
     let told = |output: Output| String::from_utf8_lossy(&output.stdout).into_owned();
     let resync = |how: &[&str]| told(ok(host.command(&["resync", "a"]).args(how)));
     assert!(resync(&[]).contains("by the daemon"));
-    // Of another configuration, or of another repository, it knows nothing.
+    // The daemon does not answer for another configuration or another repository.
     std::fs::copy(host.path("understudy.toml"), host.path("other.toml")).unwrap();
     let other = host.path("other.toml").display().to_string();
     assert!(!resync(&["--config", &other]).contains("by the daemon"));
     let socket = host.socket().unwrap();
     assert_eq!((mode(socket.parent().unwrap()), mode(&socket) & 0o077), (0o700, 0));
-    // A second daemon of the configuration is refused; the first goes on.
+    // A second daemon of the configuration is refused; the first one continues.
     let second = host.command(&["run", "--listen", "off"]).output().unwrap();
     let log = said(&second);
     assert!(second.status.code() == Some(1) && log.contains("another daemon runs"), "{log}");
     assert!(resync(&[]).contains("by the daemon"));
-    // Entered by force, it answers nobody but its user and root.
+    // Even in an opened directory it answers only its user and root.
     for dir in [host.dir.path(), &host.path("state"), socket.parent().unwrap()] {
         chmod(dir, 0o755);
     }
@@ -231,7 +231,7 @@ fn a_command_meets_the_daemon_of_its_configuration_by_a_socket_that_nobody_else_
     assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
     chmod(socket.parent().unwrap(), 0o700);
     assert!(resync(&[]).contains("by the daemon"));
-    // What a killed one leaves is replaced.
+    // The socket of a killed daemon is replaced.
     let mut daemon = host.daemon.take().unwrap();
     daemon.kill().unwrap();
     daemon.wait().unwrap();
@@ -268,7 +268,7 @@ fn at_the_port_whoever_has_no_token_sees_health_and_figures_only() {
         let with = host.ask("GET", path, Some(&host.token()));
         assert_eq!(with.0, if path == "/nothing" { 404 } else { 200 }, "{path}: {}", with.1);
     }
-    // A name of an attacker's that leads here, in a browser of this host.
+    // A name of the attacker's that resolves to this host, used by a browser on it.
     for path in ["/metrics", "/api/v1/stores"] {
         let token = format!("Authorization: Bearer {}", host.token());
         let (status, body) = host.curl(&["-H", "Host: evil.example", "-H", &token], "GET", path);
@@ -285,7 +285,7 @@ fn at_the_port_whoever_has_no_token_sees_health_and_figures_only() {
 fn half_requests_keep_nobody_out_and_end_by_themselves() {
     let mut host = Host::new(1);
     host.configure("[[store]]\nname='a'\npath='s0'\n");
-    // Few handles, as a service may have.
+    // A low limit of handles, as a service may have.
     host.start_with(|command| {
         let program = command.get_program().to_owned();
         let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
@@ -318,14 +318,14 @@ fn half_requests_keep_nobody_out_and_end_by_themselves() {
     for mut stream in half {
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let mut rest = Vec::new();
-        // Closed, whether it says so or resets.
+        // The connection is closed, with or without a reset.
         let read = stream.read_to_end(&mut rest);
         assert!(read.is_ok() || read.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset));
     }
     assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
 }
 
-/// What other users of this host can get at, of all that lies below.
+/// Returns the paths below a directory that other users of this host can list.
 fn exposed(dir: &Path) -> Vec<String> {
     let output = shell(&format!("find {} -mindepth 1 2>/dev/null", dir.display()));
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
@@ -336,7 +336,7 @@ fn what_is_made_here_is_nobody_else_s_to_read() {
     let dir = open_dir();
     let at = |name: &str| dir.path().join(name);
     sample_tree(&at("shop"));
-    // As much as a careless administrator allows.
+    // The most permissive umask that a careless administrator could set.
     let command = |args: &[&str]| {
         let mut command = Command::new("sh");
         let binary = understudy(dir.path());
@@ -361,14 +361,14 @@ fn what_is_made_here_is_nobody_else_s_to_read() {
         let entry = entry.unwrap();
         assert_eq!(mode(entry.path()) & 0o077, 0, "{}", entry.path().display());
     }
-    // What an earlier version left open is closed.
+    // Places that an earlier version left open are closed.
     for place in ["cache/understudy", "data/understudy/standby/acme"] {
         chmod(&at(place), 0o755);
     }
     ok(&mut command(&["resync", "shop", "--store", "acme", "--quiet"]));
     ok(&mut command(&["follow", "acme", "--once", "--quiet"]));
     assert_eq!((mode(&at("cache/understudy")), mode(&at("data/understudy/standby/acme"))), (0o700, 0o700));
-    // A restore's modes are the snapshot's all the same.
+    // A restore still applies the snapshot's modes.
     ok(&mut command(&["restore", "acme", "out", "--quiet"]));
     crate::facts::assert_same(&at("shop"), &at("out"), "restored");
 }
@@ -400,7 +400,7 @@ fn a_directory_of_somebody_else_s_is_taken_for_none_of_ours() {
     fails(&["follow", "acme", "--once"], "belongs to user 61234");
     std::fs::remove_dir(at("data/understudy/standby/acme")).unwrap();
     ok(understudy(dir.path()).env("XDG_DATA_HOME", at("data")).args(["follow", "acme", "--once", "--quiet"]));
-    // What another user laid out as a standby is not shown, by neither method.
+    // A standby directory of another user is not shown, by neither method.
     let point = crate::standby::MountPoint::new(&at("mounted"));
     let (mounted, standby) = (point.0.display().to_string(), at("data/understudy/standby"));
     for theirs in [&standby, &standby.join("acme")] {
@@ -408,7 +408,7 @@ fn a_directory_of_somebody_else_s_is_taken_for_none_of_ours() {
         for method in ["kernel", "fuse"] {
             fails(&["mount", "acme", &mounted, "--method", method], "belongs to user 61234");
         }
-        // A restore compares what it copies from there; none is taken here.
+        // A restore checks what it copies from there; here it copies nothing.
         ok(understudy(dir.path())
             .env("XDG_DATA_HOME", at("data"))
             .args(["restore", "acme", "out", "--quiet"]));
@@ -416,7 +416,7 @@ fn a_directory_of_somebody_else_s_is_taken_for_none_of_ours() {
         std::fs::remove_dir_all(at("out")).unwrap();
         chown(theirs, Some(0), None).unwrap();
     }
-    // Where a symlink moves on, what it leads through is this user's as well.
+    // The directory that a symlink leads through must belong to this user as well.
     std::fs::create_dir(at("shared")).unwrap();
     chmod(&at("shared"), 0o1777);
     assert!(shell(&format!("mkdir -m 777 {}", at("shared/.live.understudy").display())).status.success());
@@ -430,7 +430,7 @@ fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_mome
     sample_tree(&at("shop"));
     std::fs::write(at("shop/secret"), "secret").unwrap();
     ok(understudy(dir.path()).args(["resync", "shop", "--store", "acme", "--quiet"]));
-    // Everybody's, and not sticky: the worst of parents.
+    // A parent that every user can write to and that is not sticky: the worst case.
     std::fs::create_dir(at("shared")).unwrap();
     chmod(&at("shared"), 0o777);
     let restore = |to: &str| {
@@ -438,7 +438,7 @@ fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_mome
         command.args(["restore", "acme", to, "--quiet"]);
         command
     };
-    // The room's name, as somebody sees it once: of a restore that is stopped where it renames.
+    // The room's name, as another user may see it once: of a restore that is stopped before its rename.
     let log = at("log");
     let stopped = Command::new("strace")
         .args(["-f", "-qq", "-e", "trace=rename,renameat,renameat2"])
@@ -458,7 +458,7 @@ fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_mome
     let room = names(&at("shared")).pop().unwrap();
     assert_eq!(mode(&at("shared").join(&room)), 0o700);
     assert_eq!(exposed(&at("shared").join(&room)), [""; 0], "not even the root's own mode opens it");
-    // Made before by somebody else, with a tree of theirs in it.
+    // The room was made by another user, with a tree in it.
     let away = format!("mv {0}/{room} {0}/kept", at("shared").display());
     assert!(shell(&away).status.success(), "they may do that much");
     let theirs = format!(
@@ -469,19 +469,20 @@ fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_mome
     let output = restore("shared/out").output().unwrap();
     assert!(!output.status.success() && said(&output).contains("not this user's alone"), "{}", said(&output));
     assert!(!at("shared/out").exists());
-    // Nor one of root's that others may write to.
+    // A room of root's that others may write to is refused as well.
     std::fs::remove_dir_all(at("shared").join(&room)).unwrap();
     std::fs::create_dir(at("shared").join(&room)).unwrap();
     chmod(&at("shared").join(&room), 0o770);
     let output = restore("shared/out").output().unwrap();
     assert!(!output.status.success() && said(&output).contains("not this user's alone"), "{}", said(&output));
-    // What was broken off is gone on with where it is root's alone, and the room goes.
+    // An interrupted restore is continued in a room that is root's alone, and the room is removed.
     std::fs::remove_dir(at("shared").join(&room)).unwrap();
     std::fs::rename(at("shared/kept"), at("shared").join(&room)).unwrap();
     ok(&mut restore("shared/out"));
     crate::facts::assert_same(&at("shop"), &at("shared/out"), "gone on with");
     assert_eq!(names(&at("shared")), ["out"]);
-    // Somebody who exchanges the room all the time gets nothing under the name, and nothing of the tree.
+    // A user who exchanges the room all the time gets nothing under the destination's name, and nothing of
+    // the tree.
     let swap = format!(
         "cd {0}; mkdir -m 777 theirs theirs/tree; echo evil > theirs/tree/index.php; n=0; while :; do \
          for r in .out*understudy-room-*; do n=$((n+1)); mv \"$r\" gone.$n 2>/dev/null && cp -r theirs \"$r\"; done; done",
@@ -540,7 +541,7 @@ fn a_program_that_would_run_as_whoever_restores_does_not() {
     std::fs::copy("/bin/sh", at("shop/sh")).unwrap();
     chmod(&at("shop/sh"), 0o6755);
     ok(understudy(dir.path()).args(["resync", "shop", "--store", "acme", "--quiet"]));
-    // By a user who may not give it to root.
+    // By a user who may not give files to root.
     for place in ["home", "repository"] {
         let _ = std::fs::create_dir(at(place));
         ok(Command::new("chown").arg("-R").arg(ATTACKER.to_string()).arg(at(place)));
@@ -568,7 +569,7 @@ fn what_is_exchanged_for_a_pipe_that_is_being_made_gets_neither_its_owner_nor_it
     let dir = open_dir();
     let at = |name: &str| dir.path().join(name);
     std::fs::create_dir(at("shop")).unwrap();
-    // As the shop's own root makes it: nothing, as a pipe; a way to root on the host, as a program.
+    // The shop's own root made it: harmless as a pipe, a way to root on the host as a program.
     ok(Command::new("mkfifo").arg(at("shop/pipe")));
     chmod(&at("shop/pipe"), 0o4755);
     ok(understudy(dir.path()).args(["resync", "shop", "--store", "acme", "--quiet"]));
@@ -582,7 +583,7 @@ fn what_is_exchanged_for_a_pipe_that_is_being_made_gets_neither_its_owner_nor_it
     let swapper =
         attacker("sh").args(["-c", &swap]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let swapper = Running(swapper);
-    // The call that makes it returns late, so that they have the time that luck would give them.
+    // The call that makes it returns late, which gives the attacker the time that luck would give.
     let binary = understudy(dir.path());
     let mut command = Command::new("strace");
     command.args([
@@ -615,7 +616,8 @@ fn what_a_mount_s_changes_hold_is_out_of_reach_by_any_other_way() {
     let at = |name: &str| dir.path().join(name);
     std::fs::create_dir(at("shop")).unwrap();
     std::fs::copy("/bin/sh", at("shop/sh")).unwrap();
-    // As an overlay's upper once was: its marks are the tenant's bytes, and say nothing of this mount.
+    // The tree was an overlay's upper layer once: these marks are the tenant's data, and must not affect this
+    // mount.
     let marks = ["trusted.overlay.origin", "trusted.overlay.opaque", "user.of-the-shop"];
     for mark in marks {
         ok(Command::new("setfattr").args(["-n", mark, "-v", "0x00fb1d0001"]).arg(at("shop")));
@@ -638,19 +640,19 @@ fn what_a_mount_s_changes_hold_is_out_of_reach_by_any_other_way() {
         let value = ok(Command::new("getfattr").args(["--only-values", "-n", mark]).arg(&point.0)).stdout;
         assert_eq!(value, [0, 0xfb, 0x1d, 0, 1], "{mark}");
     }
-    // The shop's own root, in its container.
+    // As the shop's own root in its container.
     chmod(&point.0.join("sh"), 0o4755);
     let upper = at("changes/upper/sh");
     assert_eq!((mode(&upper), mode(&at("changes"))), (0o4755, 0o700));
     let output = shell(&format!("{} -p -c 'id -u'", upper.display()));
     assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
     ok(command(&["umount", "--quiet"]).arg(&point.0));
-    // As an earlier version made it.
+    // An earlier version made it with this mode.
     chmod(&at("changes"), 0o755);
     ok(&mut mount("changes"));
     assert_eq!(mode(&at("changes")), 0o700);
     ok(command(&["umount", "--quiet"]).arg(&point.0));
-    // Somebody else's is refused.
+    // A directory of another user is refused.
     std::fs::create_dir(at("theirs")).unwrap();
     chown(at("theirs"), Some(ATTACKER), None).unwrap();
     let output = mount("theirs").output().unwrap();
@@ -671,7 +673,7 @@ fn hooks_and_drills_are_handed_no_secret_and_run_as_whom_they_are_to() {
     let dir = open_dir();
     let at = |name: &str| dir.path().join(name);
     sample_tree(&at("shop"));
-    // A program in the tenant's tree, for whoever would take a relative one from there.
+    // A program in the tenant's tree, which a relative name could lead to.
     std::fs::write(at("shop/check"), format!("#!/bin/sh\nid > {}\n", at("proof").display())).unwrap();
     chmod(&at("shop/check"), 0o755);
     std::fs::create_dir(at("told")).unwrap();
@@ -706,7 +708,7 @@ fn hooks_and_drills_are_handed_no_secret_and_run_as_whom_they_are_to() {
         [("before", ATTACKER, true), ("after", ATTACKER, true), ("drill", 65_534, false)]
     {
         let told = told(name);
-        // A drill's command is in a group of its own besides, by which it gets to the snapshot.
+        // A drill's command has a further group of its own, by which it reaches the snapshot.
         let groups = told.lines().nth(1).unwrap().split(' ').collect::<Vec<_>>();
         assert_eq!(
             (groups[0], groups.len()),
@@ -723,7 +725,7 @@ fn hooks_and_drills_are_handed_no_secret_and_run_as_whom_they_are_to() {
             assert!(told.contains(line), "{name}: {told}");
         }
     }
-    // It gets to its files by their whole paths, as programs do that look for themselves.
+    // The command reaches its files by absolute paths.
     let output = run(&[
         "drill",
         "acme",
@@ -734,7 +736,7 @@ fn hooks_and_drills_are_handed_no_secret_and_run_as_whom_they_are_to() {
         "cat \"$UNDERSTUDY_PATH/a/b/f1\" && test \"$PWD\" = \"$UNDERSTUDY_PATH\"",
     ]);
     assert!(output.status.success(), "{}", said(&output));
-    // Nothing relative is taken from the snapshot, nor by a PATH that leads there.
+    // A relative program is never taken from the snapshot, nor by a PATH that leads there.
     for program in ["./check", "check"] {
         let mut command = understudy(dir.path());
         command.env("PATH", format!(".::{}", std::env::var("PATH").unwrap()));
@@ -749,7 +751,7 @@ fn hooks_and_drills_are_handed_no_secret_and_run_as_whom_they_are_to() {
         .output();
     assert!(output.unwrap().status.success());
     assert!(!at("proof").exists());
-    // One that the configuration names so lies beside it, not where a command happens to be typed.
+    // A relative program of the configuration is next to the configuration, not in the current directory.
     for (place, mark) in [(dir.path().to_owned(), "beside"), (at("shop"), "proof")] {
         std::fs::write(
             place.join("freeze"),
@@ -771,7 +773,7 @@ fn hooks_and_drills_are_handed_no_secret_and_run_as_whom_they_are_to() {
         "../beside.toml",
     ]));
     assert!(at("told/beside").exists() && !at("told/proof").exists());
-    // What may not be handed on, and who is not there.
+    // Variables that may not be handed on, and a user that does not exist.
     for (change, told) in [
         (("environment=['MYSQL_PWD']", "environment=['UNDERSTUDY_PASSPHRASE']"), "UNDERSTUDY_PASSPHRASE"),
         (("user='61234'", "user='nosuchuser'"), "no user 'nosuchuser'"),
@@ -798,7 +800,7 @@ fn what_a_hook_started_ends_with_whoever_started_it() {
     let runs =
         || std::fs::read_to_string(format!("/proc/{helper}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     assert!(runs());
-    // By SIGKILL.
+    // Dropping it kills the process by SIGKILL.
     drop(resync);
     wait_until("what it started in turn ends as well", || !runs());
 }
@@ -817,7 +819,7 @@ fn no_other_process_of_its_user_looks_into_its_memory() {
         .current_dir(&home);
     let daemon = Running(daemon.stderr(Stdio::null()).spawn().unwrap());
     wait_until("it is there", || home.join(".local/state/understudy").is_dir());
-    // Whoever may not be looked into has its files in /proc with root.
+    // The files in /proc of a process that is not dumpable belong to root.
     let environment = std::fs::metadata(format!("/proc/{}/environ", daemon.0.id())).unwrap();
     assert_eq!(environment.uid(), 0);
 }
@@ -826,7 +828,7 @@ fn units() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schedules/systemd")
 }
 
-/// What a unit says under a key, each time that it does.
+/// Returns all values of a key in a unit.
 fn settings(unit: &str, key: &str) -> Vec<String> {
     let text = std::fs::read_to_string(units().join(unit)).unwrap();
     let lines = text.lines().filter_map(|line| line.split_once('='));
@@ -845,14 +847,14 @@ fn the_units_are_hardened_and_the_one_that_mounts_for_others_has_no_namespace() 
     for (unit, most) in [
         ("understudy.service", 2.5),
         ("understudy-resync.service", 2.5),
-        // As the units say, and why.
+        // The units explain these higher figures.
         ("understudy-standby.service", 3.9),
         ("understudy-mount@.service", 4.0),
     ] {
         let figure = exposure(unit);
         assert!(figure <= most, "{unit}: {figure}");
     }
-    // What makes a mount namespace.
+    // These settings create a mount namespace.
     for key in [
         "PrivateTmp",
         "PrivateDevices",

@@ -130,7 +130,7 @@ fn nothing_is_written_through_a_symlink_in_the_destination() {
     restore_page(&rig, &page, 0, true).unwrap();
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
     assert_eq!(std::fs::read(rig.dir.path().join("out/a/file")).unwrap(), b"payload");
-    // The destination itself is no symlink that is followed either.
+    // A destination that is itself a symlink is refused.
     let rig = Rig::new();
     std::fs::create_dir(rig.dir.path().join("outside")).unwrap();
     std::os::unix::fs::symlink("outside", rig.dir.path().join("out")).unwrap();

@@ -1,10 +1,11 @@
-//! The house's own rules: layers, circles, commands, kinds of errors, lengths, licences, one version of each dependency.
+//! The project's own rules: layers, circles, commands, kinds of errors, lengths, licences, one version of
+//! each dependency.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-/// The folders from the top down; a file imports only from folders of lower floors, or from its own.
+/// The folders from the top down; a file imports only from lower folders, or from its own.
 const FLOORS: [&[&str]; 10] = [
     &["cli"],
     &["service"],
@@ -18,10 +19,10 @@ const FLOORS: [&[&str]; 10] = [
     &["support"],
 ];
 
-/// Largest number of lines of a function.
+/// Maximum number of lines of a function.
 const FUNCTION_MAX_LINES: usize = 70;
 
-/// Each module of the crate by its path (`repository::log`), with its text up to its unit tests.
+/// Returns each module of the crate by its path (`repository::log`), with its text up to its unit tests.
 fn modules() -> BTreeMap<String, String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut modules = BTreeMap::new();
@@ -39,7 +40,7 @@ fn modules() -> BTreeMap<String, String> {
     modules
 }
 
-/// The paths that a text names from the root of the crate; `super` is resolved.
+/// Returns the paths that a text names from the root of the crate; `super` is resolved.
 fn named_paths(module: &str, text: &str) -> BTreeSet<String> {
     let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
     let code: String = text.lines().map(|line| line.split("//").next().unwrap().to_owned() + "\n").collect();
@@ -67,7 +68,7 @@ fn named_paths(module: &str, text: &str) -> BTreeSet<String> {
     paths
 }
 
-/// The modules that each module imports: for a path, the deepest module that it leads through.
+/// Returns the modules that each module imports: for a path, the deepest module on it.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let modules = modules();
     let mut imports = BTreeMap::new();
@@ -112,7 +113,8 @@ fn imports_point_downwards() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Modules that reach each other. Each call removes one module from the way back, by Warshall's closure.
+/// Finds modules that reach each other. Each call removes one module from the way back, by Warshall's
+/// closure.
 #[test]
 fn no_files_import_each_other_in_a_circle() {
     let imports = imports();
@@ -142,7 +144,7 @@ fn a_command_imports_no_command() {
     }
 }
 
-/// So that the exit code, the HTTP status, retries and alerts follow from the kind, of every error.
+/// The exit code, the HTTP status, retries and alerts follow from the kind of every error.
 #[test]
 fn every_public_error_has_a_kind() {
     let modules = modules();
@@ -214,7 +216,7 @@ fn is_macro(package: &serde_json::Value) -> bool {
     package["targets"].as_array().unwrap().iter().any(|t| t["kind"][0] == "proc-macro")
 }
 
-/// The packages that the program is built of: neither tests' nor build scripts'.
+/// Returns the packages that the program is built of, without those of tests and build scripts.
 fn built_of(metadata: &serde_json::Value) -> BTreeSet<String> {
     let nodes: BTreeMap<&str, &serde_json::Value> = metadata["resolve"]["nodes"]
         .as_array()
@@ -232,7 +234,7 @@ fn built_of(metadata: &serde_json::Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut stack = vec![metadata["resolve"]["root"].as_str().unwrap().to_owned()];
     while let Some(id) = stack.pop() {
-        // What a macro is made of runs at build time.
+        // The dependencies of a macro run at build time only.
         if !found.insert(id.clone()) || macros.contains(id.as_str()) {
             continue;
         }
@@ -278,7 +280,7 @@ fn licences_are_permissive() {
 
 #[test]
 fn there_is_one_version_of_each_dependency() {
-    // Twice because of others: `object_store`'s checksums (crc-fast) and `ring` lag behind.
+    // Dependencies cause these duplicates: `object_store`'s checksums (crc-fast) and `ring` lag behind.
     const KNOWN: [&str; 3] = ["crypto-common", "digest", "getrandom"];
     let metadata = metadata();
     let built = built_of(&metadata);
@@ -306,7 +308,7 @@ fn fuzz_seeds_are_decoded_or_refused() {
         let bytes = std::fs::read(entry.path()).unwrap();
         formats.insert(entry.path().parent().unwrap().to_owned());
         understudy::format::decode_anything(&bytes);
-        // And damaged: cut, a byte changed, a length blown up, at up to 400 places.
+        // Also with damage: cut, a byte changed, a length enlarged, at up to 400 places.
         for at in (0..bytes.len()).step_by(bytes.len() / 400 + 1) {
             understudy::format::decode_anything(&bytes[..at]);
             for value in [0, 0x7f, 0xff] {
@@ -323,7 +325,7 @@ fn fuzz_seeds_are_decoded_or_refused() {
     );
 }
 
-/// What SECURITY.md says that a test shows is shown by one of that name.
+/// Every test that SECURITY.md names exists.
 #[test]
 fn every_test_that_the_threat_model_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

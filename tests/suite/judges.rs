@@ -1,4 +1,4 @@
-//! Third parties' opinions: composefs of the image, pjdfstest and fsx of the writable mount.
+//! Independent judges: composefs for the image, pjdfstest and fsx for the writable mount.
 
 use crate::facts::{self, assert_same};
 use crate::rig::Rig;
@@ -24,7 +24,7 @@ fn tool(name: &str) -> PathBuf {
     path
 }
 
-/// A tree as composefs sees it; it shares no code with the scanner, nor with the image's writer.
+/// A tree as composefs sees it. It shares no code with the scanner or the image's writer.
 struct Reader {
     tree: FileSystem<RegularFile<Sha256HashValue>>,
     inodes: HashMap<u64, LeafId>,
@@ -78,7 +78,8 @@ impl Reader {
         } else if meta.len() == 0 {
             LeafContent::Regular(RegularFile::Inline(Box::default()))
         } else {
-            // The name of the object with these bytes; composefs means its digest by it, of the same length.
+            // The name of the object with these bytes; composefs uses this field for its own digest, which
+            // has the same length.
             let name = blake3::hash(&std::fs::read(path).unwrap()).to_hex();
             let id = Sha256HashValue::from_hex(name.as_bytes()).unwrap();
             LeafContent::Regular(RegularFile::ExternalNoVerity(id, meta.len()))
@@ -128,7 +129,7 @@ fn an_image_shows_what_that_of_composefs_shows() {
 fn writable() -> (Rig, MountPoint) {
     let rig = Rig::new();
     all_kinds(&rig.source());
-    // The tests' users go through all directories above.
+    // The tests' users must be able to pass through all directories above.
     for dir in [rig.dir.path(), &rig.source()] {
         std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
     }
@@ -140,7 +141,7 @@ fn writable() -> (Rig, MountPoint) {
     (rig, point)
 }
 
-/// The cases of pjdfstest that fail in a directory of `root`, and how many pass.
+/// Returns the cases of pjdfstest that fail in a directory of `root`, and the number of cases that pass.
 fn failing(root: &Path) -> (BTreeSet<String>, usize) {
     let dir = root.join("pjdfstest");
     std::fs::create_dir(&dir).unwrap();
@@ -160,7 +161,7 @@ fn failing(root: &Path) -> (BTreeSet<String>, usize) {
 fn a_writable_mount_is_as_much_of_a_filesystem_as_an_overlay_is() {
     let (rig, point) = writable();
     let (failed, passed) = failing(&point.0);
-    // All of them make the character device 0:0, by which an overlay knows deletions, and which it refuses.
+    // All of them create the character device 0:0, which marks a deletion in an overlay and is refused by it.
     let known = include_str!("../pjdfstest-overlay.txt").lines().filter(|line| !line.starts_with('#'));
     let known: BTreeSet<String> = known.map(str::to_owned).collect();
     assert_eq!(failed, known);

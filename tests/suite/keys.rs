@@ -1,4 +1,4 @@
-//! Encryption: who opens a store and who does not, what the bucket shows, what tampering comes to, and age as a judge.
+//! Encryption: who can open a store, what the bucket shows, what tampering leads to, and age as a judge.
 
 use crate::facts::assert_same;
 use crate::kill::{ok, understudy};
@@ -22,7 +22,7 @@ pub fn files(dir: &Path) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-/// A command of a host that has its own key file, or none.
+/// Returns a command of a host with its own key file, or none.
 pub fn host(dir: &Path, home: &str) -> Command {
     let mut command = understudy(dir);
     std::fs::create_dir_all(dir.join(home)).unwrap();
@@ -58,7 +58,7 @@ fn a_store_opens_with_its_keys_and_with_nothing_else() {
         command.args(["restore", "acme", to, "--quiet"]);
         command
     };
-    // A key that was named goes where somebody keeps it, or nowhere.
+    // A key file that is named is only created in an existing directory.
     fails(resync("a").env("UNDERSTUDY_KEY_FILE", dir.join("not-mounted/key")), 1, "not-mounted");
     assert!(!dir.join("repository/acme/log").exists() && !dir.join("not-mounted").exists());
     let first = ok(&mut resync("a"));
@@ -68,7 +68,7 @@ fn a_store_opens_with_its_keys_and_with_nothing_else() {
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&key).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
 
-    // What the bucket shows: no content, no name, no chunk's id.
+    // The bucket shows no content, no name and no chunk's id.
     let id = blake3::hash(&std::fs::read(source.join("note")).unwrap());
     for file in files(&dir.join("repository")) {
         let bytes = std::fs::read(&file).unwrap();
@@ -80,7 +80,7 @@ fn a_store_opens_with_its_keys_and_with_nothing_else() {
         assert!(!file.display().to_string().contains(id.to_hex().as_str()));
     }
 
-    // Another host, without a key, with a wrong one, with a copy.
+    // Another host: without a key, with a wrong one, with a copy.
     fails(&mut restore("b", "no"), 2, "nothing here opens it");
     ok(host(dir, "b").args(["key", "new"]).arg(dir.join("wrong")));
     fails(restore("b", "no").env("UNDERSTUDY_KEY_FILE", dir.join("wrong")), 2, "key-file");
@@ -89,7 +89,7 @@ fn a_store_opens_with_its_keys_and_with_nothing_else() {
     ok(restore("b", "copy").arg("--key-file").arg(&key));
     assert_same(&source, &dir.join("copy"), "with a copy of the key file");
 
-    // A passphrase, and an age identity that age made.
+    // A passphrase, and an identity that age made.
     let mut add = host(dir, "a");
     add.args(["key", "add", "acme", "office", "--passphrase"])
         .env("UNDERSTUDY_NEW_PASSPHRASE", "correct horse battery");
@@ -113,14 +113,14 @@ fn a_store_opens_with_its_keys_and_with_nothing_else() {
     };
     let [table, said] = listed("a");
     assert!(table.contains("office") && table.contains(recipient.trim()) && said.is_empty(), "{table}{said}");
-    // Without a key: what the bucket says, which is told as such, and whose public keys it does not say.
+    // Without a key, the bucket's data is shown as unverified, and contains no public keys.
     let [table, said] = listed("c");
     assert!(
         table.contains("office") && !table.contains("age1") && said.contains("not verified"),
         "{table}{said}"
     );
 
-    // Removed, and then what is written opens no more, old keyring or not.
+    // A removed key does not open what is written after its removal, with the old keyring or without.
     ok(host(dir, "a").args(["key", "remove", "acme", "friend"]));
     std::fs::write(source.join("after"), "written after the removal").unwrap();
     ok(&mut resync("a"));
@@ -132,7 +132,7 @@ fn a_store_opens_with_its_keys_and_with_nothing_else() {
     }
     let rolled_back = restore("c", "no").env("UNDERSTUDY_KEY_FILE", &friend).output().unwrap();
     assert!(String::from_utf8_lossy(&rolled_back.stderr).contains("rolled back"), "{rolled_back:?}");
-    // Nor does the owner write with the old keys then.
+    // The owner does not write with the old keys then either.
     assert!(!resync("a").output().unwrap().status.success());
     std::fs::rename(dir.join("newest"), dir.join("repository/acme/keys/0000000004")).unwrap();
 
@@ -157,7 +157,7 @@ fn an_empty_key_file_is_made_again_and_one_without_a_key_is_named() {
         command.args(["resync", "source", "--quiet", "--store", store]);
         command
     };
-    // As a kill between its making and its writing leaves it, by an earlier version.
+    // A kill of an earlier version between creating and writing the file left it like this.
     let key = dir.join("home/.config/understudy/key");
     std::fs::create_dir_all(key.parent().unwrap()).unwrap();
     std::fs::write(&key, b"").unwrap();
@@ -170,16 +170,16 @@ fn an_empty_key_file_is_made_again_and_one_without_a_key_is_named() {
     let text = std::fs::read_to_string(&key).unwrap();
     assert!(text.contains("AGE-SECRET-KEY-1"));
     ok(host(dir, "home").args(["restore", "acme", "out", "--quiet"]));
-    // A store that is there, and its key is not any more: that is what is said, and nothing is made in its place.
+    // The store exists, but its key is lost: the error says so, and no new key is made.
     std::fs::write(&key, b"").unwrap();
     fails(&mut resync("acme"), 2, "that file is empty");
     assert_eq!(std::fs::read(&key).unwrap(), b"");
     std::fs::remove_file(&key).unwrap();
     fails(&mut resync("acme"), 2, "that file is not there");
-    // Remarks alone are somebody's, and no key.
+    // A file of comments alone is kept, and is no key.
     std::fs::write(&key, b"# my keys\n").unwrap();
     fails(&mut resync("other"), 2, &format!("key file {}: it holds no key", key.display()));
-    // What cannot be read is no file that is missing.
+    // A file that cannot be read is not treated as missing.
     std::fs::remove_file(&key).unwrap();
     std::fs::create_dir(&key).unwrap();
     fails(&mut resync("other"), 2, &format!("key file {}", key.display()));
@@ -215,7 +215,7 @@ fn age_opens_what_wraps_the_master_key() {
     let key = dir.join("a/.config/understudy/key");
     let opened = ok(Command::new("age").arg("-d").arg("-i").arg(&key).arg(dir.join("master.age")));
     assert_eq!(opened.stdout.len(), 32);
-    // And ours opens age's.
+    // This program opens age's files as well.
     let recipient = String::from_utf8(ok(Command::new("age-keygen").arg("-y").arg(&key)).stdout).unwrap();
     std::fs::write(dir.join("plain"), b"made by age").unwrap();
     ok(Command::new("age")
@@ -237,7 +237,7 @@ fn encryption_is_turned_off_and_required_by_configuration() {
     config("encryption = \"none\"\n");
     ok(host(dir, "a").args(["resync", "source", "--store", "acme", "--quiet"]));
     assert!(!dir.join("repository/acme/keys").exists() && !dir.join("a/.config/understudy/key").exists());
-    // A store that has none is used as it is, unless that is refused.
+    // An existing store without encryption is used as it is, unless that is refused.
     config("");
     ok(host(dir, "a").args(["resync", "source", "--store", "acme", "--quiet"]));
     config("encryption = \"required\"\n");
@@ -262,7 +262,7 @@ fn write(objects: &Arc<dyn ObjectStore>, key: &Key, bytes: bytes::Bytes) {
     wait(objects.put(key, bytes.into())).unwrap();
 }
 
-/// Whether all of the last snapshot comes back as it was.
+/// Returns whether all of the last snapshot is restored unchanged.
 fn comes_back(rig: &Rig, wanted: &crate::facts::Facts) -> bool {
     let to = format!("out-{}", rig::nonce());
     let restored = rig::restore_at(&rig.store(), Moment::Latest, &rig.restore_request(&to));
@@ -283,7 +283,7 @@ fn every_object_that_is_exchanged_cut_or_made_up_is_noticed() {
     for key in &all {
         let good = read(&rig.objects, key);
         let part = |key: &Key| key.parts().nth(1).unwrap().as_ref().to_owned();
-        // Another object of its kind in its place, which is sealed with the same keys.
+        // Another object of its kind in its place, sealed with the same keys.
         let other = all.iter().find(|other| *other != key && part(other) == part(key));
         let mut bad = vec![good.slice(..good.len() - 1), good.slice(..good.len() / 2), bytes::Bytes::new()];
         bad.extend(other.map(|other| read(&rig.objects, other)));
@@ -298,7 +298,7 @@ fn every_object_that_is_exchanged_cut_or_made_up_is_noticed() {
                 Ok(report) => !report.is_sound(),
                 Err(_) => true,
             };
-            // JSON around a keyring has bytes that mean nothing: then it opens as before.
+            // The JSON around a keyring has bytes without meaning; then it opens as before.
             let harmless = part(key) == "keys" && comes_back(&rig, &wanted);
             assert!(noticed || harmless, "{key}: {} bytes of {}", bad.len(), good.len());
             if !noticed {
@@ -317,14 +317,14 @@ fn an_object_without_a_seal_and_one_of_another_store_are_not_taken() {
         sample_tree(&rig.source());
         rig.resync();
     }
-    // Another repository's record, whole, under the same store's name and number: it has other keys.
+    // An intact record of another repository, under the same store's name and number: it has other keys.
     let log = keys(&rig.objects).into_iter().find(|k| k.as_ref().contains("log")).unwrap();
     let good = read(&rig.objects, &log);
     write(&rig.objects, &log, read(&other.objects, &log));
     assert!(rig.store().state().is_err());
     write(&rig.objects, &log, good);
 
-    // A record that anybody could make: without a seal, chained to the last.
+    // A record that any party could make: without a seal, chained to the last one.
     let plain = Repository::over(
         rig.objects.clone(),
         "test",
@@ -362,10 +362,10 @@ fn a_keyring_that_is_taken_away_does_not_make_a_store_plain() {
         command
     };
     ok(&mut resync());
-    // The log stays: its records say that they are sealed.
+    // The log stays, and its records are sealed.
     std::fs::rename(dir.join("repository/acme/keys"), dir.join("keys")).unwrap();
     fails(&mut resync(), 1, "keyring");
-    // All of it goes: this host saw it.
+    // Everything is deleted, but this host has seen it.
     std::fs::remove_dir_all(dir.join("repository/acme")).unwrap();
     fails(&mut resync(), 1, "rolled back");
     assert_eq!(Encryption::default(), Encryption::On);
@@ -427,12 +427,12 @@ fn a_passphrase_that_is_given_gets_a_slot_of_a_new_store_also_beside_a_key_file(
     let listed = ok(host(dir, "a").args(["key", "list", "second"])).stdout;
     let listed = String::from_utf8(listed).unwrap();
     assert!(listed.contains("key-file") && listed.contains("passphrase"), "{listed}");
-    // Where there is no key file it is the only one, and none is made.
+    // Where there is no key file the passphrase is the only key, and no file is made.
     ok(host(dir, "c")
         .args(["resync", "source", "--store", "third", "--quiet"])
         .env("UNDERSTUDY_PASSPHRASE", words));
     assert!(!dir.join("c/.config/understudy/key").exists());
-    // Whoever has it made the keyring, also where nothing is remembered.
+    // The passphrase proves that its holder made the keyring, also without a cache.
     std::fs::remove_dir_all(dir.join("c/cache")).unwrap();
     ok(host(dir, "c")
         .args(["resync", "source", "--store", "third", "--quiet"])

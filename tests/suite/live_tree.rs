@@ -29,7 +29,7 @@ fn a_tree_in_motion_gives_whole_snapshots() {
     std::fs::write(root.join("c/large"), vec![1; 9 << 20]).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // Grows, shrinks, vanishes, turns into a symlink or a directory: as fast as it can.
+        // Grows, shrinks, vanishes, becomes a symlink or a directory, as fast as possible.
         scope.spawn(|| {
             let mut round = 0u32;
             while !stop.load(Ordering::Relaxed) {
@@ -61,10 +61,10 @@ fn a_tree_in_motion_gives_whole_snapshots() {
         let stop = Stop(&stop);
         for _ in 0..20 {
             let report = rig.resync();
-            // A file that shrinks under every reading is given up until the next run, and said so.
+            // A file that shrinks during every reading is left to the next run, with a warning.
             let shrank = report.warnings.first.iter().filter(|w| w.reason.contains("shrank")).count() as u64;
             assert_eq!(report.warnings.unreadable, shrank, "{:?}", report.warnings);
-            // Whatever it caught restores, and every file is one that was read whole.
+            // Every snapshot can be restored, and every file in it is one that was read completely.
             rig.restored(Moment::At(report.snapshot));
         }
         drop(stop);
@@ -105,8 +105,8 @@ fn a_silent_change_is_found_when_its_turn_comes() {
     let rig = Rig::new();
     let root = rig.source();
     sample_tree(&root);
-    // A filesystem whose clock stands still hides a change from `stat`: here, the snapshot is older than
-    // the period, so that every file's turn has come.
+    // A filesystem whose clock stands still hides a change from `stat`. Here the snapshot is older than the
+    // period, so every file is due to be read again.
     std::thread::sleep(std::time::Duration::from_millis(60));
     let mut request = rig::request(&root);
     request.plan.reread_days = 30;
@@ -134,7 +134,7 @@ fn what_cannot_be_read_keeps_its_last_state() {
     let first = rig.resync();
     assert_eq!(first.warnings.unreadable, 0);
     let before = facts::of(&root);
-    // Root reads everything; another user does not.
+    // Root can read everything; another user cannot.
     let run_as_nobody = |source: &std::path::Path| {
         let dir = rig.dir.path();
         std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
@@ -190,7 +190,7 @@ fn a_missing_an_empty_and_a_foreign_root_and_a_mass_deletion_are_held() {
     }
     rig.resync();
     let head = rig.head();
-    // Deleted by somebody.
+    // The files are deleted by a user.
     (0..200).for_each(|number| std::fs::remove_file(root.join(format!("c/many{number}"))).unwrap());
     assert!(held(&rig).contains("200 of"));
     for entry in std::fs::read_dir(&root).unwrap() {
@@ -254,7 +254,7 @@ fn a_writer_fenced_in_the_middle_of_its_run_commits_nothing() {
     assert_ne!(state.head.unwrap().1, ContentHash([0; 32]));
 }
 
-/// Volumes below the root: whatever becomes of one, what it held is not deleted unasked.
+/// Volumes below the root: whatever happens to one, its content is not deleted without being asked.
 #[test]
 fn a_volume_that_goes_is_another_or_goes_with_its_directory_is_held() {
     let rig = Rig::new();
@@ -275,29 +275,29 @@ fn a_volume_that_goes_is_another_or_goes_with_its_directory_is_held() {
     }
     run("mount", &["--bind", volume.to_str().unwrap()]);
     rig.resync();
-    // The same volume, of which a customer deleted something.
+    // The same volume, from which a customer deleted something.
     std::fs::remove_file(at.join("image0")).unwrap();
     rig::run(&rig.repository, &Request { accept: false, ..rig::request(&root) }).unwrap();
-    // Not mounted, and something small is left in the directory.
+    // It is not mounted, and a small file is in the directory below it.
     run("umount", &[]);
     std::fs::write(at.join(".gitkeep"), b"").unwrap();
     assert!(held(&rig).starts_with("store 'acme' is held"), "{}", held(&rig));
     assert!(held(&rig).contains("pub/media: a volume was mounted here last time, and none is now"));
-    // Another, which is empty.
+    // Another volume, which is empty.
     run("mount", &["-t", "tmpfs", "none"]);
     assert!(held(&rig).contains("is it the right one?"));
     run("umount", &[]);
-    // Gone with its directory.
+    // The directory is removed as well.
     std::fs::remove_file(at.join(".gitkeep")).unwrap();
     std::fs::remove_dir(&at).unwrap();
     assert!(held(&rig).contains("39 of its 39 entries are gone"), "{}", held(&rig));
-    // Back: nothing was lost.
+    // The volume is mounted again: nothing was lost.
     std::fs::create_dir(&at).unwrap();
     run("mount", &["--bind", volume.to_str().unwrap()]);
     let report = rig::run(&rig.repository, &Request { accept: false, ..rig::request(&root) }).unwrap();
     assert_eq!(report.changes.removed, 0);
     run("umount", &[]);
-    // Its content lies in the directory itself by now: what would be lost is nothing.
+    // Its content is in the directory itself by now, so nothing would be lost.
     for number in 1..40 {
         std::fs::copy(volume.join(format!("image{number}")), at.join(format!("image{number}"))).unwrap();
     }

@@ -1,8 +1,10 @@
-//! A live tree in memory, as the scan's seam sees it, and an adversary who acts between any two of its calls.
+//! A live tree in memory behind the scan's interface, and an adversary that acts between any two of its
+//! calls.
 //!
-//! Inode numbers are used again once nobody holds them, directories tell their entries in the order in which those were made, in
-//! two halves between which the adversary acts, and a name that is renamed over moves to the end, beyond what an open listing
-//! still tells (as btrfs has it). Times are fine-grained, as Linux has them from 6.13 on.
+//! Inode numbers are reused once no handle holds them. Directories list their entries in the order of
+//! creation, in two halves between which the adversary acts; a name that is renamed over moves to the end,
+//! beyond the part that an open listing still returns (as on btrfs). Times are fine-grained, as on Linux from
+//! 6.13 on.
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -23,7 +25,7 @@ pub type Path8 = Vec<u8>;
 
 #[derive(Clone, Debug)]
 enum Body {
-    /// Name to inode and place in the listing.
+    /// Each name's inode and place in the listing.
     Directory(BTreeMap<Vec<u8>, (Id, u64)>),
     File(Vec<u8>),
     Symlink(Vec<u8>),
@@ -41,7 +43,7 @@ struct Inode {
     opens: u32,
 }
 
-/// What a user sees of a path.
+/// A path's state, as a user sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct State {
     pub kind: String,
@@ -62,7 +64,7 @@ impl State {
     }
 }
 
-/// One step of what goes on beside a scan. Paths that are not there make it nothing.
+/// One step of the changes during a scan. A step whose paths do not exist does nothing.
 #[derive(Clone, Debug)]
 pub enum Act {
     Write(Path8, Vec<u8>),
@@ -70,29 +72,30 @@ pub enum Act {
     Symlink(Path8, Vec<u8>),
     Link(Path8, Path8),
     Chmod(Path8, u16),
-    /// Also over what is there, as rename(2) allows it.
+    /// Also replaces an existing target, as rename(2) does.
     Rename(Path8, Path8),
     Exchange(Path8, Path8),
     Unlink(Path8),
-    /// Of an empty directory.
+    /// Removes an empty directory.
     Rmdir(Path8),
     Mount(Path8),
     Unmount(Path8),
     /// Removes one entry at a time, from the deepest up.
     RemoveAll(Path8),
-    /// A name that its directory lists, and that cannot be looked up: a dead network mount's, or one that another host made.
+    /// A name that its directory lists and that cannot be looked up: of a dead network mount, or made by
+    /// another host.
     Haunt(Path8),
 }
 
-/// What acts, and when.
+/// Decides which steps happen, and when.
 pub trait Adversary: Send {
     /// Called before each call, with the number of calls so far.
     fn acts(&mut self, world: &World, call: u64) -> Vec<Act>;
-    /// An error in place of the call.
+    /// Returns an error that replaces the call.
     fn fails(&mut self, call: u64) -> Option<Errno>;
 }
 
-/// Nobody acts.
+/// An adversary that does nothing.
 pub struct Quiet;
 
 impl Adversary for Quiet {
@@ -105,10 +108,10 @@ impl Adversary for Quiet {
     }
 }
 
-/// The tree, and what has been true of it.
+/// The tree, and the states that it has had.
 pub struct World {
     inodes: Vec<Inode>,
-    /// Covered directory to the root of what is mounted there.
+    /// The covered directory of each mount, with the root of what is mounted there.
     mounts: HashMap<Id, Id>,
     unmounted: Vec<Id>,
     haunted: HashSet<(Id, Vec<u8>)>,
@@ -116,14 +119,14 @@ pub struct World {
     next: u64,
     clock_ns: u64,
     pub calls: u64,
-    /// Prints each call and each act: for a schedule that is run again.
+    /// Whether each call and each act is printed, for a schedule that is repeated.
     pub is_told: bool,
     todo: VecDeque<Act>,
     /// Since the last `watch`: every state of every path,
     pub seen: HashMap<Path8, HashSet<State>>,
-    /// and the paths that were there all the time.
+    /// and the paths that were present all the time.
     pub always: BTreeSet<Path8>,
-    /// Every inode that a path ever was.
+    /// Every inode that each path ever had.
     pub inodes_of: HashMap<Path8, HashSet<Id>>,
 }
 
@@ -152,7 +155,7 @@ impl World {
     }
 
     fn make(&mut self, body: Body, mode: u16, device: u32) -> Id {
-        // The number that was given up last is the next.
+        // The number that was freed last is reused first.
         let number = match self.free.iter().rposition(|(of, _)| *of == device) {
             Some(at) => self.free.remove(at).1,
             None => {
@@ -189,7 +192,7 @@ impl World {
         }
     }
 
-    /// The inode at a path, and the one that is covered there, if it is a mount point.
+    /// Returns the inode at a path; at a mount point that is the mounted root.
     fn find(&self, path: &[u8]) -> Option<Id> {
         let mut at = self.covering(ROOT);
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
@@ -218,7 +221,7 @@ impl World {
         states.into_iter().filter(|(_, (state, _))| state.kind == "directory").map(|(path, _)| path).collect()
     }
 
-    /// All paths as they are now, with their inodes.
+    /// Returns all paths as they are now, with their inodes.
     pub fn states(&self) -> BTreeMap<Path8, (State, Id)> {
         let mut all = BTreeMap::new();
         self.collect(self.covering(ROOT), Vec::new(), &mut all);
@@ -245,7 +248,7 @@ impl World {
         all.insert(path, (State { kind, mode: inode.mode, mtime: inode.mtime }, id));
     }
 
-    /// From now on it is remembered what was true.
+    /// Starts to record the states.
     pub fn watch(&mut self) {
         self.seen.clear();
         self.always = self.states().into_keys().collect();
@@ -273,7 +276,7 @@ impl World {
         true
     }
 
-    /// Takes a name away; the inode stays as it is.
+    /// Removes a name; the inode stays as it is.
     fn take(&mut self, path: &[u8]) -> Option<Id> {
         let (above, name) = Self::split(path);
         let dir = self.find(above)?;
@@ -309,7 +312,7 @@ impl World {
         }
     }
 
-    /// The inode that a name in a directory is, not what is mounted over it.
+    /// Returns the inode of a name in its directory, rather than what is mounted over it.
     fn own(&self, path: &[u8]) -> Option<Id> {
         let (above, name) = Self::split(path);
         self.child(self.find(above)?, name)
@@ -356,7 +359,7 @@ impl World {
     }
 
     fn act_at_once(&mut self, act: Act) {
-        // The root itself is only changed.
+        // The root itself can only be changed.
         let of_root = |path: &Path8| path.is_empty();
         let names_root = match &act {
             Act::Write(path, _) | Act::Mkdir(path) | Act::Symlink(path, _) => of_root(path),
@@ -468,7 +471,7 @@ impl World {
                         root
                     }
                 };
-                // Another device at each mount.
+                // Each mount has another device number.
                 self.next += 1;
                 let device = self.next as u32;
                 self.set_device(root, device);
@@ -519,7 +522,7 @@ impl World {
             Some(other) if self.is_directory(other) != self.is_directory(id) => return,
             Some(other) if self.is_directory(other) && !self.is_empty(other) => return,
             Some(other) => {
-                // At once: nobody sees the name without either.
+                // Atomic: the name is never missing.
                 self.take(to);
                 self.put(to, id);
                 self.take(from);
@@ -582,12 +585,12 @@ impl Model {
         self.0.0.lock().unwrap()
     }
 
-    /// Who acts from now on.
+    /// Sets the adversary that acts from now on.
     pub fn let_act(&self, adversary: Box<dyn Adversary>) {
         *self.0.1.lock().unwrap() = adversary;
     }
 
-    /// What was begun is brought to its end.
+    /// Completes the acts that were begun.
     pub fn finish(&self) {
         let mut world = self.world();
         while let Some(act) = world.todo.pop_front() {
@@ -596,7 +599,7 @@ impl Model {
         world.haunted.clear();
     }
 
-    /// The adversary's turn; then the call, unless it fails.
+    /// Lets the adversary act, then does the call, unless it fails.
     fn call(&self, what: &str, id: Id, name: &CStr) -> Result<MutexGuard<'_, World>, Errno> {
         let mut world = self.world();
         world.calls += 1;
@@ -710,7 +713,7 @@ impl Directory for Handle {
         let (id, _) = self.below(&world, name)?;
         match &world.inodes[id].body {
             Body::Symlink(_) => Err(Errno::LOOP),
-            // A directory can be opened, and not be read.
+            // A directory can be opened, but not read.
             _ => Ok(Arc::new(self.model.open(&mut world, id))),
         }
     }

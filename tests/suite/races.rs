@@ -1,4 +1,4 @@
-//! Promise 3: of two writers exactly one commits a number; the other rebases, and nothing is lost.
+//! Promise 3: of two writers exactly one commits a number; the other one rebases, and nothing is lost.
 
 use crate::facts::{self, assert_same};
 use crate::kill::{ok, understudy};
@@ -79,7 +79,7 @@ fn command(dir: &Path, server: &Server) -> Command {
     command
 }
 
-/// The whole job against a server, by the real binary; then two writers at once.
+/// Runs all commands against a server with the real binary; then two writers at once.
 fn serve(server: &Server, rounds: usize) {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
@@ -88,7 +88,7 @@ fn serve(server: &Server, rounds: usize) {
     std::fs::write(source.join("a/new"), b"new").unwrap();
     ok(command(dir.path(), server).args(["resync", "source", "--store", "acme", "--quiet"]));
     ok(command(dir.path(), server).args(["verify", "acme", "--read-data"]));
-    // From a machine that has nothing.
+    // From a machine without a cache.
     ok(command(dir.path(), server)
         .env("XDG_CACHE_HOME", dir.path().join("other"))
         .args(["restore", "acme", "out", "--quiet"]));
@@ -132,7 +132,7 @@ fn serve(server: &Server, rounds: usize) {
     }
 }
 
-/// Appends after `rival` did each time; returns what came of it, and how often it was tried.
+/// Appends after `rival` did so each time; returns the result, and the number of attempts.
 fn append_after_rivals(rivals: u32) -> (Result<Option<Sequence>, RepositoryError>, u32) {
     let rig = Rig::new();
     let (store, rival) = (rig.store(), WriterId("rival".into()));

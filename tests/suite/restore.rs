@@ -1,6 +1,6 @@
-//! Restores into places that do not take everything: whatever cannot be as it was is named, whatever can be is there, and what
-//! does not belong to the destination is left alone. By the real kernel: mounts, small and foreign filesystems, other users; and by
-//! errors at every call that makes something.
+//! Restores into places that do not accept everything: whatever cannot be as it was is named, whatever can be
+//! is there, and files that do not belong to the restore are left alone. Tested with the real kernel (mounts,
+//! small and foreign filesystems, other users) and with errors at every call that creates something.
 
 use crate::facts::{self, Facts, assert_same};
 use crate::hostile::{leaf, payload, restore_page_to};
@@ -32,7 +32,7 @@ fn write(path: impl AsRef<Path>, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
-/// Something that is mounted for as long as this lives.
+/// A mount that is removed when this is dropped.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -46,7 +46,7 @@ impl Mounted {
         Self::new(&["--bind", from.to_str().unwrap()], at)
     }
 
-    /// A filesystem in a file.
+    /// Mounts a filesystem in a file.
     fn image(dir: &Path, make: &[&str], options: &str) -> Self {
         let image = dir.join(format!("image-{}", rig::nonce()));
         std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
@@ -62,7 +62,7 @@ impl Drop for Mounted {
     }
 }
 
-/// A file that nobody may change for as long as this lives.
+/// A file that is immutable as long as this value lives.
 struct Attribute(PathBuf, &'static str);
 
 impl Attribute {
@@ -90,7 +90,7 @@ fn named(warnings: &Shortfalls) -> Vec<&str> {
     warnings.first.iter().map(|warning| warning.path.as_str()).collect()
 }
 
-/// A store in a repository on the disk, for the real binary.
+/// Returns a store in a repository on the disk, for the real binary.
 fn shop(make: impl Fn(&Path)) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("source")).unwrap();
@@ -120,7 +120,7 @@ fn below_a_set_group_id_directory_and_a_default_list_everything_is_as_it_was() {
         run("setfacl", &["-d", "-m", "u:33:rwx,g:33:rwx,o:rwx", "."], at);
     };
     trap(&parent);
-    // Beside and renamed; over an empty one; over one that has such directories itself.
+    // Built next to it and renamed; over an empty directory; over one that has such directories itself.
     assert_eq!(restored(&rig, &rig.restore_request("www/new")).warnings, Default::default());
     assert_same(&rig.source(), &parent.join("new"), "a new directory");
     trap(&parent.join("empty"));
@@ -132,7 +132,7 @@ fn below_a_set_group_id_directory_and_a_default_list_everything_is_as_it_was() {
     write(parent.join("over/etc/secret"), "other");
     assert_eq!(restored(&rig, &over(&rig, "www/over")).warnings, Default::default());
     assert_same(&rig.source(), &parent.join("over"), "over what is there");
-    // In place.
+    // Built in place.
     trap(&parent.join("volume"));
     let _mounted = Mounted::bind(&parent.join("volume"), parent.join("mounted"));
     assert_eq!(restored(&rig, &rig.restore_request("www/mounted")).warnings, Default::default());
@@ -157,7 +157,7 @@ fn a_filesystem_that_hands_groups_down_does_not_change_them() {
     assert_eq!(root, facts::of(&rig.source()));
     std::os::unix::fs::chown(&disk.0, None, Some(33)).unwrap();
     assert_eq!(restore(disk.0.join("below")), facts::of(&rig.source()));
-    // Which deletion leaves alone as well.
+    // `--delete` leaves it alone as well.
     assert_eq!(restored(&rig, &over(&rig, "disk")).removed, 1);
     assert!(disk.0.join("lost+found").exists() && !disk.0.join("below").exists());
 }
@@ -211,7 +211,7 @@ fn deletion_does_not_reach_into_another_mount() {
     ] {
         assert!(kept.exists(), "{}: {warnings:?}", kept.display());
     }
-    // Each is named, and all else that does not belong is gone.
+    // Each of them is named, and all else that does not belong is removed.
     let paths = named(&warnings);
     for path in ["a/mounted file", "media", "media/kept", "old/deeper/same", "other", "replaced"] {
         assert!(paths.contains(&path), "{path}: {warnings:?}");
@@ -243,7 +243,8 @@ fn an_empty_directory_that_cannot_be_renamed_over_is_filled_in_place() {
         assert!(matches!(again, Err(RestoreError::NotEmpty(_))), "{to}");
     }
     drop((bound, tmpfs));
-    // One that can is renamed over, also with a slash behind its name or behind a symlink to its parent.
+    // An empty directory that can be renamed over is, also with a slash after its name or through a symlink
+    // to its parent.
     std::os::unix::fs::symlink(".", dir.join("here")).unwrap();
     for to in ["plain", "slash//", "here/behind"] {
         std::fs::create_dir(dir.join(to)).unwrap();
@@ -300,7 +301,7 @@ fn what_is_filled_in_place_and_killed_goes_on_and_no_other_snapshot_does() {
     write(source.join("later"), "x");
     ok(understudy(dir.path()).args(["resync", "source", "--store", "acme", "--quiet"]));
     std::fs::remove_file(source.join("later")).unwrap();
-    // Killed when something is there, and not all.
+    // Killed when a part of the tree is there.
     let mut killed = 0;
     for _ in 0..40 {
         let mut child = restore("acme@1").stdout(std::process::Stdio::null()).spawn().unwrap();
@@ -320,7 +321,7 @@ fn what_is_filled_in_place_and_killed_goes_on_and_no_other_snapshot_does() {
         } else if marked || count == 0 {
             ok(&mut restore("acme@1"));
         }
-        // Time and mode of the root as well, although the marker went last.
+        // Time and mode of the root are right as well, although the marker was removed last.
         assert_eq!(facts::of(&to), wanted);
         for entry in std::fs::read_dir(&to).unwrap() {
             let path = entry.unwrap().path();
@@ -363,7 +364,7 @@ fn what_is_immutable_is_named_and_the_rest_is_restored() {
     write(rig.source().join("log"), "new");
     write(rig.source().join("same"), "same");
     write(rig.source().join("dir/file"), "new");
-    // Its first name cannot be made; the second is the first, then.
+    // Its first name cannot be made, so the second becomes the first.
     write(rig.source().join("hard1"), "linked");
     std::fs::hard_link(rig.source().join("hard1"), rig.source().join("hard2")).unwrap();
     std::fs::hard_link(rig.source().join("hard1"), rig.source().join("hard3")).unwrap();
@@ -400,7 +401,7 @@ fn what_is_immutable_is_named_and_the_rest_is_restored() {
     for path in ["many/f007", "log", "dir", "hard1", "locked/inside", "locked/deep", "extra/stays", "same"] {
         assert!(paths.contains(&path), "{path}: {warnings:?}");
     }
-    // Of a directory that cannot be made what is below is counted, and not named.
+    // Entries below a directory that cannot be made are counted, but not named.
     assert!(!paths.contains(&"dir/file") && !paths.contains(&"locked/deep/inside"), "{warnings:?}");
     assert_eq!((warnings.missing, warnings.left), (8, 1), "{warnings:?}");
     assert_eq!(hidden_names(&out), Vec::<String>::new());
@@ -417,7 +418,7 @@ fn a_file_with_too_many_names_becomes_several() {
         std::fs::hard_link(source.join("p0"), source.join("p1")).unwrap();
     });
     let links = |to: &str, name: &str| std::fs::metadata(dir.path().join(to).join(name)).unwrap().nlink();
-    // When the fourth link is refused, six names are left; when all are, none is joined.
+    // When the fourth link is refused, six names remain; when all are, no names are linked.
     for (to, when, joined) in [("one", "4", [4, 4, 6, 6, 2]), ("all", "1+", [1; 5])] {
         let inject = format!("inject=linkat:error=EMLINK:when={when}");
         let trace = ["-e", "trace=linkat", "-e", &inject];
@@ -476,7 +477,7 @@ fn without_its_access_list_a_file_does_not_open_to_its_group() {
     assert_eq!(std::fs::metadata(dir.path().join("out/env")).unwrap().mode() & 0o777, 0o600);
 }
 
-/// The real binary with system calls that fail; its output, and the trace.
+/// Runs the real binary with failing system calls; returns its output and the trace.
 fn traced(dir: &Path, trace: &[&str], args: &[&str]) -> (Output, String) {
     let binary = understudy(dir);
     let log = dir.join(format!("trace-{}", rig::nonce()));
@@ -489,7 +490,7 @@ fn traced(dir: &Path, trace: &[&str], args: &[&str]) -> (Output, String) {
     (output, trace)
 }
 
-/// A filesystem without modes, owners, links and letters that differ, at `usb`.
+/// Mounts a filesystem without modes, owners, links and case-sensitive names at `usb`.
 fn exfat(dir: &Path) -> Mounted {
     let image = dir.join("image");
     std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
@@ -498,7 +499,7 @@ fn exfat(dir: &Path) -> Mounted {
     let device = Command::new("losetup").args(["-f", "--show"]).arg(&image).output().unwrap().stdout;
     let device = String::from_utf8(device).unwrap().trim().to_owned();
     run("mount.exfat-fuse", &[&device, "usb"], dir);
-    // It goes with the mount.
+    // The loop device is removed with the mount.
     run("losetup", &["-d", &device], dir);
     Mounted(dir.join("usb"))
 }
@@ -530,12 +531,12 @@ fn a_filesystem_without_modes_links_and_some_names_gets_all_content_and_says_wha
         let warnings = &report["warnings"];
         let names: Vec<_> =
             warnings["first"].as_array().unwrap().iter().map(|w| w["path"].as_str().unwrap()).collect();
-        // What others can read now is named before what is merely different.
+        // Files that others can read now are named before files that are merely different.
         for path in ["x/secret", "x/a:b", "a/link", "fifo", "x/upper", "x/dir", "c/hard"] {
             assert!(names.contains(&path), "{round}: {path}: {warnings:#}");
         }
         assert!(text(&output).contains("open to more than they were"), "{round}: {}", text(&output));
-        // Neither of two names that are one here was overwritten by the other.
+        // Of two names that are one on this filesystem, neither overwrote the other.
         assert_eq!(std::fs::read_to_string(out.join("x/Upper")).unwrap(), "Upper", "{round}");
         assert_eq!(std::fs::read_to_string(out.join("x/DIR/file")).unwrap(), "of DIR", "{round}");
         for name in ["a/b/f39", "c/medium", "c/hard", "x/secret"] {
@@ -575,7 +576,7 @@ fn what_has_another_entry_s_name_in_other_letters_is_not_deleted() {
     assert_eq!(std::fs::read_to_string(usb.0.join("out/readme")).unwrap(), "new");
 }
 
-/// The real binary as a user without privileges.
+/// Returns the real binary as an unprivileged user.
 fn as_user(dir: &Path, groups: &str, args: &[&str]) -> Output {
     let binary = understudy(dir);
     let mut command = Command::new("setpriv");
@@ -586,7 +587,7 @@ fn as_user(dir: &Path, groups: &str, args: &[&str]) -> Output {
         groups => command.args(["--groups", groups]),
     };
     command.env("XDG_CACHE_HOME", dir.join("home/cache")).env("HOME", dir.join("home"));
-    // One that this user may read.
+    // A key file that this user may read.
     command.env("UNDERSTUDY_KEY_FILE", rig::key_file());
     command.arg(binary.get_program()).args(args).output().unwrap()
 }
@@ -632,7 +633,7 @@ fn a_user_without_privileges_gets_all_content_and_is_told_the_rest() {
     assert_eq!(found("read-only"), (0o555, 1000, 1000));
     assert_eq!(report["warnings"]["wider"], 0, "{report:#}");
     assert_eq!(report["warnings"]["missing"], 0, "{report:#}");
-    // In no group: then members of 1000 can read what members of 33 could.
+    // In no group: members of group 1000 can then read what members of 33 could.
     let output = as_user(dir.path(), "", &["restore", "acme", "home/out", "--json"]);
     assert_eq!(output.status.code(), Some(3));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -640,13 +641,13 @@ fn a_user_without_privileges_gets_all_content_and_is_told_the_rest() {
         report["warnings"]["first"].as_array().unwrap().iter().filter(|w| w["kind"] == "wider").collect();
     assert_eq!(report["warnings"]["wider"], 2, "{report:#}");
     assert_eq!((&wider[0]["path"], &wider[1]["path"]), (&"group".into(), &"theirs".into()));
-    // Again, over what its owner may not write into.
+    // A second time, over a directory that its owner may not write to.
     std::fs::write(out.join("read-only/file"), "changed").unwrap();
     let output = as_user(dir.path(), "33,44", &["restore", "acme", "setgid/out", "--overwrite", "--quiet"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     assert_eq!(std::fs::read_to_string(out.join("read-only/file")).unwrap(), "read-only/file");
     assert_eq!(found("read-only"), (0o555, 1000, 1000));
-    // Somebody's own directory, whose parent is not.
+    // The user's own directory, with a parent of another user.
     std::fs::create_dir(dir.path().join("own")).unwrap();
     std::os::unix::fs::chown(dir.path().join("own"), Some(1000), Some(1000)).unwrap();
     let output = as_user(dir.path(), "", &["restore", "acme", "own", "--quiet"]);
@@ -669,7 +670,7 @@ fn entries_without_their_directory_come_back_in_one_that_only_its_owner_sees() {
     assert_eq!(named(&report.warnings), ["vendor", "vendor/deep", "vendor/deep/er"], "{:?}", report.warnings);
     let vendor = std::fs::metadata(out.join("vendor")).unwrap();
     assert_eq!((vendor.mode() & 0o7777, vendor.uid(), vendor.gid()), (0o700, 5, 6));
-    // Even the root's own may be missing; and what else is in such a directory is not deleted.
+    // Even the root's own entry may be missing. Other files in such a directory are not deleted.
     write(out.join("vendor/more"), "x");
     let page = leaf(&[payload("a"), payload("vendor/f3")]);
     let report = restore_page_to(&rig, &page, 0, &over(&rig, "out")).unwrap();
@@ -692,7 +693,7 @@ fn a_damaged_file_is_left_as_it_was_and_the_rest_is_restored() {
     assert_eq!((report.warnings.damaged, report.warnings.total()), (1, 1), "{:?}", report.warnings);
     let without = |facts: Facts| facts.into_iter().filter(|(k, _)| k != lost.as_bytes()).collect::<Facts>();
     assert_eq!(facts::of(&rig.dir.path().join("out")), without(wanted.clone()));
-    // What is there of it stays.
+    // An existing file of that name stays.
     std::fs::write(rig.dir.path().join("out").join(&lost), "older").unwrap();
     let report = restored(&rig, &over(&rig, "out"));
     assert_eq!(report.warnings.damaged, 1);
@@ -718,7 +719,7 @@ fn what_would_meet_every_entry_ends_a_restore_and_the_next_goes_on() {
     assert_eq!(hidden_names(dir.path()), Vec::<String>::new());
 }
 
-/// Restores with an error injected; what is not as it was must be named, and where nothing is, all is as it was.
+/// Restores with an error injected; every difference must be named, and without a warning there must be none.
 fn strike(dir: &Path, wanted: &Facts, call: &str, errno: &str, at: u64, to: &str, flags: &[&str]) -> bool {
     let args = [&["restore", "acme", to, "--json"], flags].concat();
     let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={errno}:when={at}"));
@@ -737,13 +738,14 @@ fn strike(dir: &Path, wanted: &Facts, call: &str, errno: &str, at: u64, to: &str
                 let (link, attributes) = rest.split_once(" attributes ").unwrap();
                 (link.to_owned(), format!("{fact} {attributes}"))
             };
-            // Of two names of one file either may be missing, and then the other is alone; what the file lacks is
-            // told of one of them.
+            // Of two names of one file either may be missing, and the other is then alone. What the file
+            // lacks is reported for one of its names.
             let alone = |fact: &String| parts(fact).1;
             let told_links = wanted.iter().filter(|(path, _)| named.contains(&&*shown(path)));
             let told_links: Vec<_> = told_links.map(|(_, fact)| parts(fact).0).collect();
             let found = facts::of(&dir.join(to));
-            // It, or a directory that it is in. (That the root is told says nothing of what is in it.)
+            // The path itself or a directory above it is named. (A warning about the root says nothing about
+            // its content.)
             let told = |path: &[u8]| {
                 let path = TreePath::parse(path).unwrap();
                 let top = |at| path.components().take(at).fold(TreePath::root(), |top, name| top.join(name));
@@ -760,7 +762,7 @@ fn strike(dir: &Path, wanted: &Facts, call: &str, errno: &str, at: u64, to: &str
                     found.get(path)
                 );
             }
-            // What was left is named, and what it is in stays with it.
+            // Entries that were left are named, and their directories stay with them.
             for path in found.keys().filter(|path| !wanted.contains_key(*path)) {
                 let above = format!("{}/", shown(path));
                 assert!(told(path) || named.iter().any(|name| name.starts_with(&above)), "{what}: {above}");
@@ -772,7 +774,7 @@ fn strike(dir: &Path, wanted: &Facts, call: &str, errno: &str, at: u64, to: &str
     struck
 }
 
-/// The calls that make something, and what they may say.
+/// The calls that create something, with errors that they may return.
 const CALLS: [(&str, &str); 12] = [
     ("mkdirat", "EPERM"),
     ("symlinkat", "EPERM"),
@@ -788,7 +790,7 @@ const CALLS: [(&str, &str); 12] = [
     ("unlinkat", "EBUSY"),
 ];
 
-/// Every call at its first, second, ... time; returns how many failed.
+/// Injects an error at every call's first, second, ... time; returns the number of failures.
 fn strike_everywhere(flags: &[&str], before: impl Fn(&Path)) -> usize {
     let dir = shop(|source| {
         all_kinds(source);
@@ -838,7 +840,7 @@ fn a_restore_that_deletes_leaves_what_understudy_keeps_there() {
     assert_eq!(std::fs::read(out.join("local/share/repository/packs/ab")).unwrap(), b"all snapshots");
     assert!(!out.join("local/stray").exists());
     assert_eq!((report.warnings.left, named(&report.warnings)), (1, vec!["local/share"]));
-    // Into the place itself nothing is restored.
+    // Nothing is restored into the place itself.
     let inside = RestoreRequest { own, ..over(&rig, "out/local/share/repository/packs") };
     let error = rig::restore_at(&rig.store(), Moment::Latest, &inside).unwrap_err().to_string();
     assert!(error.contains("keeps something of its own"), "{error}");
@@ -854,7 +856,7 @@ fn what_is_restored_to_a_mount_with_owners_of_its_own_is_there() {
         std::fs::create_dir(dir.path().join(name)).unwrap();
     }
     ok(understudy(dir.path()).args(["resync", "source", "--store", "acme", "--quiet"]));
-    // As NFS shows what root makes where root is nobody.
+    // NFS shows files of root's like this where root is squashed to `nobody`.
     ok(Command::new("bindfs")
         .args(["--force-user=65534", "--force-group=65534", "--chown-ignore"])
         .args([dir.path().join("back"), dir.path().join("shared")]));

@@ -1,4 +1,5 @@
-//! Roles come from the log; and two daemons that write one store by turns are told so. By the real binary.
+//! Roles come from the log; and two daemons that write one store by turns are reported. Tested with the real
+//! binary.
 
 use crate::kill::ok;
 use crate::rig::{self, name};
@@ -12,7 +13,7 @@ use understudy::repository::append::Appended;
 use understudy::repository::key_source::KeySource;
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
 
-/// A host of a name, with the store `acme`, not encrypted, in a repository.
+/// Returns a host with this name and the unencrypted store `acme` in a repository.
 fn host(repository: &Path, writer: &str, store: &str) -> Host {
     let host = Host::new(1);
     let text = format!(
@@ -27,7 +28,7 @@ fn host(repository: &Path, writer: &str, store: &str) -> Host {
 
 const PRIMARY: &str = "path = 's0'\n";
 
-/// The store, as the library has it.
+/// Returns the store, opened by the library.
 fn store(repository: &Path) -> Store {
     let local = object_store::local::LocalFileSystem::new_with_prefix(repository).unwrap();
     let objects: Arc<dyn ObjectStore> = Arc::new(local);
@@ -48,7 +49,7 @@ fn snapshots(repository: &Path) -> usize {
     store(repository).state().map_or(0, |state| state.snapshots.len())
 }
 
-/// By this host's daemon, if there is one.
+/// Resyncs by this host's daemon, if there is one.
 fn resync(host: &Host) {
     ok(&mut host.command(&["resync", "acme", "--quiet"]));
 }
@@ -75,14 +76,14 @@ fn two_daemons_of_one_name_on_one_store_are_told_and_a_restart_is_not() {
     let [mut one, mut two] = [(); 2].map(|()| host(&repository, "web", PRIMARY));
     one.start();
     wait_until("its first run", || snapshots(&repository) == 1);
-    // Restarted, it goes on as the same host.
+    // After a restart it continues as the same host.
     one.end();
     one.start();
     resync(&one);
     resync(&one);
     assert!(!has_rivals(&one), "{}", one.log());
     assert!(status(&one)["rivals"].is_null() && !one.log().contains("by turns"));
-    // Another process of that name: it begins, and nobody knows which of the two has ended.
+    // Another process of that name begins; it is unknown which of the two has ended.
     two.start();
     resync(&two);
     assert!(!has_rivals(&two));
@@ -99,7 +100,7 @@ fn two_daemons_of_one_name_on_one_store_are_told_and_a_restart_is_not() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("rivals"));
     // Nothing was refused, and nothing is lost.
     ok(&mut one.command(&["verify", "acme", "--read-data"]));
-    // One of them gone, the other is told no longer.
+    // Once one of them has ended, it is no longer reported.
     two.end();
     for _ in 0..understudy::model::rivals::LOOK_BACK + 1 {
         resync(&one);
@@ -117,11 +118,11 @@ fn commands_beside_a_daemon_of_the_same_host_are_not_taken_for_another() {
     wait_until("its first run", || snapshots(&repository) == 1);
     for _ in 0..3 {
         resync(&host);
-        // Named, the repository is not the daemon's: the command runs it itself.
+        // With a named repository the command does not ask the daemon, but makes the run itself.
         let mut alone = host.command(&["resync", "acme", "--quiet", "--repository"]);
         let output = ok(alone.arg(&repository));
         assert!(!String::from_utf8_lossy(&output.stderr).contains("by turns"));
-        // As a job of a container engine does, each in a process of its own.
+        // A container engine's jobs are separate processes like this.
         ok(&mut host.command(&["resync", "--due", "--quiet"]));
     }
     resync(&host);
@@ -148,7 +149,7 @@ fn a_host_that_the_log_fenced_runs_no_hook_and_may_become_a_standby() {
     assert_eq!((&row["log_role"], &row["primary"]), (&"fenced".into(), &"web-2".into()));
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert!(!host.path("hooked").exists(), "it was not run");
-    // Asked for, it looks again, and says what it is.
+    // When asked for a run, it reads the log again, and reports that it is fenced.
     assert_eq!(host.command(&["resync", "acme"]).output().unwrap().status.code(), Some(5));
     assert_eq!(snapshots(&repository), 1);
     // An operator makes it a standby.
@@ -182,7 +183,7 @@ fn a_standby_that_the_log_names_as_the_primary_is_told() {
     let output = standby.command(&["status"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("unassigned"));
     assert!(String::from_utf8_lossy(&output.stderr).contains("role = \"primary\""));
-    // And so is the one that was: it is fenced.
+    // The former primary is fenced.
     assert_eq!(status(&primary)["log_role"], "fenced");
 }
 
@@ -196,7 +197,7 @@ fn a_store_without_a_promotion_is_whose_configuration_says_so() {
     assert_eq!(status(&primary)["log_role"], "primary");
     let standby = host(&repository, "web-2", "role = 'standby'\n");
     assert_eq!(status(&standby)["log_role"], "standby");
-    // A host is its name: restored on another machine, it goes on.
+    // A host is identified by its name: restored on another machine, it continues.
     let again = host(&repository, "web-1", PRIMARY);
     ok(&mut again.command(&["resync", "acme", "--quiet", "--accept"]));
     assert_eq!(snapshots(&repository), 2);

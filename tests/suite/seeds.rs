@@ -1,5 +1,5 @@
-//! The fuzzers' seeds: one valid sample of each format, written anew by
-//! `cargo nextest run --run-ignored only seeds`, and damaged by the test that decodes them.
+//! The fuzzers' seeds: one valid sample of each format, written by `cargo nextest run --run-ignored only
+//! seeds`, and damaged by the test that decodes them.
 
 use crate::rig::{Rig, sample_tree};
 use futures::TryStreamExt;
@@ -11,7 +11,7 @@ use understudy::model::entry::Extent;
 use understudy::model::id::{ChunkId, ContentHash};
 use understudy::model::record::RingRef;
 
-/// A secret for two holders, the first with the key of the fuzzer's.
+/// Returns a secret for two holders, the first with the fuzzer's key.
 fn age_file() -> Vec<u8> {
     let random = std::sync::Mutex::new(blake3::Hasher::new().finalize_xof());
     let holders = [1, 2].map(|n| age::Identity::new([n; 32]).recipient());
@@ -28,7 +28,7 @@ fn the_seed_of_an_age_file_opens_for_the_fuzzers_key() {
 #[test]
 #[ignore = "writes into the source tree"]
 fn write_the_seeds() {
-    // What is sealed would tell a fuzzer nothing.
+    // A fuzzer cannot open sealed objects.
     let rig = Rig::plain();
     sample_tree(&rig.source());
     std::fs::remove_file(rig.source().join("c/medium")).unwrap();
@@ -79,7 +79,7 @@ fn write_the_seeds() {
     let at = object_store::path::Path::from("acme/keys/0000000001");
     let ring =
         futures::executor::block_on(async { sealed.objects.get(&at).await.unwrap().bytes().await.unwrap() });
-    // The first is of version 1, and stays as it is.
+    // The first seed is of version 1, and stays as it is.
     write("keyring", "second", &ring);
     let (record, _) = understudy::format::record::decode(&newest, None, 1).unwrap();
     let ring = RingRef { sequence: 1, hash: ContentHash::of(b"ring") };

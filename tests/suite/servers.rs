@@ -6,14 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// What Azurite knows by itself: a published account for tests, no secret.
+/// Azurite's built-in key: of a published test account, no secret.
 const AZURITE_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 pub struct Server {
     child: Child,
     _dir: TempDir,
-    /// For the client's environment.
+    /// Variables for the client's environment.
     pub environment: Vec<(&'static str, String)>,
     pub location: &'static str,
 }
@@ -54,7 +54,7 @@ fn s3_environment(port: u16, key: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// An S3 server that honours create-only conditions.
+/// Starts an S3 server that honours create-only conditions.
 pub fn moto() -> Server {
     let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
     let mut command = Command::new(tool("venv/bin/moto_server"));
@@ -69,7 +69,7 @@ pub fn moto() -> Server {
     }
 }
 
-/// An S3 server that ignores create-only conditions.
+/// Starts an S3 server that ignores create-only conditions.
 pub fn s3rver() -> Server {
     let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
     let mut command = Command::new(tool("node_modules/.bin/s3rver"));
@@ -87,7 +87,7 @@ pub fn s3rver() -> Server {
     Server { child, _dir: dir, environment: s3_environment(port, "S3RVER"), location: "s3://bucket" }
 }
 
-/// Azure's blob storage.
+/// Starts a server of Azure's blob storage.
 pub fn azurite() -> Server {
     let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
     let mut command = Command::new(tool("node_modules/.bin/azurite-blob"));
@@ -115,7 +115,7 @@ pub fn azurite() -> Server {
 }
 
 impl Server {
-    /// The keys in an S3 server's bucket.
+    /// Returns the keys in an S3 server's bucket.
     pub fn keys(&self) -> Vec<String> {
         let port = self.environment[0].1.rsplit(':').next().unwrap().parse().unwrap();
         let request = "GET /bucket?list-type=2 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
@@ -135,7 +135,7 @@ fn http(port: u16, request: &str) -> String {
     reply
 }
 
-/// Shared-key signing needs HMAC, which Python has.
+/// Creates a container. Shared-key signing needs HMAC, which Python has.
 fn create_container(port: u16) {
     let script = format!(
         r#"

@@ -1,4 +1,4 @@
-//! The daemon: every store in its time, what is asked for at once, and figures that are true.
+//! The daemon: every store runs on time, requested runs begin immediately, and the figures are true.
 
 use crate::facts::assert_same;
 use crate::kill::{ok, understudy};
@@ -13,7 +13,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A host with a configuration, and perhaps a daemon.
+/// A host with a configuration, which may run a daemon.
 pub struct Host {
     pub dir: tempfile::TempDir,
     pub port: u16,
@@ -30,7 +30,7 @@ impl Drop for Host {
 }
 
 impl Host {
-    /// Stores `s0…` below the host's directory, each with a small tree.
+    /// Creates stores `s0…` below the host's directory, each with a small tree.
     pub fn new(stores: usize) -> Self {
         let host = Self { dir: tempfile::tempdir().unwrap(), port: free_port(), daemon: None };
         for number in 0..stores {
@@ -67,7 +67,7 @@ impl Host {
         wait_until("it answers", || self.get("/healthz").is_some());
     }
 
-    /// Asked to end, it ends well.
+    /// Asks the daemon to end, and checks its exit code.
     pub fn end(&mut self) {
         self.signal("-TERM");
         let mut daemon = self.daemon.take().unwrap();
@@ -88,7 +88,7 @@ impl Host {
         ok(Command::new("kill").args([signal, &id]));
     }
 
-    /// At the port.
+    /// Sends a request to the port.
     pub fn ask(&self, method: &str, path: &str, token: Option<&str>) -> (u16, String) {
         let token = token.map(|token| format!("Authorization: Bearer {token}"));
         let token = token.iter().flat_map(|header| ["-H", header]).collect::<Vec<_>>();
@@ -104,13 +104,13 @@ impl Host {
         (status.parse().unwrap_or(0), body.to_owned())
     }
 
-    /// The daemon's socket, as this host's commands find it.
+    /// Returns the daemon's socket, as this host's commands find it.
     pub fn socket(&self) -> Option<PathBuf> {
         let listed = std::fs::read_dir(self.path("state/understudy")).ok()?.flatten();
         listed.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|e| e == "socket"))
     }
 
-    /// By the socket.
+    /// Sends a request to the socket.
     pub fn get(&self, path: &str) -> Option<String> {
         let socket = self.socket()?;
         let (status, body) = self.curl(&["--unix-socket", socket.to_str()?], "GET", path);
@@ -145,7 +145,7 @@ fn a_daemon_runs_its_stores_and_a_standby_follows_them() {
     let mut host = Host::new(2);
     host.configure("[[store]]\nname='a'\npath='s0'\n[[store]]\nname='b'\npath='s1'\nplan='private'\n");
     host.start();
-    // New stores are due at once.
+    // New stores are due immediately.
     for store in ["a", "b"] {
         wait_until("it has a snapshot", || host.store(store)["snapshot"] == 1);
     }
@@ -156,7 +156,7 @@ fn a_daemon_runs_its_stores_and_a_standby_follows_them() {
     standby.configure(&format!("[[store]]\nname='a'\nrole='standby'\nrepository='{repository}'\n"));
     standby.start();
     wait_until("it is published", || standby.store("a")["snapshot"] == 1);
-    // What is asked for by hand goes through the daemon.
+    // A run that a command asks for is made by the daemon.
     std::fs::write(host.path("s0/new"), b"new").unwrap();
     let said = ok(&mut host.command(&["resync", "a"])).stdout;
     let said = String::from_utf8_lossy(&said).into_owned();
@@ -165,7 +165,7 @@ fn a_daemon_runs_its_stores_and_a_standby_follows_them() {
     let point = MountPoint::new(&standby.path("mounted"));
     ok(standby.command(&["mount", "a", "--quiet"]).arg(&point.0));
     assert_same(&host.path("s0"), &point.0, "on the standby");
-    // What a person reads.
+    // The table for people.
     let table = String::from_utf8(ok(&mut host.command(&["status"])).stdout).unwrap();
     assert!(table.contains("standard") && table.contains("@2") && table.contains("in "), "{table}");
     for line in table.lines().skip(1) {
@@ -192,7 +192,7 @@ fn a_held_run_is_seen_everywhere_and_released() {
     let table = host.command(&["status"]).output().unwrap();
     assert!(String::from_utf8_lossy(&table.stdout).contains("held"));
     assert_eq!(status["snapshot"], 1);
-    // Nobody without the token lets it through.
+    // Without the token, the run cannot be let through.
     assert_eq!(host.ask("POST", "/api/v1/stores/a/release", None).0, 401);
     assert_eq!(host.ask("POST", "/api/v1/stores/a/release", Some("guessed-guessed-guessed")).0, 401);
     assert_eq!(host.ask("POST", "/api/v1/stores/a/release", Some(&host.token())).0, 200);
@@ -215,7 +215,7 @@ fn many_who_ask_and_look_at_once_are_all_answered() {
     host.configure("[[store]]\nname='a'\npath='s0'\n[store.hooks]\nbefore=['sleep','2']\n");
     host.start();
     let token = host.token();
-    // More than there are threads that a repository's reads and writes wait for.
+    // More requests than there are threads for a repository's reads and writes.
     std::thread::scope(|scope| {
         let (host, token) = (&host, &token);
         for number in 0..60 {
@@ -234,7 +234,7 @@ fn many_who_ask_and_look_at_once_are_all_answered() {
 #[test]
 fn two_who_ask_at_once_get_one_run() {
     let mut host = Host::new(1);
-    // A run that takes its time.
+    // A run that takes some time.
     host.configure("[[store]]\nname='a'\npath='s0'\n[store.hooks]\nbefore=['sleep','1']\n");
     host.start();
     let token = host.token();
@@ -264,7 +264,7 @@ fn a_failing_store_blocks_no_other_and_a_wrong_configuration_changes_nothing() {
             .unwrap()
             .contains("understudy_consecutive_failures{store=\"broken\",role=\"primary\"} 1")
     );
-    // Reload: wrong, and right.
+    // Reload with a wrong configuration, then with a right one.
     host.configure("[[store]]\nname='a'\npaht='s0'\n");
     host.signal("-HUP");
     wait_until("it says so", || host.log().contains("keeps the old configuration"));
@@ -277,7 +277,7 @@ fn a_failing_store_blocks_no_other_and_a_wrong_configuration_changes_nothing() {
         host.get("/api/v1/stores/later").is_some_and(|text| text.contains("\"snapshot\":1"))
     });
     assert_eq!(host.ask("GET", "/api/v1/stores/broken", Some(&host.token())).0, 404);
-    // Asked to end, it does.
+    // The daemon ends when asked to.
     host.signal("-TERM");
     let status = host.daemon.take().unwrap().wait().unwrap();
     assert!(status.success(), "{}", host.log());
@@ -316,7 +316,7 @@ fn a_continuous_store_is_resynced_seconds_after_a_change() {
     host.configure("[[store]]\nname='a'\npath='s0'\nplan='continuous'\n");
     host.start();
     wait_until("it has a snapshot", || host.store("a")["snapshot"] == 1);
-    // Nothing changed: nothing is due before the hour, whatever the first run made of itself.
+    // Nothing changed, so nothing is due before the hour; the first run's own changes do not count.
     for number in 0..3 {
         let before = host.store("a")["snapshot"].as_u64().unwrap();
         std::fs::create_dir_all(host.path(&format!("s0/new/{number}/below"))).unwrap();
@@ -342,7 +342,7 @@ fn a_continuous_store_is_due_when_its_daemon_starts_and_when_it_is_released() {
     wait_until("it is resynced", || host.store("a")["snapshot"] == 2);
     std::fs::write(host.path("s0/a/b/f2"), b"and seconds after it is changed").unwrap();
     wait_until("it is watched", || host.store("a")["snapshot"] == 3);
-    // What was told of while an operator held it is not forgotten.
+    // Changes that were reported during an operator's hold are not forgotten.
     let token = host.token();
     assert_eq!(host.ask("POST", "/api/v1/stores/a/hold", Some(&token)).0, 200);
     std::fs::write(host.path("s0/a/b/f3"), b"while it was held").unwrap();
@@ -354,7 +354,7 @@ fn a_continuous_store_is_due_when_its_daemon_starts_and_when_it_is_released() {
 
 #[test]
 fn a_token_that_is_none_keeps_no_store_from_running() {
-    // As one that was killed while it was made leaves it.
+    // A daemon that was killed while it created the token left this file.
     let mut host = Host::new(1);
     let path = host.path("state/understudy/token");
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -364,7 +364,7 @@ fn a_token_that_is_none_keeps_no_store_from_running() {
     assert!(host.token().len() >= 32);
     assert_eq!(host.ask("POST", "/api/v1/stores/a/resync", Some(&host.token())).0, 200);
     host.end();
-    // What is somebody's is left, and said.
+    // A user's own file is left as it is, and reported.
     std::fs::write(&path, b"short").unwrap();
     std::fs::write(host.path("s0/new"), b"new").unwrap();
     host.configure("[[store]]\nname='b'\npath='s0'\n");
@@ -373,7 +373,7 @@ fn a_token_that_is_none_keeps_no_store_from_running() {
     assert!(host.log().contains("a token has 16 characters at least"), "{}", host.log());
     let (status, said) = host.ask("POST", "/api/v1/stores/b/resync", Some("short"));
     assert!(status == 503 && !said.contains(path.to_str().unwrap()), "{status} {said}");
-    // Once it is one, it is taken, without a restart.
+    // Once it is valid, it is used without a restart.
     std::fs::write(&path, b"0123456789abcdef0123").unwrap();
     assert_eq!(host.ask("POST", "/api/v1/stores/b/resync", Some("0123456789abcdef0123")).0, 200);
     assert_eq!(host.ask("POST", "/api/v1/stores/b/resync", Some("short")).0, 401);
@@ -410,7 +410,8 @@ fn the_figures_are_what_prometheus_reads() {
     host.configure("[[store]]\nname='a'\npath='s0'\n");
     host.start();
     wait_until("it has a snapshot", || host.store("a")["snapshot"] == 1);
-    // Prometheus' own parser; what promtool checks of names: units, `_total` of counters only, help for all.
+    // Uses Prometheus' own parser, and promtool's checks of names: units, `_total` for counters only, help
+    // for all.
     let said = python(
         r#"
 import sys, urllib.request
@@ -456,7 +457,7 @@ fn the_api_does_what_its_description_says() {
     assert!(host.get("/healthz").is_some());
 }
 
-/// The command lines in `schedules/`, as `program: arguments`.
+/// Returns the command lines in `schedules/`, as `program: arguments`.
 fn command_lines() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("schedules");
     let told = python(
@@ -530,7 +531,7 @@ fn what_schedules_has_for_engines_is_what_this_program_takes() {
             understudy::service::schedule::Schedule::parse(rest).unwrap();
             continue;
         }
-        // Without the configuration that it names, the command line is right all the same: that is what it says.
+        // Without the configuration that it names, a valid command line fails with exactly this error.
         let args: Vec<_> = rest.split(' ').collect();
         let output = host.command(&args).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -538,7 +539,8 @@ fn what_schedules_has_for_engines_is_what_this_program_takes() {
     }
 }
 
-/// Many stores under constant change, the daemon killed again and again; at the end every standby has what its source has.
+/// Many stores under constant change, with a daemon that is killed repeatedly; at the end every standby has
+/// what its source has.
 fn survives(stores: usize, seconds: u64) {
     let mut host = Host::new(0);
     let mut text = String::from("stores_at_once = 4\n");
@@ -579,7 +581,7 @@ fn survives(stores: usize, seconds: u64) {
         }
     }
     println!("{stores} stores, {round} kills, memory (MiB) and open files: {peaks:?}");
-    // In peace: one more run of each.
+    // Without further changes: one more run of each.
     host.start();
     for number in 0..stores {
         ok(&mut host.command(&["resync", &format!("s{number}"), "--quiet"]));
@@ -597,7 +599,7 @@ fn survives(stores: usize, seconds: u64) {
     assert!(memory < 300 && files < 200, "{memory} MiB, {files} open files");
 }
 
-/// A process's memory in MiB, and its open files.
+/// Returns a process's memory in MiB, and its number of open files.
 fn resources(id: u32) -> (u64, usize) {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -610,7 +612,7 @@ fn a_daemon_that_is_killed_again_and_again_brings_every_store_over() {
     survives(12, 12);
 }
 
-/// `cargo nextest run --run-ignored only two_hundred`: about four minutes.
+/// `cargo nextest run --run-ignored only two_hundred` takes about four minutes.
 #[test]
 #[ignore = "four minutes"]
 fn two_hundred_stores_survive_two_minutes_of_kills() {

@@ -1,4 +1,4 @@
-//! What is followed and mounted is the snapshot: whole, verified, and the same as a restore.
+//! A followed and mounted snapshot is complete, verified, and the same as a restored one.
 
 use crate::damage::{Damage, damage, keys};
 use crate::facts::{self, assert_same};
@@ -61,7 +61,7 @@ pub fn depot(rig: &Rig) -> Depot {
     Depot::new(&rig.dir.path().join("standby"), &rig::name())
 }
 
-/// A directory that is mounted on, until it is dropped.
+/// A mount point that is unmounted when this is dropped.
 pub struct MountPoint(pub PathBuf);
 
 impl MountPoint {
@@ -88,7 +88,8 @@ fn every_kind_of_entry_is_the_same_through_a_mount() {
     let rig = Rig::new();
     let source = rig.source();
     all_kinds(&source);
-    // Names in many blocks; targets at the edges of what lies behind an inode; attributes that look like the overlay's.
+    // Names in many blocks; targets around the maximum size after an inode; attributes that look like the
+    // overlay's.
     std::fs::create_dir(source.join("many")).unwrap();
     for number in 0..3000 {
         let name = format!("{number}-{}", "n".repeat(number % 200));
@@ -123,7 +124,7 @@ fn every_kind_of_entry_is_the_same_through_a_mount() {
         let write = std::fs::write(point.0.join("new"), b"x").unwrap_err();
         assert_eq!(write.raw_os_error(), Some(30), "read-only: {write}");
     }
-    // A third party's opinion of the image.
+    // An independent judgement of the image.
     let fsck = Command::new("fsck.erofs").arg(depot(&rig).image(Sequence(1))).output().unwrap();
     assert!(fsck.status.success(), "{}", String::from_utf8_lossy(&fsck.stderr));
 }
@@ -160,7 +161,7 @@ fn each_snapshot_stays_as_it_was() {
         let point = MountPoint::of(&rig, &at(round as u64 + 1), &format!("at-{round}"));
         assert!(facts::of(&point.0) == *wanted, "snapshot {round}");
     }
-    // As of a moment: by the image's time.
+    // "As of" a moment is answered by the image's time.
     let state = rig.store().state().unwrap();
     let begun = state.snapshots[&Sequence(3)].scan_start_ns;
     for (ns, found) in [(begun, 3), (begun - 1, 2)] {
@@ -191,7 +192,7 @@ fn a_move_fetches_nothing_and_an_insertion_a_block() {
     rig.resync();
     let moved = follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
     assert_eq!((moved.objects_made, moved.copied_bytes), (0, 0), "{moved:?}");
-    // The log's records, the index and pages, and no content.
+    // The log's records, the index and pages are received, but no content.
     assert!(moved.requests.received_bytes < 30_000, "{moved:?}");
     for (name, size) in [("dump.sql", 20 << 20), ("small.sql", 900_000)] {
         let mut content = std::fs::read(rig.source().join(name)).unwrap();
@@ -213,7 +214,7 @@ fn a_seed_is_used_for_what_it_has_and_trusted_for_nothing() {
     std::fs::write(rig.source().join("c/large"), vec![3; 6 << 20]).unwrap();
     let seed = rig.dir.path().join("seed");
     assert!(Command::new("cp").arg("-a").arg(rig.source()).arg(&seed).status().unwrap().success());
-    // Of the right size, with the wrong bytes; and a symlink out of it.
+    // A file with the right size and wrong bytes, and a symlink that leads out of the seed.
     std::fs::write(seed.join("a/b/f3"), vec![b'x'; std::fs::read(seed.join("a/b/f3")).unwrap().len()])
         .unwrap();
     std::fs::remove_file(seed.join("a/b/f4")).unwrap();
@@ -246,7 +247,7 @@ fn changes_are_kept_apart_and_belong_to_their_snapshot() {
     assert_eq!((image_root.uid(), image_root.gid()), (33, 44));
     root.set_modified(image_root.modified().unwrap()).unwrap();
     assert_same(&rig.source(), &point.0, "writable, unchanged");
-    // What is changed here is changed there, hardlinks too.
+    // The same changes are made to both trees, also through hardlinks.
     for root in [rig.source(), point.0.clone()] {
         std::fs::write(root.join("c/hard"), b"through one name").unwrap();
         std::fs::remove_dir_all(root.join("empty")).unwrap();
@@ -260,7 +261,7 @@ fn changes_are_kept_apart_and_belong_to_their_snapshot() {
     }
     assert_same(&rig.source(), &point.0, "writable, changed");
     drop(point);
-    // Mounted again, the changes are there; on another snapshot they mean nothing.
+    // Mounted again, the changes are there; for another snapshot they are refused.
     let point = MountPoint::new(&rig.dir.path().join("live"));
     let error = mount::mount(&depot(&rig), &at(2), &point.0, &options).unwrap_err();
     assert!(matches!(error, StageError::Bound { .. }), "{error}");
@@ -269,7 +270,7 @@ fn changes_are_kept_apart_and_belong_to_their_snapshot() {
     let foreign = MountOptions { writable: Some(rig.source()), trusted: false };
     let error = mount::mount(&depot(&rig), &at(1), &point.0, &foreign).unwrap_err();
     assert!(matches!(error, StageError::Foreign(_)), "{error}");
-    // Nor is one mounted over another.
+    // A mount over another one is refused as well.
     let plain = MountOptions::default();
     let error = mount::mount(&depot(&rig), &at(1), &point.0, &plain).unwrap_err();
     assert!(matches!(error, StageError::Shown(_)), "{error}");
@@ -400,7 +401,8 @@ fn what_a_power_cut_took_is_found_by_the_next_run() {
     rig.resync();
     let depot = depot(&rig);
     follow_by(&rig.repository, &depot, &request()).unwrap();
-    // A run was under way when the machine went down, and some objects have their names and not their bytes.
+    // A run was interrupted when the machine went down, and some objects have their names but not their
+    // bytes.
     std::fs::write(depot.root().join("unfinished"), b"another boot").unwrap();
     let mut number = 0;
     let mut cut = Vec::new();
@@ -447,7 +449,7 @@ fn a_restore_takes_what_the_standby_has_and_checks_it() {
     let (report, received_bytes) = restore("whole");
     assert!(report.files_local > 45 && report.files_written - report.files_local <= 1, "{report:?}");
     assert!(received_bytes < 30_000, "{received_bytes}");
-    // Of those that are damaged the repository's bytes are taken.
+    // Damaged objects are replaced by the repository's bytes.
     depot(&rig)
         .each_object(|path, _| {
             let mut bytes = std::fs::read(path).unwrap();
@@ -496,7 +498,7 @@ fn a_record_that_drops_history_empties_no_standby_and_what_it_holds_is_still_che
         rig.resync();
         follow_by(&rig.repository, &depot(&rig), &keep).unwrap();
     }
-    // Whoever may append can write this, and nothing else.
+    // Any party that may append can write this record, without anything else.
     let (store, writer) = (rig.store(), WriterId("primary".into()));
     let mut state = store.state().unwrap();
     let snapshots = vec![Sequence(1), Sequence(2)];
@@ -516,7 +518,7 @@ fn a_record_that_drops_history_empties_no_standby_and_what_it_holds_is_still_che
         (well.snapshots, well.unknown_snapshots, well.problem_count, well.is_sound()),
         (3, 2, 0, true)
     );
-    // What only those need cannot be fetched again; what others need as well can.
+    // Objects that only these snapshots need cannot be fetched again; those that others need can.
     let object = |bytes: &[u8]| depot(&rig).object(ContentHash::of(bytes));
     std::fs::remove_file(object(&[1; 5000])).unwrap();
     std::fs::write(object(b"the same"), b"something else").unwrap();
@@ -530,7 +532,7 @@ fn a_record_that_drops_history_empties_no_standby_and_what_it_holds_is_still_che
         (1, 1, false),
         "it is lost, and said each time"
     );
-    // They go as any other.
+    // These snapshots are dropped like any other.
     std::fs::write(rig.source().join("changes"), vec![4; 5000]).unwrap();
     rig.resync();
     let next = follow_by(&rig.repository, &depot(&rig), &FollowRequest { keep: 2, ..request() }).unwrap();
@@ -617,7 +619,7 @@ fn what_lies_among_pins_and_arrivals_and_is_neither_stops_nothing() {
     assert_same(&rig.source(), &MountPoint::of(&rig, &latest(), "mounted").0, "beside oddities");
 }
 
-/// A standby with one snapshot, and a second that is not here yet.
+/// Returns a standby with one snapshot, and a second one that is not here yet.
 fn behind() -> (Rig, facts::Facts) {
     let rig = Rig::new();
     sample_tree(&rig.source());
@@ -645,7 +647,7 @@ fn strike(fault: Fault, call: u64, on: bool) -> u64 {
     let published = depot(&rig).snapshots().unwrap();
     assert!(published.contains(&Sequence(1)), "{what}");
     assert!(facts::of(&MountPoint::of(&rig, &at(1), "first").0) == before, "{what}: the snapshot before");
-    // Published is whole, whether the report of it got through or not.
+    // A published snapshot is complete, whether its note reached the repository or not.
     if result.is_ok() || published.contains(&Sequence(2)) {
         assert_same(&rig.source(), &MountPoint::of(&rig, &at(2), "second").0, &what);
     }
@@ -685,7 +687,7 @@ fn of_damaged_packs_nothing_is_published_and_the_snapshot_before_stays_mounted()
             let sound =
                 futures::executor::block_on(async { rig.objects.get(key).await?.bytes().await }).unwrap();
             damage(&rig, key, kind);
-            // What a pack of the first snapshot holds may lie here already.
+            // The content of the first snapshot's packs may be here already.
             let result = follow_by(&rig.repository, &depot(&rig), &request());
             let mend = rig.objects.put(key, sound.into());
             futures::executor::block_on(mend).unwrap();
@@ -701,7 +703,7 @@ fn of_damaged_packs_nothing_is_published_and_the_snapshot_before_stays_mounted()
             }
             assert!(facts::of(&mounted.0) == before, "{kind:?} of {key}");
         }
-        // The flipped bit may be in what a follower does not need: block entries.
+        // The flipped bit may be in block entries, which a follow does not need.
         assert!(struck > 0 || kind == Damage::Flip, "{kind:?}");
         follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
         assert_same(&rig.source(), &MountPoint::of(&rig, &at(2), "second").0, "mended");
@@ -713,7 +715,7 @@ fn a_full_disk_leaves_the_snapshot_before_and_the_next_run_goes_on() {
     let rig = Rig::new();
     sample_tree(&rig.source());
     rig.resync();
-    // An image on tmpfs takes a loop device.
+    // An image on tmpfs needs a loop device.
     let disk = SmallDisk::mount(rig.dir.path().join("standby"), 8 << 20);
     follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
     let before = facts::of(&rig.source());
@@ -765,7 +767,7 @@ fn a_follow_killed_at_any_step_leaves_the_snapshot_before() {
         ok(&mut follow());
         judge(&after, &format!("after a kill at {step}"));
     }
-    // And anywhere.
+    // Kills at random moments.
     for ms in [1, 3, 5, 8, 13, 20, 30] {
         let before = facts::of(&source);
         let mut random = vec![0; 5 << 20];
@@ -793,7 +795,7 @@ fn a_report_that_did_not_get_through_is_told_by_the_next_run() {
     let (rig, _) = behind();
     let told = || rig.store().standbys().unwrap().iter().map(|report| report.snapshot).collect::<Vec<_>>();
     assert_eq!(told(), [Sequence(1)]);
-    // The report is the last call of a run.
+    // The note is the last call of a run.
     let calls = strike(Fault::Fails, u64::MAX, false);
     let faulty = FaultyStore::new(rig.objects.clone(), Fault::Fails, calls, true);
     let report = follow_by(&rig::repository(faulty, rig::patience(2)), &depot(&rig), &request()).unwrap();
@@ -802,7 +804,7 @@ fn a_report_that_did_not_get_through_is_told_by_the_next_run() {
     assert_eq!((depot(&rig).snapshots().unwrap().len(), told()), (2, vec![Sequence(1)]));
     let again = follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
     assert_eq!((again.published, told()), (false, vec![Sequence(2)]));
-    // Told once, it is not told again.
+    // A note that was written is not written again.
     let puts = rig.repository.requests().put;
     follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
     assert_eq!(rig.repository.requests().put, puts);

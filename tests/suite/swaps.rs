@@ -10,7 +10,7 @@ use understudy::mounts::unmount;
 use understudy::standby::pin::pins;
 use understudy::vfs::overlay;
 
-/// Readers walk and read all the time while the mount moves between two snapshots that differ in every file.
+/// Readers walk and read continuously while the mount moves between two snapshots that differ in every file.
 fn swap(how: Swap, swaps: u64) {
     let rig = Rig::new();
     for version in ["one", "two"] {
@@ -41,13 +41,13 @@ fn swap(how: Swap, swaps: u64) {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    // By path: each step may see another snapshot, but every one is there.
+                    // By path, each step may see another snapshot, but every file exists.
                     for number in 0..50 {
                         let path = point.0.join(format!("d{}/f{number}", number % 5));
                         let text = std::fs::read_to_string(path).unwrap();
                         assert!(text == format!("one {number}") || text == format!("two {number}"), "{text}");
                     }
-                    // By one handle: one snapshot.
+                    // By one handle, all files are of one snapshot.
                     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
                     let root = rustix::fs::open(&point.0, flags, rustix::fs::Mode::empty()).unwrap();
                     let mut versions = std::collections::BTreeSet::new();
@@ -60,7 +60,7 @@ fn swap(how: Swap, swaps: u64) {
                 }
             });
         }
-        // Between the two snapshots, by what `mount --follow` does on each new one.
+        // Moves between the two snapshots by the function that `mount --follow` calls for each new one.
         let options = MountOptions::default();
         for number in 0..swaps {
             let next = Sequence(number % 2 + 1);
@@ -91,7 +91,7 @@ fn readers_never_see_a_symlink_exchanged() {
     swap(Swap::Link, 100);
 }
 
-/// `cargo nextest run --run-ignored only ten_thousand_swaps`: about a minute.
+/// `cargo nextest run --run-ignored only ten_thousand_swaps` takes about a minute.
 #[test]
 #[ignore = "a minute"]
 fn ten_thousand_swaps_under_readers() {
@@ -113,7 +113,7 @@ fn a_follower_that_is_started_again_takes_over_what_it_showed() {
             std::fs::create_dir(&place).unwrap();
         }
         let point = MountPoint(place);
-        // Again with the same snapshot, and then with the next.
+        // With the same snapshot again, and then with the next one.
         for sequence in [1, 1, 2] {
             let mut live = Live::new(&point.0, how, &name()).unwrap();
             let options = MountOptions::default();

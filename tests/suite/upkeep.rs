@@ -1,5 +1,5 @@
-//! What keeps a store sound over years, by the real binary: pruning that is killed, drills, upkeep by plan, repositories of
-//! every released format.
+//! Upkeep over years, with the real binary: pruning that is killed, drills, upkeep by plan, and repositories
+//! of every released format.
 
 use crate::kill::{ok, understudy};
 use crate::rig::sample_tree;
@@ -127,11 +127,11 @@ fn a_drill_proves_what_can_be_restored_and_nothing_else() {
     assert_eq!(status(dir)["upkeep"]["proven_snapshot"], 1);
     let output = drill(&["--", "sh", "-c", "echo the shop is empty >&2; false"]);
     assert!(!output.status.success() && said(&output).contains("the shop is empty"), "{}", said(&output));
-    // What failed takes no proof away, and is told.
+    // A failed drill removes no proof, and is reported.
     let row = status(dir);
     assert_eq!(row["upkeep"]["proven_snapshot"], 1);
     assert!(row["upkeep"]["drill_error"].as_str().unwrap().contains("the shop is empty"));
-    // What is lost is found.
+    // Lost objects are found.
     let packs = walkdir::WalkDir::new(dir.join("repository/acme/packs")).into_iter().flatten();
     let largest =
         packs.filter(|e| e.file_type().is_file()).max_by_key(|e| e.metadata().unwrap().len()).unwrap();
@@ -141,10 +141,10 @@ fn a_drill_proves_what_can_be_restored_and_nothing_else() {
     std::fs::write(largest.path(), bytes).unwrap();
     let output = drill(&[]);
     assert!(!output.status.success() && said(&output).contains("medium"), "{}", said(&output));
-    // Nothing stays mounted, and no directory is left behind.
+    // Nothing stays mounted, and no directory remains.
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains("understudy-drill"), "{mounts}");
-    // And it is shipped again of what the source still has.
+    // They are shipped again from what the source still has.
     let output = ok(understudy(dir).args(["verify", "acme", "--repair", "--source", "source"]));
     assert!(said(&output).contains("sound"), "{}", said(&output));
     assert!(drill(&[]).status.success());
@@ -162,12 +162,12 @@ fn upkeep_does_what_is_due_once_and_remembers_it() {
     std::fs::write(dir.join("understudy.toml"), config).unwrap();
     let keep_up = |json: &str| {
         let mut command = understudy(dir);
-        // Named, so that nothing is said of it.
+        // A configuration that is named causes no remark.
         command.env("UNDERSTUDY_CONFIG", dir.join("understudy.toml"));
         command.args(["upkeep"]).args(Some(json).filter(|j| !j.is_empty()));
         command
     };
-    // A store without a snapshot needs none.
+    // A store without a snapshot needs no upkeep.
     assert_eq!(said(&ok(&mut keep_up(""))), "");
     let first = said(&ok(understudy(dir).args(["resync", "--due"])));
     for done in ["pruned", "verified", "sound", "proven restorable", "the command succeeded"] {
@@ -200,7 +200,7 @@ fn a_daemon_keeps_its_stores_up_beside_their_runs_and_ends_a_drill_when_asked() 
     }
     let failed = "understudy_drill_failed{store=\"s0\",role=\"primary\"} 0";
     assert!(host.get("/metrics").unwrap().contains(failed));
-    // A store that comes is kept up as well, and runs while its drill goes on.
+    // A store that is added gets its upkeep as well, and runs while its drill is running.
     host.configure(&(first + &store(1, "'sleep', '600'")));
     host.signal("-HUP");
     let drills = || {
@@ -247,7 +247,7 @@ fn what_the_repository_lost_is_shipped_again_of_a_standby() {
     let largest =
         packs.filter(|e| e.file_type().is_file()).max_by_key(|e| e.metadata().unwrap().len()).unwrap();
     std::fs::remove_file(largest.path()).unwrap();
-    // The source is gone, and so is this host's cache of pages: a record of what nobody has is not made up.
+    // The source and this host's cache of pages are gone, so the lost object cannot be repaired.
     std::fs::rename(&source, dir.join("gone")).unwrap();
     let repair = || {
         let mut command = understudy(dir);
@@ -261,7 +261,7 @@ fn what_the_repository_lost_is_shipped_again_of_a_standby() {
     assert!(said(&ok(&mut repair())).contains("sound"));
 }
 
-/// Every released format is read: the repositories lie in fixtures/, with what each of their snapshots holds.
+/// Every released format can be read: fixtures/ has the repositories, and what each of their snapshots holds.
 #[test]
 fn repositories_of_every_released_format_are_read() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/repositories");
@@ -273,7 +273,7 @@ fn repositories_of_every_released_format_are_read() {
         }
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        // A copy: what is released stays as it is.
+        // Works on a copy, since a released repository must not change.
         ok(Command::new("cp").arg("-a").arg(format.join("repository")).arg(dir.join("repository")));
         ok(understudy(dir).args(["verify", "acme", "--read-data"]));
         for snapshot in 1..=3 {
@@ -283,10 +283,10 @@ fn repositories_of_every_released_format_are_read() {
             let wanted = std::fs::read_to_string(format.join(format!("facts.{snapshot}"))).unwrap();
             assert_eq!(String::from_utf8(found.stdout).unwrap(), wanted, "{} @{snapshot}", format.display());
         }
-        // And this version goes on with it, prunes it, and still reads all of it.
+        // This version also continues it, prunes it, and still reads all of it.
         sample_tree(&dir.join("source"));
-        // A host that never saw the store writes to it once somebody said that it is meant to have no encryption, or whose its keyring is;
-        // one of this version says that itself.
+        // A host that never saw the store writes to it only after an operator confirmed that it is meant to
+        // be unencrypted, or who made its keyring. A store of this version needs no confirmation.
         let name = format.file_name().unwrap().to_string_lossy().into_owned();
         let word = match name.as_str() {
             "2" | "3" => Some("--allow-unencrypted"),
@@ -346,7 +346,7 @@ fn a_format_that_is_too_new_is_refused_with_what_to_do() {
         "{}",
         said(&output)
     );
-    // And one from before those that are kept here.
+    // A format from before those that are supported.
     let mut bytes = std::fs::read(&record).unwrap();
     bytes[7] = 1;
     std::fs::write(&record, bytes).unwrap();

@@ -1,4 +1,5 @@
-//! Years of running: retention, pruning, checkpoints, repair; and what a primary that was taken over can do.
+//! Years of running: retention, pruning, checkpoints, repair; and what an attacker with a primary's
+//! credentials can do.
 
 use crate::faulty::{self, Fault, FaultyStore};
 use crate::rig::{self, Rig, sample_tree};
@@ -39,7 +40,7 @@ fn bytes(objects: &Arc<dyn ObjectStore>) -> u64 {
     keys(objects, "packs").iter().map(|(_, size)| size).sum()
 }
 
-/// Snapshots of a tree of which a part changes each time, and all of it compresses badly.
+/// Makes snapshots of a tree that partly changes each time and compresses badly.
 fn versions(rig: &Rig, count: u64) {
     for version in 0..count {
         std::fs::write(rig.source().join("same"), rig::random(b"same", 300_000)).unwrap();
@@ -68,7 +69,7 @@ fn what_no_rule_keeps_goes_and_what_it_alone_had() {
     let report = pruned(&rig.store(), &last(2)).unwrap();
     assert_eq!((report.snapshots_dropped, report.packs_doomed), (4, dry.packs_doomed));
     assert!(rig.verify().is_sound());
-    // Doomed, and still there for those who read; then not.
+    // Doomed packs still exist for running readers; then they are deleted.
     assert!(bytes(&rig.objects) >= before);
     let report = pruned(&rig.store(), &last(2)).unwrap();
     assert!(report.objects_deleted > 0 && report.packs_waiting == 0, "{report:?}");
@@ -79,9 +80,9 @@ fn what_no_rule_keeps_goes_and_what_it_alone_had() {
         std::fs::read(rig.restored(Moment::At(Sequence(5))).join("f2")).unwrap(),
         rig::random(&42u64.to_le_bytes(), 100_000)
     );
-    // Nothing to do is no record.
+    // A pruning with nothing to do makes no record.
     assert_eq!(pruned(&rig.store(), &last(2)).unwrap().record, None);
-    // And what comes after finds everything in its place.
+    // A later resync finds everything in its place.
     let report = rig.resync();
     assert_eq!((report.changes.unchanged, report.new_bytes), (6, 0));
 }
@@ -141,7 +142,7 @@ fn a_run_whose_chunks_are_pruned_under_it_ships_them_again() {
         std::fs::write(&file, content.repeat(50_000)).unwrap();
         rig.resync();
     }
-    // It finds "a" in the index, and before it commits a pruning dooms it, and deletes it at once.
+    // The run finds "a" in the index; before it commits, prunings doom that chunk and delete it.
     std::fs::write(&file, b"a".repeat(50_000)).unwrap();
     let progress = Default::default();
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -176,7 +177,7 @@ fn a_reader_that_began_before_finds_what_was_copied_elsewhere() {
     let store = rig.store();
     let state = store.state().unwrap();
     let reader = ChunkReader::new(store.clone(), Arc::new(Index::open(&store, &state).unwrap()));
-    // The first pack has what all versions share, and much that only the first had.
+    // The first pack has what all versions share, and much that only the first version had.
     let mut request = last(1);
     request.bounds.unused_percent = 0;
     assert!(pruned(&store, &request).unwrap().packs_repacked > 0);
@@ -208,10 +209,10 @@ fn an_index_that_is_renewed_keeps_what_its_run_wrote() {
     let ours = ChunkId::of(b"ours");
     packer.add(ours, ChunkType::Data, b"ours", &mut Compressor::new(1).unwrap(), &mut Vec::new()).unwrap();
     let shipped = packer.close().unwrap();
-    // Another run commits meanwhile, and a pruning moves things.
+    // Meanwhile another run commits, and a pruning moves chunks.
     versions(&rig, 3);
     let mut request = last(1);
-    // Ours is no orphan: its run is under way.
+    // This run's pack is no orphan, since the run is in progress.
     request.bounds.orphan_age_ns = u64::MAX;
     pruned(&rig.store(), &request).unwrap();
     assert!(index.renew(&store).unwrap() && !index.renew(&store).unwrap());
@@ -248,7 +249,7 @@ fn a_fault_at_any_call_of_a_pruning_loses_nothing_and_the_next_one_ends_it() {
     let _ = faulty::ALL;
 }
 
-/// Refuses what credentials without deletion refuse: to delete, and to overwrite.
+/// Refuses what credentials without the right to delete refuse: to delete and to overwrite.
 #[derive(Debug)]
 struct AppendOnly(Arc<dyn ObjectStore>);
 
@@ -270,7 +271,7 @@ impl ObjectStore for AppendOnly {
         payload: object_store::PutPayload,
         options: object_store::PutOptions,
     ) -> object_store::Result<object_store::PutResult> {
-        // A host's own notes are replaced; a bucket with versions keeps the old ones.
+        // A host's own notes may be replaced; a bucket with versions keeps the old ones.
         let is_note = ["standbys", "upkeep"].iter().any(|part| at.as_ref().contains(part));
         if options.mode != object_store::PutMode::Create && !is_note {
             return Err(denied(at));
@@ -330,7 +331,7 @@ fn a_primary_that_may_not_delete_does_all_of_its_work() {
         std::fs::write(rig.source().join("changing"), [round; 9000]).unwrap();
         rig::run(&primary, &rig::request(&rig.source())).unwrap();
     }
-    // It prunes as far as it may: it says what goes, and somebody else deletes it.
+    // It prunes as far as it is permitted: it dooms, and another host deletes.
     let store = primary.store(&rig::name());
     pruned(&store, &last(2)).unwrap();
     let report = pruned(&store, &last(2)).unwrap();
@@ -343,7 +344,7 @@ fn a_primary_that_may_not_delete_does_all_of_its_work() {
 fn a_primary_that_was_taken_over_gets_no_history_deleted() {
     let rig = Rig::new();
     versions(&rig, 5);
-    // All that it may is to append: a record that drops everything and dooms every pack.
+    // These credentials only permit to append: a record that drops everything and dooms every pack.
     let primary = rig::repository(Arc::new(AppendOnly(rig.objects.clone())), rig::patience(1));
     let store = primary.store(&rig::name());
     let mut state = store.state().unwrap();
@@ -362,13 +363,13 @@ fn a_primary_that_was_taken_over_gets_no_history_deleted() {
         let refused = rig::runtime().block_on(AppendOnly(rig.objects.clone()).delete(at)).unwrap_err();
         assert!(matches!(refused, object_store::Error::PermissionDenied { .. }));
     }
-    // Whoever may delete does not, since the rules keep what was dropped.
+    // A host that may delete does not, since the rules keep what was dropped.
     let keeping = PruneRequest { retention: Retention { last: 3, days: 7, ..Default::default() }, ..last(0) };
     let error = pruned(&rig.store(), &keeping).unwrap_err();
     assert!(matches!(error, PruneError::Held { by: Sequence(6), count: 3, .. }), "{error}");
     assert!(error.to_string().contains("--until-record 5"), "{error}");
     assert_eq!(keys(&rig.objects, "packs"), packs);
-    // And all of it can be restored as of the record before.
+    // All of it can be restored as of the record before.
     let state = rig.store().state_until(Sequence(5)).unwrap();
     assert_eq!(state.snapshots.len(), 5);
     let index =
@@ -393,7 +394,7 @@ fn a_primary_that_was_taken_over_gets_no_history_deleted() {
 fn no_shape_of_records_gets_history_deleted_without_a_word() {
     type Forge = fn(&StoreState, &[PackId], u64) -> Option<Event>;
     let shapes: [(&str, Forge); 4] = [
-        // It drops, and leaves it to the pruner to doom.
+        // The record drops only, and leaves dooming to the pruner.
         ("a drop alone", |_, _, step| {
             let snapshots = vec![Sequence(1), Sequence(2), Sequence(3), Sequence(4)];
             (step == 0).then(|| Event::Pruned(Box::new(PruneRecord { snapshots, ..Default::default() })))
@@ -434,7 +435,7 @@ fn no_shape_of_records_gets_history_deleted_without_a_word() {
             let Some(event) = forge(&state, &ids, step) else { break };
             store.append(&mut state, &WriterId("tester".into()), event).unwrap();
         }
-        // With no grace at all, again and again, and by a grace that is not over.
+        // Without any grace, repeatedly, and with a grace that is not over.
         let keeping =
             PruneRequest { retention: Retention { last: 5, days: 7, ..Default::default() }, ..last(0) };
         let patient = PruneRequest { grace: Grace::default(), ..keeping.clone() };
@@ -444,13 +445,13 @@ fn no_shape_of_records_gets_history_deleted_without_a_word() {
             assert!(is_held, "{what}, {round}: {error}");
             assert_eq!(keys(&rig.objects, "packs"), packs, "{what}, {round}");
             if round == 1 {
-                // Further records end no hold.
+                // Further records do not end the hold.
                 let again = PruneRecord::default();
                 let event = Event::Pruned(Box::new(again));
                 store.append(&mut state, &WriterId("tester".into()), event).unwrap();
             }
         }
-        // Somebody who looked may say that it is right: once, where it is remembered.
+        // An operator may accept it after a look: once, on a host that remembers it.
         let accepted = PruneRequest { accept: true, ..patient.clone() };
         let here = cached(&rig, "pruner").store(&rig::name());
         pruned(&here, &accepted).unwrap();
@@ -478,12 +479,13 @@ fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
     assert_eq!(whole.snapshots.len(), 300);
     assert!(whole.index.len() <= 21, "{} segments", whole.index.len());
     assert_eq!(keys(&rig.objects, "checkpoints").len(), 2);
-    // An empty container: the log behind the last checkpoint, and nothing before it.
+    // Without a cache: reads the log after the last checkpoint, and nothing before it.
     let fresh = cached(&rig, "fresh");
     let state = fresh.store(&rig::name()).state().unwrap();
     assert_eq!((state.checkpoint, &state.snapshots), (Some(Sequence(256)), &whole.snapshots));
     let honest = fresh.requests();
-    // What anybody puts there, sealed with a key that nobody has, costs a few requests, and no look at the keyring.
+    // Checkpoints that an attacker adds, sealed with an unknown key, cost a few requests, and no reading of
+    // the keyring.
     for number in 0..50u64 {
         let at = object_store::path::Path::from(format!("acme/checkpoints/{:020}", 1_000_000 + number));
         let bytes = [b"USCHECK\x01\x01\xff\xff\xff\x7f".as_slice(), &[number as u8; 48]].concat();
@@ -498,12 +500,12 @@ fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
     assert_eq!((&state.index, &state.doomed_index), (&whole.index, &whole.doomed_index));
     let requests = fresh.requests();
     assert!(requests.get <= 2 + 45 && requests.list <= 3, "{requests:?}");
-    // What was merged goes.
+    // Merged segments are deleted.
     assert_eq!(cached(&rig, "cache").store(&rig::name()).state().unwrap().snapshots.len(), 300);
     pruned(&rig.store(), &last(300)).unwrap();
     pruned(&rig.store(), &last(300)).unwrap();
     assert!(keys(&rig.objects, "index").len() <= 21 && rig.verify().is_sound());
-    // A checkpoint that is damaged, or lies, is no more than that.
+    // A damaged or forged checkpoint has no further effect.
     for (at, _) in keys(&rig.objects, "checkpoints") {
         rig::runtime().block_on(rig.objects.put(&at, "no checkpoint".into())).unwrap();
     }
@@ -524,7 +526,7 @@ fn a_host_that_saw_the_log_when_it_was_short_reads_each_record_since_then_once()
     }
     let old = cached(&rig, "old");
     assert_eq!(old.store(&rig::name()).state().unwrap().head, state.head);
-    // What it saw is tied to the checkpoint by the records between alone.
+    // Only the records between what it saw and the checkpoint tie the two together.
     assert!(old.requests().get <= 700 + 10, "{:?}", old.requests());
     let again = cached(&rig, "old");
     assert_eq!(again.store(&rig::name()).state().unwrap().head, state.head);
@@ -541,7 +543,7 @@ fn a_log_that_was_rolled_back_is_not_taken() {
     let error = cached(&rig, "cache").store(&rig::name()).state().unwrap_err();
     assert!(error.to_string().contains("rolled back") && error.kind() == FailureKind::Damaged, "{error}");
     assert!(rig::run(&cached(&rig, "cache"), &rig::request(&rig.source())).is_err());
-    // And one that went on differently from there.
+    // The same for a log that continued differently from there.
     versions(&rig, 3);
     let error = cached(&rig, "cache").store(&rig::name()).state().unwrap_err();
     assert!(error.to_string().contains("another one there"), "{error}");
@@ -622,7 +624,7 @@ fn what_the_repository_lost_is_shipped_again() {
         rig.resync();
         let mut packs = keys(&rig.objects, if damage == "index" { "index" } else { "packs" });
         packs.sort_by_key(|(_, size)| *size);
-        // The largest: content, and no page that nothing else has.
+        // The largest object has content, and no page that is nowhere else.
         let (at, _) = packs.pop().unwrap();
         let read =
             || rig::runtime().block_on(async { rig.objects.get(&at).await.unwrap().bytes().await.unwrap() });
@@ -647,7 +649,7 @@ fn what_the_repository_lost_is_shipped_again() {
         assert!(report.record.is_some(), "{damage}");
         let after = rig.verify();
         if report.lost {
-            // Pages went with it, which no file has: the next snapshot is whole again.
+            // Pages were lost as well, which no file has; the next snapshot is complete again.
             let next = rig.resync();
             let after = rig.verify();
             assert!(after.touched.iter().all(|t| t.snapshot < next.snapshot), "{damage}: {after:?}");
