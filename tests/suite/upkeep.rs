@@ -247,7 +247,7 @@ fn what_the_repository_lost_is_shipped_again_of_a_standby() {
     let largest =
         packs.filter(|e| e.file_type().is_file()).max_by_key(|e| e.metadata().unwrap().len()).unwrap();
     std::fs::remove_file(largest.path()).unwrap();
-    // The source and this host's cache of pages are gone, so the lost object cannot be repaired.
+    // The source and this host's cache of pages are gone; the lost pack is made again of the standby's objects.
     std::fs::rename(&source, dir.join("gone")).unwrap();
     let repair = || {
         let mut command = understudy(dir);
