@@ -76,7 +76,7 @@ struct Found {
 /// process.
 pub struct FuseMounts<'a> {
     pub options: ServeOptions<'a>,
-    /// What was found last.
+    /// The snapshot that was found last.
     found: Option<Found>,
     serving: Option<Serving>,
 }

@@ -54,7 +54,7 @@ impl Failure for HookError {
     }
 }
 
-/// What a hook learns from its environment, and the program that starts it.
+/// The values that a hook gets in its environment, and the program that starts it.
 pub struct HookContext<'a> {
     pub store: &'a StoreName,
     pub path: &'a Path,

@@ -332,7 +332,7 @@ fn a_mount_in_the_background_is_there_when_the_command_returns_and_ends_when_it_
         }
         assert!(std::fs::read_dir(&point.0).unwrap().next().is_none(), "{signal}");
     }
-    // What is impossible fails with the reason.
+    // A mount that is impossible fails with the reason.
     let fails = |args: &[&str], words: &str| {
         let output = command(args).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -79,7 +79,7 @@ fn a_resync_killed_at_any_step_leaves_the_old_or_the_new_head() {
         let output = ok(resync().arg("--json"));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         if step == "shipped" {
-            // What the killed run shipped is adopted rather than shipped again.
+            // Chunks that the killed run shipped are adopted, not shipped again.
             assert_eq!(report["new_bytes"], 0, "{report}");
         }
         assert_same(

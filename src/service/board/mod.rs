@@ -1,4 +1,4 @@
-//! What the daemon knows of its stores: schedule, state, last runs, upkeep.
+//! The state that the daemon knows of its stores: schedule, runs, holds, upkeep.
 //!
 //! One lock protects all of it and is held only for moments; each change wakes the requests that wait for
 //! one. The scheduler decides what begins; the entries hold what is shown.
