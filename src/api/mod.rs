@@ -1,4 +1,5 @@
-//! The types that the daemon and its clients exchange as JSON, and that the commands print with `--json`. Data only.
+//! The types that the daemon and its clients exchange as JSON, and that the commands print with `--json`.
+//! Data only.
 //!
 //! Both sides share one set of types: the daemon serialises what a client deserialises. Different versions
 //! understand each other: an unknown field is ignored, so no type here denies unknown fields, and a field

@@ -17,7 +17,8 @@ use crate::vfs::error::MountError;
 use crate::vfs::overlay::{self, MountEntry};
 use std::path::Path;
 
-/// Unmounts `dir` and removes its pin; with `lazy` also while something in it is open. A symlink that led there is removed, too.
+/// Unmounts `dir` and removes its pin; with `lazy` also while files in it are open. A symlink that led there
+/// is removed as well.
 pub fn unmount(standby: &Path, dir: &Path, lazy: bool) -> Result<MountedSnapshot, StageError> {
     let link = paths::unresolved(dir)?;
     let target = std::fs::read_link(&link).ok().and_then(|target| paths::place_of_link(&link, &target));

@@ -56,8 +56,8 @@ impl Failure for ResyncError {
 /// The reason why a scan ended early.
 #[derive(Debug)]
 pub(super) enum ScanEnd {
-    /// A file with several names changed, and this scan, which is led by hints, does not look at all of them: the resync scans again,
-    /// and looks at everything.
+    /// A file with several names changed, and this scan, which is led by hints, does not look at all of them.
+    /// The resync scans again, and looks at everything.
     LinksUnseen,
     Failed(ResyncError),
 }

@@ -468,7 +468,7 @@ impl<'env> Scan<'_, 'env> {
         }
     }
 
-    /// The old entry of this path; those before it are gone.
+    /// Returns the old entry of this path, after recording those before it as gone.
     fn old_at(&mut self, path: &TreePath) -> Result<Option<Entry>, ScanEnd> {
         while let Some(old) = self.baseline.next_if(|next| next <= path)? {
             if old.path == *path {

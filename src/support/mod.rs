@@ -1,5 +1,5 @@
-//! What several layers use and none owns: kinds of failure, worker threads, running totals, clocks, small files that must be there, whom files and directories
-//! belong to. Imports nothing of this crate.
+//! Parts that several layers use and none owns: kinds of failure, worker threads, running totals, clocks,
+//! small durable files, and the ownership of files and directories. Imports no other module of this crate.
 
 pub mod chain;
 pub mod clock;

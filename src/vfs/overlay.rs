@@ -214,8 +214,9 @@ pub fn detach(dir: &Path, force: bool) -> Result<(), MountError> {
         .map_err(MountError::path(dir, "unmount it (--lazy takes it away and lets what is open in it go on)"))
 }
 
-/// Aborts the connection of the FUSE mount at `dir`, and detaches that: every request that waits for its server fails, at once. Without root it
-/// does nothing.
+/// Aborts the connection of the FUSE mount at `dir`, and detaches the mount.
+///
+/// Every request that waits for its server fails immediately. Without root this does nothing.
 pub fn abort_fuse(dir: &Path) {
     let _ = unmount(dir, UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
 }
