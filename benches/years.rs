@@ -112,14 +112,14 @@ fn main() {
     };
     (0..20).for_each(|_| day());
     let store = open("cache").store(&name);
-    let mut state = store.state().unwrap();
+    let mut state = store.log().state().unwrap();
     for hour in 0..(years * 8766).saturating_sub(21 * 24) {
         let (_, record) = state.latest().unwrap();
         let record =
             SnapshotRecord { scan_start_ns: env.wall_ns(), scan_end_ns: env.wall_ns(), ..record.clone() };
         let mut append = |event| {
-            store.append(&mut state, &request.writer, event).unwrap();
-            store.checkpoint_if_due(&mut state);
+            store.log().append(&mut state, &request.writer, event).unwrap();
+            store.checkpoints().make_if_due(&mut state);
         };
         append(Event::Snapshot(Box::new(record)));
         an_hour_passes();
@@ -130,19 +130,19 @@ fn main() {
             let pruned =
                 PruneRecord { pruned_ns: env.wall_ns(), snapshots: gone.collect(), ..Default::default() };
             let event = Event::Pruned(Box::new(pruned));
-            store.append(&mut state, &request.writer, event).unwrap();
+            store.log().append(&mut state, &request.writer, event).unwrap();
         }
     }
     day();
     let fresh = open("fresh");
     let begun = Instant::now();
     let store = fresh.store(&name);
-    let state = store.state().unwrap();
+    let state = store.log().state().unwrap();
     let index = Index::open(&store, &state).unwrap();
     let seconds = begun.elapsed().as_secs_f64();
     let requests = fresh.requests();
     let begun = Instant::now();
-    let whole = store.state_until(Sequence(u64::MAX)).unwrap();
+    let whole = store.log().state_until(Sequence(u64::MAX)).unwrap();
     let whole_seconds = begun.elapsed().as_secs_f64();
     assert_eq!(whole.snapshots, state.snapshots);
     println!("| {years} years of hourly runs | |\n| --- | ---: |");

@@ -27,9 +27,9 @@ pub(super) fn run(global: &Global, args: DiffArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let name = StoreName::parse(&args.store)?;
     let store = context.repository_of(&name)?.store(&name);
-    let state = store.state()?;
-    let (_, from) = store.find(&state, Moment::parse(&args.from)?)?;
-    let (_, to) = store.find(&state, Moment::parse(&args.to)?)?;
+    let state = store.log().state()?;
+    let (_, from) = store.log().find(&state, Moment::parse(&args.from)?)?;
+    let (_, to) = store.log().find(&state, Moment::parse(&args.to)?)?;
     let mut counts = ChangeCounts::default();
     changes(&store, &state, &from, &to, |change, entry| {
         counts.count(Some(change));

@@ -39,9 +39,9 @@ pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
     if let Err(error @ DrillError::Stopped { .. }) = drilled {
         return Err(error.into());
     }
-    let noted = store.upkeep_of(&context.writer()).and_then(|mut note| {
+    let noted = store.notes().upkeep_of(&context.writer()).and_then(|mut note| {
         note_drill(&mut note, &drilled, begun_ns, context.env().wall_ns());
-        store.note_upkeep(&note)
+        store.notes().note_upkeep(&note)
     });
     let report = drilled?;
     if global.json {

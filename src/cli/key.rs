@@ -96,19 +96,19 @@ pub(super) fn run(global: &Global, args: KeyArgs) -> Result<Exit> {
         }
         KeyCommand::List { store } => {
             let (_context, store) = open(&store)?;
-            if store.state_is_empty()? {
+            if store.log().is_empty()? {
                 return Err(RepositoryError::NoStore(store.name().clone()).into());
             }
             list(global, &store, store_holders(&store)?)?;
         }
         KeyCommand::Add(args) => {
             let (context, store) = open(&args.store)?;
-            store.add_key(holder(context.env(), &args)?, &author(&context.writer()))?;
+            store.keyrings().add_key(holder(context.env(), &args)?, &author(&context.writer()))?;
             say(&format!("'{}' opens store '{}' from now on", args.name, store.name()))?;
         }
         KeyCommand::Remove { store, name } => {
             let (context, store) = open(&store)?;
-            store.remove_key(&name, &author(&context.writer()))?;
+            store.keyrings().remove_key(&name, &author(&context.writer()))?;
             say(&format!(
                 "'{name}' opens nothing that is written to store '{}' from now on; what was written before it may have kept",
                 store.name()
@@ -116,12 +116,12 @@ pub(super) fn run(global: &Global, args: KeyArgs) -> Result<Exit> {
         }
         KeyCommand::Rotate { store } => {
             let (context, store) = open(&store)?;
-            store.rotate_keys(&author(&context.writer()))?;
+            store.keyrings().rotate_keys(&author(&context.writer()))?;
             say(&format!("store '{}' has new keys for what is written from now on", store.name()))?;
         }
         KeyCommand::Upgrade { store } => {
             let (context, store) = open(&store)?;
-            say(&match store.upgrade_keys(&author(&context.writer()))? {
+            say(&match store.keyrings().upgrade_keys(&author(&context.writer()))? {
                 true => format!("the keyring of store '{}' proves who made it from now on", store.name()),
                 false => format!("the keyring of store '{}' proves who made it already", store.name()),
             })?;
@@ -136,8 +136,8 @@ fn author(writer: &WriterId) -> Author<'_> {
 
 fn store_holders(store: &Store) -> Result<Option<Holders>> {
     // The log is read first: it decides which keyring is in force.
-    match store.state() {
-        Ok(_) | Err(RepositoryError::NoKey { .. }) => Ok(store.holders()?),
+    match store.log().state() {
+        Ok(_) | Err(RepositoryError::NoKey { .. }) => Ok(store.keyrings().holders()?),
         Err(error) => Err(error.into()),
     }
 }

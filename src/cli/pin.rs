@@ -46,8 +46,8 @@ fn change(global: &Global, wanted: &str, note: Option<String>) -> Result<Exit> {
     let wanted = SnapshotRef::parse(wanted)?;
     let store = context.repository_of(&wanted.store)?.store(&wanted.store);
     let mut pinned = Sequence(0);
-    store.append_until_won(&mut store.state()?, &context.writer(), |state| {
-        let (snapshot, _) = store.find(state, wanted.moment)?;
+    store.log().append_until_won(&mut store.log().state()?, &context.writer(), |state| {
+        let (snapshot, _) = store.log().find(state, wanted.moment)?;
         pinned = snapshot;
         match &note {
             Some(note) => Ok(Some(Event::Pinned { snapshot, note: note.clone() })),

@@ -93,7 +93,7 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
         }
         let store = context.repository(Some(&config))?.store(&config.name);
         for host in &args.forget {
-            if !store.forget_standby(&WriterId(host.clone()))? {
+            if !store.notes().forget_standby(&WriterId(host.clone()))? {
                 return Err(UsageError(format!("store '{}' has no standby '{host}'", config.name)).into());
             }
         }

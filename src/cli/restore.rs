@@ -74,10 +74,10 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
     let repository = context.repository_of(&wanted.store)?;
     let store = repository.store(&wanted.store);
     let state = match args.until_record {
-        Some(last) => store.state_until(Sequence(last))?,
-        None => store.state()?,
+        Some(last) => store.log().state_until(Sequence(last))?,
+        None => store.log().state()?,
     };
-    let (sequence, record) = store.find(&state, wanted.moment)?;
+    let (sequence, record) = store.log().find(&state, wanted.moment)?;
     let index = Arc::new(Index::open(&store, &state)?);
     let request = RestoreRequest {
         destination: args.destination.clone(),

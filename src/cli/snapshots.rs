@@ -23,8 +23,8 @@ pub(super) fn run(global: &Global, args: SnapshotsArgs) -> Result<Exit> {
     let name = StoreName::parse(&args.store)?;
     let store = context.repository_of(&name)?.store(&name);
     let state = match args.until_record {
-        Some(last) => store.state_until(Sequence(last))?,
-        None => store.state()?,
+        Some(last) => store.log().state_until(Sequence(last))?,
+        None => store.log().state()?,
     };
     if state.snapshots.is_empty() {
         return Err(RepositoryError::NoStore(name).into());

@@ -173,10 +173,10 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
     };
     let seconds = |ns: u64| ns as f64 / 1e9;
     let store = repository.store(&name);
-    match store.state() {
+    match store.log().state() {
         Ok(state) => {
             row.advice = keyring_advice(&store);
-            row.upkeep = store.upkeep().ok().map(|notes| upkeep_status(&notes, now_ns));
+            row.upkeep = store.notes().upkeep().ok().map(|notes| upkeep_status(&notes, now_ns));
             row.snapshots = state.snapshots.len() as u64;
             row.primary = state.primary.as_ref().map(|p| p.0.clone());
             row.log_role = row.role.map(|may_be| role(&state, &context.writer(), may_be));
@@ -213,12 +213,12 @@ fn standbys(store: &Store, state: &StoreState, now_ns: u64) -> Vec<Standby> {
         host: report.host.0,
         snapshot: report.snapshot,
     };
-    store.standbys().unwrap_or_default().into_iter().map(standby).collect()
+    store.notes().standbys().unwrap_or_default().into_iter().map(standby).collect()
 }
 
 /// Returns advice for a store whose keyring does not prove who made it.
 fn keyring_advice(store: &Store) -> Option<String> {
-    let holders = store.holders().ok().flatten().filter(|holders| holders.version == 1)?;
+    let holders = store.keyrings().holders().ok().flatten().filter(|holders| holders.version == 1)?;
     Some(format!(
         "keyring {} does not prove who made it; once all hosts have this version: `understudy key upgrade {}`",
         holders.sequence,

@@ -4,7 +4,8 @@ use super::context::Context;
 use super::error::{Result, StoppedError};
 use super::exit::{Exit, noted_or_warned};
 use super::{Global, ending, show, values};
-use crate::maintain::verify::{VerifyOptions, VerifyReport};
+use crate::maintain::damage::VerifyReport;
+use crate::maintain::verify::{self, VerifyOptions};
 use crate::model::id::StoreName;
 use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
@@ -61,16 +62,19 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
         let begun = context.env().stopwatch();
         let is_over =
             || ending::is_asked() || args.time.is_some_and(|time| begun.elapsed().as_secs() >= time);
-        let mut note = store.upkeep_of(&context.writer())?;
+        let mut note = store.notes().upkeep_of(&context.writer())?;
         let options = VerifyOptions { read_data_percent: share, after: None, is_over: &is_over };
         let report = verify_on(&store, &mut note, options, context.env().wall_ns())?;
         if report.records > 0 {
-            noted = noted_or_warned(store.note_upkeep(&note));
+            noted = noted_or_warned(store.notes().note_upkeep(&note));
         }
         report
     } else {
         let is_over = ending::is_asked;
-        store.verify(VerifyOptions { read_data_percent: share, is_over: &is_over, ..Default::default() })?
+        verify::verify(
+            &store,
+            VerifyOptions { read_data_percent: share, is_over: &is_over, ..Default::default() },
+        )?
     };
     if ending::is_asked() {
         return Err(StoppedError(format!("{name}: not all was verified: asked to end")).into());

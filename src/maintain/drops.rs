@@ -24,67 +24,65 @@ use std::collections::BTreeMap;
 const LOOKED_RECORDS: u64 = 1_000;
 const NOTE: &str = "accepted-drops";
 
-impl Store {
-    /// Returns the drops that were not accepted on this host.
-    ///
-    /// These are the drops in the state, and those of records put within the last `grace_ns`.
-    pub(crate) fn drops(
-        &self,
-        state: &StoreState,
-        grace_ns: u64,
-        store_now_ns: u64,
-    ) -> Result<BTreeMap<Sequence, Dropped>, RepositoryError> {
-        let accepted = self.accepted_drops();
-        let mut drops = state.dropped.clone();
-        for by in self.young_records(state, grace_ns, store_now_ns)?.into_iter().filter(|by| *by > accepted) {
-            let Event::Pruned(pruned) = self.event_of(by)? else { continue };
-            for number in pruned.snapshots.into_iter().filter(|number| *number < by) {
-                if drops.contains_key(&number) {
-                    continue;
-                }
-                if let Event::Snapshot(snapshot) = self.event_of(number)? {
-                    drops.insert(number, Dropped { scan_start_ns: snapshot.scan_start_ns, by });
-                }
-            }
-        }
-        drops.retain(|_, dropped| dropped.by > accepted);
-        Ok(drops)
-    }
-
-    /// Returns the records that were put within the last `grace_ns`.
-    fn young_records(
-        &self,
-        state: &StoreState,
-        grace_ns: u64,
-        store_now_ns: u64,
-    ) -> Result<Vec<Sequence>, RepositoryError> {
-        let Some((head, _)) = state.head.filter(|_| grace_ns > 0) else { return Ok(Vec::new()) };
-        let mut looked = LOOKED_RECORDS;
-        loop {
-            let first = Sequence(head.0.saturating_sub(looked).max(1));
-            let times = self.record_times(first)?;
-            let is_young = |sequence: Sequence| store_time::age_ns(&times, sequence, store_now_ns) < grace_ns;
-            if first.0 > 1 && is_young(first) {
-                looked = looked.saturating_mul(8);
+/// Returns the drops that were not accepted on this host.
+///
+/// These are the drops in the state, and those of records put within the last `grace_ns`.
+pub(crate) fn find(
+    store: &Store,
+    state: &StoreState,
+    grace_ns: u64,
+    store_now_ns: u64,
+) -> Result<BTreeMap<Sequence, Dropped>, RepositoryError> {
+    let accepted = accepted(store);
+    let mut drops = state.dropped.clone();
+    for by in young_records(store, state, grace_ns, store_now_ns)?.into_iter().filter(|by| *by > accepted) {
+        let Event::Pruned(pruned) = store.log().event_of(by)? else { continue };
+        for number in pruned.snapshots.into_iter().filter(|number| *number < by) {
+            if drops.contains_key(&number) {
                 continue;
             }
-            return Ok(times.range(first..=head).map(|(at, _)| *at).filter(|at| is_young(*at)).collect());
+            if let Event::Snapshot(snapshot) = store.log().event_of(number)? {
+                drops.insert(number, Dropped { scan_start_ns: snapshot.scan_start_ns, by });
+            }
         }
     }
+    drops.retain(|_, dropped| dropped.by > accepted);
+    Ok(drops)
+}
 
-    /// Returns the record up to which drops were accepted on this host.
-    ///
-    /// A note that is lost or cannot be read accepts none.
-    fn accepted_drops(&self) -> Sequence {
-        let note = self.cache_file(NOTE).and_then(|path| std::fs::read_to_string(path).ok());
-        Sequence(note.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
-    }
-
-    pub(crate) fn accept_drops(&self, through: Sequence) {
-        if let Some(path) = self.cache_file(NOTE) {
-            // If the note cannot be stored, the next pruning asks again.
-            let _ = durable::replace(self.env(), &path, 0o600, format!("{through}\n").as_bytes());
+/// Returns the records that were put within the last `grace_ns`.
+fn young_records(
+    store: &Store,
+    state: &StoreState,
+    grace_ns: u64,
+    store_now_ns: u64,
+) -> Result<Vec<Sequence>, RepositoryError> {
+    let Some((head, _)) = state.head.filter(|_| grace_ns > 0) else { return Ok(Vec::new()) };
+    let mut looked = LOOKED_RECORDS;
+    loop {
+        let first = Sequence(head.0.saturating_sub(looked).max(1));
+        let times = store.log().record_times(first)?;
+        let is_young = |sequence: Sequence| store_time::age_ns(&times, sequence, store_now_ns) < grace_ns;
+        if first.0 > 1 && is_young(first) {
+            looked = looked.saturating_mul(8);
+            continue;
         }
+        return Ok(times.range(first..=head).map(|(at, _)| *at).filter(|at| is_young(*at)).collect());
+    }
+}
+
+/// Returns the record up to which drops were accepted on this host.
+///
+/// A note that is lost or cannot be read accepts none.
+fn accepted(store: &Store) -> Sequence {
+    let note = store.cache().file(NOTE).and_then(|path| std::fs::read_to_string(path).ok());
+    Sequence(note.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
+}
+
+pub(crate) fn accept(store: &Store, through: Sequence) {
+    if let Some(path) = store.cache().file(NOTE) {
+        // If the note cannot be stored, the next pruning asks again.
+        let _ = durable::replace(store.env(), &path, 0o600, format!("{through}\n").as_bytes());
     }
 }
 

@@ -21,33 +21,31 @@ const PROBE_AGE_NS: u64 = 3_600_000_000_000;
 /// Depth of folders below a store.
 const DEPTH: u32 = 3;
 
-impl Store {
-    /// Removes leftovers that are older than `age_ns`; returns their number.
-    ///
-    /// A file that cannot be removed stays for the next pruning.
-    pub(crate) fn drop_leftovers(&self, now_ns: u64, age_ns: u64) -> u64 {
-        let age = |modified_ns: u64| now_ns.saturating_sub(modified_ns);
-        let is_old = |modified_ns: u64| age(modified_ns) >= age_ns;
-        let mut dropped = 0;
-        self.wait(async {
-            for probe in self.objects().list(Some(&object_key::probes()), None).await.unwrap_or_default() {
-                let is_over = age(modified_ns(&probe)) >= age_ns.max(PROBE_AGE_NS);
-                if is_over && self.objects().delete(&probe.location).await.is_ok() {
-                    dropped += 1;
-                }
-            }
-        });
-        if let Some(directory) = self.repository().directory() {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::openat(CWD, directory, flags, Mode::empty());
-            for folder in root.iter().flat_map(|root| {
-                [below(root, &object_key::probes()), below(root, &object_key::all(self.name()))]
-            }) {
-                dropped += folder.map_or(0, |folder| drop_staged(folder, &is_old, DEPTH));
+/// Removes leftovers that are older than `age_ns`; returns their number.
+///
+/// A file that cannot be removed stays for the next pruning.
+pub(crate) fn remove(store: &Store, now_ns: u64, age_ns: u64) -> u64 {
+    let age = |modified_ns: u64| now_ns.saturating_sub(modified_ns);
+    let is_old = |modified_ns: u64| age(modified_ns) >= age_ns;
+    let mut dropped = 0;
+    store.wait(async {
+        for probe in store.objects().list(Some(&object_key::probes()), None).await.unwrap_or_default() {
+            let is_over = age(modified_ns(&probe)) >= age_ns.max(PROBE_AGE_NS);
+            if is_over && store.objects().delete(&probe.location).await.is_ok() {
+                dropped += 1;
             }
         }
-        dropped
+    });
+    if let Some(directory) = store.repository().directory() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, directory, flags, Mode::empty());
+        for folder in root.iter().flat_map(|root| {
+            [below(root, &object_key::probes()), below(root, &object_key::all(store.name()))]
+        }) {
+            dropped += folder.map_or(0, |folder| drop_staged(folder, &is_old, DEPTH));
+        }
     }
+    dropped
 }
 
 fn below(root: &OwnedFd, key: &Key) -> Result<OwnedFd, Errno> {

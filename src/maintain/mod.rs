@@ -1,5 +1,6 @@
 //! Maintenance of a repository: pruning, verification and repair.
 
+pub mod damage;
 pub mod drops;
 pub mod leftovers;
 pub mod mark;

@@ -21,8 +21,10 @@
 //! A pruning that is killed at any point leaves garbage for the next one, never a broken snapshot.
 
 use super::drops::{self, Wrong};
+use super::leftovers;
 use super::mark::{Marks, mark};
 use super::prune_plan::{self, Bounds, PackFact, PackPlan};
+use super::repack;
 use crate::api::requests::Requests;
 use crate::model::id::{IndexId, PackId, Sequence, WriterId};
 use crate::model::record::{Event, PruneRecord, StoreState};
@@ -186,12 +188,12 @@ fn attempt(
     request: &PruneRequest,
     on_step: &OnStep,
 ) -> Result<Option<PruneReport>, PruneError> {
-    let mut state = store.state()?;
+    let mut state = store.log().state()?;
     if state.head.is_none() {
         return Err(RepositoryError::NoStore(store.name().clone()).into());
     }
     if !request.dry_run {
-        store.admit_writer()?;
+        store.keyrings().admit_writer()?;
     }
     let began = state.head;
     let pruned = Pruning::new(store, request, on_step, &state)
@@ -200,7 +202,7 @@ fn attempt(
     let pruning = match pruned {
         // Another pruning may have deleted what was about to be read: then the log has moved on.
         Err(PruneError::Repository(error)) if error.kind() == FailureKind::Damaged => {
-            return if store.state()?.head == began { Err(error.into()) } else { Ok(None) };
+            return if store.log().state()?.head == began { Err(error.into()) } else { Ok(None) };
         }
         other => other?,
     };
@@ -209,12 +211,12 @@ fn attempt(
         return Ok(Some(report));
     }
     if let Some((head, _)) = state.head.filter(|_| request.accept) {
-        store.accept_drops(head);
+        drops::accept(store, head);
     }
-    store.checkpoint_if_due(&mut state);
-    let _ = store.drop_old_checkpoints();
-    store.trim_cache(&state, || index.live_packs());
-    report.leftovers_deleted = store.drop_leftovers(store_now_ns, request.bounds.orphan_age_ns);
+    store.checkpoints().make_if_due(&mut state);
+    let _ = store.checkpoints().drop_old();
+    store.cache().trim(&state, || index.live_packs());
+    report.leftovers_deleted = leftovers::remove(store, store_now_ns, request.bounds.orphan_age_ns);
     Ok(Some(report))
 }
 
@@ -324,7 +326,7 @@ impl<'a> Pruning<'a> {
         self.report.snapshots = verdicts;
         self.report.missing = marks.missing;
         if !self.request.accept {
-            let drops = self.store.drops(state, self.request.grace.ns, self.store_now_ns)?;
+            let drops = drops::find(self.store, state, self.request.grace.ns, self.store_now_ns)?;
             if let Some(Wrong { by, count, first }) = drops::judge(state, &drops, &self.request.retention) {
                 let store = self.store.name().to_string();
                 return Err(PruneError::Held { store, by, count, first });
@@ -352,12 +354,12 @@ impl<'a> Pruning<'a> {
         self.index.doom(gone.iter().copied());
         let packer = Packer::new(self.store.clone(), self.index.clone()).in_order();
         let before = self.index.segments();
-        self.store.copy_marked(&before, &repacked, marks, &packer)?;
+        repack::copy_marked(self.store, &before, &repacked, marks, &packer)?;
         let shipped = packer.close()?;
         self.report.copied_bytes = shipped.bytes;
         (self.on_step)("copied");
 
-        let (index, replaced) = self.store.rewrite_segments(&before, &gone, &shipped.segments)?;
+        let (index, replaced) = self.store.segments().rewrite(&before, &gone, &shipped.segments)?;
         let mut doomed_index = self.orphan_segments(state);
         doomed_index.extend(&replaced);
         Ok(PruneRecord {
@@ -381,10 +383,10 @@ impl<'a> Pruning<'a> {
         }
         let event = Event::Pruned(Box::new(record));
         let appended = match mutant::is(Mutant::NoReplan) {
-            false => self.store.append(state, &self.request.writer, event)?,
+            false => self.store.log().append(state, &self.request.writer, event)?,
             true => {
                 let again = |_: &StoreState| Ok::<_, RepositoryError>(Some(event.clone()));
-                let won = self.store.append_until_won(state, &self.request.writer, again)?;
+                let won = self.store.log().append_until_won(state, &self.request.writer, again)?;
                 won.map_or(Appended::Lost, Appended::Committed)
             }
         };
@@ -413,11 +415,11 @@ impl<'a> Pruning<'a> {
             also.entry(*sequence).or_default().push(Reason::Pinned(note.clone()));
         }
         let silence_ns = self.request.silence_ns;
-        for report in self.store.standbys()? {
+        for report in self.store.notes().standbys()? {
             if report.is_silent(self.store_now_ns, silence_ns) {
                 let forgotten = !self.request.dry_run
                     && report.is_silent(self.store_now_ns, silence_ns.saturating_mul(SHOWN_SILENCES))
-                    && self.store.forget_standby(&report.host).is_ok();
+                    && self.store.notes().forget_standby(&report.host).is_ok();
                 let silent_days = self.store_now_ns.saturating_sub(report.noted_ns) / 86_400_000_000_000;
                 self.report.silent_standbys.push(SilentStandby {
                     host: report.host.0,
@@ -444,7 +446,7 @@ impl<'a> Pruning<'a> {
         let dooms = state.doomed_packs.values().chain(state.doomed_index.values());
         let times = match dooms.map(|doom| doom.sequence).min() {
             // Without a grace in time there is nothing to look up.
-            Some(first) if ns > 0 => self.store.record_times(first)?,
+            Some(first) if ns > 0 => self.store.log().record_times(first)?,
             _ => BTreeMap::new(),
         };
         let is_due = |doom: &crate::model::record::Doom| {

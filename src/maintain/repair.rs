@@ -7,7 +7,9 @@
 //! standby is never trusted. A chunk that no host has is given up, and the record says so: the next resync
 //! checks everything that it takes over.
 
-use super::verify::{Examined, VerifyOptions, VerifyReport};
+use super::damage::{Examined, VerifyReport};
+use super::verify::{self, VerifyOptions};
+use super::walker;
 use crate::format::frame::{self, ChunkType, Compressor};
 use crate::format::index::{self as index_format, FrameLocation, PackEntry};
 use crate::model::entry::{CHUNK_MAX_BYTES, Content, Entry, Extent};
@@ -69,20 +71,20 @@ fn attempt(
     writer: &WriterId,
     provider: Provider,
 ) -> Result<Option<RepairReport>, RepositoryError> {
-    let mut state = store.state()?;
-    store.begin_writing(false)?;
-    let examined = store.examine(VerifyOptions::whole())?;
+    let mut state = store.log().state()?;
+    store.keyrings().begin_writing(false)?;
+    let examined = verify::examine(store, VerifyOptions::whole())?;
     let mut report = RepairReport::default();
     if examined.broken.packs.is_empty() && examined.broken.segments.is_empty() {
-        report.before = store.walk_all(examined, &mut |_| Ok(()))?;
+        report.before = walker::walk_all(store, examined, &mut |_| Ok(()))?;
         report.after = report.before.clone();
         return Ok(Some(report));
     }
     let record = make_again(store, &state, examined, provider, &mut report)?;
-    match store.append(&mut state, writer, Event::Pruned(Box::new(record)))? {
+    match store.log().append(&mut state, writer, Event::Pruned(Box::new(record)))? {
         Appended::Committed(sequence) => {
             report.record = Some(sequence);
-            report.after = store.verify(VerifyOptions::default())?;
+            report.after = verify::verify(store, VerifyOptions::default())?;
             Ok(Some(report))
         }
         Appended::Lost => Ok(None),
@@ -114,18 +116,18 @@ fn make_again(
     repairing.salvage(&examined, &damaged, report)?;
     // The saved pages are walked, since they name the files whose chunks are to be made again.
     packer.close()?;
-    report.before = store.walk_all(examined, &mut |_| Ok(()))?;
+    report.before = walker::walk_all(store, examined, &mut |_| Ok(()))?;
     let mut pieces = Pieces::default();
     let mut compressor = Compressor::new(1).map_err(RepositoryError::local("zstd"))?;
-    store.walk_missing(&state.snapshots, index.clone(), &mut |entry| {
+    walker::walk_missing(store, &state.snapshots, index.clone(), &mut |entry| {
         repairing.make_again(entry, &mut pieces, &mut compressor, &mut report.chunks_made)
     })?;
     let shipped = packer.close()?;
     segments.extend(shipped.segments);
-    let (live, replaced) = store.rewrite_segments(&sound, &damaged, &segments)?;
+    let (live, replaced) = store.segments().rewrite(&sound, &damaged, &segments)?;
     // A walk with the new index finds what is still missing.
     let rest = Index::of(store, &live, damaged.union(&doomed).copied().collect())?;
-    report.lost = store.walk_missing(&state.snapshots, Arc::new(rest), &mut |_| Ok(()))? > 0;
+    report.lost = walker::walk_missing(store, &state.snapshots, Arc::new(rest), &mut |_| Ok(()))? > 0;
     report.packs_doomed = damaged.len() as u64;
     Ok(PruneRecord {
         pruned_ns: store.env().wall_ns(),
@@ -208,7 +210,7 @@ impl Repairing<'_> {
             let get = self.store.objects().get(&object.location, index_format::PACK_MAX_BYTES);
             let bytes = self.store.wait(get)?.unwrap_or_default();
             let Ok((sealing, _)) = frame::pack_head(&bytes) else { continue };
-            let keys = self.store.keys_for(sealing.generation)?;
+            let keys = self.store.keyrings().keys_for(sealing.generation)?;
             let (frames, _) = frame::scan_pack(&bytes, keys.as_deref());
             packs.push(PackEntry { id, size_bytes: object.size, sealing });
             let number = packs.len() as u32 - 1;
@@ -229,7 +231,7 @@ impl Repairing<'_> {
         mut entries: Vec<index_format::SegmentEntry>,
     ) -> Result<ObjectRef<IndexId>, RepositoryError> {
         let table = index_format::encode(&packs, &mut entries);
-        let reference = self.store.put_segment(&table)?;
+        let reference = self.store.segments().put(&table)?;
         self.index.add(self.store, &reference, &table)?;
         Ok(reference)
     }
@@ -250,7 +252,7 @@ impl Repairing<'_> {
                 if !damaged.contains(&location.pack) || self.index.lookup(id)?.is_some() {
                     continue;
                 }
-                let cached = self.store.cached_range(
+                let cached = self.store.cache().range(
                     location.pack,
                     location.offset_bytes,
                     location.length_bytes as usize,
@@ -260,7 +262,7 @@ impl Repairing<'_> {
                     report.chunks_cached += 1;
                     continue;
                 }
-                match self.store.frame(&location) {
+                match self.store.packs().frame(&location) {
                     Ok(bytes) => {
                         if let Some(frame) = self.whole(id, &location, bytes) {
                             self.packer.add_frame(id, &frame)?;
@@ -279,7 +281,7 @@ impl Repairing<'_> {
 
     /// Returns a frame without its seal, if it still has the chunk's content.
     fn whole(&self, id: ChunkId, location: &FrameLocation, bytes: Bytes) -> Option<Bytes> {
-        let sealer = self.store.sealer_of_pack(&location.sealing).ok()?;
+        let sealer = self.store.packs().sealer(&location.sealing).ok()?;
         crate::repository::chunks::decode(&bytes, id, location, sealer.as_ref()).ok()?;
         match sealer {
             Some(sealer) => frame::open_frame(&sealer, &bytes, location.offset_bytes).ok(),

@@ -1,10 +1,12 @@
 //! Verifies a store: reads its objects, continues past damage, and reports the files it affects.
 
+use super::damage::{Broken, Examined, VerifyReport};
+use super::walker;
 use crate::format::index::{self as index_format, FrameLocation};
 use crate::format::record as record_format;
 use crate::format::seal::{Sealer, Sealing};
-use crate::model::id::{ChunkId, ContentHash, IndexId, PackId, Sequence};
-use crate::model::record::{ObjectRef, Record, SnapshotRecord, StoreState};
+use crate::model::id::{ChunkId, ContentHash, PackId, Sequence};
+use crate::model::record::{ObjectRef, Record, StoreState};
 use crate::repository::error::RepositoryError;
 use crate::repository::index::{Index, Vouched};
 use crate::repository::object_key;
@@ -12,13 +14,9 @@ use crate::repository::store::Store;
 use crate::support::failure::{Failure, FailureKind};
 use crate::support::part;
 use bytes::Bytes;
-use serde::Serialize;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-
-/// Maximum number of files that are listed. All are counted.
-const NAMED_MAX: usize = 1000;
 
 /// The depth of a verification.
 #[derive(Clone, Copy)]
@@ -44,319 +42,245 @@ impl VerifyOptions<'_> {
     }
 }
 
-/// A damaged object.
-#[derive(Clone, Debug, Serialize)]
-pub struct DamagedObject {
-    pub key: String,
-    pub problem: String,
+/// Verifies all snapshots of the store.
+///
+/// # Errors
+/// The repository cannot be reached, or there is no key. Damage is no error: it is in the report.
+pub fn verify(store: &Store, options: VerifyOptions) -> Result<VerifyReport, RepositoryError> {
+    walker::walk_all(store, examine(store, options)?, &mut |_| Ok(()))
 }
 
-/// A file that cannot be restored whole from a snapshot. The path is empty if a page of many files is lost.
-#[derive(Clone, Debug, Serialize)]
-pub struct Touched {
-    pub snapshot: Sequence,
-    pub path: String,
-    pub reason: String,
+/// Finds the damage to records, segments and packs.
+pub(crate) fn examine(store: &Store, options: VerifyOptions) -> Result<Examined, RepositoryError> {
+    let mut report = VerifyReport::default();
+    let told = verify_log(store, &mut report)?;
+    let mut broken = Broken::default();
+    let index = Arc::new(verify_index(store, &told, &mut broken, &mut report)?);
+    verify_packs(store, &index, options, &mut broken, &mut report)?;
+    Ok(Examined { snapshots: told.snapshots, index, broken, report })
 }
 
-/// The findings of a verification.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct VerifyReport {
-    pub records: u64,
-    pub snapshots: u64,
-    pub index_segments: u64,
-    pub packs: u64,
-    pub packs_read: u64,
-    pub read_bytes: u64,
-    /// Last pack that was read. The next reading begins after it.
-    pub read_until: Option<PackId>,
-    /// Whether the reading passed the last pack, and began with the first again.
-    pub came_round: bool,
-    pub files: u64,
-    pub problems: Vec<DamagedObject>,
-    pub touched_count: u64,
-    pub touched: Vec<Touched>,
-}
-
-impl VerifyReport {
-    pub fn is_sound(&self) -> bool {
-        self.problems.is_empty() && self.touched_count == 0
-    }
-
-    fn problem(&mut self, key: impl ToString, problem: impl ToString) {
-        self.problems.push(DamagedObject { key: key.to_string(), problem: problem.to_string() });
-    }
-
-    pub(crate) fn touch(&mut self, snapshot: Sequence, path: String, reason: String) {
-        self.touched_count += 1;
-        if self.touched.len() < NAMED_MAX {
-            self.touched.push(Touched { snapshot, path, reason });
-        }
+/// Reads a record; returns a text if it is damaged.
+fn decode_for_verify(
+    store: &Store,
+    sequence: Sequence,
+) -> Result<Result<(Record, ContentHash), String>, RepositoryError> {
+    let key = object_key::record(store.name(), sequence);
+    let limit = record_format::RECORD_MAX_BYTES as u64;
+    let bytes = store.wait(store.objects().get(&key, limit))?.unwrap_or_default();
+    let generation = record_format::generation(&bytes);
+    let keys = match store.keyrings().keys_for(generation) {
+        Err(error @ RepositoryError::Keyring { .. }) => return Ok(Err(error.to_string())),
+        keys => keys?,
+    };
+    match record_format::decode(&bytes, keys.as_deref(), sequence.0) {
+        Err(error) => Ok(Err(error.to_string())),
+        Ok(decoded) => match store.keyrings().check_ring(&decoded.0, generation) {
+            Err(error @ RepositoryError::Unnamed { .. }) => Ok(Err(error.to_string())),
+            checked => checked.map(|()| Ok(decoded)),
+        },
     }
 }
 
-/// Damage that is known before the manifests are walked.
-#[derive(Default)]
-pub(crate) struct Broken {
-    /// Packs that are missing or damaged, with the reason.
-    pub packs: HashMap<PackId, String>,
-    /// Packs that are missing completely.
-    pub missing: HashSet<PackId>,
-    pub chunks: HashSet<ChunkId>,
-    pub segments: BTreeSet<IndexId>,
-}
-
-/// The result of examining a store's objects.
-pub(crate) struct Examined {
-    pub snapshots: BTreeMap<Sequence, SnapshotRecord>,
-    /// The segments that are sound.
-    pub index: Arc<Index>,
-    pub broken: Broken,
-    pub report: VerifyReport,
-}
-
-impl Store {
-    /// Verifies all snapshots of the store.
-    ///
-    /// # Errors
-    /// The repository cannot be reached, or there is no key. Damage is no error: it is in the report.
-    pub fn verify(&self, options: VerifyOptions) -> Result<VerifyReport, RepositoryError> {
-        self.walk_all(self.examine(options)?, &mut |_| Ok(()))
-    }
-
-    /// Finds the damage to records, segments and packs.
-    pub(crate) fn examine(&self, options: VerifyOptions) -> Result<Examined, RepositoryError> {
-        let mut report = VerifyReport::default();
-        let told = self.verify_log(&mut report)?;
-        let mut broken = Broken::default();
-        let index = Arc::new(self.verify_index(&told, &mut broken, &mut report)?);
-        self.verify_packs(&index, options, &mut broken, &mut report)?;
-        Ok(Examined { snapshots: told.snapshots, index, broken, report })
-    }
-
-    /// Reads a record; returns a text if it is damaged.
-    fn decode_for_verify(
-        &self,
-        sequence: Sequence,
-    ) -> Result<Result<(Record, ContentHash), String>, RepositoryError> {
-        let key = object_key::record(self.name(), sequence);
-        let limit = record_format::RECORD_MAX_BYTES as u64;
-        let bytes = self.wait(self.objects().get(&key, limit))?.unwrap_or_default();
-        let generation = record_format::generation(&bytes);
-        let keys = match self.keys_for(generation) {
-            Err(error @ RepositoryError::Keyring { .. }) => return Ok(Err(error.to_string())),
-            keys => keys?,
+/// Reads every readable record. A damaged one affects only its own snapshot.
+fn verify_log(store: &Store, report: &mut VerifyReport) -> Result<StoreState, RepositoryError> {
+    let prefix = object_key::log_prefix(store.name());
+    let listed = store.wait(store.objects().list(Some(&prefix), None))?;
+    let seen = store.memory().read()?.head;
+    let mut state = StoreState::default();
+    let mut chained = true;
+    let mut told = StoreState::default();
+    let mut last = Sequence(0);
+    for object in listed {
+        let Some(sequence) = object_key::parse_record(&object.location) else {
+            report.problem(&object.location, "is no record's name");
+            continue;
         };
-        match record_format::decode(&bytes, keys.as_deref(), sequence.0) {
-            Err(error) => Ok(Err(error.to_string())),
-            Ok(decoded) => match self.check_ring(&decoded.0, generation) {
-                Err(error @ RepositoryError::Unnamed { .. }) => Ok(Err(error.to_string())),
-                checked => checked.map(|()| Ok(decoded)),
-            },
+        let mut missing = last.next();
+        while missing < sequence {
+            report.problem(object_key::record(store.name(), missing), "is missing");
+            report.touch(missing, String::new(), "its record is missing".into());
+            missing = missing.next();
+            chained = false;
         }
-    }
-
-    /// Reads every readable record. A damaged one affects only its own snapshot.
-    fn verify_log(&self, report: &mut VerifyReport) -> Result<StoreState, RepositoryError> {
-        let prefix = object_key::log_prefix(self.name());
-        let listed = self.wait(self.objects().list(Some(&prefix), None))?;
-        let seen = self.memory()?.head;
-        let mut state = StoreState::default();
-        let mut chained = true;
-        let mut told = StoreState::default();
-        let mut last = Sequence(0);
-        for object in listed {
-            let Some(sequence) = object_key::parse_record(&object.location) else {
-                report.problem(&object.location, "is no record's name");
-                continue;
-            };
-            let mut missing = last.next();
-            while missing < sequence {
-                report.problem(object_key::record(self.name(), missing), "is missing");
-                report.touch(missing, String::new(), "its record is missing".into());
-                missing = missing.next();
-                chained = false;
-            }
-            last = sequence;
-            report.records += 1;
-            let decoded = self.decode_for_verify(sequence)?;
-            let (record, hash) = match decoded {
-                Ok(decoded) => decoded,
-                Err(error) => {
-                    report.problem(&object.location, error);
-                    report.touch(sequence, String::new(), "its record is damaged".into());
-                    chained = false;
-                    continue;
-                }
-            };
-            if let Some(seen) = seen.filter(|seen| seen.sequence == sequence && seen.hash != hash) {
-                return Err(self.rolled_back(seen, "has another one there".into()));
-            }
-            // Records after a gap cannot be chained to the ones before it, but they are sound by themselves.
-            if chained && let Err(error) = state.apply(self.name(), record.clone(), hash) {
+        last = sequence;
+        report.records += 1;
+        let decoded = decode_for_verify(store, sequence)?;
+        let (record, hash) = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => {
                 report.problem(&object.location, error);
+                report.touch(sequence, String::new(), "its record is damaged".into());
                 chained = false;
+                continue;
             }
-            told.take(sequence, record.event);
+        };
+        if let Some(seen) = seen.filter(|seen| seen.sequence == sequence && seen.hash != hash) {
+            return Err(store.log().rolled_back(seen, "has another one there".into()));
         }
-        if let Some(seen) = seen.filter(|seen| seen.sequence > last) {
-            return Err(self.rolled_back(seen, format!("ends with record {last}")));
+        // Records after a gap cannot be chained to the ones before it, but they are sound by themselves.
+        if chained && let Err(error) = state.apply(store.name(), record.clone(), hash) {
+            report.problem(&object.location, error);
+            chained = false;
         }
-        report.snapshots = told.snapshots.len() as u64;
-        if !chained {
-            // The segments named by an unreadable record are unknown, so use all that exist and were not
-            // doomed.
-            let prefix = object_key::index_prefix(self.name());
-            for object in self.wait(self.objects().list(Some(&prefix), None))? {
-                if let Some(id) = object_key::parse_index(&object.location)
-                    && !told.doomed_index.contains_key(&id)
-                    && !told.index.iter().any(|s| s.id == id)
-                {
-                    told.index.push(ObjectRef { id, size_bytes: object.size });
-                }
-            }
-        }
-        Ok(told)
+        told.take(sequence, record.event);
     }
+    if let Some(seen) = seen.filter(|seen| seen.sequence > last) {
+        return Err(store.log().rolled_back(seen, format!("ends with record {last}")));
+    }
+    report.snapshots = told.snapshots.len() as u64;
+    if !chained {
+        // The segments named by an unreadable record are unknown, so use all that exist and were not
+        // doomed.
+        let prefix = object_key::index_prefix(store.name());
+        for object in store.wait(store.objects().list(Some(&prefix), None))? {
+            if let Some(id) = object_key::parse_index(&object.location)
+                && !told.doomed_index.contains_key(&id)
+                && !told.index.iter().any(|s| s.id == id)
+            {
+                told.index.push(ObjectRef { id, size_bytes: object.size });
+            }
+        }
+    }
+    Ok(told)
+}
 
-    fn verify_index(
-        &self,
-        told: &StoreState,
-        broken: &mut Broken,
-        report: &mut VerifyReport,
-    ) -> Result<Index, RepositoryError> {
-        let mut sound = Vec::new();
-        for reference in &told.index {
-            report.index_segments += 1;
-            // Read from the repository: a copy in the cache would not show damage.
-            let checked = self.segment_table(reference.id, Vouched::ByRecord).and_then(|table| {
-                let at = object_key::index(self.name(), reference.id);
-                index_format::check(&table).map_err(RepositoryError::format(at))
-            });
-            match checked {
-                Ok(_) => sound.push(reference.clone()),
-                Err(error) if error.kind() == FailureKind::Damaged => {
-                    report.problem(object_key::index(self.name(), reference.id), plain(&error));
-                    broken.segments.insert(reference.id);
-                }
-                Err(error) => return Err(error),
+fn verify_index(
+    store: &Store,
+    told: &StoreState,
+    broken: &mut Broken,
+    report: &mut VerifyReport,
+) -> Result<Index, RepositoryError> {
+    let mut sound = Vec::new();
+    for reference in &told.index {
+        report.index_segments += 1;
+        // Read from the repository: a copy in the cache would not show damage.
+        let checked = store.segments().table(reference.id, Vouched::ByRecord).and_then(|table| {
+            let at = object_key::index(store.name(), reference.id);
+            index_format::check(&table).map_err(RepositoryError::format(at))
+        });
+        match checked {
+            Ok(_) => sound.push(reference.clone()),
+            Err(error) if error.kind() == FailureKind::Damaged => {
+                report.problem(object_key::index(store.name(), reference.id), plain(&error));
+                broken.segments.insert(reference.id);
             }
+            Err(error) => return Err(error),
         }
-        Index::of(self, &sound, told.doomed_packs.keys().copied().collect())
     }
+    Index::of(store, &sound, told.doomed_packs.keys().copied().collect())
+}
 
-    /// Reports the packs that are missing, or have another size.
-    fn find_missing_packs(
-        &self,
-        index: &Index,
-        packs: &BTreeMap<PackId, u64>,
-        broken: &mut Broken,
-        report: &mut VerifyReport,
-    ) -> Result<(), RepositoryError> {
-        let prefix = object_key::pack_prefix(self.name());
-        let listed = self.wait(self.objects().list(Some(&prefix), None))?;
-        let present: HashMap<PackId, u64> =
-            listed.iter().filter_map(|o| Some((object_key::parse_pack(&o.location)?, o.size))).collect();
-        for (id, size_bytes) in packs {
-            let at = object_key::pack(self.name(), *id);
-            match present.get(id) {
-                None => {
-                    report.problem(&at, "is missing");
-                    broken.packs.insert(*id, format!("pack {id} is missing"));
-                    broken.missing.insert(*id);
-                }
-                Some(found) if found != size_bytes => {
-                    report.problem(&at, format!("has {found} bytes instead of {size_bytes}"));
-                    broken.packs.insert(*id, format!("pack {id} has another size"));
-                    let bytes = self.wait(self.objects().get(&at, index_format::PACK_MAX_BYTES))?;
-                    let entries = entries_of(index, &BTreeSet::from([*id]))?.remove(id).unwrap_or_default();
-                    self.find_broken_chunks(index, &bytes.unwrap_or_default(), &entries, broken)?;
-                }
-                Some(_) => {}
+/// Reports the packs that are missing, or have another size.
+fn find_missing_packs(
+    store: &Store,
+    index: &Index,
+    packs: &BTreeMap<PackId, u64>,
+    broken: &mut Broken,
+    report: &mut VerifyReport,
+) -> Result<(), RepositoryError> {
+    let prefix = object_key::pack_prefix(store.name());
+    let listed = store.wait(store.objects().list(Some(&prefix), None))?;
+    let present: HashMap<PackId, u64> =
+        listed.iter().filter_map(|o| Some((object_key::parse_pack(&o.location)?, o.size))).collect();
+    for (id, size_bytes) in packs {
+        let at = object_key::pack(store.name(), *id);
+        match present.get(id) {
+            None => {
+                report.problem(&at, "is missing");
+                broken.packs.insert(*id, format!("pack {id} is missing"));
+                broken.missing.insert(*id);
             }
+            Some(found) if found != size_bytes => {
+                report.problem(&at, format!("has {found} bytes instead of {size_bytes}"));
+                broken.packs.insert(*id, format!("pack {id} has another size"));
+                let bytes = store.wait(store.objects().get(&at, index_format::PACK_MAX_BYTES))?;
+                let entries = entries_of(index, &BTreeSet::from([*id]))?.remove(id).unwrap_or_default();
+                find_broken_chunks(store, index, &bytes.unwrap_or_default(), &entries, broken)?;
+            }
+            Some(_) => {}
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    fn verify_packs(
-        &self,
-        index: &Index,
-        options: VerifyOptions,
-        broken: &mut Broken,
-        report: &mut VerifyReport,
-    ) -> Result<(), RepositoryError> {
-        let mut packs: BTreeMap<PackId, u64> = BTreeMap::new();
-        for segment in index.segments() {
-            let needed = segment.header.packs.iter().filter(|p| !index.is_doomed(&p.id));
-            packs.extend(needed.map(|p| (p.id, p.size_bytes)));
-        }
-        report.packs = packs.len() as u64;
-        self.find_missing_packs(index, &packs, broken, report)?;
-        let shares = share(&packs, options.read_data_percent, options.after);
-        let mut rest = &shares[..];
-        while !rest.is_empty() {
-            let (group, behind) =
-                rest.split_at(part::fitting(rest.iter().map(|share| share.1), GROUP_MAX_BYTES));
-            rest = behind;
-            let ids = group.iter().map(|share| share.0).filter(|id| !broken.packs.contains_key(id)).collect();
-            let mut entries = entries_of(index, &ids)?;
-            for (id, size_bytes, round) in group {
-                if (options.is_over)() {
-                    return Ok(());
-                }
-                report.read_until = Some(*id);
-                report.came_round |= *round;
-                if broken.packs.contains_key(id) {
-                    continue;
-                }
-                report.packs_read += 1;
-                report.read_bytes += size_bytes;
-                let at = object_key::pack(self.name(), *id);
-                let bytes = self.wait(self.objects().get(&at, *size_bytes))?.unwrap_or_default();
-                let is_whole = PackId::of(&bytes) == *id;
-                if !is_whole {
-                    report.problem(&at, "does not have the hash that names it");
-                    broken.packs.insert(*id, format!("pack {id} is damaged"));
-                }
-                let entries = entries.remove(id).unwrap_or_default();
-                let lost = self.find_broken_chunks(index, &bytes, &entries, broken)?;
-                if is_whole && lost > 0 {
-                    report.problem(&at, format!("{lost} chunks are not where the index says"));
-                }
+fn verify_packs(
+    store: &Store,
+    index: &Index,
+    options: VerifyOptions,
+    broken: &mut Broken,
+    report: &mut VerifyReport,
+) -> Result<(), RepositoryError> {
+    let mut packs: BTreeMap<PackId, u64> = BTreeMap::new();
+    for segment in index.segments() {
+        let needed = segment.header.packs.iter().filter(|p| !index.is_doomed(&p.id));
+        packs.extend(needed.map(|p| (p.id, p.size_bytes)));
+    }
+    report.packs = packs.len() as u64;
+    find_missing_packs(store, index, &packs, broken, report)?;
+    let shares = share(&packs, options.read_data_percent, options.after);
+    let mut rest = &shares[..];
+    while !rest.is_empty() {
+        let (group, behind) = rest.split_at(part::fitting(rest.iter().map(|share| share.1), GROUP_MAX_BYTES));
+        rest = behind;
+        let ids = group.iter().map(|share| share.0).filter(|id| !broken.packs.contains_key(id)).collect();
+        let mut entries = entries_of(index, &ids)?;
+        for (id, size_bytes, round) in group {
+            if (options.is_over)() {
+                return Ok(());
+            }
+            report.read_until = Some(*id);
+            report.came_round |= *round;
+            if broken.packs.contains_key(id) {
+                continue;
+            }
+            report.packs_read += 1;
+            report.read_bytes += size_bytes;
+            let at = object_key::pack(store.name(), *id);
+            let bytes = store.wait(store.objects().get(&at, *size_bytes))?.unwrap_or_default();
+            let is_whole = PackId::of(&bytes) == *id;
+            if !is_whole {
+                report.problem(&at, "does not have the hash that names it");
+                broken.packs.insert(*id, format!("pack {id} is damaged"));
+            }
+            let entries = entries.remove(id).unwrap_or_default();
+            let lost = find_broken_chunks(store, index, &bytes, &entries, broken)?;
+            if is_whole && lost > 0 {
+                report.problem(&at, format!("{lost} chunks are not where the index says"));
             }
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// Finds the chunks of a pack that cannot be read from these bytes; returns their number.
-    ///
-    /// The index gives the pack's chunks.
-    fn find_broken_chunks(
-        &self,
-        index: &Index,
-        bytes: &Bytes,
-        entries: &[(ChunkId, FrameLocation)],
-        broken: &mut Broken,
-    ) -> Result<u64, RepositoryError> {
-        let mut sealers: HashMap<Sealing, Option<Sealer>> = HashMap::new();
-        let mut lost = 0;
-        for (chunk, location) in entries {
-            let sealer = match sealers.entry(location.sealing) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(place) => place.insert(self.sealer_of_pack(&location.sealing)?),
-            };
-            let start = location.offset_bytes as usize;
-            let end = start + location.length_bytes as usize;
-            let decode = |bytes| crate::repository::chunks::decode(&bytes, *chunk, location, sealer.as_ref());
-            let is_lost = end > bytes.len() || decode(bytes.slice(start..end)).is_err();
-            // Another pack may have it as well.
-            if is_lost && index.lookup(*chunk)?.as_ref() == Some(location) {
-                broken.chunks.insert(*chunk);
-                lost += 1;
-            }
+/// Finds the chunks of a pack that cannot be read from these bytes; returns their number.
+///
+/// The index gives the pack's chunks.
+fn find_broken_chunks(
+    store: &Store,
+    index: &Index,
+    bytes: &Bytes,
+    entries: &[(ChunkId, FrameLocation)],
+    broken: &mut Broken,
+) -> Result<u64, RepositoryError> {
+    let mut sealers: HashMap<Sealing, Option<Sealer>> = HashMap::new();
+    let mut lost = 0;
+    for (chunk, location) in entries {
+        let sealer = match sealers.entry(location.sealing) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(store.packs().sealer(&location.sealing)?),
+        };
+        let start = location.offset_bytes as usize;
+        let end = start + location.length_bytes as usize;
+        let decode = |bytes| crate::repository::chunks::decode(&bytes, *chunk, location, sealer.as_ref());
+        let is_lost = end > bytes.len() || decode(bytes.slice(start..end)).is_err();
+        // Another pack may have it as well.
+        if is_lost && index.lookup(*chunk)?.as_ref() == Some(location) {
+            broken.chunks.insert(*chunk);
+            lost += 1;
         }
-        Ok(lost)
     }
+    Ok(lost)
 }
 
 /// Returns the index entries of some packs, in one pass over the index.

@@ -5,7 +5,7 @@
 //! Each page is checked by itself for order, missing directories and counts. The result is kept as a
 //! [`Part`], and adjoining parts are compared where they meet.
 
-use super::verify::{Broken, Examined, VerifyReport};
+use super::damage::{Broken, Examined, VerifyReport};
 use crate::format::attrs;
 use crate::format::extent_list;
 use crate::format::page::{Child, Page};
@@ -23,52 +23,50 @@ use crate::support::failure::{Failure, FailureKind};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-impl Store {
-    /// Walks all manifests, and calls `touched` with every entry that cannot be restored whole.
-    pub(crate) fn walk_all(
-        &self,
-        examined: Examined,
-        touched: &mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
-    ) -> Result<VerifyReport, RepositoryError> {
-        let Examined { snapshots, index, broken, report } = examined;
-        let chunks = ChunkReader::new(self.clone(), Arc::new(index.fork()));
-        let mut walker = Walker {
-            manifests: ManifestReader::new(chunks.clone()),
-            chunks,
-            index,
-            broken,
-            sound: HashMap::new(),
-            broken_firsts: HashMap::new(),
-            report,
-            snapshot: Sequence(0),
-            touched,
+/// Walks all manifests, and calls `touched` with every entry that cannot be restored whole.
+pub(crate) fn walk_all(
+    store: &Store,
+    examined: Examined,
+    touched: &mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
+) -> Result<VerifyReport, RepositoryError> {
+    let Examined { snapshots, index, broken, report } = examined;
+    let chunks = ChunkReader::new(store.clone(), Arc::new(index.fork()));
+    let mut walker = Walker {
+        manifests: ManifestReader::new(chunks.clone()),
+        chunks,
+        index,
+        broken,
+        sound: HashMap::new(),
+        broken_firsts: HashMap::new(),
+        report,
+        snapshot: Sequence(0),
+        touched,
+    };
+    for (sequence, record) in &snapshots {
+        walker.snapshot = *sequence;
+        let root = Child {
+            first: TreePath::root(),
+            page: record.manifest.page,
+            entries: record.manifest.entries,
+            size_bytes: record.manifest.size_bytes,
         };
-        for (sequence, record) in &snapshots {
-            walker.snapshot = *sequence;
-            let root = Child {
-                first: TreePath::root(),
-                page: record.manifest.page,
-                entries: record.manifest.entries,
-                size_bytes: record.manifest.size_bytes,
-            };
-            walker.page(&root, record.manifest.height)?;
-        }
-        Ok(walker.report)
+        walker.page(&root, record.manifest.height)?;
     }
+    Ok(walker.report)
+}
 
-    /// Calls `touched` with every entry of these snapshots that refers to a chunk missing in `index`.
-    ///
-    /// Returns their number.
-    pub(crate) fn walk_missing(
-        &self,
-        snapshots: &BTreeMap<Sequence, SnapshotRecord>,
-        index: Arc<Index>,
-        touched: &mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
-    ) -> Result<u64, RepositoryError> {
-        let (broken, report) = (Broken::default(), VerifyReport::default());
-        let examined = Examined { snapshots: snapshots.clone(), index, broken, report };
-        Ok(self.walk_all(examined, touched)?.touched_count)
-    }
+/// Calls `touched` with every entry of these snapshots that refers to a chunk missing in `index`.
+///
+/// Returns their number.
+pub(crate) fn walk_missing(
+    store: &Store,
+    snapshots: &BTreeMap<Sequence, SnapshotRecord>,
+    index: Arc<Index>,
+    touched: &mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
+) -> Result<u64, RepositoryError> {
+    let (broken, report) = (Broken::default(), VerifyReport::default());
+    let examined = Examined { snapshots: snapshots.clone(), index, broken, report };
+    Ok(walk_all(store, examined, touched)?.touched_count)
 }
 
 struct Walker<'a> {

@@ -94,8 +94,8 @@ impl<'a> FuseMounts<'a> {
 
 impl Method for FuseMounts<'_> {
     fn find(&mut self, moment: Moment) -> Result<Sequence, StageError> {
-        let state = self.options.store.state()?;
-        let (sequence, record) = self.options.store.find(&state, moment)?;
+        let state = self.options.store.log().state()?;
+        let (sequence, record) = self.options.store.log().find(&state, moment)?;
         self.found = Some(Found { state, sequence, record });
         Ok(sequence)
     }

@@ -8,7 +8,7 @@ use super::key_cache::Loaded;
 use super::memory::Passed;
 use super::object_key;
 use super::objects::Creation;
-use super::store::Store;
+use super::parts::Log;
 use crate::format::record as format;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::model::id::{ContentHash, Epoch, Sequence, WriterId};
@@ -29,7 +29,7 @@ pub enum Appended {
     Lost,
 }
 
-impl Store {
+impl Log<'_> {
     /// Tries once to append `event` after `state`'s head. On success the new record is `state`'s head.
     pub fn append(
         &self,
@@ -37,44 +37,44 @@ impl Store {
         writer: &WriterId,
         event: Event,
     ) -> Result<Appended, RepositoryError> {
-        self.admit_writer()?;
-        let mut loaded = self.loaded()?;
+        self.store.keyrings().admit_writer()?;
+        let mut loaded = self.store.keyrings().loaded()?;
         let named = |loaded: &Option<Arc<Loaded>>| loaded.as_ref().and_then(|loaded| loaded.named());
         if !may_follow(state.ring, named(&loaded)) {
             // The keys were loaded before another host changed them.
-            self.forget_keys();
-            loaded = self.loaded()?;
+            self.store.keyrings().forget();
+            loaded = self.store.keyrings().loaded()?;
         }
         let sequence = state.next_sequence();
         let ring = named(&loaded);
         if !may_follow(state.ring, ring) {
             let source = FoldError::Ring(sequence);
-            return Err(RepositoryError::Log { store: self.name().clone(), source });
+            return Err(RepositoryError::Log { store: self.store.name().clone(), source });
         }
         let record = Record {
-            store: self.name().clone(),
+            store: self.store.name().clone(),
             sequence,
             epoch: Epoch(state.epoch.0 + u64::from(matches!(event, Event::Promoted { .. }))),
             writer: writer.clone(),
-            nonce: self.env().nonce(),
+            nonce: self.store.env().nonce(),
             previous: state.head.map(|(_, hash)| hash),
             ring,
             event,
         };
-        let at = object_key::record(self.name(), record.sequence);
+        let at = object_key::record(self.store.name(), record.sequence);
         let keys = loaded.as_ref().map(|loaded| &*loaded.keys);
-        let sealing = self.sealing(keys);
+        let sealing = self.store.keyrings().sealing(keys);
         let bytes = format::encode(&record, &sealing, keys).map_err(RepositoryError::format(&at))?;
         let bytes = Bytes::from(bytes);
         let ours = ContentHash::of(&bytes);
-        let created = self.wait(async {
-            match self.objects().create(&at, PutPayload::from(bytes.clone())).await {
+        let created = self.store.wait(async {
+            match self.store.objects().create(&at, PutPayload::from(bytes.clone())).await {
                 Ok(Creation::Created) => Ok(None),
                 // Perhaps this very request created it, and its reply was lost.
                 Ok(Creation::Existed) => self.record_bytes(record.sequence).await.map(Some),
                 Err(error) if error.kind() == FailureKind::Unavailable => {
                     // It may have been applied all the same; if that cannot be seen, say what is known.
-                    match self.objects().get(&at, RECORD_MAX_BYTES as u64).await {
+                    match self.store.objects().get(&at, RECORD_MAX_BYTES as u64).await {
                         Ok(Some(found)) if ContentHash::of(&found) == ours => Ok(Some(found)),
                         _ => Err(error),
                     }
@@ -83,17 +83,17 @@ impl Store {
             }
         })?;
         if let Some(found) = created {
-            let (theirs, _) = self.decode_record(record.sequence, &found)?;
+            let (theirs, _) = self.decode(record.sequence, &found)?;
             if theirs.writer != record.writer || theirs.nonce != record.nonce {
                 return Ok(Appended::Lost);
             }
         }
-        self.cache_record(sequence, &bytes);
+        self.store.cache().put_record(sequence, &bytes);
         state
-            .apply(self.name(), record, ours)
-            .map_err(|source| RepositoryError::Log { store: self.name().clone(), source })?;
+            .apply(self.store.name(), record, ours)
+            .map_err(|source| RepositoryError::Log { store: self.store.name().clone(), source })?;
         // This host appended the record, so it has seen it.
-        self.remember(state, Passed(()))?;
+        self.store.memory().remember(state, Passed(()))?;
         Ok(Appended::Committed(sequence))
     }
 
@@ -118,6 +118,6 @@ impl Store {
                 Appended::Lost => self.refresh(state)?,
             }
         }
-        Err(RepositoryError::lost_races(self.name(), RACES_MAX + 1).into())
+        Err(RepositoryError::lost_races(self.store.name(), RACES_MAX + 1).into())
     }
 }

@@ -6,7 +6,7 @@
 //! name; at worst something is fetched again. Only the note is synced to the disk. A pack's file has holes
 //! where its chunks were never read: their bytes are no chunk, and are fetched.
 
-use super::store::Store;
+use super::parts::Cache;
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
 use crate::model::record::StoreState;
 use crate::support::{files, private};
@@ -24,18 +24,18 @@ const BROKEN_OFF: Duration = Duration::from_secs(86_400);
 /// Maximum size of all cached packs. The oldest are dropped above it.
 const PACKS_MAX_BYTES: u64 = 1 << 30;
 
-impl Store {
-    pub(crate) fn cache_file(&self, name: &str) -> Option<PathBuf> {
-        self.cache_dir().map(|dir| dir.join(self.name().as_str()).join(name))
+impl Cache<'_> {
+    pub(crate) fn file(&self, name: &str) -> Option<PathBuf> {
+        self.store.cache_dir().map(|dir| dir.join(self.store.name().as_str()).join(name))
     }
 
-    fn cached_pack(&self, pack: PackId) -> Option<PathBuf> {
-        self.cache_file(&format!("packs/{pack}"))
+    fn pack(&self, pack: PackId) -> Option<PathBuf> {
+        self.file(&format!("packs/{pack}"))
     }
 
     /// Returns the cached bytes of a pack from `start` on, as far as there are any. They are not checked.
-    pub(crate) fn cached_range(&self, pack: PackId, start: u32, length: usize) -> Option<Bytes> {
-        let file = File::open(self.cached_pack(pack)?).ok()?;
+    pub(crate) fn range(&self, pack: PackId, start: u32, length: usize) -> Option<Bytes> {
+        let file = File::open(self.pack(pack)?).ok()?;
         let mut bytes = vec![0; length];
         let mut filled = 0;
         while filled < length {
@@ -49,8 +49,8 @@ impl Store {
     }
 
     /// Stores frames of one pack. Errors of writing the cache are ignored.
-    pub(crate) fn cache_frames(&self, pack: PackId, frames: impl Iterator<Item = (u32, impl AsRef<[u8]>)>) {
-        let Some(path) = self.cached_pack(pack) else { return };
+    pub(crate) fn put_frames(&self, pack: PackId, frames: impl Iterator<Item = (u32, impl AsRef<[u8]>)>) {
+        let Some(path) = self.pack(pack) else { return };
         let mut frames = frames.peekable();
         if frames.peek().is_none() {
             return;
@@ -65,13 +65,7 @@ impl Store {
     }
 
     /// Stores some of the frames of a pack that was just made.
-    pub(crate) fn cache_pack(
-        &self,
-        pack: PackId,
-        bytes: &[u8],
-        chunks: &[(ChunkId, u32, u32)],
-        kept: &[bool],
-    ) {
+    pub(crate) fn put_pack(&self, pack: PackId, bytes: &[u8], chunks: &[(ChunkId, u32, u32)], kept: &[bool]) {
         // Adjacent frames are written together.
         let mut stretches: Vec<(u32, u32)> = Vec::new();
         for ((_, offset, length), _) in chunks.iter().zip(kept).filter(|(_, kept)| **kept) {
@@ -81,16 +75,16 @@ impl Store {
             }
         }
         let frames = stretches.iter().map(|(from, to)| (*from, &bytes[*from as usize..*to as usize]));
-        self.cache_frames(pack, frames);
+        self.put_frames(pack, frames);
     }
 
     /// Returns a cached record. It belongs to another log if the store was created again.
-    pub(crate) fn cached_record(&self, sequence: Sequence) -> Option<Bytes> {
-        std::fs::read(self.cache_file(&format!("log/{sequence}"))?).ok().map(Bytes::from)
+    pub(crate) fn record(&self, sequence: Sequence) -> Option<Bytes> {
+        std::fs::read(self.file(&format!("log/{sequence}"))?).ok().map(Bytes::from)
     }
 
-    pub(crate) fn cache_record(&self, sequence: Sequence, bytes: &[u8]) {
-        if let Some(path) = self.cache_file(&format!("log/{sequence}"))
+    pub(crate) fn put_record(&self, sequence: Sequence, bytes: &[u8]) {
+        if let Some(path) = self.file(&format!("log/{sequence}"))
             && std::fs::metadata(&path).map_or(true, |meta| meta.len() != bytes.len() as u64)
         {
             let _ = files::replace(&path, bytes);
@@ -98,8 +92,8 @@ impl Store {
     }
 
     /// Drops the cached records before `sequence`, where readers begin.
-    pub(crate) fn drop_cached_records(&self, sequence: Sequence) {
-        let Some(dir) = self.cache_file("log") else { return };
+    pub(crate) fn drop_records_before(&self, sequence: Sequence) {
+        let Some(dir) = self.file("log") else { return };
         let Ok(listed) = std::fs::read_dir(dir) else { return };
         for file in listed.flatten() {
             let number = file.file_name().to_str().and_then(|name| name.parse().ok());
@@ -114,34 +108,22 @@ impl Store {
     /// Every few records it also drops packs that are not live, and the oldest of the others until the rest
     /// is small enough: inspecting all packs takes longer than a run that has nothing to do. `live` returns
     /// the live packs.
-    pub fn trim_cache(&self, state: &StoreState, live: impl FnOnce() -> HashSet<PackId>) {
-        let now = UNIX_EPOCH + Duration::from_nanos(self.env().wall_ns());
-        self.drop_cached_segments(state, now);
+    pub fn trim(&self, state: &StoreState, live: impl FnOnce() -> HashSet<PackId>) {
+        let now = UNIX_EPOCH + Duration::from_nanos(self.store.env().wall_ns());
+        self.drop_segments(state, now);
         let head = state.head.map_or(0, |(sequence, _)| sequence.0);
-        if let Some(dir) = self.cache_file("log").filter(|_| head.is_multiple_of(TRIM_RECORDS)) {
+        if let Some(dir) = self.file("log").filter(|_| head.is_multiple_of(TRIM_RECORDS)) {
             let Ok(listed) = std::fs::read_dir(dir) else { return };
             listed.flatten().filter(|file| is_broken_off(file, now)).for_each(|file| drop_file(&file));
         }
-        if let Some(dir) = self.cache_file("packs").filter(|_| head.is_multiple_of(TRIM_RECORDS)) {
+        if let Some(dir) = self.file("packs").filter(|_| head.is_multiple_of(TRIM_RECORDS)) {
             drop_other_packs(&dir, &live());
             trim(&dir, PACKS_MAX_BYTES);
         }
     }
-}
 
-fn drop_other_packs(dir: &Path, live: &HashSet<PackId>) {
-    let Ok(listed) = std::fs::read_dir(dir) else { return };
-    for file in listed.flatten() {
-        let id = file.file_name().to_str().and_then(|name| PackId::parse(name).ok());
-        if id.is_some_and(|id| !live.contains(&id)) {
-            let _ = std::fs::remove_file(file.path());
-        }
-    }
-}
-
-impl Store {
-    fn drop_cached_segments(&self, state: &StoreState, now: SystemTime) {
-        let Some(dir) = self.cache_dir().map(|dir| dir.join(self.name().as_str())) else {
+    fn drop_segments(&self, state: &StoreState, now: SystemTime) {
+        let Some(dir) = self.store.cache_dir().map(|dir| dir.join(self.store.name().as_str())) else {
             return;
         };
         let Ok(listed) = std::fs::read_dir(dir) else { return };
@@ -152,6 +134,16 @@ impl Store {
             if is_dead || is_broken_off(&file, now) {
                 drop_file(&file);
             }
+        }
+    }
+}
+
+fn drop_other_packs(dir: &Path, live: &HashSet<PackId>) {
+    let Ok(listed) = std::fs::read_dir(dir) else { return };
+    for file in listed.flatten() {
+        let id = file.file_name().to_str().and_then(|name| PackId::parse(name).ok());
+        if id.is_some_and(|id| !live.contains(&id)) {
+            let _ = std::fs::remove_file(file.path());
         }
     }
 }

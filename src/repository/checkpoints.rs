@@ -10,7 +10,7 @@
 use super::error::RepositoryError;
 use super::memory::{Passed, Seen};
 use super::object_key;
-use super::store::Store;
+use super::parts::{Checkpoints, Log};
 use crate::format::checkpoint as format;
 use crate::format::checkpoint::CHECKPOINT_MAX_BYTES;
 use crate::model::id::{ContentHash, Sequence};
@@ -37,10 +37,10 @@ fn is_due(state: &StoreState) -> bool {
     since >= RECORDS.max(state.snapshots.len() as u64 / SNAPSHOTS_A_RECORD)
 }
 
-impl Store {
+impl Log<'_> {
     pub(crate) fn rolled_back(&self, seen: Seen, found: String) -> RepositoryError {
-        let note = self.memory_file().unwrap_or_default();
-        RepositoryError::RolledBack { store: self.name().clone(), seen: seen.sequence, found, note }
+        let note = self.store.memory().file().unwrap_or_default();
+        RepositoryError::RolledBack { store: self.store.name().clone(), seen: seen.sequence, found, note }
     }
 
     /// Checks that a fold went through the record that this host saw last.
@@ -78,92 +78,94 @@ impl Store {
             false => Err(self.rolled_back(seen, "has another one there".into())),
         }
     }
+}
 
+impl Checkpoints<'_> {
     /// Returns the state at the last checkpoint, from this host's cache or from the repository.
-    pub(crate) fn last_checkpoint(&self, from_cache: bool) -> Result<Option<StoreState>, RepositoryError> {
+    pub(crate) fn last(&self, from_cache: bool) -> Result<Option<StoreState>, RepositoryError> {
         if from_cache {
-            if let Some(state) = self.cached_checkpoint() {
+            if let Some(state) = self.cached() {
                 return Ok(Some(state));
             }
             // A log that was short when it was last seen has no checkpoint, and a reader with its records
             // needs none.
-            if self.memory()?.head.is_some_and(|seen| seen.sequence.0 < RECORDS) {
+            if self.store.memory().read()?.head.is_some_and(|seen| seen.sequence.0 < RECORDS) {
                 return Ok(None);
             }
         }
-        let prefix = object_key::checkpoint_prefix(self.name());
-        let listed = self.wait(self.objects().list(Some(&prefix), None))?;
+        let prefix = object_key::checkpoint_prefix(self.store.name());
+        let listed = self.store.wait(self.store.objects().list(Some(&prefix), None))?;
         let listed = listed.iter().rev().filter(|at| at.size <= CHECKPOINT_MAX_BYTES as u64);
         let found = listed.filter_map(|at| Some((object_key::parse_record(&at.location)?, at)));
         // A checkpoint that cannot be read is skipped: the one before it serves as well.
         for (sequence, object) in found.take(LOOKED_AT) {
-            let get = self.objects().get(&object.location, CHECKPOINT_MAX_BYTES as u64);
-            let Some(bytes) = self.wait(get)? else { continue };
-            let keys = match self.keys_for_unnamed(format::generation(&bytes)) {
+            let get = self.store.objects().get(&object.location, CHECKPOINT_MAX_BYTES as u64);
+            let Some(bytes) = self.store.wait(get)? else { continue };
+            let keys = match self.store.keyrings().keys_for_unnamed(format::generation(&bytes)) {
                 // It is sealed with an older data key, so a removed holder could have made it up.
                 Err(RepositoryError::Keyring { .. }) => continue,
                 keys => keys?,
             };
             if let Ok(mut state) = format::decode(&bytes, keys.as_deref(), sequence.0) {
                 state.checkpoint = Some(sequence);
-                self.cache_checkpoint(sequence, &bytes);
+                self.put_in_cache(sequence, &bytes);
                 return Ok(Some(state));
             }
         }
         Ok(None)
     }
 
-    fn cached_checkpoint(&self) -> Option<StoreState> {
-        let bytes = std::fs::read(self.cache_file("checkpoint")?).ok()?;
+    fn cached(&self) -> Option<StoreState> {
+        let bytes = std::fs::read(self.store.cache().file("checkpoint")?).ok()?;
         let (sequence, bytes) = bytes.split_first_chunk::<8>()?;
         let sequence = u64::from_le_bytes(*sequence);
-        let keys = self.keys_for_unnamed(format::generation(bytes)).ok()?;
+        let keys = self.store.keyrings().keys_for_unnamed(format::generation(bytes)).ok()?;
         let mut state = format::decode(bytes, keys.as_deref(), sequence).ok()?;
         state.checkpoint = Some(Sequence(sequence));
         Some(state)
     }
 
-    fn cache_checkpoint(&self, sequence: Sequence, bytes: &[u8]) {
-        let Some(path) = self.cache_file("checkpoint") else { return };
+    fn put_in_cache(&self, sequence: Sequence, bytes: &[u8]) {
+        let Some(path) = self.store.cache().file("checkpoint") else { return };
         if files::replace(&path, &[&sequence.0.to_le_bytes(), bytes].concat()).is_ok() {
-            self.drop_cached_records(sequence);
+            self.store.cache().drop_records_before(sequence);
         }
     }
 
     /// Makes a checkpoint of `state` if one is due. Errors are ignored, since nothing depends on it.
-    pub fn checkpoint_if_due(&self, state: &mut StoreState) {
+    pub fn make_if_due(&self, state: &mut StoreState) {
         if is_due(state) {
-            let _ = self.make_checkpoint(state);
+            let _ = self.make(state);
         }
     }
 
     /// Makes a checkpoint after a change of keys has invalidated the others, if the log is long enough.
-    pub(crate) fn checkpoint_again(&self, state: &mut StoreState) {
+    pub(crate) fn make_again(&self, state: &mut StoreState) {
         if state.head.is_some_and(|(head, _)| head.0 >= RECORDS) {
-            let _ = self.make_checkpoint(state);
+            let _ = self.make(state);
         }
     }
 
-    fn make_checkpoint(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
+    fn make(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
         let Some((sequence, _)) = state.head else { return Ok(()) };
-        let at = object_key::checkpoint(self.name(), sequence);
-        let (sealing, keys) = self.new_sealing()?;
+        let at = object_key::checkpoint(self.store.name(), sequence);
+        let (sealing, keys) = self.store.keyrings().new_sealing()?;
         let bytes = format::encode(state, sequence.0, &sealing, keys.as_deref());
         let bytes = bytes.map_err(RepositoryError::format(&at))?;
-        self.wait(self.objects().create(&at, PutPayload::from(bytes.clone())))?;
-        self.cache_checkpoint(sequence, &bytes);
+        self.store.wait(self.store.objects().create(&at, PutPayload::from(bytes.clone())))?;
+        self.put_in_cache(sequence, &bytes);
         state.checkpoint = Some(sequence);
         Ok(())
     }
 
     /// Deletes all checkpoints except the last two.
-    pub(crate) fn drop_old_checkpoints(&self) -> Result<(), RepositoryError> {
-        let prefix = object_key::checkpoint_prefix(self.name());
-        self.wait(async {
-            let listed = self.objects().list(Some(&prefix), None).await?;
+    pub(crate) fn drop_old(&self) -> Result<(), RepositoryError> {
+        let prefix = object_key::checkpoint_prefix(self.store.name());
+        self.store.wait(async {
+            let listed = self.store.objects().list(Some(&prefix), None).await?;
             let old = &listed[..listed.len().saturating_sub(2)];
             for object in old {
-                self.objects().delete(&object.location).await?;
+                self.store.objects().delete(&object.location).await?;
             }
             Ok(())
         })

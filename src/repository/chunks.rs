@@ -5,12 +5,13 @@
 use super::error::RepositoryError;
 use super::index::Index;
 use super::object_key;
+use super::parts::Packs;
 use super::store::Store;
 use crate::format::frame::Decompressor;
 use crate::format::index::FrameLocation;
 use crate::format::seal::{self, SealContext, Sealer, Sealing};
 use crate::format::wire::FormatError;
-use crate::model::id::ChunkId;
+use crate::model::id::{ChunkId, PackId};
 use crate::support::env::Env;
 use crate::support::failure::{Failure, FailureKind};
 use bytes::Bytes;
@@ -146,7 +147,7 @@ impl ChunkReader {
             }
             if self.cached {
                 let frames = range.chunks.iter().map(|(_, l)| (l.offset_bytes, range.frame(&bytes, l)));
-                self.store.cache_frames(range.first.pack, frames);
+                self.store.cache().put_frames(range.first.pack, frames);
             }
         }
         Ok(chunks)
@@ -161,7 +162,7 @@ impl ChunkReader {
         let mut missing = Vec::new();
         for range in coalesce(wanted) {
             let length = (range.end_bytes - range.first.offset_bytes) as usize;
-            let bytes = self.store.cached_range(range.first.pack, range.first.offset_bytes, length);
+            let bytes = self.store.cache().range(range.first.pack, range.first.offset_bytes, length);
             let sealer = self.sealer(&range.first)?;
             for (id, location) in &range.chunks {
                 let decode =
@@ -177,30 +178,35 @@ impl ChunkReader {
 
     /// Returns the sealer that opens the frames of a chunk's pack.
     fn sealer(&self, location: &FrameLocation) -> Result<Option<Sealer>, RepositoryError> {
-        self.store.sealer_of_pack(&location.sealing)
+        self.store.packs().sealer(&location.sealing)
     }
 
     /// Fetches one chunk again, since the transfer may have damaged it and not the pack.
     fn read_again(&self, id: ChunkId, location: FrameLocation) -> Result<Bytes, RepositoryError> {
         let at = object_key::pack(self.store.name(), location.pack);
-        let frame = self.store.frame(&location)?;
+        let frame = self.store.packs().frame(&location)?;
         decode(&frame, id, &location, self.sealer(&location)?.as_ref()).map_err(RepositoryError::format(&at))
     }
 }
 
-impl Store {
-    pub(crate) fn sealer_of_pack(&self, sealing: &Sealing) -> Result<Option<Sealer>, RepositoryError> {
-        let keys = self.keys_for(sealing.generation)?;
+impl Packs<'_> {
+    /// Returns the size of a pack; `None` if there is none.
+    pub fn size(&self, id: PackId) -> Result<Option<u64>, RepositoryError> {
+        self.store.wait(self.store.objects().head(&object_key::pack(self.store.name(), id)))
+    }
+
+    pub(crate) fn sealer(&self, sealing: &Sealing) -> Result<Option<Sealer>, RepositoryError> {
+        let keys = self.store.keyrings().keys_for(sealing.generation)?;
         seal::sealer(sealing, SealContext::Pack, keys.as_deref())
-            .map_err(RepositoryError::format(object_key::pack_prefix(self.name())))
+            .map_err(RepositoryError::format(object_key::pack_prefix(self.store.name())))
     }
 
     /// Fetches a frame as it is stored in its pack.
     pub(crate) fn frame(&self, location: &FrameLocation) -> Result<Bytes, RepositoryError> {
-        let at = object_key::pack(self.name(), location.pack);
+        let at = object_key::pack(self.store.name(), location.pack);
         let start = u64::from(location.offset_bytes);
         let range = start..start + u64::from(location.length_bytes);
-        self.wait(self.objects().get_range(&at, range))
+        self.store.wait(self.store.objects().get_range(&at, range))
     }
 }
 

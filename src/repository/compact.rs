@@ -3,7 +3,7 @@
 use super::error::RepositoryError;
 use super::index::{Index, Segment};
 use super::object_key;
-use super::store::Store;
+use super::parts::Segments;
 use crate::format::index as format;
 use crate::format::index::{FrameLocation, PackEntry};
 use crate::model::id::{IndexId, PackId};
@@ -84,11 +84,11 @@ pub type Rewritten = (Vec<ObjectRef<IndexId>>, Vec<IndexId>);
 /// The segments that were merged, and the new one.
 pub type Merged = (Vec<IndexId>, ObjectRef<IndexId>);
 
-impl Store {
+impl Segments<'_> {
     /// Merges the `live` segments that are worth it, and puts the result.
     ///
     /// Returns it with the ones that it replaces.
-    pub fn merge_segments(
+    pub fn merge(
         &self,
         index: &Index,
         live: &[ObjectRef<IndexId>],
@@ -101,13 +101,13 @@ impl Store {
             return Ok(None);
         }
         let Some(table) = merge(&chosen, |_| true)? else { return Ok(None) };
-        let new = self.put_segment(&table)?;
-        self.check_arrived(&object_key::index(self.name(), new.id), new.size_bytes)?;
+        let new = self.put(&table)?;
+        self.store.check_arrived(&object_key::index(self.store.name(), new.id), new.size_bytes)?;
         Ok(Some((chosen.iter().map(|s| s.reference.id).collect(), new)))
     }
 
     /// Rewrites segments without the packs in `gone`. Returns the live segments and the replaced ones.
-    pub(crate) fn rewrite_segments(
+    pub(crate) fn rewrite(
         &self,
         before: &[Arc<Segment>],
         gone: &BTreeSet<PackId>,
@@ -140,8 +140,11 @@ impl Store {
             });
             let (now, later) = rest.split_at(count.count().max(1));
             if let Some(table) = merge(now, |pack| !gone.contains(pack))? {
-                let reference = self.put_segment(&table)?;
-                self.check_arrived(&object_key::index(self.name(), reference.id), reference.size_bytes)?;
+                let reference = self.put(&table)?;
+                self.store.check_arrived(
+                    &object_key::index(self.store.name(), reference.id),
+                    reference.size_bytes,
+                )?;
                 live.push(reference);
             }
             rest = later;

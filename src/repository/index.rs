@@ -5,6 +5,7 @@
 
 use super::error::RepositoryError;
 use super::object_key;
+use super::parts::Segments;
 use super::store::Store;
 use crate::format::index::{self as format, ENTRY_BYTES, FrameLocation, SegmentHeader};
 use crate::model::id::{ChunkId, IndexId, PackId};
@@ -66,7 +67,7 @@ impl Segment {
         reference: &ObjectRef<IndexId>,
         vouched: Vouched,
     ) -> Result<Self, RepositoryError> {
-        if let Some(path) = store.cache_file(&reference.id.to_string())
+        if let Some(path) = store.cache().file(&reference.id.to_string())
             && let Ok(cached) = std::fs::read(&path)
         {
             match Self::from_table(store, reference, &cached) {
@@ -75,7 +76,7 @@ impl Segment {
                 Err(_) => drop(std::fs::remove_file(&path)),
             }
         }
-        let fetch = || Self::from_table(store, reference, &store.segment_table(reference.id, vouched)?);
+        let fetch = || Self::from_table(store, reference, &store.segments().table(reference.id, vouched)?);
         match fetch() {
             // The transfer may have damaged it. Fetch it once more.
             Err(RepositoryError::Format { .. }) => fetch(),
@@ -157,13 +158,13 @@ impl Segment {
     }
 }
 
-impl Store {
+impl Segments<'_> {
     /// Fetches a segment's table from the repository, bypassing the cache.
     ///
     /// It verifies that the bytes match the segment's id, not that the table is well formed.
-    pub(crate) fn segment_table(&self, id: IndexId, vouched: Vouched) -> Result<Vec<u8>, RepositoryError> {
-        let at = object_key::index(self.name(), id);
-        let found = self.wait(self.objects().get(&at, SEGMENT_MAX_BYTES))?;
+    pub(crate) fn table(&self, id: IndexId, vouched: Vouched) -> Result<Vec<u8>, RepositoryError> {
+        let at = object_key::index(self.store.name(), id);
+        let found = self.store.wait(self.store.objects().get(&at, SEGMENT_MAX_BYTES))?;
         let object = found
             .ok_or_else(|| RepositoryError::MissingObject { key: at.to_string(), what: "index segment" })?;
         if IndexId::of(&object) != id {
@@ -171,28 +172,28 @@ impl Store {
         }
         let generation = format::generation(&object);
         let keys = match vouched {
-            Vouched::ByRecord => self.keys_for(generation)?,
-            Vouched::BySeal => self.keys_for_unnamed(generation)?,
+            Vouched::ByRecord => self.store.keyrings().keys_for(generation)?,
+            Vouched::BySeal => self.store.keyrings().keys_for_unnamed(generation)?,
         };
         format::open(&object, keys.as_deref()).map_err(RepositoryError::format(&at))
     }
 
     /// Seals a table into a segment and puts it into the repository.
-    pub(crate) fn put_segment(&self, table: &[u8]) -> Result<ObjectRef<IndexId>, RepositoryError> {
-        let prefix = object_key::index_prefix(self.name());
-        let (sealing, keys) = self.new_sealing()?;
+    pub(crate) fn put(&self, table: &[u8]) -> Result<ObjectRef<IndexId>, RepositoryError> {
+        let prefix = object_key::index_prefix(self.store.name());
+        let (sealing, keys) = self.store.keyrings().new_sealing()?;
         let object = format::close(table, &sealing, keys.as_deref());
         let object = Bytes::from(object.map_err(RepositoryError::format(&prefix))?);
         let reference = ObjectRef { id: IndexId::of(&object), size_bytes: object.len() as u64 };
-        let at = object_key::index(self.name(), reference.id);
-        self.wait(self.put(&at, object))?;
+        let at = object_key::index(self.store.name(), reference.id);
+        self.store.wait(self.store.put(&at, object))?;
         Ok(reference)
     }
 }
 
 /// Stores a segment's bytes in the cache, or in a file without a name.
 fn keep(store: &Store, id: IndexId, bytes: &[u8]) -> Result<File, RepositoryError> {
-    if let Some(path) = store.cache_file(&id.to_string())
+    if let Some(path) = store.cache().file(&id.to_string())
         && let Ok(file) = keep_at(&path, bytes)
     {
         return Ok(file);
@@ -265,7 +266,7 @@ impl Index {
         loop {
             match read(&state) {
                 Err(error) if error.kind() == FailureKind::Damaged => {
-                    let now = store.state()?;
+                    let now = store.log().state()?;
                     if now.index == state.index {
                         return Err(error);
                     }
@@ -292,7 +293,7 @@ impl Index {
     /// Other segments that this process opened or wrote stay, since its run names them when it commits.
     /// Returns whether anything changed.
     pub fn renew(&self, store: &Store) -> Result<bool, RepositoryError> {
-        Self::while_it_moves(store, store.state()?, |state| {
+        Self::while_it_moves(store, store.log().state()?, |state| {
             let known: BTreeSet<_> = self.segments().iter().map(|s| s.reference.id).collect();
             let new: Vec<_> = state.index.iter().filter(|s| !known.contains(&s.id)).cloned().collect();
             if new.is_empty() && state.doomed_packs.keys().all(|pack| self.is_doomed(pack)) {
@@ -341,7 +342,7 @@ impl Index {
             {
                 let present = segment.header.packs.iter().all(|pack| {
                     !self.is_doomed(&pack.id)
-                        && matches!(store.pack_size(pack.id), Ok(Some(size)) if size == pack.size_bytes)
+                        && matches!(store.packs().size(pack.id), Ok(Some(size)) if size == pack.size_bytes)
                 });
                 if present || mutant::is(Mutant::NoOrphanCheck) {
                     self.write().push(Arc::new(segment));

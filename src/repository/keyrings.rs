@@ -7,7 +7,7 @@ use super::distrust::Distrust;
 use super::error::RepositoryError;
 use super::key_cache::Loaded;
 use super::object_key;
-use super::store::Store;
+use super::parts::Keyrings;
 use super::trust::{self, Plain, SeenEncryption, SeenRing};
 use crate::format::keyring::{self, Holder, Keyring, Opened, Secrets, ShownHolder};
 use crate::format::seal::{Keys, Sealing};
@@ -34,18 +34,18 @@ pub struct Holders {
     pub maker: Option<String>,
 }
 
-impl Store {
+impl Keyrings<'_> {
     /// Returns the store's keys; `None` if it is not encrypted.
     pub fn keys(&self) -> Result<Option<Arc<Keys>>, RepositoryError> {
         Ok(self.loaded()?.map(|loaded| loaded.keys.clone()))
     }
 
-    fn cache_of_keys(&self) -> std::sync::MutexGuard<'_, Option<Option<Arc<Loaded>>>> {
-        self.key_cache().ring.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cached(&self) -> std::sync::MutexGuard<'_, Option<Option<Arc<Loaded>>>> {
+        self.store.key_cache().ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn loaded(&self) -> Result<Option<Arc<Loaded>>, RepositoryError> {
-        let mut cache = self.cache_of_keys();
+        let mut cache = self.cached();
         if let Some(loaded) = &*cache {
             return Ok(loaded.clone());
         }
@@ -55,33 +55,33 @@ impl Store {
     }
 
     /// Discards the loaded keyring, so that it is looked up again: another host may have changed it.
-    pub(crate) fn forget_keys(&self) {
-        *self.cache_of_keys() = None;
+    pub(crate) fn forget(&self) {
+        *self.cached() = None;
     }
 
     /// Returns the keyring that this process took, if it looked for one, for this host to remember.
-    pub(crate) fn known_ring(&self) -> Option<Option<SeenRing>> {
-        let loaded = self.cache_of_keys().clone()?;
-        Some(loaded.map(|loaded| SeenRing::of(self.name(), &loaded.opened)))
+    pub(crate) fn known(&self) -> Option<Option<SeenRing>> {
+        let loaded = self.cached().clone()?;
+        Some(loaded.map(|loaded| SeenRing::of(self.store.name(), &loaded.opened)))
     }
 
-    pub(crate) fn is_keyring_confirmed(&self) -> bool {
-        matches!(&*self.cache_of_keys(), Some(Some(loaded)) if loaded.is_confirmed())
+    pub(crate) fn is_confirmed(&self) -> bool {
+        matches!(&*self.cached(), Some(Some(loaded)) if loaded.is_confirmed())
     }
 
     /// Fetches the newest keyring, unopened.
     ///
     /// It always comes from the repository: an object sealed with the keys of any other would be lost.
-    pub(crate) fn ring(&self) -> Result<Option<Keyring>, RepositoryError> {
-        let prefix = object_key::keyring_prefix(self.name());
-        let listed = self.wait(self.objects().list(Some(&prefix), None))?;
+    pub(crate) fn newest(&self) -> Result<Option<Keyring>, RepositoryError> {
+        let prefix = object_key::keyring_prefix(self.store.name());
+        let listed = self.store.wait(self.store.objects().list(Some(&prefix), None))?;
         let newest = listed.iter().rev().find_map(|object| object_key::parse_keyring(&object.location));
         newest.map(|sequence| self.ring_of(sequence)).transpose()
     }
 
     fn ring_of(&self, sequence: u32) -> Result<Keyring, RepositoryError> {
-        let at = &object_key::keyring(self.name(), sequence);
-        let fetch = || self.wait(self.objects().get(at, keyring::KEYRING_MAX_BYTES as u64));
+        let at = &object_key::keyring(self.store.name(), sequence);
+        let fetch = || self.store.wait(self.store.objects().get(at, keyring::KEYRING_MAX_BYTES as u64));
         let decode = |bytes: &[u8]| keyring::decode_ring(bytes).map_err(RepositoryError::format(at));
         let missing = || RepositoryError::format(at)(FormatError::Truncated("a keyring"));
         let ring = match decode(&fetch()?.ok_or_else(missing)?) {
@@ -89,31 +89,31 @@ impl Store {
             Err(_) => decode(&fetch()?.ok_or_else(missing)?)?,
             ring => ring?,
         };
-        if ring.store() != self.name() || ring.reference().sequence != sequence {
+        if ring.store() != self.store.name() || ring.reference().sequence != sequence {
             return Err(RepositoryError::format(at)(FormatError::Tampered));
         }
         Ok(ring)
     }
 
     fn load(&self) -> Result<Option<Loaded>, RepositoryError> {
-        let memory = self.memory()?;
-        let Some(ring) = self.ring()? else {
-            return match (memory.encryption, self.memory_file()) {
+        let memory = self.store.memory().read()?;
+        let Some(ring) = self.newest()? else {
+            return match (memory.encryption, self.store.memory().file()) {
                 (Some(SeenEncryption::On), Some(note)) => {
-                    Err(RepositoryError::KeyringGone { store: self.name().clone(), note })
+                    Err(RepositoryError::KeyringGone { store: self.store.name().clone(), note })
                 }
                 _ => Ok(None),
             };
         };
-        let mut secrets = self.key_source().secrets()?;
-        let mut known = self.key_cache().identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut secrets = self.store.key_source().secrets()?;
+        let mut known = self.store.key_cache().identity.lock().unwrap_or_else(PoisonError::into_inner);
         secrets.identities.extend(known.clone());
         let opened = ring.open(&secrets).map_err(|reason| self.not_opened(&ring, reason))?;
         *known = Some(opened.identity.clone());
         if let Some(seen) = &memory.ring {
             self.take(seen, &opened, &secrets)?;
         }
-        let keys = Keys { store: self.name().clone(), generations: opened.generations.clone() };
+        let keys = Keys { store: self.store.name().clone(), generations: opened.generations.clone() };
         let is_confirmed = match memory.ring {
             Some(_) => memory.confirmed,
             // This host used the store before it remembered keyrings. The record that it saw opens with this
@@ -125,13 +125,14 @@ impl Store {
 
     fn not_opened(&self, ring: &Keyring, reason: FormatError) -> RepositoryError {
         if reason == FormatError::Maker {
-            return RepositoryError::format(object_key::keyring(self.name(), ring.reference().sequence))(
-                reason,
-            );
+            return RepositoryError::format(object_key::keyring(
+                self.store.name(),
+                ring.reference().sequence,
+            ))(reason);
         }
-        let source = self.key_source();
+        let source = self.store.key_source();
         RepositoryError::NoKey {
-            store: self.name().clone(),
+            store: self.store.name().clone(),
             slots: ring.shown().iter().map(describe).collect::<Vec<_>>().join(", "),
             key_file: source.key_file.clone().unwrap_or_default(),
             reason: match reason {
@@ -144,19 +145,19 @@ impl Store {
     /// Takes a keyring, if it follows the one that this host took.
     fn take(&self, seen: &SeenRing, newest: &Opened, secrets: &Secrets) -> Result<(), RepositoryError> {
         let distrusted = |reason| RepositoryError::Distrusted {
-            key: object_key::keyring(self.name(), newest.reference.sequence).to_string(),
+            key: object_key::keyring(self.store.name(), newest.reference.sequence).to_string(),
             reason,
-            note: self.memory_file().unwrap_or_default(),
+            note: self.store.memory().file().unwrap_or_default(),
         };
-        trust::may_follow(self.name(), seen, newest).map_err(distrusted)?;
+        trust::may_follow(self.store.name(), seen, newest).map_err(distrusted)?;
         let first = self
             .first_of(newest, secrets, |ring| ring.reference.sequence <= seen.sequence.saturating_add(1))?;
         // It names the keyring that was taken and has its data keys, so its maker held these. The operator
         // vouches for the rest.
-        if matches!(first, Err(Distrust::Gap(_))) && self.key_source().trust_keyring {
+        if matches!(first, Err(Distrust::Gap(_))) && self.store.key_source().trust_keyring {
             return Ok(());
         }
-        first.and_then(|first| trust::takes(self.name(), seen, &[first])).map_err(distrusted)
+        first.and_then(|first| trust::takes(self.store.name(), seen, &[first])).map_err(distrusted)
     }
 
     /// Goes back from `newest` to the first keyring for which `is_start` holds, or without predecessor.
@@ -192,8 +193,10 @@ impl Store {
             };
             match opened {
                 Ok(opened) if opened.reference.hash == before.hash => {
-                    let seen = SeenRing::of(self.name(), &opened);
-                    if let Err(distrust) = trust::takes(self.name(), &seen, std::slice::from_ref(&first)) {
+                    let seen = SeenRing::of(self.store.name(), &opened);
+                    if let Err(distrust) =
+                        trust::takes(self.store.name(), &seen, std::slice::from_ref(&first))
+                    {
                         return Ok(Err(distrust));
                     }
                     first = opened;
@@ -209,7 +212,7 @@ impl Store {
     ///
     /// No other party can make such a keyring.
     pub(crate) fn is_own(&self, newest: &Opened) -> Result<bool, RepositoryError> {
-        let secrets = self.key_source().secrets()?;
+        let secrets = self.store.key_source().secrets()?;
         let is_ours = |ring: &Opened| {
             let maker = ring.maker.map(|maker| ring.holders[maker].recipient);
             let mut ours = secrets.identities.iter().chain([&ring.identity]);
@@ -220,7 +223,7 @@ impl Store {
 
     /// Returns whether this host has the keys of all holders.
     pub(crate) fn is_all_ours(&self, opened: &Opened) -> Result<bool, RepositoryError> {
-        let secrets = self.key_source().secrets()?;
+        let secrets = self.store.key_source().secrets()?;
         let words = secrets.passphrase.as_ref();
         Ok(opened.holders.iter().all(|holder| {
             let mut ours = secrets.identities.iter().chain([&opened.identity]).map(|i| i.recipient());
@@ -234,14 +237,14 @@ impl Store {
         let mut keys = self.keys()?;
         if keys.as_ref().map_or(0, |keys| keys.newest()) < generation {
             // Another host may have changed the keyring meanwhile.
-            self.forget_keys();
+            self.forget();
             keys = self.keys()?;
         }
         let known = keys.as_ref().map_or(0, |keys| keys.newest());
         match (generation, known) {
             (0, 0) => self.admit_reader().map(|()| None),
             (1.., known) if generation <= known => Ok(keys),
-            _ => Err(RepositoryError::Keyring { store: self.name().clone(), generation, known }),
+            _ => Err(RepositoryError::Keyring { store: self.store.name().clone(), generation, known }),
         }
     }
 
@@ -255,7 +258,7 @@ impl Store {
         match generation == known {
             true if known == 0 => self.admit_reader().map(|()| None),
             true => Ok(keys),
-            false => Err(RepositoryError::Keyring { store: self.name().clone(), generation, known }),
+            false => Err(RepositoryError::Keyring { store: self.store.name().clone(), generation, known }),
         }
     }
 
@@ -266,13 +269,13 @@ impl Store {
         let keys_of = |store: &Self| Ok(store.loaded()?.and_then(|loaded| loaded.opened.keys_of(&named)));
         let mut keys: Option<u32> = keys_of(self)?;
         if keys.is_none() {
-            self.forget_keys();
+            self.forget();
             keys = keys_of(self)?;
         }
         match keys == Some(generation) {
             true => Ok(()),
             false => Err(RepositoryError::Unnamed {
-                store: self.name().clone(),
+                store: self.store.name().clone(),
                 sequence: record.sequence,
                 ring: named.sequence,
             }),
@@ -281,8 +284,12 @@ impl Store {
 
     /// Decides how this store without a keyring is treated.
     fn plain(&self) -> Result<Plain, RepositoryError> {
-        let keys = self.key_source();
-        Ok(trust::plain(keys.encryption_of(self.name()), keys.allow_unencrypted, self.memory()?.encryption))
+        let keys = self.store.key_source();
+        Ok(trust::plain(
+            keys.encryption_of(self.store.name()),
+            keys.allow_unencrypted,
+            self.store.memory().read()?.encryption,
+        ))
     }
 
     pub(crate) fn is_plain_accepted(&self) -> Result<bool, RepositoryError> {
@@ -291,20 +298,20 @@ impl Store {
 
     /// Admits a reader of an object that is not sealed.
     fn admit_reader(&self) -> Result<(), RepositoryError> {
-        if self.key_cache().is_admitted.load(Ordering::Relaxed) {
+        if self.store.key_cache().is_admitted.load(Ordering::Relaxed) {
             return Ok(());
         }
         match self.plain()? {
             Plain::Accepted => {}
-            Plain::Refused => return Err(RepositoryError::NotEncrypted(self.name().clone())),
+            Plain::Refused => return Err(RepositoryError::NotEncrypted(self.store.name().clone())),
             Plain::Unconfirmed => {
-                self.notice().say(&format!(
+                self.store.notice().say(&format!(
                     "warning: store '{}' is not encrypted, and nothing here says that it is meant to be so: whoever holds the repository could have made up what is read. `encryption = \"none\"` for this store says it",
-                    self.name()
+                    self.store.name()
                 ));
             }
         }
-        self.key_cache().is_admitted.store(true, Ordering::Relaxed);
+        self.store.key_cache().is_admitted.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -314,12 +321,12 @@ impl Store {
     /// none.
     pub fn admit_writer(&self) -> Result<(), RepositoryError> {
         if let Some(loaded) = self.loaded()? {
-            return self.admit_keyring(&loaded, false);
+            return self.admit(&loaded, false);
         }
         match self.plain()? {
             Plain::Accepted => Ok(()),
-            Plain::Refused => Err(RepositoryError::NotEncrypted(self.name().clone())),
-            Plain::Unconfirmed => Err(RepositoryError::Unconfirmed(self.name().clone())),
+            Plain::Refused => Err(RepositoryError::NotEncrypted(self.store.name().clone())),
+            Plain::Unconfirmed => Err(RepositoryError::Unconfirmed(self.store.name().clone())),
         }
     }
 
@@ -332,7 +339,7 @@ impl Store {
     pub(crate) fn sealing(&self, keys: Option<&Keys>) -> Sealing {
         let mut salt = [0; 16];
         if !mutant::is(Mutant::NoSalt) {
-            self.env().fill(&mut salt);
+            self.store.env().fill(&mut salt);
         }
         Sealing { generation: keys.map_or(0, Keys::newest), salt }
     }
@@ -356,7 +363,7 @@ impl Store {
                     maker: opened.maker.map(|maker| opened.holders[maker].name.clone()),
                 }))
             }
-            Err(RepositoryError::NoKey { .. }) => Ok(self.ring()?.map(|ring| Holders {
+            Err(RepositoryError::NoKey { .. }) => Ok(self.newest()?.map(|ring| Holders {
                 version: ring.version(),
                 sequence: ring.reference().sequence,
                 is_verified: false,

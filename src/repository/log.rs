@@ -5,8 +5,8 @@
 use super::error::RepositoryError;
 use super::memory::{Passed, Seen};
 use super::object_key;
+use super::parts::Log;
 use super::reading::{Late, Reading};
-use super::store::Store;
 use crate::format::record as format;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::format::wire::FormatError;
@@ -35,7 +35,7 @@ fn is_unreadable(error: &RepositoryError) -> bool {
     }
 }
 
-impl Store {
+impl Log<'_> {
     /// Returns the fold of the whole log.
     pub fn state(&self) -> Result<StoreState, RepositoryError> {
         let mut state = StoreState::default();
@@ -61,7 +61,7 @@ impl Store {
         match passed {
             Ok((passed, late)) => {
                 self.tell(late);
-                self.remember(&state, passed)?;
+                self.store.memory().remember(&state, passed)?;
             }
             // The only failure is a later record that cannot be read. The readable ones were checked.
             Err(error)
@@ -78,7 +78,7 @@ impl Store {
                     Some(_) => format!("the records up to {last} are those that this host saw"),
                     None => format!("nothing holds the records up to {last} to what this host saw"),
                 };
-                self.notice().say(&format!("warning: {error}; {so}"));
+                self.store.notice().say(&format!("warning: {error}; {so}"));
             }
             Err(error) => return Err(error),
         }
@@ -92,18 +92,21 @@ impl Store {
         let (head, hash) = state.head?;
         let mut wanted = seen.hash;
         for number in (head.next().0..=seen.sequence.0).rev() {
-            let bytes =
-                self.cached_record(Sequence(number)).filter(|bytes| ContentHash::of(bytes) == wanted)?;
-            let keys = self.keys_for(format::generation(&bytes)).ok()?;
+            let bytes = self
+                .store
+                .cache()
+                .record(Sequence(number))
+                .filter(|bytes| ContentHash::of(bytes) == wanted)?;
+            let keys = self.store.keyrings().keys_for(format::generation(&bytes)).ok()?;
             wanted = format::decode(&bytes, keys.as_deref(), number).ok()?.0.previous?;
         }
         Some(wanted == hash)
     }
 
     /// Returns whether the store has no record. This needs no key.
-    pub fn state_is_empty(&self) -> Result<bool, RepositoryError> {
-        let prefix = object_key::log_prefix(self.name());
-        Ok(self.wait(self.objects().list(Some(&prefix), None))?.is_empty())
+    pub fn is_empty(&self) -> Result<bool, RepositoryError> {
+        let prefix = object_key::log_prefix(self.store.name());
+        Ok(self.store.wait(self.store.objects().list(Some(&prefix), None))?.is_empty())
     }
 
     /// Applies the records that are newer than `state`.
@@ -128,11 +131,11 @@ impl Store {
         let (fresh, passed, late) = pass?;
         *state = fresh;
         self.tell(late);
-        self.remember(state, passed)
+        self.store.memory().remember(state, passed)
     }
 
     fn reading(&self, from_cache: bool, from_checkpoint: bool) -> Result<Reading, RepositoryError> {
-        let memory = self.memory()?;
+        let memory = self.store.memory().read()?;
         let ring = memory.ring.filter(|ring| ring.version > 1).map(|ring| ring.sequence);
         Ok(Reading { from_cache, from_checkpoint, seen: memory.head, ring })
     }
@@ -143,9 +146,9 @@ impl Store {
     /// record of the removal existed. These cannot be distinguished.
     fn tell(&self, late: Option<Late>) {
         if let Some(Late { sequence, writer, ring }) = late {
-            self.notice().say(&format!(
+            self.store.notice().say(&format!(
                 "warning: record {sequence} of store '{}', of {}, names keyring {ring}, and this host knows a newer one: whoever wrote it had not seen that the keys were changed, or was removed by it",
-                self.name(),
+                self.store.name(),
                 escape::line(&writer.0)
             ));
         }
@@ -164,14 +167,14 @@ impl Store {
     }
 
     /// Decodes the record `sequence`. If its bytes are damaged, they are fetched once more.
-    pub(crate) fn decode_record(
+    pub(crate) fn decode(
         &self,
         sequence: Sequence,
         bytes: &Bytes,
     ) -> Result<(Record, ContentHash), RepositoryError> {
-        let at = object_key::record(self.name(), sequence);
+        let at = object_key::record(self.store.name(), sequence);
         let decode = |bytes: &Bytes| -> Result<_, RepositoryError> {
-            let keys = match self.keys_for(format::generation(bytes)) {
+            let keys = match self.store.keyrings().keys_for(format::generation(bytes)) {
                 // The record has a version that this program does not know, so it cannot determine whether it
                 // is sealed.
                 Err(RepositoryError::Keyring { generation: 0, .. }) if is_of_another_version(bytes) => None,
@@ -179,16 +182,16 @@ impl Store {
             };
             let decoded =
                 format::decode(bytes, keys.as_deref(), sequence.0).map_err(RepositoryError::format(&at))?;
-            self.check_ring(&decoded.0, format::generation(bytes))?;
+            self.store.keyrings().check_ring(&decoded.0, format::generation(bytes))?;
             Ok(decoded)
         };
         match decode(bytes) {
             Ok(decoded) => {
-                self.cache_record(sequence, bytes);
+                self.store.cache().put_record(sequence, bytes);
                 Ok(decoded)
             }
             Err(error) if error.kind() == FailureKind::Damaged => {
-                decode(&self.wait(self.record_bytes(sequence))?)
+                decode(&self.store.wait(self.record_bytes(sequence))?)
             }
             Err(error) => Err(error),
         }
@@ -196,25 +199,25 @@ impl Store {
 
     /// Returns the event of a record, from the cache or the repository.
     pub(crate) fn event_of(&self, sequence: Sequence) -> Result<Event, RepositoryError> {
-        let bytes = match self.cached_record(sequence) {
+        let bytes = match self.store.cache().record(sequence) {
             Some(bytes) => bytes,
-            None => self.wait(self.record_bytes(sequence))?,
+            None => self.store.wait(self.record_bytes(sequence))?,
         };
-        Ok(self.decode_record(sequence, &bytes)?.0.event)
+        Ok(self.decode(sequence, &bytes)?.0.event)
     }
 
-    pub(crate) async fn record_bytes(&self, sequence: Sequence) -> Result<Bytes, RepositoryError> {
+    pub(crate) async fn record_bytes(self, sequence: Sequence) -> Result<Bytes, RepositoryError> {
         self.record_of(sequence, RECORD_MAX_BYTES as u64).await
     }
 
     pub(crate) async fn record_of(
-        &self,
+        self,
         sequence: Sequence,
         limit_bytes: u64,
     ) -> Result<Bytes, RepositoryError> {
-        let at = object_key::record(self.name(), sequence);
-        let missing = || RepositoryError::MissingRecord { store: self.name().clone(), sequence };
-        self.objects().get(&at, limit_bytes).await?.ok_or_else(missing)
+        let at = object_key::record(self.store.name(), sequence);
+        let missing = || RepositoryError::MissingRecord { store: self.store.name().clone(), sequence };
+        self.store.objects().get(&at, limit_bytes).await?.ok_or_else(missing)
     }
 
     /// Returns the snapshot that a user asks for, or an error that lists the existing ones.
@@ -227,7 +230,7 @@ impl Store {
             return Ok((sequence, record.clone()));
         }
         let (Some((first, _)), Some((last, _))) = (state.snapshots.first_key_value(), state.latest()) else {
-            return Err(RepositoryError::NoStore(self.name().clone()));
+            return Err(RepositoryError::NoStore(self.store.name().clone()));
         };
         let wanted = match moment {
             Moment::At(sequence) => sequence.to_string(),
@@ -236,6 +239,6 @@ impl Store {
         };
         let count = state.snapshots.len();
         let available = format!("{count}, from {first} to {last}");
-        Err(RepositoryError::NoSnapshot { store: self.name().clone(), wanted, available })
+        Err(RepositoryError::NoSnapshot { store: self.store.name().clone(), wanted, available })
     }
 }

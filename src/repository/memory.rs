@@ -6,7 +6,7 @@
 //! its directory, and only continues from the note that it reads there.
 
 use super::error::RepositoryError;
-use super::store::Store;
+use super::parts::HostMemory;
 use super::trust::{SeenEncryption, SeenRing};
 use crate::model::id::{ContentHash, Sequence};
 use crate::model::record::StoreState;
@@ -52,7 +52,7 @@ pub(crate) struct Memory {
     pub confirmed: bool,
 }
 
-/// Proof that a fold went through the record that this host saw last: see `Store::passed`.
+/// Proof that a fold went through the record that this host saw last: see `Log::passed`.
 pub(crate) struct Passed(pub(crate) ());
 
 impl Memory {
@@ -83,14 +83,14 @@ fn lock(dir: &Path) -> std::io::Result<File> {
     Ok(dir)
 }
 
-impl Store {
-    pub(crate) fn memory_file(&self) -> Option<PathBuf> {
-        self.cache_file("head")
+impl HostMemory<'_> {
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        self.store.cache().file("head")
     }
 
     /// Returns what this host saw; nothing if it has no cache, or an empty one.
-    pub(crate) fn memory(&self) -> Result<Memory, RepositoryError> {
-        let Some(path) = self.memory_file() else { return Ok(Memory::default()) };
+    pub(crate) fn read(&self) -> Result<Memory, RepositoryError> {
+        let Some(path) = self.file() else { return Ok(Memory::default()) };
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             // The cache of another user is not this host's memory.
@@ -106,26 +106,27 @@ impl Store {
         };
         match serde_json::from_slice(&bytes) {
             Ok(note) => Ok(Memory::of(note)),
-            Err(_) => Err(RepositoryError::Memory { store: self.name().clone(), note: path }),
+            Err(_) => Err(RepositoryError::Memory { store: self.store.name().clone(), note: path }),
         }
     }
 
     /// Changes the memory of this host. If it cannot be stored, the host warns and continues.
-    pub(crate) fn change_memory(&self, change: impl FnOnce(&mut Memory)) -> Result<(), RepositoryError> {
-        let Some(path) = self.memory_file() else { return Ok(()) };
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Memory)) -> Result<(), RepositoryError> {
+        let Some(path) = self.file() else { return Ok(()) };
         let locked = path.parent().map(lock).transpose();
-        let before = self.memory()?;
+        let before = self.read()?;
         let mut memory = before.clone();
         change(&mut memory);
         if memory == before {
             return Ok(());
         }
         let bytes = serde_json::to_vec(&memory.note()).unwrap_or_default();
-        if let Err(error) = locked.and_then(|_held| durable::replace(self.env(), &path, 0o600, &bytes)) {
-            self.notice().say(&format!(
+        if let Err(error) = locked.and_then(|_held| durable::replace(self.store.env(), &path, 0o600, &bytes))
+        {
+            self.store.notice().say(&format!(
                 "warning: {}: {error}; what this host saw of store '{}' is not remembered",
                 path.display(),
-                self.name()
+                self.store.name()
             ));
         }
         Ok(())
@@ -134,10 +135,10 @@ impl Store {
     /// Remembers a state that continues from what was seen.
     pub(crate) fn remember(&self, state: &StoreState, _: Passed) -> Result<(), RepositoryError> {
         let Some((sequence, hash)) = state.head else { return Ok(()) };
-        let ring = self.known_ring();
-        let confirmed = self.is_keyring_confirmed();
-        let accepted = self.is_plain_accepted()?;
-        self.change_memory(|memory| {
+        let ring = self.store.keyrings().known();
+        let confirmed = self.store.keyrings().is_confirmed();
+        let accepted = self.store.keyrings().is_plain_accepted()?;
+        self.change(|memory| {
             if memory.head.is_none_or(|seen| seen.sequence < sequence) {
                 memory.head = Some(Seen { sequence, hash });
             }

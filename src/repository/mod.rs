@@ -26,6 +26,7 @@ pub mod memory;
 pub mod object_key;
 pub mod objects;
 pub mod packer;
+pub mod parts;
 pub mod probe;
 pub mod reading;
 pub mod rekey;

@@ -15,7 +15,6 @@ use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
 use crate::support::failure::FailureKind;
 use bytes::Bytes;
-use object_store::path::Path;
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -177,7 +176,7 @@ impl Packer {
             return Err(gave_up(FAILED_BEFORE));
         }
         let store = self.store.clone();
-        self.store.cache_pack(id, &pack, &chunks, &kept);
+        self.store.cache().put_pack(id, &pack, &chunks, &kept);
         let bytes = Bytes::from(pack);
         let upload = async move { store.put(&at, bytes).await };
         if self.background {
@@ -248,7 +247,7 @@ impl Packer {
         let packs = std::mem::take(&mut state.packs);
         let mut chunks = std::mem::take(&mut state.chunks);
         let table = format::encode(&packs, &mut chunks);
-        let reference = match self.store.put_segment(&table) {
+        let reference = match self.store.segments().put(&table) {
             Ok(reference) => reference,
             Err(error) => {
                 state.failed = true;
@@ -315,7 +314,7 @@ impl Packer {
         drop(state);
         // The segment is small, and does not wait for the bandwidth reserved by uploads that were given up.
         let store = self.store.unlimited();
-        store.put_segment(&format::encode(&packs, &mut chunks)).map(|_| ())
+        store.segments().put(&format::encode(&packs, &mut chunks)).map(|_| ())
     }
 
     /// Uploads the rest, so that it can be read. More may be added afterwards.
@@ -349,22 +348,6 @@ impl Packer {
     }
 }
 
-impl Store {
-    /// Checks that an object that was put exists with its full size.
-    pub(crate) fn check_arrived(&self, at: &Path, size_bytes: u64) -> Result<(), RepositoryError> {
-        let found = self.wait(self.objects().head(at))?;
-        if found == Some(size_bytes) {
-            return Ok(());
-        }
-        let reason = match found {
-            Some(found) => format!("{found} bytes arrived of {size_bytes}; nothing was committed"),
-            None => "it was uploaded and is not there; nothing was committed".to_owned(),
-        };
-        let kind = FailureKind::Unavailable;
-        Err(RepositoryError::Request { operation: "head", key: at.to_string(), reason, kind })
-    }
-}
-
 /// Returns whether the waiting chunks get a segment.
 ///
 /// The share of all packs bounds the number of segments, which every lookup pays for, by the logarithm of the
@@ -389,7 +372,7 @@ impl OpenPack {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
-                let (sealing, keys) = store.new_sealing()?;
+                let (sealing, keys) = store.keyrings().new_sealing()?;
                 none.insert(PackWriter::new(sealing, keys.as_deref()).map_err(wrong())?)
             }
         };

@@ -7,7 +7,7 @@
 use super::error::RepositoryError;
 use super::memory::Seen;
 use super::object_key;
-use super::store::Store;
+use super::parts::Log;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::model::id::{ContentHash, Sequence, WriterId};
 use crate::model::record::{FoldError, Record, RingRef, StoreState, may_follow};
@@ -124,7 +124,7 @@ impl Way {
 /// Number of records above which a log has a checkpoint.
 const LONG_RECORDS: u64 = 512;
 
-impl Store {
+impl Log<'_> {
     /// Folds records into `state`, and calls `each` after every one.
     pub(crate) fn read_records(
         &self,
@@ -144,7 +144,7 @@ impl Store {
             && begins_at <= head
             && listed.last().is_none_or(|last| last.sequence < head)
         {
-            return Err(RepositoryError::MissingRecord { store: self.name().clone(), sequence: head });
+            return Err(RepositoryError::MissingRecord { store: self.store.name().clone(), sequence: head });
         }
         let (newest, mut rest) = (listed.last().map(|listed| listed.sequence), &listed[..]);
         let mut met = Met::default();
@@ -153,14 +153,14 @@ impl Store {
             let (some, behind) = rest.split_at(held_together(rest));
             rest = behind;
             for (Listed { sequence, .. }, bytes) in some.iter().zip(self.fetch(some, newest, reading)?) {
-                let (record, hash) = self.decode_record(*sequence, &bytes)?;
+                let (record, hash) = self.decode(*sequence, &bytes)?;
                 met.note(*sequence, &record, hash, reading);
-                let wrong = |source| RepositoryError::Log { store: self.name().clone(), source };
+                let wrong = |source| RepositoryError::Log { store: self.store.name().clone(), source };
                 if way.step(*sequence, &record, hash, state.ring).map_err(wrong)? == Step::Folded {
                     continue;
                 }
                 if known.is_none_or(|(head, _)| *sequence > head) {
-                    state.apply(self.name(), record, hash).map_err(wrong)?;
+                    state.apply(self.store.name(), record, hash).map_err(wrong)?;
                 }
                 each(state);
             }
@@ -178,7 +178,7 @@ impl Store {
             return Ok(Some(head));
         }
         let checkpoint = match reading.from_checkpoint {
-            true => self.last_checkpoint(reading.from_cache)?,
+            true => self.store.checkpoints().last(reading.from_cache)?,
             false => None,
         };
         let Some(checkpoint) = checkpoint else { return Ok(None) };
@@ -199,14 +199,14 @@ impl Store {
         let one = |listed: Listed| async move {
             let Listed { sequence, size_bytes } = listed;
             let is_cached = reading.from_cache && Some(sequence) != newest;
-            match is_cached.then(|| self.cached_record(sequence)).flatten() {
+            match is_cached.then(|| self.store.cache().record(sequence)).flatten() {
                 Some(bytes) => Ok(bytes),
                 // A record never changes, so if more bytes are served than were listed, it is another one.
                 None => self.record_of(sequence, size_bytes.min(RECORD_MAX_BYTES as u64)).await,
             }
         };
         let fetched = futures::stream::iter(some.iter().copied()).map(one).buffered(READ_AHEAD).try_collect();
-        self.wait(fetched)
+        self.store.wait(fetched)
     }
 
     /// Lists the records after `after`, whose numbers begin with `next` and have no gap.
@@ -215,9 +215,9 @@ impl Store {
         after: Option<Sequence>,
         mut next: Sequence,
     ) -> Result<Vec<Listed>, RepositoryError> {
-        let prefix = object_key::log_prefix(self.name());
-        let after = after.map(|sequence| object_key::record(self.name(), sequence));
-        let listed = self.wait(self.objects().list(Some(&prefix), after.as_ref()))?;
+        let prefix = object_key::log_prefix(self.store.name());
+        let after = after.map(|sequence| object_key::record(self.store.name(), sequence));
+        let listed = self.store.wait(self.store.objects().list(Some(&prefix), after.as_ref()))?;
         let mut records = Vec::with_capacity(listed.len());
         let found = listed.iter().filter_map(|object| {
             let sequence = object_key::parse_record(&object.location)?;
@@ -225,7 +225,10 @@ impl Store {
         });
         for record in found {
             if record.sequence != next {
-                return Err(RepositoryError::MissingRecord { store: self.name().clone(), sequence: next });
+                return Err(RepositoryError::MissingRecord {
+                    store: self.store.name().clone(),
+                    sequence: next,
+                });
             }
             records.push(record);
             next = next.next();

@@ -13,7 +13,7 @@ use super::key_change::KeyChange;
 use super::key_source::{Encryption, KeySource, make_key_file, read_key_file};
 use super::object_key;
 use super::objects::Creation;
-use super::store::Store;
+use super::parts::Keyrings;
 use super::trust::{SeenEncryption, SeenRing};
 use crate::format::age::{Identity, Recipient};
 use crate::format::keyring::{self, Holder, Opened, RingPlan};
@@ -43,7 +43,7 @@ struct Draft {
     generations: Vec<Key>,
 }
 
-impl Store {
+impl Keyrings<'_> {
     /// Prepares a store for writing: a new store gets its keyring, if it is to have one.
     ///
     /// # Errors
@@ -51,12 +51,12 @@ impl Store {
     /// has none, and no setting allows that.
     pub fn begin_writing(&self, is_new: bool) -> Result<(), RepositoryError> {
         match self.loaded()? {
-            Some(loaded) => self.admit_keyring(&loaded, is_new),
+            Some(loaded) => self.admit(&loaded, is_new),
             None if !is_new => self.admit_writer(),
-            None if self.key_source().encryption_of(self.name()) == Encryption::None => {
-                self.change_memory(|memory| memory.encryption = Some(SeenEncryption::Off))
+            None if self.store.key_source().encryption_of(self.store.name()) == Encryption::None => {
+                self.store.memory().change(|memory| memory.encryption = Some(SeenEncryption::Off))
             }
-            None => self.make_keyring(),
+            None => self.make(),
         }
     }
 
@@ -65,21 +65,21 @@ impl Store {
     /// Records do not authenticate a keyring: a party that planted it has planted them as well. The keyring
     /// of a new store is accepted if this host has the keys of all its holders: an earlier run made it and
     /// ended before its first record.
-    pub(crate) fn admit_keyring(&self, loaded: &Loaded, is_new: bool) -> Result<(), RepositoryError> {
+    pub(crate) fn admit(&self, loaded: &Loaded, is_new: bool) -> Result<(), RepositoryError> {
         let opened = &loaded.opened;
         if loaded.is_confirmed() {
             return Ok(());
         }
         let is_own = || Ok(self.is_own(opened)? && (!is_new || self.is_all_ours(opened)?));
-        if !self.key_source().trust_keyring && !is_own()? {
+        if !self.store.key_source().trust_keyring && !is_own()? {
             let holder = |holder: &Holder| format!("'{}' ({})", escape::line(&holder.name), holder.recipient);
             return Err(RepositoryError::StrangeKeyring {
-                store: self.name().clone(),
+                store: self.store.name().clone(),
                 maker: opened.maker.map_or_else(
                     || {
                         format!(
                             "it is of version 1 and does not say who made it (`understudy key upgrade {} --trust-keyring` gives it one that does)",
-                            self.name()
+                            self.store.name()
                         )
                     },
                     |maker| format!("{} made it", holder(&opened.holders[maker])),
@@ -105,22 +105,22 @@ impl Store {
     }
 
     fn remember_ring(&self, opened: &Opened) -> Result<(), RepositoryError> {
-        let ring = SeenRing::of(self.name(), opened);
-        self.change_memory(|memory| {
+        let ring = SeenRing::of(self.store.name(), opened);
+        self.store.memory().change(|memory| {
             memory.take_ring(ring);
             memory.confirmed = true;
         })
     }
 
-    fn make_keyring(&self) -> Result<(), RepositoryError> {
-        let random = self.env().random();
-        let at = object_key::keyring(self.name(), 1);
-        let source = self.key_source();
+    fn make(&self) -> Result<(), RepositoryError> {
+        let random = self.store.env().random();
+        let at = object_key::keyring(self.store.name(), 1);
+        let source = self.store.key_source();
         // A passphrase replaces a missing default key file. If one is given, it always gets a slot.
         let named = source.key_file.as_ref();
         let named = named.filter(|path| durable::is_made(path) || source.passphrase.is_none());
         let mut makers = match named {
-            Some(path) => key_file(path, source, self.env())?,
+            Some(path) => key_file(path, source, self.store.env())?,
             None => Vec::new(),
         };
         makers.extend(source.identities.iter().cloned());
@@ -131,22 +131,22 @@ impl Store {
         if let Some(text) = &source.passphrase {
             let made = Holder::of_passphrase("passphrase", text, random);
             let (holder, identity) = made.map_err(|error| match error {
-                FormatError::Passphrase(_) => RepositoryError::ShortPassphrase(self.name().clone()),
+                FormatError::Passphrase(_) => RepositoryError::ShortPassphrase(self.store.name().clone()),
                 other => RepositoryError::format(&at)(other),
             })?;
             holders.push(holder);
             makers.push(identity);
         }
         let Some(maker) = makers.first() else {
-            return Err(RepositoryError::NoPlaceForKey(self.name().clone()));
+            return Err(RepositoryError::NoPlaceForKey(self.store.name().clone()));
         };
         let (master, generations) = (keyring::key(random), vec![keyring::key(random)]);
         let draft = Draft { holders: tidy(holders), master, generations };
         self.put_ring(draft, None, maker)?;
-        self.forget_keys();
+        self.forget();
         match self.loaded()? {
             // If another process created the keyring first, use that one, provided that it is ours.
-            Some(loaded) => self.admit_keyring(&loaded, true),
+            Some(loaded) => self.admit(&loaded, true),
             None => Err(RepositoryError::format(&at)(FormatError::Truncated("a keyring"))),
         }
     }
@@ -159,22 +159,22 @@ impl Store {
         maker: &Identity,
     ) -> Result<bool, RepositoryError> {
         let at = object_key::keyring(
-            self.name(),
+            self.store.name(),
             before.map_or(0, |ring| ring.reference.sequence).saturating_add(1),
         );
         let Draft { holders, master, generations } = &draft;
-        let plan = RingPlan { store: self.name(), holders, master, generations, before };
+        let plan = RingPlan { store: self.store.name(), holders, master, generations, before };
         let bytes =
-            keyring::close(&plan, maker, self.env().random()).map_err(RepositoryError::format(&at))?;
+            keyring::close(&plan, maker, self.store.env().random()).map_err(RepositoryError::format(&at))?;
         let limit = keyring::KEYRING_MAX_BYTES;
         if bytes.len() > limit {
             return Err(RepositoryError::format(&at)(FormatError::Range("a keyring's size")));
         }
-        self.wait(async {
-            match self.objects().create(&at, PutPayload::from(bytes.clone())).await? {
+        self.store.wait(async {
+            match self.store.objects().create(&at, PutPayload::from(bytes.clone())).await? {
                 Creation::Created => Ok(true),
                 Creation::Existed => {
-                    Ok(self.objects().get(&at, limit as u64).await?.is_some_and(|found| found == bytes))
+                    Ok(self.store.objects().get(&at, limit as u64).await?.is_some_and(|found| found == bytes))
                 }
             }
         })
@@ -223,9 +223,9 @@ impl Store {
     ///
     /// Returns whether the keyring was of the older kind.
     pub fn upgrade_keys(&self, author: &Author) -> Result<bool, RepositoryError> {
-        self.forget_keys();
+        self.forget();
         if self.loaded()?.is_some_and(|loaded| loaded.opened.maker.is_some()) {
-            let mut state = self.state()?;
+            let mut state = self.store.log().state()?;
             self.settle(&mut state, author)?;
             return Ok(false);
         }
@@ -233,7 +233,7 @@ impl Store {
     }
 
     fn not_changed(&self, change: KeyChange) -> RepositoryError {
-        RepositoryError::KeyChange { store: self.name().clone(), change }
+        RepositoryError::KeyChange { store: self.store.name().clone(), change }
     }
 
     fn change_ring(
@@ -241,27 +241,29 @@ impl Store {
         author: &Author,
         change: impl Fn(&Opened, &dyn Random) -> Result<Draft, KeyChange>,
     ) -> Result<(), RepositoryError> {
-        self.forget_keys();
+        self.forget();
         // Change the keyring that the log says is in force, and that this host takes.
-        let mut state = self.state()?;
-        let loaded = self.loaded()?.ok_or_else(|| RepositoryError::NotEncrypted(self.name().clone()))?;
-        self.admit_keyring(&loaded, false)?;
+        let mut state = self.store.log().state()?;
+        let loaded =
+            self.loaded()?.ok_or_else(|| RepositoryError::NotEncrypted(self.store.name().clone()))?;
+        self.admit(&loaded, false)?;
         self.settle(&mut state, author)?;
-        let draft = change(&loaded.opened, self.env().random()).map_err(|change| self.not_changed(change))?;
+        let draft =
+            change(&loaded.opened, self.store.env().random()).map_err(|change| self.not_changed(change))?;
         let draft = Draft { holders: tidy(draft.holders), ..draft };
         let stays = |identity: &&Identity| draft.holders.iter().any(|h| h.recipient == identity.recipient());
-        let secrets = self.key_source().secrets()?;
+        let secrets = self.store.key_source().secrets()?;
         let maker = secrets.identities.iter().chain([&loaded.opened.identity]).find(|identity| {
             stays(identity) && loaded.opened.holders.iter().any(|h| h.recipient == identity.recipient())
         });
         let maker = maker.ok_or_else(|| self.not_changed(KeyChange::Own))?;
         if !self.put_ring(draft, Some(&loaded.opened), maker)? {
-            self.forget_keys();
+            self.forget();
             return Err(self.not_changed(KeyChange::Raced));
         }
-        self.forget_keys();
+        self.forget();
         let changed = self.loaded()?;
-        let changed = changed.ok_or_else(|| RepositoryError::NotEncrypted(self.name().clone()))?;
+        let changed = changed.ok_or_else(|| RepositoryError::NotEncrypted(self.store.name().clone()))?;
         self.remember_ring(&changed.opened)?;
         (author.on_step)(Step::Rekeyed);
         self.settle(&mut state, author)
@@ -271,14 +273,14 @@ impl Store {
     ///
     /// An empty log needs none: its first record will.
     fn settle(&self, state: &mut StoreState, author: &Author) -> Result<(), RepositoryError> {
-        let settled = self.append_until_won(state, author.writer, |state| {
+        let settled = self.store.log().append_until_won(state, author.writer, |state| {
             let named = self.loaded()?.and_then(|loaded| loaded.named());
             let is_settled = named.is_none() || state.head.is_none() || state.ring == named;
             Ok::<_, RepositoryError>((!is_settled).then_some(Event::Rekeyed))
         })?;
         if settled.is_some() {
             // Checkpoints sealed with an older data key are not accepted any more.
-            self.checkpoint_again(state);
+            self.store.checkpoints().make_again(state);
         }
         Ok(())
     }

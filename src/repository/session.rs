@@ -75,9 +75,9 @@ impl WriteSession {
     /// # Errors
     /// Another host is the store's primary, or its keyring is not accepted.
     pub fn begin(store: &Store, writer: &WriterId) -> Result<Self, SessionError> {
-        let state = store.state()?;
+        let state = store.log().state()?;
         admit(store, &state, writer)?;
-        store.begin_writing(state.head.is_none())?;
+        store.keyrings().begin_writing(state.head.is_none())?;
         let index = Arc::new(Index::open(store, &state)?);
         index.adopt_orphans(store, &state)?;
         let chunks = ChunkReader::new(store.clone(), index.clone()).cached();
@@ -127,7 +127,7 @@ impl WriteSession {
         let moved = self.state.moved;
         let new = self.index.added(&self.before, &self.state);
         let live: Vec<_> = self.state.index.iter().chain(&new).cloned().collect();
-        let merged = self.store.merge_segments(&self.index, &live)?;
+        let merged = self.store.segments().merge(&self.index, &live)?;
         for rebased in 0..=RACES_MAX {
             let mut record = record.clone();
             record.new_index = self.index.added(&self.before, &self.state);
@@ -141,14 +141,14 @@ impl WriteSession {
                 record.merged_index = replaced.clone();
             }
             let event = Event::Snapshot(Box::new(record));
-            match self.store.append(&mut self.state, &self.writer, event)? {
+            match self.store.log().append(&mut self.state, &self.writer, event)? {
                 Appended::Committed(sequence) => {
-                    self.store.checkpoint_if_due(&mut self.state);
-                    self.store.trim_cache(&self.state, || self.index.live_packs());
+                    self.store.checkpoints().make_if_due(&mut self.state);
+                    self.store.cache().trim(&self.state, || self.index.live_packs());
                     return Ok(Committed::Snapshot { sequence, rebased });
                 }
                 Appended::Lost => {
-                    self.store.refresh(&mut self.state)?;
+                    self.store.log().refresh(&mut self.state)?;
                     admit(&self.store, &self.state, &self.writer)?;
                     if self.state.moved != moved && !mutant::is(Mutant::NoRestart) {
                         return Ok(Committed::BeginAgain);

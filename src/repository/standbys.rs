@@ -7,7 +7,7 @@
 use super::error::RepositoryError;
 use super::object_key;
 use super::objects::modified_ns;
-use super::store::Store;
+use super::parts::Notes;
 use crate::format::seal::{self, SealContext};
 use crate::model::id::{Sequence, WriterId};
 use bytes::Bytes;
@@ -45,11 +45,11 @@ impl StandbyReport {
     }
 }
 
-impl Store {
+impl Notes<'_> {
     pub fn report_standby(&self, report: &StandbyReport) -> Result<(), RepositoryError> {
-        self.confirm_keyring()?;
-        self.put_note(
-            &object_key::standby(self.name(), &report.host),
+        self.store.keyrings().confirm_keyring()?;
+        self.put(
+            &object_key::standby(self.store.name(), &report.host),
             SealContext::Standby(&report.host.0),
             report,
         )
@@ -57,59 +57,59 @@ impl Store {
 
     /// Returns the reports of all standbys, sorted by host. Unreadable ones are left out.
     pub fn standbys(&self) -> Result<Vec<StandbyReport>, RepositoryError> {
-        let prefix = object_key::standby_prefix(self.name());
-        let dated = self.dated_notes(&prefix, |host| SealContext::Standby(host))?;
+        let prefix = object_key::standby_prefix(self.store.name());
+        let dated = self.dated(&prefix, |host| SealContext::Standby(host))?;
         Ok(dated.into_iter().map(|(noted_ns, report)| StandbyReport { noted_ns, ..report }).collect())
     }
 
     /// Removes the report of a standby, so that nothing is kept for it. Returns whether it existed.
     pub fn forget_standby(&self, host: &WriterId) -> Result<bool, RepositoryError> {
-        let at = object_key::standby(self.name(), host);
-        self.wait(async {
-            let was_there = self.objects().head(&at).await?.is_some();
-            self.objects().delete(&at).await?;
+        let at = object_key::standby(self.store.name(), host);
+        self.store.wait(async {
+            let was_there = self.store.objects().head(&at).await?.is_some();
+            self.store.objects().delete(&at).await?;
             Ok(was_there)
         })
     }
 
     /// Overwrites a host's note.
-    pub(crate) fn put_note(
+    pub(crate) fn put(
         &self,
         at: &Path,
         place: SealContext,
         note: &impl Serialize,
     ) -> Result<(), RepositoryError> {
         let body = serde_json::to_vec(note).unwrap_or_default();
-        let bytes = match self.new_sealing()? {
+        let bytes = match self.store.keyrings().new_sealing()? {
             (_, None) => body,
             (sealing, keys) => seal::close(&MAGIC, &sealing, place, keys.as_deref(), &body)
                 .map_err(RepositoryError::format(at))?,
         };
-        self.wait(self.objects().overwrite(at, PutPayload::from(bytes)))
+        self.store.wait(self.store.objects().overwrite(at, PutPayload::from(bytes)))
     }
 
     /// Returns the notes of all hosts. Unreadable ones are left out.
-    pub(crate) fn notes<T: DeserializeOwned>(
+    pub(crate) fn all<T: DeserializeOwned>(
         &self,
         prefix: &Path,
         place: impl for<'a> Fn(&'a str) -> SealContext<'a>,
     ) -> Result<Vec<T>, RepositoryError> {
-        Ok(self.dated_notes(prefix, place)?.into_iter().map(|(_, note)| note).collect())
+        Ok(self.dated(prefix, place)?.into_iter().map(|(_, note)| note).collect())
     }
 
-    /// Returns the notes as `notes` does, each with the time at which it was put, by the store's clock.
-    fn dated_notes<T: DeserializeOwned>(
+    /// Returns the notes as `all` does, each with the time at which it was put, by the store's clock.
+    fn dated<T: DeserializeOwned>(
         &self,
         prefix: &Path,
         place: impl for<'a> Fn(&'a str) -> SealContext<'a>,
     ) -> Result<Vec<(u64, T)>, RepositoryError> {
-        let keys = self.keys()?;
-        let found = self.wait(async {
+        let keys = self.store.keyrings().keys()?;
+        let found = self.store.wait(async {
             let mut found = Vec::new();
-            let listed = self.objects().list(Some(prefix), None).await?;
+            let listed = self.store.objects().list(Some(prefix), None).await?;
             // A larger object is no note. It must not stop a reader of all notes.
             for object in listed.into_iter().filter(|object| object.size <= REPORT_MAX_BYTES) {
-                if let Some(bytes) = self.objects().get(&object.location, REPORT_MAX_BYTES).await? {
+                if let Some(bytes) = self.store.objects().get(&object.location, REPORT_MAX_BYTES).await? {
                     found.push((object.location.clone(), modified_ns(&object), bytes));
                 }
             }

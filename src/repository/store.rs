@@ -4,12 +4,12 @@ use super::error::RepositoryError;
 use super::key_cache::KeyCache;
 use super::key_source::KeySource;
 use super::location::RepositoryUrl;
-use super::object_key;
 use super::objects::{Bandwidth, Creation, Objects, Patience};
 use super::probe;
 use crate::api::requests::Requests;
 use crate::model::id::StoreName;
 use crate::support::env::Env;
+use crate::support::failure::FailureKind;
 use bytes::Bytes;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, PutPayload};
@@ -226,11 +226,6 @@ impl Store {
         &self.repository.objects
     }
 
-    /// Returns the size of a pack; `None` if there is none.
-    pub fn pack_size(&self, id: crate::model::id::PackId) -> Result<Option<u64>, RepositoryError> {
-        self.wait(self.objects().head(&object_key::pack(&self.name, id)))
-    }
-
     /// Creates an object that is named by its content. An existing one of another size is overwritten.
     pub(crate) async fn put(&self, at: &Key, bytes: Bytes) -> Result<(), RepositoryError> {
         let size = bytes.len() as u64;
@@ -241,5 +236,19 @@ impl Store {
             self.objects().overwrite(at, payload).await?;
         }
         Ok(())
+    }
+
+    /// Checks that an object that was put exists with its full size.
+    pub(crate) fn check_arrived(&self, at: &Key, size_bytes: u64) -> Result<(), RepositoryError> {
+        let found = self.wait(self.objects().head(at))?;
+        if found == Some(size_bytes) {
+            return Ok(());
+        }
+        let reason = match found {
+            Some(found) => format!("{found} bytes arrived of {size_bytes}; nothing was committed"),
+            None => "it was uploaded and is not there; nothing was committed".to_owned(),
+        };
+        let kind = FailureKind::Unavailable;
+        Err(RepositoryError::Request { operation: "head", key: at.to_string(), reason, kind })
     }
 }

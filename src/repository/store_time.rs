@@ -8,19 +8,19 @@
 use super::error::RepositoryError;
 use super::object_key;
 use super::objects::modified_ns;
-use super::store::Store;
+use super::parts::Log;
 use crate::model::id::Sequence;
 use std::collections::BTreeMap;
 
 /// Number of earlier records whose dates are read as well.
 const WITNESSES: u64 = 16;
 
-impl Store {
+impl Log<'_> {
     /// Returns when the records from `first` on were put, and some before it.
     pub(crate) fn record_times(&self, first: Sequence) -> Result<BTreeMap<Sequence, u64>, RepositoryError> {
-        let prefix = object_key::log_prefix(self.name());
-        let after = object_key::record(self.name(), Sequence(first.0.saturating_sub(WITNESSES + 1)));
-        let listed = self.wait(self.objects().list(Some(&prefix), Some(&after)))?;
+        let prefix = object_key::log_prefix(self.store.name());
+        let after = object_key::record(self.store.name(), Sequence(first.0.saturating_sub(WITNESSES + 1)));
+        let listed = self.store.wait(self.store.objects().list(Some(&prefix), Some(&after)))?;
         let time = |object: &object_store::ObjectMeta| {
             Some((object_key::parse_record(&object.location)?, modified_ns(object)))
         };

@@ -5,7 +5,7 @@
 
 use super::error::RepositoryError;
 use super::object_key;
-use super::store::Store;
+use super::parts::Notes;
 use crate::format::seal::SealContext;
 use crate::model::id::{PackId, Sequence, WriterId};
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub struct UpkeepNote {
     pub drill_error: Option<String>,
 }
 
-impl Store {
+impl Notes<'_> {
     /// Returns this host's note; an empty one if there is none.
     pub fn upkeep_of(&self, host: &WriterId) -> Result<UpkeepNote, RepositoryError> {
         let found = self.upkeep()?.into_iter().find(|note| note.host == host.0);
@@ -48,17 +48,17 @@ impl Store {
 
     /// Returns the notes of all hosts.
     pub fn upkeep(&self) -> Result<Vec<UpkeepNote>, RepositoryError> {
-        self.notes(&object_key::upkeep_prefix(self.name()), |host| SealContext::Upkeep(host))
+        self.all(&object_key::upkeep_prefix(self.store.name()), |host| SealContext::Upkeep(host))
     }
 
     pub fn note_upkeep(&self, note: &UpkeepNote) -> Result<(), RepositoryError> {
         // A note is written even to an unencrypted store that may only be read, since it affects no reader.
         // Under a keyring that is not accepted, none is written.
-        if let Some(loaded) = self.loaded()? {
-            self.admit_keyring(&loaded, false)?;
+        if let Some(loaded) = self.store.keyrings().loaded()? {
+            self.store.keyrings().admit(&loaded, false)?;
         }
         let host = WriterId(note.host.clone());
-        self.put_note(&object_key::upkeep(self.name(), &host), SealContext::Upkeep(&note.host), note)
+        self.put(&object_key::upkeep(self.store.name(), &host), SealContext::Upkeep(&note.host), note)
     }
 }
 

@@ -246,7 +246,7 @@ impl Daemon {
                 Err(error) => tracing::error!(store = %config.name, ?duty, %error, "failed"),
             }
         }
-        Ok(Some(upkeep_status(&store.upkeep()?, self.now().wall_ns)))
+        Ok(Some(upkeep_status(&store.notes().upkeep()?, self.now().wall_ns)))
     }
 
     /// Runs one store on a thread of its own.
@@ -332,7 +332,7 @@ impl Daemon {
         let look = || -> Option<Standing> {
             match store.role {
                 Permission::Primary => {
-                    let state = self.repository(store).ok()?.store(&store.name).state().ok()?;
+                    let state = self.repository(store).ok()?.store(&store.name).log().state().ok()?;
                     let latest = state.latest();
                     Some(Standing {
                         snapshot: latest.map(|(snapshot, _)| snapshot),

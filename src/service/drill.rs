@@ -89,8 +89,8 @@ pub fn drill(
 ) -> Result<DrillReport, DrillError> {
     let env = store.env();
     let (begun, seed) = (env.stopwatch(), env.nonce());
-    let state = store.state()?;
-    let (sequence, record) = store.find(&state, Moment::Latest)?;
+    let state = store.log().state()?;
+    let (sequence, record) = store.log().find(&state, Moment::Latest)?;
     let snapshot = format!("{}@{sequence}", store.name());
     let stopped = || DrillError::Stopped { snapshot: snapshot.clone() };
     let wrong = |source| match stop() {

@@ -114,7 +114,7 @@ async fn snapshots(
 ) -> Result<Json<Vec<SnapshotSummary>>, ApiError> {
     let (name, config) = site.known(&name)?;
     site.blocking(move |daemon| {
-        let state = daemon.repository(&config)?.store(&name).state()?;
+        let state = daemon.repository(&config)?.store(&name).log().state()?;
         Ok(Json(
             state
                 .snapshots
@@ -139,8 +139,8 @@ async fn changes_between(
     let limit = query.limit.unwrap_or(CHANGES_MAX).min(CHANGES_MAX);
     site.blocking(move |daemon| {
         let store = daemon.repository(&config)?.store(&name);
-        let state = store.state()?;
-        let ((from, old), (to, new)) = (store.find(&state, from)?, store.find(&state, to)?);
+        let state = store.log().state()?;
+        let ((from, old), (to, new)) = (store.log().find(&state, from)?, store.log().find(&state, to)?);
         let mut found = Changes { from, to, counts: ChangeCounts::default(), changes: Vec::new() };
         changes(&store, &state, &old, &new, |change, entry| {
             found.counts.count(Some(change));

@@ -7,8 +7,9 @@
 use super::config::StoreConfig;
 use super::drill::{DrillError, DrillReport, drill};
 use super::host::{Host, HostError};
+use crate::maintain::damage::VerifyReport;
 use crate::maintain::prune::{PruneError, PruneReport, PruneRequest, prune};
-use crate::maintain::verify::{VerifyOptions, VerifyReport};
+use crate::maintain::verify::{self, VerifyOptions};
 use crate::model::plan::Upkeep;
 use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
@@ -120,15 +121,15 @@ pub struct UpkeepRun<'a> {
 impl UpkeepRun<'_> {
     /// Does what is due, and notes it. A store without a snapshot needs no upkeep.
     pub fn keep_up(&self) -> Result<Vec<TaskResult>, UpkeepError> {
-        let mut note = self.store.upkeep_of(&self.host.writer())?;
+        let mut note = self.store.notes().upkeep_of(&self.host.writer())?;
         let mut done = Vec::new();
         for duty in due(&note, &self.config.upkeep(), self.host.env().wall_ns()) {
-            if self.stop.load(Ordering::Relaxed) || self.store.state()?.latest().is_none() {
+            if self.stop.load(Ordering::Relaxed) || self.store.log().state()?.latest().is_none() {
                 break;
             }
             let result = self.one(duty, &mut note);
             // The results are returned, whether the note could be written or not.
-            let noted = self.store.note_upkeep(&note).map_err(UpkeepError::from);
+            let noted = self.store.notes().note_upkeep(&note).map_err(UpkeepError::from);
             done.push((duty, result.and_then(|done| noted.map(|()| done))));
         }
         Ok(done)
@@ -199,7 +200,7 @@ pub fn verify_on(
     options: VerifyOptions,
     now_ns: u64,
 ) -> Result<VerifyReport, RepositoryError> {
-    let report = store.verify(VerifyOptions { after: note.read_until, ..options })?;
+    let report = verify::verify(store, VerifyOptions { after: note.read_until, ..options })?;
     note.verified_ns = Some(now_ns);
     note.problems = report.problems.len() as u64 + report.touched_count;
     if let Some(last) = report.read_until {

@@ -68,7 +68,7 @@ pub struct CheckReport {
 /// Checks the depot of `store`.
 pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Result<CheckReport, FollowError> {
     let lock = depot.lock()?;
-    let state = store.state()?;
+    let state = store.log().state()?;
     let mut report = CheckReport::default();
     let arrivals = if repair { Some(Arrivals::begin(depot, &lock)?) } else { None };
     let mut damaged = HashSet::new();

@@ -89,13 +89,13 @@ pub fn follow(
     observer: &Observer,
 ) -> Result<FollowReport, FollowError> {
     let before = store.repository().requests();
-    let mut state = store.state()?;
+    let mut state = store.log().state()?;
     let mut followed = to(store, depot, request, observer, &state);
     if let Err(error) = &followed
         && error.of_repository().is_some_and(|error| error.kind() == FailureKind::Damaged)
     {
         // A pruning may have deleted an object that was about to be read; then the log has grown.
-        let now = store.state()?;
+        let now = store.log().state()?;
         if now.head != state.head {
             state = now;
             followed = to(store, depot, request, observer, &state);
@@ -114,7 +114,7 @@ fn to(
     observer: &Observer,
     state: &StoreState,
 ) -> Result<FollowReport, FollowError> {
-    let (sequence, record) = store.find(state, request.moment)?;
+    let (sequence, record) = store.log().find(state, request.moment)?;
     let published = depot.snapshots()?;
     refuse_rolled_back(store, depot, state, &published)?;
     let mut report = FollowReport {
@@ -389,7 +389,7 @@ fn tell(
         return Ok(None);
     }
     let pinned = new.pinned.iter().copied().collect();
-    store.report_standby(&StandbyReport {
+    store.notes().report_standby(&StandbyReport {
         host,
         snapshot: sequence,
         published_ns: now_ns,
@@ -399,7 +399,7 @@ fn tell(
     let before = last.map(|last| last.host).filter(|before| *before != new.host);
     if let Some(before) = &before {
         // If the removal is not permitted, the old note counts until it is too old.
-        let _ = store.forget_standby(&WriterId(before.clone()));
+        let _ = store.notes().forget_standby(&WriterId(before.clone()));
     }
     depot.set_reported(&serde_json::to_vec(&new).unwrap_or_default())?;
     Ok(before)

@@ -200,7 +200,7 @@ impl Stage {
 
     fn snapshot(&self) -> Snapshot {
         let store = self.rig.store();
-        let state = store.state().unwrap();
+        let state = store.log().state().unwrap();
         let Some((_, record)) = state.latest() else { return Snapshot::new() };
         let index = Arc::new(Index::open(&store, &state).unwrap());
         let mut closure = Closure::default();

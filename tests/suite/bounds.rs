@@ -203,11 +203,11 @@ fn a_note_of_any_length_breaks_no_table() {
     let refused = understudy(dir).args(["pin", "acme@1", "--note", &long]).output().unwrap();
     assert_eq!(refused.status.code(), Some(2));
     // Another program may have written such a record, even a hostile one.
-    let mut state = rig.store().state().unwrap();
+    let mut state = rig.store().log().state().unwrap();
     let writer = understudy::model::id::WriterId("other".into());
     let event =
         understudy::model::record::Event::Pinned { snapshot: understudy::model::id::Sequence(1), note: long };
-    rig.store().append(&mut state, &writer, event).unwrap();
+    rig.store().log().append(&mut state, &writer, event).unwrap();
     for args in [&["snapshots", "acme"][..], &["prune", "acme", "--dry-run"]] {
         let output = ok(understudy(dir).args(args));
         assert!(output.stdout.len() < 4000, "{args:?}");

@@ -139,7 +139,7 @@ impl Clocks {
     }
 
     fn snapshots(&self) -> Vec<u64> {
-        let state = self.repository.store(&rig::name()).state().unwrap();
+        let state = self.repository.store(&rig::name()).log().state().unwrap();
         state.snapshots.keys().map(|sequence| sequence.0).collect()
     }
 }
@@ -216,10 +216,14 @@ fn a_standby_holds_what_it_has_for_as_long_as_it_is_heard_of() {
     assert_eq!(clocks.snapshots(), [2]);
     let silent = &report.silent_standbys[0];
     assert_eq!((silent.host.as_str(), silent.silent_days, silent.forgotten), ("web-2", 31, false));
-    assert_eq!(clocks.repository.store(&rig::name()).standbys().unwrap().len(), 1, "it is still shown");
+    assert_eq!(
+        clocks.repository.store(&rig::name()).notes().standbys().unwrap().len(),
+        1,
+        "it is still shown"
+    );
     clocks.store.set(now + 130 * DAY_NS);
     assert!(clocks.prune(0).silent_standbys[0].forgotten);
-    assert_eq!(clocks.repository.store(&rig::name()).standbys().unwrap(), []);
+    assert_eq!(clocks.repository.store(&rig::name()).notes().standbys().unwrap(), []);
 }
 
 #[test]
@@ -231,8 +235,15 @@ fn a_standby_that_gets_another_name_holds_nothing_by_the_old_one() {
         let before = (pod > 1).then(|| format!("pod-{}", pod - 1));
         assert_eq!(report.renamed_from, before);
     }
-    let hosts: Vec<_> =
-        clocks.repository.store(&rig::name()).standbys().unwrap().into_iter().map(|s| s.host.0).collect();
+    let hosts: Vec<_> = clocks
+        .repository
+        .store(&rig::name())
+        .notes()
+        .standbys()
+        .unwrap()
+        .into_iter()
+        .map(|s| s.host.0)
+        .collect();
     assert_eq!(hosts, ["pod-5"]);
     clocks.prune(BEGIN_NS);
     assert_eq!(clocks.snapshots(), [5]);

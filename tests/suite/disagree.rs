@@ -63,14 +63,14 @@ fn a_conflict_at_a_note_a_pruning_or_a_key_is_tried_again() {
             rig::repository(store, rig::patience(3))
         };
         follow_by(&faulty(), &depot(&rig), &request()).unwrap_or_else(|error| panic!("call {at}: {error}"));
-        assert_eq!(rig.store().standbys().unwrap()[0].snapshot, Sequence(2), "call {at}");
+        assert_eq!(rig.store().notes().standbys().unwrap()[0].snapshot, Sequence(2), "call {at}");
         let mut request =
             PruneRequest::new(Retention { last: 1, ..Default::default() }, WriterId("p".into()));
         request.grace = Grace { records: 0, ns: 0 };
         let pruned = prune(&faulty().store(&rig::name()), &request, &|_| {});
         assert_eq!(pruned.unwrap_or_else(|error| panic!("call {at}: {error}")).snapshots_dropped, 1);
         let author = Author { writer: &WriterId("operator".into()), on_step: &|_| {} };
-        let rotated = faulty().store(&rig::name()).rotate_keys(&author);
+        let rotated = faulty().store(&rig::name()).keyrings().rotate_keys(&author);
         rotated.unwrap_or_else(|error| panic!("call {at}: {error}"));
         assert!(rig.verify().is_sound(), "call {at}");
     }

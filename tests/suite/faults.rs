@@ -37,7 +37,7 @@ fn strike(fault: Fault, at: u64, on: bool) -> u64 {
     };
     let result = rig::run(&rig::repository(faulty.clone(), patience), &rig::request(&rig.source()));
     let what = format!("{fault:?} at call {at}{}", if on { " and after" } else { "" });
-    let state = rig.store().state().unwrap();
+    let state = rig.store().log().state().unwrap();
     let head = state.latest().map(|(s, _)| s);
     let restored = facts::of(&rig.restored(Moment::Latest));
     match head {

@@ -25,8 +25,8 @@ fn view(
     depot: Option<Depot>,
 ) -> Result<SnapshotTree, understudy::repository::error::RepositoryError> {
     let store = repository.store(&name());
-    let state = store.state()?;
-    let (_, record) = store.find(&state, Moment::Latest)?;
+    let state = store.log().state()?;
+    let (_, record) = store.log().find(&state, Moment::Latest)?;
     SnapshotTree::open(&store, &state, &record, depot, 32 << 20, Box::new(|_| {}))
 }
 

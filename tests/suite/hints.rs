@@ -32,7 +32,7 @@ fn run(rig: &Rig, watch: &Arc<Watch>, hints: Option<Hints>) -> (ResyncReport, bo
 /// Returns the differences that a full scan finds in addition to the snapshot before it.
 fn missed(rig: &Rig, snapshot: Sequence) -> Vec<String> {
     let full = rig.resync().snapshot;
-    let (store, state) = (rig.store(), rig.store().state().unwrap());
+    let (store, state) = (rig.store(), rig.store().log().state().unwrap());
     let mut missed = Vec::new();
     changes(&store, &state, &state.snapshots[&snapshot], &state.snapshots[&full], |change, entry| {
         missed.push(format!("{change:?} {}", entry.path));
@@ -166,7 +166,7 @@ fn what_did_not_change_is_not_looked_at_and_its_pages_stay() {
     let (same, by_hints) = hinted(&rig, &watch);
     assert!(by_hints);
     assert_eq!((same.entries, same.changes.unchanged), (first.entries, first.entries));
-    let state = rig.store().state().unwrap();
+    let state = rig.store().log().state().unwrap();
     let page = |report: &ResyncReport| state.snapshots[&report.snapshot].manifest.clone();
     assert_eq!(page(&first), page(&same), "the same manifest");
     // Changes one file of 7,200.
@@ -183,7 +183,7 @@ fn what_did_not_change_is_not_looked_at_and_its_pages_stay() {
     assert_eq!(two.changes.added, 1);
     assert_eq!(missed(&rig, two.snapshot), Vec::<String>::new());
     // The last full scan's time is kept, since it decides which files are due to be read again.
-    let state = rig.store().state().unwrap();
+    let state = rig.store().log().state().unwrap();
     let full = |report: &ResyncReport| state.snapshots[&report.snapshot].full_scan_start_ns;
     assert_eq!(
         (full(&first), full(&same), full(&two)),
@@ -232,7 +232,7 @@ fn a_file_that_changes_under_one_of_its_names_changes_under_all() {
     rig.resync();
     std::fs::write(rig.source().join("c/other"), b"changed").unwrap();
     let (report, _) = hinted(&rig, &watch);
-    let state = rig.store().state().unwrap();
+    let state = rig.store().log().state().unwrap();
     assert!(state.snapshots[&report.snapshot].full_scan_start_ns.is_some());
     assert_eq!(missed(&rig, report.snapshot), Vec::<String>::new());
 }

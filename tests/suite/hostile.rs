@@ -192,7 +192,7 @@ fn forge_head(rig: &Rig, page: &[u8], chunks: &[&[u8]]) {
 
 /// Makes a manifest the head of the rig's store, with these chunks in a pack.
 pub fn forge(rig: &Rig, manifest: ManifestRoot, chunks: &[&[u8]]) {
-    rig.store().begin_writing(true).unwrap();
+    rig.store().keyrings().begin_writing(true).unwrap();
     let index = Arc::new(Index::open(&rig.store(), &Default::default()).unwrap());
     let packer = Packer::new(rig.store(), index.clone());
     let mut compressor = Compressor::new(1).unwrap();
@@ -200,7 +200,7 @@ pub fn forge(rig: &Rig, manifest: ManifestRoot, chunks: &[&[u8]]) {
         packer.add(ChunkId::of(raw), ChunkType::Page, raw, &mut compressor, &mut Vec::new()).unwrap();
     }
     let shipped = packer.close().unwrap();
-    let mut state = rig.store().state().unwrap();
+    let mut state = rig.store().log().state().unwrap();
     let record = SnapshotRecord {
         manifest,
         scan_start_ns: 1,
@@ -216,7 +216,7 @@ pub fn forge(rig: &Rig, manifest: ManifestRoot, chunks: &[&[u8]]) {
         full_scan_start_ns: None,
     };
     let event = Event::Snapshot(Box::new(record));
-    rig.store().append(&mut state, &WriterId("forger".into()), event).unwrap();
+    rig.store().log().append(&mut state, &WriterId("forger".into()), event).unwrap();
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn what_verify_calls_sound_is_what_a_restore_takes() {
         let restored = rig::restore_at(&rig.store(), moment, &rig.restore_request("out"));
         let streamed = ManifestReader::new(ChunkReader::new(
             rig.store(),
-            Arc::new(Index::open(&rig.store(), &rig.store().state().unwrap()).unwrap()),
+            Arc::new(Index::open(&rig.store(), &rig.store().log().state().unwrap()).unwrap()),
         ))
         .entries(&root)
         .collect::<Result<Vec<_>, _>>();
@@ -399,7 +399,7 @@ fn an_index_that_leads_to_other_bytes_is_not_called_sound() {
     let id = IndexId::of(&forged);
     let at = object_store::path::Path::from(format!("acme/index/{id}"));
     rig::runtime().block_on(async { rig.objects.put(&at, forged.clone().into()).await.unwrap() });
-    let mut state = rig.store().state().unwrap();
+    let mut state = rig.store().log().state().unwrap();
     let (_, last) = state.latest().unwrap();
     let reference = ObjectRef { id, size_bytes: forged.len() as u64 };
     let record = SnapshotRecord {
@@ -410,7 +410,7 @@ fn an_index_that_leads_to_other_bytes_is_not_called_sound() {
     };
     let writer = WriterId("forger".into());
     let event = Event::Snapshot(Box::new(record));
-    rig.store().append(&mut state, &writer, event).unwrap();
+    rig.store().log().append(&mut state, &writer, event).unwrap();
     let report = rig.verify();
     assert!(!report.is_sound() && report.touched_count > 0, "{report:?}");
     assert!(report.problems[0].problem.contains("not where the index says"), "{:?}", report.problems);

@@ -9,6 +9,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use understudy::maintain::verify::{self, VerifyOptions};
 use understudy::model::snapshot_ref::Moment;
 use understudy::repository::key_source::{Encryption, KeySource};
 use understudy::repository::store::{Repository, RepositoryOptions};
@@ -294,7 +295,7 @@ fn every_object_that_is_exchanged_cut_or_made_up_is_noticed() {
         }
         for bad in bad {
             write(&rig.objects, key, bad.clone());
-            let noticed = match rig.store().verify(understudy::maintain::verify::VerifyOptions::whole()) {
+            let noticed = match verify::verify(&rig.store(), VerifyOptions::whole()) {
                 Ok(report) => !report.is_sound(),
                 Err(_) => true,
             };
@@ -321,7 +322,7 @@ fn an_object_without_a_seal_and_one_of_another_store_are_not_taken() {
     let log = keys(&rig.objects).into_iter().find(|k| k.as_ref().contains("log")).unwrap();
     let good = read(&rig.objects, &log);
     write(&rig.objects, &log, read(&other.objects, &log));
-    assert!(rig.store().state().is_err());
+    assert!(rig.store().log().state().is_err());
     write(&rig.objects, &log, good);
 
     // A record that any party could make: without a seal, chained to the last one.
@@ -331,9 +332,9 @@ fn an_object_without_a_seal_and_one_of_another_store_are_not_taken() {
         RepositoryOptions { keys: KeySource::none(), patience: rig::patience(1), ..Default::default() },
         rig::runtime(),
     );
-    assert!(plain.store(&rig::name()).state().is_err(), "it is not read without a key");
+    assert!(plain.store(&rig::name()).log().state().is_err(), "it is not read without a key");
     let forged = {
-        let state = rig.store().state().unwrap();
+        let state = rig.store().log().state().unwrap();
         let record = understudy::model::record::Record {
             store: rig::name(),
             sequence: state.next_sequence(),
@@ -347,7 +348,7 @@ fn an_object_without_a_seal_and_one_of_another_store_are_not_taken() {
         understudy::format::record::encode(&record, &Default::default(), None).unwrap()
     };
     write(&rig.objects, &Key::from("acme/log/00000000000000000002"), forged.into());
-    let error = rig.store().state().unwrap_err().to_string();
+    let error = rig.store().log().state().unwrap_err().to_string();
     assert!(error.contains("without a seal"), "{error}");
 }
 
@@ -453,14 +454,15 @@ fn a_note_that_is_replayed_is_an_old_note_and_one_that_is_moved_is_none() {
         noted_ns: 0,
     };
     let at = Key::from("acme/standbys/web-2");
-    rig.store().report_standby(&report(1)).unwrap();
+    rig.store().notes().report_standby(&report(1)).unwrap();
     let old = read(&rig.objects, &at);
-    rig.store().report_standby(&report(2)).unwrap();
-    let told = || rig.store().standbys().unwrap().into_iter().map(|r| r.snapshot.0).collect::<Vec<_>>();
+    rig.store().notes().report_standby(&report(2)).unwrap();
+    let told =
+        || rig.store().notes().standbys().unwrap().into_iter().map(|r| r.snapshot.0).collect::<Vec<_>>();
     assert_eq!(told(), [2]);
     write(&rig.objects, &Key::from("acme/standbys/web-3"), old.clone());
     write(&rig.objects, &Key::from("acme/upkeep/web-2"), old.clone());
-    assert_eq!((told(), rig.store().upkeep().unwrap().len()), (vec![2], 0));
+    assert_eq!((told(), rig.store().notes().upkeep().unwrap().len()), (vec![2], 0));
     write(&rig.objects, &at, old);
     assert_eq!(told(), [1]);
 }

@@ -212,7 +212,7 @@ fn a_missing_an_empty_and_a_foreign_root_and_a_mass_deletion_are_held() {
 
 fn promote(rig: &Rig, state: &StoreState, primary: &str) {
     let event = Event::Promoted { primary: WriterId(primary.into()) };
-    let appended = rig.store().append(&mut state.clone(), &WriterId(primary.into()), event);
+    let appended = rig.store().log().append(&mut state.clone(), &WriterId(primary.into()), event);
     assert!(matches!(appended, Ok(Appended::Committed(_))));
 }
 
@@ -221,7 +221,7 @@ fn a_fenced_writer_stops_and_says_so() {
     let rig = Rig::new();
     sample_tree(&rig.source());
     rig.resync();
-    promote(&rig, &rig.store().state().unwrap(), "standby-1");
+    promote(&rig, &rig.store().log().state().unwrap(), "standby-1");
     let error = rig::run(&rig.repository, &rig::request(&rig.source())).unwrap_err();
     assert!(matches!(error, ResyncError::Fenced { .. }), "{error}");
     assert!(error.to_string().contains("standby-1"));
@@ -234,7 +234,7 @@ fn a_writer_fenced_in_the_middle_of_its_run_commits_nothing() {
     let rig = Rig::new();
     sample_tree(&rig.source());
     rig.resync();
-    let before = rig.store().state().unwrap();
+    let before = rig.store().log().state().unwrap();
     let progress = Default::default();
     let around = understudy::replicate::resync::ResyncContext {
         tree: &understudy::source::disk::Disk::default(),
@@ -249,7 +249,7 @@ fn a_writer_fenced_in_the_middle_of_its_run_commits_nothing() {
     let error = understudy::replicate::resync::resync(&rig.repository, &rig::request(&rig.source()), &around)
         .unwrap_err();
     assert!(matches!(error, ResyncError::Fenced { .. }), "{error}");
-    let state = rig.store().state().unwrap();
+    let state = rig.store().log().state().unwrap();
     assert_eq!(state.snapshots.len(), 1);
     assert_ne!(state.head.unwrap().1, ContentHash([0; 32]));
 }

@@ -55,7 +55,7 @@ fn writers_on_a_directory_never_both_win_a_number() {
     });
     let store = open().store(&rig::name());
     assert_eq!(commits.len(), WRITERS * ROUNDS);
-    assert_eq!(store.state().unwrap().snapshots.len(), WRITERS * ROUNDS);
+    assert_eq!(store.log().state().unwrap().snapshots.len(), WRITERS * ROUNDS);
     assert!(rebased > 0, "the writers never met");
     for (snapshot, marker) in commits {
         let to = dir.path().join(format!("out-{snapshot}"));
@@ -140,13 +140,14 @@ fn append_after_rivals(rivals: u32) -> (Result<Option<Sequence>, RepositoryError
     rig.resync();
     let mut tried = 0;
     let unpin = || Event::Unpinned { snapshot: Sequence(1) };
-    let appended = store.append_until_won(&mut store.state().unwrap(), &WriterId("op".into()), |state| {
-        if tried < rivals {
-            store.append(&mut state.clone(), &rival, unpin()).unwrap();
-        }
-        tried += 1;
-        Ok(Some(unpin()))
-    });
+    let appended =
+        store.log().append_until_won(&mut store.log().state().unwrap(), &WriterId("op".into()), |state| {
+            if tried < rivals {
+                store.log().append(&mut state.clone(), &rival, unpin()).unwrap();
+            }
+            tried += 1;
+            Ok(Some(unpin()))
+        });
     (appended, tried)
 }
 

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
 use understudy::api::resync::ResyncReport;
-use understudy::maintain::verify::{VerifyOptions, VerifyReport};
+use understudy::maintain::damage::VerifyReport;
+use understudy::maintain::verify::{self, VerifyOptions};
 use understudy::model::entry::{Entry, Fingerprint, Kind, Timestamp, Xattrs};
 use understudy::model::id::{Sequence, StoreName, WriterId};
 use understudy::model::plan::PlanName;
@@ -127,8 +128,8 @@ pub fn restore_at(
     moment: Moment,
     request: &RestoreRequest,
 ) -> Result<RestoreReport, RestoreError> {
-    let state: StoreState = store.state()?;
-    let (_, record) = store.find(&state, moment)?;
+    let state: StoreState = store.log().state()?;
+    let (_, record) = store.log().find(&state, moment)?;
     let index = Arc::new(Index::open(store, &state)?);
     let chunks = ChunkReader::new(store.clone(), index);
     restore(chunks, &record.manifest, "tag", request, &Progress::default())
@@ -202,11 +203,11 @@ impl Rig {
     }
 
     pub fn verify(&self) -> VerifyReport {
-        self.store().verify(VerifyOptions::whole()).unwrap()
+        verify::verify(&self.store(), VerifyOptions::whole()).unwrap()
     }
 
     pub fn head(&self) -> Option<Sequence> {
-        self.store().state().unwrap().latest().map(|(s, _)| s)
+        self.store().log().state().unwrap().latest().map(|(s, _)| s)
     }
 }
 

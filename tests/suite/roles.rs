@@ -38,15 +38,15 @@ fn store(repository: &Path) -> Store {
 
 fn promote(repository: &Path, primary: &str) {
     let store = store(repository);
-    let mut state = store.state().unwrap();
+    let mut state = store.log().state().unwrap();
     let primary = WriterId(primary.into());
     let event = Event::Promoted { primary: primary.clone() };
-    let appended = store.append(&mut state, &primary, event);
+    let appended = store.log().append(&mut state, &primary, event);
     assert!(matches!(appended, Ok(Appended::Committed(_))));
 }
 
 fn snapshots(repository: &Path) -> usize {
-    store(repository).state().map_or(0, |state| state.snapshots.len())
+    store(repository).log().state().map_or(0, |state| state.snapshots.len())
 }
 
 /// Resyncs by this host's daemon, if there is one.

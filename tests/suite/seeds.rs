@@ -71,7 +71,7 @@ fn write_the_seeds() {
             }
         }
     }
-    let state = rig.store().state().unwrap();
+    let state = rig.store().log().state().unwrap();
     let checkpoint = understudy::format::checkpoint::encode(&state, 1, &Default::default(), None).unwrap();
     write("checkpoint", "first", &checkpoint);
     let sealed = Rig::new();

@@ -26,7 +26,7 @@ use understudy::format::frame::{ChunkType, Compressor};
 use understudy::maintain::prune::{Grace, PruneError, PruneRequest, prune};
 use understudy::maintain::prune_plan::Bounds;
 use understudy::maintain::repair::repair;
-use understudy::maintain::verify::VerifyOptions;
+use understudy::maintain::verify::{self, VerifyOptions};
 use understudy::model::entry::*;
 use understudy::model::hold::FilesystemId;
 use understudy::model::id::*;
@@ -497,7 +497,7 @@ impl Actor<'_> {
     /// Reads a snapshot, slowly. It may fail if the snapshot was dropped meanwhile.
     fn read(&self) {
         let read = || {
-            let state = self.store.state()?;
+            let state = self.store.log().state()?;
             if state.snapshots.is_empty() {
                 return Ok(());
             }
@@ -506,7 +506,7 @@ impl Actor<'_> {
             let read = read_whole(&self.store, &state, record, self.world);
             match read {
                 Err(error) if !weather(&error) => {
-                    let now = self.world.calm().state().unwrap();
+                    let now = self.world.calm().log().state().unwrap();
                     assert!(
                         !must_be_whole(&now, *sequence),
                         "seed {}: {sequence} is retained and cannot be read: {error}",
@@ -554,7 +554,7 @@ fn must_be_whole(state: &StoreState, sequence: Sequence) -> bool {
 /// snapshot must check.
 fn lose_a_pack(world: &World) {
     let store = world.calm();
-    let state = store.state().unwrap();
+    let state = store.log().state().unwrap();
     let index = Index::open(&store, &state).unwrap();
     let live: BTreeSet<_> =
         index.segments().iter().flat_map(|s| s.header.packs.iter().map(|p| p.id)).collect();
@@ -568,7 +568,7 @@ fn lose_a_pack(world: &World) {
 /// Checks that every retained snapshot is whole.
 fn judge(world: &World, when: &str) {
     let store = world.calm();
-    let state = store.state().unwrap();
+    let state = store.log().state().unwrap();
     for (sequence, record) in state.snapshots.iter().filter(|(s, _)| must_be_whole(&state, **s)) {
         read_whole(&store, &state, record, world).unwrap_or_else(|error| {
             panic!("seed {}, {when}: snapshot {sequence} is broken: {error}", world.seed)
@@ -629,9 +629,9 @@ fn simulate_with(seed: u64, mutant: Option<Mutant>) -> u64 {
     }
     judge(&world, "at the end");
     let store = world.calm();
-    let state = store.state().unwrap();
+    let state = store.log().state().unwrap();
     assert_eq!(state.snapshots.len(), 2, "seed {seed}");
-    let report = store.verify(VerifyOptions::whole()).unwrap();
+    let report = verify::verify(&store, VerifyOptions::whole()).unwrap();
     assert!(report.is_sound(), "seed {seed}: {report:?}");
     // Two trees of at most twelve files, their pages, and a tenth of that; objects that the last run doomed
     // are not deleted yet.

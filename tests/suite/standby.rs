@@ -162,12 +162,12 @@ fn each_snapshot_stays_as_it_was() {
         assert!(facts::of(&point.0) == *wanted, "snapshot {round}");
     }
     // "As of" a moment is answered by the image's time.
-    let state = rig.store().state().unwrap();
+    let state = rig.store().log().state().unwrap();
     let begun = state.snapshots[&Sequence(3)].scan_start_ns;
     for (ns, found) in [(begun, 3), (begun - 1, 2)] {
         assert_eq!(mount::find(&depot(&rig), &rig::name(), Moment::AsOf(ns)).unwrap(), Sequence(found));
     }
-    assert_eq!(rig.store().standbys().unwrap()[0].snapshot, Sequence(4));
+    assert_eq!(rig.store().notes().standbys().unwrap()[0].snapshot, Sequence(4));
 }
 
 #[test]
@@ -500,10 +500,10 @@ fn a_record_that_drops_history_empties_no_standby_and_what_it_holds_is_still_che
     }
     // Any party that may append can write this record, without anything else.
     let (store, writer) = (rig.store(), WriterId("primary".into()));
-    let mut state = store.state().unwrap();
+    let mut state = store.log().state().unwrap();
     let snapshots = vec![Sequence(1), Sequence(2)];
     let event = Event::Pruned(Box::new(PruneRecord { snapshots, ..Default::default() }));
-    store.append(&mut state, &writer, event).unwrap();
+    store.log().append(&mut state, &writer, event).unwrap();
     assert_eq!(follow_by(&rig.repository, &depot(&rig), &keep).unwrap().snapshots_dropped, 0);
     let here = |numbers: &[u64]| {
         assert_eq!(
@@ -793,7 +793,8 @@ fn a_follow_killed_at_any_step_leaves_the_snapshot_before() {
 #[test]
 fn a_report_that_did_not_get_through_is_told_by_the_next_run() {
     let (rig, _) = behind();
-    let told = || rig.store().standbys().unwrap().iter().map(|report| report.snapshot).collect::<Vec<_>>();
+    let told =
+        || rig.store().notes().standbys().unwrap().iter().map(|report| report.snapshot).collect::<Vec<_>>();
     assert_eq!(told(), [Sequence(1)]);
     // The note is the last call of a run.
     let calls = strike(Fault::Fails, u64::MAX, false);

@@ -8,7 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::Arc;
 use understudy::maintain::prune::{Grace, PruneError, PruneReport, PruneRequest, prune};
-use understudy::maintain::verify::VerifyOptions;
+use understudy::maintain::verify::{self, VerifyOptions};
 use understudy::model::id::{PackId, Sequence, WriterId};
 use understudy::model::record::{Event, PruneRecord, SnapshotRecord, StoreState};
 use understudy::model::retention::Retention;
@@ -64,7 +64,7 @@ fn what_no_rule_keeps_goes_and_what_it_alone_had() {
     let dry = pruned(&rig.store(), &PruneRequest { dry_run: true, ..last(2) }).unwrap();
     assert_eq!((dry.snapshots_dropped, dry.record), (4, None));
     assert!(dry.snapshots.iter().all(|v| v.kept_for.is_empty() == (v.snapshot < Sequence(5))), "{dry:?}");
-    assert!(bytes(&rig.objects) == before && rig.store().state().unwrap().snapshots.len() == 6);
+    assert!(bytes(&rig.objects) == before && rig.store().log().state().unwrap().snapshots.len() == 6);
 
     let report = pruned(&rig.store(), &last(2)).unwrap();
     assert_eq!((report.snapshots_dropped, report.packs_doomed), (4, dry.packs_doomed));
@@ -92,9 +92,12 @@ fn what_is_in_use_stays() {
     let rig = Rig::new();
     versions(&rig, 6);
     let store = rig.store();
-    let mut state = store.state().unwrap();
+    let mut state = store.log().state().unwrap();
     let event = Event::Pinned { snapshot: Sequence(2), note: "release".into() };
-    assert!(matches!(store.append(&mut state, &WriterId("op".into()), event), Ok(Appended::Committed(_))));
+    assert!(matches!(
+        store.log().append(&mut state, &WriterId("op".into()), event),
+        Ok(Appended::Committed(_))
+    ));
     let host = WriterId("standby-1".into());
     let report = StandbyReport {
         host: host.clone(),
@@ -103,16 +106,16 @@ fn what_is_in_use_stays() {
         pinned: vec![Sequence(1)],
         noted_ns: 0,
     };
-    store.report_standby(&report).unwrap();
-    let told = store.standbys().unwrap();
+    store.notes().report_standby(&report).unwrap();
+    let told = store.notes().standbys().unwrap();
     assert!(told[0].noted_ns > 1, "the store dates it");
     assert_eq!(told, [StandbyReport { noted_ns: told[0].noted_ns, ..report }]);
     pruned(&store, &last(1)).unwrap();
-    let kept: Vec<_> = store.state().unwrap().snapshots.into_keys().map(|s| s.0).collect();
+    let kept: Vec<_> = store.log().state().unwrap().snapshots.into_keys().map(|s| s.0).collect();
     assert_eq!(kept, [1, 2, 4, 6]);
-    assert!(store.forget_standby(&host).unwrap());
+    assert!(store.notes().forget_standby(&host).unwrap());
     pruned(&store, &last(1)).unwrap();
-    let kept: Vec<_> = store.state().unwrap().snapshots.into_keys().map(|s| s.0).collect();
+    let kept: Vec<_> = store.log().state().unwrap().snapshots.into_keys().map(|s| s.0).collect();
     assert_eq!(kept, [2, 6]);
     assert!(rig.verify().is_sound());
 }
@@ -175,7 +178,7 @@ fn a_reader_that_began_before_finds_what_was_copied_elsewhere() {
     let rig = Rig::new();
     versions(&rig, 4);
     let store = rig.store();
-    let state = store.state().unwrap();
+    let state = store.log().state().unwrap();
     let reader = ChunkReader::new(store.clone(), Arc::new(Index::open(&store, &state).unwrap()));
     // The first pack has what all versions share, and much that only the first version had.
     let mut request = last(1);
@@ -203,7 +206,7 @@ fn an_index_that_is_renewed_keeps_what_its_run_wrote() {
     let rig = Rig::new();
     versions(&rig, 2);
     let store = rig.store();
-    let state = store.state().unwrap();
+    let state = store.log().state().unwrap();
     let index = Arc::new(Index::open(&store, &state).unwrap());
     let packer = Packer::new(store.clone(), index.clone());
     let ours = ChunkId::of(b"ours");
@@ -236,7 +239,7 @@ fn a_fault_at_any_call_of_a_pruning_loses_nothing_and_the_next_one_ends_it() {
                 pruned(&rig.store(), &last(1)).unwrap();
             }
             assert!(rig.verify().is_sound(), "{fault:?} at call {at}");
-            assert_eq!(rig.store().state().unwrap().snapshots.len(), 1);
+            assert_eq!(rig.store().log().state().unwrap().snapshots.len(), 1);
             let left = bytes(&rig.objects);
             assert!(left < 900_000, "{fault:?} at call {at}: {left} bytes are left");
             if faulty.calls() < at {
@@ -347,7 +350,7 @@ fn a_primary_that_was_taken_over_gets_no_history_deleted() {
     // These credentials only permit to append: a record that drops everything and dooms every pack.
     let primary = rig::repository(Arc::new(AppendOnly(rig.objects.clone())), rig::patience(1));
     let store = primary.store(&rig::name());
-    let mut state = store.state().unwrap();
+    let mut state = store.log().state().unwrap();
     let packs = keys(&rig.objects, "packs");
     let ids =
         packs.iter().map(|(at, _)| understudy::model::id::PackId::parse(at.filename().unwrap()).unwrap());
@@ -358,7 +361,7 @@ fn a_primary_that_was_taken_over_gets_no_history_deleted() {
         ..Default::default()
     };
     let event = Event::Pruned(Box::new(record));
-    store.append(&mut state, &WriterId("tester".into()), event).unwrap();
+    store.log().append(&mut state, &WriterId("tester".into()), event).unwrap();
     for (at, _) in &packs {
         let refused = rig::runtime().block_on(AppendOnly(rig.objects.clone()).delete(at)).unwrap_err();
         assert!(matches!(refused, object_store::Error::PermissionDenied { .. }));
@@ -370,7 +373,7 @@ fn a_primary_that_was_taken_over_gets_no_history_deleted() {
     assert!(error.to_string().contains("--until-record 5"), "{error}");
     assert_eq!(keys(&rig.objects, "packs"), packs);
     // All of it can be restored as of the record before.
-    let state = rig.store().state_until(Sequence(5)).unwrap();
+    let state = rig.store().log().state_until(Sequence(5)).unwrap();
     assert_eq!(state.snapshots.len(), 5);
     let index =
         understudy::repository::index::Index::of(&rig.store(), &state.index, Default::default()).unwrap();
@@ -427,13 +430,13 @@ fn no_shape_of_records_gets_history_deleted_without_a_word() {
         versions(&rig, 5);
         let store =
             rig::repository(Arc::new(AppendOnly(rig.objects.clone())), rig::patience(1)).store(&rig::name());
-        let mut state = store.state().unwrap();
+        let mut state = store.log().state().unwrap();
         let packs = keys(&rig.objects, "packs");
         let ids: Vec<_> =
             packs.iter().map(|(at, _)| PackId::parse(at.filename().unwrap()).unwrap()).collect();
         for step in 0.. {
             let Some(event) = forge(&state, &ids, step) else { break };
-            store.append(&mut state, &WriterId("tester".into()), event).unwrap();
+            store.log().append(&mut state, &WriterId("tester".into()), event).unwrap();
         }
         // Without any grace, repeatedly, and with a grace that is not over.
         let keeping =
@@ -448,7 +451,7 @@ fn no_shape_of_records_gets_history_deleted_without_a_word() {
                 // Further records do not end the hold.
                 let again = PruneRecord::default();
                 let event = Event::Pruned(Box::new(again));
-                store.append(&mut state, &WriterId("tester".into()), event).unwrap();
+                store.log().append(&mut state, &WriterId("tester".into()), event).unwrap();
             }
         }
         // An operator may accept it after a look: once, on a host that remembers it.
@@ -475,13 +478,13 @@ fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
         std::fs::write(rig.source().join("file"), round.to_le_bytes()).unwrap();
         rig::run(&cached(&rig, "cache"), &rig::request(&rig.source())).unwrap();
     }
-    let whole = rig.store().state_until(Sequence(u64::MAX)).unwrap();
+    let whole = rig.store().log().state_until(Sequence(u64::MAX)).unwrap();
     assert_eq!(whole.snapshots.len(), 300);
     assert!(whole.index.len() <= 21, "{} segments", whole.index.len());
     assert_eq!(keys(&rig.objects, "checkpoints").len(), 2);
     // Without a cache: reads the log after the last checkpoint, and nothing before it.
     let fresh = cached(&rig, "fresh");
-    let state = fresh.store(&rig::name()).state().unwrap();
+    let state = fresh.store(&rig::name()).log().state().unwrap();
     assert_eq!((state.checkpoint, &state.snapshots), (Some(Sequence(256)), &whole.snapshots));
     let honest = fresh.requests();
     // Checkpoints that an attacker adds, sealed with an unknown key, cost a few requests, and no reading of
@@ -493,7 +496,7 @@ fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
         rig::runtime().block_on(put).unwrap();
     }
     let fooled = cached(&rig, "fooled");
-    assert_eq!(fooled.store(&rig::name()).state().unwrap().snapshots, whole.snapshots);
+    assert_eq!(fooled.store(&rig::name()).log().state().unwrap().snapshots, whole.snapshots);
     let (made, lists) = (fooled.requests(), honest.list);
     assert_eq!(made.list, lists);
     assert!(made.get <= 300 + honest.get, "{made:?}");
@@ -501,7 +504,7 @@ fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
     let requests = fresh.requests();
     assert!(requests.get <= 2 + 45 && requests.list <= 3, "{requests:?}");
     // Merged segments are deleted.
-    assert_eq!(cached(&rig, "cache").store(&rig::name()).state().unwrap().snapshots.len(), 300);
+    assert_eq!(cached(&rig, "cache").store(&rig::name()).log().state().unwrap().snapshots.len(), 300);
     pruned(&rig.store(), &last(300)).unwrap();
     pruned(&rig.store(), &last(300)).unwrap();
     assert!(keys(&rig.objects, "index").len() <= 21 && rig.verify().is_sound());
@@ -509,27 +512,27 @@ fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
     for (at, _) in keys(&rig.objects, "checkpoints") {
         rig::runtime().block_on(rig.objects.put(&at, "no checkpoint".into())).unwrap();
     }
-    assert_eq!(cached(&rig, "another").store(&rig::name()).state().unwrap().snapshots.len(), 300);
+    assert_eq!(cached(&rig, "another").store(&rig::name()).log().state().unwrap().snapshots.len(), 300);
 }
 
 #[test]
 fn a_host_that_saw_the_log_when_it_was_short_reads_each_record_since_then_once() {
     let rig = Rig::new();
     versions(&rig, 1);
-    cached(&rig, "old").store(&rig::name()).state().unwrap();
+    cached(&rig, "old").store(&rig::name()).log().state().unwrap();
     let store = rig.store();
-    let mut state = store.state().unwrap();
+    let mut state = store.log().state().unwrap();
     for _ in 0..700 {
         let event = Event::Unpinned { snapshot: Sequence(1) };
-        store.append(&mut state, &WriterId("op".into()), event).unwrap();
-        store.checkpoint_if_due(&mut state);
+        store.log().append(&mut state, &WriterId("op".into()), event).unwrap();
+        store.checkpoints().make_if_due(&mut state);
     }
     let old = cached(&rig, "old");
-    assert_eq!(old.store(&rig::name()).state().unwrap().head, state.head);
+    assert_eq!(old.store(&rig::name()).log().state().unwrap().head, state.head);
     // Only the records between what it saw and the checkpoint tie the two together.
     assert!(old.requests().get <= 700 + 10, "{:?}", old.requests());
     let again = cached(&rig, "old");
-    assert_eq!(again.store(&rig::name()).state().unwrap().head, state.head);
+    assert_eq!(again.store(&rig::name()).log().state().unwrap().head, state.head);
     assert!(again.requests().get < 10, "{:?}", again.requests());
 }
 
@@ -537,15 +540,15 @@ fn a_host_that_saw_the_log_when_it_was_short_reads_each_record_since_then_once()
 fn a_log_that_was_rolled_back_is_not_taken() {
     let rig = Rig::new();
     versions(&rig, 3);
-    cached(&rig, "cache").store(&rig::name()).state().unwrap();
+    cached(&rig, "cache").store(&rig::name()).log().state().unwrap();
     let log = keys(&rig.objects, "log");
     rig::runtime().block_on(rig.objects.delete(&log[2].0)).unwrap();
-    let error = cached(&rig, "cache").store(&rig::name()).state().unwrap_err();
+    let error = cached(&rig, "cache").store(&rig::name()).log().state().unwrap_err();
     assert!(error.to_string().contains("rolled back") && error.kind() == FailureKind::Damaged, "{error}");
     assert!(rig::run(&cached(&rig, "cache"), &rig::request(&rig.source())).is_err());
     // The same for a log that continued differently from there.
     versions(&rig, 3);
-    let error = cached(&rig, "cache").store(&rig::name()).state().unwrap_err();
+    let error = cached(&rig, "cache").store(&rig::name()).log().state().unwrap_err();
     assert!(error.to_string().contains("another one there"), "{error}");
 }
 
@@ -588,14 +591,14 @@ fn verification_by_share_reads_everything_in_its_turn() {
     let (mut after, mut read, mut rounds) = (None, 0, 0);
     while rounds == 0 {
         let options = VerifyOptions { read_data_percent: 25, after, is_over: &|| false };
-        let report = rig.store().verify(options).unwrap();
+        let report = verify::verify(&rig.store(), options).unwrap();
         assert!(report.is_sound());
         (after, read) = (report.read_until, read + report.packs_read);
         rounds += u64::from(report.came_round);
     }
     assert!(read >= packs, "{read} of {packs}");
     let none = VerifyOptions { read_data_percent: 100, after: None, is_over: &|| true };
-    assert_eq!(rig.store().verify(none).unwrap().packs_read, 0);
+    assert_eq!(verify::verify(&rig.store(), none).unwrap().packs_read, 0);
 }
 
 #[test]
