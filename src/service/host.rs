@@ -9,6 +9,7 @@ use crate::repository::objects::Bandwidth;
 use crate::repository::store::{Notice, Repository, RepositoryOptions};
 use crate::support::env::Env;
 use crate::support::failure::{Failure, FailureKind};
+use crate::support::listing::entries;
 use crate::support::{durable, private, trusted};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,12 +44,12 @@ impl Failure for HostError {
 
 /// Closes what an earlier version left open below a cache that keeps its mode: the directories of repositories.
 fn close_old(cache: &Path) {
-    for entry in std::fs::read_dir(cache).into_iter().flatten().flatten() {
+    for entry in entries(cache).flatten() {
         let name = entry.file_name();
         let is_tag = name.len() == 16 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
-        if is_tag && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if is_tag && entry.file_type().is_dir() {
             // Best effort: what is made from now on is closed by itself.
-            let _ = private::own(&entry.path());
+            let _ = private::own(entry.path());
         }
     }
 }
