@@ -9,6 +9,7 @@
 use super::parts::Cache;
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
 use crate::model::record::StoreState;
+use crate::support::listing::entries;
 use crate::support::{files, private};
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -16,6 +17,7 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use walkdir::DirEntry;
 
 /// Number of records between two inspections of the cached packs.
 const TRIM_RECORDS: u64 = 64;
@@ -94,8 +96,7 @@ impl Cache<'_> {
     /// Drops the cached records before `sequence`, where readers begin.
     pub(crate) fn drop_records_before(&self, sequence: Sequence) {
         let Some(dir) = self.file("log") else { return };
-        let Ok(listed) = std::fs::read_dir(dir) else { return };
-        for file in listed.flatten() {
+        for file in entries(&dir).flatten() {
             let number = file.file_name().to_str().and_then(|name| name.parse().ok());
             if number.is_some_and(|number: u64| number < sequence.0) {
                 let _ = std::fs::remove_file(file.path());
@@ -113,8 +114,7 @@ impl Cache<'_> {
         self.drop_segments(state, now);
         let head = state.head.map_or(0, |(sequence, _)| sequence.0);
         if let Some(dir) = self.file("log").filter(|_| head.is_multiple_of(TRIM_RECORDS)) {
-            let Ok(listed) = std::fs::read_dir(dir) else { return };
-            listed.flatten().filter(|file| is_broken_off(file, now)).for_each(|file| drop_file(&file));
+            entries(&dir).flatten().filter(|file| is_broken_off(file, now)).for_each(|file| drop_file(&file));
         }
         if let Some(dir) = self.file("packs").filter(|_| head.is_multiple_of(TRIM_RECORDS)) {
             drop_other_packs(&dir, &live());
@@ -126,8 +126,7 @@ impl Cache<'_> {
         let Some(dir) = self.store.cache_dir().map(|dir| dir.join(self.store.name().as_str())) else {
             return;
         };
-        let Ok(listed) = std::fs::read_dir(dir) else { return };
-        for file in listed.flatten() {
+        for file in entries(&dir).flatten() {
             let id = file.file_name().to_str().and_then(|name| IndexId::parse(name).ok());
             // A segment that a concurrent run has just written is fetched once more.
             let is_dead = id.is_some_and(|id| !state.index.iter().any(|live| live.id == id));
@@ -139,8 +138,7 @@ impl Cache<'_> {
 }
 
 fn drop_other_packs(dir: &Path, live: &HashSet<PackId>) {
-    let Ok(listed) = std::fs::read_dir(dir) else { return };
-    for file in listed.flatten() {
+    for file in entries(dir).flatten() {
         let id = file.file_name().to_str().and_then(|name| PackId::parse(name).ok());
         if id.is_some_and(|id| !live.contains(&id)) {
             let _ = std::fs::remove_file(file.path());
@@ -148,19 +146,19 @@ fn drop_other_packs(dir: &Path, live: &HashSet<PackId>) {
     }
 }
 
-fn drop_file(file: &std::fs::DirEntry) {
+fn drop_file(file: &DirEntry) {
     let _ = std::fs::remove_file(file.path());
 }
 
 /// Returns whether a file is a temporary one and a day old, so that its process was killed.
 ///
 /// A file dated a day in the future counts as well.
-fn is_broken_off(file: &std::fs::DirEntry, now: SystemTime) -> bool {
+fn is_broken_off(file: &DirEntry, now: SystemTime) -> bool {
     if !file.file_name().to_str().is_some_and(files::is_temporary) {
         return false;
     }
-    let modified = file.metadata().and_then(|meta| meta.modified());
-    modified.is_ok_and(|modified| {
+    let modified = file.metadata().ok().and_then(|meta| meta.modified().ok());
+    modified.is_some_and(|modified| {
         let age = now.duration_since(modified).unwrap_or_else(|error| error.duration());
         age >= BROKEN_OFF
     })
@@ -174,11 +172,10 @@ fn open_to_write(path: &Path) -> std::io::Result<File> {
 }
 
 fn trim(dir: &Path, most_bytes: u64) {
-    let Ok(listed) = std::fs::read_dir(dir) else { return };
     // Count the space on the disk, not the length: the files have holes.
-    let mut files: Vec<_> = listed
+    let mut files: Vec<_> = entries(dir)
         .flatten()
-        .filter_map(|file| Some((file.metadata().ok()?, file.path())))
+        .filter_map(|file| Some((file.metadata().ok()?, file.into_path())))
         .map(|(meta, path)| (meta.mtime(), meta.mtime_nsec(), meta.blocks() * 512, path))
         .collect();
     let mut sum: u64 = files.iter().map(|f| f.2).sum();
@@ -208,7 +205,7 @@ mod tests {
         let broken = |name: &str, at: SystemTime| {
             let path = dir.path().join(name);
             File::create(&path).unwrap().set_modified(at).unwrap();
-            let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap();
+            let file = entries(dir.path()).next().unwrap().unwrap();
             let is = is_broken_off(&file, now);
             std::fs::remove_file(path).unwrap();
             is

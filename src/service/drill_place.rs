@@ -261,6 +261,7 @@ fn remove(around: &Path) -> std::io::Result<()> {
 
 /// Removes what this user's killed drills left. What cannot be removed is logged, and tried again later.
 pub fn tidy(standby: Option<&Path>) {
+    // `support::listing` would open other users' directories, and their filesystems may never answer.
     let all = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
     for around in all.map(|entry| entry.path()).filter(|path| has_name(path)) {
         let Some(lock) = is_left(&around) else { continue };

@@ -10,6 +10,7 @@ use crate::repository::objects::Bandwidth;
 use crate::repository::store::{Notice, Repository, RepositoryOptions};
 use crate::support::env::Env;
 use crate::support::failure::{Failure, FailureKind};
+use crate::support::listing::entries;
 use crate::support::{durable, private, trusted};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,12 +46,12 @@ impl Failure for HostError {
 /// Restricts the repository directories below a cache, which an earlier version left readable for others. The
 /// cache itself keeps its mode.
 fn close_old(cache: &Path) {
-    for entry in std::fs::read_dir(cache).into_iter().flatten().flatten() {
+    for entry in entries(cache).flatten() {
         let name = entry.file_name();
         let is_tag = name.len() == 16 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
-        if is_tag && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if is_tag && entry.file_type().is_dir() {
             // Best effort: directories that are made from now on are restricted anyway.
-            let _ = private::own(&entry.path());
+            let _ = private::own(entry.path());
         }
     }
 }

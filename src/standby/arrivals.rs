@@ -19,12 +19,14 @@ use super::depot::{Depot, Lock, sync_directory};
 use super::error::FollowError;
 use super::materialise::stored_hash;
 use crate::model::id::ContentHash;
+use crate::support::listing::entries;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use walkdir::DirEntry;
 
 /// Maximum number of names that are read at once, since a directory is not read while entries are removed
 /// from it.
@@ -112,22 +114,20 @@ impl<'a> Arrivals<'a> {
     /// are ignored.
     fn some(&self) -> Result<Vec<(PathBuf, ContentHash)>, FollowError> {
         let dir = self.depot.arriving();
-        let arriving = |entry: std::fs::DirEntry| {
-            if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        let arriving = |entry: DirEntry| {
+            if !entry.file_type().is_file() {
                 return None;
             }
             match blake3::Hash::from_hex(entry.file_name().as_encoded_bytes()) {
-                Ok(hash) => Some((entry.path(), ContentHash(*hash.as_bytes()))),
+                Ok(hash) => Some((entry.into_path(), ContentHash(*hash.as_bytes()))),
                 Err(_) => {
                     let _ = std::fs::remove_file(entry.path());
                     None
                 }
             }
         };
-        let listed = std::fs::read_dir(&dir).and_then(|entries| {
-            let some = entries.filter_map(|entry| entry.map(arriving).transpose());
-            some.take(NAMES).collect::<std::io::Result<_>>()
-        });
+        let some = entries(&dir).filter_map(|entry| entry.map(arriving).transpose());
+        let listed = some.take(NAMES).collect::<std::io::Result<_>>();
         listed.map_err(FollowError::io(&dir, "list it"))
     }
 

@@ -16,12 +16,14 @@
 use super::error::FollowError;
 use crate::content::local_objects::LocalObjects;
 use crate::model::id::{ContentHash, Sequence, StoreName};
+use crate::support::listing::entries;
 use crate::support::private;
 use crate::vfs::erofs::image::object_path;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
+use walkdir::DirEntry;
 
 /// Prefix of temporary names, of objects and images that are being written.
 const NEW: &str = ".new-";
@@ -279,12 +281,9 @@ pub(crate) fn sync_directory(dir: &Path) -> Result<(), FollowError> {
 
 /// Returns the names in a directory; empty when the directory does not exist.
 pub fn names(dir: &Path) -> Result<Vec<String>, FollowError> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(FollowError::io(dir, "list it")(error)),
-    };
-    let name =
-        |entry: std::io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
-    entries.map(name).collect::<std::io::Result<_>>().map_err(FollowError::io(dir, "list it"))
+    let name = |entry: std::io::Result<DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    match entries(dir).map(name).collect::<std::io::Result<_>>() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        names => names.map_err(FollowError::io(dir, "list it")),
+    }
 }

@@ -10,6 +10,7 @@
 //! replaces the first one's result. A killed process's temporary file has a free lock, and is removed.
 
 use super::env::Env;
+use super::listing::entries;
 use super::trusted;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -104,12 +105,12 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Removes temporary files of killed processes. Best effort, since they do no harm.
 fn tidy(dir: &Path) {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+    for entry in entries(dir).flatten() {
         let name = entry.file_name();
         let ours = name.to_str().is_some_and(|n| n.starts_with(BESIDE.0) && n.ends_with(BESIDE.1))
             && entry.metadata().is_ok_and(|meta| meta.is_file() && is_ours(&meta));
         if ours
-            && let Ok(file) = open_no_follow(&entry.path())
+            && let Ok(file) = open_no_follow(entry.path())
             && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
             let _ = std::fs::remove_file(entry.path());

@@ -7,6 +7,7 @@ pub mod durable;
 pub mod env;
 pub mod failure;
 pub mod files;
+pub mod listing;
 pub mod lossy;
 pub mod mountinfo;
 pub mod mutant;

@@ -73,6 +73,7 @@ pub fn hold_alone(path: &Path) -> io::Result<()> {
     if rustix::fs::stat(path)?.st_mode & 0o1002 != 0o1002 {
         return Ok(());
     }
+    // `support::listing` would open directories, which may be another user's.
     for entry in std::fs::read_dir(path)? {
         let path = entry?.path();
         if let Ok(stat) = rustix::fs::lstat(&path) {
