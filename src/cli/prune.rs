@@ -7,10 +7,8 @@ use super::{Global, ending, select, show};
 use crate::maintain::prune::{PruneReport, PruneRequest, SILENCE_NS, prune};
 use crate::model::id::WriterId;
 use crate::model::retention::Retention;
+use crate::support::clock::{DAY_NS, HOUR_NS};
 use clap::Args;
-
-const HOUR_NS: u64 = 3_600_000_000_000;
-const DAY_NS: u64 = 24 * HOUR_NS;
 
 #[derive(Args)]
 pub(super) struct PruneArgs {

@@ -19,7 +19,7 @@ use crate::repository::store::{Repository, Store};
 use crate::service::alert::Alert;
 use crate::service::board::{clock_text, job, upkeep_status};
 use crate::service::config::StoreConfig;
-use crate::support::clock::{ahead_ns, since_ns};
+use crate::support::clock::{ahead_ns, seconds, since_ns};
 use crate::support::failure::{Failure, FailureKind};
 use clap::Args;
 use serde::Serialize;
@@ -171,7 +171,6 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         error: None,
         error_kind: None,
     };
-    let seconds = |ns: u64| ns as f64 / 1e9;
     let store = repository.store(&name);
     match store.log().state() {
         Ok(state) => {
@@ -189,7 +188,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
                 row.clock = clock_text(now_ns, record.scan_start_ns);
                 row.entries = record.manifest.entries;
                 row.size_bytes = record.manifest.size_bytes;
-                row.last_run = Some(record.scan_start_ns as f64 / 1e9);
+                row.last_run = Some(seconds(record.scan_start_ns));
                 let next_ns = config.map(|store| job(store, None).due_ns(record.scan_start_ns, now_ns));
                 row.next_run = next_ns.map(|next_ns| seconds(next_ns.max(now_ns)));
             }
@@ -205,10 +204,10 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
 /// Returns the snapshots that the standbys of a store have. Their notes are only a hint; the store's own
 /// state does not depend on them.
 fn standbys(store: &Store, state: &StoreState, now_ns: u64) -> Vec<Standby> {
-    let lag = |record: &SnapshotRecord| since_ns(now_ns, record.scan_start_ns).map(|ns| ns as f64 / 1e9);
+    let lag = |record: &SnapshotRecord| since_ns(now_ns, record.scan_start_ns).map(seconds);
     let standby = |report: StandbyReport| Standby {
         silent: report.is_silent(now_ns, SILENCE_NS),
-        noted: report.noted_ns as f64 / 1e9,
+        noted: seconds(report.noted_ns),
         lag_seconds: state.snapshots.get(&report.snapshot).and_then(lag),
         host: report.host.0,
         snapshot: report.snapshot,
@@ -242,7 +241,7 @@ fn table(rows: &[Row], now_ns: u64) -> Result<()> {
         "standbys",
     ];
     let mut table = vec![head.map(String::from).to_vec()];
-    let now = now_ns as f64 / 1e9;
+    let now = seconds(now_ns);
     let age = |seconds: f64| show::age((seconds.max(0.0) * 1e9) as u64);
     for row in rows {
         let next = match row.next_run {

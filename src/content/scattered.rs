@@ -11,7 +11,9 @@ use crate::model::id::ChunkId;
 use crate::model::tree_path::TreePath;
 use crate::repository::error::RepositoryError;
 use crate::source::content::SEGMENT_BYTES;
+use crate::source::tree::ReadError;
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 
 /// Number of bytes of a file that are planned at a time.
@@ -107,8 +109,9 @@ pub(crate) fn hash_written(
     while at < to {
         let part = &mut buffer[..(to - at).min(1 << 20) as usize];
         let read = crate::source::content::read_exact(handle.as_fd(), part, at);
-        read.map_err(|errno| {
-            ContentError::file(path, "read it back")(errno.unwrap_or(rustix::io::Errno::IO))
+        read.map_err(|error| match error {
+            ReadError::EndsEarly => ContentError::file(path, "read it back")(Errno::IO),
+            ReadError::System(errno) => ContentError::file(path, "read it back")(errno),
         })?;
         hasher.update(part);
         at += part.len() as u64;

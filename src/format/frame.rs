@@ -242,8 +242,15 @@ pub fn pack_head(pack: &[u8]) -> Result<(Sealing, usize), FormatError> {
     Ok((sealing, HEAD_BYTES))
 }
 
-/// A frame of a pack: its chunk, its offset and length in the pack, its header.
-pub type PackFrame = (ChunkId, u32, u32, FrameHeader);
+/// A frame of a pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackFrame {
+    pub chunk: ChunkId,
+    pub offset_bytes: u32,
+    /// Length of the frame, including its header.
+    pub length_bytes: u32,
+    pub header: FrameHeader,
+}
 
 /// Reads all frames of a pack, to rebuild an index or to verify. It ends after the first unreadable frame,
 /// with the error.
@@ -275,7 +282,8 @@ fn scan(pack: &Bytes, keys: Option<&Keys>, frames: &mut Vec<PackFrame>) -> Resul
         };
         let frame = frame.unwrap_or_else(|| pack.slice(at..));
         let raw = decompressor.decode_next(&mut Reader(&frame), &frame)?.1;
-        frames.push((ChunkId::of(&raw), offset, length as u32, header));
+        let (chunk, length_bytes) = (ChunkId::of(&raw), length as u32);
+        frames.push(PackFrame { chunk, offset_bytes: offset, length_bytes, header });
         at += length;
     }
     Ok(())
@@ -360,7 +368,10 @@ mod tests {
         let pack = Bytes::from(pack.bytes);
         let (found, error) = scan_pack(&pack, Some(&keys));
         assert_eq!(error, None);
-        assert_eq!(found.iter().map(|f| (f.0, f.1, f.2)).collect::<Vec<_>>(), chunks);
+        assert_eq!(
+            found.iter().map(|f| (f.chunk, f.offset_bytes, f.length_bytes)).collect::<Vec<_>>(),
+            chunks
+        );
         let sealer = seal::sealer(&sealing, SealContext::Pack, Some(&keys)).unwrap();
         let decode = |pack: &Bytes, n: usize| {
             let (id, at, length) = chunks[n];

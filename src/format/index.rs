@@ -48,8 +48,16 @@ pub struct SegmentHeader {
     pub entries_offset: u64,
 }
 
-/// One entry: the chunk, the number of its pack in the header, offset and length.
-pub type SegmentEntry = (ChunkId, u32, u32, u32);
+/// One entry of a segment: where a chunk's frame lies. Entries are ordered by chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentEntry {
+    pub chunk: ChunkId,
+    /// Number of the pack in the segment's header.
+    pub pack: u32,
+    pub offset_bytes: u32,
+    /// Length of the frame, including its header.
+    pub length_bytes: u32,
+}
 
 /// Writes a segment's table in small parts. Entries are strictly ascending by id, and as many as announced.
 pub struct TableWriter<W: FnMut(&[u8]) -> std::io::Result<()>> {
@@ -77,12 +85,13 @@ impl<W: FnMut(&[u8]) -> std::io::Result<()>> TableWriter<W> {
         (self.write)(bytes)
     }
 
-    pub fn push(&mut self, (id, pack, offset, length): SegmentEntry) -> std::io::Result<()> {
+    pub fn push(&mut self, entry: SegmentEntry) -> std::io::Result<()> {
+        let SegmentEntry { chunk, pack, offset_bytes, length_bytes } = entry;
         let mut bytes = [0; ENTRY_BYTES];
-        bytes[..32].copy_from_slice(&id.0);
+        bytes[..32].copy_from_slice(&chunk.0);
         bytes[32..36].copy_from_slice(&pack.to_le_bytes());
-        bytes[36..40].copy_from_slice(&offset.to_le_bytes());
-        bytes[40..].copy_from_slice(&length.to_le_bytes());
+        bytes[36..40].copy_from_slice(&offset_bytes.to_le_bytes());
+        bytes[40..].copy_from_slice(&length_bytes.to_le_bytes());
         self.put(&bytes)
     }
 
@@ -95,7 +104,7 @@ impl<W: FnMut(&[u8]) -> std::io::Result<()>> TableWriter<W> {
 /// Encodes the table of a segment. Sorts `entries` and drops duplicates of one chunk.
 pub fn encode(packs: &[PackEntry], entries: &mut Vec<SegmentEntry>) -> Vec<u8> {
     entries.sort_unstable();
-    entries.dedup_by_key(|e| e.0);
+    entries.dedup_by_key(|entry| entry.chunk);
     let mut out = Vec::with_capacity(
         HEADER_BYTES + packs.len() * PACK_BYTES + entries.len() * ENTRY_BYTES + TRAILER_BYTES,
     );
@@ -167,16 +176,16 @@ pub fn check(bytes: &[u8]) -> Result<SegmentHeader, FormatError> {
     let entries_offset = (HEADER_BYTES + pack_count * pack_bytes) as u64;
     let mut last = None;
     for _ in 0..entries {
-        let (id, pack, offset, length) = decode_entry(&reader.array("entry")?);
-        let inside =
-            packs.get(pack as usize).is_some_and(|p| u64::from(offset) + u64::from(length) <= p.size_bytes);
+        let entry = decode_entry(&reader.array("entry")?);
+        let end = u64::from(entry.offset_bytes) + u64::from(entry.length_bytes);
+        let inside = packs.get(entry.pack as usize).is_some_and(|pack| end <= pack.size_bytes);
         if !inside {
             return Err(FormatError::Range("entry"));
         }
-        if last.is_some_and(|last| last >= id) {
+        if last.is_some_and(|last| last >= entry.chunk) {
             return Err(FormatError::Order("chunks"));
         }
-        last = Some(id);
+        last = Some(entry.chunk);
     }
     reader.end()?;
     Ok(SegmentHeader { packs, entries, entries_offset })
@@ -187,17 +196,20 @@ pub fn decode_entry(bytes: &[u8; ENTRY_BYTES]) -> SegmentEntry {
     let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let mut id = [0; 32];
     id.copy_from_slice(&bytes[..32]);
-    (ChunkId(id), number(32), number(36), number(40))
+    SegmentEntry { chunk: ChunkId(id), pack: number(32), offset_bytes: number(36), length_bytes: number(40) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn entry(chunk: u8, pack: u32, offset_bytes: u32, length_bytes: u32) -> SegmentEntry {
+        SegmentEntry { chunk: ChunkId([chunk; 32]), pack, offset_bytes, length_bytes }
+    }
+
     fn sample() -> Vec<u8> {
         let packs = [PackEntry { id: PackId([1; 32]), size_bytes: 100, sealing: Sealing::default() }];
-        let mut entries =
-            vec![(ChunkId([9; 32]), 0, 8, 20), (ChunkId([3; 32]), 0, 28, 72), (ChunkId([9; 32]), 0, 8, 20)];
+        let mut entries = vec![entry(9, 0, 8, 20), entry(3, 0, 28, 72), entry(9, 0, 8, 20)];
         encode(&packs, &mut entries)
     }
 
@@ -208,7 +220,7 @@ mod tests {
         assert_eq!((header.entries, header.packs.len()), (2, 1));
         let at = header.entries_offset as usize;
         let first = decode_entry(bytes[at..at + ENTRY_BYTES].try_into().unwrap());
-        assert_eq!(first, (ChunkId([3; 32]), 0, 28, 72));
+        assert_eq!(first, entry(3, 0, 28, 72));
     }
 
     #[test]
@@ -225,11 +237,7 @@ mod tests {
     #[test]
     fn an_entry_outside_its_pack_is_refused() {
         let packs = [PackEntry { id: PackId([1; 32]), size_bytes: 100, sealing: Sealing::default() }];
-        for entry in [
-            (ChunkId([1; 32]), 0, 90, 20),
-            (ChunkId([1; 32]), 1, 8, 20),
-            (ChunkId([1; 32]), 0, u32::MAX, u32::MAX),
-        ] {
+        for entry in [entry(1, 0, 90, 20), entry(1, 1, 8, 20), entry(1, 0, u32::MAX, u32::MAX)] {
             assert_eq!(check(&encode(&packs, &mut vec![entry])), Err(FormatError::Range("entry")));
         }
     }

@@ -10,6 +10,7 @@
 use crate::repository::object_key;
 use crate::repository::objects::modified_ns;
 use crate::repository::store::Store;
+use crate::support::clock::HOUR_NS;
 use object_store::path::Path as Key;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
@@ -17,7 +18,7 @@ use rustix::io::Errno;
 use std::ffi::CStr;
 
 /// Minimum age of a probe that is removed, whatever age is asked for. A younger one may be in use.
-const PROBE_AGE_NS: u64 = 3_600_000_000_000;
+const PROBE_AGE_NS: u64 = HOUR_NS;
 /// Depth of folders below a store.
 const DEPTH: u32 = 3;
 

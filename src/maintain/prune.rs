@@ -38,6 +38,7 @@ use crate::repository::packer::Packer;
 use crate::repository::session::until_won;
 use crate::repository::store::Store;
 use crate::repository::store_time;
+use crate::support::clock::{DAY_NS, HOUR_NS};
 use crate::support::failure::{Failure, FailureKind};
 use crate::support::mutant::{self, Mutant};
 use object_store::PutPayload;
@@ -50,7 +51,7 @@ use thiserror::Error;
 const RACES_MAX: u32 = 20;
 
 /// Default time without a report after which a standby counts as gone.
-pub const SILENCE_NS: u64 = 30 * 86_400_000_000_000;
+pub const SILENCE_NS: u64 = 30 * DAY_NS;
 /// Multiple of that time after which the note of a silent standby is removed. Until then it is shown.
 const SHOWN_SILENCES: u64 = 4;
 
@@ -65,7 +66,7 @@ pub struct Grace {
 
 impl Default for Grace {
     fn default() -> Self {
-        Self { records: 2, ns: 72 * 3_600_000_000_000 }
+        Self { records: 2, ns: 72 * HOUR_NS }
     }
 }
 
@@ -86,8 +87,7 @@ pub struct PruneRequest {
 
 impl PruneRequest {
     pub fn new(retention: Retention, writer: WriterId) -> Self {
-        let bounds =
-            Bounds { unused_percent: 10, orphan_age_ns: 7 * 86_400_000_000_000, copied_max_bytes: 4 << 30 };
+        let bounds = Bounds { unused_percent: 10, orphan_age_ns: 7 * DAY_NS, copied_max_bytes: 4 << 30 };
         let grace = Grace::default();
         Self { retention, writer, grace, bounds, silence_ns: SILENCE_NS, dry_run: false, accept: false }
     }
@@ -420,7 +420,7 @@ impl<'a> Pruning<'a> {
                 let forgotten = !self.request.dry_run
                     && report.is_silent(self.store_now_ns, silence_ns.saturating_mul(SHOWN_SILENCES))
                     && self.store.notes().forget_standby(&report.host).is_ok();
-                let silent_days = self.store_now_ns.saturating_sub(report.noted_ns) / 86_400_000_000_000;
+                let silent_days = self.store_now_ns.saturating_sub(report.noted_ns) / DAY_NS;
                 self.report.silent_standbys.push(SilentStandby {
                     host: report.host.0,
                     silent_days,

@@ -10,8 +10,8 @@
 use super::damage::{Examined, VerifyReport};
 use super::verify::{self, VerifyOptions};
 use super::walker;
-use crate::format::frame::{self, ChunkType, Compressor};
-use crate::format::index::{self as index_format, FrameLocation, PackEntry};
+use crate::format::frame::{self, ChunkType, Compressor, PackFrame};
+use crate::format::index::{self as index_format, FrameLocation, PackEntry, SegmentEntry};
 use crate::model::entry::{CHUNK_MAX_BYTES, Content, Entry, Extent};
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence, WriterId};
 use crate::model::record::{Event, ObjectRef, PruneRecord, StoreState};
@@ -214,7 +214,10 @@ impl Repairing<'_> {
             let (frames, _) = frame::scan_pack(&bytes, keys.as_deref());
             packs.push(PackEntry { id, size_bytes: object.size, sealing });
             let number = packs.len() as u32 - 1;
-            entries.extend(frames.iter().map(|(id, offset, length, _)| (*id, number, *offset, *length)));
+            entries.extend(frames.iter().map(|frame| {
+                let PackFrame { chunk, offset_bytes, length_bytes, .. } = *frame;
+                SegmentEntry { chunk, pack: number, offset_bytes, length_bytes }
+            }));
             if entries.len() >= crate::repository::compact::ENTRIES_MAX {
                 made.push(self.segment(std::mem::take(&mut packs), std::mem::take(&mut entries))?);
             }
@@ -228,7 +231,7 @@ impl Repairing<'_> {
     fn segment(
         &self,
         packs: Vec<PackEntry>,
-        mut entries: Vec<index_format::SegmentEntry>,
+        mut entries: Vec<SegmentEntry>,
     ) -> Result<ObjectRef<IndexId>, RepositoryError> {
         let table = index_format::encode(&packs, &mut entries);
         let reference = self.store.segments().put(&table)?;

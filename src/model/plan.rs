@@ -1,6 +1,7 @@
 //! A plan: the limits that a store's owner pays for. The figures are in `schedules/`.
 
 use super::retention::Retention;
+use crate::support::clock::{DAY_NS, HOUR_NS};
 use serde::{Deserialize, Serialize};
 
 /// Names of the plans.
@@ -90,7 +91,7 @@ impl PlanName {
 
 impl Plan {
     pub fn reread_period_ns(&self) -> u64 {
-        u64::from(self.reread_days) * 86_400_000_000_000
+        u64::from(self.reread_days) * DAY_NS
     }
 
     pub fn objective_ns(&self) -> u64 {
@@ -102,7 +103,7 @@ impl Plan {
     }
 
     pub fn full_scan_ns(&self) -> u64 {
-        u64::from(self.full_scan_hours) * 3_600_000_000_000
+        u64::from(self.full_scan_hours) * HOUR_NS
     }
 
     pub fn jitter_ns(&self) -> u64 {

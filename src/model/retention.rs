@@ -123,14 +123,14 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::support::clock::HOUR_NS;
     use proptest::prelude::*;
 
-    const HOUR: u64 = 3_600_000_000_000;
     /// 2026-01-01, a Thursday.
     const START: u64 = 1_767_225_600_000_000_000;
 
     fn hourly(count: u64) -> BTreeMap<Sequence, u64> {
-        (0..count).map(|n| (Sequence(n + 1), START + n * HOUR)).collect()
+        (0..count).map(|n| (Sequence(n + 1), START + n * HOUR_NS)).collect()
     }
 
     fn kept(reasons: &BTreeMap<Sequence, Vec<Reason>>) -> Vec<u64> {

@@ -4,7 +4,7 @@ use super::error::ResyncError;
 use super::lease::open_patiently;
 use super::old_version::OldVersion;
 use super::read_entry::{Attempt, Reading, Target, Worker, look_again};
-use super::read_file::{ATTEMPTS, Matched, Segment, data_map};
+use super::read_file::{ATTEMPTS, FileError, Matched, Segment, data_map};
 use crate::delta::assembly::{Assembly, Misfit, Shipped};
 use crate::delta::basis::Basis;
 use crate::delta::signature::{block_log2, sign};
@@ -69,7 +69,7 @@ enum Joined {
     Failed(Errno),
 }
 
-type SegmentUnderWay = Handle<Result<Result<Matched, Option<Errno>>, RepositoryError>>;
+type SegmentUnderWay = Handle<Result<Matched, FileError>>;
 
 impl LargeFile<'_, '_> {
     /// Reads a file that was larger than a segment, and waits for the result.
@@ -171,10 +171,12 @@ impl LargeFile<'_, '_> {
                 under_way.push_back(self.read_segment(opened, next, basis.clone()));
                 next = (next + SEGMENT_BYTES).min(size_bytes);
             }
-            let matched = match under_way.pop_front().and_then(Handle::wait).unwrap_or(Ok(Err(None)))? {
+            let matched = under_way.pop_front().and_then(Handle::wait);
+            let matched = match matched.unwrap_or(Err(FileError::Changed)) {
                 Ok(matched) => matched,
-                Err(None) => return Ok(Joined::ReadAgain),
-                Err(Some(errno)) => return Ok(Joined::Failed(errno)),
+                Err(FileError::Changed) => return Ok(Joined::ReadAgain),
+                Err(FileError::System(errno)) => return Ok(Joined::Failed(errno)),
+                Err(FileError::Repository(error)) => return Err(error.into()),
             };
             if let SegmentHash::Part(value) = matched.hash {
                 tree.push(value);

@@ -20,7 +20,7 @@ use crate::repository::error::RepositoryError;
 use crate::source::content::{HashTree, SEGMENT_BYTES, SegmentHash, read_range};
 use crate::source::data_map::DataMap;
 use crate::source::stat::Stat;
-use crate::source::tree::{self, AttributesRead};
+use crate::source::tree::{self, AttributesRead, ReadError};
 use crate::support::progress::Progress;
 use blake3::hazmat::ChainingValue;
 use rustix::io::Errno;
@@ -45,6 +45,38 @@ pub struct Segment<'a> {
     pub size_bytes: u64,
     pub map: &'a DataMap,
     pub basis: Option<&'a Basis>,
+}
+
+/// The reason for which a file, or a segment of it, was not read and shipped.
+pub enum FileError {
+    /// It changed during the reading: it ended early, or two readings of the same bytes differ.
+    Changed,
+    System(Errno),
+    Repository(RepositoryError),
+}
+
+impl From<ReadError> for FileError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::EndsEarly => Self::Changed,
+            ReadError::System(errno) => Self::System(errno),
+        }
+    }
+}
+
+impl From<RepositoryError> for FileError {
+    fn from(error: RepositoryError) -> Self {
+        Self::Repository(error)
+    }
+}
+
+impl From<Misfit<RepositoryError>> for FileError {
+    fn from(misfit: Misfit<RepositoryError>) -> Self {
+        match misfit {
+            Misfit::Changed => Self::Changed,
+            Misfit::Ship(error) => Self::Repository(error),
+        }
+    }
 }
 
 /// A segment that was read and matched.
@@ -97,15 +129,14 @@ impl<'a> Worker<'a> {
             // A file that has grown beyond what one worker reads alone is read up to there, and marked as
             // torn.
             let size_bytes = stat.size_bytes.min(SEGMENT_BYTES);
-            let read = self.read_handle(&*handle, &stat, size_bytes, old)?;
+            let read = self.read_handle(&*handle, &stat, size_bytes, old);
             let after = handle.stat();
-            if after.is_ok_and(|after| !after.is_file()) {
-                return Ok(Reading::Other);
-            }
             let (file, attributes) = match read {
-                Ok(Some(read)) => read,
-                Ok(None) => continue,
-                Err(errno) => return Ok(Reading::failed(errno)),
+                Err(FileError::Repository(error)) => return Err(error),
+                _ if after.is_ok_and(|after| !after.is_file()) => return Ok(Reading::Other),
+                Ok(read) => read,
+                Err(FileError::Changed) => continue,
+                Err(FileError::System(errno)) => return Ok(Reading::failed(errno)),
             };
             let file = match after {
                 Ok(after) if after.same_moment(&stat) && size_bytes == stat.size_bytes => file,
@@ -119,24 +150,20 @@ impl<'a> Worker<'a> {
         Ok(Reading::Done(Attempt::Unreadable(Errno::AGAIN)))
     }
 
-    /// Reads a file of one segment once. Returns `Ok(None)` if it ended early.
-    #[allow(clippy::type_complexity)]
+    /// Reads a file of one segment once.
     fn read_handle(
         &mut self,
         handle: &dyn tree::File,
         stat: &Stat,
         size_bytes: u64,
         old: &[File],
-    ) -> Result<Result<Option<(File, AttributesRead)>, Errno>, RepositoryError> {
+    ) -> Result<(File, AttributesRead), FileError> {
         let attributes = handle.attributes();
         if size_bytes == 0 {
             let file = File { size_bytes, hash: ContentHash::of(b""), content: Content::Empty, torn: false };
-            return Ok(Ok(Some((file, attributes))));
+            return Ok((file, attributes));
         }
-        let map = match data_map(handle, stat, size_bytes) {
-            Ok(map) => map,
-            Err(errno) => return Ok(Err(errno)),
-        };
+        let map = data_map(handle, stat, size_bytes).map_err(FileError::System)?;
         let mut basis = None;
         if size_bytes >= SIGNED_MIN_BYTES
             && let Some(version) = OldVersion::choose(&self.chunks, handle, old)?
@@ -144,40 +171,27 @@ impl<'a> Worker<'a> {
             basis = version.basis(&self.chunks, 0, u64::MAX)?;
         }
         let segment = Segment { start: 0, end: size_bytes, size_bytes, map: &map, basis: basis.as_ref() };
-        let matched = match self.segment(handle, &segment)? {
-            Ok(matched) => matched,
-            Err(None) => return Ok(Ok(None)),
-            Err(Some(errno)) => return Ok(Err(errno)),
-        };
-        let SegmentHash::Whole(hash) = matched.hash else { return Ok(Ok(None)) };
+        let matched = self.segment(handle, &segment)?;
+        let SegmentHash::Whole(hash) = matched.hash else { return Err(FileError::Changed) };
         let block_log2 = segment.block_log2();
         let mut assembly = Assembly::default();
         let mut ship = |raw: &[u8], runs: &[u32]| self.ship_chunk((raw, runs), None, block_log2, None);
-        let extents = assembly.push(matched.stretch, &mut ship).and_then(|()| assembly.finish(&mut ship));
-        let extents = match extents {
-            Ok(extents) => extents,
-            Err(Misfit::Changed) => return Ok(Ok(None)),
-            Err(Misfit::Ship(error)) => return Err(error),
-        };
+        assembly.push(matched.stretch, &mut ship)?;
+        let extents = assembly.finish(&mut ship)?;
         let content = self.content(extents, hash, size_bytes)?;
-        Ok(Ok(Some((File { size_bytes, hash, content, torn: false }, attributes))))
+        Ok((File { size_bytes, hash, content, torn: false }, attributes))
     }
 
-    /// Reads, hashes and matches one segment, and ships its long literals. `Err(None)`: the file ended early.
-    #[allow(clippy::type_complexity)]
-    pub fn segment(
-        &mut self,
-        handle: &dyn tree::File,
-        segment: &Segment,
-    ) -> Result<Result<Matched, Option<Errno>>, RepositoryError> {
+    /// Reads, hashes and matches one segment, and ships its long literals.
+    pub fn segment(&mut self, handle: &dyn tree::File, segment: &Segment) -> Result<Matched, FileError> {
         self.packer.go_on()?;
         let (mut buffer, mut piece) = (std::mem::take(&mut self.buffer), std::mem::take(&mut self.piece));
         let result = match read_segment(handle, segment, &mut buffer, &mut piece) {
             Ok(groups) => {
                 Progress::add(&self.progress.read_bytes, groups.read_bytes);
-                self.matched(segment, &buffer, &groups).map(Ok)
+                self.matched(segment, &buffer, &groups).map_err(FileError::from)
             }
-            Err(errno) => Ok(Err(errno)),
+            Err(error) => Err(error.into()),
         };
         (self.buffer, self.piece) = (buffer, piece);
         result
@@ -338,13 +352,13 @@ struct Groups {
 /// Reads a segment, and the bytes after it as far as a match may reach, into `buffer`; hashes it.
 ///
 /// Bytes that are known to lie in place are not kept in `buffer`: if the last piece lay in place, the next is
-/// read into `piece`, which stays in the processor's cache. `Err(None)`: the file ended early.
+/// read into `piece`, which stays in the processor's cache.
 fn read_segment(
     file: &dyn tree::File,
     segment: &Segment,
     buffer: &mut Vec<u8>,
     piece: &mut Vec<u8>,
-) -> Result<Groups, Option<Errno>> {
+) -> Result<Groups, ReadError> {
     let Segment { start, end, size_bytes, map, basis } = *segment;
     let all = start == 0 && end == size_bytes;
     let length = (end - start) as usize;

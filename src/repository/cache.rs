@@ -7,13 +7,14 @@
 //! where its chunks were never read: their bytes are no chunk, and are fetched.
 
 use super::parts::Cache;
-use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
+use crate::model::id::{IndexId, PackId, Sequence};
 use crate::model::record::StoreState;
 use crate::support::listing::entries;
 use crate::support::{files, private};
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -66,17 +67,17 @@ impl Cache<'_> {
         }
     }
 
-    /// Stores some of the frames of a pack that was just made.
-    pub(crate) fn put_pack(&self, pack: PackId, bytes: &[u8], chunks: &[(ChunkId, u32, u32)], kept: &[bool]) {
+    /// Stores the frames at `ranges` of a pack that was just made. They are in ascending order.
+    pub(crate) fn put_pack(&self, pack: PackId, bytes: &[u8], ranges: impl Iterator<Item = Range<u32>>) {
         // Adjacent frames are written together.
-        let mut stretches: Vec<(u32, u32)> = Vec::new();
-        for ((_, offset, length), _) in chunks.iter().zip(kept).filter(|(_, kept)| **kept) {
+        let mut stretches: Vec<Range<u32>> = Vec::new();
+        for range in ranges {
             match stretches.last_mut() {
-                Some((_, end)) if *end == *offset => *end += length,
-                _ => stretches.push((*offset, offset + length)),
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => stretches.push(range),
             }
         }
-        let frames = stretches.iter().map(|(from, to)| (*from, &bytes[*from as usize..*to as usize]));
+        let frames = stretches.iter().map(|at| (at.start, &bytes[at.start as usize..at.end as usize]));
         self.put_frames(pack, frames);
     }
 

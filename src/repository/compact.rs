@@ -5,7 +5,7 @@ use super::index::{Index, Segment};
 use super::object_key;
 use super::parts::Segments;
 use crate::format::index as format;
-use crate::format::index::{FrameLocation, PackEntry};
+use crate::format::index::{FrameLocation, PackEntry, SegmentEntry};
 use crate::model::id::{IndexId, PackId};
 use crate::model::record::ObjectRef;
 use std::collections::{BTreeSet, HashMap};
@@ -57,7 +57,7 @@ pub fn merge(
 ) -> Result<Option<Vec<u8>>, RepositoryError> {
     let mut packs: Vec<PackEntry> = Vec::new();
     let mut numbers: HashMap<PackId, u32> = HashMap::new();
-    let mut entries: Vec<(format::SegmentEntry, usize)> = Vec::new();
+    let mut entries: Vec<(SegmentEntry, usize)> = Vec::new();
     for (age, segment) in segments.iter().enumerate() {
         for pack in segment.header.packs.iter().filter(|pack| keep(&pack.id)) {
             numbers.entry(pack.id).or_insert_with(|| {
@@ -66,14 +66,14 @@ pub fn merge(
             });
         }
         for entry in segment.entries() {
-            let (id, FrameLocation { pack, offset_bytes, length_bytes, .. }) = entry?;
+            let (chunk, FrameLocation { pack, offset_bytes, length_bytes, .. }) = entry?;
             if let Some(number) = numbers.get(&pack) {
-                entries.push(((id, *number, offset_bytes, length_bytes), age));
+                entries.push((SegmentEntry { chunk, pack: *number, offset_bytes, length_bytes }, age));
             }
         }
     }
-    entries.sort_unstable_by(|((a, ..), x), ((b, ..), y)| a.cmp(b).then(y.cmp(x)));
-    entries.dedup_by_key(|((id, ..), _)| *id);
+    entries.sort_unstable_by(|(a, x), (b, y)| a.chunk.cmp(&b.chunk).then(y.cmp(x)));
+    entries.dedup_by_key(|(entry, _)| entry.chunk);
     let mut entries: Vec<_> = entries.into_iter().map(|(entry, _)| entry).collect();
     Ok((!entries.is_empty()).then(|| format::encode(&packs, &mut entries)))
 }

@@ -7,7 +7,7 @@ use super::error::RepositoryError;
 use super::object_key;
 use super::parts::Segments;
 use super::store::Store;
-use crate::format::index::{self as format, ENTRY_BYTES, FrameLocation, SegmentHeader};
+use crate::format::index::{self as format, ENTRY_BYTES, FrameLocation, SegmentEntry, SegmentHeader};
 use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
 use crate::model::record::StoreState;
@@ -125,7 +125,8 @@ impl Segment {
         Ok(None)
     }
 
-    fn location(&self, (_, pack, offset_bytes, length_bytes): format::SegmentEntry) -> Option<FrameLocation> {
+    fn location(&self, entry: SegmentEntry) -> Option<FrameLocation> {
+        let SegmentEntry { pack, offset_bytes, length_bytes, .. } = entry;
         let pack = self.header.packs.get(pack as usize)?;
         Some(FrameLocation { pack: pack.id, offset_bytes, length_bytes, sealing: pack.sealing })
     }
@@ -151,7 +152,7 @@ impl Segment {
                 .0
                 .iter()
                 .map(format::decode_entry)
-                .filter_map(|entry| Some(Ok((entry.0, self.location(entry)?))))
+                .filter_map(|entry| Some(Ok((entry.chunk, self.location(entry)?))))
                 .collect();
             error.into_iter().chain(entries)
         })

@@ -10,7 +10,7 @@ use super::index::Index;
 use super::object_key;
 use super::store::Store;
 use crate::format::frame::{ChunkType, Compressor, PackWriter};
-use crate::format::index as format;
+use crate::format::index::{self as format, SegmentEntry};
 use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
 use crate::support::failure::FailureKind;
@@ -53,13 +53,20 @@ pub struct Shipped {
     pub bytes: u64,
 }
 
+/// A chunk in a pack that is being filled, and the place of its frame.
+struct PackedChunk {
+    id: ChunkId,
+    offset_bytes: u32,
+    length_bytes: u32,
+    /// Whether the local cache keeps it: all except file content.
+    is_cached: bool,
+}
+
 /// A pack that is being filled. It is empty before the first chunk.
 #[derive(Default)]
 struct OpenPack {
     writer: Option<PackWriter>,
-    chunks: Vec<(ChunkId, u32, u32)>,
-    /// For each chunk, whether the local cache keeps it: all except file content.
-    kept: Vec<bool>,
+    chunks: Vec<PackedChunk>,
 }
 
 #[derive(Default)]
@@ -69,7 +76,7 @@ struct State {
     uploads: VecDeque<(PackId, Upload)>,
     /// Packs and chunks that the next segment will name.
     packs: Vec<format::PackEntry>,
-    chunks: Vec<format::SegmentEntry>,
+    chunks: Vec<SegmentEntry>,
     shipped: Shipped,
     /// Whether an upload failed. The run ends then, and nothing more is added.
     failed: bool,
@@ -156,7 +163,7 @@ impl Packer {
 
     /// Closes a pack and uploads it in the background, once fewer than [`UPLOADS`] uploads are running.
     fn upload(&self, open: OpenPack) -> Result<(), RepositoryError> {
-        let OpenPack { writer: Some(PackWriter { sealing, bytes: pack, .. }), chunks, kept } = open else {
+        let OpenPack { writer: Some(PackWriter { sealing, bytes: pack, .. }), chunks } = open else {
             return Ok(());
         };
         let id = PackId::of(&pack);
@@ -176,7 +183,9 @@ impl Packer {
             return Err(gave_up(FAILED_BEFORE));
         }
         let store = self.store.clone();
-        self.store.cache().put_pack(id, &pack, &chunks, &kept);
+        let cached = chunks.iter().filter(|chunk| chunk.is_cached);
+        let cached = cached.map(|chunk| chunk.offset_bytes..chunk.offset_bytes + chunk.length_bytes);
+        self.store.cache().put_pack(id, &pack, cached);
         let bytes = Bytes::from(pack);
         let upload = async move { store.put(&at, bytes).await };
         if self.background {
@@ -186,7 +195,10 @@ impl Packer {
             return Err(error);
         }
         let number = state.packs.len() as u32;
-        state.chunks.extend(chunks.iter().map(|(id, offset, length)| (*id, number, *offset, *length)));
+        state.chunks.extend(chunks.into_iter().map(|chunk| {
+            let PackedChunk { id, offset_bytes, length_bytes, .. } = chunk;
+            SegmentEntry { chunk: id, pack: number, offset_bytes, length_bytes }
+        }));
         state.shipped.bytes += reference.size_bytes;
         state.packs.push(format::PackEntry { id, size_bytes: reference.size_bytes, sealing });
         state.shipped.packs.push(reference);
@@ -259,8 +271,8 @@ impl Packer {
         state.shipped.segments.push(reference);
         drop(state);
         // The index has them now. A chunk is always in one of the two.
-        for (id, ..) in chunks {
-            lock(&self.pending[usize::from(id.0[31]) % SHARDS]).remove(&id);
+        for SegmentEntry { chunk, .. } in chunks {
+            lock(&self.pending[usize::from(chunk.0[31]) % SHARDS]).remove(&chunk);
         }
         Ok(())
     }
@@ -304,7 +316,7 @@ impl Packer {
         let chunks = std::mem::take(&mut state.chunks);
         state.chunks = chunks
             .into_iter()
-            .filter_map(|(id, number, offset, length)| Some((id, numbers[number as usize]?, offset, length)))
+            .filter_map(|chunk| Some(SegmentEntry { pack: numbers[chunk.pack as usize]?, ..chunk }))
             .collect();
         if state.chunks.is_empty() {
             return Ok(());
@@ -366,7 +378,7 @@ impl OpenPack {
         store: &Store,
         id: ChunkId,
         frame: &[u8],
-        kept: bool,
+        is_cached: bool,
     ) -> Result<(), RepositoryError> {
         let wrong = || RepositoryError::format(object_key::pack_prefix(store.name()));
         let writer = match &mut self.writer {
@@ -376,18 +388,17 @@ impl OpenPack {
                 none.insert(PackWriter::new(sealing, keys.as_deref()).map_err(wrong())?)
             }
         };
-        let (offset, length) = writer.append(frame).map_err(wrong())?;
-        self.chunks.push((id, offset, length));
-        self.kept.push(kept);
+        let (offset_bytes, length_bytes) = writer.append(frame).map_err(wrong())?;
+        self.chunks.push(PackedChunk { id, offset_bytes, length_bytes, is_cached });
         Ok(())
     }
 
     fn merge(&mut self, store: &Store, other: OpenPack) -> Result<(), RepositoryError> {
         let Some(writer) = &other.writer else { return Ok(()) };
-        for ((id, offset, length), kept) in other.chunks.iter().zip(&other.kept) {
-            let frame = writer.frame(*offset, *length);
+        for chunk in &other.chunks {
+            let frame = writer.frame(chunk.offset_bytes, chunk.length_bytes);
             let frame = frame.map_err(RepositoryError::format(object_key::pack_prefix(store.name())))?;
-            self.append(store, *id, &frame, *kept)?;
+            self.append(store, chunk.id, &frame, chunk.is_cached)?;
         }
         Ok(())
     }

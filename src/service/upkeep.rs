@@ -15,12 +15,12 @@ use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
 use crate::repository::upkeep::UpkeepNote;
 use crate::standby::depot::Depot;
+use crate::support::clock::HOUR_NS;
 use crate::support::failure::{Failure, FailureKind};
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
-const HOUR_NS: u64 = 3_600_000_000_000;
 /// Tolerance of the configured hours: a job that runs every day at the same time must not be late by a
 /// minute.
 const SLACK_NS: u64 = HOUR_NS / 4;

@@ -4,7 +4,7 @@
 //! read on all cores. See "BLAKE3: one function, fast everywhere", section 2.1, for the tree.
 
 use super::data_map::DataMap;
-use super::tree::File;
+use super::tree::{File, ReadError};
 use crate::model::id::ContentHash;
 use blake3::hazmat::{ChainingValue, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use rustix::fd::BorrowedFd;
@@ -23,14 +23,12 @@ pub enum SegmentHash {
 
 /// Reads `start..end` into `buffer`, which gets that length; holes become zeros. Returns the number of bytes
 /// read.
-///
-/// `Err(None)` means that the file ends early.
 pub fn read_range(
     file: &dyn File,
     (start, end): (u64, u64),
     map: &DataMap,
     buffer: &mut Vec<u8>,
-) -> Result<u64, Option<Errno>> {
+) -> Result<u64, ReadError> {
     buffer.resize((end - start) as usize, 0);
     let mut read_bytes = 0;
     for (from, to, is_data) in map.stretches(start, end) {
@@ -45,17 +43,17 @@ pub fn read_range(
     Ok(read_bytes)
 }
 
-/// Fills `buffer` with the file's bytes from `at` on. `Err(None)` means that the file ends before it is full.
-pub fn read_exact(file: BorrowedFd, mut buffer: &mut [u8], mut at: u64) -> Result<(), Option<Errno>> {
+/// Fills `buffer` with the file's bytes from `at` on.
+pub fn read_exact(file: BorrowedFd, mut buffer: &mut [u8], mut at: u64) -> Result<(), ReadError> {
     while !buffer.is_empty() {
         match rustix::io::pread(file, &mut *buffer, at) {
-            Ok(0) => return Err(None),
+            Ok(0) => return Err(ReadError::EndsEarly),
             Ok(count) => {
                 buffer = &mut buffer[count..];
                 at += count as u64;
             }
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(Some(errno)),
+            Err(errno) => return Err(ReadError::System(errno)),
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use super::content::{self};
 use super::data_map::DataMap;
 use super::error::SourceError;
 use super::stat::{Identity, Stat};
-use super::tree::{AttributesRead, Directory, File, Special, Tree, is_own_trouble};
+use super::tree::{AttributesRead, Directory, File, ReadError, Special, Tree, is_own_trouble};
 use super::{filesystem, read, xattr};
 use crate::model::hold::FilesystemId;
 use crate::support::env::Env;
@@ -131,7 +131,7 @@ impl File for OpenFile {
         DataMap::of(self.0.as_fd(), size_bytes)
     }
 
-    fn read_exact(&self, buffer: &mut [u8], at: u64) -> Result<(), Option<Errno>> {
+    fn read_exact(&self, buffer: &mut [u8], at: u64) -> Result<(), ReadError> {
         content::read_exact(self.0.as_fd(), buffer, at)
     }
 }

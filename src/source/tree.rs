@@ -50,6 +50,14 @@ pub trait Directory: Send + Sync {
     fn filesystem(&self, stat: &Stat) -> FilesystemId;
 }
 
+/// The reason for which bytes of a file were not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// The file ends before the last of them.
+    EndsEarly,
+    System(Errno),
+}
+
 /// An open file.
 pub trait File: Send + Sync {
     fn stat(&self) -> Result<Stat, Errno>;
@@ -59,8 +67,8 @@ pub trait File: Send + Sync {
     /// Returns the ranges of data in its first `size_bytes`.
     fn data_map(&self, size_bytes: u64) -> Result<DataMap, Errno>;
 
-    /// Fills `buffer` with the bytes from `at` on. `Err(None)` means that the file ends before it is full.
-    fn read_exact(&self, buffer: &mut [u8], at: u64) -> Result<(), Option<Errno>>;
+    /// Fills `buffer` with the bytes from `at` on.
+    fn read_exact(&self, buffer: &mut [u8], at: u64) -> Result<(), ReadError>;
 }
 
 /// Content of an entry that is neither a file nor a directory.

@@ -100,12 +100,12 @@ pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Resu
             }
             None => manifests.entries(&record.manifest),
         };
-        let one = Snapshot { store, depot, sequence, record };
-        one.objects(entries, &chunks, &damaged, &mut met, repair, threads, &mut report)?;
+        let one = Snapshot { store, depot, sequence, record, chunks: &chunks, repair, threads };
+        one.objects(entries, &damaged, &mut met, &mut report)?;
         if let Some(arrivals) = &arrivals {
             arrivals.settle()?;
         }
-        let rewrite = one.image(&manifests, &chunks, &mut report)?;
+        let rewrite = one.image(&manifests, &mut report)?;
         if repair && let Some((image, id)) = rewrite {
             depot.publish_image(&lock, sequence, |file| {
                 let wrong = |source| FollowError::Image { path: depot.image(sequence), source };
@@ -181,30 +181,31 @@ fn note(report: &mut CheckReport, path: &Path, reason: &'static str, needed_for:
     }
 }
 
+/// The check of one snapshot.
 struct Snapshot<'a> {
     store: &'a Store,
     depot: &'a Depot,
     sequence: Sequence,
     record: &'a SnapshotRecord,
+    chunks: &'a ChunkReader,
+    /// Whether missing and damaged objects are made again.
+    repair: bool,
+    threads: usize,
 }
 
 impl Snapshot<'_> {
-    /// Checks the objects that `entries` need; reports missing or damaged ones, and makes them again with
-    /// `repair`.
-    #[allow(clippy::too_many_arguments)]
+    /// Checks the objects that `entries` need; reports missing or damaged ones, and makes them again in a
+    /// repair.
     fn objects(
         &self,
         entries: EntryStream,
-        chunks: &ChunkReader,
         damaged: &HashSet<ContentHash>,
         met: &mut HashSet<ContentHash>,
-        repair: bool,
-        threads: usize,
         report: &mut CheckReport,
     ) -> Result<(), FollowError> {
         let progress = Progress::default();
-        let workshop = workshop(chunks.clone(), self.depot, &progress, None, true);
-        work(&workshop, threads, |materialiser| {
+        let workshop = workshop(self.chunks.clone(), self.depot, &progress, None, true);
+        work(&workshop, self.threads, |materialiser| {
             for entry in entries {
                 let entry = entry?;
                 let Some(file) = entry.file() else { continue };
@@ -219,7 +220,7 @@ impl Snapshot<'_> {
                 };
                 let file = format!("{}@{}: {}", self.store.name(), self.sequence, entry.path);
                 note(report, &path, reason, Some(file));
-                if repair {
+                if self.repair {
                     materialiser.want(entry, None)?;
                 }
             }
@@ -233,12 +234,11 @@ impl Snapshot<'_> {
     fn image(
         &self,
         manifests: &ManifestReader,
-        chunks: &ChunkReader,
         report: &mut CheckReport,
     ) -> Result<Option<(crate::vfs::erofs::image::Image, [u8; 16])>, FollowError> {
         let path = self.depot.image(self.sequence);
         let wrong = |source| FollowError::Image { path: path.clone(), source };
-        let make = || image_of(self.store, self.depot, manifests, chunks, self.sequence, self.record);
+        let make = || image_of(self.store, self.depot, manifests, self.chunks, self.sequence, self.record);
         let (image, id) = make()?;
         let mut hasher = blake3::Hasher::new();
         image.write(id, &mut hasher).map_err(wrong)?;

@@ -30,7 +30,7 @@ use crate::repository::manifest::{EntryStream, ManifestReader};
 use crate::repository::standbys::StandbyReport;
 use crate::repository::store::Store;
 use crate::support::chain::chain;
-use crate::support::clock::since_ns;
+use crate::support::clock::{HOUR_NS, seconds, since_ns};
 use crate::support::failure::{Failure, FailureKind};
 use crate::support::progress::{Progress, Step};
 use crate::vfs::erofs::image::{Image, ImageReport};
@@ -47,7 +47,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// Maximum age of this standby's note, in nanoseconds. It is written again after that, since the repository
 /// judges a note by its age.
-const TELL_AGAIN_NS: u64 = 20 * 3_600_000_000_000;
+const TELL_AGAIN_NS: u64 = 20 * HOUR_NS;
 
 /// The request of a follow.
 pub struct FollowRequest {
@@ -215,7 +215,7 @@ impl Run<'_> {
         report.attributes_left_out = image.attributes_left_out;
         report.whiteouts = image.whiteouts;
         let now_ns = self.store.env().wall_ns();
-        report.lag_seconds = since_ns(now_ns, record.scan_start_ns).map(|ns| ns as f64 / 1e9);
+        report.lag_seconds = since_ns(now_ns, record.scan_start_ns).map(seconds);
         note_told(report, tell(self.store, depot, request, sequence, now_ns))
     }
 

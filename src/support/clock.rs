@@ -4,6 +4,14 @@
 //! time that lies in the future was made by a clock that was ahead, here or on another host: it does not show
 //! how long ago that was.
 
+pub const HOUR_NS: u64 = 3_600_000_000_000;
+pub const DAY_NS: u64 = 24 * HOUR_NS;
+
+/// Converts nanoseconds to seconds, for reports.
+pub fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
 /// A moment, by both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {

@@ -390,9 +390,9 @@ fn an_index_that_leads_to_other_bytes_is_not_called_sound() {
     let mut entries: Vec<_> =
         entries.iter().take(header.entries as usize).map(index_format::decode_entry).collect();
     // Every chunk's location is that of another one.
-    let places: Vec<_> = entries.iter().map(|entry| (entry.2, entry.3)).collect();
+    let places: Vec<_> = entries.iter().map(|entry| (entry.offset_bytes, entry.length_bytes)).collect();
     for (entry, place) in entries.iter_mut().zip(places.iter().cycle().skip(1)) {
-        (entry.2, entry.3) = *place;
+        (entry.offset_bytes, entry.length_bytes) = *place;
     }
     let forged = index_format::encode(&header.packs, &mut entries);
     let forged = index_format::close(&forged, &Default::default(), None).unwrap();

@@ -18,7 +18,7 @@ use understudy::model::id::ContentHash;
 use understudy::source::data_map::DataMap;
 use understudy::source::error::SourceError;
 use understudy::source::stat::Stat;
-use understudy::source::tree::{AttributesRead, Directory, File, Special, Tree};
+use understudy::source::tree::{AttributesRead, Directory, File, ReadError, Special, Tree};
 
 pub type Id = usize;
 pub type Path8 = Vec<u8>;
@@ -750,11 +750,13 @@ impl File for Handle {
         Ok(DataMap::full(size_bytes))
     }
 
-    fn read_exact(&self, buffer: &mut [u8], at: u64) -> Result<(), Option<Errno>> {
-        let world = self.model.call("read", self.id, c"").map_err(Some)?;
-        let Body::File(bytes) = &world.inodes[self.id].body else { return Err(Some(Errno::ISDIR)) };
+    fn read_exact(&self, buffer: &mut [u8], at: u64) -> Result<(), ReadError> {
+        let world = self.model.call("read", self.id, c"").map_err(ReadError::System)?;
+        let Body::File(bytes) = &world.inodes[self.id].body else {
+            return Err(ReadError::System(Errno::ISDIR));
+        };
         let end = at as usize + buffer.len();
-        buffer.copy_from_slice(bytes.get(at as usize..end).ok_or(None)?);
+        buffer.copy_from_slice(bytes.get(at as usize..end).ok_or(ReadError::EndsEarly)?);
         Ok(())
     }
 }

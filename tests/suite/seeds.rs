@@ -63,7 +63,9 @@ fn write_the_seeds() {
         }
         if target == "pack" {
             let mut decompressor = frame::Decompressor::new().unwrap();
-            for (id, offset, length, header) in frame::scan_pack(&bytes, None).0 {
+            for found in frame::scan_pack(&bytes, None).0 {
+                let frame::PackFrame { chunk: id, offset_bytes: offset, length_bytes: length, header } =
+                    found;
                 if header.kind == frame::ChunkType::Page as u8 {
                     let frame = bytes.slice(offset as usize..(offset + length) as usize);
                     write("page", "leaf", &decompressor.decode(&frame, id, offset, None).unwrap());

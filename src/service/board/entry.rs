@@ -11,7 +11,7 @@ use crate::service::config::StoreConfig;
 use crate::service::run::RunError;
 use crate::service::schedule::Schedule;
 use crate::service::scheduler::{JobId, RunOutcome, Scheduler};
-use crate::support::clock::Now;
+use crate::support::clock::{Now, seconds};
 
 /// The state that the daemon knows of one store.
 pub struct StoreEntry {
@@ -67,7 +67,6 @@ impl StoreEntry {
     }
 
     pub fn status(&self, id: JobId, scheduler: &Scheduler, now: Now) -> StoreStatus {
-        let seconds = |ns: u64| ns as f64 / 1e9;
         StoreStatus {
             store: self.config.name.clone(),
             role: self.config.role,

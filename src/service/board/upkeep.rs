@@ -2,13 +2,12 @@
 
 use crate::api::upkeep::UpkeepStatus;
 use crate::repository::upkeep::{UpkeepNote, last_proof};
-use crate::support::clock;
+use crate::support::clock::{self, seconds};
 
 /// Returns the last time of each duty in the notes of all hosts.
 ///
 /// A time that lies in the future, by a wrong clock, says nothing and must not hide another host's.
 pub fn upkeep_status(notes: &[UpkeepNote], now_ns: u64) -> UpkeepStatus {
-    let seconds = |ns: u64| ns as f64 / 1e9;
     let past = |ns: Option<u64>| ns.filter(|ns| clock::ahead_ns(now_ns, *ns).is_none());
     let known = |note: &UpkeepNote| UpkeepNote {
         pruned_ns: past(note.pruned_ns),

@@ -49,6 +49,15 @@ struct State {
     soon_ns: Option<u64>,
 }
 
+/// The place of a run among those that are ready: runs that were asked for come first, then the earliest
+/// deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    is_unasked: bool,
+    deadline_ns: u64,
+    job: JobId,
+}
+
 /// The runs of all stores.
 #[derive(Debug)]
 pub(super) struct Runs {
@@ -57,8 +66,8 @@ pub(super) struct Runs {
     /// The stores that wait, sorted by the time when they are due.
     by_wall: BTreeSet<(u64, JobId)>,
     by_boot: BTreeSet<(u64, JobId)>,
-    /// The stores that are due: not asked for, deadline, number.
-    ready: BTreeSet<(bool, u64, JobId)>,
+    /// The stores that are due.
+    ready: BTreeSet<Rank>,
     running: usize,
     at_once: usize,
     /// The wall clock's lead over the machine's clock: its maximum since all ticks were last checked.
@@ -199,7 +208,7 @@ impl Runs {
         if self.running >= self.at_once {
             return None;
         }
-        let (.., id) = self.ready.pop_first()?;
+        let id = self.ready.pop_first()?.job;
         let (job, state) = (&self.jobs[id], &mut self.states[id]);
         (state.running, state.asked, state.begun, state.soon_ns) = (true, false, Some(now), None);
         self.running += 1;
@@ -329,10 +338,10 @@ impl Runs {
         self.running
     }
 
-    fn rank(&self, id: JobId) -> (bool, u64, JobId) {
+    fn rank(&self, id: JobId) -> Rank {
         let state = &self.states[id];
-        let deadline =
+        let deadline_ns =
             state.last_success_ns.map_or(0, |last| last.saturating_add(self.jobs[id].objective_ns));
-        (!state.asked, deadline, id)
+        Rank { is_unasked: !state.asked, deadline_ns, job: id }
     }
 }
