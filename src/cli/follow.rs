@@ -19,19 +19,19 @@ use std::time::Duration;
 
 #[derive(Args)]
 pub(super) struct FollowArgs {
-    /// STORE, or STORE@SNAPSHOT to bring an older one here; without any: all stores of the repository
+    /// STORE, or STORE@SNAPSHOT to bring an older snapshot here; default: all stores of the repository
     #[arg(value_name = "STORE")]
     stores: Vec<String>,
     /// Bring every store up to date and exit
     #[arg(long)]
     once: bool,
-    /// Seconds between looks at the repository
+    /// Seconds between checks of the repository
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     every: u64,
-    /// A tree that already holds files of the store: what has the right bytes there is not fetched
+    /// A tree that already holds files of the store: files with the right bytes are copied from it, not fetched
     #[arg(long, value_name = "DIR")]
     seed: Option<PathBuf>,
-    /// Snapshots that stay here, beside those that are mounted
+    /// Number of snapshots to keep here, in addition to those that are mounted
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
     #[command(flatten)]

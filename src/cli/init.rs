@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub(super) struct InitArgs {
-    /// Where to write it
+    /// File to write
     #[arg(default_value = FILE_NAME, value_name = "FILE")]
     file: PathBuf,
 }

@@ -28,31 +28,31 @@ pub(super) struct KeyArgs {
 
 #[derive(Subcommand)]
 enum KeyCommand {
-    /// Make a key file, as age-keygen does
+    /// Create a key file in the format of age-keygen
     New {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Show who may open a store
+    /// List the keys that open a store
     List {
         #[arg(value_name = "STORE")]
         store: String,
     },
-    /// Let somebody open a store: the holder of a key file, of an age identity, or of a passphrase
+    /// Add a key that opens a store: a key file, an age recipient or a passphrase
     Add(AddArgs),
-    /// Let somebody open a store no more: what is written from now on has keys that they never saw
+    /// Remove a key and rotate the data key, so that the removed key cannot read new data
     Remove {
         #[arg(value_name = "STORE")]
         store: String,
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// New keys for what is written from now on, for the same holders
+    /// Rotate the data key: new data is sealed with a new key, for the same holders
     Rotate {
         #[arg(value_name = "STORE")]
         store: String,
     },
-    /// Give a store that an earlier version made a keyring that proves who made it; earlier versions cannot read the store then
+    /// Give a store of an earlier version a keyring that proves who made it; earlier versions can then no longer read the store
     Upgrade {
         #[arg(value_name = "STORE")]
         store: String,
@@ -63,16 +63,16 @@ enum KeyCommand {
 struct AddArgs {
     #[arg(value_name = "STORE")]
     store: String,
-    /// What it is called in `key list`
+    /// Name of the key in `key list`
     #[arg(value_name = "NAME")]
     name: String,
-    /// age1…
+    /// An age recipient (age1…)
     #[arg(long, value_name = "AGE1…", conflicts_with_all = ["file", "passphrase"])]
     recipient: Option<String>,
-    /// A key file; made if it is not there
+    /// A key file; created if it does not exist
     #[arg(long, value_name = "FILE", conflicts_with = "passphrase")]
     file: Option<PathBuf>,
-    /// The passphrase in UNDERSTUDY_NEW_PASSPHRASE
+    /// Use the passphrase in UNDERSTUDY_NEW_PASSPHRASE
     #[arg(long)]
     passphrase: bool,
 }

@@ -15,7 +15,7 @@ pub(super) struct PinArgs {
     /// STORE, STORE@latest, STORE@42 or STORE@2026-11-23T10:00 (UTC)
     #[arg(value_name = "STORE[@SNAPSHOT]")]
     snapshot: String,
-    /// Why
+    /// Reason for the pin
     #[arg(long, default_value = "")]
     note: String,
 }

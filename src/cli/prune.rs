@@ -14,33 +14,33 @@ const DAY_NS: u64 = 24 * HOUR_NS;
 
 #[derive(Args)]
 pub(super) struct PruneArgs {
-    /// Left out: all configured stores
+    /// Names of stores; default: all configured stores
     #[arg(value_name = "STORE")]
     stores: Vec<String>,
-    /// Show what would go, why, and how much; change nothing
+    /// Show what would be dropped and deleted, why, and how much; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Delete although another record dropped snapshots that the rules keep
+    /// Delete even if another record dropped snapshots that the rules keep
     #[arg(long)]
     accept: bool,
     #[command(flatten)]
     keep: Keep,
-    /// What is doomed is deleted after so many hours
+    /// Hours that a doomed pack is kept before it is deleted
     #[arg(long, value_name = "HOURS", default_value_t = 72)]
     grace: u64,
-    /// and after so many further records
+    /// Further records that must exist before a doomed pack is deleted
     #[arg(long, value_name = "RECORDS", default_value_t = 2)]
     grace_records: u64,
-    /// What no record names is of a run that is under way, unless it is older
+    /// Keep unreferenced objects younger than this; a running resync may own them
     #[arg(long, value_name = "HOURS", default_value_t = 168)]
     orphan_age: u64,
-    /// Copy packs together when more of their bytes than this are not needed
+    /// Copy packs together when a larger share of their bytes than this is no longer needed
     #[arg(long, value_name = "PERCENT", default_value_t = 10)]
     max_unused: u64,
-    /// For a standby that was not heard of for so many days nothing is kept
+    /// Days without news of a standby after which nothing is kept for it
     #[arg(long, value_name = "DAYS", default_value_t = SILENCE_NS / DAY_NS)]
     standby_age: u64,
-    /// A standby that is gone: nothing is kept for it any more
+    /// Name of a standby that no longer exists; nothing is kept for it any more
     #[arg(long, value_name = "HOST")]
     forget: Vec<String>,
 }
@@ -48,22 +48,22 @@ pub(super) struct PruneArgs {
 /// In place of the plan's rules.
 #[derive(Args)]
 struct Keep {
-    /// Snapshots that stay, in place of the plan's: the last
+    /// Keep the last N snapshots; any of these options replaces the plan's rules
     #[arg(long, value_name = "N")]
     keep_last: Option<u32>,
-    /// the newest of each of so many hours
+    /// Keep the newest snapshot of each of the last N hours that have one
     #[arg(long, value_name = "N")]
     keep_hourly: Option<u32>,
-    /// days
+    /// The same for days
     #[arg(long, value_name = "N")]
     keep_daily: Option<u32>,
-    /// weeks
+    /// The same for weeks
     #[arg(long, value_name = "N")]
     keep_weekly: Option<u32>,
-    /// months
+    /// The same for months
     #[arg(long, value_name = "N")]
     keep_monthly: Option<u32>,
-    /// years
+    /// The same for years
     #[arg(long, value_name = "N")]
     keep_yearly: Option<u32>,
 }

@@ -30,19 +30,19 @@ pub(super) struct RestoreArgs {
     /// STORE, STORE@latest, STORE@42 or STORE@2026-11-23T10:00 (UTC)
     #[arg(value_name = "STORE[@SNAPSHOT]")]
     snapshot: String,
-    /// Where to; it must not exist or be empty (or --overwrite)
+    /// Destination directory; it must be empty or not exist, unless --overwrite is given
     #[arg(value_name = "DEST")]
     destination: PathBuf,
     /// Restore only this entry and what is below it
     #[arg(long, value_name = "SUB")]
     path: Option<OsString>,
-    /// Into a directory that holds something: replace what differs
+    /// Restore into a directory that is not empty, and replace entries that differ
     #[arg(long)]
     overwrite: bool,
-    /// With --overwrite: also remove what the snapshot does not have
+    /// With --overwrite: also remove entries that the snapshot does not have
     #[arg(long, requires = "overwrite")]
     delete: bool,
-    /// As the log was up to this record: also what a later one dropped, as long as it was not deleted
+    /// Use the log as it was up to this record: also finds snapshots that a later record dropped, until they are deleted
     #[arg(long, value_name = "N")]
     until_record: Option<u64>,
     #[command(flatten)]

@@ -15,22 +15,22 @@ use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub(super) struct ResyncArgs {
-    /// A store of the configuration, or a directory
+    /// Name of a configured store, or a directory
     #[arg(value_name = "PATH|STORE", required_unless_present = "due")]
     target: Option<String>,
-    /// All configured stores that are due: for a scheduled job
+    /// Resync all configured stores that are due (for a scheduled job)
     #[arg(long, conflicts_with_all = ["target", "store", "exclude", "one_filesystem", "accept"])]
     due: bool,
-    /// The store's name, when a directory is given (default: made of the directory's name)
+    /// Name of the store when a directory is given (default: derived from the directory's name)
     #[arg(long, value_name = "NAME")]
     store: Option<String>,
-    /// Leave out what matches (syntax of .gitignore); may be repeated
+    /// Exclude paths that match (syntax of .gitignore); may be repeated
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
-    /// Leave out what is mounted below the directory (other filesystems than its own)
+    /// Exclude other filesystems that are mounted below the directory
     #[arg(long)]
     one_filesystem: bool,
-    /// Commit although the run would be held
+    /// Commit even if the run would be held
     #[arg(long)]
     accept: bool,
 }

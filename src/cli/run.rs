@@ -27,7 +27,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub(super) struct RunArgs {
-    /// Where to answer HTTP, in place of the configured address; `off` for nowhere
+    /// Address that serves HTTP, in place of the configured one; `off` disables it
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
 }

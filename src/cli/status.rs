@@ -29,7 +29,7 @@ use std::time::Duration;
 
 #[derive(Args)]
 pub(super) struct StatusArgs {
-    /// Show it again every so many seconds
+    /// Refresh the output at this interval
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
 }

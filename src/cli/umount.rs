@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub(super) struct UmountArgs {
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Take it away now, and let what is open in it go on
+    /// Detach the mount now; files that are open in it stay usable
     #[arg(long)]
     lazy: bool,
     #[command(flatten)]

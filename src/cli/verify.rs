@@ -20,20 +20,20 @@ use std::path::{Path, PathBuf};
 pub(super) struct VerifyArgs {
     #[arg(value_name = "STORE")]
     store: String,
-    /// Also read packs: all, or so many percent of them, another share each time
+    /// Also read packs: all, or this percentage of them, a different share each time
     #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = values::percent)]
     read_data: Option<u8>,
-    /// Check what this host holds of the store instead, in its usual place or in DIR
+    /// Check this host's standby copy of the store instead, in its usual place or in DIR
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "read_data")]
     standby: Option<String>,
-    /// Ship again what the repository lost, of the source and of what this host holds; with --standby fetch what is missing
-    /// or damaged there
+    /// Ship again what the repository lost, from the source and from this host's standby copy; with --standby, fetch what
+    /// is missing or damaged there
     #[arg(long)]
     repair: bool,
-    /// With --repair: a tree that may hold files of the store under their paths; left out, the configured one
+    /// With --repair: a tree that may hold files of the store under their paths; default: the configured path
     #[arg(long, value_name = "DIR", requires = "repair", conflicts_with = "standby")]
     source: Option<PathBuf>,
-    /// Read packs for so long: 90s, 10m, 2h. Goes on where the last reading ended
+    /// Read packs for this long (90s, 10m, 2h), from where the last reading ended
     #[arg(long = "for", value_name = "TIME", conflicts_with = "standby", value_parser = values::seconds)]
     time: Option<u64>,
 }
