@@ -20,7 +20,7 @@ pub(super) fn run(args: InitArgs) -> Result<Exit> {
     match durable::create(&Env::system(), &args.file, 0o666, SAMPLE.as_bytes()) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(UsageError(format!("{shown} exists; it was left as it is")).into());
+            return Err(UsageError(format!("{shown} exists and was not changed; name another file")).into());
         }
         Err(error) => return Err(error).with_context(|| shown.to_string()),
     }

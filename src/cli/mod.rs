@@ -190,7 +190,7 @@ pub fn main() -> ExitCode {
         Err(error) => exit::report(&error),
     };
     if let Some(error) = out::lost() {
-        complain!("understudy: standard output: {error}; what was done stands, and its report is lost");
+        complain!("understudy: standard output: {error}; the work is done, but its report is lost");
     }
     exit
 }

@@ -89,7 +89,7 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
     let mut reports = Vec::new();
     for config in select::chosen(&context, &args.stores)? {
         if ending::is_asked() {
-            return Err(StoppedError(format!("{}: not pruned: asked to end", config.name)).into());
+            return Err(StoppedError(format!("{}: stopped before it was pruned", config.name)).into());
         }
         let store = context.repository(Some(&config))?.store(&config.name);
         for host in &args.forget {
@@ -122,7 +122,7 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
 /// tests name.
 fn at_step(step: &'static str) {
     if step != "committed" && ending::is_asked() {
-        complain!("understudy: stopped before the commit: asked to end");
+        complain!("understudy: stopped before the commit");
         std::process::exit(Exit::Failed.code().into());
     }
     super::context::kill_at_named(step);
@@ -163,10 +163,10 @@ fn print(report: &PruneReport, all: bool) -> Result<()> {
     let doomed = of(report.packs_doomed, report.doomed_bytes, "packs").map(|t| format!("{t}{would}doomed"));
     let copied = of(report.packs_repacked, report.copied_bytes, "of them copied");
     let deleted = of(report.objects_deleted, report.deleted_bytes, "objects").map(|t| format!("{t}deleted"));
-    let waiting = of(report.packs_waiting, report.waiting_bytes, "packs doomed before");
-    let waiting = waiting.map(|text| format!("{text}wait for their grace"));
+    let waiting = of(report.packs_waiting, report.waiting_bytes, "packs doomed earlier");
+    let waiting = waiting.map(|text| format!("{text}wait for the end of their grace"));
     let leftovers = (report.leftovers_deleted > 0)
-        .then(|| format!("{} leftovers of broken-off uploads deleted", report.leftovers_deleted));
+        .then(|| format!("{} leftovers of interrupted uploads deleted", report.leftovers_deleted));
     let parts: Vec<_> = [doomed, copied, deleted, waiting, leftovers].into_iter().flatten().collect();
     if !parts.is_empty() {
         let parts: Vec<_> = parts.iter().map(|part| part.trim()).collect();

@@ -138,13 +138,13 @@ fn warn(warnings: &Shortfalls) {
         complain!("understudy: warning: {more} more; --json names the first {NAMED_MAX}");
     }
     let counts = [
-        (warnings.damaged, "damaged in the repository and left out"),
-        (warnings.missing, "not made"),
-        (warnings.wider, "open to more than they were"),
+        (warnings.damaged, "left out because of damage in the repository"),
+        (warnings.missing, "not created"),
+        (warnings.wider, "more accessible than before"),
         (warnings.left, "not removed"),
-        (warnings.orphaned, "directories made up"),
+        (warnings.orphaned, "directories created in place of lost ones"),
         (warnings.renamed, "under another name"),
-        (warnings.separate, "files of their own that were names of one"),
+        (warnings.separate, "separate files that were hard links"),
         (warnings.modes, "modes"),
         (warnings.owners, "owners"),
         (warnings.attributes, "attributes"),
@@ -152,25 +152,27 @@ fn warn(warnings: &Shortfalls) {
     ];
     let counts = counts.iter().filter(|(count, _)| *count > 0);
     let told: Vec<_> = counts.map(|(count, what)| format!("{} {what}", show::count(*count))).collect();
-    complain!("understudy: warning: not all came back as it was: {}", told.join(", "));
+    complain!("understudy: warning: the restored tree differs from the snapshot: {}", told.join(", "));
     let denied = warnings.owners + warnings.attributes + warnings.missing > 0;
     if denied && !rustix::process::geteuid().is_root() {
-        complain!("understudy: warning: this user may not set everything; run as root for an exact copy");
+        complain!(
+            "understudy: warning: this user is not allowed to set everything; run as root for an exact copy"
+        );
     }
 }
 
 fn words(kind: ShortfallKind) -> &'static str {
     match kind {
-        ShortfallKind::Damaged => "left out, its content cannot be had",
-        ShortfallKind::Missing => "could not be made",
-        ShortfallKind::Wider => "open to more than it was",
+        ShortfallKind::Damaged => "left out, its content is damaged or lost",
+        ShortfallKind::Missing => "could not be created",
+        ShortfallKind::Wider => "more accessible than before",
         ShortfallKind::Left => "not removed",
-        ShortfallKind::Orphaned => "made up",
-        ShortfallKind::Renamed => "has another name",
-        ShortfallKind::Separate => "no longer a name of the same file",
-        ShortfallKind::Mode => "another mode",
-        ShortfallKind::Owner => "another owner",
-        ShortfallKind::Attribute => "without an attribute",
-        ShortfallKind::Time => "another time",
+        ShortfallKind::Orphaned => "created in place of a lost directory",
+        ShortfallKind::Renamed => "has a different name",
+        ShortfallKind::Separate => "no longer a hard link to the same file",
+        ShortfallKind::Mode => "different mode",
+        ShortfallKind::Owner => "different owner",
+        ShortfallKind::Attribute => "attribute not restored",
+        ShortfallKind::Time => "different time",
     }
 }

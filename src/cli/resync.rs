@@ -40,7 +40,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let (store, configured) = choose(&context, &target, &args)?;
     if store.role == Permission::Standby {
-        let text = format!("'{}' is followed here; resync it where it runs", store.name);
+        let text = format!("'{}' is only followed on this host; resync it on its primary", store.name);
         return Err(UsageError(text).into());
     }
     // A running daemon that has the store makes the run itself, so that the two never race.
@@ -105,13 +105,13 @@ fn warn(report: &ResyncReport) {
     let warnings = &report.warnings;
     for warning in warnings.first.iter().take(10) {
         let what = match warning.kind {
-            WarningKind::Torn => "changed while it was read; taken as it was read",
+            WarningKind::Torn => "changed while it was read; the snapshot has it as it was read last",
             WarningKind::Unreadable => {
-                "could not be read; what the last snapshot has of it and of what is below it, if anything, was kept:"
+                "could not be read; its state in the last snapshot, and that of everything below it, was kept, if any:"
             }
-            WarningKind::Attributes => "extended attributes could not be read; its content was:",
-            WarningKind::Unsettled => "would not hold still; what was read last was taken:",
-            WarningKind::ChangedSilently => "changed without a new mtime or ctime; shipped",
+            WarningKind::Attributes => "its extended attributes could not be read, but its content was:",
+            WarningKind::Unsettled => "kept changing; the snapshot has what was read last:",
+            WarningKind::ChangedSilently => "changed without a new mtime or ctime; it was shipped",
         };
         complain!("understudy: warning: {}: {what} {}", warning.path, warning.reason);
     }

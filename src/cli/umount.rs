@@ -34,7 +34,7 @@ pub(super) fn run(global: &Global, args: UmountArgs) -> Result<Exit> {
             if !global.quiet {
                 let dir = args.dir.display();
                 show::line(&format!(
-                    "{dir} was unmounted before; {} is kept for it no more",
+                    "{dir} was unmounted already; {} is no longer kept for it",
                     kept.join(", ")
                 ))?;
             }

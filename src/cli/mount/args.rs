@@ -108,7 +108,10 @@ pub(crate) fn swap(args: &MountArgs, may_mount: bool) -> Swap {
 /// Prints a note when a symlink is exchanged to move on.
 pub(crate) fn tell_link(global: &Global, args: &MountArgs, swap: Swap) -> Result<()> {
     if swap == Swap::Link && !global.quiet && !global.json {
-        show::line(&format!("{} is a symlink that moves on to each new snapshot", args.dir.display()))?;
+        show::line(&format!(
+            "{} is a symlink that always points to the newest snapshot",
+            args.dir.display()
+        ))?;
     }
     Ok(())
 }
@@ -149,11 +152,14 @@ impl Printer<'_> {
         let (dir, store) = (self.dir.display(), self.store);
         match news {
             News::Moved(snapshot) if self.prints_moves => {
-                show::line(&format!("{dir} moved on to {store}@{snapshot}"))?;
+                show::line(&format!("{dir} switched to {store}@{snapshot}"))?;
             }
             News::Moved(_) => {}
             News::Stays { snapshot, error } => {
-                complain!("understudy: {dir} stays at {store}@{snapshot}: {}", chain(*error));
+                complain!(
+                    "understudy: {dir} could not be switched and stays at {store}@{snapshot}: {}",
+                    chain(*error)
+                );
             }
         }
         Ok(())
