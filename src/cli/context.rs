@@ -49,7 +49,7 @@ impl Context {
         let config = Config::load(global.config.as_deref())?;
         if config.is_found && !global.quiet {
             let path = std::path::absolute(FILE_NAME).unwrap_or_else(|_| FILE_NAME.into());
-            tell(&format!("takes the configuration of this directory: {}", path.display()));
+            tell(&format!("using the configuration in the current directory: {}", path.display()));
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -125,6 +125,10 @@ pub(super) fn name_from_path(path: &Path) -> Result<StoreName> {
         .collect();
     let plain: String = plain.trim_start_matches(['.', '_', '-']).chars().take(64).collect();
     StoreName::parse(&plain).map_err(|_| {
-        UsageError(format!("{} gives no name for a store; name it with --store", full.display())).into()
+        UsageError(format!(
+            "{}: cannot derive a store's name from this directory; give one with --store",
+            full.display()
+        ))
+        .into()
     })
 }

@@ -15,12 +15,12 @@ use std::path::Path;
 pub(super) struct DrillArgs {
     #[arg(value_name = "STORE")]
     store: String,
-    /// Of the files, so many percent are read
+    /// Percentage of files to read
     #[arg(long, value_name = "PERCENT", value_parser = super::values::percent)]
     read: Option<u8>,
     #[command(flatten)]
     standby: StandbyArgs,
-    /// Run in the mounted snapshot, in place of the configured command: it must succeed
+    /// Command to run in the mounted snapshot, in place of the configured one; it must succeed
     #[arg(value_name = "COMMAND", last = true)]
     command: Vec<String>,
 }

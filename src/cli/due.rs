@@ -32,7 +32,7 @@ pub(super) fn run_due(global: &Global) -> Result<Exit> {
         }
     }
     if ending::is_asked() {
-        complain!("understudy: asked to end; what is due still is left to the next call");
+        complain!("understudy: stopped; the next call does what is still due");
         return Ok(worst.max(Exit::Failed));
     }
     if ended.is_empty() && !global.quiet && !global.json {
@@ -111,7 +111,7 @@ pub(super) fn keep_up(global: &Global, context: &Context, stores: &[StoreConfig]
 fn print(global: &Global, line: &Line) -> Result<()> {
     let store = &line.store;
     if let Some(error) = &line.error {
-        let what = if line.duty.is_none() { "no upkeep: " } else { "" };
+        let what = if line.duty.is_none() { "upkeep not started: " } else { "" };
         complain!("understudy: {store}: {what}{error}");
         return Ok(());
     }

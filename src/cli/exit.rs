@@ -78,7 +78,10 @@ pub(super) fn noted_or_warned(noted: Result<(), RepositoryError>) -> Exit {
     match noted {
         Ok(()) => Exit::Done,
         Err(error) => {
-            complain!("understudy: warning: the repository could not be told of it: {}", chain(&error));
+            complain!(
+                "understudy: warning: the result could not be written to the repository: {}",
+                chain(&error)
+            );
             Exit::Warnings
         }
     }

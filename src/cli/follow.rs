@@ -19,19 +19,19 @@ use std::time::Duration;
 
 #[derive(Args)]
 pub(super) struct FollowArgs {
-    /// STORE, or STORE@SNAPSHOT to bring an older one here; without any: all stores of the repository
+    /// STORE, or STORE@SNAPSHOT to bring an older snapshot here; default: all stores of the repository
     #[arg(value_name = "STORE")]
     stores: Vec<String>,
     /// Bring every store up to date and exit
     #[arg(long)]
     once: bool,
-    /// Seconds between looks at the repository
+    /// Seconds between checks of the repository
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     every: u64,
-    /// A tree that already holds files of the store: what has the right bytes there is not fetched
+    /// A tree that already holds files of the store: files with the right bytes are copied from it, not fetched
     #[arg(long, value_name = "DIR")]
     seed: Option<PathBuf>,
-    /// Snapshots that stay here, beside those that are mounted
+    /// Number of snapshots to keep here, in addition to those that are mounted
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub(super) fn run(global: &Global, args: FollowArgs) -> Result<Exit> {
     let wanted = args.stores.iter().map(|text| SnapshotRef::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let fixed = wanted.iter().any(|wanted| wanted.moment != Moment::Latest);
     if args.seed.is_some() && wanted.len() != 1 {
-        return Err(UsageError("--seed is a tree of one store: name the store".into()).into());
+        return Err(UsageError("--seed is the tree of one store: name the store".into()).into());
     }
     if fixed && !args.once {
         return Err(UsageError("an older snapshot does not change: follow it with --once".into()).into());
@@ -129,7 +129,7 @@ fn one(
     let progress = progress();
     let observer = Observer { progress: &progress, on_step: &kill_at };
     let store = repository.store(&wanted.store);
-    let report = super::progress::watched(global, context.env(), &progress, "looked at", || {
+    let report = super::progress::watched(global, context.env(), &progress, "checked", || {
         follow(&store, &depot, &request, &observer)
     })?;
     let seconds = started.seconds();
@@ -145,12 +145,12 @@ fn print(global: &Global, report: &FollowReport, depot: &Depot, seconds: f64) ->
     }
     if let Some(before) = &report.renamed_from {
         complain!(
-            "understudy: warning: this standby was '{before}' before: nothing is kept for that name any more. Where the host's name changes at each start, set `writer` or UNDERSTUDY_WRITER"
+            "understudy: warning: this standby had the name '{before}' before; nothing is kept for that name any more. If the host's name changes at each start, set `writer` or UNDERSTUDY_WRITER"
         );
     }
     if let Some(untold) = &report.untold {
         complain!(
-            "understudy: warning: the repository could not be told what is published here, and a pruning may not keep it: {untold}"
+            "understudy: warning: the repository does not know what is published here, so a pruning may delete it: {untold}"
         );
     }
     if global.quiet {
@@ -186,26 +186,23 @@ fn print(global: &Global, report: &FollowReport, depot: &Depot, seconds: f64) ->
 fn warn(report: &FollowReport) {
     if report.objects_repaired > 0 {
         complain!(
-            "understudy: warning: {} objects were not on the disk as they should be, since a run was broken off; they were made anew",
+            "understudy: warning: {} objects were incomplete on the disk after an interrupted run; they were made again",
             report.objects_repaired
         );
     }
     if report.snapshots_lost > 0 {
         complain!(
-            "understudy: warning: {} snapshots lacked some of them, and the log no longer has those: they are published no more; unmount what shows them",
+            "understudy: warning: {} snapshots lacked some of these objects and are no longer in the log: they are not published any more; unmount them",
             report.snapshots_lost
         );
     }
     if report.attributes_left_out > 0 {
         complain!(
-            "understudy: warning: {} extended attributes are not shown by a mount (`restore` writes them): values of 64 KiB, or more than 256 KiB of one file",
+            "understudy: warning: {} extended attributes are missing from a mount (`restore` writes them): their values have 64 KiB, or those of one file more than 256 KiB",
             report.attributes_left_out
         );
     }
     if report.whiteouts > 0 {
-        complain!(
-            "understudy: warning: {} devices 0:0 are shown as empty files by a mount",
-            report.whiteouts
-        );
+        complain!("understudy: warning: {} devices 0:0 appear as empty files in a mount", report.whiteouts);
     }
 }

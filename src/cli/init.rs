@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub(super) struct InitArgs {
-    /// Where to write it
+    /// File to write
     #[arg(default_value = FILE_NAME, value_name = "FILE")]
     file: PathBuf,
 }
@@ -20,7 +20,7 @@ pub(super) fn run(args: InitArgs) -> Result<Exit> {
     match durable::create(&Env::system(), &args.file, 0o666, SAMPLE.as_bytes()) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(UsageError(format!("{shown} exists; it was left as it is")).into());
+            return Err(UsageError(format!("{shown} exists and was not changed; name another file")).into());
         }
         Err(error) => return Err(error).with_context(|| shown.to_string()),
     }

@@ -28,31 +28,31 @@ pub(super) struct KeyArgs {
 
 #[derive(Subcommand)]
 enum KeyCommand {
-    /// Make a key file, as age-keygen does
+    /// Create a key file in the format of age-keygen
     New {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Show who may open a store
+    /// List the keys that open a store
     List {
         #[arg(value_name = "STORE")]
         store: String,
     },
-    /// Let somebody open a store: the holder of a key file, of an age identity, or of a passphrase
+    /// Add a key that opens a store: a key file, an age recipient or a passphrase
     Add(AddArgs),
-    /// Let somebody open a store no more: what is written from now on has keys that they never saw
+    /// Remove a key and rotate the data key, so that the removed key cannot read new data
     Remove {
         #[arg(value_name = "STORE")]
         store: String,
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// New keys for what is written from now on, for the same holders
+    /// Rotate the data key: new data is sealed with a new key, for the same holders
     Rotate {
         #[arg(value_name = "STORE")]
         store: String,
     },
-    /// Give a store that an earlier version made a keyring that proves who made it; earlier versions cannot read the store then
+    /// Give a store of an earlier version a keyring that proves who made it; earlier versions can then no longer read the store
     Upgrade {
         #[arg(value_name = "STORE")]
         store: String,
@@ -63,16 +63,16 @@ enum KeyCommand {
 struct AddArgs {
     #[arg(value_name = "STORE")]
     store: String,
-    /// What it is called in `key list`
+    /// Name of the key in `key list`
     #[arg(value_name = "NAME")]
     name: String,
-    /// age1…
+    /// An age recipient (age1…)
     #[arg(long, value_name = "AGE1…", conflicts_with_all = ["file", "passphrase"])]
     recipient: Option<String>,
-    /// A key file; made if it is not there
+    /// A key file; created if it does not exist
     #[arg(long, value_name = "FILE", conflicts_with = "passphrase")]
     file: Option<PathBuf>,
-    /// The passphrase in UNDERSTUDY_NEW_PASSPHRASE
+    /// Use the passphrase in UNDERSTUDY_NEW_PASSPHRASE
     #[arg(long)]
     passphrase: bool,
 }
@@ -88,11 +88,7 @@ pub(super) fn run(global: &Global, args: KeyArgs) -> Result<Exit> {
     match args.command {
         KeyCommand::New { file } => {
             let identity = make_key_file(&file, &Env::system())?;
-            say(&format!(
-                "wrote {}; it opens what is encrypted for {}",
-                file.display(),
-                identity.recipient()
-            ))?;
+            say(&format!("wrote {}; its recipient is {}", file.display(), identity.recipient()))?;
         }
         KeyCommand::List { store } => {
             let (_context, store) = open(&store)?;
@@ -104,26 +100,28 @@ pub(super) fn run(global: &Global, args: KeyArgs) -> Result<Exit> {
         KeyCommand::Add(args) => {
             let (context, store) = open(&args.store)?;
             store.keyrings().add_key(holder(context.env(), &args)?, &author(&context.writer()))?;
-            say(&format!("'{}' opens store '{}' from now on", args.name, store.name()))?;
+            say(&format!("added key '{}' to store '{}'", args.name, store.name()))?;
         }
         KeyCommand::Remove { store, name } => {
             let (context, store) = open(&store)?;
             store.keyrings().remove_key(&name, &author(&context.writer()))?;
             say(&format!(
-                "'{name}' opens nothing that is written to store '{}' from now on; what was written before it may have kept",
+                "removed key '{name}' from store '{}'; it cannot read new data, but may have kept copies of old data",
                 store.name()
             ))?;
         }
         KeyCommand::Rotate { store } => {
             let (context, store) = open(&store)?;
             store.keyrings().rotate_keys(&author(&context.writer()))?;
-            say(&format!("store '{}' has new keys for what is written from now on", store.name()))?;
+            say(&format!("store '{}' has a new data key; new data is sealed with it", store.name()))?;
         }
         KeyCommand::Upgrade { store } => {
             let (context, store) = open(&store)?;
             say(&match store.keyrings().upgrade_keys(&author(&context.writer()))? {
-                true => format!("the keyring of store '{}' proves who made it from now on", store.name()),
-                false => format!("the keyring of store '{}' proves who made it already", store.name()),
+                true => {
+                    format!("upgraded the keyring of store '{}': it now proves who made it", store.name())
+                }
+                false => format!("the keyring of store '{}' already proves who made it", store.name()),
             })?;
         }
     }
@@ -188,12 +186,12 @@ fn list(global: &Global, store: &Store, holders: Option<Holders>) -> Result<()> 
     match (holders.is_verified, holders.version) {
         (true, _) => {}
         (false, 1) => complain!(
-            "understudy: not verified: the keyring is of version 1, which does not prove who made it; `understudy key upgrade {}` gives the store one that does",
+            "understudy: not verified: the keyring is of version 1, which does not prove who made it; run `understudy key upgrade {}` to make one that does",
             store.name()
         ),
-        (false, _) => complain!(
-            "understudy: not verified: without a key nobody can tell whether these are the holders; give one"
-        ),
+        (false, _) => {
+            complain!("understudy: not verified: without a key these holders cannot be checked; give one")
+        }
     }
     Ok(())
 }
@@ -211,12 +209,12 @@ fn holder(env: &Env, args: &AddArgs) -> Result<Holder> {
         return Ok(Holder::of_recipient(&args.name, &identity.recipient()));
     }
     if !args.passphrase {
-        return Err(UsageError("say who: --recipient, --file or --passphrase".into()).into());
+        return Err(UsageError("no key given: use --recipient, --file or --passphrase".into()).into());
     }
     let text = std::env::var("UNDERSTUDY_NEW_PASSPHRASE").map(Zeroizing::new).unwrap_or_default();
     if !is_long_enough(&text) {
         return Err(UsageError(format!(
-            "UNDERSTUDY_NEW_PASSPHRASE is to hold the new passphrase, {PASSPHRASE_MIN_CHARS} characters at least"
+            "set UNDERSTUDY_NEW_PASSPHRASE to the new passphrase, of at least {PASSPHRASE_MIN_CHARS} characters"
         ))
         .into());
     }

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub(super) struct LookArgs {
-    /// Where this host keeps what it follows
+    /// Directory where this host keeps the stores that it follows
     standby: PathBuf,
-    /// What the drill mounts on
+    /// Directory that the drill mounts on
     dir: PathBuf,
 }
 

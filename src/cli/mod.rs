@@ -55,32 +55,32 @@ struct Cli {
 
 #[derive(Args)]
 pub(crate) struct Global {
-    /// Directory, s3://BUCKET/PREFIX, gs://… or az://…
+    /// The repository: a directory, s3://BUCKET/PREFIX, gs://… or az://…
     #[arg(long, global = true, env = "UNDERSTUDY_REPOSITORY", value_name = "URL")]
     repository: Option<String>,
     /// The configuration file
     #[arg(long, global = true, env = "UNDERSTUDY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The key file: as age writes it
+    /// The key file, in age's format
     #[arg(long, global = true, env = "UNDERSTUDY_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Write to a store under a keyring that nobody here made, or take one past a gap that nothing here opens: once, after a look at its holders (key list)
+    /// Write to a store whose keyring no key here made or accepted, or accept a keyring past a gap that no key here opens. Give it once, after checking the holders (key list)
     #[arg(long, global = true, help_heading = "Trust")]
     trust_keyring: bool,
-    /// Write to a store that is there and is not encrypted, although the configuration does not name it: once
+    /// Write to an existing store that is not encrypted and that the configuration does not name. Give it once
     #[arg(long, global = true, help_heading = "Trust")]
     allow_unencrypted: bool,
     /// Print one JSON object instead of text
     #[arg(long, global = true)]
     json: bool,
-    /// Print errors only
+    /// Print only errors
     #[arg(long, short, global = true)]
     quiet: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct StandbyArgs {
-    /// Where this host keeps what it follows
+    /// Directory where this host keeps the stores that it follows
     #[arg(long, env = "UNDERSTUDY_STANDBY", value_name = "DIR")]
     standby: Option<PathBuf>,
 }
@@ -93,9 +93,9 @@ impl StandbyArgs {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Ship what changed in a store, and commit a snapshot of it
+    /// Ship what changed in a store and commit a snapshot of it
     Resync(resync::ResyncArgs),
-    /// Run all configured stores when they are due, and answer HTTP
+    /// Run all configured stores when they are due, and serve HTTP
     Run(run::RunArgs),
     /// List a store's snapshots
     Snapshots(snapshots::SnapshotsArgs),
@@ -107,7 +107,7 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Keep snapshots ready to mount on this host
     Follow(follow::FollowArgs),
-    /// Mount a snapshot: by the kernel where `follow` brought it here, else by FUSE from the repository
+    /// Mount a snapshot: through the kernel if `follow` brought it here, otherwise through FUSE from the repository
     Mount(mount::MountArgs),
     /// Unmount a snapshot
     Umount(umount::UmountArgs),
@@ -115,17 +115,17 @@ enum Command {
     Mounts(umount::MountsArgs),
     /// Check that every snapshot can be restored
     Verify(verify::VerifyArgs),
-    /// Drop the snapshots that no rule keeps, and what only they had
+    /// Drop snapshots that no rule keeps, and delete what only they needed
     Prune(prune::PruneArgs),
     /// Keep a snapshot whatever the plan says
     Pin(pin::PinArgs),
-    /// Let a pinned snapshot go when the plan says so
+    /// Unpin a snapshot: the retention plan applies to it again
     Unpin(pin::UnpinArgs),
     /// Mount the last snapshot and read it, as after a failure
     Drill(drill::DrillArgs),
     /// Prune, verify and drill the configured stores, each when it is due
     Upkeep(upkeep::UpkeepArgs),
-    /// Who may open a store
+    /// Manage the keys of a store
     Key(key::KeyArgs),
     /// Write a commented understudy.toml
     Init(init::InitArgs),
@@ -190,7 +190,7 @@ pub fn main() -> ExitCode {
         Err(error) => exit::report(&error),
     };
     if let Some(error) = out::lost() {
-        complain!("understudy: standard output: {error}; what was done stands, and its report is lost");
+        complain!("understudy: standard output: {error}; the work is done, but its report is lost");
     }
     exit
 }

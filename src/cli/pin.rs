@@ -15,7 +15,7 @@ pub(super) struct PinArgs {
     /// STORE, STORE@latest, STORE@42 or STORE@2026-11-23T10:00 (UTC)
     #[arg(value_name = "STORE[@SNAPSHOT]")]
     snapshot: String,
-    /// Why
+    /// Reason for the pin
     #[arg(long, default_value = "")]
     note: String,
 }
@@ -58,8 +58,11 @@ fn change(global: &Global, wanted: &str, note: Option<String>) -> Result<Exit> {
         }
     })?;
     if !global.quiet {
-        let done =
-            if note.is_some() { "stays, whatever the plan says" } else { "goes when the plan says so" };
+        let done = if note.is_some() {
+            "pinned: it stays whatever the plan says"
+        } else {
+            "unpinned: the retention plan applies to it again"
+        };
         show::line(&format!("{}@{pinned} {done}", wanted.store))?;
     }
     Ok(Exit::Done)

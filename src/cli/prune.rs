@@ -12,33 +12,33 @@ use clap::Args;
 
 #[derive(Args)]
 pub(super) struct PruneArgs {
-    /// Left out: all configured stores
+    /// Names of stores; default: all configured stores
     #[arg(value_name = "STORE")]
     stores: Vec<String>,
-    /// Show what would go, why, and how much; change nothing
+    /// Show what would be dropped and deleted, why, and how much; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Delete although another record dropped snapshots that the rules keep
+    /// Delete even if another record dropped snapshots that the rules keep
     #[arg(long)]
     accept: bool,
     #[command(flatten)]
     keep: Keep,
-    /// What is doomed is deleted after so many hours
+    /// Hours that a doomed pack is kept before it is deleted
     #[arg(long, value_name = "HOURS", default_value_t = 72)]
     grace: u64,
-    /// and after so many further records
+    /// Further records that must exist before a doomed pack is deleted
     #[arg(long, value_name = "RECORDS", default_value_t = 2)]
     grace_records: u64,
-    /// What no record names is of a run that is under way, unless it is older
+    /// Keep unreferenced objects younger than this; a running resync may own them
     #[arg(long, value_name = "HOURS", default_value_t = 168)]
     orphan_age: u64,
-    /// Copy packs together when more of their bytes than this are not needed
+    /// Copy packs together when a larger share of their bytes than this is no longer needed
     #[arg(long, value_name = "PERCENT", default_value_t = 10)]
     max_unused: u64,
-    /// For a standby that was not heard of for so many days nothing is kept
+    /// Days without news of a standby after which nothing is kept for it
     #[arg(long, value_name = "DAYS", default_value_t = SILENCE_NS / DAY_NS)]
     standby_age: u64,
-    /// A standby that is gone: nothing is kept for it any more
+    /// Name of a standby that no longer exists; nothing is kept for it any more
     #[arg(long, value_name = "HOST")]
     forget: Vec<String>,
 }
@@ -46,22 +46,22 @@ pub(super) struct PruneArgs {
 /// In place of the plan's rules.
 #[derive(Args)]
 struct Keep {
-    /// Snapshots that stay, in place of the plan's: the last
+    /// Keep the last N snapshots; any of these options replaces the plan's rules
     #[arg(long, value_name = "N")]
     keep_last: Option<u32>,
-    /// the newest of each of so many hours
+    /// Keep the newest snapshot of each of the last N hours that have one
     #[arg(long, value_name = "N")]
     keep_hourly: Option<u32>,
-    /// days
+    /// The same for days
     #[arg(long, value_name = "N")]
     keep_daily: Option<u32>,
-    /// weeks
+    /// The same for weeks
     #[arg(long, value_name = "N")]
     keep_weekly: Option<u32>,
-    /// months
+    /// The same for months
     #[arg(long, value_name = "N")]
     keep_monthly: Option<u32>,
-    /// years
+    /// The same for years
     #[arg(long, value_name = "N")]
     keep_yearly: Option<u32>,
 }
@@ -87,7 +87,7 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
     let mut reports = Vec::new();
     for config in select::chosen(&context, &args.stores)? {
         if ending::is_asked() {
-            return Err(StoppedError(format!("{}: not pruned: asked to end", config.name)).into());
+            return Err(StoppedError(format!("{}: stopped before it was pruned", config.name)).into());
         }
         let store = context.repository(Some(&config))?.store(&config.name);
         for host in &args.forget {
@@ -120,7 +120,7 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
 /// tests name.
 fn at_step(step: &'static str) {
     if step != "committed" && ending::is_asked() {
-        complain!("understudy: stopped before the commit: asked to end");
+        complain!("understudy: stopped before the commit");
         std::process::exit(Exit::Failed.code().into());
     }
     super::context::kill_at_named(step);
@@ -161,10 +161,10 @@ fn print(report: &PruneReport, all: bool) -> Result<()> {
     let doomed = of(report.packs_doomed, report.doomed_bytes, "packs").map(|t| format!("{t}{would}doomed"));
     let copied = of(report.packs_repacked, report.copied_bytes, "of them copied");
     let deleted = of(report.objects_deleted, report.deleted_bytes, "objects").map(|t| format!("{t}deleted"));
-    let waiting = of(report.packs_waiting, report.waiting_bytes, "packs doomed before");
-    let waiting = waiting.map(|text| format!("{text}wait for their grace"));
+    let waiting = of(report.packs_waiting, report.waiting_bytes, "packs doomed earlier");
+    let waiting = waiting.map(|text| format!("{text}wait for the end of their grace"));
     let leftovers = (report.leftovers_deleted > 0)
-        .then(|| format!("{} leftovers of broken-off uploads deleted", report.leftovers_deleted));
+        .then(|| format!("{} leftovers of interrupted uploads deleted", report.leftovers_deleted));
     let parts: Vec<_> = [doomed, copied, deleted, waiting, leftovers].into_iter().flatten().collect();
     if !parts.is_empty() {
         let parts: Vec<_> = parts.iter().map(|part| part.trim()).collect();

@@ -27,7 +27,7 @@ pub fn reference() -> String {
         let (name, about) = (command.get_name(), about(command));
         let _ = writeln!(page, "| [`{name}`](#{name}) | {about} |");
     }
-    page += "| [all of them](#options-of-all-commands) | options that every command takes |\n";
+    page += "| [all commands](#options-of-all-commands) | options that every command has |\n";
     for command in commands {
         describe(&mut page, command, 2);
     }
@@ -134,7 +134,7 @@ fn meaning(exit: Exit) -> &'static str {
         Exit::Failed => {
             "Failed; nothing was committed. Also: `verify` found damage, a drill failed, or a signal stopped the command."
         }
-        Exit::Usage => "Wrong use or configuration: the message says what to change.",
+        Exit::Usage => "Invalid usage or configuration: the message says what to change.",
         Exit::Warnings => {
             "Committed, with warnings: some paths were torn, unreadable or unsettled, or attributes could not be read. \
              For `restore`: some entries did not come back as they were; each is named."

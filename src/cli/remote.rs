@@ -47,12 +47,15 @@ impl<'a> Remote<'a> {
             Ok(Some(stream)) => UnixStream::from_std(stream)?,
             Ok(None) => return Ok(None),
             Err(error) => {
-                complain!("understudy: a daemon may run here, and is not asked: {error}");
+                complain!("understudy: a daemon may be running here, but was not asked: {error}");
                 return Ok(None);
             }
         };
         if !is_trusted(stream.peer_cred()?.uid()) {
-            complain!("understudy: {}: what answers there is somebody else's", self.place.path().display());
+            complain!(
+                "understudy: {}: ignored, since another user's process answers there",
+                self.place.path().display()
+            );
             return Ok(None);
         }
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -80,9 +83,7 @@ impl<'a> Remote<'a> {
             return Vec::new();
         };
         serde_json::from_slice(&body).unwrap_or_else(|error| {
-            complain!(
-                "understudy: the daemon runs another version, and its answer is not understood: {error}"
-            );
+            complain!("understudy: cannot read the daemon's answer; it may be of another version: {error}");
             Vec::new()
         })
     }
@@ -100,7 +101,8 @@ impl<'a> Remote<'a> {
         let path = format!("/api/v1/stores/{store}/resync?accept={accept}");
         self.context.runtime.block_on(async {
             let answer = self.ask(Method::POST, &path).await.context("asking the daemon")?;
-            let answer = answer.ok_or_else(|| LocalError::new("the daemon went away; ask again"))?;
+            let answer =
+                answer.ok_or_else(|| LocalError::new("the daemon closed the connection; try again"))?;
             let (status, mut body) = (answer.status(), answer.into_body());
             if !status.is_success() {
                 let text = body.collect().await.context("asking the daemon")?.to_bytes();
@@ -111,11 +113,11 @@ impl<'a> Remote<'a> {
                     complain!("understudy: {told}");
                     return Ok(Exit::Held);
                 }
-                return Err(LocalError::new(format!("the daemon refuses: {told}")).into());
+                return Err(LocalError::new(format!("the daemon refused: {told}")).into());
             }
             let mut text = String::new();
             while let Some(frame) = body.frame().await {
-                let frame = frame.context("the daemon went away; the run may go on")?;
+                let frame = frame.context("the daemon closed the connection; the run may continue")?;
                 text += &String::from_utf8_lossy(frame.data_ref().map_or(&[], |bytes| bytes));
                 while let Some((event, rest)) = text.split_once("\n\n") {
                     let exit = take_event(global, event)?;
@@ -126,7 +128,8 @@ impl<'a> Remote<'a> {
                     text = rest;
                 }
             }
-            let text = "the daemon ended before the run did; what was shipped is not shipped again";
+            let text =
+                "the daemon stopped before the run ended; the next run does not ship the same content again";
             Err(LocalError::new(text).into())
         })
     }

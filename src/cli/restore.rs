@@ -30,19 +30,19 @@ pub(super) struct RestoreArgs {
     /// STORE, STORE@latest, STORE@42 or STORE@2026-11-23T10:00 (UTC)
     #[arg(value_name = "STORE[@SNAPSHOT]")]
     snapshot: String,
-    /// Where to; it must not exist or be empty (or --overwrite)
+    /// Destination directory; it must be empty or not exist, unless --overwrite is given
     #[arg(value_name = "DEST")]
     destination: PathBuf,
     /// Restore only this entry and what is below it
     #[arg(long, value_name = "SUB")]
     path: Option<OsString>,
-    /// Into a directory that holds something: replace what differs
+    /// Restore into a directory that is not empty, and replace entries that differ
     #[arg(long)]
     overwrite: bool,
-    /// With --overwrite: also remove what the snapshot does not have
+    /// With --overwrite: also remove entries that the snapshot does not have
     #[arg(long, requires = "overwrite")]
     delete: bool,
-    /// As the log was up to this record: also what a later one dropped, as long as it was not deleted
+    /// Use the log as it was up to this record: also finds snapshots that a later record dropped, until they are deleted
     #[arg(long, value_name = "N")]
     until_record: Option<u64>,
     #[command(flatten)]
@@ -138,13 +138,13 @@ fn warn(warnings: &Shortfalls) {
         complain!("understudy: warning: {more} more; --json names the first {NAMED_MAX}");
     }
     let counts = [
-        (warnings.damaged, "damaged in the repository and left out"),
-        (warnings.missing, "not made"),
-        (warnings.wider, "open to more than they were"),
+        (warnings.damaged, "left out because of damage in the repository"),
+        (warnings.missing, "not created"),
+        (warnings.wider, "more accessible than before"),
         (warnings.left, "not removed"),
-        (warnings.orphaned, "directories made up"),
+        (warnings.orphaned, "directories created in place of lost ones"),
         (warnings.renamed, "under another name"),
-        (warnings.separate, "files of their own that were names of one"),
+        (warnings.separate, "separate files that were hard links"),
         (warnings.modes, "modes"),
         (warnings.owners, "owners"),
         (warnings.attributes, "attributes"),
@@ -152,25 +152,27 @@ fn warn(warnings: &Shortfalls) {
     ];
     let counts = counts.iter().filter(|(count, _)| *count > 0);
     let told: Vec<_> = counts.map(|(count, what)| format!("{} {what}", show::count(*count))).collect();
-    complain!("understudy: warning: not all came back as it was: {}", told.join(", "));
+    complain!("understudy: warning: the restored tree differs from the snapshot: {}", told.join(", "));
     let denied = warnings.owners + warnings.attributes + warnings.missing > 0;
     if denied && !rustix::process::geteuid().is_root() {
-        complain!("understudy: warning: this user may not set everything; run as root for an exact copy");
+        complain!(
+            "understudy: warning: this user is not allowed to set everything; run as root for an exact copy"
+        );
     }
 }
 
 fn words(kind: ShortfallKind) -> &'static str {
     match kind {
-        ShortfallKind::Damaged => "left out, its content cannot be had",
-        ShortfallKind::Missing => "could not be made",
-        ShortfallKind::Wider => "open to more than it was",
+        ShortfallKind::Damaged => "left out, its content is damaged or lost",
+        ShortfallKind::Missing => "could not be created",
+        ShortfallKind::Wider => "more accessible than before",
         ShortfallKind::Left => "not removed",
-        ShortfallKind::Orphaned => "made up",
-        ShortfallKind::Renamed => "has another name",
-        ShortfallKind::Separate => "no longer a name of the same file",
-        ShortfallKind::Mode => "another mode",
-        ShortfallKind::Owner => "another owner",
-        ShortfallKind::Attribute => "without an attribute",
-        ShortfallKind::Time => "another time",
+        ShortfallKind::Orphaned => "created in place of a lost directory",
+        ShortfallKind::Renamed => "has a different name",
+        ShortfallKind::Separate => "no longer a hard link to the same file",
+        ShortfallKind::Mode => "different mode",
+        ShortfallKind::Owner => "different owner",
+        ShortfallKind::Attribute => "attribute not restored",
+        ShortfallKind::Time => "different time",
     }
 }

@@ -15,22 +15,22 @@ use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub(super) struct ResyncArgs {
-    /// A store of the configuration, or a directory
+    /// Name of a configured store, or a directory
     #[arg(value_name = "PATH|STORE", required_unless_present = "due")]
     target: Option<String>,
-    /// All configured stores that are due: for a scheduled job
+    /// Resync all configured stores that are due (for a scheduled job)
     #[arg(long, conflicts_with_all = ["target", "store", "exclude", "one_filesystem", "accept"])]
     due: bool,
-    /// The store's name, when a directory is given (default: made of the directory's name)
+    /// Name of the store when a directory is given (default: derived from the directory's name)
     #[arg(long, value_name = "NAME")]
     store: Option<String>,
-    /// Leave out what matches (syntax of .gitignore); may be repeated
+    /// Exclude paths that match (syntax of .gitignore); may be repeated
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
-    /// Leave out what is mounted below the directory (other filesystems than its own)
+    /// Exclude other filesystems that are mounted below the directory
     #[arg(long)]
     one_filesystem: bool,
-    /// Commit although the run would be held
+    /// Commit even if the run would be held
     #[arg(long)]
     accept: bool,
 }
@@ -40,7 +40,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     let context = Context::new(global)?;
     let (store, configured) = choose(&context, &target, &args)?;
     if store.role == Permission::Standby {
-        let text = format!("'{}' is followed here; resync it where it runs", store.name);
+        let text = format!("'{}' is only followed on this host; resync it on its primary", store.name);
         return Err(UsageError(text).into());
     }
     // A running daemon that has the store makes the run itself, so that the two never race.
@@ -105,13 +105,13 @@ fn warn(report: &ResyncReport) {
     let warnings = &report.warnings;
     for warning in warnings.first.iter().take(10) {
         let what = match warning.kind {
-            WarningKind::Torn => "changed while it was read; taken as it was read",
+            WarningKind::Torn => "changed while it was read; the snapshot has it as it was read last",
             WarningKind::Unreadable => {
-                "could not be read; what the last snapshot has of it and of what is below it, if anything, was kept:"
+                "could not be read; its state in the last snapshot, and that of everything below it, was kept, if any:"
             }
-            WarningKind::Attributes => "extended attributes could not be read; its content was:",
-            WarningKind::Unsettled => "would not hold still; what was read last was taken:",
-            WarningKind::ChangedSilently => "changed without a new mtime or ctime; shipped",
+            WarningKind::Attributes => "its extended attributes could not be read, but its content was:",
+            WarningKind::Unsettled => "kept changing; the snapshot has what was read last:",
+            WarningKind::ChangedSilently => "changed without a new mtime or ctime; it was shipped",
         };
         complain!("understudy: warning: {}: {what} {}", warning.path, warning.reason);
     }

@@ -27,7 +27,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub(super) struct RunArgs {
-    /// Where to answer HTTP, in place of the configured address; `off` for nowhere
+    /// Address that serves HTTP, in place of the configured one; `off` disables it
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
 }
@@ -44,15 +44,15 @@ fn run_logged(global: &Global, args: RunArgs, log: &Lossy) -> Result<Exit> {
     let context = Context::telling(global, |said| tracing::warn!("{said}"))?;
     let config = context.config.clone();
     if config.store.is_empty() {
-        tracing::warn!("no store is configured; `understudy init` writes a sample configuration");
+        tracing::warn!("no store is configured; run `understudy init` to write a sample configuration");
     }
     let daemon = Daemon::new(context.host().clone(), true, Box::new(kill_at));
     let listen = args.listen.unwrap_or_else(|| config.service.listen().to_owned());
     serve(&context, &daemon, &listen, log)?;
     on_signals(global, &context, &daemon)?;
-    tracing::info!(stores = config.store.len(), "understudy runs");
+    tracing::info!(stores = config.store.len(), "started");
     daemon.run(END_LIMITS);
-    tracing::info!("understudy ends");
+    tracing::info!("stopped");
     Ok(Exit::Done)
 }
 
@@ -88,17 +88,19 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
     if let Some(place) = SocketPlace::of_daemon(&context.config, context.given_repository.as_deref()) {
         match place.bind() {
             Ok(bound) => {
-                tracing::info!(at = %bound.path.display(), "answers this host's commands");
+                tracing::info!(at = %bound.path.display(), "listening for this host's commands");
                 let router = http::router(daemon.clone(), admission(None, None), log.clone());
                 let env = context.env().clone();
                 context.runtime.spawn(async move {
                     if let Err(error) = listen::at_socket(&env, bound, router).await {
-                        tracing::error!(%error, "the socket is not answered any more");
+                        tracing::error!(%error, "the socket does not answer this host's commands any more");
                     }
                 });
             }
             Err(error @ SocketError::Taken(_)) => return Err(error.into()),
-            Err(error) => tracing::error!(%error, "this host's commands do not find this daemon"),
+            Err(error) => {
+                tracing::error!(%error, "cannot listen for this host's commands: they do not find this daemon")
+            }
         }
     }
     if listen == OFF {
@@ -106,15 +108,15 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
     }
     let token = Token::read_or_make(&context.config, context.env());
     if let Err(error) = &token {
-        tracing::error!(%error, "HTTP tells health and figures only, until there is a token; the stores run");
+        tracing::error!(%error, "HTTP serves only health and metrics until there is a token; the stores run");
     }
     let serve = {
         let (daemon, token, log) = (daemon.clone(), token.ok(), log.clone());
         move |listener: tokio::net::TcpListener| {
             let at = listener.local_addr()?;
-            tracing::info!(%at, "answers HTTP");
+            tracing::info!(%at, "listening for HTTP");
             if !at.ip().is_loopback() {
-                tracing::warn!(%at, "whoever can connect may read health and figures, and what is sent is not encrypted");
+                tracing::warn!(%at, "HTTP is not encrypted here, and health and metrics need no token: everyone who can connect can read them");
             }
             let admission = Admission::new(daemon.clone(), token, Some(at.ip()));
             let env = daemon.env().clone();
@@ -130,7 +132,7 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
         }
         // Any user of the host may have taken the port, which is no reason to stop replicating.
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            tracing::error!(%listen, %error, "HTTP is not answered until the port is free; the stores run");
+            tracing::error!(%listen, %error, "cannot listen for HTTP until the port is free; the stores run");
             let listen = listen.to_owned();
             context.runtime.spawn(async move {
                 loop {
@@ -153,7 +155,7 @@ const PORT_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
 fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()> {
     let stopping = daemon.clone();
     ending::on_end(move || {
-        tracing::info!("asked to end; runs stop at their next step");
+        tracing::info!("shutting down; runs stop at their next step");
         stopping.stop();
     });
     let _entered = context.runtime.enter();
@@ -167,9 +169,9 @@ fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()>
                 Ok(config) => {
                     let stores = config.store.len();
                     daemon.reload(config);
-                    tracing::info!(stores, "took the new configuration");
+                    tracing::info!(stores, "loaded the new configuration");
                 }
-                Err(error) => tracing::error!(%error, "keeps the old configuration: the new one is wrong"),
+                Err(error) => tracing::error!(%error, "invalid configuration; keeping the previous one"),
             });
         }
     });

@@ -20,7 +20,7 @@ pub(super) fn chosen(context: &Context, named: &[String]) -> Result<Vec<StoreCon
         return named.iter().map(|name| configured(context, name)).collect();
     }
     if context.config.store.is_empty() {
-        return Err(UsageError("no store is configured: name one".into()).into());
+        return Err(UsageError("no store is configured: give the name of one".into()).into());
     }
     Ok(context.config.store.clone())
 }

@@ -43,7 +43,7 @@ pub(super) fn count(number: u64) -> String {
 
 /// Prints one JSON object on a line of its own.
 pub(super) fn json(value: &impl Serialize) -> Result<()> {
-    line(&escape::json(&serde_json::to_string(value).context("the report as JSON")?))
+    line(&escape::json(&serde_json::to_string(value).context("writing the report as JSON")?))
 }
 
 /// Cuts a cell's text to a maximum number of characters.
@@ -127,16 +127,16 @@ pub(super) fn resync(report: &ResyncReport, how: &str) -> Result<()> {
 pub(super) fn pruning_warnings(report: &PruneReport) {
     for standby in &report.silent_standbys {
         complain!(
-            "understudy: warning: {}: standby '{}' was last heard of {} days ago: nothing is kept for it{}",
+            "understudy: warning: {}: standby '{}' last reported {} days ago; nothing is kept for it any more{}",
             report.store,
             standby.host,
             standby.silent_days,
-            if standby.forgotten { ", and it is not shown any more" } else { "" },
+            if standby.forgotten { ", and it is no longer listed" } else { "" },
         );
     }
     if let Some(reason) = &report.deletion_refused {
         complain!(
-            "understudy: warning: {}: nothing was deleted: {reason}; prune where deleting is allowed",
+            "understudy: warning: {}: nothing was deleted: {reason}; prune with credentials that can delete",
             report.store
         );
     }
@@ -161,7 +161,7 @@ pub(super) fn drill_text(report: &DrillReport) -> String {
 pub(super) fn announce_key(made: Option<&Path>) {
     if let Some(path) = made.filter(|path| path.exists()) {
         complain!(
-            "understudy: made the key file {}: keep a copy elsewhere, without it what is encrypted is lost",
+            "understudy: created the key file {}: keep a copy elsewhere; without it encrypted stores are lost",
             path.display()
         );
     }

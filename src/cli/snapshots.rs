@@ -13,7 +13,7 @@ use clap::Args;
 pub(super) struct SnapshotsArgs {
     #[arg(value_name = "STORE")]
     store: String,
-    /// As the log was up to this record
+    /// Use the log as it was up to this record
     #[arg(long, value_name = "N")]
     until_record: Option<u64>,
 }

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 #[derive(Args)]
 pub(super) struct StatusArgs {
-    /// Show it again every so many seconds
+    /// Refresh the output at this interval
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
 }
@@ -104,7 +104,7 @@ fn once(global: &Global, context: &Context, clear: bool) -> Result<Exit> {
         show::json(&rows)?;
     } else if rows.is_empty() {
         let location = context.repository(None)?.location().to_owned();
-        show::line(&format!("no stores in {location}; begin with: understudy resync PATH"))?;
+        show::line(&format!("no stores in {location}; start with: understudy resync PATH"))?;
     } else {
         table(&rows, context.env().wall_ns())?;
     }
@@ -219,7 +219,7 @@ fn standbys(store: &Store, state: &StoreState, now_ns: u64) -> Vec<Standby> {
 fn keyring_advice(store: &Store) -> Option<String> {
     let holders = store.keyrings().holders().ok().flatten().filter(|holders| holders.version == 1)?;
     Some(format!(
-        "keyring {} does not prove who made it; once all hosts have this version: `understudy key upgrade {}`",
+        "keyring {} does not prove who made it; once all hosts have this version, run `understudy key upgrade {}`",
         holders.sequence,
         store.name()
     ))

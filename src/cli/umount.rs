@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub(super) struct UmountArgs {
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Take it away now, and let what is open in it go on
+    /// Detach the mount now; files that are open in it stay usable
     #[arg(long)]
     lazy: bool,
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(super) fn run(global: &Global, args: UmountArgs) -> Result<Exit> {
             if !global.quiet {
                 let dir = args.dir.display();
                 show::line(&format!(
-                    "{dir} was unmounted before; {} is kept for it no more",
+                    "{dir} was unmounted already; {} is no longer kept for it",
                     kept.join(", ")
                 ))?;
             }

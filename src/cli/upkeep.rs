@@ -8,7 +8,7 @@ use clap::Args;
 
 #[derive(Args)]
 pub(super) struct UpkeepArgs {
-    /// Left out: all configured stores
+    /// Names of stores; default: all configured stores
     #[arg(value_name = "STORE")]
     stores: Vec<String>,
 }

@@ -10,7 +10,7 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     };
     match number.trim().parse::<u64>() {
         Ok(n @ 1..=1_000_000) => Ok(n * factor),
-        _ => Err("a time is for example 90s, 10m or 2h".into()),
+        _ => Err("write a time as, for example, 90s, 10m or 2h".into()),
     }
 }
 
@@ -18,6 +18,6 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
 pub(super) fn percent(text: &str) -> Result<u8, String> {
     match text.trim_end_matches('%').parse() {
         Ok(n @ 1..=100) => Ok(n),
-        _ => Err("a share goes from 1 to 100 percent".into()),
+        _ => Err("a share must be 1 to 100 percent".into()),
     }
 }

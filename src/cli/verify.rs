@@ -20,20 +20,20 @@ use std::path::{Path, PathBuf};
 pub(super) struct VerifyArgs {
     #[arg(value_name = "STORE")]
     store: String,
-    /// Also read packs: all, or so many percent of them, another share each time
+    /// Also read packs: all, or this percentage of them, a different share each time
     #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = values::percent)]
     read_data: Option<u8>,
-    /// Check what this host holds of the store instead, in its usual place or in DIR
+    /// Check this host's standby copy of the store instead, in its usual place or in DIR
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "read_data")]
     standby: Option<String>,
-    /// Ship again what the repository lost, of the source and of what this host holds; with --standby fetch what is missing
-    /// or damaged there
+    /// Ship again what the repository lost, from the source and from this host's standby copy; with --standby, fetch what
+    /// is missing or damaged there
     #[arg(long)]
     repair: bool,
-    /// With --repair: a tree that may hold files of the store under their paths; left out, the configured one
+    /// With --repair: a tree that may hold files of the store under their paths; default: the configured path
     #[arg(long, value_name = "DIR", requires = "repair", conflicts_with = "standby")]
     source: Option<PathBuf>,
-    /// Read packs for so long: 90s, 10m, 2h. Goes on where the last reading ended
+    /// Read packs for this long (90s, 10m, 2h), from where the last reading ended
     #[arg(long = "for", value_name = "TIME", conflicts_with = "standby", value_parser = values::seconds)]
     time: Option<u64>,
 }
@@ -77,7 +77,7 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
         )?
     };
     if ending::is_asked() {
-        return Err(StoppedError(format!("{name}: not all was verified: asked to end")).into());
+        return Err(StoppedError(format!("{name}: stopped before everything was verified")).into());
     }
     if report.records == 0 {
         return Err(RepositoryError::NoStore(name).into());
@@ -116,7 +116,7 @@ fn print(global: &Global, name: &StoreName, report: &VerifyReport) -> Result<()>
         if report.is_sound() {
             "sound".to_owned()
         } else {
-            format!("{} objects broken, {} files touched", report.problems.len(), report.touched_count)
+            format!("{} objects damaged, {} files affected", report.problems.len(), report.touched_count)
         },
     ))
 }
@@ -139,14 +139,14 @@ fn repair_repository(
     let shown = if report.record.is_some() { &report.after } else { &report.before };
     if report.record.is_some() && !global.quiet {
         show::line(&format!(
-            "{name}: {} objects were broken and {} files touched; {} chunks were copied, {} taken from the cache, {} shipped again{}",
+            "{name}: {} objects damaged, {} files affected; {} chunks copied, {} taken from the cache, {} shipped again{}",
             report.before.problems.len(),
             report.before.touched_count,
             report.chunks_copied,
             report.chunks_cached,
             report.chunks_made,
             if report.lost {
-                "; resync the store: what its source still has is whole in the next snapshot"
+                "; resync the store: the next snapshot is complete for all that the source still has"
             } else {
                 ""
             },
@@ -161,7 +161,7 @@ fn standby(global: &Global, report: &CheckReport, repair: bool) -> Result<Exit> 
         show::json(report)?;
     } else {
         for problem in &report.problems {
-            let needed = problem.needed_for.as_deref().unwrap_or("nothing here needs it");
+            let needed = problem.needed_for.as_deref().unwrap_or("no snapshot here needs it");
             complain!("understudy: {}: {} ({needed})", problem.path, problem.reason);
         }
         let unnamed = report.problem_count - report.problems.len() as u64;
@@ -170,7 +170,7 @@ fn standby(global: &Global, report: &CheckReport, repair: bool) -> Result<Exit> 
         }
         if report.lost > 0 {
             complain!(
-                "understudy: {} of them are of snapshots that the log no longer has, and cannot be fetched: `understudy umount` what shows them, and do not trust it",
+                "understudy: {} of them belong to snapshots that the log no longer has and cannot be fetched: unmount these snapshots (`understudy umount`) and do not trust them",
                 report.lost
             );
         }
@@ -182,13 +182,13 @@ fn standby(global: &Global, report: &CheckReport, repair: bool) -> Result<Exit> 
                 show::bytes(report.read_bytes),
                 match report.problem_count {
                     0 => "sound".to_owned(),
-                    count if repair => format!("{count} missing or damaged, {} made anew", report.repaired),
+                    count if repair => format!("{count} missing or damaged, {} repaired", report.repaired),
                     count => format!("{count} missing or damaged; --repair fetches them"),
                 },
             ))?;
             if report.unknown_snapshots > 0 {
                 show::line(&format!(
-                    "  {} of them are not in the log any more: their files' bytes were checked, their names and metadata cannot be",
+                    "  {} of them are no longer in the log: their files' bytes were checked, but their names and metadata cannot be",
                     report.unknown_snapshots,
                 ))?;
             }
@@ -196,7 +196,7 @@ fn standby(global: &Global, report: &CheckReport, repair: bool) -> Result<Exit> 
                 show::line(&format!(
                     "  {} more are damaged, and no snapshot here needs them: {}",
                     report.damaged_unneeded,
-                    if repair { "removed" } else { "they go with what is dropped next, or with --repair" },
+                    if repair { "removed" } else { "the next drop or --repair removes them" },
                 ))?;
             }
         }

@@ -155,7 +155,7 @@ impl Copy {
     /// Copies the range, by reference where the filesystem can.
     pub(crate) fn run(&self, from: &OwnedFd, to: &OwnedFd, path: &TreePath) -> Result<(), ContentError> {
         copy_range(from, self.from, to, self.to, self.length_bytes)
-            .map_err(ContentError::file(path, "copy from its version before"))
+            .map_err(ContentError::file(path, "copy from its previous version"))
     }
 }
 

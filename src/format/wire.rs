@@ -10,11 +10,11 @@ pub enum FormatError {
     Truncated(&'static str),
     #[error("{0} is out of range")]
     Range(&'static str),
-    #[error("begins with other bytes than {0} does")]
+    #[error("is not {0} (wrong magic number)")]
     Magic(&'static str),
     #[error(
-        "has format version {found}, and this understudy reads {known}: {}",
-        if found > known { "use a newer understudy" } else { "use the one that wrote it, or begin a new repository" }
+        "has format version {found}, but this understudy reads version {known}: {}",
+        if found > known { "use a newer understudy" } else { "use the understudy that wrote it, or start a new repository" }
     )]
     Version { found: u8, known: u8 },
     #[error("does not have the hash that names it")]
@@ -23,17 +23,17 @@ pub enum FormatError {
     Codec(u8),
     #[error("is sealed with method {0}, which this understudy does not know: use a newer understudy")]
     Seal(u8),
-    #[error("is sealed with data key {0}, which none of the keys here opens")]
+    #[error("is sealed with data key {0}, which no key here opens")]
     Generation(u32),
-    #[error("was altered, or belongs elsewhere, or is sealed with another key")]
+    #[error("failed authentication: it was altered, is misplaced, or is sealed with another key")]
     Tampered,
-    #[error("does not prove that it was made by the holder whom it names")]
+    #[error("does not prove that the holder it names made it")]
     Maker,
-    #[error("a passphrase has at least {0} characters")]
+    #[error("a passphrase needs at least {0} characters")]
     Passphrase(usize),
     #[error("{0} are not strictly ascending")]
     Order(&'static str),
-    #[error("holds {0} bytes behind its end")]
+    #[error("has {0} trailing bytes")]
     Trailing(usize),
     #[error(transparent)]
     Path(#[from] crate::model::tree_path::PathError),
@@ -53,8 +53,8 @@ impl Failure for FormatError {
 /// `what` is a part, or, with an article, all of it.
 fn truncated(what: &str) -> String {
     match what.starts_with("a ") || what.starts_with("an ") {
-        true => format!("is shorter than {what}"),
-        false => format!("ends before its {what} does"),
+        true => format!("is truncated: shorter than {what}"),
+        false => format!("is truncated in its {what}"),
     }
 }
 

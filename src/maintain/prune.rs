@@ -99,11 +99,11 @@ pub enum PruneError {
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     #[error(
-        "store '{store}': record {by} dropped {count} snapshots that the rules keep (the first of them {first}): nothing is deleted. If that is right, run `understudy prune` with --accept; if not, `understudy restore --until-record {}` still has them", by.0.saturating_sub(1)
+        "store '{store}': record {by} dropped {count} snapshots that the rules keep (the first is {first}); nothing was deleted. If that is right, run `understudy prune` with --accept; if not, `understudy restore --until-record {}` can still restore them", by.0.saturating_sub(1)
     )]
     Held { store: String, by: Sequence, count: usize, first: Sequence },
     #[error(
-        "store '{store}': {count} references of snapshots that stay lead to nothing: nothing is doomed or deleted, since what they need may still be there. `understudy verify {store}` says which files that touches; if they are lost for good, run `understudy prune` with --accept"
+        "store '{store}': {count} references of kept snapshots point to missing content; nothing was doomed or deleted, since the content may still be there. Run `understudy verify {store}` to see which files are affected; if they are lost for good, run `understudy prune` with --accept"
     )]
     Missing { store: String, count: u64 },
 }

@@ -93,7 +93,7 @@ fn verify_log(store: &Store, report: &mut VerifyReport) -> Result<StoreState, Re
     let mut last = Sequence(0);
     for object in listed {
         let Some(sequence) = object_key::parse_record(&object.location) else {
-            report.problem(&object.location, "is no record's name");
+            report.problem(&object.location, "is not a valid record name");
             continue;
         };
         let mut missing = last.next();
@@ -116,7 +116,7 @@ fn verify_log(store: &Store, report: &mut VerifyReport) -> Result<StoreState, Re
             }
         };
         if let Some(seen) = seen.filter(|seen| seen.sequence == sequence && seen.hash != hash) {
-            return Err(store.log().rolled_back(seen, "has another one there".into()));
+            return Err(store.log().rolled_back(seen, "has another record there".into()));
         }
         // Records after a gap cannot be chained to the ones before it, but they are sound by themselves.
         if chained && let Err(error) = state.apply(store.name(), record.clone(), hash) {
@@ -193,7 +193,7 @@ fn find_missing_packs(
             }
             Some(found) if found != size_bytes => {
                 report.problem(&at, format!("has {found} bytes instead of {size_bytes}"));
-                broken.packs.insert(*id, format!("pack {id} has another size"));
+                broken.packs.insert(*id, format!("pack {id} has the wrong size"));
                 let bytes = store.wait(store.objects().get(&at, index_format::PACK_MAX_BYTES))?;
                 let entries = entries_of(index, &BTreeSet::from([*id]))?.remove(id).unwrap_or_default();
                 find_broken_chunks(store, index, &bytes.unwrap_or_default(), &entries, broken)?;
@@ -246,7 +246,7 @@ fn verify_packs(
             let entries = entries.remove(id).unwrap_or_default();
             let lost = find_broken_chunks(store, index, &bytes, &entries, broken)?;
             if is_whole && lost > 0 {
-                report.problem(&at, format!("{lost} chunks are not where the index says"));
+                report.problem(&at, format!("{lost} chunks are not at the place that the index names"));
             }
         }
     }

@@ -151,7 +151,7 @@ impl Walker<'_> {
         }
         let part = match found {
             Err(reason) => {
-                let reason = format!("the page from here on is lost: {reason}");
+                let reason = format!("the manifest page that begins here is lost: {reason}");
                 self.report.touch(self.snapshot, child.first.to_string(), reason);
                 None
             }
@@ -265,7 +265,7 @@ impl Walker<'_> {
                             count += extents.len();
                             if extent_list::is_too_dense(count, file.size_bytes) {
                                 return Ok(Some(
-                                    "it is in more pieces than a file of its size can be".to_owned(),
+                                    "it has more extents than a file of its size can have".to_owned(),
                                 ));
                             }
                             sum = extents.iter().fold(sum, |sum, e| sum.saturating_add(e.length_bytes()));
@@ -275,7 +275,7 @@ impl Walker<'_> {
                         }
                     }
                 }
-                Ok((sum != file.size_bytes).then(|| "its extents do not make up its size".to_owned()))
+                Ok((sum != file.size_bytes).then(|| "its extents do not add up to its size".to_owned()))
             }
         }
     }

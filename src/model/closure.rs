@@ -11,7 +11,7 @@ use thiserror::Error;
 pub enum Misplaced {
     #[error("the manifest does not begin with its root directory")]
     NoRoot,
-    #[error("it does not stand behind what is before it")]
+    #[error("its path does not sort after the entry before it")]
     Order,
     #[error("its directory is not in the manifest")]
     NoDirectory,

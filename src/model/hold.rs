@@ -90,22 +90,22 @@ impl fmt::Display for Hold {
         match self {
             Hold::EmptyRoot { entries_before } => write!(
                 f,
-                "the root is empty, and the last snapshot holds {entries_before} entries; is the volume mounted?"
+                "the root is empty, but the last snapshot has {entries_before} entries; is the volume mounted?"
             ),
             Hold::OtherFilesystem { before, now, deleted, entries_before, allowed_percent } => write!(
                 f,
-                "the root is on another filesystem than last time (type {:#x} id {:#x}, before: type {:#x} id {:#x}), and {deleted} of {entries_before} entries are not on it (the plan allows {allowed_percent} %); is the right volume mounted?",
+                "the root is on another filesystem than last time (type {:#x} id {:#x}, before: type {:#x} id {:#x}), and {deleted} of {entries_before} entries are missing from it (the plan allows {allowed_percent} %); is the right volume mounted?",
                 now.magic, now.id, before.magic, before.id
             ),
             Hold::VolumeLost { path, deleted, entries_before, is_mounted } => write!(
                 f,
-                "{path}: a volume was mounted here last time{}; {deleted} of its {entries_before} entries are gone; {}",
+                "{path}: a volume was mounted here last time{}; {deleted} of its {entries_before} entries are missing; {}",
                 if *is_mounted { "" } else { ", and none is now" },
-                if *is_mounted { "is it the right one?" } else { "is it to be mounted?" }
+                if *is_mounted { "is it the right one?" } else { "should it be mounted?" }
             ),
             Hold::Deletions { deleted, entries_before, allowed_percent } => write!(
                 f,
-                "{deleted} of {entries_before} entries are gone, and the plan allows {allowed_percent} %"
+                "{deleted} of {entries_before} entries were deleted; the plan allows {allowed_percent} %"
             ),
         }
     }

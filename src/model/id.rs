@@ -11,7 +11,7 @@ pub enum IdError {
     #[error("'{0}' is not 64 hexadecimal digits")]
     Hex(String),
     #[error(
-        "'{0}' cannot name a store: use 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
+        "'{0}' is not a valid store name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
     )]
     Store(String),
 }

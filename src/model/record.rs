@@ -171,15 +171,15 @@ pub struct Record {
 /// Reason why records do not make a log.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FoldError {
-    #[error("record {found} follows {after}")]
+    #[error("record {found} follows record {after}: records are missing between them")]
     Gap { after: Sequence, found: Sequence },
     #[error("record {0} does not name the record before it: the log was altered")]
     Chain(Sequence),
     #[error("record {0} belongs to store '{1}'")]
     Store(Sequence, StoreName),
-    #[error("record {0} has an epoch that cannot follow the one before")]
+    #[error("record {0} has an epoch that cannot follow the previous record's")]
     Epoch(Sequence),
-    #[error("record {0} does not name the keyring in force: whoever wrote it has old keys alone")]
+    #[error("record {0} does not name the current keyring: its writer has only old keys")]
     Ring(Sequence),
 }
 

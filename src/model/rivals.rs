@@ -33,7 +33,10 @@ pub struct Rivals {
 impl fmt::Display for Rivals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { daemon, other, snapshot } = self;
-        write!(f, "two daemons resync it by turns, the last time with snapshot {snapshot}: ")?;
+        write!(
+            f,
+            "two daemons take turns at resyncing this store, most recently with snapshot {snapshot}: "
+        )?;
         let (one, two) = (daemon.incarnation, other.incarnation);
         match daemon.host == other.host {
             true => write!(
@@ -43,7 +46,7 @@ impl fmt::Display for Rivals {
             ),
             false => write!(
                 f,
-                "host '{}' (incarnation {one}) and host '{}' (incarnation {two}); one of them should have it as a standby",
+                "host '{}' (incarnation {one}) and host '{}' (incarnation {two}); configure one of them as a standby",
                 daemon.host, other.host
             ),
         }

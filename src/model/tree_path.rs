@@ -14,7 +14,7 @@ use thiserror::Error;
 pub enum PathError {
     #[error("path '{0}' has an empty, '.' or '..' component")]
     Component(String),
-    #[error("path '{0}' holds a NUL byte")]
+    #[error("path '{0}' contains a NUL byte")]
     Nul(String),
     #[error("path '{0}' has a component of more than 255 bytes")]
     Long(String),

@@ -101,7 +101,7 @@ impl Changes {
         }
         if stat.mode & 0o077 != 0 {
             rustix::fs::fchmod(&self.handle, Mode::RWXU)
-                .map_err(FollowError::path(&self.path, "close it to others"))?;
+                .map_err(FollowError::path(&self.path, "deny other users access to it"))?;
         }
         Ok(())
     }

@@ -15,17 +15,17 @@ pub enum StageError {
     Mount(#[from] MountError),
     #[error(transparent)]
     Depot(#[from] FollowError),
-    #[error("{store}{wanted} is not on this standby ({here} in {}); `understudy follow {store}{wanted}` brings it here, and --method fuse reads it from the repository", root.display())]
+    #[error("{store}{wanted} is not on this standby ({here} in {}); run `understudy follow {store}{wanted}` to bring it here, or mount with --method fuse to read it from the repository", root.display())]
     NotHere { store: StoreName, wanted: String, here: String, root: PathBuf },
-    #[error("{} holds changes to {found}, and means nothing on {wanted}; mount {found}, or give another directory", upper.display())]
+    #[error("{} contains changes to {found}, which do not apply to {wanted}; mount {found}, or give another directory", upper.display())]
     Bound { upper: PathBuf, found: String, wanted: String },
-    #[error("{} is in the way: it has to become a symlink that moves on, since a mount cannot be made beneath another here (that takes root and Linux 6.5); name a path that is not there", .0.display())]
+    #[error("{} exists, but it would have to be a symlink that --follow switches, since this host cannot mount beneath another mount (that requires root and Linux 6.5); name a path that does not exist", .0.display())]
     InTheWay(PathBuf),
-    #[error("{} shows a snapshot already; `understudy umount` it first, or mount elsewhere", .0.display())]
+    #[error("{} has a snapshot mounted already; run `understudy umount` first, or mount elsewhere", .0.display())]
     Shown(PathBuf),
-    #[error("{} belongs to user {owner}; changes go to a directory of this user's, who else could change them, and run what is set-user-id there", path.display())]
+    #[error("{} belongs to user {owner}, who could alter the changes and run set-user-id programs there; give a directory that belongs to this user", path.display())]
     NotOurs { path: PathBuf, owner: u32 },
-    #[error("{} holds something else; changes need an empty directory, or one that holds changes to this snapshot", .0.display())]
+    #[error("{} contains other files; give an empty directory, or one with changes to this snapshot", .0.display())]
     Foreign(PathBuf),
 }
 

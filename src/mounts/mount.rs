@@ -48,7 +48,7 @@ pub fn find(depot: &Depot, store: &StoreName, moment: Moment) -> Result<Sequence
         store: store.clone(),
         wanted: match moment {
             Moment::At(sequence) => format!("@{sequence}"),
-            Moment::AsOf(_) => " of that moment or before".to_owned(),
+            Moment::AsOf(_) => " at or before that time".to_owned(),
             Moment::Latest => String::new(),
         },
         here: match (published.first(), published.last()) {

@@ -17,7 +17,7 @@ pub enum ResyncError {
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error(
-        "store '{store}' is held, nothing was committed: {hold}{} If this is right, run again with --accept", if hold.to_string().ends_with('?') { "" } else { "." }
+        "store '{store}' is held and nothing was committed: {hold}{} If this is right, run again with --accept", if hold.to_string().ends_with('?') { "" } else { "." }
     )]
     Held { store: StoreName, hold: Hold },
     #[error(
@@ -25,9 +25,9 @@ pub enum ResyncError {
         escape::line(primary)
     )]
     Fenced { store: StoreName, primary: String, writer: WriterId },
-    #[error("stopped before the commit; the next run does not ship again what was shipped")]
+    #[error("stopped before the commit; the next run does not ship the same content again")]
     Stopped,
-    #[error("compression could not be set up: {0}")]
+    #[error("cannot set up compression: {0}")]
     Compressor(std::io::Error),
 }
 

@@ -375,7 +375,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
     /// Keeps an entry unchanged. One without a directory, in a snapshot of an older version, cannot be kept.
     fn keep_below(&mut self, mut entry: Entry, is_unseen: bool) -> Result<(), ResyncError> {
         if !self.manifest.admits(&entry.path) {
-            let reason = "the last snapshot lacks its directory, and it could not be read anew".to_owned();
+            let reason = "the last snapshot lacks its directory, and it could not be read again".to_owned();
             self.warn(WarningKind::Unreadable, &entry.path, reason);
             self.summary.changes.count(Some(Change::Removed));
             return Ok(());
@@ -404,12 +404,10 @@ pub fn exhausted(path: &TreePath, errno: Errno) -> ResyncError {
 
 pub fn reason(errno: Errno) -> String {
     match errno {
-        Errno::AGAIN => "it shrank under every reading".to_owned(),
-        Errno::FBIG => {
-            "its holes are more than this run may hash; `holes` in [limits] allows more".to_owned()
-        }
-        Errno::BUSY => "it is under a lease that its holder does not give up".to_owned(),
-        Errno::NOENT => "its directory lists it, and nothing has its name".to_owned(),
+        Errno::AGAIN => "it shrank during every attempt to read it".to_owned(),
+        Errno::FBIG => "its holes exceed what one run may hash; raise `holes` in [limits]".to_owned(),
+        Errno::BUSY => "another process holds a lease on it and does not release it".to_owned(),
+        Errno::NOENT => "its directory lists it, but it does not exist".to_owned(),
         errno => std::io::Error::from(errno).to_string(),
     }
 }

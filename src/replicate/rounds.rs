@@ -98,7 +98,7 @@ impl Rounds<'_> {
                 (root, summary.doubts) = (again.0, again.1.doubts);
                 round += 1;
             }
-            let reason = "it changed its place or its kind at each of several looks";
+            let reason = "it was moved or changed its kind each time that it was read";
             let doubts = std::mem::take(&mut summary.doubts);
             for path in doubts.trees.iter().chain(&doubts.phantoms).chain(&came_back) {
                 let failed = doubts.failed.get(path).map(|errno| ledger::reason(*errno));

@@ -75,7 +75,7 @@ impl Log<'_> {
         };
         match met == seen.hash {
             true => Ok(Passed(())),
-            false => Err(self.rolled_back(seen, "has another one there".into())),
+            false => Err(self.rolled_back(seen, "has another record there".into())),
         }
     }
 }

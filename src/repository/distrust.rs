@@ -6,23 +6,23 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Distrust {
     #[error(
-        "it is older than the one that this host took, which is not there any more: the keyring was rolled back"
+        "it is older than the keyring that this host accepted, which is missing now: the keyring was rolled back"
     )]
     Older,
-    #[error("it is another one than this host took under that number")]
+    #[error("it differs from the keyring that this host accepted under this number")]
     Exchanged,
-    #[error("it does not have the data keys of the one before")]
+    #[error("it lacks data keys of the previous keyring")]
     Keys,
-    #[error("it does not prove who made it, and the one before does")]
+    #[error("it does not prove who made it, but the previous keyring does")]
     Version,
-    #[error("it does not name the one before")]
+    #[error("it does not name the previous keyring")]
     Chain,
-    #[error("'{0}', who made it, held no key to the one before")]
+    #[error("its maker '{0}' held no key to the previous keyring")]
     Maker(String),
     #[error(
-        "nothing here opens keyring {0}, which leads to it, as where a key was removed and added again. Where its holders are who they should be, --trust-keyring goes on with it, once"
+        "no key here opens keyring {0}, which leads to it; this happens when a key was removed and added again. If its holders are the right ones, give --trust-keyring once to accept it"
     )]
     Gap(u32),
-    #[error("more keyrings lead to it than are looked at")]
+    #[error("too many keyrings lead to it to be checked")]
     Long,
 }

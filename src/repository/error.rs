@@ -17,7 +17,7 @@ use thiserror::Error;
 pub enum RepositoryError {
     #[error("{}{operation} failed: {reason}", at(key, *kind))]
     Request { operation: &'static str, key: String, reason: String, kind: FailureKind },
-    #[error("{key}: the {what} is missing; run `understudy verify` to see what it touches")]
+    #[error("{key}: the {what} is missing; run `understudy verify` to see what is affected")]
     MissingObject { key: String, what: &'static str },
     #[error("repository address '{location}': {reason}")]
     Location { location: String, reason: String },
@@ -25,83 +25,81 @@ pub enum RepositoryError {
         "repository '{0}' ignores create-only conditions: two writers would overwrite each other's records. Use a backend that honours If-None-Match (S3, GCS, Azure, MinIO, Ceph, Garage 2, a local directory)"
     )]
     TwoWin(String),
-    #[error("{key}: {source}; run `understudy verify` to see what it touches")]
+    #[error("{key}: {source}; run `understudy verify` to see what is affected")]
     Format { key: String, source: FormatError },
-    #[error("chunk {chunk} is in no index; run `understudy verify` to see what it touches")]
+    #[error("chunk {chunk} is in no index; run `understudy verify` to see what is affected")]
     UnknownChunk { chunk: ChunkId },
     #[error(
-        "store '{store}': its log is damaged: {source}; run `understudy verify {store}` to see what it touches"
+        "store '{store}': its log is damaged: {source}; run `understudy verify {store}` to see what is affected"
     )]
     Log { store: StoreName, source: FoldError },
     #[error("store '{0}' has no snapshot here; `understudy status` lists the stores")]
     NoStore(StoreName),
-    #[error("store '{store}' has no snapshot '{wanted}'; it has {available}")]
+    #[error("store '{store}' has no snapshot {wanted}; available: {available}")]
     NoSnapshot { store: StoreName, wanted: String, available: String },
-    #[error(
-        "{path}: its entry in the manifest contradicts itself or others; run `understudy verify` to see what it touches"
-    )]
+    #[error("{path}: its manifest entry is inconsistent; run `understudy verify` to see what is affected")]
     Entry { path: String },
     #[error(
-        "store '{store}': record {sequence} is missing from its log; run `understudy verify {store}` to see what it touches"
+        "store '{store}': record {sequence} is missing from its log; run `understudy verify {store}` to see what is affected"
     )]
     MissingRecord { store: StoreName, sequence: Sequence },
     #[error(
-        "store '{store}' is encrypted, and nothing here opens it. It says that it has the keys {slots}; without a key nobody can tell whether that is so. Give the key file (--key-file, `key_file`; looked for at {}) or the passphrase (UNDERSTUDY_PASSPHRASE){reason}", key_file.display()
+        "store '{store}' is encrypted, and no key here opens it. It claims to have the keys {slots}, which cannot be checked without a key. Give the key file (--key-file, `key_file`; looked for at {}) or the passphrase (UNDERSTUDY_PASSPHRASE){reason}", key_file.display()
     )]
     NoKey { store: StoreName, slots: String, key_file: PathBuf, reason: String },
     #[error("key file {}: a line is not an age identity (AGE-SECRET-KEY-1…)", path.display())]
     KeyFile { path: PathBuf },
     #[error("key file {}", unread(path, source))]
     ReadKeyFile { path: PathBuf, source: std::io::Error },
-    #[error("key file {}: it exists, and is left as it is; name another file", .0.display())]
+    #[error("key file {}: it exists and was not changed; name another file", .0.display())]
     KeyFileExists(PathBuf),
-    #[error("key file {}: it holds no key; give another, or move it away to have a new one made", .0.display())]
+    #[error("key file {}: it contains no key; give another file, or move it away so that a new one is created", .0.display())]
     EmptyKeyFile(PathBuf),
     #[error(
-        "store '{0}' is new and is to be encrypted, and there is no place for its key: give --key-file, or set HOME, or `encryption = \"none\"`"
+        "store '{0}' is new and would be encrypted, but there is no place for its key: give --key-file, or set HOME, or `encryption = \"none\"`"
     )]
     NoPlaceForKey(StoreName),
     #[error(
-        "store '{0}' is new and would have the passphrase for a key: one that has {PASSPHRASE_MIN_CHARS} characters at least"
+        "store '{0}' is new and the passphrase would become one of its keys, but it is too short: use at least {PASSPHRASE_MIN_CHARS} characters"
     )]
     ShortPassphrase(StoreName),
     #[error("store '{0}' is not encrypted: it has no keys to change")]
     NotEncrypted(StoreName),
     #[error(
-        "store '{0}' is there and is not encrypted, and nothing here says that it is meant to be so: nothing is written to it. If it is, set `encryption = \"none\"` for it, or give --allow-unencrypted once"
+        "store '{0}' exists and is not encrypted, but nothing here says that this is intended: nothing was written to it. If it is intended, set `encryption = \"none\"` for it, or give --allow-unencrypted once"
     )]
     Unconfirmed(StoreName),
     #[error(
-        "store '{store}' has a keyring that nobody here made or said yes to: {maker}, for {holders}. Whoever has one of these keys reads what would be shipped. If they are yours, give --trust-keyring once"
+        "store '{store}' has a keyring that no key here made or accepted: {maker}, for {holders}. Each of these keys can read what would be shipped. If they are yours, give --trust-keyring once"
     )]
     StrangeKeyring { store: StoreName, maker: String, holders: String },
-    #[error("{key}: {reason}. If that is meant, delete {}", note.display())]
+    #[error("{key}: {reason}. If that is intended, delete {}", note.display())]
     Distrusted { key: String, reason: Distrust, note: PathBuf },
     #[error(
-        "store '{store}' has no keyring, and this host saw it encrypted: the keyring was taken away. If that is meant, delete {}", note.display()
+        "store '{store}' has no keyring, but this host saw it encrypted before: the keyring was removed. If that is intended, delete {}", note.display()
     )]
     KeyringGone { store: StoreName, note: PathBuf },
     #[error(
-        "store '{store}': record {sequence} names keyring {ring}, which is not to be found here, or is not sealed with its newest key: the record is made up, or the keyring was rolled back"
+        "store '{store}': record {sequence} names keyring {ring}, which is missing here, or the record is not sealed with that keyring's newest key: the record was forged, or the keyring was rolled back"
     )]
     Unnamed { store: StoreName, sequence: Sequence, ring: u32 },
     #[error(
-        "{}: what this host saw of store '{store}' cannot be read. Restore it; without it, this host would take on trust whatever is there now", note.display()
+        "{}: cannot read what this host remembers of store '{store}'. Restore this file; without it, this host would accept whatever the repository has now", note.display()
     )]
     Memory { store: StoreName, note: PathBuf },
     #[error(
-        "store '{store}': an object {} with data key {generation}, and the store's keyring has {known}: something here was exchanged, or the keyring was rolled back",
+        "store '{store}': an object {} with data key {generation}, but the store's keyring has {known}: an object was exchanged, or the keyring was rolled back",
         if *generation == 0 { "without a seal stands where all are sealed, or" } else { "is sealed" }
     )]
     Keyring { store: StoreName, generation: u32, known: u32 },
     #[error("store '{store}': the keys were not changed: {change}")]
     KeyChange { store: StoreName, change: KeyChange },
     #[error(
-        "store '{store}': its log was rolled back: this host saw record {seen}, and now it {found}. If that is meant, delete {}", note.display()
+        "store '{store}': its log was rolled back: this host saw record {seen}, and now the log {found}. If that is intended, delete {}", note.display()
     )]
     RolledBack { store: StoreName, seen: Sequence, found: String, note: PathBuf },
     /// A manifest that could not be restored: a fault of this program, found before it did harm.
-    #[error("{path}: {misplaced}; nothing was committed; this is a bug of understudy's")]
+    #[error("{path}: {misplaced}; nothing was committed; this is a bug in understudy")]
     Unsound { path: String, misplaced: Misplaced },
     #[error("{what}: {source}{}", advice(source))]
     Local { what: String, source: std::io::Error },
@@ -128,9 +126,11 @@ fn at(key: &str, kind: FailureKind) -> String {
 pub(crate) fn advice(error: &std::io::Error) -> &'static str {
     use rustix::io::Errno;
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::MFILE) => "; this process may open no more: raise its limit (`ulimit -n`, LimitNOFILE)",
-        Some(Errno::NFILE) => "; this machine may open no more: raise its limit (fs.file-max)",
-        Some(Errno::NOMEM) => "; this machine, or this process's group, has no memory left",
+        Some(Errno::MFILE) => {
+            "; this process has too many open files: raise its limit (`ulimit -n`, LimitNOFILE)"
+        }
+        Some(Errno::NFILE) => "; this machine has too many open files: raise its limit (fs.file-max)",
+        Some(Errno::NOMEM) => "; this machine, or this process's control group, is out of memory",
         _ => "",
     }
 }

@@ -7,23 +7,23 @@ use crate::support::failure::{Failure, FailureKind};
 /// A reason for which the keys of a store stay as they are.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyChange {
-    #[error("there is a key '{}' already, or one that opens with the same secret", escape::line(.0))]
+    #[error("key '{}' exists already, or another key has the same secret", escape::line(.0))]
     Exists(String),
-    #[error("there is no key '{}'; `understudy key list` shows them", escape::line(.0))]
+    #[error("there is no key '{}'; `understudy key list` shows the keys", escape::line(.0))]
     Missing(String),
-    #[error("'{}' is the only key: without it nobody could open the store. Add another first", escape::line(.0))]
+    #[error("'{}' is the only key: without it the store could not be opened. Add another key first", escape::line(.0))]
     Last(String),
-    #[error("'{}' cannot be a key's name: 1 to 200 bytes, without control characters", escape::line(.0))]
+    #[error("'{}' is not a valid key name: use 1 to 200 bytes without control characters", escape::line(.0))]
     Name(String),
     #[error(
-        "that is the key that is used here, and the holder who is removed cannot say who is left. Use another key (--key-file)"
+        "this command uses that key itself, and a removed holder cannot decide who remains. Use another key (--key-file)"
     )]
     Own,
     #[error(
-        "at most {PASSPHRASES_MAX} passphrases open a store: remove one first (`understudy key remove`), or add a key file or a recipient, of which there may be more"
+        "a store can have at most {PASSPHRASES_MAX} passphrases: remove one first (`understudy key remove`), or add a key file or a recipient, of which there may be more"
     )]
     Passphrases,
-    #[error("somebody else changed the keys meanwhile: try again")]
+    #[error("another process changed the keys meanwhile: try again")]
     Raced,
 }
 

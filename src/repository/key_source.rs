@@ -74,7 +74,7 @@ impl KeySource {
     pub(crate) fn why_none(&self) -> &'static str {
         match self.key_file.as_ref().map(std::fs::metadata) {
             Some(Ok(meta)) if meta.len() == 0 => "; that file is empty",
-            Some(Err(error)) if error.kind() == ErrorKind::NotFound => "; that file is not there",
+            Some(Err(error)) if error.kind() == ErrorKind::NotFound => "; that file does not exist",
             _ => "",
         }
     }
@@ -103,7 +103,7 @@ pub fn make_key_file(path: &Path, env: &Env) -> Result<Identity, RepositoryError
     ));
     durable::create(env, path, 0o600, text.as_bytes()).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => RepositoryError::KeyFileExists(path.to_owned()),
-        _ => RepositoryError::local(format!("key file {}: write it", path.display()))(error),
+        _ => RepositoryError::local(format!("key file {}: cannot write it", path.display()))(error),
     })?;
     Ok(identity)
 }

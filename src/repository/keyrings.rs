@@ -306,7 +306,7 @@ impl Keyrings<'_> {
             Plain::Refused => return Err(RepositoryError::NotEncrypted(self.store.name().clone())),
             Plain::Unconfirmed => {
                 self.store.notice().say(&format!(
-                    "warning: store '{}' is not encrypted, and nothing here says that it is meant to be so: whoever holds the repository could have made up what is read. `encryption = \"none\"` for this store says it",
+                    "warning: store '{}' is not encrypted, and nothing here says that this is intended: anyone with access to the repository could have forged what is read. If it is intended, set `encryption = \"none\"` for this store",
                     self.store.name()
                 ));
             }

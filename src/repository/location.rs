@@ -46,20 +46,23 @@ impl Bucket {
     fn parse(text: &str, rest: &str) -> Result<Self, String> {
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if name.contains('@') {
-            return Err("an address takes no user, password or account: give them in the environment".into());
+            return Err(
+                "an address cannot contain a user, password or account: give them in the environment".into(),
+            );
         }
         if name.contains(':') {
             return Err(
-                "an address takes no port: give the server in the environment (AWS_ENDPOINT_URL)".into()
+                "an address cannot contain a port: give the server in the environment (AWS_ENDPOINT_URL)"
+                    .into(),
             );
         }
         if let Some(wrong) =
             name.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-' | '$'))
         {
-            return Err(format!("'{wrong}' cannot be in a bucket's name"));
+            return Err(format!("'{wrong}' is not allowed in a bucket's name"));
         }
         if name.is_empty() {
-            return Err("names no bucket".into());
+            return Err("the name of the bucket is missing".into());
         }
         let parts: Vec<_> = prefix.split('/').filter(|part| !part.is_empty()).collect();
         let prefix = Key::parse(parts.join("/")).map_err(|error| error.to_string())?;
@@ -88,7 +91,7 @@ impl RepositoryUrl {
     pub fn parse(text: &str) -> Result<Self, RepositoryError> {
         let wrong = |reason: String| RepositoryError::Location { location: without_secrets(text), reason };
         if text.is_empty() {
-            return Err(wrong("is empty".into()));
+            return Err(wrong("the address is empty".into()));
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             return Ok(Self::Directory(PathBuf::from(text)));
@@ -97,7 +100,9 @@ impl RepositoryUrl {
         match scheme.to_ascii_lowercase().as_str() {
             "file" => {
                 if rest.contains(['?', '#']) {
-                    return Err(wrong("a file:// address has no '?' and no '#': give the path alone".into()));
+                    return Err(wrong(
+                        "a file:// address cannot contain '?' or '#': give the plain path".into(),
+                    ));
                 }
                 let url = Url::parse(text).map_err(|e| wrong(e.to_string()))?;
                 let path = url.to_file_path().map_err(|()| wrong("file:// needs an absolute path".into()))?;
@@ -106,9 +111,9 @@ impl RepositoryUrl {
             "s3" | "s3a" => bucket().map(Self::S3),
             "gs" => bucket().map(Self::Gcs),
             "az" | "azure" | "abfs" | "abfss" => bucket().map(Self::Azure),
-            other => Err(wrong(format!(
-                "scheme '{other}' is not known; use a path, s3://, gs://, az:// or file://"
-            ))),
+            other => {
+                Err(wrong(format!("unknown scheme '{other}'; use a path, s3://, gs://, az:// or file://")))
+            }
         }
     }
 

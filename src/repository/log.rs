@@ -76,7 +76,9 @@ impl Log<'_> {
                 }
                 let so = match held {
                     Some(_) => format!("the records up to {last} are those that this host saw"),
-                    None => format!("nothing holds the records up to {last} to what this host saw"),
+                    None => {
+                        format!("the records up to {last} cannot be compared with those that this host saw")
+                    }
                 };
                 self.store.notice().say(&format!("warning: {error}; {so}"));
             }
@@ -147,7 +149,7 @@ impl Log<'_> {
     fn tell(&self, late: Option<Late>) {
         if let Some(Late { sequence, writer, ring }) = late {
             self.store.notice().say(&format!(
-                "warning: record {sequence} of store '{}', of {}, names keyring {ring}, and this host knows a newer one: whoever wrote it had not seen that the keys were changed, or was removed by it",
+                "warning: record {sequence} of store '{}', written by {}, names keyring {ring}, but this host knows a newer one: the writer had not seen that the keys were changed, or was removed by that change",
                 self.store.name(),
                 escape::line(&writer.0)
             ));
@@ -234,11 +236,11 @@ impl Log<'_> {
         };
         let wanted = match moment {
             Moment::At(sequence) => sequence.to_string(),
-            Moment::AsOf(_) => "of that moment or before".to_owned(),
+            Moment::AsOf(_) => "at or before that time".to_owned(),
             Moment::Latest => "latest".to_owned(),
         };
         let count = state.snapshots.len();
-        let available = format!("{count}, from {first} to {last}");
+        let available = format!("{count} snapshots, from {first} to {last}");
         Err(RepositoryError::NoSnapshot { store: self.store.name().clone(), wanted, available })
     }
 }

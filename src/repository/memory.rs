@@ -124,7 +124,7 @@ impl HostMemory<'_> {
         if let Err(error) = locked.and_then(|_held| durable::replace(self.store.env(), &path, 0o600, &bytes))
         {
             self.store.notice().say(&format!(
-                "warning: {}: {error}; what this host saw of store '{}' is not remembered",
+                "warning: {}: {error}; this host cannot remember what it saw of store '{}'",
                 path.display(),
                 self.store.name()
             ));

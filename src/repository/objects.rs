@@ -178,8 +178,11 @@ impl Objects {
         let request = || async {
             match self.inner.get(key).await {
                 Ok(found) if found.meta.size > limit_bytes => Err(object_store::Error::NotSupported {
-                    source: format!("{} bytes, and at most {limit_bytes} are expected", found.meta.size)
-                        .into(),
+                    source: format!(
+                        "object has {} bytes; at most {limit_bytes} are expected",
+                        found.meta.size
+                    )
+                    .into(),
                 }),
                 Ok(found) => {
                     let size = found.meta.size;
@@ -320,7 +323,7 @@ impl Objects {
 fn short(wanted: u64, got: usize) -> object_store::Error {
     object_store::Error::Generic {
         store: "repository",
-        source: format!("{got} bytes came of {wanted}").into(),
+        source: format!("short read: {got} of {wanted} bytes").into(),
     }
 }
 
@@ -350,7 +353,7 @@ fn is_without_bucket(error: &object_store::Error) -> bool {
 fn judge(error: &object_store::Error) -> (FailureKind, &'static str) {
     use object_store::Error;
     if is_without_bucket(error) {
-        let advice = "; the bucket is not there: create it, or change the address";
+        let advice = "; the bucket does not exist: create it, or change the address";
         return (FailureKind::Usage, advice);
     }
     let by_variant = match error {
@@ -366,7 +369,7 @@ fn judge(error: &object_store::Error) -> (FailureKind, &'static str) {
     match system.map(Errno::from_raw_os_error) {
         Some(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) if is_link(error) => (
             FailureKind::Usage,
-            "; this filesystem has no hard links, by which an object is created once and never overwritten: use a directory on another one (not exFAT, not a mount of a cloud drive), or an object store's address",
+            "; this filesystem has no hard links, which are needed to create an object without overwriting another: use a directory on another filesystem (not exFAT, not a mounted cloud drive), or an object store's address",
         ),
         Some(errno) => judge_errno(errno).unwrap_or((by_variant, "")),
         None => (by_variant, ""),

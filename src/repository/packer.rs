@@ -34,7 +34,7 @@ const SEGMENT_PACKS: usize = 32;
 /// Size of pages below which they share a pack with data.
 const SMALL_PACK_BYTES: usize = 1 << 20;
 const SHARDS: usize = 16;
-const FAILED_BEFORE: &str = "an upload of this run failed before";
+const FAILED_BEFORE: &str = "an earlier upload of this run failed";
 /// Interval at which a worker that waits for an upload checks whether the run is to end.
 const STOP_LOOK: Duration = Duration::from_millis(100);
 
@@ -212,7 +212,7 @@ impl Packer {
     /// The run is to end.
     pub fn go_on(&self) -> Result<(), RepositoryError> {
         match self.is_stopped() {
-            true => Err(gave_up("this run was asked to end")),
+            true => Err(gave_up("this run was stopped")),
             false => Ok(()),
         }
     }

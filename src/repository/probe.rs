@@ -45,7 +45,7 @@ pub async fn refuse_former(
     Err(RepositoryError::Location {
         location: location.to_owned(),
         reason: format!(
-            "is empty. An earlier understudy put the repository of this address at another place, and did not say so; that place has a repository, and its address is '{address}'"
+            "there is no repository here. An earlier version of understudy put the repository of this address in another place, whose address is '{address}'"
         ),
     })
 }

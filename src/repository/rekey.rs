@@ -78,7 +78,7 @@ impl Keyrings<'_> {
                 maker: opened.maker.map_or_else(
                     || {
                         format!(
-                            "it is of version 1 and does not say who made it (`understudy key upgrade {} --trust-keyring` gives it one that does)",
+                            "it is of version 1 and does not say who made it (`understudy key upgrade {} --trust-keyring` makes one that does)",
                             self.store.name()
                         )
                     },

@@ -245,8 +245,8 @@ impl Store {
             return Ok(());
         }
         let reason = match found {
-            Some(found) => format!("{found} bytes arrived of {size_bytes}; nothing was committed"),
-            None => "it was uploaded and is not there; nothing was committed".to_owned(),
+            Some(found) => format!("only {found} of {size_bytes} bytes arrived; nothing was committed"),
+            None => "the object is missing after its upload; nothing was committed".to_owned(),
         };
         let kind = FailureKind::Unavailable;
         Err(RepositoryError::Request { operation: "head", key: at.to_string(), reason, kind })

@@ -219,7 +219,7 @@ impl Room {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let parent = rustix::fs::openat(CWD, &above, flags, Mode::empty());
             let parent = parent.map_err(wrong("open its parent"))?;
-            Self::make(parent, destination, name, tag)?.map_err(wrong("create a directory beside it"))
+            Self::make(parent, destination, name, tag)?.map_err(wrong("create a directory next to it"))
         };
         match make() {
             Ok(room) => Ok(Self { parents, ..room }),
@@ -250,10 +250,10 @@ impl Room {
         let exchange = || rustix::fs::renameat_with(&room.handle, TRIAL, parent, name, RenameFlags::EXCHANGE);
         let can = exchange().is_ok();
         if can {
-            exchange().map_err(RestoreError::write(destination.display(), "put it back after a trial"))?;
+            exchange().map_err(RestoreError::write(destination.display(), "move it back after a test"))?;
         }
         rustix::fs::unlinkat(&room.handle, TRIAL, AtFlags::REMOVEDIR)
-            .map_err(RestoreError::write(room.path().display(), "remove it after a trial"))?;
+            .map_err(RestoreError::write(room.path().display(), "remove it after a test"))?;
         if !can {
             room.abandon();
         }

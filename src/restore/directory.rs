@@ -174,7 +174,7 @@ impl Directory {
                 self.outcome.told.tell(
                     ShortfallKind::Renamed,
                     &path,
-                    "this filesystem gave it another name".to_owned(),
+                    "this filesystem stored a different name".to_owned(),
                 );
             }
         }

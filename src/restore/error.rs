@@ -15,28 +15,30 @@ pub enum RestoreError {
     #[error("{}: cannot {action}: {}", path, std::io::Error::from(*errno))]
     Write { path: String, action: &'static str, errno: Errno },
     #[error(
-        "{0} is not empty; --overwrite replaces what differs, and --delete also removes what the snapshot does not have"
+        "{0} is not empty; give --overwrite to replace what differs, and --delete to also remove what the snapshot does not have"
     )]
     NotEmpty(PathBuf),
     #[error(
-        "{0} holds a restore of another snapshot that was broken off; restore that one again, or --overwrite it"
+        "{0} contains an interrupted restore of another snapshot; restore that snapshot again, or give --overwrite"
     )]
     Unfinished(PathBuf),
-    #[error("{0} is a symlink or not a directory; nothing is written through it: name a directory")]
+    #[error("{0} is a symlink or not a directory, and a restore does not write through it: name a directory")]
     NotADirectory(PathBuf),
-    #[error("{}: the finished tree could not be renamed to it: {}; it is complete in {}: move it there", destination.display(), std::io::Error::from(*errno), work.display())]
+    #[error("{}: cannot rename the finished tree to it: {}; the tree is complete in {}: move it there", destination.display(), std::io::Error::from(*errno), work.display())]
     Publish { destination: PathBuf, work: PathBuf, errno: Errno },
-    #[error("{} is in {}, where understudy keeps something of its own; restore elsewhere", path.display(), place.display())]
+    #[error("{} is inside {}, a directory of understudy's own; restore elsewhere", path.display(), place.display())]
     Own { path: PathBuf, place: PathBuf },
     #[error(
-        "{0} is where this restore builds its tree, and is not this user's alone: somebody else made it, or changed its mode. Look at it, remove it, and restore again"
+        "{0} is the directory where this restore builds its tree, but other users have access to it: another user made it, or its mode was changed. Check it, remove it, and restore again"
     )]
     Taken(PathBuf),
-    #[error("{0}: a directory is where the snapshot has something else; --delete allows its removal")]
+    #[error("{0}: a directory is in the place of another kind of entry; give --delete to allow its removal")]
     InTheWay(String),
-    #[error("{0}: this filesystem takes its name for that of another entry")]
+    #[error("{0}: this filesystem does not distinguish its name from another entry's")]
     SameName(String),
-    #[error("{0} is not in this snapshot; `understudy diff` and `snapshots` show what is")]
+    #[error(
+        "{0} is not in this snapshot; use `understudy snapshots` and `understudy diff` to find one that has it"
+    )]
     NoSuchPath(String),
     #[error("{path}: the restored bytes do not have the file's hash; run `understudy verify --read-data`")]
     Content { path: String },
@@ -105,13 +107,12 @@ impl RestoreError {
         match self {
             Self::Write { action, errno, .. } => format!("cannot {action}: {}", std::io::Error::from(*errno)),
             Self::Content { .. } => "the restored bytes do not have the file's hash".into(),
-            Self::Repository(RepositoryError::Entry { .. }) => {
-                "its entry in the manifest contradicts itself or others".into()
-            }
+            Self::Repository(RepositoryError::Entry { .. }) => "its manifest entry is inconsistent".into(),
             Self::InTheWay(_) => {
-                "a directory is where the snapshot has something else; --delete allows its removal".into()
+                "a directory is in the place of another kind of entry; give --delete to allow its removal"
+                    .into()
             }
-            Self::SameName(_) => "this filesystem takes its name for that of another entry".into(),
+            Self::SameName(_) => "this filesystem does not distinguish its name from another entry's".into(),
             other => other.to_string(),
         }
     }

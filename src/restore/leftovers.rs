@@ -50,15 +50,13 @@ impl Restorer<'_, '_> {
                 let first =
                     self.stack.iter().find(|level| level.dir.filesystem.mount == dir.filesystem.mount);
                 let path = first.map_or(&dir.path, |level| &level.dir.path);
-                let reason =
-                    "another filesystem is mounted here; what the snapshot does not have was left in it";
+                let reason = "another filesystem is mounted here; entries that the snapshot does not have were left in it";
                 told.tell(ShortfallKind::Left, path, reason);
             }
             return Ok(());
         }
         if context.outcome.page_lost.load(Ordering::Relaxed) || self.made_up.contains(&dir.path) {
-            let reason =
-                "part of the manifest is lost, so what does not belong in it is not known, and was left";
+            let reason = "part of the manifest is lost, so extra entries in this directory cannot be identified and were left";
             told.tell(ShortfallKind::Left, &dir.path, reason);
             return Ok(());
         }
@@ -66,7 +64,7 @@ impl Restorer<'_, '_> {
         self.drain()?;
         if dir.folds_names() {
             let reason =
-                "names that this filesystem takes for one are in it, so what does not belong was left";
+                "it contains names that this filesystem does not distinguish, so extra entries were left";
             told.tell(ShortfallKind::Left, &dir.path, reason);
             return Ok(());
         }
@@ -95,7 +93,7 @@ impl Restorer<'_, '_> {
             let path = dir.path.join(name.as_bytes());
             if context.own.iter().any(|own| own.is_within(&path)) {
                 let reason =
-                    "understudy keeps something of its own here, which no restore removes; it was left";
+                    "this directory is understudy's own, which a restore never removes; it was left in place";
                 told.tell(ShortfallKind::Left, &path, reason);
                 continue;
             }

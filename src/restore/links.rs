@@ -54,7 +54,8 @@ impl Restorer<'_, '_> {
         if is_own(errno) {
             return Err(RestoreError::write(&entry.path, "link it")(errno));
         }
-        let reason = format!("it is a file of its own here: link it: {}", std::io::Error::from(errno));
+        let reason =
+            format!("it was restored as a separate file: cannot link it: {}", std::io::Error::from(errno));
         self.context.outcome.told.tell(ShortfallKind::Separate, &entry.path, reason);
         if let (Some(other), Some(file)) = (other, entry.file()) {
             let made = from_other_name(self.context, &other, &spot, &entry, file);

@@ -117,7 +117,7 @@ pub(crate) fn apply(
     };
     refused.compare(recorded, &now, mode, is_symlink);
     if set.is_ok() && now.mtime.seconds.abs_diff(entry.mtime.seconds) >= TIME_STEP_SECONDS {
-        told.tell(ShortfallKind::Time, &entry.path, "this filesystem gave it another mtime");
+        told.tell(ShortfallKind::Time, &entry.path, "this filesystem stored a different mtime");
     }
     Ok(())
 }
@@ -157,7 +157,7 @@ impl Refused<'_> {
         let same_owner = (now.uid, now.gid) == (recorded.uid, recorded.gid);
         let why = |errno: Option<Errno>| match errno {
             Some(errno) => std::io::Error::from(errno).to_string(),
-            None => "this filesystem does not keep it".to_owned(),
+            None => "this filesystem does not store it".to_owned(),
         };
         let tell = |kind, reason| self.told.tell(kind, &self.entry.path, reason);
         if !same_owner {
@@ -176,7 +176,7 @@ impl Refused<'_> {
         }
         if is_wider(recorded, access, restorer().0) {
             let reason = format!(
-                "others can do more with it: mode {:o} of {}:{} was mode {:o} of {}:{}",
+                "other users have more access: it has mode {:o} of {}:{}, not mode {:o} of {}:{}",
                 now.mode, now.uid, now.gid, recorded.mode, recorded.uid, recorded.gid
             );
             tell(ShortfallKind::Wider, reason);
@@ -263,7 +263,7 @@ fn set_attributes(
 }
 
 fn because(action: &str, errno: Errno) -> String {
-    format!("{action}: {}", std::io::Error::from(errno))
+    format!("cannot {action}: {}", std::io::Error::from(errno))
 }
 
 fn proc_path(fd: BorrowedFd) -> String {

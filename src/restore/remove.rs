@@ -20,9 +20,9 @@ use std::mem::MaybeUninit;
 pub(crate) fn left_because(errno: Errno) -> String {
     match errno {
         Errno::BUSY | Errno::XDEV => {
-            "something is mounted here, which the snapshot does not have; it was left".into()
+            "something is mounted here that the snapshot does not have; it was left in place".into()
         }
-        errno => format!("remove it: {}", std::io::Error::from(errno)),
+        errno => format!("cannot remove it: {}", std::io::Error::from(errno)),
     }
 }
 

@@ -65,7 +65,7 @@ impl<'a> Salvage<'a> {
             Ok(read) => self.leaf = read.into_iter().next().unwrap_or_default().into_iter(),
             Err(error) if error.kind() == FailureKind::Damaged => {
                 self.outcome.page_lost.store(true, Ordering::Relaxed);
-                let reason = format!("the page of the manifest from here on is damaged: {error}");
+                let reason = format!("the manifest page that begins here is damaged: {error}");
                 self.outcome.told.tell(ShortfallKind::Damaged, &leaf.first, reason);
                 self.outcome.told.count(ShortfallKind::Damaged, leaf.entries.saturating_sub(1));
             }

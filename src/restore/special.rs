@@ -42,7 +42,7 @@ pub(crate) fn special(
     // On a mount that has owners of its own, they say nothing of who made it.
     let is_another_s = spot.dir.filesystem.exact && found.uid != restorer().0;
     if Some(found.kind) != made_as(&entry.kind) || is_another_s || found.links != 1 {
-        return Err(RestoreError::write(&entry.path, "keep it while it is made")(Errno::STALE));
+        return Err(RestoreError::write(&entry.path, "keep it while it is created")(Errno::STALE));
     }
     let already = match spot.dir.neutral {
         true => CreatedWith::neutral(0o600 & !context.umask),

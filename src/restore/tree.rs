@@ -170,7 +170,7 @@ impl<'env> Restorer<'_, 'env> {
         let parent = entry.path.split().map(|(parent, _)| parent);
         let astray = self.leaf.as_ref().is_some_and(|leaf| entry.path.is_within(leaf));
         if astray || !entry.path.is_within(&dir.path) || entry.path == dir.path {
-            told.tell(ShortfallKind::Missing, &entry.path, "it lies below what is not a directory");
+            told.tell(ShortfallKind::Missing, &entry.path, "its parent is not a directory");
             self.skipped = Some(entry.path);
             return Ok(());
         }
@@ -195,7 +195,7 @@ impl<'env> Restorer<'_, 'env> {
 
     /// Returns an entry for a directory that the snapshot lacks. Only its owner can read its content.
     fn make_up(&mut self, path: TreePath, mtime: Timestamp) -> Entry {
-        let reason = "the snapshot lacks this directory; it was made with mode 700";
+        let reason = "the snapshot lacks this directory; it was created with mode 700";
         self.context.outcome.told.tell(ShortfallKind::Orphaned, &path, reason);
         self.made_up.insert(path.clone());
         let above = self.stack.last().and_then(|level| level.dir.entry());
@@ -309,7 +309,7 @@ impl<'env> Restorer<'_, 'env> {
         if fresh && filesystem.exact {
             let found = Stat::of(&handle).map_err(wrong("stat it"))?;
             if found.uid != restorer().0 {
-                return Err(wrong("keep it while it is made")(Errno::STALE).into());
+                return Err(wrong("keep it while it is created")(Errno::STALE).into());
             }
         }
         // A new directory in a neutral one is neutral. (The umask may clear even the owner's rights.)

@@ -48,7 +48,7 @@ impl Admission {
         let config = self.daemon.host().config;
         if !host.is_some_and(|host| is_ours(host, self.bound, &config)) {
             let host = host.unwrap_or_default().escape_default();
-            let text = format!("this is not host '{host}'; names that it has are listed in service.hosts");
+            let text = format!("this is not host '{host}'; add the name to service.hosts if it is right");
             return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, text));
         }
         if OPEN.contains(&request.uri().path()) {
@@ -64,7 +64,7 @@ impl Admission {
                 Token::read_or_make(&self.daemon.host().config, self.daemon.env()).map_err(|error| {
                     // The error names the file; only readers of the log see it, not the client.
                     tracing::error!(%error, "no token");
-                    let text = "there is no token to compare with, so nobody is let in; the log says why";
+                    let text = "the daemon has no token, so this request cannot be admitted; the daemon's log says why";
                     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
                 })?
             }
@@ -73,7 +73,7 @@ impl Admission {
         match shown.and_then(|shown| shown.strip_prefix("Bearer ")) {
             Some(shown) if token.is(shown.trim()) => Ok(()),
             _ => {
-                let text = "show the token (Authorization: Bearer …)";
+                let text = "this request needs the token (Authorization: Bearer …)";
                 Err(ApiError::new(StatusCode::UNAUTHORIZED, text))
             }
         }

@@ -46,11 +46,11 @@ const SECRETS: [&str; 2] = ["UNDERSTUDY_PASSPHRASE", "UNDERSTUDY_NEW_PASSPHRASE"
 /// The reason why a program is not started.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
-    #[error("it is relative: name it by its whole path, or by a name on the PATH")]
+    #[error("the path is relative; give an absolute path, or a name on the PATH")]
     Relative,
-    #[error("there is no user '{0}' in /etc/passwd; a number, or NUMBER:GROUP, is a user as well")]
+    #[error("there is no user '{0}' in /etc/passwd; give a name from there, a number, or NUMBER:GROUP")]
     NoUser(String),
-    #[error("to run it as another user takes root")]
+    #[error("running it as another user requires root")]
     NotRoot,
 }
 
@@ -314,11 +314,11 @@ fn become_it(told: &Told) -> io::Error {
     {
         let advice = match errno {
             Errno::PERM => {
-                "; that takes CAP_SETUID and CAP_SETGID: give them, or name the `user` that it may run as"
+                "; this requires CAP_SETUID and CAP_SETGID: grant them, or set `user` to one that it may run as"
             }
             _ => "",
         };
-        let text = format!("to become user {}: {}{advice}", user.uid, io::Error::from(errno));
+        let text = format!("cannot become user {}: {}{advice}", user.uid, io::Error::from(errno));
         return io::Error::new(errno.kind(), text);
     }
     if told.no_new_privileges

@@ -31,12 +31,12 @@ pub enum ConfigError {
     #[error("{}: two stores are named '{name}'; rename one of them", path.display())]
     Duplicate { path: PathBuf, name: StoreName },
     #[error(
-        "{source}; it was found in the directory that this command runs in: name the one that is meant with --config"
+        "{source}; this configuration was found in the current directory: name the right one with --config"
     )]
     Found { source: std::io::Error },
-    #[error("{}: there is no passphrase in it; write one, or leave `passphrase_file` out", .0.display())]
+    #[error("{}: the file contains no passphrase; write one to it, or remove `passphrase_file`", .0.display())]
     EmptyPassphrase(PathBuf),
-    #[error("{}: {variable} is not absolute, and nothing is kept where a command happens to run; set it to an absolute path", path.display())]
+    #[error("{}: {variable} is not an absolute path, and nothing is kept relative to the current directory; set it to an absolute path", path.display())]
     NotAbsolute { variable: &'static str, path: PathBuf },
 }
 
@@ -257,14 +257,14 @@ impl Config {
             let wrong = |message: String| ConfigError::Parse { path: path.to_owned(), message };
             if store.role == Permission::Primary && store.path.as_os_str().is_empty() {
                 return Err(wrong(format!(
-                    "store '{}' has no `path`; only a standby needs none",
+                    "store '{}' has no `path`; only a store with role standby can omit it",
                     store.name
                 )));
             }
             let mut environment = store.hooks.environment.iter().chain(&store.drill.environment);
             if let Some(name) = environment.find(|name| !child::may_be_handed_on(name)) {
                 let store = &store.name;
-                return Err(wrong(format!("store '{store}': `environment` may not have '{name}'")));
+                return Err(wrong(format!("store '{store}': `environment` cannot contain '{name}'")));
             }
             if let Some(text) = &store.schedule {
                 Schedule::parse(text).map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
@@ -443,7 +443,7 @@ fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::E
     if (1..=19).contains(&level) {
         Ok(Some(level))
     } else {
-        Err(serde::de::Error::custom(format!("compression_level is {level}; it goes from 1 to 19")))
+        Err(serde::de::Error::custom(format!("compression_level is {level}; it must be 1 to 19")))
     }
 }
 
@@ -472,7 +472,7 @@ mod tests {
         let wrong = |text| Config::parse(text, Path::new("x.toml")).unwrap_err().to_string();
         assert!(wrong("repositry = 'x'").contains("did you mean `repository`?"));
         assert!(wrong("[[store]]\nname='a'\npath='/a'\nexcludes=[]").contains("did you mean `exclude`?"));
-        assert!(wrong("[[store]]\nname='A B'\npath='/a'").contains("cannot name a store"));
+        assert!(wrong("[[store]]\nname='A B'\npath='/a'").contains("is not a valid store name"));
         assert!(wrong("[[store]]\nname='a'\npath='/a'\nplan='gold'").contains("standard"));
         let twice = "[[store]]\nname='a'\npath='/a'\n[[store]]\nname='a'\npath='/b'";
         assert!(wrong(twice).contains("two stores"));

@@ -101,7 +101,7 @@ impl Daemon {
         });
         let standings = standings.into_inner().unwrap_or_else(PoisonError::into_inner);
         for (store, _) in standings.iter().filter(|(_, found)| found.role == Some(Role::Fenced)) {
-            tracing::error!(%store, "fenced: another host is the primary; it does not run here");
+            tracing::error!(%store, "fenced: another host is the primary; the store does not run here");
         }
         self.0.watches.retain(|name| config.store(name.as_str()).is_some());
         self.board()
@@ -214,7 +214,7 @@ impl Daemon {
             let upkeep = match result {
                 Ok(Ok(upkeep)) => upkeep,
                 Ok(Err(error)) => {
-                    tracing::error!(store = %config.name, %error, "no upkeep");
+                    tracing::error!(store = %config.name, %error, "upkeep not started");
                     None
                 }
                 Err(_) => None,
@@ -279,7 +279,7 @@ impl Daemon {
             tell(&name, &result, begun.seconds());
             if let Some(path) = made.filter(|path| path.exists()) {
                 let path = path.display();
-                tracing::warn!(%path, "made the key file: keep a copy elsewhere, without it what is encrypted is lost");
+                tracing::warn!(%path, "created the key file: keep a copy elsewhere; without it encrypted stores are lost");
             }
             let standing = match &result {
                 Ok(RunReport::Resync(report)) => Standing {
@@ -366,7 +366,7 @@ fn tell(store: &StoreName, result: &Result<RunReport, RunError>, seconds: f64) {
     match result {
         Ok(RunReport::Resync(report)) if report.hook_failed.is_some() => {
             let error = report.hook_failed.as_deref().unwrap_or_default();
-            tracing::warn!(%store, snapshot = report.snapshot.0, error, "resynced; the hook behind it failed");
+            tracing::warn!(%store, snapshot = report.snapshot.0, error, "resynced, but the hook `after` failed");
         }
         Ok(RunReport::Resync(report)) => tracing::info!(
             %store,

@@ -40,9 +40,9 @@ pub enum DrillError {
     Differs { snapshot: String, path: String, reason: String },
     #[error("{snapshot}: the drill failed: {source}")]
     Place { snapshot: String, source: PlaceError },
-    #[error("{snapshot}: the drill failed: the process that looks at the mount ended; drill again")]
+    #[error("{snapshot}: the drill failed: the process that reads the mount ended; drill again")]
     Lost { snapshot: String },
-    #[error("{snapshot}: the drill stopped when it was asked to; nothing is known of the snapshot")]
+    #[error("{snapshot}: the drill was stopped before it finished; it says nothing about the snapshot")]
     Stopped { snapshot: String },
 }
 

@@ -270,7 +270,7 @@ fn look(dir: &Path, wanted: &Wanted) -> Result<(), String> {
     };
     let is_same_mode = meta.mode() & 0o777 == u32::from(wanted.mode) & 0o777 || kind.is_symlink();
     if !is_same_kind || !is_same_mode {
-        return Err("is not what the snapshot has".into());
+        return Err("it differs from the snapshot's entry".into());
     }
     let WantedKind::File { hash, .. } = &wanted.kind else { return Ok(()) };
     if !wanted.is_read {
@@ -281,7 +281,7 @@ fn look(dir: &Path, wanted: &Wanted) -> Result<(), String> {
     let mut part = vec![0; 1 << 20];
     loop {
         if is_leash_gone() {
-            return Err("was not read: the drill has ended".into());
+            return Err("it was not read: the drill has ended".into());
         }
         match opened.read(&mut part) {
             Ok(0) => break,
@@ -292,6 +292,6 @@ fn look(dir: &Path, wanted: &Wanted) -> Result<(), String> {
     }
     match *hasher.finalize().as_bytes() == hash.0 {
         true => Ok(()),
-        false => Err("does not have the bytes of the snapshot".into()),
+        false => Err("its bytes differ from the snapshot's".into()),
     }
 }

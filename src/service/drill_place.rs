@@ -243,7 +243,7 @@ impl Drop for DrillPlace {
             && !serving.ends_within(&self.env, END_LIMIT)
         {
             let dir = self.dir.display();
-            tracing::warn!(%dir, "threads that served a drill still wait for the repository; they end with their requests");
+            tracing::warn!(%dir, "threads of a drill still wait for the repository; they end with their requests");
         }
     }
 }
@@ -274,10 +274,10 @@ pub fn tidy(standby: Option<&Path>) {
         }
         match remove(&around) {
             Ok(()) => {
-                tracing::info!(path = %around.display(), "took away what a drill that was killed had left")
+                tracing::info!(path = %around.display(), "removed leftovers of a killed drill")
             }
             Err(error) => {
-                tracing::warn!(path = %around.display(), %error, "a drill that was killed left this")
+                tracing::warn!(path = %around.display(), %error, "cannot remove leftovers of a killed drill")
             }
         }
         drop(lock);

@@ -38,7 +38,7 @@ pub enum HookError {
     Start { when: &'static str, program: String, source: std::io::Error },
     #[error("hook `{when}` ({program}): {source}")]
     Child { when: &'static str, program: String, source: ChildError },
-    #[error("hook `{when}` ({program}) was ended: this process was asked to end")]
+    #[error("hook `{when}` ({program}) was stopped: this process is shutting down")]
     Stopped { when: &'static str, program: String },
     #[error("hook `{when}` ({program}) {how}{said}")]
     Failed { when: &'static str, program: String, how: String, said: String },

@@ -25,9 +25,9 @@ pub enum HostError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    #[error("{0}; it is the cache")]
+    #[error("cache: {0}")]
     Cache(std::io::Error),
-    #[error("{0}; it is the standby's directory")]
+    #[error("standby directory: {0}")]
     Standby(std::io::Error),
     #[error("no {what}: give {option}, or set HOME for the default directory")]
     NoPlace { what: &'static str, option: &'static str },

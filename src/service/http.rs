@@ -67,7 +67,7 @@ pub fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router {
         .route("/api/v1/stores/{store}/release", post(release))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path; see /api/v1/openapi.json") })
         .method_not_allowed_fallback(|| async {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "not by this method; see /api/v1/openapi.json")
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; see /api/v1/openapi.json")
         })
         .layer(axum::middleware::from_fn_with_state(admission, admission::admit))
         .with_state(AppState { daemon, log, places: Arc::new(Semaphore::new(QUESTIONS_MAX)) })
@@ -75,7 +75,7 @@ pub fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router {
 
 async fn ready(State(site): State<AppState>) -> Result<&'static str, ApiError> {
     match site.daemon.board().is_stopping() {
-        true => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "it is about to end")),
+        true => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is shutting down")),
         false => Ok("ready\n"),
     }
 }
@@ -186,7 +186,7 @@ async fn resync(
                 return Some((Ok(last_event(&ended)), (daemon, last, true)));
             }
             if is_stopping {
-                let event = failed(FailureKind::Stopped, "the daemon is about to end");
+                let event = failed(FailureKind::Stopped, "the daemon is shutting down");
                 return Some((Ok(event), (daemon, last, true)));
             }
             if progress.is_some() && progress != last {

@@ -132,14 +132,14 @@ pub async fn at_socket(env: &Env, mut bound: Bound, router: Router) -> io::Resul
             Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| is_trusted(peer.uid())) => {
                 answer(stream, &seats, &router, Door::Socket);
             }
-            Ok(_) => tracing::warn!("somebody else was at the socket, and was not answered"),
+            Ok(_) => tracing::warn!("another user connected to the socket and was not answered"),
             Err(error) => pause(error).await,
         }
     }
 }
 
 async fn pause(error: io::Error) {
-    tracing::debug!(%error, "a connection was not taken");
+    tracing::debug!(%error, "a connection was not accepted");
     tokio::time::sleep(PAUSE).await;
 }
 

@@ -28,7 +28,7 @@ pub enum ScheduleError {
     Fields(String, usize),
     #[error("'{0}': {1}")]
     Expression(String, String),
-    #[error("'{0}' never comes")]
+    #[error("'{0}' never matches a date")]
     Never(String),
 }
 
@@ -124,7 +124,8 @@ fn weekdays(field: &str) -> Result<String, String> {
     let mut days = BTreeSet::new();
     for item in field.split(',') {
         let (range, step) = item.split_once('/').map_or((item, None), |(range, step)| (range, Some(step)));
-        let step: u32 = step.map_or(Ok(1), str::parse).map_err(|_| format!("'{item}' is no step"))?;
+        let step: u32 =
+            step.map_or(Ok(1), str::parse).map_err(|_| format!("'{item}' is not a valid step"))?;
         let (from, to) = match range.split_once('-') {
             Some((from, to)) => (weekday(from)?, weekday(to)?),
             None if range == "*" => (0, 6),
@@ -132,7 +133,7 @@ fn weekdays(field: &str) -> Result<String, String> {
             None => (weekday(range)?, weekday(range)?),
         };
         if step == 0 || (from > to && to != 0) {
-            return Err(format!("'{item}' is no range of days"));
+            return Err(format!("'{item}' is not a valid range of days"));
         }
         // The range ends on Sunday, which is the end of the week.
         let to = if to < from { 7 } else { to };
@@ -149,7 +150,7 @@ fn weekday(text: &str) -> Result<u32, String> {
     }
     match text.parse::<u32>() {
         Ok(day @ 0..=7) => Ok(day % 7),
-        _ => Err(format!("'{text}' is no day of the week (0 to 7, or sun to sat)")),
+        _ => Err(format!("'{text}' is not a day of the week (0 to 7, or sun to sat)")),
     }
 }
 
@@ -258,9 +259,9 @@ mod tests {
             ("0 0 * * * *", "6 fields"),
             ("61 * * * *", "61"),
             ("0 0 * * 8", "day of the week"),
-            ("0 0 * * fri-tue", "no range"),
-            ("0 0 * * */0", "no range"),
-            ("0 0 30 2 *", "never comes"),
+            ("0 0 * * fri-tue", "not a valid range"),
+            ("0 0 * * */0", "not a valid range"),
+            ("0 0 30 2 *", "never matches a date"),
             ("nonsense * * * *", "nonsense"),
         ] {
             let error = Schedule::parse(bad).unwrap_err().to_string();

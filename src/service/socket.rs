@@ -41,7 +41,7 @@ pub struct SocketPlace {
 /// The reason why a daemon has no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    #[error("{}: another daemon runs with this configuration; stop it, or set service.socket", .0.display())]
+    #[error("{}: another daemon is running with this configuration; stop it, or set service.socket", .0.display())]
     Taken(PathBuf),
     #[error("{}: {source}; set service.socket", path.display())]
     Io { path: PathBuf, source: io::Error },

@@ -37,7 +37,7 @@ impl Token {
             // A daemon of this user was interrupted while it wrote the file.
             Ok(_) if config.service.token_file.is_none() && !durable::is_made(&path) => Ok(None),
             Ok(_) => {
-                let text = format!("{}: a token has 16 characters at least", path.display());
+                let text = format!("{}: the token is too short: use at least 16 characters", path.display());
                 Err(io::Error::new(ErrorKind::InvalidData, text))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -54,7 +54,10 @@ impl Token {
             return Ok(token);
         }
         if let Some(path) = &config.service.token_file {
-            let text = format!("{}: the token file is not there", path.display());
+            let text = format!(
+                "{}: the token file does not exist; create it, or remove service.token_file",
+                path.display()
+            );
             return Err(io::Error::new(ErrorKind::NotFound, text));
         }
         let token = Self(format!("{:016x}{:016x}", env.nonce(), env.nonce()));

@@ -37,7 +37,7 @@ pub enum UpkeepError {
     #[error(transparent)]
     Drill(#[from] DrillError),
     #[error(
-        "store '{store}': {problems} objects are broken and {touched} files touched; `understudy verify {store} --repair` ships again what the source or a standby has"
+        "store '{store}': {problems} objects are damaged and {touched} files affected; run `understudy verify {store} --repair` to ship again what the source or a standby has"
     )]
     Unsound { store: String, problems: u64, touched: u64 },
 }

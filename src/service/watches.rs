@@ -46,7 +46,7 @@ impl Watches {
             match Entry::new(store, changed) {
                 Ok(entry) => drop(watches.insert(store.name.clone(), entry)),
                 Err(error) => {
-                    tracing::warn!(store = %store.name, %error, "cannot be watched; this run looks at everything");
+                    tracing::warn!(store = %store.name, %error, "cannot watch the tree; this run scans everything");
                     return None;
                 }
             }
@@ -82,7 +82,7 @@ impl Watches {
                 tracing::warn!(
                     %store,
                     directories = unwatched,
-                    "cannot be watched (is fs.inotify.max_user_watches too low?) and are scanned each time"
+                    "some directories cannot be watched and are scanned at each run; fs.inotify.max_user_watches may be too low"
                 );
             }
         }

@@ -13,14 +13,14 @@ pub enum SourceError {
     NotADirectory(PathBuf),
     /// This process lacks a resource; the error says nothing of the tree.
     #[error(
-        "{path}: {source}; nothing was committed. Raise the limits of this process: `ulimit -n`, or the memory that it may use"
+        "{path}: {source}; nothing was committed. Raise the limits of this process: open files (`ulimit -n`) or memory"
     )]
     Exhausted { path: String, source: std::io::Error },
     #[error(
-        "store root {path} lies in {place}, which is understudy's own: it would be replicated into itself. Move one of them"
+        "store root {path} is inside {place}, a directory of understudy's own: it would be replicated into itself. Move one of them"
     )]
     Own { path: PathBuf, place: PathBuf },
-    #[error("exclude '{pattern}': {reason}; excludes use the syntax of .gitignore")]
+    #[error("exclude pattern '{pattern}': {reason}; patterns use the syntax of .gitignore")]
     Exclude { pattern: String, reason: String },
 }
 

@@ -143,7 +143,7 @@ impl Depot {
     /// It belongs to another user, or others can write to it.
     pub fn look(&self) -> Result<(), FollowError> {
         let held = private::look(self.standby()).and_then(|()| private::look(&self.root));
-        held.map_err(FollowError::io(&self.root, "take what it holds"))
+        held.map_err(FollowError::io(&self.root, "check its owner and mode"))
     }
 
     /// Creates the directories, and locks the depot.

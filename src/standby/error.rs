@@ -21,12 +21,12 @@ pub enum FollowError {
     #[error("{}: {source}", path.display())]
     Image { path: PathBuf, source: ImageError },
     #[error(
-        "{}: it says which snapshot a mount needs, and cannot be read: {reason}. It may be that of a writable mount's changes: if no such mount of this store is left on this host, delete it", path.display()
+        "{}: cannot read this pin, which records the snapshot that a mount needs: {reason}. A writable mount's changes may depend on it: delete it if this host has no such mount of this store any more", path.display()
     )]
     Pin { path: PathBuf, reason: String },
-    #[error("stopped before the snapshot was published; the next run goes on from there")]
+    #[error("stopped before the snapshot was published; the next run continues from there")]
     Stopped,
-    #[error("{}: another process is changing it; `follow` runs once for a store on a host", .0.display())]
+    #[error("{}: another process is changing it; only one `follow` of a store can run on a host", .0.display())]
     Locked(PathBuf),
 }
 

@@ -22,11 +22,11 @@ use thiserror::Error;
 /// Reason why a directory is not used.
 #[derive(Debug, Error)]
 pub enum NotPrivate {
-    #[error("{} belongs to user {owner}, neither to root nor to this one ({own}), and whoever owns a directory can lead what is written there elsewhere: name another, or run this as that user", path.display())]
+    #[error("{} belongs to user {owner}, not to root or this user ({own}), and a directory's owner can redirect what is written there: name another, or run this as that user", path.display())]
     Owner { path: PathBuf, owner: u32, own: u32 },
-    #[error("{}: all users may write to it (mode {mode:o}); name a directory below it, or: chmod o-w {}", path.display(), path.display())]
+    #[error("{}: all users can write to it (mode {mode:o}); name a directory below it, or: chmod o-w {}", path.display(), path.display())]
     Writable { path: PathBuf, mode: u32 },
-    #[error("{}: others may enter it (mode {mode:o}); name a directory that they may not, such as one that is made by: mkdir -m 700 {}/understudy", path.display(), path.display())]
+    #[error("{}: other users can enter it (mode {mode:o}); name a directory that they cannot enter, such as one made by: mkdir -m 700 {}/understudy", path.display(), path.display())]
     Open { path: PathBuf, mode: u32 },
 }
 

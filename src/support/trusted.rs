@@ -32,9 +32,9 @@ const WRITABLE: u32 = 0o022;
 /// Reason why a file, or the directory that holds it, is not trusted.
 #[derive(Debug, Error)]
 pub enum Distrust {
-    #[error("{} belongs to user {owner}, neither to root nor to this one ({own}), and so says what that user likes; if it is right: chown {own} {}", path.display(), path.display())]
+    #[error("{} belongs to user {owner}, not to root or this user ({own}), so that user could change it; if its content is right: chown {own} {}", path.display(), path.display())]
     Owner { path: PathBuf, owner: u32, own: u32 },
-    #[error("{}: others may write to it (mode {mode:o}); if it is right: chmod go-w {}", path.display(), path.display())]
+    #[error("{}: other users can write to it (mode {mode:o}); if its content is right: chmod go-w {}", path.display(), path.display())]
     Writable { path: PathBuf, mode: u32 },
     #[error("{} is neither a file nor a pipe", .0.display())]
     Kind(PathBuf),
@@ -99,7 +99,7 @@ pub fn exposure(path: &Path) -> Option<String> {
     let reach = |dir: &Path| std::fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o001 != 0);
     let is_exposed = meta.is_file() && meta.mode() & 0o004 != 0 && real.ancestors().skip(1).all(reach);
     let shown = path.display();
-    is_exposed.then(|| format!("{shown}: all users of this host may read this secret: chmod go-r {shown}"))
+    is_exposed.then(|| format!("{shown}: all users of this host can read this secret: chmod go-r {shown}"))
 }
 
 /// A name's inode, and its location.

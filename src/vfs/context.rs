@@ -19,7 +19,7 @@ impl Context {
             action: "open a filesystem context",
             errno,
             hint: match errno {
-                Errno::PERM => " (mounts need root, or CAP_SYS_ADMIN; --method fuse does without)".into(),
+                Errno::PERM => " (mounts need root or CAP_SYS_ADMIN; --method fuse needs neither)".into(),
                 Errno::NODEV => format!(" (it has no {kind})"),
                 _ => String::new(),
             },

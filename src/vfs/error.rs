@@ -10,18 +10,18 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ImageError {
     #[error(
-        "{0}: the manifest has the entry without its directory, twice, or out of order; run `understudy verify` to see what it touches"
+        "{0}: the manifest has the entry without its directory, twice, or out of order; run `understudy verify` to see what is affected"
     )]
     Manifest(TreePath),
-    #[error("{0}: no filesystem takes this name, or the target of this symlink")]
+    #[error("{0}: this name, or the target of this symlink, is invalid on any filesystem")]
     Name(TreePath),
     #[error("the image would have more than 128 GiB: the snapshot has too many entries")]
     TooLarge,
     /// `at` is an inode's number, or a byte of the file.
-    #[error("the image has {what} that cannot be, at {at}")]
+    #[error("the image is damaged at {at}: invalid {what}")]
     Broken { what: &'static str, at: u64 },
     #[error(
-        "{path}: the image that was made has another {what} than the snapshot; it is not published; this is a bug of understudy's"
+        "{path}: the new image and the snapshot differ in their {what}; it was not published; this is a bug in understudy"
     )]
     Differs { path: String, what: &'static str },
     #[error("the image: {0}")]
@@ -42,17 +42,17 @@ impl Failure for ImageError {
 pub enum MountError {
     #[error("{}: cannot {action}: {}", path.display(), std::io::Error::from(*errno))]
     Path { path: PathBuf, action: &'static str, errno: Errno },
-    #[error("the kernel would not {action}: {}{hint}", std::io::Error::from(*errno))]
+    #[error("the kernel could not {action}: {}{hint}", std::io::Error::from(*errno))]
     Kernel { action: &'static str, errno: Errno, hint: String },
     #[error("{0}: {1}")]
     Upper(PathBuf, String),
     #[error("{}: cannot {action}: {source}", path.display())]
     Fuse { path: PathBuf, action: &'static str, source: std::io::Error },
     #[error(
-        "without root, FUSE mounts are made by fusermount3, which is not here: install the package fuse3, or run as root"
+        "fusermount3 not found: FUSE mounts without root need it. Install the package fuse3, or run as root"
     )]
     Helper,
-    #[error("{0} is not a mount of understudy's; `understudy mounts` lists them")]
+    #[error("{0} is not a mount made by understudy; `understudy mounts` lists the mounts")]
     NotOurs(PathBuf),
 }
 

@@ -137,7 +137,7 @@ pub fn serve_detached(tree: impl Tree, options: &FuseOptions) -> Result<(Detache
     }
     let mount = context.mount(attributes)?;
     let session = Session::from_fd(Served::new(tree, true), device, SessionACL::All, config(Vec::new()))
-        .map_err(wrong(Path::new(DEVICE), "begin to serve it"))?;
+        .map_err(wrong(Path::new(DEVICE), "start serving it"))?;
     Ok((Detached::of(mount), Serving(std::thread::spawn(move || session.run()))))
 }
 
@@ -166,7 +166,7 @@ fn open_device() -> Result<OwnedFd, MountError> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, DEVICE, flags, Mode::empty()).map_err(MountError::path(
         DEVICE,
-        "open it; FUSE needs this device, open to all as udev makes it (in a container: --device /dev/fuse; else: modprobe fuse)",
+        "open it; FUSE needs this device, accessible to all users as udev makes it (in a container: --device /dev/fuse; otherwise: modprobe fuse)",
     ))
 }
 

@@ -111,14 +111,13 @@ fn mount_image(image: &Path, way: Way) -> Result<OwnedFd, MountError> {
 
 /// Makes a read-only loop device of the image.
 fn loop_device(image: &Path) -> Result<String, MountError> {
-    let output = Command::new("losetup")
-        .args(["--find", "--show", "--read-only"])
-        .arg(image)
-        .output()
-        .map_err(|error| MountError::Upper(image.into(), format!("no loop device, losetup: {error}")))?;
+    let output =
+        Command::new("losetup").args(["--find", "--show", "--read-only"]).arg(image).output().map_err(
+            |error| MountError::Upper(image.into(), format!("cannot set up a loop device: losetup: {error}")),
+        )?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(MountError::Upper(image.into(), format!("no loop device: {said}")));
+        return Err(MountError::Upper(image.into(), format!("cannot set up a loop device: {said}")));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -191,11 +190,11 @@ impl Detached {
             action: "mount beneath",
             errno,
             hint: match errno {
-                Errno::INVAL => " (it takes Linux 6.5, and a mount at this very path)".into(),
+                Errno::INVAL => " (it requires Linux 6.5, and a mount at exactly this path)".into(),
                 _ => String::new(),
             },
         })?;
-        unmount(dir, UnmountFlags::DETACH).map_err(wrong("detach the mount before"))?;
+        unmount(dir, UnmountFlags::DETACH).map_err(wrong("detach the previous mount"))?;
         Ok(Old(old))
     }
 
@@ -210,8 +209,10 @@ pub struct Old(#[allow(dead_code)] OwnedFd);
 /// Detaches the mount at `dir`; with `force` also while files in it are open.
 pub fn detach(dir: &Path, force: bool) -> Result<(), MountError> {
     let flags = if force { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-    unmount(dir, flags | UnmountFlags::NOFOLLOW)
-        .map_err(MountError::path(dir, "unmount it (--lazy takes it away and lets what is open in it go on)"))
+    unmount(dir, flags | UnmountFlags::NOFOLLOW).map_err(MountError::path(
+        dir,
+        "unmount it (--lazy detaches it; files that are open in it stay usable)",
+    ))
 }
 
 /// Aborts the connection of the FUSE mount at `dir`, and detaches the mount.

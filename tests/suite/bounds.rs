@@ -49,7 +49,7 @@ fn all_readers_refuse(rig: &Rig, what: &str) {
     ] {
         let (output, peak_mib) = measured(understudy(dir).env("XDG_DATA_HOME", dir.join("data")).args(args));
         let errors = String::from_utf8_lossy(&output.stderr);
-        let is_told = errors.contains("page") || errors.contains("does not stand behind");
+        let is_told = errors.contains("page") || errors.contains("does not sort after");
         assert!(
             !output.status.success() && is_told,
             "{what}, {args:?}: {}",

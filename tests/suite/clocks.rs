@@ -272,7 +272,7 @@ fn a_name_is_given_by_the_environment_and_a_standby_that_is_gone_is_shown() {
     assert!(shown.contains("stable @1 (not seen since 20"), "{shown}");
     let pruned = ok(&mut command(&["prune", "acme", "--keep-last", "1"]));
     let said = String::from_utf8_lossy(&pruned.stderr).into_owned();
-    assert!(said.contains("standby 'stable' was last heard of 40 days ago"), "{said}");
+    assert!(said.contains("standby 'stable' last reported 40 days ago"), "{said}");
 }
 
 #[test]

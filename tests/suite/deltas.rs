@@ -333,7 +333,10 @@ fn a_damaged_cache_and_one_of_another_repository_do_no_harm() {
     for damaged in [&note[..note.len() / 2], b"", b"{}x"] {
         std::fs::write(&head, damaged).unwrap();
         let error = run(&with_cache(&rig, &cache), &request(&rig.source())).unwrap_err().to_string();
-        assert!(error.contains("cannot be read") && error.contains("acme/head"), "{error}");
+        assert!(
+            error.contains("cannot read what this host remembers") && error.contains("acme/head"),
+            "{error}"
+        );
     }
     std::fs::write(&head, note).unwrap();
     // A new repository, with the cache of the previous one.

@@ -339,7 +339,7 @@ fn a_mount_in_the_background_is_there_when_the_command_returns_and_ends_when_it_
         assert!(!output.status.success() && said.contains(words), "{args:?}: {said}");
     };
     fails(&["mount", "acme", "mounted", "--method", "kernel"], "understudy follow acme");
-    fails(&["mount", "acme@9", "mounted"], "no snapshot '9'");
+    fails(&["mount", "acme@9", "mounted"], "no snapshot 9;");
     fails(&["mount", "acme", "mounted", "--method", "fuse", "--writable", "up"], "--method kernel");
     fails(&["mount", "acme", "nowhere"], "nowhere");
 }

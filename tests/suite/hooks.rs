@@ -93,6 +93,6 @@ fn who_is_asked_to_end_waits_for_no_hook_but_the_one_that_undoes_it() {
     let noted = dir.path().join("noted");
     let after = format!("sleep 0.2; echo $UNDERSTUDY_OUTCOME > {}", noted.display());
     let error = with_stop("sleep 300", &after, &|| true, || panic!("it must not run")).unwrap_err();
-    assert!(error.to_string().contains("asked to end"), "{error}");
+    assert!(error.to_string().contains("this process is shutting down"), "{error}");
     assert_eq!(std::fs::read_to_string(noted).unwrap(), "failed\n");
 }

@@ -111,7 +111,7 @@ fn a_configuration_that_another_user_may_write_runs_nothing() {
     std::fs::write(at("understudy.toml"), text(&at("shop"))).unwrap();
     let output = ok(understudy(dir.path()).args(["resync", "acme"]));
     let here = at("understudy.toml").display().to_string();
-    assert!(said(&output).contains(&format!("takes the configuration of this directory: {here}")));
+    assert!(said(&output).contains(&format!("using the configuration in the current directory: {here}")));
     assert!(proof.exists());
 }
 
@@ -219,7 +219,7 @@ fn a_command_meets_the_daemon_of_its_configuration_by_a_socket_that_nobody_else_
     // A second daemon of the configuration is refused; the first one continues.
     let second = host.command(&["run", "--listen", "off"]).output().unwrap();
     let log = said(&second);
-    assert!(second.status.code() == Some(1) && log.contains("another daemon runs"), "{log}");
+    assert!(second.status.code() == Some(1) && log.contains("another daemon is running"), "{log}");
     assert!(resync(&[]).contains("by the daemon"));
     // Even in an opened directory it answers only its user and root.
     for dir in [host.dir.path(), &host.path("state"), socket.parent().unwrap()] {
@@ -450,7 +450,11 @@ fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_mome
         .current_dir(dir.path())
         .output()
         .unwrap();
-    assert!(!stopped.status.success() && said(&stopped).contains("it is complete in"), "{}", said(&stopped));
+    assert!(
+        !stopped.status.success() && said(&stopped).contains("the tree is complete in"),
+        "{}",
+        said(&stopped)
+    );
     let names = |dir: &Path| -> Vec<String> {
         let listed = std::fs::read_dir(dir).unwrap();
         listed.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -467,14 +471,22 @@ fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_mome
     );
     assert!(shell(&theirs).status.success());
     let output = restore("shared/out").output().unwrap();
-    assert!(!output.status.success() && said(&output).contains("not this user's alone"), "{}", said(&output));
+    assert!(
+        !output.status.success() && said(&output).contains("other users have access to it"),
+        "{}",
+        said(&output)
+    );
     assert!(!at("shared/out").exists());
     // A room of root's that others may write to is refused as well.
     std::fs::remove_dir_all(at("shared").join(&room)).unwrap();
     std::fs::create_dir(at("shared").join(&room)).unwrap();
     chmod(&at("shared").join(&room), 0o770);
     let output = restore("shared/out").output().unwrap();
-    assert!(!output.status.success() && said(&output).contains("not this user's alone"), "{}", said(&output));
+    assert!(
+        !output.status.success() && said(&output).contains("other users have access to it"),
+        "{}",
+        said(&output)
+    );
     // An interrupted restore is continued in a room that is root's alone, and the room is removed.
     std::fs::remove_dir(at("shared").join(&room)).unwrap();
     std::fs::rename(at("shared/kept"), at("shared").join(&room)).unwrap();

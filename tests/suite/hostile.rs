@@ -413,5 +413,9 @@ fn an_index_that_leads_to_other_bytes_is_not_called_sound() {
     rig.store().log().append(&mut state, &writer, event).unwrap();
     let report = rig.verify();
     assert!(!report.is_sound() && report.touched_count > 0, "{report:?}");
-    assert!(report.problems[0].problem.contains("not where the index says"), "{:?}", report.problems);
+    assert!(
+        report.problems[0].problem.contains("not at the place that the index names"),
+        "{:?}",
+        report.problems
+    );
 }

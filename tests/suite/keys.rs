@@ -82,10 +82,10 @@ fn a_store_opens_with_its_keys_and_with_nothing_else() {
     }
 
     // Another host: without a key, with a wrong one, with a copy.
-    fails(&mut restore("b", "no"), 2, "nothing here opens it");
+    fails(&mut restore("b", "no"), 2, "no key here opens it");
     ok(host(dir, "b").args(["key", "new"]).arg(dir.join("wrong")));
     fails(restore("b", "no").env("UNDERSTUDY_KEY_FILE", dir.join("wrong")), 2, "key-file");
-    fails(resync("b").env("UNDERSTUDY_PASSPHRASE", "a guess"), 2, "nothing here opens it");
+    fails(resync("b").env("UNDERSTUDY_PASSPHRASE", "a guess"), 2, "no key here opens it");
     assert!(!dir.join("no").exists());
     ok(restore("b", "copy").arg("--key-file").arg(&key));
     assert_same(&source, &dir.join("copy"), "with a copy of the key file");
@@ -125,7 +125,7 @@ fn a_store_opens_with_its_keys_and_with_nothing_else() {
     ok(host(dir, "a").args(["key", "remove", "acme", "friend"]));
     std::fs::write(source.join("after"), "written after the removal").unwrap();
     ok(&mut resync("a"));
-    fails(restore("c", "no").env("UNDERSTUDY_KEY_FILE", &friend), 2, "nothing here opens it");
+    fails(restore("c", "no").env("UNDERSTUDY_KEY_FILE", &friend), 2, "no key here opens it");
     let keyrings = files(&dir.join("repository/acme/keys"));
     assert_eq!(keyrings.len(), 4);
     for newer in keyrings.iter().filter(|k| k.ends_with("0000000004")) {
@@ -164,7 +164,7 @@ fn an_empty_key_file_is_made_again_and_one_without_a_key_is_named() {
     std::fs::write(&key, b"").unwrap();
     let said = ok(&mut resync("acme")).stderr;
     assert!(
-        String::from_utf8_lossy(&said).contains("made the key file"),
+        String::from_utf8_lossy(&said).contains("created the key file"),
         "{}",
         String::from_utf8_lossy(&said)
     );
@@ -176,10 +176,10 @@ fn an_empty_key_file_is_made_again_and_one_without_a_key_is_named() {
     fails(&mut resync("acme"), 2, "that file is empty");
     assert_eq!(std::fs::read(&key).unwrap(), b"");
     std::fs::remove_file(&key).unwrap();
-    fails(&mut resync("acme"), 2, "that file is not there");
+    fails(&mut resync("acme"), 2, "that file does not exist");
     // A file of comments alone is kept, and is no key.
     std::fs::write(&key, b"# my keys\n").unwrap();
-    fails(&mut resync("other"), 2, &format!("key file {}: it holds no key", key.display()));
+    fails(&mut resync("other"), 2, &format!("key file {}: it contains no key", key.display()));
     // A file that cannot be read is not treated as missing.
     std::fs::remove_file(&key).unwrap();
     std::fs::create_dir(&key).unwrap();
@@ -194,7 +194,7 @@ fn a_home_that_is_not_absolute_is_refused_by_name() {
     for variable in ["HOME", "XDG_CONFIG_HOME"] {
         let mut command = host(dir, "home");
         command.args(["resync", "source", "--quiet"]).env(variable, "here/or/there");
-        fails(&mut command, 2, &format!("here/or/there: {variable} is not absolute"));
+        fails(&mut command, 2, &format!("here/or/there: {variable} is not an absolute path"));
     }
     assert!(!dir.join("here").exists());
 }
@@ -390,11 +390,11 @@ fn an_empty_or_short_passphrase_is_an_error_wherever_it_comes_from() {
     );
     let not_text: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&[0xff; 12]);
     fails(resync().env("UNDERSTUDY_PASSPHRASE", not_text), 2, "is not UTF-8");
-    fails(resync().env("UNDERSTUDY_PASSPHRASE", "seven77"), 2, "8 characters at least");
+    fails(resync().env("UNDERSTUDY_PASSPHRASE", "seven77"), 2, "at least 8 characters");
     std::fs::write(dir.join("understudy.toml"), "passphrase_file = \"words\"\n").unwrap();
     for (text, wanted) in [
-        ("", "there is no passphrase in it"),
-        ("\n", "there is no passphrase in it"),
+        ("", "the file contains no passphrase"),
+        ("\n", "the file contains no passphrase"),
         ("short\n", "8 characters"),
     ] {
         std::fs::write(dir.join("words"), text).unwrap();
@@ -404,7 +404,7 @@ fn an_empty_or_short_passphrase_is_an_error_wherever_it_comes_from() {
         let mut add = host(dir, "a");
         add.args(["key", "add", "acme", "x", "--passphrase"]).env("UNDERSTUDY_NEW_PASSPHRASE", text);
         std::fs::remove_file(dir.join("understudy.toml")).ok();
-        fails(&mut add, 2, "8 characters at least");
+        fails(&mut add, 2, "at least 8 characters");
     }
     assert!(!dir.join("repository/acme").exists() && !dir.join("a/.config/understudy/key").exists());
 }

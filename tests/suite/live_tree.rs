@@ -290,7 +290,7 @@ fn a_volume_that_goes_is_another_or_goes_with_its_directory_is_held() {
     // The directory is removed as well.
     std::fs::remove_file(at.join(".gitkeep")).unwrap();
     std::fs::remove_dir(&at).unwrap();
-    assert!(held(&rig).contains("39 of its 39 entries are gone"), "{}", held(&rig));
+    assert!(held(&rig).contains("39 of its 39 entries are missing"), "{}", held(&rig));
     // The volume is mounted again: nothing was lost.
     std::fs::create_dir(&at).unwrap();
     run("mount", &["--bind", volume.to_str().unwrap()]);

@@ -535,7 +535,7 @@ fn a_filesystem_without_modes_links_and_some_names_gets_all_content_and_says_wha
         for path in ["x/secret", "x/a:b", "a/link", "fifo", "x/upper", "x/dir", "c/hard"] {
             assert!(names.contains(&path), "{round}: {path}: {warnings:#}");
         }
-        assert!(text(&output).contains("open to more than they were"), "{round}: {}", text(&output));
+        assert!(text(&output).contains("more accessible than before"), "{round}: {}", text(&output));
         // Of two names that are one on this filesystem, neither overwrote the other.
         assert_eq!(std::fs::read_to_string(out.join("x/Upper")).unwrap(), "Upper", "{round}");
         assert_eq!(std::fs::read_to_string(out.join("x/DIR/file")).unwrap(), "of DIR", "{round}");
@@ -843,7 +843,7 @@ fn a_restore_that_deletes_leaves_what_understudy_keeps_there() {
     // Nothing is restored into the place itself.
     let inside = RestoreRequest { own, ..over(&rig, "out/local/share/repository/packs") };
     let error = rig::restore_at(&rig.store(), Moment::Latest, &inside).unwrap_err().to_string();
-    assert!(error.contains("keeps something of its own"), "{error}");
+    assert!(error.contains("a directory of understudy's own"), "{error}");
 }
 
 #[test]

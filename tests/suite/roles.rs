@@ -82,7 +82,7 @@ fn two_daemons_of_one_name_on_one_store_are_told_and_a_restart_is_not() {
     resync(&one);
     resync(&one);
     assert!(!has_rivals(&one), "{}", one.log());
-    assert!(status(&one)["rivals"].is_null() && !one.log().contains("by turns"));
+    assert!(status(&one)["rivals"].is_null() && !one.log().contains("take turns"));
     // Another process of that name begins; it is unknown which of the two has ended.
     two.start();
     resync(&two);
@@ -94,7 +94,7 @@ fn two_daemons_of_one_name_on_one_store_are_told_and_a_restart_is_not() {
     for host in [&one, &two] {
         let told = status(host)["rivals"].as_str().unwrap().to_owned();
         assert!(told.contains("both are host 'web'") && told.contains("`writer`"), "{told}");
-        assert!(host.log().contains("by turns"), "{}", host.log());
+        assert!(host.log().contains("take turns"), "{}", host.log());
     }
     let output = one.command(&["status"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("rivals"));
@@ -121,7 +121,7 @@ fn commands_beside_a_daemon_of_the_same_host_are_not_taken_for_another() {
         // With a named repository the command does not ask the daemon, but makes the run itself.
         let mut alone = host.command(&["resync", "acme", "--quiet", "--repository"]);
         let output = ok(alone.arg(&repository));
-        assert!(!String::from_utf8_lossy(&output.stderr).contains("by turns"));
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("take turns"));
         // A container engine's jobs are separate processes like this.
         ok(&mut host.command(&["resync", "--due", "--quiet"]));
     }

@@ -267,7 +267,7 @@ fn a_failing_store_blocks_no_other_and_a_wrong_configuration_changes_nothing() {
     // Reload with a wrong configuration, then with a right one.
     host.configure("[[store]]\nname='a'\npaht='s0'\n");
     host.signal("-HUP");
-    wait_until("it says so", || host.log().contains("keeps the old configuration"));
+    wait_until("it says so", || host.log().contains("keeping the previous one"));
     assert!(host.log().contains("did you mean `path`?"), "{}", host.log());
     assert_eq!(host.store("a")["snapshot"], 1);
     sample_tree(&host.path("later"));
@@ -370,7 +370,7 @@ fn a_token_that_is_none_keeps_no_store_from_running() {
     host.configure("[[store]]\nname='b'\npath='s0'\n");
     host.start();
     wait_until("the store runs", || host.store("b")["snapshot"] == 1);
-    assert!(host.log().contains("a token has 16 characters at least"), "{}", host.log());
+    assert!(host.log().contains("the token is too short: use at least 16 characters"), "{}", host.log());
     let (status, said) = host.ask("POST", "/api/v1/stores/b/resync", Some("short"));
     assert!(status == 503 && !said.contains(path.to_str().unwrap()), "{status} {said}");
     // Once it is valid, it is used without a restart.

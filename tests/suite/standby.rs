@@ -566,7 +566,10 @@ fn what_is_published_on_a_repository_that_takes_no_note_is_published_and_warned_
     let followed = command(&["follow", "acme", "--once"]).output().unwrap();
     let errors = String::from_utf8_lossy(&followed.stderr).into_owned();
     assert_eq!(followed.status.code(), Some(3), "{errors}");
-    assert!(errors.contains("could not be told") && errors.contains("Read-only"), "{errors}");
+    assert!(
+        errors.contains("does not know what is published here") && errors.contains("Read-only"),
+        "{errors}"
+    );
     assert!(String::from_utf8_lossy(&followed.stdout).contains("acme@1 published"));
     let drilled = command(&["drill", "acme"]).output().unwrap();
     let errors = String::from_utf8_lossy(&drilled.stderr).into_owned();
@@ -594,7 +597,7 @@ fn a_mount_that_was_taken_away_by_other_means_is_forgotten_by_umount() {
     let pinned = Depot::new(&dir.path().join("data/understudy/standby"), &rig::name());
     assert_eq!(pins(&pinned).unwrap().len(), 1);
     let said = ok(&mut command(&["umount", at]));
-    assert!(String::from_utf8_lossy(&said.stdout).contains("acme@1 is kept for it no more"));
+    assert!(String::from_utf8_lossy(&said.stdout).contains("acme@1 is no longer kept for it"));
     assert_eq!(pins(&pinned).unwrap(), []);
     assert_eq!(command(&["umount", at]).output().unwrap().status.code(), Some(1), "nothing was there");
 }

@@ -351,5 +351,5 @@ fn a_format_that_is_too_new_is_refused_with_what_to_do() {
     bytes[7] = 1;
     std::fs::write(&record, bytes).unwrap();
     let output = understudy(dir).args(["snapshots", "acme"]).output().unwrap();
-    assert!(said(&output).contains("begin a new repository"), "{}", said(&output));
+    assert!(said(&output).contains("start a new repository"), "{}", said(&output));
 }

@@ -549,7 +549,7 @@ fn a_log_that_was_rolled_back_is_not_taken() {
     // The same for a log that continued differently from there.
     versions(&rig, 3);
     let error = cached(&rig, "cache").store(&rig::name()).log().state().unwrap_err();
-    assert!(error.to_string().contains("another one there"), "{error}");
+    assert!(error.to_string().contains("another record there"), "{error}");
 }
 
 #[test]

@@ -20,28 +20,28 @@ pub(crate) struct MountArgs {
     /// The directory to mount on
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
-    /// Allow changes, and keep them in this directory; it belongs to this snapshot from then on
+    /// Allow changes and keep them in this directory, which belongs to this snapshot from then on
     #[arg(long, value_name = "UPPER", conflicts_with = "follow")]
     pub writable: Option<PathBuf>,
-    /// Stay, and move the mount on to each new snapshot
+    /// Keep running, and switch the mount to each new snapshot
     #[arg(long)]
     pub follow: bool,
-    /// Who shows it; left out, the kernel where it can, else FUSE
+    /// How to mount; default: the kernel if it can, otherwise FUSE
     #[arg(long, value_enum)]
     pub method: Option<Method>,
-    /// How --follow moves on; left out, beneath where that can be, else by a symlink
+    /// How --follow switches snapshots; default: beneath if possible, otherwise symlink
     #[arg(long, value_enum, requires = "follow")]
     pub swap: Option<SwapArg>,
-    /// FUSE: do not go to the background
+    /// FUSE: stay in the foreground
     #[arg(long)]
     pub foreground: bool,
-    /// FUSE: content that is kept in memory
+    /// FUSE: memory for cached content
     #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = crate::service::config::parse_bytes)]
     pub cache: u64,
-    /// FUSE with --follow: seconds between looks at the repository
+    /// FUSE with --follow: seconds between checks of the repository
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub every: u64,
-    /// Obey set-user-id bits and device nodes of the snapshot
+    /// Honour set-user-id bits and device nodes of the snapshot
     #[arg(long)]
     pub suid_dev: bool,
     #[command(flatten)]
@@ -50,17 +50,17 @@ pub(crate) struct MountArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Method {
-    /// A snapshot that `follow` brought here; takes root
+    /// A snapshot that `follow` brought here; requires root
     Kernel,
-    /// Any snapshot, straight from the repository; served by this program
+    /// Any snapshot, read from the repository and served by this program
     Fuse,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SwapArg {
-    /// DIR stays a mount point
+    /// DIR stays a mount point; each new snapshot is mounted beneath the old one
     Beneath,
-    /// DIR is a symlink
+    /// DIR is a symlink to the newest snapshot
     Symlink,
 }
 
@@ -108,7 +108,10 @@ pub(crate) fn swap(args: &MountArgs, may_mount: bool) -> Swap {
 /// Prints a note when a symlink is exchanged to move on.
 pub(crate) fn tell_link(global: &Global, args: &MountArgs, swap: Swap) -> Result<()> {
     if swap == Swap::Link && !global.quiet && !global.json {
-        show::line(&format!("{} is a symlink that moves on to each new snapshot", args.dir.display()))?;
+        show::line(&format!(
+            "{} is a symlink that always points to the newest snapshot",
+            args.dir.display()
+        ))?;
     }
     Ok(())
 }
@@ -149,11 +152,14 @@ impl Printer<'_> {
         let (dir, store) = (self.dir.display(), self.store);
         match news {
             News::Moved(snapshot) if self.prints_moves => {
-                show::line(&format!("{dir} moved on to {store}@{snapshot}"))?;
+                show::line(&format!("{dir} switched to {store}@{snapshot}"))?;
             }
             News::Moved(_) => {}
             News::Stays { snapshot, error } => {
-                complain!("understudy: {dir} stays at {store}@{snapshot}: {}", chain(*error));
+                complain!(
+                    "understudy: {dir} could not be switched and stays at {store}@{snapshot}: {}",
+                    chain(*error)
+                );
             }
         }
         Ok(())

@@ -19,7 +19,10 @@ use args::Method;
 pub(super) fn run(global: &Global, args: MountArgs) -> Result<Exit> {
     let wanted = SnapshotRef::parse(&args.snapshot)?;
     if args.follow && wanted.moment != Moment::Latest {
-        return Err(UsageError("--follow moves on to each new snapshot: name the store alone".into()).into());
+        return Err(UsageError(
+            "--follow switches to each new snapshot: give the store without a snapshot".into(),
+        )
+        .into());
     }
     let context = Context::new(global)?;
     let depot = Depot::new(&args.standby.dir(&context)?, &wanted.store);
@@ -27,7 +30,7 @@ pub(super) fn run(global: &Global, args: MountArgs) -> Result<Exit> {
         mount::find(&depot, &wanted.store, wanted.moment).is_ok() && mount::kernel_works().is_ok()
     }) {
         Method::Fuse if args.writable.is_some() => {
-            let text = "changes take a mount by the kernel: --method kernel, as root, on a host that follows the store";
+            let text = "--writable requires a mount through the kernel: --method kernel, as root, on a host that follows the store";
             Err(UsageError(text.into()).into())
         }
         Method::Fuse => fuse::run(global, &context, &args, &wanted, depot),

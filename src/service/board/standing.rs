@@ -39,6 +39,6 @@ pub fn clock_text(now_ns: u64, scan_start_ns: u64) -> Option<String> {
         (d, h, _) => format!("{d} days {h} h"),
     };
     Some(format!(
-        "the last snapshot's scan began {ahead} in the future: the clock of this host or of its writer is wrong, and how old the snapshot is nobody knows"
+        "the last snapshot's scan began {ahead} in the future: the clock of this host or of its writer is wrong, so the snapshot's age is unknown"
     ))
 }

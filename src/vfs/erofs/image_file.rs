@@ -84,7 +84,7 @@ impl<'a> ImageFile<'a> {
     fn next<'w>(&mut self, walk: &'w mut Walk) -> Result<Option<Found<'w>>, ImageError> {
         let Walk { path, open, entered } = walk;
         if entered.is_empty() {
-            let root = root_slot(self.bytes(0, BLOCK_BYTES)?).ok_or_else(|| broken("no superblock", 0))?;
+            let root = root_slot(self.bytes(0, BLOCK_BYTES)?).ok_or_else(|| broken("superblock", 0))?;
             entered.insert(root);
             open.push(Open { number: root, path_bytes: 0, names: self.names(root)? });
             return self.found(path, root, kind::DIRECTORY).map(Some);
@@ -98,21 +98,21 @@ impl<'a> ImageFile<'a> {
                 open.pop();
                 continue;
             };
-            let number = u32::try_from(name.node).map_err(|_| broken("an inode's number", name.node))?;
+            let number = u32::try_from(name.node).map_err(|_| broken("inode number", name.node))?;
             match &name.name[..] {
                 b"." if number == here => continue,
                 b".." if number == above.unwrap_or(here) => continue,
-                b"." | b".." | b"" => return Err(broken("a directory's links", u64::from(here))),
+                b"." | b".." | b"" => return Err(broken("directory links", u64::from(here))),
                 _ => {}
             }
             if !path.is_empty() {
                 path.push(b'/');
             }
             path.extend(&name.name);
-            let wanted = kind_of(name.kind).ok_or_else(|| broken("a kind", u64::from(here)))?;
+            let wanted = kind_of(name.kind).ok_or_else(|| broken("kind in a directory", u64::from(here)))?;
             if wanted == kind::DIRECTORY {
                 if !entered.insert(number) {
-                    return Err(broken("a directory with two names", u64::from(number)));
+                    return Err(broken("second name of a directory", u64::from(number)));
                 }
                 open.push(Open { number, path_bytes: path.len(), names: self.names(number)? });
             }
@@ -136,14 +136,14 @@ impl<'a> ImageFile<'a> {
         let inode = self.inode(number)?;
         let here = u64::from(number);
         if inode.mode & kind::MASK != wanted {
-            return Err(broken("a kind that its name denies", here));
+            return Err(broken("kind: it differs from the directory's", here));
         }
         let attributes = self.bytes(here * SLOT_BYTES + INODE_BYTES, inode.attributes_bytes)?;
         let (attributes, redirect) =
             decode_attributes(attributes).ok_or_else(|| broken("attributes", here))?;
         let object = match (redirect, inode.layout) {
             (Some(redirect), Layout::Hole) => {
-                Some(object_of(redirect).ok_or_else(|| broken("an object's name", here))?)
+                Some(object_of(redirect).ok_or_else(|| broken("object name", here))?)
             }
             (None, Layout::Hole) | (Some(_), _) => return Err(broken("a file without its object", here)),
             (None, _) if wanted == kind::FILE && inode.size_bytes > 0 => {
@@ -157,13 +157,13 @@ impl<'a> ImageFile<'a> {
 
     fn inode(&mut self, number: u32) -> Result<Inode, ImageError> {
         let bytes = self.bytes(u64::from(number) * SLOT_BYTES, INODE_BYTES as usize)?;
-        Inode::decode(bytes, number).ok_or_else(|| broken("an inode", u64::from(number)))
+        Inode::decode(bytes, number).ok_or_else(|| broken("inode", u64::from(number)))
     }
 
     fn names(&mut self, number: u32) -> Result<std::vec::IntoIter<OwnedDirent>, ImageError> {
         let inode = self.inode(number)?;
         let bytes = self.data(number, &inode)?;
-        let names = dirent::decode(&bytes).ok_or_else(|| broken("a directory", u64::from(number)))?;
+        let names = dirent::decode(&bytes).ok_or_else(|| broken("directory", u64::from(number)))?;
         Ok(names.into_iter())
     }
 
@@ -174,10 +174,10 @@ impl<'a> ImageFile<'a> {
             Layout::Plain { first_block } => (first_block, 0),
             Layout::Inline { first_block } => (first_block, inode.size_bytes % block),
             Layout::Hole | Layout::Device { .. } => {
-                return Err(broken("data that is none", u64::from(number)));
+                return Err(broken("data layout", u64::from(number)));
             }
         };
-        let length = |bytes: u64| usize::try_from(bytes).map_err(|_| broken("a length", u64::from(number)));
+        let length = |bytes: u64| usize::try_from(bytes).map_err(|_| broken("length", u64::from(number)));
         let mut data =
             self.bytes(u64::from(first_block) * block, length(inode.size_bytes - inline_bytes)?)?.to_vec();
         let behind = u64::from(number) * SLOT_BYTES + INODE_BYTES + inode.attributes_bytes as u64;
@@ -192,7 +192,7 @@ impl<'a> ImageFile<'a> {
         }
         let end = at + length as u64;
         if end > self.file_bytes {
-            return Err(broken("the end", at));
+            return Err(broken("range: it ends after the file", at));
         }
         let holds = |(begin, bytes): &(u64, Vec<u8>)| *begin <= at && end <= begin + bytes.len() as u64;
         match self.windows.iter().position(holds) {
