@@ -12,8 +12,9 @@
 use super::error::{Context as _, Result};
 use super::exit::Exit;
 use crate::support::env::{Env, Stopwatch};
+use crate::support::lock::lock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -79,7 +80,7 @@ pub(super) fn listen(ending: Ending) -> Result<()> {
                 std::process::exit(code);
             });
             std::thread::spawn(|| {
-                let acts = std::mem::take(&mut *ACTS.lock().unwrap_or_else(PoisonError::into_inner));
+                let acts = std::mem::take(&mut *lock(&ACTS));
                 acts.into_iter().for_each(|act| act());
             });
         }
@@ -91,7 +92,7 @@ pub(super) fn listen(ending: Ending) -> Result<()> {
 
 /// Registers `act` to be called once this process is asked to end.
 pub(super) fn on_end(act: impl FnOnce() + Send + 'static) {
-    let mut acts = ACTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut acts = lock(&ACTS);
     match is_asked() {
         true => {
             drop(acts);

@@ -10,13 +10,14 @@
 use super::error::Result;
 use crate::model::escape;
 use crate::support::failure::{Failure, FailureKind};
+use crate::support::lock::lock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, IsTerminal};
 use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// Maximum time to wait for a full pipe.
 const PATIENCE_SECONDS: i64 = 10;
@@ -47,7 +48,7 @@ impl Stream {
 
     fn lose(&self, why: io::Error) {
         self.is_lost.store(true, Ordering::Relaxed);
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        lock(&self.why).get_or_insert(why);
     }
 }
 
@@ -62,7 +63,7 @@ pub(super) fn is_all() {
 
 /// Returns why a part of the output was lost, if it was. A reader that closed the pipe is no reason.
 pub(super) fn lost() -> Option<io::Error> {
-    let why = STDOUT.why.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let why = lock(&STDOUT.why).take();
     why.filter(|why| why.kind() != ErrorKind::BrokenPipe)
 }
 

@@ -11,12 +11,13 @@ use crate::model::id::ChunkId;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
 use crate::repository::extents::ExtentReader;
+use crate::support::lock::lock;
 use bytes::Bytes;
 use quick_cache::sync::{Cache, GuardResult};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Maximum number of chunks that one reader holds at once.
 const CHUNKS_MAX: usize = 8;
@@ -173,7 +174,7 @@ impl ChunkCache {
     ) -> Result<Vec<u8>, ContentError> {
         let map = self.map(reading, entry, file)?;
         let ahead = {
-            let mut course = reading.course.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut course = lock(&reading.course);
             let (after, ahead) = course.after(from, to);
             *course = after;
             ahead
@@ -273,7 +274,7 @@ impl Fetcher {
 
     fn fetch_ahead(&self, jobs: &Mutex<Receiver<Vec<ChunkId>>>) {
         loop {
-            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let job = lock(jobs).recv();
             let Ok(mut ids) = job else { return };
             ids.retain(|id| !self.kept.contains_key(id));
             // An error is reported when the chunk is read.

@@ -20,6 +20,7 @@ use crate::repository::store::Store;
 use crate::source::content::read_exact;
 use crate::standby::depot::Depot;
 use crate::support::failure::{Failure, FailureKind};
+use crate::support::lock::lock;
 use crate::vfs::fuse::{Node, ROOT, Tree};
 use quick_cache::sync::Cache;
 use rustix::fd::{AsFd, OwnedFd};
@@ -27,7 +28,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Maximum number of files whose extents and read-ahead state are kept.
 const READINGS_MAX: usize = 512;
@@ -97,7 +98,7 @@ impl SnapshotTree {
         let entry = page.get(at).ok_or(Errno::STALE)?;
         let mut node = Node { number: place.number() + ROOT, links: 1, page: page.clone(), at };
         if let Some(group) = entry.group().filter(|_| entry.kind != Kind::Directory) {
-            let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut groups = lock(&self.groups);
             let names = groups.entry(group);
             let names = names.or_insert(Names { number: node.number, seen: BTreeSet::new() });
             names.seen.insert(place.number());

@@ -14,9 +14,10 @@ use crate::format::seal::{Keys, Sealing};
 use crate::format::wire::FormatError;
 use crate::model::escape;
 use crate::model::record::Record;
+use crate::support::lock::lock;
 use crate::support::mutant::{self, Mutant};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 
 /// Maximum size of all keyrings that are read to verify one: some thousand changes of keys.
 const BEFORE_MAX_BYTES: usize = 64 << 20;
@@ -41,7 +42,7 @@ impl Keyrings<'_> {
     }
 
     fn cached(&self) -> std::sync::MutexGuard<'_, Option<Option<Arc<Loaded>>>> {
-        self.store.key_cache().ring.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.store.key_cache().ring)
     }
 
     pub(crate) fn loaded(&self) -> Result<Option<Arc<Loaded>>, RepositoryError> {
@@ -106,7 +107,7 @@ impl Keyrings<'_> {
             };
         };
         let mut secrets = self.store.key_source().secrets()?;
-        let mut known = self.store.key_cache().identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.store.key_cache().identity);
         secrets.identities.extend(known.clone());
         let opened = ring.open(&secrets).map_err(|reason| self.not_opened(&ring, reason))?;
         *known = Some(opened.identity.clone());

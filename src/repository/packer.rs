@@ -14,6 +14,7 @@ use crate::format::index::{self as format, SegmentEntry};
 use crate::model::id::{ChunkId, IndexId, PackId};
 use crate::model::record::ObjectRef;
 use crate::support::failure::FailureKind;
+use crate::support::lock::lock;
 use bytes::Bytes;
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -411,10 +412,6 @@ fn gave_up(why: &str) -> RepositoryError {
         reason: why.into(),
         kind: FailureKind::Unavailable,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 #[cfg(test)]

@@ -10,13 +10,14 @@ use crate::api::requests::Requests;
 use crate::model::id::StoreName;
 use crate::support::env::Env;
 use crate::support::failure::FailureKind;
+use crate::support::lock::lock;
 use bytes::Bytes;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, PutPayload};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
 /// The options of a repository.
@@ -46,7 +47,7 @@ impl Notice {
     pub fn new(say: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let said = Mutex::new(BTreeSet::new());
         Self(Some(Arc::new(move |text: &str| {
-            if said.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned()) {
+            if lock(&said).insert(text.to_owned()) {
                 say(text);
             }
         })))

@@ -25,6 +25,7 @@ use crate::model::tree_path::TreePath;
 use crate::source::stat::Stat;
 use crate::source::xattr;
 use crate::support::env::Env;
+use crate::support::lock::lock;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Gid, Mode};
 use rustix::io::Errno;
@@ -159,7 +160,7 @@ impl Directory {
     /// Records that an entry was made under this name.
     pub(crate) fn note_name(&self, name: &CStr) {
         if !self.filesystem.exact {
-            self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+            lock(&self.made).insert(name.to_owned());
         }
     }
 
@@ -191,7 +192,7 @@ impl Drop for Directory {
             let applied =
                 apply(handle, &entry, &attributes, already, self.filesystem.exact, &self.outcome.told);
             if let Err(error) = applied {
-                let mut failed = self.outcome.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut failed = lock(&self.outcome.failed);
                 failed.get_or_insert(error);
             }
         }

@@ -12,10 +12,10 @@ use super::spot::Spot;
 use super::tree::Restorer;
 use crate::model::entry::{Entry, Group};
 use crate::model::tree_path::TreePath;
+use crate::support::lock::lock;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use std::ffi::CString;
-use std::sync::PoisonError;
 
 impl Restorer<'_, '_> {
     /// Restores another name of a file whose first name was restored.
@@ -29,7 +29,7 @@ impl Restorer<'_, '_> {
         first: &TreePath,
     ) -> Result<(), RestoreError> {
         self.drain()?;
-        if self.context.outcome.lost_names.lock().unwrap_or_else(PoisonError::into_inner).contains(first) {
+        if lock(&self.context.outcome.lost_names).contains(first) {
             // The first name could not be made, so this one takes its part.
             return self.make(spot, entry);
         }

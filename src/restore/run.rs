@@ -26,12 +26,13 @@ use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::manifest::ManifestReader;
 use crate::source::disk::identity;
+use crate::support::lock::lock;
 use crate::support::pool::Pool;
 use crate::support::progress::Progress;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 
 /// Restores the manifest `root` of a store, whose chunks `chunks` reads. `tag` identifies the snapshot.
 pub fn restore(
@@ -113,7 +114,7 @@ fn restore_to(
     });
     context.outcome.session.end();
     let mut report = report?;
-    if let Some(error) = context.outcome.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    if let Some(error) = lock(&context.outcome.failed).take() {
         return Err(error);
     }
     place.publish()?;

@@ -8,11 +8,11 @@
 use super::at::names;
 use crate::source::stat::Stat;
 use crate::support::env::Env;
+use crate::support::lock::lock;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use std::ffi::{CStr, CString};
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const BESIDE: &str = ".understudy-new-";
@@ -72,19 +72,19 @@ impl Session {
         let content = format!("{JOURNAL}{tag}\n");
         let all = names(top).unwrap_or_default();
         let left = all.into_iter().filter_map(|name| left(top, name, &content));
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
+        lock(&self.left).extend(left);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(top, self.prefix(), flags, Mode::RUSR | Mode::WUSR).and_then(|file| {
             rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
             rustix::io::pwrite(&file, content.as_bytes(), 0)?;
             Ok(Journal { top: rustix::io::fcntl_dupfd_cloexec(top, 0)?, _file: file })
         });
-        *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = made.ok();
+        *lock(&self.journal) = made.ok();
     }
 
     /// Removes the journal, since no temporary name is in use any more.
     pub(crate) fn end(&self) {
-        if let Some(journal) = self.journal.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(journal) = lock(&self.journal).take() {
             let _ = rustix::fs::unlinkat(&journal.top, self.prefix(), AtFlags::empty());
         }
     }
@@ -98,7 +98,7 @@ impl Session {
     ///
     /// At the top that includes its journal, if it was the same restore.
     pub(crate) fn is_left(&self, name: &CStr, is_top: bool) -> bool {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = lock(&self.left);
         left.iter().any(|left| match name.to_bytes().strip_prefix(left.name.as_bytes()) {
             Some([]) => is_top && left.is_same,
             Some([b'-', count @ ..]) => !count.is_empty() && count.iter().all(u8::is_ascii_hexdigit),

@@ -7,8 +7,8 @@ use super::filesystem::has_room;
 use super::shortfall::ShortfallKind;
 use crate::content::attributes::attributes_of;
 use crate::model::entry::{Attributes, Entry};
+use crate::support::lock::lock;
 use rustix::io::Errno;
-use std::sync::PoisonError;
 
 impl RestoreContext<'_> {
     /// Reads an entry's attributes.
@@ -57,7 +57,7 @@ impl RestoreContext<'_> {
         self.outcome.told.tell(kind, &entry.path, error.reason());
         if entry.hardlink.is_some() {
             let lost = &self.outcome.lost_names;
-            lost.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.path.clone());
+            lock(lost).insert(entry.path.clone());
         }
         Ok(None)
     }

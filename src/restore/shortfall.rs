@@ -4,9 +4,10 @@
 //! user may not set do not hide the one missing file. Workers report in any order; the report is sorted.
 
 use crate::model::tree_path::TreePath;
+use crate::support::lock::lock;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// Maximum number of entries that are named. All are counted.
 pub const NAMED_MAX: usize = 100;
@@ -92,7 +93,7 @@ pub struct Told(Mutex<(Shortfalls, BTreeMap<ShortfallKind, Vec<Shortfall>>)>);
 
 impl Told {
     pub fn tell(&self, kind: ShortfallKind, path: &TreePath, reason: impl Into<String>) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.0);
         *told.0.count(kind) += 1;
         let named = told.1.entry(kind).or_default();
         if named.len() < NAMED_MAX {
@@ -102,13 +103,13 @@ impl Told {
 
     /// Counts `more` entries without naming them, since the entry above them was named.
     pub fn count(&self, kind: ShortfallKind, more: u64) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.0);
         let count = told.0.count(kind);
         *count = count.saturating_add(more);
     }
 
     pub fn take(&self) -> Shortfalls {
-        let (mut all, named) = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let (mut all, named) = std::mem::take(&mut *lock(&self.0));
         for mut of_kind in named.into_values() {
             of_kind.sort_by(|a, b| a.path.cmp(&b.path));
             all.first.extend(of_kind);

@@ -28,6 +28,7 @@ use crate::standby::depot::Depot;
 use crate::support::clock::Now;
 use crate::support::env::Env;
 use crate::support::failure::Failure;
+use crate::support::lock::lock;
 use crate::support::progress::Step;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -91,10 +92,7 @@ impl Daemon {
                 scope.spawn(|| {
                     while let Some(store) = new.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let found = self.standing(store);
-                        standings
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .insert(store.name.clone(), found);
+                        lock(&standings).insert(store.name.clone(), found);
                     }
                 });
             }
@@ -118,7 +116,7 @@ impl Daemon {
             let incarnation = host.incarnation();
             *host = new.with_keys(keys).with_env(self.0.env.clone()).with_incarnation(incarnation);
         }
-        self.0.repositories.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.0.repositories).clear();
         self.configure();
     }
 
@@ -135,7 +133,7 @@ impl Daemon {
     }
 
     pub fn board(&self) -> MutexGuard<'_, Board> {
-        self.0.board.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.board)
     }
 
     /// Wakes the threads that wait for a change of the board.
@@ -317,7 +315,7 @@ impl Daemon {
     pub fn repository(&self, store: &StoreConfig) -> Result<Repository, HostError> {
         let host = self.host();
         let key = store.repository.clone().unwrap_or_default();
-        let mut open = self.0.repositories.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.0.repositories);
         if let Some(repository) = open.get(&key) {
             return Ok(repository.clone());
         }

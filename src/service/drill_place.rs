@@ -27,6 +27,7 @@ use crate::repository::store::Store;
 use crate::standby::depot::Depot;
 use crate::support::env::Env;
 use crate::support::failure::{Failure, FailureKind};
+use crate::support::lock::lock;
 use crate::vfs::error::MountError;
 use crate::vfs::fuse::{self, Serving};
 use crate::vfs::overlay;
@@ -35,7 +36,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -154,7 +155,7 @@ impl DrillPlace {
 
     /// Returns the last complaint of the threads that serve the mount; empty for a mount by the kernel.
     pub fn complaint(&self) -> String {
-        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.complaint).clone()
     }
 
     /// Lets a group reach the mount by its path. Only this user can list what else is around it.
@@ -180,7 +181,7 @@ impl DrillPlace {
         let complaint = self.complaint.clone();
         let complain = move || -> Complain {
             let complaint = complaint.clone();
-            Box::new(move |said| *complaint.lock().unwrap_or_else(PoisonError::into_inner) = said.to_owned())
+            Box::new(move |said| *lock(&complaint) = said.to_owned())
         };
         let options = ServeOptions {
             store,

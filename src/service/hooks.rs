@@ -12,11 +12,12 @@ use super::config::Hooks;
 use crate::model::id::StoreName;
 use crate::support::env::Env;
 use crate::support::failure::{Failure, FailureKind};
+use crate::support::lock::lock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -113,9 +114,7 @@ pub fn run(
     let made = child::command(around.this, program, arguments, how);
     let mut command = made.map_err(|source| HookError::Child { when, program: program.clone(), source })?;
     change(&mut command);
-    LEFT.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .retain_mut(|child| child.try_wait().is_ok_and(|s| s.is_none()));
+    lock(&LEFT).retain_mut(|child| child.try_wait().is_ok_and(|s| s.is_none()));
     let start = |source| HookError::Start { when, program: program.clone(), source };
     let mut child = command
         .env("UNDERSTUDY_STORE", around.store.as_str())
@@ -160,7 +159,7 @@ fn end(env: &Env, mut child: Child, leash: Option<ChildStdin>) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
     if wait(env, &mut child, KILLED_LIMIT).is_none() {
-        LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+        lock(&LEFT).push(child);
     }
 }
 

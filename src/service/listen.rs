@@ -7,6 +7,7 @@
 use super::door::Door;
 use super::socket::Bound;
 use crate::support::env::Env;
+use crate::support::lock::lock;
 use crate::support::trusted::is_trusted;
 use axum::Router;
 use hyper::server::conn::http1;
@@ -14,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -92,7 +93,7 @@ impl Seats {
 
     /// Returns a seat for a new connection; none when all are busy.
     fn take(&self) -> Option<Arc<Seat>> {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.all);
         if all.len() >= CONNECTIONS_MAX {
             let standings: Vec<_> = all.iter().map(|seat| seat.standing()).collect();
             all.swap_remove(who_goes(&standings)?).leave.notify_one();
@@ -103,7 +104,7 @@ impl Seats {
     }
 
     fn give_back(&self, seat: &Arc<Seat>) {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.all);
         all.retain(|other| !Arc::ptr_eq(other, seat));
     }
 }

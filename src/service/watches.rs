@@ -9,9 +9,10 @@ use crate::api::resync::ResyncReport;
 use crate::model::id::StoreName;
 use crate::replicate::resync::Watched;
 use crate::source::hints::{Hints, Watch};
+use crate::support::lock::lock;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 struct Entry {
     config: StoreConfig,
@@ -33,7 +34,7 @@ impl Watches {
         is_full: bool,
         changed: impl Fn() + Send + 'static,
     ) -> Option<Watched> {
-        let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watches = lock(&self.0);
         if !store.is_watched() {
             watches.remove(&store.name);
             return None;
@@ -62,7 +63,7 @@ impl Watches {
 
     /// Ends a run; `done` is its report unless it failed.
     pub fn end(&self, store: &StoreName, watched: Watched, done: Option<&ResyncReport>) {
-        let watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let watches = lock(&self.0);
         let Some(report) = done else {
             watched.watch.give_back(watched.hints);
             return;
@@ -90,7 +91,7 @@ impl Watches {
 
     /// Removes the watches of stores that are no longer configured.
     pub fn retain(&self, is_configured: impl Fn(&StoreName) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| is_configured(name));
+        lock(&self.0).retain(|name, _| is_configured(name));
     }
 }
 

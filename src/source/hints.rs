@@ -15,6 +15,7 @@
 //! scan is a full one.
 
 use crate::model::tree_path::TreePath;
+use crate::support::lock::lock;
 use crate::support::mountinfo;
 use notify::event::{CreateKind, ModifyKind, RemoveKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -24,7 +25,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Maximum number of directories that are remembered one by one; with more, a full scan costs no more.
@@ -279,7 +280,7 @@ impl Watch {
         }
         let path = self.root.join(std::ffi::OsStr::from_bytes(directory.as_bytes()));
         let watched = {
-            let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut watcher = lock(&self.watcher);
             watcher.watch(&path, RecursiveMode::NonRecursive)
         };
         let mut state = lock(&self.state.0);
@@ -294,10 +295,6 @@ impl Watch {
             Err(_) => drop(state.unwatched.insert(directory.clone())),
         }
     }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Records an event; returns whether it is a hint.

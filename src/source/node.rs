@@ -7,9 +7,10 @@
 use super::stat::{Identity, Stat};
 use super::tree::Directory;
 use crate::model::tree_path::TreePath;
+use crate::support::lock::lock;
 use rustix::io::Errno;
 use std::ffi::CString;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A directory that was opened.
 pub struct Node {
@@ -74,13 +75,13 @@ impl Node {
     }
 
     fn open_handle(&self) -> Option<Arc<dyn Directory>> {
-        self.handle.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.handle).clone()
     }
 
     /// Gives the handle back, unless it is the root's.
     pub fn close(&self) {
         if self.above.is_some() {
-            *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *lock(&self.handle) = None;
         }
     }
 

@@ -12,9 +12,10 @@ use super::stat::{Identity, Stat};
 use super::tree::Directory;
 use crate::model::entry::Timestamp;
 use crate::model::tree_path::TreePath;
+use crate::support::lock::lock;
 use rustix::io::Errno;
 use std::ffi::CString;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// Maximum number of entries listed and not yet consumed.
 const AHEAD_ENTRIES: usize = 32 << 10;
@@ -337,8 +338,4 @@ pub fn names_at_rest(
 /// Pushes in reverse, so that the first directory comes out of the stack first.
 fn push_below(queue: &mut Queue, listing: &Listing) {
     queue.stack.extend(listing.children.iter().rev().filter(|c| !c.is_clean).filter_map(|c| c.below.clone()));
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }

@@ -5,6 +5,7 @@
 //! lines goes before it. Only the thread touches the output: it may hang in a write without end, and nothing
 //! else does.
 
+use crate::support::lock::lock;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,7 +72,7 @@ impl Lossy {
 
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     fn write_all(&self, mut out: impl Write, told: fn(u64) -> String) {

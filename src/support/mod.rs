@@ -8,6 +8,7 @@ pub mod env;
 pub mod failure;
 pub mod files;
 pub mod listing;
+pub mod lock;
 pub mod lossy;
 pub mod mountinfo;
 pub mod mutant;

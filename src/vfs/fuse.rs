@@ -12,6 +12,7 @@ use super::error::MountError;
 use super::overlay::Detached;
 use crate::model::entry::{Attributes, Entry, Kind, Timestamp};
 use crate::support::env::Env;
+use crate::support::lock::lock;
 use fuser::{
     BackingId, Config, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
@@ -27,7 +28,7 @@ use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DEVICE: &str = "/dev/fuse";
@@ -232,7 +233,7 @@ impl<T: Tree> Served<T> {
 
     /// Gives the kernel a local file with these bytes; returns `None` when that is not possible.
     fn open_backing(&self, number: u64, reply: &ReplyOpen) -> Option<Arc<BackingId>> {
-        let mut backing = self.backing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut backing = lock(&self.backing);
         if let Some((id, opens)) = backing.get_mut(&number) {
             *opens += 1;
             return Some(id.clone());
@@ -317,7 +318,7 @@ impl<T: Tree> Filesystem for Served<T> {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let mut backing = self.backing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut backing = lock(&self.backing);
         if let Some((_, opens)) = backing.get_mut(&handle.0) {
             *opens -= 1;
             if *opens == 0 {
