@@ -5,8 +5,10 @@
 //! and be as in the snapshot before; each path that was present all the time must be present. Once the tree
 //! is at rest, the next run must be exact.
 
-use crate::model_tree::{Act, Adversary, Model, Path8, Quiet, State, World};
-use crate::rig::{self, Rig};
+use crate::support::dice::Dice;
+use crate::support::model_tree::{Act, Adversary, Model, Path8, Quiet, State, World};
+use crate::support::rig::{self, Rig};
+use crate::support::tree::{random, sample_tree};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -33,26 +35,9 @@ use understudy::support::progress::Progress;
 
 type Snapshot = BTreeMap<Path8, Entry>;
 
-/// Random numbers from a seed.
-struct Draws(u64);
-
-impl Draws {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % below
-    }
-
-    fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.next(all.len() as u64) as usize]
-    }
-}
-
 /// An adversary that does what users and deploys do, and lets calls fail, as its seed says.
 struct Chaos {
-    draws: Draws,
+    dice: Dice,
     acts_left: u32,
     errors_left: u32,
     queue: VecDeque<Act>,
@@ -74,59 +59,59 @@ const ERRORS: [Errno; 9] = [
 
 impl Chaos {
     fn new(seed: u64) -> Self {
-        let mut draws = Draws(seed);
-        let acts_left = draws.next(40) as u32;
-        let errors_left = if draws.next(3) == 0 { draws.next(4) as u32 } else { 0 };
-        let one_in = 1 + draws.next(12);
-        Self { draws, acts_left, errors_left, queue: VecDeque::new(), one_in }
+        let mut dice = Dice::new(seed);
+        let acts_left = dice.below(40) as u32;
+        let errors_left = if dice.below(3) == 0 { dice.below(4) as u32 } else { 0 };
+        let one_in = 1 + dice.below(12);
+        Self { dice, acts_left, errors_left, queue: VecDeque::new(), one_in }
     }
 
     fn draw(&mut self, world: &World) -> Vec<Act> {
-        let draws = &mut self.draws;
+        let dice = &mut self.dice;
         let directories = world.directories();
         let paths = world.paths();
-        let at = |draws: &mut Draws| draws.one_of(&paths).clone();
-        let new = |draws: &mut Draws| {
-            let mut path = draws.one_of(&directories).clone();
+        let at = |dice: &mut Dice| dice.one_of(&paths).clone();
+        let new = |dice: &mut Dice| {
+            let mut path = dice.one_of(&directories).clone();
             if !path.is_empty() {
                 path.push(b'/');
             }
-            path.extend_from_slice(draws.one_of(&NAMES).as_bytes());
+            path.extend_from_slice(dice.one_of(&NAMES).as_bytes());
             path
         };
-        let body = |draws: &mut Draws| format!("body {}", draws.next(50)).into_bytes();
+        let body = |dice: &mut Dice| format!("body {}", dice.below(50)).into_bytes();
         let top = |name: &str| name.as_bytes().to_vec();
-        match draws.next(19) {
-            0 => vec![Act::Write(new(draws), body(draws))],
-            1 => vec![Act::Write(at(draws), body(draws))],
-            2 => vec![Act::Mkdir(new(draws))],
-            3 => vec![Act::Symlink(new(draws), top(draws.one_of::<&str>(&NAMES)))],
-            4 => vec![Act::Link(at(draws), new(draws))],
-            5 => vec![Act::Chmod(at(draws), 0o700 + draws.next(8) as u16)],
-            6 => vec![Act::Rename(at(draws), new(draws))],
-            7 => vec![Act::Exchange(at(draws), at(draws))],
-            8 => vec![Act::Unlink(at(draws))],
-            9 => vec![Act::RemoveAll(at(draws))],
+        match dice.below(19) {
+            0 => vec![Act::Write(new(dice), body(dice))],
+            1 => vec![Act::Write(at(dice), body(dice))],
+            2 => vec![Act::Mkdir(new(dice))],
+            3 => vec![Act::Symlink(new(dice), top(dice.one_of::<&str>(&NAMES)))],
+            4 => vec![Act::Link(at(dice), new(dice))],
+            5 => vec![Act::Chmod(at(dice), 0o700 + dice.below(8) as u16)],
+            6 => vec![Act::Rename(at(dice), new(dice))],
+            7 => vec![Act::Exchange(at(dice), at(dice))],
+            8 => vec![Act::Unlink(at(dice))],
+            9 => vec![Act::RemoveAll(at(dice))],
             10 => {
                 // The file is deleted, and made again with the same inode.
-                let path = at(draws);
-                vec![Act::Unlink(path.clone()), Act::Write(path, body(draws))]
+                let path = at(dice);
+                vec![Act::Unlink(path.clone()), Act::Write(path, body(dice))]
             }
             11 => {
-                let (temporary, path) = (new(draws), at(draws));
-                vec![Act::Write(temporary.clone(), body(draws)), Act::Rename(temporary, path)]
+                let (temporary, path) = (new(dice), at(dice));
+                vec![Act::Write(temporary.clone(), body(dice)), Act::Rename(temporary, path)]
             }
-            12 => vec![Act::Mount(draws.one_of(&directories).clone())],
-            13 => vec![Act::Unmount(draws.one_of(&directories).clone())],
+            12 => vec![Act::Mount(dice.one_of(&directories).clone())],
+            13 => vec![Act::Unmount(dice.one_of(&directories).clone())],
             14 => vec![
                 Act::Rename(top("vendor"), top("vendor.old")),
                 Act::Rename(top("vendor.new"), top("vendor")),
                 Act::RemoveAll(top("vendor.old")),
             ],
             15 => vec![Act::Exchange(top("vendor"), top("vendor.new")), Act::RemoveAll(top("vendor.new"))],
-            16 | 17 => vec![Act::Haunt(at(draws)), Act::Haunt(at(draws))],
+            16 | 17 => vec![Act::Haunt(at(dice)), Act::Haunt(at(dice))],
             _ => vec![
-                Act::Symlink(top(".t"), top(draws.one_of::<&str>(&NAMES))),
+                Act::Symlink(top(".t"), top(dice.one_of::<&str>(&NAMES))),
                 Act::Rename(top(".t"), top("link")),
             ],
         }
@@ -135,7 +120,7 @@ impl Chaos {
 
 impl Adversary for Chaos {
     fn acts(&mut self, world: &World, _: u64) -> Vec<Act> {
-        if self.draws.next(self.one_in) != 0 {
+        if self.dice.below(self.one_in) != 0 {
             return Vec::new();
         }
         if self.queue.is_empty() && self.acts_left > 0 {
@@ -144,16 +129,16 @@ impl Adversary for Chaos {
             self.queue.extend(acts);
         }
         // One step for each call, or all at once.
-        let count = if self.draws.next(3) == 0 { self.queue.len() } else { 1 };
+        let count = if self.dice.below(3) == 0 { self.queue.len() } else { 1 };
         (0..count).filter_map(|_| self.queue.pop_front()).collect()
     }
 
     fn fails(&mut self, _: u64) -> Option<Errno> {
-        if self.errors_left == 0 || self.draws.next(25) != 0 {
+        if self.errors_left == 0 || self.dice.below(25) != 0 {
             return None;
         }
         self.errors_left -= 1;
-        Some(*self.draws.one_of(&ERRORS))
+        Some(*self.dice.one_of(&ERRORS))
     }
 }
 
@@ -347,11 +332,11 @@ fn shop() -> Vec<Act> {
 
 fn schedule(seed: u64) -> Result<(), String> {
     let stage = Stage::new(&shop());
-    let mut draws = Draws(seed ^ 0x5eed);
-    if draws.next(3) > 0 {
+    let mut dice = Dice::new(seed ^ 0x5eed);
+    if dice.below(3) > 0 {
         stage.settle()?;
     }
-    for round in 0..1 + draws.next(3) {
+    for round in 0..1 + dice.below(3) {
         stage.run_under(Box::new(Chaos::new(seed.wrapping_mul(31).wrapping_add(round))))?;
     }
     stage.settle()
@@ -453,7 +438,7 @@ fn a_manifest_without_a_directory_is_refused_by_its_writer_and_found_by_verify()
         assert!(!report.is_sound());
         assert_eq!(report.touched[0].path, "vendor/f10", "{:?}", report.touched);
         // A run that finds such a snapshot continues from what is there, and its own snapshot is sound.
-        rig::sample_tree(&rig.source());
+        sample_tree(&rig.source());
         let next = rig.resync();
         assert_eq!(next.warnings.total(), 0, "{:?}", next.warnings);
         rig.restored(Moment::At(next.snapshot));
@@ -613,7 +598,7 @@ fn deploys_beside_a_scan_leave_a_whole_release_on_a_real_filesystem() {
         }
         let _stop = Stop(&stop);
         for _ in 0..8 {
-            std::fs::write(root.join("before0"), rig::random(&rig::nonce().to_le_bytes(), 20_000)).unwrap();
+            std::fs::write(root.join("before0"), random(&rig::nonce().to_le_bytes(), 20_000)).unwrap();
             let report = rig.resync();
             let restored = rig.restored(Moment::At(report.snapshot));
             let mut bodies = std::collections::BTreeSet::new();

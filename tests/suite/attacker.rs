@@ -1,10 +1,9 @@
 //! Attacks by a party that controls the bucket, with an independent implementation (tests/attacker, written
 //! from FORMAT.md): what such a party can do, and what it cannot. Each test is a row of SECURITY.md.
 
-use crate::facts::assert_same;
-use crate::keys::{fails, files, host};
-use crate::kill::ok;
-use crate::rig::sample_tree;
+use crate::support::command::{fails, host, ok, said};
+use crate::support::facts::assert_same;
+use crate::support::tree::{files, random, sample_tree};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -23,10 +22,6 @@ fn attack(dir: &Path, name: &str, options: &[(&str, &str)]) -> Value {
     serde_json::from_slice(&ok(&mut command).stdout).unwrap()
 }
 
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
 /// A directory with a store's tree, and a secret in it.
 struct Scene {
     dir: tempfile::TempDir,
@@ -37,7 +32,7 @@ impl Scene {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         sample_tree(&dir.path().join("source"));
-        let scene = Self { dir, secret: crate::rig::random(b"top secret", 20_000) };
+        let scene = Self { dir, secret: random(b"top secret", 20_000) };
         std::fs::write(scene.path().join("source/secret"), &scene.secret).unwrap();
         scene
     }
@@ -520,7 +515,7 @@ fn what_a_holder_makes_is_taken_until_the_removal_was_seen() {
     assert!(evil(&String::from_utf8(ok(&mut scene.run("a", &["snapshots", "acme"])).stdout).unwrap()));
     scene.back("repository");
     scene.back("a/cache");
-    let content = crate::rig::random(b"fresh", 20_000);
+    let content = random(b"fresh", 20_000);
     let chunk = blake3::hash(&content).to_hex().to_string();
     attack(scene.path(), "former_segment", &[("identity", &key), ("knows", "2"), ("chunk", &chunk)]);
     std::fs::write(scene.path().join("source/fresh"), &content).unwrap();
@@ -672,7 +667,7 @@ fn whoever_was_removed_makes_up_no_checkpoint_and_no_segment() {
     }
     // A segment that claims that a file's content is present already.
     scene.back("repository");
-    let fresh = crate::rig::random(b"fresh", 20_000);
+    let fresh = random(b"fresh", 20_000);
     let chunk = blake3::hash(&fresh).to_hex().to_string();
     attack(scene.path(), "former_segment", &[("identity", &key), ("knows", "3"), ("chunk", &chunk)]);
     std::fs::write(scene.path().join("source/fresh"), &fresh).unwrap();
@@ -817,7 +812,7 @@ fn a_store_of_an_earlier_version_goes_on_and_its_upgrade_has_no_way_back() {
     let scene = Scene::new();
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/repositories/3-encrypted/repository");
     ok(Command::new("cp").arg("-a").arg(fixture).arg(scene.path().join("repository")));
-    let key = crate::rig::key_file();
+    let key = crate::support::rig::key_file();
     let with_key = |home: &str, args: &[&str]| {
         let mut command = scene.run(home, args);
         command.env("UNDERSTUDY_KEY_FILE", &key);
@@ -895,7 +890,7 @@ fn a_store_with_more_passphrases_than_are_added_opens_and_loses_them() {
     let scene = Scene::new();
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/repositories/3-encrypted/repository");
     ok(Command::new("cp").arg("-a").arg(fixture).arg(scene.path().join("repository")));
-    let key = crate::rig::key_file();
+    let key = crate::support::rig::key_file();
     attack(scene.path(), "many_words", &[("identity", key.to_str().unwrap()), ("count", "10")]);
     let with_key = |args: &[&str]| {
         let mut command = scene.run("a", args);

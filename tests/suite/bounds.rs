@@ -1,10 +1,12 @@
 //! The memory and time that a tree or a repository can cost this program are bounded, whoever made it.
 
-use crate::faults::SmallDisk;
-use crate::hostile::{forge, leaf, root_of};
-use crate::kill::{ok, understudy};
-use crate::rig::{self, Rig, entry, sample_tree};
-use crate::standby::{MountPoint, depot, follow_by, latest, request};
+use crate::support::command::{ok, understudy};
+use crate::support::disk::SmallDisk;
+use crate::support::forge::{forge, leaf, root_of};
+use crate::support::mount::MountPoint;
+use crate::support::rig::{self, Rig, entry};
+use crate::support::standby::{depot, follow_by, latest, request};
+use crate::support::tree::sample_tree;
 use rustix::fs::{CWD, Mode, OFlags, XattrFlags};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -1,8 +1,8 @@
 //! The command line as a user meets it: exit codes, errors that say what to do, and output that can be
 //! parsed.
 
-use crate::kill::{ok, understudy};
-use crate::rig::sample_tree;
+use crate::support::command::{ok, understudy};
+use crate::support::tree::sample_tree;
 use std::path::Path;
 
 fn fails(dir: &Path, args: &[&str], code: i32) -> String {

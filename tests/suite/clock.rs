@@ -1,9 +1,10 @@
 //! Clocks that are set, ahead by years and back, with the real binary: no run is put off, and no output says
 //! that all is well.
 
-use crate::kill::{ok, understudy};
-use crate::rig::sample_tree;
-use crate::service::{Host, wait_until};
+use crate::support::command::{ok, understudy};
+use crate::support::host::Host;
+use crate::support::tree::sample_tree;
+use crate::support::wait::wait_until;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

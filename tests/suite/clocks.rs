@@ -1,17 +1,12 @@
 //! The store's clock decides what is deleted, and for which standby something is kept. All other clocks may
 //! be wrong.
 
-use crate::kill::{ok, understudy};
-use crate::rig::{self, Rig, sample_tree};
-use crate::standby::{depot, follow_by, request};
-use async_trait::async_trait;
-use futures::StreamExt;
-use futures::stream::BoxStream;
-use object_store::path::Path;
-use object_store::*;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use crate::support::command::{ok, understudy};
+use crate::support::dated::{BEGIN_NS, Dated};
+use crate::support::rig::{self, Rig};
+use crate::support::standby::{depot, follow_by, request};
+use crate::support::tree::{random, sample_tree};
+use std::sync::Arc;
 use understudy::api::follow::FollowReport;
 use understudy::maintain::prune::{Grace, PruneReport, PruneRequest, prune};
 use understudy::model::id::WriterId;
@@ -22,83 +17,6 @@ use understudy::support::progress::Progress;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 const DAY_NS: u64 = 24 * HOUR_NS;
-const BEGIN_NS: u64 = 1_800_000_000_000_000_000;
-
-/// An object store with a clock of its own, which dates the objects.
-#[derive(Debug)]
-pub struct Dated {
-    inner: Arc<dyn ObjectStore>,
-    now_ns: AtomicU64,
-    dates: Arc<Mutex<BTreeMap<Path, u64>>>,
-}
-
-fn dated(mut meta: ObjectMeta, dates: &Mutex<BTreeMap<Path, u64>>) -> ObjectMeta {
-    if let Some(date) = dates.lock().unwrap().get(&meta.location) {
-        meta.last_modified = chrono::DateTime::from_timestamp_nanos(*date as i64);
-    }
-    meta
-}
-
-impl Dated {
-    pub fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        Arc::new(Self { inner, now_ns: AtomicU64::new(BEGIN_NS), dates: Arc::default() })
-    }
-
-    pub fn pass(&self, ns: u64) {
-        self.now_ns.fetch_add(ns, Ordering::SeqCst);
-    }
-
-    fn set(&self, ns: u64) {
-        self.now_ns.store(ns, Ordering::SeqCst);
-    }
-}
-
-impl std::fmt::Display for Dated {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "dated")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Dated {
-    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let put = self.inner.put_opts(at, payload, options).await?;
-        self.dates.lock().unwrap().insert(at.clone(), self.now_ns.load(Ordering::SeqCst));
-        Ok(put)
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        at: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(at, options).await
-    }
-
-    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        let mut found = self.inner.get_opts(at, options).await?;
-        found.meta = dated(found.meta, &self.dates);
-        Ok(found)
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let dates = self.dates.clone();
-        self.inner.list(prefix).map(move |found| Ok(dated(found?, &dates))).boxed()
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
-
 struct Clocks {
     rig: Rig,
     store: Arc<Dated>,
@@ -114,7 +32,7 @@ impl Clocks {
     }
 
     fn resync(&self, seed: u8) {
-        std::fs::write(self.rig.source().join("file"), rig::random(&[seed], 300_000)).unwrap();
+        std::fs::write(self.rig.source().join("file"), random(&[seed], 300_000)).unwrap();
         rig::run(&self.repository, &rig::request(&self.rig.source())).unwrap();
     }
 
@@ -333,9 +251,9 @@ fn what_broken_off_uploads_and_probes_left_goes_when_it_is_old_and_nothing_else(
 fn a_full_cache_is_not_filled_by_what_could_not_be_written() {
     let dir = tempfile::tempdir().unwrap();
     sample_tree(&dir.path().join("source"));
-    let disk = crate::faults::SmallDisk::mount(dir.path().join("cache"), 256 << 10);
+    let disk = crate::support::disk::SmallDisk::mount(dir.path().join("cache"), 256 << 10);
     for round in 0..4u8 {
-        std::fs::write(dir.path().join("source/c/new"), rig::random(&[round], 400_000)).unwrap();
+        std::fs::write(dir.path().join("source/c/new"), random(&[round], 400_000)).unwrap();
         ok(understudy(dir.path()).args(["resync", "source", "--store", "acme", "--quiet"]));
     }
     let names = walkdir::WalkDir::new(&disk.0).into_iter().flatten().map(|e| e.file_name().to_owned());

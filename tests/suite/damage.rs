@@ -1,137 +1,302 @@
-//! {delete, truncate, flip a bit} × {pack, index, record, page}: `verify` names the broken objects and the
-//! affected files of the snapshots; no broken file is ever restored as if it were sound.
+//! Each damage to each object, as a matrix: `verify` names the object and the snapshots that it touches, and nothing
+//! broken is ever restored as if it were sound.
 
-use crate::facts;
-use crate::rig::{self, Rig, sample_tree};
-use futures::TryStreamExt;
+use crate::support::facts::{self, Facts};
+use crate::support::objects::{Damage, damage, keys, read, write};
+use crate::support::rig::{self, Rig};
+use crate::support::tree::{random, sample_tree};
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutPayload};
 use std::collections::BTreeSet;
-use understudy::maintain::verify::{self, VerifyOptions};
-use understudy::model::id::Sequence;
+use understudy::maintain::damage::VerifyReport;
+use understudy::maintain::verify::{VerifyOptions, verify};
+use understudy::model::id::{Sequence, WriterId};
+use understudy::model::record::Event;
 use understudy::model::snapshot_ref::Moment;
 use understudy::restore::request::RestoreRequest;
 
-fn wait<T>(future: impl Future<Output = T>) -> T {
-    futures::executor::block_on(future)
-}
-
-pub fn keys(rig: &Rig, part: &str) -> Vec<Path> {
-    let all: Vec<_> = wait(rig.objects.list(None).try_collect()).unwrap();
-    let mut keys: Vec<_> =
-        all.into_iter().map(|o| o.location).filter(|k| k.as_ref().contains(part)).collect();
-    keys.sort();
-    keys
-}
-
+/// What is done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Damage {
+enum Action {
     Delete,
     Truncate,
-    Flip,
+    FlipBit,
+    /// Another object of its kind gets its bytes, and it gets the other's.
+    Exchange,
 }
 
-pub fn damage(rig: &Rig, key: &Path, damage: Damage) {
-    let mut bytes = wait(async { rig.objects.get(key).await.unwrap().bytes().await.unwrap() }).to_vec();
-    let middle = bytes.len() / 2;
-    match damage {
-        Damage::Delete => return wait(rig.objects.delete(key)).unwrap(),
-        Damage::Truncate => bytes.truncate(middle),
-        Damage::Flip => bytes[middle] ^= 1,
+impl Action {
+    const ALONE: [Self; 3] = [Self::Delete, Self::Truncate, Self::FlipBit];
+    const ALL: [Self; 4] = [Self::Delete, Self::Truncate, Self::FlipBit, Self::Exchange];
+}
+
+/// Which object of a store with two snapshots it is done to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// The pack that the second snapshot shipped: the content of `c/added`, and pages.
+    Pack,
+    /// All index segments.
+    Segments,
+    FirstRecord,
+    LastRecord,
+    Keyring,
+    Checkpoint,
+}
+
+/// What comes of a cell of the matrix.
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    /// A verification names the object, or refuses the whole store.
+    noticed: bool,
+    /// A verification that reads no content finds something.
+    found_by_size: bool,
+    touched: Vec<u64>,
+    first: Restored,
+    latest: Restored,
+    /// A resync commits.
+    ships: bool,
+}
+
+/// What a restore gives.
+#[derive(Debug, PartialEq, Eq)]
+enum Restored {
+    /// All of the snapshot of this number.
+    Whole(u64),
+    /// All of the second snapshot but `c/added`, which is named.
+    AllButAdded,
+    Refused,
+}
+
+/// Two snapshots; the second adds one file of 700,000 random bytes.
+struct Scene {
+    rig: Rig,
+    trees: [Facts; 2],
+    first_packs: Vec<Path>,
+    /// Keys of the objects that are not any more as they were.
+    struck: Vec<Path>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let rig = Rig::new();
+        sample_tree(&rig.source());
+        rig.resync();
+        let first_packs = keys(&rig, "/packs/");
+        let first = facts::of(&rig.source());
+        std::fs::write(rig.source().join("c/added"), random(b"added", 700_000)).unwrap();
+        rig.resync();
+        let trees = [first, facts::of(&rig.source())];
+        Self { rig, trees, first_packs, struck: Vec::new() }
     }
-    wait(rig.objects.put(key, PutPayload::from(bytes))).unwrap();
+
+    /// With a log so long that readers begin at a checkpoint.
+    fn with_checkpoint(self) -> Self {
+        let store = self.rig.store();
+        let mut state = store.log().state().unwrap();
+        while state.checkpoint.is_none() {
+            store
+                .log()
+                .append(&mut state, &WriterId("tester".into()), Event::Pruned(Box::default()))
+                .unwrap();
+            store.checkpoints().make_if_due(&mut state);
+        }
+        self
+    }
+
+    /// Returns the keys of a target's objects.
+    fn keys(&self, target: Target) -> Vec<Path> {
+        let log = keys(&self.rig, "/log/");
+        match target {
+            Target::Pack => {
+                let packs = keys(&self.rig, "/packs/").into_iter();
+                let second: Vec<_> = packs.filter(|key| !self.first_packs.contains(key)).collect();
+                assert_eq!(second.len(), 1);
+                second
+            }
+            Target::Segments => keys(&self.rig, "/index/"),
+            Target::FirstRecord => vec![log[0].clone()],
+            Target::LastRecord => vec![log[1].clone()],
+            Target::Keyring => keys(&self.rig, "/keys/"),
+            Target::Checkpoint => keys(&self.rig, "/checkpoints/"),
+        }
+    }
+
+    fn strike(&mut self, action: Action, target: Target) {
+        let mut struck = self.keys(target);
+        assert!(!struck.is_empty(), "{target:?}");
+        let kind = match action {
+            Action::Delete => Damage::Delete,
+            Action::Truncate => Damage::Truncate,
+            Action::FlipBit => Damage::Flip,
+            Action::Exchange => {
+                // Segments are two already.
+                match target {
+                    Target::Pack => struck.push(self.first_packs[0].clone()),
+                    Target::FirstRecord => struck.extend(self.keys(Target::LastRecord)),
+                    _ => {}
+                }
+                let [a, b] = &struck[..] else { panic!("{target:?}: no two of a kind: {struck:?}") };
+                let bytes = [a, b].map(|key| read(&self.rig, key));
+                write(&self.rig, a, bytes[1].clone());
+                write(&self.rig, b, bytes[0].clone());
+                self.struck = struck;
+                return;
+            }
+        };
+        struck.iter().for_each(|key| damage(&self.rig, key, kind));
+        self.struck = struck;
+    }
+
+    fn restored(&self, moment: Moment) -> Restored {
+        let request = self.rig.restore_request(&format!("restored-{}", rig::nonce()));
+        let report = match rig::restore_at(&self.rig.store(), moment, &request) {
+            Ok(report) => report,
+            Err(error) => {
+                assert!(!request.destination.exists(), "half a tree under the final name");
+                self.assert_says_where(&error.to_string());
+                return Restored::Refused;
+            }
+        };
+        let found = facts::of(&request.destination);
+        if report.warnings == Default::default() {
+            let number = self.trees.iter().position(|tree| *tree == found).expect("one of the trees");
+            return Restored::Whole(number as u64 + 1);
+        }
+        let damaged: Vec<_> = report.warnings.first.iter().map(|w| w.path.as_str()).collect();
+        assert_eq!((report.warnings.damaged, damaged), (1, vec!["c/added"]));
+        let mut wanted = self.trees[1].clone();
+        wanted.remove(&b"c/added"[..]);
+        assert_eq!(found, wanted, "nothing half-written stays under its name");
+        Restored::AllButAdded
+    }
+
+    fn ships(&self) -> bool {
+        let run = rig::run(&self.rig.repository, &rig::request(&self.rig.source()));
+        run.inspect_err(|error| self.assert_says_where(&error.to_string())).is_ok()
+    }
+
+    /// An error names an object that was struck, or the store.
+    fn assert_says_where(&self, error: &str) {
+        let is_named = self.struck.iter().any(|key| error.contains(key.as_ref()));
+        let is_part =
+            self.struck.iter().any(|key| ["packs", "index"].contains(&key.parts().nth(1).unwrap().as_ref()));
+        assert!(is_named || (!is_part && error.contains("acme")), "{:?}: {error}", self.struck);
+    }
+
+    fn outcome(&self) -> Outcome {
+        let store = self.rig.store();
+        let whole = verify(&store, VerifyOptions::whole());
+        let is_named = |report: &VerifyReport, key: &Path| {
+            report.problems.iter().any(|problem| problem.key == key.as_ref())
+        };
+        let noticed =
+            whole.as_ref().map_or(true, |report| self.struck.iter().all(|key| is_named(report, key)));
+        let touched = whole.iter().flat_map(|report| &report.touched).map(|touched| touched.snapshot.0);
+        Outcome {
+            noticed,
+            found_by_size: !verify(&store, VerifyOptions::default()).is_ok_and(|report| report.is_sound()),
+            touched: touched.collect::<BTreeSet<_>>().into_iter().collect(),
+            first: self.restored(Moment::At(Sequence(1))),
+            latest: self.restored(Moment::Latest),
+            ships: self.ships(),
+        }
+    }
 }
 
-/// Returns a store with two snapshots; the second adds one file of 700,000 random bytes.
-fn two_snapshots() -> (Rig, Vec<Path>) {
-    let rig = Rig::new();
-    sample_tree(&rig.source());
-    rig.resync();
-    let first = keys(&rig, "/packs/");
-    let mut random = vec![0; 700_000];
-    blake3::Hasher::new().finalize_xof().fill(&mut random);
-    std::fs::write(rig.source().join("c/added"), random).unwrap();
-    rig.resync();
-    let second = keys(&rig, "/packs/").into_iter().filter(|k| !first.contains(k)).collect();
-    (rig, second)
+/// The matrix.
+fn expected(target: Target, action: Action) -> Outcome {
+    use Restored::*;
+    let unharmed = Outcome {
+        noticed: false,
+        found_by_size: false,
+        touched: vec![],
+        first: Whole(1),
+        latest: Whole(2),
+        ships: true,
+    };
+    let refused = Outcome {
+        noticed: true,
+        found_by_size: true,
+        touched: vec![],
+        first: Refused,
+        latest: Refused,
+        ships: false,
+    };
+    match (target, action) {
+        // The middle of the pack is the middle of the one large file.
+        (Target::Pack, Action::FlipBit) => {
+            Outcome { noticed: true, touched: vec![2], latest: AllButAdded, ..unharmed }
+        }
+        (Target::Pack, Action::Exchange) => Outcome { touched: vec![1, 2], ..refused },
+        // Its pages are lost with the content.
+        (Target::Pack, _) => Outcome { touched: vec![2], first: Whole(1), ..refused },
+        (Target::Segments, _) => Outcome { touched: vec![1, 2], ..refused },
+        (Target::FirstRecord, Action::Exchange) => Outcome { touched: vec![1, 2], ..refused },
+        (Target::FirstRecord, _) => Outcome { touched: vec![1], ..refused },
+        // Only a reader that saw the record can know of it.
+        (Target::LastRecord, Action::Delete) => Outcome { latest: Whole(1), ..unharmed },
+        (Target::LastRecord, _) => Outcome { touched: vec![2], ..refused },
+        // What is sealed with its keys is named in its place.
+        (Target::Keyring, Action::Delete) => Outcome { noticed: false, touched: vec![1, 2], ..refused },
+        (Target::Keyring, _) => refused,
+        // Readers go through the log without it.
+        (Target::Checkpoint, _) => unharmed,
+    }
+}
+
+fn check(target: Target, actions: &[Action]) {
+    for action in actions {
+        let mut scene = Scene::new();
+        if target == Target::Checkpoint {
+            scene = scene.with_checkpoint();
+        }
+        scene.strike(*action, target);
+        assert_eq!(scene.outcome(), expected(target, *action), "{action:?} of {target:?}");
+    }
 }
 
 #[test]
 fn a_damaged_pack_is_named_with_the_files_of_the_snapshots_that_need_it() {
-    for kind in [Damage::Delete, Damage::Truncate, Damage::Flip] {
-        let (rig, second) = two_snapshots();
-        assert_eq!(second.len(), 1);
-        damage(&rig, &second[0], kind);
-        let report = rig.verify();
-        assert!(report.problems.iter().any(|p| p.key == second[0].as_ref()), "{kind:?}: {report:?}");
-        let snapshots: BTreeSet<_> = report.touched.iter().map(|t| t.snapshot).collect();
-        assert_eq!(snapshots, BTreeSet::from([Sequence(2)]), "{kind:?}: {report:?}");
-        if matches!(kind, Damage::Flip) {
-            // The middle of the pack belongs to the one large file.
-            assert!(report.touched.iter().all(|t| t.path == "c/added"), "{report:?}");
-        }
-        // If the pages are lost with the content, nothing is restored; else everything but the one file.
-        let restored = rig::restore_at(&rig.store(), Moment::Latest, &rig.restore_request("bad"));
-        let bad = rig.dir.path().join("bad");
-        match restored {
-            Err(_) => assert!(!bad.exists(), "{kind:?}"),
-            Ok(report) => {
-                let damaged: Vec<_> = report.warnings.first.iter().map(|w| w.path.as_str()).collect();
-                assert_eq!((kind, report.warnings.damaged, damaged), (Damage::Flip, 1, vec!["c/added"]));
-                let mut wanted = facts::of(&rig.source());
-                wanted.remove(&b"c/added"[..]);
-                assert_eq!(facts::of(&bad), wanted, "nothing half-written stays under its name");
-            }
-        }
-        rig.restored(Moment::At(Sequence(1)));
-    }
+    check(Target::Pack, &Action::ALL);
 }
 
 #[test]
 fn a_flipped_bit_is_found_by_reading_and_size_alone_does_not_show_it() {
-    let (rig, second) = two_snapshots();
-    damage(&rig, &second[0], Damage::Flip);
-    let options = VerifyOptions::default();
-    assert!(verify::verify(&rig.store(), options).unwrap().is_sound());
-    assert!(!rig.verify().is_sound());
+    let mut scene = Scene::new();
+    scene.strike(Action::FlipBit, Target::Pack);
+    assert!(verify(&scene.rig.store(), VerifyOptions::default()).unwrap().is_sound());
+    let report = scene.rig.verify();
+    // It is in one file.
+    assert!(report.touched_count > 0 && report.touched.iter().all(|t| t.path == "c/added"), "{report:?}");
 }
 
 #[test]
 fn a_damaged_index_is_named() {
-    for kind in [Damage::Delete, Damage::Truncate, Damage::Flip] {
-        let (rig, _) = two_snapshots();
-        let index = keys(&rig, "/index/");
-        for key in &index {
-            damage(&rig, key, kind);
-        }
-        let report = rig.verify();
-        for key in &index {
-            assert!(report.problems.iter().any(|p| p.key == key.as_ref()), "{kind:?}: {report:?}");
-        }
-        let snapshots: BTreeSet<_> = report.touched.iter().map(|t| t.snapshot).collect();
-        assert_eq!(snapshots, BTreeSet::from([Sequence(1), Sequence(2)]), "{kind:?}");
-        let error = rig::restore_at(&rig.store(), Moment::Latest, &rig.restore_request("bad")).unwrap_err();
-        assert!(error.to_string().contains("index"), "{kind:?}: {error}");
-    }
+    check(Target::Segments, &Action::ALL);
 }
 
 #[test]
 fn a_damaged_record_is_named_and_the_others_are_still_judged() {
-    for kind in [Damage::Delete, Damage::Truncate, Damage::Flip] {
-        let (rig, _) = two_snapshots();
-        let log = keys(&rig, "/log/");
-        damage(&rig, &log[0], kind);
-        let report = rig.verify();
-        assert!(report.problems.iter().any(|p| p.key == log[0].as_ref()), "{kind:?}: {report:?}");
-        assert!(report.touched.iter().all(|t| t.snapshot == Sequence(1)), "{kind:?}: {report:?}");
-        let error = rig::run(&rig.repository, &rig::request(&rig.source())).unwrap_err();
-        assert!(error.to_string().contains("acme"), "{kind:?}: {error}");
-    }
+    check(Target::FirstRecord, &Action::ALONE);
+}
+
+#[test]
+fn a_damaged_last_record_is_named_and_a_missing_one_is_the_state_before() {
+    check(Target::LastRecord, &Action::ALONE);
+}
+
+#[test]
+fn without_its_keyring_nothing_of_a_store_is_read_or_written() {
+    check(Target::Keyring, &Action::ALONE);
+}
+
+#[test]
+fn a_damaged_checkpoint_harms_nobody() {
+    check(Target::Checkpoint, &Action::ALONE);
 }
 
 #[test]
 fn a_damaged_page_is_named_by_the_path_it_begins_with() {
-    for kind in [Damage::Truncate, Damage::Flip, Damage::Delete] {
+    for kind in Damage::ALL {
         // The tree has no content, so its packs hold only pages.
         let rig = Rig::new();
         for number in 0..3000 {
@@ -168,12 +333,5 @@ fn a_damaged_page_is_named_by_the_path_it_begins_with() {
 
 #[test]
 fn records_that_were_exchanged_are_noticed() {
-    let (rig, _) = two_snapshots();
-    let log = keys(&rig, "/log/");
-    let read = |key: &Path| wait(async { rig.objects.get(key).await.unwrap().bytes().await.unwrap() });
-    let (a, b) = (read(&log[0]), read(&log[1]));
-    wait(rig.objects.put(&log[0], b.into())).unwrap();
-    wait(rig.objects.put(&log[1], a.into())).unwrap();
-    assert!(rig.store().log().state().is_err());
-    assert!(!rig.verify().is_sound());
+    check(Target::FirstRecord, &[Action::Exchange]);
 }

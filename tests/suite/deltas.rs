@@ -1,42 +1,30 @@
 //! Changed files are shipped by their differences, and restored completely.
 
-use crate::rig::{Rig, patience, request, run, runtime, sample_tree};
+use crate::support::dice::Dice;
+use crate::support::rig::{Rig, key_source, patience, request, run, runtime};
+use crate::support::tree::{self, sample_tree};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use understudy::model::id::Sequence;
 use understudy::model::snapshot_ref::Moment;
 use understudy::repository::store::{Repository, RepositoryOptions};
 
-pub fn random(seed: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
-}
-
-/// Random numbers from a seed, for edits.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 += 1;
-        let hash = blake3::hash(&self.0.to_le_bytes());
-        let (eight, _) = hash.as_bytes().split_at(8);
-        (u64::from_le_bytes(eight.try_into().unwrap()) % end as u64) as usize
-    }
+fn random(seed: u64, length: usize) -> Vec<u8> {
+    tree::random(&seed.to_le_bytes(), length)
 }
 
 fn edit(bytes: &mut Vec<u8>, dice: &mut Dice) {
-    let at = dice.below(bytes.len());
-    let count = 1 + dice.below(5000);
+    let at = dice.index(bytes.len());
+    let count = 1 + dice.index(5000);
     let end = (at + count).min(bytes.len());
-    match dice.below(6) {
-        0 => drop(bytes.splice(at..at, random(dice.0, count))),
+    match dice.index(6) {
+        0 => drop(bytes.splice(at..at, random(dice.roll(), count))),
         1 => drop(bytes.drain(at..end)),
-        2 | 3 => bytes[at..end].copy_from_slice(&random(dice.0, end - at)),
-        4 => bytes.extend(random(dice.0, count * 40)),
+        2 | 3 => bytes[at..end].copy_from_slice(&random(dice.roll(), end - at)),
+        4 => bytes.extend(random(dice.roll(), count * 40)),
         _ => {
             let moved: Vec<u8> = bytes.drain(at..end).collect();
-            let to = dice.below(bytes.len());
+            let to = dice.index(bytes.len());
             drop(bytes.splice(to..to, moved));
         }
     }
@@ -60,7 +48,7 @@ fn every_version_of_files_of_all_sizes_comes_back() {
         ("large", 13_000_000),
     ];
     let mut files: Vec<(&str, Vec<u8>)> = sizes.iter().map(|(n, s)| (*n, random(*s as u64, *s))).collect();
-    let mut dice = Dice(1);
+    let mut dice = Dice::new(1);
     let mut versions = Vec::new();
     for _ in 0..6 {
         for (name, bytes) in &files {
@@ -69,7 +57,7 @@ fn every_version_of_files_of_all_sizes_comes_back() {
         rig.resync();
         versions.push(files.clone());
         for (_, bytes) in &mut files {
-            (0..1 + dice.below(6)).for_each(|_| edit(bytes, &mut dice));
+            (0..1 + dice.index(6)).for_each(|_| edit(bytes, &mut dice));
         }
     }
     for (number, files) in versions.iter().enumerate() {
@@ -187,12 +175,12 @@ fn a_mib_of_too_many_pieces_is_shipped_anew() {
     let mut bytes = random(1, 9 << 20);
     std::fs::write(&path, &bytes).unwrap();
     rig.resync();
-    let mut dice = Dice(5);
+    let mut dice = Dice::new(5);
     let mut anew = 0;
     for version in 0..12 {
         for _ in 0..40 {
-            let at = (5 << 20) + dice.below(1 << 20);
-            bytes[at..at + 16].copy_from_slice(&random(dice.0, 16));
+            let at = (5 << 20) + dice.index(1 << 20);
+            bytes[at..at + 16].copy_from_slice(&random(dice.roll(), 16));
         }
         std::fs::write(&path, &bytes).unwrap();
         let report = rig.resync();
@@ -234,10 +222,10 @@ fn twenty_versions_stay_cheap_to_ship_and_to_read() {
     let mut bytes = random(1, 12 << 20);
     std::fs::write(&path, &bytes).unwrap();
     rig.resync();
-    let mut dice = Dice(9);
+    let mut dice = Dice::new(9);
     for version in 0..20 {
         for _ in 0..10 {
-            let at = dice.below(bytes.len());
+            let at = dice.index(bytes.len());
             bytes.splice(at..at, *b"a few more bytes");
         }
         std::fs::write(&path, &bytes).unwrap();
@@ -261,7 +249,7 @@ fn twenty_versions_stay_cheap_to_ship_and_to_read() {
 fn with_cache(rig: &Rig, cache: &Path) -> Repository {
     let options = RepositoryOptions {
         patience: patience(3),
-        keys: crate::rig::keys(),
+        keys: key_source(),
         cache: Some(cache.to_owned()),
         ..Default::default()
     };

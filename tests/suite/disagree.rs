@@ -1,11 +1,12 @@
 //! Object stores that disagree on what a conflict means, on what an upload must carry, on addresses and on
 //! hard links; and processes without free handles, which is their own problem rather than the repository's.
 
-use crate::faulty::{Fault, FaultyStore};
-use crate::kill::{ok, understudy};
-use crate::rig::{self, Rig, sample_tree};
-use crate::servers;
-use crate::standby::{depot, follow_by, request};
+use crate::support::command::{ok, understudy};
+use crate::support::faulty::{Fault, FaultyStore};
+use crate::support::rig::{self, Rig};
+use crate::support::servers;
+use crate::support::standby::{depot, follow_by, request};
+use crate::support::tree::{random, sample_tree};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::path::Path as Key;
@@ -251,7 +252,7 @@ fn what_went_wrong_is_said_once() {
     let dir = tempfile::tempdir().unwrap();
     sample_tree(&dir.path().join("source"));
     ok(understudy(dir.path()).args(["resync", "source", "--store", "acme", "--quiet"]));
-    let disk = crate::faults::SmallDisk::mount(dir.path().join("standby"), 256 << 10);
+    let disk = crate::support::disk::SmallDisk::mount(dir.path().join("standby"), 256 << 10);
     let follow = || {
         understudy(dir.path()).env("UNDERSTUDY_STANDBY", &disk.0).args(["follow", "acme", "--once"]).output()
     };
@@ -381,11 +382,11 @@ fn whoever_meets_a_pruning_without_grace_reads_the_log_again_and_says_nothing_of
         let run = |at: u64| {
             let rig = Rig::plain();
             for round in 0..3u8 {
-                std::fs::write(rig.source().join("same"), rig::random(b"same", 30_000)).unwrap();
-                std::fs::write(rig.source().join("other"), rig::random(&[round], 30_000)).unwrap();
+                std::fs::write(rig.source().join("same"), random(b"same", 30_000)).unwrap();
+                std::fs::write(rig.source().join("other"), random(&[round], 30_000)).unwrap();
                 rig.resync();
             }
-            std::fs::write(rig.source().join("new"), rig::random(b"new", 30_000)).unwrap();
+            std::fs::write(rig.source().join("new"), random(b"new", 30_000)).unwrap();
             let others = rig.repository.clone();
             let store = Interloper::new(rig.objects.clone(), at, move || {
                 // The first pruning dooms objects, and the second deletes them.

@@ -1,11 +1,14 @@
 //! Published means on the disk, whether the filesystem below loses data, reports an error only once, or keeps
 //! half of a write.
 
-use crate::facts::{self, assert_same};
-use crate::faults::SmallDisk;
-use crate::kill::{ok, understudy};
-use crate::rig::{self, Rig, sample_tree};
-use crate::standby::{MountPoint, at, depot, follow_by, latest, request};
+use crate::support::command::{ok, understudy};
+use crate::support::disk::SmallDisk;
+use crate::support::facts::{self, assert_same};
+use crate::support::mount::MountPoint;
+use crate::support::objects::{delete, keys, read, write};
+use crate::support::rig::{self, Rig};
+use crate::support::standby::{at, depot, follow_by, latest, request};
+use crate::support::tree::{random, sample_tree};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -75,13 +78,13 @@ fn objects(depot: &Depot) -> BTreeSet<PathBuf> {
 #[test]
 fn what_the_pool_below_had_no_room_for_is_never_published() {
     let rig = Rig::new();
-    std::fs::write(rig.source().join("first"), rig::random(b"first", 1 << 20)).unwrap();
+    std::fs::write(rig.source().join("first"), random(b"first", 1 << 20)).unwrap();
     rig.resync();
     let thin = ThinDisk::mount(rig.dir.path(), 64 << 20);
     let depot = Depot::new(&thin.at, &rig::name());
     follow_by(&rig.repository, &depot, &request()).unwrap();
     for number in 0..30u8 {
-        std::fs::write(rig.source().join(format!("f{number}")), rig::random(&[number], 3 << 20)).unwrap();
+        std::fs::write(rig.source().join(format!("f{number}")), random(&[number], 3 << 20)).unwrap();
     }
     rig.resync();
     let error = follow_by(&rig.repository, &depot, &request()).unwrap_err();
@@ -104,7 +107,7 @@ fn what_a_broken_off_run_left_is_taken_by_its_bytes_and_by_no_clock() {
     let depot = depot(&rig);
     follow_by(&rig.repository, &depot, &request()).unwrap();
     let first = objects(&depot);
-    let (whole, torn) = (rig::random(b"whole", 300_000), rig::random(b"torn", 300_000));
+    let (whole, torn) = (random(b"whole", 300_000), random(b"torn", 300_000));
     std::fs::write(rig.source().join("whole"), &whole).unwrap();
     std::fs::write(rig.source().join("torn"), &torn).unwrap();
     rig.resync();
@@ -132,16 +135,16 @@ fn what_an_older_version_left_in_doubt_is_looked_at_whatever_its_marker_says() {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     for (marker, ahead) in [(boot.as_str(), 0), ("another boot", 6 * 3600), ("", 0)] {
         let rig = Rig::new();
-        std::fs::write(rig.source().join("one"), rig::random(b"one", 200_000)).unwrap();
+        std::fs::write(rig.source().join("one"), random(b"one", 200_000)).unwrap();
         rig.resync();
         let depot = depot(&rig);
         follow_by(&rig.repository, &depot, &request()).unwrap();
         let first = objects(&depot).pop_first().unwrap();
         // The older version named objects too early: the first snapshot's object is damaged, and so is one of
         // the second's.
-        std::fs::write(rig.source().join("one"), rig::random(b"two", 200_000)).unwrap();
+        std::fs::write(rig.source().join("one"), random(b"two", 200_000)).unwrap();
         rig.resync();
-        let name = blake3::hash(&rig::random(b"two", 200_000)).to_hex();
+        let name = blake3::hash(&random(b"two", 200_000)).to_hex();
         let second = depot.objects().join(&name[..2]).join(&name[2..]);
         for path in [&first, &second] {
             let _ = std::fs::remove_file(path);
@@ -161,20 +164,18 @@ fn what_an_older_version_left_in_doubt_is_looked_at_whatever_its_marker_says() {
 fn a_run_that_the_repository_ends_keeps_what_arrived() {
     let rig = Rig::new();
     for number in 0..8u8 {
-        std::fs::write(rig.source().join(format!("f{number}")), rig::random(&[number], 6 << 20)).unwrap();
+        std::fs::write(rig.source().join(format!("f{number}")), random(&[number], 6 << 20)).unwrap();
     }
     rig.resync();
     let mut kept_in_all = 0;
-    for (number, pack) in crate::damage::keys(&rig, "/packs/").iter().enumerate() {
-        let get = async { object_store::ObjectStoreExt::get(&rig.objects, pack).await?.bytes().await };
-        let sound = futures::executor::block_on(get).unwrap();
-        crate::damage::damage(&rig, pack, crate::damage::Damage::Delete);
+    for (number, pack) in keys(&rig, "/packs/").iter().enumerate() {
+        let sound = read(&rig, pack);
+        delete(&rig, pack);
         let depot = Depot::new(&rig.dir.path().join(format!("standby-{number}")), &rig::name());
         follow_by(&rig.repository, &depot, &request()).unwrap_err();
         let kept = objects(&depot).len() as u64;
         assert!(arriving(&depot).is_empty() && depot.snapshots().unwrap().is_empty());
-        let put = object_store::ObjectStoreExt::put(&rig.objects, pack, sound.into());
-        futures::executor::block_on(put).unwrap();
+        write(&rig, pack, sound);
         let report = follow_by(&rig.repository, &depot, &request()).unwrap();
         assert_eq!(report.objects_made + kept, 8);
         kept_in_all += kept;
@@ -188,7 +189,7 @@ fn a_killed_run_is_gone_on_with_from_the_disk() {
     let source = dir.path().join("source");
     std::fs::create_dir(&source).unwrap();
     for number in 0..4u8 {
-        std::fs::write(source.join(format!("f{number}")), rig::random(&[number], 5 << 20)).unwrap();
+        std::fs::write(source.join(format!("f{number}")), random(&[number], 5 << 20)).unwrap();
     }
     let command = |args: &[&str]| {
         let mut command = understudy(dir.path());

@@ -1,8 +1,8 @@
 //! Drills that are killed leave nothing.
 
-use crate::kill::{ok, understudy};
-use crate::rig::sample_tree;
-use crate::service::wait_until;
+use crate::support::command::{ok, understudy};
+use crate::support::tree::sample_tree;
+use crate::support::wait::wait_until;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -1,17 +1,13 @@
 //! One failure has the same kind everywhere: in the exit code of every command, in the status and in the
 //! daemon's responses.
 
-use crate::keys::host;
-use crate::kill::{ok, understudy};
-use crate::rig::sample_tree;
-use crate::service::{Host, wait_until};
+use crate::support::command::{host, ok, said, understudy};
+use crate::support::host::Host;
+use crate::support::tree::sample_tree;
+use crate::support::wait::wait_until;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+use std::process::Command;
 
 fn ends(command: &mut Command, code: i32) -> String {
     let output = command.output().unwrap();

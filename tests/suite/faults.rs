@@ -1,11 +1,12 @@
 //! Promise 2: whatever the repository does at any call, the head is the old or the new snapshot, complete,
 //! and the next run continues.
 
-use crate::facts::{self, assert_same};
-use crate::faulty::{ALL, Fault, FaultyStore};
-use crate::rig::{self, Rig, sample_tree};
+use crate::support::disk::SmallDisk;
+use crate::support::facts::{self, assert_same};
+use crate::support::faulty::{ALL, Fault, FaultyStore};
+use crate::support::rig::{self, Rig};
+use crate::support::tree::sample_tree;
 use object_store::ObjectStore;
-use std::process::Command;
 use std::sync::Arc;
 use understudy::model::id::Sequence;
 use understudy::model::snapshot_ref::Moment;
@@ -158,33 +159,6 @@ fn a_restore_from_a_failing_repository_is_whole_or_an_error_or_says_what_is_lost
                 }
             }
         }
-    }
-}
-
-/// A small filesystem, which is unmounted when this is dropped.
-pub struct SmallDisk(pub std::path::PathBuf);
-
-impl SmallDisk {
-    pub fn mount(at: std::path::PathBuf, bytes: u64) -> Self {
-        std::fs::create_dir_all(&at).unwrap();
-        let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
-            .arg(&at)
-            .status();
-        assert!(status.unwrap().success(), "mounting a tmpfs needs root");
-        Self(at)
-    }
-
-    pub fn grow(&self, bytes: u64) {
-        let status =
-            Command::new("mount").args(["-o", &format!("remount,size={bytes}")]).arg(&self.0).status();
-        assert!(status.unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 

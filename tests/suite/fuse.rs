@@ -1,18 +1,20 @@
 //! A snapshot that is served straight from the repository equals the snapshot, whatever the repository does.
 
-use crate::damage::{Damage, damage, keys};
-use crate::facts::{self, assert_same};
-use crate::faulty::{ALL, Fault, FaultyStore};
-use crate::kill::{ok, understudy};
-use crate::rig::{self, Rig, name, sample_tree};
-use crate::roundtrip::all_kinds;
-use crate::standby::{MountPoint, depot, follow_by, latest, request};
+use crate::support::command::{ok, understudy};
+use crate::support::facts::{self, assert_same};
+use crate::support::faulty::{ALL, Fault, FaultyStore};
+use crate::support::mount::MountPoint;
+use crate::support::objects::{Damage, damage, keys};
+use crate::support::rig::{self, Rig, name};
+use crate::support::standby::{depot, follow_by, latest, request};
+use crate::support::tree::{all_kinds, random, sample_tree};
+use crate::support::wait::wait_until;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use understudy::model::entry::Kind;
 use understudy::model::snapshot_ref::Moment;
 use understudy::mounts::tree::SnapshotTree;
@@ -61,7 +63,7 @@ fn a_tree_is_the_same_by_fuse_by_the_kernel_and_by_a_restore() {
     for length in [1, 4000, 4095] {
         std::os::unix::fs::symlink("t".repeat(length), source.join(format!("to-{length}"))).unwrap();
     }
-    let large = rig::random(b"large", 9 << 20);
+    let large = random(b"large", 9 << 20);
     std::fs::write(source.join("c/large"), &large).unwrap();
     rig.resync();
     // Some files must consist of extents.
@@ -121,7 +123,7 @@ fn holes_are_seen_by_fuse() {
 fn a_reader_fetches_what_it_reads_and_a_little_ahead() {
     let rig = Rig::new();
     deep_tree(&rig.source());
-    let large = rig::random(b"large", 48 << 20);
+    let large = random(b"large", 48 << 20);
     std::fs::write(rig.source().join("z-large"), &large).unwrap();
     rig.resync();
     let since = |before: &understudy::api::requests::Requests| rig.repository.requests().since(before);
@@ -164,7 +166,7 @@ fn a_reader_fetches_what_it_reads_and_a_little_ahead() {
 fn on_a_standby_nothing_is_fetched_that_lies_there() {
     let rig = Rig::new();
     sample_tree(&rig.source());
-    std::fs::write(rig.source().join("c/large"), rig::random(b"large", 9 << 20)).unwrap();
+    std::fs::write(rig.source().join("c/large"), random(b"large", 9 << 20)).unwrap();
     rig.resync();
     follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
     let point = served(&rig, Some(depot(&rig)), "fuse");
@@ -254,7 +256,7 @@ fn whatever_call_fails_a_reader_sees_the_truth_or_an_error() {
 
 #[test]
 fn of_damaged_packs_nothing_is_shown_and_of_sound_ones_all() {
-    for kind in [Damage::Delete, Damage::Truncate, Damage::Flip] {
+    for kind in Damage::ALL {
         for number in 0..keys(&changed_store(), "/packs/").len() {
             let rig = changed_store();
             let wanted = all_of(&view(&rig.repository, None).unwrap()).unwrap();
@@ -280,14 +282,6 @@ fn of_damaged_packs_nothing_is_shown_and_of_sound_ones_all() {
             }
             assert!(wrong > 0 || kind == Damage::Flip, "{kind:?} of {key} touches something");
         }
-    }
-}
-
-fn wait_until(what: &str, is: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -1,7 +1,9 @@
 //! A scan by hints sees what a full scan sees.
 
-use crate::faults::SmallDisk;
-use crate::rig::{self, Rig};
+use crate::support::dice::Dice;
+use crate::support::disk::SmallDisk;
+use crate::support::rig::{self, Rig};
+use crate::support::tree::sample_tree;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,55 +44,44 @@ fn missed(rig: &Rig, snapshot: Sequence) -> Vec<String> {
     missed
 }
 
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % sides
+/// Returns a path of one to four names.
+fn place(dice: &mut Dice, root: &Path) -> PathBuf {
+    let mut path = root.to_owned();
+    for _ in 0..=dice.index(4) {
+        path.push(["a", "b", "c", "dd"][dice.index(4)]);
     }
+    path
+}
 
-    /// Returns a path of one to four names.
-    fn path(&mut self, root: &Path) -> PathBuf {
-        let mut path = root.to_owned();
-        for _ in 0..=self.roll(4) {
-            path.push(["a", "b", "c", "dd"][self.roll(4)]);
+/// Does one random operation, which may fail.
+fn act(dice: &mut Dice, root: &Path) {
+    let path = place(dice, root);
+    let _ = match dice.index(12) {
+        0..=2 => std::fs::create_dir_all(&path),
+        3..=5 => {
+            let _ = std::fs::create_dir_all(path.parent().unwrap());
+            std::fs::write(path.with_extension("txt"), dice.index(1 << 30).to_string())
         }
-        path
-    }
-
-    /// Does one random operation, which may fail.
-    fn act(&mut self, root: &Path) {
-        let path = self.path(root);
-        let _ = match self.roll(12) {
-            0..=2 => std::fs::create_dir_all(&path),
-            3..=5 => {
-                let _ = std::fs::create_dir_all(path.parent().unwrap());
-                std::fs::write(path.with_extension("txt"), self.roll(1 << 30).to_string())
-            }
-            6 if self.roll(3) == 0 => {
-                std::fs::hard_link(path.with_extension("txt"), self.path(root).with_extension("txt"))
-            }
-            6 => std::fs::rename(&path, self.path(root)),
-            7 => std::fs::rename(path.with_extension("txt"), self.path(root).with_extension("txt")),
-            8 => std::fs::remove_dir_all(&path),
-            9 => std::fs::remove_file(path.with_extension("txt")),
-            10 => std::fs::set_permissions(
-                &path,
-                std::os::unix::fs::PermissionsExt::from_mode(0o700 | self.roll(0o77) as u32),
-            ),
-            // Moves a directory out and in again under another name, with everything below it.
-            _ => {
-                let away = root.with_file_name("away");
-                let _ = std::fs::rename(&path, &away);
-                let back = std::fs::rename(&away, self.path(root));
-                let _ = std::fs::remove_dir_all(&away);
-                back
-            }
-        };
-    }
+        6 if dice.index(3) == 0 => {
+            std::fs::hard_link(path.with_extension("txt"), place(dice, root).with_extension("txt"))
+        }
+        6 => std::fs::rename(&path, place(dice, root)),
+        7 => std::fs::rename(path.with_extension("txt"), place(dice, root).with_extension("txt")),
+        8 => std::fs::remove_dir_all(&path),
+        9 => std::fs::remove_file(path.with_extension("txt")),
+        10 => std::fs::set_permissions(
+            &path,
+            std::os::unix::fs::PermissionsExt::from_mode(0o700 | dice.index(0o77) as u32),
+        ),
+        // Moves a directory out and in again under another name, with everything below it.
+        _ => {
+            let away = root.with_file_name("away");
+            let _ = std::fs::rename(&path, &away);
+            let back = std::fs::rename(&away, place(dice, root));
+            let _ = std::fs::remove_dir_all(&away);
+            back
+        }
+    };
 }
 
 #[test]
@@ -98,11 +89,11 @@ fn after_a_storm_hints_and_a_full_scan_give_the_same_manifest() {
     for seed in 1..=6u64 {
         let rig = Rig::new();
         let watch = watch(&rig);
-        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut dice = Dice::new(seed);
         let mut by_hints = 0;
         for round in 0..25 {
-            for _ in 0..dice.roll(40) {
-                dice.act(&rig.source());
+            for _ in 0..dice.index(40) {
+                act(&mut dice, &rig.source());
             }
             let (report, was) = hinted(&rig, &watch);
             by_hints += u32::from(was);
@@ -122,9 +113,9 @@ fn a_storm_during_the_scans_is_seen_by_the_next() {
         for seed in 1..=2u64 {
             let (root, stop) = (rig.source(), &stop);
             scope.spawn(move || {
-                let mut dice = Dice(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+                let mut dice = Dice::new(100 + seed);
                 while !stop.load(Ordering::Relaxed) {
-                    dice.act(&root);
+                    act(&mut dice, &root);
                 }
             });
         }
@@ -240,7 +231,7 @@ fn a_file_that_changes_under_one_of_its_names_changes_under_all() {
 #[test]
 fn a_volume_that_is_mounted_anew_is_looked_at_though_nothing_tells_of_it() {
     let rig = Rig::new();
-    rig::sample_tree(&rig.source());
+    sample_tree(&rig.source());
     let at = rig.source().join("volume");
     std::fs::create_dir(&at).unwrap();
     let volume = rig.dir.path().join("data");
@@ -272,7 +263,7 @@ fn a_volume_that_is_mounted_anew_is_looked_at_though_nothing_tells_of_it() {
 #[test]
 fn what_could_not_be_read_is_looked_at_by_the_next_run_by_hints() {
     let rig = Rig::new();
-    rig::sample_tree(&rig.source());
+    sample_tree(&rig.source());
     let watch = watch(&rig);
     hinted(&rig, &watch);
     // A name that its directory lists but that cannot be opened, like a mount whose server is dead.

@@ -1,9 +1,10 @@
 //! The host: what another user of it can read, write, answer or keep from answering. The attacker is a
 //! process of an unprivileged user, and must not reach what is root's.
 
-use crate::kill::{ok, understudy};
-use crate::rig::sample_tree;
-use crate::service::{Host, wait_until};
+use crate::support::command::{ok, understudy};
+use crate::support::host::Host;
+use crate::support::tree::sample_tree;
+use crate::support::wait::wait_until;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -121,7 +122,7 @@ fn a_key_a_passphrase_and_a_token_that_others_may_write_are_refused_and_one_that
     let at = |name: &str| dir.path().join(name);
     sample_tree(&at("shop"));
     let key = at("key");
-    std::fs::copy(crate::rig::key_file(), &key).unwrap();
+    std::fs::copy(crate::support::rig::key_file(), &key).unwrap();
     let resync = |key: &Path| {
         let mut command = understudy(dir.path());
         command.args(["resync", "shop", "--store", "acme"]).env("UNDERSTUDY_KEY_FILE", key);
@@ -370,7 +371,7 @@ fn what_is_made_here_is_nobody_else_s_to_read() {
     assert_eq!((mode(&at("cache/understudy")), mode(&at("data/understudy/standby/acme"))), (0o700, 0o700));
     // A restore still applies the snapshot's modes.
     ok(&mut command(&["restore", "acme", "out", "--quiet"]));
-    crate::facts::assert_same(&at("shop"), &at("out"), "restored");
+    crate::support::facts::assert_same(&at("shop"), &at("out"), "restored");
 }
 
 #[test]
@@ -401,7 +402,7 @@ fn a_directory_of_somebody_else_s_is_taken_for_none_of_ours() {
     std::fs::remove_dir(at("data/understudy/standby/acme")).unwrap();
     ok(understudy(dir.path()).env("XDG_DATA_HOME", at("data")).args(["follow", "acme", "--once", "--quiet"]));
     // A standby directory of another user is not shown, by neither method.
-    let point = crate::standby::MountPoint::new(&at("mounted"));
+    let point = crate::support::mount::MountPoint::new(&at("mounted"));
     let (mounted, standby) = (point.0.display().to_string(), at("data/understudy/standby"));
     for theirs in [&standby, &standby.join("acme")] {
         chown(theirs, Some(ATTACKER), None).unwrap();
@@ -412,7 +413,7 @@ fn a_directory_of_somebody_else_s_is_taken_for_none_of_ours() {
         ok(understudy(dir.path())
             .env("XDG_DATA_HOME", at("data"))
             .args(["restore", "acme", "out", "--quiet"]));
-        crate::facts::assert_same(&at("shop"), &at("out"), "restored");
+        crate::support::facts::assert_same(&at("shop"), &at("out"), "restored");
         std::fs::remove_dir_all(at("out")).unwrap();
         chown(theirs, Some(0), None).unwrap();
     }
@@ -491,7 +492,7 @@ fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_mome
     std::fs::remove_dir(at("shared").join(&room)).unwrap();
     std::fs::rename(at("shared/kept"), at("shared").join(&room)).unwrap();
     ok(&mut restore("shared/out"));
-    crate::facts::assert_same(&at("shop"), &at("shared/out"), "gone on with");
+    crate::support::facts::assert_same(&at("shop"), &at("shared/out"), "gone on with");
     assert_eq!(names(&at("shared")), ["out"]);
     // A user who exchanges the room all the time gets nothing under the destination's name, and nothing of
     // the tree.
@@ -507,7 +508,7 @@ fn a_restore_into_a_directory_that_all_may_write_to_is_nobody_else_s_at_any_mome
         let to = format!("shared/out{round}");
         let output = restore(&to).output().unwrap();
         if output.status.success() {
-            crate::facts::assert_same(&at("shop"), &at(&to), "whatever they do");
+            crate::support::facts::assert_same(&at("shop"), &at(&to), "whatever they do");
         } else {
             assert!(!at(&to).exists(), "{}", said(&output));
         }
@@ -542,7 +543,7 @@ fn a_name_of_the_snapshot_s_or_of_a_user_s_is_no_leftover() {
     assert_eq!((read("index.php"), read(&beside)), ("new".into(), "of the snapshot".into()));
     assert!(mine.iter().all(|name| read(name) == "mine"));
     restore(&["--delete"]);
-    crate::facts::assert_same(&at("shop"), &at("out"), "and with --delete they go");
+    crate::support::facts::assert_same(&at("shop"), &at("out"), "and with --delete they go");
 }
 
 #[test]
@@ -559,7 +560,7 @@ fn a_program_that_would_run_as_whoever_restores_does_not() {
         ok(Command::new("chown").arg("-R").arg(ATTACKER.to_string()).arg(at(place)));
     }
     let key = at("key");
-    std::fs::copy(crate::rig::key_file(), &key).unwrap();
+    std::fs::copy(crate::support::rig::key_file(), &key).unwrap();
     chown(&key, Some(ATTACKER), None).unwrap();
     chmod(&key, 0o600);
     let mut command = attacker(env!("CARGO_BIN_EXE_understudy"));
@@ -641,7 +642,7 @@ fn what_a_mount_s_changes_hold_is_out_of_reach_by_any_other_way() {
         command
     };
     ok(&mut command(&["follow", "acme", "--once", "--quiet"]));
-    let point = crate::standby::MountPoint::new(&at("live"));
+    let point = crate::support::mount::MountPoint::new(&at("live"));
     let mount = |upper: &str| {
         let mut mount = command(&["mount", "acme", "--quiet", "--writable", upper]);
         mount.arg(&point.0);
@@ -930,9 +931,9 @@ fn the_capabilities_of_the_units_are_enough() {
     assert_eq!(std::fs::read_to_string(at("told")).unwrap(), format!("{ATTACKER}\n"));
     within("understudy.service", &["follow", "acme", "--once", "--quiet"]);
     within("understudy-standby.service", &["drill", "acme", "--quiet"]);
-    let point = crate::standby::MountPoint::new(&at("live"));
+    let point = crate::support::mount::MountPoint::new(&at("live"));
     within("understudy-mount@.service", &["mount", "acme", "live", "--method", "kernel", "--quiet"]);
-    crate::facts::assert_same(&at("shop"), &point.0, "mounted");
+    crate::support::facts::assert_same(&at("shop"), &point.0, "mounted");
 }
 
 #[test]
@@ -947,7 +948,7 @@ fn a_stolen_cache_shows_neither_names_nor_content_nor_a_key() {
         ok(understudy(dir.path()).args(["resync", "shop", "--store", "acme", "--quiet"]));
         ok(understudy(dir.path()).args(["diff", "acme", "1", "--quiet"]));
     }
-    let key = std::fs::read_to_string(crate::rig::key_file()).unwrap();
+    let key = std::fs::read_to_string(crate::support::rig::key_file()).unwrap();
     let key = key.lines().find(|line| line.starts_with("AGE-SECRET-KEY-")).unwrap();
     let (mut files, secrets) =
         (0, ["customers-of-acme", "jane-doe", "4111 1111", "counted to", "counter", key]);

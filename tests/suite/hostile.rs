@@ -1,54 +1,25 @@
 //! Promise 4: a forged manifest, pack or index results in a specific error, in bounded memory, and never in a
 //! write outside the destination.
 
-use crate::rig::{self, Rig, entry};
-use futures::TryStreamExt;
-use object_store::ObjectStoreExt;
+use crate::support::forge::{forge, leaf, payload, restore_page_to, root_of};
+use crate::support::objects::{keys, read, write};
+use crate::support::rig::{self, Rig, entry};
+use crate::support::tree::random;
 use std::sync::Arc;
 use understudy::delta::{signature, weak};
 use understudy::format::blocks;
-use understudy::format::frame::{ChunkType, Compressor};
 use understudy::format::index as index_format;
-use understudy::format::page::{self, Child, LeafWriter, Page};
+use understudy::format::page::{self, Child};
 use understudy::format::wire::Writer;
 use understudy::model::entry::*;
-use understudy::model::hold::FilesystemId;
 use understudy::model::id::{ChunkId, ContentHash, IndexId, WriterId};
 use understudy::model::record::{Event, ManifestRoot, ObjectRef, SnapshotRecord};
 use understudy::model::tree_path::TreePath;
 use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
 use understudy::repository::manifest::ManifestReader;
-use understudy::repository::packer::Packer;
 use understudy::restore::error::RestoreError;
-use understudy::restore::request::{RestoreReport, RestoreRequest};
-use understudy::restore::run::restore;
-use understudy::support::progress::Progress;
-
-pub fn leaf(entries: &[Entry]) -> Vec<u8> {
-    let mut writer = LeafWriter::default();
-    entries.iter().for_each(|e| writer.push(e));
-    writer.finish()
-}
-
-/// Returns what a record would say of a manifest with this page, if it is one.
-pub fn root_of(page: &[u8]) -> ManifestRoot {
-    let (entries, size_bytes) = match page::decode(page) {
-        Ok(Page::Leaf(entries)) => (
-            entries.len() as u64,
-            entries.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.size_bytes())),
-        ),
-        Ok(Page::Node(children)) => {
-            let add = |sum: u64, more: u64| sum.saturating_add(more);
-            (
-                children.iter().map(|c| c.entries).fold(0, add),
-                children.iter().map(|c| c.size_bytes).fold(0, add),
-            )
-        }
-        Err(_) => (1, 0),
-    };
-    ManifestRoot { page: ChunkId::of(page), height: 0, entries, size_bytes }
-}
+use understudy::restore::request::RestoreReport;
 
 /// Restores a manifest of one forged page.
 fn restore_page(rig: &Rig, page: &[u8], height: u8, overwrite: bool) -> Result<RestoreReport, RestoreError> {
@@ -58,32 +29,6 @@ fn restore_page(rig: &Rig, page: &[u8], height: u8, overwrite: bool) -> Result<R
         ..rig.restore_request("out")
     };
     restore_page_to(rig, page, height, &request)
-}
-
-pub fn restore_page_to(
-    rig: &Rig,
-    page: &[u8],
-    height: u8,
-    request: &RestoreRequest,
-) -> Result<RestoreReport, RestoreError> {
-    let index = Arc::new(Index::open(&rig.store(), &Default::default()).unwrap());
-    let packer = Packer::new(rig.store(), index.clone());
-    let mut compressor = Compressor::new(1).unwrap();
-    let id = ChunkId::of(page);
-    for (id, raw) in [(id, page), (ChunkId::of(b"payload"), b"payload")] {
-        packer.add(id, ChunkType::Page, raw, &mut compressor, &mut Vec::new()).unwrap();
-    }
-    packer.close().unwrap();
-    let root = ManifestRoot { height, ..root_of(page) };
-    restore(ChunkReader::new(rig.store(), index), &root, "tag", request, &Progress::default())
-}
-
-pub fn payload(path: &str) -> Entry {
-    let hash = ContentHash::of(b"payload");
-    entry(
-        path,
-        Kind::File(File { size_bytes: 7, hash, content: Content::Whole { blocks: None }, torn: false }),
-    )
 }
 
 #[test]
@@ -190,39 +135,10 @@ fn forge_head(rig: &Rig, page: &[u8], chunks: &[&[u8]]) {
     forge(rig, root_of(page), &[chunks, &[page]].concat());
 }
 
-/// Makes a manifest the head of the rig's store, with these chunks in a pack.
-pub fn forge(rig: &Rig, manifest: ManifestRoot, chunks: &[&[u8]]) {
-    rig.store().keyrings().begin_writing(true).unwrap();
-    let index = Arc::new(Index::open(&rig.store(), &Default::default()).unwrap());
-    let packer = Packer::new(rig.store(), index.clone());
-    let mut compressor = Compressor::new(1).unwrap();
-    for raw in chunks {
-        packer.add(ChunkId::of(raw), ChunkType::Page, raw, &mut compressor, &mut Vec::new()).unwrap();
-    }
-    let shipped = packer.close().unwrap();
-    let mut state = rig.store().log().state().unwrap();
-    let record = SnapshotRecord {
-        manifest,
-        scan_start_ns: 1,
-        scan_end_ns: 2,
-        source_path: String::new(),
-        filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
-        statistics: Default::default(),
-        new_packs: shipped.packs,
-        new_index: index.added(&[], &state),
-        index: Vec::new(),
-        merged_index: Vec::new(),
-        database_position: None,
-        full_scan_start_ns: None,
-    };
-    let event = Event::Snapshot(Box::new(record));
-    rig.store().log().append(&mut state, &WriterId("forger".into()), event).unwrap();
-}
-
 #[test]
 fn block_entries_that_are_wrong_make_a_file_be_shipped_whole() {
-    let content = crate::deltas::random(1, 6_000_000);
-    let other = crate::deltas::random(2, 300_000);
+    let content = random(b"content", 6_000_000);
+    let other = random(b"other", 300_000);
     let honest = signature::sign(&other, &[300_000], 11, None);
     let short = signature::sign(&other[..5000], &[5000], 11, None);
     // Checksums of the content, with hashes of other data.
@@ -379,11 +295,7 @@ fn an_index_that_leads_to_other_bytes_is_not_called_sound() {
         std::fs::write(rig.source().join(name), name.repeat(100)).unwrap();
     }
     rig.resync();
-    let prefix = object_store::path::Path::from("acme/index");
-    let listed = rig.objects.list(Some(&prefix)).try_collect::<Vec<_>>();
-    let segment = rig::runtime().block_on(listed).unwrap().remove(0);
-    let object = rig::runtime()
-        .block_on(async { rig.objects.get(&segment.location).await.unwrap().bytes().await.unwrap() });
+    let object = read(&rig, &keys(&rig, "acme/index/")[0]);
     let table = index_format::open(&object, None).unwrap();
     let header = index_format::check(&table).unwrap();
     let entries = table[header.entries_offset as usize..].as_chunks::<{ index_format::ENTRY_BYTES }>().0;
@@ -398,7 +310,7 @@ fn an_index_that_leads_to_other_bytes_is_not_called_sound() {
     let forged = index_format::close(&forged, &Default::default(), None).unwrap();
     let id = IndexId::of(&forged);
     let at = object_store::path::Path::from(format!("acme/index/{id}"));
-    rig::runtime().block_on(async { rig.objects.put(&at, forged.clone().into()).await.unwrap() });
+    write(&rig, &at, forged.clone());
     let mut state = rig.store().log().state().unwrap();
     let (_, last) = state.latest().unwrap();
     let reference = ObjectRef { id, size_bytes: forged.len() as u64 };

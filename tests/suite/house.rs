@@ -131,6 +131,29 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 #[test]
+fn a_suite_takes_its_tools_from_the_toolbox_and_not_from_another_suite() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut suites = BTreeSet::new();
+    let mut named = BTreeSet::new();
+    for folder in ["suite", "support"] {
+        for entry in std::fs::read_dir(root.join(folder)).unwrap().map(Result::unwrap) {
+            let module = entry.path().file_stem().unwrap().to_str().unwrap().to_owned();
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            // A tool's `super` is the toolbox.
+            let full = if folder == "suite" { module.clone() } else { format!("support::{module}") };
+            named.extend(named_paths(&full, &text).into_iter().map(|path| (full.clone(), path)));
+            if folder == "suite" {
+                suites.insert(module);
+            }
+        }
+    }
+    assert!(suites.contains("house") && named.len() >= 100, "{named:?}");
+    let is_suite = |path: &str| path.split("::").next().is_some_and(|first| suites.contains(first));
+    let wrong: Vec<_> = named.iter().filter(|(_, path)| is_suite(path)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
 fn a_command_imports_no_command() {
     let commands: BTreeSet<String> = modules()
         .into_iter()

@@ -1,9 +1,10 @@
 //! Independent judges: composefs for the image, pjdfstest and fsx for the writable mount.
 
-use crate::facts::{self, assert_same};
-use crate::rig::Rig;
-use crate::roundtrip::all_kinds;
-use crate::standby::{MountPoint, depot, follow_by, latest, request};
+use crate::support::facts::{self, assert_same};
+use crate::support::mount::MountPoint;
+use crate::support::rig::Rig;
+use crate::support::standby::{depot, follow_by, latest, request};
+use crate::support::tree::all_kinds;
 use composefs::erofs::format::FormatVersion;
 use composefs::erofs::writer::{ValidatedFileSystem, mkfs_erofs_versioned};
 use composefs::fsverity::{FsVerityHashValue, Sha256HashValue};

@@ -1,46 +1,16 @@
 //! Encryption: who can open a store, what the bucket shows, what tampering leads to, and age as a judge.
 
-use crate::facts::assert_same;
-use crate::kill::{ok, understudy};
-use crate::rig::{self, Rig, sample_tree};
-use futures::TryStreamExt;
+use crate::support::command::{fails, host, ok};
+use crate::support::facts::assert_same;
+use crate::support::objects::{keys, read, write};
+use crate::support::rig::{self, Rig};
+use crate::support::tree::{files, sample_tree};
 use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::process::Command;
 use understudy::maintain::verify::{self, VerifyOptions};
 use understudy::model::snapshot_ref::Moment;
 use understudy::repository::key_source::{Encryption, KeySource};
 use understudy::repository::store::{Repository, RepositoryOptions};
-
-pub fn files(dir: &Path) -> Vec<std::path::PathBuf> {
-    walkdir::WalkDir::new(dir)
-        .into_iter()
-        .flatten()
-        .filter(|e| e.file_type().is_file())
-        .map(|e| e.into_path())
-        .collect()
-}
-
-/// Returns a command of a host with its own key file, or none.
-pub fn host(dir: &Path, home: &str) -> Command {
-    let mut command = understudy(dir);
-    std::fs::create_dir_all(dir.join(home)).unwrap();
-    command.env("HOME", dir.join(home)).env("XDG_CACHE_HOME", dir.join(home).join("cache"));
-    command
-        .env_remove("UNDERSTUDY_KEY_FILE")
-        .env_remove("XDG_CONFIG_HOME")
-        .env_remove("UNDERSTUDY_PASSPHRASE");
-    command
-}
-
-pub fn fails(command: &mut Command, code: i32, with: &str) {
-    let output = command.stdout(Stdio::piped()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
-    assert!(said.contains(with), "{said}");
-}
 
 #[test]
 fn a_store_opens_with_its_keys_and_with_nothing_else() {
@@ -246,28 +216,11 @@ fn encryption_is_turned_off_and_required_by_configuration() {
     fails(host(dir, "a").args(["key", "rotate", "acme"]), 2, "not encrypted");
 }
 
-fn wait<T>(work: impl std::future::Future<Output = T>) -> T {
-    rig::runtime().block_on(work)
-}
-
-fn keys(objects: &Arc<dyn ObjectStore>) -> Vec<Key> {
-    let listed = wait(objects.list(Some(&Key::from("acme"))).try_collect::<Vec<_>>()).unwrap();
-    listed.into_iter().map(|o| o.location).collect()
-}
-
-fn read(objects: &Arc<dyn ObjectStore>, key: &Key) -> bytes::Bytes {
-    wait(async { objects.get(key).await.unwrap().bytes().await.unwrap() })
-}
-
-fn write(objects: &Arc<dyn ObjectStore>, key: &Key, bytes: bytes::Bytes) {
-    wait(objects.put(key, bytes.into())).unwrap();
-}
-
 /// Returns whether all of the last snapshot is restored unchanged.
-fn comes_back(rig: &Rig, wanted: &crate::facts::Facts) -> bool {
+fn comes_back(rig: &Rig, wanted: &crate::support::facts::Facts) -> bool {
     let to = format!("out-{}", rig::nonce());
     let restored = rig::restore_at(&rig.store(), Moment::Latest, &rig.restore_request(&to));
-    restored.is_ok() && crate::facts::of(&rig.dir.path().join(to)) == *wanted
+    restored.is_ok() && crate::support::facts::of(&rig.dir.path().join(to)) == *wanted
 }
 
 #[test]
@@ -277,24 +230,24 @@ fn every_object_that_is_exchanged_cut_or_made_up_is_noticed() {
     rig.resync();
     std::fs::write(rig.source().join("late"), b"late".repeat(5000)).unwrap();
     rig.resync();
-    let wanted = crate::facts::of(&rig.source());
+    let wanted = crate::support::facts::of(&rig.source());
     assert!(comes_back(&rig, &wanted));
-    let all = keys(&rig.objects);
+    let all = keys(&rig, "acme/");
     assert_eq!(all.len(), 2 + 2 + 2 + 1, "{all:?}");
     for key in &all {
-        let good = read(&rig.objects, key);
+        let good = read(&rig, key);
         let part = |key: &Key| key.parts().nth(1).unwrap().as_ref().to_owned();
         // Another object of its kind in its place, sealed with the same keys.
         let other = all.iter().find(|other| *other != key && part(other) == part(key));
         let mut bad = vec![good.slice(..good.len() - 1), good.slice(..good.len() / 2), bytes::Bytes::new()];
-        bad.extend(other.map(|other| read(&rig.objects, other)));
+        bad.extend(other.map(|other| read(&rig, other)));
         for at in [0, 7, 8, 9, 20, 28, 40, good.len() / 2, good.len() - 1] {
             let mut flipped = good.to_vec();
             flipped[at] ^= 1;
             bad.push(flipped.into());
         }
         for bad in bad {
-            write(&rig.objects, key, bad.clone());
+            write(&rig, key, bad.clone());
             let noticed = match verify::verify(&rig.store(), VerifyOptions::whole()) {
                 Ok(report) => !report.is_sound(),
                 Err(_) => true,
@@ -306,7 +259,7 @@ fn every_object_that_is_exchanged_cut_or_made_up_is_noticed() {
                 assert!(comes_back(&rig, &wanted));
             }
         }
-        write(&rig.objects, key, good);
+        write(&rig, key, good);
     }
     assert!(comes_back(&rig, &wanted) && rig.verify().is_sound());
 }
@@ -319,11 +272,11 @@ fn an_object_without_a_seal_and_one_of_another_store_are_not_taken() {
         rig.resync();
     }
     // An intact record of another repository, under the same store's name and number: it has other keys.
-    let log = keys(&rig.objects).into_iter().find(|k| k.as_ref().contains("log")).unwrap();
-    let good = read(&rig.objects, &log);
-    write(&rig.objects, &log, read(&other.objects, &log));
+    let log = keys(&rig, "acme/").into_iter().find(|k| k.as_ref().contains("log")).unwrap();
+    let good = read(&rig, &log);
+    write(&rig, &log, read(&other, &log));
     assert!(rig.store().log().state().is_err());
-    write(&rig.objects, &log, good);
+    write(&rig, &log, good);
 
     // A record that any party could make: without a seal, chained to the last one.
     let plain = Repository::over(
@@ -347,7 +300,7 @@ fn an_object_without_a_seal_and_one_of_another_store_are_not_taken() {
         };
         understudy::format::record::encode(&record, &Default::default(), None).unwrap()
     };
-    write(&rig.objects, &Key::from("acme/log/00000000000000000002"), forged.into());
+    write(&rig, &Key::from("acme/log/00000000000000000002"), forged);
     let error = rig.store().log().state().unwrap_err().to_string();
     assert!(error.contains("without a seal"), "{error}");
 }
@@ -455,14 +408,14 @@ fn a_note_that_is_replayed_is_an_old_note_and_one_that_is_moved_is_none() {
     };
     let at = Key::from("acme/standbys/web-2");
     rig.store().notes().report_standby(&report(1)).unwrap();
-    let old = read(&rig.objects, &at);
+    let old = read(&rig, &at);
     rig.store().notes().report_standby(&report(2)).unwrap();
     let told =
         || rig.store().notes().standbys().unwrap().into_iter().map(|r| r.snapshot.0).collect::<Vec<_>>();
     assert_eq!(told(), [2]);
-    write(&rig.objects, &Key::from("acme/standbys/web-3"), old.clone());
-    write(&rig.objects, &Key::from("acme/upkeep/web-2"), old.clone());
+    write(&rig, &Key::from("acme/standbys/web-3"), old.clone());
+    write(&rig, &Key::from("acme/upkeep/web-2"), old.clone());
     assert_eq!((told(), rig.store().notes().upkeep().unwrap().len()), (vec![2], 0));
-    write(&rig.objects, &at, old);
+    write(&rig, &at, old);
     assert_eq!(told(), [1]);
 }

@@ -1,42 +1,12 @@
 //! The real binary, killed with SIGKILL at every named step and at random moments.
 
-use crate::facts::{self, assert_same};
-use crate::rig::sample_tree;
-use std::os::unix::fs::PermissionsExt;
+use crate::support::command::{ok, understudy};
+use crate::support::facts::{self, assert_same};
+use crate::support::tree::sample_tree;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::LazyLock;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// Returns the tests' key file with the permissions that a key should have: readable only for this user.
-pub fn private_key() -> &'static Path {
-    static KEY: LazyLock<PathBuf> = LazyLock::new(|| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("key");
-        let new = path.with_extension(format!("{}.{}", std::process::id(), crate::rig::nonce()));
-        // Other test processes create the same file, and each of their files is right.
-        std::fs::write(&new, "").unwrap();
-        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
-        std::fs::write(&new, std::fs::read(crate::rig::key_file()).unwrap()).unwrap();
-        std::fs::rename(&new, &path).unwrap();
-        path
-    });
-    &KEY
-}
-
-pub fn understudy(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_understudy"));
-    command.env("UNDERSTUDY_REPOSITORY", dir.join("repository")).env("XDG_CACHE_HOME", dir.join("cache"));
-    command.env("UNDERSTUDY_KEY_FILE", private_key());
-    command.env("HOME", dir).env_remove("UNDERSTUDY_CONFIG").current_dir(dir).stdin(Stdio::null());
-    command
-}
-
-pub fn ok(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
 
 /// `understudy resync source`, as store acme.
 fn resync(dir: &Path) -> Command {

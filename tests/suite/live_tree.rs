@@ -1,7 +1,8 @@
 //! A source that changes while it is read, and trees that are held.
 
-use crate::facts::{self, assert_same};
-use crate::rig::{self, Rig, sample_tree};
+use crate::support::facts::{self, assert_same};
+use crate::support::rig::{self, Rig};
+use crate::support::tree::sample_tree;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,9 @@
 //! Output without a reader, or without room, costs the output and nothing else.
 
-use crate::kill::{ok, understudy};
-use crate::rig::sample_tree;
-use crate::service::{Host, wait_until};
+use crate::support::command::{ok, understudy};
+use crate::support::host::Host;
+use crate::support::tree::sample_tree;
+use crate::support::wait::wait_until;
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Write};
 use std::os::fd::AsFd;
@@ -74,7 +75,7 @@ fn with_warnings(dir: &Path) -> impl Fn(&[&str]) -> Command {
     let program = dir.join("program");
     std::fs::copy(env!("CARGO_BIN_EXE_understudy"), &program).unwrap();
     let key = dir.join("key");
-    std::fs::copy(crate::rig::key_file(), &key).unwrap();
+    std::fs::copy(crate::support::rig::key_file(), &key).unwrap();
     std::os::unix::fs::chown(&key, Some(65_534), Some(65_534)).unwrap();
     let dir = dir.to_owned();
     move |args| {

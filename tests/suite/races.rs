@@ -1,9 +1,10 @@
 //! Promise 3: of two writers exactly one commits a number; the other one rebases, and nothing is lost.
 
-use crate::facts::{self, assert_same};
-use crate::kill::{ok, understudy};
-use crate::rig::{self, Rig, sample_tree};
-use crate::servers::{self, Server};
+use crate::support::command::{ok, understudy};
+use crate::support::facts::{self, assert_same};
+use crate::support::rig::{self, Rig};
+use crate::support::servers::{self, Server};
+use crate::support::tree::sample_tree;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};

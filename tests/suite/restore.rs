@@ -2,12 +2,13 @@
 //! is there, and files that do not belong to the restore are left alone. Tested with the real kernel (mounts,
 //! small and foreign filesystems, other users) and with errors at every call that creates something.
 
-use crate::facts::{self, Facts, assert_same};
-use crate::hostile::{leaf, payload, restore_page_to};
-use crate::kill::{ok, understudy};
-use crate::rig::{self, Rig, entry, sample_tree};
-use crate::roundtrip::all_kinds;
-use crate::standby::MountPoint;
+use crate::support::command::{ok, understudy};
+use crate::support::facts::{self, Facts, assert_same};
+use crate::support::forge::{leaf, payload, restore_page_to};
+use crate::support::mount::MountPoint;
+use crate::support::objects::{Damage, damage, keys};
+use crate::support::rig::{self, Rig, entry};
+use crate::support::tree::{all_kinds, random, sample_tree};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -287,7 +288,7 @@ fn the_working_directory_is_filled_in_place() {
 fn what_is_filled_in_place_and_killed_goes_on_and_no_other_snapshot_does() {
     let dir = shop(|source| {
         sample_tree(source);
-        std::fs::write(source.join("c/large"), rig::random(b"large", 6 << 20)).unwrap();
+        std::fs::write(source.join("c/large"), random(b"large", 6 << 20)).unwrap();
     });
     let (source, to) = (dir.path().join("source"), dir.path().join("mounted"));
     let wanted = facts::of(&source);
@@ -682,12 +683,12 @@ fn entries_without_their_directory_come_back_in_one_that_only_its_owner_sees() {
 fn a_damaged_file_is_left_as_it_was_and_the_rest_is_restored() {
     let rig = Rig::new();
     for number in 0..20 {
-        std::fs::write(rig.source().join(format!("f{number:02}")), rig::random(&[number], 200_000)).unwrap();
+        std::fs::write(rig.source().join(format!("f{number:02}")), random(&[number], 200_000)).unwrap();
     }
     rig.resync();
     let wanted = facts::of(&rig.source());
-    let pack = &crate::damage::keys(&rig, "/packs/")[0];
-    crate::damage::damage(&rig, pack, crate::damage::Damage::Flip);
+    let pack = &keys(&rig, "/packs/")[0];
+    damage(&rig, pack, Damage::Flip);
     let report = restored(&rig, &rig.restore_request("out"));
     let lost = report.warnings.first[0].path.clone();
     assert_eq!((report.warnings.damaged, report.warnings.total()), (1, 1), "{:?}", report.warnings);
@@ -849,7 +850,7 @@ fn a_restore_that_deletes_leaves_what_understudy_keeps_there() {
 #[test]
 fn what_is_restored_to_a_mount_with_owners_of_its_own_is_there() {
     let dir = tempfile::tempdir().unwrap();
-    crate::rig::sample_tree(&dir.path().join("source"));
+    crate::support::tree::sample_tree(&dir.path().join("source"));
     let fifo = dir.path().join("source/fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     for name in ["back", "shared"] {

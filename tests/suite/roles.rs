@@ -1,9 +1,10 @@
 //! Roles come from the log; and two daemons that write one store by turns are reported. Tested with the real
 //! binary.
 
-use crate::kill::ok;
-use crate::rig::{self, name};
-use crate::service::{Host, wait_until};
+use crate::support::command::ok;
+use crate::support::host::Host;
+use crate::support::rig::{self, name};
+use crate::support::wait::wait_until;
 use object_store::ObjectStore;
 use std::path::Path;
 use std::sync::Arc;

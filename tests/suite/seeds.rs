@@ -1,9 +1,9 @@
 //! The fuzzers' seeds: one valid sample of each format, written by `cargo nextest run --run-ignored only
 //! seeds`, and damaged by the test that decodes them.
 
-use crate::rig::{Rig, sample_tree};
-use futures::TryStreamExt;
-use object_store::ObjectStoreExt;
+use crate::support::objects;
+use crate::support::rig::Rig;
+use crate::support::tree::sample_tree;
 use std::path::Path;
 use understudy::delta::signature;
 use understudy::format::{age, extent_list, frame};
@@ -45,13 +45,10 @@ fn write_the_seeds() {
         std::fs::create_dir_all(seeds.join(target)).unwrap();
         std::fs::write(seeds.join(target).join(name), bytes).unwrap();
     };
-    let objects: Vec<_> = futures::executor::block_on(rig.objects.list(None).try_collect()).unwrap();
     let mut newest = Vec::new();
-    for object in objects {
-        let bytes = futures::executor::block_on(async {
-            rig.objects.get(&object.location).await.unwrap().bytes().await.unwrap()
-        });
-        let target = match object.location.parts().nth(1).unwrap().as_ref() {
+    for key in objects::keys(&rig, "") {
+        let bytes = objects::read(&rig, &key);
+        let target = match key.parts().nth(1).unwrap().as_ref() {
             "log" => "record",
             "packs" => "pack",
             "index" => "index",
@@ -79,8 +76,7 @@ fn write_the_seeds() {
     let sealed = Rig::new();
     sealed.resync();
     let at = object_store::path::Path::from("acme/keys/0000000001");
-    let ring =
-        futures::executor::block_on(async { sealed.objects.get(&at).await.unwrap().bytes().await.unwrap() });
+    let ring = objects::read(&sealed, &at);
     // The first seed is of version 1, and stays as it is.
     write("keyring", "second", &ring);
     let (record, _) = understudy::format::record::decode(&newest, None, 1).unwrap();

@@ -1,9 +1,9 @@
 //! SIGTERM and SIGINT, also to the first process of a container: every command ends, and its exit code says
 //! what it did.
 
-use crate::kill::{ok, understudy};
-use crate::rig::{random, sample_tree};
-use crate::service::wait_until;
+use crate::support::command::{ok, understudy};
+use crate::support::tree::{random, sample_tree};
+use crate::support::wait::wait_until;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;

@@ -11,8 +11,10 @@
 //!
 //! Mutants (see `support::mutant`) show that a seed fails when a part of what keeps bytes safe is left out.
 
-use crate::clocks::Dated;
-use crate::rig;
+use crate::support::dated::Dated;
+use crate::support::dice::Dice;
+use crate::support::rig;
+use crate::support::tree::random;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -45,23 +47,6 @@ use understudy::support::failure::{Failure, FailureKind};
 use understudy::support::mutant::{self, Mutant};
 
 const HOUR_NS: u64 = 3_600_000_000_000;
-
-/// The generator xorshift64*, which is the same on every machine.
-#[derive(Clone)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        (self.roll() >> 20) % n
-    }
-}
 
 /// The panic that ends an actor like a killed process.
 struct Crash;
@@ -107,8 +92,8 @@ impl Stage {
         };
         turn.now_ns = turn.now_ns.saturating_add_signed(ahead_ns);
         self.store.pass(passed_ns);
-        let alive = turn.alive.len() as u64;
-        let next = turn.dice.below(alive) as usize;
+        let alive = turn.alive.len();
+        let next = turn.dice.index(alive);
         turn.running = turn.alive.iter().nth(next).copied();
         if let Some(next) = turn.running.filter(|next| *next != me) {
             self.called[next].notify_one();
@@ -134,11 +119,11 @@ impl Stage {
     fn leave(&self, me: usize) {
         let mut turn = self.turn.lock().unwrap();
         turn.alive.remove(&me);
-        let alive = turn.alive.len() as u64;
+        let alive = turn.alive.len();
         turn.running = match alive {
             0 => None,
             alive => {
-                let next = turn.dice.below(alive) as usize;
+                let next = turn.dice.index(alive);
                 turn.alive.iter().nth(next).copied()
             }
         };
@@ -257,7 +242,7 @@ type Tree = BTreeMap<u32, u32>;
 fn content(number: u32) -> Vec<u8> {
     // The contents have a few sizes, and some of them compress.
     let size = 200 + (number as usize * 7919) % 3000;
-    if number.is_multiple_of(3) { vec![number as u8; size] } else { rig::random(&number.to_le_bytes(), size) }
+    if number.is_multiple_of(3) { vec![number as u8; size] } else { random(&number.to_le_bytes(), size) }
 }
 
 struct World {
@@ -274,7 +259,7 @@ struct World {
 
 impl World {
     fn new(seed: u64, mutant: Option<Mutant>) -> Self {
-        let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let dice = Dice::new(seed);
         let turn = Turn {
             running: None,
             alive: BTreeSet::new(),
@@ -285,7 +270,7 @@ impl World {
         };
         let keys = match seed % 2 {
             0 => understudy::repository::key_source::KeySource::none(),
-            _ => rig::keys(),
+            _ => rig::key_source(),
         };
         let store = Dated::new(Arc::new(object_store::memory::InMemory::new()));
         Self {
@@ -350,10 +335,10 @@ impl World {
                     while turn.running != Some(me) {
                         turn = self.stage.called[me].wait(turn).unwrap();
                     }
-                    let dice = Dice(turn.dice.roll() | 1);
+                    let dice = turn.dice.split();
                     drop(turn);
                     let inner = Arc::new(Seen { inner: self.objects.clone(), stage: self.stage.clone(), me });
-                    let number = dice.0 as usize;
+                    let number = dice.state() as usize;
                     let repository = self.repository(inner, number, None);
                     let actor = Actor {
                         world: self,
@@ -559,7 +544,7 @@ fn lose_a_pack(world: &World) {
     let live: BTreeSet<_> =
         index.segments().iter().flat_map(|s| s.header.packs.iter().map(|p| p.id)).collect();
     let live: Vec<_> = live.into_iter().filter(|pack| !index.is_doomed(pack)).collect();
-    let lost = live[world.stage.turn.lock().unwrap().dice.below(live.len() as u64) as usize].to_string();
+    let lost = live[world.stage.turn.lock().unwrap().dice.index(live.len())].to_string();
     let at = Path::from(format!("acme/packs/{}/{lost}", &lost[..2]));
     world.runtime.block_on(world.objects.delete(&at)).unwrap();
     repair(&store, &WriterId("repairer".into()), &|_, _, _| None).unwrap();

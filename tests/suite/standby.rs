@@ -1,87 +1,30 @@
 //! A followed and mounted snapshot is complete, verified, and the same as a restored one.
 
-use crate::damage::{Damage, damage, keys};
-use crate::facts::{self, assert_same};
-use crate::faults::SmallDisk;
-use crate::faulty::{ALL, Fault, FaultyStore};
-use crate::kill::{ok, understudy};
-use crate::rig::{self, Rig, sample_tree};
-use crate::roundtrip::all_kinds;
-use object_store::ObjectStoreExt;
+use crate::support::command::{ok, understudy};
+use crate::support::disk::SmallDisk;
+use crate::support::facts::{self, assert_same};
+use crate::support::faulty::{ALL, Fault, FaultyStore};
+use crate::support::mount::MountPoint;
+use crate::support::objects::{Damage, damage, keys, read, write};
+use crate::support::rig::{self, Rig};
+use crate::support::standby::{at, depot, follow_by, latest, request};
+use crate::support::tree::{all_kinds, random, sample_tree};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use understudy::api::follow::FollowReport;
 use understudy::model::id::{ContentHash, Sequence, WriterId};
 use understudy::model::record::{Event, PruneRecord};
-use understudy::model::snapshot_ref::{Moment, SnapshotRef};
+use understudy::model::snapshot_ref::Moment;
 use understudy::mounts::error::StageError;
 use understudy::mounts::live::{self, Live, Swap};
 use understudy::mounts::mount::{self, MountOptions};
 use understudy::mounts::unmount;
-use understudy::repository::store::Repository;
 use understudy::standby::check::check;
 use understudy::standby::depot::Depot;
 use understudy::standby::error::FollowError;
-use understudy::standby::follow::{FollowRequest, Observer, follow};
+use understudy::standby::follow::FollowRequest;
 use understudy::standby::pin::pins;
-use understudy::support::progress::Progress;
 use understudy::vfs::overlay::{self, Layers, Way};
-
-pub fn latest() -> SnapshotRef {
-    SnapshotRef { store: rig::name(), moment: Moment::Latest }
-}
-
-pub fn at(sequence: u64) -> SnapshotRef {
-    SnapshotRef { store: rig::name(), moment: Moment::At(Sequence(sequence)) }
-}
-
-pub fn request() -> FollowRequest {
-    FollowRequest {
-        moment: Moment::Latest,
-        keep: 100,
-        seed: None,
-        threads: 2,
-        host: WriterId("standby-1".into()),
-    }
-}
-
-pub fn follow_by(
-    repository: &Repository,
-    depot: &Depot,
-    request: &FollowRequest,
-) -> Result<FollowReport, FollowError> {
-    let progress = Progress::default();
-    let observer = Observer { progress: &progress, on_step: &|_| {} };
-    follow(&repository.store(&rig::name()), depot, request, &observer)
-}
-
-pub fn depot(rig: &Rig) -> Depot {
-    Depot::new(&rig.dir.path().join("standby"), &rig::name())
-}
-
-/// A mount point that is unmounted when this is dropped.
-pub struct MountPoint(pub PathBuf);
-
-impl MountPoint {
-    pub fn new(dir: &Path) -> Self {
-        std::fs::create_dir_all(dir).unwrap();
-        Self(dir.to_owned())
-    }
-
-    pub fn of(rig: &Rig, wanted: &SnapshotRef, name: &str) -> Self {
-        let point = Self::new(&rig.dir.path().join(name));
-        mount::mount(&depot(rig), wanted, &point.0, &MountOptions::default()).unwrap();
-        point
-    }
-}
-
-impl Drop for MountPoint {
-    fn drop(&mut self) {
-        while overlay::detach(&self.0, true).is_ok() {}
-    }
-}
 
 #[test]
 fn every_kind_of_entry_is_the_same_through_a_mount() {
@@ -681,19 +624,17 @@ fn nothing_unverified_is_published_whatever_call_fails_and_all_after() {
 
 #[test]
 fn of_damaged_packs_nothing_is_published_and_the_snapshot_before_stays_mounted() {
-    for kind in [Damage::Delete, Damage::Truncate, Damage::Flip] {
+    for kind in Damage::ALL {
         let (rig, before) = behind();
         let mounted = MountPoint::of(&rig, &at(1), "first");
         let packs = keys(&rig, "/packs/");
         let mut struck = 0;
         for key in &packs {
-            let sound =
-                futures::executor::block_on(async { rig.objects.get(key).await?.bytes().await }).unwrap();
+            let sound = read(&rig, key);
             damage(&rig, key, kind);
             // The content of the first snapshot's packs may be here already.
             let result = follow_by(&rig.repository, &depot(&rig), &request());
-            let mend = rig.objects.put(key, sound.into());
-            futures::executor::block_on(mend).unwrap();
+            write(&rig, key, sound);
             match result {
                 Err(error) => {
                     struck += 1;
@@ -723,8 +664,7 @@ fn a_full_disk_leaves_the_snapshot_before_and_the_next_run_goes_on() {
     follow_by(&rig.repository, &depot(&rig), &request()).unwrap();
     let before = facts::of(&rig.source());
     for number in 0..8u8 {
-        std::fs::write(rig.source().join(format!("c/new-{number}")), rig::random(&[number], 2 << 20))
-            .unwrap();
+        std::fs::write(rig.source().join(format!("c/new-{number}")), random(&[number], 2 << 20)).unwrap();
     }
     rig.resync();
     let error = follow_by(&rig.repository, &depot(&rig), &request()).unwrap_err();

@@ -1,7 +1,8 @@
 //! A live mount moves on to the next snapshot under its readers.
 
-use crate::rig::{Rig, name};
-use crate::standby::{MountPoint, depot, follow_by, request};
+use crate::support::mount::MountPoint;
+use crate::support::rig::{Rig, name};
+use crate::support::standby::{depot, follow_by, request};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use understudy::model::id::Sequence;
 use understudy::mounts::live::{self, Live, Swap};

@@ -1,17 +1,14 @@
 //! Upkeep over years, with the real binary: pruning that is killed, drills, upkeep by plan, and repositories
 //! of every released format.
 
-use crate::kill::{ok, understudy};
-use crate::rig::sample_tree;
-use crate::service::{Host, wait_until};
+use crate::support::command::{ok, said, understudy};
+use crate::support::host::Host;
+use crate::support::tree::{random, sample_tree};
+use crate::support::wait::wait_until;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
 
 fn resync(dir: &Path) {
     ok(understudy(dir).args(["resync", "source", "--store", "acme", "--quiet", "--accept"]));
@@ -30,7 +27,7 @@ fn a_pruning_killed_at_any_step_loses_nothing_and_the_next_one_ends_it() {
         let (dir, source) = (dir.path(), dir.path().join("source"));
         sample_tree(&source);
         for round in 0..5u8 {
-            std::fs::write(source.join("changing"), crate::rig::random(&[round], 400_000)).unwrap();
+            std::fs::write(source.join("changing"), random(&[round], 400_000)).unwrap();
             resync(dir);
         }
         let prune = |keep: &str| {
@@ -57,11 +54,7 @@ fn a_pruning_killed_at_any_step_loses_nothing_and_the_next_one_ends_it() {
         ok(&mut prune("2"));
         ok(understudy(dir).args(["verify", "acme", "--read-data"]));
         ok(understudy(dir).args(["restore", "acme@4", "out", "--quiet"]));
-        assert_eq!(
-            std::fs::read(dir.join("out/changing")).unwrap(),
-            crate::rig::random(&[3], 400_000),
-            "{step}"
-        );
+        assert_eq!(std::fs::read(dir.join("out/changing")).unwrap(), random(&[3], 400_000), "{step}");
         let packs = walkdir::WalkDir::new(dir.join("repository/acme/packs"));
         let left: u64 = packs
             .into_iter()
@@ -257,7 +250,11 @@ fn what_the_repository_lost_is_shipped_again_of_a_standby() {
     let output = ok(&mut repair());
     assert!(said(&output).contains("sound"), "{}", said(&output));
     ok(understudy(dir).args(["restore", "acme", "out", "--quiet"]));
-    crate::facts::assert_same(&dir.join("gone"), &dir.join("out"), "made again of the standby's objects");
+    crate::support::facts::assert_same(
+        &dir.join("gone"),
+        &dir.join("out"),
+        "made again of the standby's objects",
+    );
     assert!(said(&ok(&mut repair())).contains("sound"));
 }
 

@@ -1,9 +1,10 @@
 //! Years of running: retention, pruning, checkpoints, repair; and what an attacker with a primary's
 //! credentials can do.
 
-use crate::faulty::{self, Fault, FaultyStore};
-use crate::rig::{self, Rig, sample_tree};
-use futures::TryStreamExt;
+use crate::support::faulty::{self, Fault, FaultyStore};
+use crate::support::objects::{self, Damage, delete, listed, write};
+use crate::support::rig::{self, Rig};
+use crate::support::tree::{random, sample_tree};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::Arc;
@@ -30,27 +31,18 @@ fn pruned(store: &Store, request: &PruneRequest) -> Result<PruneReport, PruneErr
     prune(store, request, &|_| {})
 }
 
-fn keys(objects: &Arc<dyn ObjectStore>, part: &str) -> Vec<(Path, u64)> {
-    let prefix = Path::from("acme").join(part);
-    let listed = rig::runtime().block_on(objects.list(Some(&prefix)).try_collect::<Vec<_>>()).unwrap();
-    listed.into_iter().map(|o| (o.location, o.size)).collect()
-}
-
-fn bytes(objects: &Arc<dyn ObjectStore>) -> u64 {
-    keys(objects, "packs").iter().map(|(_, size)| size).sum()
+fn bytes(rig: &Rig) -> u64 {
+    listed(rig, "/packs/").iter().map(|(_, size)| size).sum()
 }
 
 /// Makes snapshots of a tree that partly changes each time and compresses badly.
 fn versions(rig: &Rig, count: u64) {
     for version in 0..count {
-        std::fs::write(rig.source().join("same"), rig::random(b"same", 300_000)).unwrap();
+        std::fs::write(rig.source().join("same"), random(b"same", 300_000)).unwrap();
         for number in 0..4u64 {
             let seed = if number == 0 { 0 } else { version * 10 + number };
-            std::fs::write(
-                rig.source().join(format!("f{number}")),
-                rig::random(&seed.to_le_bytes(), 100_000),
-            )
-            .unwrap();
+            std::fs::write(rig.source().join(format!("f{number}")), random(&seed.to_le_bytes(), 100_000))
+                .unwrap();
         }
         rig.resync();
     }
@@ -60,25 +52,25 @@ fn versions(rig: &Rig, count: u64) {
 fn what_no_rule_keeps_goes_and_what_it_alone_had() {
     let rig = Rig::new();
     versions(&rig, 6);
-    let before = bytes(&rig.objects);
+    let before = bytes(&rig);
     let dry = pruned(&rig.store(), &PruneRequest { dry_run: true, ..last(2) }).unwrap();
     assert_eq!((dry.snapshots_dropped, dry.record), (4, None));
     assert!(dry.snapshots.iter().all(|v| v.kept_for.is_empty() == (v.snapshot < Sequence(5))), "{dry:?}");
-    assert!(bytes(&rig.objects) == before && rig.store().log().state().unwrap().snapshots.len() == 6);
+    assert!(bytes(&rig) == before && rig.store().log().state().unwrap().snapshots.len() == 6);
 
     let report = pruned(&rig.store(), &last(2)).unwrap();
     assert_eq!((report.snapshots_dropped, report.packs_doomed), (4, dry.packs_doomed));
     assert!(rig.verify().is_sound());
     // Doomed packs still exist for running readers; then they are deleted.
-    assert!(bytes(&rig.objects) >= before);
+    assert!(bytes(&rig) >= before);
     let report = pruned(&rig.store(), &last(2)).unwrap();
     assert!(report.objects_deleted > 0 && report.packs_waiting == 0, "{report:?}");
-    let left = bytes(&rig.objects);
+    let left = bytes(&rig);
     assert!(left < 300_000 + 100_000 + 2 * 300_000 + 100_000, "{left} of {before}");
     assert!(rig.verify().is_sound());
     assert_eq!(
         std::fs::read(rig.restored(Moment::At(Sequence(5))).join("f2")).unwrap(),
-        rig::random(&42u64.to_le_bytes(), 100_000)
+        random(&42u64.to_le_bytes(), 100_000)
     );
     // A pruning with nothing to do makes no record.
     assert_eq!(pruned(&rig.store(), &last(2)).unwrap().record, None);
@@ -194,7 +186,7 @@ fn a_reader_that_began_before_finds_what_was_copied_elsewhere() {
         &Default::default(),
     )
     .unwrap();
-    assert_eq!(std::fs::read(rig.dir.path().join("out/same")).unwrap(), rig::random(b"same", 300_000));
+    assert_eq!(std::fs::read(rig.dir.path().join("out/same")).unwrap(), random(b"same", 300_000));
 }
 
 #[test]
@@ -240,7 +232,7 @@ fn a_fault_at_any_call_of_a_pruning_loses_nothing_and_the_next_one_ends_it() {
             }
             assert!(rig.verify().is_sound(), "{fault:?} at call {at}");
             assert_eq!(rig.store().log().state().unwrap().snapshots.len(), 1);
-            let left = bytes(&rig.objects);
+            let left = bytes(&rig);
             assert!(left < 900_000, "{fault:?} at call {at}: {left} bytes are left");
             if faulty.calls() < at {
                 break;
@@ -351,7 +343,7 @@ fn a_primary_that_was_taken_over_gets_no_history_deleted() {
     let primary = rig::repository(Arc::new(AppendOnly(rig.objects.clone())), rig::patience(1));
     let store = primary.store(&rig::name());
     let mut state = store.log().state().unwrap();
-    let packs = keys(&rig.objects, "packs");
+    let packs = listed(&rig, "/packs/");
     let ids =
         packs.iter().map(|(at, _)| understudy::model::id::PackId::parse(at.filename().unwrap()).unwrap());
     let record = PruneRecord {
@@ -371,7 +363,7 @@ fn a_primary_that_was_taken_over_gets_no_history_deleted() {
     let error = pruned(&rig.store(), &keeping).unwrap_err();
     assert!(matches!(error, PruneError::Held { by: Sequence(6), count: 3, .. }), "{error}");
     assert!(error.to_string().contains("--until-record 5"), "{error}");
-    assert_eq!(keys(&rig.objects, "packs"), packs);
+    assert_eq!(listed(&rig, "/packs/"), packs);
     // All of it can be restored as of the record before.
     let state = rig.store().log().state_until(Sequence(5)).unwrap();
     assert_eq!(state.snapshots.len(), 5);
@@ -387,10 +379,7 @@ fn a_primary_that_was_taken_over_gets_no_history_deleted() {
         &Default::default(),
     )
     .unwrap();
-    assert_eq!(
-        std::fs::read(rig.dir.path().join("out/f3")).unwrap(),
-        rig::random(&43u64.to_le_bytes(), 100_000)
-    );
+    assert_eq!(std::fs::read(rig.dir.path().join("out/f3")).unwrap(), random(&43u64.to_le_bytes(), 100_000));
 }
 
 #[test]
@@ -431,7 +420,7 @@ fn no_shape_of_records_gets_history_deleted_without_a_word() {
         let store =
             rig::repository(Arc::new(AppendOnly(rig.objects.clone())), rig::patience(1)).store(&rig::name());
         let mut state = store.log().state().unwrap();
-        let packs = keys(&rig.objects, "packs");
+        let packs = listed(&rig, "/packs/");
         let ids: Vec<_> =
             packs.iter().map(|(at, _)| PackId::parse(at.filename().unwrap()).unwrap()).collect();
         for step in 0.. {
@@ -446,7 +435,7 @@ fn no_shape_of_records_gets_history_deleted_without_a_word() {
             let error = pruned(&rig.store(), if round == 3 { &patient } else { &keeping }).unwrap_err();
             let is_held = matches!(error, PruneError::Held { .. } | PruneError::Missing { .. });
             assert!(is_held, "{what}, {round}: {error}");
-            assert_eq!(keys(&rig.objects, "packs"), packs, "{what}, {round}");
+            assert_eq!(listed(&rig, "/packs/"), packs, "{what}, {round}");
             if round == 1 {
                 // Further records do not end the hold.
                 let again = PruneRecord::default();
@@ -465,8 +454,12 @@ fn no_shape_of_records_gets_history_deleted_without_a_word() {
 
 fn cached(rig: &Rig, cache: &str) -> Repository {
     let cache = Some(rig.dir.path().join(cache));
-    let options =
-        RepositoryOptions { patience: rig::patience(3), keys: rig::keys(), cache, ..Default::default() };
+    let options = RepositoryOptions {
+        patience: rig::patience(3),
+        keys: rig::key_source(),
+        cache,
+        ..Default::default()
+    };
     Repository::over(rig.objects.clone(), "test", options, rig::runtime())
 }
 
@@ -481,7 +474,7 @@ fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
     let whole = rig.store().log().state_until(Sequence(u64::MAX)).unwrap();
     assert_eq!(whole.snapshots.len(), 300);
     assert!(whole.index.len() <= 21, "{} segments", whole.index.len());
-    assert_eq!(keys(&rig.objects, "checkpoints").len(), 2);
+    assert_eq!(listed(&rig, "/checkpoints/").len(), 2);
     // Without a cache: reads the log after the last checkpoint, and nothing before it.
     let fresh = cached(&rig, "fresh");
     let state = fresh.store(&rig::name()).log().state().unwrap();
@@ -492,8 +485,7 @@ fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
     for number in 0..50u64 {
         let at = object_store::path::Path::from(format!("acme/checkpoints/{:020}", 1_000_000 + number));
         let bytes = [b"USCHECK\x01\x01\xff\xff\xff\x7f".as_slice(), &[number as u8; 48]].concat();
-        let put = rig.objects.put(&at, bytes.into());
-        rig::runtime().block_on(put).unwrap();
+        write(&rig, &at, bytes);
     }
     let fooled = cached(&rig, "fooled");
     assert_eq!(fooled.store(&rig::name()).log().state().unwrap().snapshots, whole.snapshots);
@@ -507,10 +499,10 @@ fn a_long_log_opens_by_its_checkpoint_and_with_few_segments() {
     assert_eq!(cached(&rig, "cache").store(&rig::name()).log().state().unwrap().snapshots.len(), 300);
     pruned(&rig.store(), &last(300)).unwrap();
     pruned(&rig.store(), &last(300)).unwrap();
-    assert!(keys(&rig.objects, "index").len() <= 21 && rig.verify().is_sound());
+    assert!(listed(&rig, "/index/").len() <= 21 && rig.verify().is_sound());
     // A damaged or forged checkpoint has no further effect.
-    for (at, _) in keys(&rig.objects, "checkpoints") {
-        rig::runtime().block_on(rig.objects.put(&at, "no checkpoint".into())).unwrap();
+    for (at, _) in listed(&rig, "/checkpoints/") {
+        write(&rig, &at, "no checkpoint");
     }
     assert_eq!(cached(&rig, "another").store(&rig::name()).log().state().unwrap().snapshots.len(), 300);
 }
@@ -541,8 +533,8 @@ fn a_log_that_was_rolled_back_is_not_taken() {
     let rig = Rig::new();
     versions(&rig, 3);
     cached(&rig, "cache").store(&rig::name()).log().state().unwrap();
-    let log = keys(&rig.objects, "log");
-    rig::runtime().block_on(rig.objects.delete(&log[2].0)).unwrap();
+    let log = listed(&rig, "/log/");
+    delete(&rig, &log[2].0);
     let error = cached(&rig, "cache").store(&rig::name()).log().state().unwrap_err();
     assert!(error.to_string().contains("rolled back") && error.kind() == FailureKind::Damaged, "{error}");
     assert!(rig::run(&cached(&rig, "cache"), &rig::request(&rig.source())).is_err());
@@ -575,8 +567,8 @@ fn a_standby_drops_nothing_for_a_log_that_was_rolled_back() {
     }
     let before = depot.snapshots().unwrap();
     assert_eq!(before.len(), 3);
-    for (at, _) in &keys(&rig.objects, "log")[2..] {
-        rig::runtime().block_on(rig.objects.delete(at)).unwrap();
+    for (at, _) in &listed(&rig, "/log/")[2..] {
+        delete(&rig, at);
     }
     let error = follow(&rig.store(), &depot, &request, &observer).unwrap_err();
     assert!(error.to_string().contains("rolled back"), "{error}");
@@ -587,7 +579,7 @@ fn a_standby_drops_nothing_for_a_log_that_was_rolled_back() {
 fn verification_by_share_reads_everything_in_its_turn() {
     let rig = Rig::new();
     versions(&rig, 10);
-    let packs = keys(&rig.objects, "packs").len() as u64;
+    let packs = listed(&rig, "/packs/").len() as u64;
     let (mut after, mut read, mut rounds) = (None, 0, 0);
     while rounds == 0 {
         let options = VerifyOptions { read_data_percent: 25, after, is_over: &|| false };
@@ -617,32 +609,19 @@ fn what_the_repository_lost_is_shipped_again() {
     for damage in ["delete", "cut", "flip", "index"] {
         let rig = Rig::new();
         std::fs::create_dir(rig.source().join("dir")).unwrap();
-        std::fs::write(rig.source().join("dir/large"), rig::random(b"large", 3_000_000)).unwrap();
+        std::fs::write(rig.source().join("dir/large"), random(b"large", 3_000_000)).unwrap();
         versions(&rig, 2);
-        std::fs::write(
-            rig.source().join("dir/large"),
-            [&rig::random(b"large", 3_000_000)[..], b"more"].concat(),
-        )
-        .unwrap();
+        std::fs::write(rig.source().join("dir/large"), [&random(b"large", 3_000_000)[..], b"more"].concat())
+            .unwrap();
         rig.resync();
-        let mut packs = keys(&rig.objects, if damage == "index" { "index" } else { "packs" });
+        let mut packs = listed(&rig, if damage == "index" { "/index/" } else { "/packs/" });
         packs.sort_by_key(|(_, size)| *size);
         // The largest object has content, and no page that is nowhere else.
         let (at, _) = packs.pop().unwrap();
-        let read =
-            || rig::runtime().block_on(async { rig.objects.get(&at).await.unwrap().bytes().await.unwrap() });
-        let mut bytes = read().to_vec();
         match damage {
-            "delete" => rig::runtime().block_on(rig.objects.delete(&at)).unwrap(),
-            "cut" => {
-                bytes.truncate(bytes.len() / 2);
-                rig::runtime().block_on(rig.objects.put(&at, bytes.into())).map(drop).unwrap();
-            }
-            _ => {
-                let middle = bytes.len() / 2;
-                bytes[middle] ^= 1;
-                rig::runtime().block_on(rig.objects.put(&at, bytes.into())).map(drop).unwrap();
-            }
+            "delete" => objects::damage(&rig, &at, Damage::Delete),
+            "cut" => objects::damage(&rig, &at, Damage::Truncate),
+            _ => objects::damage(&rig, &at, Damage::Flip),
         }
         assert!(!rig.verify().is_sound(), "{damage}");
         let repository = cached(&rig, "cache");
@@ -660,7 +639,7 @@ fn what_the_repository_lost_is_shipped_again() {
             assert!(after.is_sound(), "{damage}: {after:?}");
         }
         let out = rig.restored(Moment::Latest);
-        let large = [&rig::random(b"large", 3_000_000)[..], b"more"].concat();
+        let large = [&random(b"large", 3_000_000)[..], b"more"].concat();
         assert!(std::fs::read(out.join("dir/large")).unwrap() == large, "{damage}");
     }
 }

@@ -73,13 +73,6 @@ pub fn env_at(wall_ns: impl Fn() -> u64 + Send + Sync + 'static) -> Env {
     Env::system().with_clock(Arc::new(WallClock(wall_ns)))
 }
 
-/// Returns bytes that do not compress, the same for the same seed.
-pub fn random(seed: &[u8], count: usize) -> Vec<u8> {
-    let mut bytes = vec![0; count];
-    blake3::Hasher::new().update(seed).finalize_xof().fill(&mut bytes);
-    bytes
-}
-
 pub fn name() -> StoreName {
     StoreName::parse("acme").unwrap()
 }
@@ -89,12 +82,12 @@ pub fn key_file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/key")
 }
 
-pub fn keys() -> KeySource {
+pub fn key_source() -> KeySource {
     KeySource { key_file: Some(key_file()), ..Default::default() }
 }
 
 pub fn repository(inner: Arc<dyn ObjectStore>, patience: Patience) -> Repository {
-    let options = RepositoryOptions { patience, keys: keys(), ..Default::default() };
+    let options = RepositoryOptions { patience, keys: key_source(), ..Default::default() };
     Repository::over(inner, "test", options, RUNTIME.handle().clone())
 }
 
@@ -209,23 +202,6 @@ impl Rig {
     pub fn head(&self) -> Option<Sequence> {
         self.store().log().state().unwrap().latest().map(|(s, _)| s)
     }
-}
-
-/// Creates a small tree with every kind of entry that is cheap to make.
-pub fn sample_tree(root: &Path) {
-    for dir in ["a/b", "c", "empty"] {
-        std::fs::create_dir_all(root.join(dir)).unwrap();
-    }
-    for number in 0..40u32 {
-        let body = format!("file {number}\n").repeat(number as usize * 3 + 1);
-        std::fs::write(root.join(format!("a/b/f{number}")), body).unwrap();
-    }
-    std::fs::write(root.join("c/empty"), b"").unwrap();
-    let mut random = vec![0; 2_500_000];
-    blake3::Hasher::new().update(b"seed").finalize_xof().fill(&mut random);
-    std::fs::write(root.join("c/medium"), &random).unwrap();
-    std::os::unix::fs::symlink("b/f1", root.join("a/link")).unwrap();
-    std::fs::hard_link(root.join("a/b/f2"), root.join("c/hard")).unwrap();
 }
 
 /// Returns an entry with default metadata.

@@ -1,0 +1,18 @@
+//! The tests' tools. A suite takes its tools from here, and never from another suite.
+
+pub mod command;
+pub mod dated;
+pub mod dice;
+pub mod disk;
+pub mod facts;
+pub mod faulty;
+pub mod forge;
+pub mod host;
+pub mod model_tree;
+pub mod mount;
+pub mod objects;
+pub mod rig;
+pub mod servers;
+pub mod standby;
+pub mod tree;
+pub mod wait;
