@@ -44,7 +44,7 @@ pub struct FollowReport {
 
 impl FollowReport {
     /// Returns whether an operator should look at the report.
-    pub fn has_warnings(&self) -> bool {
+    pub(crate) fn has_warnings(&self) -> bool {
         self.untold.is_some() || self.snapshots_lost > 0
     }
 }

@@ -51,7 +51,7 @@ impl Warnings {
 
     /// Returns the number of entries that the snapshot does not have as they were, for which the exit code is
     /// 3.
-    pub fn partial(&self) -> u64 {
+    pub(crate) fn partial(&self) -> u64 {
         self.torn + self.unreadable + self.attributes + self.unsettled
     }
 }
@@ -108,7 +108,7 @@ pub struct ResyncReport {
 
 impl ResyncReport {
     /// Returns whether an operator should look at the report, for which the exit code is 3.
-    pub fn has_warnings(&self) -> bool {
+    pub(crate) fn has_warnings(&self) -> bool {
         self.warnings.partial() > 0 || self.hook_failed.is_some()
     }
 }

@@ -31,7 +31,7 @@ pub enum RunReport {
 
 impl RunReport {
     /// Returns whether an operator should look at the report.
-    pub fn has_warnings(&self) -> bool {
+    pub(crate) fn has_warnings(&self) -> bool {
         match self {
             Self::Resync(report) => report.has_warnings(),
             Self::Follow(report) => report.has_warnings(),

@@ -38,7 +38,7 @@ impl SnapshotSummary {
 
 /// A snapshot with its whole record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotDetails {
+pub(crate) struct SnapshotDetails {
     pub snapshot: Sequence,
     #[serde(flatten)]
     pub record: SnapshotRecord,

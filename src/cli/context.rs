@@ -45,7 +45,7 @@ impl Context {
 
     /// Creates a context like [`Self::new`], and passes warnings about the configuration and the secrets to
     /// `tell`.
-    pub fn telling(global: &Global, tell: impl Fn(&str)) -> Result<Self> {
+    pub(crate) fn telling(global: &Global, tell: impl Fn(&str)) -> Result<Self> {
         let config = Config::load(global.config.as_deref())?;
         if config.is_found && !global.quiet {
             let path = std::path::absolute(FILE_NAME).unwrap_or_else(|_| FILE_NAME.into());
@@ -71,7 +71,7 @@ impl Context {
         Ok(Self { host, runtime: Bounded(Some(runtime)) })
     }
 
-    pub fn host(&self) -> &Host {
+    pub(crate) fn host(&self) -> &Host {
         &self.host
     }
 }

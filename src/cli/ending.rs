@@ -31,11 +31,11 @@ pub(super) struct Ending {
 impl Ending {
     /// For a command that reads, or writes what the next run continues with: it has failed, with no further
     /// effect.
-    pub const AT_ONCE: Self = Self { within: Duration::ZERO, code: Some(Exit::Failed) };
+    pub(crate) const AT_ONCE: Self = Self { within: Duration::ZERO, code: Some(Exit::Failed) };
     /// For a command that commits one record or two, which exist or do not.
-    pub const COMMITS_AT_ONCE: Self = Self { within: Duration::ZERO, code: None };
+    pub(crate) const COMMITS_AT_ONCE: Self = Self { within: Duration::ZERO, code: None };
 
-    pub const fn within(seconds: u64) -> Self {
+    pub(crate) const fn within(seconds: u64) -> Self {
         Self { within: Duration::from_secs(seconds), code: None }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) struct Error(Box<dyn Failure + Send + Sync>);
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    pub(crate) fn kind(&self) -> FailureKind {
+    pub fn kind(&self) -> FailureKind {
         self.0.kind()
     }
 }
@@ -65,7 +65,7 @@ pub(crate) struct LocalError {
 }
 
 impl LocalError {
-    pub(crate) fn new(what: impl Into<String>) -> Self {
+    pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), source: None }
     }
 }

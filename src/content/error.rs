@@ -28,7 +28,7 @@ impl Failure for ContentError {
 
 impl ContentError {
     /// Adds the path and the attempted action to a system error.
-    pub fn file(path: impl ToString, action: &'static str) -> impl FnOnce(Errno) -> Self {
+    pub(crate) fn file(path: impl ToString, action: &'static str) -> impl FnOnce(Errno) -> Self {
         move |errno| Self::File { path: path.to_string(), action, errno }
     }
 }

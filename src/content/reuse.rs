@@ -45,7 +45,7 @@ pub(crate) struct Copy {
 
 impl Older {
     /// Indexes the version `file` of `entry`, whose bytes are in `handle`. Returns `None` if it is too large.
-    pub(crate) fn new(
+    pub fn new(
         chunks: &ChunkReader,
         handle: OwnedFd,
         entry: &Entry,

@@ -26,7 +26,7 @@ pub(crate) struct ContentWriter<'a> {
 }
 
 impl<'a> ContentWriter<'a> {
-    pub(crate) fn new(chunks: ChunkReader, progress: &'a Progress) -> Self {
+    pub fn new(chunks: ChunkReader, progress: &'a Progress) -> Self {
         Self { chunks, progress, written_bytes: AtomicU64::new(0) }
     }
 

@@ -9,7 +9,7 @@ use crate::model::entry::{CHUNK_MAX_BYTES, Extent};
 use crate::model::id::ChunkId;
 
 /// A matched stretch of a file.
-pub struct Stretch {
+pub(crate) struct Stretch {
     /// The pieces in the order of the file, from the stretch's beginning on.
     pub pieces: Vec<Piece>,
     /// The bytes of all literal pieces, in order.
@@ -25,7 +25,7 @@ pub type Shipped = (ChunkId, Option<ChunkId>);
 
 /// A file's extents under construction.
 #[derive(Default)]
-pub struct Assembly {
+pub(crate) struct Assembly {
     extents: Vec<Extent>,
     /// Literals that no chunk holds yet, the lengths of their runs, and the numbers of the extents that will
     /// name the chunk.
@@ -37,7 +37,7 @@ pub struct Assembly {
 
 /// Reason why a stretch does not fit.
 #[derive(Debug)]
-pub enum Misfit<E> {
+pub(crate) enum Misfit<E> {
     /// The file was changed between two readings of the same bytes.
     Changed,
     /// A chunk could not be shipped.

@@ -105,7 +105,7 @@ impl Basis {
         Some(Self { placed, known, table, crowded, block_log2 })
     }
 
-    pub fn block_bytes(&self) -> usize {
+    pub(crate) fn block_bytes(&self) -> usize {
         1 << self.block_log2
     }
 
@@ -120,7 +120,7 @@ impl Basis {
     ///
     /// It returns false where that is not known, and where the MiB around has too many extents and should be
     /// shipped again.
-    pub fn has_group(&self, at: u64, value: &ChainingValue) -> bool {
+    pub(crate) fn has_group(&self, at: u64, value: &ChainingValue) -> bool {
         let Some(placed) = self.find(at).map(|number| &self.placed[number]) else { return false };
         let (Some(known), Extent::Chunk { offset_bytes, length_bytes, .. }) =
             (placed.chunk.map(|c| &self.known[c as usize]), placed.extent)
@@ -137,7 +137,7 @@ impl Basis {
     }
 
     /// Appends the extents of `from..to`, which the old file has.
-    pub fn slice(&self, from: u64, to: u64, out: &mut Vec<Extent>) {
+    pub(crate) fn slice(&self, from: u64, to: u64, out: &mut Vec<Extent>) {
         let Some(mut number) = self.find(from) else { return };
         let mut at = from;
         while at < to
@@ -158,24 +158,24 @@ impl Basis {
 
     /// Returns false when no block has this weak checksum; else probably true.
     #[inline(always)]
-    pub fn may_have(&self, weak: u32) -> bool {
+    pub(crate) fn may_have(&self, weak: u32) -> bool {
         self.table.may_have(weak)
     }
 
     /// Returns whether a block has this weak checksum.
-    pub fn has_weak(&self, weak: u32) -> bool {
+    pub(crate) fn has_weak(&self, weak: u32) -> bool {
         self.table.find(weak).next().is_some()
     }
 
     /// Returns whether a block with this hash, whole and of the usual size, lies at `at` of the old file.
-    pub fn has_block(&self, at: u64, strong: &Strong) -> bool {
+    pub(crate) fn has_block(&self, at: u64, strong: &Strong) -> bool {
         self.block_at(at).is_some_and(|(known, block, length)| {
             length == self.block_bytes() as u32 && known.entries.strong(block) == Some(strong)
         })
     }
 
     /// Returns whether `bytes` are the block of the usual size that lies at `at` of the old file.
-    pub fn is_block_at(&self, at: u64, bytes: &[u8]) -> bool {
+    pub(crate) fn is_block_at(&self, at: u64, bytes: &[u8]) -> bool {
         self.block_at(at).is_some_and(|(known, block, length)| {
             length as usize == bytes.len() && known.is_block(block, bytes)
         })
@@ -198,7 +198,7 @@ impl Basis {
     }
 
     /// Returns a block with these checksums, preferably one that lies in the file.
-    pub fn lookup(&self, weak: u32, strong: &Strong) -> Option<BlockLocation> {
+    pub(crate) fn lookup(&self, weak: u32, strong: &Strong) -> Option<BlockLocation> {
         let number = self.table.find(weak).find(|number| strong_of(&self.known, *number) == Some(strong))?;
         let (chunk, block) = chunk_of(&self.known, number)?;
         let known = &self.known[chunk];
@@ -213,7 +213,7 @@ impl Basis {
     }
 
     /// Returns the id and length of the extent that begins at `at`, if it is a whole chunk.
-    pub fn whole_chunk_at(&self, at: u64) -> Option<(ChunkId, u32)> {
+    pub(crate) fn whole_chunk_at(&self, at: u64) -> Option<(ChunkId, u32)> {
         let placed = &self.placed[self.find(at)?];
         let known = &self.known[placed.chunk? as usize];
         match placed.extent {
@@ -227,7 +227,7 @@ impl Basis {
     }
 
     /// Returns the offset of the extent after the one at `at`, if that next extent is a whole chunk.
-    pub fn next_whole_chunk(&self, at: u64) -> Option<u64> {
+    pub(crate) fn next_whole_chunk(&self, at: u64) -> Option<u64> {
         let next = self.placed.get(self.find(at)? + 1)?.at;
         self.whole_chunk_at(next).map(|_| next)
     }
@@ -276,7 +276,7 @@ impl Basis {
 
     /// Returns the number of bytes at the end of `bytes` that agree block by block with the old file before
     /// `end`.
-    pub fn follow_back(&self, end: u64, bytes: &[u8]) -> usize {
+    pub(crate) fn follow_back(&self, end: u64, bytes: &[u8]) -> usize {
         let mut length = 0;
         while let Some(at) = (end - length as u64).checked_sub(1)
             && let Some(number) = self.find(at)

@@ -21,7 +21,7 @@ impl Piece {
     }
 
     /// Cuts off all after the first `at` bytes and returns it; `at` is inside.
-    pub fn split_off(&mut self, at: u64) -> Piece {
+    pub(crate) fn split_off(&mut self, at: u64) -> Piece {
         match self {
             Piece::Known(extent) => {
                 let (head, tail) = extent.split_at(at);
@@ -53,7 +53,7 @@ fn lengthen(last: &mut Extent, next: &Extent) -> bool {
 }
 
 /// Appends an extent, or lengthens the last one.
-pub fn push_extent(extents: &mut Vec<Extent>, next: Extent) {
+pub(crate) fn push_extent(extents: &mut Vec<Extent>, next: Extent) {
     if next.length_bytes() > 0 && !extents.last_mut().is_some_and(|last| lengthen(last, &next)) {
         extents.push(next);
     }
@@ -80,10 +80,10 @@ pub fn push(pieces: &mut Vec<Piece>, next: Piece) {
 /// Otherwise its list of extents, which every further version may have to ship, would soon be larger than its
 /// content.
 const EXTENTS_PER_MIB_MAX: usize = 256;
-pub const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// Returns the numbers of a file's MiBs that consist of too many extents. The extents begin at `at`.
-pub fn crowded(extents: &[Extent], mut at: u64) -> HashSet<u64> {
+pub(crate) fn crowded(extents: &[Extent], mut at: u64) -> HashSet<u64> {
     let mut counts: HashMap<u64, usize> = HashMap::new();
     for extent in extents {
         let end = at + extent.length_bytes();
@@ -102,7 +102,7 @@ pub fn crowded(extents: &[Extent], mut at: u64) -> HashSet<u64> {
 ///
 /// `pieces` begin at `at` in the file, and each MiB of the file is looked at on its own. Only a MiB whose
 /// bytes are at hand is replaced: `is_at_hand` is asked by its number.
-pub fn defragment(pieces: Vec<Piece>, mut at: u64, is_at_hand: impl Fn(u64) -> bool) -> Vec<Piece> {
+pub(crate) fn defragment(pieces: Vec<Piece>, mut at: u64, is_at_hand: impl Fn(u64) -> bool) -> Vec<Piece> {
     if pieces.len() <= EXTENTS_PER_MIB_MAX {
         return pieces;
     }

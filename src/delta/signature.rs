@@ -4,17 +4,17 @@ use crate::format::blocks::{self, GROUP_BYTES, Shape, Strong};
 use blake3::hazmat::{ChainingValue, HasherExt};
 
 /// Minimum size of a file whose chunks get entries; a smaller one is shipped whole when it changes.
-pub const SIGNED_MIN_BYTES: u64 = 256 << 10;
+pub(crate) const SIGNED_MIN_BYTES: u64 = 256 << 10;
 
 /// Returns the size of a file's blocks, as a power of two: 2 KiB up to 2 GiB, growing with the file up to 32
 /// KiB, so that a file of 32 GiB has no more than a million blocks.
-pub fn block_log2(size_bytes: u64) -> u32 {
+pub(crate) fn block_log2(size_bytes: u64) -> u32 {
     let doublings = size_bytes.div_ceil(2 << 30).max(1).next_power_of_two().trailing_zeros();
     blocks::BLOCK_LOG2_MIN + doublings.min(4)
 }
 
 /// Returns the hash that confirms a block.
-pub fn strong(block: &[u8]) -> Strong {
+pub(crate) fn strong(block: &[u8]) -> Strong {
     half(blake3::hash(block).as_bytes())
 }
 
@@ -25,7 +25,7 @@ pub fn half(hash: &[u8; 32]) -> Strong {
 }
 
 /// Returns the chaining value of `group`, 64 KiB that lie at `at` (a multiple of 64 KiB) in a larger file.
-pub fn group_value(group: &[u8], at: u64) -> ChainingValue {
+pub(crate) fn group_value(group: &[u8], at: u64) -> ChainingValue {
     let mut hasher = blake3::Hasher::new();
     hasher.set_input_offset(at);
     hasher.update(group).finalize_non_root()

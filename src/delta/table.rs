@@ -9,7 +9,7 @@ const PROBES_MAX: usize = 64;
 const ALIKE_MAX: usize = 16;
 
 /// Blocks by weak checksum. It takes about 14 bytes a block.
-pub struct Table {
+pub(crate) struct Table {
     filter: Vec<u64>,
     filter_shift: u32,
     /// Block number + 1; 0 is free.
@@ -61,13 +61,13 @@ impl Table {
     }
 
     /// Passes over a number: a block that is not of the usual size, or has no weak checksum.
-    pub fn skip(&mut self) {
+    pub(crate) fn skip(&mut self) {
         self.weak.push(0);
     }
 
     /// Returns false when no block has this checksum; else probably true.
     #[inline(always)]
-    pub fn may_have(&self, weak: u32) -> bool {
+    pub(crate) fn may_have(&self, weak: u32) -> bool {
         let bits = bits(weak);
         self.filter[(weak >> self.filter_shift) as usize] & bits == bits
     }

@@ -20,7 +20,7 @@ const fn powers() -> [u64; 9] {
 
 /// The weak checksum of a window of fixed length that moves byte by byte.
 #[derive(Clone, Copy, Debug)]
-pub struct Rolling {
+pub(crate) struct Rolling {
     sum: u64,
     /// M to the power of the window's length.
     leaving: u64,
@@ -43,13 +43,13 @@ impl Rolling {
 
     /// Moves the window by one byte: it loses its first byte and gains one after its last.
     #[inline(always)]
-    pub fn roll(&mut self, leaves: u8, comes: u8) {
+    pub(crate) fn roll(&mut self, leaves: u8, comes: u8) {
         let change = u64::from(comes).wrapping_sub(u64::from(leaves).wrapping_mul(self.leaving));
         self.sum = self.sum.wrapping_add(change).wrapping_mul(M);
     }
 
     #[inline(always)]
-    pub fn value(&self) -> u32 {
+    pub(crate) fn value(&self) -> u32 {
         (self.sum >> 32) as u32
     }
 }

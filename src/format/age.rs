@@ -52,7 +52,7 @@ impl Identity {
     }
 
     /// Returns the text that `parse` reads.
-    pub fn text(&self) -> Zeroizing<String> {
+    pub(crate) fn text(&self) -> Zeroizing<String> {
         // Encoded in capitals directly: a conversion afterwards would leave a copy in memory.
         let text = bech32::encode_upper::<Bech32>(prefix(SECRET_PREFIX), &*self.bytes());
         Zeroizing::new(text.unwrap_or_else(|error| panic!("32 bytes fit: {error}")))
@@ -66,7 +66,7 @@ impl Identity {
     ///
     /// # Errors
     /// The public key is one of the few with which every secret gives the same result.
-    pub fn shared(&self, with: &Recipient) -> Result<Zeroizing<[u8; 32]>, FormatError> {
+    pub(crate) fn shared(&self, with: &Recipient) -> Result<Zeroizing<[u8; 32]>, FormatError> {
         let shared = self.0.diffie_hellman(&PublicKey::from(with.0));
         match shared.was_contributory() {
             true => Ok(Zeroizing::new(shared.to_bytes())),

@@ -9,15 +9,15 @@ use crate::model::entry::CHUNK_MAX_BYTES;
 use bytes::Bytes;
 
 /// Size of a group, the unit of comparison in place: a subtree of a file's BLAKE3.
-pub const GROUP_BYTES: u64 = 64 << 10;
+pub(crate) const GROUP_BYTES: u64 = 64 << 10;
 /// Logarithms of the smallest and largest size of a block: 2 KiB, and 64 KiB, which is a whole group.
-pub const BLOCK_LOG2_MIN: u32 = 11;
-pub const BLOCK_LOG2_MAX: u32 = 16;
+pub(crate) const BLOCK_LOG2_MIN: u32 = 11;
+pub(crate) const BLOCK_LOG2_MAX: u32 = 16;
 const WEAK_BYTES: usize = 4;
 const STRONG_BYTES: usize = 16;
 
 /// The first half of a block's BLAKE3, or of a group's chaining value.
-pub type Strong = [u8; STRONG_BYTES];
+pub(crate) type Strong = [u8; STRONG_BYTES];
 
 /// The block entries of one data chunk.
 ///
@@ -37,17 +37,17 @@ pub struct BlockEntries {
 }
 
 impl BlockEntries {
-    pub fn block_bytes(&self) -> u32 {
+    pub(crate) fn block_bytes(&self) -> u32 {
         1 << self.block_log2
     }
 
     /// Returns the number of blocks.
-    pub fn blocks(&self) -> u32 {
+    pub(crate) fn blocks(&self) -> u32 {
         (self.strong.len() / STRONG_BYTES) as u32
     }
 
     /// Returns the offset of a block in the chunk.
-    pub fn start(&self, block: u32) -> u32 {
+    pub(crate) fn start(&self, block: u32) -> u32 {
         match self.starts.get(block as usize) {
             Some(start) => *start,
             None if self.starts.is_empty() => block << self.block_log2,
@@ -56,12 +56,12 @@ impl BlockEntries {
     }
 
     /// Returns a block's length.
-    pub fn length(&self, block: u32) -> u32 {
+    pub(crate) fn length(&self, block: u32) -> u32 {
         self.start(block + 1).min(self.length_bytes) - self.start(block)
     }
 
     /// Returns the block that holds the chunk's byte at `offset`.
-    pub fn block_of(&self, offset: u32) -> u32 {
+    pub(crate) fn block_of(&self, offset: u32) -> u32 {
         if self.starts.is_empty() {
             offset >> self.block_log2
         } else {
@@ -70,24 +70,24 @@ impl BlockEntries {
     }
 
     /// Returns a block's weak checksum.
-    pub fn weak(&self, block: u32) -> Option<u32> {
+    pub(crate) fn weak(&self, block: u32) -> Option<u32> {
         self.weak.as_chunks::<WEAK_BYTES>().0.get(block as usize).map(|bytes| u32::from_le_bytes(*bytes))
     }
 
     /// Returns the first half of a block's BLAKE3.
-    pub fn strong(&self, block: u32) -> Option<&Strong> {
+    pub(crate) fn strong(&self, block: u32) -> Option<&Strong> {
         self.strong.as_chunks::<STRONG_BYTES>().0.get(block as usize)
     }
 
     /// Returns the first half of the chaining value of the chunk's 64 KiB at `group * 64 KiB`, computed for
     /// `origin`.
-    pub fn group(&self, group: u32) -> Option<&Strong> {
+    pub(crate) fn group(&self, group: u32) -> Option<&Strong> {
         self.groups.as_chunks::<STRONG_BYTES>().0.get(group as usize)
     }
 }
 
 /// Cuts runs of these lengths into blocks, and returns the offset and length of each.
-pub fn cut(runs: &[u32], block_log2: u32) -> impl Iterator<Item = (u32, u32)> {
+pub(crate) fn cut(runs: &[u32], block_log2: u32) -> impl Iterator<Item = (u32, u32)> {
     let mut end = 0;
     runs.iter().flat_map(move |run| {
         let start = end;

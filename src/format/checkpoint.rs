@@ -9,7 +9,7 @@ use crate::model::record::StoreState;
 
 const MAGIC: [u8; 8] = *b"USCHECK\x01";
 /// Maximum size of a checkpoint, packed and unpacked; a larger one is refused.
-pub const CHECKPOINT_MAX_BYTES: usize = 64 << 20;
+pub(crate) const CHECKPOINT_MAX_BYTES: usize = 64 << 20;
 /// Maximum ratio of unpacked to stored size, unless the unpacked size is at most `SMALL_BYTES`.
 ///
 /// So the memory that a reader takes is a small multiple of the bytes that a writer had to store.
@@ -22,7 +22,7 @@ fn is_in_range(packed_bytes: usize, unpacked_bytes: u64) -> bool {
 }
 
 /// Returns the generation of the data key that opens the object; 0 for none.
-pub fn generation(bytes: &[u8]) -> u32 {
+pub(crate) fn generation(bytes: &[u8]) -> u32 {
     seal::generation_of(&MAGIC, bytes)
 }
 

@@ -22,7 +22,7 @@ const LIST_CHUNKS_MAX: usize = 4096;
 ///
 /// A writer ships a MiB again that has fallen into more than 256 pieces, and no filesystem has holes smaller
 /// than 512 bytes.
-pub fn is_too_dense(count: usize, length_bytes: u64) -> bool {
+pub(crate) fn is_too_dense(count: usize, length_bytes: u64) -> bool {
     count as u64 > 512 + length_bytes / 256
 }
 
@@ -31,7 +31,7 @@ pub fn is_too_dense(count: usize, length_bytes: u64) -> bool {
 ///
 /// A list ends by its number of chunks, not of extents: every list names its chunks again, and a file of many
 /// small changes should not name them often.
-pub fn cut(extents: &[Extent], size_bytes: u64) -> Vec<&[Extent]> {
+pub(crate) fn cut(extents: &[Extent], size_bytes: u64) -> Vec<&[Extent]> {
     let mask = boundary_mask(size_bytes);
     let mut lists = Vec::new();
     let mut start = 0;

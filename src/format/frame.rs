@@ -11,11 +11,11 @@ use crate::model::id::ChunkId;
 use bytes::Bytes;
 
 /// First bytes of every pack; the last one is the version.
-pub const PACK_MAGIC: [u8; 8] = *b"USPACK\0\x02";
+pub(crate) const PACK_MAGIC: [u8; 8] = *b"USPACK\0\x02";
 /// First bytes of a pack of the first version; the frames follow immediately.
 const PACK_MAGIC_1: [u8; 8] = *b"USPACK\0\x01";
 /// Size of a frame's header: codec and seal, type, stored and raw length.
-pub const FRAME_HEADER_BYTES: usize = 10;
+pub(crate) const FRAME_HEADER_BYTES: usize = 10;
 const CODEC_RAW: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
 /// The payload is not encrypted.
@@ -98,7 +98,7 @@ pub struct FrameHeader {
 }
 
 /// Parses a header and checks that its claims are within bounds.
-pub fn parse_header(reader: &mut Reader) -> Result<FrameHeader, FormatError> {
+pub(crate) fn parse_header(reader: &mut Reader) -> Result<FrameHeader, FormatError> {
     let flags = reader.u8("frame header")?;
     let kind = reader.u8("frame header")?;
     let stored_bytes = reader.u32_le("frame header")?;
@@ -149,7 +149,7 @@ impl Decompressor {
     }
 
     /// Decodes the next frame of `whole`, at the position of `reader`: its header and raw bytes, unchecked.
-    pub fn decode_next(
+    pub(crate) fn decode_next(
         &mut self,
         reader: &mut Reader,
         whole: &Bytes,
@@ -171,7 +171,7 @@ impl Decompressor {
 }
 
 /// Returns a frame as it was before it was sealed.
-pub fn open_frame(sealer: &Sealer, sealed: &[u8], offset: u32) -> Result<Bytes, FormatError> {
+pub(crate) fn open_frame(sealer: &Sealer, sealed: &[u8], offset: u32) -> Result<Bytes, FormatError> {
     let (header, payload) =
         sealed.split_at_checked(FRAME_HEADER_BYTES + TAG_BYTES).ok_or(FormatError::Truncated("frame"))?;
     let mut plain = Vec::with_capacity(FRAME_HEADER_BYTES + payload.len());
@@ -192,7 +192,7 @@ fn nonce(offset: u32, part: u128) -> u128 {
 }
 
 /// A pack under construction: each frame is sealed when it is appended.
-pub struct PackWriter {
+pub(crate) struct PackWriter {
     pub sealing: Sealing,
     sealer: Option<Sealer>,
     pub bytes: Vec<u8>,
@@ -224,7 +224,7 @@ impl PackWriter {
     }
 
     /// Returns an appended frame as it was before it was sealed.
-    pub fn frame(&self, offset: u32, length: u32) -> Result<Bytes, FormatError> {
+    pub(crate) fn frame(&self, offset: u32, length: u32) -> Result<Bytes, FormatError> {
         let bytes = &self.bytes[offset as usize..(offset + length) as usize];
         match &self.sealer {
             None => Ok(Bytes::copy_from_slice(bytes)),
@@ -234,7 +234,7 @@ impl PackWriter {
 }
 
 /// Parses the start of a pack: its sealing, and the offset of its first frame.
-pub fn pack_head(pack: &[u8]) -> Result<(Sealing, usize), FormatError> {
+pub(crate) fn pack_head(pack: &[u8]) -> Result<(Sealing, usize), FormatError> {
     if pack.starts_with(&PACK_MAGIC_1) {
         return Ok((Sealing::default(), PACK_MAGIC_1.len()));
     }

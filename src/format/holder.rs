@@ -78,12 +78,12 @@ pub fn is_name(name: &str) -> bool {
 }
 
 impl Holder {
-    pub fn of_recipient(name: &str, recipient: &Recipient) -> Self {
+    pub(crate) fn of_recipient(name: &str, recipient: &Recipient) -> Self {
         Self { name: name.to_owned(), recipient: *recipient, passphrase: None }
     }
 
     /// Makes a holder who has a passphrase, and the identity that it opens.
-    pub fn of_passphrase(
+    pub(crate) fn of_passphrase(
         name: &str,
         passphrase: &str,
         random: &dyn Random,
@@ -107,13 +107,13 @@ pub struct RingPlan<'a> {
 
 impl Opened {
     /// Returns the reference by which the next keyring lists this one.
-    pub fn as_before(&self) -> EarlierRing {
+    pub(crate) fn as_before(&self) -> EarlierRing {
         let RingRef { sequence, hash } = self.reference;
         EarlierRing { sequence, hash, keys: self.generations.len() as u32 }
     }
 
     /// Returns the number of data keys of keyring `named`, if it is this one or one that this one lists.
-    pub fn keys_of(&self, named: &RingRef) -> Option<u32> {
+    pub(crate) fn keys_of(&self, named: &RingRef) -> Option<u32> {
         let own = self.as_before();
         let mut known = self.before.iter().chain([&own]);
         known.find(|ring| (ring.sequence, ring.hash) == (named.sequence, named.hash)).map(|ring| ring.keys)

@@ -19,7 +19,7 @@ const PACK_BYTES_1: usize = 40;
 const HEADER_BYTES: usize = 16;
 const TRAILER_BYTES: usize = 32;
 /// Maximum size of a pack, so that offsets fit 32 bits.
-pub const PACK_MAX_BYTES: u64 = 1 << 30;
+pub(crate) const PACK_MAX_BYTES: u64 = 1 << 30;
 
 /// Location of a chunk's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +60,7 @@ pub struct SegmentEntry {
 }
 
 /// Writes a segment's table in small parts. Entries are strictly ascending by id, and as many as announced.
-pub struct TableWriter<W: FnMut(&[u8]) -> std::io::Result<()>> {
+pub(crate) struct TableWriter<W: FnMut(&[u8]) -> std::io::Result<()>> {
     hasher: blake3::Hasher,
     write: W,
 }
@@ -122,7 +122,7 @@ pub fn encode(packs: &[PackEntry], entries: &mut Vec<SegmentEntry>) -> Vec<u8> {
 }
 
 /// Returns the generation of the data key that opens the object; 0 for none.
-pub fn generation(bytes: &[u8]) -> u32 {
+pub(crate) fn generation(bytes: &[u8]) -> u32 {
     seal::generation_of(&MAGIC, bytes)
 }
 

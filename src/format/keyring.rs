@@ -19,11 +19,11 @@ use crate::model::id::{ContentHash, StoreName};
 use crate::model::record::RingRef;
 use serde::Deserialize;
 
-pub const KEYRING_MAX_BYTES: usize = 1 << 20;
+pub(crate) const KEYRING_MAX_BYTES: usize = 1 << 20;
 
 /// A keyring as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keyring {
+pub(crate) struct Keyring {
     hash: ContentHash,
     size_bytes: usize,
     stored: Stored,
@@ -36,7 +36,7 @@ enum Stored {
 }
 
 impl Keyring {
-    pub fn version(&self) -> u8 {
+    pub(crate) fn version(&self) -> u8 {
         match self.stored {
             Stored::First(_) => 1,
             Stored::Second(..) => VERSION,
@@ -44,7 +44,7 @@ impl Keyring {
     }
 
     /// Returns the size of the stored object.
-    pub fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         self.size_bytes
     }
 
@@ -65,7 +65,7 @@ impl Keyring {
     }
 
     /// Returns the holders, as far as they can be read without a key.
-    pub fn shown(&self) -> Vec<ShownHolder> {
+    pub(crate) fn shown(&self) -> Vec<ShownHolder> {
         match &self.stored {
             Stored::First(ring) => ring.shown(),
             Stored::Second(body, _) => body.shown(),
@@ -85,7 +85,7 @@ impl Keyring {
     }
 }
 
-pub fn decode_ring(bytes: &[u8]) -> Result<Keyring, FormatError> {
+pub(crate) fn decode_ring(bytes: &[u8]) -> Result<Keyring, FormatError> {
     #[derive(Deserialize)]
     struct Version {
         version: u8,
@@ -121,7 +121,7 @@ pub mod tests {
         StoreName::parse("acme").unwrap()
     }
 
-    pub fn with(identity: &Identity) -> Secrets {
+    pub(crate) fn with(identity: &Identity) -> Secrets {
         Secrets { identities: vec![identity.clone()], passphrase: None }
     }
 

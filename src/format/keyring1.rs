@@ -46,7 +46,7 @@ fn bytes(text: &str) -> Result<Vec<u8>, FormatError> {
 }
 
 impl Keyring {
-    pub fn shown(&self) -> Vec<ShownHolder> {
+    pub(crate) fn shown(&self) -> Vec<ShownHolder> {
         let shown = |slot: &Slot| ShownHolder {
             name: slot.name.clone(),
             is_passphrase: slot.passphrase.is_some(),

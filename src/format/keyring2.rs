@@ -280,7 +280,7 @@ fn check_before(before: &[EarlierRing], sequence: u32, keys: usize) -> Result<()
 
 impl Body {
     /// Returns the holders, as far as they can be read without a key.
-    pub fn shown(&self) -> Vec<ShownHolder> {
+    pub(crate) fn shown(&self) -> Vec<ShownHolder> {
         let shown = |slot: &Slot| ShownHolder {
             name: slot.name.clone(),
             is_passphrase: slot.passphrase.is_some(),

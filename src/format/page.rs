@@ -14,7 +14,7 @@ use crate::model::tree_path::{TreePath, shared_bytes};
 const LEAF: u8 = b'L';
 const NODE: u8 = b'N';
 /// Maximum height of a manifest's tree; a higher one is refused. It bounds recursion.
-pub const HEIGHT_MAX: u8 = 12;
+pub(crate) const HEIGHT_MAX: u8 = 12;
 /// Size below which no path's hash ends a page.
 const PAGE_MIN_BYTES: usize = 4 << 10;
 /// Size at which every page ends.
@@ -81,7 +81,7 @@ impl LeafWriter {
     }
 
     /// Returns whether its paths, written out, leave a reader no room for another one.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.paths_bytes > PATHS_MAX_BYTES - PATH_MAX_BYTES
     }
 
@@ -184,7 +184,7 @@ impl Default for NodeWriter {
 }
 
 impl NodeWriter {
-    pub fn len_bytes(&self) -> usize {
+    pub(crate) fn len_bytes(&self) -> usize {
         self.out.0.len()
     }
 

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// Minimum number of characters in a new passphrase.
-pub const PASSPHRASE_MIN_CHARS: usize = 8;
+pub(crate) const PASSPHRASE_MIN_CHARS: usize = 8;
 /// Maximum number of passphrases in a keyring: a reader tries only the first ones, because each try is
 /// costly, and no more are added.
-pub const PASSPHRASES_MAX: usize = 8;
+pub(crate) const PASSPHRASES_MAX: usize = 8;
 /// Cost of a try against a new passphrase: 64 MiB, three passes.
 const MEMORY_KIB: u32 = 64 << 10;
 const PASSES: u32 = 3;
@@ -36,7 +36,7 @@ pub struct Passphrase {
 }
 
 /// Returns whether a passphrase is long enough for a new slot.
-pub fn is_long_enough(passphrase: &str) -> bool {
+pub(crate) fn is_long_enough(passphrase: &str) -> bool {
     passphrase.chars().count() >= PASSPHRASE_MIN_CHARS
 }
 

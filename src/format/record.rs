@@ -15,10 +15,10 @@ const MAGIC_3: [u8; 8] = *b"USRECRD\x03";
 /// Magic of the previous version, which had no seals: magic, length, JSON, BLAKE3.
 const MAGIC_2: [u8; 8] = *b"USRECRD\x02";
 /// Maximum size of a record; a larger one is refused. It bounds the memory that a reader takes.
-pub const RECORD_MAX_BYTES: usize = 64 << 20;
+pub(crate) const RECORD_MAX_BYTES: usize = 64 << 20;
 
 /// Returns the generation of the data key that opens the object; 0 for none.
-pub fn generation(bytes: &[u8]) -> u32 {
+pub(crate) fn generation(bytes: &[u8]) -> u32 {
     seal::generation_of(magic_of(bytes), bytes)
 }
 

@@ -11,11 +11,11 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
 /// Random bytes that make an object's name unique.
-pub type Salt = [u8; 16];
+pub(crate) type Salt = [u8; 16];
 /// Size of magic and version, method, generation, salt.
-pub const HEAD_BYTES: usize = 8 + 1 + 4 + 16;
+pub(crate) const HEAD_BYTES: usize = 8 + 1 + 4 + 16;
 /// Number of bytes that a seal adds.
-pub const TAG_BYTES: usize = 16;
+pub(crate) const TAG_BYTES: usize = 16;
 const METHOD_NONE: u8 = 0;
 const METHOD_AES_256_GCM: u8 = 1;
 
@@ -63,7 +63,7 @@ pub enum SealContext<'a> {
 }
 
 impl Keys {
-    pub fn newest(&self) -> u32 {
+    pub(crate) fn newest(&self) -> u32 {
         self.generations.len() as u32
     }
 
@@ -100,7 +100,12 @@ impl Sealer {
     }
 
     /// Seals `bytes` in place, and returns the tag. Each `nonce` may be used once.
-    pub fn seal(&self, nonce: u128, aad: &[u8], bytes: &mut [u8]) -> Result<[u8; TAG_BYTES], FormatError> {
+    pub(crate) fn seal(
+        &self,
+        nonce: u128,
+        aad: &[u8],
+        bytes: &mut [u8],
+    ) -> Result<[u8; TAG_BYTES], FormatError> {
         let tag = self.0.seal_in_place_separate_tag(number(nonce), Aad::from(aad), bytes);
         let tag = tag.map_err(|_| FormatError::Tampered)?;
         let mut out = [0; TAG_BYTES];
@@ -117,7 +122,12 @@ impl Sealer {
     }
 
     /// Opens bytes that are followed by their tag, in place. Returns their number without the tag.
-    pub fn open_in_place(&self, nonce: u128, aad: &[u8], sealed: &mut [u8]) -> Result<usize, FormatError> {
+    pub(crate) fn open_in_place(
+        &self,
+        nonce: u128,
+        aad: &[u8],
+        sealed: &mut [u8],
+    ) -> Result<usize, FormatError> {
         let opened = self.0.open_in_place(number(nonce), Aad::from(aad), sealed);
         Ok(opened.map_err(|_| FormatError::Tampered)?.len())
     }
@@ -130,7 +140,7 @@ fn number(nonce: u128) -> Nonce {
 }
 
 /// Returns the sealer of one object's parts; none if the object is not sealed.
-pub fn sealer(
+pub(crate) fn sealer(
     sealing: &Sealing,
     place: SealContext,
     keys: Option<&Keys>,
@@ -143,7 +153,7 @@ pub fn sealer(
 }
 
 /// Returns the first bytes of an object.
-pub fn head(magic: &[u8; 8], sealing: &Sealing) -> [u8; HEAD_BYTES] {
+pub(crate) fn head(magic: &[u8; 8], sealing: &Sealing) -> [u8; HEAD_BYTES] {
     let mut head = [0; HEAD_BYTES];
     head[..8].copy_from_slice(magic);
     head[8] = if sealing.generation == 0 { METHOD_NONE } else { METHOD_AES_256_GCM };
@@ -153,7 +163,11 @@ pub fn head(magic: &[u8; 8], sealing: &Sealing) -> [u8; HEAD_BYTES] {
 }
 
 /// Reads a head, and checks that its magic (7 bytes) and version are those of `magic`.
-pub fn parse_head(reader: &mut Reader, magic: &[u8; 8], what: &'static str) -> Result<Sealing, FormatError> {
+pub(crate) fn parse_head(
+    reader: &mut Reader,
+    magic: &[u8; 8],
+    what: &'static str,
+) -> Result<Sealing, FormatError> {
     let found: [u8; 8] = reader.array(what)?;
     if found[..7] != magic[..7] {
         return Err(FormatError::Magic(what));
@@ -173,7 +187,7 @@ pub fn parse_head(reader: &mut Reader, magic: &[u8; 8], what: &'static str) -> R
 
 /// Returns the generation of the data key that opens a whole object with `magic`; 0 for none, and for another
 /// version.
-pub fn generation_of(magic: &[u8; 8], bytes: &[u8]) -> u32 {
+pub(crate) fn generation_of(magic: &[u8; 8], bytes: &[u8]) -> u32 {
     match bytes.get(8..13) {
         Some(found) if bytes.starts_with(magic) && found[0] == METHOD_AES_256_GCM => {
             u32::from_le_bytes([found[1], found[2], found[3], found[4]])
@@ -237,7 +251,7 @@ pub mod tests {
     const MAGIC: &[u8; 8] = b"USTESTS\x01";
 
     /// Returns keys of store acme, the same for the same seed.
-    pub fn keys(seed: u8, generations: usize) -> Keys {
+    pub(crate) fn keys(seed: u8, generations: usize) -> Keys {
         let generations = (0..generations).map(|n| Key::new([seed.wrapping_add(n as u8); 32])).collect();
         Keys { store: StoreName::parse("acme").unwrap(), generations }
     }

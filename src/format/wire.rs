@@ -63,7 +63,7 @@ fn truncated(what: &str) -> String {
 pub struct Writer(pub Vec<u8>);
 
 impl Writer {
-    pub fn u8(&mut self, value: u8) {
+    pub(crate) fn u8(&mut self, value: u8) {
         self.0.push(value);
     }
 
@@ -77,7 +77,7 @@ impl Writer {
     }
 
     /// Appends a signed number as zigzag, then LEB128.
-    pub fn signed(&mut self, value: i64) {
+    pub(crate) fn signed(&mut self, value: i64) {
         self.number(((value << 1) ^ (value >> 63)) as u64);
     }
 
@@ -97,27 +97,27 @@ impl Writer {
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], FormatError> {
+    pub(crate) fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], FormatError> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or(FormatError::Truncated(what))?;
         self.0 = rest;
         Ok(taken)
     }
 
-    pub fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], FormatError> {
+    pub(crate) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], FormatError> {
         let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(FormatError::Truncated(what))?;
         self.0 = rest;
         Ok(*taken)
     }
 
-    pub fn u8(&mut self, what: &'static str) -> Result<u8, FormatError> {
+    pub(crate) fn u8(&mut self, what: &'static str) -> Result<u8, FormatError> {
         Ok(self.array::<1>(what)?[0])
     }
 
-    pub fn u32_le(&mut self, what: &'static str) -> Result<u32, FormatError> {
+    pub(crate) fn u32_le(&mut self, what: &'static str) -> Result<u32, FormatError> {
         Ok(u32::from_le_bytes(self.array(what)?))
     }
 
@@ -139,11 +139,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a number that fits the wanted type.
-    pub fn fitting<T: TryFrom<u64>>(&mut self, what: &'static str) -> Result<T, FormatError> {
+    pub(crate) fn fitting<T: TryFrom<u64>>(&mut self, what: &'static str) -> Result<T, FormatError> {
         T::try_from(self.number(what)?).map_err(|_| FormatError::Range(what))
     }
 
-    pub fn signed(&mut self, what: &'static str) -> Result<i64, FormatError> {
+    pub(crate) fn signed(&mut self, what: &'static str) -> Result<i64, FormatError> {
         let value = self.number(what)?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a count of items that each take at least `least_bytes` of the remaining bytes.
-    pub fn count(&mut self, least_bytes: usize, what: &'static str) -> Result<usize, FormatError> {
+    pub(crate) fn count(&mut self, least_bytes: usize, what: &'static str) -> Result<usize, FormatError> {
         let count: usize = self.fitting(what)?;
         if count > self.0.len() / least_bytes.max(1) {
             return Err(FormatError::Truncated(what));
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
-    pub fn end(self) -> Result<(), FormatError> {
+    pub(crate) fn end(self) -> Result<(), FormatError> {
         if self.0.is_empty() { Ok(()) } else { Err(FormatError::Trailing(self.0.len())) }
     }
 }

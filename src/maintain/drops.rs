@@ -27,7 +27,7 @@ const NOTE: &str = "accepted-drops";
 /// Returns the drops that were not accepted on this host.
 ///
 /// These are the drops in the state, and those of records put within the last `grace_ns`.
-pub(crate) fn find(
+pub fn find(
     store: &Store,
     state: &StoreState,
     grace_ns: u64,

@@ -22,7 +22,7 @@ const LISTS: usize = 64;
 const PAGES: usize = 64;
 
 /// The entries of an index that snapshots refer to.
-pub struct Marks {
+pub(crate) struct Marks {
     index: Arc<Index>,
     bits: Vec<Vec<u64>>,
     /// Number of references to chunks that do not exist.
@@ -30,13 +30,13 @@ pub struct Marks {
 }
 
 impl Marks {
-    pub fn none(index: Arc<Index>) -> Self {
+    pub(crate) fn none(index: Arc<Index>) -> Self {
         let words = |entries: u32| vec![0; (entries as usize).div_ceil(64)];
         let bits = index.segments().iter().map(|segment| words(segment.header.entries)).collect();
         Self { index, bits, missing: 0 }
     }
 
-    pub fn contains(&self, (segment, entry): (usize, u32)) -> bool {
+    pub(crate) fn contains(&self, (segment, entry): (usize, u32)) -> bool {
         self.bits[segment][entry as usize / 64] >> (entry % 64) & 1 == 1
     }
 
@@ -57,7 +57,7 @@ impl Marks {
 /// Marks everything that a manifest refers to.
 ///
 /// Data that cannot be read is an error, or is counted if `lost` says that a repair has given up some.
-pub fn mark(
+pub(crate) fn mark(
     store: &Store,
     marks: &mut Marks,
     root: &ManifestRoot,

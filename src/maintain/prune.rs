@@ -51,7 +51,7 @@ use thiserror::Error;
 const RACES_MAX: u32 = 20;
 
 /// Default time without a report after which a standby counts as gone.
-pub const SILENCE_NS: u64 = 30 * DAY_NS;
+pub(crate) const SILENCE_NS: u64 = 30 * DAY_NS;
 /// Multiple of that time after which the note of a silent standby is removed. Until then it is shown.
 const SHOWN_SILENCES: u64 = 4;
 
@@ -172,7 +172,7 @@ pub struct PruneReport {
 }
 
 /// A function that is called at each step of a pruning, with the step's name.
-pub type OnStep<'a> = dyn Fn(&'static str) + 'a;
+pub(crate) type OnStep<'a> = dyn Fn(&'static str) + 'a;
 
 /// Prunes a store.
 pub fn prune(store: &Store, request: &PruneRequest, on_step: &OnStep) -> Result<PruneReport, PruneError> {

@@ -3,7 +3,7 @@
 use crate::model::id::PackId;
 
 /// Size below which packs are repacked together.
-pub const SMALL_PACK_BYTES: u64 = 1 << 20;
+pub(crate) const SMALL_PACK_BYTES: u64 = 1 << 20;
 /// Number of such packs at which they are repacked.
 const SMALL_PACKS: usize = 64;
 

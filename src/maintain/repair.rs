@@ -39,7 +39,7 @@ const PIECES_MAX: usize = 64;
 ///
 /// It takes an entry, an offset and a length, and returns the bytes there if its file still has the entry's
 /// size.
-pub type Provider<'a> = &'a dyn Fn(&Entry, u64, usize) -> Option<Vec<u8>>;
+pub(crate) type Provider<'a> = &'a dyn Fn(&Entry, u64, usize) -> Option<Vec<u8>>;
 
 /// The work that a repair did.
 #[derive(Clone, Debug, Default, Serialize)]

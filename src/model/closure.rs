@@ -34,14 +34,14 @@ pub struct Closure {
 
 impl Closure {
     /// Returns the state after entry `last` of a manifest that is closed up to there.
-    pub fn behind(last: &TreePath, is_directory: bool) -> Self {
+    pub(crate) fn behind(last: &TreePath, is_directory: bool) -> Self {
         let mut closure = Self::default();
         closure.take(last, is_directory);
         closure
     }
 
     /// Returns the state before entry `first` of a manifest that is closed up to there.
-    pub fn in_front_of(first: &TreePath) -> Self {
+    pub(crate) fn in_front_of(first: &TreePath) -> Self {
         match first.split() {
             None => Self::default(),
             Some((above, _)) => {
@@ -106,7 +106,7 @@ impl Closure {
     /// Passes over entries without a look at each; `first` is the first of them.
     ///
     /// They are a part of what is below `top`, and were taken over from another manifest, which is closed.
-    pub fn pass(&mut self, first: &TreePath, top: &TreePath) -> Result<(), Misplaced> {
+    pub(crate) fn pass(&mut self, first: &TreePath, top: &TreePath) -> Result<(), Misplaced> {
         if self.unseen_below.as_ref() != Some(top) {
             let length = top.as_bytes().len();
             let is_known = self.last.starts_with(top.as_bytes()) && self.directories.contains(&length);

@@ -28,7 +28,7 @@ impl Change {
     }
 
     /// Compares the two sides of one path; returns `None` when a user sees no difference.
-    pub fn between(old: Option<&Entry>, new: Option<&Entry>) -> Option<Change> {
+    pub(crate) fn between(old: Option<&Entry>, new: Option<&Entry>) -> Option<Change> {
         match (old, new) {
             (None, None) => None,
             (None, Some(_)) => Some(Change::Added),
@@ -56,7 +56,7 @@ pub struct ChangeCounts {
 }
 
 impl ChangeCounts {
-    pub fn count(&mut self, change: Option<Change>) {
+    pub(crate) fn count(&mut self, change: Option<Change>) {
         match change {
             Some(Change::Added) => self.added += 1,
             Some(Change::Removed) => self.removed += 1,
@@ -69,7 +69,7 @@ impl ChangeCounts {
 
 /// Returns which side of a merge-join comes next: `Less` for the old, `Greater` for the new, `Equal` for
 /// both.
-pub fn next_side(old: Option<&Entry>, new: Option<&Entry>) -> Option<Ordering> {
+pub(crate) fn next_side(old: Option<&Entry>, new: Option<&Entry>) -> Option<Ordering> {
     match (old, new) {
         (None, None) => None,
         (Some(_), None) => Some(Ordering::Less),

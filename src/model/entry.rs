@@ -5,7 +5,7 @@ use super::tree_path::TreePath;
 use std::borrow::Cow;
 
 /// Maximum number of raw bytes in a chunk.
-pub const CHUNK_MAX_BYTES: usize = 1 << 20;
+pub(crate) const CHUNK_MAX_BYTES: usize = 1 << 20;
 
 /// A moment: seconds since 1970 (may be negative) and nanoseconds in `0..1_000_000_000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -25,7 +25,7 @@ pub enum Extent {
 
 impl Extent {
     /// Returns the first `at` bytes and the rest; `at` lies inside.
-    pub fn split_at(self, at: u64) -> (Extent, Extent) {
+    pub(crate) fn split_at(self, at: u64) -> (Extent, Extent) {
         match self {
             Extent::Hole { length_bytes } => {
                 (Extent::Hole { length_bytes: at }, Extent::Hole { length_bytes: length_bytes - at })
@@ -41,7 +41,7 @@ impl Extent {
         }
     }
 
-    pub fn length_bytes(&self) -> u64 {
+    pub(crate) fn length_bytes(&self) -> u64 {
         match self {
             Extent::Hole { length_bytes } => *length_bytes,
             Extent::Chunk { length_bytes, .. } => u64::from(*length_bytes),
@@ -50,7 +50,7 @@ impl Extent {
 
     /// Returns the chunks that the extent refers to: the one with its bytes, and the one with their block
     /// entries.
-    pub fn chunks(&self) -> impl Iterator<Item = ChunkId> {
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = ChunkId> {
         let (chunk, blocks) = match self {
             Extent::Hole { .. } => (None, None),
             Extent::Chunk { chunk, blocks, .. } => (Some(*chunk), *blocks),
@@ -111,7 +111,7 @@ impl Kind {
 }
 
 /// Extended attributes: name and value, sorted by name.
-pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// An entry's extended attributes, including ACLs.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -138,7 +138,7 @@ const ATTRIBUTES_UNREAD_SECONDS: i64 = 1 << 60;
 impl Fingerprint {
     /// Returns the fingerprint for an entry whose attributes could not be read: the next scan tries only them
     /// again.
-    pub fn attributes_unread(self) -> Self {
+    pub(crate) fn attributes_unread(self) -> Self {
         let seconds = self.ctime.seconds.wrapping_sub(ATTRIBUTES_UNREAD_SECONDS);
         Self { ctime: Timestamp { seconds, ..self.ctime }, ..self }
     }
@@ -146,14 +146,14 @@ impl Fingerprint {
 
 /// A group of names of one inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Group {
+pub(crate) struct Group {
     number: u64,
     agreement: u64,
 }
 
 /// Location of a file's extents.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Extents<'a> {
+pub(crate) enum Extents<'a> {
     /// The extents themselves, from the entry.
     Known(Cow<'a, [Extent]>),
     /// Chunks that hold the extents, one list after the other.
@@ -162,7 +162,7 @@ pub enum Extents<'a> {
 
 impl File {
     /// Returns the extents of the content, or the lists that hold them.
-    pub fn extents(&self) -> Extents<'_> {
+    pub(crate) fn extents(&self) -> Extents<'_> {
         match &self.content {
             Content::Empty => Extents::Known(Cow::Borrowed(&[])),
             Content::Whole { blocks } => {
@@ -203,7 +203,7 @@ impl Entry {
 
     /// Returns the chunks that the entry itself refers to. Lists of extents are left out: they refer to more
     /// chunks.
-    pub fn chunks(&self) -> Vec<ChunkId> {
+    pub(crate) fn chunks(&self) -> Vec<ChunkId> {
         let mut chunks = Vec::new();
         if let Xattrs::Chunk(id) = self.xattrs {
             chunks.push(id);
@@ -240,12 +240,12 @@ impl Entry {
     /// metadata.
     ///
     /// Where one number was given to different files by mistake, they become separate groups.
-    pub fn group(&self) -> Option<Group> {
+    pub(crate) fn group(&self) -> Option<Group> {
         Some(Group { number: self.hardlink?, agreement: self.agreement() })
     }
 
     /// Returns a hash of all values that the names of one inode share.
-    pub fn agreement(&self) -> u64 {
+    pub(crate) fn agreement(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
         let mut bytes = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
@@ -276,7 +276,7 @@ impl Entry {
     }
 
     /// Returns whether mode, owners, mtime, attributes and being a hardlink are equal.
-    pub fn same_metadata(&self, other: &Entry) -> bool {
+    pub(crate) fn same_metadata(&self, other: &Entry) -> bool {
         (self.mode, self.uid, self.gid, self.mtime) == (other.mode, other.uid, other.gid, other.mtime)
             && self.xattrs == other.xattrs
             && self.hardlink.is_some() == other.hardlink.is_some()

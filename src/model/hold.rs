@@ -23,7 +23,7 @@ pub struct FilesystemId {
 }
 
 /// Maximum number of mounts in a record: the kernel's default limit for one namespace (`fs.mount-max`).
-pub const MOUNTS_MAX: usize = 100_000;
+pub(crate) const MOUNTS_MAX: usize = 100_000;
 
 /// Reads a list of mounts, and stops at the first one above the limit: a short text of commas cannot grow
 /// into a gigabyte of memory.
@@ -59,7 +59,7 @@ impl FilesystemId {
     ///
     /// Another inode, subvolume or mount of the same filesystem is not another filesystem. Where a filesystem
     /// has no lasting id, only its type is compared.
-    pub fn is_other_than(&self, before: &FilesystemId) -> bool {
+    pub(crate) fn is_other_than(&self, before: &FilesystemId) -> bool {
         (self.magic, self.id) != (before.magic, before.id)
     }
 }
@@ -113,7 +113,7 @@ impl fmt::Display for Hold {
 
 /// Deletions below a directory at which a filesystem was mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loss {
+pub(crate) struct Loss {
     pub path: TreePath,
     /// Number of entries below it in the last snapshot.
     pub entries_before: u64,
@@ -125,7 +125,7 @@ pub struct Loss {
 
 /// Result of a scan. No count includes the root itself.
 #[derive(Clone, Debug)]
-pub struct Found<'a> {
+pub(crate) struct Found<'a> {
     pub entries_before: u64,
     pub entries_now: u64,
     pub deleted: u64,
@@ -138,7 +138,7 @@ pub struct Found<'a> {
 /// Decides whether the run is held, by what would be lost.
 ///
 /// A tree that moved, or whose filesystem has another id, is not held for that alone.
-pub fn after_scan(plan: &Plan, found: &Found) -> Option<Hold> {
+pub(crate) fn after_scan(plan: &Plan, found: &Found) -> Option<Hold> {
     let Found { entries_before, entries_now, deleted, .. } = *found;
     if entries_before > 0 && entries_now == 0 {
         return Some(Hold::EmptyRoot { entries_before });

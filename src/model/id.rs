@@ -93,7 +93,7 @@ pub struct Sequence(pub u64);
 
 impl Sequence {
     /// Returns the number after this one.
-    pub fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
@@ -174,7 +174,7 @@ impl StoreName {
         }
     }
 
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -193,7 +193,7 @@ impl<'de> Deserialize<'de> for StoreName {
 }
 
 /// Returns the first eight bytes of a hash, little-endian, for numbers that only have to differ.
-pub fn number_of(hasher: &blake3::Hasher) -> u64 {
+pub(crate) fn number_of(hasher: &blake3::Hasher) -> u64 {
     let mut bytes = [0; 8];
     hasher.finalize_xof().fill(&mut bytes);
     u64::from_le_bytes(bytes)

@@ -75,7 +75,7 @@ impl PlanName {
     }
 
     /// Returns the text of the plan's file in `schedules/`.
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             PlanName::Standard => include_str!("../../schedules/standard.toml"),
             PlanName::Private => include_str!("../../schedules/private.toml"),
@@ -90,23 +90,23 @@ impl PlanName {
 }
 
 impl Plan {
-    pub fn reread_period_ns(&self) -> u64 {
+    pub(crate) fn reread_period_ns(&self) -> u64 {
         u64::from(self.reread_days) * DAY_NS
     }
 
-    pub fn objective_ns(&self) -> u64 {
+    pub(crate) fn objective_ns(&self) -> u64 {
         u64::from(self.objective_minutes) * 60_000_000_000
     }
 
-    pub fn debounce_ns(&self) -> u64 {
+    pub(crate) fn debounce_ns(&self) -> u64 {
         u64::from(self.debounce_seconds) * 1_000_000_000
     }
 
-    pub fn full_scan_ns(&self) -> u64 {
+    pub(crate) fn full_scan_ns(&self) -> u64 {
         u64::from(self.full_scan_hours) * HOUR_NS
     }
 
-    pub fn jitter_ns(&self) -> u64 {
+    pub(crate) fn jitter_ns(&self) -> u64 {
         u64::from(self.jitter_minutes) * 60_000_000_000
     }
 }

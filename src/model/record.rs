@@ -115,7 +115,7 @@ pub struct PruneRecord {
 
 impl PruneRecord {
     /// Returns whether objects that a writer relied on may be gone.
-    pub fn moves(&self) -> bool {
+    pub(crate) fn moves(&self) -> bool {
         self.lost || self.index.is_some() || !self.doomed_packs.is_empty() || !self.doomed_index.is_empty()
     }
 }
@@ -235,7 +235,7 @@ pub struct StoreState {
 }
 
 /// Returns whether a record may name the keyring `next` after one that names `before`.
-pub fn may_follow(before: Option<RingRef>, next: Option<RingRef>) -> bool {
+pub(crate) fn may_follow(before: Option<RingRef>, next: Option<RingRef>) -> bool {
     match (before, next) {
         (None, _) => true,
         (Some(_), None) => false,
@@ -245,7 +245,12 @@ pub fn may_follow(before: Option<RingRef>, next: Option<RingRef>) -> bool {
 
 impl StoreState {
     /// Checks one more record and applies it; `hash` is the BLAKE3 of its bytes.
-    pub fn apply(&mut self, store: &StoreName, record: Record, hash: ContentHash) -> Result<(), FoldError> {
+    pub(crate) fn apply(
+        &mut self,
+        store: &StoreName,
+        record: Record,
+        hash: ContentHash,
+    ) -> Result<(), FoldError> {
         let sequence = record.sequence;
         let after = self.head.map_or(Sequence(0), |(s, _)| s);
         if sequence != after.next() {
@@ -273,7 +278,7 @@ impl StoreState {
 
     /// Applies the event of record `sequence`, whichever records came before. For a log with gaps, this gives
     /// all that is known.
-    pub fn take(&mut self, sequence: Sequence, event: Event) {
+    pub(crate) fn take(&mut self, sequence: Sequence, event: Event) {
         match event {
             Event::Snapshot(mut snapshot) => {
                 self.take_index(&mut snapshot);
@@ -362,7 +367,7 @@ impl StoreState {
 
     /// Returns whether `writer`, which began at `epoch`, may still write. A host is identified by its name,
     /// so a restart needs no promotion.
-    pub fn admits(&self, writer: &WriterId, epoch: Epoch) -> bool {
+    pub(crate) fn admits(&self, writer: &WriterId, epoch: Epoch) -> bool {
         epoch == self.epoch && self.primary.as_ref().is_none_or(|p| p == writer)
     }
 }

@@ -29,7 +29,7 @@ pub fn is_due(path: &[u8], period_ns: u64, last_scan_ns: u64, this_scan_ns: u64)
 ///
 /// It is even and cheap. It does not resist adversaries, who could at most choose when their own files are
 /// re-read.
-pub fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

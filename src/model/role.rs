@@ -51,7 +51,7 @@ pub enum Role {
 
 impl Role {
     /// The message for a store that no host resyncs.
-    pub const UNASSIGNED: &str = "the log names this host as the primary, but its configuration only lets it follow, so no host resyncs the store; set `role = \"primary\"` and its `path` here, or promote another host";
+    pub(crate) const UNASSIGNED: &str = "the log names this host as the primary, but its configuration only lets it follow, so no host resyncs the store; set `role = \"primary\"` and its `path` here, or promote another host";
 
     pub fn name(self) -> &'static str {
         match self {

@@ -93,7 +93,7 @@ impl TreePath {
     }
 
     /// Returns whether this is `top` or lies below it.
-    pub fn is_within(&self, top: &TreePath) -> bool {
+    pub(crate) fn is_within(&self, top: &TreePath) -> bool {
         top.is_root() || self.0 == top.0 || (self.0.starts_with(&top.0) && self.0[top.0.len()] == b'/')
     }
 }
@@ -101,7 +101,7 @@ impl TreePath {
 /// Returns the number of bytes in the common prefix of two paths.
 ///
 /// It compares words, because paths of one directory share most of their bytes.
-pub fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
+pub(crate) fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
     const WORD: usize = size_of::<u64>();
     let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
     let words = a.chunks_exact(WORD).zip(b.chunks_exact(WORD));

@@ -44,7 +44,7 @@ pub(crate) struct Changes {
 impl Changes {
     /// Opens a directory for changes, creating it if needed, and ties it to a snapshot. Fails if it is tied
     /// to another one.
-    pub(crate) fn open(path: &Path, store: &StoreName, snapshot: Sequence) -> Result<Self, StageError> {
+    pub fn open(path: &Path, store: &StoreName, snapshot: Sequence) -> Result<Self, StageError> {
         let wanted = Binding { store: store.clone(), snapshot };
         let above = path.parent().unwrap_or(path);
         std::fs::create_dir_all(above).map_err(FollowError::io(above, "create it"))?;
@@ -108,7 +108,7 @@ impl Changes {
 
     /// Returns the directories of the upper layer. New ones get the metadata of the snapshot's root, which
     /// they represent.
-    pub(crate) fn upper(&self, layers: &Layers) -> Result<Upper, StageError> {
+    pub fn upper(&self, layers: &Layers) -> Result<Upper, StageError> {
         let (upper, work, new) = (self.at("upper"), self.at("work"), self.at("upper.new"));
         let io = |name: &str, action| {
             let path = self.path.join(name);

@@ -126,7 +126,7 @@ struct Fetcher {
 }
 
 impl ChunkCache {
-    pub(crate) fn new(chunks: ChunkReader, kept_bytes: u64) -> Self {
+    pub fn new(chunks: ChunkReader, kept_bytes: u64) -> Self {
         let options = OptionsBuilder::new()
             .estimated_items_capacity(1024)
             .weight_capacity(kept_bytes.max(KEPT_MIN_BYTES))

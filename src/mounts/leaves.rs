@@ -32,7 +32,7 @@ impl EntryIndex {
         Self((leaf as u64) << ENTRY_BITS | entry as u64)
     }
 
-    pub(crate) fn number(self) -> u64 {
+    pub fn number(self) -> u64 {
         self.0
     }
 
@@ -44,7 +44,7 @@ impl EntryIndex {
         (self.0 >> ENTRY_BITS) as usize
     }
 
-    pub(crate) fn entry(self) -> usize {
+    pub fn entry(self) -> usize {
         (self.0 & ((1 << ENTRY_BITS) - 1)) as usize
     }
 }
@@ -72,7 +72,7 @@ pub(crate) struct Leaves {
 
 impl Leaves {
     /// Opens a manifest and reads all pages except for the leaves.
-    pub(crate) fn open(manifests: ManifestReader, root: &ManifestRoot) -> Result<Self, RepositoryError> {
+    pub fn open(manifests: ManifestReader, root: &ManifestRoot) -> Result<Self, RepositoryError> {
         let children = manifests.leaves(root)?;
         let kept = Cache::with_weighter(children.len().min(4096), KEPT_BYTES, ByMemory);
         let (next, together) = (AtomicUsize::new(usize::MAX), AtomicUsize::new(1));
@@ -111,7 +111,7 @@ impl Leaves {
     }
 
     /// Returns the index of the entry with this path.
-    pub(crate) fn find(&self, path: &TreePath) -> Result<Option<EntryIndex>, RepositoryError> {
+    pub fn find(&self, path: &TreePath) -> Result<Option<EntryIndex>, RepositoryError> {
         let Some(leaf) = self.children.partition_point(|child| child.first <= *path).checked_sub(1) else {
             return Ok(None);
         };

@@ -40,7 +40,7 @@ pub enum Swap {
 }
 
 /// Returns whether this kernel can mount beneath another mount.
-pub fn can_beneath() -> bool {
+pub(crate) fn can_beneath() -> bool {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     is_at_least(&release, (6, 5))
 }
@@ -106,7 +106,7 @@ impl Live {
         Ok(Self { dir, swap, shown })
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
@@ -117,7 +117,7 @@ impl Live {
     }
 
     /// Returns the directory that a snapshot's mount is made on.
-    pub fn place(&self, sequence: Sequence) -> Result<PathBuf, StageError> {
+    pub(crate) fn place(&self, sequence: Sequence) -> Result<PathBuf, StageError> {
         if self.swap == Swap::Beneath {
             return Ok(self.dir.clone());
         }
@@ -130,7 +130,7 @@ impl Live {
     }
 
     /// Shows a mount at `place`; without one, the snapshot that is mounted there already.
-    pub fn show(
+    pub(crate) fn show(
         &mut self,
         place: PathBuf,
         mount: Option<Detached>,
@@ -158,7 +158,7 @@ impl Live {
 }
 
 /// A method of mounting one store's snapshots.
-pub trait Method {
+pub(crate) trait Method {
     /// Finds the snapshot that `moment` means.
     fn find(&mut self, moment: Moment) -> Result<Sequence, StageError>;
 
@@ -178,7 +178,7 @@ pub trait Method {
 }
 
 /// An event for the observer of [`follow_mount`].
-pub enum News<'a> {
+pub(crate) enum News<'a> {
     /// The mount shows this snapshot now.
     Moved(Sequence),
     /// The mount still shows `snapshot`; the next look tries again. The same error is reported once.
@@ -187,7 +187,7 @@ pub enum News<'a> {
 
 /// The reason why [`follow_mount`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// `wait` returned false. The mount stays.
     Asked,
     /// The mount was removed.
@@ -198,7 +198,7 @@ pub enum End {
 ///
 /// It looks for one every `every`; without `every` it only waits for the end of the mount. `wait` sleeps for
 /// a time, and returns false once this process must end.
-pub fn follow_mount(
+pub(crate) fn follow_mount(
     method: &mut dyn Method,
     live: &mut Live,
     mut shown: Sequence,
@@ -250,7 +250,7 @@ pub fn follow_mount(
 }
 
 /// Mounts by the kernel of the snapshots in a depot. They outlive this process.
-pub struct KernelMounts<'a> {
+pub(crate) struct KernelMounts<'a> {
     pub depot: &'a Depot,
     pub store: &'a StoreName,
     pub options: MountOptions,
@@ -259,7 +259,7 @@ pub struct KernelMounts<'a> {
 
 impl KernelMounts<'_> {
     /// Interval between looks for a new snapshot, which only read a directory of this host.
-    pub const EVERY: Duration = LOOK_EVERY;
+    pub(crate) const EVERY: Duration = LOOK_EVERY;
 }
 
 impl Method for KernelMounts<'_> {

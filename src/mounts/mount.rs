@@ -63,12 +63,12 @@ pub fn find(depot: &Depot, store: &StoreName, moment: Moment) -> Result<Sequence
 }
 
 /// Checks whether the kernel of this host can mount snapshots.
-pub fn kernel_works() -> Result<(), MountError> {
+pub(crate) fn kernel_works() -> Result<(), MountError> {
     overlay::works()
 }
 
 /// Returns when the scan of a published snapshot began, by its image's modification time.
-pub fn taken_ns(depot: &Depot, sequence: Sequence) -> Result<u64, FollowError> {
+pub(crate) fn taken_ns(depot: &Depot, sequence: Sequence) -> Result<u64, FollowError> {
     let path = depot.image(sequence);
     let modified = std::fs::metadata(&path).and_then(|m| m.modified());
     let modified = modified.map_err(FollowError::io(&path, "stat it"))?;

@@ -28,7 +28,7 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Options for serving snapshots of a store.
-pub struct ServeOptions<'a> {
+pub(crate) struct ServeOptions<'a> {
     pub store: &'a Store,
     /// Depot whose objects are read in preference to the repository.
     pub depot: &'a Depot,
@@ -45,7 +45,7 @@ pub struct ServeOptions<'a> {
 impl ServeOptions<'_> {
     /// Serves a snapshot at `dir`. Returns a mount to attach, or none where `fusermount3` has attached it
     /// already.
-    pub fn serve(
+    pub(crate) fn serve(
         &self,
         state: &StoreState,
         sequence: Sequence,
@@ -74,7 +74,7 @@ struct Found {
 
 /// Mounts by FUSE of the snapshots in the repository, one after the other. The last one ends with this
 /// process.
-pub struct FuseMounts<'a> {
+pub(crate) struct FuseMounts<'a> {
     pub options: ServeOptions<'a>,
     /// The snapshot that was found last.
     found: Option<Found>,
@@ -87,7 +87,7 @@ impl<'a> FuseMounts<'a> {
     }
 
     /// Waits until the last mount is no longer visible to any process.
-    pub fn wait(self) -> std::io::Result<()> {
+    pub(crate) fn wait(self) -> std::io::Result<()> {
         self.serving.map_or(Ok(()), Serving::wait)
     }
 }

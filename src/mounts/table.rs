@@ -26,11 +26,11 @@ pub struct MountedSnapshot {
 }
 
 /// Serialises a path as text; JSON cannot carry other bytes.
-pub fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
 
-pub fn some_as_text<S: serde::Serializer, P: AsRef<Path>>(
+pub(crate) fn some_as_text<S: serde::Serializer, P: AsRef<Path>>(
     path: &Option<P>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -38,7 +38,7 @@ pub fn some_as_text<S: serde::Serializer, P: AsRef<Path>>(
 }
 
 /// Returns all mounts of snapshots that this process can see.
-pub fn mounted_snapshots() -> Result<Vec<MountedSnapshot>, StageError> {
+pub(crate) fn mounted_snapshots() -> Result<Vec<MountedSnapshot>, StageError> {
     Ok(overlay::mounts(SOURCE)?.into_iter().filter_map(|mount| parse(&mount)).collect())
 }
 
@@ -54,7 +54,7 @@ pub(super) fn parse(mount: &MountEntry) -> Option<MountedSnapshot> {
 }
 
 /// Returns whether a snapshot is mounted at `dir`.
-pub fn is_mounted(dir: &Path) -> Result<bool, StageError> {
+pub(crate) fn is_mounted(dir: &Path) -> Result<bool, StageError> {
     Ok(overlay::mounts(SOURCE)?.iter().any(|mount| mount.dir == *dir))
 }
 

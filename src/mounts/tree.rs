@@ -38,7 +38,7 @@ const BESIDE_BYTES: u64 = 1 << 20;
 const BESIDE_FILES: usize = 128;
 
 /// Reports a failure; the text contains the path.
-pub type Complain = Box<dyn Fn(&str) + Send + Sync>;
+pub(crate) type Complain = Box<dyn Fn(&str) + Send + Sync>;
 
 /// A snapshot in the repository.
 pub struct SnapshotTree {

@@ -56,7 +56,7 @@ pub fn unmount(standby: &Path, dir: &Path, lazy: bool) -> Result<MountedSnapshot
 
 /// Removes the pins of a path that has no mount any more, since it was unmounted by other means. Returns
 /// their snapshots.
-pub fn forget_gone(standby: &Path, dir: &Path) -> Result<Vec<String>, StageError> {
+pub(crate) fn forget_gone(standby: &Path, dir: &Path) -> Result<Vec<String>, StageError> {
     let dir = paths::absolute(dir)?;
     let mut forgotten = Vec::new();
     if overlay::mounts(table::SOURCE)?.iter().any(|mount| mount.dir == dir) {

@@ -10,7 +10,7 @@ use crate::repository::error::RepositoryError;
 use crate::repository::manifest::{EntryStream, ManifestReader};
 
 /// A position in a manifest.
-pub enum Baseline {
+pub(crate) enum Baseline {
     /// Reads the whole manifest ahead.
     Stream(Box<std::iter::Peekable<EntryStream>>),
     /// Skips whole leaves; used with hints.
@@ -32,7 +32,7 @@ impl Baseline {
         })
     }
 
-    pub fn advance(&mut self) -> Result<Option<Entry>, RepositoryError> {
+    pub(crate) fn advance(&mut self) -> Result<Option<Entry>, RepositoryError> {
         match self {
             Self::Stream(stream) => stream.next().transpose(),
             Self::Cursor(cursor) => cursor.advance(),
@@ -40,7 +40,7 @@ impl Baseline {
     }
 
     /// Returns the next entry if `admits` accepts its path.
-    pub fn next_if(
+    pub(crate) fn next_if(
         &mut self,
         admits: impl FnOnce(&TreePath) -> bool,
     ) -> Result<Option<Entry>, RepositoryError> {
@@ -57,7 +57,7 @@ impl Baseline {
     }
 
     /// Skips the next leaf and returns it, if it has not begun and lies below `top` as a whole.
-    pub fn pass_leaf_within(&mut self, top: &TreePath) -> Option<Leaf> {
+    pub(crate) fn pass_leaf_within(&mut self, top: &TreePath) -> Option<Leaf> {
         match self {
             Self::Stream(_) => None,
             Self::Cursor(cursor) => cursor.pass_leaf_within(top),

@@ -30,7 +30,7 @@ const SEGMENTS_MAX: usize = 6;
 /// The number of hole bytes that a run may still hash.
 ///
 /// A hole costs nothing to create, but each of its bytes is hashed.
-pub struct Holes(AtomicU64);
+pub(crate) struct Holes(AtomicU64);
 
 impl Holes {
     pub fn new(max_bytes: u64) -> Self {
@@ -44,7 +44,7 @@ impl Holes {
 }
 
 /// A reader of large files.
-pub struct LargeFile<'s, 'env> {
+pub(crate) struct LargeFile<'s, 'env> {
     pub pool: &'s Pool<'env, Worker<'env>>,
     /// Reads old versions.
     pub chunks: &'s ChunkReader,
@@ -75,7 +75,7 @@ impl LargeFile<'_, '_> {
     /// Reads a file that was larger than a segment, and waits for the result.
     ///
     /// `made_of` are the files of the last manifest that it may be made of.
-    pub fn read(&self, target: &Arc<Target>, made_of: &[File]) -> Result<Attempt, ResyncError> {
+    pub(crate) fn read(&self, target: &Arc<Target>, made_of: &[File]) -> Result<Attempt, ResyncError> {
         for attempt in 1..=ATTEMPTS * 3 {
             match self.attempt(target, made_of, attempt)? {
                 Some(Reading::Done(done)) => return Ok(done),

@@ -29,7 +29,7 @@ use std::ffi::CString;
 use std::sync::Arc;
 
 /// The outcome for one path.
-pub enum EntryOutcome {
+pub(crate) enum EntryOutcome {
     /// The entry is unchanged. `shared` is its inode, if that has other names.
     Keep { entry: Entry, shared: Option<Identity> },
     /// An entry below a directory that could not be read, or was not to be: it is kept unchanged.
@@ -64,7 +64,7 @@ pub enum EntryOutcome {
 /// A directory in which an entry was read or missed.
 ///
 /// It is checked after all its readings whether they are valid.
-pub struct Leave {
+pub(crate) struct Leave {
     pub node: Arc<Node>,
     /// Its `statx` at the time of listing.
     pub listed: Stat,
@@ -74,7 +74,7 @@ pub struct Leave {
 
 /// The paths that have to be scanned again.
 #[derive(Clone, Debug, Default)]
-pub struct Doubts {
+pub(crate) struct Doubts {
     /// Directories whose entries are in doubt.
     pub directories: BTreeSet<TreePath>,
     /// Paths that are in doubt together with everything below them.
@@ -88,7 +88,7 @@ pub struct Doubts {
 }
 
 impl Doubts {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.directories.is_empty() && self.trees.is_empty()
     }
 
@@ -98,12 +98,12 @@ impl Doubts {
     }
 
     /// Returns the hints for the next round.
-    pub fn hints(&self) -> Hints {
+    pub(crate) fn hints(&self) -> Hints {
         Hints::new(self.directories.clone(), self.trees.union(&self.unlisted).cloned().collect())
     }
 
     /// Returns whether a path is scanned again.
-    pub fn covers(&self, path: &TreePath) -> bool {
+    pub(crate) fn covers(&self, path: &TreePath) -> bool {
         self.phantoms.contains(path)
             || self.trees.iter().chain(&self.unlisted).any(|tree| path.is_within(tree))
             || path.split().is_some_and(|(above, _)| self.directories.iter().any(|d| d.as_bytes() == above))
@@ -115,7 +115,7 @@ const LOST_MAX: usize = 1024;
 
 /// The findings of a scan.
 #[derive(Clone, Debug, Default)]
-pub struct ScanSummary {
+pub(crate) struct ScanSummary {
     /// The first paths that the last manifest has, in directories that exist, and that were missing.
     pub lost: Vec<TreePath>,
     pub changes: ChangeCounts,
@@ -125,7 +125,7 @@ pub struct ScanSummary {
 }
 
 /// The record of a scan's outcomes.
-pub struct Ledger<'s, 'env> {
+pub(crate) struct Ledger<'s, 'env> {
     pub manifest: ManifestWriter<'env>,
     pub summary: ScanSummary,
     chunks: &'s ChunkReader,
@@ -143,7 +143,7 @@ pub struct Ledger<'s, 'env> {
 }
 
 /// The parameters of a ledger.
-pub struct LedgerOptions<'s> {
+pub(crate) struct LedgerOptions<'s> {
     pub chunks: &'s ChunkReader,
     pub base: Option<&'s ManifestRoot>,
     pub links: Option<&'s mut Links>,
@@ -159,12 +159,12 @@ impl<'s, 'env> Ledger<'s, 'env> {
     }
 
     /// Returns whether names of one inode are recognised, so that an entry with several names may change.
-    pub fn tells_links(&self) -> bool {
+    pub(crate) fn tells_links(&self) -> bool {
         self.links.is_some()
     }
 
     /// Returns the last snapshot's entries below a directory, if the previous round may have missed some.
-    pub fn last_below(&self, directory: &TreePath) -> EntryStream {
+    pub(crate) fn last_below(&self, directory: &TreePath) -> EntryStream {
         match self.base.filter(|_| !self.is_first_round) {
             Some(base) => ManifestReader::new(self.chunks.clone()).entries_within(base, directory),
             None => EntryStream::none(),
@@ -174,7 +174,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
     /// Counts an entry that the last manifest has and the tree lacks.
     ///
     /// `is_top` says that its directory exists.
-    pub fn gone(&mut self, old: &Entry, is_top: bool) {
+    pub(crate) fn gone(&mut self, old: &Entry, is_top: bool) {
         self.summary.changes.count(Some(Change::Removed));
         if is_top && self.summary.lost.len() < LOST_MAX {
             self.summary.lost.push(old.path.clone());
@@ -188,7 +188,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
         (self.manifest, self.summary)
     }
 
-    pub fn take(&mut self, outcome: EntryOutcome) -> Result<(), ResyncError> {
+    pub(crate) fn take(&mut self, outcome: EntryOutcome) -> Result<(), ResyncError> {
         if mutant::is(Mutant::VanishedForUnreadable)
             && let EntryOutcome::Unreadable { .. } = outcome
         {
@@ -289,7 +289,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
     ///
     /// Where the leaf does not begin a page any more, its entries are taken over one by one, until pages of
     /// both manifests begin at the same entry again.
-    pub fn take_leaf(&mut self, leaf: Leaf, top: &TreePath) -> Result<(), ResyncError> {
+    pub(crate) fn take_leaf(&mut self, leaf: Leaf, top: &TreePath) -> Result<(), ResyncError> {
         if self.manifest.is_between_pages() && self.chunks.knows(leaf.page)? {
             self.summary.changes.unchanged += leaf.entries;
             return Ok(self.manifest.push_leaf(leaf, top)?);
@@ -398,7 +398,7 @@ impl<'s, 'env> Ledger<'s, 'env> {
     }
 }
 
-pub fn exhausted(path: &TreePath, errno: Errno) -> ResyncError {
+pub(crate) fn exhausted(path: &TreePath, errno: Errno) -> ResyncError {
     SourceError::Exhausted { path: path.to_string(), source: errno.into() }.into()
 }
 

@@ -22,7 +22,7 @@ const UNSEEN: u64 = 1 << 63;
 
 /// The inodes with several names that a scan has seen so far.
 #[derive(Default)]
-pub struct Links {
+pub(crate) struct Links {
     known: HashMap<Identity, Group>,
     /// Unchanged entries, by their last number.
     unchanged: HashMap<u64, Group>,
@@ -39,12 +39,12 @@ struct Group {
 }
 
 /// Returns the inode of an entry that may have other names.
-pub fn shared_inode(stat: &Stat) -> Option<Identity> {
+pub(crate) fn shared_inode(stat: &Stat) -> Option<Identity> {
     (stat.links > 1 && !stat.is_directory()).then(|| stat.identity())
 }
 
 impl Links {
-    pub fn begin_round(&mut self) {
+    pub(crate) fn begin_round(&mut self) {
         self.round += 1;
     }
 
@@ -76,7 +76,7 @@ impl Links {
     /// Returns the number of an entry that is kept without being read, from its last number `old`.
     ///
     /// Entries that had one number and agree get the same number again.
-    pub fn unseen_number(&mut self, old: u64, entry: &Entry) -> u64 {
+    pub(crate) fn unseen_number(&mut self, old: u64, entry: &Entry) -> u64 {
         let agreed = entry.agreement();
         if let Some(group) = self.unchanged.get(&old).filter(|group| group.agreed == agreed) {
             return group.number;

@@ -20,7 +20,7 @@ const MOUNTS_MAX: usize = 10_000;
 
 /// The places where other filesystems begin.
 #[derive(Default)]
-pub struct Mounts {
+pub(crate) struct Mounts {
     before: BTreeSet<TreePath>,
     now: BTreeSet<TreePath>,
 }
@@ -33,7 +33,7 @@ impl Mounts {
     }
 
     /// Records a directory that was found.
-    pub fn note(&mut self, path: &TreePath, is_boundary: bool) {
+    pub(crate) fn note(&mut self, path: &TreePath, is_boundary: bool) {
         if !is_boundary {
             self.forget(path);
         } else if self.now.len() < MOUNTS_MAX {
@@ -42,13 +42,13 @@ impl Mounts {
     }
 
     /// Removes a path that no longer exists or is no directory any more.
-    pub fn forget(&mut self, path: &TreePath) {
+    pub(crate) fn forget(&mut self, path: &TreePath) {
         if !self.now.is_empty() {
             self.now.remove(path);
         }
     }
 
-    pub fn now(&self) -> Vec<TreePath> {
+    pub(crate) fn now(&self) -> Vec<TreePath> {
         self.now.iter().cloned().collect()
     }
 
@@ -56,7 +56,7 @@ impl Mounts {
     ///
     /// `now` returns the manifest of this scan, in a readable state. Only pages that differ are read, and all
     /// pages of a place that lost entries.
-    pub fn losses<'m>(
+    pub(crate) fn losses<'m>(
         &self,
         chunks: &ChunkReader,
         before: Option<&ManifestRoot>,

@@ -22,7 +22,7 @@ const BLOCKS_MAX: u64 = 1 << 20;
 const ONE_BASIS_BYTES: u64 = BLOCKS_MAX << BLOCK_LOG2_MIN;
 
 /// The extents of an old version.
-pub struct OldVersion {
+pub(crate) struct OldVersion {
     extents: Vec<Extent>,
     size_bytes: u64,
 }
@@ -91,7 +91,7 @@ impl OldVersion {
     ///
     /// That is the whole file, unless it has too many blocks. A file that grew keeps its first block size, so
     /// its size does not determine the number of blocks.
-    pub fn span_bytes(&self, chunks: &ChunkReader) -> Result<u64, RepositoryError> {
+    pub(crate) fn span_bytes(&self, chunks: &ChunkReader) -> Result<u64, RepositoryError> {
         if self.size_bytes <= ONE_BASIS_BYTES {
             return Ok(u64::MAX);
         }
@@ -108,7 +108,7 @@ impl OldVersion {
     /// Returns the basis for the `span` bytes of the new file from `start` on.
     ///
     /// It has the old version's blocks at the same place, and half as many before and after them.
-    pub fn basis(
+    pub(crate) fn basis(
         &self,
         chunks: &ChunkReader,
         start: u64,

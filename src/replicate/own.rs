@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The directories that are left out of a store.
 #[derive(Default)]
-pub struct Own {
+pub(crate) struct Own {
     pub identities: Vec<Identity>,
     /// Paths of those that lie below the store's root, for the report.
     pub left_out: Vec<String>,

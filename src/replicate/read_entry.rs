@@ -31,10 +31,10 @@ const INLINE_ATTRIBUTES_BYTES: usize = 512;
 ///
 /// The kernel's clock for timestamps may lag by one tick (10 ms at most). An entry that changed this shortly
 /// before it was read is therefore read again by the next run.
-pub const TICK_NS: u64 = 50_000_000;
+pub(crate) const TICK_NS: u64 = 50_000_000;
 
 /// The state of one worker thread.
-pub struct Worker<'a> {
+pub(crate) struct Worker<'a> {
     pub packer: &'a Packer,
     pub chunks: ChunkReader,
     pub progress: &'a Progress,
@@ -51,7 +51,7 @@ pub struct Worker<'a> {
 const KINDS_MAX: u32 = 5;
 
 /// An entry to read.
-pub struct Target {
+pub(crate) struct Target {
     pub dir: Arc<Node>,
     pub name: CString,
     pub path: TreePath,
@@ -61,7 +61,7 @@ pub struct Target {
 
 /// An entry that was read.
 #[derive(Debug)]
-pub struct Read {
+pub(crate) struct Read {
     pub entry: Entry,
     /// The `statx` of the inode that was read.
     pub stat: Stat,
@@ -71,7 +71,7 @@ pub struct Read {
 
 /// The result of trying to read an entry.
 #[derive(Debug)]
-pub enum Attempt {
+pub(crate) enum Attempt {
     Read(Box<Read>),
     /// The name no longer exists.
     Absent,
@@ -120,7 +120,7 @@ impl<'a> Worker<'a> {
     ///
     /// `old` are the files of the last manifest that it may be made of. A file that grew meanwhile beyond
     /// [`SEGMENT_BYTES`](crate::source::content::SEGMENT_BYTES) is read up to there, and marked as torn.
-    pub fn read(&mut self, target: &Target, old: &[File]) -> Result<Attempt, RepositoryError> {
+    pub(crate) fn read(&mut self, target: &Target, old: &[File]) -> Result<Attempt, RepositoryError> {
         let mut stat = target.stat;
         for _ in 0..KINDS_MAX {
             let reading = match stat.kind {
@@ -160,7 +160,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Reads the attributes of an entry that is otherwise unchanged; returns `None` if it is not.
-    pub fn read_attributes(
+    pub(crate) fn read_attributes(
         &mut self,
         target: &Target,
         old: &Entry,

@@ -27,7 +27,7 @@ use rustix::io::Errno;
 use std::time::Duration;
 
 /// Number of readings that met a change after which a file is taken as torn.
-pub const ATTEMPTS: u32 = 3;
+pub(crate) const ATTEMPTS: u32 = 3;
 /// Number of readings after which a file that shrinks during each of them is given up.
 const SHRINK_ATTEMPTS: u32 = 10;
 /// Maximum number of extents that are stored in the entry. More are stored in lists of their own.
@@ -48,7 +48,7 @@ pub struct Segment<'a> {
 }
 
 /// The reason for which a file, or a segment of it, was not read and shipped.
-pub enum FileError {
+pub(crate) enum FileError {
     /// It changed during the reading: it ended early, or two readings of the same bytes differ.
     Changed,
     System(Errno),
@@ -80,7 +80,7 @@ impl From<Misfit<RepositoryError>> for FileError {
 }
 
 /// A segment that was read and matched.
-pub struct Matched {
+pub(crate) struct Matched {
     pub stretch: Stretch,
     pub hash: SegmentHash,
 }
@@ -183,7 +183,11 @@ impl<'a> Worker<'a> {
     }
 
     /// Reads, hashes and matches one segment, and ships its long literals.
-    pub fn segment(&mut self, handle: &dyn tree::File, segment: &Segment) -> Result<Matched, FileError> {
+    pub(crate) fn segment(
+        &mut self,
+        handle: &dyn tree::File,
+        segment: &Segment,
+    ) -> Result<Matched, FileError> {
         self.packer.go_on()?;
         let (mut buffer, mut piece) = (std::mem::take(&mut self.buffer), std::mem::take(&mut self.piece));
         let result = match read_segment(handle, segment, &mut buffer, &mut piece) {
@@ -297,7 +301,7 @@ impl<'a> Worker<'a> {
     /// Ships a chunk of a file, which consists of runs of these lengths.
     ///
     /// With a block size, also ships its block entries.
-    pub fn ship_chunk(
+    pub(crate) fn ship_chunk(
         &mut self,
         (raw, runs): (&[u8], &[u32]),
         known: Option<ChunkId>,
@@ -320,7 +324,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Stores a file's extents in the entry, or in lists of their own.
-    pub fn content(
+    pub(crate) fn content(
         &mut self,
         extents: Vec<Extent>,
         hash: ContentHash,
@@ -418,6 +422,6 @@ fn read_segment(
 }
 
 /// Returns the data map of an open file. The kernel is asked only if holes are possible.
-pub fn data_map(handle: &dyn tree::File, stat: &Stat, size_bytes: u64) -> Result<DataMap, Errno> {
+pub(crate) fn data_map(handle: &dyn tree::File, stat: &Stat, size_bytes: u64) -> Result<DataMap, Errno> {
     if stat.may_have_holes() { handle.data_map(size_bytes) } else { Ok(DataMap::full(size_bytes)) }
 }

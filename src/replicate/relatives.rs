@@ -25,7 +25,7 @@ const SAME_SIZE_MAX: usize = 4;
 const GUESSED_MIN_BYTES: u64 = 4 << 20;
 
 /// Finds candidate base files. It reads the last manifest once, when it is first needed.
-pub struct SimilarFiles<'s> {
+pub(crate) struct SimilarFiles<'s> {
     chunks: &'s ChunkReader,
     base: Option<&'s ManifestRoot>,
     known: Option<LargeFiles>,
@@ -37,7 +37,11 @@ impl<'s> SimilarFiles<'s> {
     }
 
     /// Returns the old files that a file may be made of, its own last version first. Small files have none.
-    pub fn made_of(&mut self, target: &Target, old: Option<&Entry>) -> Result<Vec<File>, RepositoryError> {
+    pub(crate) fn made_of(
+        &mut self,
+        target: &Target,
+        old: Option<&Entry>,
+    ) -> Result<Vec<File>, RepositoryError> {
         if !target.stat.is_file() || target.stat.size_bytes < SIGNED_MIN_BYTES {
             return Ok(Vec::new());
         }

@@ -40,7 +40,7 @@ use std::time::Duration;
 const ROUNDS_MAX: u32 = 4;
 
 /// A tree that is scanned.
-pub struct Rounds<'a> {
+pub(crate) struct Rounds<'a> {
     pub root_path: &'a Path,
     pub root: Arc<dyn Directory>,
     pub course: &'a WalkOptions<'a>,
@@ -68,7 +68,7 @@ struct State<'m> {
 
 impl Rounds<'_> {
     /// Scans the tree; `workers` read. Without threads, the caller's thread does all the work, in order.
-    pub fn run<'env>(
+    pub(crate) fn run<'env>(
         &'env self,
         mut workers: Vec<Worker<'env>>,
         threads: usize,

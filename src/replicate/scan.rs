@@ -110,7 +110,7 @@ struct Level {
 }
 
 /// The state of a scan.
-pub struct Scan<'s, 'env> {
+pub(crate) struct Scan<'s, 'env> {
     pub pool: &'s Pool<'env, Worker<'env>>,
     pub walk: &'s Walk<'s>,
     pub root_path: &'s Path,
@@ -131,7 +131,7 @@ pub struct Scan<'s, 'env> {
 
 /// Findings that are not yet recorded.
 #[derive(Default)]
-pub struct UnderWay {
+pub(crate) struct UnderWay {
     batch: Vec<Item>,
     batch_reads: bool,
     batch_bytes: u64,
@@ -149,7 +149,10 @@ impl Drop for UnderWay {
 
 impl<'env> Scan<'_, 'env> {
     /// Walks from the root on; returns the manifest's writer and what was found.
-    pub fn run(mut self, root: Arc<dyn Directory>) -> Result<(ManifestWriter<'env>, ScanSummary), ScanEnd> {
+    pub(crate) fn run(
+        mut self,
+        root: Arc<dyn Directory>,
+    ) -> Result<(ManifestWriter<'env>, ScanSummary), ScanEnd> {
         let path = TreePath::root();
         let old = self.old_at(&path)?;
         // If the root cannot be read, nothing is known about the store.

@@ -5,7 +5,7 @@ use crate::api::resync::{Warning, WarningKind, Warnings};
 use crate::model::tree_path::TreePath;
 
 /// Maximum number of warnings that are named one by one; all of them are counted.
-pub const WARNINGS_MAX: usize = 100;
+pub(crate) const WARNINGS_MAX: usize = 100;
 
 /// The warnings of a running scan.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +59,7 @@ impl WarningLog {
     }
 
     /// Returns the counts; their first warnings are left out.
-    pub fn counts(&self) -> &Warnings {
+    pub(crate) fn counts(&self) -> &Warnings {
         &self.counts
     }
 
@@ -72,7 +72,7 @@ impl WarningLog {
     }
 
     /// Returns what a report says.
-    pub fn report(self) -> Warnings {
+    pub(crate) fn report(self) -> Warnings {
         Warnings { first: self.first.into_iter().map(|(_, warning)| warning).collect(), ..self.counts }
     }
 }

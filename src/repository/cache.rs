@@ -110,7 +110,7 @@ impl Cache<'_> {
     /// Every few records it also drops packs that are not live, and the oldest of the others until the rest
     /// is small enough: inspecting all packs takes longer than a run that has nothing to do. `live` returns
     /// the live packs.
-    pub fn trim(&self, state: &StoreState, live: impl FnOnce() -> HashSet<PackId>) {
+    pub(crate) fn trim(&self, state: &StoreState, live: impl FnOnce() -> HashSet<PackId>) {
         let now = UNIX_EPOCH + Duration::from_nanos(self.store.env().wall_ns());
         self.drop_segments(state, now);
         let head = state.head.map_or(0, |(sequence, _)| sequence.0);

@@ -54,7 +54,7 @@ impl ChunkReader {
     /// Returns a reader that uses the local cache, and stores there what it fetches.
     ///
     /// It is used for pages, lists and block entries.
-    pub fn cached(self) -> Self {
+    pub(crate) fn cached(self) -> Self {
         Self { cached: true, ..self }
     }
 
@@ -69,12 +69,12 @@ impl ChunkReader {
     }
 
     /// Returns whether a chunk can be referred to: it exists and is not doomed.
-    pub fn knows(&self, id: ChunkId) -> Result<bool, RepositoryError> {
+    pub(crate) fn knows(&self, id: ChunkId) -> Result<bool, RepositoryError> {
         Ok(self.index.lookup(id)?.is_some())
     }
 
     /// Reads chunks as `read_many` does, leaving out those that are unknown or damaged.
-    pub fn read_known(&self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, RepositoryError> {
+    pub(crate) fn read_known(&self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, RepositoryError> {
         let mut known = Vec::with_capacity(ids.len());
         for id in ids {
             if self.index.lookup(*id)?.is_some() {
@@ -105,7 +105,7 @@ impl ChunkReader {
     ///
     /// A chunk that a pruning moved to another pack since the index was opened is looked up once more, in the
     /// current index.
-    pub fn read_many(&self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, RepositoryError> {
+    pub(crate) fn read_many(&self, ids: &[ChunkId]) -> Result<HashMap<ChunkId, Bytes>, RepositoryError> {
         match self.read_located(ids) {
             Err(error) if error.kind() == FailureKind::Damaged && self.index.renew(&self.store)? => {
                 self.read_located(ids)
@@ -191,7 +191,7 @@ impl ChunkReader {
 
 impl Packs<'_> {
     /// Returns the size of a pack; `None` if there is none.
-    pub fn size(&self, id: PackId) -> Result<Option<u64>, RepositoryError> {
+    pub(crate) fn size(&self, id: PackId) -> Result<Option<u64>, RepositoryError> {
         self.store.wait(self.store.objects().head(&object_key::pack(self.store.name(), id)))
     }
 
@@ -218,7 +218,7 @@ impl Range {
 }
 
 /// Decodes and verifies the chunk `id`, whose frame is at `location`.
-pub(crate) fn decode(
+pub fn decode(
     frame: &Bytes,
     id: ChunkId,
     location: &FrameLocation,

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Maximum number of entries in a merged segment, which bounds the memory of a merge (44 bytes each).
-pub const ENTRIES_MAX: usize = 256 << 10;
+pub(crate) const ENTRIES_MAX: usize = 256 << 10;
 /// Number of segments of one size that become one of the next size.
 ///
 /// This is a log-structured merge tree (O'Neil et al., 1996): an entry is rewritten once for each size.
@@ -51,7 +51,7 @@ pub fn plan(entries: &[usize]) -> Vec<usize> {
 /// Returns the table of these segments' entries for packs that `keep` accepts; `None` if there are none.
 ///
 /// If several segments have a chunk, the last one's location is used.
-pub fn merge(
+pub(crate) fn merge(
     segments: &[Arc<Segment>],
     keep: impl Fn(&PackId) -> bool,
 ) -> Result<Option<Vec<u8>>, RepositoryError> {
@@ -79,16 +79,16 @@ pub fn merge(
 }
 
 /// The segments that are live after a rewrite, and those that were replaced.
-pub type Rewritten = (Vec<ObjectRef<IndexId>>, Vec<IndexId>);
+pub(crate) type Rewritten = (Vec<ObjectRef<IndexId>>, Vec<IndexId>);
 
 /// The segments that were merged, and the new one.
-pub type Merged = (Vec<IndexId>, ObjectRef<IndexId>);
+pub(crate) type Merged = (Vec<IndexId>, ObjectRef<IndexId>);
 
 impl Segments<'_> {
     /// Merges the `live` segments that are worth it, and puts the result.
     ///
     /// Returns it with the ones that it replaces.
-    pub fn merge(
+    pub(crate) fn merge(
         &self,
         index: &Index,
         live: &[ObjectRef<IndexId>],

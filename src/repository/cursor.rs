@@ -9,7 +9,7 @@ use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
 
 /// A position in a manifest.
-pub struct Cursor {
+pub(crate) struct Cursor {
     manifests: ManifestReader,
     leaves: Vec<Child>,
     next_leaf: usize,
@@ -24,7 +24,7 @@ impl Cursor {
         Ok(Self { manifests, leaves, next_leaf: 0, entries: Vec::new().into_iter(), last: None })
     }
 
-    pub fn peek(&mut self) -> Result<Option<&Entry>, RepositoryError> {
+    pub(crate) fn peek(&mut self) -> Result<Option<&Entry>, RepositoryError> {
         while self.entries.as_slice().is_empty() {
             let Some(leaf) = self.leaves.get(self.next_leaf) else { return Ok(None) };
             let entries = self.manifests.read_leaves(std::slice::from_ref(leaf))?.pop().unwrap_or_default();
@@ -41,13 +41,13 @@ impl Cursor {
     }
 
     /// Returns the next entry and moves past it.
-    pub fn advance(&mut self) -> Result<Option<Entry>, RepositoryError> {
+    pub(crate) fn advance(&mut self) -> Result<Option<Entry>, RepositoryError> {
         self.peek()?;
         Ok(self.entries.next())
     }
 
     /// Skips the next leaf and returns it, if it has not begun and lies below `top` as a whole.
-    pub fn pass_leaf_within(&mut self, top: &TreePath) -> Option<Child> {
+    pub(crate) fn pass_leaf_within(&mut self, top: &TreePath) -> Option<Child> {
         if !self.entries.as_slice().is_empty() {
             return None;
         }

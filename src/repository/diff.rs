@@ -33,7 +33,7 @@ pub fn changes<E: From<RepositoryError>>(
 }
 
 /// Merge-joins the entries of two manifests by path.
-pub fn join<E: From<RepositoryError>>(
+pub(crate) fn join<E: From<RepositoryError>>(
     mut old_stream: EntryStream,
     mut new_stream: EntryStream,
     mut each: impl FnMut(Option<Entry>, Option<Entry>) -> Result<(), E>,

@@ -174,7 +174,7 @@ impl Failure for RepositoryError {
 
 impl RepositoryError {
     /// Returns the error of a writer that gives up after losing `count` races for the next record.
-    pub fn lost_races(store: &StoreName, count: u32) -> Self {
+    pub(crate) fn lost_races(store: &StoreName, count: u32) -> Self {
         Self::Request {
             operation: "put",
             key: super::object_key::log_prefix(store).to_string(),
@@ -184,7 +184,7 @@ impl RepositoryError {
     }
 
     /// Adds the key to a decoder's error.
-    pub fn format(key: impl ToString) -> impl FnOnce(FormatError) -> Self {
+    pub(crate) fn format(key: impl ToString) -> impl FnOnce(FormatError) -> Self {
         move |source| Self::Format { key: key.to_string(), source }
     }
 

@@ -14,7 +14,10 @@ use std::collections::VecDeque;
 const LISTS_MAX: usize = 16;
 
 /// Reads lists of extents. Each must exist and be well formed.
-pub fn read_lists(chunks: &ChunkReader, lists: &[ChunkId]) -> Result<Vec<Vec<Extent>>, RepositoryError> {
+pub(crate) fn read_lists(
+    chunks: &ChunkReader,
+    lists: &[ChunkId],
+) -> Result<Vec<Vec<Extent>>, RepositoryError> {
     let found = chunks.read_many(lists)?;
     let decode = |id: &ChunkId| {
         let bytes = found.get(id).ok_or(RepositoryError::UnknownChunk { chunk: *id })?;
@@ -24,7 +27,7 @@ pub fn read_lists(chunks: &ChunkReader, lists: &[ChunkId]) -> Result<Vec<Vec<Ext
 }
 
 /// Reads lists of extents. Returns `None` in place of one that is lost or damaged.
-pub fn read_known_lists(
+pub(crate) fn read_known_lists(
     chunks: &ChunkReader,
     lists: &[ChunkId],
 ) -> Result<Vec<Option<Vec<Extent>>>, RepositoryError> {
@@ -33,7 +36,7 @@ pub fn read_known_lists(
 }
 
 /// Reads a file's extents in order, a few lists at a time.
-pub struct ExtentReader<'a> {
+pub(crate) struct ExtentReader<'a> {
     chunks: &'a ChunkReader,
     lists: VecDeque<ChunkId>,
     ready: ExtentQueue,
@@ -52,7 +55,7 @@ impl<'a> ExtentReader<'a> {
     ///
     /// # Errors
     /// The extents of `entry` end before, or are too many for its size.
-    pub fn take(&mut self, length: u64, entry: &Entry) -> Result<Vec<Extent>, RepositoryError> {
+    pub(crate) fn take(&mut self, length: u64, entry: &Entry) -> Result<Vec<Extent>, RepositoryError> {
         let mut taken = Vec::new();
         let mut missing = length;
         while missing > 0 {
@@ -74,7 +77,7 @@ impl<'a> ExtentReader<'a> {
 }
 
 /// Extents in order, taken from the front by length.
-pub struct ExtentQueue(VecDeque<Extent>);
+pub(crate) struct ExtentQueue(VecDeque<Extent>);
 
 impl ExtentQueue {
     pub fn new(extents: Vec<Extent>) -> Self {
@@ -93,7 +96,7 @@ impl ExtentQueue {
     }
 
     /// Returns the extents of the next `length` bytes, or all that remain.
-    pub fn take(&mut self, mut length: u64) -> Vec<Extent> {
+    pub(crate) fn take(&mut self, mut length: u64) -> Vec<Extent> {
         let mut taken = Vec::new();
         while length > 0
             && let Some(part) = self.next(length)

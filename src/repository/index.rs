@@ -235,7 +235,7 @@ fn keep_at(path: &Path, bytes: &[u8]) -> std::io::Result<File> {
 }
 
 /// The position of an entry in an index: the number of its segment, and its number there.
-pub type EntryPlace = (usize, u32);
+pub(crate) type EntryPlace = (usize, u32);
 
 /// The segments in which this process looks up chunks.
 pub struct Index {
@@ -312,7 +312,7 @@ impl Index {
     }
 
     /// Returns the same segments, for a reader that may renew them.
-    pub fn fork(&self) -> Self {
+    pub(crate) fn fork(&self) -> Self {
         let doomed = self.doomed.read().unwrap_or_else(PoisonError::into_inner).clone();
         Self { segments: RwLock::new(self.segments()), doomed: RwLock::new(doomed) }
     }
@@ -322,14 +322,14 @@ impl Index {
     }
 
     /// Hides the chunks of these packs from now on.
-    pub fn doom(&self, packs: impl IntoIterator<Item = PackId>) {
+    pub(crate) fn doom(&self, packs: impl IntoIterator<Item = PackId>) {
         self.doomed.write().unwrap_or_else(PoisonError::into_inner).extend(packs);
     }
 
     /// Opens also segments that no record names: those of a run that ended before its commit.
     ///
     /// Their packs existed before them, so their chunks need not be shipped again.
-    pub fn adopt_orphans(&self, store: &Store, state: &StoreState) -> Result<(), RepositoryError> {
+    pub(crate) fn adopt_orphans(&self, store: &Store, state: &StoreState) -> Result<(), RepositoryError> {
         let prefix = object_key::index_prefix(store.name());
         let listed = store.wait(store.objects().list(Some(&prefix), None))?;
         for object in listed {
@@ -402,7 +402,7 @@ impl Index {
     }
 
     /// Returns the packs that are named, and not doomed.
-    pub fn live_packs(&self) -> HashSet<PackId> {
+    pub(crate) fn live_packs(&self) -> HashSet<PackId> {
         let segments = self.segments();
         let packs = segments.iter().flat_map(|segment| segment.header.packs.iter().map(|pack| pack.id));
         packs.filter(|pack| !self.is_doomed(pack)).collect()

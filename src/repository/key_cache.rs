@@ -18,11 +18,11 @@ pub(crate) struct Loaded {
 
 impl Loaded {
     /// Returns the reference that records name; `None` if the keyring does not prove its maker.
-    pub fn named(&self) -> Option<RingRef> {
+    pub(crate) fn named(&self) -> Option<RingRef> {
         self.opened.maker.map(|_| self.opened.reference)
     }
 
-    pub fn is_confirmed(&self) -> bool {
+    pub(crate) fn is_confirmed(&self) -> bool {
         self.is_confirmed.load(Ordering::Relaxed)
     }
 }

@@ -81,7 +81,7 @@ impl KeySource {
 }
 
 /// Reads the identities in a key file. Lines that begin with `#` are comments.
-pub fn read_key_file(path: &Path) -> Result<Vec<Identity>, RepositoryError> {
+pub(crate) fn read_key_file(path: &Path) -> Result<Vec<Identity>, RepositoryError> {
     let wrong = |source| RepositoryError::ReadKeyFile { path: path.to_owned(), source };
     let text = trusted::read_to_string(path).map(Zeroizing::new).map_err(wrong)?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -94,7 +94,7 @@ pub fn read_key_file(path: &Path) -> Result<Vec<Identity>, RepositoryError> {
 ///
 /// It is on the disk before anything is encrypted with it. Its directory must exist: on a volume that is not
 /// mounted, no key is created.
-pub fn make_key_file(path: &Path, env: &Env) -> Result<Identity, RepositoryError> {
+pub(crate) fn make_key_file(path: &Path, env: &Env) -> Result<Identity, RepositoryError> {
     let identity = Identity::new(*keyring::key(env.random()).0);
     let text = Zeroizing::new(format!(
         "# understudy's key. Without it encrypted stores are lost: keep a copy elsewhere.\n# public key: {}\n{}\n",

@@ -24,7 +24,7 @@ const BEFORE_MAX_BYTES: usize = 64 << 20;
 
 /// The parties that can open a store.
 #[derive(Clone, Debug)]
-pub struct Holders {
+pub(crate) struct Holders {
     pub version: u8,
     pub sequence: u32,
     /// Whether it was opened here and follows the keyring that this host took.
@@ -37,7 +37,7 @@ pub struct Holders {
 
 impl Keyrings<'_> {
     /// Returns the store's keys; `None` if it is not encrypted.
-    pub fn keys(&self) -> Result<Option<Arc<Keys>>, RepositoryError> {
+    pub(crate) fn keys(&self) -> Result<Option<Arc<Keys>>, RepositoryError> {
         Ok(self.loaded()?.map(|loaded| loaded.keys.clone()))
     }
 
@@ -320,7 +320,7 @@ impl Keyrings<'_> {
     ///
     /// Its keyring must be confirmed. A store without encryption must be configured, or confirmed, to have
     /// none.
-    pub fn admit_writer(&self) -> Result<(), RepositoryError> {
+    pub(crate) fn admit_writer(&self) -> Result<(), RepositoryError> {
         if let Some(loaded) = self.loaded()? {
             return self.admit(&loaded, false);
         }
@@ -346,7 +346,7 @@ impl Keyrings<'_> {
     }
 
     /// Returns the holders of the store; `None` if it is not encrypted. Without a key they are unverified.
-    pub fn holders(&self) -> Result<Option<Holders>, RepositoryError> {
+    pub(crate) fn holders(&self) -> Result<Option<Holders>, RepositoryError> {
         match self.loaded() {
             Ok(None) => Ok(None),
             Ok(Some(loaded)) => {

@@ -117,7 +117,7 @@ impl RepositoryUrl {
         }
     }
 
-    pub fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Directory(_))
     }
 

@@ -106,7 +106,7 @@ impl Log<'_> {
     }
 
     /// Returns whether the store has no record. This needs no key.
-    pub fn is_empty(&self) -> Result<bool, RepositoryError> {
+    pub(crate) fn is_empty(&self) -> Result<bool, RepositoryError> {
         let prefix = object_key::log_prefix(self.store.name());
         Ok(self.store.wait(self.store.objects().list(Some(&prefix), None))?.is_empty())
     }
@@ -115,7 +115,7 @@ impl Log<'_> {
     ///
     /// # Errors
     /// [`RepositoryError::RolledBack`] if the log does not continue from what this host saw of it.
-    pub fn refresh(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
+    pub(crate) fn refresh(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
         let first = self.reading(true, true)?;
         let is_damaged = |error: &RepositoryError| error.kind() == FailureKind::Damaged;
         let reading = |from_cache, from_checkpoint| Reading { from_cache, from_checkpoint, ..first };
@@ -169,7 +169,7 @@ impl Log<'_> {
     }
 
     /// Decodes the record `sequence`. If its bytes are damaged, they are fetched once more.
-    pub(crate) fn decode(
+    pub fn decode(
         &self,
         sequence: Sequence,
         bytes: &Bytes,

@@ -54,7 +54,7 @@ impl<'a> ManifestWriter<'a> {
     }
 
     /// Returns whether an entry with this path may come next.
-    pub fn admits(&self, path: &TreePath) -> bool {
+    pub(crate) fn admits(&self, path: &TreePath) -> bool {
         self.closure.check(path).is_ok()
     }
 
@@ -73,14 +73,14 @@ impl<'a> ManifestWriter<'a> {
     }
 
     /// Returns whether a page has just ended, so that the next entry begins another.
-    pub fn is_between_pages(&self) -> bool {
+    pub(crate) fn is_between_pages(&self) -> bool {
         self.open.is_none()
     }
 
     /// Takes over a leaf of the last manifest, all of which is below `top`, a directory that is taken over.
     ///
     /// Allowed only between pages, since the end of a page depends only on its own entries.
-    pub fn push_leaf(&mut self, leaf: Child, top: &TreePath) -> Result<(), RepositoryError> {
+    pub(crate) fn push_leaf(&mut self, leaf: Child, top: &TreePath) -> Result<(), RepositoryError> {
         let misplaced = |misplaced| RepositoryError::Unsound { path: leaf.first.to_string(), misplaced };
         self.closure.pass(&leaf.first, top).map_err(misplaced)?;
         debug_assert!(self.is_between_pages());
@@ -235,12 +235,12 @@ impl ManifestReader {
     }
 
     /// Returns the entry `top` and all entries below it. Pages elsewhere are not read.
-    pub fn entries_within(&self, root: &ManifestRoot, top: &TreePath) -> EntryStream {
+    pub(crate) fn entries_within(&self, root: &ManifestRoot, top: &TreePath) -> EntryStream {
         self.stream(vec![Self::root_child(root)], root.height, top.clone())
     }
 
     /// Returns the entries of the leaves `leaves`, in order.
-    pub fn entries_of(&self, leaves: Vec<Child>) -> EntryStream {
+    pub(crate) fn entries_of(&self, leaves: Vec<Child>) -> EntryStream {
         self.stream(leaves, 0, TreePath::root())
     }
 
@@ -296,7 +296,7 @@ impl ManifestReader {
     /// Returns the leaves that two manifests do not share, which have to be merge-joined.
     ///
     /// Memory grows with the number of differing pages, not of entries.
-    pub fn differing_leaves(
+    pub(crate) fn differing_leaves(
         &self,
         a: &ManifestRoot,
         b: &ManifestRoot,
@@ -333,7 +333,7 @@ impl ManifestReader {
     }
 
     /// Returns all leaves in order, unread.
-    pub fn leaves(&self, root: &ManifestRoot) -> Result<Vec<Child>, RepositoryError> {
+    pub(crate) fn leaves(&self, root: &ManifestRoot) -> Result<Vec<Child>, RepositoryError> {
         if root.height > HEIGHT_MAX {
             return Err(RepositoryError::format("manifest")(FormatError::Range("height")));
         }
@@ -352,7 +352,7 @@ impl ManifestReader {
     /// Returns the entries of some leaves, fetched together.
     ///
     /// These are the first leaf, and more as long as they are not too large together.
-    pub fn read_leaves(&self, leaves: &[Child]) -> Result<Vec<Vec<Entry>>, RepositoryError> {
+    pub(crate) fn read_leaves(&self, leaves: &[Child]) -> Result<Vec<Vec<Entry>>, RepositoryError> {
         let ids: Vec<_> = leaves.iter().map(|leaf| leaf.page).collect();
         let (mut read, mut held_bytes) = (Vec::new(), 0);
         for (page, leaf) in self.pages(&ids)?.zip(leaves) {
@@ -431,7 +431,7 @@ pub struct EntryStream {
 
 impl EntryStream {
     /// Returns an empty stream: the manifest before the first snapshot.
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         let (_, receiver) = sync_channel(1);
         Self { receiver, window: Vec::new().into_iter(), last: None, failed: false }
     }

@@ -111,7 +111,7 @@ impl HostMemory<'_> {
     }
 
     /// Changes the memory of this host. If it cannot be stored, the host warns and continues.
-    pub(crate) fn change(&self, change: impl FnOnce(&mut Memory)) -> Result<(), RepositoryError> {
+    pub fn change(&self, change: impl FnOnce(&mut Memory)) -> Result<(), RepositoryError> {
         let Some(path) = self.file() else { return Ok(()) };
         let locked = path.parent().map(lock).transpose();
         let before = self.read()?;
@@ -156,7 +156,7 @@ impl HostMemory<'_> {
 }
 
 impl Memory {
-    pub fn take_ring(&mut self, ring: SeenRing) {
+    pub(crate) fn take_ring(&mut self, ring: SeenRing) {
         self.encryption = Some(SeenEncryption::On);
         if self.ring.as_ref().is_none_or(|seen| seen.sequence < ring.sequence) {
             self.ring = Some(ring);

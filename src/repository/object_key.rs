@@ -4,30 +4,30 @@ use crate::model::id::{IndexId, PackId, Sequence, StoreName, WriterId};
 use object_store::path::Path;
 
 /// Returns the prefix of all records of a store.
-pub fn log_prefix(store: &StoreName) -> Path {
+pub(crate) fn log_prefix(store: &StoreName) -> Path {
     Path::from_iter([store.as_str(), "log"])
 }
 
-pub fn record(store: &StoreName, sequence: Sequence) -> Path {
+pub(crate) fn record(store: &StoreName, sequence: Sequence) -> Path {
     Path::from_iter([store.as_str(), "log", &format!("{:020}", sequence.0)])
 }
 
 /// Returns the number in a record's key; `None` for any other key.
-pub fn parse_record(key: &Path) -> Option<Sequence> {
+pub(crate) fn parse_record(key: &Path) -> Option<Sequence> {
     let name = key.filename()?;
     (name.len() == 20).then(|| name.parse().ok().map(Sequence))?
 }
 
-pub fn pack_prefix(store: &StoreName) -> Path {
+pub(crate) fn pack_prefix(store: &StoreName) -> Path {
     Path::from_iter([store.as_str(), "packs"])
 }
 
-pub fn pack(store: &StoreName, id: PackId) -> Path {
+pub(crate) fn pack(store: &StoreName, id: PackId) -> Path {
     let name = id.to_string();
     Path::from_iter([store.as_str(), "packs", &name[..2], &name])
 }
 
-pub fn index_prefix(store: &StoreName) -> Path {
+pub(crate) fn index_prefix(store: &StoreName) -> Path {
     Path::from_iter([store.as_str(), "index"])
 }
 
@@ -35,15 +35,15 @@ pub fn index(store: &StoreName, id: IndexId) -> Path {
     Path::from_iter([store.as_str(), "index", &id.to_string()])
 }
 
-pub fn parse_index(key: &Path) -> Option<IndexId> {
+pub(crate) fn parse_index(key: &Path) -> Option<IndexId> {
     IndexId::parse(key.filename()?).ok()
 }
 
-pub fn parse_pack(key: &Path) -> Option<PackId> {
+pub(crate) fn parse_pack(key: &Path) -> Option<PackId> {
     PackId::parse(key.filename()?).ok()
 }
 
-pub fn standby_prefix(store: &StoreName) -> Path {
+pub(crate) fn standby_prefix(store: &StoreName) -> Path {
     Path::from_iter([store.as_str(), "standbys"])
 }
 
@@ -53,7 +53,7 @@ pub fn standby(store: &StoreName, host: &WriterId) -> Path {
 }
 
 /// Returns the host whose note a key is. Characters that a key cannot have are escaped in it.
-pub fn host_of(note: &Path) -> String {
+pub(crate) fn host_of(note: &Path) -> String {
     let escaped = note.filename().unwrap_or_default();
     let mut bytes = Vec::with_capacity(escaped.len());
     let mut rest = escaped.as_bytes();
@@ -75,43 +75,43 @@ pub fn host_of(note: &Path) -> String {
 }
 
 /// Returns the prefix of all objects of a store.
-pub fn all(store: &StoreName) -> Path {
+pub(crate) fn all(store: &StoreName) -> Path {
     Path::from_iter([store.as_str()])
 }
 
 /// Returns the prefix of the objects that probes and pruners create and delete.
-pub fn probes() -> Path {
+pub(crate) fn probes() -> Path {
     Path::from_iter([".probe"])
 }
 
 /// Returns the key of a probe.
-pub fn probe(nonce: u64) -> Path {
+pub(crate) fn probe(nonce: u64) -> Path {
     Path::from_iter([".probe", &format!("{nonce:016x}")])
 }
 
-pub fn keyring_prefix(store: &StoreName) -> Path {
+pub(crate) fn keyring_prefix(store: &StoreName) -> Path {
     Path::from_iter([store.as_str(), "keys"])
 }
 
-pub fn keyring(store: &StoreName, sequence: u32) -> Path {
+pub(crate) fn keyring(store: &StoreName, sequence: u32) -> Path {
     Path::from_iter([store.as_str(), "keys", &format!("{sequence:010}")])
 }
 
-pub fn parse_keyring(key: &Path) -> Option<u32> {
+pub(crate) fn parse_keyring(key: &Path) -> Option<u32> {
     let name = key.filename()?;
     (name.len() == 10).then(|| name.parse().ok())?
 }
 
-pub fn checkpoint_prefix(store: &StoreName) -> Path {
+pub(crate) fn checkpoint_prefix(store: &StoreName) -> Path {
     Path::from_iter([store.as_str(), "checkpoints"])
 }
 
 /// Returns the key of a checkpoint: the fold of a log's records up to `sequence`.
-pub fn checkpoint(store: &StoreName, sequence: Sequence) -> Path {
+pub(crate) fn checkpoint(store: &StoreName, sequence: Sequence) -> Path {
     Path::from_iter([store.as_str(), "checkpoints", &format!("{:020}", sequence.0)])
 }
 
-pub fn upkeep_prefix(store: &StoreName) -> Path {
+pub(crate) fn upkeep_prefix(store: &StoreName) -> Path {
     Path::from_iter([store.as_str(), "upkeep"])
 }
 

@@ -48,7 +48,7 @@ impl Default for Patience {
 
 /// Counts the requests and bytes of one run.
 #[derive(Debug, Default)]
-pub struct Meter {
+pub(crate) struct Meter {
     puts: AtomicU64,
     gets: AtomicU64,
     heads: AtomicU64,
@@ -60,7 +60,7 @@ pub struct Meter {
 
 /// What became of a creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Creation {
+pub(crate) enum Creation {
     Created,
     /// The object existed. Perhaps this very request created it, and its reply was lost.
     Existed,
@@ -106,12 +106,12 @@ impl Objects {
     }
 
     /// Returns the same store with a meter of its own.
-    pub fn metered(&self) -> Self {
+    pub(crate) fn metered(&self) -> Self {
         Self { meter: Arc::default(), ..self.clone() }
     }
 
     /// Returns the same store without a bandwidth limit.
-    pub fn unlimited(&self) -> Self {
+    pub(crate) fn unlimited(&self) -> Self {
         Self { bandwidth: None, ..self.clone() }
     }
 
@@ -174,7 +174,7 @@ impl Objects {
     }
 
     /// Reads a whole object of at most `limit_bytes`; returns `None` if there is none.
-    pub async fn get(&self, key: &Path, limit_bytes: u64) -> Result<Option<Bytes>, RepositoryError> {
+    pub(crate) async fn get(&self, key: &Path, limit_bytes: u64) -> Result<Option<Bytes>, RepositoryError> {
         let request = || async {
             match self.inner.get(key).await {
                 Ok(found) if found.meta.size > limit_bytes => Err(object_store::Error::NotSupported {
@@ -201,7 +201,7 @@ impl Objects {
     }
 
     /// Reads a range of an object that must exist.
-    pub async fn get_range(&self, key: &Path, range: Range<u64>) -> Result<Bytes, RepositoryError> {
+    pub(crate) async fn get_range(&self, key: &Path, range: Range<u64>) -> Result<Bytes, RepositoryError> {
         let wanted = range.end - range.start;
         self.book(wanted).await;
         let request = || async {
@@ -214,7 +214,7 @@ impl Objects {
     }
 
     /// Returns an object's size; `None` if there is none.
-    pub async fn head(&self, key: &Path) -> Result<Option<u64>, RepositoryError> {
+    pub(crate) async fn head(&self, key: &Path) -> Result<Option<u64>, RepositoryError> {
         let request = || async {
             match self.inner.head(key).await {
                 Ok(meta) => Ok(Some(meta.size)),
@@ -228,7 +228,7 @@ impl Objects {
     /// Returns when an object was put, in nanoseconds since 1970 by the store's clock.
     ///
     /// Returns `None` if there is none.
-    pub async fn modified_ns(&self, key: &Path) -> Result<Option<u64>, RepositoryError> {
+    pub(crate) async fn modified_ns(&self, key: &Path) -> Result<Option<u64>, RepositoryError> {
         let request = || async {
             match self.inner.head(key).await {
                 Ok(meta) => Ok(Some(modified_ns(&meta))),
@@ -240,12 +240,12 @@ impl Objects {
     }
 
     /// Creates an object; never overwrites one.
-    pub async fn create(&self, key: &Path, payload: PutPayload) -> Result<Creation, RepositoryError> {
+    pub(crate) async fn create(&self, key: &Path, payload: PutPayload) -> Result<Creation, RepositoryError> {
         self.put(key, payload, PutMode::Create).await
     }
 
     /// Overwrites a note, or an object that was found damaged, with the content that its name stands for.
-    pub async fn overwrite(&self, key: &Path, payload: PutPayload) -> Result<(), RepositoryError> {
+    pub(crate) async fn overwrite(&self, key: &Path, payload: PutPayload) -> Result<(), RepositoryError> {
         self.put(key, payload, PutMode::Overwrite).await.map(|_| ())
     }
 
@@ -282,7 +282,7 @@ impl Objects {
     }
 
     /// Lists all objects below `prefix`, after `after` if it is given, sorted by key.
-    pub async fn list(
+    pub(crate) async fn list(
         &self,
         prefix: Option<&Path>,
         after: Option<&Path>,
@@ -301,7 +301,7 @@ impl Objects {
     }
 
     /// Lists the names directly below the repository's root.
-    pub async fn list_top(&self) -> Result<Vec<String>, RepositoryError> {
+    pub(crate) async fn list_top(&self) -> Result<Vec<String>, RepositoryError> {
         let request = || async { self.inner.list_with_delimiter(None).await };
         let found = self.attempt("list", &Path::default(), 0, &self.meter.lists, request).await?;
         let names = found.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned));
@@ -309,7 +309,7 @@ impl Objects {
     }
 
     /// Deletes an object. A missing one is no error.
-    pub async fn delete(&self, key: &Path) -> Result<(), RepositoryError> {
+    pub(crate) async fn delete(&self, key: &Path) -> Result<(), RepositoryError> {
         let request = || async {
             match self.inner.delete(key).await {
                 Err(error) if is_absent(&error) => Ok(()),
@@ -328,7 +328,7 @@ fn short(wanted: u64, got: usize) -> object_store::Error {
 }
 
 /// Returns when an object was put, in nanoseconds since 1970 by the store's clock.
-pub fn modified_ns(meta: &ObjectMeta) -> u64 {
+pub(crate) fn modified_ns(meta: &ObjectMeta) -> u64 {
     meta.last_modified.timestamp_nanos_opt().unwrap_or(0).max(0) as u64
 }
 

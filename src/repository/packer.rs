@@ -105,7 +105,7 @@ impl Packer {
     }
 
     /// Returns a packer that keeps no worker waiting once `stop` is set.
-    pub fn stopped_by(self, stop: Arc<AtomicBool>) -> Self {
+    pub(crate) fn stopped_by(self, stop: Arc<AtomicBool>) -> Self {
         Self { stop, ..self }
     }
 
@@ -138,7 +138,7 @@ impl Packer {
     }
 
     /// Adds a chunk by its existing frame without a seal, unless the store or this run has it.
-    pub fn add_frame(&self, id: ChunkId, frame: &[u8]) -> Result<Added, RepositoryError> {
+    pub(crate) fn add_frame(&self, id: ChunkId, frame: &[u8]) -> Result<Added, RepositoryError> {
         if !lock(&self.pending[usize::from(id.0[31]) % SHARDS]).insert(id) || self.index.lookup(id)?.is_some()
         {
             return Ok(Added { shipped_bytes: 0 });
@@ -211,7 +211,7 @@ impl Packer {
     ///
     /// # Errors
     /// The run is to end.
-    pub fn go_on(&self) -> Result<(), RepositoryError> {
+    pub(crate) fn go_on(&self) -> Result<(), RepositoryError> {
         match self.is_stopped() {
             true => Err(gave_up("this run was stopped")),
             false => Ok(()),
@@ -281,7 +281,7 @@ impl Packer {
     /// Ends an interrupted run.
     ///
     /// Uploads that finish within `limit` are indexed for the next run; the others are given up.
-    pub fn break_off(&self, limit: Duration) -> Result<(), RepositoryError> {
+    pub(crate) fn break_off(&self, limit: Duration) -> Result<(), RepositoryError> {
         // From here on no worker waits for an upload.
         self.stop.store(true, Ordering::Relaxed);
         let (mut data, pages) = {
@@ -331,7 +331,7 @@ impl Packer {
     }
 
     /// Uploads the rest, so that it can be read. More may be added afterwards.
-    pub fn flush(&self) -> Result<(), RepositoryError> {
+    pub(crate) fn flush(&self) -> Result<(), RepositoryError> {
         let (mut data, pages) = {
             let mut state = lock(&self.state);
             (std::mem::take(&mut state.data), std::mem::take(&mut state.pages))

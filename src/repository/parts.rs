@@ -28,7 +28,7 @@ pub struct Segments<'a> {
 
 /// The packs, see `chunks`.
 #[derive(Clone, Copy)]
-pub struct Packs<'a> {
+pub(crate) struct Packs<'a> {
     pub(super) store: &'a Store,
 }
 
@@ -40,7 +40,7 @@ pub struct Notes<'a> {
 
 /// The store's local cache, see `cache`.
 #[derive(Clone, Copy)]
-pub struct Cache<'a> {
+pub(crate) struct Cache<'a> {
     pub(super) store: &'a Store,
 }
 
@@ -67,7 +67,7 @@ impl Store {
         Segments { store: self }
     }
 
-    pub fn packs(&self) -> Packs<'_> {
+    pub(crate) fn packs(&self) -> Packs<'_> {
         Packs { store: self }
     }
 
@@ -75,7 +75,7 @@ impl Store {
         Notes { store: self }
     }
 
-    pub fn cache(&self) -> Cache<'_> {
+    pub(crate) fn cache(&self) -> Cache<'_> {
         Cache { store: self }
     }
 

@@ -11,7 +11,7 @@ use object_store::PutPayload;
 /// Creates an object twice.
 ///
 /// The second creation must report that it exists, and the first content must remain.
-pub async fn probe(objects: &Objects, location: &str, nonce: u64) -> Result<(), RepositoryError> {
+pub(crate) async fn probe(objects: &Objects, location: &str, nonce: u64) -> Result<(), RepositoryError> {
     let key = object_key::probe(nonce);
     let (first, second) = (format!("first {nonce:x}"), format!("second {nonce:x}"));
     objects.create(&key, PutPayload::from(first.clone().into_bytes())).await?;
@@ -31,7 +31,7 @@ pub async fn probe(objects: &Objects, location: &str, nonce: u64) -> Result<(), 
 }
 
 /// Refuses an address that leads to nothing now, if it once led to a repository that still exists.
-pub async fn refuse_former(
+pub(crate) async fn refuse_former(
     objects: &Objects,
     former: &Objects,
     location: &str,

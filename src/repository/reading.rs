@@ -45,14 +45,14 @@ pub(crate) struct Reading {
 
 /// The records of interest that a reading met.
 #[derive(Default)]
-pub(crate) struct Met {
+pub struct Met {
     /// The hash of the record that this host saw last.
     pub seen: Option<ContentHash>,
     /// The first later record that names an older keyring than this host took.
     pub late: Option<Late>,
 }
 
-pub(crate) struct Late {
+pub struct Late {
     pub sequence: Sequence,
     pub writer: WriterId,
     pub ring: u32,

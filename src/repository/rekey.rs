@@ -181,7 +181,7 @@ impl Keyrings<'_> {
     }
 
     /// Adds a holder to the store.
-    pub fn add_key(&self, holder: Holder, author: &Author) -> Result<(), RepositoryError> {
+    pub(crate) fn add_key(&self, holder: Holder, author: &Author) -> Result<(), RepositoryError> {
         if !keyring::is_name(&holder.name) {
             return Err(self.not_changed(KeyChange::Name(holder.name)));
         }
@@ -199,7 +199,7 @@ impl Keyrings<'_> {
     }
 
     /// Removes a holder. Later objects are sealed with keys that this holder never had.
-    pub fn remove_key(&self, name: &str, author: &Author) -> Result<(), RepositoryError> {
+    pub(crate) fn remove_key(&self, name: &str, author: &Author) -> Result<(), RepositoryError> {
         self.change_ring(author, |opened, random| {
             let holders: Vec<_> = opened.holders.iter().filter(|h| h.name != name).cloned().collect();
             if holders.len() == opened.holders.len() {
@@ -222,7 +222,7 @@ impl Keyrings<'_> {
     /// This cannot be undone.
     ///
     /// Returns whether the keyring was of the older kind.
-    pub fn upgrade_keys(&self, author: &Author) -> Result<bool, RepositoryError> {
+    pub(crate) fn upgrade_keys(&self, author: &Author) -> Result<bool, RepositoryError> {
         self.forget();
         if self.loaded()?.is_some_and(|loaded| loaded.opened.maker.is_some()) {
             let mut state = self.store.log().state()?;
@@ -342,7 +342,7 @@ fn key_file(path: &Path, source: &KeySource, env: &Env) -> Result<Vec<Identity>,
 }
 
 /// Makes a holder from a public key `age1…`.
-pub fn recipient_holder(name: &str, recipient: &str) -> Result<Holder, FormatError> {
+pub(crate) fn recipient_holder(name: &str, recipient: &str) -> Result<Holder, FormatError> {
     Ok(Holder::of_recipient(name, &Recipient::parse(recipient)?))
 }
 

@@ -110,7 +110,7 @@ impl WriteSession {
     }
 
     /// Returns a reader of the store's chunks.
-    pub fn chunks(&self) -> &ChunkReader {
+    pub(crate) fn chunks(&self) -> &ChunkReader {
         &self.chunks
     }
 
@@ -188,7 +188,7 @@ fn base(state: &StoreState, chunks: &ChunkReader) -> Result<(Option<SnapshotReco
 ///
 /// # Errors
 /// Those of `attempt`, and `Unavailable` after it lost `races_max` races and one more.
-pub fn until_won<T, E: From<RepositoryError>>(
+pub(crate) fn until_won<T, E: From<RepositoryError>>(
     store: &Store,
     races_max: u32,
     mut attempt: impl FnMut() -> Result<Option<T>, E>,

@@ -40,7 +40,7 @@ pub struct StandbyReport {
 
 impl StandbyReport {
     /// Returns whether its last report is at least `limit_ns` old. A report later than `now_ns` is not old.
-    pub fn is_silent(&self, now_ns: u64, limit_ns: u64) -> bool {
+    pub(crate) fn is_silent(&self, now_ns: u64, limit_ns: u64) -> bool {
         now_ns.saturating_sub(self.noted_ns) >= limit_ns
     }
 }

@@ -114,7 +114,7 @@ impl Repository {
     }
 
     /// Refuses a backend that lets two creations of one key succeed. Every writer calls it first.
-    pub fn probe(&self) -> Result<(), RepositoryError> {
+    pub(crate) fn probe(&self) -> Result<(), RepositoryError> {
         self.wait(async {
             if let Some((former, address)) = &self.former {
                 probe::refuse_former(&self.objects, former, &self.location, address).await?;
@@ -128,7 +128,7 @@ impl Repository {
     }
 
     /// Returns the stores that have a log or are about to get one, sorted.
-    pub fn stores(&self) -> Result<Vec<StoreName>, RepositoryError> {
+    pub(crate) fn stores(&self) -> Result<Vec<StoreName>, RepositoryError> {
         let names = self.wait(self.objects.list_top())?;
         let mut stores: Vec<_> = names.iter().filter_map(|n| StoreName::parse(n).ok()).collect();
         stores.sort();
@@ -144,12 +144,12 @@ impl Repository {
         Self { env, ..self.clone() }
     }
 
-    pub fn location(&self) -> &str {
+    pub(crate) fn location(&self) -> &str {
         &self.location
     }
 
     /// Returns the same repository with a request counter of its own. A bandwidth limit stays shared.
-    pub fn metered(&self) -> Self {
+    pub(crate) fn metered(&self) -> Self {
         Self { objects: self.objects.metered(), ..self.clone() }
     }
 
@@ -181,7 +181,7 @@ impl Store {
         &self.name
     }
 
-    pub fn repository(&self) -> &Repository {
+    pub(crate) fn repository(&self) -> &Repository {
         &self.repository
     }
 
@@ -214,7 +214,7 @@ impl Store {
         &self.keys
     }
 
-    pub(crate) fn notice(&self) -> &Notice {
+    pub fn notice(&self) -> &Notice {
         &self.repository.notice
     }
 
@@ -223,7 +223,7 @@ impl Store {
         self.repository.cache.as_ref().map(|cache| cache.as_path())
     }
 
-    pub(crate) fn objects(&self) -> &Objects {
+    pub fn objects(&self) -> &Objects {
         &self.repository.objects
     }
 

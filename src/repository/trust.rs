@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// It contains no secret: only hashes of public keys, and of keys with 256 random bits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeenRing {
+pub(crate) struct SeenRing {
     pub version: u8,
     pub sequence: u32,
     pub hash: ContentHash,
@@ -38,7 +38,7 @@ fn commitment(store: &StoreName, keys: &[Key]) -> ContentHash {
 }
 
 impl SeenRing {
-    pub fn of(store: &StoreName, ring: &Opened) -> Self {
+    pub(crate) fn of(store: &StoreName, ring: &Opened) -> Self {
         Self {
             version: ring.version,
             sequence: ring.reference.sequence,
@@ -91,7 +91,7 @@ impl SeenRing {
 ///
 /// It must have the data keys, which no party can make up that never had one, and name the keyring that was
 /// taken. Whether it does follow is decided by [`takes`].
-pub fn may_follow(store: &StoreName, seen: &SeenRing, newest: &Opened) -> Result<(), Distrust> {
+pub(crate) fn may_follow(store: &StoreName, seen: &SeenRing, newest: &Opened) -> Result<(), Distrust> {
     if newest.reference.sequence <= seen.sequence {
         return Ok(());
     }
@@ -105,7 +105,7 @@ pub fn may_follow(store: &StoreName, seen: &SeenRing, newest: &Opened) -> Result
 }
 
 /// Checks whether a host that took `seen` takes the last of `rings`, which lead to it, in ascending order.
-pub fn takes(store: &StoreName, seen: &SeenRing, rings: &[Opened]) -> Result<(), Distrust> {
+pub(crate) fn takes(store: &StoreName, seen: &SeenRing, rings: &[Opened]) -> Result<(), Distrust> {
     let Some(newest) = rings.last() else { return Ok(()) };
     if newest.reference.sequence < seen.sequence {
         return Err(if newest.version < seen.version { Distrust::Version } else { Distrust::Older });
@@ -123,7 +123,7 @@ pub fn takes(store: &StoreName, seen: &SeenRing, rings: &[Opened]) -> Result<(),
 /// The state of a store's encryption, as far as a host knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum SeenEncryption {
+pub(crate) enum SeenEncryption {
     /// It has a keyring.
     On,
     /// It has none, and this was confirmed as intended.
@@ -134,7 +134,7 @@ pub enum SeenEncryption {
 
 /// The treatment of a store without a keyring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plain {
+pub(crate) enum Plain {
     /// It is intended to have none.
     Accepted,
     /// Readers continue with a warning; writers are refused.
@@ -145,7 +145,7 @@ pub enum Plain {
 /// Decides how a store without a keyring is treated. Pure.
 ///
 /// `wanted` is the setting in the configuration, `allowed` that of the command line.
-pub fn plain(wanted: Encryption, allowed: bool, seen: Option<SeenEncryption>) -> Plain {
+pub(crate) fn plain(wanted: Encryption, allowed: bool, seen: Option<SeenEncryption>) -> Plain {
     match (wanted, seen) {
         (_, Some(SeenEncryption::On)) | (Encryption::Required, _) => Plain::Refused,
         (Encryption::None, _) | (_, Some(SeenEncryption::Off)) => Plain::Accepted,

@@ -41,7 +41,7 @@ pub struct UpkeepNote {
 
 impl Notes<'_> {
     /// Returns this host's note; an empty one if there is none.
-    pub fn upkeep_of(&self, host: &WriterId) -> Result<UpkeepNote, RepositoryError> {
+    pub(crate) fn upkeep_of(&self, host: &WriterId) -> Result<UpkeepNote, RepositoryError> {
         let found = self.upkeep()?.into_iter().find(|note| note.host == host.0);
         Ok(found.unwrap_or_else(|| UpkeepNote { host: host.0.clone(), ..Default::default() }))
     }
@@ -51,7 +51,7 @@ impl Notes<'_> {
         self.all(&object_key::upkeep_prefix(self.store.name()), |host| SealContext::Upkeep(host))
     }
 
-    pub fn note_upkeep(&self, note: &UpkeepNote) -> Result<(), RepositoryError> {
+    pub(crate) fn note_upkeep(&self, note: &UpkeepNote) -> Result<(), RepositoryError> {
         // A note is written even to an unencrypted store that may only be read, since it affects no reader.
         // Under a keyring that is not accepted, none is written.
         if let Some(loaded) = self.store.keyrings().loaded()? {
@@ -63,6 +63,6 @@ impl Notes<'_> {
 }
 
 /// Returns the last proof of all hosts.
-pub fn last_proof(notes: &[UpkeepNote]) -> Option<&Proof> {
+pub(crate) fn last_proof(notes: &[UpkeepNote]) -> Option<&Proof> {
     notes.iter().filter_map(|note| note.proof.as_ref()).max_by_key(|proof| (proof.snapshot, proof.proven_ns))
 }

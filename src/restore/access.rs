@@ -5,7 +5,7 @@
 
 /// Mode, owner and group of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
+pub(crate) struct Access {
     pub mode: u16,
     pub uid: u32,
     pub gid: u32,
@@ -13,10 +13,10 @@ pub struct Access {
 }
 
 /// Name of the attribute that holds an access list.
-pub const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
+pub(crate) const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 
 /// Returns the recorded mode without set-id bits that would run a program as another user or group.
-pub fn mode_for(recorded: Access, uid: u32, gid: u32) -> u16 {
+pub(crate) fn mode_for(recorded: Access, uid: u32, gid: u32) -> u16 {
     let mut mode = recorded.mode;
     if uid != recorded.uid && !recorded.directory {
         mode &= !0o4000;
@@ -30,7 +30,7 @@ pub fn mode_for(recorded: Access, uid: u32, gid: u32) -> u16 {
 /// Returns whether `now` allows any user more than `recorded` did.
 ///
 /// `restorer` is the user who restores; that user reads all content in any case.
-pub fn is_wider(recorded: Access, now: Access, restorer: u32) -> bool {
+pub(crate) fn is_wider(recorded: Access, now: Access, restorer: u32) -> bool {
     let bits = |access: Access, shift: u16| access.mode >> shift & 7;
     let more = |now: u16, recorded: u16| now & !recorded != 0;
     let (group, others) = (bits(recorded, 3), bits(recorded, 0));
@@ -49,7 +49,7 @@ pub fn is_wider(recorded: Access, now: Access, restorer: u32) -> bool {
 }
 
 /// Returns the mode of an inode that lost its access list: its group's bits are those of the list.
-pub fn mode_without_list(mode: u16, list: &[u8]) -> u16 {
+pub(crate) fn mode_without_list(mode: u16, list: &[u8]) -> u16 {
     const VERSION: [u8; 4] = [2, 0, 0, 0];
     const GROUP: u16 = 0x04;
     let Some(entries) = list.strip_prefix(&VERSION) else { return mode & !0o070 };

@@ -26,7 +26,7 @@ pub(crate) fn names(handle: impl AsFd) -> Result<BTreeSet<CString>, Errno> {
 }
 
 /// Opens the directory `name` of `dir`, without following a symlink.
-pub fn open_below(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_below(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Mode::empty())
 }
@@ -62,7 +62,7 @@ pub(crate) fn open_existing(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errn
 }
 
 /// Opens a directory below `root`, component by component: at any depth, and without following symlinks.
-pub fn open_path(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_path(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     let mut handle = open_below(root, c".")?;
     for component in path.split(|b| *b == b'/').filter(|c| !c.is_empty()) {
         handle = open_below(&handle, &name_of(component))?;
@@ -71,6 +71,6 @@ pub fn open_path(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// Converts a component to a C string. Tree paths contain no NUL.
-pub fn name_of(component: &[u8]) -> CString {
+pub(crate) fn name_of(component: &[u8]) -> CString {
     CString::new(component).unwrap_or_default()
 }

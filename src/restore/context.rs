@@ -17,7 +17,7 @@ pub(crate) struct Counters {
 }
 
 /// A restore that is running.
-pub(crate) struct RestoreContext<'a> {
+pub struct RestoreContext<'a> {
     pub(crate) writer: ContentWriter<'a>,
     pub(crate) counters: Counters,
     pub(crate) outcome: Arc<RestoreTally>,

@@ -76,7 +76,7 @@ struct Room {
 }
 
 impl Destination {
-    pub(crate) fn choose(request: &RestoreRequest, tag: &str) -> Result<Self, RestoreError> {
+    pub fn choose(request: &RestoreRequest, tag: &str) -> Result<Self, RestoreError> {
         let destination = &without_slashes(&request.destination);
         match std::fs::symlink_metadata(destination) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -147,7 +147,7 @@ impl Destination {
     }
 
     /// Returns a new handle of the directory that is written into.
-    pub(crate) fn open(&self) -> Result<OwnedFd, Errno> {
+    pub fn open(&self) -> Result<OwnedFd, Errno> {
         rustix::io::fcntl_dupfd_cloexec(&self.handle, 0)
     }
 

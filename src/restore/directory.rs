@@ -84,7 +84,7 @@ pub struct Directory {
 }
 
 /// A directory as it was found or made.
-pub(crate) struct Met {
+pub struct Met {
     pub(crate) handle: OwnedFd,
     pub(crate) filesystem: Filesystem,
     pub(crate) fresh: bool,
@@ -97,7 +97,7 @@ impl Directory {
     /// Creates a directory that gets the metadata `finish` at the end.
     ///
     /// It is `None` for one that keeps its metadata: the destination of a single file.
-    pub(crate) fn new(
+    pub fn new(
         met: Met,
         path: TreePath,
         finish: Option<(Entry, Attributes)>,
@@ -123,16 +123,16 @@ impl Directory {
     }
 
     /// Returns its entry, unless it keeps its metadata.
-    pub(crate) fn entry(&self) -> Option<&Entry> {
+    pub fn entry(&self) -> Option<&Entry> {
         self.finish.as_ref().map(|(entry, _)| entry)
     }
 
-    pub(crate) fn outcome(&self) -> &RestoreTally {
+    pub fn outcome(&self) -> &RestoreTally {
         &self.outcome
     }
 
     /// Returns the names in it, sorted.
-    pub fn names(&self) -> Result<BTreeSet<CString>, Errno> {
+    pub(crate) fn names(&self) -> Result<BTreeSet<CString>, Errno> {
         names(&self.handle)
     }
 

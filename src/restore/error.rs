@@ -103,7 +103,7 @@ impl RestoreError {
     }
 
     /// Returns the reason, without the path.
-    pub(crate) fn reason(&self) -> String {
+    pub fn reason(&self) -> String {
         match self {
             Self::Write { action, errno, .. } => format!("cannot {action}: {}", std::io::Error::from(*errno)),
             Self::Content { .. } => "the restored bytes do not have the file's hash".into(),

@@ -205,7 +205,7 @@ pub(crate) fn create<'a>(
 
 impl Making<'_> {
     /// Gives a written file its metadata, and its place.
-    pub(crate) fn finish(
+    pub fn finish(
         self,
         context: &RestoreContext,
         entry: &Entry,

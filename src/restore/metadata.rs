@@ -32,7 +32,7 @@ pub(crate) fn restorer() -> (u32, u32) {
 
 /// The way an inode is reached.
 #[derive(Clone, Copy, Debug)]
-pub enum Handle<'a> {
+pub(crate) enum Handle<'a> {
     /// A file or directory opened for reading or writing.
     Open(BorrowedFd<'a>),
     /// An inode opened with `O_PATH`, reached by its name in `/proc`.
@@ -41,7 +41,7 @@ pub enum Handle<'a> {
 
 /// The metadata that creation has given an inode.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CreatedWith {
+pub(crate) struct CreatedWith {
     /// The mode of an inode that this process has just created in a neutral directory.
     ///
     /// Such an inode belongs to this process and has no attributes, and its mode has no set-id bits.

@@ -31,7 +31,7 @@ pub(crate) struct Salvage<'a> {
 
 impl<'a> Salvage<'a> {
     /// Reads the entry `top` and all entries below it.
-    pub(crate) fn new(
+    pub fn new(
         manifests: ManifestReader,
         root: &ManifestRoot,
         top: &TreePath,

@@ -22,7 +22,7 @@ const JOURNAL: &str = "understudy: names that begin with this one are of a resto
 
 /// The temporary names of one restore.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     number: u64,
     next: AtomicU64,
     journal: Mutex<Option<Journal>>,
@@ -56,7 +56,7 @@ impl Session {
     }
 
     /// Returns a name that no other process uses.
-    pub(crate) fn name(&self) -> CString {
+    pub fn name(&self) -> CString {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
         CString::new(format!("{}-{count:x}", self.prefix())).unwrap_or_default()
     }
@@ -68,7 +68,7 @@ impl Session {
     /// Begins a journal at the top of a destination, and reads the journals of other restores.
     ///
     /// If it cannot be written, a killed restore leaves its files.
-    pub(crate) fn begin(&self, top: &OwnedFd, tag: &str) {
+    pub fn begin(&self, top: &OwnedFd, tag: &str) {
         let content = format!("{JOURNAL}{tag}\n");
         let all = names(top).unwrap_or_default();
         let left = all.into_iter().filter_map(|name| left(top, name, &content));

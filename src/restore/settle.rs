@@ -14,7 +14,7 @@ impl RestoreContext<'_> {
     /// Reads an entry's attributes.
     ///
     /// If the repository cannot give them, the entry is restored without, and this is reported.
-    pub(crate) fn attributes(&self, entry: &Entry) -> Result<Attributes, RestoreError> {
+    pub fn attributes(&self, entry: &Entry) -> Result<Attributes, RestoreError> {
         match attributes_of(&self.writer.chunks, entry).map_err(RestoreError::from) {
             Err(error) if !error.ends(Doing::Making) => {
                 let reason = format!("its attributes are damaged: {}", error.reason());

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 /// Maximum number of entries that are named. All are counted.
-pub const NAMED_MAX: usize = 100;
+pub(crate) const NAMED_MAX: usize = 100;
 
 /// The way in which an entry differs from the snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -92,7 +92,7 @@ impl Shortfalls {
 pub struct Told(Mutex<(Shortfalls, BTreeMap<ShortfallKind, Vec<Shortfall>>)>);
 
 impl Told {
-    pub fn tell(&self, kind: ShortfallKind, path: &TreePath, reason: impl Into<String>) {
+    pub(crate) fn tell(&self, kind: ShortfallKind, path: &TreePath, reason: impl Into<String>) {
         let mut told = lock(&self.0);
         *told.0.count(kind) += 1;
         let named = told.1.entry(kind).or_default();
@@ -102,13 +102,13 @@ impl Told {
     }
 
     /// Counts `more` entries without naming them, since the entry above them was named.
-    pub fn count(&self, kind: ShortfallKind, more: u64) {
+    pub(crate) fn count(&self, kind: ShortfallKind, more: u64) {
         let mut told = lock(&self.0);
         let count = told.0.count(kind);
         *count = count.saturating_add(more);
     }
 
-    pub fn take(&self) -> Shortfalls {
+    pub(crate) fn take(&self) -> Shortfalls {
         let (mut all, named) = std::mem::take(&mut *lock(&self.0));
         for mut of_kind in named.into_values() {
             of_kind.sort_by(|a, b| a.path.cmp(&b.path));

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use std::ffi::CStr;
 
 /// Makes a symlink, fifo, socket or device node.
-pub(crate) fn special(
+pub fn special(
     context: &RestoreContext,
     spot: &Spot,
     entry: &Entry,

@@ -25,7 +25,7 @@ use std::sync::Arc;
 const TRIES: usize = 8;
 
 /// The place of an entry.
-pub(crate) struct Spot {
+pub struct Spot {
     pub(crate) dir: Arc<Directory>,
     pub(crate) name: CString,
     /// Whether the directory had this name when it was opened.

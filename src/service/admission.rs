@@ -27,7 +27,7 @@ const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// The values that a request at the port is compared with.
 #[derive(Clone)]
-pub struct Admission {
+pub(crate) struct Admission {
     daemon: Daemon,
     /// The token; none while it could not be read or created. Then each request that needs it tries again.
     token: Option<Token>,
@@ -96,7 +96,7 @@ fn is_ours(host: &str, bound: Option<IpAddr>, config: &Config) -> bool {
 }
 
 /// Admits or refuses a request. The connection of an admitted request is kept until its response is complete.
-pub async fn admit(State(admission): State<Admission>, request: Request, next: Next) -> Response {
+pub(crate) async fn admit(State(admission): State<Admission>, request: Request, next: Next) -> Response {
     let door = request.extensions().get::<Door>().copied().unwrap_or(Door::Port);
     let seat = request.extensions().get::<Arc<Seat>>().cloned();
     match admission.check(door, &request) {

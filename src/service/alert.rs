@@ -5,7 +5,7 @@ use tracing::Level;
 
 /// How a failure is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Alert {
+pub(crate) struct Alert {
     /// The state of the store, as one word.
     pub word: &'static str,
     /// Level of the log line; `ERROR` when an operator must act soon.

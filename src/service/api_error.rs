@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Json, Response};
 
 /// The reason why a request is refused or failed.
 #[derive(Debug)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     pub status: StatusCode,
     pub reason: String,
 }
@@ -17,15 +17,15 @@ impl ApiError {
         Self { status, reason: reason.into() }
     }
 
-    pub fn bad_request(reason: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, reason)
     }
 
-    pub fn unknown_store(name: &str) -> Self {
+    pub(crate) fn unknown_store(name: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("no store '{name}' is configured here"))
     }
 
-    pub fn internal(error: impl std::fmt::Display) -> Self {
+    pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
     }
 }

@@ -29,9 +29,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Path of this program, even if its file was replaced or removed.
-pub const THIS: &str = "/proc/self/exe";
+pub(crate) const THIS: &str = "/proc/self/exe";
 /// The hidden command that [`run_confined`] serves.
-pub const CONFINED: &str = "confined";
+pub(crate) const CONFINED: &str = "confined";
 /// The `PATH` that is used when the environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Id of the user and group that own nothing.
@@ -62,7 +62,7 @@ impl Failure for ChildError {
 
 /// The user that a program runs as, and what is handed on to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Confinement {
+pub(crate) struct Confinement {
     /// The user; none for the user of this process.
     pub user: Option<User>,
     /// Whether a process that is not root may run the program as its own user instead.
@@ -85,7 +85,7 @@ pub struct User {
 }
 
 impl User {
-    pub fn nobody() -> Self {
+    pub(crate) fn nobody() -> Self {
         Self { uid: NOBODY, gid: NOBODY, groups: Vec::new(), home: "/".into() }
     }
 
@@ -152,7 +152,7 @@ impl FromStr for User {
 }
 
 /// Returns whether a variable may be handed on.
-pub fn may_be_handed_on(name: &str) -> bool {
+pub(crate) fn may_be_handed_on(name: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0']) && !SECRETS.contains(&name)
 }
 
@@ -160,7 +160,7 @@ pub fn may_be_handed_on(name: &str) -> bool {
 ///
 /// # Errors
 /// A relative program, and another user where this process is not root.
-pub fn command(
+pub(crate) fn command(
     this: &Path,
     program: &str,
     arguments: &[String],
@@ -197,7 +197,7 @@ pub fn command(
 }
 
 /// Returns this process's `PATH` as it is given to other programs.
-pub fn own_path() -> OsString {
+pub(crate) fn own_path() -> OsString {
     clean_path(std::env::var_os("PATH").as_deref())
 }
 
@@ -224,7 +224,7 @@ pub struct Told {
 
 /// Runs the program as an intermediate process, or becomes it. Ends this process; returns the reason if
 /// neither was possible.
-pub fn run_confined(told: &Told, again: &[OsString]) -> io::Error {
+pub(crate) fn run_confined(told: &Told, again: &[OsString]) -> io::Error {
     if !told.is_leashed {
         return become_it(told);
     }
@@ -339,7 +339,7 @@ fn become_user(user: &User) -> Result<(), Errno> {
 }
 
 /// Ends this process with the exit code of a program that was not started.
-pub fn not_started() -> ! {
+pub(crate) fn not_started() -> ! {
     std::process::exit(NOT_STARTED)
 }
 

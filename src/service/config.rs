@@ -15,9 +15,9 @@ use thiserror::Error;
 
 /// The commented sample that `understudy init` writes.
 pub const SAMPLE: &str = include_str!("../../understudy.sample.toml");
-pub const FILE_NAME: &str = "understudy.toml";
+pub(crate) const FILE_NAME: &str = "understudy.toml";
 /// Value of an address or a path that disables it.
-pub const OFF: &str = "off";
+pub(crate) const OFF: &str = "off";
 /// Default address at which HTTP requests are answered.
 const LISTEN: &str = "127.0.0.1:9184";
 
@@ -122,7 +122,7 @@ pub struct ServiceConfig {
 
 impl ServiceConfig {
     /// Returns the address at which HTTP requests are answered, or [`OFF`].
-    pub fn listen(&self) -> &str {
+    pub(crate) fn listen(&self) -> &str {
         self.listen.as_deref().unwrap_or(LISTEN)
     }
 }
@@ -202,7 +202,7 @@ pub struct DrillConfig {
 
 impl StoreConfig {
     /// Returns whether the tree is watched.
-    pub fn is_watched(&self) -> bool {
+    pub(crate) fn is_watched(&self) -> bool {
         self.role == Permission::Primary && self.hints.unwrap_or(self.plan.plan().debounce_seconds > 0)
     }
 
@@ -223,7 +223,7 @@ impl StoreConfig {
     }
 
     /// Returns the configuration of a store that no file names.
-    pub fn of(name: StoreName, path: PathBuf) -> Self {
+    pub(crate) fn of(name: StoreName, path: PathBuf) -> Self {
         Self {
             name,
             path,
@@ -304,7 +304,7 @@ impl Config {
     /// Reads `given`, else the first of the usual places that exists, else returns an empty configuration.
     ///
     /// A file must be trusted ([`trusted`]), since it names programs that this process runs.
-    pub fn load(given: Option<&Path>) -> Result<Self, ConfigError> {
+    pub(crate) fn load(given: Option<&Path>) -> Result<Self, ConfigError> {
         let read = |path: &Path| match trusted::read_to_string(path) {
             Ok(text) => Self::parse(&text, path),
             Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
@@ -340,7 +340,7 @@ impl Config {
 ///
 /// It is never taken from the current directory of a command or from a snapshot. A bare name is looked up on
 /// the PATH.
-pub fn resolve_program(command: &mut [String], base: &Path) {
+pub(crate) fn resolve_program(command: &mut [String], base: &Path) {
     if let Some(program) = command.first_mut().filter(|program| program.contains('/')) {
         let whole = std::path::absolute(base.join(&*program)).ok();
         if let Some(whole) = whole.and_then(|path| path.into_os_string().into_string().ok()) {
@@ -364,27 +364,27 @@ fn home(variable: &'static str, below: &str) -> Result<Option<PathBuf>, ConfigEr
 }
 
 /// Returns the default repository.
-pub fn default_repository() -> Result<Option<PathBuf>, ConfigError> {
+pub(crate) fn default_repository() -> Result<Option<PathBuf>, ConfigError> {
     Ok(home("XDG_DATA_HOME", ".local/share")?.map(|data| data.join("repository")))
 }
 
 /// Returns the default directory for followed stores.
-pub fn default_standby() -> Result<Option<PathBuf>, ConfigError> {
+pub(crate) fn default_standby() -> Result<Option<PathBuf>, ConfigError> {
     Ok(home("XDG_DATA_HOME", ".local/share")?.map(|data| data.join("standby")))
 }
 
 /// Returns the default key file.
-pub fn default_key_file() -> Result<Option<PathBuf>, ConfigError> {
+pub(crate) fn default_key_file() -> Result<Option<PathBuf>, ConfigError> {
     Ok(home("XDG_CONFIG_HOME", ".config")?.map(|config| config.join("key")))
 }
 
 /// Returns the directory for the daemon's own state, such as its generated token.
-pub fn state_dir() -> Result<Option<PathBuf>, ConfigError> {
+pub(crate) fn state_dir() -> Result<Option<PathBuf>, ConfigError> {
     home("XDG_STATE_HOME", ".local/state")
 }
 
 /// Returns the default cache.
-pub fn default_cache() -> Result<Option<PathBuf>, ConfigError> {
+pub(crate) fn default_cache() -> Result<Option<PathBuf>, ConfigError> {
     home("XDG_CACHE_HOME", ".cache")
 }
 
@@ -418,7 +418,7 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
 }
 
 /// Parses a size such as `20MiB`, `1.5 GB` or `4096`.
-pub fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);

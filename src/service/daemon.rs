@@ -43,7 +43,7 @@ const QUESTIONS_MAX: usize = 16;
 
 /// The daemon. Cheap to clone.
 #[derive(Clone)]
-pub struct Daemon(Arc<Inner>);
+pub(crate) struct Daemon(Arc<Inner>);
 
 struct Inner {
     host: RwLock<Host>,
@@ -108,7 +108,7 @@ impl Daemon {
     }
 
     /// Applies a new configuration.
-    pub fn reload(&self, config: Config) {
+    pub(crate) fn reload(&self, config: Config) {
         {
             let mut host = self.0.host.write().unwrap_or_else(PoisonError::into_inner);
             let keys = host.given_keys.clone();
@@ -120,11 +120,11 @@ impl Daemon {
         self.configure();
     }
 
-    pub fn host(&self) -> Host {
+    pub(crate) fn host(&self) -> Host {
         self.0.host.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         self.0.env.now()
     }
 
@@ -132,18 +132,18 @@ impl Daemon {
         &self.0.env
     }
 
-    pub fn board(&self) -> MutexGuard<'_, Board> {
+    pub(crate) fn board(&self) -> MutexGuard<'_, Board> {
         lock(&self.0.board)
     }
 
     /// Wakes the threads that wait for a change of the board.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.0.changed.notify_all();
     }
 
     /// Runs stores and does their upkeep when due, until `stop` is called and everything under way has ended
     /// or exceeded its limit.
-    pub fn run(&self, limits: EndLimits) {
+    pub(crate) fn run(&self, limits: EndLimits) {
         // Removes what killed drills left, of a daemon or of a single command.
         let standby = self.host().standby(None).ok();
         std::thread::spawn(move || drill_place::tidy(standby.as_deref()));
@@ -172,7 +172,7 @@ impl Daemon {
     }
 
     /// Runs what is due now, and returns how each run ended.
-    pub fn run_due(&self) -> Vec<(StoreName, RunResult)> {
+    pub(crate) fn run_due(&self) -> Vec<(StoreName, RunResult)> {
         let now = self.now();
         let mut begun = Vec::new();
         let mut board = self.board();
@@ -195,7 +195,7 @@ impl Daemon {
     }
 
     /// Stops the daemon: no run begins any more, and those under way stop as soon as they can.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
         self.board().stop();
         self.0.changed.notify_all();
@@ -312,7 +312,7 @@ impl Daemon {
         }
     }
 
-    pub fn repository(&self, store: &StoreConfig) -> Result<Repository, HostError> {
+    pub(crate) fn repository(&self, store: &StoreConfig) -> Result<Repository, HostError> {
         let host = self.host();
         let key = store.repository.clone().unwrap_or_default();
         let mut open = lock(&self.0.repositories);
@@ -349,7 +349,7 @@ impl Daemon {
         look().unwrap_or_default()
     }
 
-    pub fn statuses(&self) -> Vec<StoreStatus> {
+    pub(crate) fn statuses(&self) -> Vec<StoreStatus> {
         let now = self.now();
         self.board().statuses(now)
     }

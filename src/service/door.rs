@@ -2,7 +2,7 @@
 
 /// The way by which a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub(crate) enum Door {
     /// The TCP port, which is open to every process that can connect.
     Port,
     /// The Unix socket of the host's own commands, which is open to this user and root.

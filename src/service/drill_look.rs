@@ -30,7 +30,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 /// The hidden command that [`run`] serves.
-pub const LOOK: &str = "look";
+pub(crate) const LOOK: &str = "look";
 /// Number of bytes that a writable pipe takes without blocking (`PIPE_BUF`).
 const PIPE_BYTES: usize = 4096;
 /// Maximum length of an answer in bytes.
@@ -79,7 +79,7 @@ enum Answer {
 
 /// The reason why no further entry is looked up.
 #[derive(Debug)]
-pub enum LookError {
+pub(crate) enum LookError {
     Stopped,
     Differs {
         path: String,
@@ -90,7 +90,7 @@ pub enum LookError {
 }
 
 /// The second process, as the drill sees it.
-pub struct Looker {
+pub(crate) struct Looker {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
@@ -100,7 +100,7 @@ pub struct Looker {
 
 impl Looker {
     /// Starts the process for a directory on which nothing is mounted yet.
-    pub fn start(standby: &Path, dir: &Path) -> io::Result<Self> {
+    pub(crate) fn start(standby: &Path, dir: &Path) -> io::Result<Self> {
         let mut command = Command::new(THIS);
         command.arg0("understudy").args([LOOK.as_ref(), standby.as_os_str(), dir.as_os_str()]);
         command.env_clear().env("PATH", super::child::own_path());
@@ -111,7 +111,12 @@ impl Looker {
     }
 
     /// Has the process look up an entry. An error may concern an earlier entry.
-    pub fn look(&mut self, entry: &Entry, is_read: bool, stop: &dyn Fn() -> bool) -> Result<(), LookError> {
+    pub(crate) fn look(
+        &mut self,
+        entry: &Entry,
+        is_read: bool,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), LookError> {
         let kind = match &entry.kind {
             Kind::Directory => WantedKind::Directory,
             Kind::File(file) => WantedKind::File { size_bytes: file.size_bytes, hash: file.hash },
@@ -188,7 +193,7 @@ impl Looker {
     }
 
     /// Ends the process. It removes the mount itself if `is_mounted`; else it is killed.
-    pub fn end(mut self, env: &Env, is_mounted: bool) {
+    pub(crate) fn end(mut self, env: &Env, is_mounted: bool) {
         if !is_mounted {
             let _ = self.child.kill();
         }
@@ -206,7 +211,7 @@ enum Ready {
 }
 
 /// Runs the second process until its standard input is closed.
-pub fn run(standby: &Path, dir: &Path) -> io::Result<()> {
+pub(crate) fn run(standby: &Path, dir: &Path) -> io::Result<()> {
     // The process is the leader of its group already only if a user typed this command.
     let _ = rustix::process::setsid();
     let mut has_answered = false;

@@ -75,7 +75,7 @@ impl From<StageError> for PlaceError {
 }
 
 /// The snapshot to mount, and where it comes from.
-pub struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     pub store: &'a Store,
     pub state: &'a StoreState,
     pub sequence: Sequence,
@@ -85,7 +85,7 @@ pub struct Wanted<'a> {
 }
 
 /// A snapshot that is mounted for a drill.
-pub struct DrillPlace {
+pub(crate) struct DrillPlace {
     /// The mount point. The directory around it belongs to this user, so that other users do not reach the
     /// store through the drill.
     dir: PathBuf,
@@ -144,17 +144,17 @@ impl DrillPlace {
         Ok(place)
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// Returns the process that looks at what is mounted; this process must not access the mount itself.
-    pub fn looker(&mut self) -> Result<&mut Looker, LookError> {
+    pub(crate) fn looker(&mut self) -> Result<&mut Looker, LookError> {
         self.looker.as_mut().ok_or(LookError::Lost)
     }
 
     /// Returns the last complaint of the threads that serve the mount; empty for a mount by the kernel.
-    pub fn complaint(&self) -> String {
+    pub(crate) fn complaint(&self) -> String {
         lock(&self.complaint).clone()
     }
 
@@ -162,7 +162,7 @@ impl DrillPlace {
     ///
     /// Returns false where that is impossible; then a command that works in the mount reaches nothing above
     /// it.
-    pub fn let_in(&self, gid: u32) -> bool {
+    pub(crate) fn let_in(&self, gid: u32) -> bool {
         let (around, mode) = (self.around(), std::os::unix::fs::PermissionsExt::from_mode(0o710));
         std::os::unix::fs::chown(&around, None, Some(gid)).is_ok()
             && std::fs::set_permissions(&around, mode).is_ok()
@@ -199,7 +199,7 @@ impl DrillPlace {
     }
 
     /// Unmounts the snapshot and removes the directories, but never their content.
-    pub fn take_away(mut self) -> Result<(), PlaceError> {
+    pub(crate) fn take_away(mut self) -> Result<(), PlaceError> {
         self.unmount(false)?;
         let around = self.around();
         remove(&around).map_err(|source| PlaceError::Directory { path: around, source })
@@ -261,7 +261,7 @@ fn remove(around: &Path) -> std::io::Result<()> {
 }
 
 /// Removes what this user's killed drills left. What cannot be removed is logged, and tried again later.
-pub fn tidy(standby: Option<&Path>) {
+pub(crate) fn tidy(standby: Option<&Path>) {
     // `support::listing` would open other users' directories, and their filesystems may never answer.
     let all = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
     for around in all.map(|entry| entry.path()).filter(|path| has_name(path)) {

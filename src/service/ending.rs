@@ -5,14 +5,14 @@ use std::time::Duration;
 
 /// Maximum time from being asked to end until running work is abandoned, which loses nothing.
 #[derive(Clone, Copy, Debug)]
-pub struct EndLimits {
+pub(crate) struct EndLimits {
     pub runs: Duration,
     /// Limit for upkeep, counted from the end of the runs; a drill needs it to remove its mount.
     pub upkeep: Duration,
 }
 
 /// The state of a daemon that was asked to end, by the machine's clock.
-pub struct Ending {
+pub(crate) struct Ending {
     limits: EndLimits,
     since_ns: u64,
     /// When all runs had ended or were abandoned.
@@ -25,7 +25,12 @@ impl Ending {
     }
 
     /// Returns how long running work may still take; none when the daemon ends now.
-    pub fn wait(&mut self, is_running: bool, is_upkeep_running: bool, now_ns: u64) -> Option<Duration> {
+    pub(crate) fn wait(
+        &mut self,
+        is_running: bool,
+        is_upkeep_running: bool,
+        now_ns: u64,
+    ) -> Option<Duration> {
         let left = |limit: Duration, since_ns: u64| {
             let passed = Duration::from_nanos(now_ns.saturating_sub(since_ns));
             limit.checked_sub(passed).filter(|left| !left.is_zero())

@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 use thiserror::Error;
 
-pub const TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(300);
 /// Maximum number of bytes of a hook's standard error that are reported when it fails.
 const SAID_MAX_BYTES: usize = 2000;
 /// Interval between checks whether a hook has ended.
@@ -101,7 +101,7 @@ pub fn around<T, E: From<HookError>>(
 }
 
 /// Runs one command: a program and its arguments. `change` may adjust how it is started.
-pub fn run(
+pub(crate) fn run(
     when: &'static str,
     command: &[String],
     how: &Confinement,
@@ -164,7 +164,7 @@ fn end(env: &Env, mut child: Child, leash: Option<ChildStdin>) {
 }
 
 /// Waits for a process. Returns none if it did not end within `limit`, or if its status is unknown.
-pub fn wait(env: &Env, child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+pub(crate) fn wait(env: &Env, child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let begun = env.stopwatch();
     loop {
         match child.try_wait() {

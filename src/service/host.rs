@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 /// The reason why something is not opened.
 #[derive(Debug, Error)]
-pub enum HostError {
+pub(crate) enum HostError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -58,7 +58,7 @@ fn close_old(cache: &Path) {
 
 /// Keys that are given by a command rather than configured.
 #[derive(Clone, Debug, Default)]
-pub struct GivenKeys {
+pub(crate) struct GivenKeys {
     pub key_file: Option<PathBuf>,
     pub passphrase: Option<Zeroizing<String>>,
     /// Whether a keyring that no holder on this host made is trusted for writing.
@@ -69,7 +69,7 @@ pub struct GivenKeys {
 
 /// This host.
 #[derive(Clone)]
-pub struct Host {
+pub(crate) struct Host {
     pub config: Arc<Config>,
     pub runtime: Handle,
     /// The repository of the command line, which overrides the configured one.
@@ -103,7 +103,7 @@ impl Host {
     }
 
     /// Returns the same host with these keys in addition to the configured ones.
-    pub fn with_keys(self, given_keys: GivenKeys) -> Self {
+    pub(crate) fn with_keys(self, given_keys: GivenKeys) -> Self {
         Self { given_keys, ..self }
     }
 
@@ -118,16 +118,16 @@ impl Host {
     }
 
     /// Returns the same host, whose runs are a daemon's.
-    pub fn with_incarnation(self, incarnation: Option<Incarnation>) -> Self {
+    pub(crate) fn with_incarnation(self, incarnation: Option<Incarnation>) -> Self {
         Self { incarnation, ..self }
     }
 
-    pub fn with_notice(self, notice: Notice) -> Self {
+    pub(crate) fn with_notice(self, notice: Notice) -> Self {
         Self { notice, ..self }
     }
 
     /// Returns the keys that open stores: given, else configured, else the default key file.
-    pub fn keys(&self) -> Result<KeySource, HostError> {
+    pub(crate) fn keys(&self) -> Result<KeySource, HostError> {
         let mut passphrase = self.given_keys.passphrase.clone();
         if let (None, Some(path)) = (&passphrase, &self.config.passphrase_file) {
             let text = trusted::read_to_string(path).map(Zeroizing::new);
@@ -162,7 +162,7 @@ impl Host {
     }
 
     /// Returns warnings about secrets that other users of this host can read.
-    pub fn exposures(&self) -> Vec<String> {
+    pub(crate) fn exposures(&self) -> Vec<String> {
         let default = || config::default_key_file().ok().flatten();
         let key_file = self.given_keys.key_file.clone().or_else(|| self.config.key_file.clone());
         let files = key_file.or_else(default).into_iter();
@@ -172,13 +172,13 @@ impl Host {
     }
 
     /// Returns the key file that the next new store will create; none when there is one already.
-    pub fn key_to_be_made(&self) -> Option<PathBuf> {
+    pub(crate) fn key_to_be_made(&self) -> Option<PathBuf> {
         let keys = self.keys().ok().filter(|keys| keys.passphrase.is_none())?;
         keys.key_file.filter(|path| !durable::is_made(path))
     }
 
     /// Returns the repository of `store`: given, the store's, the configuration's, or the default directory.
-    pub fn repository(&self, store: Option<&StoreConfig>) -> Result<Repository, HostError> {
+    pub(crate) fn repository(&self, store: Option<&StoreConfig>) -> Result<Repository, HostError> {
         let configured = self.given_repository.clone();
         let configured = configured.or_else(|| store.and_then(|s| s.repository.clone()));
         let location = match configured.or_else(|| self.config.repository.clone()) {
@@ -215,7 +215,7 @@ impl Host {
     }
 
     /// Returns the repository that holds the store `name`.
-    pub fn repository_of(&self, name: &StoreName) -> Result<Repository, HostError> {
+    pub(crate) fn repository_of(&self, name: &StoreName) -> Result<Repository, HostError> {
         self.repository(self.config.store(name.as_str()))
     }
 
@@ -243,7 +243,7 @@ impl Host {
     }
 
     /// Returns the directories that this program keeps on this host. They are no part of a store.
-    pub fn own_places(&self) -> Vec<PathBuf> {
+    pub(crate) fn own_places(&self) -> Vec<PathBuf> {
         let configured = self.config.store.iter().filter_map(|store| store.repository.clone());
         let repositories = configured
             .chain(self.given_repository.clone())
@@ -264,7 +264,7 @@ impl Host {
     /// Returns this host's name in the logs: `UNDERSTUDY_WRITER`, else the configured name, else the host's.
     ///
     /// A name that changes at each start (as a container's does) would be another host each time.
-    pub fn writer(&self) -> WriterId {
+    pub(crate) fn writer(&self) -> WriterId {
         let given = std::env::var("UNDERSTUDY_WRITER").ok().filter(|name| !name.is_empty());
         let configured = given.or_else(|| self.config.writer.clone());
         WriterId(configured.unwrap_or_else(|| {
@@ -278,11 +278,11 @@ impl Host {
         self.incarnation.map(|incarnation| DaemonId { host: self.writer(), incarnation })
     }
 
-    pub fn incarnation(&self) -> Option<Incarnation> {
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
         self.incarnation
     }
 
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         let available = || std::thread::available_parallelism().map_or(2, usize::from);
         self.config.limits.threads.unwrap_or_else(available).max(1)
     }

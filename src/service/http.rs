@@ -52,7 +52,7 @@ struct AppState {
 }
 
 /// Returns all routes, guarded by the admission.
-pub fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router {
+pub(crate) fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -30,7 +30,7 @@ const CONNECTIONS_MAX: usize = 64;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// One connection.
-pub struct Seat {
+pub(crate) struct Seat {
     /// Number of requests that were admitted and whose responses are not complete.
     busy: AtomicUsize,
     env: Env,
@@ -40,7 +40,7 @@ pub struct Seat {
 }
 
 /// An admitted request; its connection is kept as long as this value.
-pub struct Busy(Arc<Seat>);
+pub(crate) struct Busy(Arc<Seat>);
 
 impl Seat {
     fn new(env: &Env) -> Self {
@@ -110,7 +110,7 @@ impl Seats {
 }
 
 /// Serves requests at a port, for ever.
-pub async fn at_port(env: &Env, listener: TcpListener, router: Router) {
+pub(crate) async fn at_port(env: &Env, listener: TcpListener, router: Router) {
     let seats = Seats::new(env);
     loop {
         match listener.accept().await {
@@ -124,7 +124,7 @@ pub async fn at_port(env: &Env, listener: TcpListener, router: Router) {
 ///
 /// # Errors
 /// The socket cannot be waited for.
-pub async fn at_socket(env: &Env, mut bound: Bound, router: Router) -> io::Result<()> {
+pub(crate) async fn at_socket(env: &Env, mut bound: Bound, router: Router) -> io::Result<()> {
     let seats = Seats::new(env);
     let listener = UnixListener::from_std(bound.listener.try_clone()?)?;
     let _held = &mut bound;

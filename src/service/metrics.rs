@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 /// Figures that concern the daemon rather than one store.
 #[derive(Clone, Copy, Debug)]
-pub struct Overall {
+pub(crate) struct Overall {
     pub queued: usize,
     pub running: usize,
     pub log_lines_lost: u64,
@@ -78,7 +78,7 @@ const FAMILIES: [Family; 27] = [
 ];
 
 /// Returns all metrics as text.
-pub fn text(statuses: &[StoreStatus], overall: Overall) -> String {
+pub(crate) fn text(statuses: &[StoreStatus], overall: Overall) -> String {
     let mut out = Text(String::new());
     for Family { name, kind, help, value } in &FAMILIES {
         out.head(name, *kind, help);

@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// Ships again what the repository lost, from `source` (default: the configured tree) and from the standby
 /// directory `standby` (default: the usual place).
-pub fn repair_of_this_host(
+pub(crate) fn repair_of_this_host(
     host: &Host,
     store: &Store,
     source: Option<&Path>,

@@ -27,11 +27,11 @@ const COMPRESSION_LEVEL: i32 = 1;
 /// Default maximum of hashed bytes of holes in large files; hashing them takes some ten seconds.
 pub const HOLES_MAX_BYTES: u64 = 32 << 30;
 /// Default number of snapshots to keep: a day of hourly ones.
-pub const DEFAULT_KEEP: u32 = 24;
+pub(crate) const DEFAULT_KEEP: u32 = 24;
 
 /// The reason why a run committed nothing.
 #[derive(Debug, Error)]
-pub enum RunError {
+pub(crate) enum RunError {
     #[error(transparent)]
     Host(#[from] HostError),
     #[error(transparent)]
@@ -68,7 +68,7 @@ impl RunError {
 
 /// Resources that the caller lends to a run.
 #[derive(Clone, Copy)]
-pub struct RunObserver<'a> {
+pub(crate) struct RunObserver<'a> {
     pub progress: &'a Progress,
     pub on_step: &'a (dyn Fn(Step) + Sync),
 }
@@ -81,7 +81,7 @@ fn own_mounts() -> Vec<PathBuf> {
 }
 
 /// Returns the request of a store's resync.
-pub fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
+pub(crate) fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
     Request {
         store: store.name.clone(),
         path: store.path.clone(),
@@ -101,7 +101,7 @@ pub fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request {
 }
 
 /// Resyncs a store as its request says, between its hooks.
-pub fn resync_between_hooks(
+pub(crate) fn resync_between_hooks(
     repository: &Repository,
     store: &StoreConfig,
     request: &Request,
@@ -123,7 +123,7 @@ pub fn resync_between_hooks(
 }
 
 /// Runs a store in the role that the log gives this host. `accept` lets a held resync through.
-pub fn run(
+pub(crate) fn run(
     host: &Host,
     repository: &Repository,
     store: &StoreConfig,

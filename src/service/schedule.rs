@@ -55,7 +55,7 @@ enum Due {
 
 impl Schedule {
     /// Returns the schedule that is due every `seconds`.
-    pub fn every(seconds: u64) -> Self {
+    pub(crate) fn every(seconds: u64) -> Self {
         Self { text: format!("every {seconds} s"), due: Due::Every(seconds.max(1) * NS) }
     }
 
@@ -90,12 +90,12 @@ impl Schedule {
     }
 
     /// Returns whether its times are the calendar's; else it is due at intervals, by either clock.
-    pub fn is_by_calendar(&self) -> bool {
+    pub(crate) fn is_by_calendar(&self) -> bool {
         matches!(self.due, Due::Any(_))
     }
 
     /// Returns the first due time after `ns`, which is a wall clock time since 1970.
-    pub fn after(&self, ns: u64) -> Option<u64> {
+    pub(crate) fn after(&self, ns: u64) -> Option<u64> {
         let any = match &self.due {
             Due::Every(period) => return (ns / period + 1).checked_mul(*period),
             Due::Any(any) => any,
@@ -155,7 +155,7 @@ fn weekday(text: &str) -> Result<u32, String> {
 }
 
 /// Returns a store's fixed offset within the jitter; it is the same on every host and after every restart.
-pub fn slot_ns(store: &str, jitter_ns: u64) -> u64 {
+pub(crate) fn slot_ns(store: &str, jitter_ns: u64) -> u64 {
     let hash = blake3::hash(store.as_bytes());
     let (first, _) = hash.as_bytes().split_at(8);
     let number = u64::from_le_bytes(first.try_into().unwrap_or_default());

@@ -31,7 +31,7 @@ const OF_UNIT: &str = "/run/understudy";
 
 /// The place of a socket: a directory, and a name in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SocketPlace {
+pub(crate) struct SocketPlace {
     dir: PathBuf,
     name: OsString,
     /// Whether the place was not configured; the directory is then closed to other users.
@@ -40,7 +40,7 @@ pub struct SocketPlace {
 
 /// The reason why a daemon has no socket.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     #[error("{}: another daemon is running with this configuration; stop it, or set service.socket", .0.display())]
     Taken(PathBuf),
     #[error("{}: {source}; set service.socket", path.display())]
@@ -54,7 +54,7 @@ impl Failure for SocketError {
 }
 
 /// A listening socket, which is removed when this value is dropped.
-pub struct Bound {
+pub(crate) struct Bound {
     pub listener: UnixListener,
     pub path: PathBuf,
     dir: OwnedFd,
@@ -65,13 +65,13 @@ pub struct Bound {
 impl SocketPlace {
     /// Returns where a daemon of this configuration listens; none when the socket is disabled or there is no
     /// place for it.
-    pub fn of_daemon(config: &Config, repository: Option<&str>) -> Option<Self> {
+    pub(crate) fn of_daemon(config: &Config, repository: Option<&str>) -> Option<Self> {
         let given = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from).filter(|dir| dir.is_absolute());
         Self::all(config, repository, given).into_iter().next()
     }
 
     /// Returns the places where a command of this configuration looks for the daemon.
-    pub fn of_command(config: &Config, repository: Option<&str>) -> Vec<Self> {
+    pub(crate) fn of_command(config: &Config, repository: Option<&str>) -> Vec<Self> {
         let mut all = Self::all(config, repository, None);
         if all.first().is_some_and(|place| place.is_default) {
             let name = name(config, repository);
@@ -97,7 +97,7 @@ impl SocketPlace {
         }
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.join(&self.name)
     }
 
@@ -105,7 +105,7 @@ impl SocketPlace {
     ///
     /// # Errors
     /// [`SocketError::Taken`] when another daemon listens there; else the error of the place.
-    pub fn bind(&self) -> Result<Bound, SocketError> {
+    pub(crate) fn bind(&self) -> Result<Bound, SocketError> {
         let wrong = |source: io::Error| SocketError::Io { path: self.path(), source };
         let dir = match self.is_default {
             true => private::own(&self.dir),
@@ -135,7 +135,7 @@ impl SocketPlace {
     ///
     /// # Errors
     /// The directory exists, but other users can enter it or own it.
-    pub fn connect(&self) -> io::Result<Option<UnixStream>> {
+    pub(crate) fn connect(&self) -> io::Result<Option<UnixStream>> {
         let dir = match private::closed(&self.dir) {
             Ok(dir) => dir,
             // A directory of another user cannot be entered: no daemon of this user listens there.

@@ -9,15 +9,15 @@ use std::path::PathBuf;
 
 /// A secret that requests must show.
 #[derive(Clone)]
-pub struct Token(String);
+pub(crate) struct Token(String);
 
 impl Token {
     /// Compares the whole token, so that the time it takes reveals nothing.
-    pub fn is(&self, shown: &str) -> bool {
+    pub(crate) fn is(&self, shown: &str) -> bool {
         blake3::hash(self.0.as_bytes()) == blake3::hash(shown.as_bytes())
     }
 
-    pub fn bearer(&self) -> String {
+    pub(crate) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
     }
 
@@ -30,7 +30,7 @@ impl Token {
     }
 
     /// Reads the token that is configured, or that a daemon has stored.
-    pub fn read(config: &Config) -> io::Result<Option<Self>> {
+    pub(crate) fn read(config: &Config) -> io::Result<Option<Self>> {
         let Some(path) = Self::path(config)? else { return Ok(None) };
         match trusted::read_to_string(&path) {
             Ok(text) if text.trim().len() >= 16 => Ok(Some(Self(text.trim().to_owned()))),
@@ -49,7 +49,7 @@ impl Token {
 
     /// Reads the token; if there is none, generates one and stores it for commands of the same user. A
     /// configured file must exist.
-    pub fn read_or_make(config: &Config, env: &Env) -> io::Result<Self> {
+    pub(crate) fn read_or_make(config: &Config, env: &Env) -> io::Result<Self> {
         if let Some(token) = Self::read(config)? {
             return Ok(token);
         }

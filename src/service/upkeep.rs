@@ -27,7 +27,7 @@ const SLACK_NS: u64 = HOUR_NS / 4;
 
 /// The reason why a duty was not done.
 #[derive(Debug, Error)]
-pub enum UpkeepError {
+pub(crate) enum UpkeepError {
     #[error(transparent)]
     Host(#[from] HostError),
     #[error(transparent)]
@@ -57,7 +57,7 @@ impl Failure for UpkeepError {
 /// A duty that may be due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum UpkeepTask {
+pub(crate) enum UpkeepTask {
     Prune,
     Verify,
     Drill,
@@ -66,17 +66,17 @@ pub enum UpkeepTask {
 /// The report of a duty.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum TaskReport {
+pub(crate) enum TaskReport {
     Prune(Box<PruneReport>),
     Verify(Box<VerifyReport>),
     Drill(Box<DrillReport>),
 }
 
 /// The result of a duty.
-pub type TaskResult = (UpkeepTask, Result<TaskReport, UpkeepError>);
+pub(crate) type TaskResult = (UpkeepTask, Result<TaskReport, UpkeepError>);
 
 /// Returns the duties that are due now. Pure.
-pub fn due(note: &UpkeepNote, upkeep: &Upkeep, now_ns: u64) -> Vec<UpkeepTask> {
+pub(crate) fn due(note: &UpkeepNote, upkeep: &Upkeep, now_ns: u64) -> Vec<UpkeepTask> {
     let is_due = |last: Option<u64>, hours: u32| {
         // After the clock was set back, a duty is due rather than forgotten.
         hours > 0
@@ -110,7 +110,7 @@ fn share_percent(upkeep: &Upkeep) -> u8 {
 }
 
 /// The resources that upkeep needs.
-pub struct UpkeepRun<'a> {
+pub(crate) struct UpkeepRun<'a> {
     pub host: &'a Host,
     pub store: &'a Store,
     pub config: &'a StoreConfig,
@@ -120,7 +120,7 @@ pub struct UpkeepRun<'a> {
 
 impl UpkeepRun<'_> {
     /// Does what is due, and notes it. A store without a snapshot needs no upkeep.
-    pub fn keep_up(&self) -> Result<Vec<TaskResult>, UpkeepError> {
+    pub(crate) fn keep_up(&self) -> Result<Vec<TaskResult>, UpkeepError> {
         let mut note = self.store.notes().upkeep_of(&self.host.writer())?;
         let mut done = Vec::new();
         for duty in due(&note, &self.config.upkeep(), self.host.env().wall_ns()) {
@@ -174,7 +174,7 @@ impl UpkeepRun<'_> {
 }
 
 /// Notes the result of a drill; an interrupted drill leaves no note.
-pub fn note_drill(
+pub(crate) fn note_drill(
     note: &mut UpkeepNote,
     drilled: &Result<DrillReport, DrillError>,
     begun_ns: u64,
@@ -194,7 +194,7 @@ pub fn note_drill(
 }
 
 /// Verifies from where the last reading ended, and notes where this one ended.
-pub fn verify_on(
+pub(crate) fn verify_on(
     store: &Store,
     note: &mut UpkeepNote,
     options: VerifyOptions,

@@ -23,7 +23,7 @@ struct Entry {
 
 /// The watches of all stores.
 #[derive(Default)]
-pub struct Watches(Mutex<HashMap<StoreName, Entry>>);
+pub(crate) struct Watches(Mutex<HashMap<StoreName, Entry>>);
 
 impl Watches {
     /// Returns what a run of `store` that begins now looks at: everything, if `is_full`. Calls `changed` at
@@ -62,7 +62,7 @@ impl Watches {
     }
 
     /// Ends a run; `done` is its report unless it failed.
-    pub fn end(&self, store: &StoreName, watched: Watched, done: Option<&ResyncReport>) {
+    pub(crate) fn end(&self, store: &StoreName, watched: Watched, done: Option<&ResyncReport>) {
         let watches = lock(&self.0);
         let Some(report) = done else {
             watched.watch.give_back(watched.hints);
@@ -90,7 +90,7 @@ impl Watches {
     }
 
     /// Removes the watches of stores that are no longer configured.
-    pub fn retain(&self, is_configured: impl Fn(&StoreName) -> bool) {
+    pub(crate) fn retain(&self, is_configured: impl Fn(&StoreName) -> bool) {
         lock(&self.0).retain(|name, _| is_configured(name));
     }
 }

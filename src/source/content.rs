@@ -12,18 +12,18 @@ use rustix::io::Errno;
 
 /// Size of a segment, the unit in which a file is read: a power of two, so that each is a subtree of
 /// BLAKE3's.
-pub const SEGMENT_BYTES: u64 = 4 << 20;
+pub(crate) const SEGMENT_BYTES: u64 = 4 << 20;
 
 /// The hash of a whole file that is one segment, or a segment's chaining value.
 #[derive(Clone, Copy)]
-pub enum SegmentHash {
+pub(crate) enum SegmentHash {
     Whole(ContentHash),
     Part(ChainingValue),
 }
 
 /// Reads `start..end` into `buffer`, which gets that length; holes become zeros. Returns the number of bytes
 /// read.
-pub fn read_range(
+pub(crate) fn read_range(
     file: &dyn File,
     (start, end): (u64, u64),
     map: &DataMap,
@@ -44,7 +44,7 @@ pub fn read_range(
 }
 
 /// Fills `buffer` with the file's bytes from `at` on.
-pub fn read_exact(file: BorrowedFd, mut buffer: &mut [u8], mut at: u64) -> Result<(), ReadError> {
+pub(crate) fn read_exact(file: BorrowedFd, mut buffer: &mut [u8], mut at: u64) -> Result<(), ReadError> {
     while !buffer.is_empty() {
         match rustix::io::pread(file, &mut *buffer, at) {
             Ok(0) => return Err(ReadError::EndsEarly),
@@ -62,7 +62,7 @@ pub fn read_exact(file: BorrowedFd, mut buffer: &mut [u8], mut at: u64) -> Resul
 /// Joins the chaining values of a file's parts, pushed in order. All parts but the last have one size, a
 /// power of two.
 #[derive(Default)]
-pub struct HashTree {
+pub(crate) struct HashTree {
     stack: Vec<ChainingValue>,
     pushed: u64,
 }
@@ -82,7 +82,7 @@ impl HashTree {
 
     /// Returns the chaining value of all that was pushed, as a part of a larger file; `None` if nothing was
     /// pushed.
-    pub fn finish_part(mut self) -> Option<ChainingValue> {
+    pub(crate) fn finish_part(mut self) -> Option<ChainingValue> {
         let mut right = self.stack.pop()?;
         while let Some(left) = self.stack.pop() {
             right = merge_subtrees_non_root(&left, &right, Mode::Hash);

@@ -15,7 +15,7 @@ impl DataMap {
     }
 
     /// Asks the filesystem for the map. One that does not support this reports no holes.
-    pub fn of(file: BorrowedFd, size_bytes: u64) -> Result<Self, Errno> {
+    pub(crate) fn of(file: BorrowedFd, size_bytes: u64) -> Result<Self, Errno> {
         let mut ranges = Vec::new();
         let mut at = 0;
         while at < size_bytes {
@@ -39,17 +39,17 @@ impl DataMap {
         Ok(Self(ranges))
     }
 
-    pub fn has_holes(&self, size_bytes: u64) -> bool {
+    pub(crate) fn has_holes(&self, size_bytes: u64) -> bool {
         size_bytes > 0 && self.0 != [(0, size_bytes)]
     }
 
     /// Returns the number of bytes, of a file of `size_bytes`, that are in no range.
-    pub fn hole_bytes(&self, size_bytes: u64) -> u64 {
+    pub(crate) fn hole_bytes(&self, size_bytes: u64) -> u64 {
         size_bytes.saturating_sub(self.0.iter().map(|(from, to)| to - from).sum())
     }
 
     /// Returns the stretches of `start..end`: `(start, end, is_data)`, adjoining, data and holes in turns.
-    pub fn stretches(&self, start: u64, end: u64) -> Vec<(u64, u64, bool)> {
+    pub(crate) fn stretches(&self, start: u64, end: u64) -> Vec<(u64, u64, bool)> {
         let mut stretches = Vec::new();
         let mut at = start;
         let first = self.0.partition_point(|(_, to)| *to <= start);

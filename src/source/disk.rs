@@ -158,7 +158,7 @@ fn patiently<T>(env: &Env, mut call: impl FnMut() -> Result<T, Errno>) -> Result
 }
 
 /// Raises this process's limit on open handles to the allowed maximum. Returns the limit.
-pub fn raise_handle_limit() -> u64 {
+pub(crate) fn raise_handle_limit() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

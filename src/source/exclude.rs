@@ -34,12 +34,12 @@ impl Excludes {
     /// Returns whether the entry matches whatever its type is.
     ///
     /// Then it need not be looked at, which may never return below a dead mount.
-    pub fn exclude_unseen(&self, path: &TreePath) -> bool {
+    pub(crate) fn exclude_unseen(&self, path: &TreePath) -> bool {
         self.exclude(path, true) && (!self.tell_kinds || self.exclude(path, false))
     }
 
     /// Returns whether the entry itself matches; entries below an excluded directory are never looked at.
-    pub fn exclude(&self, path: &TreePath, is_directory: bool) -> bool {
+    pub(crate) fn exclude(&self, path: &TreePath, is_directory: bool) -> bool {
         self.patterns.as_ref().is_some_and(|patterns| {
             let path = Path::new(OsStr::from_bytes(path.as_bytes()));
             patterns.matched(path, is_directory).is_ignore()

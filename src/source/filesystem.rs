@@ -9,7 +9,7 @@ use rustix::fd::AsFd;
 /// `f_fsid` is made from the UUID on ext4 and btrfs only; elsewhere it may change with the device's number,
 /// and is left out. That of btrfs has the subvolume's number in its upper half (see `btrfs_statfs` in the
 /// kernel), which is left out as well: another snapshot of it is the same filesystem.
-pub fn identify(directory: impl AsFd, stat: &Stat) -> FilesystemId {
+pub(crate) fn identify(directory: impl AsFd, stat: &Stat) -> FilesystemId {
     const EXT4: u64 = 0xef53;
     const BTRFS: u64 = 0x9123_683e;
     let root_inode = stat.fingerprint.inode;

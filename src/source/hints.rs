@@ -66,7 +66,7 @@ impl Hints {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.directories.is_empty() && self.trees.is_empty()
     }
 
@@ -269,12 +269,12 @@ impl Watch {
     }
 
     /// Returns the number of directories that cannot be watched.
-    pub fn unwatched(&self) -> usize {
+    pub(crate) fn unwatched(&self) -> usize {
         lock(&self.state.0).unwatched.len()
     }
 
     /// Watches a directory that is about to be listed.
-    pub fn before_listing(&self, directory: &TreePath) {
+    pub(crate) fn before_listing(&self, directory: &TreePath) {
         if lock(&self.state.0).watched.contains(directory) {
             return;
         }

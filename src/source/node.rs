@@ -40,7 +40,7 @@ impl Node {
     }
 
     /// Makes a node at the same place with the directory of `handle`.
-    pub fn opened_as(&self, handle: Arc<dyn Directory>, stat: &Stat) -> Arc<Self> {
+    pub(crate) fn opened_as(&self, handle: Arc<dyn Directory>, stat: &Stat) -> Arc<Self> {
         let (above, handle) = (self.above.clone(), Mutex::new(Some(handle)));
         Arc::new(Self { path: self.path.clone(), identity: stat.identity(), above, handle })
     }
@@ -49,7 +49,7 @@ impl Node {
     ///
     /// # Errors
     /// `STALE` when its name is another directory's by now; else the error of opening it.
-    pub fn handle(&self) -> Result<Arc<dyn Directory>, Errno> {
+    pub(crate) fn handle(&self) -> Result<Arc<dyn Directory>, Errno> {
         if let Some(handle) = self.open_handle() {
             return Ok(handle);
         }
@@ -86,7 +86,7 @@ impl Node {
     }
 
     /// Returns whether its name in the parent still leads to it. The parent's own place is not checked here.
-    pub fn is_in_place(&self) -> Result<bool, Errno> {
+    pub(crate) fn is_in_place(&self) -> Result<bool, Errno> {
         let Some((above, name)) = &self.above else { return Ok(true) };
         Ok(above.handle()?.stat_at(name)?.identity() == self.identity)
     }

@@ -21,7 +21,7 @@ pub fn open_file(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
 }
 
 /// Reads a symlink's target and any entry's attributes through one handle, so that all are of one inode.
-pub fn read_special(dir: impl AsFd, name: &CStr) -> Result<Special, Errno> {
+pub(crate) fn read_special(dir: impl AsFd, name: &CStr) -> Result<Special, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = rustix::fs::openat(dir, name, flags, Mode::empty())?;
     let stat = Stat::of(&handle)?;

@@ -34,18 +34,18 @@ pub struct Stat {
 
 impl Stat {
     /// Reads the metadata of `name` in `dir`, without following a symlink.
-    pub fn at(dir: impl AsFd, name: &CStr) -> rustix::io::Result<Self> {
+    pub(crate) fn at(dir: impl AsFd, name: &CStr) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS).map(Self::from)
     }
 
     /// Reads the metadata of an open file.
-    pub fn of(file: impl AsFd) -> rustix::io::Result<Self> {
+    pub(crate) fn of(file: impl AsFd) -> rustix::io::Result<Self> {
         rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map(Self::from)
     }
 
     /// Returns whether no value differs that a change would alter.
-    pub fn same_moment(&self, other: &Stat) -> bool {
+    pub(crate) fn same_moment(&self, other: &Stat) -> bool {
         (self.kind, self.size_bytes, self.mtime, self.fingerprint)
             == (other.kind, other.size_bytes, other.mtime, other.fingerprint)
     }
@@ -55,16 +55,16 @@ impl Stat {
         Identity { device: self.device, inode: self.fingerprint.inode }
     }
 
-    pub fn is_directory(&self) -> bool {
+    pub(crate) fn is_directory(&self) -> bool {
         self.kind == FileType::Directory
     }
 
-    pub fn is_file(&self) -> bool {
+    pub(crate) fn is_file(&self) -> bool {
         self.kind == FileType::RegularFile
     }
 
     /// Returns whether the entry is of this kind; a device must also have the number.
-    pub fn is_a(&self, kind: &Kind) -> bool {
+    pub(crate) fn is_a(&self, kind: &Kind) -> bool {
         match kind {
             Kind::Directory => self.is_directory(),
             Kind::File(_) => self.is_file(),
@@ -81,7 +81,7 @@ impl Stat {
     }
 
     /// Returns whether there may be holes: the file has fewer blocks than its size needs.
-    pub fn may_have_holes(&self) -> bool {
+    pub(crate) fn may_have_holes(&self) -> bool {
         self.blocks.saturating_mul(512) < self.size_bytes
     }
 }

@@ -88,13 +88,13 @@ pub struct AttributesRead {
 }
 
 /// Returns whether an error means that this process lacks a resource, and so says nothing of the tree.
-pub fn is_own_trouble(errno: Errno) -> bool {
+pub(crate) fn is_own_trouble(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)
 }
 
 /// Returns whether an error may only mean that the name is gone or belongs to another entry by now. Then the
 /// name is to be looked at again.
-pub fn is_in_motion(errno: Errno) -> bool {
+pub(crate) fn is_in_motion(errno: Errno) -> bool {
     matches!(
         errno,
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE | Errno::ISDIR | Errno::NXIO | Errno::NODEV

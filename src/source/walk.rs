@@ -101,18 +101,18 @@ impl<'e> Walk<'e> {
     }
 
     /// Watches every directory before it is listed; with hints, clean directories are not listed ahead.
-    pub fn watched(self, watch: Option<&'e Watch>, hints: Option<&'e Hints>) -> Self {
+    pub(crate) fn watched(self, watch: Option<&'e Watch>, hints: Option<&'e Hints>) -> Self {
         Self { watch, hints, ..self }
     }
 
     /// Returns whether some directories may be clean.
-    pub fn is_hinted(&self) -> bool {
+    pub(crate) fn is_hinted(&self) -> bool {
         self.hints.is_some()
     }
 
     /// Returns the number of directories that a caller may hold at once, in addition to those that are listed
     /// ahead.
-    pub fn handles_to_spare(&self) -> usize {
+    pub(crate) fn handles_to_spare(&self) -> usize {
         (self.course.listings_max / 64).clamp(1, 16)
     }
 
@@ -206,7 +206,7 @@ impl<'e> Walk<'e> {
     }
 
     /// Lists a slot's directory again, also one that was taken; `stat` is the metadata that its name has now.
-    pub fn open_as(&self, slot: &Slot, stat: Stat) -> Result<Listing, Errno> {
+    pub(crate) fn open_as(&self, slot: &Slot, stat: Stat) -> Result<Listing, Errno> {
         let handle = slot.parent.handle()?.open_directory(&slot.name)?;
         let path = slot.parent.path.join(slot.name.as_bytes());
         let node = Node::below(&slot.parent, slot.name.clone(), path, handle, &stat);
@@ -230,7 +230,7 @@ impl<'e> Walk<'e> {
 
     /// Returns the listing of a directory that changed, or is new, after a reading during which it did not
     /// change.
-    pub fn at_rest(&self, listing: Listing) -> Result<Listing, Errno> {
+    pub(crate) fn at_rest(&self, listing: Listing) -> Result<Listing, Errno> {
         let handle = listing.node.handle()?;
         let now = handle.stat()?;
         if now.same_moment(&listing.stat) && now.fingerprint.ctime < self.course.since {
@@ -314,7 +314,7 @@ impl<'e> Walk<'e> {
 /// until its metadata did not change during a reading. The result has the names of all readings; the caller
 /// looks at each name. A directory with a change at or after `since` may have changed again within one tick
 /// of the kernel's clock, so it is read twice.
-pub fn names_at_rest(
+pub(crate) fn names_at_rest(
     handle: &dyn Directory,
     mut before: Stat,
     since: Timestamp,

@@ -6,13 +6,13 @@ use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::{Errno, Result};
 
 /// Reads all attributes, sorted by name. A filesystem without attributes has none.
-pub fn read(file: impl AsFd) -> Result<Attributes> {
+pub(crate) fn read(file: impl AsFd) -> Result<Attributes> {
     let read = read_all(file);
     read.failed.map_or(Ok(read.attributes), Err)
 }
 
 /// Reads the attributes that can be read, sorted by name.
-pub fn read_all(file: impl AsFd) -> AttributesRead {
+pub(crate) fn read_all(file: impl AsFd) -> AttributesRead {
     let fd = file.as_fd();
     read_with(
         |buffer| rustix::fs::flistxattr(fd, buffer),
@@ -21,7 +21,7 @@ pub fn read_all(file: impl AsFd) -> AttributesRead {
 }
 
 /// Reads all attributes of the inode of a handle opened with `O_PATH`.
-pub fn read_by_path(handle: impl AsFd) -> Result<Attributes> {
+pub(crate) fn read_by_path(handle: impl AsFd) -> Result<Attributes> {
     let read = read_all_by_path(handle);
     read.failed.map_or(Ok(read.attributes), Err)
 }
@@ -30,7 +30,7 @@ pub fn read_by_path(handle: impl AsFd) -> Result<Attributes> {
 ///
 /// Such handles (of symlinks, fifos, sockets, devices) are refused by the calls on handles, so this uses the
 /// handle's name in `/proc`, which leads to the same inode.
-pub fn read_all_by_path(handle: impl AsFd) -> AttributesRead {
+pub(crate) fn read_all_by_path(handle: impl AsFd) -> AttributesRead {
     let path = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
     read_with(
         |buffer| rustix::fs::listxattr(path.as_str(), buffer),

@@ -37,7 +37,7 @@ const NAMES: usize = 4096;
 const FOLDERS: usize = 32;
 
 /// The arriving objects of one run.
-pub struct Arrivals<'a> {
+pub(crate) struct Arrivals<'a> {
     depot: &'a Depot,
     /// Handle of the objects' filesystem, opened before this run wrote anything to it.
     filesystem: OwnedFd,
@@ -69,7 +69,7 @@ impl<'a> Arrivals<'a> {
 
     /// Removes the objects that an older version may have named before they were on the disk, and that are
     /// not there. Returns their number.
-    pub fn remove_lost(&self) -> Result<u64, FollowError> {
+    pub(crate) fn remove_lost(&self) -> Result<u64, FollowError> {
         self.sync()?;
         let mut lost = 0;
         self.depot.each_object(|path, hash| {
@@ -88,7 +88,7 @@ impl<'a> Arrivals<'a> {
 
     /// Writes the arrived objects to the disk, names them, and writes the names to the disk. After that an
     /// image may be published.
-    pub fn settle(&self) -> Result<(), FollowError> {
+    pub(crate) fn settle(&self) -> Result<(), FollowError> {
         // Needed also if nothing arrived: the names that an interrupted run gave may not be on the disk yet.
         if let Err(error) = self.sync() {
             // An object that cannot be removed is in doubt for the next run.

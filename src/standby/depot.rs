@@ -44,7 +44,7 @@ impl Depot {
     }
 
     /// Returns the depot in this directory.
-    pub fn at(root: &Path) -> Self {
+    pub(crate) fn at(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
@@ -101,7 +101,7 @@ impl Depot {
     }
 
     /// Returns whether objects may not be on the disk, since an older version named them too early.
-    pub fn is_in_doubt(&self) -> Result<bool, FollowError> {
+    pub(crate) fn is_in_doubt(&self) -> Result<bool, FollowError> {
         let path = self.unfinished();
         match rustix::fs::stat(&path) {
             Ok(_) => Ok(true),
@@ -111,7 +111,7 @@ impl Depot {
     }
 
     /// Returns the last note to the repository.
-    pub fn reported(&self) -> Result<Option<Vec<u8>>, FollowError> {
+    pub(crate) fn reported(&self) -> Result<Option<Vec<u8>>, FollowError> {
         let path = self.root.join("reported");
         match std::fs::read(&path) {
             Ok(text) => Ok(Some(text)),
@@ -120,7 +120,7 @@ impl Depot {
         }
     }
 
-    pub fn set_reported(&self, told: &[u8]) -> Result<(), FollowError> {
+    pub(crate) fn set_reported(&self, told: &[u8]) -> Result<(), FollowError> {
         // If the file is lost, the note is written to the repository once more.
         self.write_new(&self.root.join("reported"), told, false)
     }
@@ -141,7 +141,7 @@ impl Depot {
     ///
     /// # Errors
     /// It belongs to another user, or others can write to it.
-    pub fn look(&self) -> Result<(), FollowError> {
+    pub(crate) fn look(&self) -> Result<(), FollowError> {
         let held = private::look(self.standby()).and_then(|()| private::look(&self.root));
         held.map_err(FollowError::io(&self.root, "check its owner and mode"))
     }
@@ -173,7 +173,7 @@ impl Depot {
     }
 
     /// Locks the pins for a moment, so that snapshots are neither dropped nor pinned.
-    pub fn lock_pins(&self) -> Result<Lock, FollowError> {
+    pub(crate) fn lock_pins(&self) -> Result<Lock, FollowError> {
         let path = self.pins().join(".lock");
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
         let handle = rustix::fs::openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR)
@@ -200,7 +200,7 @@ impl Depot {
     }
 
     /// Publishes an image that `write` writes: to a temporary name, synced, then renamed.
-    pub fn publish_image<T>(
+    pub(crate) fn publish_image<T>(
         &self,
         _lock: &Lock,
         sequence: Sequence,
@@ -240,7 +240,7 @@ impl Depot {
     }
 
     /// Writes a small file by a rename. It is synced if it matters after a power cut.
-    pub fn write_new(&self, path: &Path, bytes: &[u8], durable: bool) -> Result<(), FollowError> {
+    pub(crate) fn write_new(&self, path: &Path, bytes: &[u8], durable: bool) -> Result<(), FollowError> {
         write_beside(path, bytes, durable)
     }
 }
@@ -265,7 +265,7 @@ pub(crate) fn write_beside(path: &Path, bytes: &[u8], durable: bool) -> Result<(
 }
 
 /// Returns the id of this boot; empty where the kernel has none.
-pub fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     std::fs::read_to_string(BOOT_ID).unwrap_or_default()
 }
 
@@ -280,7 +280,7 @@ pub(crate) fn sync_directory(dir: &Path) -> Result<(), FollowError> {
 }
 
 /// Returns the names in a directory; empty when the directory does not exist.
-pub fn names(dir: &Path) -> Result<Vec<String>, FollowError> {
+pub(crate) fn names(dir: &Path) -> Result<Vec<String>, FollowError> {
     let name = |entry: std::io::Result<DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
     match entries(dir).map(name).collect::<std::io::Result<_>>() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),

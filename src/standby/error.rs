@@ -44,19 +44,19 @@ impl Failure for FollowError {
 
 impl FollowError {
     /// Returns the repository's error, if it is one.
-    pub fn of_repository(&self) -> Option<&RepositoryError> {
+    pub(crate) fn of_repository(&self) -> Option<&RepositoryError> {
         match self {
             Self::Repository(error) | Self::Content(ContentError::Repository(error)) => Some(error),
             _ => None,
         }
     }
 
-    pub fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, action, source }
     }
 
-    pub fn path(path: &Path, action: &'static str) -> impl FnOnce(Errno) -> Self {
+    pub(crate) fn path(path: &Path, action: &'static str) -> impl FnOnce(Errno) -> Self {
         let path = path.to_owned();
         move |errno| Self::Io { path, action, source: errno.into() }
     }

@@ -96,7 +96,7 @@ impl MaterialiseContext<'_> {
     }
 
     /// Returns whether all arrived objects are complete. Must not be called while workers are running.
-    pub(crate) fn is_clean(&self) -> bool {
+    pub fn is_clean(&self) -> bool {
         !self.tainted.load(Ordering::Relaxed)
     }
 

@@ -62,12 +62,12 @@ impl Pin {
         Ok(is_new)
     }
 
-    pub fn remove(&self, depot: &Depot) -> Result<(), FollowError> {
+    pub(crate) fn remove(&self, depot: &Depot) -> Result<(), FollowError> {
         remove(&self.file(depot))
     }
 
     /// Returns whether the directory for changes was deleted; false if its volume may just not be mounted.
-    pub fn is_deleted(&self) -> bool {
+    pub(crate) fn is_deleted(&self) -> bool {
         self.writable && !self.path.exists() && self.holder.is_some() && holder_of(&self.path) == self.holder
     }
 }
@@ -80,7 +80,7 @@ fn holder_of(path: &Path) -> Option<FilesystemId> {
 }
 
 /// Removes the pin of a snapshot's read-only mount at a path.
-pub fn forget(depot: &Depot, path: &Path, snapshot: Sequence) -> Result<(), FollowError> {
+pub(crate) fn forget(depot: &Depot, path: &Path, snapshot: Sequence) -> Result<(), FollowError> {
     let file = Pin::new(snapshot, path, false).file(depot);
     match read(&file)? {
         // This is the pin of a directory for changes, which still needs its snapshot.
@@ -90,7 +90,7 @@ pub fn forget(depot: &Depot, path: &Path, snapshot: Sequence) -> Result<(), Foll
 }
 
 /// Removes the pins of a path's read-only mounts, except for that of `snapshot`. Unreadable pins are skipped.
-pub fn keep_only(depot: &Depot, path: &Path, snapshot: Sequence) -> Result<(), FollowError> {
+pub(crate) fn keep_only(depot: &Depot, path: &Path, snapshot: Sequence) -> Result<(), FollowError> {
     for file in files(depot)? {
         if let Found::Pin(pin) = read(&file)?
             && !pin.writable
@@ -118,7 +118,7 @@ pub fn pins(depot: &Depot) -> Result<Vec<Pin>, FollowError> {
 
 /// Removes the pins without a reason: those of writable directories that were deleted, and those that a power
 /// cut left without their bytes.
-pub fn tidy(depot: &Depot) -> Result<(), FollowError> {
+pub(crate) fn tidy(depot: &Depot) -> Result<(), FollowError> {
     for file in files(depot)? {
         match read(&file)? {
             Found::Torn => remove(&file)?,
@@ -161,7 +161,7 @@ fn read(file: &Path) -> Result<Found, FollowError> {
 
 /// Removes the pins of all read-only mounts at a path that has no mount any more, for example since it was
 /// unmounted by another program. Returns their snapshots.
-pub fn forget_all(depot: &Depot, path: &Path) -> Result<Vec<Sequence>, FollowError> {
+pub(crate) fn forget_all(depot: &Depot, path: &Path) -> Result<Vec<Sequence>, FollowError> {
     let mut forgotten = Vec::new();
     for file in files(depot)? {
         if let Found::Pin(pin) = read(&file)?
@@ -221,7 +221,7 @@ mod written {
         Bytes(Vec<u8>),
     }
 
-    pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
         let written = match path.to_str() {
             Some(text) => Written::Text(text.to_owned()),
             None => Written::Bytes(path.as_os_str().as_bytes().to_vec()),
@@ -229,7 +229,7 @@ mod written {
         written.serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
         Ok(match Written::deserialize(deserializer)? {
             Written::Text(text) => PathBuf::from(text),
             Written::Bytes(bytes) => PathBuf::from(OsString::from_vec(bytes)),

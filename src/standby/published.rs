@@ -118,7 +118,7 @@ fn difference(found: &Found, entry: &Entry) -> Option<&'static str> {
 
 /// Calls `each` with every file of a published snapshot that has an object, and that object's hash. An image
 /// that cannot be read is an error.
-pub(crate) fn objects(
+pub fn objects(
     depot: &Depot,
     sequence: Sequence,
     mut each: impl FnMut(&[u8], ContentHash) -> Result<(), FollowError>,

@@ -4,11 +4,11 @@
 //! time that lies in the future was made by a clock that was ahead, here or on another host: it does not show
 //! how long ago that was.
 
-pub const HOUR_NS: u64 = 3_600_000_000_000;
-pub const DAY_NS: u64 = 24 * HOUR_NS;
+pub(crate) const HOUR_NS: u64 = 3_600_000_000_000;
+pub(crate) const DAY_NS: u64 = 24 * HOUR_NS;
 
 /// Converts nanoseconds to seconds, for reports.
-pub fn seconds(ns: u64) -> f64 {
+pub(crate) fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 
@@ -25,13 +25,13 @@ pub struct Now {
 const APART_NS: u64 = 60 * 1_000_000_000;
 
 /// Returns the distance of a time in the future; none if it is within the tolerated difference.
-pub fn ahead_ns(now_ns: u64, then_ns: u64) -> Option<u64> {
+pub(crate) fn ahead_ns(now_ns: u64, then_ns: u64) -> Option<u64> {
     let ahead_ns = then_ns.saturating_sub(now_ns);
     (ahead_ns > APART_NS).then_some(ahead_ns)
 }
 
 /// Returns the time since a moment; none if the moment lies in the future.
-pub fn since_ns(now_ns: u64, then_ns: u64) -> Option<u64> {
+pub(crate) fn since_ns(now_ns: u64, then_ns: u64) -> Option<u64> {
     match ahead_ns(now_ns, then_ns) {
         Some(_) => None,
         None => Some(now_ns.saturating_sub(then_ns)),

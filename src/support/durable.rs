@@ -26,7 +26,7 @@ const BESIDE: (&str, &str) = (".understudy-", ".new");
 /// # Errors
 /// `AlreadyExists` when there is one with content, or another user's; a [`trusted::Distrust`] when the
 /// directory is not trusted. Whatever the error, `path` is as it was.
-pub fn create(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn create(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path);
     // In a directory where other users can exchange names, the file could become theirs, and would not be
     // accepted again.
@@ -45,7 +45,7 @@ pub fn create(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()>
 ///
 /// # Errors
 /// Whatever the error, `path` is as it was.
-pub fn replace(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path);
     tidy(dir);
     let beside = Beside::new(env, dir, mode, bytes)?;
@@ -54,7 +54,7 @@ pub fn replace(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()
 }
 
 /// Makes a directory and its missing ancestors, each synced to the disk, and for this user alone.
-pub fn create_dirs(path: &Path) -> io::Result<()> {
+pub(crate) fn create_dirs(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -70,7 +70,7 @@ pub fn create_dirs(path: &Path) -> io::Result<()> {
 }
 
 /// Returns whether the path has anything but an empty file of this user's: then there is nothing to make.
-pub fn is_made(path: &Path) -> bool {
+pub(crate) fn is_made(path: &Path) -> bool {
     match std::fs::symlink_metadata(path) {
         Ok(meta) => !is_empty_of_ours(&meta),
         Err(error) => error.kind() != io::ErrorKind::NotFound,

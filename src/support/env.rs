@@ -58,7 +58,7 @@ impl Env {
     }
 
     /// Returns nanoseconds since the machine started.
-    pub fn boot_ns(&self) -> u64 {
+    pub(crate) fn boot_ns(&self) -> u64 {
         self.now().boot_ns
     }
 
@@ -66,11 +66,11 @@ impl Env {
         self.clock.sleep(time);
     }
 
-    pub fn random(&self) -> &dyn Random {
+    pub(crate) fn random(&self) -> &dyn Random {
         &*self.random
     }
 
-    pub fn fill(&self, bytes: &mut [u8]) {
+    pub(crate) fn fill(&self, bytes: &mut [u8]) {
         self.random.fill(bytes);
     }
 
@@ -82,7 +82,7 @@ impl Env {
     }
 
     /// Starts a stopwatch.
-    pub fn stopwatch(&self) -> Stopwatch {
+    pub(crate) fn stopwatch(&self) -> Stopwatch {
         Stopwatch { clock: self.clock.clone(), begun_ns: self.boot_ns() }
     }
 }
@@ -95,17 +95,17 @@ impl Default for Env {
 
 /// Measures time by the machine's clock, which is never set.
 #[derive(Clone)]
-pub struct Stopwatch {
+pub(crate) struct Stopwatch {
     clock: Arc<dyn Clock>,
     begun_ns: u64,
 }
 
 impl Stopwatch {
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.clock.now().boot_ns.saturating_sub(self.begun_ns))
     }
 
-    pub fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.elapsed().as_secs_f64()
     }
 }

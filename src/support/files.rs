@@ -11,13 +11,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Returns a number for a file's name; no two threads of this process get the same.
-pub fn unique() -> u64 {
+pub(crate) fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Writes a temporary file and renames it, so that no reader sees a part of it. Makes its directory.
-pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(dir) = path.parent() {
         private::make_dirs(dir)?;
     }
@@ -33,7 +33,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// Returns whether a name is one of a temporary file of [`replace`].
-pub fn is_temporary(name: &str) -> bool {
+pub(crate) fn is_temporary(name: &str) -> bool {
     let suffix = name.rsplit_once('.').and_then(|(_, suffix)| suffix.split_once('-'));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     suffix.is_some_and(|(process, number)| is_number(process) && is_number(number))

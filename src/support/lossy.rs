@@ -17,7 +17,7 @@ const QUEUE_MAX_BYTES: usize = 1 << 20;
 
 /// The callers' end of the queue. Cheap to clone.
 #[derive(Clone)]
-pub struct Lossy(Arc<Shared>);
+pub(crate) struct Lossy(Arc<Shared>);
 
 struct Shared {
     queue: Mutex<Queue>,
@@ -35,7 +35,7 @@ struct Queue {
 
 impl Lossy {
     /// Starts the thread; `told` returns the line that reports the number of lost lines.
-    pub fn start(out: impl Write + Send + 'static, told: fn(u64) -> String) -> io::Result<Self> {
+    pub(crate) fn start(out: impl Write + Send + 'static, told: fn(u64) -> String) -> io::Result<Self> {
         let lossy = Self(Arc::new(Shared {
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -47,7 +47,7 @@ impl Lossy {
     }
 
     /// Queues a line; never waits.
-    pub fn say(&self, line: &[u8]) {
+    pub(crate) fn say(&self, line: &[u8]) {
         let mut queue = self.0.queue();
         if queue.bytes + line.len() > QUEUE_MAX_BYTES {
             self.0.lost.fetch_add(1, Ordering::Relaxed);
@@ -59,13 +59,13 @@ impl Lossy {
     }
 
     /// Waits until all lines are written, at most for `limit`.
-    pub fn flush(&self, limit: Duration) {
+    pub(crate) fn flush(&self, limit: Duration) {
         let is_under_way = |queue: &mut Queue| !queue.lines.is_empty() || queue.is_writing;
         drop(self.0.changed.wait_timeout_while(self.0.queue(), limit, is_under_way));
     }
 
     /// Returns the number of lost lines.
-    pub fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.0.lost.load(Ordering::Relaxed)
     }
 }
@@ -114,13 +114,13 @@ impl Shared {
 }
 
 /// One line; it is queued when this is dropped, and so when it is whole.
-pub struct Line {
+pub(crate) struct Line {
     lossy: Lossy,
     bytes: Vec<u8>,
 }
 
 impl Lossy {
-    pub fn line(&self) -> Line {
+    pub(crate) fn line(&self) -> Line {
         Line { lossy: self.clone(), bytes: Vec::new() }
     }
 }

@@ -2,7 +2,7 @@
 
 /// Removes a field's escapes: blanks, tabs, line feeds and backslashes are written as `\\` and three octal
 /// digits.
-pub fn unescape(text: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, behind)) = rest.split_first() {

@@ -45,7 +45,7 @@ mod chosen {
         CHOSEN.set(mutant);
     }
 
-    pub fn is(mutant: Mutant) -> bool {
+    pub(crate) fn is(mutant: Mutant) -> bool {
         CHOSEN.get() == Some(mutant)
     }
 }
@@ -53,7 +53,7 @@ mod chosen {
 #[cfg(not(debug_assertions))]
 mod chosen {
     #[inline(always)]
-    pub fn is(_: super::Mutant) -> bool {
+    pub(crate) fn is(_: super::Mutant) -> bool {
         false
     }
 }

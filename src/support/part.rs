@@ -2,7 +2,7 @@
 
 /// Returns how many of the first items have at most `max_bytes` together, given the size of each; at least
 /// one, if there is one.
-pub fn fitting(sizes_bytes: impl Iterator<Item = u64>, max_bytes: u64) -> usize {
+pub(crate) fn fitting(sizes_bytes: impl Iterator<Item = u64>, max_bytes: u64) -> usize {
     let (mut sizes_bytes, mut held_bytes) = (sizes_bytes.peekable(), 0u64);
     let least = usize::from(sizes_bytes.peek().is_some());
     let fits = |size_bytes: &u64| {

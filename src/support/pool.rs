@@ -13,29 +13,29 @@ pub type Job<'env, W> = Box<dyn FnOnce(&mut W) + Send + 'env>;
 
 /// Executor of jobs: threads that live as long as the scope, and end when the pool is dropped; or the caller
 /// itself.
-pub enum Pool<'env, W> {
+pub(crate) enum Pool<'env, W> {
     Threads(Sender<Job<'env, W>>),
     Inline(Mutex<W>),
 }
 
 /// A future result.
-pub struct Handle<T>(Receiver<T>);
+pub(crate) struct Handle<T>(Receiver<T>);
 
 impl<T> Handle<T> {
     /// Waits for the result. `None` when the job panicked; its thread's panic ends the scope anyway.
-    pub fn wait(self) -> Option<T> {
+    pub(crate) fn wait(self) -> Option<T> {
         self.0.recv().ok()
     }
 }
 
 impl<'env, W: Send + 'env> Pool<'env, W> {
     /// Makes a pool of one worker, on the thread of its caller.
-    pub fn inline(worker: W) -> Self {
+    pub(crate) fn inline(worker: W) -> Self {
         Self::Inline(Mutex::new(worker))
     }
 
     /// Starts one thread for each of `workers`.
-    pub fn start<'scope>(scope: &'scope Scope<'scope, 'env>, workers: Vec<W>) -> Self {
+    pub(crate) fn start<'scope>(scope: &'scope Scope<'scope, 'env>, workers: Vec<W>) -> Self {
         let (jobs, receiver) = channel::<Job<'env, W>>();
         let queue = Arc::new(Mutex::new(receiver));
         for mut worker in workers {
@@ -54,7 +54,7 @@ impl<'env, W: Send + 'env> Pool<'env, W> {
     }
 
     /// Queues a job. The caller limits the number of unfinished jobs.
-    pub fn submit<T: Send + 'env>(&self, job: impl FnOnce(&mut W) -> T + Send + 'env) -> Handle<T> {
+    pub(crate) fn submit<T: Send + 'env>(&self, job: impl FnOnce(&mut W) -> T + Send + 'env) -> Handle<T> {
         let (sender, receiver) = sync_channel(1);
         let jobs = match self {
             Self::Threads(jobs) => jobs,

@@ -21,7 +21,7 @@ use thiserror::Error;
 
 /// Reason why a directory is not used.
 #[derive(Debug, Error)]
-pub enum NotPrivate {
+pub(crate) enum NotPrivate {
     #[error("{} belongs to user {owner}, not to root or this user ({own}), and a directory's owner can redirect what is written there: name another, or run this as that user", path.display())]
     Owner { path: PathBuf, owner: u32, own: u32 },
     #[error("{}: all users can write to it (mode {mode:o}); name a directory below it, or: chmod o-w {}", path.display(), path.display())]
@@ -37,7 +37,7 @@ impl From<NotPrivate> for io::Error {
 }
 
 /// Returns whether an error says that a directory is not private.
-pub fn is_refusal(error: &io::Error) -> bool {
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<NotPrivate>())
 }
 
@@ -68,7 +68,7 @@ pub fn hold(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`hold`].
-pub fn hold_alone(path: &Path) -> io::Result<()> {
+pub(crate) fn hold_alone(path: &Path) -> io::Result<()> {
     hold(path)?;
     if rustix::fs::stat(path)?.st_mode & 0o1002 != 0o1002 {
         return Ok(());
@@ -87,7 +87,7 @@ pub fn hold_alone(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`hold`].
-pub fn look(path: &Path) -> io::Result<()> {
+pub(crate) fn look(path: &Path) -> io::Result<()> {
     match rustix::fs::stat(path) {
         Err(Errno::NOENT) => Ok(()),
         _ => hold(path),
@@ -100,7 +100,7 @@ pub fn look(path: &Path) -> io::Result<()> {
 /// # Errors
 /// [`NotPrivate`] when it is another user's, or others may write to it. A symlink does not count as a
 /// directory.
-pub fn passage(path: &Path) -> io::Result<()> {
+pub(crate) fn passage(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o755).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
         _ => {}
@@ -166,7 +166,7 @@ fn has_modes(magic: u64) -> bool {
 /// # Errors
 /// As [`hold`]. Where its mode cannot be set (a read-only filesystem) that is an error only if others may
 /// write to it.
-pub fn own(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn own(path: &Path) -> io::Result<OwnedFd> {
     let handle = open_or_make(path)?;
     let stat = rustix::fs::fstat(&handle)?;
     let kind = rustix::fs::fstatfs(&handle).ok().map(|found| kind_of(&found));
@@ -187,7 +187,7 @@ pub fn own(path: &Path) -> io::Result<OwnedFd> {
 
 /// Opens a directory that must already be closed to others, in order to reach another process through it. It
 /// is not made.
-pub fn closed(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn closed(path: &Path) -> io::Result<OwnedFd> {
     let handle = open(path)?;
     let stat = rustix::fs::fstat(&handle)?;
     judge_owner(path, stat.st_uid)?;
@@ -201,7 +201,7 @@ pub fn closed(path: &Path) -> io::Result<OwnedFd> {
 static GIVEN_UMASK: OnceLock<u32> = OnceLock::new();
 
 /// Closes everything that this process makes from now on to other users, unless it asks for another mode.
-pub fn close_umask() {
+pub(crate) fn close_umask() {
     let given = rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let _ = GIVEN_UMASK.set(given.bits());
 }
@@ -209,20 +209,20 @@ pub fn close_umask() {
 /// Opens what this process makes from now on to its group, unless it asks for another mode.
 ///
 /// It is called when a directory is found that is shared with a group.
-pub fn share_with_group() {
+pub(crate) fn share_with_group() {
     if GIVEN_UMASK.get().is_some() {
         rustix::process::umask(Mode::RWXO);
     }
 }
 
 /// Returns the umask that this process was started with; its programs are started with it as well.
-pub fn given_umask() -> u32 {
+pub(crate) fn given_umask() -> u32 {
     *GIVEN_UMASK.get().unwrap_or(&0o022)
 }
 
 /// Makes a directory and its missing ancestors for this user alone; an existing one stays as it is. Nothing
 /// is synced.
-pub fn make_dirs(path: &Path) -> io::Result<()> {
+pub(crate) fn make_dirs(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 

@@ -52,17 +52,17 @@ impl Progress {
 
     /// Resets the totals of a scan that starts again. What was shipped is not shipped again, and stays
     /// counted.
-    pub fn begin_again(&self) {
+    pub(crate) fn begin_again(&self) {
         for counter in [&self.entries, &self.read_bytes, &self.new_bytes] {
             counter.store(0, Ordering::Relaxed);
         }
     }
 
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    pub fn get(counter: &AtomicU64) -> u64 {
+    pub(crate) fn get(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
     }
 }

@@ -47,7 +47,7 @@ impl From<Distrust> for io::Error {
 }
 
 /// Returns whether an error says that a file is not trusted.
-pub fn is_distrust(error: &io::Error) -> bool {
+pub(crate) fn is_distrust(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Distrust>())
 }
 
@@ -56,7 +56,7 @@ pub fn is_distrust(error: &io::Error) -> bool {
 /// # Errors
 /// `PermissionDenied` with a [`Distrust`] that names the problem and its remedy; else the error of opening or
 /// reading it.
-pub fn read_to_string(path: &Path) -> io::Result<String> {
+pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.read_to_string(&mut text)?;
     Ok(text)
@@ -85,7 +85,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// As [`open`].
-pub fn look_at_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn look_at_dir(dir: &Path) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let holder = rustix::fs::openat(CWD, dir, flags, Mode::empty())?;
     judge_holder(holder.as_fd(), dir, dir, rustix::process::geteuid().as_raw())
@@ -93,7 +93,7 @@ pub fn look_at_dir(dir: &Path) -> io::Result<()> {
 
 /// Returns a warning if all users of this host may read a secret; none if a directory above it keeps them
 /// out.
-pub fn exposure(path: &Path) -> Option<String> {
+pub(crate) fn exposure(path: &Path) -> Option<String> {
     let real = std::fs::canonicalize(path).ok()?;
     let meta = std::fs::metadata(&real).ok()?;
     let reach = |dir: &Path| std::fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o001 != 0);
@@ -160,7 +160,7 @@ fn judge_holder(holder: BorrowedFd, dir: &Path, entry: &Path, entry_owner: u32) 
 }
 
 /// Returns whether a user is this process's own, or root, which it trusts.
-pub fn is_trusted(uid: u32) -> bool {
+pub(crate) fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 

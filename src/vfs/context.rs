@@ -14,7 +14,7 @@ use std::ffi::OsStr;
 pub(crate) struct Context(OwnedFd, &'static str);
 
 impl Context {
-    pub(crate) fn open(kind: &'static str) -> Result<Self, MountError> {
+    pub fn open(kind: &'static str) -> Result<Self, MountError> {
         let handle = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| MountError::Kernel {
             action: "open a filesystem context",
             errno,
@@ -43,7 +43,7 @@ impl Context {
         fsconfig_create(&self.0).map_err(self.wrong(action))
     }
 
-    pub(crate) fn mount(&self, attributes: MountAttrFlags) -> Result<OwnedFd, MountError> {
+    pub fn mount(&self, attributes: MountAttrFlags) -> Result<OwnedFd, MountError> {
         fsmount(&self.0, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(self.wrong("mount it"))
     }
 

@@ -63,7 +63,7 @@ impl Failure for MountError {
 }
 
 impl MountError {
-    pub fn path(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(Errno) -> Self {
+    pub(crate) fn path(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(Errno) -> Self {
         let path = path.into();
         move |errno| Self::Path { path, action, errno }
     }

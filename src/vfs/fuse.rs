@@ -90,12 +90,12 @@ pub struct FuseOptions {
 pub struct Serving(std::thread::JoinHandle<std::io::Result<()>>);
 
 impl Serving {
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.0.is_finished()
     }
 
     /// Waits for its end for `limit`; false when threads of it are still busy then.
-    pub fn ends_within(&self, env: &Env, limit: Duration) -> bool {
+    pub(crate) fn ends_within(&self, env: &Env, limit: Duration) -> bool {
         const LOOK_EVERY: Duration = Duration::from_millis(5);
         let looks = limit.as_millis() / LOOK_EVERY.as_millis();
         (0..looks).any(|_| {
@@ -107,13 +107,13 @@ impl Serving {
     }
 
     /// Waits until the mount is no longer visible to any process.
-    pub fn wait(self) -> std::io::Result<()> {
+    pub(crate) fn wait(self) -> std::io::Result<()> {
         self.0.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread that served it panicked")))
     }
 }
 
 /// Returns whether this process may make mounts itself.
-pub fn is_privileged() -> bool {
+pub(crate) fn is_privileged() -> bool {
     Context::open("fuse").is_ok()
 }
 
@@ -144,7 +144,11 @@ pub fn serve_detached(tree: impl Tree, options: &FuseOptions) -> Result<(Detache
 
 /// Serves a tree on a mount at `dir` that `fusermount3` makes, for users without privileges. Only that user
 /// can see it.
-pub fn serve_by_helper(tree: impl Tree, options: &FuseOptions, dir: &Path) -> Result<Serving, MountError> {
+pub(crate) fn serve_by_helper(
+    tree: impl Tree,
+    options: &FuseOptions,
+    dir: &Path,
+) -> Result<Serving, MountError> {
     open_device()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     if !std::env::split_paths(&path).any(|dir| dir.join("fusermount3").exists()) {

@@ -57,7 +57,7 @@ pub enum Way {
 pub struct Detached(OwnedFd);
 
 /// Checks that this process may mount, and that the kernel supports the filesystems.
-pub fn works() -> Result<(), MountError> {
+pub(crate) fn works() -> Result<(), MountError> {
     Context::open("erofs")?;
     Context::open("overlay").map(|_| ())
 }
@@ -180,7 +180,7 @@ impl Detached {
     ///
     /// A reader finds the old or the new mount, never neither. Files open in the old one stay open; it ends
     /// when the returned value is dropped.
-    pub fn replace(&self, dir: &Path) -> Result<Old, MountError> {
+    pub(crate) fn replace(&self, dir: &Path) -> Result<Old, MountError> {
         let wrong = |action| MountError::path(dir, action);
         let old =
             rustix::fs::openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -218,12 +218,12 @@ pub fn detach(dir: &Path, force: bool) -> Result<(), MountError> {
 /// Aborts the connection of the FUSE mount at `dir`, and detaches the mount.
 ///
 /// Every request that waits for its server fails immediately. Without root this does nothing.
-pub fn abort_fuse(dir: &Path) {
+pub(crate) fn abort_fuse(dir: &Path) {
     let _ = unmount(dir, UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
 }
 
 /// Detaches a mount like `detach`, including one that `fusermount3` made for a user without privileges.
-pub fn detach_fuse(dir: &Path, force: bool) -> Result<(), MountError> {
+pub(crate) fn detach_fuse(dir: &Path, force: bool) -> Result<(), MountError> {
     match detach(dir, force) {
         Err(MountError::Path { errno: Errno::PERM, .. }) => {}
         other => return other,

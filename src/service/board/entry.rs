@@ -14,7 +14,7 @@ use crate::service::scheduler::{JobId, RunOutcome, Scheduler};
 use crate::support::clock::{Now, seconds};
 
 /// The state that the daemon knows of one store.
-pub struct StoreEntry {
+pub(crate) struct StoreEntry {
     pub config: StoreConfig,
     pub schedule: Schedule,
     pub standing: Standing,
@@ -44,7 +44,12 @@ impl StoreEntry {
     }
 
     /// Records how a run ended and where the store stands since.
-    pub fn end_run(&mut self, result: Result<RunReport, RunError>, outcome: RunOutcome, standing: Standing) {
+    pub(crate) fn end_run(
+        &mut self,
+        result: Result<RunReport, RunError>,
+        outcome: RunOutcome,
+        standing: Standing,
+    ) {
         self.role = match &result {
             Ok(RunReport::Resync(_)) => Role::Primary,
             Ok(RunReport::Follow(report)) => report.role,
@@ -66,7 +71,7 @@ impl StoreEntry {
         self.last_run.end(result, outcome);
     }
 
-    pub fn status(&self, id: JobId, scheduler: &Scheduler, now: Now) -> StoreStatus {
+    pub(crate) fn status(&self, id: JobId, scheduler: &Scheduler, now: Now) -> StoreStatus {
         StoreStatus {
             store: self.config.name.clone(),
             role: self.config.role,

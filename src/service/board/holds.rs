@@ -2,7 +2,7 @@
 
 /// Holds of one store.
 #[derive(Clone, Debug, Default)]
-pub struct Holds {
+pub(crate) struct Holds {
     /// The reason why the last run was held.
     run: Option<String>,
     /// The reason why an operator holds the store.
@@ -17,34 +17,34 @@ impl Holds {
         self.operator.as_ref().or(self.run.as_ref())
     }
 
-    pub fn by_operator(&self) -> Option<&String> {
+    pub(crate) fn by_operator(&self) -> Option<&String> {
         self.operator.as_ref()
     }
 
-    pub fn set_operator(&mut self, reason: String) {
+    pub(crate) fn set_operator(&mut self, reason: String) {
         self.operator = Some(reason);
     }
 
     /// Ends an operator's hold. Returns whether there was one.
-    pub fn release_operator(&mut self) -> bool {
+    pub(crate) fn release_operator(&mut self) -> bool {
         self.operator.take().is_some()
     }
 
-    pub fn is_run_held(&self) -> bool {
+    pub(crate) fn is_run_held(&self) -> bool {
         self.run.is_some()
     }
 
-    pub fn set_run(&mut self, reason: Option<String>) {
+    pub(crate) fn set_run(&mut self, reason: Option<String>) {
         self.run = reason;
     }
 
     /// Lets the next run through.
-    pub fn accept_next(&mut self) {
+    pub(crate) fn accept_next(&mut self) {
         self.accept = true;
     }
 
     /// Returns whether the run that begins now is let through, and resets the mark for the run after it.
-    pub fn take_accept(&mut self) -> bool {
+    pub(crate) fn take_accept(&mut self) -> bool {
         std::mem::take(&mut self.accept)
     }
 }

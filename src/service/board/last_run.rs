@@ -18,7 +18,7 @@ pub struct RunResult {
 
 /// The last run, and the totals of all runs since the daemon started.
 #[derive(Debug, Default)]
-pub struct LastRun {
+pub(crate) struct LastRun {
     /// Number of runs begun, which is also the number of the last one.
     number: u64,
     begun_ns: Option<u64>,
@@ -38,7 +38,7 @@ impl LastRun {
         progress
     }
 
-    pub fn end(&mut self, result: Result<RunReport, RunError>, outcome: RunOutcome) {
+    pub(crate) fn end(&mut self, result: Result<RunReport, RunError>, outcome: RunOutcome) {
         self.progress = None;
         match &result {
             Ok(report) => self.count(report),
@@ -67,7 +67,7 @@ impl LastRun {
     }
 
     /// Asks the run that is under way to stop.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         if let Some(progress) = &self.progress {
             progress.stop.store(true, std::sync::atomic::Ordering::Relaxed);
         }
@@ -83,19 +83,19 @@ impl LastRun {
         self.number
     }
 
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.progress.is_some()
     }
 
-    pub fn begun_ns(&self) -> Option<u64> {
+    pub(crate) fn begun_ns(&self) -> Option<u64> {
         self.begun_ns
     }
 
-    pub fn progress(&self) -> Option<ProgressFigures> {
+    pub(crate) fn progress(&self) -> Option<ProgressFigures> {
         self.progress.as_deref().map(ProgressFigures::from)
     }
 
-    pub fn failure(&self) -> Option<&RunFailure> {
+    pub(crate) fn failure(&self) -> Option<&RunFailure> {
         self.ended.as_ref()?.result.as_ref().err()
     }
 
@@ -107,11 +107,11 @@ impl LastRun {
         }
     }
 
-    pub fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         self.totals
     }
 
-    pub fn report(&self) -> Option<&RunReport> {
+    pub(crate) fn report(&self) -> Option<&RunReport> {
         self.report.as_ref()
     }
 }

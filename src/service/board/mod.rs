@@ -40,7 +40,7 @@ const UPKEEP_FIRST_SECONDS: u64 = 60;
 
 /// The result of asking for a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RunRequest {
+pub(crate) enum RunRequest {
     /// The store, and the number of the run to wait for.
     Run(JobId, u64),
     /// An operator holds the store, for this reason.
@@ -49,7 +49,7 @@ pub enum RunRequest {
 }
 
 /// A run to be executed.
-pub struct StartedRun {
+pub(crate) struct StartedRun {
     pub id: JobId,
     pub config: StoreConfig,
     /// Whether the run looks at everything, whatever changes were reported.
@@ -59,13 +59,13 @@ pub struct StartedRun {
 }
 
 /// A store whose upkeep is to be looked at.
-pub struct StartedUpkeep {
+pub(crate) struct StartedUpkeep {
     pub id: JobId,
     pub config: StoreConfig,
 }
 
 /// The board of all stores.
-pub struct Board {
+pub(crate) struct Board {
     scheduler: Scheduler,
     entries: Vec<StoreEntry>,
     by_name: BTreeMap<StoreName, JobId>,
@@ -95,7 +95,12 @@ impl Board {
     }
 
     /// Applies a new configuration: stores are added, changed and removed. Runs that are under way continue.
-    pub fn configure(&mut self, config: &Config, now: Now, standing: impl Fn(&StoreConfig) -> Standing) {
+    pub(crate) fn configure(
+        &mut self,
+        config: &Config,
+        now: Now,
+        standing: impl Fn(&StoreConfig) -> Standing,
+    ) {
         self.scheduler.set_at_once(config.service.stores_at_once.unwrap_or(AT_ONCE));
         self.scheduler.set_upkeep_times(upkeep_times(&config.service));
         self.look_seconds = config.service.look_seconds;
@@ -144,7 +149,7 @@ impl Board {
     }
 
     /// Begins the next run, if one may begin now.
-    pub fn begin_run(&mut self, now: Now) -> Option<StartedRun> {
+    pub(crate) fn begin_run(&mut self, now: Now) -> Option<StartedRun> {
         if self.stopping {
             return None;
         }
@@ -163,7 +168,7 @@ impl Board {
     ///
     /// `is_full` says that it looked at everything; `standing` is where the store stands after it, if it
     /// succeeded.
-    pub fn end_run(
+    pub(crate) fn end_run(
         &mut self,
         id: JobId,
         now: Now,
@@ -181,7 +186,7 @@ impl Board {
     }
 
     /// Begins the next look at a store's upkeep, if one may begin now.
-    pub fn begin_upkeep(&mut self, now: Now) -> Option<StartedUpkeep> {
+    pub(crate) fn begin_upkeep(&mut self, now: Now) -> Option<StartedUpkeep> {
         if self.stopping {
             return None;
         }
@@ -190,7 +195,7 @@ impl Board {
     }
 
     /// Ends a store's look at upkeep and records what is known of its upkeep since.
-    pub fn end_upkeep(&mut self, id: JobId, now: Now, upkeep: Option<UpkeepStatus>) {
+    pub(crate) fn end_upkeep(&mut self, id: JobId, now: Now, upkeep: Option<UpkeepStatus>) {
         let entry = &mut self.entries[id];
         entry.upkeep = upkeep.or(entry.upkeep.take());
         self.scheduler.end_upkeep(id, now);
@@ -198,7 +203,7 @@ impl Board {
 
     /// Asks for a run now. That is the run under way, or the next one if there is none or a hold is to be let
     /// through.
-    pub fn ask(&mut self, name: &StoreName, accept: bool) -> RunRequest {
+    pub(crate) fn ask(&mut self, name: &StoreName, accept: bool) -> RunRequest {
         let Some(id) = self.find(name) else { return RunRequest::Unknown };
         let entry = &mut self.entries[id];
         if let Some(reason) = entry.holds.by_operator() {
@@ -215,24 +220,24 @@ impl Board {
     }
 
     /// Records that something changed in a watched store.
-    pub fn changed(&mut self, name: &StoreName, now: Now) {
+    pub(crate) fn changed(&mut self, name: &StoreName, now: Now) {
         if let Some(id) = self.find(name) {
             self.scheduler.changed(id, now);
         }
     }
 
     /// Returns the role of this host for a store, by the log as it was read last.
-    pub fn role_of(&self, id: JobId) -> Role {
+    pub(crate) fn role_of(&self, id: JobId) -> Role {
         self.entries[id].role
     }
 
     /// Returns the number of a store's last run, which may be under way.
-    pub fn number_of(&self, id: JobId) -> u64 {
+    pub(crate) fn number_of(&self, id: JobId) -> u64 {
         self.entries[id].last_run.number()
     }
 
     /// Returns the result of a run once it has ended, and its progress.
-    pub fn follow_run(&self, id: JobId, number: u64) -> (Option<RunResult>, Option<ProgressFigures>) {
+    pub(crate) fn follow_run(&self, id: JobId, number: u64) -> (Option<RunResult>, Option<ProgressFigures>) {
         self.entries[id].last_run.follow(number)
     }
 
@@ -245,7 +250,7 @@ impl Board {
     }
 
     /// Ends an operator's hold. A run that was held is made again and let through.
-    pub fn release(&mut self, name: &StoreName, now: Now) -> bool {
+    pub(crate) fn release(&mut self, name: &StoreName, now: Now) -> bool {
         let Some(id) = self.find(name) else { return false };
         let entry = &mut self.entries[id];
         let was_held = entry.holds.is_run_held();
@@ -263,42 +268,42 @@ impl Board {
     }
 
     /// Stops the board: nothing begins any more, and runs stop at their next step.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.stopping = true;
         self.entries.iter().for_each(|entry| entry.last_run.stop());
     }
 
-    pub fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping
     }
 
-    pub fn wake_in(&self, now: Now) -> Option<Duration> {
+    pub(crate) fn wake_in(&self, now: Now) -> Option<Duration> {
         self.scheduler.wake_in(now)
     }
 
-    pub fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.scheduler.running()
     }
 
-    pub fn is_upkeep_running(&self) -> bool {
+    pub(crate) fn is_upkeep_running(&self) -> bool {
         self.scheduler.is_upkeep_running()
     }
 
-    pub fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.scheduler.queued()
     }
 
-    pub fn knows(&self, name: &StoreName) -> bool {
+    pub(crate) fn knows(&self, name: &StoreName) -> bool {
         self.find(name).is_some()
     }
 
     /// Returns the status of all stores, sorted by name.
-    pub fn statuses(&self, now: Now) -> Vec<StoreStatus> {
+    pub(crate) fn statuses(&self, now: Now) -> Vec<StoreStatus> {
         let shown = self.by_name.values().filter(|id| !self.entries[**id].is_gone);
         shown.map(|id| self.entries[*id].status(*id, &self.scheduler, now)).collect()
     }
 
-    pub fn status_of(&self, name: &StoreName, now: Now) -> Option<StoreStatus> {
+    pub(crate) fn status_of(&self, name: &StoreName, now: Now) -> Option<StoreStatus> {
         self.find(name).map(|id| self.entries[id].status(id, &self.scheduler, now))
     }
 }

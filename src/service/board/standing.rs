@@ -15,13 +15,13 @@ pub struct Standing {
 
 impl Standing {
     /// Returns the time since the snapshot's scan began; none when that lies in the future.
-    pub fn lag_ns(&self, now_ns: u64) -> Option<u64> {
+    pub(crate) fn lag_ns(&self, now_ns: u64) -> Option<u64> {
         clock::since_ns(now_ns, self.scan_start_ns?)
     }
 
     /// Returns how far the start of the scan lies in the future; 0 when it does not, or by no more than
     /// clocks differ.
-    pub fn clock_skew_ns(&self, now_ns: u64) -> Option<u64> {
+    pub(crate) fn clock_skew_ns(&self, now_ns: u64) -> Option<u64> {
         Some(clock::ahead_ns(now_ns, self.scan_start_ns?).unwrap_or(0))
     }
 

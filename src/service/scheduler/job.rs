@@ -44,7 +44,7 @@ pub(super) enum Due {
 
 impl Job {
     /// Returns the first tick after `ns`, by the clock that the schedule uses.
-    pub fn tick_after(&self, ns: u64) -> u64 {
+    pub(crate) fn tick_after(&self, ns: u64) -> u64 {
         let tick = self.schedule.after(ns.saturating_sub(self.slot_ns));
         // A schedule without a next time is never due.
         tick.map_or(u64::MAX, |tick| tick.saturating_add(self.slot_ns))
@@ -52,7 +52,7 @@ impl Job {
 
     /// Returns when the job is due by the wall clock after a run at `last_ns`; that is now if `last_ns` lies
     /// in the future.
-    pub fn due_ns(&self, last_ns: u64, now_ns: u64) -> u64 {
+    pub(crate) fn due_ns(&self, last_ns: u64, now_ns: u64) -> u64 {
         match self.is_too_far(last_ns, now_ns) {
             true => now_ns,
             false => self.tick_after(last_ns),

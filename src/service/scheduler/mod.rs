@@ -22,7 +22,7 @@ use upkeep::UpkeepTurns;
 
 /// The state of all stores.
 #[derive(Debug)]
-pub struct Scheduler {
+pub(crate) struct Scheduler {
     runs: Runs,
     /// The turns of upkeep; none where this scheduler does no upkeep.
     upkeep: Option<UpkeepTurns>,
@@ -58,7 +58,7 @@ impl Scheduler {
     }
 
     /// Suspends a store's runs for an operator, until [`Self::change`]; its upkeep continues.
-    pub fn suspend_runs(&mut self, id: JobId) {
+    pub(crate) fn suspend_runs(&mut self, id: JobId) {
         self.runs.retire(id);
     }
 
@@ -68,80 +68,80 @@ impl Scheduler {
         }
     }
 
-    pub fn set_at_once(&mut self, at_once: usize) {
+    pub(crate) fn set_at_once(&mut self, at_once: usize) {
         self.runs.set_at_once(at_once);
     }
 
     /// Changes the times of the looks at upkeep.
-    pub fn set_upkeep_times(&mut self, times: UpkeepTimes) {
+    pub(crate) fn set_upkeep_times(&mut self, times: UpkeepTimes) {
         if let Some(upkeep) = &mut self.upkeep {
             upkeep.set_times(times);
         }
     }
 
     /// Asks for a run now. Returns false when the store is running; then it runs once more after that.
-    pub fn ask(&mut self, id: JobId) -> bool {
+    pub(crate) fn ask(&mut self, id: JobId) -> bool {
         self.runs.ask(id)
     }
 
     /// Marks whether another host is the primary. A store that is unfenced runs when [`Self::change`] is
     /// called.
-    pub fn set_fenced(&mut self, id: JobId, is_fenced: bool) {
+    pub(crate) fn set_fenced(&mut self, id: JobId, is_fenced: bool) {
         self.runs.set_fenced(id, is_fenced);
     }
 
     /// Records that something changed in a watched store.
-    pub fn changed(&mut self, id: JobId, now: Now) {
+    pub(crate) fn changed(&mut self, id: JobId, now: Now) {
         self.runs.changed(id, now);
     }
 
     /// Returns the next store to run, if one is due and may run, and counts it as running.
-    pub fn begin_run(&mut self, now: Now) -> Option<Run> {
+    pub(crate) fn begin_run(&mut self, now: Now) -> Option<Run> {
         self.runs.begin(now)
     }
 
     /// Records the end of a run.
-    pub fn end_run(&mut self, id: JobId, now: Now, outcome: RunOutcome) {
+    pub(crate) fn end_run(&mut self, id: JobId, now: Now, outcome: RunOutcome) {
         self.runs.end(id, now, outcome);
     }
 
     /// Begins the upkeep of the next store, if one is due and no other is in progress.
-    pub fn begin_upkeep(&mut self, now: Now) -> Option<JobId> {
+    pub(crate) fn begin_upkeep(&mut self, now: Now) -> Option<JobId> {
         self.upkeep.as_mut()?.begin(now)
     }
 
     /// Ends the upkeep of a store, with whatever result.
-    pub fn end_upkeep(&mut self, id: JobId, now: Now) {
+    pub(crate) fn end_upkeep(&mut self, id: JobId, now: Now) {
         if let Some(upkeep) = &mut self.upkeep {
             upkeep.end(id, now);
         }
     }
 
     /// Returns when to look again; `None` when only an event can change anything.
-    pub fn wake_in(&self, now: Now) -> Option<Duration> {
+    pub(crate) fn wake_in(&self, now: Now) -> Option<Duration> {
         let upkeep = self.upkeep.as_ref().and_then(|upkeep| upkeep.wake_in(now));
         [self.runs.wake_in(now), upkeep].into_iter().flatten().min()
     }
 
     /// Returns when a run is due next, by the wall clock; `None` while it runs, and when it is fenced.
-    pub fn due_ns(&self, id: JobId, now: Now) -> Option<u64> {
+    pub(crate) fn due_ns(&self, id: JobId, now: Now) -> Option<u64> {
         self.runs.due_ns(id, now)
     }
 
-    pub fn failures(&self, id: JobId) -> u32 {
+    pub(crate) fn failures(&self, id: JobId) -> u32 {
         self.runs.failures(id)
     }
 
     /// Returns the number of stores that are due and do not run yet.
-    pub fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.runs.queued()
     }
 
-    pub fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.runs.running()
     }
 
-    pub fn is_upkeep_running(&self) -> bool {
+    pub(crate) fn is_upkeep_running(&self) -> bool {
         self.upkeep.as_ref().is_some_and(UpkeepTurns::is_running)
     }
 }

@@ -139,7 +139,7 @@ impl Runs {
         self.states[id].retired = true;
     }
 
-    pub fn set_at_once(&mut self, at_once: usize) {
+    pub(crate) fn set_at_once(&mut self, at_once: usize) {
         self.at_once = at_once.max(1);
     }
 
@@ -219,7 +219,7 @@ impl Runs {
     }
 
     /// Records the end of a run.
-    pub fn end(&mut self, id: JobId, now: Now, outcome: RunOutcome) {
+    pub(crate) fn end(&mut self, id: JobId, now: Now, outcome: RunOutcome) {
         self.look_at_clock(now);
         let state = &mut self.states[id];
         if !std::mem::take(&mut state.running) {
@@ -263,7 +263,7 @@ impl Runs {
     }
 
     /// Asks for a run now. Returns false when the store is running; then it runs once more after that.
-    pub fn ask(&mut self, id: JobId) -> bool {
+    pub(crate) fn ask(&mut self, id: JobId) -> bool {
         self.withdraw(id);
         self.states[id].asked = true;
         self.states[id].fenced = false;
@@ -275,7 +275,7 @@ impl Runs {
 
     /// Marks whether another host is the primary; the store has no runs meanwhile. Once unfenced, it runs
     /// when [`Self::change`] is called.
-    pub fn set_fenced(&mut self, id: JobId, is_fenced: bool) {
+    pub(crate) fn set_fenced(&mut self, id: JobId, is_fenced: bool) {
         if is_fenced {
             self.withdraw(id);
         }
@@ -284,7 +284,7 @@ impl Runs {
 
     /// Records a change: the store is due within its debounce time. A store that failed still waits for its
     /// retry.
-    pub fn changed(&mut self, id: JobId, now: Now) {
+    pub(crate) fn changed(&mut self, id: JobId, now: Now) {
         let debounce_ns = self.jobs[id].watch.map_or(0, |watch| watch.debounce_ns);
         if debounce_ns > 0 {
             self.soon(id, now.boot_ns.saturating_add(debounce_ns));
@@ -308,7 +308,7 @@ impl Runs {
     }
 
     /// Returns when to look again; `None` when only an event can change anything.
-    pub fn wake_in(&self, now: Now) -> Option<Duration> {
+    pub(crate) fn wake_in(&self, now: Now) -> Option<Duration> {
         if !self.ready.is_empty() && self.running < self.at_once {
             return Some(Duration::ZERO);
         }
@@ -318,23 +318,23 @@ impl Runs {
     }
 
     /// Returns when a run is due next, by the wall clock; `None` while it runs, and when it is fenced.
-    pub fn due_ns(&self, id: JobId, now: Now) -> Option<u64> {
+    pub(crate) fn due_ns(&self, id: JobId, now: Now) -> Option<u64> {
         let state = &self.states[id];
         let in_ns = state.timer_ns.map(|ns| ns.saturating_sub(now.boot_ns).saturating_add(now.wall_ns));
         let next_ns = [state.tick_ns, in_ns].into_iter().flatten().min().unwrap_or(now.wall_ns);
         (!state.running && !state.fenced && !state.retired).then_some(next_ns.max(now.wall_ns))
     }
 
-    pub fn failures(&self, id: JobId) -> u32 {
+    pub(crate) fn failures(&self, id: JobId) -> u32 {
         self.states[id].failures
     }
 
     /// Returns the number of stores that are due and do not run yet.
-    pub fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.ready.len()
     }
 
-    pub fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.running
     }
 

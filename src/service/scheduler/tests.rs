@@ -182,7 +182,7 @@ fn a_store_that_fails_waits_longer_and_is_never_given_up() {
 }
 
 /// Statistics of a simulated month of many stores.
-pub struct Month {
+pub(crate) struct Month {
     pub runs: u64,
     pub at_once_max: usize,
     pub busiest_minute: u64,
@@ -192,7 +192,7 @@ pub struct Month {
 
 /// Simulates a month. Every tenth store fails now and then, and some always; runs take a random time between
 /// one second and a few minutes.
-pub fn month(stores: usize, at_once: usize) -> Month {
+pub(crate) fn month(stores: usize, at_once: usize) -> Month {
     let mut dice = 0x2545_f491_4f6c_dd1d_u64;
     let mut roll = move || {
         dice ^= dice << 13;

@@ -56,7 +56,7 @@ impl UpkeepTurns {
     }
 
     /// Adds a store, which may have been present before.
-    pub fn want(&mut self, id: JobId, now: Now) {
+    pub(crate) fn want(&mut self, id: JobId, now: Now) {
         if self.running == Some(id) {
             self.is_retired = false;
         } else if !self.waiting.contains_key(&id) {
@@ -71,7 +71,7 @@ impl UpkeepTurns {
         }
     }
 
-    pub fn set_times(&mut self, times: UpkeepTimes) {
+    pub(crate) fn set_times(&mut self, times: UpkeepTimes) {
         self.times = times;
         self.by_due = self.waiting.iter().map(|(id, wait)| (self.due_ns(*wait), *id)).collect();
     }
@@ -86,7 +86,7 @@ impl UpkeepTurns {
         Some(id)
     }
 
-    pub fn end(&mut self, id: JobId, now: Now) {
+    pub(crate) fn end(&mut self, id: JobId, now: Now) {
         if self.running == Some(id) {
             self.running = None;
             if !self.is_retired {
@@ -95,12 +95,12 @@ impl UpkeepTurns {
         }
     }
 
-    pub fn wake_in(&self, now: Now) -> Option<Duration> {
+    pub(crate) fn wake_in(&self, now: Now) -> Option<Duration> {
         let next = self.by_due.first().filter(|_| self.running.is_none());
         next.map(|(due_ns, _)| Duration::from_nanos(due_ns.saturating_sub(now.boot_ns)))
     }
 
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.running.is_some()
     }
 }

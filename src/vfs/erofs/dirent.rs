@@ -6,7 +6,7 @@ const DIRENT_BYTES: usize = 12;
 
 /// An entry of a directory. Entries are sorted by name, with `.` and `..` at their places.
 #[derive(Clone, Copy)]
-pub(crate) struct Dirent<'a> {
+pub struct Dirent<'a> {
     pub name: &'a [u8],
     /// Number of the node.
     pub node: u64,
@@ -15,7 +15,7 @@ pub(crate) struct Dirent<'a> {
 }
 
 /// A decoded entry.
-pub(crate) struct OwnedDirent {
+pub struct OwnedDirent {
     pub name: Vec<u8>,
     pub node: u64,
     pub kind: u8,
@@ -30,7 +30,7 @@ pub(crate) struct Size {
 
 impl Size {
     /// Adds the size of an entry with this name.
-    pub(crate) fn add(&mut self, name: &[u8]) {
+    pub fn add(&mut self, name: &[u8]) {
         let more = (DIRENT_BYTES + name.len()) as u32;
         if self.last_bytes + more > BLOCK_BYTES as u32 {
             self.full_blocks += 1;
@@ -39,13 +39,13 @@ impl Size {
         self.last_bytes += more;
     }
 
-    pub(crate) fn bytes(self) -> u64 {
+    pub fn bytes(self) -> u64 {
         u64::from(self.full_blocks) * BLOCK_BYTES as u64 + u64::from(self.last_bytes)
     }
 }
 
 /// Appends a directory: full blocks of 4096 bytes, then the last without padding.
-pub(crate) fn encode<'a>(entries: impl Iterator<Item = Dirent<'a>>, out: &mut Vec<u8>) {
+pub fn encode<'a>(entries: impl Iterator<Item = Dirent<'a>>, out: &mut Vec<u8>) {
     let mut block: Vec<Dirent> = Vec::new();
     let mut size = Size::default();
     for entry in entries {
@@ -74,7 +74,7 @@ fn end_block(block: &mut Vec<Dirent>, out: &mut Vec<u8>) {
 }
 
 /// Decodes the entries of a directory; returns `None` when the bytes are not a directory's.
-pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<OwnedDirent>> {
+pub fn decode(bytes: &[u8]) -> Option<Vec<OwnedDirent>> {
     let mut entries: Vec<OwnedDirent> = Vec::new();
     for block in bytes.chunks(BLOCK_BYTES) {
         let field =

@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::io::Write;
 
 /// Returns an object's path below the directory of objects: `ab/cdef…`.
-pub fn object_path(hash: ContentHash) -> String {
+pub(crate) fn object_path(hash: ContentHash) -> String {
     let name = blake3::Hash::from_bytes(hash.0).to_hex();
     format!("{}/{}", &name[..2], &name[2..])
 }

@@ -23,7 +23,7 @@ const WINDOW_BYTES: u64 = 64 << 10;
 const WINDOWS: usize = 4;
 
 /// A name of the image, with its inode.
-pub struct Found<'a> {
+pub(crate) struct Found<'a> {
     /// Path from the root, as a [`TreePath`] has it.
     pub path: &'a [u8],
     /// Number of the inode; all its names have the same number.
@@ -52,7 +52,7 @@ struct Walk {
 }
 
 /// A reader of an image's file.
-pub struct ImageFile<'a> {
+pub(crate) struct ImageFile<'a> {
     file: &'a File,
     file_bytes: u64,
     /// Parts of the file with their offsets, the most recently used first.
@@ -67,7 +67,7 @@ impl<'a> ImageFile<'a> {
     /// Calls `each` with every name: a directory before its content, siblings in the order of their bytes.
     ///
     /// `wrong` converts errors to the caller's.
-    pub fn walk<E>(
+    pub(crate) fn walk<E>(
         &mut self,
         wrong: impl Fn(ImageError) -> E,
         mut each: impl FnMut(Found<'_>) -> Result<(), E>,
@@ -232,7 +232,7 @@ fn kind_of(listed: u8) -> Option<u16> {
 }
 
 /// Formats a path of the walk for a report.
-pub fn shown(path: &[u8]) -> String {
+pub(crate) fn shown(path: &[u8]) -> String {
     TreePath::parse(path)
         .map_or_else(|_| String::from_utf8_lossy(path).escape_debug().to_string(), |path| path.to_string())
 }

@@ -10,19 +10,19 @@ pub(crate) const INODE_BYTES: u64 = 64;
 
 /// The bits of a mode that give an inode's type.
 pub mod kind {
-    pub const MASK: u16 = 0o170_000;
-    pub const FIFO: u16 = 0o010_000;
-    pub const CHARACTER_DEVICE: u16 = 0o020_000;
-    pub const DIRECTORY: u16 = 0o040_000;
-    pub const BLOCK_DEVICE: u16 = 0o060_000;
-    pub const FILE: u16 = 0o100_000;
-    pub const SYMLINK: u16 = 0o120_000;
-    pub const SOCKET: u16 = 0o140_000;
+    pub(crate) const MASK: u16 = 0o170_000;
+    pub(crate) const FIFO: u16 = 0o010_000;
+    pub(crate) const CHARACTER_DEVICE: u16 = 0o020_000;
+    pub(crate) const DIRECTORY: u16 = 0o040_000;
+    pub(crate) const BLOCK_DEVICE: u16 = 0o060_000;
+    pub(crate) const FILE: u16 = 0o100_000;
+    pub(crate) const SYMLINK: u16 = 0o120_000;
+    pub(crate) const SOCKET: u16 = 0o140_000;
 }
 
 /// Location of an inode's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub(crate) enum Layout {
     /// Whole blocks from `first_block` on, or no data.
     Plain { first_block: u32 },
     /// Whole blocks from `first_block` on, and the last part after the inode.
@@ -35,7 +35,7 @@ pub enum Layout {
 }
 
 /// The fields of an inode, without its attributes and its data.
-pub struct Inode {
+pub(crate) struct Inode {
     pub mode: u16,
     pub uid: u32,
     pub gid: u32,
@@ -47,7 +47,7 @@ pub struct Inode {
 }
 
 impl Inode {
-    pub(crate) fn encode(&self, number: u32) -> [u8; INODE_BYTES as usize] {
+    pub fn encode(&self, number: u32) -> [u8; INODE_BYTES as usize] {
         const EXTENDED: u16 = 1;
         let (layout, union) = match self.layout {
             Layout::Plain { first_block } => (0u16, first_block),
@@ -74,7 +74,7 @@ impl Inode {
 impl Inode {
     /// Decodes an inode; returns `None` for bytes that `encode` never makes, and if the number in it is not
     /// `number`.
-    pub(crate) fn decode(bytes: &[u8], number: u32) -> Option<Self> {
+    pub fn decode(bytes: &[u8], number: u32) -> Option<Self> {
         let bytes: &[u8; INODE_BYTES as usize] = bytes.try_into().ok()?;
         let two = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let four = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -141,7 +141,7 @@ pub(crate) fn encode_attributes(attributes: &Attributes, redirected: bool, out: 
 }
 
 /// Returns an attribute's name as an image has it.
-pub fn escaped(name: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn escaped(name: &[u8]) -> Cow<'_, [u8]> {
     match name.strip_prefix(OVERLAY) {
         Some(rest) => [OVERLAY, b"overlay.", rest].concat().into(),
         None => name.into(),
@@ -257,6 +257,6 @@ pub(crate) const SUPERBLOCK_AT: usize = 1024;
 pub(crate) const FIRST_INODE_AT: u64 = SUPERBLOCK_AT as u64 + 128;
 
 /// Returns a device's number as the kernel encodes it.
-pub fn device_number(major: u32, minor: u32) -> u32 {
+pub(crate) fn device_number(major: u32, minor: u32) -> u32 {
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
