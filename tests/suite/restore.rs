@@ -474,7 +474,9 @@ fn without_its_access_list_a_file_does_not_open_to_its_group() {
     let inject = ["-e", "trace=fsetxattr", "-e", "inject=fsetxattr:error=EOPNOTSUPP"];
     let output = traced(dir.path(), &inject, &["restore", "acme", "out", "--json"]).0;
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
-    assert!(text(&output).contains("env: attribute not restored: cannot set attribute system.posix_acl_access"));
+    assert!(
+        text(&output).contains("env: attribute not restored: cannot set attribute system.posix_acl_access")
+    );
     assert_eq!(std::fs::metadata(dir.path().join("out/env")).unwrap().mode() & 0o777, 0o600);
 }
 
