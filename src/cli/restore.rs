@@ -10,7 +10,7 @@ use crate::model::snapshot_ref::SnapshotRef;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::Index;
-use crate::restore::request::{RestoreReport, RestoreRequest};
+use crate::restore::request::{Existing, RestoreReport, RestoreRequest};
 use crate::restore::run::restore;
 use crate::restore::shortfall::{NAMED_MAX, ShortfallKind, Shortfalls};
 use crate::standby::depot::Depot;
@@ -82,8 +82,11 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
     let request = RestoreRequest {
         destination: args.destination.clone(),
         path,
-        overwrite: args.overwrite,
-        delete: args.delete,
+        existing: match (args.overwrite, args.delete) {
+            (_, true) => Existing::Mirror,
+            (true, false) => Existing::Replace,
+            (false, false) => Existing::Refuse,
+        },
         threads: context.threads(),
         own: context.own_places().into_iter().chain(context.keys()?.key_file).collect(),
         // A host without a standby directory is not searched for every file.

@@ -102,7 +102,7 @@ pub(crate) fn crowded(extents: &[Extent], mut at: u64) -> HashSet<u64> {
 ///
 /// `pieces` begin at `at` in the file, and each MiB of the file is looked at on its own. Only a MiB whose
 /// bytes are at hand is replaced: `is_at_hand` is asked by its number.
-pub(crate) fn defragment(pieces: Vec<Piece>, mut at: u64, is_at_hand: impl Fn(u64) -> bool) -> Vec<Piece> {
+pub fn defragment(pieces: Vec<Piece>, mut at: u64, is_at_hand: impl Fn(u64) -> bool) -> Vec<Piece> {
     if pieces.len() <= EXTENTS_PER_MIB_MAX {
         return pieces;
     }

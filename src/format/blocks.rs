@@ -37,10 +37,6 @@ pub struct BlockEntries {
 }
 
 impl BlockEntries {
-    pub(crate) fn block_bytes(&self) -> u32 {
-        1 << self.block_log2
-    }
-
     /// Returns the number of blocks.
     pub(crate) fn blocks(&self) -> u32 {
         (self.strong.len() / STRONG_BYTES) as u32

@@ -23,7 +23,7 @@ pub(crate) const KEYRING_MAX_BYTES: usize = 1 << 20;
 
 /// A keyring as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Keyring {
+pub struct Keyring {
     hash: ContentHash,
     size_bytes: usize,
     stored: Stored,
@@ -85,7 +85,7 @@ impl Keyring {
     }
 }
 
-pub(crate) fn decode_ring(bytes: &[u8]) -> Result<Keyring, FormatError> {
+pub fn decode_ring(bytes: &[u8]) -> Result<Keyring, FormatError> {
     #[derive(Deserialize)]
     struct Version {
         version: u8,

@@ -6,7 +6,7 @@ use super::error::RepositoryError;
 use super::memory::{Passed, Seen};
 use super::object_key;
 use super::parts::Log;
-use super::reading::{Late, Reading};
+use super::reading::{Late, Reading, Start};
 use crate::format::record as format;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::format::wire::FormatError;
@@ -48,7 +48,7 @@ impl Log<'_> {
     /// Later records are read as well, since they authenticate the ones before. If they cannot be read, this
     /// is reported.
     pub fn state_until(&self, last: Sequence) -> Result<StoreState, RepositoryError> {
-        let reading = self.reading(false, false)?;
+        let reading = self.reading(Start::Records)?;
         let seen = reading.seen;
         let (mut state, mut until) = (StoreState::default(), None);
         let read = self.read_records(&mut state, &reading, &mut |state| {
@@ -115,17 +115,17 @@ impl Log<'_> {
     ///
     /// # Errors
     /// [`RepositoryError::RolledBack`] if the log does not continue from what this host saw of it.
-    pub(crate) fn refresh(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
-        let first = self.reading(true, true)?;
+    pub fn refresh(&self, state: &mut StoreState) -> Result<(), RepositoryError> {
+        let first = self.reading(Start::Cache)?;
         let is_damaged = |error: &RepositoryError| error.kind() == FailureKind::Damaged;
-        let reading = |from_cache, from_checkpoint| Reading { from_cache, from_checkpoint, ..first };
+        let reading = |start| Reading { start, ..first };
         // The head is always fetched, and its chain verifies cached records: any record of another log breaks
         // it, and then all are fetched.
-        let pass = match self.pass(state, &reading(true, true)) {
-            Err(error) if is_damaged(&error) => match self.pass(state, &reading(false, true)) {
+        let pass = match self.pass(state, &reading(Start::Cache)) {
+            Err(error) if is_damaged(&error) => match self.pass(state, &reading(Start::Checkpoint)) {
                 Err(error @ RepositoryError::RolledBack { .. }) => Err(error),
                 // Read without the checkpoint, which may be the damaged part.
-                Err(error) if is_damaged(&error) => self.pass(state, &reading(false, false)),
+                Err(error) if is_damaged(&error) => self.pass(state, &reading(Start::Records)),
                 pass => pass,
             },
             pass => pass,
@@ -136,10 +136,10 @@ impl Log<'_> {
         self.store.memory().remember(state, passed)
     }
 
-    fn reading(&self, from_cache: bool, from_checkpoint: bool) -> Result<Reading, RepositoryError> {
+    fn reading(&self, start: Start) -> Result<Reading, RepositoryError> {
         let memory = self.store.memory().read()?;
         let ring = memory.ring.filter(|ring| ring.version > 1).map(|ring| ring.sequence);
-        Ok(Reading { from_cache, from_checkpoint, seen: memory.head, ring })
+        Ok(Reading { start, seen: memory.head, ring })
     }
 
     /// Warns of a record that names an older keyring than this host knows.

@@ -33,11 +33,21 @@ fn held_together(records: &[Listed]) -> usize {
     part::fitting(records.iter().take(HELD_RECORDS).map(|record| record.size_bytes), HELD_MAX_BYTES)
 }
 
+/// The copies of a log that a reading may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Cached records and checkpoints, and those of the repository.
+    Cache,
+    /// The repository's last checkpoint, and its records.
+    Checkpoint,
+    /// The repository's records alone.
+    Records,
+}
+
 /// The way a log is read.
 #[derive(Clone, Copy)]
 pub(crate) struct Reading {
-    pub from_cache: bool,
-    pub from_checkpoint: bool,
+    pub start: Start,
     pub seen: Option<Seen>,
     /// Number of the keyring that this host took; `None` if records name none.
     pub ring: Option<u32>,
@@ -135,9 +145,9 @@ impl Log<'_> {
         let after = self.begin_reading(state, reading)?;
         let begins_at = after.map_or(Sequence(0), |after| after).next();
         let listed = self.list_records(after, begins_at)?;
-        if reading.from_cache && state.head.is_none() && listed.len() as u64 > LONG_RECORDS {
+        if reading.start == Start::Cache && state.head.is_none() && listed.len() as u64 > LONG_RECORDS {
             // The log was short when it was last seen. It has checkpoints by now.
-            return self.read_records(state, &Reading { from_cache: false, ..*reading }, each);
+            return self.read_records(state, &Reading { start: Start::Checkpoint, ..*reading }, each);
         }
         let known = state.head;
         if let Some((head, _)) = known
@@ -177,8 +187,8 @@ impl Log<'_> {
         if let Some((head, _)) = state.head {
             return Ok(Some(head));
         }
-        let checkpoint = match reading.from_checkpoint {
-            true => self.store.checkpoints().last(reading.from_cache)?,
+        let checkpoint = match reading.start != Start::Records {
+            true => self.store.checkpoints().last(reading.start == Start::Cache)?,
             false => None,
         };
         let Some(checkpoint) = checkpoint else { return Ok(None) };
@@ -198,7 +208,7 @@ impl Log<'_> {
     ) -> Result<Vec<Bytes>, RepositoryError> {
         let one = |listed: Listed| async move {
             let Listed { sequence, size_bytes } = listed;
-            let is_cached = reading.from_cache && Some(sequence) != newest;
+            let is_cached = reading.start == Start::Cache && Some(sequence) != newest;
             match is_cached.then(|| self.store.cache().record(sequence)).flatten() {
                 Some(bytes) => Ok(bytes),
                 // A record never changes, so if more bytes are served than were listed, it is another one.

@@ -20,7 +20,7 @@
 use super::at::{name_of, names, open_below, open_existing};
 use super::error::RestoreError;
 use super::filesystem::{Filesystem, Mount};
-use super::request::RestoreRequest;
+use super::request::{Existing, RestoreRequest};
 use crate::source::stat::Stat;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
@@ -85,11 +85,11 @@ impl Destination {
             }
             Err(e) => Err(io(&destination.display().to_string(), "stat it", &e)),
             Ok(found) if !found.is_dir() => Err(RestoreError::NotADirectory(destination.clone())),
-            Ok(_) => Self::existing(destination, tag, request.overwrite),
+            Ok(_) => Self::existing(destination, tag, request.existing),
         }
     }
 
-    fn existing(destination: &Path, tag: &str, overwrite: bool) -> Result<Self, RestoreError> {
+    fn existing(destination: &Path, tag: &str, existing: Existing) -> Result<Self, RestoreError> {
         let shown = destination.display().to_string();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = rustix::fs::openat(CWD, destination, flags, Mode::empty())
@@ -107,13 +107,13 @@ impl Destination {
         if resumed {
             return place(handle, Way::InPlace(marker), false, true);
         }
-        if foreign && !overwrite {
+        if foreign && existing == Existing::Refuse {
             return Err(RestoreError::Unfinished(destination.to_owned()));
         }
         if !found.is_empty() {
-            return match overwrite {
-                true => place(handle, Way::Over, false, false),
-                false => Err(RestoreError::NotEmpty(destination.to_owned())),
+            return match existing {
+                Existing::Replace | Existing::Mirror => place(handle, Way::Over, false, false),
+                Existing::Refuse => Err(RestoreError::NotEmpty(destination.to_owned())),
             };
         }
         if !is_working_directory(&handle)

@@ -4,6 +4,7 @@ use super::destination::{LOST_AND_FOUND, is_marker, is_mount_root};
 use super::directory::Directory;
 use super::error::RestoreError;
 use super::remove::{left_because, remove_all};
+use super::request::Existing;
 use super::shortfall::ShortfallKind;
 use super::tree::{Level, Restorer};
 use crate::model::tree_path::TreePath;
@@ -42,7 +43,8 @@ impl Restorer<'_, '_> {
         }
         // A snapshot's file that is restored alone says nothing about the directory that it is put into.
         let speaks = dir.entry().is_some();
-        if extra.is_empty() || !speaks || !(self.request.delete || self.place.is_own()) {
+        if extra.is_empty() || !speaks || !(self.request.existing == Existing::Mirror || self.place.is_own())
+        {
             return Ok(());
         }
         if dir.elsewhere {

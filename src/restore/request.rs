@@ -6,15 +6,23 @@ use crate::model::tree_path::TreePath;
 use serde::Serialize;
 use std::path::PathBuf;
 
+/// How a restore treats a destination that holds something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// The restore is refused.
+    Refuse,
+    /// Entries that differ are replaced; others stay.
+    Replace,
+    /// Entries that differ are replaced, and those that the snapshot does not have are removed.
+    Mirror,
+}
+
 /// The entry to restore, and its destination.
 pub struct RestoreRequest {
     pub destination: PathBuf,
     /// Entry that becomes the destination, with all below it.
     pub path: TreePath,
-    /// Allows a destination that is not empty. Entries that differ are replaced.
-    pub overwrite: bool,
-    /// Also removes entries that the snapshot does not have.
-    pub delete: bool,
+    pub existing: Existing,
     pub threads: usize,
     /// Objects that this host keeps of the store as a standby. They are read first.
     pub local: Option<LocalObjects>,

@@ -12,7 +12,7 @@ use super::error::{EntryError, RestoreError};
 use super::file::{FileJob, create, files, from_nearby};
 use super::filesystem::{Filesystem, Mount};
 use super::metadata::restorer;
-use super::request::{RestoreReport, RestoreRequest};
+use super::request::{Existing, RestoreReport, RestoreRequest};
 use super::shortfall::ShortfallKind;
 use super::special::special;
 use super::spot::Spot;
@@ -127,7 +127,7 @@ impl<'env> Restorer<'_, 'env> {
         let wrong = |action| RestoreError::write(&shown, action);
         let handle = self.place.open().map_err(wrong("open it"))?;
         let filesystem = Filesystem::of(&handle).map_err(wrong("stat it"))?;
-        let (fresh, deletes) = (self.place.fresh, self.request.delete);
+        let (fresh, deletes) = (self.place.fresh, (self.request.existing == Existing::Mirror));
         let outcome = self.context.outcome.clone();
         let missing = entry.path != self.request.path;
         let directory = match missing {
@@ -319,7 +319,7 @@ impl<'env> Restorer<'_, 'env> {
         };
         let attributes = self.context.attributes(entry)?;
         let elsewhere = self.stack.first().is_some_and(|top| top.dir.filesystem.mount != filesystem.mount);
-        let deletes = self.request.delete && !elsewhere;
+        let deletes = (self.request.existing == Existing::Mirror) && !elsewhere;
         parent.note_name(name);
         let met = Met { handle, filesystem, fresh, neutral, deletes, elsewhere };
         let (path, finish) = (entry.path.clone(), Some((entry.clone(), attributes)));

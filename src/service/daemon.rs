@@ -11,7 +11,7 @@ use super::alert::Alert;
 use super::board::{Board, RunResult, Standing, StartedRun, StartedUpkeep, upkeep_status};
 use super::config::{Config, StoreConfig};
 use super::drill_place;
-use super::ending::{EndLimits, Ending};
+use super::ending::{EndLimits, Ending, Running};
 use super::host::{Host, HostError};
 use super::run::{RunError, RunObserver, run};
 use super::upkeep::{TaskReport, UpkeepError, UpkeepRun};
@@ -160,7 +160,10 @@ impl Daemon {
             let mut sleep = board.wake_in(now).unwrap_or(SLEEP_MAX);
             if board.is_stopping() {
                 let ending = ending.get_or_insert_with(|| Ending::new(limits, now.boot_ns));
-                match ending.wait(board.running() > 0, board.is_upkeep_running(), now.boot_ns) {
+                match ending.wait(
+                    Running { runs: board.running() > 0, upkeep: board.is_upkeep_running() },
+                    now.boot_ns,
+                ) {
                     Some(wait) => sleep = wait,
                     None => return,
                 }

@@ -11,6 +11,13 @@ pub(crate) struct EndLimits {
     pub upkeep: Duration,
 }
 
+/// Which work of a daemon is running.
+#[derive(Clone, Copy, Debug)]
+pub struct Running {
+    pub runs: bool,
+    pub upkeep: bool,
+}
+
 /// The state of a daemon that was asked to end, by the machine's clock.
 pub(crate) struct Ending {
     limits: EndLimits,
@@ -25,23 +32,18 @@ impl Ending {
     }
 
     /// Returns how long running work may still take; none when the daemon ends now.
-    pub(crate) fn wait(
-        &mut self,
-        is_running: bool,
-        is_upkeep_running: bool,
-        now_ns: u64,
-    ) -> Option<Duration> {
+    pub fn wait(&mut self, running: Running, now_ns: u64) -> Option<Duration> {
         let left = |limit: Duration, since_ns: u64| {
             let passed = Duration::from_nanos(now_ns.saturating_sub(since_ns));
             limit.checked_sub(passed).filter(|left| !left.is_zero())
         };
         if self.runs_over_ns.is_none() {
             match left(self.limits.runs, self.since_ns) {
-                Some(left) if is_running => return Some(left),
+                Some(left) if running.runs => return Some(left),
                 _ => self.runs_over_ns = Some(now_ns),
             }
         }
-        left(self.limits.upkeep, self.runs_over_ns?).filter(|_| is_upkeep_running)
+        left(self.limits.upkeep, self.runs_over_ns?).filter(|_| running.upkeep)
     }
 }
 
@@ -54,19 +56,20 @@ mod tests {
         const SECOND: u64 = 1_000_000_000;
         let limits = EndLimits { runs: Duration::from_secs(30), upkeep: Duration::from_secs(10) };
         let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let running = |runs, upkeep| Running { runs, upkeep };
         let new = || Ending::new(limits, 100 * SECOND);
-        assert_eq!(new().wait(false, false, 100 * SECOND), None);
+        assert_eq!(new().wait(running(false, false), 100 * SECOND), None);
         let mut ending = new();
-        assert_eq!(ending.wait(true, true, 100 * SECOND), seconds(30));
-        assert_eq!(ending.wait(true, true, 120 * SECOND), seconds(10));
+        assert_eq!(ending.wait(running(true, true), 100 * SECOND), seconds(30));
+        assert_eq!(ending.wait(running(true, true), 120 * SECOND), seconds(10));
         // The upkeep's time begins when the runs' time is over, and only once.
-        assert_eq!(ending.wait(false, true, 121 * SECOND), seconds(10));
-        assert_eq!(ending.wait(true, true, 125 * SECOND), seconds(6));
-        assert_eq!(ending.wait(false, false, 125 * SECOND), None);
-        assert_eq!(ending.wait(false, true, 131 * SECOND), None);
+        assert_eq!(ending.wait(running(false, true), 121 * SECOND), seconds(10));
+        assert_eq!(ending.wait(running(true, true), 125 * SECOND), seconds(6));
+        assert_eq!(ending.wait(running(false, false), 125 * SECOND), None);
+        assert_eq!(ending.wait(running(false, true), 131 * SECOND), None);
         let mut ending = new();
-        assert_eq!(ending.wait(true, true, 130 * SECOND), seconds(10));
-        assert_eq!(ending.wait(true, true, 140 * SECOND), None);
-        assert_eq!(new().wait(true, false, 130 * SECOND), None);
+        assert_eq!(ending.wait(running(true, true), 130 * SECOND), seconds(10));
+        assert_eq!(ending.wait(running(true, true), 140 * SECOND), None);
+        assert_eq!(new().wait(running(true, false), 130 * SECOND), None);
     }
 }

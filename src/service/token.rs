@@ -17,10 +17,6 @@ impl Token {
         blake3::hash(self.0.as_bytes()) == blake3::hash(shown.as_bytes())
     }
 
-    pub(crate) fn bearer(&self) -> String {
-        format!("Bearer {}", self.0)
-    }
-
     /// Returns the path of the token's file.
     fn path(config: &Config) -> io::Result<Option<PathBuf>> {
         match &config.service.token_file {

@@ -39,10 +39,6 @@ impl DataMap {
         Ok(Self(ranges))
     }
 
-    pub(crate) fn has_holes(&self, size_bytes: u64) -> bool {
-        size_bytes > 0 && self.0 != [(0, size_bytes)]
-    }
-
     /// Returns the number of bytes, of a file of `size_bytes`, that are in no range.
     pub(crate) fn hole_bytes(&self, size_bytes: u64) -> u64 {
         size_bytes.saturating_sub(self.0.iter().map(|(from, to)| to - from).sum())

@@ -105,11 +105,6 @@ impl<'e> Walk<'e> {
         Self { watch, hints, ..self }
     }
 
-    /// Returns whether some directories may be clean.
-    pub(crate) fn is_hinted(&self) -> bool {
-        self.hints.is_some()
-    }
-
     /// Returns the number of directories that a caller may hold at once, in addition to those that are listed
     /// ahead.
     pub(crate) fn handles_to_spare(&self) -> usize {

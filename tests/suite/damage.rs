@@ -320,8 +320,7 @@ fn a_damaged_page_is_named_by_the_path_it_begins_with() {
             // The entries of a lost page are not deleted as if they did not belong to the snapshot.
             let over = RestoreRequest {
                 destination: whole.clone(),
-                overwrite: true,
-                delete: true,
+                existing: understudy::restore::request::Existing::Mirror,
                 ..rig.restore_request("")
             };
             let over = rig::restore_at(&rig.store(), Moment::Latest, &over).unwrap();

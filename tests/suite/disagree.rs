@@ -264,7 +264,7 @@ fn what_went_wrong_is_said_once() {
     let sound = std::fs::read(&record).unwrap();
     for (bytes, text) in [
         ([&b"USRECRD\x05"[..], &sound[8..]].concat(), "has format version 5"),
-        (Vec::new(), "is shorter than a record"),
+        (Vec::new(), "is truncated: shorter than a record"),
     ] {
         std::fs::write(&record, bytes).unwrap();
         let _ = std::fs::remove_dir_all(dir.path().join("cache"));

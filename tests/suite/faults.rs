@@ -145,8 +145,10 @@ fn a_restore_from_a_failing_repository_is_whole_or_an_error_or_says_what_is_lost
                         paths.sort();
                         let wanted: Vec<_> = facts::of(&rig.source()).into_keys().collect();
                         assert_eq!(paths, wanted, "{to}");
-                        let over =
-                            understudy::restore::request::RestoreRequest { overwrite: true, ..request };
+                        let over = understudy::restore::request::RestoreRequest {
+                            existing: understudy::restore::request::Existing::Replace,
+                            ..request
+                        };
                         rig::restore_at(&rig.store(), Moment::Latest, &over).unwrap();
                         assert_same(&rig.source(), &over.destination, &to);
                         continue;

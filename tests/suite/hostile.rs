@@ -24,8 +24,11 @@ use understudy::restore::request::RestoreReport;
 /// Restores a manifest of one forged page.
 fn restore_page(rig: &Rig, page: &[u8], height: u8, overwrite: bool) -> Result<RestoreReport, RestoreError> {
     let request = understudy::restore::request::RestoreRequest {
-        overwrite,
-        delete: overwrite,
+        existing: if overwrite {
+            understudy::restore::request::Existing::Mirror
+        } else {
+            understudy::restore::request::Existing::Refuse
+        },
         ..rig.restore_request("out")
     };
     restore_page_to(rig, page, height, &request)

@@ -63,8 +63,7 @@ fn writers_on_a_directory_never_both_win_a_number() {
         let request = understudy::restore::request::RestoreRequest {
             destination: to.clone(),
             path: Default::default(),
-            overwrite: false,
-            delete: false,
+            existing: understudy::restore::request::Existing::Refuse,
             threads: 1,
             local: None,
             own: Vec::new(),

@@ -84,7 +84,7 @@ fn restored(rig: &Rig, request: &RestoreRequest) -> RestoreReport {
 }
 
 fn over(rig: &Rig, to: &str) -> RestoreRequest {
-    RestoreRequest { overwrite: true, delete: true, ..rig.restore_request(to) }
+    RestoreRequest { existing: understudy::restore::request::Existing::Mirror, ..rig.restore_request(to) }
 }
 
 fn named(warnings: &Shortfalls) -> Vec<&str> {

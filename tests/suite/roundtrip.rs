@@ -24,8 +24,7 @@ fn every_kind_of_entry_and_metadata_comes_back() {
     assert!(rig.verify().is_sound());
     // Restores over a tree that differs in everything.
     let request = understudy::restore::request::RestoreRequest {
-        overwrite: true,
-        delete: true,
+        existing: understudy::restore::request::Existing::Mirror,
         ..rig.restore_request("other")
     };
     mkdirs(request.destination.join("c/medium/was a directory"));
@@ -87,7 +86,7 @@ fn paths_beyond_path_max_are_walked_and_restored() {
     assert_eq!(&buffer[..length], b"12,000 bytes down");
     // Restores over the existing tree, by the same handles.
     let request = understudy::restore::request::RestoreRequest {
-        overwrite: true,
+        existing: understudy::restore::request::Existing::Replace,
         destination: restored,
         ..rig.restore_request("")
     };

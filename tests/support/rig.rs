@@ -179,8 +179,7 @@ impl Rig {
         RestoreRequest {
             destination: self.dir.path().join(to),
             path: TreePath::root(),
-            overwrite: false,
-            delete: false,
+            existing: understudy::restore::request::Existing::Refuse,
             threads: 2,
             local: None,
             own: Vec::new(),
