@@ -427,7 +427,7 @@ fn a_standby_is_checked_and_repaired_from_the_command_line() {
     let errors = String::from_utf8_lossy(&named.stderr).into_owned();
     assert!(errors.contains(object.path().to_str().unwrap()) && errors.contains("acme@1: "), "{errors}");
     let repaired = ok(&mut command(&["verify", "acme", &at, "--repair"]));
-    assert!(said(repaired).contains("1 made anew"));
+    assert!(said(repaired).contains("1 repaired"));
     ok(&mut command(&["verify", "acme", "--standby"]));
 }
 
