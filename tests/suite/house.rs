@@ -176,7 +176,8 @@ fn every_public_error_has_a_kind() {
         let lines: Vec<_> = text.lines().map(str::trim).collect();
         let is_error = |derives: &str| derives.starts_with("#[derive(") && derives.contains("Error");
         for line in lines.windows(2).filter(|two| is_error(two[0])).map(|two| two[1]) {
-            let named = ["pub enum ", "pub struct "].iter().find_map(|word| line.strip_prefix(word));
+            let words = ["pub enum ", "pub struct ", "pub(crate) enum ", "pub(crate) struct "];
+            let named = words.iter().find_map(|word| line.strip_prefix(word));
             let name: String =
                 named.unwrap_or_default().chars().take_while(|c| c.is_alphanumeric()).collect();
             if name.ends_with("Error") {
