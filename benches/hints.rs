@@ -6,6 +6,11 @@
 // The time of this real process is measured.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "support/cpu.rs"]
+mod cpu;
+
+use cpu::cpu_seconds;
+use rustix::time::ClockId;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,12 +26,6 @@ use understudy::support::progress::Progress;
 
 fn now_ns() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
-}
-
-/// Returns the CPU seconds of this process so far.
-fn cpu_seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 struct Bench {
@@ -61,12 +60,12 @@ impl Bench {
             progress: &progress,
             on_step: &|_| {},
         };
-        let (began, cpu) = (Instant::now(), cpu_seconds());
+        let (began, cpu) = (Instant::now(), cpu_seconds(ClockId::ProcessCPUTime));
         let report = resync(&self.repository, &request, &around).unwrap();
         println!(
             "| {what} | {:.3} | {:.3} | {} |",
             began.elapsed().as_secs_f64(),
-            cpu_seconds() - cpu,
+            cpu_seconds(ClockId::ProcessCPUTime) - cpu,
             report.changes.added + report.changes.modified + report.changes.removed
         );
         report

@@ -11,6 +11,11 @@
 // The program prints figures.
 #![allow(clippy::disallowed_macros)]
 
+#[path = "support/cpu.rs"]
+mod cpu;
+
+use cpu::cpu_seconds;
+use rustix::time::ClockId;
 use std::collections::HashMap;
 use understudy::delta::basis::Basis;
 use understudy::delta::matcher::{Matcher, group_values, groups_in_place};
@@ -50,17 +55,11 @@ fn basis(old: &[u8]) -> Basis {
     Basis::new(0, &extents, &entries).unwrap()
 }
 
-/// Returns the CPU time of this thread, in seconds: other processes may be at work on the machine.
-fn cpu_seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
 /// Returns the speed in MiB per second, and the number of literal bytes.
 fn ours(basis: &Basis, new: &[u8]) -> (f64, u64) {
     let groups: Vec<_> =
         new.chunks(4 * MIB).enumerate().map(|(n, s)| group_values(s, (n * 4 * MIB) as u64)).collect();
-    let started = cpu_seconds();
+    let started = cpu_seconds(ClockId::ThreadCPUTime);
     let mut literal = 0;
     // Number of bytes of this stretch that the last stretch's last piece covered.
     let mut overhang = 0;
@@ -79,15 +78,15 @@ fn ours(basis: &Basis, new: &[u8]) -> (f64, u64) {
         }
         overhang = covered - (end - start) as u64;
     }
-    (new.len() as f64 / MIB as f64 / (cpu_seconds() - started), literal)
+    (new.len() as f64 / MIB as f64 / (cpu_seconds(ClockId::ThreadCPUTime) - started), literal)
 }
 
 /// Returns the speed in MiB per second, and the length of the delta.
 fn theirs(index: &fast_rsync::IndexedSignature, new: &[u8]) -> (f64, u64) {
-    let started = cpu_seconds();
+    let started = cpu_seconds(ClockId::ThreadCPUTime);
     let mut delta = Vec::new();
     fast_rsync::diff(index, new, &mut delta).unwrap();
-    (new.len() as f64 / MIB as f64 / (cpu_seconds() - started), delta.len() as u64)
+    (new.len() as f64 / MIB as f64 / (cpu_seconds(ClockId::ThreadCPUTime) - started), delta.len() as u64)
 }
 
 /// Matches each window of `new` against that of `old` at the same place, of which nothing is known before: MiB a second and the literal
@@ -99,16 +98,16 @@ fn both_at_hand(old: &[u8], new: &[u8], window: usize) -> [(f64, u64); 2] {
     for number in 0..count {
         let (start, end) = (number * window, (number + 1) * window);
         let new = &new[start..if number + 1 == count { new.len() } else { end }];
-        let begun = cpu_seconds();
+        let begun = cpu_seconds(ClockId::ThreadCPUTime);
         let basis = basis(&old[start..end]);
-        let made = cpu_seconds() - begun;
+        let made = cpu_seconds(ClockId::ThreadCPUTime) - begun;
         let (speed, literal) = ours(&basis, new);
         seconds[0] += made + new.len() as f64 / MIB as f64 / speed;
         shipped[0] += literal;
-        let begun = cpu_seconds();
+        let begun = cpu_seconds(ClockId::ThreadCPUTime);
         let signature = fast_rsync::Signature::calculate(&old[start..end], OPTIONS);
         let (_, delta) = theirs(&signature.index(), new);
-        seconds[1] += cpu_seconds() - begun;
+        seconds[1] += cpu_seconds(ClockId::ThreadCPUTime) - begun;
         shipped[1] += delta;
     }
     [0, 1].map(|who| (new.len() as f64 / MIB as f64 / seconds[who], shipped[who]))

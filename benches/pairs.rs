@@ -7,6 +7,11 @@
 // Figures are what it prints.
 #![allow(clippy::disallowed_macros)]
 
+#[path = "support/cpu.rs"]
+mod cpu;
+
+use cpu::cpu_seconds;
+use rustix::time::ClockId;
 use understudy::format::{extent_list, page};
 use understudy::model::entry::{Content, Entry, Extent, File, Fingerprint, Kind, Timestamp, Xattrs};
 use understudy::model::hold::FilesystemId;
@@ -178,17 +183,12 @@ fn pairs() -> Vec<Pair> {
     ]
 }
 
-fn cpu_seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
 /// The CPU time of a work in milliseconds, the fastest of five.
 fn fastest<T>(work: impl Fn() -> T) -> (f64, T) {
     let runs = (0..5).map(|_| {
-        let begun = cpu_seconds();
+        let begun = cpu_seconds(ClockId::ThreadCPUTime);
         let made = work();
-        ((cpu_seconds() - begun) * 1e3, made)
+        ((cpu_seconds(ClockId::ThreadCPUTime) - begun) * 1e3, made)
     });
     runs.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap()
 }
