@@ -322,7 +322,7 @@ impl Repairing<'_> {
             Content::Lists(lists) => {
                 let reader = ChunkReader::new(self.store.clone(), Arc::new(self.index.fork()));
                 // The offset of a list that follows a lost one is unknown.
-                read_known_lists(&reader, lists)?.into_iter().map_while(|list| list).flatten().collect()
+                read_known_lists(&reader, lists)?.map_while(|list| list).flatten().collect()
             }
         };
         let mut at = 0u64;

@@ -27,12 +27,14 @@ pub(crate) fn read_lists(
 }
 
 /// Reads lists of extents. Returns `None` in place of one that is lost or damaged.
+///
+/// Each is decoded when it is asked for, so that a caller can stop at a limit.
 pub(crate) fn read_known_lists(
     chunks: &ChunkReader,
     lists: &[ChunkId],
-) -> Result<Vec<Option<Vec<Extent>>>, RepositoryError> {
+) -> Result<impl Iterator<Item = Option<Vec<Extent>>>, RepositoryError> {
     let found = chunks.read_known(lists)?;
-    Ok(lists.iter().map(|id| extent_list::decode_chunk(found.get(id)?).ok()).collect())
+    Ok(lists.iter().map(move |id| extent_list::decode_chunk(found.get(id)?).ok()))
 }
 
 /// Reads a file's extents in order, a few lists at a time.
