@@ -18,6 +18,7 @@ use understudy::model::hold::FilesystemId;
 use understudy::model::id::{ChunkId, ContentHash, IndexId, PackId, Sequence};
 use understudy::model::record::{ManifestRoot, ObjectRef, SnapshotRecord, StoreState};
 use understudy::model::tree_path::TreePath;
+use understudy::support::clock::UnixNanos;
 use understudy::vfs::erofs::image::Image;
 
 /// The version before, the version, and the size of the blocks.
@@ -114,8 +115,8 @@ fn checkpoint(head: u64) -> Vec<u8> {
             entries: 131_069,
             size_bytes: 1_134_600_000 + number,
         },
-        scan_start_ns: 1_800_000_000_000_000_000 + number * 3_600_000_000_000,
-        scan_end_ns: 1_800_000_000_900_000_000 + number * 3_600_000_000_000,
+        scan_start: UnixNanos(1_800_000_000_000_000_000 + number * 3_600_000_000_000),
+        scan_end: UnixNanos(1_800_000_000_900_000_000 + number * 3_600_000_000_000),
         source_path: "/srv/shop".into(),
         filesystem: FilesystemId { magic: 0xEF53, id: 7, root_inode: 2, mounts: None },
         statistics: Default::default(),
@@ -124,7 +125,7 @@ fn checkpoint(head: u64) -> Vec<u8> {
         index: Vec::new(),
         database_position: None,
         merged_index: Vec::new(),
-        full_scan_start_ns: None,
+        full_scan_start: None,
     };
     let kept = (0..150).map(|n| if n < 100 { n * 24 } else { head - 150 + n });
     let segments =
@@ -137,7 +138,7 @@ fn checkpoint(head: u64) -> Vec<u8> {
             .map(|n| {
                 (
                     PackId(chunk(head + n).0),
-                    understudy::model::record::Doom { sequence: Sequence(head - n), ns: n },
+                    understudy::model::record::Doom { sequence: Sequence(head - n), at: UnixNanos(n) },
                 )
             })
             .collect(),

@@ -26,7 +26,7 @@ use understudy::repository::index::Index;
 use understudy::repository::key_source::KeySource;
 use understudy::repository::store::{Repository, RepositoryOptions};
 use understudy::source::disk::Disk;
-use understudy::support::clock::Now;
+use understudy::support::clock::{Now, UnixNanos};
 use understudy::support::env::{Clock, Env};
 use understudy::support::progress::Progress;
 
@@ -37,7 +37,7 @@ struct Years(AtomicU64);
 
 impl Clock for Years {
     fn now(&self) -> Now {
-        Now { wall_ns: self.0.load(Ordering::Relaxed), ..Env::system().now() }
+        Now { wall: UnixNanos(self.0.load(Ordering::Relaxed)), ..Env::system().now() }
     }
 
     fn sleep(&self, time: Duration) {
@@ -95,7 +95,7 @@ fn main() {
     let (mut prunes, mut prune_seconds, mut last) = (0, 0.0, Default::default());
     let mut day = || {
         for hour in 0..24u64 {
-            std::fs::write(source.join(format!("f{}", hour * 7 % 200)), env.wall_ns().to_string().repeat(20))
+            std::fs::write(source.join(format!("f{}", hour * 7 % 200)), env.wall().0.to_string().repeat(20))
                 .unwrap();
             let progress = Progress::default();
             let around = ResyncContext { tree: &Disk::default(), progress: &progress, on_step: &|_| {} };
@@ -105,7 +105,7 @@ fn main() {
         let store = open("cache").store(&name);
         let mut request = PruneRequest::new(retention, WriterId("web-1".into()));
         // The objects have dates of this hour, not of those years.
-        request.bounds.orphan_age_ns = u64::MAX;
+        request.bounds.orphan_age = Duration::MAX;
         let begun = Instant::now();
         last = prune(&store, &request, &|_| {}).unwrap();
         (prunes, prune_seconds) = (prunes + 1, prune_seconds + begun.elapsed().as_secs_f64());
@@ -115,8 +115,7 @@ fn main() {
     let mut state = store.log().state().unwrap();
     for hour in 0..(years * 8766).saturating_sub(21 * 24) {
         let (_, record) = state.latest().unwrap();
-        let record =
-            SnapshotRecord { scan_start_ns: env.wall_ns(), scan_end_ns: env.wall_ns(), ..record.clone() };
+        let record = SnapshotRecord { scan_start: env.wall(), scan_end: env.wall(), ..record.clone() };
         let mut append = |event| {
             store.log().append(&mut state, &request.writer, event).unwrap();
             store.checkpoints().make_if_due(&mut state);
@@ -124,11 +123,10 @@ fn main() {
         append(Event::Snapshot(Box::new(record)));
         an_hour_passes();
         if hour % 24 == 23 {
-            let times = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start_ns)).collect();
+            let times = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start)).collect();
             let verdicts = decide(&retention, &times, &Default::default());
             let gone = verdicts.iter().filter(|(_, reasons)| reasons.is_empty()).map(|(s, _)| *s);
-            let pruned =
-                PruneRecord { pruned_ns: env.wall_ns(), snapshots: gone.collect(), ..Default::default() };
+            let pruned = PruneRecord { at: env.wall(), snapshots: gone.collect(), ..Default::default() };
             let event = Event::Pruned(Box::new(pruned));
             store.log().append(&mut state, &request.writer, event).unwrap();
         }

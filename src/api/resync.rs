@@ -5,6 +5,7 @@ use crate::model::diff::ChangeCounts;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::rivals::Rivals;
 use crate::model::tree_path::TreePath;
+use crate::support::clock::UnixNanos;
 use serde::{Deserialize, Serialize};
 
 /// The kind of a warning about an entry.
@@ -73,8 +74,9 @@ pub struct Phases {
 pub struct ResyncReport {
     pub store: StoreName,
     pub snapshot: Sequence,
-    /// Start of the scan in nanoseconds since 1970; the lag counts from it.
-    pub scan_start_ns: u64,
+    /// Start of the scan; the lag counts from it.
+    #[serde(rename = "scan_start_ns")]
+    pub scan_start: UnixNanos,
     pub entries: u64,
     pub size_bytes: u64,
     pub changes: ChangeCounts,

@@ -4,14 +4,17 @@
 use crate::model::diff::ChangeCounts;
 use crate::model::id::Sequence;
 use crate::model::record::SnapshotRecord;
+use crate::support::clock::UnixNanos;
 use serde::{Deserialize, Serialize};
 
 /// A snapshot in short.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotSummary {
     pub snapshot: Sequence,
-    pub scan_start_ns: u64,
-    pub scan_end_ns: u64,
+    #[serde(rename = "scan_start_ns")]
+    pub scan_start: UnixNanos,
+    #[serde(rename = "scan_end_ns")]
+    pub scan_end: UnixNanos,
     /// Number of entries, including the root directory.
     pub entries: u64,
     /// Sum of the files' sizes.
@@ -25,8 +28,8 @@ impl SnapshotSummary {
     pub fn new(snapshot: Sequence, record: &SnapshotRecord) -> Self {
         Self {
             snapshot,
-            scan_start_ns: record.scan_start_ns,
-            scan_end_ns: record.scan_end_ns,
+            scan_start: record.scan_start,
+            scan_end: record.scan_end,
             entries: record.manifest.entries,
             size_bytes: record.manifest.size_bytes,
             changes: record.statistics.changes,

@@ -34,13 +34,13 @@ pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
     resolve_program(&mut command, Path::new(""));
     let how = DrillConfig { command, read_percent: args.read.or(config.drill.read_percent), ..config.drill };
     let depot = Depot::new(&args.standby.dir(&context)?, &config.name);
-    let begun_ns = context.env().wall_ns();
+    let begun = context.env().wall();
     let drilled = drill(&store, &depot, &how, &ending::is_asked);
     if let Err(error @ DrillError::Stopped { .. }) = drilled {
         return Err(error.into());
     }
     let noted = store.notes().upkeep_of(&context.writer()).and_then(|mut note| {
-        note_drill(&mut note, &drilled, begun_ns, context.env().wall_ns());
+        note_drill(&mut note, &drilled, begun, context.env().wall());
         store.notes().note_upkeep(&note)
     });
     let report = drilled?;

@@ -34,7 +34,7 @@ pub(super) fn watched<T>(
                 let left = match expected.checked_sub(entries) {
                     Some(left) if entries > 0 && left > 0 => {
                         let seconds = seconds * left as f64 / entries as f64;
-                        format!(", about {} left", show::age((seconds * 1e9) as u64))
+                        format!(", about {} left", show::age(seconds))
                     }
                     _ => String::new(),
                 };

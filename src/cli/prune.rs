@@ -4,10 +4,10 @@ use super::context::Context;
 use super::error::{Result, StoppedError, UsageError};
 use super::exit::Exit;
 use super::{Global, ending, select, show};
-use crate::maintain::prune::{PruneReport, PruneRequest, SILENCE_NS, prune};
+use crate::maintain::prune::{PruneReport, PruneRequest, SILENCE, prune};
 use crate::model::id::WriterId;
 use crate::model::retention::Retention;
-use crate::support::clock::{DAY_NS, HOUR_NS};
+use crate::support::clock::{DAY, hours};
 use clap::Args;
 
 #[derive(Args)]
@@ -36,7 +36,7 @@ pub(super) struct PruneArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = 10)]
     max_unused: u64,
     /// Days without news of a standby after which nothing is kept for it
-    #[arg(long, value_name = "DAYS", default_value_t = SILENCE_NS / DAY_NS)]
+    #[arg(long, value_name = "DAYS", default_value_t = SILENCE.as_secs() / DAY.as_secs())]
     standby_age: u64,
     /// Name of a standby that no longer exists; nothing is kept for it any more
     #[arg(long, value_name = "HOST")]
@@ -97,11 +97,11 @@ pub(super) fn run(global: &Global, args: PruneArgs) -> Result<Exit> {
         }
         let retention = args.keep.rules().unwrap_or_else(|| config.retention());
         let mut request = PruneRequest::new(retention, context.writer());
-        request.grace.ns = args.grace.saturating_mul(HOUR_NS);
+        request.grace.time = hours(args.grace);
         request.grace.records = args.grace_records;
-        request.bounds.orphan_age_ns = args.orphan_age.saturating_mul(HOUR_NS);
+        request.bounds.orphan_age = hours(args.orphan_age);
         request.bounds.unused_percent = args.max_unused;
-        request.silence_ns = args.standby_age.saturating_mul(DAY_NS);
+        request.silence = hours(args.standby_age.saturating_mul(24));
         (request.dry_run, request.accept) = (args.dry_run, args.accept);
         let report = prune(&store, &request, &at_step)?;
         if !global.json && !global.quiet {
@@ -139,7 +139,7 @@ fn print(report: &PruneReport, all: bool) -> Result<()> {
             };
             rows.push(vec![
                 format!("{name}@{}", verdict.snapshot),
-                show::time(verdict.scan_start_ns),
+                show::time(verdict.scan_start),
                 what.to_owned(),
                 why,
             ]);

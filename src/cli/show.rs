@@ -6,6 +6,7 @@ use crate::api::run::RunReport;
 use crate::maintain::prune::PruneReport;
 use crate::model::escape;
 use crate::service::drill::DrillReport;
+use crate::support::clock::UnixNanos;
 use serde::Serialize;
 use std::path::Path;
 
@@ -17,17 +18,17 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// Formats a time as `2026-11-24 10:00:00`, in UTC.
-pub(super) fn time(ns: u64) -> String {
-    let seconds = i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX);
+pub(super) fn time(time: UnixNanos) -> String {
+    let seconds = i64::try_from(time.0 / 1_000_000_000).unwrap_or(i64::MAX);
     match chrono::DateTime::from_timestamp(seconds, 0) {
         Some(time) => time.format("%Y-%m-%d %H:%M:%S").to_string(),
         None => "?".to_owned(),
     }
 }
 
-/// Formats a duration as `3h 12m`.
-pub(super) fn age(ns: u64) -> String {
-    let seconds = ns / 1_000_000_000;
+/// Formats a time in seconds as `3h 12m`.
+pub(super) fn age(seconds: f64) -> String {
+    let seconds = seconds as u64;
     match (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, s) => format!("{s}s"),
         (0, 0, m, s) => format!("{m}m {s}s"),

@@ -50,7 +50,7 @@ pub(super) fn run(global: &Global, args: SnapshotsArgs) -> Result<Exit> {
         let s = &record.statistics;
         rows.push(vec![
             format!("{name}@{sequence}"),
-            show::time(record.scan_start_ns),
+            show::time(record.scan_start),
             show::count(record.manifest.entries),
             show::bytes(record.manifest.size_bytes),
             show::count(s.changes.added + s.changes.removed + s.changes.modified + s.changes.metadata),

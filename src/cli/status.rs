@@ -7,7 +7,7 @@ use super::remote::Remote;
 use super::{Global, out, show};
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
-use crate::maintain::prune::SILENCE_NS;
+use crate::maintain::prune::SILENCE;
 use crate::model::escape;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::plan::PlanName;
@@ -19,7 +19,7 @@ use crate::repository::store::{Repository, Store};
 use crate::service::alert::Alert;
 use crate::service::board::{clock_text, job, upkeep_status};
 use crate::service::config::StoreConfig;
-use crate::support::clock::{ahead_ns, seconds, since_ns};
+use crate::support::clock::{UnixNanos, seconds};
 use crate::support::failure::{Failure, FailureKind};
 use clap::Args;
 use serde::Serialize;
@@ -106,7 +106,7 @@ fn once(global: &Global, context: &Context, clear: bool) -> Result<Exit> {
         let location = context.repository(None)?.location().to_owned();
         show::line(&format!("no stores in {location}; start with: understudy resync PATH"))?;
     } else {
-        table(&rows, context.env().wall_ns())?;
+        table(&rows, context.env().wall())?;
     }
     let exits = rows.iter().filter_map(|row| row.error_kind).map(Exit::from);
     Ok(exits.max().unwrap_or(Exit::Done))
@@ -140,7 +140,7 @@ fn rows(global: &Global, context: &Context) -> Result<Vec<Row>> {
 
 /// Returns a row of the log's and the configuration's data.
 fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
-    let now_ns = context.env().wall_ns();
+    let now = context.env().wall();
     let config: Option<&StoreConfig> = context.config.store(name.as_str());
     let mut row = Row {
         store: name.clone(),
@@ -175,7 +175,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
     match store.log().state() {
         Ok(state) => {
             row.advice = keyring_advice(&store);
-            row.upkeep = store.notes().upkeep().ok().map(|notes| upkeep_status(&notes, now_ns));
+            row.upkeep = store.notes().upkeep().ok().map(|notes| upkeep_status(&notes, now));
             row.snapshots = state.snapshots.len() as u64;
             row.primary = state.primary.as_ref().map(|p| p.0.clone());
             row.log_role = row.role.map(|may_be| role(&state, &context.writer(), may_be));
@@ -183,16 +183,16 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
             row.rivals = rivals(&state).map(|rivals| rivals.to_string());
             if let Some((sequence, record)) = state.latest() {
                 row.latest = Some(sequence);
-                row.lag_seconds = since_ns(now_ns, record.scan_start_ns).map(seconds);
-                row.clock_skew_seconds = Some(seconds(ahead_ns(now_ns, record.scan_start_ns).unwrap_or(0)));
-                row.clock = clock_text(now_ns, record.scan_start_ns);
+                row.lag_seconds = record.scan_start.age_at(now).map(seconds);
+                row.clock_skew_seconds = Some(record.scan_start.ahead_of(now).map_or(0.0, seconds));
+                row.clock = clock_text(now, record.scan_start);
                 row.entries = record.manifest.entries;
                 row.size_bytes = record.manifest.size_bytes;
-                row.last_run = Some(seconds(record.scan_start_ns));
-                let next_ns = config.map(|store| job(store, None).due_ns(record.scan_start_ns, now_ns));
-                row.next_run = next_ns.map(|next_ns| seconds(next_ns.max(now_ns)));
+                row.last_run = Some(record.scan_start.seconds());
+                let next = config.map(|store| job(store, None).due(record.scan_start, now));
+                row.next_run = next.map(|next| next.max(now).seconds());
             }
-            row.standbys = standbys(&store, &state, now_ns);
+            row.standbys = standbys(&store, &state, now);
         }
         Err(error) => {
             (row.error, row.error_kind) = (Some(error.to_string()), Some(error.kind()));
@@ -203,11 +203,11 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
 
 /// Returns the snapshots that the standbys of a store have. Their notes are only a hint; the store's own
 /// state does not depend on them.
-fn standbys(store: &Store, state: &StoreState, now_ns: u64) -> Vec<Standby> {
-    let lag = |record: &SnapshotRecord| since_ns(now_ns, record.scan_start_ns).map(seconds);
+fn standbys(store: &Store, state: &StoreState, now: UnixNanos) -> Vec<Standby> {
+    let lag = |record: &SnapshotRecord| record.scan_start.age_at(now).map(seconds);
     let standby = |report: StandbyReport| Standby {
-        silent: report.is_silent(now_ns, SILENCE_NS),
-        noted: seconds(report.noted_ns),
+        silent: report.is_silent(now, SILENCE),
+        noted: report.noted.seconds(),
         lag_seconds: state.snapshots.get(&report.snapshot).and_then(lag),
         host: report.host.0,
         snapshot: report.snapshot,
@@ -225,7 +225,7 @@ fn keyring_advice(store: &Store) -> Option<String> {
     ))
 }
 
-fn table(rows: &[Row], now_ns: u64) -> Result<()> {
+fn table(rows: &[Row], now: UnixNanos) -> Result<()> {
     let head = [
         "store",
         "plan",
@@ -241,13 +241,12 @@ fn table(rows: &[Row], now_ns: u64) -> Result<()> {
         "standbys",
     ];
     let mut table = vec![head.map(String::from).to_vec()];
-    let now = seconds(now_ns);
-    let age = |seconds: f64| show::age((seconds.max(0.0) * 1e9) as u64);
+    let now = now.seconds();
     for row in rows {
         let next = match row.next_run {
             _ if row.running => "runs".to_owned(),
             Some(at) if at <= now + 1.0 => "due".to_owned(),
-            Some(at) => format!("in {}", age(at - now)),
+            Some(at) => format!("in {}", show::age(at - now)),
             None => "-".to_owned(),
         };
         table.push(vec![
@@ -256,11 +255,11 @@ fn table(rows: &[Row], now_ns: u64) -> Result<()> {
             row.role.map_or("-", Permission::name).to_owned(),
             row.latest.map_or("never".to_owned(), |latest| format!("@{latest}")),
             match (row.lag_seconds, &row.clock) {
-                (Some(lag), _) => age(lag),
+                (Some(lag), _) => show::age(lag),
                 (None, Some(_)) => "?".to_owned(),
                 (None, None) => "-".to_owned(),
             },
-            row.objective_seconds.map_or("-".to_owned(), |seconds| age(seconds as f64)),
+            row.objective_seconds.map_or("-".to_owned(), |seconds| show::age(seconds as f64)),
             row.state().to_owned(),
             next,
             show::count(row.entries),
@@ -304,7 +303,7 @@ impl Row {
     fn proven(&self, now: f64) -> String {
         match self.upkeep.as_ref().map(|upkeep| (upkeep.proven_snapshot, upkeep.proven)) {
             Some((Some(snapshot), Some(at))) => {
-                format!("@{snapshot} {} ago", show::age(((now - at).max(0.0) * 1e9) as u64))
+                format!("@{snapshot} {} ago", show::age(now - at))
             }
             _ => "never".to_owned(),
         }
@@ -348,10 +347,10 @@ impl Standby {
     /// Formats as `web-2 @42 (5 min)`: the snapshot with which the standby would take over, and its lag.
     fn show(&self) -> String {
         if self.silent {
-            let day = show::time((self.noted * 1e9) as u64).chars().take(10).collect::<String>();
+            let day = show::time(UnixNanos((self.noted * 1e9) as u64)).chars().take(10).collect::<String>();
             return format!("{} @{} (not seen since {day})", self.host, self.snapshot);
         }
-        let lag = self.lag_seconds.map(|s| format!(" ({})", show::age((s * 1e9) as u64)));
+        let lag = self.lag_seconds.map(|s| format!(" ({})", show::age(s)));
         format!("{} @{}{}", self.host, self.snapshot, lag.unwrap_or_default())
     }
 }

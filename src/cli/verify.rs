@@ -64,7 +64,7 @@ pub(super) fn run(global: &Global, args: VerifyArgs) -> Result<Exit> {
             || ending::is_asked() || args.time.is_some_and(|time| begun.elapsed().as_secs() >= time);
         let mut note = store.notes().upkeep_of(&context.writer())?;
         let options = VerifyOptions { read_data_percent: share, after: None, is_over: &is_over };
-        let report = verify_on(&store, &mut note, options, context.env().wall_ns())?;
+        let report = verify_on(&store, &mut note, options, context.env().wall())?;
         if report.records > 0 {
             noted = noted_or_warned(store.notes().note_upkeep(&note));
         }

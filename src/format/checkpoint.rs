@@ -63,6 +63,7 @@ mod tests {
     use super::*;
     use crate::model::id::{ContentHash, PackId, Sequence};
     use crate::model::record::Doom;
+    use crate::support::clock::UnixNanos;
 
     #[test]
     fn a_checkpoint_unpacks_to_no_more_than_a_multiple_of_what_is_stored() {
@@ -85,7 +86,7 @@ mod tests {
     fn a_state_comes_back() {
         let mut state = StoreState { head: Some((Sequence(9), ContentHash::of(b"9"))), ..Default::default() };
         state.pins.insert(Sequence(3), "release".into());
-        state.doomed_packs.insert(PackId::of(b"p"), Doom { sequence: Sequence(8), ns: 5 });
+        state.doomed_packs.insert(PackId::of(b"p"), Doom { sequence: Sequence(8), at: UnixNanos(5) });
         let bytes = encode(&state, 9, &Sealing::default(), None).unwrap();
         assert_eq!(decode(&bytes, None, 9).unwrap(), state);
         assert!(decode(&bytes, None, 8).is_err());

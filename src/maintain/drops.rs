@@ -15,8 +15,10 @@ use crate::model::retention::{self, Retention};
 use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
 use crate::repository::store_time;
+use crate::support::clock::UnixNanos;
 use crate::support::durable;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Number of records at the end of a log that are searched for drops.
 ///
@@ -26,23 +28,23 @@ const NOTE: &str = "accepted-drops";
 
 /// Returns the drops that were not accepted on this host.
 ///
-/// These are the drops in the state, and those of records put within the last `grace_ns`.
+/// These are the drops in the state, and those of records put within the grace.
 pub fn find(
     store: &Store,
     state: &StoreState,
-    grace_ns: u64,
-    store_now_ns: u64,
+    grace: Duration,
+    store_now: UnixNanos,
 ) -> Result<BTreeMap<Sequence, Dropped>, RepositoryError> {
     let accepted = accepted(store);
     let mut drops = state.dropped.clone();
-    for by in young_records(store, state, grace_ns, store_now_ns)?.into_iter().filter(|by| *by > accepted) {
+    for by in young_records(store, state, grace, store_now)?.into_iter().filter(|by| *by > accepted) {
         let Event::Pruned(pruned) = store.log().event_of(by)? else { continue };
         for number in pruned.snapshots.into_iter().filter(|number| *number < by) {
             if drops.contains_key(&number) {
                 continue;
             }
             if let Event::Snapshot(snapshot) = store.log().event_of(number)? {
-                drops.insert(number, Dropped { scan_start_ns: snapshot.scan_start_ns, by });
+                drops.insert(number, Dropped { scan_start: snapshot.scan_start, by });
             }
         }
     }
@@ -50,19 +52,19 @@ pub fn find(
     Ok(drops)
 }
 
-/// Returns the records that were put within the last `grace_ns`.
+/// Returns the records that were put within the grace.
 fn young_records(
     store: &Store,
     state: &StoreState,
-    grace_ns: u64,
-    store_now_ns: u64,
+    grace: Duration,
+    store_now: UnixNanos,
 ) -> Result<Vec<Sequence>, RepositoryError> {
-    let Some((head, _)) = state.head.filter(|_| grace_ns > 0) else { return Ok(Vec::new()) };
+    let Some((head, _)) = state.head.filter(|_| !grace.is_zero()) else { return Ok(Vec::new()) };
     let mut looked = LOOKED_RECORDS;
     loop {
         let first = Sequence(head.0.saturating_sub(looked).max(1));
         let times = store.log().record_times(first)?;
-        let is_young = |sequence: Sequence| store_time::age_ns(&times, sequence, store_now_ns) < grace_ns;
+        let is_young = |sequence: Sequence| store_time::age(&times, sequence, store_now) < grace;
         if first.0 > 1 && is_young(first) {
             looked = looked.saturating_mul(8);
             continue;
@@ -101,8 +103,8 @@ pub(crate) fn judge(
     drops: &BTreeMap<Sequence, Dropped>,
     rules: &Retention,
 ) -> Option<Wrong> {
-    let mut times: BTreeMap<_, _> = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start_ns)).collect();
-    times.extend(drops.iter().map(|(s, dropped)| (*s, dropped.scan_start_ns)));
+    let mut times: BTreeMap<_, _> = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start)).collect();
+    times.extend(drops.iter().map(|(s, dropped)| (*s, dropped.scan_start)));
     let verdicts = retention::decide(rules, &times, &BTreeMap::new());
     let mut wrong = drops.iter().filter(|(s, _)| !verdicts[s].is_empty());
     let (first, dropped) = wrong.next()?;

@@ -8,30 +8,31 @@
 //! not old. If a clock is wrong and it is removed all the same, that upload fails and is repeated.
 
 use crate::repository::object_key;
-use crate::repository::objects::modified_ns;
+use crate::repository::objects::modified;
 use crate::repository::store::Store;
-use crate::support::clock::HOUR_NS;
+use crate::support::clock::{HOUR, UnixNanos};
 use object_store::path::Path as Key;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CStr;
+use std::time::Duration;
 
 /// Minimum age of a probe that is removed, whatever age is asked for. A younger one may be in use.
-const PROBE_AGE_NS: u64 = HOUR_NS;
+const PROBE_AGE: Duration = HOUR;
 /// Depth of folders below a store.
 const DEPTH: u32 = 3;
 
-/// Removes leftovers that are older than `age_ns`; returns their number.
+/// Removes leftovers that are as old as `old`; returns their number.
 ///
 /// A file that cannot be removed stays for the next pruning.
-pub(crate) fn remove(store: &Store, now_ns: u64, age_ns: u64) -> u64 {
-    let age = |modified_ns: u64| now_ns.saturating_sub(modified_ns);
-    let is_old = |modified_ns: u64| age(modified_ns) >= age_ns;
+pub(crate) fn remove(store: &Store, now: UnixNanos, old: Duration) -> u64 {
+    let age = |modified: UnixNanos| now.since(modified);
+    let is_old = |modified: UnixNanos| age(modified) >= old;
     let mut dropped = 0;
     store.wait(async {
         for probe in store.objects().list(Some(&object_key::probes()), None).await.unwrap_or_default() {
-            let is_over = age(modified_ns(&probe)) >= age_ns.max(PROBE_AGE_NS);
+            let is_over = age(modified(&probe)) >= old.max(PROBE_AGE);
             if is_over && store.objects().delete(&probe.location).await.is_ok() {
                 dropped += 1;
             }
@@ -54,7 +55,7 @@ fn below(root: &OwnedFd, key: &Key) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(root, key.as_ref(), flags, Mode::empty())
 }
 
-fn drop_staged(folder: impl AsFd, is_old: &dyn Fn(u64) -> bool, depth: u32) -> u64 {
+fn drop_staged(folder: impl AsFd, is_old: &dyn Fn(UnixNanos) -> bool, depth: u32) -> u64 {
     let Ok(listed) = Dir::read_from(&folder) else { return 0 };
     let mut dropped = 0;
     // Read the directory to its end before removing anything.
@@ -86,10 +87,10 @@ fn is_staged(name: &CStr) -> bool {
     at > 0 && !number.is_empty() && number.iter().all(u8::is_ascii_digit)
 }
 
-fn is_old_file(folder: impl AsFd, name: &CStr, is_old: &dyn Fn(u64) -> bool) -> bool {
+fn is_old_file(folder: impl AsFd, name: &CStr, is_old: &dyn Fn(UnixNanos) -> bool) -> bool {
     let Ok(stat) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
-    let modified_ns = u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1_000_000_000);
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && is_old(modified_ns)
+    let modified = UnixNanos(u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1_000_000_000));
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && is_old(modified)
 }
 
 #[cfg(test)]

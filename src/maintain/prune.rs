@@ -33,40 +33,41 @@ use crate::repository::append::Appended;
 use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use crate::repository::object_key;
-use crate::repository::objects::{Creation, modified_ns};
+use crate::repository::objects::{Creation, modified};
 use crate::repository::packer::Packer;
 use crate::repository::session::until_won;
 use crate::repository::store::Store;
 use crate::repository::store_time;
-use crate::support::clock::{DAY_NS, HOUR_NS};
+use crate::support::clock::{DAY, HOUR, UnixNanos};
 use crate::support::failure::{Failure, FailureKind};
 use crate::support::mutant::{self, Mutant};
 use object_store::PutPayload;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 
 /// Maximum number of races that a pruning loses in a row before it gives up.
 const RACES_MAX: u32 = 20;
 
 /// Default time without a report after which a standby counts as gone.
-pub(crate) const SILENCE_NS: u64 = 30 * DAY_NS;
+pub(crate) const SILENCE: Duration = DAY.saturating_mul(30);
 /// Multiple of that time after which the note of a silent standby is removed. Until then it is shown.
-const SHOWN_SILENCES: u64 = 4;
+const SHOWN_SILENCES: u32 = 4;
 
 /// The grace between dooming an object and deleting it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grace {
     /// Minimum number of records after the one that doomed it.
     pub records: u64,
-    /// Minimum time in nanoseconds since that record was put, by the store's clock.
-    pub ns: u64,
+    /// Minimum time since that record was put, by the store's clock.
+    pub time: Duration,
 }
 
 impl Default for Grace {
     fn default() -> Self {
-        Self { records: 2, ns: 72 * HOUR_NS }
+        Self { records: 2, time: 72 * HOUR }
     }
 }
 
@@ -78,7 +79,7 @@ pub struct PruneRequest {
     pub grace: Grace,
     pub bounds: Bounds,
     /// Time without a report after which nothing is kept for a standby.
-    pub silence_ns: u64,
+    pub silence: Duration,
     /// Reports what would be done, and changes nothing.
     pub dry_run: bool,
     /// Deletes although another record dropped snapshots that the rules keep.
@@ -87,9 +88,9 @@ pub struct PruneRequest {
 
 impl PruneRequest {
     pub fn new(retention: Retention, writer: WriterId) -> Self {
-        let bounds = Bounds { unused_percent: 10, orphan_age_ns: 7 * DAY_NS, copied_max_bytes: 4 << 30 };
+        let bounds = Bounds { unused_percent: 10, orphan_age: 7 * DAY, copied_max_bytes: 4 << 30 };
         let grace = Grace::default();
-        Self { retention, writer, grace, bounds, silence_ns: SILENCE_NS, dry_run: false, accept: false }
+        Self { retention, writer, grace, bounds, silence: SILENCE, dry_run: false, accept: false }
     }
 }
 
@@ -121,7 +122,8 @@ impl Failure for PruneError {
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
     pub snapshot: Sequence,
-    pub scan_start_ns: u64,
+    #[serde(rename = "scan_start_ns")]
+    pub scan_start: UnixNanos,
     /// The reasons for which it stays. Without one it is dropped.
     pub kept_for: Vec<Reason>,
 }
@@ -206,7 +208,7 @@ fn attempt(
         }
         other => other?,
     };
-    let Some(Pruning { mut report, index, store_now_ns, .. }) = pruning else { return Ok(None) };
+    let Some(Pruning { mut report, index, store_now, .. }) = pruning else { return Ok(None) };
     if request.dry_run {
         return Ok(Some(report));
     }
@@ -216,13 +218,13 @@ fn attempt(
     store.checkpoints().make_if_due(&mut state);
     let _ = store.checkpoints().drop_old();
     store.cache().trim(&state, || index.live_packs());
-    report.leftovers_deleted = leftovers::remove(store, store_now_ns, request.bounds.orphan_age_ns);
+    report.leftovers_deleted = leftovers::remove(store, store_now, request.bounds.orphan_age);
     Ok(Some(report))
 }
 
 struct Found {
     size_bytes: u64,
-    modified_ns: u64,
+    modified: UnixNanos,
 }
 
 struct Pruning<'a> {
@@ -232,7 +234,7 @@ struct Pruning<'a> {
     /// Packs and segments that exist.
     packs: BTreeMap<PackId, Found>,
     segments: BTreeMap<IndexId, Found>,
-    store_now_ns: u64,
+    store_now: UnixNanos,
     index: Arc<Index>,
     report: PruneReport,
 }
@@ -244,22 +246,21 @@ impl<'a> Pruning<'a> {
         on_step: &'a OnStep<'a>,
         state: &StoreState,
     ) -> Result<Self, RepositoryError> {
-        let modified =
-            |meta: &object_store::ObjectMeta| Found { size_bytes: meta.size, modified_ns: modified_ns(meta) };
+        let found =
+            |meta: &object_store::ObjectMeta| Found { size_bytes: meta.size, modified: modified(meta) };
         let list = |prefix| store.wait(store.objects().list(Some(&prefix), None));
         let packs = list(object_key::pack_prefix(store.name()))?;
         let segments = list(object_key::index_prefix(store.name()))?;
         let packs =
-            packs.iter().filter_map(|o| Some((object_key::parse_pack(&o.location)?, modified(o)))).collect();
-        let segments = segments
-            .iter()
-            .filter_map(|o| Some((object_key::parse_index(&o.location)?, modified(o))))
-            .collect();
+            packs.iter().filter_map(|o| Some((object_key::parse_pack(&o.location)?, found(o)))).collect();
+        let segments =
+            segments.iter().filter_map(|o| Some((object_key::parse_index(&o.location)?, found(o)))).collect();
         let report =
             PruneReport { store: store.name().to_string(), dry_run: request.dry_run, ..Default::default() };
         let index = Arc::new(Index::open(store, state)?);
-        let mut pruning = Self { store, request, on_step, packs, segments, store_now_ns: 0, index, report };
-        pruning.store_now_ns = pruning.store_clock()?;
+        let mut pruning =
+            Self { store, request, on_step, packs, segments, store_now: UnixNanos::EPOCH, index, report };
+        pruning.store_now = pruning.store_clock()?;
         Ok(pruning)
     }
 
@@ -267,17 +268,17 @@ impl<'a> Pruning<'a> {
     ///
     /// No other clock is compared with their times.
     ///
-    /// If the store does not report a time, this returns 0, and none of its objects is old.
-    fn store_clock(&self) -> Result<u64, RepositoryError> {
+    /// If the store does not report a time, this returns 1970, and none of its objects is old.
+    fn store_clock(&self) -> Result<UnixNanos, RepositoryError> {
         if self.request.dry_run {
             // Reading the clock takes a write.
-            return Ok(self.store.env().wall_ns());
+            return Ok(self.store.env().wall());
         }
         let at = object_key::probe(self.store.env().nonce());
         let objects = self.store.objects();
         let now = self.store.wait(async {
             let created: Creation = objects.create(&at, PutPayload::from_static(b"what time is it")).await?;
-            let meta = objects.modified_ns(&at).await;
+            let meta = objects.modified(&at).await;
             // A probe that stays is harmless, and is removed when it is old.
             let _ = objects.delete(&at).await;
             match created {
@@ -285,7 +286,7 @@ impl<'a> Pruning<'a> {
                 Creation::Existed => Ok(None),
             }
         })?;
-        Ok(now.unwrap_or(0))
+        Ok(now.unwrap_or_default())
     }
 
     /// Prunes with one state. Returns false if another writer's record came first.
@@ -326,7 +327,7 @@ impl<'a> Pruning<'a> {
         self.report.snapshots = verdicts;
         self.report.missing = marks.missing;
         if !self.request.accept {
-            let drops = drops::find(self.store, state, self.request.grace.ns, self.store_now_ns)?;
+            let drops = drops::find(self.store, state, self.request.grace.time, self.store_now)?;
             if let Some(Wrong { by, count, first }) = drops::judge(state, &drops, &self.request.retention) {
                 let store = self.store.name().to_string();
                 return Err(PruneError::Held { store, by, count, first });
@@ -363,7 +364,7 @@ impl<'a> Pruning<'a> {
         let mut doomed_index = self.orphan_segments(state);
         doomed_index.extend(&replaced);
         Ok(PruneRecord {
-            pruned_ns: self.store.env().wall_ns(),
+            at: self.store.env().wall(),
             doomed_packs: gone.into_iter().collect(),
             doomed_index,
             new_packs: shipped.packs,
@@ -397,12 +398,12 @@ impl<'a> Pruning<'a> {
     }
 
     fn decide(&mut self, state: &StoreState) -> Result<Vec<Verdict>, RepositoryError> {
-        let times = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start_ns)).collect();
+        let times = state.snapshots.iter().map(|(s, r)| (*s, r.scan_start)).collect();
         let also = self.in_use(state)?;
         let verdicts = retention::decide(&self.request.retention, &times, &also);
         Ok(verdicts
             .into_iter()
-            .map(|(snapshot, kept_for)| Verdict { snapshot, scan_start_ns: times[&snapshot], kept_for })
+            .map(|(snapshot, kept_for)| Verdict { snapshot, scan_start: times[&snapshot], kept_for })
             .collect())
     }
 
@@ -414,13 +415,13 @@ impl<'a> Pruning<'a> {
         for (sequence, note) in &state.pins {
             also.entry(*sequence).or_default().push(Reason::Pinned(note.clone()));
         }
-        let silence_ns = self.request.silence_ns;
+        let silence = self.request.silence;
         for report in self.store.notes().standbys()? {
-            if report.is_silent(self.store_now_ns, silence_ns) {
+            if report.is_silent(self.store_now, silence) {
                 let forgotten = !self.request.dry_run
-                    && report.is_silent(self.store_now_ns, silence_ns.saturating_mul(SHOWN_SILENCES))
+                    && report.is_silent(self.store_now, silence.saturating_mul(SHOWN_SILENCES))
                     && self.store.notes().forget_standby(&report.host).is_ok();
-                let silent_days = self.store_now_ns.saturating_sub(report.noted_ns) / DAY_NS;
+                let silent_days = self.store_now.since(report.noted).as_secs() / DAY.as_secs();
                 self.report.silent_standbys.push(SilentStandby {
                     host: report.host.0,
                     silent_days,
@@ -442,16 +443,16 @@ impl<'a> Pruning<'a> {
     /// Returns the packs and segments whose grace has ended.
     fn due(&self, state: &StoreState) -> Result<(Vec<PackId>, Vec<IndexId>), RepositoryError> {
         let head = state.head.map_or(0, |(sequence, _)| sequence.0);
-        let Grace { records, ns } = self.request.grace;
+        let Grace { records, time } = self.request.grace;
         let dooms = state.doomed_packs.values().chain(state.doomed_index.values());
         let times = match dooms.map(|doom| doom.sequence).min() {
             // Without a grace in time there is nothing to look up.
-            Some(first) if ns > 0 => self.store.log().record_times(first)?,
+            Some(first) if !time.is_zero() => self.store.log().record_times(first)?,
             _ => BTreeMap::new(),
         };
         let is_due = |doom: &crate::model::record::Doom| {
-            let age_ns = store_time::age_ns(&times, doom.sequence, self.store_now_ns);
-            head.saturating_sub(doom.sequence.0) >= records && (ns == 0 || age_ns >= ns)
+            let age = store_time::age(&times, doom.sequence, self.store_now);
+            head.saturating_sub(doom.sequence.0) >= records && (time.is_zero() || age >= time)
         };
         let packs = state.doomed_packs.iter().filter(|(_, doom)| is_due(doom)).map(|(id, _)| *id);
         let segments = state.doomed_index.iter().filter(|(_, doom)| is_due(doom)).map(|(id, _)| *id);
@@ -523,7 +524,7 @@ impl<'a> Pruning<'a> {
                     size_bytes: *size_bytes,
                     alive_bytes: alive.get(id).copied().unwrap_or(0),
                     is_indexed: true,
-                    age_ns: 0,
+                    age: Duration::ZERO,
                 });
             }
         }
@@ -534,7 +535,7 @@ impl<'a> Pruning<'a> {
                     size_bytes: found.size_bytes,
                     alive_bytes: 0,
                     is_indexed: false,
-                    age_ns: self.store_now_ns.saturating_sub(found.modified_ns),
+                    age: self.store_now.since(found.modified),
                 });
             }
         }
@@ -573,9 +574,7 @@ impl<'a> Pruning<'a> {
     fn orphan_segments(&self, state: &StoreState) -> Vec<IndexId> {
         let named =
             |id: &IndexId| state.index.iter().any(|s| s.id == *id) || state.doomed_index.contains_key(id);
-        let is_old = |found: &Found| {
-            self.store_now_ns.saturating_sub(found.modified_ns) >= self.request.bounds.orphan_age_ns
-        };
+        let is_old = |found: &Found| self.store_now.since(found.modified) >= self.request.bounds.orphan_age;
         let orphans = self.segments.iter().filter(|(id, found)| !named(id) && is_old(found));
         orphans.map(|(id, _)| *id).collect()
     }

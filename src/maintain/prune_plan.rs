@@ -1,6 +1,7 @@
 //! Plans which packs are doomed, and which are repacked. Pure.
 
 use crate::model::id::PackId;
+use std::time::Duration;
 
 /// Size below which packs are repacked together.
 pub(crate) const SMALL_PACK_BYTES: u64 = 1 << 20;
@@ -17,7 +18,7 @@ pub struct PackFact {
     /// Whether a live segment names it. A pack that none names may belong to a run that is in progress.
     pub is_indexed: bool,
     /// Time since it was put, by the store's clock.
-    pub age_ns: u64,
+    pub age: Duration,
 }
 
 /// The bounds of what may stay.
@@ -26,7 +27,7 @@ pub struct Bounds {
     /// Maximum share of dead bytes, as a percentage of all bytes.
     pub unused_percent: u64,
     /// Age at which objects that no record names are doomed.
-    pub orphan_age_ns: u64,
+    pub orphan_age: Duration,
     /// Maximum number of bytes that one pruning copies.
     pub copied_max_bytes: u64,
 }
@@ -47,7 +48,7 @@ pub fn plan(packs: &[PackFact], bounds: &Bounds) -> PackPlan {
     let mut candidates = Vec::new();
     for pack in packs {
         if !pack.is_indexed {
-            if pack.age_ns >= bounds.orphan_age_ns {
+            if pack.age >= bounds.orphan_age {
                 plan.doom.push(pack.id);
             }
         } else if pack.alive_bytes == 0 {
@@ -82,7 +83,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const BOUNDS: Bounds = Bounds { unused_percent: 10, orphan_age_ns: 100, copied_max_bytes: 1 << 40 };
+    const BOUNDS: Bounds =
+        Bounds { unused_percent: 10, orphan_age: Duration::from_nanos(100), copied_max_bytes: 1 << 40 };
 
     fn pack(number: u32, size_bytes: u64, alive_bytes: u64) -> PackFact {
         PackFact {
@@ -90,14 +92,14 @@ mod tests {
             size_bytes,
             alive_bytes,
             is_indexed: true,
-            age_ns: 0,
+            age: Duration::ZERO,
         }
     }
 
     #[test]
     fn a_pack_of_a_run_that_is_under_way_stays_until_it_is_old() {
-        let young = PackFact { is_indexed: false, age_ns: 99, ..pack(1, 10, 0) };
-        let old = PackFact { age_ns: 100, ..young };
+        let young = PackFact { is_indexed: false, age: Duration::from_nanos(99), ..pack(1, 10, 0) };
+        let old = PackFact { age: Duration::from_nanos(100), ..young };
         assert_eq!(plan(&[young], &BOUNDS), PackPlan::default());
         assert_eq!(plan(&[old], &BOUNDS).doom, [old.id]);
     }

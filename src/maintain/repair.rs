@@ -130,7 +130,7 @@ fn make_again(
     report.lost = walker::walk_missing(store, &state.snapshots, Arc::new(rest), &mut |_| Ok(()))? > 0;
     report.packs_doomed = damaged.len() as u64;
     Ok(PruneRecord {
-        pruned_ns: store.env().wall_ns(),
+        at: store.env().wall(),
         doomed_packs: damaged.into_iter().collect(),
         doomed_index: broken_segments.into_iter().chain(replaced).collect(),
         new_packs: shipped.packs,

@@ -1,8 +1,9 @@
 //! A plan: the limits that a store's owner pays for. The figures are in `schedules/`.
 
 use super::retention::Retention;
-use crate::support::clock::{DAY_NS, HOUR_NS};
+use crate::support::clock::{DAY, HOUR};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Names of the plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -90,24 +91,24 @@ impl PlanName {
 }
 
 impl Plan {
-    pub(crate) fn reread_period_ns(&self) -> u64 {
-        u64::from(self.reread_days) * DAY_NS
+    pub(crate) fn reread_period(&self) -> Duration {
+        self.reread_days * DAY
     }
 
-    pub(crate) fn objective_ns(&self) -> u64 {
-        u64::from(self.objective_minutes) * 60_000_000_000
+    pub(crate) fn objective(&self) -> Duration {
+        Duration::from_mins(self.objective_minutes.into())
     }
 
-    pub(crate) fn debounce_ns(&self) -> u64 {
-        u64::from(self.debounce_seconds) * 1_000_000_000
+    pub(crate) fn debounce(&self) -> Duration {
+        Duration::from_secs(self.debounce_seconds.into())
     }
 
-    pub(crate) fn full_scan_ns(&self) -> u64 {
-        u64::from(self.full_scan_hours) * HOUR_NS
+    pub(crate) fn full_scan(&self) -> Duration {
+        self.full_scan_hours * HOUR
     }
 
-    pub(crate) fn jitter_ns(&self) -> u64 {
-        u64::from(self.jitter_minutes) * 60_000_000_000
+    pub(crate) fn jitter(&self) -> Duration {
+        Duration::from_mins(self.jitter_minutes.into())
     }
 }
 

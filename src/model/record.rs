@@ -4,6 +4,7 @@ use super::diff::ChangeCounts;
 use super::hold::FilesystemId;
 use super::id::{ChunkId, ContentHash, DaemonId, Epoch, IndexId, PackId, Sequence, StoreName, WriterId};
 use super::snapshot_ref::Moment;
+use crate::support::clock::UnixNanos;
 use crate::support::failure::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,8 +56,10 @@ pub struct ObjectRef<Id> {
 #[serde(deny_unknown_fields)]
 pub struct SnapshotRecord {
     pub manifest: ManifestRoot,
-    pub scan_start_ns: u64,
-    pub scan_end_ns: u64,
+    #[serde(rename = "scan_start_ns")]
+    pub scan_start: UnixNanos,
+    #[serde(rename = "scan_end_ns")]
+    pub scan_end: UnixNanos,
     /// Path of the store on the primary; lossy where it is not UTF-8.
     pub source_path: String,
     pub filesystem: FilesystemId,
@@ -75,8 +78,8 @@ pub struct SnapshotRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub merged_index: Vec<IndexId>,
     /// Start of the last full scan, unless this scan is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub full_scan_start_ns: Option<u64>,
+    #[serde(default, rename = "full_scan_start_ns", skip_serializing_if = "Option::is_none")]
+    pub full_scan_start: Option<UnixNanos>,
 }
 
 /// Minimum number of records for which a dropped snapshot is remembered, whatever their kind.
@@ -90,8 +93,8 @@ const DROPPED_RECORDS: u64 = 64;
 #[serde(deny_unknown_fields)]
 pub struct PruneRecord {
     /// Time of the pruning, by the pruner's clock.
-    #[serde(default)]
-    pub pruned_ns: u64,
+    #[serde(default, rename = "pruned_ns")]
+    pub at: UnixNanos,
     /// Snapshots dropped by this record.
     pub snapshots: Vec<Sequence>,
     pub doomed_packs: Vec<PackId>,
@@ -193,13 +196,15 @@ impl Failure for FoldError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doom {
     pub sequence: Sequence,
-    pub ns: u64,
+    #[serde(rename = "ns")]
+    pub at: UnixNanos,
 }
 
 /// A dropped snapshot, remembered as long as objects that only it needed may still exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
-    pub scan_start_ns: u64,
+    #[serde(rename = "scan_start_ns")]
+    pub scan_start: UnixNanos,
     /// Number of the record that dropped it.
     pub by: Sequence,
 }
@@ -225,7 +230,8 @@ pub struct StoreState {
     /// The last record that gave up data which snapshots refer to.
     pub lost: Option<Sequence>,
     /// Time of the last pruning, by its own clock.
-    pub pruned_ns: Option<u64>,
+    #[serde(rename = "pruned_ns")]
+    pub pruned: Option<UnixNanos>,
     /// The keyring that the last record names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring: Option<RingRef>,
@@ -282,7 +288,7 @@ impl StoreState {
         match event {
             Event::Snapshot(mut snapshot) => {
                 self.take_index(&mut snapshot);
-                let doom = Doom { sequence, ns: snapshot.scan_end_ns };
+                let doom = Doom { sequence, at: snapshot.scan_end };
                 let merged = std::mem::take(&mut snapshot.merged_index);
                 self.doomed_index.extend(merged.into_iter().map(|id| (id, doom)));
                 snapshot.new_packs = Vec::new();
@@ -322,12 +328,12 @@ impl StoreState {
         }
         for number in &pruned.snapshots {
             if let Some(snapshot) = self.snapshots.remove(number) {
-                let dropped = Dropped { scan_start_ns: snapshot.scan_start_ns, by: sequence };
+                let dropped = Dropped { scan_start: snapshot.scan_start, by: sequence };
                 self.dropped.insert(*number, dropped);
             }
             self.pins.remove(number);
         }
-        let doom = Doom { sequence, ns: pruned.pruned_ns };
+        let doom = Doom { sequence, at: pruned.at };
         self.doomed_packs.extend(pruned.doomed_packs.into_iter().map(|id| (id, doom)));
         self.doomed_index.extend(pruned.doomed_index.into_iter().map(|id| (id, doom)));
         for id in &pruned.deleted_packs {
@@ -342,7 +348,7 @@ impl StoreState {
         if let Some(index) = pruned.index {
             self.index = index;
         }
-        self.pruned_ns = Some(pruned.pruned_ns);
+        self.pruned = Some(pruned.at);
     }
 
     /// Returns the number of the next record.
@@ -359,8 +365,8 @@ impl StoreState {
         match moment {
             Moment::Latest => self.latest(),
             Moment::At(sequence) => self.snapshots.get(&sequence).map(|r| (sequence, r)),
-            Moment::AsOf(ns) => {
-                self.snapshots.iter().rev().find(|(_, r)| r.scan_start_ns <= ns).map(|(s, r)| (*s, r))
+            Moment::AsOf(time) => {
+                self.snapshots.iter().rev().find(|(_, r)| r.scan_start <= time).map(|(s, r)| (*s, r))
             }
         }
     }

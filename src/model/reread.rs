@@ -7,11 +7,15 @@
 //! slots between the two times are read, in whichever order the times are. Then no file waits longer than a
 //! period after the last setting of the clock, and after a step of a period or more all files are read.
 
+use crate::support::clock::{UnixNanos, nanos};
+use std::time::Duration;
+
 /// Returns whether the file with this path is due.
 ///
-/// `last_scan_ns` and `this_scan_ns` are nanoseconds since 1970; a period of 0 turns re-reading off.
-pub fn is_due(path: &[u8], period_ns: u64, last_scan_ns: u64, this_scan_ns: u64) -> bool {
-    let window_ns = this_scan_ns.abs_diff(last_scan_ns);
+/// A period of zero turns re-reading off.
+pub fn is_due(path: &[u8], period: Duration, last_scan: UnixNanos, this_scan: UnixNanos) -> bool {
+    let (earlier, later) = (last_scan.min(this_scan), last_scan.max(this_scan));
+    let (period_ns, window_ns) = (nanos(period), nanos(later.since(earlier)));
     if period_ns == 0 || window_ns == 0 {
         return false;
     }
@@ -20,7 +24,7 @@ pub fn is_due(path: &[u8], period_ns: u64, last_scan_ns: u64, this_scan_ns: u64)
     }
     let slot_ns = fnv1a(path) % period_ns;
     // Distance from the slot to the later of the two times, modulo the period.
-    let end_ns = this_scan_ns.max(last_scan_ns) % period_ns;
+    let end_ns = later.0 % period_ns;
     let behind_ns = (end_ns + period_ns - slot_ns) % period_ns;
     behind_ns < window_ns
 }
@@ -40,6 +44,10 @@ pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn is_due(path: &[u8], period_ns: u64, last_ns: u64, this_ns: u64) -> bool {
+        super::is_due(path, Duration::from_nanos(period_ns), UnixNanos(last_ns), UnixNanos(this_ns))
+    }
 
     proptest! {
         #[test]

@@ -7,6 +7,7 @@
 //! month, year, in UTC) that has one, until it has kept its number. The latest snapshot always stays.
 
 use super::id::Sequence;
+use crate::support::clock::UnixNanos;
 use chrono::{DateTime, Datelike, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -78,7 +79,7 @@ fn period(reason: &Reason, time: DateTime<Utc>) -> i64 {
 /// further reasons, by snapshot.
 pub fn decide(
     retention: &Retention,
-    snapshots: &BTreeMap<Sequence, u64>,
+    snapshots: &BTreeMap<Sequence, UnixNanos>,
     also: &BTreeMap<Sequence, Vec<Reason>>,
 ) -> BTreeMap<Sequence, Vec<Reason>> {
     let mut reasons: BTreeMap<Sequence, Vec<Reason>> = snapshots.keys().map(|s| (*s, Vec::new())).collect();
@@ -105,9 +106,11 @@ pub fn decide(
     ];
     for (reason, count) in rules {
         let (mut left, mut last) = (count, None);
-        for (sequence, ns) in snapshots.iter().rev() {
-            let found =
-                Some(period(&reason, DateTime::from_timestamp_nanos(i64::try_from(*ns).unwrap_or(i64::MAX))));
+        for (sequence, time) in snapshots.iter().rev() {
+            let found = Some(period(
+                &reason,
+                DateTime::from_timestamp_nanos(i64::try_from(time.0).unwrap_or(i64::MAX)),
+            ));
             if left > 0 && found != last {
                 keep(sequence, reason.clone());
                 (left, last) = (left - 1, found);
@@ -123,14 +126,14 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::support::clock::HOUR_NS;
+    use crate::support::clock::hours;
     use proptest::prelude::*;
 
     /// 2026-01-01, a Thursday.
-    const START: u64 = 1_767_225_600_000_000_000;
+    const START: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
 
-    fn hourly(count: u64) -> BTreeMap<Sequence, u64> {
-        (0..count).map(|n| (Sequence(n + 1), START + n * HOUR_NS)).collect()
+    fn hourly(count: u64) -> BTreeMap<Sequence, UnixNanos> {
+        (0..count).map(|n| (Sequence(n + 1), START.plus(hours(n)))).collect()
     }
 
     fn kept(reasons: &BTreeMap<Sequence, Vec<Reason>>) -> Vec<u64> {
@@ -176,7 +179,7 @@ mod tests {
             times in prop::collection::vec(0u64..200_000_000_000_000_000, 1..200),
             last in 0u32..5, hours in 0u32..9, days in 0u32..9, weeks in 0u32..5, months in 0u32..5, years in 0u32..3,
         ) {
-            let snapshots: BTreeMap<_, _> = times.iter().enumerate().map(|(n, t)| (Sequence(n as u64 + 1), *t)).collect();
+            let snapshots: BTreeMap<_, _> = times.iter().enumerate().map(|(n, t)| (Sequence(n as u64 + 1), UnixNanos(*t))).collect();
             let rule = Retention { last, hours, days, weeks, months, years };
             let reasons = decide(&rule, &snapshots, &BTreeMap::new());
             prop_assert!(reasons[&Sequence(times.len() as u64)].contains(&Reason::Latest));

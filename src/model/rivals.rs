@@ -74,13 +74,14 @@ mod tests {
     use crate::model::hold::FilesystemId;
     use crate::model::id::{ChunkId, Incarnation, WriterId};
     use crate::model::record::{ManifestRoot, SnapshotRecord, SnapshotStatistics};
+    use crate::support::clock::UnixNanos;
 
     fn snapshot(daemon: Option<DaemonId>) -> SnapshotRecord {
         let page = ChunkId::of(b"page");
         SnapshotRecord {
             manifest: ManifestRoot { page, height: 0, entries: 1, size_bytes: 0 },
-            scan_start_ns: 0,
-            scan_end_ns: 0,
+            scan_start: UnixNanos::EPOCH,
+            scan_end: UnixNanos::EPOCH,
             source_path: "/srv".into(),
             filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
             statistics: SnapshotStatistics { daemon, ..Default::default() },
@@ -89,7 +90,7 @@ mod tests {
             index: Vec::new(),
             database_position: None,
             merged_index: Vec::new(),
-            full_scan_start_ns: None,
+            full_scan_start: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! A user's name for a snapshot: `acme`, `acme@latest`, `acme@42`, `acme@2026-11-23T10:00`.
 
 use super::id::{IdError, Sequence, StoreName};
+use crate::support::clock::UnixNanos;
 use crate::support::failure::{Failure, FailureKind};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use thiserror::Error;
@@ -10,8 +11,8 @@ use thiserror::Error;
 pub enum Moment {
     Latest,
     At(Sequence),
-    /// The newest snapshot whose scan began at or before this moment (nanoseconds since 1970, UTC).
-    AsOf(u64),
+    /// The newest snapshot whose scan began at or before this moment.
+    AsOf(UnixNanos),
 }
 
 /// Reason why a text does not name a snapshot.
@@ -65,7 +66,7 @@ impl Moment {
             })
             .map_err(|_| wrong())?;
         let ns = utc.and_utc().timestamp_nanos_opt().and_then(|ns| u64::try_from(ns).ok());
-        ns.map(Moment::AsOf).ok_or_else(wrong)
+        ns.map(|ns| Moment::AsOf(UnixNanos(ns))).ok_or_else(wrong)
     }
 }
 
@@ -79,9 +80,9 @@ mod tests {
         assert_eq!(moment("acme"), Ok(Moment::Latest));
         assert_eq!(moment("acme@latest"), Ok(Moment::Latest));
         assert_eq!(moment("acme@42"), Ok(Moment::At(Sequence(42))));
-        assert_eq!(moment("acme@1970-01-01T00:01"), Ok(Moment::AsOf(60_000_000_000)));
-        assert_eq!(moment("acme@1970-01-01T01:01:00+01:00"), Ok(Moment::AsOf(60_000_000_000)));
-        assert_eq!(moment("acme@1970-01-01"), Ok(Moment::AsOf(86_399_000_000_000)));
+        assert_eq!(moment("acme@1970-01-01T00:01"), Ok(Moment::AsOf(UnixNanos(60_000_000_000))));
+        assert_eq!(moment("acme@1970-01-01T01:01:00+01:00"), Ok(Moment::AsOf(UnixNanos(60_000_000_000))));
+        assert_eq!(moment("acme@1970-01-01"), Ok(Moment::AsOf(UnixNanos(86_399_000_000_000))));
         for bad in ["acme@", "acme@-1", "acme@yesterday", "@42", "a/b"] {
             assert!(SnapshotRef::parse(bad).is_err(), "{bad}");
         }

@@ -12,11 +12,11 @@ use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
 use crate::standby::pin::Pin;
+use crate::support::clock::UnixNanos;
 use crate::vfs::error::MountError;
 use crate::vfs::overlay::{self, Detached, Layers};
 use rustix::fs::{CWD, Mode, OFlags};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 /// Options of a mount.
 #[derive(Clone, Debug, Default)]
@@ -33,10 +33,10 @@ pub fn find(depot: &Depot, store: &StoreName, moment: Moment) -> Result<Sequence
     let found = match moment {
         Moment::Latest => published.last().copied(),
         Moment::At(sequence) => published.iter().find(|s| **s == sequence).copied(),
-        Moment::AsOf(ns) => {
+        Moment::AsOf(time) => {
             let mut found = None;
             for sequence in published.iter().rev() {
-                if taken_ns(depot, *sequence)? <= ns {
+                if taken(depot, *sequence)? <= time {
                     found = Some(*sequence);
                     break;
                 }
@@ -68,12 +68,10 @@ pub(crate) fn kernel_works() -> Result<(), MountError> {
 }
 
 /// Returns when the scan of a published snapshot began, by its image's modification time.
-pub(crate) fn taken_ns(depot: &Depot, sequence: Sequence) -> Result<u64, FollowError> {
+pub(crate) fn taken(depot: &Depot, sequence: Sequence) -> Result<UnixNanos, FollowError> {
     let path = depot.image(sequence);
     let modified = std::fs::metadata(&path).and_then(|m| m.modified());
-    let modified = modified.map_err(FollowError::io(&path, "stat it"))?;
-    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    Ok(modified.map_err(FollowError::io(&path, "stat it"))?.into())
 }
 
 /// Mounts a snapshot at `dir`; returns its number.

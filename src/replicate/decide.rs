@@ -3,13 +3,15 @@
 use crate::model::entry::{Entry, Kind};
 use crate::model::reread;
 use crate::source::stat::Stat;
+use crate::support::clock::UnixNanos;
+use std::time::Duration;
 
 /// The rule by which files are read again although nothing hints at a change.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reread {
-    pub period_ns: u64,
-    pub last_scan_ns: u64,
-    pub this_scan_ns: u64,
+    pub period: Duration,
+    pub last_scan: UnixNanos,
+    pub this_scan: UnixNanos,
 }
 
 /// The treatment of an entry that the walk found.
@@ -41,7 +43,7 @@ pub fn decide(stat: &Stat, old: Option<&Entry>, reread: &Reread) -> Decision {
     }
     let is_due = stat.is_file()
         && stat.size_bytes > 0
-        && reread::is_due(old.path.as_bytes(), reread.period_ns, reread.last_scan_ns, reread.this_scan_ns);
+        && reread::is_due(old.path.as_bytes(), reread.period, reread.last_scan, reread.this_scan);
     let lacks_attributes = old.fingerprint == stat.fingerprint.attributes_unread();
     match (old.fingerprint == stat.fingerprint || lacks_attributes, is_due) {
         (false, _) => Decision::Read,

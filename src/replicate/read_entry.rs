@@ -18,12 +18,14 @@ use crate::repository::packer::Packer;
 use crate::source::node::Node;
 use crate::source::stat::Stat;
 use crate::source::tree::{AttributesRead, is_in_motion};
+use crate::support::clock::UnixNanos;
 use crate::support::env::Env;
 use crate::support::progress::Progress;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Maximum size of attributes that are stored in the entry. Larger ones are stored in a chunk of their own.
 const INLINE_ATTRIBUTES_BYTES: usize = 512;
@@ -31,7 +33,7 @@ const INLINE_ATTRIBUTES_BYTES: usize = 512;
 ///
 /// The kernel's clock for timestamps may lag by one tick (10 ms at most). An entry that changed this shortly
 /// before it was read is therefore read again by the next run.
-pub(crate) const TICK_NS: u64 = 50_000_000;
+pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 /// The state of one worker thread.
 pub(crate) struct Worker<'a> {
@@ -211,7 +213,7 @@ impl<'a> Worker<'a> {
             _ => Xattrs::Chunk(self.ship(&encoded.0)?),
         };
         let torn = matches!(&kind, Kind::File(file) if file.torn);
-        let fingerprint = if torn || is_fresh(stat.fingerprint.ctime, self.env.wall_ns()) {
+        let fingerprint = if torn || is_fresh(stat.fingerprint.ctime, self.env.wall()) {
             // No inode has this number, so the next run sees a difference and reads the entry again.
             Fingerprint { inode: 0, ..stat.fingerprint }
         } else if attributes_failed.is_some() {
@@ -248,7 +250,7 @@ pub(super) fn look_again(target: &Target) -> Result<Stat, Attempt> {
 }
 
 /// Returns whether a change at `ctime` may be followed by one that leaves the same `ctime`.
-fn is_fresh(ctime: Timestamp, now_ns: u64) -> bool {
+fn is_fresh(ctime: Timestamp, now: UnixNanos) -> bool {
     let ctime_ns = i128::from(ctime.seconds) * 1_000_000_000 + i128::from(ctime.nanos);
-    ctime_ns > i128::from(now_ns) - i128::from(TICK_NS)
+    ctime_ns > i128::from(now.minus(TICK).0)
 }

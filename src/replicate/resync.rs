@@ -9,7 +9,7 @@ use super::large_file::Holes;
 use super::ledger::ScanSummary;
 use super::mounts::Mounts;
 use super::own::{self, Own};
-use super::read_entry::{TICK_NS, Worker};
+use super::read_entry::{TICK, Worker};
 use super::rounds::Rounds;
 use crate::api::requests::Requests;
 use crate::api::resync::{Phases, ResyncReport};
@@ -30,6 +30,7 @@ use crate::source::hints::{Hints, Watch};
 use crate::source::stat::Stat;
 use crate::source::tree::{Directory, Tree};
 use crate::source::walk::WalkOptions;
+use crate::support::clock::UnixNanos;
 use crate::support::env::Stopwatch;
 use crate::support::progress::{Progress, Step};
 use rustix::io::Errno;
@@ -131,9 +132,9 @@ struct Opened {
     filesystem: FilesystemId,
     own: Own,
     /// Time of opening it. Later changes belong to the next run.
-    scan_start_ns: u64,
+    scan_start: UnixNanos,
     /// Start of the last scan that looked at everything; `None` for the first.
-    last_full_ns: Option<u64>,
+    last_full: Option<UnixNanos>,
 }
 
 /// The result of a scan.
@@ -182,7 +183,7 @@ fn attempt(
     Ok(Some(ResyncReport {
         store: request.store.clone(),
         snapshot,
-        scan_start_ns: record.scan_start_ns,
+        scan_start: record.scan_start,
         entries: record.manifest.entries,
         size_bytes: record.manifest.size_bytes,
         changes,
@@ -204,7 +205,7 @@ fn attempt(
 impl Run<'_> {
     fn open(&self, session: &WriteSession) -> Result<Opened, ResyncError> {
         let Self { request, around, .. } = self;
-        let scan_start_ns = self.store.env().wall_ns();
+        let scan_start = self.store.env().wall();
         let root = around.tree.open_root(&request.path)?;
         let unusable = |errno: Errno| SourceError::Root { path: request.path.clone(), source: errno.into() };
         let stat = root.stat().map_err(unusable)?;
@@ -214,8 +215,8 @@ impl Run<'_> {
         if let Some(base) = base {
             around.progress.expected_entries.store(base.manifest.entries, Ordering::Relaxed);
         }
-        let last_full_ns = base.map(|base| base.full_scan_start_ns.unwrap_or(base.scan_start_ns));
-        Ok(Opened { root, stat, filesystem, own, scan_start_ns, last_full_ns })
+        let last_full = base.map(|base| base.full_scan_start.unwrap_or(base.scan_start));
+        Ok(Opened { root, stat, filesystem, own, scan_start, last_full })
     }
 
     /// Scans the tree; new chunks are given to `packer`.
@@ -231,9 +232,9 @@ impl Run<'_> {
         let hints = self.watched.and_then(|watched| watched.hints.as_ref()).filter(|_| is_usable);
         let reread = Reread {
             // A scan by hints looks at few files. The others have their turn in the next full scan.
-            period_ns: if hints.is_some() { 0 } else { request.plan.reread_period_ns() },
-            last_scan_ns: opened.last_full_ns.unwrap_or(opened.scan_start_ns),
-            this_scan_ns: opened.scan_start_ns,
+            period: if hints.is_some() { Duration::ZERO } else { request.plan.reread_period() },
+            last_scan: opened.last_full.unwrap_or(opened.scan_start),
+            this_scan: opened.scan_start,
         };
         let course = self.course(opened);
         let holes = Holes::new(request.holes_max_bytes);
@@ -272,7 +273,7 @@ impl Run<'_> {
     }
 
     fn course<'s>(&'s self, opened: &'s Opened) -> WalkOptions<'s> {
-        let since = opened.scan_start_ns.saturating_sub(TICK_NS);
+        let since = opened.scan_start.minus(TICK).0;
         WalkOptions {
             excludes: self.excludes,
             own: &opened.own.identities,
@@ -321,8 +322,8 @@ impl Run<'_> {
         let filesystem = FilesystemId { mounts: Some(scanned.mounts.now()), ..opened.filesystem.clone() };
         SnapshotRecord {
             manifest: scanned.manifest.clone(),
-            scan_start_ns: opened.scan_start_ns,
-            scan_end_ns: self.store.env().wall_ns(),
+            scan_start: opened.scan_start,
+            scan_end: self.store.env().wall(),
             source_path: self.request.path.display().to_string(),
             filesystem,
             statistics: statistics(self.request, self.around.progress, &scanned.summary, shipped),
@@ -331,7 +332,7 @@ impl Run<'_> {
             index: Vec::new(),
             merged_index: Vec::new(),
             database_position: None,
-            full_scan_start_ns: opened.last_full_ns.filter(|_| scanned.hinted),
+            full_scan_start: opened.last_full.filter(|_| scanned.hinted),
         }
     }
 }

@@ -17,7 +17,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 use walkdir::DirEntry;
 
 /// Number of records between two inspections of the cached packs.
@@ -111,7 +111,7 @@ impl Cache<'_> {
     /// is small enough: inspecting all packs takes longer than a run that has nothing to do. `live` returns
     /// the live packs.
     pub(crate) fn trim(&self, state: &StoreState, live: impl FnOnce() -> HashSet<PackId>) {
-        let now = UNIX_EPOCH + Duration::from_nanos(self.store.env().wall_ns());
+        let now = self.store.env().wall().system_time();
         self.drop_segments(state, now);
         let head = state.head.map_or(0, |(sequence, _)| sequence.0);
         if let Some(dir) = self.file("log").filter(|_| head.is_multiple_of(TRIM_RECORDS)) {

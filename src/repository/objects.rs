@@ -17,6 +17,7 @@ use super::error::RepositoryError;
 use crate::api::requests::Requests;
 use crate::model::escape;
 use crate::support::chain::chain;
+use crate::support::clock::UnixNanos;
 use crate::support::failure::FailureKind;
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -225,13 +226,13 @@ impl Objects {
         self.attempt("head", key, 0, &self.meter.heads, request).await
     }
 
-    /// Returns when an object was put, in nanoseconds since 1970 by the store's clock.
+    /// Returns when an object was put, by the store's clock.
     ///
     /// Returns `None` if there is none.
-    pub(crate) async fn modified_ns(&self, key: &Path) -> Result<Option<u64>, RepositoryError> {
+    pub(crate) async fn modified(&self, key: &Path) -> Result<Option<UnixNanos>, RepositoryError> {
         let request = || async {
             match self.inner.head(key).await {
-                Ok(meta) => Ok(Some(modified_ns(&meta))),
+                Ok(meta) => Ok(Some(modified(&meta))),
                 Err(error) if is_absent(&error) => Ok(None),
                 Err(error) => Err(error),
             }
@@ -327,9 +328,9 @@ fn short(wanted: u64, got: usize) -> object_store::Error {
     }
 }
 
-/// Returns when an object was put, in nanoseconds since 1970 by the store's clock.
-pub(crate) fn modified_ns(meta: &ObjectMeta) -> u64 {
-    meta.last_modified.timestamp_nanos_opt().unwrap_or(0).max(0) as u64
+/// Returns when an object was put, by the store's clock.
+pub(crate) fn modified(meta: &ObjectMeta) -> UnixNanos {
+    UnixNanos(meta.last_modified.timestamp_nanos_opt().unwrap_or(0).max(0) as u64)
 }
 
 /// Returns whether a refusal may be due to a concurrent request. (Azure returns the same error for both

@@ -6,15 +6,17 @@
 
 use super::error::RepositoryError;
 use super::object_key;
-use super::objects::modified_ns;
+use super::objects::modified;
 use super::parts::Notes;
 use crate::format::seal::{self, SealContext};
 use crate::model::id::{Sequence, WriterId};
+use crate::support::clock::UnixNanos;
 use bytes::Bytes;
 use object_store::PutPayload;
 use object_store::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Magic of notes in encrypted stores.
 const MAGIC: [u8; 8] = *b"USNOTES\x01";
@@ -26,22 +28,23 @@ const REPORT_MAX_BYTES: u64 = 64 << 10;
 pub struct StandbyReport {
     pub host: WriterId,
     pub snapshot: Sequence,
-    /// Nanoseconds since 1970, by the standby's clock.
-    pub published_ns: u64,
+    /// Time of the report by the standby's clock.
+    #[serde(rename = "published_ns")]
+    pub published: UnixNanos,
     /// Snapshots that are mounted writable there, or pinned for another reason.
     ///
     /// They stay in the repository, too.
     #[serde(default)]
     pub pinned: Vec<Sequence>,
-    /// Time of the report by the store's clock; 0 in a report that is about to be written.
+    /// Time of the report by the store's clock; 1970 in a report that is about to be written.
     #[serde(skip)]
-    pub noted_ns: u64,
+    pub noted: UnixNanos,
 }
 
 impl StandbyReport {
-    /// Returns whether its last report is at least `limit_ns` old. A report later than `now_ns` is not old.
-    pub(crate) fn is_silent(&self, now_ns: u64, limit_ns: u64) -> bool {
-        now_ns.saturating_sub(self.noted_ns) >= limit_ns
+    /// Returns whether its last report is at least that old. A report later than `now` is not old.
+    pub(crate) fn is_silent(&self, now: UnixNanos, limit: Duration) -> bool {
+        now.since(self.noted) >= limit
     }
 }
 
@@ -59,7 +62,7 @@ impl Notes<'_> {
     pub fn standbys(&self) -> Result<Vec<StandbyReport>, RepositoryError> {
         let prefix = object_key::standby_prefix(self.store.name());
         let dated = self.dated(&prefix, |host| SealContext::Standby(host))?;
-        Ok(dated.into_iter().map(|(noted_ns, report)| StandbyReport { noted_ns, ..report }).collect())
+        Ok(dated.into_iter().map(|(noted, report)| StandbyReport { noted, ..report }).collect())
     }
 
     /// Removes the report of a standby, so that nothing is kept for it. Returns whether it existed.
@@ -102,7 +105,7 @@ impl Notes<'_> {
         &self,
         prefix: &Path,
         place: impl for<'a> Fn(&'a str) -> SealContext<'a>,
-    ) -> Result<Vec<(u64, T)>, RepositoryError> {
+    ) -> Result<Vec<(UnixNanos, T)>, RepositoryError> {
         let keys = self.store.keyrings().keys()?;
         let found = self.store.wait(async {
             let mut found = Vec::new();
@@ -110,12 +113,12 @@ impl Notes<'_> {
             // A larger object is no note. It must not stop a reader of all notes.
             for object in listed.into_iter().filter(|object| object.size <= REPORT_MAX_BYTES) {
                 if let Some(bytes) = self.store.objects().get(&object.location, REPORT_MAX_BYTES).await? {
-                    found.push((object.location.clone(), modified_ns(&object), bytes));
+                    found.push((object.location.clone(), modified(&object), bytes));
                 }
             }
             Ok::<_, RepositoryError>(found)
         })?;
-        let read = |(at, noted_ns, bytes): (Path, u64, Bytes)| {
+        let read = |(at, noted, bytes): (Path, UnixNanos, Bytes)| {
             let body = match &keys {
                 None => bytes.to_vec(),
                 Some(keys) => {
@@ -124,8 +127,28 @@ impl Notes<'_> {
                     seal::open(&MAGIC, "a note", place, Some(keys), &bytes).ok()?
                 }
             };
-            Some((noted_ns, serde_json::from_slice(&body).ok()?))
+            Some((noted, serde_json::from_slice(&body).ok()?))
         };
         Ok(found.into_iter().filter_map(read).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_written_as_other_versions_read_it() {
+        let report = StandbyReport {
+            host: WriterId("a".into()),
+            snapshot: Sequence(3),
+            published: UnixNanos(4),
+            pinned: vec![Sequence(2)],
+            noted: UnixNanos(5),
+        };
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            r#"{"host":"a","snapshot":3,"published_ns":4,"pinned":[2]}"#
+        );
     }
 }

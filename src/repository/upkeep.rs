@@ -8,6 +8,7 @@ use super::object_key;
 use super::parts::Notes;
 use crate::format::seal::SealContext;
 use crate::model::id::{PackId, Sequence, WriterId};
+use crate::support::clock::UnixNanos;
 use serde::{Deserialize, Serialize};
 
 /// The proof of a drill: a snapshot was mounted and read completely.
@@ -15,9 +16,11 @@ use serde::{Deserialize, Serialize};
 pub struct Proof {
     pub snapshot: Sequence,
     /// Time at which that snapshot's scan began.
-    pub scan_start_ns: u64,
+    #[serde(rename = "scan_start_ns")]
+    pub scan_start: UnixNanos,
     /// Time at which it was proven.
-    pub proven_ns: u64,
+    #[serde(rename = "proven_ns")]
+    pub proven: UnixNanos,
 }
 
 /// The note of a host.
@@ -25,15 +28,19 @@ pub struct Proof {
 #[serde(default)]
 pub struct UpkeepNote {
     pub host: String,
-    pub pruned_ns: Option<u64>,
-    pub verified_ns: Option<u64>,
+    #[serde(rename = "pruned_ns")]
+    pub pruned: Option<UnixNanos>,
+    #[serde(rename = "verified_ns")]
+    pub verified: Option<UnixNanos>,
     /// The last pack that was read.
     pub read_until: Option<PackId>,
     /// Time at which the readings last reached the end, so that every pack had been read.
-    pub round_ns: Option<u64>,
+    #[serde(rename = "round_ns")]
+    pub round: Option<UnixNanos>,
     /// Number of problems that the last verification found.
     pub problems: u64,
-    pub drilled_ns: Option<u64>,
+    #[serde(rename = "drilled_ns")]
+    pub drilled: Option<UnixNanos>,
     pub proof: Option<Proof>,
     /// The error of the last drill.
     pub drill_error: Option<String>,
@@ -64,5 +71,27 @@ impl Notes<'_> {
 
 /// Returns the last proof of all hosts.
 pub(crate) fn last_proof(notes: &[UpkeepNote]) -> Option<&Proof> {
-    notes.iter().filter_map(|note| note.proof.as_ref()).max_by_key(|proof| (proof.snapshot, proof.proven_ns))
+    notes.iter().filter_map(|note| note.proof.as_ref()).max_by_key(|proof| (proof.snapshot, proof.proven))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_written_as_other_versions_read_it() {
+        let proof = Proof { snapshot: Sequence(3), scan_start: UnixNanos(4), proven: UnixNanos(5) };
+        let note = UpkeepNote {
+            host: "a".into(),
+            pruned: Some(UnixNanos(1)),
+            verified: Some(UnixNanos(2)),
+            drilled: Some(UnixNanos(6)),
+            proof: Some(proof),
+            ..Default::default()
+        };
+        assert_eq!(
+            serde_json::to_string(&note).unwrap(),
+            r#"{"host":"a","pruned_ns":1,"verified_ns":2,"read_until":null,"round_ns":null,"problems":0,"drilled_ns":6,"proof":{"snapshot":3,"scan_start_ns":4,"proven_ns":5},"drill_error":null}"#
+        );
+    }
 }

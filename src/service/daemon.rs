@@ -159,11 +159,10 @@ impl Daemon {
             }
             let mut sleep = board.wake_in(now).unwrap_or(SLEEP_MAX);
             if board.is_stopping() {
-                let ending = ending.get_or_insert_with(|| Ending::new(limits, now.boot_ns));
-                match ending.wait(
-                    Running { runs: board.running() > 0, upkeep: board.is_upkeep_running() },
-                    now.boot_ns,
-                ) {
+                let ending = ending.get_or_insert_with(|| Ending::new(limits, now.boot));
+                match ending
+                    .wait(Running { runs: board.running() > 0, upkeep: board.is_upkeep_running() }, now.boot)
+                {
                     Some(wait) => sleep = wait,
                     None => return,
                 }
@@ -247,7 +246,7 @@ impl Daemon {
                 Err(error) => tracing::error!(store = %config.name, ?duty, %error, "failed"),
             }
         }
-        Ok(Some(upkeep_status(&store.notes().upkeep()?, self.now().wall_ns)))
+        Ok(Some(upkeep_status(&store.notes().upkeep()?, self.now().wall)))
     }
 
     /// Runs one store on a thread of its own.
@@ -285,7 +284,7 @@ impl Daemon {
             let standing = match &result {
                 Ok(RunReport::Resync(report)) => Standing {
                     snapshot: Some(report.snapshot),
-                    scan_start_ns: Some(report.scan_start_ns),
+                    scan_start: Some(report.scan_start),
                     role: None,
                 },
                 Ok(RunReport::Follow(_)) => daemon.standing(&config),
@@ -337,15 +336,15 @@ impl Daemon {
                     let latest = state.latest();
                     Some(Standing {
                         snapshot: latest.map(|(snapshot, _)| snapshot),
-                        scan_start_ns: latest.map(|(_, record)| record.scan_start_ns),
+                        scan_start: latest.map(|(_, record)| record.scan_start),
                         role: Some(role(&state, &self.host().writer(), store.role)),
                     })
                 }
                 Permission::Standby => {
                     let depot = Depot::new(&self.host().standby(None).ok()?, &store.name);
                     let snapshot = mount::find(&depot, &store.name, Moment::Latest).ok()?;
-                    let scan_start_ns = mount::taken_ns(&depot, snapshot).ok();
-                    Some(Standing { snapshot: Some(snapshot), scan_start_ns, role: None })
+                    let scan_start = mount::taken(&depot, snapshot).ok();
+                    Some(Standing { snapshot: Some(snapshot), scan_start, role: None })
                 }
             }
         };

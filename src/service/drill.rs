@@ -22,6 +22,7 @@ use crate::repository::manifest::ManifestReader;
 use crate::repository::store::Store;
 use crate::repository::upkeep::Proof;
 use crate::standby::depot::Depot;
+use crate::support::clock::UnixNanos;
 use crate::support::failure::{Failure, FailureKind};
 use serde::Serialize;
 use std::path::Path;
@@ -64,7 +65,8 @@ impl Failure for DrillError {
 pub struct DrillReport {
     pub store: StoreName,
     pub snapshot: Sequence,
-    pub scan_start_ns: u64,
+    #[serde(rename = "scan_start_ns")]
+    pub scan_start: UnixNanos,
     pub entries: u64,
     pub files_read: u64,
     pub read_bytes: u64,
@@ -74,8 +76,8 @@ pub struct DrillReport {
 }
 
 impl DrillReport {
-    pub fn proof(&self, proven_ns: u64) -> Proof {
-        Proof { snapshot: self.snapshot, scan_start_ns: self.scan_start_ns, proven_ns }
+    pub fn proof(&self, proven: UnixNanos) -> Proof {
+        Proof { snapshot: self.snapshot, scan_start: self.scan_start, proven }
     }
 }
 
@@ -131,7 +133,7 @@ pub fn drill(
         Ok(DrillReport {
             store: store.name().clone(),
             snapshot: sequence,
-            scan_start_ns: record.scan_start_ns,
+            scan_start: record.scan_start,
             entries,
             files_read,
             read_bytes,

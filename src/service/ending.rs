@@ -1,6 +1,7 @@
 //! Decides when a daemon that was asked to end does so: once nothing is running, or at its limits. Pure; the
 //! machine's clock is passed in.
 
+use crate::support::clock::BootNanos;
 use std::time::Duration;
 
 /// Maximum time from being asked to end until running work is abandoned, which loses nothing.
@@ -21,29 +22,29 @@ pub struct Running {
 /// The state of a daemon that was asked to end, by the machine's clock.
 pub(crate) struct Ending {
     limits: EndLimits,
-    since_ns: u64,
+    since: BootNanos,
     /// When all runs had ended or were abandoned.
-    runs_over_ns: Option<u64>,
+    runs_over: Option<BootNanos>,
 }
 
 impl Ending {
-    pub fn new(limits: EndLimits, since_ns: u64) -> Self {
-        Self { limits, since_ns, runs_over_ns: None }
+    pub fn new(limits: EndLimits, since: BootNanos) -> Self {
+        Self { limits, since, runs_over: None }
     }
 
     /// Returns how long running work may still take; none when the daemon ends now.
-    pub fn wait(&mut self, running: Running, now_ns: u64) -> Option<Duration> {
-        let left = |limit: Duration, since_ns: u64| {
-            let passed = Duration::from_nanos(now_ns.saturating_sub(since_ns));
+    pub fn wait(&mut self, running: Running, now: BootNanos) -> Option<Duration> {
+        let left = |limit: Duration, since: BootNanos| {
+            let passed = now.since(since);
             limit.checked_sub(passed).filter(|left| !left.is_zero())
         };
-        if self.runs_over_ns.is_none() {
-            match left(self.limits.runs, self.since_ns) {
+        if self.runs_over.is_none() {
+            match left(self.limits.runs, self.since) {
                 Some(left) if running.runs => return Some(left),
-                _ => self.runs_over_ns = Some(now_ns),
+                _ => self.runs_over = Some(now),
             }
         }
-        left(self.limits.upkeep, self.runs_over_ns?).filter(|_| running.upkeep)
+        left(self.limits.upkeep, self.runs_over?).filter(|_| running.upkeep)
     }
 }
 
@@ -57,19 +58,19 @@ mod tests {
         let limits = EndLimits { runs: Duration::from_secs(30), upkeep: Duration::from_secs(10) };
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let running = |runs, upkeep| Running { runs, upkeep };
-        let new = || Ending::new(limits, 100 * SECOND);
-        assert_eq!(new().wait(running(false, false), 100 * SECOND), None);
+        let new = || Ending::new(limits, BootNanos(100 * SECOND));
+        assert_eq!(new().wait(running(false, false), BootNanos(100 * SECOND)), None);
         let mut ending = new();
-        assert_eq!(ending.wait(running(true, true), 100 * SECOND), seconds(30));
-        assert_eq!(ending.wait(running(true, true), 120 * SECOND), seconds(10));
+        assert_eq!(ending.wait(running(true, true), BootNanos(100 * SECOND)), seconds(30));
+        assert_eq!(ending.wait(running(true, true), BootNanos(120 * SECOND)), seconds(10));
         // The upkeep's time begins when the runs' time is over, and only once.
-        assert_eq!(ending.wait(running(false, true), 121 * SECOND), seconds(10));
-        assert_eq!(ending.wait(running(true, true), 125 * SECOND), seconds(6));
-        assert_eq!(ending.wait(running(false, false), 125 * SECOND), None);
-        assert_eq!(ending.wait(running(false, true), 131 * SECOND), None);
+        assert_eq!(ending.wait(running(false, true), BootNanos(121 * SECOND)), seconds(10));
+        assert_eq!(ending.wait(running(true, true), BootNanos(125 * SECOND)), seconds(6));
+        assert_eq!(ending.wait(running(false, false), BootNanos(125 * SECOND)), None);
+        assert_eq!(ending.wait(running(false, true), BootNanos(131 * SECOND)), None);
         let mut ending = new();
-        assert_eq!(ending.wait(running(true, true), 130 * SECOND), seconds(10));
-        assert_eq!(ending.wait(running(true, true), 140 * SECOND), None);
-        assert_eq!(new().wait(running(true, false), 130 * SECOND), None);
+        assert_eq!(ending.wait(running(true, true), BootNanos(130 * SECOND)), seconds(10));
+        assert_eq!(ending.wait(running(true, true), BootNanos(140 * SECOND)), None);
+        assert_eq!(new().wait(running(true, false), BootNanos(130 * SECOND)), None);
     }
 }

@@ -6,6 +6,7 @@
 
 use super::door::Door;
 use super::socket::Bound;
+use crate::support::clock::BootNanos;
 use crate::support::env::Env;
 use crate::support::lock::lock;
 use crate::support::trusted::is_trusted;
@@ -44,7 +45,7 @@ pub(crate) struct Busy(Arc<Seat>);
 
 impl Seat {
     fn new(env: &Env) -> Self {
-        let since_ns = AtomicU64::new(env.boot_ns());
+        let since_ns = AtomicU64::new(env.boot().0);
         Self { busy: AtomicUsize::new(0), env: env.clone(), since_ns, leave: Notify::new() }
     }
 
@@ -54,14 +55,14 @@ impl Seat {
     }
 
     fn standing(&self) -> Standing {
-        let since_ns = self.since_ns.load(Ordering::Relaxed);
-        Standing { is_busy: self.busy.load(Ordering::Relaxed) > 0, since_ns }
+        let since = BootNanos(self.since_ns.load(Ordering::Relaxed));
+        Standing { is_busy: self.busy.load(Ordering::Relaxed) > 0, since }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.since_ns.store(self.0.env.boot_ns(), Ordering::Relaxed);
+        self.0.since_ns.store(self.0.env.boot().0, Ordering::Relaxed);
         self.0.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -69,14 +70,14 @@ impl Drop for Busy {
 #[derive(Clone, Copy, Debug)]
 struct Standing {
     is_busy: bool,
-    since_ns: u64,
+    since: BootNanos,
 }
 
 /// Chooses the connection to close for a new one: of those that are not busy, the one that has waited
 /// longest.
 fn who_goes(all: &[Standing]) -> Option<usize> {
     let idle = all.iter().enumerate().filter(|(_, standing)| !standing.is_busy);
-    idle.min_by_key(|(_, standing)| standing.since_ns).map(|(at, _)| at)
+    idle.min_by_key(|(_, standing)| standing.since).map(|(at, _)| at)
 }
 
 /// The connections of one listener.
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_one_that_waited_longest_goes_and_none_that_is_busy() {
-        let at = |is_busy, since_ns| Standing { is_busy, since_ns };
+        let at = |is_busy, since_ns| Standing { is_busy, since: BootNanos(since_ns) };
         assert_eq!(who_goes(&[at(false, 3), at(true, 1), at(false, 2)]), Some(2));
         assert_eq!(who_goes(&[at(true, 1)]), None);
         let seats = Seats::new(&Env::system());

@@ -5,10 +5,12 @@
 //! both kinds of days to match. Here they are as in cron(8): Sunday is 0 or 7, and when the day of the month
 //! and the day of the week are both restricted, either is enough.
 
+use crate::support::clock::UnixNanos;
 use crate::support::failure::{Failure, FailureKind};
 use chrono::{DateTime, Utc};
 use std::collections::BTreeSet;
 use std::str::FromStr;
+use std::time::Duration;
 use thiserror::Error;
 
 const NS: u64 = 1_000_000_000;
@@ -49,14 +51,14 @@ pub struct Schedule {
 enum Due {
     /// The times of any of these expressions.
     Any(Vec<cron::Schedule>),
-    /// The multiples of this number of nanoseconds.
-    Every(u64),
+    /// The multiples of this time.
+    Every(Duration),
 }
 
 impl Schedule {
     /// Returns the schedule that is due every `seconds`.
     pub(crate) fn every(seconds: u64) -> Self {
-        Self { text: format!("every {seconds} s"), due: Due::Every(seconds.max(1) * NS) }
+        Self { text: format!("every {seconds} s"), due: Due::Every(Duration::from_secs(seconds.max(1))) }
     }
 
     /// Parses a cron expression.
@@ -83,29 +85,37 @@ impl Schedule {
         let due = days.into_iter().map(parse).collect::<Result<_, _>>().map(Due::Any)?;
         let schedule = Self { text: text.to_owned(), due };
         // Leap days are at most eight years apart.
-        match schedule.after(0) {
+        match schedule.after(UnixNanos::EPOCH) {
             Some(_) => Ok(schedule),
             None => Err(ScheduleError::Never(text.to_owned())),
         }
     }
 
-    /// Returns whether its times are the calendar's; else it is due at intervals, by either clock.
-    pub(crate) fn is_by_calendar(&self) -> bool {
-        matches!(self.due, Due::Any(_))
+    /// Returns the interval at which it is due, by either clock; none if its times are the calendar's.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        match self.due {
+            Due::Every(period) => Some(period),
+            Due::Any(_) => None,
+        }
     }
 
-    /// Returns the first due time after `ns`, which is a wall clock time since 1970.
-    pub(crate) fn after(&self, ns: u64) -> Option<u64> {
+    /// Returns whether its times are the calendar's.
+    pub(crate) fn is_by_calendar(&self) -> bool {
+        self.interval().is_none()
+    }
+
+    /// Returns the first due time after `time`.
+    pub(crate) fn after(&self, time: UnixNanos) -> Option<UnixNanos> {
         let any = match &self.due {
-            Due::Every(period) => return (ns / period + 1).checked_mul(*period),
+            Due::Every(period) => return time.next_multiple(*period),
             Due::Any(any) => any,
         };
-        let seconds = ns / NS;
+        let seconds = time.0 / NS;
         // A clock that is set beyond that year is wrong, which is no reason to stop.
         let shift = seconds.saturating_sub(CRATE_ENDS_SECONDS).div_ceil(CYCLE_SECONDS) * CYCLE_SECONDS;
         let from = DateTime::<Utc>::from_timestamp((seconds - shift) as i64, 0)?;
         let next = any.iter().filter_map(|schedule| schedule.after(&from).next()).min()?;
-        u64::try_from(next.timestamp()).ok()?.checked_add(shift)?.checked_mul(NS)
+        u64::try_from(next.timestamp()).ok()?.checked_add(shift)?.checked_mul(NS).map(UnixNanos)
     }
 }
 
@@ -155,31 +165,32 @@ fn weekday(text: &str) -> Result<u32, String> {
 }
 
 /// Returns a store's fixed offset within the jitter; it is the same on every host and after every restart.
-pub(crate) fn slot_ns(store: &str, jitter_ns: u64) -> u64 {
+pub(crate) fn slot(store: &str, jitter: Duration) -> Duration {
     let hash = blake3::hash(store.as_bytes());
     let (first, _) = hash.as_bytes().split_at(8);
     let number = u64::from_le_bytes(first.try_into().unwrap_or_default());
     // The offset is a whole number of seconds.
-    ((u128::from(number) * u128::from(jitter_ns / NS)) >> 64) as u64 * NS
+    Duration::from_secs(((u128::from(number) * u128::from(jitter.as_secs())) >> 64) as u64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::support::clock::HOUR;
 
-    fn at(text: &str) -> u64 {
-        chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M").unwrap().and_utc().timestamp() as u64
-            * NS
+    fn at(text: &str) -> UnixNanos {
+        let time = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M").unwrap();
+        UnixNanos(time.and_utc().timestamp() as u64 * NS)
     }
 
     /// Returns the next `count` times after `from`.
     fn next(expression: &str, from: &str, count: usize) -> Vec<String> {
         let schedule = Schedule::parse(expression).unwrap();
-        let mut ns = at(from);
+        let mut time = at(from);
         (0..count)
             .map(|_| {
-                ns = schedule.after(ns).unwrap();
-                DateTime::<Utc>::from_timestamp((ns / NS) as i64, 0)
+                time = schedule.after(time).unwrap();
+                DateTime::<Utc>::from_timestamp((time.0 / NS) as i64, 0)
                     .unwrap()
                     .format("%a %m-%d %H:%M")
                     .to_string()
@@ -244,9 +255,9 @@ mod tests {
     fn a_clock_that_is_set_to_the_next_centuries_still_has_ticks() {
         let schedule = Schedule::parse("0 */4 * * *").unwrap();
         for year in [2089, 2090, 2099, 2100, 2101, 2250, 2500] {
-            let ns = at(&format!("{year}-07-01 01:30"));
-            let next = schedule.after(ns).unwrap();
-            assert!(next > ns && next - ns <= 4 * 3600 * NS, "{year}");
+            let time = at(&format!("{year}-07-01 01:30"));
+            let next = schedule.after(time).unwrap();
+            assert!(next > time && next.since(time) <= 4 * HOUR, "{year}");
         }
         assert_eq!(next("0 6 * * 1", "2091-03-01 00:00", 1), ["Mon 03-05 06:00"]);
     }
@@ -271,12 +282,11 @@ mod tests {
 
     #[test]
     fn stores_are_spread_over_the_jitter_and_keep_their_place() {
-        let hour = 3600 * NS;
-        let slots: Vec<_> = (0..1000).map(|number| slot_ns(&format!("store-{number}"), hour)).collect();
-        assert!(slots.iter().all(|slot| *slot < hour && slot.is_multiple_of(NS)));
-        let first_quarter = slots.iter().filter(|slot| **slot < hour / 4).count();
+        let slots: Vec<_> = (0..1000).map(|number| slot(&format!("store-{number}"), HOUR)).collect();
+        assert!(slots.iter().all(|slot| *slot < HOUR && slot.subsec_nanos() == 0));
+        let first_quarter = slots.iter().filter(|slot| **slot < HOUR / 4).count();
         assert!((200..300).contains(&first_quarter), "{first_quarter}");
-        assert_eq!(slot_ns("acme", hour), slot_ns("acme", hour));
-        assert_eq!(slot_ns("acme", 0), 0);
+        assert_eq!(slot("acme", HOUR), slot("acme", HOUR));
+        assert_eq!(slot("acme", Duration::ZERO), Duration::ZERO);
     }
 }

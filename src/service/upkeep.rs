@@ -15,15 +15,16 @@ use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
 use crate::repository::upkeep::UpkeepNote;
 use crate::standby::depot::Depot;
-use crate::support::clock::HOUR_NS;
+use crate::support::clock::{HOUR, UnixNanos};
 use crate::support::failure::{Failure, FailureKind};
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Tolerance of the configured hours: a job that runs every day at the same time must not be late by a
 /// minute.
-const SLACK_NS: u64 = HOUR_NS / 4;
+const SLACK: Duration = Duration::from_mins(15);
 
 /// The reason why a duty was not done.
 #[derive(Debug, Error)]
@@ -76,24 +77,20 @@ pub(crate) enum TaskReport {
 pub(crate) type TaskResult = (UpkeepTask, Result<TaskReport, UpkeepError>);
 
 /// Returns the duties that are due now. Pure.
-pub(crate) fn due(note: &UpkeepNote, upkeep: &Upkeep, now_ns: u64) -> Vec<UpkeepTask> {
-    let is_due = |last: Option<u64>, hours: u32| {
+pub(crate) fn due(note: &UpkeepNote, upkeep: &Upkeep, now: UnixNanos) -> Vec<UpkeepTask> {
+    let is_due = |last: Option<UnixNanos>, hours: u32| {
+        let period = hours * HOUR;
         // After the clock was set back, a duty is due rather than forgotten.
-        hours > 0
-            && last.is_none_or(|last| {
-                last > now_ns
-                    || now_ns - last + SLACK_NS.min(u64::from(hours) * HOUR_NS / 4)
-                        >= u64::from(hours) * HOUR_NS
-            })
+        hours > 0 && last.is_none_or(|last| last > now || now.since(last) + SLACK.min(period / 4) >= period)
     };
     let mut duties = Vec::new();
-    if is_due(note.pruned_ns, upkeep.prune_hours) {
+    if is_due(note.pruned, upkeep.prune_hours) {
         duties.push(UpkeepTask::Prune);
     }
-    if is_due(note.verified_ns, upkeep.verify_hours) {
+    if is_due(note.verified, upkeep.verify_hours) {
         duties.push(UpkeepTask::Verify);
     }
-    if is_due(note.drilled_ns, upkeep.drill_hours) {
+    if is_due(note.drilled, upkeep.drill_hours) {
         duties.push(UpkeepTask::Drill);
     }
     duties
@@ -123,7 +120,7 @@ impl UpkeepRun<'_> {
     pub(crate) fn keep_up(&self) -> Result<Vec<TaskResult>, UpkeepError> {
         let mut note = self.store.notes().upkeep_of(&self.host.writer())?;
         let mut done = Vec::new();
-        for duty in due(&note, &self.config.upkeep(), self.host.env().wall_ns()) {
+        for duty in due(&note, &self.config.upkeep(), self.host.env().wall()) {
             if self.stop.load(Ordering::Relaxed) || self.store.log().state()?.latest().is_none() {
                 break;
             }
@@ -140,7 +137,7 @@ impl UpkeepRun<'_> {
         match duty {
             UpkeepTask::Prune => {
                 let request = PruneRequest::new(self.config.retention(), self.host.writer());
-                note.pruned_ns = Some(env.wall_ns());
+                note.pruned = Some(env.wall());
                 Ok(TaskReport::Prune(Box::new(prune(self.store, &request, &|_| {})?)))
             }
             UpkeepTask::Verify => {
@@ -150,7 +147,7 @@ impl UpkeepRun<'_> {
                     self.store,
                     note,
                     VerifyOptions { read_data_percent, after: None, is_over: &is_over },
-                    env.wall_ns(),
+                    env.wall(),
                 )?;
                 if report.is_sound() {
                     return Ok(TaskReport::Verify(Box::new(report)));
@@ -162,11 +159,11 @@ impl UpkeepRun<'_> {
                 })
             }
             UpkeepTask::Drill => {
-                let begun_ns = env.wall_ns();
+                let begun = env.wall();
                 let is_over = || self.stop.load(Ordering::Relaxed);
                 let depot = Depot::new(&self.host.standby(None)?, self.store.name());
                 let drilled = drill(self.store, &depot, &self.config.drill, &is_over);
-                note_drill(note, &drilled, begun_ns, env.wall_ns());
+                note_drill(note, &drilled, begun, env.wall());
                 Ok(TaskReport::Drill(Box::new(drilled?)))
             }
         }
@@ -177,16 +174,16 @@ impl UpkeepRun<'_> {
 pub(crate) fn note_drill(
     note: &mut UpkeepNote,
     drilled: &Result<DrillReport, DrillError>,
-    begun_ns: u64,
-    now_ns: u64,
+    begun: UnixNanos,
+    now: UnixNanos,
 ) {
     if let Err(DrillError::Stopped { .. }) = drilled {
         return;
     }
-    note.drilled_ns = Some(begun_ns);
+    note.drilled = Some(begun);
     match drilled {
         Ok(report) => {
-            note.proof = Some(report.proof(now_ns));
+            note.proof = Some(report.proof(now));
             note.drill_error = None;
         }
         Err(error) => note.drill_error = Some(error.to_string()),
@@ -198,15 +195,15 @@ pub(crate) fn verify_on(
     store: &Store,
     note: &mut UpkeepNote,
     options: VerifyOptions,
-    now_ns: u64,
+    now: UnixNanos,
 ) -> Result<VerifyReport, RepositoryError> {
     let report = verify::verify(store, VerifyOptions { after: note.read_until, ..options })?;
-    note.verified_ns = Some(now_ns);
+    note.verified = Some(now);
     note.problems = report.problems.len() as u64 + report.touched_count;
     if let Some(last) = report.read_until {
         note.read_until = Some(last);
         if report.came_round || report.packs_read >= report.packs {
-            note.round_ns = Some(now_ns);
+            note.round = Some(now);
         }
     }
     Ok(report)
@@ -220,17 +217,26 @@ mod tests {
     fn each_duty_comes_when_its_hours_are_over() {
         let upkeep = Upkeep { prune_hours: 24, verify_hours: 12, verify_days: 30, drill_hours: 0 };
         let never = UpkeepNote::default();
-        assert_eq!(due(&never, &upkeep, 100 * HOUR_NS), [UpkeepTask::Prune, UpkeepTask::Verify]);
+        assert_eq!(
+            due(&never, &upkeep, UnixNanos::EPOCH.plus(100 * HOUR)),
+            [UpkeepTask::Prune, UpkeepTask::Verify]
+        );
         let note = UpkeepNote {
-            pruned_ns: Some(100 * HOUR_NS),
-            verified_ns: Some(100 * HOUR_NS),
+            pruned: Some(UnixNanos::EPOCH.plus(100 * HOUR)),
+            verified: Some(UnixNanos::EPOCH.plus(100 * HOUR)),
             ..Default::default()
         };
-        assert_eq!(due(&note, &upkeep, 111 * HOUR_NS), []);
-        assert_eq!(due(&note, &upkeep, 112 * HOUR_NS), [UpkeepTask::Verify]);
-        assert_eq!(due(&note, &upkeep, 124 * HOUR_NS), [UpkeepTask::Prune, UpkeepTask::Verify]);
+        assert_eq!(due(&note, &upkeep, UnixNanos::EPOCH.plus(111 * HOUR)), []);
+        assert_eq!(due(&note, &upkeep, UnixNanos::EPOCH.plus(112 * HOUR)), [UpkeepTask::Verify]);
+        assert_eq!(
+            due(&note, &upkeep, UnixNanos::EPOCH.plus(124 * HOUR)),
+            [UpkeepTask::Prune, UpkeepTask::Verify]
+        );
         // The clock was set back.
-        assert_eq!(due(&note, &upkeep, 99 * HOUR_NS), [UpkeepTask::Prune, UpkeepTask::Verify]);
+        assert_eq!(
+            due(&note, &upkeep, UnixNanos::EPOCH.plus(99 * HOUR)),
+            [UpkeepTask::Prune, UpkeepTask::Verify]
+        );
         assert_eq!(share_percent(&upkeep), 2);
     }
 }

@@ -113,7 +113,7 @@ pub fn check(store: &Store, depot: &Depot, repair: bool, threads: usize) -> Resu
                 image.write(id, &mut out).map_err(wrong)?;
                 out.flush().map_err(|error| wrong(error.into()))?;
                 drop(out);
-                let taken = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(record.scan_start_ns);
+                let taken = record.scan_start.system_time();
                 file.set_modified(taken).map_err(|error| wrong(error.into()))
             })?;
             report.repaired += 1;

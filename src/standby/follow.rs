@@ -30,7 +30,7 @@ use crate::repository::manifest::{EntryStream, ManifestReader};
 use crate::repository::standbys::StandbyReport;
 use crate::repository::store::Store;
 use crate::support::chain::chain;
-use crate::support::clock::{HOUR_NS, seconds, since_ns};
+use crate::support::clock::{HOUR, UnixNanos, seconds};
 use crate::support::failure::{Failure, FailureKind};
 use crate::support::progress::{Progress, Step};
 use crate::vfs::erofs::image::{Image, ImageReport};
@@ -43,11 +43,11 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Maximum age of this standby's note, in nanoseconds. It is written again after that, since the repository
 /// judges a note by its age.
-const TELL_AGAIN_NS: u64 = 20 * HOUR_NS;
+const TELL_AGAIN: Duration = HOUR.saturating_mul(20);
 
 /// The request of a follow.
 pub struct FollowRequest {
@@ -128,7 +128,7 @@ fn to(
     let there = published.contains(&sequence);
     if there && !depot.is_in_doubt()? {
         // The last run's note may not have reached the repository, and mounts may have changed.
-        note_told(&mut report, tell(store, depot, request, sequence, store.env().wall_ns()))?;
+        note_told(&mut report, tell(store, depot, request, sequence, store.env().wall()))?;
         return Ok(report);
     }
     let lock = depot.lock()?;
@@ -214,9 +214,9 @@ impl Run<'_> {
         report.image_bytes = image.image_bytes;
         report.attributes_left_out = image.attributes_left_out;
         report.whiteouts = image.whiteouts;
-        let now_ns = self.store.env().wall_ns();
-        report.lag_seconds = since_ns(now_ns, record.scan_start_ns).map(seconds);
-        note_told(report, tell(self.store, depot, request, sequence, now_ns))
+        let now = self.store.env().wall();
+        report.lag_seconds = record.scan_start.age_at(now).map(seconds);
+        note_told(report, tell(self.store, depot, request, sequence, now))
     }
 
     /// Withdraws snapshots that cannot be completed any more: published ones that the log does not have, and
@@ -304,7 +304,7 @@ impl Run<'_> {
             drop(out);
             published::compare(file, &path, manifests, chunks, record, &report)?;
             // The image's modification time is the snapshot's, so that "as of" needs no log.
-            let taken = UNIX_EPOCH + Duration::from_nanos(record.scan_start_ns);
+            let taken = record.scan_start.system_time();
             file.set_modified(taken).map_err(|error| wrong(error.into()))?;
             Ok(report)
         })
@@ -359,14 +359,15 @@ struct Told {
     host: String,
     snapshot: Sequence,
     pinned: BTreeSet<Sequence>,
-    told_ns: u64,
+    #[serde(rename = "told_ns")]
+    at: UnixNanos,
 }
 
 impl Told {
     /// Returns whether `new` need not be written. A note from the future does not count.
     fn does_for(&self, new: &Told) -> bool {
-        let age = new.told_ns.checked_sub(self.told_ns);
-        age.is_some_and(|age| age < TELL_AGAIN_NS) && *self == Told { told_ns: self.told_ns, ..new.clone() }
+        let is_recent = self.at <= new.at && new.at.since(self.at) < TELL_AGAIN;
+        is_recent && *self == Told { at: self.at, ..new.clone() }
     }
 }
 
@@ -379,10 +380,10 @@ fn tell(
     depot: &Depot,
     request: &FollowRequest,
     sequence: Sequence,
-    now_ns: u64,
+    now: UnixNanos,
 ) -> Result<Option<String>, FollowError> {
     let host = request.host.clone();
-    let new = Told { host: host.0.clone(), snapshot: sequence, pinned: pin::pinned(depot)?, told_ns: now_ns };
+    let new = Told { host: host.0.clone(), snapshot: sequence, pinned: pin::pinned(depot)?, at: now };
     // A note of an older version, or one that a power cut tore, is written once more.
     let last: Option<Told> = depot.reported()?.and_then(|text| serde_json::from_slice(&text).ok());
     if last.as_ref().is_some_and(|last| last.does_for(&new)) {
@@ -392,9 +393,9 @@ fn tell(
     store.notes().report_standby(&StandbyReport {
         host,
         snapshot: sequence,
-        published_ns: now_ns,
+        published: now,
         pinned,
-        noted_ns: 0,
+        noted: UnixNanos::EPOCH,
     })?;
     let before = last.map(|last| last.host).filter(|before| *before != new.host);
     if let Some(before) = &before {
@@ -435,11 +436,13 @@ mod tests {
 
     #[test]
     fn what_was_told_does_for_most_of_a_day_and_never_from_the_future() {
-        let at = |told_ns| Told { host: "a".into(), snapshot: Sequence(3), pinned: BTreeSet::new(), told_ns };
-        let told = at(TELL_AGAIN_NS);
-        assert!(told.does_for(&at(TELL_AGAIN_NS)) && told.does_for(&at(2 * TELL_AGAIN_NS - 1)));
-        assert!(!told.does_for(&at(2 * TELL_AGAIN_NS)));
-        assert!(!told.does_for(&at(TELL_AGAIN_NS - 1)), "the clock was set back");
+        let at = |at| Told { host: "a".into(), snapshot: Sequence(3), pinned: BTreeSet::new(), at };
+        let after = |span| at(UnixNanos::EPOCH.plus(span));
+        let nanosecond = Duration::from_nanos(1);
+        let told = after(TELL_AGAIN);
+        assert!(told.does_for(&after(TELL_AGAIN)) && told.does_for(&after(2 * TELL_AGAIN - nanosecond)));
+        assert!(!told.does_for(&after(2 * TELL_AGAIN)));
+        assert!(!told.does_for(&after(TELL_AGAIN - nanosecond)), "the clock was set back");
         for other in [
             Told { host: "b".into(), ..told.clone() },
             Told { snapshot: Sequence(4), ..told.clone() },

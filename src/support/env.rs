@@ -5,9 +5,9 @@
 //! kinds of waits do not use it: tokio's timers, which use tokio's own clock, and waits for an event (a
 //! condition variable, `poll`) that have a limit.
 
-use super::clock::Now;
+use super::clock::{BootNanos, Now, UnixNanos};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 /// Reads both clocks, and sleeps.
 pub trait Clock: Send + Sync {
@@ -52,14 +52,14 @@ impl Env {
         self.clock.now()
     }
 
-    /// Returns nanoseconds since 1970.
-    pub fn wall_ns(&self) -> u64 {
-        self.now().wall_ns
+    /// Returns the time of the wall clock.
+    pub fn wall(&self) -> UnixNanos {
+        self.now().wall
     }
 
-    /// Returns nanoseconds since the machine started.
-    pub(crate) fn boot_ns(&self) -> u64 {
-        self.now().boot_ns
+    /// Returns the time of the machine's clock.
+    pub(crate) fn boot(&self) -> BootNanos {
+        self.now().boot
     }
 
     pub fn sleep(&self, time: Duration) {
@@ -83,7 +83,7 @@ impl Env {
 
     /// Starts a stopwatch.
     pub(crate) fn stopwatch(&self) -> Stopwatch {
-        Stopwatch { clock: self.clock.clone(), begun_ns: self.boot_ns() }
+        Stopwatch { clock: self.clock.clone(), begun: self.boot() }
     }
 }
 
@@ -97,12 +97,12 @@ impl Default for Env {
 #[derive(Clone)]
 pub(crate) struct Stopwatch {
     clock: Arc<dyn Clock>,
-    begun_ns: u64,
+    begun: BootNanos,
 }
 
 impl Stopwatch {
     pub(crate) fn elapsed(&self) -> Duration {
-        Duration::from_nanos(self.clock.now().boot_ns.saturating_sub(self.begun_ns))
+        self.clock.now().boot.since(self.begun)
     }
 
     pub(crate) fn seconds(&self) -> f64 {
@@ -115,12 +115,10 @@ struct System;
 impl Clock for System {
     #[allow(clippy::disallowed_methods)] // The one place.
     fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-        let wall_ns = wall.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
         let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let (seconds, ns) = (u64::try_from(boot.tv_sec), u64::try_from(boot.tv_nsec));
         let boot_ns = seconds.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(ns.unwrap_or(0));
-        Now { wall_ns, boot_ns }
+        Now { wall: SystemTime::now().into(), boot: BootNanos(boot_ns) }
     }
 
     #[allow(clippy::disallowed_methods)] // The one place.
@@ -151,18 +149,19 @@ mod tests {
 
         fn sleep(&self, time: Duration) {
             let mut now = self.0.lock().unwrap();
-            now.boot_ns += time.as_nanos() as u64;
+            now.boot = now.boot.plus(time);
             // The clock is set back meanwhile.
-            now.wall_ns -= 1;
+            now.wall = now.wall.minus(Duration::from_nanos(1));
         }
     }
 
     #[test]
     fn a_stopwatch_goes_by_the_clock_that_nobody_sets() {
-        let env = Env::system().with_clock(Arc::new(Set(Mutex::new(Now { wall_ns: 100, boot_ns: 7 }))));
+        let env = Env::system()
+            .with_clock(Arc::new(Set(Mutex::new(Now { wall: UnixNanos(100), boot: BootNanos(7) }))));
         let watch = env.stopwatch();
         env.sleep(Duration::from_secs(3));
-        assert_eq!((watch.elapsed(), env.wall_ns()), (Duration::from_secs(3), 99));
+        assert_eq!((watch.elapsed(), env.wall()), (Duration::from_secs(3), UnixNanos(99)));
     }
 
     #[test]
@@ -170,6 +169,6 @@ mod tests {
         let env = Env::system();
         assert_ne!(env.nonce(), env.nonce());
         let (before, after) = (env.now(), env.now());
-        assert!(after.boot_ns >= before.boot_ns && before.wall_ns > 1_700_000_000_000_000_000);
+        assert!(after.boot >= before.boot && before.wall > UnixNanos(1_700_000_000_000_000_000));
     }
 }

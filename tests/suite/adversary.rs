@@ -28,7 +28,7 @@ use understudy::repository::chunks::ChunkReader;
 use understudy::repository::index::Index;
 use understudy::repository::manifest::{ManifestReader, ManifestWriter};
 use understudy::repository::session::WriteSession;
-use understudy::support::clock::Now;
+use understudy::support::clock::{BootNanos, Now, UnixNanos};
 use understudy::support::env::{Clock, Env};
 use understudy::support::mutant::{self, Mutant};
 use understudy::support::progress::Progress;
@@ -153,7 +153,7 @@ struct ModelClock(Model);
 impl Clock for ModelClock {
     fn now(&self) -> Now {
         let now_ns = self.0.world().now_ns();
-        Now { wall_ns: now_ns, boot_ns: now_ns }
+        Now { wall: UnixNanos(now_ns), boot: BootNanos(now_ns) }
     }
 
     fn sleep(&self, time: Duration) {
@@ -420,8 +420,8 @@ fn a_manifest_without_a_directory_is_refused_by_its_writer_and_found_by_verify()
         packer.close().unwrap();
         let record = SnapshotRecord {
             manifest,
-            scan_start_ns: 1,
-            scan_end_ns: 2,
+            scan_start: UnixNanos(1),
+            scan_end: UnixNanos(2),
             source_path: String::new(),
             filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
             statistics: SnapshotStatistics::default(),
@@ -430,7 +430,7 @@ fn a_manifest_without_a_directory_is_refused_by_its_writer_and_found_by_verify()
             index: Vec::new(),
             merged_index: Vec::new(),
             database_position: None,
-            full_scan_start_ns: None,
+            full_scan_start: None,
         };
         session.commit(&record).unwrap();
         mutant::choose(None);

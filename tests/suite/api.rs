@@ -23,6 +23,7 @@ use understudy::model::id::{DaemonId, Incarnation, Sequence, StoreName, WriterId
 use understudy::model::plan::PlanName;
 use understudy::model::rivals::Rivals;
 use understudy::model::role::{Permission, Role};
+use understudy::support::clock::UnixNanos;
 use understudy::support::failure::FailureKind;
 
 /// Samples name every field, so that the compiler reports a new one that is missing here.
@@ -52,7 +53,7 @@ fn resync(full: bool) -> ResyncReport {
     ResyncReport {
         store: StoreName::parse("acme").unwrap(),
         snapshot: Sequence(7),
-        scan_start_ns: u64::MAX,
+        scan_start: UnixNanos(u64::MAX),
         entries: 1,
         size_bytes: 2,
         changes: counts(),
@@ -175,8 +176,8 @@ fn stores() -> Vec<StoreStatus> {
 fn snapshot() -> SnapshotSummary {
     SnapshotSummary {
         snapshot: Sequence(7),
-        scan_start_ns: 1,
-        scan_end_ns: 2,
+        scan_start: UnixNanos(1),
+        scan_end: UnixNanos(2),
         entries: 3,
         size_bytes: 4,
         changes: counts(),

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use understudy::maintain::prune::{Grace, PruneRequest, prune};
 use understudy::model::id::{Sequence, WriterId};
 use understudy::model::retention::Retention;
@@ -67,7 +68,7 @@ fn a_conflict_at_a_note_a_pruning_or_a_key_is_tried_again() {
         assert_eq!(rig.store().notes().standbys().unwrap()[0].snapshot, Sequence(2), "call {at}");
         let mut request =
             PruneRequest::new(Retention { last: 1, ..Default::default() }, WriterId("p".into()));
-        request.grace = Grace { records: 0, ns: 0 };
+        request.grace = Grace { records: 0, time: Duration::ZERO };
         let pruned = prune(&faulty().store(&rig::name()), &request, &|_| {});
         assert_eq!(pruned.unwrap_or_else(|error| panic!("call {at}: {error}")).snapshots_dropped, 1);
         let author = Author { writer: &WriterId("operator".into()), on_step: &|_| {} };
@@ -360,7 +361,7 @@ impl ObjectStore for Interloper {
 
 fn prune_at_once(repository: &Repository, name: &str) {
     let mut request = PruneRequest::new(Retention { last: 1, ..Default::default() }, WriterId(name.into()));
-    request.grace = Grace { records: 0, ns: 0 };
+    request.grace = Grace { records: 0, time: Duration::ZERO };
     request.bounds.unused_percent = 0;
     prune(&repository.store(&rig::name()), &request, &|_| {})
         .unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -175,10 +175,10 @@ fn what_did_not_change_is_not_looked_at_and_its_pages_stay() {
     assert_eq!(missed(&rig, two.snapshot), Vec::<String>::new());
     // The last full scan's time is kept, since it decides which files are due to be read again.
     let state = rig.store().log().state().unwrap();
-    let full = |report: &ResyncReport| state.snapshots[&report.snapshot].full_scan_start_ns;
+    let full = |report: &ResyncReport| state.snapshots[&report.snapshot].full_scan_start;
     assert_eq!(
         (full(&first), full(&same), full(&two)),
-        (None, Some(first.scan_start_ns), Some(first.scan_start_ns))
+        (None, Some(first.scan_start), Some(first.scan_start))
     );
 }
 
@@ -224,7 +224,7 @@ fn a_file_that_changes_under_one_of_its_names_changes_under_all() {
     std::fs::write(rig.source().join("c/other"), b"changed").unwrap();
     let (report, _) = hinted(&rig, &watch);
     let state = rig.store().log().state().unwrap();
-    assert!(state.snapshots[&report.snapshot].full_scan_start_ns.is_some());
+    assert!(state.snapshots[&report.snapshot].full_scan_start.is_some());
     assert_eq!(missed(&rig, report.snapshot), Vec::<String>::new());
 }
 

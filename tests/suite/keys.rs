@@ -11,6 +11,7 @@ use understudy::maintain::verify::{self, VerifyOptions};
 use understudy::model::snapshot_ref::Moment;
 use understudy::repository::key_source::{Encryption, KeySource};
 use understudy::repository::store::{Repository, RepositoryOptions};
+use understudy::support::clock::UnixNanos;
 
 #[test]
 fn a_store_opens_with_its_keys_and_with_nothing_else() {
@@ -402,9 +403,9 @@ fn a_note_that_is_replayed_is_an_old_note_and_one_that_is_moved_is_none() {
     let report = |snapshot: u64| StandbyReport {
         host: understudy::model::id::WriterId("web-2".into()),
         snapshot: understudy::model::id::Sequence(snapshot),
-        published_ns: snapshot,
+        published: UnixNanos(snapshot),
         pinned: Vec::new(),
-        noted_ns: 0,
+        noted: UnixNanos::EPOCH,
     };
     let at = Key::from("acme/standbys/web-2");
     rig.store().notes().report_standby(&report(1)).unwrap();

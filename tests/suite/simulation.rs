@@ -41,7 +41,7 @@ use understudy::repository::manifest::{ManifestReader, ManifestWriter};
 use understudy::repository::objects::Patience;
 use understudy::repository::session::{Committed, SessionError, WriteSession};
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
-use understudy::support::clock::Now;
+use understudy::support::clock::{BootNanos, Now, UnixNanos};
 use understudy::support::env::{Clock, Env};
 use understudy::support::failure::{Failure, FailureKind};
 use understudy::support::mutant::{self, Mutant};
@@ -142,7 +142,7 @@ struct HostClock(Arc<Stage>);
 
 impl Clock for HostClock {
     fn now(&self) -> Now {
-        Now { wall_ns: self.0.now_ns(), boot_ns: 0 }
+        Now { wall: UnixNanos(self.0.now_ns()), boot: BootNanos::default() }
     }
 
     fn sleep(&self, _: Duration) {
@@ -395,7 +395,7 @@ impl Actor<'_> {
     /// Does in a session what a resync does, with a generated tree instead of a scanned one.
     fn attempt(&self) -> Result<Committed, SessionError> {
         let mut session = WriteSession::begin(&self.store, &WriterId(format!("writer-{}", self.me)))?;
-        let scan_start_ns = self.store.env().wall_ns();
+        let scan_start = self.store.env().wall();
         let (tree, changed) = self.edit(session.base());
         let packer = session.packer().in_order();
         let mut compressor = Compressor::new(1).unwrap();
@@ -421,8 +421,8 @@ impl Actor<'_> {
         self.world.truth.lock().unwrap().insert(root.page, tree);
         let record = SnapshotRecord {
             manifest: root,
-            scan_start_ns,
-            scan_end_ns: self.store.env().wall_ns(),
+            scan_start,
+            scan_end: self.store.env().wall(),
             source_path: String::new(),
             filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
             statistics: Default::default(),
@@ -431,7 +431,7 @@ impl Actor<'_> {
             index: Vec::new(),
             merged_index: Vec::new(),
             database_position: None,
-            full_scan_start_ns: None,
+            full_scan_start: None,
         };
         session.commit(&record)
     }
@@ -456,12 +456,12 @@ impl Actor<'_> {
         (tree, changed)
     }
 
-    fn prune(&self, grace_ns: u64) {
+    fn prune(&self, grace: Duration) {
         let request = PruneRequest {
-            grace: Grace { records: 1, ns: grace_ns },
+            grace: Grace { records: 1, time: grace },
             bounds: Bounds {
                 unused_percent: 10,
-                orphan_age_ns: u64::from(self.roll(2) == 0) << 60,
+                orphan_age: Duration::from_nanos(u64::from(self.roll(2) == 0) << 60),
                 copied_max_bytes: 1 << 30,
             },
             // The clocks jump, and with them the choice of the snapshots that the rules keep.
@@ -584,10 +584,10 @@ fn simulate_with(seed: u64, mutant: Option<Mutant>) -> u64 {
             }),
             Box::new(|actor: &Actor| {
                 for _ in 0..2 {
-                    actor.prune(if actor.roll(2) == 0 { 0 } else { 72 * HOUR_NS });
+                    actor.prune(if actor.roll(2) == 0 { Duration::ZERO } else { Duration::from_hours(72) });
                 }
             }),
-            Box::new(|actor: &Actor| actor.prune(0)),
+            Box::new(|actor: &Actor| actor.prune(Duration::ZERO)),
             Box::new(|actor: &Actor| {
                 for _ in 0..3 {
                     actor.read();
@@ -603,8 +603,8 @@ fn simulate_with(seed: u64, mutant: Option<Mutant>) -> u64 {
         let actors: Vec<Work> = vec![Box::new(|actor: &Actor| {
             assert!(actor.resync(), "seed {}", actor.world.seed);
             let request = PruneRequest {
-                grace: Grace { records: 0, ns: 0 },
-                bounds: Bounds { unused_percent: 10, orphan_age_ns: 0, copied_max_bytes: 1 << 30 },
+                grace: Grace { records: 0, time: Duration::ZERO },
+                bounds: Bounds { unused_percent: 10, orphan_age: Duration::ZERO, copied_max_bytes: 1 << 30 },
                 accept: true,
                 ..PruneRequest::new(Retention { last: 2, ..Default::default() }, WriterId("last".into()))
             };

@@ -12,6 +12,7 @@ use crate::support::tree::{all_kinds, random, sample_tree};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
+use std::time::Duration;
 use understudy::model::id::{ContentHash, Sequence, WriterId};
 use understudy::model::record::{Event, PruneRecord};
 use understudy::model::snapshot_ref::Moment;
@@ -106,9 +107,9 @@ fn each_snapshot_stays_as_it_was() {
     }
     // "As of" a moment is answered by the image's time.
     let state = rig.store().log().state().unwrap();
-    let begun = state.snapshots[&Sequence(3)].scan_start_ns;
-    for (ns, found) in [(begun, 3), (begun - 1, 2)] {
-        assert_eq!(mount::find(&depot(&rig), &rig::name(), Moment::AsOf(ns)).unwrap(), Sequence(found));
+    let begun = state.snapshots[&Sequence(3)].scan_start;
+    for (time, found) in [(begun, 3), (begun.minus(Duration::from_nanos(1)), 2)] {
+        assert_eq!(mount::find(&depot(&rig), &rig::name(), Moment::AsOf(time)).unwrap(), Sequence(found));
     }
     assert_eq!(rig.store().notes().standbys().unwrap()[0].snapshot, Sequence(4));
 }
@@ -585,7 +586,7 @@ fn strike(fault: Fault, call: u64, on: bool) -> u64 {
     let (rig, before) = behind();
     let faulty = FaultyStore::new(rig.objects.clone(), fault, call, on);
     let patience = understudy::repository::objects::Patience {
-        timeout: std::time::Duration::from_millis(30),
+        timeout: Duration::from_millis(30),
         ..rig::patience(if on { 2 } else { 3 })
     };
     let result = follow_by(&rig::repository(faulty.clone(), patience), &depot(&rig), &request());
@@ -718,7 +719,7 @@ fn a_follow_killed_at_any_step_leaves_the_snapshot_before() {
         std::fs::write(source.join("c/large"), random).unwrap();
         resync();
         let mut running = follow().spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(ms));
+        std::thread::sleep(Duration::from_millis(ms));
         running.kill().unwrap();
         running.wait().unwrap();
         let after = facts::of(&source);

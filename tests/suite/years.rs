@@ -8,6 +8,7 @@ use crate::support::tree::{random, sample_tree};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::Arc;
+use std::time::Duration;
 use understudy::maintain::prune::{Grace, PruneError, PruneReport, PruneRequest, prune};
 use understudy::maintain::verify::{self, VerifyOptions};
 use understudy::model::id::{PackId, Sequence, WriterId};
@@ -17,13 +18,14 @@ use understudy::model::snapshot_ref::Moment;
 use understudy::repository::append::Appended;
 use understudy::repository::standbys::StandbyReport;
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
+use understudy::support::clock::UnixNanos;
 use understudy::support::failure::{Failure, FailureKind};
 
 fn last(count: u32) -> PruneRequest {
     let retention = Retention { last: count, ..Default::default() };
     let mut request = PruneRequest::new(retention, WriterId("pruner".into()));
-    request.grace = Grace { records: 0, ns: 0 };
-    request.bounds.orphan_age_ns = 0;
+    request.grace = Grace { records: 0, time: Duration::ZERO };
+    request.bounds.orphan_age = Duration::ZERO;
     request
 }
 
@@ -94,14 +96,14 @@ fn what_is_in_use_stays() {
     let report = StandbyReport {
         host: host.clone(),
         snapshot: Sequence(4),
-        published_ns: 1,
+        published: UnixNanos(1),
         pinned: vec![Sequence(1)],
-        noted_ns: 0,
+        noted: UnixNanos::EPOCH,
     };
     store.notes().report_standby(&report).unwrap();
     let told = store.notes().standbys().unwrap();
-    assert!(told[0].noted_ns > 1, "the store dates it");
-    assert_eq!(told, [StandbyReport { noted_ns: told[0].noted_ns, ..report }]);
+    assert!(told[0].noted > UnixNanos(1), "the store dates it");
+    assert_eq!(told, [StandbyReport { noted: told[0].noted, ..report }]);
     pruned(&store, &last(1)).unwrap();
     let kept: Vec<_> = store.log().state().unwrap().snapshots.into_keys().map(|s| s.0).collect();
     assert_eq!(kept, [1, 2, 4, 6]);
@@ -208,7 +210,7 @@ fn an_index_that_is_renewed_keeps_what_its_run_wrote() {
     versions(&rig, 3);
     let mut request = last(1);
     // This run's pack is no orphan, since the run is in progress.
-    request.bounds.orphan_age_ns = u64::MAX;
+    request.bounds.orphan_age = Duration::MAX;
     pruned(&rig.store(), &request).unwrap();
     assert!(index.renew(&store).unwrap() && !index.renew(&store).unwrap());
     assert!(index.lookup(ours).unwrap().is_some());

@@ -14,6 +14,7 @@ use understudy::repository::packer::Packer;
 use understudy::restore::error::RestoreError;
 use understudy::restore::request::{RestoreReport, RestoreRequest};
 use understudy::restore::run::restore;
+use understudy::support::clock::UnixNanos;
 use understudy::support::progress::Progress;
 
 pub fn leaf(entries: &[Entry]) -> Vec<u8> {
@@ -80,8 +81,8 @@ pub fn forge(rig: &Rig, manifest: ManifestRoot, chunks: &[&[u8]]) {
     let mut state = rig.store().log().state().unwrap();
     let record = SnapshotRecord {
         manifest,
-        scan_start_ns: 1,
-        scan_end_ns: 2,
+        scan_start: UnixNanos(1),
+        scan_end: UnixNanos(2),
         source_path: String::new(),
         filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
         statistics: Default::default(),
@@ -90,7 +91,7 @@ pub fn forge(rig: &Rig, manifest: ManifestRoot, chunks: &[&[u8]]) {
         index: Vec::new(),
         merged_index: Vec::new(),
         database_position: None,
-        full_scan_start_ns: None,
+        full_scan_start: None,
     };
     let event = Event::Snapshot(Box::new(record));
     rig.store().log().append(&mut state, &WriterId("forger".into()), event).unwrap();

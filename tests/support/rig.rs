@@ -26,7 +26,7 @@ use understudy::restore::error::RestoreError;
 use understudy::restore::request::{RestoreReport, RestoreRequest};
 use understudy::restore::run::restore;
 use understudy::source::disk::Disk;
-use understudy::support::clock::Now;
+use understudy::support::clock::{Now, UnixNanos};
 use understudy::support::env::{Clock, Env};
 use understudy::support::progress::Progress;
 
@@ -49,7 +49,7 @@ pub fn disk_patience(attempts: u32) -> Patience {
 }
 
 pub fn now_ns() -> u64 {
-    Env::system().wall_ns()
+    Env::system().wall().0
 }
 
 pub fn nonce() -> u64 {
@@ -60,7 +60,7 @@ struct WallClock<F>(F);
 
 impl<F: Fn() -> u64 + Send + Sync> Clock for WallClock<F> {
     fn now(&self) -> Now {
-        Now { wall_ns: (self.0)(), ..Env::system().now() }
+        Now { wall: UnixNanos((self.0)()), ..Env::system().now() }
     }
 
     fn sleep(&self, time: Duration) {

@@ -11,7 +11,7 @@ use crate::service::config::StoreConfig;
 use crate::service::run::RunError;
 use crate::service::schedule::Schedule;
 use crate::service::scheduler::{JobId, RunOutcome, Scheduler};
-use crate::support::clock::{Now, seconds};
+use crate::support::clock::{Now, UnixNanos, seconds};
 
 /// The state that the daemon knows of one store.
 pub(crate) struct StoreEntry {
@@ -80,12 +80,12 @@ impl StoreEntry {
             schedule: self.schedule.to_string(),
             objective_seconds: u64::from(self.config.plan.plan().objective_minutes) * 60,
             snapshot: self.standing.snapshot,
-            lag_seconds: self.standing.lag_ns(now.wall_ns).map(seconds),
-            clock_skew_seconds: self.standing.clock_skew_ns(now.wall_ns).map(seconds),
-            clock: self.standing.clock_text(now.wall_ns),
+            lag_seconds: self.standing.lag(now.wall).map(seconds),
+            clock_skew_seconds: self.standing.clock_skew(now.wall).map(seconds),
+            clock: self.standing.clock_text(now.wall),
             running: self.last_run.is_running(),
-            next_run: scheduler.due_ns(id, now).map(seconds),
-            last_run: self.last_run.begun_ns().map(seconds),
+            next_run: scheduler.due(id, now).map(UnixNanos::seconds),
+            last_run: self.last_run.begun().map(UnixNanos::seconds),
             failures: scheduler.failures(id),
             last_error: self.last_run.failure().map(|failure| failure.error.clone()),
             last_error_kind: self.last_run.failure().map(|failure| failure.outcome),

@@ -5,6 +5,7 @@ use crate::api::run::{RunFailure, RunReport};
 use crate::api::store::Totals;
 use crate::service::run::RunError;
 use crate::service::scheduler::RunOutcome;
+use crate::support::clock::UnixNanos;
 use crate::support::failure::Failure;
 use crate::support::progress::Progress;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub struct RunResult {
 pub(crate) struct LastRun {
     /// Number of runs begun, which is also the number of the last one.
     number: u64,
-    begun_ns: Option<u64>,
+    begun: Option<UnixNanos>,
     progress: Option<Arc<Progress>>,
     ended: Option<RunResult>,
     totals: Totals,
@@ -30,11 +31,11 @@ pub(crate) struct LastRun {
 }
 
 impl LastRun {
-    pub fn begin(&mut self, now_ns: u64) -> Arc<Progress> {
+    pub fn begin(&mut self, now: UnixNanos) -> Arc<Progress> {
         let progress = Arc::new(Progress::default());
         self.progress = Some(progress.clone());
         self.number += 1;
-        self.begun_ns = Some(now_ns);
+        self.begun = Some(now);
         progress
     }
 
@@ -87,8 +88,8 @@ impl LastRun {
         self.progress.is_some()
     }
 
-    pub(crate) fn begun_ns(&self) -> Option<u64> {
-        self.begun_ns
+    pub(crate) fn begun(&self) -> Option<UnixNanos> {
+        self.begun
     }
 
     pub(crate) fn progress(&self) -> Option<ProgressFigures> {

@@ -36,7 +36,7 @@ use std::time::Duration;
 const AT_ONCE: usize = 2;
 /// Default number of seconds between looks at what upkeep is due, and the maximum before the first look.
 const UPKEEP_SECONDS: u64 = 900;
-const UPKEEP_FIRST_SECONDS: u64 = 60;
+const UPKEEP_FIRST: Duration = Duration::from_secs(60);
 
 /// The result of asking for a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Board {
                 }
                 None => {
                     let standing = standing(store);
-                    let id = self.scheduler.add(job, standing.scan_start_ns, now);
+                    let id = self.scheduler.add(job, standing.scan_start, now);
                     // Otherwise the first run would find this out only after its hook.
                     self.scheduler.set_fenced(id, standing.role == Some(Role::Fenced));
                     self.entries.push(StoreEntry::new(store.clone(), schedule, standing));
@@ -160,7 +160,7 @@ impl Board {
             config: entry.config.clone(),
             is_full: run.is_full,
             accept: entry.holds.take_accept(),
-            progress: entry.last_run.begin(now.wall_ns),
+            progress: entry.last_run.begin(now.wall),
         })
     }
 
@@ -176,9 +176,9 @@ impl Board {
         standing: Standing,
         is_full: bool,
     ) {
-        let scan_start_ns = standing.scan_start_ns.unwrap_or(now.wall_ns);
+        let scan_start = standing.scan_start.unwrap_or(now.wall);
         let outcome = match &result {
-            Ok(_) => RunOutcome::Done { scan_start_ns, is_full },
+            Ok(_) => RunOutcome::Done { scan_start, is_full },
             Err(error) => error.kind().into(),
         };
         self.entries[id].end_run(result, outcome, standing);
@@ -309,7 +309,6 @@ impl Board {
 }
 
 fn upkeep_times(service: &ServiceConfig) -> UpkeepTimes {
-    const NS: u64 = 1_000_000_000;
     let seconds = service.upkeep_seconds.unwrap_or(UPKEEP_SECONDS).max(1);
-    UpkeepTimes { first_ns: UPKEEP_FIRST_SECONDS * NS, period_ns: seconds.saturating_mul(NS) }
+    UpkeepTimes { first: UPKEEP_FIRST, period: Duration::from_secs(seconds) }
 }

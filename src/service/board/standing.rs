@@ -2,37 +2,38 @@
 
 use crate::model::id::Sequence;
 use crate::model::role::Role;
-use crate::support::clock;
+use crate::support::clock::UnixNanos;
+use std::time::Duration;
 
 /// The newest snapshot that was committed, or published here, as far as it is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Standing {
     pub snapshot: Option<Sequence>,
-    pub scan_start_ns: Option<u64>,
+    pub scan_start: Option<UnixNanos>,
     /// The role of this host by the log; none where the log was not read.
     pub role: Option<Role>,
 }
 
 impl Standing {
     /// Returns the time since the snapshot's scan began; none when that lies in the future.
-    pub(crate) fn lag_ns(&self, now_ns: u64) -> Option<u64> {
-        clock::since_ns(now_ns, self.scan_start_ns?)
+    pub(crate) fn lag(&self, now: UnixNanos) -> Option<Duration> {
+        self.scan_start?.age_at(now)
     }
 
-    /// Returns how far the start of the scan lies in the future; 0 when it does not, or by no more than
+    /// Returns how far the start of the scan lies in the future; zero when it does not, or by no more than
     /// clocks differ.
-    pub(crate) fn clock_skew_ns(&self, now_ns: u64) -> Option<u64> {
-        Some(clock::ahead_ns(now_ns, self.scan_start_ns?).unwrap_or(0))
+    pub(crate) fn clock_skew(&self, now: UnixNanos) -> Option<Duration> {
+        Some(self.scan_start?.ahead_of(now).unwrap_or_default())
     }
 
-    pub fn clock_text(&self, now_ns: u64) -> Option<String> {
-        clock_text(now_ns, self.scan_start_ns?)
+    pub fn clock_text(&self, now: UnixNanos) -> Option<String> {
+        clock_text(now, self.scan_start?)
     }
 }
 
 /// Returns a text about the clocks when the last snapshot's scan began in the future.
-pub fn clock_text(now_ns: u64, scan_start_ns: u64) -> Option<String> {
-    let seconds = clock::ahead_ns(now_ns, scan_start_ns)? / 1_000_000_000;
+pub fn clock_text(now: UnixNanos, scan_start: UnixNanos) -> Option<String> {
+    let seconds = scan_start.ahead_of(now)?.as_secs();
     let ahead = match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60) {
         (0, 0, m) => format!("{m} min"),
         (0, h, m) => format!("{h} h {m} min"),

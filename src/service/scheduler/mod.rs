@@ -15,7 +15,7 @@ pub use job::{Job, JobId, RunOutcome, WatchTimes};
 pub use runs::Run;
 pub use upkeep::UpkeepTimes;
 
-use crate::support::clock::Now;
+use crate::support::clock::{Now, UnixNanos};
 use runs::Runs;
 use std::time::Duration;
 use upkeep::UpkeepTurns;
@@ -35,10 +35,10 @@ impl Scheduler {
         Self { runs: Runs::new(at_once), upkeep: upkeep.map(UpkeepTurns::new) }
     }
 
-    /// Adds a store. `last_ns` is the start of the scan of its last snapshot; a store without one is due at
+    /// Adds a store. `last` is the start of the scan of its last snapshot; a store without one is due at
     /// once.
-    pub fn add(&mut self, job: Job, last_ns: Option<u64>, now: Now) -> JobId {
-        let id = self.runs.add(job, last_ns, now);
+    pub fn add(&mut self, job: Job, last: Option<UnixNanos>, now: Now) -> JobId {
+        let id = self.runs.add(job, last, now);
         self.want_upkeep(id, now);
         id
     }
@@ -124,8 +124,8 @@ impl Scheduler {
     }
 
     /// Returns when a run is due next, by the wall clock; `None` while it runs, and when it is fenced.
-    pub(crate) fn due_ns(&self, id: JobId, now: Now) -> Option<u64> {
-        self.runs.due_ns(id, now)
+    pub(crate) fn due(&self, id: JobId, now: Now) -> Option<UnixNanos> {
+        self.runs.due(id, now)
     }
 
     pub(crate) fn failures(&self, id: JobId) -> u32 {

@@ -14,13 +14,13 @@
 //! A watched tree is due soon after a change, and its run looks at everything when the last such run is too
 //! long ago.
 
-use super::job::{Due, Job, JobId, RunOutcome, STEP_NS, past};
-use crate::support::clock::Now;
+use super::job::{Due, Job, JobId, RunOutcome, STEP, past};
+use crate::support::clock::{BootNanos, Now, UnixNanos, nanos};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Wait after the first failure; doubles from then on.
-const BACKOFF_NS: u64 = 60 * 1_000_000_000;
+const BACKOFF: Duration = Duration::from_secs(60);
 
 /// A run to be executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,21 +32,21 @@ pub struct Run {
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    /// The store is due by the wall clock (`tick_ns`), by the machine's clock (`timer_ns`), or by whichever
+    /// The store is due by the wall clock (`tick`), by the machine's clock (`timer`), or by whichever
     /// comes first.
-    tick_ns: Option<u64>,
-    timer_ns: Option<u64>,
+    tick: Option<UnixNanos>,
+    timer: Option<BootNanos>,
     running: bool,
     asked: bool,
     fenced: bool,
     retired: bool,
     failures: u32,
-    last_success_ns: Option<u64>,
+    last_success: Option<UnixNanos>,
     begun: Option<Now>,
     /// Start of the last run that looked at everything, by the machine's clock.
-    last_full_ns: Option<u64>,
+    last_full: Option<BootNanos>,
     /// A time by the machine's clock at which a run is due in addition to the schedule.
-    soon_ns: Option<u64>,
+    soon: Option<BootNanos>,
 }
 
 /// The place of a run among those that are ready: runs that were asked for come first, then the earliest
@@ -54,7 +54,7 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     is_unasked: bool,
-    deadline_ns: u64,
+    deadline: UnixNanos,
     job: JobId,
 }
 
@@ -64,8 +64,8 @@ pub(super) struct Runs {
     jobs: Vec<Job>,
     states: Vec<State>,
     /// The stores that wait, sorted by the time when they are due.
-    by_wall: BTreeSet<(u64, JobId)>,
-    by_boot: BTreeSet<(u64, JobId)>,
+    by_wall: BTreeSet<(UnixNanos, JobId)>,
+    by_boot: BTreeSet<(BootNanos, JobId)>,
     /// The stores that are due.
     ready: BTreeSet<Rank>,
     running: usize,
@@ -89,21 +89,21 @@ impl Runs {
     }
 
     /// Adds a store.
-    pub fn add(&mut self, job: Job, last_ns: Option<u64>, now: Now) -> JobId {
+    pub fn add(&mut self, job: Job, last: Option<UnixNanos>, now: Now) -> JobId {
         self.look_at_clock(now);
         let id = self.jobs.len();
-        let last_ns_or_none = last_ns.filter(|_| !job.due_at_once && job.schedule.is_by_calendar());
-        let due_ns = last_ns_or_none.map_or(0, |last_ns| job.due_ns(last_ns, now.wall_ns));
+        let by_calendar = last.filter(|_| !job.due_at_once && job.schedule.is_by_calendar());
+        let due = by_calendar.map_or(UnixNanos::EPOCH, |last| job.due(last, now.wall));
         self.jobs.push(job);
-        self.states.push(State { last_success_ns: past(last_ns, now), ..Default::default() });
-        self.wait_for(id, Due::Wall(due_ns));
+        self.states.push(State { last_success: past(last, now), ..Default::default() });
+        self.wait_for(id, Due::Wall(due));
         id
     }
 
     /// Changes a store's schedule; a run that is under way continues.
     pub fn change(&mut self, id: JobId, job: Job, now: Now) {
         self.look_at_clock(now);
-        let (tick_ns, timer_ns) = (self.states[id].tick_ns, self.states[id].timer_ns);
+        let (tick, timer) = (self.states[id].tick, self.states[id].timer);
         self.withdraw(id);
         self.jobs[id] = job;
         self.states[id].retired = false;
@@ -117,18 +117,17 @@ impl Runs {
         }
         if state.failures > 0 {
             // The store continues to wait for the same time.
-            let waits = tick_ns.map(Due::Wall).into_iter().chain(timer_ns.map(Due::Boot));
-            let waits = waits.chain((tick_ns.is_none() && timer_ns.is_none()).then_some(Due::Wall(0)));
+            let waits = tick.map(Due::Wall).into_iter().chain(timer.map(Due::Boot));
+            let waits =
+                waits.chain((tick.is_none() && timer.is_none()).then_some(Due::Wall(UnixNanos::EPOCH)));
             waits.for_each(|due| self.wait_for(id, due));
             return;
         }
-        let due = match (job.due_at_once, state.begun, state.last_success_ns) {
-            (true, ..) | (_, None, None) => Due::Wall(0),
+        let due = match (job.due_at_once, state.begun, state.last_success) {
+            (true, ..) | (_, None, None) => Due::Wall(UnixNanos::EPOCH),
             (_, Some(begun), _) => job.due_after(begun, now),
-            (_, None, Some(last_ns)) if job.schedule.is_by_calendar() => {
-                Due::Wall(job.due_ns(last_ns, now.wall_ns))
-            }
-            (_, None, Some(_)) => Due::Wall(0),
+            (_, None, Some(last)) if job.schedule.is_by_calendar() => Due::Wall(job.due(last, now.wall)),
+            (_, None, Some(_)) => Due::Wall(UnixNanos::EPOCH),
         };
         self.wait_for(id, due);
     }
@@ -145,13 +144,13 @@ impl Runs {
 
     fn wait_for(&mut self, id: JobId, due: Due) {
         match due {
-            Due::Wall(ns) => {
-                self.states[id].tick_ns = Some(ns);
-                self.by_wall.insert((ns, id));
+            Due::Wall(tick) => {
+                self.states[id].tick = Some(tick);
+                self.by_wall.insert((tick, id));
             }
-            Due::Boot(ns) => {
-                self.states[id].timer_ns = Some(ns);
-                self.by_boot.insert((ns, id));
+            Due::Boot(timer) => {
+                self.states[id].timer = Some(timer);
+                self.by_boot.insert((timer, id));
             }
         }
     }
@@ -159,11 +158,11 @@ impl Runs {
     /// Removes a store from all queues.
     fn withdraw(&mut self, id: JobId) {
         self.ready.remove(&self.rank(id));
-        if let Some(ns) = self.states[id].tick_ns.take() {
-            self.by_wall.remove(&(ns, id));
+        if let Some(tick) = self.states[id].tick.take() {
+            self.by_wall.remove(&(tick, id));
         }
-        if let Some(ns) = self.states[id].timer_ns.take() {
-            self.by_boot.remove(&(ns, id));
+        if let Some(timer) = self.states[id].timer.take() {
+            self.by_boot.remove(&(timer, id));
         }
     }
 
@@ -172,23 +171,23 @@ impl Runs {
     /// A store that waits for a tick beyond the next one becomes due, and a last run in the future counts as
     /// none. Done only after such a step, since it visits every store.
     fn look_at_clock(&mut self, now: Now) {
-        let lead_ns = i128::from(now.wall_ns) - i128::from(now.boot_ns);
+        let lead_ns = i128::from(now.wall.0) - i128::from(now.boot.0);
         let was_ns = *self.lead_ns.get_or_insert(lead_ns);
-        if lead_ns >= was_ns - i128::from(STEP_NS) {
+        if lead_ns >= was_ns - i128::from(nanos(STEP)) {
             self.lead_ns = Some(lead_ns.max(was_ns));
             return;
         }
         self.lead_ns = Some(lead_ns);
-        let far: Vec<_> = self.by_wall.range((now.wall_ns.saturating_add(1), 0)..).copied().collect();
-        for (ns, id) in far {
-            if ns > self.jobs[id].tick_after(now.wall_ns.saturating_add(STEP_NS)) {
-                self.by_wall.remove(&(ns, id));
-                self.wait_for(id, Due::Wall(now.wall_ns));
+        let far: Vec<_> = self.by_wall.range((now.wall, JobId::MAX)..).copied().collect();
+        for (tick, id) in far {
+            if tick > self.jobs[id].tick_after(now.wall.plus(STEP)) {
+                self.by_wall.remove(&(tick, id));
+                self.wait_for(id, Due::Wall(now.wall));
             }
         }
         for id in 0..self.states.len() {
             let was_ready = self.ready.remove(&self.rank(id));
-            self.states[id].last_success_ns = past(self.states[id].last_success_ns, now);
+            self.states[id].last_success = past(self.states[id].last_success, now);
             if was_ready {
                 self.ready.insert(self.rank(id));
             }
@@ -199,9 +198,9 @@ impl Runs {
     pub fn begin(&mut self, now: Now) -> Option<Run> {
         self.look_at_clock(now);
         loop {
-            let tick = self.by_wall.first().copied().filter(|(due_ns, _)| *due_ns <= now.wall_ns);
-            let timer = || self.by_boot.first().copied().filter(|(due_ns, _)| *due_ns <= now.boot_ns);
-            let Some((_, id)) = tick.or_else(timer) else { break };
+            let tick = self.by_wall.first().filter(|(due, _)| *due <= now.wall).map(|(_, id)| *id);
+            let timer = || self.by_boot.first().filter(|(due, _)| *due <= now.boot).map(|(_, id)| *id);
+            let Some(id) = tick.or_else(timer) else { break };
             self.withdraw(id);
             self.ready.insert(self.rank(id));
         }
@@ -210,11 +209,11 @@ impl Runs {
         }
         let id = self.ready.pop_first()?.job;
         let (job, state) = (&self.jobs[id], &mut self.states[id]);
-        (state.running, state.asked, state.begun, state.soon_ns) = (true, false, Some(now), None);
+        (state.running, state.asked, state.begun, state.soon) = (true, false, Some(now), None);
         self.running += 1;
-        let is_recent = |last_ns: u64, full_scan_ns: u64| now.boot_ns.saturating_sub(last_ns) < full_scan_ns;
+        let is_recent = |last: BootNanos, full_scan: Duration| now.boot.since(last) < full_scan;
         let by_hints =
-            job.watch.zip(state.last_full_ns).is_some_and(|(watch, ns)| is_recent(ns, watch.full_scan_ns));
+            job.watch.zip(state.last_full).is_some_and(|(watch, last)| is_recent(last, watch.full_scan));
         Some(Run { id, is_full: !by_hints })
     }
 
@@ -227,11 +226,11 @@ impl Runs {
         }
         self.running -= 1;
         match outcome {
-            RunOutcome::Done { scan_start_ns, is_full } => {
+            RunOutcome::Done { scan_start, is_full } => {
                 state.failures = 0;
-                state.last_success_ns = past(Some(scan_start_ns), now);
+                state.last_success = past(Some(scan_start), now);
                 if is_full {
-                    state.last_full_ns = state.begun.map(|begun| begun.boot_ns);
+                    state.last_full = state.begun.map(|begun| begun.boot);
                 }
             }
             RunOutcome::Held | RunOutcome::Waiting => state.failures = 0,
@@ -245,19 +244,19 @@ impl Runs {
             self.ready.insert(self.rank(id));
             return;
         }
-        let (failures, soon_ns, begun) = (state.failures, state.soon_ns, state.begun.unwrap_or(now));
+        let (failures, soon, begun) = (state.failures, state.soon, state.begun.unwrap_or(now));
         if failures > 0 {
-            let backoff = BACKOFF_NS.checked_shl(failures - 1).unwrap_or(u64::MAX);
-            let backoff = backoff.min(self.jobs[id].backoff_max_ns);
-            return self.wait_for(id, Due::Boot(now.boot_ns.saturating_add(backoff)));
+            let backoff = BACKOFF.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX));
+            let backoff = backoff.min(self.jobs[id].backoff_max);
+            return self.wait_for(id, Due::Boot(now.boot.plus(backoff)));
         }
         let due = self.jobs[id].due_after(begun, now);
-        match (due, soon_ns) {
-            (Due::Boot(ns), Some(soon_ns)) => self.wait_for(id, Due::Boot(ns.min(soon_ns))),
+        match (due, soon) {
+            (Due::Boot(timer), Some(soon)) => self.wait_for(id, Due::Boot(timer.min(soon))),
             (due, None) => self.wait_for(id, due),
-            (due, Some(soon_ns)) => {
+            (due, Some(soon)) => {
                 self.wait_for(id, due);
-                self.wait_for(id, Due::Boot(soon_ns));
+                self.wait_for(id, Due::Boot(soon));
             }
         }
     }
@@ -285,26 +284,26 @@ impl Runs {
     /// Records a change: the store is due within its debounce time. A store that failed still waits for its
     /// retry.
     pub(crate) fn changed(&mut self, id: JobId, now: Now) {
-        let debounce_ns = self.jobs[id].watch.map_or(0, |watch| watch.debounce_ns);
-        if debounce_ns > 0 {
-            self.soon(id, now.boot_ns.saturating_add(debounce_ns));
+        let debounce = self.jobs[id].watch.map_or(Duration::ZERO, |watch| watch.debounce);
+        if !debounce.is_zero() {
+            self.soon(id, now.boot.plus(debounce));
         }
     }
 
-    fn soon(&mut self, id: JobId, boot_ns: u64) {
+    fn soon(&mut self, id: JobId, boot: BootNanos) {
         let state = &mut self.states[id];
         if state.running {
-            state.soon_ns = Some(state.soon_ns.map_or(boot_ns, |soon| soon.min(boot_ns)));
+            state.soon = Some(state.soon.map_or(boot, |soon| soon.min(boot)));
             return;
         }
-        let waits = state.tick_ns.is_some() || state.timer_ns.is_some();
-        if !waits || state.failures > 0 || state.timer_ns.is_some_and(|timer_ns| timer_ns <= boot_ns) {
+        let waits = state.tick.is_some() || state.timer.is_some();
+        if !waits || state.failures > 0 || state.timer.is_some_and(|timer| timer <= boot) {
             return;
         }
-        if let Some(ns) = state.timer_ns.take() {
-            self.by_boot.remove(&(ns, id));
+        if let Some(timer) = state.timer.take() {
+            self.by_boot.remove(&(timer, id));
         }
-        self.wait_for(id, Due::Boot(boot_ns));
+        self.wait_for(id, Due::Boot(boot));
     }
 
     /// Returns when to look again; `None` when only an event can change anything.
@@ -312,17 +311,17 @@ impl Runs {
         if !self.ready.is_empty() && self.running < self.at_once {
             return Some(Duration::ZERO);
         }
-        let tick_ns = self.by_wall.first().map(|(due_ns, _)| due_ns.saturating_sub(now.wall_ns));
-        let timer_ns = self.by_boot.first().map(|(due_ns, _)| due_ns.saturating_sub(now.boot_ns));
-        [tick_ns, timer_ns].into_iter().flatten().min().map(Duration::from_nanos)
+        let tick = self.by_wall.first().map(|(due, _)| due.since(now.wall));
+        let timer = self.by_boot.first().map(|(due, _)| due.since(now.boot));
+        [tick, timer].into_iter().flatten().min()
     }
 
     /// Returns when a run is due next, by the wall clock; `None` while it runs, and when it is fenced.
-    pub(crate) fn due_ns(&self, id: JobId, now: Now) -> Option<u64> {
+    pub(crate) fn due(&self, id: JobId, now: Now) -> Option<UnixNanos> {
         let state = &self.states[id];
-        let in_ns = state.timer_ns.map(|ns| ns.saturating_sub(now.boot_ns).saturating_add(now.wall_ns));
-        let next_ns = [state.tick_ns, in_ns].into_iter().flatten().min().unwrap_or(now.wall_ns);
-        (!state.running && !state.fenced && !state.retired).then_some(next_ns.max(now.wall_ns))
+        let timer = state.timer.map(|timer| now.wall.plus(timer.since(now.boot)));
+        let next = [state.tick, timer].into_iter().flatten().min().unwrap_or(now.wall);
+        (!state.running && !state.fenced && !state.retired).then_some(next.max(now.wall))
     }
 
     pub(crate) fn failures(&self, id: JobId) -> u32 {
@@ -340,8 +339,7 @@ impl Runs {
 
     fn rank(&self, id: JobId) -> Rank {
         let state = &self.states[id];
-        let deadline_ns =
-            state.last_success_ns.map_or(0, |last| last.saturating_add(self.jobs[id].objective_ns));
-        Rank { is_unasked: !state.asked, deadline_ns, job: id }
+        let deadline = state.last_success.map_or(UnixNanos::EPOCH, |last| last.plus(self.jobs[id].objective));
+        Rank { is_unasked: !state.asked, deadline, job: id }
     }
 }

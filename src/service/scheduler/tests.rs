@@ -1,7 +1,8 @@
 //! The scheduler's promises, by examples and by random sequences of events.
 
 use super::*;
-use crate::service::schedule::{Schedule, slot_ns};
+use crate::service::schedule::{Schedule, slot};
+use crate::support::clock::{BootNanos, UnixNanos, nanos};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -13,18 +14,29 @@ const START: u64 = 1_832_976_000 * 1_000_000_000;
 
 fn job(expression: &str, objective_ns: u64) -> Job {
     let schedule = Schedule::parse(expression).unwrap();
-    Job { schedule, slot_ns: 0, objective_ns, backoff_max_ns: HOUR, due_at_once: false, watch: None }
+    Job {
+        schedule,
+        slot: Duration::ZERO,
+        objective: Duration::from_nanos(objective_ns),
+        backoff_max: Duration::from_nanos(HOUR),
+        due_at_once: false,
+        watch: None,
+    }
 }
 
 fn watched(debounce_ns: u64, full_scan_ns: u64) -> Job {
-    Job { watch: Some(WatchTimes { debounce_ns, full_scan_ns }), ..job("0 * * * *", HOUR) }
+    let watch = WatchTimes {
+        debounce: Duration::from_nanos(debounce_ns),
+        full_scan: Duration::from_nanos(full_scan_ns),
+    };
+    Job { watch: Some(watch), ..job("0 * * * *", HOUR) }
 }
 
 /// Returns a scheduler without upkeep.
 fn with_jobs(jobs: Vec<(Job, Option<u64>)>, at_once: usize, now: Now) -> Scheduler {
     let mut scheduler = Scheduler::new(at_once, None);
     for (job, last_ns) in jobs {
-        scheduler.add(job, last_ns, now);
+        scheduler.add(job, last_ns.map(UnixNanos), now);
     }
     scheduler
 }
@@ -34,20 +46,20 @@ fn begin(scheduler: &mut Scheduler, now: Now) -> Option<JobId> {
 }
 
 fn done(scan_start_ns: u64) -> RunOutcome {
-    RunOutcome::Done { scan_start_ns, is_full: true }
+    RunOutcome::Done { scan_start: UnixNanos(scan_start_ns), is_full: true }
 }
 
 /// Returns a moment by clocks that are never set; the machine started on the first of the tests' days.
 fn at(wall_ns: u64) -> Now {
-    Now { wall_ns, boot_ns: wall_ns - (START - 1000 * HOUR) }
+    Now { wall: UnixNanos(wall_ns), boot: BootNanos(wall_ns - (START - 1000 * HOUR)) }
 }
 
 fn boot(wall_ns: u64) -> u64 {
-    at(wall_ns).boot_ns
+    at(wall_ns).boot.0
 }
 
 fn wakes_at(scheduler: &Scheduler, wall_ns: u64) -> Option<u64> {
-    scheduler.wake_in(at(wall_ns)).map(|wait| wall_ns + wait.as_nanos() as u64)
+    scheduler.wake_in(at(wall_ns)).map(|wait| wall_ns + nanos(wait))
 }
 
 #[test]
@@ -131,9 +143,10 @@ fn everything_is_looked_at_first_and_when_the_last_such_run_is_too_long_ago() {
         // The fourth run fails; the sixth looks at everything although it need not.
         let outcome = match hour {
             3 => RunOutcome::Failed,
-            hour => {
-                RunOutcome::Done { scan_start_ns: START + hour * HOUR, is_full: run.is_full || hour == 5 }
-            }
+            hour => RunOutcome::Done {
+                scan_start: UnixNanos(START + hour * HOUR),
+                is_full: run.is_full || hour == 5,
+            },
         };
         scheduler.end_run(0, at(START + hour * HOUR + MINUTE), outcome);
     }
@@ -161,7 +174,7 @@ fn stores_come_change_and_go() {
     assert_eq!(begin(&mut scheduler, at(START + 30 * MINUTE)), Some(0));
     scheduler.retire(0);
     scheduler.end_run(0, at(START + 31 * MINUTE), RunOutcome::Failed);
-    assert_eq!((wakes_at(&scheduler, START), scheduler.due_ns(0, at(START))), (None, None));
+    assert_eq!((wakes_at(&scheduler, START), scheduler.due(0, at(START))), (None, None));
 }
 
 #[test]
@@ -179,6 +192,17 @@ fn a_store_that_fails_waits_longer_and_is_never_given_up() {
     assert_eq!(begin(&mut scheduler, at(now + 1000 * HOUR)), None);
     scheduler.ask(0);
     assert_eq!(begin(&mut scheduler, at(now + 1000 * HOUR)), Some(0));
+}
+
+#[test]
+fn however_often_a_store_failed_it_waits() {
+    let mut scheduler = with_jobs(vec![(job("0 * * * *", HOUR), None)], 1, at(START));
+    for failures in 0..70 {
+        let now = START + failures * HOUR;
+        assert_eq!(begin(&mut scheduler, at(now)), Some(0));
+        scheduler.end_run(0, at(now), RunOutcome::Failed);
+        assert_eq!(begin(&mut scheduler, at(now + MINUTE - 1)), None, "after {failures} failures");
+    }
 }
 
 /// Statistics of a simulated month of many stores.
@@ -204,11 +228,11 @@ pub(crate) fn month(stores: usize, at_once: usize) -> Month {
     let jobs: Vec<_> = (0..stores)
         .map(|number| {
             let (expression, jitter, objective_ns) = plans[number % 2];
-            let slot_ns = slot_ns(&format!("store-{number}"), jitter);
-            (Job { slot_ns, ..job(expression, objective_ns) }, Some(START - (roll() % (2 * HOUR))))
+            let slot = slot(&format!("store-{number}"), Duration::from_nanos(jitter));
+            (Job { slot, ..job(expression, objective_ns) }, Some(START - (roll() % (2 * HOUR))))
         })
         .collect();
-    let objectives: Vec<_> = jobs.iter().map(|(job, _)| job.objective_ns).collect();
+    let objectives: Vec<_> = jobs.iter().map(|(job, _)| nanos(job.objective)).collect();
     let mut last: Vec<u64> = jobs.iter().map(|(_, last)| last.unwrap()).collect();
     let mut scheduler = with_jobs(jobs, at_once, at(START));
     let mut running: BTreeSet<(u64, JobId, u64)> = BTreeSet::new();
@@ -217,22 +241,18 @@ pub(crate) fn month(stores: usize, at_once: usize) -> Month {
         Month { runs: 0, at_once_max: 0, busiest_minute: 0, lags_ns: Vec::new(), longest_wait_ns: 0 };
     let (mut minute, mut in_minute) = (0, 0);
     let mut now = START;
-    let end = START + 29 * 24 * HOUR;
-    while now < end {
-        while let Some((done, id, begun)) = running.first().copied().filter(|(done, ..)| *done <= now) {
-            running.remove(&(done, id, begun));
+    let month_end = START + 29 * 24 * HOUR;
+    while now < month_end {
+        while let Some((end, id, begun)) = running.first().copied().filter(|(end, ..)| *end <= now) {
+            running.remove(&(end, id, begun));
             is_running[id] = false;
             let fails = id % 100 == 13 || (id % 10 == 3 && roll() % 20 == 0);
-            let outcome = if fails {
-                RunOutcome::Failed
-            } else {
-                RunOutcome::Done { scan_start_ns: begun, is_full: true }
-            };
+            let outcome = if fails { RunOutcome::Failed } else { done(begun) };
             if !fails {
-                month.lags_ns.push(done - last[id]);
+                month.lags_ns.push(end - last[id]);
                 last[id] = begun;
             }
-            scheduler.end_run(id, at(done), outcome);
+            scheduler.end_run(id, at(end), outcome);
         }
         while let Some(id) = begin(&mut scheduler, at(now)) {
             assert!(!is_running[id], "store {id} overlaps with itself");
@@ -253,7 +273,8 @@ pub(crate) fn month(stores: usize, at_once: usize) -> Month {
     }
     for (id, last) in last.iter().enumerate() {
         if id % 100 != 13 {
-            month.longest_wait_ns = month.longest_wait_ns.max((end - last).saturating_sub(objectives[id]));
+            month.longest_wait_ns =
+                month.longest_wait_ns.max((month_end - last).saturating_sub(objectives[id]));
         }
     }
     month
@@ -289,16 +310,18 @@ fn a_last_run_in_the_future_counts_as_none() {
     assert_eq!(begin(&mut scheduler, at(START + MINUTE)), Some(0));
     assert_eq!(begin(&mut scheduler, at(START + MINUTE)), None);
     // By the log alone, as `status` shows it: the store is due now, not in nine years.
-    assert_eq!(job("0 * * * *", HOUR).due_ns(START + years, START), START);
-    assert_eq!(job("0 * * * *", HOUR).due_ns(START - MINUTE, START), START);
+    let due = |last_ns, now_ns| job("0 * * * *", HOUR).due(UnixNanos(last_ns), UnixNanos(now_ns)).0;
+    assert_eq!(due(START + years, START), START);
+    assert_eq!(due(START - MINUTE, START), START);
     // A time daemon that sets the clock back by a second causes no second run.
-    assert_eq!(job("0 * * * *", HOUR).due_ns(START, START - MINUTE / 60), START + HOUR);
+    assert_eq!(due(START, START - MINUTE / 60), START + HOUR);
 }
 
 #[test]
 fn a_clock_that_is_set_back_under_a_waiting_store_makes_it_due() {
     let mut scheduler = with_jobs(vec![(job("0 * * * *", HOUR), Some(START))], 1, at(START));
-    let now = |wall_ns: u64, since: u64| Now { wall_ns, boot_ns: boot(START) + since };
+    let now =
+        |wall_ns: u64, since: u64| Now { wall: UnixNanos(wall_ns), boot: BootNanos(boot(START) + since) };
     assert_eq!(begin(&mut scheduler, now(START + 6 * HOUR, MINUTE)), Some(0));
     scheduler.end_run(0, now(START + 6 * HOUR, MINUTE), done(START + 6 * HOUR));
     assert_eq!(begin(&mut scheduler, now(START + 6 * HOUR, MINUTE)), None);
@@ -351,28 +374,28 @@ proptest! {
     ) {
         const SECOND: u64 = 1_000_000_000;
         let expression = match minutes { 5 => "*/5 * * * *", 60 => "0 * * * *", _ => "0 */4 * * *" };
-        let calendar = Job { slot_ns: slot * SECOND, backoff_max_ns: 5 * MINUTE, ..job(expression, HOUR) };
+        let calendar = Job { slot: Duration::from_secs(slot), backoff_max: Duration::from_mins(5), ..job(expression, HOUR) };
         let looks = Job { schedule: Schedule::every(30), ..calendar.clone() };
         let shifted = |wall_ns: u64, seconds: i64| wall_ns.saturating_add_signed(seconds * SECOND as i64);
         let mut now = at(START);
         let last_ns = last.map(|last| shifted(START, last));
         let jobs = vec![(calendar.clone(), last_ns), (looks, last_ns), (calendar.clone(), None)];
         let mut scheduler = with_jobs(jobs, 1, now);
-        let mut since = [now.boot_ns; 3];
+        let mut since = [now.boot.0; 3];
         let mut fails = false;
         let run_what_is_due = |scheduler: &mut Scheduler, now: &mut Now, fails: bool, since: &mut [u64; 3]| {
             while let Some(id) = begin(scheduler, *now) {
-                let scan_start_ns = now.wall_ns;
-                (now.wall_ns, now.boot_ns) = (now.wall_ns + SECOND, now.boot_ns + SECOND);
+                let scan_start_ns = now.wall.0;
+                (now.wall.0, now.boot.0) = (now.wall.0 + SECOND, now.boot.0 + SECOND);
                 let outcome = if fails { RunOutcome::Failed } else { done(scan_start_ns) };
                 scheduler.end_run(id, *now, outcome);
-                since[id] = now.boot_ns;
+                since[id] = now.boot.0;
             }
         };
         for act in acts {
             match act {
-                Act::Set(seconds) => now.wall_ns = shifted(now.wall_ns, seconds),
-                Act::Pass(seconds) => (now.wall_ns, now.boot_ns) = (now.wall_ns + seconds * SECOND, now.boot_ns + seconds * SECOND),
+                Act::Set(seconds) => now.wall.0 = shifted(now.wall.0, seconds),
+                Act::Pass(seconds) => (now.wall.0, now.boot.0) = (now.wall.0 + seconds * SECOND, now.boot.0 + seconds * SECOND),
                 Act::Fail => fails = !fails,
                 Act::Change => scheduler.change(0, calendar.clone(), now),
             }
@@ -383,9 +406,9 @@ proptest! {
         // each following period.
         let period = minutes * MINUTE + 45 * SECOND;
         for _ in 0..3 {
-            let begun = now.boot_ns;
-            while now.boot_ns < begun + period {
-                (now.wall_ns, now.boot_ns) = (now.wall_ns + 30 * SECOND, now.boot_ns + 30 * SECOND);
+            let begun = now.boot.0;
+            while now.boot.0 < begun + period {
+                (now.wall.0, now.boot.0) = (now.wall.0 + 30 * SECOND, now.boot.0 + 30 * SECOND);
                 run_what_is_due(&mut scheduler, &mut now, false, &mut since);
             }
             for (id, since) in since.iter().enumerate() {
@@ -395,7 +418,7 @@ proptest! {
     }
 }
 
-const UPKEEP: UpkeepTimes = UpkeepTimes { first_ns: MINUTE, period_ns: 15 * MINUTE };
+const UPKEEP: UpkeepTimes = UpkeepTimes { first: Duration::from_mins(1), period: Duration::from_mins(15) };
 
 #[test]
 fn upkeep_comes_in_turns_one_store_at_a_time_beside_the_runs() {
@@ -431,8 +454,8 @@ fn upkeep_comes_in_turns_one_store_at_a_time_beside_the_runs() {
 #[test]
 fn a_period_that_is_changed_counts_at_once() {
     let mut scheduler = Scheduler::new(1, Some(UPKEEP));
-    scheduler.add(job("0 * * * *", HOUR), Some(START), at(START));
-    scheduler.set_upkeep_times(UpkeepTimes { period_ns: 1_000_000_000, ..UPKEEP });
+    scheduler.add(job("0 * * * *", HOUR), Some(UnixNanos(START)), at(START));
+    scheduler.set_upkeep_times(UpkeepTimes { period: Duration::from_secs(1), ..UPKEEP });
     assert_eq!(wakes_at(&scheduler, START), Some(START + MINUTE / 60));
     assert_eq!(scheduler.begin_upkeep(at(START + MINUTE / 60)), Some(0));
     scheduler.end_upkeep(0, at(START + MINUTE));
@@ -484,7 +507,7 @@ const FULL_SCAN: u64 = 2 * HOUR;
 struct Scene {
     scheduler: Scheduler,
     now: Now,
-    period_ns: u64,
+    period: Duration,
     here: BTreeSet<JobId>,
     held: BTreeSet<JobId>,
     running: BTreeSet<JobId>,
@@ -498,12 +521,12 @@ impl Scene {
     fn new(at_once: usize, upkeep: bool) -> Self {
         let mut scheduler = Scheduler::new(at_once, upkeep.then_some(UPKEEP));
         for _ in 0..3 {
-            scheduler.add(watched(DEBOUNCE, FULL_SCAN), Some(START), at(START));
+            scheduler.add(watched(DEBOUNCE, FULL_SCAN), Some(UnixNanos(START)), at(START));
         }
         Self {
             scheduler,
             now: at(START),
-            period_ns: UPKEEP.period_ns,
+            period: UPKEEP.period,
             here: (0..3).collect(),
             held: BTreeSet::new(),
             running: BTreeSet::new(),
@@ -518,7 +541,7 @@ impl Scene {
         match *what {
             Happening::Pass(seconds) => self.pass(seconds * SECOND),
             Happening::SetClock(seconds) => {
-                self.now.wall_ns = now.wall_ns.saturating_add_signed(seconds * SECOND as i64);
+                self.now.wall.0 = now.wall.0.saturating_add_signed(seconds * SECOND as i64);
             }
             Happening::Come(id) => {
                 self.scheduler.change(id, watched(DEBOUNCE, FULL_SCAN), now);
@@ -538,8 +561,8 @@ impl Scene {
             Happening::Touch(id) if self.is_free(id) => self.scheduler.changed(id, now),
             Happening::Ask(_) | Happening::Touch(_) => {}
             Happening::SetPeriod(seconds) => {
-                self.period_ns = seconds * SECOND;
-                self.scheduler.set_upkeep_times(UpkeepTimes { period_ns: self.period_ns, ..UPKEEP });
+                self.period = Duration::from_secs(seconds);
+                self.scheduler.set_upkeep_times(UpkeepTimes { period: self.period, ..UPKEEP });
             }
             Happening::EndRuns { fails } => self.end_runs(fails),
             Happening::EndUpkeep => {
@@ -555,7 +578,7 @@ impl Scene {
     }
 
     fn pass(&mut self, ns: u64) {
-        (self.now.wall_ns, self.now.boot_ns) = (self.now.wall_ns + ns, self.now.boot_ns + ns);
+        (self.now.wall.0, self.now.boot.0) = (self.now.wall.0 + ns, self.now.boot.0 + ns);
     }
 
     fn end_runs(&mut self, fails: bool) {
@@ -564,8 +587,8 @@ impl Scene {
                 *self.begun.iter().rfind(|(run, full, _)| *run == id && full.is_some()).unwrap();
             let outcome = match (fails, is_full) {
                 (false, Some(is_full)) => {
-                    self.last_full_ns[id] = is_full.then_some(begun.boot_ns).or(self.last_full_ns[id]);
-                    RunOutcome::Done { scan_start_ns: begun.wall_ns, is_full }
+                    self.last_full_ns[id] = is_full.then_some(begun.boot.0).or(self.last_full_ns[id]);
+                    RunOutcome::Done { scan_start: begun.wall, is_full }
                 }
                 _ => RunOutcome::Failed,
             };
@@ -577,7 +600,7 @@ impl Scene {
     fn begin_all(&mut self, at_once: usize) {
         while let Some(run) = self.scheduler.begin_run(self.now) {
             assert!(self.is_free(run.id) && self.running.insert(run.id), "{run:?} may not begin");
-            let since_ns = self.last_full_ns[run.id].map(|ns| self.now.boot_ns - ns);
+            let since_ns = self.last_full_ns[run.id].map(|ns| self.now.boot.0 - ns);
             assert_eq!(run.is_full, since_ns.is_none_or(|ns| ns >= FULL_SCAN));
             self.begun.push((run.id, Some(run.is_full), self.now));
         }
@@ -606,7 +629,7 @@ proptest! {
             // The deadline is exact: nothing begins before it, and something begins then, unless the wall
             // clock is set meanwhile.
             let Some(wait) = scene.scheduler.wake_in(scene.now) else { continue };
-            let wait_ns = wait.as_nanos() as u64;
+            let wait_ns = nanos(wait);
             prop_assert!(wait_ns > 0, "it would never sleep");
             let begun = scene.begun.len();
             scene.pass(wait_ns - 1);
@@ -625,7 +648,7 @@ proptest! {
             let begun = scene.begun.len();
             let mut waited_ns = 0;
             while !scene.begun[begun..].iter().any(|(begun, is_run, _)| *begun == id && is_run.is_none()) {
-                prop_assert!(waited_ns <= scene.period_ns + SECOND, "store {} is not kept up", id);
+                prop_assert!(waited_ns <= nanos(scene.period) + SECOND, "store {} is not kept up", id);
                 scene.pass(SECOND);
                 waited_ns += SECOND;
                 scene.happens(&Happening::EndUpkeep);
@@ -652,7 +675,7 @@ proptest! {
         prop_assert_eq!(&runs, &play(false, |_| true));
         let looks = |begun: &[(JobId, Option<bool>, Now)]| -> Vec<_> {
             let looks = begun.iter().filter(|(_, is_run, _)| is_run.is_none());
-            looks.map(|(id, _, now)| (*id, now.boot_ns)).collect()
+            looks.map(|(id, _, now)| (*id, now.boot.0)).collect()
         };
         prop_assert_eq!(looks(&all), looks(&play(true, |what| !matches!(what, Happening::SetClock(_)))));
     }
@@ -674,11 +697,11 @@ proptest! {
             scene.happens(&Happening::EndRuns { fails: false });
             scene.begin_all(3);
             scene.happens(&Happening::Touch(0));
-            let (begun, until_ns) = (scene.begun.len(), scene.now.boot_ns + DEBOUNCE);
+            let (begun, until_ns) = (scene.begun.len(), scene.now.boot.0 + DEBOUNCE);
             (0..takes).for_each(|_| second(&mut scene));
             scene.happens(&Happening::EndRuns { fails: false });
             scene.begin_all(3);
-            while scene.now.boot_ns < until_ns {
+            while scene.now.boot.0 < until_ns {
                 second(&mut scene);
             }
             let is_looked_at = scene.begun[begun..].iter().any(|(id, ..)| *id == 0);

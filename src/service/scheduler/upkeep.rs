@@ -6,7 +6,7 @@
 //! longest is first, so that none starves.
 
 use super::job::JobId;
-use crate::support::clock::Now;
+use crate::support::clock::{BootNanos, Now};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use std::time::Duration;
 pub struct UpkeepTimes {
     /// Maximum time from adding a store to its first look; short, so that a daemon that is restarted every
     /// day looks at every store as well.
-    pub first_ns: u64,
+    pub first: Duration,
     /// Time from the end of a look to the next.
-    pub period_ns: u64,
+    pub period: Duration,
 }
 
 /// The time that a store waits for.
@@ -25,7 +25,7 @@ pub struct UpkeepTimes {
 struct Wait {
     is_first: bool,
     /// Since when the store waits, by the machine's clock.
-    since_ns: u64,
+    since: BootNanos,
 }
 
 /// The turns of all stores.
@@ -34,7 +34,7 @@ pub(super) struct UpkeepTurns {
     times: UpkeepTimes,
     waiting: BTreeMap<JobId, Wait>,
     /// The same waits, sorted by the time when they are due.
-    by_due: BTreeSet<(u64, JobId)>,
+    by_due: BTreeSet<(BootNanos, JobId)>,
     running: Option<JobId>,
     /// Whether the store that has its turn was removed; then it waits for no other turn.
     is_retired: bool,
@@ -45,14 +45,14 @@ impl UpkeepTurns {
         Self { times, waiting: BTreeMap::new(), by_due: BTreeSet::new(), running: None, is_retired: false }
     }
 
-    fn due_ns(&self, wait: Wait) -> u64 {
-        let UpkeepTimes { first_ns, period_ns } = self.times;
-        wait.since_ns.saturating_add(if wait.is_first { first_ns.min(period_ns) } else { period_ns })
+    fn due(&self, wait: Wait) -> BootNanos {
+        let UpkeepTimes { first, period } = self.times;
+        wait.since.plus(if wait.is_first { first.min(period) } else { period })
     }
 
     fn wait(&mut self, id: JobId, wait: Wait) {
         self.waiting.insert(id, wait);
-        self.by_due.insert((self.due_ns(wait), id));
+        self.by_due.insert((self.due(wait), id));
     }
 
     /// Adds a store, which may have been present before.
@@ -60,27 +60,27 @@ impl UpkeepTurns {
         if self.running == Some(id) {
             self.is_retired = false;
         } else if !self.waiting.contains_key(&id) {
-            self.wait(id, Wait { is_first: true, since_ns: now.boot_ns });
+            self.wait(id, Wait { is_first: true, since: now.boot });
         }
     }
 
     pub fn retire(&mut self, id: JobId) {
         self.is_retired |= self.running == Some(id);
         if let Some(wait) = self.waiting.remove(&id) {
-            self.by_due.remove(&(self.due_ns(wait), id));
+            self.by_due.remove(&(self.due(wait), id));
         }
     }
 
     pub(crate) fn set_times(&mut self, times: UpkeepTimes) {
         self.times = times;
-        self.by_due = self.waiting.iter().map(|(id, wait)| (self.due_ns(*wait), *id)).collect();
+        self.by_due = self.waiting.iter().map(|(id, wait)| (self.due(*wait), *id)).collect();
     }
 
     pub fn begin(&mut self, now: Now) -> Option<JobId> {
         if self.running.is_some() {
             return None;
         }
-        let (_, id) = self.by_due.first().copied().filter(|(due_ns, _)| *due_ns <= now.boot_ns)?;
+        let (_, id) = self.by_due.first().copied().filter(|(due, _)| *due <= now.boot)?;
         self.retire(id);
         (self.running, self.is_retired) = (Some(id), false);
         Some(id)
@@ -90,14 +90,14 @@ impl UpkeepTurns {
         if self.running == Some(id) {
             self.running = None;
             if !self.is_retired {
-                self.wait(id, Wait { is_first: false, since_ns: now.boot_ns });
+                self.wait(id, Wait { is_first: false, since: now.boot });
             }
         }
     }
 
     pub(crate) fn wake_in(&self, now: Now) -> Option<Duration> {
         let next = self.by_due.first().filter(|_| self.running.is_none());
-        next.map(|(due_ns, _)| Duration::from_nanos(due_ns.saturating_sub(now.boot_ns)))
+        next.map(|(due, _)| due.since(now.boot))
     }
 
     pub(crate) fn is_running(&self) -> bool {
