@@ -11,6 +11,7 @@ pub mod api;
 pub mod cli;
 pub mod content;
 pub mod delta;
+pub mod failover;
 pub mod format;
 pub mod maintain;
 pub mod model;

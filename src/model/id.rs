@@ -143,7 +143,7 @@ pub struct DaemonId {
 
 /// A writer: a host's stable name, the same after a restart. Notes in the repository, promotions and keyrings
 /// refer to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WriterId(pub String);
 

@@ -20,7 +20,7 @@ const APART: Duration = Duration::from_secs(60);
 pub struct UnixNanos(pub u64);
 
 /// A time of the machine's clock: nanoseconds since the machine started, including time it slept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootNanos(pub u64);
 
 /// Defines the arithmetic that both clocks' times share.

@@ -29,6 +29,14 @@ pub enum Mutant {
     NoOrphanCheck,
     /// Data that a record gave up is taken over from the base unchecked.
     NoRecheck,
+    /// A host that was promoted opens when the old primary's lease is old, without breaking it.
+    NoBreak,
+    /// A host that has just started does not wait for the promises that it may have made.
+    NoStartWait,
+    /// The database stops waiting for a standby before the log says so.
+    LoosenFirst,
+    /// A primary serves beyond the time of its lease.
+    LateFence,
 }
 
 #[cfg(debug_assertions)]

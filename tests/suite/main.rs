@@ -18,6 +18,8 @@ mod disagree;
 mod disk;
 mod docs;
 mod drills;
+mod failover_model;
+mod failover_simulation;
 mod failures;
 mod faults;
 mod fuse;

@@ -5,6 +5,7 @@ pub mod dated;
 pub mod dice;
 pub mod disk;
 pub mod facts;
+pub mod failover_world;
 pub mod faulty;
 pub mod forge;
 pub mod host;

@@ -1,0 +1,223 @@
+//! The step: one input is absorbed, then the host settles on what follows from all that it knows.
+
+use super::input::{Input, LeaseReply, Outcome};
+use super::log_view::{Event, LogView};
+use super::output::Output;
+use super::reason::{Reason, why_not};
+use super::settle::{append, settle};
+use super::view::{Broken, DatabaseView, Held, Phase, Proof, View, Watched};
+use crate::model::id::{Epoch, Sequence, WriterId};
+use crate::support::clock::BootNanos;
+use crate::support::mutant::{self, Mutant};
+
+/// Returns what a host knows after `input`, and what it has to do.
+///
+/// It is total: each input is allowed in each phase.
+pub fn step(view: &View, input: Input, now: BootNanos) -> (View, Vec<Output>) {
+    let mut next = view.clone();
+    let mut outputs = Vec::new();
+    absorb(&mut next, input, now, &mut outputs);
+    settle(&mut next, now, &mut outputs);
+    (next, outputs)
+}
+
+fn absorb(view: &mut View, input: Input, now: BootNanos, outputs: &mut Vec<Output>) {
+    match input {
+        Input::Tick => {}
+        Input::Log { log, asked } => read_log(view, log, asked),
+        Input::OwnNumber { number, is_mine } => {
+            view.lease.number = Some(number.max(view.lease.number.unwrap_or(0)));
+            view.lease.asked = view.lease.asked.filter(|(asked, _)| *asked > number);
+            if !is_mine {
+                view.lease.foreign_until = Some(now.plus(view.rules.timing.ttl));
+            }
+        }
+        Input::Lease { number, reply } => lease_reply(view, number, reply, now),
+        Input::Seen { host, number, closed_at } => {
+            saw_number(view, &host, number, now);
+            if let Some(at) = closed_at {
+                know_closed(view, host, at, Proof::Statement);
+            }
+        }
+        Input::Break { host, number, epoch, is_won } => {
+            let before = view.watched.get(&host).copied();
+            saw_number(view, &host, number, now);
+            if let Some(watched) = view.watched.get_mut(&host).filter(|_| is_won) {
+                let before = before.filter(|before| before.number + 1 == number);
+                watched.broken = Some(Broken { epoch, since: before.map_or(now, |before| before.since) });
+            }
+        }
+        Input::Promised { from, sent } => {
+            let known = view.promised_to_me.entry(from).or_insert(sent);
+            *known = sent.max(*known);
+        }
+        Input::PromiseAsked { by, epoch } => promise(view, by, epoch, now, outputs),
+        Input::KnownClosed { host, at, proof } => know_closed(view, host, at, proof),
+        Input::Stated { at } => view.stated = view.stated.max(Some(at)),
+        Input::Appended { after, outcome } => appended(view, after, outcome, outputs),
+        Input::Closed => {
+            // A database that was stopped waits for nobody, and acknowledges nothing.
+            view.database = DatabaseView::default();
+            if let Phase::Fenced { is_closed } = &mut view.phase {
+                *is_closed = true;
+            }
+        }
+        Input::Prepared { epoch: of } => {
+            if let Phase::TakingOver { epoch, is_prepared } = &mut view.phase {
+                *is_prepared |= *epoch == of;
+            }
+        }
+        Input::Verified { epoch: of } => {
+            if let Phase::Primary { epoch, is_verified } = &mut view.phase {
+                *is_verified |= *epoch == of;
+            }
+        }
+        Input::Drained { snapshot } => {
+            if let Phase::HandingOver { drained, .. } = &mut view.phase {
+                *drained = Some(snapshot);
+            }
+        }
+        Input::Applied { handover } => view.applied = Some(handover),
+        Input::Rejoined { epoch } => {
+            if view.phase == Phase::Rejoining && epoch == view.log.epoch {
+                view.joined = Some(epoch);
+                view.phase = Phase::Standby;
+            }
+        }
+        Input::TakeOver { cause } => match why_not(view, cause, now) {
+            reasons if reasons.is_empty() => view.phase = Phase::Promoting { cause },
+            reasons => outputs.push(Output::Refused { reasons }),
+        },
+        Input::HandOver { to } => hand_over(view, to, now, outputs),
+        Input::KeepServing => {
+            if let Phase::HandingOver { since, .. } = &mut view.phase {
+                *since = BootNanos(0);
+            }
+        }
+        Input::SetMembers { serving } => {
+            if matches!(view.phase, Phase::Primary { .. }) && serving.contains(&view.me) {
+                append(view, Event::Members { serving }, outputs);
+            } else {
+                outputs.push(Output::Refused { reasons: vec![Reason::NotPrimary] });
+            }
+        }
+        Input::AcksStopped => view.database.acknowledges = false,
+        Input::Standby { host, is_connected } => count_standby(&mut view.database, host, is_connected, now),
+        Input::WaitsFor { standbys } => {
+            view.database.confirmed.retain(|host| standbys.contains(host));
+            view.database.waits_for = standbys;
+        }
+    }
+}
+
+/// Takes a reading of the log, unless a later one is known.
+fn read_log(view: &mut View, log: LogView, asked: BootNanos) {
+    if log.head < view.log.head {
+        return;
+    }
+    // A lost reply is found here: the record that this host wanted is there, or its place is taken.
+    if view.appending.as_ref().is_some_and(|appending| log.head > appending.after) {
+        view.appending = None;
+    }
+    view.log = log;
+    view.log_asked = view.log_asked.max(Some(asked));
+}
+
+fn lease_reply(view: &mut View, number: u64, reply: LeaseReply, now: BootNanos) {
+    let lease = &mut view.lease;
+    let Some((_, sent)) = lease.asked.filter(|(asked, _)| *asked == number) else { return };
+    match reply {
+        LeaseReply::Created => {
+            let is_unbroken = lease.held.is_some() && lease.number == Some(number - 1);
+            let confirmed = lease.held.filter(|_| is_unbroken).map_or(now, |held| held.confirmed);
+            (lease.number, lease.held, lease.asked) = (Some(number), Some(Held { sent, confirmed }), None);
+        }
+        // The same number is asked for again; its validity still counts from the first request.
+        LeaseReply::Unknown => {}
+        LeaseReply::Broken => {
+            (lease.number, lease.held, lease.asked) = (Some(number), None, None);
+            if view.phase.serves() {
+                view.phase = Phase::Fenced { is_closed: false };
+            }
+        }
+        LeaseReply::Rival => {
+            (lease.number, lease.held, lease.asked) = (Some(number), None, None);
+            lease.foreign_until = Some(now.plus(view.rules.timing.ttl));
+            view.phase = Phase::Fenced { is_closed: false };
+        }
+    }
+}
+
+fn saw_number(view: &mut View, host: &WriterId, number: u64, now: BootNanos) {
+    let first = if mutant::is(Mutant::NoStartWait) { BootNanos(0) } else { now };
+    let known = view.watched.entry(host.clone()).or_insert(Watched { number, since: first, broken: None });
+    if number > known.number {
+        (known.number, known.since) = (number, now);
+    }
+}
+
+fn know_closed(view: &mut View, host: WriterId, at: Sequence, proof: Proof) {
+    let known = view.proofs.entry(host).or_insert((at, proof));
+    if (at, proof == Proof::Statement) > (known.0, known.1 == Proof::Statement) {
+        *known = (at, proof);
+    }
+}
+
+/// Promises only while this host follows the very primary that asks.
+fn promise(view: &mut View, by: WriterId, epoch: Epoch, now: BootNanos, outputs: &mut Vec<Output>) {
+    let follows = matches!(view.phase, Phase::Standby | Phase::Rejoining);
+    if follows && view.log.epoch == epoch && view.log.primary.as_ref() == Some(&by) {
+        view.promised_by_me = Some(now);
+        outputs.push(Output::Promise { to: by });
+    }
+}
+
+fn appended(view: &mut View, after: Sequence, outcome: Outcome, outputs: &mut Vec<Output>) {
+    if view.appending.as_ref().is_none_or(|appending| appending.after != after) {
+        return;
+    }
+    match outcome {
+        Outcome::Won => {
+            let event = view.appending.take().map(|appending| appending.event);
+            if let Some(event) = event.filter(|_| view.log.head == after) {
+                let me = view.me.clone();
+                view.log.apply(&me, &event);
+            }
+        }
+        Outcome::Lost => {
+            view.appending = None;
+            if matches!(view.phase, Phase::Promoting { .. }) {
+                view.phase = Phase::Standby;
+                outputs.push(Output::Refused { reasons: vec![Reason::LostRace] });
+            }
+            outputs.push(Output::ReadLog);
+        }
+        // The number has a record, or will have: nothing else is appended before that is known.
+        Outcome::Unknown => outputs.push(Output::ReadLog),
+    }
+}
+
+fn count_standby(database: &mut DatabaseView, host: WriterId, is_connected: bool, now: BootNanos) {
+    if is_connected {
+        database.gone.remove(&host);
+        if database.waits_for.contains(&host) {
+            database.confirmed.insert(host.clone());
+        }
+        database.caught_up.insert(host);
+    } else {
+        database.caught_up.remove(&host);
+        database.confirmed.remove(&host);
+        database.gone.entry(host).or_insert(now);
+    }
+}
+
+fn hand_over(view: &mut View, to: WriterId, now: BootNanos, outputs: &mut Vec<Output>) {
+    if !matches!(view.phase, Phase::Primary { .. }) || view.log.handover.is_some() {
+        outputs.push(Output::Refused { reasons: vec![Reason::NotPrimary] });
+    } else if !view.candidates().any(|candidate| *candidate == to) {
+        outputs.push(Output::Refused { reasons: vec![Reason::NoSuchCandidate { host: to }] });
+    } else {
+        view.phase = Phase::HandingOver { to, since: now, drained: None };
+        outputs.push(Output::Hold { until: view.may_serve_until() });
+    }
+}

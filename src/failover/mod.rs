@@ -1,0 +1,3 @@
+//! Failover: a store continues on another host, and is never served in two places.
+
+pub mod decide;

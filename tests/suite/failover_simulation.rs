@@ -1,0 +1,245 @@
+//! Simulates a store on two or three hosts with customers, databases that replicate, clocks that drift,
+//! connections that are cut, agents and hosts that pause and die, and operators who take over at any moment, in
+//! an order that a seed decides. The machine is the one that the daemon runs.
+//!
+//! At each moment, at most one host serves. After the faults end, one host serves and the others follow it; and
+//! each order that a customer was told is done is in its database, or was kept as stranded by a host whose
+//! successor's loss was stated.
+//!
+//! Mutants (see `support::mutant`) show that a seed fails when a part of this is left out.
+
+use crate::support::dice::Dice;
+use crate::support::failover_world::{World, name};
+use std::collections::BTreeMap;
+use understudy::failover::decide::input::Input;
+use understudy::failover::decide::timing::Timing;
+use understudy::failover::decide::view::{Cause, Phase, Rules};
+use understudy::support::mutant::{self, Mutant};
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1000 * MS;
+
+/// A simulation.
+struct Simulation {
+    world: World,
+    dice: Dice,
+    /// How fast each host's clock runs, in thousandths.
+    rates: Vec<u64>,
+    /// Time until each host's agent runs again.
+    paused: Vec<u64>,
+    /// Time until each connection is mended: one for each host's to the store, and the hosts' own.
+    cut: Vec<u64>,
+}
+
+impl Simulation {
+    fn new(seed: u64, has_lease: bool) -> Self {
+        let mut dice = Dice::new(seed);
+        let hosts = 2 + dice.index(2);
+        // An eighth too slow or too fast.
+        let rates = (0..hosts).map(|_| 875 + dice.below(251)).collect();
+        let rules = Rules { timing: Timing::DEFAULT, has_lease };
+        Self { world: World::new(hosts, rules), dice, rates, paused: vec![0; hosts], cut: vec![0; hosts + 1] }
+    }
+
+    fn hosts(&self) -> usize {
+        self.world.hosts.len()
+    }
+
+    fn pass(&mut self, ns: u64) {
+        let amounts: Vec<u64> = self.rates.iter().map(|rate| ns * rate / 1000).collect();
+        self.world.pass(&amounts);
+        for time in self.paused.iter_mut().chain(&mut self.cut) {
+            *time = time.saturating_sub(ns);
+        }
+        let hosts = self.hosts();
+        for host in 0..hosts {
+            self.world.reaches_store[host] = self.cut[host] == 0;
+        }
+        self.world.reach_each_other = self.cut[hosts] == 0;
+    }
+
+    fn wake(&mut self, host: usize) {
+        if self.paused[host] == 0 {
+            self.world.count_standbys(host);
+            self.world.give(host, Input::Tick);
+        }
+    }
+
+    /// Lets one message go on. Over a connection that is cut it waits, and may be lost.
+    fn advance(&mut self, has_faults: bool) {
+        if self.world.flights.is_empty() {
+            return;
+        }
+        let at = self.dice.index(self.world.flights.len());
+        let flight = &self.world.flights[at];
+        let is_peers = flight.message.is_between_hosts();
+        let host = flight.host;
+        let is_cut = if is_peers { !self.world.reach_each_other } else { !self.world.reaches_store[host] };
+        if is_cut || self.paused[host] > 0 {
+            if has_faults && self.dice.below(10) == 0 {
+                self.world.flights.remove(at);
+            }
+            return;
+        }
+        let is_lost = has_faults && self.dice.below(20) == 0;
+        self.world.advance(at, is_lost);
+    }
+
+    /// One random event.
+    fn event(&mut self, has_faults: bool) {
+        let hosts = self.hosts();
+        let host = self.dice.index(hosts);
+        match self.dice.below(100) {
+            0..20 => {
+                let ns = self.dice.below(700) * MS;
+                self.pass(ns);
+            }
+            20..45 => self.wake(host),
+            45..75 => self.advance(has_faults),
+            75..84 => self.world.order(host),
+            84..96 => {
+                let to = self.dice.index(hosts);
+                self.world.replicate(host, to);
+            }
+            _ if has_faults => self.act(host),
+            _ => self.world.start(host),
+        }
+    }
+
+    /// Something breaks.
+    fn fault(&mut self) {
+        let hosts = self.hosts();
+        let host = self.dice.index(hosts);
+        let seconds = self.dice.below(60) * SECOND;
+        match self.dice.below(10) {
+            0..3 => self.paused[host] = seconds,
+            3..5 => self.cut[host] = seconds,
+            5 => self.cut[hosts] = seconds,
+            // The repository is away for all.
+            6 => self.cut[..hosts].fill(seconds),
+            7 => self.world.kill_agent(host),
+            8 => self.world.kill_host(host),
+            _ => {
+                self.world.kill_agent(host);
+                self.world.start(host);
+            }
+        }
+    }
+
+    /// An operator, a watcher, or whatever starts agents, does something.
+    fn act(&mut self, host: usize) {
+        let hosts = self.hosts();
+        let other = self.dice.index(hosts);
+        match self.dice.below(20) {
+            0..6 => self.world.start(host),
+            // Whoever watches sees that nobody serves.
+            6..14 if !(0..hosts).any(|host| self.world.serves(host)) => {
+                self.world.give(host, Input::TakeOver { cause: Cause::Watchers });
+            }
+            14 => self.world.give(host, Input::TakeOver { cause: Cause::Person }),
+            15..17 => self.world.give(host, Input::HandOver { to: name(other) }),
+            17 => self.world.give(host, Input::KeepServing),
+            18 if self.world.hosts[other].view.is_none() && !self.world.serves(other) => {
+                self.world.attest(host, other);
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything works again for a while.
+    fn mend(&mut self, seconds: u64) {
+        self.paused.fill(0);
+        self.cut.fill(0);
+        for _ in 0..seconds * 2 {
+            self.pass(SECOND / 2);
+            for host in 0..self.hosts() {
+                self.world.start(host);
+                self.wake(host);
+                self.world.order(host);
+                (0..self.hosts()).for_each(|to| self.world.replicate(host, to));
+            }
+            for _ in 0..30 {
+                self.advance(false);
+            }
+        }
+    }
+
+    /// Returns what is wrong after everything was mended.
+    fn wrong(&self) -> Option<String> {
+        let world = &self.world;
+        let hosts = 0..self.hosts();
+        let serving: Vec<usize> = hosts.clone().filter(|host| world.serves(*host)).collect();
+        let [primary] = serving[..] else { return Some(format!("{serving:?} serve")) };
+        for host in hosts.filter(|host| *host != primary) {
+            let phase = &world.hosts[host].view.as_ref().unwrap().phase;
+            if *phase != Phase::Standby {
+                return Some(format!("host {host} is {phase:?}"));
+            }
+        }
+        let kept = &world.hosts[primary].database.transactions;
+        let missing: Vec<_> = world.acknowledged.iter().filter(|order| !kept.contains(order)).collect();
+        let is_lossless = world.promotions.iter().all(|promotion| promotion.is_lossless);
+        if is_lossless && !missing.is_empty() {
+            return Some(format!("{missing:?} are gone, and no loss was stated"));
+        }
+        let is_stranded = |order| world.hosts.iter().any(|host| host.stranded.contains(order));
+        missing
+            .iter()
+            .find(|order| !is_stranded(order))
+            .map(|order| format!("{order:?} is gone, and nobody kept it"))
+    }
+}
+
+/// Returns the causes of the promotions that happened, or what went wrong.
+fn run(seed: u64) -> Result<Vec<Cause>, String> {
+    // Every fourth store has no lease.
+    let mut simulation = Simulation::new(seed, !seed.is_multiple_of(4));
+    for _ in 0..4 {
+        simulation.mend(30);
+        (0..=simulation.dice.below(3)).for_each(|_| simulation.fault());
+        for _ in 0..400 {
+            simulation.event(true);
+            if let Some(broken) = simulation.world.broken {
+                return Err(broken.into());
+            }
+        }
+    }
+    simulation.mend(120);
+    if let Some(broken) = simulation.world.broken {
+        return Err(broken.into());
+    }
+    match simulation.wrong() {
+        Some(wrong) => Err(wrong),
+        None => Ok(simulation.world.promotions.iter().map(|promotion| promotion.cause).collect()),
+    }
+}
+
+#[test]
+fn no_seed_makes_two_hosts_serve_or_loses_an_order_that_was_acknowledged() {
+    let mut counts = BTreeMap::new();
+    for seed in 0..2000 {
+        match run(seed) {
+            Ok(causes) => causes.into_iter().for_each(|cause| *counts.entry(cause).or_insert(0) += 1),
+            Err(wrong) => panic!("seed {seed}: {wrong}"),
+        }
+    }
+    println!("{counts:?}");
+    let is_enough = |cause| counts.get(&cause).is_some_and(|count| *count > 300);
+    assert!([Cause::Handover, Cause::Person, Cause::Watchers].into_iter().all(is_enough));
+}
+
+/// Returns the first seed that fails with a mutant.
+fn caught(mutant: Mutant) -> Option<(u64, String)> {
+    mutant::choose(Some(mutant));
+    let found = (0..2000).find_map(|seed| run(seed).err().map(|wrong| (seed, wrong)));
+    mutant::choose(None);
+    println!("{mutant:?}: {found:?}");
+    found
+}
+
+#[test]
+fn each_mutant_of_the_failover_machine_is_caught() {
+    for mutant in [Mutant::NoBreak, Mutant::NoStartWait, Mutant::LoosenFirst, Mutant::LateFence] {
+        assert!(caught(mutant).is_some(), "{mutant:?}");
+    }
+}
