@@ -20,9 +20,11 @@ mod ending;
 mod error;
 mod exit;
 mod follow;
+mod history;
 mod init;
 mod key;
 mod look;
+mod member;
 mod mount;
 mod pin;
 mod progress;
@@ -127,6 +129,10 @@ enum Command {
     Upkeep(upkeep::UpkeepArgs),
     /// Manage the keys of a store
     Key(key::KeyArgs),
+    /// Manage the members of a store: the hosts that decide who its primary is
+    Member(member::MemberArgs),
+    /// Show what was decided about a store's members and primary: when, where and by whom
+    History(history::HistoryArgs),
     /// Write a commented understudy.toml
     Init(init::InitArgs),
     /// Look at a drill's mount, and remove it when the drill is gone
@@ -149,6 +155,8 @@ impl Command {
             Self::Verify(_) => Ending { code: Some(Exit::Failed), ..Ending::within(5) },
             Self::Pin(_) | Self::Unpin(_) | Self::Key(_) | Self::Umount(_) => Ending::COMMITS_AT_ONCE,
             Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => Ending::AT_ONCE,
+            Self::Member(args) => args.ending(),
+            Self::History(_) => Ending::AT_ONCE,
             // It ends with its drill; a signal to all processes reaches the drill as well.
             Self::Look(_) => Ending::within(30),
             Self::Mounts(_) | Self::Init(_) | Self::Confined(_) => Ending::AT_ONCE,
@@ -165,7 +173,11 @@ impl Command {
 
     /// Returns whether output is all that the command produces.
     fn only_prints(&self) -> bool {
-        matches!(self, Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_))
+        match self {
+            Self::Member(args) => args.only_prints(),
+            Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_) | Self::History(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -222,6 +234,8 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
         Command::Drill(args) => drill::run(&cli.global, args),
         Command::Upkeep(args) => upkeep::run(&cli.global, args),
         Command::Key(args) => key::run(&cli.global, args),
+        Command::Member(args) => member::run(&cli.global, args),
+        Command::History(args) => history::run(&cli.global, args),
         Command::Init(args) => init::run(args),
         Command::Look(args) => look::run(&args),
         Command::Confined(args) => confined::run(args),

@@ -8,6 +8,7 @@ use super::{Global, out, show};
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
 use crate::maintain::prune::SILENCE;
+use crate::model::authority::Authority;
 use crate::model::escape;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::plan::PlanName;
@@ -55,6 +56,19 @@ struct Row {
     entries: u64,
     size_bytes: u64,
     primary: Option<String>,
+    epoch: u64,
+    /// The members of the store, if it has any.
+    members: Vec<String>,
+    /// The member that the primary hands over to.
+    handover: Option<String>,
+    /// Whether automatic promotions are paused, and why.
+    paused: Option<String>,
+    /// Number of trees of former primaries that no person has settled.
+    stranded: u64,
+    /// Number of records that have no effect, or whose writer was not admitted.
+    irregular: u64,
+    /// A text about the last such record.
+    irregular_last: Option<String>,
     /// Whether another host is the primary although this one was configured to be.
     fenced: bool,
     /// The daemons that resync the store by turns, if the log shows two.
@@ -157,6 +171,13 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         entries: 0,
         size_bytes: 0,
         primary: None,
+        epoch: 0,
+        members: Vec::new(),
+        handover: None,
+        paused: None,
+        stranded: 0,
+        irregular: 0,
+        irregular_last: None,
         fenced: false,
         rivals: None,
         running: false,
@@ -178,6 +199,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
             row.upkeep = store.notes().upkeep().ok().map(|notes| upkeep_status(&notes, now));
             row.snapshots = state.snapshots.len() as u64;
             row.primary = state.primary.as_ref().map(|p| p.0.clone());
+            row.take_authority(&state);
             row.log_role = row.role.map(|may_be| role(&state, &context.writer(), may_be));
             row.fenced = row.log_role == Some(Role::Fenced);
             row.rivals = rivals(&state).map(|rivals| rivals.to_string());
@@ -280,7 +302,9 @@ fn table(rows: &[Row], now: UnixNanos) -> Result<()> {
         // A hold is reported as the last run's error as well.
         let told = told.into_iter().filter_map(|(what, text)| Some((what, text.as_ref()?)));
         let unassigned = (row.log_role == Some(Role::Unassigned)).then(|| Role::UNASSIGNED.to_owned());
-        let more = row.rivals.iter().chain(&unassigned).chain(&row.clock).chain(&row.advice);
+        let irregular = row.irregular_text();
+        let more =
+            row.rivals.iter().chain(&unassigned).chain(&row.clock).chain(&irregular).chain(&row.advice);
         let more = more.map(|text| ("", text));
         for (what, text) in told.take(1).chain(more) {
             complain!("understudy: {}: {what}{text}", row.store);
@@ -290,6 +314,29 @@ fn table(rows: &[Row], now: UnixNanos) -> Result<()> {
 }
 
 impl Row {
+    /// Adds what members decided.
+    fn take_authority(&mut self, state: &StoreState) {
+        let Authority { members, handover, paused, stranded, irregular, .. } = &state.authority;
+        self.epoch = state.epoch.0;
+        self.members = members.iter().map(|member| member.name.0.clone()).collect();
+        self.handover = handover.as_ref().map(|underway| underway.to.0.clone());
+        self.paused = paused.as_ref().map(|pause| format!("{} ({})", pause.reason, pause.person));
+        self.stranded = stranded.len() as u64;
+        self.irregular = irregular.count;
+        let last = irregular.last.last();
+        self.irregular_last =
+            last.map(|last| format!("record {} by '{}': {}", last.sequence, last.host, last.why));
+    }
+
+    /// Returns a text about records that nobody entitled to it appended.
+    fn irregular_text(&self) -> Option<String> {
+        let last = self.irregular_last.as_ref()?;
+        Some(format!(
+            "irregular records: {}, the last is {last}; see: understudy history {}",
+            self.irregular, self.store
+        ))
+    }
+
     /// Adds the data that only a daemon knows.
     fn take_daemons(&mut self, status: &StoreStatus) {
         self.running = status.running;

@@ -97,6 +97,14 @@ fn print(global: &Global, name: &StoreName, report: &VerifyReport) -> Result<()>
     for touched in &report.touched {
         complain!("understudy: {name}@{}: {}: {}", touched.snapshot, touched.path, touched.reason);
     }
+    for irregular in &report.irregular.last {
+        complain!(
+            "understudy: {name}: record {} by '{}' is irregular: {}",
+            irregular.sequence,
+            irregular.host,
+            irregular.why
+        );
+    }
     let unnamed = report.touched_count - report.touched.len() as u64;
     if unnamed > 0 {
         complain!("understudy: and {unnamed} more files");

@@ -8,6 +8,8 @@ use super::wire::FormatError;
 use crate::model::record::StoreState;
 
 const MAGIC: [u8; 8] = *b"USCHECK\x01";
+/// Magic of a checkpoint with decisions, which readers without that notion must not continue from.
+const MAGIC_2: [u8; 8] = *b"USCHECK\x02";
 /// Maximum size of a checkpoint, packed and unpacked; a larger one is refused.
 pub(crate) const CHECKPOINT_MAX_BYTES: usize = 64 << 20;
 /// Maximum ratio of unpacked to stored size, unless the unpacked size is at most `SMALL_BYTES`.
@@ -23,7 +25,16 @@ fn is_in_range(packed_bytes: usize, unpacked_bytes: u64) -> bool {
 
 /// Returns the generation of the data key that opens the object; 0 for none.
 pub(crate) fn generation(bytes: &[u8]) -> u32 {
-    seal::generation_of(&MAGIC, bytes)
+    seal::generation_of(magic_of(bytes), bytes)
+}
+
+fn magic_of(bytes: &[u8]) -> &'static [u8; 8] {
+    if bytes.starts_with(&MAGIC_2) { &MAGIC_2 } else { &MAGIC }
+}
+
+/// Returns the only magic that a checkpoint of this state may have.
+fn magic_for(state: &StoreState) -> &'static [u8; 8] {
+    if state.authority.is_blank() { &MAGIC } else { &MAGIC_2 }
 }
 
 /// Encodes `state`, whose head is `sequence`.
@@ -40,18 +51,21 @@ pub fn encode(
     if !is_in_range(body.len(), unpacked) {
         return Err(FormatError::Range("a checkpoint"));
     }
-    seal::close(&MAGIC, sealing, SealContext::Checkpoint(sequence), keys, &body)
+    seal::close(magic_for(state), sealing, SealContext::Checkpoint(sequence), keys, &body)
 }
 
 pub fn decode(bytes: &[u8], keys: Option<&Keys>, sequence: u64) -> Result<StoreState, FormatError> {
     let text = |e: &dyn std::fmt::Display| FormatError::Text(e.to_string());
-    let body = seal::open(&MAGIC, "a checkpoint", SealContext::Checkpoint(sequence), keys, bytes)?;
+    let body = seal::open(magic_of(bytes), "a checkpoint", SealContext::Checkpoint(sequence), keys, bytes)?;
     let unpacked = zstd::zstd_safe::get_frame_content_size(&body).ok().flatten().unwrap_or(0);
     if !is_in_range(body.len(), unpacked) {
         return Err(FormatError::Range("a checkpoint"));
     }
     let body = zstd::bulk::decompress(&body, unpacked as usize).map_err(|e| text(&e))?;
     let state: StoreState = serde_json::from_slice(&body).map_err(|e| text(&e))?;
+    if magic_of(bytes) != magic_for(&state) {
+        return Err(FormatError::Range("a checkpoint's decisions"));
+    }
     match state.head {
         Some((head, _)) if head.0 == sequence => Ok(state),
         _ => Err(FormatError::Range("a checkpoint's head")),
@@ -80,6 +94,28 @@ mod tests {
             assert_eq!(decoded, if is_taken { Ok(()) } else { Err(FormatError::Range("a checkpoint")) });
         }
         assert!(is_in_range(2 << 20, 64 << 20) && !is_in_range(2 << 20, (64 << 20) + 1));
+    }
+
+    #[test]
+    fn a_checkpoint_with_decisions_has_a_version_that_earlier_programs_pass_over() {
+        let head = Some((Sequence(9), ContentHash::of(b"9")));
+        let plain = StoreState { head, ..Default::default() };
+        let mut decided = plain.clone();
+        decided.authority.irregular.count = 1;
+        let encoded = |state| encode(state, 9, &Sealing::default(), None).unwrap();
+        for (state, version) in [(&plain, 1), (&decided, 2)] {
+            let bytes = encoded(state);
+            assert_eq!((bytes[7], decode(&bytes, None, 9).as_ref()), (version, Ok(state)));
+            let mut other = bytes[..bytes.len() - 32].to_vec();
+            other[7] = 3 - version;
+            let hash = blake3::hash(&other);
+            other.extend_from_slice(hash.as_bytes());
+            assert_eq!(decode(&other, None, 9), Err(FormatError::Range("a checkpoint's decisions")));
+        }
+        // What earlier programs do with it.
+        let place = SealContext::Checkpoint(9);
+        let refused = seal::open(&MAGIC, "a checkpoint", place, None, &encoded(&decided)).unwrap_err();
+        assert!(matches!(refused, FormatError::Version { .. }), "{refused:?}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod extent_list;
 pub mod frame;
 pub mod holder;
 pub mod index;
+pub mod join;
 pub mod keyring;
 mod keyring1;
 mod keyring2;

@@ -1,7 +1,7 @@
 //! Encoding of log records: JSON under a seal, or with a hash.
 //!
 //! In stores whose keyring proves who made it, each record names that keyring, and has a version that readers
-//! without that notion refuse.
+//! without that notion refuse. So has a record with a member's decision.
 
 use super::seal::{self, Keys, SealContext, Sealing};
 use super::wire::{FormatError, Reader};
@@ -9,7 +9,10 @@ use crate::model::hold::MOUNTS_MAX;
 use crate::model::id::ContentHash;
 use crate::model::record::{Event, Record};
 
-const MAGIC: [u8; 8] = *b"USRECRD\x04";
+/// Magic of a record with a decision.
+const MAGIC_5: [u8; 8] = *b"USRECRD\x05";
+/// Magic of a record that names a keyring.
+const MAGIC_4: [u8; 8] = *b"USRECRD\x04";
 /// Magic of a record that names no keyring.
 const MAGIC_3: [u8; 8] = *b"USRECRD\x03";
 /// Magic of the previous version, which had no seals: magic, length, JSON, BLAKE3.
@@ -23,7 +26,17 @@ pub(crate) fn generation(bytes: &[u8]) -> u32 {
 }
 
 fn magic_of(bytes: &[u8]) -> &'static [u8; 8] {
-    if bytes.starts_with(&MAGIC_3) { &MAGIC_3 } else { &MAGIC }
+    let earlier = [&MAGIC_3, &MAGIC_4];
+    earlier.into_iter().find(|magic| bytes.starts_with(*magic)).unwrap_or(&MAGIC_5)
+}
+
+/// Returns the only magic that this record may have.
+fn magic_for(record: &Record) -> &'static [u8; 8] {
+    match (&record.event, record.ring) {
+        (Event::Decided(_), _) => &MAGIC_5,
+        (_, Some(_)) => &MAGIC_4,
+        (_, None) => &MAGIC_3,
+    }
 }
 
 /// Encodes `record`.
@@ -34,8 +47,7 @@ pub fn encode(record: &Record, sealing: &Sealing, keys: Option<&Keys>) -> Result
         return Err(FormatError::Range("a store's mounts"));
     }
     let body = serde_json::to_vec(record).map_err(|e| FormatError::Text(e.to_string()))?;
-    let magic = if record.ring.is_some() { &MAGIC } else { &MAGIC_3 };
-    seal::close(magic, sealing, SealContext::Record(record.sequence.0), keys, &body)
+    seal::close(magic_for(record), sealing, SealContext::Record(record.sequence.0), keys, &body)
 }
 
 /// Decodes the record stored in the log under `sequence`. Returns it with the hash by which the next record
@@ -51,8 +63,10 @@ pub fn decode(
         seal::open(magic_of(bytes), "a record", SealContext::Record(sequence), keys, bytes)?
     };
     let record: Record = serde_json::from_slice(&body).map_err(|e| FormatError::Text(e.to_string()))?;
-    if record.ring.is_some() != bytes.starts_with(&MAGIC) {
-        return Err(FormatError::Range("a record's keyring"));
+    // A record of the first version counts as one of the next, which has the same content.
+    let magic = if bytes.starts_with(&MAGIC_2) { &MAGIC_3 } else { magic_of(bytes) };
+    if magic != magic_for(&record) {
+        return Err(FormatError::Range("a record's keyring, or its event"));
     }
     Ok((record, ContentHash::of(bytes)))
 }
@@ -113,7 +127,35 @@ mod tests {
             bytes[7] = version;
             let hash = blake3::hash(&bytes);
             bytes.extend_from_slice(hash.as_bytes());
-            assert_eq!(decode(&bytes, None, 7).unwrap_err(), FormatError::Range("a record's keyring"));
+            assert_eq!(
+                decode(&bytes, None, 7).unwrap_err(),
+                FormatError::Range("a record's keyring, or its event")
+            );
+        }
+    }
+
+    #[test]
+    fn a_decision_has_a_version_that_earlier_programs_refuse_by_name() {
+        use crate::model::decision::Decided;
+        use crate::support::signature::Signature;
+        let (statement, member) = ("anything".to_owned(), WriterId("a".into()));
+        let decided = Decided { statement, member, signature: Signature([7; 64]) };
+        let ring = Some(crate::model::record::RingRef { sequence: 2, hash: ContentHash::of(b"ring") });
+        for ring in [None, ring] {
+            let record = Record { event: Event::Decided(Box::new(decided.clone())), ring, ..sample() };
+            let bytes = encode(&record, &Sealing::default(), None).unwrap();
+            assert_eq!((bytes[7], decode(&bytes, None, 7).unwrap().0), (5, record));
+            // What earlier programs do with it.
+            let refused = seal::open(&MAGIC_4, "a record", SealContext::Record(7), None, &bytes).unwrap_err();
+            assert!(matches!(refused, FormatError::Version { .. }), "{refused:?}");
+            // And it has no other version.
+            for version in [3, 4] {
+                let mut bad = bytes[..bytes.len() - 32].to_vec();
+                bad[7] = version;
+                let hash = blake3::hash(&bad);
+                bad.extend_from_slice(hash.as_bytes());
+                assert!(matches!(decode(&bad, None, 7), Err(FormatError::Range(_))));
+            }
         }
     }
 

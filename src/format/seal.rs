@@ -60,6 +60,8 @@ pub enum SealContext<'a> {
     /// Notes of one host.
     Standby(&'a str),
     Upkeep(&'a str),
+    /// The answer to an invitation, by the name of its object.
+    Join(&'a str),
 }
 
 impl Keys {
@@ -80,6 +82,7 @@ impl Keys {
             SealContext::Checkpoint(number) => (3, number, ""),
             SealContext::Standby(host) => (4, 0, host),
             SealContext::Upkeep(host) => (5, 0, host),
+            SealContext::Join(name) => (6, 0, name),
         };
         hasher.update(b"understudy seal 1");
         hasher.update(&sealing.salt).update(&[kind]).update(&number.to_le_bytes());

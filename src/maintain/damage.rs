@@ -1,7 +1,8 @@
 //! The damage that a verification finds.
 
+use crate::model::authority::Irregulars;
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
-use crate::model::record::SnapshotRecord;
+use crate::model::record::ManifestRoot;
 use crate::repository::index::Index;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -29,6 +30,8 @@ pub struct Touched {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct VerifyReport {
     pub records: u64,
+    /// Records that have no effect, or whose writer was not admitted.
+    pub irregular: Irregulars,
     pub snapshots: u64,
     pub index_segments: u64,
     pub packs: u64,
@@ -74,7 +77,8 @@ pub(crate) struct Broken {
 
 /// The result of examining a store's objects.
 pub(crate) struct Examined {
-    pub snapshots: BTreeMap<Sequence, SnapshotRecord>,
+    /// The trees of the snapshots, and those of former primaries, by their records.
+    pub trees: BTreeMap<Sequence, ManifestRoot>,
     /// The segments that are sound.
     pub index: Arc<Index>,
     pub broken: Broken,

@@ -324,6 +324,10 @@ impl<'a> Pruning<'a> {
         for record in kept.iter().filter_map(|verdict| state.snapshots.get(&verdict.snapshot)) {
             mark(self.store, &mut marks, &record.manifest, state.lost.is_some())?;
         }
+        // What only a former primary has stays until a person has settled it.
+        for stranded in state.authority.stranded.values() {
+            mark(self.store, &mut marks, &stranded.manifest, state.lost.is_some())?;
+        }
         self.report.snapshots = verdicts;
         self.report.missing = marks.missing;
         if !self.request.accept {
@@ -416,6 +420,9 @@ impl<'a> Pruning<'a> {
             also.entry(*sequence).or_default().push(Reason::Pinned(note.clone()));
         }
         let silence = self.request.silence;
+        for (sequence, why) in state.authority.needed() {
+            also.entry(sequence).or_default().push(Reason::Failover(why));
+        }
         for report in self.store.notes().standbys()? {
             if report.is_silent(self.store_now, silence) {
                 let forgotten = !self.request.dry_run

@@ -119,7 +119,7 @@ fn make_again(
     report.before = walker::walk_all(store, examined, &mut |_| Ok(()))?;
     let mut pieces = Pieces::default();
     let mut compressor = Compressor::new(1).map_err(RepositoryError::local("zstd"))?;
-    walker::walk_missing(store, &state.snapshots, index.clone(), &mut |entry| {
+    walker::walk_missing(store, &state.trees(), index.clone(), &mut |entry| {
         repairing.make_again(entry, &mut pieces, &mut compressor, &mut report.chunks_made)
     })?;
     let shipped = packer.close()?;
@@ -127,7 +127,7 @@ fn make_again(
     let (live, replaced) = store.segments().rewrite(&sound, &damaged, &segments)?;
     // A walk with the new index finds what is still missing.
     let rest = Index::of(store, &live, damaged.union(&doomed).copied().collect())?;
-    report.lost = walker::walk_missing(store, &state.snapshots, Arc::new(rest), &mut |_| Ok(()))? > 0;
+    report.lost = walker::walk_missing(store, &state.trees(), Arc::new(rest), &mut |_| Ok(()))? > 0;
     report.packs_doomed = damaged.len() as u64;
     Ok(PruneRecord {
         at: store.env().wall(),

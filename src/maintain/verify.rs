@@ -57,7 +57,7 @@ pub(crate) fn examine(store: &Store, options: VerifyOptions) -> Result<Examined,
     let mut broken = Broken::default();
     let index = Arc::new(verify_index(store, &told, &mut broken, &mut report)?);
     verify_packs(store, &index, options, &mut broken, &mut report)?;
-    Ok(Examined { snapshots: told.snapshots, index, broken, report })
+    Ok(Examined { trees: told.trees(), index, broken, report })
 }
 
 /// Reads a record; returns a text if it is damaged.
@@ -128,7 +128,12 @@ fn verify_log(store: &Store, report: &mut VerifyReport) -> Result<StoreState, Re
     if let Some(seen) = seen.filter(|seen| seen.sequence > last) {
         return Err(store.log().rolled_back(seen, format!("ends with record {last}")));
     }
+    if chained {
+        // Now it is known which decisions hold.
+        (told.authority, told.index) = (state.authority, state.index);
+    }
     report.snapshots = told.snapshots.len() as u64;
+    report.irregular = told.authority.irregular.clone();
     if !chained {
         // The segments named by an unreadable record are unknown, so use all that exist and were not
         // doomed.

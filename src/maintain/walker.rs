@@ -12,7 +12,7 @@ use crate::format::page::{Child, Page};
 use crate::model::closure::{Closure, Misplaced};
 use crate::model::entry::{Content, Entry, Extent, Kind, Xattrs};
 use crate::model::id::{ChunkId, Sequence};
-use crate::model::record::SnapshotRecord;
+use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::error::RepositoryError;
@@ -29,7 +29,7 @@ pub(crate) fn walk_all(
     examined: Examined,
     touched: &mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
 ) -> Result<VerifyReport, RepositoryError> {
-    let Examined { snapshots, index, broken, report } = examined;
+    let Examined { trees, index, broken, report } = examined;
     let chunks = ChunkReader::new(store.clone(), Arc::new(index.fork()));
     let mut walker = Walker {
         manifests: ManifestReader::new(chunks.clone()),
@@ -42,30 +42,30 @@ pub(crate) fn walk_all(
         snapshot: Sequence(0),
         touched,
     };
-    for (sequence, record) in &snapshots {
+    for (sequence, manifest) in &trees {
         walker.snapshot = *sequence;
         let root = Child {
             first: TreePath::root(),
-            page: record.manifest.page,
-            entries: record.manifest.entries,
-            size_bytes: record.manifest.size_bytes,
+            page: manifest.page,
+            entries: manifest.entries,
+            size_bytes: manifest.size_bytes,
         };
-        walker.page(&root, record.manifest.height)?;
+        walker.page(&root, manifest.height)?;
     }
     Ok(walker.report)
 }
 
-/// Calls `touched` with every entry of these snapshots that refers to a chunk missing in `index`.
+/// Calls `touched` with every entry of these trees that refers to a chunk missing in `index`.
 ///
 /// Returns their number.
 pub(crate) fn walk_missing(
     store: &Store,
-    snapshots: &BTreeMap<Sequence, SnapshotRecord>,
+    trees: &BTreeMap<Sequence, ManifestRoot>,
     index: Arc<Index>,
     touched: &mut dyn FnMut(&Entry) -> Result<(), RepositoryError>,
 ) -> Result<u64, RepositoryError> {
     let (broken, report) = (Broken::default(), VerifyReport::default());
-    let examined = Examined { snapshots: snapshots.clone(), index, broken, report };
+    let examined = Examined { trees: trees.clone(), index, broken, report };
     Ok(walk_all(store, examined, touched)?.touched_count)
 }
 

@@ -2,12 +2,16 @@
 //!
 //! Pure data and pure functions; nothing here reads a clock, a file or the network.
 
+pub mod authority;
 pub mod closure;
+pub mod decision;
 pub mod diff;
 pub mod entry;
 pub mod escape;
 pub mod hold;
 pub mod id;
+pub mod manifest_root;
+pub mod member;
 pub mod plan;
 pub mod record;
 pub mod reread;
@@ -16,3 +20,7 @@ pub mod rivals;
 pub mod role;
 pub mod snapshot_ref;
 pub mod tree_path;
+pub mod vote;
+
+#[cfg(test)]
+mod tests;

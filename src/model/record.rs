@@ -1,27 +1,18 @@
 //! The records of a store's log and their fold. The log is the store's only source of truth.
 
+use super::authority::{Authority, Irregularity, Regular, Scene};
+use super::decision::{Decided, Decision, Place, Statement};
 use super::diff::ChangeCounts;
 use super::hold::FilesystemId;
-use super::id::{ChunkId, ContentHash, DaemonId, Epoch, IndexId, PackId, Sequence, StoreName, WriterId};
+use super::id::{ContentHash, DaemonId, Epoch, IndexId, PackId, Sequence, StoreName, WriterId};
+pub use super::manifest_root::{ManifestRoot, ObjectRef};
 use super::snapshot_ref::Moment;
 use crate::support::clock::UnixNanos;
 use crate::support::failure::{Failure, FailureKind};
+use crate::support::signature::SigningKey;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
-
-/// The root of a manifest's tree of pages.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ManifestRoot {
-    pub page: ChunkId,
-    /// Height of the tree; 0 if the root page is a leaf.
-    pub height: u8,
-    /// Number of entries, including the root directory.
-    pub entries: u64,
-    /// Sum of the files' logical sizes.
-    pub size_bytes: u64,
-}
 
 /// Statistics of the run that made the snapshot, for display only: no decision relies on them. Readers of
 /// earlier versions ignore fields that they do not know.
@@ -41,14 +32,6 @@ pub struct SnapshotStatistics {
     /// The daemon that made it; none for a single command, and in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daemon: Option<DaemonId>,
-}
-
-/// A pack or index segment that a record vouches for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ObjectRef<Id> {
-    pub id: Id,
-    pub size_bytes: u64,
 }
 
 /// A manifest, made permanent by a record.
@@ -136,7 +119,8 @@ pub struct RingRef {
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Event {
     Snapshot(Box<SnapshotRecord>),
-    /// Another host is primary. The record's epoch is one more than before, and only `primary` may write.
+    /// Another host is primary. The record's epoch is one more than before, and only `primary` may write. In a
+    /// store with members, this has no effect: nobody signed it.
     Promoted {
         primary: WriterId,
     },
@@ -151,6 +135,18 @@ pub enum Event {
     },
     /// The keyring that the record names is now in force.
     Rekeyed,
+    /// A member of the store decided something, and signed it.
+    Decided(Box<Decided>),
+}
+
+impl Event {
+    pub(crate) fn is_decision(&self) -> bool {
+        matches!(self, Self::Decided(_))
+    }
+
+    pub(crate) fn is_promotion(&self) -> bool {
+        matches!(self, Self::Promoted { .. })
+    }
 }
 
 /// One numbered object of a log.
@@ -184,6 +180,8 @@ pub enum FoldError {
     Epoch(Sequence),
     #[error("record {0} does not name the current keyring: its writer has only old keys")]
     Ring(Sequence),
+    #[error("record {0} has a decision of which a later checkpoint knows nothing")]
+    Decision(Sequence),
 }
 
 impl Failure for FoldError {
@@ -235,6 +233,9 @@ pub struct StoreState {
     /// The keyring that the last record names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring: Option<RingRef>,
+    /// Who may decide about the store, and what was decided.
+    #[serde(default, skip_serializing_if = "Authority::is_blank")]
+    pub authority: Authority,
     /// Checkpoint from which a reader may begin; not part of the fold.
     #[serde(skip)]
     pub checkpoint: Option<Sequence>,
@@ -246,6 +247,14 @@ pub(crate) fn may_follow(before: Option<RingRef>, next: Option<RingRef>) -> bool
         (None, _) => true,
         (Some(_), None) => false,
         (Some(before), Some(next)) => next.sequence > before.sequence || next == before,
+    }
+}
+
+/// Returns the host that a record names as its maker.
+fn maker(record: &Record) -> &WriterId {
+    match &record.event {
+        Event::Decided(decided) => &decided.member,
+        _ => &record.writer,
     }
 }
 
@@ -268,18 +277,100 @@ impl StoreState {
         if record.previous != self.head.map(|(_, hash)| hash) {
             return Err(FoldError::Chain(sequence));
         }
-        let promoted = u64::from(matches!(record.event, Event::Promoted { .. }));
-        if record.epoch.0 != self.epoch.0 + promoted {
-            return Err(FoldError::Epoch(sequence));
-        }
         if !may_follow(self.ring, record.ring) {
             return Err(FoldError::Ring(sequence));
         }
-        self.take(sequence, record.event);
+        match self.verdict(store, &record) {
+            Some(Ok(regular)) => {
+                self.decide(sequence, regular);
+                self.epoch = record.epoch;
+            }
+            Some(Err(why)) => self.authority.irregular.note(sequence, maker(&record), &why),
+            None => {
+                let promoted = u64::from(matches!(record.event, Event::Promoted { .. }));
+                if record.epoch.0 != self.epoch.0 + promoted {
+                    return Err(FoldError::Epoch(sequence));
+                }
+                if self.authority.is_founded() && !self.is_admitted(&record) {
+                    // What it refers to is in the repository, so it stays: but people must hear of it.
+                    self.authority.irregular.note(sequence, maker(&record), &Irregularity::Snapshot);
+                }
+                self.take(sequence, record.event);
+                self.epoch = record.epoch;
+            }
+        }
         self.ring = record.ring;
-        self.epoch = record.epoch;
         self.head = Some((sequence, hash));
         Ok(())
+    }
+
+    fn is_admitted(&self, record: &Record) -> bool {
+        !matches!(record.event, Event::Snapshot(_)) || self.admits(&record.writer, self.epoch)
+    }
+
+    /// Judges a record that decides about the primary; `None` for any other record.
+    fn verdict(&self, store: &StoreName, record: &Record) -> Option<Result<Regular, Irregularity>> {
+        match &record.event {
+            Event::Decided(decided) => Some(self.judge(store, decided, record.epoch)),
+            Event::Promoted { .. } if self.authority.is_founded() => Some(Err(Irregularity::Unsigned)),
+            _ => None,
+        }
+    }
+
+    /// Judges a decision in the next record, which has this epoch.
+    fn judge(&self, store: &StoreName, decided: &Decided, epoch: Epoch) -> Result<Regular, Irregularity> {
+        let previous = self.head.map(|(_, hash)| hash);
+        let place = Place { store, sequence: self.next_sequence(), previous, epoch };
+        let scene = Scene {
+            epoch: self.epoch,
+            primary: self.primary.as_ref(),
+            latest: self.latest().map(|(sequence, _)| sequence),
+            has_snapshot: &|sequence| self.snapshots.contains_key(&sequence),
+        };
+        self.authority.judge(&scene, decided, &place)
+    }
+
+    /// Signs a decision for the next record, and judges it there.
+    ///
+    /// # Errors
+    /// The reason why it would have no effect.
+    pub(crate) fn sign(
+        &self,
+        store: &StoreName,
+        statement: &Statement,
+        member: &WriterId,
+        key: &SigningKey,
+    ) -> Result<Event, Irregularity> {
+        let epoch = Epoch(self.epoch.0 + u64::from(self.authority.promotes(&statement.decision)));
+        let previous = self.head.map(|(_, hash)| hash);
+        let place = Place { store, sequence: self.next_sequence(), previous, epoch };
+        let decided = Decided::sign(statement, member, key, &place).map_err(|_| Irregularity::Statement)?;
+        self.judge(store, &decided, epoch)?;
+        Ok(Event::Decided(Box::new(decided)))
+    }
+
+    /// Returns the epoch of the next record, if it has this event.
+    pub(crate) fn epoch_with(&self, event: &Event) -> Epoch {
+        let promotes = match event {
+            Event::Promoted { .. } => true,
+            Event::Decided(decided) => {
+                decided.statement().is_some_and(|statement| self.authority.promotes(&statement.decision))
+            }
+            _ => false,
+        };
+        Epoch(self.epoch.0 + u64::from(promotes))
+    }
+
+    /// Takes a decision that has effect.
+    fn decide(&mut self, sequence: Sequence, regular: Regular) {
+        if let Decision::Stranded(stranded) = &regular.decision {
+            self.add_index(stranded.new_index.clone());
+        }
+        let former = self.primary.clone();
+        self.authority.take(sequence, former, &regular);
+        if regular.promotes {
+            self.primary = Some(regular.maker);
+        }
     }
 
     /// Applies the event of record `sequence`, whichever records came before. For a log with gaps, this gives
@@ -303,6 +394,15 @@ impl StoreState {
                 self.pins.remove(&snapshot);
             }
             Event::Rekeyed => {}
+            // Without the records before it, nobody can say whether a decision holds. What it may refer to
+            // counts as referred to.
+            Event::Decided(decided) => {
+                let decision = decided.statement().map(|statement| statement.decision);
+                if let Some(Decision::Stranded(stranded)) = decision {
+                    self.add_index(stranded.new_index.clone());
+                    self.authority.stranded.insert(sequence, stranded);
+                }
+            }
         }
     }
 
@@ -312,7 +412,11 @@ impl StoreState {
             self.index = all;
         }
         self.index.retain(|segment| !snapshot.merged_index.contains(&segment.id));
-        for new in std::mem::take(&mut snapshot.new_index) {
+        self.add_index(std::mem::take(&mut snapshot.new_index));
+    }
+
+    fn add_index(&mut self, segments: Vec<ObjectRef<IndexId>>) {
+        for new in segments {
             if !self.index.contains(&new) {
                 self.index.push(new);
             }
@@ -356,6 +460,15 @@ impl StoreState {
         self.head.map_or(Sequence(0), |(s, _)| s).next()
     }
 
+    /// Returns every tree that must be restorable, by its record: those of the snapshots, and those of former
+    /// primaries.
+    pub(crate) fn trees(&self) -> BTreeMap<Sequence, ManifestRoot> {
+        let snapshots = self.snapshots.iter().map(|(sequence, record)| (*sequence, &record.manifest));
+        let stranded = self.authority.stranded.iter();
+        let stranded = stranded.map(|(sequence, stranded)| (*sequence, &stranded.manifest));
+        snapshots.chain(stranded).map(|(sequence, manifest)| (sequence, manifest.clone())).collect()
+    }
+
     pub fn latest(&self) -> Option<(Sequence, &SnapshotRecord)> {
         self.snapshots.last_key_value().map(|(s, r)| (*s, r))
     }
@@ -372,9 +485,11 @@ impl StoreState {
     }
 
     /// Returns whether `writer`, which began at `epoch`, may still write. A host is identified by its name,
-    /// so a restart needs no promotion.
+    /// so a restart needs no promotion. During a handover nobody may: the target begins with what is there.
     pub(crate) fn admits(&self, writer: &WriterId, epoch: Epoch) -> bool {
-        epoch == self.epoch && self.primary.as_ref().is_none_or(|p| p == writer)
+        epoch == self.epoch
+            && self.primary.as_ref().is_none_or(|p| p == writer)
+            && self.authority.handover.is_none()
     }
 }
 

@@ -41,6 +41,8 @@ pub enum Reason {
     Pinned(String),
     /// The standby of this name has it published or mounted.
     Standby(String),
+    /// A failover still needs it.
+    Failover(&'static str),
 }
 
 impl std::fmt::Display for Reason {
@@ -57,6 +59,7 @@ impl std::fmt::Display for Reason {
             Reason::Pinned(note) if note.is_empty() => f.write_str("pinned"),
             Reason::Pinned(note) => write!(f, "pinned: {note}"),
             Reason::Standby(host) => write!(f, "in use by {host}"),
+            Reason::Failover(why) => f.write_str(why),
         }
     }
 }

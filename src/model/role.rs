@@ -3,7 +3,8 @@
 //! The log decides, not a configuration: a promotion names the one host that may write. A configuration says
 //! which role a host *may* have, so that a host without the store's tree never becomes its primary. A log
 //! without a promotion names no primary; then each host has the role that its configuration allows, as before
-//! there were promotions.
+//! there were promotions. In a store with members only a member's signed decision promotes (see
+//! [`super::authority`]).
 //!
 //! A host is identified by its name, not by a process: after a restart it is the same primary. Two processes
 //! with one name are distinguished by what they commit (see [`super::rivals`]).
@@ -114,5 +115,17 @@ mod tests {
             let is_primary = role(&state, &here, Permission::Primary) == Role::Primary;
             assert_eq!(is_primary, state.admits(&here, state.epoch));
         }
+    }
+
+    #[test]
+    fn a_primary_that_hands_over_stays_the_primary_and_commits_no_snapshot() {
+        use crate::model::authority::Underway;
+        use crate::model::id::Sequence;
+        let here = WriterId("a".into());
+        let mut state = StoreState { primary: Some(here.clone()), ..Default::default() };
+        let (sequence, snapshot, to) = (Sequence(2), Sequence(1), WriterId("b".into()));
+        state.authority.handover = Some(Underway { sequence, to, snapshot, at: Default::default() });
+        assert_eq!(role(&state, &here, Permission::Primary), Role::Primary);
+        assert!(!state.admits(&here, state.epoch));
     }
 }

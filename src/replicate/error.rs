@@ -25,6 +25,8 @@ pub enum ResyncError {
         escape::line(primary)
     )]
     Fenced { store: StoreName, primary: String, writer: WriterId },
+    #[error("store '{store}' is being handed over to '{to}': no snapshot is committed until that has ended")]
+    HandingOver { store: StoreName, to: WriterId },
     #[error("stopped before the commit; the next run does not ship the same content again")]
     Stopped,
     #[error("cannot set up compression: {0}")]
@@ -36,6 +38,7 @@ impl From<SessionError> for ResyncError {
         match error {
             SessionError::Repository(error) => Self::Repository(error),
             SessionError::Fenced { store, primary, writer } => Self::Fenced { store, primary, writer },
+            SessionError::HandingOver { store, to } => Self::HandingOver { store, to },
         }
     }
 }
@@ -45,7 +48,7 @@ impl Failure for ResyncError {
         match self {
             Self::Repository(error) => error.kind(),
             Self::Source(error) => error.kind(),
-            Self::Held { .. } => FailureKind::Held,
+            Self::Held { .. } | Self::HandingOver { .. } => FailureKind::Held,
             Self::Fenced { .. } => FailureKind::Fenced,
             Self::Stopped => FailureKind::Stopped,
             Self::Compressor(_) => FailureKind::Failed,

@@ -11,7 +11,7 @@ use super::objects::Creation;
 use super::parts::Log;
 use crate::format::record as format;
 use crate::format::record::RECORD_MAX_BYTES;
-use crate::model::id::{ContentHash, Epoch, Sequence, WriterId};
+use crate::model::id::{ContentHash, Sequence, WriterId};
 use crate::model::record::{Event, FoldError, Record, StoreState, may_follow};
 use crate::support::failure::{Failure, FailureKind};
 use bytes::Bytes;
@@ -54,7 +54,7 @@ impl Log<'_> {
         let record = Record {
             store: self.store.name().clone(),
             sequence,
-            epoch: Epoch(state.epoch.0 + u64::from(matches!(event, Event::Promoted { .. }))),
+            epoch: state.epoch_with(&event),
             writer: writer.clone(),
             nonce: self.store.env().nonce(),
             previous: state.head.map(|(_, hash)| hash),

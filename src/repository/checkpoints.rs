@@ -17,6 +17,7 @@ use crate::model::id::{ContentHash, Sequence};
 use crate::model::record::StoreState;
 use crate::support::files;
 use object_store::PutPayload;
+use std::io::Read;
 
 /// Minimum number of records between two checkpoints.
 const RECORDS: u64 = 128;
@@ -30,11 +31,11 @@ const SNAPSHOTS_A_RECORD: u64 = 32;
 /// Two are kept; forged ones may follow, which do not open.
 const LOOKED_AT: usize = 4;
 
-/// Returns whether a log with this state is due for a checkpoint. Pure.
-fn is_due(state: &StoreState) -> bool {
-    let head = state.head.map_or(0, |(sequence, _)| sequence.0);
-    let since = head - state.checkpoint.map_or(0, |sequence| sequence.0.min(head));
-    since >= RECORDS.max(state.snapshots.len() as u64 / SNAPSHOTS_A_RECORD)
+/// Returns whether a log with this head is due for a checkpoint. Pure.
+fn is_due(head: Option<(Sequence, ContentHash)>, snapshots: usize, last: Option<Sequence>) -> bool {
+    let head = head.map_or(0, |(sequence, _)| sequence.0);
+    let since = head - last.map_or(0, |sequence| sequence.0.min(head));
+    since >= RECORDS.max(snapshots as u64 / SNAPSHOTS_A_RECORD)
 }
 
 impl Log<'_> {
@@ -108,14 +109,17 @@ impl Checkpoints<'_> {
             };
             if let Ok(mut state) = format::decode(&bytes, keys.as_deref(), sequence.0) {
                 state.checkpoint = Some(sequence);
-                self.put_in_cache(sequence, &bytes);
+                // Where members decide, a host that knows the store keeps only what it folded itself.
+                if state.authority.is_blank() || self.store.memory().read()?.head.is_none() {
+                    self.put_in_cache(sequence, &bytes);
+                }
                 return Ok(Some(state));
             }
         }
         Ok(None)
     }
 
-    fn cached(&self) -> Option<StoreState> {
+    pub(crate) fn cached(&self) -> Option<StoreState> {
         let bytes = std::fs::read(self.store.cache().file("checkpoint")?).ok()?;
         let (sequence, bytes) = bytes.split_first_chunk::<8>()?;
         let sequence = u64::from_le_bytes(*sequence);
@@ -134,8 +138,35 @@ impl Checkpoints<'_> {
 
     /// Makes a checkpoint of `state` if one is due. Errors are ignored, since nothing depends on it.
     pub fn make_if_due(&self, state: &mut StoreState) {
-        if is_due(state) {
+        if is_due(state.head, state.snapshots.len(), state.checkpoint) {
             let _ = self.make(state);
+        }
+    }
+
+    /// Keeps the state in this host's cache alone, in place of the checkpoint that is there. Errors are
+    /// ignored, since nothing depends on it.
+    pub(crate) fn keep(&self, state: &StoreState) {
+        let Some((sequence, _)) = state.head else { return };
+        let sealed = self.store.keyrings().new_sealing().ok();
+        let bytes = sealed
+            .and_then(|(sealing, keys)| format::encode(state, sequence.0, &sealing, keys.as_deref()).ok());
+        if let Some(bytes) = bytes {
+            self.put_in_cache(sequence, &bytes);
+        }
+    }
+
+    /// Keeps the state as [`Self::keep`] does, once the log has grown by as much as a checkpoint is for.
+    ///
+    /// Where members decide, a host begins with no checkpoint of another host's.
+    pub(crate) fn keep_if_due(&self, state: &StoreState) {
+        let file = self.store.cache().file("checkpoint").and_then(|path| std::fs::File::open(path).ok());
+        let mut sequence = [0; 8];
+        let kept = file.and_then(|mut file| file.read_exact(&mut sequence).ok());
+        let checkpoint = kept.map(|()| Sequence(u64::from_le_bytes(sequence)));
+        if self.store.cache().file("checkpoint").is_some()
+            && is_due(state.head, state.snapshots.len(), checkpoint)
+        {
+            self.keep(state);
         }
     }
 

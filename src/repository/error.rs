@@ -4,6 +4,7 @@ use super::distrust::Distrust;
 use super::key_change::KeyChange;
 use crate::format::passphrase::PASSPHRASE_MIN_CHARS;
 use crate::format::wire::FormatError;
+use crate::model::authority::Irregularity;
 use crate::model::closure::Misplaced;
 use crate::model::id::{ChunkId, Sequence, StoreName};
 use crate::model::record::FoldError;
@@ -33,6 +34,8 @@ pub enum RepositoryError {
         "store '{store}': its log is damaged: {source}; run `understudy verify {store}` to see what is affected"
     )]
     Log { store: StoreName, source: FoldError },
+    #[error("store '{store}': the decision would have no effect, and nothing was appended: {source}")]
+    Decision { store: StoreName, source: Irregularity },
     #[error("store '{0}' has no snapshot here; `understudy status` lists the stores")]
     NoStore(StoreName),
     #[error("store '{store}' has no snapshot {wanted}; available: {available}")]
@@ -150,6 +153,8 @@ impl Failure for RepositoryError {
             | Self::NotEncrypted(_)
             | Self::Unconfirmed(_)
             | Self::StrangeKeyring { .. } => FailureKind::Usage,
+            Self::Decision { source: Irregularity::NotPrimary(_), .. } => FailureKind::Fenced,
+            Self::Decision { .. } => FailureKind::Usage,
             Self::KeyChange { change, .. } => change.kind(),
             Self::Keyring { .. }
             | Self::RolledBack { .. }

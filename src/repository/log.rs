@@ -51,7 +51,7 @@ impl Log<'_> {
         let reading = self.reading(Start::Records)?;
         let seen = reading.seen;
         let (mut state, mut until) = (StoreState::default(), None);
-        let read = self.read_records(&mut state, &reading, &mut |state| {
+        let read = self.read_records(&mut state, &reading, &mut |state, _| {
             if state.head.is_some_and(|(head, _)| head == last) {
                 until = Some(state.clone());
             }
@@ -125,21 +125,30 @@ impl Log<'_> {
             Err(error) if is_damaged(&error) => match self.pass(state, &reading(Start::Checkpoint)) {
                 Err(error @ RepositoryError::RolledBack { .. }) => Err(error),
                 // Read without the checkpoint, which may be the damaged part.
-                Err(error) if is_damaged(&error) => self.pass(state, &reading(Start::Records)),
+                Err(error) if is_damaged(&error) => {
+                    let pass = self.pass(state, &reading(Start::Records));
+                    if let Ok((fresh, ..)) = &pass {
+                        self.store.checkpoints().keep(fresh);
+                    }
+                    pass
+                }
                 pass => pass,
             },
             pass => pass,
         };
         let (fresh, passed, late) = pass?;
+        if fresh.authority.is_founded() {
+            self.store.checkpoints().keep_if_due(&fresh);
+        }
         *state = fresh;
         self.tell(late);
         self.store.memory().remember(state, passed)
     }
 
-    fn reading(&self, start: Start) -> Result<Reading, RepositoryError> {
+    pub(crate) fn reading(&self, start: Start) -> Result<Reading, RepositoryError> {
         let memory = self.store.memory().read()?;
         let ring = memory.ring.filter(|ring| ring.version > 1).map(|ring| ring.sequence);
-        Ok(Reading { start, seen: memory.head, ring })
+        Ok(Reading { start, seen: memory.head, ring, founded: memory.founded })
     }
 
     /// Warns of a record that names an older keyring than this host knows.
@@ -163,7 +172,7 @@ impl Log<'_> {
         reading: &Reading,
     ) -> Result<(StoreState, Passed, Option<Late>), RepositoryError> {
         let mut fresh = state.clone();
-        let met = self.read_records(&mut fresh, reading, &mut |_| {})?;
+        let met = self.read_records(&mut fresh, reading, &mut |_, _| {})?;
         let passed = self.passed(state, &fresh, reading.seen, met.seen)?;
         Ok((fresh, passed, met.late))
     }
@@ -201,11 +210,16 @@ impl Log<'_> {
 
     /// Returns the event of a record, from the cache or the repository.
     pub(crate) fn event_of(&self, sequence: Sequence) -> Result<Event, RepositoryError> {
+        Ok(self.record_at(sequence)?.event)
+    }
+
+    /// Returns a record, from the cache or the repository.
+    pub(crate) fn record_at(&self, sequence: Sequence) -> Result<Record, RepositoryError> {
         let bytes = match self.store.cache().record(sequence) {
             Some(bytes) => bytes,
             None => self.store.wait(self.record_bytes(sequence))?,
         };
-        Ok(self.decode(sequence, &bytes)?.0.event)
+        Ok(self.decode(sequence, &bytes)?.0)
     }
 
     pub(crate) async fn record_bytes(self, sequence: Sequence) -> Result<Bytes, RepositoryError> {

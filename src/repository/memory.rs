@@ -37,6 +37,8 @@ struct Note {
     ring: Option<SeenRing>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     confirmed: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    founded: bool,
 }
 
 /// The facts that this host saw of a store.
@@ -50,6 +52,8 @@ pub(crate) struct Memory {
     /// A key of this host made it or one that it follows, the operator accepted it, or this host published a
     /// snapshot that it opens.
     pub confirmed: bool,
+    /// Whether members decide about the store.
+    pub founded: bool,
 }
 
 /// Proof that a fold went through the record that this host saw last: see `Log::passed`.
@@ -63,13 +67,14 @@ impl Memory {
     fn of(note: Note) -> Self {
         let head = note.sequence.zip(note.hash).map(|(sequence, hash)| Seen { sequence, hash });
         let encryption = note.encryption.or(head.map(|_| SeenEncryption::Off));
-        Self { head, encryption, ring: note.ring, confirmed: note.confirmed }
+        let Note { ring, confirmed, founded, .. } = note;
+        Self { head, encryption, ring, confirmed, founded }
     }
 
     fn note(self) -> Note {
-        let Self { head, encryption, ring, confirmed } = self;
+        let Self { head, encryption, ring, confirmed, founded } = self;
         let (sequence, hash) = (head.map(|h| h.sequence), head.map(|h| h.hash));
-        Note { sequence, hash, encryption, ring, confirmed }
+        Note { sequence, hash, encryption, ring, confirmed, founded }
     }
 }
 
@@ -139,6 +144,7 @@ impl HostMemory<'_> {
         let confirmed = self.store.keyrings().is_confirmed();
         let accepted = self.store.keyrings().is_plain_accepted()?;
         self.change(|memory| {
+            memory.founded |= state.authority.is_founded();
             if memory.head.is_none_or(|seen| seen.sequence < sequence) {
                 memory.head = Some(Seen { sequence, hash });
             }

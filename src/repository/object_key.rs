@@ -1,6 +1,6 @@
 //! Builds and parses the keys of objects. No other module does.
 
-use crate::model::id::{IndexId, PackId, Sequence, StoreName, WriterId};
+use crate::model::id::{ContentHash, IndexId, PackId, Sequence, StoreName, WriterId};
 use object_store::path::Path;
 
 /// Returns the prefix of all records of a store.
@@ -118,6 +118,11 @@ pub(crate) fn upkeep_prefix(store: &StoreName) -> Path {
 /// Returns the key of a host's note about the store's upkeep.
 pub fn upkeep(store: &StoreName, host: &WriterId) -> Path {
     Path::from_iter([store.as_str(), "upkeep", &host.0])
+}
+
+/// Returns the key of the answer to an invitation.
+pub(crate) fn join(store: &StoreName, place: ContentHash) -> Path {
+    Path::from_iter([store.as_str(), "joins", &place.to_string()])
 }
 
 #[cfg(test)]

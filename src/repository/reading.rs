@@ -51,6 +51,8 @@ pub(crate) struct Reading {
     pub seen: Option<Seen>,
     /// Number of the keyring that this host took; `None` if records name none.
     pub ring: Option<u32>,
+    /// Whether this host knows that members decide about the store.
+    pub founded: bool,
 }
 
 /// The records of interest that a reading met.
@@ -135,12 +137,13 @@ impl Way {
 const LONG_RECORDS: u64 = 512;
 
 impl Log<'_> {
-    /// Folds records into `state`, and calls `each` after every one.
+    /// Folds records into `state`, and calls `each` after every one, with whether it is about the primary or
+    /// the members.
     pub(crate) fn read_records(
         &self,
         state: &mut StoreState,
         reading: &Reading,
-        each: &mut dyn FnMut(&StoreState),
+        each: &mut dyn FnMut(&StoreState, bool),
     ) -> Result<Met, RepositoryError> {
         let after = self.begin_reading(state, reading)?;
         let begins_at = after.map_or(Sequence(0), |after| after).next();
@@ -167,12 +170,17 @@ impl Log<'_> {
                 met.note(*sequence, &record, hash, reading);
                 let wrong = |source| RepositoryError::Log { store: self.store.name().clone(), source };
                 if way.step(*sequence, &record, hash, state.ring).map_err(wrong)? == Step::Folded {
+                    if reading.seen.is_some() && record.event.is_decision() && state.authority.is_blank() {
+                        // The checkpoint passes over a decision: it is read how the store got members.
+                        return Err(wrong(FoldError::Decision(*sequence)));
+                    }
                     continue;
                 }
+                let decides = record.event.is_decision() || record.event.is_promotion();
                 if known.is_none_or(|(head, _)| *sequence > head) {
                     state.apply(self.store.name(), record, hash).map_err(wrong)?;
                 }
-                each(state);
+                each(state, decides);
             }
         }
         Ok(met)
@@ -187,9 +195,19 @@ impl Log<'_> {
         if let Some((head, _)) = state.head {
             return Ok(Some(head));
         }
-        let checkpoint = match reading.start != Start::Records {
-            true => self.store.checkpoints().last(reading.start == Start::Cache)?,
-            false => None,
+        let checkpoints = self.store.checkpoints();
+        let checkpoint = match reading.start {
+            Start::Records => None,
+            // A checkpoint of another host's is worth the store's key, and a decision a member's: where
+            // members decide, only what this host folded itself counts.
+            Start::Cache if reading.founded => checkpoints.cached(),
+            Start::Checkpoint if reading.founded => None,
+            _ if reading.seen.is_none() && self.store.is_member() => None,
+            start => {
+                let checkpoint = checkpoints.last(start == Start::Cache)?;
+                // So a host that knows the store from before it had members reads how it got them.
+                checkpoint.filter(|found| reading.seen.is_none() || found.authority.is_blank())
+            }
         };
         let Some(checkpoint) = checkpoint else { return Ok(None) };
         // Read its head again, and the records that lead to it from the last one that this host saw.

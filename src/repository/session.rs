@@ -36,6 +36,8 @@ pub enum SessionError {
     Repository(#[from] RepositoryError),
     #[error("store '{store}' was promoted to '{}': '{writer}' is fenced", escape::line(primary))]
     Fenced { store: StoreName, primary: String, writer: WriterId },
+    #[error("store '{store}' is being handed over to '{to}': no snapshot is committed until that has ended")]
+    HandingOver { store: StoreName, to: WriterId },
 }
 
 impl Failure for SessionError {
@@ -43,6 +45,7 @@ impl Failure for SessionError {
         match self {
             Self::Repository(error) => error.kind(),
             Self::Fenced { .. } => FailureKind::Fenced,
+            Self::HandingOver { .. } => FailureKind::Held,
         }
     }
 }
@@ -164,6 +167,11 @@ impl WriteSession {
 fn admit(store: &Store, state: &StoreState, writer: &WriterId) -> Result<(), SessionError> {
     if state.admits(writer, state.epoch) {
         return Ok(());
+    }
+    if let Some(underway) =
+        state.authority.handover.as_ref().filter(|_| state.primary.as_ref() == Some(writer))
+    {
+        return Err(SessionError::HandingOver { store: store.name().clone(), to: underway.to.clone() });
     }
     let primary = state.primary.as_ref().map_or_else(String::new, |primary| primary.0.clone());
     Err(SessionError::Fenced { store: store.name().clone(), primary, writer: writer.clone() })

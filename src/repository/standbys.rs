@@ -91,6 +91,28 @@ impl Notes<'_> {
         self.store.wait(self.store.objects().overwrite(at, PutPayload::from(bytes)))
     }
 
+    /// Returns one note; none if it does not exist or cannot be read.
+    pub(crate) fn one<T: DeserializeOwned>(
+        &self,
+        at: &Path,
+        place: SealContext,
+    ) -> Result<Option<T>, RepositoryError> {
+        let keys = self.store.keyrings().keys()?;
+        let size = self.store.wait(self.store.objects().head(at))?;
+        // A larger object is no note.
+        if size.is_none_or(|size| size > REPORT_MAX_BYTES) {
+            return Ok(None);
+        }
+        let Some(bytes) = self.store.wait(self.store.objects().get(at, REPORT_MAX_BYTES))? else {
+            return Ok(None);
+        };
+        let body = match &keys {
+            None => Some(bytes.to_vec()),
+            Some(keys) => seal::open(&MAGIC, "a note", place, Some(keys), &bytes).ok(),
+        };
+        Ok(body.and_then(|body| serde_json::from_slice(&body).ok()))
+    }
+
     /// Returns the notes of all hosts. Unreadable ones are left out.
     pub(crate) fn all<T: DeserializeOwned>(
         &self,

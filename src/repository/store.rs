@@ -35,6 +35,11 @@ pub struct RepositoryOptions {
     /// Source of time and randomness for all operations.
     pub env: Env,
     pub notice: Notice,
+    /// Whether this host has a member key.
+    ///
+    /// Then it reads the log of a store that it never saw from its first record: whoever has the store's key
+    /// can make a checkpoint, but not a member's decision.
+    pub is_member: bool,
 }
 
 /// Reports texts to the operator of this process, each once.
@@ -69,6 +74,7 @@ pub struct Repository {
     keys: Arc<KeySource>,
     env: Env,
     notice: Notice,
+    is_member: bool,
     /// Its directory, if it is one.
     directory: Option<Arc<PathBuf>>,
     /// The place where an earlier version looked for this address, and that place's current address.
@@ -104,13 +110,14 @@ impl Repository {
         options: RepositoryOptions,
         runtime: Handle,
     ) -> Self {
-        let RepositoryOptions { patience, bandwidth, cache, keys, env, notice } = options;
+        let RepositoryOptions { patience, bandwidth, cache, keys, env, notice, is_member } = options;
         // Two repositories never share a cache, since their stores may have the same names.
         let tag = blake3::hash(location.as_bytes()).to_hex();
         let cache = cache.map(|dir| Arc::new(dir.join(&tag[..16])));
         let objects = Objects::new(inner, patience, bandwidth);
         let (keys, location) = (Arc::new(keys), location.into());
-        Self { objects, runtime, cache, keys, env, notice, directory: None, former: None, location }
+        let (directory, former) = (None, None);
+        Self { objects, runtime, cache, keys, env, notice, is_member, directory, former, location }
     }
 
     /// Refuses a backend that lets two creations of one key succeed. Every writer calls it first.
@@ -212,6 +219,11 @@ impl Store {
     /// Returns the cache of this store's keyring.
     pub(crate) fn key_cache(&self) -> &KeyCache {
         &self.keys
+    }
+
+    /// Returns whether this host has a member key.
+    pub(crate) fn is_member(&self) -> bool {
+        self.repository.is_member
     }
 
     pub fn notice(&self) -> &Notice {

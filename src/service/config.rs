@@ -180,6 +180,18 @@ pub struct StoreConfig {
     pub upkeep: Option<Upkeep>,
     #[serde(default)]
     pub drill: DrillConfig,
+    #[serde(default)]
+    pub member: MemberConfig,
+}
+
+/// What this host tells the other members of a store about itself when it joins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberConfig {
+    /// Where its daemon answers other members: a host and a port.
+    pub address: Option<String>,
+    /// Its zone: hosts of one zone may fail together.
+    pub zone: Option<String>,
 }
 
 /// Settings of a store's drills.
@@ -239,6 +251,7 @@ impl StoreConfig {
             retention: None,
             upkeep: None,
             drill: DrillConfig::default(),
+            member: MemberConfig::default(),
         }
     }
 }

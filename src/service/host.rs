@@ -11,6 +11,7 @@ use crate::repository::store::{Notice, Repository, RepositoryOptions};
 use crate::support::env::Env;
 use crate::support::failure::{Failure, FailureKind};
 use crate::support::listing::entries;
+use crate::support::signature::SigningKey;
 use crate::support::{durable, private, trusted};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub(crate) enum HostError {
     Cache(std::io::Error),
     #[error("standby directory: {0}")]
     Standby(std::io::Error),
+    #[error("member key {}: {source}", path.display())]
+    MemberKey { path: PathBuf, source: std::io::Error },
     #[error("no {what}: give {option}, or set HOME for the default directory")]
     NoPlace { what: &'static str, option: &'static str },
 }
@@ -38,7 +41,9 @@ impl Failure for HostError {
         match self {
             Self::Config(error) => error.kind(),
             Self::Repository(error) => error.kind(),
-            Self::Cache(_) | Self::Standby(_) | Self::NoPlace { .. } => FailureKind::Usage,
+            Self::Cache(_) | Self::Standby(_) | Self::MemberKey { .. } | Self::NoPlace { .. } => {
+                FailureKind::Usage
+            }
         }
     }
 }
@@ -209,9 +214,18 @@ impl Host {
             keys: self.keys()?,
             env: self.env.clone(),
             notice: self.notice.clone(),
+            is_member: config::state_dir().ok().flatten().is_some_and(|dir| SigningKey::exists(&dir)),
             ..Default::default()
         };
         Ok(Repository::open(&location, options, self.runtime.clone())?)
+    }
+
+    /// Returns the key that this host signs its decisions with. It is made if there is none.
+    pub(crate) fn member_key(&self) -> Result<SigningKey, HostError> {
+        let dir = config::state_dir()?;
+        let dir = dir.ok_or(HostError::NoPlace { what: "state directory", option: "XDG_STATE_HOME" })?;
+        SigningKey::read_or_make(&self.env, &dir)
+            .map_err(|source| HostError::MemberKey { path: SigningKey::path(&dir), source })
     }
 
     /// Returns the repository that holds the store `name`.

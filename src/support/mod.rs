@@ -16,4 +16,5 @@ pub mod part;
 pub mod pool;
 pub mod private;
 pub mod progress;
+pub mod signature;
 pub mod trusted;

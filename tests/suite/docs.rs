@@ -479,6 +479,7 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
         "[store.retention]",
         "[store.upkeep]",
         "[store.drill]",
+        "[store.member]",
     ];
     for table in tables {
         let heading = if table.is_empty() { "## The file".to_owned() } else { format!("## `{table}`") };
@@ -490,7 +491,7 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
             .collect();
         // Tables have a section of their own.
         let is_table = |key: &String| {
-            ["limits", "standby", "service", "store", "hooks", "retention", "upkeep", "drill"]
+            ["limits", "standby", "service", "store", "hooks", "retention", "upkeep", "drill", "member"]
                 .contains(&key.as_str())
         };
         let known: BTreeSet<String> = keys_of(table).into_iter().filter(|key| !is_table(key)).collect();

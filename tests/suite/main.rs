@@ -32,6 +32,7 @@ mod judges;
 mod keys;
 mod kill;
 mod live_tree;
+mod members;
 mod output;
 mod races;
 mod restore;

@@ -7,9 +7,14 @@ use crate::support::tree::sample_tree;
 use std::path::Path;
 use understudy::delta::signature;
 use understudy::format::{age, extent_list, frame};
+use understudy::model::decision::Decision;
 use understudy::model::entry::Extent;
-use understudy::model::id::{ChunkId, ContentHash};
+use understudy::model::id::{ChunkId, ContentHash, WriterId};
+use understudy::model::member::{May, Member};
 use understudy::model::record::RingRef;
+use understudy::repository::decide::Maker;
+use understudy::repository::error::RepositoryError;
+use understudy::support::signature::SigningKey;
 
 /// Returns a secret for two holders, the first with the fuzzer's key.
 fn age_file() -> Vec<u8> {
@@ -23,6 +28,22 @@ fn age_file() -> Vec<u8> {
 fn the_seed_of_an_age_file_opens_for_the_fuzzers_key() {
     let file = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/age/first")).unwrap();
     assert_eq!(*age::open(&file, &[age::Identity::new([1; 32])]).unwrap(), *b"a secret of so many bytes");
+}
+
+/// Writes a record with a decision, and a checkpoint of a store with members.
+fn write_decisions(rig: &Rig, write: &dyn Fn(&str, &str, &[u8])) {
+    let (host, key) = (WriterId("web-1".into()), SigningKey::of(&[1; 32]));
+    let (address, zone) = (Some("web-1.example:9184".to_owned()), Some("a".to_owned()));
+    let may = [May::Serve, May::Watch].into_iter().collect();
+    let members = vec![Member { name: host.clone(), key: key.public(), address, zone, may }];
+    let mut state = rig.store().log().state().unwrap();
+    let next = |_: &_| Ok::<_, RepositoryError>(Some(Decision::Members { members: members.clone() }));
+    let decided = rig.store().log().decide(&mut state, Maker { name: &host, key: &key }, next);
+    let sequence = decided.unwrap().unwrap().0;
+    let at = object_store::path::Path::from(format!("acme/log/{sequence:020}"));
+    write("record", "decided", &objects::read(rig, &at));
+    let checkpoint = understudy::format::checkpoint::encode(&state, sequence, &Default::default(), None);
+    write("checkpoint", "decided", &checkpoint.unwrap());
 }
 
 #[test]
@@ -73,6 +94,7 @@ fn write_the_seeds() {
     let state = rig.store().log().state().unwrap();
     let checkpoint = understudy::format::checkpoint::encode(&state, 1, &Default::default(), None).unwrap();
     write("checkpoint", "first", &checkpoint);
+    write_decisions(&rig, &write);
     let sealed = Rig::new();
     sealed.resync();
     let at = object_store::path::Path::from("acme/keys/0000000001");
