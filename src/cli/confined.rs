@@ -1,7 +1,7 @@
 //! The intermediate process between this program and a hook or a drill's command: see
-//! [`crate::service::child`].
+//! [`crate::support::child`].
 
-use crate::service::child::{CONFINED, Told, User, not_started, run_confined};
+use crate::support::child::{CONFINED, Told, User, not_started, run_confined};
 use clap::Args;
 use std::ffi::OsString;
 

@@ -1,12 +1,12 @@
 //! `understudy.toml`: strict, with errors that name the nearest valid key.
 
-use super::child;
 use super::schedule::Schedule;
 use crate::model::id::StoreName;
 use crate::model::plan::{PlanName, Upkeep};
 use crate::model::retention::Retention;
 use crate::model::role::Permission;
 use crate::repository::key_source::Encryption;
+use crate::support::child;
 use crate::support::failure::{Failure, FailureKind};
 use crate::support::trusted;
 use serde::{Deserialize, Deserializer};

@@ -5,7 +5,6 @@
 //!
 //! A drill leaves nothing, however it ends: see [`super::drill_place`] and [`super::drill_look`].
 
-use super::child::{self, ChildError, Confinement, User};
 use super::config::DrillConfig;
 use super::drill_look::LookError;
 use super::drill_place::{DrillPlace, PlaceError, Wanted};
@@ -22,6 +21,7 @@ use crate::repository::manifest::ManifestReader;
 use crate::repository::store::Store;
 use crate::repository::upkeep::Proof;
 use crate::standby::depot::Depot;
+use crate::support::child::{self, ChildError, Confinement, User};
 use crate::support::clock::UnixNanos;
 use crate::support::failure::{Failure, FailureKind};
 use serde::Serialize;

@@ -12,13 +12,13 @@
 //! unmounts what is still mounted there and removes the pin. It leads a session of its own, so that signals
 //! from a terminal do not end it.
 
-use super::child::THIS;
-use super::hooks;
 use crate::model::entry::{Entry, Kind};
 use crate::model::id::ContentHash;
 use crate::model::tree_path::TreePath;
 use crate::mounts::unmount::unmount;
+use crate::support::child::{self, THIS};
 use crate::support::env::Env;
+use crate::support::program;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Read, Write};
@@ -103,7 +103,7 @@ impl Looker {
     pub(crate) fn start(standby: &Path, dir: &Path) -> io::Result<Self> {
         let mut command = Command::new(THIS);
         command.arg0("understudy").args([LOOK.as_ref(), standby.as_os_str(), dir.as_os_str()]);
-        command.env_clear().env("PATH", super::child::own_path());
+        command.env_clear().env("PATH", child::own_path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/");
         let mut child = command.spawn()?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
@@ -198,7 +198,7 @@ impl Looker {
             let _ = self.child.kill();
         }
         drop(self.stdin.take());
-        if hooks::wait(env, &mut self.child, END_LIMIT).is_none() {
+        if program::wait(env, &mut self.child, END_LIMIT).is_none() {
             let _ = self.child.kill();
         }
     }

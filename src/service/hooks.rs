@@ -1,36 +1,20 @@
 //! Commands around a scan: freeze, flush, make a snapshot of the filesystem.
 //!
-//! They run without a shell, in the environment that [`super::child`] gives them, and are ended when they
-//! exceed their time limit. A hook is the process that was started, not the helpers that it leaves running: a
-//! helper that keeps standard error open delays nothing. The thread that waits for the hook reads its
-//! standard error as it comes and closes it when the hook ends, so that no thread waits for a helper. A hook
-//! that cannot even be killed, because it waits in the kernel for a filesystem that hangs, is abandoned and
-//! reaped with a later hook.
+//! A hook runs as every program of the user's does ([`crate::support::program`]): without a shell, in a clean
+//! environment, and no longer than its limit.
 
-use super::child::{self, ChildError, Confinement, User};
 use super::config::Hooks;
 use crate::model::id::StoreName;
+use crate::support::child::{ChildError, Confinement, User};
 use crate::support::env::Env;
 use crate::support::failure::{Failure, FailureKind};
-use crate::support::lock::lock;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::Read;
+use crate::support::program::{Program, ProgramError, run_until};
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::process::Command;
 use std::time::Duration;
 use thiserror::Error;
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(300);
-/// Maximum number of bytes of a hook's standard error that are reported when it fails.
-const SAID_MAX_BYTES: usize = 2000;
-/// Interval between checks whether a hook has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Maximum time for a killed hook to end.
-const KILLED_LIMIT: Duration = Duration::from_secs(2);
-
-/// Hooks that did not end even when they were killed.
-static LEFT: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
 /// The reason why a hook did not succeed.
 #[derive(Debug, Error)]
@@ -110,112 +94,31 @@ pub(crate) fn run(
     change: impl FnOnce(&mut Command),
     bounds: Bounds,
 ) -> Result<(), HookError> {
-    let Some((program, arguments)) = command.split_first() else { return Ok(()) };
-    let made = child::command(around.this, program, arguments, how);
-    let mut command = made.map_err(|source| HookError::Child { when, program: program.clone(), source })?;
-    change(&mut command);
-    lock(&LEFT).retain_mut(|child| child.try_wait().is_ok_and(|s| s.is_none()));
-    let start = |source| HookError::Start { when, program: program.clone(), source };
-    let mut child = command
-        .env("UNDERSTUDY_STORE", around.store.as_str())
-        .env("UNDERSTUDY_PATH", around.path)
-        .env("UNDERSTUDY_OUTCOME", outcome)
-        // The leash: see `child`.
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(start)?;
-    let leash = child.stdin.take();
-    let mut said = Said { stderr: child.stderr.take(), text: Vec::new() };
-    let begun = around.env.stopwatch();
-    let how = loop {
-        match child.try_wait().map_err(start)? {
-            Some(status) if status.success() => return Ok(()),
-            Some(status) => break format!("ended with {status}"),
-            None if begun.elapsed() >= bounds.timeout => {
-                end(around.env, child, leash);
-                break format!("took longer than {} s", bounds.timeout.as_secs());
-            }
-            None if (bounds.stop)() => {
-                end(around.env, child, leash);
-                return Err(HookError::Stopped { when, program: program.clone() });
-            }
-            None => said.listen(around.env, LOOK_EVERY),
-        }
+    let Some(program) = command.first().cloned() else { return Ok(()) };
+    let told = Program {
+        this: around.this,
+        command,
+        how: how.clone(),
+        variables: vec![
+            ("UNDERSTUDY_STORE", around.store.to_string()),
+            ("UNDERSTUDY_OUTCOME", outcome.to_owned()),
+        ],
+        limit: bounds.timeout,
     };
-    Err(HookError::Failed { when, program: program.clone(), how, said: said.all(around.env) })
-}
-
-/// Ends a hook and its group. The intermediate process does it once the leash is closed; if that fails, this
-/// function kills the group.
-fn end(env: &Env, mut child: Child, leash: Option<ChildStdin>) {
-    drop(leash);
-    if wait(env, &mut child, KILLED_LIMIT).is_some() {
-        return;
-    }
-    let _ = child.kill();
-    if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
-    if wait(env, &mut child, KILLED_LIMIT).is_none() {
-        lock(&LEFT).push(child);
-    }
-}
-
-/// Waits for a process. Returns none if it did not end within `limit`, or if its status is unknown.
-pub(crate) fn wait(env: &Env, child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let begun = env.stopwatch();
-    loop {
-        match child.try_wait() {
-            Ok(None) if begun.elapsed() < limit => env.sleep(LOOK_EVERY),
-            other => return other.ok().flatten(),
-        }
-    }
-}
-
-/// The output of a hook on standard error.
-struct Said {
-    /// The pipe; none once all writers have closed it.
-    stderr: Option<ChildStderr>,
-    text: Vec<u8>,
-}
-
-impl Said {
-    /// Reads the output that comes within `time`. Output beyond the maximum is read and discarded, so that a
-    /// hook never blocks on a full pipe.
-    fn listen(&mut self, env: &Env, time: Duration) {
-        let Some(stderr) = &mut self.stderr else { return env.sleep(time) };
-        let time = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
-        let mut ends = [PollFd::new(&*stderr, PollFlags::IN)];
-        if !poll(&mut ends, Some(&time)).is_ok_and(|ready| ready > 0) {
-            return;
-        }
-        // There is data or the end of the pipe, so this does not block.
-        let mut part = [0; 4096];
-        match stderr.read(&mut part) {
-            Ok(0) => self.stderr = None,
-            Ok(count) => {
-                let room = SAID_MAX_BYTES - self.text.len();
-                self.text.extend_from_slice(&part[..count.min(room)]);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => self.stderr = None,
-        }
-    }
-
-    /// Returns the output until now, as it appears in a message.
-    fn all(mut self, env: &Env) -> String {
-        // Reads what is still in the pipe. A helper may continue to write, so this is limited.
-        let mut before = usize::MAX;
-        while self.stderr.is_some() && self.text.len() < SAID_MAX_BYTES && self.text.len() != before {
-            before = self.text.len();
-            self.listen(env, Duration::ZERO);
-        }
-        let text = String::from_utf8_lossy(&self.text);
-        match text.trim() {
-            "" => String::new(),
-            text => format!(": {text}"),
+    let ended = run_until(around.env, told, bounds.stop, |command| {
+        change(command);
+        command.env("UNDERSTUDY_PATH", around.path);
+    });
+    let failed = |program, how, said| Err(HookError::Failed { when, program, how, said });
+    match ended {
+        Ok(ended) if ended.status.success() => Ok(()),
+        Ok(ended) => failed(program, format!("ended with {}", ended.status), ended.said),
+        Err(ProgramError::Empty) => Ok(()),
+        Err(ProgramError::Start { program, source }) => Err(HookError::Start { when, program, source }),
+        Err(ProgramError::Child { program, source }) => Err(HookError::Child { when, program, source }),
+        Err(ProgramError::Stopped { program }) => Err(HookError::Stopped { when, program }),
+        Err(ProgramError::Late { program, limit, said }) => {
+            failed(program, format!("took longer than {} s", limit.as_secs()), said)
         }
     }
 }

@@ -4,7 +4,6 @@ pub mod admission;
 pub mod alert;
 pub mod api_error;
 pub mod board;
-pub mod child;
 pub mod config;
 pub mod daemon;
 pub mod door;

@@ -1,6 +1,5 @@
 //! One run of one store: a resync where this host is the primary, a follow where it is a standby.
 
-use super::child;
 use super::config::StoreConfig;
 use super::hooks::{self, HookContext, HookError};
 use super::host::{Host, HostError};
@@ -17,6 +16,7 @@ use crate::source::disk::Disk;
 use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
 use crate::standby::follow::{self, FollowRequest, follow};
+use crate::support::child;
 use crate::support::failure::{Failure, FailureKind};
 use crate::support::progress::{Progress, Step};
 use std::path::{Path, PathBuf};

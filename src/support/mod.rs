@@ -1,7 +1,8 @@
 //! Parts that several layers use and none owns: kinds of failure, worker threads, running totals, clocks,
-//! small durable files, and the ownership of files and directories. Imports no other module of this crate.
+//! small durable files, the ownership of files and directories, and runs of other programs. Imports no other module of this crate.
 
 pub mod chain;
+pub mod child;
 pub mod clock;
 pub mod durable;
 pub mod env;
@@ -15,6 +16,7 @@ pub mod mutant;
 pub mod part;
 pub mod pool;
 pub mod private;
+pub mod program;
 pub mod progress;
 pub mod signature;
 pub mod trusted;

@@ -12,8 +12,8 @@
 //! also when the command itself has ended: orphans become its children. It keeps this process's user, so that
 //! another user's signals do not reach it.
 
-use crate::support::env::Env;
-use crate::support::failure::{Failure, FailureKind};
+use super::env::Env;
+use super::failure::{Failure, FailureKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -179,7 +179,7 @@ pub(crate) fn command(
     let mut command = Command::new(this);
     command.arg0("understudy").args([CONFINED, "--leashed"]);
     command.args(how.ends_all.then_some("--ends-all"));
-    command.args(["--umask", &format!("{:o}", crate::support::private::given_umask())]);
+    command.args(["--umask", &format!("{:o}", super::private::given_umask())]);
     if let Some(user) = user {
         command.args(["--user", &user.to_string()]);
     }
