@@ -8,7 +8,8 @@ use crate::api::error::ErrorBody;
 use crate::api::run::{RunFailure, RunReport};
 use crate::api::store::StoreStatus;
 use crate::model::id::StoreName;
-use crate::service::socket::SocketPlace;
+use crate::service::socket;
+use crate::support::local_socket::SocketPlace;
 use crate::support::trusted::is_trusted;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -34,7 +35,7 @@ pub(super) struct Remote<'a> {
 impl<'a> Remote<'a> {
     /// Returns the daemon of this host with this configuration; `None` when none answers.
     pub(super) fn find(context: &'a Context) -> Option<Self> {
-        let places = SocketPlace::of_command(&context.config, context.given_repository.as_deref());
+        let places = socket::of_command(&context.config, context.given_repository.as_deref());
         places.into_iter().map(|place| Self { context, place }).find(|remote| {
             let answer = remote.context.runtime.block_on(remote.read("/healthz"));
             answer.is_ok_and(|answer| answer.is_some())

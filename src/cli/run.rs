@@ -8,9 +8,10 @@ use crate::service::admission::Admission;
 use crate::service::config::{Config, OFF};
 use crate::service::daemon::Daemon;
 use crate::service::ending::EndLimits;
-use crate::service::socket::{SocketError, SocketPlace};
+use crate::service::socket;
 use crate::service::token::Token;
 use crate::service::{http, listen};
+use crate::support::local_socket::SocketError;
 use crate::support::lossy::Lossy;
 use clap::Args;
 use std::io::ErrorKind;
@@ -85,7 +86,7 @@ fn log(global: &Global) -> Result<Lossy> {
 /// Serves HTTP at the socket and at the port.
 fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Result<()> {
     let admission = |token, bound| Admission::new(daemon.clone(), token, bound);
-    if let Some(place) = SocketPlace::of_daemon(&context.config, context.given_repository.as_deref()) {
+    if let Some(place) = socket::of_daemon(&context.config, context.given_repository.as_deref()) {
         match place.bind() {
             Ok(bound) => {
                 tracing::info!(at = %bound.path.display(), "listening for this host's commands");
@@ -97,7 +98,7 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
                     }
                 });
             }
-            Err(error @ SocketError::Taken(_)) => return Err(error.into()),
+            Err(error @ SocketError::Taken { .. }) => return Err(error.into()),
             Err(error) => {
                 tracing::error!(%error, "cannot listen for this host's commands: they do not find this daemon")
             }

@@ -5,9 +5,9 @@
 //! without an admitted request is closed, so that clients without a token never keep others out.
 
 use super::door::Door;
-use super::socket::Bound;
 use crate::support::clock::BootNanos;
 use crate::support::env::Env;
+use crate::support::local_socket::Bound;
 use crate::support::lock::lock;
 use crate::support::trusted::is_trusted;
 use axum::Router;

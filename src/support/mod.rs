@@ -9,6 +9,7 @@ pub mod env;
 pub mod failure;
 pub mod files;
 pub mod listing;
+pub mod local_socket;
 pub mod lock;
 pub mod lossy;
 pub mod mountinfo;
