@@ -1,7 +1,7 @@
 //! understudy keeps a web store's filesystem replicated to a standby, through an object store.
 //!
 //! Layers, each importing only those to its right:
-//! `cli → service → mounts → standby → restore → {maintain, replicate, content} → {repository, delta} →
+//! `cli → service → failover → mounts → standby → restore → {maintain, replicate, content} → {repository, delta} →
 //! {format, vfs, source, api} → model → support`.
 
 // Tests of the kernel and of files use the system's clocks.

@@ -1,6 +1,8 @@
 //! `understudy.toml`: strict, with errors that name the nearest valid key.
 
 use super::schedule::Schedule;
+use crate::failover::guard::settings::{DatabaseSettings, GateSettings, Setup};
+use crate::failover::services::settings::{self, ServiceSettings};
 use crate::model::id::StoreName;
 use crate::model::plan::{PlanName, Upkeep};
 use crate::model::retention::Retention;
@@ -182,6 +184,13 @@ pub struct StoreConfig {
     pub drill: DrillConfig,
     #[serde(default)]
     pub member: MemberConfig,
+    /// Services of the store on this host, in their order of start.
+    #[serde(default)]
+    pub service: Vec<ServiceSettings>,
+    /// Gate in front of the store's web server on this host.
+    pub gate: Option<GateSettings>,
+    #[serde(default)]
+    pub database: DatabaseSettings,
 }
 
 /// What this host tells the other members of a store about itself when it joins.
@@ -218,6 +227,24 @@ impl StoreConfig {
         self.role == Permission::Primary && self.hints.unwrap_or(self.plan.plan().debounce_seconds > 0)
     }
 
+    /// Returns what the guard of this store is given; none where no gate is configured.
+    ///
+    /// # Errors
+    /// [`ConfigError::NotAbsolute`] of the directory for its socket.
+    pub fn guard(&self) -> Result<Option<Setup>, ConfigError> {
+        let Some(gate) = &self.gate else { return Ok(None) };
+        let default = || Ok(state_dir()?.map(|dir| dir.join(format!("guard-{}.socket", self.name))));
+        let socket = gate.socket.clone().map_or_else(default, |socket| Ok(Some(socket)))?;
+        Ok(socket.map(|socket| Setup {
+            store: self.name.clone(),
+            gate: gate.clone(),
+            services: self.service.clone(),
+            database: self.database.clone(),
+            socket,
+            socket_is_default: gate.socket.is_none(),
+        }))
+    }
+
     /// Returns the rules by which snapshots stay.
     pub fn retention(&self) -> Retention {
         self.retention.unwrap_or_else(|| self.plan.plan().retention)
@@ -252,6 +279,9 @@ impl StoreConfig {
             upkeep: None,
             drill: DrillConfig::default(),
             member: MemberConfig::default(),
+            service: Vec::new(),
+            gate: None,
+            database: DatabaseSettings::default(),
         }
     }
 }
@@ -274,7 +304,11 @@ impl Config {
                     store.name
                 )));
             }
-            let mut environment = store.hooks.environment.iter().chain(&store.drill.environment);
+            settings::check(&store.service)
+                .map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
+            let environments =
+                [&store.hooks.environment, &store.drill.environment, &store.database.environment];
+            let mut environment = environments.into_iter().flatten();
             if let Some(name) = environment.find(|name| !child::may_be_handed_on(name)) {
                 let store = &store.name;
                 return Err(wrong(format!("store '{store}': `environment` cannot contain '{name}'")));
@@ -287,8 +321,16 @@ impl Config {
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let beside = |path: &PathBuf| base.join(path);
         for store in &mut config.store {
-            for command in [&mut store.hooks.before, &mut store.hooks.after, &mut store.drill.command] {
-                resolve_program(command, &base);
+            let hooks = &mut store.hooks;
+            let mut commands = vec![&mut hooks.before, &mut hooks.after, &mut store.drill.command];
+            commands.push(&mut store.database.fence);
+            for service in &mut store.service {
+                service.compose = service.compose.as_ref().map(beside);
+                commands.extend([&mut service.start, &mut service.stop, &mut service.check]);
+            }
+            commands.into_iter().for_each(|command| resolve_program(command, &base));
+            if let Some(gate) = &mut store.gate {
+                gate.socket = gate.socket.as_ref().map(beside);
             }
         }
         let primaries = config.store.iter_mut().filter(|store| store.role == Permission::Primary);

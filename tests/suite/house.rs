@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 /// The folders from the top down; a file imports only from lower folders, or from its own.
-const FLOORS: [&[&str]; 10] = [
+const FLOORS: [&[&str]; 11] = [
     &["cli"],
     &["service"],
+    &["failover"],
     &["mounts"],
     &["standby"],
     &["restore"],

@@ -40,6 +40,7 @@ mod roles;
 mod roundtrip;
 mod seeds;
 mod service;
+mod services;
 mod signals;
 mod simulation;
 mod standby;

@@ -14,6 +14,7 @@ pub mod mount;
 pub mod objects;
 pub mod rig;
 pub mod servers;
+pub mod stand_in;
 pub mod standby;
 pub mod tree;
 pub mod wait;

@@ -1,0 +1,61 @@
+//! What a guard is given: `[store.gate]`, `[store.database]` and the store's services.
+
+use crate::failover::services::settings::ServiceSettings;
+use crate::model::id::StoreName;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The gate of a store, as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateSettings {
+    /// Address where the gate takes the customers' requests.
+    pub listen: SocketAddr,
+    /// Address of the store's web server.
+    pub upstream: SocketAddr,
+    /// Ports that lead to the store without the gate; rejected while the gate is not open, where nftables is
+    /// there.
+    #[serde(default)]
+    pub ports: Vec<u16>,
+    /// Socket at which the daemon reaches the guard.
+    pub socket: Option<PathBuf>,
+}
+
+/// The database of a store, as it is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    /// Command that makes the database refuse writes, and succeeds once it does.
+    #[serde(default)]
+    pub fence: Vec<String>,
+    /// Maximum run time of the command in seconds; it is ended after that.
+    pub timeout_seconds: Option<u64>,
+    /// User that the command runs as; default: the user of this process.
+    pub user: Option<String>,
+    /// Names of this process's variables that are handed on to the command.
+    #[serde(default)]
+    pub environment: Vec<String>,
+}
+
+/// All that a guard needs. It reads this from its standard input when it starts, and nothing later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    pub store: StoreName,
+    pub gate: GateSettings,
+    pub services: Vec<ServiceSettings>,
+    pub database: DatabaseSettings,
+    /// Path of the socket.
+    pub socket: PathBuf,
+    /// Whether the socket's path was not configured; its directory is then made, and closed to others.
+    pub socket_is_default: bool,
+}
+
+impl Setup {
+    /// Returns a hash by which two setups are told apart.
+    pub fn hash(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        blake3::hash(&text).to_hex()[..32].to_owned()
+    }
+}
