@@ -20,6 +20,7 @@ mod ending;
 mod error;
 mod exit;
 mod follow;
+mod guard;
 mod history;
 mod init;
 mod key;
@@ -138,6 +139,9 @@ enum Command {
     /// Look at a drill's mount, and remove it when the drill is gone
     #[command(hide = true)]
     Look(look::LookArgs),
+    /// Be the gate and the fence of a store on this host, as standard input says
+    #[command(hide = true)]
+    Guard(guard::GuardArgs),
     /// Run another program, as another user perhaps, no longer than the one that asks for it lives
     #[command(hide = true)]
     Confined(confined::ConfinedArgs),
@@ -159,7 +163,7 @@ impl Command {
             Self::History(_) => Ending::AT_ONCE,
             // It ends with its drill; a signal to all processes reaches the drill as well.
             Self::Look(_) => Ending::within(30),
-            Self::Mounts(_) | Self::Init(_) | Self::Confined(_) => Ending::AT_ONCE,
+            Self::Mounts(_) | Self::Init(_) | Self::Confined(_) | Self::Guard(_) => Ending::AT_ONCE,
         }
     }
 
@@ -238,6 +242,7 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
         Command::History(args) => history::run(&cli.global, args),
         Command::Init(args) => init::run(args),
         Command::Look(args) => look::run(&args),
+        Command::Guard(args) => guard::run(&args),
         Command::Confined(args) => confined::run(args),
     }
 }

@@ -19,8 +19,10 @@ const APART: Duration = Duration::from_secs(60);
 #[serde(transparent)]
 pub struct UnixNanos(pub u64);
 
-/// A time of the machine's clock: nanoseconds since the machine started, including time it slept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A time of the machine's clock: nanoseconds since the machine started, including time it slept. It means
+/// something to processes of this host only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct BootNanos(pub u64);
 
 /// Defines the arithmetic that both clocks' times share.

@@ -23,6 +23,7 @@ mod failover_simulation;
 mod failures;
 mod faults;
 mod fuse;
+mod guard;
 mod hints;
 mod hooks;
 mod host;
