@@ -2,7 +2,7 @@
 //!
 //! Layers, each importing only those to its right:
 //! `cli → service → failover → mounts → standby → restore → {maintain, replicate, content} → {repository, delta} →
-//! {format, vfs, source, api} → model → support`.
+//! {format, vfs, source, api, edge} → model → support`.
 
 // Tests of the kernel and of files use the system's clocks.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
@@ -11,6 +11,7 @@ pub mod api;
 pub mod cli;
 pub mod content;
 pub mod delta;
+pub mod edge;
 pub mod failover;
 pub mod format;
 pub mod maintain;

@@ -3,8 +3,8 @@
 # server that ignores create-only conditions), pjdfstest and fsx (filesystems), schemathesis
 # (the API), age (keys), Prometheus' parser, what the tests' attacker computes with, a YAML parser and hadolint. Needs Rust, Python 3
 # with venv, Node.js and npm. From Debian's packages: what makes ACLs, mounts, images and filesystems, what makes a chosen
-# system call fail (strace), clocks that are set, what judges systemd's units, what the tests' composefs is built with, a web server
-# (nginx) and what rejects packets (nftables).
+# system call fail (strace), clocks that are set, what judges systemd's units, what sends customers to a host (HAProxy, nginx), what
+# rejects packets (nftables), and what the tests' composefs is built with. The two proxies are not started: the tests start their own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=target/test-tools
@@ -19,14 +19,19 @@ if [ ! -e "$tools/complete-5" ]; then
 fi
 missing=""
 for program in setfacl setpriv mount fsck.erofs fusermount3 curl age setfattr chattr mkfs.ext4 mkfs.exfat \
-  mount.exfat-fuse strace unshare faketime systemd-analyze bindfs ip nginx nft; do
+  mount.exfat-fuse strace unshare faketime systemd-analyze bindfs ip haproxy nginx nft openssl; do
   command -v "$program" >/dev/null || missing=yes
 done
 pkg-config --exists openssl 2>/dev/null || missing=yes
 if [ -n "$missing" ]; then
   apt-get update -qq
   apt-get install -y -qq acl attr age bindfs util-linux mount erofs-utils fuse3 curl faketime libssl-dev pkg-config e2fsprogs \
-    exfat-fuse exfatprogs iproute2 nftables nginx-light strace systemd >/dev/null
+    exfat-fuse exfatprogs iproute2 nftables strace systemd openssl >/dev/null
+  # A policy keeps Debian from starting what it installs.
+  policy=/usr/sbin/policy-rc.d
+  [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && ours=yes; }
+  apt-get install -y -qq haproxy nginx-core >/dev/null
+  [ -z "${ours:-}" ] || rm "$policy"
 fi
 # As udev makes it, where there is one: users without privileges mount, too.
 chmod 666 /dev/fuse

@@ -1,6 +1,8 @@
 //! `understudy.toml`: strict, with errors that name the nearest valid key.
 
 use super::schedule::Schedule;
+use crate::edge::config::EdgeConfig;
+use crate::edge::customer::CustomerUrl;
 use crate::failover::guard::settings::{DatabaseSettings, GateSettings, Setup};
 use crate::failover::services::settings::{self, ServiceSettings};
 use crate::model::id::StoreName;
@@ -191,6 +193,11 @@ pub struct StoreConfig {
     pub gate: Option<GateSettings>,
     #[serde(default)]
     pub database: DatabaseSettings,
+    /// Address at which the customers reach the store.
+    pub customer_url: Option<CustomerUrl>,
+    /// What sends the customers to the primary.
+    #[serde(default)]
+    pub edge: Vec<EdgeConfig>,
 }
 
 /// What this host tells the other members of a store about itself when it joins.
@@ -282,6 +289,8 @@ impl StoreConfig {
             service: Vec::new(),
             gate: None,
             database: DatabaseSettings::default(),
+            customer_url: None,
+            edge: Vec::new(),
         }
     }
 }
@@ -306,9 +315,11 @@ impl Config {
             }
             settings::check(&store.service)
                 .map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
+            check_edges(store).map_err(wrong)?;
             let environments =
                 [&store.hooks.environment, &store.drill.environment, &store.database.environment];
-            let mut environment = environments.into_iter().flatten();
+            let edges = store.edge.iter().flat_map(EdgeConfig::environment);
+            let mut environment = environments.into_iter().flatten().chain(edges);
             if let Some(name) = environment.find(|name| !child::may_be_handed_on(name)) {
                 let store = &store.name;
                 return Err(wrong(format!("store '{store}': `environment` cannot contain '{name}'")));
@@ -331,6 +342,10 @@ impl Config {
             commands.into_iter().for_each(|command| resolve_program(command, &base));
             if let Some(gate) = &mut store.gate {
                 gate.socket = gate.socket.as_ref().map(beside);
+            }
+            for edge in &mut store.edge {
+                edge.resolve(&base);
+                edge.programs().into_iter().for_each(|command| resolve_program(command, &base));
             }
         }
         let primaries = config.store.iter_mut().filter(|store| store.role == Permission::Primary);
@@ -389,6 +404,16 @@ impl Config {
     pub fn store(&self, name: &str) -> Option<&StoreConfig> {
         self.store.iter().find(|s| s.name.as_str() == name)
     }
+}
+
+/// Checks a store's edges. An error is a reason in words.
+fn check_edges(store: &StoreConfig) -> Result<(), String> {
+    let wrong = |reason| format!("store '{}': edge: {reason}", store.name);
+    if !store.edge.is_empty() && store.customer_url.is_none() {
+        let reason = "without `customer_url` nothing shows that customers reach the new primary; set it";
+        return Err(wrong(reason.to_owned()));
+    }
+    store.edge.iter().try_for_each(EdgeConfig::check).map_err(wrong)
 }
 
 /// Resolves a relative program against the directory of the file that names it.

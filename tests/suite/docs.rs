@@ -457,7 +457,9 @@ fn keys_of(table: &str) -> BTreeSet<String> {
     let text = match table {
         "" => "no_such_key = 1\n".to_owned(),
         "[[store]]" => format!("{store}no_such_key = 1\n"),
-        table if table.contains("[store.") => format!("{store}{table}\nno_such_key = 1\n"),
+        table if table.starts_with("[store.") || table.starts_with("[[store.") => {
+            format!("{store}{table}\nno_such_key = 1\n")
+        }
         table => format!("{table}\nno_such_key = 1\n"),
     };
     let error = Config::parse(&text, Path::new("x")).unwrap_err().to_string();
@@ -483,9 +485,16 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
         "[[store.service]]",
         "[store.gate]",
         "[store.database]",
+        "[[store.edge]]\nkind = 'command'",
+        "[[store.edge]]\nkind = 'haproxy'",
+        "[[store.edge]]\nkind = 'nginx'",
     ];
     for table in tables {
-        let heading = if table.is_empty() { "## The file".to_owned() } else { format!("## `{table}`") };
+        let heading = match table.split_once("\nkind = ") {
+            _ if table.is_empty() => "## The file".to_owned(),
+            Some((table, kind)) => format!("## `{table}`, kind `{}`", kind.trim_matches('\'')),
+            None => format!("## `{table}`"),
+        };
         let (_, section) = page.split_once(&heading).unwrap_or_else(|| panic!("no heading '{heading}'"));
         let section = section.split("\n## ").next().unwrap();
         let told: BTreeSet<String> = section
@@ -504,6 +513,7 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
                 "upkeep",
                 "drill",
                 "member",
+                "edge",
                 "gate",
                 "database",
             ]

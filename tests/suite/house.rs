@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 11] = [
     &["restore"],
     &["maintain", "replicate", "content"],
     &["repository", "delta"],
-    &["format", "vfs", "source", "api"],
+    &["format", "vfs", "source", "api", "edge"],
     &["model"],
     &["support"],
 ];

@@ -18,6 +18,7 @@ mod disagree;
 mod disk;
 mod docs;
 mod drills;
+mod edge;
 mod failover_model;
 mod failover_simulation;
 mod failures;

@@ -1,6 +1,7 @@
 //! The tests' tools. A suite takes its tools from here, and never from another suite.
 
 pub mod command;
+pub mod customers;
 pub mod dated;
 pub mod dice;
 pub mod disk;
@@ -14,6 +15,8 @@ pub mod model_tree;
 pub mod mount;
 pub mod nginx;
 pub mod objects;
+pub mod origin;
+pub mod proxies;
 pub mod rig;
 pub mod servers;
 pub mod stand_in;
