@@ -68,10 +68,6 @@ impl Edge for CommandEdge {
         &self.name
     }
 
-    fn limit(&self) -> Duration {
-        self.limit
-    }
-
     fn deadline(&self) -> Deadline {
         Deadline::of(&self.context.env, self.limit)
     }

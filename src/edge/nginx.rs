@@ -143,10 +143,6 @@ impl Edge for NginxEdge {
         &self.name
     }
 
-    fn limit(&self) -> Duration {
-        self.limit
-    }
-
     fn deadline(&self) -> Deadline {
         Deadline::of(&self.context.env, self.limit)
     }

@@ -7,7 +7,6 @@ use super::held::Held;
 use super::mark::{Mark, PlainHost};
 use crate::model::id::{Epoch, StoreName, WriterId};
 use std::fmt;
-use std::time::Duration;
 
 /// Why the customers are sent to another host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,9 +107,6 @@ pub(crate) fn newer(one: Option<Mark>, other: Option<Mark>) -> Option<Mark> {
 pub trait Edge: Send + Sync {
     /// Returns the edge's kind and place, as they begin its errors.
     fn name(&self) -> &str;
-
-    /// Returns the time that a switch or a test may take.
-    fn limit(&self) -> Duration;
 
     /// Starts the time of a switch or a test.
     fn deadline(&self) -> Deadline;

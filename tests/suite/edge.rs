@@ -118,7 +118,8 @@ fn customers_lose_nothing(proxy: &Proxy, rig: &Rig, b: &Origin) {
     std::thread::sleep(Duration::from_millis(300));
     let begun = Instant::now();
     assert_eq!(rig.switch(&switch(7, "web-2", &b.address(), Cause::Handover)).unwrap(), Verdict::Change);
-    assert!(begun.elapsed() < SOON);
+    let took = begun.elapsed();
+    assert!(took < SOON);
     let switched = b.begun();
     wait_until("customers at the new host", || b.begun() > switched + 20);
     for answers in customers.end() {
@@ -129,6 +130,7 @@ fn customers_lose_nothing(proxy: &Proxy, rig: &Rig, b: &Origin) {
         assert_eq!((&*answers[0].body, &answers[0].epochs[..]), ("a", &["6".to_owned()][..]));
         let last = answers.last().unwrap();
         assert_eq!((&*last.body, &last.epochs[..]), ("b", &["7".to_owned()][..]));
+        println!("switched and confirmed in {took:?}, {} requests, none lost", answers.len());
     }
 }
 
@@ -415,6 +417,7 @@ fn a_haproxy_that_would_forget_the_switch_or_has_no_such_server_is_a_wrong_confi
     let proxy = Proxy::haproxy_with("server origin 127.0.0.1:9");
     let error = Rig::of(&proxy).edge().test().unwrap_err();
     assert!(error.to_string().contains("init-addr last,127.0.0.1"), "{error}");
+    let proxy = Proxy::haproxy();
     let url = format!("http://127.0.0.1:{}/", proxy.port);
     for wrong in ["server = 'nosuch'\n", "backend = 'nosuch'\n"] {
         let error = Rig::new(&url, &(proxy.edge() + wrong)).edge().test().unwrap_err();

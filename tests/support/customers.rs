@@ -53,16 +53,19 @@ fn ask_on(stream: &mut BufReader<TcpStream>, path: &str) -> std::io::Result<Seen
     Ok(Seen { status, epochs, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
+/// What one customer got, in order.
+pub type Answers = Vec<Result<Seen, String>>;
+
 /// Customers at a port: one with a connection for each request, one who keeps a connection.
 pub struct Customers {
     is_over: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Vec<Result<Seen, String>>>>,
+    threads: Vec<JoinHandle<Answers>>,
 }
 
 impl Customers {
     pub fn at(port: u16) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
-        let ask_always: [fn(u16, &AtomicBool) -> Vec<Result<Seen, String>>; 2] = [ask_anew, ask_again];
+        let ask_always: [fn(u16, &AtomicBool) -> Answers; 2] = [ask_anew, ask_again];
         let threads = ask_always
             .into_iter()
             .map(|asks| {
@@ -74,7 +77,7 @@ impl Customers {
     }
 
     /// Ends and returns each customer's answers, in order.
-    pub fn end(self) -> Vec<Vec<Result<Seen, String>>> {
+    pub fn end(self) -> Vec<Answers> {
         self.is_over.store(true, Ordering::SeqCst);
         self.threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     }
@@ -82,7 +85,7 @@ impl Customers {
 
 const PAUSE: Duration = Duration::from_millis(5);
 
-fn ask_anew(port: u16, is_over: &AtomicBool) -> Vec<Result<Seen, String>> {
+fn ask_anew(port: u16, is_over: &AtomicBool) -> Answers {
     let mut seen = Vec::new();
     while !is_over.load(Ordering::SeqCst) {
         seen.push(ask(port, "/").map_err(|error| error.to_string()));
@@ -92,7 +95,7 @@ fn ask_anew(port: u16, is_over: &AtomicBool) -> Vec<Result<Seen, String>> {
 }
 
 /// A connection that the server closed between two requests is opened again, as every browser does.
-fn ask_again(port: u16, is_over: &AtomicBool) -> Vec<Result<Seen, String>> {
+fn ask_again(port: u16, is_over: &AtomicBool) -> Answers {
     let mut seen = Vec::new();
     let mut kept: Option<BufReader<TcpStream>> = None;
     while !is_over.load(Ordering::SeqCst) {

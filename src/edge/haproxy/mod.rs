@@ -148,10 +148,6 @@ impl Edge for HaproxyEdge {
         &self.name
     }
 
-    fn limit(&self) -> Duration {
-        self.limit
-    }
-
     fn deadline(&self) -> Deadline {
         Deadline::of(&self.context.env, self.limit)
     }
