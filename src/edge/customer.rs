@@ -19,6 +19,9 @@ use url::Url;
 const AGREE: u32 = 3;
 /// Maximum time of one request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// The time that each request has, also when less is left of the whole: an answer that was asked for too late
+/// to come is not taken for silence.
+const REQUEST_MIN: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The address at which customers reach a store.
@@ -59,8 +62,8 @@ impl Customer {
         let url = || self.url.to_string();
         let mut in_a_row = 0;
         loop {
-            let left = deadline.left(self.url.as_str(), REQUEST_LIMIT).unwrap_or(Duration::from_secs(1));
-            let shown = self.ask(left);
+            let left = deadline.left(self.url.as_str(), REQUEST_LIMIT).unwrap_or_default();
+            let shown = self.ask(left.max(REQUEST_MIN));
             match &shown {
                 Shown::Epoch(epoch) if *epoch == wanted => {
                     in_a_row += 1;
