@@ -66,4 +66,6 @@ mod chosen {
     }
 }
 
-pub use chosen::*;
+#[cfg(debug_assertions)]
+pub use chosen::choose;
+pub(crate) use chosen::is;

@@ -150,8 +150,8 @@ impl Simulation {
     fn mend(&mut self, seconds: u64) {
         self.paused.fill(0);
         self.cut.fill(0);
-        for _ in 0..seconds * 2 {
-            self.pass(SECOND / 2);
+        for _ in 0..seconds {
+            self.pass(SECOND);
             for host in 0..self.hosts() {
                 self.world.start(host);
                 self.wake(host);
@@ -214,19 +214,36 @@ fn run(seed: u64) -> Result<Vec<Cause>, String> {
     }
 }
 
-#[test]
-fn no_seed_makes_two_hosts_serve_or_loses_an_order_that_was_acknowledged() {
+/// Runs an eighth of the 2,000 seeds; a test for each, so that they run side by side.
+fn eighth(number: u64) {
     let mut counts = BTreeMap::new();
-    for seed in 0..2000 {
+    for seed in (0..2000).filter(|seed| seed % 8 == number) {
         match run(seed) {
             Ok(causes) => causes.into_iter().for_each(|cause| *counts.entry(cause).or_insert(0) += 1),
             Err(wrong) => panic!("seed {seed}: {wrong}"),
         }
     }
     println!("{counts:?}");
-    let is_enough = |cause| counts.get(&cause).is_some_and(|count| *count > 300);
-    assert!([Cause::Handover, Cause::Person, Cause::Watchers].into_iter().all(is_enough));
+    let is_enough = |cause| counts.get(&cause).is_some_and(|count| *count > 20);
+    // The stores of some eighths have no lease, so nothing happens to them without a person.
+    let has_lease = !number.is_multiple_of(4);
+    assert!(is_enough(Cause::Person) && is_enough(Cause::Handover));
+    assert_eq!(is_enough(Cause::Watchers), has_lease);
 }
+
+macro_rules! eighths {
+    ($($number:literal $name:ident)*) => {
+        /// No seed makes two hosts serve, or loses an order that was acknowledged.
+        mod one_host_serves_and_no_order_is_lost {
+            $(#[test]
+            fn $name() {
+                super::eighth($number);
+            })*
+        }
+    };
+}
+
+eighths! { 0 first 1 second 2 third 3 fourth 4 fifth 5 sixth 6 seventh 7 eighth }
 
 /// Returns the first seed that fails with a mutant.
 fn caught(mutant: Mutant) -> Option<(u64, String)> {
@@ -238,8 +255,21 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
 }
 
 #[test]
-fn each_mutant_of_the_failover_machine_is_caught() {
-    for mutant in [Mutant::NoBreak, Mutant::NoStartWait, Mutant::LoosenFirst, Mutant::LateFence] {
-        assert!(caught(mutant).is_some(), "{mutant:?}");
-    }
+fn a_lease_that_is_not_broken_is_caught() {
+    assert!(caught(Mutant::NoBreak).is_some());
+}
+
+#[test]
+fn promises_that_are_forgotten_at_a_start_are_caught() {
+    assert!(caught(Mutant::NoStartWait).is_some());
+}
+
+#[test]
+fn a_database_that_is_loosened_before_its_record_is_caught() {
+    assert!(caught(Mutant::LoosenFirst).is_some());
+}
+
+#[test]
+fn a_fence_that_is_later_than_the_lease_is_caught() {
+    assert!(caught(Mutant::LateFence).is_some());
 }

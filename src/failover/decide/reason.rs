@@ -21,6 +21,8 @@ pub enum Reason {
     /// This host does not follow the primary at the moment.
     NotStandby,
     Paused,
+    /// The store's plan has no lease: a person decides.
+    NoLease,
     /// This host promised the primary to open nothing.
     Promised {
         wait: Duration,
@@ -52,6 +54,7 @@ impl fmt::Display for Reason {
             Self::MayNotServe => write!(f, "this host is no member that may serve the store"),
             Self::NotStandby => write!(f, "this host does not follow the primary at the moment"),
             Self::Paused => write!(f, "failover is paused; `understudy resume` ends that"),
+            Self::NoLease => write!(f, "the store's plan leaves failover to a person"),
             Self::Promised { wait } => {
                 write!(f, "the primary reached this host, which promised to wait: {} s more", seconds(wait))
             }
@@ -105,6 +108,9 @@ fn not_dead(view: &View, primary: &WriterId, now: BootNanos) -> Vec<Reason> {
     let ttl = view.rules.timing.ttl;
     let wait = |since: BootNanos| since.plus(ttl).since(now);
     let mut reasons = Vec::new();
+    if !view.rules.has_lease {
+        reasons.push(Reason::NoLease);
+    }
     if view.log.is_paused {
         reasons.push(Reason::Paused);
     }

@@ -11,14 +11,19 @@ use std::collections::BTreeSet;
 
 /// Brings `view` to where it belongs, and lists what has to be done.
 pub(super) fn settle(view: &mut View, now: BootNanos, outputs: &mut Vec<Output>) {
-    let is_look = view.looked.is_none_or(|looked| now >= looked.plus(view.rules.timing.look_every));
+    let mut is_look = view.looked.is_none_or(|looked| now >= looked.plus(view.rules.timing.look_every));
     if is_look {
         view.looked = Some(now);
         outputs.push(Output::ReadLog);
         append_again(view, outputs);
+        if view.rules.has_lease && view.lease.number.is_none() {
+            outputs.push(Output::ReadOwnNumber);
+        }
     }
-    // Each phase leads to another one a few times at most.
-    while transition(view, now, outputs) {}
+    // Each phase leads to another one a few times at most, and what the new one needs is asked for at once.
+    while transition(view, now, outputs) {
+        is_look = true;
+    }
     match view.phase.clone() {
         Phase::Fenced { is_closed } => fenced(view, is_closed, is_look, now, outputs),
         Phase::Rejoining => {
@@ -265,12 +270,7 @@ fn keep_lease(view: &mut View, is_look: bool, now: BootNanos, outputs: &mut Vec<
     if !view.rules.has_lease {
         return;
     }
-    let Some(number) = view.lease.number else {
-        if is_look {
-            outputs.push(Output::ReadOwnNumber);
-        }
-        return;
-    };
+    let Some(number) = view.lease.number else { return };
     let is_due = view.lease.held.is_none_or(|held| now >= held.sent.plus(view.rules.timing.renew_every));
     match view.lease.asked {
         Some((asked, _)) if is_look => outputs.push(Output::Renew { number: asked }),
