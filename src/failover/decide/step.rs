@@ -119,6 +119,10 @@ fn read_log(view: &mut View, log: LogView, asked: BootNanos) {
     if view.appending.as_ref().is_some_and(|appending| log.head > appending.after) {
         view.appending = None;
     }
+    if log.head > view.log.head {
+        // What is new may ask for something at once.
+        view.looked = None;
+    }
     view.log = log;
     view.log_asked = view.log_asked.max(Some(asked));
 }
