@@ -180,6 +180,12 @@ fn invite(global: &Global, args: &InviteArgs) -> Result<()> {
     let desk = Desk::open(global, &name)?;
     let mut state = desk.state()?;
     check_may_decide(&desk, &state)?;
+    if let Some(primary) = state.primary.as_ref().filter(|primary| **primary != desk.name) {
+        return Err(UsageError(format!(
+            "store '{name}': only its primary, '{primary}', changes the members; run this there"
+        ))
+        .into());
+    }
     let token = JoinToken::new(&name, desk.context.env().random());
     #[derive(Serialize)]
     struct Shown<'a> {

@@ -66,6 +66,10 @@ pub fn decode(bytes: &[u8], keys: Option<&Keys>, sequence: u64) -> Result<StoreS
     if magic_of(bytes) != magic_for(&state) {
         return Err(FormatError::Range("a checkpoint's decisions"));
     }
+    // A program that did not know of reigns made it. Whoever may still serve is read from the log.
+    if state.authority.is_founded() && state.authority.reigns.is_empty() {
+        return Err(FormatError::Range("a checkpoint's reigns"));
+    }
     match state.head {
         Some((head, _)) if head.0 == sequence => Ok(state),
         _ => Err(FormatError::Range("a checkpoint's head")),

@@ -58,6 +58,14 @@ pub struct LastPromotion {
     pub completed: bool,
 }
 
+/// A host that may still serve, because it was the primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reign {
+    pub host: WriterId,
+    /// Record from which on it may serve: its promotion, or the cancellation of its handover.
+    pub since: Sequence,
+}
+
 /// A record that has no effect, or that its writer was not admitted to append.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IrregularRecord {
@@ -153,6 +161,9 @@ pub struct Authority {
     pub handover: Option<Underway>,
     pub paused: Option<Pause>,
     pub promotion: Option<LastPromotion>,
+    /// The primaries since the last completed promotion, and that one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reigns: Vec<Reign>,
     /// Trees of former primaries that no person has settled. Their lists of objects are empty.
     pub stranded: BTreeMap<Sequence, Stranded>,
     pub irregular: Irregulars,
@@ -253,7 +264,11 @@ impl Authority {
         let is_primary = scene.primary == Some(maker);
         let by_primary = || hold(is_primary, Irregularity::NotPrimary(maker.clone()));
         match decision {
-            Decision::Members { members } => self.allows_list(scene, members),
+            // The primary counts on the promises of all who may be promoted: it must know them.
+            Decision::Members { members } => {
+                self.allows_list(scene, members)?;
+                by_primary()
+            }
             Decision::Promoted(promoted) => self.allows_promotion(scene, maker, promoted, place),
             Decision::Handover { to, snapshot } => {
                 by_primary()?;
@@ -364,8 +379,25 @@ impl Authority {
         handover.chain(base).chain(stranded).collect()
     }
 
+    /// Keeps which hosts may still serve.
+    fn reign(&mut self, since: Sequence, regular: &Regular) {
+        let maker = &regular.maker;
+        match &regular.decision {
+            _ if regular.promotes => self.begin_reign(maker, since),
+            Decision::Cancelled { .. } => self.begin_reign(maker, since),
+            Decision::Completed { .. } => self.reigns.retain(|reign| reign.host == *maker),
+            _ => {}
+        }
+    }
+
+    fn begin_reign(&mut self, host: &WriterId, since: Sequence) {
+        self.reigns.retain(|reign| reign.host != *host);
+        self.reigns.push(Reign { host: host.clone(), since });
+    }
+
     /// Takes a decision that was judged.
     pub(crate) fn take(&mut self, sequence: Sequence, former: Option<WriterId>, regular: &Regular) {
+        self.reign(sequence, regular);
         let at = regular.at;
         let promotion = |cause, base, loss| {
             Some(LastPromotion { sequence, former, cause, base, loss, at, completed: false })

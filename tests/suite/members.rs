@@ -112,6 +112,11 @@ fn a_host_joins_by_a_token_that_serves_once_and_is_removed() {
     assert_eq!(row(1), (texts("web-2"), both, false));
     let table = said(&ok(&mut two.command(&["member", "list", "acme"])));
     assert!(table.contains("this host") && table.contains(listed[1]["fingerprint"].as_str().unwrap()));
+    fails(
+        &mut two.command(&["member", "invite", "acme"]),
+        2,
+        "only its primary, 'web-1', changes the members",
+    );
     // The primary goes on, and is not removed; another member is.
     ok(&mut one.command(&["resync", "acme", "--quiet"]));
     fails(&mut two.command(&["member", "remove", "acme", "web-1"]), 2, "promote another member first");
