@@ -112,7 +112,7 @@ pub struct Epoch(pub u64);
 /// A number that a daemon draws when it starts; it tells two processes of one host's name apart.
 ///
 /// It is written as 16 hexadecimal digits, since some readers of JSON round numbers of that size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);
 
 impl Serialize for Incarnation {

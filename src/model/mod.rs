@@ -3,6 +3,7 @@
 //! Pure data and pure functions; nothing here reads a clock, a file or the network.
 
 pub mod authority;
+pub mod closed;
 pub mod closure;
 pub mod decision;
 pub mod diff;
@@ -10,6 +11,7 @@ pub mod entry;
 pub mod escape;
 pub mod hold;
 pub mod id;
+pub mod lease;
 pub mod manifest_root;
 pub mod member;
 pub mod plan;
@@ -18,6 +20,7 @@ pub mod reread;
 pub mod retention;
 pub mod rivals;
 pub mod role;
+pub mod signed;
 pub mod snapshot_ref;
 pub mod tree_path;
 pub mod vote;

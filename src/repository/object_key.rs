@@ -125,6 +125,30 @@ pub(crate) fn join(store: &StoreName, place: ContentHash) -> Path {
     Path::from_iter([store.as_str(), "joins", &place.to_string()])
 }
 
+/// Returns the prefix of the numbers of a host's lease. No store's name begins with a dot.
+pub(crate) fn lease_prefix(host: &WriterId) -> Path {
+    Path::from_iter([".leases", &host.0])
+}
+
+/// Returns the key of a number of a host's lease.
+pub fn lease(host: &WriterId, number: u64) -> Path {
+    Path::from_iter([".leases", &host.0, &format!("{number:020}")])
+}
+
+/// Returns the number of a lease that a key is; `None` for any other key.
+pub(crate) fn parse_lease(key: &Path) -> Option<u64> {
+    parse_record(key).map(|number| number.0)
+}
+
+pub(crate) fn statement_prefix(store: &StoreName, host: &WriterId) -> Path {
+    Path::from_iter([store.as_str(), "statements", &host.0])
+}
+
+/// Returns the key of a host's statement that it is closed, with this record of the log as the last one.
+pub fn statement(store: &StoreName, host: &WriterId, at: Sequence) -> Path {
+    Path::from_iter([store.as_str(), "statements", &host.0, &format!("{:020}", at.0)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

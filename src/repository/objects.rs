@@ -116,6 +116,11 @@ impl Objects {
         Self { bandwidth: None, ..self.clone() }
     }
 
+    /// Returns the same store with another patience, and without a bandwidth limit.
+    pub(crate) fn with_patience(&self, patience: Patience) -> Self {
+        Self { patience, ..self.unlimited() }
+    }
+
     pub fn requests(&self) -> Requests {
         let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let m = &self.meter;

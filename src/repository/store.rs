@@ -202,6 +202,12 @@ impl Store {
         Self { repository: Repository { objects, ..self.repository.clone() }, ..self.clone() }
     }
 
+    /// Returns the same store with another patience, and without a bandwidth limit.
+    pub(crate) fn with_patience(&self, patience: Patience) -> Self {
+        let objects = self.repository.objects.with_patience(patience);
+        Self { repository: Repository { objects, ..self.repository.clone() }, ..self.clone() }
+    }
+
     /// Waits for requests. It is never called from the runtime's own threads.
     pub(crate) fn wait<T>(&self, request: impl Future<Output = T>) -> T {
         self.repository.wait(request)
