@@ -1,5 +1,7 @@
 //! Failover: a store continues on another host, and is never served in two places.
 
+pub mod agent;
 pub mod decide;
 pub mod guard;
+pub mod log_view;
 pub mod services;

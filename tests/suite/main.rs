@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod adversary;
+mod agents;
 mod api;
 mod attacker;
 mod bounds;

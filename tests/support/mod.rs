@@ -1,5 +1,6 @@
 //! The tests' tools. A suite takes its tools from here, and never from another suite.
 
+pub mod cluster;
 pub mod command;
 pub mod customers;
 pub mod dated;
@@ -16,6 +17,7 @@ pub mod mount;
 pub mod nginx;
 pub mod objects;
 pub mod origin;
+pub mod outage;
 pub mod proxies;
 pub mod rig;
 pub mod servers;

@@ -1,0 +1,291 @@
+//! The threads that carry outputs out.
+
+use super::log_desk::{LogDesk, LogJob};
+use super::message::Message;
+use super::own_lease::{LeaseJob, OwnLease};
+use super::participants::{GateMode, GateOrder, GateOutcome, Participants, Report};
+use super::watch_desk::{WatchDesk, WatchJob};
+use super::worker::Worker;
+use crate::failover::decide::input::Input;
+use crate::failover::decide::view::{Rules, Until};
+use crate::model::id::{Epoch, Incarnation, Sequence, WriterId};
+use crate::model::record::StoreState;
+use crate::repository::leases::Lease;
+use crate::repository::objects::Patience;
+use crate::repository::store::Store;
+use crate::support::clock::BootNanos;
+use crate::support::lock::lock;
+use crate::support::signature::SigningKey;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Time and attempts of a request that concerns the log.
+const LOG_PATIENCE: Patience =
+    Patience { attempts: 2, backoff: Duration::from_millis(100), timeout: Duration::from_secs(5) };
+
+/// What an agent is and works with.
+pub struct AgentSettings {
+    pub store: Store,
+    pub me: WriterId,
+    pub key: Arc<SigningKey>,
+    pub rules: Rules,
+    pub incarnation: Incarnation,
+    /// Processes of this host that are known to have ended.
+    pub ended: BTreeSet<Incarnation>,
+}
+
+/// A gate, told by several threads. An order that is older than one that was given is not given any more.
+struct Gate {
+    participants: Arc<dyn Participants>,
+    last: Mutex<u64>,
+}
+
+impl Gate {
+    fn tell(&self, number: u64, order: GateOrder) -> GateOutcome {
+        let mut last = lock(&self.last);
+        if number < *last {
+            return GateOutcome::Done;
+        }
+        *last = number;
+        self.participants.gate(order)
+    }
+}
+
+#[derive(Clone, PartialEq)]
+pub(crate) struct GateJob {
+    pub number: u64,
+    pub order: GateOrder,
+}
+
+/// A part of the host's that may take long. Equal ones are not queued twice, whatever their number.
+#[derive(Clone)]
+pub(crate) struct HostJob {
+    pub number: u64,
+    pub what: HostWork,
+}
+
+impl PartialEq for HostJob {
+    fn eq(&self, other: &Self) -> bool {
+        self.what == other.what
+    }
+}
+
+#[derive(Clone, PartialEq)]
+pub(crate) enum HostWork {
+    Close { epoch: Epoch },
+    Prepare { epoch: Epoch },
+    Drain { epoch: Epoch },
+    Apply { handover: Sequence },
+    Rejoin { epoch: Epoch },
+    Show { epoch: Epoch },
+    StartLast { epoch: Epoch },
+    StopAcks,
+    StartAcks,
+    WaitFor { standbys: BTreeSet<WriterId> },
+}
+
+/// Does the host's parts, on whichever thread.
+#[derive(Clone)]
+struct HostDesk {
+    participants: Arc<dyn Participants>,
+    gate: Arc<Gate>,
+    messages: Sender<Message>,
+    /// Number of the last output that closes: what was asked for before is given up.
+    closed: Arc<AtomicU64>,
+    is_ended: Arc<AtomicBool>,
+}
+
+impl HostDesk {
+    fn run(&self, job: HostJob) -> bool {
+        let HostJob { number, what } = job;
+        let stop = || self.closed.load(Ordering::SeqCst) > number || self.is_ended.load(Ordering::SeqCst);
+        if stop() && !matches!(what, HostWork::Close { .. }) {
+            return false;
+        }
+        let part = &self.participants;
+        let (name, result) = match what {
+            HostWork::Close { epoch } => ("closing", self.close(number, epoch).map(|()| Input::Closed)),
+            HostWork::Prepare { epoch } => {
+                ("preparing", part.prepare(epoch, &stop).map(|()| Input::Prepared { epoch }))
+            }
+            HostWork::Drain { epoch } => {
+                ("the last snapshot", part.drain(epoch, &stop).map(|snapshot| Input::Drained { snapshot }))
+            }
+            HostWork::Apply { handover } => {
+                ("fetching a handover", part.apply(handover).map(|()| Input::Applied { handover }))
+            }
+            HostWork::Rejoin { epoch } => {
+                ("rejoining", part.rejoin(epoch).map(|()| Input::Rejoined { epoch }))
+            }
+            HostWork::Show { epoch } => ("the edge", part.show(epoch).map(|()| Input::Verified { epoch })),
+            HostWork::StartLast { epoch } => (
+                "starting what acts without customers",
+                part.start_last(epoch, &stop).map(|()| Input::Verified { epoch }),
+            ),
+            HostWork::StopAcks => ("the database", part.stop_acks().map(|()| Input::AcksStopped)),
+            HostWork::StartAcks => ("the database", part.start_acks().map(|()| Input::Tick)),
+            HostWork::WaitFor { standbys } => {
+                ("the database", part.wait_for(&standbys).map(|()| Input::WaitsFor { standbys }))
+            }
+        };
+        match result {
+            // The customers' address shows the epoch: what acts without customers begins.
+            Ok(Input::Verified { .. }) if name == "the edge" => return true,
+            Ok(input) => drop(self.messages.send(Message::Done { input, order: number })),
+            Err(_) if stop() => {}
+            Err(how) => part.report(Report::Failed { what: name, how }),
+        }
+        false
+    }
+
+    /// The gate comes first, behind whatever it is being told.
+    fn close(&self, number: u64, epoch: Epoch) -> Result<(), String> {
+        let order = GateOrder { epoch, mode: GateMode::Closed, until: Until::Never };
+        match self.gate.tell(number, order) {
+            GateOutcome::Done | GateOutcome::Fenced(_) => self.participants.close(epoch),
+            // A gate that does not answer may be open.
+            GateOutcome::Failed(how) => self.participants.close(epoch).and(Err(how)),
+        }
+    }
+}
+
+#[derive(Clone, PartialEq)]
+struct AskJob {
+    epoch: Epoch,
+    sent: BootNanos,
+}
+
+/// The threads that carry outputs out.
+pub(crate) struct Hands {
+    pub log: Arc<Worker<LogJob>>,
+    pub lease: Worker<LeaseJob>,
+    pub watch: Worker<WatchJob>,
+    pub gate: Worker<GateJob>,
+    /// Closing, preparing, and all that changes services and files here: one after the other.
+    pub host: Arc<Worker<HostJob>>,
+    pub database: Worker<HostJob>,
+    pub edge: Worker<HostJob>,
+    peers: BTreeMap<WriterId, Worker<AskJob>>,
+    /// Number of the last output that closes.
+    pub closed: Arc<AtomicU64>,
+    messages: Sender<Message>,
+    participants: Arc<dyn Participants>,
+}
+
+impl Hands {
+    pub(crate) fn start(
+        settings: &AgentSettings,
+        participants: &Arc<dyn Participants>,
+        messages: &Sender<Message>,
+        is_ended: &Arc<AtomicBool>,
+    ) -> io::Result<Self> {
+        let AgentSettings { me, key, incarnation, ended, .. } = settings;
+        let store = settings.store.with_patience(LOG_PATIENCE);
+        let shared = Arc::new(Mutex::new(Arc::new(StoreState::default())));
+        let mut desk = LogDesk {
+            store: store.clone(),
+            me: me.clone(),
+            key: key.clone(),
+            state: StoreState::default(),
+            shared: shared.clone(),
+            inputs: messages.clone(),
+            participants: participants.clone(),
+            heads: BTreeMap::new(),
+        };
+        let log = Arc::new(Worker::start("failover-log", move |job| desk.run(job))?);
+        let mut own = OwnLease {
+            lease: Lease::new(&store, me),
+            me: me.clone(),
+            key: key.clone(),
+            incarnation: *incarnation,
+            ended: ended.clone(),
+            shared: shared.clone(),
+            inputs: messages.clone(),
+            log: log.clone(),
+            participants: participants.clone(),
+        };
+        let lease = Worker::start("lease", move |job| own.run(job))?;
+        let mut watching = WatchDesk {
+            store,
+            me: me.clone(),
+            key: key.clone(),
+            leases: BTreeMap::new(),
+            shared,
+            inputs: messages.clone(),
+            participants: participants.clone(),
+        };
+        let watch = Worker::start("failover-watch", move |job| watching.run(job))?;
+        let told = Arc::new(Gate { participants: participants.clone(), last: Mutex::new(0) });
+        let closed = Arc::new(AtomicU64::new(0));
+        let desk = HostDesk {
+            participants: participants.clone(),
+            gate: told.clone(),
+            messages: messages.clone(),
+            closed: closed.clone(),
+            is_ended: is_ended.clone(),
+        };
+        let gate = start_gate(told, participants.clone(), messages.clone(), is_ended.clone())?;
+        let (of_host, of_database, of_edge) = (desk.clone(), desk.clone(), desk);
+        let host = Arc::new(Worker::start("failover-host", move |job| {
+            of_host.run(job);
+        })?);
+        let database = Worker::start("failover-database", move |job| {
+            of_database.run(job);
+        })?;
+        let then = host.clone();
+        let edge = Worker::start("failover-edge", move |job: HostJob| {
+            let HostJob { number, what } = job.clone();
+            if let (true, HostWork::Show { epoch }) = (of_edge.run(job), what) {
+                then.put(HostJob { number, what: HostWork::StartLast { epoch } });
+            }
+        })?;
+        let (peers, messages, participants) = (BTreeMap::new(), messages.clone(), participants.clone());
+        Ok(Self { log, lease, watch, gate, host, database, edge, peers, closed, messages, participants })
+    }
+
+    pub(crate) fn ask_promise(&mut self, of: WriterId, epoch: Epoch, sent: BootNanos) {
+        if !self.peers.contains_key(&of) {
+            let (participants, messages, from) =
+                (self.participants.clone(), self.messages.clone(), of.clone());
+            let ask = move |AskJob { epoch, sent }| {
+                if participants.ask_promise(&from, epoch) {
+                    let _ = messages.send(Message::Input(Input::Promised { from: from.clone(), sent }));
+                }
+            };
+            // Without a thread nobody is asked, and asked again at the next look.
+            let Ok(worker) = Worker::start("promise", ask) else { return };
+            self.peers.insert(of.clone(), worker);
+        }
+        if let Some(worker) = self.peers.get(&of) {
+            worker.put_if_idle(AskJob { epoch, sent });
+        }
+    }
+}
+
+fn start_gate(
+    gate: Arc<Gate>,
+    participants: Arc<dyn Participants>,
+    messages: Sender<Message>,
+    is_ended: Arc<AtomicBool>,
+) -> io::Result<Worker<GateJob>> {
+    Worker::start("failover-gate", move |job: GateJob| {
+        if is_ended.load(Ordering::SeqCst) {
+            return;
+        }
+        let how = match gate.tell(job.number, job.order) {
+            GateOutcome::Done => return,
+            GateOutcome::Failed(how) => how,
+            GateOutcome::Fenced(how) => {
+                if job.order.mode != GateMode::Closed {
+                    let _ = messages.send(Message::GateFenced);
+                }
+                how
+            }
+        };
+        participants.report(Report::Failed { what: "the gate", how });
+    })
+}

@@ -1,0 +1,203 @@
+//! Reads the log for the machine, and appends to it: the only thread of an agent that uses the local cache.
+
+use super::message::Message;
+use super::participants::{Participants, Report};
+use super::terms::{self, Terms, decision_of, event_of};
+use crate::failover::decide::input::{Input, LeaseReply, Outcome};
+use crate::failover::decide::log_view::Event;
+use crate::failover::log_view::log_view;
+use crate::model::closed::Closed;
+use crate::model::id::{ContentHash, Sequence, WriterId};
+use crate::model::lease::LeaseNote;
+use crate::model::record::{self, StoreState};
+use crate::repository::decide::Maker;
+use crate::repository::error::RepositoryError;
+use crate::repository::leases::Lease;
+use crate::repository::store::Store;
+use crate::support::failure::{Failure, FailureKind};
+use crate::support::lock::lock;
+use crate::support::signature::SigningKey;
+use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+
+/// Number of heads of the log whose hash is remembered.
+const HEADS_MAX: usize = 64;
+
+/// What this desk does.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum LogJob {
+    Read,
+    Append {
+        after: Sequence,
+        event: Event,
+        terms: Box<Terms>,
+    },
+    State {
+        at: Sequence,
+    },
+    /// An object at the next number of the own lease is signed by no member that is known here: the log is
+    /// read, and then it is judged again. So a break by a member that this host had not heard of counts.
+    Judge {
+        number: u64,
+    },
+    /// Delete the own lease's old numbers.
+    Prune {
+        last: u64,
+    },
+}
+
+/// The desk.
+pub(crate) struct LogDesk {
+    pub store: Store,
+    pub me: WriterId,
+    pub key: Arc<SigningKey>,
+    pub state: StoreState,
+    /// The state, for the other desks.
+    pub shared: Arc<Mutex<Arc<StoreState>>>,
+    pub inputs: Sender<Message>,
+    pub participants: Arc<dyn Participants>,
+    /// Hashes of records that were the head when the machine was told.
+    pub heads: BTreeMap<Sequence, ContentHash>,
+}
+
+impl LogDesk {
+    pub(crate) fn run(&mut self, job: LogJob) {
+        match job {
+            LogJob::Read => {
+                self.read();
+            }
+            LogJob::Append { after, event, terms } => {
+                let outcome = self.append(after, &event, &terms);
+                self.tell(Input::Appended { after, outcome });
+            }
+            LogJob::State { at } => self.state_closed(at),
+            LogJob::Judge { number } => self.judge(number),
+            LogJob::Prune { last } => {
+                if let Err(error) = Lease::new(&self.store, &self.me).prune(last) {
+                    self.failed("deleting old numbers of the lease", &error);
+                }
+            }
+        }
+    }
+
+    /// Gives an input to the machine. A machine that has ended hears nothing.
+    fn tell(&self, input: Input) {
+        let _ = self.inputs.send(Message::Input(input));
+    }
+
+    fn failed(&self, what: &'static str, error: &RepositoryError) {
+        self.participants.report(Report::Failed { what, how: error.to_string() });
+    }
+
+    /// Reads the log, and tells the machine. Returns whether it could.
+    fn read(&mut self) -> bool {
+        let asked = self.store.env().boot();
+        match self.store.log().refresh(&mut self.state) {
+            Ok(()) => {
+                self.share();
+                self.tell(Input::Log { log: log_view(&self.state), asked });
+                true
+            }
+            Err(error) => {
+                self.failed("reading the log", &error);
+                false
+            }
+        }
+    }
+
+    fn share(&mut self) {
+        if let Some((head, hash)) = self.state.head {
+            self.heads.insert(head, hash);
+            if self.heads.len() > HEADS_MAX {
+                self.heads.pop_first();
+            }
+        }
+        *lock(&self.shared) = Arc::new(self.state.clone());
+    }
+
+    fn append(&mut self, after: Sequence, event: &Event, terms: &Terms) -> Outcome {
+        if let Err(error) = self.store.log().refresh(&mut self.state) {
+            self.failed("reading the log", &error);
+            return Outcome::Unknown;
+        }
+        self.share();
+        if self.state.next_sequence() != after.next() {
+            return self.found(after, event);
+        }
+        let not_appended = |how: String| Report::NotAppended { decision: terms::name(event), how };
+        let decision = match decision_of(event, &self.state, terms) {
+            Ok(decision) => decision,
+            // Nothing was sent, now or before: it follows from the same state.
+            Err(how) => {
+                self.participants.report(not_appended(how.to_owned()));
+                return Outcome::Lost;
+            }
+        };
+        let (store, maker) = (self.store.clone(), Maker { name: &self.me, key: &self.key });
+        // One attempt: what is decided is right in this place only.
+        let next = |state: &StoreState| {
+            let is_here = state.next_sequence() == after.next();
+            Ok::<_, RepositoryError>(is_here.then(|| decision.clone()))
+        };
+        match store.log().decide(&mut self.state, maker, next) {
+            Ok(Some(_)) => {
+                self.share();
+                Outcome::Won
+            }
+            Ok(None) => self.found(after, event),
+            Err(error @ RepositoryError::Decision { .. }) => {
+                self.participants.report(not_appended(error.to_string()));
+                Outcome::Lost
+            }
+            Err(error) => {
+                if error.kind() != FailureKind::Unavailable {
+                    self.failed("appending to the log", &error);
+                }
+                Outcome::Unknown
+            }
+        }
+    }
+
+    /// Returns whether the record after `after` is the one that was to be appended.
+    fn found(&self, after: Sequence, event: &Event) -> Outcome {
+        if self.state.head.is_none_or(|(head, _)| head <= after) {
+            return Outcome::Unknown;
+        }
+        let Ok(found) = self.store.log().record_at(after.next()) else { return Outcome::Unknown };
+        let record::Event::Decided(decided) = &found.event else { return Outcome::Lost };
+        let is_irregular =
+            self.state.authority.irregular.last.iter().any(|record| record.sequence == after.next());
+        let said = decided.statement().and_then(|statement| event_of(&statement.decision));
+        let is_mine = decided.member == self.me && said.as_ref() == Some(event) && !is_irregular;
+        if is_mine { Outcome::Won } else { Outcome::Lost }
+    }
+
+    fn state_closed(&self, at: Sequence) {
+        // The machine asks again at a later record.
+        let Some(record) = self.heads.get(&at) else { return };
+        let closed = Closed { record: *record };
+        let Ok(signed) = closed.sign(self.store.name(), &self.me, at, &self.key) else { return };
+        match self.store.log().put_statement(&self.me, at, &signed) {
+            Ok(()) => self.tell(Input::Stated { at }),
+            Err(error) => self.failed("stating that this host is closed", &error),
+        }
+    }
+
+    fn judge(&mut self, number: u64) {
+        if !self.read() {
+            return;
+        }
+        let members = &self.state.authority.members;
+        let bytes = match Lease::new(&self.store, &self.me).read(number) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) | Err(_) => return,
+        };
+        self.tell(match LeaseNote::read(&bytes, &self.me, number, members) {
+            Ok((_, LeaseNote::Broken { .. })) => Input::Lease { number, reply: LeaseReply::Broken },
+            Ok((_, LeaseNote::Held { .. })) => Input::Lease { number, reply: LeaseReply::Rival },
+            // It counts for nobody, and cannot be created any more: the next one is used.
+            Err(_) => Input::OwnNumber { number, is_mine: true },
+        });
+    }
+}

@@ -1,0 +1,82 @@
+//! The parts of a host that the agent directs, and what it reports.
+
+use crate::failover::decide::reason::Reason;
+use crate::failover::decide::view::Until;
+use crate::model::id::{Epoch, Sequence, WriterId};
+use std::collections::BTreeSet;
+
+/// The mode of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateMode {
+    Open,
+    /// New requests wait; those in flight finish.
+    Hold,
+    Closed,
+}
+
+/// What a gate is to do, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateOrder {
+    pub epoch: Epoch,
+    pub mode: GateMode,
+    pub until: Until,
+}
+
+/// What became of a gate's order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GateOutcome {
+    Done,
+    /// The gate does not do it now; it is told again.
+    Failed(String),
+    /// The gate closed and fenced by itself: everything has to be made ready again.
+    Fenced(String),
+}
+
+/// The parts of a host that take part in a failover. Every method may be called again without harm, from
+/// different threads, and returns within a limit of its own. An error is a text for people: what was asked for
+/// is asked for again.
+pub trait Participants: Send + Sync {
+    /// Tells the gate. It answers at once.
+    fn gate(&self, order: GateOrder) -> GateOutcome;
+
+    /// Shuts the gate, stops the services, and returns only after all of it was seen closed.
+    fn close(&self, epoch: Epoch) -> Result<(), String>;
+
+    /// Makes files, database and services ready. Gives up when `stop` says so.
+    fn prepare(&self, epoch: Epoch, stop: &dyn Fn() -> bool) -> Result<(), String>;
+
+    /// Waits until requests in flight have ended, and commits the last snapshot. Gives up when `stop` says so.
+    fn drain(&self, epoch: Epoch, stop: &dyn Fn() -> bool) -> Result<Sequence, String>;
+
+    /// Fetches the snapshot and the transactions of a handover.
+    fn apply(&self, handover: Sequence) -> Result<(), String>;
+
+    /// Brings the own copy in line with that of the primary of `epoch`.
+    fn rejoin(&self, epoch: Epoch) -> Result<(), String>;
+
+    /// Sends the customers here, and returns after their address shows the epoch.
+    fn show(&self, epoch: Epoch) -> Result<(), String>;
+
+    /// Starts what acts without customers.
+    fn start_last(&self, epoch: Epoch, stop: &dyn Fn() -> bool) -> Result<(), String>;
+
+    fn stop_acks(&self) -> Result<(), String>;
+    fn start_acks(&self) -> Result<(), String>;
+    fn wait_for(&self, standbys: &BTreeSet<WriterId>) -> Result<(), String>;
+
+    /// Asks another host for a promise; returns whether it gave one.
+    fn ask_promise(&self, of: &WriterId, epoch: Epoch) -> bool;
+
+    fn report(&self, report: Report);
+}
+
+/// What people should hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// What was asked for is not done, for these reasons.
+    Refused(Vec<Reason>),
+    /// Something failed, and is tried again.
+    Failed { what: &'static str, how: String },
+    /// The log would not admit this decision, so it was not appended.
+    NotAppended { decision: &'static str, how: String },
+}

@@ -1,0 +1,285 @@
+//! Runs the machine of one store on this host: one thread that takes messages, and hands the outputs on.
+//!
+//! Results are told apart by the order numbers of the outputs that asked for them (see `Orders`): one that a
+//! later output undid is dropped.
+
+use super::hands::{AgentSettings, GateJob, Hands, HostJob, HostWork};
+use super::log_desk::LogJob;
+use super::message::Message;
+use super::orders::Orders;
+use super::own_lease::LeaseJob;
+use super::participants::{GateMode, GateOrder, Participants, Report};
+use super::terms::Terms;
+use super::watch_desk::WatchJob;
+use crate::failover::decide::input::Input;
+use crate::failover::decide::log_view::Event;
+use crate::failover::decide::output::Output;
+use crate::failover::decide::step::step;
+use crate::failover::decide::view::{Cause, Phase, Proof, Until, View};
+use crate::model::id::{Epoch, Sequence, WriterId};
+use crate::model::member::Member;
+use crate::support::clock::BootNanos;
+use crate::support::env::Env;
+use crate::support::lock::lock;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// The agent of a store. When it is dropped, the machine ends, and the gate stays as it is.
+pub struct Agent {
+    messages: Sender<Message>,
+    view: Arc<Mutex<View>>,
+    is_ended: Arc<AtomicBool>,
+}
+
+impl Agent {
+    /// Starts an agent.
+    ///
+    /// # Errors
+    /// A thread could not be started.
+    pub fn start(settings: AgentSettings, participants: Arc<dyn Participants>) -> io::Result<Self> {
+        let (messages, inbox) = mpsc::channel();
+        let env = settings.store.env().clone();
+        let view = View::new(settings.me.clone(), settings.rules, env.boot());
+        let shared = Arc::new(Mutex::new(view.clone()));
+        let is_ended = Arc::new(AtomicBool::new(false));
+        let hands = Hands::start(&settings, &participants, &messages, &is_ended)?;
+        let incarnation = Some(settings.incarnation);
+        let machine = Machine {
+            env,
+            view,
+            shared: shared.clone(),
+            hands,
+            orders: Orders::default(),
+            terms: Terms { incarnation, ..Terms::default() },
+            told: None,
+            participants,
+        };
+        let its = is_ended.clone();
+        std::thread::Builder::new().name("failover".into()).spawn(move || machine.run(&inbox, &its))?;
+        Ok(Self { messages, view: shared, is_ended })
+    }
+
+    fn send(&self, message: Message) {
+        // A machine that has ended does nothing.
+        let _ = self.messages.send(message);
+    }
+
+    /// Returns what the host knows.
+    pub fn view(&self) -> View {
+        lock(&self.view).clone()
+    }
+
+    /// Asks for this host to become the primary.
+    pub fn take_over(&self, cause: Cause, terms: Terms) {
+        self.send(Message::TakeOver { cause, terms: Box::new(terms) });
+    }
+
+    /// Asks for another host to become the primary, without loss.
+    pub fn hand_over(&self, to: &WriterId) {
+        self.send(Message::Input(Input::HandOver { to: to.clone() }));
+    }
+
+    /// Cancels a handover.
+    pub fn keep_serving(&self) {
+        self.send(Message::Input(Input::KeepServing));
+    }
+
+    /// Asks for these members.
+    pub fn set_members(&self, members: Vec<Member>) {
+        self.send(Message::SetMembers { members });
+    }
+
+    /// Takes a person's word that a host is down.
+    pub fn attest(&self, host: &WriterId) {
+        self.send(Message::Attest { host: host.clone() });
+    }
+
+    /// Answers another host that asks for a promise, within this time. Returns whether it was given.
+    pub fn promise(&self, by: &WriterId, epoch: Epoch, within: Duration) -> bool {
+        let (reply, answer) = mpsc::channel();
+        self.send(Message::Asked { by: by.clone(), epoch, reply });
+        answer.recv_timeout(within).is_ok()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.is_ended.store(true, Ordering::SeqCst);
+        self.send(Message::End);
+    }
+}
+
+/// The machine's thread.
+struct Machine {
+    env: Env,
+    view: View,
+    shared: Arc<Mutex<View>>,
+    hands: Hands,
+    orders: Orders,
+    terms: Terms,
+    /// What the gate was told last, and when.
+    told: Option<(GateOrder, BootNanos)>,
+    participants: Arc<dyn Participants>,
+}
+
+impl Machine {
+    fn run(mut self, inbox: &Receiver<Message>, is_ended: &AtomicBool) {
+        let look_every = self.view.rules.timing.look_every;
+        let tick = (look_every / 8).clamp(Duration::from_millis(5), Duration::from_millis(250));
+        while !is_ended.load(Ordering::SeqCst) {
+            match inbox.recv_timeout(tick) {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => self.give(Input::Tick),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Input(input) => self.give(input),
+            Message::Done { input, order } if self.orders.holds(&input, order) => self.give(input),
+            Message::Done { .. } | Message::End => {}
+            Message::Asked { by, epoch, reply } => {
+                let promise = Output::Promise { to: by.clone() };
+                if self.step(Input::PromiseAsked { by, epoch }).contains(&promise) {
+                    // Who asked may not wait any more; the promise binds all the same.
+                    let _ = reply.send(());
+                }
+            }
+            Message::TakeOver { cause, terms } => {
+                let incarnation = self.terms.incarnation;
+                self.terms = Terms { cause: Some(cause), incarnation, ..*terms };
+                self.give(Input::TakeOver { cause });
+            }
+            Message::SetMembers { members } => {
+                let serving = members.iter().filter(|member| member.may_serve());
+                let serving = serving.map(|member| member.name.clone()).collect();
+                self.terms.members = members;
+                self.give(Input::SetMembers { serving });
+            }
+            Message::Attest { host } => {
+                let (at, proof) = (self.view.log.head, Proof::Person);
+                self.give(Input::KnownClosed { host, at, proof });
+            }
+            Message::GateFenced => {
+                // As after a start: nothing is known any more of what is prepared here.
+                if self.view.phase.serves() {
+                    self.view = View::new(self.view.me.clone(), self.view.rules, self.env.boot());
+                    self.orders.opened = self.orders.next();
+                    self.give(Input::Tick);
+                }
+            }
+        }
+    }
+
+    fn give(&mut self, input: Input) {
+        self.step(input);
+    }
+
+    /// Steps once, hands the outputs on, and returns them.
+    fn step(&mut self, input: Input) -> Vec<Output> {
+        let now = self.env.boot();
+        let (view, outputs) = step(&self.view, input, now);
+        self.view = view;
+        if let Phase::Promoting { cause } = self.view.phase {
+            self.terms.cause = Some(cause);
+        }
+        if let Phase::HandingOver { drained, .. } = &self.view.phase {
+            self.terms.drained = *drained;
+        }
+        lock(&self.shared).clone_from(&self.view);
+        for output in &outputs {
+            self.hand_on(output.clone(), now);
+        }
+        outputs
+    }
+
+    fn hand_on(&mut self, output: Output, now: BootNanos) {
+        let number = self.orders.next();
+        let hands = &mut self.hands;
+        match output {
+            Output::ReadLog => hands.log.put(LogJob::Read),
+            Output::Append { after, event } => self.append(after, event),
+            Output::State { at } => hands.log.put(LogJob::State { at }),
+            Output::ReadOwnNumber => hands.lease.put(LeaseJob::Find),
+            Output::Renew { number } => hands.lease.put(LeaseJob::Renew { number }),
+            Output::Look { host } => hands.watch.put(WatchJob::Look { host }),
+            Output::Break { host, number, epoch } => {
+                hands.watch.put(WatchJob::Break { host, number, epoch });
+            }
+            Output::AskPromise { of, epoch } => hands.ask_promise(of, epoch, now),
+            // It was answered to who asked; see `take`.
+            Output::Promise { .. } => {}
+            Output::Refused { reasons } => self.participants.report(Report::Refused(reasons)),
+            Output::Serve { .. } | Output::Hold { .. } | Output::Close => self.gate(number, output, now),
+            output => self.host(number, output),
+        }
+    }
+
+    fn append(&mut self, after: Sequence, event: Event) {
+        let mut terms = self.terms.clone();
+        if let Event::Promoted { .. } = event {
+            let said = self.view.log.primary.as_ref().and_then(|primary| self.view.proofs.get(primary));
+            terms.attested |= said.is_some_and(|(_, proof)| *proof == Proof::Person);
+        }
+        self.hands.log.put(LogJob::Append { after, event, terms: Box::new(terms) });
+    }
+
+    /// Hands on what concerns the gate.
+    fn gate(&mut self, number: u64, output: Output, now: BootNanos) {
+        let epoch = self.view.log.epoch;
+        let (epoch, mode, until, what) = match output {
+            Output::Serve { epoch, until } => {
+                (self.orders.served, self.orders.opened) = (number, number);
+                let is_new = matches!(self.view.phase, Phase::Primary { is_verified: false, .. });
+                (epoch, GateMode::Open, until, is_new.then_some(HostWork::Show { epoch }))
+            }
+            Output::Hold { until } => {
+                self.orders.opened = number;
+                let is_new = matches!(self.view.phase, Phase::HandingOver { drained: None, .. });
+                (epoch, GateMode::Hold, until, is_new.then_some(HostWork::Drain { epoch }))
+            }
+            _ => {
+                self.orders.closed = number;
+                self.hands.closed.store(number, Ordering::SeqCst);
+                (epoch, GateMode::Closed, Until::Never, Some(HostWork::Close { epoch }))
+            }
+        };
+        let order = GateOrder { epoch, mode, until };
+        // It is told again at times: it may be another process by then.
+        let again = self.view.rules.timing.look_every;
+        if self.told.is_none_or(|(told, at)| told != order || now >= at.plus(again)) {
+            self.told = Some((order, now));
+            self.hands.gate.put_latest(GateJob { number, order });
+        }
+        match what {
+            Some(what @ HostWork::Show { .. }) => self.hands.edge.put(HostJob { number, what }),
+            Some(what) => self.hands.host.put(HostJob { number, what }),
+            None => {}
+        }
+    }
+
+    /// Hands on what changes services, files and the database here.
+    fn host(&mut self, number: u64, output: Output) {
+        let job = |what| HostJob { number, what };
+        match output {
+            Output::Prepare { epoch } => {
+                self.orders.opened = number;
+                self.hands.host.put(job(HostWork::Prepare { epoch }));
+            }
+            Output::Apply { handover } => self.hands.host.put(job(HostWork::Apply { handover })),
+            Output::Rejoin { epoch } => self.hands.host.put(job(HostWork::Rejoin { epoch })),
+            Output::StopAcks => self.hands.database.put(job(HostWork::StopAcks)),
+            Output::StartAcks => {
+                self.orders.acknowledged = number;
+                self.hands.database.put(job(HostWork::StartAcks));
+            }
+            Output::WaitFor { standbys } => self.hands.database.put(job(HostWork::WaitFor { standbys })),
+            _ => {}
+        }
+    }
+}

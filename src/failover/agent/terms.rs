@@ -1,0 +1,111 @@
+//! The decision that an event of the machine is in the log, and the other way around. Pure.
+
+use crate::failover::decide::log_view::Event;
+use crate::failover::decide::view::Cause;
+use crate::model::decision::{self, Decision, Loss, Promoted, StepTime};
+use crate::model::id::{Incarnation, Sequence};
+use crate::model::member::Member;
+use crate::model::record::StoreState;
+use std::collections::BTreeSet;
+
+/// What the log wants to know of a decision beyond who serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    pub cause: Option<Cause>,
+    /// The person that asked, and why.
+    pub person: String,
+    pub reason: String,
+    /// Whether that person has said that the former primary is down.
+    pub attested: bool,
+    /// The loss that was stated to that person.
+    pub loss: Loss,
+    pub incarnation: Option<Incarnation>,
+    /// The last snapshot of a handover.
+    pub drained: Option<Sequence>,
+    /// The list of members that was asked for.
+    pub members: Vec<Member>,
+    pub steps: Vec<StepTime>,
+}
+
+/// Returns the decision that `event` is in the log after `state`.
+///
+/// # Errors
+/// The reason why there is none.
+pub fn decision_of(event: &Event, state: &StoreState, terms: &Terms) -> Result<Decision, &'static str> {
+    let underway = state.authority.handover.as_ref().ok_or("no handover is in progress");
+    Ok(match event {
+        Event::Promoted { primary } => {
+            let person = || terms.person.clone();
+            let latest = state.latest().map(|(latest, _)| latest);
+            let (cause, base, loss, reason) = match terms.cause.ok_or("its cause is not known any more")? {
+                Cause::Handover => {
+                    let underway = underway?;
+                    let cause = decision::Cause::Handover { handover: underway.sequence };
+                    let loss = Loss { seconds: Some(0), files: Some(0), transactions: None };
+                    (cause, Some(underway.snapshot), loss, "handed over".to_owned())
+                }
+                Cause::Person => {
+                    let cause = decision::Cause::Forced { person: person(), attested: terms.attested };
+                    (cause, latest, terms.loss.clone(), terms.reason.clone())
+                }
+                Cause::Watchers => return Err("there are no votes of watchers"),
+            };
+            let (primary, incarnation) = (primary.clone(), terms.incarnation);
+            Decision::Promoted(Promoted { primary, incarnation, cause, base, loss, reason })
+        }
+        Event::HandedOver { to } => {
+            let snapshot = terms.drained.ok_or("the last snapshot is not known")?;
+            Decision::Handover { to: to.clone(), snapshot }
+        }
+        Event::Cancelled => {
+            let reason = "the handover did not end in time, or the primary was asked to go on".to_owned();
+            Decision::Cancelled { handover: underway?.sequence, reason }
+        }
+        Event::Completed => {
+            let last = state.authority.promotion.as_ref().ok_or("nobody was promoted")?;
+            Decision::Completed { promotion: last.sequence, steps: terms.steps.clone() }
+        }
+        Event::Members { serving } => {
+            let listed = terms.members.iter().filter(|member| member.may_serve());
+            let listed: BTreeSet<_> = listed.map(|member| member.name.clone()).collect();
+            if listed != *serving {
+                return Err("the list of members is not known any more");
+            }
+            Decision::Members { members: terms.members.clone() }
+        }
+        Event::Paused => Decision::Paused { person: terms.person.clone(), reason: terms.reason.clone() },
+        Event::Resumed => Decision::Resumed { person: terms.person.clone() },
+        Event::Synced { .. } => return Err("the log has no set of synchronous standbys yet"),
+    })
+}
+
+/// Returns what the machine knows of a decision; none if it concerns nobody's serving.
+pub fn event_of(decision: &Decision) -> Option<Event> {
+    Some(match decision {
+        Decision::Members { members } => {
+            let serving = members.iter().filter(|member| member.may_serve());
+            Event::Members { serving: serving.map(|member| member.name.clone()).collect() }
+        }
+        Decision::Promoted(promoted) => Event::Promoted { primary: promoted.primary.clone() },
+        Decision::Handover { to, .. } => Event::HandedOver { to: to.clone() },
+        Decision::Cancelled { .. } => Event::Cancelled,
+        Decision::Completed { .. } => Event::Completed,
+        Decision::Paused { .. } => Event::Paused,
+        Decision::Resumed { .. } => Event::Resumed,
+        Decision::Stranded(_) | Decision::Settled { .. } => return None,
+    })
+}
+
+/// Returns the word for an event in the log.
+pub(crate) fn name(event: &Event) -> &'static str {
+    match event {
+        Event::Promoted { .. } => "promoted",
+        Event::HandedOver { .. } => "handover",
+        Event::Cancelled => "cancelled",
+        Event::Completed => "completed",
+        Event::Members { .. } => "members",
+        Event::Synced { .. } => "synced",
+        Event::Paused => "paused",
+        Event::Resumed => "resumed",
+    }
+}

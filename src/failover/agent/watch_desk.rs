@@ -1,0 +1,109 @@
+//! Reads other hosts' leases and statements, and breaks leases.
+
+use super::message::Message;
+use super::participants::{Participants, Report};
+use crate::failover::decide::input::Input;
+use crate::model::id::{Epoch, WriterId};
+use crate::model::lease::LeaseNote;
+use crate::model::record::StoreState;
+use crate::repository::error::RepositoryError;
+use crate::repository::leases::{LastNumber, Lease, NumberTaken};
+use crate::repository::store::Store;
+use crate::support::lock::lock;
+use crate::support::signature::SigningKey;
+use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+
+/// Maximum number of numbers that count for nothing and are passed over by one attempt to break a lease.
+const PASSED_OVER_MAX: u32 = 8;
+
+/// What this desk does.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum WatchJob {
+    Look { host: WriterId },
+    Break { host: WriterId, number: u64, epoch: Epoch },
+}
+
+/// The desk.
+pub(crate) struct WatchDesk {
+    pub store: Store,
+    pub me: WriterId,
+    pub key: Arc<SigningKey>,
+    pub leases: BTreeMap<WriterId, Lease>,
+    pub shared: Arc<Mutex<Arc<StoreState>>>,
+    pub inputs: Sender<Message>,
+    pub participants: Arc<dyn Participants>,
+}
+
+impl WatchDesk {
+    pub(crate) fn run(&mut self, job: WatchJob) {
+        let state = lock(&self.shared).clone();
+        let input = match job {
+            WatchJob::Look { host } => self.look(&state, host).map(Some),
+            WatchJob::Break { host, number, epoch } => self.break_lease(&state, host, number, epoch),
+        };
+        match input {
+            // A machine that has ended hears nothing.
+            Ok(Some(input)) => drop(self.inputs.send(Message::Input(input))),
+            Ok(None) => {}
+            Err(error) => {
+                let what = "looking at another host's lease";
+                self.participants.report(Report::Failed { what, how: error.to_string() });
+            }
+        }
+    }
+
+    fn lease(&mut self, host: &WriterId) -> &mut Lease {
+        let store = &self.store;
+        self.leases.entry(host.clone()).or_insert_with(|| Lease::new(store, host))
+    }
+
+    fn look(&mut self, state: &StoreState, host: WriterId) -> Result<Input, RepositoryError> {
+        let last = self.lease(&host).look(&state.authority.members)?;
+        let number = last.map_or(0, |last| last.number);
+        let closed_at = match self.store.log().stated(state, &host) {
+            Ok(closed_at) => closed_at,
+            Err(error) => {
+                let what = "looking at another host's statements";
+                self.participants.report(Report::Failed { what, how: error.to_string() });
+                None
+            }
+        };
+        Ok(Input::Seen { host, number, closed_at })
+    }
+
+    /// Creates the first free number from `number` on, as a break. It is won only if no later number counts.
+    fn break_lease(
+        &mut self,
+        state: &StoreState,
+        host: WriterId,
+        number: u64,
+        epoch: Epoch,
+    ) -> Result<Option<Input>, RepositoryError> {
+        let note = LeaseNote::Broken { store: self.store.name().clone(), epoch };
+        let (me, key, members) = (self.me.clone(), self.key.clone(), &state.authority.members);
+        let lease = self.lease(&host);
+        let is_mine = |last: &LastNumber| last.maker == me && last.note == note;
+        for _ in 0..PASSED_OVER_MAX {
+            if let Some(last) = lease.look(members)?.filter(|last| last.number >= number) {
+                // Also when the reply to an earlier request was lost.
+                let (number, is_won) = (last.number, is_mine(last));
+                return Ok(Some(Input::Break { host, number, epoch, is_won }));
+            }
+            let Some(free) = lease.free_from(number) else { return Ok(None) };
+            let Ok(signed) = note.sign(&host, free, &me, &key) else { return Ok(None) };
+            match lease.create(free, &signed)? {
+                // What counts now is looked at.
+                NumberTaken::Mine => {}
+                NumberTaken::Unknown => return Ok(None),
+                NumberTaken::Other(bytes) => {
+                    if lease.judge(free, &bytes).is_err() {
+                        lease.pass_over(free);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+}
