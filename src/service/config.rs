@@ -331,23 +331,7 @@ impl Config {
         config.origin = Some(path.to_owned());
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let beside = |path: &PathBuf| base.join(path);
-        for store in &mut config.store {
-            let hooks = &mut store.hooks;
-            let mut commands = vec![&mut hooks.before, &mut hooks.after, &mut store.drill.command];
-            commands.push(&mut store.database.fence);
-            for service in &mut store.service {
-                service.compose = service.compose.as_ref().map(beside);
-                commands.extend([&mut service.start, &mut service.stop, &mut service.check]);
-            }
-            commands.into_iter().for_each(|command| resolve_program(command, &base));
-            if let Some(gate) = &mut store.gate {
-                gate.socket = gate.socket.as_ref().map(beside);
-            }
-            for edge in &mut store.edge {
-                edge.resolve(&base);
-                edge.programs().into_iter().for_each(|command| resolve_program(command, &base));
-            }
-        }
+        config.store.iter_mut().for_each(|store| resolve_store(store, &base));
         let primaries = config.store.iter_mut().filter(|store| store.role == Permission::Primary);
         primaries.for_each(|store| store.path = beside(&store.path));
         config.service.token_file = config.service.token_file.as_ref().map(beside);
@@ -414,6 +398,26 @@ fn check_edges(store: &StoreConfig) -> Result<(), String> {
         return Err(wrong(reason.to_owned()));
     }
     store.edge.iter().try_for_each(EdgeConfig::check).map_err(wrong)
+}
+
+/// Resolves a store's relative paths and programs against the directory of the file that names them.
+fn resolve_store(store: &mut StoreConfig, base: &Path) {
+    let beside = |path: &PathBuf| base.join(path);
+    let hooks = &mut store.hooks;
+    let mut commands = vec![&mut hooks.before, &mut hooks.after, &mut store.drill.command];
+    commands.push(&mut store.database.fence);
+    for service in &mut store.service {
+        service.compose = service.compose.as_ref().map(beside);
+        commands.extend([&mut service.start, &mut service.stop, &mut service.check]);
+    }
+    commands.into_iter().for_each(|command| resolve_program(command, base));
+    if let Some(gate) = &mut store.gate {
+        gate.socket = gate.socket.as_ref().map(beside);
+    }
+    for edge in &mut store.edge {
+        edge.resolve(base);
+        edge.programs().into_iter().for_each(|command| resolve_program(command, base));
+    }
 }
 
 /// Resolves a relative program against the directory of the file that names it.

@@ -25,13 +25,7 @@ fn absorb(view: &mut View, input: Input, now: BootNanos, outputs: &mut Vec<Outpu
     match input {
         Input::Tick => {}
         Input::Log { log, asked } => read_log(view, log, asked),
-        Input::OwnNumber { number, is_mine } => {
-            view.lease.number = Some(number.max(view.lease.number.unwrap_or(0)));
-            view.lease.asked = view.lease.asked.filter(|(asked, _)| *asked > number);
-            if !is_mine {
-                view.lease.foreign_until = Some(now.plus(view.rules.timing.ttl));
-            }
-        }
+        Input::OwnNumber { number, is_mine } => own_number(view, number, is_mine, now),
         Input::Lease { number, reply } => lease_reply(view, number, reply, now),
         Input::Seen { host, number, closed_at } => {
             saw_number(view, &host, number, now);
@@ -40,12 +34,7 @@ fn absorb(view: &mut View, input: Input, now: BootNanos, outputs: &mut Vec<Outpu
             }
         }
         Input::Break { host, number, epoch, is_won } => {
-            let before = view.watched.get(&host).copied();
-            saw_number(view, &host, number, now);
-            if let Some(watched) = view.watched.get_mut(&host).filter(|_| is_won) {
-                let before = before.filter(|before| before.number + 1 == number);
-                watched.broken = Some(Broken { epoch, since: before.map_or(now, |before| before.since) });
-            }
+            broke(view, &host, number, is_won.then_some(epoch), now)
         }
         Input::Promised { from, sent } => {
             let known = view.promised_to_me.entry(from).or_insert(sent);
@@ -55,35 +44,12 @@ fn absorb(view: &mut View, input: Input, now: BootNanos, outputs: &mut Vec<Outpu
         Input::KnownClosed { host, at, proof } => know_closed(view, host, at, proof),
         Input::Stated { at } => view.stated = view.stated.max(Some(at)),
         Input::Appended { after, outcome } => appended(view, after, outcome, outputs),
-        Input::Closed => {
-            // A database that was stopped waits for nobody, and acknowledges nothing.
-            view.database = DatabaseView::default();
-            if let Phase::Fenced { is_closed } = &mut view.phase {
-                *is_closed = true;
-            }
-        }
-        Input::Prepared { epoch: of } => {
-            if let Phase::TakingOver { epoch, is_prepared } = &mut view.phase {
-                *is_prepared |= *epoch == of;
-            }
-        }
-        Input::Verified { epoch: of } => {
-            if let Phase::Primary { epoch, is_verified } = &mut view.phase {
-                *is_verified |= *epoch == of;
-            }
-        }
-        Input::Drained { snapshot } => {
-            if let Phase::HandingOver { drained, .. } = &mut view.phase {
-                *drained = Some(snapshot);
-            }
-        }
-        Input::Applied { handover } => view.applied = Some(handover),
-        Input::Rejoined { epoch } => {
-            if view.phase == Phase::Rejoining && epoch == view.log.epoch {
-                view.joined = Some(epoch);
-                view.phase = Phase::Standby;
-            }
-        }
+        Input::Closed
+        | Input::Prepared { .. }
+        | Input::Verified { .. }
+        | Input::Drained { .. }
+        | Input::Applied { .. }
+        | Input::Rejoined { .. } => done(view, &input),
         Input::TakeOver { cause } => match why_not(view, cause, now) {
             reasons if reasons.is_empty() => view.phase = Phase::Promoting { cause },
             reasons => outputs.push(Output::Refused { reasons }),
@@ -107,6 +73,47 @@ fn absorb(view: &mut View, input: Input, now: BootNanos, outputs: &mut Vec<Outpu
             view.database.confirmed.retain(|host| standbys.contains(host));
             view.database.waits_for = standbys;
         }
+    }
+}
+
+/// Notes that something that this host was asked to do is done, as far as it still matters.
+fn done(view: &mut View, input: &Input) {
+    if *input == Input::Closed {
+        // A database that was stopped waits for nobody, and acknowledges nothing.
+        view.database = DatabaseView::default();
+    }
+    match (&mut view.phase, input) {
+        (Phase::Fenced { is_closed }, Input::Closed) => *is_closed = true,
+        (Phase::TakingOver { epoch, is_prepared }, Input::Prepared { epoch: of }) => {
+            *is_prepared |= epoch == of
+        }
+        (Phase::Primary { epoch, is_verified }, Input::Verified { epoch: of }) => *is_verified |= epoch == of,
+        (Phase::HandingOver { drained, .. }, Input::Drained { snapshot }) => *drained = Some(*snapshot),
+        (_, Input::Applied { handover }) => view.applied = Some(*handover),
+        (Phase::Rejoining, Input::Rejoined { epoch }) if *epoch == view.log.epoch => {
+            view.joined = Some(*epoch);
+            view.phase = Phase::Standby;
+        }
+        // It was asked for in an earlier phase.
+        _ => {}
+    }
+}
+
+fn own_number(view: &mut View, number: u64, is_mine: bool, now: BootNanos) {
+    view.lease.number = Some(number.max(view.lease.number.unwrap_or(0)));
+    view.lease.asked = view.lease.asked.filter(|(asked, _)| *asked > number);
+    if !is_mine {
+        view.lease.foreign_until = Some(now.plus(view.rules.timing.ttl));
+    }
+}
+
+/// Notes an attempt to break a lease; `won_for` is the epoch for which it succeeded.
+fn broke(view: &mut View, host: &WriterId, number: u64, won_for: Option<Epoch>, now: BootNanos) {
+    let before = view.watched.get(host).copied();
+    saw_number(view, host, number, now);
+    if let (Some(watched), Some(epoch)) = (view.watched.get_mut(host), won_for) {
+        let before = before.filter(|before| before.number + 1 == number);
+        watched.broken = Some(Broken { epoch, since: before.map_or(now, |before| before.since) });
     }
 }
 
