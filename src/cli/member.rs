@@ -1,6 +1,7 @@
 //! `understudy member`.
 
 use super::context::Context;
+use super::desk::Desk;
 use super::error::{Context as _, LocalError, Result, StoppedError, UsageError};
 use super::exit::Exit;
 use super::{Ending, Global, ending, show, values};
@@ -10,12 +11,9 @@ use crate::model::id::{StoreName, WriterId};
 use crate::model::member::{May, Member};
 use crate::model::record::StoreState;
 use crate::model::role::Permission;
-use crate::repository::decide::Maker;
 use crate::repository::error::RepositoryError;
-use crate::repository::store::Store;
 use crate::service::config::MemberConfig;
 use crate::support::failure::FailureKind;
-use crate::support::signature::SigningKey;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -94,43 +92,6 @@ const TOKEN_MAX_BYTES: u64 = 4096;
 /// Time between two looks for an answer.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A store, and this host as one of its members.
-struct Desk {
-    context: Context,
-    store: Store,
-    name: WriterId,
-    key: SigningKey,
-}
-
-impl Desk {
-    fn open(global: &Global, store: &StoreName) -> Result<Self> {
-        let context = Context::new(global)?;
-        // The key comes first: a host that has one reads the log accordingly.
-        let key = context.member_key()?;
-        let store = context.repository_of(store)?.store(store);
-        let name = context.writer();
-        Ok(Self { context, store, name, key })
-    }
-
-    fn maker(&self) -> Maker<'_> {
-        Maker { name: &self.name, key: &self.key }
-    }
-
-    fn state(&self) -> Result<StoreState> {
-        let state = self.store.log().state()?;
-        match state.head {
-            Some(_) => Ok(state),
-            None => Err(RepositoryError::NoStore(self.store.name().clone()).into()),
-        }
-    }
-
-    /// Returns what this host tells of itself.
-    fn told(&self) -> MemberConfig {
-        let config = self.context.config.store(self.store.name().as_str());
-        config.map(|store| store.member.clone()).unwrap_or_default()
-    }
-}
-
 pub(super) fn run(global: &Global, args: MemberArgs) -> Result<Exit> {
     match args.command {
         MemberCommand::Found { store } => found(global, &StoreName::parse(&store)?)?,
@@ -179,7 +140,7 @@ fn invite(global: &Global, args: &InviteArgs) -> Result<()> {
     let name = StoreName::parse(&args.store)?;
     let desk = Desk::open(global, &name)?;
     let mut state = desk.state()?;
-    check_may_decide(&desk, &state)?;
+    desk.check_may_decide(&state)?;
     if let Some(primary) = state.primary.as_ref().filter(|primary| **primary != desk.name) {
         return Err(UsageError(format!(
             "store '{name}': only its primary, '{primary}', changes the members; run this there"
@@ -221,23 +182,6 @@ fn invite(global: &Global, args: &InviteArgs) -> Result<()> {
         ))?;
     }
     Ok(())
-}
-
-/// Refuses before anything is shown or waited for what the log would refuse later.
-fn check_may_decide(desk: &Desk, state: &StoreState) -> Result<()> {
-    let name = desk.store.name();
-    let text = match state.authority.member(&desk.name) {
-        _ if !state.authority.is_founded() => {
-            format!("store '{name}' has no members; found it on its primary: understudy member found {name}")
-        }
-        Some(member) if member.may_serve() && member.key == desk.key.public() => return Ok(()),
-        Some(member) if member.may_serve() => format!(
-            "store '{name}': this host's key is not the one that member '{}' joined with; another member can remove and invite it",
-            desk.name
-        ),
-        _ => format!("store '{name}': '{}' is no member that may serve, so it cannot decide", desk.name),
-    };
-    Err(UsageError(text).into())
 }
 
 /// Looks until there is something, for this many seconds at most.
@@ -330,7 +274,7 @@ fn join(global: &Global, args: &JoinArgs) -> Result<()> {
 fn remove(global: &Global, name: &StoreName, host: WriterId) -> Result<()> {
     let desk = Desk::open(global, name)?;
     let mut state = desk.state()?;
-    check_may_decide(&desk, &state)?;
+    desk.check_may_decide(&state)?;
     desk.store.log().decide(&mut state, desk.maker(), |state| {
         if state.authority.member(&host).is_none() {
             let text = format!("store '{name}' has no member '{host}'");

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 mod out;
 mod confined;
 mod context;
+mod desk;
 mod diff;
 mod drill;
 mod due;
@@ -31,6 +32,7 @@ mod pin;
 mod progress;
 mod prune;
 mod reference;
+mod rejoin;
 mod remote;
 mod restore;
 mod resync;
@@ -39,6 +41,7 @@ mod select;
 mod show;
 mod snapshots;
 mod status;
+mod stranded;
 mod umount;
 mod upkeep;
 mod values;
@@ -134,6 +137,10 @@ enum Command {
     Member(member::MemberArgs),
     /// Show what was decided about a store's members and primary: when, where and by whom
     History(history::HistoryArgs),
+    /// Commit what only this host has, after another became the primary in its place; run on the former primary
+    Rejoin(rejoin::RejoinArgs),
+    /// Show what only a former primary has, take it over, or give it up
+    Stranded(stranded::StrandedArgs),
     /// Write a commented understudy.toml
     Init(init::InitArgs),
     /// Look at a drill's mount, and remove it when the drill is gone
@@ -152,7 +159,9 @@ impl Command {
         match self {
             // More time than the daemon gives its runs.
             Self::Run(_) => Ending::within(45),
-            Self::Resync(_) | Self::Mount(_) | Self::Drill(_) | Self::Upkeep(_) => Ending::within(30),
+            Self::Resync(_) | Self::Rejoin(_) | Self::Mount(_) | Self::Drill(_) | Self::Upkeep(_) => {
+                Ending::within(30)
+            }
             Self::Prune(_) => Ending::within(30),
             // A snapshot is published completely or not at all.
             Self::Follow(args) => Ending { code: Some(args.asked_to_end()), ..Ending::within(5) },
@@ -160,6 +169,7 @@ impl Command {
             Self::Pin(_) | Self::Unpin(_) | Self::Key(_) | Self::Umount(_) => Ending::COMMITS_AT_ONCE,
             Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => Ending::AT_ONCE,
             Self::Member(args) => args.ending(),
+            Self::Stranded(args) => args.ending(),
             Self::History(_) => Ending::AT_ONCE,
             // It ends with its drill; a signal to all processes reaches the drill as well.
             Self::Look(_) => Ending::within(30),
@@ -172,13 +182,15 @@ impl Command {
     /// That is not so for files of a restore and for mount points, whose modes the snapshot or the user
     /// determines, nor for a process that becomes another program, whose umask is the caller's.
     fn is_private(&self) -> bool {
-        !matches!(self, Self::Restore(_) | Self::Mount(_) | Self::Confined(_))
+        let takes = matches!(self, Self::Stranded(args) if args.takes());
+        !takes && !matches!(self, Self::Restore(_) | Self::Mount(_) | Self::Confined(_))
     }
 
     /// Returns whether output is all that the command produces.
     fn only_prints(&self) -> bool {
         match self {
             Self::Member(args) => args.only_prints(),
+            Self::Stranded(args) => args.only_prints(),
             Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_) | Self::History(_) => true,
             _ => false,
         }
@@ -240,6 +252,8 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
         Command::Key(args) => key::run(&cli.global, args),
         Command::Member(args) => member::run(&cli.global, args),
         Command::History(args) => history::run(&cli.global, args),
+        Command::Rejoin(args) => rejoin::run(&cli.global, &args),
+        Command::Stranded(args) => stranded::run(&cli.global, args),
         Command::Init(args) => init::run(args),
         Command::Look(args) => look::run(&args),
         Command::Guard(args) => guard::run(&args),

@@ -123,12 +123,12 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
             show::count(report.removed),
         ))?;
     }
-    warn(&warnings);
+    warn(&warnings, "the restored tree differs from the snapshot");
     Ok(if warnings.total() > 0 { Exit::Warnings } else { Exit::Done })
 }
 
 /// Prints warnings to standard error, also in a pipe, so that a scheduler's mail shows them.
-fn warn(warnings: &Shortfalls) {
+pub(super) fn warn(warnings: &Shortfalls, what: &str) {
     if warnings.total() == 0 {
         return;
     }
@@ -155,7 +155,7 @@ fn warn(warnings: &Shortfalls) {
     ];
     let counts = counts.iter().filter(|(count, _)| *count > 0);
     let told: Vec<_> = counts.map(|(count, what)| format!("{} {what}", show::count(*count))).collect();
-    complain!("understudy: warning: the restored tree differs from the snapshot: {}", told.join(", "));
+    complain!("understudy: warning: {what}: {}", told.join(", "));
     let denied = warnings.owners + warnings.attributes + warnings.missing > 0;
     if denied && !rustix::process::geteuid().is_root() {
         complain!(

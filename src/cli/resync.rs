@@ -5,7 +5,7 @@ use super::error::{Result, UsageError};
 use super::exit::Exit;
 use super::remote::Remote;
 use super::{Global, due, progress, show};
-use crate::api::resync::{ResyncReport, WarningKind};
+use crate::api::resync::{WarningKind, Warnings};
 use crate::model::id::StoreName;
 use crate::model::role::Permission;
 use crate::service::config::StoreConfig;
@@ -73,7 +73,10 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     } else if !global.quiet {
         show::resync(&report, &format!("committed to {}", repository.location()))?;
     }
-    warn(&report);
+    warn(&report.warnings);
+    if let Some(failed) = &report.hook_failed {
+        complain!("understudy: warning: the snapshot is committed; {failed}");
+    }
     Ok(if report.has_warnings() { Exit::Warnings } else { Exit::Done })
 }
 
@@ -101,8 +104,7 @@ fn choose(context: &Context, target: &str, args: &ResyncArgs) -> Result<(StoreCo
 }
 
 /// Prints warnings to standard error, also in a pipe, so that a scheduler's mail shows them.
-fn warn(report: &ResyncReport) {
-    let warnings = &report.warnings;
+pub(super) fn warn(warnings: &Warnings) {
     for warning in warnings.first.iter().take(10) {
         let what = match warning.kind {
             WarningKind::Torn => "changed while it was read; the snapshot has it as it was read last",
@@ -114,9 +116,6 @@ fn warn(report: &ResyncReport) {
             WarningKind::ChangedSilently => "changed without a new mtime or ctime; it was shipped",
         };
         complain!("understudy: warning: {}: {what} {}", warning.path, warning.reason);
-    }
-    if let Some(failed) = &report.hook_failed {
-        complain!("understudy: warning: the snapshot is committed; {failed}");
     }
     let all = warnings.total();
     if all > 10 {

@@ -5,3 +5,4 @@ pub mod decide;
 pub mod guard;
 pub mod log_view;
 pub mod services;
+pub mod stranded;

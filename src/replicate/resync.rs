@@ -12,12 +12,12 @@ use super::own::{self, Own};
 use super::read_entry::{TICK, Worker};
 use super::rounds::Rounds;
 use crate::api::requests::Requests;
-use crate::api::resync::{Phases, ResyncReport};
+use crate::api::resync::{Phases, ResyncReport, Warnings};
 use crate::model::entry::Timestamp;
 use crate::model::hold::{self, FilesystemId, Found};
-use crate::model::id::{DaemonId, StoreName, WriterId};
+use crate::model::id::{DaemonId, PackId, StoreName, WriterId};
 use crate::model::plan::Plan;
-use crate::model::record::{ManifestRoot, SnapshotRecord, SnapshotStatistics};
+use crate::model::record::{ManifestRoot, ObjectRef, SnapshotRecord, SnapshotStatistics};
 use crate::model::rivals::rivals;
 use crate::model::tree_path::TreePath;
 use crate::repository::packer::{Packer, Shipped};
@@ -145,6 +145,13 @@ struct Scanned {
     hinted: bool,
 }
 
+/// A tree whose content is in the repository, and that no record names yet.
+struct InTransit {
+    opened: Opened,
+    scanned: Scanned,
+    shipped: Shipped,
+}
+
 /// Resyncs once. Returns `None` if the run has to begin again.
 fn attempt(
     run: &Run,
@@ -156,19 +163,7 @@ fn attempt(
     let mut session = WriteSession::begin(store, &request.writer)?;
     phases.open_seconds = started.seconds();
     (around.on_step)(Step::Opened);
-
-    let scanning = env.stopwatch();
-    let opened = run.open(&session)?;
-    let packer = session.packer().stopped_by(around.progress.stop.clone());
-    let scanned = run.scan(&session, &opened, &packer)?;
-    phases.scan_seconds = scanning.seconds();
-    (around.on_step)(Step::Scanned);
-    run.hold(&session, &opened, &scanned, &packer)?;
-
-    let shipping = env.stopwatch();
-    let shipped = packer.close()?;
-    phases.ship_seconds = shipping.seconds();
-    (around.on_step)(Step::Shipped);
+    let InTransit { opened, scanned, shipped } = run.ship(&session, &mut phases)?;
 
     let committing = env.stopwatch();
     let record = run.record(&opened, &scanned, &shipped);
@@ -202,7 +197,60 @@ fn attempt(
     }))
 }
 
+/// A former primary's tree in the repository, for a decision about it.
+pub struct StrandedTree {
+    pub manifest: ManifestRoot,
+    pub new_packs: Vec<ObjectRef<PackId>>,
+    pub warnings: Warnings,
+    /// Number of entries that were gone before they could be read.
+    pub vanished: u64,
+}
+
+/// Scans a tree against the base of `session`, and ships what the store lacks. No record names it: that is
+/// the caller's part. If that never comes, the next run adopts what was shipped.
+///
+/// # Errors
+/// Those of a resync.
+pub fn ship_tree(
+    store: &Store,
+    session: &WriteSession,
+    request: &Request,
+    around: &ResyncContext,
+) -> Result<StrandedTree, ResyncError> {
+    let excludes = Excludes::parse(&request.excludes)?;
+    let run = Run { store, request, watched: None, around, excludes: &excludes };
+    match run.ship(session, &mut Phases::default()) {
+        Ok(InTransit { scanned: Scanned { manifest, summary, .. }, shipped, .. }) => Ok(StrandedTree {
+            manifest,
+            new_packs: shipped.packs,
+            warnings: summary.warnings.report(),
+            vanished: summary.vanished,
+        }),
+        Err(ScanEnd::Failed(error)) => Err(error),
+        Err(ScanEnd::LinksUnseen) => unreachable!("a scan without hints looks at every name"),
+    }
+}
+
 impl Run<'_> {
+    /// Scans the tree, and ships what the store lacks.
+    fn ship(&self, session: &WriteSession, phases: &mut Phases) -> Result<InTransit, ScanEnd> {
+        let Self { store, around, .. } = self;
+        let env = store.env();
+        let scanning = env.stopwatch();
+        let opened = self.open(session)?;
+        let packer = session.packer().stopped_by(around.progress.stop.clone());
+        let scanned = self.scan(session, &opened, &packer)?;
+        phases.scan_seconds = scanning.seconds();
+        (around.on_step)(Step::Scanned);
+        self.hold(session, &opened, &scanned, &packer)?;
+
+        let shipping = env.stopwatch();
+        let shipped = packer.close()?;
+        phases.ship_seconds = shipping.seconds();
+        (around.on_step)(Step::Shipped);
+        Ok(InTransit { opened, scanned, shipped })
+    }
+
     fn open(&self, session: &WriteSession) -> Result<Opened, ResyncError> {
         let Self { request, around, .. } = self;
         let scan_start = self.store.env().wall();

@@ -16,11 +16,13 @@
 
 use super::append::{Appended, RACES_MAX};
 use super::chunks::ChunkReader;
+use super::decide::Maker;
 use super::error::RepositoryError;
 use super::index::Index;
 use super::manifest::ManifestReader;
 use super::packer::Packer;
 use super::store::Store;
+use crate::model::decision::{Decision, Stranded};
 use crate::model::escape;
 use crate::model::id::{IndexId, Sequence, StoreName, WriterId};
 use crate::model::record::{Event, ObjectRef, SnapshotRecord, StoreState};
@@ -80,11 +82,23 @@ impl WriteSession {
     pub fn begin(store: &Store, writer: &WriterId) -> Result<Self, SessionError> {
         let state = store.log().state()?;
         admit(store, &state, writer)?;
+        let base = state.latest().map(|(sequence, _)| sequence);
+        Ok(Self::over(store, writer, state, base)?)
+    }
+
+    /// Begins a run that continues from the snapshot `base` of `state`, and ends with
+    /// [`Self::commit_stranded`]: whether `writer` is the primary does not matter.
+    pub(crate) fn over(
+        store: &Store,
+        writer: &WriterId,
+        state: StoreState,
+        base: Option<Sequence>,
+    ) -> Result<Self, RepositoryError> {
         store.keyrings().begin_writing(state.head.is_none())?;
         let index = Arc::new(Index::open(store, &state)?);
         index.adopt_orphans(store, &state)?;
         let chunks = ChunkReader::new(store.clone(), index.clone()).cached();
-        let (base, must_recheck) = base(&state, &chunks)?;
+        let (base, must_recheck) = usable(&state, base, &chunks)?;
         let before = state.index.clone();
         let (store, writer) = (store.clone(), writer.clone());
         Ok(Self { store, writer, state, before, index, chunks, base, must_recheck })
@@ -94,8 +108,7 @@ impl WriteSession {
         &self.state
     }
 
-    /// Returns the latest snapshot, from which the run continues; `None` without one, or if its manifest is
-    /// damaged.
+    /// Returns the snapshot from which the run continues; `None` without one, or if its manifest is damaged.
     pub fn base(&self) -> Option<&SnapshotRecord> {
         self.base.as_ref()
     }
@@ -161,6 +174,30 @@ impl WriteSession {
         }
         Err(RepositoryError::lost_races(self.store.name(), RACES_MAX + 1).into())
     }
+
+    /// Decides that `stranded` is what only this former primary has; its chunks are all shipped. Its segments
+    /// are filled in here.
+    ///
+    /// Returns `None` if data that the run may have relied on was moved, so that it has to begin again.
+    ///
+    /// # Errors
+    /// The decision would have no effect, or too many races were lost. Nothing was committed.
+    pub(crate) fn commit_stranded(
+        &mut self,
+        maker: Maker,
+        stranded: &Stranded,
+    ) -> Result<Option<Sequence>, RepositoryError> {
+        let (moved, store) = (self.state.moved, self.store.clone());
+        let sequence = store.log().decide(&mut self.state, maker, |state| {
+            if state.moved != moved {
+                return Ok::<_, RepositoryError>(None);
+            }
+            let new_index = self.index.added(&self.before, state);
+            Ok(Some(Decision::Stranded(Stranded { new_index, ..stranded.clone() })))
+        })?;
+        self.store.checkpoints().make_if_due(&mut self.state);
+        Ok(sequence)
+    }
 }
 
 /// Refuses a writer while another host is the primary.
@@ -177,11 +214,16 @@ fn admit(store: &Store, state: &StoreState, writer: &WriterId) -> Result<(), Ses
     Err(SessionError::Fenced { store: store.name().clone(), primary, writer: writer.clone() })
 }
 
-/// Finds the snapshot from which a run continues, and whether chunks of it may be missing.
+/// Returns the snapshot from which a run continues, and whether chunks of it may be missing.
 ///
 /// A snapshot whose manifest is damaged is no base.
-fn base(state: &StoreState, chunks: &ChunkReader) -> Result<(Option<SnapshotRecord>, bool), RepositoryError> {
-    let Some((sequence, record)) = state.latest() else { return Ok((None, false)) };
+fn usable(
+    state: &StoreState,
+    base: Option<Sequence>,
+    chunks: &ChunkReader,
+) -> Result<(Option<SnapshotRecord>, bool), RepositoryError> {
+    let found = base.and_then(|sequence| Some((sequence, state.snapshots.get(&sequence)?)));
+    let Some((sequence, record)) = found else { return Ok((None, false)) };
     if state.lost <= Some(sequence) || mutant::is(Mutant::NoRecheck) {
         return Ok((Some(record.clone()), false));
     }

@@ -79,7 +79,10 @@ impl Destination {
     pub fn choose(request: &RestoreRequest, tag: &str) -> Result<Self, RestoreError> {
         let destination = &without_slashes(&request.destination);
         match std::fs::symlink_metadata(destination) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(e)
+                if e.kind() == std::io::ErrorKind::NotFound
+                    && !matches!(request.existing, Existing::Add { .. }) =>
+            {
                 let room = Room::beside(destination, tag)?;
                 Self::in_room(room)
             }
@@ -107,13 +110,19 @@ impl Destination {
         if resumed {
             return place(handle, Way::InPlace(marker), false, true);
         }
-        if foreign && existing == Existing::Refuse {
+        let adds = matches!(existing, Existing::Add { .. });
+        if foreign && (adds || existing == Existing::Refuse) {
             return Err(RestoreError::Unfinished(destination.to_owned()));
+        }
+        if adds {
+            return place(handle, Way::Over, false, false);
         }
         if !found.is_empty() {
             return match existing {
                 Existing::Replace | Existing::Mirror => place(handle, Way::Over, false, false),
-                Existing::Refuse => Err(RestoreError::NotEmpty(destination.to_owned())),
+                Existing::Refuse | Existing::Add { .. } => {
+                    Err(RestoreError::NotEmpty(destination.to_owned()))
+                }
             };
         }
         if !is_working_directory(&handle)

@@ -76,6 +76,8 @@ pub struct Directory {
     pub(crate) filesystem: Filesystem,
     /// Whether entries that the snapshot does not have may be removed from it.
     pub(crate) deletes: bool,
+    /// Whether nothing in it is replaced.
+    pub(crate) adds: bool,
     /// Whether it is on another mount than the destination.
     pub(crate) elsewhere: bool,
     /// Names created in it, on a filesystem that may change names.
@@ -90,13 +92,15 @@ pub struct Met {
     pub(crate) fresh: bool,
     pub(crate) neutral: bool,
     pub(crate) deletes: bool,
+    pub(crate) adds: bool,
     pub(crate) elsewhere: bool,
 }
 
 impl Directory {
     /// Creates a directory that gets the metadata `finish` at the end.
     ///
-    /// It is `None` for one that keeps its metadata: the destination of a single file.
+    /// It is `None` for one that keeps its metadata: the destination of a single file, or a directory that
+    /// entries are only added to.
     pub fn new(
         met: Met,
         path: TreePath,
@@ -104,7 +108,7 @@ impl Directory {
         outcome: Arc<RestoreTally>,
         parent: Option<Arc<Directory>>,
     ) -> Self {
-        let Met { handle, filesystem, fresh, neutral, deletes, elsewhere } = met;
+        let Met { handle, filesystem, fresh, neutral, deletes, adds, elsewhere } = met;
         let made = Mutex::default();
         Self {
             handle,
@@ -116,6 +120,7 @@ impl Directory {
             neutral,
             filesystem,
             deletes,
+            adds,
             elsewhere,
             made,
             folds_names: AtomicBool::new(false),

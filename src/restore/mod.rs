@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod at;
+pub mod beside;
 pub mod context;
 pub mod destination;
 pub mod directory;

@@ -2,6 +2,7 @@
 
 use super::shortfall::Shortfalls;
 use crate::content::local_objects::LocalObjects;
+use crate::model::id::Sequence;
 use crate::model::tree_path::TreePath;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -15,6 +16,9 @@ pub enum Existing {
     Replace,
     /// Entries that differ are replaced, and those that the snapshot does not have are removed.
     Mirror,
+    /// Entries are added, and nothing that is there is replaced, changed or removed. An entry whose name has
+    /// other content gets the name with the suffix `.stranded-N`.
+    Add { beside: Sequence },
 }
 
 /// The entry to restore, and its destination.

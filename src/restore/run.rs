@@ -21,9 +21,11 @@ use super::request::{RestoreReport, RestoreRequest};
 use super::salvage::Salvage;
 use super::tree::restore_entries;
 use crate::content::write::ContentWriter;
+use crate::model::entry::Entry;
 use crate::model::record::ManifestRoot;
 use crate::model::tree_path::TreePath;
 use crate::repository::chunks::ChunkReader;
+use crate::repository::error::RepositoryError;
 use crate::repository::manifest::ManifestReader;
 use crate::source::disk::identity;
 use crate::support::lock::lock;
@@ -50,8 +52,40 @@ pub fn restore(
         true => tag.to_owned(),
         false => format!("{tag}-{}", &blake3::hash(request.path.as_bytes()).to_hex()[..8]),
     };
-    let place = Destination::choose(request, &tag)?;
-    let restored = restore_to(&place, &tag, chunks, root, request, own, progress);
+    let root = root.clone();
+    restore_as(&tag, chunks, request, own, progress, move |manifests, outcome| {
+        Box::new(Salvage::new(manifests, &root, &request.path, outcome))
+    })
+}
+
+/// Restores entries of a manifest, which are in order, each after the directories above it.
+///
+/// # Errors
+/// Those of a restore, and those of the entries.
+pub fn restore_entries_of(
+    chunks: ChunkReader,
+    entries: impl Iterator<Item = Result<Entry, RepositoryError>> + 'static,
+    tag: &str,
+    request: &RestoreRequest,
+    progress: &Progress,
+) -> Result<RestoreReport, RestoreError> {
+    crate::source::disk::raise_handle_limit();
+    let own = own_below(&request.destination, &request.own)?;
+    restore_as(tag, chunks, request, own, progress, |_, _| Box::new(entries))
+}
+
+type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, RepositoryError>> + 'a>;
+
+fn restore_as(
+    tag: &str,
+    chunks: ChunkReader,
+    request: &RestoreRequest,
+    own: Vec<TreePath>,
+    progress: &Progress,
+    entries: impl for<'a> FnOnce(ManifestReader, &'a RestoreTally) -> Entries<'a>,
+) -> Result<RestoreReport, RestoreError> {
+    let place = Destination::choose(request, tag)?;
+    let restored = restore_to(&place, tag, chunks, request, own, progress, entries);
     if restored.is_err() {
         place.abandon();
     }
@@ -84,10 +118,10 @@ fn restore_to(
     place: &Destination,
     tag: &str,
     chunks: ChunkReader,
-    root: &ManifestRoot,
     request: &RestoreRequest,
     own: Vec<TreePath>,
     progress: &Progress,
+    entries: impl for<'a> FnOnce(ManifestReader, &'a RestoreTally) -> Entries<'a>,
 ) -> Result<RestoreReport, RestoreError> {
     let outcome = Arc::new(RestoreTally::new(chunks.env()));
     let context = RestoreContext {
@@ -105,7 +139,7 @@ fn restore_to(
     }
     let threads = request.threads.max(1);
     let manifests = ManifestReader::new(context.writer.chunks.clone());
-    let entries = Salvage::new(manifests, root, &request.path, &context.outcome);
+    let entries = entries(manifests, &context.outcome);
     let report = std::thread::scope(|scope| {
         let pool = Pool::start(scope, vec![(); threads]);
         let report = restore_entries(&context, &pool, request, place, entries);

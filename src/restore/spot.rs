@@ -94,9 +94,12 @@ impl Unplaced<'_> {
         Ok(())
     }
 
-    fn rename(&self, path: &TreePath) -> Result<(), RestoreError> {
+    fn rename(&mut self, path: &TreePath) -> Result<(), RestoreError> {
         let wrong = RestoreError::write(path, "put it in its place");
         let Spot { dir, name, listed } = self.spot;
+        if dir.adds {
+            return self.add(path);
+        }
         if !listed {
             let handle = &dir.handle;
             match rustix::fs::renameat_with(handle, &self.at, handle, name, RenameFlags::NOREPLACE) {
@@ -126,6 +129,26 @@ impl Unplaced<'_> {
                 Err(RestoreError::InTheWay(path.to_string()))
             }
             Err(errno) => Err(wrong(errno)),
+        }
+    }
+}
+
+impl Unplaced<'_> {
+    /// Gives the inode its final name, unless that is taken: also by a process that took it just now.
+    fn add(&mut self, path: &TreePath) -> Result<(), RestoreError> {
+        let Spot { dir, name, .. } = self.spot;
+        let handle = &dir.handle;
+        let mut placed = rustix::fs::renameat_with(handle, &self.at, handle, name, RenameFlags::NOREPLACE);
+        if matches!(placed, Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)) {
+            // The filesystem does not support this kind of rename. A second name is refused as well if it is
+            // taken; the temporary one is removed then.
+            placed = rustix::fs::linkat(handle, &self.at, handle, name, AtFlags::empty());
+            self.linked = true;
+        }
+        match placed {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) => Err(dir.taken(name, path)),
+            Err(errno) => Err(RestoreError::write(path, "put it in its place")(errno)),
         }
     }
 }

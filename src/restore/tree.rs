@@ -128,6 +128,7 @@ impl<'env> Restorer<'_, 'env> {
         let handle = self.place.open().map_err(wrong("open it"))?;
         let filesystem = Filesystem::of(&handle).map_err(wrong("stat it"))?;
         let (fresh, deletes) = (self.place.fresh, (self.request.existing == Existing::Mirror));
+        let adds = matches!(self.request.existing, Existing::Add { .. });
         let outcome = self.context.outcome.clone();
         let missing = entry.path != self.request.path;
         let directory = match missing {
@@ -142,15 +143,16 @@ impl<'env> Restorer<'_, 'env> {
             }
             let above = entry.path.split().map_or(&b""[..], |(above, _)| above);
             let path = TreePath::parse(above).unwrap_or_default();
-            let met = Met { handle, filesystem, fresh, neutral: false, deletes, elsewhere: false };
+            let met = Met { handle, filesystem, fresh, neutral: false, deletes, adds, elsewhere: false };
             self.enter(Directory::new(met, path, None, outcome, None)).map_err(|failure| failure.error)?;
             return self.put(entry);
         }
         let attributes = self.context.attributes(&directory)?;
         let neutral = fresh && make_neutral(&handle, filesystem);
-        let met = Met { handle, filesystem, fresh, neutral, deletes, elsewhere: false };
+        let met = Met { handle, filesystem, fresh, neutral, deletes, adds, elsewhere: false };
         let path = directory.path.clone();
-        let dir = Directory::new(met, path, Some((directory, attributes)), outcome, None);
+        let finish = (!adds).then_some((directory, attributes));
+        let dir = Directory::new(met, path, finish, outcome, None);
         self.enter(dir).map_err(|failure| failure.error)?;
         if missing { self.entry(entry) } else { Ok(()) }
     }
@@ -234,6 +236,9 @@ impl<'env> Restorer<'_, 'env> {
         if entry.kind != Kind::Directory {
             self.leaf = Some(entry.path.clone());
         }
+        if let Existing::Add { beside } = self.request.existing {
+            return self.add(spot, entry, beside);
+        }
         if let Some(group) = entry.group()
             && let Some(first) = self.links.get(&group)
         {
@@ -241,6 +246,11 @@ impl<'env> Restorer<'_, 'env> {
             return self.link(spot, entry, group, &first);
         }
         self.make(spot, entry)
+    }
+
+    /// Leaves out all below an entry that has no place.
+    pub(crate) fn skip(&mut self, entry: Entry) {
+        self.skipped = (entry.kind == Kind::Directory).then_some(entry.path);
     }
 
     /// Makes a new inode for an entry. In a hardlink group it is the first name.
@@ -288,6 +298,8 @@ impl<'env> Restorer<'_, 'env> {
             Err(Errno::EXIST) => {
                 if Stat::at(&parent.handle, name).is_ok_and(|stat| stat.is_directory()) {
                     fresh = false;
+                } else if parent.adds {
+                    return Err(parent.taken(name, &entry.path).into());
                 } else {
                     rustix::fs::unlinkat(&parent.handle, name, AtFlags::empty())
                         .map_err(wrong("replace it"))?;
@@ -296,7 +308,8 @@ impl<'env> Restorer<'_, 'env> {
             }
             Err(errno) => return Err(wrong("create it")(errno).into()),
         }
-        let handle = match fresh {
+        // A directory that is only added to keeps its mode.
+        let handle = match fresh || parent.adds {
             true => open_below(&parent.handle, name),
             false => open_existing(&parent.handle, name),
         };
@@ -321,8 +334,12 @@ impl<'env> Restorer<'_, 'env> {
         let elsewhere = self.stack.first().is_some_and(|top| top.dir.filesystem.mount != filesystem.mount);
         let deletes = (self.request.existing == Existing::Mirror) && !elsewhere;
         parent.note_name(name);
-        let met = Met { handle, filesystem, fresh, neutral, deletes, elsewhere };
-        let (path, finish) = (entry.path.clone(), Some((entry.clone(), attributes)));
+        let adds = parent.adds;
+        let finish = (fresh || !adds).then(|| (entry.clone(), attributes));
+        // In a tree in use, a file in a new directory gets its name only when it is complete, too.
+        let fresh = fresh && !adds;
+        let met = Met { handle, filesystem, fresh, neutral, deletes, adds, elsewhere };
+        let path = entry.path.clone();
         Ok(Directory::new(met, path, finish, self.context.outcome.clone(), Some(parent.clone())))
     }
 

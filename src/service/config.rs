@@ -186,6 +186,8 @@ pub struct StoreConfig {
     pub drill: DrillConfig,
     #[serde(default)]
     pub member: MemberConfig,
+    #[serde(default)]
+    pub stranded: StrandedConfig,
     /// Services of the store on this host, in their order of start.
     #[serde(default)]
     pub service: Vec<ServiceSettings>,
@@ -208,6 +210,30 @@ pub struct MemberConfig {
     pub address: Option<String>,
     /// Its zone: hosts of one zone may fail together.
     pub zone: Option<String>,
+}
+
+/// How the paths are classed that only a former primary has.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StrandedConfig {
+    /// Patterns of what is made again: caches, sessions, generated code.
+    pub transient: Vec<String>,
+}
+
+impl Default for StrandedConfig {
+    /// Returns the places of a Magento store.
+    fn default() -> Self {
+        let transient = [
+            "var/cache/",
+            "var/page_cache/",
+            "var/session/",
+            "var/tmp/",
+            "var/view_preprocessed/",
+            "generated/",
+            "pub/static/",
+        ];
+        Self { transient: transient.map(String::from).to_vec() }
+    }
 }
 
 /// Settings of a store's drills.
@@ -286,6 +312,7 @@ impl StoreConfig {
             upkeep: None,
             drill: DrillConfig::default(),
             member: MemberConfig::default(),
+            stranded: StrandedConfig::default(),
             service: Vec::new(),
             gate: None,
             database: DatabaseSettings::default(),

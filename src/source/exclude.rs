@@ -38,6 +38,22 @@ impl Excludes {
         self.exclude(path, true) && (!self.tell_kinds || self.exclude(path, false))
     }
 
+    /// Returns whether the entry or a directory above it matches.
+    pub(crate) fn covers(&self, path: &TreePath, is_directory: bool) -> bool {
+        if self.patterns.is_none() {
+            return false;
+        }
+        let mut above = TreePath::root();
+        let mut names = path.components().peekable();
+        while let Some(name) = names.next() {
+            above = above.join(name);
+            if self.exclude(&above, names.peek().is_some() || is_directory) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Returns whether the entry itself matches; entries below an excluded directory are never looked at.
     pub(crate) fn exclude(&self, path: &TreePath, is_directory: bool) -> bool {
         self.patterns.as_ref().is_some_and(|patterns| {
@@ -62,5 +78,8 @@ mod tests {
         assert!(!excluded("a/keep.tmp", false));
         assert!(excluded("top", false));
         assert!(!excluded("a/top", false));
+        let covers = |path: &str, dir| excludes.covers(&TreePath::parse(path.as_bytes()).unwrap(), dir);
+        assert!(covers("var/cache", true) && covers("var/cache/a/keep.tmp", false) && covers("top/a", false));
+        assert!(!covers("var/cache", false) && !covers("var/caches/a", false) && !covers("", true));
     }
 }

@@ -1,0 +1,402 @@
+//! `understudy stranded`.
+
+use super::context::Context;
+use super::desk::Desk;
+use super::error::{Context as _, Error, Result, UsageError};
+use super::exit::Exit;
+use super::{Ending, Global, restore, show};
+use crate::failover::stranded::chosen::Choice;
+use crate::failover::stranded::class::{Class, Counts, Three};
+use crate::failover::stranded::error::StrandedError;
+use crate::failover::stranded::take::{TakeReport, take};
+use crate::failover::stranded::tree::StrandedView;
+use crate::model::id::{Sequence, StoreName};
+use crate::model::record::StoreState;
+use crate::model::tree_path::TreePath;
+use crate::repository::error::RepositoryError;
+use crate::repository::store::Store;
+use crate::restore::request::{Existing, RestoreRequest};
+use crate::source::exclude::Excludes;
+use crate::support::clock::UnixNanos;
+use crate::support::progress::Progress;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use std::ffi::OsString;
+use std::io::{BufRead, IsTerminal, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub(super) struct StrandedArgs {
+    #[command(subcommand)]
+    command: StrandedCommand,
+}
+
+#[derive(Subcommand)]
+enum StrandedCommand {
+    /// List the trees of former primaries that no person has settled
+    List {
+        #[arg(value_name = "STORE")]
+        store: String,
+    },
+    /// Show each path that a former primary changed, with its class
+    Show(StrandedOf),
+    /// Add files of a former primary to the live tree; nothing that is there is replaced
+    Take(TakeArgs),
+    /// Give up what is stranded: the next pruning deletes it
+    Drop(DropArgs),
+}
+
+#[derive(Args)]
+struct StrandedOf {
+    #[arg(value_name = "STORE")]
+    store: String,
+    /// The record, as `stranded list` shows it
+    #[arg(value_name = "N")]
+    record: u64,
+}
+
+#[derive(Args)]
+struct TakeArgs {
+    #[command(flatten)]
+    of: StrandedOf,
+    /// Paths below the store's root, each with all that is stranded below it; `.` is everything but what is transient
+    #[arg(value_name = "PATH", required_unless_present = "new")]
+    paths: Vec<OsString>,
+    /// Take all that only the former primary has
+    #[arg(long)]
+    new: bool,
+    /// The live tree (default: the store's path on this host)
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    #[command(flatten)]
+    by: By,
+}
+
+#[derive(Args)]
+struct DropArgs {
+    #[command(flatten)]
+    of: StrandedOf,
+    /// Do not ask for the store's name
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    by: By,
+}
+
+#[derive(Args)]
+struct By {
+    /// Who decides this, for the store's history (default: the user who is logged in)
+    #[arg(long, value_name = "NAME")]
+    person: Option<String>,
+}
+
+impl By {
+    fn person(self) -> String {
+        let variables = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
+        let logged_in =
+            || variables.filter_map(|name| std::env::var(name).ok()).find(|name| !name.is_empty());
+        let unknown = || format!("user {}", rustix::process::getuid().as_raw());
+        self.person.or_else(logged_in).unwrap_or_else(unknown)
+    }
+}
+
+impl StrandedArgs {
+    pub(super) fn ending(&self) -> Ending {
+        match self.command {
+            StrandedCommand::Drop(_) => Ending::COMMITS_AT_ONCE,
+            _ => Ending::AT_ONCE,
+        }
+    }
+
+    pub(super) fn only_prints(&self) -> bool {
+        matches!(self.command, StrandedCommand::List { .. } | StrandedCommand::Show(_))
+    }
+
+    /// Returns whether files are made whose modes are those of the former primary.
+    pub(super) fn takes(&self) -> bool {
+        matches!(self.command, StrandedCommand::Take(_))
+    }
+}
+
+pub(super) fn run(global: &Global, args: StrandedArgs) -> Result<Exit> {
+    match args.command {
+        StrandedCommand::List { store } => list(global, &StoreName::parse(&store)?),
+        StrandedCommand::Show(of) => show(global, &of),
+        StrandedCommand::Take(args) => run_take(global, args),
+        StrandedCommand::Drop(args) => run_drop(global, args),
+    }
+}
+
+/// Returns the patterns of what is made again.
+fn transient(context: &Context, name: &StoreName) -> Result<Excludes> {
+    let config = context.config.store(name.as_str());
+    let config = config.map(|store| store.stranded.clone()).unwrap_or_default();
+    Ok(Excludes::parse(&config.transient)?)
+}
+
+fn state_of(store: &Store) -> Result<StoreState> {
+    let state = store.log().state()?;
+    match state.head {
+        Some(_) => Ok(state),
+        None => Err(RepositoryError::NoStore(store.name().clone()).into()),
+    }
+}
+
+/// A stranded tree, as it is listed.
+#[derive(Serialize)]
+struct Listed {
+    record: Sequence,
+    of_epoch: u64,
+    /// The former primary.
+    host: Option<String>,
+    base: Option<Sequence>,
+    compared: Option<Sequence>,
+    counts: Counts,
+}
+
+fn list(global: &Global, name: &StoreName) -> Result<Exit> {
+    let context = Context::new(global)?;
+    let store = context.repository_of(name)?.store(name);
+    let (state, transient) = (state_of(&store)?, transient(&context, name)?);
+    let mut listed = Vec::new();
+    for sequence in state.authority.stranded.keys() {
+        let view = StrandedView::open(&store, &state, *sequence)?;
+        let counts = view.each(&transient, |_, _| Ok::<_, Error>(()))?;
+        listed.push(Listed {
+            record: *sequence,
+            of_epoch: view.stranded.of_epoch.0,
+            host: view.host.map(|host| host.0),
+            base: view.stranded.base,
+            compared: view.compared,
+            counts,
+        });
+    }
+    if global.json {
+        show::json(&listed)?;
+        return Ok(Exit::Done);
+    }
+    if listed.is_empty() {
+        show::line(&format!("store '{name}': nothing is stranded"))?;
+        return Ok(Exit::Done);
+    }
+    let head =
+        [">record", ">epoch", "host", ">only there", ">on both", ">deleted", ">transient", ">same", ">size"];
+    let mut table = vec![head.map(String::from).to_vec()];
+    for row in listed {
+        let Counts { only, both, deleted, transient, same, size_bytes, .. } = row.counts;
+        let mut cells = vec![row.record.to_string(), row.of_epoch.to_string()];
+        cells.push(row.host.unwrap_or_else(|| "-".to_owned()));
+        cells.extend([only, both, deleted, transient, same].map(show::count));
+        cells.push(show::bytes(size_bytes));
+        table.push(cells);
+    }
+    show::table(&table)?;
+    Ok(Exit::Done)
+}
+
+/// A path, as it is shown.
+#[derive(Serialize)]
+struct Row {
+    class: Class,
+    path: String,
+    kind: &'static str,
+    size_bytes: u64,
+    /// Seconds since 1970.
+    mtime: i64,
+    /// The path's size on the new primary, if it is there.
+    size_bytes_there: Option<u64>,
+    mtime_there: Option<i64>,
+}
+
+fn row(class: Class, three: &Three) -> Option<Row> {
+    let entry = three.entry()?;
+    Some(Row {
+        class,
+        path: entry.path.to_string(),
+        kind: entry.kind.name(),
+        size_bytes: entry.size_bytes(),
+        mtime: entry.mtime.seconds,
+        size_bytes_there: three.theirs.as_ref().map(|entry| entry.size_bytes()),
+        mtime_there: three.theirs.as_ref().map(|entry| entry.mtime.seconds),
+    })
+}
+
+fn show(global: &Global, of: &StrandedOf) -> Result<Exit> {
+    let context = Context::new(global)?;
+    let name = StoreName::parse(&of.store)?;
+    let store = context.repository_of(&name)?.store(&name);
+    let (state, transient) = (state_of(&store)?, transient(&context, &name)?);
+    let view = StrandedView::open(&store, &state, Sequence(of.record))?;
+    let counts = view.each(&transient, |class, three| {
+        let Some(row) = row(class, three) else { return Ok(()) };
+        if global.json {
+            return show::json(&row);
+        }
+        let slash = if row.kind == "directory" { "/" } else { "" };
+        let seconds = u64::try_from(row.mtime).unwrap_or(0);
+        let time = show::time(UnixNanos(seconds.saturating_mul(1_000_000_000)));
+        let size = show::bytes(row.size_bytes);
+        show::line(&format!("{:<9}  {time}  {size:>10}  {}{slash}", class.name(), row.path))
+    })?;
+    if !global.json && !global.quiet {
+        show::line(&format!(
+            "{} only there, {} changed on both sides, {} deleted there, {} transient, {} the same on both; {}",
+            show::count(counts.only),
+            show::count(counts.both),
+            show::count(counts.deleted),
+            show::count(counts.transient),
+            show::count(counts.same),
+            show::bytes(counts.size_bytes),
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Reads a path below the store's root, as a person writes it.
+fn path(given: &OsString) -> Result<TreePath> {
+    let bytes = given.as_bytes();
+    let trimmed = bytes.strip_prefix(b"./").unwrap_or(bytes);
+    let trimmed = trimmed.strip_suffix(b"/").unwrap_or(trimmed);
+    match trimmed {
+        b"." => Ok(TreePath::root()),
+        b"" => Err(UsageError("a path is empty; `.` is everything".to_owned()).into()),
+        path => Ok(TreePath::parse(path)?),
+    }
+}
+
+/// Returns the live tree that files are added to.
+fn destination(desk: &Desk, state: &StoreState, given: Option<PathBuf>) -> Result<PathBuf> {
+    let name = desk.store.name();
+    let path = match given {
+        Some(path) => path,
+        None if state.primary.as_ref() != Some(&desk.name) => {
+            let (store, host) = (name.clone(), desk.name.clone());
+            return Err(StrandedError::NotPrimary { store, host }.into());
+        }
+        None => {
+            let config = desk.context.config.store(name.as_str());
+            let path = config.map(|store| store.path.clone()).filter(|path| !path.as_os_str().is_empty());
+            path.ok_or_else(|| {
+                UsageError(format!(
+                    "store '{name}' has no `path` in this host's configuration; give --to DIR"
+                ))
+            })?
+        }
+    };
+    // A symlink that the administrator named is followed, and none below it.
+    std::fs::canonicalize(&path).map_err(|source| StrandedError::Destination { path, source }.into())
+}
+
+/// What was taken, as it is shown.
+#[derive(Serialize)]
+struct Taken {
+    #[serde(flatten)]
+    report: TakeReport,
+    /// The record that settles the tree, if all that could be taken is there.
+    settled: Option<Sequence>,
+}
+
+fn run_take(global: &Global, args: TakeArgs) -> Result<Exit> {
+    let name = StoreName::parse(&args.of.store)?;
+    let desk = Desk::open(global, &name)?;
+    let mut state = desk.state()?;
+    desk.check_may_decide(&state)?;
+    let paths = args.paths.iter().map(path).collect::<Result<Vec<_>>>()?;
+    let to = destination(&desk, &state, args.to)?;
+    let sequence = Sequence(args.of.record);
+    let view = StrandedView::open(&desk.store, &state, sequence)?;
+    let context = &desk.context;
+    let request = RestoreRequest {
+        destination: to.clone(),
+        path: TreePath::root(),
+        existing: Existing::Add { beside: sequence },
+        threads: context.threads(),
+        own: context.own_places().into_iter().chain(context.keys()?.key_file).collect(),
+        local: None,
+    };
+    let (progress, choice) = (Progress::default(), Choice { new: args.new, paths });
+    let transient = transient(context, &name)?;
+    let report = super::progress::watched(global, context.env(), &progress, "taken", || {
+        take(&view, choice, transient, &request, &progress)
+    })?;
+    let counts = (report.chosen, 0);
+    let settled = match report.is_all() {
+        true => view.settle(&mut state, desk.maker(), counts, &args.by.person())?,
+        false => None,
+    };
+    let warnings = report.report.warnings.clone();
+    if global.json {
+        show::json(&Taken { report, settled })?;
+    } else if !global.quiet {
+        let (written, kept) = (report.report.files_written, report.report.files_kept);
+        show::line(&format!(
+            "{name}: {} paths of record {sequence} taken to {}: {} files written, {} were there",
+            show::count(report.chosen),
+            to.display(),
+            show::count(written),
+            show::count(kept),
+        ))?;
+        show::line(&match settled {
+            Some(record) => format!("  record {record} settles it: nothing more is stranded in {sequence}"),
+            None => format!(
+                "  {} paths remain; take them as well, or end it with: understudy stranded drop {name} {sequence}",
+                show::count(report.remaining)
+            ),
+        })?;
+    }
+    restore::warn(&warnings, "what was taken differs from what was stranded");
+    Ok(if warnings.total() > 0 { Exit::Warnings } else { Exit::Done })
+}
+
+/// Maximum number of bytes that are read as an answer.
+const ANSWER_MAX_BYTES: u64 = 4096;
+
+fn run_drop(global: &Global, args: DropArgs) -> Result<Exit> {
+    let name = StoreName::parse(&args.of.store)?;
+    let desk = Desk::open(global, &name)?;
+    let mut state = desk.state()?;
+    desk.check_may_decide(&state)?;
+    let sequence = Sequence(args.of.record);
+    let view = StrandedView::open(&desk.store, &state, sequence)?;
+    let counts = view.each(&transient(&desk.context, &name)?, |_, _| Ok::<_, Error>(()))?;
+    if !args.yes {
+        let what = format!(
+            "{} paths ({}) that only a former primary of store '{name}' has",
+            show::count(counts.to_take()),
+            show::bytes(counts.size_bytes)
+        );
+        confirm(&name, &what)?;
+    }
+    let settled = view.settle(&mut state, desk.maker(), (0, counts.to_take()), &args.by.person())?;
+    #[derive(Serialize)]
+    struct Dropped {
+        dropped: u64,
+        settled: Option<Sequence>,
+    }
+    if global.json {
+        show::json(&Dropped { dropped: counts.to_take(), settled })?;
+    } else if !global.quiet {
+        show::line(&format!(
+            "{name}: what was stranded in record {sequence} is given up; the next pruning deletes what nothing else needs"
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Asks for the store's name.
+fn confirm(name: &StoreName, what: &str) -> Result<()> {
+    if std::io::stdin().is_terminal() {
+        complain!("{what} will be deleted for ever. Type the store's name to go on:");
+    }
+    let mut answer = String::new();
+    let limited = std::io::stdin().take(ANSWER_MAX_BYTES);
+    std::io::BufReader::new(limited).read_line(&mut answer).context("reading the answer")?;
+    match answer.trim() == name.as_str() {
+        true => Ok(()),
+        false => Err(UsageError(format!(
+            "{what}: nothing was dropped, since the answer is not the store's name; type '{name}', or give --yes"
+        ))
+        .into()),
+    }
+}
