@@ -47,6 +47,7 @@ mod services;
 mod signals;
 mod simulation;
 mod standby;
+mod stranded;
 #[path = "../support/mod.rs"]
 mod support;
 mod swaps;

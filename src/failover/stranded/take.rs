@@ -57,7 +57,6 @@ pub fn take(
         return Err(StrandedError::NothingChosen(what));
     }
     progress.expected_entries.store(chosen, Ordering::Relaxed);
-    let transient = Arc::new(transient);
     let paths = view.paths()?.filter_map(move |three| match three {
         Ok(three) => {
             let class = three.class(&transient).filter(|class| choice.has(*class, &three));
