@@ -46,6 +46,7 @@ mod umount;
 mod upkeep;
 mod values;
 mod verify;
+mod warnings;
 
 pub use reference::{parses, reference};
 

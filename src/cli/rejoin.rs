@@ -4,7 +4,7 @@ use super::context::kill_at;
 use super::desk::Desk;
 use super::error::{Result, UsageError};
 use super::exit::Exit;
-use super::{Global, progress, resync, show};
+use super::{Global, progress, show, warnings};
 use crate::failover::stranded::rejoin::{RejoinReport, rejoin};
 use crate::model::id::StoreName;
 use crate::replicate::resync::ResyncContext;
@@ -55,7 +55,7 @@ pub(super) fn run(global: &Global, args: &RejoinArgs) -> Result<Exit> {
     } else if !global.quiet {
         say(&name, &report)?;
     }
-    resync::warn(&report.warnings);
+    warnings::scan(&report.warnings);
     Ok(if report.warnings.partial() > 0 { Exit::Warnings } else { Exit::Done })
 }
 

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::error::{Result, UsageError};
 use super::exit::Exit;
-use super::{Global, StandbyArgs, show};
+use super::{Global, StandbyArgs, show, warnings};
 use crate::api::requests::Requests;
 use crate::model::id::Sequence;
 use crate::model::snapshot_ref::SnapshotRef;
@@ -12,7 +12,6 @@ use crate::repository::chunks::ChunkReader;
 use crate::repository::index::Index;
 use crate::restore::request::{Existing, RestoreReport, RestoreRequest};
 use crate::restore::run::restore;
-use crate::restore::shortfall::{NAMED_MAX, ShortfallKind, Shortfalls};
 use crate::standby::depot::Depot;
 use crate::support::progress::Progress;
 use clap::Args;
@@ -21,9 +20,6 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// Maximum number of warnings that are printed to standard error.
-const SHOWN_MAX: usize = 10;
 
 #[derive(Args)]
 pub(super) struct RestoreArgs {
@@ -105,7 +101,7 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
         restore(ChunkReader::new(store, index), &record.manifest, &tag, &request, &progress)
     })?;
     let seconds = started.seconds();
-    let warnings = report.warnings.clone();
+    let shortfalls = report.warnings.clone();
     if global.json {
         show::json(&Output { snapshot: sequence, report, requests: repository.requests(), seconds })?;
     } else if !global.quiet {
@@ -123,59 +119,6 @@ pub(super) fn run(global: &Global, args: RestoreArgs) -> Result<Exit> {
             show::count(report.removed),
         ))?;
     }
-    warn(&warnings, "the restored tree differs from the snapshot");
-    Ok(if warnings.total() > 0 { Exit::Warnings } else { Exit::Done })
-}
-
-/// Prints warnings to standard error, also in a pipe, so that a scheduler's mail shows them.
-pub(super) fn warn(warnings: &Shortfalls, what: &str) {
-    if warnings.total() == 0 {
-        return;
-    }
-    for warning in warnings.first.iter().take(SHOWN_MAX) {
-        complain!("understudy: warning: {}: {}: {}", warning.path, words(warning.kind), warning.reason);
-    }
-    let named = warnings.first.len().min(SHOWN_MAX) as u64;
-    if warnings.total() > named {
-        let more = show::count(warnings.total() - named);
-        complain!("understudy: warning: {more} more; --json names the first {NAMED_MAX}");
-    }
-    let counts = [
-        (warnings.damaged, "left out because of damage in the repository"),
-        (warnings.missing, "not created"),
-        (warnings.wider, "more accessible than before"),
-        (warnings.left, "not removed"),
-        (warnings.orphaned, "directories created in place of lost ones"),
-        (warnings.renamed, "under another name"),
-        (warnings.separate, "separate files that were hard links"),
-        (warnings.modes, "modes"),
-        (warnings.owners, "owners"),
-        (warnings.attributes, "attributes"),
-        (warnings.times, "times"),
-    ];
-    let counts = counts.iter().filter(|(count, _)| *count > 0);
-    let told: Vec<_> = counts.map(|(count, what)| format!("{} {what}", show::count(*count))).collect();
-    complain!("understudy: warning: {what}: {}", told.join(", "));
-    let denied = warnings.owners + warnings.attributes + warnings.missing > 0;
-    if denied && !rustix::process::geteuid().is_root() {
-        complain!(
-            "understudy: warning: this user is not allowed to set everything; run as root for an exact copy"
-        );
-    }
-}
-
-fn words(kind: ShortfallKind) -> &'static str {
-    match kind {
-        ShortfallKind::Damaged => "left out, its content is damaged or lost",
-        ShortfallKind::Missing => "could not be created",
-        ShortfallKind::Wider => "more accessible than before",
-        ShortfallKind::Left => "not removed",
-        ShortfallKind::Orphaned => "created in place of a lost directory",
-        ShortfallKind::Renamed => "has a different name",
-        ShortfallKind::Separate => "no longer a hard link to the same file",
-        ShortfallKind::Mode => "different mode",
-        ShortfallKind::Owner => "different owner",
-        ShortfallKind::Attribute => "attribute not restored",
-        ShortfallKind::Time => "different time",
-    }
+    warnings::shortfalls(&shortfalls, "the restored tree differs from the snapshot");
+    Ok(if shortfalls.total() > 0 { Exit::Warnings } else { Exit::Done })
 }

@@ -4,8 +4,7 @@ use super::context::{Context, kill_at, name_from_path};
 use super::error::{Result, UsageError};
 use super::exit::Exit;
 use super::remote::Remote;
-use super::{Global, due, progress, show};
-use crate::api::resync::{WarningKind, Warnings};
+use super::{Global, due, progress, show, warnings};
 use crate::model::id::StoreName;
 use crate::model::role::Permission;
 use crate::service::config::StoreConfig;
@@ -73,7 +72,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     } else if !global.quiet {
         show::resync(&report, &format!("committed to {}", repository.location()))?;
     }
-    warn(&report.warnings);
+    warnings::scan(&report.warnings);
     if let Some(failed) = &report.hook_failed {
         complain!("understudy: warning: the snapshot is committed; {failed}");
     }
@@ -101,24 +100,4 @@ fn choose(context: &Context, target: &str, args: &ResyncArgs) -> Result<(StoreCo
     };
     let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     Ok((StoreConfig::of(name, path), false))
-}
-
-/// Prints warnings to standard error, also in a pipe, so that a scheduler's mail shows them.
-pub(super) fn warn(warnings: &Warnings) {
-    for warning in warnings.first.iter().take(10) {
-        let what = match warning.kind {
-            WarningKind::Torn => "changed while it was read; the snapshot has it as it was read last",
-            WarningKind::Unreadable => {
-                "could not be read; its state in the last snapshot, and that of everything below it, was kept, if any:"
-            }
-            WarningKind::Attributes => "its extended attributes could not be read, but its content was:",
-            WarningKind::Unsettled => "kept changing; the snapshot has what was read last:",
-            WarningKind::ChangedSilently => "changed without a new mtime or ctime; it was shipped",
-        };
-        complain!("understudy: warning: {}: {what} {}", warning.path, warning.reason);
-    }
-    let all = warnings.total();
-    if all > 10 {
-        complain!("understudy: warning: {} more; --json names the first 100", all - 10);
-    }
 }

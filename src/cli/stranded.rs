@@ -4,7 +4,7 @@ use super::context::Context;
 use super::desk::Desk;
 use super::error::{Context as _, Error, Result, UsageError};
 use super::exit::Exit;
-use super::{Ending, Global, restore, show};
+use super::{Ending, Global, show, warnings};
 use crate::failover::stranded::chosen::Choice;
 use crate::failover::stranded::class::{Class, Counts, Three};
 use crate::failover::stranded::error::StrandedError;
@@ -325,7 +325,7 @@ fn run_take(global: &Global, args: TakeArgs) -> Result<Exit> {
         true => view.settle(&mut state, desk.maker(), counts, &args.by.person())?,
         false => None,
     };
-    let warnings = report.report.warnings.clone();
+    let shortfalls = report.report.warnings.clone();
     if global.json {
         show::json(&Taken { report, settled })?;
     } else if !global.quiet {
@@ -345,8 +345,8 @@ fn run_take(global: &Global, args: TakeArgs) -> Result<Exit> {
             ),
         })?;
     }
-    restore::warn(&warnings, "what was taken differs from what was stranded");
-    Ok(if warnings.total() > 0 { Exit::Warnings } else { Exit::Done })
+    warnings::shortfalls(&shortfalls, "what was taken differs from what was stranded");
+    Ok(if shortfalls.total() > 0 { Exit::Warnings } else { Exit::Done })
 }
 
 /// Maximum number of bytes that are read as an answer.
