@@ -114,7 +114,7 @@ mod tests {
     type Tree = BTreeMap<u8, (bool, u8)>;
 
     fn path(number: u8) -> TreePath {
-        let top = if number % 5 == 0 { "var/cache/" } else { "" };
+        let top = if number.is_multiple_of(5) { "var/cache/" } else { "" };
         TreePath::parse(format!("{top}{number:03}").as_bytes()).unwrap()
     }
 
@@ -143,7 +143,7 @@ mod tests {
     fn pages(tree: &Tree) -> Vec<Vec<Entry>> {
         let mut entries: Vec<_> = tree.iter().map(|(number, value)| entry(*number, *value)).collect();
         entries.sort_by(|a, b| a.path.cmp(&b.path));
-        let ends = |entry: &Entry| blake3::hash(entry.path.as_bytes()).as_bytes()[0] % 3 == 0;
+        let ends = |entry: &Entry| blake3::hash(entry.path.as_bytes()).as_bytes()[0].is_multiple_of(3);
         entries.split_inclusive(ends).map(<[_]>::to_vec).collect()
     }
 
@@ -170,7 +170,7 @@ mod tests {
                 return None;
             } else if here == theirs {
                 Class::Same
-            } else if number % 5 == 0 {
+            } else if number.is_multiple_of(5) {
                 Class::Transient
             } else if here.is_none() {
                 Class::Deleted
