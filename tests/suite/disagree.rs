@@ -264,7 +264,7 @@ fn what_went_wrong_is_said_once() {
     let record = dir.path().join("repository/plain/log/00000000000000000001");
     let sound = std::fs::read(&record).unwrap();
     for (bytes, text) in [
-        ([&b"USRECRD\x05"[..], &sound[8..]].concat(), "has format version 5"),
+        ([&b"USRECRD\x06"[..], &sound[8..]].concat(), "has format version 6"),
         (Vec::new(), "is truncated: shorter than a record"),
     ] {
         std::fs::write(&record, bytes).unwrap();
