@@ -68,15 +68,7 @@ fn say(name: &StoreName, report: &RejoinReport) -> Result<()> {
             format!("store '{name}': committed what only this host has, in record {record}")
         }
     })?;
-    show::line(&format!(
-        "  {} only here, {} changed on both sides, {} deleted here, {} transient, {} the same on both; {}",
-        show::count(counts.only),
-        show::count(counts.both),
-        show::count(counts.deleted),
-        show::count(counts.transient),
-        show::count(counts.same),
-        show::bytes(counts.size_bytes),
-    ))?;
+    show::line(&format!("  {}", show::stranded(counts, "here")))?;
     match report.record {
         Some(record) => {
             show::line(&format!("  on '{}': understudy stranded show {name} {record}", report.primary))

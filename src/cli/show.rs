@@ -3,6 +3,7 @@
 use super::error::{Context as _, Result};
 use crate::api::resync::ResyncReport;
 use crate::api::run::RunReport;
+use crate::failover::stranded::class::Counts;
 use crate::maintain::prune::PruneReport;
 use crate::model::escape;
 use crate::service::drill::DrillReport;
@@ -166,4 +167,17 @@ pub(super) fn announce_key(made: Option<&Path>) {
             path.display()
         );
     }
+}
+
+/// Says how many paths of each class a former primary has; `place` is "here" or "there".
+pub(crate) fn stranded(counts: &Counts, place: &str) -> String {
+    format!(
+        "{} only {place}, {} changed on both sides, {} deleted {place}, {} transient, {} the same on both; {}",
+        count(counts.only),
+        count(counts.both),
+        count(counts.deleted),
+        count(counts.transient),
+        count(counts.same),
+        bytes(counts.size_bytes),
+    )
 }

@@ -240,15 +240,7 @@ fn show(global: &Global, of: &StrandedOf) -> Result<Exit> {
         show::line(&format!("{:<9}  {time}  {size:>10}  {}{slash}", class.name(), row.path))
     })?;
     if !global.json && !global.quiet {
-        show::line(&format!(
-            "{} only there, {} changed on both sides, {} deleted there, {} transient, {} the same on both; {}",
-            show::count(counts.only),
-            show::count(counts.both),
-            show::count(counts.deleted),
-            show::count(counts.transient),
-            show::count(counts.same),
-            show::bytes(counts.size_bytes),
-        ))?;
+        show::line(&show::stranded(&counts, "there"))?;
     }
     Ok(Exit::Done)
 }

@@ -3,15 +3,15 @@
 
 use crate::support::command::{fails, ok, said};
 use crate::support::host::Host;
+use crate::support::members::{decide, invite, join};
 use crate::support::rig::{self, Rig, disk_patience, name};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use object_store::ObjectStore;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use understudy::format::checkpoint;
 use understudy::format::seal::Sealing;
@@ -22,8 +22,6 @@ use understudy::model::member::{May, Member};
 use understudy::model::record::{Event, StoreState};
 use understudy::model::retention::Retention;
 use understudy::repository::append::Appended;
-use understudy::repository::decide::Maker;
-use understudy::repository::error::RepositoryError;
 use understudy::repository::key_source::KeySource;
 use understudy::repository::store::{Repository, RepositoryOptions, Store};
 use understudy::support::signature::{Signature, SigningKey};
@@ -52,26 +50,6 @@ fn hosts(dir: &Path) -> (PathBuf, Host, Host) {
     (repository, one, two)
 }
 
-/// Begins an invitation. Returns its process and its token.
-fn invite(host: &Host, more: &[&str]) -> (Child, String) {
-    let mut command = host.command(&["member", "invite", "acme"]);
-    let mut inviting = command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut token = String::new();
-    // The rest of the output is small enough to wait in the pipe.
-    let mut stdout = BufReader::new(inviting.stdout.take().unwrap());
-    stdout.read_line(&mut token).unwrap();
-    inviting.stdout = Some(stdout.into_inner());
-    (inviting, token.trim().to_owned())
-}
-
-fn join(inviter: &Host, joiner: &Host) -> String {
-    let (inviting, token) = invite(inviter, &[]);
-    ok(&mut joiner.command(&["member", "join", &token]));
-    let output = inviting.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-    token
-}
-
 fn json(host: &Host, args: &[&str]) -> serde_json::Value {
     let output = ok(host.command(args).arg("--json"));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -92,7 +70,7 @@ fn a_host_joins_by_a_token_that_serves_once_and_is_removed() {
     fails(&mut two.command(&["member", "found", "acme"]), 2, "run this on its primary");
     ok(&mut one.command(&["member", "found", "acme"]));
     fails(&mut one.command(&["member", "found", "acme"]), 2, "has members already");
-    let token = join(&one, &two);
+    let token = join(&one, &two, &[]);
     assert_eq!(objects(&repository, "joins"), 0, "the answer is gone");
     // It serves nobody else, and leaves nothing.
     let three = host(&repository, "web-3", STANDBY);
@@ -238,7 +216,7 @@ fn whoever_may_only_append_cannot_promote() {
     let dir = tempfile::tempdir().unwrap();
     let (repository, one, two) = hosts(dir.path());
     ok(&mut one.command(&["member", "found", "acme"]));
-    join(&one, &two);
+    join(&one, &two, &[]);
     let attacker = opened(&repository, rig::key_source(), None, false);
     let mut state = attacker.log().state().unwrap();
     let primary = |state: &StoreState| (state.primary.clone().unwrap().0, state.epoch.0);
@@ -296,15 +274,6 @@ fn whoever_may_only_append_cannot_promote() {
 fn member(name: &str, key: &SigningKey) -> Member {
     let may = BTreeSet::from([May::Serve, May::Watch]);
     Member { name: WriterId(name.into()), key: key.public(), address: None, zone: None, may }
-}
-
-/// Decides by a host's key.
-fn decide(store: &Store, host: &str, key: &SigningKey, decision: Decision) -> Sequence {
-    let mut state = store.log().state().unwrap();
-    let host = WriterId(host.into());
-    let maker = Maker { name: &host, key };
-    let decided = store.log().decide::<RepositoryError>(&mut state, maker, |_| Ok(Some(decision.clone())));
-    decided.unwrap().unwrap()
 }
 
 fn forced(host: &str) -> Decision {

@@ -5,6 +5,7 @@ use crate::support::command::{fails, ok, said};
 use crate::support::facts;
 use crate::support::faulty::{Fault, FaultyStore};
 use crate::support::host::Host;
+use crate::support::members::{decide, join};
 use crate::support::rig::{self, disk_patience, name, patience};
 use crate::support::tree::{random, sample_tree};
 use base64::Engine;
@@ -13,7 +14,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
@@ -44,29 +45,10 @@ fn host(repository: &Path, writer: &str) -> Host {
     host
 }
 
-fn join(inviter: &Host, joiner: &Host, more: &[&str]) {
-    let mut command = inviter.command(&["member", "invite", "acme"]);
-    let mut inviting = command.args(more).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut token = String::new();
-    let mut stdout = BufReader::new(inviting.stdout.take().unwrap());
-    stdout.read_line(&mut token).unwrap();
-    inviting.stdout = Some(stdout.into_inner());
-    ok(&mut joiner.command(&["member", "join", token.trim()]));
-    assert!(inviting.wait_with_output().unwrap().status.success());
-}
-
 fn key_of(host: &Host) -> SigningKey {
     let text = std::fs::read_to_string(host.path("state/understudy/member.key")).unwrap();
     let seed = STANDARD_NO_PAD.decode(text.lines().last().unwrap()).unwrap();
     SigningKey::of(&seed.try_into().unwrap())
-}
-
-fn decide(store: &Store, host: &str, key: &SigningKey, decision: Decision) -> Sequence {
-    let mut state = store.log().state().unwrap();
-    let host = WriterId(host.into());
-    let maker = Maker { name: &host, key };
-    let decided = store.log().decide::<RepositoryError>(&mut state, maker, |_| Ok(Some(decision.clone())));
-    decided.unwrap().unwrap()
 }
 
 fn forced(host: &str, base: u64) -> Decision {

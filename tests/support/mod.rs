@@ -12,6 +12,7 @@ pub mod faulty;
 pub mod forge;
 pub mod host;
 pub mod http;
+pub mod members;
 pub mod model_tree;
 pub mod mount;
 pub mod nginx;
