@@ -47,9 +47,7 @@ mod tests {
     use crate::failover::agent::terms::event_of;
     use crate::failover::decide::log_view::Event as Told;
     use crate::model::decision::{Cause, Decision, Loss, Promoted, Statement};
-    use crate::model::hold::FilesystemId;
-    use crate::model::id::{ChunkId, ContentHash, StoreName, WriterId};
-    use crate::model::manifest_root::ManifestRoot;
+    use crate::model::id::{ContentHash, StoreName, WriterId};
     use crate::model::member::May;
     use crate::model::record::{Event, Record, SnapshotRecord};
     use crate::support::clock::UnixNanos;
@@ -90,20 +88,7 @@ mod tests {
     }
 
     fn snapshot() -> Event {
-        Event::Snapshot(Box::new(SnapshotRecord {
-            manifest: ManifestRoot { page: ChunkId([7; 32]), height: 0, entries: 0, size_bytes: 0 },
-            scan_start: UnixNanos(1),
-            scan_end: UnixNanos(2),
-            source_path: "/".into(),
-            filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
-            statistics: Default::default(),
-            new_packs: Vec::new(),
-            new_index: Vec::new(),
-            index: Vec::new(),
-            database_position: None,
-            merged_index: Vec::new(),
-            full_scan_start: None,
-        }))
+        Event::Snapshot(Box::new(SnapshotRecord::sample()))
     }
 
     /// Appends a decision if the log admits it; returns whether it does.

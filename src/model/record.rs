@@ -65,6 +65,32 @@ pub struct SnapshotRecord {
     pub full_scan_start: Option<UnixNanos>,
 }
 
+#[cfg(test)]
+impl SnapshotRecord {
+    /// Returns a snapshot of an empty tree, for tests.
+    pub(crate) fn sample() -> Self {
+        Self {
+            manifest: ManifestRoot {
+                page: super::id::ChunkId([1; 32]),
+                height: 0,
+                entries: 1,
+                size_bytes: 0,
+            },
+            scan_start: UnixNanos(1),
+            scan_end: UnixNanos(2),
+            source_path: "/".into(),
+            filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
+            statistics: SnapshotStatistics::default(),
+            new_packs: Vec::new(),
+            new_index: Vec::new(),
+            index: Vec::new(),
+            database_position: None,
+            merged_index: Vec::new(),
+            full_scan_start: None,
+        }
+    }
+}
+
 /// Minimum number of records for which a dropped snapshot is remembered, whatever their kind.
 const DROPPED_RECORDS: u64 = 64;
 

@@ -71,27 +71,12 @@ pub fn rivals(state: &StoreState) -> Option<Rivals> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::hold::FilesystemId;
-    use crate::model::id::{ChunkId, Incarnation, WriterId};
-    use crate::model::record::{ManifestRoot, SnapshotRecord, SnapshotStatistics};
-    use crate::support::clock::UnixNanos;
+    use crate::model::id::{Incarnation, WriterId};
+    use crate::model::record::{SnapshotRecord, SnapshotStatistics};
 
     fn snapshot(daemon: Option<DaemonId>) -> SnapshotRecord {
-        let page = ChunkId::of(b"page");
-        SnapshotRecord {
-            manifest: ManifestRoot { page, height: 0, entries: 1, size_bytes: 0 },
-            scan_start: UnixNanos::EPOCH,
-            scan_end: UnixNanos::EPOCH,
-            source_path: "/srv".into(),
-            filesystem: FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
-            statistics: SnapshotStatistics { daemon, ..Default::default() },
-            new_packs: Vec::new(),
-            new_index: Vec::new(),
-            index: Vec::new(),
-            database_position: None,
-            merged_index: Vec::new(),
-            full_scan_start: None,
-        }
+        let statistics = SnapshotStatistics { daemon, ..Default::default() };
+        SnapshotRecord { statistics, ..SnapshotRecord::sample() }
     }
 
     /// Returns the number of the snapshot that shows two daemons. `daemons` is the log of their snapshots,

@@ -36,20 +36,7 @@ fn root() -> ManifestRoot {
 }
 
 fn snapshot() -> Event {
-    Event::Snapshot(Box::new(SnapshotRecord {
-        manifest: root(),
-        scan_start: UnixNanos(1),
-        scan_end: UnixNanos(2),
-        source_path: "/".into(),
-        filesystem: super::hold::FilesystemId { magic: 0, id: 0, root_inode: 0, mounts: None },
-        statistics: Default::default(),
-        new_packs: Vec::new(),
-        new_index: Vec::new(),
-        index: Vec::new(),
-        database_position: None,
-        merged_index: Vec::new(),
-        full_scan_start: None,
-    }))
+    Event::Snapshot(Box::new(SnapshotRecord::sample()))
 }
 
 fn promoted(host: u8, cause: Cause) -> Decision {
