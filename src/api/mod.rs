@@ -11,6 +11,7 @@
 
 pub mod change;
 pub mod error;
+pub mod failover;
 pub mod follow;
 pub mod progress;
 pub mod requests;

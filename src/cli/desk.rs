@@ -44,7 +44,7 @@ impl Desk {
     /// Returns what this host tells of itself.
     pub fn told(&self) -> MemberConfig {
         let config = self.context.config.store(self.store.name().as_str());
-        config.map(|store| store.member.clone()).unwrap_or_default()
+        config.and_then(|store| store.member.clone()).unwrap_or_default()
     }
 
     /// Refuses before anything is shown or done what the log would refuse later.

@@ -5,7 +5,7 @@ use super::desk::Desk;
 use super::error::{Context as _, LocalError, Result, StoppedError, UsageError};
 use super::exit::Exit;
 use super::{Ending, Global, ending, show, values};
-use crate::format::join::{JoinToken, Joining};
+use crate::format::join::{JoinToken, Joining, Told};
 use crate::model::decision::Decision;
 use crate::model::id::{StoreName, WriterId};
 use crate::model::member::{May, Member};
@@ -116,9 +116,16 @@ fn found(global: &Global, name: &StoreName) -> Result<()> {
         ))
         .into());
     }
-    let MemberConfig { address, zone } = desk.told();
+    let MemberConfig { address, customers, zone } = desk.told();
     let may = BTreeSet::from([May::Serve, May::Watch]);
-    let member = Member { name: desk.name.clone(), key: desk.key.public(), address, zone, may };
+    let member = Member {
+        name: desk.name.clone(),
+        key: desk.key.public(),
+        address,
+        customers: customers.map(|at| at.to_string()),
+        zone,
+        may,
+    };
     let mut state = desk.state()?;
     desk.store.log().decide(&mut state, desk.maker(), |state| match state.authority.is_founded() {
         false => Ok::<_, super::error::Error>(Some(Decision::Members { members: vec![member.clone()] })),
@@ -212,6 +219,7 @@ fn add(desk: &Desk, state: &mut StoreState, joining: &Joining, watch_only: bool)
         name: joining.name.clone(),
         key: joining.key,
         address: joining.address.clone(),
+        customers: joining.customers.clone(),
         zone: joining.zone.clone(),
         may: may.into_iter().collect(),
     };
@@ -247,8 +255,9 @@ fn join(global: &Global, args: &JoinArgs) -> Result<()> {
     let own = desk.key.public();
     let is_in = |state: &StoreState| state.authority.member(&desk.name).is_some_and(|m| m.key == own);
     if !is_in(&state) {
-        let MemberConfig { address, zone } = desk.told();
-        let joining = token.answer(desk.name.clone(), own, address, zone);
+        let MemberConfig { address, customers, zone } = desk.told();
+        let told = Told { address, customers: customers.map(|at| at.to_string()), zone };
+        let joining = token.answer(desk.name.clone(), own, told);
         desk.store.notes().put_joining(&token, &joining)?;
         let answered = wait_for(&desk, args.time, || {
             // In this order: the answer is deleted only after the host was added.

@@ -20,6 +20,7 @@ mod due;
 mod ending;
 mod error;
 mod exit;
+mod failover;
 mod follow;
 mod guard;
 mod history;
@@ -138,6 +139,16 @@ enum Command {
     Member(member::MemberArgs),
     /// Show what was decided about a store's members and primary: when, where and by whom
     History(history::HistoryArgs),
+    /// Move a store to another host as planned: nothing is lost, and it is closed for seconds
+    Switchover(failover::SwitchoverArgs),
+    /// Have this host take a store over whose primary has failed, after showing what is lost
+    Failover(failover::FailoverArgs),
+    /// Say where a store's failover stands, and why this host would not take over
+    Why(failover::WhyArgs),
+    /// Have no host take a store over by itself, until it is resumed
+    Pause(failover::PauseArgs),
+    /// Let hosts take a store over by themselves again
+    Resume(failover::ResumeArgs),
     /// Commit what only this host has, after another became the primary in its place; run on the former primary
     Rejoin(rejoin::RejoinArgs),
     /// Show what only a former primary has, take it over, or give it up
@@ -171,7 +182,11 @@ impl Command {
             Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => Ending::AT_ONCE,
             Self::Member(args) => args.ending(),
             Self::Stranded(args) => args.ending(),
-            Self::History(_) => Ending::AT_ONCE,
+            Self::History(_) | Self::Why(_) => Ending::AT_ONCE,
+            // The daemon goes on, or has the record.
+            Self::Switchover(_) | Self::Failover(_) | Self::Pause(_) | Self::Resume(_) => {
+                Ending::COMMITS_AT_ONCE
+            }
             // It ends with its drill; a signal to all processes reaches the drill as well.
             Self::Look(_) => Ending::within(30),
             Self::Mounts(_) | Self::Init(_) | Self::Confined(_) | Self::Guard(_) => Ending::AT_ONCE,
@@ -192,7 +207,8 @@ impl Command {
         match self {
             Self::Member(args) => args.only_prints(),
             Self::Stranded(args) => args.only_prints(),
-            Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_) | Self::History(_) => true,
+            Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_) => true,
+            Self::History(_) | Self::Why(_) => true,
             _ => false,
         }
     }
@@ -253,6 +269,11 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
         Command::Key(args) => key::run(&cli.global, args),
         Command::Member(args) => member::run(&cli.global, args),
         Command::History(args) => history::run(&cli.global, args),
+        Command::Switchover(args) => failover::run_switchover(&cli.global, &args),
+        Command::Failover(args) => failover::run_failover(&cli.global, &args),
+        Command::Why(args) => failover::run_why(&cli.global, &args),
+        Command::Pause(args) => failover::run_pause(&cli.global, &args),
+        Command::Resume(args) => failover::run_resume(&cli.global, &args),
         Command::Rejoin(args) => rejoin::run(&cli.global, &args),
         Command::Stranded(args) => stranded::run(&cli.global, args),
         Command::Init(args) => init::run(args),

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -76,6 +77,43 @@ impl<'a> Remote<'a> {
             }
         };
         timeout(ANSWER_LIMIT, work).await?
+    }
+
+    /// Asks for something and reads the answer.
+    ///
+    /// # Errors
+    /// The daemon does not answer, or refuses; then its reason is the text.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.request(Method::GET, path)
+    }
+
+    /// Has the daemon do something and reads the answer, with errors as for [`Self::get`].
+    pub(super) fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.request(Method::POST, path)
+    }
+
+    fn request<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T> {
+        let work = async {
+            let Some(answer) = self.ask(method, path).await? else {
+                return Err("the daemon closed the connection; try again".into());
+            };
+            let status = answer.status();
+            Ok::<_, Unanswered>((status, answer.into_body().collect().await?.to_bytes()))
+        };
+        let answered = self.context.runtime.block_on(async { timeout(ANSWER_LIMIT, work).await });
+        let failed = |how: String| LocalError::new(format!("asking the daemon: {how}"));
+        let (status, body) = match answered {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(error)) => return Err(failed(error.to_string()).into()),
+            Err(_) => return Err(failed(format!("no answer within {} s", ANSWER_LIMIT.as_secs())).into()),
+        };
+        if !status.is_success() {
+            let text = String::from_utf8_lossy(&body);
+            let told = serde_json::from_str::<ErrorBody>(&text)
+                .map_or_else(|_| text.into_owned(), |body| body.error);
+            return Err(LocalError::new(told).into());
+        }
+        serde_json::from_slice(&body).context("reading the daemon's answer; it may be of another version")
     }
 
     /// Returns the daemon's status of all stores; empty when it does not answer.

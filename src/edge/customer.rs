@@ -12,6 +12,7 @@ use super::mark::parse_epoch;
 use crate::model::escape;
 use crate::model::id::Epoch;
 use serde::{Deserialize, Deserializer};
+use std::fmt;
 use std::time::Duration;
 use url::Url;
 
@@ -131,6 +132,12 @@ fn read(answer: &Answer) -> Shown {
 /// The URL of a store's customers: `http` or `https`, without a user and without a fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CustomerUrl(Url);
+
+impl fmt::Display for CustomerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl CustomerUrl {
     /// Parses a URL. An error is a reason in words.

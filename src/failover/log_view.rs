@@ -66,8 +66,8 @@ mod tests {
     fn members(serving: u8) -> Vec<Member> {
         let member = |host: u8| {
             let may = if serving & (1 << host) == 0 { May::Watch } else { May::Serve };
-            let (address, zone, may) = (None, None, BTreeSet::from([may]));
-            Member { name: name(host), key: key(host).public(), address, zone, may }
+            let (address, customers, zone, may) = (None, None, None, BTreeSet::from([may]));
+            Member { name: name(host), key: key(host).public(), address, customers, zone, may }
         };
         (0..3).map(member).collect()
     }

@@ -4,5 +4,6 @@ pub mod agent;
 pub mod decide;
 pub mod guard;
 pub mod log_view;
+pub mod place;
 pub mod services;
 pub mod stranded;

@@ -24,6 +24,14 @@ pub(crate) struct JoinToken {
     secret: Zeroizing<[u8; 32]>,
 }
 
+/// What a host tells of itself when it joins.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    pub address: Option<String>,
+    pub customers: Option<String>,
+    pub zone: Option<String>,
+}
+
 /// The answer of a host that was invited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +39,7 @@ pub(crate) struct Joining {
     pub name: WriterId,
     pub key: PublicKey,
     pub address: Option<String>,
+    pub customers: Option<String>,
     pub zone: Option<String>,
     proof: ContentHash,
 }
@@ -89,20 +98,16 @@ impl JoinToken {
         put(self.store.as_str());
         put(&joining.name.0);
         put(joining.address.as_deref().unwrap_or_default());
+        put(joining.customers.as_deref().unwrap_or_default());
         put(joining.zone.as_deref().unwrap_or_default());
         hasher.update(&joining.key.0);
         ContentHash(*hasher.finalize().as_bytes())
     }
 
     /// Returns the answer of a host.
-    pub(crate) fn answer(
-        &self,
-        name: WriterId,
-        key: PublicKey,
-        address: Option<String>,
-        zone: Option<String>,
-    ) -> Joining {
-        let joining = Joining { name, key, address, zone, proof: ContentHash([0; 32]) };
+    pub(crate) fn answer(&self, name: WriterId, key: PublicKey, told: Told) -> Joining {
+        let Told { address, customers, zone } = told;
+        let joining = Joining { name, key, address, customers, zone, proof: ContentHash([0; 32]) };
         Joining { proof: self.proof(&joining), ..joining }
     }
 
@@ -141,13 +146,15 @@ mod tests {
     #[test]
     fn only_a_holder_of_the_token_can_answer_and_nobody_can_change_an_answer() {
         let (name, key) = (WriterId("b".into()), PublicKey([3; 32]));
-        let joining = token(7).answer(name, key, Some("b:9184".into()), None);
+        let told = Told { address: Some("b:9184".into()), ..Told::default() };
+        let joining = token(7).answer(name, key, told);
         assert!(token(7).is_proven(&joining));
         assert!(!token(8).is_proven(&joining));
         for bad in [
             Joining { name: WriterId("c".into()), ..joining.clone() },
             Joining { key: PublicKey([4; 32]), ..joining.clone() },
             Joining { address: Some("c:9184".into()), ..joining.clone() },
+            Joining { address: None, customers: Some("b:9184".into()), ..joining.clone() },
             Joining { address: None, zone: Some("b:9184".into()), ..joining.clone() },
             Joining { proof: ContentHash([0; 32]), ..joining.clone() },
         ] {

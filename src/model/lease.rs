@@ -96,8 +96,15 @@ mod tests {
     }
 
     fn member(name: &str, seed: u8, may: May) -> Member {
-        let (address, zone) = (None, None);
-        Member { name: host(name), key: key(seed).public(), address, zone, may: BTreeSet::from([may]) }
+        let (address, customers, zone) = (None, None, None);
+        Member {
+            name: host(name),
+            key: key(seed).public(),
+            address,
+            customers,
+            zone,
+            may: BTreeSet::from([may]),
+        }
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub struct Member {
     /// Where the host's daemon answers other members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// Where an edge, or another member's gate, reaches the host's gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customers: Option<String>,
     /// Hosts of one zone may fail together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
@@ -61,7 +64,7 @@ impl Member {
 
     /// Returns why a list cannot have this member.
     fn check(&self) -> Result<(), MembersError> {
-        let texts = [Some(&self.name.0), self.address.as_ref(), self.zone.as_ref()];
+        let texts = [Some(&self.name.0), self.address.as_ref(), self.customers.as_ref(), self.zone.as_ref()];
         match texts.into_iter().flatten().all(|text| is_text(text)) {
             false => Err(MembersError::Text(self.name.clone())),
             true if self.may.is_empty() => Err(MembersError::Idle(self.name.clone())),
@@ -81,7 +84,7 @@ pub enum MembersError {
     #[error("a store has 1 to {MEMBERS_MAX} members, and this list has {0}")]
     Count(usize),
     #[error(
-        "member '{0}': its name, address and zone must each have 1 to {TEXT_MAX_BYTES} bytes, without control characters"
+        "member '{0}': its name, addresses and zone must each have 1 to {TEXT_MAX_BYTES} bytes, without control characters"
     )]
     Text(WriterId),
     #[error("member '{0}' may neither serve nor watch")]
@@ -117,7 +120,14 @@ mod tests {
 
     fn member(name: &str, key: u8) -> Member {
         let may = BTreeSet::from([May::Serve]);
-        Member { name: WriterId(name.into()), key: PublicKey([key; 32]), address: None, zone: None, may }
+        Member {
+            name: WriterId(name.into()),
+            key: PublicKey([key; 32]),
+            address: None,
+            customers: None,
+            zone: None,
+            may,
+        }
     }
 
     #[test]

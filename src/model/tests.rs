@@ -22,7 +22,7 @@ fn key(host: u8) -> SigningKey {
 
 fn member(host: u8, may: &[May]) -> Member {
     let may: BTreeSet<_> = may.iter().copied().collect();
-    Member { name: name(host), key: key(host).public(), address: None, zone: None, may }
+    Member { name: name(host), key: key(host).public(), address: None, customers: None, zone: None, may }
 }
 
 const BOTH: [May; 2] = [May::Serve, May::Watch];

@@ -6,7 +6,7 @@ pub mod error;
 pub mod leaves;
 pub mod live;
 pub mod mount;
-mod paths;
+pub(crate) mod paths;
 pub mod served;
 pub mod table;
 pub mod tree;

@@ -43,7 +43,7 @@ pub(super) fn remove_place(place: &Path) {
 }
 
 /// Returns a path that keeps its meaning: symlinks are resolved as far as the path exists.
-pub(super) fn absolute(path: &Path) -> Result<PathBuf, FollowError> {
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, FollowError> {
     if let Ok(path) = std::fs::canonicalize(path) {
         return Ok(path);
     }

@@ -1,6 +1,7 @@
 //! `understudy.toml`: strict, with errors that name the nearest valid key.
 
 use super::schedule::Schedule;
+use crate::edge::address::Address;
 use crate::edge::config::EdgeConfig;
 use crate::edge::customer::CustomerUrl;
 use crate::failover::guard::settings::{DatabaseSettings, GateSettings, Setup};
@@ -184,8 +185,11 @@ pub struct StoreConfig {
     pub upkeep: Option<Upkeep>,
     #[serde(default)]
     pub drill: DrillConfig,
+    /// With it this host takes part in the store's failover: its daemon serves the store, or stands by.
+    pub member: Option<MemberConfig>,
+    /// What stops another host that may still serve.
     #[serde(default)]
-    pub member: MemberConfig,
+    pub fence: FenceConfig,
     #[serde(default)]
     pub stranded: StrandedConfig,
     /// Services of the store on this host, in their order of start.
@@ -208,8 +212,26 @@ pub struct StoreConfig {
 pub struct MemberConfig {
     /// Where its daemon answers other members: a host and a port.
     pub address: Option<String>,
+    /// Where an edge, or another member's gate, reaches this host's gate.
+    pub customers: Option<Address>,
     /// Its zone: hosts of one zone may fail together.
     pub zone: Option<String>,
+}
+
+/// The command that stops another host of a store: by a cloud's API, or a power switch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FenceConfig {
+    /// Command that succeeds once the host in its environment is down.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Maximum run time of the command in seconds; it is ended after that.
+    pub timeout_seconds: Option<u64>,
+    /// User that the command runs as; default: the user of this process.
+    pub user: Option<String>,
+    /// Names of this process's variables that are handed on to the command.
+    #[serde(default)]
+    pub environment: Vec<String>,
 }
 
 /// How the paths are classed that only a former primary has.
@@ -311,7 +333,8 @@ impl StoreConfig {
             retention: None,
             upkeep: None,
             drill: DrillConfig::default(),
-            member: MemberConfig::default(),
+            member: None,
+            fence: FenceConfig::default(),
             stranded: StrandedConfig::default(),
             service: Vec::new(),
             gate: None,
@@ -340,11 +363,16 @@ impl Config {
                     store.name
                 )));
             }
+            check_member(store).map_err(wrong)?;
             settings::check(&store.service)
                 .map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             check_edges(store).map_err(wrong)?;
-            let environments =
-                [&store.hooks.environment, &store.drill.environment, &store.database.environment];
+            let environments = [
+                &store.hooks.environment,
+                &store.drill.environment,
+                &store.database.environment,
+                &store.fence.environment,
+            ];
             let edges = store.edge.iter().flat_map(EdgeConfig::environment);
             let mut environment = environments.into_iter().flatten().chain(edges);
             if let Some(name) = environment.find(|name| !child::may_be_handed_on(name)) {
@@ -359,8 +387,9 @@ impl Config {
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let beside = |path: &PathBuf| base.join(path);
         config.store.iter_mut().for_each(|store| resolve_store(store, &base));
-        let primaries = config.store.iter_mut().filter(|store| store.role == Permission::Primary);
-        primaries.for_each(|store| store.path = beside(&store.path));
+        // A standby may have none.
+        let with_path = config.store.iter_mut().filter(|store| !store.path.as_os_str().is_empty());
+        with_path.for_each(|store| store.path = beside(&store.path));
         config.service.token_file = config.service.token_file.as_ref().map(beside);
         let is_path = |path: &&PathBuf| path.as_os_str() != OFF;
         if let Some(socket) = config.service.socket.as_ref().filter(is_path) {
@@ -417,6 +446,21 @@ impl Config {
     }
 }
 
+/// Checks what a member needs. An error is a reason in words.
+fn check_member(store: &StoreConfig) -> Result<(), String> {
+    let Some(member) = &store.member else { return Ok(()) };
+    let wrong = |reason: &str| Err(format!("store '{}': {reason}", store.name));
+    if store.path.as_os_str().is_empty() && !(store.service.is_empty() && store.gate.is_none()) {
+        return wrong(
+            "it has services or a gate, and no `path`; set the directory where its tree is mounted when this host takes over",
+        );
+    }
+    if !store.edge.is_empty() && member.customers.is_none() {
+        return wrong("an edge needs to know where it reaches this host: set `customers` in [store.member]");
+    }
+    Ok(())
+}
+
 /// Checks a store's edges. An error is a reason in words.
 fn check_edges(store: &StoreConfig) -> Result<(), String> {
     let wrong = |reason| format!("store '{}': edge: {reason}", store.name);
@@ -432,7 +476,9 @@ fn resolve_store(store: &mut StoreConfig, base: &Path) {
     let beside = |path: &PathBuf| base.join(path);
     let hooks = &mut store.hooks;
     let mut commands = vec![&mut hooks.before, &mut hooks.after, &mut store.drill.command];
-    commands.push(&mut store.database.fence);
+    let database = &mut store.database;
+    commands.extend([&mut database.fence, &mut database.promote, &mut database.demote]);
+    commands.push(&mut store.fence.command);
     for service in &mut store.service {
         service.compose = service.compose.as_ref().map(beside);
         commands.extend([&mut service.start, &mut service.stop, &mut service.check]);

@@ -7,8 +7,9 @@
 //! shipped is not shipped again. After a time limit the process ends without waiting for them, which loses
 //! nothing either.
 
+use super::agents::registry::Agents;
 use super::alert::Alert;
-use super::board::{Board, RunResult, Standing, StartedRun, StartedUpkeep, upkeep_status};
+use super::board::{Board, Duty, RunResult, Standing, StartedRun, StartedUpkeep, upkeep_status};
 use super::config::{Config, StoreConfig};
 use super::drill_place;
 use super::ending::{EndLimits, Ending, Running};
@@ -29,7 +30,7 @@ use crate::support::clock::Now;
 use crate::support::env::Env;
 use crate::support::failure::Failure;
 use crate::support::lock::lock;
-use crate::support::progress::Step;
+use crate::support::progress::{Progress, Step};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -38,6 +39,8 @@ use tracing::Level;
 
 /// Maximum sleep of the thread, since clocks may be set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
+/// Time between looks whether a run has ended.
+const RUN_LOOK: Duration = Duration::from_millis(20);
 /// Maximum number of logs that are read at the same time to learn where their stores stand.
 const QUESTIONS_MAX: usize = 16;
 
@@ -53,6 +56,7 @@ struct Inner {
     /// Open repositories by address; the stores of one repository share its bandwidth limit.
     repositories: Mutex<HashMap<String, Repository>>,
     watches: Watches,
+    agents: Agents,
     on_step: Box<dyn Fn(Step) + Send + Sync>,
     stopping: AtomicBool,
 }
@@ -73,6 +77,7 @@ impl Daemon {
             changed: Condvar::new(),
             repositories: Mutex::default(),
             watches: Watches::default(),
+            agents: Agents::default(),
             on_step,
             stopping: AtomicBool::new(false),
         };
@@ -144,6 +149,7 @@ impl Daemon {
     /// Runs stores and does their upkeep when due, until `stop` is called and everything under way has ended
     /// or exceeded its limit.
     pub(crate) fn run(&self, limits: EndLimits) {
+        self.0.agents.keep(self);
         // Removes what killed drills left, of a daemon or of a single command.
         let standby = self.host().standby(None).ok();
         std::thread::spawn(move || drill_place::tidy(standby.as_deref()));
@@ -196,9 +202,43 @@ impl Daemon {
         ended.collect()
     }
 
+    /// Returns the failover agents of this daemon's stores.
+    pub(crate) fn agents(&self) -> &Agents {
+        &self.0.agents
+    }
+
+    /// Sets which runs a store has, as its failover agent wants it.
+    pub(crate) fn set_duty(&self, name: &StoreName, duty: Option<Duty>) {
+        let now = self.now();
+        self.board().set_duty(name, duty, now);
+        self.wake();
+    }
+
+    /// Runs a store in the role of `config` on this thread, once no other run of it is under way. The board does
+    /// not count it: it is a step of a handover.
+    pub(crate) fn run_now(&self, config: &StoreConfig) -> Result<RunReport, RunError> {
+        while self.board().is_running(&config.name) {
+            self.0.env.sleep(RUN_LOOK);
+        }
+        let watched = self.0.watches.begin(config, false, self.changed(config));
+        let (host, progress) = (self.host(), Progress::default());
+        let repository = self.repository(config)?.metered();
+        let watch = RunObserver { progress: &progress, on_step: &self.0.on_step };
+        let result = run(&host, &repository, config, false, watched.clone(), watch);
+        if let Some(watched) = watched {
+            let done = match &result {
+                Ok(RunReport::Resync(report)) => Some(&**report),
+                _ => None,
+            };
+            self.0.watches.end(&config.name, watched, done);
+        }
+        result
+    }
+
     /// Stops the daemon: no run begins any more, and those under way stop as soon as they can.
     pub(crate) fn stop(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
+        self.0.agents.end();
         self.board().stop();
         self.0.changed.notify_all();
     }

@@ -9,6 +9,7 @@ use super::api_error::ApiError;
 use super::board::{RunRequest, RunResult};
 use super::config::StoreConfig;
 use super::daemon::Daemon;
+use super::failover_http;
 use super::metrics::{self, Overall};
 use crate::api::OPENAPI;
 use crate::api::change::{ChangeRow, Changes, ChangesQuery};
@@ -44,8 +45,8 @@ const QUESTIONS_MAX: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
-struct AppState {
-    daemon: Daemon,
+pub(super) struct AppState {
+    pub daemon: Daemon,
     log: Lossy,
     /// Permits for requests that read repositories.
     places: Arc<Semaphore>,
@@ -65,6 +66,12 @@ pub(crate) fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router
         .route("/api/v1/stores/{store}/resync", post(resync))
         .route("/api/v1/stores/{store}/hold", post(hold))
         .route("/api/v1/stores/{store}/release", post(release))
+        .route("/api/v1/stores/{store}/failover", get(failover_http::status).post(failover_http::take_over))
+        .route("/api/v1/stores/{store}/failover/attest", post(failover_http::attest))
+        .route("/api/v1/stores/{store}/switchover", post(failover_http::hand_over))
+        .route("/api/v1/stores/{store}/switchover/cancel", post(failover_http::cancel))
+        .route("/api/v1/stores/{store}/pause", post(failover_http::pause))
+        .route("/api/v1/stores/{store}/resume", post(failover_http::resume))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path; see /api/v1/openapi.json") })
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; see /api/v1/openapi.json")
@@ -242,7 +249,7 @@ async fn release(
 }
 
 impl AppState {
-    fn known(&self, name: &str) -> Result<(StoreName, StoreConfig), ApiError> {
+    pub(super) fn known(&self, name: &str) -> Result<(StoreName, StoreConfig), ApiError> {
         let name_of = StoreName::parse(name).map_err(|_| ApiError::unknown_store(name))?;
         let config =
             self.daemon.host().config.store(name).cloned().ok_or_else(|| ApiError::unknown_store(name))?;
@@ -261,7 +268,7 @@ impl AppState {
 
     /// Runs a function that reads a repository on a thread of its own, up to [`QUESTIONS_MAX`] at a time; it
     /// may block, which the runtime's threads must not.
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Daemon) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {

@@ -1,6 +1,7 @@
 //! The parts that the commands share (configuration, this host), and the daemon: schedules, runs, HTTP.
 
 pub mod admission;
+pub mod agents;
 pub mod alert;
 pub mod api_error;
 pub mod board;
@@ -11,6 +12,7 @@ pub mod drill;
 pub mod drill_look;
 pub mod drill_place;
 pub mod ending;
+pub mod failover_http;
 pub mod hooks;
 pub mod host;
 pub mod http;

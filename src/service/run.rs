@@ -100,6 +100,17 @@ pub(crate) fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request
     }
 }
 
+/// Returns the request to follow a store up to a moment.
+pub(crate) fn follow_request(host: &Host, moment: Moment) -> FollowRequest {
+    FollowRequest {
+        moment,
+        keep: host.config.standby.keep.unwrap_or(DEFAULT_KEEP) as usize,
+        seed: None,
+        threads: host.threads(),
+        host: host.writer(),
+    }
+}
+
 /// Resyncs a store as its request says, between its hooks.
 pub(crate) fn resync_between_hooks(
     repository: &Repository,
@@ -139,13 +150,7 @@ pub(crate) fn run(
         }
         Permission::Standby => {
             let depot = Depot::new(&host.standby(None)?, &store.name);
-            let request = FollowRequest {
-                moment: Moment::Latest,
-                keep: host.config.standby.keep.unwrap_or(DEFAULT_KEEP) as usize,
-                seed: None,
-                threads: host.threads(),
-                host: host.writer(),
-            };
+            let request = follow_request(host, Moment::Latest);
             let observer = follow::Observer { progress: watch.progress, on_step: &watch.on_step };
             let report = follow(&repository.store(&store.name), &depot, &request, &observer)?;
             Ok(RunReport::Follow(Box::new(report)))

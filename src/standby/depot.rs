@@ -6,6 +6,7 @@
 //! STORE/objects/.arriving/…    objects of a run that is under way, or was interrupted (see `arrivals`)
 //! STORE/images/SEQUENCE.erofs  a published snapshot: all of its objects are there, and on the disk
 //! STORE/pins/…                 keep the snapshots that mounts need
+//! STORE/changes/EPOCH          what was written since this host took the store over in that epoch
 //! STORE/unfinished             left by an interrupted run of an older version: objects may not be on the disk
 //! STORE/reported               the last note to the repository
 //! STORE/lock                   held by the one process that changes any of this
@@ -76,6 +77,11 @@ impl Depot {
 
     pub fn pins(&self) -> PathBuf {
         self.root.join("pins")
+    }
+
+    /// Returns the directory for what is written while this host serves, one for each epoch.
+    pub fn changes(&self) -> PathBuf {
+        self.root.join("changes")
     }
 
     /// Returns the path of the file that an interrupted run of an older version left.

@@ -9,6 +9,9 @@ use std::fmt::Debug;
 use understudy::api::OPENAPI;
 use understudy::api::change::{ChangeRow, Changes, ChangesQuery, EntryKind};
 use understudy::api::error::ErrorBody;
+use understudy::api::failover::{
+    AttestQuery, FailoverQuery, FailoverStatus, FailoverStep, PauseQuery, ResumeQuery, SwitchoverQuery,
+};
 use understudy::api::follow::FollowReport;
 use understudy::api::progress::ProgressFigures;
 use understudy::api::requests::Requests;
@@ -205,6 +208,54 @@ fn failures() -> Vec<RunFailure> {
     FailureKind::ALL.map(|outcome| RunFailure { outcome, error: "error".into() }).to_vec()
 }
 
+fn failover(phase: &str, is_full: bool) -> FailoverStatus {
+    let text = |text: &str| is_full.then(|| text.to_owned());
+    let texts = |one: &str| text(one).into_iter().collect::<Vec<_>>();
+    let host = |name: &str| is_full.then(|| WriterId(name.into()));
+    let step = FailoverStep {
+        step: "files".into(),
+        detail: "mounted".into(),
+        at_seconds: 0.5,
+        took_seconds: is_full.then_some(1.5),
+        failure: text("no space left"),
+    };
+    FailoverStatus {
+        store: StoreName::parse("acme").unwrap(),
+        host: WriterId("web-2".into()),
+        no_agent: text("none"),
+        phase: phase.into(),
+        epoch: 3,
+        primary: host("web-1"),
+        members: host("web-1").into_iter().collect(),
+        handover_to: host("web-2"),
+        completed: is_full,
+        paused: is_full,
+        has_lease: is_full,
+        waits_for: host("web-1").into_iter().collect(),
+        why_not: texts("it is"),
+        why_not_automatic: texts("it is"),
+        refused: texts("not now"),
+        failing: texts("the edge"),
+        operation: "taking over".into(),
+        steps: vec![step],
+    }
+}
+
+fn failovers() -> Vec<FailoverStatus> {
+    let phases = [
+        "",
+        "starting",
+        "fenced",
+        "rejoining",
+        "standby",
+        "promoting",
+        "taking over",
+        "primary",
+        "handing over",
+    ];
+    phases.iter().enumerate().map(|(at, phase)| failover(phase, at % 2 == 0)).collect()
+}
+
 fn values<T: Serialize>(samples: &[T]) -> Vec<Value> {
     samples.iter().map(|sample| serde_json::to_value(sample).unwrap()).collect()
 }
@@ -221,6 +272,7 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
         ("RunFailure", values(&failures())),
         ("Snapshot", values(&[snapshot()])),
         ("Changes", values(&[changes()])),
+        ("Failover", values(&failovers())),
     ]
 }
 
@@ -389,6 +441,19 @@ fn a_description_that_differs_is_found() {
     assert!(visit(&schemas["Store"], &other).is_err());
 }
 
+fn taking_over() -> FailoverQuery {
+    let text = || Some("x".to_owned());
+    FailoverQuery { person: text(), reason: text(), at: Some(1), lost_seconds: Some(2) }
+}
+
+fn handing_over() -> SwitchoverQuery {
+    SwitchoverQuery { person: Some("x".into()), to: Some("x".into()) }
+}
+
+fn pausing() -> PauseQuery {
+    PauseQuery { person: Some("x".into()), reason: Some("x".into()) }
+}
+
 #[test]
 fn the_parameters_that_are_documented_are_those_that_are_read() {
     let description: Value = serde_json::from_str(OPENAPI).unwrap();
@@ -397,6 +462,16 @@ fn the_parameters_that_are_documented_are_those_that_are_read() {
         ("changes", "get", serde_json::to_value(full).unwrap(), vec!["from"]),
         ("resync", "post", serde_json::to_value(ResyncQuery { accept: true }).unwrap(), vec![]),
         ("hold", "post", serde_json::to_value(HoldQuery { reason: Some("x".into()) }).unwrap(), vec![]),
+        ("failover", "post", serde_json::to_value(taking_over()).unwrap(), vec![]),
+        (
+            "failover/attest",
+            "post",
+            serde_json::to_value(AttestQuery { host: "x".into() }).unwrap(),
+            vec!["host"],
+        ),
+        ("switchover", "post", serde_json::to_value(handing_over()).unwrap(), vec![]),
+        ("pause", "post", serde_json::to_value(pausing()).unwrap(), vec![]),
+        ("resume", "post", serde_json::to_value(ResumeQuery { person: Some("x".into()) }).unwrap(), vec![]),
     ];
     for (path, method, query, required) in queries {
         let operation = &description["paths"][format!("/api/v1/stores/{{store}}/{path}")][method];
@@ -423,6 +498,11 @@ fn the_parameters_that_are_documented_are_those_that_are_read() {
             .collect();
         match path {
             "changes" => drop(serde_json::from_value::<ChangesQuery>(only).unwrap()),
+            "failover" => drop(serde_json::from_value::<FailoverQuery>(only).unwrap()),
+            "failover/attest" => drop(serde_json::from_value::<AttestQuery>(only).unwrap()),
+            "switchover" => drop(serde_json::from_value::<SwitchoverQuery>(only).unwrap()),
+            "pause" => drop(serde_json::from_value::<PauseQuery>(only).unwrap()),
+            "resume" => drop(serde_json::from_value::<ResumeQuery>(only).unwrap()),
             "resync" => assert!(!serde_json::from_value::<ResyncQuery>(only).unwrap().accept),
             _ => drop(serde_json::from_value::<HoldQuery>(only).unwrap()),
         }
@@ -459,6 +539,7 @@ fn a_client_passes_over_what_a_newer_daemon_says_beyond_it() {
     comes_back(failures());
     comes_back(vec![snapshot()]);
     comes_back(vec![changes()]);
+    comes_back(failovers());
     comes_back(vec![progress()]);
     comes_back(vec![upkeep(true), upkeep(false)]);
     comes_back(vec![ErrorBody { error: "error".into() }]);

@@ -273,7 +273,7 @@ fn whoever_may_only_append_cannot_promote() {
 
 fn member(name: &str, key: &SigningKey) -> Member {
     let may = BTreeSet::from([May::Serve, May::Watch]);
-    Member { name: WriterId(name.into()), key: key.public(), address: None, zone: None, may }
+    Member { name: WriterId(name.into()), key: key.public(), address: None, customers: None, zone: None, may }
 }
 
 fn forced(host: &str) -> Decision {

@@ -349,6 +349,7 @@ fn a_rejoin_that_ends_at_any_call_to_the_store_commits_nothing_or_all_and_is_don
         name: WriterId(name.into()),
         key: key.public(),
         address: None,
+        customers: None,
         zone: None,
         may: BTreeSet::from([May::Serve, May::Watch]),
     };

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use understudy::failover::agent::hands::AgentSettings;
+use understudy::failover::agent::journal::Journal;
 use understudy::failover::agent::participants::{GateMode, GateOrder, GateOutcome, Participants, Report};
 use understudy::failover::agent::run::Agent;
 use understudy::failover::decide::timing::Timing;
@@ -152,7 +153,14 @@ impl Host {
 
     pub fn member(&self) -> Member {
         let may = BTreeSet::from([May::Serve, May::Watch]);
-        Member { name: self.me.clone(), key: self.key().public(), address: None, zone: None, may }
+        Member {
+            name: self.me.clone(),
+            key: self.key().public(),
+            address: None,
+            customers: None,
+            zone: None,
+            may,
+        }
     }
 
     /// Returns the modes of the gate, each change once.
@@ -255,6 +263,8 @@ impl Cluster {
             rules: Rules { timing: TIMING, has_lease: true },
             incarnation: Incarnation(host.incarnations),
             ended,
+            journal: Arc::new(Journal::new(Env::system())),
+            is_serving: false,
         };
         host.incarnations += 1;
         let agent = Agent::start(settings, host.parts.clone()).unwrap();

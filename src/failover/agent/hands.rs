@@ -1,5 +1,6 @@
 //! The threads that carry outputs out.
 
+use super::journal::Journal;
 use super::log_desk::{LogDesk, LogJob};
 use super::message::Message;
 use super::own_lease::{LeaseJob, OwnLease};
@@ -7,7 +8,7 @@ use super::participants::{GateMode, GateOrder, GateOutcome, Participants, Report
 use super::watch_desk::{WatchDesk, WatchJob};
 use super::worker::Worker;
 use crate::failover::decide::input::Input;
-use crate::failover::decide::view::{Rules, Until};
+use crate::failover::decide::view::{Proof, Rules, Until};
 use crate::model::id::{Epoch, Incarnation, Sequence, WriterId};
 use crate::model::record::StoreState;
 use crate::repository::leases::Lease;
@@ -36,6 +37,9 @@ pub struct AgentSettings {
     pub incarnation: Incarnation,
     /// Processes of this host that are known to have ended.
     pub ended: BTreeSet<Incarnation>,
+    pub journal: Arc<Journal>,
+    /// Whether an earlier process of this agent left the gate open.
+    pub is_serving: bool,
 }
 
 /// A gate, told by several threads. An order that is older than one that was given is not given any more.
@@ -153,6 +157,13 @@ impl HostDesk {
     }
 }
 
+/// Stop another host. `at` is a position of the log after the own promotion.
+#[derive(Clone, PartialEq)]
+pub(crate) struct FenceJob {
+    pub host: WriterId,
+    pub at: Sequence,
+}
+
 #[derive(Clone, PartialEq)]
 struct AskJob {
     epoch: Epoch,
@@ -169,7 +180,10 @@ pub(crate) struct Hands {
     pub host: Arc<Worker<HostJob>>,
     pub database: Worker<HostJob>,
     pub edge: Worker<HostJob>,
+    pub fence: Worker<FenceJob>,
     peers: BTreeMap<WriterId, Worker<AskJob>>,
+    /// The log as it was read last.
+    pub state: Arc<Mutex<Arc<StoreState>>>,
     /// Number of the last output that closes.
     pub closed: Arc<AtomicU64>,
     messages: Sender<Message>,
@@ -186,6 +200,7 @@ impl Hands {
         let AgentSettings { me, key, incarnation, ended, .. } = settings;
         let store = settings.store.with_patience(LOG_PATIENCE);
         let shared = Arc::new(Mutex::new(Arc::new(StoreState::default())));
+        let state = shared.clone();
         let mut desk = LogDesk {
             store: store.clone(),
             me: me.clone(),
@@ -243,8 +258,23 @@ impl Hands {
                 then.put(HostJob { number, what: HostWork::StartLast { epoch } });
             }
         })?;
+        let fence = start_fence(participants.clone(), messages.clone())?;
         let (peers, messages, participants) = (BTreeMap::new(), messages.clone(), participants.clone());
-        Ok(Self { log, lease, watch, gate, host, database, edge, peers, closed, messages, participants })
+        Ok(Self {
+            log,
+            lease,
+            watch,
+            gate,
+            host,
+            database,
+            edge,
+            fence,
+            peers,
+            state,
+            closed,
+            messages,
+            participants,
+        })
     }
 
     pub(crate) fn ask_promise(&mut self, of: WriterId, epoch: Epoch, sent: BootNanos) {
@@ -264,6 +294,20 @@ impl Hands {
             worker.put_if_idle(AskJob { epoch, sent });
         }
     }
+}
+
+fn start_fence(
+    participants: Arc<dyn Participants>,
+    messages: Sender<Message>,
+) -> io::Result<Worker<FenceJob>> {
+    Worker::start("failover-fence", move |FenceJob { host, at }| match participants.stop_host(&host) {
+        Ok(true) => {
+            let known = Input::KnownClosed { host, at, proof: Proof::Command };
+            let _ = messages.send(Message::Input(known));
+        }
+        Ok(false) => {}
+        Err(how) => participants.report(Report::Failed { what: "stopping the former primary's host", how }),
+    })
 }
 
 fn start_gate(

@@ -7,6 +7,7 @@
 //!
 //! - [`log_desk`] reads the log and appends to it, [`watch_desk`] reads and breaks other hosts' leases.
 //! - [`participants`] are the host's own parts: its gate, files, services, database and edge.
+//! - [`journal`] keeps the steps of what the host does, with their times.
 //! - [`terms`] turns the machine's events into decisions of the log. Pure.
 //!
 //! Why it is safe: the machine is told of a thing only after it happened, and of nothing that a later output
@@ -17,6 +18,7 @@
 //! What can race: an agent that ends leaves the gate as it is. The gate closes by its own clock.
 
 pub mod hands;
+pub mod journal;
 pub(crate) mod log_desk;
 pub(crate) mod message;
 pub(crate) mod orders;

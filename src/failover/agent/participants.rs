@@ -1,8 +1,9 @@
 //! The parts of a host that the agent directs, and what it reports.
 
 use crate::failover::decide::reason::Reason;
-use crate::failover::decide::view::Until;
+use crate::failover::decide::view::{Until, View};
 use crate::model::id::{Epoch, Sequence, WriterId};
+use crate::model::record::StoreState;
 use std::collections::BTreeSet;
 
 /// The mode of a gate.
@@ -63,6 +64,18 @@ pub trait Participants: Send + Sync {
     fn stop_acks(&self) -> Result<(), String>;
     fn start_acks(&self) -> Result<(), String>;
     fn wait_for(&self, standbys: &BTreeSet<WriterId>) -> Result<(), String>;
+
+    /// Hears that this host's phase, or what the log says of the primary, has changed; `state` is the log as it
+    /// was read last. It answers at once.
+    fn changed(&self, _view: &View, _state: &StoreState) {}
+
+    /// Stops another host by a command. Returns whether it is down for sure; false where no command can do that.
+    fn stop_host(&self, _host: &WriterId) -> Result<bool, String> {
+        Ok(false)
+    }
+
+    /// Tells the other members that the log has news for them. It answers at once.
+    fn tell_others(&self) {}
 
     /// Asks another host for a promise; returns whether it gave one.
     fn ask_promise(&self, of: &WriterId, epoch: Epoch) -> bool;

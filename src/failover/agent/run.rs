@@ -3,7 +3,8 @@
 //! Results are told apart by the order numbers of the outputs that asked for them (see `Orders`): one that a
 //! later output undid is dropped.
 
-use super::hands::{AgentSettings, GateJob, Hands, HostJob, HostWork};
+use super::hands::{AgentSettings, FenceJob, GateJob, Hands, HostJob, HostWork};
+use super::journal::{Journal, Operation};
 use super::log_desk::LogJob;
 use super::message::Message;
 use super::orders::Orders;
@@ -11,7 +12,7 @@ use super::own_lease::LeaseJob;
 use super::participants::{GateMode, GateOrder, Participants, Report};
 use super::terms::Terms;
 use super::watch_desk::WatchJob;
-use crate::failover::decide::input::Input;
+use crate::failover::decide::input::{Input, Outcome};
 use crate::failover::decide::log_view::Event;
 use crate::failover::decide::output::Output;
 use crate::failover::decide::step::step;
@@ -27,10 +28,14 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Time that a former primary has to say that it is closed, before a command stops the whole host.
+const FENCE_AFTER: Duration = Duration::from_secs(10);
+
 /// The agent of a store. When it is dropped, the machine ends, and the gate stays as it is.
 pub struct Agent {
     messages: Sender<Message>,
     view: Arc<Mutex<View>>,
+    journal: Arc<Journal>,
     is_ended: Arc<AtomicBool>,
 }
 
@@ -42,11 +47,12 @@ impl Agent {
     pub fn start(settings: AgentSettings, participants: Arc<dyn Participants>) -> io::Result<Self> {
         let (messages, inbox) = mpsc::channel();
         let env = settings.store.env().clone();
-        let view = View::new(settings.me.clone(), settings.rules, env.boot());
+        let new = if settings.is_serving { View::starting } else { View::new };
+        let view = new(settings.me.clone(), settings.rules, env.boot());
         let shared = Arc::new(Mutex::new(view.clone()));
         let is_ended = Arc::new(AtomicBool::new(false));
         let hands = Hands::start(&settings, &participants, &messages, &is_ended)?;
-        let incarnation = Some(settings.incarnation);
+        let (incarnation, journal) = (Some(settings.incarnation), settings.journal);
         let machine = Machine {
             env,
             view,
@@ -55,11 +61,13 @@ impl Agent {
             orders: Orders::default(),
             terms: Terms { incarnation, ..Terms::default() },
             told: None,
+            took_over: None,
+            journal: journal.clone(),
             participants,
         };
         let its = is_ended.clone();
         std::thread::Builder::new().name("failover".into()).spawn(move || machine.run(&inbox, &its))?;
-        Ok(Self { messages, view: shared, is_ended })
+        Ok(Self { messages, view: shared, journal, is_ended })
     }
 
     fn send(&self, message: Message) {
@@ -70,6 +78,11 @@ impl Agent {
     /// Returns what the host knows.
     pub fn view(&self) -> View {
         lock(&self.view).clone()
+    }
+
+    /// Returns what the host is doing, or did last, and its steps.
+    pub fn operation(&self) -> Operation {
+        self.journal.operation()
     }
 
     /// Asks for this host to become the primary.
@@ -122,6 +135,9 @@ struct Machine {
     terms: Terms,
     /// What the gate was told last, and when.
     told: Option<(GateOrder, BootNanos)>,
+    /// When this host's promotion was won.
+    took_over: Option<BootNanos>,
+    journal: Arc<Journal>,
     participants: Arc<dyn Participants>,
 }
 
@@ -183,8 +199,22 @@ impl Machine {
     /// Steps once, hands the outputs on, and returns them.
     fn step(&mut self, input: Input) -> Vec<Output> {
         let now = self.env.boot();
+        let is_won = matches!(input, Input::Appended { outcome: Outcome::Won, .. });
         let (view, outputs) = step(&self.view, input, now);
-        self.view = view;
+        let before = std::mem::replace(&mut self.view, view);
+        self.journal.note(&before, &self.view, now);
+        let (was, is) = (&before, &self.view);
+        if (&was.phase, &was.log.primary, was.log.epoch) != (&is.phase, &is.log.primary, is.log.epoch) {
+            let state = lock(&self.hands.state).clone();
+            self.participants.changed(&self.view, &state);
+        }
+        self.took_over = match self.view.phase {
+            Phase::TakingOver { .. } => self.took_over.or(Some(now)),
+            _ => None,
+        };
+        if is_won {
+            self.participants.tell_others();
+        }
         if let Phase::Promoting { cause } = self.view.phase {
             self.terms.cause = Some(cause);
         }
@@ -207,7 +237,13 @@ impl Machine {
             Output::State { at } => hands.log.put(LogJob::State { at }),
             Output::ReadOwnNumber => hands.lease.put(LeaseJob::Find),
             Output::Renew { number } => hands.lease.put(LeaseJob::Renew { number }),
-            Output::Look { host } => hands.watch.put(WatchJob::Look { host }),
+            Output::Look { host } => {
+                hands.watch.put(WatchJob::Look { host: host.clone() });
+                if self.took_over.is_some_and(|since| now >= since.plus(FENCE_AFTER)) {
+                    // What is known after the promotion counts.
+                    hands.fence.put(FenceJob { host, at: self.view.log.head });
+                }
+            }
             Output::Break { host, number, epoch } => {
                 hands.watch.put(WatchJob::Break { host, number, epoch });
             }
@@ -221,7 +257,7 @@ impl Machine {
     }
 
     fn append(&mut self, after: Sequence, event: Event) {
-        let mut terms = self.terms.clone();
+        let mut terms = Terms { steps: self.journal.times(), ..self.terms.clone() };
         if let Event::Promoted { .. } = event {
             let said = self.view.log.primary.as_ref().and_then(|primary| self.view.proofs.get(primary));
             terms.attested |= said.is_some_and(|(_, proof)| *proof == Proof::Person);

@@ -20,6 +20,8 @@ pub struct Terms {
     /// The loss that was stated to that person.
     pub loss: Loss,
     pub incarnation: Option<Incarnation>,
+    /// The snapshot to begin with, in place of the latest one.
+    pub at: Option<Sequence>,
     /// The last snapshot of a handover.
     pub drained: Option<Sequence>,
     /// The list of members that was asked for.
@@ -46,7 +48,7 @@ pub fn decision_of(event: &Event, state: &StoreState, terms: &Terms) -> Result<D
                 }
                 Cause::Person => {
                     let cause = decision::Cause::Forced { person: person(), attested: terms.attested };
-                    (cause, latest, terms.loss.clone(), terms.reason.clone())
+                    (cause, terms.at.or(latest), terms.loss.clone(), terms.reason.clone())
                 }
                 Cause::Watchers => return Err("there are no votes of watchers"),
             };

@@ -25,6 +25,7 @@ pub(super) fn settle(view: &mut View, now: BootNanos, outputs: &mut Vec<Output>)
         is_look = true;
     }
     match view.phase.clone() {
+        Phase::Starting => {}
         Phase::Fenced { is_closed } => fenced(view, is_closed, is_look, now, outputs),
         Phase::Rejoining => {
             state_closed(view, is_look, outputs);
@@ -46,6 +47,13 @@ pub(super) fn settle(view: &mut View, now: BootNanos, outputs: &mut Vec<Output>)
 fn transition(view: &mut View, now: BootNanos, outputs: &mut Vec<Output>) -> bool {
     let is_primary = view.is_primary();
     let next = match &view.phase {
+        Phase::Starting if view.log_asked.is_none() => None,
+        // What the process before this one served it may go on to serve: with a lease, no longer than its gate
+        // was told. It becomes the primary as every other one does, and only does not close before.
+        Phase::Starting => Some(match is_primary && is_settled(view) {
+            true => Phase::TakingOver { epoch: view.log.epoch, is_prepared: false },
+            false => Phase::Fenced { is_closed: false },
+        }),
         Phase::Fenced { is_closed: false } => None,
         Phase::Fenced { is_closed: true } if view.log_asked.is_none() || view.log.primary.is_none() => None,
         Phase::Fenced { is_closed: true } if !is_primary => Some(Phase::Rejoining),
@@ -89,6 +97,11 @@ fn transition(view: &mut View, now: BootNanos, outputs: &mut Vec<Output>) -> boo
     }
     view.phase = next;
     true
+}
+
+/// Returns whether nothing about who serves is under way in the log.
+fn is_settled(view: &View) -> bool {
+    view.log.handover.is_none() && view.log.reigns.iter().all(|reign| reign.host == view.me)
 }
 
 /// Returns whether the gate of a primary that is prepared may open.

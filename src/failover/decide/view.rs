@@ -69,6 +69,18 @@ pub enum Proof {
     Lease,
 }
 
+impl Proof {
+    /// Returns how the proof came about, in words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Statement => "it said so itself",
+            Self::Command => "a command stopped it",
+            Self::Person => "a person said so",
+            Self::Lease => "its lease was broken, and ran out",
+        }
+    }
+}
+
 /// An append that was begun and whose result is not known yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Appending {
@@ -90,6 +102,9 @@ pub enum Cause {
 /// Where a host stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
+    /// Its agent has started again while its gate was open, as the process before it was told to; the log was not
+    /// read yet. It changes nothing before that.
+    Starting,
     /// It serves nothing. It begins here, and returns here whenever it may no longer serve.
     Fenced { is_closed: bool },
     /// Another host is the primary; it brings its own copy in line.
@@ -200,6 +215,11 @@ impl View {
             stated: None,
             phase: Phase::Fenced { is_closed: false },
         }
+    }
+
+    /// Returns the view of a host whose agent has started again while its gate is open.
+    pub fn starting(me: WriterId, rules: Rules, now: BootNanos) -> Self {
+        Self { phase: Phase::Starting, ..Self::new(me, rules, now) }
     }
 
     /// Returns whether the log names this host as the primary.

@@ -29,11 +29,17 @@ pub struct DatabaseSettings {
     /// Command that makes the database refuse writes, and succeeds once it does.
     #[serde(default)]
     pub fence: Vec<String>,
-    /// Maximum run time of the command in seconds; it is ended after that.
+    /// Command that makes the database of this host take writes, after its files are ready.
+    #[serde(default)]
+    pub promote: Vec<String>,
+    /// Command that makes the database of this host follow the primary's again.
+    #[serde(default)]
+    pub demote: Vec<String>,
+    /// Maximum run time of a command in seconds; it is ended after that.
     pub timeout_seconds: Option<u64>,
-    /// User that the command runs as; default: the user of this process.
+    /// User that the commands run as; default: the user of this process.
     pub user: Option<String>,
-    /// Names of this process's variables that are handed on to the command.
+    /// Names of this process's variables that are handed on to the commands.
     #[serde(default)]
     pub environment: Vec<String>,
 }

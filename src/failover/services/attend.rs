@@ -72,6 +72,10 @@ impl Services<'_> {
             let kind = service.kind()?;
             let not_started = |how| ServiceError::NotStarted { service: service.name.clone(), how };
             let mut turn = Turn::new(self, service, &kind, self.stop).map_err(not_started)?;
+            // A command that starts it may not be one that can be given twice.
+            if turn.standing(LAST_TIME) == Ok(Standing::Running) {
+                continue;
+            }
             turn.carry_out(Action::Start).map_err(not_started)?;
             turn.wait_for(&Standing::Running).map_err(not_started)?;
         }

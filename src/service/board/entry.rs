@@ -1,5 +1,6 @@
 //! The entry of one store on the board, composed of its parts.
 
+use super::duty::Duty;
 use super::holds::Holds;
 use super::last_run::LastRun;
 use super::standing::Standing;
@@ -24,6 +25,8 @@ pub(crate) struct StoreEntry {
     pub holds: Holds,
     /// The upkeep done; none before the first look.
     pub upkeep: Option<UpkeepStatus>,
+    /// What the store's failover agent wants of its runs; none without an agent.
+    pub duty: Option<Duty>,
     /// Whether the store was removed from the configuration.
     pub is_gone: bool,
 }
@@ -39,6 +42,7 @@ impl StoreEntry {
             last_run: LastRun::default(),
             holds: Holds::default(),
             upkeep: None,
+            duty: None,
             is_gone: false,
         }
     }

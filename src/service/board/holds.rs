@@ -7,6 +7,8 @@ pub(crate) struct Holds {
     run: Option<String>,
     /// The reason why an operator holds the store.
     operator: Option<String>,
+    /// The reason why the store's failover agent has no run now.
+    agent: Option<String>,
     /// Whether the next run is let through although its figures would hold it.
     accept: bool,
 }
@@ -14,11 +16,16 @@ pub(crate) struct Holds {
 impl Holds {
     /// Returns the reason to show: an operator's reason takes precedence over a run's.
     pub fn reason(&self) -> Option<&String> {
-        self.operator.as_ref().or(self.run.as_ref())
+        self.operator.as_ref().or(self.agent.as_ref()).or(self.run.as_ref())
     }
 
-    pub(crate) fn by_operator(&self) -> Option<&String> {
-        self.operator.as_ref()
+    /// Returns the reason why no run may be asked for.
+    pub(crate) fn refusal(&self) -> Option<&String> {
+        self.operator.as_ref().or(self.agent.as_ref())
+    }
+
+    pub(crate) fn set_agent(&mut self, reason: Option<String>) {
+        self.agent = reason;
     }
 
     pub(crate) fn set_operator(&mut self, reason: String) {

@@ -3,6 +3,7 @@
 //! One lock protects all of it and is held only for moments; each change wakes the requests that wait for
 //! one. The scheduler decides what begins; the entries hold what is shown.
 
+mod duty;
 mod entry;
 mod holds;
 mod last_run;
@@ -10,6 +11,7 @@ mod standing;
 mod timetable;
 mod upkeep;
 
+pub(crate) use duty::Duty;
 pub use last_run::RunResult;
 pub use standing::{Standing, clock_text};
 pub use timetable::job;
@@ -105,6 +107,7 @@ impl Board {
         self.scheduler.set_upkeep_times(upkeep_times(&config.service));
         self.look_seconds = config.service.look_seconds;
         for store in &config.store {
+            let store = &self.as_agent_wants(store);
             let mut job = job(store, self.look_seconds);
             let schedule = job.schedule.clone();
             job.due_at_once = self.stays && store.is_watched();
@@ -119,7 +122,7 @@ impl Board {
                         self.scheduler.set_fenced(id, false);
                     }
                     (entry.config, entry.schedule, entry.is_gone) = (store.clone(), schedule, false);
-                    let is_held = entry.holds.by_operator().is_some();
+                    let is_held = entry.holds.refusal().is_some();
                     self.scheduler.change(id, job, now);
                     if is_held {
                         self.scheduler.suspend_runs(id);
@@ -141,6 +144,49 @@ impl Board {
                 self.scheduler.retire(*id);
             }
         }
+    }
+
+    /// Returns a store's configuration with the role that its agent wants, if it has one.
+    fn as_agent_wants(&self, store: &StoreConfig) -> StoreConfig {
+        let entry = self.by_name.get(&store.name).map(|id| &self.entries[*id]);
+        let role = entry.and_then(|entry| entry.duty.as_ref()?.role());
+        StoreConfig { role: role.map_or(store.role, |(role, _)| role), ..store.clone() }
+    }
+
+    /// Sets which runs a store has, as its failover agent wants it; none gives them back to the schedule.
+    pub(crate) fn set_duty(&mut self, name: &StoreName, duty: Option<Duty>, now: Now) {
+        let Some(id) = self.find(name) else { return };
+        let entry = &mut self.entries[id];
+        if entry.duty == duty {
+            return;
+        }
+        let was_waiting = matches!(entry.duty, Some(Duty::Wait(_)));
+        let role = duty.as_ref().and_then(Duty::role);
+        let reason = match &duty {
+            Some(Duty::Wait(reason)) => Some(reason.clone()),
+            _ => None,
+        };
+        entry.holds.set_agent(reason);
+        entry.duty = duty;
+        let is_new = role.is_some_and(|(role, _)| role != entry.config.role);
+        if let Some((role, log_role)) = role {
+            (entry.config.role, entry.role) = (role, log_role);
+            self.scheduler.set_fenced(id, false);
+        }
+        if self.entries[id].holds.refusal().is_some() {
+            self.scheduler.suspend_runs(id);
+        } else if is_new || was_waiting {
+            let entry = &mut self.entries[id];
+            let mut job = job(&entry.config, self.look_seconds);
+            // What a new primary has changed becomes a snapshot soon, and a new standby looks at once.
+            job.due_at_once = is_new;
+            entry.schedule = job.schedule.clone();
+            self.scheduler.change(id, job, now);
+        }
+    }
+
+    pub(crate) fn is_running(&self, name: &StoreName) -> bool {
+        self.find(name).is_some_and(|id| self.entries[id].last_run.is_running())
     }
 
     /// Returns the number of a configured store.
@@ -206,7 +252,7 @@ impl Board {
     pub(crate) fn ask(&mut self, name: &StoreName, accept: bool) -> RunRequest {
         let Some(id) = self.find(name) else { return RunRequest::Unknown };
         let entry = &mut self.entries[id];
-        if let Some(reason) = entry.holds.by_operator() {
+        if let Some(reason) = entry.holds.refusal() {
             return RunRequest::Held(reason.clone());
         }
         if entry.last_run.is_running() && !accept {
@@ -255,6 +301,9 @@ impl Board {
         let entry = &mut self.entries[id];
         let was_held = entry.holds.is_run_held();
         if entry.holds.release_operator() {
+            if entry.holds.refusal().is_some() {
+                return true;
+            }
             let mut job = job(&entry.config, self.look_seconds);
             // Changes that were reported during the hold made nothing due.
             job.due_at_once = self.stays && entry.config.is_watched();

@@ -1,0 +1,102 @@
+//! What a failover agent does, and what it is asked for.
+
+use crate::model::id::{StoreName, WriterId};
+use serde::{Deserialize, Serialize};
+
+/// State of a store's failover on one host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailoverStatus {
+    pub store: StoreName,
+    /// The host that answers.
+    pub host: WriterId,
+    /// Why the daemon runs no failover agent for the store; everything below is empty then.
+    pub no_agent: Option<String>,
+    /// What the host is: `starting`, `fenced`, `rejoining`, `standby`, `promoting`, `taking over`, `primary` or `handing
+    /// over`.
+    pub phase: String,
+    pub epoch: u64,
+    /// The primary by the log, as it was read last.
+    pub primary: Option<WriterId>,
+    /// The members that may serve.
+    #[serde(default)]
+    pub members: Vec<WriterId>,
+    /// The host that a handover in progress is to.
+    pub handover_to: Option<WriterId>,
+    /// Whether the last promotion was carried out: the customers' address shows its epoch.
+    pub completed: bool,
+    /// Whether automatic failover is paused.
+    pub paused: bool,
+    /// Whether the primary needs a lease.
+    pub has_lease: bool,
+    /// Former primaries that are not known to be closed; a new primary waits for them.
+    #[serde(default)]
+    pub waits_for: Vec<WriterId>,
+    /// Reasons why this host would not become the primary if a person asked; empty if it would.
+    #[serde(default)]
+    pub why_not: Vec<String>,
+    /// Reasons why it would not become the primary by itself.
+    #[serde(default)]
+    pub why_not_automatic: Vec<String>,
+    /// Why the last request was refused.
+    #[serde(default)]
+    pub refused: Vec<String>,
+    /// What fails now, and is tried again.
+    #[serde(default)]
+    pub failing: Vec<String>,
+    /// What the host is doing, or did last.
+    pub operation: String,
+    #[serde(default)]
+    pub steps: Vec<FailoverStep>,
+}
+
+/// One step of an operation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FailoverStep {
+    pub step: String,
+    pub detail: String,
+    /// Seconds from the operation's begin to this step's.
+    pub at_seconds: f64,
+    /// Seconds that it took; none while it is being done.
+    pub took_seconds: Option<f64>,
+    /// Why its last attempt failed.
+    pub failure: Option<String>,
+}
+
+/// Asks the host that answers to become the primary, though the primary has not handed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverQuery {
+    /// The person who decides.
+    pub person: Option<String>,
+    pub reason: Option<String>,
+    /// The snapshot to begin with; default: the latest.
+    pub at: Option<u64>,
+    /// The number of seconds that the person was told are lost.
+    pub lost_seconds: Option<u64>,
+}
+
+/// Asks for a planned change of the primary.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchoverQuery {
+    pub person: Option<String>,
+    /// The new primary; default: the only other member that may serve.
+    pub to: Option<String>,
+}
+
+/// A person's word that a former primary is down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestQuery {
+    pub host: String,
+}
+
+/// Resumes automatic failover.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumeQuery {
+    pub person: Option<String>,
+}
+
+/// Pauses automatic failover.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseQuery {
+    pub person: Option<String>,
+    pub reason: Option<String>,
+}

@@ -1,0 +1,232 @@
+//! A change of the primary: asked for, then followed to its end.
+
+use super::args::{FailoverArgs, SwitchoverArgs, person};
+use super::link::{Link, daemon};
+use super::many;
+use super::steps::Steps;
+use super::triage::Triage;
+use crate::api::failover::FailoverStatus;
+use crate::cli::context::Context;
+use crate::cli::error::{LocalError, Result, UsageError};
+use crate::cli::exit::Exit;
+use crate::cli::{Global, show};
+use crate::model::id::{StoreName, WriterId};
+use crate::support::env::Stopwatch;
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Time after which a command no longer waits for a change to end; the daemon goes on.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+/// Time that a former primary has to say that it is closed, before a person is asked.
+const STATEMENT_WAIT: Duration = Duration::from_secs(5);
+
+/// One change, and who waits for it.
+pub(super) struct Change<'a> {
+    pub context: &'a Context,
+    pub link: Link<'a>,
+    pub global: &'a Global,
+    pub steps: Steps,
+    /// The epoch before it.
+    pub before: u64,
+    pub begun: Stopwatch,
+}
+
+/// What a person has said about the former primary.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    /// It is down.
+    Down,
+    /// Nothing yet; a person can be asked.
+    Ask,
+    /// Nothing, and nobody is there to be asked.
+    None,
+}
+
+pub(in crate::cli) fn run_switchover(global: &Global, args: &SwitchoverArgs) -> Result<Exit> {
+    let context = Context::new(global)?;
+    let (name, remote) = (StoreName::parse(&args.store)?, daemon(&context)?);
+    let mut change = Change::new(&context, global, Link::new(&remote, &name))?;
+    let parameters = [("to", args.to.clone()), ("person", Some(person(args.person.as_deref())))];
+    change.link.post("switchover", &parameters)?;
+    change.follow(Word::None)
+}
+
+pub(in crate::cli) fn run_failover(global: &Global, args: &FailoverArgs) -> Result<Exit> {
+    let context = Context::new(global)?;
+    let remote = daemon(&context)?;
+    let Some(store) = &args.store else { return many::run(global, &context, &remote, args) };
+    let name = StoreName::parse(store)?;
+    let mut change = Change::new(&context, global, Link::new(&remote, &name))?;
+    let status = change.link.agent_status()?;
+    if let Some(to) = args.to.as_ref().filter(|to| **to != status.host.0) {
+        return Err(UsageError(format!(
+            "store '{name}': the host that takes over is asked itself; run this on '{to}'"
+        ))
+        .into());
+    }
+    // It was asked for already, and waits for a person's word.
+    let is_underway = !status.waits_for.is_empty();
+    let triage = Triage::of(&context, &status, args)?;
+    if global.json && args.dry_run {
+        show::json(&triage)?;
+    } else if !global.quiet && !global.json {
+        triage.print()?;
+    }
+    if args.dry_run {
+        return Ok(if triage.why_not.is_empty() || is_underway { Exit::Done } else { Exit::Held });
+    }
+    if !is_underway {
+        if let [first, ..] = triage.why_not.as_slice() {
+            return Err(
+                LocalError::new(format!("store '{name}': this host does not take over: {first}")).into()
+            );
+        }
+        if !args.yes && !typed("Type the store's name to go on: ", name.as_str())? {
+            return Err(UsageError(
+                "nothing was done: the store's name was not typed; --yes goes on without it".into(),
+            )
+            .into());
+        }
+        change.ask_to_take_over(args, triage.lost_seconds())?;
+    }
+    let word = match (args.is_down, std::io::stdin().is_terminal() && !args.yes) {
+        (true, _) => Word::Down,
+        (false, true) => Word::Ask,
+        (false, false) => Word::None,
+    };
+    change.follow(word)
+}
+
+/// Asks a person to type a text.
+fn typed(question: &str, wanted: &str) -> Result<bool> {
+    let mut stderr = std::io::stderr();
+    let _ = stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush());
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).map_err(|error| LocalError::new(error.to_string()))?;
+    Ok(line.trim() == wanted)
+}
+
+impl<'a> Change<'a> {
+    pub(super) fn new(context: &'a Context, global: &'a Global, link: Link<'a>) -> Result<Self> {
+        let status = link.agent_status()?;
+        let mut steps = Steps::default();
+        steps.is_quiet = global.quiet || global.json;
+        steps.skip(&status);
+        Ok(Self { context, link, global, steps, before: status.epoch, begun: context.env().stopwatch() })
+    }
+
+    pub(super) fn ask_to_take_over(&self, args: &FailoverArgs, lost_seconds: Option<u64>) -> Result<()> {
+        let parameters = [
+            ("person", Some(person(args.person.as_deref()))),
+            ("reason", args.reason.clone()),
+            ("at", args.at.map(|at| at.to_string())),
+            ("lost_seconds", lost_seconds.map(|seconds| seconds.to_string())),
+        ];
+        self.link.post("failover", &parameters).map(drop)
+    }
+
+    /// Follows the change until it is complete, or was given up.
+    pub(super) fn follow(&mut self, mut word: Word) -> Result<Exit> {
+        loop {
+            let status = self.link.status()?;
+            self.steps.print(&status)?;
+            let is_changed = status.epoch > self.before;
+            if is_changed && status.completed {
+                return self.done(&status);
+            }
+            if let [first, ..] = status.refused.as_slice()
+                && !is_changed
+            {
+                let store = &self.link.store;
+                return Err(LocalError::new(format!("store '{store}': not done: {first}")).into());
+            }
+            let is_cancelled = status.steps.iter().any(|step| step.step == "handover cancelled");
+            if !is_changed && is_cancelled && status.phase == "primary" {
+                return self.cancelled(&status);
+            }
+            if !status.waits_for.is_empty() {
+                self.attest(&status, &mut word)?;
+            }
+            if self.begun.elapsed() >= WAIT_MAX {
+                return self.late(&status);
+            }
+            self.context.env().sleep(LOOK_EVERY);
+        }
+    }
+
+    fn done(&self, status: &FailoverStatus) -> Result<Exit> {
+        if self.global.json {
+            show::json(status)?;
+        } else if !self.global.quiet {
+            let primary = status.primary.as_ref().map_or("?", |primary| &primary.0);
+            show::line(&format!(
+                "{}store '{}': '{primary}' is the primary in epoch {}, and customers reach it; {:.1} s",
+                self.steps.prefix,
+                self.link.store,
+                status.epoch,
+                self.begun.seconds()
+            ))?;
+        }
+        Ok(Exit::Done)
+    }
+
+    fn cancelled(&self, status: &FailoverStatus) -> Result<Exit> {
+        let failures = status.steps.iter().filter_map(|step| step.failure.as_deref());
+        let how: Vec<_> = failures.chain(status.failing.iter().map(String::as_str)).collect();
+        let how = if how.is_empty() { "it did not end in time".to_owned() } else { how.join("; ") };
+        let (store, host) = (&self.link.store, &status.host);
+        let text = format!("store '{store}': the handover was cancelled, and '{host}' serves again: {how}");
+        Err(LocalError::new(text).into())
+    }
+
+    fn late(&self, status: &FailoverStatus) -> Result<Exit> {
+        let (store, seconds) = (&self.link.store, WAIT_MAX.as_secs());
+        complain!(
+            "understudy: store '{store}': not complete after {seconds} s; the daemon goes on (phase: {}; {}); `understudy why {store}` says where it stands",
+            status.phase,
+            if status.failing.is_empty() { "nothing fails".to_owned() } else { status.failing.join("; ") }
+        );
+        Ok(Exit::Unavailable)
+    }
+
+    /// Gives a person's word for each former primary that does not say itself that it is closed.
+    fn attest(&self, status: &FailoverStatus, word: &mut Word) -> Result<()> {
+        let is_early = self.begun.elapsed() < STATEMENT_WAIT;
+        for host in &status.waits_for {
+            match *word {
+                Word::Down => {}
+                Word::Ask if is_early => continue,
+                Word::Ask => {
+                    complain!(
+                        "understudy: '{host}' has not said that it is closed. If it still serves customers, what they do there is lost."
+                    );
+                    if !typed(
+                        &format!("If '{host}' is down, and not merely out of reach, type its name: "),
+                        &host.0,
+                    )? {
+                        complain!("understudy: waiting until '{host}' says that it is closed");
+                        *word = Word::None;
+                        continue;
+                    }
+                }
+                Word::None if is_early => continue,
+                Word::None => return self.nobody(host),
+            }
+            self.link.post("failover/attest", &[("host", Some(host.0.clone()))])?;
+        }
+        Ok(())
+    }
+
+    /// Ends, since nobody says that the former primary is closed. The take-over goes on by itself once it does.
+    fn nobody(&self, host: &WriterId) -> Result<()> {
+        if self.begun.elapsed() < STATEMENT_WAIT * 4 {
+            return Ok(());
+        }
+        let store = &self.link.store;
+        Err(LocalError::new(format!(
+            "store '{store}': '{host}' has not said that it is closed, so this host does not open; it goes on by itself once '{host}' does. If '{host}' is down, and not merely out of reach: understudy failover {store} --is-down"
+        ))
+        .into())
+    }
+}

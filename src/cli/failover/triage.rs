@@ -1,0 +1,208 @@
+//! What a person sees before a failover: where the store stands, what would be lost, and every step.
+
+use super::args::FailoverArgs;
+use crate::api::failover::FailoverStatus;
+use crate::cli::context::Context;
+use crate::cli::error::Result;
+use crate::cli::show;
+use crate::edge::context::EdgeContext;
+use crate::edge::customer::Customer;
+use crate::failover::services::settings::ServiceSettings;
+use crate::model::id::{Sequence, StoreName, WriterId};
+use crate::model::record::StoreState;
+use crate::model::snapshot_ref::Moment;
+use crate::service::config::StoreConfig;
+use crate::support::child::THIS;
+use serde::Serialize;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A look from this host.
+#[derive(Debug, Serialize)]
+struct Probe {
+    what: String,
+    found: String,
+}
+
+/// All that a person should know before a failover.
+#[derive(Debug, Serialize)]
+pub(super) struct Triage {
+    store: StoreName,
+    plan: &'static str,
+    host: WriterId,
+    primary: Option<WriterId>,
+    epoch: u64,
+    probes: Vec<Probe>,
+    /// The snapshot to begin with.
+    base: Option<u64>,
+    /// Seconds since its scan began: what was written since is lost, or stranded on the former primary.
+    lost_seconds: Option<f64>,
+    /// The number of files in that snapshot.
+    entries: Option<u64>,
+    /// How the former primary is stopped.
+    fences: Vec<String>,
+    steps: Vec<String>,
+    /// Reasons why this host does not take over.
+    pub why_not: Vec<String>,
+}
+
+impl Triage {
+    pub(super) fn of(context: &Context, status: &FailoverStatus, args: &FailoverArgs) -> Result<Self> {
+        let name = &status.store;
+        let config = context.config.store(name.as_str()).cloned();
+        let config = config.unwrap_or_else(|| StoreConfig::of(name.clone(), Default::default()));
+        let store = context.repository_of(name)?.store(name);
+        let state = store.log().state()?;
+        let moment = args.at.map_or(Moment::Latest, |at| Moment::At(Sequence(at)));
+        let base = match state.latest() {
+            Some(_) => Some(store.log().find(&state, moment)?),
+            None => None,
+        };
+        let now = context.env().wall();
+        let lost = base.as_ref().and_then(|(_, record)| record.scan_start.age_at(now));
+        let primary = status.primary.clone();
+        Ok(Self {
+            store: name.clone(),
+            plan: config.plan.name(),
+            host: status.host.clone(),
+            epoch: status.epoch,
+            probes: probes(context, &config, &state, primary.as_ref()),
+            base: base.as_ref().map(|(sequence, _)| sequence.0),
+            lost_seconds: lost.map(|lost| lost.as_secs_f64()),
+            entries: base.as_ref().map(|(_, record)| record.manifest.entries),
+            fences: fences(&config, status),
+            steps: steps(&config, status, base.map(|(sequence, _)| sequence)),
+            why_not: status.why_not.clone(),
+            primary,
+        })
+    }
+
+    pub(super) fn lost_seconds(&self) -> Option<u64> {
+        self.lost_seconds.map(|seconds| seconds.ceil() as u64)
+    }
+
+    pub(super) fn print(&self) -> Result<()> {
+        let primary = self.primary.as_ref().map_or("nobody", |primary| &primary.0);
+        show::line(&format!(
+            "store '{}', plan {}: '{primary}' is the primary in epoch {}; '{}' would take over",
+            self.store, self.plan, self.epoch, self.host
+        ))?;
+        show::line("seen from here")?;
+        for Probe { what, found } in &self.probes {
+            show::line(&format!("  {what}: {found}"))?;
+        }
+        show::line("what is lost")?;
+        show::line(&match (self.base, self.lost_seconds) {
+            (Some(base), Some(seconds)) => format!(
+                "  files written in the last {}, since snapshot {base} was taken ({} entries); if '{primary}' comes back, what only it has is kept as stranded",
+                show::age(seconds),
+                show::count(self.entries.unwrap_or_default())
+            ),
+            (Some(base), None) => format!(
+                "  files written since snapshot {base}; how long ago that was is unknown, since a clock is wrong"
+            ),
+            (None, _) => "  everything: the store has no snapshot".to_owned(),
+        })?;
+        show::line("  the database: as its own replication has it; understudy runs the configured commands")?;
+        show::line(&format!("how '{primary}' is fenced"))?;
+        self.fences.iter().try_for_each(|fence| show::line(&format!("  {fence}")))?;
+        show::line("steps")?;
+        for (at, step) in self.steps.iter().enumerate() {
+            show::line(&format!("  {}. {step}", at + 1))?;
+        }
+        for reason in &self.why_not {
+            show::line(&format!("not possible now: {reason}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn probes(
+    context: &Context,
+    config: &StoreConfig,
+    state: &StoreState,
+    primary: Option<&WriterId>,
+) -> Vec<Probe> {
+    let mut probes = Vec::new();
+    let member = primary.and_then(|primary| state.authority.member(primary));
+    if let Some(member) = member {
+        let addresses = [("daemon", &member.address), ("gate", &member.customers)];
+        for (what, address) in addresses {
+            if let Some(address) = address {
+                let what = format!("the {what} of '{}' at {address}", member.name);
+                probes.push(Probe { what, found: connect(address) });
+            }
+        }
+    }
+    if let Some(url) = &config.customer_url {
+        let edge = EdgeContext {
+            env: context.env().clone(),
+            runtime: context.host().runtime.clone(),
+            this: THIS.into(),
+        };
+        let shown = Customer::new(url, &edge).and_then(|customer| customer.epoch_shown());
+        let found = match shown {
+            Ok(epoch) => format!("shows epoch {}", epoch.0),
+            Err(error) => error.to_string(),
+        };
+        probes.push(Probe { what: "the customers' address".to_owned(), found });
+    }
+    probes
+}
+
+fn connect(address: &str) -> String {
+    let tried = || {
+        let address = address.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?;
+        TcpStream::connect_timeout(&address, PROBE_LIMIT)
+    };
+    match tried() {
+        Ok(_) => "takes connections".to_owned(),
+        Err(error) => format!("does not answer: {error}"),
+    }
+}
+
+fn fences(config: &StoreConfig, status: &FailoverStatus) -> Vec<String> {
+    let mut fences = vec![
+        "its daemon reads the promotion in the log, shuts the gate, stops the services, and says so"
+            .to_owned(),
+    ];
+    if status.has_lease {
+        fences.push("its lease is broken: its guard shuts the gate by itself, and this host waits until that time has passed".to_owned());
+    }
+    match config.fence.command.is_empty() {
+        false => fences.push(format!("after 10 s: {}", config.fence.command.join(" "))),
+        true => fences.push("no command stops the host ([store.fence] is not set)".to_owned()),
+    }
+    fences.push("your word that it is down (--is-down, or its name typed when asked)".to_owned());
+    fences
+}
+
+fn steps(config: &StoreConfig, status: &FailoverStatus, base: Option<Sequence>) -> Vec<String> {
+    let host = &status.host;
+    let mut steps = vec![format!("promote '{host}' in the log, to epoch {}", status.epoch + 1)];
+    if config.gate.is_some() {
+        steps.push("let customers' requests wait at the gate here".to_owned());
+    }
+    if let Some(base) = base.filter(|_| !config.path.as_os_str().is_empty()) {
+        steps.push(format!("mount snapshot {base} writable at {}", config.path.display()));
+    }
+    if !config.database.promote.is_empty() {
+        steps.push(format!("database: {}", config.database.promote.join(" ")));
+    }
+    let named = |service: &&ServiceSettings| format!("start service '{}'", service.name);
+    steps.extend(config.service.iter().filter(|service| !service.last).map(|service| named(&service)));
+    steps.push("wait until the former primary is known to be closed".to_owned());
+    if config.gate.is_some() {
+        steps.push("open the gate".to_owned());
+    }
+    if !config.edge.is_empty() {
+        steps.push(format!("send the customers here: {} edges", config.edge.len()));
+    }
+    if let Some(url) = &config.customer_url {
+        steps.push(format!("wait until {url} shows epoch {}", status.epoch + 1));
+    }
+    steps.extend(config.service.iter().filter(|service| service.last).map(|service| named(&service)));
+    steps
+}

@@ -1,0 +1,19 @@
+//! The failover agents of this daemon's stores, and the parts of this host that they direct.
+//!
+//! - [`registry`] starts and ends an agent for each store of which this host is a member.
+//! - [`parts`] is what an agent directs: it joins the guard's gate ([`gate`]), the store's tree and snapshots
+//!   ([`files`]), services, database commands and edges ([`commands`]).
+//! - [`incarnations`] knows which earlier daemons of this host have ended.
+//! - [`status`] says what an agent does, for the API.
+//!
+//! Why it is safe: nothing here decides. Each part does what the machine asks for, as often as it asks, and
+//! reports an error otherwise. What can race: the daemon's own runs of the store. They follow the agent's
+//! phase ([`crate::service::board::Duty`]), and the runs that an agent makes itself wait for them.
+
+pub(crate) mod commands;
+pub(crate) mod files;
+pub(crate) mod gate;
+pub(crate) mod incarnations;
+pub(crate) mod parts;
+pub(crate) mod registry;
+pub(crate) mod status;

@@ -1,0 +1,339 @@
+//! The parts of this host that a store's agent directs.
+//!
+//! Each order reads the configuration that is in force. Steps that a person waits for are noted in the
+//! journal. An order that fails is asked for again by the machine; one that takes long and failed just now
+//! (committing what is stranded) is not begun again at once.
+
+use super::commands::{Commands, DatabaseStep};
+use super::files::Files;
+use super::gate::StoreGate;
+use crate::failover::agent::journal::Journal;
+use crate::failover::agent::participants::{GateMode, GateOrder, GateOutcome, Participants, Report};
+use crate::failover::decide::view::{Phase, Until, View};
+use crate::failover::guard::settings::Setup;
+use crate::failover::services::order::Part;
+use crate::model::decision::Cause;
+use crate::model::id::{Epoch, Sequence, StoreName, WriterId};
+use crate::model::record::StoreState;
+use crate::repository::decide::Maker;
+use crate::repository::store::Store;
+use crate::service::board::Duty;
+use crate::service::config::StoreConfig;
+use crate::service::daemon::Daemon;
+use crate::service::host::Host;
+use crate::support::clock::BootNanos;
+use crate::support::lock::lock;
+use crate::support::signature::SigningKey;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Time before a rejoin that failed is tried again.
+const REJOIN_AGAIN: Duration = Duration::from_secs(30);
+
+/// What an agent directs.
+pub(crate) struct HostParts {
+    pub daemon: Daemon,
+    pub name: StoreName,
+    pub me: WriterId,
+    pub key: Arc<SigningKey>,
+    /// The store, for reading its log.
+    pub store: Store,
+    pub journal: Arc<Journal>,
+    gate: StoreGate,
+    /// Where the gate of the primary is, if another host is.
+    relay: Mutex<Option<String>>,
+    /// Whether the database was made to refuse writes for a handover.
+    is_read_only: AtomicBool,
+    rejoin_failed: Mutex<Option<(BootNanos, String)>>,
+    /// What is failing, by its name, and what was refused last.
+    failing: Mutex<BTreeMap<&'static str, String>>,
+    refused: Mutex<Vec<String>>,
+}
+
+/// What a store is configured to at the moment.
+struct Now {
+    host: Host,
+    config: StoreConfig,
+}
+
+impl Now {
+    fn setup(&self) -> Result<Option<Setup>, String> {
+        self.config.guard().map_err(|error| error.to_string())
+    }
+
+    fn commands(&self) -> Commands<'_> {
+        Commands { config: &self.config, env: self.host.env() }
+    }
+}
+
+impl HostParts {
+    pub(crate) fn new(daemon: &Daemon, store: Store, key: Arc<SigningKey>, journal: Arc<Journal>) -> Self {
+        Self {
+            daemon: daemon.clone(),
+            name: store.name().clone(),
+            me: daemon.host().writer(),
+            key,
+            store,
+            journal,
+            gate: StoreGate::default(),
+            relay: Mutex::default(),
+            is_read_only: AtomicBool::new(false),
+            rejoin_failed: Mutex::default(),
+            failing: Mutex::default(),
+            refused: Mutex::default(),
+        }
+    }
+
+    fn now(&self) -> Result<Now, String> {
+        let host = self.daemon.host();
+        let config = host.config.store(self.name.as_str()).cloned();
+        let config = config.ok_or("the store is not in this host's configuration any more")?;
+        Ok(Now { host, config })
+    }
+
+    fn state(&self) -> Result<StoreState, String> {
+        self.store.log().state().map_err(|error| error.to_string())
+    }
+
+    fn with_files<T>(&self, work: impl FnOnce(Files) -> Result<T, String>) -> Result<T, String> {
+        let Now { host, config } = &self.now()?;
+        work(Files { daemon: &self.daemon, host, config, store: &self.store })
+    }
+
+    /// Returns whether this host serves the store already, as an earlier process was told to or since before the
+    /// store had members. Then it need not close before it goes on.
+    pub(crate) fn is_serving(&self, state: &StoreState) -> Result<bool, String> {
+        let now = self.now()?;
+        let is_new = state.authority.promotion.as_ref().is_none_or(|last| last.cause == Cause::Founding);
+        let is_open = match now.setup()? {
+            None => now.commands().serve(),
+            Some(setup) => match StoreGate::is_open(&setup)? {
+                Some(is_open) => is_open,
+                // Customers did not come by the gate before.
+                None => is_new && now.commands().serve(),
+            },
+        };
+        let has_tree = || {
+            let has_path = !now.config.path.as_os_str().is_empty();
+            if has_path { self.with_files(|files| files.is_ready(&self.me)) } else { Ok(true) }
+        };
+        Ok(is_open && has_tree()?)
+    }
+
+    /// Returns what is failing now, each with its name.
+    pub(crate) fn failing(&self) -> Vec<String> {
+        lock(&self.failing).iter().map(|(what, how)| format!("{what}: {how}")).collect()
+    }
+
+    /// Returns why the last request was refused.
+    pub(crate) fn refused(&self) -> Vec<String> {
+        lock(&self.refused).clone()
+    }
+
+    pub(crate) fn forget_refusal(&self) {
+        lock(&self.refused).clear();
+    }
+
+    /// Notes that a part works again.
+    fn works(&self, what: &'static str) {
+        lock(&self.failing).remove(what);
+    }
+
+    fn noted(&self, what: &'static str, result: Result<(), String>) -> Result<(), String> {
+        if result.is_ok() {
+            self.works(what);
+        }
+        result
+    }
+}
+
+/// Returns what the daemon's own runs of a store are in a phase of its agent.
+fn duty(view: &View) -> Duty {
+    let is_other = view.log.primary.as_ref().is_some_and(|primary| *primary != view.me);
+    match &view.phase {
+        Phase::Primary { .. } => Duty::Resync,
+        // The last snapshot is committed by the agent.
+        Phase::HandingOver { to, .. } => Duty::Wait(format!("handing over to '{to}'")),
+        _ if is_other => Duty::Follow,
+        _ if view.log.primary.is_none() => Duty::Wait("the log was not read yet".into()),
+        _ => Duty::Wait("this host is the primary, and is being made ready".into()),
+    }
+}
+
+impl Participants for HostParts {
+    fn gate(&self, order: GateOrder) -> GateOutcome {
+        let now = match self.now() {
+            Ok(now) => now,
+            Err(how) => return GateOutcome::Failed(how),
+        };
+        if order.mode == GateMode::Open && self.is_read_only.load(Ordering::SeqCst) {
+            // The handover was cancelled.
+            if let Err(how) = now.commands().database(DatabaseStep::Promote) {
+                return GateOutcome::Failed(how);
+            }
+            self.is_read_only.store(false, Ordering::SeqCst);
+        }
+        let outcome = match now.setup() {
+            Ok(Some(setup)) => self.gate.order(&setup, order, lock(&self.relay).clone()),
+            Ok(None) => GateOutcome::Done,
+            Err(how) => GateOutcome::Failed(how),
+        };
+        if outcome == GateOutcome::Done {
+            self.works("the gate");
+        }
+        outcome
+    }
+
+    fn close(&self, epoch: Epoch) -> Result<(), String> {
+        let now = self.now()?;
+        let commands = now.commands();
+        let last = self.journal.run("consumers stopped", || commands.stop(Part::Last));
+        let database = self.journal.run("database fenced", || commands.database(DatabaseStep::Fence));
+        let serving = self.journal.run("services stopped", || commands.stop(Part::Serving));
+        self.is_read_only.store(false, Ordering::SeqCst);
+        // All of them are stopped, whatever became of the others.
+        last.and(database).and(serving)?;
+        if let Some(setup) = now.setup()? {
+            self.gate.note_stopped(&setup);
+            // It may relay now.
+            let order = GateOrder { epoch, mode: GateMode::Closed, until: Until::Never };
+            if let GateOutcome::Failed(how) = self.gate.order(&setup, order, lock(&self.relay).clone()) {
+                return Err(how);
+            }
+        }
+        self.noted("closing", Ok(()))
+    }
+
+    fn prepare(&self, epoch: Epoch, stop: &dyn Fn() -> bool) -> Result<(), String> {
+        let now = self.now()?;
+        let commands = now.commands();
+        *lock(&self.relay) = None;
+        if let Some(setup) = now.setup()? {
+            self.journal.run("gate holds", || self.gate.make_ready(now.host.env(), &setup, epoch, stop))?;
+        }
+        self.journal.run("files", || self.with_files(|files| files.make_ready(&self.me)))?;
+        if !now.config.database.promote.is_empty() {
+            self.journal.run("database", || commands.database(DatabaseStep::Promote))?;
+        }
+        self.journal.run("services", || commands.start(Part::Serving, stop))?;
+        self.noted("preparing", Ok(()))
+    }
+
+    fn drain(&self, _: Epoch, stop: &dyn Fn() -> bool) -> Result<Sequence, String> {
+        let now = self.now()?;
+        let commands = now.commands();
+        self.journal.run("consumers stopped", || commands.stop(Part::Last))?;
+        if let Some(setup) = now.setup()? {
+            self.journal
+                .run("requests ended", || StoreGate::wait_until_idle(now.host.env(), &setup, stop))?;
+        }
+        self.is_read_only.store(true, Ordering::SeqCst);
+        self.journal.run("database fenced", || commands.database(DatabaseStep::Fence))?;
+        let snapshot = self.journal.run("last snapshot", || self.with_files(|files| files.commit_last()))?;
+        self.works("the last snapshot");
+        Ok(snapshot)
+    }
+
+    fn apply(&self, handover: Sequence) -> Result<(), String> {
+        let fetched =
+            self.journal.run("last snapshot here", || self.with_files(|files| files.fetch(handover)));
+        self.noted("fetching a handover", fetched)
+    }
+
+    fn rejoin(&self, epoch: Epoch) -> Result<(), String> {
+        let state = self.state()?;
+        if state.epoch != epoch {
+            return Err(format!("the log is in epoch {} by now", state.epoch.0));
+        }
+        let boot = self.daemon.env().boot();
+        if let Some((failed, how)) = lock(&self.rejoin_failed).clone()
+            && boot < failed.plus(REJOIN_AGAIN)
+        {
+            return Err(how);
+        }
+        let maker = Maker { name: &self.me, key: &self.key };
+        let rejoined = self.journal.run("stranded files", || self.with_files(|files| files.rejoin(maker)));
+        let demoted = rejoined.and_then(|report| {
+            if let Some(report) = report.filter(|report| report.record.is_some()) {
+                tracing::warn!(
+                    store = %self.name,
+                    record = report.record.map(|record| record.0),
+                    "only this host had some files; `understudy stranded list` shows them"
+                );
+            }
+            self.now()?.commands().database(DatabaseStep::Demote)
+        });
+        *lock(&self.rejoin_failed) =
+            demoted.as_ref().err().map(|how| (self.daemon.env().boot(), how.clone()));
+        self.noted("rejoining", demoted)
+    }
+
+    fn show(&self, epoch: Epoch) -> Result<(), String> {
+        let (now, state) = (self.now()?, self.state()?);
+        let promotion = state.authority.promotion.as_ref();
+        let runtime = &now.host.runtime;
+        let shown =
+            self.journal.run("edge", || now.commands().switch_edges(runtime, &self.me, epoch, promotion));
+        self.noted("the edge", shown)
+    }
+
+    fn start_last(&self, _: Epoch, stop: &dyn Fn() -> bool) -> Result<(), String> {
+        let now = self.now()?;
+        let started = self.journal.run("consumers", || now.commands().start(Part::Last, stop));
+        self.noted("starting what acts without customers", started)
+    }
+
+    fn stop_acks(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn start_acks(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn wait_for(&self, _: &BTreeSet<WriterId>) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn changed(&self, view: &View, state: &StoreState) {
+        let other = view.log.primary.as_ref().filter(|primary| **primary != view.me);
+        let relay = other.and_then(|other| state.authority.member(other)?.customers.clone());
+        *lock(&self.relay) = relay;
+        self.daemon.set_duty(&self.name, Some(duty(view)));
+    }
+
+    fn stop_host(&self, host: &WriterId) -> Result<bool, String> {
+        let now = self.now()?;
+        if now.config.fence.command.is_empty() {
+            return Ok(false);
+        }
+        self.journal.run("former primary's host stopped", || now.commands().stop_host(host))
+    }
+
+    fn ask_promise(&self, _: &WriterId, _: Epoch) -> bool {
+        false
+    }
+
+    fn report(&self, report: Report) {
+        let store = &self.name;
+        match report {
+            Report::Refused(reasons) => {
+                let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+                tracing::warn!(%store, reasons = reasons.join("; "), "not done");
+                *lock(&self.refused) = reasons;
+            }
+            Report::Failed { what, how } => {
+                // It is tried again every few seconds; it is said once.
+                if lock(&self.failing).insert(what, how.clone()).as_ref() != Some(&how) {
+                    tracing::error!(%store, how, "{what} failed; it is tried again");
+                }
+            }
+            Report::NotAppended { decision, how } => {
+                tracing::error!(%store, decision, how, "a decision was not made");
+                *lock(&self.refused) = vec![format!("{decision}: {how}")];
+            }
+        }
+    }
+}

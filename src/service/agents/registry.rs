@@ -1,0 +1,194 @@
+//! Starts and ends the failover agents of this daemon's stores.
+//!
+//! A store has an agent if its configuration has `[store.member]` and its log says that this host is a member
+//! that may serve, with this host's key. Until then its runs go by its configuration, as without members. A
+//! thread looks every few seconds whether that has changed, for example since `member found` was run.
+//!
+//! What can race: a configuration that is read anew while agents run. What an agent's parts do, they read
+//! from the configuration in force; an agent ends only when its store has gone, or another plan changes
+//! whether it needs a lease.
+
+use super::incarnations::Ended;
+use super::parts::HostParts;
+use crate::failover::agent::hands::AgentSettings;
+use crate::failover::agent::journal::Journal;
+use crate::failover::agent::run::Agent;
+use crate::failover::decide::timing::Timing;
+use crate::failover::decide::view::Rules;
+use crate::model::id::{Incarnation, StoreName};
+use crate::model::plan::Failover;
+use crate::model::record::StoreState;
+use crate::service::board::Duty;
+use crate::service::config::{StoreConfig, state_dir};
+use crate::service::daemon::Daemon;
+use crate::support::env::Env;
+use crate::support::lock::lock;
+use crate::support::signature::SigningKey;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Time between two looks for stores that need an agent.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The agent of one store, and what it directs.
+#[derive(Clone)]
+pub(crate) struct Running {
+    pub agent: Arc<Agent>,
+    pub parts: Arc<HostParts>,
+    has_lease: bool,
+}
+
+/// The agents of a daemon.
+#[derive(Default)]
+pub(crate) struct Agents {
+    all: Mutex<BTreeMap<StoreName, Running>>,
+    /// Why a store that should have an agent has none.
+    missing: Mutex<BTreeMap<StoreName, String>>,
+    /// The earlier daemons of this host; none before the first agent starts.
+    earlier: Mutex<Option<Ended>>,
+    is_ended: Mutex<bool>,
+    ended: Condvar,
+}
+
+/// Returns whether a store's primary needs a lease.
+fn has_lease(config: &StoreConfig) -> bool {
+    config.plan.plan().failover == Failover::Watcher
+}
+
+impl Agents {
+    /// Returns the agent of a store; none if it has none.
+    pub(crate) fn get(&self, store: &StoreName) -> Option<Running> {
+        lock(&self.all).get(store).cloned()
+    }
+
+    /// Returns why a store has no agent, if it should have one.
+    pub(crate) fn why_missing(&self, store: &StoreName) -> Option<String> {
+        lock(&self.missing).get(store).cloned()
+    }
+
+    /// Looks for stores that need an agent, now and every few seconds, on a thread of its own.
+    pub(crate) fn keep(&self, daemon: &Daemon) {
+        self.look(daemon);
+        let daemon = daemon.clone();
+        std::thread::spawn(move || {
+            while daemon.agents().wait() {
+                daemon.agents().look(&daemon);
+            }
+        });
+    }
+
+    /// Waits for the next look; returns false once there will be none.
+    fn wait(&self) -> bool {
+        let is_ended = lock(&self.is_ended);
+        let waited = self.ended.wait_timeout_while(is_ended, LOOK_EVERY, |is_ended| !*is_ended);
+        !*waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Ends all agents. Gates and services stay as they are.
+    pub(crate) fn end(&self) {
+        *lock(&self.is_ended) = true;
+        self.ended.notify_all();
+        lock(&self.all).clear();
+    }
+
+    /// Looks once.
+    pub(crate) fn look(&self, daemon: &Daemon) {
+        let config = daemon.host().config;
+        let wanted = |store: &&StoreConfig| store.member.is_some();
+        let wanted: BTreeMap<_, _> =
+            config.store.iter().filter(wanted).map(|s| (s.name.clone(), s)).collect();
+        let is_kept = |name: &StoreName, running: &Running| {
+            wanted.get(name).is_some_and(|store| has_lease(store) == running.has_lease)
+        };
+        let gone: Vec<StoreName> = {
+            let mut all = lock(&self.all);
+            let gone = all.iter().filter(|(name, running)| !is_kept(name, running));
+            let gone = gone.map(|(name, _)| name.clone()).collect();
+            all.retain(|name, running| is_kept(name, running));
+            gone
+        };
+        gone.iter().for_each(|name| daemon.set_duty(name, None));
+        lock(&self.missing).retain(|name, _| wanted.contains_key(name));
+        for (name, store) in wanted {
+            if *lock(&self.is_ended) || lock(&self.all).contains_key(&name) {
+                continue;
+            }
+            match self.start(daemon, store) {
+                Ok(()) => drop(lock(&self.missing).remove(&name)),
+                Err(why) => {
+                    if lock(&self.missing).insert(name.clone(), why.clone()).as_ref() != Some(&why) {
+                        tracing::warn!(store = %name, "no failover here: {why}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the processes of this host's name that are known to have ended.
+    fn ended(&self, env: &Env, own: Incarnation) -> BTreeSet<Incarnation> {
+        let mut earlier = lock(&self.earlier);
+        if earlier.is_none() {
+            let dir = state_dir().ok().flatten();
+            let begun = dir.map(|dir| Ended::begin(env, &dir, own)).transpose();
+            *earlier = begun.unwrap_or_else(|error| {
+                tracing::warn!(%error, "it is not known which earlier daemons of this host have ended; a lease of theirs has to run out");
+                None
+            }).flatten();
+        }
+        earlier.as_ref().map(|earlier| earlier.incarnations.clone()).unwrap_or_default()
+    }
+
+    /// Starts the agent of a store.
+    ///
+    /// # Errors
+    /// The reason why it has none.
+    fn start(&self, daemon: &Daemon, config: &StoreConfig) -> Result<(), String> {
+        if has_lease(config) && config.gate.is_none() {
+            return Err("its plan wants a lease, and without [store.gate] nothing closes the store when the lease ends; configure its gate".into());
+        }
+        let host = daemon.host();
+        let key = host.member_key().map_err(|error| error.to_string())?;
+        let repository = daemon.repository(config).map_err(|error| error.to_string())?;
+        let store = repository.store(&config.name);
+        let state = store.log().state().map_err(|error| error.to_string())?;
+        check_member(&state, &host.writer(), &key)?;
+        daemon.set_duty(&config.name, Some(Duty::Wait("the failover agent starts".into())));
+        let (key, env) = (Arc::new(key), host.env().clone());
+        let journal = Arc::new(Journal::new(env.clone()));
+        let parts = Arc::new(HostParts::new(daemon, store.clone(), key.clone(), journal.clone()));
+        let has_lease = has_lease(config);
+        let incarnation = host.incarnation().unwrap_or_else(|| Incarnation(env.nonce()));
+        let is_serving = parts.is_serving(&state)?;
+        let settings = AgentSettings {
+            store,
+            me: host.writer(),
+            key,
+            rules: Rules { timing: Timing::DEFAULT, has_lease },
+            incarnation,
+            ended: self.ended(&env, incarnation),
+
+            journal,
+            is_serving,
+        };
+        let agent = Agent::start(settings, parts.clone()).map_err(|error| error.to_string())?;
+        let running = Running { agent: Arc::new(agent), parts, has_lease };
+        lock(&self.all).insert(config.name.clone(), running);
+        Ok(())
+    }
+}
+
+/// Checks that this host is a member that may serve.
+fn check_member(state: &StoreState, me: &crate::model::id::WriterId, key: &SigningKey) -> Result<(), String> {
+    if !state.authority.is_founded() {
+        return Err("the store has no members; run `understudy member found` on its primary".into());
+    }
+    match state.authority.member(me) {
+        Some(member) if member.key != key.public() => {
+            Err(format!("member '{me}' joined with another key; remove it, and let this host join again"))
+        }
+        Some(member) if member.may_serve() => Ok(()),
+        Some(_) => Err(format!("member '{me}' may only watch")),
+        None => Err(format!("'{me}' is no member; it joins with `understudy member join`")),
+    }
+}

@@ -1,0 +1,91 @@
+//! What an agent does, for people and programs. Pure.
+
+use super::registry::Running;
+use crate::api::failover::{FailoverStatus, FailoverStep};
+use crate::failover::agent::journal::{Operation, Step};
+use crate::failover::decide::reason::why_not;
+use crate::failover::decide::view::{Cause, Phase, View};
+use crate::model::id::{StoreName, WriterId};
+use crate::support::clock::BootNanos;
+
+/// Returns the word for a phase.
+fn phase_word(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting",
+        Phase::Fenced { .. } => "fenced",
+        Phase::Rejoining => "rejoining",
+        Phase::Standby => "standby",
+        Phase::Promoting { .. } => "promoting",
+        Phase::TakingOver { .. } => "taking over",
+        Phase::Primary { .. } => "primary",
+        Phase::HandingOver { .. } => "handing over",
+    }
+}
+
+/// Returns the status of a store without an agent.
+pub(crate) fn without_agent(store: &StoreName, host: WriterId, why: String) -> FailoverStatus {
+    FailoverStatus {
+        store: store.clone(),
+        host,
+        no_agent: Some(why),
+        phase: String::new(),
+        epoch: 0,
+        primary: None,
+        members: Vec::new(),
+        handover_to: None,
+        completed: false,
+        paused: false,
+        has_lease: false,
+        waits_for: Vec::new(),
+        why_not: Vec::new(),
+        why_not_automatic: Vec::new(),
+        refused: Vec::new(),
+        failing: Vec::new(),
+        operation: String::new(),
+        steps: Vec::new(),
+    }
+}
+
+fn reasons(view: &View, cause: Cause, now: BootNanos) -> Vec<String> {
+    why_not(view, cause, now).iter().map(ToString::to_string).collect()
+}
+
+fn waits_for(view: &View, now: BootNanos) -> Vec<WriterId> {
+    let Phase::TakingOver { .. } = view.phase else { return Vec::new() };
+    view.open_reigns(now).map(|reign| reign.host.clone()).collect()
+}
+
+fn step(operation: &Operation, step: &Step) -> FailoverStep {
+    FailoverStep {
+        step: step.name.to_owned(),
+        detail: step.detail.clone(),
+        at_seconds: step.begun.since(operation.begun).as_secs_f64(),
+        took_seconds: step.ended.map(|ended| ended.since(step.begun).as_secs_f64()),
+        failure: step.failure.clone(),
+    }
+}
+
+/// Returns the status of a store with an agent.
+pub(crate) fn of(store: &StoreName, running: &Running, now: BootNanos) -> FailoverStatus {
+    let (view, operation) = (running.agent.view(), running.agent.operation());
+    FailoverStatus {
+        store: store.clone(),
+        host: view.me.clone(),
+        no_agent: None,
+        phase: phase_word(&view.phase).to_owned(),
+        epoch: view.log.epoch.0,
+        primary: view.log.primary.clone(),
+        members: view.log.serving.iter().cloned().collect(),
+        handover_to: view.log.handover.as_ref().map(|handover| handover.to.clone()),
+        completed: view.log.is_completed,
+        paused: view.log.is_paused,
+        has_lease: view.rules.has_lease,
+        waits_for: waits_for(&view, now),
+        why_not: reasons(&view, Cause::Person, now),
+        why_not_automatic: reasons(&view, Cause::Watchers, now),
+        refused: running.parts.refused(),
+        failing: running.parts.failing(),
+        steps: operation.steps.iter().map(|one| step(&operation, one)).collect(),
+        operation: operation.what,
+    }
+}

@@ -1,0 +1,199 @@
+//! The HTTP requests about a store's failover.
+//!
+//! A request only tells the agent what a person wants; its answer is the state a moment later. Whoever asked
+//! follows the steps with further requests.
+
+use super::agents::registry::Running;
+use super::agents::status;
+use super::api_error::ApiError;
+use super::http::AppState;
+use crate::api::failover::{
+    AttestQuery, FailoverQuery, FailoverStatus, PauseQuery, ResumeQuery, SwitchoverQuery,
+};
+use crate::failover::agent::terms::Terms;
+use crate::failover::decide::view::Cause;
+use crate::model::decision::{Decision, Loss};
+use crate::model::id::{Sequence, StoreName, WriterId};
+use crate::model::member::is_text;
+use crate::model::record::StoreState;
+use crate::repository::decide::Maker;
+use crate::repository::error::RepositoryError;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Json;
+
+type Asked<T> = Result<Query<T>, QueryRejection>;
+type Answer = Result<Json<FailoverStatus>, ApiError>;
+
+fn query<T>(asked: Asked<T>) -> Result<T, ApiError> {
+    asked.map(|Query(query)| query).map_err(|error| ApiError::bad_request(error.body_text()))
+}
+
+/// Returns a text that the log can hold.
+fn text(what: &str, given: Option<String>, default: &str) -> Result<String, ApiError> {
+    let text = given.filter(|text| !text.is_empty()).unwrap_or_else(|| default.to_owned());
+    match is_text(&text) {
+        true => Ok(text),
+        false => Err(ApiError::bad_request(format!(
+            "`{what}` must have at most 200 bytes and no control characters"
+        ))),
+    }
+}
+
+fn conflict(reason: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, reason)
+}
+
+impl AppState {
+    fn status(&self, store: &StoreName) -> FailoverStatus {
+        let agents = self.daemon.agents();
+        match agents.get(store) {
+            Some(running) => status::of(store, &running, self.daemon.env().boot()),
+            None => {
+                let host = self.daemon.host();
+                let is_member = host.config.store(store.as_str()).is_some_and(|s| s.member.is_some());
+                let why = agents.why_missing(store).unwrap_or_else(|| match is_member {
+                    true => "the failover agent has not started yet".to_owned(),
+                    false => "this host's configuration has no [store.member] for the store".to_owned(),
+                });
+                status::without_agent(store, host.writer(), why)
+            }
+        }
+    }
+
+    fn running(&self, name: &str) -> Result<(StoreName, Running), ApiError> {
+        let (store, _) = self.known(name)?;
+        match self.daemon.agents().get(&store) {
+            Some(running) => Ok((store, running)),
+            None => {
+                let why = self.status(&store).no_agent.unwrap_or_default();
+                Err(conflict(format!("store '{store}' has no failover here: {why}")))
+            }
+        }
+    }
+}
+
+pub(super) async fn status(State(site): State<AppState>, Path(name): Path<String>) -> Answer {
+    let (store, _) = site.known(&name)?;
+    Ok(Json(site.status(&store)))
+}
+
+/// Has this host become the primary.
+pub(super) async fn take_over(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+    asked: Asked<FailoverQuery>,
+) -> Answer {
+    let (store, running) = site.running(&name)?;
+    let asked = query(asked)?;
+    let terms = Terms {
+        person: text("person", asked.person, "an operator")?,
+        reason: text("reason", asked.reason, "asked for by an operator")?,
+        at: asked.at.map(Sequence),
+        loss: Loss { seconds: asked.lost_seconds, ..Loss::default() },
+        ..Terms::default()
+    };
+    running.parts.forget_refusal();
+    running.agent.take_over(Cause::Person, terms);
+    Ok(Json(site.status(&store)))
+}
+
+/// Takes a person's word that a former primary is down.
+pub(super) async fn attest(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+    asked: Asked<AttestQuery>,
+) -> Answer {
+    let (store, running) = site.running(&name)?;
+    let host = WriterId(query(asked)?.host);
+    let status = site.status(&store);
+    if !status.waits_for.contains(&host) {
+        return Err(conflict(format!(
+            "store '{store}': this host does not wait for '{host}'; a word that it is down counts after the promotion"
+        )));
+    }
+    running.agent.attest(&host);
+    Ok(Json(site.status(&store)))
+}
+
+/// Has this host, the primary, hand over.
+pub(super) async fn hand_over(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+    asked: Asked<SwitchoverQuery>,
+) -> Answer {
+    let (store, running) = site.running(&name)?;
+    let asked = query(asked)?;
+    let view = running.agent.view();
+    let to = match asked.to {
+        Some(to) => WriterId(to),
+        None => {
+            let mut others = view.log.serving.iter().filter(|host| Some(*host) != view.log.primary.as_ref());
+            match (others.next(), others.next()) {
+                (Some(only), None) => only.clone(),
+                (None, _) => {
+                    return Err(conflict(format!("store '{store}' has no other member that may serve")));
+                }
+                _ => {
+                    return Err(ApiError::bad_request(
+                        "several members may serve the store; name one with `to`",
+                    ));
+                }
+            }
+        }
+    };
+    running.parts.forget_refusal();
+    match &view.log.primary {
+        Some(primary) if *primary == view.me => running.agent.hand_over(&to),
+        primary => {
+            let primary = primary.as_ref().map_or("unknown", |primary| &primary.0);
+            return Err(conflict(format!("store '{store}': its primary is {primary}; ask there")));
+        }
+    }
+    Ok(Json(site.status(&store)))
+}
+
+/// Cancels a handover.
+pub(super) async fn cancel(State(site): State<AppState>, Path(name): Path<String>) -> Answer {
+    let (store, running) = site.running(&name)?;
+    running.agent.keep_serving();
+    Ok(Json(site.status(&store)))
+}
+
+pub(super) async fn pause(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+    asked: Asked<PauseQuery>,
+) -> Answer {
+    let asked = query(asked)?;
+    let person = text("person", asked.person, "an operator")?;
+    let reason = text("reason", asked.reason, "asked for by an operator")?;
+    decide(site, name, Decision::Paused { person, reason }).await
+}
+
+pub(super) async fn resume(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+    asked: Asked<ResumeQuery>,
+) -> Answer {
+    let person = text("person", query(asked)?.person, "an operator")?;
+    decide(site, name, Decision::Resumed { person }).await
+}
+
+/// Appends a decision that concerns nobody's serving.
+async fn decide(site: AppState, name: String, decision: Decision) -> Answer {
+    let (store, running) = site.running(&name)?;
+    let appended = running.clone();
+    site.blocking(move |_| {
+        let parts = &appended.parts;
+        let maker = Maker { name: &parts.me, key: &parts.key };
+        let mut state = StoreState::default();
+        parts.store.log().refresh(&mut state)?;
+        let next = |_: &StoreState| Ok::<_, RepositoryError>(Some(decision.clone()));
+        parts.store.log().decide(&mut state, maker, next)?;
+        Ok(())
+    })
+    .await?;
+    Ok(Json(site.status(&store)))
+}
