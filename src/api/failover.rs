@@ -1,6 +1,6 @@
 //! What a failover agent does, and what it is asked for.
 
-use crate::model::id::{StoreName, WriterId};
+use crate::model::id::{Sequence, StoreName, WriterId};
 use serde::{Deserialize, Serialize};
 
 /// State of a store's failover on one host.
@@ -43,10 +43,35 @@ pub struct FailoverStatus {
     /// What fails now, and is tried again.
     #[serde(default)]
     pub failing: Vec<String>,
+    /// The read-only instance of this host; none if there is none.
+    pub replica: Option<ReplicaStatus>,
     /// What the host is doing, or did last.
     pub operation: String,
     #[serde(default)]
     pub steps: Vec<FailoverStep>,
+}
+
+/// The read-only instance of a hot standby.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Where its files are.
+    pub path: String,
+    /// Where its services answer.
+    pub address: Option<String>,
+    /// The snapshot that it shows; none while this host does not stand by.
+    pub snapshot: Option<Sequence>,
+}
+
+/// A store's failover in short.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailoverBrief {
+    /// What this host is, as in [`FailoverStatus`].
+    pub phase: String,
+    pub epoch: u64,
+    pub primary: Option<WriterId>,
+    /// What fails now, and is tried again.
+    #[serde(default)]
+    pub failing: Vec<String>,
 }
 
 /// One step of an operation.

@@ -1,5 +1,6 @@
 //! The state of one store, as a daemon knows it.
 
+use super::failover::FailoverBrief;
 use super::progress::ProgressFigures;
 use super::run::RunReport;
 use super::upkeep::UpkeepStatus;
@@ -47,6 +48,9 @@ pub struct StoreStatus {
     pub fenced: bool,
     /// The daemons that resync the store by turns, if the log shows two.
     pub rivals: Option<String>,
+    /// The failover of the store here; none where the daemon runs no failover agent for it.
+    #[serde(default)]
+    pub failover: Option<FailoverBrief>,
     pub totals: Totals,
     /// The upkeep done; none before the daemon's first look.
     pub upkeep: Option<UpkeepStatus>,

@@ -4,7 +4,9 @@ use super::context::Context;
 use super::desk::Desk;
 use super::error::{Context as _, LocalError, Result, StoppedError, UsageError};
 use super::exit::Exit;
+use super::remote::Remote;
 use super::{Ending, Global, ending, show, values};
+use crate::api::failover::FailoverStatus;
 use crate::format::join::{JoinToken, Joining, Told};
 use crate::model::decision::Decision;
 use crate::model::id::{StoreName, WriterId};
@@ -89,6 +91,8 @@ impl MemberArgs {
 }
 
 const TOKEN_MAX_BYTES: u64 = 4096;
+/// Number of seconds that a daemon has to change the members.
+const AGENT_SECONDS: u64 = 20;
 /// Time between two looks for an answer.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -224,7 +228,7 @@ fn add(desk: &Desk, state: &mut StoreState, joining: &Joining, watch_only: bool)
         may: may.into_iter().collect(),
     };
     desk.store.log().refresh(state)?;
-    desk.store.log().decide(state, desk.maker(), |state| {
+    change(desk, state, |state| {
         if state.authority.member(&new.name).is_some() {
             return Err(super::error::Error::from(UsageError(format!(
                 "store '{}' has a member '{}' already: remove it first, or give the new host another name (`writer`)",
@@ -232,8 +236,53 @@ fn add(desk: &Desk, state: &mut StoreState, joining: &Joining, watch_only: bool)
                 new.name
             ))));
         }
-        let members = state.authority.members.iter().chain([&new]).cloned().collect();
-        Ok(Some(Decision::Members { members }))
+        Ok(state.authority.members.iter().chain([&new]).cloned().collect())
+    })
+}
+
+/// Changes the list of members.
+///
+/// Where this host's daemon has the store's failover agent, that one does it: it counts on the promises of the
+/// members that could replace this host, so it must know of a new one before the log does.
+fn change(
+    desk: &Desk,
+    state: &mut StoreState,
+    list: impl Fn(&StoreState) -> Result<Vec<Member>>,
+) -> Result<()> {
+    let name = desk.store.name();
+    let Some(remote) = Remote::find(&desk.context).filter(|remote| remote.knows(name)) else {
+        return decide(desk, state, list);
+    };
+    let path = format!("/api/v1/stores/{name}/failover");
+    let status: FailoverStatus = remote.get(&path)?;
+    if status.no_agent.is_some() {
+        return decide(desk, state, list);
+    }
+    let wanted = list(state)?;
+    let _: FailoverStatus = remote.put(&format!("/api/v1/stores/{name}/members"), &wanted)?;
+    let done = wait_for(desk, AGENT_SECONDS, || {
+        desk.store.log().refresh(state)?;
+        let status: FailoverStatus = remote.get(&path)?;
+        let refused = status.refused.first().cloned();
+        Ok((state.authority.members == wanted).then_some(Ok(())).or(refused.map(Err)))
+    })?;
+    let text = match done {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(refused)) => format!("store '{name}': the members were not changed: {refused}"),
+        None => format!(
+            "store '{name}': the daemon has not changed the members within {AGENT_SECONDS} s; `understudy why {name}` says where it stands"
+        ),
+    };
+    Err(LocalError::new(text).into())
+}
+
+fn decide(
+    desk: &Desk,
+    state: &mut StoreState,
+    list: impl Fn(&StoreState) -> Result<Vec<Member>>,
+) -> Result<()> {
+    desk.store.log().decide(state, desk.maker(), |state| {
+        Ok::<_, super::error::Error>(Some(Decision::Members { members: list(state)? }))
     })?;
     Ok(())
 }
@@ -284,13 +333,13 @@ fn remove(global: &Global, name: &StoreName, host: WriterId) -> Result<()> {
     let desk = Desk::open(global, name)?;
     let mut state = desk.state()?;
     desk.check_may_decide(&state)?;
-    desk.store.log().decide(&mut state, desk.maker(), |state| {
+    change(&desk, &mut state, |state| {
         if state.authority.member(&host).is_none() {
             let text = format!("store '{name}' has no member '{host}'");
             return Err(super::error::Error::from(UsageError(text)));
         }
         let stay = state.authority.members.iter().filter(|member| member.name != host);
-        Ok(Some(Decision::Members { members: stay.cloned().collect() }))
+        Ok(stay.cloned().collect())
     })?;
     say(
         global,

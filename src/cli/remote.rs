@@ -12,10 +12,11 @@ use crate::service::socket;
 use crate::support::local_socket::SocketPlace;
 use crate::support::trusted::is_trusted;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -43,8 +44,18 @@ impl<'a> Remote<'a> {
         })
     }
 
-    /// Sends a request; returns none when no daemon listens.
+    /// Sends a request without a body; returns none when no daemon listens.
     async fn ask(&self, method: Method, path: &str) -> Result<Option<Response<Incoming>>, Unanswered> {
+        self.send(method, path, Vec::new()).await
+    }
+
+    /// Sends a request; returns none when no daemon listens.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Option<Response<Incoming>>, Unanswered> {
         let stream = match self.place.connect() {
             Ok(Some(stream)) => UnixStream::from_std(stream)?,
             Ok(None) => return Ok(None),
@@ -63,7 +74,8 @@ impl<'a> Remote<'a> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let request = Request::builder().method(method).uri(path).header("host", "localhost");
-        Ok(Some(sender.send_request(request.body(Empty::<Bytes>::new())?).await?))
+        let request = request.header("content-type", "application/json");
+        Ok(Some(sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?))
     }
 
     /// Returns the body of the daemon's answer, if it is a success.
@@ -84,17 +96,22 @@ impl<'a> Remote<'a> {
     /// # Errors
     /// The daemon does not answer, or refuses; then its reason is the text.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.request(Method::GET, path)
+        self.request(Method::GET, path, Vec::new())
     }
 
     /// Has the daemon do something and reads the answer, with errors as for [`Self::get`].
     pub(super) fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.request(Method::POST, path)
+        self.request(Method::POST, path, Vec::new())
     }
 
-    fn request<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T> {
+    /// Sends the daemon a value as JSON, with errors as for [`Self::get`].
+    pub(super) fn put<T: DeserializeOwned>(&self, path: &str, value: &impl Serialize) -> Result<T> {
+        self.request(Method::POST, path, serde_json::to_vec(value).context("writing a request")?)
+    }
+
+    fn request<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T> {
         let work = async {
-            let Some(answer) = self.ask(method, path).await? else {
+            let Some(answer) = self.send(method, path, body).await? else {
                 return Err("the daemon closed the connection; try again".into());
             };
             let status = answer.status();

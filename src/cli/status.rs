@@ -14,12 +14,13 @@ use crate::model::id::{Sequence, StoreName};
 use crate::model::plan::PlanName;
 use crate::model::record::{SnapshotRecord, StoreState};
 use crate::model::rivals::rivals;
-use crate::model::role::{Permission, Role, role};
+use crate::model::role::{Permission, Role};
 use crate::repository::standbys::StandbyReport;
 use crate::repository::store::{Repository, Store};
 use crate::service::alert::Alert;
 use crate::service::board::{clock_text, job, upkeep_status};
 use crate::service::config::StoreConfig;
+use crate::service::daemon::role_of;
 use crate::support::clock::{UnixNanos, seconds};
 use crate::support::failure::{Failure, FailureKind};
 use clap::Args;
@@ -73,6 +74,10 @@ struct Row {
     fenced: bool,
     /// The daemons that resync the store by turns, if the log shows two.
     rivals: Option<String>,
+    /// What this host is in the store's failover, by its daemon.
+    phase: Option<String>,
+    /// What of the failover fails now, and is tried again.
+    failing: Vec<String>,
     /// Whether a daemon on this host reports a run.
     running: bool,
     last_run: Option<f64>,
@@ -180,6 +185,8 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
         irregular_last: None,
         fenced: false,
         rivals: None,
+        phase: None,
+        failing: Vec::new(),
         running: false,
         last_run: None,
         next_run: None,
@@ -200,7 +207,7 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
             row.snapshots = state.snapshots.len() as u64;
             row.primary = state.primary.as_ref().map(|p| p.0.clone());
             row.take_authority(&state);
-            row.log_role = row.role.map(|may_be| role(&state, &context.writer(), may_be));
+            row.log_role = config.map(|store| role_of(store, &state, &context.writer()));
             row.fenced = row.log_role == Some(Role::Fenced);
             row.rivals = rivals(&state).map(|rivals| rivals.to_string());
             if let Some((sequence, record)) = state.latest() {
@@ -274,7 +281,7 @@ fn table(rows: &[Row], now: UnixNanos) -> Result<()> {
         table.push(vec![
             row.store.to_string(),
             row.plan.map_or("-", PlanName::name).to_owned(),
-            row.role.map_or("-", Permission::name).to_owned(),
+            row.role_shown().to_owned(),
             row.latest.map_or("never".to_owned(), |latest| format!("@{latest}")),
             match (row.lag_seconds, &row.clock) {
                 (Some(lag), _) => show::age(lag),
@@ -306,7 +313,8 @@ fn table(rows: &[Row], now: UnixNanos) -> Result<()> {
         let more =
             row.rivals.iter().chain(&unassigned).chain(&row.clock).chain(&irregular).chain(&row.advice);
         let more = more.map(|text| ("", text));
-        for (what, text) in told.take(1).chain(more) {
+        let failing = row.failing.iter().map(|text| ("", text));
+        for (what, text) in told.take(1).chain(failing).chain(more) {
             complain!("understudy: {}: {what}{text}", row.store);
         }
     }
@@ -344,6 +352,9 @@ impl Row {
         (self.held, self.last_error) = (status.held.clone(), status.last_error.clone());
         self.last_error_kind = status.last_error_kind;
         self.fenced |= status.fenced;
+        if let Some(failover) = &status.failover {
+            (self.phase, self.failing) = (Some(failover.phase.clone()), failover.failing.clone());
+        }
     }
 
     /// Returns the snapshot that was last proven restorable, and the time since then.
@@ -366,8 +377,17 @@ impl Row {
         }
     }
 
+    /// Returns the role to show: by the log for a member, else by the configuration.
+    fn role_shown(&self) -> &'static str {
+        match (self.log_role, self.role) {
+            (Some(Role::Primary), _) => Role::Primary.name(),
+            (Some(Role::Standby), _) => Role::Standby.name(),
+            (_, role) => role.map_or("-", Permission::name),
+        }
+    }
+
     /// Returns the state as one word; the most important one comes first.
-    fn state(&self) -> &'static str {
+    fn state(&self) -> &str {
         let late = match (self.lag_seconds, self.objective_seconds) {
             (Some(lag), Some(objective)) => lag > objective as f64,
             _ => false,
@@ -376,6 +396,8 @@ impl Row {
             Row { error_kind: Some(kind), .. } => Alert::from(*kind).word,
             Row { fenced: true, .. } => "fenced",
             Row { log_role: Some(Role::Unassigned), .. } => "unassigned",
+            Row { phase: Some(phase), .. } if !["primary", "standby"].contains(&phase.as_str()) => phase,
+            Row { failing, .. } if !failing.is_empty() => "failing",
             Row { rivals: Some(_), .. } => "rivals",
             Row { held: Some(_), .. } => "held",
             Row { last_error_kind: Some(kind), .. } => Alert::from(*kind).word,

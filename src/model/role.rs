@@ -84,6 +84,13 @@ pub fn role(state: &StoreState, host: &WriterId, may_be: Permission) -> Role {
     }
 }
 
+/// Returns the role of `host` where it takes part in the store's failover: the log alone decides, whatever the
+/// configuration says. None in a store without members.
+pub fn member_role(state: &StoreState, host: &WriterId) -> Option<Role> {
+    let is_primary = state.primary.as_ref() == Some(host);
+    state.authority.is_founded().then_some(if is_primary { Role::Primary } else { Role::Standby })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -187,6 +187,8 @@ pub struct StoreConfig {
     pub drill: DrillConfig,
     /// With it this host takes part in the store's failover: its daemon serves the store, or stands by.
     pub member: Option<MemberConfig>,
+    /// The read-only instance that this host has while it stands by.
+    pub replica: Option<ReplicaConfig>,
     /// What stops another host that may still serve.
     #[serde(default)]
     pub fence: FenceConfig,
@@ -216,6 +218,19 @@ pub struct MemberConfig {
     pub customers: Option<Address>,
     /// Its zone: hosts of one zone may fail together.
     pub zone: Option<String>,
+}
+
+/// The read-only instance of a hot standby.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaConfig {
+    /// Where the newest snapshot is mounted, read-only.
+    pub path: PathBuf,
+    /// Where its services answer, for whoever asks the API.
+    pub address: Option<String>,
+    /// Services of its own.
+    #[serde(default)]
+    pub service: Vec<ServiceSettings>,
 }
 
 /// The command that stops another host of a store: by a cloud's API, or a power switch.
@@ -334,6 +349,7 @@ impl StoreConfig {
             upkeep: None,
             drill: DrillConfig::default(),
             member: None,
+            replica: None,
             fence: FenceConfig::default(),
             stranded: StrandedConfig::default(),
             service: Vec::new(),
@@ -448,8 +464,22 @@ impl Config {
 
 /// Checks what a member needs. An error is a reason in words.
 fn check_member(store: &StoreConfig) -> Result<(), String> {
-    let Some(member) = &store.member else { return Ok(()) };
     let wrong = |reason: &str| Err(format!("store '{}': {reason}", store.name));
+    if let Some(replica) = &store.replica {
+        if store.plan == PlanName::Standard {
+            return wrong(
+                "plan standard has no read-only instance; set another plan, or remove [store.replica]",
+            );
+        }
+        if replica.path.as_os_str().is_empty() || replica.path == store.path {
+            return wrong("[store.replica] needs a `path` other than the store's");
+        }
+        settings::check(&replica.service).map_err(|error| format!("store '{}': {error}", store.name))?;
+        if store.member.is_none() {
+            return wrong("[store.replica] is of a host that stands by: it needs [store.member] as well");
+        }
+    }
+    let Some(member) = &store.member else { return Ok(()) };
     if store.path.as_os_str().is_empty() && !(store.service.is_empty() && store.gate.is_none()) {
         return wrong(
             "it has services or a gate, and no `path`; set the directory where its tree is mounted when this host takes over",
@@ -479,7 +509,11 @@ fn resolve_store(store: &mut StoreConfig, base: &Path) {
     let database = &mut store.database;
     commands.extend([&mut database.fence, &mut database.promote, &mut database.demote]);
     commands.push(&mut store.fence.command);
-    for service in &mut store.service {
+    if let Some(replica) = &mut store.replica {
+        replica.path = beside(&replica.path);
+    }
+    let of_replica = store.replica.iter_mut().flat_map(|replica| &mut replica.service);
+    for service in store.service.iter_mut().chain(of_replica) {
         service.compose = service.compose.as_ref().map(beside);
         commands.extend([&mut service.start, &mut service.stop, &mut service.check]);
     }

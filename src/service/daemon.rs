@@ -7,6 +7,7 @@
 //! shipped is not shipped again. After a time limit the process ends without waiting for them, which loses
 //! nothing either.
 
+use super::agents;
 use super::agents::registry::Agents;
 use super::alert::Alert;
 use super::board::{Board, Duty, RunResult, Standing, StartedRun, StartedUpkeep, upkeep_status};
@@ -20,8 +21,9 @@ use super::watches::Watches;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
-use crate::model::id::{Incarnation, StoreName};
-use crate::model::role::{Permission, Role, role};
+use crate::model::id::{Incarnation, StoreName, WriterId};
+use crate::model::record::StoreState;
+use crate::model::role::{Permission, Role, member_role, role};
 use crate::model::snapshot_ref::Moment;
 use crate::mounts::mount;
 use crate::repository::store::Repository;
@@ -377,7 +379,7 @@ impl Daemon {
                     Some(Standing {
                         snapshot: latest.map(|(snapshot, _)| snapshot),
                         scan_start: latest.map(|(_, record)| record.scan_start),
-                        role: Some(role(&state, &self.host().writer(), store.role)),
+                        role: Some(role_of(store, &state, &self.host().writer())),
                     })
                 }
                 Permission::Standby => {
@@ -393,8 +395,26 @@ impl Daemon {
 
     pub(crate) fn statuses(&self) -> Vec<StoreStatus> {
         let now = self.now();
-        self.board().statuses(now)
+        let statuses = self.board().statuses(now);
+        statuses.into_iter().map(|status| self.with_failover(status)).collect()
     }
+
+    pub(crate) fn status_of(&self, name: &StoreName) -> Option<StoreStatus> {
+        let now = self.now();
+        let status = self.board().status_of(name, now);
+        status.map(|status| self.with_failover(status))
+    }
+
+    fn with_failover(&self, status: StoreStatus) -> StoreStatus {
+        let running = self.0.agents.get(&status.store);
+        StoreStatus { failover: running.as_ref().map(agents::status::brief), ..status }
+    }
+}
+
+/// Returns the role of a host for a store of its configuration.
+pub(crate) fn role_of(store: &StoreConfig, state: &StoreState, host: &WriterId) -> Role {
+    let as_member = store.member.as_ref().and_then(|_| member_role(state, host));
+    as_member.unwrap_or_else(|| role(state, host, store.role))
 }
 
 fn tell(store: &StoreName, result: &Result<RunReport, RunError>, seconds: f64) {

@@ -14,11 +14,11 @@ use crate::failover::agent::terms::Terms;
 use crate::failover::decide::view::Cause;
 use crate::model::decision::{Decision, Loss};
 use crate::model::id::{Sequence, StoreName, WriterId};
-use crate::model::member::is_text;
+use crate::model::member::{self, Member, is_text};
 use crate::model::record::StoreState;
 use crate::repository::decide::Maker;
 use crate::repository::error::RepositoryError;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Json;
@@ -49,7 +49,11 @@ impl AppState {
     fn status(&self, store: &StoreName) -> FailoverStatus {
         let agents = self.daemon.agents();
         match agents.get(store) {
-            Some(running) => status::of(store, &running, self.daemon.env().boot()),
+            Some(running) => {
+                let config = self.daemon.host().config.store(store.as_str()).cloned();
+                let replica = config.as_ref().and_then(|config| config.replica.as_ref());
+                status::of(store, &running, replica, self.daemon.env().boot())
+            }
             None => {
                 let host = self.daemon.host();
                 let is_member = host.config.store(store.as_str()).is_some_and(|s| s.member.is_some());
@@ -114,6 +118,21 @@ pub(super) async fn attest(
         )));
     }
     running.agent.attest(&host);
+    Ok(Json(site.status(&store)))
+}
+
+/// Has this host, the primary, change the list of members: it counts on the promises of those who may replace it,
+/// so it must know of a new one before the log does.
+pub(super) async fn set_members(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+    members: Result<Json<Vec<Member>>, JsonRejection>,
+) -> Answer {
+    let (store, running) = site.running(&name)?;
+    let Json(members) = members.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    member::check(&members).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    running.parts.forget_refusal();
+    running.agent.set_members(members);
     Ok(Json(site.status(&store)))
 }
 

@@ -68,6 +68,7 @@ pub(crate) fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router
         .route("/api/v1/stores/{store}/release", post(release))
         .route("/api/v1/stores/{store}/failover", get(failover_http::status).post(failover_http::take_over))
         .route("/api/v1/stores/{store}/failover/attest", post(failover_http::attest))
+        .route("/api/v1/stores/{store}/members", post(failover_http::set_members))
         .route("/api/v1/stores/{store}/switchover", post(failover_http::hand_over))
         .route("/api/v1/stores/{store}/switchover/cancel", post(failover_http::cancel))
         .route("/api/v1/stores/{store}/pause", post(failover_http::pause))
@@ -111,8 +112,7 @@ async fn store(
     Path(name): Path<String>,
 ) -> Result<Json<StoreStatus>, ApiError> {
     let (name, _) = site.known(&name)?;
-    let now = site.daemon.now();
-    site.daemon.board().status_of(&name, now).map(Json).ok_or_else(|| ApiError::unknown_store(name.as_str()))
+    site.daemon.status_of(&name).map(Json).ok_or_else(|| ApiError::unknown_store(name.as_str()))
 }
 
 async fn snapshots(
@@ -258,12 +258,7 @@ impl AppState {
 
     fn changed(&self, name: &StoreName) -> Result<Json<StoreStatus>, ApiError> {
         self.daemon.wake();
-        let now = self.daemon.now();
-        self.daemon
-            .board()
-            .status_of(name, now)
-            .map(Json)
-            .ok_or_else(|| ApiError::unknown_store(name.as_str()))
+        self.daemon.status_of(name).map(Json).ok_or_else(|| ApiError::unknown_store(name.as_str()))
     }
 
     /// Runs a function that reads a repository on a thread of its own, up to [`QUESTIONS_MAX`] at a time; it

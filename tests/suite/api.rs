@@ -10,7 +10,8 @@ use understudy::api::OPENAPI;
 use understudy::api::change::{ChangeRow, Changes, ChangesQuery, EntryKind};
 use understudy::api::error::ErrorBody;
 use understudy::api::failover::{
-    AttestQuery, FailoverQuery, FailoverStatus, FailoverStep, PauseQuery, ResumeQuery, SwitchoverQuery,
+    AttestQuery, FailoverBrief, FailoverQuery, FailoverStatus, FailoverStep, PauseQuery, ReplicaStatus,
+    ResumeQuery, SwitchoverQuery,
 };
 use understudy::api::follow::FollowReport;
 use understudy::api::progress::ProgressFigures;
@@ -146,6 +147,7 @@ fn store(full: bool, role: Permission, log_role: Role, plan: PlanName) -> StoreS
         held: full.then(|| "held".into()),
         fenced: full,
         rivals: full.then(|| rivals().to_string()),
+        failover: full.then(brief),
         totals: Totals {
             runs_done: 1,
             runs_held: 2,
@@ -236,9 +238,19 @@ fn failover(phase: &str, is_full: bool) -> FailoverStatus {
         why_not_automatic: texts("it is"),
         refused: texts("not now"),
         failing: texts("the edge"),
+        replica: (phase != "").then(|| ReplicaStatus {
+            path: "/srv/reports".into(),
+            address: text("10.0.0.2:8090"),
+            snapshot: is_full.then_some(Sequence(7)),
+        }),
         operation: "taking over".into(),
         steps: vec![step],
     }
+}
+
+fn brief() -> FailoverBrief {
+    let primary = Some(WriterId("web-1".into()));
+    FailoverBrief { phase: "standby".into(), epoch: 3, primary, failing: vec!["the edge".into()] }
 }
 
 fn failovers() -> Vec<FailoverStatus> {

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 pub(super) struct Steps {
     operation: String,
-    /// Number of steps that were printed as done, and the failures that were printed, by step.
+    /// The steps that were printed as done.
     printed: Vec<FailoverStep>,
+    /// The failures that were printed, by step.
     failures: BTreeMap<String, String>,
     waits: String,
     /// What stands before each line.
@@ -31,9 +32,11 @@ impl Steps {
 
     /// Prints what is new.
     pub(super) fn print(&mut self, status: &FailoverStatus) -> Result<()> {
-        let began_again =
-            status.steps.iter().zip(&self.printed).any(|(now, then)| now.at_seconds != then.at_seconds);
-        if status.operation != self.operation || began_again || status.steps.len() < self.printed.len() {
+        let is_there = |done: &FailoverStep| {
+            status.steps.iter().any(|step| step.step == done.step && step.at_seconds == done.at_seconds)
+        };
+        let began_again = !self.printed.iter().all(is_there);
+        if status.operation != self.operation || began_again {
             self.printed.clear();
             self.operation.clone_from(&status.operation);
             self.say(&format!("{}: {}", status.host, status.operation))?;

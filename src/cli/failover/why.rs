@@ -37,6 +37,17 @@ fn print(status: &FailoverStatus) -> Result<()> {
     for host in &status.waits_for {
         show::line(&format!("  it waits until '{host}' is known to be closed"))?;
     }
+    if let Some(replica) = &status.replica {
+        let at = replica.address.as_deref().unwrap_or(&replica.path);
+        match replica.snapshot {
+            Some(snapshot) => {
+                show::line(&format!("  its read-only instance at {at} shows snapshot {snapshot}"))?
+            }
+            None => show::line(&format!(
+                "  its read-only instance at {at} is off while this host does not stand by"
+            ))?,
+        }
+    }
     list("  fails now, and is tried again:", &status.failing)?;
     if status.primary.as_ref() == Some(&status.host) {
         return Ok(());

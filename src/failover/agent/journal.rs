@@ -52,7 +52,7 @@ impl Journal {
     /// Returns the steps that are done, for the log.
     pub fn times(&self) -> Vec<StepTime> {
         let done = |step: &Step| {
-            let took = step.begun.since(step.ended?);
+            let took = step.ended?.since(step.begun);
             Some(StepTime { step: step.name.to_owned(), ms: took.as_millis().try_into().unwrap_or(u64::MAX) })
         };
         lock(&self.operation).steps.iter().filter_map(done).collect()

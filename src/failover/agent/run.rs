@@ -186,10 +186,16 @@ impl Machine {
                 if self.view.phase.serves() {
                     self.view = View::new(self.view.me.clone(), self.view.rules, self.env.boot());
                     self.orders.opened = self.orders.next();
+                    self.tell_of_change();
                     self.give(Input::Tick);
                 }
             }
         }
+    }
+
+    fn tell_of_change(&self) {
+        let state = lock(&self.hands.state).clone();
+        self.participants.changed(&self.view, &state);
     }
 
     fn give(&mut self, input: Input) {
@@ -205,8 +211,7 @@ impl Machine {
         self.journal.note(&before, &self.view, now);
         let (was, is) = (&before, &self.view);
         if (&was.phase, &was.log.primary, was.log.epoch) != (&is.phase, &is.log.primary, is.log.epoch) {
-            let state = lock(&self.hands.state).clone();
-            self.participants.changed(&self.view, &state);
+            self.tell_of_change();
         }
         self.took_over = match self.view.phase {
             Phase::TakingOver { .. } => self.took_over.or(Some(now)),

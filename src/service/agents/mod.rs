@@ -4,6 +4,7 @@
 //! - [`parts`] is what an agent directs: it joins the guard's gate ([`gate`]), the store's tree and snapshots
 //!   ([`files`]), services, database commands and edges ([`commands`]).
 //! - [`incarnations`] knows which earlier daemons of this host have ended.
+//! - [`replica`] keeps the read-only instance of a hot standby.
 //! - [`status`] says what an agent does, for the API.
 //!
 //! Why it is safe: nothing here decides. Each part does what the machine asks for, as often as it asks, and
@@ -16,4 +17,5 @@ pub(crate) mod gate;
 pub(crate) mod incarnations;
 pub(crate) mod parts;
 pub(crate) mod registry;
+pub(crate) mod replica;
 pub(crate) mod status;

@@ -29,6 +29,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Name of the read-only instance, for messages.
+const REPLICA: &str = "the read-only instance";
 /// Time before a rejoin that failed is tried again.
 const REJOIN_AGAIN: Duration = Duration::from_secs(30);
 
@@ -49,6 +51,8 @@ pub(crate) struct HostParts {
     rejoin_failed: Mutex<Option<(BootNanos, String)>>,
     /// What is failing, by its name, and what was refused last.
     failing: Mutex<BTreeMap<&'static str, String>>,
+    /// The snapshot that the read-only instance shows.
+    replica: Mutex<Option<Sequence>>,
     refused: Mutex<Vec<String>>,
 }
 
@@ -82,6 +86,7 @@ impl HostParts {
             is_read_only: AtomicBool::new(false),
             rejoin_failed: Mutex::default(),
             failing: Mutex::default(),
+            replica: Mutex::default(),
             refused: Mutex::default(),
         }
     }
@@ -134,6 +139,22 @@ impl HostParts {
 
     pub(crate) fn forget_refusal(&self) {
         lock(&self.refused).clear();
+    }
+
+    /// Returns the snapshot that the read-only instance of this host shows; none if there is none.
+    pub(crate) fn replica(&self) -> Option<Sequence> {
+        *lock(&self.replica)
+    }
+
+    /// Notes what the read-only instance shows, or why it could not be brought there.
+    pub(crate) fn note_replica(&self, shown: Result<Option<Sequence>, String>) {
+        match shown {
+            Ok(shown) => {
+                self.works(REPLICA);
+                *lock(&self.replica) = shown;
+            }
+            Err(how) => self.report(Report::Failed { what: REPLICA, how }),
+        }
     }
 
     /// Notes that a part works again.

@@ -10,6 +10,7 @@
 
 use super::incarnations::Ended;
 use super::parts::HostParts;
+use super::replica;
 use crate::failover::agent::hands::AgentSettings;
 use crate::failover::agent::journal::Journal;
 use crate::failover::agent::run::Agent;
@@ -172,7 +173,11 @@ impl Agents {
             is_serving,
         };
         let agent = Agent::start(settings, parts.clone()).map_err(|error| error.to_string())?;
-        let running = Running { agent: Arc::new(agent), parts, has_lease };
+        let agent = Arc::new(agent);
+        if config.replica.is_some() {
+            replica::keep(daemon, Arc::downgrade(&agent), parts.clone());
+        }
+        let running = Running { agent, parts, has_lease };
         lock(&self.all).insert(config.name.clone(), running);
         Ok(())
     }

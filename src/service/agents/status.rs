@@ -1,11 +1,12 @@
 //! What an agent does, for people and programs. Pure.
 
 use super::registry::Running;
-use crate::api::failover::{FailoverStatus, FailoverStep};
+use crate::api::failover::{FailoverBrief, FailoverStatus, FailoverStep, ReplicaStatus};
 use crate::failover::agent::journal::{Operation, Step};
 use crate::failover::decide::reason::why_not;
 use crate::failover::decide::view::{Cause, Phase, View};
 use crate::model::id::{StoreName, WriterId};
+use crate::service::config::ReplicaConfig;
 use crate::support::clock::BootNanos;
 
 /// Returns the word for a phase.
@@ -41,6 +42,7 @@ pub(crate) fn without_agent(store: &StoreName, host: WriterId, why: String) -> F
         why_not_automatic: Vec::new(),
         refused: Vec::new(),
         failing: Vec::new(),
+        replica: None,
         operation: String::new(),
         steps: Vec::new(),
     }
@@ -65,8 +67,24 @@ fn step(operation: &Operation, step: &Step) -> FailoverStep {
     }
 }
 
+/// Returns the status of a store with an agent, in short.
+pub(crate) fn brief(running: &Running) -> FailoverBrief {
+    let view = running.agent.view();
+    FailoverBrief {
+        phase: phase_word(&view.phase).to_owned(),
+        epoch: view.log.epoch.0,
+        primary: view.log.primary.clone(),
+        failing: running.parts.failing(),
+    }
+}
+
 /// Returns the status of a store with an agent.
-pub(crate) fn of(store: &StoreName, running: &Running, now: BootNanos) -> FailoverStatus {
+pub(crate) fn of(
+    store: &StoreName,
+    running: &Running,
+    replica: Option<&ReplicaConfig>,
+    now: BootNanos,
+) -> FailoverStatus {
     let (view, operation) = (running.agent.view(), running.agent.operation());
     FailoverStatus {
         store: store.clone(),
@@ -85,6 +103,11 @@ pub(crate) fn of(store: &StoreName, running: &Running, now: BootNanos) -> Failov
         why_not_automatic: reasons(&view, Cause::Watchers, now),
         refused: running.parts.refused(),
         failing: running.parts.failing(),
+        replica: replica.map(|replica| ReplicaStatus {
+            path: replica.path.display().to_string(),
+            address: replica.address.clone(),
+            snapshot: running.parts.replica(),
+        }),
         steps: operation.steps.iter().map(|one| step(&operation, one)).collect(),
         operation: operation.what,
     }

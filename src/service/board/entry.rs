@@ -96,6 +96,7 @@ impl StoreEntry {
             held: self.holds.reason().cloned(),
             fenced: self.role == Role::Fenced,
             rivals: self.last_run.rivals(),
+            failover: None,
             totals: self.last_run.totals(),
             upkeep: self.upkeep.clone(),
             last_report: self.last_run.report().cloned(),
