@@ -161,44 +161,7 @@ fn rows(global: &Global, context: &Context) -> Result<Vec<Row>> {
 fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
     let now = context.env().wall();
     let config: Option<&StoreConfig> = context.config.store(name.as_str());
-    let mut row = Row {
-        store: name.clone(),
-        repository: repository.location().to_owned(),
-        role: config.map(|store| store.role),
-        log_role: None,
-        plan: config.map(|store| store.plan),
-        snapshots: 0,
-        latest: None,
-        lag_seconds: None,
-        clock_skew_seconds: None,
-        clock: None,
-        objective_seconds: config.map(|store| u64::from(store.plan.plan().objective_minutes) * 60),
-        entries: 0,
-        size_bytes: 0,
-        primary: None,
-        epoch: 0,
-        members: Vec::new(),
-        handover: None,
-        paused: None,
-        stranded: 0,
-        irregular: 0,
-        irregular_last: None,
-        fenced: false,
-        rivals: None,
-        phase: None,
-        failing: Vec::new(),
-        running: false,
-        last_run: None,
-        next_run: None,
-        held: None,
-        last_error: None,
-        standbys: Vec::new(),
-        upkeep: None,
-        advice: None,
-        last_error_kind: None,
-        error: None,
-        error_kind: None,
-    };
+    let mut row = Row::new(name.clone(), repository, config);
     let store = repository.store(&name);
     match store.log().state() {
         Ok(state) => {
@@ -322,6 +285,48 @@ fn table(rows: &[Row], now: UnixNanos) -> Result<()> {
 }
 
 impl Row {
+    /// Returns the row of a store of which nothing is known but its configuration.
+    fn new(store: StoreName, repository: &Repository, config: Option<&StoreConfig>) -> Self {
+        Self {
+            store,
+            repository: repository.location().to_owned(),
+            role: config.map(|store| store.role),
+            log_role: None,
+            plan: config.map(|store| store.plan),
+            snapshots: 0,
+            latest: None,
+            lag_seconds: None,
+            clock_skew_seconds: None,
+            clock: None,
+            objective_seconds: config.map(|store| u64::from(store.plan.plan().objective_minutes) * 60),
+            entries: 0,
+            size_bytes: 0,
+            primary: None,
+            epoch: 0,
+            members: Vec::new(),
+            handover: None,
+            paused: None,
+            stranded: 0,
+            irregular: 0,
+            irregular_last: None,
+            fenced: false,
+            rivals: None,
+            phase: None,
+            failing: Vec::new(),
+            running: false,
+            last_run: None,
+            next_run: None,
+            held: None,
+            last_error: None,
+            standbys: Vec::new(),
+            upkeep: None,
+            advice: None,
+            last_error_kind: None,
+            error: None,
+            error_kind: None,
+        }
+    }
+
     /// Adds what members decided.
     fn take_authority(&mut self, state: &StoreState) {
         let Authority { members, handover, paused, stranded, irregular, .. } = &state.authority;

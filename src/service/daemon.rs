@@ -8,6 +8,7 @@
 //! nothing either.
 
 use super::agents;
+use super::agents::around::Around;
 use super::agents::registry::Agents;
 use super::alert::Alert;
 use super::board::{Board, Duty, RunResult, Standing, StartedRun, StartedUpkeep, upkeep_status};
@@ -151,7 +152,7 @@ impl Daemon {
     /// Runs stores and does their upkeep when due, until `stop` is called and everything under way has ended
     /// or exceeded its limit.
     pub(crate) fn run(&self, limits: EndLimits) {
-        self.0.agents.keep(self);
+        self.0.agents.keep(&(Arc::new(self.clone()) as agents::around::Daemon));
         // Removes what killed drills left, of a daemon or of a single command.
         let standby = self.host().standby(None).ok();
         std::thread::spawn(move || drill_place::tidy(standby.as_deref()));
@@ -207,34 +208,6 @@ impl Daemon {
     /// Returns the failover agents of this daemon's stores.
     pub(crate) fn agents(&self) -> &Agents {
         &self.0.agents
-    }
-
-    /// Sets which runs a store has, as its failover agent wants it.
-    pub(crate) fn set_duty(&self, name: &StoreName, duty: Option<Duty>) {
-        let now = self.now();
-        self.board().set_duty(name, duty, now);
-        self.wake();
-    }
-
-    /// Runs a store in the role of `config` on this thread, once no other run of it is under way. The board does
-    /// not count it: it is a step of a handover.
-    pub(crate) fn run_now(&self, config: &StoreConfig) -> Result<RunReport, RunError> {
-        while self.board().is_running(&config.name) {
-            self.0.env.sleep(RUN_LOOK);
-        }
-        let watched = self.0.watches.begin(config, false, self.changed(config));
-        let (host, progress) = (self.host(), Progress::default());
-        let repository = self.repository(config)?.metered();
-        let watch = RunObserver { progress: &progress, on_step: &self.0.on_step };
-        let result = run(&host, &repository, config, false, watched.clone(), watch);
-        if let Some(watched) = watched {
-            let done = match &result {
-                Ok(RunReport::Resync(report)) => Some(&**report),
-                _ => None,
-            };
-            self.0.watches.end(&config.name, watched, done);
-        }
-        result
     }
 
     /// Stops the daemon: no run begins any more, and those under way stop as soon as they can.
@@ -408,6 +381,42 @@ impl Daemon {
     fn with_failover(&self, status: StoreStatus) -> StoreStatus {
         let running = self.0.agents.get(&status.store);
         StoreStatus { failover: running.as_ref().map(agents::status::brief), ..status }
+    }
+}
+
+impl Around for Daemon {
+    fn host(&self) -> Host {
+        Daemon::host(self)
+    }
+
+    fn repository(&self, store: &StoreConfig) -> Result<Repository, HostError> {
+        Daemon::repository(self, store)
+    }
+
+    fn set_duty(&self, name: &StoreName, duty: Option<Duty>) {
+        let now = self.now();
+        self.board().set_duty(name, duty, now);
+        self.wake();
+    }
+
+    // The board does not count it: it is a step of a handover.
+    fn run_now(&self, config: &StoreConfig) -> Result<RunReport, RunError> {
+        while self.board().is_running(&config.name) {
+            self.0.env.sleep(RUN_LOOK);
+        }
+        let watched = self.0.watches.begin(config, false, self.changed(config));
+        let (host, progress) = (self.host(), Progress::default());
+        let repository = self.repository(config)?.metered();
+        let watch = RunObserver { progress: &progress, on_step: &self.0.on_step };
+        let result = run(&host, &repository, config, false, watched.clone(), watch);
+        if let Some(watched) = watched {
+            let done = match &result {
+                Ok(RunReport::Resync(report)) => Some(&**report),
+                _ => None,
+            };
+            self.0.watches.end(&config.name, watched, done);
+        }
+        result
     }
 }
 

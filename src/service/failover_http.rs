@@ -6,7 +6,7 @@
 use super::agents::registry::Running;
 use super::agents::status;
 use super::api_error::ApiError;
-use super::http::AppState;
+use super::app_state::AppState;
 use crate::api::failover::{
     AttestQuery, FailoverQuery, FailoverStatus, PauseQuery, ResumeQuery, SwitchoverQuery,
 };

@@ -6,8 +6,8 @@
 
 use super::admission::{self, Admission};
 use super::api_error::ApiError;
+use super::app_state::AppState;
 use super::board::{RunRequest, RunResult};
-use super::config::StoreConfig;
 use super::daemon::Daemon;
 use super::failover_http;
 use super::metrics::{self, Overall};
@@ -18,7 +18,6 @@ use crate::api::run::{HoldQuery, ResyncQuery, RunFailure};
 use crate::api::snapshot::SnapshotSummary;
 use crate::api::store::StoreStatus;
 use crate::model::diff::ChangeCounts;
-use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
 use crate::repository::diff::changes;
 use crate::repository::error::RepositoryError;
@@ -43,14 +42,6 @@ const CHANGES_MAX: usize = 1000;
 const QUESTIONS_MAX: usize = 4;
 /// Interval at which a stream checks the progress of its run.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-#[derive(Clone)]
-pub(super) struct AppState {
-    pub daemon: Daemon,
-    log: Lossy,
-    /// Permits for requests that read repositories.
-    places: Arc<Semaphore>,
-}
 
 /// Returns all routes, guarded by the admission.
 pub(crate) fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router {
@@ -246,31 +237,4 @@ async fn release(
     let now = site.daemon.now();
     site.daemon.board().release(&name, now);
     site.changed(&name)
-}
-
-impl AppState {
-    pub(super) fn known(&self, name: &str) -> Result<(StoreName, StoreConfig), ApiError> {
-        let name_of = StoreName::parse(name).map_err(|_| ApiError::unknown_store(name))?;
-        let config =
-            self.daemon.host().config.store(name).cloned().ok_or_else(|| ApiError::unknown_store(name))?;
-        Ok((name_of, config))
-    }
-
-    fn changed(&self, name: &StoreName) -> Result<Json<StoreStatus>, ApiError> {
-        self.daemon.wake();
-        self.daemon.status_of(name).map(Json).ok_or_else(|| ApiError::unknown_store(name.as_str()))
-    }
-
-    /// Runs a function that reads a repository on a thread of its own, up to [`QUESTIONS_MAX`] at a time; it
-    /// may block, which the runtime's threads must not.
-    pub(super) async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Daemon) -> Result<T, ApiError> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let _place = self.places.acquire().await.map_err(ApiError::internal)?;
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let daemon = self.daemon.clone();
-        std::thread::spawn(move || sender.send(work(&daemon)).is_ok());
-        receiver.await.map_err(ApiError::internal)?
-    }
 }

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod agents;
 pub mod alert;
 pub mod api_error;
+pub mod app_state;
 pub mod board;
 pub mod config;
 pub mod daemon;

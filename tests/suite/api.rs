@@ -147,7 +147,7 @@ fn store(full: bool, role: Permission, log_role: Role, plan: PlanName) -> StoreS
         held: full.then(|| "held".into()),
         fenced: full,
         rivals: full.then(|| rivals().to_string()),
-        failover: full.then(brief),
+        failover: full.then(|| brief(role == Permission::Primary)),
         totals: Totals {
             runs_done: 1,
             runs_held: 2,
@@ -248,8 +248,8 @@ fn failover(phase: &str, is_full: bool) -> FailoverStatus {
     }
 }
 
-fn brief() -> FailoverBrief {
-    let primary = Some(WriterId("web-1".into()));
+fn brief(is_primary: bool) -> FailoverBrief {
+    let primary = is_primary.then(|| WriterId("web-1".into()));
     FailoverBrief { phase: "standby".into(), epoch: 3, primary, failing: vec!["the edge".into()] }
 }
 

@@ -2,7 +2,6 @@
 
 use super::args::{FailoverArgs, SwitchoverArgs, person};
 use super::link::{Link, daemon};
-use super::many;
 use super::steps::Steps;
 use super::triage::Triage;
 use crate::api::failover::FailoverStatus;
@@ -52,10 +51,9 @@ pub(in crate::cli) fn run_switchover(global: &Global, args: &SwitchoverArgs) -> 
     change.follow(Word::None)
 }
 
-pub(in crate::cli) fn run_failover(global: &Global, args: &FailoverArgs) -> Result<Exit> {
+pub(super) fn run_failover(global: &Global, args: &FailoverArgs, store: &str) -> Result<Exit> {
     let context = Context::new(global)?;
     let remote = daemon(&context)?;
-    let Some(store) = &args.store else { return many::run(global, &context, &remote, args) };
     let name = StoreName::parse(store)?;
     let mut change = Change::new(&context, global, Link::new(&remote, &name))?;
     let status = change.link.agent_status()?;

@@ -2,7 +2,7 @@
 
 use super::args::FailoverArgs;
 use super::change::{Change, Word};
-use super::link::Link;
+use super::link::{Link, daemon};
 use crate::api::failover::FailoverStatus;
 use crate::cli::context::Context;
 use crate::cli::error::{LocalError, Result, UsageError};
@@ -26,7 +26,9 @@ struct Affected {
     status: FailoverStatus,
 }
 
-pub(super) fn run(global: &Global, context: &Context, remote: &Remote, args: &FailoverArgs) -> Result<Exit> {
+pub(super) fn run(global: &Global, args: &FailoverArgs) -> Result<Exit> {
+    let context = &Context::new(global)?;
+    let remote = &daemon(context)?;
     let dead = args.all_of.as_deref().unwrap_or_default();
     let mut affected = affected(context, remote, dead)?;
     if affected.is_empty() {

@@ -11,5 +11,16 @@ mod triage;
 mod why;
 
 pub(super) use args::{FailoverArgs, PauseArgs, ResumeArgs, SwitchoverArgs, WhyArgs};
-pub(super) use change::{run_failover, run_switchover};
+pub(super) use change::run_switchover;
 pub(super) use why::{run_pause, run_resume, run_why};
+
+use super::Global;
+use super::error::Result;
+use super::exit::Exit;
+
+pub(super) fn run_failover(global: &Global, args: &FailoverArgs) -> Result<Exit> {
+    match &args.store {
+        Some(store) => change::run_failover(global, args, store),
+        None => many::run(global, args),
+    }
+}

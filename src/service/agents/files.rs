@@ -1,6 +1,7 @@
 //! A store's files on this host: the tree that is served, the last snapshot of a handover, and what a former
 //! primary has to commit before it follows.
 
+use super::around::Daemon;
 use crate::api::run::RunReport;
 use crate::failover::place::{Place, Tree};
 use crate::failover::stranded::former::Changes;
@@ -13,7 +14,6 @@ use crate::replicate::resync::ResyncContext;
 use crate::repository::decide::Maker;
 use crate::repository::store::Store;
 use crate::service::config::{StoreConfig, state_dir};
-use crate::service::daemon::Daemon;
 use crate::service::host::Host;
 use crate::service::run::{follow_request, request};
 use crate::source::disk::Disk;

@@ -1,5 +1,6 @@
 //! The failover agents of this daemon's stores, and the parts of this host that they direct.
 //!
+//! - [`around`] is the daemon, as far as they need it.
 //! - [`registry`] starts and ends an agent for each store of which this host is a member.
 //! - [`parts`] is what an agent directs: it joins the guard's gate ([`gate`]), the store's tree and snapshots
 //!   ([`files`]), services, database commands and edges ([`commands`]).
@@ -11,6 +12,7 @@
 //! reports an error otherwise. What can race: the daemon's own runs of the store. They follow the agent's
 //! phase ([`crate::service::board::Duty`]), and the runs that an agent makes itself wait for them.
 
+pub(crate) mod around;
 pub(crate) mod commands;
 pub(crate) mod files;
 pub(crate) mod gate;

@@ -4,6 +4,7 @@
 //! journal. An order that fails is asked for again by the machine; one that takes long and failed just now
 //! (committing what is stranded) is not begun again at once.
 
+use super::around::Daemon;
 use super::commands::{Commands, DatabaseStep};
 use super::files::Files;
 use super::gate::StoreGate;
@@ -19,7 +20,6 @@ use crate::repository::decide::Maker;
 use crate::repository::store::Store;
 use crate::service::board::Duty;
 use crate::service::config::StoreConfig;
-use crate::service::daemon::Daemon;
 use crate::service::host::Host;
 use crate::support::clock::BootNanos;
 use crate::support::lock::lock;
@@ -268,7 +268,7 @@ impl Participants for HostParts {
         if state.epoch != epoch {
             return Err(format!("the log is in epoch {} by now", state.epoch.0));
         }
-        let boot = self.daemon.env().boot();
+        let boot = self.store.env().boot();
         if let Some((failed, how)) = lock(&self.rejoin_failed).clone()
             && boot < failed.plus(REJOIN_AGAIN)
         {
@@ -286,8 +286,7 @@ impl Participants for HostParts {
             }
             self.now()?.commands().database(DatabaseStep::Demote)
         });
-        *lock(&self.rejoin_failed) =
-            demoted.as_ref().err().map(|how| (self.daemon.env().boot(), how.clone()));
+        *lock(&self.rejoin_failed) = demoted.as_ref().err().map(|how| (self.store.env().boot(), how.clone()));
         self.noted("rejoining", demoted)
     }
 

@@ -8,6 +8,7 @@
 //! from the configuration in force; an agent ends only when its store has gone, or another plan changes
 //! whether it needs a lease.
 
+use super::around::Daemon;
 use super::incarnations::Ended;
 use super::parts::HostParts;
 use super::replica;
@@ -21,7 +22,6 @@ use crate::model::plan::Failover;
 use crate::model::record::StoreState;
 use crate::service::board::Duty;
 use crate::service::config::{StoreConfig, state_dir};
-use crate::service::daemon::Daemon;
 use crate::support::env::Env;
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
@@ -40,9 +40,12 @@ pub(crate) struct Running {
     has_lease: bool,
 }
 
-/// The agents of a daemon.
+/// The agents of a daemon. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Agents(Arc<Inner>);
+
 #[derive(Default)]
-pub(crate) struct Agents {
+struct Inner {
     all: Mutex<BTreeMap<StoreName, Running>>,
     /// Why a store that should have an agent has none.
     missing: Mutex<BTreeMap<StoreName, String>>,
@@ -60,37 +63,37 @@ fn has_lease(config: &StoreConfig) -> bool {
 impl Agents {
     /// Returns the agent of a store; none if it has none.
     pub(crate) fn get(&self, store: &StoreName) -> Option<Running> {
-        lock(&self.all).get(store).cloned()
+        lock(&self.0.all).get(store).cloned()
     }
 
     /// Returns why a store has no agent, if it should have one.
     pub(crate) fn why_missing(&self, store: &StoreName) -> Option<String> {
-        lock(&self.missing).get(store).cloned()
+        lock(&self.0.missing).get(store).cloned()
     }
 
     /// Looks for stores that need an agent, now and every few seconds, on a thread of its own.
     pub(crate) fn keep(&self, daemon: &Daemon) {
         self.look(daemon);
-        let daemon = daemon.clone();
+        let (agents, daemon) = (self.clone(), daemon.clone());
         std::thread::spawn(move || {
-            while daemon.agents().wait() {
-                daemon.agents().look(&daemon);
+            while agents.wait() {
+                agents.look(&daemon);
             }
         });
     }
 
     /// Waits for the next look; returns false once there will be none.
     fn wait(&self) -> bool {
-        let is_ended = lock(&self.is_ended);
-        let waited = self.ended.wait_timeout_while(is_ended, LOOK_EVERY, |is_ended| !*is_ended);
+        let is_ended = lock(&self.0.is_ended);
+        let waited = self.0.ended.wait_timeout_while(is_ended, LOOK_EVERY, |is_ended| !*is_ended);
         !*waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Ends all agents. Gates and services stay as they are.
     pub(crate) fn end(&self) {
-        *lock(&self.is_ended) = true;
-        self.ended.notify_all();
-        lock(&self.all).clear();
+        *lock(&self.0.is_ended) = true;
+        self.0.ended.notify_all();
+        lock(&self.0.all).clear();
     }
 
     /// Looks once.
@@ -103,22 +106,22 @@ impl Agents {
             wanted.get(name).is_some_and(|store| has_lease(store) == running.has_lease)
         };
         let gone: Vec<StoreName> = {
-            let mut all = lock(&self.all);
+            let mut all = lock(&self.0.all);
             let gone = all.iter().filter(|(name, running)| !is_kept(name, running));
             let gone = gone.map(|(name, _)| name.clone()).collect();
             all.retain(|name, running| is_kept(name, running));
             gone
         };
         gone.iter().for_each(|name| daemon.set_duty(name, None));
-        lock(&self.missing).retain(|name, _| wanted.contains_key(name));
+        lock(&self.0.missing).retain(|name, _| wanted.contains_key(name));
         for (name, store) in wanted {
-            if *lock(&self.is_ended) || lock(&self.all).contains_key(&name) {
+            if *lock(&self.0.is_ended) || lock(&self.0.all).contains_key(&name) {
                 continue;
             }
             match self.start(daemon, store) {
-                Ok(()) => drop(lock(&self.missing).remove(&name)),
+                Ok(()) => drop(lock(&self.0.missing).remove(&name)),
                 Err(why) => {
-                    if lock(&self.missing).insert(name.clone(), why.clone()).as_ref() != Some(&why) {
+                    if lock(&self.0.missing).insert(name.clone(), why.clone()).as_ref() != Some(&why) {
                         tracing::warn!(store = %name, "no failover here: {why}");
                     }
                 }
@@ -128,7 +131,7 @@ impl Agents {
 
     /// Returns the processes of this host's name that are known to have ended.
     fn ended(&self, env: &Env, own: Incarnation) -> BTreeSet<Incarnation> {
-        let mut earlier = lock(&self.earlier);
+        let mut earlier = lock(&self.0.earlier);
         if earlier.is_none() {
             let dir = state_dir().ok().flatten();
             let begun = dir.map(|dir| Ended::begin(env, &dir, own)).transpose();
@@ -178,7 +181,7 @@ impl Agents {
             replica::keep(daemon, Arc::downgrade(&agent), parts.clone());
         }
         let running = Running { agent, parts, has_lease };
-        lock(&self.all).insert(config.name.clone(), running);
+        lock(&self.0.all).insert(config.name.clone(), running);
         Ok(())
     }
 }

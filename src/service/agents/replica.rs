@@ -6,6 +6,7 @@
 //! for it, and what fails of it is reported and tried again. What can race: the daemon ends and leaves it as it
 //! is; the next daemon goes on with the mount and the services that it finds.
 
+use super::around::Daemon;
 use super::parts::HostParts;
 use crate::failover::agent::run::Agent;
 use crate::failover::decide::view::Phase;
@@ -18,7 +19,6 @@ use crate::mounts::live::{Live, Swap, move_on};
 use crate::mounts::mount::{self, MountOptions};
 use crate::mounts::unmount::unmount;
 use crate::service::config::ReplicaConfig;
-use crate::service::daemon::Daemon;
 use crate::standby::depot::Depot;
 use crate::support::child::THIS;
 use crate::support::clock::BootNanos;
@@ -50,7 +50,7 @@ pub(crate) fn keep(daemon: &Daemon, agent: Weak<Agent>, parts: Arc<HostParts>) {
             let stands_by = agent.view().phase == Phase::Standby;
             drop(agent);
             replica.look(stands_by);
-            replica.daemon.env().sleep(LOOK_EVERY);
+            replica.parts.store.env().sleep(LOOK_EVERY);
         }
     });
 }
@@ -69,7 +69,7 @@ impl Replica {
     }
 
     fn services<'a>(&'a self, replica: &'a ReplicaConfig, stop: &'a dyn Fn() -> bool) -> Services<'a> {
-        let (store, env) = (&self.parts.name, self.daemon.env());
+        let (store, env) = (&self.parts.name, self.parts.store.env());
         Services { store, list: &replica.service, this: Path::new(THIS), env, stop }
     }
 
@@ -87,10 +87,10 @@ impl Replica {
             let before = move_on(&depot, &self.parts.name, latest, &mut live, &MountOptions::default());
             self.shown = Some(latest);
             if let Some(before) = before.map_err(wrong)? {
-                before.retire(self.daemon.env(), &standby).map_err(wrong)?;
+                before.retire(self.parts.store.env(), &standby).map_err(wrong)?;
             }
         }
-        let now = self.daemon.env().boot();
+        let now = self.parts.store.env().boot();
         if self.seen.is_none_or(|seen| now >= seen.plus(ASK_EVERY)) {
             let services = self.services(replica, &|| false);
             if !services.standings().iter().all(|(_, standing)| *standing == Standing::Running) {
