@@ -238,7 +238,7 @@ fn failover(phase: &str, is_full: bool) -> FailoverStatus {
         why_not_automatic: texts("it is"),
         refused: texts("not now"),
         failing: texts("the edge"),
-        replica: (phase != "").then(|| ReplicaStatus {
+        replica: (!phase.is_empty()).then(|| ReplicaStatus {
             path: "/srv/reports".into(),
             address: text("10.0.0.2:8090"),
             snapshot: is_full.then_some(Sequence(7)),
