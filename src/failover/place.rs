@@ -21,6 +21,7 @@ use crate::repository::history::Happened;
 use crate::standby::depot::{Depot, names};
 use crate::standby::error::FollowError;
 use crate::standby::pin;
+use crate::support::trusted;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -106,10 +107,10 @@ impl Tree<'_> {
     /// # Errors
     /// Nothing is at the path then, or the host's own tree.
     pub(crate) fn show(&self, place: Place) -> Result<(), StageError> {
-        if let Place::Mounted { .. } = place
-            && let Err(error) = std::fs::create_dir_all(self.path)
-        {
-            return Err(FollowError::io(self.path, "create it")(error).into());
+        if let Place::Mounted { .. } = place {
+            // Whoever owns a directory on the way could have the tree mounted over any other one.
+            let made = trusted::look_at_way(self.path).and_then(|()| std::fs::create_dir_all(self.path));
+            made.map_err(FollowError::io(self.path, "mount on it"))?;
         }
         if self.is_shown(place)? {
             return Ok(());

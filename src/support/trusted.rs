@@ -15,7 +15,7 @@
 //! so by default, inside one container.
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -38,6 +38,8 @@ pub enum Distrust {
     Writable { path: PathBuf, mode: u32 },
     #[error("{} is neither a file nor a pipe", .0.display())]
     Kind(PathBuf),
+    #[error("{} is a symlink, and what is mounted behind it would be elsewhere; name the directory itself", .0.display())]
+    Link(PathBuf),
 }
 
 impl From<Distrust> for io::Error {
@@ -89,6 +91,35 @@ pub(crate) fn look_at_dir(dir: &Path) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let holder = rustix::fs::openat(CWD, dir, flags, Mode::empty())?;
     judge_holder(holder.as_fd(), dir, dir, rustix::process::geteuid().as_raw())
+}
+
+/// Checks that no other user can lead this process elsewhere on the way to a directory that it mounts on: each
+/// directory above it is trusted, and no name in its path is a symlink. The directory itself may be anybody's,
+/// and need not exist.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn look_at_way(path: &Path) -> io::Result<()> {
+    let whole = std::path::absolute(path)?;
+    for entry in whole.ancestors() {
+        let (Some(dir), Some(name)) = (entry.parent(), entry.file_name()) else { continue };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let holder = match rustix::fs::openat(CWD, dir, flags, Mode::empty()) {
+            // It is made by this process.
+            Err(Errno::NOENT) => continue,
+            holder => holder?,
+        };
+        let owner = match rustix::fs::statat(&holder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+                return Err(Distrust::Link(entry.to_owned()).into());
+            }
+            Ok(stat) => stat.st_uid,
+            Err(Errno::NOENT) => rustix::process::geteuid().as_raw(),
+            Err(errno) => return Err(errno.into()),
+        };
+        judge_holder(holder.as_fd(), dir, entry, owner)?;
+    }
+    Ok(())
 }
 
 /// Returns a warning if all users of this host may read a secret; none if a directory above it keeps them
@@ -355,5 +386,28 @@ mod tests {
         assert!(exposure(&file).unwrap().contains("chmod go-r"));
         chmod(&file, 0o640);
         assert_eq!(exposure(&file), None);
+    }
+
+    #[test]
+    fn a_way_is_taken_if_nobody_else_can_lead_elsewhere() {
+        let all = tempfile::tempdir().unwrap();
+        let root = std::fs::canonicalize(all.path()).unwrap();
+        let of = |path: &str| match look_at_way(&root.join(path)) {
+            Ok(()) => String::new(),
+            Err(error) => {
+                assert!(is_distrust(&error), "{error}");
+                error.to_string()
+            }
+        };
+        std::fs::create_dir_all(root.join("ours/shop/deep")).unwrap();
+        // The directory itself may be the tenant's.
+        chown(root.join("ours/shop"), Some(1234), Some(1234)).unwrap();
+        assert_eq!((of("ours/shop"), of("ours/new"), of("ours/new/shop")), Default::default());
+        assert!(of("ours/shop/deep").contains("belongs to user 1234"));
+        symlink(root.join("ours"), root.join("link")).unwrap();
+        symlink("/etc", root.join("ours/etc")).unwrap();
+        assert!(of("link/shop").contains("is a symlink") && of("ours/etc").contains("is a symlink"));
+        chmod(&root.join("ours"), 0o777);
+        assert!(of("ours/shop").contains("chmod go-w"));
     }
 }

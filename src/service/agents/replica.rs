@@ -22,6 +22,7 @@ use crate::service::config::ReplicaConfig;
 use crate::standby::depot::Depot;
 use crate::support::child::THIS;
 use crate::support::clock::BootNanos;
+use crate::support::trusted;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -81,7 +82,8 @@ impl Replica {
         let latest = mount::find(&depot, &self.parts.name, Moment::Latest).map_err(wrong)?;
         self.may_be_there = true;
         if self.shown != Some(latest) {
-            std::fs::create_dir_all(&replica.path)
+            trusted::look_at_way(&replica.path)
+                .and_then(|()| std::fs::create_dir_all(&replica.path))
                 .map_err(|error| format!("{}: {error}", replica.path.display()))?;
             let mut live = Live::new(&replica.path, Swap::Beneath, &self.parts.name).map_err(wrong)?;
             let before = move_on(&depot, &self.parts.name, latest, &mut live, &MountOptions::default());
