@@ -107,10 +107,10 @@ fn not_handed_over(view: &View, primary: &WriterId) -> Option<Reason> {
 fn not_dead(view: &View, primary: &WriterId, now: BootNanos) -> Vec<Reason> {
     let ttl = view.rules.timing.ttl;
     let wait = |since: BootNanos| since.plus(ttl).since(now);
-    let mut reasons = Vec::new();
     if !view.rules.has_lease {
-        reasons.push(Reason::NoLease);
+        return vec![Reason::NoLease];
     }
+    let mut reasons = Vec::new();
     if view.log.is_paused {
         reasons.push(Reason::Paused);
     }

@@ -25,12 +25,15 @@ use crate::service::config::{StoreConfig, state_dir};
 use crate::support::env::Env;
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Time between two looks for stores that need an agent.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Maximum number of logs that are read at the same time.
+const QUESTIONS_MAX: usize = 16;
 
 /// The agent of one store, and what it directs.
 #[derive(Clone)]
@@ -114,16 +117,32 @@ impl Agents {
         };
         gone.iter().for_each(|name| daemon.set_duty(name, None));
         lock(&self.0.missing).retain(|name, _| wanted.contains_key(name));
-        for (name, store) in wanted {
-            if *lock(&self.0.is_ended) || lock(&self.0.all).contains_key(&name) {
-                continue;
-            }
-            match self.start(daemon, store) {
-                Ok(()) => drop(lock(&self.0.missing).remove(&name)),
-                Err(why) => {
-                    if lock(&self.0.missing).insert(name.clone(), why.clone()).as_ref() != Some(&why) {
-                        tracing::warn!(store = %name, "no failover here: {why}");
+        let missing = |name: &StoreName| !lock(&self.0.all).contains_key(name);
+        let queue: Mutex<VecDeque<_>> =
+            Mutex::new(wanted.into_iter().filter(|(name, _)| missing(name)).collect());
+        std::thread::scope(|scope| {
+            for _ in 0..QUESTIONS_MAX.min(lock(&queue).len()) {
+                scope.spawn(|| {
+                    loop {
+                        let Some((_, store)) = lock(&queue).pop_front() else { return };
+                        self.begin(daemon, store);
                     }
+                });
+            }
+        });
+    }
+
+    /// Starts the agent of a store, or notes why it has none.
+    fn begin(&self, daemon: &Daemon, config: &StoreConfig) {
+        let name = &config.name;
+        if *lock(&self.0.is_ended) {
+            return;
+        }
+        match self.start(daemon, config) {
+            Ok(()) => drop(lock(&self.0.missing).remove(name)),
+            Err(why) => {
+                if lock(&self.0.missing).insert(name.clone(), why.clone()).as_ref() != Some(&why) {
+                    tracing::warn!(store = %name, "no failover here: {why}");
                 }
             }
         }
