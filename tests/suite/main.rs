@@ -9,6 +9,7 @@ mod adversary;
 mod agents;
 mod api;
 mod attacker;
+mod bad_days;
 mod bounds;
 mod cli;
 mod clock;

@@ -15,6 +15,7 @@ pub mod http;
 pub mod members;
 pub mod model_tree;
 pub mod mount;
+pub mod namespaces;
 pub mod nginx;
 pub mod objects;
 pub mod origin;

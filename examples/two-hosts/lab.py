@@ -1,0 +1,366 @@
+"""Machines made of namespaces: two hosts with understudy and a shop, an edge with HAProxy, a customer, and the network between them.
+
+Each machine has its own network, mounts, processes and name; the filesystem is shared, except for /srv, which is each
+host's own. A machine lives as long as its first process: to end that one ends all others and all mounts, as
+a loss of power does. Everything ends with the process that made it, however that ends. Needs root.
+
+    lab.py PROGRAM DIR   makes and founds everything for another program; see `hold`"""
+import json, os, shutil, signal, subprocess, sys, tempfile, time
+from pathlib import Path
+
+import customer
+
+HERE = Path(__file__).resolve().parent
+ADDRESSES = {"web-1": "10.77.0.1", "web-2": "10.77.0.2", "edge": "10.77.0.10", "customer": "10.77.0.20"}
+HOSTS = ["web-1", "web-2"]
+STORE, TREE = "shop", "/srv/shop"
+SECONDS_TO_WAIT = 60
+
+# The first process of a machine takes in the processes that lost their parents.
+FIRST_PROCESS = """
+set -e
+hostname "$1"
+ip link set lo up
+mount --bind "$2" /srv
+echo ready
+exec env --ignore-signal=CHLD sleep infinity
+"""
+
+HAPROXY = """
+global
+    stats socket {dir}/admin.sock mode 600 level admin
+    hard-stop-after 30s
+
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 30s
+    timeout server 30s
+    load-server-state-from-file local
+
+frontend customers
+    bind {address}:80
+    default_backend shop
+
+backend shop
+    option http-server-close
+    server-state-file-name {dir}/shop.state
+    http-response add-header X-Understudy-Epoch %[str(shop),map({dir}/shop.map),word(1,/)]
+    server origin shop.invalid:9 init-addr last,127.0.0.1
+"""
+
+UNDERSTUDY = """
+repository = "{work}/repository"
+writer = "{name}"
+key_file = "{work}/key"
+
+[standby]
+path = "{dir}/standby"
+
+[service]
+listen = "{address}:9184"
+look_seconds = 1
+
+[[store]]
+name = "shop"
+path = "/srv/shop"
+role = "{role}"
+plan = "standard"
+customer_url = "http://{edge}/"
+
+[store.upkeep]
+prune_hours = 0
+verify_hours = 0
+drill_hours = 0
+
+[store.member]
+address = "{address}:9184"
+customers = "{address}:8080"
+
+[store.gate]
+listen = "{address}:8080"
+upstream = "127.0.0.1:8081"
+
+[[store.service]]
+name = "shop"
+start = ["{python}", "{dir}/shop.py", "start", "/srv/shop", "8081", "{dir}/shop.pid"]
+stop = ["{python}", "{dir}/shop.py", "stop", "/srv/shop", "8081", "{dir}/shop.pid"]
+check = ["{python}", "{dir}/shop.py", "check", "/srv/shop", "8081", "{dir}/shop.pid"]
+
+[[store.edge]]
+kind = "haproxy"
+socket = "{work}/edge/admin.sock"
+map = "{work}/edge/shop.map"
+state = "{work}/edge/shop.state"
+"""
+
+
+class Trouble(Exception):
+    """What a person should read; no traceback follows."""
+
+
+def call(*command, **more):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **more)
+    if done.returncode:
+        raise Trouble(f"{' '.join(str(word) for word in command)}: {done.stderr.strip() or done.returncode}")
+    return done.stdout
+
+
+def wait_until(what, is_so, seconds=SECONDS_TO_WAIT):
+    """Waits, and returns what was waited for."""
+    end = time.monotonic() + seconds
+    while not (found := is_so()):
+        if time.monotonic() > end:
+            raise Trouble(f"not within {seconds} s: {what}")
+        time.sleep(0.05)
+    return found
+
+
+def children(pid):
+    try:
+        return [int(child) for child in open(f"/proc/{pid}/task/{pid}/children").read().split()]
+    except OSError:
+        return []
+
+
+class Machine:
+    """One machine, which can lose its power and start again; its directory stays."""
+
+    def __init__(self, name, work):
+        self.name, self.dir, self.outer = name, work / name, None
+        (self.dir / "srv").mkdir(parents=True)
+
+    def start(self):
+        command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        command += ["sh", "-c", FIRST_PROCESS, "sh", self.name, str(self.dir / "srv")]
+        pipe = subprocess.PIPE
+        self.outer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+        if self.outer.stdout.readline() != "ready\n":
+            raise Trouble(f"{self.name}: its namespaces cannot be made: {self.outer.stderr.read().strip()}")
+        [self.first] = children(self.outer.pid)
+
+    def kill(self):
+        """Ends all processes at once."""
+        if self.outer:
+            try:
+                os.kill(self.first, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self.outer.communicate()
+            self.outer = None
+
+    def inside(self, *command):
+        return ["nsenter", "-t", str(self.first), "-n", "-m", "-u", "-p", "--", *map(str, command)]
+
+    def call(self, *command, **more):
+        return call(*self.inside(*command), **more)
+
+    def spawn(self, *command, **more):
+        return subprocess.Popen(self.inside(*command), stdin=subprocess.DEVNULL, **more)
+
+    def path(self, path):
+        """A path of this machine, as others see it."""
+        return Path(f"/proc/{self.first}/root") / path.lstrip("/")
+
+
+class Host(Machine):
+    """A machine with understudy."""
+
+    def __init__(self, name, work, program):
+        super().__init__(name, work)
+        self.program, self.daemon = program, None
+        (self.dir / "srv/shop").mkdir()
+        shutil.copy(HERE / "shop.py", self.dir)
+        role = "primary" if name == HOSTS[0] else "standby"
+        places = dict(work=work, name=name, dir=self.dir, address=ADDRESSES[name], edge=ADDRESSES["edge"], role=role, python=sys.executable)
+        (self.dir / "understudy.toml").write_text(UNDERSTUDY.format(**places))
+        kept = {f"XDG_{what}_HOME": f"{self.dir}/{what.lower()}" for what in ("CONFIG", "DATA", "CACHE", "STATE")}
+        theirs = {name: value for name, value in os.environ.items() if not name.startswith("UNDERSTUDY_")}
+        self.env = {**theirs, **kept, "HOME": str(self.dir), "UNDERSTUDY_CONFIG": f"{self.dir}/understudy.toml"}
+
+    def understudy(self, *arguments):
+        """Runs a command of understudy; returns what it printed."""
+        return self.call(self.program, *arguments, env=self.env)
+
+    def begin(self, *arguments, **more):
+        """Begins a command of understudy."""
+        return self.spawn(self.program, *arguments, env=self.env, text=True, **more)
+
+    def start_daemon(self):
+        with open(self.dir / "daemon.log", "a") as log:
+            self.daemon = self.begin("run", stdout=log, stderr=log)
+
+    def kill(self):
+        super().kill()
+        if self.daemon:
+            self.daemon.wait()
+
+    def failover(self):
+        """The state of the store's failover, as the daemon tells it; none while it does not answer."""
+        for socket in (self.dir / "state/understudy").glob("daemon-*.socket"):
+            url = f"http://localhost/api/v1/stores/{STORE}/failover"
+            done = subprocess.run(["curl", "-sf", "--max-time", "5", "--unix-socket", socket, url], capture_output=True)
+            if done.returncode == 0:
+                return json.loads(done.stdout)
+
+    def role(self):
+        """What this host's gate says about itself; none if it does not answer."""
+        url = f"http://{ADDRESSES[self.name]}:8080/.understudy/role"
+        done = subprocess.run(self.inside("curl", "-s", "--max-time", "2", url), capture_output=True) if self.outer else None
+        return json.loads(done.stdout) if done and done.returncode == 0 else None
+
+    def serves(self):
+        return (self.role() or {}).get("mode") == "open"
+
+
+class Lab:
+    """All machines, in a directory that goes when they end."""
+
+    def __init__(self, program, parent=None):
+        for tool, package in {"ip": "iproute2", "haproxy": "haproxy", "nsenter": "util-linux", "curl": "curl"}.items():
+            if not shutil.which(tool):
+                raise Trouble(f"{tool}: it is not installed; apt-get install {package}")
+        if os.geteuid() != 0:
+            raise Trouble("namespaces and mounts need root: sudo python3 run.py")
+        self.work = Path(tempfile.mkdtemp(prefix="two-hosts-", dir=parent))
+        self.network = Machine("network", self.work)
+        self.web = [Host(name, self.work, program) for name in HOSTS]
+        self.edge, self.customer = Machine("edge", self.work), Machine("customer", self.work)
+        self.orders = self.work / "orders.log"
+        self.ordering = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # However often somebody presses Ctrl-C.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for machine in (self.customer, *self.web, self.edge, self.network):
+            machine.kill()
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def start(self):
+        self.network.start()
+        self.switch("link", "add", "switch", "type", "bridge")
+        self.switch("link", "set", "switch", "up")
+        for machine in (*self.web, self.edge, self.customer):
+            self.power_on(machine)
+        self.start_edge()
+
+    def switch(self, *command):
+        call("nsenter", "-t", self.network.first, "-n", "ip", *command)
+
+    def power_on(self, machine):
+        machine.start()
+        # The link of a machine that has just died may not be gone yet.
+        wait_until("the network has a free port", lambda: machine.name not in self.links())
+        self.switch("link", "add", machine.name, "type", "veth", "peer", "name", "eth0", "netns", machine.first)
+        self.switch("link", "set", machine.name, "master", "switch", "up")
+        machine.call("ip", "addr", "add", f"{ADDRESSES[machine.name]}/24", "dev", "eth0")
+        machine.call("ip", "link", "set", "eth0", "up")
+
+    def links(self):
+        return call("nsenter", "-t", self.network.first, "-n", "ip", "-o", "link")
+
+    def power_off(self, machine):
+        """Takes the link down first: nobody hears of the end of what was connected."""
+        self.switch("link", "set", machine.name, "down")
+        machine.kill()
+
+    def start_edge(self):
+        (self.edge.dir / "shop.map").touch()
+        configuration = self.edge.dir / "haproxy.cfg"
+        configuration.write_text(HAPROXY.format(dir=self.edge.dir, address=ADDRESSES["edge"]))
+        log = open(self.edge.dir / "log", "a")
+        self.edge.spawn("haproxy", "-W", "-f", configuration, stdout=log, stderr=log)
+        wait_until("HAProxy has its socket", (self.edge.dir / "admin.sock").exists)
+
+    def found(self, entries=0):
+        """Makes the shop and its first snapshot on web-1, and both hosts members. No daemon runs yet."""
+        first, second = self.web
+        tree = first.path(TREE)
+        shutil.copy(HERE / "shop.py", tree)
+        for at in range(entries):
+            if at % 1000 == 0:
+                files = tree / f"media/{at // 1000:04}"
+                files.mkdir(parents=True)
+            (files / f"{at:07}.txt").write_text(f"{at}\n")
+        (self.work / "repository").mkdir()
+        first.understudy("key", "new", self.work / "key")
+        first.understudy("resync", STORE)
+        first.understudy("member", "found", STORE)
+        invitation = first.begin("member", "invite", STORE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        second.understudy("member", "join", invitation.stdout.readline().strip())
+        if invitation.wait():
+            raise Trouble(f"member invite: {invitation.stderr.read().strip()}")
+
+    def start_daemons(self):
+        for host in self.web:
+            host.start_daemon()
+        wait_until("web-1 serves", self.web[0].serves)
+        wait_until("customers reach web-1", lambda: self.answers())
+        wait_until("web-2 is ready", lambda: self.is_ready(self.web[1]))
+
+    def answers(self):
+        done = subprocess.run(self.customer.inside("curl", "-sf", "--max-time", "2", f"http://{ADDRESSES['edge']}/"), capture_output=True)
+        return done.returncode == 0
+
+    def is_ready(self, host):
+        """Whether a standby has the last snapshot."""
+        there = list((host.dir / "standby").rglob("images/*"))
+        return bool(there)
+
+    def start_customer(self, every=0.4):
+        """Starts a customer; `every` is the time between the orders of one of its four connections."""
+        self.orders.touch()
+        command = (sys.executable, HERE / "customer.py", f"http://{ADDRESSES['edge']}", self.orders, "--every", every)
+        self.ordering = self.customer.spawn(*command, stdout=subprocess.DEVNULL)
+        self.wait_for_orders()
+
+    def wait_for_orders(self, count=10):
+        """Waits until so many more orders are acknowledged."""
+        before = len(self.acked())
+        wait_until(f"{count} more orders are acknowledged", lambda: len(self.acked()) >= before + count)
+
+    def acked(self):
+        return [order for order in customer.read(self.orders) if order.acked]
+
+    def stop_customer(self):
+        os.kill(children(self.ordering.pid)[0], signal.SIGTERM)
+        self.ordering.wait()
+
+    def primary(self):
+        """The one host that serves."""
+        serving = [host for host in self.web if host.serves()]
+        if len(serving) != 1:
+            raise Trouble(f"{len(serving)} hosts serve: {' '.join(host.name for host in serving)}")
+        return serving[0]
+
+    def missing(self):
+        """Ids of the acknowledged orders that the primary does not have."""
+        return customer.missing(customer.read(self.orders), self.primary().path(TREE))
+
+    def stranded(self, host):
+        """The records of what only former primaries have."""
+        return [row["record"] for row in json.loads(host.understudy("stranded", "list", STORE, "--json"))]
+
+    def state(self):
+        machines = (self.network, self.edge, self.customer, *self.web)
+        return {"work": str(self.work), "first": {machine.name: machine.first for machine in machines if machine.outer}}
+
+
+def hold(program, parent):
+    """Keeps machines for another program, until its end of standard input is closed. Each line is `on HOST` or `off HOST`."""
+    with Lab(program, parent) as lab:
+        lab.start()
+        lab.found()
+        print(json.dumps(lab.state()), flush=True)
+        for line in sys.stdin:
+            action, name = line.split()
+            [host] = [host for host in lab.web if host.name == name]
+            lab.power_on(host) if action == "on" else lab.power_off(host)
+            print(json.dumps(lab.state()), flush=True)
+
+
+if __name__ == "__main__":
+    hold(*sys.argv[1:])

@@ -1,0 +1,340 @@
+//! Machines made of namespaces: two hosts with the real binary and the example's shop, an edge, and customers.
+//!
+//! `examples/two-hosts/lab.py` makes them, and ends them with this process; here are the hosts as tests use them.
+//! The filesystem is shared, except for `/srv`, so a test sees each host's files and sockets.
+
+use super::command::{ok, said};
+use super::wait::wait_until;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use tempfile::TempDir;
+
+const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
+const CUSTOMERS_ASK: &str = "http://10.77.0.10";
+
+/// Both hosts, the edge, the customers and the network between them. The store is founded, and no daemon runs.
+pub struct Lab {
+    pub web: [WebHost; 2],
+    work: PathBuf,
+    /// First processes of the other machines.
+    edge: u32,
+    customer: u32,
+    ordering: Option<Child>,
+    /// None once the machines are asked to end.
+    commands: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    python: Child,
+    _dir: TempDir,
+}
+
+/// A host, which can lose its power.
+pub struct WebHost {
+    pub name: &'static str,
+    pub dir: PathBuf,
+    address: &'static str,
+    /// The machine's first process; none while it has no power.
+    first: Option<u32>,
+    /// `nsenter`, whose only child is the daemon.
+    daemon: Option<Child>,
+}
+
+/// An order, as its customer saw it. Times are seconds of one clock.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub struct Order {
+    pub id: String,
+    pub sent: f64,
+    pub answered: f64,
+    pub acked: bool,
+    /// The epoch of the gate that answered.
+    pub epoch: Option<String>,
+    pub why: Option<String>,
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/two-hosts").join(name)
+}
+
+/// Returns a command inside of the machine with this first process.
+fn inside(first: u32) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["-t", &first.to_string(), "-n", "-m", "-u", "-p", "--"]).stdin(Stdio::null());
+    command
+}
+
+/// Returns the only child of `nsenter`, which it waits for.
+fn entered(nsenter: &Child) -> Option<u32> {
+    let pid = nsenter.id();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+fn signal(pid: u32, name: &str) {
+    ok(Command::new("kill").args([name, &pid.to_string()]));
+}
+
+impl Lab {
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut python = Command::new("python3")
+            .arg(example("lab.py"))
+            .arg(env!("CARGO_BIN_EXE_understudy"))
+            .arg(dir.path())
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let commands = python.stdin.take();
+        let answers = BufReader::new(python.stdout.take().unwrap());
+        let host = |name, address| WebHost { name, dir: PathBuf::new(), address, first: None, daemon: None };
+        let web = [host("web-1", ADDRESSES[0]), host("web-2", ADDRESSES[1])];
+        let (work, ordering) = (PathBuf::new(), None);
+        let mut lab = Self { web, work, edge: 0, customer: 0, ordering, commands, answers, python, _dir: dir };
+        lab.hear();
+        lab
+    }
+
+    /// Starts a lab whose hosts' configurations are changed before their daemons start, and waits until the
+    /// first host serves and the other one can take over.
+    pub fn serving(change: impl Fn(&WebHost, String) -> String) -> Self {
+        let mut lab = Self::start();
+        for host in &mut lab.web {
+            let path = host.dir.join("understudy.toml");
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, change(host, text)).unwrap();
+            host.start_daemon();
+        }
+        lab.wait_for_primary(0);
+        wait_until("web-2 is a standby", || lab.web[1].phase().as_deref() == Some("standby"));
+        lab
+    }
+
+    /// Reads the state of the machines.
+    fn hear(&mut self) {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        let state: Value = serde_json::from_str(&line).expect("lab.py says on standard error why it ended");
+        let first = |name: &str| state["first"][name].as_u64().map(|pid| pid as u32);
+        (self.edge, self.customer) = (first("edge").unwrap(), first("customer").unwrap());
+        self.work = state["work"].as_str().unwrap().into();
+        for host in &mut self.web {
+            (host.dir, host.first) = (self.work.join(host.name), first(host.name));
+        }
+    }
+
+    fn tell(&mut self, action: &str, host: usize) {
+        let name = self.web[host].name;
+        writeln!(self.commands.as_mut().unwrap(), "{action} {name}").unwrap();
+        self.hear();
+    }
+
+    /// Ends all processes of a host at once, after its link.
+    pub fn power_off(&mut self, host: usize) {
+        self.tell("off", host);
+        if let Some(mut daemon) = self.web[host].daemon.take() {
+            daemon.wait().unwrap();
+        }
+    }
+
+    pub fn power_on(&mut self, host: usize) {
+        self.tell("on", host);
+    }
+
+    /// Returns the path of a file of the edge.
+    pub fn of_edge(&self, name: &str) -> PathBuf {
+        self.work.join("edge").join(name)
+    }
+
+    pub fn repository(&self) -> PathBuf {
+        self.work.join("repository")
+    }
+
+    pub fn start_customers(&mut self) {
+        let mut command = inside(self.customer);
+        command.arg("python3").arg(example("customer.py")).arg(CUSTOMERS_ASK).arg(self.orders_log());
+        command.args(["--every", "0.2"]).stdout(Stdio::null());
+        self.ordering = Some(command.spawn().unwrap());
+        self.wait_for_orders(10);
+    }
+
+    /// Ends the customers, and returns their orders in the order of their answers.
+    pub fn end_customers(&mut self) -> Vec<Order> {
+        let mut ordering = self.ordering.take().unwrap();
+        signal(entered(&ordering).unwrap(), "-TERM");
+        assert!(ordering.wait().unwrap().success());
+        self.orders()
+    }
+
+    fn orders_log(&self) -> PathBuf {
+        self.work.join("orders.log")
+    }
+
+    /// Returns the orders until now, in the order of their answers.
+    pub fn orders(&self) -> Vec<Order> {
+        let text = std::fs::read_to_string(self.orders_log()).unwrap_or_default();
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let mut orders: Vec<Order> = whole.map(|line| serde_json::from_str(line).unwrap()).collect();
+        orders.sort_by(|one, other| one.answered.total_cmp(&other.answered));
+        orders
+    }
+
+    /// Waits until so many more orders are acknowledged.
+    pub fn wait_for_orders(&self, count: usize) {
+        let acked = || self.orders().iter().filter(|order| order.acked).count();
+        let before = acked();
+        wait_until("more orders are acknowledged", || acked() >= before + count);
+    }
+
+    /// Returns what the gate of a host says about itself, as customers' machines hear it.
+    pub fn role(&self, host: usize) -> Option<Value> {
+        let url = format!("http://{}:8080/.understudy/role", ADDRESSES[host]);
+        let output = inside(self.customer).args(["curl", "-s", "--max-time", "2", &url]).output().unwrap();
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    pub fn serves(&self, host: usize) -> bool {
+        self.role(host).is_some_and(|role| role["mode"] == "open")
+    }
+
+    pub fn wait_for_primary(&self, host: usize) {
+        wait_until("it serves", || self.serves(host));
+        let url = format!("{CUSTOMERS_ASK}/");
+        let reach = || inside(self.customer).args(["curl", "-sf", "--max-time", "2", &url]).output().unwrap();
+        wait_until("customers reach it", || reach().status.success());
+    }
+
+    /// Checks what holds after every bad day: one host serves, in one epoch after the other, and what it
+    /// acknowledged, or a host before it, is there or listed as stranded. Returns the stranded orders.
+    pub fn check(&mut self, primary: usize) -> BTreeSet<String> {
+        let serving: Vec<_> = (0..self.web.len()).filter(|host| self.serves(*host)).collect();
+        assert_eq!(serving, [primary], "hosts that serve");
+        let acked: Vec<Order> = self.end_customers().into_iter().filter(|order| order.acked).collect();
+        check_epochs(&acked);
+        let (there, stranded) = (self.web[primary].orders_there(), self.web[primary].stranded_orders());
+        let id = |order: &Order| order.id.clone();
+        let lost: Vec<_> = acked.iter().map(id).filter(|id| !there.contains(id) && !stranded.contains(id)).collect();
+        assert!(lost.is_empty(), "of {} acknowledged orders these are nowhere: {lost:?}", acked.len());
+        stranded.into_iter().filter(|id| acked.iter().any(|order| order.id == *id)).collect()
+    }
+}
+
+/// Checks that no order was acknowledged in an epoch that an earlier answer had left behind.
+fn check_epochs(acked: &[Order]) {
+    let epoch = |order: &Order| order.epoch.as_ref().and_then(|epoch| epoch.parse::<u64>().ok()).expect("an epoch");
+    // By their answers: the highest epoch until then.
+    let mut highest = Vec::<(f64, u64)>::new();
+    for order in acked {
+        let before = highest.partition_point(|(answered, _)| *answered < order.sent);
+        let seen = before.checked_sub(1).map_or(0, |at| highest[at].1);
+        assert!(epoch(order) >= seen, "{order:?} was sent after epoch {seen} had answered");
+        let last = highest.last().map_or(0, |(_, epoch)| *epoch);
+        highest.push((order.answered, last.max(epoch(order))));
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.web.iter().for_each(WebHost::print);
+        }
+        // At the end of its standard input it ends everything.
+        self.commands = None;
+        let _ = self.python.wait();
+    }
+}
+
+impl WebHost {
+    fn variables(&self) -> BTreeMap<&'static str, PathBuf> {
+        let at = |name: &str| self.dir.join(name);
+        BTreeMap::from([
+            ("XDG_CONFIG_HOME", at("config")),
+            ("XDG_DATA_HOME", at("data")),
+            ("XDG_CACHE_HOME", at("cache")),
+            ("XDG_STATE_HOME", at("state")),
+            ("HOME", self.dir.clone()),
+            ("UNDERSTUDY_CONFIG", at("understudy.toml")),
+        ])
+    }
+
+    /// Returns a command of understudy on this host.
+    pub fn understudy(&self, arguments: &[&str]) -> Command {
+        let mut command = inside(self.first.expect("the host has power"));
+        command.arg(env!("CARGO_BIN_EXE_understudy")).args(arguments).envs(self.variables());
+        for name in ["UNDERSTUDY_KEY_FILE", "UNDERSTUDY_PASSPHRASE", "UNDERSTUDY_REPOSITORY", "UNDERSTUDY_WRITER"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        ok(&mut self.understudy(arguments))
+    }
+
+    pub fn start_daemon(&mut self) {
+        let log = std::fs::File::options().append(true).create(true).open(self.dir.join("daemon.log")).unwrap();
+        let mut command = self.understudy(&["run"]);
+        self.daemon = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    }
+
+    /// Ends the daemon at once, and nothing else.
+    pub fn kill_daemon(&mut self) {
+        let mut nsenter = self.daemon.take().unwrap();
+        if let Some(daemon) = entered(&nsenter) {
+            signal(daemon, "-KILL");
+        }
+        nsenter.wait().unwrap();
+    }
+
+    /// Returns what the daemon says of the store's failover; none while it does not answer.
+    pub fn failover(&self) -> Option<Value> {
+        let listed = std::fs::read_dir(self.dir.join("state/understudy")).ok()?.flatten().map(|entry| entry.path());
+        let is_daemon = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("daemon-")) && path.extension().is_some()
+        };
+        let mut curl = Command::new("curl");
+        curl.args(["-sf", "--max-time", "5", "--unix-socket"]).arg(listed.into_iter().find(is_daemon)?);
+        let output = curl.arg("http://localhost/api/v1/stores/shop/failover").output().unwrap();
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    pub fn phase(&self) -> Option<String> {
+        self.failover()?["phase"].as_str().map(str::to_owned)
+    }
+
+    /// Returns the ids of the orders in the store's tree.
+    pub fn orders_there(&self) -> BTreeSet<String> {
+        let tree = format!("/proc/{}/root/srv/shop/orders", self.first.unwrap());
+        let listed = std::fs::read_dir(tree).unwrap().flatten();
+        let names = listed.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect()
+    }
+
+    /// Returns the records of what former primaries have.
+    pub fn stranded(&self) -> Vec<u64> {
+        let output = self.run(&["stranded", "list", "shop", "--json"]);
+        let listed: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        listed.iter().map(|row| row["record"].as_u64().unwrap()).collect()
+    }
+
+    fn stranded_orders(&self) -> BTreeSet<String> {
+        let mut orders = BTreeSet::new();
+        for record in self.stranded() {
+            let output = self.run(&["stranded", "show", "shop", &record.to_string(), "--json"]);
+            for line in said(&output).lines() {
+                let row: Value = serde_json::from_str(line).unwrap();
+                let order = row["path"].as_str().and_then(|path| path.strip_prefix("orders/")?.strip_suffix(".json"));
+                orders.extend(order.map(str::to_owned));
+            }
+        }
+        orders
+    }
+
+    /// Prints what a person needs who looks for the reason of a failure.
+    fn print(&self) {
+        let log = std::fs::read_to_string(self.dir.join("daemon.log")).unwrap_or_default();
+        eprintln!("--- {}: {:?}\n{log}", self.name, self.failover());
+    }
+}
