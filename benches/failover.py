@@ -34,7 +34,7 @@ def others(lab):
 
 
 def wait_for_standby(lab, host):
-    wait_until(f"{host.name} follows", lambda: (host.failover() or {}).get("phase") == "standby", seconds=600)
+    wait_until(f"{host.name} follows", host.is_standby, seconds=600)
 
 
 def switch_over(lab):

@@ -203,6 +203,11 @@ class Host(Machine):
             if done.returncode == 0:
                 return json.loads(done.stdout)
 
+    def is_standby(self):
+        """Whether this host follows, and would take over if a person asked."""
+        state = self.failover() or {}
+        return state.get("phase") == "standby" and not state["why_not"]
+
     def role(self):
         """What this host's gate says about itself; none if it does not answer."""
         url = f"http://{ADDRESSES[self.name]}:8080/.understudy/role"
@@ -299,16 +304,11 @@ class Lab:
             host.start_daemon()
         wait_until("web-1 serves", self.web[0].serves)
         wait_until("customers reach web-1", lambda: self.answers())
-        wait_until("web-2 is ready", lambda: self.is_ready(self.web[1]))
+        wait_until("web-2 follows", lambda: self.web[1].is_standby())
 
     def answers(self):
         done = subprocess.run(self.customer.inside("curl", "-sf", "--max-time", "2", f"http://{ADDRESSES['edge']}/"), capture_output=True)
         return done.returncode == 0
-
-    def is_ready(self, host):
-        """Whether a standby has the last snapshot."""
-        there = list((host.dir / "standby").rglob("images/*"))
-        return bool(there)
 
     def start_customer(self, every=0.4):
         """Starts a customer; `every` is the time between the orders of one of its four connections."""

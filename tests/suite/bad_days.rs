@@ -2,12 +2,12 @@
 //!
 //! After each: one host serves, and every order that was acknowledged is on it or listed as stranded.
 
-use crate::support::command::{ok, said};
+use crate::support::command::said;
 use crate::support::namespaces::{Lab, Order, WebHost};
 use crate::support::wait::wait_until;
 use std::collections::BTreeSet;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The configuration as the example has it.
 fn unchanged(_: &WebHost, text: String) -> String {
@@ -141,7 +141,10 @@ fn a_service_that_does_not_stop_cancels_the_handover_and_the_store_serves_again(
     // The shop does not stop while this file is there.
     let deaf = |host: &WebHost, text: String| {
         let (from, stuck) = ("stop = [", host.dir.join("stuck"));
-        let to = format!("timeout_seconds = 2\nstop = [\"sh\", \"-c\", \"[ -e {} ] || exec $0 $@\", ", stuck.display());
+        let to = format!(
+            "timeout_seconds = 2\nstop = [\"sh\", \"-c\", \"[ -e {} ] || exec $0 $@\", ",
+            stuck.display()
+        );
         assert!(text.contains(from));
         text.replace(from, &to)
     };

@@ -34,7 +34,6 @@ pub struct Lab {
 pub struct WebHost {
     pub name: &'static str,
     pub dir: PathBuf,
-    address: &'static str,
     /// The machine's first process; none while it has no power.
     first: Option<u32>,
     /// `nsenter`, whose only child is the daemon.
@@ -89,10 +88,11 @@ impl Lab {
             .unwrap();
         let commands = python.stdin.take();
         let answers = BufReader::new(python.stdout.take().unwrap());
-        let host = |name, address| WebHost { name, dir: PathBuf::new(), address, first: None, daemon: None };
-        let web = [host("web-1", ADDRESSES[0]), host("web-2", ADDRESSES[1])];
+        let host = |name| WebHost { name, dir: PathBuf::new(), first: None, daemon: None };
+        let web = ["web-1", "web-2"].map(host);
         let (work, ordering) = (PathBuf::new(), None);
-        let mut lab = Self { web, work, edge: 0, customer: 0, ordering, commands, answers, python, _dir: dir };
+        let mut lab =
+            Self { web, work, edge: 0, customer: 0, ordering, commands, answers, python, _dir: dir };
         lab.hear();
         lab
     }
@@ -146,10 +146,6 @@ impl Lab {
     /// Returns the path of a file of the edge.
     pub fn of_edge(&self, name: &str) -> PathBuf {
         self.work.join("edge").join(name)
-    }
-
-    pub fn repository(&self) -> PathBuf {
-        self.work.join("repository")
     }
 
     pub fn start_customers(&mut self) {
@@ -215,7 +211,8 @@ impl Lab {
         check_epochs(&acked);
         let (there, stranded) = (self.web[primary].orders_there(), self.web[primary].stranded_orders());
         let id = |order: &Order| order.id.clone();
-        let lost: Vec<_> = acked.iter().map(id).filter(|id| !there.contains(id) && !stranded.contains(id)).collect();
+        let lost: Vec<_> =
+            acked.iter().map(id).filter(|id| !there.contains(id) && !stranded.contains(id)).collect();
         assert!(lost.is_empty(), "of {} acknowledged orders these are nowhere: {lost:?}", acked.len());
         stranded.into_iter().filter(|id| acked.iter().any(|order| order.id == *id)).collect()
     }
@@ -223,7 +220,8 @@ impl Lab {
 
 /// Checks that no order was acknowledged in an epoch that an earlier answer had left behind.
 fn check_epochs(acked: &[Order]) {
-    let epoch = |order: &Order| order.epoch.as_ref().and_then(|epoch| epoch.parse::<u64>().ok()).expect("an epoch");
+    let epoch =
+        |order: &Order| order.epoch.as_ref().and_then(|epoch| epoch.parse::<u64>().ok()).expect("an epoch");
     // By their answers: the highest epoch until then.
     let mut highest = Vec::<(f64, u64)>::new();
     for order in acked {
@@ -263,7 +261,9 @@ impl WebHost {
     pub fn understudy(&self, arguments: &[&str]) -> Command {
         let mut command = inside(self.first.expect("the host has power"));
         command.arg(env!("CARGO_BIN_EXE_understudy")).args(arguments).envs(self.variables());
-        for name in ["UNDERSTUDY_KEY_FILE", "UNDERSTUDY_PASSPHRASE", "UNDERSTUDY_REPOSITORY", "UNDERSTUDY_WRITER"] {
+        for name in
+            ["UNDERSTUDY_KEY_FILE", "UNDERSTUDY_PASSPHRASE", "UNDERSTUDY_REPOSITORY", "UNDERSTUDY_WRITER"]
+        {
             command.env_remove(name);
         }
         command
@@ -274,7 +274,8 @@ impl WebHost {
     }
 
     pub fn start_daemon(&mut self) {
-        let log = std::fs::File::options().append(true).create(true).open(self.dir.join("daemon.log")).unwrap();
+        let log =
+            std::fs::File::options().append(true).create(true).open(self.dir.join("daemon.log")).unwrap();
         let mut command = self.understudy(&["run"]);
         self.daemon = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
@@ -290,9 +291,11 @@ impl WebHost {
 
     /// Returns what the daemon says of the store's failover; none while it does not answer.
     pub fn failover(&self) -> Option<Value> {
-        let listed = std::fs::read_dir(self.dir.join("state/understudy")).ok()?.flatten().map(|entry| entry.path());
+        let listed =
+            std::fs::read_dir(self.dir.join("state/understudy")).ok()?.flatten().map(|entry| entry.path());
         let is_daemon = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("daemon-")) && path.extension().is_some()
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("daemon-"))
+                && path.extension().is_some()
         };
         let mut curl = Command::new("curl");
         curl.args(["-sf", "--max-time", "5", "--unix-socket"]).arg(listed.into_iter().find(is_daemon)?);
@@ -325,7 +328,8 @@ impl WebHost {
             let output = self.run(&["stranded", "show", "shop", &record.to_string(), "--json"]);
             for line in said(&output).lines() {
                 let row: Value = serde_json::from_str(line).unwrap();
-                let order = row["path"].as_str().and_then(|path| path.strip_prefix("orders/")?.strip_suffix(".json"));
+                let order =
+                    row["path"].as_str().and_then(|path| path.strip_prefix("orders/")?.strip_suffix(".json"));
                 orders.extend(order.map(str::to_owned));
             }
         }
