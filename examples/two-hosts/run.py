@@ -71,7 +71,7 @@ def bring_it_back(lab):
     [number] = wait_until(f"{dead.name} commits what only it has", lambda: lab.stranded(survivor))
     say(f"{dead.name} is no primary any more; it has committed what only it had")
     show(survivor, "stranded", "list", STORE)
-    show(survivor, "stranded", "take", STORE, str(number), "--new")
+    show(survivor, "stranded", "take", STORE, str(number), "orders")
     say(f"{len(lab.missing())} orders are missing")
 
 

@@ -8,6 +8,7 @@ use crate::api::error::ErrorBody;
 use crate::api::run::{RunFailure, RunReport};
 use crate::api::store::StoreStatus;
 use crate::model::id::StoreName;
+use crate::model::role::Permission;
 use crate::service::socket;
 use crate::support::local_socket::SocketPlace;
 use crate::support::trusted::is_trusted;
@@ -148,6 +149,13 @@ impl<'a> Remote<'a> {
     pub(super) fn knows(&self, store: &StoreName) -> bool {
         let answer = self.context.runtime.block_on(self.read(&format!("/api/v1/stores/{store}")));
         answer.is_ok_and(|body| body.is_some())
+    }
+
+    /// Returns the role in which the daemon runs this store; none if it does not say.
+    pub(super) fn role(&self, store: &StoreName) -> Option<Permission> {
+        let answer = self.context.runtime.block_on(self.read(&format!("/api/v1/stores/{store}")));
+        let status: Option<StoreStatus> = serde_json::from_slice(&answer.ok()??).ok();
+        status.map(|status| status.role)
     }
 
     /// Has the daemon resync a store, and waits for the end.

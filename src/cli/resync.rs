@@ -38,19 +38,21 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     let Some(target) = args.target.clone() else { return due::run_due(global) };
     let context = Context::new(global)?;
     let (store, configured) = choose(&context, &target, &args)?;
-    if store.role == Permission::Standby {
-        let text = format!("'{}' is only followed on this host; resync it on its primary", store.name);
-        return Err(UsageError(text).into());
-    }
     // A running daemon that has the store makes the run itself, so that the two never race.
-    if configured
+    let is_asked = configured
         && global.repository.is_none()
         // These options are given to this process only, so it makes the run itself.
         && !global.trust_keyring
-        && !global.allow_unencrypted
-        && let Some(remote) = Remote::find(&context)
-        && remote.knows(&store.name)
-    {
+        && !global.allow_unencrypted;
+    let remote = if is_asked { Remote::find(&context) } else { None };
+    let remote = remote.filter(|remote| remote.knows(&store.name));
+    // Where a store has a failover agent, its role is that of its log.
+    let role = remote.as_ref().and_then(|remote| remote.role(&store.name)).unwrap_or(store.role);
+    if role == Permission::Standby {
+        let text = format!("'{}' is only followed on this host; resync it on its primary", store.name);
+        return Err(UsageError(text).into());
+    }
+    if let Some(remote) = remote {
         return remote.resync(global, &store.name, args.accept);
     }
     let made = context.key_to_be_made();

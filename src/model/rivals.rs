@@ -9,6 +9,8 @@
 //! Both daemons and `status` report it, and nothing is refused: the log stays one line whichever daemon
 //! writes, no program knows which of the two is right, and during an update an old process may commit once
 //! more after the new one did. It is no longer reported once [`LOOK_BACK`] snapshots show one daemon alone.
+//! After a promotion only what was committed since then is examined: the store's primary was another host before.
+//!
 //! Single commands (`resync` next to a daemon, a scheduled job's `resync --due`) have no incarnation and are
 //! never taken for a daemon, since it is normal for them to end.
 
@@ -55,7 +57,8 @@ impl fmt::Display for Rivals {
 
 /// Returns the daemons that resync the store by turns, if the newest snapshots show any.
 pub fn rivals(state: &StoreState) -> Option<Rivals> {
-    let made = state.snapshots.iter().rev();
+    let promoted = state.authority.promotion.as_ref().map_or(Sequence(0), |last| last.sequence);
+    let made = state.snapshots.range(promoted..).rev();
     let made = made.filter_map(|(sequence, record)| Some((*sequence, record.statistics.daemon.as_ref()?)));
     let made: Vec<_> = made.take(LOOK_BACK).collect();
     (0..made.len()).find_map(|at| {
@@ -71,8 +74,16 @@ pub fn rivals(state: &StoreState) -> Option<Rivals> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::authority::LastPromotion;
+    use crate::model::decision::{Cause, Loss};
     use crate::model::id::{Incarnation, WriterId};
     use crate::model::record::{SnapshotRecord, SnapshotStatistics};
+    use crate::support::clock::UnixNanos;
+
+    fn promoted(sequence: Sequence) -> LastPromotion {
+        let (cause, loss, at) = (Cause::Founding, Loss::default(), UnixNanos(0));
+        LastPromotion { sequence, former: None, cause, base: None, loss, at, completed: true }
+    }
 
     fn snapshot(daemon: Option<DaemonId>) -> SnapshotRecord {
         let statistics = SnapshotStatistics { daemon, ..Default::default() };
@@ -80,10 +91,14 @@ mod tests {
     }
 
     /// Returns the number of the snapshot that shows two daemons. `daemons` is the log of their snapshots,
-    /// oldest first; `-` is a command's.
+    /// oldest first; `-` is a command's, and `!` a promotion.
     fn found(daemons: &str) -> Option<u64> {
         let mut state = StoreState::default();
         for (at, letter) in daemons.chars().enumerate() {
+            if letter == '!' {
+                state.authority.promotion = Some(promoted(Sequence(at as u64 + 1)));
+                continue;
+            }
             let incarnation = Incarnation(u64::from(u32::from(letter)));
             let daemon = (letter != '-').then(|| DaemonId { host: WriterId("web".into()), incarnation });
             state.snapshots.insert(Sequence(at as u64 + 1), snapshot(daemon));
@@ -112,6 +127,13 @@ mod tests {
     fn commands_beside_a_daemon_are_no_rivals() {
         assert_eq!(found("-a-a--a-"), None);
         assert_eq!(found("a-b-b"), None);
+    }
+
+    #[test]
+    fn hosts_that_were_promoted_in_turn_are_no_rivals() {
+        assert_eq!(found("a!b!a"), None);
+        assert_eq!(found("aba!"), None);
+        assert_eq!(found("a!bab"), Some(5));
     }
 
     #[test]

@@ -6,9 +6,10 @@ use crate::cli::context::Context;
 use crate::cli::error::Result;
 use crate::cli::show;
 use crate::edge::context::EdgeContext;
-use crate::edge::customer::Customer;
+use crate::edge::customer::{Customer, CustomerUrl};
 use crate::failover::services::settings::ServiceSettings;
 use crate::model::id::{Sequence, StoreName, WriterId};
+use crate::model::member::Member;
 use crate::model::record::StoreState;
 use crate::model::snapshot_ref::Moment;
 use crate::service::config::StoreConfig;
@@ -119,37 +120,46 @@ impl Triage {
     }
 }
 
+/// Looks at all of it at the same time: what does not answer takes seconds, and the store is closed meanwhile.
 fn probes(
     context: &Context,
     config: &StoreConfig,
     state: &StoreState,
     primary: Option<&WriterId>,
 ) -> Vec<Probe> {
-    let mut probes = Vec::new();
     let member = primary.and_then(|primary| state.authority.member(primary));
-    if let Some(member) = member {
-        let addresses = [("daemon", &member.address), ("gate", &member.customers)];
-        for (what, address) in addresses {
-            if let Some(address) = address {
-                let what = format!("the {what} of '{}' at {address}", member.name);
-                probes.push(Probe { what, found: connect(address) });
-            }
-        }
-    }
-    if let Some(url) = &config.customer_url {
-        let edge = EdgeContext {
-            env: context.env().clone(),
-            runtime: context.host().runtime.clone(),
-            this: THIS.into(),
-        };
-        let shown = Customer::new(url, &edge).and_then(|customer| customer.epoch_shown());
-        let found = match shown {
-            Ok(epoch) => format!("shows epoch {}", epoch.0),
-            Err(error) => error.to_string(),
-        };
-        probes.push(Probe { what: "the customers' address".to_owned(), found });
-    }
-    probes
+    let of = |member: &Member| {
+        let addresses = [("daemon", member.address.clone()), ("gate", member.customers.clone())];
+        let name = member.name.clone();
+        addresses.into_iter().filter_map(move |(what, address)| {
+            let address = address?.to_string();
+            Some((format!("the {what} of '{name}' at {address}"), address))
+        })
+    };
+    let addresses: Vec<_> = member.into_iter().flat_map(of).collect();
+    std::thread::scope(|scope| {
+        let probes: Vec<_> = addresses
+            .into_iter()
+            .map(|(what, address)| scope.spawn(move || Probe { what, found: connect(&address) }))
+            .collect();
+        let customers = config.customer_url.as_ref().map(|url| customers(context, url));
+        let probes = probes.into_iter().filter_map(|probe| probe.join().ok());
+        probes.chain(customers).collect()
+    })
+}
+
+fn customers(context: &Context, url: &CustomerUrl) -> Probe {
+    let edge = EdgeContext {
+        env: context.env().clone(),
+        runtime: context.host().runtime.clone(),
+        this: THIS.into(),
+    };
+    let shown = Customer::new(url, &edge).and_then(|customer| customer.epoch_shown());
+    let found = match shown {
+        Ok(epoch) => format!("shows epoch {}", epoch.0),
+        Err(error) => error.to_string(),
+    };
+    Probe { what: "the customers' address".to_owned(), found }
 }
 
 fn connect(address: &str) -> String {
