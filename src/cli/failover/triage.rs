@@ -18,7 +18,8 @@ use serde::Serialize;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// Maximum time of a look: the store is closed meanwhile.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A look from this host.
 #[derive(Debug, Serialize)]
@@ -208,7 +209,8 @@ fn steps(config: &StoreConfig, status: &FailoverStatus, base: Option<Sequence>) 
         steps.push("open the gate".to_owned());
     }
     if !config.edge.is_empty() {
-        steps.push(format!("send the customers here: {} edges", config.edge.len()));
+        let edges = if config.edge.len() == 1 { "edge" } else { "edges" };
+        steps.push(format!("send the customers here: {} {edges}", config.edge.len()));
     }
     if let Some(url) = &config.customer_url {
         steps.push(format!("wait until {url} shows epoch {}", status.epoch + 1));
