@@ -56,6 +56,11 @@ impl LeaseNote {
         Signed::sign(self, member, key, &place(host, number))
     }
 
+    /// Returns what an object claims to say, whoever made it, and wherever; none if it is no signed text.
+    pub(crate) fn claimed(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_str(&Signed::parse(bytes)?.statement).ok()
+    }
+
     /// Returns what a number of the lease of `host` says, and who says it.
     ///
     /// # Errors

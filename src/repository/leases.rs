@@ -34,6 +34,9 @@ const READ_MAX: usize = 16;
 /// Maximum number of void numbers that are remembered; with more, nothing is known of the lease.
 const VOID_MAX: usize = 4096;
 
+/// Number of times that a lease is followed from number to number before it is looked for anew.
+const FOLLOWED_MAX: u32 = 30;
+
 /// The last number that counts, and who made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastNumber {
@@ -62,6 +65,8 @@ pub struct Lease {
     void: BTreeSet<u64>,
     /// The members by whose keys `last` and `void` were judged.
     members: Vec<Member>,
+    /// Number of times that it was followed since the last look.
+    followed: u32,
 }
 
 impl Lease {
@@ -69,7 +74,7 @@ impl Lease {
     pub fn new(store: &Store, host: &WriterId) -> Self {
         let patience = Patience { attempts: 1, backoff: Duration::ZERO, timeout: LEASE_TIMEOUT };
         let (store, host) = (store.with_patience(patience), host.clone());
-        Self { store, host, last: None, void: BTreeSet::new(), members: Vec::new() }
+        Self { store, host, last: None, void: BTreeSet::new(), members: Vec::new(), followed: 0 }
     }
 
     /// Returns the last number that counts by the keys of these members; none if there is none.
@@ -104,6 +109,32 @@ impl Lease {
             let reason = "there are more numbers than can be read which no member signed; remove them".into();
             let kind = FailureKind::Unavailable;
             return Err(RepositoryError::Request { operation: "list", key, reason, kind });
+        }
+        Ok(self.last.as_ref())
+    }
+
+    /// Returns the last number that counts, as [`Self::look`] does, by reading the numbers after the one that is
+    /// known, one by one.
+    ///
+    /// A repository charges less for this than for a list. It passes no gap: a number behind one is found by the
+    /// next look only.
+    pub fn follow(&mut self, members: &[Member]) -> Result<Option<&LastNumber>, RepositoryError> {
+        if self.members != members || self.last.is_none() || self.followed >= FOLLOWED_MAX {
+            self.followed = 0;
+            return self.look(members);
+        }
+        self.followed += 1;
+        let mut next = self.last.as_ref().map_or(0, |last| last.number);
+        for _ in 0..READ_MAX {
+            let Some(number) = next.checked_add(1).and_then(|next| self.free_from(next)) else { break };
+            let Some(bytes) = self.read(number)? else { break };
+            match self.judge(number, &bytes) {
+                Ok((maker, note)) => self.last = Some(LastNumber { number, maker, note }),
+                Err(_) => {
+                    self.void.insert(number);
+                }
+            }
+            next = number;
         }
         Ok(self.last.as_ref())
     }

@@ -145,6 +145,14 @@ impl Log<'_> {
         self.store.memory().remember(state, passed)
     }
 
+    /// Returns whether there is a record after the last one of `state`.
+    ///
+    /// A repository charges less for this than for [`Self::refresh`], which lists. It sees no gap.
+    pub fn has_news(&self, state: &StoreState) -> Result<bool, RepositoryError> {
+        let next = object_key::record(self.store.name(), state.next_sequence());
+        Ok(self.store.wait(self.store.objects().head(&next))?.is_some())
+    }
+
     pub(crate) fn reading(&self, start: Start) -> Result<Reading, RepositoryError> {
         let memory = self.store.memory().read()?;
         let ring = memory.ring.filter(|ring| ring.version > 1).map(|ring| ring.sequence);
