@@ -28,6 +28,7 @@ const RULES: Rules = Rules {
         hand_over_within: ticks(4),
         loosen_after: ticks(2),
         look_every: ticks(1),
+        look_quiet: ticks(2),
     },
     has_lease: true,
 };
@@ -254,6 +255,19 @@ fn a_plain_heartbeat_lets_two_hosts_serve() {
     let (steps, states, _) = check(paused, budget, Some(Mutant::NoBreak));
     println!("{states} states: {steps:?}");
     assert!(steps.is_some());
+}
+
+#[test]
+fn a_handover_that_is_cancelled_at_once_ends_at_once() {
+    let timing = Timing { hand_over_within: ticks(100), ..HANDOVER_RULES.timing };
+    let mut world = settled(Rules { timing, ..HANDOVER_RULES });
+    world.give(0, Input::HandOver { to: name(1) });
+    assert!(!world.serves(0));
+    world.give(0, Input::KeepServing);
+    while !world.flights.is_empty() {
+        world.advance(0, false);
+    }
+    assert!(world.serves(0) && world.objects.log.handover.is_none());
 }
 
 /// Checks a budget with the real machine: nothing goes wrong, and the other host gets to serve.

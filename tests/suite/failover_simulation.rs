@@ -11,9 +11,12 @@
 use crate::support::dice::Dice;
 use crate::support::failover_world::{World, name};
 use std::collections::BTreeMap;
-use understudy::failover::decide::input::Input;
+use std::time::Duration;
+use understudy::failover::decide::input::{Input, LeaseReply};
+use understudy::failover::decide::output::Output;
+use understudy::failover::decide::step::step;
 use understudy::failover::decide::timing::Timing;
-use understudy::failover::decide::view::{Cause, Phase, Rules};
+use understudy::failover::decide::view::{Cause, Phase, Rules, View};
 use understudy::support::mutant::{self, Mutant};
 
 const MS: u64 = 1_000_000;
@@ -244,6 +247,54 @@ macro_rules! eighths {
 }
 
 eighths! { 0 first 1 second 2 third 3 fourth 4 fifth 5 sixth 6 seventh 7 eighth }
+
+/// Returns the moments at which a host reads the log, in seconds, within 100 s in which nothing happens but what
+/// `told` says.
+fn readings(mut view: View, told: impl Fn(u64) -> Option<Input>) -> Vec<f64> {
+    let begun = view.looked.unwrap();
+    let mut readings = Vec::new();
+    for quarter in 1..400 {
+        let now = begun.plus(Duration::from_millis(250 * quarter));
+        let mut inputs = vec![Input::Tick];
+        inputs.extend(told(quarter));
+        while let Some(input) = inputs.pop() {
+            let (next, outputs) = step(&view, input, now);
+            view = next;
+            inputs.extend(outputs.into_iter().filter_map(|output| match output {
+                Output::ReadLog => {
+                    readings.push(now.since(begun).as_secs_f64());
+                    Some(Input::Log { log: view.log.clone(), asked: now })
+                }
+                Output::Renew { number } => Some(Input::Lease { number, reply: LeaseReply::Created }),
+                // The primary renews every five seconds.
+                Output::Look { host } => {
+                    let number = view.watched.get(&host).map_or(0, |seen| seen.number) + quarter / 20;
+                    Some(Input::Seen { host, number, closed_at: None })
+                }
+                _ => None,
+            }));
+        }
+    }
+    readings
+}
+
+#[test]
+fn where_nothing_happens_the_log_is_read_every_ten_seconds_and_at_once_when_a_member_says_so() {
+    for has_lease in [false, true] {
+        let mut simulation = Simulation::new(7, has_lease);
+        simulation.mend(120);
+        for host in &simulation.world.hosts {
+            let view = host.view.clone().unwrap();
+            let quiet = readings(view.clone(), |_| None);
+            assert!((8..=12).contains(&quiet.len()), "{has_lease} {:?} {quiet:?}", view.phase);
+            let told = readings(view.clone(), |quarter| (quarter == 130).then_some(Input::LookNow));
+            assert!(told.contains(&32.5), "{told:?}");
+            // Somebody who never stops saying so has it read as often as at each look.
+            let always = readings(view, |_| Some(Input::LookNow));
+            assert!(always.len() <= 52, "{} {always:?}", always.len());
+        }
+    }
+}
 
 /// Returns the first seed that fails with a mutant.
 fn caught(mutant: Mutant) -> Option<(u64, String)> {

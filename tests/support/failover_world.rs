@@ -86,12 +86,13 @@ pub enum Message {
     Reply(Input),
     AskPromise { by: WriterId, epoch: Epoch, sent: BootNanos },
     Promise { from: WriterId, sent: BootNanos },
+    AskLook,
 }
 
 impl Message {
     /// Returns whether it goes from host to host.
     pub fn is_between_hosts(&self) -> bool {
-        matches!(self, Self::AskPromise { .. } | Self::Promise { .. })
+        matches!(self, Self::AskPromise { .. } | Self::Promise { .. } | Self::AskLook)
     }
 
     /// Returns whether it is a request that changes what others see. It may be applied after its agent died.
@@ -138,6 +139,10 @@ pub struct World {
     pub reaches_store: Vec<bool>,
     /// Whether the hosts reach each other.
     pub reach_each_other: bool,
+    /// Hosts that were told to look, and hear it after what is being given now is done. Empty at rest.
+    told_to_look: BTreeSet<usize>,
+    /// Number of inputs that are being given, one because of the other.
+    depth: u8,
     pub next_order: u32,
     /// Orders that a customer was told are done.
     pub acknowledged: BTreeSet<Order>,
@@ -152,6 +157,22 @@ pub fn name(host: usize) -> WriterId {
 
 fn index(name: &WriterId) -> usize {
     usize::from(name.0.as_bytes()[0] - b'a')
+}
+
+/// Returns whether an output is a message to another host or to the object store.
+fn is_sent(output: &Output) -> bool {
+    matches!(
+        output,
+        Output::ReadLog
+            | Output::ReadOwnNumber
+            | Output::Renew { .. }
+            | Output::Look { .. }
+            | Output::Break { .. }
+            | Output::Append { .. }
+            | Output::State { .. }
+            | Output::AskPromise { .. }
+            | Output::AskLook { .. }
+    )
 }
 
 impl World {
@@ -184,6 +205,8 @@ impl World {
             is_quick: false,
             reaches_store: vec![true; hosts],
             reach_each_other: true,
+            told_to_look: BTreeSet::new(),
+            depth: 0,
             next_order: 0,
             acknowledged: BTreeSet::new(),
             promotions: Vec::new(),
@@ -204,6 +227,17 @@ impl World {
     /// Gives an input to a host's agent, and does what it asks for. What happens on the host itself happens at
     /// once.
     pub fn give(&mut self, host: usize, input: Input) {
+        self.depth += 1;
+        self.give_one(host, input);
+        self.depth -= 1;
+        while self.depth == 0
+            && let Some(host) = self.told_to_look.pop_first()
+        {
+            self.give(host, Input::LookNow);
+        }
+    }
+
+    fn give_one(&mut self, host: usize, input: Input) {
         let mut inputs = std::collections::VecDeque::from([input]);
         let mut rounds = 0;
         while let Some(input) = inputs.pop_front() {
@@ -213,7 +247,9 @@ impl World {
             let Some(view) = &self.hosts[host].view else { return };
             let (view, outputs) = step(view, input, now);
             self.hosts[host].view = Some(view);
-            for output in outputs {
+            // What happens on the host itself comes before any reply.
+            let (sent, done): (Vec<_>, Vec<_>) = outputs.into_iter().partition(is_sent);
+            for output in done.into_iter().chain(sent) {
                 inputs.extend(self.carry_out(host, output));
             }
             self.judge();
@@ -237,6 +273,10 @@ impl World {
             Output::AskPromise { of, epoch } => {
                 let sent = self.hosts[host].clock;
                 self.send(index(&of), Message::AskPromise { by: name(host), epoch, sent });
+                None
+            }
+            Output::AskLook { of } => {
+                self.send(index(&of), Message::AskLook);
                 None
             }
             // The answer to the message that is being delivered; see `deliver`.
@@ -302,6 +342,10 @@ impl World {
                     self.deliver(host, life, Message::Reply(reply));
                 }
                 Message::AskPromise { .. } if self.reach_each_other => self.deliver(host, life, message),
+                // A host does nothing else before it has done what it was told.
+                Message::AskLook if self.reach_each_other => {
+                    self.told_to_look.insert(host);
+                }
                 _ => {}
             }
             return;
@@ -311,6 +355,7 @@ impl World {
                 && match (&flight.message, &message) {
                     (Message::Request { request: a, .. }, Message::Request { request: b, .. }) => a == b,
                     (Message::AskPromise { by: a, .. }, Message::AskPromise { by: b, .. }) => a == b,
+                    (Message::AskLook, Message::AskLook) => true,
                     _ => false,
                 }
         };
@@ -365,6 +410,7 @@ impl World {
                 }
             }
             Message::Promise { from, sent } => self.give(host, Input::Promised { from, sent }),
+            Message::AskLook => self.give(host, Input::LookNow),
             Message::Request { .. } => unreachable!("requests are applied"),
         }
     }

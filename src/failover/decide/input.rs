@@ -73,6 +73,8 @@ pub enum Input {
     HandOver { to: WriterId },
     /// A handover should be cancelled.
     KeepServing,
+    /// Another host says that the log has news.
+    LookNow,
     /// These members should be the ones that may serve.
     SetMembers { serving: BTreeSet<WriterId> },
     /// This host's database no longer acknowledges the primary's transactions.

@@ -34,6 +34,10 @@ pub enum Output {
     Promise {
         to: WriterId,
     },
+    /// Ask another host to read the log now. It reads it anyway; this saves time.
+    AskLook {
+        of: WriterId,
+    },
     /// Append this record after that one, and no other.
     Append {
         after: Sequence,

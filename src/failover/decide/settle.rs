@@ -14,7 +14,9 @@ pub(super) fn settle(view: &mut View, now: BootNanos, outputs: &mut Vec<Output>)
     let mut is_look = view.looked.is_none_or(|looked| now >= looked.plus(view.rules.timing.look_every));
     if is_look {
         view.looked = Some(now);
-        outputs.push(Output::ReadLog);
+        if view.must_read_log(now) {
+            outputs.push(Output::ReadLog);
+        }
         append_again(view, outputs);
         if view.rules.has_lease && view.lease.number.is_none() {
             outputs.push(Output::ReadOwnNumber);
@@ -39,7 +41,10 @@ pub(super) fn settle(view: &mut View, now: BootNanos, outputs: &mut Vec<Output>)
             taking_over(view, epoch, is_prepared, is_look, now, outputs)
         }
         Phase::Primary { epoch, is_verified } => primary(view, epoch, is_verified, is_look, now, outputs),
-        Phase::HandingOver { to, drained, .. } => handing_over(view, &to, drained, is_look, now, outputs),
+        Phase::HandingOver { to, since, is_cancelled, drained } => {
+            let is_over = view.gives_up(since, is_cancelled, now);
+            handing_over(view, &to, drained, is_over, is_look, now, outputs)
+        }
     }
 }
 
@@ -80,13 +85,13 @@ fn transition(view: &mut View, now: BootNanos, outputs: &mut Vec<Output>) -> boo
             let may_go_on = is_primary && view.log.epoch == *epoch && view.may_serve_until().is_after(now);
             (!may_go_on).then_some(Phase::Fenced { is_closed: false })
         }
-        Phase::HandingOver { since, .. } => {
+        Phase::HandingOver { since, is_cancelled, .. } => {
             if !is_primary || !view.may_serve_until().is_after(now) {
                 Some(Phase::Fenced { is_closed: false })
             } else {
                 // As long as the handover's record may exist, this host serves nothing.
-                let is_late = now >= since.plus(view.rules.timing.hand_over_within);
-                (is_late && view.log.handover.is_none() && view.appending.is_none())
+                let is_over = view.gives_up(*since, *is_cancelled, now);
+                (is_over && view.log.handover.is_none() && view.appending.is_none())
                     .then_some(Phase::Primary { epoch: view.log.epoch, is_verified: false })
             }
         }
@@ -124,12 +129,18 @@ fn fenced(view: &mut View, is_closed: bool, is_look: bool, now: BootNanos, outpu
     }
     if view.is_primary() {
         keep_lease(view, is_look, now, outputs);
-        // A handover that this process did not begin, or gave up. Its record may still arrive, unless another
-        // one has its place.
-        if view.log.handover.is_some() {
-            append(view, Event::Cancelled, outputs);
-        }
+        cancel_handover(view, outputs);
     }
+}
+
+/// Cancels a handover that this process did not begin, or gave up; returns whether the log has one. The record
+/// of an earlier process may arrive at any time, unless another one has its place.
+fn cancel_handover(view: &mut View, outputs: &mut Vec<Output>) -> bool {
+    let is_pending = view.log.handover.is_some();
+    if is_pending {
+        append(view, Event::Cancelled, outputs);
+    }
+    is_pending
 }
 
 fn standby(view: &mut View, is_look: bool, outputs: &mut Vec<Output>) {
@@ -141,7 +152,9 @@ fn standby(view: &mut View, is_look: bool, outputs: &mut Vec<Output>) {
     if !is_look {
         return;
     }
-    if let Some(primary) = view.log.primary.clone() {
+    // Without a lease, there is nothing to see of a primary that does not hand over.
+    let is_of_use = view.rules.has_lease || view.log.handover.is_some();
+    if let Some(primary) = view.log.primary.clone().filter(|_| is_of_use) {
         outputs.push(Output::Look { host: primary });
     }
     if let Some(handover) = view.log.handover.as_ref().filter(|handover| handover.to == view.me) {
@@ -179,9 +192,7 @@ fn taking_over(
     if !view.log.synced.is_subset(&view.database.waits_for) {
         outputs.push(Output::WaitFor { standbys: view.log.synced.clone() });
     }
-    if view.log.handover.is_some() {
-        append(view, Event::Cancelled, outputs);
-    }
+    cancel_handover(view, outputs);
     if !is_look {
         return;
     }
@@ -190,6 +201,8 @@ fn taking_over(
     }
     let open: Vec<WriterId> = view.open_reigns(now).map(|reign| reign.host.clone()).collect();
     for host in open {
+        // It closes when it reads the log, and says so.
+        outputs.push(Output::AskLook { of: host.clone() });
         outputs.push(Output::Look { host: host.clone() });
         let Some(watched) = view.watched.get(&host) else { continue };
         if view.rules.has_lease && watched.broken.is_none_or(|broken| broken.epoch != epoch) {
@@ -208,10 +221,10 @@ fn primary(
 ) {
     keep_lease(view, is_look, now, outputs);
     outputs.push(Output::Serve { epoch, until: view.may_serve_until() });
-    // A handover of an earlier process, whose record arrived late.
-    if view.log.handover.is_some() {
-        append(view, Event::Cancelled, outputs);
-    } else if is_verified && !view.log.is_completed {
+    if cancel_handover(view, outputs) {
+        return;
+    }
+    if is_verified && !view.log.is_completed {
         append(view, Event::Completed, outputs);
     } else {
         keep_set(view, now, outputs);
@@ -251,17 +264,21 @@ fn handing_over(
     view: &mut View,
     to: &WriterId,
     drained: Option<Sequence>,
+    is_over: bool,
     is_look: bool,
     now: BootNanos,
     outputs: &mut Vec<Output>,
 ) {
     keep_lease(view, is_look, now, outputs);
     outputs.push(Output::Hold { until: view.may_serve_until() });
-    let Phase::HandingOver { since, .. } = &view.phase else { return };
-    let is_late = now >= since.plus(view.rules.timing.hand_over_within);
-    match (&view.log.handover, is_late) {
+    match (&view.log.handover, is_over) {
         (Some(_), true) => append(view, Event::Cancelled, outputs),
-        (Some(_), false) => state_closed(view, is_look, outputs),
+        (Some(_), false) => {
+            state_closed(view, is_look, outputs);
+            if is_look {
+                outputs.push(Output::AskLook { of: to.clone() });
+            }
+        }
         (None, false) if drained.is_some() => append(view, Event::HandedOver { to: to.clone() }, outputs),
         (None, _) => {}
     }

@@ -56,10 +56,11 @@ fn absorb(view: &mut View, input: Input, now: BootNanos, outputs: &mut Vec<Outpu
         },
         Input::HandOver { to } => hand_over(view, to, now, outputs),
         Input::KeepServing => {
-            if let Phase::HandingOver { since, .. } = &mut view.phase {
-                *since = BootNanos(0);
+            if let Phase::HandingOver { is_cancelled, .. } = &mut view.phase {
+                *is_cancelled = true;
             }
         }
+        Input::LookNow => told_to_look(view, now, outputs),
         Input::SetMembers { serving } => {
             if matches!(view.phase, Phase::Primary { .. }) && serving.contains(&view.me) {
                 append(view, Event::Members { serving }, outputs);
@@ -132,6 +133,15 @@ fn read_log(view: &mut View, log: LogView, asked: BootNanos) {
     }
     view.log = log;
     view.log_asked = view.log_asked.max(Some(asked));
+}
+
+/// Reads the log at once. For somebody who asks often, it is read at each look.
+fn told_to_look(view: &mut View, now: BootNanos, outputs: &mut Vec<Output>) {
+    let least = view.rules.timing.look_every / 4;
+    if view.told_to_look.is_none_or(|told| now >= told.plus(least)) {
+        outputs.push(Output::ReadLog);
+    }
+    view.told_to_look = Some(now);
 }
 
 fn lease_reply(view: &mut View, number: u64, reply: LeaseReply, now: BootNanos) {
@@ -228,7 +238,7 @@ fn hand_over(view: &mut View, to: WriterId, now: BootNanos, outputs: &mut Vec<Ou
     } else if !view.candidates().any(|candidate| *candidate == to) {
         outputs.push(Output::Refused { reasons: vec![Reason::NoSuchCandidate { host: to }] });
     } else {
-        view.phase = Phase::HandingOver { to, since: now, drained: None };
+        view.phase = Phase::HandingOver { to, since: now, is_cancelled: false, drained: None };
         outputs.push(Output::Hold { until: view.may_serve_until() });
     }
 }

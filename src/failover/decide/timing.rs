@@ -19,6 +19,9 @@ pub struct Timing {
     pub loosen_after: Duration,
     /// Time from one read of the log, or of another host's lease, to the next.
     pub look_every: Duration,
+    /// Time from one read of the log to the next while nothing is under way. Nothing depends on it but how soon
+    /// news are seen by a host that nobody told to look.
+    pub look_quiet: Duration,
 }
 
 impl Timing {
@@ -31,6 +34,7 @@ impl Timing {
         hand_over_within: Duration::from_secs(60),
         loosen_after: Duration::from_secs(5),
         look_every: Duration::from_secs(2),
+        look_quiet: Duration::from_secs(10),
     };
 
     /// Returns whether a host is closed for sure before another one opens: even if one clock runs an eighth

@@ -117,8 +117,9 @@ pub enum Phase {
     TakingOver { epoch: Epoch, is_prepared: bool },
     /// It serves.
     Primary { epoch: Epoch, is_verified: bool },
-    /// It is the primary, and prepares that another host becomes it: nothing is served any more.
-    HandingOver { to: WriterId, since: BootNanos, drained: Option<Sequence> },
+    /// It is the primary, and prepares that another host becomes it: nothing is served any more. With
+    /// `is_cancelled`, it was asked to go on as the primary.
+    HandingOver { to: WriterId, since: BootNanos, is_cancelled: bool, drained: Option<Sequence> },
 }
 
 impl Phase {
@@ -169,6 +170,8 @@ pub struct View {
     pub database: DatabaseView,
     /// The moment of the last look at the log, at leases, and at promises.
     pub looked: Option<BootNanos>,
+    /// When another host last said that the log has news.
+    pub told_to_look: Option<BootNanos>,
     /// The position at which this host last stated that it is closed.
     pub stated: Option<Sequence>,
     pub phase: Phase,
@@ -212,6 +215,7 @@ impl View {
             applied: None,
             database: DatabaseView::default(),
             looked: None,
+            told_to_look: None,
             stated: None,
             phase: Phase::Fenced { is_closed: false },
         }
@@ -292,6 +296,36 @@ impl View {
     /// Returns the reigns of other hosts that are not known to be closed.
     pub fn open_reigns(&self, now: BootNanos) -> impl Iterator<Item = &Reign> {
         self.log.reigns.iter().filter(move |reign| reign.host != self.me && self.proof(reign, now).is_none())
+    }
+
+    /// Returns whether a handover that began at `since` is over unless the other host was promoted: it was
+    /// cancelled, or its time has passed.
+    pub(super) fn gives_up(&self, since: BootNanos, is_cancelled: bool, now: BootNanos) -> bool {
+        is_cancelled || now >= since.plus(self.rules.timing.hand_over_within)
+    }
+
+    /// Returns whether the log has to be read at this look.
+    ///
+    /// Whoever opens, closes, promotes or appends reads it at each look, and so does everybody after a read
+    /// that failed, and a standby whose primary's lease stands still.
+    pub(super) fn must_read_log(&self, now: BootNanos) -> bool {
+        let Some(asked) = self.log_asked else { return true };
+        let is_told = self.told_to_look.is_some_and(|told| asked <= told);
+        !self.is_quiet(now) || is_told || now >= asked.plus(self.rules.timing.look_quiet)
+    }
+
+    /// Returns whether nothing is under way here, and nothing that is seen here asks for a decision.
+    fn is_quiet(&self, now: BootNanos) -> bool {
+        let is_alive = |seen: &Watched| now < seen.since.plus(self.rules.timing.valid_for);
+        let is_steady = match &self.phase {
+            Phase::Standby if self.rules.has_lease => {
+                self.log.primary.as_ref().and_then(|primary| self.watched.get(primary)).is_some_and(is_alive)
+            }
+            Phase::Standby => true,
+            Phase::Primary { is_verified, .. } => *is_verified && self.log.is_completed,
+            _ => false,
+        };
+        is_steady && self.appending.is_none() && self.log.handover.is_none()
     }
 
     /// Returns whether `log` shows every promotion that does not have to break this host's lease.
