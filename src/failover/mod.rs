@@ -4,6 +4,7 @@ pub mod agent;
 pub mod decide;
 pub mod guard;
 pub mod log_view;
+pub mod peers;
 pub mod place;
 pub mod services;
 pub mod stranded;

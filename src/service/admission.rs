@@ -4,6 +4,9 @@
 //! all requests but health and metrics need the token, and each request names the host that it is meant for
 //! in its `Host` header. A browser whose attacker rebound a name sends that name and is refused. Only a name
 //! can be rebound; so where the daemon listens at all addresses, any address is accepted.
+//!
+//! Other members have neither token nor the daemon's names: they ask at one path, and their signature admits
+//! them, or does not (see `failover::peers`). A page of another site can send a text there and sign nothing.
 
 use super::api_error::ApiError;
 use super::config::Config;
@@ -11,6 +14,7 @@ use super::daemon::Daemon;
 use super::door::Door;
 use super::listen::{Busy, Seat};
 use super::token::Token;
+use crate::failover::peers::ASK_PATH;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -42,6 +46,10 @@ impl Admission {
     fn check(&self, door: Door, request: &Request) -> Result<bool, ApiError> {
         if door == Door::Socket {
             return Ok(true);
+        }
+        if request.uri().path() == ASK_PATH {
+            // Who asks is not known yet, so the connection has no right to stay.
+            return Ok(false);
         }
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
         let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));

@@ -7,6 +7,7 @@ use super::api_error::ApiError;
 use super::config::StoreConfig;
 use super::daemon::Daemon;
 use crate::api::store::StoreStatus;
+use crate::failover::peers::answer::Answerer;
 use crate::model::id::StoreName;
 use crate::support::lossy::Lossy;
 use axum::response::Json;
@@ -19,6 +20,14 @@ pub(super) struct AppState {
     pub log: Lossy,
     /// Permits for requests that read repositories.
     pub places: Arc<Semaphore>,
+    pub members: Arc<Members>,
+}
+
+/// What answers other members.
+pub(super) struct Members {
+    pub answerer: Answerer,
+    /// Permits for their requests, which never wait for those that read repositories.
+    pub places: Semaphore,
 }
 
 impl AppState {

@@ -22,6 +22,7 @@ use super::watches::Watches;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
+use crate::failover::agent::run::Agent;
 use crate::model::id::{Incarnation, StoreName, WriterId};
 use crate::model::record::StoreState;
 use crate::model::role::{Permission, Role, member_role, role};
@@ -138,6 +139,11 @@ impl Daemon {
 
     pub fn env(&self) -> &Env {
         &self.0.env
+    }
+
+    /// Returns the failover agent of a store; none if none runs here.
+    pub(crate) fn failover_agent(&self, store: &StoreName) -> Option<Arc<Agent>> {
+        self.0.agents.get(store).map(|running| running.agent)
     }
 
     pub(crate) fn board(&self) -> MutexGuard<'_, Board> {
@@ -391,6 +397,10 @@ impl Around for Daemon {
 
     fn repository(&self, store: &StoreConfig) -> Result<Repository, HostError> {
         Daemon::repository(self, store)
+    }
+
+    fn failover_agent(&self, store: &StoreName) -> Option<Arc<Agent>> {
+        Daemon::failover_agent(self, store)
     }
 
     fn set_duty(&self, name: &StoreName, duty: Option<Duty>) {

@@ -6,7 +6,7 @@
 
 use super::admission::{self, Admission};
 use super::api_error::ApiError;
-use super::app_state::AppState;
+use super::app_state::{AppState, Members};
 use super::board::{RunRequest, RunResult};
 use super::daemon::Daemon;
 use super::failover_http;
@@ -17,13 +17,20 @@ use crate::api::progress::ProgressFigures;
 use crate::api::run::{HoldQuery, ResyncQuery, RunFailure};
 use crate::api::snapshot::SnapshotSummary;
 use crate::api::store::StoreStatus;
+use crate::failover::peers::ASK_PATH;
+use crate::failover::peers::answer::Answerer;
+use crate::failover::peers::client::ASK_LIMIT;
+use crate::failover::peers::error::AskError;
+use crate::failover::peers::question::ASK_MAX_BYTES;
 use crate::model::diff::ChangeCounts;
+use crate::model::id::StoreName;
 use crate::model::snapshot_ref::Moment;
 use crate::repository::diff::changes;
 use crate::repository::error::RepositoryError;
 use crate::support::failure::FailureKind;
 use crate::support::lossy::Lossy;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -40,11 +47,17 @@ const CHANGES_MAX: usize = 1000;
 
 /// Maximum number of requests that read repositories at the same time; others wait.
 const QUESTIONS_MAX: usize = 4;
+/// Maximum number of members' requests that are answered at the same time; others wait.
+const MEMBERS_MAX: usize = 16;
 /// Interval at which a stream checks the progress of its run.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Returns all routes, guarded by the admission.
 pub(crate) fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router {
+    let members =
+        Members { answerer: Answerer::new(daemon.env().wall()), places: Semaphore::new(MEMBERS_MAX) };
+    let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let state = AppState { daemon, log, places, members: Arc::new(members) };
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -64,12 +77,13 @@ pub(crate) fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router
         .route("/api/v1/stores/{store}/switchover/cancel", post(failover_http::cancel))
         .route("/api/v1/stores/{store}/pause", post(failover_http::pause))
         .route("/api/v1/stores/{store}/resume", post(failover_http::resume))
+        .route(ASK_PATH, post(asked))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path; see /api/v1/openapi.json") })
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; see /api/v1/openapi.json")
         })
         .layer(axum::middleware::from_fn_with_state(admission, admission::admit))
-        .with_state(AppState { daemon, log, places: Arc::new(Semaphore::new(QUESTIONS_MAX)) })
+        .with_state(state)
 }
 
 async fn ready(State(site): State<AppState>) -> Result<&'static str, ApiError> {
@@ -237,4 +251,36 @@ async fn release(
     let now = site.daemon.now();
     site.daemon.board().release(&name, now);
     site.changed(&name)
+}
+
+/// Answers another member. Its signature admits it.
+async fn asked(State(site): State<AppState>, body: Body) -> Result<impl IntoResponse, ApiError> {
+    let too_large = || ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, AskError::TooLarge.to_string());
+    let read = tokio::time::timeout(ASK_LIMIT, axum::body::to_bytes(body, ASK_MAX_BYTES)).await;
+    let late = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time");
+    let text = read.map_err(late)?.map_err(|_| too_large())?;
+    let _place = site.members.places.acquire().await.map_err(ApiError::internal)?;
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let (daemon, members) = (site.daemon.clone(), site.members.clone());
+    // The agent answers on a thread of its own, and this one waits for it.
+    std::thread::spawn(move || {
+        let agents = |store: &StoreName| daemon.failover_agent(store);
+        sender.send(members.answerer.answer(&text, agents, daemon.now().wall)).is_ok()
+    });
+    let answer = receiver.await.map_err(ApiError::internal)?.map_err(refused)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], answer))
+}
+
+/// Returns the answer to a member's request that was refused.
+fn refused(error: AskError) -> ApiError {
+    let status = match error {
+        AskError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        AskError::Person => StatusCode::BAD_REQUEST,
+        AskError::Unreadable | AskError::Stranger => StatusCode::FORBIDDEN,
+        AskError::AnotherHost { .. } => StatusCode::MISDIRECTED_REQUEST,
+        AskError::NotNew | AskError::Again => StatusCode::CONFLICT,
+        AskError::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        AskError::NoAgent => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    ApiError::new(status, error.to_string())
 }

@@ -1,6 +1,7 @@
 //! Agents of three hosts over a real object store: the machine's outputs are carried out, and at no moment two
 //! gates are open.
 
+use crate::support::asked::AskedPort;
 use crate::support::cluster::{Cluster, Host, TIMING};
 use crate::support::rig::name;
 use crate::support::servers::{self, Server};
@@ -15,13 +16,18 @@ use understudy::failover::agent::participants::GateMode::{Closed, Hold, Open};
 use understudy::failover::agent::participants::Report;
 use understudy::failover::agent::terms::Terms;
 use understudy::failover::decide::view::{Cause, Phase};
+use understudy::failover::peers::client::PeerClient;
+use understudy::failover::peers::error::PeerError;
+use understudy::failover::peers::question::{Answer, Ask};
 use understudy::model::closed::Closed as ClosedNote;
-use understudy::model::decision::{self, Loss};
-use understudy::model::id::{ContentHash, Epoch, Incarnation, Sequence, WriterId};
+use understudy::model::decision::{self, Decision, Loss};
+use understudy::model::id::{ContentHash, Epoch, Incarnation, Sequence, StoreName, WriterId};
 use understudy::model::lease::LeaseNote;
+use understudy::model::member::Member;
 use understudy::model::signed::Signed;
 use understudy::repository::leases::Lease;
 use understudy::repository::object_key;
+use understudy::support::env::Env;
 use understudy::support::signature::SigningKey;
 
 fn on_disk() -> (TempDir, Arc<dyn ObjectStore>) {
@@ -166,13 +172,18 @@ fn a_repository_that_is_away_fences_nobody_as_long_as_promises_are_answered() {
     cluster.assert_one_gate_was_open();
 }
 
+/// Returns the last number of the lease of `a` that counts.
+fn last_number(cluster: &Cluster) -> u64 {
+    let host = &cluster.hosts[0];
+    let members = cluster.state().authority.members;
+    Lease::new(&host.store, &host.me).look(&members).unwrap().unwrap().number
+}
+
 /// Puts an object at the next number of the lease of `a`, whose holder may be faster. Returns the number.
 fn put_next(cluster: &Cluster, bytes: impl Fn(u64) -> Vec<u8>) -> u64 {
     let host = &cluster.hosts[0];
-    let members = cluster.state().authority.members;
     for _ in 0..100 {
-        let last = Lease::new(&host.store, &host.me).look(&members).unwrap().unwrap().number;
-        let next = last + 1;
+        let next = last_number(cluster) + 1;
         let at = object_key::lease(&host.me, next);
         let options = PutOptions { mode: PutMode::Create, ..Default::default() };
         let put = cluster.objects.put_opts(&at, bytes(next).into(), options);
@@ -188,7 +199,11 @@ fn encoded(signed: &Signed) -> Vec<u8> {
 }
 
 fn broken_by(maker: &str, key: &SigningKey, number: u64) -> Vec<u8> {
-    let note = LeaseNote::Broken { store: name(), epoch: Epoch(1) };
+    broken_for(&name(), maker, key, number)
+}
+
+fn broken_for(store: &StoreName, maker: &str, key: &SigningKey, number: u64) -> Vec<u8> {
+    let note = LeaseNote::Broken { store: store.clone(), epoch: Epoch(1) };
     encoded(&note.sign(&WriterId("a".into()), number, &WriterId(maker.into()), key).unwrap())
 }
 
@@ -203,6 +218,80 @@ fn a_broken_lease_fences_its_holder_which_goes_on_if_the_log_still_names_it() {
     cluster.wait_for_primary(0);
     assert_eq!(cluster.state().epoch, Epoch(1));
     cluster.assert_one_gate_was_open();
+}
+
+#[test]
+fn two_stores_of_a_host_share_its_lease_and_a_break_stops_only_its_store() {
+    let (_dir, objects) = on_disk();
+    let cluster = Cluster::new(objects);
+    // Nobody promises anything: the lease alone keeps the gates open.
+    cluster.cut(true);
+    let name = StoreName::parse("second").unwrap();
+    let (second, agent) = cluster.add_store(&name);
+    let first = &cluster.hosts[0];
+    cluster.wait_for_primary(0);
+    wait_until("the second store is not served", || second.is_open());
+    std::thread::sleep(TIMING.ttl * 2);
+    assert_eq!((first.modes(), second.modes()), (vec![Closed, Open], vec![Closed, Open]));
+    assert!(first.is_open() && second.is_open());
+    let key = cluster.hosts[1].key();
+    put_next(&cluster, |number| broken_for(&name, "b", &key, number));
+    wait_until("it is not fenced", || second.modes() == [Closed, Open, Closed, Open]);
+    std::thread::sleep(TIMING.ttl);
+    assert_eq!((first.modes(), second.modes().len()), (vec![Closed, Open], 4));
+    assert!(first.is_open() && second.is_open());
+    // A store whose agent ends takes nothing from the other.
+    drop(agent);
+    wait_until("its gate is open for ever", || !second.is_open());
+    std::thread::sleep(TIMING.ttl);
+    assert!(first.is_open() && first.modes() == [Closed, Open]);
+    assert_eq!(cluster.state().epoch, Epoch(1));
+}
+
+#[test]
+fn a_person_s_promotion_that_loses_its_place_in_the_log_is_asked_for_again() {
+    let (_dir, objects) = on_disk();
+    let cluster = Cluster::new(objects);
+    cluster.wait_for_primary(0);
+    // A record that `b` has not read when it is asked.
+    cluster.decide(2, Decision::Paused { person: "ops".into(), reason: "a test".into() });
+    cluster.agent(1).take_over(Cause::Person, person("maintenance"));
+    cluster.wait_for_primary(1);
+    let is_refused = |report: &Report| matches!(report, Report::Refused(_));
+    assert!(!cluster.hosts[1].reports.lock().unwrap().iter().any(is_refused));
+    cluster.assert_one_gate_was_open();
+}
+
+#[test]
+fn a_member_is_asked_over_http_and_its_agent_answers() {
+    let (_dir, objects) = on_disk();
+    let cluster = Cluster::new(objects);
+    cluster.wait_for_primary(0);
+    let (a, b) = (&cluster.hosts[0], &cluster.hosts[1]);
+    let desk = AskedPort::start(name(), cluster.agent(1));
+    let b_at = |address: String| Member { address: Some(address), ..b.member() };
+    let runtime = crate::support::rig::runtime();
+    let client = PeerClient::new(runtime.clone(), Env::system(), a.me.clone(), a.key()).unwrap();
+    let promise = || Ask::Promise { epoch: Epoch(1) };
+    let member = b_at(desk.address.clone());
+    assert_eq!(client.ask(&name(), &member, promise()).unwrap(), Answer::Done);
+    assert!(cluster.agent(1).view().promised_by_me.is_some());
+    assert_eq!(client.ask(&name(), &member, Ask::Look).unwrap(), Answer::Done);
+    let wrong = client.ask(&name(), &member, Ask::Promise { epoch: Epoch(9) }).unwrap();
+    assert!(matches!(wrong, Answer::Refused { .. }));
+    // `b` is no primary, so it hands nothing over.
+    let over = Ask::HandOver { to: a.me.clone(), person: "ops".into() };
+    let Answer::Refused { reasons } = client.ask(&name(), &member, over).unwrap() else { panic!() };
+    assert_eq!(reasons, ["this host does not serve the store"]);
+    // Another program's answer is none, and nor is one to somebody who is no member.
+    let other = Member { key: cluster.hosts[2].key().public(), ..member.clone() };
+    assert!(matches!(client.ask(&name(), &other, promise()), Err(PeerError::Forged { .. })));
+    let stranger = PeerClient::new(runtime, Env::system(), a.me.clone(), cluster.hosts[2].key()).unwrap();
+    let refused = stranger.ask(&name(), &member, promise()).unwrap_err().to_string();
+    assert!(refused.contains("403") && refused.contains("no member"), "{refused}");
+    let address = desk.address.clone();
+    drop(desk);
+    assert!(matches!(client.ask(&name(), &b_at(address), promise()), Err(PeerError::NoAnswer { .. })));
 }
 
 #[test]
@@ -227,11 +316,10 @@ fn a_number_that_no_member_signed_is_passed_over_and_reported() {
     ];
     for forged in forged {
         let number = put_next(&cluster, forged);
-        let is_after = || cluster.agent(0).view().lease.number.is_some_and(|last| last > number);
-        wait_until("the lease does not go on", is_after);
+        wait_until("the lease does not go on", || last_number(&cluster) > number);
         let told = format!("number {number} of this host's lease counts for nothing");
         let is_told = |report: &Report| matches!(report, Report::Failed { how, .. } if how.contains(&told));
-        assert!(cluster.hosts[0].reports.lock().unwrap().iter().any(is_told), "{told}");
+        wait_until(&told, || cluster.hosts[0].reports.lock().unwrap().iter().any(is_told));
     }
     assert_eq!(cluster.hosts[0].modes(), [Closed, Open]);
     // Nor does one far away stop the line, or keep a dead host's lease alive.

@@ -21,6 +21,7 @@ use understudy::api::run::{HoldQuery, ResyncQuery, RunFailure, RunReport};
 use understudy::api::snapshot::SnapshotSummary;
 use understudy::api::store::{StoreStatus, Totals};
 use understudy::api::upkeep::UpkeepStatus;
+use understudy::failover::peers::question::{Addressee, Ask, Asked, Question};
 use understudy::model::diff::{Change, ChangeCounts};
 use understudy::model::entry::Kind;
 use understudy::model::id::{DaemonId, Incarnation, Sequence, StoreName, WriterId};
@@ -29,6 +30,7 @@ use understudy::model::rivals::Rivals;
 use understudy::model::role::{Permission, Role};
 use understudy::support::clock::UnixNanos;
 use understudy::support::failure::FailureKind;
+use understudy::support::signature::SigningKey;
 
 /// Samples name every field, so that the compiler reports a new one that is missing here.
 fn counts() -> ChangeCounts {
@@ -206,6 +208,13 @@ fn changes() -> Changes {
     Changes { from: Sequence(1), to: Sequence(2), counts: counts(), changes }
 }
 
+fn question() -> Question {
+    let (store, asked) = (StoreName::parse("acme").unwrap(), WriterId("web-2".into()));
+    let (said, me) = (Asked { at: UnixNanos(1), ask: Ask::Look }, WriterId("web-1".into()));
+    let to = Addressee { store, asked, nonce: u64::MAX };
+    Question::sign(to, &said, &me, &SigningKey::of(&[1; 32])).unwrap()
+}
+
 fn failures() -> Vec<RunFailure> {
     FailureKind::ALL.map(|outcome| RunFailure { outcome, error: "error".into() }).to_vec()
 }
@@ -285,6 +294,7 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
         ("Snapshot", values(&[snapshot()])),
         ("Changes", values(&[changes()])),
         ("Failover", values(&failovers())),
+        ("Question", values(&[question()])),
     ]
 }
 

@@ -12,6 +12,11 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use understudy::failover::peers::ASK_PATH;
+use understudy::failover::peers::question::{Addressee, Ask, Asked, Question};
+use understudy::model::id::{StoreName, WriterId};
+use understudy::support::clock::UnixNanos;
+use understudy::support::signature::SigningKey;
 
 /// A user id that has no other process on this machine.
 const ATTACKER: u32 = 61_234;
@@ -280,6 +285,31 @@ fn at_the_port_whoever_has_no_token_sees_health_and_figures_only() {
     host.configure("hosts = ['shop.example']\n[[store]]\nname='a'\npath='s0'\n");
     host.start();
     assert_eq!(host.curl(&["-H", "Host: shop.example:9184"], "GET", "/metrics").0, 200);
+}
+
+#[test]
+fn at_the_members_path_a_signature_counts_and_a_token_does_not() {
+    let mut host = Host::new(1);
+    host.configure("[[store]]\nname='a'\npath='s0'\n");
+    host.start();
+    let question = |store: &str| {
+        let (store, asked) = (StoreName::parse(store).unwrap(), WriterId("web-1".into()));
+        let said = Asked { at: UnixNanos(1), ask: Ask::Look };
+        let to = Addressee { store, asked, nonce: 1 };
+        let signed = Question::sign(to, &said, &WriterId("web-2".into()), &SigningKey::of(&[1; 32]));
+        String::from_utf8(signed.unwrap().encode()).unwrap()
+    };
+    let token = format!("Authorization: Bearer {}", host.token());
+    let ask = |text: &str| {
+        let sent = ["-H", "Host: evil.example", "-H", &token, "--data-binary", text];
+        host.curl(&sent, "POST", ASK_PATH)
+    };
+    // Who is no member does not learn which stores are here.
+    let known = ask(&question("a"));
+    assert_eq!((known.0, &known), (403, &ask(&question("b"))), "{}", known.1);
+    assert_eq!((ask("{}").0, ask(&"x".repeat(5000)).0), (403, 413));
+    assert_eq!(host.ask("GET", ASK_PATH, None).0, 405);
+    assert_eq!(host.ask("GET", "/api/v1/members", None).0, 401);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Hosts with real agents over a real object store, and gates that keep what they are told.
 //!
 //! A gate outlives its agent, and closes by itself when its time is over, as a guard does. The agents ask each
-//! other for promises in this process.
+//! other for promises, and to look, in this process.
 
 use super::outage::Outage;
 use super::rig::{self, name};
@@ -14,14 +14,16 @@ use std::time::Duration;
 use tempfile::TempDir;
 use understudy::failover::agent::hands::AgentSettings;
 use understudy::failover::agent::journal::Journal;
+use understudy::failover::agent::lease_keeper::{LeaseKeeper, LeaseSettings};
 use understudy::failover::agent::participants::{GateMode, GateOrder, GateOutcome, Participants, Report};
 use understudy::failover::agent::run::Agent;
 use understudy::failover::decide::timing::Timing;
 use understudy::failover::decide::view::{Phase, Rules, Until};
 use understudy::model::decision::Decision;
-use understudy::model::id::{Epoch, Incarnation, Sequence, WriterId};
+use understudy::model::id::{Epoch, Incarnation, Sequence, StoreName, WriterId};
 use understudy::model::member::{May, Member};
 use understudy::model::record::StoreState;
+use understudy::replicate::resync::Request;
 use understudy::repository::decide::Maker;
 use understudy::repository::error::RepositoryError;
 use understudy::repository::key_source::KeySource;
@@ -39,6 +41,7 @@ pub const TIMING: Timing = Timing {
     hand_over_within: Duration::from_millis(7500),
     loosen_after: Duration::from_millis(625),
     look_every: Duration::from_millis(250),
+    look_quiet: Duration::from_millis(1250),
 };
 
 /// One thing that a gate was told, and when.
@@ -57,6 +60,7 @@ struct Network {
 
 struct Parts {
     me: WriterId,
+    store: StoreName,
     network: Arc<Network>,
     gate: Arc<Mutex<Vec<Told>>>,
     reports: Arc<Mutex<Vec<Report>>>,
@@ -85,18 +89,18 @@ impl Participants for Parts {
 
     fn drain(&self, _: Epoch, _: &dyn Fn() -> bool) -> Result<Sequence, String> {
         let request =
-            understudy::replicate::resync::Request { writer: self.me.clone(), ..rig::request(&self.source) };
+            Request { store: self.store.clone(), writer: self.me.clone(), ..rig::request(&self.source) };
         rig::run(&self.repository, &request).map(|report| report.snapshot).map_err(|error| error.to_string())
     }
 
     fn apply(&self, handover: Sequence) -> Result<(), String> {
-        let state = self.repository.store(&name()).log().state().map_err(|error| error.to_string())?;
+        let state = self.repository.store(&self.store).log().state().map_err(|error| error.to_string())?;
         let underway = state.authority.handover.filter(|underway| underway.sequence == handover);
         underway.map(drop).ok_or_else(|| "no such handover".to_owned())
     }
 
     fn rejoin(&self, epoch: Epoch) -> Result<(), String> {
-        let state = self.repository.store(&name()).log().state().map_err(|error| error.to_string())?;
+        let state = self.repository.store(&self.store).log().state().map_err(|error| error.to_string())?;
         (state.epoch == epoch).then_some(()).ok_or_else(|| "another epoch".to_owned())
     }
 
@@ -128,6 +132,14 @@ impl Participants for Parts {
         agent.is_some_and(|agent| agent.promise(&self.me, epoch, Duration::from_secs(2)))
     }
 
+    fn ask_look(&self, of: &WriterId) {
+        if !self.network.is_cut.load(Ordering::SeqCst)
+            && let Some(agent) = self.network.agents.lock().unwrap().get(of)
+        {
+            agent.look();
+        }
+    }
+
     fn report(&self, report: Report) {
         self.reports.lock().unwrap().push(report);
     }
@@ -144,9 +156,34 @@ pub struct Host {
     pub said: Arc<Mutex<Vec<String>>>,
     parts: Arc<Parts>,
     incarnations: u64,
+    keeper: Option<Arc<LeaseKeeper>>,
 }
 
 impl Host {
+    /// Starts the agent of this host's store, which shares the host's keeper.
+    fn start_agent(&self, keeper: &Arc<LeaseKeeper>) -> Agent {
+        let settings = AgentSettings {
+            store: self.store.clone(),
+            me: self.me.clone(),
+            key: self.key(),
+            rules: Rules { timing: TIMING, has_lease: true },
+            incarnation: keeper.incarnation(),
+            lease: keeper.clone(),
+            journal: Arc::new(Journal::new(Env::system())),
+            is_serving: false,
+        };
+        Agent::start(settings, self.parts.clone()).unwrap()
+    }
+
+    /// Appends a decision of this host's.
+    fn decide(&self, decision: &Decision) {
+        let (mut state, key) = (StoreState::default(), self.key());
+        self.store.log().refresh(&mut state).unwrap();
+        let maker = Maker { name: &self.me, key: &key };
+        let next = |_: &StoreState| Ok::<_, RepositoryError>(Some(decision.clone()));
+        self.store.log().decide(&mut state, maker, next).unwrap().unwrap();
+    }
+
     pub fn key(&self) -> Arc<SigningKey> {
         Arc::new(SigningKey::of(&[self.seed; 32]))
     }
@@ -223,6 +260,7 @@ impl Cluster {
             let (gate, reports) = (Arc::default(), Arc::default());
             let parts = Parts {
                 me: me.clone(),
+                store: name(),
                 network: network.clone(),
                 gate: Arc::clone(&gate),
                 reports: Arc::clone(&reports),
@@ -230,8 +268,8 @@ impl Cluster {
                 source: source.clone(),
             };
             let store = repository.store(&name());
-            let (parts, incarnations) = (Arc::new(parts), 0);
-            Host { me, seed: at + 1, store, gate, reports, said, parts, incarnations }
+            let (parts, incarnations, keeper) = (Arc::new(parts), 0, None);
+            Host { me, seed: at + 1, store, gate, reports, said, parts, incarnations, keeper }
         };
         let hosts = (0..3).map(host).collect();
         let mut cluster = Self { hosts, objects, is_out, network, _dir: dir };
@@ -244,30 +282,49 @@ impl Cluster {
     }
 
     pub fn decide(&self, host: usize, decision: Decision) {
-        let host = &self.hosts[host];
-        let (mut state, key) = (StoreState::default(), host.key());
-        host.store.log().refresh(&mut state).unwrap();
-        let maker = Maker { name: &host.me, key: &key };
-        let next = |_: &StoreState| Ok::<_, RepositoryError>(Some(decision.clone()));
-        host.store.log().decide(&mut state, maker, next).unwrap().unwrap();
+        self.hosts[host].decide(&decision);
+    }
+
+    /// Starts an agent of a second store on the host `a`, of which `a` and `b` are the members. Returns its
+    /// gate, and the agent.
+    pub fn add_store(&self, name: &StoreName) -> (Host, Agent) {
+        let first = &self.hosts[0];
+        let (gate, reports) = (Arc::default(), Arc::default());
+        let parts = Parts {
+            me: first.me.clone(),
+            store: name.clone(),
+            network: self.network.clone(),
+            gate: Arc::clone(&gate),
+            reports: Arc::clone(&reports),
+            repository: first.parts.repository.clone(),
+            source: first.parts.source.clone(),
+        };
+        let (store, said) = (first.parts.repository.store(name), first.said.clone());
+        let (me, seed, parts, keeper) = (first.me.clone(), first.seed, Arc::new(parts), first.keeper.clone());
+        let second = Host { me, seed, store, gate, reports, said, parts, incarnations: 1, keeper };
+        second.parts.drain(Epoch(0), &|| false).unwrap();
+        let list: Vec<Member> = self.hosts[..2].iter().map(Host::member).collect();
+        second.decide(&Decision::Members { members: list[..1].to_vec() });
+        second.decide(&Decision::Members { members: list });
+        let agent = second.start_agent(second.keeper.as_ref().unwrap());
+        (second, agent)
     }
 
     /// Starts an agent. The one before it is known to have ended.
     pub fn start(&mut self, host: usize) {
         let host = &mut self.hosts[host];
         let ended = (0..host.incarnations).map(Incarnation).collect();
-        let settings = AgentSettings {
+        let settings = LeaseSettings {
             store: host.store.clone(),
             me: host.me.clone(),
             key: host.key(),
-            rules: Rules { timing: TIMING, has_lease: true },
             incarnation: Incarnation(host.incarnations),
             ended,
-            journal: Arc::new(Journal::new(Env::system())),
-            is_serving: false,
         };
         host.incarnations += 1;
-        let agent = Agent::start(settings, host.parts.clone()).unwrap();
+        let keeper = LeaseKeeper::start(settings).unwrap();
+        host.keeper = Some(keeper.clone());
+        let agent = host.start_agent(&keeper);
         self.network.agents.lock().unwrap().insert(host.me.clone(), Arc::new(agent));
     }
 

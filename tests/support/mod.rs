@@ -1,5 +1,6 @@
 //! The tests' tools. A suite takes its tools from here, and never from another suite.
 
+pub mod asked;
 pub mod cluster;
 pub mod command;
 pub mod customers;

@@ -1,9 +1,9 @@
 //! The threads that carry outputs out.
 
 use super::journal::Journal;
+use super::lease_keeper::{LeaseKeeper, LeaseLine, LineDesk};
 use super::log_desk::{LogDesk, LogJob};
 use super::message::Message;
-use super::own_lease::{LeaseJob, OwnLease};
 use super::participants::{GateMode, GateOrder, GateOutcome, Participants, Report};
 use super::watch_desk::{WatchDesk, WatchJob};
 use super::worker::Worker;
@@ -11,12 +11,12 @@ use crate::failover::decide::input::Input;
 use crate::failover::decide::view::{Proof, Rules, Until};
 use crate::model::id::{Epoch, Incarnation, Sequence, WriterId};
 use crate::model::record::StoreState;
-use crate::repository::leases::Lease;
 use crate::repository::objects::Patience;
 use crate::repository::store::Store;
 use crate::support::clock::BootNanos;
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,11 +35,11 @@ pub struct AgentSettings {
     pub key: Arc<SigningKey>,
     pub rules: Rules,
     pub incarnation: Incarnation,
-    /// Processes of this host that are known to have ended.
-    pub ended: BTreeSet<Incarnation>,
     pub journal: Arc<Journal>,
     /// Whether an earlier process of this agent left the gate open.
     pub is_serving: bool,
+    /// The keeper of this host's lease in the store's repository, the same one for all stores.
+    pub lease: Arc<LeaseKeeper>,
 }
 
 /// A gate, told by several threads. An order that is older than one that was given is not given any more.
@@ -165,15 +165,15 @@ pub(crate) struct FenceJob {
 }
 
 #[derive(Clone, PartialEq)]
-struct AskJob {
-    epoch: Epoch,
-    sent: BootNanos,
+enum AskJob {
+    Promise { epoch: Epoch, sent: BootNanos },
+    Look,
 }
 
 /// The threads that carry outputs out.
 pub(crate) struct Hands {
     pub log: Arc<Worker<LogJob>>,
-    pub lease: Worker<LeaseJob>,
+    pub lease: LeaseLine,
     pub watch: Worker<WatchJob>,
     pub gate: Worker<GateJob>,
     /// Closing, preparing, and all that changes services and files here: one after the other.
@@ -197,39 +197,17 @@ impl Hands {
         messages: &Sender<Message>,
         is_ended: &Arc<AtomicBool>,
     ) -> io::Result<Self> {
-        let AgentSettings { me, key, incarnation, ended, .. } = settings;
-        let store = settings.store.with_patience(LOG_PATIENCE);
+        let AgentSettings { me, key, rules, .. } = settings;
         let shared = Arc::new(Mutex::new(Arc::new(StoreState::default())));
-        let state = shared.clone();
-        let mut desk = LogDesk {
-            store: store.clone(),
-            me: me.clone(),
-            key: key.clone(),
-            state: StoreState::default(),
-            shared: shared.clone(),
-            inputs: messages.clone(),
-            participants: participants.clone(),
-            heads: BTreeMap::new(),
-        };
-        let log = Arc::new(Worker::start("failover-log", move |job| desk.run(job))?);
-        let mut own = OwnLease {
-            lease: Lease::new(&store, me),
-            me: me.clone(),
-            key: key.clone(),
-            incarnation: *incarnation,
-            ended: ended.clone(),
-            shared: shared.clone(),
-            inputs: messages.clone(),
-            log: log.clone(),
-            participants: participants.clone(),
-        };
-        let lease = Worker::start("lease", move |job| own.run(job))?;
+        let lease = settings.lease.join(rules.timing);
+        let log = start_log(settings, &shared, &lease, messages, participants)?;
         let mut watching = WatchDesk {
-            store,
+            store: settings.store.with_patience(LOG_PATIENCE),
             me: me.clone(),
             key: key.clone(),
             leases: BTreeMap::new(),
-            shared,
+            has_lease: rules.has_lease,
+            shared: shared.clone(),
             inputs: messages.clone(),
             participants: participants.clone(),
         };
@@ -251,15 +229,10 @@ impl Hands {
         let database = Worker::start("failover-database", move |job| {
             of_database.run(job);
         })?;
-        let then = host.clone();
-        let edge = Worker::start("failover-edge", move |job: HostJob| {
-            let HostJob { number, what } = job.clone();
-            if let (true, HostWork::Show { epoch }) = (of_edge.run(job), what) {
-                then.put(HostJob { number, what: HostWork::StartLast { epoch } });
-            }
-        })?;
+        let edge = start_edge(of_edge, host.clone())?;
         let fence = start_fence(participants.clone(), messages.clone())?;
-        let (peers, messages, participants) = (BTreeMap::new(), messages.clone(), participants.clone());
+        let (peers, state) = (BTreeMap::new(), shared);
+        let (messages, participants) = (messages.clone(), participants.clone());
         Ok(Self {
             log,
             lease,
@@ -278,21 +251,35 @@ impl Hands {
     }
 
     pub(crate) fn ask_promise(&mut self, of: WriterId, epoch: Epoch, sent: BootNanos) {
-        if !self.peers.contains_key(&of) {
-            let (participants, messages, from) =
-                (self.participants.clone(), self.messages.clone(), of.clone());
-            let ask = move |AskJob { epoch, sent }| {
+        if let Some(worker) = self.peer(of) {
+            worker.put_if_idle(AskJob::Promise { epoch, sent });
+        }
+    }
+
+    pub(crate) fn ask_look(&mut self, of: WriterId) {
+        if let Some(worker) = self.peer(of) {
+            worker.put(AskJob::Look);
+        }
+    }
+
+    /// Returns what asks a host. Without a thread nobody is asked, and asked again at the next look.
+    fn peer(&mut self, of: WriterId) -> Option<&Worker<AskJob>> {
+        let entry = match self.peers.entry(of) {
+            Entry::Occupied(entry) => return Some(entry.into_mut()),
+            Entry::Vacant(entry) => entry,
+        };
+        let (participants, messages, from) =
+            (self.participants.clone(), self.messages.clone(), entry.key().clone());
+        let ask = move |job| match job {
+            AskJob::Promise { epoch, sent } => {
                 if participants.ask_promise(&from, epoch) {
                     let _ = messages.send(Message::Input(Input::Promised { from: from.clone(), sent }));
                 }
-            };
-            // Without a thread nobody is asked, and asked again at the next look.
-            let Ok(worker) = Worker::start("promise", ask) else { return };
-            self.peers.insert(of.clone(), worker);
-        }
-        if let Some(worker) = self.peers.get(&of) {
-            worker.put_if_idle(AskJob { epoch, sent });
-        }
+            }
+            AskJob::Look => participants.ask_look(&from),
+        };
+        let worker = Worker::start("failover-ask", ask).ok()?;
+        Some(entry.insert(worker))
     }
 }
 
@@ -307,6 +294,49 @@ fn start_fence(
         }
         Ok(false) => {}
         Err(how) => participants.report(Report::Failed { what: "stopping the former primary's host", how }),
+    })
+}
+
+/// Starts what reads the log and appends to it, and lets the lease's keeper have it read.
+fn start_log(
+    settings: &AgentSettings,
+    shared: &Arc<Mutex<Arc<StoreState>>>,
+    lease: &LeaseLine,
+    messages: &Sender<Message>,
+    participants: &Arc<dyn Participants>,
+) -> io::Result<Arc<Worker<LogJob>>> {
+    let mut desk = LogDesk {
+        store: settings.store.with_patience(LOG_PATIENCE),
+        me: settings.me.clone(),
+        key: settings.key.clone(),
+        state: StoreState::default(),
+        shared: shared.clone(),
+        inputs: messages.clone(),
+        participants: participants.clone(),
+        heads: BTreeMap::new(),
+        probed: 0,
+        judge: settings.lease.judge(),
+        judged: Box::new(lease.judged()),
+    };
+    let log = Arc::new(Worker::start("failover-log", move |job| desk.run(job))?);
+    lease.attach(LineDesk {
+        store: settings.store.name().clone(),
+        state: shared.clone(),
+        inputs: messages.clone(),
+        log: log.clone(),
+        participants: participants.clone(),
+        doubts: Mutex::default(),
+    });
+    Ok(log)
+}
+
+/// Starts what shows the customers' edge the epoch; `then` starts what acts without customers.
+fn start_edge(desk: HostDesk, then: Arc<Worker<HostJob>>) -> io::Result<Worker<HostJob>> {
+    Worker::start("failover-edge", move |job: HostJob| {
+        let HostJob { number, what } = job.clone();
+        if let (true, HostWork::Show { epoch }) = (desk.run(job), what) {
+            then.put(HostJob { number, what: HostWork::StartLast { epoch } });
+        }
     })
 }
 

@@ -1,28 +1,32 @@
 //! Reads the log for the machine, and appends to it: the only thread of an agent that uses the local cache.
 
+use super::lease_judge::{Judgement, LeaseJudge};
+use super::lease_lines::Verdict;
 use super::message::Message;
 use super::participants::{Participants, Report};
 use super::terms::{self, Terms, decision_of, event_of};
-use crate::failover::decide::input::{Input, LeaseReply, Outcome};
+use crate::failover::decide::input::{Input, Outcome};
 use crate::failover::decide::log_view::Event;
 use crate::failover::log_view::log_view;
 use crate::model::closed::Closed;
 use crate::model::id::{ContentHash, Sequence, WriterId};
-use crate::model::lease::LeaseNote;
 use crate::model::record::{self, StoreState};
 use crate::repository::decide::Maker;
 use crate::repository::error::RepositoryError;
-use crate::repository::leases::Lease;
 use crate::repository::store::Store;
 use crate::support::failure::{Failure, FailureKind};
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
 /// Number of heads of the log whose hash is remembered.
 const HEADS_MAX: usize = 64;
+
+/// Number of readings of which one lists the log.
+const LIST_EVERY: u32 = 30;
 
 /// What this desk does.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,14 +40,11 @@ pub(crate) enum LogJob {
     State {
         at: Sequence,
     },
-    /// An object at the next number of the own lease is signed by no member that is known here: the log is
-    /// read, and then it is judged again. So a break by a member that this host had not heard of counts.
+    /// An object at a number of the own lease is signed by no member that is known here: the log is read, and
+    /// then it is judged again. So a break by a member that this host had not heard of counts.
     Judge {
         number: u64,
-    },
-    /// Delete the own lease's old numbers.
-    Prune {
-        last: u64,
+        bytes: Bytes,
     },
 }
 
@@ -59,6 +60,11 @@ pub(crate) struct LogDesk {
     pub participants: Arc<dyn Participants>,
     /// Hashes of records that were the head when the machine was told.
     pub heads: BTreeMap<Sequence, ContentHash>,
+    /// Number of readings since the log was listed.
+    pub probed: u32,
+    pub judge: Arc<LeaseJudge>,
+    /// Takes what a number of the own lease turned out to be.
+    pub judged: Box<dyn Fn(u64, Verdict) + Send>,
 }
 
 impl LogDesk {
@@ -72,12 +78,7 @@ impl LogDesk {
                 self.tell(Input::Appended { after, outcome });
             }
             LogJob::State { at } => self.state_closed(at),
-            LogJob::Judge { number } => self.judge(number),
-            LogJob::Prune { last } => {
-                if let Err(error) = Lease::new(&self.store, &self.me).prune(last) {
-                    self.failed("deleting old numbers of the lease", &error);
-                }
-            }
+            LogJob::Judge { number, bytes } => self.judge(number, &bytes),
         }
     }
 
@@ -93,7 +94,7 @@ impl LogDesk {
     /// Reads the log, and tells the machine. Returns whether it could.
     fn read(&mut self) -> bool {
         let asked = self.store.env().boot();
-        match self.store.log().refresh(&mut self.state) {
+        match self.refresh() {
             Ok(()) => {
                 self.share();
                 self.tell(Input::Log { log: log_view(&self.state), asked });
@@ -104,6 +105,19 @@ impl LogDesk {
                 false
             }
         }
+    }
+
+    /// Reads what is new. Most times, that is nothing; where the next number has no record, the log is listed
+    /// only now and then, for a gap.
+    fn refresh(&mut self) -> Result<(), RepositoryError> {
+        let log = self.store.log();
+        self.probed = if self.state.head.is_some() { self.probed + 1 } else { LIST_EVERY };
+        if self.probed < LIST_EVERY && !log.has_news(&self.state)? {
+            return Ok(());
+        }
+        log.refresh(&mut self.state)?;
+        self.probed = 0;
+        Ok(())
     }
 
     fn share(&mut self) {
@@ -184,20 +198,18 @@ impl LogDesk {
         }
     }
 
-    fn judge(&mut self, number: u64) {
+    fn judge(&mut self, number: u64, bytes: &Bytes) {
         if !self.read() {
             return;
         }
         let members = &self.state.authority.members;
-        let bytes = match Lease::new(&self.store, &self.me).read(number) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) | Err(_) => return,
-        };
-        self.tell(match LeaseNote::read(&bytes, &self.me, number, members) {
-            Ok((_, LeaseNote::Broken { .. })) => Input::Lease { number, reply: LeaseReply::Broken },
-            Ok((_, LeaseNote::Held { .. })) => Input::Lease { number, reply: LeaseReply::Rival },
-            // It counts for nobody, and cannot be created any more: the next one is used.
-            Err(_) => Input::OwnNumber { number, is_mine: true },
-        });
+        let Judgement { verdict, why } = self.judge.judge(bytes, number, self.store.name(), members);
+        // What no member of the store signed by now counts for nothing.
+        let verdict = if verdict == Verdict::Doubtful { Verdict::Passed } else { verdict };
+        if let Some(why) = why {
+            let how = format!("number {number} of this host's lease counts for nothing: {why}");
+            self.participants.report(Report::Failed { what: "keeping the lease", how });
+        }
+        (self.judged)(number, verdict);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::terms::Terms;
 use crate::failover::decide::input::Input;
+use crate::failover::decide::reason::Reason;
 use crate::failover::decide::view::Cause;
 use crate::model::id::{Epoch, WriterId};
 use crate::model::member::Member;
@@ -24,6 +25,11 @@ pub(crate) enum Message {
     TakeOver {
         cause: Cause,
         terms: Box<Terms>,
+    },
+    /// The same as the machine's input, and who asks hears why it is not done.
+    HandOver {
+        to: WriterId,
+        reply: Sender<Vec<Reason>>,
     },
     SetMembers {
         members: Vec<Member>,

@@ -2,8 +2,7 @@
 //!
 //! One thread ([`run`]) gives inputs to the machine and hands its outputs on; it waits for nothing else. Each
 //! kind of output has a thread of its own ([`hands`], [`worker`]): so a disk, a service or a peer that hangs delays what
-//! it concerns, and never the renewal of the lease ([`own_lease`]), which reads and writes nothing but the
-//! lease's objects.
+//! it concerns, and never the renewal of the lease, which [`lease_keeper`] does for all stores of the host.
 //!
 //! - [`log_desk`] reads the log and appends to it, [`watch_desk`] reads and breaks other hosts' leases.
 //! - [`participants`] are the host's own parts: its gate, files, services, database and edge.
@@ -19,10 +18,12 @@
 
 pub mod hands;
 pub mod journal;
+pub(crate) mod lease_judge;
+pub mod lease_keeper;
+pub(crate) mod lease_lines;
 pub(crate) mod log_desk;
 pub(crate) mod message;
 pub(crate) mod orders;
-pub(crate) mod own_lease;
 pub mod participants;
 pub mod run;
 pub mod terms;

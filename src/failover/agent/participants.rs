@@ -80,6 +80,9 @@ pub trait Participants: Send + Sync {
     /// Asks another host for a promise; returns whether it gave one.
     fn ask_promise(&self, of: &WriterId, epoch: Epoch) -> bool;
 
+    /// Asks another host to read the log now. Without an answer, it reads it a little later.
+    fn ask_look(&self, of: &WriterId);
+
     fn report(&self, report: Report);
 }
 

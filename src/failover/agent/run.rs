@@ -8,20 +8,22 @@ use super::journal::{Journal, Operation};
 use super::log_desk::LogJob;
 use super::message::Message;
 use super::orders::Orders;
-use super::own_lease::LeaseJob;
 use super::participants::{GateMode, GateOrder, Participants, Report};
 use super::terms::Terms;
 use super::watch_desk::WatchJob;
 use crate::failover::decide::input::{Input, Outcome};
 use crate::failover::decide::log_view::Event;
 use crate::failover::decide::output::Output;
+use crate::failover::decide::reason::Reason;
 use crate::failover::decide::step::step;
 use crate::failover::decide::view::{Cause, Phase, Proof, Until, View};
 use crate::model::id::{Epoch, Sequence, WriterId};
 use crate::model::member::Member;
+use crate::model::record::StoreState;
 use crate::support::clock::BootNanos;
 use crate::support::env::Env;
 use crate::support::lock::lock;
+use crate::support::signature::SigningKey;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -30,12 +32,17 @@ use std::time::Duration;
 
 /// Time that a former primary has to say that it is closed, before a command stops the whole host.
 const FENCE_AFTER: Duration = Duration::from_secs(10);
+/// Maximum number of times that a person's promotion is asked for again.
+const AGAIN_MAX: u8 = 5;
 
 /// The agent of a store. When it is dropped, the machine ends, and the gate stays as it is.
 pub struct Agent {
     messages: Sender<Message>,
     view: Arc<Mutex<View>>,
     journal: Arc<Journal>,
+    state: Arc<Mutex<Arc<StoreState>>>,
+    me: WriterId,
+    key: Arc<SigningKey>,
     is_ended: Arc<AtomicBool>,
 }
 
@@ -52,7 +59,8 @@ impl Agent {
         let shared = Arc::new(Mutex::new(view.clone()));
         let is_ended = Arc::new(AtomicBool::new(false));
         let hands = Hands::start(&settings, &participants, &messages, &is_ended)?;
-        let (incarnation, journal) = (Some(settings.incarnation), settings.journal);
+        let (incarnation, journal) = (Some(settings.incarnation), settings.journal.clone());
+        let (state, AgentSettings { me, key, .. }) = (hands.state.clone(), settings);
         let machine = Machine {
             env,
             view,
@@ -63,11 +71,12 @@ impl Agent {
             told: None,
             took_over: None,
             journal: journal.clone(),
+            again: None,
             participants,
         };
         let its = is_ended.clone();
         std::thread::Builder::new().name("failover".into()).spawn(move || machine.run(&inbox, &its))?;
-        Ok(Self { messages, view: shared, journal, is_ended })
+        Ok(Self { messages, view: shared, journal, state, me, key, is_ended })
     }
 
     fn send(&self, message: Message) {
@@ -85,7 +94,27 @@ impl Agent {
         self.journal.operation()
     }
 
-    /// Asks for this host to become the primary.
+    /// Returns the state of the store's log, as it was last read here.
+    pub fn state(&self) -> Arc<StoreState> {
+        lock(&self.state).clone()
+    }
+
+    /// Returns this host's name in the log.
+    pub fn me(&self) -> &WriterId {
+        &self.me
+    }
+
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// Has the log read now: another host says that it has news.
+    pub fn look(&self) {
+        self.send(Message::Input(Input::LookNow));
+    }
+
+    /// Asks for this host to become the primary. A person's promotion that loses its place in the log to another
+    /// record is tried again, as long as nothing speaks against it.
     pub fn take_over(&self, cause: Cause, terms: Terms) {
         self.send(Message::TakeOver { cause, terms: Box::new(terms) });
     }
@@ -93,6 +122,14 @@ impl Agent {
     /// Asks for another host to become the primary, without loss.
     pub fn hand_over(&self, to: &WriterId) {
         self.send(Message::Input(Input::HandOver { to: to.clone() }));
+    }
+
+    /// Asks for another host to become the primary, and returns why that is not begun; none if there was no
+    /// answer within this time.
+    pub fn try_hand_over(&self, to: &WriterId, within: Duration) -> Option<Vec<Reason>> {
+        let (reply, answer) = mpsc::channel();
+        self.send(Message::HandOver { to: to.clone(), reply });
+        answer.recv_timeout(within).ok()
     }
 
     /// Cancels a handover.
@@ -138,7 +175,15 @@ struct Machine {
     /// When this host's promotion was won.
     took_over: Option<BootNanos>,
     journal: Arc<Journal>,
+    again: Option<Again>,
     participants: Arc<dyn Participants>,
+}
+
+/// A person's promotion that lost its place in the log is asked for again.
+struct Again {
+    left: u8,
+    /// The head of the log that was known when it was lost; it is asked for again after the log was read.
+    lost_at: Option<Sequence>,
 }
 
 impl Machine {
@@ -169,7 +214,16 @@ impl Machine {
             Message::TakeOver { cause, terms } => {
                 let incarnation = self.terms.incarnation;
                 self.terms = Terms { cause: Some(cause), incarnation, ..*terms };
+                self.again = (cause == Cause::Person).then_some(Again { left: AGAIN_MAX, lost_at: None });
                 self.give(Input::TakeOver { cause });
+            }
+            Message::HandOver { to, reply } => {
+                let outputs = self.step(Input::HandOver { to });
+                let reasons = outputs.into_iter().filter_map(|output| match output {
+                    Output::Refused { reasons } => Some(reasons),
+                    _ => None,
+                });
+                let _ = reply.send(reasons.flatten().collect());
             }
             Message::SetMembers { members } => {
                 let serving = members.iter().filter(|member| member.may_serve());
@@ -199,7 +253,33 @@ impl Machine {
     }
 
     fn give(&mut self, input: Input) {
+        let is_log = matches!(input, Input::Log { .. });
         self.step(input);
+        if is_log {
+            self.try_again();
+        }
+    }
+
+    /// Reports what is refused, unless it is asked for again after the log was read.
+    fn refused(&mut self, reasons: Vec<Reason>) {
+        let is_race = *reasons == [Reason::LostRace] && self.terms.cause == Some(Cause::Person);
+        self.again = self.again.take().filter(|again| is_race && again.left > 0);
+        match &mut self.again {
+            Some(Again { left, lost_at }) => (*left, *lost_at) = (*left - 1, Some(self.view.log.head)),
+            None => self.participants.report(Report::Refused(reasons)),
+        }
+    }
+
+    /// Asks again for a person's promotion, if it was lost to a record that is known by now.
+    fn try_again(&mut self) {
+        let Some(lost_at) = self.again.as_mut().and_then(|again| again.lost_at.take()) else { return };
+        if self.view.log.head > lost_at {
+            self.step(Input::TakeOver { cause: Cause::Person });
+        } else {
+            // The place is still free: the log itself would not admit it.
+            self.again = None;
+            self.participants.report(Report::Refused(vec![Reason::LostRace]));
+        }
     }
 
     /// Steps once, hands the outputs on, and returns them.
@@ -226,6 +306,9 @@ impl Machine {
         if let Phase::HandingOver { drained, .. } = &self.view.phase {
             self.terms.drained = *drained;
         }
+        if !matches!(self.view.phase, Phase::Standby | Phase::Promoting { cause: Cause::Person }) {
+            self.again = self.again.take().filter(|again| again.lost_at.is_some());
+        }
         lock(&self.shared).clone_from(&self.view);
         for output in &outputs {
             self.hand_on(output.clone(), now);
@@ -240,10 +323,12 @@ impl Machine {
             Output::ReadLog => hands.log.put(LogJob::Read),
             Output::Append { after, event } => self.append(after, event),
             Output::State { at } => hands.log.put(LogJob::State { at }),
-            Output::ReadOwnNumber => hands.lease.put(LeaseJob::Find),
-            Output::Renew { number } => hands.lease.put(LeaseJob::Renew { number }),
+            Output::ReadOwnNumber => hands.lease.find(),
+            Output::Renew { number } => hands.lease.renew(number),
             Output::Look { host } => {
-                hands.watch.put(WatchJob::Look { host: host.clone() });
+                // A standby has a use for a statement only where it may be a handover's.
+                let has_statements = self.view.phase != Phase::Standby || self.view.log.handover.is_some();
+                hands.watch.put(WatchJob::Look { host: host.clone(), has_statements });
                 if self.took_over.is_some_and(|since| now >= since.plus(FENCE_AFTER)) {
                     // What is known after the promotion counts.
                     hands.fence.put(FenceJob { host, at: self.view.log.head });
@@ -253,9 +338,10 @@ impl Machine {
                 hands.watch.put(WatchJob::Break { host, number, epoch });
             }
             Output::AskPromise { of, epoch } => hands.ask_promise(of, epoch, now),
+            Output::AskLook { of } => hands.ask_look(of),
             // It was answered to who asked; see `take`.
             Output::Promise { .. } => {}
-            Output::Refused { reasons } => self.participants.report(Report::Refused(reasons)),
+            Output::Refused { reasons } => self.refused(reasons),
             Output::Serve { .. } | Output::Hold { .. } | Output::Close => self.gate(number, output, now),
             output => self.host(number, output),
         }

@@ -21,8 +21,16 @@ const PASSED_OVER_MAX: u32 = 8;
 /// What this desk does.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum WatchJob {
-    Look { host: WriterId },
-    Break { host: WriterId, number: u64, epoch: Epoch },
+    /// Also look at its statements.
+    Look {
+        host: WriterId,
+        has_statements: bool,
+    },
+    Break {
+        host: WriterId,
+        number: u64,
+        epoch: Epoch,
+    },
 }
 
 /// The desk.
@@ -31,6 +39,8 @@ pub(crate) struct WatchDesk {
     pub me: WriterId,
     pub key: Arc<SigningKey>,
     pub leases: BTreeMap<WriterId, Lease>,
+    /// Whether the store's plan has leases.
+    pub has_lease: bool,
     pub shared: Arc<Mutex<Arc<StoreState>>>,
     pub inputs: Sender<Message>,
     pub participants: Arc<dyn Participants>,
@@ -40,7 +50,7 @@ impl WatchDesk {
     pub(crate) fn run(&mut self, job: WatchJob) {
         let state = lock(&self.shared).clone();
         let input = match job {
-            WatchJob::Look { host } => self.look(&state, host).map(Some),
+            WatchJob::Look { host, has_statements } => self.look(&state, host, has_statements).map(Some),
             WatchJob::Break { host, number, epoch } => self.break_lease(&state, host, number, epoch),
         };
         match input {
@@ -59,18 +69,24 @@ impl WatchDesk {
         self.leases.entry(host.clone()).or_insert_with(|| Lease::new(store, host))
     }
 
-    fn look(&mut self, state: &StoreState, host: WriterId) -> Result<Input, RepositoryError> {
-        let last = self.lease(&host).look(&state.authority.members)?;
-        let number = last.map_or(0, |last| last.number);
-        let closed_at = match self.store.log().stated(state, &host) {
-            Ok(closed_at) => closed_at,
-            Err(error) => {
-                let what = "looking at another host's statements";
-                self.participants.report(Report::Failed { what, how: error.to_string() });
-                None
-            }
+    fn look(
+        &mut self,
+        state: &StoreState,
+        host: WriterId,
+        has_statements: bool,
+    ) -> Result<Input, RepositoryError> {
+        let last = match self.has_lease {
+            true => self.lease(&host).follow(&state.authority.members)?,
+            false => None,
         };
-        Ok(Input::Seen { host, number, closed_at })
+        let number = last.map_or(0, |last| last.number);
+        let stated = has_statements.then(|| self.store.log().stated(state, &host));
+        let closed_at = stated.transpose().unwrap_or_else(|error| {
+            let what = "looking at another host's statements";
+            self.participants.report(Report::Failed { what, how: error.to_string() });
+            None
+        });
+        Ok(Input::Seen { host, number, closed_at: closed_at.flatten() })
     }
 
     /// Creates the first free number from `number` on, as a break. It is won only if no later number counts.

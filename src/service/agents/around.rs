@@ -1,6 +1,7 @@
 //! What the agents need of the daemon that runs them.
 
 use crate::api::run::RunReport;
+use crate::failover::agent::run::Agent;
 use crate::model::id::StoreName;
 use crate::repository::store::Repository;
 use crate::service::board::Duty;
@@ -15,6 +16,9 @@ pub(crate) trait Around: Send + Sync {
     fn host(&self) -> Host;
 
     fn repository(&self, store: &StoreConfig) -> Result<Repository, HostError>;
+
+    /// Returns the agent of a store; none if none runs here.
+    fn failover_agent(&self, store: &StoreName) -> Option<Arc<Agent>>;
 
     /// Sets which runs a store has.
     fn set_duty(&self, store: &StoreName, duty: Option<Duty>);

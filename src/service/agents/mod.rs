@@ -18,6 +18,7 @@ pub(crate) mod files;
 pub(crate) mod gate;
 pub(crate) mod incarnations;
 pub(crate) mod parts;
+mod peers;
 pub(crate) mod registry;
 pub(crate) mod replica;
 pub(crate) mod status;

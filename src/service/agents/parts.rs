@@ -8,10 +8,12 @@ use super::around::Daemon;
 use super::commands::{Commands, DatabaseStep};
 use super::files::Files;
 use super::gate::StoreGate;
+use super::peers::Peers;
 use crate::failover::agent::journal::Journal;
 use crate::failover::agent::participants::{GateMode, GateOrder, GateOutcome, Participants, Report};
 use crate::failover::decide::view::{Phase, Until, View};
 use crate::failover::guard::settings::Setup;
+use crate::failover::peers::question::{Answer, Ask};
 use crate::failover::services::order::Part;
 use crate::model::decision::Cause;
 use crate::model::id::{Epoch, Sequence, StoreName, WriterId};
@@ -49,6 +51,7 @@ pub(crate) struct HostParts {
     /// Whether the database was made to refuse writes for a handover.
     is_read_only: AtomicBool,
     rejoin_failed: Mutex<Option<(BootNanos, String)>>,
+    peers: Arc<Peers>,
     /// What is failing, by its name, and what was refused last.
     failing: Mutex<BTreeMap<&'static str, String>>,
     /// The snapshot that the read-only instance shows.
@@ -74,10 +77,19 @@ impl Now {
 
 impl HostParts {
     pub(crate) fn new(daemon: &Daemon, store: Store, key: Arc<SigningKey>, journal: Arc<Journal>) -> Self {
+        let (name, me) = (store.name().clone(), daemon.host().writer());
+        let peers = Peers {
+            daemon: daemon.clone(),
+            store: name.clone(),
+            me: me.clone(),
+            key: key.clone(),
+            client: Mutex::default(),
+            silent: Mutex::default(),
+        };
         Self {
             daemon: daemon.clone(),
-            name: store.name().clone(),
-            me: daemon.host().writer(),
+            name,
+            me,
             key,
             store,
             journal,
@@ -85,6 +97,7 @@ impl HostParts {
             relay: Mutex::default(),
             is_read_only: AtomicBool::new(false),
             rejoin_failed: Mutex::default(),
+            peers: Arc::new(peers),
             failing: Mutex::default(),
             replica: Mutex::default(),
             refused: Mutex::default(),
@@ -129,7 +142,9 @@ impl HostParts {
 
     /// Returns what is failing now, each with its name.
     pub(crate) fn failing(&self) -> Vec<String> {
-        lock(&self.failing).iter().map(|(what, how)| format!("{what}: {how}")).collect()
+        let failing = lock(&self.failing);
+        let parts = failing.iter().map(|(what, how)| format!("{what}: {how}"));
+        parts.chain(self.peers.failing()).collect()
     }
 
     /// Returns why the last request was refused.
@@ -332,8 +347,17 @@ impl Participants for HostParts {
         self.journal.run("former primary's host stopped", || now.commands().stop_host(host))
     }
 
-    fn ask_promise(&self, _: &WriterId, _: Epoch) -> bool {
-        false
+    fn tell_others(&self) {
+        let peers = self.peers.clone();
+        std::thread::spawn(move || peers.tell_all());
+    }
+
+    fn ask_promise(&self, of: &WriterId, epoch: Epoch) -> bool {
+        self.peers.ask(of, Ask::Promise { epoch }) == Some(Answer::Done)
+    }
+
+    fn ask_look(&self, of: &WriterId) {
+        self.peers.ask(of, Ask::Look);
     }
 
     fn report(&self, report: Report) {

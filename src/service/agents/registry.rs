@@ -14,14 +14,17 @@ use super::parts::HostParts;
 use super::replica;
 use crate::failover::agent::hands::AgentSettings;
 use crate::failover::agent::journal::Journal;
+use crate::failover::agent::lease_keeper::{LeaseKeeper, LeaseSettings};
 use crate::failover::agent::run::Agent;
 use crate::failover::decide::timing::Timing;
 use crate::failover::decide::view::Rules;
 use crate::model::id::{Incarnation, StoreName};
 use crate::model::plan::Failover;
 use crate::model::record::StoreState;
+use crate::repository::store::Store;
 use crate::service::board::Duty;
 use crate::service::config::{StoreConfig, state_dir};
+use crate::service::host::Host;
 use crate::support::env::Env;
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
@@ -54,6 +57,9 @@ struct Inner {
     missing: Mutex<BTreeMap<StoreName, String>>,
     /// The earlier daemons of this host; none before the first agent starts.
     earlier: Mutex<Option<Ended>>,
+    /// The keepers of this host's lease, by repository. They stay as long as the daemon: two of them would be
+    /// each other's rivals.
+    keepers: Mutex<BTreeMap<String, Arc<LeaseKeeper>>>,
     is_ended: Mutex<bool>,
     ended: Condvar,
 }
@@ -162,6 +168,22 @@ impl Agents {
         earlier.as_ref().map(|earlier| earlier.incarnations.clone()).unwrap_or_default()
     }
 
+    /// Returns the keeper of this host's lease in the repository of a store.
+    fn keeper(&self, host: &Host, store: &Store, key: &Arc<SigningKey>) -> Result<Arc<LeaseKeeper>, String> {
+        let mut keepers = lock(&self.0.keepers);
+        let location = store.repository().location().to_owned();
+        if let Some(keeper) = keepers.get(&location) {
+            return Ok(keeper.clone());
+        }
+        let env = host.env();
+        let incarnation = host.incarnation().unwrap_or_else(|| Incarnation(env.nonce()));
+        let (me, ended) = (host.writer(), self.ended(env, incarnation));
+        let settings = LeaseSettings { store: store.clone(), me, key: key.clone(), incarnation, ended };
+        let keeper = LeaseKeeper::start(settings).map_err(|error| error.to_string())?;
+        keepers.insert(location, keeper.clone());
+        Ok(keeper)
+    }
+
     /// Starts the agent of a store.
     ///
     /// # Errors
@@ -181,16 +203,15 @@ impl Agents {
         let journal = Arc::new(Journal::new(env.clone()));
         let parts = Arc::new(HostParts::new(daemon, store.clone(), key.clone(), journal.clone()));
         let has_lease = has_lease(config);
-        let incarnation = host.incarnation().unwrap_or_else(|| Incarnation(env.nonce()));
+        let lease = self.keeper(&host, &store, &key)?;
         let is_serving = parts.is_serving(&state)?;
         let settings = AgentSettings {
             store,
             me: host.writer(),
             key,
             rules: Rules { timing: Timing::DEFAULT, has_lease },
-            incarnation,
-            ended: self.ended(&env, incarnation),
-
+            incarnation: lease.incarnation(),
+            lease,
             journal,
             is_serving,
         };

@@ -1,0 +1,358 @@
+//! Answers a member's request: who asks, whether it counts, and what this host's agent says to it.
+
+use super::error::AskError;
+use super::heard::{Heard, NotNew};
+use super::question::{ASK_MAX_BYTES, Answer, Ask, Question};
+use crate::failover::agent::run::Agent;
+use crate::model::id::{Epoch, StoreName, WriterId};
+use crate::model::member::{self, Member};
+use crate::support::clock::UnixNanos;
+use crate::support::lock::lock;
+use crate::support::signature::SigningKey;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Maximum time that an agent takes for an answer: less than the asker waits.
+const AGENT_LIMIT: Duration = Duration::from_millis(1500);
+/// Maximum number of reasons in an answer, and of bytes of each.
+const REASONS_MAX: usize = 8;
+const REASON_MAX_BYTES: usize = 200;
+
+/// The agent of a store on the host that is asked.
+pub trait AskedAgent {
+    /// Returns this host's name in the log.
+    fn me(&self) -> &WriterId;
+    fn key(&self) -> &SigningKey;
+    /// Returns the members by the log, as it was last read here.
+    fn members(&self) -> Vec<Member>;
+    /// Promises to open nothing for a while; returns whether it does.
+    fn promise(&self, by: &WriterId, epoch: Epoch) -> bool;
+    fn look(&self);
+    /// Begins a handover; returns why not, or none if nobody answered.
+    fn hand_over(&self, to: &WriterId) -> Option<Vec<String>>;
+    fn keep_serving(&self);
+}
+
+impl AskedAgent for Agent {
+    fn me(&self) -> &WriterId {
+        self.me()
+    }
+
+    fn key(&self) -> &SigningKey {
+        self.key()
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.state().authority.members.clone()
+    }
+
+    fn promise(&self, by: &WriterId, epoch: Epoch) -> bool {
+        self.promise(by, epoch, AGENT_LIMIT)
+    }
+
+    fn look(&self) {
+        self.look();
+    }
+
+    fn hand_over(&self, to: &WriterId) -> Option<Vec<String>> {
+        let reasons = self.try_hand_over(to, AGENT_LIMIT)?;
+        Some(reasons.iter().map(ToString::to_string).collect())
+    }
+
+    fn keep_serving(&self) {
+        self.keep_serving();
+    }
+}
+
+/// Answers requests of members. It remembers those of persons, so there is one for all requests at a port.
+pub struct Answerer {
+    heard: Mutex<Heard>,
+}
+
+impl Answerer {
+    /// `started`: when this process did.
+    pub fn new(started: UnixNanos) -> Self {
+        Self { heard: Mutex::new(Heard::new(started)) }
+    }
+
+    /// Answers a request for one of the stores whose agents `agents` finds. This takes up to two seconds.
+    ///
+    /// # Errors
+    /// Nothing is done.
+    pub fn answer<A: AskedAgent>(
+        &self,
+        bytes: &[u8],
+        agents: impl Fn(&StoreName) -> Option<Arc<A>>,
+        now: UnixNanos,
+    ) -> Result<Vec<u8>, AskError> {
+        if bytes.len() > ASK_MAX_BYTES {
+            return Err(AskError::TooLarge);
+        }
+        let question = Question::parse(bytes).ok_or(AskError::Unreadable)?;
+        // Whoever is no member learns nothing, not even which stores are here.
+        let agent = agents(&question.store).ok_or(AskError::Stranger)?;
+        let members = agent.members();
+        let asker = members.iter().find(|member| member.name == *question.asker() && member.may_serve());
+        let said = asker.and_then(|asker| question.said(&asker.key)).ok_or(AskError::Stranger)?;
+        if question.asked != *agent.me() {
+            return Err(AskError::AnotherHost { asked: question.asked, me: agent.me().clone() });
+        }
+        if let Some(person) = said.ask.person() {
+            self.hear(&question, person, said.at, now)?;
+        }
+        let answer = act(&*agent, question.asker(), &said.ask)?;
+        answer.encode(&question, agent.key()).map_err(|_| AskError::Unreadable)
+    }
+
+    /// Takes a person's request, which counts once.
+    fn hear(&self, question: &Question, person: &str, at: UnixNanos, now: UnixNanos) -> Result<(), AskError> {
+        if !member::is_text(person) {
+            return Err(AskError::Person);
+        }
+        let request = (question.store.clone(), question.asker().clone(), question.nonce);
+        lock(&self.heard).take(request, at, now).map_err(|why| match why {
+            NotNew::Time => AskError::NotNew,
+            NotNew::Again => AskError::Again,
+            NotNew::TooMany => AskError::TooMany,
+        })?;
+        tracing::info!(store = %question.store, member = %question.asker(), person, "a member asks for a switchover, or to cancel it");
+        Ok(())
+    }
+}
+
+fn act(agent: &impl AskedAgent, asker: &WriterId, ask: &Ask) -> Result<Answer, AskError> {
+    let refused = |reason: &str| Answer::Refused { reasons: vec![reason.to_owned()] };
+    Ok(match ask {
+        Ask::Promise { epoch } if agent.promise(asker, *epoch) => Answer::Done,
+        Ask::Promise { .. } => refused("this host does not follow that primary at the moment"),
+        Ask::Look => {
+            agent.look();
+            Answer::Done
+        }
+        Ask::HandOver { to, .. } => match agent.hand_over(to).ok_or(AskError::NoAgent)? {
+            reasons if reasons.is_empty() => Answer::Done,
+            reasons => Answer::Refused { reasons: shortened(reasons) },
+        },
+        Ask::KeepServing { .. } => {
+            agent.keep_serving();
+            Answer::Done
+        }
+    })
+}
+
+/// Returns reasons that fit into an answer.
+fn shortened(mut reasons: Vec<String>) -> Vec<String> {
+    reasons.truncate(REASONS_MAX);
+    for reason in &mut reasons {
+        reason.truncate(reason.floor_char_boundary(REASON_MAX_BYTES));
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::question::{Addressee, Asked};
+    use super::*;
+    use crate::model::member::May;
+    use std::collections::BTreeSet;
+
+    const NOW: UnixNanos = UnixNanos(1_000_000_000_000);
+
+    fn host(name: &str) -> WriterId {
+        WriterId(name.into())
+    }
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::of(&[seed; 32])
+    }
+
+    fn shop() -> StoreName {
+        StoreName::parse("shop").unwrap()
+    }
+
+    /// The agent of `shop` on host `b`, which notes what it was asked.
+    struct Noted {
+        me: WriterId,
+        key: SigningKey,
+        members: Vec<Member>,
+        asked: Mutex<Vec<String>>,
+    }
+
+    impl AskedAgent for Noted {
+        fn me(&self) -> &WriterId {
+            &self.me
+        }
+
+        fn key(&self) -> &SigningKey {
+            &self.key
+        }
+
+        fn members(&self) -> Vec<Member> {
+            self.members.clone()
+        }
+
+        fn promise(&self, by: &WriterId, epoch: Epoch) -> bool {
+            self.asked.lock().unwrap().push(format!("promise {by} {}", epoch.0));
+            epoch == Epoch(1)
+        }
+
+        fn look(&self) {
+            self.asked.lock().unwrap().push("look".into());
+        }
+
+        fn hand_over(&self, to: &WriterId) -> Option<Vec<String>> {
+            self.asked.lock().unwrap().push(format!("hand over to {to}"));
+            Some(if *to == host("a") { Vec::new() } else { vec!["ü".repeat(3000); 20] })
+        }
+
+        fn keep_serving(&self) {
+            self.asked.lock().unwrap().push("keep serving".into());
+        }
+    }
+
+    struct Desk {
+        agent: Arc<Noted>,
+        answerer: Answerer,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let member = |name: &str, seed, may| {
+                let (address, customers, zone) = (None, None, None);
+                Member {
+                    name: host(name),
+                    key: key(seed).public(),
+                    address,
+                    customers,
+                    zone,
+                    may: BTreeSet::from([may]),
+                }
+            };
+            let members =
+                vec![member("a", 1, May::Serve), member("b", 2, May::Serve), member("w", 3, May::Watch)];
+            let agent = Noted { me: host("b"), key: key(2), members, asked: Mutex::default() };
+            Self { agent: Arc::new(agent), answerer: Answerer::new(NOW.minus(Duration::from_hours(1))) }
+        }
+
+        fn answer(&self, question: &Question, now: UnixNanos) -> Result<Answer, AskError> {
+            self.raw(&question.encode(), now).map(|bytes| {
+                assert!(bytes.len() <= ASK_MAX_BYTES);
+                Answer::read(&bytes, question, &key(2).public()).expect("an answer of b's")
+            })
+        }
+
+        fn raw(&self, bytes: &[u8], now: UnixNanos) -> Result<Vec<u8>, AskError> {
+            let agents = |store: &StoreName| (*store == shop()).then(|| self.agent.clone());
+            self.answerer.answer(bytes, agents, now)
+        }
+
+        fn was_asked(&self) -> Vec<String> {
+            std::mem::take(&mut *self.agent.asked.lock().unwrap())
+        }
+    }
+
+    fn question_of(asker: &str, seed: u8, to: Addressee, ask: Ask) -> Question {
+        Question::sign(to, &Asked { at: NOW, ask }, &host(asker), &key(seed)).unwrap()
+    }
+
+    fn to_b(nonce: u64) -> Addressee {
+        Addressee { store: shop(), asked: host("b"), nonce }
+    }
+
+    fn question(nonce: u64, ask: Ask) -> Question {
+        question_of("a", 1, to_b(nonce), ask)
+    }
+
+    fn hand_over(to: &str) -> Ask {
+        Ask::HandOver { to: host(to), person: "ops".into() }
+    }
+
+    #[test]
+    fn a_member_is_answered() {
+        let desk = Desk::new();
+        let promise = |epoch| Ask::Promise { epoch: Epoch(epoch) };
+        assert_eq!(desk.answer(&question(1, promise(1)), NOW), Ok(Answer::Done));
+        assert!(matches!(desk.answer(&question(2, promise(2)), NOW), Ok(Answer::Refused { .. })));
+        assert_eq!(desk.answer(&question(3, Ask::Look), NOW), Ok(Answer::Done));
+        assert_eq!(desk.answer(&question(4, hand_over("a")), NOW), Ok(Answer::Done));
+        let Ok(Answer::Refused { reasons }) = desk.answer(&question(5, hand_over("c")), NOW) else {
+            panic!()
+        };
+        assert_eq!((reasons.len(), reasons[0].len()), (REASONS_MAX, REASON_MAX_BYTES));
+        let keep = Ask::KeepServing { person: "ops".into() };
+        assert_eq!(desk.answer(&question(6, keep), NOW), Ok(Answer::Done));
+        let asked =
+            ["promise a 1", "promise a 2", "look", "hand over to a", "hand over to c", "keep serving"];
+        assert_eq!(desk.was_asked(), asked);
+    }
+
+    #[test]
+    fn only_a_member_that_may_serve_is_heard_and_only_for_this_store_and_host() {
+        let desk = Desk::new();
+        let promise = Ask::Promise { epoch: Epoch(1) };
+        let strangers = [
+            ("another key", question_of("a", 9, to_b(1), promise.clone())),
+            ("another member's name", question_of("a", 2, to_b(1), promise.clone())),
+            ("who only watches", question_of("w", 3, to_b(1), promise.clone())),
+            ("no member", question_of("x", 4, to_b(1), promise.clone())),
+            (
+                "a store that is not here",
+                question_of(
+                    "a",
+                    1,
+                    Addressee { store: StoreName::parse("blog").unwrap(), ..to_b(1) },
+                    promise.clone(),
+                ),
+            ),
+        ];
+        for (what, question) in strangers {
+            assert_eq!(desk.answer(&question, NOW), Err(AskError::Stranger), "{what}");
+        }
+        // A request for another store or host, sent here.
+        let elsewhere = question_of("a", 1, Addressee { asked: host("c"), ..to_b(1) }, promise.clone());
+        let turned = Question { asked: host("b"), ..elsewhere.clone() };
+        assert_eq!(desk.answer(&turned, NOW), Err(AskError::Stranger));
+        assert!(matches!(desk.answer(&elsewhere, NOW), Err(AskError::AnotherHost { .. })));
+        let blog = Addressee { store: StoreName::parse("blog").unwrap(), ..to_b(1) };
+        let turned = Question { store: shop(), ..question_of("a", 1, blog, promise) };
+        assert_eq!(desk.answer(&turned, NOW), Err(AskError::Stranger));
+        assert_eq!(desk.was_asked(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_member_that_was_removed_is_heard_no_more() {
+        let mut desk = Desk::new();
+        assert_eq!(desk.answer(&question(1, Ask::Look), NOW), Ok(Answer::Done));
+        Arc::get_mut(&mut desk.agent).unwrap().members.remove(0);
+        assert_eq!(desk.answer(&question(2, Ask::Look), NOW), Err(AskError::Stranger));
+    }
+
+    #[test]
+    fn a_person_s_request_counts_once_and_a_promise_may_be_asked_for_again() {
+        let desk = Desk::new();
+        let asked = question(1, hand_over("a"));
+        assert_eq!(desk.answer(&asked, NOW.plus(Duration::from_secs(61))), Err(AskError::NotNew));
+        assert_eq!(desk.answer(&asked, NOW.minus(Duration::from_secs(61))), Err(AskError::NotNew));
+        assert_eq!(desk.answer(&asked, NOW.plus(Duration::from_secs(59))), Ok(Answer::Done));
+        assert_eq!(desk.answer(&asked, NOW), Err(AskError::Again));
+        assert_eq!(desk.was_asked(), ["hand over to a"]);
+        let promise = question(2, Ask::Promise { epoch: Epoch(1) });
+        for _ in 0..2 {
+            assert_eq!(desk.answer(&promise, NOW.plus(Duration::from_hours(9))), Ok(Answer::Done));
+        }
+        let nobody = question(3, Ask::KeepServing { person: String::new() });
+        assert_eq!(desk.answer(&nobody, NOW), Err(AskError::Person));
+    }
+
+    #[test]
+    fn what_is_too_large_or_no_request_is_refused() {
+        let desk = Desk::new();
+        assert_eq!(desk.raw(&[b' '; ASK_MAX_BYTES + 1], NOW), Err(AskError::TooLarge));
+        for bad in [&b""[..], b"{}", b"7", b"\xff"] {
+            assert_eq!(desk.raw(bad, NOW), Err(AskError::Unreadable));
+        }
+        let mut longer = question(1, Ask::Look).encode();
+        longer.extend_from_slice(b"x");
+        assert_eq!(desk.raw(&longer, NOW), Err(AskError::Unreadable));
+    }
+}

@@ -1,0 +1,114 @@
+//! Asks another member: one HTTP POST on a connection of its own, with a bounded answer, within two seconds.
+
+use super::ASK_PATH;
+use super::error::PeerError;
+use super::question::{ASK_MAX_BYTES, Addressee, Answer, Ask, Asked, Question};
+use crate::model::id::{StoreName, WriterId};
+use crate::model::member::Member;
+use crate::support::chain::chain;
+use crate::support::env::Env;
+use crate::support::signature::SigningKey;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::redirect::Policy;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use url::Url;
+
+/// Maximum time from a request to the end of its answer.
+pub const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Asks the members of this host's stores. Called from threads that may block.
+#[derive(Clone)]
+pub struct PeerClient {
+    client: reqwest::Client,
+    runtime: Handle,
+    env: Env,
+    me: WriterId,
+    key: Arc<SigningKey>,
+}
+
+impl PeerClient {
+    /// `me` and `key`: this host, as the log knows it.
+    pub fn new(runtime: Handle, env: Env, me: WriterId, key: Arc<SigningKey>) -> Result<Self, PeerError> {
+        // The second call in a process fails because the provider is installed, which is no error.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .redirect(Policy::none())
+            .pool_max_idle_per_host(0)
+            // A proxy is for the way out, and members are hosts of one site.
+            .no_proxy()
+            .timeout(ASK_LIMIT)
+            .user_agent(concat!("understudy/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let client = client.map_err(|error| PeerError::Client(chain(&error)))?;
+        Ok(Self { client, runtime, env, me, key })
+    }
+
+    /// Asks the member `of` about a store.
+    ///
+    /// # Errors
+    /// There is no answer that this member signed.
+    pub fn ask(&self, store: &StoreName, of: &Member, ask: Ask) -> Result<Answer, PeerError> {
+        let member = || of.name.clone();
+        let address = of.address.clone().ok_or_else(|| PeerError::NoAddress { member: member() })?;
+        let url =
+            url(&address).ok_or_else(|| PeerError::Address { member: member(), address: address.clone() })?;
+        let to = Addressee { store: store.clone(), asked: member(), nonce: self.env.nonce() };
+        let said = Asked { at: self.env.wall(), ask };
+        let question = Question::sign(to, &said, &self.me, &self.key)
+            .map_err(|error| PeerError::Client(error.to_string()))?;
+        let sent = self.runtime.block_on(self.post(url, question.encode()));
+        let (status, body) = sent.map_err(|error| {
+            let how = chain(&error.without_url());
+            PeerError::NoAnswer { member: member(), address: address.clone(), how }
+        })?;
+        if !status.is_success() {
+            let how = format!("{status}: {}", String::from_utf8_lossy(&body));
+            return Err(PeerError::Refused { member: member(), address, how });
+        }
+        Answer::read(&body, &question, &of.key).ok_or_else(|| PeerError::Forged { member: member(), address })
+    }
+
+    /// Returns the status and the body of the answer. One that is longer than an answer may be is cut, and then
+    /// it is none.
+    async fn post(&self, url: Url, text: Vec<u8>) -> Result<(reqwest::StatusCode, Vec<u8>), reqwest::Error> {
+        let request = self.client.post(url).header(CONTENT_TYPE, "application/json").body(text);
+        let mut response = request.send().await?;
+        let mut body = Vec::new();
+        while let Some(part) = response.chunk().await? {
+            let room = ASK_MAX_BYTES - body.len();
+            body.extend_from_slice(&part[..part.len().min(room)]);
+            if body.len() == ASK_MAX_BYTES {
+                break;
+            }
+        }
+        Ok((response.status(), body))
+    }
+}
+
+/// Returns where a member with this address is asked; none if it is no host and port.
+fn url(address: &str) -> Option<Url> {
+    let url = Url::parse(&format!("http://{address}{ASK_PATH}")).ok()?;
+    let is_plain = url.path() == ASK_PATH && url.query().is_none() && url.fragment().is_none();
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    (is_plain && !has_user).then_some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_asked_at_a_host_and_a_port_only() {
+        for good in ["10.0.0.1:9184", "[fd00::1]:9184", "web-1.example:80", "web-1"] {
+            let url = url(good).unwrap();
+            assert_eq!((url.scheme(), url.path()), ("http", ASK_PATH), "{good}");
+        }
+        let bad =
+            ["", "10.0.0.1:9184/x", "a?b", "a#b", "user@a", ":pw@a", "a/../b", "a b", "http://a", "a:99999"];
+        for bad in bad {
+            assert_eq!(url(bad), None, "{bad}");
+        }
+    }
+}

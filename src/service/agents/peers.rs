@@ -1,0 +1,71 @@
+//! Asks the other members of a store, for its agent: at the addresses and with the keys that the log has.
+
+use super::around::Daemon;
+use crate::failover::peers::client::PeerClient;
+use crate::failover::peers::question::{Answer, Ask};
+use crate::model::id::{StoreName, WriterId};
+use crate::support::lock::lock;
+use crate::support::signature::SigningKey;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// What asks the members of one store.
+pub(crate) struct Peers {
+    pub daemon: Daemon,
+    pub store: StoreName,
+    pub me: WriterId,
+    pub key: Arc<SigningKey>,
+    /// None before it is first needed.
+    pub client: Mutex<Option<PeerClient>>,
+    /// The members that do not answer, and why.
+    pub silent: Mutex<BTreeMap<WriterId, String>>,
+}
+
+impl Peers {
+    /// Asks another member; returns none without its answer.
+    pub(crate) fn ask(&self, of: &WriterId, ask: Ask) -> Option<Answer> {
+        match self.try_ask(of, ask) {
+            Ok(answer) => {
+                lock(&self.silent).remove(of);
+                Some(answer)
+            }
+            Err(how) => {
+                // It is asked again every few seconds; it is said once.
+                if lock(&self.silent).insert(of.clone(), how.clone()).as_ref() != Some(&how) {
+                    tracing::warn!(store = %self.store, how, "a member does not answer; it is asked again");
+                }
+                None
+            }
+        }
+    }
+
+    fn try_ask(&self, of: &WriterId, ask: Ask) -> Result<Answer, String> {
+        let state = self.daemon.failover_agent(&self.store).ok_or("this host's agent is starting")?.state();
+        let member = state.authority.member(of).ok_or_else(|| format!("'{of}' is no member any more"))?;
+        self.client()?.ask(&self.store, member, ask).map_err(|error| error.to_string())
+    }
+
+    fn client(&self) -> Result<PeerClient, String> {
+        let mut client = lock(&self.client);
+        if let Some(client) = &*client {
+            return Ok(client.clone());
+        }
+        let host = self.daemon.host();
+        let new =
+            PeerClient::new(host.runtime.clone(), host.env().clone(), self.me.clone(), self.key.clone());
+        Ok(client.insert(new.map_err(|error| error.to_string())?).clone())
+    }
+
+    /// Tells all other members that may serve that the log has news.
+    pub(crate) fn tell_all(&self) {
+        let Some(agent) = self.daemon.failover_agent(&self.store) else { return };
+        for host in agent.view().log.serving.iter().filter(|host| **host != self.me) {
+            self.ask(host, Ask::Look);
+        }
+    }
+
+    /// Returns why members do not answer.
+    pub(crate) fn failing(&self) -> Vec<String> {
+        lock(&self.silent).values().cloned().collect()
+    }
+}
