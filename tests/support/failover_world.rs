@@ -617,11 +617,12 @@ impl World {
         self.close(host);
     }
 
-    /// Starts an agent.
+    /// Starts an agent. One that finds the gate open closes nothing before it has read the log.
     pub fn start(&mut self, host: usize) {
         if self.hosts[host].view.is_none() {
             let now = self.hosts[host].clock;
-            self.hosts[host].view = Some(View::new(name(host), self.rules, now));
+            let new = if self.serves(host) { View::starting } else { View::new };
+            self.hosts[host].view = Some(new(name(host), self.rules, now));
         }
     }
 

@@ -42,7 +42,10 @@ fn absorb(view: &mut View, input: Input, now: BootNanos, outputs: &mut Vec<Outpu
         }
         Input::PromiseAsked { by, epoch } => promise(view, by, epoch, now, outputs),
         Input::KnownClosed { host, at, proof } => know_closed(view, host, at, proof),
-        Input::Stated { at } => view.stated = view.stated.max(Some(at)),
+        Input::Stated { at } => {
+            view.stated = view.stated.max(Some(at));
+            outputs.extend(waits_for_statement(view).map(|of| Output::AskLook { of }));
+        }
         Input::Appended { after, outcome } => appended(view, after, outcome, outputs),
         Input::Closed
         | Input::Prepared { .. }
@@ -60,7 +63,7 @@ fn absorb(view: &mut View, input: Input, now: BootNanos, outputs: &mut Vec<Outpu
                 *is_cancelled = true;
             }
         }
-        Input::LookNow => told_to_look(view, now, outputs),
+        Input::LookNow => told_to_look(view, now),
         Input::SetMembers { serving } => {
             if matches!(view.phase, Phase::Primary { .. }) && serving.contains(&view.me) {
                 append(view, Event::Members { serving }, outputs);
@@ -135,11 +138,24 @@ fn read_log(view: &mut View, log: LogView, asked: BootNanos) {
     view.log_asked = view.log_asked.max(Some(asked));
 }
 
-/// Reads the log at once. For somebody who asks often, it is read at each look.
-fn told_to_look(view: &mut View, now: BootNanos, outputs: &mut Vec<Output>) {
+/// Returns the host that opens only once this one has stated that it is closed.
+fn waits_for_statement(view: &View) -> Option<WriterId> {
+    match &view.phase {
+        Phase::HandingOver { to, .. } => view.log.handover.as_ref().map(|_| to.clone()),
+        _ => {
+            let reigned = view.log.reigns.iter().any(|reign| reign.host == view.me);
+            view.log.primary.clone().filter(|primary| reigned && *primary != view.me)
+        }
+    }
+}
+
+/// Looks at once: at the log, and for a statement, which is not in it. For somebody who asks often while nothing
+/// is under way, it looks as always.
+fn told_to_look(view: &mut View, now: BootNanos) {
     let least = view.rules.timing.look_every / 4;
-    if view.told_to_look.is_none_or(|told| now >= told.plus(least)) {
-        outputs.push(Output::ReadLog);
+    let is_awaited = view.log.handover.is_some() || matches!(view.phase, Phase::TakingOver { .. });
+    if is_awaited || view.told_to_look.is_none_or(|told| now >= told.plus(least)) {
+        view.looked = None;
     }
     view.told_to_look = Some(now);
 }
@@ -203,6 +219,8 @@ fn appended(view: &mut View, after: Sequence, outcome: Outcome, outputs: &mut Ve
             if let Some(event) = event.filter(|_| view.log.head == after) {
                 let me = view.me.clone();
                 view.log.apply(&me, &event);
+                // What it asks for is done at once.
+                view.looked = None;
             }
         }
         Outcome::Lost => {
