@@ -391,6 +391,11 @@ impl Daemon {
 }
 
 impl Around for Daemon {
+    fn ask_run(&self, store: &StoreName) {
+        self.board().ask(store, false);
+        self.wake();
+    }
+
     fn host(&self) -> Host {
         Daemon::host(self)
     }

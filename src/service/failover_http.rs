@@ -12,6 +12,7 @@ use crate::api::failover::{
 };
 use crate::failover::agent::terms::Terms;
 use crate::failover::decide::view::Cause;
+use crate::failover::peers::question::{Answer as PeerAnswer, Ask};
 use crate::model::decision::{Decision, Loss};
 use crate::model::id::{Sequence, StoreName, WriterId};
 use crate::model::member::{self, Member, is_text};
@@ -22,6 +23,10 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Json;
+use std::time::Duration;
+
+/// Maximum time of an agent to answer.
+const AGENT_LIMIT: Duration = Duration::from_secs(2);
 
 type Asked<T> = Result<Query<T>, QueryRejection>;
 type Answer = Result<Json<FailoverStatus>, ApiError>;
@@ -136,7 +141,7 @@ pub(super) async fn set_members(
     Ok(Json(site.status(&store)))
 }
 
-/// Has this host, the primary, hand over.
+/// Has the primary hand over: this host, or another one that it asks.
 pub(super) async fn hand_over(
     State(site): State<AppState>,
     Path(name): Path<String>,
@@ -144,40 +149,76 @@ pub(super) async fn hand_over(
 ) -> Answer {
     let (store, running) = site.running(&name)?;
     let asked = query(asked)?;
-    let view = running.agent.view();
-    let to = match asked.to {
-        Some(to) => WriterId(to),
-        None => {
-            let mut others = view.log.serving.iter().filter(|host| Some(*host) != view.log.primary.as_ref());
-            match (others.next(), others.next()) {
-                (Some(only), None) => only.clone(),
-                (None, _) => {
-                    return Err(conflict(format!("store '{store}' has no other member that may serve")));
-                }
-                _ => {
-                    return Err(ApiError::bad_request(
-                        "several members may serve the store; name one with `to`",
-                    ));
-                }
-            }
-        }
+    let person = text("person", asked.person, "an operator")?;
+    let to = target(&store, &running, asked.to)?;
+    let ask = Ask::HandOver { to: to.clone(), person };
+    let here = move |running: &Running| match running.agent.try_hand_over(&to, AGENT_LIMIT) {
+        Some(reasons) => reasons.iter().map(ToString::to_string).collect(),
+        None => vec!["the failover agent does not answer".to_owned()],
     };
-    running.parts.forget_refusal();
-    match &view.log.primary {
-        Some(primary) if *primary == view.me => running.agent.hand_over(&to),
-        primary => {
-            let primary = primary.as_ref().map_or("unknown", |primary| &primary.0);
-            return Err(conflict(format!("store '{store}': its primary is {primary}; ask there")));
-        }
-    }
-    Ok(Json(site.status(&store)))
+    at_primary(&site, &store, running, ask, here).await
 }
 
 /// Cancels a handover.
-pub(super) async fn cancel(State(site): State<AppState>, Path(name): Path<String>) -> Answer {
+pub(super) async fn cancel(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+    asked: Asked<ResumeQuery>,
+) -> Answer {
     let (store, running) = site.running(&name)?;
-    running.agent.keep_serving();
-    Ok(Json(site.status(&store)))
+    let person = text("person", query(asked)?.person, "an operator")?;
+    let here = |running: &Running| {
+        running.agent.keep_serving();
+        Vec::new()
+    };
+    at_primary(&site, &store, running, Ask::KeepServing { person }, here).await
+}
+
+/// Returns the host that a handover is to.
+fn target(store: &StoreName, running: &Running, given: Option<String>) -> Result<WriterId, ApiError> {
+    let view = running.agent.view();
+    if let Some(to) = given {
+        return Ok(WriterId(to));
+    }
+    let mut others = view.log.serving.iter().filter(|host| Some(*host) != view.log.primary.as_ref());
+    match (others.next(), others.next()) {
+        (Some(only), None) => Ok(only.clone()),
+        (None, _) => Err(conflict(format!("store '{store}' has no other member that may serve"))),
+        _ => Err(ApiError::bad_request("several members may serve the store; name one with `to`")),
+    }
+}
+
+/// Does something on the primary: here, or by asking it. What is done here returns the reasons for which it is
+/// not.
+async fn at_primary(
+    site: &AppState,
+    store: &StoreName,
+    running: Running,
+    ask: Ask,
+    here: impl FnOnce(&Running) -> Vec<String> + Send + 'static,
+) -> Answer {
+    running.parts.forget_refusal();
+    let primary = running.agent.view().log.primary.clone();
+    let primary = primary.ok_or_else(|| conflict(format!("store '{store}' has no primary by the log")))?;
+    let asked = primary.clone();
+    let reasons = site
+        .blocking(move |_| {
+            Ok(match asked == running.parts.me {
+                true => here(&running),
+                false => match running.parts.peers.ask(&asked, ask) {
+                    Some(PeerAnswer::Done) => Vec::new(),
+                    Some(PeerAnswer::Refused { reasons }) => reasons,
+                    None => {
+                        vec!["it does not answer this host; ask there, or see `understudy why`".to_owned()]
+                    }
+                },
+            })
+        })
+        .await?;
+    match reasons.first() {
+        None => Ok(Json(site.status(store))),
+        Some(reason) => Err(conflict(format!("store '{store}': '{primary}' does not: {reason}"))),
+    }
 }
 
 pub(super) async fn pause(

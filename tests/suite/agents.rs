@@ -11,6 +11,7 @@ use object_store::local::LocalFileSystem;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tempfile::TempDir;
 use understudy::failover::agent::participants::GateMode::{Closed, Hold, Open};
 use understudy::failover::agent::participants::Report;
@@ -68,7 +69,7 @@ fn cause(cluster: &Cluster) -> decision::Cause {
 fn switch_over(objects: Arc<dyn ObjectStore>) {
     let cluster = Cluster::new(objects);
     cluster.wait_for_primary(0);
-    cluster.agent(0).hand_over(&cluster.hosts[1].me);
+    assert_eq!(cluster.agent(0).try_hand_over(&cluster.hosts[1].me, Duration::from_secs(2)), Some(vec![]));
     cluster.wait_for_primary(1);
     let modes: Vec<_> = cluster.hosts.iter().map(Host::modes).collect();
     assert_eq!(modes[0], [Closed, Open, Hold, Closed]);

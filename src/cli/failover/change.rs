@@ -126,6 +126,7 @@ impl<'a> Change<'a> {
 
     /// Follows the change until it is complete, or was given up.
     pub(super) fn follow(&mut self, mut word: Word) -> Result<Exit> {
+        let mut was_underway = false;
         loop {
             let status = self.link.status()?;
             self.steps.print(&status)?;
@@ -140,7 +141,10 @@ impl<'a> Change<'a> {
                 return Err(LocalError::new(format!("store '{store}': not done: {first}")).into());
             }
             let is_cancelled = status.steps.iter().any(|step| step.step == "handover cancelled");
-            if !is_changed && is_cancelled && status.phase == "primary" {
+            // Seen from another member, a handover that was cancelled is one that is gone.
+            let is_gone = std::mem::replace(&mut was_underway, status.handover_to.is_some());
+            let is_gone = is_gone && status.handover_to.is_none() && status.phase == "standby";
+            if !is_changed && (is_gone || is_cancelled && status.phase == "primary") {
                 return self.cancelled(&status);
             }
             if !status.waits_for.is_empty() {
@@ -173,8 +177,10 @@ impl<'a> Change<'a> {
         let failures = status.steps.iter().filter_map(|step| step.failure.as_deref());
         let how: Vec<_> = failures.chain(status.failing.iter().map(String::as_str)).collect();
         let how = if how.is_empty() { "it did not end in time".to_owned() } else { how.join("; ") };
-        let (store, host) = (&self.link.store, &status.host);
-        let text = format!("store '{store}': the handover was cancelled, and '{host}' serves again: {how}");
+        let primary = status.primary.as_ref().map_or("nobody", |primary| &primary.0);
+        let store = &self.link.store;
+        let text =
+            format!("store '{store}': the handover was cancelled, and '{primary}' serves again: {how}");
         Err(LocalError::new(text).into())
     }
 

@@ -70,7 +70,11 @@ impl Triage {
             plan: config.plan.name(),
             host: status.host.clone(),
             epoch: status.epoch,
-            probes: probes(context, &config, &state, primary.as_ref()),
+            // Where nobody waits for an answer, the store would be closed for nothing while they time out.
+            probes: match args.yes && !args.dry_run {
+                true => Vec::new(),
+                false => probes(context, &config, &state, primary.as_ref()),
+            },
             base: base.as_ref().map(|(sequence, _)| sequence.0),
             lost_seconds: lost.map(|lost| lost.as_secs_f64()),
             entries: base.as_ref().map(|(_, record)| record.manifest.entries),
@@ -91,7 +95,9 @@ impl Triage {
             "store '{}', plan {}: '{primary}' is the primary in epoch {}; '{}' would take over",
             self.store, self.plan, self.epoch, self.host
         ))?;
-        show::line("seen from here")?;
+        if !self.probes.is_empty() {
+            show::line("seen from here")?;
+        }
         for Probe { what, found } in &self.probes {
             show::line(&format!("  {what}: {found}"))?;
         }

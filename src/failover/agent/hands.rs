@@ -82,6 +82,7 @@ impl PartialEq for HostJob {
 pub(crate) enum HostWork {
     Close { epoch: Epoch },
     Prepare { epoch: Epoch },
+    CatchUp { to: WriterId },
     Drain { epoch: Epoch },
     Apply { handover: Sequence },
     Rejoin { epoch: Epoch },
@@ -115,6 +116,9 @@ impl HostDesk {
             HostWork::Close { epoch } => ("closing", self.close(number, epoch).map(|()| Input::Closed)),
             HostWork::Prepare { epoch } => {
                 ("preparing", part.prepare(epoch, &stop).map(|()| Input::Prepared { epoch }))
+            }
+            HostWork::CatchUp { to } => {
+                ("catching up before a handover", part.catch_up(&to, &stop).map(|()| Input::HandOver { to }))
             }
             HostWork::Drain { epoch } => {
                 ("the last snapshot", part.drain(epoch, &stop).map(|snapshot| Input::Drained { snapshot }))

@@ -6,6 +6,7 @@
 
 use crate::failover::decide::view::{Phase, View};
 use crate::model::decision::StepTime;
+use crate::model::id::WriterId;
 use crate::support::clock::BootNanos;
 use crate::support::env::Env;
 use crate::support::lock::lock;
@@ -34,6 +35,10 @@ pub struct Operation {
     pub steps: Vec<Step>,
 }
 
+fn handover(to: &WriterId) -> String {
+    format!("handing over to '{to}'")
+}
+
 /// The steps of one store's agent.
 pub struct Journal {
     env: Env,
@@ -56,6 +61,11 @@ impl Journal {
             Some(StepTime { step: step.name.to_owned(), ms: took.as_millis().try_into().unwrap_or(u64::MAX) })
         };
         lock(&self.operation).steps.iter().filter_map(done).collect()
+    }
+
+    /// Notes that a handover is being prepared.
+    pub(crate) fn begin_handover(&self, to: &WriterId) {
+        self.begin(handover(to));
     }
 
     /// Begins a new operation.
@@ -104,7 +114,11 @@ impl Journal {
     pub(crate) fn note(&self, before: &View, after: &View, now: BootNanos) {
         match (&before.phase, &after.phase) {
             (Phase::HandingOver { .. }, Phase::HandingOver { .. }) => {}
-            (_, Phase::HandingOver { to, .. }) => self.begin(format!("handing over to '{to}'")),
+            (_, Phase::HandingOver { to, .. }) if self.operation().what == handover(to) => {}
+            (_, Phase::HandingOver { to, .. }) => self.begin(handover(to)),
+            (Phase::HandingOver { .. }, Phase::Fenced { .. }) if !after.is_primary() => {
+                self.mark("replaced", String::new());
+            }
             (Phase::HandingOver { .. }, Phase::Primary { .. }) => {
                 self.mark("handover cancelled", "this host serves again".to_owned());
             }

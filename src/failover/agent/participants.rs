@@ -46,6 +46,12 @@ pub trait Participants: Send + Sync {
     /// Makes files, database and services ready. Gives up when `stop` says so.
     fn prepare(&self, epoch: Epoch, stop: &dyn Fn() -> bool) -> Result<(), String>;
 
+    /// Ships what is new while the store is served, and waits until `to` has it: so the last snapshot of a
+    /// handover is small. Gives up when `stop` says so.
+    fn catch_up(&self, _to: &WriterId, _stop: &dyn Fn() -> bool) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Waits until requests in flight have ended, and commits the last snapshot. Gives up when `stop` says so.
     fn drain(&self, epoch: Epoch, stop: &dyn Fn() -> bool) -> Result<Sequence, String>;
 
@@ -68,6 +74,9 @@ pub trait Participants: Send + Sync {
     /// Hears that this host's phase, or what the log says of the primary, has changed; `state` is the log as it
     /// was read last. It answers at once.
     fn changed(&self, _view: &View, _state: &StoreState) {}
+
+    /// Hears, while this host stands by, that the log has new records. It answers at once.
+    fn log_grew(&self) {}
 
     /// Stops another host by a command. Returns whether it is down for sure; false where no command can do that.
     fn stop_host(&self, _host: &WriterId) -> Result<bool, String> {

@@ -119,13 +119,8 @@ impl Agent {
         self.send(Message::TakeOver { cause, terms: Box::new(terms) });
     }
 
-    /// Asks for another host to become the primary, without loss.
-    pub fn hand_over(&self, to: &WriterId) {
-        self.send(Message::Input(Input::HandOver { to: to.clone() }));
-    }
-
-    /// Asks for another host to become the primary, and returns why that is not begun; none if there was no
-    /// answer within this time.
+    /// Asks for another host to become the primary without loss, and returns why that is not begun; none if there
+    /// was no answer within this time.
     pub fn try_hand_over(&self, to: &WriterId, within: Duration) -> Option<Vec<Reason>> {
         let (reply, answer) = mpsc::channel();
         self.send(Message::HandOver { to: to.clone(), reply });
@@ -218,12 +213,8 @@ impl Machine {
                 self.give(Input::TakeOver { cause });
             }
             Message::HandOver { to, reply } => {
-                let outputs = self.step(Input::HandOver { to });
-                let reasons = outputs.into_iter().filter_map(|output| match output {
-                    Output::Refused { reasons } => Some(reasons),
-                    _ => None,
-                });
-                let _ = reply.send(reasons.flatten().collect());
+                let reasons = self.begin_handover(to);
+                let _ = reply.send(reasons);
             }
             Message::SetMembers { members } => {
                 let serving = members.iter().filter(|member| member.may_serve());
@@ -258,6 +249,25 @@ impl Machine {
         if is_log {
             self.try_again();
         }
+    }
+
+    /// Begins a handover: first this host and `to` catch up while the store is served. Returns the reasons for
+    /// which it is not begun.
+    fn begin_handover(&mut self, to: WriterId) -> Vec<Reason> {
+        let (_, outputs) = step(&self.view, Input::HandOver { to: to.clone() }, self.env.boot());
+        let reasons = outputs.into_iter().filter_map(|output| match output {
+            Output::Refused { reasons } => Some(reasons),
+            _ => None,
+        });
+        let reasons: Vec<_> = reasons.flatten().collect();
+        if reasons.is_empty() {
+            self.journal.begin_handover(&to);
+            let number = self.orders.next();
+            self.hands.host.put(HostJob { number, what: HostWork::CatchUp { to } });
+        } else {
+            self.participants.report(Report::Refused(reasons.clone()));
+        }
+        reasons
     }
 
     /// Reports what is refused, unless it is asked for again after the log was read.
@@ -299,6 +309,9 @@ impl Machine {
         };
         if is_won {
             self.participants.tell_others();
+        }
+        if self.view.phase == Phase::Standby && self.view.log.head > before.log.head {
+            self.participants.log_grew();
         }
         if let Phase::Promoting { cause } = self.view.phase {
             self.terms.cause = Some(cause);

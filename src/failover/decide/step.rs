@@ -10,6 +10,9 @@ use crate::model::id::{Epoch, Sequence, WriterId};
 use crate::support::clock::BootNanos;
 use crate::support::mutant::{self, Mutant};
 
+/// Number of looks that a host makes at once for others who say so without a pause.
+const LOOKS_MAX: u8 = 8;
+
 /// Returns what a host knows after `input`, and what it has to do.
 ///
 /// It is total: each input is allowed in each phase.
@@ -149,12 +152,16 @@ fn waits_for_statement(view: &View) -> Option<WriterId> {
     }
 }
 
-/// Looks at once: at the log, and for a statement, which is not in it. For somebody who asks often while nothing
-/// is under way, it looks as always.
+/// Looks at once: at the log, and for a statement, which is not in it. For somebody who never stops saying so
+/// while nothing is under way, it looks as always.
 fn told_to_look(view: &mut View, now: BootNanos) {
-    let least = view.rules.timing.look_every / 4;
+    let pause = view.rules.timing.look_every;
+    view.told_often = match view.told_to_look {
+        Some(told) if now < told.plus(pause) => (view.told_often + 1).min(LOOKS_MAX),
+        _ => 0,
+    };
     let is_awaited = view.log.handover.is_some() || matches!(view.phase, Phase::TakingOver { .. });
-    if is_awaited || view.told_to_look.is_none_or(|told| now >= told.plus(least)) {
+    if is_awaited || view.told_often < LOOKS_MAX {
         view.looked = None;
     }
     view.told_to_look = Some(now);

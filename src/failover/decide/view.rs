@@ -172,6 +172,8 @@ pub struct View {
     pub looked: Option<BootNanos>,
     /// When another host last said that the log has news.
     pub told_to_look: Option<BootNanos>,
+    /// How often others have said so without a pause.
+    pub told_often: u8,
     /// The position at which this host last stated that it is closed.
     pub stated: Option<Sequence>,
     pub phase: Phase,
@@ -216,6 +218,7 @@ impl View {
             database: DatabaseView::default(),
             looked: None,
             told_to_look: None,
+            told_often: 0,
             stated: None,
             phase: Phase::Fenced { is_closed: false },
         }

@@ -23,6 +23,9 @@ pub(crate) trait Around: Send + Sync {
     /// Sets which runs a store has.
     fn set_duty(&self, store: &StoreName, duty: Option<Duty>);
 
+    /// Has a store run soon, if it has runs.
+    fn ask_run(&self, store: &StoreName);
+
     /// Runs a store in the role of `config` on this thread, once no other run of it is under way.
     fn run_now(&self, config: &StoreConfig) -> Result<RunReport, RunError>;
 }

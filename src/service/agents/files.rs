@@ -23,6 +23,11 @@ use crate::support::durable;
 use crate::support::env::Env;
 use crate::support::progress::Progress;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// Maximum time for a standby to have a snapshot before a handover to it, and the time between two looks.
+const FOLLOW_LIMIT: Duration = Duration::from_secs(120);
+const FOLLOW_LOOK: Duration = Duration::from_millis(250);
 
 /// The files of one store on this host.
 pub(crate) struct Files<'a> {
@@ -105,6 +110,34 @@ impl Files<'_> {
             Ok(RunReport::Resync(report)) => Ok(report.snapshot),
             Ok(RunReport::Follow(_)) => Err("the store was followed instead".into()),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Waits until a standby says that it has a snapshot, or a later one.
+    pub(crate) fn wait_for_standby(
+        &self,
+        host: &WriterId,
+        snapshot: Sequence,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), String> {
+        let begun = self.host.env().stopwatch();
+        loop {
+            let reports = self.store.notes().standbys().map_err(|error| error.to_string())?;
+            let has = reports.iter().find(|report| report.host == *host).map(|report| report.snapshot);
+            if has >= Some(snapshot) {
+                return Ok(());
+            }
+            if stop() {
+                return Err("given up, since this host has to close".into());
+            }
+            if begun.elapsed() >= FOLLOW_LIMIT {
+                let has = has.map_or("no snapshot".to_owned(), |has| format!("snapshot {has}"));
+                let seconds = FOLLOW_LIMIT.as_secs();
+                return Err(format!(
+                    "'{host}' has {has}, and not {snapshot}, after {seconds} s; see whether it follows"
+                ));
+            }
+            self.host.env().sleep(FOLLOW_LOOK);
         }
     }
 

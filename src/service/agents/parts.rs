@@ -51,7 +51,7 @@ pub(crate) struct HostParts {
     /// Whether the database was made to refuse writes for a handover.
     is_read_only: AtomicBool,
     rejoin_failed: Mutex<Option<(BootNanos, String)>>,
-    peers: Arc<Peers>,
+    pub peers: Arc<Peers>,
     /// What is failing, by its name, and what was refused last.
     failing: Mutex<BTreeMap<&'static str, String>>,
     /// The snapshot that the read-only instance shows.
@@ -255,6 +255,26 @@ impl Participants for HostParts {
         }
         self.journal.run("services", || commands.start(Part::Serving, stop))?;
         self.noted("preparing", Ok(()))
+    }
+
+    fn catch_up(&self, to: &WriterId, stop: &dyn Fn() -> bool) -> Result<(), String> {
+        if self.now()?.config.path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let caught_up = self.journal.run("snapshot before", || self.with_files(|files| files.commit_last()));
+        let caught_up = caught_up.and_then(|snapshot| {
+            self.tell_others();
+            let wait = || self.with_files(|files| files.wait_for_standby(to, snapshot, stop));
+            self.journal.run("standby follows", wait)
+        });
+        if let Err(how) = &caught_up {
+            *lock(&self.refused) = vec![format!("'{to}' was not handed over to: {how}")];
+        }
+        caught_up
+    }
+
+    fn log_grew(&self) {
+        self.daemon.ask_run(&self.name);
     }
 
     fn drain(&self, _: Epoch, stop: &dyn Fn() -> bool) -> Result<Sequence, String> {
