@@ -148,6 +148,10 @@ impl Lab {
         self.work.join("edge").join(name)
     }
 
+    pub fn repository(&self) -> PathBuf {
+        self.work.join("repository")
+    }
+
     pub fn start_customers(&mut self) {
         let mut command = inside(self.customer);
         command.arg("python3").arg(example("customer.py")).arg(CUSTOMERS_ASK).arg(self.orders_log());
@@ -291,16 +295,23 @@ impl WebHost {
 
     /// Returns what the daemon says of the store's failover; none while it does not answer.
     pub fn failover(&self) -> Option<Value> {
-        let listed =
-            std::fs::read_dir(self.dir.join("state/understudy")).ok()?.flatten().map(|entry| entry.path());
-        let is_daemon = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("daemon-"))
-                && path.extension().is_some()
-        };
-        let mut curl = Command::new("curl");
-        curl.args(["-sf", "--max-time", "5", "--unix-socket"]).arg(listed.into_iter().find(is_daemon)?);
-        let output = curl.arg("http://localhost/api/v1/stores/shop/failover").output().unwrap();
+        let output = self.ask_daemon("GET", "failover")?;
         serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Asks the daemon at its socket; none while there is no daemon.
+    pub fn ask_daemon(&self, method: &str, what: &str) -> Option<Output> {
+        let mut listed = std::fs::read_dir(self.dir.join("state/understudy")).ok()?.flatten();
+        let socket = listed.find(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            name.starts_with("daemon-") && name.ends_with(".socket")
+        })?;
+        let url = format!("http://localhost/api/v1/stores/shop/{what}");
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "--fail-with-body", "--max-time", "5", "-X", method, "--unix-socket"])
+            .arg(socket.path())
+            .arg(url);
+        Some(curl.output().unwrap())
     }
 
     pub fn phase(&self) -> Option<String> {
