@@ -141,7 +141,9 @@ impl Participants for Parts {
     }
 
     fn report(&self, report: Report) {
-        self.reports.lock().unwrap().push(report);
+        if !matches!(report, Report::Works { .. }) {
+            self.reports.lock().unwrap().push(report);
+        }
     }
 }
 

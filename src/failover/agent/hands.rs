@@ -24,6 +24,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// What may fail here, for messages.
+const FENCING: &str = "stopping the former primary's host";
 /// Time and attempts of a request that concerns the log.
 const LOG_PATIENCE: Patience =
     Patience { attempts: 2, backoff: Duration::from_millis(100), timeout: Duration::from_secs(5) };
@@ -140,6 +142,9 @@ impl HostDesk {
                 ("the database", part.wait_for(&standbys).map(|()| Input::WaitsFor { standbys }))
             }
         };
+        if result.is_ok() {
+            part.report(Report::Works { what: name });
+        }
         match result {
             // The customers' address shows the epoch: what acts without customers begins.
             Ok(Input::Verified { .. }) if name == "the edge" => return true,
@@ -293,11 +298,12 @@ fn start_fence(
 ) -> io::Result<Worker<FenceJob>> {
     Worker::start("failover-fence", move |FenceJob { host, at }| match participants.stop_host(&host) {
         Ok(true) => {
+            participants.report(Report::Works { what: FENCING });
             let known = Input::KnownClosed { host, at, proof: Proof::Command };
             let _ = messages.send(Message::Input(known));
         }
         Ok(false) => {}
-        Err(how) => participants.report(Report::Failed { what: "stopping the former primary's host", how }),
+        Err(how) => participants.report(Report::Failed { what: FENCING, how }),
     })
 }
 

@@ -28,6 +28,11 @@ const HEADS_MAX: usize = 64;
 /// Number of readings of which one lists the log.
 const LIST_EVERY: u32 = 30;
 
+/// What may fail here, for messages.
+const READING: &str = "reading the log";
+const APPENDING: &str = "appending to the log";
+const STATING: &str = "stating that this host is closed";
+
 /// What this desk does.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum LogJob {
@@ -97,11 +102,12 @@ impl LogDesk {
         match self.refresh() {
             Ok(()) => {
                 self.share();
+                self.participants.report(Report::Works { what: READING });
                 self.tell(Input::Log { log: log_view(&self.state), asked });
                 true
             }
             Err(error) => {
-                self.failed("reading the log", &error);
+                self.failed(READING, &error);
                 false
             }
         }
@@ -132,7 +138,7 @@ impl LogDesk {
 
     fn append(&mut self, after: Sequence, event: &Event, terms: &Terms) -> Outcome {
         if let Err(error) = self.store.log().refresh(&mut self.state) {
-            self.failed("reading the log", &error);
+            self.failed(READING, &error);
             return Outcome::Unknown;
         }
         self.share();
@@ -156,6 +162,7 @@ impl LogDesk {
         };
         match store.log().decide(&mut self.state, maker, next) {
             Ok(Some(_)) => {
+                self.participants.report(Report::Works { what: APPENDING });
                 self.share();
                 Outcome::Won
             }
@@ -166,7 +173,7 @@ impl LogDesk {
             }
             Err(error) => {
                 if error.kind() != FailureKind::Unavailable {
-                    self.failed("appending to the log", &error);
+                    self.failed(APPENDING, &error);
                 }
                 Outcome::Unknown
             }
@@ -193,8 +200,11 @@ impl LogDesk {
         let closed = Closed { record: *record };
         let Ok(signed) = closed.sign(self.store.name(), &self.me, at, &self.key) else { return };
         match self.store.log().put_statement(&self.me, at, &signed) {
-            Ok(()) => self.tell(Input::Stated { at }),
-            Err(error) => self.failed("stating that this host is closed", &error),
+            Ok(()) => {
+                self.participants.report(Report::Works { what: STATING });
+                self.tell(Input::Stated { at });
+            }
+            Err(error) => self.failed(STATING, &error),
         }
     }
 

@@ -102,6 +102,8 @@ pub enum Report {
     Refused(Vec<Reason>),
     /// Something failed, and is tried again.
     Failed { what: &'static str, how: String },
+    /// What may have failed before was done.
+    Works { what: &'static str },
     /// The log would not admit this decision, so it was not appended.
     NotAppended { decision: &'static str, how: String },
 }

@@ -17,6 +17,9 @@ use std::sync::{Arc, Mutex};
 
 /// Maximum number of numbers that count for nothing and are passed over by one attempt to break a lease.
 const PASSED_OVER_MAX: u32 = 8;
+/// What may fail here, for messages.
+const LEASE: &str = "looking at another host's lease";
+const STATEMENTS: &str = "looking at another host's statements";
 
 /// What this desk does.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,11 +58,14 @@ impl WatchDesk {
         };
         match input {
             // A machine that has ended hears nothing.
-            Ok(Some(input)) => drop(self.inputs.send(Message::Input(input))),
-            Ok(None) => {}
+            Ok(input) => {
+                self.participants.report(Report::Works { what: LEASE });
+                if let Some(input) = input {
+                    let _ = self.inputs.send(Message::Input(input));
+                }
+            }
             Err(error) => {
-                let what = "looking at another host's lease";
-                self.participants.report(Report::Failed { what, how: error.to_string() });
+                self.participants.report(Report::Failed { what: LEASE, how: error.to_string() });
             }
         }
     }
@@ -81,12 +87,18 @@ impl WatchDesk {
         };
         let number = last.map_or(0, |last| last.number);
         let stated = has_statements.then(|| self.store.log().stated(state, &host));
-        let closed_at = stated.transpose().unwrap_or_else(|error| {
-            let what = "looking at another host's statements";
-            self.participants.report(Report::Failed { what, how: error.to_string() });
-            None
-        });
-        Ok(Input::Seen { host, number, closed_at: closed_at.flatten() })
+        let closed_at = match stated {
+            Some(Ok(closed_at)) => {
+                self.participants.report(Report::Works { what: STATEMENTS });
+                closed_at
+            }
+            Some(Err(error)) => {
+                self.participants.report(Report::Failed { what: STATEMENTS, how: error.to_string() });
+                None
+            }
+            None => None,
+        };
+        Ok(Input::Seen { host, number, closed_at })
     }
 
     /// Creates the first free number from `number` on, as a break. It is won only if no later number counts.

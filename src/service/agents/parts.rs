@@ -394,6 +394,7 @@ impl Participants for HostParts {
                     tracing::error!(%store, how, "{what} failed; it is tried again");
                 }
             }
+            Report::Works { what } => self.works(what),
             Report::NotAppended { decision, how } => {
                 tracing::error!(%store, decision, how, "a decision was not made");
                 *lock(&self.refused) = vec![format!("{decision}: {how}")];
