@@ -289,9 +289,9 @@ fn where_nothing_happens_the_log_is_read_every_ten_seconds_and_at_once_when_a_me
             assert!((8..=12).contains(&quiet.len()), "{has_lease} {:?} {quiet:?}", view.phase);
             let told = readings(view.clone(), |quarter| (quarter == 130).then_some(Input::LookNow));
             assert!(told.contains(&32.5), "{told:?}");
-            // Somebody who never stops saying so has it read as often as at each look.
+            // Somebody who never stops saying so has it read as often as at each look, after a few times at once.
             let always = readings(view, |_| Some(Input::LookNow));
-            assert!(always.len() <= 52, "{} {always:?}", always.len());
+            assert!(always.len() <= 60, "{} {always:?}", always.len());
         }
     }
 }
