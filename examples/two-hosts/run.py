@@ -3,7 +3,7 @@
 
     sudo python3 run.py [--understudy PROGRAM] [--work DIR] [--stay]
 
-Takes about a minute. --stay keeps everything running at the end, to look around."""
+Takes half a minute. --stay keeps everything running at the end, to look around."""
 import argparse, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
@@ -97,7 +97,9 @@ def main():
     options.add_argument("--work", help="where the hosts keep their files: on ext4 or XFS; default: the usual place of temporary files")
     options.add_argument("--stay", action="store_true")
     options = options.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("run.py: ended; everything is taken away"))
+    # Also where a shell has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Lab(find_program(options.understudy), options.work) as lab:
         lab.start()
         say("two hosts, an edge (HAProxy) and a customer, each in namespaces of its own")

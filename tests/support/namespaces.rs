@@ -5,7 +5,7 @@
 
 use super::command::{ok, said};
 use super::wait::wait_until;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -211,6 +211,8 @@ impl Lab {
     pub fn check(&mut self, primary: usize) -> BTreeSet<String> {
         let serving: Vec<_> = (0..self.web.len()).filter(|host| self.serves(*host)).collect();
         assert_eq!(serving, [primary], "hosts that serve");
+        let nothing_fails = || self.web[primary].failover().is_some_and(|now| now["failing"] == json!([]));
+        wait_until("nothing is told to fail any more", nothing_fails);
         let acked: Vec<Order> = self.end_customers().into_iter().filter(|order| order.acked).collect();
         check_epochs(&acked);
         let (there, stranded) = (self.web[primary].orders_there(), self.web[primary].stranded_orders());

@@ -24,10 +24,16 @@ pub(crate) struct Peers {
 impl Peers {
     /// Asks another member; returns none without its answer.
     pub(crate) fn ask(&self, of: &WriterId, ask: Ask) -> Option<Answer> {
+        let is_hint = matches!(ask, Ask::Look);
         match self.try_ask(of, ask) {
             Ok(answer) => {
                 lock(&self.silent).remove(of);
                 Some(answer)
+            }
+            // Nobody says it again: the other host reads the log by itself, only later.
+            Err(how) if is_hint => {
+                tracing::debug!(store = %self.store, how, "a member was not told that the log has news");
+                None
             }
             Err(how) => {
                 // It is asked again every few seconds; it is said once.
