@@ -122,8 +122,11 @@ pub(super) async fn attest(
             "store '{store}': this host does not wait for '{host}'; a word that it is down counts after the promotion"
         )));
     }
-    running.agent.attest(&host);
-    Ok(Json(site.status(&store)))
+    let agent = running.agent.clone();
+    match site.blocking(move |_| Ok(agent.attest(&host, AGENT_LIMIT))).await? {
+        true => Ok(Json(site.status(&store))),
+        false => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the failover agent does not answer")),
+    }
 }
 
 /// Has this host, the primary, change the list of members: it counts on the promises of those who may replace it,

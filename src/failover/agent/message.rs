@@ -37,6 +37,7 @@ pub(crate) enum Message {
     /// A person says that a host is down.
     Attest {
         host: WriterId,
+        reply: Sender<()>,
     },
     /// The gate closed and fenced by itself.
     GateFenced,

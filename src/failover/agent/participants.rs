@@ -78,6 +78,9 @@ pub trait Participants: Send + Sync {
     /// Hears, while this host stands by, that the log has new records. It answers at once.
     fn log_grew(&self) {}
 
+    /// Keeps a person's word, given at this position of the log, that a host is down.
+    fn attested(&self, _host: &WriterId, _at: Sequence) {}
+
     /// Stops another host by a command. Returns whether it is down for sure; false where no command can do that.
     fn stop_host(&self, _host: &WriterId) -> Result<bool, String> {
         Ok(false)

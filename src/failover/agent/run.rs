@@ -137,9 +137,19 @@ impl Agent {
         self.send(Message::SetMembers { members });
     }
 
+    /// Takes a person's word again that was given to an earlier process, at this position of the log.
+    pub fn was_attested(&self, host: &WriterId, at: Sequence) {
+        let known = Input::KnownClosed { host: host.clone(), at, proof: Proof::Person };
+        self.send(Message::Input(known));
+    }
+
     /// Takes a person's word that a host is down.
-    pub fn attest(&self, host: &WriterId) {
-        self.send(Message::Attest { host: host.clone() });
+    ///
+    /// Returns whether it is kept; it may not be if the agent does not answer within this time.
+    pub fn attest(&self, host: &WriterId, within: Duration) -> bool {
+        let (reply, answer) = mpsc::channel();
+        self.send(Message::Attest { host: host.clone(), reply });
+        answer.recv_timeout(within).is_ok()
     }
 
     /// Answers another host that asks for a promise, within this time. Returns whether it was given.
@@ -222,8 +232,10 @@ impl Machine {
                 self.terms.members = members;
                 self.give(Input::SetMembers { serving });
             }
-            Message::Attest { host } => {
+            Message::Attest { host, reply } => {
                 let (at, proof) = (self.view.log.head, Proof::Person);
+                self.participants.attested(&host, at);
+                let _ = reply.send(());
                 self.give(Input::KnownClosed { host, at, proof });
             }
             Message::GateFenced => {

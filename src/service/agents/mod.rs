@@ -4,6 +4,7 @@
 //! - [`registry`] starts and ends an agent for each store of which this host is a member.
 //! - [`parts`] is what an agent directs: it joins the guard's gate ([`gate`]), the store's tree and snapshots
 //!   ([`files`]), services, database commands and edges ([`commands`]).
+//! - [`attested`] keeps what a person has said of former primaries.
 //! - [`incarnations`] knows which earlier daemons of this host have ended.
 //! - [`replica`] keeps the read-only instance of a hot standby.
 //! - [`status`] says what an agent does, for the API.
@@ -13,6 +14,7 @@
 //! phase ([`crate::service::board::Duty`]), and the runs that an agent makes itself wait for them.
 
 pub(crate) mod around;
+pub(crate) mod attested;
 pub(crate) mod commands;
 pub(crate) mod files;
 pub(crate) mod gate;

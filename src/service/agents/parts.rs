@@ -5,6 +5,7 @@
 //! (committing what is stranded) is not begun again at once.
 
 use super::around::Daemon;
+use super::attested::{self, Word};
 use super::commands::{Commands, DatabaseStep};
 use super::files::Files;
 use super::gate::StoreGate;
@@ -357,6 +358,13 @@ impl Participants for HostParts {
         let relay = other.and_then(|other| state.authority.member(other)?.customers.clone());
         *lock(&self.relay) = relay;
         self.daemon.set_duty(&self.name, Some(duty(view)));
+    }
+
+    fn attested(&self, host: &WriterId, at: Sequence) {
+        let word = Word { host: host.clone(), at };
+        if let Err(how) = attested::keep(self.store.env(), &self.name, word) {
+            tracing::warn!(store = %self.name, how, "a person's word is not kept; after a restart it is asked for again");
+        }
     }
 
     fn stop_host(&self, host: &WriterId) -> Result<bool, String> {

@@ -9,6 +9,7 @@
 //! whether it needs a lease.
 
 use super::around::Daemon;
+use super::attested;
 use super::incarnations::Ended;
 use super::parts::HostParts;
 use super::replica;
@@ -217,6 +218,9 @@ impl Agents {
         };
         let agent = Agent::start(settings, parts.clone()).map_err(|error| error.to_string())?;
         let agent = Arc::new(agent);
+        for word in attested::words(&config.name) {
+            agent.was_attested(&word.host, word.at);
+        }
         if config.replica.is_some() {
             replica::keep(daemon, Arc::downgrade(&agent), parts.clone());
         }
