@@ -39,6 +39,7 @@ mod live_tree;
 mod members;
 mod output;
 mod races;
+mod replica;
 mod restore;
 mod roles;
 mod roundtrip;

@@ -33,6 +33,7 @@ use super::log_desk::LogJob;
 use super::message::Message;
 use super::participants::{Participants, Report};
 use super::worker::Worker;
+use crate::failover::decide::input::{Input, LeaseReply};
 use crate::failover::decide::timing::Timing;
 use crate::model::id::{Incarnation, StoreName, WriterId};
 use crate::model::lease::LeaseNote;
@@ -116,6 +117,9 @@ impl Shared {
         let mut state = self.lock();
         for (id, input) in change(&mut state.lines) {
             if let Some(desk) = state.desks.get(&id) {
+                if matches!(input, Input::Lease { reply: LeaseReply::Created, .. }) {
+                    desk.participants.report(Report::Works { what: WHAT });
+                }
                 // A machine that has ended hears nothing.
                 let _ = desk.inputs.send(Message::Input(input));
             }

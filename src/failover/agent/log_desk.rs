@@ -218,7 +218,7 @@ impl LogDesk {
         let verdict = if verdict == Verdict::Doubtful { Verdict::Passed } else { verdict };
         if let Some(why) = why {
             let how = format!("number {number} of this host's lease counts for nothing: {why}");
-            self.participants.report(Report::Failed { what: "keeping the lease", how });
+            self.participants.report(Report::Failed { what: "a number of the lease", how });
         }
         (self.judged)(number, verdict);
     }
