@@ -1,6 +1,7 @@
 //! The error that ends a command: of any layer, with its kind.
 
 use crate::support::failure::{Failure, FailureKind};
+use hyper::StatusCode;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -53,6 +54,39 @@ pub(crate) struct StoppedError(pub String);
 impl Failure for StoppedError {
     fn kind(&self) -> FailureKind {
         FailureKind::Stopped
+    }
+}
+
+/// A refusal by the daemon, or by what it knows.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct RefusedError {
+    text: String,
+    kind: FailureKind,
+}
+
+impl RefusedError {
+    /// Returns a refusal that stays until a person decides otherwise.
+    pub fn held(text: impl Into<String>) -> Self {
+        Self { text: text.into(), kind: FailureKind::Held }
+    }
+
+    /// Returns the refusal that an answer of the daemon with this status is.
+    pub fn of_status(status: StatusCode, text: String) -> Self {
+        let kind = match status {
+            StatusCode::CONFLICT => FailureKind::Held,
+            StatusCode::NOT_FOUND => FailureKind::Missing,
+            StatusCode::BAD_REQUEST => FailureKind::Usage,
+            StatusCode::SERVICE_UNAVAILABLE => FailureKind::Unavailable,
+            _ => FailureKind::Failed,
+        };
+        Self { text, kind }
+    }
+}
+
+impl Failure for RefusedError {
+    fn kind(&self) -> FailureKind {
+        self.kind
     }
 }
 

@@ -8,6 +8,7 @@ use super::{Global, progress, show, warnings};
 use crate::failover::stranded::rejoin::{RejoinReport, rejoin};
 use crate::model::id::StoreName;
 use crate::replicate::resync::ResyncContext;
+use crate::service::agents::files::note_rejoined;
 use crate::service::run::request;
 use crate::source::disk::Disk;
 use clap::Args;
@@ -50,6 +51,10 @@ pub(super) fn run(global: &Global, args: &RejoinArgs) -> Result<Exit> {
         let around = ResyncContext { tree: &tree, progress: &progress, on_step: &kill_at };
         rejoin(&desk.store, desk.maker(), &request, &config.stranded.transient, &around)
     })?;
+    // A daemon that could not commit it by itself goes on.
+    if let Err(how) = note_rejoined(desk.context.env(), config, report.promotion) {
+        complain!("understudy: warning: {how}; the daemon compares the tree again");
+    }
     if global.json {
         show::json(&Output { store: &name, report: &report })?;
     } else if !global.quiet {

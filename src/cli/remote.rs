@@ -1,7 +1,7 @@
 //! The daemon of this host, reached by its socket, so that a command never races the daemon's schedule.
 
 use super::context::Context;
-use super::error::{Context as _, LocalError, Result};
+use super::error::{Context as _, LocalError, RefusedError, Result};
 use super::exit::Exit;
 use super::{Global, ending, show};
 use crate::api::error::ErrorBody;
@@ -129,7 +129,7 @@ impl<'a> Remote<'a> {
             let text = String::from_utf8_lossy(&body);
             let told = serde_json::from_str::<ErrorBody>(&text)
                 .map_or_else(|_| text.into_owned(), |body| body.error);
-            return Err(LocalError::new(told).into());
+            return Err(RefusedError::of_status(status, told).into());
         }
         serde_json::from_slice(&body).context("reading the daemon's answer; it may be of another version")
     }

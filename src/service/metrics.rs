@@ -1,5 +1,6 @@
 //! Metrics for Prometheus, in its text format. Pure: statuses in, text out.
 
+use crate::api::failover::FailoverBrief;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
@@ -47,7 +48,7 @@ use Value::{By, Overall as OfAll, Store, Version};
 
 /// All families, in the order in which they are written.
 #[rustfmt::skip]
-const FAMILIES: [Family; 27] = [
+const FAMILIES: [Family; 30] = [
     family("understudy_build_info", Gauge, "The running version.", Version),
     family("understudy_queued_stores", Gauge, "Stores that are due and waiting for a free slot.", OfAll(|o| o.queued as f64)),
     family("understudy_running_stores", Gauge, "Stores that are running.", OfAll(|o| o.running as f64)),
@@ -62,6 +63,9 @@ const FAMILIES: [Family; 27] = [
     family("understudy_fenced", Gauge, "1 when another host is the primary.", Store(|s| flag(s.fenced))),
     family("understudy_unassigned", Gauge, "1 when the log names this host as the primary, but its configuration only lets it follow.", Store(|s| flag(s.log_role == Role::Unassigned))),
     family("understudy_rivals", Gauge, "1 when two daemons take turns at resyncing the store.", Store(|s| flag(s.rivals.is_some()))),
+    family("understudy_failover_primary", Gauge, "1 while this host serves the store, 0 while it stands by or is on its way.", Store(|s| flag(failover(s)?.phase == "primary"))),
+    family("understudy_failover_epoch", Gauge, "The epoch by the store's log; it grows when another host becomes the primary.", Store(|s| Some(failover(s)?.epoch as f64))),
+    family("understudy_failover_failing", Gauge, "Number of things about the store's failover that fail and are tried again.", Store(|s| Some(failover(s)?.failing.len() as f64))),
     family("understudy_consecutive_failures", Gauge, "Failed runs since the last successful one.", Store(|s| Some(f64::from(s.failures)))),
     family("understudy_last_run_timestamp_seconds", Gauge, "When the last run began.", Store(|s| s.last_run)),
     family("understudy_proven_timestamp_seconds", Gauge, "When a drill last proved a snapshot restorable.", Store(|s| upkeep(s)?.proven)),
@@ -107,6 +111,10 @@ pub(crate) fn text(statuses: &[StoreStatus], overall: Overall) -> String {
 
 fn flag(is: bool) -> Option<f64> {
     Some(f64::from(u8::from(is)))
+}
+
+fn failover(status: &StoreStatus) -> Option<&FailoverBrief> {
+    status.failover.as_ref()
 }
 
 fn upkeep(status: &StoreStatus) -> Option<&UpkeepStatus> {

@@ -393,7 +393,7 @@ for path in sorted(root.glob("systemd/*")):
 fn what_schedules_has_for_engines_is_what_this_program_takes() {
     let host = Host::new(0);
     let lines = command_lines();
-    assert_eq!(lines.len(), 9, "{lines:?}");
+    assert_eq!(lines.len(), 10, "{lines:?}");
     for line in lines {
         let (what, rest) = line.split_once(' ').unwrap();
         if what == "schedule" {

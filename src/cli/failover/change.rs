@@ -6,7 +6,7 @@ use super::steps::Steps;
 use super::triage::Triage;
 use crate::api::failover::FailoverStatus;
 use crate::cli::context::Context;
-use crate::cli::error::{LocalError, Result, UsageError};
+use crate::cli::error::{LocalError, RefusedError, Result, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::{Global, show};
 use crate::model::id::{StoreName, WriterId};
@@ -76,9 +76,8 @@ pub(super) fn run_failover(global: &Global, args: &FailoverArgs, store: &str) ->
     }
     if !is_underway {
         if let [first, ..] = triage.why_not.as_slice() {
-            return Err(
-                LocalError::new(format!("store '{name}': this host does not take over: {first}")).into()
-            );
+            let text = format!("store '{name}': this host does not take over: {first}");
+            return Err(RefusedError::held(text).into());
         }
         if !args.yes && !typed("Type the store's name to go on: ", name.as_str())? {
             return Err(UsageError(
@@ -138,7 +137,7 @@ impl<'a> Change<'a> {
                 && !is_changed
             {
                 let store = &self.link.store;
-                return Err(LocalError::new(format!("store '{store}': not done: {first}")).into());
+                return Err(RefusedError::held(format!("store '{store}': not done: {first}")).into());
             }
             let is_cancelled = status.steps.iter().any(|step| step.step == "handover cancelled");
             // Seen from another member, a handover that was cancelled is one that is gone.
@@ -228,7 +227,7 @@ impl<'a> Change<'a> {
             return Ok(());
         }
         let store = &self.link.store;
-        Err(LocalError::new(format!(
+        Err(RefusedError::held(format!(
             "store '{store}': '{host}' has not said that it is closed, so this host does not open; it goes on by itself once '{host}' does. If '{host}' is down, and not merely out of reach: understudy failover {store} --is-down"
         ))
         .into())

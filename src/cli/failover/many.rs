@@ -5,7 +5,7 @@ use super::change::{Change, Word};
 use super::link::{Link, daemon};
 use crate::api::failover::FailoverStatus;
 use crate::cli::context::Context;
-use crate::cli::error::{LocalError, Result, UsageError};
+use crate::cli::error::{RefusedError, Result, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::remote::Remote;
 use crate::cli::{Global, show};
@@ -102,7 +102,7 @@ fn one_store(
     word: Word,
 ) -> Result<Exit> {
     if let [why, ..] = one.status.why_not.as_slice() {
-        return Err(LocalError::new(format!("store '{}': not taken over: {why}", one.name)).into());
+        return Err(RefusedError::held(format!("store '{}': not taken over: {why}", one.name)).into());
     }
     let mut change = Change::new(context, global, Link::new(remote, &one.name))?;
     change.steps.prefix = format!("{}: ", one.name);

@@ -32,6 +32,8 @@ use serde::Serialize;
 pub struct RejoinReport {
     /// The epoch in which this host was the primary.
     pub of_epoch: Epoch,
+    /// The record that made another host the primary.
+    pub promotion: Sequence,
     /// The primary that replaced it.
     pub primary: WriterId,
     /// The snapshot that the tree was compared with.
@@ -111,9 +113,10 @@ impl Attempt<'_> {
         };
         (around.on_step)(Step::Committed);
         let StrandedTree { vanished, warnings, .. } = tree;
-        let Replaced { of_epoch, by: primary, .. } = replaced;
+        let Replaced { of_epoch, by: primary, promotion, .. } = replaced;
         Ok(Some(RejoinReport {
             of_epoch,
+            promotion,
             primary,
             base,
             compared,
