@@ -61,6 +61,8 @@ pub struct Lease {
     store: Store,
     host: WriterId,
     last: Option<LastNumber>,
+    /// The last number that its holder may have created: all later ones that count are breaks by others.
+    renewed: u64,
     /// Numbers after the last one that do not count.
     void: BTreeSet<u64>,
     /// The members by whose keys `last` and `void` were judged.
@@ -74,7 +76,7 @@ impl Lease {
     pub fn new(store: &Store, host: &WriterId) -> Self {
         let patience = Patience { attempts: 1, backoff: Duration::ZERO, timeout: LEASE_TIMEOUT };
         let (store, host) = (store.with_patience(patience), host.clone());
-        Self { store, host, last: None, void: BTreeSet::new(), members: Vec::new(), followed: 0 }
+        Self { store, host, last: None, renewed: 0, void: BTreeSet::new(), members: Vec::new(), followed: 0 }
     }
 
     /// Returns the last number that counts by the keys of these members; none if there is none.
@@ -91,18 +93,29 @@ impl Lease {
         let listed = self.store.wait(self.store.objects().list(Some(&prefix), after.as_ref()))?;
         let numbers = listed.iter().filter_map(|object| object_key::parse_lease(&object.location));
         let fresh: Vec<u64> = numbers.filter(|number| !self.void.contains(number)).collect();
+        let mut found = None;
+        let mut renewed = fresh.iter().rev().nth(READ_MAX).copied();
         for number in fresh.iter().rev().take(READ_MAX) {
             // Its holder deleted it meanwhile: then there are later ones.
             let Some(bytes) = self.read(*number)? else { continue };
             match self.judge(*number, &bytes) {
                 Ok((maker, note)) => {
-                    self.last = Some(LastNumber { number: *number, maker, note });
-                    return Ok(self.last.as_ref());
+                    let is_renewal = matches!(note, LeaseNote::Held { .. });
+                    found = found.or(Some(LastNumber { number: *number, maker, note }));
+                    if is_renewal {
+                        renewed = Some(*number);
+                        break;
+                    }
                 }
                 Err(_) => {
                     self.void.insert(*number);
                 }
             }
+        }
+        if found.is_some() {
+            self.renewed = self.renewed.max(renewed.unwrap_or_default());
+            self.last = found;
+            return Ok(self.last.as_ref());
         }
         if fresh.len() > READ_MAX || self.void.len() > VOID_MAX {
             let key = prefix.to_string();
@@ -129,7 +142,12 @@ impl Lease {
             let Some(number) = next.checked_add(1).and_then(|next| self.free_from(next)) else { break };
             let Some(bytes) = self.read(number)? else { break };
             match self.judge(number, &bytes) {
-                Ok((maker, note)) => self.last = Some(LastNumber { number, maker, note }),
+                Ok((maker, note)) => {
+                    if let LeaseNote::Held { .. } = note {
+                        self.renewed = number;
+                    }
+                    self.last = Some(LastNumber { number, maker, note });
+                }
                 Err(_) => {
                     self.void.insert(number);
                 }
@@ -137,6 +155,12 @@ impl Lease {
             next = number;
         }
         Ok(self.last.as_ref())
+    }
+
+    /// Returns the last number that the holder may have created, as far as was read: what counts after it are
+    /// breaks by others.
+    pub fn renewed(&self) -> u64 {
+        self.renewed
     }
 
     /// Returns the first number at or after `number` that is free, as far as void ones are known.

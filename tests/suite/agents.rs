@@ -398,3 +398,44 @@ fn a_lease_keeps_its_last_numbers_and_a_delayed_break_of_a_deleted_one_is_not_wo
     let found = Lease::new(&host.store, &host.me).look(&members).unwrap().cloned().unwrap();
     assert_eq!((found.number, found.note), (later, held));
 }
+
+#[test]
+fn breaks_by_others_are_no_renewal_of_a_lease_also_where_they_are_many() {
+    let (_dir, objects) = on_disk();
+    let cluster = Cluster::new(objects);
+    cluster.wait_for_primary(0);
+    let [holder, other] = [&cluster.hosts[0], &cluster.hosts[1]];
+    cluster.kill(0);
+    let members = cluster.state().authority.members;
+    let new = || Lease::new(&holder.store, &holder.me);
+    let mut follower = new();
+    let last = follower.look(&members).unwrap().unwrap().number;
+    assert_eq!(follower.renewed(), last);
+    let mut number = last;
+    let mut broken = |count: u64| {
+        for _ in 0..count {
+            number += 1;
+            let note = LeaseNote::Broken { store: StoreName::parse("another").unwrap(), epoch: Epoch(2) };
+            let signed = note.sign(&holder.me, number, &other.me, &other.key()).unwrap();
+            new().create(number, &signed).unwrap();
+        }
+        number
+    };
+    let third = broken(3);
+    // Read one by one, and all at once.
+    assert_eq!(follower.follow(&members).unwrap().unwrap().number, third);
+    let mut looker = new();
+    assert_eq!(looker.look(&members).unwrap().unwrap().number, third);
+    assert_eq!((follower.renewed(), looker.renewed()), (last, last));
+    // What was not read may be a renewal.
+    let many = broken(20);
+    assert_eq!(looker.look(&members).unwrap().unwrap().number, many);
+    assert_eq!(looker.renewed(), many - 16);
+    let held = LeaseNote::Held { incarnation: Incarnation(0) };
+    let signed = held.sign(&holder.me, many + 1, &holder.me, &holder.key()).unwrap();
+    looker.create(many + 1, &signed).unwrap();
+    for lease in [&mut follower, &mut looker] {
+        assert_eq!(lease.look(&members).unwrap().unwrap().number, many + 1);
+        assert_eq!(lease.renewed(), many + 1);
+    }
+}

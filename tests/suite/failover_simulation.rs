@@ -269,7 +269,7 @@ fn readings(mut view: View, told: impl Fn(u64) -> Option<Input>) -> Vec<f64> {
                 // The primary renews every five seconds.
                 Output::Look { host } => {
                     let number = view.watched.get(&host).map_or(0, |seen| seen.number) + quarter / 20;
-                    Some(Input::Seen { host, number, closed_at: None })
+                    Some(Input::Seen { host, number, renewed: number, closed_at: None })
                 }
                 _ => None,
             }));

@@ -68,6 +68,13 @@ impl Lease {
         self.makers.insert(number, maker);
         self.makers.retain(|old, _| old + 3 > number);
     }
+
+    /// Returns the last number that its holder may have created.
+    fn renewed(&self, holder: &WriterId) -> u64 {
+        let own = self.makers.iter().rev().find(|(_, maker)| *maker == holder).map(|(number, _)| *number);
+        let unknown = || self.makers.keys().next().map_or(self.number, |first| first - 1);
+        own.unwrap_or_else(unknown)
+    }
 }
 
 /// The object store.
@@ -440,9 +447,10 @@ impl World {
                 Input::Lease { number, reply }
             }
             Output::Look { host } => {
-                let number = self.objects.leases.entry(host.clone()).or_default().number;
+                let lease = self.objects.leases.entry(host.clone()).or_default();
+                let (number, renewed) = (lease.number, lease.renewed(&host));
                 let closed_at = self.objects.statements.get(&host).copied();
-                Input::Seen { host, number, closed_at }
+                Input::Seen { host, number, renewed, closed_at }
             }
             Output::Break { host, number, epoch } => {
                 let lease = self.objects.leases.entry(host.clone()).or_default();
@@ -450,7 +458,8 @@ impl World {
                     lease.create(number, me.clone());
                 }
                 let is_won = lease.makers.get(&number) == Some(&me);
-                Input::Break { host, number: lease.number, epoch, is_won }
+                let (number, renewed) = (lease.number, lease.renewed(&host));
+                Input::Break { host, number, renewed, epoch, is_won }
             }
             Output::Append { after, event } => self.append(host, after, event),
             Output::State { at } => {

@@ -81,11 +81,14 @@ impl WatchDesk {
         host: WriterId,
         has_statements: bool,
     ) -> Result<Input, RepositoryError> {
-        let last = match self.has_lease {
-            true => self.lease(&host).follow(&state.authority.members)?,
-            false => None,
+        let (number, renewed) = match self.has_lease {
+            true => {
+                let lease = self.lease(&host);
+                let number = lease.follow(&state.authority.members)?.map_or(0, |last| last.number);
+                (number, lease.renewed())
+            }
+            false => (0, 0),
         };
-        let number = last.map_or(0, |last| last.number);
         let stated = has_statements.then(|| self.store.log().stated(state, &host));
         let closed_at = match stated {
             Some(Ok(closed_at)) => {
@@ -98,32 +101,41 @@ impl WatchDesk {
             }
             None => None,
         };
-        Ok(Input::Seen { host, number, closed_at })
+        Ok(Input::Seen { host, number, renewed, closed_at })
     }
 
-    /// Creates the first free number from `number` on, as a break. It is won only if no later number counts.
+    /// Creates the first free number from `number` on, as a break. It is won only if the holder created no later
+    /// one. Breaks for other stores are passed over: who takes over many stores breaks one lease for each.
     fn break_lease(
         &mut self,
         state: &StoreState,
         host: WriterId,
-        number: u64,
+        mut number: u64,
         epoch: Epoch,
     ) -> Result<Option<Input>, RepositoryError> {
-        let note = LeaseNote::Broken { store: self.store.name().clone(), epoch };
+        let name = self.store.name().clone();
+        let is_of_another_store =
+            |last: &LastNumber| matches!(&last.note, LeaseNote::Broken { store, .. } if *store != name);
+        let note = LeaseNote::Broken { store: name.clone(), epoch };
         let (me, key, members) = (self.me.clone(), self.key.clone(), &state.authority.members);
         let lease = self.lease(&host);
+        // Also when the reply to an earlier request was lost.
         let is_mine = |last: &LastNumber| last.maker == me && last.note == note;
+        let mut made = None;
         for _ in 0..PASSED_OVER_MAX {
-            if let Some(last) = lease.look(members)?.filter(|last| last.number >= number) {
-                // Also when the reply to an earlier request was lost.
-                let (number, is_won) = (last.number, is_mine(last));
-                return Ok(Some(Input::Break { host, number, epoch, is_won }));
+            if let Some(last) = lease.look(members)?.filter(|last| last.number >= number).cloned() {
+                let (number_there, renewed) = (last.number, lease.renewed());
+                let is_won = is_mine(&last) || made.is_some_and(|made| made > renewed);
+                if is_won || !is_of_another_store(&last) {
+                    return Ok(Some(Input::Break { host, number: number_there, renewed, epoch, is_won }));
+                }
+                number = number_there.saturating_add(1);
             }
             let Some(free) = lease.free_from(number) else { return Ok(None) };
             let Ok(signed) = note.sign(&host, free, &me, &key) else { return Ok(None) };
             match lease.create(free, &signed)? {
                 // What counts now is looked at.
-                NumberTaken::Mine => {}
+                NumberTaken::Mine => made = Some(free),
                 NumberTaken::Unknown => return Ok(None),
                 NumberTaken::Other(bytes) => {
                     if lease.judge(free, &bytes).is_err() {

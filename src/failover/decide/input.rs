@@ -40,10 +40,11 @@ pub enum Input {
     OwnNumber { number: u64, is_mine: bool },
     /// The request for `number` was answered.
     Lease { number: u64, reply: LeaseReply },
-    /// Another host's last number, and the position at which it last stated to be closed.
-    Seen { host: WriterId, number: u64, closed_at: Option<Sequence> },
+    /// Another host's last number, and the position at which it last stated to be closed. Those after `renewed`
+    /// are breaks by others.
+    Seen { host: WriterId, number: u64, renewed: u64, closed_at: Option<Sequence> },
     /// The attempt to break a lease was answered.
-    Break { host: WriterId, number: u64, epoch: Epoch, is_won: bool },
+    Break { host: WriterId, number: u64, renewed: u64, epoch: Epoch, is_won: bool },
     /// A candidate promised; the request was sent at `sent`.
     Promised { from: WriterId, sent: BootNanos },
     /// The primary `by` of `epoch` asks for a promise.

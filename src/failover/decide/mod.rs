@@ -15,7 +15,8 @@
 //! - **A lease is broken by taking its next number.** Renewal and break are the creation of the same object,
 //!   so one of them fails. If the break wins, the holder's last renewal was sent before the number was seen
 //!   here, so it ends before `ttl` has passed here, as long as the two clocks differ by no more than the margin
-//!   in [`timing::Timing`].
+//!   in [`timing::Timing`]. Breaks for other stores may lie between the two: they are others' numbers, each of
+//!   which was read, and say nothing about when the holder renewed.
 //! - **A promise holds a candidate back.** While the repository cannot be reached, a primary continues as long
 //!   as every candidate promises to open nothing for `ttl`. A candidate that starts has forgotten its promises,
 //!   and which numbers it saw: it counts `ttl` from the first number that it sees after its start.

@@ -30,14 +30,17 @@ fn absorb(view: &mut View, input: Input, now: BootNanos, outputs: &mut Vec<Outpu
         Input::Log { log, asked } => read_log(view, log, asked),
         Input::OwnNumber { number, is_mine } => own_number(view, number, is_mine, now),
         Input::Lease { number, reply } => lease_reply(view, number, reply, now),
-        Input::Seen { host, number, closed_at } => {
-            saw_number(view, &host, number, now);
+        Input::Seen { host, number, renewed, closed_at } => {
+            saw_number(view, &host, number, renewed, now);
             if let Some(at) = closed_at {
                 know_closed(view, host, at, Proof::Statement);
             }
         }
-        Input::Break { host, number, epoch, is_won } => {
-            broke(view, &host, number, is_won.then_some(epoch), now)
+        Input::Break { host, number, renewed, epoch, is_won } => {
+            saw_number(view, &host, number, renewed, now);
+            if let Some(watched) = view.watched.get_mut(&host).filter(|_| is_won) {
+                watched.broken = Some(Broken { epoch, since: watched.since });
+            }
         }
         Input::Promised { from, sent } => {
             let known = view.promised_to_me.entry(from).or_insert(sent);
@@ -114,16 +117,6 @@ fn own_number(view: &mut View, number: u64, is_mine: bool, now: BootNanos) {
     }
 }
 
-/// Notes an attempt to break a lease; `won_for` is the epoch for which it succeeded.
-fn broke(view: &mut View, host: &WriterId, number: u64, won_for: Option<Epoch>, now: BootNanos) {
-    let before = view.watched.get(host).copied();
-    saw_number(view, host, number, now);
-    if let (Some(watched), Some(epoch)) = (view.watched.get_mut(host), won_for) {
-        let before = before.filter(|before| before.number + 1 == number);
-        watched.broken = Some(Broken { epoch, since: before.map_or(now, |before| before.since) });
-    }
-}
-
 /// Takes a reading of the log, unless a later one is known.
 fn read_log(view: &mut View, log: LogView, asked: BootNanos) {
     if log.head < view.log.head {
@@ -192,11 +185,13 @@ fn lease_reply(view: &mut View, number: u64, reply: LeaseReply, now: BootNanos) 
     }
 }
 
-fn saw_number(view: &mut View, host: &WriterId, number: u64, now: BootNanos) {
-    let first = if mutant::is(Mutant::NoStartWait) { BootNanos(0) } else { now };
-    let known = view.watched.entry(host.clone()).or_insert(Watched { number, since: first, broken: None });
-    if number > known.number {
-        (known.number, known.since) = (number, now);
+fn saw_number(view: &mut View, host: &WriterId, number: u64, renewed: u64, now: BootNanos) {
+    let since = if mutant::is(Mutant::NoStartWait) { BootNanos(0) } else { now };
+    let first = Watched { number, renewed, since, broken: None };
+    let known = view.watched.entry(host.clone()).or_insert(first);
+    known.number = number.max(known.number);
+    if renewed > known.renewed {
+        (known.renewed, known.since) = (renewed, now);
     }
 }
 

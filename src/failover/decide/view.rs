@@ -42,7 +42,10 @@ pub struct OwnLease {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Watched {
     pub number: u64,
-    /// When this number was first seen here.
+    /// The last number that the other host may have created. Breaks of its lease, for whichever store, are no
+    /// sign of its life.
+    pub renewed: u64,
+    /// When that was first seen here.
     pub since: BootNanos,
     pub broken: Option<Broken>,
 }
