@@ -199,6 +199,8 @@ impl<'a> Change<'a> {
         for host in &status.waits_for {
             match *word {
                 Word::Down => {}
+                // Its lease is broken, and runs out.
+                _ if status.has_lease => continue,
                 Word::Ask if is_early => continue,
                 Word::Ask => {
                     complain!(
