@@ -122,7 +122,7 @@ fn read(answer: &Answer) -> Shown {
         Some([first, rest @ ..]) => match rest.iter().find(|other| *other != first) {
             None => Shown::Epoch(*first),
             Some(other) => Shown::Nothing(format!(
-                "the edge and the host behind it show epochs {} and {}",
+                "the host and the edge before it show epochs {} and {}",
                 first.0, other.0
             )),
         },

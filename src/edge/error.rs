@@ -31,6 +31,10 @@ pub enum EdgeError {
     Refused { edge: String, reason: String },
     #[error("{edge}: it reports success but names {shown}, not {wanted}; {advice}")]
     NotTaken { edge: String, shown: String, wanted: Box<Mark>, advice: &'static str },
+    #[error(
+        "{edge}: it reports success but names {wanted} in some places only; what it runs and its files must agree: see what else changes them, and switch again"
+    )]
+    TakenInPart { edge: String, wanted: Box<Mark> },
     #[error("{edge}: {source}")]
     Program { edge: String, source: ProgramError },
     #[error("{edge}: {}: {source}", path.display())]
@@ -86,9 +90,11 @@ impl Failure for EdgeError {
             Self::Host { source, .. } => source.kind(),
             Self::Silent { .. } | Self::NoCustomer { .. } => FailureKind::Unavailable,
             Self::Program { source, .. } => source.kind(),
-            Self::Refused { .. } | Self::NotTaken { .. } | Self::File { .. } | Self::Stale { .. } => {
-                FailureKind::Failed
-            }
+            Self::Refused { .. }
+            | Self::NotTaken { .. }
+            | Self::TakenInPart { .. }
+            | Self::File { .. }
+            | Self::Stale { .. } => FailureKind::Failed,
         }
     }
 }

@@ -143,13 +143,17 @@ pub trait Edge: Send + Sync {
         }
         self.apply(switch, &wanted, &deadline)?;
         match self.there(&deadline)? {
-            Some(there) if self.verdict(&there, &wanted)? != Verdict::Done => Err(EdgeError::NotTaken {
+            Some(there) if self.verdict(&there, &wanted)? == Verdict::Done => Ok(Verdict::Change),
+            Some(there) if there.mark.as_ref() == Some(&wanted) => {
+                Err(EdgeError::TakenInPart { edge: self.name().to_owned(), wanted: Box::new(wanted) })
+            }
+            Some(there) => Err(EdgeError::NotTaken {
                 edge: self.name().to_owned(),
                 shown: there.mark.map_or("nothing".into(), |mark| mark.to_string()),
                 wanted: Box::new(wanted),
                 advice: "what it runs and its files must agree: see what else changes them, and switch again",
             }),
-            _ => Ok(Verdict::Change),
+            None => Ok(Verdict::Change),
         }
     }
 
