@@ -208,12 +208,10 @@ async fn at_primary(
         .blocking(move |_| {
             Ok(match asked == running.parts.me {
                 true => here(&running),
-                false => match running.parts.peers.ask(&asked, ask) {
-                    Some(PeerAnswer::Done) => Vec::new(),
-                    Some(PeerAnswer::Refused { reasons }) => reasons,
-                    None => {
-                        vec!["it does not answer this host; ask there, or see `understudy why`".to_owned()]
-                    }
+                false => match running.parts.peers.ask_for_person(&asked, ask) {
+                    Ok(PeerAnswer::Done) => Vec::new(),
+                    Ok(PeerAnswer::Refused { reasons }) => reasons,
+                    Err(how) => vec![format!("{how}; ask there, or see `understudy why`")],
                 },
             })
         })

@@ -45,6 +45,14 @@ impl Peers {
         }
     }
 
+    /// Asks another member what a person wants.
+    ///
+    /// # Errors
+    /// The reason, for the person. Nobody asks again, so it is not kept as failing.
+    pub(crate) fn ask_for_person(&self, of: &WriterId, ask: Ask) -> Result<Answer, String> {
+        self.try_ask(of, ask).inspect(|_| drop(lock(&self.silent).remove(of)))
+    }
+
     fn try_ask(&self, of: &WriterId, ask: Ask) -> Result<Answer, String> {
         let state = self.daemon.failover_agent(&self.store).ok_or("this host's agent is starting")?.state();
         let member = state.authority.member(of).ok_or_else(|| format!("'{of}' is no member any more"))?;
