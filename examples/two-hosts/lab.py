@@ -4,17 +4,33 @@ Each machine has its own network, mounts, processes and name; the filesystem is 
 host's own. A machine lives as long as its first process: to end that one ends all others and all mounts, as
 a loss of power does. Everything ends with the process that made it, however that ends. Needs root.
 
-    lab.py PROGRAM DIR   makes and founds everything for another program; see `hold`"""
+    lab.py PROGRAM DIR [S3_SERVER]   makes and founds everything for another program; see `hold`. The repository is a
+                                     directory, or in what S3_SERVER (moto_server) keeps on a machine of its own"""
 import json, os, shutil, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import customer
 
 HERE = Path(__file__).resolve().parent
-ADDRESSES = {"web-1": "10.77.0.1", "web-2": "10.77.0.2", "edge": "10.77.0.10", "customer": "10.77.0.20"}
+ADDRESSES = {"web-1": "10.77.0.1", "web-2": "10.77.0.2", "edge": "10.77.0.10", "customer": "10.77.0.20", "storage": "10.77.0.30"}
 HOSTS = ["web-1", "web-2"]
 STORE, TREE = "shop", "/srv/shop"
 SECONDS_TO_WAIT = 60
+S3_PORT = 9000
+S3 = {
+    "AWS_ENDPOINT_URL": f"http://{ADDRESSES['storage']}:{S3_PORT}",
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_REGION": "us-east-1",
+}
+
+# What two machines send each other is lost while their pair of addresses is in the set.
+CUTS = """
+table bridge cuts {
+    set pairs { type ipv4_addr . ipv4_addr; }
+    chain forward { type filter hook forward priority 0; ip saddr . ip daddr @pairs drop; }
+}
+"""
 
 # The first process of a machine takes in the processes that lost their parents.
 FIRST_PROCESS = """
@@ -51,7 +67,7 @@ backend shop
 """
 
 UNDERSTUDY = """
-repository = "{work}/repository"
+repository = "{repository}"
 writer = "{name}"
 key_file = "{work}/key"
 
@@ -167,17 +183,17 @@ class Machine:
 class Host(Machine):
     """A machine with understudy."""
 
-    def __init__(self, name, work, program):
+    def __init__(self, name, work, program, repository, access):
         super().__init__(name, work)
         self.program, self.daemon = program, None
         (self.dir / "srv/shop").mkdir()
         shutil.copy(HERE / "shop.py", self.dir)
         role = "primary" if name == HOSTS[0] else "standby"
-        places = dict(work=work, name=name, dir=self.dir, address=ADDRESSES[name], edge=ADDRESSES["edge"], role=role, python=sys.executable)
+        places = dict(work=work, repository=repository, name=name, dir=self.dir, address=ADDRESSES[name], edge=ADDRESSES["edge"], role=role, python=sys.executable)
         (self.dir / "understudy.toml").write_text(UNDERSTUDY.format(**places))
         kept = {f"XDG_{what}_HOME": f"{self.dir}/{what.lower()}" for what in ("CONFIG", "DATA", "CACHE", "STATE")}
         theirs = {name: value for name, value in os.environ.items() if not name.startswith("UNDERSTUDY_")}
-        self.env = {**theirs, **kept, "HOME": str(self.dir), "UNDERSTUDY_CONFIG": f"{self.dir}/understudy.toml"}
+        self.env = {**theirs, **kept, **access, "HOME": str(self.dir), "UNDERSTUDY_CONFIG": f"{self.dir}/understudy.toml"}
 
     def understudy(self, *arguments):
         """Runs a command of understudy; returns what it printed."""
@@ -222,7 +238,7 @@ class Host(Machine):
 class Lab:
     """All machines, in a directory that goes when they end."""
 
-    def __init__(self, program, parent=None):
+    def __init__(self, program, parent=None, s3_server=None):
         for tool, package in {"ip": "iproute2", "haproxy": "haproxy", "nsenter": "util-linux", "curl": "curl"}.items():
             if not shutil.which(tool):
                 raise Trouble(f"{tool}: it is not installed; apt-get install {package}")
@@ -230,7 +246,10 @@ class Lab:
             raise Trouble("namespaces and mounts need root: sudo python3 run.py")
         self.work = Path(tempfile.mkdtemp(prefix="two-hosts-", dir=parent))
         self.network = Machine("network", self.work)
-        self.web = [Host(name, self.work, program) for name in HOSTS]
+        self.s3_server, self.storage = s3_server, Machine("storage", self.work) if s3_server else None
+        self.access = S3 if s3_server else {}
+        repository = "s3://bucket/stores" if s3_server else self.work / "repository"
+        self.web = [Host(name, self.work, program, repository, self.access) for name in HOSTS]
         self.edge, self.customer = Machine("edge", self.work), Machine("customer", self.work)
         self.orders = self.work / "orders.log"
         self.ordering = None
@@ -241,8 +260,9 @@ class Lab:
     def __exit__(self, *_):
         # However often somebody presses Ctrl-C.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for machine in (self.customer, *self.web, self.edge, self.network):
-            machine.kill()
+        for machine in (self.customer, *self.web, self.edge, self.storage, self.network):
+            if machine:
+                machine.kill()
         shutil.rmtree(self.work, ignore_errors=True)
 
     def start(self):
@@ -252,9 +272,21 @@ class Lab:
         for machine in (*self.web, self.edge, self.customer):
             self.power_on(machine)
         self.start_edge()
+        if self.storage:
+            self.power_on(self.storage)
+            self.start_storage()
 
     def switch(self, *command):
         call("nsenter", "-t", self.network.first, "-n", "ip", *command)
+
+    def cut(self, one, other, is_cut=True):
+        """Loses what two machines send each other, until they are joined again."""
+        one, other = ADDRESSES[one], ADDRESSES[other]
+        pairs = f"{{ {one} . {other}, {other} . {one} }}"
+        self.filter("add" if is_cut else "delete", "element", "bridge", "cuts", "pairs", pairs)
+
+    def filter(self, *command, **more):
+        call("nsenter", "-t", self.network.first, "-n", "nft", *command, **more)
 
     def power_on(self, machine):
         machine.start()
@@ -267,6 +299,13 @@ class Lab:
         """Unplugs the network first: nobody hears of the end of what was connected."""
         self.switch("link", "delete", machine.name)
         machine.kill()
+
+    def start_storage(self):
+        log = open(self.storage.dir / "log", "a")
+        address = ADDRESSES["storage"]
+        self.storage.spawn(self.s3_server, "-H", address, "-p", S3_PORT, cwd=self.storage.dir, stdout=log, stderr=log)
+        put = self.storage.inside("curl", "-sf", "-X", "PUT", f"http://{address}:{S3_PORT}/bucket")
+        wait_until("there is a bucket", lambda: subprocess.run(put, capture_output=True).returncode == 0)
 
     def start_edge(self):
         (self.edge.dir / "shop.map").touch()
@@ -286,7 +325,8 @@ class Lab:
                 files = tree / f"media/{at // 1000:04}"
                 files.mkdir(parents=True)
             (files / f"{at:07}.txt").write_text(f"{at}\n")
-        (self.work / "repository").mkdir()
+        if not self.storage:
+            (self.work / "repository").mkdir()
         first.understudy("key", "new", self.work / "key")
         first.understudy("resync", STORE)
         first.understudy("member", "found", STORE)
@@ -342,19 +382,24 @@ class Lab:
 
     def state(self):
         machines = (self.network, self.edge, self.customer, *self.web)
-        return {"work": str(self.work), "first": {machine.name: machine.first for machine in machines if machine.outer}}
+        return {"work": str(self.work), "access": self.access, "first": {machine.name: machine.first for machine in machines if machine.outer}}
 
 
-def hold(program, parent):
-    """Keeps machines for another program, until its end of standard input is closed. Each line is `on HOST` or `off HOST`."""
-    with Lab(program, parent) as lab:
+def hold(program, parent, s3_server=None):
+    """Keeps machines for another program, until its end of standard input is closed. Each line is one of `on HOST`,
+    `off HOST`, `cut MACHINE MACHINE` and `join MACHINE MACHINE`."""
+    with Lab(program, parent, s3_server) as lab:
         lab.start()
+        lab.filter("-f", "-", input=CUTS)
         lab.found()
         print(json.dumps(lab.state()), flush=True)
         for line in sys.stdin:
-            action, name = line.split()
-            [host] = [host for host in lab.web if host.name == name]
-            lab.power_on(host) if action == "on" else lab.power_off(host)
+            action, *names = line.split()
+            if action in ("cut", "join"):
+                lab.cut(*names, is_cut=action == "cut")
+            else:
+                [host] = [host for host in lab.web if host.name == names[0]]
+                lab.power_on(host) if action == "on" else lab.power_off(host)
             print(json.dumps(lab.state()), flush=True)
 
 

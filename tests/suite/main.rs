@@ -10,6 +10,7 @@ mod agents;
 mod api;
 mod attacker;
 mod bad_days;
+mod bad_days_private;
 mod bounds;
 mod cli;
 mod clock;

@@ -27,4 +27,5 @@ pub mod servers;
 pub mod stand_in;
 pub mod standby;
 pub mod tree;
+pub mod troubles;
 pub mod wait;

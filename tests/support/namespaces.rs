@@ -4,6 +4,7 @@
 //! The filesystem is shared, except for `/srv`, so a test sees each host's files and sockets.
 
 use super::command::{ok, said};
+use super::servers::tool;
 use super::wait::wait_until;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use tempfile::TempDir;
 
-const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
+pub(super) const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 const CUSTOMERS_ASK: &str = "http://10.77.0.10";
 
 /// Both hosts, the edge, the customers and the network between them. The store is founded, and no daemon runs.
@@ -21,7 +22,7 @@ pub struct Lab {
     work: PathBuf,
     /// First processes of the other machines.
     edge: u32,
-    customer: u32,
+    pub(super) customer: u32,
     ordering: Option<Child>,
     /// None once the machines are asked to end.
     commands: Option<ChildStdin>,
@@ -34,10 +35,14 @@ pub struct Lab {
 pub struct WebHost {
     pub name: &'static str,
     pub dir: PathBuf,
+    /// What its processes need to reach the repository.
+    access: BTreeMap<String, String>,
+    /// More variables of its daemon.
+    pub variables: Vec<(&'static str, PathBuf)>,
     /// The machine's first process; none while it has no power.
-    first: Option<u32>,
+    pub(super) first: Option<u32>,
     /// `nsenter`, whose only child is the daemon.
-    daemon: Option<Child>,
+    pub(super) daemon: Option<Child>,
 }
 
 /// An order, as its customer saw it. Times are seconds of one clock.
@@ -57,30 +62,40 @@ fn example(name: &str) -> PathBuf {
 }
 
 /// Returns a command inside of the machine with this first process.
-fn inside(first: u32) -> Command {
+pub(super) fn inside(first: u32) -> Command {
     let mut command = Command::new("nsenter");
     command.args(["-t", &first.to_string(), "-n", "-m", "-u", "-p", "--"]).stdin(Stdio::null());
     command
 }
 
 /// Returns the only child of `nsenter`, which it waits for.
-fn entered(nsenter: &Child) -> Option<u32> {
+pub(super) fn entered(nsenter: &Child) -> Option<u32> {
     let pid = nsenter.id();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()
 }
 
-fn signal(pid: u32, name: &str) {
+pub(super) fn signal(pid: u32, name: &str) {
     ok(Command::new("kill").args([name, &pid.to_string()]));
 }
 
 impl Lab {
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts a lab whose repository is on a machine of its own, "storage".
+    pub fn with_storage() -> Self {
+        Self::with(&[tool("venv/bin/moto_server")])
+    }
+
+    fn with(more: &[PathBuf]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut python = Command::new("python3")
             .arg(example("lab.py"))
             .arg(env!("CARGO_BIN_EXE_understudy"))
             .arg(dir.path())
+            .args(more)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -88,7 +103,14 @@ impl Lab {
             .unwrap();
         let commands = python.stdin.take();
         let answers = BufReader::new(python.stdout.take().unwrap());
-        let host = |name| WebHost { name, dir: PathBuf::new(), first: None, daemon: None };
+        let host = |name| WebHost {
+            name,
+            dir: PathBuf::new(),
+            access: BTreeMap::new(),
+            variables: Vec::new(),
+            first: None,
+            daemon: None,
+        };
         let web = ["web-1", "web-2"].map(host);
         let (work, ordering) = (PathBuf::new(), None);
         let mut lab =
@@ -101,15 +123,25 @@ impl Lab {
     /// first host serves and the other one can take over.
     pub fn serving(change: impl Fn(&WebHost, String) -> String) -> Self {
         let mut lab = Self::start();
-        for host in &mut lab.web {
+        lab.configure(change);
+        lab.serve();
+        lab
+    }
+
+    /// Changes the hosts' configurations.
+    pub fn configure(&self, change: impl Fn(&WebHost, String) -> String) {
+        for host in &self.web {
             let path = host.dir.join("understudy.toml");
             let text = std::fs::read_to_string(&path).unwrap();
             std::fs::write(&path, change(host, text)).unwrap();
-            host.start_daemon();
         }
-        lab.wait_for_primary(0);
-        wait_until("web-2 is a standby", || lab.web[1].phase().as_deref() == Some("standby"));
-        lab
+    }
+
+    /// Starts the daemons, and waits until the first host serves and the other one can take over.
+    pub fn serve(&mut self) {
+        self.web.iter_mut().for_each(WebHost::start_daemon);
+        self.wait_for_primary(0);
+        wait_until("web-2 is a standby", || self.web[1].phase().as_deref() == Some("standby"));
     }
 
     /// Reads the state of the machines.
@@ -122,25 +154,25 @@ impl Lab {
         self.work = state["work"].as_str().unwrap().into();
         for host in &mut self.web {
             (host.dir, host.first) = (self.work.join(host.name), first(host.name));
+            host.access = serde_json::from_value(state["access"].clone()).unwrap();
         }
     }
 
-    fn tell(&mut self, action: &str, host: usize) {
-        let name = self.web[host].name;
-        writeln!(self.commands.as_mut().unwrap(), "{action} {name}").unwrap();
+    pub(super) fn tell(&mut self, line: &str) {
+        writeln!(self.commands.as_mut().unwrap(), "{line}").unwrap();
         self.hear();
     }
 
     /// Ends all processes of a host at once, after its link.
     pub fn power_off(&mut self, host: usize) {
-        self.tell("off", host);
+        self.tell(&format!("off {}", self.web[host].name));
         if let Some(mut daemon) = self.web[host].daemon.take() {
             daemon.wait().unwrap();
         }
     }
 
     pub fn power_on(&mut self, host: usize) {
-        self.tell("on", host);
+        self.tell(&format!("on {}", self.web[host].name));
     }
 
     /// Returns the path of a file of the edge.
@@ -190,13 +222,22 @@ impl Lab {
 
     /// Returns what the gate of a host says about itself, as customers' machines hear it.
     pub fn role(&self, host: usize) -> Option<Value> {
-        let url = format!("http://{}:8080/.understudy/role", ADDRESSES[host]);
+        self.role_at(host, 8080)
+    }
+
+    /// Returns whether the gate at a port of a host is open.
+    pub fn gate_is_open(&self, host: usize, port: u16) -> bool {
+        self.role_at(host, port).is_some_and(|role| role["mode"] == "open")
+    }
+
+    fn role_at(&self, host: usize, port: u16) -> Option<Value> {
+        let url = format!("http://{}:{port}/.understudy/role", ADDRESSES[host]);
         let output = inside(self.customer).args(["curl", "-s", "--max-time", "2", &url]).output().unwrap();
         serde_json::from_slice(&output.stdout).ok()
     }
 
     pub fn serves(&self, host: usize) -> bool {
-        self.role(host).is_some_and(|role| role["mode"] == "open")
+        self.gate_is_open(host, 8080)
     }
 
     pub fn wait_for_primary(&self, host: usize) {
@@ -244,6 +285,10 @@ impl Drop for Lab {
         if std::thread::panicking() {
             self.web.iter().for_each(WebHost::print);
         }
+        for nsenter in self.web.iter().filter_map(|host| host.daemon.as_ref()) {
+            // It stops with a daemon that is stopped, and would never see its end.
+            signal(nsenter.id(), "-CONT");
+        }
         // At the end of its standard input it ends everything.
         self.commands = None;
         let _ = self.python.wait();
@@ -251,7 +296,7 @@ impl Drop for Lab {
 }
 
 impl WebHost {
-    fn variables(&self) -> BTreeMap<&'static str, PathBuf> {
+    fn places(&self) -> BTreeMap<&'static str, PathBuf> {
         let at = |name: &str| self.dir.join(name);
         BTreeMap::from([
             ("XDG_CONFIG_HOME", at("config")),
@@ -266,7 +311,8 @@ impl WebHost {
     /// Returns a command of understudy on this host.
     pub fn understudy(&self, arguments: &[&str]) -> Command {
         let mut command = inside(self.first.expect("the host has power"));
-        command.arg(env!("CARGO_BIN_EXE_understudy")).args(arguments).envs(self.variables());
+        command.arg(env!("CARGO_BIN_EXE_understudy")).args(arguments);
+        command.envs(self.places()).envs(&self.access);
         for name in
             ["UNDERSTUDY_KEY_FILE", "UNDERSTUDY_PASSPHRASE", "UNDERSTUDY_REPOSITORY", "UNDERSTUDY_WRITER"]
         {
@@ -279,10 +325,16 @@ impl WebHost {
         ok(&mut self.understudy(arguments))
     }
 
+    /// Returns where a path of this host is seen from outside; none while it has no power.
+    pub fn seen(&self, path: &Path) -> Option<PathBuf> {
+        Some(Path::new(&format!("/proc/{}/root", self.first?)).join(path.strip_prefix("/").unwrap()))
+    }
+
     pub fn start_daemon(&mut self) {
         let log =
             std::fs::File::options().append(true).create(true).open(self.dir.join("daemon.log")).unwrap();
         let mut command = self.understudy(&["run"]);
+        command.envs(self.variables.iter().cloned());
         self.daemon = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
 
@@ -303,7 +355,8 @@ impl WebHost {
 
     /// Asks the daemon at its socket; none while there is no daemon.
     pub fn ask_daemon(&self, method: &str, what: &str) -> Option<Output> {
-        let mut listed = std::fs::read_dir(self.dir.join("state/understudy")).ok()?.flatten();
+        // The host may have a disk of its own there.
+        let mut listed = std::fs::read_dir(self.seen(&self.dir.join("state/understudy"))?).ok()?.flatten();
         let socket = listed.find(|entry| {
             let name = entry.file_name().into_string().unwrap();
             name.starts_with("daemon-") && name.ends_with(".socket")
@@ -322,7 +375,7 @@ impl WebHost {
 
     /// Returns the ids of the orders in the store's tree.
     pub fn orders_there(&self) -> BTreeSet<String> {
-        let tree = format!("/proc/{}/root/srv/shop/orders", self.first.unwrap());
+        let tree = self.seen(Path::new("/srv/shop/orders")).expect("the host has power");
         let listed = std::fs::read_dir(tree).unwrap().flatten();
         let names = listed.map(|entry| entry.file_name().into_string().unwrap());
         names.filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect()

@@ -18,7 +18,7 @@ pub struct Server {
     pub location: &'static str,
 }
 
-fn tool(path: &str) -> PathBuf {
+pub(super) fn tool(path: &str) -> PathBuf {
     let tool = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/test-tools").join(path);
     assert!(tool.exists(), "{} is missing: run tests/tools.sh", tool.display());
     tool
