@@ -9,6 +9,7 @@ pub mod decision;
 pub mod diff;
 pub mod entry;
 pub mod escape;
+pub mod gtid;
 pub mod hold;
 pub mod id;
 pub mod lease;
