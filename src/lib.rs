@@ -1,7 +1,7 @@
 //! understudy keeps a web store's filesystem replicated to a standby, through an object store.
 //!
 //! Layers, each importing only those to its right:
-//! `cli → service → failover → mounts → standby → restore → {maintain, replicate, content} → {repository, delta} →
+//! `cli → service → failover → mounts → {standby, database} → restore → {maintain, replicate, content} → {repository, delta} →
 //! {format, vfs, source, api, edge} → model → support`.
 
 // Tests of the kernel and of files use the system's clocks.
@@ -10,6 +10,7 @@
 pub mod api;
 pub mod cli;
 pub mod content;
+pub mod database;
 pub mod delta;
 pub mod edge;
 pub mod failover;

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 mod out;
 mod confined;
 mod context;
+mod database;
 mod desk;
 mod diff;
 mod drill;
@@ -153,6 +154,8 @@ enum Command {
     Rejoin(rejoin::RejoinArgs),
     /// Show what only a former primary has, take it over, or give it up
     Stranded(stranded::StrandedArgs),
+    /// Replicate a store's database: check the primary, seed, follow, show where it stands
+    Database(database::DatabaseArgs),
     /// Write a commented understudy.toml
     Init(init::InitArgs),
     /// Look at a drill's mount, and remove it when the drill is gone
@@ -181,6 +184,7 @@ impl Command {
             Self::Pin(_) | Self::Unpin(_) | Self::Key(_) | Self::Umount(_) => Ending::COMMITS_AT_ONCE,
             Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => Ending::AT_ONCE,
             Self::Member(args) => args.ending(),
+            Self::Database(args) => args.ending(),
             Self::Stranded(args) => args.ending(),
             Self::History(_) | Self::Why(_) => Ending::AT_ONCE,
             // The daemon goes on, or has the record.
@@ -206,6 +210,7 @@ impl Command {
     fn only_prints(&self) -> bool {
         match self {
             Self::Member(args) => args.only_prints(),
+            Self::Database(args) => args.only_prints(),
             Self::Stranded(args) => args.only_prints(),
             Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_) => true,
             Self::History(_) | Self::Why(_) => true,
@@ -276,6 +281,7 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
         Command::Resume(args) => failover::run_resume(&cli.global, &args),
         Command::Rejoin(args) => rejoin::run(&cli.global, &args),
         Command::Stranded(args) => stranded::run(&cli.global, args),
+        Command::Database(args) => database::run(&cli.global, args),
         Command::Init(args) => init::run(args),
         Command::Look(args) => look::run(&args),
         Command::Guard(args) => guard::run(&args),

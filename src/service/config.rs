@@ -1,10 +1,11 @@
 //! `understudy.toml`: strict, with errors that name the nearest valid key.
 
+use super::database::DatabaseConfig;
 use super::schedule::Schedule;
 use crate::edge::address::Address;
 use crate::edge::config::EdgeConfig;
 use crate::edge::customer::CustomerUrl;
-use crate::failover::guard::settings::{DatabaseSettings, GateSettings, Setup};
+use crate::failover::guard::settings::{GateSettings, Setup};
 use crate::failover::services::settings::{self, ServiceSettings};
 use crate::model::id::StoreName;
 use crate::model::plan::{PlanName, Upkeep};
@@ -200,7 +201,7 @@ pub struct StoreConfig {
     /// Gate in front of the store's web server on this host.
     pub gate: Option<GateSettings>,
     #[serde(default)]
-    pub database: DatabaseSettings,
+    pub database: DatabaseConfig,
     /// Address at which the customers reach the store.
     pub customer_url: Option<CustomerUrl>,
     /// What sends the customers to the primary.
@@ -309,7 +310,7 @@ impl StoreConfig {
             store: self.name.clone(),
             gate: gate.clone(),
             services: self.service.clone(),
-            database: self.database.clone(),
+            database: self.database.commands(),
             socket,
             socket_is_default: gate.socket.is_none(),
         }))
@@ -354,7 +355,7 @@ impl StoreConfig {
             stranded: StrandedConfig::default(),
             service: Vec::new(),
             gate: None,
-            database: DatabaseSettings::default(),
+            database: DatabaseConfig::default(),
             customer_url: None,
             edge: Vec::new(),
         }
@@ -383,6 +384,7 @@ impl Config {
             settings::check(&store.service)
                 .map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             check_edges(store).map_err(wrong)?;
+            store.database.check().map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             let environments = [
                 &store.hooks.environment,
                 &store.drill.environment,
@@ -507,6 +509,7 @@ fn resolve_store(store: &mut StoreConfig, base: &Path) {
     let hooks = &mut store.hooks;
     let mut commands = vec![&mut hooks.before, &mut hooks.after, &mut store.drill.command];
     let database = &mut store.database;
+    database.paths().into_iter().for_each(|path| *path = beside(path));
     commands.extend([&mut database.fence, &mut database.promote, &mut database.demote]);
     commands.push(&mut store.fence.command);
     if let Some(replica) = &mut store.replica {

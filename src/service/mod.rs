@@ -8,6 +8,7 @@ pub mod app_state;
 pub mod board;
 pub mod config;
 pub mod daemon;
+pub mod database;
 pub mod door;
 pub mod drill;
 pub mod drill_look;

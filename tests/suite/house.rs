@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 11] = [
     &["service"],
     &["failover"],
     &["mounts"],
-    &["standby"],
+    &["standby", "database"],
     &["restore"],
     &["maintain", "replicate", "content"],
     &["repository", "delta"],

@@ -16,6 +16,7 @@ mod cli;
 mod clock;
 mod clocks;
 mod damage;
+mod database;
 mod deltas;
 mod disagree;
 mod disk;

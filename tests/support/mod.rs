@@ -13,6 +13,7 @@ pub mod faulty;
 pub mod forge;
 pub mod host;
 pub mod http;
+pub mod mariadb;
 pub mod members;
 pub mod model_tree;
 pub mod mount;

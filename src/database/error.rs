@@ -1,0 +1,178 @@
+//! What goes wrong with a database server, and what each of it means.
+
+use crate::support::failure::{Failure, FailureKind};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use thiserror::Error;
+
+/// What is wrong with a server, or with its replication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trouble {
+    /// The account, or a privilege of it, is refused.
+    Refused,
+    /// The replica has transactions that the primary never had.
+    Diverged,
+    /// The primary no longer has the binary logs that the replica needs next.
+    Gone,
+    /// A row is missing, is there already, or a transaction is out of order: somebody wrote to the replica.
+    Conflict,
+    /// What was received cannot be read.
+    Corrupt,
+    /// A disk is full.
+    Full,
+    /// The server does not answer.
+    Unreachable,
+    /// A statement failed for another reason.
+    Failed,
+}
+
+impl Trouble {
+    /// Returns what an error of the server means, by its number and its text.
+    pub fn of(code: u32, text: &str) -> Self {
+        let says = |words: &str| text.contains(words);
+        match code {
+            _ if says("errno: 28") || says("error 28") || says("No space left") => Self::Full,
+            1044 | 1045 | 1130 | 1142 | 1227 | 1698 => Self::Refused,
+            1236 if says("diverged") || says("is not in the master's binlog") => Self::Diverged,
+            1236 => Self::Gone,
+            1032 | 1062 | 1950 => Self::Conflict,
+            1594 | 1595 | 1743 => Self::Corrupt,
+            1021 | 1114 => Self::Full,
+            1040 | 1158..=1161 | 1203 | 2000..=2099 => Self::Unreachable,
+            _ => Self::Failed,
+        }
+    }
+
+    /// Returns the word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Diverged => "diverged",
+            Self::Gone => "gone",
+            Self::Conflict => "conflict",
+            Self::Corrupt => "corrupt",
+            Self::Full => "full",
+            Self::Unreachable => "unreachable",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Returns what it means for the store's replica.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Refused => "the primary's server refuses our account, or a privilege that it needs",
+            Self::Diverged => {
+                "the replica has transactions that the primary never had; nothing is applied until a person decides"
+            }
+            Self::Gone => "the primary has deleted the binary logs from where the replica stands",
+            Self::Conflict => {
+                "a row is missing here, or is here already: somebody wrote to the replica. Nothing was skipped"
+            }
+            Self::Corrupt => "what was received cannot be read; it is fetched anew by itself, three times",
+            Self::Full => {
+                "the disk is nearly full; replication stands still and goes on by itself when there is room"
+            }
+            Self::Unreachable => "the server does not answer; it is tried again by itself",
+            Self::Failed => "a statement of the primary fails on the replica",
+        }
+    }
+
+    /// Returns the command, or the act, that mends it.
+    pub fn mend(self, store: &str) -> String {
+        match self {
+            Self::Refused => format!("on the primary: understudy database check {store}"),
+            Self::Diverged | Self::Gone | Self::Conflict | Self::Failed => {
+                format!(
+                    "on the primary: understudy database seed {store}; then here: understudy database replica {store} --reseed"
+                )
+            }
+            Self::Corrupt => {
+                format!("nothing, at first; if it stays: understudy database replica {store} --reseed")
+            }
+            Self::Full => "make room on the disk of the replica's datadir".to_owned(),
+            Self::Unreachable => {
+                "look whether the primary's server runs, and whether this host reaches it".to_owned()
+            }
+        }
+    }
+}
+
+/// The reason why something with a database failed.
+#[derive(Debug, Error)]
+pub enum DatabaseError {
+    #[error("{server}: {text} (error {code})")]
+    Server { server: String, code: u32, text: String },
+    #[error("{server}: no answer within {} s", limit.as_secs())]
+    Late { server: String, limit: Duration },
+    #[error("{server}: the answer is not understood: {text}")]
+    Answer { server: String, text: String },
+    #[error("{program}: {source}; it comes with Debian's package {package}")]
+    Program { program: String, package: &'static str, source: io::Error },
+    #[error("{program} failed: {text}")]
+    Tool { program: String, text: String },
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{}: {text}", path.display())]
+    Content { path: PathBuf, text: String },
+    #[error("{0}")]
+    Settings(String),
+    #[error("{0}")]
+    Held(String),
+    #[error("the server of the replica ended at its start: {0}")]
+    Start(String),
+    #[error("stopped: this process is shutting down")]
+    Stopped,
+}
+
+impl DatabaseError {
+    /// Returns what is wrong with the server, where that is the reason.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Server { code, text, .. } => Some(Trouble::of(*code, text)),
+            Self::Late { .. } => Some(Trouble::Unreachable),
+            _ => None,
+        }
+    }
+}
+
+impl Failure for DatabaseError {
+    fn kind(&self) -> FailureKind {
+        match (self, self.trouble()) {
+            (_, Some(Trouble::Unreachable)) => FailureKind::Unavailable,
+            (_, Some(Trouble::Refused)) | (Self::Settings(_) | Self::Program { .. }, _) => FailureKind::Usage,
+            (_, Some(Trouble::Diverged | Trouble::Gone | Trouble::Conflict)) | (Self::Held(_), _) => {
+                FailureKind::Held
+            }
+            (Self::Stopped, _) => FailureKind::Stopped,
+            _ => FailureKind::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The texts are those of MariaDB 10.11.
+    #[test]
+    fn each_number_of_the_server_has_its_kind() {
+        let diverged = "Error: connecting slave requested to start from GTID 1-1-5, which is not in the master's binlog. Since the master's binlog contains GTIDs with higher sequence numbers, it probably means that the slave has diverged due to executing extra erroneous transactions";
+        let gone = "Could not find GTID state requested by slave in any binlog files. Probably the slave state is too old and required binlog files have been purged.";
+        for (code, text, wanted) in [
+            (1236, diverged, Trouble::Diverged),
+            (1236, gone, Trouble::Gone),
+            (1032, "Can't find record in 't'", Trouble::Conflict),
+            (1950, "out-of-order", Trouble::Conflict),
+            (1594, "Relay log read failure", Trouble::Corrupt),
+            (1030, "Got error 28 \"No space left on device\"", Trouble::Full),
+            (1045, "Access denied", Trouble::Refused),
+            (2003, "Can't connect", Trouble::Unreachable),
+            (1677, "Column 0 cannot be converted", Trouble::Failed),
+        ] {
+            assert_eq!(Trouble::of(code, text), wanted, "{code}");
+        }
+    }
+}

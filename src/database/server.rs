@@ -1,0 +1,224 @@
+//! What is asked of a server, and told to it: each a function with types.
+
+use super::check::STANDBY_DOMAINS;
+use super::client::{Address, Client, Rows, literal};
+use super::error::DatabaseError;
+use super::facts::{Facts, ForeignTable, VARIABLES, Variables};
+use crate::model::gtid::GtidPosition;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Time for a question that a server answers from memory.
+const QUESTION_LIMIT: Duration = Duration::from_secs(10);
+/// Time for a statement that waits for others, such as the end of an applier.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
+/// Seconds between heartbeats of a primary that has nothing to send.
+const HEARTBEAT_SECONDS: u32 = 2;
+
+/// What a replica says about its replication.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReplicaStatus {
+    /// Whether the thread that receives is connected.
+    pub receives: bool,
+    /// Whether the thread that applies runs.
+    pub applies: bool,
+    /// The position that is received, of the store's own domains.
+    pub received: GtidPosition,
+    /// The position that is applied, of the store's own domains.
+    pub applied: GtidPosition,
+    /// The error of receiving, with its number.
+    pub receive_error: Option<(u32, String)>,
+    /// The error of applying, with its number.
+    pub apply_error: Option<(u32, String)>,
+}
+
+/// Where a replica finds its primary.
+pub struct Source<'a> {
+    pub host: &'a str,
+    pub port: u16,
+    pub user: &'a str,
+    pub password: &'a str,
+    pub tls_ca: Option<&'a str>,
+}
+
+/// Leaves out what standbys wrote by themselves, such as the emptying of MEMORY tables.
+fn of_store(position: &GtidPosition) -> GtidPosition {
+    position.filtered(|domain| domain.0 < STANDBY_DOMAINS)
+}
+
+/// A server that is asked.
+#[derive(Clone)]
+pub struct Server {
+    pub client: Client,
+}
+
+impl Server {
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    fn question(&self, statements: &str) -> Result<Rows, DatabaseError> {
+        self.client.ask(statements, QUESTION_LIMIT)
+    }
+
+    fn statement(&self, statements: &str) -> Result<(), DatabaseError> {
+        self.client.ask(statements, STATEMENT_LIMIT).map(drop)
+    }
+
+    fn not_understood(&self, text: impl Into<String>) -> DatabaseError {
+        DatabaseError::Answer { server: self.client.address.to_string(), text: text.into() }
+    }
+
+    fn position(&self, text: &str) -> Result<GtidPosition, DatabaseError> {
+        text.parse().map_err(|error| self.not_understood(format!("{error}")))
+    }
+
+    /// Returns once the server answers.
+    pub fn ping(&self) -> Result<(), DatabaseError> {
+        self.question("SELECT 1;").map(drop)
+    }
+
+    /// Returns the variables in [`VARIABLES`] that the server has.
+    pub fn variables(&self) -> Result<Variables, DatabaseError> {
+        let names: Vec<String> = VARIABLES.iter().map(|name| literal(name)).collect();
+        let rows =
+            self.question(&format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({});", names.join(",")))?;
+        let pairs = rows.rows.into_iter().filter_map(|row| {
+            let [name, value]: [String; 2] = row.try_into().ok()?;
+            Some((name, value))
+        });
+        Ok(Variables(pairs.collect()))
+    }
+
+    /// Returns all that the checks of a primary need.
+    pub fn facts(&self) -> Result<Facts, DatabaseError> {
+        let user = self.question("SELECT CURRENT_USER();")?;
+        let (user, host) = user
+            .first()
+            .and_then(|account| account.rsplit_once('@'))
+            .ok_or_else(|| self.not_understood("CURRENT_USER()"))?;
+        let mut facts = Facts {
+            variables: self.variables()?,
+            account: format!("'{user}'@'{host}'"),
+            ..Default::default()
+        };
+        let privileges = "SELECT GRANTEE, PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES;";
+        for row in self.question(privileges)?.rows {
+            if let [account, privilege] = &row[..] {
+                facts.privileges.entry(account.clone()).or_default().insert(privilege.clone());
+            }
+        }
+        let tables = "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME), ENGINE FROM information_schema.TABLES \
+             WHERE TABLE_TYPE = 'BASE TABLE' AND ENGINE <> 'InnoDB' AND TABLE_SCHEMA NOT IN \
+             ('mysql', 'sys', 'information_schema', 'performance_schema') ORDER BY 1;";
+        let tables = self.question(tables)?.rows.into_iter().filter_map(|row| {
+            let [name, engine]: [String; 2] = row.try_into().ok()?;
+            Some(ForeignTable { name, engine })
+        });
+        facts.foreign_tables = tables.collect();
+        Ok(facts)
+    }
+
+    /// Returns the last of the store's transactions in the server's binary log.
+    pub fn binlog_position(&self) -> Result<GtidPosition, DatabaseError> {
+        let rows = self.question("SELECT @@global.gtid_binlog_pos;")?;
+        Ok(of_store(&self.position(rows.first().unwrap_or_default())?))
+    }
+
+    /// Returns how far this replica has applied its primary's transactions.
+    pub fn applied_position(&self) -> Result<GtidPosition, DatabaseError> {
+        let rows = self.question("SELECT @@global.gtid_slave_pos;")?;
+        Ok(of_store(&self.position(rows.first().unwrap_or_default())?))
+    }
+
+    /// Returns the state of replication; none where no primary was ever named.
+    pub fn replica_status(&self) -> Result<Option<ReplicaStatus>, DatabaseError> {
+        let rows = self.question("SHOW ALL SLAVES STATUS;")?;
+        let Some(row) = rows.named().next() else { return Ok(None) };
+        let text = |name: &str| row.get(name).copied().unwrap_or_default();
+        let error = |number: &str, words: &str| {
+            let code = text(number).parse().unwrap_or(0);
+            (code != 0).then(|| (code, text(words).to_owned()))
+        };
+        Ok(Some(ReplicaStatus {
+            receives: text("Slave_IO_Running") == "Yes",
+            applies: text("Slave_SQL_Running") == "Yes",
+            received: of_store(&self.position(text("Gtid_IO_Pos"))?),
+            applied: of_store(&self.position(text("Gtid_Slave_Pos"))?),
+            receive_error: error("Last_IO_Errno", "Last_IO_Error"),
+            apply_error: error("Last_SQL_Errno", "Last_SQL_Error"),
+        }))
+    }
+
+    /// Waits until a replica has applied a position; returns whether it has, within `limit`.
+    pub fn wait_for(&self, position: &GtidPosition, limit: Duration) -> Result<bool, DatabaseError> {
+        let wait = format!(
+            "SELECT MASTER_GTID_WAIT({}, {:.3});",
+            literal(&position.to_string()),
+            limit.as_secs_f64()
+        );
+        let rows = self.client.ask(&wait, limit + QUESTION_LIMIT)?;
+        Ok(rows.first() == Some("0"))
+    }
+
+    /// Refuses writes of accounts without special privileges, or takes them again.
+    pub fn set_read_only(&self, is_read_only: bool) -> Result<(), DatabaseError> {
+        self.statement(&format!("SET GLOBAL read_only={};", u8::from(is_read_only)))
+    }
+
+    /// Declares that all up to this position is in the data, which a seed brought.
+    pub fn set_applied_position(&self, position: &GtidPosition) -> Result<(), DatabaseError> {
+        let position = literal(&position.to_string());
+        self.statement(&format!("SET sql_log_bin=0; SET GLOBAL gtid_slave_pos={position};"))
+    }
+
+    /// Names the primary that this server follows. What was received and not yet applied is fetched anew.
+    pub fn follow(&self, source: &Source) -> Result<(), DatabaseError> {
+        let tls = match source.tls_ca {
+            Some(ca) => {
+                format!("MASTER_SSL=1, MASTER_SSL_CA={}, MASTER_SSL_VERIFY_SERVER_CERT=1", literal(ca))
+            }
+            None => "MASTER_SSL=0, MASTER_SSL_VERIFY_SERVER_CERT=0".to_owned(),
+        };
+        self.statement(&format!(
+            "SET sql_log_bin=0; CHANGE MASTER TO MASTER_HOST={}, MASTER_PORT={}, MASTER_USER={}, \
+             MASTER_PASSWORD={}, MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, \
+             MASTER_HEARTBEAT_PERIOD={HEARTBEAT_SECONDS}, {tls};",
+            literal(source.host),
+            source.port,
+            literal(source.user),
+            literal(source.password),
+        ))
+    }
+
+    pub fn start_replica(&self) -> Result<(), DatabaseError> {
+        self.statement("START SLAVE;")
+    }
+
+    pub fn stop_replica(&self) -> Result<(), DatabaseError> {
+        self.statement("STOP SLAVE;")
+    }
+
+    /// Returns the checksum of each table outside the system's schemas.
+    pub fn checksums(&self) -> Result<BTreeMap<String, String>, DatabaseError> {
+        let tables = "SELECT CONCAT('`', TABLE_SCHEMA, '`.`', TABLE_NAME, '`') FROM information_schema.TABLES \
+             WHERE TABLE_TYPE = 'BASE TABLE' AND TABLE_SCHEMA NOT IN \
+             ('mysql', 'sys', 'information_schema', 'performance_schema');";
+        let names: Vec<String> = self.question(tables)?.rows.into_iter().flatten().collect();
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let rows = self.client.ask(&format!("CHECKSUM TABLE {};", names.join(", ")), STATEMENT_LIMIT)?;
+        Ok(rows
+            .rows
+            .into_iter()
+            .filter_map(|row| Some((row.first()?.clone(), row.get(1)?.clone())))
+            .collect())
+    }
+
+    /// Returns the address as it is shown.
+    pub fn address(&self) -> &Address {
+        &self.client.address
+    }
+}

@@ -1,0 +1,147 @@
+//! `[store.database]`: the database's server, its replica on a standby, and the commands of a failover.
+
+use crate::database::client::{Address, Client};
+use crate::failover::guard::settings::DatabaseSettings;
+use crate::support::env::Env;
+use serde::Deserialize;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Default port of a server.
+const PORT: u16 = 3306;
+
+/// What this host does for the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatabaseMode {
+    /// A replica follows the primary's server.
+    #[default]
+    Replica,
+}
+
+/// The database of a store, as it is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// Socket of the primary's server, on its own host.
+    pub socket: Option<PathBuf>,
+    /// Host of the primary's server.
+    pub host: Option<String>,
+    /// Its port.
+    pub port: Option<u16>,
+    /// Certificates that sign the server's; with them the connection is by TLS.
+    pub tls_ca: Option<PathBuf>,
+    /// Option file with the account.
+    pub account_file: Option<PathBuf>,
+    #[serde(default)]
+    pub mode: DatabaseMode,
+    /// Directory of the replica on this host.
+    pub datadir: Option<PathBuf>,
+    /// Memory of the replica's pool; default: the least.
+    pub memory_mib: Option<u32>,
+    /// Command that makes the database refuse writes, and succeeds once it does.
+    #[serde(default)]
+    pub fence: Vec<String>,
+    /// Command that makes the database of this host take writes, after its files are ready.
+    #[serde(default)]
+    pub promote: Vec<String>,
+    /// Command that makes the database of this host follow the primary's again.
+    #[serde(default)]
+    pub demote: Vec<String>,
+    /// Maximum run time of a command in seconds; it is ended after that.
+    pub timeout_seconds: Option<u64>,
+    /// User that the commands run as; default: the user of this process.
+    pub user: Option<String>,
+    /// Names of this process's variables that are handed on to the commands.
+    #[serde(default)]
+    pub environment: Vec<String>,
+}
+
+impl DatabaseConfig {
+    /// Returns what a guard needs of it: the commands, and nothing of the account.
+    pub fn commands(&self) -> DatabaseSettings {
+        DatabaseSettings {
+            fence: self.fence.clone(),
+            promote: self.promote.clone(),
+            demote: self.demote.clone(),
+            timeout_seconds: self.timeout_seconds,
+            user: self.user.clone(),
+            environment: self.environment.clone(),
+        }
+    }
+
+    /// Checks what belongs together. An error is a reason in words.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let wrong = |reason: &str| Err(format!("[store.database]: {reason}"));
+        if self.host.is_none() && (self.port.is_some() || self.tls_ca.is_some()) {
+            return wrong("`port` and `tls_ca` are of a `host`; set it");
+        }
+        if self.host.is_some() && self.account_file.is_none() {
+            return wrong("a server on a `host` asks for an account; set `account_file`");
+        }
+        if self.memory_mib.is_some_and(|mib| !(6..=1 << 20).contains(&mib)) {
+            return wrong("`memory_mib` must be 6 to 1048576");
+        }
+        if let Some(host) = self.host.as_deref().filter(|host| self.tls_ca.is_none() && !is_near(host)) {
+            return Err(format!(
+                "[store.database]: '{host}' is neither this host nor an address of a private network, and passwords and data would go there in the clear; set `tls_ca`"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Returns the paths, which are relative to the configuration's directory.
+    pub(super) fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let paths = [&mut self.socket, &mut self.tls_ca, &mut self.account_file, &mut self.datadir];
+        paths.into_iter().flatten().collect()
+    }
+
+    /// Returns what asks the primary's server: by its socket, else by TCP; none where neither is set.
+    pub(crate) fn primary(&self, env: &Env) -> Option<Client> {
+        let Some(socket) = self.socket.clone() else { return self.tcp(env) };
+        let (address, account_file) = (Address::Socket(socket), self.account_file.clone());
+        Some(Client { address, account_file, env: env.clone() })
+    }
+
+    /// Returns what asks the primary's server by TCP; none where no host is set.
+    pub(crate) fn tcp(&self, env: &Env) -> Option<Client> {
+        let (host, port) = (self.host.clone()?, self.port.unwrap_or(PORT));
+        let address = Address::Tcp { host, port, tls_ca: self.tls_ca.clone() };
+        Some(Client { address, account_file: self.account_file.clone(), env: env.clone() })
+    }
+}
+
+/// Returns whether a name is this host's, or an address of a private network.
+fn is_near(host: &str) -> bool {
+    match host.parse() {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_private(),
+        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unique_local(),
+        Err(_) => host == "localhost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_tls_only_near_servers_are_asked() {
+        for (host, near) in [
+            ("127.0.0.1", true),
+            ("10.1.2.3", true),
+            ("fd00::1", true),
+            ("localhost", true),
+            ("203.0.113.1", false),
+            ("db.example.com", false),
+        ] {
+            let config = DatabaseConfig {
+                host: Some(host.into()),
+                account_file: Some("/a".into()),
+                ..Default::default()
+            };
+            assert_eq!(config.check().is_ok(), near, "{host}");
+            let config = DatabaseConfig { tls_ca: Some("/ca".into()), ..config };
+            assert_eq!(config.check(), Ok(()));
+        }
+    }
+}
