@@ -9,6 +9,9 @@
 
 pub mod check;
 pub mod client;
+pub mod decide;
 pub mod error;
 pub mod facts;
+pub mod lag;
+pub mod minimal;
 pub mod server;
