@@ -14,4 +14,7 @@ pub mod error;
 pub mod facts;
 pub mod lag;
 pub mod minimal;
+pub mod process;
+pub mod replica;
+pub mod seed;
 pub mod server;

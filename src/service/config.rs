@@ -577,6 +577,11 @@ pub(crate) fn state_dir() -> Result<Option<PathBuf>, ConfigError> {
     home("XDG_STATE_HOME", ".local/state")
 }
 
+/// Returns the default directory for the copies that seeds are made of.
+pub(crate) fn default_seeds() -> Result<Option<PathBuf>, ConfigError> {
+    Ok(home("XDG_DATA_HOME", ".local/share")?.map(|data| data.join("seed")))
+}
+
 /// Returns the default cache.
 pub(crate) fn default_cache() -> Result<Option<PathBuf>, ConfigError> {
     home("XDG_CACHE_HOME", ".cache")

@@ -123,6 +123,12 @@ impl MariaDb {
     pub fn sql(&self, statements: &str) -> String {
         self.try_sql(statements).unwrap_or_else(|error| panic!("{statements}: {error}"))
     }
+
+    /// Commits this many orders, each in a transaction.
+    pub fn orders(&self, count: u32) {
+        let insert = "INSERT INTO shop.orders (total, note) VALUES (RAND() * 1000, REPEAT('x', 100));\n";
+        self.sql(&insert.repeat(count as usize));
+    }
 }
 
 impl Drop for MariaDb {

@@ -6,11 +6,14 @@ use super::exit::Exit;
 use super::{Ending, Global};
 use crate::database::client::Client;
 use crate::database::server::Server;
-use crate::model::id::StoreName;
+use crate::model::id::{StoreName, WriterId};
 use crate::service::config::StoreConfig;
 use clap::{Args, Subcommand};
 
 mod check;
+mod replica;
+mod seed;
+mod status;
 
 #[derive(Args)]
 pub(super) struct DatabaseArgs {
@@ -22,6 +25,12 @@ pub(super) struct DatabaseArgs {
 enum DatabaseCommand {
     /// Say all at once what the primary's server lacks for a replica, and what mends each
     Check(OfStore),
+    /// Copy the database and ship it, for standbys to begin from; run on the primary
+    Seed(seed::SeedArgs),
+    /// Run the replica of the database on this host until it is told to end; begins from the newest seed
+    Replica(replica::ReplicaArgs),
+    /// Show where the primary and this host's replica stand, what is wrong and what mends it
+    Status(OfStore),
 }
 
 #[derive(Args)]
@@ -33,18 +42,24 @@ struct OfStore {
 impl DatabaseArgs {
     pub(super) fn ending(&self) -> Ending {
         match self.command {
-            DatabaseCommand::Check(_) => Ending::AT_ONCE,
+            DatabaseCommand::Check(_) | DatabaseCommand::Status(_) => Ending::AT_ONCE,
+            DatabaseCommand::Seed(_) => Ending::within(30),
+            // Its end is no failure: it was told to end.
+            DatabaseCommand::Replica(_) => Ending { code: Some(Exit::Done), ..Ending::within(30) },
         }
     }
 
     pub(super) fn only_prints(&self) -> bool {
-        matches!(self.command, DatabaseCommand::Check(_))
+        matches!(self.command, DatabaseCommand::Check(_) | DatabaseCommand::Status(_))
     }
 }
 
 pub(super) fn run(global: &Global, args: DatabaseArgs) -> Result<Exit> {
     match args.command {
         DatabaseCommand::Check(of) => check::check(global, &of.store),
+        DatabaseCommand::Seed(args) => seed::seed(global, args),
+        DatabaseCommand::Replica(args) => replica::replica(global, &args),
+        DatabaseCommand::Status(of) => status::status(global, &of),
     }
 }
 
@@ -73,6 +88,24 @@ impl Configured {
             ))
             .into()
         })
+    }
+
+    /// Returns the host that the store's log names as its primary; none where nothing was committed yet.
+    fn log_primary(&self) -> Result<Option<WriterId>> {
+        let name = &self.store.name;
+        Ok(self.context.repository_of(name)?.store(name).log().state()?.primary)
+    }
+
+    /// Refuses to follow on the host that is the primary.
+    fn check_stands_by(&self) -> Result<()> {
+        let (name, own) = (&self.store.name, self.context.writer());
+        match self.log_primary()? {
+            Some(primary) if primary == own => {
+                let text = format!("store '{name}': this host ('{own}') is its primary, and follows nobody");
+                Err(UsageError(text).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn primary_server(&self) -> Result<Server> {

@@ -1,0 +1,147 @@
+//! `understudy database replica`.
+
+use super::Configured;
+use crate::cli::error::{Error, LocalError, Result, UsageError};
+use crate::cli::exit::Exit;
+use crate::cli::{Global, ending, progress, show};
+use crate::database::client::Client;
+use crate::database::error::DatabaseError;
+use crate::database::minimal::{Place, Size};
+use crate::database::replica::{Around, Report, Settings, supervise};
+use crate::database::seed::{NOTE, bring, store_name};
+use crate::model::plan::PlanName;
+use crate::support::private;
+use crate::support::progress::Progress;
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+/// Mark, beside the server's files, that a seed is being restored over an older replica.
+const RESTORING: &str = "restoring";
+
+#[derive(Args)]
+pub(super) struct ReplicaArgs {
+    #[arg(value_name = "STORE")]
+    store: String,
+    /// Begin again from the newest seed: what differs from it in the replica's directory is overwritten
+    #[arg(long)]
+    reseed: bool,
+}
+
+pub(super) fn replica(global: &Global, args: &ReplicaArgs) -> Result<Exit> {
+    let configured = Configured::open(global, &args.store)?;
+    let settings = settings(&configured)?;
+    let context = &configured.context;
+    configured.check_stands_by()?;
+    let file = |path: &Path, source| DatabaseError::File { path: path.to_owned(), source };
+    private::own(&settings.place.dir).map_err(|error| file(&settings.place.dir, error))?;
+    bring_if_needed(global, &configured, &settings, args.reseed)?;
+    let may_follow = || configured.check_stands_by().map_err(|error| DatabaseError::Held(error.to_string()));
+    let mut last = String::new();
+    let mut on_report = |report: &Report| {
+        // Only what changed is said, since this goes on for months.
+        let said = said(report);
+        if global.json {
+            let _ = show::json(report);
+        } else if said != last && !global.quiet {
+            let _ = show::line(&format!("{}: {said}", settings.store));
+        }
+        last = said;
+    };
+    let stop = ending::is_asked;
+    let mut around =
+        Around { env: context.env(), stop: &stop, may_follow: &may_follow, on_report: &mut on_report };
+    supervise(&settings, &mut around)?;
+    Ok(Exit::Done)
+}
+
+/// Describes what a person should know of a report, and what changes seldom.
+fn said(report: &Report) -> String {
+    let state = match report.trouble {
+        Some(trouble) => format!("{} ({}): {}", report.state.name(), trouble.name(), trouble.meaning()),
+        None => report.state.name().to_owned(),
+    };
+    match &report.error {
+        Some(error) => format!("{state}; {error}"),
+        None => state,
+    }
+}
+
+/// Returns where the files of a replica's server are on this host.
+pub(super) fn place(configured: &Configured) -> Result<Place> {
+    let dir = crate::service::config::state_dir()?;
+    let dir =
+        dir.ok_or_else(|| LocalError::new("no place for the server's files; set XDG_STATE_HOME or HOME"))?;
+    Ok(Place { dir: dir.join(format!("database-{}", configured.store.name)) })
+}
+
+fn settings(configured: &Configured) -> Result<Settings> {
+    let (store, context) = (&configured.store, &configured.context);
+    let database = &store.database;
+    let unset = |key: &str, what: &str| {
+        UsageError(format!("store '{}': {what}; set `{key}` in [store.database]", store.name))
+    };
+    let root =
+        database.datadir.clone().ok_or_else(|| unset("datadir", "there is no place for the replica"))?;
+    // A replica goes by TCP, also where there is a socket.
+    let primary: Client =
+        database.tcp(context.env()).ok_or_else(|| unset("host", "MariaDB replicates over TCP only"))?;
+    let size = if store.plan == PlanName::Standard { Size::Standard } else { Size::Private };
+    Ok(Settings {
+        store: store.name.to_string(),
+        host: context.writer().to_string(),
+        size,
+        memory_mib: database.memory_mib.unwrap_or_else(|| size.memory_mib()),
+        root,
+        place: place(configured)?,
+        primary,
+    })
+}
+
+/// Restores the newest seed, if there is no replica yet or it is to begin again.
+fn bring_if_needed(
+    global: &Global,
+    configured: &Configured,
+    settings: &Settings,
+    reseed: bool,
+) -> Result<()> {
+    let (root, mark) = (&settings.root, settings.place.dir.join(RESTORING));
+    let is_there = root.join(NOTE).exists();
+    if is_there && !reseed && !mark.exists() {
+        return Ok(());
+    }
+    let is_ours = is_there || mark.exists();
+    if !is_ours && std::fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_some()) {
+        let text =
+            format!("{}: it holds something that is no replica; name an empty directory", root.display());
+        return Err(UsageError(text).into());
+    }
+    if is_ours {
+        // Until the mark is gone, no server is started in what may be half of two seeds.
+        std::fs::write(&mark, b"").map_err(|error| not_written(&mark, &error))?;
+    }
+    let context = &configured.context;
+    let repository = context.repository_of(&configured.store.name)?;
+    let seeds = repository.store(&store_name(&configured.store.name)?);
+    let own: Vec<PathBuf> = context.own_places().into_iter().chain(context.keys()?.key_file).collect();
+    let progress = Progress::default();
+    let (sequence, report) = progress::watched(global, context.env(), &progress, "restored", || {
+        bring(&seeds, root, is_ours, (context.threads(), own), &progress)
+    })?;
+    if is_ours {
+        std::fs::remove_file(&mark).map_err(|error| not_written(&mark, &error))?;
+    }
+    if !global.quiet && !global.json {
+        show::line(&format!(
+            "{}@{sequence} restored to {}: {} files written, {} kept",
+            seeds.name(),
+            root.display(),
+            show::count(report.files_written),
+            show::count(report.files_kept),
+        ))?;
+    }
+    Ok(())
+}
+
+fn not_written(path: &Path, error: &std::io::Error) -> Error {
+    LocalError::new(format!("{}: {error}", path.display())).into()
+}
