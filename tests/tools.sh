@@ -3,8 +3,9 @@
 # server that ignores create-only conditions), pjdfstest and fsx (filesystems), schemathesis
 # (the API), age (keys), Prometheus' parser, what the tests' attacker computes with, a YAML parser and hadolint. Needs Rust, Python 3
 # with venv, Node.js and npm. From Debian's packages: what makes ACLs, mounts, images and filesystems, what makes a chosen
-# system call fail (strace), clocks that are set, what judges systemd's units, what sends customers to a host (HAProxy, nginx), what
-# rejects packets (nftables), and what the tests' composefs is built with. The two proxies are not started: the tests start their own.
+# system call fail (strace), clocks that are set, what judges systemd's units, what sends customers to a host (HAProxy, nginx),
+# MariaDB, what rejects packets (nftables), and what the tests' composefs is built with. No server is started: the tests start their
+# own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=target/test-tools
@@ -19,7 +20,8 @@ if [ ! -e "$tools/complete-5" ]; then
 fi
 missing=""
 for program in setfacl setpriv mount fsck.erofs fusermount3 curl age setfattr chattr mkfs.ext4 mkfs.exfat \
-  mount.exfat-fuse strace unshare faketime systemd-analyze bindfs ip haproxy nginx nft openssl; do
+  mount.exfat-fuse strace unshare faketime systemd-analyze bindfs ip haproxy nginx nft openssl \
+  mariadbd mariadb mariadb-install-db mariadb-backup; do
   command -v "$program" >/dev/null || missing=yes
 done
 pkg-config --exists openssl 2>/dev/null || missing=yes
@@ -31,6 +33,7 @@ if [ -n "$missing" ]; then
   policy=/usr/sbin/policy-rc.d
   [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && ours=yes; }
   apt-get install -y -qq haproxy nginx-core >/dev/null
+  apt-get install -y -qq --no-install-recommends mariadb-server-core mariadb-client mariadb-backup >/dev/null
   [ -z "${ours:-}" ] || rm "$policy"
 fi
 # As udev makes it, where there is one: users without privileges mount, too.

@@ -121,6 +121,10 @@ pub enum DatabaseError {
     Settings(String),
     #[error("{0}")]
     Held(String),
+    #[error("the store's log cannot be read, so that nobody knows whether this host stands by: {0}")]
+    Log(String),
+    #[error("{}: another process runs this replica", .0.display())]
+    Taken(PathBuf),
     #[error("the server of the replica ended at its start: {0}")]
     Start(String),
     #[error("stopped: this process is shutting down")]
@@ -141,8 +145,10 @@ impl DatabaseError {
 impl Failure for DatabaseError {
     fn kind(&self) -> FailureKind {
         match (self, self.trouble()) {
-            (_, Some(Trouble::Unreachable)) => FailureKind::Unavailable,
-            (_, Some(Trouble::Refused)) | (Self::Settings(_) | Self::Program { .. }, _) => FailureKind::Usage,
+            (_, Some(Trouble::Unreachable)) | (Self::Log(_), _) => FailureKind::Unavailable,
+            (_, Some(Trouble::Refused)) | (Self::Settings(_) | Self::Program { .. } | Self::Taken(_), _) => {
+                FailureKind::Usage
+            }
             (_, Some(Trouble::Diverged | Trouble::Gone | Trouble::Conflict)) | (Self::Held(_), _) => {
                 FailureKind::Held
             }

@@ -84,6 +84,11 @@ impl Place {
         self.dir.join("tmp")
     }
 
+    /// What a supervisor holds while it runs.
+    pub fn lock(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
     /// What the supervisor saw last.
     pub fn report(&self) -> PathBuf {
         self.dir.join("status.json")

@@ -3,10 +3,11 @@
 //! The server starts without replication. Our account is made by the server itself at each start, with a
 //! password that nobody else has seen, and is not written to the binary log. Then the position of the seed is
 //! set, once, the primary is named, and replication starts, each time only after the store's log was asked
-//! whether this host stands by.
+//! whether this host stands by. Where it does not, or where somebody has made the server forget its primary
+//! (`RESET SLAVE ALL`, as a promotion does), the server is left running as it is, and nothing is told to it.
 //!
-//! What can race: the primary may be replaced after the log was read. A former primary whose successor went on
-//! is refused by the server then: its transactions are not in the replica's past, nor the replica's in its.
+//! What can race: two supervisors; the second finds the first one's lock. The primary may be replaced after the
+//! log was read: when its successor's replica meets it, the servers refuse each other's transactions.
 
 use super::client::{Account, Address, Client};
 use super::decide::{self, Act, Judgement, Room, State};
@@ -20,6 +21,9 @@ use crate::model::gtid::{GtidPosition, ServerId};
 use crate::support::clock::UnixNanos;
 use crate::support::env::Env;
 use crate::support::{durable, private};
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -110,17 +114,35 @@ pub fn local(place: &Place, env: &Env) -> Client {
     Client { address: Address::Socket(place.socket()), account_file: Some(place.account()), env: env.clone() }
 }
 
-/// Runs a replica's server until `stop` returns true, and starts it again whenever it ends.
+/// Takes the place of a replica for this process; it is free again when the result is dropped.
 ///
 /// # Errors
-/// What another try does not change: settings, an account file, a host that may not follow.
+/// [`DatabaseError::Taken`], and those of the directory.
+pub fn take(place: &Place) -> Result<OwnedFd, DatabaseError> {
+    let file = |path: &Path, source| DatabaseError::File { path: path.to_owned(), source };
+    private::own(&place.dir).map_err(|source| file(&place.dir, source))?;
+    let path = place.lock();
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let lock = rustix::fs::open(&path, flags, Mode::from_raw_mode(PRIVATE_MODE))
+        .map_err(|errno| file(&path, errno.into()))?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(Errno::WOULDBLOCK) => Err(DatabaseError::Taken(path)),
+        Err(errno) => Err(file(&path, errno.into())),
+    }
+}
+
+/// Runs a replica's server until `stop` returns true, and starts it again whenever it ends. The caller has
+/// taken its place.
+///
+/// # Errors
+/// What another try does not change: settings, or an account file.
 pub fn supervise(settings: &Settings, around: &mut Around) -> Result<(), DatabaseError> {
     let Some(note) = SeedNote::read(&settings.root)? else {
         let text = format!("{}: there is no seed in it", settings.root.display());
         return Err(DatabaseError::Settings(text));
     };
     let account = source_account(settings)?;
-    (around.may_follow)()?;
     let mut back_off = Duration::from_secs(1);
     let mut lag = Lag::default();
     while !(around.stop)() {
@@ -133,7 +155,7 @@ pub fn supervise(settings: &Settings, around: &mut Around) -> Result<(), Databas
         run.process.stop(around.env, END_LIMIT);
         match ended {
             Ok(()) | Err(DatabaseError::Stopped) => return Ok(()),
-            Err(error @ (DatabaseError::Settings(_) | DatabaseError::Held(_))) => return Err(error),
+            Err(error @ DatabaseError::Settings(_)) => return Err(error),
             Err(error) => tell(settings, around, Report::down(error.to_string(), around.env.wall())),
         }
         if begun.elapsed() > BACK_OFF_MAX {
@@ -177,7 +199,6 @@ fn tell(settings: &Settings, around: &mut Around, report: Report) {
 fn prepare(settings: &Settings, note: &SeedNote, env: &Env) -> Result<(), DatabaseError> {
     let place = &settings.place;
     let file = |path: PathBuf| move |source| DatabaseError::File { path, source };
-    private::own(&place.dir).map_err(file(place.dir.clone()))?;
     let socket = place.socket();
     if socket.as_os_str().len() > SOCKET_MAX_BYTES {
         return Err(DatabaseError::Settings(format!(
@@ -230,22 +251,51 @@ impl Run<'_> {
         around: &mut Around,
     ) -> Result<(), DatabaseError> {
         self.wait_until_ready(around)?;
-        self.name_the_primary(note, account)?;
+        let mut is_named = false;
         let primary = Server::new(self.settings.primary.clone());
         while !(around.stop)() {
             if let Some(reason) = self.process.ended() {
                 return Err(DatabaseError::Start(reason));
             }
-            let status = self.server.replica_status()?.unwrap_or_default();
-            let judgement = decide::judge(&status, room(&self.settings.root), &mut self.refetches);
-            self.act(judgement.act, around)?;
-            // A primary that is away is seen by the replica itself.
-            let seen = if status.receives { primary.binlog_position().ok() } else { None };
-            let report = self.report(status, judgement, seen, lag, around.env);
+            let report = self.look(note, account, &mut is_named, &primary, lag, around);
+            // A server that is busy, or a log that is away, is no reason to end what runs.
+            let report = report.unwrap_or_else(|error| Report {
+                state: State::Waiting,
+                trouble: error.trouble(),
+                resident_bytes: self.process.resident_bytes(),
+                ..Report::down(error.to_string(), around.env.wall())
+            });
             tell(self.settings, around, report);
             sleep(around, LOOK_EVERY);
         }
         Ok(())
+    }
+
+    /// Looks at the replica once, and does what is to be done about it.
+    fn look(
+        &mut self,
+        note: &SeedNote,
+        account: &Account,
+        is_named: &mut bool,
+        primary: &Server,
+        lag: &mut Lag,
+        around: &Around,
+    ) -> Result<Report, DatabaseError> {
+        if !*is_named {
+            (around.may_follow)()?;
+            self.name_the_primary(note, account)?;
+            *is_named = true;
+        }
+        let Some(status) = self.server.replica_status()? else {
+            let text =
+                "somebody has made this server forget its primary, as a promotion does; it is left as it is";
+            return Err(DatabaseError::Held(text.to_owned()));
+        };
+        let judgement = decide::judge(&status, room(&self.settings.root), &mut self.refetches);
+        self.act(judgement.act, around)?;
+        // A primary that is away is seen by the replica itself.
+        let seen = if status.receives { primary.binlog_position().ok() } else { None };
+        Ok(self.report(status, judgement, seen, lag, around.env))
     }
 
     fn wait_until_ready(&mut self, around: &Around) -> Result<(), DatabaseError> {
@@ -273,7 +323,9 @@ impl Run<'_> {
     /// Names the primary, and before that, once, the position of the seed.
     fn name_the_primary(&self, note: &SeedNote, account: &Account) -> Result<(), DatabaseError> {
         let Address::Tcp { host, port, tls_ca } = &self.settings.primary.address else { return Ok(()) };
-        if self.server.replica_status()?.is_none() {
+        // Later than its first start, the server knows better than the seed where it stands.
+        let knows = self.server.replica_status()?.is_some();
+        if !knows && !self.server.applied_position()?.covers(&note.position) {
             self.server.set_applied_position(&note.position)?;
         }
         // A name would be taken for a socket.

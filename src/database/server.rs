@@ -129,7 +129,7 @@ impl Server {
     /// Returns how far this replica has applied its primary's transactions.
     pub fn applied_position(&self) -> Result<GtidPosition, DatabaseError> {
         let rows = self.question("SELECT @@global.gtid_slave_pos;")?;
-        Ok(of_store(&self.position(rows.first().unwrap_or_default())?))
+        self.position(rows.first().unwrap_or_default())
     }
 
     /// Returns the state of replication; none where no primary was ever named.

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal};
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 /// Returns a host with the store `acme`, and these keys for its database.
@@ -110,7 +110,11 @@ struct Pair {
 impl Pair {
     /// Makes the two hosts and seeds; the standby's replica lies in `replica`, or elsewhere.
     fn new(datadir: Option<&Path>) -> Self {
-        let (server, repository) = (MariaDb::primary(), tempfile::tempdir().unwrap());
+        Self::of(MariaDb::primary(), datadir)
+    }
+
+    fn of(server: MariaDb, datadir: Option<&Path>) -> Self {
+        let repository = tempfile::tempdir().unwrap();
         let location = repository.path().display().to_string();
         let one = host(&location, &server.tcp());
         ok(&mut one.command(&["resync", "acme", "--quiet"]));
@@ -407,4 +411,66 @@ fn what_cannot_be_a_replica_is_refused_in_words() {
     let output = one.command(&["database", "seed", "acme"]).output().unwrap();
     let said = said(&output);
     assert!(output.status.code() == Some(2) && said.contains("binlog_format, gtid_domain_id"), "{said}");
+}
+
+#[test]
+fn a_replica_that_was_promoted_is_left_alone_and_a_second_supervisor_is_refused() {
+    let mut pair = Pair::new(None);
+    pair.start(&[]);
+    pair.wait_until_equal();
+    let output = pair.two.command(&["database", "replica", "acme"]).output().unwrap();
+    assert!(
+        output.status.code() == Some(2) && said(&output).contains("another process runs this"),
+        "{output:?}"
+    );
+    // As a command of `promote` does.
+    pair.sql(
+        "STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only=0; INSERT INTO shop.orders (total) VALUES (77)",
+    );
+    let id = pair.id();
+    let status = pair.wait_for("it is seen", |status| status["replica"]["error"].as_str().is_some());
+    assert!(status["replica"]["error"].as_str().unwrap().contains("promotion"), "{status:#}");
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!((pair.id(), pair.sql("SHOW SLAVE STATUS")), (id, String::new()));
+    assert_eq!(pair.sql("SELECT COUNT(*) FROM shop.orders WHERE total = 77"), "1");
+}
+
+#[test]
+fn a_replica_follows_by_tls_and_only_a_server_whose_certificate_is_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let openssl = |args: &str| {
+        let output =
+            Command::new("openssl").args(args.split_whitespace()).current_dir(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{args}: {output:?}");
+    };
+    for name in ["ca", "other"] {
+        openssl(&format!(
+            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.pem"
+        ));
+    }
+    openssl(
+        "req -newkey rsa:2048 -nodes -subj /CN=db -addext subjectAltName=IP:127.0.0.1 -keyout db.key -out db.csr",
+    );
+    openssl(
+        "x509 -req -in db.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -copy_extensions copy -out db.pem",
+    );
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let options =
+        format!("ssl-ca={}\nssl-cert={}\nssl-key={}\n", path("ca.pem"), path("db.pem"), path("db.key"));
+    let mut pair = Pair::of(MariaDb::primary_with(&options), None);
+    pair.server.sql("ALTER USER understudy@'127.0.0.1' REQUIRE SSL");
+    let configuration = std::fs::read_to_string(pair.two.path("understudy.toml")).unwrap();
+    let with = |ca: &str| format!("{configuration}tls_ca = '{}'\n", path(ca));
+    std::fs::write(pair.two.path("understudy.toml"), with("ca.pem")).unwrap();
+    pair.start(&[]);
+    pair.wait_until_equal();
+    pair.signal_supervisor(Signal::TERM);
+    std::fs::write(pair.two.path("understudy.toml"), with("other.pem")).unwrap();
+    pair.server.orders(5);
+    pair.start(&[]);
+    let status = pair.wait_for("it is refused", |status| {
+        status["supervised"] == true && status["replica"]["trouble"] == "unreachable"
+    });
+    assert!(status["replica"]["error"].as_str().unwrap().contains("SSL"), "{status:#}");
+    assert_eq!(pair.sql("SELECT COUNT(*) FROM shop.orders"), "200");
 }

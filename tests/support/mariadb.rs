@@ -69,7 +69,12 @@ impl MariaDb {
 
     /// Starts a primary that is fit for a replica, with the database `shop`.
     pub fn primary() -> Self {
-        let server = Self::start(FIT);
+        Self::primary_with("")
+    }
+
+    /// Starts such a primary with further options.
+    pub fn primary_with(options: &str) -> Self {
+        let server = Self::start(&format!("{FIT}{options}"));
         server.sql(&format!("GRANT {GRANTS} ON *.* TO understudy@'127.0.0.1'; CREATE DATABASE shop;"));
         server.sql("CREATE TABLE shop.orders (id INT AUTO_INCREMENT PRIMARY KEY, total INT NOT NULL, note VARCHAR(200));");
         server

@@ -7,10 +7,10 @@ use crate::cli::{Global, ending, progress, show};
 use crate::database::client::Client;
 use crate::database::error::DatabaseError;
 use crate::database::minimal::{Place, Size};
-use crate::database::replica::{Around, Report, Settings, supervise};
+use crate::database::replica::{Around, Report, Settings, supervise, take};
 use crate::database::seed::{NOTE, bring, store_name};
 use crate::model::plan::PlanName;
-use crate::support::private;
+use crate::support::failure::FailureKind;
 use crate::support::progress::Progress;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -32,10 +32,14 @@ pub(super) fn replica(global: &Global, args: &ReplicaArgs) -> Result<Exit> {
     let settings = settings(&configured)?;
     let context = &configured.context;
     configured.check_stands_by()?;
-    let file = |path: &Path, source| DatabaseError::File { path: path.to_owned(), source };
-    private::own(&settings.place.dir).map_err(|error| file(&settings.place.dir, error))?;
+    let _taken = take(&settings.place)?;
     bring_if_needed(global, &configured, &settings, args.reseed)?;
-    let may_follow = || configured.check_stands_by().map_err(|error| DatabaseError::Held(error.to_string()));
+    let may_follow = || {
+        configured.check_stands_by().map_err(|error| match error.kind() {
+            FailureKind::Usage => DatabaseError::Held(error.to_string()),
+            _ => DatabaseError::Log(error.to_string()),
+        })
+    };
     let mut last = String::new();
     let mut on_report = |report: &Report| {
         // Only what changed is said, since this goes on for months.

@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""The replica of a database beside its primary: `benches/database.py target/release/understudy`.
+
+Needs root and MariaDB (Debian's packages mariadb-server-core, mariadb-client, mariadb-backup). A primary with a pool of
+256 MiB, durable at each commit, takes CHECKOUTS (5000) checkouts, each a transaction of 12 row changes in 7 tables, from
+four clients. The replica that understudy seeded follows; then it is stopped, the same again, and it catches up. Memory is
+that of the replica's server: resident, and what of it no other process shares. The processor time of both servers is
+counted while they work."""
+import json, os, random, re, signal, socket, subprocess, sys, tempfile, time
+
+CHECKOUTS = int(os.environ.get("CHECKOUTS", "5000"))
+SCHEMA = """CREATE DATABASE shop; USE shop;
+CREATE TABLE quote (id INT PRIMARY KEY, total INT, state INT, note VARCHAR(200), KEY (state));
+CREATE TABLE orders (id INT AUTO_INCREMENT PRIMARY KEY, quote INT, total INT, mail VARCHAR(80), note VARCHAR(400), KEY (quote), KEY (mail));
+CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, orders INT, product INT, price INT, note VARCHAR(200), KEY (orders), KEY (product));
+CREATE TABLE address (id INT AUTO_INCREMENT PRIMARY KEY, orders INT, street VARCHAR(120), city VARCHAR(60), KEY (orders));
+CREATE TABLE payment (id INT AUTO_INCREMENT PRIMARY KEY, orders INT, info VARCHAR(300), KEY (orders));
+CREATE TABLE stock (product INT PRIMARY KEY, count INT);
+CREATE TABLE grid (id INT AUTO_INCREMENT PRIMARY KEY, orders INT, words VARCHAR(200), KEY (words(40)));
+INSERT INTO stock SELECT seq, 1000000 FROM seq_1_to_20000; INSERT INTO quote SELECT seq, 0, 0, MD5(seq) FROM seq_1_to_100000;
+"""
+PRIVILEGES = "RELOAD, PROCESS, LOCK TABLES, BINLOG MONITOR, CONNECTION ADMIN, SLAVE MONITOR, REPLICATION SLAVE, SELECT"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def checkout(dice):
+    word = lambda n: "".join(dice.choices("abcdefgh ijklmnop", k=n))
+    products = sorted(dice.sample(range(1, 20001), 3))
+    quote = dice.randrange(1, 100001)
+    sql = ["BEGIN", f"UPDATE quote SET total={dice.randrange(9999)}, state=1, note='{word(60)}' WHERE id={quote}"]
+    sql.append(f"INSERT INTO orders (quote, total, mail, note) VALUES ({quote}, 5, '{word(20)}', '{word(150)}')")
+    sql.append("SET @o=LAST_INSERT_ID()")
+    sql += [f"INSERT INTO item (orders, product, price, note) VALUES (@o, {p}, 3, '{word(80)}')" for p in products]
+    sql += [f"INSERT INTO address (orders, street, city) VALUES (@o, '{word(40)}', '{word(20)}')" for _ in range(2)]
+    sql.append(f"INSERT INTO payment (orders, info) VALUES (@o, '{word(120)}')")
+    sql += [f"UPDATE stock SET count=count-1 WHERE product={p}" for p in products]
+    sql.append(f"INSERT INTO grid (orders, words) VALUES (@o, '{word(90)}')")
+    return ";\n".join(sql + ["COMMIT;\n"])
+
+
+def fields(process):
+    text = open(f"/proc/{process}/status").read()
+    return {key: int(re.search(key + r":\s+(\d+)", text)[1]) / 1024 for key in ("VmRSS", "RssAnon")}
+
+
+def cpu(process):
+    parts = open(f"/proc/{process}/stat").read().rpartition(")")[2].split()
+    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Bench:
+    def __init__(self, program, top):
+        self.program, self.top, self.port = os.path.abspath(program), top, free_port()
+        self.place = f"{top}/state/understudy/database-acme"
+
+    def client(self, account, socket_path, sql):
+        command = ["mariadb", *account, "-S", socket_path, "--protocol=socket", "-N", "-B"]
+        return subprocess.run(command, input=sql, capture_output=True, text=True, check=True).stdout.strip()
+
+    def primary(self, sql):
+        return self.client(["--no-defaults", "-uroot"], f"{self.top}/socket", sql)
+
+    def replica(self, sql):
+        return self.client([f"--defaults-file={self.place}/account.cnf"], f"{self.place}/socket", sql)
+
+    def begin(self):
+        top = self.top
+        subprocess.run(["mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db",
+                        f"--datadir={top}/data"], check=True, capture_output=True)
+        options = f"""[mariadbd]\nuser=root\ndatadir={top}/data\nsocket={top}/socket\nport={self.port}\nbind-address=127.0.0.1
+log-error={top}/log\nlog-bin=bin\nserver-id=11\ngtid-domain-id=1\ngtid-strict-mode=1\nbinlog-format=ROW\nsync-binlog=1
+binlog-expire-logs-seconds=604800\ninnodb-buffer-pool-size=256M\ninnodb-log-file-size=256M\n"""
+        open(f"{top}/my.cnf", "w").write(options)
+        self.server = subprocess.Popen(["mariadbd", f"--defaults-file={top}/my.cnf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            try:
+                self.primary("SELECT 1")
+                break
+            except subprocess.CalledProcessError:
+                time.sleep(0.1)
+        self.primary(f"CREATE USER understudy@'127.0.0.1' IDENTIFIED BY 'x'; GRANT {PRIVILEGES} ON *.* TO understudy@'127.0.0.1';" + SCHEMA)
+        open(f"{top}/account.cnf", "w").write("[client]\nuser=understudy\npassword=x\n")
+        open(f"{top}/understudy.toml", "w").write(f"""repository = "{top}/repository"\nencryption = "none"\n[[store]]\nname = "acme"
+role = "standby"\n[store.database]\nhost = "127.0.0.1"\nport = {self.port}\naccount_file = "{top}/account.cnf"\ndatadir = "{top}/replica"\n""")
+
+    def understudy(self, *args):
+        env = {**os.environ, "HOME": self.top, "XDG_STATE_HOME": f"{self.top}/state", "XDG_DATA_HOME": f"{self.top}/share",
+               "XDG_CACHE_HOME": f"{self.top}/cache", "UNDERSTUDY_CONFIG": f"{self.top}/understudy.toml"}
+        return subprocess.Popen([self.program, *args], env=env, stdout=subprocess.PIPE, text=True)
+
+    def seed(self):
+        begun, running = time.time(), self.understudy("database", "seed", "acme", "--json")
+        report = json.loads(running.communicate()[0])
+        return time.time() - begun, report["shipped_bytes"], report["size_bytes"]
+
+    def load(self, seed):
+        """Runs the checkouts; returns transactions a second, and the primary's processor time for each in µs."""
+        texts = ["USE shop;\n" + "".join(checkout(dice) for _ in range(CHECKOUTS // 4))
+                 for dice in (random.Random(f"{seed}-{client}") for client in range(4))]
+        before, begun = cpu(self.server.pid), time.time()
+        clients = []
+        for text in texts:
+            file = tempfile.TemporaryFile("w+")
+            file.write(text)
+            file.seek(0)
+            command = ["mariadb", "--no-defaults", "-uroot", "-S", f"{self.top}/socket", "--force"]
+            clients.append(subprocess.Popen(command, stdin=file, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        for client in clients:
+            client.wait()
+        return CHECKOUTS / (time.time() - begun), (cpu(self.server.pid) - before) / CHECKOUTS * 1e6
+
+    def id(self):
+        return int(open(f"{self.place}/pid").read())
+
+    def number(self, ask, variable):
+        for part in ask(f"SELECT @@{variable}").split(","):
+            if part.startswith("1-"):
+                return int(part.split("-")[2])
+        return 0
+
+    def start(self):
+        running = self.understudy("database", "replica", "acme", "-q")
+        for _ in range(600):
+            try:
+                self.replica("SELECT 1")
+                return running
+            except (subprocess.CalledProcessError, FileNotFoundError):
+                time.sleep(0.02)
+        sys.exit("the replica does not answer")
+
+    def wait(self):
+        """Waits until the replica has all; returns the seconds from the first transaction that it applied here."""
+        wanted, first = self.number(self.primary, "gtid_binlog_pos"), self.number(self.replica, "gtid_slave_pos")
+        begun = time.time()
+        while (found := self.number(self.replica, "gtid_slave_pos")) < wanted:
+            if found == first:
+                begun = time.time()
+            time.sleep(0.02)
+        return time.time() - begun
+
+
+def main(program):
+    with tempfile.TemporaryDirectory() as top:
+        bench = Bench(program, top)
+        bench.begin()
+        rows = []
+        try:
+            seconds, shipped, size = bench.seed()
+            rows.append(("seed", f"{seconds:.1f} s, {size >> 20} MiB, {shipped / 2**20:.1f} MiB shipped"))
+            running = bench.start()
+            bench.wait()
+            time.sleep(5)
+            idle = fields(bench.id())
+            rows.append(("memory idle: resident, private MiB", f"{idle['VmRSS']:.0f}, {idle['RssAnon']:.0f}"))
+            before = cpu(bench.id())
+            rate, micros = bench.load(1)
+            behind = bench.wait()
+            used = (cpu(bench.id()) - before) / CHECKOUTS * 1e6
+            after = fields(bench.id())
+            rows.append(("the primary alone pays, µs a checkout", f"{micros:.0f}"))
+            rows.append((f"primary, checkouts a second, the replica following", f"{rate:.0f}"))
+            rows.append(("replica equal after the last commit, s", f"{behind:.2f}"))
+            rows.append(("replica, µs a checkout", f"{used:.0f}"))
+            rows.append((f"memory after {CHECKOUTS} checkouts: resident, private MiB", f"{after['VmRSS']:.0f}, {after['RssAnon']:.0f}"))
+            running.send_signal(signal.SIGTERM)
+            running.wait()
+            alone, _ = bench.load(2)
+            running = bench.start()
+            process = bench.id()
+            before, seconds = cpu(process), bench.wait()
+            rows.append(("primary, checkouts a second, without a replica", f"{alone:.0f}"))
+            rows.append(("replica catching up, checkouts a second", f"{CHECKOUTS / seconds:.0f}"))
+            rows.append(("replica catching up, µs a checkout", f"{(cpu(process) - before) / CHECKOUTS * 1e6:.0f}"))
+            after = fields(process)
+            rows.append(("memory after it: resident, private MiB", f"{after['VmRSS']:.0f}, {after['RssAnon']:.0f}"))
+            tables = "USE shop; CHECKSUM TABLE quote, orders, item, address, payment, stock, grid"
+            if bench.primary(tables) != bench.replica(tables):
+                sys.exit("the tables differ")
+            running.send_signal(signal.SIGTERM)
+            running.wait()
+            seconds, shipped, size = bench.seed()
+            rows.append((f"the next seed, {2 * CHECKOUTS} checkouts later", f"{seconds:.1f} s, {size >> 20} MiB, {shipped / 2**20:.1f} MiB shipped"))
+        finally:
+            bench.server.kill()
+            bench.server.wait()
+        print("| what | found |\n| --- | ---: |")
+        for row in rows:
+            print(f"| {row[0]} | {row[1]} |")
+
+
+main(sys.argv[1])
