@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Interval between looks whether a process has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Size from which a log is begun anew at the next start; the last one is kept.
+const LOG_MAX_BYTES: u64 = 8 << 20;
 /// Number of bytes of a log that are shown in an error.
 const TAIL_BYTES: u64 = 4096;
 
@@ -94,6 +96,9 @@ impl Process {
     pub fn start(place: &Place) -> Result<Self, DatabaseError> {
         let file = |source| DatabaseError::File { path: place.log(), source };
         let _ = std::fs::remove_file(place.pid_file());
+        if std::fs::metadata(place.log()).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
+            std::fs::rename(place.log(), place.dir.join("log.old")).map_err(file)?;
+        }
         let log = File::options().create(true).append(true).open(place.log()).map_err(file)?;
         let arguments = [format!("--defaults-file={}", place.configuration().display())];
         let leashed = Leashed::start("mariadbd", &arguments, &log, "mariadb-server-core")?;

@@ -104,7 +104,7 @@ pub fn back_up(client: &Client, root: &Path, stop: &dyn Fn() -> bool) -> Result<
             _ => {}
         }
     }
-    let log_path = root.with_extension("log");
+    let log_path = PathBuf::from(format!("{}.log", root.display()));
     let log = File::create(&log_path).map_err(file(&log_path))?;
     let target = format!("--target-dir={}", data.display());
     let mut copy = client.options();

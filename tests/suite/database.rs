@@ -474,3 +474,90 @@ fn a_replica_follows_by_tls_and_only_a_server_whose_certificate_is_right() {
     assert!(status["replica"]["error"].as_str().unwrap().contains("SSL"), "{status:#}");
     assert_eq!(pair.sql("SELECT COUNT(*) FROM shop.orders"), "200");
 }
+
+#[test]
+fn each_broken_state_has_its_kind_and_what_mends_it() {
+    let mut pair = Pair::new(None);
+    pair.start(&[]);
+    pair.wait_until_equal();
+    // What was received is damaged, while the supervisor does not look.
+    let supervisor = Pid::from_raw(pair.supervisor.as_ref().unwrap().id() as i32).unwrap();
+    rustix::process::kill_process(supervisor, Signal::STOP).unwrap();
+    pair.sql("STOP SLAVE SQL_THREAD");
+    pair.server.orders(20);
+    let position = pair.server.sql("SELECT @@gtid_binlog_pos");
+    wait_until("it is received", || pair.sql("SHOW SLAVE STATUS").split('\t').any(|field| field == position));
+    let data = pair.two.path("replica/data");
+    let relays = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+    let relays = relays.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("relay.0"));
+    let relay = relays.max().unwrap();
+    let mut bytes = std::fs::read(&relay).unwrap();
+    let at = bytes.len() - 900;
+    bytes[at..at + 200].fill(0xee);
+    std::fs::write(&relay, bytes).unwrap();
+    pair.sql("START SLAVE SQL_THREAD");
+    wait_until("it cannot be read", || {
+        ["1594", "1595", "1743"]
+            .iter()
+            .any(|code| pair.sql("SHOW SLAVE STATUS").split('\t').any(|field| field == *code))
+    });
+    rustix::process::kill_process(supervisor, Signal::CONT).unwrap();
+    pair.wait_until_equal();
+    // The primary has deleted what comes next.
+    pair.signal_supervisor(Signal::TERM);
+    pair.server.orders(5);
+    pair.server.sql("FLUSH BINARY LOGS");
+    let last = pair.server.sql("SHOW MASTER STATUS");
+    pair.server.sql(&format!("PURGE BINARY LOGS TO '{}'", last.split('\t').next().unwrap()));
+    pair.start(&[]);
+    let broken = |kind: &str| {
+        let status = pair
+            .wait_for(kind, |status| status["supervised"] == true && status["replica"]["state"] == "broken");
+        assert_eq!(status["replica"]["trouble"], kind, "{status:#}");
+        assert!(status["replica"]["error"].as_str().unwrap().contains("1236"), "{status:#}");
+        assert!(status["mend"].as_str().unwrap().contains("database seed acme"), "{status:#}");
+    };
+    broken("gone");
+    // It has what the primary never had.
+    pair.sql("STOP SLAVE; RESET MASTER; SET GLOBAL gtid_slave_pos='1-99-150'");
+    wait_until("it is seen", || pair.status().1["replica"]["trouble"] == "diverged");
+    broken("diverged");
+    pair.signal_supervisor(Signal::TERM);
+    pair.seed();
+    pair.start(&["--reseed"]);
+    pair.wait_until_equal();
+}
+
+#[test]
+fn a_seed_is_taken_by_the_socket_of_a_server_without_an_account() {
+    let server = MariaDb::primary();
+    let one = host("repository", &format!("socket = '{}'\n", server.socket().display()));
+    server.orders(3);
+    let position = server.sql("SELECT @@gtid_binlog_pos");
+    let (code, report) = json(&one, &["database", "seed", "acme", "--directory", "copy"]);
+    assert_eq!((code, &report["position"]), (0, &position.into()), "{report:#}");
+    // A seed that is broken off is none: the note is written last, and the copy begins anew.
+    let note = one.path("copy/seed.json");
+    assert!(note.exists() && one.path("copy/data/ibdata1").exists());
+    let mut command = one.command(&["database", "seed", "acme", "--directory", "copy"]);
+    let empty = tempfile::tempdir().unwrap();
+    let (program, real) = (empty.path().join("mariadb-backup"), "/usr/bin/mariadb-backup");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *--prepare*) echo 'Error: no memory'; exit 1;; esac\nexec {real} \"$@\"\n"
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    command.env("PATH", format!("{}:{}", empty.path().display(), std::env::var("PATH").unwrap()));
+    let output = command.output().unwrap();
+    assert!(output.status.code() == Some(1) && said(&output).contains("no memory"), "{output:?}");
+    assert!(!note.exists());
+    let snapshots = ok(&mut one.command(&["snapshots", "acme.database", "--json"]));
+    assert_eq!(
+        String::from_utf8_lossy(&snapshots.stdout).matches("\"scan_start_ns\"").count(),
+        1,
+        "{}",
+        said(&snapshots)
+    );
+    let (code, _) = json(&one, &["database", "seed", "acme", "--directory", "copy"]);
+    assert!(code == 0 && note.exists());
+}
