@@ -173,7 +173,8 @@ impl Host {
         let files = key_file.or_else(default).into_iter();
         let files =
             files.chain(self.config.passphrase_file.clone()).chain(self.config.service.token_file.clone());
-        files.filter_map(|path| trusted::exposure(&path)).collect()
+        let accounts = self.config.store.iter().filter_map(|store| store.database.account_file.clone());
+        files.chain(accounts).filter_map(|path| trusted::exposure(&path)).collect()
     }
 
     /// Returns the key file that the next new store will create; none when there is one already.

@@ -87,10 +87,15 @@ fn a_fit_primary_is_fit_and_a_password_that_others_can_change_is_not_used() {
     let host = host("repository", &primary.tcp());
     let (code, report) = json(&host, &["database", "check", "acme"]);
     assert_eq!((code, report["findings"].as_array().unwrap().len()), (0, 0), "{report:#}");
+    // The directory keeps others out; what they could read would be told.
+    let file: PathBuf = primary.account_file();
+    std::fs::set_permissions(primary.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let output = host.command(&["database", "check", "acme"]).output().unwrap();
+    assert!(said(&output).contains("chmod go-r"), "{output:?}");
     primary.sql(&format!("REVOKE {GRANTS} ON *.* FROM understudy@'127.0.0.1'; SET PASSWORD FOR understudy@'127.0.0.1' = '*14E65567ABDB5135D0CFD9A70B3032C179A49EE7';"));
     let output = host.command(&["database", "check", "acme"]).output().unwrap();
     assert!(output.status.code() == Some(2) && said(&output).contains("1045"), "{output:?}");
-    let file: PathBuf = primary.account_file();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
     let output = host.command(&["database", "check", "acme"]).output().unwrap();
     assert!(said(&output).contains("chmod go-w"), "{output:?}");
