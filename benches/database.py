@@ -86,7 +86,7 @@ binlog-expire-logs-seconds=604800\ninnodb-buffer-pool-size=256M\ninnodb-log-file
         self.primary(f"CREATE USER understudy@'127.0.0.1' IDENTIFIED BY 'x'; GRANT {PRIVILEGES} ON *.* TO understudy@'127.0.0.1';" + SCHEMA)
         open(f"{top}/account.cnf", "w").write("[client]\nuser=understudy\npassword=x\n")
         open(f"{top}/understudy.toml", "w").write(f"""repository = "{top}/repository"\nencryption = "none"\n[[store]]\nname = "acme"
-role = "standby"\n[store.database]\nhost = "127.0.0.1"\nport = {self.port}\naccount_file = "{top}/account.cnf"\ndatadir = "{top}/replica"\n""")
+path = "/nowhere"\n[store.database]\nhost = "127.0.0.1"\nport = {self.port}\naccount_file = "{top}/account.cnf"\ndatadir = "{top}/replica"\n""")
 
     def understudy(self, *args):
         env = {**os.environ, "HOME": self.top, "XDG_STATE_HOME": f"{self.top}/state", "XDG_DATA_HOME": f"{self.top}/share",

@@ -4,15 +4,16 @@
 //! left without a supervisor. It is asked to end by its own id, which it wrote to a directory of this process's
 //! and which is a child of the intermediate process; nothing is ended by name.
 
+use super::check::series;
 use super::error::DatabaseError;
 use super::minimal::Place;
-use crate::support::child::{self, Confinement};
+use crate::support::child::{self, Confinement, own_path};
 use crate::support::env::Env;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// Interval between looks whether a process has ended.
@@ -132,6 +133,25 @@ impl Process {
                 env.sleep(LOOK_EVERY);
             }
         }
+    }
+}
+
+/// Refuses a program of another series than `version`, that of a server whose files it would read.
+pub(crate) fn check_series(program: &str, package: &'static str, version: &str) -> Result<(), DatabaseError> {
+    let output = Command::new(program)
+        .arg("--version")
+        .env("PATH", own_path())
+        .output()
+        .map_err(|source| DatabaseError::Program { program: program.to_owned(), package, source })?;
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // Such as `mariadb-backup based on MariaDB server 10.11.19-MariaDB debian-linux-gnu (x86_64)`.
+    let found = said.split_whitespace().find(|word| series(word).is_some()).unwrap_or_default();
+    match series(found) == series(version) {
+        true => Ok(()),
+        false => Err(DatabaseError::Settings(format!(
+            "{program}: it is of version '{found}', and the primary's server of {version}; install the primary's series"
+        ))),
     }
 }
 

@@ -14,7 +14,7 @@ use super::decide::{self, Act, Judgement, Room, State};
 use super::error::{DatabaseError, Trouble};
 use super::lag::Lag;
 use super::minimal::{Identity, Minimal, Place, Size};
-use super::process::Process;
+use super::process::{Process, check_series};
 use super::seed::{DATA, SeedNote};
 use super::server::{ReplicaStatus, Server, Source};
 use crate::model::gtid::{GtidPosition, ServerId};
@@ -143,6 +143,7 @@ pub fn supervise(settings: &Settings, around: &mut Around) -> Result<(), Databas
         return Err(DatabaseError::Settings(text));
     };
     let account = source_account(settings)?;
+    check_series("mariadbd", "mariadb-server-core", note.variables.text("version"))?;
     let mut back_off = Duration::from_secs(1);
     let mut lag = Lag::default();
     while !(around.stop)() {

@@ -7,11 +7,10 @@
 //!
 //! Until the position is written, what lies there is no seed: a copy that was broken off is made again.
 
-use super::check::series;
 use super::client::Client;
 use super::error::DatabaseError;
 use super::facts::Variables;
-use super::process::Leashed;
+use super::process::{Leashed, check_series};
 use super::server::Server;
 use crate::model::gtid::GtidPosition;
 use crate::model::id::{Sequence, StoreName};
@@ -30,7 +29,6 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 /// What follows a store's name in the name of its database's store.
@@ -95,7 +93,14 @@ pub fn back_up(client: &Client, root: &Path, stop: &dyn Fn() -> bool) -> Result<
         move |source| DatabaseError::File { path, source }
     };
     let variables = Server::new(client.clone()).variables()?;
-    check_tool(variables.text("version"))?;
+    check_series("mariadb-backup", "mariadb-backup", variables.text("version"))?;
+    let served = Path::new(variables.text("datadir"));
+    if !served.join("ibdata1").exists() {
+        return Err(DatabaseError::Settings(format!(
+            "{}: the server's data is not on this host, where it is copied from; seed on the host of the server, as a user who may read it",
+            served.display()
+        )));
+    }
     let (data, note) = (root.join(DATA), root.join(NOTE));
     durable::create_dirs(root).map_err(file(root))?;
     for gone in [std::fs::remove_file(&note), std::fs::remove_dir_all(&data)] {
@@ -130,29 +135,6 @@ fn run(
     match running.wait(env, stop)?.success() {
         true => Ok(()),
         false => Err(DatabaseError::Tool { program: program.to_owned(), text: super::process::tail(log.1) }),
-    }
-}
-
-/// Refuses a tool of another series than the server's, which might not know its files.
-fn check_tool(server: &str) -> Result<(), DatabaseError> {
-    let program = || "mariadb-backup".to_owned();
-    let output = Command::new("mariadb-backup")
-        .arg("--version")
-        .env("PATH", crate::support::child::own_path())
-        .output()
-        .map_err(|source| DatabaseError::Program { program: program(), package: "mariadb-backup", source })?;
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    // `mariadb-backup based on MariaDB server 10.11.19-MariaDB …`
-    let version = said.split_whitespace().find(|word| series(word).is_some()).unwrap_or_default();
-    match series(version) == series(server) {
-        true => Ok(()),
-        false => Err(DatabaseError::Tool {
-            program: program(),
-            text: format!(
-                "it is of version '{version}', and the server of {server}: install the server's series"
-            ),
-        }),
     }
 }
 

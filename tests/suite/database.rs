@@ -402,6 +402,11 @@ fn what_cannot_be_a_replica_is_refused_in_words() {
         assert_eq!(std::fs::read(host.path("full/ibdata1")).unwrap(), b"somebody's");
     };
     refused(&server.tcp(), "set `datadir`");
+    let standby = host(&location, &server.tcp());
+    let text = std::fs::read_to_string(standby.path("understudy.toml")).unwrap();
+    std::fs::write(standby.path("understudy.toml"), text.replace("path = 's0'", "role = 'standby'")).unwrap();
+    let output = standby.command(&["database", "seed", "acme"]).output().unwrap();
+    assert!(output.status.code() == Some(2) && said(&output).contains("seed on its primary"), "{output:?}");
     refused(&format!("datadir = 'r'\nsocket = '{}'", server.socket().display()), "replicates over TCP only");
     refused(&format!("datadir = 'full'\n{}", server.tcp()), "holds something that is no replica");
     refused(&format!("datadir = 'r'\n{}", server.tcp()), "acme.database");
@@ -575,4 +580,22 @@ fn a_seed_is_taken_by_the_socket_of_a_server_without_an_account() {
     );
     let (code, _) = json(&one, &["database", "seed", "acme", "--directory", "copy"]);
     assert!(code == 0 && note.exists());
+}
+
+#[test]
+fn a_server_of_another_series_is_not_started_on_a_seed() {
+    let pair = Pair::new(None);
+    let programs = tempfile::tempdir().unwrap();
+    let program = programs.path().join("mariadbd");
+    std::fs::write(&program, "#!/bin/sh\necho 'mariadbd  Ver 11.8.2-MariaDB for debian-linux-gnu'\n")
+        .unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = pair.two.command(&["database", "replica", "acme"]);
+    command.env("PATH", format!("{}:{}", programs.path().display(), std::env::var("PATH").unwrap()));
+    let output = command.output().unwrap();
+    assert!(output.status.code() == Some(2) && said(&output).contains("'11.8.2-MariaDB'"), "{output:?}");
+    // The right one goes on with what was restored.
+    let mut pair = pair;
+    pair.start(&[]);
+    pair.wait_until_equal();
 }

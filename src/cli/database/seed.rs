@@ -9,6 +9,7 @@ use crate::database::check::{Weight, check};
 use crate::database::seed::{back_up, store_name};
 use crate::database::server::Server;
 use crate::model::gtid::GtidPosition;
+use crate::model::role::Permission;
 use crate::service::config::{StoreConfig, default_seeds};
 use crate::service::run::{RunObserver, request, resync_between_hooks};
 use clap::Args;
@@ -42,6 +43,11 @@ pub(super) fn seed(global: &Global, args: SeedArgs) -> Result<Exit> {
     {
         let text = format!("store '{name}': '{primary}' is its primary; seed there");
         return Err(UsageError(text).into());
+    }
+    if configured.store.role == Permission::Standby {
+        return Err(
+            UsageError(format!("store '{name}' is only followed on this host; seed on its primary")).into()
+        );
     }
     let client = configured.primary()?;
     let findings = check(&Server::new(client.clone()).facts()?);
