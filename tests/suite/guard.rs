@@ -1,7 +1,7 @@
 //! The guard: what its gate lets pass, and what happens when nobody feeds it.
 
 use crate::support::command::ok;
-use crate::support::http::{HttpClient, get};
+use crate::support::http::{HttpAnswer, HttpClient, get};
 use crate::support::nginx::Nginx;
 use crate::support::servers::free_port;
 use crate::support::wait::wait_until;
@@ -10,8 +10,8 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use understudy::failover::guard::client::{GuardClient, GuardError};
@@ -169,6 +169,178 @@ fn what_concerns_one_connection_is_not_forwarded_and_the_way_of_a_request_is_tol
             Err(error) => assert!(status == 431, "{error}"),
         }
     }
+}
+
+/// A web server that runs a tenant's code: it answers each request with this head and no body, and keeps what it
+/// was sent on each connection.
+fn tenant(head: &str) -> (u16, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, head) = (listener.local_addr().unwrap().port(), format!("{head}\r\n"));
+    let kept: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let keeps = kept.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let (keeps, head) = (keeps.clone(), head.clone());
+            std::thread::spawn(move || {
+                let number = {
+                    let mut kept = keeps.lock().unwrap();
+                    kept.push(Vec::new());
+                    kept.len() - 1
+                };
+                let (mut sent, mut answered, mut piece) = (Vec::new(), 0, [0; 4096]);
+                while let Ok(count @ 1..) = stream.read(&mut piece) {
+                    sent.extend_from_slice(&piece[..count]);
+                    keeps.lock().unwrap()[number].extend_from_slice(&piece[..count]);
+                    let all = requests(&sent).len();
+                    for _ in answered..all {
+                        let _ = stream.write_all(head.as_bytes());
+                    }
+                    answered = all;
+                }
+            });
+        }
+    });
+    (port, kept)
+}
+
+/// Reads the whole requests in what a server was sent, as strictly as a server can: the length of a body stands
+/// there once.
+fn requests(mut sent: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut requests = Vec::new();
+    while let Some(end) = sent.windows(4).position(|four| four == b"\r\n\r\n") {
+        let head = String::from_utf8(sent[..end].to_vec()).unwrap();
+        let mut rest = &sent[end + 4..];
+        let lower = head.to_ascii_lowercase();
+        let values = |name: &str| -> Vec<String> {
+            let lines = lower.split("\r\n").skip(1).filter_map(|line| line.strip_prefix(name));
+            lines.map(|value| value.trim().to_owned()).collect()
+        };
+        let (lengths, codings) = (values("content-length:"), values("transfer-encoding:"));
+        let mut body = Vec::new();
+        match (&lengths[..], &codings[..]) {
+            ([], []) => {}
+            ([length], []) => {
+                let length: usize = length.parse().unwrap();
+                if rest.len() < length {
+                    return requests;
+                }
+                body.extend_from_slice(&rest[..length]);
+                rest = &rest[length..];
+            }
+            ([], [coding]) if coding == "chunked" => loop {
+                let Some(end) = rest.windows(2).position(|two| two == b"\r\n") else { return requests };
+                let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+                if rest.len() < end + 2 + size + 2 {
+                    return requests;
+                }
+                body.extend_from_slice(&rest[end + 2..end + 2 + size]);
+                rest = &rest[end + 2 + size + 2..];
+                if size == 0 {
+                    break;
+                }
+            },
+            other => panic!("two lengths of one body: {other:?}"),
+        }
+        requests.push((head, body));
+        sent = rest;
+    }
+    requests
+}
+
+#[test]
+fn neither_a_customer_nor_a_tenant_says_what_only_a_gate_says() {
+    let lies = "X-Understudy-Epoch: 99\r\nX-Understudy-Epoch: 98\r\nX-Understudy-Role: primary\r\n\
+                X-Understudy-Relayed: 9\r\n";
+    let says = |answer: &HttpAnswer| -> Vec<(String, String)> {
+        answer.headers.iter().filter(|(name, _)| name.starts_with("x-understudy-")).cloned().collect()
+    };
+    let epoch = |epoch: &str| vec![("x-understudy-epoch".to_owned(), epoch.to_owned())];
+    let plain = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: X-Understudy-Epoch\r\n{lies}");
+    let (port, kept) = tenant(&plain);
+    let guard = Guard::start(port);
+    guard.open();
+    let asks = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: X-Understudy-Relayed\r\n{lies}\r\n");
+    let ask = |port: u16| {
+        let mut client = HttpClient::new(port);
+        client.send(asks.as_bytes()).unwrap();
+        client.answer().unwrap()
+    };
+    let answer = ask(guard.port);
+    assert_eq!((answer.status, says(&answer)), (200, epoch("7")));
+    // By another gate, which the host before relays to.
+    let before = Guard::start(free_port());
+    let address = format!("127.0.0.1:{}", guard.port);
+    before.feed(6, Mode::Relay { address }, None).unwrap();
+    let answer = get(before.port, "/");
+    assert_eq!((answer.status, says(&answer)), (200, epoch("7")));
+    // A customer that claims to come from a gate is not relayed, and harms nobody else.
+    assert_eq!(ask(before.port).status, 503);
+    assert_eq!(get(before.port, "/").status, 200);
+    for sent in kept.lock().unwrap().iter() {
+        let sent = String::from_utf8_lossy(sent).to_ascii_lowercase();
+        assert!(!sent.is_empty() && !sent.contains("x-understudy"), "{sent}");
+    }
+    let upgrade =
+        format!("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n{lies}");
+    let guard = Guard::start(tenant(&upgrade).0);
+    guard.open();
+    let mut client = HttpClient::new(guard.port);
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
+    let answer = client.head().unwrap();
+    assert_eq!((answer.status, says(&answer)), (101, epoch("7")));
+}
+
+#[test]
+fn gate_and_web_server_agree_where_a_request_ends() {
+    let (port, kept) = tenant("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n");
+    let guard = Guard::start(port);
+    guard.open();
+    let hidden = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    let (length, post) = (hidden.len(), "POST / HTTP/1.1\r\nHost: a\r\n");
+    let tries = [
+        format!("{post}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("{post}Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("{post}Content-Length: 0\r\nContent-Length: {length}\r\n\r\n{hidden}"),
+        format!("{post}Content-Length: 0, {length}\r\n\r\n{hidden}"),
+        format!("{post}Content-Length: +{length}\r\n\r\n{hidden}"),
+        format!("{post}Content-Length : {length}\r\n\r\n{hidden}"),
+        format!("{post}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("{post}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("{post}Transfer-Encoding: identity\r\nContent-Length: {length}\r\n\r\n{hidden}"),
+        format!("{post}Transfer-Encoding: \u{b}chunked\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("{post}Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("{post}X: y\r\n Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n\r\n{hidden}"),
+        format!("{post}Transfer-Encoding: chunked\r\n\r\n1;\nX\r\nA\r\n0\r\n\r\n{hidden}"),
+        format!("{post}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff0\r\n\r\n{hidden}"),
+        format!("{post}Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 9\r\nX: {hidden}"),
+        format!(
+            "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: {length}\r\n\r\n{hidden}"
+        ),
+        format!("{post}Connection: Content-Length\r\nContent-Length: {length}\r\n\r\n{hidden}"),
+        format!("{post}Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{hidden}"),
+        format!("GET / HTTP/1.1\nHost: a\nContent-Length: {length}\n\n{hidden}"),
+        "GET / HTTP/1.1\r\nHost: a\r\nX: a\rGET /smuggled HTTP/1.1\r\n\r\n".to_owned(),
+        format!("GET /?\tHTTP/1.1 HTTP/1.1\r\nHost: a\r\n\r\n{hidden}"),
+    ];
+    let (mut refused, mut forwarded) = (0, 0);
+    for tried in tries {
+        kept.lock().unwrap().iter_mut().for_each(Vec::clear);
+        let mut client = HttpClient::new(guard.port);
+        client.send(tried.as_bytes()).unwrap();
+        client.stream.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+        let mut told = Vec::new();
+        let _ = client.stream.read_to_end(&mut told);
+        let told = String::from_utf8_lossy(&told).into_owned();
+        refused += usize::from(told.contains("HTTP/1.1 400"));
+        for (head, _) in kept.lock().unwrap().iter().flat_map(|sent| requests(sent)) {
+            // Each request that the gate has seen as one has this line.
+            assert!(head.contains("x-forwarded-for: 127.0.0.1"), "{tried:?}: not by the gate: {head:?}");
+            forwarded += 1;
+        }
+    }
+    assert!(refused >= 8 && forwarded >= 4, "{refused} refused, {forwarded} forwarded");
+    assert_eq!(get(guard.port, "/").status, 200);
 }
 
 #[test]

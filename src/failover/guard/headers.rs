@@ -20,6 +20,13 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// Removes what only a gate says: a customer, or a web server that runs a tenant's code, could say it as well.
+pub(crate) fn remove_own(headers: &mut HeaderMap) {
+    for name in [EPOCH, ROLE, RELAYED] {
+        headers.remove(name);
+    }
+}
+
 /// Removes what concerns one connection only, and what the sender's `Connection` names.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
@@ -117,6 +124,19 @@ mod tests {
             (&headers[FORWARDED_FOR], &headers[FORWARDED_PROTO]),
             (&HeaderValue::from_static("10.0.0.9"), &HeaderValue::from_static("http"),)
         );
+    }
+
+    #[test]
+    fn what_only_a_gate_says_is_removed() {
+        let mut headers = map(&[
+            ("x-understudy-epoch", "9"),
+            ("x-understudy-epoch", "8"),
+            ("x-understudy-role", "primary"),
+            ("x-understudy-relayed", "9"),
+            ("cookie", "a=b"),
+        ]);
+        remove_own(&mut headers);
+        assert_eq!(headers, map(&[("cookie", "a=b")]));
     }
 
     #[test]

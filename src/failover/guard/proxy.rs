@@ -16,7 +16,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::http::uri::{Authority, Scheme};
-use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as UpstreamError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -181,16 +181,13 @@ impl Proxy {
             let on_upstream = hyper::upgrade::on(&mut answer);
             tunnel::carry(on_client, on_upstream, seat.clone(), in_flight);
             let (mut parts, _) = answer.into_parts();
-            headers::remove_hop_by_hop(&mut parts.headers);
+            show_epoch(&mut parts.headers, &way);
             headers::add_upgrade(&mut parts.headers);
             return Response::from_parts(parts, Either::Left(Full::default()));
         }
         let (mut parts, incoming) = answer.into_parts();
-        headers::remove_hop_by_hop(&mut parts.headers);
+        show_epoch(&mut parts.headers, &way);
         parts.version = Version::HTTP_11;
-        if !way.is_relayed {
-            parts.headers.insert(EPOCH, way.epoch.0.into());
-        }
         let body = FromUpstream { incoming, seat: seat.clone(), _in_flight: in_flight };
         Response::from_parts(parts, Either::Right(body))
     }
@@ -257,13 +254,22 @@ impl Proxy {
     }
 }
 
+/// Prepares an answer's headers for the customer. One that another gate relays shows that gate's epoch.
+fn show_epoch(headers: &mut HeaderMap, way: &Way) {
+    headers::remove_hop_by_hop(headers);
+    if !way.is_relayed {
+        headers::remove_own(headers);
+        headers.insert(EPOCH, way.epoch.0.into());
+    }
+}
+
 /// Gives a request its target.
 fn aim(parts: &mut Parts, way: &Way) {
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
     (uri.scheme, uri.authority) = (Some(Scheme::HTTP), Some(way.to.clone()));
     parts.uri = Uri::from_parts(uri).unwrap_or_default();
     parts.version = Version::HTTP_11;
-    parts.headers.remove(RELAYED);
+    headers::remove_own(&mut parts.headers);
     if way.is_relayed {
         parts.headers.insert(RELAYED, way.epoch.0.into());
     }
