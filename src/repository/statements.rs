@@ -6,6 +6,7 @@
 
 use super::error::RepositoryError;
 use super::object_key;
+use super::objects::Creation;
 use super::parts::Log;
 use crate::format::record::RECORD_MAX_BYTES;
 use crate::model::closed::Closed;
@@ -14,6 +15,7 @@ use crate::model::record::StoreState;
 use crate::model::signed::{SIGNED_MAX_BYTES, Signed};
 use crate::support::failure::{Failure, FailureKind};
 use object_store::PutPayload;
+use object_store::path::Path;
 
 /// Maximum number of statements that one look reads, from the last.
 const READ_MAX: usize = 8;
@@ -22,6 +24,9 @@ const KEPT: usize = 4;
 
 impl Log<'_> {
     /// Puts a host's statement that it is closed at the record `at`.
+    ///
+    /// What is there already is this statement, or somebody else put it there to keep it out: that is replaced.
+    /// Earlier ones are deleted, as far as that is allowed, and nothing by a number that others may have made up.
     pub fn put_statement(
         &self,
         host: &WriterId,
@@ -32,11 +37,25 @@ impl Log<'_> {
         let payload = PutPayload::from(signed.encode());
         let store = self.store.objects();
         self.store.wait(async {
-            store.create(&key, payload).await?;
+            if store.create(&key, payload.clone()).await? == Creation::Existed {
+                let there = match store.get(&key, SIGNED_MAX_BYTES as u64).await {
+                    Err(error) if error.kind() == FailureKind::Damaged => None,
+                    there => there?,
+                };
+                if there.is_none_or(|there| there != *signed.encode()) {
+                    store.overwrite(&key, payload).await?;
+                }
+            }
             let prefix = object_key::statement_prefix(self.store.name(), host);
             let listed = store.list(Some(&prefix), None).await?;
-            for old in &listed[..listed.len().saturating_sub(KEPT)] {
-                store.delete(&old.location).await?;
+            let is_earlier = |key: &Path| object_key::parse_record(key).is_some_and(|number| number < at);
+            let earlier: Vec<_> = listed.iter().filter(|object| is_earlier(&object.location)).collect();
+            for old in &earlier[..earlier.len().saturating_sub(KEPT)] {
+                if let Err(error) = store.delete(&old.location).await {
+                    // It is said all the same, and the next one tries it again.
+                    tracing::debug!(%error, "an earlier statement stays");
+                    break;
+                }
             }
             Ok(())
         })
