@@ -164,9 +164,14 @@ impl Files<'_> {
         let (Some(place), false) = (place, is_rejoined(self.config, replaced.promotion)) else {
             return Ok(None);
         };
+        if self.config.path.as_os_str().is_empty() {
+            // It serves no files, so it has none to commit or to take away.
+            note_rejoined(self.host.env(), self.config, replaced.promotion)?;
+            return Ok(None);
+        }
         let depot = self.depot()?;
         let tree = Tree { store: &self.config.name, path: &self.config.path, depot: &depot };
-        let report = match self.config.path.as_os_str().is_empty() || !tree.exists(place) {
+        let report = match !tree.exists(place) {
             true => None,
             false => {
                 tree.show(place).map_err(|error| error.to_string())?;

@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Number of numbers that are kept.
@@ -30,7 +31,7 @@ impl Ended {
     /// The directory cannot be used. Then nobody is known to have ended.
     pub(crate) fn begin(env: &Env, dir: &Path, own: Incarnation) -> io::Result<Option<Self>> {
         durable::create_dirs(dir)?;
-        let lock = OpenOptions::new().create(true).append(true).open(dir.join("daemons.lock"))?;
+        let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join("daemons.lock"))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Ok(None);
         }
