@@ -146,3 +146,158 @@ impl Tree<'_> {
         Ok(pin::tidy(self.depot)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::decision::{Cause, Loss, Promoted, Statement};
+    use crate::model::id::ContentHash;
+    use crate::model::member::{May, Member};
+    use crate::model::record::{Record, SnapshotRecord, StoreState};
+    use crate::support::clock::UnixNanos;
+    use crate::support::signature::SigningKey;
+    use std::collections::BTreeSet;
+
+    fn host(name: &str) -> WriterId {
+        WriterId(name.into())
+    }
+
+    fn key(name: &str) -> SigningKey {
+        SigningKey::of(&[name.as_bytes()[0]; 32])
+    }
+
+    fn members(names: &[&str]) -> Decision {
+        let member = |name: &&str| Member {
+            name: host(name),
+            key: key(name).public(),
+            address: None,
+            customers: None,
+            zone: None,
+            may: BTreeSet::from([May::Serve]),
+        };
+        Decision::Members { members: names.iter().map(member).collect() }
+    }
+
+    fn promoted(name: &str, base: Option<u64>) -> Decision {
+        Decision::Promoted(Promoted {
+            primary: host(name),
+            incarnation: None,
+            cause: Cause::Forced { person: "ops".into(), attested: false },
+            base: base.map(Sequence),
+            loss: Loss::default(),
+            reason: "a test".into(),
+        })
+    }
+
+    /// A log, and its history as [`crate::repository::parts::Log::history`] returns it.
+    #[derive(Default)]
+    struct Told {
+        state: StoreState,
+        history: Vec<Happened>,
+    }
+
+    impl Told {
+        fn append(&mut self, writer: &str, event: Event) -> &mut Self {
+            let store = StoreName::parse("acme").unwrap();
+            let before = self.state.authority.irregular.count;
+            let state = &mut self.state;
+            let record = Record {
+                store: store.clone(),
+                sequence: state.next_sequence(),
+                epoch: state.epoch_with(&event),
+                writer: host(writer),
+                nonce: 0,
+                previous: state.head.map(|(_, hash)| hash),
+                ring: state.ring,
+                event,
+            };
+            let hash = ContentHash::of(&record.sequence.0.to_le_bytes());
+            state.apply(&store, record.clone(), hash).unwrap();
+            let is_new = state.authority.irregular.count > before;
+            let irregular = is_new.then(|| state.authority.irregular.last.last().unwrap().why.clone());
+            self.history.push(Happened { record, irregular });
+            self
+        }
+
+        fn decide(&mut self, by: &str, decision: Decision) -> &mut Self {
+            let statement = Statement { at: UnixNanos(1), decision };
+            let store = StoreName::parse("acme").unwrap();
+            let event = self.state.sign(&store, &statement, &host(by), &key(by)).unwrap();
+            self.append(by, event)
+        }
+
+        fn founded() -> Self {
+            let mut told = Self::default();
+            told.append("a", Event::Snapshot(Box::new(SnapshotRecord::sample())));
+            told.decide("a", members(&["a"])).decide("a", members(&["a", "b", "c"]));
+            told
+        }
+
+        fn places(&self) -> [Option<Place>; 3] {
+            ["a", "b", "c"].map(|name| Place::of(&self.history, &host(name)))
+        }
+    }
+
+    const fn mounted(base: u64, epoch: u64) -> Option<Place> {
+        Some(Place::Mounted { base: Sequence(base), epoch: Epoch(epoch) })
+    }
+
+    #[test]
+    fn a_founder_serves_its_own_tree_and_nobody_else_has_one() {
+        assert_eq!(Told::default().places(), [None; 3]);
+        assert_eq!(Told::founded().places(), [Some(Place::Own), None, None]);
+    }
+
+    #[test]
+    fn who_is_promoted_serves_its_promotion_s_snapshot_with_changes_of_that_epoch() {
+        let mut told = Told::founded();
+        told.decide("b", promoted("b", Some(1)));
+        assert_eq!(told.places(), [Some(Place::Own), mounted(1, 2), None]);
+        // A list of members of the new primary moves no tree.
+        told.decide("b", members(&["b", "a"]));
+        assert_eq!(told.places(), [Some(Place::Own), mounted(1, 2), None]);
+        // Handed back: the founder's tree is a snapshot as well now, and the other's stays what it was.
+        told.append("b", Event::Snapshot(Box::new(SnapshotRecord::sample())));
+        let snapshot = told.state.latest().unwrap().0;
+        told.decide("b", Decision::Handover { to: host("a"), snapshot });
+        assert_eq!(told.places()[0], Some(Place::Own), "a handover alone moves nothing");
+        told.decide("a", promoted("a", Some(snapshot.0)));
+        assert_eq!(told.places(), [mounted(snapshot.0, 3), mounted(1, 2), None]);
+        // A host that is promoted twice never mixes two epochs.
+        told.decide("b", promoted("b", Some(snapshot.0)));
+        assert_eq!(told.places(), [mounted(snapshot.0, 3), mounted(snapshot.0, 4), None]);
+    }
+
+    #[test]
+    fn a_promotion_without_a_snapshot_is_of_the_host_s_own_tree() {
+        let mut told = Told::founded();
+        told.decide("b", promoted("b", None));
+        assert_eq!(told.places()[1], Some(Place::Own));
+    }
+
+    #[test]
+    fn a_record_without_effect_moves_no_tree() {
+        let mut told = Told::founded();
+        let statement = Statement { at: UnixNanos(1), decision: promoted("c", Some(1)) };
+        let store = StoreName::parse("acme").unwrap();
+        let genuine = told.state.sign(&store, &statement, &host("c"), &key("c")).unwrap();
+        let Event::Decided(mut decided) = genuine else { panic!() };
+        // In another member's name, in an epoch that it claims.
+        decided.member = host("b");
+        told.append("b", Event::Decided(decided));
+        // And one that nobody signed.
+        told.append("c", Event::Promoted { primary: host("c") });
+        assert!(told.history[3..].iter().all(|happened| happened.irregular.is_some()), "{:?}", told.history);
+        assert_eq!(told.places(), [Some(Place::Own), None, None]);
+    }
+
+    #[test]
+    fn a_host_that_was_promoted_before_the_store_had_members_serves_its_own_tree() {
+        let mut told = Told::default();
+        told.append("a", Event::Snapshot(Box::new(SnapshotRecord::sample())));
+        told.append("b", Event::Promoted { primary: host("b") });
+        assert_eq!(told.places(), [None, Some(Place::Own), None]);
+        told.decide("b", members(&["b"]));
+        assert_eq!(told.places(), [None, Some(Place::Own), None]);
+    }
+}

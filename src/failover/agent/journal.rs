@@ -122,6 +122,9 @@ impl Journal {
             (Phase::HandingOver { .. }, Phase::Primary { .. }) => {
                 self.mark("handover cancelled", "this host serves again".to_owned());
             }
+            // After a start, and where another host has taken over from another one; else it belongs to the closing.
+            (Phase::Standby, Phase::Rejoining) => self.begin("following".to_owned()),
+            (_, Phase::Rejoining) if self.operation().what.is_empty() => self.begin("following".to_owned()),
             (Phase::Promoting { .. }, Phase::Promoting { .. }) => {}
             (_, Phase::Promoting { .. }) => self.begin("taking over".to_owned()),
             (Phase::Promoting { .. }, Phase::TakingOver { epoch, .. }) => {
@@ -154,5 +157,102 @@ impl Journal {
         if !before.log.is_completed && after.log.is_completed && after.is_primary() && before.is_primary() {
             self.mark("completed", String::new());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::decide::timing::Timing;
+    use crate::failover::decide::view::{Cause, Rules};
+    use crate::model::id::Epoch;
+
+    fn journal() -> Journal {
+        Journal::new(Env::system())
+    }
+
+    fn view(phase: Phase) -> View {
+        let rules = Rules { timing: Timing::DEFAULT, has_lease: false };
+        View { phase, ..View::new(WriterId("b".into()), rules, BootNanos(0)) }
+    }
+
+    fn steps(journal: &Journal) -> Vec<(&'static str, bool, Option<String>)> {
+        let steps = journal.operation().steps;
+        steps.into_iter().map(|step| (step.name, step.ended.is_some(), step.failure)).collect()
+    }
+
+    #[test]
+    fn a_step_that_failed_goes_on_and_is_one_step() {
+        let journal = journal();
+        journal.begin("taking over".into());
+        assert_eq!(journal.run("files", || Err::<(), _>("no space".into())), Err("no space".into()));
+        assert_eq!(steps(&journal), [("files", false, Some("no space".into()))]);
+        assert!(journal.times().is_empty(), "a step that is not done is not in the log");
+        assert_eq!(journal.run("files", || Ok(7)), Ok(7));
+        assert_eq!(steps(&journal), [("files", true, None)]);
+        // What is done, and done again, is another step.
+        journal.run("files", || Ok(())).unwrap();
+        journal.mark("promoted", "epoch 2".into());
+        assert_eq!(steps(&journal).len(), 3);
+        assert_eq!(
+            journal.times().iter().map(|time| &*time.step).collect::<Vec<_>>(),
+            ["files", "files", "promoted"]
+        );
+    }
+
+    #[test]
+    fn an_operation_that_begins_again_keeps_no_step_of_the_one_before() {
+        let journal = journal();
+        let (standby, promoting) = (view(Phase::Standby), view(Phase::Promoting { cause: Cause::Person }));
+        let taking_over = view(Phase::TakingOver { epoch: Epoch(2), is_prepared: false });
+        journal.note(&standby, &promoting, BootNanos(1));
+        journal.note(&promoting, &promoting, BootNanos(2));
+        journal.note(&promoting, &taking_over, BootNanos(3));
+        journal.run("files", || Ok(())).unwrap();
+        let operation = journal.operation();
+        assert_eq!((operation.what.as_str(), operation.steps.len()), ("taking over", 2));
+        // It fails, and is asked for again.
+        journal.note(&taking_over, &standby, BootNanos(4));
+        journal.note(&standby, &promoting, BootNanos(5));
+        let operation = journal.operation();
+        assert_eq!((operation.what.as_str(), operation.steps.len()), ("taking over", 0));
+        assert!(operation.begun > BootNanos(0));
+        // A process that finds itself promoted says so.
+        journal.note(&view(Phase::Starting), &taking_over, BootNanos(6));
+        assert_eq!(journal.operation().what, "serving again in epoch 2");
+    }
+
+    #[test]
+    fn what_a_standby_does_for_a_new_primary_has_its_own_beginning() {
+        let journal = journal();
+        let rejoining = view(Phase::Rejoining);
+        journal.note(&view(Phase::Fenced { is_closed: true }), &rejoining, BootNanos(1));
+        journal.run("stranded files", || Ok(())).unwrap();
+        let operation = journal.operation();
+        assert_eq!((operation.what.as_str(), operation.steps.len()), ("following", 1));
+        assert!(operation.steps[0].begun.since(operation.begun) < std::time::Duration::from_secs(60));
+        journal.note(&view(Phase::Standby), &rejoining, BootNanos(2));
+        assert_eq!(journal.operation().steps.len(), 0, "another primary, another beginning");
+        // For a host that was the primary, it is the end of its closing.
+        journal.begin("closing".into());
+        journal.note(&view(Phase::Fenced { is_closed: true }), &rejoining, BootNanos(3));
+        assert_eq!(journal.operation().what, "closing");
+    }
+
+    #[test]
+    fn the_oldest_of_more_than_48_steps_goes() {
+        let journal = journal();
+        journal.begin("taking over".into());
+        journal.mark("first", String::new());
+        for _ in 1..STEPS_MAX {
+            journal.mark("more", String::new());
+        }
+        assert_eq!((steps(&journal).len(), steps(&journal)[0].0), (48, "first"));
+        journal.mark("last", String::new());
+        assert_eq!(
+            (steps(&journal).len(), steps(&journal)[0].0, steps(&journal)[47].0),
+            (48, "more", "last")
+        );
+        assert_eq!(journal.times().len(), 48);
     }
 }

@@ -310,8 +310,12 @@ impl Board {
             self.scheduler.change(id, job, now);
         }
         if was_held {
-            self.entries[id].holds.accept_next();
-            self.scheduler.ask(id);
+            let holds = &mut self.entries[id].holds;
+            holds.accept_next();
+            // While an agent has no run, nothing may begin one.
+            if holds.refusal().is_none() {
+                self.scheduler.ask(id);
+            }
         }
         true
     }
@@ -360,4 +364,119 @@ impl Board {
 fn upkeep_times(service: &ServiceConfig) -> UpkeepTimes {
     let seconds = service.upkeep_seconds.unwrap_or(UPKEEP_SECONDS).max(1);
     UpkeepTimes { first: UPKEEP_FIRST, period: Duration::from_secs(seconds) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::hold::Hold;
+    use crate::model::role::Permission;
+    use crate::replicate::error::ResyncError;
+    use crate::support::clock::{BootNanos, UnixNanos};
+    use std::path::Path;
+
+    fn config(more: &str) -> Config {
+        let text = format!("[[store]]\nname = 'shop'\npath = '/srv/shop'\nschedule = '* * * * *'\n{more}");
+        Config::parse(&text, Path::new("understudy.toml")).unwrap()
+    }
+
+    fn at(seconds: u64) -> Now {
+        let nanos = seconds * 1_000_000_000;
+        Now { wall: UnixNanos(1_800_000_000_000_000_000 + nanos), boot: BootNanos(nanos) }
+    }
+
+    fn shop() -> StoreName {
+        StoreName::parse("shop").unwrap()
+    }
+
+    fn board() -> Board {
+        Board::new(&config(""), true, at(0), |_| Standing::default())
+    }
+
+    fn wait() -> Duty {
+        Duty::Wait("handing over to 'web-2'".into())
+    }
+
+    /// Returns the role of the run that begins; none if none does. The run ends at once.
+    fn run(board: &mut Board, now: Now) -> Option<Permission> {
+        let run = board.begin_run(now)?;
+        let standing = Standing { scan_start: Some(now.wall), ..Standing::default() };
+        board.end_run(run.id, now, Ok(RunReport::Follow(Box::default())), standing, true);
+        Some(run.config.role)
+    }
+
+    fn ask(board: &mut Board) -> RunRequest {
+        board.ask(&shop(), false)
+    }
+
+    #[test]
+    fn a_store_that_waits_for_its_agent_has_no_runs() {
+        let mut board = board();
+        assert!(matches!(ask(&mut board), RunRequest::Run(..)));
+        board.set_duty(&shop(), Some(wait()), at(1));
+        assert_eq!(ask(&mut board), RunRequest::Held("handing over to 'web-2'".into()));
+        board.changed(&shop(), at(2));
+        for hours in 1..4 {
+            assert!(board.begin_run(at(hours * 3600)).is_none(), "neither asked for, nor due, nor noticed");
+        }
+        // What an operator holds and releases meanwhile does not run either.
+        assert!(board.hold(&shop(), "a look".into()));
+        board.release(&shop(), at(4 * 3600));
+        assert!(board.begin_run(at(5 * 3600)).is_none());
+        board.set_duty(&shop(), Some(Duty::Resync), at(6 * 3600));
+        assert!(matches!(ask(&mut board), RunRequest::Run(..)));
+        assert_eq!(run(&mut board, at(6 * 3600 + 60)), Some(Permission::Primary));
+    }
+
+    #[test]
+    fn a_reload_keeps_what_the_agent_wants() {
+        let mut board = board();
+        board.set_duty(&shop(), Some(Duty::Follow), at(1));
+        // The file has another role, and other lines have changed.
+        board.configure(&config("role = 'primary'\nexclude = ['cache']\n"), at(2), |_| Standing::default());
+        assert!(matches!(ask(&mut board), RunRequest::Run(..)));
+        assert_eq!(run(&mut board, at(3)), Some(Permission::Standby));
+        board.set_duty(&shop(), Some(wait()), at(4));
+        board.configure(&config(""), at(5), |_| Standing::default());
+        assert!(matches!(ask(&mut board), RunRequest::Held(_)));
+        assert!(board.begin_run(at(3600)).is_none());
+        // The same again changes nothing.
+        board.set_duty(&shop(), Some(wait()), at(3601));
+        assert!(board.begin_run(at(7200)).is_none());
+    }
+
+    #[test]
+    fn a_new_primary_and_a_new_standby_run_at_once() {
+        let mut board = board();
+        board.set_duty(&shop(), Some(Duty::Follow), at(1));
+        assert_eq!(run(&mut board, at(2)), Some(Permission::Standby));
+        board.set_duty(&shop(), Some(wait()), at(3));
+        board.set_duty(&shop(), Some(Duty::Resync), at(4));
+        assert_eq!(run(&mut board, at(5)), Some(Permission::Primary));
+    }
+
+    #[test]
+    fn a_held_run_that_is_released_waits_for_the_agent_as_well() {
+        let mut board = board();
+        assert!(matches!(ask(&mut board), RunRequest::Run(..)));
+        let begun = board.begin_run(at(1)).unwrap();
+        let held = ResyncError::Held { store: shop(), hold: Hold::EmptyRoot { entries_before: 9 } };
+        board.end_run(begun.id, at(2), Err(held.into()), Standing::default(), true);
+        board.set_duty(&shop(), Some(wait()), at(3));
+        assert!(board.release(&shop(), at(4)));
+        assert!(board.begin_run(at(5)).is_none());
+        board.set_duty(&shop(), Some(Duty::Resync), at(6));
+        assert!(matches!(ask(&mut board), RunRequest::Run(..)));
+        assert!(board.begin_run(at(7)).unwrap().accept, "what was released is let through then");
+    }
+
+    #[test]
+    fn an_operator_s_hold_outlives_what_the_agent_wants() {
+        let mut board = board();
+        assert!(board.hold(&shop(), "a look".into()));
+        board.set_duty(&shop(), Some(wait()), at(1));
+        board.set_duty(&shop(), Some(Duty::Resync), at(2));
+        assert_eq!(ask(&mut board), RunRequest::Held("a look".into()));
+        assert!(board.begin_run(at(3600)).is_none());
+    }
 }
