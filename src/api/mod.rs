@@ -13,12 +13,14 @@ pub mod change;
 pub mod error;
 pub mod failover;
 pub mod follow;
+pub mod history;
 pub mod progress;
 pub mod requests;
 pub mod resync;
 pub mod run;
 pub mod snapshot;
 pub mod store;
+pub mod stranded;
 pub mod upkeep;
 
 /// The description of the HTTP API, as OpenAPI 3.1.

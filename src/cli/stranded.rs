@@ -5,9 +5,11 @@ use super::desk::Desk;
 use super::error::{Context as _, Error, Result, UsageError};
 use super::exit::Exit;
 use super::{Ending, Global, show, warnings};
+use crate::api::stranded::StrandedCounts;
 use crate::failover::stranded::chosen::Choice;
-use crate::failover::stranded::class::{Class, Counts, Three};
+use crate::failover::stranded::class::{Class, Three};
 use crate::failover::stranded::error::StrandedError;
+use crate::failover::stranded::list;
 use crate::failover::stranded::take::{TakeReport, take};
 use crate::failover::stranded::tree::StrandedView;
 use crate::model::id::{Sequence, StoreName};
@@ -143,35 +145,11 @@ fn state_of(store: &Store) -> Result<StoreState> {
     }
 }
 
-/// A stranded tree, as it is listed.
-#[derive(Serialize)]
-struct Listed {
-    record: Sequence,
-    of_epoch: u64,
-    /// The former primary.
-    host: Option<String>,
-    base: Option<Sequence>,
-    compared: Option<Sequence>,
-    counts: Counts,
-}
-
 fn list(global: &Global, name: &StoreName) -> Result<Exit> {
     let context = Context::new(global)?;
     let store = context.repository_of(name)?.store(name);
     let (state, transient) = (state_of(&store)?, transient(&context, name)?);
-    let mut listed = Vec::new();
-    for sequence in state.authority.stranded.keys() {
-        let view = StrandedView::open(&store, &state, *sequence)?;
-        let counts = view.each(&transient, |_, _| Ok::<_, Error>(()))?;
-        listed.push(Listed {
-            record: *sequence,
-            of_epoch: view.stranded.of_epoch.0,
-            host: view.host.map(|host| host.0),
-            base: view.stranded.base,
-            compared: view.compared,
-            counts,
-        });
-    }
+    let listed = list::list(&store, &state, &transient)?;
     if global.json {
         show::json(&listed)?;
         return Ok(Exit::Done);
@@ -184,9 +162,9 @@ fn list(global: &Global, name: &StoreName) -> Result<Exit> {
         [">record", ">epoch", "host", ">only there", ">on both", ">deleted", ">transient", ">same", ">size"];
     let mut table = vec![head.map(String::from).to_vec()];
     for row in listed {
-        let Counts { only, both, deleted, transient, same, size_bytes, .. } = row.counts;
+        let StrandedCounts { only, both, deleted, transient, same, size_bytes, .. } = row.counts;
         let mut cells = vec![row.record.to_string(), row.of_epoch.to_string()];
-        cells.push(row.host.unwrap_or_else(|| "-".to_owned()));
+        cells.push(row.host.map_or_else(|| "-".to_owned(), |host| host.0));
         cells.extend([only, both, deleted, transient, same].map(show::count));
         cells.push(show::bytes(size_bytes));
         table.push(cells);

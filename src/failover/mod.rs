@@ -8,3 +8,4 @@ pub mod peers;
 pub mod place;
 pub mod services;
 pub mod stranded;
+pub(crate) mod told;

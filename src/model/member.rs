@@ -78,6 +78,16 @@ pub(crate) fn is_text(text: &str) -> bool {
     !text.is_empty() && text.len() <= TEXT_MAX_BYTES && !text.chars().any(escape::is_steering)
 }
 
+/// Returns a text that a person wrote, short enough for a record.
+pub(crate) fn shortened(mut text: String) -> String {
+    const CUT: char = '…';
+    if text.len() > TEXT_MAX_BYTES {
+        text.truncate(text.floor_char_boundary(TEXT_MAX_BYTES - CUT.len_utf8()));
+        text.push(CUT);
+    }
+    text
+}
+
 /// Reason why a list of members cannot be in force.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum MembersError {

@@ -10,15 +10,21 @@ use super::app_state::AppState;
 use crate::api::failover::{
     AttestQuery, FailoverQuery, FailoverStatus, PauseQuery, ResumeQuery, SwitchoverQuery,
 };
+use crate::api::history::HistoryRow;
+use crate::api::stranded::StrandedTree;
 use crate::failover::agent::terms::Terms;
 use crate::failover::decide::view::Cause;
 use crate::failover::peers::question::{Answer as PeerAnswer, Ask};
+use crate::failover::stranded::list;
+use crate::failover::told;
 use crate::model::decision::{Decision, Loss};
+use crate::model::escape::is_steering;
 use crate::model::id::{Sequence, StoreName, WriterId};
-use crate::model::member::{self, Member, is_text};
+use crate::model::member::{self, Member, shortened};
 use crate::model::record::StoreState;
 use crate::repository::decide::Maker;
 use crate::repository::error::RepositoryError;
+use crate::source::exclude::Excludes;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -35,13 +41,13 @@ fn query<T>(asked: Asked<T>) -> Result<T, ApiError> {
     asked.map(|Query(query)| query).map_err(|error| ApiError::bad_request(error.body_text()))
 }
 
-/// Returns a text that the log can hold.
+/// Returns a text that the log can hold. What is too long is cut; `openapi.json` says what is refused.
 fn text(what: &str, given: Option<String>, default: &str) -> Result<String, ApiError> {
     let text = given.filter(|text| !text.is_empty()).unwrap_or_else(|| default.to_owned());
-    match is_text(&text) {
-        true => Ok(text),
-        false => Err(ApiError::bad_request(format!(
-            "`{what}` must have at most 200 bytes and no control characters"
+    match text.chars().any(is_steering) {
+        false => Ok(shortened(text)),
+        true => Err(ApiError::bad_request(format!(
+            "`{what}` has control characters, or such as hide or reorder text"
         ))),
     }
 }
@@ -86,6 +92,33 @@ impl AppState {
 pub(super) async fn status(State(site): State<AppState>, Path(name): Path<String>) -> Answer {
     let (store, _) = site.known(&name)?;
     Ok(Json(site.status(&store)))
+}
+
+/// Returns what was decided about the members and the primary.
+pub(super) async fn history(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<HistoryRow>>, ApiError> {
+    let (name, config) = site.known(&name)?;
+    site.blocking(move |daemon| {
+        let history = daemon.repository(&config)?.store(&name).log().history()?;
+        Ok(Json(history.iter().map(told::row).collect()))
+    })
+    .await
+}
+
+/// Returns what only former primaries have.
+pub(super) async fn stranded(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<StrandedTree>>, ApiError> {
+    let (name, config) = site.known(&name)?;
+    site.blocking(move |daemon| {
+        let store = daemon.repository(&config)?.store(&name);
+        let transient = Excludes::parse(&config.stranded.transient)?;
+        Ok(Json(list::list(&store, &store.log().state()?, &transient)?))
+    })
+    .await
 }
 
 /// Has this host become the primary.

@@ -70,6 +70,8 @@ pub(crate) fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router
         .route("/api/v1/stores/{store}/resync", post(resync))
         .route("/api/v1/stores/{store}/hold", post(hold))
         .route("/api/v1/stores/{store}/release", post(release))
+        .route("/api/v1/stores/{store}/history", get(failover_http::history))
+        .route("/api/v1/stores/{store}/stranded", get(failover_http::stranded))
         .route("/api/v1/stores/{store}/failover", get(failover_http::status).post(failover_http::take_over))
         .route("/api/v1/stores/{store}/failover/attest", post(failover_http::attest))
         .route("/api/v1/stores/{store}/members", post(failover_http::set_members))

@@ -14,12 +14,14 @@ use understudy::api::failover::{
     ResumeQuery, SwitchoverQuery,
 };
 use understudy::api::follow::FollowReport;
+use understudy::api::history::HistoryRow;
 use understudy::api::progress::ProgressFigures;
 use understudy::api::requests::Requests;
 use understudy::api::resync::{Phases, ResyncReport, Warning, WarningKind, Warnings};
 use understudy::api::run::{HoldQuery, ResyncQuery, RunFailure, RunReport};
 use understudy::api::snapshot::SnapshotSummary;
 use understudy::api::store::{StoreStatus, Totals};
+use understudy::api::stranded::{StrandedCounts, StrandedTree};
 use understudy::api::upkeep::UpkeepStatus;
 use understudy::failover::peers::question::{Addressee, Ask, Asked, Question};
 use understudy::model::diff::{Change, ChangeCounts};
@@ -277,6 +279,55 @@ fn failovers() -> Vec<FailoverStatus> {
     phases.iter().enumerate().map(|(at, phase)| failover(phase, at % 2 == 0)).collect()
 }
 
+fn history() -> Vec<HistoryRow> {
+    let kinds = [
+        "members",
+        "promoted",
+        "handover",
+        "cancelled",
+        "completed",
+        "paused",
+        "resumed",
+        "stranded",
+        "settled",
+        "snapshot",
+        "unreadable",
+    ];
+    let row = |(at, kind): (usize, &&str)| {
+        let text = |text: &str| (at % 2 == 0).then(|| text.to_owned());
+        HistoryRow {
+            record: Sequence(7),
+            epoch: 3,
+            at: (at % 2 == 0).then_some(0.5),
+            host: WriterId("web-1".into()),
+            person: text("ops"),
+            kind: (*kind).to_owned(),
+            what: "it is so".into(),
+            irregular: text("a stranger's"),
+        }
+    };
+    kinds.iter().enumerate().map(row).collect()
+}
+
+fn stranded(is_full: bool) -> StrandedTree {
+    StrandedTree {
+        record: Sequence(7),
+        of_epoch: 2,
+        host: is_full.then(|| WriterId("web-1".into())),
+        base: is_full.then_some(Sequence(5)),
+        compared: is_full.then_some(Sequence(6)),
+        counts: StrandedCounts {
+            only: 1,
+            both: 2,
+            deleted: 3,
+            transient: 4,
+            same: 5,
+            added: 6,
+            size_bytes: 7,
+        },
+    }
+}
+
 fn values<T: Serialize>(samples: &[T]) -> Vec<Value> {
     samples.iter().map(|sample| serde_json::to_value(sample).unwrap()).collect()
 }
@@ -295,6 +346,8 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
         ("Changes", values(&[changes()])),
         ("Failover", values(&failovers())),
         ("Question", values(&[question()])),
+        ("HistoryRow", values(&history())),
+        ("Stranded", values(&[stranded(true), stranded(false)])),
     ]
 }
 
@@ -562,6 +615,8 @@ fn a_client_passes_over_what_a_newer_daemon_says_beyond_it() {
     comes_back(vec![snapshot()]);
     comes_back(vec![changes()]);
     comes_back(failovers());
+    comes_back(history());
+    comes_back(vec![stranded(true), stranded(false)]);
     comes_back(vec![progress()]);
     comes_back(vec![upkeep(true), upkeep(false)]);
     comes_back(vec![ErrorBody { error: "error".into() }]);

@@ -1,5 +1,6 @@
 //! What happened to a path on a former primary, and on the one that replaced it. Pure.
 
+use crate::api::stranded::StrandedCounts;
 use crate::model::entry::{Entry, Kind};
 use crate::source::exclude::Excludes;
 use serde::Serialize;
@@ -97,6 +98,13 @@ pub struct Counts {
     pub added: u64,
     /// Number of bytes of the files of `only` and `both`.
     pub size_bytes: u64,
+}
+
+impl From<Counts> for StrandedCounts {
+    fn from(counts: Counts) -> Self {
+        let Counts { only, both, deleted, transient, same, added, size_bytes } = counts;
+        Self { only, both, deleted, transient, same, added, size_bytes }
+    }
 }
 
 impl Counts {

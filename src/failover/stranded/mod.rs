@@ -16,6 +16,7 @@ pub mod class;
 pub mod compare;
 pub mod error;
 pub mod former;
+pub(crate) mod list;
 pub mod rejoin;
 pub mod take;
 pub mod tree;
