@@ -87,7 +87,7 @@ pub struct FailoverStep {
     pub failure: Option<String>,
 }
 
-/// Asks the host that answers to become the primary, though the primary has not handed over.
+/// Asks a host to become the primary, though the primary has not handed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverQuery {
     /// The person who decides.
@@ -97,6 +97,8 @@ pub struct FailoverQuery {
     pub at: Option<u64>,
     /// The number of seconds that the person was told are lost.
     pub lost_seconds: Option<u64>,
+    /// The host that takes over; default: the one that answers.
+    pub to: Option<String>,
 }
 
 /// Asks for a planned change of the primary.
@@ -110,7 +112,11 @@ pub struct SwitchoverQuery {
 /// A person's word that a former primary is down.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttestQuery {
+    /// The host that is down.
     pub host: String,
+    pub person: Option<String>,
+    /// The host that takes over, and is told; default: the one that answers.
+    pub to: Option<String>,
 }
 
 /// Resumes automatic failover.

@@ -121,21 +121,23 @@ pub(super) async fn stranded(
     .await
 }
 
-/// Has this host become the primary.
+/// Has this host become the primary, or another member that it asks.
 pub(super) async fn take_over(
     State(site): State<AppState>,
     Path(name): Path<String>,
     asked: Asked<FailoverQuery>,
 ) -> Answer {
-    let (store, running) = site.running(&name)?;
     let asked = query(asked)?;
-    let terms = Terms {
-        person: text("person", asked.person, "an operator")?,
-        reason: text("reason", asked.reason, "asked for by an operator")?,
-        at: asked.at.map(Sequence),
-        loss: Loss { seconds: asked.lost_seconds, ..Loss::default() },
-        ..Terms::default()
-    };
+    let person = text("person", asked.person, "an operator")?;
+    let reason = text("reason", asked.reason, "asked for by an operator")?;
+    let (at, lost_seconds) = (asked.at.map(Sequence), asked.lost_seconds);
+    let (store, running) = site.running(&name)?;
+    if let Some(to) = elsewhere(&store, &running, asked.to)? {
+        return at_member(&site, &store, running, to, Ask::TakeOver { person, reason, at, lost_seconds })
+            .await;
+    }
+    let loss = Loss { seconds: lost_seconds, ..Loss::default() };
+    let terms = Terms { person, reason, at, loss, ..Terms::default() };
     running.parts.forget_refusal();
     running.agent.take_over(Cause::Person, terms);
     Ok(Json(site.status(&store)))
@@ -147,18 +149,20 @@ pub(super) async fn attest(
     Path(name): Path<String>,
     asked: Asked<AttestQuery>,
 ) -> Answer {
+    let asked = query(asked)?;
+    let host = WriterId(asked.host);
+    let person = text("person", asked.person, "an operator")?;
     let (store, running) = site.running(&name)?;
-    let host = WriterId(query(asked)?.host);
-    let status = site.status(&store);
-    if !status.waits_for.contains(&host) {
-        return Err(conflict(format!(
-            "store '{store}': this host does not wait for '{host}'; a word that it is down counts after the promotion"
-        )));
+    if let Some(to) = elsewhere(&store, &running, asked.to)? {
+        return at_member(&site, &store, running, to, Ask::Attest { host, person }).await;
     }
-    let agent = running.agent.clone();
-    match site.blocking(move |_| Ok(agent.attest(&host, AGENT_LIMIT))).await? {
-        true => Ok(Json(site.status(&store))),
-        false => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the failover agent does not answer")),
+    let (agent, asked) = (running.agent.clone(), host.clone());
+    match site.blocking(move |_| Ok(agent.attest(&asked, AGENT_LIMIT))).await? {
+        Some(true) => Ok(Json(site.status(&store))),
+        Some(false) => Err(conflict(format!(
+            "store '{store}': this host does not wait for '{host}'; a word that it is down counts after the promotion"
+        ))),
+        None => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the failover agent does not answer")),
     }
 }
 
@@ -183,9 +187,9 @@ pub(super) async fn hand_over(
     Path(name): Path<String>,
     asked: Asked<SwitchoverQuery>,
 ) -> Answer {
-    let (store, running) = site.running(&name)?;
     let asked = query(asked)?;
     let person = text("person", asked.person, "an operator")?;
+    let (store, running) = site.running(&name)?;
     let to = target(&store, &running, asked.to)?;
     let ask = Ask::HandOver { to: to.clone(), person };
     let here = move |running: &Running| match running.agent.try_hand_over(&to, AGENT_LIMIT) {
@@ -201,8 +205,8 @@ pub(super) async fn cancel(
     Path(name): Path<String>,
     asked: Asked<ResumeQuery>,
 ) -> Answer {
-    let (store, running) = site.running(&name)?;
     let person = text("person", query(asked)?.person, "an operator")?;
+    let (store, running) = site.running(&name)?;
     let here = |running: &Running| {
         running.agent.keep_serving();
         Vec::new()
@@ -224,6 +228,50 @@ fn target(store: &StoreName, running: &Running, given: Option<String>) -> Result
     }
 }
 
+/// Returns the member that is to take over, if it is not this host.
+fn elsewhere(
+    store: &StoreName,
+    running: &Running,
+    given: Option<String>,
+) -> Result<Option<WriterId>, ApiError> {
+    let Some(to) = given.map(WriterId).filter(|to| *to != running.parts.me) else { return Ok(None) };
+    match running.agent.view().log.serving.contains(&to) {
+        true => Ok(Some(to)),
+        false => {
+            Err(ApiError::bad_request(format!("store '{store}': '{to}' is no member that may serve it")))
+        }
+    }
+}
+
+/// Asks another member; who asks hears why it does not.
+async fn at_member(
+    site: &AppState,
+    store: &StoreName,
+    running: Running,
+    member: WriterId,
+    ask: Ask,
+) -> Answer {
+    let asked = member.clone();
+    let reasons = site.blocking(move |_| Ok(ask_member(&running, &asked, ask))).await?;
+    answer_of(site, store, &member, &reasons)
+}
+
+/// Asks another member; returns why it does not.
+fn ask_member(running: &Running, member: &WriterId, ask: Ask) -> Vec<String> {
+    match running.parts.peers.ask_for_person(member, ask) {
+        Ok(PeerAnswer::Done) => Vec::new(),
+        Ok(PeerAnswer::Refused { reasons }) => reasons,
+        Err(how) => vec![format!("{how}; ask there, or see `understudy why`")],
+    }
+}
+
+fn answer_of(site: &AppState, store: &StoreName, host: &WriterId, reasons: &[String]) -> Answer {
+    match reasons.first() {
+        None => Ok(Json(site.status(store))),
+        Some(reason) => Err(conflict(format!("store '{store}': '{host}' does not: {reason}"))),
+    }
+}
+
 /// Does something on the primary: here, or by asking it. What is done here returns the reasons for which it is
 /// not.
 async fn at_primary(
@@ -241,18 +289,11 @@ async fn at_primary(
         .blocking(move |_| {
             Ok(match asked == running.parts.me {
                 true => here(&running),
-                false => match running.parts.peers.ask_for_person(&asked, ask) {
-                    Ok(PeerAnswer::Done) => Vec::new(),
-                    Ok(PeerAnswer::Refused { reasons }) => reasons,
-                    Err(how) => vec![format!("{how}; ask there, or see `understudy why`")],
-                },
+                false => ask_member(&running, &asked, ask),
             })
         })
         .await?;
-    match reasons.first() {
-        None => Ok(Json(site.status(store))),
-        Some(reason) => Err(conflict(format!("store '{store}': '{primary}' does not: {reason}"))),
-    }
+    answer_of(site, store, &primary, &reasons)
 }
 
 pub(super) async fn pause(

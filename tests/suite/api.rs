@@ -518,7 +518,11 @@ fn a_description_that_differs_is_found() {
 
 fn taking_over() -> FailoverQuery {
     let text = || Some("x".to_owned());
-    FailoverQuery { person: text(), reason: text(), at: Some(1), lost_seconds: Some(2) }
+    FailoverQuery { person: text(), reason: text(), at: Some(1), lost_seconds: Some(2), to: text() }
+}
+
+fn attesting() -> AttestQuery {
+    AttestQuery { host: "x".into(), person: Some("x".into()), to: Some("x".into()) }
 }
 
 fn handing_over() -> SwitchoverQuery {
@@ -538,12 +542,7 @@ fn the_parameters_that_are_documented_are_those_that_are_read() {
         ("resync", "post", serde_json::to_value(ResyncQuery { accept: true }).unwrap(), vec![]),
         ("hold", "post", serde_json::to_value(HoldQuery { reason: Some("x".into()) }).unwrap(), vec![]),
         ("failover", "post", serde_json::to_value(taking_over()).unwrap(), vec![]),
-        (
-            "failover/attest",
-            "post",
-            serde_json::to_value(AttestQuery { host: "x".into() }).unwrap(),
-            vec!["host"],
-        ),
+        ("failover/attest", "post", serde_json::to_value(attesting()).unwrap(), vec!["host"]),
         ("switchover", "post", serde_json::to_value(handing_over()).unwrap(), vec![]),
         ("pause", "post", serde_json::to_value(pausing()).unwrap(), vec![]),
         ("resume", "post", serde_json::to_value(ResumeQuery { person: Some("x".into()) }).unwrap(), vec![]),

@@ -41,6 +41,7 @@ mod live_tree;
 mod members;
 mod output;
 mod races;
+mod remote_failover;
 mod replica;
 mod restore;
 mod roles;

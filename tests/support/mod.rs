@@ -28,5 +28,6 @@ pub mod servers;
 pub mod stand_in;
 pub mod standby;
 pub mod tree;
+pub mod trio;
 pub mod troubles;
 pub mod wait;

@@ -22,7 +22,7 @@ pub(in crate::cli) struct FailoverArgs {
     /// Take over all stores of which this host is the primary now, several at once, the most valuable plan first
     #[arg(long, value_name = "HOST", conflicts_with_all = ["at", "to"])]
     pub all_of: Option<String>,
-    /// The host that takes over; it must be this one
+    /// The host that takes over: any member that may serve; default: this one
     #[arg(long, value_name = "HOST")]
     pub to: Option<String>,
     /// The snapshot to begin with; default: the latest

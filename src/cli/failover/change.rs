@@ -3,22 +3,23 @@
 use super::args::{FailoverArgs, SwitchoverArgs, person};
 use super::link::{Link, daemon};
 use super::steps::Steps;
-use super::triage::Triage;
 use crate::api::failover::FailoverStatus;
 use crate::cli::context::Context;
-use crate::cli::error::{LocalError, RefusedError, Result, UsageError};
+use crate::cli::error::{LocalError, RefusedError, Result};
 use crate::cli::exit::Exit;
 use crate::cli::{Global, show};
 use crate::model::id::{StoreName, WriterId};
 use crate::support::env::Stopwatch;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, Write};
 use std::time::Duration;
 
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Time after which a command no longer waits for a change to end; the daemon goes on.
-const WAIT_MAX: Duration = Duration::from_secs(300);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(300);
 /// Time that a former primary has to say that it is closed, before a person is asked.
 const STATEMENT_WAIT: Duration = Duration::from_secs(5);
+/// Time after which a former primary is not expected to say it any more.
+pub(super) const CLOSED_WAIT: Duration = Duration::from_secs(20);
 
 /// One change, and who waits for it.
 pub(super) struct Change<'a> {
@@ -51,52 +52,8 @@ pub(in crate::cli) fn run_switchover(global: &Global, args: &SwitchoverArgs) -> 
     change.follow(Word::None)
 }
 
-pub(super) fn run_failover(global: &Global, args: &FailoverArgs, store: &str) -> Result<Exit> {
-    let context = Context::new(global)?;
-    let remote = daemon(&context)?;
-    let name = StoreName::parse(store)?;
-    let mut change = Change::new(&context, global, Link::new(&remote, &name))?;
-    let status = change.link.agent_status()?;
-    if let Some(to) = args.to.as_ref().filter(|to| **to != status.host.0) {
-        return Err(UsageError(format!(
-            "store '{name}': the host that takes over is asked itself; run this on '{to}'"
-        ))
-        .into());
-    }
-    // It was asked for already, and waits for a person's word.
-    let is_underway = !status.waits_for.is_empty();
-    let triage = Triage::of(&context, &status, args)?;
-    if global.json && args.dry_run {
-        show::json(&triage)?;
-    } else if !global.quiet && !global.json {
-        triage.print()?;
-    }
-    if args.dry_run {
-        return Ok(if triage.why_not.is_empty() || is_underway { Exit::Done } else { Exit::Held });
-    }
-    if !is_underway {
-        if let [first, ..] = triage.why_not.as_slice() {
-            let text = format!("store '{name}': this host does not take over: {first}");
-            return Err(RefusedError::held(text).into());
-        }
-        if !args.yes && !typed("Type the store's name to go on: ", name.as_str())? {
-            return Err(UsageError(
-                "nothing was done: the store's name was not typed; --yes goes on without it".into(),
-            )
-            .into());
-        }
-        change.ask_to_take_over(args, triage.lost_seconds())?;
-    }
-    let word = match (args.is_down, std::io::stdin().is_terminal() && !args.yes) {
-        (true, _) => Word::Down,
-        (false, true) => Word::Ask,
-        (false, false) => Word::None,
-    };
-    change.follow(word)
-}
-
 /// Asks a person to type a text.
-fn typed(question: &str, wanted: &str) -> Result<bool> {
+pub(super) fn typed(question: &str, wanted: &str) -> Result<bool> {
     let mut stderr = std::io::stderr();
     let _ = stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush());
     let mut line = String::new();
@@ -113,12 +70,19 @@ impl<'a> Change<'a> {
         Ok(Self { context, link, global, steps, before: status.epoch, begun: context.env().stopwatch() })
     }
 
-    pub(super) fn ask_to_take_over(&self, args: &FailoverArgs, lost_seconds: Option<u64>) -> Result<()> {
+    /// Asks this host to take over, or the one that is named.
+    pub(super) fn ask_to_take_over(
+        &self,
+        args: &FailoverArgs,
+        lost_seconds: Option<u64>,
+        to: Option<&WriterId>,
+    ) -> Result<()> {
         let parameters = [
             ("person", Some(person(args.person.as_deref()))),
             ("reason", args.reason.clone()),
             ("at", args.at.map(|at| at.to_string())),
             ("lost_seconds", lost_seconds.map(|seconds| seconds.to_string())),
+            ("to", to.map(|to| to.0.clone())),
         ];
         self.link.post("failover", &parameters).map(drop)
     }
@@ -156,7 +120,7 @@ impl<'a> Change<'a> {
         }
     }
 
-    fn done(&self, status: &FailoverStatus) -> Result<Exit> {
+    pub(super) fn done(&self, status: &FailoverStatus) -> Result<Exit> {
         if self.global.json {
             show::json(status)?;
         } else if !self.global.quiet {
@@ -183,7 +147,7 @@ impl<'a> Change<'a> {
         Err(LocalError::new(text).into())
     }
 
-    fn late(&self, status: &FailoverStatus) -> Result<Exit> {
+    pub(super) fn late(&self, status: &FailoverStatus) -> Result<Exit> {
         let (store, seconds) = (&self.link.store, WAIT_MAX.as_secs());
         complain!(
             "understudy: store '{store}': not complete after {seconds} s; the daemon goes on (phase: {}; {}); `understudy why {store}` says where it stands",
@@ -225,7 +189,7 @@ impl<'a> Change<'a> {
 
     /// Ends, since nobody says that the former primary is closed. The take-over goes on by itself once it does.
     fn nobody(&self, host: &WriterId) -> Result<()> {
-        if self.begun.elapsed() < STATEMENT_WAIT * 4 {
+        if self.begun.elapsed() < CLOSED_WAIT {
             return Ok(());
         }
         let store = &self.link.store;

@@ -4,8 +4,10 @@
 
 mod args;
 mod change;
+mod elsewhere;
 mod link;
 mod many;
+mod one;
 mod steps;
 mod triage;
 mod why;
@@ -20,7 +22,7 @@ use super::exit::Exit;
 
 pub(super) fn run_failover(global: &Global, args: &FailoverArgs) -> Result<Exit> {
     match &args.store {
-        Some(store) => change::run_failover(global, args, store),
+        Some(store) => one::run_failover(global, args, store),
         None => many::run(global, args),
     }
 }

@@ -28,6 +28,13 @@ struct Probe {
     found: String,
 }
 
+/// What is configured on the host that takes over, as far as it is known here.
+struct There<'a> {
+    host: &'a WriterId,
+    /// None for another host.
+    config: Option<&'a StoreConfig>,
+}
+
 /// All that a person should know before a failover.
 #[derive(Debug, Serialize)]
 pub(super) struct Triage {
@@ -51,7 +58,13 @@ pub(super) struct Triage {
 }
 
 impl Triage {
-    pub(super) fn of(context: &Context, status: &FailoverStatus, args: &FailoverArgs) -> Result<Self> {
+    /// Looks at a failover to `host`.
+    pub(super) fn of(
+        context: &Context,
+        status: &FailoverStatus,
+        args: &FailoverArgs,
+        host: &WriterId,
+    ) -> Result<Self> {
         let name = &status.store;
         let config = context.config.store(name.as_str()).cloned();
         let config = config.unwrap_or_else(|| StoreConfig::of(name.clone(), Default::default()));
@@ -65,10 +78,12 @@ impl Triage {
         let now = context.env().wall();
         let lost = base.as_ref().and_then(|(_, record)| record.scan_start.age_at(now));
         let primary = status.primary.clone();
+        let is_here = *host == status.host;
+        let there = There { host, config: is_here.then_some(&config) };
         Ok(Self {
             store: name.clone(),
             plan: config.plan.name(),
-            host: status.host.clone(),
+            host: host.clone(),
             epoch: status.epoch,
             // Where nobody waits for an answer, the store would be closed for nothing while they time out.
             probes: match args.yes && !args.dry_run {
@@ -78,9 +93,10 @@ impl Triage {
             base: base.as_ref().map(|(sequence, _)| sequence.0),
             lost_seconds: lost.map(|lost| lost.as_secs_f64()),
             entries: base.as_ref().map(|(_, record)| record.manifest.entries),
-            fences: fences(&config, status),
-            steps: steps(&config, status, base.map(|(sequence, _)| sequence)),
-            why_not: status.why_not.clone(),
+            fences: fences(&there, status),
+            steps: steps(&there, status, base.map(|(sequence, _)| sequence)),
+            // Another host says it when it is asked.
+            why_not: if is_here { status.why_not.clone() } else { Vec::new() },
             primary,
         })
     }
@@ -180,25 +196,35 @@ fn connect(address: &str) -> String {
     }
 }
 
-fn fences(config: &StoreConfig, status: &FailoverStatus) -> Vec<String> {
+fn fences(there: &There, status: &FailoverStatus) -> Vec<String> {
     let mut fences = vec![
         "its daemon reads the promotion in the log, shuts the gate, stops the services, and says so"
             .to_owned(),
     ];
     if status.has_lease {
-        fences.push("its lease is broken: its guard shuts the gate by itself, and this host waits until that time has passed".to_owned());
+        fences.push(format!("its lease is broken: its guard shuts the gate by itself, and '{}' waits until that time has passed", there.host));
     }
-    match config.fence.command.is_empty() {
-        false => fences.push(format!("after 10 s: {}", config.fence.command.join(" "))),
-        true => fences.push("no command stops the host ([store.fence] is not set)".to_owned()),
-    }
+    fences.push(match there.config.map(|config| &config.fence.command) {
+        Some(command) if command.is_empty() => {
+            "no command stops the host ([store.fence] is not set)".to_owned()
+        }
+        Some(command) => format!("after 10 s: {}", command.join(" ")),
+        None => format!("after 10 s: the command of '{}', if [store.fence] is set there", there.host),
+    });
     fences.push("your word that it is down (--is-down, or its name typed when asked)".to_owned());
     fences
 }
 
-fn steps(config: &StoreConfig, status: &FailoverStatus, base: Option<Sequence>) -> Vec<String> {
-    let host = &status.host;
+fn steps(there: &There, status: &FailoverStatus, base: Option<Sequence>) -> Vec<String> {
+    let host = there.host;
     let mut steps = vec![format!("promote '{host}' in the log, to epoch {}", status.epoch + 1)];
+    let Some(config) = there.config else {
+        let base = base.map(|base| format!(" from snapshot {base}")).unwrap_or_default();
+        steps.push(format!("make the store ready there{base}, as the configuration of '{host}' says"));
+        steps.push("wait until the former primary is known to be closed".to_owned());
+        steps.push(format!("open it, and wait until customers see epoch {}", status.epoch + 1));
+        return steps;
+    };
     if config.gate.is_some() {
         steps.push("let customers' requests wait at the gate here".to_owned());
     }

@@ -25,6 +25,8 @@ pub(crate) enum Message {
     TakeOver {
         cause: Cause,
         terms: Box<Terms>,
+        /// Who asks hears why it is not done, if they wait.
+        reply: Option<Sender<Vec<Reason>>>,
     },
     /// The same as the machine's input, and who asks hears why it is not done.
     HandOver {

@@ -43,6 +43,11 @@ pub trait Participants: Send + Sync {
     /// Shuts the gate, stops the services, and returns only after all of it was seen closed.
     fn close(&self, epoch: Epoch) -> Result<(), String>;
 
+    /// Looks, before this host becomes the primary, whether it could serve at all. It answers at once.
+    fn may_serve(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Makes files, database and services ready. Gives up when `stop` says so.
     fn prepare(&self, epoch: Epoch, stop: &dyn Fn() -> bool) -> Result<(), String>;
 

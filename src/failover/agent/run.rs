@@ -14,7 +14,7 @@ use super::watch_desk::WatchJob;
 use crate::failover::decide::input::{Input, Outcome};
 use crate::failover::decide::log_view::Event;
 use crate::failover::decide::output::Output;
-use crate::failover::decide::reason::Reason;
+use crate::failover::decide::reason::{Reason, why_not};
 use crate::failover::decide::step::step;
 use crate::failover::decide::view::{Cause, Phase, Proof, Until, View};
 use crate::model::id::{Epoch, Sequence, WriterId};
@@ -37,6 +37,8 @@ const AGAIN_MAX: u8 = 5;
 
 /// The agent of a store. When it is dropped, the machine ends, and the gate stays as it is.
 pub struct Agent {
+    env: Env,
+    participants: Arc<dyn Participants>,
     messages: Sender<Message>,
     view: Arc<Mutex<View>>,
     journal: Arc<Journal>,
@@ -62,7 +64,7 @@ impl Agent {
         let (incarnation, journal) = (Some(settings.incarnation), settings.journal.clone());
         let (state, AgentSettings { me, key, .. }) = (hands.state.clone(), settings);
         let machine = Machine {
-            env,
+            env: env.clone(),
             view,
             shared: shared.clone(),
             hands,
@@ -72,11 +74,11 @@ impl Agent {
             took_over: None,
             journal: journal.clone(),
             again: None,
-            participants,
+            participants: participants.clone(),
         };
         let its = is_ended.clone();
         std::thread::Builder::new().name("failover".into()).spawn(move || machine.run(&inbox, &its))?;
-        Ok(Self { messages, view: shared, journal, state, me, key, is_ended })
+        Ok(Self { env, participants, messages, view: shared, journal, state, me, key, is_ended })
     }
 
     fn send(&self, message: Message) {
@@ -116,7 +118,28 @@ impl Agent {
     /// Asks for this host to become the primary. A person's promotion that loses its place in the log to another
     /// record is tried again, as long as nothing speaks against it.
     pub fn take_over(&self, cause: Cause, terms: Terms) {
-        self.send(Message::TakeOver { cause, terms: Box::new(terms) });
+        self.send(Message::TakeOver { cause, terms: Box::new(terms), reply: None });
+    }
+
+    /// As [`Self::take_over`], for a person; returns why that is not begun, or none if there was no answer within
+    /// this time.
+    pub fn try_take_over(&self, terms: Terms, within: Duration) -> Option<Vec<Reason>> {
+        let (reply, answer) = mpsc::channel();
+        let (terms, reply) = (Box::new(terms), Some(reply));
+        self.send(Message::TakeOver { cause: Cause::Person, terms, reply });
+        answer.recv_timeout(within).ok()
+    }
+
+    /// Returns why this host could not serve; none if it could.
+    pub fn may_serve(&self) -> Result<(), String> {
+        self.participants.may_serve()
+    }
+
+    /// Returns the former primaries that this host, which takes over, does not know to be closed.
+    pub fn waits_for(&self) -> Vec<WriterId> {
+        let view = self.view();
+        let Phase::TakingOver { .. } = view.phase else { return Vec::new() };
+        view.open_reigns(self.env.boot()).map(|reign| reign.host.clone()).collect()
     }
 
     /// Asks for another host to become the primary without loss, and returns why that is not begun; none if there
@@ -143,13 +166,15 @@ impl Agent {
         self.send(Message::Input(known));
     }
 
-    /// Takes a person's word that a host is down.
-    ///
-    /// Returns whether it is kept; it may not be if the agent does not answer within this time.
-    pub fn attest(&self, host: &WriterId, within: Duration) -> bool {
+    /// Takes a person's word that a host is down. Returns whether this host waits for that one, since a word counts
+    /// after the promotion; none if the agent does not answer within this time, and may not keep the word.
+    pub fn attest(&self, host: &WriterId, within: Duration) -> Option<bool> {
+        if !self.waits_for().contains(host) {
+            return Some(false);
+        }
         let (reply, answer) = mpsc::channel();
         self.send(Message::Attest { host: host.clone(), reply });
-        answer.recv_timeout(within).is_ok()
+        answer.recv_timeout(within).ok().map(|_| true)
     }
 
     /// Answers another host that asks for a promise, within this time. Returns whether it was given.
@@ -216,7 +241,14 @@ impl Machine {
                     let _ = reply.send(());
                 }
             }
-            Message::TakeOver { cause, terms } => {
+            Message::TakeOver { cause, terms, reply } => {
+                let reasons = self.why_not(cause);
+                if let Some(reply) = reply {
+                    let _ = reply.send(reasons.clone());
+                }
+                if reasons.iter().any(|reason| matches!(reason, Reason::NotReady { .. })) {
+                    return self.participants.report(Report::Refused(reasons));
+                }
                 let incarnation = self.terms.incarnation;
                 self.terms = Terms { cause: Some(cause), incarnation, ..*terms };
                 self.again = (cause == Cause::Person).then_some(Again { left: AGAIN_MAX, lost_at: None });
@@ -261,6 +293,14 @@ impl Machine {
         if is_log {
             self.try_again();
         }
+    }
+
+    /// Returns the reasons why this host does not become the primary.
+    fn why_not(&self, cause: Cause) -> Vec<Reason> {
+        let mut reasons = why_not(&self.view, cause, self.env.boot());
+        let not_ready = self.participants.may_serve().err().map(|how| Reason::NotReady { how });
+        reasons.extend(not_ready);
+        reasons
     }
 
     /// Begins a handover: first this host and `to` catch up while the store is served. Returns the reasons for

@@ -37,6 +37,10 @@ pub enum Reason {
     NoHandover,
     /// Another record was first.
     LostRace,
+    /// This host could not serve: something that it needs is not there, or is taken.
+    NotReady {
+        how: String,
+    },
     /// The member cannot take over.
     NoSuchCandidate {
         host: WriterId,
@@ -66,6 +70,7 @@ impl fmt::Display for Reason {
             }
             Self::NoHandover => write!(f, "the primary has not handed over to this host"),
             Self::LostRace => write!(f, "another record of the log came first"),
+            Self::NotReady { how } => write!(f, "this host could not serve: {how}"),
             Self::NoSuchCandidate { host } => write!(f, "{} is no other member that may serve", host.0),
         }
     }

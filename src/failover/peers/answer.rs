@@ -4,8 +4,10 @@ use super::error::AskError;
 use super::heard::{Heard, NotNew};
 use super::question::{ASK_MAX_BYTES, Answer, Ask, Question};
 use crate::failover::agent::run::Agent;
+use crate::failover::agent::terms::Terms;
+use crate::model::decision::Loss;
 use crate::model::id::{Epoch, StoreName, WriterId};
-use crate::model::member::{self, Member};
+use crate::model::member::{Member, is_text};
 use crate::support::clock::UnixNanos;
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
@@ -28,9 +30,16 @@ pub trait AskedAgent {
     /// Promises to open nothing for a while; returns whether it does.
     fn promise(&self, by: &WriterId, epoch: Epoch) -> bool;
     fn look(&self);
+    /// Returns why this host could not serve; none if it could.
+    fn may_serve(&self) -> Result<(), String>;
     /// Begins a handover; returns why not, or none if nobody answered.
     fn hand_over(&self, to: &WriterId) -> Option<Vec<String>>;
     fn keep_serving(&self);
+    /// Becomes the primary because a person wants it; returns why not, or none if nobody answered.
+    fn take_over(&self, terms: Terms) -> Option<Vec<String>>;
+    /// Takes a person's word that a host is down; returns whether this host waits for that one, or none if nobody
+    /// answered.
+    fn attest(&self, host: &WriterId) -> Option<bool>;
 }
 
 impl AskedAgent for Agent {
@@ -54,6 +63,10 @@ impl AskedAgent for Agent {
         self.look();
     }
 
+    fn may_serve(&self) -> Result<(), String> {
+        self.may_serve()
+    }
+
     fn hand_over(&self, to: &WriterId) -> Option<Vec<String>> {
         let reasons = self.try_hand_over(to, AGENT_LIMIT)?;
         Some(reasons.iter().map(ToString::to_string).collect())
@@ -61,6 +74,15 @@ impl AskedAgent for Agent {
 
     fn keep_serving(&self) {
         self.keep_serving();
+    }
+
+    fn take_over(&self, terms: Terms) -> Option<Vec<String>> {
+        let reasons = self.try_take_over(terms, AGENT_LIMIT)?;
+        Some(reasons.iter().map(ToString::to_string).collect())
+    }
+
+    fn attest(&self, host: &WriterId) -> Option<bool> {
+        self.attest(host, AGENT_LIMIT)
     }
 }
 
@@ -106,7 +128,7 @@ impl Answerer {
 
     /// Takes a person's request, which counts once.
     fn hear(&self, question: &Question, person: &str, at: UnixNanos, now: UnixNanos) -> Result<(), AskError> {
-        if !member::is_text(person) {
+        if !is_text(person) {
             return Err(AskError::Person);
         }
         let request = (question.store.clone(), question.asker().clone(), question.nonce);
@@ -115,7 +137,7 @@ impl Answerer {
             NotNew::Again => AskError::Again,
             NotNew::TooMany => AskError::TooMany,
         })?;
-        tracing::info!(store = %question.store, member = %question.asker(), person, "a member asks for a switchover, or to cancel it");
+        tracing::info!(store = %question.store, member = %question.asker(), person, "a member asks, for a person, for a change of the primary");
         Ok(())
     }
 }
@@ -129,9 +151,29 @@ fn act(agent: &impl AskedAgent, asker: &WriterId, ask: &Ask) -> Result<Answer, A
             agent.look();
             Answer::Done
         }
+        Ask::Ready => match agent.may_serve() {
+            Ok(()) => Answer::Done,
+            Err(how) => Answer::Refused { reasons: shortened(vec![how]) },
+        },
         Ask::HandOver { to, .. } => match agent.hand_over(to).ok_or(AskError::NoAgent)? {
             reasons if reasons.is_empty() => Answer::Done,
             reasons => Answer::Refused { reasons: shortened(reasons) },
+        },
+        Ask::TakeOver { reason, .. } if !is_text(reason) => refused("the reason is no text for the log"),
+        Ask::TakeOver { person, reason, at, lost_seconds } => {
+            let (person, reason, at) = (person.clone(), reason.clone(), *at);
+            let loss = Loss { seconds: *lost_seconds, ..Loss::default() };
+            let terms = Terms { person, reason, at, loss, ..Terms::default() };
+            match agent.take_over(terms).ok_or(AskError::NoAgent)? {
+                reasons if reasons.is_empty() => Answer::Done,
+                reasons => Answer::Refused { reasons: shortened(reasons) },
+            }
+        }
+        Ask::Attest { host, .. } => match agent.attest(host).ok_or(AskError::NoAgent)? {
+            true => Answer::Done,
+            false => refused(
+                "this host does not wait for that one; a word that it is down counts after the promotion",
+            ),
         },
         Ask::KeepServing { .. } => {
             agent.keep_serving();
@@ -200,6 +242,11 @@ mod tests {
             self.asked.lock().unwrap().push("look".into());
         }
 
+        fn may_serve(&self) -> Result<(), String> {
+            self.asked.lock().unwrap().push("may serve".into());
+            Err("the gate's address is taken".into())
+        }
+
         fn hand_over(&self, to: &WriterId) -> Option<Vec<String>> {
             self.asked.lock().unwrap().push(format!("hand over to {to}"));
             Some(if *to == host("a") { Vec::new() } else { vec!["ü".repeat(3000); 20] })
@@ -207,6 +254,18 @@ mod tests {
 
         fn keep_serving(&self) {
             self.asked.lock().unwrap().push("keep serving".into());
+        }
+
+        fn take_over(&self, terms: Terms) -> Option<Vec<String>> {
+            let Terms { person, reason, at, loss, .. } = terms;
+            let asked = format!("take over for {person}: {reason}, at {at:?}, {:?} s lost", loss.seconds);
+            self.asked.lock().unwrap().push(asked);
+            Some(Vec::new())
+        }
+
+        fn attest(&self, host: &WriterId) -> Option<bool> {
+            self.asked.lock().unwrap().push(format!("{host} is down"));
+            Some(*host == self.members[0].name)
         }
     }
 
@@ -263,6 +322,10 @@ mod tests {
         question_of("a", 1, to_b(nonce), ask)
     }
 
+    fn take_over(reason: &str) -> Ask {
+        Ask::TakeOver { person: "ops".into(), reason: reason.into(), at: None, lost_seconds: Some(7) }
+    }
+
     fn hand_over(to: &str) -> Ask {
         Ask::HandOver { to: host(to), person: "ops".into() }
     }
@@ -281,8 +344,27 @@ mod tests {
         assert_eq!((reasons.len(), reasons[0].len()), (REASONS_MAX, REASON_MAX_BYTES));
         let keep = Ask::KeepServing { person: "ops".into() };
         assert_eq!(desk.answer(&question(6, keep), NOW), Ok(Answer::Done));
-        let asked =
-            ["promise a 1", "promise a 2", "look", "hand over to a", "hand over to c", "keep serving"];
+        assert_eq!(desk.answer(&question(7, take_over("no power")), NOW), Ok(Answer::Done));
+        let down = |name| Ask::Attest { host: host(name), person: "ops".into() };
+        assert_eq!(desk.answer(&question(8, down("a")), NOW), Ok(Answer::Done));
+        assert!(matches!(desk.answer(&question(9, down("c")), NOW), Ok(Answer::Refused { .. })));
+        let taken = Answer::Refused { reasons: vec!["the gate's address is taken".into()] };
+        assert_eq!(desk.answer(&question(11, Ask::Ready), NOW), Ok(taken));
+        // What the log would not take is refused before the agent is asked.
+        let lines = take_over("two\nlines");
+        assert!(matches!(desk.answer(&question(10, lines), NOW), Ok(Answer::Refused { .. })));
+        let asked = [
+            "promise a 1",
+            "promise a 2",
+            "look",
+            "hand over to a",
+            "hand over to c",
+            "keep serving",
+            "take over for ops: no power, at None, Some(7) s lost",
+            "a is down",
+            "c is down",
+            "may serve",
+        ];
         assert_eq!(desk.was_asked(), asked);
     }
 
@@ -336,6 +418,14 @@ mod tests {
         assert_eq!(desk.answer(&asked, NOW.plus(Duration::from_secs(59))), Ok(Answer::Done));
         assert_eq!(desk.answer(&asked, NOW), Err(AskError::Again));
         assert_eq!(desk.was_asked(), ["hand over to a"]);
+        let down = Ask::Attest { host: host("a"), person: "ops".into() };
+        for (nonce, ask) in [(4, take_over("no power")), (5, down)] {
+            let asked = question(nonce, ask);
+            assert_eq!(desk.answer(&asked, NOW.plus(Duration::from_secs(61))), Err(AskError::NotNew));
+            assert_eq!(desk.answer(&asked, NOW), Ok(Answer::Done));
+            assert_eq!(desk.answer(&asked, NOW), Err(AskError::Again));
+        }
+        assert_eq!(desk.was_asked().len(), 2);
         let promise = question(2, Ask::Promise { epoch: Epoch(1) });
         for _ in 0..2 {
             assert_eq!(desk.answer(&promise, NOW.plus(Duration::from_hours(9))), Ok(Answer::Done));

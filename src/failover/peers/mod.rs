@@ -1,4 +1,4 @@
-//! What members ask each other, outside the log: promises, to read the log now, and to hand over.
+//! What members ask each other, outside the log: promises, to read the log now, to hand over, and to take over.
 //!
 //! One request is one short HTTP POST to the address that the log has for a member ([`client`]). Its daemon
 //! answers it without a token ([`answer`]): what admits it is the signature of a member that may serve the
@@ -15,7 +15,8 @@
 //!   and for a minute ([`heard`]).
 //!
 //! The log remains what decides. A member that asks for a handover cannot do more by this than the primary's own
-//! operator: the primary hands over only to a member, and in its own signed words.
+//! operator: the primary hands over only to a member, and in its own signed words. Nor can one that asks for a
+//! takeover, or says that a host is down, do more than by promoting itself.
 
 pub mod answer;
 pub mod client;

@@ -3,7 +3,7 @@
 //! Both are texts signed for a place (see `model::signed`): the store, the host that is to read it, and the
 //! request's number. The kinds of text have different domains, so neither can be taken for the other.
 
-use crate::model::id::{Epoch, StoreName, WriterId};
+use crate::model::id::{Epoch, Sequence, StoreName, WriterId};
 use crate::model::signed::{SIGNED_MAX_BYTES, Signed, SignedPlace};
 use crate::support::clock::UnixNanos;
 use crate::support::signature::{PublicKey, SigningKey};
@@ -23,18 +23,34 @@ pub enum Ask {
     Promise { epoch: Epoch },
     /// To read the log now.
     Look,
+    /// Whether it could serve.
+    Ready,
     /// To hand over to a member, because a person wants it.
     HandOver { to: WriterId, person: String },
     /// To cancel a handover, because a person wants it.
     KeepServing { person: String },
+    /// To become the primary though nobody handed over, because a person wants it.
+    TakeOver {
+        person: String,
+        reason: String,
+        /// The snapshot to begin with; none is the latest.
+        at: Option<Sequence>,
+        /// The number of seconds that the person was told are lost.
+        lost_seconds: Option<u64>,
+    },
+    /// To take a person's word that a former primary is down.
+    Attest { host: WriterId, person: String },
 }
 
 impl Ask {
     /// Returns the person who wants it; none if it does not matter how often it is asked.
     pub fn person(&self) -> Option<&str> {
         match self {
-            Self::Promise { .. } | Self::Look => None,
-            Self::HandOver { person, .. } | Self::KeepServing { person } => Some(person),
+            Self::Promise { .. } | Self::Look | Self::Ready => None,
+            Self::HandOver { person, .. }
+            | Self::KeepServing { person }
+            | Self::TakeOver { person, .. }
+            | Self::Attest { person, .. } => Some(person),
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::failover::guard::settings::Setup;
 use crate::model::id::Epoch;
 use crate::support::child::THIS;
 use crate::support::env::Env;
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -82,6 +84,22 @@ impl StoreGate {
             }
             Err(error) => GateOutcome::Failed(error.to_string()),
             Ok(_) => GateOutcome::Done,
+        }
+    }
+
+    /// Looks whether the gate could be opened here. A host that stands by has no guard, so the address is free for
+    /// whoever takes it first.
+    pub(crate) fn may_begin(setup: &Setup) -> Result<(), String> {
+        if GuardClient::new(setup).ask().map_err(|error| error.to_string())?.is_some() {
+            return Ok(());
+        }
+        let listen = setup.gate.listen;
+        match TcpListener::bind(listen) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                Err(format!("the gate's address {listen} is taken by another program; see `ss -ltnp`"))
+            }
+            // Whatever else may be wrong with it now may be right by then.
+            _ => Ok(()),
         }
     }
 

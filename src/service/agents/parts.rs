@@ -27,6 +27,7 @@ use crate::service::host::Host;
 use crate::support::clock::BootNanos;
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
+use crate::support::trusted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -243,6 +244,15 @@ impl Participants for HostParts {
         self.noted("closing", Ok(()))
     }
 
+    fn may_serve(&self) -> Result<(), String> {
+        let now = self.now()?;
+        let path = &now.config.path;
+        if !path.as_os_str().is_empty() {
+            trusted::look_at_way(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        now.setup()?.map_or(Ok(()), |setup| StoreGate::may_begin(&setup))
+    }
+
     fn prepare(&self, epoch: Epoch, stop: &dyn Fn() -> bool) -> Result<(), String> {
         let now = self.now()?;
         let commands = now.commands();
@@ -259,10 +269,17 @@ impl Participants for HostParts {
     }
 
     fn catch_up(&self, to: &WriterId, stop: &dyn Fn() -> bool) -> Result<(), String> {
-        if self.now()?.config.path.as_os_str().is_empty() {
+        let is_ready = match self.peers.ask(to, Ask::Ready) {
+            Some(Answer::Refused { reasons }) => Err(reasons.join("; ")),
+            // One that does not answer at the moment may read the log all the same.
+            Some(Answer::Done) | None => Ok(()),
+        };
+        if is_ready.is_ok() && self.now()?.config.path.as_os_str().is_empty() {
             return Ok(());
         }
-        let caught_up = self.journal.run("snapshot before", || self.with_files(|files| files.commit_last()));
+        let caught_up = is_ready.and_then(|()| {
+            self.journal.run("snapshot before", || self.with_files(|files| files.commit_last()))
+        });
         let caught_up = caught_up.and_then(|snapshot| {
             self.tell_others();
             let wait = || self.with_files(|files| files.wait_for_standby(to, snapshot, stop));
@@ -407,6 +424,49 @@ impl Participants for HostParts {
                 tracing::error!(%store, decision, how, "a decision was not made");
                 *lock(&self.refused) = vec![format!("{decision}: {how}")];
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::decide::timing::Timing;
+    use crate::failover::decide::view::{Cause as Why, Rules};
+
+    fn view(primary: Option<&str>, phase: Phase) -> View {
+        let rules = Rules { timing: Timing::DEFAULT, has_lease: false };
+        let mut view = View { phase, ..View::new(WriterId("b".into()), rules, BootNanos(0)) };
+        view.log.primary = primary.map(|name| WriterId(name.into()));
+        view
+    }
+
+    #[test]
+    fn only_who_serves_resyncs_and_only_who_knows_another_primary_follows() {
+        let epoch = Epoch(2);
+        let primary = || Phase::Primary { epoch, is_verified: false };
+        assert_eq!(duty(&view(Some("b"), primary())), Duty::Resync);
+        let handing_over = Phase::HandingOver {
+            to: WriterId("c".into()),
+            since: BootNanos(0),
+            is_cancelled: false,
+            drained: None,
+        };
+        assert_eq!(duty(&view(Some("b"), handing_over)), Duty::Wait("handing over to 'c'".into()));
+        let others = || {
+            [
+                Phase::Starting,
+                Phase::Fenced { is_closed: false },
+                Phase::Rejoining,
+                Phase::Standby,
+                Phase::Promoting { cause: Why::Person },
+                Phase::TakingOver { epoch, is_prepared: true },
+            ]
+        };
+        for phase in others() {
+            assert_eq!(duty(&view(Some("a"), phase.clone())), Duty::Follow, "{phase:?}");
+            assert!(matches!(duty(&view(None, phase.clone())), Duty::Wait(_)), "{phase:?}");
+            assert!(matches!(duty(&view(Some("b"), phase.clone())), Duty::Wait(_)), "{phase:?}");
         }
     }
 }

@@ -52,11 +52,6 @@ fn reasons(view: &View, cause: Cause, now: BootNanos) -> Vec<String> {
     why_not(view, cause, now).iter().map(ToString::to_string).collect()
 }
 
-fn waits_for(view: &View, now: BootNanos) -> Vec<WriterId> {
-    let Phase::TakingOver { .. } = view.phase else { return Vec::new() };
-    view.open_reigns(now).map(|reign| reign.host.clone()).collect()
-}
-
 fn step(operation: &Operation, step: &Step) -> FailoverStep {
     FailoverStep {
         step: step.name.to_owned(),
@@ -98,7 +93,7 @@ pub(crate) fn of(
         completed: view.log.is_completed,
         paused: view.log.is_paused,
         has_lease: view.rules.has_lease,
-        waits_for: waits_for(&view, now),
+        waits_for: running.agent.waits_for(),
         why_not: reasons(&view, Cause::Person, now),
         why_not_automatic: reasons(&view, Cause::Watchers, now),
         refused: running.parts.refused(),
