@@ -40,6 +40,7 @@ mod kill;
 mod live_tree;
 mod members;
 mod output;
+mod outsiders;
 mod races;
 mod remote_failover;
 mod replica;

@@ -308,9 +308,14 @@ impl WebHost {
         ])
     }
 
+    /// Returns the beginning of a command on this host.
+    pub fn inside(&self) -> Command {
+        inside(self.first.expect("the host has power"))
+    }
+
     /// Returns a command of understudy on this host.
     pub fn understudy(&self, arguments: &[&str]) -> Command {
-        let mut command = inside(self.first.expect("the host has power"));
+        let mut command = self.inside();
         command.arg(env!("CARGO_BIN_EXE_understudy")).args(arguments);
         command.envs(self.places()).envs(&self.access);
         for name in

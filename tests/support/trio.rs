@@ -5,7 +5,7 @@ use super::host::Host;
 use super::members::join;
 use super::wait::wait_until;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The members `web-1` (the primary), `web-2` and `web-3` of the store `acme`, each with its daemon.
@@ -13,6 +13,7 @@ use std::process::Command;
 /// Only `web-1` has files. If it took the store over again, a mount that other tests see would appear at their place.
 pub struct Trio {
     pub hosts: [Host; 3],
+    pub repository: PathBuf,
     _dir: tempfile::TempDir,
 }
 
@@ -41,7 +42,7 @@ impl Trio {
         ok(&mut hosts[0].command(&["member", "found", "acme"]));
         join(&hosts[0], &hosts[1], &[]);
         join(&hosts[0], &hosts[2], &[]);
-        let mut trio = Self { hosts, _dir: dir };
+        let mut trio = Self { hosts, repository, _dir: dir };
         trio.hosts.iter_mut().for_each(Host::start);
         trio.wait_for_primary(0);
         trio
