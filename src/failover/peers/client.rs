@@ -3,6 +3,7 @@
 use super::ASK_PATH;
 use super::error::PeerError;
 use super::question::{ASK_MAX_BYTES, Addressee, Answer, Ask, Asked, Question};
+use crate::api::error::ErrorBody;
 use crate::model::id::{StoreName, WriterId};
 use crate::model::member::Member;
 use crate::support::chain::chain;
@@ -64,7 +65,8 @@ impl PeerClient {
             PeerError::NoAnswer { member: member(), address: address.clone(), how }
         })?;
         if !status.is_success() {
-            let how = format!("{status}: {}", String::from_utf8_lossy(&body));
+            let said = serde_json::from_slice::<ErrorBody>(&body).map(|body| body.error);
+            let how = said.unwrap_or_else(|_| format!("{status}: {}", String::from_utf8_lossy(&body)));
             return Err(PeerError::Refused { member: member(), address, how });
         }
         Answer::read(&body, &question, &of.key).ok_or_else(|| PeerError::Forged { member: member(), address })

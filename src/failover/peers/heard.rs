@@ -41,6 +41,8 @@ impl Heard {
 
     /// Takes a request that was asked at `at`.
     pub(crate) fn take(&mut self, request: Request, at: UnixNanos, now: UnixNanos) -> Result<(), NotNew> {
+        // A clock that was ahead when this process started was set back.
+        self.started = self.started.min(now);
         let is_new = |at: UnixNanos| now.since(at) <= FRESH;
         if !is_new(at) || at.since(now) > FRESH || at < self.started {
             return Err(NotNew::Time);
@@ -75,6 +77,9 @@ mod tests {
         assert_eq!(heard.take(request(2), at(260), at(200)), Ok(()));
         assert_eq!(heard.take(request(2), at(260), at(320)), Err(NotNew::Again));
         assert_eq!(heard.take(request(2), at(260), at(321)), Err(NotNew::Time));
+        let mut ahead = Heard::new(at(9000));
+        assert_eq!(ahead.take(request(1), at(99), at(100)), Err(NotNew::Time));
+        assert_eq!(ahead.take(request(2), at(101), at(101)), Ok(()), "the clock was set back");
         for nonce in 0..HEARD_MAX as u64 {
             assert_eq!(heard.take(request(nonce), at(400), at(400)), Ok(()));
         }
