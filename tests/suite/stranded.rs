@@ -62,6 +62,9 @@ fn forced(host: &str, base: u64) -> Decision {
     })
 }
 
+/// Time after which a file's last change is in the past for a scan.
+const SETTLED: Duration = Duration::from_millis(200);
+
 /// Two hosts of a store, before or after the second took over.
 struct Pair {
     dir: tempfile::TempDir,
@@ -103,7 +106,10 @@ impl Pair {
         ok(&mut self.two.command(&["resync", "acme", "--quiet", "--accept"]));
     }
 
+    /// Rejoins once no file is so new that its fingerprint would be left out: the same tree, scanned later, has a
+    /// manifest with it.
     fn rejoin(&self) -> serde_json::Value {
+        std::thread::sleep(SETTLED);
         json(&self.one, &["rejoin", "acme"])
     }
 
