@@ -279,24 +279,7 @@ impl Daemon {
             tracing::debug!(store = %name, role = config.role.name(), "run begins");
             let begun = daemon.0.env.stopwatch();
             let made = daemon.host().key_to_be_made();
-            let watched = daemon.0.watches.begin(&config, is_full, daemon.changed(&config));
-            let is_full = watched.as_ref().is_none_or(|watched| watched.hints.is_none());
-            let work = || {
-                let host = daemon.host();
-                let repository = daemon.repository(&config)?.metered();
-                let watch = RunObserver { progress: &progress, on_step: &daemon.0.on_step };
-                run(&host, &repository, &config, accept, watched.clone(), watch)
-            };
-            // A panic concerns this store only; the thread continues to report the result.
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-            let result = result.unwrap_or(Err(RunError::Panicked));
-            if let Some(watched) = watched {
-                let done = match &result {
-                    Ok(RunReport::Resync(report)) => Some(&**report),
-                    _ => None,
-                };
-                daemon.0.watches.end(&name, watched, done);
-            }
+            let (result, is_full) = daemon.run_watched(&config, is_full, accept, &progress);
             tell(&name, &result, begun.seconds());
             if let Some(path) = made.filter(|path| path.exists()) {
                 let path = path.display();
@@ -323,6 +306,36 @@ impl Daemon {
             }
             daemon.wake();
         });
+    }
+
+    /// Runs a store on this thread, as its watch says. Returns the result, and whether the run looked at
+    /// everything.
+    fn run_watched(
+        &self,
+        config: &StoreConfig,
+        is_full: bool,
+        accept: bool,
+        progress: &Progress,
+    ) -> (Result<RunReport, RunError>, bool) {
+        let watched = self.0.watches.begin(config, is_full, self.changed(config));
+        let is_full = watched.as_ref().is_none_or(|watched| watched.hints.is_none());
+        let work = || {
+            let host = self.host();
+            let repository = self.repository(config)?.metered();
+            let watch = RunObserver { progress, on_step: &self.0.on_step };
+            run(&host, &repository, config, accept, watched.clone(), watch)
+        };
+        // A panic concerns this store only; the thread continues to report the result.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        let result = result.unwrap_or(Err(RunError::Panicked));
+        if let Some(watched) = watched {
+            let done = match &result {
+                Ok(RunReport::Resync(report)) => Some(&**report),
+                _ => None,
+            };
+            self.0.watches.end(&config.name, watched, done);
+        }
+        (result, is_full)
     }
 
     /// Returns the function to call when something changes in a store.
@@ -419,19 +432,7 @@ impl Around for Daemon {
         while self.board().is_running(&config.name) {
             self.0.env.sleep(RUN_LOOK);
         }
-        let watched = self.0.watches.begin(config, false, self.changed(config));
-        let (host, progress) = (self.host(), Progress::default());
-        let repository = self.repository(config)?.metered();
-        let watch = RunObserver { progress: &progress, on_step: &self.0.on_step };
-        let result = run(&host, &repository, config, false, watched.clone(), watch);
-        if let Some(watched) = watched {
-            let done = match &result {
-                Ok(RunReport::Resync(report)) => Some(&**report),
-                _ => None,
-            };
-            self.0.watches.end(&config.name, watched, done);
-        }
-        result
+        self.run_watched(config, false, false, &Progress::default()).0
     }
 }
 
