@@ -10,7 +10,7 @@
 
 use crate::model::decision::Decision;
 use crate::model::id::{Epoch, Sequence, StoreName, WriterId};
-use crate::model::record::Event;
+use crate::model::record::{Event, StoreState};
 use crate::model::snapshot_ref::{Moment, SnapshotRef};
 use crate::mounts::error::StageError;
 use crate::mounts::mount::{MountOptions, mount};
@@ -35,6 +35,15 @@ pub enum Place {
 }
 
 impl Place {
+    /// Returns where the tree of `host` is while it is the primary; none if it is not. It needs no reading of the
+    /// whole log, so a store that is closed does not wait for one.
+    pub(crate) fn of_primary(state: &StoreState, host: &WriterId) -> Option<Self> {
+        let promotion =
+            state.authority.promotion.as_ref().filter(|_| state.primary.as_ref() == Some(host))?;
+        let mounted = |base| Self::Mounted { base, epoch: state.epoch };
+        Some(promotion.base.map_or(Self::Own, mounted))
+    }
+
     /// Returns where the tree of `host` is, by the last record that made it the primary; none if it never was.
     pub(crate) fn of(history: &[Happened], host: &WriterId) -> Option<Self> {
         let mut found = None;
@@ -153,7 +162,7 @@ mod tests {
     use crate::model::decision::{Cause, Loss, Promoted, Statement};
     use crate::model::id::ContentHash;
     use crate::model::member::{May, Member};
-    use crate::model::record::{Record, SnapshotRecord, StoreState};
+    use crate::model::record::{Record, SnapshotRecord};
     use crate::support::clock::UnixNanos;
     use crate::support::signature::SigningKey;
     use std::collections::BTreeSet;
@@ -234,7 +243,13 @@ mod tests {
         }
 
         fn places(&self) -> [Option<Place>; 3] {
-            ["a", "b", "c"].map(|name| Place::of(&self.history, &host(name)))
+            let places = ["a", "b", "c"].map(|name| Place::of(&self.history, &host(name)));
+            if let Some(primary) = self.state.primary.as_ref().filter(|_| self.state.authority.is_founded()) {
+                // The state alone tells the same of the primary.
+                let found = Place::of_primary(&self.state, primary);
+                assert_eq!(found, Place::of(&self.history, primary));
+            }
+            places
         }
     }
 

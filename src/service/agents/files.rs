@@ -65,8 +65,8 @@ impl Files<'_> {
     }
 
     fn place(&self, me: &WriterId) -> Result<Option<Place>, String> {
-        let history = self.store.log().history().map_err(|error| error.to_string())?;
-        Ok(Place::of(&history, me))
+        let state = self.store.log().state().map_err(|error| error.to_string())?;
+        Ok(Place::of_primary(&state, me))
     }
 
     /// Brings the tree that this host serves to the store's path.
