@@ -4,6 +4,7 @@
 pub mod chain;
 pub mod child;
 pub mod clock;
+pub(crate) mod configured;
 pub mod durable;
 pub mod env;
 pub mod failure;

@@ -10,9 +10,8 @@ use super::ports;
 use super::protocol::PortsState;
 use crate::failover::services::attend::{Manner, Services};
 use crate::failover::services::order::Part;
-use crate::support::child::{Confinement, User};
+use crate::support::configured::Configured;
 use crate::support::env::Env;
-use crate::support::program::{Program, run};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
@@ -23,8 +22,6 @@ use std::time::Duration;
 const LEAD: Duration = Duration::from_secs(1);
 /// Interval between looks whether a part has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Default maximum time for the database's command.
-const DATABASE_LIMIT: Duration = Duration::from_secs(30);
 /// Maximum time for a connection to this host.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// Stack of a part's thread; all of it is locked into memory.
@@ -91,24 +88,15 @@ fn ended(part: Ended) -> Vec<String> {
 
 fn fence_database(gate: &Gate, this: &Path) -> Vec<String> {
     let database = &gate.setup.database;
-    let Some(name) = database.fence.first() else { return Vec::new() };
-    let fail = |how: String| vec![format!("the database's fence ({name}): {how}")];
-    let user = match database.user.as_deref().map(User::find).transpose() {
-        Ok(user) => user,
-        Err(error) => return fail(error.to_string()),
-    };
-    let program = Program {
-        this,
+    let configured = Configured {
+        what: "the database's fence",
         command: &database.fence,
-        how: Confinement { user, environment: database.environment.clone(), ..Confinement::default() },
-        variables: vec![("UNDERSTUDY_STORE", gate.setup.store.to_string())],
-        limit: database.timeout_seconds.map_or(DATABASE_LIMIT, Duration::from_secs),
+        user: database.user.as_deref(),
+        environment: &database.environment,
+        timeout_seconds: database.timeout_seconds,
     };
-    match run(&gate.env, program) {
-        Ok(output) if output.status.success() => Vec::new(),
-        Ok(output) => fail(format!("it ended with {}{}", output.status, output.said)),
-        Err(error) => fail(error.to_string()),
-    }
+    let store = ("UNDERSTUDY_STORE", gate.setup.store.to_string());
+    configured.run(&gate.env, this, vec![store]).err().into_iter().collect()
 }
 
 /// Returns the address at which this host reaches one of its own.

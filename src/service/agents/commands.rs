@@ -12,49 +12,16 @@ use crate::model::authority::LastPromotion;
 use crate::model::decision::Cause;
 use crate::model::id::{Epoch, WriterId};
 use crate::service::config::StoreConfig;
-use crate::support::child::{Confinement, THIS, User};
+use crate::support::child::THIS;
+use crate::support::configured::Configured;
 use crate::support::env::Env;
-use crate::support::program::{Program, run};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// Default maximum time of a command.
-const LIMIT: Duration = Duration::from_secs(30);
 /// Maximum time for the customers' address to show an epoch, in one attempt.
 const CUSTOMER_LIMIT: Duration = Duration::from_secs(20);
-
-/// A program of the user's, as it is configured.
-struct Configured<'a> {
-    /// What it does, for messages.
-    what: &'static str,
-    command: &'a [String],
-    user: Option<&'a str>,
-    environment: &'a [String],
-    timeout_seconds: Option<u64>,
-}
-
-impl Configured<'_> {
-    /// Runs the program; none does nothing.
-    fn run(&self, env: &Env, variables: Vec<(&'static str, String)>) -> Result<(), String> {
-        let Some(name) = self.command.first() else { return Ok(()) };
-        let fail = |how: String| format!("{} ({name}): {how}", self.what);
-        let user = self.user.map(User::find).transpose().map_err(|error| fail(error.to_string()))?;
-        let program = Program {
-            this: Path::new(THIS),
-            command: self.command,
-            how: Confinement { user, environment: self.environment.to_vec(), ..Confinement::default() },
-            variables,
-            limit: self.timeout_seconds.map_or(LIMIT, Duration::from_secs),
-        };
-        match run(env, program) {
-            Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => Err(fail(format!("it ended with {}{}", output.status, output.said))),
-            Err(error) => Err(fail(error.to_string())),
-        }
-    }
-}
 
 /// A command of the store's database.
 #[derive(Clone, Copy)]
@@ -112,7 +79,7 @@ impl Commands<'_> {
             environment: &database.environment,
             timeout_seconds: database.timeout_seconds,
         };
-        configured.run(self.env, vec![("UNDERSTUDY_STORE", self.config.name.to_string())])
+        configured.run(self.env, Path::new(THIS), vec![("UNDERSTUDY_STORE", self.config.name.to_string())])
     }
 
     /// Stops another host. Returns false where no command is configured.
@@ -126,7 +93,7 @@ impl Commands<'_> {
             timeout_seconds: fence.timeout_seconds,
         };
         let store = ("UNDERSTUDY_STORE", self.config.name.to_string());
-        configured.run(self.env, vec![store, ("UNDERSTUDY_HOST", host.to_string())])?;
+        configured.run(self.env, Path::new(THIS), vec![store, ("UNDERSTUDY_HOST", host.to_string())])?;
         Ok(!fence.command.is_empty())
     }
 
