@@ -3,7 +3,7 @@
 use super::error::{Context as _, Result};
 use crate::api::resync::ResyncReport;
 use crate::api::run::RunReport;
-use crate::failover::stranded::class::Counts;
+use crate::api::stranded::StrandedCounts;
 use crate::maintain::prune::PruneReport;
 use crate::model::escape;
 use crate::service::drill::DrillReport;
@@ -170,7 +170,7 @@ pub(super) fn announce_key(made: Option<&Path>) {
 }
 
 /// Says how many paths of each class a former primary has; `place` is "here" or "there".
-pub(crate) fn stranded(counts: &Counts, place: &str) -> String {
+pub(crate) fn stranded(counts: &StrandedCounts, place: &str) -> String {
     format!(
         "{} only {place}, {} changed on both sides, {} deleted {place}, {} transient, {} the same on both; {}",
         count(counts.only),

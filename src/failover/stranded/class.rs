@@ -86,28 +86,7 @@ fn is_same(a: Option<&Entry>, b: Option<&Entry>) -> bool {
     }
 }
 
-/// Numbers of paths by class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    pub only: u64,
-    pub both: u64,
-    pub deleted: u64,
-    pub transient: u64,
-    pub same: u64,
-    /// Number of those of `only` that the new primary does not have at all.
-    pub added: u64,
-    /// Number of bytes of the files of `only` and `both`.
-    pub size_bytes: u64,
-}
-
-impl From<Counts> for StrandedCounts {
-    fn from(counts: Counts) -> Self {
-        let Counts { only, both, deleted, transient, same, added, size_bytes } = counts;
-        Self { only, both, deleted, transient, same, added, size_bytes }
-    }
-}
-
-impl Counts {
+impl StrandedCounts {
     pub(crate) fn count(&mut self, class: Class, three: &Three) {
         let count = match class {
             Class::Only => &mut self.only,

@@ -102,8 +102,9 @@ fn at<S: Iterator<Item = Result<Entry, E>>, E>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::class::{Class, Counts};
+    use super::super::class::Class;
     use super::*;
+    use crate::api::stranded::StrandedCounts;
     use crate::model::entry::{Content, File, Fingerprint, Kind, Timestamp, Xattrs};
     use crate::model::id::ContentHash;
     use crate::source::exclude::Excludes;
@@ -200,7 +201,7 @@ mod tests {
             let theirs = if like & 2 == 2 { mix(&here, &theirs) } else { theirs };
             let ((b, h), (a, t)) = (differing(&base, &here), differing(&here, &theirs));
             let transient = Excludes::parse(&["var/cache/".to_owned()]).unwrap();
-            let (mut found, mut counts) = (BTreeMap::new(), Counts::default());
+            let (mut found, mut counts) = (BTreeMap::new(), StrandedCounts::default());
             for three in Comparison::new(b, h, a, t) {
                 let three = three.unwrap();
                 if let Some(class) = three.class(&transient) {

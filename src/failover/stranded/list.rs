@@ -25,7 +25,7 @@ pub(crate) fn list(
             host: view.host,
             base: view.stranded.base,
             compared: view.compared,
-            counts: counts.into(),
+            counts,
         })
     };
     state.authority.stranded.keys().copied().map(tree).collect()

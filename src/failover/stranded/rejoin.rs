@@ -8,11 +8,11 @@
 //! primary's, or differs only in what is made again. What was shipped for the comparison is an orphan, which a
 //! pruning deletes.
 
-use super::class::Counts;
 use super::compare::Comparison;
 use super::error::StrandedError;
 use super::former::{Changes, Replaced};
 use crate::api::resync::Warnings;
+use crate::api::stranded::StrandedCounts;
 use crate::model::decision::Stranded;
 use crate::model::id::{Epoch, Sequence, WriterId};
 use crate::model::manifest_root::ManifestRoot;
@@ -44,7 +44,7 @@ pub struct RejoinReport {
     pub record: Option<Sequence>,
     /// Whether an earlier run had committed it.
     pub already: bool,
-    pub counts: Counts,
+    pub counts: StrandedCounts,
     pub vanished: u64,
     pub warnings: Warnings,
 }
@@ -134,8 +134,8 @@ impl Attempt<'_> {
         base: Option<&ManifestRoot>,
         here: &ManifestRoot,
         theirs: Option<&ManifestRoot>,
-    ) -> Result<Counts, RepositoryError> {
-        let mut counts = Counts::default();
+    ) -> Result<StrandedCounts, RepositoryError> {
+        let mut counts = StrandedCounts::default();
         for three in Comparison::of(manifests, base, here, theirs)? {
             let three = three?;
             if let Some(class) = three.class(self.transient) {
@@ -190,7 +190,12 @@ fn earlier(
     Ok(None)
 }
 
-fn stranded(replaced: &Replaced, base: Option<Sequence>, tree: &StrandedTree, counts: &Counts) -> Stranded {
+fn stranded(
+    replaced: &Replaced,
+    base: Option<Sequence>,
+    tree: &StrandedTree,
+    counts: &StrandedCounts,
+) -> Stranded {
     Stranded {
         of_epoch: replaced.of_epoch,
         base,

@@ -4,9 +4,10 @@
 //! returns. A run that is killed has added some of it; the next run finds that there, and goes on.
 
 use super::chosen::{Choice, Chosen};
-use super::class::{Class, Counts};
+use super::class::Class;
 use super::error::StrandedError;
 use super::tree::StrandedView;
+use crate::api::stranded::StrandedCounts;
 use crate::restore::request::{RestoreReport, RestoreRequest};
 use crate::restore::run::restore_entries_of;
 use crate::source::exclude::Excludes;
@@ -44,7 +45,7 @@ pub fn take(
     progress: &Progress,
 ) -> Result<TakeReport, StrandedError> {
     let (mut chosen, mut to_take) = (0, 0);
-    let counts: Counts = view.each(&transient, |class, three| {
+    let counts: StrandedCounts = view.each(&transient, |class, three| {
         let is_chosen = choice.has(class, three);
         chosen += u64::from(is_chosen);
         let is_to_take = matches!(class, Class::Only | Class::Both);

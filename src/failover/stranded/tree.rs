@@ -1,10 +1,11 @@
 //! One stranded tree in the repository, compared with what the primary has now.
 
-use super::class::{Class, Counts, Three};
+use super::class::{Class, Three};
 use super::compare::Comparison;
 use super::error::StrandedError;
 use super::former::Changes;
 use super::rejoin::newest;
+use crate::api::stranded::StrandedCounts;
 use crate::model::decision::{Decision, Stranded};
 use crate::model::id::{Sequence, WriterId};
 use crate::model::manifest_root::ManifestRoot;
@@ -74,8 +75,8 @@ impl StrandedView {
         &self,
         transient: &Excludes,
         mut each: impl FnMut(Class, &Three) -> Result<(), E>,
-    ) -> Result<Counts, E> {
-        let mut counts = Counts::default();
+    ) -> Result<StrandedCounts, E> {
+        let mut counts = StrandedCounts::default();
         for three in self.paths()? {
             let three = three?;
             if let Some(class) = three.class(transient) {
