@@ -5,12 +5,12 @@ use super::link::{Link, daemon};
 use super::steps::Steps;
 use crate::api::failover::FailoverStatus;
 use crate::cli::context::Context;
-use crate::cli::error::{LocalError, RefusedError, Result};
+use crate::cli::error::{LocalError, RefusedError, Result, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::{Global, show};
 use crate::model::id::{StoreName, WriterId};
 use crate::support::env::Stopwatch;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -41,6 +41,28 @@ pub(super) enum Word {
     Ask,
     /// Nothing, and nobody is there to be asked.
     None,
+}
+
+impl Word {
+    /// Returns what was said by the options.
+    pub(super) fn of(args: &FailoverArgs) -> Self {
+        match (args.is_down, std::io::stdin().is_terminal() && !args.yes) {
+            (true, _) => Self::Down,
+            (false, true) => Self::Ask,
+            (false, false) => Self::None,
+        }
+    }
+}
+
+/// Has a person type the store's name, unless `--yes` goes on without it.
+pub(super) fn confirm(args: &FailoverArgs, store: &StoreName) -> Result<()> {
+    match args.yes || typed("Type the store's name to go on: ", store.as_str())? {
+        true => Ok(()),
+        false => {
+            let text = "nothing was done: the store's name was not typed; --yes goes on without it";
+            Err(UsageError(text.into()).into())
+        }
+    }
 }
 
 pub(in crate::cli) fn run_switchover(global: &Global, args: &SwitchoverArgs) -> Result<Exit> {

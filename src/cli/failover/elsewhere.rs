@@ -4,7 +4,7 @@
 //! as closing, is shown live; the other host's steps are in the log once they are complete.
 
 use super::args::{FailoverArgs, person};
-use super::change::{CLOSED_WAIT, Change, LOOK_EVERY, WAIT_MAX, Word, typed};
+use super::change::{CLOSED_WAIT, Change, LOOK_EVERY, WAIT_MAX, Word, confirm, typed};
 use super::triage::Triage;
 use crate::api::failover::FailoverStatus;
 use crate::cli::error::{RefusedError, Result, UsageError};
@@ -15,7 +15,6 @@ use crate::model::id::WriterId;
 use crate::model::record::Event;
 use crate::repository::store::Store;
 use std::collections::BTreeSet;
-use std::io::IsTerminal;
 use std::time::Duration;
 
 /// Time after which a host that said that it takes over should be promoted.
@@ -49,11 +48,7 @@ pub(super) fn run(mut change: Change, args: &FailoverArgs, to: WriterId) -> Resu
         return Err(RefusedError::held(format!("store '{name}': '{to}' is the primary already")).into());
     }
     let triage = Triage::of(change.context, &status, args, &to)?;
-    if global.json && args.dry_run {
-        show::json(&triage)?;
-    } else if !global.quiet && !global.json {
-        triage.print()?;
-    }
+    triage.show(global, args)?;
     if args.dry_run {
         return Ok(Exit::Done);
     }
@@ -62,19 +57,11 @@ pub(super) fn run(mut change: Change, args: &FailoverArgs, to: WriterId) -> Resu
         // It was asked for already, and may wait for a person's word.
         change.before = status.epoch.saturating_sub(1);
     } else {
-        if !args.yes && !typed("Type the store's name to go on: ", name.as_str())? {
-            let text = "nothing was done: the store's name was not typed; --yes goes on without it";
-            return Err(UsageError(text.into()).into());
-        }
+        confirm(args, &name)?;
         change.ask_to_take_over(args, triage.lost_seconds(), Some(&to))?;
     }
-    let word = match (args.is_down, std::io::stdin().is_terminal() && !args.yes) {
-        (true, _) => Word::Down,
-        (false, true) => Word::Ask,
-        (false, false) => Word::None,
-    };
     let store = change.context.repository_of(&name)?.store(&name);
-    Elsewhere { change, store, to, me: status.host, person }.follow(word)
+    Elsewhere { change, store, to, me: status.host, person }.follow(Word::of(args))
 }
 
 impl Elsewhere<'_> {

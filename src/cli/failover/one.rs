@@ -1,16 +1,15 @@
 //! A failover of one store, to this host or to another one.
 
 use super::args::FailoverArgs;
-use super::change::{Change, Word, typed};
+use super::change::{Change, Word, confirm};
 use super::elsewhere;
 use super::link::{Link, daemon};
 use super::triage::Triage;
+use crate::cli::Global;
 use crate::cli::context::Context;
-use crate::cli::error::{RefusedError, Result, UsageError};
+use crate::cli::error::{RefusedError, Result};
 use crate::cli::exit::Exit;
-use crate::cli::{Global, show};
 use crate::model::id::{StoreName, WriterId};
-use std::io::IsTerminal;
 
 pub(super) fn run_failover(global: &Global, args: &FailoverArgs, store: &str) -> Result<Exit> {
     let context = Context::new(global)?;
@@ -24,11 +23,7 @@ pub(super) fn run_failover(global: &Global, args: &FailoverArgs, store: &str) ->
     // It was asked for already, and waits for a person's word.
     let is_underway = !status.waits_for.is_empty();
     let triage = Triage::of(&context, &status, args, &status.host)?;
-    if global.json && args.dry_run {
-        show::json(&triage)?;
-    } else if !global.quiet && !global.json {
-        triage.print()?;
-    }
+    triage.show(global, args)?;
     if args.dry_run {
         return Ok(if triage.why_not.is_empty() || is_underway { Exit::Done } else { Exit::Held });
     }
@@ -37,18 +32,8 @@ pub(super) fn run_failover(global: &Global, args: &FailoverArgs, store: &str) ->
             let text = format!("store '{name}': this host does not take over: {first}");
             return Err(RefusedError::held(text).into());
         }
-        if !args.yes && !typed("Type the store's name to go on: ", name.as_str())? {
-            return Err(UsageError(
-                "nothing was done: the store's name was not typed; --yes goes on without it".into(),
-            )
-            .into());
-        }
+        confirm(args, &name)?;
         change.ask_to_take_over(args, triage.lost_seconds(), None)?;
     }
-    let word = match (args.is_down, std::io::stdin().is_terminal() && !args.yes) {
-        (true, _) => Word::Down,
-        (false, true) => Word::Ask,
-        (false, false) => Word::None,
-    };
-    change.follow(word)
+    change.follow(Word::of(args))
 }

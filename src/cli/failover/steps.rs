@@ -5,6 +5,11 @@ use crate::cli::error::Result;
 use crate::cli::show;
 use std::collections::BTreeMap;
 
+/// Returns whether two looks show the same step.
+fn is_same(one: &FailoverStep, other: &FailoverStep) -> bool {
+    one.step == other.step && one.at_seconds == other.at_seconds
+}
+
 /// What of an operation was printed.
 #[derive(Default)]
 pub(super) struct Steps {
@@ -32,9 +37,7 @@ impl Steps {
 
     /// Prints what is new.
     pub(super) fn print(&mut self, status: &FailoverStatus) -> Result<()> {
-        let is_there = |done: &FailoverStep| {
-            status.steps.iter().any(|step| step.step == done.step && step.at_seconds == done.at_seconds)
-        };
+        let is_there = |done: &FailoverStep| status.steps.iter().any(|step| is_same(step, done));
         let began_again = !self.printed.iter().all(is_there);
         if status.operation != self.operation || began_again {
             self.printed.clear();
@@ -42,8 +45,7 @@ impl Steps {
             self.say(&format!("{}: {}", status.host, status.operation))?;
         }
         for step in &status.steps {
-            let is_printed =
-                self.printed.iter().any(|done| done.step == step.step && done.at_seconds == step.at_seconds);
+            let is_printed = self.printed.iter().any(|done| is_same(step, done));
             if let (Some(took), false) = (step.took_seconds, is_printed) {
                 let detail =
                     if step.detail.is_empty() { String::new() } else { format!("  ({})", step.detail) };

@@ -4,7 +4,7 @@ use super::args::FailoverArgs;
 use crate::api::failover::FailoverStatus;
 use crate::cli::context::Context;
 use crate::cli::error::Result;
-use crate::cli::show;
+use crate::cli::{Global, show};
 use crate::edge::context::EdgeContext;
 use crate::edge::customer::{Customer, CustomerUrl};
 use crate::failover::services::settings::ServiceSettings;
@@ -105,7 +105,16 @@ impl Triage {
         self.lost_seconds.map(|seconds| seconds.ceil() as u64)
     }
 
-    pub(super) fn print(&self) -> Result<()> {
+    /// Shows it as the options ask for: as JSON, where nothing else is done.
+    pub(super) fn show(&self, global: &Global, args: &FailoverArgs) -> Result<()> {
+        match (global.json, args.dry_run) {
+            (true, true) => show::json(self),
+            (false, _) if !global.quiet => self.print(),
+            _ => Ok(()),
+        }
+    }
+
+    fn print(&self) -> Result<()> {
         let primary = self.primary.as_ref().map_or("nobody", |primary| &primary.0);
         show::line(&format!(
             "store '{}', plan {}: '{primary}' is the primary in epoch {}; '{}' would take over",

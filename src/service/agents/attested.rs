@@ -1,8 +1,8 @@
-//! A person's words that former primaries are down, kept until the next promotion.
+//! A person's words that former primaries are down, kept over a restart of the daemon.
 //!
 //! A word counts from the position of the log at which it was given, after this host's promotion: whenever that
 //! host starts again, it reads the log and finds itself replaced. So it is as good after a restart of this
-//! daemon, and nobody has to be asked again.
+//! daemon, and nobody has to be asked again. After a later promotion it counts for nothing.
 
 use crate::model::id::{Sequence, StoreName, WriterId};
 use crate::service::config::state_dir;
