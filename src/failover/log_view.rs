@@ -66,8 +66,7 @@ mod tests {
     fn members(serving: u8) -> Vec<Member> {
         let member = |host: u8| {
             let may = if serving & (1 << host) == 0 { May::Watch } else { May::Serve };
-            let (address, customers, zone, may) = (None, None, None, BTreeSet::from([may]));
-            Member { name: name(host), key: key(host).public(), address, customers, zone, may }
+            Member::sample(&name(host).0, key(host).public(), &[may])
         };
         (0..3).map(member).collect()
     }

@@ -165,7 +165,6 @@ mod tests {
     use crate::model::record::{Record, SnapshotRecord};
     use crate::support::clock::UnixNanos;
     use crate::support::signature::SigningKey;
-    use std::collections::BTreeSet;
 
     fn host(name: &str) -> WriterId {
         WriterId(name.into())
@@ -176,14 +175,7 @@ mod tests {
     }
 
     fn members(names: &[&str]) -> Decision {
-        let member = |name: &&str| Member {
-            name: host(name),
-            key: key(name).public(),
-            address: None,
-            customers: None,
-            zone: None,
-            may: BTreeSet::from([May::Serve]),
-        };
+        let member = |name: &&str| Member::sample(name, key(name).public(), &[May::Serve]);
         Decision::Members { members: names.iter().map(member).collect() }
     }
 

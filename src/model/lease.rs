@@ -90,7 +90,6 @@ impl LeaseNote {
 mod tests {
     use super::*;
     use crate::model::member::May;
-    use std::collections::BTreeSet;
 
     fn host(name: &str) -> WriterId {
         WriterId(name.into())
@@ -101,15 +100,7 @@ mod tests {
     }
 
     fn member(name: &str, seed: u8, may: May) -> Member {
-        let (address, customers, zone) = (None, None, None);
-        Member {
-            name: host(name),
-            key: key(seed).public(),
-            address,
-            customers,
-            zone,
-            may: BTreeSet::from([may]),
-        }
+        Member::sample(name, key(seed).public(), &[may])
     }
 
     #[test]

@@ -73,6 +73,15 @@ impl Member {
     }
 }
 
+#[cfg(test)]
+impl Member {
+    /// Returns a member without addresses and zone, for tests.
+    pub(crate) fn sample(name: &str, key: PublicKey, may: &[May]) -> Self {
+        let (name, may) = (WriterId(name.into()), may.iter().copied().collect());
+        Self { name, key, address: None, customers: None, zone: None, may }
+    }
+}
+
 /// Returns whether a text can be shown in a line as it is: 1 to 200 bytes, none of which steers a terminal.
 pub(crate) fn is_text(text: &str) -> bool {
     !text.is_empty() && text.len() <= TEXT_MAX_BYTES && !text.chars().any(escape::is_steering)
@@ -129,15 +138,7 @@ mod tests {
     use super::*;
 
     fn member(name: &str, key: u8) -> Member {
-        let may = BTreeSet::from([May::Serve]);
-        Member {
-            name: WriterId(name.into()),
-            key: PublicKey([key; 32]),
-            address: None,
-            customers: None,
-            zone: None,
-            may,
-        }
+        Member::sample(name, PublicKey([key; 32]), &[May::Serve])
     }
 
     #[test]

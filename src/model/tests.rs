@@ -10,7 +10,6 @@ use super::vote::{Finding, Vote};
 use crate::support::clock::UnixNanos;
 use crate::support::signature::SigningKey;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
 
 fn name(host: u8) -> WriterId {
     WriterId(char::from(b'a' + host).to_string())
@@ -21,8 +20,7 @@ fn key(host: u8) -> SigningKey {
 }
 
 fn member(host: u8, may: &[May]) -> Member {
-    let may: BTreeSet<_> = may.iter().copied().collect();
-    Member { name: name(host), key: key(host).public(), address: None, customers: None, zone: None, may }
+    Member::sample(&name(host).0, key(host).public(), may)
 }
 
 const BOTH: [May; 2] = [May::Serve, May::Watch];

@@ -66,9 +66,7 @@ mod tests {
     use crate::support::signature::SigningKey;
 
     fn member(name: &str, seed: u8) -> Member {
-        let may = BTreeSet::from([May::Serve]);
-        let key = SigningKey::of(&[seed; 32]).public();
-        Member { name: WriterId(name.into()), key, address: None, customers: None, zone: None, may }
+        Member::sample(name, SigningKey::of(&[seed; 32]).public(), &[May::Serve])
     }
 
     #[test]

@@ -196,7 +196,6 @@ mod tests {
     use super::super::question::{Addressee, Asked};
     use super::*;
     use crate::model::member::May;
-    use std::collections::BTreeSet;
 
     const NOW: UnixNanos = UnixNanos(1_000_000_000_000);
 
@@ -276,17 +275,7 @@ mod tests {
 
     impl Desk {
         fn new() -> Self {
-            let member = |name: &str, seed, may| {
-                let (address, customers, zone) = (None, None, None);
-                Member {
-                    name: host(name),
-                    key: key(seed).public(),
-                    address,
-                    customers,
-                    zone,
-                    may: BTreeSet::from([may]),
-                }
-            };
+            let member = |name: &str, seed, may| Member::sample(name, key(seed).public(), &[may]);
             let members =
                 vec![member("a", 1, May::Serve), member("b", 2, May::Serve), member("w", 3, May::Watch)];
             let agent = Noted { me: host("b"), key: key(2), members, asked: Mutex::default() };
