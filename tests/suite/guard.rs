@@ -8,7 +8,7 @@ use crate::support::wait::wait_until;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -102,6 +102,7 @@ fn setup(dir: &Path, upstream: u16, change: impl FnOnce(&mut Setup)) -> Setup {
             upstream: ([127, 0, 0, 1], upstream).into(),
             ports: Vec::new(),
             socket: None,
+            last_resort: Vec::new(),
         },
         services: Vec::new(),
         database: DatabaseSettings::default(),
@@ -586,6 +587,46 @@ fn a_fence_is_answered_for_before_the_gate_opens_again() {
 }
 
 #[test]
+fn a_fence_that_nobody_dealt_with_is_known_to_the_next_guard() {
+    let nginx = Nginx::start("a");
+    let dir = tempfile::tempdir().unwrap();
+    let setup = setup(dir.path(), nginx.port, |setup| {
+        let log = dir.path().join("turns");
+        setup.database.fence = vec!["sh".into(), "-c".into(), format!("echo fenced >> {}", log.display())];
+    });
+    let begin = || {
+        let client = GuardClient::start(&setup, this()).unwrap();
+        let process = client.ask().unwrap().unwrap().process;
+        Guard { client, port: setup.gate.listen.port(), process, dir: tempfile::tempdir().unwrap() }
+    };
+    let first = begin();
+    first.open();
+    first.client.fence("a test").unwrap();
+    first.fenced();
+    let mark = PathBuf::from(format!("{}.fenced", setup.socket.display()));
+    let is_marked = || mark.exists();
+    wait_until("it is kept", is_marked);
+    first.signal("-KILL");
+    wait_until("it has ended", || first.client.ask().is_ok_and(|state| state.is_none()));
+    // The daemon, which did not hear of it, goes on.
+    let second = begin();
+    assert_eq!(second.feed(7, Mode::Open, None), Err(Refusal::Fenced { number: 2 }));
+    assert!(second.fenced().fence.unwrap().reason.contains("an earlier guard"));
+    assert_eq!(get(second.port, "/").status, 503);
+    let turns = std::fs::read_to_string(dir.path().join("turns")).unwrap();
+    assert_eq!(turns, "fenced\nfenced\n");
+    // Whoever saw everything stopped says so, and the third guard has nothing to do.
+    second.client.feed(&Feed { epoch: Epoch(7), mode: Mode::Closed, until: None, fences_known: 2 }).unwrap();
+    wait_until("it is dealt with", || !is_marked());
+    second.signal("-KILL");
+    wait_until("it has ended", || second.client.ask().is_ok_and(|state| state.is_none()));
+    let third = begin();
+    assert_eq!(third.state().fences, 0);
+    third.open();
+    assert_eq!(get(third.port, "/").status, 200);
+}
+
+#[test]
 fn an_epoch_that_is_lower_than_one_before_is_refused() {
     let guard = Guard::start(free_port());
     guard.feed(8, Mode::Closed, None).unwrap();
@@ -651,6 +692,7 @@ fn a_fence_stops_consumers_then_the_database_then_services_and_looks_at_each() {
     let guard = Guard::start_with(nginx.port, |setup| {
         setup.services = services.clone();
         setup.database.fence = vec!["sh".into(), "-c".into(), fence];
+        setup.gate.last_resort = vec!["touch".into(), dir.path().join("resort").display().to_string()];
     });
     let (store, env) = (StoreName::parse("acme").unwrap(), Env::system());
     let all = understudy::failover::services::attend::Services {
@@ -669,6 +711,7 @@ fn a_fence_stops_consumers_then_the_database_then_services_and_looks_at_each() {
     assert!(fence.verified, "{fence:?}");
     let turns = std::fs::read_to_string(dir.path().join("turns")).unwrap();
     assert_eq!(turns, "cron\ndatabase of acme\nweb\ncache\n");
+    assert!(!dir.path().join("resort").exists(), "a fence that held needs no last resort");
     assert!(all.standings().iter().all(|(_, standing)| *standing == Standing::Stopped));
     assert!(fence.at >= until && fence.ended.unwrap() > fence.at);
 }
@@ -681,6 +724,9 @@ fn a_fence_that_did_not_hold_says_what_did_not_and_hangs_at_nothing() {
     let web = service(dir.path(), "web", false);
     let guard = Guard::start_with(free_port(), |setup| {
         setup.services = vec![web, deaf];
+        let resort =
+            format!("echo \"$UNDERSTUDY_STORE: $UNDERSTUDY_FAILURES\" > {}/resort", dir.path().display());
+        setup.gate.last_resort = vec!["sh".into(), "-c".into(), resort];
         setup.database.fence = vec!["sh".into(), "-c".into(), "echo still writable >&2; exit 4".into()];
     });
     let begun = now();
@@ -693,6 +739,8 @@ fn a_fence_that_did_not_hold_says_what_did_not_and_hangs_at_nothing() {
     let told = fence.failures.join("\n");
     assert!(!fence.verified && told.contains("service 'deaf' is not confirmed as stopped"), "{told}");
     assert!(told.contains("still writable") && !told.contains("'web'"), "{told}");
+    let resort = std::fs::read_to_string(dir.path().join("resort")).unwrap();
+    assert!(resort.starts_with("acme: ") && resort.contains("'deaf'"), "{resort}");
 }
 
 #[test]

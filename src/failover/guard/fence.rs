@@ -3,11 +3,12 @@
 //! The gate has closed before. Then the consumers end, then the database's command runs, then the services
 //! stop: each part a moment after the one before it, whether or not that has ended, so that one program that
 //! hangs delays no other. What could not be confirmed is a failure with a name; a fence with failures did not
-//! hold.
+//! hold, and then the configured command of last resort runs, which may reset the host.
 
 use super::gate::Gate;
 use super::ports;
 use super::protocol::PortsState;
+use super::settings::STACK_BYTES;
 use crate::failover::services::attend::{Manner, Services};
 use crate::failover::services::order::Part;
 use crate::support::configured::Configured;
@@ -24,9 +25,6 @@ const LEAD: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Maximum time for a connection to this host.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// Stack of a part's thread; all of it is locked into memory.
-pub(crate) const STACK_BYTES: usize = 256 << 10;
-
 /// Carries out a fence. Returns what did not hold.
 pub(crate) fn carry_out(gate: &Gate, this: &Path) -> Vec<String> {
     let (setup, env) = (&gate.setup, &gate.env);
@@ -57,7 +55,23 @@ pub(crate) fn carry_out(gate: &Gate, this: &Path) -> Vec<String> {
             failures.push(format!("port {port} still takes connections, and is not rejected: {how}"));
         }
     }
+    if !failures.is_empty() {
+        failures.extend(last_resort(gate, this, &failures));
+    }
     failures
+}
+
+/// Runs the command for a fence that did not hold.
+fn last_resort(gate: &Gate, this: &Path, failures: &[String]) -> Option<String> {
+    let configured = Configured {
+        what: "the last resort of a fence",
+        command: &gate.setup.gate.last_resort,
+        user: None,
+        environment: &[],
+        timeout_seconds: None,
+    };
+    let store = ("UNDERSTUDY_STORE", gate.setup.store.to_string());
+    configured.run(&gate.env, this, vec![store, ("UNDERSTUDY_FAILURES", failures.join("; "))]).err()
 }
 
 type Ended<'scope> = Result<ScopedJoinHandle<'scope, Vec<String>>, String>;

@@ -4,6 +4,7 @@
 //! it the process may be stopped. That piece, which the upstream gave before the time had passed, is sent when
 //! the process goes on; nothing after it is. A customer's write is covered by the fence of the database.
 
+use super::mark::Mark;
 use super::protocol::{Feed, GuardState, Mode, PortsState, Refusal};
 use super::settings::Setup;
 use super::state::{Admission, Permit, State};
@@ -26,6 +27,7 @@ pub(crate) struct Gate {
     pub env: Env,
     pub setup: Setup,
     state: Mutex<State>,
+    mark: Mark,
     ports: Mutex<PortsState>,
     /// Number of changes that connections and waiting requests have to look at.
     changes: watch::Sender<u64>,
@@ -61,10 +63,13 @@ impl Drop for InFlight {
 
 impl Gate {
     pub(crate) fn new(setup: Setup, env: &Env) -> io::Result<Self> {
+        let (mark, found) = Mark::find(&setup);
+        let state = found.map_or_else(State::new, |number| State::after_fence(number, env.boot()));
         Ok(Self {
             env: env.clone(),
             setup,
-            state: Mutex::new(State::new()),
+            state: Mutex::new(state),
+            mark,
             ports: Mutex::default(),
             changes: watch::Sender::new(0),
             timer: timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)?,
@@ -80,6 +85,7 @@ impl Gate {
         let done = how(&mut state, self.env.boot());
         if state.version != before {
             self.set_timer(&state);
+            self.mark.set(state.fence_to_deal_with());
             drop(state);
             self.changes.send_modify(|count| *count += 1);
         }

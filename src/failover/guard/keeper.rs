@@ -3,7 +3,7 @@
 
 use super::fence;
 use super::gate::{Duty, Gate};
-use super::ports;
+use super::{ports, settings};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,5 +22,5 @@ pub(crate) fn start(gate: Arc<Gate>, this: &'static Path) -> io::Result<()> {
             }
         }
     };
-    std::thread::Builder::new().name("keeper".into()).stack_size(fence::STACK_BYTES).spawn(keep).map(drop)
+    std::thread::Builder::new().name("keeper".into()).stack_size(settings::STACK_BYTES).spawn(keep).map(drop)
 }

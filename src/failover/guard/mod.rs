@@ -8,7 +8,7 @@
 //!
 //! - [`protocol`] is what is said at its socket, [`state`] the pure machine behind it.
 //! - [`gate`] shares the state between the guard's threads. [`keeper`] is the thread that waits for the time,
-//!   and [`fence`] what it does then; [`ports`] are the packets that it has rejected.
+//!   and [`fence`] what it does then, which [`mark`] keeps for the next guard if this one ends; [`ports`] are the packets that it has rejected.
 //! - [`listener`], [`connection`], [`proxy`], [`body`], [`headers`] and [`tunnel`] carry HTTP.
 //! - [`control`] answers at the socket, [`client`] asks there, [`process`] is the process as a whole.
 
@@ -21,6 +21,7 @@ pub mod gate;
 pub mod headers;
 pub mod keeper;
 pub mod listener;
+mod mark;
 pub mod ports;
 pub mod process;
 pub mod protocol;

@@ -4,8 +4,8 @@
 use super::client::{GuardError, place};
 use super::gate::Gate;
 use super::proxy::Proxy;
-use super::settings::Setup;
-use super::{control, fence, keeper, listener};
+use super::settings::{STACK_BYTES, Setup};
+use super::{control, keeper, listener};
 use crate::support::child::THIS;
 use crate::support::env::Env;
 use rustix::mm::MlockAllFlags;
@@ -37,7 +37,7 @@ pub(crate) fn run(setup: Setup, env: &Env, ready: impl FnOnce()) -> Result<(), G
     let begin = |source| GuardError::Begin { listen: setup.gate.listen, source };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .thread_stack_size(fence::STACK_BYTES)
+        .thread_stack_size(STACK_BYTES)
         .build()
         .map_err(begin)?;
     let bound = place(&setup).bind()?;

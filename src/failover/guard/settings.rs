@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// Stack of each of a guard's threads; all of it is locked into memory.
+pub(crate) const STACK_BYTES: usize = 256 << 10;
+
 /// The gate of a store, as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +23,9 @@ pub struct GateSettings {
     pub ports: Vec<u16>,
     /// Socket at which the daemon reaches the guard.
     pub socket: Option<PathBuf>,
+    /// Command for a fence that did not hold, such as one that resets the host.
+    #[serde(default)]
+    pub last_resort: Vec<String>,
 }
 
 /// The database of a store, as it is configured.

@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub until: Option<BootNanos>,
     pub fences: u64,
     pub fence: Option<Fence>,
+    /// Number of fences that the daemon has dealt with: it made all ready again, or saw it stopped.
+    fences_dealt_with: u64,
     /// Grows with each change.
     pub version: u64,
     permit: u64,
@@ -56,10 +58,23 @@ impl State {
             until: None,
             fences: 0,
             fence: None,
+            fences_dealt_with: 0,
             version: 0,
             permit: 1,
             fence_is_taken: true,
         }
+    }
+
+    /// Returns the state after an earlier guard has ended whose fence nobody has dealt with.
+    pub(crate) fn after_fence(number: u64, now: BootNanos) -> Self {
+        let mut state = Self { fences: number, ..Self::new() };
+        state.begin_fence("an earlier guard ended before its fence was dealt with", now);
+        state
+    }
+
+    /// Returns the number of the last fence, unless the daemon has dealt with it.
+    pub(crate) fn fence_to_deal_with(&self) -> Option<u64> {
+        (self.fences > self.fences_dealt_with).then_some(self.fences)
     }
 
     /// Begins a fence if the time has passed. Returns whether it has begun one.
@@ -137,6 +152,9 @@ impl State {
         }
         self.version += 1;
         self.epoch = feed.epoch;
+        if feed.fences_known >= self.fences && !is_running {
+            self.fences_dealt_with = self.fences;
+        }
         self.mode = feed.mode.clone();
         self.until = feed.until;
         Ok(())
@@ -301,6 +319,7 @@ mod tests {
                     }
                 }
                 prop_assert!(state.epoch >= epoch);
+                prop_assert!(state.mode == Mode::Closed || state.fence_to_deal_with().is_none());
                 epoch = state.epoch;
                 for permit in &in_flight {
                     if state.goes_on(*permit, now) {
