@@ -50,19 +50,7 @@ impl Desk {
     /// Refuses before anything is shown or done what the log would refuse later.
     pub fn check_may_decide(&self, state: &StoreState) -> Result<()> {
         let name = self.store.name();
-        let text = match state.authority.member(&self.name) {
-            _ if !state.authority.is_founded() => {
-                format!(
-                    "store '{name}' has no members; found it on its primary: understudy member found {name}"
-                )
-            }
-            Some(member) if member.may_serve() && member.key == self.key.public() => return Ok(()),
-            Some(member) if member.may_serve() => format!(
-                "store '{name}': this host's key is not the one that member '{}' joined with; another member can remove and invite it",
-                self.name
-            ),
-            _ => format!("store '{name}': '{}' is no member that may serve, so it cannot decide", self.name),
-        };
-        Err(UsageError(text).into())
+        let may_decide = state.authority.check_decider(name, &self.name, &self.key.public());
+        may_decide.map_err(|error| UsageError(format!("store '{name}': {error}")).into())
     }
 }

@@ -5,6 +5,7 @@
 pub mod authority;
 pub mod closed;
 pub mod closure;
+pub mod decider;
 pub mod decision;
 pub mod diff;
 pub mod entry;

@@ -21,7 +21,6 @@ use crate::failover::decide::timing::Timing;
 use crate::failover::decide::view::Rules;
 use crate::model::id::{Incarnation, StoreName};
 use crate::model::plan::Failover;
-use crate::model::record::StoreState;
 use crate::repository::store::Store;
 use crate::service::board::Duty;
 use crate::service::config::{StoreConfig, state_dir};
@@ -198,7 +197,8 @@ impl Agents {
         let repository = daemon.repository(config).map_err(|error| error.to_string())?;
         let store = repository.store(&config.name);
         let state = store.log().state().map_err(|error| error.to_string())?;
-        check_member(&state, &host.writer(), &key)?;
+        let may_decide = state.authority.check_decider(&config.name, &host.writer(), &key.public());
+        may_decide.map_err(|error| error.to_string())?;
         daemon.set_duty(&config.name, Some(Duty::Wait("the failover agent starts".into())));
         let (key, env) = (Arc::new(key), host.env().clone());
         let journal = Arc::new(Journal::new(env.clone()));
@@ -227,20 +227,5 @@ impl Agents {
         let running = Running { agent, parts, has_lease };
         lock(&self.0.all).insert(config.name.clone(), running);
         Ok(())
-    }
-}
-
-/// Checks that this host is a member that may serve.
-fn check_member(state: &StoreState, me: &crate::model::id::WriterId, key: &SigningKey) -> Result<(), String> {
-    if !state.authority.is_founded() {
-        return Err("the store has no members; run `understudy member found` on its primary".into());
-    }
-    match state.authority.member(me) {
-        Some(member) if member.key != key.public() => {
-            Err(format!("member '{me}' joined with another key; remove it, and let this host join again"))
-        }
-        Some(member) if member.may_serve() => Ok(()),
-        Some(_) => Err(format!("member '{me}' may only watch")),
-        None => Err(format!("'{me}' is no member; it joins with `understudy member join`")),
     }
 }
