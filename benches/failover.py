@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Switchovers and failovers of the two hosts in examples/two-hosts, under a customer who orders all the time.
 
-    sudo benches/failover.py [--rounds 20] [--entries N] [--work DIR] [--understudy PROGRAM]
+    sudo benches/failover.py [--rounds 20] [--entries N] [--hints] [--work DIR] [--understudy PROGRAM]
 
 Each switchover hands the store over to the other host. In each failover the primary loses its power, the other host is told
 at once, and the dead one comes back and follows before the next round. *Closed for* is the longest time between
 two orders that were acknowledged, as the customer saw it; the customer orders every 25 ms. --entries is the number of files in the
-store's tree, in addition to the shop's own few. Prints a table in Markdown."""
+store's tree, in addition to the shop's own few; with --hints the hosts watch their trees, as under the Continuous plan. Prints a table in Markdown."""
 import argparse, statistics, sys, time
 from pathlib import Path
 
@@ -72,12 +72,17 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=20)
     options.add_argument("--entries", type=int, default=0)
+    options.add_argument("--hints", action="store_true")
     options.add_argument("--work")
     options.add_argument("--understudy", default=ROOT / "target/release/understudy")
     options = options.parse_args()
     with Lab(Path(options.understudy).resolve(), options.work) as lab:
         lab.start()
         lab.found(options.entries)
+        if options.hints:
+            for host in lab.web:
+                path = host.dir / "understudy.toml"
+                path.write_text(path.read_text().replace("[store.upkeep]", "hints = true\n\n[store.upkeep]", 1))
         lab.start_daemons()
         lab.start_customer(every=0.1)
         print(f"| {options.entries:,} entries | rounds | closed for, median s | worst s |")
