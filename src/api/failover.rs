@@ -95,10 +95,11 @@ pub struct FailoverQuery {
     pub reason: Option<String>,
     /// The snapshot to begin with; default: the latest.
     pub at: Option<u64>,
-    /// The number of seconds that the person was told are lost.
-    pub lost_seconds: Option<u64>,
     /// The host that takes over; default: the one that answers.
     pub to: Option<String>,
+    /// Only say whether it would: nothing is done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Asks for a planned change of the primary.

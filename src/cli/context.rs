@@ -6,6 +6,7 @@ use crate::model::id::StoreName;
 use crate::repository::store::Notice;
 use crate::service::config::{Config, FILE_NAME};
 use crate::service::host::{GivenKeys, Host};
+use crate::support::kill_point;
 use crate::support::progress::{Progress, Step};
 use std::env::VarError;
 use std::path::Path;
@@ -103,16 +104,9 @@ pub(super) fn progress() -> Progress {
     Progress { stop: ending::flag(), ..Progress::default() }
 }
 
-/// Kills this process at the step that the tests name in `UNDERSTUDY_TEST_KILL_AT`.
+/// Lets a test kill this process at a step.
 pub(super) fn kill_at(step: Step) {
-    kill_at_named(step.name());
-}
-
-/// Like [`kill_at`], for a step given by name; only in builds for tests.
-pub(super) fn kill_at_named(step: &str) {
-    if cfg!(debug_assertions) && std::env::var("UNDERSTUDY_TEST_KILL_AT").is_ok_and(|wanted| wanted == step) {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    }
+    kill_point::reached(step.name());
 }
 
 /// Derives a store's name from a directory's name.

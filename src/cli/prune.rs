@@ -8,6 +8,7 @@ use crate::maintain::prune::{PruneReport, PruneRequest, SILENCE, prune};
 use crate::model::id::WriterId;
 use crate::model::retention::Retention;
 use crate::support::clock::{DAY, hours};
+use crate::support::kill_point;
 use clap::Args;
 
 #[derive(Args)]
@@ -123,7 +124,7 @@ fn at_step(step: &'static str) {
         complain!("understudy: stopped before the commit");
         std::process::exit(Exit::Failed.code().into());
     }
-    super::context::kill_at_named(step);
+    kill_point::reached(step);
 }
 
 fn print(report: &PruneReport, all: bool) -> Result<()> {

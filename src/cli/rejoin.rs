@@ -74,6 +74,9 @@ fn say(name: &StoreName, report: &RejoinReport) -> Result<()> {
         }
     })?;
     show::line(&format!("  {}", show::stranded(counts, "here")))?;
+    if report.record.is_some() {
+        show::loss(&report.loss)?;
+    }
     match report.record {
         Some(record) => {
             show::line(&format!("  on '{}': understudy stranded show {name} {record}", report.primary))

@@ -3,7 +3,7 @@
 use super::error::{Context as _, Result};
 use crate::api::resync::ResyncReport;
 use crate::api::run::RunReport;
-use crate::api::stranded::StrandedCounts;
+use crate::api::stranded::{LossCheck, StrandedCounts};
 use crate::maintain::prune::PruneReport;
 use crate::model::escape;
 use crate::service::drill::DrillReport;
@@ -180,4 +180,15 @@ pub(crate) fn stranded(counts: &StrandedCounts, place: &str) -> String {
         count(counts.same),
         bytes(counts.size_bytes),
     )
+}
+
+/// Prints what a promotion stated that it loses, and how what was found agrees with it.
+pub(super) fn loss(loss: &LossCheck) -> Result<()> {
+    let stated = match (loss.stated_paths, loss.stated_seconds) {
+        (Some(paths), _) => format!("{} paths", count(paths)),
+        (None, Some(seconds)) => format!("what changed in the {} before it", age(seconds as f64)),
+        (None, None) => "nothing".to_owned(),
+    };
+    line(&format!("  the promotion stated as lost: {stated}; found: {} paths", count(loss.found_paths)))?;
+    loss.said().map_or(Ok(()), |said| line(&format!("  {said}")))
 }

@@ -5,20 +5,17 @@ use super::desk::Desk;
 use super::error::{Context as _, Error, Result, UsageError};
 use super::exit::Exit;
 use super::{Ending, Global, show, warnings};
-use crate::api::stranded::StrandedCounts;
+use crate::api::stranded::{StrandedCounts, StrandedDropped};
 use crate::failover::stranded::chosen::Choice;
-use crate::failover::stranded::class::{Class, Three};
-use crate::failover::stranded::error::StrandedError;
 use crate::failover::stranded::list;
-use crate::failover::stranded::take::{TakeReport, take};
+use crate::failover::stranded::take::TakeReport;
 use crate::failover::stranded::tree::StrandedView;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::StoreState;
 use crate::model::tree_path::TreePath;
 use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
-use crate::restore::request::{Existing, RestoreRequest};
-use crate::source::exclude::Excludes;
+use crate::service::stranded::{self, Settlement, transient};
 use crate::support::clock::UnixNanos;
 use crate::support::progress::Progress;
 use clap::{Args, Subcommand};
@@ -130,13 +127,6 @@ pub(super) fn run(global: &Global, args: StrandedArgs) -> Result<Exit> {
     }
 }
 
-/// Returns the patterns of what is made again.
-fn transient(context: &Context, name: &StoreName) -> Result<Excludes> {
-    let config = context.config.store(name.as_str());
-    let config = config.map(|store| store.stranded.clone()).unwrap_or_default();
-    Ok(Excludes::parse(&config.transient)?)
-}
-
 fn state_of(store: &Store) -> Result<StoreState> {
     let state = store.log().state()?;
     match state.head {
@@ -161,43 +151,21 @@ fn list(global: &Global, name: &StoreName) -> Result<Exit> {
     let head =
         [">record", ">epoch", "host", ">only there", ">on both", ">deleted", ">transient", ">same", ">size"];
     let mut table = vec![head.map(String::from).to_vec()];
-    for row in listed {
+    for row in &listed {
         let StrandedCounts { only, both, deleted, transient, same, size_bytes, .. } = row.counts;
         let mut cells = vec![row.record.to_string(), row.of_epoch.to_string()];
-        cells.push(row.host.map_or_else(|| "-".to_owned(), |host| host.0));
+        cells.push(row.host.as_ref().map_or_else(|| "-".to_owned(), |host| host.0.clone()));
         cells.extend([only, both, deleted, transient, same].map(show::count));
         cells.push(show::bytes(size_bytes));
         table.push(cells);
     }
     show::table(&table)?;
+    for row in &listed {
+        if let Some(said) = row.loss.said() {
+            show::line(&format!("record {}: {said}", row.record))?;
+        }
+    }
     Ok(Exit::Done)
-}
-
-/// A path, as it is shown.
-#[derive(Serialize)]
-struct Row {
-    class: Class,
-    path: String,
-    kind: &'static str,
-    size_bytes: u64,
-    /// Seconds since 1970.
-    mtime: i64,
-    /// The path's size on the new primary, if it is there.
-    size_bytes_there: Option<u64>,
-    mtime_there: Option<i64>,
-}
-
-fn row(class: Class, three: &Three) -> Option<Row> {
-    let entry = three.entry()?;
-    Some(Row {
-        class,
-        path: entry.path.to_string(),
-        kind: entry.kind.name(),
-        size_bytes: entry.size_bytes(),
-        mtime: entry.mtime.seconds,
-        size_bytes_there: three.theirs.as_ref().map(|entry| entry.size_bytes()),
-        mtime_there: three.theirs.as_ref().map(|entry| entry.mtime.seconds),
-    })
 }
 
 fn show(global: &Global, of: &StrandedOf) -> Result<Exit> {
@@ -206,8 +174,8 @@ fn show(global: &Global, of: &StrandedOf) -> Result<Exit> {
     let store = context.repository_of(&name)?.store(&name);
     let (state, transient) = (state_of(&store)?, transient(&context, &name)?);
     let view = StrandedView::open(&store, &state, Sequence(of.record))?;
-    let counts = view.each(&transient, |class, three| {
-        let Some(row) = row(class, three) else { return Ok(()) };
+    let (counts, loss) = view.each(&transient, |class, three| {
+        let Some(row) = list::told(class, three) else { return Ok(()) };
         if global.json {
             return show::json(&row);
         }
@@ -215,47 +183,21 @@ fn show(global: &Global, of: &StrandedOf) -> Result<Exit> {
         let seconds = u64::try_from(row.mtime).unwrap_or(0);
         let time = show::time(UnixNanos(seconds.saturating_mul(1_000_000_000)));
         let size = show::bytes(row.size_bytes);
-        show::line(&format!("{:<9}  {time}  {size:>10}  {}{slash}", class.name(), row.path))
+        show::line(&format!("{:<9}  {time}  {size:>10}  {}{slash}", row.class, row.path))
     })?;
     if !global.json && !global.quiet {
         show::line(&show::stranded(&counts, "there"))?;
+        show::loss(&loss)?;
     }
     Ok(Exit::Done)
 }
 
 /// Reads a path below the store's root, as a person writes it.
 fn path(given: &OsString) -> Result<TreePath> {
-    let bytes = given.as_bytes();
-    let trimmed = bytes.strip_prefix(b"./").unwrap_or(bytes);
-    let trimmed = trimmed.strip_suffix(b"/").unwrap_or(trimmed);
-    match trimmed {
-        b"." => Ok(TreePath::root()),
-        b"" => Err(UsageError("a path is empty; `.` is everything".to_owned()).into()),
-        path => Ok(TreePath::parse(path)?),
+    match stranded::path(given.as_bytes()) {
+        Some(path) => Ok(path?),
+        None => Err(UsageError("a path is empty; `.` is everything".to_owned()).into()),
     }
-}
-
-/// Returns the live tree that files are added to.
-fn destination(desk: &Desk, state: &StoreState, given: Option<PathBuf>) -> Result<PathBuf> {
-    let name = desk.store.name();
-    let path = match given {
-        Some(path) => path,
-        None if state.primary.as_ref() != Some(&desk.name) => {
-            let (store, host) = (name.clone(), desk.name.clone());
-            return Err(StrandedError::NotPrimary { store, host }.into());
-        }
-        None => {
-            let config = desk.context.config.store(name.as_str());
-            let path = config.map(|store| store.path.clone()).filter(|path| !path.as_os_str().is_empty());
-            path.ok_or_else(|| {
-                UsageError(format!(
-                    "store '{name}' has no `path` in this host's configuration; give --to DIR"
-                ))
-            })?
-        }
-    };
-    // A symlink that the administrator named is followed, and none below it.
-    std::fs::canonicalize(&path).map_err(|source| StrandedError::Destination { path, source }.into())
 }
 
 /// What was taken, as it is shown.
@@ -273,28 +215,12 @@ fn run_take(global: &Global, args: TakeArgs) -> Result<Exit> {
     let mut state = desk.state()?;
     desk.check_may_decide(&state)?;
     let paths = args.paths.iter().map(path).collect::<Result<Vec<_>>>()?;
-    let to = destination(&desk, &state, args.to)?;
-    let sequence = Sequence(args.of.record);
-    let view = StrandedView::open(&desk.store, &state, sequence)?;
-    let context = &desk.context;
-    let request = RestoreRequest {
-        destination: to.clone(),
-        path: TreePath::root(),
-        existing: Existing::Add { beside: sequence },
-        threads: context.threads(),
-        own: context.own_places().into_iter().chain(context.keys()?.key_file).collect(),
-        local: None,
-    };
+    let (sequence, context, person) = (Sequence(args.of.record), &desk.context, args.by.person());
+    let settlement = Settlement { host: context, store: &desk.store, maker: desk.maker(), person: &person };
     let (progress, choice) = (Progress::default(), Choice { new: args.new, paths });
-    let transient = transient(context, &name)?;
-    let report = super::progress::watched(global, context.env(), &progress, "taken", || {
-        take(&view, choice, transient, &request, &progress)
+    let (to, report, settled) = super::progress::watched(global, context.env(), &progress, "taken", || {
+        settlement.take(&mut state, sequence, choice, args.to.as_deref(), &progress)
     })?;
-    let counts = (report.chosen, 0);
-    let settled = match report.is_all() {
-        true => view.settle(&mut state, desk.maker(), counts, &args.by.person())?,
-        false => None,
-    };
     let shortfalls = report.report.warnings.clone();
     if global.json {
         show::json(&Taken { report, settled })?;
@@ -329,7 +255,7 @@ fn run_drop(global: &Global, args: DropArgs) -> Result<Exit> {
     desk.check_may_decide(&state)?;
     let sequence = Sequence(args.of.record);
     let view = StrandedView::open(&desk.store, &state, sequence)?;
-    let counts = view.each(&transient(&desk.context, &name)?, |_, _| Ok::<_, Error>(()))?;
+    let (counts, _) = view.each(&transient(&desk.context, &name)?, |_, _| Ok::<_, Error>(()))?;
     if !args.yes {
         let what = format!(
             "{} paths ({}) that only a former primary of store '{name}' has",
@@ -338,14 +264,11 @@ fn run_drop(global: &Global, args: DropArgs) -> Result<Exit> {
         );
         confirm(&name, &what)?;
     }
-    let settled = view.settle(&mut state, desk.maker(), (0, counts.to_take()), &args.by.person())?;
-    #[derive(Serialize)]
-    struct Dropped {
-        dropped: u64,
-        settled: Option<Sequence>,
-    }
+    let (maker, person) = (desk.maker(), args.by.person());
+    let settlement = Settlement { host: &desk.context, store: &desk.store, maker, person: &person };
+    let settled = settlement.give_up(&mut state, sequence, counts.to_take())?;
     if global.json {
-        show::json(&Dropped { dropped: counts.to_take(), settled })?;
+        show::json(&StrandedDropped { dropped: counts.to_take(), settled })?;
     } else if !global.quiet {
         show::line(&format!(
             "{name}: what was stranded in record {sequence} is given up; the next pruning deletes what nothing else needs"

@@ -11,20 +11,17 @@ use crate::api::failover::{
     AttestQuery, FailoverQuery, FailoverStatus, PauseQuery, ResumeQuery, SwitchoverQuery,
 };
 use crate::api::history::HistoryRow;
-use crate::api::stranded::StrandedTree;
 use crate::failover::agent::terms::Terms;
 use crate::failover::decide::view::Cause;
 use crate::failover::peers::question::{Answer as PeerAnswer, Ask};
-use crate::failover::stranded::list;
 use crate::failover::told;
-use crate::model::decision::{Decision, Loss};
+use crate::model::decision::Decision;
 use crate::model::escape::is_steering;
 use crate::model::id::{Sequence, StoreName, WriterId};
 use crate::model::member::{self, Member, shortened};
 use crate::model::record::StoreState;
 use crate::repository::decide::Maker;
 use crate::repository::error::RepositoryError;
-use crate::source::exclude::Excludes;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -42,7 +39,7 @@ fn query<T>(asked: Asked<T>) -> Result<T, ApiError> {
 }
 
 /// Returns a text that the log can hold. What is too long is cut; `openapi.json` says what is refused.
-fn text(what: &str, given: Option<String>, default: &str) -> Result<String, ApiError> {
+pub(super) fn text(what: &str, given: Option<String>, default: &str) -> Result<String, ApiError> {
     let text = given.filter(|text| !text.is_empty()).unwrap_or_else(|| default.to_owned());
     match text.chars().any(is_steering) {
         false => Ok(shortened(text)),
@@ -77,7 +74,7 @@ impl AppState {
         }
     }
 
-    fn running(&self, name: &str) -> Result<(StoreName, Running), ApiError> {
+    pub(super) fn running(&self, name: &str) -> Result<(StoreName, Running), ApiError> {
         let (store, _) = self.known(name)?;
         match self.daemon.agents().get(&store) {
             Some(running) => Ok((store, running)),
@@ -107,20 +104,6 @@ pub(super) async fn history(
     .await
 }
 
-/// Returns what only former primaries have.
-pub(super) async fn stranded(
-    State(site): State<AppState>,
-    Path(name): Path<String>,
-) -> Result<Json<Vec<StrandedTree>>, ApiError> {
-    let (name, config) = site.known(&name)?;
-    site.blocking(move |daemon| {
-        let store = daemon.repository(&config)?.store(&name);
-        let transient = Excludes::parse(&config.stranded.transient)?;
-        Ok(Json(list::list(&store, &store.log().state()?, &transient)?))
-    })
-    .await
-}
-
 /// Has this host become the primary, or another member that it asks.
 pub(super) async fn take_over(
     State(site): State<AppState>,
@@ -130,14 +113,18 @@ pub(super) async fn take_over(
     let asked = query(asked)?;
     let person = text("person", asked.person, "an operator")?;
     let reason = text("reason", asked.reason, "asked for by an operator")?;
-    let (at, lost_seconds) = (asked.at.map(Sequence), asked.lost_seconds);
+    let at = asked.at.map(Sequence);
     let (store, running) = site.running(&name)?;
     if let Some(to) = elsewhere(&store, &running, asked.to)? {
-        return at_member(&site, &store, running, to, Ask::TakeOver { person, reason, at, lost_seconds })
-            .await;
+        let take_over = Ask::TakeOver { person, reason, at };
+        let ask = if asked.dry_run { Ask::WouldTakeOver } else { take_over };
+        return at_member(&site, &store, running, to, ask).await;
     }
-    let loss = Loss { seconds: lost_seconds, ..Loss::default() };
-    let terms = Terms { person, reason, at, loss, ..Terms::default() };
+    if asked.dry_run {
+        let me = running.parts.me.clone();
+        return answer_of(&site, &store, &me, &running.agent.why_not());
+    }
+    let terms = Terms { person, reason, at, ..Terms::default() };
     running.parts.forget_refusal();
     running.agent.take_over(Cause::Person, terms);
     Ok(Json(site.status(&store)))
@@ -197,6 +184,36 @@ pub(super) async fn hand_over(
         None => vec!["the failover agent does not answer".to_owned()],
     };
     at_primary(&site, &store, running, ask, here).await
+}
+
+/// Says whether the primary is handing over, as it says itself.
+pub(super) async fn hands_over(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+    asked: Asked<SwitchoverQuery>,
+) -> Answer {
+    let asked = query(asked)?;
+    let (store, running) = site.running(&name)?;
+    let to = target(&store, &running, asked.to)?;
+    let primary = running.agent.view().log.primary.clone();
+    let primary = primary.ok_or_else(|| conflict(format!("store '{store}' has no primary by the log")))?;
+    let of = primary.clone();
+    let answer = site
+        .blocking(move |_| {
+            if of == running.parts.me {
+                return Ok(Ok(running.agent.why_not_handing_over(&to)));
+            }
+            Ok(match running.parts.peers.ask_for_person(&of, Ask::HandsOver { to }) {
+                Ok(PeerAnswer::Done) => Ok(Vec::new()),
+                Ok(PeerAnswer::Refused { reasons }) => Ok(reasons),
+                Err(how) => Err(how),
+            })
+        })
+        .await?;
+    match answer {
+        Ok(reasons) => answer_of(&site, &store, &primary, &reasons),
+        Err(how) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, how)),
+    }
 }
 
 /// Cancels a handover.

@@ -11,6 +11,7 @@ use super::board::{RunRequest, RunResult};
 use super::daemon::Daemon;
 use super::failover_http;
 use super::metrics::{self, Overall};
+use super::stranded_http;
 use crate::api::OPENAPI;
 use crate::api::change::{ChangeRow, Changes, ChangesQuery};
 use crate::api::progress::ProgressFigures;
@@ -71,11 +72,17 @@ pub(crate) fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router
         .route("/api/v1/stores/{store}/hold", post(hold))
         .route("/api/v1/stores/{store}/release", post(release))
         .route("/api/v1/stores/{store}/history", get(failover_http::history))
-        .route("/api/v1/stores/{store}/stranded", get(failover_http::stranded))
+        .route("/api/v1/stores/{store}/stranded", get(stranded_http::trees))
+        .route("/api/v1/stores/{store}/stranded/{record}", get(stranded_http::paths))
+        .route("/api/v1/stores/{store}/stranded/{record}/take", post(stranded_http::take))
+        .route("/api/v1/stores/{store}/stranded/{record}/drop", post(stranded_http::give_up))
         .route("/api/v1/stores/{store}/failover", get(failover_http::status).post(failover_http::take_over))
         .route("/api/v1/stores/{store}/failover/attest", post(failover_http::attest))
         .route("/api/v1/stores/{store}/members", post(failover_http::set_members))
-        .route("/api/v1/stores/{store}/switchover", post(failover_http::hand_over))
+        .route(
+            "/api/v1/stores/{store}/switchover",
+            get(failover_http::hands_over).post(failover_http::hand_over),
+        )
         .route("/api/v1/stores/{store}/switchover/cancel", post(failover_http::cancel))
         .route("/api/v1/stores/{store}/pause", post(failover_http::pause))
         .route("/api/v1/stores/{store}/resume", post(failover_http::resume))

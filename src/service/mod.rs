@@ -25,6 +25,8 @@ pub mod run;
 pub mod schedule;
 pub mod scheduler;
 pub mod socket;
+pub mod stranded;
+pub mod stranded_http;
 pub mod token;
 pub mod upkeep;
 pub mod watches;

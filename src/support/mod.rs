@@ -9,6 +9,7 @@ pub mod durable;
 pub mod env;
 pub mod failure;
 pub mod files;
+pub(crate) mod kill_point;
 pub mod listing;
 pub mod local_socket;
 pub mod lock;

@@ -21,7 +21,7 @@ use understudy::failover::peers::client::PeerClient;
 use understudy::failover::peers::error::PeerError;
 use understudy::failover::peers::question::{Answer, Ask};
 use understudy::model::closed::Closed as ClosedNote;
-use understudy::model::decision::{self, Decision, Loss};
+use understudy::model::decision::{self, Decision};
 use understudy::model::id::{ContentHash, Epoch, Incarnation, Sequence, StoreName, WriterId};
 use understudy::model::lease::LeaseNote;
 use understudy::model::member::Member;
@@ -57,8 +57,7 @@ fn on_s3() -> (Server, Arc<dyn ObjectStore>) {
 }
 
 fn person(reason: &str) -> Terms {
-    let loss = Loss { seconds: Some(60), ..Loss::default() };
-    Terms { person: "ops@example.com".into(), reason: reason.into(), loss, ..Terms::default() }
+    Terms { person: "ops@example.com".into(), reason: reason.into(), ..Terms::default() }
 }
 
 /// Returns the cause of the last promotion, by the log.

@@ -21,7 +21,10 @@ use understudy::api::resync::{Phases, ResyncReport, Warning, WarningKind, Warnin
 use understudy::api::run::{HoldQuery, ResyncQuery, RunFailure, RunReport};
 use understudy::api::snapshot::SnapshotSummary;
 use understudy::api::store::{StoreStatus, Totals};
-use understudy::api::stranded::{StrandedCounts, StrandedTree};
+use understudy::api::stranded::{
+    LossCheck, LossVerdict, StrandedCounts, StrandedDropQuery, StrandedDropped, StrandedPath, StrandedPaths,
+    StrandedPathsQuery, StrandedTaken, StrandedTree,
+};
 use understudy::api::upkeep::UpkeepStatus;
 use understudy::failover::peers::question::{Addressee, Ask, Asked, Question};
 use understudy::model::diff::{Change, ChangeCounts};
@@ -309,7 +312,19 @@ fn history() -> Vec<HistoryRow> {
     kinds.iter().enumerate().map(row).collect()
 }
 
-fn stranded(is_full: bool) -> StrandedTree {
+fn loss(is_full: bool, verdict: LossVerdict) -> LossCheck {
+    LossCheck {
+        stated_seconds: is_full.then_some(60),
+        stated_paths: is_full.then_some(0),
+        promoted_at: is_full.then_some(0.5),
+        found_paths: 3,
+        last_change: is_full.then_some(0.5),
+        changed_after: 1,
+        verdict,
+    }
+}
+
+fn stranded(is_full: bool, verdict: LossVerdict) -> StrandedTree {
     StrandedTree {
         record: Sequence(7),
         of_epoch: 2,
@@ -325,7 +340,41 @@ fn stranded(is_full: bool) -> StrandedTree {
             added: 6,
             size_bytes: 7,
         },
+        loss: loss(is_full, verdict),
     }
+}
+
+fn stranded_trees() -> [StrandedTree; 4] {
+    [
+        stranded(true, LossVerdict::AsStated),
+        stranded(false, LossVerdict::Unknown),
+        stranded(true, LossVerdict::More),
+        stranded(true, LossVerdict::After),
+    ]
+}
+
+fn stranded_paths() -> [StrandedPaths; 2] {
+    let path = |(at, class): (usize, &&str)| StrandedPath {
+        class: (*class).to_owned(),
+        path: "a".into(),
+        kind: "file".into(),
+        size_bytes: 1,
+        mtime: -1,
+        size_bytes_there: (at == 0).then_some(1),
+        mtime_there: (at == 0).then_some(1),
+    };
+    let classes = ["only", "both", "deleted", "transient", "same"];
+    let paths = classes.iter().enumerate().map(path).collect();
+    [StrandedPaths { paths, next: Some(5) }, StrandedPaths { paths: Vec::new(), next: None }]
+}
+
+fn stranded_taken(settled: Option<Sequence>) -> StrandedTaken {
+    let (chosen, remaining, files_written, files_kept, renamed, missing) = (6, 0, 2, 1, 2, 1);
+    StrandedTaken { chosen, remaining, files_written, files_kept, renamed, missing, settled }
+}
+
+fn stranded_dropped(settled: Option<Sequence>) -> StrandedDropped {
+    StrandedDropped { dropped: 3, settled }
 }
 
 fn values<T: Serialize>(samples: &[T]) -> Vec<Value> {
@@ -347,7 +396,10 @@ fn samples() -> Vec<(&'static str, Vec<Value>)> {
         ("Failover", values(&failovers())),
         ("Question", values(&[question()])),
         ("HistoryRow", values(&history())),
-        ("Stranded", values(&[stranded(true), stranded(false)])),
+        ("Stranded", values(&stranded_trees())),
+        ("StrandedPaths", values(&stranded_paths())),
+        ("StrandedTaken", values(&[stranded_taken(None), stranded_taken(Some(Sequence(9)))])),
+        ("StrandedDropped", values(&[stranded_dropped(None), stranded_dropped(Some(Sequence(9)))])),
     ]
 }
 
@@ -518,7 +570,7 @@ fn a_description_that_differs_is_found() {
 
 fn taking_over() -> FailoverQuery {
     let text = || Some("x".to_owned());
-    FailoverQuery { person: text(), reason: text(), at: Some(1), lost_seconds: Some(2), to: text() }
+    FailoverQuery { person: text(), reason: text(), at: Some(1), to: text(), dry_run: true }
 }
 
 fn attesting() -> AttestQuery {
@@ -537,6 +589,8 @@ fn pausing() -> PauseQuery {
 fn the_parameters_that_are_documented_are_those_that_are_read() {
     let description: Value = serde_json::from_str(OPENAPI).unwrap();
     let full = ChangesQuery { from: "1".into(), to: Some("2".into()), limit: Some(3) };
+    let listing = StrandedPathsQuery { from: 1, limit: Some(2) };
+    let dropping = StrandedDropQuery { paths: 1, person: Some("x".into()) };
     let queries = [
         ("changes", "get", serde_json::to_value(full).unwrap(), vec!["from"]),
         ("resync", "post", serde_json::to_value(ResyncQuery { accept: true }).unwrap(), vec![]),
@@ -545,6 +599,8 @@ fn the_parameters_that_are_documented_are_those_that_are_read() {
         ("failover/attest", "post", serde_json::to_value(attesting()).unwrap(), vec!["host"]),
         ("switchover", "post", serde_json::to_value(handing_over()).unwrap(), vec![]),
         ("pause", "post", serde_json::to_value(pausing()).unwrap(), vec![]),
+        ("stranded/{record}", "get", serde_json::to_value(listing).unwrap(), vec![]),
+        ("stranded/{record}/drop", "post", serde_json::to_value(dropping).unwrap(), vec!["paths"]),
         ("resume", "post", serde_json::to_value(ResumeQuery { person: Some("x".into()) }).unwrap(), vec![]),
     ];
     for (path, method, query, required) in queries {
@@ -615,7 +671,7 @@ fn a_client_passes_over_what_a_newer_daemon_says_beyond_it() {
     comes_back(vec![changes()]);
     comes_back(failovers());
     comes_back(history());
-    comes_back(vec![stranded(true), stranded(false)]);
+    comes_back(stranded_trees().to_vec());
     comes_back(vec![progress()]);
     comes_back(vec![upkeep(true), upkeep(false)]);
     comes_back(vec![ErrorBody { error: "error".into() }]);

@@ -5,7 +5,7 @@
 use crate::support::command::said;
 use crate::support::namespaces::{Lab, Order, WebHost};
 use crate::support::wait::wait_until;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -74,7 +74,21 @@ fn a_dead_primarys_store_serves_on_and_its_last_orders_are_stranded_when_it_is_b
     assert!(stranded.len() >= 20, "{stranded:?}");
     // A person takes them over, and nothing is missing.
     let [record] = lab.web[1].stranded()[..] else { panic!("one record") };
-    lab.web[1].run(&["stranded", "take", "shop", &record.to_string(), "orders"]);
+    let ask = |method, what: &str, body| {
+        let what = format!("stranded{what}");
+        let output = lab.web[1].ask_daemon_with(method, &what, body).unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.success(), answer)
+    };
+    let (_, listed) = ask("GET", "", None);
+    assert_eq!(listed[0]["loss"]["verdict"], "as_stated", "{listed}");
+    let (_, some) = ask("GET", &format!("/{record}?limit=2"), None);
+    assert_eq!((some["paths"].as_array().unwrap().len(), &some["next"]), (2, &2.into()), "{some}");
+    let (is_dropped, refused) = ask("POST", &format!("/{record}/drop?paths=1"), None);
+    assert!(!is_dropped && refused["error"].as_str().unwrap().contains("nothing was dropped"), "{refused}");
+    let (is_taken, taken) =
+        ask("POST", &format!("/{record}/take"), Some(&json!({"paths": ["orders"], "person": "ada"})));
+    assert!(is_taken && taken["files_written"].as_u64().unwrap() >= stranded.len() as u64, "{taken}");
     let there = lab.web[1].orders_there();
     let missing: Vec<_> = stranded.difference(&there).collect();
     assert!(missing.is_empty(), "{missing:?}");

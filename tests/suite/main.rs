@@ -37,6 +37,7 @@ mod house;
 mod judges;
 mod keys;
 mod kill;
+mod kill_points;
 mod live_tree;
 mod members;
 mod output;

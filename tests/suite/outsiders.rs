@@ -56,14 +56,16 @@ fn send(trio: &Trio, to: usize, question: &Question) -> (u16, String) {
 
 fn all_asks() -> Vec<Ask> {
     let person = || "mallory".to_owned();
-    let (reason, at, lost_seconds) = ("theirs".to_owned(), None, None);
+    let (reason, at) = ("theirs".to_owned(), None);
     vec![
         Ask::Look,
         Ask::Ready,
+        Ask::WouldTakeOver,
+        Ask::HandsOver { to: host("web-3") },
         Ask::Promise { epoch: Epoch(1) },
         Ask::HandOver { to: host("web-3"), person: person() },
         Ask::KeepServing { person: person() },
-        Ask::TakeOver { person: person(), reason, at, lost_seconds },
+        Ask::TakeOver { person: person(), reason, at },
         Ask::Attest { host: host("web-1"), person: person() },
     ]
 }

@@ -53,6 +53,10 @@ fn a_member_that_does_not_take_over_is_named_with_its_reason() {
         "no member that may serve",
     );
     trio.kill(2);
+    let dry = ["failover", "acme", "--to", "web-3", "--dry-run"];
+    let shown = said(&trio.command(1, &dry).output().unwrap());
+    assert!(shown.contains("not possible now") && shown.contains("'web-3' does not"), "{shown}");
+    assert_eq!(trio.command(1, &dry).output().unwrap().status.code(), Some(4));
     fails(
         &mut trio.command(1, &["failover", "acme", "--to", "web-3", "--yes"]),
         4,

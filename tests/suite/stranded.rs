@@ -199,6 +199,9 @@ fn every_class_is_told_and_what_only_the_former_primary_has_is_taken() {
     let listed = json(two, &["stranded", "list", "acme"]);
     assert_eq!((&listed[0]["record"], &listed[0]["host"]), (&record.into(), &"web-1".into()), "{listed}");
     assert_eq!(listed[0]["counts"], report["counts"]);
+    let loss = &listed[0]["loss"];
+    assert_eq!((loss, &loss["verdict"]), (&report["loss"], &"as_stated".into()), "{listed}");
+    assert_eq!((&loss["found_paths"], &loss["changed_after"]), (&7.into(), &0.into()), "{listed}");
     // Only what is new, first: nothing that is there is replaced, so what has other content goes beside.
     let number = record.to_string();
     fails(&mut one.command(&["stranded", "take", "acme", &number, "--new"]), 2, "is not its primary");
@@ -232,6 +235,23 @@ fn every_class_is_told_and_what_only_the_former_primary_has_is_taken() {
     let report = pair.rejoin();
     assert_eq!((&report["record"], &report["already"]), (&record.into(), &true.into()), "{report}");
     ok(&mut two.command(&["verify", "acme", "--read-data"]));
+}
+
+#[test]
+fn a_tree_that_was_written_to_after_another_host_had_taken_over_is_reported() {
+    let pair = Pair::new(|_| {});
+    write(&pair.one, "before", "the new primary was told of this");
+    pair.promote();
+    // Longer than two clocks may differ.
+    std::thread::sleep(Duration::from_secs(6));
+    write(&pair.one, "after", "what fenced this host did not hold");
+    std::thread::sleep(SETTLED);
+    let said = ok(&mut pair.one.command(&["rejoin", "acme"]));
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("1 paths changed after another host had become the primary"), "{said}");
+    let listed = json(&pair.two, &["stranded", "list", "acme"]);
+    let loss = &listed[0]["loss"];
+    assert_eq!((&loss["verdict"], &loss["changed_after"]), (&"after".into(), &1.into()), "{listed}");
 }
 
 #[test]

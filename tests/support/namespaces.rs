@@ -42,7 +42,7 @@ pub struct WebHost {
     /// The machine's first process; none while it has no power.
     pub(super) first: Option<u32>,
     /// `nsenter`, whose only child is the daemon.
-    pub(super) daemon: Option<Child>,
+    pub daemon: Option<Child>,
 }
 
 /// An order, as its customer saw it. Times are seconds of one clock.
@@ -360,6 +360,10 @@ impl WebHost {
 
     /// Asks the daemon at its socket; none while there is no daemon.
     pub fn ask_daemon(&self, method: &str, what: &str) -> Option<Output> {
+        self.ask_daemon_with(method, what, None)
+    }
+
+    pub fn ask_daemon_with(&self, method: &str, what: &str, body: Option<&Value>) -> Option<Output> {
         // The host may have a disk of its own there.
         let mut listed = std::fs::read_dir(self.seen(&self.dir.join("state/understudy"))?).ok()?.flatten();
         let socket = listed.find(|entry| {
@@ -371,6 +375,9 @@ impl WebHost {
         curl.args(["-s", "--fail-with-body", "--max-time", "5", "-X", method, "--unix-socket"])
             .arg(socket.path())
             .arg(url);
+        if let Some(body) = body {
+            curl.args(["--header", "Content-Type: application/json", "--data", &body.to_string()]);
+        }
         Some(curl.output().unwrap())
     }
 

@@ -10,10 +10,13 @@ use crate::cli::exit::Exit;
 use crate::cli::{Global, show};
 use crate::model::id::{StoreName, WriterId};
 use crate::support::env::Stopwatch;
+use crate::support::failure::FailureKind;
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Time between two questions to the primary whether it still hands over.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 /// Time after which a command no longer waits for a change to end; the daemon goes on.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(300);
 /// Time that a former primary has to say that it is closed, before a person is asked.
@@ -30,6 +33,17 @@ pub(super) struct Change<'a> {
     /// The epoch before it.
     pub before: u64,
     pub begun: Stopwatch,
+    /// The handover that the primary was asked for; none for a failover.
+    handover: Option<Handover>,
+}
+
+/// A handover that was asked for. It is in the primary's memory until it is in the log.
+struct Handover {
+    to: Option<String>,
+    /// When the primary was last asked about it.
+    asked: Duration,
+    /// Whether it said then that it does not hand over.
+    refused: bool,
 }
 
 /// What a person has said about the former primary.
@@ -71,6 +85,7 @@ pub(in crate::cli) fn run_switchover(global: &Global, args: &SwitchoverArgs) -> 
     let mut change = Change::new(&context, global, Link::new(&remote, &name))?;
     let parameters = [("to", args.to.clone()), ("person", Some(person(args.person.as_deref())))];
     change.link.post("switchover", &parameters)?;
+    change.handover = Some(Handover { to: args.to.clone(), asked: Duration::ZERO, refused: false });
     change.follow(Word::None)
 }
 
@@ -89,23 +104,31 @@ impl<'a> Change<'a> {
         let mut steps = Steps::default();
         steps.is_quiet = global.quiet || global.json;
         steps.skip(&status);
-        Ok(Self { context, link, global, steps, before: status.epoch, begun: context.env().stopwatch() })
+        Ok(Self {
+            context,
+            link,
+            global,
+            steps,
+            before: status.epoch,
+            begun: context.env().stopwatch(),
+            handover: None,
+        })
     }
 
     /// Asks this host to take over, or the one that is named.
-    pub(super) fn ask_to_take_over(
-        &self,
-        args: &FailoverArgs,
-        lost_seconds: Option<u64>,
-        to: Option<&WriterId>,
-    ) -> Result<()> {
+    pub(super) fn ask_to_take_over(&self, args: &FailoverArgs, to: Option<&WriterId>) -> Result<()> {
         let parameters = [
             ("person", Some(person(args.person.as_deref()))),
             ("reason", args.reason.clone()),
             ("at", args.at.map(|at| at.to_string())),
-            ("lost_seconds", lost_seconds.map(|seconds| seconds.to_string())),
             ("to", to.map(|to| to.0.clone())),
         ];
+        self.link.post("failover", &parameters).map(drop)
+    }
+
+    /// Asks whether the host that is named would take over, and why not.
+    pub(super) fn would_take_over(&self, to: &WriterId) -> Result<()> {
+        let parameters = [("to", Some(to.0.clone())), ("dry_run", Some("true".to_owned()))];
         self.link.post("failover", &parameters).map(drop)
     }
 
@@ -132,6 +155,9 @@ impl<'a> Change<'a> {
             if !is_changed && (is_gone || is_cancelled && status.phase == "primary") {
                 return self.cancelled(&status);
             }
+            if !is_changed && status.handover_to.is_none() && status.phase == "standby" {
+                self.check_handover()?;
+            }
             if !status.waits_for.is_empty() {
                 self.attest(&status, &mut word)?;
             }
@@ -139,6 +165,25 @@ impl<'a> Change<'a> {
                 return self.late(&status);
             }
             self.context.env().sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Asks the primary now and then whether it still hands over.
+    fn check_handover(&mut self) -> Result<()> {
+        let elapsed = self.begun.elapsed();
+        let Some(handover) = self.handover.as_mut().filter(|of| elapsed >= of.asked + ASK_EVERY) else {
+            return Ok(());
+        };
+        handover.asked = elapsed;
+        let refused = match self.link.get("switchover", &[("to", handover.to.clone())]) {
+            Err(error) if error.kind() == FailureKind::Held => Some(error),
+            // It does not answer, which says nothing.
+            _ => None,
+        };
+        match std::mem::replace(&mut handover.refused, refused.is_some()) {
+            // This host may not have read its record yet.
+            true => refused.map_or(Ok(()), Err),
+            false => Ok(()),
         }
     }
 

@@ -47,10 +47,14 @@ pub(super) fn run(mut change: Change, args: &FailoverArgs, to: WriterId) -> Resu
     if is_primary && status.completed {
         return Err(RefusedError::held(format!("store '{name}': '{to}' is the primary already")).into());
     }
-    let triage = Triage::of(change.context, &status, args, &to)?;
+    let mut triage = Triage::of(change.context, &status, args, &to)?;
+    if args.dry_run {
+        // Else it says it when it is asked to take over.
+        triage.why_not.extend(change.would_take_over(&to).err().map(|error| error.to_string()));
+    }
     triage.show(global, args)?;
     if args.dry_run {
-        return Ok(Exit::Done);
+        return Ok(if triage.why_not.is_empty() || is_primary { Exit::Done } else { Exit::Held });
     }
     let person = person(args.person.as_deref());
     if is_primary {
@@ -58,7 +62,7 @@ pub(super) fn run(mut change: Change, args: &FailoverArgs, to: WriterId) -> Resu
         change.before = status.epoch.saturating_sub(1);
     } else {
         confirm(args, &name)?;
-        change.ask_to_take_over(args, triage.lost_seconds(), Some(&to))?;
+        change.ask_to_take_over(args, Some(&to))?;
     }
     let store = change.context.repository_of(&name)?.store(&name);
     Elsewhere { change, store, to, me: status.host, person }.follow(Word::of(args))

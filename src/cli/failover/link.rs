@@ -49,12 +49,21 @@ impl<'a> Link<'a> {
 
     /// Sends a request with these parameters; those without a value are left out.
     pub(super) fn post(&self, what: &str, parameters: &[(&str, Option<String>)]) -> Result<FailoverStatus> {
+        self.remote.post(&self.path(what, parameters))
+    }
+
+    /// Asks with these parameters; those without a value are left out.
+    pub(super) fn get(&self, what: &str, parameters: &[(&str, Option<String>)]) -> Result<FailoverStatus> {
+        self.remote.get(&self.path(what, parameters))
+    }
+
+    fn path(&self, what: &str, parameters: &[(&str, Option<String>)]) -> String {
         let mut query = Serializer::new(String::new());
         for (name, value) in parameters {
             if let Some(value) = value {
                 query.append_pair(name, value);
             }
         }
-        self.remote.post(&format!("/api/v1/stores/{}/{what}?{}", self.store, query.finish()))
+        format!("/api/v1/stores/{}/{what}?{}", self.store, query.finish())
     }
 }

@@ -106,6 +106,6 @@ fn one_store(
     }
     let mut change = Change::new(context, global, Link::new(remote, &one.name))?;
     change.steps.prefix = format!("{}: ", one.name);
-    change.ask_to_take_over(args, None, None)?;
+    change.ask_to_take_over(args, None)?;
     change.follow(word)
 }

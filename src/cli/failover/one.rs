@@ -33,7 +33,7 @@ pub(super) fn run_failover(global: &Global, args: &FailoverArgs, store: &str) ->
             return Err(RefusedError::held(text).into());
         }
         confirm(args, &name)?;
-        change.ask_to_take_over(args, triage.lost_seconds(), None)?;
+        change.ask_to_take_over(args, None)?;
     }
     change.follow(Word::of(args))
 }

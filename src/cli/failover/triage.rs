@@ -95,14 +95,10 @@ impl Triage {
             entries: base.as_ref().map(|(_, record)| record.manifest.entries),
             fences: fences(&there, status),
             steps: steps(&there, status, base.map(|(sequence, _)| sequence)),
-            // Another host says it when it is asked.
+            // Another host has to be asked.
             why_not: if is_here { status.why_not.clone() } else { Vec::new() },
             primary,
         })
-    }
-
-    pub(super) fn lost_seconds(&self) -> Option<u64> {
-        self.lost_seconds.map(|seconds| seconds.ceil() as u64)
     }
 
     /// Shows it as the options ask for: as JSON, where nothing else is done.

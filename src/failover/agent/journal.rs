@@ -9,9 +9,14 @@ use crate::model::decision::StepTime;
 use crate::model::id::WriterId;
 use crate::support::clock::BootNanos;
 use crate::support::env::Env;
+use crate::support::kill_point;
 use crate::support::lock::lock;
 use std::sync::Mutex;
 
+/// Steps of a handover during which the store is served.
+pub(crate) const CATCH_UP: &str = "snapshot before";
+pub(crate) const FOLLOWS: &str = "standby follows";
+const BEFORE: [&str; 2] = [CATCH_UP, FOLLOWS];
 /// Maximum number of steps that are kept.
 const STEPS_MAX: usize = 48;
 
@@ -33,6 +38,29 @@ pub struct Operation {
     pub what: String,
     pub begun: BootNanos,
     pub steps: Vec<Step>,
+}
+
+/// The step that says that a handover was cancelled.
+const CANCELLED: &str = "handover cancelled";
+
+impl Operation {
+    /// Returns why this is not a handover to `to` that goes on; empty if it is.
+    pub(crate) fn why_no_handover(&self, to: &WriterId) -> Vec<String> {
+        if self.what != handover(to) {
+            return vec![format!(
+                "it is not handing over to '{to}'; its daemon was started again meanwhile, or it was asked for something else"
+            )];
+        }
+        let failed = |step: &Step| step.failure.as_ref().map(|how| format!("{}: {how}", step.name));
+        let failures: Vec<_> = self.steps.iter().filter_map(failed).collect();
+        match self.steps.iter().any(|step| step.name == CANCELLED) {
+            true if failures.is_empty() => vec!["the handover was cancelled".to_owned()],
+            true => failures,
+            // What failed before customers were kept out ended it; what fails later is tried again.
+            false if self.steps.iter().any(|step| !BEFORE.contains(&step.name)) => Vec::new(),
+            false => failures,
+        }
+    }
 }
 
 fn handover(to: &WriterId) -> String {
@@ -79,7 +107,11 @@ impl Journal {
     /// Those of `work`.
     pub fn run<T>(&self, name: &'static str, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
         self.enter(name, String::new(), None);
+        kill_point::reached(format_args!("{name}: begun"));
         let result = work();
+        if result.is_ok() {
+            kill_point::reached(format_args!("{name}: done"));
+        }
         let ended = self.env.boot();
         let mut operation = lock(&self.operation);
         if let Some(step) = operation.steps.iter_mut().rev().find(|step| step.name == name) {
@@ -94,6 +126,7 @@ impl Journal {
     /// Notes a step that took no time of its own.
     pub fn mark(&self, name: &'static str, detail: String) {
         self.enter(name, detail, Some(self.env.boot()));
+        kill_point::reached(name);
     }
 
     fn enter(&self, name: &'static str, detail: String, ended: Option<BootNanos>) {
@@ -120,7 +153,7 @@ impl Journal {
                 self.mark("replaced", String::new());
             }
             (Phase::HandingOver { .. }, Phase::Primary { .. }) => {
-                self.mark("handover cancelled", "this host serves again".to_owned());
+                self.mark(CANCELLED, "this host serves again".to_owned());
             }
             // After a start, and where another host has taken over from another one; else it belongs to the closing.
             (Phase::Standby, Phase::Rejoining) => self.begin("following".to_owned()),
@@ -179,6 +212,25 @@ mod tests {
     fn steps(journal: &Journal) -> Vec<(&'static str, bool, Option<String>)> {
         let steps = journal.operation().steps;
         steps.into_iter().map(|step| (step.name, step.ended.is_some(), step.failure)).collect()
+    }
+
+    #[test]
+    fn a_handover_that_does_not_go_on_says_why() {
+        let (journal, to) = (journal(), WriterId("b".into()));
+        let why = |journal: &Journal| journal.operation().why_no_handover(&to);
+        assert!(why(&journal)[0].contains("its daemon was started again"));
+        journal.begin_handover(&to);
+        assert!(why(&journal).is_empty());
+        let _ = journal.run(FOLLOWS, || Err::<(), _>("it is away".into()));
+        assert_eq!(why(&journal), ["standby follows: it is away"]);
+        journal.begin_handover(&to);
+        let _ = journal.run("consumers stopped", || Err::<(), _>("one is deaf".into()));
+        assert!(why(&journal).is_empty(), "it is tried again");
+        journal.mark(CANCELLED, String::new());
+        assert_eq!(why(&journal), ["consumers stopped: one is deaf"]);
+        journal.begin_handover(&to);
+        journal.mark(CANCELLED, String::new());
+        assert_eq!(why(&journal), ["the handover was cancelled"]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::repository::decide::Maker;
 use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
 use crate::support::failure::{Failure, FailureKind};
+use crate::support::kill_point;
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
 use bytes::Bytes;
@@ -146,7 +147,7 @@ impl LogDesk {
             return self.found(after, event);
         }
         let not_appended = |how: String| Report::NotAppended { decision: terms::name(event), how };
-        let decision = match decision_of(event, &self.state, terms) {
+        let decision = match decision_of(event, &self.state, terms, self.store.env().wall()) {
             Ok(decision) => decision,
             // Nothing was sent, now or before: it follows from the same state.
             Err(how) => {
@@ -160,8 +161,11 @@ impl LogDesk {
             let is_here = state.next_sequence() == after.next();
             Ok::<_, RepositoryError>(is_here.then(|| decision.clone()))
         };
+        let name = terms::name(event);
+        kill_point::reached(format_args!("append {name}: begun"));
         match store.log().decide(&mut self.state, maker, next) {
             Ok(Some(_)) => {
+                kill_point::reached(format_args!("append {name}: done"));
                 self.participants.report(Report::Works { what: APPENDING });
                 self.share();
                 Outcome::Won

@@ -135,6 +135,13 @@ impl Agent {
         self.participants.may_serve()
     }
 
+    /// Returns why this host would not become the primary if a person wanted it; empty if it would.
+    pub fn why_not(&self) -> Vec<String> {
+        let reasons = why_not(&self.view(), Cause::Person, self.env.boot());
+        let reasons = reasons.into_iter().chain(self.may_serve().err().map(|how| Reason::NotReady { how }));
+        reasons.map(|reason| reason.to_string()).collect()
+    }
+
     /// Returns the former primaries that this host, which takes over, does not know to be closed.
     pub fn waits_for(&self) -> Vec<WriterId> {
         let view = self.view();
@@ -148,6 +155,12 @@ impl Agent {
         let (reply, answer) = mpsc::channel();
         self.send(Message::HandOver { to: to.clone(), reply });
         answer.recv_timeout(within).ok()
+    }
+
+    /// Returns why this host, if it serves, is not handing over to `to` any more, nor about to; empty if it is.
+    pub fn why_not_handing_over(&self, to: &WriterId) -> Vec<String> {
+        let serves = self.view().phase.serves();
+        if serves { self.operation().why_no_handover(to) } else { Vec::new() }
     }
 
     /// Cancels a handover.

@@ -6,6 +6,7 @@ use crate::model::decision::{self, Decision, Loss, Promoted, StepTime};
 use crate::model::id::{Incarnation, Sequence};
 use crate::model::member::Member;
 use crate::model::record::StoreState;
+use crate::support::clock::UnixNanos;
 use std::collections::BTreeSet;
 
 /// What the log wants to know of a decision beyond who serves.
@@ -17,8 +18,6 @@ pub struct Terms {
     pub reason: String,
     /// Whether that person has said that the former primary is down.
     pub attested: bool,
-    /// The loss that was stated to that person.
-    pub loss: Loss,
     pub incarnation: Option<Incarnation>,
     /// The snapshot to begin with, in place of the latest one.
     pub at: Option<Sequence>,
@@ -29,11 +28,16 @@ pub struct Terms {
     pub steps: Vec<StepTime>,
 }
 
-/// Returns the decision that `event` is in the log after `state`.
+/// Returns the decision that `event` is in the log after `state`, at the time `now`.
 ///
 /// # Errors
 /// The reason why there is none.
-pub fn decision_of(event: &Event, state: &StoreState, terms: &Terms) -> Result<Decision, &'static str> {
+pub fn decision_of(
+    event: &Event,
+    state: &StoreState,
+    terms: &Terms,
+    now: UnixNanos,
+) -> Result<Decision, &'static str> {
     let underway = state.authority.handover.as_ref().ok_or("no handover is in progress");
     Ok(match event {
         Event::Promoted { primary } => {
@@ -48,7 +52,8 @@ pub fn decision_of(event: &Event, state: &StoreState, terms: &Terms) -> Result<D
                 }
                 Cause::Person => {
                     let cause = decision::Cause::Forced { person: person(), attested: terms.attested };
-                    (cause, terms.at.or(latest), terms.loss.clone(), terms.reason.clone())
+                    let base = terms.at.or(latest);
+                    (cause, base, loss_since(base, state, now), terms.reason.clone())
                 }
                 Cause::Watchers => return Err("there are no votes of watchers"),
             };
@@ -79,6 +84,14 @@ pub fn decision_of(event: &Event, state: &StoreState, terms: &Terms) -> Result<D
         Event::Resumed => Decision::Resumed { person: terms.person.clone() },
         Event::Synced { .. } => return Err("the log has no set of synchronous standbys yet"),
     })
+}
+
+/// Returns the loss that a promotion states which begins with `base`: whatever changed since its scan began.
+fn loss_since(base: Option<Sequence>, state: &StoreState, now: UnixNanos) -> Loss {
+    let scan_start = base.and_then(|base| Some(state.snapshots.get(&base)?.scan_start));
+    let age = scan_start.and_then(|scan_start| scan_start.age_at(now));
+    let seconds = age.map(|age| age.as_secs() + u64::from(age.subsec_nanos() > 0));
+    Loss { seconds, ..Loss::default() }
 }
 
 /// Returns what the machine knows of a decision; none if it concerns nobody's serving.

@@ -5,7 +5,6 @@ use super::heard::{Heard, NotNew};
 use super::question::{ASK_MAX_BYTES, Answer, Ask, Question};
 use crate::failover::agent::run::Agent;
 use crate::failover::agent::terms::Terms;
-use crate::model::decision::Loss;
 use crate::model::id::{Epoch, StoreName, WriterId};
 use crate::model::member::{Member, is_text};
 use crate::support::clock::UnixNanos;
@@ -32,8 +31,12 @@ pub trait AskedAgent {
     fn look(&self);
     /// Returns why this host could not serve; none if it could.
     fn may_serve(&self) -> Result<(), String>;
+    /// Returns why this host would not become the primary if a person wanted it; empty if it would.
+    fn why_not(&self) -> Vec<String>;
     /// Begins a handover; returns why not, or none if nobody answered.
     fn hand_over(&self, to: &WriterId) -> Option<Vec<String>>;
+    /// Returns why this host is not handing over to `to` any more, though it was asked; empty if it is.
+    fn why_not_handing_over(&self, to: &WriterId) -> Vec<String>;
     fn keep_serving(&self);
     /// Becomes the primary because a person wants it; returns why not, or none if nobody answered.
     fn take_over(&self, terms: Terms) -> Option<Vec<String>>;
@@ -67,9 +70,17 @@ impl AskedAgent for Agent {
         self.may_serve()
     }
 
+    fn why_not(&self) -> Vec<String> {
+        self.why_not()
+    }
+
     fn hand_over(&self, to: &WriterId) -> Option<Vec<String>> {
         let reasons = self.try_hand_over(to, AGENT_LIMIT)?;
         Some(reasons.iter().map(ToString::to_string).collect())
+    }
+
+    fn why_not_handing_over(&self, to: &WriterId) -> Vec<String> {
+        self.why_not_handing_over(to)
     }
 
     fn keep_serving(&self) {
@@ -155,15 +166,18 @@ fn act(agent: &impl AskedAgent, asker: &WriterId, ask: &Ask) -> Result<Answer, A
             Ok(()) => Answer::Done,
             Err(how) => Answer::Refused { reasons: shortened(vec![how]) },
         },
+        Ask::WouldTakeOver => match agent.why_not() {
+            reasons if reasons.is_empty() => Answer::Done,
+            reasons => Answer::Refused { reasons: shortened(reasons) },
+        },
         Ask::HandOver { to, .. } => match agent.hand_over(to).ok_or(AskError::NoAgent)? {
             reasons if reasons.is_empty() => Answer::Done,
             reasons => Answer::Refused { reasons: shortened(reasons) },
         },
         Ask::TakeOver { reason, .. } if !is_text(reason) => refused("the reason is no text for the log"),
-        Ask::TakeOver { person, reason, at, lost_seconds } => {
+        Ask::TakeOver { person, reason, at } => {
             let (person, reason, at) = (person.clone(), reason.clone(), *at);
-            let loss = Loss { seconds: *lost_seconds, ..Loss::default() };
-            let terms = Terms { person, reason, at, loss, ..Terms::default() };
+            let terms = Terms { person, reason, at, ..Terms::default() };
             match agent.take_over(terms).ok_or(AskError::NoAgent)? {
                 reasons if reasons.is_empty() => Answer::Done,
                 reasons => Answer::Refused { reasons: shortened(reasons) },
@@ -174,6 +188,10 @@ fn act(agent: &impl AskedAgent, asker: &WriterId, ask: &Ask) -> Result<Answer, A
             false => refused(
                 "this host does not wait for that one; a word that it is down counts after the promotion",
             ),
+        },
+        Ask::HandsOver { to } => match agent.why_not_handing_over(to) {
+            reasons if reasons.is_empty() => Answer::Done,
+            reasons => Answer::Refused { reasons: shortened(reasons) },
         },
         Ask::KeepServing { .. } => {
             agent.keep_serving();
@@ -246,9 +264,17 @@ mod tests {
             Err("the gate's address is taken".into())
         }
 
+        fn why_not(&self) -> Vec<String> {
+            vec!["this host does not follow".into(); 20]
+        }
+
         fn hand_over(&self, to: &WriterId) -> Option<Vec<String>> {
             self.asked.lock().unwrap().push(format!("hand over to {to}"));
             Some(if *to == host("a") { Vec::new() } else { vec!["ü".repeat(3000); 20] })
+        }
+
+        fn why_not_handing_over(&self, to: &WriterId) -> Vec<String> {
+            if *to == host("a") { Vec::new() } else { vec!["the handover was cancelled".into()] }
         }
 
         fn keep_serving(&self) {
@@ -256,9 +282,8 @@ mod tests {
         }
 
         fn take_over(&self, terms: Terms) -> Option<Vec<String>> {
-            let Terms { person, reason, at, loss, .. } = terms;
-            let asked = format!("take over for {person}: {reason}, at {at:?}, {:?} s lost", loss.seconds);
-            self.asked.lock().unwrap().push(asked);
+            let Terms { person, reason, at, .. } = terms;
+            self.asked.lock().unwrap().push(format!("take over for {person}: {reason}, at {at:?}"));
             Some(Vec::new())
         }
 
@@ -312,7 +337,7 @@ mod tests {
     }
 
     fn take_over(reason: &str) -> Ask {
-        Ask::TakeOver { person: "ops".into(), reason: reason.into(), at: None, lost_seconds: Some(7) }
+        Ask::TakeOver { person: "ops".into(), reason: reason.into(), at: None }
     }
 
     fn hand_over(to: &str) -> Ask {
@@ -339,6 +364,13 @@ mod tests {
         assert!(matches!(desk.answer(&question(9, down("c")), NOW), Ok(Answer::Refused { .. })));
         let taken = Answer::Refused { reasons: vec!["the gate's address is taken".into()] };
         assert_eq!(desk.answer(&question(11, Ask::Ready), NOW), Ok(taken));
+        let hands_over = |to| Ask::HandsOver { to: host(to) };
+        assert_eq!(desk.answer(&question(12, hands_over("a")), NOW), Ok(Answer::Done));
+        assert!(matches!(desk.answer(&question(13, hands_over("c")), NOW), Ok(Answer::Refused { .. })));
+        let Ok(Answer::Refused { reasons }) = desk.answer(&question(14, Ask::WouldTakeOver), NOW) else {
+            panic!("it would not");
+        };
+        assert_eq!(reasons.len(), REASONS_MAX);
         // What the log would not take is refused before the agent is asked.
         let lines = take_over("two\nlines");
         assert!(matches!(desk.answer(&question(10, lines), NOW), Ok(Answer::Refused { .. })));

@@ -25,8 +25,12 @@ pub enum Ask {
     Look,
     /// Whether it could serve.
     Ready,
+    /// Whether it would become the primary if a person wanted it.
+    WouldTakeOver,
     /// To hand over to a member, because a person wants it.
     HandOver { to: WriterId, person: String },
+    /// Whether it is handing over to a member, or about to.
+    HandsOver { to: WriterId },
     /// To cancel a handover, because a person wants it.
     KeepServing { person: String },
     /// To become the primary though nobody handed over, because a person wants it.
@@ -35,8 +39,6 @@ pub enum Ask {
         reason: String,
         /// The snapshot to begin with; none is the latest.
         at: Option<Sequence>,
-        /// The number of seconds that the person was told are lost.
-        lost_seconds: Option<u64>,
     },
     /// To take a person's word that a former primary is down.
     Attest { host: WriterId, person: String },
@@ -46,7 +48,11 @@ impl Ask {
     /// Returns the person who wants it; none if it does not matter how often it is asked.
     pub fn person(&self) -> Option<&str> {
         match self {
-            Self::Promise { .. } | Self::Look | Self::Ready => None,
+            Self::Promise { .. }
+            | Self::Look
+            | Self::Ready
+            | Self::WouldTakeOver
+            | Self::HandsOver { .. } => None,
             Self::HandOver { person, .. }
             | Self::KeepServing { person }
             | Self::TakeOver { person, .. }

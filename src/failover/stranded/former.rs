@@ -1,10 +1,11 @@
 //! What replaced a host as the primary, by the log. Pure.
 
-use crate::model::decision::Decision;
+use crate::model::decision::{Decision, Loss, Promoted};
 use crate::model::id::{Epoch, Sequence, WriterId};
 use crate::model::manifest_root::ManifestRoot;
 use crate::model::record::Event;
 use crate::repository::history::Happened;
+use crate::support::clock::UnixNanos;
 
 /// A change of the primary, with what followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,10 @@ pub struct Replaced {
     pub base: Option<Sequence>,
     /// The new primary.
     pub by: WriterId,
+    /// The loss that the promotion stated.
+    pub stated: Loss,
+    /// Time of the promotion by the new primary's clock, if its record says so.
+    pub at: Option<UnixNanos>,
     /// The trees of the former primary that were committed since, settled or not.
     pub stranded: Vec<(Sequence, ManifestRoot)>,
 }
@@ -43,16 +48,17 @@ impl Changes {
     fn take(&mut self, Happened { record, .. }: &Happened) {
         let sequence = record.sequence;
         match &record.event {
-            Event::Promoted { primary } => self.replace(primary, sequence, None),
+            Event::Promoted { primary } => self.replace(primary, sequence, None, None),
             Event::Decided(decided) => {
-                let decision = decided.statement().map(|statement| statement.decision);
-                match decision {
+                let statement = decided.statement();
+                let at = statement.as_ref().map(|statement| statement.at);
+                match statement.map(|statement| statement.decision) {
                     // Of the lists of members, only the first moves the epoch: its maker is the primary.
                     Some(Decision::Members { .. }) if record.epoch != self.epoch => {
-                        self.replace(&decided.member, sequence, None);
+                        self.replace(&decided.member, sequence, at, None);
                     }
                     Some(Decision::Promoted(promoted)) => {
-                        self.replace(&promoted.primary, sequence, promoted.base);
+                        self.replace(&promoted.primary, sequence, at, Some(&promoted));
                     }
                     Some(Decision::Stranded(stranded)) => {
                         let of_epoch = stranded.of_epoch;
@@ -68,11 +74,25 @@ impl Changes {
         self.epoch = record.epoch;
     }
 
-    fn replace(&mut self, by: &WriterId, promotion: Sequence, base: Option<Sequence>) {
+    fn replace(
+        &mut self,
+        by: &WriterId,
+        promotion: Sequence,
+        at: Option<UnixNanos>,
+        promoted: Option<&Promoted>,
+    ) {
         let former = self.primary.replace(by.clone());
         if let Some(host) = former.filter(|former| former != by) {
-            let (of_epoch, by) = (self.epoch, by.clone());
-            self.replaced.push(Replaced { host, of_epoch, promotion, base, by, stranded: Vec::new() });
+            self.replaced.push(Replaced {
+                host,
+                of_epoch: self.epoch,
+                promotion,
+                base: promoted.and_then(|promoted| promoted.base),
+                by: by.clone(),
+                stated: promoted.map(|promoted| promoted.loss.clone()).unwrap_or_default(),
+                at,
+                stranded: Vec::new(),
+            });
         }
     }
 
@@ -91,10 +111,9 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::decision::{Cause, Decided, Loss, Promoted, Statement, Stranded};
+    use crate::model::decision::{Cause, Decided, Statement, Stranded};
     use crate::model::id::ChunkId;
     use crate::model::record::Record;
-    use crate::support::clock::UnixNanos;
     use crate::support::signature::Signature;
 
     fn name(host: &str) -> WriterId {

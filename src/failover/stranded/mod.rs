@@ -5,6 +5,7 @@
 //! - [`rejoin`] runs on the replaced host: it scans its tree against the snapshot that the new primary began
 //!   with, ships what the store lacks, and decides `Stranded`. It only reads the tree.
 //! - [`class`] and [`compare`] tell what happened to each path: pure, over three manifests.
+//! - [`stated`] compares what was found with what the promotion stated that it loses.
 //! - [`tree`] is one stranded tree in the repository, [`chosen`] what a person chose of it, and [`take`] puts
 //!   that into a tree in use.
 //!
@@ -18,5 +19,6 @@ pub mod error;
 pub mod former;
 pub(crate) mod list;
 pub mod rejoin;
+pub mod stated;
 pub mod take;
 pub mod tree;

@@ -11,8 +11,9 @@
 use super::compare::Comparison;
 use super::error::StrandedError;
 use super::former::{Changes, Replaced};
+use super::stated::Tally;
 use crate::api::resync::Warnings;
-use crate::api::stranded::StrandedCounts;
+use crate::api::stranded::{LossCheck, StrandedCounts};
 use crate::model::decision::Stranded;
 use crate::model::id::{Epoch, Sequence, WriterId};
 use crate::model::manifest_root::ManifestRoot;
@@ -20,7 +21,7 @@ use crate::model::record::StoreState;
 use crate::replicate::resync::{Request, ResyncContext, StrandedTree, ship_tree};
 use crate::repository::decide::Maker;
 use crate::repository::error::RepositoryError;
-use crate::repository::manifest::ManifestReader;
+use crate::repository::manifest::{EntryStream, ManifestReader};
 use crate::repository::session::WriteSession;
 use crate::repository::store::Store;
 use crate::source::exclude::Excludes;
@@ -45,6 +46,8 @@ pub struct RejoinReport {
     /// Whether an earlier run had committed it.
     pub already: bool,
     pub counts: StrandedCounts,
+    /// What the promotion stated that it loses, beside what was found.
+    pub loss: LossCheck,
     pub vanished: u64,
     pub warnings: Warnings,
 }
@@ -98,7 +101,8 @@ impl Attempt<'_> {
         (around.on_step)(Step::Opened);
         let tree = ship_tree(store, &session, self.request, around)?;
         let manifests = ManifestReader::new(session.chunks().clone());
-        let counts = self.count(&manifests, base_root.as_ref(), &tree.manifest, theirs.as_ref())?;
+        let all = Comparison::of(&manifests, base_root.as_ref(), &tree.manifest, theirs.as_ref())?;
+        let (counts, loss) = self.count(all, &replaced)?;
         let earlier = earlier(&manifests, &state, &replaced, &tree.manifest)?;
         let already = earlier.is_some();
         let record = match earlier {
@@ -123,6 +127,7 @@ impl Attempt<'_> {
             record,
             already,
             counts,
+            loss,
             vanished,
             warnings,
         }))
@@ -130,19 +135,17 @@ impl Attempt<'_> {
 
     fn count(
         &self,
-        manifests: &ManifestReader,
-        base: Option<&ManifestRoot>,
-        here: &ManifestRoot,
-        theirs: Option<&ManifestRoot>,
-    ) -> Result<StrandedCounts, RepositoryError> {
-        let mut counts = StrandedCounts::default();
-        for three in Comparison::of(manifests, base, here, theirs)? {
+        all: Comparison<EntryStream>,
+        replaced: &Replaced,
+    ) -> Result<(StrandedCounts, LossCheck), RepositoryError> {
+        let mut tally = Tally::new(Some(replaced));
+        for three in all {
             let three = three?;
             if let Some(class) = three.class(self.transient) {
-                counts.count(class, &three);
+                tally.count(class, &three);
             }
         }
-        Ok(counts)
+        Ok((tally.counts, tally.check()))
     }
 }
 

@@ -7,7 +7,6 @@ use super::chosen::{Choice, Chosen};
 use super::class::Class;
 use super::error::StrandedError;
 use super::tree::StrandedView;
-use crate::api::stranded::StrandedCounts;
 use crate::restore::request::{RestoreReport, RestoreRequest};
 use crate::restore::run::restore_entries_of;
 use crate::source::exclude::Excludes;
@@ -45,7 +44,7 @@ pub fn take(
     progress: &Progress,
 ) -> Result<TakeReport, StrandedError> {
     let (mut chosen, mut to_take) = (0, 0);
-    let counts: StrandedCounts = view.each(&transient, |class, three| {
+    let (counts, _) = view.each(&transient, |class, three| {
         let is_chosen = choice.has(class, three);
         chosen += u64::from(is_chosen);
         let is_to_take = matches!(class, Class::Only | Class::Both);

@@ -3,11 +3,12 @@
 use super::class::{Class, Three};
 use super::compare::Comparison;
 use super::error::StrandedError;
-use super::former::Changes;
+use super::former::{Changes, Replaced};
 use super::rejoin::newest;
-use crate::api::stranded::StrandedCounts;
+use super::stated::Tally;
+use crate::api::stranded::{LossCheck, StrandedCounts};
 use crate::model::decision::{Decision, Stranded};
-use crate::model::id::{Sequence, WriterId};
+use crate::model::id::Sequence;
 use crate::model::manifest_root::ManifestRoot;
 use crate::model::record::StoreState;
 use crate::repository::chunks::ChunkReader;
@@ -24,8 +25,8 @@ pub struct StrandedView {
     store: Store,
     pub sequence: Sequence,
     pub stranded: Stranded,
-    /// The former primary, if the log tells.
-    pub host: Option<WriterId>,
+    /// The change of the primary that stranded it, if the log tells.
+    pub replaced: Option<Replaced>,
     /// The snapshot of the new primary with which it is compared.
     pub compared: Option<Sequence>,
     pub(crate) chunks: ChunkReader,
@@ -52,8 +53,8 @@ impl StrandedView {
         let (base, theirs) = (manifest_of(stranded.base), manifest_of(compared));
         let index = Arc::new(Index::open(store, state)?);
         let chunks = ChunkReader::new(store.clone(), index);
-        let host = replaced.map(|replaced| replaced.host.clone());
-        Ok(Self { store: store.clone(), sequence, stranded, host, compared, chunks, base, theirs })
+        let replaced = replaced.cloned();
+        Ok(Self { store: store.clone(), sequence, stranded, replaced, compared, chunks, base, theirs })
     }
 
     pub(crate) fn manifests(&self) -> ManifestReader {
@@ -67,7 +68,8 @@ impl StrandedView {
         Comparison::of(&self.manifests(), self.base.as_ref(), &self.stranded.manifest, self.theirs.as_ref())
     }
 
-    /// Calls `each` with each path that the former primary changed, in order. Returns their numbers.
+    /// Calls `each` with each path that the former primary changed, in order. Returns their numbers, beside what
+    /// the promotion stated.
     ///
     /// # Errors
     /// Those of the repository, and of `each`.
@@ -75,16 +77,16 @@ impl StrandedView {
         &self,
         transient: &Excludes,
         mut each: impl FnMut(Class, &Three) -> Result<(), E>,
-    ) -> Result<StrandedCounts, E> {
-        let mut counts = StrandedCounts::default();
+    ) -> Result<(StrandedCounts, LossCheck), E> {
+        let mut tally = Tally::new(self.replaced.as_ref());
         for three in self.paths()? {
             let three = three?;
             if let Some(class) = three.class(transient) {
-                counts.count(class, &three);
+                tally.count(class, &three);
                 each(class, &three)?;
             }
         }
-        Ok(counts)
+        Ok((tally.counts, tally.check()))
     }
 
     /// Decides that the tree is settled: from then on nothing keeps it.

@@ -10,7 +10,7 @@ use super::commands::{Commands, DatabaseStep};
 use super::files::Files;
 use super::gate::StoreGate;
 use super::peers::Peers;
-use crate::failover::agent::journal::Journal;
+use crate::failover::agent::journal::{CATCH_UP, FOLLOWS, Journal};
 use crate::failover::agent::participants::{GateMode, GateOrder, GateOutcome, Participants, Report};
 use crate::failover::decide::view::{Phase, Until, View};
 use crate::failover::guard::settings::Setup;
@@ -277,13 +277,12 @@ impl Participants for HostParts {
         if is_ready.is_ok() && self.now()?.config.path.as_os_str().is_empty() {
             return Ok(());
         }
-        let caught_up = is_ready.and_then(|()| {
-            self.journal.run("snapshot before", || self.with_files(|files| files.commit_last()))
-        });
+        let caught_up = is_ready
+            .and_then(|()| self.journal.run(CATCH_UP, || self.with_files(|files| files.commit_last())));
         let caught_up = caught_up.and_then(|snapshot| {
             self.tell_others();
             let wait = || self.with_files(|files| files.wait_for_standby(to, snapshot, stop));
-            self.journal.run("standby follows", wait)
+            self.journal.run(FOLLOWS, wait)
         });
         if let Err(how) = &caught_up {
             *lock(&self.refused) = vec![format!("'{to}' was not handed over to: {how}")];
@@ -331,6 +330,9 @@ impl Participants for HostParts {
         let rejoined = self.journal.run("stranded files", || self.with_files(|files| files.rejoin(maker)));
         let demoted = rejoined.and_then(|report| {
             if let Some(report) = report.filter(|report| report.record.is_some()) {
+                if let Some(said) = report.loss.said() {
+                    tracing::error!(store = %self.name, "{said}");
+                }
                 tracing::warn!(
                     store = %self.name,
                     record = report.record.map(|record| record.0),
