@@ -103,9 +103,16 @@ impl Files<'_> {
         follow(self.store, depot, &request, &observer).map(drop).map_err(|error| error.to_string())
     }
 
-    /// Commits the last snapshot of this host's reign.
-    pub(crate) fn commit_last(&self) -> Result<Sequence, String> {
-        let config = StoreConfig { role: Permission::Primary, ..self.config.clone() };
+    /// Commits a snapshot of a handover: the one before, while customers are served, and then the last one of this
+    /// host's reign.
+    ///
+    /// The tree is watched from the first one on, whatever is configured, so that the last one looks at what
+    /// changed in between, and the store is closed for as long with a million files as with a thousand. What the
+    /// kernel reports to no watch, such as a write through memory that stays mapped, the closed host's rejoin
+    /// finds: it looks at everything.
+    pub(crate) fn commit_for_handover(&self) -> Result<Sequence, String> {
+        let role = Permission::Primary;
+        let config = StoreConfig { role, hints: Some(true), ..self.config.clone() };
         match self.daemon.run_now(&config) {
             Ok(RunReport::Resync(report)) => Ok(report.snapshot),
             Ok(RunReport::Follow(_)) => Err("the store was followed instead".into()),

@@ -277,8 +277,9 @@ impl Participants for HostParts {
         if is_ready.is_ok() && self.now()?.config.path.as_os_str().is_empty() {
             return Ok(());
         }
-        let caught_up = is_ready
-            .and_then(|()| self.journal.run(CATCH_UP, || self.with_files(|files| files.commit_last())));
+        let caught_up = is_ready.and_then(|()| {
+            self.journal.run(CATCH_UP, || self.with_files(|files| files.commit_for_handover()))
+        });
         let caught_up = caught_up.and_then(|snapshot| {
             self.tell_others();
             let wait = || self.with_files(|files| files.wait_for_standby(to, snapshot, stop));
@@ -304,7 +305,8 @@ impl Participants for HostParts {
         }
         self.is_read_only.store(true, Ordering::SeqCst);
         self.journal.run("database fenced", || commands.database(DatabaseStep::Fence))?;
-        let snapshot = self.journal.run("last snapshot", || self.with_files(|files| files.commit_last()))?;
+        let snapshot =
+            self.journal.run("last snapshot", || self.with_files(|files| files.commit_for_handover()))?;
         self.works("the last snapshot");
         Ok(snapshot)
     }
