@@ -35,6 +35,8 @@ def others(lab):
 
 def wait_for_standby(lab, host):
     wait_until(f"{host.name} follows", host.is_standby, seconds=600)
+    # One that was the primary before brings the whole tree first.
+    host.understudy("follow", STORE)
 
 
 def switch_over(lab):
