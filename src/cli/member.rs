@@ -120,13 +120,14 @@ fn found(global: &Global, name: &StoreName) -> Result<()> {
         ))
         .into());
     }
-    let MemberConfig { address, customers, zone } = desk.told();
+    let MemberConfig { address, customers, database, zone } = desk.told();
     let may = BTreeSet::from([May::Serve, May::Watch]);
     let member = Member {
         name: desk.name.clone(),
         key: desk.key.public(),
         address,
         customers: customers.map(|at| at.to_string()),
+        database: database.map(|at| at.to_string()),
         zone,
         may,
     };
@@ -224,6 +225,7 @@ fn add(desk: &Desk, state: &mut StoreState, joining: &Joining, watch_only: bool)
         key: joining.key,
         address: joining.address.clone(),
         customers: joining.customers.clone(),
+        database: joining.database.clone(),
         zone: joining.zone.clone(),
         may: may.into_iter().collect(),
     };
@@ -304,8 +306,9 @@ fn join(global: &Global, args: &JoinArgs) -> Result<()> {
     let own = desk.key.public();
     let is_in = |state: &StoreState| state.authority.member(&desk.name).is_some_and(|m| m.key == own);
     if !is_in(&state) {
-        let MemberConfig { address, customers, zone } = desk.told();
-        let told = Told { address, customers: customers.map(|at| at.to_string()), zone };
+        let MemberConfig { address, customers, database, zone } = desk.told();
+        let [customers, database] = [customers, database].map(|at| at.map(|at| at.to_string()));
+        let told = Told { address, customers, database, zone };
         let joining = token.answer(desk.name.clone(), own, told);
         desk.store.notes().put_joining(&token, &joining)?;
         let answered = wait_for(&desk, args.time, || {

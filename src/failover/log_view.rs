@@ -118,9 +118,9 @@ mod tests {
                 promoted(Cause::Handover { handover }, base)
             }
             2 => promoted(Cause::Rollback { promotion }, None),
-            3 | 4 => Decision::Handover { to: name(other), snapshot: Sequence(1) },
+            3 | 4 => Decision::Handover { to: name(other), snapshot: Sequence(1), database: None },
             5 => Decision::Cancelled { handover, reason },
-            6 | 7 => Decision::Completed { promotion, steps: Vec::new() },
+            6 | 7 => Decision::Completed { promotion, steps: Vec::new(), database: None },
             8 => Decision::Paused { person: person(), reason },
             9 => Decision::Resumed { person: person() },
             _ => Decision::Members { members: members(0b111 & !(1 << other) | (1 << by)) },

@@ -2,6 +2,7 @@
 
 use crate::api::history::HistoryRow;
 use crate::model::decision::{Cause, Decision, Promoted, Statement};
+use crate::model::gtid::GtidPosition;
 use crate::model::record::Event;
 use crate::repository::history::Happened;
 
@@ -47,6 +48,10 @@ fn person(decision: &Decision) -> Option<&String> {
     }
 }
 
+fn at(database: Option<&GtidPosition>) -> String {
+    database.map(|position| format!(", the database at {position}")).unwrap_or_default()
+}
+
 fn what(decision: &Decision) -> String {
     match decision {
         Decision::Members { members } => {
@@ -62,11 +67,13 @@ fn what(decision: &Decision) -> String {
                 promoted.reason
             )
         }
-        Decision::Handover { to, snapshot } => format!("handover to '{to}' with snapshot {snapshot}"),
+        Decision::Handover { to, snapshot, database } => {
+            format!("handover to '{to}' with snapshot {snapshot}{}", at(database.as_ref()))
+        }
         Decision::Cancelled { handover, reason } => format!("handover {handover} is cancelled: {reason}"),
-        Decision::Completed { promotion, steps } => {
+        Decision::Completed { promotion, steps, database } => {
             let ms: u64 = steps.iter().fold(0, |sum, step| sum.saturating_add(step.ms));
-            format!("promotion {promotion} is completed in {ms} ms")
+            format!("promotion {promotion} is completed in {ms} ms{}", at(database.as_ref()))
         }
         Decision::Paused { reason, .. } => format!("automatic promotions are paused: {reason}"),
         Decision::Resumed { .. } => "automatic promotions are resumed".to_owned(),

@@ -29,6 +29,7 @@ pub(crate) struct JoinToken {
 pub(crate) struct Told {
     pub address: Option<String>,
     pub customers: Option<String>,
+    pub database: Option<String>,
     pub zone: Option<String>,
 }
 
@@ -40,6 +41,8 @@ pub(crate) struct Joining {
     pub key: PublicKey,
     pub address: Option<String>,
     pub customers: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     pub zone: Option<String>,
     proof: ContentHash,
 }
@@ -100,14 +103,19 @@ impl JoinToken {
         put(joining.address.as_deref().unwrap_or_default());
         put(joining.customers.as_deref().unwrap_or_default());
         put(joining.zone.as_deref().unwrap_or_default());
+        // Hosts without one are proven as before there were any.
+        if let Some(database) = &joining.database {
+            put(database);
+        }
         hasher.update(&joining.key.0);
         ContentHash(*hasher.finalize().as_bytes())
     }
 
     /// Returns the answer of a host.
     pub(crate) fn answer(&self, name: WriterId, key: PublicKey, told: Told) -> Joining {
-        let Told { address, customers, zone } = told;
-        let joining = Joining { name, key, address, customers, zone, proof: ContentHash([0; 32]) };
+        let Told { address, customers, database, zone } = told;
+        let proof = ContentHash([0; 32]);
+        let joining = Joining { name, key, address, customers, database, zone, proof };
         Joining { proof: self.proof(&joining), ..joining }
     }
 
@@ -156,6 +164,8 @@ mod tests {
             Joining { address: Some("c:9184".into()), ..joining.clone() },
             Joining { address: None, customers: Some("b:9184".into()), ..joining.clone() },
             Joining { address: None, zone: Some("b:9184".into()), ..joining.clone() },
+            Joining { database: Some("c:3306".into()), ..joining.clone() },
+            Joining { database: Some(String::new()), ..joining.clone() },
             Joining { proof: ContentHash([0; 32]), ..joining.clone() },
         ] {
             assert!(!token(7).is_proven(&bad), "{bad:?}");

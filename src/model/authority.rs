@@ -6,6 +6,7 @@
 //! nobody without a member's key can change who its primary is.
 
 use super::decision::{Cause, Decided, Decision, Loss, Place, Promoted, Stranded};
+use super::gtid::GtidPosition;
 use super::id::{Epoch, Sequence, WriterId};
 use super::member::{self, Member, MembersError, TEXT_MAX_BYTES, is_text};
 use super::vote;
@@ -28,6 +29,9 @@ pub struct Underway {
     pub sequence: Sequence,
     pub to: WriterId,
     pub snapshot: Sequence,
+    /// The last transaction of the primary's database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<GtidPosition>,
     #[serde(rename = "at_ns")]
     pub at: UnixNanos,
 }
@@ -56,6 +60,9 @@ pub struct LastPromotion {
     pub at: UnixNanos,
     /// Whether it was carried out.
     pub completed: bool,
+    /// All that the primary's database had applied when it stopped being a replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<GtidPosition>,
 }
 
 /// A host that may still serve, because it was the primary.
@@ -270,7 +277,7 @@ impl Authority {
                 by_primary()
             }
             Decision::Promoted(promoted) => self.allows_promotion(scene, maker, promoted, place),
-            Decision::Handover { to, snapshot } => {
+            Decision::Handover { to, snapshot, .. } => {
                 by_primary()?;
                 self.is_quiet()?;
                 hold(to != maker && self.may_serve(to), Irregularity::Target(to.clone()))?;
@@ -282,7 +289,7 @@ impl Authority {
                 let is_it = self.handover.as_ref().is_some_and(|underway| underway.sequence == *handover);
                 hold(is_it, Irregularity::NoHandover(*handover))
             }
-            Decision::Completed { promotion, steps } => {
+            Decision::Completed { promotion, steps, .. } => {
                 by_primary()?;
                 hold(steps.len() <= STEPS_MAX, Irregularity::TooMany)?;
                 hold(steps.iter().all(|step| is_text(&step.step)), Irregularity::Text)?;
@@ -400,7 +407,8 @@ impl Authority {
         self.reign(sequence, regular);
         let at = regular.at;
         let promotion = |cause, base, loss| {
-            Some(LastPromotion { sequence, former, cause, base, loss, at, completed: false })
+            let (completed, database) = (false, None);
+            Some(LastPromotion { sequence, former, cause, base, loss, at, completed, database })
         };
         match &regular.decision {
             Decision::Members { members } => {
@@ -418,14 +426,14 @@ impl Authority {
                 // Whatever was begun in the former epoch has ended with it.
                 self.handover = None;
             }
-            Decision::Handover { to, snapshot } => {
-                let (to, snapshot) = (to.clone(), *snapshot);
-                self.handover = Some(Underway { sequence, to, snapshot, at });
+            Decision::Handover { to, snapshot, database } => {
+                let (to, snapshot, database) = (to.clone(), *snapshot, database.clone());
+                self.handover = Some(Underway { sequence, to, snapshot, database, at });
             }
             Decision::Cancelled { .. } => self.handover = None,
-            Decision::Completed { .. } => {
+            Decision::Completed { database, .. } => {
                 if let Some(last) = &mut self.promotion {
-                    last.completed = true;
+                    (last.completed, last.database) = (true, database.clone());
                 }
             }
             Decision::Paused { person, reason } => {

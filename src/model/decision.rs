@@ -5,6 +5,7 @@
 //! one form: a reader that encodes what it read must get the same bytes, so that no two readers can
 //! understand one text differently.
 
+use super::gtid::GtidPosition;
 use super::id::{ContentHash, Epoch, Incarnation, IndexId, PackId, Sequence, StoreName, WriterId};
 use super::manifest_root::{ManifestRoot, ObjectRef};
 use super::member::Member;
@@ -48,6 +49,9 @@ pub enum Decision {
     Handover {
         to: WriterId,
         snapshot: Sequence,
+        /// The last transaction of the primary's database.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        database: Option<GtidPosition>,
     },
     /// The primary goes on.
     Cancelled {
@@ -58,6 +62,9 @@ pub enum Decision {
     Completed {
         promotion: Sequence,
         steps: Vec<StepTime>,
+        /// All that the new primary's database had applied when it stopped being a replica.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        database: Option<GtidPosition>,
     },
     /// No promotion by votes until `Resumed`.
     Paused {
@@ -246,7 +253,7 @@ mod tests {
         };
         let good = r#"{"at_ns":7,"decision":{"kind":"handover","to":"b","snapshot":3}}"#;
         let to = WriterId("b".into());
-        let decision = Decision::Handover { to, snapshot: Sequence(3) };
+        let decision = Decision::Handover { to, snapshot: Sequence(3), database: None };
         assert_eq!(read(good), Some(Statement { at: UnixNanos(7), decision }));
         for bad in [
             r#" {"at_ns":7,"decision":{"kind":"handover","to":"b","snapshot":3}}"#,
@@ -301,9 +308,13 @@ mod tests {
             promoted(Cause::Automatic { votes: Vec::new() }),
             promoted(Cause::Rollback { promotion: Sequence(4) }),
             Decision::Members { members: Vec::new() },
-            Decision::Handover { to: host(), snapshot: Sequence(3) },
+            Decision::Handover { to: host(), snapshot: Sequence(3), database: None },
             Decision::Cancelled { handover: Sequence(4), reason: person() },
-            Decision::Completed { promotion: Sequence(4), steps },
+            Decision::Completed {
+                promotion: Sequence(4),
+                steps,
+                database: Some("1-11-4711".parse().unwrap()),
+            },
             Decision::Paused { person: person(), reason: person() },
             Decision::Resumed { person: person() },
             Decision::Stranded(stranded),

@@ -47,6 +47,9 @@ pub struct Member {
     /// Where an edge, or another member's gate, reaches the host's gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub customers: Option<String>,
+    /// Where standbys reach the server of the host's database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// Hosts of one zone may fail together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
@@ -64,8 +67,9 @@ impl Member {
 
     /// Returns why a list cannot have this member.
     fn check(&self) -> Result<(), MembersError> {
-        let texts = [Some(&self.name.0), self.address.as_ref(), self.customers.as_ref(), self.zone.as_ref()];
-        match texts.into_iter().flatten().all(|text| is_text(text)) {
+        let told = [&self.address, &self.customers, &self.database, &self.zone];
+        let texts = told.into_iter().map(Option::as_ref).chain([Some(&self.name.0)]);
+        match texts.flatten().all(|text| is_text(text)) {
             false => Err(MembersError::Text(self.name.clone())),
             true if self.may.is_empty() => Err(MembersError::Idle(self.name.clone())),
             true => Ok(()),
@@ -78,7 +82,7 @@ impl Member {
     /// Returns a member without addresses and zone, for tests.
     pub(crate) fn sample(name: &str, key: PublicKey, may: &[May]) -> Self {
         let (name, may) = (WriterId(name.into()), may.iter().copied().collect());
-        Self { name, key, address: None, customers: None, zone: None, may }
+        Self { name, key, address: None, customers: None, database: None, zone: None, may }
     }
 }
 

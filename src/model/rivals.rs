@@ -82,7 +82,7 @@ mod tests {
 
     fn promoted(sequence: Sequence) -> LastPromotion {
         let (cause, loss, at) = (Cause::Founding, Loss::default(), UnixNanos(0));
-        LastPromotion { sequence, former: None, cause, base: None, loss, at, completed: true }
+        LastPromotion { sequence, former: None, cause, base: None, loss, at, completed: true, database: None }
     }
 
     fn snapshot(daemon: Option<DaemonId>) -> SnapshotRecord {

@@ -131,7 +131,8 @@ mod tests {
         let here = WriterId("a".into());
         let mut state = StoreState { primary: Some(here.clone()), ..Default::default() };
         let (sequence, snapshot, to) = (Sequence(2), Sequence(1), WriterId("b".into()));
-        state.authority.handover = Some(Underway { sequence, to, snapshot, at: Default::default() });
+        state.authority.handover =
+            Some(Underway { sequence, to, snapshot, database: None, at: Default::default() });
         assert_eq!(role(&state, &here, Permission::Primary), Role::Primary);
         assert!(!state.admits(&here, state.epoch));
     }

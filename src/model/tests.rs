@@ -166,7 +166,7 @@ fn decision(log: &Log, host: u8, what: u8) -> Decision {
         1 => list(&[0, 1, 2]),
         2 => list(&[0, 1]),
         3 | 4 => forced(host),
-        5 => Decision::Handover { to: name((host + 1) % 4), snapshot: latest },
+        5 => Decision::Handover { to: name((host + 1) % 4), snapshot: latest, database: None },
         6 => {
             let handover = promoted(host, Cause::Handover { handover });
             match (handover, &authority.handover) {
@@ -178,7 +178,7 @@ fn decision(log: &Log, host: u8, what: u8) -> Decision {
         }
         7 => Decision::Cancelled { handover, reason: text() },
         8 => promoted(host, Cause::Rollback { promotion }),
-        9 => Decision::Completed { promotion, steps: Vec::new() },
+        9 => Decision::Completed { promotion, steps: Vec::new(), database: None },
         10 => Decision::Paused { person: text(), reason: text() },
         11 => promoted(host, Cause::Automatic { votes: Vec::new() }),
         _ => promoted(host, Cause::Founding),
@@ -302,9 +302,9 @@ fn a_store_is_founded_once_by_its_primary_alone() {
 fn a_handover_keeps_everybody_from_snapshots_until_it_has_ended() {
     let mut log = Log::founded();
     let snapshot_of = log.latest();
-    let handover = Decision::Handover { to: name(1), snapshot: snapshot_of };
+    let handover = Decision::Handover { to: name(1), snapshot: snapshot_of, database: None };
     log.has_no_effect(1, &handover, Irregularity::NotPrimary(name(1)));
-    let of = |to: u8, number| Decision::Handover { to: name(to), snapshot: Sequence(number) };
+    let of = |to: u8, number| Decision::Handover { to: name(to), snapshot: Sequence(number), database: None };
     log.has_no_effect(0, &of(1, 1), Irregularity::NotLatest(Sequence(1)));
     log.has_no_effect(0, &of(3, snapshot_of.0), Irregularity::Target(name(3)));
     log.has_no_effect(0, &of(0, snapshot_of.0), Irregularity::Target(name(0)));
@@ -331,7 +331,7 @@ fn a_handover_keeps_everybody_from_snapshots_until_it_has_ended() {
     let late = take(1, begun, Some(snapshot_of));
     log.has_no_effect(1, &late, Irregularity::NoHandover(begun));
     let latest = log.latest();
-    let again = log.holds(0, &Decision::Handover { to: name(1), snapshot: latest });
+    let again = log.holds(0, &Decision::Handover { to: name(1), snapshot: latest, database: None });
     log.has_no_effect(2, &take(2, again, Some(latest)), Irregularity::NoHandover(again));
     log.has_no_effect(1, &take(1, again, Some(snapshot_of)), Irregularity::NoHandover(again));
     log.holds(1, &take(1, again, Some(latest)));
@@ -344,7 +344,7 @@ fn a_handover_keeps_everybody_from_snapshots_until_it_has_ended() {
 fn a_person_may_promote_at_any_time_and_votes_not_while_paused() {
     let mut log = Log::founded();
     let latest = log.latest();
-    log.holds(0, &Decision::Handover { to: name(1), snapshot: latest });
+    log.holds(0, &Decision::Handover { to: name(1), snapshot: latest, database: None });
     log.holds(2, &Decision::Paused { person: "ops".into(), reason: "maintenance".into() });
     // The primary died in the middle of its handover.
     log.holds(2, &forced(2));
@@ -391,7 +391,7 @@ fn a_promotion_is_taken_back_by_the_former_primary_until_it_is_completed() {
     log.holds(0, &back(0, first));
     assert_eq!(log.primary(), (Some(name(0)), 3));
     let second = log.holds(1, &forced(1));
-    let completed = |promotion| Decision::Completed { promotion, steps: Vec::new() };
+    let completed = |promotion| Decision::Completed { promotion, steps: Vec::new(), database: None };
     log.has_no_effect(1, &completed(first), Irregularity::NoPromotion(first));
     log.has_no_effect(0, &completed(second), Irregularity::NotPrimary(name(0)));
     log.holds(1, &completed(second));

@@ -217,6 +217,8 @@ pub struct MemberConfig {
     pub address: Option<String>,
     /// Where an edge, or another member's gate, reaches this host's gate.
     pub customers: Option<Address>,
+    /// Where standbys reach its database's server: a host and a port.
+    pub database: Option<Address>,
     /// Its zone: hosts of one zone may fail together.
     pub zone: Option<String>,
 }

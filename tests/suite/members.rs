@@ -273,7 +273,15 @@ fn whoever_may_only_append_cannot_promote() {
 
 fn member(name: &str, key: &SigningKey) -> Member {
     let may = BTreeSet::from([May::Serve, May::Watch]);
-    Member { name: WriterId(name.into()), key: key.public(), address: None, customers: None, zone: None, may }
+    Member {
+        name: WriterId(name.into()),
+        key: key.public(),
+        address: None,
+        customers: None,
+        database: None,
+        zone: None,
+        may,
+    }
 }
 
 fn forced(host: &str) -> Decision {
@@ -386,8 +394,11 @@ fn what_is_stranded_is_verified_and_stays_through_prunings_until_it_is_settled()
     assert!(verified.is_sound() && verified.snapshots == 2, "{verified:?}");
     let settled = Decision::Settled { stranded: at, taken: 0, dropped: 1, person: "ops".into() };
     decide(&store, "web-2", &keys[1], settled);
-    let completed =
-        Decision::Completed { promotion: state.authority.promotion.unwrap().sequence, steps: Vec::new() };
+    let completed = Decision::Completed {
+        promotion: state.authority.promotion.unwrap().sequence,
+        steps: Vec::new(),
+        database: None,
+    };
     decide(&store, "web-2", &keys[1], completed);
     assert!(prune_all() > 0, "now nothing keeps it");
     assert!(rig.verify().is_sound());

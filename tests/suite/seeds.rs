@@ -36,7 +36,8 @@ fn write_decisions(rig: &Rig, write: &dyn Fn(&str, &str, &[u8])) {
     let (address, zone) = (Some("web-1.example:9184".to_owned()), Some("a".to_owned()));
     let customers = None;
     let may = [May::Serve, May::Watch].into_iter().collect();
-    let members = vec![Member { name: host.clone(), key: key.public(), address, customers, zone, may }];
+    let members =
+        vec![Member { name: host.clone(), key: key.public(), address, customers, database: None, zone, may }];
     let mut state = rig.store().log().state().unwrap();
     let next = |_: &_| Ok::<_, RepositoryError>(Some(Decision::Members { members: members.clone() }));
     let decided = rig.store().log().decide(&mut state, Maker { name: &host, key: &key }, next);

@@ -376,6 +376,7 @@ fn a_rejoin_that_ends_at_any_call_to_the_store_commits_nothing_or_all_and_is_don
         key: key.public(),
         address: None,
         customers: None,
+        database: None,
         zone: None,
         may: BTreeSet::from([May::Serve, May::Watch]),
     };

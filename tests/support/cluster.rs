@@ -197,6 +197,7 @@ impl Host {
             key: self.key().public(),
             address: None,
             customers: None,
+            database: None,
             zone: None,
             may,
         }

@@ -291,7 +291,15 @@ impl OwnLease {
         if !members.iter().any(|known| known.name == *me) {
             let may = BTreeSet::from([May::Serve]);
             let key = self.key.public();
-            members.push(Member { name: me.clone(), key, address: None, customers: None, zone: None, may });
+            members.push(Member {
+                name: me.clone(),
+                key,
+                address: None,
+                customers: None,
+                database: None,
+                zone: None,
+                may,
+            });
         }
         members
     }

@@ -2,6 +2,7 @@
 
 use crate::failover::decide::reason::Reason;
 use crate::failover::decide::view::{Until, View};
+use crate::model::gtid::GtidPosition;
 use crate::model::id::{Epoch, Sequence, WriterId};
 use crate::model::record::StoreState;
 use std::collections::BTreeSet;
@@ -62,6 +63,12 @@ pub trait Participants: Send + Sync {
 
     /// Fetches the snapshot and the transactions of a handover.
     fn apply(&self, handover: Sequence) -> Result<(), String>;
+
+    /// Returns the position of the database that [`Self::drain`] ended at, or that [`Self::prepare`] began with;
+    /// none without a database that says so.
+    fn position(&self) -> Option<GtidPosition> {
+        None
+    }
 
     /// Brings the own copy in line with that of the primary of `epoch`.
     fn rejoin(&self, epoch: Epoch) -> Result<(), String>;

@@ -427,6 +427,9 @@ impl Machine {
 
     fn append(&mut self, after: Sequence, event: Event) {
         let mut terms = Terms { steps: self.journal.times(), ..self.terms.clone() };
+        if let Event::HandedOver { .. } | Event::Completed = event {
+            terms.database = self.participants.position();
+        }
         if let Event::Promoted { .. } = event {
             let said = self.view.log.primary.as_ref().and_then(|primary| self.view.proofs.get(primary));
             terms.attested |= said.is_some_and(|(_, proof)| *proof == Proof::Person);

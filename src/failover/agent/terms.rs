@@ -3,6 +3,7 @@
 use crate::failover::decide::log_view::Event;
 use crate::failover::decide::view::Cause;
 use crate::model::decision::{self, Decision, Loss, Promoted, StepTime};
+use crate::model::gtid::GtidPosition;
 use crate::model::id::{Incarnation, Sequence};
 use crate::model::member::Member;
 use crate::model::record::StoreState;
@@ -26,6 +27,8 @@ pub struct Terms {
     /// The list of members that was asked for.
     pub members: Vec<Member>,
     pub steps: Vec<StepTime>,
+    /// The position of the database that a handover ends at, or that a promotion begins with.
+    pub database: Option<GtidPosition>,
 }
 
 /// Returns the decision that `event` is in the log after `state`, at the time `now`.
@@ -62,7 +65,7 @@ pub fn decision_of(
         }
         Event::HandedOver { to } => {
             let snapshot = terms.drained.ok_or("the last snapshot is not known")?;
-            Decision::Handover { to: to.clone(), snapshot }
+            Decision::Handover { to: to.clone(), snapshot, database: terms.database.clone() }
         }
         Event::Cancelled => {
             let reason = "the handover did not end in time, or the primary was asked to go on".to_owned();
@@ -70,7 +73,8 @@ pub fn decision_of(
         }
         Event::Completed => {
             let last = state.authority.promotion.as_ref().ok_or("nobody was promoted")?;
-            Decision::Completed { promotion: last.sequence, steps: terms.steps.clone() }
+            let (steps, database) = (terms.steps.clone(), terms.database.clone());
+            Decision::Completed { promotion: last.sequence, steps, database }
         }
         Event::Members { serving } => {
             let listed = terms.members.iter().filter(|member| member.may_serve());
