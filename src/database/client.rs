@@ -12,6 +12,7 @@ use crate::support::trusted;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -40,6 +41,15 @@ impl fmt::Display for Address {
             Self::Socket(path) => path.display().fmt(f),
             Self::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
         }
+    }
+}
+
+/// Returns whether a name is this host's, or an address of a private network.
+pub fn is_near(host: &str) -> bool {
+    match host.parse() {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_private(),
+        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unique_local(),
+        Err(_) => host == "localhost",
     }
 }
 

@@ -19,6 +19,10 @@ pub enum State {
     Waiting,
     /// It applies nothing until a person acts.
     Broken,
+    /// It takes the customers' writes.
+    Serving,
+    /// It takes no writes, or does not run, until an order comes.
+    Fenced,
 }
 
 impl State {
@@ -28,6 +32,8 @@ impl State {
             Self::Following => "following",
             Self::Waiting => "waiting",
             Self::Broken => "broken",
+            Self::Serving => "serving",
+            Self::Fenced => "fenced",
         }
     }
 }

@@ -86,11 +86,11 @@ impl Trouble {
             Self::Refused => format!("on the primary: understudy database check {store}"),
             Self::Diverged | Self::Gone | Self::Conflict | Self::Failed => {
                 format!(
-                    "on the primary: understudy database seed {store}; then here: understudy database replica {store} --reseed"
+                    "on the primary: understudy database seed {store}; then here: understudy database run {store} --reseed"
                 )
             }
             Self::Corrupt => {
-                format!("nothing, at first; if it stays: understudy database replica {store} --reseed")
+                format!("nothing, at first; if it stays: understudy database run {store} --reseed")
             }
             Self::Full => "make room on the disk of the replica's datadir".to_owned(),
             Self::Unreachable => {
@@ -123,10 +123,16 @@ pub enum DatabaseError {
     Held(String),
     #[error("the store's log cannot be read, so that nobody knows whether this host stands by: {0}")]
     Log(String),
-    #[error("{}: another process runs this replica", .0.display())]
+    #[error("{}: another process runs this database", .0.display())]
     Taken(PathBuf),
-    #[error("the server of the replica ended at its start: {0}")]
+    #[error("the server ended: {0}")]
     Start(String),
+    #[error("{}: no supervisor of the database answers; start `understudy database run`", .0.display())]
+    NoSupervisor(PathBuf),
+    #[error("{0}")]
+    Fenced(String),
+    #[error("{reason}")]
+    Refused { kind: FailureKind, reason: String },
     #[error("stopped: this process is shutting down")]
     Stopped,
 }
@@ -153,6 +159,9 @@ impl Failure for DatabaseError {
                 FailureKind::Held
             }
             (Self::Stopped, _) => FailureKind::Stopped,
+            (Self::Fenced(_), _) => FailureKind::Fenced,
+            (Self::NoSupervisor(_), _) => FailureKind::Unavailable,
+            (Self::Refused { kind, .. }, _) => *kind,
             _ => FailureKind::Failed,
         }
     }

@@ -93,6 +93,11 @@ impl Place {
     pub fn report(&self) -> PathBuf {
         self.dir.join("status.json")
     }
+
+    /// What the last order was.
+    pub fn role(&self) -> PathBuf {
+        self.dir.join("role.json")
+    }
 }
 
 /// What tells a standby's server from all others of the store.
@@ -132,16 +137,10 @@ impl Minimal<'_> {
     /// Returns the text of the configuration.
     pub fn text(&self) -> String {
         let mut text = String::from("# Made by understudy at each start.\n[mariadbd]\n");
+        text += &files(self.datadir, self.place, &self.place.socket());
         let mut line = |name: &str, value: &dyn std::fmt::Display| {
             let _ = writeln!(text, "{name}={value}");
         };
-        let place = self.place;
-        line("datadir", &self.datadir.display());
-        line("socket", &place.socket().display());
-        line("pid-file", &place.pid_file().display());
-        line("log-error", &place.log().display());
-        line("tmpdir", &place.temporary().display());
-        line("init-file", &place.init().display());
         if self.is_root {
             line("user", &"root");
         }
@@ -155,15 +154,37 @@ impl Minimal<'_> {
         line("slave-max-allowed-packet", &(1u64 << 30));
         // A MEMORY table that is full here and not there would stop replication.
         line("max-heap-table-size", &self.primary.number("max_heap_table_size").max(16 << 10));
-        for name in INHERITED.into_iter().filter(|name| !self.primary.text(name).is_empty()) {
-            let value = self.primary.text(name);
-            // Of what a server says about itself, only what cannot be another line.
-            if value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:;/-".contains(&b)) {
-                line(name, &value);
-            }
-        }
-        text + FIXED
+        text + &inherited(self.primary) + FIXED
     }
+}
+
+/// Returns the lines that say where a server's files are.
+pub(super) fn files(datadir: &Path, place: &Place, socket: &Path) -> String {
+    let mut text = String::new();
+    for (name, path) in [
+        ("datadir", datadir),
+        ("socket", socket),
+        ("pid-file", &place.pid_file()),
+        ("log-error", &place.log()),
+        ("tmpdir", &place.temporary()),
+        ("init-file", &place.init()),
+    ] {
+        let _ = writeln!(text, "{name}={}", path.display());
+    }
+    text
+}
+
+/// Returns the lines that decide how files and tables are read.
+pub(super) fn inherited(primary: &Variables) -> String {
+    let mut text = String::new();
+    for name in INHERITED {
+        let value = primary.text(name);
+        // Of what a server says about itself, only what cannot be another line.
+        if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:;/-".contains(&b)) {
+            let _ = writeln!(text, "{name}={value}");
+        }
+    }
+    text
 }
 
 /// What every replica has.

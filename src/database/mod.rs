@@ -1,20 +1,38 @@
-//! The database of a store on its standby: a replica that applies what the primary's server has committed.
+//! The database of a store: on the primary's host the server that customers reach, on a standby a replica that
+//! applies what the primary's has committed.
 //!
 //! The reference is MariaDB (10.11 and later). A seed travels through the repository like files; from its
 //! position on, the replica follows the primary's server itself. Only committed transactions are applied, in the
 //! server's own way; nothing here skips one.
 //!
-//! What can race: a second supervisor of the same replica is stopped by the server's own lock on its files. A
-//! primary that is no longer the primary is not followed: the log is read before each start of replication.
+//! - [`role`] is what a server may be on this host, [`role_file`] the note of it, [`orders`] what changes it.
+//! - [`supervisor`] runs the server: as a [`replica`], which a promotion ([`promote`]) ends, or [`serving`].
+//! - [`fence`] ends a server that customers reach, whether or not its supervisor lives.
+//!
+//! What can race: a second supervisor of the same server is stopped by the first one's lock. A primary that is
+//! no longer the primary is not followed: the log is read before each start of replication.
 
+mod background;
 pub mod check;
 pub mod client;
+pub mod customers;
 pub mod decide;
+pub mod desk;
 pub mod error;
 pub mod facts;
+pub mod fence;
+pub mod found;
+pub mod holder;
 pub mod lag;
 pub mod minimal;
+pub mod orders;
 pub mod process;
+pub mod promote;
 pub mod replica;
+pub mod report;
+pub mod role;
+pub mod role_file;
 pub mod seed;
 pub mod server;
+pub mod serving;
+pub mod supervisor;

@@ -136,8 +136,8 @@ impl Process {
     }
 }
 
-/// Refuses a program of another series than `version`, that of a server whose files it would read.
-pub(crate) fn check_series(program: &str, package: &'static str, version: &str) -> Result<(), DatabaseError> {
+/// Returns the version that a program says it has.
+pub(crate) fn version(program: &str, package: &'static str) -> Result<String, DatabaseError> {
     let output = Command::new(program)
         .arg("--version")
         .env("PATH", own_path())
@@ -146,11 +146,16 @@ pub(crate) fn check_series(program: &str, package: &'static str, version: &str) 
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     // Such as `mariadb-backup based on MariaDB server 10.11.19-MariaDB debian-linux-gnu (x86_64)`.
-    let found = said.split_whitespace().find(|word| series(word).is_some()).unwrap_or_default();
-    match series(found) == series(version) {
+    Ok(said.split_whitespace().find(|word| series(word).is_some()).unwrap_or_default().to_owned())
+}
+
+/// Refuses a program of another series than `wanted`, that of a server whose files it would read.
+pub(crate) fn check_series(program: &str, package: &'static str, wanted: &str) -> Result<(), DatabaseError> {
+    let found = version(program, package)?;
+    match series(&found) == series(wanted) {
         true => Ok(()),
         false => Err(DatabaseError::Settings(format!(
-            "{program}: it is of version '{found}', and the primary's server of {version}; install the primary's series"
+            "{program}: it is of version '{found}', and the primary's server of {wanted}; install the primary's series"
         ))),
     }
 }

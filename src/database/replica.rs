@@ -1,386 +1,376 @@
-//! A replica of a primary's server on this host, as long as this process wants it.
+//! A run of a replica's server: it follows the primary's, as long as its role says so.
 //!
-//! The server starts without replication. Our account is made by the server itself at each start, with a
-//! password that nobody else has seen, and is not written to the binary log. Then the position of the seed is
-//! set, once, the primary is named, and replication starts, each time only after the store's log was asked
-//! whether this host stands by. Where it does not, or where somebody has made the server forget its primary
-//! (`RESET SLAVE ALL`, as a promotion does), the server is left running as it is, and nothing is told to it.
+//! The server starts without replication. Then the position of the seed is set, once, the primary is named, and
+//! replication starts, each time only after the store's log was asked whether this host stands by. Where it does
+//! not, or where somebody has made the server forget its primary (`RESET SLAVE ALL`), the server is left running
+//! as it is, and nothing is told to it.
 //!
-//! What can race: two supervisors; the second finds the first one's lock. The primary may be replaced after the
-//! log was read: when its successor's replica meets it, the servers refuse each other's transactions.
+//! A server that was a primary's counts what it wrote itself as applied. If that is more than the new primary
+//! has, the servers refuse each other: nothing is thrown away, and a person decides. It is not started as
+//! `--init-rpl-role=SLAVE`: without semi-synchronous replication that rolls back what customers were told is
+//! done (measured: one of five transactions, since the engine's own commit is not on the disk yet).
+//!
+//! What can race: the primary may be replaced after the log was read. When its successor's replica meets it, the
+//! servers refuse each other's transactions.
 
-use super::client::{Account, Address, Client};
+use super::background::Background;
+use super::check::STANDBY_DOMAINS;
+use super::client::Address;
 use super::decide::{self, Act, Judgement, Room, State};
+use super::desk::{Desk, Ended, local};
 use super::error::{DatabaseError, Trouble};
 use super::lag::Lag;
-use super::minimal::{Identity, Minimal, Place, Size};
-use super::process::{Process, check_series};
-use super::seed::{DATA, SeedNote};
+use super::minimal::Minimal;
+use super::orders::{Answer, Asked, What};
+use super::process::Process;
+use super::promote::Promotion;
+use super::report::Report;
+use super::role::{self, LogSays, Role};
 use super::server::{ReplicaStatus, Server, Source};
-use crate::model::gtid::{GtidPosition, ServerId};
-use crate::support::clock::UnixNanos;
-use crate::support::env::Env;
-use crate::support::{durable, private};
-use rustix::fd::OwnedFd;
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use crate::model::gtid::GtidPosition;
+use crate::support::env::Stopwatch;
+use std::path::Path;
 use std::time::Duration;
 
 /// Interval between looks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Time for a server to begin to answer: it may have to recover.
-const START_LIMIT: Duration = Duration::from_secs(600);
+/// Interval between readings of the log while all is well.
+const LOG_EVERY: Duration = Duration::from_secs(30);
+/// Time that others have to answer, before a look goes on without them: an order may be waiting.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Time for a server to end.
 const END_LIMIT: Duration = Duration::from_secs(20);
-/// Interval between tries while a server starts.
-const TRY_EVERY: Duration = Duration::from_millis(100);
-const BACK_OFF_MAX: Duration = Duration::from_secs(60);
-/// Name of our account on a replica.
-const ACCOUNT: &str = "understudy-replica";
-/// Maximum length of a socket's path.
-const SOCKET_MAX_BYTES: usize = 107;
-const PRIVATE_MODE: u32 = 0o600;
 
-/// What a supervisor saw last; kept for `status`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    pub state: State,
-    pub trouble: Option<Trouble>,
-    /// The error in the server's words.
-    pub error: Option<String>,
-    /// All up to here is applied.
-    pub applied: GtidPosition,
-    pub received: GtidPosition,
-    /// The primary's last transaction, where it was asked.
-    pub primary: Option<GtidPosition>,
-    /// Number of the primary's transactions that are not applied.
-    pub behind: Option<u64>,
-    pub lag_seconds: Option<f64>,
-    /// Memory that the server holds.
-    pub resident_bytes: Option<u64>,
-    #[serde(rename = "at_ns")]
-    pub at: UnixNanos,
+/// A run of a replica's server.
+struct Replica<'d, 'a, 'b> {
+    desk: &'d mut Desk<'a, 'b>,
+    process: Process,
+    server: Server,
+    lag: Lag,
+    refetches: u32,
+    /// The server that is followed, and when the log was asked for it.
+    source: Option<(String, Server)>,
+    asked: Option<Stopwatch>,
+    /// A look at the primary's position that may be underway.
+    seeing: Background<Option<GtidPosition>>,
+    /// Where the primary's own transactions begin, by the log.
+    branch: Option<GtidPosition>,
 }
 
-impl Report {
-    fn down(error: String, at: UnixNanos) -> Self {
-        Self {
-            state: State::Down,
-            trouble: None,
-            error: Some(error),
-            applied: GtidPosition::default(),
-            received: GtidPosition::default(),
-            primary: None,
-            behind: None,
-            lag_seconds: None,
-            resident_bytes: None,
-            at,
-        }
-    }
-
-    /// Reads what a supervisor wrote; none if there was none.
-    pub fn read(place: &Place) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(place.report()).ok()?).ok()
-    }
-}
-
-/// A replica as it is to be.
-pub struct Settings {
-    pub store: String,
-    /// This host's name.
-    pub host: String,
-    pub size: Size,
-    pub memory_mib: u32,
-    /// Directory with a seed's note and data.
-    pub root: PathBuf,
-    pub place: Place,
-    /// The primary, which must be reached by TCP.
-    pub primary: Client,
-}
-
-/// What is lent to a supervisor.
-pub struct Around<'a> {
-    pub env: &'a Env,
-    pub stop: &'a dyn Fn() -> bool,
-    /// Fails if this host may not follow.
-    pub may_follow: &'a dyn Fn() -> Result<(), DatabaseError>,
-    pub on_report: &'a mut dyn FnMut(&Report),
-}
-
-/// Returns what asks a replica's server on this host.
-pub fn local(place: &Place, env: &Env) -> Client {
-    Client { address: Address::Socket(place.socket()), account_file: Some(place.account()), env: env.clone() }
-}
-
-/// Takes the place of a replica for this process; it is free again when the result is dropped.
+/// Runs a replica's server until its role changes, or this process is to end.
 ///
 /// # Errors
-/// [`DatabaseError::Taken`], and those of the directory.
-pub fn take(place: &Place) -> Result<OwnedFd, DatabaseError> {
-    let file = |path: &Path, source| DatabaseError::File { path: path.to_owned(), source };
-    private::own(&place.dir).map_err(|source| file(&place.dir, source))?;
-    let path = place.lock();
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let lock = rustix::fs::open(&path, flags, Mode::from_raw_mode(PRIVATE_MODE))
-        .map_err(|errno| file(&path, errno.into()))?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(Errno::WOULDBLOCK) => Err(DatabaseError::Taken(path)),
-        Err(errno) => Err(file(&path, errno.into())),
-    }
-}
-
-/// Runs a replica's server until `stop` returns true, and starts it again whenever it ends. The caller has
-/// taken its place.
-///
-/// # Errors
-/// What another try does not change: settings, or an account file.
-pub fn supervise(settings: &Settings, around: &mut Around) -> Result<(), DatabaseError> {
-    let Some(note) = SeedNote::read(&settings.root)? else {
-        let text = format!("{}: there is no seed in it", settings.root.display());
-        return Err(DatabaseError::Settings(text));
-    };
-    let account = source_account(settings)?;
-    check_series("mariadbd", "mariadb-server-core", note.variables.text("version"))?;
-    let mut back_off = Duration::from_secs(1);
-    let mut lag = Lag::default();
-    while !(around.stop)() {
-        let begun = around.env.stopwatch();
-        prepare(settings, &note, around.env)?;
-        let process = Process::start(&settings.place)?;
-        let mut run =
-            Run { settings, process, server: Server::new(local(&settings.place, around.env)), refetches: 0 };
-        let ended = run.follow(&note, &account, &mut lag, around);
-        run.process.stop(around.env, END_LIMIT);
-        match ended {
-            Ok(()) | Err(DatabaseError::Stopped) => return Ok(()),
-            Err(error @ DatabaseError::Settings(_)) => return Err(error),
-            Err(error) => tell(settings, around, Report::down(error.to_string(), around.env.wall())),
-        }
-        if begun.elapsed() > BACK_OFF_MAX {
-            back_off = Duration::from_secs(1);
-        }
-        sleep(around, back_off);
-        back_off = (back_off * 2).min(BACK_OFF_MAX);
-    }
-    Ok(())
-}
-
-/// Returns the account by which the primary is followed.
-fn source_account(settings: &Settings) -> Result<Account, DatabaseError> {
-    match (&settings.primary.address, &settings.primary.account_file) {
-        (Address::Socket(path), _) => Err(DatabaseError::Settings(format!(
-            "{}: MariaDB replicates over TCP only, also on one host; set `host` and `port` in [store.database]",
-            path.display()
-        ))),
-        (Address::Tcp { .. }, None) => Err(DatabaseError::Settings(
-            "a replica needs an account; set `account_file` in [store.database]".into(),
-        )),
-        (Address::Tcp { .. }, Some(path)) => Account::read(path),
-    }
-}
-
-fn sleep(around: &Around, time: Duration) {
-    let begun = around.env.stopwatch();
-    while !(around.stop)() && begun.elapsed() < time {
-        around.env.sleep(TRY_EVERY);
-    }
-}
-
-fn tell(settings: &Settings, around: &mut Around, report: Report) {
-    let text = serde_json::to_vec(&report).unwrap_or_default();
-    // On a full disk the old one stays, whose age shows.
-    let _ = crate::support::files::replace(&settings.place.report(), &text);
-    (around.on_report)(&report);
-}
-
-/// Makes the files that a server is started with.
-fn prepare(settings: &Settings, note: &SeedNote, env: &Env) -> Result<(), DatabaseError> {
-    let place = &settings.place;
-    let file = |path: PathBuf| move |source| DatabaseError::File { path, source };
-    let socket = place.socket();
-    if socket.as_os_str().len() > SOCKET_MAX_BYTES {
-        return Err(DatabaseError::Settings(format!(
-            "{}: the path of the server's socket is longer than {SOCKET_MAX_BYTES} bytes; set a shorter XDG_STATE_HOME",
-            socket.display()
-        )));
-    }
-    private::make_dirs(&place.temporary()).map_err(file(place.temporary()))?;
-    let mut bytes = [0; 16];
-    env.fill(&mut bytes);
-    let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let init = format!(
-        "SET sql_log_bin=0;\nCREATE OR REPLACE USER '{ACCOUNT}'@'localhost' IDENTIFIED BY '{password}';\n\
-         GRANT ALL PRIVILEGES ON *.* TO '{ACCOUNT}'@'localhost';\n"
-    );
-    let account = format!("[client]\nuser={ACCOUNT}\npassword={password}\n");
-    let primary = ServerId(note.variables.number("server_id").try_into().unwrap_or(0));
+/// The server has ended.
+pub(super) fn run(desk: &mut Desk) -> Result<Ended, DatabaseError> {
+    let (settings, data) = (desk.settings, desk.data());
     let configuration = Minimal {
         size: settings.size,
         memory_mib: settings.memory_mib,
-        datadir: &settings.root.join(DATA),
-        place,
-        identity: Identity::of(&settings.store, &settings.host, primary),
-        primary: &note.variables,
+        datadir: &data,
+        place: &settings.place,
+        identity: desk.identity(),
+        primary: &desk.made_by.variables,
         is_root: rustix::process::geteuid().is_root(),
     }
     .text();
-    let files = [(place.init(), init), (place.account(), account), (place.configuration(), configuration)];
-    for (path, text) in files {
-        durable::replace(env, &path, PRIVATE_MODE, text.as_bytes()).map_err(file(path))?;
-    }
-    Ok(())
+    let process = desk.start(configuration, &settings.place.socket())?;
+    let server = Server::new(local(&settings.place, desk.env()));
+    let (lag, seeing) = (Lag::default(), Background::default());
+    let mut run =
+        Replica { desk, process, server, lag, refetches: 0, source: None, asked: None, seeing, branch: None };
+    let ended = run.follow();
+    let Replica { desk, process, .. } = run;
+    process.stop(desk.env(), END_LIMIT);
+    ended
 }
 
-/// A run of a replica's server.
-struct Run<'a> {
-    settings: &'a Settings,
-    process: Process,
-    server: Server,
-    refetches: u32,
-}
-
-impl Run<'_> {
-    /// Follows the primary until this process is asked to end, or the server ends.
-    fn follow(
-        &mut self,
-        note: &SeedNote,
-        account: &Account,
-        lag: &mut Lag,
-        around: &mut Around,
-    ) -> Result<(), DatabaseError> {
-        self.wait_until_ready(around)?;
-        let mut is_named = false;
-        let primary = Server::new(self.settings.primary.clone());
-        while !(around.stop)() {
+impl Replica<'_, '_, '_> {
+    fn follow(&mut self) -> Result<Ended, DatabaseError> {
+        self.desk.wait_until_ready(&mut self.process, &self.server)?;
+        self.settle_position()?;
+        while !self.desk.stops() {
             if let Some(reason) = self.process.ended() {
                 return Err(DatabaseError::Start(reason));
             }
-            let report = self.look(note, account, &mut is_named, &primary, lag, around);
-            // A server that is busy, or a log that is away, is no reason to end what runs.
-            let report = report.unwrap_or_else(|error| Report {
-                state: State::Waiting,
-                trouble: error.trouble(),
-                resident_bytes: self.process.resident_bytes(),
-                ..Report::down(error.to_string(), around.env.wall())
-            });
-            tell(self.settings, around, report);
-            sleep(around, LOOK_EVERY);
+            if let Some(asked) = self.desk.waiting.pop_front() {
+                match self.take(asked)? {
+                    Some(ended) => return Ok(ended),
+                    None => continue,
+                }
+            }
+            let note = self.desk.note()?;
+            let report = match note.role {
+                Role::Follow => self.look(),
+                // It was told to serve when its supervisor or its server ended.
+                Role::Serve if note.branch.is_none() => match self.promote(None, note.accepts_loss) {
+                    Ok(()) => return Ok(Ended::Again),
+                    Err(error) => Err(error),
+                },
+                _ => return Ok(Ended::Again),
+            };
+            let report = self.in_words(report);
+            self.desk.tell(report);
+            if let Some(asked) = self.desk.next(LOOK_EVERY)
+                && let Some(ended) = self.take(asked)?
+            {
+                return Ok(ended);
+            }
+        }
+        Ok(Ended::Stopped)
+    }
+
+    /// A server that is busy, or a log that is away, is no reason to end what runs.
+    fn in_words(&self, report: Result<Report, DatabaseError>) -> Report {
+        report.unwrap_or_else(|error| Report {
+            trouble: error.trouble(),
+            resident_bytes: self.process.resident_bytes(),
+            ..Report::of(State::Waiting, Some(error.to_string()), self.desk.env().wall())
+        })
+    }
+
+    /// Takes an order. Returns how this run ends with it.
+    fn take(&mut self, asked: Asked) -> Result<Option<Ended>, DatabaseError> {
+        match asked.order.what.clone() {
+            What::Follow => match self.desk.obey(&asked.order, |note| note.role = Role::Follow) {
+                Ok(_) => {
+                    let report = self.look();
+                    asked.answer(self.followed(report));
+                }
+                Err(error) => asked.answer(Answer::failed(&error)),
+            },
+            What::Serve { position, accept_loss } => {
+                if accept_loss && self.note_loss(&asked) {
+                    let note = "noted: the next promotion takes this replica as it is".to_owned();
+                    asked.answer(Answer::Done { position: None, note: Some(note) });
+                    return Ok(None);
+                }
+                let accepted = self.accept(&asked, accept_loss);
+                match accepted.and_then(|accepts_loss| self.promote(position, accepts_loss)) {
+                    Ok(()) => {
+                        self.desk.waiting.push_back(asked);
+                        return Ok(Some(Ended::Again));
+                    }
+                    Err(error) => asked.answer(Answer::failed(&error)),
+                }
+            }
+            What::Hand => asked.answer(Answer::failed(&DatabaseError::Held(
+                "this host's server is a replica, and has nothing to hand over".into(),
+            ))),
+        }
+        Ok(None)
+    }
+
+    /// Answers an order to follow: what is broken is no failure of the order.
+    fn followed(&mut self, report: Result<Report, DatabaseError>) -> Answer {
+        let report = self.in_words(report);
+        let note = match (report.state, report.trouble, &report.error) {
+            (State::Broken, Some(trouble), error) => {
+                let store = &self.desk.settings.store;
+                let error = error.as_deref().unwrap_or_default();
+                Some(format!("{}: {}; {}. {error}", trouble.name(), trouble.meaning(), trouble.mend(store)))
+            }
+            (_, _, error) => error.clone(),
+        };
+        let position = Some(report.applied.clone());
+        self.desk.tell(report);
+        Answer::Done { position, note }
+    }
+
+    /// Notes, while another host is the primary, that a person takes this replica as it is.
+    fn note_loss(&self, asked: &Asked) -> bool {
+        let is_early = asked.order.epoch.is_none()
+            && self.desk.log().is_ok_and(|says| says.primary.is_some() && !says.is_here);
+        is_early && self.desk.obey(&asked.order, |note| note.accepts_loss = true).is_ok()
+    }
+
+    /// Notes that this server is to serve, if it may. Returns whether it is taken as it is.
+    fn accept(&self, asked: &Asked, accept_loss: bool) -> Result<bool, DatabaseError> {
+        if self.desk.settings.customers.is_none() {
+            return Err(DatabaseError::Settings(
+                "customers would not reach this server; set `listen` or `socket` in [store.database.serve]"
+                    .into(),
+            ));
+        }
+        let note = self.desk.note()?;
+        let log = if asked.order.epoch.is_none() { Some(self.desk.log()?) } else { None };
+        let epoch = role::may_serve(&note, asked.order.epoch, log.as_ref()).map_err(DatabaseError::Fenced)?;
+        let accepts_loss = note.accepts_loss || accept_loss;
+        self.promotion(None, accepts_loss, &|| None).check()?;
+        let boot = self.desk.boot.clone();
+        self.desk.obey(&asked.order, |note| {
+            (note.role, note.epoch, note.boot, note.branch) = (Role::Serve, epoch, boot, None);
+            note.accepts_loss = accepts_loss;
+        })?;
+        Ok(accepts_loss)
+    }
+
+    fn promotion<'p>(
+        &'p self,
+        position: Option<&'p GtidPosition>,
+        accepts_loss: bool,
+        given_up: &'p dyn Fn() -> Option<DatabaseError>,
+    ) -> Promotion<'p> {
+        let store = &self.desk.settings.store;
+        Promotion { store, server: &self.server, env: self.desk.env(), position, accepts_loss, given_up }
+    }
+
+    /// Stops being a replica. On an error it is one again.
+    fn promote(&mut self, position: Option<GtidPosition>, accepts_loss: bool) -> Result<(), DatabaseError> {
+        let given_up = || match self.desk.note() {
+            _ if self.desk.stops() => Some(DatabaseError::Stopped),
+            Ok(note) if note.role != Role::Serve => {
+                Some(DatabaseError::Fenced("it was fenced meanwhile".into()))
+            }
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        let done = self.promotion(position.as_ref(), accepts_loss, &given_up).carry_out();
+        match done {
+            Ok(branch) => {
+                let branch = branch.filtered(|domain| domain.0 < STANDBY_DOMAINS);
+                self.desk.change(|note| (note.branch, note.accepts_loss) = (Some(branch), false))?;
+                Ok(())
+            }
+            // It is killed or told to end: the next run goes on.
+            Err(error @ DatabaseError::Stopped) => Err(error),
+            Err(error) if self.process.ended().is_some() => Err(error),
+            Err(error) => {
+                self.desk.change(|note| {
+                    if note.role == Role::Serve {
+                        note.role = Role::Follow;
+                    }
+                })?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Sets the position of the seed, unless the server knows better where it stands.
+    fn settle_position(&self) -> Result<(), DatabaseError> {
+        let seeded = &self.desk.made_by.position;
+        let knows = self.server.replica_status()?.is_some() || self.desk.note()?.branch.is_some();
+        if !knows && !self.server.applied_position()?.covers(seeded) {
+            self.server.set_applied_position(seeded)?;
         }
         Ok(())
     }
 
     /// Looks at the replica once, and does what is to be done about it.
-    fn look(
-        &mut self,
-        note: &SeedNote,
-        account: &Account,
-        is_named: &mut bool,
-        primary: &Server,
-        lag: &mut Lag,
-        around: &Around,
-    ) -> Result<Report, DatabaseError> {
-        if !*is_named {
-            (around.may_follow)()?;
-            self.name_the_primary(note, account)?;
-            *is_named = true;
-        }
+    fn look(&mut self) -> Result<Report, DatabaseError> {
+        let may_start = self.find_source();
+        let may_start = match &self.source {
+            None => Ok(may_start?),
+            Some(_) => may_start,
+        };
         let Some(status) = self.server.replica_status()? else {
             let text =
                 "somebody has made this server forget its primary, as a promotion does; it is left as it is";
             return Err(DatabaseError::Held(text.to_owned()));
         };
-        let judgement = decide::judge(&status, room(&self.settings.root), &mut self.refetches);
-        self.act(judgement.act, around)?;
-        // A primary that is away is seen by the replica itself.
-        let seen = if status.receives { primary.binlog_position().ok() } else { None };
-        Ok(self.report(status, judgement, seen, lag, around.env))
-    }
-
-    fn wait_until_ready(&mut self, around: &Around) -> Result<(), DatabaseError> {
-        let begun = around.env.stopwatch();
-        loop {
-            if let Some(reason) = self.process.ended() {
-                return Err(DatabaseError::Start(reason));
+        let judgement = decide::judge(&status, room(&self.desk.settings.root), &mut self.refetches);
+        match judgement.act {
+            Act::Nothing => {}
+            Act::Stop => self.server.stop_replica()?,
+            Act::Start => {
+                may_start?;
+                self.server.start_replica()?;
             }
-            match self.server.ping() {
-                Ok(()) => {
-                    // Its password is in the account's file alone from now on.
-                    let _ = std::fs::remove_file(self.settings.place.init());
-                    return Ok(());
-                }
-                Err(error) if begun.elapsed() >= START_LIMIT => return Err(error),
-                Err(DatabaseError::Program { program, package, source }) => {
-                    return Err(DatabaseError::Program { program, package, source });
-                }
-                Err(_) if (around.stop)() => return Err(DatabaseError::Stopped),
-                Err(_) => around.env.sleep(TRY_EVERY),
+            Act::Refetch => {
+                may_start?;
+                self.server.stop_replica()?;
+                self.server.start_replica()?;
             }
         }
+        // A primary that is away is seen by the replica itself.
+        let seen = match &self.source {
+            Some((_, primary)) if status.receives => {
+                let primary = primary.clone();
+                self.seeing.ask(move || primary.binlog_position().ok(), PATIENCE).flatten()
+            }
+            _ => None,
+        };
+        Ok(self.report(status, judgement, seen))
     }
 
-    /// Names the primary, and before that, once, the position of the seed.
-    fn name_the_primary(&self, note: &SeedNote, account: &Account) -> Result<(), DatabaseError> {
-        let Address::Tcp { host, port, tls_ca } = &self.settings.primary.address else { return Ok(()) };
-        // Later than its first start, the server knows better than the seed where it stands.
-        let knows = self.server.replica_status()?.is_some();
-        if !knows && !self.server.applied_position()?.covers(&note.position) {
-            self.server.set_applied_position(&note.position)?;
+    /// Reads the log, when it is time, and names the primary's server if it is another one than before.
+    fn find_source(&mut self) -> Result<(), DatabaseError> {
+        let follows = self.server.replica_status()?.is_some_and(|status| status.receives && status.applies);
+        let is_due = self.asked.as_ref().is_none_or(|asked| asked.elapsed() >= LOG_EVERY);
+        if self.source.is_some() && follows && !is_due {
+            return Ok(());
+        }
+        let says = self
+            .desk
+            .log_within(PATIENCE)
+            .unwrap_or_else(|| Err(DatabaseError::Log("it has not answered yet".into())))?;
+        self.asked = Some(self.desk.env().stopwatch());
+        self.branch.clone_from(&says.branch);
+        if says.is_here {
+            return Err(DatabaseError::Held(
+                "this host is the store's primary, and follows nobody; understudy database promote makes its server take writes".into(),
+            ));
+        }
+        self.name_source(&says)
+    }
+
+    fn name_source(&mut self, says: &LogSays) -> Result<(), DatabaseError> {
+        let client = self.desk.settings.source(says, self.desk.env())?;
+        let name = client.address.to_string();
+        if self.source.as_ref().is_some_and(|(named, _)| *named == name) {
+            return Ok(());
+        }
+        let Address::Tcp { host, port, tls_ca } = &client.address else {
+            return Err(DatabaseError::Settings(format!(
+                "{name}: MariaDB replicates over TCP only, also on one host; set `host` and `port` in [store.database]"
+            )));
+        };
+        let account = self.desk.settings.account()?;
+        if self.server.replica_status()?.is_some_and(|status| status.receives || status.applies) {
+            self.server.stop_replica()?;
         }
         // A name would be taken for a socket.
         let host = if host == "localhost" { "127.0.0.1" } else { host };
         let tls_ca = tls_ca.as_ref().map(|path| path.display().to_string());
+        let is_demoted = self.desk.note()?.branch.is_some();
         self.server.follow(&Source {
             host,
             port: *port,
             user: &account.user,
             password: &account.password,
             tls_ca: tls_ca.as_deref(),
-        })
-    }
-
-    fn act(&self, act: Act, around: &Around) -> Result<(), DatabaseError> {
-        match act {
-            Act::Nothing => Ok(()),
-            Act::Stop => self.server.stop_replica(),
-            Act::Start => {
-                (around.may_follow)()?;
-                self.server.start_replica()
-            }
-            Act::Refetch => {
-                (around.may_follow)()?;
-                self.server.stop_replica()?;
-                self.server.start_replica()
-            }
+            is_demoted,
+        })?;
+        if is_demoted {
+            self.desk.change(|note| note.branch = None)?;
         }
+        self.source = Some((name, Server::new(client.clone())));
+        Ok(())
     }
 
     fn report(
-        &self,
+        &mut self,
         status: ReplicaStatus,
         judgement: Judgement,
         primary: Option<GtidPosition>,
-        lag: &mut Lag,
-        env: &Env,
     ) -> Report {
+        let env = self.desk.env();
         if let Some(position) = &primary {
-            lag.look(position, env.boot());
+            self.lag.look(position, env.boot());
         }
         let error = status.apply_error.as_ref().or(status.receive_error.as_ref());
         let error = error.map(|(code, text)| format!("{text} (error {code})"));
+        let is_ahead = judgement.trouble == Some(Trouble::Diverged);
+        let branch = self.branch.as_ref().filter(|_| is_ahead);
         Report {
-            state: judgement.state,
+            beyond: branch.map(|branch| role::beyond(branch, &status.applied)),
             trouble: judgement.trouble,
-            error: error.filter(|_| judgement.trouble.is_some()),
             behind: primary.as_ref().map(|primary| status.applied.behind(primary)),
-            lag_seconds: lag.of(&status.applied, env.boot()).map(|lag| lag.as_secs_f64()),
+            lag_seconds: self.lag.of(&status.applied, env.boot()).map(|lag| lag.as_secs_f64()),
             applied: status.applied,
             received: status.received,
             primary,
             resident_bytes: self.process.resident_bytes(),
-            at: env.wall(),
+            ..Report::of(judgement.state, error.filter(|_| judgement.trouble.is_some()), env.wall())
         }
     }
 }

@@ -65,6 +65,11 @@ pub fn store_name(store: &StoreName) -> Result<StoreName, DatabaseError> {
     })
 }
 
+/// Returns the directory of the data below a replica's directory: a seed's, or a server's own that was adopted.
+pub fn data_dir(root: &Path) -> PathBuf {
+    if root.join("ibdata1").exists() { root.to_owned() } else { root.join(DATA) }
+}
+
 impl SeedNote {
     /// Reads the note of a seed; none where there is no whole seed.
     pub fn read(root: &Path) -> Result<Option<Self>, DatabaseError> {

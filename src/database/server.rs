@@ -13,6 +13,8 @@ use std::time::Duration;
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 /// Time for a statement that waits for others, such as the end of an applier.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
+/// Error of a session that has ended.
+const NO_SUCH_SESSION: u32 = 1094;
 /// Seconds between heartbeats of a primary that has nothing to send.
 const HEARTBEAT_SECONDS: u32 = 2;
 
@@ -40,7 +42,12 @@ pub struct Source<'a> {
     pub user: &'a str,
     pub password: &'a str,
     pub tls_ca: Option<&'a str>,
+    /// Whether this server was a primary's until now: what it wrote itself counts as applied.
+    pub is_demoted: bool,
 }
+
+/// Maximum number of sessions that are ended by one request.
+const SESSIONS_MAX: usize = 200;
 
 /// Leaves out what standbys wrote by themselves, such as the emptying of MEMORY tables.
 fn of_store(position: &GtidPosition) -> GtidPosition {
@@ -181,10 +188,11 @@ impl Server {
             }
             None => "MASTER_SSL=0, MASTER_SSL_VERIFY_SERVER_CERT=0".to_owned(),
         };
+        let demoted = if source.is_demoted { ", MASTER_DEMOTE_TO_SLAVE=1" } else { "" };
         self.statement(&format!(
             "SET sql_log_bin=0; CHANGE MASTER TO MASTER_HOST={}, MASTER_PORT={}, MASTER_USER={}, \
              MASTER_PASSWORD={}, MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, \
-             MASTER_HEARTBEAT_PERIOD={HEARTBEAT_SECONDS}, {tls};",
+             MASTER_HEARTBEAT_PERIOD={HEARTBEAT_SECONDS}, {tls}{demoted};",
             literal(source.host),
             source.port,
             literal(source.user),
@@ -198,6 +206,51 @@ impl Server {
 
     pub fn stop_replica(&self) -> Result<(), DatabaseError> {
         self.statement("STOP SLAVE;")
+    }
+
+    /// Receives nothing more; what was received is applied.
+    pub fn stop_receiving(&self) -> Result<(), DatabaseError> {
+        self.statement("STOP SLAVE IO_THREAD;")
+    }
+
+    pub fn start_applying(&self) -> Result<(), DatabaseError> {
+        self.statement("START SLAVE SQL_THREAD;")
+    }
+
+    /// Forgets the primary. What was received and not applied is lost.
+    pub fn forget_primary(&self) -> Result<(), DatabaseError> {
+        self.statement("STOP SLAVE; RESET SLAVE ALL;")
+    }
+
+    /// Runs the server's own events, or no more of them.
+    pub fn set_events(&self, run: bool) -> Result<(), DatabaseError> {
+        self.statement(&format!("SET GLOBAL event_scheduler={};", if run { "ON" } else { "OFF" }))
+    }
+
+    /// Enables the events that a replica had only heard of.
+    pub fn enable_events(&self) -> Result<(), DatabaseError> {
+        let events = "SELECT CONCAT('`', REPLACE(EVENT_SCHEMA, '`', '``'), '`.`', REPLACE(EVENT_NAME, '`', '``'), '`') \
+             FROM information_schema.EVENTS WHERE STATUS = 'SLAVESIDE_DISABLED';";
+        for name in self.question(events)?.rows.into_iter().flatten() {
+            self.statement(&format!("ALTER EVENT {name} ENABLE;"))?;
+        }
+        Ok(())
+    }
+
+    /// Ends all sessions but this one and those of replicas; returns how many there were.
+    pub fn end_sessions(&self) -> Result<usize, DatabaseError> {
+        let sessions = format!(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND COMMAND NOT IN \
+             ('Binlog Dump', 'Daemon', 'Slave_IO', 'Slave_SQL', 'Slave_worker') AND USER <> 'system user' LIMIT {SESSIONS_MAX};"
+        );
+        let ids: Vec<u64> =
+            self.question(&sessions)?.rows.into_iter().flatten().filter_map(|id| id.parse().ok()).collect();
+        let kill: String = ids.iter().map(|id| format!("KILL HARD CONNECTION {id};\n")).collect();
+        match self.statement(&kill) {
+            // One has ended by itself; the others are seen at the next look.
+            Ok(()) | Err(DatabaseError::Server { code: NO_SUCH_SESSION, .. }) => Ok(ids.len()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the checksum of each table outside the system's schemas.

@@ -2,17 +2,18 @@
 
 use super::database::DatabaseConfig;
 use super::schedule::Schedule;
+use crate::database::minimal::Place;
 use crate::edge::address::Address;
 use crate::edge::config::EdgeConfig;
 use crate::edge::customer::CustomerUrl;
-use crate::failover::guard::settings::{GateSettings, Setup};
+use crate::failover::guard::settings::{DatabaseSettings, GateSettings, Setup};
 use crate::failover::services::settings::{self, ServiceSettings};
 use crate::model::id::StoreName;
 use crate::model::plan::{PlanName, Upkeep};
 use crate::model::retention::Retention;
 use crate::model::role::Permission;
 use crate::repository::key_source::Encryption;
-use crate::support::child;
+use crate::support::child::{self, THIS};
 use crate::support::failure::{Failure, FailureKind};
 use crate::support::trusted;
 use serde::{Deserialize, Deserializer};
@@ -300,6 +301,38 @@ impl StoreConfig {
         self.role == Permission::Primary && self.hints.unwrap_or(self.plan.plan().debounce_seconds > 0)
     }
 
+    /// Returns where the files of the store's server are that are not its data; none where there is no place for
+    /// them.
+    pub(crate) fn database_place(&self) -> Result<Option<Place>, ConfigError> {
+        let dir = match &self.database.directory {
+            Some(dir) => Some(dir.clone()),
+            None => database_dir(&self.name)?,
+        };
+        Ok(dir.map(|dir| Place { dir }))
+    }
+
+    /// Returns the commands of the store's database: those that are configured, and for a server that understudy
+    /// runs, its own for the others.
+    ///
+    /// # Errors
+    /// [`ConfigError::NotAbsolute`] of the directory of its supervisor.
+    pub(crate) fn database_commands(&self) -> Result<DatabaseSettings, ConfigError> {
+        let mut commands = self.database.commands();
+        let (Some(_), Some(place)) = (&self.database.serve, self.database_place()?) else {
+            return Ok(commands);
+        };
+        for (command, verb) in [
+            (&mut commands.fence, "fence"),
+            (&mut commands.promote, "promote"),
+            (&mut commands.demote, "demote"),
+        ] {
+            if command.is_empty() {
+                *command = own_command(verb, &self.name, &place);
+            }
+        }
+        Ok(commands)
+    }
+
     /// Returns what the guard of this store is given; none where no gate is configured.
     ///
     /// # Errors
@@ -308,11 +341,12 @@ impl StoreConfig {
         let Some(gate) = &self.gate else { return Ok(None) };
         let default = || Ok(state_dir()?.map(|dir| dir.join(format!("guard-{}.socket", self.name))));
         let socket = gate.socket.clone().map_or_else(default, |socket| Ok(Some(socket)))?;
+        let database = self.database_commands()?;
         Ok(socket.map(|socket| Setup {
             store: self.name.clone(),
             gate: gate.clone(),
             services: self.service.clone(),
-            database: self.database.commands(),
+            database,
             socket,
             socket_is_default: gate.socket.is_none(),
         }))
@@ -577,6 +611,17 @@ pub(crate) fn default_key_file() -> Result<Option<PathBuf>, ConfigError> {
 /// Returns the directory for the daemon's own state, such as its generated token.
 pub(crate) fn state_dir() -> Result<Option<PathBuf>, ConfigError> {
     home("XDG_STATE_HOME", ".local/state")
+}
+
+/// Returns the command by which this program tells the supervisor of a store's server.
+pub(crate) fn own_command(verb: &str, store: &StoreName, place: &Place) -> Vec<String> {
+    let dir = place.dir.display();
+    [THIS, "database", verb, store.as_str(), "--directory", &dir.to_string()].map(str::to_owned).into()
+}
+
+/// Returns the default directory for what a store's server needs beside its data.
+pub(crate) fn database_dir(store: &StoreName) -> Result<Option<PathBuf>, ConfigError> {
+    Ok(state_dir()?.map(|dir| dir.join(format!("database-{store}"))))
 }
 
 /// Returns the default directory for the copies that seeds are made of.

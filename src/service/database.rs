@@ -1,10 +1,11 @@
 //! `[store.database]`: the database's server, its replica on a standby, and the commands of a failover.
 
-use crate::database::client::{Address, Client};
+use crate::database::client::{Address, Client, is_near};
+use crate::database::customers::Customers;
 use crate::failover::guard::settings::DatabaseSettings;
 use crate::support::env::Env;
 use serde::Deserialize;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Default port of a server.
@@ -17,6 +18,20 @@ pub enum DatabaseMode {
     /// A replica follows the primary's server.
     #[default]
     Replica,
+}
+
+/// How customers reach a server, as it is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServeConfig {
+    /// Address for the store's programs, and for the standbys.
+    pub listen: Option<SocketAddr>,
+    /// Socket for the store's programs.
+    pub socket: Option<PathBuf>,
+    /// Memory of its pool.
+    pub memory_mib: Option<u32>,
+    /// Option file of the user's own.
+    pub options: Option<PathBuf>,
 }
 
 /// The database of a store, as it is configured.
@@ -39,6 +54,10 @@ pub struct DatabaseConfig {
     pub datadir: Option<PathBuf>,
     /// Memory of the replica's pool; default: the least.
     pub memory_mib: Option<u32>,
+    /// Directory of the supervisor's files: its socket, its log, its last order.
+    pub directory: Option<PathBuf>,
+    /// How customers reach this host's server while it is the primary's.
+    pub serve: Option<ServeConfig>,
     /// Command that makes the database refuse writes, and succeeds once it does.
     #[serde(default)]
     pub fence: Vec<String>,
@@ -73,14 +92,28 @@ impl DatabaseConfig {
     /// Checks what belongs together. An error is a reason in words.
     pub(super) fn check(&self) -> Result<(), String> {
         let wrong = |reason: &str| Err(format!("[store.database]: {reason}"));
-        if self.host.is_none() && (self.port.is_some() || self.tls_ca.is_some()) {
-            return wrong("`port` and `tls_ca` are of a `host`; set it");
+        if self.host.is_none() && self.port.is_some() {
+            return wrong("`port` is of a `host`; set it");
+        }
+        if self.host.is_none() && self.datadir.is_none() && self.tls_ca.is_some() {
+            return wrong("`tls_ca` is of a `host`; set it");
         }
         if self.host.is_some() && self.account_file.is_none() {
             return wrong("a server on a `host` asks for an account; set `account_file`");
         }
-        if self.memory_mib.is_some_and(|mib| !(6..=1 << 20).contains(&mib)) {
+        let pools = [self.memory_mib, self.serve.as_ref().and_then(|serve| serve.memory_mib)];
+        if pools.into_iter().flatten().any(|mib| !(6..=1 << 20).contains(&mib)) {
             return wrong("`memory_mib` must be 6 to 1048576");
+        }
+        if let Some(serve) = &self.serve {
+            if serve.listen.is_none() && serve.socket.is_none() {
+                return wrong(
+                    "`serve` needs `listen` or `socket`, where customers' programs reach the server",
+                );
+            }
+            if self.datadir.is_none() {
+                return wrong("`serve` is of a server that understudy runs; set its `datadir`");
+            }
         }
         if let Some(host) = self.host.as_deref().filter(|host| self.tls_ca.is_none() && !is_near(host)) {
             return Err(format!(
@@ -92,8 +125,24 @@ impl DatabaseConfig {
 
     /// Returns the paths, which are relative to the configuration's directory.
     pub(super) fn paths(&mut self) -> Vec<&mut PathBuf> {
-        let paths = [&mut self.socket, &mut self.tls_ca, &mut self.account_file, &mut self.datadir];
-        paths.into_iter().flatten().collect()
+        let (socket, options) = match &mut self.serve {
+            Some(serve) => (serve.socket.as_mut(), serve.options.as_mut()),
+            None => (None, None),
+        };
+        let paths = [
+            &mut self.socket,
+            &mut self.tls_ca,
+            &mut self.account_file,
+            &mut self.datadir,
+            &mut self.directory,
+        ];
+        paths.into_iter().flatten().chain(socket).chain(options).collect()
+    }
+
+    /// Returns how customers reach this host's server; none where it only ever follows.
+    pub(crate) fn customers(&self) -> Option<Customers> {
+        let ServeConfig { listen, socket, memory_mib, options } = self.serve.clone()?;
+        Some(Customers { listen, socket, memory_mib, options })
     }
 
     /// Returns what asks the primary's server: by its socket, else by TCP; none where neither is set.
@@ -108,15 +157,6 @@ impl DatabaseConfig {
         let (host, port) = (self.host.clone()?, self.port.unwrap_or(PORT));
         let address = Address::Tcp { host, port, tls_ca: self.tls_ca.clone() };
         Some(Client { address, account_file: self.account_file.clone(), env: env.clone() })
-    }
-}
-
-/// Returns whether a name is this host's, or an address of a private network.
-fn is_near(host: &str) -> bool {
-    match host.parse() {
-        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_private(),
-        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unique_local(),
-        Err(_) => host == "localhost",
     }
 }
 

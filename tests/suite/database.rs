@@ -142,7 +142,7 @@ impl Pair {
 
     fn start(&mut self, more: &[&str]) {
         let log = std::fs::File::options().append(true).create(true).open(self.two.path("log")).unwrap();
-        let mut command = self.two.command(&["database", "replica", "acme"]);
+        let mut command = self.two.command(&["database", "run", "acme"]);
         let command = command.args(more).stdout(log.try_clone().unwrap()).stderr(log);
         self.supervisor = Some(command.spawn().unwrap());
     }
@@ -332,7 +332,7 @@ fn a_row_that_is_missing_is_a_conflict_with_a_name_and_is_not_skipped() {
     );
     let error = status["replica"]["error"].as_str().unwrap();
     assert!(error.contains("shop.orders") && error.contains("1032"), "{error}");
-    assert!(status["mend"].as_str().unwrap().contains("database replica acme --reseed"), "{status:#}");
+    assert!(status["mend"].as_str().unwrap().contains("database run acme --reseed"), "{status:#}");
     assert_eq!(pair.status().0, 4);
     // It stays so, whatever comes after it and however often it is started.
     pair.server.orders(20);
@@ -397,7 +397,7 @@ fn what_cannot_be_a_replica_is_refused_in_words() {
         let host = host(&location, keys);
         std::fs::create_dir(host.path("full")).unwrap();
         std::fs::write(host.path("full/ibdata1"), "somebody's").unwrap();
-        let output = host.command(&["database", "replica", "acme"]).output().unwrap();
+        let output = host.command(&["database", "run", "acme"]).output().unwrap();
         assert!(output.status.code() == Some(2) && said(&output).contains(with), "{keys}: {output:?}");
         assert_eq!(std::fs::read(host.path("full/ibdata1")).unwrap(), b"somebody's");
     };
@@ -414,7 +414,7 @@ fn what_cannot_be_a_replica_is_refused_in_words() {
     let one = host(&location, &format!("datadir = 'r'\n{}", server.tcp()));
     ok(&mut one.command(&["resync", "acme", "--quiet"]));
     ok(&mut one.command(&["member", "found", "acme"]));
-    let output = one.command(&["database", "replica", "acme"]).output().unwrap();
+    let output = one.command(&["database", "run", "acme"]).output().unwrap();
     assert!(output.status.code() == Some(2) && said(&output).contains("is its primary"), "{output:?}");
     // A server that is not fit is not seeded from.
     server.sql("SET GLOBAL binlog_format='MIXED'; SET GLOBAL gtid_domain_id=0;");
@@ -428,7 +428,7 @@ fn a_replica_that_was_promoted_is_left_alone_and_a_second_supervisor_is_refused(
     let mut pair = Pair::new(None);
     pair.start(&[]);
     pair.wait_until_equal();
-    let output = pair.two.command(&["database", "replica", "acme"]).output().unwrap();
+    let output = pair.two.command(&["database", "run", "acme"]).output().unwrap();
     assert!(
         output.status.code() == Some(2) && said(&output).contains("another process runs this"),
         "{output:?}"
@@ -590,7 +590,7 @@ fn a_server_of_another_series_is_not_started_on_a_seed() {
     std::fs::write(&program, "#!/bin/sh\necho 'mariadbd  Ver 11.8.2-MariaDB for debian-linux-gnu'\n")
         .unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = pair.two.command(&["database", "replica", "acme"]);
+    let mut command = pair.two.command(&["database", "run", "acme"]);
     command.env("PATH", format!("{}:{}", programs.path().display(), std::env::var("PATH").unwrap()));
     let output = command.output().unwrap();
     assert!(output.status.code() == Some(2) && said(&output).contains("'11.8.2-MariaDB'"), "{output:?}");

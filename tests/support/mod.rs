@@ -4,6 +4,7 @@ pub mod asked;
 pub mod cluster;
 pub mod command;
 pub mod customers;
+pub mod database_host;
 pub mod dated;
 pub mod dice;
 pub mod disk;

@@ -1,17 +1,24 @@
-//! `understudy database`: the replica of a store's database.
+//! `understudy database`: the server of a store's database on this host.
 
 use super::context::Context;
 use super::error::{Result, UsageError};
 use super::exit::Exit;
 use super::{Ending, Global};
 use crate::database::client::Client;
+use crate::database::decide::State;
+use crate::database::desk::local;
+use crate::database::report::Report;
+use crate::database::role::LogSays;
 use crate::database::server::Server;
-use crate::model::id::{StoreName, WriterId};
+use crate::model::id::StoreName;
+use crate::model::role::Permission;
 use crate::service::config::StoreConfig;
 use clap::{Args, Subcommand};
 
 mod check;
-mod replica;
+mod found;
+mod order;
+mod run;
 mod seed;
 mod status;
 
@@ -27,9 +34,19 @@ enum DatabaseCommand {
     Check(OfStore),
     /// Copy the database and ship it, for standbys to begin from; run on the primary
     Seed(seed::SeedArgs),
-    /// Run the replica of the database on this host until it is told to end; begins from the newest seed
-    Replica(replica::ReplicaArgs),
-    /// Show where the primary and this host's replica stand, what is wrong and what mends it
+    /// Make the database of a new store on this host, or take over the data of a server that there is
+    Found(OfStore),
+    /// Run the store's server on this host until told to end: a replica, begun from the newest seed, or the primary's
+    Run(run::RunArgs),
+    /// Have this host's server apply what it has received, and take writes
+    Promote(order::PromoteArgs),
+    /// Have this host's server follow the primary's
+    Demote(order::DemoteArgs),
+    /// End this host's server at once if it takes writes; or with --planned, have it refuse them and say its last one
+    Fence(order::FenceArgs),
+    /// Wait until this host's server has applied a position
+    Wait(order::WaitArgs),
+    /// Show where the primary and this host's server stand, what is wrong and what mends it
     Status(OfStore),
 }
 
@@ -43,9 +60,14 @@ impl DatabaseArgs {
     pub(super) fn ending(&self) -> Ending {
         match self.command {
             DatabaseCommand::Check(_) | DatabaseCommand::Status(_) => Ending::AT_ONCE,
-            DatabaseCommand::Seed(_) => Ending::within(30),
+            DatabaseCommand::Seed(_) | DatabaseCommand::Found(_) => Ending::within(30),
+            // What was begun goes on in the supervisor, or is done by the next fence.
+            DatabaseCommand::Promote(_)
+            | DatabaseCommand::Demote(_)
+            | DatabaseCommand::Fence(_)
+            | DatabaseCommand::Wait(_) => Ending::AT_ONCE,
             // Its end is no failure: it was told to end.
-            DatabaseCommand::Replica(_) => Ending { code: Some(Exit::Done), ..Ending::within(30) },
+            DatabaseCommand::Run(_) => Ending { code: Some(Exit::Done), ..Ending::within(30) },
         }
     }
 
@@ -58,7 +80,12 @@ pub(super) fn run(global: &Global, args: DatabaseArgs) -> Result<Exit> {
     match args.command {
         DatabaseCommand::Check(of) => check::check(global, &of.store),
         DatabaseCommand::Seed(args) => seed::seed(global, args),
-        DatabaseCommand::Replica(args) => replica::replica(global, &args),
+        DatabaseCommand::Found(of) => found::found(global, &of),
+        DatabaseCommand::Run(args) => run::run_server(global, &args),
+        DatabaseCommand::Promote(args) => order::promote(global, &args),
+        DatabaseCommand::Demote(args) => order::demote(global, &args),
+        DatabaseCommand::Fence(args) => order::fence(global, &args),
+        DatabaseCommand::Wait(args) => order::wait(global, &args),
         DatabaseCommand::Status(of) => status::status(global, &of),
     }
 }
@@ -79,8 +106,13 @@ impl Configured {
         Ok(Self { context, store })
     }
 
-    /// Returns what asks the primary's server.
+    /// Returns what asks the primary's server: this host's own, if it is that.
     fn primary(&self) -> Result<Client> {
+        if let Some(place) = self.store.database_place()?
+            && Report::read(&place).is_some_and(|report| report.state == State::Serving)
+        {
+            return Ok(local(&place, self.context.env()));
+        }
         self.store.database.primary(self.context.env()).ok_or_else(|| {
             let name = &self.store.name;
             UsageError(format!(
@@ -90,21 +122,28 @@ impl Configured {
         })
     }
 
-    /// Returns the host that the store's log names as its primary; none where nothing was committed yet.
-    fn log_primary(&self) -> Result<Option<WriterId>> {
+    /// Returns what the store's log says of its primary.
+    fn log_says(&self) -> Result<LogSays> {
         let name = &self.store.name;
-        Ok(self.context.repository_of(name)?.store(name).log().state()?.primary)
+        let state = self.context.repository_of(name)?.store(name).log().state()?;
+        let primary = state.primary.clone();
+        let is_here = primary.as_ref() == Some(&self.context.writer());
+        let only_follows = self.store.role == Permission::Standby;
+        let member = primary.as_ref().and_then(|primary| state.authority.member(primary));
+        let database = member.and_then(|member| member.database.clone());
+        let branch = state.authority.promotion.as_ref().and_then(|last| last.database.clone());
+        Ok(LogSays { epoch: state.epoch, primary, is_here, only_follows, database, branch })
     }
 
     /// Refuses to follow on the host that is the primary.
     fn check_stands_by(&self) -> Result<()> {
         let (name, own) = (&self.store.name, self.context.writer());
-        match self.log_primary()? {
-            Some(primary) if primary == own => {
+        match self.log_says()?.is_here {
+            true => {
                 let text = format!("store '{name}': this host ('{own}') is its primary, and follows nobody");
                 Err(UsageError(text).into())
             }
-            _ => Ok(()),
+            false => Ok(()),
         }
     }
 

@@ -38,13 +38,12 @@ struct Output {
 pub(super) fn seed(global: &Global, args: SeedArgs) -> Result<Exit> {
     let configured = Configured::open(global, &args.store)?;
     let (context, name) = (&configured.context, &configured.store.name);
-    if let Some(primary) = configured.log_primary()?
-        && primary != context.writer()
-    {
+    let says = configured.log_says()?;
+    if let Some(primary) = says.primary.filter(|_| !says.is_here) {
         let text = format!("store '{name}': '{primary}' is its primary; seed there");
         return Err(UsageError(text).into());
     }
-    if configured.store.role == Permission::Standby {
+    if !says.is_here && configured.store.role == Permission::Standby {
         return Err(
             UsageError(format!("store '{name}' is only followed on this host; seed on its primary")).into()
         );

@@ -1,21 +1,18 @@
 //! `understudy database status`.
 
-use super::replica::place;
+use super::run::place;
 use super::{Configured, OfStore};
 use crate::cli::error::Result;
 use crate::cli::exit::Exit;
 use crate::cli::{Global, show};
 use crate::database::decide::State;
+use crate::database::desk::local;
 use crate::database::error::Trouble;
-use crate::database::replica::{Report, local};
+use crate::database::report::Report;
 use crate::database::server::Server;
 use crate::model::gtid::GtidPosition;
 use crate::model::id::StoreName;
 use serde::Serialize;
-use std::time::Duration;
-
-/// Age from which a report says that its supervisor no longer runs.
-const STALE: Duration = Duration::from_secs(30);
 
 #[derive(Serialize)]
 struct Output<'a> {
@@ -35,21 +32,14 @@ pub(super) fn status(global: &Global, of: &OfStore) -> Result<Exit> {
     let (context, name) = (&configured.context, &configured.store.name);
     let place = place(&configured)?;
     let mut report = Report::read(&place);
-    let age = report.as_ref().map(|report| context.env().wall().since(report.at));
-    let supervised = age.is_some_and(|age| age < STALE);
+    let supervised = report.as_ref().is_some_and(|report| report.is_fresh(context.env().wall()));
     let primary = configured.primary().ok().map(|client| Server::new(client).binlog_position());
     if let Some(report) = &mut report {
-        // What the server itself says now, rather than what its supervisor saw.
-        match Server::new(local(&place, context.env())).replica_status() {
-            Ok(Some(status)) => {
-                report.behind = match &primary {
-                    Some(Ok(primary)) => Some(status.applied.behind(primary)),
-                    _ => report.behind,
-                };
-                report.applied = status.applied;
-            }
-            _ => report.state = State::Down,
-        }
+        ask(
+            report,
+            &Server::new(local(&place, context.env())),
+            primary.as_ref().and_then(|p| p.as_ref().ok()),
+        );
     }
     let trouble = report.as_ref().and_then(|report| report.trouble);
     let output = Output {
@@ -71,11 +61,34 @@ pub(super) fn status(global: &Global, of: &OfStore) -> Result<Exit> {
     Ok(exit(&output))
 }
 
+/// Takes what the server itself says now, rather than what its supervisor saw.
+fn ask(report: &mut Report, server: &Server, primary: Option<&GtidPosition>) {
+    match report.state {
+        State::Fenced => {}
+        State::Serving => match server.binlog_position() {
+            Ok(position) => report.applied = position,
+            Err(_) => report.state = State::Down,
+        },
+        _ => match server.replica_status() {
+            Ok(Some(status)) => {
+                report.behind = primary.map_or(report.behind, |primary| Some(status.applied.behind(primary)));
+                report.applied = status.applied;
+            }
+            _ => report.state = State::Down,
+        },
+    }
+}
+
+fn is_replica(report: &Report) -> bool {
+    !matches!(report.state, State::Serving | State::Fenced)
+}
+
 fn exit(output: &Output) -> Exit {
     match output.replica.map(|report| report.state) {
         Some(State::Broken) => Exit::Held,
         Some(State::Down | State::Waiting) => Exit::Unavailable,
-        Some(State::Following) if !output.supervised => Exit::Unavailable,
+        Some(State::Fenced) => Exit::Fenced,
+        Some(State::Following | State::Serving) if !output.supervised => Exit::Unavailable,
         _ => Exit::Done,
     }
 }
@@ -91,12 +104,25 @@ fn say(output: &Output) -> Result<()> {
         return show::line("  no replica on this host");
     };
     let applied = position(&report.applied);
+    if !is_replica(report) {
+        let word = report.state.name();
+        show::line(&format!("  this host's server: {word} in epoch {}, at {applied}", report.epoch.0))?;
+        if let Some(branch) = &report.branch {
+            show::line(&format!("  it was a replica until {}", position(branch)))?;
+        }
+        return end(output, report);
+    }
     let behind = report.behind.map_or("an unknown number of".to_owned(), show::count);
     let lag = report.lag_seconds.map_or_else(|| "unknown".to_owned(), show::age);
     show::line(&format!(
         "  replica {} at {applied}: {behind} transactions behind, lag {lag}",
         report.state.name()
     ))?;
+    end(output, report)
+}
+
+/// Says what is said of every server.
+fn end(output: &Output, report: &Report) -> Result<()> {
     if let Some(bytes) = report.resident_bytes {
         show::line(&format!("  memory {}", show::bytes(bytes)))?;
     }
@@ -111,6 +137,6 @@ fn say(output: &Output) -> Result<()> {
     }
     match output.supervised {
         true => Ok(()),
-        false => show::line(&format!("  nobody supervises it: understudy database replica {}", output.store)),
+        false => show::line(&format!("  nobody supervises it: understudy database run {}", output.store)),
     }
 }

@@ -1,25 +1,26 @@
-//! `understudy database replica`.
+//! `understudy database run`.
 
 use super::Configured;
 use crate::cli::error::{Error, LocalError, Result, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::{Global, ending, progress, show};
-use crate::database::client::Client;
+use crate::database::desk::{Around, Settings};
 use crate::database::error::DatabaseError;
 use crate::database::minimal::{Place, Size};
-use crate::database::replica::{Around, Report, Settings, supervise, take};
+use crate::database::report::Report;
 use crate::database::seed::{NOTE, bring, store_name};
+use crate::database::supervisor::{supervise, take};
 use crate::model::plan::PlanName;
-use crate::support::failure::FailureKind;
 use crate::support::progress::Progress;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Mark, beside the server's files, that a seed is being restored over an older replica.
 const RESTORING: &str = "restoring";
 
 #[derive(Args)]
-pub(super) struct ReplicaArgs {
+pub(super) struct RunArgs {
     #[arg(value_name = "STORE")]
     store: String,
     /// Begin again from the newest seed: what differs from it in the replica's directory is overwritten
@@ -27,19 +28,18 @@ pub(super) struct ReplicaArgs {
     reseed: bool,
 }
 
-pub(super) fn replica(global: &Global, args: &ReplicaArgs) -> Result<Exit> {
-    let configured = Configured::open(global, &args.store)?;
+pub(super) fn run_server(global: &Global, args: &RunArgs) -> Result<Exit> {
+    let configured = Arc::new(Configured::open(global, &args.store)?);
     let settings = settings(&configured)?;
     let context = &configured.context;
-    configured.check_stands_by()?;
+    let is_there = settings.root.join(NOTE).exists();
+    if args.reseed || !is_there || settings.customers.is_none() {
+        configured.check_stands_by()?;
+    }
     let _taken = take(&settings.place)?;
     bring_if_needed(global, &configured, &settings, args.reseed)?;
-    let may_follow = || {
-        configured.check_stands_by().map_err(|error| match error.kind() {
-            FailureKind::Usage => DatabaseError::Held(error.to_string()),
-            _ => DatabaseError::Log(error.to_string()),
-        })
-    };
+    let reader = configured.clone();
+    let log = Arc::new(move || reader.log_says().map_err(|error| DatabaseError::Log(error.to_string())));
     let mut last = String::new();
     let mut on_report = |report: &Report| {
         // Only what changed is said, since this goes on for months.
@@ -52,8 +52,7 @@ pub(super) fn replica(global: &Global, args: &ReplicaArgs) -> Result<Exit> {
         last = said;
     };
     let stop = ending::is_asked;
-    let mut around =
-        Around { env: context.env(), stop: &stop, may_follow: &may_follow, on_report: &mut on_report };
+    let mut around = Around { env: context.env(), stop: &stop, log, on_report: &mut on_report };
     supervise(&settings, &mut around)?;
     Ok(Exit::Done)
 }
@@ -70,12 +69,15 @@ fn said(report: &Report) -> String {
     }
 }
 
-/// Returns where the files of a replica's server are on this host.
+/// Returns where the files of the store's server are on this host.
 pub(super) fn place(configured: &Configured) -> Result<Place> {
-    let dir = crate::service::config::state_dir()?;
-    let dir =
-        dir.ok_or_else(|| LocalError::new("no place for the server's files; set XDG_STATE_HOME or HOME"))?;
-    Ok(Place { dir: dir.join(format!("database-{}", configured.store.name)) })
+    let place = configured.store.database_place()?;
+    Ok(place.ok_or_else(no_place)?)
+}
+
+/// Returns the error of a host that has no place for them.
+pub(super) fn no_place() -> LocalError {
+    LocalError::new("no place for the server's files; set XDG_STATE_HOME or HOME")
 }
 
 fn settings(configured: &Configured) -> Result<Settings> {
@@ -87,8 +89,10 @@ fn settings(configured: &Configured) -> Result<Settings> {
     let root =
         database.datadir.clone().ok_or_else(|| unset("datadir", "there is no place for the replica"))?;
     // A replica goes by TCP, also where there is a socket.
-    let primary: Client =
-        database.tcp(context.env()).ok_or_else(|| unset("host", "MariaDB replicates over TCP only"))?;
+    let primary = database.tcp(context.env());
+    if primary.is_none() && database.serve.is_none() {
+        return Err(unset("host", "MariaDB replicates over TCP only").into());
+    }
     let size = if store.plan == PlanName::Standard { Size::Standard } else { Size::Private };
     Ok(Settings {
         store: store.name.to_string(),
@@ -98,6 +102,9 @@ fn settings(configured: &Configured) -> Result<Settings> {
         root,
         place: place(configured)?,
         primary,
+        account_file: database.account_file.clone(),
+        tls_ca: database.tls_ca.clone(),
+        customers: database.customers(),
     })
 }
 

@@ -1,0 +1,61 @@
+//! The file that says what a server's last order was.
+//!
+//! It is changed under a lock, by the supervisor and by a fence that did not wait for it, and is on the disk
+//! before anything follows from it. So whoever is killed leaves the old note or the new one.
+
+use super::error::DatabaseError;
+use super::minimal::Place;
+use super::role::RoleNote;
+use crate::support::durable;
+use crate::support::env::Env;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::io::ErrorKind;
+use std::path::Path;
+
+const MODE: u32 = 0o600;
+
+/// Returns the name of this boot of the machine; every boot has another.
+pub fn this_boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Reads the note; that of a replica where there is none.
+///
+/// # Errors
+/// It cannot be read: then nobody knows what was ordered.
+pub fn read(place: &Place) -> Result<RoleNote, DatabaseError> {
+    let path = place.role();
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|error| DatabaseError::Content { path, text: error.to_string() }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(RoleNote::default()),
+        Err(source) => Err(DatabaseError::File { path, source }),
+    }
+}
+
+/// Changes the note, and returns it once it is on the disk.
+///
+/// # Errors
+/// It could not be read or written: the old one is in force.
+pub fn change(
+    place: &Place,
+    env: &Env,
+    change: impl FnOnce(&mut RoleNote),
+) -> Result<RoleNote, DatabaseError> {
+    let file = |path: &Path, source| DatabaseError::File { path: path.to_owned(), source };
+    let lock_path = place.dir.join("role.lock");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let lock = rustix::fs::open(&lock_path, flags, Mode::from_raw_mode(MODE))
+        .map_err(|errno| file(&lock_path, errno.into()))?;
+    // It is held for the length of a write.
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+        .map_err(|errno| file(&lock_path, errno.into()))?;
+    let before = read(place)?;
+    let mut note = before.clone();
+    change(&mut note);
+    if note != before {
+        let text = serde_json::to_vec_pretty(&note).unwrap_or_default();
+        durable::replace(env, &place.role(), MODE, &text).map_err(|error| file(&place.role(), error))?;
+    }
+    Ok(note)
+}
