@@ -1,7 +1,7 @@
 //! A program of the user's, run once as it is configured: for the commands of a database, and those that stop a
 //! host.
 
-use super::child::{Confinement, User};
+use super::child::{Confinement, THIS, User};
 use super::env::Env;
 use super::program::{Program, run};
 use std::path::Path;
@@ -21,12 +21,19 @@ pub(crate) struct Configured<'a> {
 }
 
 impl Configured<'_> {
-    /// Runs the program; none does nothing. `this` is the path of this program, which starts the other one.
+    /// Runs the program, and returns what it printed; none does nothing. `this` is the path of this program, which
+    /// starts the other one.
     ///
     /// # Errors
     /// It did not succeed, in words that name it.
-    pub fn run(&self, env: &Env, this: &Path, variables: Vec<(&'static str, String)>) -> Result<(), String> {
-        let Some(name) = self.command.first() else { return Ok(()) };
+    pub fn run(
+        &self,
+        env: &Env,
+        this: &Path,
+        variables: Vec<(&'static str, String)>,
+    ) -> Result<String, String> {
+        let Some(name) = self.command.first() else { return Ok(String::new()) };
+        let name = if name == THIS { "understudy" } else { name };
         let fail = |how: String| format!("{} ({name}): {how}", self.what);
         let user = self.user.map(User::find).transpose().map_err(|error| fail(error.to_string()))?;
         let program = Program {
@@ -37,7 +44,7 @@ impl Configured<'_> {
             limit: self.timeout_seconds.map_or(LIMIT, Duration::from_secs),
         };
         match run(env, program) {
-            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
             Ok(output) => Err(fail(format!("it ended with {}{}", output.status, output.said))),
             Err(error) => Err(fail(error.to_string())),
         }

@@ -17,6 +17,7 @@ mod clock;
 mod clocks;
 mod damage;
 mod database;
+mod database_failover;
 mod database_roles;
 mod deltas;
 mod disagree;

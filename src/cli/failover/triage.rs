@@ -236,8 +236,10 @@ fn steps(there: &There, status: &FailoverStatus, base: Option<Sequence>) -> Vec<
     if let Some(base) = base.filter(|_| !config.path.as_os_str().is_empty()) {
         steps.push(format!("mount snapshot {base} writable at {}", config.path.display()));
     }
-    if !config.database.promote.is_empty() {
-        steps.push(format!("database: {}", config.database.promote.join(" ")));
+    let promote = config.database_commands().map(|commands| commands.promote).unwrap_or_default();
+    if let Some((program, arguments)) = promote.split_first() {
+        let program = if program == THIS { "understudy" } else { program };
+        steps.push(format!("database: {program} {}", arguments.join(" ")));
     }
     let named = |service: &&ServiceSettings| format!("start service '{}'", service.name);
     steps.extend(config.service.iter().filter(|service| !service.last).map(|service| named(&service)));

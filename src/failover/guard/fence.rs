@@ -109,8 +109,12 @@ fn fence_database(gate: &Gate, this: &Path) -> Vec<String> {
         environment: &database.environment,
         timeout_seconds: database.timeout_seconds,
     };
-    let store = ("UNDERSTUDY_STORE", gate.setup.store.to_string());
-    configured.run(&gate.env, this, vec![store]).err().into_iter().collect()
+    let variables = vec![
+        ("UNDERSTUDY_STORE", gate.setup.store.to_string()),
+        ("UNDERSTUDY_EPOCH", gate.state().epoch.0.to_string()),
+        ("UNDERSTUDY_FENCE", "now".to_owned()),
+    ];
+    configured.run(&gate.env, this, variables).err().into_iter().collect()
 }
 
 /// Returns the address at which this host reaches one of its own.

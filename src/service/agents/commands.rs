@@ -1,5 +1,4 @@
-//! What an agent runs as programs: services, the database's commands, the command that stops another host,
-//! and the edges.
+//! What an agent runs as programs: services, the command that stops another host, and the edges.
 
 use crate::edge::address::Address;
 use crate::edge::context::EdgeContext;
@@ -22,14 +21,6 @@ use tokio::runtime::Handle;
 
 /// Maximum time for the customers' address to show an epoch, in one attempt.
 const CUSTOMER_LIMIT: Duration = Duration::from_secs(20);
-
-/// A command of the store's database.
-#[derive(Clone, Copy)]
-pub(crate) enum DatabaseStep {
-    Fence,
-    Promote,
-    Demote,
-}
 
 /// The programs of one store on this host.
 pub(crate) struct Commands<'a> {
@@ -63,23 +54,6 @@ impl Commands<'_> {
             true => Ok(()),
             false => Err(failed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
         }
-    }
-
-    pub(crate) fn database(&self, step: DatabaseStep) -> Result<(), String> {
-        let database = &self.config.database;
-        let (what, command) = match step {
-            DatabaseStep::Fence => ("the database's fence", &database.fence),
-            DatabaseStep::Promote => ("promoting the database", &database.promote),
-            DatabaseStep::Demote => ("demoting the database", &database.demote),
-        };
-        let configured = Configured {
-            what,
-            command,
-            user: database.user.as_deref(),
-            environment: &database.environment,
-            timeout_seconds: database.timeout_seconds,
-        };
-        configured.run(self.env, Path::new(THIS), vec![("UNDERSTUDY_STORE", self.config.name.to_string())])
     }
 
     /// Stops another host. Returns false where no command is configured.

@@ -16,6 +16,7 @@
 pub(crate) mod around;
 pub(crate) mod attested;
 pub(crate) mod commands;
+mod database;
 pub(crate) mod files;
 pub(crate) mod gate;
 pub(crate) mod incarnations;

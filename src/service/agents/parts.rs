@@ -6,7 +6,8 @@
 
 use super::around::Daemon;
 use super::attested::{self, Word};
-use super::commands::{Commands, DatabaseStep};
+use super::commands::Commands;
+use super::database::{Database, FenceFor};
 use super::files::Files;
 use super::gate::StoreGate;
 use super::peers::Peers;
@@ -17,6 +18,7 @@ use crate::failover::guard::settings::Setup;
 use crate::failover::peers::question::{Answer, Ask};
 use crate::failover::services::order::Part;
 use crate::model::decision::Cause;
+use crate::model::gtid::GtidPosition;
 use crate::model::id::{Epoch, Sequence, StoreName, WriterId};
 use crate::model::record::StoreState;
 use crate::repository::decide::Maker;
@@ -52,6 +54,8 @@ pub(crate) struct HostParts {
     relay: Mutex<Option<String>>,
     /// Whether the database was made to refuse writes for a handover.
     is_read_only: AtomicBool,
+    /// What the database's fence for a handover, or its promotion, said of its last transaction.
+    position: Mutex<Option<GtidPosition>>,
     rejoin_failed: Mutex<Option<(BootNanos, String)>>,
     pub peers: Arc<Peers>,
     /// What is failing, by its name, and what was refused last.
@@ -74,6 +78,10 @@ impl Now {
 
     fn commands(&self) -> Commands<'_> {
         Commands { config: &self.config, env: self.host.env() }
+    }
+
+    fn database(&self) -> Database<'_> {
+        Database { config: &self.config, env: self.host.env() }
     }
 }
 
@@ -98,6 +106,7 @@ impl HostParts {
             gate: StoreGate::default(),
             relay: Mutex::default(),
             is_read_only: AtomicBool::new(false),
+            position: Mutex::default(),
             rejoin_failed: Mutex::default(),
             peers: Arc::new(peers),
             failing: Mutex::default(),
@@ -115,6 +124,19 @@ impl HostParts {
 
     fn state(&self) -> Result<StoreState, String> {
         self.store.log().state().map_err(|error| error.to_string())
+    }
+
+    /// Waits until the database here has all that a handover ends at.
+    fn reach(&self, handover: Sequence) -> Result<(), String> {
+        let (now, state) = (self.now()?, self.state()?);
+        let underway = state.authority.handover.filter(|underway| underway.sequence == handover);
+        match underway.and_then(|underway| underway.database) {
+            None => Ok(()),
+            Some(position) => {
+                let wait = || now.database().reach(state.epoch, &position);
+                self.journal.run("last transactions here", wait)
+            }
+        }
     }
 
     fn with_files<T>(&self, work: impl FnOnce(Files) -> Result<T, String>) -> Result<T, String> {
@@ -139,7 +161,7 @@ impl HostParts {
             let has_path = !now.config.path.as_os_str().is_empty();
             if has_path { self.with_files(|files| files.is_ready(&self.me)) } else { Ok(true) }
         };
-        Ok(is_open && has_tree()?)
+        Ok(is_open && now.database().serves() && has_tree()?)
     }
 
     /// Returns what is failing now, each with its name.
@@ -208,7 +230,7 @@ impl Participants for HostParts {
         };
         if order.mode == GateMode::Open && self.is_read_only.load(Ordering::SeqCst) {
             // The handover was cancelled.
-            if let Err(how) = now.commands().database(DatabaseStep::Promote) {
+            if let Err(how) = now.database().promote(order.epoch) {
                 return GateOutcome::Failed(how);
             }
             self.is_read_only.store(false, Ordering::SeqCst);
@@ -228,7 +250,8 @@ impl Participants for HostParts {
         let now = self.now()?;
         let commands = now.commands();
         let last = self.journal.run("consumers stopped", || commands.stop(Part::Last));
-        let database = self.journal.run("database fenced", || commands.database(DatabaseStep::Fence));
+        let fence = || now.database().fence(epoch, FenceFor::Closing).map(drop);
+        let database = self.journal.run("database fenced", fence);
         let serving = self.journal.run("services stopped", || commands.stop(Part::Serving));
         self.is_read_only.store(false, Ordering::SeqCst);
         // All of them are stopped, whatever became of the others.
@@ -250,6 +273,7 @@ impl Participants for HostParts {
         if !path.as_os_str().is_empty() {
             trusted::look_at_way(path).map_err(|error| format!("{}: {error}", path.display()))?;
         }
+        now.database().is_fit()?;
         now.setup()?.map_or(Ok(()), |setup| StoreGate::may_begin(&setup))
     }
 
@@ -261,8 +285,9 @@ impl Participants for HostParts {
             self.journal.run("gate holds", || self.gate.make_ready(now.host.env(), &setup, epoch, stop))?;
         }
         self.journal.run("files", || self.with_files(|files| files.make_ready(&self.me)))?;
-        if !now.config.database.promote.is_empty() {
-            self.journal.run("database", || commands.database(DatabaseStep::Promote))?;
+        if now.database().is_directed() {
+            let position = self.journal.run("database", || now.database().promote(epoch))?;
+            *lock(&self.position) = position;
         }
         self.journal.run("services", || commands.start(Part::Serving, stop))?;
         self.noted("preparing", Ok(()))
@@ -295,7 +320,7 @@ impl Participants for HostParts {
         self.daemon.ask_run(&self.name);
     }
 
-    fn drain(&self, _: Epoch, stop: &dyn Fn() -> bool) -> Result<Sequence, String> {
+    fn drain(&self, epoch: Epoch, stop: &dyn Fn() -> bool) -> Result<Sequence, String> {
         let now = self.now()?;
         let commands = now.commands();
         self.journal.run("consumers stopped", || commands.stop(Part::Last))?;
@@ -304,7 +329,9 @@ impl Participants for HostParts {
                 .run("requests ended", || StoreGate::wait_until_idle(now.host.env(), &setup, stop))?;
         }
         self.is_read_only.store(true, Ordering::SeqCst);
-        self.journal.run("database fenced", || commands.database(DatabaseStep::Fence))?;
+        let fence = || now.database().fence(epoch, FenceFor::Handover);
+        let position = self.journal.run("database fenced", fence)?;
+        *lock(&self.position) = position;
         let snapshot =
             self.journal.run("last snapshot", || self.with_files(|files| files.commit_for_handover()))?;
         self.works("the last snapshot");
@@ -312,9 +339,15 @@ impl Participants for HostParts {
     }
 
     fn apply(&self, handover: Sequence) -> Result<(), String> {
-        let fetched =
-            self.journal.run("last snapshot here", || self.with_files(|files| files.fetch(handover)));
+        let fetched = self
+            .journal
+            .run("last snapshot here", || self.with_files(|files| files.fetch(handover)))
+            .and_then(|()| self.reach(handover));
         self.noted("fetching a handover", fetched)
+    }
+
+    fn position(&self) -> Option<GtidPosition> {
+        lock(&self.position).clone()
     }
 
     fn rejoin(&self, epoch: Epoch) -> Result<(), String> {
@@ -341,7 +374,7 @@ impl Participants for HostParts {
                     "only this host had some files; `understudy stranded list` shows them"
                 );
             }
-            self.now()?.commands().database(DatabaseStep::Demote)
+            self.now()?.database().demote(epoch)
         });
         *lock(&self.rejoin_failed) = demoted.as_ref().err().map(|how| (self.store.env().boot(), how.clone()));
         self.noted("rejoining", demoted)

@@ -1,0 +1,152 @@
+//! A store's database on this host, as an agent directs it: by the commands that are configured, or, where
+//! understudy runs the server, by its own.
+//!
+//! A command is told the epoch, and what a fence is for. What it prints last may be a line `position 1-11-4711`:
+//! the last transaction of a fence for a handover, or what a promoted server had applied.
+//!
+//! Nothing is waited for that a broken database would never do: a server that diverged follows nobody and is
+//! named by `database status`, while the store's files go on.
+
+use crate::database::decide::State;
+use crate::database::minimal::Place;
+use crate::database::report::Report;
+use crate::database::role_file;
+use crate::model::gtid::GtidPosition;
+use crate::model::id::Epoch;
+use crate::service::config::{StoreConfig, own_command};
+use crate::support::child::THIS;
+use crate::support::configured::Configured;
+use crate::support::env::Env;
+use std::path::Path;
+
+/// What a fence is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FenceFor {
+    /// A handover: the database refuses writes, and hands out what it has.
+    Handover,
+    /// Whatever it takes, at once.
+    Closing,
+}
+
+impl FenceFor {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Handover => "planned",
+            Self::Closing => "now",
+        }
+    }
+}
+
+/// The database of one store on this host.
+pub(crate) struct Database<'a> {
+    pub config: &'a StoreConfig,
+    pub env: &'a Env,
+}
+
+impl Database<'_> {
+    /// Returns whether anything makes this host's database take writes.
+    pub(crate) fn is_directed(&self) -> bool {
+        self.config.database_commands().is_ok_and(|commands| !commands.promote.is_empty())
+    }
+
+    /// Returns the place of the server's supervisor; none where the database is not run by understudy.
+    fn supervised(&self) -> Option<Place> {
+        let database = &self.config.database;
+        let is_own = database.serve.is_some() && database.promote.is_empty();
+        self.config.database_place().ok().flatten().filter(|_| is_own)
+    }
+
+    pub(crate) fn fence(&self, epoch: Epoch, why: FenceFor) -> Result<Option<GtidPosition>, String> {
+        let fence = self.config.database_commands().map_err(|error| error.to_string())?.fence;
+        let why = ("UNDERSTUDY_FENCE", why.name().to_owned());
+        self.run("the database's fence", &fence, epoch, vec![why]).map(|printed| position(&printed))
+    }
+
+    pub(crate) fn promote(&self, epoch: Epoch) -> Result<Option<GtidPosition>, String> {
+        let promote = self.config.database_commands().map_err(|error| error.to_string())?.promote;
+        self.run("promoting the database", &promote, epoch, Vec::new()).map(|printed| position(&printed))
+    }
+
+    pub(crate) fn demote(&self, epoch: Epoch) -> Result<(), String> {
+        let demote = self.config.database_commands().map_err(|error| error.to_string())?.demote;
+        self.run("demoting the database", &demote, epoch, Vec::new()).map(drop)
+    }
+
+    /// Waits until this host's server has applied a position, where understudy runs it.
+    pub(crate) fn reach(&self, epoch: Epoch, wanted: &GtidPosition) -> Result<(), String> {
+        let Some(place) = self.supervised() else { return Ok(()) };
+        let mut command = own_command("wait", &self.config.name, &place);
+        command.push(wanted.to_string());
+        self.run("the transactions of a handover", &command, epoch, Vec::new()).map(drop)
+    }
+
+    /// Returns why this host's server could not take over; it takes writes, or is sound, otherwise.
+    pub(crate) fn is_fit(&self) -> Result<(), String> {
+        let (Some(place), name) = (self.supervised(), &self.config.name) else { return Ok(()) };
+        let report = Report::read(&place).filter(|report| report.is_fresh(self.env.wall()));
+        let Some(report) = report else {
+            return Err(format!(
+                "nobody runs the database's server on this host; start: understudy database run {name}"
+            ));
+        };
+        let accepts_loss = role_file::read(&place).is_ok_and(|note| note.accepts_loss);
+        match (report.state, report.trouble) {
+            (State::Broken, Some(trouble)) if !accepts_loss => Err(format!(
+                "its replica of the database is broken ({}); mend it (understudy database status {name}), or take it as it is: understudy database promote {name} --accept-loss",
+                trouble.name(),
+            )),
+            (State::Down, _) => Err(format!(
+                "the database's server does not run on this host: {}",
+                report.error.unwrap_or_default()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether this host's server takes writes, as far as understudy runs it.
+    pub(crate) fn serves(&self) -> bool {
+        self.supervised().is_none_or(|place| {
+            Report::read(&place)
+                .is_some_and(|report| report.state == State::Serving && report.is_fresh(self.env.wall()))
+        })
+    }
+
+    fn run(
+        &self,
+        what: &'static str,
+        command: &[String],
+        epoch: Epoch,
+        variables: Vec<(&'static str, String)>,
+    ) -> Result<String, String> {
+        let database = &self.config.database;
+        let configured = Configured {
+            what,
+            command,
+            user: database.user.as_deref(),
+            environment: &database.environment,
+            timeout_seconds: database.timeout_seconds,
+        };
+        let usual =
+            [("UNDERSTUDY_STORE", self.config.name.to_string()), ("UNDERSTUDY_EPOCH", epoch.0.to_string())];
+        configured.run(self.env, Path::new(THIS), usual.into_iter().chain(variables).collect())
+    }
+}
+
+/// Returns the position that a command printed in its last line.
+fn position(printed: &str) -> Option<GtidPosition> {
+    printed.lines().last()?.strip_prefix("position ")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_what_the_last_line_says() {
+        let of = |text: &str| position(text).map(|position| position.to_string());
+        assert_eq!(of("done\nposition 1-11-4711,2-3-4\n"), Some("1-11-4711,2-3-4".into()));
+        for none in ["", "position 1-11-4711\ndone\n", "position\n", "position x\n", "at 1-11-4711"] {
+            assert_eq!(of(none), None, "{none}");
+        }
+    }
+}
