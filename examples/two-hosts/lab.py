@@ -93,14 +93,14 @@ drill_hours = 0
 [store.member]
 address = "{address}:9184"
 customers = "{address}:8080"
-
+{member_database}
 [store.gate]
 listen = "{address}:8080"
 upstream = "127.0.0.1:8081"
 
 [[store.service]]
 name = "shop"
-start = ["{python}", "{dir}/shop.py", "start", "/srv/shop", "8081", "{dir}/shop.pid"]
+start = ["{python}", "{dir}/shop.py", "start", "/srv/shop", "8081", "{dir}/shop.pid"{shop_database}]
 stop = ["{python}", "{dir}/shop.py", "stop", "/srv/shop", "8081", "{dir}/shop.pid"]
 check = ["{python}", "{dir}/shop.py", "check", "/srv/shop", "8081", "{dir}/shop.pid"]
 
@@ -109,6 +109,27 @@ kind = "haproxy"
 socket = "{work}/edge/admin.sock"
 map = "{work}/edge/shop.map"
 state = "{work}/edge/shop.state"
+"""
+
+DATABASE = """
+[store.database]
+account_file = "{work}/account.cnf"
+datadir = "{dir}/database"
+directory = "{dir}/supervisor"
+
+[store.database.serve]
+listen = "{address}:3306"
+socket = "{dir}/mysqld.sock"
+memory_mib = 32
+"""
+
+ACCOUNTS = """
+CREATE USER understudy@'10.77.0.%' IDENTIFIED BY 'replicated';
+GRANT RELOAD, PROCESS, LOCK TABLES, BINLOG MONITOR, CONNECTION ADMIN, SLAVE MONITOR, REPLICATION SLAVE, SELECT ON *.* TO understudy@'10.77.0.%';
+CREATE DATABASE shop;
+CREATE TABLE shop.orders (id VARCHAR(64) PRIMARY KEY, at DATETIME NOT NULL);
+CREATE USER shop@localhost;
+GRANT SELECT, INSERT ON shop.* TO shop@localhost;
 """
 
 
@@ -183,14 +204,17 @@ class Machine:
 class Host(Machine):
     """A machine with understudy."""
 
-    def __init__(self, name, work, program, repository, access):
+    def __init__(self, name, work, program, repository, access, has_database=False):
         super().__init__(name, work)
-        self.program, self.daemon = program, None
+        self.program, self.daemon, self.supervisor = program, None, None
         (self.dir / "srv/shop").mkdir()
         shutil.copy(HERE / "shop.py", self.dir)
         role = "primary" if name == HOSTS[0] else "standby"
         places = dict(work=work, repository=repository, name=name, dir=self.dir, address=ADDRESSES[name], edge=ADDRESSES["edge"], role=role, python=sys.executable)
-        (self.dir / "understudy.toml").write_text(UNDERSTUDY.format(**places))
+        socket, at = f', "{self.dir}/mysqld.sock"', f'database = "{ADDRESSES[name]}:3306"\n'
+        more = dict(member_database=at, shop_database=socket) if has_database else dict(member_database="", shop_database="")
+        text = UNDERSTUDY.format(**places, **more) + (DATABASE.format(**places) if has_database else "")
+        (self.dir / "understudy.toml").write_text(text)
         kept = {f"XDG_{what}_HOME": f"{self.dir}/{what.lower()}" for what in ("CONFIG", "DATA", "CACHE", "STATE")}
         theirs = {name: value for name, value in os.environ.items() if not name.startswith("UNDERSTUDY_")}
         self.env = {**theirs, **kept, **access, "HOME": str(self.dir), "UNDERSTUDY_CONFIG": f"{self.dir}/understudy.toml"}
@@ -207,10 +231,24 @@ class Host(Machine):
         with open(self.dir / "daemon.log", "a") as log:
             self.daemon = self.begin("run", stdout=log, stderr=log)
 
+    def start_database(self):
+        with open(self.dir / "database.log", "a") as log:
+            self.supervisor = self.begin("database", "run", STORE, stdout=log, stderr=log)
+
+    def sql(self, statements):
+        """Runs statements at this host's server, as root does."""
+        return self.call("mariadb", "--no-defaults", "-uroot", f"--socket={self.dir}/supervisor/socket", "-BN", input=statements)
+
+    def database(self):
+        """What this host's supervisor says of its server."""
+        shown = subprocess.run(self.inside(self.program, "database", "status", STORE, "--json"), capture_output=True, env=self.env)
+        return (json.loads(shown.stdout or "{}").get("replica") or {}) if self.outer else {}
+
     def kill(self):
         super().kill()
-        if self.daemon:
-            self.daemon.wait()
+        for process in (self.daemon, self.supervisor):
+            if process:
+                process.wait()
 
     def failover(self):
         """The state of the store's failover, as the daemon tells it; none while it does not answer."""
@@ -238,8 +276,11 @@ class Host(Machine):
 class Lab:
     """All machines, in a directory that goes when they end."""
 
-    def __init__(self, program, parent=None, s3_server=None):
-        for tool, package in {"ip": "iproute2", "haproxy": "haproxy", "nsenter": "util-linux", "curl": "curl"}.items():
+    def __init__(self, program, parent=None, s3_server=None, has_database=False):
+        tools = {"ip": "iproute2", "haproxy": "haproxy", "nsenter": "util-linux", "curl": "curl"}
+        if has_database:
+            tools |= {"mariadbd": "mariadb-server-core", "mariadb": "mariadb-client", "mariadb-backup": "mariadb-backup"}
+        for tool, package in tools.items():
             if not shutil.which(tool):
                 raise Trouble(f"{tool}: it is not installed; apt-get install {package}")
         if os.geteuid() != 0:
@@ -249,7 +290,8 @@ class Lab:
         self.s3_server, self.storage = s3_server, Machine("storage", self.work) if s3_server else None
         self.access = S3 if s3_server else {}
         repository = "s3://bucket/stores" if s3_server else self.work / "repository"
-        self.web = [Host(name, self.work, program, repository, self.access) for name in HOSTS]
+        self.has_database = has_database
+        self.web = [Host(name, self.work, program, repository, self.access, has_database) for name in HOSTS]
         self.edge, self.customer = Machine("edge", self.work), Machine("customer", self.work)
         self.orders = self.work / "orders.log"
         self.ordering = None
@@ -328,12 +370,28 @@ class Lab:
         if not self.storage:
             (self.work / "repository").mkdir()
         first.understudy("key", "new", self.work / "key")
+        if self.has_database:
+            self.found_database(first)
         first.understudy("resync", STORE)
         first.understudy("member", "found", STORE)
+        if self.has_database:
+            first.understudy("database", "seed", STORE)
+            second.start_database()
         invitation = first.begin("member", "invite", STORE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         second.understudy("member", "join", invitation.stdout.readline().strip())
         if invitation.wait():
             raise Trouble(f"member invite: {invitation.stderr.read().strip()}")
+
+    def found_database(self, first):
+        """Makes an empty database, opens it, and makes what the shop and the standby need in it."""
+        account = self.work / "account.cnf"
+        account.write_text("[client]\nuser = understudy\npassword = replicated\n")
+        account.chmod(0o600)
+        first.understudy("database", "found", STORE)
+        first.start_database()
+        wait_until("its supervisor answers", (first.dir / "supervisor/orders.socket").exists)
+        first.understudy("database", "promote", STORE)
+        first.sql(ACCOUNTS)
 
     def start_daemons(self):
         for host in self.web:
@@ -341,6 +399,8 @@ class Lab:
         wait_until("web-1 serves", self.web[0].serves)
         wait_until("customers reach web-1", lambda: self.answers())
         wait_until("web-2 follows", lambda: self.web[1].is_standby())
+        if self.has_database:
+            wait_until("web-2 replicates", lambda: self.web[1].database().get("state") == "following")
 
     def answers(self):
         done = subprocess.run(self.customer.inside("curl", "-sf", "--max-time", "2", f"http://{ADDRESSES['edge']}/"), capture_output=True)
@@ -375,6 +435,11 @@ class Lab:
     def missing(self):
         """Ids of the acknowledged orders that the primary does not have."""
         return customer.missing(customer.read(self.orders), self.primary().path(TREE))
+
+    def missing_rows(self):
+        """Ids of the acknowledged orders that the primary's database does not have."""
+        rows = set(self.primary().sql("SELECT id FROM shop.orders;").split())
+        return [order.id for order in self.acked() if order.id not in rows]
 
     def stranded(self, host):
         """The records of what only former primaries have."""

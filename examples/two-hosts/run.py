@@ -36,10 +36,10 @@ def tell_orders(lab, since):
     lab.wait_for_orders()
     orders = customer.read(lab.orders)
     closed = customer.closed_for(orders, since)
-    lost = lab.missing()
+    lost, rows = lab.missing(), lab.missing_rows()
     acked = sum(order.acked for order in orders)
-    say(f"{lab.primary().name} serves; closed for {closed:.1f} s; of {acked} acknowledged orders {len(lost)} are missing")
-    return lost
+    say(f"{lab.primary().name} serves; closed for {closed:.1f} s; of {acked} acknowledged orders {len(lost)} files and {len(rows)} rows are missing")
+    return lost, rows
 
 
 def switch_over(lab):
@@ -59,20 +59,25 @@ def lose_a_host(lab):
     lab.power_off(dead)
     say(f"{dead.name} is dead, with all its processes; somebody looked, and decides")
     show(survivor, "failover", STORE, "--yes", "--is-down", "--reason", f"{dead.name} lost its power")
-    lost = tell_orders(lab, begun)
-    say(f"missing: {' '.join(sorted(lost))}")
+    lost, rows = tell_orders(lab, begun)
+    say(f"missing files: {' '.join(sorted(lost))}")
+    say(f"missing rows: {' '.join(sorted(rows)) or 'none, since the replica had received them'}")
 
 
 def bring_it_back(lab):
     survivor, dead = lab.web
     title(f"3. {dead.name} comes back, and its orders with it")
     lab.power_on(dead)
+    dead.start_database()
     dead.start_daemon()
     [number] = wait_until(f"{dead.name} commits what only it has", lambda: lab.stranded(survivor))
     say(f"{dead.name} is no primary any more; it has committed what only it had")
     show(survivor, "stranded", "list", STORE)
     show(survivor, "stranded", "take", STORE, str(number), "orders")
-    say(f"{len(lab.missing())} orders are missing")
+    found = wait_until(f"the database of {dead.name} says what it is", lambda: dead.database().get("state") in ("following", "broken") and dead.database())
+    say(f"{len(lab.missing())} files are missing; the database of {dead.name} is {found['state']}")
+    if found["state"] == "broken":
+        show(dead, "database", "demote", STORE)
 
 
 def find_program(given):
@@ -100,11 +105,11 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("run.py: ended; everything is taken away"))
     # Also where a shell has it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with Lab(find_program(options.understudy), options.work) as lab:
+    with Lab(find_program(options.understudy), options.work, has_database=True) as lab:
         lab.start()
         say("two hosts, an edge (HAProxy) and a customer, each in namespaces of its own")
         lab.found()
-        say("web-1 founded the store 'shop', web-2 joined")
+        say("web-1 founded the store 'shop' and its database, web-2 joined")
         lab.start_daemons()
         lab.start_customer()
         say("web-1 serves, web-2 follows, the customer orders")

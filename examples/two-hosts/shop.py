@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """A web shop of a few dozen lines, in place of a real one.
 
-    shop.py start TREE PORT STATE   starts the shop that is in TREE; its process is kept in the file STATE
-    shop.py stop TREE PORT STATE
-    shop.py check TREE PORT STATE   ends with 0 where it runs, and with 3 where it does not
+    shop.py start TREE PORT STATE [SOCKET]   starts the shop that is in TREE; its process is kept in the file STATE
+    shop.py stop TREE PORT STATE [SOCKET]
+    shop.py check TREE PORT STATE [SOCKET]   ends with 0 where it runs, and with 3 where it does not
 
-`POST /order` with {"id": …} appends a row to TREE/orders.csv and writes TREE/orders/ID.json. The id in the answer
-says that both are on the disk. As the code of a real shop, the program that serves is the copy in the tree."""
+`POST /order` with {"id": …} writes a row of `shop.orders` in the MariaDB at SOCKET, or where there is none, of
+TREE/orders.csv; then TREE/orders/ID.json. The id in the answer says that both are on the disk. As the code of a real
+shop, the program that serves is the copy in the tree."""
 import json, os, re, signal, socket, subprocess, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,10 +21,29 @@ def write(path, mode, text):
         os.fsync(file.fileno())
 
 
+class Database:
+    """Rows of MariaDB, written by its own client, which is started again when it has ended."""
+
+    def __init__(self, socket):
+        self.command = ["mariadb", "--no-defaults", "-ushop", f"--socket={socket}", "--batch", "--skip-column-names", "--unbuffered", "--skip-reconnect"]
+        self.client = None
+
+    def add(self, id):
+        """Commits a row. What the client prints after it says that the server has committed."""
+        if not self.client or self.client.poll() is not None:
+            pipe = subprocess.PIPE
+            self.client = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, bufsize=1)
+        self.client.stdin.write(f"INSERT INTO shop.orders VALUES ('{id}', NOW()); SELECT '{id}';\n")
+        if self.client.stdout.readline().strip() != id:
+            self.client.kill()
+            self.client.wait()
+            raise OSError("the database does not take the order")
+
+
 class Shop(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    tree = None
+    tree = database = None
     rows = threading.Lock()
 
     def do_GET(self):
@@ -35,11 +55,17 @@ class Shop(BaseHTTPRequestHandler):
             return self.answer(400, {"error": "POST /order with an id of letters, digits and hyphens"})
         try:
             with self.rows:
-                write(f"{self.tree}/orders.csv", "a", f"{order['id']},{time.time():.3f}\n")
+                self.add_row(order["id"])
             write(f"{self.tree}/orders/{order['id']}.json", "x", json.dumps(order) + "\n")
         except OSError as error:
             return self.answer(500, {"error": str(error)})
         self.answer(200, {"id": order["id"]})
+
+    def add_row(self, id):
+        if self.database:
+            self.database.add(id)
+        else:
+            write(f"{self.tree}/orders.csv", "a", f"{id},{time.time():.3f}\n")
 
     def answer(self, status, value):
         body = json.dumps(value).encode() + b"\n"
@@ -53,9 +79,9 @@ class Shop(BaseHTTPRequestHandler):
         pass
 
 
-def serve(tree, port):
+def serve(tree, port, database):
     os.makedirs(f"{tree}/orders", exist_ok=True)
-    Shop.tree = tree
+    Shop.tree, Shop.database = tree, Database(database) if database else None
     server = ThreadingHTTPServer(("127.0.0.1", port), Shop)
     server.daemon_threads = True
     server.serve_forever()
@@ -75,10 +101,10 @@ def is_listening(port):
         return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
-def start(tree, port, state):
+def start(tree, port, state, *database):
     if process(state):
         return
-    command = [sys.executable, f"{tree}/shop.py", "serve", tree, str(port), state]
+    command = [sys.executable, f"{tree}/shop.py", "serve", tree, str(port), state, *database]
     with open(f"{state}.log", "a") as log:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True)
     write(state, "w", str(child.pid))
@@ -93,11 +119,11 @@ def stop(state):
         time.sleep(0.02)
 
 
-def main(action, tree, port, state):
+def main(action, tree, port, state, *database):
     if action == "serve":
-        serve(tree, int(port))
+        serve(tree, int(port), *database or [None])
     elif action == "start":
-        start(tree, int(port), state)
+        start(tree, int(port), state, *database)
     elif action == "stop":
         stop(state)
     elif not process(state):
