@@ -134,7 +134,7 @@ mod tests {
             + DEFAULTS
             + "innodb-buffer-pool-size=128M\n!include /etc/acme.cnf\n[mariadbd]\n\
             datadir=/data\nsocket=/run/understudy/acme/socket\npid-file=/run/understudy/acme/pid\n\
-            log-error=/run/understudy/acme/log\ntmpdir=/run/understudy/acme/tmp\n\
+            log-error=/run/understudy/acme/server.log\ntmpdir=/run/understudy/acme/tmp\n\
             init-file=/run/understudy/acme/init.sql\nskip-networking=0\nbind-address=10.0.0.12\nport=3306\n\
             server-id=4711\ngtid-domain-id=7\n"
             + FIXED;

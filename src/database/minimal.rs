@@ -68,7 +68,8 @@ impl Place {
 
     /// The log lies elsewhere than the data: it says why when the data's disk is full.
     pub fn log(&self) -> PathBuf {
-        self.dir.join("log")
+        // Without an ending the server would add one.
+        self.dir.join("server.log")
     }
 
     /// The statements that the server runs when it starts: they make our account.
@@ -259,7 +260,7 @@ mod tests {
         let primary = Variables(primary.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
         let wanted = "# Made by understudy at each start.\n[mariadbd]\n\
             datadir=/data\nsocket=/run/understudy/acme/socket\npid-file=/run/understudy/acme/pid\n\
-            log-error=/run/understudy/acme/log\ntmpdir=/run/understudy/acme/tmp\n\
+            log-error=/run/understudy/acme/server.log\ntmpdir=/run/understudy/acme/tmp\n\
             init-file=/run/understudy/acme/init.sql\nuser=root\nserver-id=4711\ngtid-domain-id=900042\n\
             sync-binlog=0\ninnodb-flush-log-at-trx-commit=2\ninnodb-buffer-pool-size=6M\n\
             max-allowed-packet=67108864\nslave-max-allowed-packet=1073741824\nmax-heap-table-size=16777216\n\

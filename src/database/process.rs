@@ -98,7 +98,7 @@ impl Process {
         let file = |source| DatabaseError::File { path: place.log(), source };
         let _ = std::fs::remove_file(place.pid_file());
         if std::fs::metadata(place.log()).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
-            std::fs::rename(place.log(), place.dir.join("log.old")).map_err(file)?;
+            std::fs::rename(place.log(), place.dir.join("server.log.old")).map_err(file)?;
         }
         let log = File::options().create(true).append(true).open(place.log()).map_err(file)?;
         let arguments = [format!("--defaults-file={}", place.configuration().display())];

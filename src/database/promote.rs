@@ -64,21 +64,23 @@ impl Promotion<'_> {
             let (applied, own) = (self.server.applied_position()?, self.server.binlog_position()?);
             return Ok(applied.gtids().chain(own.gtids()).collect());
         };
-        self.server.stop_receiving()?;
+        let received = self.server.stop_receiving()?.map(|status| status.received).unwrap_or_default();
         if !status.applies && status.apply_error.is_none() {
             self.server.start_applying()?;
         }
-        let received = self.server.replica_status()?.map(|status| status.received).unwrap_or_default();
-        while !self.server.applied_position()?.covers(&received) {
+        loop {
+            let applied = self.server.applied_position()?;
+            if applied.covers(&received) {
+                return Ok(applied);
+            }
             self.check()?;
             let broken = self.server.replica_status()?.as_ref().and_then(hindrance).is_some();
             if broken && self.accepts_loss {
-                break;
+                return Ok(applied);
             }
             self.give_up()?;
             self.server.wait_for(&received, WAIT)?;
         }
-        self.server.applied_position()
     }
 
     fn wait_for_handover(&self, position: &GtidPosition) -> Result<(), DatabaseError> {

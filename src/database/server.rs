@@ -141,7 +141,16 @@ impl Server {
 
     /// Returns the state of replication; none where no primary was ever named.
     pub fn replica_status(&self) -> Result<Option<ReplicaStatus>, DatabaseError> {
-        let rows = self.question("SHOW ALL SLAVES STATUS;")?;
+        self.status_after("")
+    }
+
+    /// Receives nothing more, and returns the state of replication then; what was received is applied.
+    pub fn stop_receiving(&self) -> Result<Option<ReplicaStatus>, DatabaseError> {
+        self.status_after("STOP SLAVE IO_THREAD; ")
+    }
+
+    fn status_after(&self, statements: &str) -> Result<Option<ReplicaStatus>, DatabaseError> {
+        let rows = self.client.ask(&format!("{statements}SHOW ALL SLAVES STATUS;"), STATEMENT_LIMIT)?;
         let Some(row) = rows.named().next() else { return Ok(None) };
         let text = |name: &str| row.get(name).copied().unwrap_or_default();
         let error = |number: &str, words: &str| {
@@ -167,11 +176,6 @@ impl Server {
         );
         let rows = self.client.ask(&wait, limit + QUESTION_LIMIT)?;
         Ok(rows.first() == Some("0"))
-    }
-
-    /// Refuses writes of accounts without special privileges, or takes them again.
-    pub fn set_read_only(&self, is_read_only: bool) -> Result<(), DatabaseError> {
-        self.statement(&format!("SET GLOBAL read_only={};", u8::from(is_read_only)))
     }
 
     /// Declares that all up to this position is in the data, which a seed brought.
@@ -208,23 +212,18 @@ impl Server {
         self.statement("STOP SLAVE;")
     }
 
-    /// Receives nothing more; what was received is applied.
-    pub fn stop_receiving(&self) -> Result<(), DatabaseError> {
-        self.statement("STOP SLAVE IO_THREAD;")
-    }
-
     pub fn start_applying(&self) -> Result<(), DatabaseError> {
         self.statement("START SLAVE SQL_THREAD;")
     }
 
-    /// Forgets the primary. What was received and not applied is lost.
-    pub fn forget_primary(&self) -> Result<(), DatabaseError> {
-        self.statement("STOP SLAVE; RESET SLAVE ALL;")
+    /// Forgets the primary, takes writes, and runs the server's own events.
+    pub fn open(&self) -> Result<(), DatabaseError> {
+        self.statement("STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only=0; SET GLOBAL event_scheduler=ON;")
     }
 
-    /// Runs the server's own events, or no more of them.
-    pub fn set_events(&self, run: bool) -> Result<(), DatabaseError> {
-        self.statement(&format!("SET GLOBAL event_scheduler={};", if run { "ON" } else { "OFF" }))
+    /// Refuses writes of accounts without special privileges, and runs no events.
+    pub fn close(&self) -> Result<(), DatabaseError> {
+        self.statement("SET GLOBAL event_scheduler=OFF; SET GLOBAL read_only=1;")
     }
 
     /// Enables the events that a replica had only heard of.

@@ -92,9 +92,6 @@ fn is_for_customers(note: &RoleNote) -> bool {
 impl Serving<'_, '_, '_> {
     fn serve(&mut self) -> Result<Ended, DatabaseError> {
         self.desk.wait_until_ready(&mut self.process, &self.server)?;
-        if self.server.replica_status()?.is_some() {
-            self.server.forget_primary()?;
-        }
         if !self.open()? {
             return Ok(Ended::Again);
         }
@@ -121,9 +118,8 @@ impl Serving<'_, '_, '_> {
     fn open(&self) -> Result<bool, DatabaseError> {
         let note = self.desk.note()?;
         if note.role == Role::Serve {
-            self.server.set_read_only(false)?;
+            self.server.open()?;
             self.server.enable_events()?;
-            self.server.set_events(true)?;
         }
         Ok(is_for_customers(&self.desk.note()?))
     }
@@ -175,8 +171,7 @@ impl Serving<'_, '_, '_> {
     /// Refuses writes, and returns the position of the last one.
     fn hand(&self, order: &Order) -> Result<GtidPosition, DatabaseError> {
         self.desk.obey(order, |note| note.role = Role::Hand)?;
-        self.server.set_events(false)?;
-        self.server.set_read_only(true)?;
+        self.server.close()?;
         let begun = self.desk.env().stopwatch();
         loop {
             self.server.end_sessions()?;

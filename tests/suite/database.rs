@@ -311,7 +311,7 @@ fn a_standard_replica_has_no_tcp_listener_and_stays_small() {
     let status = pair.status().1;
     let mib = status["replica"]["resident_bytes"].as_u64().unwrap() >> 20;
     assert!((20..80).contains(&mib), "{mib} MiB");
-    let log = std::fs::read_to_string(place.join("log")).unwrap();
+    let log = std::fs::read_to_string(place.join("server.log")).unwrap();
     assert!(!log.contains("[ERROR]"), "{log}");
 }
 

@@ -144,6 +144,7 @@ fn a_dead_hosts_database_is_taken_over_and_it_comes_back_as_a_replica() {
     let two = &pair.two;
     let shown = said(&ok(&mut two.host.command(&["failover", "acme", "--dry-run"])));
     assert!(shown.contains("database: understudy database promote acme"), "{shown}");
+    assert!(shown.contains("transactions that its replica here has not received; it is"), "{shown}");
     ok(&mut two.host.command(&["failover", "acme", "--yes", "--is-down", "--person", "ada"]));
     two.wait_for_state("serving");
     has_all(two, &acknowledged);

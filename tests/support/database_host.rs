@@ -47,7 +47,7 @@ impl DatabaseHost {
     }
 
     pub fn log(&self) -> String {
-        let server = std::fs::read_to_string(self.place().join("log")).unwrap_or_default();
+        let server = std::fs::read_to_string(self.place().join("server.log")).unwrap_or_default();
         std::fs::read_to_string(self.host.path("database.log")).unwrap_or_default() + &server
     }
 
