@@ -5,6 +5,7 @@ use crate::api::failover::FailoverStatus;
 use crate::cli::context::Context;
 use crate::cli::error::Result;
 use crate::cli::{Global, show};
+use crate::database::report::Report;
 use crate::edge::context::EdgeContext;
 use crate::edge::customer::{Customer, CustomerUrl};
 use crate::failover::services::settings::ServiceSettings;
@@ -14,6 +15,7 @@ use crate::model::record::StoreState;
 use crate::model::snapshot_ref::Moment;
 use crate::service::config::StoreConfig;
 use crate::support::child::THIS;
+use crate::support::clock::UnixNanos;
 use serde::Serialize;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -50,6 +52,8 @@ pub(super) struct Triage {
     lost_seconds: Option<f64>,
     /// The number of files in that snapshot.
     entries: Option<u64>,
+    /// How the database stands on the host that takes over.
+    database: String,
     /// How the former primary is stopped.
     fences: Vec<String>,
     steps: Vec<String>,
@@ -93,6 +97,7 @@ impl Triage {
             base: base.as_ref().map(|(sequence, _)| sequence.0),
             lost_seconds: lost.map(|lost| lost.as_secs_f64()),
             entries: base.as_ref().map(|(_, record)| record.manifest.entries),
+            database: database(&there, context.env().wall()),
             fences: fences(&there, status),
             steps: steps(&there, status, base.map(|(sequence, _)| sequence)),
             // Another host has to be asked.
@@ -134,7 +139,7 @@ impl Triage {
             ),
             (None, _) => "  everything: the store has no snapshot".to_owned(),
         })?;
-        show::line("  the database: as its own replication has it; understudy runs the configured commands")?;
+        show::line(&format!("  the database: {}", self.database))?;
         show::line(&format!("how '{primary}' is fenced"))?;
         self.fences.iter().try_for_each(|fence| show::line(&format!("  {fence}")))?;
         show::line("steps")?;
@@ -218,6 +223,22 @@ fn fences(there: &There, status: &FailoverStatus) -> Vec<String> {
     });
     fences.push("your word that it is down (--is-down, or its name typed when asked)".to_owned());
     fences
+}
+
+/// Says what is known of the database before a failover.
+fn database(there: &There, now: UnixNanos) -> String {
+    let unknown = "as its own replication has it; understudy runs the configured commands".to_owned();
+    let Some(config) = there.config.filter(|config| config.database.serve.is_some()) else { return unknown };
+    let report = config.database_place().ok().flatten().and_then(|place| Report::read(&place));
+    let Some(report) = report.filter(|report| report.is_fresh(now)) else {
+        return "nobody runs its server here".to_owned();
+    };
+    let state = match report.trouble {
+        Some(trouble) => format!("{} ({})", report.state.name(), trouble.name()),
+        None => report.state.name().to_owned(),
+    };
+    let lag = report.lag_seconds.map(|lag| format!(", lag {}", show::age(lag))).unwrap_or_default();
+    format!("transactions that its replica here has not received; it is {state} at {}{lag}", report.received)
 }
 
 fn steps(there: &There, status: &FailoverStatus, base: Option<Sequence>) -> Vec<String> {
