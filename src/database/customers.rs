@@ -5,7 +5,7 @@
 //! that nothing there can take it away.
 
 use super::facts::Variables;
-use super::minimal::{Identity, Place, files, inherited};
+use super::minimal::{Identity, Place, files, inherited, log_bin};
 use crate::model::gtid::DomainId;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -37,6 +37,8 @@ pub struct ForCustomers<'a> {
     pub domain: DomainId,
     /// The variables of the server that the data was made by.
     pub made_by: &'a Variables,
+    /// Path of the binary logs, where they are not our own.
+    pub log_bin: Option<&'a str>,
     pub is_root: bool,
 }
 
@@ -69,7 +71,7 @@ impl ForCustomers<'_> {
         }
         line("server-id", &self.identity.server);
         line("gtid-domain-id", &self.domain);
-        text + FIXED
+        text + &log_bin(self.log_bin) + FIXED
     }
 
     /// Returns the path of the server's socket.
@@ -94,7 +96,6 @@ const FIXED: &str = "\
 skip-slave-start
 read-only=1
 gtid-strict-mode=1
-log-bin=binlog
 log-slave-updates=1
 binlog-format=ROW
 binlog-row-image=FULL
@@ -127,6 +128,7 @@ mod tests {
             identity,
             domain: DomainId(7),
             made_by: &made_by,
+            log_bin: Some("/var/log/mysql/bin"),
             is_root: false,
         }
         .text();
@@ -136,10 +138,10 @@ mod tests {
             datadir=/data\nsocket=/run/understudy/acme/socket\npid-file=/run/understudy/acme/pid\n\
             log-error=/run/understudy/acme/server.log\ntmpdir=/run/understudy/acme/tmp\n\
             init-file=/run/understudy/acme/init.sql\nskip-networking=0\nbind-address=10.0.0.12\nport=3306\n\
-            server-id=4711\ngtid-domain-id=7\n"
+            server-id=4711\ngtid-domain-id=7\nlog-bin=/var/log/mysql/bin\n"
             + FIXED;
         assert_eq!(text, wanted);
-        for line in ["read-only=1", "sync-binlog=1", "log-bin=binlog"] {
+        for line in ["read-only=1", "sync-binlog=1", "log-slave-updates=1"] {
             assert!(FIXED.lines().any(|found| found == line), "{line}");
         }
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The variables that the checks and a replica's configuration read.
-pub(crate) const VARIABLES: [&str; 23] = [
+pub(crate) const VARIABLES: [&str; 24] = [
     "binlog_expire_logs_seconds",
     "binlog_format",
     "binlog_row_image",
@@ -21,6 +21,7 @@ pub(crate) const VARIABLES: [&str; 23] = [
     "innodb_undo_tablespaces",
     "innodb_checksum_algorithm",
     "log_bin",
+    "log_bin_basename",
     "lower_case_table_names",
     "max_allowed_packet",
     "max_heap_table_size",

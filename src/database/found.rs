@@ -8,6 +8,7 @@ use super::check::STANDBY_DOMAINS;
 use super::client::Client;
 use super::error::DatabaseError;
 use super::facts::Variables;
+use super::minimal::is_value;
 use super::process::{tail, version};
 use super::seed::{DATA, NOTE, SeedNote};
 use super::server::Server;
@@ -47,7 +48,9 @@ pub fn found(store: &str, root: &Path, server: Option<Client>, env: &Env) -> Res
         true => (adopted(root, server)?, Founded::Adopted),
         false => (new(store, root)?, Founded::New),
     };
-    let note = SeedNote { position: GtidPosition::default(), variables };
+    let name = variables.text("log_bin_basename").to_owned();
+    let log_bin = Some(name).filter(|_| founded == Founded::Adopted);
+    let note = SeedNote { position: GtidPosition::default(), variables, log_bin };
     let text = serde_json::to_vec_pretty(&note).unwrap_or_default();
     let path = root.join(NOTE);
     durable::replace(env, &path, MODE, &text).map_err(|source| file(&path, source))?;
@@ -62,11 +65,16 @@ fn adopted(root: &Path, server: Option<Client>) -> Result<Variables, DatabaseErr
     })?;
     let variables = Server::new(server).variables()?;
     let (here, there) = (root.canonicalize(), Path::new(variables.text("datadir")).canonicalize());
-    if here.ok().is_none() || root.canonicalize().ok() != there.ok() {
+    if here.is_err() || here.ok() != there.ok() {
         return Err(wrong(&format!("the server that answers has its data in {}", variables.text("datadir"))));
     }
-    if variables.number("gtid_domain_id") == 0 {
-        return Err(wrong("its server has no gtid_domain_id of its own; see `understudy database check`"));
+    if variables.number("gtid_domain_id") == 0 || !variables.is_on("log_bin") {
+        return Err(wrong(
+            "its server has no binary log, or no gtid_domain_id of its own; see `understudy database check`",
+        ));
+    }
+    if !is_value(variables.text("log_bin_basename")) {
+        return Err(wrong("the path of its binary logs has characters that an option file cannot hold"));
     }
     Ok(variables)
 }

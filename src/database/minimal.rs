@@ -130,6 +130,8 @@ pub struct Minimal<'a> {
     pub identity: Identity,
     /// The primary's variables when the seed was made.
     pub primary: &'a Variables,
+    /// Path of the binary logs, where they are not our own.
+    pub log_bin: Option<&'a str>,
     /// Whether the server is run by root, which it does only if it is told so.
     pub is_root: bool,
 }
@@ -155,7 +157,7 @@ impl Minimal<'_> {
         line("slave-max-allowed-packet", &(1u64 << 30));
         // A MEMORY table that is full here and not there would stop replication.
         line("max-heap-table-size", &self.primary.number("max_heap_table_size").max(16 << 10));
-        text + &inherited(self.primary) + FIXED
+        text + &inherited(self.primary) + &log_bin(self.log_bin) + FIXED
     }
 }
 
@@ -175,13 +177,23 @@ pub(super) fn files(datadir: &Path, place: &Place, socket: &Path) -> String {
     text
 }
 
+/// Returns whether a value is one word of an option file.
+pub(super) fn is_value(value: &str) -> bool {
+    !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:;/-".contains(&b))
+}
+
+/// Returns the line that names the binary logs.
+pub(super) fn log_bin(name: Option<&str>) -> String {
+    format!("log-bin={}\n", name.unwrap_or("binlog"))
+}
+
 /// Returns the lines that decide how files and tables are read.
 pub(super) fn inherited(primary: &Variables) -> String {
     let mut text = String::new();
     for name in INHERITED {
         let value = primary.text(name);
         // Of what a server says about itself, only what cannot be another line.
-        if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:;/-".contains(&b)) {
+        if is_value(value) {
             let _ = writeln!(text, "{name}={value}");
         }
     }
@@ -196,7 +208,6 @@ skip-slave-start
 read-only=1
 event-scheduler=OFF
 gtid-strict-mode=1
-log-bin=binlog
 log-slave-updates=1
 binlog-format=ROW
 binlog-row-image=FULL
@@ -245,7 +256,8 @@ mod tests {
         let identity = Identity { server: ServerId(4711), domain: DomainId(900_042) };
         let datadir = Path::new("/data");
         let memory_mib = size.memory_mib();
-        Minimal { size, memory_mib, datadir, place: &place, identity, primary, is_root: true }.text()
+        Minimal { size, memory_mib, datadir, place: &place, identity, primary, log_bin: None, is_root: true }
+            .text()
     }
 
     #[test]
@@ -264,7 +276,7 @@ mod tests {
             init-file=/run/understudy/acme/init.sql\nuser=root\nserver-id=4711\ngtid-domain-id=900042\n\
             sync-binlog=0\ninnodb-flush-log-at-trx-commit=2\ninnodb-buffer-pool-size=6M\n\
             max-allowed-packet=67108864\nslave-max-allowed-packet=1073741824\nmax-heap-table-size=16777216\n\
-            collation_server=utf8mb4_general_ci\ninnodb_page_size=16384\n";
+            collation_server=utf8mb4_general_ci\ninnodb_page_size=16384\nlog-bin=binlog\n";
         assert_eq!(text(Size::Standard, &primary), wanted.to_owned() + FIXED);
         let private = text(Size::Private, &primary);
         for line in [

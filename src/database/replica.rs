@@ -70,6 +70,7 @@ pub(super) fn run(desk: &mut Desk) -> Result<Ended, DatabaseError> {
         place: &settings.place,
         identity: desk.identity(),
         primary: &desk.made_by.variables,
+        log_bin: desk.made_by.log_bin.as_deref(),
         is_root: rustix::process::geteuid().is_root(),
     }
     .text();

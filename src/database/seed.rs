@@ -51,6 +51,10 @@ pub struct SeedNote {
     pub position: GtidPosition,
     /// The primary's variables when the seed was made.
     pub variables: Variables,
+    /// Path of the binary logs, without their numbers, of a server whose data was taken over: what they say of
+    /// past transactions is needed. None for our own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bin: Option<String>,
 }
 
 /// Returns the name of the store that holds the seeds of a store's database.
@@ -123,7 +127,7 @@ pub fn back_up(client: &Client, root: &Path, stop: &dyn Fn() -> bool) -> Result<
     let prepare =
         ["--no-defaults".to_owned(), "--prepare".into(), target, format!("--use-memory={PREPARE_MEMORY}")];
     run(&client.env, &prepare, (&log, &log_path), stop)?;
-    let seed = SeedNote { position: position_in(&data)?, variables };
+    let seed = SeedNote { position: position_in(&data)?, variables, log_bin: None };
     let text = serde_json::to_vec_pretty(&seed).unwrap_or_default();
     durable::replace(&client.env, &note, 0o600, &text).map_err(file(&note))?;
     Ok(seed)

@@ -57,6 +57,7 @@ pub(super) fn run(desk: &mut Desk) -> Result<Ended, DatabaseError> {
         identity: desk.identity(),
         domain: desk.domain(),
         made_by: &desk.made_by.variables,
+        log_bin: desk.made_by.log_bin.as_deref(),
         is_root: rustix::process::geteuid().is_root(),
     };
     let (text, socket) = (configuration.text(), configuration.socket());

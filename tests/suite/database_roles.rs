@@ -1,8 +1,10 @@
 //! The roles of a store's server on two hosts, with real servers and the real binary: who takes writes, what a
 //! promotion and a switchover keep, and that a fence holds whatever was killed.
 
-use crate::support::command::said;
+use crate::support::command::{ok, said};
 use crate::support::database_host::{DatabaseDuo, DatabaseHost, Writers, customer};
+use crate::support::mariadb::MariaDb;
+use crate::support::servers::free_port;
 use crate::support::wait::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::fs::PermissionsExt;
@@ -273,6 +275,43 @@ fn a_broken_replica_is_promoted_only_with_its_loss_accepted() {
     assert_eq!((two.state().as_str(), insert(two, "no").is_err()), ("broken", true));
     two.ordered(&["promote", "--accept-loss"], &[("UNDERSTUDY_EPOCH", "2")]);
     insert(two, "yes").unwrap();
+}
+
+#[test]
+fn the_data_of_a_server_that_there_was_is_taken_over_with_its_history() {
+    let mut server = MariaDb::primary();
+    server.orders(30);
+    let position = server.sql("SELECT @@gtid_binlog_pos");
+    let repository = tempfile::tempdir().unwrap();
+    let mut one =
+        DatabaseHost::new(&repository.path().display().to_string(), "primary", free_port(), free_port());
+    let path = one.host.path("understudy.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let datadir = one.host.path("database").display().to_string();
+    let text = text.replace(&datadir, &server.datadir().display().to_string());
+    let socket = format!("[store.database]\nsocket = '{}'", server.socket().display());
+    std::fs::write(&path, text.replace("[store.database]", &socket)).unwrap();
+    // The account is the server's root here.
+    std::fs::write(one.host.path("account.cnf"), "[client]\nuser=root\n").unwrap();
+    ok(&mut one.host.command(&["resync", "acme", "--quiet"]));
+    ok(&mut one.host.command(&["database", "found", "acme"]));
+    // While it runs, nothing else is started on its data.
+    one.supervise();
+    let begun = Instant::now();
+    while !one.log().contains("another server") {
+        assert!(begun.elapsed().as_secs() < 60, "{}", one.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(server.sql("SELECT COUNT(*) FROM shop.orders"), "30");
+    server.kill();
+    wait_until("its supervisor has started it", || one.try_sql("SELECT 1").is_ok());
+    one.ordered(&["promote"], &[]);
+    one.sql("INSERT INTO shop.orders (total) VALUES (7)");
+    assert_eq!(one.sql("SELECT COUNT(*) FROM shop.orders"), "31");
+    // Its transactions go on where they were.
+    let number = |position: &str| position.rsplit('-').next().unwrap().parse::<u64>().unwrap();
+    let now = one.sql("SELECT @@gtid_binlog_pos");
+    assert_eq!(number(&now), number(&position) + 1, "{position} {now}");
 }
 
 #[test]
