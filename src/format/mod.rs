@@ -4,6 +4,8 @@
 
 pub mod age;
 pub mod attrs;
+pub mod binlog_event;
+pub mod binlog_segment;
 pub mod blocks;
 pub mod checkpoint;
 pub mod extent_list;
@@ -34,4 +36,25 @@ pub fn decode_anything(bytes: &[u8]) {
     let _ = blocks::decode(&bytes::Bytes::copy_from_slice(bytes));
     let _ = attrs::decode_chunk(bytes);
     let _ = frame::scan_pack(&bytes::Bytes::copy_from_slice(bytes), None);
+    decode_binlog(bytes);
+}
+
+/// Decodes `bytes` as an archived segment and reads its events, and as the events of a file.
+pub fn decode_binlog(bytes: &[u8]) {
+    use crate::model::id::{ContentHash, Epoch};
+    let place = binlog_segment::SegmentPlace { epoch: Epoch(1), number: 1 };
+    if let Ok(segment) = binlog_segment::decode(bytes, place, None) {
+        let hash = ContentHash::of(bytes);
+        let this = binlog_segment::SegmentRef { epoch: Epoch(1), number: 1, hash };
+        let _ = binlog_segment::Chain::before(&segment.header, None).read(this, &segment, &mut |_| {});
+    }
+    let Some(bytes) = bytes.strip_prefix(&binlog_event::FILE_MAGIC) else { return };
+    let Ok((first, mut rest)) = binlog_event::split(bytes) else { return };
+    let Ok(format) = binlog_event::Format::parse(first) else { return };
+    let mut walk = binlog_event::Walk { checksum: format.checksum, offset_bytes: format.end(), begun: None };
+    while let Ok((event, behind)) = binlog_event::split(rest)
+        && walk.take(event).is_ok()
+    {
+        rest = behind;
+    }
 }

@@ -62,6 +62,11 @@ pub enum SealContext<'a> {
     Upkeep(&'a str),
     /// The answer to an invitation, by the name of its object.
     Join(&'a str),
+    /// A segment of the database's archive.
+    Binlog {
+        epoch: u64,
+        number: u64,
+    },
 }
 
 impl Keys {
@@ -75,6 +80,7 @@ impl Keys {
             .and_then(|n| self.generations.get(n))
             .ok_or(FormatError::Generation(sealing.generation))?;
         let mut hasher = blake3::Hasher::new_keyed(&key.0);
+        let text;
         let (kind, number, host) = match place {
             SealContext::Pack => (0u8, 0, ""),
             SealContext::Index => (1, 0, ""),
@@ -83,6 +89,10 @@ impl Keys {
             SealContext::Standby(host) => (4, 0, host),
             SealContext::Upkeep(host) => (5, 0, host),
             SealContext::Join(name) => (6, 0, name),
+            SealContext::Binlog { epoch, number } => {
+                text = format!("{epoch:020}");
+                (7, number, &text[..])
+            }
         };
         hasher.update(b"understudy seal 1");
         hasher.update(&sealing.salt).update(&[kind]).update(&number.to_le_bytes());

@@ -31,10 +31,20 @@ impl Failure for GtidError {
     }
 }
 
+/// First domain of standbys, for what their servers write by themselves; a store's own domain lies below.
+pub const STANDBY_DOMAINS: u32 = 900;
+
 /// An independent sequence of transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DomainId(pub u32);
+
+impl DomainId {
+    /// Returns whether a store's transactions are in it, and not what a standby writes by itself.
+    pub fn is_store(self) -> bool {
+        self.0 < STANDBY_DOMAINS
+    }
+}
 
 impl fmt::Display for DomainId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,6 +145,28 @@ impl GtidPosition {
         other.gtids().map(missing).fold(0, u64::saturating_add)
     }
 
+    /// Moves on by a transaction. One of a standby's own domain belongs to no position.
+    ///
+    /// # Errors
+    /// The last transaction of the domain, which this one does not follow.
+    pub fn advance(&mut self, gtid: Gtid) -> Result<(), Gtid> {
+        if !gtid.domain.is_store() {
+            return Ok(());
+        }
+        if let Some(last) = self.of(gtid.domain)
+            && gtid.number <= last.number
+        {
+            return Err(last);
+        }
+        self.0.insert(gtid.domain, (gtid.server, gtid.number));
+        Ok(())
+    }
+
+    /// Returns this position without what standbys wrote by themselves, such as the emptying of MEMORY tables.
+    pub fn of_store(&self) -> Self {
+        self.filtered(DomainId::is_store)
+    }
+
     /// Returns this position without the domains for which `keep` returns false.
     pub fn filtered(&self, keep: impl Fn(DomainId) -> bool) -> Self {
         Self(self.0.iter().filter(|(domain, _)| keep(**domain)).map(|(k, v)| (*k, *v)).collect())
@@ -229,6 +261,18 @@ mod tests {
         assert!(!one.has_other_history(&position("1-11-72168")));
         assert_eq!(position("1-1-5").behind(&position("1-1-8,2-1-3")), 6);
         assert_eq!(position("1-1-5,900-3-1").filtered(|domain| domain.0 < 900), position("1-1-5"));
+    }
+
+    #[test]
+    fn a_position_moves_on_by_what_follows_it_and_not_by_what_a_standby_wrote() {
+        let gtid = |text: &str| text.parse::<Gtid>().unwrap();
+        let mut at = position("1-11-5");
+        assert_eq!(at.advance(gtid("1-12-6")), Ok(()));
+        assert_eq!(at.advance(gtid("7-11-1")), Ok(()));
+        assert_eq!(at.advance(gtid("900-3-1")), Ok(()));
+        assert_eq!(at.to_string(), "1-12-6,7-11-1");
+        assert_eq!(at.advance(gtid("1-11-6")), Err(gtid("1-12-6")));
+        assert_eq!(position("1-11-5,900-3-1").of_store(), position("1-11-5"));
     }
 
     fn gtids() -> impl Strategy<Value = GtidPosition> {
