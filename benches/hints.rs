@@ -52,6 +52,7 @@ impl Bench {
             one_filesystem: false,
             own_places: Vec::new(),
             own_mounts: Vec::new(),
+            database_position: None,
             watched: Some(Watched { watch: self.watch.clone(), hints }),
         };
         let progress = Progress::default();

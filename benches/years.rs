@@ -89,6 +89,7 @@ fn main() {
         one_filesystem: false,
         own_places: Vec::new(),
         own_mounts: Vec::new(),
+        database_position: None,
         watched: None,
     };
     let retention = PlanName::Private.plan().retention;

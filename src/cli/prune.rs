@@ -166,7 +166,10 @@ fn print(report: &PruneReport, all: bool) -> Result<()> {
     let waiting = waiting.map(|text| format!("{text}wait for the end of their grace"));
     let leftovers = (report.leftovers_deleted > 0)
         .then(|| format!("{} leftovers of interrupted uploads deleted", report.leftovers_deleted));
-    let parts: Vec<_> = [doomed, copied, deleted, waiting, leftovers].into_iter().flatten().collect();
+    let segments = report.archive_segments_deleted;
+    let archive = (segments > 0).then(|| format!("{segments} archived segments {would}deleted"));
+    let parts: Vec<_> =
+        [doomed, copied, deleted, waiting, archive, leftovers].into_iter().flatten().collect();
     if !parts.is_empty() {
         let parts: Vec<_> = parts.iter().map(|part| part.trim()).collect();
         show::line(&format!("  {}", parts.join(", ")))?;

@@ -112,8 +112,12 @@ fn print(global: &Global, name: &StoreName, report: &VerifyReport) -> Result<()>
     if global.quiet {
         return Ok(());
     }
+    let archive = match report.archive_segments {
+        0 => String::new(),
+        segments => format!(" {segments} archived segments ({} read),", report.archive_read),
+    };
     show::line(&format!(
-        "{name}: {} records, {} snapshots, {} index segments, {} packs ({} read, {}), {} files checked: {}",
+        "{name}: {} records, {} snapshots, {} index segments, {} packs ({} read, {}),{archive} {} files checked: {}",
         report.records,
         report.snapshots,
         report.index_segments,

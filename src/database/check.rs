@@ -2,6 +2,7 @@
 //! findings out, all at once, each with the statement that mends it.
 
 use super::facts::{Facts, Variables};
+use crate::model::gtid::STANDBY_DOMAINS;
 use serde::Serialize;
 
 /// Least time that binary logs should be kept: a replica that was away for a weekend still finds them.
@@ -9,8 +10,6 @@ const EXPIRY_SECONDS: u64 = 3 * 24 * 60 * 60;
 /// The versions of MariaDB that the tests cover.
 const OLDEST: (u32, u32) = (10, 11);
 const NEWEST: (u32, u32) = (11, 8);
-/// First domain of standbys; a store's own domain lies below.
-pub const STANDBY_DOMAINS: u32 = 900;
 /// The privileges of our account: to make a backup, to be followed, and to be asked.
 pub(crate) const PRIVILEGES: [&str; 8] = [
     "BINLOG MONITOR",

@@ -1,5 +1,9 @@
 //! What goes wrong with a database server, and what each of it means.
 
+use crate::format::binlog_event::EventError;
+use crate::format::binlog_segment::ChainError;
+use crate::repository::error::RepositoryError;
+use crate::restore::error::RestoreError;
 use crate::support::failure::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -123,7 +127,7 @@ pub enum DatabaseError {
     Held(String),
     #[error("the store's log cannot be read, so that nobody knows whether this host stands by: {0}")]
     Log(String),
-    #[error("{}: another process runs this database", .0.display())]
+    #[error("{}: another process runs this already", .0.display())]
     Taken(PathBuf),
     #[error("the server ended: {0}")]
     Start(String),
@@ -135,6 +139,26 @@ pub enum DatabaseError {
     Refused { kind: FailureKind, reason: String },
     #[error("stopped: this process is shutting down")]
     Stopped,
+    /// The server no longer has the binary logs that come next.
+    #[error("{0}")]
+    Gone(String),
+    /// The archive has transactions that the server does not have.
+    #[error("{0}")]
+    Diverged(String),
+    #[error("{}: {source}", path.display())]
+    Binlog { path: PathBuf, source: EventError },
+    /// A segment of the archive does not fit.
+    #[error("{key}: {source}")]
+    Segment { key: String, source: ChainError },
+    #[error("{key}: {text}")]
+    Archive { key: String, text: String },
+    /// What is wanted is not in the archive.
+    #[error("{0}")]
+    Missing(String),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
 }
 
 impl DatabaseError {
@@ -143,6 +167,8 @@ impl DatabaseError {
         match self {
             Self::Server { code, text, .. } => Some(Trouble::of(*code, text)),
             Self::Late { .. } => Some(Trouble::Unreachable),
+            Self::Gone(_) => Some(Trouble::Gone),
+            Self::Diverged(_) => Some(Trouble::Diverged),
             _ => None,
         }
     }
@@ -162,6 +188,12 @@ impl Failure for DatabaseError {
             (Self::Fenced(_), _) => FailureKind::Fenced,
             (Self::NoSupervisor(_), _) => FailureKind::Unavailable,
             (Self::Refused { kind, .. }, _) => *kind,
+            (Self::Binlog { source: EventError::Encrypted, .. }, _) => FailureKind::Usage,
+            (Self::Binlog { source, .. }, _) => source.kind(),
+            (Self::Repository(error), _) => error.kind(),
+            (Self::Restore(error), _) => error.kind(),
+            (Self::Segment { .. } | Self::Archive { .. }, _) => FailureKind::Damaged,
+            (Self::Missing(_), _) => FailureKind::Missing,
             _ => FailureKind::Failed,
         }
     }

@@ -4,7 +4,6 @@
 //! was founded like what was restored from a seed. Without the note nothing was founded; what an interrupted one
 //! left is made again.
 
-use super::check::STANDBY_DOMAINS;
 use super::client::Client;
 use super::error::DatabaseError;
 use super::facts::Variables;
@@ -12,7 +11,7 @@ use super::minimal::is_value;
 use super::process::{tail, version};
 use super::seed::{DATA, NOTE, SeedNote};
 use super::server::Server;
-use crate::model::gtid::GtidPosition;
+use crate::model::gtid::{GtidPosition, STANDBY_DOMAINS};
 use crate::support::child::own_path;
 use crate::support::durable;
 use crate::support::env::Env;

@@ -12,10 +12,13 @@
 //! What can race: a second supervisor of the same server is stopped by the first one's lock. A primary that is
 //! no longer the primary is not followed: the log is read before each start of replication.
 
+pub mod archive;
 mod background;
+pub mod binlog_files;
 pub mod check;
 pub mod client;
 pub mod customers;
+pub mod cutter;
 pub mod decide;
 pub mod desk;
 pub mod error;
@@ -26,8 +29,12 @@ pub mod holder;
 pub mod lag;
 pub mod minimal;
 pub mod orders;
+pub mod play;
+pub mod private_server;
 pub mod process;
 pub mod promote;
+pub mod recover;
+pub mod replay;
 pub mod replica;
 pub mod report;
 pub mod role;
@@ -36,3 +43,4 @@ pub mod seed;
 pub mod server;
 pub mod serving;
 pub mod supervisor;
+pub mod target;

@@ -14,7 +14,6 @@
 //! servers refuse each other's transactions.
 
 use super::background::Background;
-use super::check::STANDBY_DOMAINS;
 use super::client::Address;
 use super::decide::{self, Act, Judgement, Room, State};
 use super::desk::{Desk, Ended, local};
@@ -27,7 +26,7 @@ use super::promote::Promotion;
 use super::report::Report;
 use super::role::{self, LogSays, Role};
 use super::server::{ReplicaStatus, Server, Source};
-use crate::model::gtid::GtidPosition;
+use crate::model::gtid::{GtidPosition, STANDBY_DOMAINS};
 use crate::support::env::Stopwatch;
 use std::path::Path;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Age from which a report says that its supervisor no longer runs.
-const STALE: Duration = Duration::from_secs(30);
+pub const STALE: Duration = Duration::from_secs(30);
 
 /// What a supervisor saw last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -163,7 +163,7 @@ fn position_in(data: &Path) -> Result<GtidPosition, DatabaseError> {
     }
 }
 
-/// Restores the newest seed into a replica's directory.
+/// Restores a seed into a replica's directory.
 ///
 /// `is_ours` says that what is there is an older replica, which is overwritten where it differs; a directory
 /// that holds anything else is refused.
@@ -172,13 +172,14 @@ fn position_in(data: &Path) -> Result<GtidPosition, DatabaseError> {
 /// Those of the restore.
 pub fn bring(
     store: &Store,
+    moment: Moment,
     root: &Path,
     is_ours: bool,
     how: (usize, Vec<PathBuf>),
     progress: &Progress,
 ) -> Result<(Sequence, RestoreReport), RestoreError> {
     let state = store.log().state()?;
-    let (sequence, record) = store.log().find(&state, Moment::Latest)?;
+    let (sequence, record) = store.log().find(&state, moment)?;
     let index = Arc::new(Index::open(store, &state)?);
     let request = RestoreRequest {
         destination: root.to_owned(),

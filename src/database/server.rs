@@ -1,12 +1,13 @@
 //! What is asked of a server, and told to it: each a function with types.
 
-use super::check::STANDBY_DOMAINS;
+use super::binlog_files::WrittenEnd;
 use super::client::{Address, Client, Rows, literal};
 use super::error::DatabaseError;
 use super::facts::{Facts, ForeignTable, VARIABLES, Variables};
-use crate::model::gtid::GtidPosition;
+use crate::model::gtid::{GtidPosition, ServerId};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Time for a question that a server answers from memory.
@@ -49,9 +50,13 @@ pub struct Source<'a> {
 /// Maximum number of sessions that are ended by one request.
 const SESSIONS_MAX: usize = 200;
 
-/// Leaves out what standbys wrote by themselves, such as the emptying of MEMORY tables.
-fn of_store(position: &GtidPosition) -> GtidPosition {
-    position.filtered(|domain| domain.0 < STANDBY_DOMAINS)
+/// Where a server's binary logs lie on its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BinlogPlace {
+    pub dir: PathBuf,
+    /// The file that names them.
+    pub index: PathBuf,
+    pub server: ServerId,
 }
 
 /// A server that is asked.
@@ -130,7 +135,49 @@ impl Server {
     /// Returns the last of the store's transactions in the server's binary log.
     pub fn binlog_position(&self) -> Result<GtidPosition, DatabaseError> {
         let rows = self.question("SELECT @@global.gtid_binlog_pos;")?;
-        Ok(of_store(&self.position(rows.first().unwrap_or_default())?))
+        Ok(self.position(rows.first().unwrap_or_default())?.of_store())
+    }
+
+    /// Returns where the server's binary logs are.
+    pub fn binlog_place(&self) -> Result<BinlogPlace, DatabaseError> {
+        let asked = "SELECT @@global.log_bin_basename, @@global.log_bin_index, @@global.server_id;";
+        let rows = self.question(asked)?;
+        let [base, index, server] = match rows.rows.first().map(Vec::as_slice) {
+            Some([base, index, server]) => [base, index, server],
+            _ => return Err(self.not_understood(asked)),
+        };
+        let (Some(dir), Ok(server)) = (Path::new(base).parent(), server.parse()) else {
+            return Err(self.not_understood(base));
+        };
+        if !Path::new(base).is_absolute() {
+            let text = format!(
+                "{}: the server writes no binary log; see `understudy database check`",
+                self.address()
+            );
+            return Err(DatabaseError::Settings(text));
+        }
+        if !Path::new(index).exists() {
+            return Err(DatabaseError::Settings(format!(
+                "{index}: the server's binary logs are not on this host, or this user may not read them; archive on the host of the server"
+            )));
+        }
+        Ok(BinlogPlace { dir: dir.to_owned(), index: index.into(), server: ServerId(server) })
+    }
+
+    /// Returns the names of the server's binary logs, the oldest first.
+    pub fn binlog_names(&self) -> Result<Vec<String>, DatabaseError> {
+        let rows = self.question("SHOW BINARY LOGS;")?;
+        Ok(rows.rows.into_iter().filter_map(|row| row.into_iter().next()).collect())
+    }
+
+    /// Returns the end of what the server has written to its binary logs.
+    pub fn written_end(&self) -> Result<WrittenEnd, DatabaseError> {
+        let rows = self.question("SHOW MASTER STATUS;")?;
+        let row = rows.rows.into_iter().next().unwrap_or_default();
+        match (row.first(), row.get(1).and_then(|offset| offset.parse().ok())) {
+            (Some(file), Some(offset_bytes)) => Ok(WrittenEnd { file: file.clone(), offset_bytes }),
+            _ => Err(self.not_understood("SHOW MASTER STATUS")),
+        }
     }
 
     /// Returns how far this replica has applied its primary's transactions.
@@ -160,8 +207,8 @@ impl Server {
         Ok(Some(ReplicaStatus {
             receives: text("Slave_IO_Running") == "Yes",
             applies: text("Slave_SQL_Running") == "Yes",
-            received: of_store(&self.position(text("Gtid_IO_Pos"))?),
-            applied: of_store(&self.position(text("Gtid_Slave_Pos"))?),
+            received: self.position(text("Gtid_IO_Pos"))?.of_store(),
+            applied: self.position(text("Gtid_Slave_Pos"))?.of_store(),
             receive_error: error("Last_IO_Errno", "Last_IO_Error"),
             apply_error: error("Last_SQL_Errno", "Last_SQL_Error"),
         }))
@@ -182,6 +229,17 @@ impl Server {
     pub fn set_applied_position(&self, position: &GtidPosition) -> Result<(), DatabaseError> {
         let position = literal(&position.to_string());
         self.statement(&format!("SET sql_log_bin=0; SET GLOBAL gtid_slave_pos={position};"))
+    }
+
+    /// Forgets the server's own binary logs, and declares that all up to this position is in the data.
+    pub fn begin_history(&self, position: &GtidPosition) -> Result<(), DatabaseError> {
+        let position = literal(&position.to_string());
+        self.statement(&format!("SET sql_log_bin=0; RESET MASTER; SET GLOBAL gtid_slave_pos={position};"))
+    }
+
+    /// Drops our account, which is not written to the binary log, and asks the server to write all and to end.
+    pub fn drop_account_and_end(&self, name: &str) -> Result<(), DatabaseError> {
+        self.statement(&format!("SET sql_log_bin=0; DROP USER {}@'localhost'; SHUTDOWN;", literal(name)))
     }
 
     /// Names the primary that this server follows. What was received and not yet applied is fetched anew.

@@ -3,6 +3,7 @@
 use crate::model::authority::Irregulars;
 use crate::model::id::{ChunkId, IndexId, PackId, Sequence};
 use crate::model::record::ManifestRoot;
+use crate::repository::error::RepositoryError;
 use crate::repository::index::Index;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -42,6 +43,9 @@ pub struct VerifyReport {
     /// Whether the reading passed the last pack, and began with the first again.
     pub came_round: bool,
     pub files: u64,
+    /// Segments of the database's archive, and how many of them were read.
+    pub archive_segments: u64,
+    pub archive_read: u64,
     pub problems: Vec<DamagedObject>,
     pub touched_count: u64,
     pub touched: Vec<Touched>,
@@ -83,4 +87,13 @@ pub(crate) struct Examined {
     pub index: Arc<Index>,
     pub broken: Broken,
     pub report: VerifyReport,
+}
+
+/// Returns the text of an error without the key, which is shown next to it.
+pub(super) fn plain(error: &RepositoryError) -> String {
+    match error {
+        RepositoryError::Format { source, .. } => source.to_string(),
+        RepositoryError::MissingObject { .. } => "is missing".into(),
+        other => other.to_string(),
+    }
 }

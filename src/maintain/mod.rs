@@ -1,5 +1,6 @@
 //! Maintenance of a repository: pruning, verification and repair.
 
+mod binlog;
 pub mod damage;
 pub mod drops;
 pub mod leftovers;

@@ -20,6 +20,7 @@
 //!
 //! A pruning that is killed at any point leaves garbage for the next one, never a broken snapshot.
 
+use super::binlog;
 use super::drops::{self, Wrong};
 use super::leftovers;
 use super::mark::{Marks, mark};
@@ -166,6 +167,8 @@ pub struct PruneReport {
     pub silent_standbys: Vec<SilentStandby>,
     /// Number of leftovers of interrupted uploads and probes that were deleted.
     pub leftovers_deleted: u64,
+    /// Segments of the database's archive that no seed needed any more, or would need.
+    pub archive_segments_deleted: u64,
     /// The reason for which nothing could be deleted, if the credentials do not allow it.
     pub deletion_refused: Option<String>,
     /// The record of the pruning; `None` if there was nothing to do.
@@ -198,6 +201,7 @@ fn attempt(
         store.keyrings().admit_writer()?;
     }
     let began = state.head;
+    let needed = binlog::needed_from(&state);
     let pruned = Pruning::new(store, request, on_step, &state)
         .map_err(PruneError::from)
         .and_then(|mut pruning| Ok(pruning.run(&mut state)?.then_some(pruning)));
@@ -209,6 +213,11 @@ fn attempt(
         other => other?,
     };
     let Some(Pruning { mut report, index, store_now, .. }) = pruning else { return Ok(None) };
+    if let Some(needed) = needed {
+        let pruned = binlog::prune(store, &needed, request.dry_run)?;
+        report.archive_segments_deleted = pruned.segments;
+        report.deletion_refused = report.deletion_refused.or(pruned.refused);
+    }
     if request.dry_run {
         return Ok(Some(report));
     }

@@ -1,6 +1,7 @@
 //! Verifies a store: reads its objects, continues past damage, and reports the files it affects.
 
-use super::damage::{Broken, Examined, VerifyReport};
+use super::binlog;
+use super::damage::{Broken, Examined, VerifyReport, plain};
 use super::walker;
 use crate::format::index::{self as index_format, FrameLocation};
 use crate::format::record as record_format;
@@ -57,6 +58,7 @@ pub(crate) fn examine(store: &Store, options: VerifyOptions) -> Result<Examined,
     let mut broken = Broken::default();
     let index = Arc::new(verify_index(store, &told, &mut broken, &mut report)?);
     verify_packs(store, &index, options, &mut broken, &mut report)?;
+    binlog::verify(store, &told, options.read_data_percent, options.is_over, &mut report)?;
     Ok(Examined { trees: told.trees(), index, broken, report })
 }
 
@@ -306,15 +308,6 @@ fn entries_of(
         }
     }
     Ok(found)
-}
-
-/// Returns the text of an error without the key, which is shown next to it.
-fn plain(error: &RepositoryError) -> String {
-    match error {
-        RepositoryError::Format { source, .. } => source.to_string(),
-        RepositoryError::MissingObject { .. } => "is missing".into(),
-        other => other.to_string(),
-    }
 }
 
 /// A pack to read, its size in bytes, and whether it follows the end, in the next round.

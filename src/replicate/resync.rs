@@ -67,6 +67,8 @@ pub struct Request {
     pub own_places: Vec<PathBuf>,
     /// Directories where snapshots are mounted. They are left out of the store.
     pub own_mounts: Vec<PathBuf>,
+    /// Position of the database's history that the tree is at, where it holds a database.
+    pub database_position: Option<String>,
     /// The tree's watch and its hints: only the paths they name are scanned. Without hints, everything is.
     pub watched: Option<Watched>,
 }
@@ -379,7 +381,7 @@ impl Run<'_> {
             new_index: Vec::new(),
             index: Vec::new(),
             merged_index: Vec::new(),
-            database_position: None,
+            database_position: self.request.database_position.clone(),
             full_scan_start: opened.last_full.filter(|_| scanned.hinted),
         }
     }

@@ -5,6 +5,7 @@
 //! names existed before the record.
 
 pub mod append;
+pub mod binlog;
 pub mod cache;
 pub mod checkpoints;
 pub mod chunks;

@@ -1,6 +1,6 @@
 //! Builds and parses the keys of objects. No other module does.
 
-use crate::model::id::{ContentHash, IndexId, PackId, Sequence, StoreName, WriterId};
+use crate::model::id::{ContentHash, Epoch, IndexId, PackId, Sequence, StoreName, WriterId};
 use object_store::path::Path;
 
 /// Returns the prefix of all records of a store.
@@ -118,6 +118,24 @@ pub(crate) fn upkeep_prefix(store: &StoreName) -> Path {
 /// Returns the key of a host's note about the store's upkeep.
 pub fn upkeep(store: &StoreName, host: &WriterId) -> Path {
     Path::from_iter([store.as_str(), "upkeep", &host.0])
+}
+
+pub(crate) fn binlog_prefix(store: &StoreName) -> Path {
+    Path::from_iter([store.as_str(), "binlog"])
+}
+
+pub(crate) fn epoch_prefix(store: &StoreName, epoch: Epoch) -> Path {
+    Path::from_iter([store.as_str(), "binlog", &format!("{:020}", epoch.0)])
+}
+
+/// Returns the epoch that a folder's name is.
+pub(crate) fn parse_epoch(name: &str) -> Option<Epoch> {
+    (name.len() == 20).then(|| name.parse().ok().map(Epoch))?
+}
+
+/// Returns the key of a segment of the database's archive.
+pub fn segment(store: &StoreName, epoch: Epoch, number: u64) -> Path {
+    Path::from_iter([store.as_str(), "binlog", &format!("{:020}", epoch.0), &format!("{number:020}")])
 }
 
 /// Returns the key of the answer to an invitation.

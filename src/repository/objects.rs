@@ -31,6 +31,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Number of objects in a row after which a list is taken to be in order: fewer than a page.
+const IN_ORDER: u32 = 500;
+
 /// The timeouts and the number of attempts.
 #[derive(Clone, Debug)]
 pub struct Patience {
@@ -306,10 +309,41 @@ impl Objects {
         Ok(found)
     }
 
-    /// Lists the names directly below the repository's root.
-    pub(crate) async fn list_top(&self) -> Result<Vec<String>, RepositoryError> {
-        let request = || async { self.inner.list_with_delimiter(None).await };
-        let found = self.attempt("list", &Path::default(), 0, &self.meter.lists, request).await?;
+    /// Returns the first object below `prefix`, after `after` if it is given.
+    ///
+    /// A store that lists in order is asked for one page only.
+    pub(crate) async fn first(
+        &self,
+        prefix: &Path,
+        after: Option<&Path>,
+    ) -> Result<Option<ObjectMeta>, RepositoryError> {
+        let request = || async {
+            let mut stream = match after {
+                Some(after) => self.inner.list_with_offset(Some(prefix), after),
+                None => self.inner.list(Some(prefix)),
+            };
+            let (mut first, mut last, mut in_order) = (None::<ObjectMeta>, None, 0);
+            while let Some(found) = stream.try_next().await? {
+                in_order =
+                    if last.as_ref().is_none_or(|last| *last < found.location) { in_order + 1 } else { 0 };
+                last = Some(found.location.clone());
+                if first.as_ref().is_none_or(|first| found.location < first.location) {
+                    first = Some(found);
+                }
+                if in_order == IN_ORDER {
+                    break;
+                }
+            }
+            Ok(first)
+        };
+        self.attempt("list", prefix, 0, &self.meter.lists, request).await
+    }
+
+    /// Lists the names of the folders directly below `prefix`, or the repository's root.
+    pub(crate) async fn names(&self, prefix: Option<&Path>) -> Result<Vec<String>, RepositoryError> {
+        let root = Path::default();
+        let request = || async { self.inner.list_with_delimiter(prefix).await };
+        let found = self.attempt("list", prefix.unwrap_or(&root), 0, &self.meter.lists, request).await?;
         let names = found.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned));
         Ok(names.collect())
     }

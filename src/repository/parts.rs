@@ -32,6 +32,12 @@ pub(crate) struct Packs<'a> {
     pub(super) store: &'a Store,
 }
 
+/// The archive of the database's binary log, see `binlog`.
+#[derive(Clone, Copy)]
+pub struct Binlog<'a> {
+    pub(super) store: &'a Store,
+}
+
 /// The notes of hosts: `standbys` and `upkeep`.
 #[derive(Clone, Copy)]
 pub struct Notes<'a> {
@@ -69,6 +75,10 @@ impl Store {
 
     pub(crate) fn packs(&self) -> Packs<'_> {
         Packs { store: self }
+    }
+
+    pub fn binlog(&self) -> Binlog<'_> {
+        Binlog { store: self }
     }
 
     pub fn notes(&self) -> Notes<'_> {

@@ -39,7 +39,7 @@ pub(crate) async fn refuse_former(
 ) -> Result<(), RepositoryError> {
     // Leftovers of a probe are no repository.
     let holds = |names: Vec<String>| names.iter().any(|name| !name.starts_with('.'));
-    if holds(objects.list_top().await?) || !holds(former.list_top().await?) {
+    if holds(objects.names(None).await?) || !holds(former.names(None).await?) {
         return Ok(());
     }
     Err(RepositoryError::Location {

@@ -136,7 +136,7 @@ impl Repository {
 
     /// Returns the stores that have a log or are about to get one, sorted.
     pub(crate) fn stores(&self) -> Result<Vec<StoreName>, RepositoryError> {
-        let names = self.wait(self.objects.list_top())?;
+        let names = self.wait(self.objects.names(None))?;
         let mut stores: Vec<_> = names.iter().filter_map(|n| StoreName::parse(n).ok()).collect();
         stores.sort();
         Ok(stores)

@@ -15,9 +15,22 @@ const PORT: u16 = 3306;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DatabaseMode {
-    /// A replica follows the primary's server.
+    /// A replica follows the primary's server, on standbys.
     #[default]
     Replica,
+    /// The server's binary log is archived in the repository, on the primary.
+    Archive,
+    Both,
+}
+
+impl DatabaseMode {
+    pub(crate) fn replicates(self) -> bool {
+        self != Self::Archive
+    }
+
+    pub(crate) fn archives(self) -> bool {
+        self != Self::Replica
+    }
 }
 
 /// How customers reach a server, as it is configured.

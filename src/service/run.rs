@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Compression level; this one keeps up with the reading of two cores.
-const COMPRESSION_LEVEL: i32 = 1;
+pub(crate) const COMPRESSION_LEVEL: i32 = 1;
 /// Default maximum of hashed bytes of holes in large files; hashing them takes some ten seconds.
 pub const HOLES_MAX_BYTES: u64 = 32 << 30;
 /// Default number of snapshots to keep: a day of hourly ones.
@@ -96,6 +96,7 @@ pub(crate) fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request
         one_filesystem: store.one_filesystem,
         own_places: host.own_places(),
         own_mounts: own_mounts(),
+        database_position: None,
         watched: None,
     }
 }

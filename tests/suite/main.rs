@@ -8,6 +8,7 @@
 mod adversary;
 mod agents;
 mod api;
+mod archive;
 mod attacker;
 mod bad_days;
 mod bad_days_private;

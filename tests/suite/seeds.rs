@@ -5,11 +5,15 @@ use crate::support::objects;
 use crate::support::rig::Rig;
 use crate::support::tree::sample_tree;
 use std::path::Path;
+use understudy::database::cutter::Cutter;
 use understudy::delta::signature;
+use understudy::format::binlog_event::{FILE_MAGIC, Format, split};
+use understudy::format::binlog_segment::{self, Link, SegmentPlace};
 use understudy::format::{age, extent_list, frame};
 use understudy::model::decision::Decision;
 use understudy::model::entry::Extent;
-use understudy::model::id::{ChunkId, ContentHash, WriterId};
+use understudy::model::gtid::{GtidPosition, ServerId};
+use understudy::model::id::{ChunkId, ContentHash, Epoch, WriterId};
 use understudy::model::member::{May, Member};
 use understudy::model::record::RingRef;
 use understudy::repository::decide::Maker;
@@ -46,6 +50,23 @@ fn write_decisions(rig: &Rig, write: &dyn Fn(&str, &str, &[u8])) {
     write("record", "decided", &objects::read(rig, &at));
     let checkpoint = understudy::format::checkpoint::encode(&state, sequence, &Default::default(), None);
     write("checkpoint", "decided", &checkpoint.unwrap());
+}
+
+/// Returns the segment of a real server's file, which is a seed, too.
+fn archived_segment() -> Vec<u8> {
+    let file = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/binlog/file")).unwrap();
+    let (first, mut events) = split(&file[FILE_MAGIC.len()..]).unwrap();
+    let format = Format::parse(first).unwrap();
+    let mut cutter = Cutter::new(Link::First, ServerId(11), GtidPosition::default());
+    cutter.begin("bin.000001", &format, format.end(), None);
+    while !events.is_empty() {
+        let (event, rest) = split(events).unwrap();
+        cutter.events.extend_from_slice(event);
+        cutter.note(event.len()).unwrap();
+        events = rest;
+    }
+    let place = SegmentPlace { epoch: Epoch(1), number: 1 };
+    binlog_segment::encode(&cutter.cut(), 1, &Default::default(), place, None).unwrap()
 }
 
 #[test]
@@ -122,6 +143,7 @@ fn write_the_seeds() {
     let groups = [[7; 16]];
     write("delta", "one-run", &signature::sign(&content, &[70_000], 11, Some((1 << 20, &groups))));
     write("delta", "three-runs", &signature::sign(&content, &[2100, 60_000, 7900], 12, None));
+    write("binlog", "segment", &archived_segment());
     let mut attributes = understudy::format::wire::Writer::default();
     understudy::format::attrs::encode(
         &[(b"user.a".to_vec(), b"1".to_vec()), (b"user.b".to_vec(), vec![])],

@@ -46,9 +46,18 @@ pub struct MariaDb {
 impl MariaDb {
     /// Starts a server with these options in addition, and an account `understudy` without privileges.
     pub fn start(options: &str) -> Self {
+        let server = Self::start_on(template(), options);
+        server.sql("SET sql_log_bin=0; CREATE USER understudy@'127.0.0.1' IDENTIFIED BY 'se''cret\\\\';");
+        let account = server.account_file();
+        std::fs::write(&account, "[client]\nuser=understudy\npassword=\"se'cret\\\\\"\n").unwrap();
+        server
+    }
+
+    /// Starts a server on a copy of a data directory, with these options in addition.
+    pub fn start_on(data: &Path, options: &str) -> Self {
         let mut server = Self { dir: tempfile::tempdir().unwrap(), port: free_port(), child: None };
         let copied =
-            Command::new("cp").args(["-a", "--reflink=auto"]).arg(template()).arg(server.datadir()).status();
+            Command::new("cp").args(["-a", "--reflink=auto"]).arg(data).arg(server.datadir()).status();
         assert!(copied.unwrap().success());
         let mut text = String::from(
             "[mariadbd]\nuser=root\nbind-address=127.0.0.1\nperformance-schema=0\ninnodb-buffer-pool-size=32M\ninnodb-log-file-size=32M\n",
@@ -61,9 +70,6 @@ impl MariaDb {
         std::fs::write(server.dir.path().join("my.cnf"), format!("{text}port={}\n{options}", server.port))
             .unwrap();
         server.begin();
-        server.sql("SET sql_log_bin=0; CREATE USER understudy@'127.0.0.1' IDENTIFIED BY 'se''cret\\\\';");
-        let account = server.account_file();
-        std::fs::write(&account, "[client]\nuser=understudy\npassword=\"se'cret\\\\\"\n").unwrap();
         server
     }
 

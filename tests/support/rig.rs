@@ -106,6 +106,7 @@ pub fn request(source: &Path) -> Request {
         one_filesystem: false,
         own_places: Vec::new(),
         own_mounts: Vec::new(),
+        database_position: None,
         watched: None,
     }
 }

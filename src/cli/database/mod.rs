@@ -1,7 +1,7 @@
 //! `understudy database`: the server of a store's database on this host.
 
 use super::context::Context;
-use super::error::{Result, UsageError};
+use super::error::{LocalError, Result, UsageError};
 use super::exit::Exit;
 use super::{Ending, Global};
 use crate::database::client::Client;
@@ -9,15 +9,21 @@ use crate::database::decide::State;
 use crate::database::desk::local;
 use crate::database::report::Report;
 use crate::database::role::LogSays;
+use crate::database::seed::store_name;
 use crate::database::server::Server;
 use crate::model::id::StoreName;
 use crate::model::role::Permission;
+use crate::repository::store::Repository;
 use crate::service::config::StoreConfig;
+use crate::service::database::DatabaseMode;
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
+mod archive;
 mod check;
 mod found;
 mod order;
+mod restore;
 mod run;
 mod seed;
 mod status;
@@ -46,6 +52,10 @@ enum DatabaseCommand {
     Fence(order::FenceArgs),
     /// Wait until this host's server has applied a position
     Wait(order::WaitArgs),
+    /// Archive what the primary's server commits, for a restore to any moment; run on its host until it is told to end
+    Archive(OfStore),
+    /// Restore the database to a transaction or a time: the newest seed before it, and what was archived since
+    Restore(restore::RestoreArgs),
     /// Show where the primary and this host's server stand, what is wrong and what mends it
     Status(OfStore),
 }
@@ -60,14 +70,18 @@ impl DatabaseArgs {
     pub(super) fn ending(&self) -> Ending {
         match self.command {
             DatabaseCommand::Check(_) | DatabaseCommand::Status(_) => Ending::AT_ONCE,
-            DatabaseCommand::Seed(_) | DatabaseCommand::Found(_) => Ending::within(30),
+            DatabaseCommand::Seed(_) | DatabaseCommand::Found(_) | DatabaseCommand::Restore(_) => {
+                Ending::within(30)
+            }
             // What was begun goes on in the supervisor, or is done by the next fence.
             DatabaseCommand::Promote(_)
             | DatabaseCommand::Demote(_)
             | DatabaseCommand::Fence(_)
             | DatabaseCommand::Wait(_) => Ending::AT_ONCE,
             // Its end is no failure: it was told to end.
-            DatabaseCommand::Run(_) => Ending { code: Some(Exit::Done), ..Ending::within(30) },
+            DatabaseCommand::Archive(_) | DatabaseCommand::Run(_) => {
+                Ending { code: Some(Exit::Done), ..Ending::within(30) }
+            }
         }
     }
 
@@ -86,6 +100,8 @@ pub(super) fn run(global: &Global, args: DatabaseArgs) -> Result<Exit> {
         DatabaseCommand::Demote(args) => order::demote(global, &args),
         DatabaseCommand::Fence(args) => order::fence(global, &args),
         DatabaseCommand::Wait(args) => order::wait(global, &args),
+        DatabaseCommand::Archive(of) => archive::archive(global, &of),
+        DatabaseCommand::Restore(args) => restore::restore(global, &args),
         DatabaseCommand::Status(of) => status::status(global, &of),
     }
 }
@@ -135,6 +151,30 @@ impl Configured {
         Ok(LogSays { epoch: state.epoch, primary, is_here, only_follows, database, branch })
     }
 
+    /// Returns the store of the database's seeds and archive, as it is shipped from a directory.
+    fn database_store(&self, directory: PathBuf) -> Result<StoreConfig> {
+        Ok(StoreConfig {
+            plan: self.store.plan,
+            repository: self.store.repository.clone(),
+            encryption: self.store.encryption,
+            ..StoreConfig::of(store_name(&self.store.name)?, directory)
+        })
+    }
+
+    /// Returns the repository in which that store is.
+    fn database_repository(&self) -> Result<Repository> {
+        Ok(self.context.repository(Some(&self.database_store(PathBuf::new())?))?)
+    }
+
+    /// Returns a directory for this process's own files.
+    fn state_dir(&self, what: &str) -> Result<PathBuf> {
+        let dir = crate::service::config::state_dir()?;
+        let dir = dir.ok_or_else(|| {
+            LocalError::new("no place for this process's files; set XDG_STATE_HOME or HOME")
+        })?;
+        Ok(dir.join(format!("{what}-{}", self.store.name)))
+    }
+
     /// Refuses to follow on the host that is the primary.
     fn check_stands_by(&self) -> Result<()> {
         let (name, own) = (&self.store.name, self.context.writer());
@@ -144,6 +184,19 @@ impl Configured {
                 Err(UsageError(text).into())
             }
             false => Ok(()),
+        }
+    }
+
+    /// Refuses what the configured mode leaves out.
+    fn check_mode(&self, does: fn(DatabaseMode) -> bool, wanted: DatabaseMode) -> Result<()> {
+        let word = if wanted == DatabaseMode::Archive { "archive" } else { "replica" };
+        match does(self.store.database.mode) {
+            true => Ok(()),
+            false => Err(UsageError(format!(
+                "store '{}': its configuration says otherwise; set `mode = \"{word}\"` or `\"both\"` in [store.database]",
+                self.store.name
+            ))
+            .into()),
         }
     }
 

@@ -11,6 +11,8 @@ use crate::database::report::Report;
 use crate::database::seed::{NOTE, bring, store_name};
 use crate::database::supervisor::{supervise, take};
 use crate::model::plan::PlanName;
+use crate::model::snapshot_ref::Moment;
+use crate::service::database::DatabaseMode;
 use crate::support::progress::Progress;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,7 @@ pub(super) struct RunArgs {
 
 pub(super) fn run_server(global: &Global, args: &RunArgs) -> Result<Exit> {
     let configured = Arc::new(Configured::open(global, &args.store)?);
+    configured.check_mode(DatabaseMode::replicates, DatabaseMode::Replica)?;
     let settings = settings(&configured)?;
     let context = &configured.context;
     let is_there = settings.root.join(NOTE).exists();
@@ -136,7 +139,7 @@ fn bring_if_needed(
     let own: Vec<PathBuf> = context.own_places().into_iter().chain(context.keys()?.key_file).collect();
     let progress = Progress::default();
     let (sequence, report) = progress::watched(global, context.env(), &progress, "restored", || {
-        bring(&seeds, root, is_ours, (context.threads(), own), &progress)
+        bring(&seeds, Moment::Latest, root, is_ours, (context.threads(), own), &progress)
     })?;
     if is_ours {
         std::fs::remove_file(&mark).map_err(|error| not_written(&mark, &error))?;

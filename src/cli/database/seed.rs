@@ -6,11 +6,12 @@ use crate::cli::error::{LocalError, Result, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::{Global, ending, progress, show, warnings};
 use crate::database::check::{Weight, check};
-use crate::database::seed::{back_up, store_name};
+use crate::database::seed::back_up;
 use crate::database::server::Server;
 use crate::model::gtid::GtidPosition;
 use crate::model::role::Permission;
-use crate::service::config::{StoreConfig, default_seeds};
+use crate::replicate::resync::Request;
+use crate::service::config::default_seeds;
 use crate::service::run::{RunObserver, request, resync_between_hooks};
 use clap::Args;
 use serde::Serialize;
@@ -71,14 +72,11 @@ pub(super) fn seed(global: &Global, args: SeedArgs) -> Result<Exit> {
     };
     let stop = ending::is_asked;
     let seed = back_up(&client, &directory, &stop)?;
-    let store = StoreConfig {
-        plan: configured.store.plan,
-        repository: configured.store.repository.clone(),
-        encryption: configured.store.encryption,
-        ..StoreConfig::of(store_name(name)?, directory)
-    };
+    let store = configured.database_store(directory)?;
     let made = context.key_to_be_made();
-    let (repository, request) = (context.repository(Some(&store))?, request(context, &store, args.accept));
+    let repository = context.repository(Some(&store))?;
+    let position = Some(seed.position.to_string());
+    let request = Request { database_position: position, ..request(context, &store, args.accept) };
     let progress = crate::cli::context::progress();
     let watch = RunObserver { progress: &progress, on_step: &kill_at };
     let report = progress::watched(global, context.env(), &progress, "scanned", || {

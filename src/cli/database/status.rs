@@ -5,14 +5,19 @@ use super::{Configured, OfStore};
 use crate::cli::error::Result;
 use crate::cli::exit::Exit;
 use crate::cli::{Global, show};
+use crate::database::archive::ArchiveReport;
 use crate::database::decide::State;
 use crate::database::desk::local;
 use crate::database::error::Trouble;
-use crate::database::report::Report;
+use crate::database::report::{Report, STALE};
+use crate::database::seed::store_name;
 use crate::database::server::Server;
+use crate::format::binlog_segment::SegmentPlace;
 use crate::model::gtid::GtidPosition;
-use crate::model::id::StoreName;
+use crate::model::id::{Epoch, StoreName};
+use crate::support::clock::UnixNanos;
 use serde::Serialize;
+use std::time::Duration;
 
 #[derive(Serialize)]
 struct Output<'a> {
@@ -23,8 +28,58 @@ struct Output<'a> {
     replica: Option<&'a Report>,
     /// Whether its supervisor runs.
     supervised: bool,
+    archive: Option<Archive>,
     meaning: Option<&'static str>,
     mend: Option<String>,
+}
+
+/// The archive, as the repository has it, and its archiver on this host.
+#[derive(Serialize)]
+struct Archive {
+    epoch: Option<Epoch>,
+    /// The last segment.
+    number: Option<u64>,
+    /// A restore can go to any transaction from here on, as far as there is a seed before it.
+    first_position: Option<GtidPosition>,
+    position: Option<GtidPosition>,
+    /// When the last transaction in it was committed, by the server's clock.
+    committed_ns: Option<UnixNanos>,
+    age_seconds: Option<f64>,
+    /// Number of the primary's transactions that are not in it, where the primary is reached.
+    behind: Option<u64>,
+    lag_seconds: Option<f64>,
+    /// What the archiver on this host saw last.
+    archiver: Option<ArchiveReport>,
+    supervised: bool,
+}
+
+fn archive(configured: &Configured, primary: Option<&GtidPosition>) -> Result<Archive> {
+    let archiver = ArchiveReport::read(&configured.state_dir("archive")?);
+    let store = configured.database_repository()?.store(&store_name(&configured.store.name)?);
+    let line = store.binlog().line()?;
+    let first = line.0.first().map(|span| SegmentPlace { epoch: span.epoch, number: span.first });
+    let read = |place: Option<SegmentPlace>| place.map(|place| store.binlog().read(place)).transpose();
+    let (first, last) = (read(first)?, read(line.last())?);
+    let now = configured.context.env().wall();
+    let header = last.as_ref().map(|last| &last.segment.header);
+    let committed = header
+        .filter(|header| header.last_s > 0)
+        .map(|header| UnixNanos::EPOCH.plus(Duration::from_secs(header.last_s.into())));
+    let position = header.map(|header| header.after.clone());
+    let supervised =
+        archiver.as_ref().is_some_and(|report| report.state != State::Down && now.since(report.at) < STALE);
+    Ok(Archive {
+        epoch: last.as_ref().map(|last| last.this.epoch),
+        number: last.as_ref().map(|last| last.this.number),
+        first_position: first.map(|first| first.segment.header.before),
+        committed_ns: committed,
+        age_seconds: committed.map(|time| now.since(time).as_secs_f64()),
+        behind: primary.map(|primary| position.clone().unwrap_or_default().behind(primary)),
+        lag_seconds: archiver.as_ref().filter(|_| supervised).and_then(|report| report.lag_seconds),
+        position,
+        archiver,
+        supervised,
+    })
 }
 
 pub(super) fn status(global: &Global, of: &OfStore) -> Result<Exit> {
@@ -42,9 +97,13 @@ pub(super) fn status(global: &Global, of: &OfStore) -> Result<Exit> {
         );
     }
     let trouble = report.as_ref().and_then(|report| report.trouble);
+    let reached = primary.as_ref().and_then(|position| position.as_ref().ok().cloned());
+    let archives = configured.store.database.mode.archives();
+    let archive = archives.then(|| archive(&configured, reached.as_ref())).transpose()?;
     let output = Output {
         store: name,
-        primary: primary.as_ref().and_then(|position| position.as_ref().ok().cloned()),
+        primary: reached,
+        archive,
         replica: report.as_ref(),
         supervised,
         meaning: trouble.map(Trouble::meaning),
@@ -84,12 +143,55 @@ fn is_replica(report: &Report) -> bool {
 }
 
 fn exit(output: &Output) -> Exit {
-    match output.replica.map(|report| report.state) {
-        Some(State::Broken) => Exit::Held,
-        Some(State::Down | State::Waiting) => Exit::Unavailable,
-        Some(State::Fenced) => Exit::Fenced,
-        Some(State::Following | State::Serving) if !output.supervised => Exit::Unavailable,
-        _ => Exit::Done,
+    let of_archive = output.archive.as_ref().map(|archive| {
+        let state = archive.archiver.as_ref().map(|report| report.state);
+        exit_of(state.unwrap_or(State::Down), archive.supervised)
+    });
+    let of_server = output.replica.map(|report| exit_of(report.state, output.supervised));
+    // What a person must act on comes first.
+    let both = || [of_archive, of_server].into_iter().flatten();
+    both()
+        .find(|exit| *exit == Exit::Held)
+        .or_else(|| both().find(|exit| *exit != Exit::Done))
+        .unwrap_or(Exit::Done)
+}
+
+fn exit_of(state: State, supervised: bool) -> Exit {
+    match state {
+        State::Broken => Exit::Held,
+        State::Down | State::Waiting => Exit::Unavailable,
+        State::Fenced => Exit::Fenced,
+        State::Following | State::Serving if !supervised => Exit::Unavailable,
+        State::Following | State::Serving => Exit::Done,
+    }
+}
+
+fn say_archive(store: &StoreName, archive: &Archive) -> Result<()> {
+    let state = archive.archiver.as_ref().map_or(State::Down, |report| report.state);
+    let behind = archive.behind.map_or("an unknown number of".to_owned(), show::count);
+    match (&archive.first_position, &archive.position) {
+        (Some(first), Some(position)) => {
+            let age = archive.age_seconds.map_or_else(|| "unknown".to_owned(), show::age);
+            show::line(&format!(
+                "  archive {} from {first} to {position}, committed {age} ago: {behind} transactions behind",
+                state.name()
+            ))?;
+        }
+        _ => show::line(&format!(
+            "  archive {}, nothing in it yet: {behind} transactions behind",
+            state.name()
+        ))?,
+    }
+    let report = archive.archiver.as_ref();
+    if let Some(trouble) = report.and_then(|report| report.trouble) {
+        show::line(&format!("  {}", trouble.name()))?;
+    }
+    if let Some(error) = report.and_then(|report| report.error.as_ref()) {
+        show::line(&format!("  {error}"))?;
+    }
+    match archive.supervised {
+        true => Ok(()),
+        false => show::line(&format!("  nobody archives here: understudy database archive {store}")),
     }
 }
 
@@ -100,7 +202,13 @@ fn say(output: &Output) -> Result<()> {
     };
     let primary = output.primary.as_ref().map_or_else(|| "not reached from here".to_owned(), position);
     show::line(&format!("store '{}': primary at {primary}", output.store))?;
+    if let Some(archive) = &output.archive {
+        say_archive(output.store, archive)?;
+    }
     let Some(report) = output.replica else {
+        if output.archive.is_some() {
+            return Ok(());
+        }
         return show::line("  no replica on this host");
     };
     let applied = position(&report.applied);

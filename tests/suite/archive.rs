@@ -1,0 +1,744 @@
+//! The archive of a database and its restore to any moment, with real MariaDB servers and the real binary.
+//!
+//! In the table `shop.counter` each transaction adds one, so that a database at the n-th transaction says so.
+
+use crate::support::command::{ok, said};
+use crate::support::dice::Dice;
+use crate::support::host::Host;
+use crate::support::mariadb::{FIT, GRANTS, MariaDb};
+use crate::support::rig;
+use crate::support::wait::wait_until;
+use object_store::ObjectStore;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use understudy::format::binlog_event::{FILE_MAGIC, Step};
+use understudy::format::binlog_segment::{Chain, Link, SegmentPlace};
+use understudy::model::gtid::Gtid;
+use understudy::model::id::{Epoch, StoreName, WriterId};
+use understudy::model::record::Event;
+use understudy::repository::append::Appended;
+use understudy::repository::binlog::Line;
+use understudy::repository::key_source::KeySource;
+use understudy::repository::store::{Repository, RepositoryOptions, Store};
+
+/// Returns a host with the store `acme`, whose database is at this server.
+fn host(repository: &Path, writer: &str, more: &str, server: &MariaDb) -> Host {
+    let host = Host::new(1);
+    let text = format!(
+        "repository = '{}'\nwriter = '{writer}'\n{more}[[store]]\nname = 'acme'\npath = 's0'\nplan = 'private'\n\
+         [store.database]\nmode = 'archive'\nsocket = '{}'\n",
+        repository.display(),
+        server.socket().display()
+    );
+    std::fs::write(host.path("understudy.toml"), text).unwrap();
+    host
+}
+
+const PLAIN: &str = "encryption = 'none'\n";
+
+/// A primary's server with its host, and an archiver.
+struct Archived {
+    server: MariaDb,
+    host: Host,
+    archiver: Option<Child>,
+    repository: tempfile::TempDir,
+    /// Number of the transaction before the first that counts.
+    base: u64,
+}
+
+impl Archived {
+    /// Makes a seeded primary; the repository is encrypted unless `more` says otherwise.
+    fn new(more: &str, options: &str) -> Self {
+        let server = MariaDb::primary_with(options);
+        server.sql("CREATE TABLE shop.counter (id INT PRIMARY KEY, value BIGINT); INSERT INTO shop.counter VALUES (1, 0)");
+        let repository = tempfile::tempdir().unwrap();
+        let host = host(repository.path(), "web-1", more, &server);
+        ok(&mut host.command(&["resync", "acme", "--quiet"]));
+        let mut archived = Self { server, host, archiver: None, repository, base: 0 };
+        archived.base = archived.number();
+        archived.seed();
+        archived
+    }
+
+    fn seed(&self) {
+        ok(&mut self.host.command(&["database", "seed", "acme", "--quiet"]));
+    }
+
+    fn position(&self) -> String {
+        self.server.sql("SELECT @@gtid_binlog_pos")
+    }
+
+    /// Returns the number of the server's last transaction.
+    fn number(&self) -> u64 {
+        self.position().rsplit('-').next().unwrap().parse().unwrap()
+    }
+
+    /// Commits transactions that count.
+    fn count(&self, transactions: usize) {
+        self.server.sql(&counting(transactions));
+    }
+
+    fn start(&mut self) {
+        self.start_with("");
+    }
+
+    fn start_with(&mut self, kill_at: &str) {
+        let log = std::fs::File::options().append(true).create(true).open(self.host.path("log")).unwrap();
+        let mut command = self.host.command(&["database", "archive", "acme"]);
+        command.stdout(log.try_clone().unwrap()).stderr(log).env("UNDERSTUDY_TEST_KILL_AT", kill_at);
+        self.archiver = Some(command.spawn().unwrap());
+    }
+
+    fn signal(&mut self, signal: Signal) -> Option<i32> {
+        let mut child = self.archiver.take().unwrap();
+        let _ = kill_process(Pid::from_raw(child.id() as i32).unwrap(), signal);
+        child.wait().unwrap().code()
+    }
+
+    fn report(&self) -> serde_json::Value {
+        let path = self.host.path("state/understudy/archive-acme/archive.json");
+        std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    fn wait_for(&self, what: &str, is: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let begun = Instant::now();
+        loop {
+            let report = self.report();
+            if is(&report) {
+                return report;
+            }
+            assert!(begun.elapsed().as_secs() < 60, "{what}: {report:#}\n{}", self.host.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn wait_until_archived(&self) {
+        let position = self.position();
+        self.wait_for("it is archived", |report| {
+            report["position"] == position.as_str() && report["state"] == "following"
+        });
+    }
+
+    /// Archives what there is, and ends the archiver.
+    fn archive_all(&mut self) {
+        self.start();
+        self.wait_until_archived();
+        assert_eq!(self.signal(Signal::TERM), Some(0), "{}", self.host.log());
+    }
+
+    fn segments(&self, epoch: u64) -> Vec<PathBuf> {
+        segments(self.repository.path(), epoch)
+    }
+
+    fn restore(&self, to: &str, into: &str) -> std::process::Output {
+        self.host.command(&["database", "restore", "acme", "--to", to, "--into", into]).output().unwrap()
+    }
+
+    fn restored(&self, to: &str, into: &str) -> MariaDb {
+        let output = self.restore(to, into);
+        assert!(output.status.success(), "{}\n{}", said(&output), self.host.log());
+        let server = MariaDb::start_on(&self.host.path(into).join("data"), FIT);
+        std::fs::remove_dir_all(self.host.path(into)).unwrap();
+        server
+    }
+
+    /// Restores to the transaction with this number, and checks that the database is as it was then.
+    fn check_restore_to(&self, number: u64) {
+        let server = self.restored(&format!("1-11-{number}"), &format!("to-{number}"));
+        let counted = (number - self.base).to_string();
+        assert_eq!(server.sql("SELECT value FROM shop.counter"), counted, "at {number}");
+        assert_eq!(
+            server.sql("SELECT COUNT(*), IFNULL(MAX(total), 0) FROM shop.orders"),
+            format!("{counted}\t{counted}")
+        );
+        assert_eq!(server.sql("SELECT @@gtid_slave_pos"), format!("1-11-{number}"));
+        assert_eq!(server.sql("SELECT COUNT(*) FROM mysql.user WHERE User LIKE 'understudy-%'"), "0");
+    }
+}
+
+impl Drop for Archived {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.archiver {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn counting(transactions: usize) -> String {
+    let one = "BEGIN; UPDATE shop.counter SET value = value + 1; INSERT INTO shop.orders (total, note) SELECT value, REPEAT('x', 100) FROM shop.counter; COMMIT;\n";
+    one.repeat(transactions)
+}
+
+fn segments(repository: &Path, epoch: u64) -> Vec<PathBuf> {
+    let dir = repository.join(format!("acme.database/binlog/{epoch:020}"));
+    let mut found: Vec<_> =
+        std::fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+/// Returns a store of an unencrypted repository, opened by the library.
+fn store(repository: &Path, name: &str) -> Store {
+    let local = object_store::local::LocalFileSystem::new_with_prefix(repository).unwrap();
+    let objects: Arc<dyn ObjectStore> = Arc::new(local);
+    let options = RepositoryOptions { keys: KeySource::none(), ..Default::default() };
+    Repository::over(objects, "test", options, rig::runtime()).store(&StoreName::parse(name).unwrap())
+}
+
+/// Reads a whole history, checks it, and returns its transactions and the files that its events make.
+fn read_all(store: &Store) -> (Line, Vec<Gtid>, BTreeMap<String, Vec<u8>>) {
+    let line = store.binlog().line().unwrap();
+    let first = &line.0[0];
+    let mut chain: Option<Chain> = None;
+    let (mut gtids, mut files) = (Vec::new(), BTreeMap::<String, Vec<u8>>::new());
+    for place in line.from(SegmentPlace { epoch: first.epoch, number: first.first }) {
+        let stored = store.binlog().read(place).unwrap();
+        let chain = chain.get_or_insert_with(|| Chain::before(&stored.segment.header, None));
+        chain
+            .read(stored.this, &stored.segment, &mut |told| {
+                let file = files
+                    .entry(told.part.file.clone())
+                    .or_insert_with(|| [&FILE_MAGIC[..], &told.part.format.bytes].concat());
+                file.extend(told.bytes);
+                if let Step::Ends(ended) = told.step {
+                    gtids.push(ended.gtid);
+                }
+            })
+            .unwrap_or_else(|error| panic!("{place:?}: {error}"));
+    }
+    (line, gtids, files)
+}
+
+fn check_consecutive(gtids: &[Gtid], after: u64) {
+    let numbers: Vec<u64> = gtids.iter().map(|gtid| gtid.number).collect();
+    let wanted: Vec<u64> = (after + 1..=after + numbers.len() as u64).collect();
+    assert_eq!(numbers, wanted);
+}
+
+#[test]
+fn archived_files_are_those_of_the_server_byte_for_byte_and_mariadb_binlog_reads_them() {
+    let mut archived = Archived::new(PLAIN, "");
+    archived.start();
+    archived.count(50);
+    archived.wait_until_archived();
+    archived.server.sql("FLUSH BINARY LOGS");
+    archived.count(30);
+    archived.server.sql(
+        "CREATE TABLE shop.kinds (id INT PRIMARY KEY) ENGINE=MyISAM; INSERT INTO shop.kinds VALUES (1), (2); \
+         CREATE TABLE shop.copy AS SELECT * FROM shop.kinds; XA START 'a'; INSERT INTO shop.copy VALUES (9); XA END 'a'; \
+         XA PREPARE 'a'; XA COMMIT 'a'; BEGIN; INSERT INTO shop.kinds VALUES (3); INSERT INTO shop.copy VALUES (3); ROLLBACK; \
+         CREATE USER one@two; ALTER TABLE shop.copy ADD COLUMN x INT; TRUNCATE shop.kinds; FLUSH BINARY LOGS;",
+    );
+    archived.count(3);
+    archived.wait_until_archived();
+    assert_eq!(archived.signal(Signal::TERM), Some(0));
+    let (_, gtids, files) = read_all(&store(archived.repository.path(), "acme.database"));
+    check_consecutive(&gtids, archived.base);
+    assert_eq!(gtids.last().unwrap().number, archived.number());
+    let raw = tempfile::tempdir().unwrap();
+    ok(Command::new("mariadb-binlog")
+        .args(["--no-defaults", "-uroot", "--read-from-remote-server", "--raw", "--to-last-log"])
+        .arg(format!("--socket={}", archived.server.socket().display()))
+        .arg(format!("--result-file={}/", raw.path().display()))
+        .arg("bin.000001"));
+    let mut compared = 0;
+    for (name, ours) in &files {
+        let theirs = std::fs::read(archived.server.datadir().join(name)).unwrap();
+        // The first one begins with the seed, in mid-file.
+        if compared == 0 {
+            let tail = &ours[260..];
+            assert!(theirs.ends_with(tail) && tail.len() > 10_000, "{name}");
+        }
+        for theirs in [theirs, std::fs::read(raw.path().join(name)).unwrap()] {
+            let mut theirs = theirs;
+            // The mark that the server has not closed it.
+            theirs[21] &= !1;
+            assert!(compared == 0 || *ours == theirs, "{name}: {} {}", ours.len(), theirs.len());
+        }
+        let file = raw.path().join(format!("ours-{name}"));
+        std::fs::write(&file, ours).unwrap();
+        let read = ok(Command::new("mariadb-binlog").arg("--no-defaults").arg(&file));
+        let read = String::from_utf8_lossy(&read.stdout).into_owned();
+        assert!(!read.contains("Heartbeat") && read.contains("GTID 1-11-"), "{read}");
+        compared += 1;
+    }
+    assert_eq!(compared, 3, "{:?}", files.keys());
+}
+
+#[test]
+fn an_idle_server_costs_nothing_and_a_busy_one_a_segment_a_second() {
+    let mut archived = Archived::new("", "");
+    archived.start();
+    archived.wait_for("it follows", |report| report["state"] == "following");
+    assert_eq!(archived.segments(0).len(), 0);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        archived.count(2);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    archived.wait_until_archived();
+    let count = archived.segments(0).len();
+    assert!((3..=7).contains(&count), "{count}");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(archived.segments(0).len(), count);
+    let report = archived.report();
+    assert_eq!((&report["lag_seconds"], &report["number"]), (&0.0.into(), &count.into()), "{report:#}");
+}
+
+#[test]
+fn an_archiver_that_is_killed_at_any_step_goes_on_without_a_gap_or_a_duplicate() {
+    let mut archived = Archived::new(PLAIN, "");
+    let steps = ["opened", "asked", "sealed", "put", "next file", "full"];
+    for step in steps {
+        archived.start_with(step);
+        let begun = Instant::now();
+        let mut child = archived.archiver.take().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            archived.count(3);
+            if step == "full" {
+                archived.server.sql(
+                    "INSERT INTO shop.orders (total, note) SELECT seq, REPEAT('y', 190) FROM shop.seq_1_to_40000",
+                );
+            }
+            archived.server.sql("FLUSH BINARY LOGS");
+            assert!(begun.elapsed().as_secs() < 30, "{step}: {}", archived.host.log());
+        }
+    }
+    let mut dice = Dice::new(5);
+    for round in 0..8u64 {
+        archived.start();
+        archived.count(20);
+        std::thread::sleep(Duration::from_millis(dice.below(1500)));
+        archived.count(20);
+        match round % 4 {
+            0 => {
+                archived.server.kill();
+                archived.server.begin();
+            }
+            1 => {
+                archived.server.kill();
+                archived.signal(Signal::KILL);
+                archived.server.begin();
+                continue;
+            }
+            _ => {}
+        }
+        archived.signal(Signal::KILL);
+    }
+    archived.archive_all();
+    let (line, gtids, _) = read_all(&store(archived.repository.path(), "acme.database"));
+    check_consecutive(&gtids, archived.base);
+    assert_eq!(gtids.last().unwrap().number, archived.number());
+    assert_eq!(line.0.len(), 1);
+    assert_eq!(line.0[0].last, archived.segments(0).len() as u64);
+}
+
+#[test]
+fn while_the_repository_is_away_nothing_is_lost_and_a_second_archiver_is_refused() {
+    let mut archived = Archived::new(PLAIN, "");
+    archived.start();
+    archived.count(5);
+    archived.wait_until_archived();
+    let output = archived.host.command(&["database", "archive", "acme"]).output().unwrap();
+    assert!(output.status.code() == Some(2) && said(&output).contains("another process"), "{output:?}");
+    let (there, away) =
+        (archived.repository.path().join("acme.database"), archived.repository.path().join("away"));
+    std::fs::rename(&there, &away).unwrap();
+    std::fs::write(&there, "no directory").unwrap();
+    archived.count(5);
+    archived.server.sql("FLUSH BINARY LOGS");
+    archived.count(5);
+    archived.wait_for("it waits", |report| report["state"] == "waiting");
+    std::fs::remove_file(&there).unwrap();
+    std::fs::rename(&away, &there).unwrap();
+    archived.wait_until_archived();
+    let (_, gtids, _) = read_all(&store(archived.repository.path(), "acme.database"));
+    check_consecutive(&gtids, archived.base);
+    assert_eq!(gtids.len(), 15);
+}
+
+#[test]
+fn binary_logs_that_are_gone_are_a_gap_that_a_new_seed_ends() {
+    let mut archived = Archived::new("", "");
+    archived.count(5);
+    archived.archive_all();
+    let before = archived.number();
+    archived.count(5);
+    archived.server.sql("FLUSH BINARY LOGS");
+    archived.count(5);
+    wait_until("they are deleted", || {
+        let last = archived.server.sql("SHOW MASTER STATUS");
+        archived.server.sql(&format!("PURGE BINARY LOGS TO '{}'", last.split('\t').next().unwrap()));
+        archived.server.sql("SHOW BINARY LOGS").lines().count() == 1
+    });
+    archived.start();
+    let report = archived.wait_for("it is broken", |report| report["state"] == "broken");
+    assert_eq!(report["trouble"], "gone", "{report:#}");
+    assert!(report["error"].as_str().unwrap().contains("database seed acme"), "{report:#}");
+    let status = archived.host.command(&["database", "status", "acme"]).output().unwrap();
+    assert!(status.status.code() == Some(4) && said(&status).contains("gone"), "{status:?}");
+    archived.seed();
+    archived.count(5);
+    archived.wait_until_archived();
+    // On either side of the gap it is restored, and not across it.
+    archived.check_restore_to(before);
+    archived.check_restore_to(archived.number() - 2);
+    let output = archived.restore(&format!("1-11-{}", before + 3), "no");
+    assert!(said(&output).contains(&format!("between 1-11-{before} and")), "{output:?}");
+    assert!(!archived.host.path("no").exists());
+}
+
+#[test]
+fn an_archive_restored_to_any_transaction_is_the_primary_at_it() {
+    let mut archived = Archived::new("", "");
+    archived.start();
+    for _ in 0..6 {
+        archived.count(40);
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    archived.server.sql("FLUSH BINARY LOGS");
+    archived.count(20);
+    archived.wait_until_archived();
+    let mut dice = Dice::new(7);
+    let last = archived.number();
+    for number in [archived.base, archived.base + 1, archived.base + 1 + dice.below(last - archived.base - 1)]
+    {
+        archived.check_restore_to(number);
+    }
+    // Another seed on the way is taken where it is nearer.
+    archived.seed();
+    archived.count(10);
+    archived.wait_until_archived();
+    archived.check_restore_to(last + 4);
+    archived.check_restore_to(last - 4);
+    archived.check_latest();
+    for (to, with) in [
+        (format!("1-11-{}", last + 99), "is not in the archive"),
+        ("1-12-9".into(), "no seed"),
+        ("soon".into(), "no moment"),
+    ] {
+        let output = archived.restore(&to, "no");
+        assert!(!output.status.success() && said(&output).contains(with), "{to}: {output:?}");
+        assert!(!archived.host.path("no").exists());
+    }
+}
+
+impl Archived {
+    fn check_latest(&self) {
+        let server = self.restored("latest", "latest");
+        let tables = "CHECKSUM TABLE shop.orders, shop.counter";
+        assert_eq!(server.sql(tables), self.server.sql(tables));
+        assert_eq!(server.sql("SELECT @@gtid_slave_pos"), self.position());
+    }
+}
+
+#[test]
+#[ignore = "takes an hour"]
+fn an_archive_restored_to_two_hundred_random_transactions_is_the_primary_at_each() {
+    let mut archived = Archived::new("", "");
+    archived.start();
+    for round in 0..40 {
+        archived.count(50);
+        if round % 10 == 5 {
+            archived.server.sql("FLUSH BINARY LOGS");
+        }
+        if round == 20 {
+            archived.seed();
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    archived.wait_until_archived();
+    let mut dice = Dice::new(11);
+    for _ in 0..200 {
+        archived.check_restore_to(archived.base + dice.below(archived.number() - archived.base + 1));
+    }
+}
+
+#[test]
+fn a_restore_to_a_time_has_what_was_committed_by_then_and_nothing_later() {
+    let mut archived = Archived::new("", "");
+    archived.start();
+    archived.count(10);
+    // Times are in seconds.
+    std::thread::sleep(Duration::from_millis(1100));
+    let time = archived.server.sql("SET time_zone='+00:00'; SELECT DATE_FORMAT(NOW(), '%Y-%m-%dT%H:%i:%s')");
+    let number = archived.number();
+    std::thread::sleep(Duration::from_millis(1100));
+    archived.count(10);
+    archived.wait_until_archived();
+    let server = archived.restored(&time, "then");
+    assert_eq!(server.sql("SELECT value FROM shop.counter"), "10");
+    assert_eq!(server.sql("SELECT @@gtid_slave_pos"), format!("1-11-{number}"));
+    let output = archived.restore("2020-01-01T00:00", "no");
+    assert!(output.status.code() == Some(2) && said(&output).contains("no seed is that old"), "{output:?}");
+}
+
+#[test]
+fn a_transaction_larger_than_a_segment_is_archived_and_restored_whole() {
+    let mut archived = Archived::new("", "max-allowed-packet=64M\n");
+    archived.server.sql("CREATE TABLE shop.large (id INT AUTO_INCREMENT PRIMARY KEY, text LONGTEXT)");
+    archived.start();
+    archived.count(3);
+    let before = archived.number();
+    // A restore from it begins with the large transaction, which is in several segments.
+    archived.seed();
+    archived.server.sql(
+        "BEGIN; INSERT INTO shop.large (text) SELECT REPEAT(MD5(RAND()), 3000) FROM shop.seq_1_to_400; \
+         INSERT INTO shop.large (text) VALUES (REPEAT(UUID(), 700000)); COMMIT;",
+    );
+    archived.count(3);
+    archived.wait_until_archived();
+    assert!(archived.segments(0).len() >= 4, "{:?}", archived.segments(0));
+    let server = archived.restored("latest", "all");
+    let tables = "CHECKSUM TABLE shop.large, shop.orders";
+    assert_eq!(server.sql(tables), archived.server.sql(tables));
+    for (number, rows) in [(before, "0"), (before + 1, "401")] {
+        let server = archived.restored(&format!("1-11-{number}"), "there");
+        assert_eq!(server.sql("SELECT COUNT(*) FROM shop.large"), rows);
+    }
+}
+
+#[test]
+fn segments_that_are_cut_flipped_missing_or_exchanged_are_found_and_named() {
+    let mut archived = Archived::new("", "");
+    archived.start();
+    for _ in 0..4 {
+        archived.count(5);
+        archived.wait_until_archived();
+    }
+    archived.signal(Signal::TERM);
+    let segments = archived.segments(0);
+    assert!(segments.len() >= 4);
+    let (one, two) = (&segments[1], &segments[2]);
+    let (first, second) = (std::fs::read(one).unwrap(), std::fs::read(two).unwrap());
+    let refused = |what: &str| {
+        for (path, bytes) in [(one, &first), (two, &second)] {
+            match what {
+                "cut" => std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap(),
+                "flipped" => {
+                    let mut bytes = bytes.clone();
+                    let at = bytes.len() / 2;
+                    bytes[at] ^= 1;
+                    std::fs::write(path, bytes).unwrap();
+                }
+                "missing" => std::fs::remove_file(path).unwrap(),
+                "exchanged" => std::fs::write(path, if path == one { &second } else { &first }).unwrap(),
+                _ => unreachable!(),
+            }
+            if what != "exchanged" || path == two {
+                let output = archived.restore("latest", "no");
+                let name = format!("{:020}/{}", 0, one.file_name().unwrap().to_str().unwrap());
+                let name = if what == "exchanged" || path == one {
+                    name
+                } else {
+                    name.replace(
+                        one.file_name().unwrap().to_str().unwrap(),
+                        two.file_name().unwrap().to_str().unwrap(),
+                    )
+                };
+                assert!(
+                    output.status.code() == Some(1) && said(&output).contains(&name),
+                    "{what} {name}: {output:?}"
+                );
+                assert!(!archived.host.path("no").exists(), "{what}");
+                let full =
+                    archived.host.command(&["verify", "acme.database", "--read-data"]).output().unwrap();
+                assert!(
+                    full.status.code() == Some(1) && said(&full).contains(&name),
+                    "{what} {name}: {full:?}"
+                );
+                for (path, bytes) in [(one, &first), (two, &second)] {
+                    std::fs::write(path, bytes).unwrap();
+                }
+            }
+        }
+    };
+    ["cut", "flipped", "missing", "exchanged"].iter().for_each(|what| refused(what));
+    // A gap is found without reading.
+    std::fs::remove_file(one).unwrap();
+    let quick = archived.host.command(&["verify", "acme.database"]).output().unwrap();
+    assert!(quick.status.code() == Some(1) && said(&quick).contains("is missing"), "{quick:?}");
+    std::fs::write(one, &first).unwrap();
+    ok(&mut archived.host.command(&["verify", "acme.database", "--read-data"]));
+    archived.check_latest();
+}
+
+#[test]
+fn a_restore_that_is_killed_leaves_nothing_that_looks_whole_and_is_made_anew() {
+    let mut archived = Archived::new("", "");
+    archived.count(20);
+    archived.archive_all();
+    for step in ["begun", "seed restored", "server started", "applying", "applied"] {
+        let mut command =
+            archived.host.command(&["database", "restore", "acme", "--to", "latest", "--into", "it"]);
+        let output = command.env("UNDERSTUDY_TEST_KILL_AT", step).output().unwrap();
+        assert_eq!(output.status.code(), None, "{step}: {output:?}");
+        assert!(!archived.host.path("it").exists(), "{step}");
+    }
+    archived.check_latest();
+    assert!(!archived.host.path("latest.unfinished").exists());
+    std::fs::create_dir(archived.host.path("full")).unwrap();
+    std::fs::write(archived.host.path("full/mine"), "x").unwrap();
+    let output = archived.restore("latest", "full");
+    assert!(output.status.code() == Some(2) && said(&output).contains("not empty"), "{output:?}");
+    std::fs::create_dir(archived.host.path("new.unfinished")).unwrap();
+    std::fs::write(archived.host.path("new.unfinished/mine"), "x").unwrap();
+    let output = archived.restore("latest", "new");
+    assert!(output.status.code() == Some(2) && said(&output).contains("in the way"), "{output:?}");
+}
+
+#[test]
+fn what_a_fenced_primary_still_commits_is_behind_the_branch_and_the_new_epoch_is_not_touched() {
+    let mut one = Archived::new(PLAIN, "");
+    let two = MariaDb::start(&format!("{FIT}log-slave-updates=1\n").replace("server-id=11", "server-id=12"));
+    two.sql(&format!("GRANT {GRANTS} ON *.* TO understudy@'127.0.0.1'; RESET MASTER;"));
+    two.sql(&format!(
+        "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={}, MASTER_USER='understudy', MASTER_PASSWORD='se''cret\\\\', MASTER_USE_GTID=slave_pos; START SLAVE",
+        one.server.port
+    ));
+    one.start();
+    one.count(30);
+    one.wait_until_archived();
+    let branch = one.number();
+    wait_until("it has all", || two.sql("SELECT @@gtid_slave_pos") == one.position());
+    two.sql("STOP SLAVE; RESET SLAVE ALL");
+    // What the first one commits from here on, nobody else has.
+    one.count(5);
+    one.wait_until_archived();
+    let acme = store(one.repository.path(), "acme");
+    let mut state = acme.log().state().unwrap();
+    let primary = WriterId("web-2".into());
+    let event = Event::Promoted { primary: primary.clone() };
+    assert!(matches!(acme.log().append(&mut state, &primary, event), Ok(Appended::Committed(_))));
+    two.sql(&counting(8));
+    let host = host(one.repository.path(), "web-2", PLAIN, &two);
+    let mut other = Archived {
+        server: two,
+        host,
+        archiver: None,
+        repository: tempfile::tempdir().unwrap(),
+        base: one.base,
+    };
+    other.archive_all();
+    let new = segments(one.repository.path(), 1);
+    let bytes: Vec<_> = new.iter().map(|path| std::fs::read(path).unwrap()).collect();
+    let old = one.segments(0).len();
+    // It has not heard of it, goes on, and is told when it begins anew.
+    one.count(2);
+    wait_until("it is archived", || one.segments(0).len() > old);
+    assert_eq!(one.signal(Signal::TERM), Some(0));
+    let output = one.host.command(&["database", "archive", "acme"]).output().unwrap();
+    assert!(
+        output.status.code() == Some(5) && said(&output).contains("'web-2' is its primary"),
+        "{output:?}"
+    );
+    assert_eq!(segments(one.repository.path(), 1), new);
+    for (path, bytes) in new.iter().zip(bytes) {
+        assert!(std::fs::read(path).unwrap() == bytes, "{path:?}");
+    }
+    let database = store(one.repository.path(), "acme.database");
+    let (line, gtids, _) = read_all(&database);
+    check_consecutive(&gtids, one.base);
+    assert_eq!(gtids.last().unwrap().to_string(), format!("1-12-{}", branch + 8));
+    assert_eq!(line.0.iter().map(|span| span.epoch).collect::<Vec<_>>(), [Epoch(0), Epoch(1)]);
+    let joined = database.binlog().read(SegmentPlace { epoch: Epoch(1), number: 1 }).unwrap();
+    let Link::After(joined) = joined.segment.header.link else { panic!("{joined:?}") };
+    let there = database.binlog().read(SegmentPlace { epoch: Epoch(0), number: joined.number }).unwrap();
+    assert_eq!(there.segment.header.after.to_string(), format!("1-11-{branch}"));
+    // The seed is the first one's, and the history goes on in the second one's.
+    let server = other.restored("latest", "new");
+    let tables = "CHECKSUM TABLE shop.orders, shop.counter";
+    assert_eq!(server.sql(tables), other.server.sql(tables));
+    let output = other.restore(&format!("1-11-{}", branch + 2), "no");
+    assert!(said(&output).contains("may have committed it alone"), "{output:?}");
+}
+
+#[test]
+fn segments_older_than_the_oldest_seed_are_pruned_and_never_the_last() {
+    let mut archived = Archived::new("", "");
+    archived.start();
+    for _ in 0..3 {
+        archived.count(5);
+        archived.wait_until_archived();
+    }
+    let between = archived.number();
+    archived.seed();
+    for _ in 0..2 {
+        archived.count(5);
+        archived.wait_until_archived();
+    }
+    let before = archived.segments(0);
+    let prune = |dry| {
+        let mut command = archived.host.command(&["prune", "acme.database", "--keep-last", "1", "--json"]);
+        if dry {
+            command.arg("--dry-run");
+        }
+        let output = ok(&mut command);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        report[0]["archive_segments_deleted"].as_u64().unwrap()
+    };
+    // A restore that runs may need them until the next pruning.
+    assert_eq!((prune(true), prune(false)), (0, 0));
+    assert_eq!(archived.segments(0), before);
+    assert_eq!((prune(true), prune(false)), (3, 3));
+    assert_eq!(archived.segments(0), before[3..]);
+    ok(&mut archived.host.command(&["verify", "acme.database", "--read-data"]));
+    archived.check_restore_to(between);
+    archived.check_restore_to(between + 7);
+    let output = archived.restore(&format!("1-11-{}", between - 3), "no");
+    assert!(said(&output).contains("no seed is that old"), "{output:?}");
+    // Behind the newest seed there is nothing yet; the last one stays.
+    archived.seed();
+    prune(false);
+    prune(false);
+    assert_eq!(archived.segments(0).len(), 1);
+    archived.count(5);
+    archived.wait_until_archived();
+    archived.check_latest();
+}
+
+#[test]
+fn an_archive_outlives_a_change_of_keys() {
+    let mut archived = Archived::new("", "");
+    archived.count(5);
+    archived.archive_all();
+    ok(&mut archived.host.command(&["key", "rotate", "acme.database"]));
+    archived.count(5);
+    archived.archive_all();
+    ok(&mut archived.host.command(&["verify", "acme.database", "--read-data"]));
+    archived.check_latest();
+}
+
+#[test]
+fn status_says_how_far_the_archive_is() {
+    let mut archived = Archived::new("", "");
+    archived.count(5);
+    archived.archive_all();
+    let status = || {
+        let mut command = archived.host.command(&["database", "status", "acme", "--json"]);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code().unwrap(), status["archive"].clone())
+    };
+    let (code, archive) = status();
+    assert_eq!(
+        (code, &archive["behind"], &archive["supervised"]),
+        (6, &0.into(), &false.into()),
+        "{archive:#}"
+    );
+    assert_eq!(archive["position"], archived.position().as_str());
+    assert_eq!(archive["first_position"], format!("1-11-{}", archived.base).as_str());
+    archived.count(3);
+    assert_eq!(status().1["behind"], 3);
+    let mut archived = archived;
+    archived.start();
+    archived.wait_until_archived();
+    let mut command = archived.host.command(&["database", "status", "acme"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success() && said(&output).contains("archive following"), "{output:?}");
+}
