@@ -5,10 +5,14 @@ Needs root and MariaDB (Debian's packages mariadb-server-core, mariadb-client, m
 256 MiB, durable at each commit, takes CHECKOUTS (5000) checkouts, each a transaction of 12 row changes in 7 tables, from
 four clients. The replica that understudy seeded follows; then it is stopped, the same again, and it catches up. Memory is
 that of the replica's server: resident, and what of it no other process shares. The processor time of both servers is
-counted while they work."""
-import json, os, random, re, signal, socket, subprocess, sys, tempfile, time
+counted while they work.
+
+Then the archive of the same primary: a customer pays every 50 ms for BUSY (60) seconds, then nobody for as long. The lag
+is the time from a commit's answer to the segment with it. The archive is restored to its end, and the tables compared."""
+import glob, json, os, random, re, signal, socket, subprocess, sys, tempfile, threading, time
 
 CHECKOUTS = int(os.environ.get("CHECKOUTS", "5000"))
+BUSY = int(os.environ.get("BUSY", "60"))
 SCHEMA = """CREATE DATABASE shop; USE shop;
 CREATE TABLE quote (id INT PRIMARY KEY, total INT, state INT, note VARCHAR(200), KEY (state));
 CREATE TABLE orders (id INT AUTO_INCREMENT PRIMARY KEY, quote INT, total INT, mail VARCHAR(80), note VARCHAR(400), KEY (quote), KEY (mail));
@@ -144,6 +148,108 @@ path = "/nowhere"\n[store.database]\nhost = "127.0.0.1"\nport = {self.port}\nacc
         return time.time() - begun
 
 
+class Archive:
+    """An archiver under a plan, with what it has put."""
+
+    def __init__(self, bench, plan):
+        self.bench, top = bench, bench.top
+        self.objects = f"{top}/repository/acme.database/binlog/*/*"
+        text = re.sub(r'(name = "acme"\n)(plan = .*\n)?', f'name = "acme"\nplan = "{plan}"\n', open(f"{top}/understudy.toml").read())
+        text = re.sub(r"\[store.database\]\n(mode = .*\n)?(socket = .*\n)?", f'[store.database]\nmode = "both"\nsocket = "{top}/socket"\n', text)
+        open(f"{top}/understudy.toml", "w").write(text)
+        self.running = bench.understudy("database", "archive", "acme", "-q")
+        self.wait()
+
+    def report(self):
+        return json.load(open(f"{self.bench.top}/state/understudy/archive-acme/archive.json"))
+
+    def wait(self):
+        """Waits until all is archived."""
+        while True:
+            try:
+                if self.report()["position"] == self.bench.primary("SELECT @@gtid_binlog_pos") and self.report()["state"] == "following":
+                    return
+            except (FileNotFoundError, json.JSONDecodeError):
+                pass
+            time.sleep(0.05)
+
+    def busy(self):
+        """A customer pays every 50 ms; returns the lags, the segments and the processor time of the archiver in ms a second."""
+        dice, commits, ends, done = random.Random("busy"), [], [], threading.Event()
+
+        def look():
+            seen = len(glob.glob(self.objects))
+            while not done.is_set():
+                now = len(glob.glob(self.objects))
+                if now != seen:
+                    seen = now
+                    ends.append(time.time())
+                time.sleep(0.02)
+
+        looker = threading.Thread(target=look)
+        looker.start()
+        client = subprocess.Popen(["mariadb", "--no-defaults", "-uroot", "-S", f"{self.bench.top}/socket", "-N", "-B", "--unbuffered", "shop"],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        before, used, begun = len(glob.glob(self.objects)), cpu(self.running.pid), time.time()
+        while time.time() - begun < BUSY:
+            client.stdin.write(checkout(dice) + "SELECT 1;\n")
+            client.stdin.flush()
+            client.stdout.readline()
+            commits.append(time.time())
+            time.sleep(0.05)
+        seconds, used = time.time() - begun, cpu(self.running.pid) - used
+        segments = len(glob.glob(self.objects)) - before
+        client.stdin.close()
+        client.wait()
+        self.wait()
+        done.set()
+        looker.join()
+        lags = sorted(min((end - commit for end in ends if end >= commit), default=0) for commit in commits)
+        return lags, segments / seconds * 3600, used / seconds * 1000, len(commits)
+
+    def idle(self):
+        before, used = len(glob.glob(self.objects)), cpu(self.running.pid)
+        time.sleep(BUSY)
+        return (len(glob.glob(self.objects)) - before) / BUSY * 3600, (cpu(self.running.pid) - used) / BUSY * 1000
+
+    def end(self):
+        self.running.send_signal(signal.SIGTERM)
+        self.running.wait()
+
+
+def archive(bench, rows):
+    for plan in ("private", "standard"):
+        kept = Archive(bench, plan)
+        lags, puts, used, count = kept.busy()
+        report = kept.report()
+        idle_puts, idle_used = kept.idle()
+        lag = f"{lags[len(lags) // 2]:.2f}, {lags[len(lags) * 95 // 100]:.2f}, {lags[-1]:.2f}"
+        rows.append((f"archive, {plan}: lag p50, p95, longest, s", lag))
+        rows.append((f"archive, {plan}: puts an hour at {count / BUSY:.0f} checkouts a second, and idle", f"{puts:.0f}, {idle_puts:.0f}"))
+        rows.append((f"archive, {plan}: ms of processor time a second, busy and idle", f"{used:.1f}, {idle_used:.1f}"))
+        rows.append((f"archive, {plan}: bytes a checkout, raw and stored", f"{report['events_bytes'] / count:.0f}, {report['stored_bytes'] / count:.0f}"))
+        rows.append((f"archive, {plan}: memory of the archiver, resident MiB", f"{fields(kept.running.pid)['VmRSS']:.0f}"))
+        kept.end()
+    kept = Archive(bench, "private")
+    before = kept.report()
+    used, begun = cpu(kept.running.pid), time.time()
+    bench.load(3)
+    kept.wait()
+    after = kept.report()
+    raw, stored = (after[key] - before[key] for key in ("events_bytes", "stored_bytes"))
+    rows.append((f"archive of {CHECKOUTS} checkouts at once: bytes a checkout, raw and stored", f"{raw / CHECKOUTS:.0f}, {stored / CHECKOUTS:.0f}"))
+    rows.append(("archiver, µs of processor time a checkout then", f"{(cpu(kept.running.pid) - used) / CHECKOUTS * 1e6:.0f}"))
+    rows.append(("memory of the archiver after it, resident MiB", f"{fields(kept.running.pid)['VmRSS']:.0f}"))
+    kept.end()
+    newest = max(glob.glob(f"{bench.top}/data/bin.0*"), key=os.path.getsize)
+    packed = subprocess.run(["zstd", "-1", "-c", newest], capture_output=True)
+    if packed.returncode == 0:
+        rows.append(("zstd -1 of a whole binary log, share of its bytes", f"{len(packed.stdout) / os.path.getsize(newest):.3f}"))
+    begun, running = time.time(), bench.understudy("database", "restore", "acme", "--to", "latest", "--into", f"{bench.top}/restored", "--json")
+    report = json.loads(running.communicate()[0])
+    rows.append((f"restore: seed and {report['transactions']} transactions of {report['segments']} segments, s", f"{time.time() - begun:.1f}"))
+
+
 def main(program):
     with tempfile.TemporaryDirectory() as top:
         bench = Bench(program, top)
@@ -185,6 +291,7 @@ def main(program):
             running.wait()
             seconds, shipped, size = bench.seed()
             rows.append((f"the next seed, {2 * CHECKOUTS} checkouts later", f"{seconds:.1f} s, {size >> 20} MiB, {shipped / 2**20:.1f} MiB shipped"))
+            archive(bench, rows)
         finally:
             bench.server.kill()
             bench.server.wait()

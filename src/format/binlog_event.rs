@@ -49,6 +49,7 @@ mod kind {
     pub const GTID: u8 = 162;
     pub const GTID_LIST: u8 = 163;
     pub const START_ENCRYPTION: u8 = 164;
+    pub const QUERY_COMPRESSED: u8 = 165;
 }
 
 /// Reason why bytes are no event, or none that has its place there.
@@ -203,7 +204,7 @@ impl<'a> Event<'a> {
     /// began, and for a statement by itself, how long that took.
     fn committed_s(&self) -> u32 {
         let took_s = match (self.kind, self.body.get(4..8)) {
-            (kind::QUERY, Some(&[a, b, c, d])) if self.body.len() >= QUERY_BYTES => {
+            (kind::QUERY | kind::QUERY_COMPRESSED, Some(&[a, b, c, d])) if self.body.len() >= QUERY_BYTES => {
                 u32::from_le_bytes([a, b, c, d])
             }
             _ => 0,

@@ -49,6 +49,18 @@ pub enum Link {
 }
 
 impl Link {
+    /// Returns whether a segment with this link may lie at a place: numbers have no gap, and only the first of an
+    /// epoch follows one of an earlier epoch.
+    fn fits(&self, place: SegmentPlace) -> bool {
+        match self.named() {
+            Some(previous) if previous.epoch == place.epoch => {
+                previous.number.checked_add(1) == Some(place.number)
+            }
+            Some(previous) => previous.epoch < place.epoch && place.number == 1,
+            None => place.number == 1,
+        }
+    }
+
     /// Returns the segment that is named.
     pub fn named(&self) -> Option<SegmentRef> {
         match self {
@@ -230,6 +242,9 @@ pub fn decode(bytes: &[u8], place: SegmentPlace, keys: Option<&Keys>) -> Result<
     let body = seal::open(&MAGIC, WHAT, place.context(), keys, bytes)?;
     let mut reader = Reader(&body);
     let link = link(&mut reader)?;
+    if !link.fits(place) {
+        return Err(FormatError::Text("it follows another segment than the one before this place".into()));
+    }
     let (before, after) = (position(&mut reader, "position")?, position(&mut reader, "position")?);
     let unfinished = unfinished(&mut reader)?;
     let server = ServerId(reader.fitting("server")?);
@@ -283,7 +298,7 @@ pub struct Told<'a> {
 /// Segments that are read in order: the state between two of them.
 #[derive(Clone, Debug)]
 pub struct Chain {
-    /// The segment that was read last.
+    /// The segment that was read last; with number 0 there was none.
     pub last: SegmentRef,
     pub position: GtidPosition,
     unfinished: Option<Begun>,
@@ -313,6 +328,11 @@ impl Chain {
         self.part.as_ref().zip(next).is_some_and(|(last, next)| last.goes_on_in(next))
     }
 
+    /// Returns the transaction that goes on in a segment.
+    pub fn begun_in(&self, header: &SegmentHeader) -> Option<Gtid> {
+        self.unfinished.filter(|_| self.goes_on_in(header)).map(|begun| begun.gtid)
+    }
+
     /// Reads the next segment, and tells each of its events.
     ///
     /// # Errors
@@ -325,6 +345,7 @@ impl Chain {
     ) -> Result<(), ChainError> {
         let header = &segment.header;
         match header.link {
+            Link::First if self.last.number != 0 => return Err(ChainError::Link),
             Link::After(previous) if previous != self.last => return Err(ChainError::Link),
             Link::After(_) if header.before != self.position => {
                 return Err(ChainError::Position {
@@ -468,6 +489,7 @@ mod tests {
         .unwrap();
         assert_eq!((numbers, read.position.to_string()), (vec![4, 5], "1-11-5".into()));
         let refused = |segment: &Segment| chain().read(reference(2), segment, &mut |_| {}).unwrap_err();
+        assert_eq!(refused(&segment(Link::First, end, 4..=5)), ChainError::Link);
         let other = segment(Link::After(reference(9)), end, 4..=5);
         assert_eq!(refused(&other), ChainError::Link);
         let later = segment(Link::After(reference(1)), end, 5..=6);
@@ -519,6 +541,31 @@ mod tests {
         assert!(!again.goes_on_in(&two.header));
         again.read(reference(2), &two, &mut |_| {}).unwrap();
         assert_eq!(again.position.to_string(), "1-11-8");
+    }
+
+    #[test]
+    fn a_segment_lies_behind_the_one_that_it_names_and_nowhere_else() {
+        let of = |link, place| {
+            decode(
+                &encode(&segment(link, 300, 4..=5), 1, &Sealing::default(), place, None).unwrap(),
+                place,
+                None,
+            )
+            .is_ok()
+        };
+        let at = |epoch, number| SegmentPlace { epoch: Epoch(epoch), number };
+        for (link, place, fits) in [
+            (Link::First, at(3, 1), true),
+            (Link::First, at(3, 2), false),
+            (Link::After(reference(6)), at(3, 7), true),
+            (Link::After(reference(6)), at(3, 6), false),
+            (Link::BehindGap(reference(6)), at(3, 8), false),
+            (Link::After(reference(6)), at(4, 1), true),
+            (Link::After(reference(6)), at(4, 7), false),
+            (Link::After(reference(6)), at(2, 1), false),
+        ] {
+            assert_eq!(of(link, place), fits, "{link:?} {place:?}");
+        }
     }
 
     #[test]

@@ -345,8 +345,8 @@ fn fuzz_seeds_are_decoded_or_refused() {
     }
     assert_eq!(
         formats.len(),
-        9,
-        "page, pack, index, record, lists, delta, checkpoint, keyring, age: {formats:?}"
+        10,
+        "page, pack, index, record, lists, delta, checkpoint, keyring, age, binlog: {formats:?}"
     );
 }
 
