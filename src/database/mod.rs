@@ -3,7 +3,8 @@
 //!
 //! The reference is MariaDB (10.11 and later). A seed travels through the repository like files; from its
 //! position on, the replica follows the primary's server itself. Only committed transactions are applied, in the
-//! server's own way; nothing here skips one.
+//! server's own way; nothing here skips one. On the primary, what the server commits can be archived in the
+//! repository; a seed and the archive make the database as it was at any moment.
 //!
 //! - [`role`] is what a server may be on this host, [`role_file`] the note of it, [`orders`] what changes it.
 //! - [`supervisor`] runs the server: as a [`replica`], which a promotion ([`promote`]) ends, or [`serving`].
@@ -13,6 +14,7 @@
 //! no longer the primary is not followed: the log is read before each start of replication.
 
 pub mod archive;
+mod archive_start;
 mod background;
 pub mod binlog_files;
 pub mod check;

@@ -4,7 +4,7 @@
 //! the destination is whole. The server that applied the transactions then says itself where it stands, and that
 //! must be the position that was read; it is a second opinion on every transaction.
 
-use super::archive::seeds;
+use super::archive_start::seeds;
 use super::error::DatabaseError;
 use super::minimal::Place;
 use super::play::{Play, Played};

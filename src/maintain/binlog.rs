@@ -10,7 +10,7 @@ use crate::format::binlog_segment::{Chain, Link, SegmentPlace};
 use crate::model::gtid::{DomainId, Gtid, GtidPosition};
 use crate::model::id::Epoch;
 use crate::model::record::StoreState;
-use crate::repository::binlog::{Ends, Stored, last_where};
+use crate::repository::binlog::{Ends, Listed, Stored, last_where};
 use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
 use crate::support::failure::{Failure, FailureKind};
@@ -115,12 +115,11 @@ pub(super) fn verify(
     }
     let needed = needed_from(state);
     for epoch in store.binlog().epochs()? {
-        let (segments, others) = store.binlog().list(epoch)?;
+        let Listed { numbers, others } = store.binlog().list(epoch)?;
         for other in others {
             report.problem(other, "is not a valid segment name");
         }
-        report.archive_segments += segments.len() as u64;
-        let numbers: Vec<u64> = segments.iter().map(|(number, _)| *number).collect();
+        report.archive_segments += numbers.len() as u64;
         find_gaps(store, epoch, &numbers, needed.as_ref(), report)?;
         let wanted = share(numbers.len(), read_percent, store.env().nonce());
         let mut reading = Reading { store, epoch, chain: None };

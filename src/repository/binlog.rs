@@ -31,6 +31,14 @@ pub struct Ends {
     pub gaps: Vec<RangeInclusive<u64>>,
 }
 
+/// What lies in an epoch.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    pub numbers: Vec<u64>,
+    /// The keys of what is no segment.
+    pub others: Vec<String>,
+}
+
 /// A segment as it lies in the repository.
 #[derive(Clone, Debug)]
 pub struct Stored {
@@ -146,18 +154,18 @@ impl Binlog<'_> {
         Ok(found.and_then(|object| object_key::parse_record(&object.location)).map(|number| number.0))
     }
 
-    /// Lists an epoch's segments with their sizes; anything else there is named in the second list.
-    pub(crate) fn list(&self, epoch: Epoch) -> Result<(Vec<(u64, u64)>, Vec<String>), RepositoryError> {
+    /// Lists the numbers of an epoch's segments.
+    pub(crate) fn list(&self, epoch: Epoch) -> Result<Listed, RepositoryError> {
         let prefix = object_key::epoch_prefix(self.store.name(), epoch);
         let listed = self.store.wait(self.store.objects().list(Some(&prefix), None))?;
-        let (mut numbers, mut others) = (Vec::new(), Vec::new());
+        let mut found = Listed::default();
         for object in listed {
             match object_key::parse_record(&object.location) {
-                Some(number) => numbers.push((number.0, object.size)),
-                None => others.push(object.location.to_string()),
+                Some(number) => found.numbers.push(number.0),
+                None => found.others.push(object.location.to_string()),
             }
         }
-        Ok((numbers, others))
+        Ok(found)
     }
 
     /// Returns the key of a segment, to be named in messages.

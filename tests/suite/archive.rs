@@ -513,6 +513,9 @@ fn segments_that_are_cut_flipped_missing_or_exchanged_are_found_and_named() {
     }
 }
 
+/// Harms the segment at a path, whose bytes these are.
+type Harm<'a> = dyn Fn(&Path, &[u8]) + 'a;
+
 fn check_damage(more: &str) {
     let mut archived = Archived::new(more, "");
     archived.start();
@@ -542,7 +545,7 @@ fn check_damage(more: &str) {
     let repeat = |path: &Path, _: &[u8]| {
         std::fs::copy(&segments[0], path).unwrap();
     };
-    let harms: [(&str, &dyn Fn(&Path, &[u8])); 5] = [
+    let harms: [(&str, &Harm<'_>); 5] = [
         ("cut", &cut),
         ("flipped", &flip),
         ("missing", &remove),

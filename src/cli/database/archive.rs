@@ -1,7 +1,6 @@
 //! `understudy database archive`.
 
 use super::{Configured, OfStore};
-use crate::cli::context::kill_at_named;
 use crate::cli::error::{Result, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::{Global, ending, show};
@@ -64,7 +63,7 @@ pub(super) fn archive(global: &Global, of: &OfStore) -> Result<Exit> {
         stop: &ending::is_asked,
         standing: &standing,
         on_report: &mut on_report,
-        on_step: &kill_at_named,
+        on_step: &crate::support::kill_point::reached,
     };
     run(&settings, &mut around)?;
     Ok(Exit::Done)

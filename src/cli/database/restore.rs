@@ -1,7 +1,6 @@
 //! `understudy database restore`.
 
 use super::Configured;
-use crate::cli::context::kill_at_named;
 use crate::cli::error::Result;
 use crate::cli::exit::Exit;
 use crate::cli::{Global, ending, progress, show};
@@ -66,7 +65,7 @@ pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Result<Exit> {
         env: context.env(),
         stop: &ending::is_asked,
         progress: &bars,
-        on_step: &kill_at_named,
+        on_step: &crate::support::kill_point::reached,
     };
     let recovered = progress::watched(global, context.env(), &bars, "restored", || recover(&recovery))?;
     say(global, name, &recovered, &destination)?;
