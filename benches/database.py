@@ -87,7 +87,9 @@ binlog-expire-logs-seconds=604800\ninnodb-buffer-pool-size=256M\ninnodb-log-file
                 break
             except subprocess.CalledProcessError:
                 time.sleep(0.1)
-        self.primary(f"CREATE USER understudy@'127.0.0.1' IDENTIFIED BY 'x'; GRANT {PRIVILEGES} ON *.* TO understudy@'127.0.0.1';" + SCHEMA)
+        for host in ("127.0.0.1", "localhost"):
+            self.primary(f"CREATE USER understudy@'{host}' IDENTIFIED BY 'x'; GRANT {PRIVILEGES} ON *.* TO understudy@'{host}'")
+        self.primary(SCHEMA)
         open(f"{top}/account.cnf", "w").write("[client]\nuser=understudy\npassword=x\n")
         open(f"{top}/understudy.toml", "w").write(f"""repository = "{top}/repository"\nencryption = "none"\n[[store]]\nname = "acme"
 path = "/nowhere"\n[store.database]\nhost = "127.0.0.1"\nport = {self.port}\naccount_file = "{top}/account.cnf"\ndatadir = "{top}/replica"\n""")

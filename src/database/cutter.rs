@@ -216,7 +216,7 @@ mod tests {
         cutter.begin("bin.000001", &format, offset, None);
         let mut found = segments(&mut cutter, &bytes, &[]);
         let unfinished: Vec<bool> = found.iter().map(|one| one.header.unfinished.is_some()).collect();
-        assert_eq!(unfinished, [true, true, true, false, false, true, false]);
+        assert_eq!(unfinished, [true, true, true, false, true, false]);
         assert!(found.iter().all(|one| one.events.len() < SEGMENT_MOST_BYTES + (2 << 20)));
         if cutter.has_news() {
             found.push(cutter.cut());

@@ -297,8 +297,7 @@ fn an_archiver_that_is_killed_at_any_step_goes_on_without_a_gap_or_a_duplicate()
     for step in steps {
         archived.start_with(step);
         let begun = Instant::now();
-        let mut child = archived.archiver.take().unwrap();
-        while child.try_wait().unwrap().is_none() {
+        while archived.archiver.as_mut().unwrap().try_wait().unwrap().is_none() {
             archived.count(3);
             if step == "full" {
                 archived.server.sql(
