@@ -381,7 +381,7 @@ mod tests {
             "hand over to a",
             "hand over to c",
             "keep serving",
-            "take over for ops: no power, at None, Some(7) s lost",
+            "take over for ops: no power, at None",
             "a is down",
             "c is down",
             "may serve",
