@@ -36,7 +36,7 @@ def others(lab):
 def wait_for_standby(lab, host):
     wait_until(f"{host.name} follows", host.is_standby, seconds=600)
     # One that was the primary before brings the whole tree first.
-    host.understudy("follow", STORE)
+    host.understudy("follow", STORE, "--once")
 
 
 def switch_over(lab):
