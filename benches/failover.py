@@ -33,10 +33,19 @@ def others(lab):
     return primary, next(host for host in lab.web if host is not primary)
 
 
+def has_followed(host):
+    try:
+        host.understudy("follow", STORE, "--once")
+    except Trouble:
+        # Its daemon is about it.
+        return False
+    return True
+
+
 def wait_for_standby(lab, host):
     wait_until(f"{host.name} follows", host.is_standby, seconds=600)
     # One that was the primary before brings the whole tree first.
-    host.understudy("follow", STORE, "--once")
+    wait_until(f"{host.name} has all", lambda: has_followed(host), seconds=600)
 
 
 def switch_over(lab):
