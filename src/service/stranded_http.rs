@@ -103,11 +103,8 @@ pub(super) async fn take(
     let Json(StrandedTake { new, paths, person }) =
         asked.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let person = text("person", person, "an operator")?;
-    let choice = Choice { new, paths: paths.iter().map(|path| tree_path(path)).collect::<Result<_, _>>()? };
-    if !choice.new && choice.paths.is_empty() {
-        return Err(ApiError::bad_request("nothing is chosen: give `new`, or `paths`"));
-    }
     let (_, running) = site.running(&name)?;
+    let choice = Choice { new, paths: paths.iter().map(|path| tree_path(path)).collect::<Result<_, _>>()? };
     site.blocking(move |daemon| {
         let take = |settlement: &Settlement, state: &mut StoreState| {
             settlement.take(state, record, choice, None, &Progress::default())
