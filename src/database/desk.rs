@@ -11,6 +11,7 @@ use super::error::DatabaseError;
 use super::holder::{self, Holder};
 use super::minimal::{Identity, Place, Size};
 use super::orders::{Answer, Asked, Order};
+use super::own_files;
 use super::process::Process;
 use super::report::Report;
 use super::role::{LogSays, RoleNote};
@@ -19,7 +20,7 @@ use super::seed::{SeedNote, data_dir};
 use super::server::Server;
 use crate::model::gtid::{DomainId, ServerId};
 use crate::support::env::Env;
-use crate::support::{durable, files, private};
+use crate::support::{files, private};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,7 +37,6 @@ const TRY_EVERY: Duration = Duration::from_millis(50);
 const ACCOUNT: &str = "understudy-replica";
 /// Maximum length of a socket's path.
 const SOCKET_MAX_BYTES: usize = 107;
-const PRIVATE_MODE: u32 = 0o600;
 
 /// A server as it is to be.
 pub struct Settings {
@@ -245,19 +245,7 @@ impl Desk<'_, '_> {
         if socket != place.socket() {
             std::os::unix::fs::symlink(socket, place.socket()).map_err(file(place.socket()))?;
         }
-        let mut bytes = [0; 16];
-        self.env().fill(&mut bytes);
-        let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let init = format!(
-            "SET sql_log_bin=0;\nCREATE OR REPLACE USER '{ACCOUNT}'@'localhost' IDENTIFIED BY '{password}';\n\
-             GRANT ALL PRIVILEGES ON *.* TO '{ACCOUNT}'@'localhost';\n"
-        );
-        let account = format!("[client]\nuser={ACCOUNT}\npassword={password}\n");
-        let files =
-            [(place.init(), init), (place.account(), account), (place.configuration(), configuration)];
-        for (path, text) in files {
-            durable::replace(self.env(), &path, PRIVATE_MODE, text.as_bytes()).map_err(file(path))?;
-        }
+        own_files::write(self.env(), place, ACCOUNT, &configuration)?;
         Process::start(place)
     }
 

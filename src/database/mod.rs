@@ -31,6 +31,7 @@ pub mod holder;
 pub mod lag;
 pub mod minimal;
 pub mod orders;
+mod own_files;
 pub mod play;
 pub mod private_server;
 pub mod process;

@@ -4,11 +4,12 @@ use super::client::{Address, Client};
 use super::error::DatabaseError;
 use super::facts::Variables;
 use super::minimal::{Identity, Minimal, Place, Size};
+use super::own_files;
 use super::process::{Process, check_series};
 use super::server::Server;
 use crate::model::gtid::{GtidPosition, ServerId};
 use crate::support::env::Env;
-use crate::support::{durable, private};
+use crate::support::private;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +20,6 @@ const END_LIMIT: Duration = Duration::from_secs(600);
 const TRY_EVERY: Duration = Duration::from_millis(50);
 /// Name of our account, which is dropped at the end.
 const ACCOUNT: &str = "understudy-restore";
-const PRIVATE_MODE: u32 = 0o600;
 /// Settings in addition to a replica's: nothing is lost by a crash that is not begun anew in any case.
 const SETTINGS: &str = "read-only=0\nsync-binlog=0\ninnodb-flush-log-at-trx-commit=0\nmax-allowed-packet=1G\nmax-binlog-size=1G\n";
 /// What the server's own binary logs are called.
@@ -106,13 +106,6 @@ fn prepare(settings: &PrivateSettings, env: &Env) -> Result<(), DatabaseError> {
     let file = |path: PathBuf| move |source| DatabaseError::File { path, source };
     private::own(&place.dir).map_err(file(place.dir.clone()))?;
     private::make_dirs(&place.temporary()).map_err(file(place.temporary()))?;
-    let mut bytes = [0; 16];
-    env.fill(&mut bytes);
-    let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let init = format!(
-        "SET sql_log_bin=0;\nCREATE OR REPLACE USER '{ACCOUNT}'@'localhost' IDENTIFIED BY '{password}';\n\
-         GRANT ALL PRIVILEGES ON *.* TO '{ACCOUNT}'@'localhost';\n"
-    );
     let primary = ServerId(settings.variables.number("server_id").try_into().unwrap_or(0));
     let configuration = Minimal {
         size: Size::Standard,
@@ -124,15 +117,7 @@ fn prepare(settings: &PrivateSettings, env: &Env) -> Result<(), DatabaseError> {
         log_bin: None,
         is_root: rustix::process::geteuid().is_root(),
     };
-    let files = [
-        (place.init(), init),
-        (place.account(), format!("[client]\nuser={ACCOUNT}\npassword={password}\n")),
-        (place.configuration(), configuration.text() + SETTINGS),
-    ];
-    for (path, text) in files {
-        durable::replace(env, &path, PRIVATE_MODE, text.as_bytes()).map_err(file(path))?;
-    }
-    Ok(())
+    own_files::write(env, place, ACCOUNT, &(configuration.text() + SETTINGS))
 }
 
 /// Removes the server's binary logs, and gives all to the user whose database it is.

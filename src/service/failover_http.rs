@@ -186,6 +186,11 @@ pub(super) async fn hand_over(
     at_primary(&site, &store, running, ask, here).await
 }
 
+fn primary_of(store: &StoreName, running: &Running) -> Result<WriterId, ApiError> {
+    let primary = running.agent.view().log.primary.clone();
+    primary.ok_or_else(|| conflict(format!("store '{store}' has no primary by the log")))
+}
+
 /// Says whether the primary is handing over, as it says itself.
 pub(super) async fn hands_over(
     State(site): State<AppState>,
@@ -195,19 +200,14 @@ pub(super) async fn hands_over(
     let asked = query(asked)?;
     let (store, running) = site.running(&name)?;
     let to = target(&store, &running, asked.to)?;
-    let primary = running.agent.view().log.primary.clone();
-    let primary = primary.ok_or_else(|| conflict(format!("store '{store}' has no primary by the log")))?;
+    let primary = primary_of(&store, &running)?;
     let of = primary.clone();
     let answer = site
         .blocking(move |_| {
             if of == running.parts.me {
                 return Ok(Ok(running.agent.why_not_handing_over(&to)));
             }
-            Ok(match running.parts.peers.ask_for_person(&of, Ask::HandsOver { to }) {
-                Ok(PeerAnswer::Done) => Ok(Vec::new()),
-                Ok(PeerAnswer::Refused { reasons }) => Ok(reasons),
-                Err(how) => Err(how),
-            })
+            Ok(reasons_of(&running, &of, Ask::HandsOver { to }))
         })
         .await?;
     match answer {
@@ -275,11 +275,16 @@ async fn at_member(
 
 /// Asks another member; returns why it does not.
 fn ask_member(running: &Running, member: &WriterId, ask: Ask) -> Vec<String> {
-    match running.parts.peers.ask_for_person(member, ask) {
-        Ok(PeerAnswer::Done) => Vec::new(),
-        Ok(PeerAnswer::Refused { reasons }) => reasons,
-        Err(how) => vec![format!("{how}; ask there, or see `understudy why`")],
-    }
+    let asked = reasons_of(running, member, ask);
+    asked.unwrap_or_else(|how| vec![format!("{how}; ask there, or see `understudy why`")])
+}
+
+/// Asks another member; returns the reasons for which it does not, or why it gives no answer.
+fn reasons_of(running: &Running, member: &WriterId, ask: Ask) -> Result<Vec<String>, String> {
+    running.parts.peers.ask_for_person(member, ask).map(|answer| match answer {
+        PeerAnswer::Done => Vec::new(),
+        PeerAnswer::Refused { reasons } => reasons,
+    })
 }
 
 fn answer_of(site: &AppState, store: &StoreName, host: &WriterId, reasons: &[String]) -> Answer {
@@ -299,8 +304,7 @@ async fn at_primary(
     here: impl FnOnce(&Running) -> Vec<String> + Send + 'static,
 ) -> Answer {
     running.parts.forget_refusal();
-    let primary = running.agent.view().log.primary.clone();
-    let primary = primary.ok_or_else(|| conflict(format!("store '{store}' has no primary by the log")))?;
+    let primary = primary_of(store, &running)?;
     let asked = primary.clone();
     let reasons = site
         .blocking(move |_| {

@@ -3,13 +3,12 @@
 
 use crate::support::command::{fails, ok, said};
 use crate::support::host::Host;
-use crate::support::members::{decide, invite, join};
+use crate::support::members::{decide, invite, join, member};
 use crate::support::rig::{self, Rig, disk_patience, name};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use object_store::ObjectStore;
 use ring::signature::{Ed25519KeyPair, KeyPair};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -18,7 +17,6 @@ use understudy::format::seal::Sealing;
 use understudy::maintain::prune::{Grace, PruneRequest, prune};
 use understudy::model::decision::{Cause, Decided, Decision, Loss, Promoted, Stranded};
 use understudy::model::id::{Epoch, Sequence, WriterId};
-use understudy::model::member::{May, Member};
 use understudy::model::record::{Event, StoreState};
 use understudy::model::retention::Retention;
 use understudy::repository::append::Appended;
@@ -269,19 +267,6 @@ fn whoever_may_only_append_cannot_promote() {
     assert!(told.contains("'evil' is irregular: 'evil' is no member of the store"), "{told}");
     let told = said(&ok(&mut one.command(&["history", "acme"])));
     assert_eq!(told.matches("NO EFFECT").count(), 8, "{told}");
-}
-
-fn member(name: &str, key: &SigningKey) -> Member {
-    let may = BTreeSet::from([May::Serve, May::Watch]);
-    Member {
-        name: WriterId(name.into()),
-        key: key.public(),
-        address: None,
-        customers: None,
-        database: None,
-        zone: None,
-        may,
-    }
 }
 
 fn forced(host: &str) -> Decision {

@@ -5,14 +5,14 @@ use crate::support::command::{fails, ok, said};
 use crate::support::facts;
 use crate::support::faulty::{Fault, FaultyStore};
 use crate::support::host::Host;
-use crate::support::members::{decide, join};
+use crate::support::members::{decide, join, member};
 use crate::support::rig::{self, disk_patience, name, patience};
 use crate::support::tree::{random, sample_tree};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -25,7 +25,6 @@ use std::time::Duration;
 use understudy::failover::stranded::rejoin::rejoin;
 use understudy::model::decision::{Cause, Decision, Loss, Promoted};
 use understudy::model::id::{Sequence, WriterId};
-use understudy::model::member::{May, Member};
 use understudy::replicate::resync::ResyncContext;
 use understudy::repository::decide::Maker;
 use understudy::repository::error::RepositoryError;
@@ -371,15 +370,6 @@ fn a_rejoin_that_ends_at_any_call_to_the_store_commits_nothing_or_all_and_is_don
     let source = dir.path().join("source");
     sample_tree(&source);
     let keys = [SigningKey::of(&[1; 32]), SigningKey::of(&[2; 32])];
-    let member = |name: &str, key: &SigningKey| Member {
-        name: WriterId(name.into()),
-        key: key.public(),
-        address: None,
-        customers: None,
-        database: None,
-        zone: None,
-        may: BTreeSet::from([May::Serve, May::Watch]),
-    };
     let origin = InMemory::new();
     let open =
         |objects: Arc<dyn ObjectStore>, attempts| rig::repository(objects, patience(attempts)).store(&name());

@@ -2,14 +2,29 @@
 
 use super::command::{ok, said};
 use super::host::Host;
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use understudy::model::decision::Decision;
 use understudy::model::id::{Sequence, WriterId};
+use understudy::model::member::{May, Member};
 use understudy::repository::decide::Maker;
 use understudy::repository::error::RepositoryError;
 use understudy::repository::store::Store;
 use understudy::support::signature::SigningKey;
+
+/// Returns a member without addresses, that may serve and watch.
+pub fn member(name: &str, key: &SigningKey) -> Member {
+    Member {
+        name: WriterId(name.into()),
+        key: key.public(),
+        address: None,
+        customers: None,
+        database: None,
+        zone: None,
+        may: BTreeSet::from([May::Serve, May::Watch]),
+    }
+}
 
 /// Begins an invitation. Returns its process and its token.
 pub fn invite(host: &Host, more: &[&str]) -> (Child, String) {

@@ -1,9 +1,9 @@
 //! `understudy database archive`.
 
-use super::{Configured, OfStore};
+use super::{Changes, Configured, OfStore};
 use crate::cli::error::{Result, UsageError};
 use crate::cli::exit::Exit;
-use crate::cli::{Global, ending, show};
+use crate::cli::{Global, ending};
 use crate::database::archive::{ArchiveAround, ArchiveReport, ArchiveSettings, Standing, archive as run};
 use crate::database::error::DatabaseError;
 use crate::database::minimal::Place;
@@ -47,17 +47,8 @@ pub(super) fn archive(global: &Global, of: &OfStore) -> Result<Exit> {
         Err(error) if error.kind() == FailureKind::Unavailable => Err(DatabaseError::Log(error.to_string())),
         Err(error) => Err(DatabaseError::Held(error.to_string())),
     };
-    let mut last = String::new();
-    let mut on_report = |report: &ArchiveReport| {
-        let said = said(report);
-        if global.json {
-            let _ = show::json(report);
-        } else if said != last && !global.quiet {
-            // Only what changed is said, since this goes on for months.
-            let _ = show::line(&format!("{}: {said}", settings.name));
-        }
-        last = said;
-    };
+    let mut changes = Changes::new(global);
+    let mut on_report = |report: &ArchiveReport| changes.tell(&settings.name, report, said(report));
     let mut around = ArchiveAround {
         env: context.env(),
         stop: &ending::is_asked,

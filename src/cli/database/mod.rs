@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::error::{LocalError, Result, UsageError};
 use super::exit::Exit;
-use super::{Ending, Global};
+use super::{Ending, Global, show};
 use crate::database::client::Client;
 use crate::database::decide::State;
 use crate::database::desk::local;
@@ -17,6 +17,8 @@ use crate::repository::store::Repository;
 use crate::service::config::StoreConfig;
 use crate::service::database::DatabaseMode;
 use clap::{Args, Subcommand};
+use serde::Serialize;
+use std::fmt::Display;
 use std::path::PathBuf;
 
 mod archive;
@@ -27,6 +29,28 @@ mod restore;
 mod run;
 mod seed;
 mod status;
+
+/// Tells a person of what goes on for months: only what changed.
+struct Changes<'a> {
+    global: &'a Global,
+    last: String,
+}
+
+impl<'a> Changes<'a> {
+    fn new(global: &'a Global) -> Self {
+        Self { global, last: String::new() }
+    }
+
+    /// Tells of a report, which is `said` in words.
+    fn tell(&mut self, store: &dyn Display, report: &impl Serialize, said: String) {
+        if self.global.json {
+            let _ = show::json(report);
+        } else if said != self.last && !self.global.quiet {
+            let _ = show::line(&format!("{store}: {said}"));
+        }
+        self.last = said;
+    }
+}
 
 #[derive(Args)]
 pub(super) struct DatabaseArgs {

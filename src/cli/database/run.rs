@@ -1,6 +1,6 @@
 //! `understudy database run`.
 
-use super::Configured;
+use super::{Changes, Configured};
 use crate::cli::error::{Error, LocalError, Result, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::{Global, ending, progress, show};
@@ -43,17 +43,8 @@ pub(super) fn run_server(global: &Global, args: &RunArgs) -> Result<Exit> {
     bring_if_needed(global, &configured, &settings, args.reseed)?;
     let reader = configured.clone();
     let log = Arc::new(move || reader.log_says().map_err(|error| DatabaseError::Log(error.to_string())));
-    let mut last = String::new();
-    let mut on_report = |report: &Report| {
-        // Only what changed is said, since this goes on for months.
-        let said = said(report);
-        if global.json {
-            let _ = show::json(report);
-        } else if said != last && !global.quiet {
-            let _ = show::line(&format!("{}: {said}", settings.store));
-        }
-        last = said;
-    };
+    let mut changes = Changes::new(global);
+    let mut on_report = |report: &Report| changes.tell(&settings.store, report, said(report));
     let stop = ending::is_asked;
     let mut around = Around { env: context.env(), stop: &stop, log, on_report: &mut on_report };
     supervise(&settings, &mut around)?;
