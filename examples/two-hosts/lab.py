@@ -337,9 +337,12 @@ class Lab:
         machine.call("ip", "addr", "add", f"{ADDRESSES[machine.name]}/24", "dev", "eth0")
         machine.call("ip", "link", "set", "eth0", "up")
 
+    def unplug(self, machine):
+        self.switch("link", "delete", machine.name)
+
     def power_off(self, machine):
         """Unplugs the network first: nobody hears of the end of what was connected."""
-        self.switch("link", "delete", machine.name)
+        self.unplug(machine)
         machine.kill()
 
     def start_storage(self):
