@@ -24,6 +24,9 @@ pub struct FailoverStatus {
     pub handover_to: Option<WriterId>,
     /// Whether the last promotion was carried out: the customers' address shows its epoch.
     pub completed: bool,
+    /// Standbys whose databases have every transaction that a customer was told is done.
+    #[serde(default)]
+    pub synced: Vec<WriterId>,
     /// Whether automatic failover is paused.
     pub paused: bool,
     /// Whether the primary needs a lease.

@@ -116,7 +116,7 @@ impl BinlogFile {
 }
 
 /// Reads one event.
-fn read_event(reader: &mut impl Read, into: &mut Vec<u8>) -> io::Result<Result<(), EventError>> {
+pub(super) fn read_event(reader: &mut impl Read, into: &mut Vec<u8>) -> io::Result<Result<(), EventError>> {
     let mut header = [0; EVENT_HEADER_BYTES];
     reader.read_exact(&mut header)?;
     let length = match event_bytes(&header) {

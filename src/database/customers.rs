@@ -40,6 +40,8 @@ pub struct ForCustomers<'a> {
     /// Path of the binary logs, where they are not our own.
     pub log_bin: Option<&'a str>,
     pub is_root: bool,
+    /// Whether commits wait for a standby from the first one on.
+    pub waits: bool,
 }
 
 impl ForCustomers<'_> {
@@ -71,6 +73,7 @@ impl ForCustomers<'_> {
         }
         line("server-id", &self.identity.server);
         line("gtid-domain-id", &self.domain);
+        line("rpl-semi-sync-master-enabled", &u8::from(self.waits));
         text + &log_bin(self.log_bin) + FIXED
     }
 
@@ -104,6 +107,9 @@ innodb-flush-log-at-trx-commit=1
 relay-log=relay
 relay-log-recovery=1
 slave-max-allowed-packet=1073741824
+rpl-semi-sync-master-wait-point=AFTER_SYNC
+rpl-semi-sync-master-timeout=31536000000
+rpl-semi-sync-master-wait-no-slave=1
 ";
 
 #[cfg(test)]
@@ -130,6 +136,7 @@ mod tests {
             made_by: &made_by,
             log_bin: Some("/var/log/mysql/bin"),
             is_root: false,
+            waits: true,
         }
         .text();
         let wanted = "# Made by understudy at each start.\n[mariadbd]\ninnodb_page_size=8192\n".to_owned()
@@ -138,7 +145,7 @@ mod tests {
             datadir=/data\nsocket=/run/understudy/acme/socket\npid-file=/run/understudy/acme/pid\n\
             log-error=/run/understudy/acme/server.log\ntmpdir=/run/understudy/acme/tmp\n\
             init-file=/run/understudy/acme/init.sql\nskip-networking=0\nbind-address=10.0.0.12\nport=3306\n\
-            server-id=4711\ngtid-domain-id=7\nlog-bin=/var/log/mysql/bin\n"
+            server-id=4711\ngtid-domain-id=7\nrpl-semi-sync-master-enabled=1\nlog-bin=/var/log/mysql/bin\n"
             + FIXED;
         assert_eq!(text, wanted);
         for line in ["read-only=1", "sync-binlog=1", "log-slave-updates=1"] {

@@ -249,7 +249,7 @@ impl Desk<'_, '_> {
         Process::start(place)
     }
 
-    fn wait_for_data(&self) -> Result<(), DatabaseError> {
+    pub(super) fn wait_for_data(&self) -> Result<(), DatabaseError> {
         let (data, begun) = (self.data(), self.env().stopwatch());
         loop {
             let holder = holder::holder(&data)?;

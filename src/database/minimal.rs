@@ -133,6 +133,10 @@ pub struct Minimal<'a> {
     pub log_bin: Option<&'a str>,
     /// Whether the server is run by root, which it does only if it is told so.
     pub is_root: bool,
+    /// Whether it acknowledges what it receives.
+    pub acks: bool,
+    /// Whether it undoes, when it starts, what it had not told its customers when it was killed.
+    pub undoes: bool,
 }
 
 impl Minimal<'_> {
@@ -149,6 +153,12 @@ impl Minimal<'_> {
         line("server-id", &self.identity.server);
         line("gtid-domain-id", &self.identity.domain);
         let durable = u8::from(self.size == Size::Private);
+        // What is acknowledged is on the disk where commits are.
+        line("sync-relay-log", &if durable == 1 { 1 } else { 10_000 });
+        line("rpl-semi-sync-slave-enabled", &u8::from(self.acks || self.undoes));
+        if self.undoes {
+            line("init-rpl-role", &"SLAVE");
+        }
         line("sync-binlog", &durable);
         line("innodb-flush-log-at-trx-commit", &if durable == 1 { 1 } else { 2 });
         line("innodb-buffer-pool-size", &format_args!("{}M", self.memory_mib));
@@ -255,8 +265,19 @@ mod tests {
         let identity = Identity { server: ServerId(4711), domain: DomainId(900_042) };
         let datadir = Path::new("/data");
         let memory_mib = size.memory_mib();
-        Minimal { size, memory_mib, datadir, place: &place, identity, primary, log_bin: None, is_root: true }
-            .text()
+        Minimal {
+            size,
+            memory_mib,
+            datadir,
+            place: &place,
+            identity,
+            primary,
+            log_bin: None,
+            is_root: true,
+            acks: false,
+            undoes: false,
+        }
+        .text()
     }
 
     #[test]
@@ -273,7 +294,7 @@ mod tests {
             datadir=/data\nsocket=/run/understudy/acme/socket\npid-file=/run/understudy/acme/pid\n\
             log-error=/run/understudy/acme/server.log\ntmpdir=/run/understudy/acme/tmp\n\
             init-file=/run/understudy/acme/init.sql\nuser=root\nserver-id=4711\ngtid-domain-id=900042\n\
-            sync-binlog=0\ninnodb-flush-log-at-trx-commit=2\ninnodb-buffer-pool-size=6M\n\
+            sync-relay-log=10000\nrpl-semi-sync-slave-enabled=0\nsync-binlog=0\ninnodb-flush-log-at-trx-commit=2\ninnodb-buffer-pool-size=6M\n\
             max-allowed-packet=67108864\nslave-max-allowed-packet=1073741824\nmax-heap-table-size=16777216\n\
             collation_server=utf8mb4_general_ci\ninnodb_page_size=16384\nlog-bin=binlog\n";
         assert_eq!(text(Size::Standard, &primary), wanted.to_owned() + FIXED);

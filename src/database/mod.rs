@@ -8,6 +8,7 @@
 //!
 //! - [`role`] is what a server may be on this host, [`role_file`] the note of it, [`orders`] what changes it.
 //! - [`supervisor`] runs the server: as a [`replica`], which a promotion ([`promote`]) ends, or [`serving`].
+//! - [`received`] is what a replica's server had received when it ended, and must not lose.
 //! - [`fence`] ends a server that customers reach, whether or not its supervisor lives.
 //!
 //! What can race: a second supervisor of the same server is stopped by the first one's lock. A primary that is
@@ -36,6 +37,7 @@ pub mod play;
 pub mod private_server;
 pub mod process;
 pub mod promote;
+pub mod received;
 pub mod recover;
 pub mod replay;
 pub mod replica;

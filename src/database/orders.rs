@@ -45,6 +45,10 @@ pub enum What {
     },
     /// One that refuses writes, and says what its last one was.
     Hand,
+    /// The primary's server, whose commits wait until a standby has acknowledged them, or do not.
+    Wait { on: bool },
+    /// A replica that acknowledges what it has received, or does not.
+    Acknowledge { on: bool },
 }
 
 /// An order.

@@ -116,6 +116,8 @@ fn prepare(settings: &PrivateSettings, env: &Env) -> Result<(), DatabaseError> {
         primary: settings.variables,
         log_bin: None,
         is_root: rustix::process::geteuid().is_root(),
+        acks: false,
+        undoes: false,
     };
     own_files::write(env, place, ACCOUNT, &(configuration.text() + SETTINGS))
 }

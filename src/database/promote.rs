@@ -6,6 +6,7 @@
 
 use super::decide::{self, Room, State};
 use super::error::{DatabaseError, Trouble};
+use super::received::Received;
 use super::server::{ReplicaStatus, Server};
 use crate::model::gtid::GtidPosition;
 use crate::support::env::Env;
@@ -29,6 +30,8 @@ pub(super) struct Promotion<'a> {
     pub accepts_loss: bool,
     /// Returns the reason for which it is given up.
     pub given_up: &'a dyn Fn() -> Option<DatabaseError>,
+    /// What servers before this one had received.
+    pub received: Option<&'a Received>,
 }
 
 /// Returns what is wrong with a replica, so that it lacks what the primary had; none if it is sound.
@@ -71,7 +74,7 @@ impl Promotion<'_> {
         loop {
             let applied = self.server.applied_position()?;
             if applied.covers(&received) {
-                return Ok(applied);
+                return self.apply_received(applied);
             }
             self.check()?;
             let broken = self.server.replica_status()?.as_ref().and_then(hindrance).is_some();
@@ -80,6 +83,30 @@ impl Promotion<'_> {
             }
             self.give_up()?;
             self.server.wait_for(&received, WAIT)?;
+        }
+    }
+
+    /// Applies what an earlier server had received and lost with its end.
+    fn apply_received(&self, applied: GtidPosition) -> Result<GtidPosition, DatabaseError> {
+        let Some(received) = self.received else { return Ok(applied) };
+        let end = match received.end() {
+            Err(_) if self.accepts_loss => return Ok(applied),
+            end => end?,
+        };
+        if applied.covers(&end) {
+            return Ok(applied);
+        }
+        // It neither receives nor applies any more.
+        self.server.stop_replica()?;
+        // An attempt before this one may have ended within.
+        let has = applied.gtids().chain(self.server.binlog_position()?.gtids()).collect();
+        match received.apply(&has, &self.server.client) {
+            Ok(reached) => {
+                self.server.set_applied_position(&reached)?;
+                Ok(reached)
+            }
+            Err(_) if self.accepts_loss => Ok(applied),
+            Err(error) => Err(error),
         }
     }
 
@@ -120,7 +147,8 @@ pub fn wait_until_applied(
     store: &str,
 ) -> Result<(), DatabaseError> {
     let begun = env.stopwatch();
-    let promotion = Promotion { store, server, env, position: None, accepts_loss: false, given_up: &|| None };
+    let (given_up, position, received): (&dyn Fn() -> _, _, _) = (&|| None, None, None);
+    let promotion = Promotion { store, server, env, position, accepts_loss: false, given_up, received };
     loop {
         let has = server.applied_position()?;
         if has.covers(wanted) || server.binlog_position()?.covers(wanted) {

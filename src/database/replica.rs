@@ -6,9 +6,11 @@
 //! as it is, and nothing is told to it.
 //!
 //! A server that was a primary's counts what it wrote itself as applied. If that is more than the new primary
-//! has, the servers refuse each other: nothing is thrown away, and a person decides. It is not started as
-//! `--init-rpl-role=SLAVE`: without semi-synchronous replication that rolls back what customers were told is
-//! done (measured: one of five transactions, since the engine's own commit is not on the disk yet).
+//! has, the servers refuse each other: nothing is thrown away, and a person decides. If its commits waited for a
+//! standby, and every primary since had all that a standby acknowledged, it is started as
+//! `--init-rpl-role=SLAVE` first: so the server itself undoes what it had not told its customers when it was
+//! killed. In any other case that would undo what customers were told is done (measured: one of five
+//! transactions, since the engine's own commit is not on the disk yet).
 //!
 //! What can race: the primary may be replaced after the log was read. When its successor's replica meets it, the
 //! servers refuse each other's transactions.
@@ -23,7 +25,8 @@ use super::minimal::Minimal;
 use super::orders::{Answer, Asked, What};
 use super::process::Process;
 use super::promote::Promotion;
-use super::report::Report;
+use super::received::Received;
+use super::report::{Acks, Report};
 use super::role::{self, LogSays, Role};
 use super::server::{ReplicaStatus, Server, Source};
 use crate::model::gtid::{GtidPosition, STANDBY_DOMAINS};
@@ -54,6 +57,12 @@ struct Replica<'d, 'a, 'b> {
     seeing: Background<Option<GtidPosition>>,
     /// Where the primary's own transactions begin, by the log.
     branch: Option<GtidPosition>,
+    /// Whether the server acknowledges what it receives.
+    acks: bool,
+    /// Whether the server was started to undo what it had told nobody.
+    undoes: bool,
+    /// What servers before this one had received, until all of it is applied.
+    received: Option<Received>,
 }
 
 /// Runs a replica's server until its role changes, or this process is to end.
@@ -62,6 +71,16 @@ struct Replica<'d, 'a, 'b> {
 /// The server has ended.
 pub(super) fn run(desk: &mut Desk) -> Result<Ended, DatabaseError> {
     let (settings, data) = (desk.settings, desk.data());
+    let note = desk.note()?;
+    let undoes = match note.branch.is_some() && note.waits {
+        // A server that was started in any other way keeps what nobody was told of.
+        true => note.undoes(desk.log()?.lossless_since),
+        false => false,
+    };
+    let acks = note.acks || undoes;
+    let mut received = Received::of(&settings.place);
+    desk.wait_for_data()?;
+    received.keep(&data)?;
     let configuration = Minimal {
         size: settings.size,
         memory_mib: settings.memory_mib,
@@ -71,13 +90,27 @@ pub(super) fn run(desk: &mut Desk) -> Result<Ended, DatabaseError> {
         primary: &desk.made_by.variables,
         log_bin: desk.made_by.log_bin.as_deref(),
         is_root: rustix::process::geteuid().is_root(),
+        acks,
+        undoes,
     }
     .text();
     let process = desk.start(configuration, &settings.place.socket())?;
     let server = Server::new(local(&settings.place, desk.env()));
     let (lag, seeing) = (Lag::default(), Background::default());
-    let mut run =
-        Replica { desk, process, server, lag, refetches: 0, source: None, asked: None, seeing, branch: None };
+    let mut run = Replica {
+        desk,
+        process,
+        server,
+        lag,
+        refetches: 0,
+        source: None,
+        asked: None,
+        seeing,
+        branch: None,
+        acks,
+        undoes,
+        received: Some(received),
+    };
     let ended = run.follow();
     let Replica { desk, process, .. } = run;
     process.stop(desk.env(), END_LIMIT);
@@ -86,7 +119,14 @@ pub(super) fn run(desk: &mut Desk) -> Result<Ended, DatabaseError> {
 
 impl Replica<'_, '_, '_> {
     fn follow(&mut self) -> Result<Ended, DatabaseError> {
-        self.desk.wait_until_ready(&mut self.process, &self.server)?;
+        let ready = self.desk.wait_until_ready(&mut self.process, &self.server);
+        if let Err(DatabaseError::Start(_)) = &ready
+            && self.undoes
+        {
+            // It cannot undo what a table without transactions has. It keeps all then, and a person decides.
+            self.desk.change(|note| note.waits = false)?;
+        }
+        ready?;
         self.settle_position()?;
         while !self.desk.stops() {
             if let Some(reason) = self.process.ended() {
@@ -156,8 +196,25 @@ impl Replica<'_, '_, '_> {
             What::Hand => asked.answer(Answer::failed(&DatabaseError::Held(
                 "this host's server is a replica, and has nothing to hand over".into(),
             ))),
+            What::Wait { .. } => asked.answer(Answer::failed(&DatabaseError::Held(
+                "this host's server is a replica, and has no customers that wait".into(),
+            ))),
+            What::Acknowledge { on } => {
+                let noted = self.desk.obey(&asked.order, |note| note.acks = on);
+                let done = noted.and_then(|_| self.acknowledge(on));
+                asked.answer(done.map_or_else(|error| Answer::failed(&error), |()| Answer::done(None)));
+            }
         }
         Ok(None)
+    }
+
+    /// Has the server acknowledge what it receives, or not any more.
+    fn acknowledge(&mut self, on: bool) -> Result<(), DatabaseError> {
+        if self.acks != on {
+            self.server.acknowledge(on)?;
+            self.acks = on;
+        }
+        Ok(())
     }
 
     /// Answers an order to follow: what is broken is no failure of the order.
@@ -198,7 +255,8 @@ impl Replica<'_, '_, '_> {
         self.promotion(None, accepts_loss, &|| None).check()?;
         let boot = self.desk.boot.clone();
         self.desk.obey(&asked.order, |note| {
-            (note.role, note.epoch, note.boot, note.branch) = (Role::Serve, epoch, boot, None);
+            (note.role, note.branch) = (Role::Serve, None);
+            note.serve_in(epoch, boot);
             note.accepts_loss = accepts_loss;
         })?;
         Ok(accepts_loss)
@@ -211,7 +269,8 @@ impl Replica<'_, '_, '_> {
         given_up: &'p dyn Fn() -> Option<DatabaseError>,
     ) -> Promotion<'p> {
         let store = &self.desk.settings.store;
-        Promotion { store, server: &self.server, env: self.desk.env(), position, accepts_loss, given_up }
+        let (server, env, received) = (&self.server, self.desk.env(), self.received.as_ref());
+        Promotion { store, server, env, position, accepts_loss, given_up, received }
     }
 
     /// Stops being a replica. On an error it is one again.
@@ -229,6 +288,9 @@ impl Replica<'_, '_, '_> {
             Ok(branch) => {
                 let branch = branch.filtered(|domain| domain.0 < STANDBY_DOMAINS);
                 self.desk.change(|note| (note.branch, note.accepts_loss) = (Some(branch), false))?;
+                if let Some(received) = self.received.take() {
+                    received.forget();
+                }
                 Ok(())
             }
             // It is killed or told to end: the next run goes on.
@@ -267,6 +329,12 @@ impl Replica<'_, '_, '_> {
                 "somebody has made this server forget its primary, as a promotion does; it is left as it is";
             return Err(DatabaseError::Held(text.to_owned()));
         };
+        if self.received.as_ref().is_some_and(|kept| kept.end().is_ok_and(|end| status.applied.covers(&end)))
+            && let Some(received) = self.received.take()
+        {
+            received.forget();
+        }
+        self.acknowledge(self.desk.note()?.acks)?;
         let judgement = decide::judge(&status, room(&self.desk.settings.root), &mut self.refetches);
         match judgement.act {
             Act::Nothing => {}
@@ -340,9 +408,22 @@ impl Replica<'_, '_, '_> {
             tls_ca: tls_ca.as_deref(),
             is_demoted,
         })?;
-        if is_demoted {
-            self.desk.change(|note| note.branch = None)?;
+        let before = self.desk.note()?.source;
+        if before.is_some_and(|before| before != name)
+            && let Some(received) = self.received.take()
+        {
+            // What it had of another primary may not be what this one has.
+            received.forget();
         }
+        let source = Some(name.clone());
+        self.desk.change(|note| {
+            note.source = source;
+            // What it undoes, it has undone.
+            note.waits &= !is_demoted;
+            if is_demoted {
+                note.branch = None;
+            }
+        })?;
         self.source = Some((name, Server::new(client.clone())));
         Ok(())
     }
@@ -368,6 +449,7 @@ impl Replica<'_, '_, '_> {
             lag_seconds: self.lag.of(&status.applied, env.boot()).map(|lag| lag.as_secs_f64()),
             applied: status.applied,
             received: status.received,
+            acks: self.acks.then_some(Acks { acknowledging: u64::from(status.receives), ..Acks::default() }),
             primary,
             resident_bytes: self.process.resident_bytes(),
             ..Report::of(judgement.state, error.filter(|_| judgement.trouble.is_some()), env.wall())

@@ -12,6 +12,17 @@ use std::time::Duration;
 /// Age from which a report says that its supervisor no longer runs.
 pub const STALE: Duration = Duration::from_secs(30);
 
+/// Semi-synchronous replication, as a server sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acks {
+    /// Whether commits wait for an acknowledgement.
+    pub waits: bool,
+    /// Number of servers that acknowledge, or whether this replica does.
+    pub acknowledging: u64,
+    /// Number of commits that wait at this moment.
+    pub waiting: u64,
+}
+
 /// What a supervisor saw last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -35,6 +46,9 @@ pub struct Report {
     /// All that was applied here when this server stopped being a replica; none while it is one.
     #[serde(default)]
     pub branch: Option<GtidPosition>,
+    /// What is acknowledged: by this replica, or to this server by its standbys.
+    #[serde(default)]
+    pub acks: Option<Acks>,
     /// Number of transactions that only this server has, which a former primary's may.
     #[serde(default)]
     pub beyond: Option<u64>,
@@ -56,6 +70,7 @@ impl Report {
             resident_bytes: None,
             epoch: Epoch::default(),
             branch: None,
+            acks: None,
             beyond: None,
             at,
         }

@@ -57,6 +57,32 @@ pub struct RoleNote {
     pub data: PathBuf,
     /// Whether a person takes this replica as it is, though it is broken.
     pub accepts_loss: bool,
+    /// The epoch in which this server last took writes.
+    #[serde(default)]
+    pub served: Epoch,
+    /// Whether commits wait, in that epoch, until a standby has acknowledged them.
+    #[serde(default)]
+    pub waits: bool,
+    /// Whether this replica acknowledges what it has received.
+    #[serde(default)]
+    pub acks: bool,
+    /// The server that was followed last.
+    #[serde(default)]
+    pub source: Option<String>,
+}
+
+impl RoleNote {
+    /// Notes that this server may take writes in an epoch. A new epoch begins without waiting for anybody.
+    pub fn serve_in(&mut self, epoch: Epoch, boot: String) {
+        self.waits &= self.served == epoch;
+        (self.epoch, self.served, self.boot, self.acks) = (epoch, epoch, boot, false);
+    }
+
+    /// Returns whether a former primary's server is to undo, when it starts, what no standby has acknowledged:
+    /// every primary since has all that was.
+    pub fn undoes(&self, lossless_since: Epoch) -> bool {
+        self.branch.is_some() && self.waits && self.served >= lossless_since
+    }
 }
 
 /// What the store's log says of its primary.
@@ -72,6 +98,10 @@ pub struct LogSays {
     pub database: Option<String>,
     /// All that it had applied when it stopped being a replica.
     pub branch: Option<GtidPosition>,
+    /// Whether it says that a standby has all that customers were told is done.
+    pub has_synced: bool,
+    /// The first epoch since which no change of the primary lost what a customer had been told is done.
+    pub lossless_since: Epoch,
 }
 
 /// What a supervisor runs.
@@ -216,6 +246,24 @@ mod tests {
         assert_eq!(beyond(&of("1-11-100"), &of("1-1-105")), 5);
         assert_eq!(beyond(&of("1-11-100,7-3-4"), &of("1-1-98,7-3-4")), 0);
         assert_eq!(beyond(&of("1-11-100"), &of("1-1-100,2-1-3")), 3);
+    }
+
+    #[test]
+    fn a_former_primary_undoes_only_what_no_primary_since_can_lack() {
+        let mut served = RoleNote::default();
+        served.serve_in(Epoch(3), "now".into());
+        assert!(!served.waits);
+        (served.waits, served.branch) = (true, Some("1-2-9".parse().unwrap()));
+        served.serve_in(Epoch(3), "now".into());
+        assert!(served.waits, "it goes on after a restart");
+        // It was fenced, and is told to follow in a later epoch.
+        (served.role, served.epoch) = (Role::Follow, Epoch(5));
+        assert!(served.undoes(Epoch(3)) && served.undoes(Epoch(1)));
+        assert!(!served.undoes(Epoch(4)), "a primary since was not of the set");
+        assert!(!RoleNote { branch: None, ..served.clone() }.undoes(Epoch(1)), "it is a replica already");
+        assert!(!RoleNote { waits: false, ..served.clone() }.undoes(Epoch(1)), "nobody acknowledged");
+        served.serve_in(Epoch(6), "now".into());
+        assert!(!served.waits);
     }
 
     proptest! {

@@ -4,6 +4,7 @@ use super::binlog_files::WrittenEnd;
 use super::client::{Address, Client, Rows, literal};
 use super::error::DatabaseError;
 use super::facts::{Facts, ForeignTable, VARIABLES, Variables};
+use super::report::Acks;
 use crate::model::gtid::{GtidPosition, ServerId};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -136,6 +137,42 @@ impl Server {
     pub fn binlog_position(&self) -> Result<GtidPosition, DatabaseError> {
         let rows = self.question("SELECT @@global.gtid_binlog_pos;")?;
         Ok(self.position(rows.first().unwrap_or_default())?.of_store())
+    }
+
+    /// Returns the last of the store's transactions, and who acknowledges them.
+    pub fn serving_status(&self) -> Result<(GtidPosition, Acks), DatabaseError> {
+        let of = |name: &str| {
+            format!(
+                "(SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'RPL_SEMI_SYNC_MASTER_{name}')"
+            )
+        };
+        let asked = format!(
+            "SELECT @@global.gtid_binlog_pos, @@global.rpl_semi_sync_master_enabled, {}, {};",
+            of("CLIENTS"),
+            of("WAIT_SESSIONS")
+        );
+        let rows = self.question(&asked)?;
+        let [position, waits, clients, waiting] = match rows.rows.first().map(Vec::as_slice) {
+            Some([position, waits, clients, waiting]) => [position, waits, clients, waiting],
+            _ => return Err(self.not_understood(asked)),
+        };
+        let number = |text: &str| text.parse().unwrap_or(0);
+        let acks = Acks { waits: waits == "1", acknowledging: number(clients), waiting: number(waiting) };
+        Ok((self.position(position)?.of_store(), acks))
+    }
+
+    /// Has commits wait until a standby has acknowledged them, however long that takes, or not any more: then those
+    /// that wait are done.
+    pub fn wait_for_standby(&self, on: bool) -> Result<(), DatabaseError> {
+        self.statement(&format!("SET GLOBAL rpl_semi_sync_master_enabled={};", u8::from(on)))
+    }
+
+    /// Has this replica acknowledge what it receives, or not. It connects to its primary anew for that.
+    pub fn acknowledge(&self, on: bool) -> Result<(), DatabaseError> {
+        let receives = self.replica_status()?.is_some_and(|status| status.receives);
+        let again = if receives { " START SLAVE IO_THREAD;" } else { "" };
+        let on = u8::from(on);
+        self.statement(&format!("STOP SLAVE IO_THREAD; SET GLOBAL rpl_semi_sync_slave_enabled={on};{again}"))
     }
 
     /// Returns where the server's binary logs are.

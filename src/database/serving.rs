@@ -59,6 +59,7 @@ pub(super) fn run(desk: &mut Desk) -> Result<Ended, DatabaseError> {
         made_by: &desk.made_by.variables,
         log_bin: desk.made_by.log_bin.as_deref(),
         is_root: rustix::process::geteuid().is_root(),
+        waits: desk.note()?.waits,
     };
     let (text, socket) = (configuration.text(), configuration.socket());
     // From here on a fence kills whoever has the data.
@@ -119,6 +120,8 @@ impl Serving<'_, '_, '_> {
     fn open(&self) -> Result<bool, DatabaseError> {
         let note = self.desk.note()?;
         if note.role == Role::Serve {
+            // Before the first write.
+            self.server.wait_for_standby(note.waits)?;
             self.server.open()?;
             self.server.enable_events()?;
         }
@@ -150,6 +153,17 @@ impl Serving<'_, '_, '_> {
                     Err(error) => Answer::failed(&error),
                 });
             }
+            What::Wait { on } => {
+                let done = self.wait(&asked.order, *on);
+                asked.answer(match done {
+                    Ok(position) => Answer::done(Some(position)),
+                    Err(error) => Answer::failed(&error),
+                });
+            }
+            What::Acknowledge { on: false } => asked.answer(Answer::done(None)),
+            What::Acknowledge { on: true } => asked.answer(Answer::failed(&DatabaseError::Held(
+                "this host's server is the primary's, and acknowledges nothing".into(),
+            ))),
         }
         Ok(None)
     }
@@ -161,12 +175,28 @@ impl Serving<'_, '_, '_> {
         let epoch = role::may_serve(note, given, log.as_ref()).map_err(DatabaseError::Fenced)?;
         let boot = self.desk.boot.clone();
         self.desk.obey(&asked.order, |note| {
-            (note.role, note.epoch, note.boot) = (Role::Serve, epoch, boot);
+            note.role = Role::Serve;
+            note.serve_in(epoch, boot);
         })?;
         match self.open()? {
             true => Ok(()),
             false => Err(DatabaseError::Fenced("it was fenced meanwhile".into())),
         }
+    }
+
+    /// Has commits wait for a standby's acknowledgement, or not any more. Returns what was committed until then: a
+    /// standby that has it, and acknowledges, has all that any customer was told.
+    fn wait(&self, order: &Order, on: bool) -> Result<GtidPosition, DatabaseError> {
+        // An agent has seen to it that the log says so first.
+        if !on && order.epoch.is_none() && self.desk.log()?.has_synced {
+            return Err(DatabaseError::Held(
+                "the log says that a standby has all that customers are told; the agent of this host takes it out of the log, and then commits go on".into(),
+            ));
+        }
+        // A server that is started again waits as well.
+        self.desk.obey(order, |note| note.waits = on)?;
+        self.server.wait_for_standby(on)?;
+        self.server.binlog_position()
     }
 
     /// Refuses writes, and returns the position of the last one.
@@ -211,8 +241,10 @@ impl Serving<'_, '_, '_> {
         let (state, now) =
             (if note.role == Role::Serve { State::Serving } else { State::Fenced }, self.desk.env().wall());
         let resident_bytes = self.process.resident_bytes();
-        match self.server.binlog_position() {
-            Ok(applied) => Report { applied, resident_bytes, ..Report::of(state, None, now) },
+        match self.server.serving_status() {
+            Ok((applied, acks)) => {
+                Report { applied, resident_bytes, acks: Some(acks), ..Report::of(state, None, now) }
+            }
             Err(error) => Report {
                 trouble: error.trouble(),
                 resident_bytes,

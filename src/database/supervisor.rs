@@ -149,6 +149,12 @@ impl Supervisor<'_, '_> {
             What::Hand => {
                 Err(DatabaseError::Held("no server runs, so that there is nothing to hand over".into()))
             }
+            What::Wait { .. } => Err(DatabaseError::Held("no server runs, so that nothing waits".into())),
+            What::Acknowledge { on } => {
+                let noted = self.desk.obey(&asked.order, |note| note.acks = *on);
+                asked.answer(noted.map_or_else(|error| Answer::failed(&error), |_| Answer::done(None)));
+                return Ok(Ended::Again);
+            }
         };
         match taken {
             Ok(_) => {
@@ -168,7 +174,7 @@ impl Supervisor<'_, '_> {
         self.desk.obey(&asked.order, |note| {
             // What stopped being a replica goes on; any other one has to do that first.
             note.role = if note.branch.is_some() { Role::Serve } else { Role::Follow };
-            (note.epoch, note.boot) = (epoch, boot);
+            note.serve_in(epoch, boot);
         })
     }
 }

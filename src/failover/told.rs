@@ -77,6 +77,13 @@ fn what(decision: &Decision) -> String {
         }
         Decision::Paused { reason, .. } => format!("automatic promotions are paused: {reason}"),
         Decision::Resumed { .. } => "automatic promotions are resumed".to_owned(),
+        Decision::Synced { standbys } if standbys.is_empty() => {
+            "the database waits for no standby".to_owned()
+        }
+        Decision::Synced { standbys } => {
+            let names: Vec<_> = standbys.iter().map(ToString::to_string).collect();
+            format!("the database waits for {}, which has all that customers were told", names.join(", "))
+        }
         Decision::Stranded(stranded) => format!(
             "stranded from epoch {}: {} added, {} changed, {} removed",
             stranded.of_epoch.0, stranded.added, stranded.changed, stranded.removed

@@ -32,7 +32,7 @@ const QUERY_BYTES: usize = 13;
 const LIST_MAX: usize = 1 << 20;
 
 /// The types of events that are told apart.
-mod kind {
+pub(super) mod kind {
     pub const QUERY: u8 = 2;
     pub const STOP: u8 = 3;
     pub const ROTATE: u8 = 4;
@@ -163,7 +163,7 @@ impl<'a> Event<'a> {
     }
 
     /// Returns the transaction that begins here, and whether it is one event.
-    fn gtid(&self) -> Result<(Gtid, bool), EventError> {
+    pub(super) fn gtid(&self) -> Result<(Gtid, bool), EventError> {
         let mut fields = Fields(self.body);
         let (number, domain, [flags]) = (fields.u64()?, DomainId(fields.u32()?), fields.take()?);
         Ok((Gtid { domain, server: self.server, number }, flags & STANDALONE != 0))
@@ -187,12 +187,12 @@ impl<'a> Event<'a> {
     }
 
     /// Returns whether this event may precede others of a transaction that ends with one event.
-    fn is_part(&self) -> bool {
+    pub(super) fn is_part(&self) -> bool {
         matches!(self.kind, kind::INTVAR | kind::RAND | kind::USER_VAR | kind::ANNOTATE)
     }
 
     /// Returns whether this event ends a transaction of several events.
-    fn is_end(&self) -> bool {
+    pub(super) fn is_end(&self) -> bool {
         match self.kind {
             kind::XID | kind::XA_PREPARE => true,
             kind::QUERY => self.body.ends_with(b"\0COMMIT") || self.body.ends_with(b"\0ROLLBACK"),
@@ -223,6 +223,20 @@ pub struct Format {
 impl Format {
     /// Parses a file's first event.
     pub fn parse(bytes: &[u8]) -> Result<Self, EventError> {
+        let format = Self::of(bytes)?;
+        // What was made up for a replica ends nowhere.
+        match format.bytes.get(13..17) {
+            Some(end) if *end != [0; 4] => Ok(format),
+            _ => Err(EventError::Format),
+        }
+    }
+
+    /// Parses the same event as a replica has received it.
+    pub(super) fn received(bytes: &[u8]) -> Result<Self, EventError> {
+        Self::of(bytes)
+    }
+
+    fn of(bytes: &[u8]) -> Result<Self, EventError> {
         let mut bytes = bytes.to_vec();
         if bytes.get(4) != Some(&kind::FORMAT) {
             return Err(EventError::Format);
@@ -231,8 +245,8 @@ impl Format {
             *flags &= !IN_USE;
         }
         let event = Event::parse(&bytes, Checksum::Crc32)?;
-        // Version 4, and the length of headers. What was made up for a replica ends nowhere.
-        let is_known = event.body.starts_with(&[4, 0]) && event.body.get(56) == Some(&19) && event.end != 0;
+        // Version 4, and the length of headers.
+        let is_known = event.body.starts_with(&[4, 0]) && event.body.get(56) == Some(&19);
         let checksum = match event.body.last() {
             Some(0) if is_known => Checksum::None,
             Some(1) if is_known => Checksum::Crc32,

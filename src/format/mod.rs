@@ -19,6 +19,7 @@ mod keyring2;
 pub mod page;
 pub mod passphrase;
 pub mod record;
+pub mod relay_log;
 pub mod seal;
 pub mod wire;
 

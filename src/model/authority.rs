@@ -12,13 +12,15 @@ use super::member::{self, Member, MembersError, TEXT_MAX_BYTES, is_text};
 use super::vote;
 use crate::support::clock::UnixNanos;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 /// Maximum number of irregular records that are listed. All are counted.
 const LISTED_MAX: usize = 32;
 /// Maximum number of stranded trees that wait for a person.
 const STRANDED_MAX: usize = 32;
+/// Maximum number of standbys that a database waits for.
+const SYNCED_MAX: usize = 8;
 /// Maximum number of steps of a promotion.
 const STEPS_MAX: usize = 64;
 
@@ -171,6 +173,13 @@ pub struct Authority {
     /// The primaries since the last completed promotion, and that one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reigns: Vec<Reign>,
+    /// The standbys that have every transaction that a customer was told is done.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub synced: BTreeSet<WriterId>,
+    /// The first epoch since which each primary had, when it was promoted, every transaction that a customer was
+    /// told is done.
+    #[serde(default)]
+    pub lossless_since: Epoch,
     /// Trees of former primaries that no person has settled. Their lists of objects are empty.
     pub stranded: BTreeMap<Sequence, Stranded>,
     pub irregular: Irregulars,
@@ -206,6 +215,23 @@ impl Authority {
 
     pub fn member(&self, name: &WriterId) -> Option<&Member> {
         self.members.iter().find(|member| member.name == *name)
+    }
+
+    /// Returns the standby whose acknowledgement a primary's database waits for: the first member of the list that
+    /// may serve and has a database. A server counts acknowledgements, and not who gives them, so there is one.
+    pub fn synchronous_standby(&self, primary: &WriterId) -> Option<&WriterId> {
+        let may =
+            |member: &&Member| member.name != *primary && member.may_serve() && member.database.is_some();
+        self.members.iter().find(may).map(|member| &member.name)
+    }
+
+    /// Returns whether the database of a standby acknowledges what it receives of `primary`'s: never beside another
+    /// one that the log names.
+    pub fn acknowledges(&self, standby: &WriterId, primary: &WriterId) -> bool {
+        match self.synced.is_empty() {
+            true => self.synchronous_standby(primary) == Some(standby),
+            false => self.synced.contains(standby),
+        }
     }
 
     fn may_serve(&self, name: &WriterId) -> bool {
@@ -297,6 +323,12 @@ impl Authority {
             }
             Decision::Paused { person, reason } => {
                 hold(is_text(person) && is_text(reason), Irregularity::Text)
+            }
+            Decision::Synced { standbys } => {
+                by_primary()?;
+                hold(standbys.len() <= SYNCED_MAX, Irregularity::TooMany)?;
+                let other = standbys.iter().find(|host| *host == maker || !self.may_serve(host));
+                other.map_or(Ok(()), |other| Err(Irregularity::Target(other.clone())))
             }
             Decision::Resumed { person } => {
                 hold(is_text(person), Irregularity::Text)?;
@@ -402,8 +434,14 @@ impl Authority {
         self.reigns.push(Reign { host: host.clone(), since });
     }
 
-    /// Takes a decision that was judged.
-    pub(crate) fn take(&mut self, sequence: Sequence, former: Option<WriterId>, regular: &Regular) {
+    /// Takes a decision that was judged; `epoch` is that of its record.
+    pub(crate) fn take(
+        &mut self,
+        sequence: Sequence,
+        epoch: Epoch,
+        former: Option<WriterId>,
+        regular: &Regular,
+    ) {
         self.reign(sequence, regular);
         let at = regular.at;
         let promotion = |cause, base, loss| {
@@ -414,6 +452,7 @@ impl Authority {
             Decision::Members { members } => {
                 if !self.is_founded() {
                     self.promotion = promotion(Cause::Founding, None, Loss::default());
+                    self.lossless_since = epoch;
                 }
                 self.members = members.clone();
             }
@@ -425,6 +464,15 @@ impl Authority {
                 self.promotion = promotion(cause, promoted.base, promoted.loss.clone());
                 // Whatever was begun in the former epoch has ended with it.
                 self.handover = None;
+                let is_lossless = match &promoted.cause {
+                    // Its own database has all that it ever told a customer.
+                    Cause::Handover { .. } | Cause::Rollback { .. } => true,
+                    _ => self.synced.contains(&promoted.primary),
+                };
+                if !is_lossless {
+                    self.lossless_since = epoch;
+                }
+                self.synced.clear();
             }
             Decision::Handover { to, snapshot, database } => {
                 let (to, snapshot, database) = (to.clone(), *snapshot, database.clone());
@@ -441,6 +489,7 @@ impl Authority {
                 self.paused = Some(Pause { sequence, person, reason, at });
             }
             Decision::Resumed { .. } => self.paused = None,
+            Decision::Synced { standbys } => self.synced = standbys.iter().cloned().collect(),
             Decision::Stranded(stranded) => {
                 let (new_packs, new_index) = (Vec::new(), Vec::new());
                 self.stranded.insert(sequence, Stranded { new_packs, new_index, ..stranded.clone() });

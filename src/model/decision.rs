@@ -74,6 +74,11 @@ pub enum Decision {
     Resumed {
         person: String,
     },
+    /// The standbys whose acknowledgement the primary's database waits for before a customer is told that a
+    /// transaction is done.
+    Synced {
+        standbys: Vec<WriterId>,
+    },
     /// What only a former primary has.
     Stranded(Stranded),
     /// What was stranded was taken over or given up by a person.
@@ -96,6 +101,7 @@ impl Decision {
             Self::Completed { .. } => "completed",
             Self::Paused { .. } => "paused",
             Self::Resumed { .. } => "resumed",
+            Self::Synced { .. } => "synced",
             Self::Stranded(_) => "stranded",
             Self::Settled { .. } => "settled",
         }

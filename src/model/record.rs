@@ -308,7 +308,7 @@ impl StoreState {
         }
         match self.verdict(store, &record) {
             Some(Ok(regular)) => {
-                self.decide(sequence, regular);
+                self.decide(sequence, record.epoch, regular);
                 self.epoch = record.epoch;
             }
             Some(Err(why)) => self.authority.irregular.note(sequence, maker(&record), &why),
@@ -388,12 +388,12 @@ impl StoreState {
     }
 
     /// Takes a decision that has effect.
-    fn decide(&mut self, sequence: Sequence, regular: Regular) {
+    fn decide(&mut self, sequence: Sequence, epoch: Epoch, regular: Regular) {
         if let Decision::Stranded(stranded) = &regular.decision {
             self.add_index(stranded.new_index.clone());
         }
         let former = self.primary.clone();
-        self.authority.take(sequence, former, &regular);
+        self.authority.take(sequence, epoch, former, &regular);
         if regular.promotes {
             self.primary = Some(regular.maker);
         }

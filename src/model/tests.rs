@@ -146,8 +146,8 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => (0..4u8, 0..13u8).prop_map(|(host, what)| Op::Decide(host, what)),
-        3 => (0..4u8, 0..13u8, 0..5u8).prop_map(|(host, what, how)| Op::Forge(host, what, how)),
+        6 => (0..4u8, 0..14u8).prop_map(|(host, what)| Op::Decide(host, what)),
+        3 => (0..4u8, 0..14u8, 0..5u8).prop_map(|(host, what, how)| Op::Forge(host, what, how)),
         2 => (0..40usize).prop_map(Op::Replay),
         1 => (0..4u8).prop_map(Op::Plain),
         2 => (0..4u8).prop_map(Op::Snapshot),
@@ -181,6 +181,7 @@ fn decision(log: &Log, host: u8, what: u8) -> Decision {
         9 => Decision::Completed { promotion, steps: Vec::new(), database: None },
         10 => Decision::Paused { person: text(), reason: text() },
         11 => promoted(host, Cause::Automatic { votes: Vec::new() }),
+        12 => Decision::Synced { standbys: vec![name((host + 1) % 4)] },
         _ => promoted(host, Cause::Founding),
     }
 }
@@ -296,6 +297,26 @@ fn a_store_is_founded_once_by_its_primary_alone() {
     log.has_no_effect(0, &list(&[0]), Irregularity::Founder);
     log.holds(1, &list(&[1]));
     assert_eq!(log.primary(), (Some(name(1)), 2));
+}
+
+#[test]
+fn a_primary_that_the_set_did_not_name_ends_the_line_without_loss() {
+    let synced = |hosts: &[u8]| Decision::Synced { standbys: hosts.iter().map(|host| name(*host)).collect() };
+    let mut log = Log::founded();
+    let since = |log: &Log| log.state.authority.lossless_since.0;
+    let founded = log.primary().1;
+    assert_eq!(since(&log), founded);
+    log.has_no_effect(1, &synced(&[2]), Irregularity::NotPrimary(name(1)));
+    log.has_no_effect(0, &synced(&[0]), Irregularity::Target(name(0)));
+    log.has_no_effect(0, &synced(&[3]), Irregularity::Target(name(3)));
+    log.holds(0, &synced(&[1]));
+    log.holds(1, &forced(1));
+    assert_eq!(since(&log), founded, "it had all");
+    assert!(log.state.authority.synced.is_empty(), "the new primary waits for nobody yet");
+    log.holds(1, &synced(&[2]));
+    log.holds(1, &synced(&[]));
+    log.holds(2, &forced(2));
+    assert_eq!(since(&log), founded + 2);
 }
 
 #[test]

@@ -71,6 +71,8 @@ pub struct DatabaseConfig {
     pub directory: Option<PathBuf>,
     /// How customers reach this host's server while it is the primary's.
     pub serve: Option<ServeConfig>,
+    /// Whether a customer is told that a transaction is done only once a standby has it; default: as the plan says.
+    pub semi_sync: Option<bool>,
     /// Command that makes the database refuse writes, and succeeds once it does.
     #[serde(default)]
     pub fence: Vec<String>,
@@ -127,6 +129,9 @@ impl DatabaseConfig {
             if self.datadir.is_none() {
                 return wrong("`serve` is of a server that understudy runs; set its `datadir`");
             }
+        }
+        if self.semi_sync == Some(true) && (self.serve.is_none() || !self.promote.is_empty()) {
+            return wrong("`semi_sync` is of servers that understudy runs and promotes itself; set `serve`");
         }
         if let Some(host) = self.host.as_deref().filter(|host| self.tls_ca.is_none() && !is_near(host)) {
             return Err(format!(

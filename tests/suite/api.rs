@@ -245,6 +245,7 @@ fn failover(phase: &str, is_full: bool) -> FailoverStatus {
         members: host("web-1").into_iter().collect(),
         handover_to: host("web-2"),
         completed: is_full,
+        synced: host("web-2").into_iter().collect(),
         paused: is_full,
         has_lease: is_full,
         waits_for: host("web-1").into_iter().collect(),

@@ -2,102 +2,19 @@
 
 use crate::support::command::{ok, said};
 use crate::support::database_host::{DatabaseHost, Writers};
-use crate::support::host::Host;
-use crate::support::members::join;
+use crate::support::database_pair::{DatabasePair, has_all, history};
 use crate::support::servers::free_port;
 use crate::support::wait::wait_until;
-use serde_json::Value;
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 use understudy::failover::guard::client::GuardClient;
 use understudy::failover::guard::settings::{DatabaseSettings, GateSettings, Setup};
 use understudy::model::id::StoreName;
 
-/// Two hosts with daemons; the first one has files, and is the primary.
-struct Pair {
-    one: DatabaseHost,
-    two: DatabaseHost,
-    _repository: tempfile::TempDir,
-}
-
-fn status(host: &Host) -> Value {
-    let text = host.get("/api/v1/stores/acme/failover");
-    text.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap())
-}
-
-fn history(host: &Host) -> Vec<Value> {
-    let output = ok(&mut host.command(&["history", "acme", "--json"]));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-impl Pair {
-    fn start() -> Self {
-        let repository = tempfile::tempdir().unwrap();
-        let location = repository.path().display().to_string();
-        let (first, second) = (free_port(), free_port());
-        // Nobody listens at the port that the configurations name: the log says whom to follow.
-        let mut one = DatabaseHost::new(&location, "primary", first, 1);
-        let mut two = DatabaseHost::new(&location, "standby", second, 1);
-        for host in [&one, &two] {
-            let (path, daemon) = (host.host.path("understudy.toml"), host.host.port);
-            let text = std::fs::read_to_string(&path).unwrap()
-                + &format!(
-                    "[store.member]\naddress = '127.0.0.1:{daemon}'\ndatabase = '127.0.0.1:{}'\n\
-                     [service]\nlisten = '127.0.0.1:{daemon}'\nlook_seconds = 1\n",
-                    host.port
-                );
-            let text = text.replace("role = 'standby'", "role = 'standby'\nschedule = '0 0 1 1 *'");
-            let text = text.replace("role = 'primary'", "role = 'primary'\nschedule = '0 0 1 1 *'");
-            std::fs::write(&path, text).unwrap();
-        }
-        // A mount of it would be seen by other tests.
-        let path = two.host.path("understudy.toml");
-        let text = std::fs::read_to_string(&path).unwrap().replace("path = 's0'\n", "");
-        std::fs::write(&path, text).unwrap();
-        one.found();
-        ok(&mut one.host.command(&["member", "found", "acme"]));
-        ok(&mut one.host.command(&["database", "seed", "acme", "--quiet"]));
-        join(&one.host, &two.host, &[]);
-        two.supervise();
-        two.wait_for_state("following");
-        one.host.start();
-        two.host.start();
-        let pair = Self { one, two, _repository: repository };
-        pair.wait_for_primary(&pair.one, &pair.two);
-        pair
-    }
-
-    fn wait_for_primary(&self, primary: &DatabaseHost, standby: &DatabaseHost) {
-        let is = |host: &DatabaseHost, phase: &str| {
-            let status = status(&host.host);
-            status["phase"] == phase && status["completed"] == true
-        };
-        let begun = Instant::now();
-        while !(is(primary, "primary") && is(standby, "standby")) {
-            if begun.elapsed().as_secs() > 60 {
-                for host in [primary, standby] {
-                    println!("{:#}\n{}\n{}", status(&host.host), host.host.log(), host.log());
-                }
-                panic!("the roles are others");
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-fn has_all(host: &DatabaseHost, orders: &[String]) {
-    let there = host.sql("SELECT id FROM shop.orders");
-    let there: BTreeSet<&str> = there.lines().collect();
-    let missing: Vec<&String> = orders.iter().filter(|order| !there.contains(order.as_str())).collect();
-    assert!(missing.is_empty(), "{} of {}: {missing:?}", missing.len(), orders.len());
-}
-
 #[test]
 fn a_switchover_takes_the_database_along_and_the_log_says_where_it_went_on() {
-    let pair = Pair::start();
+    let pair = DatabasePair::start("");
     let (one, two) = (&pair.one, &pair.two);
     assert_eq!(one.state(), "serving", "the daemon has closed nothing");
     let port = Arc::new(AtomicU64::new(one.port.into()));
@@ -114,7 +31,7 @@ fn a_switchover_takes_the_database_along_and_the_log_says_where_it_went_on() {
     let position = two.sql("SELECT @@gtid_binlog_pos");
     wait_until("the old primary has all", || one.sql("SELECT @@gtid_slave_pos") == position);
     assert_eq!(one.sql("CHECKSUM TABLE shop.orders"), two.sql("CHECKSUM TABLE shop.orders"));
-    let history = history(&two.host);
+    let history = history(two);
     let said = |kind: &str| {
         let row = history.iter().rev().find(|row| row["kind"] == kind).unwrap();
         let what = row["what"].as_str().unwrap();
@@ -128,7 +45,7 @@ fn a_switchover_takes_the_database_along_and_the_log_says_where_it_went_on() {
 
 #[test]
 fn a_dead_hosts_database_is_taken_over_and_it_comes_back_as_a_replica() {
-    let mut pair = Pair::start();
+    let mut pair = DatabasePair::start("");
     let port = Arc::new(AtomicU64::new(pair.one.port.into()));
     let writers = Writers::start(2, &port);
     wait_until("they write", || writers.acknowledged() > 50);
@@ -161,7 +78,7 @@ fn a_dead_hosts_database_is_taken_over_and_it_comes_back_as_a_replica() {
 
 #[test]
 fn a_host_whose_replica_is_broken_is_not_handed_over_to_unless_a_person_says_so() {
-    let pair = Pair::start();
+    let pair = DatabasePair::start("");
     let (one, two) = (&pair.one, &pair.two);
     one.customer("INSERT INTO shop.orders VALUES ('row', '')").unwrap();
     wait_until("it is replicated", || two.sql("SELECT COUNT(*) FROM shop.orders") == "1");

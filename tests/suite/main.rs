@@ -52,6 +52,7 @@ mod restore;
 mod roles;
 mod roundtrip;
 mod seeds;
+mod semi_sync;
 mod service;
 mod services;
 mod signals;

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod command;
 pub mod customers;
 pub mod database_host;
+pub mod database_pair;
 pub mod dated;
 pub mod dice;
 pub mod disk;

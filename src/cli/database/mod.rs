@@ -74,6 +74,10 @@ enum DatabaseCommand {
     Demote(order::DemoteArgs),
     /// End this host's server at once if it takes writes; or with --planned, have it refuse them and say its last one
     Fence(order::FenceArgs),
+    /// Have the primary's server tell customers that a transaction is done only once a standby has it, or end that
+    SemiSync(order::SwitchArgs),
+    /// Have this host's replica acknowledge what it receives to the primary's server, or end that
+    Acks(order::SwitchArgs),
     /// Wait until this host's server has applied a position
     Wait(order::WaitArgs),
     /// Archive what the primary's server commits, for a restore to any moment; run on its host until it is told to end
@@ -101,6 +105,8 @@ impl DatabaseArgs {
             DatabaseCommand::Promote(_)
             | DatabaseCommand::Demote(_)
             | DatabaseCommand::Fence(_)
+            | DatabaseCommand::SemiSync(_)
+            | DatabaseCommand::Acks(_)
             | DatabaseCommand::Wait(_) => Ending::AT_ONCE,
             // Its end is no failure: it was told to end.
             DatabaseCommand::Archive(_) | DatabaseCommand::Run(_) => {
@@ -123,6 +129,8 @@ pub(super) fn run(global: &Global, args: DatabaseArgs) -> Result<Exit> {
         DatabaseCommand::Promote(args) => order::promote(global, &args),
         DatabaseCommand::Demote(args) => order::demote(global, &args),
         DatabaseCommand::Fence(args) => order::fence(global, &args),
+        DatabaseCommand::SemiSync(args) => order::semi_sync(global, &args),
+        DatabaseCommand::Acks(args) => order::acks(global, &args),
         DatabaseCommand::Wait(args) => order::wait(global, &args),
         DatabaseCommand::Archive(of) => archive::archive(global, &of),
         DatabaseCommand::Restore(args) => restore::restore(global, &args),
@@ -172,7 +180,9 @@ impl Configured {
         let member = primary.as_ref().and_then(|primary| state.authority.member(primary));
         let database = member.and_then(|member| member.database.clone());
         let branch = state.authority.promotion.as_ref().and_then(|last| last.database.clone());
-        Ok(LogSays { epoch: state.epoch, primary, is_here, only_follows, database, branch })
+        let (epoch, lossless_since) = (state.epoch, state.authority.lossless_since);
+        let has_synced = !state.authority.synced.is_empty();
+        Ok(LogSays { epoch, primary, is_here, only_follows, database, branch, has_synced, lossless_since })
     }
 
     /// Returns the store of the database's seeds and archive, as it is shipped from a directory.

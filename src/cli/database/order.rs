@@ -1,4 +1,4 @@
-//! `understudy database promote`, `demote`, `fence` and `wait`.
+//! `understudy database promote`, `demote`, `fence`, `semi-sync`, `acks` and `wait`.
 //!
 //! They need nothing of the configuration but the supervisor's directory, and not even that if `--directory` is
 //! given: so an agent's or a guard's command does not fail because of a configuration, a key or a repository. An
@@ -10,10 +10,12 @@ use crate::cli::error::{Result, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::{Global, show};
 use crate::database::desk::local;
+use crate::database::error::DatabaseError;
 use crate::database::fence::{self, Found};
 use crate::database::minimal::Place;
 use crate::database::orders::{What, give};
 use crate::database::promote;
+use crate::database::role_file;
 use crate::database::server::Server;
 use crate::model::gtid::GtidPosition;
 use crate::model::id::{Epoch, StoreName};
@@ -30,6 +32,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 const EPOCH: &str = "UNDERSTUDY_EPOCH";
 /// What an agent's fence is for: `planned` for a handover.
 const FENCE: &str = "UNDERSTUDY_FENCE";
+/// Time for semi-synchronous replication to begin or to end.
+const SWITCH_LIMIT: Duration = Duration::from_secs(20);
 /// Time for a position to be applied.
 const WAIT_LIMIT: Duration = Duration::from_secs(120);
 
@@ -67,6 +71,20 @@ pub(super) struct WaitArgs {
     /// The position, such as 1-11-4711
     #[arg(value_name = "GTID")]
     position: String,
+}
+
+#[derive(Args)]
+pub(super) struct SwitchArgs {
+    #[command(flatten)]
+    target: Target,
+    #[arg(value_name = "SWITCH")]
+    switch: Switch,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Args)]
@@ -150,6 +168,31 @@ pub(super) fn demote(global: &Global, args: &DemoteArgs) -> Result<Exit> {
     let (store, place) = args.target.find(global)?;
     let (position, note) = give(&place, What::Follow, epoch()?, LIMIT)?;
     said(global, &store, "is a replica", position, note)
+}
+
+/// Has commits of the primary's server wait for a standby.
+pub(super) fn semi_sync(global: &Global, args: &SwitchArgs) -> Result<Exit> {
+    let (store, place) = args.target.find(global)?;
+    let on = matches!(args.switch, Switch::On);
+    let (position, note) = give(&place, What::Wait { on }, epoch()?, SWITCH_LIMIT)?;
+    let done = if on { "waits for a standby" } else { "waits for nobody" };
+    said(global, &store, done, position, note)
+}
+
+/// Has this host's replica acknowledge what it receives.
+pub(super) fn acks(global: &Global, args: &SwitchArgs) -> Result<Exit> {
+    let (store, place) = args.target.find(global)?;
+    let on = matches!(args.switch, Switch::On);
+    match give(&place, What::Acknowledge { on }, epoch()?, SWITCH_LIMIT) {
+        Ok(_) => {}
+        // Its server has ended with it, or does what the note says when it starts.
+        Err(DatabaseError::NoSupervisor(_)) if place.dir.exists() => {
+            role_file::change(&place, &Env::system(), |note| note.acks = on)?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let done = if on { "acknowledges what it receives" } else { "acknowledges nothing" };
+    said(global, &store, done, None, None)
 }
 
 /// Waits until this host's server has applied a position.

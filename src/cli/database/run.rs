@@ -7,6 +7,7 @@ use crate::cli::{Global, ending, progress, show};
 use crate::database::desk::{Around, Settings};
 use crate::database::error::DatabaseError;
 use crate::database::minimal::{Place, Size};
+use crate::database::received::Received;
 use crate::database::report::Report;
 use crate::database::seed::{NOTE, bring, store_name};
 use crate::database::supervisor::{supervise, take};
@@ -124,6 +125,8 @@ fn bring_if_needed(
         // Until the mark is gone, no server is started in what may be half of two seeds.
         std::fs::write(&mark, b"").map_err(|error| not_written(&mark, &error))?;
     }
+    // What an earlier replica had received goes on from other data.
+    Received::of(&settings.place).forget();
     let context = &configured.context;
     let repository = context.repository_of(&configured.store.name)?;
     let seeds = repository.store(&store_name(&configured.store.name)?);

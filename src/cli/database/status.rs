@@ -218,6 +218,10 @@ fn say(output: &Output) -> Result<()> {
         if let Some(branch) = &report.branch {
             show::line(&format!("  it was a replica until {}", position(branch)))?;
         }
+        if let Some(acks) = report.acks.filter(|acks| acks.waits) {
+            let waiting = show::count(acks.waiting);
+            show::line(&format!("  a commit is done once the standby has it; {waiting} wait now"))?;
+        }
         return end(output, report);
     }
     let behind = report.behind.map_or("an unknown number of".to_owned(), show::count);
@@ -226,6 +230,9 @@ fn say(output: &Output) -> Result<()> {
         "  replica {} at {applied}: {behind} transactions behind, lag {lag}",
         report.state.name()
     ))?;
+    if report.acks.is_some_and(|acks| acks.acknowledging > 0) {
+        show::line("  it acknowledges what it receives: customers wait for that")?;
+    }
     end(output, report)
 }
 

@@ -97,7 +97,7 @@ impl Triage {
             base: base.as_ref().map(|(sequence, _)| sequence.0),
             lost_seconds: lost.map(|lost| lost.as_secs_f64()),
             entries: base.as_ref().map(|(_, record)| record.manifest.entries),
-            database: database(&there, context.env().wall()),
+            database: database(&there, status, context.env().wall()),
             fences: fences(&there, status),
             steps: steps(&there, status, base.map(|(sequence, _)| sequence)),
             // Another host has to be asked.
@@ -226,7 +226,11 @@ fn fences(there: &There, status: &FailoverStatus) -> Vec<String> {
 }
 
 /// Says what is known of the database before a failover.
-fn database(there: &There, now: UnixNanos) -> String {
+fn database(there: &There, status: &FailoverStatus, now: UnixNanos) -> String {
+    if status.synced.contains(there.host) {
+        return "nothing: its replica there has every transaction that customers were told is done"
+            .to_owned();
+    }
     let unknown = "as its own replication has it; understudy runs the configured commands".to_owned();
     let Some(config) = there.config.filter(|config| config.database.serve.is_some()) else { return unknown };
     let report = config.database_place().ok().flatten().and_then(|place| Report::read(&place));

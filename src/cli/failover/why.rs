@@ -34,6 +34,13 @@ fn print(status: &FailoverStatus) -> Result<()> {
     if let Some(to) = &status.handover_to {
         show::line(&format!("  a handover to '{to}' is in progress"))?;
     }
+    if !status.synced.is_empty() {
+        let names: Vec<_> = status.synced.iter().map(ToString::to_string).collect();
+        let names = names.join(", ");
+        show::line(&format!(
+            "  {names} has every transaction of the database that customers were told is done"
+        ))?;
+    }
     for host in &status.waits_for {
         show::line(&format!("  it waits until '{host}' is known to be closed"))?;
     }

@@ -4,7 +4,7 @@ use super::journal::Journal;
 use super::lease_keeper::{LeaseKeeper, LeaseLine, LineDesk};
 use super::log_desk::{LogDesk, LogJob};
 use super::message::Message;
-use super::participants::{GateMode, GateOrder, GateOutcome, Participants, Report};
+use super::participants::{GateMode, GateOrder, GateOutcome, Participants, Report, Standbys};
 use super::watch_desk::{WatchDesk, WatchJob};
 use super::worker::Worker;
 use crate::failover::decide::input::Input;
@@ -93,6 +93,7 @@ pub(crate) enum HostWork {
     StopAcks,
     StartAcks,
     WaitFor { standbys: BTreeSet<WriterId> },
+    Standbys { waits_for: BTreeSet<WriterId> },
 }
 
 /// Does the host's parts, on whichever thread.
@@ -115,6 +116,10 @@ impl HostDesk {
         }
         let part = &self.participants;
         let (name, result) = match what {
+            HostWork::Standbys { waits_for } => {
+                self.see(number, part.standbys(&waits_for));
+                return false;
+            }
             HostWork::Close { epoch } => ("closing", self.close(number, epoch).map(|()| Input::Closed)),
             HostWork::Prepare { epoch } => {
                 ("preparing", part.prepare(epoch, &stop).map(|()| Input::Prepared { epoch }))
@@ -153,6 +158,17 @@ impl HostDesk {
             Err(how) => part.report(Report::Failed { what: name, how }),
         }
         false
+    }
+
+    /// Tells the machine of the standbys' databases.
+    fn see(&self, order: u64, standbys: Standbys) {
+        let waits = standbys.waits_for.map(|host| Input::WaitsFor { standbys: [host].into() });
+        let seen =
+            standbys.seen.into_iter().map(|(host, is_connected)| Input::Standby { host, is_connected });
+        for input in waits.into_iter().chain(seen) {
+            // A machine that has ended hears nothing.
+            let _ = self.messages.send(Message::Done { input, order });
+        }
     }
 
     /// The gate comes first, behind whatever it is being told.

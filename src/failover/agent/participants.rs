@@ -34,6 +34,15 @@ pub enum GateOutcome {
     Fenced(String),
 }
 
+/// What is seen of the standbys' databases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standbys {
+    /// The standby that the primary's database waits for, though nobody here knows; an earlier process asked for it.
+    pub waits_for: Option<WriterId>,
+    /// Whether each acknowledges, and has all that it must have.
+    pub seen: Vec<(WriterId, bool)>,
+}
+
 /// The parts of a host that take part in a failover. Every method may be called again without harm, from
 /// different threads, and returns within a limit of its own. An error is a text for people: what was asked for
 /// is asked for again.
@@ -79,9 +88,25 @@ pub trait Participants: Send + Sync {
     /// Starts what acts without customers.
     fn start_last(&self, epoch: Epoch, stop: &dyn Fn() -> bool) -> Result<(), String>;
 
+    /// Returns after this host's database acknowledges nothing any more.
     fn stop_acks(&self) -> Result<(), String>;
+
+    /// Has this host's database acknowledge what it receives, where the log wants it to.
     fn start_acks(&self) -> Result<(), String>;
+
+    /// Has the primary's database wait for these standbys, or for nobody.
     fn wait_for(&self, standbys: &BTreeSet<WriterId>) -> Result<(), String>;
+
+    /// Looks at the standbys' databases, on the primary; `waits_for` are those that its own is known to wait for.
+    fn standbys(&self, _waits_for: &BTreeSet<WriterId>) -> Standbys {
+        Standbys::default()
+    }
+
+    /// Returns why this host's database does not acknowledge, or has not received all up to a position; none if
+    /// it does and has.
+    fn has_received(&self, _position: &GtidPosition) -> Result<(), String> {
+        Err("understudy does not run its database".into())
+    }
 
     /// Hears that this host's phase, or what the log says of the primary, has changed; `state` is the log as it
     /// was read last. It answers at once.

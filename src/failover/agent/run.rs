@@ -17,6 +17,7 @@ use crate::failover::decide::output::Output;
 use crate::failover::decide::reason::{Reason, why_not};
 use crate::failover::decide::step::step;
 use crate::failover::decide::view::{Cause, Phase, Proof, Until, View};
+use crate::model::gtid::GtidPosition;
 use crate::model::id::{Epoch, Sequence, WriterId};
 use crate::model::member::Member;
 use crate::model::record::StoreState;
@@ -32,6 +33,8 @@ use std::time::Duration;
 
 /// Time that a former primary has to say that it is closed, before a command stops the whole host.
 const FENCE_AFTER: Duration = Duration::from_secs(10);
+/// Interval between looks at the standbys' databases.
+const STANDBYS_EVERY: Duration = Duration::from_secs(1);
 /// Maximum number of times that a person's promotion is asked for again.
 const AGAIN_MAX: u8 = 5;
 
@@ -75,6 +78,7 @@ impl Agent {
             journal: journal.clone(),
             again: None,
             participants: participants.clone(),
+            looked_at_standbys: None,
         };
         let its = is_ended.clone();
         std::thread::Builder::new().name("failover".into()).spawn(move || machine.run(&inbox, &its))?;
@@ -133,6 +137,11 @@ impl Agent {
     /// Returns why this host could not serve; none if it could.
     pub fn may_serve(&self) -> Result<(), String> {
         self.participants.may_serve()
+    }
+
+    /// Returns why this host's database does not acknowledge, or lacks something up to a position.
+    pub fn has_received(&self, position: &GtidPosition) -> Result<(), String> {
+        self.participants.has_received(position)
     }
 
     /// Returns why this host would not become the primary if a person wanted it; empty if it would.
@@ -220,6 +229,8 @@ struct Machine {
     journal: Arc<Journal>,
     again: Option<Again>,
     participants: Arc<dyn Participants>,
+    /// When the standbys' databases were last looked at.
+    looked_at_standbys: Option<BootNanos>,
 }
 
 /// A person's promotion that lost its place in the log is asked for again.
@@ -236,9 +247,23 @@ impl Machine {
         while !is_ended.load(Ordering::SeqCst) {
             match inbox.recv_timeout(tick) {
                 Ok(message) => self.take(message),
-                Err(RecvTimeoutError::Timeout) => self.give(Input::Tick),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look_at_standbys();
+                    self.give(Input::Tick);
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    /// Looks at the standbys' databases, now and then, while this host serves.
+    fn look_at_standbys(&mut self) {
+        let now = self.env.boot();
+        let is_due = self.looked_at_standbys.is_none_or(|at| now >= at.plus(STANDBYS_EVERY));
+        if is_due && self.view.phase.serves() {
+            self.looked_at_standbys = Some(now);
+            let (number, waits_for) = (self.orders.next(), self.view.database.waits_for.clone());
+            self.hands.database.put(HostJob { number, what: HostWork::Standbys { waits_for } });
         }
     }
 
@@ -377,6 +402,11 @@ impl Machine {
         }
         if self.view.phase == Phase::Standby && self.view.log.head > before.log.head {
             self.participants.log_grew();
+            if self.view.database.acknowledges {
+                // The log may want it of another standby by now.
+                let number = self.orders.next();
+                self.host(number, Output::StartAcks);
+            }
         }
         if let Phase::Promoting { cause } = self.view.phase {
             self.terms.cause = Some(cause);

@@ -56,7 +56,10 @@ pub fn decision_of(
                 Cause::Person => {
                     let cause = decision::Cause::Forced { person: person(), attested: terms.attested };
                     let base = terms.at.or(latest);
-                    (cause, base, loss_since(base, state, now), terms.reason.clone())
+                    let mut loss = loss_since(base, state, now);
+                    // A standby of the set has all that a customer was told.
+                    loss.transactions = state.authority.synced.contains(primary).then_some(0);
+                    (cause, base, loss, terms.reason.clone())
                 }
                 Cause::Watchers => return Err("there are no votes of watchers"),
             };
@@ -86,7 +89,7 @@ pub fn decision_of(
         }
         Event::Paused => Decision::Paused { person: terms.person.clone(), reason: terms.reason.clone() },
         Event::Resumed => Decision::Resumed { person: terms.person.clone() },
-        Event::Synced { .. } => return Err("the log has no set of synchronous standbys yet"),
+        Event::Synced { standbys } => Decision::Synced { standbys: standbys.iter().cloned().collect() },
     })
 }
 
@@ -111,6 +114,7 @@ pub fn event_of(decision: &Decision) -> Option<Event> {
         Decision::Completed { .. } => Event::Completed,
         Decision::Paused { .. } => Event::Paused,
         Decision::Resumed { .. } => Event::Resumed,
+        Decision::Synced { standbys } => Event::Synced { standbys: standbys.iter().cloned().collect() },
         Decision::Stranded(_) | Decision::Settled { .. } => return None,
     })
 }

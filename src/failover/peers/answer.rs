@@ -5,6 +5,7 @@ use super::heard::{Heard, NotNew};
 use super::question::{ASK_MAX_BYTES, Answer, Ask, Question};
 use crate::failover::agent::run::Agent;
 use crate::failover::agent::terms::Terms;
+use crate::model::gtid::GtidPosition;
 use crate::model::id::{Epoch, StoreName, WriterId};
 use crate::model::member::{Member, is_text};
 use crate::support::clock::UnixNanos;
@@ -31,6 +32,8 @@ pub trait AskedAgent {
     fn look(&self);
     /// Returns why this host could not serve; none if it could.
     fn may_serve(&self) -> Result<(), String>;
+    /// Returns why this host's database does not acknowledge, or lacks something up to a position.
+    fn has_received(&self, position: &GtidPosition) -> Result<(), String>;
     /// Returns why this host would not become the primary if a person wanted it; empty if it would.
     fn why_not(&self) -> Vec<String>;
     /// Begins a handover; returns why not, or none if nobody answered.
@@ -68,6 +71,10 @@ impl AskedAgent for Agent {
 
     fn may_serve(&self) -> Result<(), String> {
         self.may_serve()
+    }
+
+    fn has_received(&self, position: &GtidPosition) -> Result<(), String> {
+        self.has_received(position)
     }
 
     fn why_not(&self) -> Vec<String> {
@@ -163,6 +170,10 @@ fn act(agent: &impl AskedAgent, asker: &WriterId, ask: &Ask) -> Result<Answer, A
             Answer::Done
         }
         Ask::Ready => match agent.may_serve() {
+            Ok(()) => Answer::Done,
+            Err(how) => Answer::Refused { reasons: shortened(vec![how]) },
+        },
+        Ask::Received { position } => match agent.has_received(position) {
             Ok(()) => Answer::Done,
             Err(how) => Answer::Refused { reasons: shortened(vec![how]) },
         },
@@ -262,6 +273,11 @@ mod tests {
         fn may_serve(&self) -> Result<(), String> {
             self.asked.lock().unwrap().push("may serve".into());
             Err("the gate's address is taken".into())
+        }
+
+        fn has_received(&self, position: &GtidPosition) -> Result<(), String> {
+            self.asked.lock().unwrap().push(format!("received {position}"));
+            Ok(())
         }
 
         fn why_not(&self) -> Vec<String> {

@@ -3,6 +3,7 @@
 //! Both are texts signed for a place (see `model::signed`): the store, the host that is to read it, and the
 //! request's number. The kinds of text have different domains, so neither can be taken for the other.
 
+use crate::model::gtid::GtidPosition;
 use crate::model::id::{Epoch, Sequence, StoreName, WriterId};
 use crate::model::signed::{SIGNED_MAX_BYTES, Signed, SignedPlace};
 use crate::support::clock::UnixNanos;
@@ -25,6 +26,8 @@ pub enum Ask {
     Look,
     /// Whether it could serve.
     Ready,
+    /// Whether its database acknowledges what it receives, and has received all up to a position.
+    Received { position: GtidPosition },
     /// Whether it would become the primary if a person wanted it.
     WouldTakeOver,
     /// To hand over to a member, because a person wants it.
@@ -51,6 +54,7 @@ impl Ask {
             Self::Promise { .. }
             | Self::Look
             | Self::Ready
+            | Self::Received { .. }
             | Self::WouldTakeOver
             | Self::HandsOver { .. } => None,
             Self::HandOver { person, .. }

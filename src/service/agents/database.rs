@@ -13,11 +13,16 @@ use crate::database::report::Report;
 use crate::database::role_file;
 use crate::model::gtid::GtidPosition;
 use crate::model::id::Epoch;
+use crate::model::plan::PlanName;
 use crate::service::config::{StoreConfig, own_command};
 use crate::support::child::THIS;
 use crate::support::configured::Configured;
 use crate::support::env::Env;
 use std::path::Path;
+use std::time::Duration;
+
+/// Age up to which a supervisor's report says what is so.
+const RECENT: Duration = Duration::from_secs(6);
 
 /// What a fence is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +83,64 @@ impl Database<'_> {
         let mut command = own_command("wait", &self.config.name, &place);
         command.push(wanted.to_string());
         self.run("the transactions of a handover", &command, epoch, Vec::new()).map(drop)
+    }
+
+    /// Returns the place of the server's supervisor, where transactions are acknowledged by a standby.
+    fn semi_sync(&self) -> Option<Place> {
+        let is_on = self.config.database.semi_sync.unwrap_or(self.config.plan != PlanName::Standard);
+        self.supervised().filter(|_| is_on)
+    }
+
+    pub(crate) fn has_semi_sync(&self) -> bool {
+        self.semi_sync().is_some()
+    }
+
+    /// Has this host's replica acknowledge what it receives, or not any more.
+    pub(crate) fn acknowledge(&self, epoch: Epoch, on: bool) -> Result<(), String> {
+        // One that was told to before acknowledges, whatever is configured by now.
+        let place = if on { self.semi_sync() } else { self.supervised() };
+        let Some(place) = place else { return Ok(()) };
+        let acknowledges = role_file::read(&place).map_or(true, |note| note.acks);
+        let is_done = if on { acknowledges } else { !acknowledges && !self.has_semi_sync() };
+        if is_done || !place.dir.exists() {
+            return Ok(());
+        }
+        self.switch("acks", &place, epoch, on).map(drop)
+    }
+
+    /// Has the primary's server wait for a standby, or for nobody. Returns what was committed until then.
+    pub(crate) fn wait_for_standby(&self, epoch: Epoch, on: bool) -> Result<Option<GtidPosition>, String> {
+        let place = if on { self.semi_sync() } else { self.supervised() };
+        match place {
+            Some(place) => self.switch("semi-sync", &place, epoch, on).map(|printed| position(&printed)),
+            // The log has a standby that this configuration leaves out: it is taken out of the set.
+            None => Ok(None),
+        }
+    }
+
+    fn switch(&self, verb: &str, place: &Place, epoch: Epoch, on: bool) -> Result<String, String> {
+        let mut command = own_command(verb, &self.config.name, place);
+        command.push(if on { "on" } else { "off" }.to_owned());
+        self.run("semi-synchronous replication", &command, epoch, Vec::new())
+    }
+
+    /// Returns what the supervisor of this host's server saw in the last seconds, where a standby acknowledges.
+    pub(crate) fn acks(&self) -> Option<Report> {
+        let now = self.env.wall();
+        Report::read(&self.semi_sync()?).filter(|report| now.since(report.at) < RECENT)
+    }
+
+    /// Returns why this host's replica does not acknowledge, or has not received all up to a position.
+    pub(crate) fn has_received(&self, wanted: &GtidPosition) -> Result<(), String> {
+        let report =
+            self.acks().ok_or("its replica of the database does not run, or acknowledges nothing")?;
+        if report.acks.is_none_or(|acks| acks.acknowledging == 0) {
+            return Err("its replica of the database acknowledges nothing".into());
+        }
+        match report.received.covers(wanted) || report.applied.covers(wanted) {
+            true => Ok(()),
+            false => Err(format!("its replica has received {}, and not {wanted}", report.received)),
+        }
     }
 
     /// Returns why this host's server could not take over; it takes writes, or is sound, otherwise.

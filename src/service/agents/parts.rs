@@ -12,7 +12,9 @@ use super::files::Files;
 use super::gate::StoreGate;
 use super::peers::Peers;
 use crate::failover::agent::journal::{CATCH_UP, FOLLOWS, Journal};
-use crate::failover::agent::participants::{GateMode, GateOrder, GateOutcome, Participants, Report};
+use crate::failover::agent::participants::{
+    GateMode, GateOrder, GateOutcome, Participants, Report, Standbys,
+};
 use crate::failover::decide::view::{Phase, Until, View};
 use crate::failover::guard::settings::Setup;
 use crate::failover::peers::question::{Answer, Ask};
@@ -37,6 +39,8 @@ use std::time::Duration;
 
 /// Name of the read-only instance, for messages.
 const REPLICA: &str = "the read-only instance";
+/// Name of semi-synchronous replication, for messages.
+const ACKS: &str = "semi-synchronous replication";
 /// Time before a rejoin that failed is tried again.
 const REJOIN_AGAIN: Duration = Duration::from_secs(30);
 
@@ -56,6 +60,8 @@ pub(crate) struct HostParts {
     is_read_only: AtomicBool,
     /// What the database's fence for a handover, or its promotion, said of its last transaction.
     position: Mutex<Option<GtidPosition>>,
+    /// What the database had committed when it began to wait for a standby.
+    waits_from: Mutex<Option<GtidPosition>>,
     rejoin_failed: Mutex<Option<(BootNanos, String)>>,
     pub peers: Arc<Peers>,
     /// What is failing, by its name, and what was refused last.
@@ -107,6 +113,7 @@ impl HostParts {
             relay: Mutex::default(),
             is_read_only: AtomicBool::new(false),
             position: Mutex::default(),
+            waits_from: Mutex::default(),
             rejoin_failed: Mutex::default(),
             peers: Arc::new(peers),
             failing: Mutex::default(),
@@ -137,6 +144,11 @@ impl HostParts {
                 self.journal.run("last transactions here", wait)
             }
         }
+    }
+
+    /// Returns the log as it was last read here.
+    fn known(&self) -> Arc<StoreState> {
+        self.daemon.failover_agent(&self.name).map(|agent| agent.state()).unwrap_or_default()
     }
 
     fn with_files<T>(&self, work: impl FnOnce(Files) -> Result<T, String>) -> Result<T, String> {
@@ -201,7 +213,7 @@ impl HostParts {
         lock(&self.failing).remove(what);
     }
 
-    fn noted(&self, what: &'static str, result: Result<(), String>) -> Result<(), String> {
+    fn noted<T>(&self, what: &'static str, result: Result<T, String>) -> Result<T, String> {
         if result.is_ok() {
             self.works(what);
         }
@@ -396,15 +408,61 @@ impl Participants for HostParts {
     }
 
     fn stop_acks(&self) -> Result<(), String> {
-        Ok(())
+        let (now, state) = (self.now()?, self.known());
+        let stop = || now.database().acknowledge(state.epoch, false);
+        let stopped = self.journal.run("acknowledgements stopped", stop);
+        self.noted("the database", stopped)
     }
 
     fn start_acks(&self) -> Result<(), String> {
+        let (now, state) = (self.now()?, self.known());
+        let primary = state.primary.as_ref().filter(|primary| **primary != self.me);
+        let wanted = primary.is_some_and(|primary| state.authority.acknowledges(&self.me, primary));
+        let started = now.database().acknowledge(state.epoch, wanted);
+        self.noted("the database", started)
+    }
+
+    fn wait_for(&self, standbys: &BTreeSet<WriterId>) -> Result<(), String> {
+        let waited = self.now()?.database().wait_for_standby(self.known().epoch, !standbys.is_empty());
+        let position = self.noted("the database", waited)?;
+        *lock(&self.waits_from) = position.filter(|_| !standbys.is_empty());
         Ok(())
     }
 
-    fn wait_for(&self, _: &BTreeSet<WriterId>) -> Result<(), String> {
-        Ok(())
+    fn standbys(&self, waits_for: &BTreeSet<WriterId>) -> Standbys {
+        let (Ok(now), state) = (self.now(), self.known()) else { return Standbys::default() };
+        let synced = &state.authority.synced;
+        let gone =
+            || Standbys { waits_for: None, seen: synced.iter().map(|host| (host.clone(), false)).collect() };
+        let standby = state.authority.synchronous_standby(&self.me);
+        let Some(report) = now.database().acks() else {
+            // Where nothing is configured any more, nobody acknowledges; a supervisor that is silent says nothing.
+            return if now.database().has_semi_sync() { Standbys::default() } else { gone() };
+        };
+        let (Some(standby), Some(acks)) = (standby, report.acks) else { return gone() };
+        let is_it = acks.acknowledging == 1;
+        match acks.acknowledging > 1 {
+            true => self.report(Report::Failed {
+                what: ACKS,
+                how: format!("{} servers acknowledge what the database commits, and one of them is not '{standby}'; nobody knows what '{standby}' has", acks.acknowledging),
+            }),
+            false => self.works(ACKS),
+        }
+        let is_known = synced.contains(standby) && waits_for.contains(standby);
+        // What was committed before the server waited is only here, unless the standby says that it has it.
+        let position = lock(&self.waits_from).clone().unwrap_or(report.applied);
+        let asked = || self.peers.ask(standby, Ask::Received { position });
+        let is_connected = is_it && (is_known || asked() == Some(Answer::Done));
+        let others = synced.union(waits_for).filter(|host| *host != standby);
+        let others = others.map(|host| (host.clone(), false));
+        Standbys {
+            waits_for: (acks.waits && waits_for.is_empty()).then(|| standby.clone()),
+            seen: others.chain([(standby.clone(), is_connected)]).collect(),
+        }
+    }
+
+    fn has_received(&self, position: &GtidPosition) -> Result<(), String> {
+        self.now()?.database().has_received(position)
     }
 
     fn changed(&self, view: &View, state: &StoreState) {
