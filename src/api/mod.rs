@@ -10,6 +10,7 @@
 //! scan. `openapi.json` describes all of it for other clients; a test checks that the two agree.
 
 pub mod change;
+pub mod database;
 pub mod error;
 pub mod failover;
 pub mod follow;

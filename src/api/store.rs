@@ -1,5 +1,6 @@
 //! The state of one store, as a daemon knows it.
 
+use super::database::DatabaseStatus;
 use super::failover::FailoverBrief;
 use super::progress::ProgressFigures;
 use super::run::RunReport;
@@ -51,6 +52,9 @@ pub struct StoreStatus {
     /// The failover of the store here; none where the daemon runs no failover agent for it.
     #[serde(default)]
     pub failover: Option<FailoverBrief>,
+    /// The store's database here; none where the configuration names none.
+    #[serde(default)]
+    pub database: Option<DatabaseStatus>,
     pub totals: Totals,
     /// The upkeep done; none before the daemon's first look.
     pub upkeep: Option<UpkeepStatus>,

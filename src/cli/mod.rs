@@ -14,6 +14,7 @@ mod out;
 mod confined;
 mod context;
 mod database;
+mod database_cell;
 mod desk;
 mod diff;
 mod drill;

@@ -1,10 +1,12 @@
 //! `understudy status`: a table that can be read at a glance.
 
 use super::context::Context;
+use super::database_cell::{cell, complaints};
 use super::error::Result;
 use super::exit::Exit;
 use super::remote::Remote;
 use super::{Global, out, show};
+use crate::api::database::DatabaseStatus;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
 use crate::maintain::prune::SILENCE;
@@ -21,6 +23,7 @@ use crate::service::alert::Alert;
 use crate::service::board::{clock_text, job, upkeep_status};
 use crate::service::config::StoreConfig;
 use crate::service::daemon::role_of;
+use crate::service::databases::observed::observe;
 use crate::support::clock::{UnixNanos, seconds};
 use crate::support::failure::{Failure, FailureKind};
 use clap::Args;
@@ -78,6 +81,8 @@ struct Row {
     phase: Option<String>,
     /// What of the failover fails now, and is tried again.
     failing: Vec<String>,
+    /// The store's database on this host.
+    database: Option<DatabaseStatus>,
     /// Whether a daemon on this host reports a run.
     running: bool,
     last_run: Option<f64>,
@@ -190,6 +195,8 @@ fn row(context: &Context, name: StoreName, repository: &Repository) -> Row {
             (row.error, row.error_kind) = (Some(error.to_string()), Some(error.kind()));
         }
     }
+    let is_primary = row.log_role == Some(Role::Primary);
+    row.database = config.and_then(|store| observe(store, context.env(), is_primary));
     row
 }
 
@@ -217,22 +224,27 @@ fn keyring_advice(store: &Store) -> Option<String> {
     ))
 }
 
+/// The columns; `database` is there only where some store has one.
+const HEAD: [&str; 13] = [
+    "store",
+    "plan",
+    "role",
+    "latest",
+    ">lag",
+    ">objective",
+    "state",
+    "next run",
+    ">entries",
+    ">size",
+    "proven",
+    "standbys",
+    "database",
+];
+
 fn table(rows: &[Row], now: UnixNanos) -> Result<()> {
-    let head = [
-        "store",
-        "plan",
-        "role",
-        "latest",
-        ">lag",
-        ">objective",
-        "state",
-        "next run",
-        ">entries",
-        ">size",
-        "proven",
-        "standbys",
-    ];
-    let mut table = vec![head.map(String::from).to_vec()];
+    let has_databases = rows.iter().any(|row| row.database.is_some());
+    let columns = HEAD.len() - usize::from(!has_databases);
+    let mut table = vec![HEAD[..columns].iter().map(ToString::to_string).collect::<Vec<_>>()];
     let now = now.seconds();
     for row in rows {
         let next = match row.next_run {
@@ -258,7 +270,9 @@ fn table(rows: &[Row], now: UnixNanos) -> Result<()> {
             show::bytes(row.size_bytes),
             row.proven(now),
             row.standbys.iter().map(Standby::show).collect::<Vec<_>>().join(", "),
+            cell(row.database.as_ref()),
         ]);
+        table.last_mut().into_iter().for_each(|cells| cells.truncate(columns));
     }
     show::table(&table)?;
     for row in rows {
@@ -277,7 +291,9 @@ fn table(rows: &[Row], now: UnixNanos) -> Result<()> {
             row.rivals.iter().chain(&unassigned).chain(&row.clock).chain(&irregular).chain(&row.advice);
         let more = more.map(|text| ("", text));
         let failing = row.failing.iter().map(|text| ("", text));
-        for (what, text) in told.take(1).chain(failing).chain(more) {
+        let database = row.database.as_ref().map(|database| complaints(&row.store, database));
+        let database = database.iter().flatten().map(|text| ("", text));
+        for (what, text) in told.take(1).chain(failing).chain(database).chain(more) {
             complain!("understudy: {}: {what}{text}", row.store);
         }
     }
@@ -313,6 +329,7 @@ impl Row {
             rivals: None,
             phase: None,
             failing: Vec::new(),
+            database: None,
             running: false,
             last_run: None,
             next_run: None,
@@ -357,6 +374,9 @@ impl Row {
         (self.held, self.last_error) = (status.held.clone(), status.last_error.clone());
         self.last_error_kind = status.last_error_kind;
         self.fenced |= status.fenced;
+        if status.database.is_some() {
+            self.database.clone_from(&status.database);
+        }
         if let Some(failover) = &status.failover {
             (self.phase, self.failing) = (Some(failover.phase.clone()), failover.failing.clone());
         }

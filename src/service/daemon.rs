@@ -13,6 +13,8 @@ use super::agents::registry::Agents;
 use super::alert::Alert;
 use super::board::{Board, Duty, RunResult, Standing, StartedRun, StartedUpkeep, upkeep_status};
 use super::config::{Config, StoreConfig};
+use super::databases::keeper::Databases;
+use super::databases::observed::observe;
 use super::drill_place;
 use super::ending::{EndLimits, Ending, Running};
 use super::host::{Host, HostError};
@@ -61,6 +63,7 @@ struct Inner {
     repositories: Mutex<HashMap<String, Repository>>,
     watches: Watches,
     agents: Agents,
+    databases: Databases,
     on_step: Box<dyn Fn(Step) + Send + Sync>,
     stopping: AtomicBool,
 }
@@ -82,6 +85,7 @@ impl Daemon {
             repositories: Mutex::default(),
             watches: Watches::default(),
             agents: Agents::default(),
+            databases: Databases::default(),
             on_step,
             stopping: AtomicBool::new(false),
         };
@@ -158,7 +162,14 @@ impl Daemon {
     /// Runs stores and does their upkeep when due, until `stop` is called and everything under way has ended
     /// or exceeded its limit.
     pub(crate) fn run(&self, limits: EndLimits) {
-        self.0.agents.keep(&(Arc::new(self.clone()) as agents::around::Daemon));
+        let around = Arc::new(self.clone()) as agents::around::Daemon;
+        self.0.agents.keep(&around);
+        let idle = self.clone();
+        self.0.databases.keep(&around, move || {
+            // With the lock, so that whoever looks now sees this or waits for it.
+            drop(idle.board());
+            idle.wake();
+        });
         // Removes what killed drills left, of a daemon or of a single command.
         let standby = self.host().standby(None).ok();
         std::thread::spawn(move || drill_place::tidy(standby.as_deref()));
@@ -175,9 +186,8 @@ impl Daemon {
             let mut sleep = board.wake_in(now).unwrap_or(SLEEP_MAX);
             if board.is_stopping() {
                 let ending = ending.get_or_insert_with(|| Ending::new(limits, now.boot));
-                match ending
-                    .wait(Running { runs: board.running() > 0, upkeep: board.is_upkeep_running() }, now.boot)
-                {
+                let runs = board.running() > 0 || self.0.databases.is_busy();
+                match ending.wait(Running { runs, upkeep: board.is_upkeep_running() }, now.boot) {
                     Some(wait) => sleep = wait,
                     None => return,
                 }
@@ -211,6 +221,11 @@ impl Daemon {
         ended.collect()
     }
 
+    /// Has a seed of a store's database be made soon.
+    pub(crate) fn ask_seed(&self, store: &StoreName) {
+        self.0.databases.ask_seed(store);
+    }
+
     /// Returns the failover agents of this daemon's stores.
     pub(crate) fn agents(&self) -> &Agents {
         &self.0.agents
@@ -220,6 +235,7 @@ impl Daemon {
     pub(crate) fn stop(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
         self.0.agents.end();
+        self.0.databases.end();
         self.board().stop();
         self.0.changed.notify_all();
     }
@@ -388,18 +404,27 @@ impl Daemon {
     pub(crate) fn statuses(&self) -> Vec<StoreStatus> {
         let now = self.now();
         let statuses = self.board().statuses(now);
-        statuses.into_iter().map(|status| self.with_failover(status)).collect()
+        statuses.into_iter().map(|status| self.with_parts(status)).collect()
     }
 
     pub(crate) fn status_of(&self, name: &StoreName) -> Option<StoreStatus> {
         let now = self.now();
         let status = self.board().status_of(name, now);
-        status.map(|status| self.with_failover(status))
+        status.map(|status| self.with_parts(status))
     }
 
-    fn with_failover(&self, status: StoreStatus) -> StoreStatus {
+    /// Adds what is not the board's: the store's failover, and its database.
+    fn with_parts(&self, status: StoreStatus) -> StoreStatus {
         let running = self.0.agents.get(&status.store);
-        StoreStatus { failover: running.as_ref().map(agents::status::brief), ..status }
+        let failover = running.as_ref().map(agents::status::brief);
+        let config = self.host().config;
+        let store = config.store(status.store.as_str());
+        let is_primary = status.log_role == Role::Primary;
+        let mut database = store.and_then(|store| observe(store, &self.0.env, is_primary));
+        if let Some(database) = &mut database {
+            self.0.databases.complete(&status.store, database, self.0.env.wall());
+        }
+        StoreStatus { failover, database, ..status }
     }
 }
 

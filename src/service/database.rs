@@ -1,5 +1,6 @@
 //! `[store.database]`: the database's server, its replica on a standby, and the commands of a failover.
 
+use super::schedule::Schedule;
 use crate::database::client::{Address, Client, is_near};
 use crate::database::customers::Customers;
 use crate::failover::guard::settings::DatabaseSettings;
@@ -7,9 +8,16 @@ use crate::support::env::Env;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Default port of a server.
 const PORT: u16 = 3306;
+/// Default time between two seeds.
+const SEED_EVERY: Duration = Duration::from_hours(7 * 24);
+/// Default number of seeds that are kept.
+const SEED_KEEP: u32 = 3;
+/// Value of a schedule that turns it off.
+const OFF: &str = "off";
 
 /// What this host does for the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -73,6 +81,12 @@ pub struct DatabaseConfig {
     pub serve: Option<ServeConfig>,
     /// Whether a customer is told that a transaction is done only once a standby has it; default: as the plan says.
     pub semi_sync: Option<bool>,
+    /// When the primary's daemon makes a seed; `off` leaves seeding and its pruning to a person.
+    pub seed_schedule: Option<String>,
+    /// Where the copy is made that seeds are shipped from.
+    pub seed_directory: Option<PathBuf>,
+    /// Number of seeds that the primary's daemon keeps.
+    pub seed_keep: Option<u32>,
     /// Command that makes the database refuse writes, and succeeds once it does.
     #[serde(default)]
     pub fence: Vec<String>,
@@ -120,6 +134,14 @@ impl DatabaseConfig {
         if pools.into_iter().flatten().any(|mib| !(6..=1 << 20).contains(&mib)) {
             return wrong("`memory_mib` must be 6 to 1048576");
         }
+        if let Some(text) = self.seed_schedule.as_ref().filter(|text| *text != OFF) {
+            Schedule::parse(text).map_err(|error| format!("[store.database]: `seed_schedule`: {error}"))?;
+        }
+        if self.seed_keep == Some(0) {
+            return wrong(
+                "`seed_keep` must be 1 or more: without a seed no standby begins, and no archive is restored",
+            );
+        }
         if let Some(serve) = &self.serve {
             if serve.listen.is_none() && serve.socket.is_none() {
                 return wrong(
@@ -153,6 +175,7 @@ impl DatabaseConfig {
             &mut self.account_file,
             &mut self.datadir,
             &mut self.directory,
+            &mut self.seed_directory,
         ];
         paths.into_iter().flatten().chain(socket).chain(options).collect()
     }
@@ -161,6 +184,21 @@ impl DatabaseConfig {
     pub(crate) fn customers(&self) -> Option<Customers> {
         let ServeConfig { listen, socket, memory_mib, options } = self.serve.clone()?;
         Some(Customers { listen, socket, memory_mib, options })
+    }
+
+    /// Returns when seeds are made; none where the daemon makes none.
+    pub(crate) fn seed_schedule(&self) -> Option<Schedule> {
+        match self.seed_schedule.as_deref() {
+            Some(OFF) => None,
+            // It was parsed when the configuration was read.
+            Some(text) => Schedule::parse(text).ok(),
+            None => Some(Schedule::every(SEED_EVERY.as_secs())),
+        }
+    }
+
+    /// Returns the number of seeds that are kept.
+    pub(crate) fn seed_keep(&self) -> u32 {
+        self.seed_keep.unwrap_or(SEED_KEEP)
     }
 
     /// Returns what asks the primary's server: by its socket, else by TCP; none where neither is set.
@@ -181,6 +219,19 @@ impl DatabaseConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seeds_are_made_weekly_unless_the_configuration_says_otherwise() {
+        let of = |text: Option<&str>| DatabaseConfig {
+            seed_schedule: text.map(str::to_owned),
+            ..Default::default()
+        };
+        assert_eq!(of(None).seed_schedule().unwrap().interval(), Some(SEED_EVERY));
+        assert!(of(Some("0 3 * * 0")).seed_schedule().unwrap().is_by_calendar());
+        assert!(of(Some("off")).check().is_ok() && of(Some("off")).seed_schedule().is_none());
+        assert!(of(Some("weekly")).check().unwrap_err().contains("seed_schedule"));
+        assert!(DatabaseConfig { seed_keep: Some(0), ..Default::default() }.check().is_err());
+    }
 
     #[test]
     fn without_tls_only_near_servers_are_asked() {

@@ -1,5 +1,6 @@
 //! Metrics for Prometheus, in its text format. Pure: statuses in, text out.
 
+use crate::api::database::{DatabaseArchive, DatabaseSeeds, DatabaseServer};
 use crate::api::failover::FailoverBrief;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
@@ -29,7 +30,7 @@ enum Value {
     /// One sample for each store that has a value.
     Store(fn(&StoreStatus) -> Option<f64>),
     /// Several samples for each store, distinguished by a label.
-    By(&'static str, fn(&StoreStatus) -> Vec<(&'static str, f64)>),
+    By(&'static str, fn(&StoreStatus) -> Vec<(&str, f64)>),
 }
 
 struct Family {
@@ -48,7 +49,7 @@ use Value::{By, Overall as OfAll, Store, Version};
 
 /// All families, in the order in which they are written.
 #[rustfmt::skip]
-const FAMILIES: [Family; 30] = [
+const FAMILIES: [Family; 44] = [
     family("understudy_build_info", Gauge, "The running version.", Version),
     family("understudy_queued_stores", Gauge, "Stores that are due and waiting for a free slot.", OfAll(|o| o.queued as f64)),
     family("understudy_running_stores", Gauge, "Stores that are running.", OfAll(|o| o.running as f64)),
@@ -66,6 +67,20 @@ const FAMILIES: [Family; 30] = [
     family("understudy_failover_primary", Gauge, "1 while this host serves the store, 0 while it stands by or is on its way.", Store(|s| flag(failover(s)?.phase == "primary"))),
     family("understudy_failover_epoch", Gauge, "The epoch by the store's log; it grows when another host becomes the primary.", Store(|s| Some(failover(s)?.epoch as f64))),
     family("understudy_failover_failing", Gauge, "Number of things about the store's failover that fail and are tried again.", Store(|s| Some(failover(s)?.failing.len() as f64))),
+    family("understudy_database_supervised", Gauge, "1 while the supervisor of the store's database server runs on this host.", Store(|s| flag(server(s)?.supervised))),
+    family("understudy_database_state", Gauge, "1 for the state of the store's database server on this host, 0 for the others.", By("state", database_states)),
+    family("understudy_database_trouble", Gauge, "1 for what is wrong with the store's database server on this host.", By("trouble", database_trouble)),
+    family("understudy_database_report_age_seconds", Gauge, "Seconds since the supervisor of the database server said anything.", Store(|s| server(s)?.report_age_seconds)),
+    family("understudy_database_lag_seconds", Gauge, "Seconds by which the replica of the database is behind.", Store(|s| server(s)?.lag_seconds)),
+    family("understudy_database_behind_transactions", Gauge, "Transactions of the primary's server that the replica has not applied.", Store(|s| server(s)?.behind.map(|n| n as f64))),
+    family("understudy_database_resident_bytes", Gauge, "Memory that the database server holds.", Store(|s| server(s)?.resident_bytes.map(|n| n as f64))),
+    family("understudy_database_archive_running", Gauge, "1 while this host, the primary, archives the database.", Store(|s| flag(archive(s)?.running))),
+    family("understudy_database_archive_state", Gauge, "1 for the state of the database's archive, 0 for the others.", By("state", archive_states)),
+    family("understudy_database_archive_trouble", Gauge, "1 for what is wrong with the database's archive.", By("trouble", archive_trouble)),
+    family("understudy_database_archive_lag_seconds", Gauge, "Age of what the database has committed and the archive does not have.", Store(|s| archive(s)?.lag_seconds)),
+    family("understudy_database_seed_age_seconds", Gauge, "Age of the newest seed of the database.", Store(|s| seeds(s)?.age_seconds)),
+    family("understudy_database_seed_missing", Gauge, "1 while the database has no seed.", Store(|s| flag(seeds(s)?.snapshot.is_none()))),
+    family("understudy_database_seed_failures", Gauge, "Failures to make a seed of the database since the last success.", Store(|s| Some(f64::from(seeds(s)?.failures)))),
     family("understudy_consecutive_failures", Gauge, "Failed runs since the last successful one.", Store(|s| Some(f64::from(s.failures)))),
     family("understudy_last_run_timestamp_seconds", Gauge, "When the last run began.", Store(|s| s.last_run)),
     family("understudy_proven_timestamp_seconds", Gauge, "When a drill last proved a snapshot restorable.", Store(|s| upkeep(s)?.proven)),
@@ -117,17 +132,57 @@ fn failover(status: &StoreStatus) -> Option<&FailoverBrief> {
     status.failover.as_ref()
 }
 
+fn server(status: &StoreStatus) -> Option<&DatabaseServer> {
+    status.database.as_ref()?.server.as_ref()
+}
+
+fn archive(status: &StoreStatus) -> Option<&DatabaseArchive> {
+    status.database.as_ref()?.archive.as_ref()
+}
+
+fn seeds(status: &StoreStatus) -> Option<&DatabaseSeeds> {
+    status.database.as_ref()?.seeds.as_ref()
+}
+
+/// States of a server, in the order of their samples.
+const SERVER_STATES: [&str; 6] = ["down", "following", "waiting", "broken", "serving", "fenced"];
+/// States of an archive.
+const ARCHIVE_STATES: [&str; 4] = ["down", "following", "waiting", "broken"];
+
+fn database_states(status: &StoreStatus) -> Vec<(&str, f64)> {
+    server(status).map_or(Vec::new(), |server| one_of(&SERVER_STATES, &server.state))
+}
+
+fn archive_states(status: &StoreStatus) -> Vec<(&str, f64)> {
+    archive(status).map_or(Vec::new(), |archive| one_of(&ARCHIVE_STATES, &archive.state))
+}
+
+/// Returns a sample of each word, of which one is 1.
+fn one_of(words: &'static [&'static str], word: &str) -> Vec<(&'static str, f64)> {
+    words.iter().map(|each| (*each, f64::from(u8::from(*each == word)))).collect()
+}
+
+fn database_trouble(status: &StoreStatus) -> Vec<(&str, f64)> {
+    let trouble = server(status).and_then(|server| server.trouble.as_deref());
+    trouble.map(|trouble| (trouble, 1.0)).into_iter().collect()
+}
+
+fn archive_trouble(status: &StoreStatus) -> Vec<(&str, f64)> {
+    let trouble = archive(status).and_then(|archive| archive.trouble.as_deref());
+    trouble.map(|trouble| (trouble, 1.0)).into_iter().collect()
+}
+
 fn upkeep(status: &StoreStatus) -> Option<&UpkeepStatus> {
     status.upkeep.as_ref()
 }
 
-fn runs(status: &StoreStatus) -> Vec<(&'static str, f64)> {
+fn runs(status: &StoreStatus) -> Vec<(&str, f64)> {
     let totals = &status.totals;
     let counts = [("done", totals.runs_done), ("held", totals.runs_held), ("failed", totals.runs_failed)];
     counts.map(|(outcome, count)| (outcome, count as f64)).to_vec()
 }
 
-fn phases(status: &StoreStatus) -> Vec<(&'static str, f64)> {
+fn phases(status: &StoreStatus) -> Vec<(&str, f64)> {
     let Some(RunReport::Resync(report)) = &status.last_report else { return Vec::new() };
     let phases = report.phases;
     vec![
@@ -153,7 +208,7 @@ impl Text {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    /// Label values are names of stores, roles and words of this file; none needs escaping.
+    /// Label values are names of stores, roles and words of this program; none needs escaping.
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };

@@ -9,6 +9,7 @@ pub mod board;
 pub mod config;
 pub mod daemon;
 pub mod database;
+pub mod databases;
 pub mod door;
 pub mod drill;
 pub mod drill_look;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use understudy::api::OPENAPI;
 use understudy::api::change::{ChangeRow, Changes, ChangesQuery, EntryKind};
+use understudy::api::database::{DatabaseArchive, DatabaseSeeds, DatabaseServer, DatabaseStatus};
 use understudy::api::error::ErrorBody;
 use understudy::api::failover::{
     AttestQuery, FailoverBrief, FailoverQuery, FailoverStatus, FailoverStep, PauseQuery, ReplicaStatus,
@@ -129,6 +130,42 @@ fn upkeep(full: bool) -> UpkeepStatus {
     }
 }
 
+fn database(full: bool) -> DatabaseStatus {
+    let server = DatabaseServer {
+        state: "broken".into(),
+        supervised: full,
+        report_age_seconds: full.then_some(0.5),
+        lag_seconds: full.then_some(1.5),
+        behind: full.then_some(3),
+        applied: full.then(|| "1-11-7".into()),
+        epoch: 4,
+        resident_bytes: full.then_some(1 << 20),
+        trouble: full.then(|| "conflict".into()),
+        meaning: full.then(|| "somebody wrote".into()),
+        mend: full.then(|| "seed again".into()),
+        error: full.then(|| "in words".into()),
+    };
+    let archive = DatabaseArchive {
+        state: "following".into(),
+        running: full,
+        report_age_seconds: full.then_some(0.5),
+        lag_seconds: full.then_some(0.5),
+        position: full.then(|| "1-11-7".into()),
+        epoch: 4,
+        number: full.then_some(9),
+        trouble: full.then(|| "gone".into()),
+        error: full.then(|| "in words".into()),
+    };
+    let seeds = DatabaseSeeds {
+        snapshot: full.then_some(Sequence(2)),
+        age_seconds: full.then_some(60.5),
+        running: full,
+        failures: 1,
+        error: full.then(|| "no room".into()),
+    };
+    DatabaseStatus { server: Some(server), archive: full.then_some(archive), seeds: full.then_some(seeds) }
+}
+
 fn store(full: bool, role: Permission, log_role: Role, plan: PlanName) -> StoreStatus {
     let report = || match role {
         Permission::Primary => RunReport::Resync(Box::new(resync(full))),
@@ -155,6 +192,7 @@ fn store(full: bool, role: Permission, log_role: Role, plan: PlanName) -> StoreS
         fenced: full,
         rivals: full.then(|| rivals().to_string()),
         failover: full.then(|| brief(role == Permission::Primary)),
+        database: full.then(|| database(role == Permission::Primary)),
         totals: Totals {
             runs_done: 1,
             runs_held: 2,

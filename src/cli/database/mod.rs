@@ -1,21 +1,17 @@
 //! `understudy database`: the server of a store's database on this host.
 
 use super::context::Context;
-use super::error::{LocalError, Result, UsageError};
+use super::error::{Result, UsageError};
 use super::exit::Exit;
 use super::{Ending, Global, show};
 use crate::database::client::Client;
-use crate::database::decide::State;
-use crate::database::desk::local;
-use crate::database::report::Report;
 use crate::database::role::LogSays;
-use crate::database::seed::store_name;
 use crate::database::server::Server;
 use crate::model::id::StoreName;
-use crate::model::role::Permission;
 use crate::repository::store::Repository;
 use crate::service::config::StoreConfig;
 use crate::service::database::DatabaseMode;
+use crate::service::databases::here::DatabaseHere;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::fmt::Display;
@@ -154,59 +150,30 @@ impl Configured {
         Ok(Self { context, store })
     }
 
+    fn here(&self) -> DatabaseHere<'_> {
+        DatabaseHere { store: &self.store, env: self.context.env() }
+    }
+
     /// Returns what asks the primary's server: this host's own, if it is that.
     fn primary(&self) -> Result<Client> {
-        if let Some(place) = self.store.database_place()?
-            && Report::read(&place).is_some_and(|report| report.state == State::Serving)
-        {
-            return Ok(local(&place, self.context.env()));
-        }
-        self.store.database.primary(self.context.env()).ok_or_else(|| {
-            let name = &self.store.name;
-            UsageError(format!(
-                "store '{name}': the configuration does not say where the primary's server is; set `socket` or `host` in [store.database]"
-            ))
-            .into()
-        })
+        Ok(self.here().primary()?)
     }
 
     /// Returns what the store's log says of its primary.
     fn log_says(&self) -> Result<LogSays> {
         let name = &self.store.name;
         let state = self.context.repository_of(name)?.store(name).log().state()?;
-        let primary = state.primary.clone();
-        let is_here = primary.as_ref() == Some(&self.context.writer());
-        let only_follows = self.store.role == Permission::Standby;
-        let member = primary.as_ref().and_then(|primary| state.authority.member(primary));
-        let database = member.and_then(|member| member.database.clone());
-        let branch = state.authority.promotion.as_ref().and_then(|last| last.database.clone());
-        let (epoch, lossless_since) = (state.epoch, state.authority.lossless_since);
-        let has_synced = !state.authority.synced.is_empty();
-        Ok(LogSays { epoch, primary, is_here, only_follows, database, branch, has_synced, lossless_since })
+        Ok(self.here().log_says(&state, &self.context.writer()))
     }
 
     /// Returns the store of the database's seeds and archive, as it is shipped from a directory.
     fn database_store(&self, directory: PathBuf) -> Result<StoreConfig> {
-        Ok(StoreConfig {
-            plan: self.store.plan,
-            repository: self.store.repository.clone(),
-            encryption: self.store.encryption,
-            ..StoreConfig::of(store_name(&self.store.name)?, directory)
-        })
+        Ok(self.here().database_store(directory)?)
     }
 
     /// Returns the repository in which that store is.
     fn database_repository(&self) -> Result<Repository> {
         Ok(self.context.repository(Some(&self.database_store(PathBuf::new())?))?)
-    }
-
-    /// Returns a directory for this process's own files.
-    fn state_dir(&self, what: &str) -> Result<PathBuf> {
-        let dir = crate::service::config::state_dir()?;
-        let dir = dir.ok_or_else(|| {
-            LocalError::new("no place for this process's files; set XDG_STATE_HOME or HOME")
-        })?;
-        Ok(dir.join(format!("{what}-{}", self.store.name)))
     }
 
     /// Refuses to follow on the host that is the primary.

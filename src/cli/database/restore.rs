@@ -50,7 +50,7 @@ pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Result<Exit> {
     let configured = Configured::open(global, &args.store)?;
     let (context, name) = (&configured.context, &configured.store.name);
     let destination = std::path::absolute(&args.into).unwrap_or_else(|_| args.into.clone());
-    let place = Place { dir: configured.state_dir("restore")? };
+    let place = Place { dir: configured.here().own_dir("restore")? };
     let _taken = crate::database::supervisor::take(&place)?;
     let store = configured.database_repository()?.store(&store_name(name)?);
     let bars = crate::cli::context::progress();

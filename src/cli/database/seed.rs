@@ -2,17 +2,13 @@
 
 use super::Configured;
 use crate::cli::context::kill_at;
-use crate::cli::error::{LocalError, Result, UsageError};
+use crate::cli::error::{Result, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::{Global, ending, progress, show, warnings};
-use crate::database::check::{Weight, check};
-use crate::database::seed::back_up;
-use crate::database::server::Server;
 use crate::model::gtid::GtidPosition;
 use crate::model::role::Permission;
-use crate::replicate::resync::Request;
-use crate::service::config::default_seeds;
-use crate::service::run::{RunObserver, request, resync_between_hooks};
+use crate::service::databases::seeding;
+use crate::service::run::RunObserver;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -21,7 +17,7 @@ use std::path::PathBuf;
 pub(super) struct SeedArgs {
     #[arg(value_name = "STORE")]
     store: String,
-    /// Where the copy is made that is shipped, with room for the whole database; kept, so that the next seed is one of the same directory (default: below ~/.local/share/understudy/seed)
+    /// Where the copy is made that is shipped, with room for the whole database; kept, so that the next seed is one of the same directory (default: `seed_directory`, else below ~/.local/share/understudy/seed)
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// Commit even if the copy looks like a mishap: most of it deleted, another filesystem
@@ -49,38 +45,20 @@ pub(super) fn seed(global: &Global, args: SeedArgs) -> Result<Exit> {
             UsageError(format!("store '{name}' is only followed on this host; seed on its primary")).into()
         );
     }
-    let client = configured.primary()?;
-    let findings = check(&Server::new(client.clone()).facts()?);
-    let musts: Vec<&str> = findings
-        .iter()
-        .filter(|finding| finding.weight == Weight::Must)
-        .map(|finding| finding.what)
-        .collect();
-    if !musts.is_empty() {
-        return Err(UsageError(format!(
-            "store '{name}', {}: not fit for a replica ({}); what mends it: understudy database check {name}",
-            client.address,
-            musts.join(", ")
-        ))
-        .into());
-    }
     let directory = match args.directory {
         Some(directory) => std::path::absolute(&directory).unwrap_or(directory),
-        None => default_seeds()?
-            .ok_or_else(|| LocalError::new("no place for the copy; give --directory"))?
-            .join(name.as_str()),
+        None => configured.here().seed_directory()?,
     };
-    let stop = ending::is_asked;
-    let seed = back_up(&client, &directory, &stop)?;
+    let _turn = seeding::turn()?;
+    let client = configured.here().server()?;
+    let seed = seeding::copy(configured.here(), &client, &directory, &ending::is_asked)?;
     let store = configured.database_store(directory)?;
     let made = context.key_to_be_made();
     let repository = context.repository(Some(&store))?;
-    let position = Some(seed.position.to_string());
-    let request = Request { database_position: position, ..request(context, &store, args.accept) };
     let progress = crate::cli::context::progress();
     let watch = RunObserver { progress: &progress, on_step: &kill_at };
     let report = progress::watched(global, context.env(), &progress, "scanned", || {
-        resync_between_hooks(&repository, &store, &request, watch)
+        seeding::ship(context.host(), &repository, &store, &seed, args.accept, watch)
     })
     .inspect(|_| show::announce_key(made.as_deref()))?;
     let (scan, has_warnings) = (report.warnings.clone(), report.has_warnings());

@@ -54,7 +54,7 @@ struct Archive {
 }
 
 fn archive(configured: &Configured, primary: Option<&GtidPosition>) -> Result<Archive> {
-    let archiver = ArchiveReport::read(&configured.state_dir("archive")?);
+    let archiver = ArchiveReport::read(&configured.here().archive_dir()?);
     let store = configured.database_repository()?.store(&store_name(&configured.store.name)?);
     let line = store.binlog().line()?;
     let first = line.0.first().map(|span| SegmentPlace { epoch: span.epoch, number: span.first });

@@ -97,6 +97,7 @@ impl StoreEntry {
             fenced: self.role == Role::Fenced,
             rivals: self.last_run.rivals(),
             failover: None,
+            database: None,
             totals: self.last_run.totals(),
             upkeep: self.upkeep.clone(),
             last_report: self.last_run.report().cloned(),

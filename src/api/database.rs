@@ -1,0 +1,76 @@
+//! A store's database on one host: its server, its archive and its seeds, as its daemon knows them.
+
+use crate::model::id::Sequence;
+use serde::{Deserialize, Serialize};
+
+/// The database of a store on this host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseStatus {
+    /// This host's server; none where understudy runs none here.
+    pub server: Option<DatabaseServer>,
+    /// The archive; none where this host archives nothing.
+    pub archive: Option<DatabaseArchive>,
+    /// The seeds; none before the daemon's first look at them, and without a daemon.
+    pub seeds: Option<DatabaseSeeds>,
+}
+
+/// A server, as its supervisor saw it last.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseServer {
+    /// `down`, `following`, `waiting`, `broken`, `serving` or `fenced`; `down` where nobody supervises it.
+    pub state: String,
+    /// Whether its supervisor runs.
+    pub supervised: bool,
+    /// Age of what the supervisor said last; none if none ever ran here.
+    pub report_age_seconds: Option<f64>,
+    /// How far a replica is behind; none where that is unknown, and of a server that follows nobody.
+    pub lag_seconds: Option<f64>,
+    /// Number of the primary's transactions that are not applied.
+    pub behind: Option<u64>,
+    /// All up to here is applied.
+    pub applied: Option<String>,
+    pub epoch: u64,
+    /// Memory that the server holds.
+    pub resident_bytes: Option<u64>,
+    /// What is wrong, as one word, what it means, and what mends it.
+    pub trouble: Option<String>,
+    pub meaning: Option<String>,
+    pub mend: Option<String>,
+    /// The error in the server's words.
+    pub error: Option<String>,
+}
+
+/// The archiver of a database's binary log, as it saw it last.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseArchive {
+    /// `following`, `waiting`, `broken` or `down`; `down` where nobody archives.
+    pub state: String,
+    /// Whether an archiver runs.
+    pub running: bool,
+    /// Age of what an archiver said last; none if none ever ran here.
+    pub report_age_seconds: Option<f64>,
+    /// Age of what is committed and not yet in the archive.
+    pub lag_seconds: Option<f64>,
+    /// All up to here is in the archive.
+    pub position: Option<String>,
+    pub epoch: u64,
+    /// The last segment.
+    pub number: Option<u64>,
+    pub trouble: Option<String>,
+    pub error: Option<String>,
+}
+
+/// The seeds of a database.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseSeeds {
+    /// The newest seed; none where there is none.
+    pub snapshot: Option<Sequence>,
+    /// Time since the newest seed's copy was scanned.
+    pub age_seconds: Option<f64>,
+    /// Whether this host's daemon makes one now.
+    pub running: bool,
+    /// Number of failures of this host's daemon since its last success.
+    pub failures: u32,
+    /// The last failure.
+    pub error: Option<String>,
+}

@@ -1,0 +1,16 @@
+//! The databases of the daemon's stores: what is observed of each, and what is done for the one whose primary this
+//! host is.
+//!
+//! - [`here`] is what a host has of a store's database, and [`observed`] what is known of it.
+//! - [`archiving`] archives what the server commits; [`seeding`] makes the seeds, and prunes them.
+//! - [`due`] decides, and [`keeper`] runs it.
+//!
+//! Nothing here runs a server: that is [`crate::database::supervisor`], a process of its own, so that no restart of a
+//! daemon ends the customers' server.
+
+pub mod archiving;
+pub mod due;
+pub mod here;
+pub mod keeper;
+pub mod observed;
+pub mod seeding;
