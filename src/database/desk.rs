@@ -22,6 +22,7 @@ use crate::model::gtid::{DomainId, ServerId};
 use crate::support::env::Env;
 use crate::support::{files, private};
 use std::collections::VecDeque;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -112,8 +113,14 @@ pub(super) enum Ended {
 }
 
 /// Returns what asks the server of a place.
+///
+/// Root reads no option file of another user's, who could have its programs load anything: where a server runs as a
+/// user of its own, it knows root by the socket.
 pub fn local(place: &Place, env: &Env) -> Client {
-    Client { address: Address::Socket(place.socket()), account_file: Some(place.account()), env: env.clone() }
+    let is_root = rustix::process::geteuid().is_root();
+    let is_another_s = is_root && std::fs::metadata(place.account()).is_ok_and(|meta| meta.uid() != 0);
+    let account_file = (!is_another_s).then(|| place.account());
+    Client { address: Address::Socket(place.socket()), account_file, env: env.clone() }
 }
 
 /// What a supervisor has in its hands.

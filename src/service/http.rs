@@ -25,6 +25,7 @@ use crate::failover::peers::error::AskError;
 use crate::failover::peers::question::ASK_MAX_BYTES;
 use crate::model::diff::ChangeCounts;
 use crate::model::id::StoreName;
+use crate::model::role::Role;
 use crate::model::snapshot_ref::Moment;
 use crate::repository::diff::changes;
 use crate::repository::error::RepositoryError;
@@ -71,6 +72,7 @@ pub(crate) fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router
         .route("/api/v1/stores/{store}/resync", post(resync))
         .route("/api/v1/stores/{store}/hold", post(hold))
         .route("/api/v1/stores/{store}/release", post(release))
+        .route("/api/v1/stores/{store}/database/seed", post(seed_database))
         .route("/api/v1/stores/{store}/history", get(failover_http::history))
         .route("/api/v1/stores/{store}/stranded", get(stranded_http::trees))
         .route("/api/v1/stores/{store}/stranded/{record}", get(stranded_http::paths))
@@ -259,6 +261,23 @@ async fn release(
     let (name, _) = site.known(&name)?;
     let now = site.daemon.now();
     site.daemon.board().release(&name, now);
+    site.changed(&name)
+}
+
+async fn seed_database(
+    State(site): State<AppState>,
+    Path(name): Path<String>,
+) -> Result<Json<StoreStatus>, ApiError> {
+    let (name, _) = site.known(&name)?;
+    let status = site.daemon.status_of(&name).ok_or_else(|| ApiError::unknown_store(name.as_str()))?;
+    let conflict = |text: String| Err(ApiError::new(StatusCode::CONFLICT, text));
+    if status.database.is_none() {
+        return conflict(format!("store '{name}' has no database in this host's configuration"));
+    }
+    if status.log_role != Role::Primary {
+        return conflict(format!("store '{name}': this host is not its primary; ask there for a seed"));
+    }
+    site.daemon.ask_seed(&name);
     site.changed(&name)
 }
 

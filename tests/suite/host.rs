@@ -918,6 +918,7 @@ fn the_units_are_hardened_and_the_one_that_mounts_for_others_has_no_namespace() 
     for (unit, most) in [
         ("understudy.service", 2.5),
         ("understudy-resync.service", 2.5),
+        ("understudy-database@.service", 2.0),
         // The units explain these higher figures.
         ("understudy-standby.service", 3.9),
         ("understudy-mount@.service", 4.0),

@@ -18,6 +18,7 @@ mod clock;
 mod clocks;
 mod damage;
 mod database;
+mod database_daemon;
 mod database_failover;
 mod database_roles;
 mod deltas;

@@ -352,26 +352,29 @@ for path in sorted(root.glob("kubernetes/*.yaml")):
         assert pod["automountServiceAccountToken"] is False, path
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, path
         volumes = {volume["name"] for volume in pod["volumes"]}
+        mounted = [{mount["name"] for mount in container["volumeMounts"]} for container in pod["containers"]]
+        assert set().union(*mounted) == volumes, path
         for container in pod["containers"]:
             confined(container["image"], path)
             context = container["securityContext"]
             assert context["readOnlyRootFilesystem"] and context["allowPrivilegeEscalation"] is False, path
             assert context["capabilities"]["drop"] == ["ALL"], path
-            assert {mount["name"] for mount in container["volumeMounts"]} == volumes, path
             ports = {port["name"] for port in container.get("ports", [])}
             for probe in ("livenessProbe", "readinessProbe"):
                 assert container.get(probe, {}).get("httpGet", {}).get("port", "http") in ports | {"http"}, path
             print("command", *container["args"])
-for document in strict(root / "compose.yaml"):
-    named = set(document["volumes"])
+for path, document in ((path, document) for path in sorted(root.glob("compose*.yaml")) for document in strict(path)):
+    named, used = set(document["volumes"]), set()
     for service in document["services"].values():
-        confined(service["image"], "compose.yaml")
+        confined(service["image"], path)
         assert service["read_only"] and service["cap_drop"] == ["ALL"], service
         assert service["security_opt"] == ["no-new-privileges:true"], service
         for volume in service["volumes"]:
             source = volume.split(":")[0]
             assert source[0] in "./" or source in named, volume
+            used.add(source)
         print("command", *service["command"])
+    assert named <= used, path
 for path in sorted(root.glob("systemd/*")):
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str
@@ -393,7 +396,7 @@ for path in sorted(root.glob("systemd/*")):
 fn what_schedules_has_for_engines_is_what_this_program_takes() {
     let host = Host::new(0);
     let lines = command_lines();
-    assert_eq!(lines.len(), 10, "{lines:?}");
+    assert_eq!(lines.len(), 15, "{lines:?}");
     for line in lines {
         let (what, rest) = line.split_once(' ').unwrap();
         if what == "schedule" {
