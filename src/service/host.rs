@@ -2,6 +2,7 @@
 //! the daemon.
 
 use super::config::{self, Config, ConfigError, StoreConfig};
+use crate::database::seed::store_name;
 use crate::model::id::{DaemonId, Incarnation, StoreName, WriterId};
 use crate::repository::error::RepositoryError;
 use crate::repository::key_source::KeySource;
@@ -152,8 +153,12 @@ impl Host {
         let encryption = self.config.encryption;
         let GivenKeys { trust_keyring, allow_unencrypted, .. } = self.given_keys;
         let stores = self.config.store.iter();
-        let encryption_of =
-            stores.filter_map(|store| Some((store.name.clone(), store.encryption?))).collect();
+        // What is said of a store holds for its database, too.
+        let names = |store: &StoreConfig| [Some(store.name.clone()), store_name(&store.name).ok()];
+        let encryption_of = stores
+            .filter_map(|store| Some((names(store), store.encryption?)))
+            .flat_map(|(names, encryption)| names.into_iter().flatten().map(move |name| (name, encryption)))
+            .collect();
         Ok(KeySource {
             encryption,
             encryption_of,

@@ -43,8 +43,10 @@ use std::time::Duration;
 
 /// Time between two looks at what is to be begun.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Time until it is looked again whether this host is to archive, after it was not.
-const ELSEWHERE_FOR: Duration = Duration::from_secs(30);
+/// Time until it is looked again whether this host is the one to act, after it was not.
+const ELSEWHERE_FOR: Duration = Duration::from_secs(10);
+/// Longest time until an archive that failed is tried again: it is behind meanwhile.
+const ARCHIVE_AGAIN_MAX: Duration = Duration::from_mins(1);
 /// Time between looks at the seeds that there are.
 const SEEDS_EVERY: Duration = Duration::from_mins(10);
 
@@ -96,6 +98,11 @@ enum Ended {
 /// Returns whether a host with this configuration may be the primary of a store.
 fn may_serve(store: &StoreConfig) -> bool {
     store.role == Permission::Primary || store.member.is_some()
+}
+
+/// Returns whether this host is a store's primary: the log says so, or names none yet and the configuration does.
+fn is_primary(store: &StoreConfig, says: &LogSays) -> bool {
+    says.is_here || (says.primary.is_none() && store.role == Permission::Primary)
 }
 
 impl Databases {
@@ -217,7 +224,7 @@ impl Databases {
             Err(error) => {
                 kept.archive_failures = kept.archive_failures.saturating_add(1);
                 tracing::error!(store = %name, %error, "the database is not archived; it is tried again");
-                (now.plus(again_in(kept.archive_failures)), Some(error))
+                (now.plus(again_in(kept.archive_failures).min(ARCHIVE_AGAIN_MAX)), Some(error))
             }
         };
     }
@@ -243,22 +250,22 @@ impl Databases {
             let kept = all.entry(name.clone()).or_default();
             (kept.is_seeding, kept.seed_error) = (false, attended.as_ref().err().cloned());
             kept.seeds_again = match attended {
-                Ok(()) => {
+                Ok(wait) => {
                     kept.seed_failures = 0;
-                    now.plus(SEEDS_EVERY)
+                    host.env().boot().plus(wait)
                 }
                 Err(_) if self.is_ended() => now,
                 Err(error) => {
                     kept.seed_failures = kept.seed_failures.saturating_add(1);
                     tracing::error!(store = %name, %error, "no seed of the database; it is tried again");
-                    now.plus(again_in(kept.seed_failures))
+                    host.env().boot().plus(again_in(kept.seed_failures))
                 }
             };
         }
     }
 
-    /// Looks at a store's seeds, and makes one if it is due.
-    fn attend(&self, daemon: &Daemon, store: &StoreConfig, is_asked: bool) -> Result<(), SeedError> {
+    /// Looks at a store's seeds, and makes one if it is due. Returns the time until the next look.
+    fn attend(&self, daemon: &Daemon, store: &StoreConfig, is_asked: bool) -> Result<Duration, SeedError> {
         let host = daemon.host();
         let (env, name) = (host.env(), &store.name);
         let here = DatabaseHere { store, env };
@@ -270,16 +277,16 @@ impl Databases {
         let schedule = store.database.seed_schedule();
         let last = lock(&self.0.all).get(name).and_then(|kept| kept.seed.flatten()).map(|(_, begun)| begun);
         let is_due = schedule.is_some_and(|schedule| is_seed_due(last, &schedule, env.wall()));
-        if !(is_due || is_asked) || !may_serve(store) || !serves(&here, env)? {
-            return Ok(());
+        if !(is_due || is_asked) || !may_serve(store) {
+            return Ok(SEEDS_EVERY);
         }
         let says = here.log_says(&repository.store(name).log().state()?, &host.writer());
-        if !says.is_here {
-            return Ok(());
+        if !is_primary(store, &says) || !serves(&here, env)? {
+            return Ok(ELSEWHERE_FOR);
         }
         let _turn = match seeding::turn() {
             // A person makes one; the next look finds it.
-            Err(DatabaseError::Taken(_)) => return Ok(()),
+            Err(DatabaseError::Taken(_)) => return Ok(ELSEWHERE_FOR),
             turn => turn?,
         };
         lock(&self.0.all).entry(name.clone()).or_default().is_seeding = true;
@@ -301,7 +308,7 @@ impl Databases {
             let pruned = seeding::keep(&seeds, store.database.seed_keep(), &host)?;
             tracing::info!(store = %name, seeds_dropped = pruned.snapshots_dropped, "pruned the seeds");
         }
-        Ok(())
+        Ok(SEEDS_EVERY)
     }
 
     fn note_seed(&self, store: &StoreName, seed: Option<(Sequence, UnixNanos)>) {
@@ -390,7 +397,7 @@ fn archive_here(
         let state = repository()?.store(&store.name).log().state()?;
         Ok(here.log_says(&state, &host.writer()))
     };
-    if !says()?.is_here {
+    if !is_primary(store, &says()?) {
         return Ok(Ended::Elsewhere);
     }
     let settings = archiving::settings(&host, here, repository()?)?;
