@@ -5,6 +5,9 @@ use super::facts::{Facts, Variables};
 use crate::model::gtid::STANDBY_DOMAINS;
 use serde::Serialize;
 
+/// Name of a supervisor's account on the server of its host.
+pub(super) const SUPERVISOR_ACCOUNT: &str = "understudy-replica";
+
 /// Least time that binary logs should be kept: a replica that was away for a weekend still finds them.
 const EXPIRY_SECONDS: u64 = 3 * 24 * 60 * 60;
 /// The versions of MariaDB that the tests cover.
@@ -176,7 +179,7 @@ fn identity(variables: &Variables) -> Vec<Finding> {
 fn is_administrator(account: &str, hostname: &str) -> bool {
     match account.trim_matches('\'').split_once("'@'") {
         Some(("root", host)) => ["localhost", "127.0.0.1", "::1", hostname].contains(&host),
-        Some(("mysql" | "mariadb.sys", host)) => host == "localhost",
+        Some(("mysql" | "mariadb.sys" | SUPERVISOR_ACCOUNT, host)) => host == "localhost",
         _ => false,
     }
 }

@@ -5,6 +5,7 @@
 //! written to the binary log.
 
 use super::background::Background;
+use super::check::SUPERVISOR_ACCOUNT;
 use super::client::{Account, Address, Client, is_near};
 use super::customers::Customers;
 use super::error::DatabaseError;
@@ -34,8 +35,6 @@ const START_LIMIT: Duration = Duration::from_secs(600);
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 /// Interval between tries while a server starts, and between looks whether this process is to end.
 const TRY_EVERY: Duration = Duration::from_millis(50);
-/// Name of our account on a server of this host.
-const ACCOUNT: &str = "understudy-replica";
 /// Maximum length of a socket's path.
 const SOCKET_MAX_BYTES: usize = 107;
 
@@ -252,7 +251,7 @@ impl Desk<'_, '_> {
         if socket != place.socket() {
             std::os::unix::fs::symlink(socket, place.socket()).map_err(file(place.socket()))?;
         }
-        own_files::write(self.env(), place, ACCOUNT, &configuration)?;
+        own_files::write(self.env(), place, SUPERVISOR_ACCOUNT, &configuration)?;
         Process::start(place)
     }
 

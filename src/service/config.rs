@@ -545,7 +545,9 @@ fn resolve_store(store: &mut StoreConfig, base: &Path) {
     let hooks = &mut store.hooks;
     let mut commands = vec![&mut hooks.before, &mut hooks.after, &mut store.drill.command];
     let database = &mut store.database;
-    database.paths().into_iter().for_each(|path| *path = beside(path));
+    // MariaDB's programs work in another directory than this one.
+    let whole = |path: &PathBuf| std::path::absolute(beside(path)).unwrap_or_else(|_| beside(path));
+    database.paths().into_iter().for_each(|path| *path = whole(path));
     commands.extend([&mut database.fence, &mut database.promote, &mut database.demote]);
     commands.push(&mut store.fence.command);
     if let Some(replica) = &mut store.replica {
