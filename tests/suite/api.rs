@@ -27,6 +27,8 @@ use understudy::api::stranded::{
     StrandedPathsQuery, StrandedTaken, StrandedTree,
 };
 use understudy::api::upkeep::UpkeepStatus;
+use understudy::database::decide::State;
+use understudy::database::error::Trouble;
 use understudy::failover::peers::question::{Addressee, Ask, Asked, Question};
 use understudy::model::diff::{Change, ChangeCounts};
 use understudy::model::entry::Kind;
@@ -130,9 +132,10 @@ fn upkeep(full: bool) -> UpkeepStatus {
     }
 }
 
-fn database(full: bool) -> DatabaseStatus {
+fn database(full: bool, server: State, archive: State, trouble: Option<Trouble>) -> DatabaseStatus {
+    let trouble = || trouble.map(|trouble| trouble.name().to_owned());
     let server = DatabaseServer {
-        state: "broken".into(),
+        state: server.name().into(),
         supervised: full,
         report_age_seconds: full.then_some(0.5),
         lag_seconds: full.then_some(1.5),
@@ -140,20 +143,20 @@ fn database(full: bool) -> DatabaseStatus {
         applied: full.then(|| "1-11-7".into()),
         epoch: 4,
         resident_bytes: full.then_some(1 << 20),
-        trouble: full.then(|| "conflict".into()),
+        trouble: trouble(),
         meaning: full.then(|| "somebody wrote".into()),
         mend: full.then(|| "seed again".into()),
         error: full.then(|| "in words".into()),
     };
     let archive = DatabaseArchive {
-        state: "following".into(),
+        state: archive.name().into(),
         running: full,
         report_age_seconds: full.then_some(0.5),
         lag_seconds: full.then_some(0.5),
         position: full.then(|| "1-11-7".into()),
         epoch: 4,
         number: full.then_some(9),
-        trouble: full.then(|| "gone".into()),
+        trouble: trouble(),
         error: full.then(|| "in words".into()),
     };
     let seeds = DatabaseSeeds {
@@ -163,7 +166,30 @@ fn database(full: bool) -> DatabaseStatus {
         failures: 1,
         error: full.then(|| "no room".into()),
     };
-    DatabaseStatus { server: Some(server), archive: full.then_some(archive), seeds: full.then_some(seeds) }
+    DatabaseStatus { server: Some(server), archive: Some(archive), seeds: Some(seeds) }
+}
+
+fn databases() -> Vec<DatabaseStatus> {
+    let troubles = [
+        Trouble::Refused,
+        Trouble::Diverged,
+        Trouble::Gone,
+        Trouble::Conflict,
+        Trouble::Corrupt,
+        Trouble::Full,
+        Trouble::Unreachable,
+        Trouble::Failed,
+    ];
+    let broken = troubles.map(|trouble| database(true, State::Broken, State::Broken, Some(trouble)));
+    let states = [
+        (State::Down, State::Down),
+        (State::Following, State::Following),
+        (State::Waiting, State::Waiting),
+        (State::Serving, State::Following),
+        (State::Fenced, State::Down),
+    ];
+    let states = states.map(|(server, archive)| database(false, server, archive, None));
+    [DatabaseStatus::default()].into_iter().chain(broken).chain(states).collect()
 }
 
 fn store(full: bool, role: Permission, log_role: Role, plan: PlanName) -> StoreStatus {
@@ -192,7 +218,7 @@ fn store(full: bool, role: Permission, log_role: Role, plan: PlanName) -> StoreS
         fenced: full,
         rivals: full.then(|| rivals().to_string()),
         failover: full.then(|| brief(role == Permission::Primary)),
-        database: full.then(|| database(role == Permission::Primary)),
+        database: full.then(DatabaseStatus::default),
         totals: Totals {
             runs_done: 1,
             runs_held: 2,
@@ -220,7 +246,12 @@ fn stores() -> Vec<StoreStatus> {
         last_error_kind: Some(kind),
         ..store(true, Permission::Primary, Role::Primary, PlanName::Standard)
     };
-    plain.into_iter().chain(FailureKind::ALL.map(failed)).collect()
+    let of_database = |database| StoreStatus {
+        database: Some(database),
+        ..store(true, Permission::Primary, Role::Primary, PlanName::Standard)
+    };
+    let databases = databases().into_iter().map(of_database);
+    plain.into_iter().chain(FailureKind::ALL.map(failed)).chain(databases).collect()
 }
 
 fn snapshot() -> SnapshotSummary {
