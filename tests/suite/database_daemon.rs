@@ -185,6 +185,10 @@ fn the_primarys_daemon_seeds_at_once_and_archives_and_goes_on_after_kills_withou
     let samples = samples(&host);
     assert!(has(&samples, "archive_running 1") && has(&samples, "archive_state following 1"), "{samples:?}");
     assert!(value(&samples, "archive_lag_seconds").is_some_and(|lag| lag < 30.0), "{samples:?}");
+    let daemon = host.host.daemon.as_ref().unwrap().id();
+    let status = std::fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
+    let memory = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    println!("the daemon that archives: {memory}");
     // One that is asked to end puts what there is first.
     insert(&host, "last");
     let last = position(&host);

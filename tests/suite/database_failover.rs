@@ -14,7 +14,7 @@ use understudy::model::id::StoreName;
 
 #[test]
 fn a_switchover_takes_the_database_along_and_the_log_says_where_it_went_on() {
-    let pair = DatabasePair::start("");
+    let pair = DatabasePair::start("mode = 'both'\n");
     let (one, two) = (&pair.one, &pair.two);
     assert_eq!(one.state(), "serving", "the daemon has closed nothing");
     let port = Arc::new(AtomicU64::new(one.port.into()));
@@ -41,6 +41,16 @@ fn a_switchover_takes_the_database_along_and_the_log_says_where_it_went_on() {
     assert_eq!(said("handover"), said("completed"));
     assert_eq!(two.status().1["replica"]["branch"], said("completed").as_str());
     assert_eq!(two.note()["epoch"], 2);
+    // The new primary's daemon archives from then on, without a gap, and the former one's does not.
+    let archive = |host: &DatabaseHost| host.host.store("acme")["database"]["archive"].clone();
+    wait_until(&format!("the new primary archives: {:#}", archive(two)), || {
+        let archive = archive(two);
+        archive["running"] == true && archive["position"] == position.as_str() && archive["epoch"] == 2
+    });
+    wait_until("the former one does not", || archive(one).is_null());
+    let into = two.host.path("restored");
+    let mut restore = two.host.command(&["database", "restore", "acme", "--to", &position, "--into"]);
+    ok(restore.arg(&into));
 }
 
 #[test]

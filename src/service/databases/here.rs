@@ -67,6 +67,21 @@ impl DatabaseHere<'_> {
         }
     }
 
+    /// Returns whether this host is the store's primary: the log says so, or names none yet and the configuration
+    /// does.
+    pub(crate) fn is_primary(&self, says: &LogSays) -> bool {
+        says.is_here || (says.primary.is_none() && self.store.role == Permission::Primary)
+    }
+
+    /// Returns whether this host's server takes writes; one that understudy does not run is asked later.
+    pub(crate) fn serves(&self) -> Result<bool, DatabaseError> {
+        if self.store.database.serve.is_none() {
+            return Ok(true);
+        }
+        let report = self.store.database_place().map_err(settings)?.and_then(|place| Report::read(&place));
+        Ok(report.is_some_and(|report| report.state == State::Serving && report.is_fresh(self.env.wall())))
+    }
+
     /// Returns the store of the database's seeds and archive, as it is shipped from a directory.
     pub(crate) fn database_store(&self, directory: PathBuf) -> Result<StoreConfig, DatabaseError> {
         Ok(StoreConfig {
@@ -100,6 +115,7 @@ impl DatabaseHere<'_> {
     }
 }
 
+/// Returns the error of settings that name no place.
 pub(crate) fn settings(error: ConfigError) -> DatabaseError {
     DatabaseError::Settings(error.to_string())
 }

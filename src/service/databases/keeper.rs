@@ -9,30 +9,20 @@
 //! look starts another, which goes on where the repository says: nothing is lost between them, nor when this process
 //! is killed. An archiver, or a seed, of a person's own command holds a lock; then there is none here.
 
-use super::archiving;
+use super::archiving::{Ended, archive_here};
 use super::due::{again_in, is_seed_due};
-use super::here::{self, DatabaseHere};
-use super::seeding;
+use super::here::DatabaseHere;
+use super::seeding::{self, SeedError};
 use crate::api::database::{DatabaseSeeds, DatabaseStatus};
-use crate::database::archive::{ArchiveAround, ArchiveReport, archive};
-use crate::database::decide::State;
 use crate::database::error::DatabaseError;
-use crate::database::minimal::Place;
-use crate::database::report::Report;
-use crate::database::role::LogSays;
-use crate::database::supervisor::take;
-use crate::maintain::prune::PruneError;
 use crate::model::id::{Sequence, StoreName};
 use crate::model::record::StoreState;
 use crate::model::role::Permission;
-use crate::repository::error::RepositoryError;
 use crate::service::agents::around::Daemon;
 use crate::service::config::{Config, StoreConfig};
-use crate::service::host::HostError;
-use crate::service::run::{RunError, RunObserver};
+use crate::service::run::RunObserver;
 use crate::support::clock::{BootNanos, UnixNanos, seconds};
 use crate::support::env::Env;
-use crate::support::failure::{Failure, FailureKind};
 use crate::support::lock::lock;
 use crate::support::progress::Progress;
 use std::collections::BTreeMap;
@@ -87,22 +77,9 @@ struct Archiver {
     stop: Arc<AtomicBool>,
 }
 
-/// How an archiver ended.
-enum Ended {
-    /// It was told to.
-    Stopped,
-    /// Another host, or another process of this one, archives.
-    Elsewhere,
-}
-
 /// Returns whether a host with this configuration may be the primary of a store.
 fn may_serve(store: &StoreConfig) -> bool {
     store.role == Permission::Primary || store.member.is_some()
-}
-
-/// Returns whether this host is a store's primary: the log says so, or names none yet and the configuration does.
-fn is_primary(store: &StoreConfig, says: &LogSays) -> bool {
-    says.is_here || (says.primary.is_none() && store.role == Permission::Primary)
 }
 
 impl Databases {
@@ -281,7 +258,7 @@ impl Databases {
             return Ok(SEEDS_EVERY);
         }
         let says = here.log_says(&repository.store(name).log().state()?, &host.writer());
-        if !is_primary(store, &says) || !serves(&here, env)? {
+        if !here.is_primary(&says) || !here.serves()? {
             return Ok(ELSEWHERE_FOR);
         }
         let _turn = match seeding::turn() {
@@ -322,33 +299,6 @@ impl Archiver {
     }
 }
 
-/// The reason why a seed was not made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SeedError {
-    #[error(transparent)]
-    Host(#[from] HostError),
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    #[error(transparent)]
-    Repository(#[from] RepositoryError),
-    #[error(transparent)]
-    Run(#[from] RunError),
-    #[error(transparent)]
-    Prune(#[from] PruneError),
-}
-
-impl Failure for SeedError {
-    fn kind(&self) -> FailureKind {
-        match self {
-            Self::Host(error) => error.kind(),
-            Self::Database(error) => error.kind(),
-            Self::Repository(error) => error.kind(),
-            Self::Run(error) => error.kind(),
-            Self::Prune(error) => error.kind(),
-        }
-    }
-}
-
 /// Does one store's work, whose panic concerns no other. An error is told in words.
 fn caught<T, E: std::fmt::Display>(work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
@@ -363,72 +313,7 @@ fn is_seeded(store: &StoreConfig, env: &Env) -> bool {
     database.serve.is_some() || database.datadir.is_some() || database.primary(env).is_some()
 }
 
-/// Returns whether this host's server is up for a seed; it is asked, where understudy does not run it.
-fn serves(here: &DatabaseHere, env: &Env) -> Result<bool, DatabaseError> {
-    if here.store.database.serve.is_none() {
-        return Ok(true);
-    }
-    let place = here.store.database_place().map_err(here::settings)?;
-    let report = place.and_then(|place| Report::read(&place));
-    Ok(report.is_some_and(|report| report.state == State::Serving && report.is_fresh(env.wall())))
-}
-
 /// Returns the newest seed, and when it was begun.
 fn newest(state: &StoreState) -> Option<(Sequence, UnixNanos)> {
     state.latest().map(|(snapshot, record)| (snapshot, record.scan_start))
-}
-
-/// Archives a store's database until `stop`, if this host is its primary.
-fn archive_here(
-    daemon: &Daemon,
-    store: &StoreConfig,
-    env: &Env,
-    stop: &AtomicBool,
-) -> Result<Ended, DatabaseError> {
-    let host = daemon.host();
-    let here = DatabaseHere { store, env };
-    let repository = || {
-        daemon.repository(store).map_err(|error| match error.kind() {
-            FailureKind::Unavailable => DatabaseError::Log(error.to_string()),
-            _ => DatabaseError::Settings(error.to_string()),
-        })
-    };
-    let says = || -> Result<LogSays, DatabaseError> {
-        let state = repository()?.store(&store.name).log().state()?;
-        Ok(here.log_says(&state, &host.writer()))
-    };
-    if !is_primary(store, &says()?) {
-        return Ok(Ended::Elsewhere);
-    }
-    let settings = archiving::settings(&host, here, repository()?)?;
-    let _taken = match take(&Place { dir: settings.dir.clone() }) {
-        Err(DatabaseError::Taken(_)) => return Ok(Ended::Elsewhere),
-        taken => taken?,
-    };
-    let standing = || says().map(archiving::standing);
-    let mut told = String::new();
-    let mut on_report = |report: &ArchiveReport| {
-        let said = archiving::said(report);
-        if said != told {
-            match report.state {
-                State::Broken => tracing::error!(store = %store.name, "{said}"),
-                State::Waiting => tracing::warn!(store = %store.name, "{said}"),
-                _ => tracing::info!(store = %store.name, "{said}"),
-            }
-            told = said;
-        }
-    };
-    let stops = || stop.load(Ordering::SeqCst);
-    let mut around = ArchiveAround {
-        env,
-        stop: &stops,
-        standing: &standing,
-        on_report: &mut on_report,
-        on_step: &crate::support::kill_point::reached,
-    };
-    match archive(&settings, &mut around) {
-        Ok(()) => Ok(Ended::Stopped),
-        Err(DatabaseError::Fenced(_)) => Ok(Ended::Elsewhere),
-        Err(error) => Err(error),
-    }
 }

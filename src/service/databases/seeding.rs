@@ -16,10 +16,12 @@ use crate::database::supervisor::take;
 use crate::maintain::prune::{PruneError, PruneReport, PruneRequest, prune};
 use crate::model::retention::Retention;
 use crate::replicate::resync::Request;
+use crate::repository::error::RepositoryError;
 use crate::repository::store::{Repository, Store};
 use crate::service::config::{StoreConfig, state_dir};
-use crate::service::host::Host;
+use crate::service::host::{Host, HostError};
 use crate::service::run::{RunError, RunObserver, request, resync_between_hooks};
+use crate::support::failure::{Failure, FailureKind};
 use rustix::fd::OwnedFd;
 use std::path::Path;
 
@@ -79,4 +81,31 @@ pub(crate) fn ship(
 pub(crate) fn keep(seeds: &Store, count: u32, host: &Host) -> Result<PruneReport, PruneError> {
     let retention = Retention { last: count, hours: 0, days: 0, weeks: 0, months: 0, years: 0 };
     prune(seeds, &PruneRequest::new(retention, host.writer()), &|_| {})
+}
+
+/// The reason why a seed was not made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SeedError {
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Prune(#[from] PruneError),
+}
+
+impl Failure for SeedError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Host(error) => error.kind(),
+            Self::Database(error) => error.kind(),
+            Self::Repository(error) => error.kind(),
+            Self::Run(error) => error.kind(),
+            Self::Prune(error) => error.kind(),
+        }
+    }
 }
