@@ -97,6 +97,7 @@ mod tests {
     fn report(state: State, trouble: Option<Trouble>) -> Report {
         Report {
             state,
+            acks: None,
             trouble,
             error: Some("in words".into()),
             applied: "1-11-7".parse().unwrap(),
