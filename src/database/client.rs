@@ -180,7 +180,8 @@ impl Client {
         }
         let mut command = Command::new("mariadb");
         command.args(self.options()).args(["--batch", "--column-names", "--default-character-set=utf8mb4"]);
-        command.arg(format!("--connect-timeout={CONNECT_SECONDS}")).arg("--skip-reconnect");
+        command.arg(format!("--connect-timeout={CONNECT_SECONDS}"));
+        command.args(["--skip-reconnect", "--max-allowed-packet=1G"]);
         command.env_clear().env("PATH", own_path()).current_dir("/");
         let program =
             |source| DatabaseError::Program { program: "mariadb".into(), package: "mariadb-client", source };

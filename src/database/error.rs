@@ -88,7 +88,10 @@ impl Trouble {
     pub fn mend(self, store: &str) -> String {
         match self {
             Self::Refused => format!("on the primary: understudy database check {store}"),
-            Self::Diverged | Self::Gone | Self::Conflict | Self::Failed => {
+            Self::Diverged => format!(
+                "look at them: understudy database stranded {store}; then, with the supervisor stopped: understudy database rejoin {store} --flashback, or --reseed"
+            ),
+            Self::Gone | Self::Conflict | Self::Failed => {
                 format!(
                     "on the primary: understudy database seed {store}; then here: understudy database run {store} --reseed"
                 )

@@ -47,5 +47,6 @@ pub mod role_file;
 pub mod seed;
 pub mod server;
 pub mod serving;
+pub mod stranded;
 pub mod supervisor;
 pub mod target;

@@ -175,6 +175,13 @@ impl Server {
         self.statement(&format!("STOP SLAVE IO_THREAD; SET GLOBAL rpl_semi_sync_slave_enabled={on};{again}"))
     }
 
+    /// Returns the server's number.
+    pub fn server_id(&self) -> Result<ServerId, DatabaseError> {
+        let rows = self.question("SELECT @@global.server_id;")?;
+        let number = rows.first().and_then(|number| number.parse().ok());
+        number.map(ServerId).ok_or_else(|| self.not_understood("@@server_id"))
+    }
+
     /// Returns where the server's binary logs are.
     pub fn binlog_place(&self) -> Result<BinlogPlace, DatabaseError> {
         let asked = "SELECT @@global.log_bin_basename, @@global.log_bin_index, @@global.server_id;";

@@ -122,20 +122,20 @@ pub fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), EventError> {
 }
 
 /// Takes little-endian fields.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], EventError> {
+    pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], EventError> {
         let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(EventError::Cut)?;
         self.0 = rest;
         Ok(*taken)
     }
 
-    fn u32(&mut self) -> Result<u32, EventError> {
+    pub(super) fn u32(&mut self) -> Result<u32, EventError> {
         Ok(u32::from_le_bytes(self.take()?))
     }
 
-    fn u64(&mut self) -> Result<u64, EventError> {
+    pub(super) fn u64(&mut self) -> Result<u64, EventError> {
         Ok(u64::from_le_bytes(self.take()?))
     }
 }

@@ -5,7 +5,10 @@
 pub mod age;
 pub mod attrs;
 pub mod binlog_event;
+pub mod binlog_inverse;
+pub mod binlog_rows;
 pub mod binlog_segment;
+pub mod binlog_value;
 pub mod blocks;
 pub mod checkpoint;
 pub mod extent_list;
@@ -53,9 +56,31 @@ pub fn decode_binlog(bytes: &[u8]) {
     let Ok((first, mut rest)) = binlog_event::split(bytes) else { return };
     let Ok(format) = binlog_event::Format::parse(first) else { return };
     let mut walk = binlog_event::Walk { checksum: format.checksum, offset_bytes: format.end(), begun: None };
+    let mut table = None;
     while let Ok((event, behind)) = binlog_event::split(rest)
         && walk.take(event).is_ok()
     {
+        if let Ok(event) = binlog_event::Event::parse(event, format.checksum) {
+            decode_content(&event, &mut table);
+        }
         rest = behind;
+    }
+}
+
+/// Decodes what an event says. `table` is the last table that was named.
+fn decode_content(event: &binlog_event::Event, table: &mut Option<binlog_rows::TableMap>) {
+    use binlog_rows::Content;
+    let rows = match (binlog_rows::content(event), &table) {
+        (Ok(Content::Table(named)), _) => return *table = Some(named),
+        (Ok(Content::Rows(rows)), Some(table)) => rows.rows(table).map(|rows| (table, rows)),
+        _ => return,
+    };
+    let Ok((table, rows)) = rows else { return };
+    for image in rows.iter().flat_map(|(before, after)| [before, after]).flatten() {
+        for (column, stored) in table.columns.iter().zip(&image.values) {
+            if let Some(Some(bytes)) = stored {
+                binlog_value::value(column, bytes, None);
+            }
+        }
     }
 }

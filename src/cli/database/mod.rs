@@ -21,10 +21,12 @@ mod archive;
 mod check;
 mod found;
 mod order;
+mod rejoin;
 mod restore;
 mod run;
 mod seed;
 mod status;
+mod stranded;
 
 /// Tells a person of what goes on for months: only what changed.
 struct Changes<'a> {
@@ -80,6 +82,10 @@ enum DatabaseCommand {
     Archive(OfStore),
     /// Restore the database to a transaction or a time: the newest seed before it, and what was archived since
     Restore(restore::RestoreArgs),
+    /// List what only a former primary's database has committed, by transaction and table, or keep it in files
+    Stranded(stranded::StrandedArgs),
+    /// Have a former primary's server follow again: keep what only it has, and undo that, or begin from a seed
+    Rejoin(rejoin::RejoinArgs),
     /// Show where the primary and this host's server stand, what is wrong and what mends it
     Status(OfStore),
 }
@@ -94,15 +100,17 @@ impl DatabaseArgs {
     pub(super) fn ending(&self) -> Ending {
         match self.command {
             DatabaseCommand::Check(_) | DatabaseCommand::Status(_) => Ending::AT_ONCE,
-            DatabaseCommand::Seed(_) | DatabaseCommand::Found(_) | DatabaseCommand::Restore(_) => {
-                Ending::within(30)
-            }
+            DatabaseCommand::Seed(_)
+            | DatabaseCommand::Found(_)
+            | DatabaseCommand::Rejoin(_)
+            | DatabaseCommand::Restore(_) => Ending::within(30),
             // What was begun goes on in the supervisor, or is done by the next fence.
             DatabaseCommand::Promote(_)
             | DatabaseCommand::Demote(_)
             | DatabaseCommand::Fence(_)
             | DatabaseCommand::SemiSync(_)
             | DatabaseCommand::Acks(_)
+            | DatabaseCommand::Stranded(_)
             | DatabaseCommand::Wait(_) => Ending::AT_ONCE,
             // Its end is no failure: it was told to end.
             DatabaseCommand::Archive(_) | DatabaseCommand::Run(_) => {
@@ -130,6 +138,8 @@ pub(super) fn run(global: &Global, args: DatabaseArgs) -> Result<Exit> {
         DatabaseCommand::Wait(args) => order::wait(global, &args),
         DatabaseCommand::Archive(of) => archive::archive(global, &of),
         DatabaseCommand::Restore(args) => restore::restore(global, &args),
+        DatabaseCommand::Stranded(args) => stranded::stranded(global, &args),
+        DatabaseCommand::Rejoin(args) => rejoin::rejoin(global, &args),
         DatabaseCommand::Status(of) => status::status(global, &of),
     }
 }

@@ -5,11 +5,13 @@ use crate::cli::error::{Error, LocalError, Result, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::{Global, ending, progress, show};
 use crate::database::desk::{Around, Settings};
-use crate::database::error::DatabaseError;
+use crate::database::error::{DatabaseError, Trouble};
 use crate::database::minimal::{Place, Size};
 use crate::database::received::Received;
 use crate::database::report::Report;
-use crate::database::seed::{NOTE, bring, store_name};
+use crate::database::role_file;
+use crate::database::seed::{self, NOTE, store_name};
+use crate::database::stranded::journal::Rejoin;
 use crate::database::supervisor::{supervise, take};
 use crate::model::plan::PlanName;
 use crate::model::snapshot_ref::Moment;
@@ -41,6 +43,10 @@ pub(super) fn run_server(global: &Global, args: &RunArgs) -> Result<Exit> {
         configured.check_stands_by()?;
     }
     let _taken = take(&settings.place)?;
+    Rejoin::refuse(&settings.place, &settings.store)?;
+    if args.reseed {
+        check_has_nothing_stranded(&settings)?;
+    }
     bring_if_needed(global, &configured, &settings, args.reseed)?;
     let reader = configured.clone();
     let log = Arc::new(move || reader.log_says().map_err(|error| DatabaseError::Log(error.to_string())));
@@ -75,7 +81,7 @@ pub(super) fn no_place() -> LocalError {
     LocalError::new("no place for the server's files; set XDG_STATE_HOME or HOME")
 }
 
-fn settings(configured: &Configured) -> Result<Settings> {
+pub(super) fn settings(configured: &Configured) -> Result<Settings> {
     let (store, context) = (&configured.store, &configured.context);
     let database = &store.database;
     let unset = |key: &str, what: &str| {
@@ -101,6 +107,26 @@ fn settings(configured: &Configured) -> Result<Settings> {
         tls_ca: database.tls_ca.clone(),
         customers: database.customers(),
     })
+}
+
+/// Refuses to overwrite what only this host's server may have.
+fn check_has_nothing_stranded(settings: &Settings) -> Result<()> {
+    let was_primary = role_file::read(&settings.place)?.branch.is_some();
+    let report = Report::read(&settings.place);
+    let is_diverged = report.is_some_and(|report| report.trouble == Some(Trouble::Diverged));
+    match was_primary || is_diverged {
+        true => Err(DatabaseError::Held(format!(
+            "this host's server may have transactions that the new primary never had; this keeps them first, and then begins from a seed: understudy database rejoin {} --reseed",
+            settings.store
+        ))
+        .into()),
+        false => Ok(()),
+    }
+}
+
+/// Restores the newest seed over what is there.
+pub(super) fn bring(global: &Global, configured: &Configured, settings: &Settings) -> Result<()> {
+    bring_if_needed(global, configured, settings, true)
 }
 
 /// Restores the newest seed, if there is no replica yet or it is to begin again.
@@ -133,7 +159,7 @@ fn bring_if_needed(
     let own: Vec<PathBuf> = context.own_places().into_iter().chain(context.keys()?.key_file).collect();
     let progress = Progress::default();
     let (sequence, report) = progress::watched(global, context.env(), &progress, "restored", || {
-        bring(&seeds, Moment::Latest, root, is_ours, (context.threads(), own), &progress)
+        seed::bring(&seeds, Moment::Latest, root, is_ours, (context.threads(), own), &progress)
     })?;
     if is_ours {
         std::fs::remove_file(&mark).map_err(|error| not_written(&mark, &error))?;

@@ -1,7 +1,7 @@
 //! `understudy database status`.
 
 use super::run::place;
-use super::{Configured, OfStore};
+use super::{Configured, OfStore, stranded};
 use crate::cli::error::Result;
 use crate::cli::exit::Exit;
 use crate::cli::{Global, show};
@@ -111,7 +111,12 @@ pub(super) fn status(global: &Global, of: &OfStore) -> Result<Exit> {
     };
     match global.json {
         true => show::json(&output)?,
-        false => say(&output)?,
+        false => {
+            say(&output)?;
+            if let Some(report) = report.as_ref().filter(|_| trouble == Some(Trouble::Diverged)) {
+                stranded::say_in_status(&configured, report)?;
+            }
+        }
     }
     if output.replica.is_none() {
         // A primary has no replica; what it says is all there is.
