@@ -71,7 +71,7 @@ impl ForCustomers<'_> {
             }
             None => line("skip-networking", &1),
         }
-        line("server-id", &self.identity.server);
+        line("server-id", &self.identity.serving);
         line("gtid-domain-id", &self.domain);
         line("rpl-semi-sync-master-enabled", &u8::from(self.waits));
         text + &log_bin(self.log_bin) + FIXED
@@ -126,7 +126,8 @@ mod tests {
             ..Default::default()
         };
         let made_by = Variables([("innodb_page_size".to_owned(), "8192".to_owned())].into());
-        let identity = Identity { server: ServerId(4711), domain: DomainId(900_042) };
+        let identity =
+            Identity { server: ServerId(4710), serving: ServerId(4711), domain: DomainId(900_042) };
         let text = ForCustomers {
             customers: &customers,
             datadir: Path::new("/data"),

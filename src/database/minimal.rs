@@ -103,7 +103,11 @@ impl Place {
 /// What tells a standby's server from all others of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// The server's number while it is a replica.
     pub server: ServerId,
+    /// Its number while it takes writes. A replica ignores what has its own number; so what this host wrote itself,
+    /// and undid when it was replaced, comes back from its successor.
+    pub serving: ServerId,
     /// Domain of what the server writes by itself, such as the emptying of MEMORY tables: never the store's.
     pub domain: DomainId,
 }
@@ -112,11 +116,13 @@ impl Identity {
     /// Derives the identity of a host's replica of a store; `primary` is the number of the primary's server.
     pub fn of(store: &str, host: &str, primary: ServerId) -> Self {
         let hash = blake3::hash(format!("{store}\0{host}").as_bytes());
-        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-        let number = u32::from_le_bytes([a, b, c, d]).max(2);
-        let number = if number == primary.0 { number ^ 1 } else { number };
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *hash.as_bytes();
+        // The last two bits tell roles apart, and a number from that of the first primary.
+        let number = |bytes| u32::from_le_bytes(bytes) & !3 | 4;
+        let apart = |number: u32| ServerId(if number == primary.0 { number | 2 } else { number });
+        let (server, serving) = (number([a, b, c, d]), number([i, j, k, l]) | 1);
         let domain = STANDBY_DOMAINS + u32::from_le_bytes([e, f, g, h]) % DOMAINS;
-        Self { server: ServerId(number), domain: DomainId(domain) }
+        Self { server: apart(server), serving: apart(serving), domain: DomainId(domain) }
     }
 }
 
@@ -262,7 +268,8 @@ mod tests {
 
     fn text(size: Size, primary: &Variables) -> String {
         let place = Place { dir: "/run/understudy/acme".into() };
-        let identity = Identity { server: ServerId(4711), domain: DomainId(900_042) };
+        let identity =
+            Identity { server: ServerId(4711), serving: ServerId(4712), domain: DomainId(900_042) };
         let datadir = Path::new("/data");
         let memory_mib = size.memory_mib();
         Minimal {
@@ -315,6 +322,9 @@ mod tests {
         let (one, two, three) = (of("acme", "web-1"), of("acme", "web-2"), of("other", "web-1"));
         assert!(one.server != two.server && one.server != three.server && one.domain != two.domain);
         assert!(one.domain.0 >= STANDBY_DOMAINS && one == of("acme", "web-1"));
-        assert_ne!(Identity::of("acme", "web-1", one.server).server, one.server);
+        for primary in [one.server, one.serving] {
+            let other = Identity::of("acme", "web-1", primary);
+            assert!(other.server != primary && other.serving != primary && other.server != other.serving);
+        }
     }
 }

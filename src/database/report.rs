@@ -3,6 +3,7 @@
 use super::decide::State;
 use super::error::Trouble;
 use super::minimal::Place;
+use super::server::Acks;
 use crate::model::gtid::GtidPosition;
 use crate::model::id::Epoch;
 use crate::support::clock::UnixNanos;
@@ -11,17 +12,6 @@ use std::time::Duration;
 
 /// Age from which a report says that its supervisor no longer runs.
 pub const STALE: Duration = Duration::from_secs(30);
-
-/// Semi-synchronous replication, as a server sees it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Acks {
-    /// Whether commits wait for an acknowledgement.
-    pub waits: bool,
-    /// Number of servers that acknowledge, or whether this replica does.
-    pub acknowledging: u64,
-    /// Number of commits that wait at this moment.
-    pub waiting: u64,
-}
 
 /// What a supervisor saw last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,9 +4,8 @@ use super::binlog_files::WrittenEnd;
 use super::client::{Address, Client, Rows, literal};
 use super::error::DatabaseError;
 use super::facts::{Facts, ForeignTable, VARIABLES, Variables};
-use super::report::Acks;
 use crate::model::gtid::{GtidPosition, ServerId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,6 +34,17 @@ pub struct ReplicaStatus {
     pub receive_error: Option<(u32, String)>,
     /// The error of applying, with its number.
     pub apply_error: Option<(u32, String)>,
+}
+
+/// Semi-synchronous replication, as a server sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acks {
+    /// Whether commits wait for an acknowledgement.
+    pub waits: bool,
+    /// Number of servers that acknowledge, or whether this replica does.
+    pub acknowledging: u64,
+    /// Number of commits that wait at this moment.
+    pub waiting: u64,
 }
 
 /// Where a replica finds its primary.

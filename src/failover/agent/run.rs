@@ -256,14 +256,20 @@ impl Machine {
         }
     }
 
-    /// Looks at the standbys' databases, now and then, while this host serves.
+    /// Looks at the standbys' databases, now and then, while this host serves; while it stands by, at its own.
     fn look_at_standbys(&mut self) {
         let now = self.env.boot();
-        let is_due = self.looked_at_standbys.is_none_or(|at| now >= at.plus(STANDBYS_EVERY));
-        if is_due && self.view.phase.serves() {
-            self.looked_at_standbys = Some(now);
-            let (number, waits_for) = (self.orders.next(), self.view.database.waits_for.clone());
+        if self.looked_at_standbys.is_some_and(|at| now < at.plus(STANDBYS_EVERY)) {
+            return;
+        }
+        self.looked_at_standbys = Some(now);
+        let number = self.orders.next();
+        if self.view.phase.serves() {
+            let waits_for = self.view.database.waits_for.clone();
             self.hands.database.put(HostJob { number, what: HostWork::Standbys { waits_for } });
+        } else if self.view.phase == Phase::Standby && self.view.database.acknowledges {
+            // The log may want it of another standby by now, or it may have failed.
+            self.host(number, Output::StartAcks);
         }
     }
 
@@ -402,11 +408,6 @@ impl Machine {
         }
         if self.view.phase == Phase::Standby && self.view.log.head > before.log.head {
             self.participants.log_grew();
-            if self.view.database.acknowledges {
-                // The log may want it of another standby by now.
-                let number = self.orders.next();
-                self.host(number, Output::StartAcks);
-            }
         }
         if let Phase::Promoting { cause } = self.view.phase {
             self.terms.cause = Some(cause);
