@@ -400,13 +400,15 @@ impl Replica<'_, '_, '_> {
         let host = if host == "localhost" { "127.0.0.1" } else { host };
         let tls_ca = tls_ca.as_ref().map(|path| path.display().to_string());
         let is_demoted = self.desk.note()?.branch.is_some();
+        if is_demoted {
+            self.server.count_own_as_applied()?;
+        }
         self.server.follow(&Source {
             host,
             port: *port,
             user: &account.user,
             password: &account.password,
             tls_ca: tls_ca.as_deref(),
-            is_demoted,
         })?;
         let before = self.desk.note()?.source;
         if before.is_some_and(|before| before != name)

@@ -54,8 +54,6 @@ pub struct Source<'a> {
     pub user: &'a str,
     pub password: &'a str,
     pub tls_ca: Option<&'a str>,
-    /// Whether this server was a primary's until now: what it wrote itself counts as applied.
-    pub is_demoted: bool,
 }
 
 /// Maximum number of sessions that are ended by one request.
@@ -240,6 +238,15 @@ impl Server {
         self.position(rows.first().unwrap_or_default())
     }
 
+    /// Declares that what this server has written itself is applied, as a former primary's must before it follows.
+    /// (`MASTER_DEMOTE_TO_SLAVE` counts only what has the server's present number.)
+    pub fn count_own_as_applied(&self) -> Result<(), DatabaseError> {
+        let rows = self.question("SELECT @@global.gtid_binlog_pos;")?;
+        let own = self.position(rows.first().unwrap_or_default())?;
+        let all = self.applied_position()?.gtids().chain(own.gtids()).collect();
+        self.set_applied_position(&all)
+    }
+
     /// Returns the state of replication; none where no primary was ever named.
     pub fn replica_status(&self) -> Result<Option<ReplicaStatus>, DatabaseError> {
         self.status_after("")
@@ -304,11 +311,10 @@ impl Server {
             }
             None => "MASTER_SSL=0, MASTER_SSL_VERIFY_SERVER_CERT=0".to_owned(),
         };
-        let demoted = if source.is_demoted { ", MASTER_DEMOTE_TO_SLAVE=1" } else { "" };
         self.statement(&format!(
             "SET sql_log_bin=0; CHANGE MASTER TO MASTER_HOST={}, MASTER_PORT={}, MASTER_USER={}, \
              MASTER_PASSWORD={}, MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, \
-             MASTER_HEARTBEAT_PERIOD={HEARTBEAT_SECONDS}, {tls}{demoted};",
+             MASTER_HEARTBEAT_PERIOD={HEARTBEAT_SECONDS}, {tls};",
             literal(source.host),
             source.port,
             literal(source.user),

@@ -166,6 +166,11 @@ fn a_second_server_that_acknowledges_ends_what_the_log_says_of_the_standby() {
     assert!(failing.contains("2 servers acknowledge"), "{failing}");
     pair.one.customer("INSERT INTO shop.orders VALUES ('goes on', '')").unwrap();
     other.kill();
+    // The server notices that a connection is gone when it sends something.
+    for id in ["one", "two", "three"] {
+        pair.one.customer(&format!("INSERT INTO shop.orders VALUES ('{id}', '')")).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+    }
     wait_for_set(&pair.one, &pair.two);
     // A person does not end it behind the log's back.
     let refused = pair.one.order(&["semi-sync", "off"], &[]);
