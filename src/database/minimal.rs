@@ -94,6 +94,21 @@ impl Place {
         self.dir.join("status.json")
     }
 
+    /// What a drill of this replica holds as long as it lives.
+    pub fn drill_lock(&self) -> PathBuf {
+        self.dir.join("drill.lock")
+    }
+
+    /// What a drill holds as long as the server is to stand still.
+    pub fn still_lock(&self) -> PathBuf {
+        self.dir.join("still.lock")
+    }
+
+    /// The mark of a server that stands still.
+    pub fn still(&self) -> PathBuf {
+        self.dir.join("still")
+    }
+
     /// What the last order was.
     pub fn role(&self) -> PathBuf {
         self.dir.join("role.json")

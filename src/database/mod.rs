@@ -9,6 +9,7 @@
 //! - [`role`] is what a server may be on this host, [`role_file`] the note of it, [`orders`] what changes it.
 //! - [`supervisor`] runs the server: as a [`replica`], which a promotion ([`promote`]) ends, or [`serving`].
 //! - [`received`] is what a replica's server had received when it ended, and must not lose.
+//! - [`drill`] proves that a replica's data is a database: on a copy, which a second server opens.
 //! - [`fence`] ends a server that customers reach, whether or not its supervisor lives.
 //!
 //! What can race: a second supervisor of the same server is stopped by the first one's lock. A primary that is
@@ -24,6 +25,9 @@ pub mod customers;
 pub mod cutter;
 pub mod decide;
 pub mod desk;
+pub mod drill;
+mod drill_copy;
+mod drill_place;
 pub mod error;
 pub mod facts;
 pub mod fence;
@@ -47,6 +51,7 @@ pub mod role_file;
 pub mod seed;
 pub mod server;
 pub mod serving;
+mod still;
 pub mod stranded;
 pub mod supervisor;
 pub mod target;

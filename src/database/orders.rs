@@ -49,6 +49,11 @@ pub enum What {
     Wait { on: bool },
     /// A replica that acknowledges what it has received, or does not.
     Acknowledge { on: bool },
+    /// A replica that stands still while a drill copies it, which holds a lock meanwhile.
+    Still {
+        /// Whether it does so though customers wait for its acknowledgements.
+        customers_wait: bool,
+    },
 }
 
 /// An order.

@@ -18,7 +18,7 @@ pub(super) fn write(env: &Env, place: &Place, user: &str, configuration: &str) -
     let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let init = format!(
         "SET sql_log_bin=0;\nCREATE OR REPLACE USER '{user}'@'localhost' IDENTIFIED BY '{password}';\n\
-         GRANT ALL PRIVILEGES ON *.* TO '{user}'@'localhost';\n"
+         GRANT ALL PRIVILEGES ON *.* TO '{user}'@'localhost' WITH GRANT OPTION;\n"
     );
     let account = format!("[client]\nuser={user}\npassword={password}\n");
     let files =

@@ -20,8 +20,8 @@ const END_LIMIT: Duration = Duration::from_secs(600);
 const TRY_EVERY: Duration = Duration::from_millis(50);
 /// Name of our account, which is dropped at the end.
 const ACCOUNT: &str = "understudy-restore";
-/// Settings in addition to a replica's: nothing is lost by a crash that is not begun anew in any case.
-const SETTINGS: &str = "read-only=0\nsync-binlog=0\ninnodb-flush-log-at-trx-commit=0\nmax-allowed-packet=1G\nmax-binlog-size=1G\n";
+/// Those of a restore: nothing is lost by a crash that is not begun anew in any case.
+pub const RESTORE: &str = "read-only=0\nsync-binlog=0\ninnodb-flush-log-at-trx-commit=0\nmax-allowed-packet=1G\nmax-binlog-size=1G\n";
 /// What the server's own binary logs are called.
 const BINLOG: &str = "binlog.";
 
@@ -35,6 +35,12 @@ pub struct PrivateSettings<'a> {
     pub memory_mib: u32,
     /// The store's name.
     pub store: &'a str,
+    /// What it is for: part of its identity.
+    pub purpose: &'a str,
+    /// Name of the binary logs, where they are not our own.
+    pub log_bin: Option<&'a str>,
+    /// Settings in addition to a replica's.
+    pub extra: &'a str,
 }
 
 /// A private server.
@@ -112,14 +118,14 @@ fn prepare(settings: &PrivateSettings, env: &Env) -> Result<(), DatabaseError> {
         memory_mib: settings.memory_mib,
         datadir: settings.data,
         place,
-        identity: Identity::of(settings.store, "restore", primary),
+        identity: Identity::of(settings.store, settings.purpose, primary),
         primary: settings.variables,
-        log_bin: None,
+        log_bin: settings.log_bin,
         is_root: rustix::process::geteuid().is_root(),
         acks: false,
         undoes: false,
     };
-    own_files::write(env, place, ACCOUNT, &(configuration.text() + SETTINGS))
+    own_files::write(env, place, ACCOUNT, &(configuration.text() + settings.extra))
 }
 
 /// Removes the server's binary logs, and gives all to the user whose database it is.

@@ -8,7 +8,7 @@ use super::archive_start::seeds;
 use super::error::DatabaseError;
 use super::minimal::Place;
 use super::play::{Play, Played};
-use super::private_server::{PrivateServer, PrivateSettings};
+use super::private_server::{PrivateServer, PrivateSettings, RESTORE};
 use super::replay::Replay;
 use super::seed::{DATA, SeedNote, bring};
 use super::target::Target;
@@ -113,6 +113,9 @@ fn apply(
         variables: &note.variables,
         memory_mib: recovery.memory_mib,
         store: recovery.store.name().as_str(),
+        purpose: "restore",
+        log_bin: None,
+        extra: RESTORE,
     };
     let private = PrivateServer::start(&settings, recovery.env, recovery.stop)?;
     private.server.begin_history(&note.position)?;

@@ -19,6 +19,7 @@ use super::background::Background;
 use super::client::Address;
 use super::decide::{self, Act, Judgement, Room, State};
 use super::desk::{Desk, Ended, local};
+use super::drill_place;
 use super::error::{DatabaseError, Trouble};
 use super::lag::Lag;
 use super::minimal::Minimal;
@@ -29,6 +30,7 @@ use super::received::Received;
 use super::report::Report;
 use super::role::{self, LogSays, Role};
 use super::server::{Acks, ReplicaStatus, Server, Source};
+use super::still;
 use crate::model::gtid::{GtidPosition, STANDBY_DOMAINS};
 use crate::support::env::Stopwatch;
 use std::path::Path;
@@ -150,6 +152,7 @@ impl Replica<'_, '_, '_> {
             };
             let report = self.in_words(report);
             self.desk.tell(report);
+            drill_place::tidy(&self.desk.settings.place, &self.desk.settings.root);
             if let Some(asked) = self.desk.next(LOOK_EVERY)
                 && let Some(ended) = self.take(asked)?
             {
@@ -192,6 +195,10 @@ impl Replica<'_, '_, '_> {
                     }
                     Err(error) => asked.answer(Answer::failed(&error)),
                 }
+            }
+            What::Still { customers_wait } => {
+                let how = (self.acks, customers_wait);
+                still::stand_still(self.desk, &mut self.process, &self.server, how, asked);
             }
             What::Hand => asked.answer(Answer::failed(&DatabaseError::Held(
                 "this host's server is a replica, and has nothing to hand over".into(),

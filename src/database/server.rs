@@ -1,7 +1,7 @@
 //! What is asked of a server, and told to it: each a function with types.
 
 use super::binlog_files::WrittenEnd;
-use super::client::{Address, Client, Rows, literal};
+use super::client::{Account, Address, Client, Rows, literal};
 use super::error::DatabaseError;
 use super::facts::{Facts, ForeignTable, VARIABLES, Variables};
 use crate::model::gtid::{GtidPosition, ServerId};
@@ -368,6 +368,30 @@ impl Server {
             Ok(()) | Err(DatabaseError::Server { code: NO_SUCH_SESSION, .. }) => Ok(ids.len()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns all tables but the system's views, by schema and name.
+    pub fn base_tables(&self) -> Result<Vec<(String, String)>, DatabaseError> {
+        let tables = "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'BASE TABLE' \
+             AND TABLE_SCHEMA NOT IN ('information_schema', 'performance_schema') ORDER BY 1, 2;";
+        let rows = self.question(tables)?.rows.into_iter();
+        Ok(rows.filter_map(|row| row.try_into().ok().map(|[schema, name]: [String; 2]| (schema, name))).collect())
+    }
+
+    /// Has the server check a table and its indexes, row by row.
+    pub fn check_table(&self, schema: &str, table: &str, limit: Duration) -> Result<Rows, DatabaseError> {
+        let quoted = |name: &str| format!("`{}`", name.replace('`', "``"));
+        self.client.ask(&format!("CHECK TABLE {}.{} EXTENDED;", quoted(schema), quoted(table)), limit)
+    }
+
+    /// Makes an account that reads everything and changes nothing.
+    pub fn make_reader(&self, account: &Account) -> Result<(), DatabaseError> {
+        let name = format!("{}@'localhost'", literal(&account.user));
+        let password = literal(&account.password);
+        self.statement(&format!(
+            "SET sql_log_bin=0; CREATE OR REPLACE USER {name} IDENTIFIED BY {password}; \
+             GRANT SELECT, SHOW VIEW, EXECUTE ON *.* TO {name};"
+        ))
     }
 
     /// Returns the checksum of each table outside the system's schemas.

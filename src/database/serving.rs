@@ -161,6 +161,9 @@ impl Serving<'_, '_, '_> {
                 });
             }
             What::Acknowledge { on: false } => asked.answer(Answer::done(None)),
+            What::Still { .. } => asked.answer(Answer::failed(&DatabaseError::Held(
+                "this host's server is the primary's, and stands still for nobody; drill on a standby".into(),
+            ))),
             What::Acknowledge { on: true } => asked.answer(Answer::failed(&DatabaseError::Held(
                 "this host's server is the primary's, and acknowledges nothing".into(),
             ))),

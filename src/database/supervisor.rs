@@ -12,6 +12,7 @@
 use super::background::Background;
 use super::decide::State;
 use super::desk::{Around, Desk, Ended, Settings};
+use super::drill_place;
 use super::error::DatabaseError;
 use super::holder;
 use super::minimal::Place;
@@ -23,6 +24,7 @@ use super::role::{self, Plan, Role};
 use super::role_file;
 use super::seed::SeedNote;
 use super::serving;
+use super::still;
 use crate::support::private;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -103,6 +105,9 @@ impl Supervisor<'_, '_> {
     /// Runs the server in its role.
     fn run(&mut self) -> Result<Ended, DatabaseError> {
         let note = self.desk.note()?;
+        let place = &self.desk.settings.place;
+        still::forget(place);
+        drill_place::tidy(place, &self.desk.settings.root);
         if note.is_open {
             // An earlier supervisor was killed, and its server is ending.
             holder::kill(&note.data, self.desk.env(), LEAVE_LIMIT)?;
@@ -150,6 +155,9 @@ impl Supervisor<'_, '_> {
                 Err(DatabaseError::Held("no server runs, so that there is nothing to hand over".into()))
             }
             What::Wait { .. } => Err(DatabaseError::Held("no server runs, so that nothing waits".into())),
+            What::Still { .. } => {
+                Err(DatabaseError::Held("no server runs, so that there is no replica to copy".into()))
+            }
             What::Acknowledge { on } => {
                 let noted = self.desk.obey(&asked.order, |note| note.acks = *on);
                 asked.answer(noted.map_or_else(|error| Answer::failed(&error), |_| Answer::done(None)));

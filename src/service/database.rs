@@ -55,6 +55,19 @@ pub struct ServeConfig {
     pub options: Option<PathBuf>,
 }
 
+/// What a drill of the database checks, as it is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseDrillConfig {
+    /// Queries that must succeed on the copy, and answer with something.
+    #[serde(default)]
+    pub queries: Vec<String>,
+    /// Maximum run time of a query in seconds.
+    pub timeout_seconds: Option<u64>,
+    /// Memory of the pool of the copy's server.
+    pub memory_mib: Option<u32>,
+}
+
 /// The database of a store, as it is configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +92,9 @@ pub struct DatabaseConfig {
     pub directory: Option<PathBuf>,
     /// How customers reach this host's server while it is the primary's.
     pub serve: Option<ServeConfig>,
+    /// What a drill checks.
+    #[serde(default)]
+    pub drill: DatabaseDrillConfig,
     /// Whether a customer is told that a transaction is done only once a standby has it; default: as the plan says.
     pub semi_sync: Option<bool>,
     /// When the primary's daemon makes a seed; `off` leaves seeding and its pruning to a person.
@@ -130,7 +146,7 @@ impl DatabaseConfig {
         if self.host.is_some() && self.account_file.is_none() {
             return wrong("a server on a `host` asks for an account; set `account_file`");
         }
-        let pools = [self.memory_mib, self.serve.as_ref().and_then(|serve| serve.memory_mib)];
+        let pools = [self.memory_mib, self.drill.memory_mib, self.serve.as_ref().and_then(|serve| serve.memory_mib)];
         if pools.into_iter().flatten().any(|mib| !(6..=1 << 20).contains(&mib)) {
             return wrong("`memory_mib` must be 6 to 1048576");
         }

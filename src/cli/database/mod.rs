@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 mod archive;
 mod check;
+mod drill;
 mod found;
 mod order;
 mod rejoin;
@@ -86,6 +87,8 @@ enum DatabaseCommand {
     Stranded(stranded::StrandedArgs),
     /// Have a former primary's server follow again: keep what only it has, and undo that, or begin from a seed
     Rejoin(rejoin::RejoinArgs),
+    /// Open a copy of this host's replica with a second server, check its tables and run the configured queries there
+    Drill(drill::DrillArgs),
     /// Show where the primary and this host's server stand, what is wrong and what mends it
     Status(OfStore),
 }
@@ -103,7 +106,8 @@ impl DatabaseArgs {
             DatabaseCommand::Seed(_)
             | DatabaseCommand::Found(_)
             | DatabaseCommand::Rejoin(_)
-            | DatabaseCommand::Restore(_) => Ending::within(30),
+            | DatabaseCommand::Restore(_)
+            | DatabaseCommand::Drill(_) => Ending::within(30),
             // What was begun goes on in the supervisor, or is done by the next fence.
             DatabaseCommand::Promote(_)
             | DatabaseCommand::Demote(_)
@@ -140,6 +144,7 @@ pub(super) fn run(global: &Global, args: DatabaseArgs) -> Result<Exit> {
         DatabaseCommand::Restore(args) => restore::restore(global, &args),
         DatabaseCommand::Stranded(args) => stranded::stranded(global, &args),
         DatabaseCommand::Rejoin(args) => rejoin::rejoin(global, &args),
+        DatabaseCommand::Drill(args) => drill::drill_copy(global, &args),
         DatabaseCommand::Status(of) => status::status(global, &of),
     }
 }

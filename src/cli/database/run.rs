@@ -81,14 +81,24 @@ pub(super) fn no_place() -> LocalError {
     LocalError::new("no place for the server's files; set XDG_STATE_HOME or HOME")
 }
 
+/// Returns the directory of this host's server.
+pub(super) fn datadir(configured: &Configured) -> Result<PathBuf> {
+    configured.store.database.datadir.clone().ok_or_else(|| {
+        UsageError(format!(
+            "store '{}': there is no place for the replica; set `datadir` in [store.database]",
+            configured.store.name
+        ))
+        .into()
+    })
+}
+
 pub(super) fn settings(configured: &Configured) -> Result<Settings> {
     let (store, context) = (&configured.store, &configured.context);
     let database = &store.database;
     let unset = |key: &str, what: &str| {
         UsageError(format!("store '{}': {what}; set `{key}` in [store.database]", store.name))
     };
-    let root =
-        database.datadir.clone().ok_or_else(|| unset("datadir", "there is no place for the replica"))?;
+    let root = datadir(configured)?;
     // A replica goes by TCP, also where there is a socket.
     let primary = database.tcp(context.env());
     if primary.is_none() && database.serve.is_none() {

@@ -89,7 +89,8 @@ pub(super) fn status(global: &Global, of: &OfStore) -> Result<Exit> {
     let mut report = Report::read(&place);
     let supervised = report.as_ref().is_some_and(|report| report.is_fresh(context.env().wall()));
     let primary = configured.primary().ok().map(|client| Server::new(client).binlog_position());
-    if let Some(report) = &mut report {
+    // One that stands still for a drill's copy answers nobody.
+    if let Some(report) = report.as_mut().filter(|_| !place.still().exists()) {
         ask(
             report,
             &Server::new(local(&place, context.env())),

@@ -1,0 +1,98 @@
+//! `understudy database drill`.
+
+use super::Configured;
+use super::run::{datadir, place};
+use crate::cli::error::Result;
+use crate::cli::exit::Exit;
+use crate::cli::{Global, ending, show};
+use crate::database::drill::{Drill, Drilled, drill};
+use crate::model::id::StoreName;
+use clap::Args;
+use serde::Serialize;
+use std::time::Duration;
+
+/// Default memory of the pool of the copy's server.
+const MEMORY_MIB: u32 = 64;
+
+#[derive(Args)]
+pub(super) struct DrillArgs {
+    #[arg(value_name = "STORE")]
+    store: String,
+    /// Check tables for this time only, others in each drill; default: all of them
+    #[arg(long, value_name = "SECONDS")]
+    time: Option<u64>,
+    /// Drill also a replica that acknowledges what it receives: customers' commits wait while it is copied
+    #[arg(long)]
+    customers_wait: bool,
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    store: &'a StoreName,
+    sound: bool,
+    #[serde(flatten)]
+    drilled: &'a Drilled,
+}
+
+pub(super) fn drill_copy(global: &Global, args: &DrillArgs) -> Result<Exit> {
+    let configured = Configured::open(global, &args.store)?;
+    let (store, database) = (&configured.store, &configured.store.database);
+    let drilled = drill(&Drill {
+        store: store.name.as_str(),
+        supervisor: &place(&configured)?,
+        root: &datadir(&configured)?,
+        memory_mib: database.drill.memory_mib.unwrap_or(MEMORY_MIB),
+        queries: &database.drill.queries,
+        query_limit: database.drill.timeout_seconds.map(Duration::from_secs),
+        table_time: args.time.map(Duration::from_secs),
+        customers_wait: args.customers_wait,
+        env: configured.context.env(),
+        stop: &ending::is_asked,
+        on_step: &crate::support::kill_point::reached,
+    })?;
+    let sound = drilled.faults.is_empty();
+    if global.json {
+        show::json(&Output { store: &store.name, sound, drilled: &drilled })?;
+    } else if !global.quiet || !sound {
+        say(&store.name, &drilled)?;
+    }
+    Ok(if sound { Exit::Done } else { Exit::Failed })
+}
+
+fn say(store: &StoreName, drilled: &Drilled) -> Result<()> {
+    let (seconds, faults) = (&drilled.seconds, drilled.faults.len() as u64);
+    let verdict = match faults {
+        0 => "is proven to open".to_owned(),
+        count => format!("is NOT sound: {} faults", show::count(count)),
+    };
+    let lag = drilled.lag_seconds.map_or_else(|| "unknown".to_owned(), show::age);
+    show::line(&format!(
+        "store '{store}': the replica's data at {} {verdict} (lag then: {lag})",
+        drilled.position
+    ))?;
+    show::line(&format!(
+        "  copied {}: {} files, {}; the replica stood still for {:.2} s",
+        drilled.way.name(),
+        show::count(drilled.files),
+        show::bytes(drilled.bytes),
+        seconds.still
+    ))?;
+    show::line(&format!(
+        "  a server on the copy answered after {:.2} s; {} of {} tables checked in {:.2} s, {} queries in {:.2} s; {:.2} s in all",
+        seconds.start,
+        show::count(drilled.tables_checked),
+        show::count(drilled.tables),
+        seconds.tables,
+        show::count(drilled.queries),
+        seconds.queries,
+        seconds.all
+    ))?;
+    if !drilled.not_checkable.is_empty() {
+        let names = drilled.not_checkable.join(", ");
+        show::line(&format!("  of an engine that checks none: {names}"))?;
+    }
+    for fault in &drilled.faults {
+        show::line(&format!("  {}: {}", fault.what, fault.reason))?;
+    }
+    Ok(())
+}

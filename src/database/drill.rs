@@ -1,0 +1,368 @@
+//! A drill of a database: a second server opens a copy of the replica's data, its tables and the user's queries are
+//! checked there, and all of it is thrown away.
+//!
+//! The replica is not changed, and nothing is asked of its server: it stands still while its files are copied (see
+//! [`super::still`]), and goes on. The copy's server recovers as the replica's would after a crash. It has no network,
+//! and knows neither the primary nor its account; queries run with an account that only reads. It ends with this
+//! process, and what a killed drill leaves is removed (see [`super::drill_place`]).
+
+use super::client::{Account, Client, Rows, literal};
+use super::drill_copy::{Content, Source, Way, check_room, way};
+use super::drill_place::DrillPlace;
+use super::error::DatabaseError;
+use super::minimal::Place;
+use super::orders::{What, give};
+use super::private_server::{PrivateServer, PrivateSettings};
+use super::report::Report;
+use super::seed::{SeedNote, data_dir};
+use super::server::Server;
+use super::still::{mark, try_lock};
+use crate::model::gtid::GtidPosition;
+use crate::support::durable;
+use crate::support::env::Env;
+use serde::Serialize;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Time for a server to stand still.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// Time for the check of one table.
+const TABLE_LIMIT: Duration = Duration::from_hours(6);
+/// Default time for one query.
+const QUERY_LIMIT: Duration = Duration::from_secs(300);
+/// Name of the account that queries run with.
+const READER: &str = "understudy-drill";
+/// Name of its option file.
+const READER_FILE: &str = "reader.cnf";
+const PRIVATE_MODE: u32 = 0o600;
+/// Settings of the copy's server in addition to a replica's: what it loses by a crash is thrown away in any case.
+const SETTINGS: &str =
+    "read-only=1\nsync-binlog=0\ninnodb-flush-log-at-trx-commit=0\nbinlog-expire-logs-seconds=0\n";
+/// What a server says of a table that it cannot check.
+const NOT_CHECKABLE: &str = "doesn't support check";
+
+/// A drill as it is to be.
+pub struct Drill<'a> {
+    pub store: &'a str,
+    /// Place of the replica's supervisor.
+    pub supervisor: &'a Place,
+    /// Directory of the replica.
+    pub root: &'a Path,
+    pub memory_mib: u32,
+    /// Each must succeed on the copy, and answer with something.
+    pub queries: &'a [String],
+    pub query_limit: Option<Duration>,
+    /// Time for the tables; those that it does not suffice for are not checked.
+    pub table_time: Option<Duration>,
+    /// Whether customers may wait meanwhile, for a replica that acknowledges.
+    pub customers_wait: bool,
+    pub env: &'a Env,
+    pub stop: &'a dyn Fn() -> bool,
+    /// Called with each step's name.
+    pub on_step: &'a dyn Fn(&'static str),
+}
+
+/// What failed in a drill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The table, or the query.
+    pub what: String,
+    pub reason: String,
+}
+
+/// How long each step took, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Times {
+    /// The replica stood still.
+    pub still: f64,
+    /// From the copy to the first answer of its server.
+    pub start: f64,
+    pub tables: f64,
+    pub queries: f64,
+    pub all: f64,
+}
+
+/// What a drill found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Drilled {
+    pub way: Way,
+    pub files: u64,
+    pub bytes: u64,
+    /// The position of the copy.
+    pub position: GtidPosition,
+    /// How far the replica was behind its primary then, as its supervisor saw it.
+    pub lag_seconds: Option<f64>,
+    pub tables: u64,
+    pub tables_checked: u64,
+    /// Tables of an engine that checks none.
+    pub not_checkable: Vec<String>,
+    pub queries: u64,
+    pub faults: Vec<Fault>,
+    pub seconds: Times,
+}
+
+/// Drills a replica.
+///
+/// # Errors
+/// There is no copy, or no server on it. What is wrong with the data is no error, but a fault in the report.
+pub fn drill(drill: &Drill) -> Result<Drilled, DatabaseError> {
+    let begun = drill.env.stopwatch();
+    let Some(made_by) = SeedNote::read(drill.root)? else {
+        let text = format!("{}: there is no replica in it", drill.root.display());
+        return Err(DatabaseError::Settings(text));
+    };
+    let place = DrillPlace::take(drill.supervisor, drill.root, drill.env)?;
+    (drill.on_step)("place taken");
+    let source =
+        Source { data: data_dir(drill.root), log_bin: made_by.log_bin.as_deref().map(PathBuf::from) };
+    let lag_seconds = Report::read(drill.supervisor).and_then(|report| report.lag_seconds);
+    let (way, content, (applied, still)) = drill.copy(&place, &source)?;
+    let mut seconds = Times { still, ..Times::default() };
+    let step = drill.env.stopwatch();
+    let data = place.copy();
+    let extra = format!("{SETTINGS}secure-file-priv={}\n", place.server.temporary().display());
+    let settings = PrivateSettings {
+        place: place.server.clone(),
+        data: &data,
+        variables: &made_by.variables,
+        memory_mib: drill.memory_mib,
+        store: drill.store,
+        purpose: "drill",
+        log_bin: source.log_name(),
+        extra: &extra,
+    };
+    let private = PrivateServer::start(&settings, drill.env, drill.stop)?;
+    seconds.start = step.seconds();
+    (drill.on_step)("server started");
+    let position = private.server.applied_position()?.of_store();
+    let mut faults = Vec::new();
+    if !position.covers(&applied) {
+        let reason = format!("it recovered to {position}, and the replica had applied {applied}");
+        faults.push(Fault { what: "the copy".to_owned(), reason });
+    }
+    let step = drill.env.stopwatch();
+    let checked = drill.check_tables(&private.server, &mut faults)?;
+    seconds.tables = step.seconds();
+    (drill.on_step)("tables checked");
+    let step = drill.env.stopwatch();
+    drill.ask(&private.server, &place.server, &mut faults)?;
+    seconds.queries = step.seconds();
+    (drill.on_step)("queries asked");
+    drop(private);
+    place.remove()?;
+    seconds.all = begun.seconds();
+    let Content { files, bytes } = content;
+    let (tables, tables_checked, not_checkable) = checked;
+    let queries = drill.queries.len() as u64;
+    Ok(Drilled {
+        way,
+        files,
+        bytes,
+        position,
+        lag_seconds,
+        tables,
+        tables_checked,
+        not_checkable,
+        queries,
+        faults,
+        seconds,
+    })
+}
+
+impl Drill<'_> {
+    /// Copies the data while the replica stands still. Returns what it had applied at least, and for how long it
+    /// stood.
+    fn copy(
+        &self,
+        place: &DrillPlace,
+        source: &Source,
+    ) -> Result<(Way, Content, (GtidPosition, f64)), DatabaseError> {
+        let (data, to) = (&source.data, place.copy());
+        let around = to.parent().unwrap_or(&to);
+        let file = |path: &Path, source| DatabaseError::File { path: path.to_owned(), source };
+        let way = way(data, around)?;
+        if way == Way::Copy {
+            check_room(around, source.content()?.bytes)?;
+        }
+        // What is written back now is not written back while the server stands.
+        File::open(data)
+            .and_then(|dir| Ok(rustix::fs::syncfs(dir)?))
+            .map_err(|source| file(data, source))?;
+        let lock_path = self.supervisor.still_lock();
+        let Some(lock) = try_lock(&lock_path)? else { return Err(DatabaseError::Taken(lock_path)) };
+        let begun = self.env.stopwatch();
+        let what = What::Still { customers_wait: self.customers_wait };
+        let (applied, _) = give(self.supervisor, what, None, STOP_LIMIT)?;
+        (self.on_step)("still");
+        let before = mark(self.supervisor);
+        let copied = source.content().and_then(|content| {
+            source.copy(&to, way, self.stop)?;
+            Ok(content)
+        });
+        (self.on_step)("copied");
+        let is_whole = before.is_some() && mark(self.supervisor) == before;
+        drop(lock);
+        let still = begun.seconds();
+        (self.on_step)("replica goes on");
+        match copied {
+            // Files vanish, and grow, below a server that runs.
+            _ if !is_whole => Err(DatabaseError::Held(format!(
+                "the replica went on before its copy was whole, after {still:.1} s: an order came first, it was started anew, or the copy took too long; drill again"
+            ))),
+            Ok(content) => Ok((way, content, (applied.unwrap_or_default(), still))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Checks the tables. Returns how many there are, how many were checked, and which cannot be.
+    fn check_tables(
+        &self,
+        server: &Server,
+        faults: &mut Vec<Fault>,
+    ) -> Result<(u64, u64, Vec<String>), DatabaseError> {
+        let mut tables = server.base_tables()?;
+        let count = tables.len();
+        if self.table_time.is_some() {
+            // Each drill checks others.
+            for at in (1..tables.len()).rev() {
+                tables.swap(at, (self.env.nonce() % (at as u64 + 1)) as usize);
+            }
+        }
+        let (begun, mut checked, mut not_checkable) = (self.env.stopwatch(), 0, Vec::new());
+        for (schema, table) in tables {
+            if self.table_time.is_some_and(|time| begun.elapsed() >= time) {
+                break;
+            }
+            if (self.stop)() {
+                return Err(DatabaseError::Stopped);
+            }
+            let name = format!("{schema}.{table}");
+            match verdict(&server.check_table(&schema, &table, TABLE_LIMIT)) {
+                Verdict::Sound => checked += 1,
+                Verdict::NotCheckable => not_checkable.push(name),
+                Verdict::Fault(reason) => {
+                    checked += 1;
+                    faults.push(Fault { what: name, reason });
+                }
+            }
+        }
+        Ok((count as u64, checked, not_checkable))
+    }
+
+    /// Asks the user's queries, with an account that only reads.
+    fn ask(&self, server: &Server, place: &Place, faults: &mut Vec<Fault>) -> Result<(), DatabaseError> {
+        if self.queries.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = [0; 16];
+        self.env.fill(&mut bytes);
+        let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        server.make_reader(&Account { user: READER.to_owned(), password: password.clone().into() })?;
+        let path = place.dir.join(READER_FILE);
+        let text = format!("[client]\nuser={READER}\npassword={password}\n");
+        durable::replace(self.env, &path, PRIVATE_MODE, text.as_bytes())
+            .map_err(|source| DatabaseError::File { path: path.clone(), source })?;
+        let reader = Client { account_file: Some(path), ..server.client.clone() };
+        let limit = self.query_limit.unwrap_or(QUERY_LIMIT);
+        for query in self.queries {
+            if (self.stop)() {
+                return Err(DatabaseError::Stopped);
+            }
+            let statement = format!("{};", query.trim_end().trim_end_matches(';'));
+            if let Some(reason) = fault_of(&reader.ask(&statement, limit)) {
+                faults.push(Fault { what: query.clone(), reason });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a check says of a table.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Sound,
+    NotCheckable,
+    Fault(String),
+}
+
+/// Judges the answer of a check: its last row is `status OK`, and none before it is an error.
+fn verdict(answer: &Result<Rows, DatabaseError>) -> Verdict {
+    let rows = match answer {
+        Ok(rows) => rows,
+        Err(error) => return Verdict::Fault(error.to_string()),
+    };
+    let said: Vec<(&str, &str)> = rows
+        .rows
+        .iter()
+        .filter_map(|row| Some((row.get(2)?.as_str(), row.get(3)?.as_str())))
+        .collect();
+    if said.iter().any(|(_, text)| text.contains(NOT_CHECKABLE)) {
+        return Verdict::NotCheckable;
+    }
+    let is_bad = |kind: &str| kind.eq_ignore_ascii_case("error") || kind.eq_ignore_ascii_case("warning");
+    match said.last() {
+        Some(("status", "OK")) if !said.iter().any(|(kind, _)| is_bad(kind)) => Verdict::Sound,
+        None => Verdict::Fault("the server said nothing of it".to_owned()),
+        Some(_) => Verdict::Fault(
+            said.iter().map(|(kind, text)| format!("{kind}: {text}")).collect::<Vec<_>>().join("; "),
+        ),
+    }
+}
+
+/// Returns what is wrong with the answer of a query: an error, no row, or a first value that is nothing.
+fn fault_of(answer: &Result<Rows, DatabaseError>) -> Option<String> {
+    match answer.as_ref().map(Rows::first) {
+        Err(error) => Some(error.to_string()),
+        Ok(None) => Some("it answered without a row".to_owned()),
+        Ok(Some(value @ ("" | "0" | "NULL"))) => Some(format!("it answered {}", literal(value))),
+        Ok(Some(_)) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(rows: &[&[&str]]) -> Result<Rows, DatabaseError> {
+        let rows = rows.iter().map(|row| row.iter().map(|&value| value.to_owned()).collect()).collect();
+        Ok(Rows { columns: Vec::new(), rows })
+    }
+
+    #[test]
+    fn a_table_is_sound_only_if_the_server_says_so() {
+        let of = |said: &[(&str, &str)]| {
+            let said: Vec<[&str; 4]> =
+                said.iter().map(|(kind, text)| ["shop.t", "check", *kind, *text]).collect();
+            verdict(&rows(&said.iter().map(|row| &row[..]).collect::<Vec<_>>()))
+        };
+        assert_eq!(of(&[("status", "OK")]), Verdict::Sound);
+        assert_eq!(
+            of(&[("note", "The storage engine for the table doesn't support check")]),
+            Verdict::NotCheckable
+        );
+        assert!(matches!(of(&[]), Verdict::Fault(_)));
+        let said = of(&[("Warning", "InnoDB: Index k is marked as corrupted"), ("error", "Corrupt")]);
+        assert_eq!(
+            said,
+            Verdict::Fault("Warning: InnoDB: Index k is marked as corrupted; error: Corrupt".into())
+        );
+        assert!(matches!(of(&[("Warning", "wrong count"), ("status", "OK")]), Verdict::Fault(_)));
+        assert!(matches!(verdict(&Err(DatabaseError::Stopped)), Verdict::Fault(_)));
+    }
+
+    #[test]
+    fn a_query_must_answer_with_something() {
+        for (answer, is_right) in [
+            (rows(&[&["17", "0"]]), true),
+            (rows(&[&["a"]]), true),
+            (rows(&[&["0"]]), false),
+            (rows(&[&["NULL"]]), false),
+            (rows(&[&[""]]), false),
+            (rows(&[]), false),
+            (Err(DatabaseError::Stopped), false),
+        ] {
+            assert_eq!(fault_of(&answer).is_none(), is_right, "{answer:?}");
+        }
+    }
+}
