@@ -186,9 +186,7 @@ impl Drill<'_> {
             check_room(around, source.content()?.bytes)?;
         }
         // What is written back now is not written back while the server stands.
-        File::open(data)
-            .and_then(|dir| Ok(rustix::fs::syncfs(dir)?))
-            .map_err(|source| file(data, source))?;
+        File::open(data).and_then(|dir| Ok(rustix::fs::syncfs(dir)?)).map_err(|source| file(data, source))?;
         let lock_path = self.supervisor.still_lock();
         let Some(lock) = try_lock(&lock_path)? else { return Err(DatabaseError::Taken(lock_path)) };
         let begun = self.env.stopwatch();
@@ -292,11 +290,8 @@ fn verdict(answer: &Result<Rows, DatabaseError>) -> Verdict {
         Ok(rows) => rows,
         Err(error) => return Verdict::Fault(error.to_string()),
     };
-    let said: Vec<(&str, &str)> = rows
-        .rows
-        .iter()
-        .filter_map(|row| Some((row.get(2)?.as_str(), row.get(3)?.as_str())))
-        .collect();
+    let said: Vec<(&str, &str)> =
+        rows.rows.iter().filter_map(|row| Some((row.get(2)?.as_str(), row.get(3)?.as_str()))).collect();
     if said.iter().any(|(_, text)| text.contains(NOT_CHECKABLE)) {
         return Verdict::NotCheckable;
     }

@@ -96,10 +96,7 @@ impl Source {
     }
 
     /// Calls `found` with each path, and with its path in a copy; directories come before what is in them.
-    fn each(
-        &self,
-        found: &mut dyn FnMut(&Path, &Path) -> io::Result<()>,
-    ) -> Result<(), DatabaseError> {
+    fn each(&self, found: &mut dyn FnMut(&Path, &Path) -> io::Result<()>) -> Result<(), DatabaseError> {
         let mut dirs = vec![PathBuf::new()];
         while let Some(dir) = dirs.pop() {
             let at = self.data.join(&dir);

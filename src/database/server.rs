@@ -375,7 +375,9 @@ impl Server {
         let tables = "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'BASE TABLE' \
              AND TABLE_SCHEMA NOT IN ('information_schema', 'performance_schema') ORDER BY 1, 2;";
         let rows = self.question(tables)?.rows.into_iter();
-        Ok(rows.filter_map(|row| row.try_into().ok().map(|[schema, name]: [String; 2]| (schema, name))).collect())
+        Ok(rows
+            .filter_map(|row| row.try_into().ok().map(|[schema, name]: [String; 2]| (schema, name)))
+            .collect())
     }
 
     /// Has the server check a table and its indexes, row by row.

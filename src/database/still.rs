@@ -101,11 +101,7 @@ pub(super) fn stand_still(
 }
 
 /// Stops the server. Returns what it had applied at least.
-fn begin(
-    desk: &Desk,
-    process: &Process,
-    server: &Server,
-) -> Result<(Standing, GtidPosition), DatabaseError> {
+fn begin(desk: &Desk, process: &Process, server: &Server) -> Result<(Standing, GtidPosition), DatabaseError> {
     let mark = desk.settings.place.still();
     let file = |source| DatabaseError::File { path: mark.clone(), source };
     let Some(id) = process.id() else {

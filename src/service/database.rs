@@ -146,7 +146,8 @@ impl DatabaseConfig {
         if self.host.is_some() && self.account_file.is_none() {
             return wrong("a server on a `host` asks for an account; set `account_file`");
         }
-        let pools = [self.memory_mib, self.drill.memory_mib, self.serve.as_ref().and_then(|serve| serve.memory_mib)];
+        let pools =
+            [self.memory_mib, self.drill.memory_mib, self.serve.as_ref().and_then(|serve| serve.memory_mib)];
         if pools.into_iter().flatten().any(|mib| !(6..=1 << 20).contains(&mib)) {
             return wrong("`memory_mib` must be 6 to 1048576");
         }

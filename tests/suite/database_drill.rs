@@ -1,0 +1,209 @@
+//! Drills of a replica's database with real servers and the real binary: what they find, that the replica is not
+//! touched, and that nothing is left whatever is killed.
+
+use crate::support::command::said;
+use crate::support::database_host::{DatabaseDuo, DatabaseHost};
+use crate::support::wait::wait_until;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+/// Returns the commands of this machine's servers whose files are below a host's drill.
+fn servers_of_drills(host: &DatabaseHost) -> Vec<String> {
+    let place = host.place().join("drill").display().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if command.starts_with("mariadbd") && command.contains(&place) {
+            found.push(command);
+        }
+    }
+    found
+}
+
+/// Returns what of a drill lies on a host.
+fn left(host: &DatabaseHost) -> Vec<PathBuf> {
+    let paths = [host.place().join("drill"), host.place().join("still"), host.host.path("database/drill")];
+    paths.into_iter().filter(|path| path.exists()).collect()
+}
+
+fn drill(host: &DatabaseHost, more: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = host.host.command(&["database", "drill", "acme", "--json"]);
+    command.args(more).envs(variables.iter().copied()).output().unwrap()
+}
+
+fn configure(host: &DatabaseHost, text: &str) {
+    let path = host.host.path("understudy.toml");
+    let before = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{before}{text}")).unwrap();
+}
+
+fn orders(host: &DatabaseHost, name: &str, count: u32) {
+    let statements: String = (0..count)
+        .map(|number| format!("INSERT INTO shop.orders VALUES ('{name}-{number}', REPEAT('x', 100));\n"))
+        .collect();
+    host.customer(&statements).unwrap();
+}
+
+#[test]
+fn a_drill_opens_a_copy_of_a_replica_that_goes_on_as_if_nothing_had_been() {
+    let duo = DatabaseDuo::start();
+    let (one, two) = (&duo.one, &duo.two);
+    one.sql("CREATE TABLE shop.pages (id INT PRIMARY KEY, text TEXT, KEY (text(20))) ENGINE=Aria");
+    orders(one, "before", 200);
+    duo.wait_until_equal(one, two);
+    configure(
+        two,
+        "[store.database.drill]\nqueries = ['SELECT COUNT(*) = 200 FROM shop.orders', \
+         'SELECT COUNT(*) FROM shop.orders WHERE id = \"nobody\"', 'DELETE FROM shop.orders', 'SELECT id FROM shop.pages']\n",
+    );
+    let (position, server) = (two.sql("SELECT @@gtid_slave_pos"), two.server());
+    let output = drill(two, &[], &[]);
+    // What the queries found is not what was to be.
+    assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), two.log());
+    let drilled: Value = serde_json::from_slice(&output.stdout).unwrap();
+    println!("{drilled:#}");
+    let faults: Vec<(&str, &str)> = drilled["faults"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|fault| (fault["what"].as_str().unwrap(), fault["reason"].as_str().unwrap()))
+        .collect();
+    assert_eq!(faults.len(), 3, "{faults:?}");
+    assert!(faults[0].0.contains("nobody") && faults[0].1 == "it answered '0'", "{faults:?}");
+    assert!(faults[1].0.starts_with("DELETE") && faults[1].1.contains("--read-only"), "{faults:?}");
+    assert_eq!(faults[2].1, "it answered without a row", "{faults:?}");
+    assert!(position.split(',').any(|gtid| drilled["position"] == gtid), "{position} {drilled}");
+    assert!(drilled["tables_checked"].as_u64().unwrap() > 20, "{drilled}");
+    // The replica is the same server, and follows on.
+    assert_eq!((left(two), servers_of_drills(two)), (vec![], vec![]));
+    assert_eq!(two.server(), server);
+    orders(one, "after", 100);
+    duo.wait_until_equal(one, two);
+    assert_eq!(one.sql("CHECKSUM TABLE shop.pages"), two.sql("CHECKSUM TABLE shop.pages"));
+    two.wait_for_state("following");
+    // Without time no table is checked, and the queries are asked all the same.
+    let sound = drill(two, &["--time", "0"], &[]);
+    assert_eq!(sound.status.code(), Some(1), "{}", said(&sound));
+    let drilled: Value = serde_json::from_slice(&sound.stdout).unwrap();
+    assert_eq!(drilled["tables_checked"], 0);
+    // A primary has nothing to drill.
+    let refused = drill(one, &[], &[]);
+    assert!(refused.status.code() == Some(4) && said(&refused).contains("drill on a standby"), "{refused:?}");
+    assert_eq!(left(one), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_drill_that_is_killed_at_any_step_leaves_nothing_and_a_replica_that_follows() {
+    let duo = DatabaseDuo::start();
+    let (one, two) = (&duo.one, &duo.two);
+    orders(one, "before", 50);
+    duo.wait_until_equal(one, two);
+    let steps = two.host.path("steps");
+    let output = drill(two, &[], &[("UNDERSTUDY_TEST_STEPS", steps.to_str().unwrap())]);
+    assert!(output.status.success(), "{}\n{}", said(&output), two.log());
+    let steps = std::fs::read_to_string(steps).unwrap();
+    let steps: Vec<&str> = steps.lines().collect();
+    assert!(steps.contains(&"still") && steps.contains(&"queries asked"), "{steps:?}");
+    let server = two.server();
+    for (number, step) in steps.iter().enumerate() {
+        let output = drill(two, &[], &[("UNDERSTUDY_TEST_KILL_AT", step)]);
+        assert_eq!(output.status.code(), None, "{step}: {}", said(&output));
+        wait_until(&format!("{step}: the supervisor has removed what was left"), || {
+            left(two).is_empty() && servers_of_drills(two).is_empty()
+        });
+        orders(one, &format!("after-{number}"), 20);
+        duo.wait_until_equal(one, two);
+    }
+    assert_eq!(two.server(), server);
+    let output = drill(two, &[], &[]);
+    assert!(output.status.success(), "{}\n{}", said(&output), two.log());
+}
+
+/// Starts a drill, and returns it once the server stands still: it waits for a reader of the pipe then.
+fn stand_still(host: &DatabaseHost) -> (Child, PathBuf) {
+    let pipe = host.host.path("steps");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = host.host.command(&["database", "drill", "acme"]);
+    command.env("UNDERSTUDY_TEST_STEPS", &pipe).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_until("the server stands still", || {
+        let stands = host.place().join("still").exists();
+        if !stands {
+            // A reader lets it go on by a step.
+            let _ = Command::new("timeout").args(["1", "head", "-n1"]).arg(&pipe).output();
+        }
+        stands
+    });
+    (child, pipe)
+}
+
+#[test]
+fn a_supervisor_that_is_killed_while_its_server_stands_still_leaves_no_server_that_stands() {
+    let mut duo = DatabaseDuo::start();
+    orders(&duo.one, "before", 50);
+    duo.wait_until_equal(&duo.one, &duo.two);
+    let server = duo.two.server();
+    let (mut child, _) = stand_still(&duo.two);
+    let state = |id: i32| std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    assert!(state(server).contains(") T "), "{}", state(server));
+    duo.two.kill_supervisor();
+    wait_until("its server has ended with it", || !state(server).contains("mariadbd"));
+    duo.two.supervise();
+    duo.two.wait_for_state("following");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until("nothing is left", || left(&duo.two).is_empty());
+    orders(&duo.one, "after", 50);
+    duo.wait_until_equal(&duo.one, &duo.two);
+}
+
+#[test]
+fn an_order_ends_the_stillness_and_the_torn_copy_is_not_opened() {
+    let duo = DatabaseDuo::start();
+    orders(&duo.one, "before", 50);
+    duo.wait_until_equal(&duo.one, &duo.two);
+    let (child, pipe) = stand_still(&duo.two);
+    duo.one.ordered(&["fence"], &[("UNDERSTUDY_EPOCH", "2")]);
+    duo.two.ordered(&["promote"], &[("UNDERSTUDY_EPOCH", "2")]);
+    orders(&duo.two, "after", 10);
+    assert!(!duo.two.place().join("still").exists());
+    // Its further steps are taken down, and read by nobody.
+    let _open = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    assert!(said(&output).contains("went on before its copy was whole"), "{}", said(&output));
+    assert_eq!((left(&duo.two), servers_of_drills(&duo.two)), (vec![], vec![]));
+    assert_eq!(duo.two.sql("SELECT COUNT(*) FROM shop.orders"), "60");
+}
+
+#[test]
+fn a_page_that_is_not_what_was_written_is_found_by_name() {
+    let mut duo = DatabaseDuo::start();
+    duo.one.sql(
+        "CREATE TABLE shop.old (id INT AUTO_INCREMENT PRIMARY KEY, text VARCHAR(400)); \
+         INSERT INTO shop.old (text) SELECT REPEAT('old', 100) FROM shop.seq_1_to_2000;",
+    );
+    duo.wait_until_equal(&duo.one, &duo.two);
+    duo.two.signal(rustix::process::Signal::TERM);
+    duo.two.supervisor.take().unwrap().wait().unwrap();
+    let path = duo.two.host.path("database/data/shop/old.ibd");
+    let mut bytes = std::fs::read(&path).unwrap();
+    // A byte of a row, in a page that no start reads.
+    let at =
+        20 * (16 << 10) + bytes[20 * (16 << 10)..].windows(6).position(|part| part == b"oldold").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    duo.two.supervise();
+    duo.two.wait_for_state("following");
+    let output = drill(&duo.two, &[], &[]);
+    assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), duo.two.log());
+    let drilled: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let faults = drilled["faults"].as_array().unwrap();
+    println!("{faults:#?}");
+    assert!(faults.iter().any(|fault| fault["what"] == "shop.old"), "{faults:?}");
+    assert_eq!((left(&duo.two), servers_of_drills(&duo.two)), (vec![], vec![]));
+    orders(&duo.one, "after", 20);
+    duo.wait_until_equal(&duo.one, &duo.two);
+}
