@@ -489,6 +489,7 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
         "[store.gate]",
         "[store.database]",
         "[store.database.serve]",
+        "[store.database.drill]",
         "[[store.edge]]\nkind = 'command'",
         "[[store.edge]]\nkind = 'haproxy'",
         "[[store.edge]]\nkind = 'nginx'",
