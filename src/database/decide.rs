@@ -19,6 +19,8 @@ pub enum State {
     Waiting,
     /// It applies nothing until a person acts.
     Broken,
+    /// It applies nothing until it is released: a person wants it to stand where it is.
+    Held,
     /// It takes the customers' writes.
     Serving,
     /// It takes no writes, or does not run, until an order comes.
@@ -32,6 +34,7 @@ impl State {
             Self::Following => "following",
             Self::Waiting => "waiting",
             Self::Broken => "broken",
+            Self::Held => "held",
             Self::Serving => "serving",
             Self::Fenced => "fenced",
         }
@@ -69,6 +72,10 @@ pub enum Act {
     Nothing,
     Start,
     Stop,
+    /// Applies nothing more, and goes on receiving.
+    StopApplying,
+    /// Receives, and applies nothing.
+    Receive,
     /// Stops and starts: what was received is fetched anew.
     Refetch,
 }

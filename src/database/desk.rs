@@ -224,7 +224,7 @@ impl Desk<'_, '_> {
 
     pub(super) fn tell(&mut self, mut report: Report) {
         if let Ok(note) = self.note() {
-            (report.epoch, report.branch) = (note.epoch, note.branch);
+            (report.epoch, report.branch, report.hold) = (note.epoch, note.branch, note.hold);
         }
         let text = serde_json::to_vec(&report).unwrap_or_default();
         // On a full disk the old one stays, whose age shows.

@@ -10,6 +10,7 @@
 //! - [`supervisor`] runs the server: as a [`replica`], which a promotion ([`promote`]) ends, or [`serving`].
 //! - [`received`] is what a replica's server had received when it ended, and must not lose.
 //! - [`drill`] proves that a replica's data is a database: on a copy, which a second server opens.
+//! - [`hold`] has a replica stand at the position of a snapshot of the files.
 //! - [`fence`] ends a server that customers reach, whether or not its supervisor lives.
 //!
 //! What can race: a second supervisor of the same server is stopped by the first one's lock. A primary that is
@@ -32,6 +33,7 @@ pub mod error;
 pub mod facts;
 pub mod fence;
 pub mod found;
+pub mod hold;
 pub mod holder;
 pub mod lag;
 pub mod minimal;

@@ -49,6 +49,16 @@ pub enum What {
     Wait { on: bool },
     /// A replica that acknowledges what it has received, or does not.
     Acknowledge { on: bool },
+    /// A replica that stands at a position; none for where it is.
+    Hold {
+        #[serde(default)]
+        position: Option<GtidPosition>,
+        /// The snapshot whose position that is.
+        #[serde(default)]
+        snapshot: Option<String>,
+    },
+    /// A replica that goes on.
+    Release,
     /// A replica that stands still while a drill copies it, which holds a lock meanwhile.
     Still {
         /// Whether it does so though customers wait for its acknowledgements.

@@ -21,6 +21,7 @@ use super::decide::{self, Act, Judgement, Room, State};
 use super::desk::{Desk, Ended, local};
 use super::drill_place;
 use super::error::{DatabaseError, Trouble};
+use super::hold;
 use super::lag::Lag;
 use super::minimal::Minimal;
 use super::orders::{Answer, Asked, What};
@@ -28,7 +29,7 @@ use super::process::Process;
 use super::promote::Promotion;
 use super::received::Received;
 use super::report::Report;
-use super::role::{self, LogSays, Role};
+use super::role::{self, Hold, LogSays, Role};
 use super::server::{Acks, ReplicaStatus, Server, Source};
 use super::still;
 use crate::model::gtid::{GtidPosition, STANDBY_DOMAINS};
@@ -42,6 +43,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const LOG_EVERY: Duration = Duration::from_secs(30);
 /// Time that others have to answer, before a look goes on without them: an order may be waiting.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Time for a replica to get to where it is held, before the order is answered.
+const HOLD_LIMIT: Duration = Duration::from_secs(10);
 /// Time for a server to end.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
@@ -196,6 +199,18 @@ impl Replica<'_, '_, '_> {
                     Err(error) => asked.answer(Answer::failed(&error)),
                 }
             }
+            What::Hold { position, snapshot } => {
+                let held = self.hold(&asked, position, snapshot);
+                asked.answer(held.unwrap_or_else(|error| Answer::failed(&error)));
+            }
+            What::Release => {
+                let released = self.desk.obey(&asked.order, |note| note.hold = None);
+                let gone_on = released.and_then(|_| self.go_on()).and_then(|()| self.look());
+                asked.answer(gone_on.map_or_else(
+                    |error| Answer::failed(&error),
+                    |report| Answer::done(Some(report.applied)),
+                ));
+            }
             What::Still { customers_wait } => {
                 let how = (self.acks, customers_wait);
                 still::stand_still(self.desk, &mut self.process, &self.server, how, asked);
@@ -222,6 +237,57 @@ impl Replica<'_, '_, '_> {
             self.acks = on;
         }
         Ok(())
+    }
+
+    /// Has the replica stand at a position, or where it is.
+    fn hold(
+        &mut self,
+        asked: &Asked,
+        position: Option<GtidPosition>,
+        snapshot: Option<String>,
+    ) -> Result<Answer, DatabaseError> {
+        let before = self.desk.note()?;
+        let status = self.server.replica_status()?;
+        if before.role != Role::Follow || !status.is_some_and(|status| status.receives) {
+            // What was received is fetched anew on the way to a position.
+            return Err(DatabaseError::Held("this replica does not receive; it is held once it does".into()));
+        }
+        self.server.stop_applying()?;
+        let applied = self.server.applied_position()?.of_store();
+        let position = position.unwrap_or_else(|| applied.clone());
+        let hold = Hold { position: position.clone(), snapshot, since: self.desk.env().wall() };
+        let store = &self.desk.settings.store;
+        let noted = hold::check(store, &applied, &position, hold.snapshot.as_deref())
+            .and_then(|()| self.desk.obey(&asked.order, |note| note.hold = Some(hold)));
+        if let Err(error) = noted {
+            if before.hold.is_none() {
+                self.go_on()?;
+            }
+            return Err(error);
+        }
+        if applied != position {
+            self.server.stop_replica()?;
+            self.server.start_replica_until(&position)?;
+            self.server.wait_for(&position, HOLD_LIMIT)?;
+        }
+        let report = self.look()?;
+        let note = (report.applied != position).then(|| format!("it is on its way to {position}"));
+        let done = Answer::Done { position: Some(report.applied.clone()), note };
+        self.desk.tell(report);
+        Ok(done)
+    }
+
+    /// Applies without an end. What was received stays, as long as the other thread runs.
+    fn go_on(&self) -> Result<(), DatabaseError> {
+        self.server.stop_applying()?;
+        self.server.start_applying()
+    }
+
+    fn start(&self, hold: Option<&Hold>) -> Result<(), DatabaseError> {
+        match hold {
+            Some(hold) => self.server.start_replica_until(&hold.position),
+            None => self.server.start_replica(),
+        }
     }
 
     /// Answers an order to follow: what is broken is no failure of the order.
@@ -262,10 +328,14 @@ impl Replica<'_, '_, '_> {
         self.promotion(None, accepts_loss, &|| None).check()?;
         let boot = self.desk.boot.clone();
         self.desk.obey(&asked.order, |note| {
-            (note.role, note.branch) = (Role::Serve, None);
+            (note.role, note.branch, note.hold) = (Role::Serve, None, None);
             note.serve_in(epoch, boot);
             note.accepts_loss = accepts_loss;
         })?;
+        if note.hold.is_some() {
+            // All that was received meanwhile is applied first.
+            self.go_on()?;
+        }
         Ok(accepts_loss)
     }
 
@@ -342,18 +412,27 @@ impl Replica<'_, '_, '_> {
             received.forget();
         }
         self.acknowledge(self.desk.note()?.acks)?;
-        let judgement = decide::judge(&status, room(&self.desk.settings.root), &mut self.refetches);
+        let (room, hold) = (room(&self.desk.settings.root), self.desk.note()?.hold);
+        let mut judgement = decide::judge(&status, room, &mut self.refetches);
+        if let Some(hold) = &hold {
+            judgement = hold::judge(judgement, &status, room, hold);
+        }
         match judgement.act {
             Act::Nothing => {}
             Act::Stop => self.server.stop_replica()?,
+            Act::StopApplying => self.server.stop_applying()?,
+            Act::Receive => {
+                may_start?;
+                self.server.start_receiving()?;
+            }
             Act::Start => {
                 may_start?;
-                self.server.start_replica()?;
+                self.start(hold.as_ref())?;
             }
             Act::Refetch => {
                 may_start?;
                 self.server.stop_replica()?;
-                self.server.start_replica()?;
+                self.start(hold.as_ref())?;
             }
         }
         // A primary that is away is seen by the replica itself.
@@ -369,7 +448,11 @@ impl Replica<'_, '_, '_> {
 
     /// Reads the log, when it is time, and names the primary's server if it is another one than before.
     fn find_source(&mut self) -> Result<(), DatabaseError> {
-        let follows = self.server.replica_status()?.is_some_and(|status| status.receives && status.applies);
+        let is_held = self.desk.note()?.hold.is_some();
+        let follows = self
+            .server
+            .replica_status()?
+            .is_some_and(|status| status.receives && (status.applies || is_held));
         let is_due = self.asked.as_ref().is_none_or(|asked| asked.elapsed() >= LOG_EVERY);
         if self.source.is_some() && follows && !is_due {
             return Ok(());
@@ -400,7 +483,10 @@ impl Replica<'_, '_, '_> {
             )));
         };
         let account = self.desk.settings.account()?;
-        if self.server.replica_status()?.is_some_and(|status| status.receives || status.applies) {
+        // One that is held may be connecting, which its status calls neither.
+        let is_held = self.desk.note()?.hold.is_some();
+        let runs = |status: ReplicaStatus| status.receives || status.applies || is_held;
+        if self.server.replica_status()?.is_some_and(runs) {
             self.server.stop_replica()?;
         }
         // A name would be taken for a socket.

@@ -3,6 +3,7 @@
 use super::decide::State;
 use super::error::Trouble;
 use super::minimal::Place;
+use super::role::Hold;
 use super::server::Acks;
 use crate::model::gtid::GtidPosition;
 use crate::model::id::Epoch;
@@ -39,6 +40,9 @@ pub struct Report {
     /// What is acknowledged: by this replica, or to this server by its standbys.
     #[serde(default)]
     pub acks: Option<Acks>,
+    /// Where this replica is held, or is going to be.
+    #[serde(default)]
+    pub hold: Option<Hold>,
     /// Number of transactions that only this server has, which a former primary's may.
     #[serde(default)]
     pub beyond: Option<u64>,
@@ -61,6 +65,7 @@ impl Report {
             epoch: Epoch::default(),
             branch: None,
             acks: None,
+            hold: None,
             beyond: None,
             at,
         }

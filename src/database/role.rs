@@ -10,6 +10,7 @@
 
 use crate::model::gtid::GtidPosition;
 use crate::model::id::{Epoch, WriterId};
+use crate::support::clock::UnixNanos;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -39,6 +40,16 @@ impl Role {
     }
 }
 
+/// Where a replica is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    pub position: GtidPosition,
+    /// The snapshot whose position that is; none if it is only where the replica was.
+    pub snapshot: Option<String>,
+    #[serde(rename = "since_ns")]
+    pub since: UnixNanos,
+}
+
 /// What the last order has made of a server; kept on the disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleNote {
@@ -66,6 +77,9 @@ pub struct RoleNote {
     /// Whether this replica acknowledges what it has received.
     #[serde(default)]
     pub acks: bool,
+    /// Where this replica is held.
+    #[serde(default)]
+    pub hold: Option<Hold>,
     /// The server that was followed last.
     #[serde(default)]
     pub source: Option<String>,

@@ -326,6 +326,20 @@ impl Server {
         self.statement("START SLAVE;")
     }
 
+    /// Has a replica stop by itself behind a position.
+    pub fn start_replica_until(&self, position: &GtidPosition) -> Result<(), DatabaseError> {
+        let position = literal(&position.to_string());
+        self.statement(&format!("START SLAVE UNTIL master_gtid_pos={position};"))
+    }
+
+    pub fn start_receiving(&self) -> Result<(), DatabaseError> {
+        self.statement("START SLAVE IO_THREAD;")
+    }
+
+    pub fn stop_applying(&self) -> Result<(), DatabaseError> {
+        self.statement("STOP SLAVE SQL_THREAD;")
+    }
+
     pub fn stop_replica(&self) -> Result<(), DatabaseError> {
         self.statement("STOP SLAVE;")
     }

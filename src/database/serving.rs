@@ -161,6 +161,9 @@ impl Serving<'_, '_, '_> {
                 });
             }
             What::Acknowledge { on: false } => asked.answer(Answer::done(None)),
+            What::Hold { .. } | What::Release => asked.answer(Answer::failed(&DatabaseError::Held(
+                "this host's server is the primary's, and is held nowhere; hold a standby's".into(),
+            ))),
             What::Still { .. } => asked.answer(Answer::failed(&DatabaseError::Held(
                 "this host's server is the primary's, and stands still for nobody; drill on a standby".into(),
             ))),

@@ -155,6 +155,9 @@ impl Supervisor<'_, '_> {
                 Err(DatabaseError::Held("no server runs, so that there is nothing to hand over".into()))
             }
             What::Wait { .. } => Err(DatabaseError::Held("no server runs, so that nothing waits".into())),
+            What::Hold { .. } | What::Release => {
+                Err(DatabaseError::Held("no server runs, so that there is no replica to hold".into()))
+            }
             What::Still { .. } => {
                 Err(DatabaseError::Held("no server runs, so that there is no replica to copy".into()))
             }

@@ -145,7 +145,7 @@ fn seeds(status: &StoreStatus) -> Option<&DatabaseSeeds> {
 }
 
 /// States of a server, in the order of their samples.
-const SERVER_STATES: [&str; 6] = ["down", "following", "waiting", "broken", "serving", "fenced"];
+const SERVER_STATES: [&str; 7] = ["down", "following", "waiting", "broken", "held", "serving", "fenced"];
 /// States of an archive.
 const ARCHIVE_STATES: [&str; 4] = ["down", "following", "waiting", "broken"];
 

@@ -1,10 +1,12 @@
 //! One run of one store: a resync where this host is the primary, a follow where it is a standby.
 
 use super::config::StoreConfig;
+use super::databases::here::DatabaseHere;
 use super::hooks::{self, HookContext, HookError};
 use super::host::{Host, HostError};
 use crate::api::resync::ResyncReport;
 use crate::api::run::RunReport;
+use crate::database::server::Server;
 use crate::model::hold::Hold;
 use crate::model::role::Permission;
 use crate::model::snapshot_ref::Moment;
@@ -134,6 +136,16 @@ pub(crate) fn resync_between_hooks(
     Ok(ResyncReport { hook_failed: failed.map(|error: HookError| error.to_string()), ..report })
 }
 
+/// Returns where the primary's database is now, as far as this host reaches its server.
+pub(crate) fn database_position(host: &Host, store: &StoreConfig) -> Option<String> {
+    let here = DatabaseHere { store, env: host.env() };
+    if !here.serves().ok()? {
+        return None;
+    }
+    let position = Server::new(here.server().ok()?).binlog_position();
+    position.ok().filter(|position| !position.is_empty()).map(|position| position.to_string())
+}
+
 /// Runs a store in the role that the log gives this host. `accept` lets a held resync through.
 pub(crate) fn run(
     host: &Host,
@@ -145,7 +157,9 @@ pub(crate) fn run(
 ) -> Result<RunReport, RunError> {
     match store.role {
         Permission::Primary => {
-            let request = Request { watched, ..request(host, store, accept) };
+            // Before the scan: the rows of that moment name only files that the scan finds.
+            let database_position = database_position(host, store);
+            let request = Request { watched, database_position, ..request(host, store, accept) };
             let report = resync_between_hooks(repository, store, &request, watch)?;
             Ok(RunReport::Resync(Box::new(report)))
         }

@@ -187,6 +187,7 @@ fn databases() -> Vec<DatabaseStatus> {
         (State::Waiting, State::Waiting),
         (State::Serving, State::Following),
         (State::Fenced, State::Down),
+        (State::Held, State::Down),
     ];
     let states = states.map(|(server, archive)| database(false, server, archive, None));
     [DatabaseStatus::default()].into_iter().chain(broken).chain(states).collect()

@@ -21,6 +21,7 @@ mod database;
 mod database_daemon;
 mod database_drill;
 mod database_failover;
+mod database_hold;
 mod database_roles;
 mod database_stranded;
 mod deltas;

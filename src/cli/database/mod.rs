@@ -21,6 +21,7 @@ mod archive;
 mod check;
 mod drill;
 mod found;
+mod hold;
 mod order;
 mod rejoin;
 mod restore;
@@ -87,6 +88,10 @@ enum DatabaseCommand {
     Stranded(stranded::StrandedArgs),
     /// Have a former primary's server follow again: keep what only it has, and undo that, or begin from a seed
     Rejoin(rejoin::RejoinArgs),
+    /// Have this host's replica stand exactly where the database was when a snapshot's scan began, or where it is now
+    Hold(hold::HoldArgs),
+    /// Have a replica that is held follow again
+    Release(OfStore),
     /// Open a copy of this host's replica with a second server, check its tables and run the configured queries there
     Drill(drill::DrillArgs),
     /// Show where the primary and this host's server stand, what is wrong and what mends it
@@ -115,6 +120,8 @@ impl DatabaseArgs {
             | DatabaseCommand::SemiSync(_)
             | DatabaseCommand::Acks(_)
             | DatabaseCommand::Stranded(_)
+            | DatabaseCommand::Hold(_)
+            | DatabaseCommand::Release(_)
             | DatabaseCommand::Wait(_) => Ending::AT_ONCE,
             // Its end is no failure: it was told to end.
             DatabaseCommand::Archive(_) | DatabaseCommand::Run(_) => {
@@ -144,6 +151,8 @@ pub(super) fn run(global: &Global, args: DatabaseArgs) -> Result<Exit> {
         DatabaseCommand::Restore(args) => restore::restore(global, &args),
         DatabaseCommand::Stranded(args) => stranded::stranded(global, &args),
         DatabaseCommand::Rejoin(args) => rejoin::rejoin(global, &args),
+        DatabaseCommand::Hold(args) => hold::hold(global, &args),
+        DatabaseCommand::Release(of) => hold::release(global, &of),
         DatabaseCommand::Drill(args) => drill::drill_copy(global, &args),
         DatabaseCommand::Status(of) => status::status(global, &of),
     }

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Time for an order to be done; the supervisor goes on with it.
-const LIMIT: Duration = Duration::from_secs(300);
+pub(super) const LIMIT: Duration = Duration::from_secs(300);
 /// The epoch of an agent's order.
 const EPOCH: &str = "UNDERSTUDY_EPOCH";
 /// What an agent's fence is for: `planned` for a handover.
@@ -128,14 +128,14 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn epoch() -> Result<Option<Epoch>> {
+pub(super) fn epoch() -> Result<Option<Epoch>> {
     let Some(text) = variable(EPOCH) else { return Ok(None) };
     let number = text.parse().map_err(|_| UsageError(format!("{EPOCH}: '{text}' is no epoch")))?;
     Ok(Some(Epoch(number)))
 }
 
 /// Prints what was done. The position has a line of its own, which agents read.
-fn said(
+pub(super) fn said(
     global: &Global,
     store: &StoreName,
     done: &'static str,

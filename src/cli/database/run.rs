@@ -164,6 +164,8 @@ fn bring_if_needed(
     // What an earlier replica had received goes on from other data.
     Received::of(&settings.place).forget();
     let context = &configured.context;
+    // A seed may be past the position that it was held at.
+    role_file::change(&settings.place, context.env(), |note| note.hold = None)?;
     let repository = context.repository_of(&configured.store.name)?;
     let seeds = repository.store(&store_name(&configured.store.name)?);
     let own: Vec<PathBuf> = context.own_places().into_iter().chain(context.keys()?.key_file).collect();

@@ -164,7 +164,7 @@ fn exit(output: &Output) -> Exit {
 
 fn exit_of(state: State, supervised: bool) -> Exit {
     match state {
-        State::Broken => Exit::Held,
+        State::Broken | State::Held => Exit::Held,
         State::Down | State::Waiting => Exit::Unavailable,
         State::Fenced => Exit::Fenced,
         State::Following | State::Serving if !supervised => Exit::Unavailable,
@@ -236,6 +236,14 @@ fn say(output: &Output) -> Result<()> {
         "  replica {} at {applied}: {behind} transactions behind, lag {lag}",
         report.state.name()
     ))?;
+    if let Some(hold) = &report.hold {
+        let of = hold.snapshot.as_ref().map_or_else(String::new, |snapshot| format!(" of {snapshot}"));
+        let (position, since) = (&hold.position, show::time(hold.since));
+        show::line(&format!(
+            "  held at the position{of}, {position}, since {since} (UTC); what ends it: understudy database release {}",
+            output.store
+        ))?;
+    }
     if report.acks.is_some_and(|acks| acks.acknowledging > 0) {
         show::line("  it acknowledges what it receives: customers wait for that")?;
     }

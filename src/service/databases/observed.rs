@@ -98,6 +98,7 @@ mod tests {
         Report {
             state,
             acks: None,
+            hold: None,
             trouble,
             error: Some("in words".into()),
             applied: "1-11-7".parse().unwrap(),
