@@ -71,6 +71,9 @@ pub struct RoleNote {
     /// The epoch in which this server last took writes.
     #[serde(default)]
     pub served: Epoch,
+    /// Whether it ever did, as far as what it wrote may be here alone.
+    #[serde(default)]
+    pub was_primary: bool,
     /// Whether commits wait, in that epoch, until a standby has acknowledged them.
     #[serde(default)]
     pub waits: bool,
@@ -90,6 +93,7 @@ impl RoleNote {
     pub fn serve_in(&mut self, epoch: Epoch, boot: String) {
         self.waits &= self.served == epoch;
         (self.epoch, self.served, self.boot, self.acks) = (epoch, epoch, boot, false);
+        self.was_primary = true;
     }
 
     /// Returns whether a former primary's server is to undo, when it starts, what no standby has acknowledged:

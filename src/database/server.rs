@@ -177,8 +177,11 @@ impl Server {
 
     /// Has this replica acknowledge what it receives, or not. It connects to its primary anew for that.
     pub fn acknowledge(&self, on: bool) -> Result<(), DatabaseError> {
-        let receives = self.replica_status()?.is_some_and(|status| status.receives);
-        let again = if receives { " START SLAVE IO_THREAD;" } else { "" };
+        let rows = self.question("SHOW ALL SLAVES STATUS;")?;
+        // One that is about to connect is not to be left standing.
+        let runs =
+            rows.named().next().is_some_and(|row| row.get("Slave_IO_Running").is_some_and(|is| *is != "No"));
+        let again = if runs { " START SLAVE IO_THREAD;" } else { "" };
         let on = u8::from(on);
         self.statement(&format!("STOP SLAVE IO_THREAD; SET GLOBAL rpl_semi_sync_slave_enabled={on};{again}"))
     }

@@ -4,8 +4,10 @@ use super::command::ok;
 use super::database_host::DatabaseHost;
 use super::members::join;
 use super::servers::free_port;
+use rustix::thread::{UnshareFlags, unshare};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Two hosts with daemons; the first one has files, and is the primary.
@@ -29,6 +31,9 @@ pub fn history(host: &DatabaseHost) -> Vec<Value> {
 impl DatabasePair {
     /// Starts them; `more` is added to both hosts' `[store.database]`.
     pub fn start(more: &str) -> Self {
+        // What the daemons mount is theirs alone, and ends with them: other tests look at the machine's mounts.
+        unshare(UnshareFlags::NEWNS).unwrap();
+        ok(Command::new("mount").args(["--make-rprivate", "/"]));
         let repository = tempfile::tempdir().unwrap();
         let location = repository.path().display().to_string();
         let (first, second) = (free_port(), free_port());

@@ -96,7 +96,7 @@ pub(super) fn rejoin(global: &Global, args: &RejoinArgs) -> Result<Exit> {
 /// Refuses where nothing says that this server stands apart from the new primary's.
 fn check_may_rejoin(settings: &Settings) -> Result<()> {
     let note = role_file::read(&settings.place)?;
-    let was_primary = note.role != Role::Follow || note.branch.is_some();
+    let was_primary = note.role != Role::Follow || note.branch.is_some() || note.was_primary;
     let report = Report::read(&settings.place);
     let is_diverged = report.is_some_and(|report| report.trouble == Some(Trouble::Diverged));
     if was_primary || is_diverged || Rejoin::read(&settings.place)?.is_some() {

@@ -123,6 +123,7 @@ impl Request<'_> {
         role_file::change(place, self.env, |note| {
             (note.role, note.branch, note.accepts_loss) = (Role::Follow, None, false);
             note.source = None;
+            note.was_primary = false;
         })?;
         kill_point::reached("role noted");
         Rejoin::end(place)?;
