@@ -362,6 +362,7 @@ fn history() -> Vec<HistoryRow> {
         "completed",
         "paused",
         "resumed",
+        "synced",
         "stranded",
         "settled",
         "snapshot",

@@ -4,7 +4,7 @@ use super::command::ok;
 use super::database_host::DatabaseHost;
 use super::members::join;
 use super::servers::free_port;
-use rustix::thread::{UnshareFlags, unshare};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -32,7 +32,8 @@ impl DatabasePair {
     /// Starts them; `more` is added to both hosts' `[store.database]`.
     pub fn start(more: &str) -> Self {
         // What the daemons mount is theirs alone, and ends with them: other tests look at the machine's mounts.
-        unshare(UnshareFlags::NEWNS).unwrap();
+        // SAFETY: only mounts are unshared, and no open file.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
         ok(Command::new("mount").args(["--make-rprivate", "/"]));
         let repository = tempfile::tempdir().unwrap();
         let location = repository.path().display().to_string();
