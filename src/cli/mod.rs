@@ -12,6 +12,7 @@ use std::process::ExitCode;
 #[macro_use]
 mod out;
 mod confined;
+mod confirm;
 mod context;
 mod database;
 mod database_cell;

@@ -1,8 +1,9 @@
 //! `understudy stranded`.
 
+use super::confirm::confirm;
 use super::context::Context;
 use super::desk::Desk;
-use super::error::{Context as _, Error, Result, UsageError};
+use super::error::{Error, Result, UsageError};
 use super::exit::Exit;
 use super::{Ending, Global, show, warnings};
 use crate::api::stranded::{StrandedCounts, StrandedDropped};
@@ -21,7 +22,6 @@ use crate::support::progress::Progress;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::ffi::OsString;
-use std::io::{BufRead, IsTerminal, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -245,9 +245,6 @@ fn run_take(global: &Global, args: TakeArgs) -> Result<Exit> {
     Ok(if shortfalls.total() > 0 { Exit::Warnings } else { Exit::Done })
 }
 
-/// Maximum number of bytes that are read as an answer.
-const ANSWER_MAX_BYTES: u64 = 4096;
-
 fn run_drop(global: &Global, args: DropArgs) -> Result<Exit> {
     let name = StoreName::parse(&args.of.store)?;
     let desk = Desk::open(global, &name)?;
@@ -262,7 +259,8 @@ fn run_drop(global: &Global, args: DropArgs) -> Result<Exit> {
             show::count(counts.to_take()),
             show::bytes(counts.size_bytes)
         );
-        confirm(&name, &what)?;
+        let question = format!("{what} will be deleted for ever");
+        confirm(&name, &question, &format!("{what}: nothing was dropped"))?;
     }
     let (maker, person) = (desk.maker(), args.by.person());
     let settlement = Settlement { host: &desk.context, store: &desk.store, maker, person: &person };
@@ -275,21 +273,4 @@ fn run_drop(global: &Global, args: DropArgs) -> Result<Exit> {
         ))?;
     }
     Ok(Exit::Done)
-}
-
-/// Asks for the store's name.
-fn confirm(name: &StoreName, what: &str) -> Result<()> {
-    if std::io::stdin().is_terminal() {
-        complain!("{what} will be deleted for ever. Type the store's name to go on:");
-    }
-    let mut answer = String::new();
-    let limited = std::io::stdin().take(ANSWER_MAX_BYTES);
-    std::io::BufReader::new(limited).read_line(&mut answer).context("reading the answer")?;
-    match answer.trim() == name.as_str() {
-        true => Ok(()),
-        false => Err(UsageError(format!(
-            "{what}: nothing was dropped, since the answer is not the store's name; type '{name}', or give --yes"
-        ))
-        .into()),
-    }
 }

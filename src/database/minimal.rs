@@ -128,6 +128,13 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Returns the numbers that a host's server may have, in each role and whichever seed it was made of.
+    pub fn numbers(store: &str, host: &str) -> [ServerId; 4] {
+        let one = Self::of(store, host, ServerId(0));
+        let apart = |number: ServerId| Self::of(store, host, number);
+        [one.server, one.serving, apart(one.server).server, apart(one.serving).serving]
+    }
+
     /// Derives the identity of a host's replica of a store; `primary` is the number of the primary's server.
     pub fn of(store: &str, host: &str, primary: ServerId) -> Self {
         let hash = blake3::hash(format!("{store}\0{host}").as_bytes());
@@ -335,6 +342,11 @@ mod tests {
     fn each_standby_is_another_server_with_a_domain_of_its_own() {
         let of = |store, host| Identity::of(store, host, ServerId(11));
         let (one, two, three) = (of("acme", "web-1"), of("acme", "web-2"), of("other", "web-1"));
+        let numbers = Identity::numbers("acme", "web-1");
+        for primary in [11, 0, one.server.0, one.serving.0] {
+            let Identity { server, serving, .. } = Identity::of("acme", "web-1", ServerId(primary));
+            assert!(numbers.contains(&server) && numbers.contains(&serving));
+        }
         assert!(one.server != two.server && one.server != three.server && one.domain != two.domain);
         assert!(one.domain.0 >= STANDBY_DOMAINS && one == of("acme", "web-1"));
         for primary in [one.server, one.serving] {

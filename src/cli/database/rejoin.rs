@@ -3,7 +3,8 @@
 use super::Configured;
 use super::run::{bring, settings};
 use super::stranded::{BranchArgs, default_dir, promotions};
-use crate::cli::error::{Context as _, Result, UsageError};
+use crate::cli::confirm::confirm;
+use crate::cli::error::{Context as _, Result};
 use crate::cli::exit::Exit;
 use crate::cli::{Global, ending, show};
 use crate::database::desk::Settings;
@@ -19,11 +20,7 @@ use crate::model::gtid::GtidPosition;
 use crate::model::id::StoreName;
 use clap::Args;
 use serde::Serialize;
-use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
-
-/// Maximum number of bytes that are read as an answer.
-const ANSWER_MAX_BYTES: u64 = 4096;
 
 #[derive(Args)]
 pub(super) struct RejoinArgs {
@@ -67,7 +64,8 @@ pub(super) fn rejoin(global: &Global, args: &RejoinArgs) -> Result<Exit> {
     check_may_rejoin(&settings)?;
     let how = if args.flashback { How::Flashback } else { How::Reseed };
     if !args.yes {
-        confirm(name, how)?;
+        let question = question(how);
+        confirm(name, question, &format!("{question}: nothing was done"))?;
     }
     let into = args.into.clone().map_or_else(|| default_dir(&configured), Ok)?;
     // What is begun here may be ended from elsewhere.
@@ -120,26 +118,13 @@ fn archived(configured: &Configured, how: How) -> Result<Option<GtidPosition>> {
     Ok(Some(last.map(|last| last.segment.header.after).unwrap_or_default()))
 }
 
-/// Asks for the store's name.
-fn confirm(name: &StoreName, how: How) -> Result<()> {
-    let what = match how {
+/// Returns what a rejoin does, for whoever is asked for it.
+fn question(how: How) -> &'static str {
+    match how {
         How::Flashback => "what only this host's server has committed is kept and then undone",
         How::Reseed => {
             "what only this host's server has committed is kept, and its data is replaced by the newest seed"
         }
-    };
-    if std::io::stdin().is_terminal() {
-        complain!("{what}. Type the store's name to go on:");
-    }
-    let mut answer = String::new();
-    let limited = std::io::stdin().take(ANSWER_MAX_BYTES);
-    std::io::BufReader::new(limited).read_line(&mut answer).context("reading the answer")?;
-    match answer.trim() == name.as_str() {
-        true => Ok(()),
-        false => Err(UsageError(format!(
-            "{what}: nothing was done, since the answer is not the store's name; type '{name}', or give --yes"
-        ))
-        .into()),
     }
 }
 

@@ -86,7 +86,8 @@ pub(super) fn promotions(configured: &Configured, branch: &BranchArgs) -> Result
             _ => {}
         }
     }
-    let mut servers: BTreeSet<ServerId> = log_says.primary.iter().flat_map(|host| ids(name, host)).collect();
+    let mut servers: BTreeSet<ServerId> =
+        log_says.primary.iter().flat_map(|host| Identity::numbers(name.as_str(), &host.0)).collect();
     if let Ok(client) = configured.primary() {
         servers.extend(Server::new(client).server_id().ok());
     }
@@ -95,16 +96,10 @@ pub(super) fn promotions(configured: &Configured, branch: &BranchArgs) -> Result
     }
     let mut promotions = Vec::new();
     for (host, branch) in found.into_iter().rev() {
-        servers.extend(ids(name, &host));
+        servers.extend(Identity::numbers(name.as_str(), &host.0));
         promotions.extend(branch.map(|branch| Promotion { branch, servers: servers.clone() }));
     }
     Ok(promotions)
-}
-
-/// Returns the numbers that a host's server may have: it avoids that of the server whose seed it was made of.
-fn ids(store: &StoreName, host: &WriterId) -> [ServerId; 2] {
-    let Identity { server, .. } = Identity::of(store.as_str(), &host.0, ServerId(0));
-    [server, ServerId(server.0 ^ 1)]
 }
 
 /// Returns this host's server, if it answers.

@@ -120,6 +120,6 @@ pub(crate) fn settings(error: ConfigError) -> DatabaseError {
     DatabaseError::Settings(error.to_string())
 }
 
-fn no_place() -> DatabaseError {
+pub(crate) fn no_place() -> DatabaseError {
     DatabaseError::Settings("no place for this process's files; set XDG_STATE_HOME or HOME".to_owned())
 }

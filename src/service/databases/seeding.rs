@@ -4,7 +4,7 @@
 //! What can race: two that make a seed on one host, which would fill its disk twice: the second finds the first
 //! one's lock, whichever store it is of.
 
-use super::here::{DatabaseHere, settings};
+use super::here::{DatabaseHere, no_place, settings};
 use crate::api::resync::ResyncReport;
 use crate::database::check::{Weight, check};
 use crate::database::client::Client;
@@ -30,9 +30,7 @@ use std::path::Path;
 /// # Errors
 /// [`DatabaseError::Taken`] while another process makes one.
 pub(crate) fn turn() -> Result<OwnedFd, DatabaseError> {
-    let dir = state_dir().map_err(settings)?.ok_or_else(|| {
-        DatabaseError::Settings("no place for this process's files; set XDG_STATE_HOME or HOME".to_owned())
-    })?;
+    let dir = state_dir().map_err(settings)?.ok_or_else(no_place)?;
     take(&Place { dir: dir.join("seeding") })
 }
 
