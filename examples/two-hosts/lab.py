@@ -4,16 +4,18 @@ Each machine has its own network, mounts, processes and name; the filesystem is 
 host's own. A machine lives as long as its first process: to end that one ends all others and all mounts, as
 a loss of power does. Everything ends with the process that made it, however that ends. Needs root.
 
-    lab.py PROGRAM DIR [S3_SERVER]   makes and founds everything for another program; see `hold`. The repository is a
-                                     directory, or in what S3_SERVER (moto_server) keeps on a machine of its own"""
+    lab.py PROGRAM DIR [S3_SERVER [WATCHERS]]   makes and founds everything for another program; see `hold`. The repository
+                                                is a directory, or in what S3_SERVER (moto_server) keeps on a machine of
+                                                its own. WATCHERS machines more (0 to 2) only watch"""
 import json, os, shutil, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import customer
 
 HERE = Path(__file__).resolve().parent
-ADDRESSES = {"web-1": "10.77.0.1", "web-2": "10.77.0.2", "edge": "10.77.0.10", "customer": "10.77.0.20", "storage": "10.77.0.30"}
+ADDRESSES = {"web-1": "10.77.0.1", "web-2": "10.77.0.2", "edge": "10.77.0.10", "customer": "10.77.0.20", "storage": "10.77.0.30", "watch-1": "10.77.0.41", "watch-2": "10.77.0.42"}
 HOSTS = ["web-1", "web-2"]
+WATCHERS = ["watch-1", "watch-2"]
 STORE, TREE = "shop", "/srv/shop"
 SECONDS_TO_WAIT = 60
 S3_PORT = 9000
@@ -109,6 +111,24 @@ kind = "haproxy"
 socket = "{work}/edge/admin.sock"
 map = "{work}/edge/shop.map"
 state = "{work}/edge/shop.state"
+"""
+
+WATCHER = """
+repository = "{repository}"
+writer = "{name}"
+key_file = "{work}/key"
+
+[service]
+listen = "{address}:9184"
+
+[[store]]
+name = "shop"
+role = "watcher"
+plan = "private"
+customer_url = "http://{edge}/"
+
+[store.member]
+address = "{address}:9184"
 """
 
 DATABASE = """
@@ -213,7 +233,8 @@ class Host(Machine):
         places = dict(work=work, repository=repository, name=name, dir=self.dir, address=ADDRESSES[name], edge=ADDRESSES["edge"], role=role, python=sys.executable)
         socket, at = f', "{self.dir}/mysqld.sock"', f'database = "{ADDRESSES[name]}:3306"\n'
         more = dict(member_database=at, shop_database=socket) if has_database else dict(member_database="", shop_database="")
-        text = UNDERSTUDY.format(**places, **more) + (DATABASE.format(**places) if has_database else "")
+        form = WATCHER if name in WATCHERS else UNDERSTUDY
+        text = form.format(**places, **more) + (DATABASE.format(**places) if has_database and name in HOSTS else "")
         (self.dir / "understudy.toml").write_text(text)
         kept = {f"XDG_{what}_HOME": f"{self.dir}/{what.lower()}" for what in ("CONFIG", "DATA", "CACHE", "STATE")}
         theirs = {name: value for name, value in os.environ.items() if not name.startswith("UNDERSTUDY_")}
@@ -276,7 +297,7 @@ class Host(Machine):
 class Lab:
     """All machines, in a directory that goes when they end."""
 
-    def __init__(self, program, parent=None, s3_server=None, has_database=False):
+    def __init__(self, program, parent=None, s3_server=None, has_database=False, watchers=0):
         tools = {"ip": "iproute2", "haproxy": "haproxy", "nsenter": "util-linux", "curl": "curl"}
         if has_database:
             tools |= {"mariadbd": "mariadb-server-core", "mariadb": "mariadb-client", "mariadb-backup": "mariadb-backup"}
@@ -292,6 +313,7 @@ class Lab:
         repository = "s3://bucket/stores" if s3_server else self.work / "repository"
         self.has_database = has_database
         self.web = [Host(name, self.work, program, repository, self.access, has_database) for name in HOSTS]
+        self.watchers = [Host(name, self.work, program, repository, self.access) for name in WATCHERS[:watchers]]
         self.edge, self.customer = Machine("edge", self.work), Machine("customer", self.work)
         self.orders = self.work / "orders.log"
         self.ordering = None
@@ -302,7 +324,7 @@ class Lab:
     def __exit__(self, *_):
         # However often somebody presses Ctrl-C.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for machine in (self.customer, *self.web, self.edge, self.storage, self.network):
+        for machine in (self.customer, *self.watchers, *self.web, self.edge, self.storage, self.network):
             if machine:
                 machine.kill()
         shutil.rmtree(self.work, ignore_errors=True)
@@ -311,7 +333,7 @@ class Lab:
         self.network.start()
         self.switch("link", "add", "switch", "type", "bridge")
         self.switch("link", "set", "switch", "up")
-        for machine in (*self.web, self.edge, self.customer):
+        for machine in (*self.web, *self.watchers, self.edge, self.customer):
             self.power_on(machine)
         self.start_edge()
         if self.storage:
@@ -380,8 +402,14 @@ class Lab:
         if self.has_database:
             first.understudy("database", "seed", STORE)
             second.start_database()
-        invitation = first.begin("member", "invite", STORE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        second.understudy("member", "join", invitation.stdout.readline().strip())
+        self.invite(second)
+        for watcher in self.watchers:
+            self.invite(watcher, "--watch-only")
+
+    def invite(self, host, *more):
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        invitation = self.web[0].begin("member", "invite", STORE, *more, **pipes)
+        host.understudy("member", "join", invitation.stdout.readline().strip())
         if invitation.wait():
             raise Trouble(f"member invite: {invitation.stderr.read().strip()}")
 
@@ -397,7 +425,7 @@ class Lab:
         first.sql(ACCOUNTS)
 
     def start_daemons(self):
-        for host in self.web:
+        for host in (*self.web, *self.watchers):
             host.start_daemon()
         wait_until("web-1 serves", self.web[0].serves)
         wait_until("customers reach web-1", lambda: self.answers())
@@ -449,14 +477,14 @@ class Lab:
         return [row["record"] for row in json.loads(host.understudy("stranded", "list", STORE, "--json"))]
 
     def state(self):
-        machines = (self.network, self.edge, self.customer, *self.web)
+        machines = (self.network, self.edge, self.customer, *self.web, *self.watchers)
         return {"work": str(self.work), "access": self.access, "first": {machine.name: machine.first for machine in machines if machine.outer}}
 
 
-def hold(program, parent, s3_server=None):
+def hold(program, parent, s3_server=None, watchers="0"):
     """Keeps machines for another program, until its end of standard input is closed. Each line is one of `on HOST`,
     `off HOST`, `cut MACHINE MACHINE` and `join MACHINE MACHINE`."""
-    with Lab(program, parent, s3_server) as lab:
+    with Lab(program, parent, s3_server, watchers=int(watchers)) as lab:
         lab.start()
         lab.filter("-f", "-", input=CUTS)
         lab.found()
@@ -466,7 +494,7 @@ def hold(program, parent, s3_server=None):
             if action in ("cut", "join"):
                 lab.cut(*names, is_cut=action == "cut")
             else:
-                [host] = [host for host in lab.web if host.name == names[0]]
+                [host] = [host for host in (*lab.web, *lab.watchers) if host.name == names[0]]
                 lab.power_on(host) if action == "on" else lab.power_off(host)
             print(json.dumps(lab.state()), flush=True)
 

@@ -46,12 +46,41 @@ pub struct FailoverStatus {
     /// What fails now, and is tried again.
     #[serde(default)]
     pub failing: Vec<String>,
+    /// What is seen of the primary from this host; none where it does not watch, as on the primary itself.
+    #[serde(default)]
+    pub watch: Option<WatchStatus>,
+    /// Whether this host, a standby, would become the primary by itself: the worst items first. Empty on other hosts,
+    /// and where only a person decides.
+    #[serde(default)]
+    pub ready: Vec<ReadyItem>,
     /// The read-only instance of this host; none if there is none.
     pub replica: Option<ReplicaStatus>,
     /// What the host is doing, or did last.
     pub operation: String,
     #[serde(default)]
     pub steps: Vec<FailoverStep>,
+}
+
+/// One thing that an automatic failover depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyItem {
+    pub item: String,
+    /// `green`, `amber` for what deserves a look, or `red` for what holds automatic failover back.
+    pub level: String,
+    /// What is so.
+    pub why: String,
+    /// What to do about it; empty where nothing is to be done.
+    pub remedy: String,
+}
+
+/// What a watcher sees of the primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchStatus {
+    /// `healthy`, `degraded`, `not ready`, `unreachable` or `dead`.
+    pub verdict: String,
+    /// What fails, for people.
+    #[serde(default)]
+    pub reasons: Vec<String>,
 }
 
 /// The read-only instance of a hot standby.
@@ -75,6 +104,9 @@ pub struct FailoverBrief {
     /// What fails now, and is tried again.
     #[serde(default)]
     pub failing: Vec<String>,
+    /// Whether this host would become the primary by itself; none where that is not its part.
+    #[serde(default)]
+    pub ready: Option<bool>,
 }
 
 /// One step of an operation.

@@ -1,7 +1,7 @@
 //! The state of one store, as a daemon knows it.
 
 use super::database::DatabaseStatus;
-use super::failover::FailoverBrief;
+use super::failover::{FailoverBrief, WatchStatus};
 use super::progress::ProgressFigures;
 use super::run::RunReport;
 use super::upkeep::UpkeepStatus;
@@ -52,6 +52,9 @@ pub struct StoreStatus {
     /// The failover of the store here; none where the daemon runs no failover agent for it.
     #[serde(default)]
     pub failover: Option<FailoverBrief>,
+    /// What is seen of the store's primary from this host; none where it does not watch.
+    #[serde(default)]
+    pub watch: Option<WatchStatus>,
     /// The store's database here; none where the configuration names none.
     #[serde(default)]
     pub database: Option<DatabaseStatus>,

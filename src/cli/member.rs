@@ -114,9 +114,9 @@ fn say(global: &Global, text: &str) -> Result<()> {
 fn found(global: &Global, name: &StoreName) -> Result<()> {
     let desk = Desk::open(global, name)?;
     let config = desk.context.config.store(name.as_str());
-    if config.is_some_and(|store| store.role == Permission::Standby) {
+    if config.is_some_and(|store| store.role != Permission::Primary) {
         return Err(UsageError(format!(
-            "store '{name}': this host is configured as its standby; run this on its primary"
+            "store '{name}': this host is configured as its standby or watcher; run this on its primary"
         ))
         .into());
     }

@@ -48,7 +48,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     let remote = remote.filter(|remote| remote.knows(&store.name));
     // Where a store has a failover agent, its role is that of its log.
     let role = remote.as_ref().and_then(|remote| remote.role(&store.name)).unwrap_or(store.role);
-    if role == Permission::Standby {
+    if role != Permission::Primary {
         let text = format!("'{}' is only followed on this host; resync it on its primary", store.name);
         return Err(UsageError(text).into());
     }

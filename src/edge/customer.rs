@@ -5,6 +5,7 @@
 //! must agree. An answer shows an epoch only if all that stand in its way (the edge, the host's gate) name the
 //! same one, and if it is not an error of the server: a gate that is closed names its epoch, too.
 
+use super::address::Address;
 use super::ask::{Answer, Asker, EPOCH_HEADER};
 use super::context::{Deadline, EdgeContext};
 use super::error::EdgeError;
@@ -28,6 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The address at which customers reach a store.
 pub struct Customer {
     url: Url,
+    /// Name that is asked for at another address than the URL's.
+    host: Option<String>,
     asker: Asker,
     context: EdgeContext,
 }
@@ -36,7 +39,37 @@ impl Customer {
     pub fn new(url: &CustomerUrl, context: &EdgeContext) -> Result<Self, EdgeError> {
         let asker = Asker::new(context.runtime.clone(), false)
             .map_err(|reason| EdgeError::wrong(url.0.as_str(), reason))?;
-        Ok(Self { url: url.0.clone(), asker, context: context.clone() })
+        Ok(Self { url: url.0.clone(), host: None, asker, context: context.clone() })
+    }
+
+    /// Returns what asks a host's gate as the edge does, past the edge: for the customers' page, if there is one.
+    pub fn at_gate(
+        url: Option<&CustomerUrl>,
+        gate: &Address,
+        context: &EdgeContext,
+    ) -> Result<Self, EdgeError> {
+        let wrong = |reason: String| EdgeError::wrong(&gate.to_string(), reason);
+        let path = url.map_or("/", |url| url.0.path());
+        let at = Url::parse(&format!("http://{gate}{path}")).map_err(|error| wrong(error.to_string()))?;
+        let host = url.and_then(|url| {
+            let port = url.0.port().map(|port| format!(":{port}")).unwrap_or_default();
+            Some(format!("{}{port}", url.0.host_str()?))
+        });
+        let asker = Asker::new(context.runtime.clone(), true).map_err(wrong)?;
+        Ok(Self { url: at, host, asker, context: context.clone() })
+    }
+
+    /// Asks once, within `limit`, whether customers are served in `epoch`.
+    ///
+    /// # Errors
+    /// The reason why not, with the address.
+    pub fn check(&self, epoch: Epoch, limit: Duration) -> Result<(), String> {
+        let why = match self.ask(limit) {
+            Shown::Epoch(shown) if shown == epoch => return Ok(()),
+            Shown::Epoch(shown) => format!("it shows epoch {}, and not {}", shown.0, epoch.0),
+            Shown::Nothing(reason) | Shown::Silence(reason) => reason,
+        };
+        Err(escape::line(&format!("{}: {why}", self.url)).into_owned())
     }
 
     /// Asks once, and returns the epoch that the answer shows.
@@ -95,7 +128,7 @@ impl Customer {
     fn ask(&self, limit: Duration) -> Shown {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("understudy", &format!("{:016x}", self.context.env.nonce()));
-        match self.asker.get(&url, None, limit) {
+        match self.asker.get(&url, self.host.as_deref(), limit) {
             Ok(answer) => read(&answer),
             Err(error) => Shown::Silence(error.reason),
         }

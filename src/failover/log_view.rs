@@ -116,7 +116,9 @@ mod tests {
                 promoted(Cause::Handover { handover }, base)
             }
             2 => promoted(Cause::Rollback { promotion }, None),
-            3 | 4 => Decision::Handover { to: name(other), snapshot: Sequence(1), database: None },
+            3 | 4 => {
+                Decision::Handover { to: name(other), snapshot: Sequence(1), database: None, reason: None }
+            }
             5 => Decision::Cancelled { handover, reason },
             6 | 7 => Decision::Completed { promotion, steps: Vec::new(), database: None },
             8 => Decision::Paused { person: person(), reason },

@@ -9,3 +9,4 @@ pub mod place;
 pub mod services;
 pub mod stranded;
 pub(crate) mod told;
+pub mod watch;

@@ -266,7 +266,7 @@ mod tests {
         // Handed back: the founder's tree is a snapshot as well now, and the other's stays what it was.
         told.append("b", Event::Snapshot(Box::new(SnapshotRecord::sample())));
         let snapshot = told.state.latest().unwrap().0;
-        told.decide("b", Decision::Handover { to: host("a"), snapshot, database: None });
+        told.decide("b", Decision::Handover { to: host("a"), snapshot, database: None, reason: None });
         assert_eq!(told.places()[0], Some(Place::Own), "a handover alone moves nothing");
         told.decide("a", promoted("a", Some(snapshot.0)));
         assert_eq!(told.places(), [mounted(snapshot.0, 3), mounted(1, 2), None]);

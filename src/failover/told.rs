@@ -67,8 +67,9 @@ fn what(decision: &Decision) -> String {
                 promoted.reason
             )
         }
-        Decision::Handover { to, snapshot, database } => {
-            format!("handover to '{to}' with snapshot {snapshot}{}", at(database.as_ref()))
+        Decision::Handover { to, snapshot, database, reason } => {
+            let because = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("handover to '{to}' with snapshot {snapshot}{}{because}", at(database.as_ref()))
         }
         Decision::Cancelled { handover, reason } => format!("handover {handover} is cancelled: {reason}"),
         Decision::Completed { promotion, steps, database } => {

@@ -23,6 +23,8 @@ const STRANDED_MAX: usize = 32;
 const SYNCED_MAX: usize = 8;
 /// Maximum number of steps of a promotion.
 const STEPS_MAX: usize = 64;
+/// Number of promotions without a person whose times are remembered.
+const AUTOMATIC_MAX: usize = 8;
 
 /// A handover that was begun, and neither cancelled nor completed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,9 @@ pub struct Underway {
     /// The last transaction of the primary's database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<GtidPosition>,
+    /// Why the primary hands over by itself; none if a person wants it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     #[serde(rename = "at_ns")]
     pub at: UnixNanos,
 }
@@ -180,6 +185,10 @@ pub struct Authority {
     /// told is done.
     #[serde(default)]
     pub lossless_since: Epoch,
+    /// When hosts were last promoted though no person asked for it, since a person last decided something about
+    /// who serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub automatic: Vec<UnixNanos>,
     /// Trees of former primaries that no person has settled. Their lists of objects are empty.
     pub stranded: BTreeMap<Sequence, Stranded>,
     pub irregular: Irregulars,
@@ -303,9 +312,10 @@ impl Authority {
                 by_primary()
             }
             Decision::Promoted(promoted) => self.allows_promotion(scene, maker, promoted, place),
-            Decision::Handover { to, snapshot, .. } => {
+            Decision::Handover { to, snapshot, reason, .. } => {
                 by_primary()?;
                 self.is_quiet()?;
+                hold(reason.as_ref().is_none_or(|reason| is_text(reason)), Irregularity::Text)?;
                 hold(to != maker && self.may_serve(to), Irregularity::Target(to.clone()))?;
                 hold(scene.latest == Some(*snapshot), Irregularity::NotLatest(*snapshot))
             }
@@ -462,6 +472,7 @@ impl Authority {
                     cause => cause.clone(),
                 };
                 self.promotion = promotion(cause, promoted.base, promoted.loss.clone());
+                self.count_automatic(&promoted.cause, at);
                 // Whatever was begun in the former epoch has ended with it.
                 self.handover = None;
                 let is_lossless = match &promoted.cause {
@@ -474,9 +485,10 @@ impl Authority {
                 }
                 self.synced.clear();
             }
-            Decision::Handover { to, snapshot, database } => {
+            Decision::Handover { to, snapshot, database, reason } => {
                 let (to, snapshot, database) = (to.clone(), *snapshot, database.clone());
-                self.handover = Some(Underway { sequence, to, snapshot, database, at });
+                let reason = reason.clone();
+                self.handover = Some(Underway { sequence, to, snapshot, database, reason, at });
             }
             Decision::Cancelled { .. } => self.handover = None,
             Decision::Completed { database, .. } => {
@@ -488,7 +500,10 @@ impl Authority {
                 let (person, reason) = (person.clone(), reason.clone());
                 self.paused = Some(Pause { sequence, person, reason, at });
             }
-            Decision::Resumed { .. } => self.paused = None,
+            Decision::Resumed { .. } => {
+                self.paused = None;
+                self.automatic.clear();
+            }
             Decision::Synced { standbys } => self.synced = standbys.iter().cloned().collect(),
             Decision::Stranded(stranded) => {
                 let (new_packs, new_index) = (Vec::new(), Vec::new());
@@ -498,6 +513,24 @@ impl Authority {
                 self.stranded.remove(stranded);
             }
         }
+    }
+
+    /// Remembers a promotion that no person asked for; one that a person did ask for makes the earlier ones void.
+    fn count_automatic(&mut self, cause: &Cause, at: UnixNanos) {
+        let is_automatic = match cause {
+            Cause::Automatic { .. } => true,
+            Cause::Handover { .. } => {
+                self.handover.as_ref().is_some_and(|underway| underway.reason.is_some())
+            }
+            Cause::Founding | Cause::Forced { .. } | Cause::Rollback { .. } => false,
+        };
+        if !is_automatic {
+            return self.automatic.clear();
+        }
+        if self.automatic.len() == AUTOMATIC_MAX {
+            self.automatic.remove(0);
+        }
+        self.automatic.push(at);
     }
 }
 

@@ -52,6 +52,9 @@ pub enum Decision {
         /// The last transaction of the primary's database.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         database: Option<GtidPosition>,
+        /// Why the primary hands over by itself; none if a person wants it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// The primary goes on.
     Cancelled {
@@ -259,7 +262,7 @@ mod tests {
         };
         let good = r#"{"at_ns":7,"decision":{"kind":"handover","to":"b","snapshot":3}}"#;
         let to = WriterId("b".into());
-        let decision = Decision::Handover { to, snapshot: Sequence(3), database: None };
+        let decision = Decision::Handover { to, snapshot: Sequence(3), database: None, reason: None };
         assert_eq!(read(good), Some(Statement { at: UnixNanos(7), decision }));
         for bad in [
             r#" {"at_ns":7,"decision":{"kind":"handover","to":"b","snapshot":3}}"#,
@@ -314,7 +317,7 @@ mod tests {
             promoted(Cause::Automatic { votes: Vec::new() }),
             promoted(Cause::Rollback { promotion: Sequence(4) }),
             Decision::Members { members: Vec::new() },
-            Decision::Handover { to: host(), snapshot: Sequence(3), database: None },
+            Decision::Handover { to: host(), snapshot: Sequence(3), database: None, reason: None },
             Decision::Cancelled { handover: Sequence(4), reason: person() },
             Decision::Completed {
                 promotion: Sequence(4),

@@ -22,6 +22,8 @@ pub enum Permission {
     Primary,
     /// This host follows the store, and could take it over.
     Standby,
+    /// This host only watches the store's primary, and votes.
+    Watcher,
 }
 
 impl Permission {
@@ -29,6 +31,7 @@ impl Permission {
         match self {
             Self::Primary => "primary",
             Self::Standby => "standby",
+            Self::Watcher => "watcher",
         }
     }
 }
@@ -48,6 +51,8 @@ pub enum Role {
     /// The log names the host as the primary, but its configuration only allows it to follow, so no host
     /// resyncs the store. It continues to follow.
     Unassigned,
+    /// The host only watches the store's primary.
+    Watcher,
 }
 
 impl Role {
@@ -60,6 +65,7 @@ impl Role {
             Self::Standby => "standby",
             Self::Fenced => "fenced",
             Self::Unassigned => "unassigned",
+            Self::Watcher => "watcher",
         }
     }
 }
@@ -70,6 +76,7 @@ impl From<Permission> for Role {
         match may_be {
             Permission::Primary => Self::Primary,
             Permission::Standby => Self::Standby,
+            Permission::Watcher => Self::Watcher,
         }
     }
 }
@@ -81,6 +88,7 @@ pub fn role(state: &StoreState, host: &WriterId, may_be: Permission) -> Role {
         (Permission::Primary, _) => Role::Primary,
         (Permission::Standby, Some(primary)) if primary == host => Role::Unassigned,
         (Permission::Standby, _) => Role::Standby,
+        (Permission::Watcher, _) => Role::Watcher,
     }
 }
 
@@ -132,7 +140,7 @@ mod tests {
         let mut state = StoreState { primary: Some(here.clone()), ..Default::default() };
         let (sequence, snapshot, to) = (Sequence(2), Sequence(1), WriterId("b".into()));
         state.authority.handover =
-            Some(Underway { sequence, to, snapshot, database: None, at: Default::default() });
+            Some(Underway { sequence, to, snapshot, database: None, reason: None, at: Default::default() });
         assert_eq!(role(&state, &here, Permission::Primary), Role::Primary);
         assert!(!state.admits(&here, state.epoch));
     }

@@ -166,7 +166,7 @@ fn decision(log: &Log, host: u8, what: u8) -> Decision {
         1 => list(&[0, 1, 2]),
         2 => list(&[0, 1]),
         3 | 4 => forced(host),
-        5 => Decision::Handover { to: name((host + 1) % 4), snapshot: latest, database: None },
+        5 => Decision::Handover { to: name((host + 1) % 4), snapshot: latest, database: None, reason: None },
         6 => {
             let handover = promoted(host, Cause::Handover { handover });
             match (handover, &authority.handover) {
@@ -323,9 +323,14 @@ fn a_primary_that_the_set_did_not_name_ends_the_line_without_loss() {
 fn a_handover_keeps_everybody_from_snapshots_until_it_has_ended() {
     let mut log = Log::founded();
     let snapshot_of = log.latest();
-    let handover = Decision::Handover { to: name(1), snapshot: snapshot_of, database: None };
+    let handover = Decision::Handover { to: name(1), snapshot: snapshot_of, database: None, reason: None };
     log.has_no_effect(1, &handover, Irregularity::NotPrimary(name(1)));
-    let of = |to: u8, number| Decision::Handover { to: name(to), snapshot: Sequence(number), database: None };
+    let of = |to: u8, number| Decision::Handover {
+        to: name(to),
+        snapshot: Sequence(number),
+        database: None,
+        reason: None,
+    };
     log.has_no_effect(0, &of(1, 1), Irregularity::NotLatest(Sequence(1)));
     log.has_no_effect(0, &of(3, snapshot_of.0), Irregularity::Target(name(3)));
     log.has_no_effect(0, &of(0, snapshot_of.0), Irregularity::Target(name(0)));
@@ -352,7 +357,8 @@ fn a_handover_keeps_everybody_from_snapshots_until_it_has_ended() {
     let late = take(1, begun, Some(snapshot_of));
     log.has_no_effect(1, &late, Irregularity::NoHandover(begun));
     let latest = log.latest();
-    let again = log.holds(0, &Decision::Handover { to: name(1), snapshot: latest, database: None });
+    let again =
+        log.holds(0, &Decision::Handover { to: name(1), snapshot: latest, database: None, reason: None });
     log.has_no_effect(2, &take(2, again, Some(latest)), Irregularity::NoHandover(again));
     log.has_no_effect(1, &take(1, again, Some(snapshot_of)), Irregularity::NoHandover(again));
     log.holds(1, &take(1, again, Some(latest)));
@@ -365,7 +371,7 @@ fn a_handover_keeps_everybody_from_snapshots_until_it_has_ended() {
 fn a_person_may_promote_at_any_time_and_votes_not_while_paused() {
     let mut log = Log::founded();
     let latest = log.latest();
-    log.holds(0, &Decision::Handover { to: name(1), snapshot: latest, database: None });
+    log.holds(0, &Decision::Handover { to: name(1), snapshot: latest, database: None, reason: None });
     log.holds(2, &Decision::Paused { person: "ops".into(), reason: "maintenance".into() });
     // The primary died in the middle of its handover.
     log.holds(2, &forced(2));

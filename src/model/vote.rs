@@ -8,7 +8,7 @@ use super::member::Member;
 use crate::support::clock::UnixNanos;
 use crate::support::signature::{PublicKey, Signature, SigningKey};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A vote, and the watcher that signed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ impl Vote {
     }
 
     /// Returns what the watcher found; none unless the text has its one form and the watcher signed it.
-    fn finding(&self, key: &PublicKey, store: &StoreName, epoch: Epoch) -> Option<Finding> {
+    pub fn finding(&self, key: &PublicKey, store: &StoreName, epoch: Epoch) -> Option<Finding> {
         let finding: Finding = serde_json::from_str(&self.statement).ok()?;
         let is_plain = serde_json::to_string(&finding).ok()? == self.statement;
         let message = message(store, epoch, &self.member, &self.statement);
@@ -77,26 +77,60 @@ impl Vote {
     }
 }
 
+/// Returns the votes that count about this number of the primary's lease: the largest part of them that is about one
+/// process. What is signed by nobody who may vote, or is about something else, is left out.
+pub fn counted(
+    votes: Vec<Vote>,
+    members: &[Member],
+    store: &StoreName,
+    epoch: Epoch,
+    (primary, lease): (&WriterId, u64),
+) -> Vec<Vote> {
+    let mut of_process: BTreeMap<u64, BTreeMap<String, Vote>> = BTreeMap::new();
+    for vote in votes {
+        let voter = voters(members, primary).find(|member| member.name == vote.member);
+        let finding = voter.and_then(|voter| vote.finding(&voter.key, store, epoch));
+        let finding = finding.filter(|finding| finding.primary == *primary && finding.lease == lease);
+        if let Some(finding) = finding {
+            of_process.entry(finding.incarnation.0).or_default().insert(vote.member.0.clone(), vote);
+        }
+    }
+    let most = of_process.into_values().max_by_key(BTreeMap::len);
+    most.unwrap_or_default().into_values().collect()
+}
+
+/// Returns the members whose votes count about `primary`: those that may watch, without itself.
+pub fn voters<'a>(members: &'a [Member], primary: &WriterId) -> impl Iterator<Item = &'a Member> {
+    members.iter().filter(move |member| member.may_watch() && member.name != *primary)
+}
+
+/// Returns the number of votes that replace `primary`: more than half of those that may vote about it.
+pub fn majority(members: &[Member], primary: &WriterId) -> usize {
+    voters(members, primary).count() / 2 + 1
+}
+
 /// Returns whether the votes are enough to replace `primary` in this epoch: of more than half of the members
-/// that may watch, and of two at least, all about one number of one lease.
-pub(crate) fn is_enough(
+/// that may vote about it, all about one number of one lease.
+///
+/// Votes guard against failovers that nobody needs. That no two hosts serve does not depend on them: the new
+/// primary waits for the lease all the same.
+pub fn is_enough(
     votes: &[Vote],
     members: &[Member],
     store: &StoreName,
     epoch: Epoch,
     primary: &WriterId,
 ) -> bool {
-    let watchers = members.iter().filter(|member| member.may_watch()).count();
-    let mut voters = BTreeSet::new();
+    let mut names = BTreeSet::new();
     let mut lease = None;
     for vote in votes {
-        let watcher = members.iter().find(|member| member.name == vote.member && member.may_watch());
+        let watcher = voters(members, primary).find(|member| member.name == vote.member);
         let finding = watcher.and_then(|watcher| vote.finding(&watcher.key, store, epoch));
         let Some(finding) = finding.filter(|finding| finding.primary == *primary) else { return false };
         let seen = (finding.incarnation, finding.lease);
-        if *lease.get_or_insert(seen) != seen || !voters.insert(&vote.member.0) {
+        if *lease.get_or_insert(seen) != seen || !names.insert(&vote.member.0) {
             return false;
         }
     }
-    voters.len() >= 2 && voters.len() * 2 > watchers
+    names.len() >= majority(members, primary)
 }

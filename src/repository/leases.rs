@@ -15,7 +15,7 @@ use super::object_key;
 use super::objects::{Creation, Patience};
 use super::store::Store;
 use crate::model::escape;
-use crate::model::id::WriterId;
+use crate::model::id::{Incarnation, WriterId};
 use crate::model::lease::{LeaseNote, Void};
 use crate::model::member::Member;
 use crate::model::signed::{SIGNED_MAX_BYTES, Signed};
@@ -56,6 +56,14 @@ pub enum NumberTaken {
     Unknown,
 }
 
+/// Returns the process that renewed its lease by a number; none if it is a break.
+fn holder(note: &LeaseNote) -> Option<Incarnation> {
+    match note {
+        LeaseNote::Held { incarnation } => Some(*incarnation),
+        LeaseNote::Broken { .. } => None,
+    }
+}
+
 /// The lease of one host, as one reader sees it. It remembers what it has read.
 pub struct Lease {
     store: Store,
@@ -63,6 +71,8 @@ pub struct Lease {
     last: Option<LastNumber>,
     /// The last number that its holder may have created: all later ones that count are breaks by others.
     renewed: u64,
+    /// The process that created it, as far as that is known.
+    holder: Option<Incarnation>,
     /// Numbers after the last one that do not count.
     void: BTreeSet<u64>,
     /// The members by whose keys `last` and `void` were judged.
@@ -76,7 +86,16 @@ impl Lease {
     pub fn new(store: &Store, host: &WriterId) -> Self {
         let patience = Patience { attempts: 1, backoff: Duration::ZERO, timeout: LEASE_TIMEOUT };
         let (store, host) = (store.with_patience(patience), host.clone());
-        Self { store, host, last: None, renewed: 0, void: BTreeSet::new(), members: Vec::new(), followed: 0 }
+        Self {
+            store,
+            host,
+            last: None,
+            renewed: 0,
+            holder: None,
+            void: BTreeSet::new(),
+            members: Vec::new(),
+            followed: 0,
+        }
     }
 
     /// Returns the last number that counts by the keys of these members; none if there is none.
@@ -100,10 +119,10 @@ impl Lease {
             let Some(bytes) = self.read(*number)? else { continue };
             match self.judge(*number, &bytes) {
                 Ok((maker, note)) => {
-                    let is_renewal = matches!(note, LeaseNote::Held { .. });
+                    let holder = holder(&note);
                     found = found.or(Some(LastNumber { number: *number, maker, note }));
-                    if is_renewal {
-                        renewed = Some(*number);
+                    if holder.is_some() {
+                        (renewed, self.holder) = (Some(*number), holder);
                         break;
                     }
                 }
@@ -143,8 +162,8 @@ impl Lease {
             let Some(bytes) = self.read(number)? else { break };
             match self.judge(number, &bytes) {
                 Ok((maker, note)) => {
-                    if let LeaseNote::Held { .. } = note {
-                        self.renewed = number;
+                    if let Some(holder) = holder(&note) {
+                        (self.renewed, self.holder) = (number, Some(holder));
                     }
                     self.last = Some(LastNumber { number, maker, note });
                 }
@@ -161,6 +180,11 @@ impl Lease {
     /// breaks by others.
     pub fn renewed(&self) -> u64 {
         self.renewed
+    }
+
+    /// Returns the process that created the last number which its holder created; none if that is not known.
+    pub fn holder(&self) -> Option<Incarnation> {
+        self.holder
     }
 
     /// Returns the first number at or after `number` that is free, as far as void ones are known.

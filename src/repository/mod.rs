@@ -42,3 +42,4 @@ pub mod store;
 pub mod store_time;
 pub mod trust;
 pub mod upkeep;
+pub mod votes;

@@ -167,6 +167,28 @@ pub fn statement(store: &StoreName, host: &WriterId, at: Sequence) -> Path {
     Path::from_iter([store.as_str(), "statements", &host.0, &format!("{:020}", at.0)])
 }
 
+pub(crate) fn votes_prefix(store: &StoreName, host: &WriterId) -> Path {
+    Path::from_iter([store.as_str(), "votes", &host.0])
+}
+
+/// Returns the prefix of the votes about a number of a host's lease.
+pub(crate) fn votes_about(store: &StoreName, host: &WriterId, lease: u64) -> Path {
+    Path::from_iter([store.as_str(), "votes", &host.0, &format!("{lease:020}")])
+}
+
+/// Returns the key of a watcher's vote about a number of a host's lease.
+pub fn vote(store: &StoreName, host: &WriterId, lease: u64, watcher: &WriterId) -> Path {
+    Path::from_iter([store.as_str(), "votes", &host.0, &format!("{lease:020}"), &watcher.0])
+}
+
+/// Returns the number of the lease and the watcher of a vote that a key is; none for any other key.
+pub(crate) fn parse_vote(key: &Path) -> Option<(u64, WriterId)> {
+    let parts: Vec<_> = key.parts().collect();
+    let number = parts.iter().rev().nth(1)?;
+    let number = (number.as_ref().len() == 20).then(|| number.as_ref().parse().ok())??;
+    Some((number, WriterId(host_of(key))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ use crate::edge::config::EdgeConfig;
 use crate::edge::customer::CustomerUrl;
 use crate::failover::guard::settings::{DatabaseSettings, GateSettings, Setup};
 use crate::failover::services::settings::{self, ServiceSettings};
+use crate::failover::watch::settings::{ProbeSettings, WatchSettings};
 use crate::model::id::StoreName;
 use crate::model::plan::{PlanName, Upkeep};
 use crate::model::retention::Retention;
@@ -208,6 +209,12 @@ pub struct StoreConfig {
     /// What sends the customers to the primary.
     #[serde(default)]
     pub edge: Vec<EdgeConfig>,
+    /// What must answer on this host while it is the primary.
+    #[serde(default)]
+    pub probe: Vec<ProbeSettings>,
+    /// How this host watches the primary.
+    #[serde(default)]
+    pub watch: WatchSettings,
 }
 
 /// What this host tells the other members of a store about itself when it joins.
@@ -364,6 +371,7 @@ impl StoreConfig {
         let plan = match self.role {
             Permission::Primary => Upkeep { drill_hours: 0, ..plan },
             Permission::Standby => Upkeep { prune_hours: 0, verify_hours: 0, ..plan },
+            Permission::Watcher => Upkeep::default(),
         };
         self.upkeep.unwrap_or(plan)
     }
@@ -394,6 +402,8 @@ impl StoreConfig {
             database: DatabaseConfig::default(),
             customer_url: None,
             edge: Vec::new(),
+            probe: Vec::new(),
+            watch: WatchSettings::default(),
         }
     }
 }
@@ -420,6 +430,7 @@ impl Config {
             settings::check(&store.service)
                 .map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             check_edges(store).map_err(wrong)?;
+            check_probes(store).map_err(wrong)?;
             store.database.check().map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             let environments = [
                 &store.hooks.environment,
@@ -428,7 +439,8 @@ impl Config {
                 &store.fence.environment,
             ];
             let edges = store.edge.iter().flat_map(EdgeConfig::environment);
-            let mut environment = environments.into_iter().flatten().chain(edges);
+            let probes = store.probe.iter().chain(&store.watch.probe).flat_map(ProbeSettings::environment);
+            let mut environment = environments.into_iter().flatten().chain(edges).chain(probes);
             if let Some(name) = environment.find(|name| !child::may_be_handed_on(name)) {
                 let store = &store.name;
                 return Err(wrong(format!("store '{store}': `environment` cannot contain '{name}'")));
@@ -539,6 +551,16 @@ fn check_edges(store: &StoreConfig) -> Result<(), String> {
     store.edge.iter().try_for_each(EdgeConfig::check).map_err(wrong)
 }
 
+/// Checks a store's probes. An error is a reason in words.
+fn check_probes(store: &StoreConfig) -> Result<(), String> {
+    let wrong = |reason| format!("store '{}': {reason}", store.name);
+    if store.role == Permission::Watcher && store.member.is_none() {
+        return Err(wrong("a watcher is a member: it needs [store.member]".to_owned()));
+    }
+    store.probe.iter().try_for_each(|probe| probe.check(false)).map_err(wrong)?;
+    store.watch.probe.iter().try_for_each(|probe| probe.check(true)).map_err(wrong)
+}
+
 /// Resolves a store's relative paths and programs against the directory of the file that names them.
 fn resolve_store(store: &mut StoreConfig, base: &Path) {
     let beside = |path: &PathBuf| base.join(path);
@@ -561,6 +583,10 @@ fn resolve_store(store: &mut StoreConfig, base: &Path) {
     commands.into_iter().for_each(|command| resolve_program(command, base));
     if let Some(gate) = &mut store.gate {
         gate.socket = gate.socket.as_ref().map(beside);
+    }
+    for probe in store.probe.iter_mut().chain(&mut store.watch.probe) {
+        probe.resolve(base);
+        probe.program().into_iter().for_each(|command| resolve_program(command, base));
     }
     for edge in &mut store.edge {
         edge.resolve(base);

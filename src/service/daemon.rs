@@ -21,10 +21,13 @@ use super::host::{Host, HostError};
 use super::run::{RunError, RunObserver, run};
 use super::upkeep::{TaskReport, UpkeepError, UpkeepRun};
 use super::watches::Watches;
+use super::watching;
+use super::watching::alone::Watching;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
 use crate::failover::agent::run::Agent;
+use crate::failover::peers::answer::AskedAgent;
 use crate::model::id::{Incarnation, StoreName, WriterId};
 use crate::model::record::StoreState;
 use crate::model::role::{Permission, Role, member_role, role};
@@ -63,6 +66,7 @@ struct Inner {
     repositories: Mutex<HashMap<String, Repository>>,
     watches: Watches,
     agents: Agents,
+    watching: Watching,
     databases: Databases,
     on_step: Box<dyn Fn(Step) + Send + Sync>,
     stopping: AtomicBool,
@@ -85,6 +89,7 @@ impl Daemon {
             repositories: Mutex::default(),
             watches: Watches::default(),
             agents: Agents::default(),
+            watching: Watching::default(),
             databases: Databases::default(),
             on_step,
             stopping: AtomicBool::new(false),
@@ -150,6 +155,17 @@ impl Daemon {
         self.0.agents.get(store).map(|running| running.agent)
     }
 
+    /// Returns what answers other members about a store: its agent, or what watches it.
+    pub(crate) fn asked_agent(&self, store: &StoreName) -> Option<Arc<dyn AskedAgent>> {
+        let agent = self.failover_agent(store).map(|agent| agent as Arc<dyn AskedAgent>);
+        agent.or_else(|| self.0.watching.get(store).map(|watched| watched as Arc<dyn AskedAgent>))
+    }
+
+    /// Returns the stores that this daemon only watches.
+    pub(crate) fn watching(&self) -> &Watching {
+        &self.0.watching
+    }
+
     pub(crate) fn board(&self) -> MutexGuard<'_, Board> {
         lock(&self.0.board)
     }
@@ -164,6 +180,7 @@ impl Daemon {
     pub(crate) fn run(&self, limits: EndLimits) {
         let around = Arc::new(self.clone()) as agents::around::Daemon;
         self.0.agents.keep(&around);
+        self.0.watching.keep(&around, self.0.agents.dead_hosts());
         let idle = self.clone();
         self.0.databases.keep(&around, move || {
             // With the lock, so that whoever looks now sees this or waits for it.
@@ -235,6 +252,7 @@ impl Daemon {
     pub(crate) fn stop(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
         self.0.agents.end();
+        self.0.watching.end();
         self.0.databases.end();
         self.board().stop();
         self.0.changed.notify_all();
@@ -396,6 +414,7 @@ impl Daemon {
                     let scan_start = mount::taken(&depot, snapshot).ok();
                     Some(Standing { snapshot: Some(snapshot), scan_start, role: None })
                 }
+                Permission::Watcher => None,
             }
         };
         look().unwrap_or_default()
@@ -424,7 +443,10 @@ impl Daemon {
         if let Some(database) = &mut database {
             self.0.databases.complete(&status.store, database, self.0.env.wall());
         }
-        StoreStatus { failover, database, ..status }
+        let words = running.map(|running| running.agent.words().clone());
+        let words = words.or_else(|| Some(self.0.watching.get(&status.store)?.words.clone()));
+        let watch = words.and_then(|words| watching::status::of(&words));
+        StoreStatus { failover, watch, database, ..status }
     }
 }
 
@@ -463,6 +485,9 @@ impl Around for Daemon {
 
 /// Returns the role of a host for a store of its configuration.
 pub(crate) fn role_of(store: &StoreConfig, state: &StoreState, host: &WriterId) -> Role {
+    if store.role == Permission::Watcher {
+        return Role::Watcher;
+    }
     let as_member = store.member.as_ref().and_then(|_| member_role(state, host));
     as_member.unwrap_or_else(|| role(state, host, store.role))
 }

@@ -7,6 +7,7 @@ use super::agents::registry::Running;
 use super::agents::status;
 use super::api_error::ApiError;
 use super::app_state::AppState;
+use super::watching;
 use crate::api::failover::{
     AttestQuery, FailoverQuery, FailoverStatus, PauseQuery, ResumeQuery, SwitchoverQuery,
 };
@@ -65,7 +66,14 @@ impl AppState {
             None => {
                 let host = self.daemon.host();
                 let is_member = host.config.store(store.as_str()).is_some_and(|s| s.member.is_some());
-                let why = agents.why_missing(store).unwrap_or_else(|| match is_member {
+                let watching = self.daemon.watching();
+                if let Some(watched) = watching.get(store) {
+                    let why = "this host only watches the store".to_owned();
+                    let watch = watching::status::of(&watched.words);
+                    return FailoverStatus { watch, ..status::without_agent(store, host.writer(), why) };
+                }
+                let why = agents.why_missing(store).or_else(|| watching.why_missing(store));
+                let why = why.unwrap_or_else(|| match is_member {
                     true => "the failover agent has not started yet".to_owned(),
                     false => "this host's configuration has no [store.member] for the store".to_owned(),
                 });

@@ -292,7 +292,7 @@ async fn asked(State(site): State<AppState>, body: Body) -> Result<impl IntoResp
     let (daemon, members) = (site.daemon.clone(), site.members.clone());
     // The agent answers on a thread of its own, and this one waits for it.
     std::thread::spawn(move || {
-        let agents = |store: &StoreName| daemon.failover_agent(store);
+        let agents = |store: &StoreName| daemon.asked_agent(store);
         sender.send(members.answerer.answer(&text, agents, daemon.now().wall)).is_ok()
     });
     let answer = receiver.await.map_err(ApiError::internal)?.map_err(refused)?;

@@ -31,3 +31,4 @@ pub mod stranded_http;
 pub mod token;
 pub mod upkeep;
 pub mod watches;
+pub(crate) mod watching;

@@ -8,6 +8,7 @@ use crate::api::resync::ResyncReport;
 use crate::api::run::RunReport;
 use crate::database::server::Server;
 use crate::model::hold::Hold;
+use crate::model::id::StoreName;
 use crate::model::role::Permission;
 use crate::model::snapshot_ref::Moment;
 use crate::mounts::table::mounted_snapshots;
@@ -42,6 +43,10 @@ pub(crate) enum RunError {
     Follow(#[from] FollowError),
     #[error(transparent)]
     Hook(#[from] HookError),
+    #[error(
+        "store '{0}': this host only watches it, and has no files of it; set another `role` to resync or to follow it"
+    )]
+    OnlyWatched(StoreName),
     #[error("the run panicked; this is a bug")]
     Panicked,
 }
@@ -53,6 +58,7 @@ impl Failure for RunError {
             Self::Resync(error) => error.kind(),
             Self::Follow(error) => error.kind(),
             Self::Hook(error) => error.kind(),
+            Self::OnlyWatched(_) => FailureKind::Usage,
             Self::Panicked => FailureKind::Failed,
         }
     }
@@ -170,5 +176,6 @@ pub(crate) fn run(
             let report = follow(&repository.store(&store.name), &depot, &request, &observer)?;
             Ok(RunReport::Follow(Box::new(report)))
         }
+        Permission::Watcher => Err(RunError::OnlyWatched(store.name.clone())),
     }
 }

@@ -11,8 +11,8 @@ use understudy::api::change::{ChangeRow, Changes, ChangesQuery, EntryKind};
 use understudy::api::database::{DatabaseArchive, DatabaseSeeds, DatabaseServer, DatabaseStatus};
 use understudy::api::error::ErrorBody;
 use understudy::api::failover::{
-    AttestQuery, FailoverBrief, FailoverQuery, FailoverStatus, FailoverStep, PauseQuery, ReplicaStatus,
-    ResumeQuery, SwitchoverQuery,
+    AttestQuery, FailoverBrief, FailoverQuery, FailoverStatus, FailoverStep, PauseQuery, ReadyItem,
+    ReplicaStatus, ResumeQuery, SwitchoverQuery, WatchStatus,
 };
 use understudy::api::follow::FollowReport;
 use understudy::api::history::HistoryRow;
@@ -196,7 +196,7 @@ fn databases() -> Vec<DatabaseStatus> {
 fn store(full: bool, role: Permission, log_role: Role, plan: PlanName) -> StoreStatus {
     let report = || match role {
         Permission::Primary => RunReport::Resync(Box::new(resync(full))),
-        Permission::Standby => RunReport::Follow(Box::new(follow(full))),
+        Permission::Standby | Permission::Watcher => RunReport::Follow(Box::new(follow(full))),
     };
     StoreStatus {
         store: StoreName::parse("acme").unwrap(),
@@ -219,6 +219,7 @@ fn store(full: bool, role: Permission, log_role: Role, plan: PlanName) -> StoreS
         fenced: full,
         rivals: full.then(|| rivals().to_string()),
         failover: full.then(|| brief(role == Permission::Primary)),
+        watch: full.then(|| WatchStatus { verdict: "dead".into(), reasons: vec!["no answer".into()] }),
         database: full.then(DatabaseStatus::default),
         totals: Totals {
             runs_done: 1,
@@ -323,6 +324,13 @@ fn failover(phase: &str, is_full: bool) -> FailoverStatus {
         why_not_automatic: texts("it is"),
         refused: texts("not now"),
         failing: texts("the edge"),
+        ready: vec![ReadyItem {
+            item: "files".into(),
+            level: if is_full { "red" } else { "green" }.into(),
+            why: "there is no snapshot here".into(),
+            remedy: "wait".into(),
+        }],
+        watch: is_full.then(|| WatchStatus { verdict: "degraded".into(), reasons: vec!["no answer".into()] }),
         replica: (!phase.is_empty()).then(|| ReplicaStatus {
             path: "/srv/reports".into(),
             address: text("10.0.0.2:8090"),
@@ -335,7 +343,8 @@ fn failover(phase: &str, is_full: bool) -> FailoverStatus {
 
 fn brief(is_primary: bool) -> FailoverBrief {
     let primary = is_primary.then(|| WriterId("web-1".into()));
-    FailoverBrief { phase: "standby".into(), epoch: 3, primary, failing: vec!["the edge".into()] }
+    let failing = vec!["the edge".into()];
+    FailoverBrief { phase: "standby".into(), epoch: 3, primary, failing, ready: Some(!is_primary) }
 }
 
 fn failovers() -> Vec<FailoverStatus> {

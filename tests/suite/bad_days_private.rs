@@ -23,8 +23,9 @@ const TTL: Duration = Duration::from_secs(20);
 const CLOSING: Duration = Duration::from_secs(3);
 const FAILOVER: [&str; 5] = ["failover", "shop", "--yes", "--reason", "a test"];
 
+/// The plan Private, where a person decides: nobody votes.
 fn private(_: &WebHost, text: String) -> String {
-    text.replace("plan = \"standard\"", "plan = \"private\"")
+    text.replace("plan = \"standard\"", "plan = \"private\"") + "[store.watch]\nvotes = false\n"
 }
 
 /// Starts a lab whose store has the plan Private, and customers.
@@ -473,7 +474,7 @@ fn with_stores(host: &WebHost, text: String, count: usize) -> String {
              [store.member]\naddress = '{address}:9184'\ncustomers = '{address}:{port}'\n\
              [store.gate]\nlisten = '{address}:{port}'\nupstream = '127.0.0.1:8081'\n\
              [[store.service]]\nname = 'web'\nstart = ['touch', '{runs}']\nstop = ['rm', '-f', '{runs}']\n\
-             check = ['sh', '-c', '[ -e {runs} ] || exit 3']\n"
+             check = ['sh', '-c', '[ -e {runs} ] || exit 3']\n[store.watch]\nvotes = false\n"
         );
     }
     text

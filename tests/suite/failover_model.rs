@@ -31,6 +31,7 @@ const RULES: Rules = Rules {
         look_quiet: ticks(2),
     },
     has_lease: true,
+    needs_set: true,
 };
 
 /// How far the checker goes.
@@ -80,8 +81,11 @@ enum Action {
 }
 
 /// A lease that outlasts a tick, for a host that hands over meanwhile.
-const HANDOVER_RULES: Rules =
-    Rules { timing: Timing { valid_for: ticks(2), ttl: ticks(4), ..RULES.timing }, has_lease: true };
+const HANDOVER_RULES: Rules = Rules {
+    timing: Timing { valid_for: ticks(2), ttl: ticks(4), ..RULES.timing },
+    has_lease: true,
+    needs_set: true,
+};
 
 /// Returns a world in which the first host serves, and the second one follows it.
 fn settled(rules: Rules) -> World {

@@ -40,7 +40,7 @@ impl Simulation {
         let hosts = 2 + dice.index(2);
         // An eighth too slow or too fast.
         let rates = (0..hosts).map(|_| 875 + dice.below(251)).collect();
-        let rules = Rules { timing: Timing::DEFAULT, has_lease };
+        let rules = Rules { timing: Timing::DEFAULT, has_lease, needs_set: true };
         Self { world: World::new(hosts, rules), dice, rates, paused: vec![0; hosts], cut: vec![0; hosts + 1] }
     }
 

@@ -67,4 +67,5 @@ mod stranded;
 mod support;
 mod swaps;
 mod upkeep;
+mod watchers;
 mod years;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use understudy::failover::agent::run::Agent;
 use understudy::failover::peers::ASK_PATH;
-use understudy::failover::peers::answer::Answerer;
+use understudy::failover::peers::answer::{Answerer, AskedAgent};
 use understudy::model::id::StoreName;
 use understudy::support::env::Env;
 
@@ -55,7 +55,7 @@ fn answer(mut stream: TcpStream, answerer: &Answerer, store: &StoreName, agent: 
     let mut body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut body).unwrap();
     assert!(head[0].starts_with(&format!("post {ASK_PATH} ")), "{head:?}");
-    let agents = |asked: &StoreName| (asked == store).then(|| agent.clone());
+    let agents = |asked: &StoreName| (asked == store).then(|| agent.clone() as Arc<dyn AskedAgent>);
     let (status, text) = match answerer.answer(&body, agents, Env::system().wall()) {
         Ok(text) => ("200 OK", text),
         Err(error) => ("403 Forbidden", error.to_string().into_bytes()),

@@ -168,7 +168,7 @@ impl Host {
             store: self.store.clone(),
             me: self.me.clone(),
             key: self.key(),
-            rules: Rules { timing: TIMING, has_lease: true },
+            rules: Rules { timing: TIMING, has_lease: true, needs_set: true },
             incarnation: keeper.incarnation(),
             lease: keeper.clone(),
             journal: Arc::new(Journal::new(Env::system())),

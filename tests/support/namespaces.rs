@@ -19,6 +19,8 @@ const CUSTOMERS_ASK: &str = "http://10.77.0.10";
 /// Both hosts, the edge, the customers and the network between them. The store is founded, and no daemon runs.
 pub struct Lab {
     pub web: [WebHost; 2],
+    /// Hosts that only watch.
+    pub watch: Vec<WebHost>,
     work: PathBuf,
     /// First processes of the other machines.
     edge: u32,
@@ -89,6 +91,11 @@ impl Lab {
         Self::with(&[tool("venv/bin/moto_server")])
     }
 
+    /// As [`Self::with_storage`], with one or two machines more that only watch.
+    pub fn with_watchers(count: usize) -> Self {
+        Self::with(&[tool("venv/bin/moto_server"), count.to_string().into()])
+    }
+
     fn with(more: &[PathBuf]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut python = Command::new("python3")
@@ -112,9 +119,11 @@ impl Lab {
             daemon: None,
         };
         let web = ["web-1", "web-2"].map(host);
+        let watchers = more.get(1).map_or(0, |count| count.to_str().unwrap().parse().unwrap());
+        let watch = ["watch-1", "watch-2"].into_iter().take(watchers).map(host).collect();
         let (work, ordering) = (PathBuf::new(), None);
         let mut lab =
-            Self { web, work, edge: 0, customer: 0, ordering, commands, answers, python, _dir: dir };
+            Self { web, watch, work, edge: 0, customer: 0, ordering, commands, answers, python, _dir: dir };
         lab.hear();
         lab
     }
@@ -139,7 +148,7 @@ impl Lab {
 
     /// Starts the daemons, and waits until the first host serves and the other one can take over.
     pub fn serve(&mut self) {
-        self.web.iter_mut().for_each(WebHost::start_daemon);
+        self.web.iter_mut().chain(&mut self.watch).for_each(WebHost::start_daemon);
         self.wait_for_primary(0);
         wait_until("web-2 is a standby", || self.web[1].phase().as_deref() == Some("standby"));
     }
@@ -152,7 +161,7 @@ impl Lab {
         let first = |name: &str| state["first"][name].as_u64().map(|pid| pid as u32);
         (self.edge, self.customer) = (first("edge").unwrap(), first("customer").unwrap());
         self.work = state["work"].as_str().unwrap().into();
-        for host in &mut self.web {
+        for host in self.web.iter_mut().chain(&mut self.watch) {
             (host.dir, host.first) = (self.work.join(host.name), first(host.name));
             host.access = serde_json::from_value(state["access"].clone()).unwrap();
         }
@@ -283,9 +292,9 @@ fn check_epochs(acked: &[Order]) {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.web.iter().for_each(WebHost::print);
+            self.web.iter().chain(&self.watch).for_each(WebHost::print);
         }
-        for nsenter in self.web.iter().filter_map(|host| host.daemon.as_ref()) {
+        for nsenter in self.web.iter().chain(&self.watch).filter_map(|host| host.daemon.as_ref()) {
             // It stops with a daemon that is stopped, and would never see its end.
             signal(nsenter.id(), "-CONT");
         }

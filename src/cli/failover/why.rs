@@ -20,10 +20,34 @@ pub(in crate::cli) fn run_why(global: &Global, args: &WhyArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Prints what this host sees of the primary.
+fn watch(status: &FailoverStatus) -> Result<()> {
+    let Some(watch) = &status.watch else { return Ok(()) };
+    show::line(&format!("  seen from here, the primary is {}", watch.verdict))?;
+    watch.reasons.iter().try_for_each(|reason| show::line(&format!("    {reason}")))
+}
+
+/// Prints whether this host would take over by itself, and what deserves a look.
+fn ready(status: &FailoverStatus) -> Result<()> {
+    let is_ready = status.ready.iter().all(|item| item.level != "red");
+    if status.ready.is_empty() {
+        return Ok(());
+    }
+    show::line(match is_ready {
+        true => "  it would take over by itself if the watchers voted for it",
+        false => "  it would not take over by itself:",
+    })?;
+    for item in status.ready.iter().filter(|item| item.level != "green") {
+        show::line(&format!("    {} {}: {} ({})", item.level, item.item, item.why, item.remedy))?;
+    }
+    Ok(())
+}
+
 fn print(status: &FailoverStatus) -> Result<()> {
     let store = &status.store;
     if let Some(why) = &status.no_agent {
-        return show::line(&format!("store '{store}' has no failover here: {why}"));
+        show::line(&format!("store '{store}' has no failover here: {why}"))?;
+        return watch(status);
     }
     let primary = status.primary.as_ref().map_or("nobody", |primary| &primary.0);
     let complete = if status.completed { "" } else { ", not complete" };
@@ -55,6 +79,8 @@ fn print(status: &FailoverStatus) -> Result<()> {
             ))?,
         }
     }
+    watch(status)?;
+    ready(status)?;
     list("  fails now, and is tried again:", &status.failing)?;
     if status.primary.as_ref() == Some(&status.host) {
         return Ok(());

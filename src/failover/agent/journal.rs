@@ -205,7 +205,7 @@ mod tests {
     }
 
     fn view(phase: Phase) -> View {
-        let rules = Rules { timing: Timing::DEFAULT, has_lease: false };
+        let rules = Rules { timing: Timing::DEFAULT, has_lease: false, needs_set: true };
         View { phase, ..View::new(WriterId("b".into()), rules, BootNanos(0)) }
     }
 

@@ -31,6 +31,8 @@ pub(crate) enum Message {
     /// The same as the machine's input, and who asks hears why it is not done.
     HandOver {
         to: WriterId,
+        /// Why this host does it by itself; none for a person.
+        because: Option<String>,
         reply: Sender<Vec<Reason>>,
     },
     SetMembers {

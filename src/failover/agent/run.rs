@@ -17,6 +17,7 @@ use crate::failover::decide::output::Output;
 use crate::failover::decide::reason::{Reason, why_not};
 use crate::failover::decide::step::step;
 use crate::failover::decide::view::{Cause, Phase, Proof, Until, View};
+use crate::failover::watch::words::{Word, Words};
 use crate::model::gtid::GtidPosition;
 use crate::model::id::{Epoch, Sequence, WriterId};
 use crate::model::member::Member;
@@ -48,6 +49,7 @@ pub struct Agent {
     state: Arc<Mutex<Arc<StoreState>>>,
     me: WriterId,
     key: Arc<SigningKey>,
+    words: Arc<Words>,
     is_ended: Arc<AtomicBool>,
 }
 
@@ -82,7 +84,8 @@ impl Agent {
         };
         let its = is_ended.clone();
         std::thread::Builder::new().name("failover".into()).spawn(move || machine.run(&inbox, &its))?;
-        Ok(Self { env, participants, messages, view: shared, journal, state, me, key, is_ended })
+        let words = Arc::default();
+        Ok(Self { env, participants, messages, view: shared, journal, state, me, key, words, is_ended })
     }
 
     fn send(&self, message: Message) {
@@ -112,6 +115,31 @@ impl Agent {
 
     pub(crate) fn key(&self) -> &SigningKey {
         &self.key
+    }
+
+    /// Returns what is said of the store on this host.
+    pub fn words(&self) -> &Arc<Words> {
+        &self.words
+    }
+
+    /// Hears that a watcher sees nobody served in `epoch`, and returns why this host does not serve as its primary;
+    /// empty if it does, as far as it knows.
+    pub fn why_not_serving(&self, watcher: &WriterId, epoch: Epoch, failed: &[String]) -> Vec<String> {
+        let view = self.view();
+        match view.phase {
+            Phase::Primary { epoch: served, .. } if served == epoch => {
+                let word = Word { at: self.env.boot(), epoch, failed: failed.to_vec() };
+                self.words.hear(watcher, word);
+                self.words.not_ready()
+            }
+            _ => vec![format!("this host does not serve in epoch {}", epoch.0)],
+        }
+    }
+
+    /// Returns how this host's watcher saw customers served in `epoch` a moment ago; none if it did not.
+    pub fn saw_served(&self, epoch: Epoch) -> Option<String> {
+        let ago = self.words.served(epoch, self.env.boot())?;
+        Some(format!("'{}' saw customers served in epoch {} {} s ago", self.me, epoch.0, ago.as_secs()))
     }
 
     /// Has the log read now: another host says that it has news.
@@ -161,8 +189,17 @@ impl Agent {
     /// Asks for another host to become the primary without loss, and returns why that is not begun; none if there
     /// was no answer within this time.
     pub fn try_hand_over(&self, to: &WriterId, within: Duration) -> Option<Vec<Reason>> {
+        self.hand_over(to, None, within)
+    }
+
+    /// As [`Self::try_hand_over`], though no person asked for it.
+    pub fn give_away(&self, to: &WriterId, because: &str, within: Duration) -> Option<Vec<Reason>> {
+        self.hand_over(to, Some(because.to_owned()), within)
+    }
+
+    fn hand_over(&self, to: &WriterId, because: Option<String>, within: Duration) -> Option<Vec<Reason>> {
         let (reply, answer) = mpsc::channel();
-        self.send(Message::HandOver { to: to.clone(), reply });
+        self.send(Message::HandOver { to: to.clone(), because, reply });
         answer.recv_timeout(within).ok()
     }
 
@@ -298,7 +335,8 @@ impl Machine {
                 self.again = (cause == Cause::Person).then_some(Again { left: AGAIN_MAX, lost_at: None });
                 self.give(Input::TakeOver { cause });
             }
-            Message::HandOver { to, reply } => {
+            Message::HandOver { to, because, reply } => {
+                self.terms.hands_over_because = because;
                 let reasons = self.begin_handover(to);
                 let _ = reply.send(reasons);
             }

@@ -7,6 +7,7 @@ use crate::model::gtid::GtidPosition;
 use crate::model::id::{Incarnation, Sequence};
 use crate::model::member::Member;
 use crate::model::record::StoreState;
+use crate::model::vote::Vote;
 use crate::support::clock::UnixNanos;
 use std::collections::BTreeSet;
 
@@ -29,6 +30,10 @@ pub struct Terms {
     pub steps: Vec<StepTime>,
     /// The position of the database that a handover ends at, or that a promotion begins with.
     pub database: Option<GtidPosition>,
+    /// Why this host hands over by itself; none if a person wants it.
+    pub hands_over_because: Option<String>,
+    /// The watchers' votes for a promotion without a person.
+    pub votes: Vec<Vote>,
 }
 
 /// Returns the decision that `event` is in the log after `state`, at the time `now`.
@@ -61,14 +66,20 @@ pub fn decision_of(
                     loss.transactions = state.authority.synced.contains(primary).then_some(0);
                     (cause, base, loss, terms.reason.clone())
                 }
-                Cause::Watchers => return Err("there are no votes of watchers"),
+                Cause::Watchers => {
+                    let cause = decision::Cause::Automatic { votes: terms.votes.clone() };
+                    let mut loss = loss_since(latest, state, now);
+                    loss.transactions = state.authority.synced.contains(primary).then_some(0);
+                    (cause, latest, loss, terms.reason.clone())
+                }
             };
             let (primary, incarnation) = (primary.clone(), terms.incarnation);
             Decision::Promoted(Promoted { primary, incarnation, cause, base, loss, reason })
         }
         Event::HandedOver { to } => {
             let snapshot = terms.drained.ok_or("the last snapshot is not known")?;
-            Decision::Handover { to: to.clone(), snapshot, database: terms.database.clone() }
+            let reason = terms.hands_over_because.clone();
+            Decision::Handover { to: to.clone(), snapshot, database: terms.database.clone(), reason }
         }
         Event::Cancelled => {
             let reason = "the handover did not end in time, or the primary was asked to go on".to_owned();

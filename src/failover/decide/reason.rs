@@ -128,7 +128,7 @@ fn not_dead(view: &View, primary: &WriterId, now: BootNanos) -> Vec<Reason> {
     if now < since.plus(ttl) {
         reasons.push(Reason::LeaseMoves { wait: wait(since) });
     }
-    if !view.log.synced.contains(&view.me) {
+    if view.rules.needs_set && !view.log.synced.contains(&view.me) {
         reasons.push(Reason::NotSynced);
     }
     reasons

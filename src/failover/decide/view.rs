@@ -14,6 +14,9 @@ pub struct Rules {
     /// Whether the primary needs a lease to serve. Without one, nothing closes it but the log, and a candidate
     /// opens only with a proof that the primary is closed.
     pub has_lease: bool,
+    /// Whether a host is promoted by votes only if the log's set of standbys has it. A store without a database, or
+    /// with one whose commits wait for nobody, has no such set.
+    pub needs_set: bool,
 }
 
 /// A number of a lease that this host created.

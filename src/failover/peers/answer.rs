@@ -36,6 +36,11 @@ pub trait AskedAgent {
     fn has_received(&self, position: &GtidPosition) -> Result<(), String>;
     /// Returns why this host would not become the primary if a person wanted it; empty if it would.
     fn why_not(&self) -> Vec<String>;
+    /// Returns why this host does not serve as the primary of `epoch`; empty if it does. A watcher sees nobody
+    /// served, for the reasons in `failed`.
+    fn why_not_serving(&self, watcher: &WriterId, epoch: Epoch, failed: &[String]) -> Vec<String>;
+    /// Returns how it was seen that customers were served in `epoch` a moment ago; none if it was not.
+    fn saw_served(&self, epoch: Epoch) -> Option<String>;
     /// Begins a handover; returns why not, or none if nobody answered.
     fn hand_over(&self, to: &WriterId) -> Option<Vec<String>>;
     /// Returns why this host is not handing over to `to` any more, though it was asked; empty if it is.
@@ -81,6 +86,14 @@ impl AskedAgent for Agent {
         self.why_not()
     }
 
+    fn why_not_serving(&self, watcher: &WriterId, epoch: Epoch, failed: &[String]) -> Vec<String> {
+        self.why_not_serving(watcher, epoch, failed)
+    }
+
+    fn saw_served(&self, epoch: Epoch) -> Option<String> {
+        self.saw_served(epoch)
+    }
+
     fn hand_over(&self, to: &WriterId) -> Option<Vec<String>> {
         let reasons = self.try_hand_over(to, AGENT_LIMIT)?;
         Some(reasons.iter().map(ToString::to_string).collect())
@@ -119,10 +132,10 @@ impl Answerer {
     ///
     /// # Errors
     /// Nothing is done.
-    pub fn answer<A: AskedAgent>(
+    pub fn answer(
         &self,
         bytes: &[u8],
-        agents: impl Fn(&StoreName) -> Option<Arc<A>>,
+        agents: impl Fn(&StoreName) -> Option<Arc<dyn AskedAgent>>,
         now: UnixNanos,
     ) -> Result<Vec<u8>, AskError> {
         if bytes.len() > ASK_MAX_BYTES {
@@ -132,8 +145,10 @@ impl Answerer {
         // Whoever is no member learns nothing, not even which stores are here.
         let agent = agents(&question.store).ok_or(AskError::Stranger)?;
         let members = agent.members();
-        let asker = members.iter().find(|member| member.name == *question.asker() && member.may_serve());
+        let asker = members.iter().find(|member| member.name == *question.asker());
         let said = asker.and_then(|asker| question.said(&asker.key)).ok_or(AskError::Stranger)?;
+        let may_ask = |asker: &Member| asker.may_serve() || (asker.may_watch() && said.ask.is_for_watchers());
+        asker.filter(|asker| may_ask(asker)).ok_or(AskError::Stranger)?;
         if question.asked != *agent.me() {
             return Err(AskError::AnotherHost { asked: question.asked, me: agent.me().clone() });
         }
@@ -160,7 +175,7 @@ impl Answerer {
     }
 }
 
-fn act(agent: &impl AskedAgent, asker: &WriterId, ask: &Ask) -> Result<Answer, AskError> {
+fn act(agent: &dyn AskedAgent, asker: &WriterId, ask: &Ask) -> Result<Answer, AskError> {
     let refused = |reason: &str| Answer::Refused { reasons: vec![reason.to_owned()] };
     Ok(match ask {
         Ask::Promise { epoch } if agent.promise(asker, *epoch) => Answer::Done,
@@ -180,6 +195,14 @@ fn act(agent: &impl AskedAgent, asker: &WriterId, ask: &Ask) -> Result<Answer, A
         Ask::WouldTakeOver => match agent.why_not() {
             reasons if reasons.is_empty() => Answer::Done,
             reasons => Answer::Refused { reasons: shortened(reasons) },
+        },
+        Ask::Serves { epoch, failed } => match agent.why_not_serving(asker, *epoch, failed) {
+            reasons if reasons.is_empty() => Answer::Done,
+            reasons => Answer::Refused { reasons: shortened(reasons) },
+        },
+        Ask::SawNobodyServed { epoch } => match agent.saw_served(*epoch) {
+            None => Answer::Done,
+            Some(how) => Answer::Refused { reasons: shortened(vec![how]) },
         },
         Ask::HandOver { to, .. } => match agent.hand_over(to).ok_or(AskError::NoAgent)? {
             reasons if reasons.is_empty() => Answer::Done,
@@ -284,6 +307,16 @@ mod tests {
             vec!["this host does not follow".into(); 20]
         }
 
+        fn why_not_serving(&self, watcher: &WriterId, epoch: Epoch, failed: &[String]) -> Vec<String> {
+            let said = format!("{watcher} sees nobody served in epoch {}: {}", epoch.0, failed.join(", "));
+            self.asked.lock().unwrap().push(said);
+            Vec::new()
+        }
+
+        fn saw_served(&self, epoch: Epoch) -> Option<String> {
+            (epoch == Epoch(1)).then(|| "customers were served 2 s ago".to_owned())
+        }
+
         fn hand_over(&self, to: &WriterId) -> Option<Vec<String>> {
             self.asked.lock().unwrap().push(format!("hand over to {to}"));
             Some(if *to == host("a") { Vec::new() } else { vec!["ü".repeat(3000); 20] })
@@ -331,7 +364,8 @@ mod tests {
         }
 
         fn raw(&self, bytes: &[u8], now: UnixNanos) -> Result<Vec<u8>, AskError> {
-            let agents = |store: &StoreName| (*store == shop()).then(|| self.agent.clone());
+            let agents =
+                |store: &StoreName| (*store == shop()).then(|| self.agent.clone() as Arc<dyn AskedAgent>);
             self.answerer.answer(bytes, agents, now)
         }
 
@@ -436,6 +470,19 @@ mod tests {
         let turned = Question { store: shop(), ..question_of("a", 1, blog, promise) };
         assert_eq!(desk.answer(&turned, NOW), Err(AskError::Stranger));
         assert_eq!(desk.was_asked(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_watcher_is_heard_about_what_it_sees_and_about_nothing_else() {
+        let desk = Desk::new();
+        let serves = || Ask::Serves { epoch: Epoch(1), failed: vec!["http 503".into()] };
+        assert_eq!(desk.answer(&question_of("w", 3, to_b(1), serves()), NOW), Ok(Answer::Done));
+        assert_eq!(desk.answer(&question_of("w", 2, to_b(2), serves()), NOW), Err(AskError::Stranger));
+        let seen = |epoch| Ask::SawNobodyServed { epoch: Epoch(epoch) };
+        assert_eq!(desk.answer(&question_of("w", 3, to_b(3), seen(1)), NOW), Err(AskError::Stranger));
+        assert!(matches!(desk.answer(&question(4, seen(1)), NOW), Ok(Answer::Refused { .. })));
+        assert_eq!(desk.answer(&question(5, seen(2)), NOW), Ok(Answer::Done));
+        assert_eq!(desk.was_asked(), ["w sees nobody served in epoch 1: http 503"]);
     }
 
     #[test]

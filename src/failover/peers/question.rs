@@ -30,6 +30,11 @@ pub enum Ask {
     Received { position: GtidPosition },
     /// Whether it would become the primary if a person wanted it.
     WouldTakeOver,
+    /// Of the primary, by a watcher: whether it serves. The watcher does not see customers served in this epoch, for
+    /// these reasons.
+    Serves { epoch: Epoch, failed: Vec<String> },
+    /// Of a watcher: whether it has seen no customer served in this epoch for a while.
+    SawNobodyServed { epoch: Epoch },
     /// To hand over to a member, because a person wants it.
     HandOver { to: WriterId, person: String },
     /// Whether it is handing over to a member, or about to.
@@ -48,6 +53,11 @@ pub enum Ask {
 }
 
 impl Ask {
+    /// Returns whether a member may ask it that only watches.
+    pub fn is_for_watchers(&self) -> bool {
+        matches!(self, Self::Serves { .. })
+    }
+
     /// Returns the person who wants it; none if it does not matter how often it is asked.
     pub fn person(&self) -> Option<&str> {
         match self {
@@ -56,6 +66,8 @@ impl Ask {
             | Self::Ready
             | Self::Received { .. }
             | Self::WouldTakeOver
+            | Self::Serves { .. }
+            | Self::SawNobodyServed { .. }
             | Self::HandsOver { .. } => None,
             Self::HandOver { person, .. }
             | Self::KeepServing { person }

@@ -47,6 +47,20 @@ impl Commands<'_> {
         self.services(&|| false).standings().iter().all(is_up)
     }
 
+    /// Returns the services that serve customers and do not run, each with what is known of it.
+    pub(crate) fn stopped(&self) -> Vec<String> {
+        let last: BTreeSet<_> =
+            self.config.service.iter().filter(|s| s.last).map(|s| s.name.as_str()).collect();
+        let services = self.services(&|| false);
+        let down = |(name, standing): (&str, Standing)| match standing {
+            Standing::Running => None,
+            Standing::Stopped => Some(name.to_owned()),
+            Standing::Unclear(how) => Some(format!("{name} ({how})")),
+        };
+        let serving = services.standings().into_iter().filter(|(name, _)| !last.contains(name));
+        serving.filter_map(down).collect()
+    }
+
     /// Stops a part of the services; each that is not seen stopped is named.
     pub(crate) fn stop(&self, part: Part) -> Result<(), String> {
         let failed = self.services(&|| false).stop(part, Manner::Orderly);

@@ -174,6 +174,19 @@ impl Database<'_> {
         })
     }
 
+    /// Returns by how much this host's replica is behind; none where that is not known, or there is none.
+    pub(crate) fn lag(&self) -> Option<Duration> {
+        let report = Report::read(&self.supervised()?).filter(|report| report.is_fresh(self.env.wall()))?;
+        Duration::try_from_secs_f64(report.lag_seconds?).ok()
+    }
+
+    /// As [`Self::serves`], by a report of the last seconds.
+    pub(crate) fn serves_now(&self) -> bool {
+        let now = self.env.wall();
+        let is_serving = |report: Report| report.state == State::Serving && now.since(report.at) < RECENT;
+        self.supervised().is_none_or(|place| Report::read(&place).is_some_and(is_serving))
+    }
+
     fn run(
         &self,
         what: &'static str,

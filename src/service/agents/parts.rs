@@ -133,6 +133,15 @@ impl HostParts {
         self.store.log().state().map_err(|error| error.to_string())
     }
 
+    /// Returns whether the database here does not serve, and the host that is handed over to has all of its
+    /// transactions that a customer was told are done.
+    fn is_dispensable(&self) -> bool {
+        let Some(agent) = self.daemon.failover_agent(&self.name) else { return false };
+        let view = agent.view();
+        let Phase::HandingOver { to, .. } = &view.phase else { return false };
+        view.log.synced.contains(to) && self.database_serves().is_err()
+    }
+
     /// Waits until the database here has all that a handover ends at.
     fn reach(&self, handover: Sequence) -> Result<(), String> {
         let (now, state) = (self.now()?, self.state()?);
@@ -206,6 +215,51 @@ impl HostParts {
             }
             Err(how) => self.report(Report::Failed { what: REPLICA, how }),
         }
+    }
+
+    /// Notes what fails until [`Self::note_working`] is called.
+    pub(crate) fn note_failing(&self, what: &'static str, how: String) {
+        self.report(Report::Failed { what, how });
+    }
+
+    pub(crate) fn note_working(&self, what: &'static str) {
+        self.works(what);
+    }
+
+    /// Returns why the database here does not take writes, as far as understudy runs it.
+    pub(crate) fn database_serves(&self) -> Result<(), String> {
+        match self.now()?.database().serves_now() {
+            true => Ok(()),
+            false => Err("the database takes no writes".into()),
+        }
+    }
+
+    /// Returns by how much the replica of the database here is behind; none where that is not known.
+    pub(crate) fn database_lag(&self) -> Option<Duration> {
+        self.now().ok()?.database().lag()
+    }
+
+    /// Returns whether a standby acknowledges what the database commits, by this host's configuration.
+    pub(crate) fn has_semi_sync(&self) -> bool {
+        self.now().is_ok_and(|now| now.database().has_semi_sync())
+    }
+
+    /// Returns which services that serve customers do not run.
+    pub(crate) fn services_run(&self) -> Result<(), String> {
+        let stopped = self.now()?.commands().stopped();
+        match stopped.is_empty() {
+            true => Ok(()),
+            false => Err(format!("not running: {}", stopped.join(", "))),
+        }
+    }
+
+    /// Stops the services that serve customers, and starts them again.
+    pub(crate) fn restart_services(&self) -> Result<(), String> {
+        let now = self.now()?;
+        let commands = now.commands();
+        // One that cannot be stopped may be started all the same.
+        let stopped = commands.stop(Part::Serving);
+        commands.start(Part::Serving, &|| false).and(stopped)
     }
 
     /// Notes that a part works again.
@@ -342,7 +396,14 @@ impl Participants for HostParts {
         }
         self.is_read_only.store(true, Ordering::SeqCst);
         let fence = || now.database().fence(epoch, FenceFor::Handover);
-        let position = self.journal.run("database fenced", fence)?;
+        let position = self.journal.run("database fenced", fence).or_else(|how| {
+            // It hands out nothing. Where a standby has all that a customer was told is done, nothing is lost by
+            // ending it.
+            match self.is_dispensable() {
+                true => now.database().fence(epoch, FenceFor::Closing).map(|_| None),
+                false => Err(how),
+            }
+        })?;
         *lock(&self.position) = position;
         let snapshot =
             self.journal.run("last snapshot", || self.with_files(|files| files.commit_for_handover()))?;
@@ -530,7 +591,7 @@ mod tests {
     use crate::failover::decide::view::{Cause as Why, Rules};
 
     fn view(primary: Option<&str>, phase: Phase) -> View {
-        let rules = Rules { timing: Timing::DEFAULT, has_lease: false };
+        let rules = Rules { timing: Timing::DEFAULT, has_lease: false, needs_set: true };
         let mut view = View { phase, ..View::new(WriterId("b".into()), rules, BootNanos(0)) };
         view.log.primary = primary.map(|name| WriterId(name.into()));
         view

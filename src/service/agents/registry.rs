@@ -19,12 +19,16 @@ use crate::failover::agent::lease_keeper::{LeaseKeeper, LeaseSettings};
 use crate::failover::agent::run::Agent;
 use crate::failover::decide::timing::Timing;
 use crate::failover::decide::view::Rules;
+use crate::failover::watch::limits::DeadHosts;
 use crate::model::id::{Incarnation, StoreName};
 use crate::model::plan::Failover;
+use crate::model::role::Permission;
 use crate::repository::store::Store;
 use crate::service::board::Duty;
 use crate::service::config::{StoreConfig, state_dir};
 use crate::service::host::Host;
+use crate::service::watching::watcher::{self, Post};
+use crate::service::watching::{attendant, candidate, ready};
 use crate::support::env::Env;
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
@@ -60,6 +64,8 @@ struct Inner {
     /// The keepers of this host's lease, by repository. They stay as long as the daemon: two of them would be
     /// each other's rivals.
     keepers: Mutex<BTreeMap<String, Arc<LeaseKeeper>>>,
+    /// The hosts that were found dead from here.
+    dead_hosts: Arc<Mutex<DeadHosts>>,
     is_ended: Mutex<bool>,
     ended: Condvar,
 }
@@ -78,6 +84,11 @@ impl Agents {
     /// Returns why a store has no agent, if it should have one.
     pub(crate) fn why_missing(&self, store: &StoreName) -> Option<String> {
         lock(&self.0.missing).get(store).cloned()
+    }
+
+    /// Returns the hosts that were found dead from here, which all watchers of the daemon share.
+    pub(crate) fn dead_hosts(&self) -> Arc<Mutex<DeadHosts>> {
+        self.0.dead_hosts.clone()
     }
 
     /// Looks for stores that need an agent, now and every few seconds, on a thread of its own.
@@ -108,7 +119,7 @@ impl Agents {
     /// Looks once.
     pub(crate) fn look(&self, daemon: &Daemon) {
         let config = daemon.host().config;
-        let wanted = |store: &&StoreConfig| store.member.is_some();
+        let wanted = |store: &&StoreConfig| store.member.is_some() && store.role != Permission::Watcher;
         let wanted: BTreeMap<_, _> =
             config.store.iter().filter(wanted).map(|s| (s.name.clone(), s)).collect();
         let is_kept = |name: &StoreName, running: &Running| {
@@ -210,7 +221,7 @@ impl Agents {
             store,
             me: host.writer(),
             key,
-            rules: Rules { timing: Timing::DEFAULT, has_lease },
+            rules: Rules { timing: Timing::DEFAULT, has_lease, needs_set: parts.has_semi_sync() },
             incarnation: lease.incarnation(),
             lease,
             journal,
@@ -220,6 +231,22 @@ impl Agents {
         let agent = Arc::new(agent);
         for word in attested::words(&config.name) {
             agent.was_attested(&word.host, word.at);
+        }
+        if has_lease {
+            attendant::keep(daemon, Arc::downgrade(&agent), parts.clone());
+            candidate::keep(Arc::downgrade(&agent), parts.clone());
+            ready::keep(daemon, Arc::downgrade(&agent), parts.clone());
+            let post = Post {
+                daemon: daemon.clone(),
+                store: parts.store.clone(),
+                me: parts.me.clone(),
+                key: parts.key.clone(),
+                words: agent.words().clone(),
+                shared: Arc::default(),
+                dead_hosts: self.0.dead_hosts.clone(),
+            };
+            let still = Arc::downgrade(&agent);
+            watcher::keep(post, move || still.strong_count() > 0)?;
         }
         if config.replica.is_some() {
             replica::keep(daemon, Arc::downgrade(&agent), parts.clone());

@@ -7,6 +7,7 @@ use crate::failover::decide::reason::why_not;
 use crate::failover::decide::view::{Cause, Phase, View};
 use crate::model::id::{StoreName, WriterId};
 use crate::service::config::ReplicaConfig;
+use crate::service::watching;
 use crate::support::clock::BootNanos;
 
 /// Returns the word for a phase.
@@ -43,6 +44,8 @@ pub(crate) fn without_agent(store: &StoreName, host: WriterId, why: String) -> F
         why_not_automatic: Vec::new(),
         refused: Vec::new(),
         failing: Vec::new(),
+        watch: None,
+        ready: Vec::new(),
         replica: None,
         operation: String::new(),
         steps: Vec::new(),
@@ -71,6 +74,7 @@ pub(crate) fn brief(running: &Running) -> FailoverBrief {
         epoch: view.log.epoch.0,
         primary: view.log.primary.clone(),
         failing: running.parts.failing(),
+        ready: watching::status::is_ready(running.agent.words()),
     }
 }
 
@@ -100,6 +104,8 @@ pub(crate) fn of(
         why_not_automatic: reasons(&view, Cause::Watchers, now),
         refused: running.parts.refused(),
         failing: running.parts.failing(),
+        watch: watching::status::of(running.agent.words()),
+        ready: watching::status::ready(running.agent.words()),
         replica: replica.map(|replica| ReplicaStatus {
             path: replica.path.display().to_string(),
             address: replica.address.clone(),

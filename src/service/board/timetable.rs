@@ -32,7 +32,8 @@ pub fn job(store: &StoreConfig, look_seconds: Option<u64>) -> Job {
                 watch,
             }
         }
-        Permission::Standby => Job {
+        // A watcher has no runs.
+        Permission::Standby | Permission::Watcher => Job {
             schedule: Schedule::every(look_seconds.unwrap_or(LOOK_SECONDS)),
             slot: Duration::ZERO,
             objective,

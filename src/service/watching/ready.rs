@@ -1,0 +1,158 @@
+//! Gathers, while this host stands by, what readiness depends on: often what costs nothing, and now and then what
+//! asks others.
+
+use crate::edge::context::EdgeContext;
+use crate::edge::edges::Edges;
+use crate::failover::agent::run::Agent;
+use crate::failover::decide::view::Phase;
+use crate::failover::peers::question::Ask;
+use crate::failover::watch::limits::may_fail_over;
+use crate::failover::watch::readiness::{Drill, Facts, Watchers, readiness};
+use crate::model::id::WriterId;
+use crate::model::member::Member;
+use crate::model::record::StoreState;
+use crate::model::snapshot_ref::Moment;
+use crate::model::vote::{majority, voters};
+use crate::mounts::mount;
+use crate::service::agents::around::Daemon;
+use crate::service::agents::parts::HostParts;
+use crate::service::config::StoreConfig;
+use crate::standby::depot::Depot;
+use crate::support::child::THIS;
+use crate::support::clock::{BootNanos, UnixNanos};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Time between two questions to the other watchers.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+/// Time between two tests of the edges, and between two looks at the last drill.
+const TEST_EVERY: Duration = Duration::from_mins(10);
+/// Time between two tests of edges that failed.
+const TEST_AGAIN: Duration = Duration::from_mins(1);
+
+/// Gathers as long as the agent lives, on a thread of its own.
+pub(crate) fn keep(daemon: &Daemon, agent: Weak<Agent>, parts: Arc<HostParts>) {
+    let daemon = daemon.clone();
+    std::thread::spawn(move || {
+        let mut gatherer = Gatherer { daemon, parts, asked: None, tested: None };
+        while let Some(agent) = agent.upgrade() {
+            gatherer.look(&agent);
+            drop(agent);
+            gatherer.parts.store.env().sleep(LOOK_EVERY);
+        }
+    });
+}
+
+struct Gatherer {
+    daemon: Daemon,
+    parts: Arc<HostParts>,
+    asked: Option<(BootNanos, Watchers)>,
+    /// When the edges were tested, with what failed, and the last drill.
+    tested: Option<(BootNanos, Option<String>, Drill)>,
+}
+
+impl Gatherer {
+    fn look(&mut self, agent: &Agent) {
+        let view = agent.view();
+        let config = self.daemon.host().config.store(self.parts.name.as_str()).cloned();
+        let primary = view.log.primary.clone();
+        let (Phase::Standby, Some(config), Some(primary)) = (&view.phase, config, primary) else {
+            (self.asked, self.tested) = (None, None);
+            return agent.words().note_items(Vec::new());
+        };
+        let state = agent.state();
+        let (edge, drill) = self.tested(&config);
+        let facts = Facts {
+            store: self.parts.name.to_string(),
+            unfit: agent.may_serve().err(),
+            pause: state.authority.paused.as_ref().map(|pause| pause.reason.clone()),
+            limit: may_fail_over(&state.authority.automatic, self.parts.store.env().wall()).err(),
+            is_synced: view.rules.needs_set.then(|| view.log.synced.contains(&self.parts.me)),
+            lag: self.lag(),
+            objective: config.plan.plan().objective(),
+            database_lag: self.parts.database_lag(),
+            watchers: self.watchers(&state, &primary),
+            edge,
+            drill,
+        };
+        agent.words().note_items(readiness(&facts));
+    }
+
+    /// Returns the age of the newest snapshot here.
+    fn lag(&self) -> Option<Duration> {
+        let standby = self.daemon.host().standby(None).ok()?;
+        let depot = Depot::new(&standby, &self.parts.name);
+        let snapshot = mount::find(&depot, &self.parts.name, Moment::Latest).ok()?;
+        let taken = mount::taken(&depot, snapshot).ok()?;
+        Some(self.parts.store.env().wall().since(taken))
+    }
+
+    /// Asks who watches.
+    fn watchers(&mut self, state: &StoreState, primary: &WriterId) -> Watchers {
+        let now = self.parts.store.env().boot();
+        if let Some((at, watchers)) = &self.asked
+            && now < at.plus(ASK_EVERY)
+        {
+            return watchers.clone();
+        }
+        let members = &state.authority.members;
+        let all: Vec<_> = voters(members, primary).collect();
+        let (parts, epoch) = (&self.parts, state.epoch);
+        // Whatever it answers, it is there.
+        let answers = |name: &WriterId| {
+            *name == parts.me || parts.peers.ask(name, Ask::SawNobodyServed { epoch }).is_some()
+        };
+        let answering: Vec<_> = std::thread::scope(|scope| {
+            let asked: Vec<_> =
+                all.iter().map(|member| (member, scope.spawn(move || answers(&member.name)))).collect();
+            asked
+                .into_iter()
+                .filter_map(|(member, thread)| thread.join().unwrap_or(false).then_some(*member))
+                .collect()
+        });
+        let zone = |member: &&Member| member.zone.clone().unwrap_or_else(|| format!("of '{}'", member.name));
+        let zones: BTreeSet<_> = answering.iter().map(zone).collect();
+        let watchers = Watchers {
+            all: all.len(),
+            answering: answering.len(),
+            needed: majority(members, primary),
+            zones: zones.len(),
+        };
+        self.asked = Some((now, watchers.clone()));
+        watchers
+    }
+
+    /// Tests the edges, and looks when the store was last proven.
+    fn tested(&mut self, config: &StoreConfig) -> (Option<String>, Drill) {
+        let now = self.parts.store.env().boot();
+        if let Some((at, edge, drill)) = &self.tested {
+            let again = if edge.is_some() { TEST_AGAIN } else { TEST_EVERY };
+            if now < at.plus(again) {
+                return (edge.clone(), drill.clone());
+            }
+        }
+        let context = EdgeContext {
+            env: self.parts.store.env().clone(),
+            runtime: self.daemon.host().runtime.clone(),
+            this: THIS.into(),
+        };
+        let edges = Edges::new(&config.name, &config.edge, config.customer_url.as_ref(), &context);
+        let edge = edges.and_then(|edges| edges.test());
+        let edge = edge.err().map(|error| error.to_string());
+        let drill = self.drill();
+        self.tested = Some((now, edge.clone(), drill.clone()));
+        (edge, drill)
+    }
+
+    fn drill(&self) -> Drill {
+        let Ok(note) = self.parts.store.notes().upkeep_of(&self.parts.me) else { return Drill::Never };
+        let age = |at: UnixNanos| self.parts.store.env().wall().since(at);
+        match (note.drill_error, note.proof.map(|proof| age(proof.proven))) {
+            (Some(error), _) => Drill::Failed(error),
+            (None, Some(age)) => Drill::Proven(age),
+            (None, None) => Drill::Never,
+        }
+    }
+}
