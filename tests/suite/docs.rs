@@ -144,6 +144,14 @@ fn run_page(page: &str) -> Vec<String> {
     let fixtures = root().join("fixtures");
     let mut script =
         format!("set -e\nmkdir -p {at}/bin {at}/out\nchmod 711 {at} {at}/bin\ntouch {at}/bin/understudy\n");
+    // What other tests have mounted meanwhile is no mount of this host.
+    let others = std::env::temp_dir();
+    let _ = writeln!(
+        script,
+        "awk -v dir={}/ 'index($2, dir) == 1 {{ print $2 }}' /proc/self/mounts | tac |\n\
+         while read -r mounted; do umount -l \"$(printf %b \"$mounted\")\" || true; done",
+        others.display()
+    );
     let _ = writeln!(script, "mount --bind {program} {at}/bin/understudy");
     let _ = writeln!(script, "mkdir {at}/fixtures; cp -a {}/store {at}/fixtures/", fixtures.display());
     for place in ["/root", "/srv", "/mnt", "/etc/understudy", "/var/lib/understudy"] {
