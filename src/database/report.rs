@@ -3,7 +3,8 @@
 use super::decide::State;
 use super::error::Trouble;
 use super::minimal::Place;
-use super::role::Hold;
+use super::role::{FENCED, Hold, Role, RoleNote};
+use super::role_file;
 use super::server::Acks;
 use crate::model::gtid::GtidPosition;
 use crate::model::id::Epoch;
@@ -73,11 +74,59 @@ impl Report {
 
     /// Reads what a supervisor wrote; none if there was none.
     pub fn read(place: &Place) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(place.report()).ok()?).ok()
+        let report: Self = serde_json::from_slice(&std::fs::read(place.report()).ok()?).ok()?;
+        Some(match role_file::read(place) {
+            Ok(note) => report.under(&note),
+            Err(_) => report,
+        })
+    }
+
+    /// Returns the report as the note of the role has it by now: a fence waits for no supervisor, and what it closed
+    /// is closed before the supervisor looks again.
+    fn under(self, note: &RoleNote) -> Self {
+        let is_closed = match note.role {
+            Role::Fenced => !note.is_open && self.state != State::Fenced,
+            Role::Hand => self.state == State::Serving,
+            Role::Follow | Role::Serve => false,
+        };
+        match is_closed {
+            false => self,
+            true => {
+                let (epoch, branch) = (note.epoch, note.branch.clone());
+                let error = (note.role == Role::Fenced).then(|| FENCED.to_owned());
+                let (applied, received) = (self.applied, self.received);
+                Self { applied, received, epoch, branch, ..Self::of(State::Fenced, error, self.at) }
+            }
+        }
     }
 
     /// Returns whether its supervisor still runs, as far as its age says.
     pub fn is_fresh(&self, now: UnixNanos) -> bool {
         now.since(self.at) < STALE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_fenced_shows_as_fenced_before_its_supervisor_looks_again() {
+        let report = |state| Report { behind: Some(3), ..Report::of(state, None, UnixNanos::EPOCH) };
+        let note = |role, is_open| RoleNote { role, is_open, epoch: Epoch(4), ..RoleNote::default() };
+        let fenced = report(State::Serving).under(&note(Role::Fenced, false));
+        assert_eq!((fenced.state, fenced.epoch, fenced.behind), (State::Fenced, Epoch(4), None));
+        assert!(fenced.error.is_some_and(|error| error.contains("no server runs")));
+        assert_eq!(report(State::Down).under(&note(Role::Fenced, false)).state, State::Fenced);
+        assert_eq!(report(State::Serving).under(&note(Role::Hand, true)).state, State::Fenced);
+        // A fence that has not killed the server yet, a server that has failed, and a replica.
+        for (state, role, is_open) in [
+            (State::Serving, Role::Fenced, true),
+            (State::Down, Role::Hand, true),
+            (State::Following, Role::Follow, false),
+            (State::Serving, Role::Serve, true),
+        ] {
+            assert_eq!(report(state).under(&note(role, is_open)), report(state), "{role:?}");
+        }
     }
 }

@@ -14,6 +14,9 @@ use crate::support::clock::UnixNanos;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// What is said of a server that was fenced.
+pub const FENCED: &str = "fenced; no server runs until it is promoted or demoted";
+
 /// The role of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -139,7 +142,7 @@ pub fn plan(note: &RoleNote, boot: &str, log: Option<&LogSays>, goes_on: bool) -
     let none = |reason: String| Plan::None(reason);
     match note.role {
         Role::Follow => return Plan::Replica,
-        Role::Fenced => return none("fenced; no server runs until it is promoted or demoted".into()),
+        Role::Fenced => return none(FENCED.into()),
         Role::Serve | Role::Hand => {}
     }
     if note.boot != boot {
