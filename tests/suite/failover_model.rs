@@ -27,6 +27,8 @@ const RULES: Rules = Rules {
         ttl: ticks(3),
         hand_over_within: ticks(4),
         loosen_after: ticks(2),
+        join_again: ticks(3),
+        join_again_max: ticks(6),
         look_every: ticks(1),
         look_quiet: ticks(2),
     },

@@ -31,6 +31,7 @@ mod docs;
 mod drills;
 mod edge;
 mod failover_model;
+mod failover_set;
 mod failover_simulation;
 mod failures;
 mod faults;

@@ -40,6 +40,8 @@ pub const TIMING: Timing = Timing {
     ttl: Duration::from_millis(2500),
     hand_over_within: Duration::from_millis(7500),
     loosen_after: Duration::from_millis(625),
+    join_again: Duration::from_millis(1250),
+    join_again_max: Duration::from_millis(37_500),
     look_every: Duration::from_millis(250),
     look_quiet: Duration::from_millis(1250),
 };

@@ -29,6 +29,7 @@
 //! Messages arrive late, twice or never. Each append and each lease number is created at most once, whoever
 //! asked for it, and whoever does not know the result reads it before it goes on.
 
+pub mod absence;
 pub mod input;
 pub mod log_view;
 pub mod output;

@@ -1,5 +1,6 @@
 //! What follows from all that a host knows, phase by phase.
 
+use super::absence::Absence;
 use super::log_view::Event;
 use super::output::Output;
 use super::reason::why_not;
@@ -234,25 +235,37 @@ fn primary(
 /// Keeps the set of standbys that have every acknowledged transaction.
 ///
 /// A standby is taken out of the log's set before the database stops waiting for it, and put in after the
-/// database waits.
+/// database waits; one that left it joins again only after a while.
 fn keep_set(view: &mut View, now: BootNanos, outputs: &mut Vec<Output>) {
-    let loosen_after = view.rules.timing.loosen_after;
-    let is_gone =
-        |host: &&WriterId| view.database.gone.get(*host).is_some_and(|since| now >= since.plus(loosen_after));
-    let wanted: BTreeSet<WriterId> = view.log.synced.iter().filter(|host| !is_gone(host)).cloned().collect();
-    if wanted != view.log.synced {
+    let timing = view.rules.timing;
+    let gone = |host: &WriterId| {
+        view.database.gone.get(host).copied().filter(|since| now >= since.plus(timing.loosen_after))
+    };
+    let leaving: Vec<(WriterId, BootNanos)> =
+        view.log.synced.iter().filter_map(|host| Some((host.clone(), gone(host)?))).collect();
+    if !leaving.is_empty() {
+        let mut wanted = view.log.synced.clone();
+        for (host, since) in leaving {
+            let absence = Absence::begin(view.database.absent.get(&host).copied(), since, &timing);
+            wanted.remove(&host);
+            view.database.absent.insert(host, absence);
+        }
         if mutant::is(Mutant::LoosenFirst) && view.database.waits_for != wanted {
             outputs.push(Output::WaitFor { standbys: wanted.clone() });
         }
         append(view, Event::Synced { standbys: wanted }, outputs);
         return;
     }
+    let may_join =
+        |host: &&WriterId| view.database.absent.get(*host).is_none_or(|absent| now >= absent.ends(&timing));
     // Those in the log's set, those that will be in it, and those that are if a record on its way arrives.
-    let mut more: BTreeSet<WriterId> = view.log.synced.union(&view.database.caught_up).cloned().collect();
+    let joining = view.database.caught_up.iter().filter(may_join);
+    let mut more: BTreeSet<WriterId> = view.log.synced.iter().chain(joining).cloned().collect();
     if let Some(Event::Synced { standbys }) = view.appending.as_ref().map(|appending| &appending.event) {
         more.extend(standbys.iter().cloned());
     }
-    let confirmed: BTreeSet<WriterId> = view.log.synced.union(&view.database.confirmed).cloned().collect();
+    let confirmed = view.database.confirmed.iter().filter(may_join);
+    let confirmed: BTreeSet<WriterId> = view.log.synced.iter().chain(confirmed).cloned().collect();
     if view.database.waits_for != more {
         outputs.push(Output::WaitFor { standbys: more });
     } else if confirmed != view.log.synced {

@@ -17,6 +17,11 @@ pub struct Timing {
     pub hand_over_within: Duration,
     /// Time after which a standby that does not acknowledge is taken out of the set.
     pub loosen_after: Duration,
+    /// Time from when a standby stopped acknowledging until it may be in the set again; twice as long each time that it
+    /// leaves the set again soon.
+    pub join_again: Duration,
+    /// Longest such time.
+    pub join_again_max: Duration,
     /// Time from one read of the log, or of another host's lease, to the next.
     pub look_every: Duration,
     /// Time from one read of the log to the next while nothing is under way. Nothing depends on it but how soon
@@ -33,6 +38,8 @@ impl Timing {
         ttl: Duration::from_secs(20),
         hand_over_within: Duration::from_secs(60),
         loosen_after: Duration::from_secs(5),
+        join_again: Duration::from_secs(10),
+        join_again_max: Duration::from_mins(5),
         look_every: Duration::from_secs(2),
         look_quiet: Duration::from_secs(10),
     };

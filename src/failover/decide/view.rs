@@ -1,5 +1,6 @@
 //! What a host knows about one store, as far as failover is concerned.
 
+use super::absence::Absence;
 use super::log_view::{Event, LogView, Reign};
 use super::timing::Timing;
 use crate::model::id::{Epoch, Sequence, WriterId};
@@ -146,6 +147,8 @@ pub struct DatabaseView {
     pub gone: BTreeMap<WriterId, BootNanos>,
     /// Standbys that are connected and have everything.
     pub caught_up: BTreeSet<WriterId>,
+    /// Standbys that were in the set and left it.
+    pub absent: BTreeMap<WriterId, Absence>,
     /// Those that had everything after the database began to wait for them: from then on, they have what any
     /// customer was told.
     pub confirmed: BTreeSet<WriterId>,
