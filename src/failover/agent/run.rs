@@ -36,6 +36,8 @@ use std::time::Duration;
 const FENCE_AFTER: Duration = Duration::from_secs(10);
 /// Interval between looks at the standbys' databases.
 const STANDBYS_EVERY: Duration = Duration::from_secs(1);
+/// Interval between looks at whether the own database acknowledges, while the log has no news.
+const ACKS_EVERY: Duration = Duration::from_secs(10);
 /// Maximum number of times that a person's promotion is asked for again.
 const AGAIN_MAX: u8 = 5;
 
@@ -81,6 +83,7 @@ impl Agent {
             again: None,
             participants: participants.clone(),
             looked_at_standbys: None,
+            looked_at_acks: None,
         };
         let its = is_ended.clone();
         std::thread::Builder::new().name("failover".into()).spawn(move || machine.run(&inbox, &its))?;
@@ -268,6 +271,8 @@ struct Machine {
     participants: Arc<dyn Participants>,
     /// When the standbys' databases were last looked at.
     looked_at_standbys: Option<BootNanos>,
+    /// The end of the log when the own database's acknowledgements were looked at, and when that was.
+    looked_at_acks: Option<(Sequence, BootNanos)>,
 }
 
 /// A person's promotion that lost its place in the log is asked for again.
@@ -306,7 +311,13 @@ impl Machine {
             self.hands.database.put(HostJob { number, what: HostWork::Standbys { waits_for } });
         } else if self.view.phase == Phase::Standby && self.view.database.acknowledges {
             // The log may want it of another standby by now, or it may have failed.
-            self.host(number, Output::StartAcks);
+            let head = self.view.log.head;
+            let is_due =
+                self.looked_at_acks.is_none_or(|(seen, at)| seen != head || now >= at.plus(ACKS_EVERY));
+            if is_due {
+                self.looked_at_acks = Some((head, now));
+                self.host(number, Output::StartAcks);
+            }
         }
     }
 
