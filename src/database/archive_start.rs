@@ -155,9 +155,14 @@ impl Opening<'_> {
             _ => format!("{}: its binary logs do not go on from the archive", self.server.address()),
         };
         let Some((_, position)) = newest_seed(&state) else {
-            return Err(DatabaseError::Held(format!(
-                "store '{name}': an archive begins with a seed, and there is none: understudy database seed {name}"
-            )));
+            return Err(match previous {
+                None => DatabaseError::Unseeded(format!(
+                    "store '{name}': the archive waits for its first seed; the primary's daemon makes it, or: understudy database seed {name}"
+                )),
+                Some(_) => DatabaseError::Held(format!(
+                    "{why}; it begins anew with a seed, and there is none: understudy database seed {name}"
+                )),
+            });
         };
         if archived.is_some_and(|archived| archived.covers(&position)) {
             return Err(gone(name, &why));

@@ -31,6 +31,8 @@ pub enum Trouble {
     Unreachable,
     /// A statement failed for another reason.
     Failed,
+    /// The server ends each time it is started.
+    Crashing,
 }
 
 impl Trouble {
@@ -61,6 +63,7 @@ impl Trouble {
             Self::Full => "full",
             Self::Unreachable => "unreachable",
             Self::Failed => "failed",
+            Self::Crashing => "crashing",
         }
     }
 
@@ -81,6 +84,9 @@ impl Trouble {
             }
             Self::Unreachable => "the server does not answer; it is tried again by itself",
             Self::Failed => "a statement of the primary fails on the replica",
+            Self::Crashing => {
+                "the server ends each time it is started; its own words say why. It is started again by itself"
+            }
         }
     }
 
@@ -103,6 +109,9 @@ impl Trouble {
             Self::Unreachable => {
                 "look whether the primary's server runs, and whether this host reaches it".to_owned()
             }
+            Self::Crashing => format!(
+                "what its words ask for; if its data is damaged: where this host is the primary, have a standby take over (there: understudy failover {store}); then on the primary: understudy database seed {store}; then here, with the supervisor stopped: understudy database rejoin {store} --reseed"
+            ),
         }
     }
 }
@@ -142,6 +151,9 @@ pub enum DatabaseError {
     Refused { kind: FailureKind, reason: String },
     #[error("stopped: this process is shutting down")]
     Stopped,
+    /// There is no seed yet.
+    #[error("{0}")]
+    Unseeded(String),
     /// The server no longer has the binary logs that come next.
     #[error("{0}")]
     Gone(String),
@@ -172,6 +184,7 @@ impl DatabaseError {
             Self::Late { .. } => Some(Trouble::Unreachable),
             Self::Gone(_) => Some(Trouble::Gone),
             Self::Diverged(_) => Some(Trouble::Diverged),
+            Self::Start(text) => Some(Trouble::of(0, text)).filter(|trouble| *trouble == Trouble::Full),
             _ => None,
         }
     }
@@ -189,7 +202,7 @@ impl Failure for DatabaseError {
             }
             (Self::Stopped, _) => FailureKind::Stopped,
             (Self::Fenced(_), _) => FailureKind::Fenced,
-            (Self::NoSupervisor(_), _) => FailureKind::Unavailable,
+            (Self::NoSupervisor(_) | Self::Unseeded(_), _) => FailureKind::Unavailable,
             (Self::Refused { kind, .. }, _) => *kind,
             (Self::Binlog { source: EventError::Encrypted, .. }, _) => FailureKind::Usage,
             (Self::Binlog { source, .. }, _) => source.kind(),

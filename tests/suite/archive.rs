@@ -53,6 +53,12 @@ struct Archived {
 impl Archived {
     /// Makes a seeded primary; the repository is encrypted unless `more` says otherwise.
     fn new(more: &str, options: &str) -> Self {
+        let archived = Self::unseeded(more, options);
+        archived.seed();
+        archived
+    }
+
+    fn unseeded(more: &str, options: &str) -> Self {
         let server = MariaDb::primary_with(options);
         server.sql("CREATE TABLE shop.counter (id INT PRIMARY KEY, value BIGINT); INSERT INTO shop.counter VALUES (1, 0)");
         let repository = tempfile::tempdir().unwrap();
@@ -60,7 +66,6 @@ impl Archived {
         ok(&mut host.command(&["resync", "acme", "--quiet"]));
         let mut archived = Self { server, host, archiver: None, repository, base: 0 };
         archived.base = archived.number();
-        archived.seed();
         archived
     }
 
@@ -722,6 +727,21 @@ fn an_archive_outlives_a_change_of_keys() {
     archived.archive_all();
     ok(&mut archived.host.command(&["verify", "acme.database", "--read-data"]));
     archived.check_latest();
+}
+
+#[test]
+fn an_archive_waits_for_its_first_seed_and_is_not_broken_meanwhile() {
+    let mut archived = Archived::unseeded("", "");
+    archived.count(3);
+    archived.start();
+    let report = archived.wait_for("it looked", |report| !report["error"].is_null());
+    assert_eq!((&report["state"], &report["trouble"]), (&"waiting".into(), &serde_json::Value::Null));
+    assert!(report["error"].as_str().unwrap().contains("waits for its first seed"), "{report:#}");
+    let shown = said(&archived.host.command(&["database", "status", "acme"]).output().unwrap());
+    assert!(shown.contains("archive waiting, nothing in it yet") && !shown.contains("broken"), "{shown}");
+    archived.seed();
+    archived.count(2);
+    archived.wait_until_archived();
 }
 
 #[test]
