@@ -68,9 +68,11 @@ pub(super) fn run(desk: &mut Desk) -> Result<Ended, DatabaseError> {
     if !is_for_customers(&note) {
         return Ok(Ended::Again);
     }
-    // Whatever an earlier supervisor saw, it does not take writes yet.
-    let starting = Report::of(State::Down, Some("its server starts".to_owned()), desk.env().wall());
-    desk.tell(starting);
+    // Whatever an earlier supervisor saw, it does not take writes yet. Why it ended, if it did, is said already.
+    if desk.ends == 0 {
+        let starting = Report::of(State::Down, Some("its server starts".to_owned()), desk.env().wall());
+        desk.tell(starting);
+    }
     let process = desk.start(text, &socket)?;
     let server = Server::new(local(&settings.place, desk.env()));
     let read = desk.env().stopwatch();
@@ -131,6 +133,11 @@ impl Serving<'_, '_, '_> {
     /// Takes an order. Returns how this run ends with it.
     fn take(&mut self, asked: Asked) -> Result<Option<Ended>, DatabaseError> {
         let note = self.desk.note()?;
+        if !is_for_customers(&note) {
+            // A fence has ended this server, and the order may be of after that.
+            self.desk.waiting.push_back(asked);
+            return Ok(Some(Ended::Again));
+        }
         match &asked.order.what {
             What::Follow => match self.desk.obey(&asked.order, |note| note.role = Role::Follow) {
                 Ok(_) => {

@@ -14,6 +14,7 @@ use super::listing::entries;
 use super::trusted;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -46,9 +47,23 @@ pub(crate) fn create(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Res
 /// # Errors
 /// Whatever the error, `path` is as it was.
 pub(crate) fn replace(env: &Env, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    replace_for(env, path, mode, bytes, None)
+}
+
+/// Like [`replace`]; the file belongs to `owner`, where one is given.
+pub(crate) fn replace_for(
+    env: &Env,
+    path: &Path,
+    mode: u32,
+    bytes: &[u8],
+    owner: Option<(Uid, Gid)>,
+) -> io::Result<()> {
     let dir = parent(path);
     tidy(dir);
     let beside = Beside::new(env, dir, mode, bytes)?;
+    if let Some((user, group)) = owner {
+        rustix::fs::fchown(&beside.file, Some(user), Some(group))?;
+    }
     std::fs::rename(&beside.path, path)?;
     sync_dir(dir)
 }
@@ -127,7 +142,7 @@ fn open_no_follow(path: &Path) -> io::Result<File> {
 struct Beside {
     path: PathBuf,
     /// The file, locked as long as the process that made it lives.
-    _file: File,
+    file: File,
 }
 
 impl Beside {
@@ -137,7 +152,7 @@ impl Beside {
             let mut file = File::options().write(true).create_new(true).mode(mode).open(&path)?;
             let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
             let written = file.write_all(bytes).and_then(|()| file.sync_all());
-            let beside = Self { path, _file: file };
+            let beside = Self { path, file };
             match locked {
                 // Another process, which tidies, took the lock first, and removes the file.
                 Err(Errno::WOULDBLOCK) => continue,

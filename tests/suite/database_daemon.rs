@@ -302,4 +302,14 @@ fn the_server_of_a_user_of_its_own_is_archived_and_seeded_by_the_daemon_of_root(
     wait_for(&host, "it is archived", |database| database["archive"]["position"] == position.as_str());
     let shown = said(&host.host.command(&["database", "status", "acme"]).output().unwrap());
     assert!(shown.contains("serving") && !shown.contains("belongs to user"), "{shown}");
+    // Root fences it. Its supervisor reads that, and goes on by an order of its own user's.
+    std::fs::remove_file(place.join("role.lock")).unwrap();
+    host.ordered(&["fence"], &[]);
+    for name in ["role.json", "role.lock"] {
+        assert_eq!(std::fs::metadata(place.join(name)).unwrap().uid(), USER, "{name}");
+    }
+    host.wait_for_state("fenced");
+    let promoted = as_user(&host, &["database", "promote", "acme"]).output().unwrap();
+    assert!(promoted.status.success(), "{}\n{}", said(&promoted), host.log());
+    sql("INSERT INTO shop.orders VALUES (2)");
 }
