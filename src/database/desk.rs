@@ -11,11 +11,11 @@ use super::customers::Customers;
 use super::error::DatabaseError;
 use super::holder::{self, Holder};
 use super::minimal::{Identity, Place, Size};
-use super::orders::{Answer, Asked, Order};
+use super::orders::{Answer, Asked, Order, What};
 use super::own_files;
 use super::process::Process;
 use super::report::Report;
-use super::role::{LogSays, RoleNote};
+use super::role::{LogSays, Role, RoleNote};
 use super::role_file;
 use super::seed::{SeedNote, data_dir};
 use super::server::Server;
@@ -134,6 +134,22 @@ pub(super) struct Desk<'a, 'b> {
     pub boot: String,
     /// A reading of the log that may be underway.
     pub reading: Background<Result<LogSays, DatabaseError>>,
+    /// Whether the server that was started last has answered.
+    pub answered: bool,
+    /// How often in a row the server has ended by itself.
+    pub ends: u32,
+}
+
+impl<'a, 'b> Desk<'a, 'b> {
+    pub(super) fn new(
+        settings: &'a Settings,
+        around: &'a mut Around<'b>,
+        made_by: SeedNote,
+        inbox: Receiver<Asked>,
+    ) -> Self {
+        let (waiting, boot, reading) = (VecDeque::new(), role_file::this_boot(), Background::default());
+        Self { settings, around, made_by, inbox, waiting, boot, reading, answered: false, ends: 0 }
+    }
 }
 
 impl Desk<'_, '_> {
@@ -192,6 +208,11 @@ impl Desk<'_, '_> {
         Identity::of(&self.settings.store, &self.settings.host, ServerId(primary))
     }
 
+    /// Returns the numbers that this host's server may have had.
+    pub(super) fn numbers(&self) -> [ServerId; 4] {
+        Identity::numbers(&self.settings.store, &self.settings.host)
+    }
+
     /// Returns the domain of the store's transactions.
     pub(super) fn domain(&self) -> DomainId {
         DomainId(self.made_by.variables.number("gtid_domain_id").try_into().unwrap_or(0))
@@ -215,10 +236,22 @@ impl Desk<'_, '_> {
         None
     }
 
-    /// Answers all that wait with an error.
+    /// Answers all that wait with an error. A server that does not start is no failure of an order to follow, like
+    /// anything else that is broken: it is a replica's from now on, and is started again.
     pub(super) fn fail(&mut self, error: &DatabaseError) {
-        for asked in self.waiting.drain(..) {
-            asked.answer(Answer::failed(error));
+        for asked in std::mem::take(&mut self.waiting) {
+            let answer = match (&asked.order.what, error) {
+                (What::Follow, DatabaseError::Start(_)) => {
+                    let noted = self.obey(&asked.order, |note| note.role = Role::Follow);
+                    let note = Some(error.to_string());
+                    noted.map_or_else(
+                        |error| Answer::failed(&error),
+                        |_| Answer::Done { position: None, note },
+                    )
+                }
+                _ => Answer::failed(error),
+            };
+            asked.answer(answer);
         }
     }
 
@@ -276,7 +309,7 @@ impl Desk<'_, '_> {
 
     /// Waits until the server answers.
     pub(super) fn wait_until_ready(
-        &self,
+        &mut self,
         process: &mut Process,
         server: &Server,
     ) -> Result<(), DatabaseError> {
@@ -289,6 +322,7 @@ impl Desk<'_, '_> {
             let answer = if self.settings.place.socket().exists() { Some(server.ping()) } else { None };
             match answer {
                 Some(Ok(())) => {
+                    self.answered = true;
                     // Its password is in the account's file alone from now on.
                     let _ = std::fs::remove_file(self.settings.place.init());
                     return Ok(());

@@ -20,8 +20,13 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Size from which a log is begun anew at the next start; the last one is kept.
 const LOG_MAX_BYTES: u64 = 8 << 20;
-/// Number of bytes of a log that are shown in an error.
-const TAIL_BYTES: u64 = 4096;
+/// Number of bytes at a log's end in which errors are looked for: what a server says of itself when it crashes is
+/// long, and its reason comes first.
+const TAIL_BYTES: u64 = 64 << 10;
+/// What a server logs when it starts.
+const STARTING: &str = "[Note] Starting MariaDB";
+/// Maximum number of errors that are shown.
+const SHOWN_MAX: usize = 3;
 
 /// A program on its leash.
 pub(crate) struct Leashed {
@@ -167,7 +172,7 @@ fn value(id: Pid, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Returns the errors among the last lines of a log, else its last line.
+/// Returns the first errors since a program's last start, by its log, else the log's last line.
 pub(crate) fn tail(path: &Path) -> String {
     let read = || {
         let mut file = File::open(path).ok()?;
@@ -177,9 +182,36 @@ pub(crate) fn tail(path: &Path) -> String {
         file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     };
-    let text = read().unwrap_or_default();
-    let errors: Vec<&str> =
-        text.lines().filter(|line| line.contains("[ERROR]") || line.contains("rror:")).collect();
-    let shown = errors.first().copied().or_else(|| text.lines().last()).unwrap_or("it logged nothing");
-    format!("{} (in {})", shown.trim(), path.display())
+    format!("{} (in {})", errors(&read().unwrap_or_default()), path.display())
+}
+
+/// Returns the first errors since the last start in a log's end, else its last line.
+fn errors(text: &str) -> String {
+    let last = text.rfind(STARTING).map_or(text, |at| &text[at..]);
+    let is_error = |line: &&str| ["[ERROR]", "rror:", "ssertion"].iter().any(|word| line.contains(word));
+    let mut found: Vec<&str> = last.lines().filter(is_error).map(str::trim).take(SHOWN_MAX).collect();
+    if found.is_empty() {
+        found.push(last.lines().last().map_or("it logged nothing", str::trim));
+    }
+    found.join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_server_are_those_of_its_last_start() {
+        let text = "0 [ERROR] before\n0 [Note] Starting MariaDB 10.11.19\n0 [Note] InnoDB: Using\n\
+            0x7f InnoDB: Assertion failure in file ./trx0purge.cc line 277\nInnoDB: Failing assertion: ok\n\
+            Fatal signal 6\n0 [ERROR] mysqld got signal 6 ;\n0 [ERROR] more\n";
+        let said = errors(text);
+        assert!(said.starts_with("0x7f InnoDB: Assertion failure"), "{said}");
+        assert!(
+            said.contains("Failing assertion: ok | 0 [ERROR] mysqld") && !said.contains("before"),
+            "{said}"
+        );
+        assert_eq!(errors("one\n  two \n"), "two");
+        assert_eq!(errors(""), "it logged nothing");
+    }
 }

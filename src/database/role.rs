@@ -8,7 +8,8 @@
 //! Each order has the epoch that it was given in. An order of an earlier epoch than the last one's opens
 //! nothing.
 
-use crate::model::gtid::GtidPosition;
+use super::error::Trouble;
+use crate::model::gtid::{GtidPosition, ServerId};
 use crate::model::id::{Epoch, WriterId};
 use crate::support::clock::UnixNanos;
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,21 @@ impl RoleNote {
         self.waits &= self.served == epoch;
         (self.epoch, self.served, self.boot, self.acks) = (epoch, epoch, boot, false);
         self.was_primary = true;
+    }
+
+    /// Returns whether this host's server may have transactions that no other one has: it takes writes, or took them
+    /// and has not been seen to follow since. `trouble` is what is known to be wrong with it.
+    pub fn may_be_ahead(&self, trouble: Option<Trouble>) -> bool {
+        self.role != Role::Follow
+            || self.branch.is_some()
+            || self.was_primary
+            || trouble == Some(Trouble::Diverged)
+    }
+
+    /// Returns whether what this replica has applied last shows that a primary took it as its replica since this
+    /// host's server took writes: each domain's last transaction is another host's. Then nothing of it is here alone.
+    pub fn follows_another(&self, applied: &GtidPosition, own: &[ServerId]) -> bool {
+        self.branch.is_none() && applied.gtids().all(|gtid| !own.contains(&gtid.server))
     }
 
     /// Returns whether a former primary's server is to undo, when it starts, what no standby has acknowledged:
@@ -267,6 +283,31 @@ mod tests {
         assert_eq!(beyond(&of("1-11-100"), &of("1-1-105")), 5);
         assert_eq!(beyond(&of("1-11-100,7-3-4"), &of("1-1-98,7-3-4")), 0);
         assert_eq!(beyond(&of("1-11-100"), &of("1-1-100,2-1-3")), 3);
+    }
+
+    #[test]
+    fn a_server_may_be_ahead_until_another_primary_s_transactions_are_applied_to_it() {
+        let mut note = RoleNote::default();
+        assert!(!note.may_be_ahead(None) && !note.may_be_ahead(Some(Trouble::Conflict)));
+        assert!(note.may_be_ahead(Some(Trouble::Diverged)));
+        note.serve_in(Epoch(3), "now".into());
+        (note.role, note.branch) = (Role::Serve, Some("1-2-9".parse().unwrap()));
+        assert!(note.may_be_ahead(None));
+        for role in [Role::Hand, Role::Fenced, Role::Follow] {
+            assert!(RoleNote { role, ..note.clone() }.may_be_ahead(None), "{role:?}");
+        }
+        // It names another primary; nobody knows yet whether that one takes it.
+        (note.role, note.branch) = (Role::Follow, None);
+        assert!(note.may_be_ahead(None));
+        let (own, of) = ([ServerId(2), ServerId(3)], |text: &str| text.parse().unwrap());
+        assert!(
+            !note.follows_another(&of("1-2-12"), &own) && !note.follows_another(&of("1-5-13,7-3-4"), &own)
+        );
+        assert!(note.follows_another(&of("1-5-13"), &own));
+        let counted = RoleNote { branch: Some(of("1-2-9")), ..note.clone() };
+        assert!(!counted.follows_another(&of("1-5-13"), &own), "what it wrote itself is not counted yet");
+        note.was_primary = false;
+        assert!(!note.may_be_ahead(None));
     }
 
     #[test]

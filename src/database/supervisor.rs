@@ -9,11 +9,10 @@
 //! (see [`super::fence`]): a role that changed on the disk is found at the next look, before a server is opened,
 //! and when the server has ended.
 
-use super::background::Background;
 use super::decide::State;
 use super::desk::{Around, Desk, Ended, Settings};
 use super::drill_place;
-use super::error::DatabaseError;
+use super::error::{DatabaseError, Trouble};
 use super::holder;
 use super::minimal::Place;
 use super::orders::{self, Answer, Asked, What};
@@ -21,7 +20,6 @@ use super::process::check_series;
 use super::replica;
 use super::report::Report;
 use super::role::{self, Plan, Role};
-use super::role_file;
 use super::seed::SeedNote;
 use super::serving;
 use super::still;
@@ -29,11 +27,12 @@ use crate::support::private;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+/// How often in a row a server ends, soon after its start, before that is called crashing.
+const ENDS_MAX: u32 = 3;
 const PRIVATE_MODE: u32 = 0o600;
 /// Interval between looks while no server runs.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -70,22 +69,24 @@ pub fn supervise(settings: &Settings, around: &mut Around) -> Result<(), Databas
     settings.account()?;
     check_series("mariadbd", "mariadb-server-core", made_by.variables.text("version"))?;
     let inbox = orders::listen(&settings.place)?;
-    let (waiting, boot) = (VecDeque::new(), role_file::this_boot());
-    let mut supervisor = Supervisor {
-        desk: Desk { settings, around, made_by, inbox, waiting, boot, reading: Background::default() },
-        goes_on: false,
-    };
+    let mut supervisor = Supervisor { desk: Desk::new(settings, around, made_by, inbox), goes_on: false };
     let mut back_off = Duration::from_secs(1);
     while !supervisor.desk.stops() {
         let begun = supervisor.desk.env().stopwatch();
-        match supervisor.run() {
+        supervisor.desk.answered = false;
+        let ended = supervisor.run();
+        let lasted = begun.elapsed() > BACK_OFF_MAX;
+        if lasted {
+            back_off = Duration::from_secs(1);
+        }
+        if ended.is_ok() || lasted && supervisor.desk.answered {
+            supervisor.desk.ends = 0;
+        }
+        match ended {
             Ok(Ended::Again) => continue,
             Ok(Ended::Stopped) | Err(DatabaseError::Stopped) => break,
             Err(error @ DatabaseError::Settings(_)) => return Err(error),
             Err(error) => supervisor.failed(&error),
-        }
-        if begun.elapsed() > BACK_OFF_MAX {
-            back_off = Duration::from_secs(1);
         }
         if let Some(asked) = supervisor.desk.next(back_off) {
             supervisor.desk.waiting.push_back(asked);
@@ -132,8 +133,13 @@ impl Supervisor<'_, '_> {
 
     fn failed(&mut self, error: &DatabaseError) {
         self.desk.fail(error);
+        self.desk.ends += u32::from(matches!(error, DatabaseError::Start(_)));
+        let crashing = (self.desk.ends >= ENDS_MAX).then_some(Trouble::Crashing);
         let now = self.desk.env().wall();
-        self.desk.tell(Report::of(State::Down, Some(error.to_string()), now));
+        self.desk.tell(Report {
+            trouble: error.trouble().or(crashing),
+            ..Report::of(State::Down, Some(error.to_string()), now)
+        });
     }
 
     /// Waits for an order, without a server.

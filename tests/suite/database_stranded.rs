@@ -3,9 +3,10 @@
 
 use crate::support::command::{ok, said};
 use crate::support::database_host::{DatabaseDuo, DatabaseHost};
+use crate::support::database_pair::{DatabasePair, fail_over};
 use crate::support::mariadb::{MariaDb, sql_at};
 use crate::support::wait::wait_until;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -90,6 +91,31 @@ impl Diverged {
         let one = &mut self.duo.one;
         one.signal(Signal::TERM);
         one.supervisor.take().unwrap().wait().unwrap();
+    }
+
+    /// Kills a rejoin at each of its steps, and looks that what is stranded is kept and that no supervisor starts the
+    /// server meanwhile.
+    fn kill_at_each(&self, all: &[&str], args: &[&str], kept: &Path) {
+        let path = self.duo.one.host.path("steps");
+        for step in all {
+            let killed = self.rejoin(
+                args,
+                &[("UNDERSTUDY_TEST_KILL_AT", step), ("UNDERSTUDY_TEST_STEPS", path.to_str().unwrap())],
+            );
+            assert!(!killed.status.success(), "{step}: {}", said(&killed));
+            assert_eq!(steps(&path).last().map(String::as_str), Some(*step), "{}", said(&killed));
+            wait_until("its server has ended", || {
+                !self.duo.one.place().join("pid").exists() || self.duo.one.try_sql("SELECT 1").is_err()
+            });
+            assert_eq!(rows(kept).len(), 7, "{step}");
+            if *step != "kept" {
+                let refused = self.duo.one.host.command(&["database", "run", "acme"]).output().unwrap();
+                assert!(
+                    refused.status.code() == Some(4) && said(&refused).contains("rejoin acme"),
+                    "{refused:?}"
+                );
+            }
+        }
     }
 
     /// Starts the first host's supervisor, and waits until its server follows and has the same rows.
@@ -227,7 +253,6 @@ fn a_rejoin_that_is_killed_at_any_step_comes_to_the_same_end_and_loses_nothing()
     let mut this = Diverged::start("", &changes());
     this.stop_supervisor();
     let dir = this.duo.one.host.path("kept");
-    let path = this.duo.one.host.path("steps");
     let args = ["--flashback", "--yes", "--into", dir.to_str().unwrap()];
     let all = [
         "kept",
@@ -239,27 +264,58 @@ fn a_rejoin_that_is_killed_at_any_step_comes_to_the_same_end_and_loses_nothing()
         "mark forgotten",
         "role noted",
     ];
-    for step in all {
-        let killed = this.rejoin(
-            &args,
-            &[("UNDERSTUDY_TEST_KILL_AT", step), ("UNDERSTUDY_TEST_STEPS", path.to_str().unwrap())],
-        );
-        assert!(!killed.status.success(), "{step}: {}", said(&killed));
-        assert_eq!(steps(&path).last().map(String::as_str), Some(step), "{}", said(&killed));
-        wait_until("its server has ended", || {
-            !this.duo.one.place().join("pid").exists() || this.duo.one.try_sql("SELECT 1").is_err()
-        });
-        assert_eq!(rows(&dir).len(), 7, "{step}");
-        if step != "kept" {
-            // No supervisor starts the server in between.
-            let refused = this.duo.one.host.command(&["database", "run", "acme"]).output().unwrap();
-            assert!(
-                refused.status.code() == Some(4) && said(&refused).contains("rejoin acme"),
-                "{refused:?}"
-            );
-        }
-    }
+    this.kill_at_each(&all, &args, &dir);
     let done = this.rejoin(&args, &[]);
     assert!(done.status.success(), "{}\n{}", said(&done), this.duo.one.log());
     this.follows_and_is_equal();
+}
+
+#[test]
+fn a_reseed_that_is_killed_at_any_step_comes_to_the_same_end_and_loses_nothing() {
+    let mut this = Diverged::start("", &changes());
+    this.stop_supervisor();
+    let dir = this.duo.one.host.path("kept");
+    let args = ["--reseed", "--yes", "--into", dir.to_str().unwrap()];
+    let all = ["kept", "rejoin noted", "restoring noted", "seed restored", "restoring ended", "role noted"];
+    this.kill_at_each(&all, &args, &dir);
+    let done = this.rejoin(&args, &[]);
+    assert!(done.status.success(), "{}\n{}", said(&done), this.duo.one.log());
+    assert_eq!(rows(&dir).len(), 7);
+    this.follows_and_is_equal();
+}
+
+#[test]
+fn after_a_failover_status_names_what_is_stranded_by_table_behind_the_branch_that_the_log_says() {
+    let pair = DatabasePair::start("");
+    let (one, two) = (&pair.one, &pair.two);
+    one.sql("INSERT INTO shop.orders VALUES ('both', ''); CREATE TABLE shop.things (id INT PRIMARY KEY)");
+    let branch = one.sql("SELECT @@gtid_binlog_pos");
+    wait_until("the standby has it", || two.sql("SELECT @@gtid_slave_pos").contains(&branch));
+    // The host hangs, and its server goes on.
+    let hangs = [one.supervisor.as_ref().unwrap(), one.host.daemon.as_ref().unwrap()];
+    let hangs = hangs.map(|child| Pid::from_raw(child.id() as i32).unwrap());
+    for process in hangs {
+        kill_process(process, Signal::STOP).unwrap();
+    }
+    fail_over(two);
+    one.sql("INSERT INTO shop.orders VALUES ('stranded-1', ''), ('stranded-2', '')");
+    one.sql("INSERT INTO shop.things VALUES (1)");
+    two.customer("INSERT INTO shop.orders VALUES ('new', 'of the second')").unwrap();
+    for process in hangs {
+        kill_process(process, Signal::CONT).unwrap();
+    }
+    one.wait_for_state("broken");
+    let shown = said(&one.host.command(&["database", "status", "acme"]).output().unwrap());
+    for wanted in [
+        "2 transactions (",
+        &format!("are stranded behind {branch}"),
+        "shop.orders: 2 inserted",
+        "shop.things: 1 inserted",
+    ] {
+        assert!(shown.contains(wanted), "{wanted}: {shown}");
+    }
+    let listed = one.order(&["stranded", "--json"], &[]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(listed["stranded"]["transactions"].as_array().unwrap().len(), 2, "{listed:#}");
+    assert_eq!(listed["stranded"]["branch"], branch.as_str(), "{listed:#}");
 }

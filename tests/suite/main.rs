@@ -19,6 +19,7 @@ mod clocks;
 mod damage;
 mod database;
 mod database_daemon;
+mod database_damage;
 mod database_drill;
 mod database_failover;
 mod database_hold;

@@ -1,90 +1,26 @@
 //! Semi-synchronous replication: a customer is told that a transaction is done only once the standby has it, and the
 //! log says for which standby that is so. With the real daemons and servers, killed by SIGKILL.
 
-use crate::support::command::{ok, said};
+use crate::support::command::said;
 use crate::support::database_host::{DatabaseHost, Writers, customer};
-use crate::support::database_pair::{DatabasePair, has_all, history, status};
+use crate::support::database_pair::{
+    DatabasePair, are_equal, crashes, fail_over, has_all, history, kill_daemon, last, reseed, start_synced,
+    start_writers, status, wait_for_set, wait_for_set_within,
+};
 use crate::support::dice::Dice;
 use crate::support::mariadb::MariaDb;
 use crate::support::wait::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use serde_json::json;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-/// Two hosts whose servers replicate semi-synchronously.
-fn start() -> DatabasePair {
-    let pair = DatabasePair::start("semi_sync = true\n");
-    wait_for_set(&pair.one, &pair.two);
-    pair
-}
-
-fn name(host: &DatabaseHost) -> String {
-    format!("web-{}", host.host.port)
-}
-
-/// Waits until the log says that the standby has all that customers are told.
-fn wait_for_set(primary: &DatabaseHost, standby: &DatabaseHost) {
-    let wanted = json!([name(standby)]);
-    let begun = Instant::now();
-    while status(primary)["synced"] != wanted {
-        if begun.elapsed().as_secs() > 60 {
-            for host in [primary, standby] {
-                println!("{:#}\n{:#}\n{}", status(host), host.status().1, host.log());
-            }
-            panic!("{wanted} is not the set:\n{}", primary.host.log());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// Checks that two hosts have the same orders.
-fn are_equal(one: &DatabaseHost, two: &DatabaseHost) {
-    let rows = |host: &DatabaseHost| -> BTreeSet<String> {
-        host.sql("SELECT id, note FROM shop.orders").lines().map(str::to_owned).collect()
-    };
-    let (ours, theirs) = (rows(one), rows(two));
-    let (more, less): (Vec<_>, Vec<_>) =
-        (ours.difference(&theirs).collect(), theirs.difference(&ours).collect());
-    assert!(
-        more.is_empty() && less.is_empty(),
-        "only here: {more:?}; only there: {less:?}\n{}\n{}",
-        one.log(),
-        two.log()
-    );
-    assert_eq!(one.sql("CHECKSUM TABLE shop.orders"), two.sql("CHECKSUM TABLE shop.orders"));
-}
-
-fn writers(host: &DatabaseHost, count: u32) -> (Writers, Arc<AtomicU64>) {
-    let port = Arc::new(AtomicU64::new(host.port.into()));
-    let writers = Writers::start(count, &port);
-    wait_until("they write", || writers.acknowledged() > 50);
-    (writers, port)
-}
-
-fn kill_daemon(host: &mut DatabaseHost) {
-    let mut daemon = host.host.daemon.take().unwrap();
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
-    std::fs::remove_file(host.host.socket().unwrap()).unwrap();
-}
-
-fn last<'a>(history: &'a [Value], kind: &str) -> &'a Value {
-    history.iter().rev().find(|row| row["kind"] == kind).unwrap_or_else(|| panic!("{kind}: {history:#?}"))
-}
-
-fn fail_over(to: &DatabaseHost) {
-    ok(&mut to.host.command(&["failover", "acme", "--yes", "--is-down", "--person", "ada"]));
-    to.wait_for_state("serving");
-}
+use std::time::Duration;
 
 #[test]
 fn a_primary_that_dies_while_it_writes_loses_nothing_and_comes_back_without_being_ahead() {
-    let mut pair = start();
-    let (writers, _) = writers(&pair.one, 4);
+    let mut pair = start_synced();
+    let (writers, _) = start_writers(&pair.one, 4);
     // No time is left for what was committed to travel.
     pair.one.kill_supervisor();
     kill_daemon(&mut pair.one);
@@ -105,7 +41,7 @@ fn a_primary_that_dies_while_it_writes_loses_nothing_and_comes_back_without_bein
 
 #[test]
 fn commits_wait_for_a_standby_that_is_gone_until_the_log_has_let_go_of_it() {
-    let mut pair = start();
+    let mut pair = start_synced();
     pair.two.kill_supervisor();
     let port = pair.one.port;
     let waiting = std::thread::spawn(move || customer(port, "INSERT INTO shop.orders VALUES ('waits', '')"));
@@ -128,8 +64,8 @@ fn commits_wait_for_a_standby_that_is_gone_until_the_log_has_let_go_of_it() {
 
 #[test]
 fn a_paused_primary_that_wakes_up_tells_nobody_that_anything_is_done() {
-    let mut pair = start();
-    let (writers, port) = writers(&pair.one, 4);
+    let mut pair = start_synced();
+    let (writers, port) = start_writers(&pair.one, 4);
     let server = Pid::from_raw(pair.one.server()).unwrap();
     let supervisor = Pid::from_raw(pair.one.supervisor.as_ref().unwrap().id() as i32).unwrap();
     let daemon = Pid::from_raw(pair.one.host.daemon.as_ref().unwrap().id() as i32).unwrap();
@@ -154,7 +90,7 @@ fn a_paused_primary_that_wakes_up_tells_nobody_that_anything_is_done() {
 
 #[test]
 fn a_second_server_that_acknowledges_ends_what_the_log_says_of_the_standby() {
-    let pair = start();
+    let pair = start_synced();
     let mut other = MariaDb::start("server-id=77\nrpl-semi-sync-slave-enabled=1\n");
     other.sql(&format!(
         "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={}, MASTER_USER='understudy', MASTER_PASSWORD='secret', \
@@ -195,9 +131,9 @@ fn hold_applier(host: &DatabaseHost) -> Child {
 
 #[test]
 fn what_a_replica_acknowledged_outlives_its_server_though_the_primary_is_gone() {
-    let mut pair = start();
+    let mut pair = start_synced();
     let mut holder = hold_applier(&pair.two);
-    let (writers, _) = writers(&pair.one, 4);
+    let (writers, _) = start_writers(&pair.one, 4);
     pair.one.kill_supervisor();
     pair.two.kill_supervisor();
     kill_daemon(&mut pair.one);
@@ -224,12 +160,51 @@ fn what_a_replica_acknowledged_outlives_its_server_though_the_primary_is_gone() 
     are_equal(&pair.one, &pair.two);
 }
 
+/// Time for a standby that left the set often to be in it again.
+const SET_LIMIT: Duration = Duration::from_secs(400);
+
+/// Waits until a host's server is what it is to be; returns whether it is, or ends each time it is started.
+fn becomes(host: &DatabaseHost, state: &str) -> bool {
+    let mut is_so = false;
+    wait_until(&format!("its server is {state}: {}", host.log()), || {
+        is_so = host.state() == state;
+        is_so || crashes(host)
+    });
+    is_so
+}
+
+fn take_over(pair: &mut DatabasePair) {
+    wait_until("its replica runs", || pair.two.try_sql("SELECT 1").is_ok());
+    wait_until("its daemon knows the log", || {
+        status(&pair.two)["phase"] == "standby" && status(&pair.two)["refused"] == json!([])
+    });
+    fail_over(&pair.two);
+}
+
+/// Waits until both servers are what they are to be. MariaDB does not always come back from a recovery of its own that
+/// was killed (docs/explanation/testing.md): then a person does what `database status` says. Returns how often.
+fn mend(pair: &mut DatabasePair, port: &AtomicU64) -> u32 {
+    let mut seeds = 0;
+    if !becomes(&pair.one, "serving") {
+        println!("{}", pair.one.status().1["replica"]["error"]);
+        take_over(pair);
+        pair.swap();
+        port.store(pair.one.port.into(), Ordering::SeqCst);
+    }
+    while !becomes(&pair.two, "following") {
+        println!("{}", pair.two.status().1["replica"]["error"]);
+        reseed(&pair.one, &mut pair.two);
+        seeds += 1;
+    }
+    seeds
+}
+
 /// Kills of parts of both hosts under load, in an order that the dice say; after each round nothing is missing.
 fn rounds_of_kills(rounds: u32, seed: u64) {
-    let mut pair = start();
+    let mut pair = start_synced();
     let mut dice = Dice::new(seed);
     let port = Arc::new(AtomicU64::new(pair.one.port.into()));
-    let mut acknowledged = BTreeSet::new();
+    let (mut acknowledged, mut seeds) = (0, 0);
     for round in 0..rounds {
         // Names of orders begin anew with each round.
         pair.one.sql("SET sql_log_bin=1; DELETE FROM shop.orders");
@@ -267,11 +242,7 @@ fn rounds_of_kills(rounds: u32, seed: u64) {
             if pair.one.host.daemon.is_some() {
                 kill_daemon(&mut pair.one);
             }
-            wait_until("its replica runs", || pair.two.try_sql("SELECT 1").is_ok());
-            wait_until("its daemon knows the log", || {
-                status(&pair.two)["phase"] == "standby" && status(&pair.two)["refused"] == json!([])
-            });
-            fail_over(&pair.two);
+            take_over(&mut pair);
         }
         if pair.one.supervisor.is_none() {
             pair.one.supervise();
@@ -283,17 +254,17 @@ fn rounds_of_kills(rounds: u32, seed: u64) {
             pair.swap();
             port.store(pair.one.port.into(), Ordering::SeqCst);
         }
-        pair.one.wait_for_state("serving");
-        pair.two.wait_for_state("following");
+        seeds += mend(&mut pair, &port);
         has_all(&pair.one, &orders);
-        wait_for_set(&pair.one, &pair.two);
+        wait_for_set_within(&pair.one, &pair.two, SET_LIMIT);
         let position = pair.one.sql("SELECT @@gtid_binlog_pos");
         wait_until("the standby has all", || pair.two.sql("SELECT @@gtid_slave_pos") == position);
         println!("round {round}: kill {what}, taken over: {is_taken_over}");
         are_equal(&pair.one, &pair.two);
-        acknowledged.extend(orders);
+        acknowledged += orders.len();
     }
-    assert!(!acknowledged.is_empty());
+    println!("{rounds} rounds: {acknowledged} acknowledged, {seeds} servers begun again from a seed");
+    assert!(acknowledged > 0);
 }
 
 #[test]

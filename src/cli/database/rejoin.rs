@@ -1,7 +1,7 @@
 //! `understudy database rejoin`.
 
 use super::Configured;
-use super::run::{bring, settings};
+use super::run::{bring, may_be_ahead, settings};
 use super::stranded::{BranchArgs, default_dir, promotions};
 use crate::cli::confirm::confirm;
 use crate::cli::error::{Context as _, Result};
@@ -10,8 +10,6 @@ use crate::cli::{Global, ending, show};
 use crate::database::desk::Settings;
 use crate::database::error::{DatabaseError, Trouble};
 use crate::database::report::Report;
-use crate::database::role::Role;
-use crate::database::role_file;
 use crate::database::seed::store_name;
 use crate::database::stranded::journal::{How, Rejoin};
 use crate::database::stranded::rejoin::Request;
@@ -82,7 +80,7 @@ pub(super) fn rejoin(global: &Global, args: &RejoinArgs) -> Result<Exit> {
     let done = match how {
         How::Flashback => request.flashback()?,
         How::Reseed => {
-            let begun = request.begin_reseed()?;
+            let begun = request.begin_reseed(may_be_ahead(&settings)?)?;
             bring(global, &configured, &settings)?;
             request.finish()?;
             begun
@@ -91,20 +89,20 @@ pub(super) fn rejoin(global: &Global, args: &RejoinArgs) -> Result<Exit> {
     said(global, name, &done)
 }
 
-/// Refuses where nothing says that this server stands apart from the new primary's.
+/// Refuses where nothing says that this server stands apart from the new primary's, or does not start.
 fn check_may_rejoin(settings: &Settings) -> Result<()> {
-    let note = role_file::read(&settings.place)?;
-    let was_primary = note.role != Role::Follow || note.branch.is_some() || note.was_primary;
+    let is_begun = Rejoin::read(&settings.place)?.is_some();
     let report = Report::read(&settings.place);
-    let is_diverged = report.is_some_and(|report| report.trouble == Some(Trouble::Diverged));
-    if was_primary || is_diverged || Rejoin::read(&settings.place)?.is_some() {
-        return Ok(());
+    // What does not start may be a replica's that received more than it applied.
+    let is_crashing = report.is_some_and(|report| report.trouble == Some(Trouble::Crashing));
+    match is_begun || is_crashing || may_be_ahead(settings)? {
+        true => Ok(()),
+        false => Err(DatabaseError::Held(format!(
+            "this host's server is no former primary's, and was not seen to be diverged or to crash; start its supervisor, and look: understudy database status {}",
+            settings.store
+        ))
+        .into()),
     }
-    Err(DatabaseError::Held(format!(
-        "this host's server is no former primary's, and was not seen to be diverged; start its supervisor, and look: understudy database status {}",
-        settings.store
-    ))
-    .into())
 }
 
 /// Returns what is archived, where a flashback would delete what is not.

@@ -5,7 +5,7 @@ use crate::cli::error::{Error, LocalError, Result, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::{Global, ending, progress, show};
 use crate::database::desk::{Around, Settings};
-use crate::database::error::{DatabaseError, Trouble};
+use crate::database::error::DatabaseError;
 use crate::database::minimal::{Place, Size};
 use crate::database::received::Received;
 use crate::database::report::Report;
@@ -16,6 +16,7 @@ use crate::database::supervisor::{supervise, take};
 use crate::model::plan::PlanName;
 use crate::model::snapshot_ref::Moment;
 use crate::service::database::DatabaseMode;
+use crate::support::kill_point;
 use crate::support::progress::Progress;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -119,12 +120,15 @@ pub(super) fn settings(configured: &Configured) -> Result<Settings> {
     })
 }
 
+/// Returns whether this host's server may have what no other one has, by the last order and by what was seen of it.
+pub(super) fn may_be_ahead(settings: &Settings) -> Result<bool> {
+    let trouble = Report::read(&settings.place).and_then(|report| report.trouble);
+    Ok(role_file::read(&settings.place)?.may_be_ahead(trouble))
+}
+
 /// Refuses to overwrite what only this host's server may have.
 fn check_has_nothing_stranded(settings: &Settings) -> Result<()> {
-    let was_primary = role_file::read(&settings.place)?.branch.is_some();
-    let report = Report::read(&settings.place);
-    let is_diverged = report.is_some_and(|report| report.trouble == Some(Trouble::Diverged));
-    match was_primary || is_diverged {
+    match may_be_ahead(settings)? {
         true => Err(DatabaseError::Held(format!(
             "this host's server may have transactions that the new primary never had; this keeps them first, and then begins from a seed: understudy database rejoin {} --reseed",
             settings.store
@@ -161,6 +165,7 @@ fn bring_if_needed(
         // Until the mark is gone, no server is started in what may be half of two seeds.
         std::fs::write(&mark, b"").map_err(|error| not_written(&mark, &error))?;
     }
+    kill_point::reached("restoring noted");
     // What an earlier replica had received goes on from other data.
     Received::of(&settings.place).forget();
     let context = &configured.context;
@@ -173,9 +178,11 @@ fn bring_if_needed(
     let (sequence, report) = progress::watched(global, context.env(), &progress, "restored", || {
         seed::bring(&seeds, Moment::Latest, root, is_ours, (context.threads(), own), &progress)
     })?;
+    kill_point::reached("seed restored");
     if is_ours {
         std::fs::remove_file(&mark).map_err(|error| not_written(&mark, &error))?;
     }
+    kill_point::reached("restoring ended");
     if !global.quiet && !global.json {
         show::line(&format!(
             "{}@{sequence} restored to {}: {} files written, {} kept",

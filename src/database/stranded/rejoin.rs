@@ -17,7 +17,6 @@ use super::keep::{keep, keep_all};
 use super::kept::KeptNote;
 use super::rewind::{changes, forget, is_done, rewind};
 use super::summary::{Summary, summary};
-use crate::database::background::Background;
 use crate::database::desk::{Around, Desk, Settings, local};
 use crate::database::error::DatabaseError;
 use crate::database::minimal::Minimal;
@@ -30,7 +29,7 @@ use crate::format::binlog_rows::TableName;
 use crate::model::gtid::GtidPosition;
 use crate::support::env::Env;
 use crate::support::kill_point;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -97,15 +96,19 @@ impl Request<'_> {
         Ok(done)
     }
 
-    /// Keeps what is stranded, and notes that a reseed was begun. Once the seed is there, [`Self::finish`] ends it.
+    /// Keeps what is stranded, if anything may be, and notes that a reseed was begun. Once the seed is there,
+    /// [`Self::finish`] ends it.
     ///
     /// # Errors
     /// It was not kept, and nothing was changed.
-    pub fn begin_reseed(&self) -> Result<Rejoin, DatabaseError> {
+    pub fn begin_reseed(&self, may_be_ahead: bool) -> Result<Rejoin, DatabaseError> {
         if let Some(begun) = self.begun()? {
             let begun = Rejoin { how: How::Reseed, ..begun };
             begun.write(&self.settings.place, self.env)?;
             return Ok(begun);
+        }
+        if !may_be_ahead {
+            return self.note_begun(How::Reseed, None, None, GtidPosition::default());
         }
         match self.with_server(|server| self.prepare(Some(server), How::Reseed)) {
             // A server that does not start has its binary logs all the same.
@@ -170,9 +173,19 @@ impl Request<'_> {
         };
         kill_point::reached("kept");
         let end = server.map(Server::binlog_position).transpose()?.unwrap_or_default();
+        self.note_begun(how, branch, kept, end)
+    }
+
+    fn note_begun(
+        &self,
+        how: How,
+        branch: Option<GtidPosition>,
+        kept: Option<PathBuf>,
+        end: GtidPosition,
+    ) -> Result<Rejoin, DatabaseError> {
         let id = format!("{:016x}", self.env.nonce());
         let rejoin = Rejoin { id, how, branch, kept, end, is_rewound: false };
-        rejoin.write(&settings.place, self.env)?;
+        rejoin.write(&self.settings.place, self.env)?;
         kill_point::reached("rejoin noted");
         Ok(rejoin)
     }
@@ -273,15 +286,7 @@ impl Request<'_> {
         let log = Arc::new(|| Err(DatabaseError::Log("it was asked before".into())));
         let mut on_report = |_: &Report| {};
         let mut around = Around { env: self.env, stop: self.stop, log, on_report: &mut on_report };
-        let desk = Desk {
-            settings,
-            around: &mut around,
-            made_by,
-            inbox,
-            waiting: VecDeque::new(),
-            boot: role_file::this_boot(),
-            reading: Background::default(),
-        };
+        let mut desk = Desk::new(settings, &mut around, made_by, inbox);
         let text = Minimal {
             size: settings.size,
             memory_mib: settings.memory_mib,
