@@ -5,10 +5,16 @@
 //! disk, so that it outlives the server and its supervisor. A promotion releases it first and applies everything.
 
 use super::decide::{Act, Judgement, Room, State};
+use super::desk::Desk;
 use super::error::DatabaseError;
-use super::role::Hold;
-use super::server::ReplicaStatus;
+use super::orders::Order;
+use super::role::{Hold, Role};
+use super::server::{ReplicaStatus, Server};
 use crate::model::gtid::GtidPosition;
+use std::time::Duration;
+
+/// Time for a replica to get to where it is held, before the order is answered.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Judges a replica that is to be held, of which [`super::decide::judge`] thinks otherwise. Pure.
 pub(super) fn judge(judgement: Judgement, status: &ReplicaStatus, room: Room, hold: &Hold) -> Judgement {
@@ -40,6 +46,57 @@ pub(super) fn check(
     Err(DatabaseError::Held(format!(
         "the replica is at {applied}, past the position{of}, {wanted}, and does not go back; from the archive it is made anew: understudy database restore {store} --to {to} --into DIRECTORY. To step from snapshot to snapshot, hold it first: understudy database hold {store}"
     )))
+}
+
+/// Has a replica stand at a position, or where it is, and returns that position: it may be on its way there.
+///
+/// # Errors
+/// It is past it, does not receive, or was fenced; it goes on then.
+pub(super) fn stand_at(
+    desk: &Desk,
+    server: &Server,
+    order: &Order,
+    position: Option<GtidPosition>,
+    snapshot: Option<String>,
+) -> Result<GtidPosition, DatabaseError> {
+    let before = desk.note()?;
+    let status = server.replica_status()?;
+    if before.role != Role::Follow || !status.is_some_and(|status| status.receives) {
+        // What was received is fetched anew on the way to a position.
+        return Err(DatabaseError::Held("this replica does not receive; it is held once it does".into()));
+    }
+    server.stop_applying()?;
+    let applied = server.applied_position()?.of_store();
+    let position = position.unwrap_or_else(|| applied.clone());
+    let hold = Hold { position: position.clone(), snapshot, since: desk.env().wall() };
+    let noted = check(&desk.settings.store, &applied, &position, hold.snapshot.as_deref())
+        .and_then(|()| desk.obey(order, |note| note.hold = Some(hold)));
+    if let Err(error) = noted {
+        if before.hold.is_none() {
+            go_on(server)?;
+        }
+        return Err(error);
+    }
+    if applied != position {
+        server.stop_replica()?;
+        server.start_replica_until(&position)?;
+        server.wait_for(&position, LIMIT)?;
+    }
+    Ok(position)
+}
+
+/// Has a replica apply without an end. What was received stays, as long as the other thread runs.
+pub(super) fn go_on(server: &Server) -> Result<(), DatabaseError> {
+    server.stop_applying()?;
+    server.start_applying()
+}
+
+/// Starts a replica, as far as its hold lets it.
+pub(super) fn start(server: &Server, hold: Option<&Hold>) -> Result<(), DatabaseError> {
+    match hold {
+        Some(hold) => server.start_replica_until(&hold.position),
+        None => server.start_replica(),
+    }
 }
 
 #[cfg(test)]

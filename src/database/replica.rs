@@ -29,7 +29,7 @@ use super::process::Process;
 use super::promote::Promotion;
 use super::received::Received;
 use super::report::Report;
-use super::role::{self, Hold, LogSays, Role};
+use super::role::{self, LogSays, Role};
 use super::server::{Acks, ReplicaStatus, Server, Source};
 use super::still;
 use crate::model::gtid::{GtidPosition, STANDBY_DOMAINS};
@@ -43,8 +43,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const LOG_EVERY: Duration = Duration::from_secs(30);
 /// Time that others have to answer, before a look goes on without them: an order may be waiting.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Time for a replica to get to where it is held, before the order is answered.
-const HOLD_LIMIT: Duration = Duration::from_secs(10);
 /// Time for a server to end.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
@@ -205,7 +203,7 @@ impl Replica<'_, '_, '_> {
             }
             What::Release => {
                 let released = self.desk.obey(&asked.order, |note| note.hold = None);
-                let gone_on = released.and_then(|_| self.go_on()).and_then(|()| self.look());
+                let gone_on = released.and_then(|_| hold::go_on(&self.server)).and_then(|()| self.look());
                 asked.answer(gone_on.map_or_else(
                     |error| Answer::failed(&error),
                     |report| Answer::done(Some(report.applied)),
@@ -246,48 +244,12 @@ impl Replica<'_, '_, '_> {
         position: Option<GtidPosition>,
         snapshot: Option<String>,
     ) -> Result<Answer, DatabaseError> {
-        let before = self.desk.note()?;
-        let status = self.server.replica_status()?;
-        if before.role != Role::Follow || !status.is_some_and(|status| status.receives) {
-            // What was received is fetched anew on the way to a position.
-            return Err(DatabaseError::Held("this replica does not receive; it is held once it does".into()));
-        }
-        self.server.stop_applying()?;
-        let applied = self.server.applied_position()?.of_store();
-        let position = position.unwrap_or_else(|| applied.clone());
-        let hold = Hold { position: position.clone(), snapshot, since: self.desk.env().wall() };
-        let store = &self.desk.settings.store;
-        let noted = hold::check(store, &applied, &position, hold.snapshot.as_deref())
-            .and_then(|()| self.desk.obey(&asked.order, |note| note.hold = Some(hold)));
-        if let Err(error) = noted {
-            if before.hold.is_none() {
-                self.go_on()?;
-            }
-            return Err(error);
-        }
-        if applied != position {
-            self.server.stop_replica()?;
-            self.server.start_replica_until(&position)?;
-            self.server.wait_for(&position, HOLD_LIMIT)?;
-        }
+        let position = hold::stand_at(self.desk, &self.server, &asked.order, position, snapshot)?;
         let report = self.look()?;
         let note = (report.applied != position).then(|| format!("it is on its way to {position}"));
         let done = Answer::Done { position: Some(report.applied.clone()), note };
         self.desk.tell(report);
         Ok(done)
-    }
-
-    /// Applies without an end. What was received stays, as long as the other thread runs.
-    fn go_on(&self) -> Result<(), DatabaseError> {
-        self.server.stop_applying()?;
-        self.server.start_applying()
-    }
-
-    fn start(&self, hold: Option<&Hold>) -> Result<(), DatabaseError> {
-        match hold {
-            Some(hold) => self.server.start_replica_until(&hold.position),
-            None => self.server.start_replica(),
-        }
     }
 
     /// Answers an order to follow: what is broken is no failure of the order.
@@ -334,7 +296,7 @@ impl Replica<'_, '_, '_> {
         })?;
         if note.hold.is_some() {
             // All that was received meanwhile is applied first.
-            self.go_on()?;
+            hold::go_on(&self.server)?;
         }
         Ok(accepts_loss)
     }
@@ -411,8 +373,12 @@ impl Replica<'_, '_, '_> {
         {
             received.forget();
         }
-        self.acknowledge(self.desk.note()?.acks)?;
-        let (room, hold) = (room(&self.desk.settings.root), self.desk.note()?.hold);
+        let note = self.desk.note()?;
+        if note.was_primary && note.follows_another(&status.applied, &self.desk.numbers()) {
+            self.desk.change(|note| note.was_primary = false)?;
+        }
+        self.acknowledge(note.acks)?;
+        let (room, hold) = (room(&self.desk.settings.root), note.hold);
         let mut judgement = decide::judge(&status, room, &mut self.refetches);
         if let Some(hold) = &hold {
             judgement = hold::judge(judgement, &status, room, hold);
@@ -427,12 +393,12 @@ impl Replica<'_, '_, '_> {
             }
             Act::Start => {
                 may_start?;
-                self.start(hold.as_ref())?;
+                hold::start(&self.server, hold.as_ref())?;
             }
             Act::Refetch => {
                 may_start?;
                 self.server.stop_replica()?;
-                self.start(hold.as_ref())?;
+                hold::start(&self.server, hold.as_ref())?;
             }
         }
         // A primary that is away is seen by the replica itself.

@@ -2,6 +2,7 @@
 
 use crate::support::command::{ok, said};
 use crate::support::database_host::{DatabaseDuo, DatabaseHost};
+use crate::support::database_pair::{DatabasePair, fail_over, kill_daemon};
 use crate::support::wait::wait_until;
 use rustix::process::Signal;
 
@@ -104,4 +105,37 @@ fn a_promotion_of_a_held_replica_applies_all_that_it_received() {
     assert_eq!(names(&duo.two), wanted);
     assert!(duo.two.note()["hold"].is_null());
     order(&duo.two, "z");
+}
+
+#[test]
+fn a_held_replica_receives_from_the_next_primary_and_stands_where_it_was() {
+    let mut pair = DatabasePair::start("");
+    let three = pair.add_standby();
+    order(&pair.one, "a");
+    wait_until_received(&pair.one, &three);
+    wait_until("it has applied that", || names(&three) == "a");
+    tell(&three, "hold", "acme");
+    order(&pair.one, "b");
+    for standby in [&pair.two, &three] {
+        wait_until_received(&pair.one, standby);
+    }
+    pair.one.kill_supervisor();
+    kill_daemon(&mut pair.one);
+    fail_over(&pair.two);
+    order(&pair.two, "c");
+    // What it had received of the first one is fetched anew.
+    wait_until_received(&pair.two, &three);
+    three.wait_for_state("held");
+    assert_eq!(names(&three), "a");
+    // So it stays when its server starts again.
+    let mut three = three;
+    three.kill_supervisor();
+    three.supervise();
+    three.wait_for_state("held");
+    order(&pair.two, "d");
+    wait_until_received(&pair.two, &three);
+    assert_eq!(names(&three), "a");
+    tell(&three, "release", "acme");
+    three.wait_for_state("following");
+    wait_until("it has all", || names(&three) == "a,b,c,d");
 }

@@ -70,6 +70,7 @@ fn a_promoted_replica_has_all_that_it_received_and_the_old_primary_follows_it() 
     insert(two, "third").unwrap();
     duo.wait_until_equal(two, one);
     assert_eq!(one.sql("SELECT @@read_only, @@event_scheduler"), "1\tOFF");
+    wait_until("nothing of it is there alone", || one.note()["was_primary"] == false);
     // And back.
     two.ordered(&["fence"], &[("UNDERSTUDY_EPOCH", "3")]);
     one.ordered(&["promote"], &[("UNDERSTUDY_EPOCH", "3")]);
