@@ -15,6 +15,7 @@ use super::orders::{Answer, Asked, Order, What};
 use super::own_files;
 use super::process::Process;
 use super::report::Report;
+use super::report_account::Reports;
 use super::role::{LogSays, Role, RoleNote};
 use super::role_file;
 use super::seed::{SeedNote, data_dir};
@@ -54,6 +55,8 @@ pub struct Settings {
     pub tls_ca: Option<PathBuf>,
     /// How customers reach this host's server; none where it only ever follows.
     pub customers: Option<Customers>,
+    /// How reports reach it while it is a replica.
+    pub reports: Option<Reports>,
 }
 
 impl Settings {
@@ -267,6 +270,16 @@ impl Desk<'_, '_> {
 
     /// Starts a server with this configuration, once no other one has its data.
     pub(super) fn start(&self, configuration: String, socket: &Path) -> Result<Process, DatabaseError> {
+        self.start_with(&configuration, socket, "")
+    }
+
+    /// Starts one that runs these statements, too, before it answers.
+    pub(super) fn start_with(
+        &self,
+        configuration: &str,
+        socket: &Path,
+        statements: &str,
+    ) -> Result<Process, DatabaseError> {
         self.wait_for_data()?;
         let place = &self.settings.place;
         let file = |path: PathBuf| move |source| DatabaseError::File { path, source };
@@ -284,7 +297,7 @@ impl Desk<'_, '_> {
         if socket != place.socket() {
             std::os::unix::fs::symlink(socket, place.socket()).map_err(file(place.socket()))?;
         }
-        own_files::write(self.env(), place, SUPERVISOR_ACCOUNT, &configuration)?;
+        own_files::write(self.env(), place, SUPERVISOR_ACCOUNT, configuration, statements)?;
         Process::start(place)
     }
 

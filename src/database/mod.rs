@@ -11,6 +11,7 @@
 //! - [`received`] is what a replica's server had received when it ended, and must not lose.
 //! - [`drill`] proves that a replica's data is a database: on a copy, which a second server opens.
 //! - [`hold`] has a replica stand at the position of a snapshot of the files.
+//! - [`reporting`] lets reports read from a replica, and only from that: through a door, by an account of their own.
 //! - [`fence`] ends a server that customers reach, whether or not its supervisor lives.
 //!
 //! What can race: a second supervisor of the same server is stopped by the first one's lock. A primary that is
@@ -33,6 +34,7 @@ pub mod error;
 pub mod facts;
 pub mod fence;
 pub mod found;
+mod handshake;
 pub mod hold;
 pub mod holder;
 pub mod lag;
@@ -48,6 +50,9 @@ pub mod recover;
 pub mod replay;
 pub mod replica;
 pub mod report;
+pub mod report_account;
+mod report_door;
+pub mod reporting;
 pub mod role;
 pub mod role_file;
 pub mod seed;

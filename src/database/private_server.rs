@@ -125,7 +125,7 @@ fn prepare(settings: &PrivateSettings, env: &Env) -> Result<(), DatabaseError> {
         acks: false,
         undoes: false,
     };
-    own_files::write(env, place, ACCOUNT, &(configuration.text() + settings.extra))
+    own_files::write(env, place, ACCOUNT, &(configuration.text() + settings.extra), "")
 }
 
 /// Removes the server's binary logs, and gives all to the user whose database it is.

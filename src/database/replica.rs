@@ -29,6 +29,7 @@ use super::process::Process;
 use super::promote::Promotion;
 use super::received::Received;
 use super::report::Report;
+use super::reporting::Reporting;
 use super::role::{self, LogSays, Role};
 use super::server::{Acks, ReplicaStatus, Server, Source};
 use super::still;
@@ -66,6 +67,7 @@ struct Replica<'d, 'a, 'b> {
     undoes: bool,
     /// What servers before this one had received, until all of it is applied.
     received: Option<Received>,
+    reporting: Reporting<'a>,
 }
 
 /// Runs a replica's server until its role changes, or this process is to end.
@@ -84,6 +86,7 @@ pub(super) fn run(desk: &mut Desk) -> Result<Ended, DatabaseError> {
     let mut received = Received::of(&settings.place);
     desk.wait_for_data()?;
     received.keep(&data)?;
+    let (reporting, start) = Reporting::new(settings.reports.as_ref());
     let configuration = Minimal {
         size: settings.size,
         memory_mib: settings.memory_mib,
@@ -96,8 +99,9 @@ pub(super) fn run(desk: &mut Desk) -> Result<Ended, DatabaseError> {
         acks,
         undoes,
     }
-    .text();
-    let process = desk.start(configuration, &settings.place.socket())?;
+    .text()
+        + &start.configuration;
+    let process = desk.start_with(&configuration, &settings.place.socket(), &start.statements)?;
     let server = Server::new(local(&settings.place, desk.env()));
     let (lag, seeing) = (Lag::default(), Background::default());
     let mut run = Replica {
@@ -113,6 +117,7 @@ pub(super) fn run(desk: &mut Desk) -> Result<Ended, DatabaseError> {
         acks,
         undoes,
         received: Some(received),
+        reporting,
     };
     let ended = run.follow();
     let Replica { desk, process, .. } = run;
@@ -143,7 +148,10 @@ impl Replica<'_, '_, '_> {
             }
             let note = self.desk.note()?;
             let report = match note.role {
-                Role::Follow => self.look(),
+                Role::Follow => {
+                    self.attend_reports();
+                    self.look()
+                }
                 // It was told to serve when its supervisor or its server ended.
                 Role::Serve if note.branch.is_none() => match self.promote(None, note.accepts_loss) {
                     Ok(()) => return Ok(Ended::Again),
@@ -168,6 +176,7 @@ impl Replica<'_, '_, '_> {
         report.unwrap_or_else(|error| Report {
             trouble: error.trouble(),
             resident_bytes: self.process.resident_bytes(),
+            reports: self.reporting.seen(),
             ..Report::of(State::Waiting, Some(error.to_string()), self.desk.env().wall())
         })
     }
@@ -322,6 +331,8 @@ impl Replica<'_, '_, '_> {
             Ok(_) => None,
             Err(error) => Some(error),
         };
+        // Nothing that reads is in the way of what is still to be applied.
+        self.reporting.close(&self.server);
         let done = self.promotion(position.as_ref(), accepts_loss, &given_up).carry_out();
         match done {
             Ok(branch) => {
@@ -489,6 +500,12 @@ impl Replica<'_, '_, '_> {
         Ok(())
     }
 
+    /// Keeps reports as they are to be, also while the primary is away.
+    fn attend_reports(&mut self) {
+        let socket = self.desk.settings.place.socket();
+        self.reporting.attend(&self.server, &socket, self.desk.env());
+    }
+
     fn report(
         &mut self,
         status: ReplicaStatus,
@@ -510,6 +527,7 @@ impl Replica<'_, '_, '_> {
             lag_seconds: self.lag.of(&status.applied, env.boot()).map(|lag| lag.as_secs_f64()),
             applied: status.applied,
             received: status.received,
+            reports: self.reporting.seen(),
             acks: self.acks.then_some(Acks { acknowledging: u64::from(status.receives), ..Acks::default() }),
             primary,
             resident_bytes: self.process.resident_bytes(),

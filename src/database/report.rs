@@ -3,6 +3,7 @@
 use super::decide::State;
 use super::error::Trouble;
 use super::minimal::Place;
+use super::reporting::ReportsSeen;
 use super::role::{FENCED, Hold, Role, RoleNote};
 use super::role_file;
 use super::server::Acks;
@@ -47,6 +48,9 @@ pub struct Report {
     /// Number of transactions that only this server has, which a former primary's may.
     #[serde(default)]
     pub beyond: Option<u64>,
+    /// Reports on this replica; none where the configuration wants none.
+    #[serde(default)]
+    pub reports: Option<ReportsSeen>,
     #[serde(rename = "at_ns")]
     pub at: UnixNanos,
 }
@@ -68,6 +72,7 @@ impl Report {
             acks: None,
             hold: None,
             beyond: None,
+            reports: None,
             at,
         }
     }

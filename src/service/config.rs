@@ -431,7 +431,10 @@ impl Config {
                 .map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             check_edges(store).map_err(wrong)?;
             check_probes(store).map_err(wrong)?;
-            store.database.check().map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
+            store
+                .database
+                .check(store.plan)
+                .map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             let environments = [
                 &store.hooks.environment,
                 &store.drill.environment,

@@ -3,7 +3,9 @@
 use super::schedule::Schedule;
 use crate::database::client::{Address, Client, is_near};
 use crate::database::customers::Customers;
+use crate::database::report_account::Reports;
 use crate::failover::guard::settings::DatabaseSettings;
+use crate::model::plan::PlanName;
 use crate::support::env::Env;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -16,6 +18,12 @@ const PORT: u16 = 3306;
 const SEED_EVERY: Duration = Duration::from_hours(7 * 24);
 /// Default number of seeds that are kept.
 const SEED_KEEP: u32 = 3;
+/// Default number of sessions of reports at a time, and the largest.
+const REPORT_CONNECTIONS: u32 = 4;
+const REPORT_CONNECTIONS_MAX: u32 = 100;
+/// Default time of a statement of theirs, and the longest, in seconds.
+const REPORT_SECONDS: u64 = 300;
+const REPORT_SECONDS_MAX: u64 = 86_400;
 /// Value of a schedule that turns it off.
 const OFF: &str = "off";
 
@@ -55,6 +63,55 @@ pub struct ServeConfig {
     pub options: Option<PathBuf>,
 }
 
+/// How reports read from the replica of this host, as it is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportsConfig {
+    /// Option file with the account.
+    pub account_file: PathBuf,
+    /// Address for the programs that make reports.
+    pub listen: Option<SocketAddr>,
+    /// Socket for them.
+    pub socket: Option<PathBuf>,
+    /// Databases that the account reads; default: all of the store's.
+    #[serde(default)]
+    pub databases: Vec<String>,
+    /// Number of sessions at a time.
+    pub connections: Option<u32>,
+    /// Maximum run time of a statement in seconds.
+    pub statement_seconds: Option<u64>,
+}
+
+impl ReportsConfig {
+    /// An error is a reason in words.
+    fn check(&self, plan: PlanName) -> Result<(), String> {
+        let wrong = |reason: &str| Err(format!("[store.database.reports]: {reason}"));
+        if plan == PlanName::Standard {
+            return wrong(
+                "under plan `standard` nobody reads from a replica: it only writes what is committed; choose the plan `private` or `continuous`",
+            );
+        }
+        if self.listen.is_none() && self.socket.is_none() {
+            return wrong("set `listen` or `socket`, where programs that make reports reach it");
+        }
+        if let Some(address) = self
+            .listen
+            .filter(|address| !address.ip().is_unspecified() && !is_near(&address.ip().to_string()))
+        {
+            return Err(format!(
+                "[store.database.reports]: '{address}' is neither this host nor an address of a private network, and reports would go there in the clear; listen at another address, or lead a tunnel to it"
+            ));
+        }
+        if !(1..=REPORT_CONNECTIONS_MAX).contains(&self.connections.unwrap_or(REPORT_CONNECTIONS)) {
+            return wrong("`connections` must be 1 to 100");
+        }
+        if !(1..=REPORT_SECONDS_MAX).contains(&self.statement_seconds.unwrap_or(REPORT_SECONDS)) {
+            return wrong("`statement_seconds` must be 1 to 86400");
+        }
+        Ok(())
+    }
+}
+
 /// What a drill of the database checks, as it is configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,6 +149,8 @@ pub struct DatabaseConfig {
     pub directory: Option<PathBuf>,
     /// How customers reach this host's server while it is the primary's.
     pub serve: Option<ServeConfig>,
+    /// How reports read from this host's replica, while it stands by.
+    pub reports: Option<ReportsConfig>,
     /// What a drill checks.
     #[serde(default)]
     pub drill: DatabaseDrillConfig,
@@ -135,8 +194,14 @@ impl DatabaseConfig {
     }
 
     /// Checks what belongs together. An error is a reason in words.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self, plan: PlanName) -> Result<(), String> {
         let wrong = |reason: &str| Err(format!("[store.database]: {reason}"));
+        if let Some(reports) = &self.reports {
+            reports.check(plan)?;
+            if self.datadir.is_none() {
+                return wrong("`reports` is of a replica that understudy runs; set its `datadir`");
+            }
+        }
         if self.host.is_none() && self.port.is_some() {
             return wrong("`port` is of a `host`; set it");
         }
@@ -186,6 +251,10 @@ impl DatabaseConfig {
             Some(serve) => (serve.socket.as_mut(), serve.options.as_mut()),
             None => (None, None),
         };
+        let (reports_socket, reports_account) = match &mut self.reports {
+            Some(reports) => (reports.socket.as_mut(), Some(&mut reports.account_file)),
+            None => (None, None),
+        };
         let paths = [
             &mut self.socket,
             &mut self.tls_ca,
@@ -194,13 +263,28 @@ impl DatabaseConfig {
             &mut self.directory,
             &mut self.seed_directory,
         ];
-        paths.into_iter().flatten().chain(socket).chain(options).collect()
+        let of_reports = reports_socket.into_iter().chain(reports_account);
+        paths.into_iter().flatten().chain(socket).chain(options).chain(of_reports).collect()
     }
 
     /// Returns how customers reach this host's server; none where it only ever follows.
     pub(crate) fn customers(&self) -> Option<Customers> {
         let ServeConfig { listen, socket, memory_mib, options } = self.serve.clone()?;
         Some(Customers { listen, socket, memory_mib, options })
+    }
+
+    /// Returns how reports read from this host's replica; none where they do not.
+    pub(crate) fn reports(&self) -> Option<Reports> {
+        let ReportsConfig { account_file, listen, socket, databases, connections, statement_seconds } =
+            self.reports.clone()?;
+        Some(Reports {
+            account_file,
+            listen,
+            socket,
+            databases,
+            connections: connections.unwrap_or(REPORT_CONNECTIONS),
+            statement_limit: Duration::from_secs(statement_seconds.unwrap_or(REPORT_SECONDS)),
+        })
     }
 
     /// Returns when seeds are made; none where the daemon makes none.
@@ -245,9 +329,36 @@ mod tests {
         };
         assert_eq!(of(None).seed_schedule().unwrap().interval(), Some(SEED_EVERY));
         assert!(of(Some("0 3 * * 0")).seed_schedule().unwrap().is_by_calendar());
-        assert!(of(Some("off")).check().is_ok() && of(Some("off")).seed_schedule().is_none());
-        assert!(of(Some("weekly")).check().unwrap_err().contains("seed_schedule"));
-        assert!(DatabaseConfig { seed_keep: Some(0), ..Default::default() }.check().is_err());
+        assert!(
+            of(Some("off")).check(PlanName::Standard).is_ok() && of(Some("off")).seed_schedule().is_none()
+        );
+        assert!(of(Some("weekly")).check(PlanName::Standard).unwrap_err().contains("seed_schedule"));
+        assert!(
+            DatabaseConfig { seed_keep: Some(0), ..Default::default() }.check(PlanName::Standard).is_err()
+        );
+    }
+
+    #[test]
+    fn reports_are_read_near_a_replica_of_its_own_and_not_under_standard() {
+        let of = |listen: &str, plan| {
+            let listen = Some(listen.parse().unwrap());
+            let reports = Some(ReportsConfig { account_file: "/r".into(), listen, ..Default::default() });
+            DatabaseConfig { datadir: Some("/d".into()), reports, ..Default::default() }.check(plan)
+        };
+        assert_eq!(of("10.0.0.12:3307", PlanName::Private), Ok(()));
+        assert_eq!(of("0.0.0.0:3307", PlanName::Continuous), Ok(()));
+        assert!(of("10.0.0.12:3307", PlanName::Standard).unwrap_err().contains("plan `standard`"));
+        assert!(of("203.0.113.1:3307", PlanName::Private).unwrap_err().contains("in the clear"));
+        let nowhere = ReportsConfig { account_file: "/r".into(), ..Default::default() };
+        assert!(nowhere.check(PlanName::Private).unwrap_err().contains("`listen` or `socket`"));
+        let listen = Some("127.0.0.1:3307".parse().unwrap());
+        for (connections, statement_seconds) in [(Some(0), None), (Some(101), None), (None, Some(0))] {
+            let reports = ReportsConfig { listen, connections, statement_seconds, ..nowhere.clone() };
+            assert!(reports.check(PlanName::Private).is_err(), "{reports:?}");
+        }
+        let reports = Some(ReportsConfig { listen, ..nowhere });
+        let config = DatabaseConfig { reports, ..Default::default() };
+        assert!(config.check(PlanName::Private).unwrap_err().contains("`datadir`"));
     }
 
     #[test]
@@ -265,9 +376,9 @@ mod tests {
                 account_file: Some("/a".into()),
                 ..Default::default()
             };
-            assert_eq!(config.check().is_ok(), near, "{host}");
+            assert_eq!(config.check(PlanName::Standard).is_ok(), near, "{host}");
             let config = DatabaseConfig { tls_ca: Some("/ca".into()), ..config };
-            assert_eq!(config.check(), Ok(()));
+            assert_eq!(config.check(PlanName::Standard), Ok(()));
         }
     }
 }

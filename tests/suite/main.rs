@@ -23,6 +23,7 @@ mod database_damage;
 mod database_drill;
 mod database_failover;
 mod database_hold;
+mod database_reports;
 mod database_roles;
 mod database_stranded;
 mod deltas;

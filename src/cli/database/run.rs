@@ -117,6 +117,7 @@ pub(super) fn settings(configured: &Configured) -> Result<Settings> {
         account_file: database.account_file.clone(),
         tls_ca: database.tls_ca.clone(),
         customers: database.customers(),
+        reports: database.reports(),
     })
 }
 

@@ -10,6 +10,7 @@ use crate::database::decide::State;
 use crate::database::desk::local;
 use crate::database::error::Trouble;
 use crate::database::report::{Report, STALE};
+use crate::database::reporting::ReportsSeen;
 use crate::database::seed::store_name;
 use crate::database::server::Server;
 use crate::format::binlog_segment::SegmentPlace;
@@ -244,10 +245,24 @@ fn say(output: &Output) -> Result<()> {
             output.store
         ))?;
     }
+    if let Some(reports) = &report.reports {
+        say_reports(reports)?;
+    }
     if report.acks.is_some_and(|acks| acks.acknowledging > 0) {
         show::line("  it acknowledges what it receives: customers wait for that")?;
     }
     end(output, report)
+}
+
+/// Says whether reports are read.
+fn say_reports(reports: &ReportsSeen) -> Result<()> {
+    match &reports.error {
+        Some(error) => show::line(&format!("  no reports: {error}")),
+        None => show::line(&format!(
+            "  reports: {} clients; {} sessions were ended, over a limit or in the replica's way",
+            reports.clients, reports.ended
+        )),
+    }
 }
 
 /// Says what is said of every server.

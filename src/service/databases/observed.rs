@@ -110,6 +110,7 @@ mod tests {
             epoch: Epoch(4),
             branch: None,
             beyond: None,
+            reports: None,
             at: UnixNanos::EPOCH.plus(Duration::from_secs(1000)),
         }
     }
