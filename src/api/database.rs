@@ -12,6 +12,8 @@ pub struct DatabaseStatus {
     pub archive: Option<DatabaseArchive>,
     /// The seeds; none before the daemon's first look at them, and without a daemon.
     pub seeds: Option<DatabaseSeeds>,
+    /// The drills; none where this host has no replica.
+    pub drill: Option<DatabaseDrill>,
 }
 
 /// A server, as its supervisor saw it last.
@@ -73,4 +75,23 @@ pub struct DatabaseSeeds {
     pub failures: u32,
     /// The last failure.
     pub error: Option<String>,
+}
+
+/// The drills of a replica on one host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseDrill {
+    /// When the last one that came to its end began, in seconds since 1970; none if there was none.
+    pub last: Option<f64>,
+    /// How long it took.
+    pub seconds: Option<f64>,
+    /// The position of its copy.
+    pub position: Option<String>,
+    /// What it found wrong.
+    pub fault: Option<String>,
+    /// When a drill last found the data sound, in seconds since 1970.
+    pub proven: Option<f64>,
+    /// Why there was no drill since.
+    pub hindrance: Option<String>,
+    /// Whether this host's daemon drills now.
+    pub running: bool,
 }

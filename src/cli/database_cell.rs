@@ -62,13 +62,22 @@ pub(super) fn complaints(store: &StoreName, database: &DatabaseStatus) -> Vec<St
             "no seed of the database could be made; it is tried again, or by understudy database seed {store}: {error}"
         ));
     }
+    let drill = database.drill.as_ref();
+    if let Some(fault) = drill.and_then(|drill| drill.fault.as_ref()) {
+        said.push(format!(
+            "the last drill of the database found the replica's data unsound: {fault}; seed again, then drill: understudy database drill {store}"
+        ));
+    }
+    if let Some(hindrance) = drill.and_then(|drill| drill.hindrance.as_ref()) {
+        said.push(format!("the database's replica could not be drilled; it is tried again: {hindrance}"));
+    }
     said
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::database::DatabaseArchive;
+    use crate::api::database::{DatabaseArchive, DatabaseDrill};
 
     #[test]
     fn what_is_wrong_is_in_the_cell_and_what_mends_it_below() {
@@ -98,6 +107,9 @@ mod tests {
         let gone = of(DatabaseServer { supervised: false, mend: Some("run it".into()), ..server });
         assert_eq!(cell(Some(&gone)), "unsupervised");
         assert!(complaints(&acme, &gone)[0].ends_with("what mends it: run it"));
+        let found = DatabaseDrill { fault: Some("shop.orders: corrupt".into()), ..Default::default() };
+        let unsound = DatabaseStatus { drill: Some(found), ..Default::default() };
+        assert!(complaints(&acme, &unsound)[0].contains("unsound: shop.orders: corrupt"));
         let archive = DatabaseStatus { archive: Some(DatabaseArchive::default()), ..Default::default() };
         assert_eq!(cell(Some(&archive)), "not archived");
         assert!(complaints(&acme, &archive)[0].contains("nobody archives"));

@@ -7,6 +7,8 @@
 //! process, and what a killed drill leaves is removed (see [`super::drill_place`]).
 
 use super::client::{Account, Client, Rows, literal};
+use super::drill_at::{At, bring_to};
+use super::drill_command::{DrillCommand, OnCopy, check};
 use super::drill_copy::{Content, Source, Way, check_room, way};
 use super::drill_place::DrillPlace;
 use super::error::DatabaseError;
@@ -32,7 +34,7 @@ const TABLE_LIMIT: Duration = Duration::from_hours(6);
 /// Default time for one query.
 const QUERY_LIMIT: Duration = Duration::from_secs(300);
 /// Name of the account that queries run with.
-const READER: &str = "understudy-drill";
+pub(super) const READER: &str = "understudy-drill";
 /// Name of its option file.
 const READER_FILE: &str = "reader.cnf";
 const PRIVATE_MODE: u32 = 0o600;
@@ -52,7 +54,12 @@ pub struct Drill<'a> {
     pub memory_mib: u32,
     /// Each must succeed on the copy, and answer with something.
     pub queries: &'a [String],
+    /// It must succeed on the copy, too.
+    pub command: &'a DrillCommand,
+    /// Time for one query, and for the command.
     pub query_limit: Option<Duration>,
+    /// The transaction up to which the copy is brought first.
+    pub at: Option<At<'a>>,
     /// Time for the tables; those that it does not suffice for are not checked.
     pub table_time: Option<Duration>,
     /// Whether customers may wait meanwhile, for a replica that acknowledges.
@@ -78,13 +85,16 @@ pub struct Times {
     pub still: f64,
     /// From the copy to the first answer of its server.
     pub start: f64,
+    /// Transactions of the archive were applied.
+    pub archive: f64,
     pub tables: f64,
+    /// Queries, and the command.
     pub queries: f64,
     pub all: f64,
 }
 
 /// What a drill found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Drilled {
     pub way: Way,
     pub files: u64,
@@ -93,13 +103,22 @@ pub struct Drilled {
     pub position: GtidPosition,
     /// How far the replica was behind its primary then, as its supervisor saw it.
     pub lag_seconds: Option<f64>,
+    /// Number of transactions of the archive that were applied to the copy.
+    pub applied: u64,
     pub tables: u64,
     pub tables_checked: u64,
     /// Tables of an engine that checks none.
     pub not_checkable: Vec<String>,
     pub queries: u64,
+    /// Whether a command ran.
+    pub command: bool,
     pub faults: Vec<Fault>,
     pub seconds: Times,
+}
+
+/// Returns whether the data of a replica is copied by reference.
+pub fn is_by_reference(root: &Path) -> bool {
+    way(&data_dir(root), root).is_ok_and(|way| way == Way::Reflink)
 }
 
 /// Drills a replica.
@@ -135,42 +154,56 @@ pub fn drill(drill: &Drill) -> Result<Drilled, DatabaseError> {
     let private = PrivateServer::start(&settings, drill.env, drill.stop)?;
     seconds.start = step.seconds();
     (drill.on_step)("server started");
-    let position = private.server.applied_position()?.of_store();
-    let mut faults = Vec::new();
-    if !position.covers(&applied) {
-        let reason = format!("it recovered to {position}, and the replica had applied {applied}");
-        faults.push(Fault { what: "the copy".to_owned(), reason });
-    }
-    let step = drill.env.stopwatch();
-    let checked = drill.check_tables(&private.server, &mut faults)?;
-    seconds.tables = step.seconds();
-    (drill.on_step)("tables checked");
-    let step = drill.env.stopwatch();
-    drill.ask(&private.server, &place.server, &mut faults)?;
-    seconds.queries = step.seconds();
-    (drill.on_step)("queries asked");
+    let found = drill.examine(&private.server, &place, &applied, &mut seconds)?;
     drop(private);
     place.remove()?;
     seconds.all = begun.seconds();
     let Content { files, bytes } = content;
-    let (tables, tables_checked, not_checkable) = checked;
-    let queries = drill.queries.len() as u64;
-    Ok(Drilled {
-        way,
-        files,
-        bytes,
-        position,
-        lag_seconds,
-        tables,
-        tables_checked,
-        not_checkable,
-        queries,
-        faults,
-        seconds,
-    })
+    Ok(Drilled { way, files, bytes, lag_seconds, seconds, ..found })
 }
 
 impl Drill<'_> {
+    /// Examines the copy by its server.
+    fn examine(
+        &self,
+        server: &Server,
+        place: &DrillPlace,
+        applied: &GtidPosition,
+        seconds: &mut Times,
+    ) -> Result<Drilled, DatabaseError> {
+        let mut position = server.applied_position()?.of_store();
+        let mut faults = Vec::new();
+        if !position.covers(applied) {
+            let reason = format!("it recovered to {position}, and the replica had applied {applied}");
+            faults.push(Fault { what: "the copy".to_owned(), reason });
+        }
+        let (mut played, step) = (0, self.env.stopwatch());
+        if let Some(at) = &self.at {
+            (position, played) = bring_to(at, self.store, &position, server, &place.server.dir, self.stop)?;
+            seconds.archive = step.seconds();
+            (self.on_step)("archive applied");
+        }
+        let step = self.env.stopwatch();
+        let (tables, tables_checked, not_checkable) = self.check_tables(server, &mut faults)?;
+        seconds.tables = step.seconds();
+        (self.on_step)("tables checked");
+        let step = self.env.stopwatch();
+        self.ask(server, place, &position, &mut faults)?;
+        seconds.queries = step.seconds();
+        (self.on_step)("queries asked");
+        Ok(Drilled {
+            position,
+            applied: played,
+            tables,
+            tables_checked,
+            not_checkable,
+            queries: self.queries.len() as u64,
+            command: !self.command.command.is_empty(),
+            faults,
+            ..Drilled::default()
+        })
+    }
+
     /// Copies the data while the replica stands still. Returns what it had applied at least, and for how long it
     /// stood.
     fn copy(
@@ -248,16 +281,23 @@ impl Drill<'_> {
         Ok((count as u64, checked, not_checkable))
     }
 
-    /// Asks the user's queries, with an account that only reads.
-    fn ask(&self, server: &Server, place: &Place, faults: &mut Vec<Fault>) -> Result<(), DatabaseError> {
-        if self.queries.is_empty() {
+    /// Asks the user's queries, and runs the command, with an account that only reads.
+    fn ask(
+        &self,
+        server: &Server,
+        place: &DrillPlace,
+        position: &GtidPosition,
+        faults: &mut Vec<Fault>,
+    ) -> Result<(), DatabaseError> {
+        if self.queries.is_empty() && self.command.command.is_empty() {
             return Ok(());
         }
         let mut bytes = [0; 16];
         self.env.fill(&mut bytes);
         let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        server.make_reader(&Account { user: READER.to_owned(), password: password.clone().into() })?;
-        let path = place.dir.join(READER_FILE);
+        let account = Account { user: READER.to_owned(), password: password.clone().into() };
+        server.make_reader(&account)?;
+        let path = place.server.dir.join(READER_FILE);
         let text = format!("[client]\nuser={READER}\npassword={password}\n");
         durable::replace(self.env, &path, PRIVATE_MODE, text.as_bytes())
             .map_err(|source| DatabaseError::File { path: path.clone(), source })?;
@@ -271,6 +311,11 @@ impl Drill<'_> {
             if let Some(reason) = fault_of(&reader.ask(&statement, limit)) {
                 faults.push(Fault { what: query.clone(), reason });
             }
+        }
+        if !self.command.command.is_empty() {
+            let (store, passage) = (self.store, place.passage());
+            let on = OnCopy { store, server: &place.server, passage, account: &account, position, limit };
+            faults.extend(check(self.command, &on, self.env, self.stop)?);
         }
         Ok(())
     }

@@ -11,11 +11,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// How a copy is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Way {
     /// The filesystem shares the blocks until one of both changes them.
     Reflink,
+    #[default]
     Copy,
 }
 

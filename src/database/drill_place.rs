@@ -1,4 +1,5 @@
-//! The place of a drill on a replica's host: a directory for the copy, and one for the files of its server.
+//! The place of a drill on a replica's host: a directory for the copy, one for the files of its server, and one that
+//! the user of its command can pass.
 //!
 //! A drill holds a lock as long as it lives, whatever its process id. What is there without that lock is left from a
 //! drill that was killed: the supervisor removes it within a few seconds, else the next drill does.
@@ -13,7 +14,9 @@ use super::still::try_lock;
 use crate::support::env::Env;
 use crate::support::private;
 use rustix::fd::OwnedFd;
+use std::fs::Permissions;
 use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,7 +33,7 @@ const TRY_EVERY: Duration = Duration::from_millis(50);
 /// A place that belongs to this process.
 pub(super) struct DrillPlace {
     _lock: OwnedFd,
-    around: PathBuf,
+    dirs: [PathBuf; 3],
     /// Where the copy's server has its files.
     pub server: Place,
     env: Env,
@@ -47,6 +50,17 @@ fn around(root: &Path) -> PathBuf {
         }
         false => root.join(DRILL),
     }
+}
+
+/// Returns the directory that other users can pass: not below the server's own, which nobody else enters.
+fn passage(of: &Place) -> PathBuf {
+    let hash = blake3::hash(of.dir.as_os_str().as_encoded_bytes());
+    std::env::temp_dir().join(format!("understudy-drill-{}", &hash.to_hex()[..16]))
+}
+
+/// Returns the directories of a drill.
+fn dirs(of: &Place, root: &Path) -> [PathBuf; 3] {
+    [around(root), of.dir.join(DRILL), passage(of)]
 }
 
 impl DrillPlace {
@@ -70,12 +84,12 @@ impl DrillPlace {
         };
         let this = Self {
             _lock: lock,
-            around: around(root),
+            dirs: dirs(of, root),
             server: Place { dir: of.dir.join(DRILL) },
             env: env.clone(),
         };
         this.clear()?;
-        for dir in [&this.around, &this.server.dir] {
+        for dir in &this.dirs {
             private::make_dirs(dir).map_err(file(dir))?;
             if std::fs::read_dir(dir).map_err(file(dir))?.next().is_some() {
                 let text = format!("{}: it is in the way, and no drill left it there", dir.display());
@@ -83,12 +97,20 @@ impl DrillPlace {
             }
             std::fs::write(dir.join(MARK), b"").map_err(file(dir))?;
         }
+        // Whoever knows a name in it reaches that.
+        std::fs::set_permissions(this.passage(), Permissions::from_mode(0o711))
+            .map_err(file(this.passage()))?;
         Ok(this)
     }
 
     /// Returns the directory of the copy, which is not made yet.
     pub(super) fn copy(&self) -> PathBuf {
-        self.around.join(COPY)
+        self.dirs[0].join(COPY)
+    }
+
+    /// Returns the directory that the command's user can pass.
+    pub(super) fn passage(&self) -> &Path {
+        &self.dirs[2]
     }
 
     /// Removes everything. Its server has been told to end.
@@ -98,7 +120,7 @@ impl DrillPlace {
 
     fn clear(&self) -> Result<(), DatabaseError> {
         let begun = self.env.stopwatch();
-        for dir in [&self.around, &self.server.dir] {
+        for dir in &self.dirs {
             while let Err(source) = remove(dir) {
                 // A server that is killed may make its last file meanwhile.
                 if begun.elapsed() >= PATIENCE {
@@ -120,7 +142,7 @@ impl Drop for DrillPlace {
 
 /// Removes what a killed drill left beside a replica; what cannot be removed yet is tried again at the next look.
 pub(super) fn tidy(of: &Place, root: &Path) {
-    let dirs = [around(root), of.dir.join(DRILL)];
+    let dirs = dirs(of, root);
     if dirs.iter().all(|dir| !dir.join(MARK).exists()) {
         return;
     }
@@ -136,6 +158,14 @@ pub(super) fn tidy(of: &Place, root: &Path) {
 
 /// Removes a drill's directory, and nothing that is not a drill's.
 fn remove(dir: &Path) -> std::io::Result<()> {
+    match std::fs::symlink_metadata(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        // In a directory for all, anybody may have made it.
+        Ok(meta) if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() => {
+            return Err(std::io::Error::other("it is in the way, and another user's"));
+        }
+        other => other.map(drop)?,
+    }
     let gone = |done: std::io::Result<()>| match done {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,

@@ -182,6 +182,11 @@ async fn take(stream: UnixStream, inbox: mpsc::Sender<Asked>) -> std::io::Result
     stream.get_mut().write_all(&text).await
 }
 
+/// Returns whether a supervisor listens at a place.
+pub fn is_answered(place: &Place) -> bool {
+    place_of(place).connect().is_ok_and(|stream| stream.is_some())
+}
+
 /// Gives an order, and waits for its answer.
 ///
 /// # Errors

@@ -187,7 +187,7 @@ fn begin(recovery: &Recovery, line: &Line, state: &StoreState) -> Result<Begin, 
         })
         .collect::<Vec<_>>();
     for (seed, position) in fitting {
-        match first_of(recovery, line, &position) {
+        match first_of(recovery.store, recovery.target, line, &position) {
             Ok(first) => return Ok(Begin { seed, position, first }),
             // Another seed may be in the history.
             Err(error @ DatabaseError::Missing(_)) => why = why.or(Some(error)),
@@ -209,20 +209,22 @@ fn begin(recovery: &Recovery, line: &Line, state: &StoreState) -> Result<Begin, 
 }
 
 /// Returns the segment in which a seed's position is; none if the seed is the target, or behind all that is archived.
-fn first_of(
-    recovery: &Recovery,
+pub(super) fn first_of(
+    store: &Store,
+    target: Target,
     line: &Line,
     position: &GtidPosition,
 ) -> Result<Option<SegmentPlace>, DatabaseError> {
-    let is_target = |target| matches!(target, Target::Gtid(gtid) if position.of(gtid.domain) == Some(gtid));
-    if is_target(recovery.target) {
+    let is_target =
+        |target: Target| matches!(target, Target::Gtid(gtid) if position.of(gtid.domain) == Some(gtid));
+    if is_target(target) {
         return Ok(None);
     }
-    let binlog = recovery.store.binlog();
+    let binlog = store.binlog();
     let missing = |text: String| Err(DatabaseError::Missing(text));
     let Some(place) = binlog.find(line, position)? else {
         return match line.last() {
-            None if recovery.target == Target::Latest => Ok(None),
+            None if target == Target::Latest => Ok(None),
             None => missing(format!("nothing is archived behind the seed at {position}")),
             Some(_) => missing(format!("the archive begins behind the seed at {position}")),
         };
@@ -235,7 +237,7 @@ fn first_of(
     let is_last = line.last() == Some(place);
     if is_last && position.covers(&header.after) && header.after != *position {
         // It was made behind all that is archived.
-        return match recovery.target {
+        return match target {
             Target::Gtid(gtid) => missing(format!(
                 "transaction {gtid} is not archived yet: the archive ends at {}",
                 header.after

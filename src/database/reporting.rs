@@ -3,9 +3,9 @@
 //!
 //! Nothing of it holds the replica up: what fails shows in the supervisor's report, and is tried again.
 
+use super::door::{Door, DoorPlace};
 use super::error::DatabaseError;
 use super::report_account::{REPORT_ACCOUNT, ReportSession, Reports, overdue};
-use super::report_door::Door;
 use super::server::Server;
 use crate::support::env::{Env, Stopwatch};
 use rustix::process::{Pid, setpriority_process};
@@ -77,7 +77,7 @@ impl<'a> Reporting<'a> {
         let Some(reports) = self.reports else { return };
         let attended = self.let_read(reports, server, env).and_then(|()| {
             if self.door.is_none() {
-                let door = Door::open(reports, socket);
+                let door = Door::open(&place_of(reports), socket);
                 self.door = Some(door.map_err(|source| place_error(reports, &source))?);
             }
             match self.door.as_ref().map_or(0, Door::clients) {
@@ -135,6 +135,15 @@ impl<'a> Reporting<'a> {
         self.was_blocked = is_blocked;
         self.seen.ended += over.len() as u64;
         end(server, &over)
+    }
+}
+
+fn place_of(reports: &Reports) -> DoorPlace {
+    DoorPlace {
+        listen: reports.listen,
+        socket: reports.socket.clone(),
+        account: REPORT_ACCOUNT,
+        clients: reports.clients(),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::support::private;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
@@ -51,10 +51,50 @@ pub fn take(place: &Place) -> Result<OwnedFd, DatabaseError> {
     let lock = rustix::fs::open(&path, flags, Mode::from_raw_mode(PRIVATE_MODE))
         .map_err(|errno| file(&path, errno.into()))?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
+        Ok(()) => {
+            // A person who is to end it finds it.
+            let id = format!("{}\n", std::process::id());
+            let written =
+                rustix::fs::ftruncate(&lock, 0).and_then(|()| rustix::io::write(&lock, id.as_bytes()));
+            written.map_err(|errno| file(&path, errno.into()))?;
+            Ok(lock)
+        }
         Err(Errno::WOULDBLOCK) => Err(DatabaseError::Taken(path)),
         Err(errno) => Err(file(&path, errno.into())),
     }
+}
+
+/// Returns whether a process has taken a place.
+pub fn is_taken(place: &Place) -> bool {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let Ok(lock) = rustix::fs::open(place.lock(), flags, Mode::empty()) else { return false };
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+}
+
+/// Returns the mark of a supervisor that a person ended.
+fn ended_mark(place: &Place) -> PathBuf {
+    place.dir.join("ended")
+}
+
+/// Notes that a supervisor was asked to end, so that nothing starts another one by itself, or that one begins.
+///
+/// # Errors
+/// The note cannot be changed.
+pub fn note_end(place: &Place, is_ended: bool) -> Result<(), DatabaseError> {
+    let path = ended_mark(place);
+    let done = match is_ended {
+        true => std::fs::write(&path, b""),
+        false => std::fs::remove_file(&path).or_else(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        }),
+    };
+    done.map_err(|source| DatabaseError::File { path, source })
+}
+
+/// Returns whether the last supervisor was asked to end.
+pub fn was_ended(place: &Place) -> bool {
+    ended_mark(place).exists()
 }
 
 /// Runs the store's server until `stop` returns true. The caller has taken its place.

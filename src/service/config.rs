@@ -439,6 +439,7 @@ impl Config {
                 &store.hooks.environment,
                 &store.drill.environment,
                 &store.database.environment,
+                &store.database.drill.environment,
                 &store.fence.environment,
             ];
             let edges = store.edge.iter().flat_map(EdgeConfig::environment);
@@ -574,6 +575,7 @@ fn resolve_store(store: &mut StoreConfig, base: &Path) {
     let whole = |path: &PathBuf| std::path::absolute(beside(path)).unwrap_or_else(|_| beside(path));
     database.paths().into_iter().for_each(|path| *path = whole(path));
     commands.extend([&mut database.fence, &mut database.promote, &mut database.demote]);
+    commands.push(&mut database.drill.command);
     commands.push(&mut store.fence.command);
     if let Some(replica) = &mut store.replica {
         replica.path = beside(&replica.path);

@@ -6,6 +6,7 @@ use crate::database::customers::Customers;
 use crate::database::report_account::Reports;
 use crate::failover::guard::settings::DatabaseSettings;
 use crate::model::plan::PlanName;
+use crate::support::child::{ChildError, Confinement, User};
 use crate::support::env::Env;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -16,6 +17,8 @@ use std::time::Duration;
 const PORT: u16 = 3306;
 /// Default time between two seeds.
 const SEED_EVERY: Duration = Duration::from_hours(7 * 24);
+/// Default time between two drills, where a replica is copied by reference.
+const DRILL_EVERY: Duration = Duration::from_hours(7 * 24);
 /// Default number of seeds that are kept.
 const SEED_KEEP: u32 = 3;
 /// Default number of sessions of reports at a time, and the largest.
@@ -112,6 +115,15 @@ impl ReportsConfig {
     }
 }
 
+/// When the daemon drills a replica.
+#[derive(Clone, Debug)]
+pub(crate) enum DrillWhen {
+    Never,
+    By(Schedule),
+    /// Only where the replica need not stand for as long as a whole copy takes.
+    IfByReference(Schedule),
+}
+
 /// What a drill of the database checks, as it is configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -119,10 +131,37 @@ pub struct DatabaseDrillConfig {
     /// Queries that must succeed on the copy, and answer with something.
     #[serde(default)]
     pub queries: Vec<String>,
-    /// Maximum run time of a query in seconds.
+    /// Command that must succeed while a server serves the copy.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// User that it runs as; default: nobody.
+    pub user: Option<String>,
+    /// Names of this process's variables that are handed on to it.
+    #[serde(default)]
+    pub environment: Vec<String>,
+    /// When the daemon drills; `off` leaves it to a person.
+    pub schedule: Option<String>,
+    /// Whether it drills also a replica that acknowledges, while customers wait.
+    #[serde(default)]
+    pub customers_wait: bool,
+    /// Maximum run time of a query, and of the command, in seconds.
     pub timeout_seconds: Option<u64>,
     /// Memory of the pool of the copy's server.
     pub memory_mib: Option<u32>,
+}
+
+impl DatabaseDrillConfig {
+    /// Returns how its command runs.
+    pub(crate) fn confinement(&self) -> Result<Confinement, ChildError> {
+        let user = self.user.as_deref().map(User::find).transpose()?;
+        Ok(Confinement {
+            is_optional: user.is_none(),
+            user: Some(user.unwrap_or_else(User::nobody)),
+            no_new_privileges: true,
+            ends_all: true,
+            environment: self.environment.clone(),
+        })
+    }
 }
 
 /// The database of a store, as it is configured.
@@ -147,6 +186,9 @@ pub struct DatabaseConfig {
     pub memory_mib: Option<u32>,
     /// Directory of the supervisor's files: its socket, its log, its last order.
     pub directory: Option<PathBuf>,
+    /// Whether the daemon starts the server's supervisor.
+    #[serde(default)]
+    pub supervise: bool,
     /// How customers reach this host's server while it is the primary's.
     pub serve: Option<ServeConfig>,
     /// How reports read from this host's replica, while it stands by.
@@ -202,6 +244,16 @@ impl DatabaseConfig {
                 return wrong("`reports` is of a replica that understudy runs; set its `datadir`");
             }
         }
+        if self.supervise && (self.datadir.is_none() || !self.mode.replicates()) {
+            return wrong(
+                "`supervise` is of a server that understudy runs; set its `datadir`, and a `mode` with a replica",
+            );
+        }
+        if self.supervise && self.user.is_some() {
+            return wrong(
+                "`supervise` runs the server as the daemon's user; for another `user`, start it by a unit or a container of its own",
+            );
+        }
         if self.host.is_none() && self.port.is_some() {
             return wrong("`port` is of a `host`; set it");
         }
@@ -218,6 +270,14 @@ impl DatabaseConfig {
         }
         if let Some(text) = self.seed_schedule.as_ref().filter(|text| *text != OFF) {
             Schedule::parse(text).map_err(|error| format!("[store.database]: `seed_schedule`: {error}"))?;
+        }
+        if let Some(text) = self.drill.schedule.as_ref().filter(|text| *text != OFF) {
+            Schedule::parse(text).map_err(|error| format!("[store.database.drill]: `schedule`: {error}"))?;
+            if self.user.is_some() {
+                return Err(
+                    "[store.database.drill]: `schedule` is of a server that runs as the daemon's user; for another `user`, call `understudy database drill` by a timer of that user".to_owned(),
+                );
+            }
         }
         if self.seed_keep == Some(0) {
             return wrong(
@@ -294,6 +354,17 @@ impl DatabaseConfig {
             // It was parsed when the configuration was read.
             Some(text) => Schedule::parse(text).ok(),
             None => Some(Schedule::every(SEED_EVERY.as_secs())),
+        }
+    }
+
+    /// Returns when the daemon drills.
+    pub(crate) fn drill_when(&self) -> DrillWhen {
+        match self.drill.schedule.as_deref() {
+            Some(OFF) => DrillWhen::Never,
+            // It was parsed when the configuration was read.
+            Some(text) => Schedule::parse(text).map_or(DrillWhen::Never, DrillWhen::By),
+            None if self.user.is_some() => DrillWhen::Never,
+            None => DrillWhen::IfByReference(Schedule::every(DRILL_EVERY.as_secs())),
         }
     }
 

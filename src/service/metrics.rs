@@ -1,6 +1,6 @@
 //! Metrics for Prometheus, in its text format. Pure: statuses in, text out.
 
-use crate::api::database::{DatabaseArchive, DatabaseSeeds, DatabaseServer};
+use crate::api::database::{DatabaseArchive, DatabaseDrill, DatabaseSeeds, DatabaseServer};
 use crate::api::failover::FailoverBrief;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
@@ -49,7 +49,7 @@ use Value::{By, Overall as OfAll, Store, Version};
 
 /// All families, in the order in which they are written.
 #[rustfmt::skip]
-const FAMILIES: [Family; 46] = [
+const FAMILIES: [Family; 50] = [
     family("understudy_build_info", Gauge, "The running version.", Version),
     family("understudy_queued_stores", Gauge, "Stores that are due and waiting for a free slot.", OfAll(|o| o.queued as f64)),
     family("understudy_running_stores", Gauge, "Stores that are running.", OfAll(|o| o.running as f64)),
@@ -82,6 +82,10 @@ const FAMILIES: [Family; 46] = [
     family("understudy_database_archive_lag_seconds", Gauge, "Age of what the database has committed and the archive does not have.", Store(|s| archive(s)?.lag_seconds)),
     family("understudy_database_seed_age_seconds", Gauge, "Age of the newest seed of the database.", Store(|s| seeds(s)?.age_seconds)),
     family("understudy_database_seed_missing", Gauge, "1 while the database has no seed.", Store(|s| flag(seeds(s)?.snapshot.is_none()))),
+    family("understudy_database_drill_timestamp_seconds", Gauge, "When the last drill of the replica that came to its end began.", Store(|s| drill(s)?.last)),
+    family("understudy_database_drill_seconds", Gauge, "How long it took.", Store(|s| drill(s)?.seconds)),
+    family("understudy_database_drill_failed", Gauge, "1 when it found the replica's data unsound.", Store(|s| drill(s)?.last.and(flag(drill(s)?.fault.is_some())))),
+    family("understudy_database_proven_timestamp_seconds", Gauge, "When a drill last found the replica's data sound.", Store(|s| drill(s)?.proven)),
     family("understudy_database_seed_failures", Gauge, "Failures to make a seed of the database since the last success.", Store(|s| Some(f64::from(seeds(s)?.failures)))),
     family("understudy_consecutive_failures", Gauge, "Failed runs since the last successful one.", Store(|s| Some(f64::from(s.failures)))),
     family("understudy_last_run_timestamp_seconds", Gauge, "When the last run began.", Store(|s| s.last_run)),
@@ -140,6 +144,10 @@ fn server(status: &StoreStatus) -> Option<&DatabaseServer> {
 
 fn archive(status: &StoreStatus) -> Option<&DatabaseArchive> {
     status.database.as_ref()?.archive.as_ref()
+}
+
+fn drill(status: &StoreStatus) -> Option<&DatabaseDrill> {
+    status.database.as_ref()?.drill.as_ref()
 }
 
 fn seeds(status: &StoreStatus) -> Option<&DatabaseSeeds> {

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use understudy::api::OPENAPI;
 use understudy::api::change::{ChangeRow, Changes, ChangesQuery, EntryKind};
-use understudy::api::database::{DatabaseArchive, DatabaseSeeds, DatabaseServer, DatabaseStatus};
+use understudy::api::database::{
+    DatabaseArchive, DatabaseDrill, DatabaseSeeds, DatabaseServer, DatabaseStatus,
+};
 use understudy::api::error::ErrorBody;
 use understudy::api::failover::{
     AttestQuery, FailoverBrief, FailoverQuery, FailoverStatus, FailoverStep, PauseQuery, ReadyItem,
@@ -166,7 +168,16 @@ fn database(full: bool, server: State, archive: State, trouble: Option<Trouble>)
         failures: 1,
         error: full.then(|| "no room".into()),
     };
-    DatabaseStatus { server: Some(server), archive: Some(archive), seeds: Some(seeds) }
+    let drill = DatabaseDrill {
+        last: full.then_some(1e9),
+        seconds: full.then_some(2.5),
+        position: full.then(|| "1-11-7".into()),
+        fault: full.then(|| "shop.orders: corrupt".into()),
+        proven: full.then_some(1e9),
+        hindrance: full.then(|| "customers would wait".into()),
+        running: full,
+    };
+    DatabaseStatus { server: Some(server), archive: Some(archive), seeds: Some(seeds), drill: Some(drill) }
 }
 
 fn databases() -> Vec<DatabaseStatus> {

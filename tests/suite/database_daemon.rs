@@ -122,6 +122,55 @@ fn a_daemon_says_where_each_database_stands_what_is_wrong_and_that_nobody_superv
     assert!(has(&samples(one), "state serving 1"));
 }
 
+#[test]
+fn a_standbys_daemon_drills_by_its_schedule_and_says_what_it_found() {
+    let mut duo = DatabaseDuo::start();
+    configure(&duo.two, "");
+    let path = duo.two.host.path("understudy.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let drill = |schedule: &str| {
+        format!(
+            "[store.database.drill]\nschedule = '{schedule}'\nqueries = ['SELECT COUNT(*) FROM shop.orders']\n"
+        )
+    };
+    // In the middle, so that what is [service]'s stays that.
+    let with = |schedule: &str| text.replace("[service]\n", &format!("{}[service]\n", drill(schedule)));
+    std::fs::write(&path, with("off")).unwrap();
+    duo.one.customer("INSERT INTO shop.orders VALUES ('one', '')").unwrap();
+    duo.wait_until_equal(&duo.one, &duo.two);
+    duo.two.host.start();
+    let none = wait_for(&duo.two, "it follows", |database| database["server"]["state"] == "following");
+    assert_eq!(none["drill"]["last"], Value::Null, "{none:#}");
+    assert_eq!(value(&samples(&duo.two), "drill_failed"), None);
+    duo.two.host.end();
+    std::fs::write(&path, with("* * * * *")).unwrap();
+    duo.two.host.start();
+    let begun = Instant::now();
+    let sound = loop {
+        // A minute until it is due, and what a drill takes.
+        let database = database(&duo.two);
+        if !database["drill"]["proven"].is_null() {
+            break database;
+        }
+        assert!(begun.elapsed().as_secs() < 240, "{database:#}\n{}\n{}", duo.two.host.log(), duo.two.log());
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert_eq!((&sound["drill"]["fault"], &sound["drill"]["hindrance"]), (&Value::Null, &Value::Null));
+    let proven = samples(&duo.two);
+    assert_eq!(value(&proven, "drill_failed"), Some(0.0), "{proven:?}");
+    assert!(value(&proven, "drill_seconds") > Some(0.0), "{proven:?}");
+    assert!(value(&proven, "proven_timestamp_seconds") > Some(1e9), "{proven:?}");
+    // What a drill finds by a person's word shows as well.
+    duo.one.customer("DELETE FROM shop.orders").unwrap();
+    duo.wait_until_equal(&duo.one, &duo.two);
+    let unsound = duo.two.host.command(&["database", "drill", "acme"]).output().unwrap();
+    assert_eq!(unsound.status.code(), Some(1), "{}", said(&unsound));
+    let failed = samples(&duo.two);
+    assert_eq!(value(&failed, "drill_failed"), Some(1.0), "{failed:?}");
+    let shown = said(&duo.two.host.command(&["status"]).output().unwrap());
+    assert!(shown.contains("found the replica's data unsound"), "{shown}");
+}
+
 /// Returns a primary that serves, with these keys of `[store.database]`.
 fn primary(repository: &Path, keys: &str) -> DatabaseHost {
     let mut host = DatabaseHost::new(&repository.display().to_string(), "primary", free_port(), 1);

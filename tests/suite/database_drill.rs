@@ -5,6 +5,8 @@ use crate::support::command::said;
 use crate::support::database_host::{DatabaseDuo, DatabaseHost};
 use crate::support::wait::wait_until;
 use serde_json::Value;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -24,7 +26,10 @@ fn servers_of_drills(host: &DatabaseHost) -> Vec<String> {
 
 /// Returns what of a drill lies on a host.
 fn left(host: &DatabaseHost) -> Vec<PathBuf> {
-    let paths = [host.place().join("drill"), host.place().join("still"), host.host.path("database/drill")];
+    let dir = blake3::hash(host.place().as_os_str().as_encoded_bytes()).to_hex();
+    let passage = std::env::temp_dir().join(format!("understudy-drill-{}", &dir[..16]));
+    let paths =
+        [host.place().join("drill"), host.place().join("still"), host.host.path("database/drill"), passage];
     paths.into_iter().filter(|path| path.exists()).collect()
 }
 
@@ -137,6 +142,124 @@ fn stand_still(host: &DatabaseHost) -> (Child, PathBuf) {
         stands
     });
     (child, pipe)
+}
+
+/// Writes a program, which all users may run.
+fn program(host: &DatabaseHost, text: &str) -> String {
+    let path = host.host.path("check-shop");
+    std::fs::write(&path, format!("#!/bin/sh\n{text}")).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(host.host.dir.path(), Permissions::from_mode(0o711)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_drill_s_command_reads_the_copy_as_nobody_and_changes_and_reaches_nothing() {
+    let duo = DatabaseDuo::start();
+    let (one, two) = (&duo.one, &duo.two);
+    orders(one, "before", 30);
+    one.sql("CREATE USER boss@localhost; GRANT ALL ON *.* TO boss@localhost");
+    duo.wait_until_equal(one, two);
+    let program = program(
+        two,
+        "exec 2>&1; id -un; \
+         mariadb --defaults-file=$UNDERSTUDY_DATABASE_ACCOUNT -N -e 'SELECT CONCAT(\"orders \", COUNT(*)) FROM shop.orders'\n\
+         mariadb --defaults-file=$UNDERSTUDY_DATABASE_ACCOUNT -e 'DELETE FROM shop.orders'\n\
+         mariadb --no-defaults -uboss --socket=$UNDERSTUDY_DATABASE_SOCKET -e 'SELECT 1'\n\
+         echo $UNDERSTUDY_STORE at $UNDERSTUDY_DATABASE_POSITION; env | grep -c SECRET; cat \"$1\" >&2; exit 3\n",
+    );
+    let account = two.host.path("account.cnf").display().to_string();
+    configure(
+        two,
+        &format!(
+            "[store.database.drill]\ncommand = ['sh', '-c', 'exec \"$0\" \"$@\" >&2', '{program}', '{account}']\n"
+        ),
+    );
+    let before = two.sql("SELECT @@gtid_slave_pos");
+    let output = drill(two, &[], &[("SECRET", "x")]);
+    assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), two.log());
+    let drilled: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let fault = drilled["faults"][0]["reason"].as_str().unwrap();
+    println!("{fault}");
+    for wanted in [
+        "exit status: 3",
+        "nobody",
+        "orders 30",
+        "1290",
+        "only 'understudy-drill' is let in",
+        "acme at 1-",
+        "\n0\n",
+    ] {
+        assert!(fault.contains(wanted), "{wanted}: {fault}");
+    }
+    assert!(fault.contains("Permission denied") && !fault.contains("secret"), "{fault}");
+    assert_eq!((left(two), servers_of_drills(two)), (vec![], vec![]));
+    assert_eq!(two.sql("SELECT @@gtid_slave_pos"), before);
+    let (_, status) = two.status();
+    assert!(status["drill"]["last"]["fault"].as_str().unwrap().contains("exit status: 3"), "{status:#}");
+    // One that succeeds proves the copy, and one that takes too long is ended.
+    for (command, wanted) in [("['true']", Some(0)), ("['sleep', '1000']", Some(1))] {
+        let path = two.host.path("understudy.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (head, _) = text.split_once("[store.database.drill]").unwrap();
+        std::fs::write(
+            &path,
+            format!("{head}[store.database.drill]\ntimeout_seconds = 2\ncommand = {command}\n"),
+        )
+        .unwrap();
+        let output = drill(two, &[], &[]);
+        assert_eq!(output.status.code(), wanted, "{command}: {}", said(&output));
+    }
+    assert!(!two.status().1["drill"]["proven_ns"].is_null());
+    assert_eq!((left(two), servers_of_drills(two)), (vec![], vec![]));
+}
+
+#[test]
+fn a_drill_brings_its_copy_to_a_transaction_by_the_archive_and_the_replica_stays() {
+    let duo = DatabaseDuo::start();
+    for host in [&duo.one, &duo.two] {
+        let path = host.host.path("understudy.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("[store.database]\n", "[store.database]\nmode = 'both'\n"))
+            .unwrap();
+    }
+    orders(&duo.one, "before", 20);
+    duo.wait_until_equal(&duo.one, &duo.two);
+    duo.two.ordered(&["hold"], &[]);
+    let held = duo.one.sql("SELECT @@gtid_binlog_pos");
+    orders(&duo.one, "behind", 10);
+    let wanted = duo.one.sql("SELECT @@gtid_binlog_pos");
+    orders(&duo.one, "further", 10);
+    let last = duo.one.sql("SELECT @@gtid_binlog_pos");
+    let early = drill(&duo.two, &["--at", &wanted], &[]);
+    assert!(!early.status.success() && said(&early).contains("archived"), "{}", said(&early));
+    let mut archiver = duo.one.host.command(&["database", "archive", "acme"]).spawn().unwrap();
+    wait_until("it is archived", || {
+        let (_, status) = duo.one.status();
+        status["archive"]["position"] == last.as_str()
+    });
+    archiver.kill().unwrap();
+    archiver.wait().unwrap();
+    configure(&duo.two, "[store.database.drill]\nqueries = ['SELECT COUNT(*) = 30 FROM shop.orders']\n");
+    let output = drill(&duo.two, &["--at", &wanted], &[]);
+    assert!(output.status.success(), "{}\n{}", said(&output), duo.two.log());
+    let drilled: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&drilled["position"], &drilled["applied"]),
+        (&wanted.as_str().into(), &10.into()),
+        "{drilled:#}"
+    );
+    // The replica stands where it stood, and a copy does not go back.
+    assert!(duo.two.sql("SELECT @@gtid_slave_pos").contains(&held));
+    let first = held.rsplit_once('-').unwrap().0.to_owned() + "-3";
+    let back = drill(&duo.two, &["--at", &first], &[]);
+    assert!(
+        back.status.code() == Some(4) && said(&back).contains("a copy does not go back"),
+        "{}",
+        said(&back)
+    );
+    duo.two.ordered(&["release"], &[]);
+    duo.wait_until_equal(&duo.one, &duo.two);
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod database_hold;
 mod database_reports;
 mod database_roles;
 mod database_stranded;
+mod database_supervise;
 mod deltas;
 mod disagree;
 mod disk;

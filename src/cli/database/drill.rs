@@ -1,18 +1,18 @@
 //! `understudy database drill`.
 
 use super::Configured;
-use super::run::{datadir, place};
 use crate::cli::error::Result;
 use crate::cli::exit::Exit;
 use crate::cli::{Global, ending, show};
-use crate::database::drill::{Drill, Drilled, drill};
+use crate::database::drill::Drilled;
+use crate::database::drill_at::At;
+use crate::database::seed::store_name;
+use crate::model::gtid::Gtid;
 use crate::model::id::StoreName;
+use crate::service::databases::drilling::{Wanted, drill_here};
 use clap::Args;
 use serde::Serialize;
 use std::time::Duration;
-
-/// Default memory of the pool of the copy's server.
-const MEMORY_MIB: u32 = 64;
 
 #[derive(Args)]
 pub(super) struct DrillArgs {
@@ -24,6 +24,9 @@ pub(super) struct DrillArgs {
     /// Drill also a replica that acknowledges what it receives: customers' commits wait while it is copied
     #[arg(long)]
     customers_wait: bool,
+    /// Bring the copy to this transaction, such as 1-11-4711, by the archive
+    #[arg(long, value_name = "GTID")]
+    at: Option<Gtid>,
 }
 
 #[derive(Serialize)]
@@ -36,20 +39,18 @@ struct Output<'a> {
 
 pub(super) fn drill_copy(global: &Global, args: &DrillArgs) -> Result<Exit> {
     let configured = Configured::open(global, &args.store)?;
-    let (store, database) = (&configured.store, &configured.store.database);
-    let drilled = drill(&Drill {
-        store: store.name.as_str(),
-        supervisor: &place(&configured)?,
-        root: &datadir(&configured)?,
-        memory_mib: database.drill.memory_mib.unwrap_or(MEMORY_MIB),
-        queries: &database.drill.queries,
-        query_limit: database.drill.timeout_seconds.map(Duration::from_secs),
+    let store = &configured.store;
+    let archive = match args.at {
+        Some(_) => Some(configured.database_repository()?.store(&store_name(&store.name)?)),
+        None => None,
+    };
+    let wanted = Wanted {
         table_time: args.time.map(Duration::from_secs),
         customers_wait: args.customers_wait,
-        env: configured.context.env(),
-        stop: &ending::is_asked,
-        on_step: &crate::support::kill_point::reached,
-    })?;
+        at: args.at.zip(archive.as_ref()).map(|(gtid, archive)| At { gtid, archive }),
+    };
+    let reached = &crate::support::kill_point::reached;
+    let drilled = drill_here(configured.here(), wanted, &ending::is_asked, reached)?;
     let sound = drilled.faults.is_empty();
     if global.json {
         show::json(&Output { store: &store.name, sound, drilled: &drilled })?;
@@ -87,6 +88,13 @@ fn say(store: &StoreName, drilled: &Drilled) -> Result<()> {
         seconds.queries,
         seconds.all
     ))?;
+    if drilled.applied > 0 {
+        let (count, seconds) = (show::count(drilled.applied), seconds.archive);
+        show::line(&format!("  {count} transactions of the archive were applied to it in {seconds:.2} s"))?;
+    }
+    if drilled.command {
+        show::line("  the command ran")?;
+    }
     if !drilled.not_checkable.is_empty() {
         let names = drilled.not_checkable.join(", ");
         show::line(&format!("  of an engine that checks none: {names}"))?;

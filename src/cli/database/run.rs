@@ -12,7 +12,7 @@ use crate::database::report::Report;
 use crate::database::role_file;
 use crate::database::seed::{self, NOTE, store_name};
 use crate::database::stranded::journal::Rejoin;
-use crate::database::supervisor::{supervise, take};
+use crate::database::supervisor::{note_end, supervise, take};
 use crate::model::plan::PlanName;
 use crate::model::snapshot_ref::Moment;
 use crate::service::database::DatabaseMode;
@@ -32,9 +32,16 @@ pub(super) struct RunArgs {
     /// Begin again from the newest seed: what differs from it in the replica's directory is overwritten
     #[arg(long)]
     reseed: bool,
+    /// Go on when the process that started this one ends
+    #[arg(long, hide = true)]
+    detached: bool,
 }
 
 pub(super) fn run_server(global: &Global, args: &RunArgs) -> Result<Exit> {
+    if args.detached {
+        // No signal of a terminal, or to the group of the one that started it, reaches it.
+        let _ = rustix::process::setsid();
+    }
     let configured = Arc::new(Configured::open(global, &args.store)?);
     configured.check_mode(DatabaseMode::replicates, DatabaseMode::Replica)?;
     let settings = settings(&configured)?;
@@ -44,6 +51,7 @@ pub(super) fn run_server(global: &Global, args: &RunArgs) -> Result<Exit> {
         configured.check_stands_by()?;
     }
     let _taken = take(&settings.place)?;
+    note_end(&settings.place, false)?;
     Rejoin::refuse(&settings.place, &settings.store)?;
     if args.reseed {
         check_has_nothing_stranded(&settings)?;
@@ -56,6 +64,7 @@ pub(super) fn run_server(global: &Global, args: &RunArgs) -> Result<Exit> {
     let stop = ending::is_asked;
     let mut around = Around { env: context.env(), stop: &stop, log, on_report: &mut on_report };
     supervise(&settings, &mut around)?;
+    note_end(&settings.place, true)?;
     Ok(Exit::Done)
 }
 

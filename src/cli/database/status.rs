@@ -8,6 +8,7 @@ use crate::cli::{Global, show};
 use crate::database::archive::ArchiveReport;
 use crate::database::decide::State;
 use crate::database::desk::local;
+use crate::database::drill_note::DrillNote;
 use crate::database::error::Trouble;
 use crate::database::report::{Report, STALE};
 use crate::database::reporting::ReportsSeen;
@@ -29,6 +30,8 @@ struct Output<'a> {
     replica: Option<&'a Report>,
     /// Whether its supervisor runs.
     supervised: bool,
+    /// What drills of it found.
+    drill: DrillNote,
     archive: Option<Archive>,
     meaning: Option<&'static str>,
     mend: Option<String>,
@@ -108,6 +111,7 @@ pub(super) fn status(global: &Global, of: &OfStore) -> Result<Exit> {
         archive,
         replica: report.as_ref(),
         supervised,
+        drill: DrillNote::read(&place),
         meaning: trouble.map(Trouble::meaning),
         mend: trouble.map(|trouble| trouble.mend(name.as_str())),
     };
@@ -251,7 +255,22 @@ fn say(output: &Output) -> Result<()> {
     if report.acks.is_some_and(|acks| acks.acknowledging > 0) {
         show::line("  it acknowledges what it receives: customers wait for that")?;
     }
+    say_drill(&output.drill, report)?;
     end(output, report)
+}
+
+/// Says what the last drill found.
+fn say_drill(drill: &DrillNote, report: &Report) -> Result<()> {
+    if let Some(last) = &drill.last {
+        let ago = show::age(report.at.since(last.at).as_secs_f64());
+        let found =
+            last.fault.as_deref().map_or_else(|| "sound".to_owned(), |fault| format!("NOT sound: {fault}"));
+        show::line(&format!("  drilled {ago} ago, at {}: {found}", last.position))?;
+    }
+    match &drill.hindrance {
+        Some(hindrance) => show::line(&format!("  no drill since: {hindrance}")),
+        None => Ok(()),
+    }
 }
 
 /// Says whether reports are read.

@@ -10,9 +10,11 @@
 //! is killed. An archiver, or a seed, of a person's own command holds a lock; then there is none here.
 
 use super::archiving::{Ended, archive_here};
+use super::drilling::Drills;
 use super::due::{again_in, is_seed_due};
 use super::here::DatabaseHere;
 use super::seeding::{self, SeedError};
+use super::supervising::Supervisors;
 use crate::api::database::{DatabaseSeeds, DatabaseStatus};
 use crate::database::error::DatabaseError;
 use crate::model::id::{Sequence, StoreName};
@@ -47,6 +49,8 @@ pub(crate) struct Databases(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     all: Mutex<BTreeMap<StoreName, Kept>>,
+    supervisors: Supervisors,
+    drills: Drills,
     /// Set once the daemon ends; a seed that is being made is given up then.
     is_ended: Arc<AtomicBool>,
     changed: Condvar,
@@ -92,6 +96,13 @@ impl Databases {
                 keeper.look(&around, &on_idle);
             }
         });
+        let (keeper, around, on_idle) = (self.clone(), daemon.clone(), idle.clone());
+        std::thread::spawn(move || {
+            while keeper.wait() {
+                keeper.0.drills.attend(&around.host(), &|| keeper.is_ended());
+                on_idle();
+            }
+        });
         let (keeper, around) = (self.clone(), daemon.clone());
         std::thread::spawn(move || {
             while keeper.wait() {
@@ -110,7 +121,8 @@ impl Databases {
 
     /// Returns whether anything is underway.
     pub(crate) fn is_busy(&self) -> bool {
-        lock(&self.0.all).values().any(|kept| kept.archiver.is_some() || kept.is_seeding)
+        let keeps = lock(&self.0.all).values().any(|kept| kept.archiver.is_some() || kept.is_seeding);
+        keeps || self.0.drills.is_busy()
     }
 
     /// Has a seed of a store's database be made soon.
@@ -121,6 +133,12 @@ impl Databases {
 
     /// Adds to what is observed of a database what only this keeper knows.
     pub(crate) fn complete(&self, store: &StoreName, status: &mut DatabaseStatus, now: UnixNanos) {
+        if let Some(server) = status.server.as_mut().filter(|server| !server.supervised) {
+            server.error = self.0.supervisors.error(store).or(server.error.take());
+        }
+        if let Some(drill) = &mut status.drill {
+            drill.running = self.0.drills.is_running(store);
+        }
         let all = lock(&self.0.all);
         let Some(kept) = all.get(store) else { return };
         if let Some(archive) = &mut status.archive
@@ -155,6 +173,7 @@ impl Databases {
     /// Starts the archivers that are due, and ends those of another configuration.
     fn look(&self, daemon: &Daemon, idle: &Arc<dyn Fn() + Send + Sync>) {
         let host = daemon.host();
+        self.0.supervisors.look(&host);
         let (config, now) = (host.config.clone(), host.env().boot());
         let mut all = lock(&self.0.all);
         all.retain(|name, kept| {
@@ -300,7 +319,7 @@ impl Archiver {
 }
 
 /// Does one store's work, whose panic concerns no other. An error is told in words.
-fn caught<T, E: std::fmt::Display>(work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+pub(super) fn caught<T, E: std::fmt::Display>(work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|error| error.to_string()),
         Err(_) => Err("it panicked; this is a bug".to_owned()),

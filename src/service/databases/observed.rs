@@ -2,9 +2,10 @@
 //! outlive them. A report that is old says that nobody is there to make a new one.
 
 use super::here::DatabaseHere;
-use crate::api::database::{DatabaseArchive, DatabaseServer, DatabaseStatus};
+use crate::api::database::{DatabaseArchive, DatabaseDrill, DatabaseServer, DatabaseStatus};
 use crate::database::archive::ArchiveReport;
 use crate::database::decide::State;
+use crate::database::drill_note::DrillNote;
 use crate::database::error::Trouble;
 use crate::database::report::{Report, STALE};
 use crate::model::id::StoreName;
@@ -30,7 +31,11 @@ pub(crate) fn observe(store: &StoreConfig, env: &Env, archives: bool) -> Option<
         let dir = DatabaseHere { store, env }.archive_dir().ok();
         archive(dir.and_then(|dir| ArchiveReport::read(&dir)), now)
     });
-    Some(DatabaseStatus { server, archive, seeds: None })
+    let drill = has_server.then(|| {
+        let note = store.database_place().ok().flatten().map(|place| DrillNote::read(&place));
+        drill(note.unwrap_or_default())
+    });
+    Some(DatabaseStatus { server, archive, seeds: None, drill })
 }
 
 /// Returns what a supervisor's last report says now. Pure.
@@ -66,6 +71,21 @@ fn server(store: &StoreName, report: Option<Report>, now: UnixNanos) -> Database
 
 fn start(store: &StoreName) -> String {
     format!("understudy database run {store}")
+}
+
+/// Returns what is noted of drills. Pure.
+fn drill(note: DrillNote) -> DatabaseDrill {
+    let seconds = |time: UnixNanos| time.0 as f64 / 1e9;
+    let DrillNote { last, proven, hindrance } = note;
+    DatabaseDrill {
+        last: last.as_ref().map(|last| seconds(last.at)),
+        seconds: last.as_ref().map(|last| last.seconds),
+        position: last.as_ref().map(|last| last.position.to_string()),
+        fault: last.and_then(|last| last.fault),
+        proven: proven.map(seconds),
+        hindrance,
+        running: false,
+    }
 }
 
 /// Returns what an archiver's last report says now. Pure.

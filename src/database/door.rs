@@ -1,6 +1,6 @@
-//! The door for reports in front of a replica's server, which has no network and keeps none.
+//! A door in front of a server of ours, which has no network and keeps none: for reports, and for a drill's command.
 //!
-//! Whoever comes is brought to the server's own socket if they name the account for reports, and turned away
+//! Whoever comes is brought to the server's own socket if they name the one account that it is for, and turned away
 //! otherwise: the accounts that a seed brought along, root's among them, do not pass, whatever their passwords are.
 //! The password is proved to the server itself; the door does not learn it. Nothing here is encrypted, so that only
 //! this host and private networks are let in.
@@ -11,10 +11,9 @@
 
 use super::client::is_near;
 use super::handshake::{HEADER_BYTES, Header, Session, narrow, refusal, user};
-use super::report_account::{REPORT_ACCOUNT, Reports};
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +32,17 @@ const SOCKET_MODE: u32 = 0o666;
 /// Number of bytes that are passed on at a time.
 const PIECE_BYTES: usize = 16 << 10;
 
+/// Where a door is, and whom it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DoorPlace {
+    pub listen: Option<SocketAddr>,
+    pub socket: Option<PathBuf>,
+    /// The account that is let in.
+    pub account: &'static str,
+    /// Number of clients at a time.
+    pub clients: u32,
+}
+
 /// An open door. It is closed when it is dropped.
 pub(super) struct Door {
     stop: Option<oneshot::Sender<()>>,
@@ -47,17 +57,17 @@ impl Door {
     ///
     /// # Errors
     /// What it is to listen at is taken, or cannot be made.
-    pub fn open(reports: &Reports, server: &Path) -> io::Result<Self> {
+    pub fn open(place: &DoorPlace, server: &Path) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let count = reports.clients() as usize;
+        let count = place.clients as usize;
         let seats = Arc::new(Semaphore::new(count));
-        let room = Room { server: server.to_owned(), seats: seats.clone() };
+        let room = Room { server: server.to_owned(), account: place.account, seats: seats.clone() };
         let (tcp, unix) = runtime.block_on(async {
-            let tcp = match reports.listen {
+            let tcp = match place.listen {
                 Some(address) => Some(TcpListener::bind(address).await?),
                 None => None,
             };
-            Ok::<_, io::Error>((tcp, reports.socket.as_deref().map(at_socket).transpose()?))
+            Ok::<_, io::Error>((tcp, place.socket.as_deref().map(at_socket).transpose()?))
         })?;
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("database-reports".into()).spawn(move || {
@@ -72,7 +82,7 @@ impl Door {
             });
             // The sessions end with the runtime.
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread), seats, count, socket: reports.socket.clone() })
+        Ok(Self { stop: Some(stop), thread: Some(thread), seats, count, socket: place.socket.clone() })
     }
 
     /// Returns the number of clients that are connected.
@@ -113,6 +123,7 @@ fn at_socket(path: &Path) -> io::Result<UnixListener> {
 #[derive(Clone)]
 struct Room {
     server: PathBuf,
+    account: &'static str,
     seats: Arc<Semaphore>,
 }
 
@@ -140,14 +151,15 @@ impl Room {
     }
 
     fn receive(&self, mut client: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let (server, seat) = (self.server.clone(), self.seats.clone().try_acquire_owned());
+        let (server, account) = (self.server.clone(), self.account);
+        let seat = self.seats.clone().try_acquire_owned();
         tokio::spawn(async move {
             let Ok(seat) = seat else {
-                let full = refusal(0, 1040, "08004", "Too many connections for reports");
+                let full = refusal(0, 1040, "08004", "Too many connections");
                 return client.write_all(&full).await;
             };
             // Whoever breaks off is not reported.
-            bring(client, &server, seat).await
+            bring(client, &server, account, seat).await
         });
     }
 }
@@ -161,9 +173,10 @@ fn is_let_in(peer: IpAddr) -> bool {
 async fn bring(
     mut client: impl AsyncRead + AsyncWrite + Unpin,
     server: &Path,
+    account: &str,
     _seat: OwnedSemaphorePermit,
 ) -> io::Result<()> {
-    let greeted = tokio::time::timeout(GREETING_LIMIT, greet(&mut client, server));
+    let greeted = tokio::time::timeout(GREETING_LIMIT, greet(&mut client, server, account));
     let Some(mut server) = greeted.await?? else { return client.flush().await };
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_server, mut to_server) = server.split();
@@ -177,6 +190,7 @@ async fn bring(
 async fn greet(
     client: &mut (impl AsyncRead + AsyncWrite + Unpin),
     server: &Path,
+    account: &str,
 ) -> io::Result<Option<UnixStream>> {
     let mut server = UnixStream::connect(server).await?;
     let (header, mut greeting) = packet(&mut server).await?;
@@ -187,9 +201,8 @@ async fn greet(
         return Ok(None);
     }
     let (header, answer) = packet(client).await?;
-    if user(&answer) != Some(REPORT_ACCOUNT.as_bytes()) {
-        let text =
-            format!("Access denied; only '{REPORT_ACCOUNT}' is let in here, without TLS and compression");
+    if user(&answer) != Some(account.as_bytes()) {
+        let text = format!("Access denied; only '{account}' is let in here, without TLS and compression");
         let refused = refusal(Header::of(header).number.wrapping_add(1), 1045, "28000", &text);
         client.write_all(&refused).await?;
         return Ok(None);
@@ -265,7 +278,8 @@ mod tests {
     fn a_socket_that_nobody_listens_at_is_taken_over_and_a_file_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reports.sock");
-        let reports = Reports { socket: Some(path.clone()), connections: 1, ..Default::default() };
+        let socket = Some(path.clone());
+        let reports = DoorPlace { listen: None, socket, account: "reader", clients: 1 };
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let door = Door::open(&reports, Path::new("/nowhere")).unwrap();
         assert_eq!(Door::open(&reports, Path::new("/nowhere")).err().unwrap().kind(), ErrorKind::AddrInUse);
