@@ -4,8 +4,11 @@
 Needs root and MariaDB (Debian's packages mariadb-server-core, mariadb-client, mariadb-backup). A primary with a pool of
 256 MiB, durable at each commit, takes CHECKOUTS (5000) checkouts, each a transaction of 12 row changes in 7 tables, from
 four clients. The replica that understudy seeded follows; then it is stopped, the same again, and it catches up. Memory is
-that of the replica's server: resident, and what of it no other process shares. The processor time of both servers is
-counted while they work.
+that of the replica's server: resident, its share where several processes use a page (PSS), and what no other process
+uses. The processor time of both servers is counted while they work. Beside both seeds, the same primary is copied by
+mariadb-backup as a stream and by mariadb-dump, each through zstd -1, and its binary logs of what came between are counted.
+
+Then the replica under plan Private, with four clients that make reports without a pause, and without them.
 
 Then the archive of the same primary: a customer pays every 50 ms for BUSY (60) seconds, then nobody for as long. The lag
 is the time from a commit's answer to the segment with it. The archive is restored to its end, and the tables compared."""
@@ -49,7 +52,14 @@ def checkout(dice):
 
 def fields(process):
     text = open(f"/proc/{process}/status").read()
-    return {key: int(re.search(key + r":\s+(\d+)", text)[1]) / 1024 for key in ("VmRSS", "RssAnon")}
+    found = {key: int(re.search(key + r":\s+(\d+)", text)[1]) / 1024 for key in ("VmRSS", "RssAnon")}
+    found["Pss"] = int(re.search(r"Pss:\s+(\d+)", open(f"/proc/{process}/smaps_rollup").read())[1]) / 1024
+    return found
+
+
+def memory(process):
+    found = fields(process)
+    return f"{found['VmRSS']:.0f}, {found['Pss']:.0f}, {found['RssAnon']:.0f}"
 
 
 def cpu(process):
@@ -104,6 +114,32 @@ path = "/nowhere"\n[store.database]\nhost = "127.0.0.1"\nport = {self.port}\nacc
         report = json.loads(running.communicate()[0])
         return time.time() - begun, report["shipped_bytes"], report["size_bytes"]
 
+    def peers(self, what):
+        """Copies the primary by others' tools; returns rows with the seconds and the bytes of each."""
+        server = ["--user=root", f"--socket={self.top}/socket"]
+        tools = {
+            "mariadb-backup, xbstream, zstd -1": ["mariadb-backup", "--no-defaults", "--backup", "--stream=xbstream", *server],
+            "mariadb-dump, zstd -1": ["mariadb-dump", "--no-defaults", *server, "--single-transaction", "--gtid", "--master-data",
+                                      "--all-databases"],
+        }
+        rows = []
+        for name, command in tools.items():
+            begun = time.time()
+            tool = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=self.top)
+            packed = subprocess.run("zstd -1 -c | wc -c", shell=True, stdin=tool.stdout, capture_output=True, text=True)
+            if tool.wait():
+                sys.exit(f"{name} failed")
+            rows.append((f"{what} by {name}", f"{time.time() - begun:.1f} s, {int(packed.stdout) / 2**20:.1f} MiB"))
+        return rows
+
+    def binlog_bytes(self):
+        return {path: os.path.getsize(path) for path in glob.glob(f"{self.top}/data/bin.0*")}
+
+    def binlogs(self, began):
+        raw = b"".join(open(path, "rb").read()[began.get(path, 0):] for path in sorted(self.binlog_bytes()))
+        packed = subprocess.run(["zstd", "-1", "-c"], input=raw, capture_output=True, check=True).stdout
+        return f"{len(raw) / 2**20:.1f}, {len(packed) / 2**20:.1f}"
+
     def load(self, seed):
         """Runs the checkouts; returns transactions a second, and the primary's processor time for each in µs."""
         texts = ["USE shop;\n" + "".join(checkout(dice) for _ in range(CHECKOUTS // 4))
@@ -130,7 +166,7 @@ path = "/nowhere"\n[store.database]\nhost = "127.0.0.1"\nport = {self.port}\nacc
         return 0
 
     def start(self):
-        running = self.understudy("database", "replica", "acme", "-q")
+        running = self.understudy("database", "run", "acme", "-q")
         for _ in range(600):
             try:
                 self.replica("SELECT 1")
@@ -148,6 +184,43 @@ path = "/nowhere"\n[store.database]\nhost = "127.0.0.1"\nport = {self.port}\nacc
                 begun = time.time()
             time.sleep(0.02)
         return time.time() - begun
+
+
+REPORT = "SELECT i.product, COUNT(*), SUM(i.price), MAX(o.note) FROM item i JOIN orders o ON o.id = i.orders GROUP BY i.product ORDER BY 2 DESC LIMIT 20;\n"
+
+
+def private(bench, rows):
+    """The replica of plan Private catches up, without reports and with them."""
+    top, account = bench.top, f"{bench.top}/reports.cnf"
+    open(account, "w").write("[client]\nuser=understudy-reports\npassword=x\n")
+    text = open(f"{top}/understudy.toml").read()
+    reports = f'[store.database.reports]\naccount_file = "{account}"\nsocket = "{top}/reports.sock"\n'
+    open(f"{top}/understudy.toml", "w").write(text.replace('name = "acme"\n', 'name = "acme"\nplan = "private"\n') + reports)
+    for is_read in (False, True):
+        bench.load(10 + is_read)
+        running = bench.start()
+        clients = []
+        if is_read:
+            while not os.path.exists(f"{top}/reports.sock"):
+                time.sleep(0.01)
+            for _ in range(4):
+                command = ["mariadb", f"--defaults-file={account}", "-S", f"{top}/reports.sock", "shop"]
+                asked = tempfile.TemporaryFile("w+")
+                asked.write(REPORT * 10000)
+                asked.seek(0)
+                clients.append(subprocess.Popen(command, stdin=asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        seconds = bench.wait()
+        word = "four clients make reports" if is_read else "nobody reads"
+        rows.append((f"replica, Private, catching up while {word}, checkouts a second", f"{CHECKOUTS / seconds:.0f}"))
+        rows.append((f"memory then: resident, PSS, private MiB", memory(bench.id())))
+        for client in clients:
+            if client.poll() is not None:
+                sys.exit("a report failed")
+            client.kill()
+            client.wait()
+        running.send_signal(signal.SIGTERM)
+        running.wait()
+    open(f"{top}/understudy.toml", "w").write(text)
 
 
 class Archive:
@@ -260,21 +333,22 @@ def main(program):
         try:
             seconds, shipped, size = bench.seed()
             rows.append(("seed", f"{seconds:.1f} s, {size >> 20} MiB, {shipped / 2**20:.1f} MiB shipped"))
+            rows += bench.peers("first seed")
+            began = bench.binlog_bytes()
             running = bench.start()
             bench.wait()
             time.sleep(5)
-            idle = fields(bench.id())
-            rows.append(("memory idle: resident, private MiB", f"{idle['VmRSS']:.0f}, {idle['RssAnon']:.0f}"))
+            rows.append(("memory idle: resident, PSS, private MiB", memory(bench.id())))
             before = cpu(bench.id())
             rate, micros = bench.load(1)
             behind = bench.wait()
             used = (cpu(bench.id()) - before) / CHECKOUTS * 1e6
-            after = fields(bench.id())
+            after = memory(bench.id())
             rows.append(("the primary alone pays, µs a checkout", f"{micros:.0f}"))
             rows.append((f"primary, checkouts a second, the replica following", f"{rate:.0f}"))
             rows.append(("replica equal after the last commit, s", f"{behind:.2f}"))
             rows.append(("replica, µs a checkout", f"{used:.0f}"))
-            rows.append((f"memory after {CHECKOUTS} checkouts: resident, private MiB", f"{after['VmRSS']:.0f}, {after['RssAnon']:.0f}"))
+            rows.append((f"memory after {CHECKOUTS} checkouts: resident, PSS, private MiB", after))
             running.send_signal(signal.SIGTERM)
             running.wait()
             alone, _ = bench.load(2)
@@ -284,8 +358,7 @@ def main(program):
             rows.append(("primary, checkouts a second, without a replica", f"{alone:.0f}"))
             rows.append(("replica catching up, checkouts a second", f"{CHECKOUTS / seconds:.0f}"))
             rows.append(("replica catching up, µs a checkout", f"{(cpu(process) - before) / CHECKOUTS * 1e6:.0f}"))
-            after = fields(process)
-            rows.append(("memory after it: resident, private MiB", f"{after['VmRSS']:.0f}, {after['RssAnon']:.0f}"))
+            rows.append(("memory after it: resident, PSS, private MiB", memory(process)))
             tables = "USE shop; CHECKSUM TABLE quote, orders, item, address, payment, stock, grid"
             if bench.primary(tables) != bench.replica(tables):
                 sys.exit("the tables differ")
@@ -293,6 +366,9 @@ def main(program):
             running.wait()
             seconds, shipped, size = bench.seed()
             rows.append((f"the next seed, {2 * CHECKOUTS} checkouts later", f"{seconds:.1f} s, {size >> 20} MiB, {shipped / 2**20:.1f} MiB shipped"))
+            rows += bench.peers("next seed")
+            rows.append(("binary logs of what came between, MiB: raw, zstd -1", bench.binlogs(began)))
+            private(bench, rows)
             archive(bench, rows)
         finally:
             bench.server.kill()

@@ -8,8 +8,9 @@
 
 use super::client::{Account, Client, Rows, literal};
 use super::drill_at::{At, bring_to};
-use super::drill_command::{DrillCommand, OnCopy, check};
+use super::drill_command::{DrillCommand, OnCopy, READER, check};
 use super::drill_copy::{Content, Source, Way, check_room, way};
+use super::drill_fault::Fault;
 use super::drill_place::DrillPlace;
 use super::error::DatabaseError;
 use super::minimal::Place;
@@ -33,8 +34,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 const TABLE_LIMIT: Duration = Duration::from_hours(6);
 /// Default time for one query.
 const QUERY_LIMIT: Duration = Duration::from_secs(300);
-/// Name of the account that queries run with.
-pub(super) const READER: &str = "understudy-drill";
 /// Name of its option file.
 const READER_FILE: &str = "reader.cnf";
 const PRIVATE_MODE: u32 = 0o600;
@@ -68,14 +67,6 @@ pub struct Drill<'a> {
     pub stop: &'a dyn Fn() -> bool,
     /// Called with each step's name.
     pub on_step: &'a dyn Fn(&'static str),
-}
-
-/// What failed in a drill.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fault {
-    /// The table, or the query.
-    pub what: String,
-    pub reason: String,
 }
 
 /// How long each step took, in seconds.
@@ -313,7 +304,7 @@ impl Drill<'_> {
             }
         }
         if !self.command.command.is_empty() {
-            let (store, passage) = (self.store, place.passage());
+            let (store, passage) = (self.store, place.passage()?);
             let on = OnCopy { store, server: &place.server, passage, account: &account, position, limit };
             faults.extend(check(self.command, &on, self.env, self.stop)?);
         }

@@ -6,7 +6,7 @@
 
 use super::client::Account;
 use super::door::{Door, DoorPlace};
-use super::drill::{Fault, READER};
+use super::drill_fault::Fault;
 use super::error::DatabaseError;
 use super::minimal::Place;
 use crate::model::gtid::GtidPosition;
@@ -19,6 +19,8 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Name of the account that a drill's queries and command run with.
+pub(super) const READER: &str = "understudy-drill";
 /// Number of clients that the command may have at a time.
 const CLIENTS: u32 = 8;
 const ACCOUNT_MODE: u32 = 0o400;

@@ -72,7 +72,7 @@ impl DrillNote {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::drill::Fault;
+    use crate::database::drill_fault::Fault;
     use std::time::Duration;
 
     #[test]

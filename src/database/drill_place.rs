@@ -26,6 +26,8 @@ const DRILL: &str = "drill";
 const MARK: &str = "understudy-drill";
 /// The copy of the data.
 const COPY: &str = "data";
+/// Mode of a directory that others pass and cannot list.
+const PASSAGE_MODE: u32 = 0o711;
 /// Time for the last server to have left its files, and for a supervisor to have removed what is left.
 const PATIENCE: Duration = Duration::from_secs(10);
 const TRY_EVERY: Duration = Duration::from_millis(50);
@@ -63,6 +65,24 @@ fn dirs(of: &Place, root: &Path) -> [PathBuf; 3] {
     [around(root), of.dir.join(DRILL), passage(of)]
 }
 
+/// Returns whether a directory is there, and this user's.
+fn is_own(dir: &Path) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == own)
+}
+
+/// Makes a directory of a drill's.
+fn make(dir: &Path) -> Result<(), DatabaseError> {
+    let file = |source| DatabaseError::File { path: dir.to_owned(), source };
+    private::make_dirs(dir).map_err(file)?;
+    // In a directory for all, anybody may have made it.
+    if !is_own(dir) || std::fs::read_dir(dir).map_err(file)?.next().is_some() {
+        let text = format!("{}: it is in the way, and no drill left it there", dir.display());
+        return Err(DatabaseError::Settings(text));
+    }
+    std::fs::write(dir.join(MARK), b"").map_err(file)
+}
+
 impl DrillPlace {
     /// Takes the place beside a replica for this process.
     ///
@@ -89,17 +109,7 @@ impl DrillPlace {
             env: env.clone(),
         };
         this.clear()?;
-        for dir in &this.dirs {
-            private::make_dirs(dir).map_err(file(dir))?;
-            if std::fs::read_dir(dir).map_err(file(dir))?.next().is_some() {
-                let text = format!("{}: it is in the way, and no drill left it there", dir.display());
-                return Err(DatabaseError::Settings(text));
-            }
-            std::fs::write(dir.join(MARK), b"").map_err(file(dir))?;
-        }
-        // Whoever knows a name in it reaches that.
-        std::fs::set_permissions(this.passage(), Permissions::from_mode(0o711))
-            .map_err(file(this.passage()))?;
+        this.dirs[..2].iter().try_for_each(|dir| make(dir))?;
         Ok(this)
     }
 
@@ -108,9 +118,13 @@ impl DrillPlace {
         self.dirs[0].join(COPY)
     }
 
-    /// Returns the directory that the command's user can pass.
-    pub(super) fn passage(&self) -> &Path {
-        &self.dirs[2]
+    /// Makes the directory that the command's user can pass: whoever knows a name in it reaches that.
+    pub(super) fn passage(&self) -> Result<&Path, DatabaseError> {
+        let dir = &self.dirs[2];
+        make(dir)?;
+        let opened = std::fs::set_permissions(dir, Permissions::from_mode(PASSAGE_MODE));
+        opened.map_err(|source| DatabaseError::File { path: dir.clone(), source })?;
+        Ok(dir)
     }
 
     /// Removes everything. Its server has been told to end.
@@ -158,13 +172,8 @@ pub(super) fn tidy(of: &Place, root: &Path) {
 
 /// Removes a drill's directory, and nothing that is not a drill's.
 fn remove(dir: &Path) -> std::io::Result<()> {
-    match std::fs::symlink_metadata(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        // In a directory for all, anybody may have made it.
-        Ok(meta) if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() => {
-            return Err(std::io::Error::other("it is in the way, and another user's"));
-        }
-        other => other.map(drop)?,
+    if !is_own(dir) {
+        return Ok(());
     }
     let gone = |done: std::io::Result<()>| match done {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

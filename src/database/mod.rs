@@ -32,6 +32,7 @@ pub mod drill;
 pub mod drill_at;
 pub mod drill_command;
 mod drill_copy;
+pub mod drill_fault;
 pub mod drill_note;
 mod drill_place;
 pub mod error;

@@ -187,7 +187,7 @@ fn a_drill_s_command_reads_the_copy_as_nobody_and_changes_and_reaches_nothing() 
         "orders 30",
         "1290",
         "only 'understudy-drill' is let in",
-        "acme at 1-",
+        "acme at ",
         "\n0\n",
     ] {
         assert!(fault.contains(wanted), "{wanted}: {fault}");

@@ -76,7 +76,8 @@ fn wait_for_reports(host: &DatabaseHost, reader: &Reader) {
 fn reports_read_the_store_and_nothing_else_and_change_nothing() {
     let mut duo = DatabaseDuo::start();
     duo.one.sql(
-        "CREATE FUNCTION shop.placed() RETURNS INT DETERMINISTIC BEGIN INSERT INTO shop.orders VALUES ('by-a-view', ''); RETURN 1; END",
+        "DELIMITER //\nCREATE FUNCTION shop.placed() RETURNS INT DETERMINISTIC \
+         BEGIN INSERT INTO shop.orders VALUES ('by-a-view', ''); RETURN 1; END//\nDELIMITER ;\n",
     );
     duo.one.sql("CREATE DEFINER=root@localhost VIEW shop.places AS SELECT shop.placed() AS placed");
     duo.one.sql("CREATE USER boss@'%' IDENTIFIED BY 'boss'; GRANT ALL ON *.* TO boss@'%'");
@@ -314,8 +315,9 @@ fn reports_under_standard_are_refused_in_words_and_a_wrong_account_stops_no_repl
     std::fs::write(&path, text).unwrap();
     std::fs::write(&reader.account, "[client]\nuser = shop\npassword = x\n").unwrap();
     restart(&mut duo.two);
-    let shown = said(&duo.two.host.command(&["database", "status", "acme"]).output().unwrap());
-    assert!(shown.contains("no reports:") && shown.contains("user = understudy-reports"), "{shown}");
+    let shown = || said(&duo.two.host.command(&["database", "status", "acme"]).output().unwrap());
+    wait_until("it says why there are no reports", || shown().contains("no reports:"));
+    assert!(shown().contains("user = understudy-reports"), "{}", shown());
     duo.one.customer("INSERT INTO shop.orders VALUES ('one', '')").unwrap();
     duo.wait_until_equal(&duo.one, &duo.two);
 }

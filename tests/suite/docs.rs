@@ -497,6 +497,7 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
         "[store.gate]",
         "[store.database]",
         "[store.database.serve]",
+        "[store.database.reports]",
         "[store.database.drill]",
         "[[store.edge]]\nkind = 'command'",
         "[[store.edge]]\nkind = 'haproxy'",
@@ -533,6 +534,7 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
                 "gate",
                 "database",
                 "serve",
+                "reports",
             ]
             .contains(&key.as_str())
                 && ![("[store.database]", "fence"), ("[store.member]", "database")]

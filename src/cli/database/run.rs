@@ -19,6 +19,7 @@ use crate::service::database::DatabaseMode;
 use crate::support::kill_point;
 use crate::support::progress::Progress;
 use clap::Args;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,10 +62,17 @@ pub(super) fn run_server(global: &Global, args: &RunArgs) -> Result<Exit> {
     let log = Arc::new(move || reader.log_says().map_err(|error| DatabaseError::Log(error.to_string())));
     let mut changes = Changes::new(global);
     let mut on_report = |report: &Report| changes.tell(&settings.store, report, said(report));
-    let stop = ending::is_asked;
+    let is_noted = Cell::new(false);
+    let stop = || {
+        let is_asked = ending::is_asked();
+        if is_asked && !is_noted.replace(true) {
+            // A server may take longer to end than this process has. Without the note another one is started.
+            let _ = note_end(&settings.place, true);
+        }
+        is_asked
+    };
     let mut around = Around { env: context.env(), stop: &stop, log, on_report: &mut on_report };
     supervise(&settings, &mut around)?;
-    note_end(&settings.place, true)?;
     Ok(Exit::Done)
 }
 

@@ -4,6 +4,7 @@
 //! One thread drills all stores, one after the other, since each copies and reads a whole database. What hinders a
 //! drill, such as customers who would have to wait, is no fault of the data: it shows, and is tried again.
 
+use super::caught::caught;
 use super::due::is_seed_due;
 use super::here::{DatabaseHere, no_place, settings};
 use crate::database::decide::State;
@@ -114,7 +115,7 @@ impl Drills {
                 true => {
                     lock(&self.0).running.insert(store.name.clone());
                     let here = DatabaseHere { store, env };
-                    let done = super::keeper::caught(|| {
+                    let done = caught(|| {
                         drill_here(here, Wanted::default(), stop, &crate::support::kill_point::reached)
                     });
                     lock(&self.0).running.remove(&store.name);

@@ -10,6 +10,7 @@
 //! is killed. An archiver, or a seed, of a person's own command holds a lock; then there is none here.
 
 use super::archiving::{Ended, archive_here};
+use super::caught::caught;
 use super::drilling::Drills;
 use super::due::{again_in, is_seed_due};
 use super::here::DatabaseHere;
@@ -28,7 +29,6 @@ use crate::support::env::Env;
 use crate::support::lock::lock;
 use crate::support::progress::Progress;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -315,14 +315,6 @@ impl Databases {
 impl Archiver {
     fn end(&self) {
         self.stop.store(true, Ordering::SeqCst);
-    }
-}
-
-/// Does one store's work, whose panic concerns no other. An error is told in words.
-pub(super) fn caught<T, E: std::fmt::Display>(work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(done) => done.map_err(|error| error.to_string()),
-        Err(_) => Err("it panicked; this is a bug".to_owned()),
     }
 }
 

@@ -10,6 +10,7 @@
 //! daemon ends the customers' server. `supervising` starts that process where the configuration says so.
 
 pub mod archiving;
+mod caught;
 pub mod drilling;
 pub mod due;
 pub mod here;
