@@ -1,6 +1,8 @@
 //! The edges of a store in `understudy.toml`: `[[store.edge]]`.
 
 use super::address::Address;
+use super::aws::client::Endpoint;
+use super::cloudfront::names::{DistributionId, FunctionName, KeyValueStoreArn, OriginId, StoreKey};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,9 +18,55 @@ const WORD_MAX_BYTES: usize = 255;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum EdgeConfig {
+    Cloudfront(CloudfrontConfig),
     Command(CommandConfig),
     Haproxy(HaproxyConfig),
     Nginx(NginxConfig),
+}
+
+/// A distribution of CloudFront.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloudfrontConfig {
+    pub distribution: DistributionId,
+    /// The origin of each host that may become the primary.
+    pub origins: Vec<OriginConfig>,
+    /// Key value store that the function reads; without it the distribution itself is switched.
+    pub key_value_store: Option<KeyValueStoreArn>,
+    /// Key in it; default: the store's name.
+    pub key: Option<StoreKey>,
+    /// The function that reads it; default: `understudy-STORE`.
+    pub function: Option<FunctionName>,
+    /// Address of the APIs in place of AWS's.
+    pub endpoint: Option<Endpoint>,
+    pub timeout_seconds: Option<u64>,
+}
+
+/// The origin of a host in a distribution.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginConfig {
+    pub host: String,
+    pub id: OriginId,
+    /// Its name or address, and its port.
+    pub address: Address,
+}
+
+impl CloudfrontConfig {
+    fn check(&self) -> Result<(), String> {
+        if self.origins.len() < 2 {
+            return Err("`origins` must name an origin for each of two hosts at least".into());
+        }
+        for (at, origin) in self.origins.iter().enumerate() {
+            let others = &self.origins[..at];
+            let is_same =
+                |o: &OriginConfig| o.host == origin.host || o.id == origin.id || o.address == origin.address;
+            if others.iter().any(is_same) {
+                return Err(format!("`origins` names '{}', its origin or its address twice", origin.host));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An edge that the user's own program switches.
@@ -96,6 +144,7 @@ impl EdgeConfig {
 
     fn timeout_seconds(&self) -> Option<u64> {
         match self {
+            Self::Cloudfront(config) => config.timeout_seconds,
             Self::Command(config) => config.timeout_seconds,
             Self::Haproxy(config) => config.timeout_seconds,
             Self::Nginx(config) => config.timeout_seconds,
@@ -107,15 +156,20 @@ impl EdgeConfig {
         match self {
             Self::Command(config) => vec![&mut config.command, &mut config.show, &mut config.test],
             Self::Nginx(config) => config.test.iter_mut().chain(&mut config.reload).collect(),
-            Self::Haproxy(_) => Vec::new(),
+            Self::Cloudfront(_) | Self::Haproxy(_) => Vec::new(),
         }
+    }
+
+    /// Returns whether this edge tells a host the epoch of each request.
+    pub(crate) fn tells_epoch(&self) -> bool {
+        matches!(self, Self::Cloudfront(_))
     }
 
     /// Returns the names of the variables that are handed on to programs.
     pub(crate) fn environment(&self) -> &[String] {
         match self {
             Self::Command(config) => &config.environment,
-            Self::Haproxy(_) | Self::Nginx(_) => &[],
+            Self::Cloudfront(_) | Self::Haproxy(_) | Self::Nginx(_) => &[],
         }
     }
 
@@ -125,7 +179,7 @@ impl EdgeConfig {
             *path = std::path::absolute(base.join(&*path)).unwrap_or_else(|_| base.join(&*path));
         };
         match self {
-            Self::Command(_) => {}
+            Self::Cloudfront(_) | Self::Command(_) => {}
             Self::Haproxy(config) => [&mut config.socket, &mut config.state].into_iter().for_each(resolve),
             Self::Nginx(config) => resolve(&mut config.snippet),
         }
@@ -138,6 +192,7 @@ impl EdgeConfig {
         }
         let empty = |command: &[String]| command.first().is_none_or(String::is_empty);
         match self {
+            Self::Cloudfront(config) => config.check(),
             Self::Command(config) if empty(&config.command) => Err("`command` names no program".into()),
             Self::Nginx(config) if empty(&config.test()) => Err("`test` names no program".into()),
             Self::Nginx(config) if empty(&config.reload()) => Err("`reload` names no program".into()),

@@ -1,5 +1,6 @@
 //! The edges of one store, in the order of the configuration, and its customers' address.
 
+use super::cloudfront::CloudfrontEdge;
 use super::command::CommandEdge;
 use super::config::EdgeConfig;
 use super::context::EdgeContext;
@@ -27,6 +28,7 @@ impl Edges {
         let open = |config: &EdgeConfig| -> Result<Box<dyn Edge>, EdgeError> {
             let limit = config.limit();
             Ok(match config.clone() {
+                EdgeConfig::Cloudfront(config) => Box::new(CloudfrontEdge::new(store, config, limit, context)?),
                 EdgeConfig::Command(config) => Box::new(CommandEdge::new(store, config, limit, context)),
                 EdgeConfig::Haproxy(config) => Box::new(HaproxyEdge::new(store, config, limit, context)?),
                 EdgeConfig::Nginx(config) => Box::new(NginxEdge::new(store, config, limit, context)?),
@@ -60,7 +62,7 @@ impl Edges {
         for edge in self.all() {
             // One that does not answer now is asked again below.
             if let Ok(Some(there)) = edge.there(&edge.deadline()) {
-                edge.verdict(&there, &switch.mark(edge.name())?)?;
+                edge.verdict(&there, &edge.wanted(switch)?)?;
             }
         }
         let results: Vec<_> = self.all().map(|edge| edge.switch(switch)).collect();

@@ -50,7 +50,7 @@ impl PlainHost {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut bytes = text.bytes();
         let mut name = Vec::new();
         while let Some(byte) = bytes.next() {

@@ -5,7 +5,9 @@ use super::context::Deadline;
 use super::error::EdgeError;
 use super::held::Held;
 use super::mark::{Mark, PlainHost};
+use crate::model::escape;
 use crate::model::id::{Epoch, StoreName, WriterId};
+use serde::Serialize;
 use std::fmt;
 
 /// Why the customers are sent to another host.
@@ -95,6 +97,36 @@ pub fn judge(there: &There, wanted: &Mark) -> Verdict {
     }
 }
 
+/// Judges what an edge holds; a fence is an error.
+pub(crate) fn judge_or_fence(edge: &str, there: &There, wanted: &Mark) -> Result<Verdict, EdgeError> {
+    match (judge(there, wanted), &there.mark) {
+        (Verdict::Fenced, Some(mark)) => Err(EdgeError::Fenced {
+            edge: edge.to_owned(),
+            there: Box::new(mark.clone()),
+            ours: Box::new(wanted.clone()),
+        }),
+        (verdict, _) => Ok(verdict),
+    }
+}
+
+/// What a check of an edge found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Whether a switch would fail, or miss something.
+    pub is_wrong: bool,
+    pub what: String,
+}
+
+impl Finding {
+    pub(crate) fn good(what: impl ToString) -> Self {
+        Self { is_wrong: false, what: escape::line(&what.to_string()).into_owned() }
+    }
+
+    pub(crate) fn wrong(what: impl ToString) -> Self {
+        Self { is_wrong: true, what: escape::line(&what.to_string()).into_owned() }
+    }
+}
+
 /// Returns the newer of two marks.
 pub(crate) fn newer(one: Option<Mark>, other: Option<Mark>) -> Option<Mark> {
     match (one, other) {
@@ -114,14 +146,35 @@ pub trait Edge: Send + Sync {
     /// Takes turns with other processes of this machine; the turn ends with the value.
     fn hold(&self, deadline: &Deadline) -> Result<Option<Held>, EdgeError>;
 
+    /// Returns the mark that the edge holds after a switch.
+    fn wanted(&self, switch: &Switch) -> Result<Mark, EdgeError> {
+        switch.mark(self.name())
+    }
+
     /// Returns what the edge holds; none where it cannot tell.
     fn there(&self, deadline: &Deadline) -> Result<Option<There>, EdgeError>;
 
     /// Changes the edge, whatever it holds. May be repeated, also after it was interrupted.
     fn apply(&self, switch: &Switch, wanted: &Mark, deadline: &Deadline) -> Result<(), EdgeError>;
 
+    /// Begins what follows a switch and is not waited for.
+    fn settle(&self, _: &Mark) {}
+
     /// Checks without a change whether a switch could work.
     fn test(&self) -> Result<(), EdgeError>;
+
+    /// Looks, without a change, at everything that a switch needs.
+    fn check(&self) -> Vec<Finding> {
+        match self.test() {
+            Ok(()) => vec![Finding::good("a switch could work")],
+            Err(error) => vec![Finding::wrong(error)],
+        }
+    }
+
+    /// Tells what must exist at the edge, or makes it. Returns lines for a person.
+    fn setup(&self, _apply: bool) -> Result<Vec<String>, EdgeError> {
+        Ok(vec!["there is nothing to set up from here; see docs/how-to/edge.md".to_owned()])
+    }
 
     /// Returns the highest epoch that the edge was given; none where there is none, or it cannot tell.
     fn epoch_there(&self) -> Result<Option<Epoch>, EdgeError> {
@@ -134,16 +187,20 @@ pub trait Edge: Send + Sync {
     /// Fenced, with nothing changed, if the edge holds a higher epoch or the same one of another host.
     fn switch(&self, switch: &Switch) -> Result<Verdict, EdgeError> {
         let deadline = self.deadline();
-        let wanted = switch.mark(self.name())?;
+        let wanted = self.wanted(switch)?;
         let _turn = self.hold(&deadline)?;
         if let Some(there) = self.there(&deadline)?
             && self.verdict(&there, &wanted)? == Verdict::Done
         {
+            self.settle(&wanted);
             return Ok(Verdict::Done);
         }
         self.apply(switch, &wanted, &deadline)?;
         match self.there(&deadline)? {
-            Some(there) if self.verdict(&there, &wanted)? == Verdict::Done => Ok(Verdict::Change),
+            Some(there) if self.verdict(&there, &wanted)? == Verdict::Done => {
+                self.settle(&wanted);
+                Ok(Verdict::Change)
+            }
             Some(there) if there.mark.as_ref() == Some(&wanted) => {
                 Err(EdgeError::TakenInPart { edge: self.name().to_owned(), wanted: Box::new(wanted) })
             }
@@ -159,14 +216,7 @@ pub trait Edge: Send + Sync {
 
     /// Judges what the edge holds; a fence is an error.
     fn verdict(&self, there: &There, wanted: &Mark) -> Result<Verdict, EdgeError> {
-        match (judge(there, wanted), &there.mark) {
-            (Verdict::Fenced, Some(mark)) => Err(EdgeError::Fenced {
-                edge: self.name().to_owned(),
-                there: Box::new(mark.clone()),
-                ours: Box::new(wanted.clone()),
-            }),
-            (verdict, _) => Ok(verdict),
-        }
+        judge_or_fence(self.name(), there, wanted)
     }
 }
 

@@ -1,0 +1,161 @@
+//! A distribution's configuration: what is read from it, and the few places that are changed. Pure.
+//!
+//! An update replaces the whole configuration, so the text that came is the text that goes back: only the target
+//! of a behaviour and the value of a header are other ones. What is not known here stays as it is.
+//!
+//! The epoch stands in a custom header of the origin that was given it, and the origin that is left keeps its
+//! own, older one. So the origin with the highest epoch is the one that the mark names, and a point of presence
+//! that still sends requests to the old host tells it the old epoch.
+
+use super::names::OriginId;
+use crate::edge::address::Address;
+use crate::edge::ask::EPOCH_HEADER;
+use crate::edge::aws::xml::{Change, Element, changed};
+use crate::edge::config::OriginConfig;
+use crate::edge::mark::{Mark, PlainHost, parse_epoch};
+use crate::edge::switch::There;
+use crate::model::id::{Epoch, WriterId};
+
+/// A configuration as it came.
+pub(crate) struct Distribution {
+    pub text: String,
+    root: Element,
+}
+
+/// An origin in it.
+pub(crate) struct Origin<'a> {
+    pub id: String,
+    pub domain: String,
+    pub element: &'a Element,
+}
+
+/// A cache behaviour in it.
+pub(crate) struct Behaviour<'a> {
+    /// Its path pattern.
+    pub path: String,
+    pub target: String,
+    pub element: &'a Element,
+}
+
+impl Distribution {
+    /// Parses a configuration. An error is a reason in words.
+    pub fn parse(text: String) -> Result<Self, String> {
+        let root = Element::parse(&text)?;
+        match root.name == "DistributionConfig" {
+            true => Ok(Self { text, root }),
+            false => Err(format!("it is no configuration of a distribution but a '{}'", root.name)),
+        }
+    }
+
+    pub fn root(&self) -> &Element {
+        &self.root
+    }
+
+    fn value_of(&self, element: &Element, name: &str) -> String {
+        element.value_of(name, &self.text).unwrap_or_default().into_owned()
+    }
+
+    pub fn origins(&self) -> Vec<Origin<'_>> {
+        let elements = self.root.child("Origins").map_or(&[][..], Element::items);
+        let origin = |element| {
+            let (id, domain) = (self.value_of(element, "Id"), self.value_of(element, "DomainName"));
+            Origin { id, domain, element }
+        };
+        elements.iter().map(origin).collect()
+    }
+
+    pub fn origin(&self, id: &OriginId) -> Option<Origin<'_>> {
+        self.origins().into_iter().find(|origin| origin.id == id.as_str())
+    }
+
+    /// Returns the behaviours that send requests to one of these origins.
+    pub fn behaviours(&self, origins: &[OriginConfig]) -> Vec<Behaviour<'_>> {
+        let others = self.root.child("CacheBehaviors").map_or(&[][..], Element::items);
+        let behaviour = |element| {
+            let path = element_path(element, &self.text);
+            Behaviour { path, target: self.value_of(element, "TargetOriginId"), element }
+        };
+        let all = self.root.child("DefaultCacheBehavior").into_iter().chain(others).map(behaviour);
+        all.filter(|behaviour| origins.iter().any(|origin| origin.id.as_str() == behaviour.target)).collect()
+    }
+
+    /// Returns the value of an origin's epoch header; none where it has no such header.
+    pub fn epoch_header<'a>(&self, origin: &Origin<'a>) -> Option<(&'a Element, String)> {
+        let headers = origin.element.child("CustomHeaders").map_or(&[][..], Element::items);
+        let is_epoch = |header: &&Element| {
+            self.value_of(header, "HeaderName").eq_ignore_ascii_case(EPOCH_HEADER)
+        };
+        let value = headers.iter().find(is_epoch)?.child("HeaderValue")?;
+        Some((value, value.value(&self.text)?.into_owned()))
+    }
+
+    /// Returns an origin's place for its epoch, and the epoch that it was given last.
+    fn epoch_at(&self, id: &OriginId) -> Result<(&Element, Epoch), String> {
+        let setup = "run `understudy edge setup`";
+        let origin =
+            self.origin(id).ok_or_else(|| format!("the distribution has no origin '{id}'; {setup}"))?;
+        let missing = || format!("origin '{id}' has no custom header {EPOCH_HEADER}; {setup}");
+        let (element, value) = self.epoch_header(&origin).ok_or_else(missing)?;
+        let wrong = || format!("the {EPOCH_HEADER} of origin '{id}' is no number");
+        Ok((element, parse_epoch(&value).ok_or_else(wrong)?))
+    }
+
+    /// Returns the mark that the distribution holds. An error is a reason in words.
+    pub fn there(&self, origins: &[OriginConfig]) -> Result<There, String> {
+        let behaviours = self.behaviours(origins);
+        let first = behaviours.first().ok_or("no behaviour sends requests to any of the store's origins")?;
+        let mut last: Option<(Epoch, &OriginConfig)> = None;
+        for origin in origins {
+            let (_, epoch) = self.epoch_at(&origin.id)?;
+            let is_target = origin.id.as_str() == first.target;
+            let is_newer =
+                last.as_ref().is_none_or(|(other, _)| epoch > *other || epoch == *other && is_target);
+            if is_newer {
+                last = Some((epoch, origin));
+            }
+        }
+        let Some((epoch, origin)) = last.filter(|(epoch, _)| epoch.0 > 0) else {
+            return Ok(There { mark: None, is_whole: false });
+        };
+        let is_whole = behaviours.iter().all(|behaviour| behaviour.target == origin.id.as_str());
+        Ok(There { mark: Some(mark_of(origin, epoch)?), is_whole })
+    }
+
+    /// Returns the configuration that sends the requests to this origin, with this epoch.
+    pub fn switched(&self, origins: &[OriginConfig], to: &OriginConfig, epoch: Epoch) -> Result<String, String> {
+        let (place, _) = self.epoch_at(&to.id)?;
+        let mut changes = vec![place.with_value(&epoch.0.to_string())];
+        for behaviour in self.behaviours(origins) {
+            let target = behaviour.element.child("TargetOriginId").filter(|_| behaviour.target != to.id.as_str());
+            changes.extend(target.map(|target| target.with_value(to.id.as_str())));
+        }
+        let text = changed(&self.text, changes);
+        let there = Self::parse(text.clone())?.there(origins)?;
+        match there == (There { mark: Some(mark_of(to, epoch)?), is_whole: true }) {
+            true => Ok(text),
+            false => Err("the changed configuration does not say what it should; nothing was sent".into()),
+        }
+    }
+
+    /// Returns the configuration after changes.
+    pub fn after(&self, changes: Vec<Change>) -> Result<Self, String> {
+        Self::parse(changed(&self.text, changes))
+    }
+}
+
+/// Returns a behaviour's path pattern.
+fn element_path(element: &Element, text: &str) -> String {
+    element.value_of("PathPattern", text).map_or_else(|| "default".to_owned(), |path| path.into_owned())
+}
+
+/// Returns the mark of an origin's host at an epoch.
+pub(crate) fn mark_of(origin: &OriginConfig, epoch: Epoch) -> Result<Mark, String> {
+    let host = PlainHost::of(&WriterId(origin.host.clone())).map_err(|error| error.to_string())?;
+    Ok(Mark { epoch, host, address: origin.address.clone() })
+}
+
+/// Returns the name or address of an origin as CloudFront writes it: without the port.
+pub(crate) fn domain_of(address: &Address) -> String {
+    let text = address.to_string();
+    text.rsplit_once(':').map_or(text.clone(), |(domain, _)| domain.to_owned())
+}
