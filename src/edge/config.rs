@@ -37,6 +37,11 @@ pub struct CloudfrontConfig {
     pub key: Option<StoreKey>,
     /// The function that reads it; default: `understudy-STORE`.
     pub function: Option<FunctionName>,
+    /// File with the keys, in the form of AWS' shared credentials file; default: the environment, that file, and
+    /// what the machine is given.
+    pub credentials_file: Option<PathBuf>,
+    /// Profile in the file.
+    pub profile: Option<String>,
     /// Address of the APIs in place of AWS's.
     pub endpoint: Option<Endpoint>,
     pub timeout_seconds: Option<u64>,
@@ -179,7 +184,8 @@ impl EdgeConfig {
             *path = std::path::absolute(base.join(&*path)).unwrap_or_else(|_| base.join(&*path));
         };
         match self {
-            Self::Cloudfront(_) | Self::Command(_) => {}
+            Self::Cloudfront(config) => config.credentials_file.iter_mut().for_each(resolve),
+            Self::Command(_) => {}
             Self::Haproxy(config) => [&mut config.socket, &mut config.state].into_iter().for_each(resolve),
             Self::Nginx(config) => resolve(&mut config.snippet),
         }

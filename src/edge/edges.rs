@@ -28,7 +28,9 @@ impl Edges {
         let open = |config: &EdgeConfig| -> Result<Box<dyn Edge>, EdgeError> {
             let limit = config.limit();
             Ok(match config.clone() {
-                EdgeConfig::Cloudfront(config) => Box::new(CloudfrontEdge::new(store, config, limit, context)?),
+                EdgeConfig::Cloudfront(config) => {
+                    Box::new(CloudfrontEdge::new(store, config, limit, context)?)
+                }
                 EdgeConfig::Command(config) => Box::new(CommandEdge::new(store, config, limit, context)),
                 EdgeConfig::Haproxy(config) => Box::new(HaproxyEdge::new(store, config, limit, context)?),
                 EdgeConfig::Nginx(config) => Box::new(NginxEdge::new(store, config, limit, context)?),

@@ -356,6 +356,7 @@ impl StoreConfig {
             database,
             socket,
             socket_is_default: gate.socket.is_none(),
+            edge_tells_epoch: self.edge.iter().any(EdgeConfig::tells_epoch),
         }))
     }
 

@@ -125,6 +125,7 @@ fn a_guard_that_fences_by_itself_ends_the_database() {
         database: DatabaseSettings { fence: fence.map(str::to_owned).into(), ..Default::default() },
         socket: one.host.path("run/guard.socket"),
         socket_is_default: true,
+        edge_tells_epoch: false,
     };
     let guard = GuardClient::start(&setup, Path::new(env!("CARGO_BIN_EXE_understudy"))).unwrap();
     one.customer("SELECT 1").unwrap();

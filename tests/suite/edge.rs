@@ -1,82 +1,19 @@
 //! Edges: real HAProxy and nginx between customers and two hosts, and commands.
 
 use crate::support::customers::{Customers, Seen, ask};
+use crate::support::edges::{Rig, switch};
 use crate::support::origin::{Origin, SLOW};
 use crate::support::proxies::{Proxy, inode, kill};
 use crate::support::servers::free_port;
 use crate::support::wait::wait_until;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
-use understudy::edge::context::EdgeContext;
-use understudy::edge::edges::Edges;
 use understudy::edge::error::EdgeError;
-use understudy::edge::switch::{Cause, Edge, Switch, Verdict};
-use understudy::model::id::{Epoch, StoreName, WriterId};
-use understudy::service::config::Config;
-use understudy::support::env::Env;
+use understudy::edge::switch::{Cause, Verdict};
 use understudy::support::failure::{Failure, FailureKind};
 
 /// A time that suffices for any machine.
 const SOON: Duration = Duration::from_secs(30);
-
-/// Edges of the store `acme`, as a configuration names them.
-struct Rig {
-    edges: Edges,
-    // Ends after the edges.
-    _runtime: Runtime,
-}
-
-impl Rig {
-    fn new(customer_url: &str, edges: &str) -> Self {
-        let text =
-            format!("[[store]]\nname = 'acme'\npath = '/srv/acme'\ncustomer_url = '{customer_url}'\n{edges}");
-        let config = Config::parse(&text, Path::new("/etc/understudy/understudy.toml")).unwrap();
-        let store = config.store("acme").unwrap();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let context = EdgeContext {
-            env: Env::system(),
-            runtime: runtime.handle().clone(),
-            this: env!("CARGO_BIN_EXE_understudy").into(),
-        };
-        let edges = Edges::new(&store.name, &store.edge, store.customer_url.as_ref(), &context).unwrap();
-        Self { edges, _runtime: runtime }
-    }
-
-    fn of(proxy: &Proxy) -> Self {
-        Self::new(&format!("http://127.0.0.1:{}/", proxy.port), &proxy.edge())
-    }
-
-    fn switch(&self, switch: &Switch) -> Result<Verdict, EdgeError> {
-        self.edges.switch(switch, Duration::from_secs(20))
-    }
-
-    /// Switches the first edge alone, without the customers' check.
-    fn switch_edge(&self, switch: &Switch) -> Result<Verdict, EdgeError> {
-        self.edge().switch(switch)
-    }
-
-    fn edge(&self) -> &dyn Edge {
-        self.edges.all().next().unwrap()
-    }
-
-    fn epoch(&self) -> Option<u64> {
-        self.edges.epoch_there().unwrap().map(|epoch| epoch.0)
-    }
-}
-
-fn switch(epoch: u64, to: &str, address: &str, cause: Cause) -> Switch {
-    Switch {
-        store: StoreName::parse("acme").unwrap(),
-        epoch: Epoch(epoch),
-        from: Some(WriterId("web-0".into())),
-        to: WriterId(to.into()),
-        address: address.parse().unwrap(),
-        cause,
-    }
-}
 
 /// Returns an nginx whose configuration uses the store's upstream, after its first switch.
 fn nginx_at(origin: &Origin) -> (Proxy, Rig) {

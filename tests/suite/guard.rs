@@ -108,6 +108,7 @@ fn setup(dir: &Path, upstream: u16, change: impl FnOnce(&mut Setup)) -> Setup {
         database: DatabaseSettings::default(),
         socket: dir.join("run/guard.socket"),
         socket_is_default: true,
+        edge_tells_epoch: false,
     };
     change(&mut setup);
     setup
@@ -464,6 +465,43 @@ fn a_hold_and_then_a_relay_leads_customers_to_the_new_host() {
     let relayed = get(old.port, "/");
     assert_eq!(relayed.header("x-understudy-epoch"), Some("8"));
     assert_eq!(get(old.port, "/echo").text().matches("127.0.0.1").count(), 2, "both gates are named");
+}
+
+#[test]
+fn a_gate_refuses_what_an_edge_of_a_newer_epoch_sends_and_relays_what_one_of_an_older_epoch_does() {
+    let nginx = Nginx::start("page of a");
+    let told = |port: u16, epochs: &str| {
+        let mut client = HttpClient::new(port);
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{epochs}\r\n").as_bytes()).unwrap();
+        let answer = client.answer().unwrap();
+        (answer.status, answer.header("x-understudy-epoch").map(str::to_owned))
+    };
+    let header = |epoch: &str| format!("X-Understudy-Epoch: {epoch}\r\n");
+    let guard = Guard::start_with(nginx.port, |setup| setup.edge_tells_epoch = true);
+    guard.open();
+    let served = (200, Some("7".to_owned()));
+    let refused = (503, Some("7".to_owned()));
+    for (epochs, wanted) in [
+        (String::new(), &served),
+        (header("7"), &served),
+        // An edge that has not followed yet, and finds the primary all the same.
+        (header("6"), &served),
+        (header("8"), &refused),
+        (header("7") + &header("8"), &refused),
+        (header("seven"), &refused),
+    ] {
+        assert_eq!(told(guard.port, &epochs), *wanted, "{epochs}");
+    }
+    // The edge still sends to the host before, which relays: the new one judges what it is told by a gate alone.
+    let before = Guard::start_with(free_port(), |setup| setup.edge_tells_epoch = true);
+    let address = format!("127.0.0.1:{}", guard.port);
+    before.feed(6, Mode::Relay { address }, None).unwrap();
+    assert_eq!(told(before.port, &header("5")), served);
+    assert_eq!(told(before.port, &header("7")), served);
+    // Without such an edge whoever asks could say it.
+    let plain = Guard::start(nginx.port);
+    plain.open();
+    assert_eq!(told(plain.port, &header("8")), served);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod bounds;
 mod cli;
 mod clock;
 mod clocks;
+mod cloudfront;
 mod damage;
 mod database;
 mod database_daemon;

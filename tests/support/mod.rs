@@ -1,6 +1,8 @@
 //! The tests' tools. A suite takes its tools from here, and never from another suite.
 
 pub mod asked;
+pub mod aws_proxy;
+pub mod cloudfront;
 pub mod cluster;
 pub mod command;
 pub mod customers;
@@ -9,6 +11,7 @@ pub mod database_pair;
 pub mod dated;
 pub mod dice;
 pub mod disk;
+pub mod edges;
 pub mod facts;
 pub mod failover_world;
 pub mod faulty;

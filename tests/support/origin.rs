@@ -1,7 +1,7 @@
 //! A small web server that says who it is, as a host of a store does.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +12,7 @@ pub const SLOW: Duration = Duration::from_secs(3);
 /// A web server on loopback; it ends with this value.
 pub struct Origin {
     pub port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
 }
 
@@ -19,6 +20,8 @@ struct Shared {
     name: String,
     /// Further lines of each answer's head.
     head: Mutex<String>,
+    /// Heads of the requests.
+    heads: Mutex<Vec<String>>,
     /// Number of requests that have begun.
     begun: AtomicUsize,
     is_over: AtomicBool,
@@ -26,11 +29,17 @@ struct Shared {
 
 impl Origin {
     pub fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
+        Self::start_at(([127, 0, 0, 1], 0).into(), name)
+    }
+
+    pub fn start_at(address: SocketAddr, name: &str) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let port = address.port();
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             head: Mutex::default(),
+            heads: Mutex::default(),
             begun: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
         });
@@ -44,16 +53,21 @@ impl Origin {
                 std::thread::spawn(move || serve(stream, &shared));
             }
         });
-        Self { port, shared }
+        Self { port, address, shared }
     }
 
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
     }
 
     /// Gives the following answers further lines of their head.
     pub fn set_head(&self, lines: &str) {
         *self.shared.head.lock().unwrap() = lines.to_owned();
+    }
+
+    /// Returns the heads of the requests until now.
+    pub fn heads(&self) -> Vec<String> {
+        self.shared.heads.lock().unwrap().clone()
     }
 
     /// Returns the number of requests that have begun.
@@ -65,7 +79,7 @@ impl Origin {
 impl Drop for Origin {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = TcpStream::connect(self.address);
     }
 }
 
@@ -79,6 +93,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
             let request = String::from_utf8_lossy(&got[..end]).into_owned();
             got.drain(..end + 4);
             shared.begun.fetch_add(1, Ordering::SeqCst);
+            shared.heads.lock().unwrap().push(request.clone());
             if request.starts_with("GET /slow") {
                 std::thread::sleep(SLOW);
             }

@@ -4,14 +4,15 @@
 //! sent again after a lost answer is refused if the first one was carried out. A message from AWS is cut at its
 //! first line: one about a wrong signature goes on with the whole request, and so with a session's token.
 //!
-//! Nothing is kept between calls but connections.
+//! A client has a runtime of its own: what settles in the background goes on when the one that asked has ended.
 
-use super::credentials::{Credentials, REGION};
+use super::credentials::{Credentials, Place, REGION};
 use super::sigv4a::{self, Identity, Signed};
 use super::xml::Element;
 use crate::edge::context::{Deadline, EdgeContext};
 use crate::edge::error::EdgeError;
 use crate::support::chain::chain;
+use crate::support::env::Env;
 use hyper::{Method, StatusCode};
 use object_store::aws::{AwsAuthorizer, AwsCredential};
 use object_store::client::{HttpRequest, HttpRequestBody};
@@ -19,6 +20,7 @@ use reqwest::header::{ETAG, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use std::sync::OnceLock;
 use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
 use url::{Host, Url};
 
 /// Maximum size of an answer. The longest one is a distribution's configuration.
@@ -130,15 +132,25 @@ fn advice(status: u16, code: &str) -> &'static str {
     }
 }
 
-/// Asks AWS.
+/// Asks AWS. It blocks its thread, which must not be one of a runtime's.
 pub(crate) struct AwsClient {
     http: reqwest::Client,
+    /// None only while it is dropped.
+    runtime: Option<Runtime>,
+    place: Place,
     credentials: OnceLock<Credentials>,
-    context: EdgeContext,
+    env: Env,
+}
+
+impl Drop for AwsClient {
+    fn drop(&mut self) {
+        // A name that is being looked up is not waited for.
+        let _ = self.runtime.take().map(Runtime::shutdown_background);
+    }
 }
 
 impl AwsClient {
-    pub fn new(context: &EdgeContext) -> Result<Self, String> {
+    pub fn new(place: Place, context: &EdgeContext) -> Result<Self, String> {
         // The second call in a process fails because the provider is installed, which is no error.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
@@ -147,7 +159,9 @@ impl AwsClient {
             .user_agent(concat!("understudy/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| chain(&error))?;
-        Ok(Self { http, credentials: OnceLock::new(), context: context.clone() })
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("aws").enable_all().build();
+        let runtime = Some(runtime.map_err(|error| format!("starting a runtime: {error}"))?);
+        Ok(Self { http, runtime, place, credentials: OnceLock::new(), env: context.env.clone() })
     }
 
     /// Calls, again and again while AWS is too busy, within the deadline.
@@ -160,12 +174,12 @@ impl AwsClient {
                 done => return done,
             };
             // Hosts that were throttled together come back apart.
-            let part = u32::try_from(self.context.env.nonce() % 512).unwrap_or(0);
+            let part = u32::try_from(self.env.nonce() % 512).unwrap_or(0);
             let pause = wait / 2 + (wait / 1024) * part;
             if deadline.left("", pause).map_or(true, |left| left < pause) {
                 return Err(failure);
             }
-            self.context.env.sleep(pause);
+            self.env.sleep(pause);
             wait = (wait * 2).min(WAIT_MAX);
         }
     }
@@ -174,19 +188,21 @@ impl AwsClient {
         let credentials = match self.credentials.get() {
             Some(credentials) => credentials,
             None => {
-                let found = Credentials::find()
+                let found = Credentials::find(&self.place)
                     .map_err(|reason| CallFailure::Wrong(format!("no credentials for AWS: {reason}")))?;
                 self.credentials.get_or_init(|| found)
             }
         };
         let asked = async {
             let key = credentials.get().await;
-            let key = key.map_err(|reason| CallFailure::Wrong(format!("no credentials for AWS: {reason}")))?;
+            let key =
+                key.map_err(|reason| CallFailure::Wrong(format!("no credentials for AWS: {reason}")))?;
             self.send(service, call, &key).await
         };
         let limited = async { tokio::time::timeout(limit, asked).await };
         let late = |_| CallFailure::Silent(format!("no answer within {} s", limit.as_secs_f32()));
-        self.context.runtime.block_on(limited).unwrap_or_else(|elapsed| Err(late(elapsed)))
+        let runtime = self.runtime.as_ref().ok_or_else(|| CallFailure::Wrong("it is ending".into()))?;
+        runtime.block_on(limited).unwrap_or_else(|elapsed| Err(late(elapsed)))
     }
 
     async fn send(&self, service: &Service, call: &Call, key: &AwsCredential) -> Result<Reply, CallFailure> {
@@ -231,7 +247,7 @@ impl AwsClient {
             Scheme::V4 => return sign_v4(service, call, url, key, &own),
             Scheme::V4A => {
                 let (method, body) = (call.method.as_str(), call.body.as_bytes());
-                let at = self.context.env.wall();
+                let at = self.env.wall();
                 let request = Signed { method, url, headers: &own, body, service: service.name, at };
                 let token = key.token.as_deref();
                 sigv4a::sign(&request, &Identity { key_id: &key.key_id, secret_key: &key.secret_key, token })?
@@ -330,7 +346,8 @@ impl Endpoint {
         match is_safe && is_plain && url.has_host() && url.username().is_empty() && url.password().is_none() {
             true => Ok(Self(url)),
             false => Err(
-                "`endpoint` must be https://HOST, or http://HOST on this machine, without a path or a user".into(),
+                "`endpoint` must be https://HOST, or http://HOST on this machine, without a path or a user"
+                    .into(),
             ),
         }
     }
@@ -379,7 +396,8 @@ mod tests {
 
     #[test]
     fn only_this_machine_is_asked_without_tls() {
-        for good in ["https://aws.example", "http://127.0.0.1:4566", "http://[::1]:1/", "http://localhost:1"] {
+        for good in ["https://aws.example", "http://127.0.0.1:4566", "http://[::1]:1/", "http://localhost:1"]
+        {
             assert!(Endpoint::parse(good).is_ok(), "{good}");
         }
         for bad in ["http://aws.example", "http://10.0.0.1", "https://a/b", "https://u:p@a", "ftp://a", ""] {

@@ -4,8 +4,8 @@
 //! `object_store` finds (a web identity's token, a container's, the machine's metadata). No value is ever shown.
 
 use crate::support::chain::chain;
-use object_store::{ClientOptions, RetryConfig};
 use object_store::aws::{AmazonS3Builder, AwsCredential, AwsCredentialProvider};
+use object_store::{ClientOptions, RetryConfig};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,12 +23,29 @@ pub(crate) enum Credentials {
     Provider(AwsCredentialProvider),
 }
 
+/// Where credentials are, if the configuration says it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    /// A file in the form of the shared credentials file.
+    pub file: Option<PathBuf>,
+    /// A profile in it.
+    pub profile: Option<String>,
+}
+
 impl Credentials {
     /// Looks for credentials. An error is a reason in words.
-    pub fn find() -> Result<Self, String> {
+    pub fn find(place: &Place) -> Result<Self, String> {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        if let Some(file) = &place.file {
+            let name = place.profile.as_deref().unwrap_or("default");
+            let text = read(file)?.ok_or_else(|| format!("there is no {}", file.display()))?;
+            let found = profile_in(&text, name);
+            let missing = || format!("{} has no keys of profile '{name}'", file.display());
+            return found.map(|found| Self::Fixed(Arc::new(found))).ok_or_else(missing);
+        }
         let keys_are_set = set("AWS_ACCESS_KEY_ID").is_some() && set("AWS_SECRET_ACCESS_KEY").is_some();
-        let profile = set("AWS_PROFILE");
+        let keys_are_set = keys_are_set && place.profile.is_none();
+        let profile = place.profile.clone().or_else(|| set("AWS_PROFILE"));
         let file = set("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from);
         let file = file.or_else(|| set("HOME").map(|home| Path::new(&home).join(".aws/credentials")));
         if !keys_are_set && let Some(file) = file {
@@ -37,7 +54,7 @@ impl Credentials {
             match found {
                 Some(found) => return Ok(Self::Fixed(Arc::new(found))),
                 None if profile.is_some() => {
-                    return Err(format!("{} has no keys of profile '{name}' (AWS_PROFILE)", file.display()));
+                    return Err(format!("{} has no keys of profile '{name}'", file.display()));
                 }
                 None => {}
             }
@@ -51,9 +68,15 @@ impl Credentials {
 
     /// Returns the credentials that hold now.
     pub async fn get(&self) -> Result<Arc<AwsCredential>, String> {
-        match self {
-            Self::Fixed(fixed) => Ok(fixed.clone()),
-            Self::Provider(provider) => provider.get_credential().await.map_err(|error| chain(&error)),
+        let key = match self {
+            Self::Fixed(fixed) => fixed.clone(),
+            Self::Provider(provider) => provider.get_credential().await.map_err(|error| chain(&error))?,
+        };
+        // They become parts of a header, which `object_store` takes for granted.
+        let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        match is_plain(&key.key_id) && key.token.as_deref().is_none_or(is_plain) {
+            true => Ok(key),
+            false => Err("the key's name or the token has a character that a header cannot".into()),
         }
     }
 }

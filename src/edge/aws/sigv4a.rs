@@ -19,8 +19,7 @@ use zeroize::Zeroizing;
 
 const ALGORITHM: &str = "AWS4-ECDSA-P256-SHA256";
 /// What a path may contain as it is, besides letters and digits.
-const PATH: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 /// The order of P-256, less two: the greatest number that the derivation takes.
 const ORDER_LESS_TWO: [u8; 32] = [
     0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc,

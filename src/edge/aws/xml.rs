@@ -106,9 +106,7 @@ impl Element {
         let value = escape(value);
         match &self.inner {
             Some(inner) => Change { at: inner.clone(), text: value.into_owned() },
-            None => {
-                Change { at: self.whole.clone(), text: format!("<{0}>{value}</{0}>", self.name) }
-            }
+            None => Change { at: self.whole.clone(), text: format!("<{0}>{value}</{0}>", self.name) },
         }
     }
 

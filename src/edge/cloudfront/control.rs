@@ -155,9 +155,8 @@ impl Control {
                 Call::send(Method::POST, format!("{VERSION}/function"), XML, body)
             }
             Some(etag) => {
-                let body = format!(
-                    "<UpdateFunctionRequest xmlns=\"{NAMESPACE}\">{config}</UpdateFunctionRequest>"
-                );
+                let body =
+                    format!("<UpdateFunctionRequest xmlns=\"{NAMESPACE}\">{config}</UpdateFunctionRequest>");
                 Call::send(Method::PUT, format!("{VERSION}/function/{name}"), XML, body).if_match(etag)
             }
         };

@@ -82,9 +82,8 @@ impl Distribution {
     /// Returns the value of an origin's epoch header; none where it has no such header.
     pub fn epoch_header<'a>(&self, origin: &Origin<'a>) -> Option<(&'a Element, String)> {
         let headers = origin.element.child("CustomHeaders").map_or(&[][..], Element::items);
-        let is_epoch = |header: &&Element| {
-            self.value_of(header, "HeaderName").eq_ignore_ascii_case(EPOCH_HEADER)
-        };
+        let is_epoch =
+            |header: &&Element| self.value_of(header, "HeaderName").eq_ignore_ascii_case(EPOCH_HEADER);
         let value = headers.iter().find(is_epoch)?.child("HeaderValue")?;
         Some((value, value.value(&self.text)?.into_owned()))
     }
@@ -122,11 +121,17 @@ impl Distribution {
     }
 
     /// Returns the configuration that sends the requests to this origin, with this epoch.
-    pub fn switched(&self, origins: &[OriginConfig], to: &OriginConfig, epoch: Epoch) -> Result<String, String> {
+    pub fn switched(
+        &self,
+        origins: &[OriginConfig],
+        to: &OriginConfig,
+        epoch: Epoch,
+    ) -> Result<String, String> {
         let (place, _) = self.epoch_at(&to.id)?;
         let mut changes = vec![place.with_value(&epoch.0.to_string())];
         for behaviour in self.behaviours(origins) {
-            let target = behaviour.element.child("TargetOriginId").filter(|_| behaviour.target != to.id.as_str());
+            let target =
+                behaviour.element.child("TargetOriginId").filter(|_| behaviour.target != to.id.as_str());
             changes.extend(target.map(|target| target.with_value(to.id.as_str())));
         }
         let text = changed(&self.text, changes);

@@ -21,6 +21,7 @@ pub mod setup;
 pub(crate) mod store;
 
 use super::aws::client::{AwsClient, CallFailure};
+use super::aws::credentials::Place;
 use super::config::{CloudfrontConfig, OriginConfig};
 use super::context::{Deadline, EdgeContext};
 use super::error::EdgeError;
@@ -69,8 +70,10 @@ impl CloudfrontEdge {
         let function = config.function.clone();
         let function = function.map_or_else(|| default_function(store), Ok).map_err(wrong)?;
         let arn = config.key_value_store.clone();
-        let key_value_store = arn.map(|arn| KeyValueStore::new(arn, key, endpoint)).transpose().map_err(wrong)?;
-        let client = AwsClient::new(context).map_err(wrong)?;
+        let key_value_store =
+            arn.map(|arn| KeyValueStore::new(arn, key, endpoint)).transpose().map_err(wrong)?;
+        let place = Place { file: config.credentials_file.clone(), profile: config.profile.clone() };
+        let client = AwsClient::new(place, context).map_err(wrong)?;
         let context = context.clone();
         let inner = Inner { name, config, function, control, key_value_store, client, limit, context };
         Ok(Self(Arc::new(inner)))
@@ -101,9 +104,7 @@ impl Inner {
     fn distribution_there(&self, deadline: &Deadline) -> Result<There, EdgeError> {
         let (distribution, _) =
             self.control.config(&self.client, deadline).map_err(self.error("reading the distribution"))?;
-        distribution
-            .there(&self.config.origins)
-            .map_err(|reason| EdgeError::refused(&self.name, reason))
+        distribution.there(&self.config.origins).map_err(|reason| EdgeError::refused(&self.name, reason))
     }
 
     /// Waits a little before another try, so that two hosts do not go on in step.
@@ -116,7 +117,8 @@ impl Inner {
     fn switch_key(&self, keys: &KeyValueStore, wanted: &Mark, deadline: &Deadline) -> Result<(), EdgeError> {
         loop {
             // The version is read first: what is read after it is at least as new.
-            let etag = keys.etag(&self.client, deadline).map_err(self.error("reading the key value store"))?;
+            let etag =
+                keys.etag(&self.client, deadline).map_err(self.error("reading the key value store"))?;
             let mark = keys.mark(&self.client, deadline).map_err(self.error("reading the key"))?;
             if self.is_done(There { mark, is_whole: true }, wanted)? {
                 return Ok(());
@@ -136,14 +138,18 @@ impl Inner {
     /// Changes the distribution's target and the header of its origin, unless it holds a mark that is not older.
     fn update(&self, wanted: &Mark, deadline: &Deadline) -> Result<(), EdgeError> {
         let refused = |reason: String| EdgeError::refused(&self.name, reason);
-        let to = self.config.origins.iter().find(|origin| {
-            mark_of(origin, wanted.epoch).is_ok_and(|mark| mark == *wanted)
-        });
+        let to = self
+            .config
+            .origins
+            .iter()
+            .find(|origin| mark_of(origin, wanted.epoch).is_ok_and(|mark| mark == *wanted));
         let to = to.ok_or_else(|| refused(format!("`origins` names none for {wanted}")))?;
         let mut tries = 0;
         loop {
-            let (distribution, etag) =
-                self.control.config(&self.client, deadline).map_err(self.error("reading the distribution"))?;
+            let (distribution, etag) = self
+                .control
+                .config(&self.client, deadline)
+                .map_err(self.error("reading the distribution"))?;
             let there = distribution.there(&self.config.origins).map_err(refused)?;
             if self.is_done(there, wanted)? {
                 return Ok(());

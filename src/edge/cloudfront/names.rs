@@ -92,7 +92,8 @@ impl KeyValueStoreArn {
             let is_id = !id.is_empty() && id.len() <= ID_MAX_BYTES && id.bytes().all(is_plain);
             (is_account && is_id).then(|| Self { text: text.to_owned(), account: account.to_owned() })
         };
-        let wrong = "is no ARN of a key value store: it must be arn:aws:cloudfront::ACCOUNT:key-value-store/ID";
+        let wrong =
+            "is no ARN of a key value store: it must be arn:aws:cloudfront::ACCOUNT:key-value-store/ID";
         parse().ok_or_else(|| format!("{text:?} {wrong}"))
     }
 

@@ -36,11 +36,13 @@ pub(crate) fn missing(
     all.extend(STATUSES.iter().filter_map(|status| kept_errors(distribution, *status)));
     let behaviours = distribution.behaviours(origins);
     if behaviours.is_empty() {
-        let what = "no behaviour sends requests to any of the store's origins: choose one as its origin".into();
+        let what =
+            "no behaviour sends requests to any of the store's origins: choose one as its origin".into();
         all.push(Missing { what, changes: None });
     }
     if let Some(arn) = function {
-        let missing = behaviours.iter().filter_map(|b| without_function(distribution, &b.path, b.element, arn));
+        let missing =
+            behaviours.iter().filter_map(|b| without_function(distribution, &b.path, b.element, arn));
         all.extend(missing);
     }
     all
@@ -70,7 +72,10 @@ fn wrong_origin(distribution: &Distribution, wanted: &OriginConfig, origin: &Ori
     let mut all = Vec::new();
     let domain = domain_of(&wanted.address);
     if !origin.domain.eq_ignore_ascii_case(&domain) {
-        let what = format!("origin '{}' is at '{}', and the configuration says '{domain}'", origin.id, origin.domain);
+        let what = format!(
+            "origin '{}' is at '{}', and the configuration says '{domain}'",
+            origin.id, origin.domain
+        );
         all.push(Missing { what, changes: None });
     }
     let custom = origin.element.child("CustomOriginConfig");
@@ -84,7 +89,8 @@ fn wrong_origin(distribution: &Distribution, wanted: &OriginConfig, origin: &Ori
     match distribution.epoch_header(origin) {
         Some((_, value)) if crate::edge::mark::parse_epoch(&value).is_some() => {}
         Some(_) => {
-            let what = format!("the {EPOCH_HEADER} of origin '{}' is no number: give it the value 0", origin.id);
+            let what =
+                format!("the {EPOCH_HEADER} of origin '{}' is no number: give it the value 0", origin.id);
             all.push(Missing { what, changes: None });
         }
         None => {
@@ -151,7 +157,10 @@ fn without_function(
                 function::EVENT
             );
             let changes = in_list(behaviour, "FunctionAssociations", &item);
-            Some(Missing { what: format!("behaviour '{path}' does not run the function"), changes: Some(changes) })
+            Some(Missing {
+                what: format!("behaviour '{path}' does not run the function"),
+                changes: Some(changes),
+            })
         }
     }
 }

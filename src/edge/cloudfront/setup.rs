@@ -119,12 +119,16 @@ fn check_distribution(edge: &Inner, arn: Option<&str>, deadline: &Deadline, foun
         Err(failure) => {
             found.push(Finding::wrong(failure.into_error(&edge.name, "trying to update the distribution")));
         }
-        Ok(()) => found.push(Finding::wrong("AWS takes an update of an outdated version: it does not compare")),
+        Ok(()) => {
+            found.push(Finding::wrong("AWS takes an update of an outdated version: it does not compare"))
+        }
     }
     match edge.control.is_deployed(&edge.client, deadline) {
         Ok(true) => found.push(Finding::good("the distribution is deployed")),
         Ok(false) => found.push(Finding::good("the distribution is on its way to the points of presence")),
-        Err(failure) => found.push(Finding::wrong(failure.into_error(&edge.name, "reading the distribution"))),
+        Err(failure) => {
+            found.push(Finding::wrong(failure.into_error(&edge.name, "reading the distribution")))
+        }
     }
 }
 
@@ -172,7 +176,9 @@ fn setup_function(
         return Ok(live.map(|live| live.arn));
     }
     if edge.config.function.is_some() && live.is_some() {
-        lines.push(format!("by hand: function '{name}' is not understudy's, and must do as this one:\n{code}"));
+        lines.push(format!(
+            "by hand: function '{name}' is not understudy's, and must do as this one:\n{code}"
+        ));
         return Ok(live.map(|live| live.arn));
     }
     if !apply {
@@ -187,7 +193,10 @@ fn setup_function(
             .map_err(edge.error("writing the function"))?;
     }
     let (Some(written), _) = find(Stage::Development)? else {
-        return Err(EdgeError::refused(&edge.name, format!("function '{name}' was written and is not there")));
+        return Err(EdgeError::refused(
+            &edge.name,
+            format!("function '{name}' was written and is not there"),
+        ));
     };
     edge.control
         .publish(&edge.client, name, &written.etag, deadline)

@@ -4,6 +4,7 @@
 //! body as it was understood here: two programs that read the end of a request differently would let a
 //! customer smuggle one.
 
+use crate::model::id::Epoch;
 use hyper::HeaderMap;
 use hyper::header::{
     self, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
@@ -25,6 +26,17 @@ pub(crate) fn remove_own(headers: &mut HeaderMap) {
     for name in [EPOCH, ROLE, RELAYED] {
         headers.remove(name);
     }
+}
+
+/// Returns whether an edge says that another host was promoted since: that it was given a higher epoch.
+///
+/// A lower one is that of an edge which has not followed yet, and which has found the right host all the same.
+pub(crate) fn tells_newer_epoch(headers: &HeaderMap, ours: Epoch) -> bool {
+    let is_older = |value: &HeaderValue| {
+        let told = value.to_str().ok().and_then(|text| text.parse().ok());
+        told.is_some_and(|told: u64| told <= ours.0)
+    };
+    !headers.get_all(EPOCH).iter().all(is_older)
 }
 
 /// Removes what concerns one connection only, and what the sender's `Connection` names.
@@ -137,6 +149,25 @@ mod tests {
         ]);
         remove_own(&mut headers);
         assert_eq!(headers, map(&[("cookie", "a=b")]));
+    }
+
+    #[test]
+    fn an_edge_that_was_given_a_higher_epoch_or_none_that_can_be_read_is_noticed() {
+        for (told, is_newer) in [
+            (&[][..], false),
+            (&["7"], false),
+            (&["6"], false),
+            (&["8"], true),
+            (&["7", "8"], true),
+            (&["8", "7"], true),
+            (&["18446744073709551616"], true),
+            (&["seven"], true),
+            (&[""], true),
+            (&["7, 8"], true),
+        ] {
+            let list: Vec<_> = told.iter().map(|&told| ("x-understudy-epoch", told)).collect();
+            assert_eq!(tells_newer_epoch(&map(&list), Epoch(7)), is_newer, "{told:?}");
+        }
     }
 
     #[test]

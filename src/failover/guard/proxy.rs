@@ -113,6 +113,9 @@ impl Proxy {
         match self.way(request.headers().contains_key(RELAYED)).await {
             // While this request waited, the answer to the one before it may have become invalid.
             Ok(_) if !seat.goes_on() => Err(ErrorKind::ConnectionReset.into()),
+            Ok(way) if self.is_told_newer(&way, request.headers()) => {
+                Ok(self.refuse(StatusCode::SERVICE_UNAVAILABLE, "another host was promoted since"))
+            }
             Ok(way) => {
                 seat.carry(way.permit);
                 let in_flight = self.gate.begin();
@@ -150,6 +153,12 @@ impl Proxy {
                 },
             }
         }
+    }
+
+    /// Returns whether the edge was given a higher epoch than this gate. A gate that relays lets the other one
+    /// judge, which is told nothing: the edge has not followed yet.
+    fn is_told_newer(&self, way: &Way, headers: &HeaderMap) -> bool {
+        self.gate.setup.edge_tells_epoch && !way.is_relayed && headers::tells_newer_epoch(headers, way.epoch)
     }
 
     async fn forward(

@@ -62,6 +62,9 @@ pub struct Setup {
     pub socket: PathBuf,
     /// Whether the socket's path was not configured; its directory is then made, and closed to others.
     pub socket_is_default: bool,
+    /// Whether an edge tells the epoch that it was given with each request, in place of whatever a customer says.
+    #[serde(default)]
+    pub edge_tells_epoch: bool,
 }
 
 impl Setup {
