@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests run against, into target/test-tools: moto (S3), azurite (Azure), s3rver (an S3
 # server that ignores create-only conditions), pjdfstest and fsx (filesystems), schemathesis
-# (the API), ministack (CloudFront, Route 53), AWS' own signer, age (keys), Prometheus' parser, what the tests' attacker computes with, a YAML parser and hadolint. Needs Rust, Python 3
+# (the API), ministack (CloudFront, Route 53), age (keys), Prometheus' parser, what the tests' attacker computes with, a YAML parser and hadolint. Needs Rust, Python 3
 # with venv, Node.js and npm. From Debian's packages: what makes ACLs, mounts, images and filesystems, what makes a chosen
 # system call fail (strace), clocks that are set, what judges systemd's units, what sends customers to a host (HAProxy, nginx),
 # MariaDB, what rejects packets (nftables), and what the tests' composefs is built with. No server is started: the tests start their
@@ -16,7 +16,7 @@ if [ ! -e "$tools/complete-6" ]; then
     schemathesis==4.32.5 prometheus-client==0.26.0 pyyaml==6.0.4 cryptography==50.0.2 blake3==1.0.11
   # It needs another botocore than moto does.
   python3 -m venv "$tools/aws"
-  "$tools/aws/bin/pip" install --quiet --disable-pip-version-check ministack==1.5.33 awscrt==0.38.1
+  "$tools/aws/bin/pip" install --quiet --disable-pip-version-check ministack==1.5.33
   npm install --prefix "$tools" --no-audit --no-fund --loglevel=error azurite@3.37.0 s3rver@3.7.1
   cargo install --quiet --locked --force --root "$tools" pjdfstest@0.2.2 fsx@0.3.2
   touch "$tools/complete-6"

@@ -3,6 +3,7 @@
 use super::address::Address;
 use super::aws::client::Endpoint;
 use super::cloudfront::names::{DistributionId, FunctionName, KeyValueStoreArn, OriginId, StoreKey};
+use super::route53::zone::{RecordName, ZoneId};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub enum EdgeConfig {
     Command(CommandConfig),
     Haproxy(HaproxyConfig),
     Nginx(NginxConfig),
+    Route53(Route53Config),
 }
 
 /// A distribution of CloudFront.
@@ -126,6 +128,24 @@ pub struct NginxConfig {
     pub timeout_seconds: Option<u64>,
 }
 
+/// A record in a hosted zone of Route 53.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route53Config {
+    /// ID of the hosted zone.
+    pub hosted_zone: ZoneId,
+    /// Name that leads to the primary.
+    pub record: RecordName,
+    /// Time to live of the record; default: 30.
+    pub ttl_seconds: Option<u32>,
+    /// File with the keys, as for CloudFront.
+    pub credentials_file: Option<PathBuf>,
+    pub profile: Option<String>,
+    /// Address of the API in place of AWS's.
+    pub endpoint: Option<Endpoint>,
+    pub timeout_seconds: Option<u64>,
+}
+
 impl NginxConfig {
     /// Returns the address at which nginx shows the mark.
     pub(crate) fn check(&self) -> Result<Address, String> {
@@ -153,6 +173,7 @@ impl EdgeConfig {
             Self::Command(config) => config.timeout_seconds,
             Self::Haproxy(config) => config.timeout_seconds,
             Self::Nginx(config) => config.timeout_seconds,
+            Self::Route53(config) => config.timeout_seconds,
         }
     }
 
@@ -161,7 +182,7 @@ impl EdgeConfig {
         match self {
             Self::Command(config) => vec![&mut config.command, &mut config.show, &mut config.test],
             Self::Nginx(config) => config.test.iter_mut().chain(&mut config.reload).collect(),
-            Self::Cloudfront(_) | Self::Haproxy(_) => Vec::new(),
+            Self::Cloudfront(_) | Self::Haproxy(_) | Self::Route53(_) => Vec::new(),
         }
     }
 
@@ -174,7 +195,7 @@ impl EdgeConfig {
     pub(crate) fn environment(&self) -> &[String] {
         match self {
             Self::Command(config) => &config.environment,
-            Self::Cloudfront(_) | Self::Haproxy(_) | Self::Nginx(_) => &[],
+            _ => &[],
         }
     }
 
@@ -185,6 +206,7 @@ impl EdgeConfig {
         };
         match self {
             Self::Cloudfront(config) => config.credentials_file.iter_mut().for_each(resolve),
+            Self::Route53(config) => config.credentials_file.iter_mut().for_each(resolve),
             Self::Command(_) => {}
             Self::Haproxy(config) => [&mut config.socket, &mut config.state].into_iter().for_each(resolve),
             Self::Nginx(config) => resolve(&mut config.snippet),
@@ -199,6 +221,9 @@ impl EdgeConfig {
         let empty = |command: &[String]| command.first().is_none_or(String::is_empty);
         match self {
             Self::Cloudfront(config) => config.check(),
+            Self::Route53(Route53Config { ttl_seconds: Some(0), .. }) => {
+                Err("`ttl_seconds` is 0; it must be 1 or more".into())
+            }
             Self::Command(config) if empty(&config.command) => Err("`command` names no program".into()),
             Self::Nginx(config) if empty(&config.test()) => Err("`test` names no program".into()),
             Self::Nginx(config) if empty(&config.reload()) => Err("`reload` names no program".into()),

@@ -8,6 +8,7 @@ use super::customer::{Customer, CustomerUrl};
 use super::error::EdgeError;
 use super::haproxy::HaproxyEdge;
 use super::nginx::NginxEdge;
+use super::route53::Route53Edge;
 use super::switch::{Edge, Switch, Verdict};
 use crate::model::id::{Epoch, StoreName};
 use std::time::Duration;
@@ -33,6 +34,7 @@ impl Edges {
                 }
                 EdgeConfig::Command(config) => Box::new(CommandEdge::new(store, config, limit, context)),
                 EdgeConfig::Haproxy(config) => Box::new(HaproxyEdge::new(store, config, limit, context)?),
+                EdgeConfig::Route53(config) => Box::new(Route53Edge::new(config, limit, context)?),
                 EdgeConfig::Nginx(config) => Box::new(NginxEdge::new(store, config, limit, context)?),
             })
         };

@@ -141,7 +141,8 @@ fn customers_of_a_key_value_store_follow_the_key_and_the_distribution_follows_la
     assert_eq!(epoch_of(&config, "web-1").as_deref(), Some("6"), "the host that was left keeps its epoch");
     assert_eq!(rig.switch(&world.to_b(7)).unwrap(), Verdict::Done);
     // Each request tells the host the epoch, and no secret is in what was sent.
-    assert!(world.b.heads().iter().any(|head| head.to_ascii_lowercase().contains("x-understudy-epoch: 7")));
+    let heads = world.b.heads().join("\n").to_ascii_lowercase();
+    assert!(heads.contains("x-understudy-epoch: 7") && heads.contains("x-secret: a&b"), "{heads}");
     assert!(world.api.heads().iter().all(|head| !head.contains(SECRET)));
 }
 
@@ -358,6 +359,7 @@ fn a_setup_tells_first_then_makes_and_then_finds_nothing_to_do() {
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }
+    assert!(!told.contains("a&b"), "a secret of the origins is not shown: {told}");
     assert_eq!(world.emulator.config().0, config, "nothing was changed");
     let (wrong, _) = findings(&rig);
     assert!(wrong.len() >= 5 && rig.edge().test().is_err(), "{wrong:?}");

@@ -499,9 +499,11 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
         "[store.database.serve]",
         "[store.database.reports]",
         "[store.database.drill]",
+        "[[store.edge]]\nkind = 'cloudfront'",
         "[[store.edge]]\nkind = 'command'",
         "[[store.edge]]\nkind = 'haproxy'",
         "[[store.edge]]\nkind = 'nginx'",
+        "[[store.edge]]\nkind = 'route53'",
     ];
     for table in tables {
         let heading = match table.split_once("\nkind = ") {

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-/// What is before the ID in the answers of a list.
 const AT: &str = "/2020-05-31";
+const ZONES: &str = "/2013-04-01/hostedzone";
 
 /// The emulator, with a distribution of two origins and a key value store.
 pub struct Emulator {
@@ -83,8 +83,11 @@ impl Emulator {
 
     /// Asks it as somebody else does, and returns the answer with its head.
     pub fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> String {
-        let service =
-            if path.starts_with("/key-value-stores") { "cloudfront-keyvaluestore" } else { "cloudfront" };
+        let service = match path {
+            path if path.starts_with("/key-value-stores") => "cloudfront-keyvaluestore",
+            path if path.starts_with(ZONES) => "route53",
+            _ => "cloudfront",
+        };
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\nContent-Length: {}\r\n\
@@ -97,6 +100,36 @@ impl Emulator {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
         String::from_utf8(answer).unwrap()
+    }
+
+    /// Makes a hosted zone, and returns its ID.
+    pub fn make_zone(&self, name: &str) -> String {
+        let body = format!(
+            "<CreateHostedZoneRequest><Name>{name}</Name><CallerReference>{name}</CallerReference></CreateHostedZoneRequest>"
+        );
+        let made = self.ask("POST", ZONES, "", &body);
+        between(&made, "<Id>/hostedzone/", "</Id>").to_owned()
+    }
+
+    /// Returns the records of a zone as the emulator tells them, but for those that every zone has.
+    pub fn records(&self, zone: &str) -> Vec<String> {
+        let told = self.ask("GET", &format!("{ZONES}/{zone}/rrset"), "", "");
+        let sets = told.split("<ResourceRecordSet>").skip(1).map(|set| {
+            let part = |name: &str| between(set, &format!("<{name}>"), "<").to_owned();
+            format!("{} {} {} {}", part("Name"), part("Type"), part("TTL"), part("Value"))
+        });
+        sets.filter(|set| !set.contains(" NS ") && !set.contains(" SOA ")).collect()
+    }
+
+    /// Sets a record as an operator does.
+    pub fn set_record(&self, zone: &str, record: &str) {
+        let body = format!(
+            "<ChangeResourceRecordSetsRequest><ChangeBatch><Changes><Change><Action>UPSERT</Action>\
+             <ResourceRecordSet>{record}</ResourceRecordSet></Change></Changes></ChangeBatch>\
+             </ChangeResourceRecordSetsRequest>"
+        );
+        let answer = self.ask("POST", &format!("{ZONES}/{zone}/rrset/"), "", &body);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
     /// Returns the distribution's configuration and its ETag.
@@ -173,15 +206,27 @@ pub struct Pop {
 
 impl Pop {
     pub fn start(emulator: &Emulator, with_store: bool) -> Self {
-        let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
-        let frozen = dir.path().join("frozen");
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/pop.mjs");
-        let mut command = Command::new("node");
-        command.arg(script).arg("127.0.0.1").arg(port.to_string());
-        command.arg(format!("http://127.0.0.1:{}", emulator.port)).arg(&emulator.distribution);
-        command.arg(if with_store { &*emulator.store_arn } else { "" }).arg(&frozen);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let port = free_port();
+        let api = format!("http://127.0.0.1:{}", emulator.port);
+        let arn = if with_store { &*emulator.store_arn } else { "" };
+        let node = Command::new("node");
+        let pop = Self::spawn(node, "127.0.0.1", port, [&*api, &*emulator.distribution, arn]);
         wait_until("the point of presence listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        pop
+    }
+
+    /// Starts one by the beginning of a command on another machine, which has the emulator's API at an address.
+    pub fn start_in(mut command: Command, address: &str, port: u16, api: &str, emulator: &Emulator) -> Self {
+        command.arg("node");
+        Self::spawn(command, address, port, [api, &*emulator.distribution, &*emulator.store_arn])
+    }
+
+    fn spawn(mut command: Command, address: &str, port: u16, what: [&str; 3]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let frozen = dir.path().join("frozen");
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/pop.mjs"));
+        command.arg(address).arg(port.to_string()).args(what).arg(&frozen);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         Self { child, port, frozen, _dir: dir }
     }
 

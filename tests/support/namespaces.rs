@@ -184,6 +184,16 @@ impl Lab {
         self.tell(&format!("on {}", self.web[host].name));
     }
 
+    /// Returns the beginning of a command on the edge's machine.
+    pub fn inside_edge(&self) -> Command {
+        inside(self.edge)
+    }
+
+    /// Returns the beginning of a command on the customers' machine.
+    pub fn inside_customer(&self) -> Command {
+        inside(self.customer)
+    }
+
     /// Returns the path of a file of the edge.
     pub fn of_edge(&self, name: &str) -> PathBuf {
         self.work.join("edge").join(name)

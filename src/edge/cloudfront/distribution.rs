@@ -88,6 +88,15 @@ impl Distribution {
         Some((value, value.value(&self.text)?.into_owned()))
     }
 
+    /// Returns the names, in lower case, and values of an origin's custom headers without the epoch's.
+    pub fn other_headers(&self, origin: &Origin<'_>) -> Vec<(String, String)> {
+        let headers = origin.element.child("CustomHeaders").map_or(&[][..], Element::items).iter();
+        let headers = headers.map(|header| {
+            (self.value_of(header, "HeaderName").to_ascii_lowercase(), self.value_of(header, "HeaderValue"))
+        });
+        headers.filter(|(name, _)| !name.eq_ignore_ascii_case(EPOCH_HEADER)).collect()
+    }
+
     /// Returns an origin's place for its epoch, and the epoch that it was given last.
     fn epoch_at(&self, id: &OriginId) -> Result<(&Element, Epoch), String> {
         let setup = "run `understudy edge setup`";

@@ -41,6 +41,7 @@ pub(crate) fn missing(
         all.push(Missing { what, changes: None });
     }
     if let Some(arn) = function {
+        all.extend(unlike_headers(distribution, origins));
         let missing =
             behaviours.iter().filter_map(|b| without_function(distribution, &b.path, b.element, arn));
         all.extend(missing);
@@ -103,6 +104,19 @@ fn wrong_origin(distribution: &Distribution, wanted: &OriginConfig, origin: &Ori
         }
     }
     all
+}
+
+/// The function sends one set of headers to whichever origin.
+fn unlike_headers(distribution: &Distribution, origins: &[OriginConfig]) -> Option<Missing> {
+    let there: Vec<_> = origins.iter().filter_map(|wanted| distribution.origin(&wanted.id)).collect();
+    let first = distribution.other_headers(there.first()?);
+    let unlike = there.iter().find(|origin| distribution.other_headers(origin) != first)?;
+    let what = format!(
+        "origin '{}' has other custom headers than '{}': the function sends the same ones to both, so make them alike",
+        unlike.id,
+        there.first()?.id
+    );
+    Some(Missing { what, changes: None })
 }
 
 /// An answer that says that a host does not serve must not be kept after another one does.

@@ -23,10 +23,12 @@ const CHANGES_MAX: usize = 256;
 pub(super) fn check(edge: &Inner) -> Vec<Finding> {
     let deadline = Deadline::of(&edge.context.env, edge.limit);
     let mut found = Vec::new();
+    let distribution = edge.control.config(&edge.client, &deadline).map(|(distribution, _)| distribution);
     let arn = match &edge.key_value_store {
         Some(keys) => {
             check_keys(edge, keys, &deadline, &mut found);
-            check_function(edge, keys, &deadline, &mut found)
+            let code = code(edge, keys, distribution.as_ref().ok());
+            check_function(edge, keys, &code, &deadline, &mut found)
         }
         None => {
             found.push(Finding::good(
@@ -35,8 +37,22 @@ pub(super) fn check(edge: &Inner) -> Vec<Finding> {
             None
         }
     };
-    check_distribution(edge, arn.as_deref(), &deadline, &mut found);
+    match distribution {
+        Ok(distribution) => check_distribution(edge, distribution, arn.as_deref(), &deadline, &mut found),
+        Err(failure) => {
+            found.push(Finding::wrong(failure.into_error(&edge.name, "reading the distribution")));
+        }
+    }
     found
+}
+
+/// Returns the code of the function, with the further headers of the first origin that is there.
+fn code(edge: &Inner, keys: &KeyValueStore, distribution: Option<&Distribution>) -> String {
+    let headers = distribution.and_then(|distribution| {
+        let origin = edge.config.origins.iter().find_map(|wanted| distribution.origin(&wanted.id))?;
+        Some(distribution.other_headers(&origin))
+    });
+    function::code(&keys.key, &headers.unwrap_or_default())
 }
 
 fn check_keys(edge: &Inner, keys: &KeyValueStore, deadline: &Deadline, found: &mut Vec<Finding>) {
@@ -63,6 +79,7 @@ fn check_keys(edge: &Inner, keys: &KeyValueStore, deadline: &Deadline, found: &m
 fn check_function(
     edge: &Inner,
     keys: &KeyValueStore,
+    code: &str,
     deadline: &Deadline,
     found: &mut Vec<Finding>,
 ) -> Option<String> {
@@ -84,7 +101,7 @@ fn check_function(
         found.push(Finding::wrong(format!("function '{name}' is not associated with {}", keys.arn)));
     }
     match edge.control.code(&edge.client, name, Stage::Live, deadline) {
-        Ok(code) if code.as_deref() == Some(&function::code(&keys.key)) => {
+        Ok(there) if there.as_deref() == Some(code) => {
             found.push(Finding::good(format!("function '{name}' is published")));
         }
         Ok(_) if edge.config.function.is_some() => found.push(Finding::good(format!(
@@ -98,13 +115,13 @@ fn check_function(
     Some(live.arn)
 }
 
-fn check_distribution(edge: &Inner, arn: Option<&str>, deadline: &Deadline, found: &mut Vec<Finding>) {
-    let distribution = match edge.control.config(&edge.client, deadline) {
-        Ok((distribution, _)) => distribution,
-        Err(failure) => {
-            return found.push(Finding::wrong(failure.into_error(&edge.name, "reading the distribution")));
-        }
-    };
+fn check_distribution(
+    edge: &Inner,
+    distribution: Distribution,
+    arn: Option<&str>,
+    deadline: &Deadline,
+    found: &mut Vec<Finding>,
+) {
     let origins = &edge.config.origins;
     let missing = missing(&distribution, origins, arn);
     found.extend(missing.into_iter().map(|missing| Finding::wrong(missing.what)));
@@ -139,7 +156,10 @@ pub(super) fn setup(edge: &Inner, apply: bool) -> Result<Vec<String>, EdgeError>
     let arn = match &edge.key_value_store {
         Some(keys) => {
             keys.etag(&edge.client, &deadline).map_err(edge.error("reading the key value store"))?;
-            setup_function(edge, keys, apply, &deadline, &mut lines)?
+            let read = edge.control.config(&edge.client, &deadline);
+            let (distribution, _) = read.map_err(edge.error("reading the distribution"))?;
+            let code = code(edge, keys, Some(&distribution));
+            setup_function(edge, keys, &code, apply, &deadline, &mut lines)?
         }
         None => {
             lines.push(
@@ -158,16 +178,19 @@ pub(super) fn setup(edge: &Inner, apply: bool) -> Result<Vec<String>, EdgeError>
 fn setup_function(
     edge: &Inner,
     keys: &KeyValueStore,
+    code: &str,
     apply: bool,
     deadline: &Deadline,
     lines: &mut Vec<String>,
 ) -> Result<Option<String>, EdgeError> {
-    let (name, code) = (&edge.function, function::code(&keys.key));
+    let name = &edge.function;
+    // The values of further headers, which may be secrets, are not shown.
+    let shown = function::code(&keys.key, &[]);
     let find = |stage| -> Result<(Option<Function>, bool), EdgeError> {
         let wrong = edge.error("reading the function");
         let found = edge.control.function(&edge.client, name, stage, deadline).map_err(&wrong)?;
         let there = edge.control.code(&edge.client, name, stage, deadline).map_err(&wrong)?;
-        let is_ours = there.as_deref() == Some(&code)
+        let is_ours = there.as_deref() == Some(code)
             && found.as_ref().is_some_and(|found| found.stores.contains(&keys.arn.to_string()));
         Ok((found, is_ours))
     };
@@ -177,19 +200,19 @@ fn setup_function(
     }
     if edge.config.function.is_some() && live.is_some() {
         lines.push(format!(
-            "by hand: function '{name}' is not understudy's, and must do as this one:\n{code}"
+            "by hand: function '{name}' is not understudy's, and must do as this one, and send the origins' further custom headers:\n{shown}"
         ));
         return Ok(live.map(|live| live.arn));
     }
     if !apply {
-        lines.push(format!("function '{name}' is missing or outdated; its code:\n{code}"));
+        lines.push(format!("function '{name}' is missing or outdated; its code, without the origins' further custom headers:\n{shown}"));
         return Ok(live.map(|live| live.arn));
     }
     let (development, is_written) = find(Stage::Development)?;
     if !is_written {
         let etag = development.as_ref().map(|function| function.etag.as_str());
         edge.control
-            .write_function(&edge.client, name, (&code, &keys.arn), etag, deadline)
+            .write_function(&edge.client, name, (code, &keys.arn), etag, deadline)
             .map_err(edge.error("writing the function"))?;
     }
     let (Some(written), _) = find(Stage::Development)? else {
