@@ -3,7 +3,7 @@
 //! One thread a distribution and mark. It ends by itself when it is done, when a newer mark is settled, or after a
 //! while; a switch that is asked for again begins it again.
 
-use super::Inner;
+use super::access::Access;
 use crate::edge::context::Deadline;
 use crate::edge::mark::Mark;
 use crate::support::failure::{Failure, FailureKind};
@@ -22,7 +22,7 @@ const LOOK_MAX: Duration = Duration::from_secs(30);
 static SETTLING: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
 /// Begins to settle, unless this process does it already.
-pub(super) fn begin(edge: &Arc<Inner>, wanted: &Mark) {
+pub(super) fn begin(edge: &Arc<Access>, wanted: &Mark) {
     let (place, mark) = (edge.name.clone(), wanted.to_string());
     if lock(&SETTLING).insert(place.clone(), mark.clone()).as_ref() == Some(&mark) {
         return;
@@ -42,7 +42,7 @@ pub(super) fn begin(edge: &Arc<Inner>, wanted: &Mark) {
 }
 
 /// Updates the distribution, and waits until it is deployed.
-fn settle(edge: &Inner, wanted: &Mark, is_last: &dyn Fn() -> bool) {
+fn settle(edge: &Access, wanted: &Mark, is_last: &dyn Fn() -> bool) {
     let env = &edge.context.env;
     let begun = env.stopwatch();
     let mut wait = LOOK_FIRST;

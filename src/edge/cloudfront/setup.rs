@@ -3,16 +3,18 @@
 //! The check tries the writes as well, with a version that no thing there has: AWS looks at the permission first,
 //! and then refuses the version, so nothing is changed.
 
+use super::access::{Access, TRIES, is_outdated};
 use super::control::{Function, Stage};
-use super::distribution::Distribution;
+use super::distribution::{Distribution, mark_of};
+use super::function;
 use super::needs::{Missing, missing};
 use super::store::KeyValueStore;
-use super::{Inner, TRIES, function, is_outdated};
 use crate::edge::aws::client::CallFailure;
 use crate::edge::context::Deadline;
 use crate::edge::error::EdgeError;
 use crate::edge::switch::Finding;
 use crate::model::escape;
+use crate::model::id::Epoch;
 
 /// A version that nothing has.
 const NO_ETAG: &str = "understudy-check";
@@ -20,7 +22,7 @@ const NO_ETAG: &str = "understudy-check";
 const CHANGES_MAX: usize = 256;
 
 /// Looks at everything that a switch needs.
-pub(super) fn check(edge: &Inner) -> Vec<Finding> {
+pub(super) fn check(edge: &Access) -> Vec<Finding> {
     let deadline = Deadline::of(&edge.context.env, edge.limit);
     let mut found = Vec::new();
     let distribution = edge.control.config(&edge.client, &deadline).map(|(distribution, _)| distribution);
@@ -47,7 +49,7 @@ pub(super) fn check(edge: &Inner) -> Vec<Finding> {
 }
 
 /// Returns the code of the function, with the further headers of the first origin that is there.
-fn code(edge: &Inner, keys: &KeyValueStore, distribution: Option<&Distribution>) -> String {
+fn code(edge: &Access, keys: &KeyValueStore, distribution: Option<&Distribution>) -> String {
     let headers = distribution.and_then(|distribution| {
         let origin = edge.config.origins.iter().find_map(|wanted| distribution.origin(&wanted.id))?;
         Some(distribution.other_headers(&origin))
@@ -55,7 +57,7 @@ fn code(edge: &Inner, keys: &KeyValueStore, distribution: Option<&Distribution>)
     function::code(&keys.key, &headers.unwrap_or_default())
 }
 
-fn check_keys(edge: &Inner, keys: &KeyValueStore, deadline: &Deadline, found: &mut Vec<Finding>) {
+fn check_keys(edge: &Access, keys: &KeyValueStore, deadline: &Deadline, found: &mut Vec<Finding>) {
     let read = || -> Result<Option<String>, EdgeError> {
         keys.etag(&edge.client, deadline).map_err(edge.error("reading the key value store"))?;
         let mark = keys.mark(&edge.client, deadline).map_err(edge.error("reading the key"))?;
@@ -67,7 +69,7 @@ fn check_keys(edge: &Inner, keys: &KeyValueStore, deadline: &Deadline, found: &m
         Err(error) => return found.push(Finding::wrong(error)),
     }
     if let Some(origin) = edge.config.origins.first()
-        && let Ok(mark) = super::mark_of(origin, crate::model::id::Epoch(0))
+        && let Ok(mark) = mark_of(origin, Epoch(0))
         && let Err(failure) = keys.put(&edge.client, &mark, NO_ETAG, deadline)
         && !(failure.is(409) || failure.is(412) || failure.is(400))
     {
@@ -77,7 +79,7 @@ fn check_keys(edge: &Inner, keys: &KeyValueStore, deadline: &Deadline, found: &m
 
 /// Returns the function's ARN.
 fn check_function(
-    edge: &Inner,
+    edge: &Access,
     keys: &KeyValueStore,
     code: &str,
     deadline: &Deadline,
@@ -116,7 +118,7 @@ fn check_function(
 }
 
 fn check_distribution(
-    edge: &Inner,
+    edge: &Access,
     distribution: Distribution,
     arn: Option<&str>,
     deadline: &Deadline,
@@ -150,7 +152,7 @@ fn check_distribution(
 }
 
 /// Tells what must exist, or makes it. Returns lines for a person.
-pub(super) fn setup(edge: &Inner, apply: bool) -> Result<Vec<String>, EdgeError> {
+pub(super) fn setup(edge: &Access, apply: bool) -> Result<Vec<String>, EdgeError> {
     let deadline = Deadline::of(&edge.context.env, edge.limit);
     let mut lines = Vec::new();
     let arn = match &edge.key_value_store {
@@ -176,7 +178,7 @@ pub(super) fn setup(edge: &Inner, apply: bool) -> Result<Vec<String>, EdgeError>
 
 /// Returns the function's ARN, if there is one.
 fn setup_function(
-    edge: &Inner,
+    edge: &Access,
     keys: &KeyValueStore,
     code: &str,
     apply: bool,
@@ -229,7 +231,7 @@ fn setup_function(
 }
 
 fn setup_distribution(
-    edge: &Inner,
+    edge: &Access,
     arn: Option<&str>,
     apply: bool,
     deadline: &Deadline,
@@ -264,7 +266,7 @@ fn setup_distribution(
 /// Returns the configuration with all that can be mended, what that was, and what is left.
 fn mended(
     mut distribution: Distribution,
-    edge: &Inner,
+    edge: &Access,
     arn: Option<&str>,
 ) -> Result<(Distribution, Vec<String>, Vec<String>), String> {
     let mut done = Vec::new();
