@@ -6,7 +6,7 @@ use super::exit::Exit;
 use super::{Global, show};
 use crate::edge::context::EdgeContext;
 use crate::edge::edges::Edges;
-use crate::edge::switch::{Edge, Finding};
+use crate::edge::switch::{Edge, Finding, Setup};
 use crate::support::child::THIS;
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -31,6 +31,9 @@ enum EdgeCommand {
         /// Make it, as far as it is missing
         #[arg(long)]
         apply: bool,
+        /// Also a key value store of CloudFront of this name, unless there is one
+        #[arg(long, value_name = "NAME")]
+        key_value_store: Option<String>,
     },
 }
 
@@ -51,9 +54,11 @@ impl EdgeArgs {
 
 pub(super) fn run(global: &Global, args: &EdgeArgs) -> Result<Exit> {
     let context = Context::new(global)?;
-    let (name, apply) = match &args.command {
+    let (name, setup) = match &args.command {
         EdgeCommand::Check { store } => (store, None),
-        EdgeCommand::Setup { store, apply } => (store, Some(*apply)),
+        EdgeCommand::Setup { store, apply, key_value_store } => {
+            (store, Some(Setup { apply: *apply, key_value_store: key_value_store.clone() }))
+        }
     };
     let config = context.config.store(name);
     let config = config.ok_or_else(|| UsageError(format!("the configuration has no store '{name}'")))?;
@@ -69,7 +74,7 @@ pub(super) fn run(global: &Global, args: &EdgeArgs) -> Result<Exit> {
     let mut shown = Vec::new();
     let mut failed = None;
     for edge in edges.all() {
-        let (one, error) = look(edge, apply);
+        let (one, error) = look(edge, setup.as_ref());
         if !global.json {
             print(&one, global.quiet)?;
         }
@@ -88,13 +93,14 @@ pub(super) fn run(global: &Global, args: &EdgeArgs) -> Result<Exit> {
 }
 
 /// Sets an edge up, if asked to, and looks at it, unless it was only told what is missing.
-fn look(edge: &dyn Edge, apply: Option<bool>) -> (Shown, Option<Error>) {
-    let (setup, error) = match apply.map(|apply| edge.setup(apply)) {
+fn look(edge: &dyn Edge, what: Option<&Setup>) -> (Shown, Option<Error>) {
+    let (setup, error) = match what.map(|what| edge.setup(what)) {
         None => (Vec::new(), None),
         Some(Ok(lines)) => (lines, None),
         Some(Err(error)) => (Vec::new(), Some(error.into())),
     };
-    let findings = if apply == Some(false) || error.is_some() { Vec::new() } else { edge.check() };
+    let only_told = what.is_some_and(|what| !what.apply);
+    let findings = if only_told || error.is_some() { Vec::new() } else { edge.check() };
     (Shown { edge: edge.name().to_owned(), setup, findings }, error)
 }
 

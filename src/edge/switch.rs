@@ -109,6 +109,15 @@ pub(crate) fn judge_or_fence(edge: &str, there: &There, wanted: &Mark) -> Result
     }
 }
 
+/// What a setup of an edge is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setup {
+    /// Make what is missing; else it is only told.
+    pub apply: bool,
+    /// Name of a key value store to be made, unless there is one.
+    pub key_value_store: Option<String>,
+}
+
 /// What a check of an edge found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -172,7 +181,7 @@ pub trait Edge: Send + Sync {
     }
 
     /// Tells what must exist at the edge, or makes it. Returns lines for a person.
-    fn setup(&self, _apply: bool) -> Result<Vec<String>, EdgeError> {
+    fn setup(&self, _: &Setup) -> Result<Vec<String>, EdgeError> {
         Ok(vec!["there is nothing to set up from here; see docs/how-to/edge.md".to_owned()])
     }
 

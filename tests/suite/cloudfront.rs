@@ -3,6 +3,7 @@
 
 use crate::support::aws_proxy::{ApiFault, ApiProxy};
 use crate::support::cloudfront::{Emulator, Pop, between};
+use crate::support::command::{said, understudy};
 use crate::support::customers::ask;
 use crate::support::edges::{Rig, switch};
 use crate::support::origin::Origin;
@@ -11,13 +12,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use understudy::edge::error::EdgeError;
-use understudy::edge::switch::{Cause, Finding, Switch, Verdict};
+use understudy::edge::switch::{Cause, Finding, Setup, Switch, Verdict};
 use understudy::support::failure::{Failure, FailureKind};
 
 /// A time that suffices for any machine.
 const SOON: Duration = Duration::from_secs(60);
 /// A key that must be in no message.
 const SECRET: &str = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY";
+
+const APPLY: Setup = Setup { apply: true, key_value_store: None };
 
 /// Two hosts, CloudFront before them, and a proxy before its API.
 struct World {
@@ -46,7 +49,7 @@ impl World {
     fn serving(with_store: bool) -> (Self, Rig) {
         let world = Self::start(with_store);
         let rig = world.rig();
-        rig.edge().setup(true).unwrap();
+        rig.edge().setup(&APPLY).unwrap();
         assert_eq!(rig.epoch(), None);
         rig.switch_edge(&world.to_a(6)).unwrap();
         world.settled("web-1", 6);
@@ -128,7 +131,9 @@ fn customers_of_a_key_value_store_follow_the_key_and_the_distribution_follows_la
     world
         .api
         .set(|line| line.contains("/distribution/").then_some(ApiFault::Refuses(503, "ServiceUnavailable")));
+    let begun = Instant::now();
     assert_eq!(rig.switch(&world.to_b(7)).unwrap(), Verdict::Change);
+    println!("switched and confirmed in {:?}", begun.elapsed());
     assert_eq!((world.customers_see().as_deref(), rig.epoch()), (Some("b"), Some(7)));
     let key: serde_json::Value = serde_json::from_str(&world.emulator.key("acme").unwrap()).unwrap();
     let wanted = serde_json::json!({"e": 7, "h": "web-2", "o": "127.0.0.2", "p": world.a.port});
@@ -217,6 +222,25 @@ fn of_two_hosts_that_switch_at_once_the_older_one_is_fenced_whatever_it_has_read
         world.settled("web-2", 8);
         assert_eq!(epoch_of(&world.emulator.config().0, "web-1").as_deref(), Some("6"));
     }
+}
+
+#[test]
+fn stores_that_share_a_key_value_store_all_switch_at_once() {
+    let (world, _) = World::serving(true);
+    std::thread::scope(|scope| {
+        for store in 0..12 {
+            let world = &world;
+            scope.spawn(move || {
+                let rig = world.rig_with(|edge| format!("{edge}key = 'store-{store}'\n"));
+                assert_eq!(rig.switch_edge(&world.to_b(7)).unwrap(), Verdict::Change);
+            });
+        }
+    });
+    for store in 0..12 {
+        assert!(world.emulator.key(&format!("store-{store}")).unwrap().contains("\"e\":7"));
+    }
+    let refused = world.api.asked("PUT /key") > 13;
+    println!("some were refused and written again: {refused}");
 }
 
 // Faults.
@@ -350,7 +374,7 @@ fn a_setup_tells_first_then_makes_and_then_finds_nothing_to_do() {
     let world = World::start(true);
     let rig = world.rig();
     let (config, _) = world.emulator.config();
-    let told = rig.edge().setup(false).unwrap().join("\n");
+    let told = rig.edge().setup(&Setup::default()).unwrap().join("\n");
     for words in [
         "function 'understudy-acme' is missing",
         "cf.updateRequestOrigin({",
@@ -368,12 +392,12 @@ fn a_setup_tells_first_then_makes_and_then_finds_nothing_to_do() {
     assert!(wrong.len() >= 5 && rig.edge().test().is_err(), "{wrong:?}");
     // Another change comes between.
     world.api.set(first(2, "PUT /2020-05-31/distribution", ApiFault::Refuses(412, "PreconditionFailed")));
-    rig.edge().setup(true).unwrap();
+    rig.edge().setup(&APPLY).unwrap();
     let (made, _) = world.emulator.config();
     assert_eq!(epoch_of(&made, "web-2").as_deref(), Some("0"));
     assert_eq!(made.matches("X-Secret").count(), 3, "the new origin has what the other one has: {made}");
     assert_eq!(made.matches("viewer-request").count(), 2, "not where other origins are: {made}");
-    assert_eq!((findings(&rig).0, rig.edge().setup(true).unwrap()), (Vec::new(), Vec::new()));
+    assert_eq!((findings(&rig).0, rig.edge().setup(&APPLY).unwrap()), (Vec::new(), Vec::new()));
     assert_eq!(world.emulator.config().0, made);
     rig.edge().test().unwrap();
 }
@@ -415,4 +439,70 @@ fn a_check_says_all_that_is_wrong_at_once_and_changes_nothing() {
     std::fs::write(world.credentials(), "[other]\n").unwrap();
     let (wrong, _) = findings(&world.rig());
     assert!(wrong.iter().all(|found| found.contains("no keys of profile 'default'")), "{wrong:?}");
+}
+
+#[test]
+fn a_setup_makes_a_key_value_store_once_and_tells_how_it_is_configured() {
+    let world = World::start(false);
+    let rig = world.rig();
+    let named = |apply| Setup { apply, key_value_store: Some("shops".into()) };
+    let told = rig.edge().setup(&named(false)).unwrap().join("\n");
+    assert!(told.contains("key value store 'shops' is missing"), "{told}");
+    for _ in 0..2 {
+        let told = rig.edge().setup(&named(true)).unwrap().join("\n");
+        let line = "key_value_store = \"arn:aws:cloudfront::000000000000:key-value-store/shops\"";
+        assert!(told.contains(line), "{told}");
+    }
+    let wrong = Setup { apply: true, key_value_store: Some("../x".into()) };
+    assert_eq!(rig.edge().setup(&wrong).unwrap_err().kind(), FailureKind::Usage);
+    // Without it the check says what to expect.
+    let (_, good) = findings(&rig);
+    assert!(good.iter().any(|found| found.contains("which takes minutes")), "{good:?}");
+}
+
+#[test]
+fn credentials_are_found_where_users_of_aws_have_them() {
+    let world = World::start(false);
+    world.rig().edge().setup(&APPLY).unwrap();
+    let dir = world.dir.path();
+    let edge = world.emulator.edge(world.api.port, world.a.port, false);
+    let text =
+        format!("[[store]]\nname = 'acme'\npath = '/srv/acme'\ncustomer_url = 'http://127.0.0.1/'\n{edge}");
+    std::fs::write(dir.join("understudy.toml"), text).unwrap();
+    let keys =
+        |name: &str| format!("[{name}]\naws_access_key_id = KEY{name}\naws_secret_access_key = {SECRET}\n");
+    std::fs::create_dir(dir.join(".aws")).unwrap();
+    std::fs::write(dir.join(".aws/credentials"), keys("default") + &keys("ops")).unwrap();
+    let check = |variables: &[(&str, &str)]| {
+        let mut command = understudy(dir);
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"] {
+            command.env_remove(name);
+        }
+        command.env("HOME", dir).env("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1");
+        command.envs(variables.iter().copied()).args(["edge", "check", "acme", "--json"]);
+        let before = world.api.heads().len();
+        let output = command.output().unwrap();
+        let used = world.api.heads().split_off(before).join("\n");
+        assert!(!said(&output).contains(SECRET) && !used.contains(SECRET), "{}", said(&output));
+        (output.status.code(), said(&output), used)
+    };
+    let environment =
+        [("AWS_ACCESS_KEY_ID", "KEYenv"), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_SESSION_TOKEN", "tok")];
+    let (code, told, used) = check(&environment);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        used.contains("AWS4-HMAC-SHA256 Credential=KEYenv/") && used.contains("x-amz-security-token: tok"),
+        "{used}"
+    );
+    let (code, _, used) = check(&[]);
+    assert_eq!((code, used.contains("Credential=KEYdefault/")), (Some(0), true));
+    let (code, _, used) = check(&[("AWS_PROFILE", "ops")]);
+    assert_eq!((code, used.contains("Credential=KEYops/")), (Some(0), true));
+    let (code, told, used) = check(&[("AWS_PROFILE", "none")]);
+    assert_eq!((code, &*used), (Some(1), ""));
+    assert!(told.contains("no keys of profile 'none'"), "{told}");
+    std::fs::remove_file(dir.join(".aws/credentials")).unwrap();
+    let (code, told, used) = check(&[]);
+    assert_eq!((code, &*used), (Some(1), ""));
+    assert!(told.contains("no credentials for AWS") || told.contains("no answer within"), "{told}");
 }

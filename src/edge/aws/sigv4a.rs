@@ -46,11 +46,11 @@ pub(crate) struct Identity<'a> {
     pub token: Option<&'a str>,
 }
 
+/// The names and values of headers.
+pub(crate) type Headers = Vec<(&'static str, String)>;
+
 /// Returns the headers that make a request a signed one, for all regions. An error is a reason in words.
-pub(crate) fn sign(
-    request: &Signed<'_>,
-    identity: &Identity<'_>,
-) -> Result<Vec<(&'static str, String)>, String> {
+pub(crate) fn sign(request: &Signed<'_>, identity: &Identity<'_>) -> Result<Headers, String> {
     let (mut headers, to_sign, scope) = prepare(request, identity)?;
     let (private, public) = derive(identity)?;
     let random = SystemRandom::new();
@@ -73,10 +73,7 @@ pub(crate) fn sign(
 }
 
 /// Returns the headers that are signed, the text that is signed, and its scope.
-fn prepare(
-    request: &Signed<'_>,
-    identity: &Identity<'_>,
-) -> Result<(Vec<(&'static str, String)>, String, String), String> {
+fn prepare(request: &Signed<'_>, identity: &Identity<'_>) -> Result<(Headers, String, String), String> {
     let seconds = i64::try_from(request.at.0 / 1_000_000_000).unwrap_or(i64::MAX);
     let at = DateTime::from_timestamp(seconds, 0).ok_or("the clock shows no date")?;
     let host = &request.url[url::Position::BeforeHost..url::Position::AfterPort];

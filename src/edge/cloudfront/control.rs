@@ -87,6 +87,34 @@ impl Control {
         Ok(root.value_of("Status", &body).is_some_and(|status| status == "Deployed"))
     }
 
+    /// Returns the ARN of the key value store of a name; none if there is none.
+    pub fn store_arn(
+        &self,
+        client: &AwsClient,
+        name: &FunctionName,
+        deadline: &Deadline,
+    ) -> Result<Option<String>, CallFailure> {
+        let call = Call::get(format!("{VERSION}/key-value-store/{name}"));
+        match client.call(&self.service, &call, deadline) {
+            Err(failure) if failure.is(404) => Ok(None),
+            reply => arn_in(&reply?.body).map(Some),
+        }
+    }
+
+    /// Makes a key value store, and returns its ARN.
+    pub fn make_store(
+        &self,
+        client: &AwsClient,
+        name: &FunctionName,
+        deadline: &Deadline,
+    ) -> Result<String, CallFailure> {
+        let body = format!(
+            "<CreateKeyValueStoreRequest xmlns=\"{NAMESPACE}\"><Name>{name}</Name></CreateKeyValueStoreRequest>"
+        );
+        let call = Call::send(Method::POST, format!("{VERSION}/key-value-store"), XML, body);
+        arn_in(&client.call(&self.service, &call, deadline)?.body)
+    }
+
     /// Returns a function; none if there is none of this name in this stage.
     pub fn function(
         &self,
@@ -175,6 +203,14 @@ impl Control {
         let call = Call::send(Method::POST, path, XML, String::new()).if_match(etag);
         client.call(&self.service, &call, deadline).map(drop)
     }
+}
+
+/// Returns the ARN in an answer about a key value store.
+fn arn_in(body: &str) -> Result<String, CallFailure> {
+    let root = Element::parse(body).map_err(CallFailure::Wrong)?;
+    let arn = root.value_of("ARN", body).and_then(|arn| KeyValueStoreArn::parse(&arn).ok());
+    arn.map(|arn| arn.to_string())
+        .ok_or_else(|| CallFailure::Wrong("its answer names no key value store".into()))
 }
 
 fn no_etag() -> CallFailure {

@@ -26,7 +26,7 @@ use super::context::{Deadline, EdgeContext};
 use super::error::EdgeError;
 use super::held::Held;
 use super::mark::Mark;
-use super::switch::{Edge, Finding, Switch, There};
+use super::switch::{Edge, Finding, Setup, Switch, There};
 use crate::model::id::StoreName;
 use access::Access;
 use distribution::mark_of;
@@ -96,7 +96,7 @@ impl Edge for CloudfrontEdge {
         setup::check(&self.0)
     }
 
-    fn setup(&self, apply: bool) -> Result<Vec<String>, EdgeError> {
-        setup::setup(&self.0, apply)
+    fn setup(&self, what: &Setup) -> Result<Vec<String>, EdgeError> {
+        setup::setup(&self.0, what)
     }
 }

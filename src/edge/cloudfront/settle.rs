@@ -18,21 +18,24 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 const LOOK_FIRST: Duration = Duration::from_secs(1);
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
-/// What this process settles: a mark for each distribution.
+/// What this process settles: a mark for each distribution and its origins.
 static SETTLING: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
 /// Begins to settle, unless this process does it already.
 pub(super) fn begin(edge: &Arc<Access>, wanted: &Mark) {
-    let (place, mark) = (edge.name.clone(), wanted.to_string());
+    // Several stores may have origins in one distribution.
+    let origins: Vec<&str> = edge.config.origins.iter().map(|origin| origin.id.as_str()).collect();
+    let (place, mark) = (format!("{} {}", edge.name, origins.join(" ")), wanted.to_string());
     if lock(&SETTLING).insert(place.clone(), mark.clone()).as_ref() == Some(&mark) {
         return;
     }
     let (edge, wanted) = (edge.clone(), wanted.clone());
+    let at = place.clone();
     let settle = move || {
-        settle(&edge, &wanted, &|| lock(&SETTLING).get(&edge.name) == Some(&mark));
+        settle(&edge, &wanted, &|| lock(&SETTLING).get(&at) == Some(&mark));
         let mut all = lock(&SETTLING);
-        if all.get(&edge.name) == Some(&mark) {
-            all.remove(&edge.name);
+        if all.get(&at) == Some(&mark) {
+            all.remove(&at);
         }
     };
     if let Err(error) = std::thread::Builder::new().name("edge".into()).spawn(settle) {

@@ -7,12 +7,13 @@ use super::access::{Access, TRIES, is_outdated};
 use super::control::{Function, Stage};
 use super::distribution::{Distribution, mark_of};
 use super::function;
+use super::names::FunctionName;
 use super::needs::{Missing, missing};
 use super::store::KeyValueStore;
 use crate::edge::aws::client::CallFailure;
 use crate::edge::context::Deadline;
 use crate::edge::error::EdgeError;
-use crate::edge::switch::Finding;
+use crate::edge::switch::{Finding, Setup};
 use crate::model::escape;
 use crate::model::id::Epoch;
 
@@ -152,9 +153,12 @@ fn check_distribution(
 }
 
 /// Tells what must exist, or makes it. Returns lines for a person.
-pub(super) fn setup(edge: &Access, apply: bool) -> Result<Vec<String>, EdgeError> {
-    let deadline = Deadline::of(&edge.context.env, edge.limit);
+pub(super) fn setup(edge: &Access, what: &Setup) -> Result<Vec<String>, EdgeError> {
+    let (apply, deadline) = (what.apply, Deadline::of(&edge.context.env, edge.limit));
     let mut lines = Vec::new();
+    if let Some(name) = &what.key_value_store {
+        setup_store(edge, name, apply, &deadline, &mut lines)?;
+    }
     let arn = match &edge.key_value_store {
         Some(keys) => {
             keys.etag(&edge.client, &deadline).map_err(edge.error("reading the key value store"))?;
@@ -165,8 +169,7 @@ pub(super) fn setup(edge: &Access, apply: bool) -> Result<Vec<String>, EdgeError
         }
         None => {
             lines.push(
-                "no `key_value_store`: `aws cloudfront create-key-value-store --name understudy` makes one, \
-                 and prints its ARN for the configuration"
+                "no `key_value_store` is configured, so a switch takes minutes: `--key-value-store NAME` makes one"
                     .into(),
             );
             None
@@ -174,6 +177,35 @@ pub(super) fn setup(edge: &Access, apply: bool) -> Result<Vec<String>, EdgeError
     };
     setup_distribution(edge, arn.as_deref(), apply, &deadline, &mut lines)?;
     Ok(lines)
+}
+
+/// Makes a key value store of a name, unless there is one, and tells how it is configured.
+fn setup_store(
+    edge: &Access,
+    name: &str,
+    apply: bool,
+    deadline: &Deadline,
+    lines: &mut Vec<String>,
+) -> Result<(), EdgeError> {
+    let name = FunctionName::parse(name).map_err(|_| {
+        EdgeError::wrong(&edge.name, "a key value store's name has letters, digits, '-' and '_'")
+    })?;
+    let found = edge.control.store_arn(&edge.client, &name, deadline);
+    let arn = match found.map_err(edge.error("reading the key value store"))? {
+        None if !apply => {
+            lines.push(format!("key value store '{name}' is missing"));
+            return Ok(());
+        }
+        None => {
+            let made = edge.control.make_store(&edge.client, &name, deadline);
+            made.map_err(edge.error("making the key value store"))?
+        }
+        Some(arn) => arn,
+    };
+    if edge.key_value_store.as_ref().is_none_or(|keys| keys.arn.to_string() != arn) {
+        lines.push(format!("for the configuration: key_value_store = \"{arn}\"; then set up once more"));
+    }
+    Ok(())
 }
 
 /// Returns the function's ARN, if there is one.

@@ -148,8 +148,8 @@ mod tests {
 
     #[test]
     fn a_value_that_a_store_would_not_take_is_refused_before() {
-        let host = PlainHost::of(&WriterId("ä".repeat(120))).unwrap();
-        let address = format!("{}:443", ["a"; 120].join(".")).parse().unwrap();
+        let host = PlainHost::of(&WriterId("ä".repeat(128))).unwrap();
+        let address = format!("{}:443", ["a"; 126].join(".")).parse().unwrap();
         assert!(encode(&Mark { epoch: Epoch(7), host, address }).is_err());
     }
 }
