@@ -30,7 +30,7 @@ struct Primary {
 impl Primary {
     fn new() -> Self {
         let now = BootNanos(0).plus(Duration::from_secs(1000));
-        let mut view = View::new(name(1), Rules { timing: TIMING, has_lease: false }, now);
+        let mut view = View::new(name(1), Rules { timing: TIMING, has_lease: false, needs_set: true }, now);
         view.log = LogView {
             head: Sequence(3),
             epoch: Epoch(1),

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 pub(super) const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 const CUSTOMERS_ASK: &str = "http://10.77.0.10";
+const BUCKET: &str = "http://10.77.0.30:9000/bucket";
 
 /// Both hosts, the edge, the customers and the network between them. The store is founded, and no daemon runs.
 pub struct Lab {
@@ -201,6 +202,29 @@ impl Lab {
 
     pub fn repository(&self) -> PathBuf {
         self.work.join("repository")
+    }
+
+    /// Asks the repository's server, as an attacker does who may read and write the bucket.
+    fn ask_bucket(&self, more: &[&str]) -> String {
+        let mut curl = inside(self.customer);
+        // The server checks that a request is signed, and not by whom.
+        curl.args(["curl", "-sf", "--max-time", "5", "-H", "Authorization: AWS4-HMAC-SHA256"]).args(more);
+        String::from_utf8(ok(&mut curl).stdout).unwrap()
+    }
+
+    /// Returns the keys of the bucket's objects with this prefix.
+    pub fn objects(&self, prefix: &str) -> Vec<String> {
+        let listed = self.ask_bucket(&[&format!("{BUCKET}?list-type=2&prefix={prefix}")]);
+        let keys = listed.split("<Key>").skip(1);
+        keys.filter_map(|part| Some(part.split_once("</Key>")?.0.to_owned())).collect()
+    }
+
+    pub fn object(&self, key: &str) -> String {
+        self.ask_bucket(&[&format!("{BUCKET}/{key}")])
+    }
+
+    pub fn put_object(&self, key: &str, text: &str) {
+        self.ask_bucket(&["-X", "PUT", "--data-binary", text, &format!("{BUCKET}/{key}")]);
     }
 
     pub fn start_customers(&mut self) {

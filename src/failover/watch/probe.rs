@@ -134,6 +134,15 @@ impl Prober {
         })
     }
 
+    /// Returns whether one of these paths is there; false where the filesystem does not say so within `limit`.
+    pub fn is_there(&self, paths: Vec<PathBuf>, limit: Duration) -> bool {
+        let is_any = move || match paths.iter().any(|path| fs::symlink_metadata(path).is_ok()) {
+            true => Ok(()),
+            false => Err(String::new()),
+        };
+        self.within(limit, "the files of maintenance".into(), is_any).is_ok()
+    }
+
     /// Does something on a thread of its own, which is left behind if it takes longer than `limit`. As long as it
     /// has not come back, it is not begun again.
     fn within(

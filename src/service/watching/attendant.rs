@@ -29,6 +29,8 @@ const LOOK_SERVICES: Duration = Duration::from_secs(2);
 const ASK_SERVICES: Duration = Duration::from_secs(10);
 /// Time that the machine has to begin a handover.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// Time that the filesystem has to say whether somebody works on the store.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 const RULES: TallyRules = TallyRules { misses: 3, hits: 1 };
 /// Time after a start of the services from which watchers' words count: until then they may be of before.
 const WORDS_AFTER: Duration = Duration::from_secs(4);
@@ -80,7 +82,11 @@ impl Attendant {
         let config = self.daemon.host().config.store(self.parts.name.as_str()).cloned();
         let (Phase::Primary { epoch, .. }, Some(config)) = (&view.phase, config) else {
             self.begin_anew();
-            (self.health, self.asked_services) = (Health::default(), None);
+            self.asked_services = None;
+            // A handover that does not end is not begun again at once.
+            if !view.is_primary() {
+                self.health = Health::default();
+            }
             agent.words().note_ready(Vec::new());
             self.parts.note_working(READY);
             return LOOK_EVERY;
@@ -90,12 +96,19 @@ impl Attendant {
             self.begin_anew();
         }
         let pause = if config.probe.is_empty() { LOOK_SERVICES } else { LOOK_EVERY };
-        if is_in_maintenance(&config) {
+        if self.prober.is_none() {
+            match new_prober(&self.daemon, &self.parts) {
+                Ok(prober) => self.prober = Some(prober),
+                Err(how) => self.parts.note_failing("probes", how),
+            }
+        }
+        let Some(prober) = self.prober.clone() else { return pause };
+        if is_in_maintenance(&prober, &config) {
             self.begin_anew();
             agent.words().note_ready(Vec::new());
             return pause;
         }
-        self.ask(&config);
+        self.ask(&prober, &config);
         let own: Vec<String> = self.tallies.values().filter_map(why_down).collect();
         agent.words().note_ready(own.clone());
         let outside = self.outside(agent, &view);
@@ -115,7 +128,7 @@ impl Attendant {
     }
 
     /// Asks what is configured on this host, each within its limit, all at the same time.
-    fn ask(&mut self, config: &StoreConfig) {
+    fn ask(&mut self, asked: &Prober, config: &StoreConfig) {
         let now = self.parts.store.env().boot();
         let is_sick = self.tallies.values().any(Tally::is_in_doubt);
         let is_due = self.asked_services.is_none_or(|at| now >= at.plus(ASK_SERVICES));
@@ -124,11 +137,6 @@ impl Attendant {
             self.asked_services = Some(now);
         }
         let (parts, me) = (&self.parts, &self.parts.me);
-        let prober = match self.prober.take().map_or_else(|| new_prober(&self.daemon, parts), Ok) {
-            Ok(prober) => prober,
-            Err(how) => return parts.note_failing("probes", how),
-        };
-        let asked = &prober;
         let answers: Vec<(String, Result<(), String>)> = std::thread::scope(|scope| {
             let probes: Vec<_> = config
                 .probe
@@ -145,7 +153,6 @@ impl Attendant {
             );
             answers
         });
-        self.prober = Some(prober);
         let now = self.parts.store.env().boot();
         let is_configured = |name: &String| {
             [SERVICES, DATABASE].contains(&name.as_str())
@@ -159,6 +166,10 @@ impl Attendant {
 
     /// Returns what the watchers say, if a majority of them sees nobody served.
     fn outside(&self, agent: &Agent, view: &View) -> Option<String> {
+        if !view.log.is_completed {
+            // The edges are being switched.
+            return None;
+        }
         let now = self.parts.store.env().boot();
         let heard = agent.words().heard(view.log.epoch, self.anew_since, now);
         let state = agent.state();
@@ -180,6 +191,9 @@ impl Attendant {
         config: &StoreConfig,
         reasons: &[String],
     ) -> Result<(), String> {
+        if view.log.is_paused && !reasons.is_empty() {
+            return Err("failover is paused; `understudy resume` ends that".into());
+        }
         let now = self.parts.store.env().boot();
         let can_restart = !config.service.is_empty();
         match self.health.next(HealthRules::DEFAULT, reasons.is_empty(), can_restart, now) {
@@ -197,9 +211,6 @@ impl Attendant {
     }
 
     fn hand_over(&self, agent: &Agent, view: &View, reasons: &[String]) -> Result<(), String> {
-        if view.log.is_paused {
-            return Err("failover is paused; `understudy resume` ends that".into());
-        }
         if !view.log.is_completed {
             return Err("the last change of the primary is not completed".into());
         }
@@ -257,7 +268,7 @@ fn why_down(tally: &Tally) -> Option<String> {
 }
 
 /// Returns whether somebody works on the store, by a file that the application has for that.
-fn is_in_maintenance(config: &StoreConfig) -> bool {
-    let is_there = |name: &std::path::PathBuf| std::fs::symlink_metadata(config.path.join(name)).is_ok();
-    !config.path.as_os_str().is_empty() && config.watch.maintenance.iter().any(is_there)
+fn is_in_maintenance(prober: &Prober, config: &StoreConfig) -> bool {
+    let paths: Vec<_> = config.watch.maintenance.iter().map(|name| config.path.join(name)).collect();
+    !config.path.as_os_str().is_empty() && !paths.is_empty() && prober.is_there(paths, LOOK_LIMIT)
 }

@@ -4,7 +4,7 @@
 
 use crate::failover::agent::run::Agent;
 use crate::failover::agent::terms::Terms;
-use crate::failover::decide::reason::why_not;
+use crate::failover::decide::reason::{Reason, why_not};
 use crate::failover::decide::view::{Cause, Phase};
 use crate::failover::peers::question::{Answer, Ask};
 use crate::failover::watch::limits::may_fail_over;
@@ -59,6 +59,10 @@ fn look(agent: &Agent, parts: &HostParts) -> Result<(), String> {
         return Ok(());
     }
     let reasons = why_not(&view, Cause::Watchers, now);
+    let only_waits = |reason: &Reason| matches!(reason, Reason::LeaseMoves { .. } | Reason::Promised { .. });
+    if !reasons.is_empty() && reasons.iter().all(only_waits) {
+        return Ok(());
+    }
     if !reasons.is_empty() {
         return Err(reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     }
