@@ -11,6 +11,8 @@ const LAG_RED: u32 = 3;
 /// Lag of the database that is worth a look, and the one with which nobody takes over by itself.
 const DATABASE_AMBER: Duration = Duration::from_secs(60);
 const DATABASE_RED: Duration = Duration::from_mins(10);
+/// Name of the item about the other watchers.
+pub const WATCHERS: &str = "watchers";
 /// Age of a drill that is worth a look.
 const DRILL_AMBER: Duration = Duration::from_hours(8 * 24);
 
@@ -181,19 +183,19 @@ fn watchers(watchers: &Watchers, store: &str) -> Item {
     let count = format!("{answering} of {all} watchers answer, and {needed} have to agree");
     let more = format!("understudy member invite {store} --watch-only");
     match () {
-        () if all == 0 => item("watchers", Level::Red, "nobody may watch the primary", more),
+        () if all == 0 => item(WATCHERS, Level::Red, "nobody may watch the primary", more),
         () if answering < needed => {
-            item("watchers", Level::Red, count, "start `understudy run` on the others")
+            item(WATCHERS, Level::Red, count, "start `understudy run` on the others")
         }
         () if answering < all => {
-            item("watchers", Level::Amber, count, "start `understudy run` on the others")
+            item(WATCHERS, Level::Amber, count, "start `understudy run` on the others")
         }
-        () if all < 3 => item("watchers", Level::Amber, format!("{count}; with three, one may fail"), more),
+        () if all < 3 => item(WATCHERS, Level::Amber, format!("{count}; with three, one may fail"), more),
         () if zones < 2 => {
             let why = format!("{count}; all of them are in one zone");
-            item("watchers", Level::Amber, why, "add one in another zone")
+            item(WATCHERS, Level::Amber, why, "add one in another zone")
         }
-        () => green("watchers", format!("{count}, in {zones} zones")),
+        () => green(WATCHERS, format!("{count}, in {zones} zones")),
     }
 }
 

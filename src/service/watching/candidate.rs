@@ -8,7 +8,7 @@ use crate::failover::decide::reason::{Reason, why_not};
 use crate::failover::decide::view::{Cause, Phase};
 use crate::failover::peers::question::{Answer, Ask};
 use crate::failover::watch::limits::may_fail_over;
-use crate::failover::watch::readiness::reds;
+use crate::failover::watch::readiness::{WATCHERS, reds};
 use crate::model::id::WriterId;
 use crate::model::member::shortened;
 use crate::model::record::StoreState;
@@ -67,7 +67,9 @@ fn look(agent: &Agent, parts: &HostParts) -> Result<(), String> {
         return Err(reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     }
     may_fail_over(&state.authority.automatic, env.wall())?;
-    let reds = reds(&agent.words().items());
+    // How many watchers answer does not matter any more: enough of them have voted.
+    let items: Vec<_> = agent.words().items().into_iter().filter(|item| item.item != WATCHERS).collect();
+    let reds = reds(&items);
     if !reds.is_empty() {
         return Err(format!("this host is not ready: {}", reds.join("; ")));
     }
