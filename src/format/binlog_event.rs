@@ -3,7 +3,8 @@
 //!
 //! Only what belongs into a file passes. A heartbeat, or an event that a server makes up for a replica, is an
 //! error, and so is an event that does not end where the file says: nothing can be left out or put in between
-//! unnoticed. Pure; whatever the bytes are, they are events or an error.
+//! unnoticed. MariaDB 11.8 does not say where the events between the first and the last one of a transaction end; the
+//! last one still says it for all of them. Pure; whatever the bytes are, they are events or an error.
 //!
 //! The server clears the mark "in use" in a file's first event when it closes the file, so its checksum is that of
 //! the event without the mark. [`Format`] holds it without.
@@ -303,8 +304,10 @@ impl Walk {
             return Err(EventError::Message(event.kind));
         }
         let next = self.offset_bytes + bytes.len() as u64;
+        let is_unsaid =
+            event.end == 0 && !event.is_end() && self.begun.is_some_and(|begun| !begun.is_standalone);
         // A file may be larger than the field, which keeps the lower half.
-        if event.end != next as u32 {
+        if event.end != next as u32 && !is_unsaid {
             return Err(EventError::Place { found: event.end, expected: next as u32 });
         }
         let step = self.step(&event)?;
@@ -486,6 +489,36 @@ pub mod tests {
         let sum = crc32(&format[..at]);
         format[at..].copy_from_slice(&sum.to_le_bytes());
         assert_eq!(Format::parse(&format), Err(EventError::Format));
+    }
+
+    /// Returns an event without the place where it ends.
+    fn unsaid(mut event: Vec<u8>) -> Vec<u8> {
+        event[13..17].fill(0);
+        let at = event.len() - CHECKSUM_BYTES;
+        let sum = crc32(&event[..at]);
+        event[at..].copy_from_slice(&sum.to_le_bytes());
+        event
+    }
+
+    #[test]
+    fn within_a_transaction_an_event_need_not_say_where_it_ends_and_its_last_one_notices_what_is_missing() {
+        let whole = transaction(256, 7, 2, 30);
+        let (first, rest) = split(&whole).unwrap();
+        let (row, rest) = split(rest).unwrap();
+        let (_, last) = split(rest).unwrap();
+        let row = unsaid(row.to_vec());
+        let of = |events: &[&[u8]]| steps(&mut walk(), &events.concat());
+        assert!(matches!(of(&[first, &row, &row, last]).unwrap()[3], Step::Ends(_)));
+        for wrong in [&[first, &row, last][..], &[first, &row, &row, &row, last]] {
+            assert!(matches!(of(wrong), Err(EventError::Place { .. })));
+        }
+        // The first and the last one say it, and so does a statement by itself.
+        assert!(matches!(of(&[&unsaid(first.to_vec())]), Err(EventError::Place { found: 0, .. })));
+        let last = unsaid(last.to_vec());
+        assert!(matches!(of(&[first, &row, &row, &last]), Err(EventError::Place { found: 0, .. })));
+        let gtid = event(kind::GTID, 11, 5, 0, 256, &gtid_body(8, 1, STANDALONE));
+        let query = event(kind::QUERY, 11, 5, 0, 256, &[0; 20]);
+        assert!(matches!(of(&[&gtid, &unsaid(query)]), Err(EventError::Place { found: 0, .. })));
     }
 
     #[test]
