@@ -158,7 +158,8 @@ fn database(full: bool, server: State, archive: State, trouble: Option<Trouble>)
         position: full.then(|| "1-11-7".into()),
         epoch: 4,
         number: full.then_some(9),
-        trouble: trouble(),
+        // An archive has no server of its own.
+        trouble: trouble().filter(|trouble| trouble != Trouble::Crashing.name()),
         error: full.then(|| "in words".into()),
     };
     let seeds = DatabaseSeeds {
@@ -190,6 +191,7 @@ fn databases() -> Vec<DatabaseStatus> {
         Trouble::Full,
         Trouble::Unreachable,
         Trouble::Failed,
+        Trouble::Crashing,
     ];
     let broken = troubles.map(|trouble| database(true, State::Broken, State::Broken, Some(trouble)));
     let states = [
