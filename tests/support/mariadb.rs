@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 
-/// Returns an empty data directory, made once.
+/// Returns an empty data directory, made once for each version of the server.
 fn template() -> &'static Path {
     static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mariadb-template-1");
+        let said = Command::new("mariadbd").arg("--version").output().unwrap().stdout;
+        let said = String::from_utf8(said).unwrap();
+        let version = said.split_whitespace().find(|word| word.contains("-MariaDB")).unwrap();
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mariadb-template-{version}"));
         if path.exists() {
             return path;
         }
