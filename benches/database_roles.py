@@ -60,7 +60,11 @@ listen = "127.0.0.1:{port}"\nmemory_mib = 128\n""")
     def supervise(self):
         self.supervisor = subprocess.Popen(**self.command("database", "run", "acme", "-q"), stdout=subprocess.DEVNULL,
                                            stderr=open(f"{self.top}/errors", "a"))
-        wait_until("the supervisor answers", lambda: os.path.exists(f"{self.place}/orders.socket"))
+        wait_until("the supervisor answers", self.answers)
+
+    def answers(self):
+        with socket.socket(socket.AF_UNIX) as s:
+            return s.connect_ex(f"{self.place}/orders.socket") == 0
 
     def state(self):
         done = subprocess.run(**self.command("database", "status", "acme", "--json"), capture_output=True)
@@ -161,14 +165,16 @@ class Bench:
         begun = time.monotonic()
         said = self.one.order("fence", epoch=self.epoch, UNDERSTUDY_FENCE="planned")
         position = said.strip().splitlines()[-1].removeprefix("position ")
+        refused = time.monotonic()
         self.epoch += 1
         self.two.order("promote", "--position", position, epoch=self.epoch)
+        promoted = time.monotonic()
         customer.wait(30)
         self.one.order("fence", epoch=self.epoch)
         self.one.order("demote", epoch=self.epoch)
         self.exchange()
         self.follows(self.two)
-        return customer.closed_for(begun)
+        return customer.closed_for(begun), refused - begun, promoted - refused
 
     def fail_over(self, customer):
         self.two.order("acks", "on", epoch=self.epoch)
@@ -229,7 +235,10 @@ def main(program):
         bench.equal()
         there = set(bench.one.sql("SELECT id FROM shop.orders").splitlines())
         missing = [number for _, number in customer.acks if f"customer-{number}" not in there]
-        rows.append((f"handover, closed for, ms: median, worst of {ROUNDS}", median_and_worst(handovers)))
+        closed, refused, promoted = zip(*handovers)
+        rows.append((f"handover, closed for, ms: median, worst of {ROUNDS}", median_and_worst(closed)))
+        rows.append(("of it the primary's part, `database fence --planned`", median_and_worst(refused)))
+        rows.append(("of it the other's part, `database promote`", median_and_worst(promoted)))
         rows.append(("promotion, from the command to the first write, ms", median_and_worst([first for first, _ in failovers])))
         rows.append(("promotion, closed for since the kill, ms", median_and_worst([closed for _, closed in failovers])))
         rows.append(("orders acknowledged, and missing at the end", f"{len(customer.acks)}, {len(missing)}"))

@@ -379,6 +379,9 @@ impl Server {
         );
         let ids: Vec<u64> =
             self.question(&sessions)?.rows.into_iter().flatten().filter_map(|id| id.parse().ok()).collect();
+        if ids.is_empty() {
+            return Ok(0);
+        }
         let kill: String = ids.iter().map(|id| format!("KILL HARD CONNECTION {id};\n")).collect();
         match self.statement(&kill) {
             // One has ended by itself; the others are seen at the next look.

@@ -60,6 +60,17 @@ impl Reader {
     }
 }
 
+/// Returns the nice values of the threads that make reports.
+fn nice_values(host: &DatabaseHost) -> Vec<i32> {
+    let threads = "SELECT TID FROM information_schema.PROCESSLIST WHERE USER = 'understudy-reports'";
+    let nice = |thread: &str| {
+        let path = format!("/proc/{}/task/{thread}/stat", host.server());
+        let stat = std::fs::read_to_string(path).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(16)?.parse().ok()
+    };
+    host.sql(threads).lines().filter_map(nice).collect()
+}
+
 fn restart(host: &mut DatabaseHost) {
     host.kill_supervisor();
     host.supervise();
@@ -163,6 +174,8 @@ fn reports_read_the_store_and_nothing_else_and_change_nothing() {
     }
     let third = reader.sql("SELECT 1").unwrap_err();
     assert!(third.contains("max_user_connections"), "{third}");
+    // Threads that apply come first.
+    wait_until("its threads are nice", || nice_values(&duo.two) == [10, 10]);
     for mut child in [first, second] {
         child.kill().unwrap();
         child.wait().unwrap();
