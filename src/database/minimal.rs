@@ -13,6 +13,10 @@ use std::path::{Path, PathBuf};
 
 /// Number of domains from which a standby's own is chosen.
 const DOMAINS: u32 = 1_000_000;
+/// Number of events after which what was received is written to the disk: by a durable replica that acknowledges, and
+/// by any other.
+pub(super) const SYNC_ACKNOWLEDGED: u32 = 1;
+pub(super) const SYNC_SELDOM: u32 = 10_000;
 /// Least packet that is applied.
 const PACKET_MIN_BYTES: u64 = 64 << 20;
 /// Variables that decide how files and tables are read: they must be the primary's.
@@ -181,8 +185,11 @@ impl Minimal<'_> {
         line("server-id", &self.identity.server);
         line("gtid-domain-id", &self.identity.domain);
         let durable = u8::from(self.size == Size::Private);
-        // What is acknowledged is on the disk where commits are.
-        line("sync-relay-log", &if durable == 1 { 1 } else { 10_000 });
+        // What is acknowledged is on the disk where commits are. That costs a write to the disk for each event, and
+        // nothing else needs it: what was received and is lost is fetched anew.
+        line("sync-relay-log", &if durable == 1 && self.acks { SYNC_ACKNOWLEDGED } else { SYNC_SELDOM });
+        // Commits that wait for the disk wait together.
+        line("slave-parallel-threads", &if durable == 1 { 4 } else { 2 });
         line("rpl-semi-sync-slave-enabled", &u8::from(self.acks || self.undoes));
         if self.undoes {
             line("init-rpl-role", &"SLAVE");
@@ -256,7 +263,6 @@ relay-log-recovery=1
 relay-log-purge=1
 slave-net-timeout=10
 master-retry-count=0
-slave-parallel-threads=2
 slave-parallel-mode=optimistic
 slave-parallel-max-queued=131072
 innodb-buffer-pool-chunk-size=1M
@@ -323,13 +329,15 @@ mod tests {
             datadir=/data\nsocket=/run/understudy/acme/socket\npid-file=/run/understudy/acme/pid\n\
             log-error=/run/understudy/acme/server.log\ntmpdir=/run/understudy/acme/tmp\n\
             init-file=/run/understudy/acme/init.sql\nuser=root\nserver-id=4711\ngtid-domain-id=900042\n\
-            sync-relay-log=10000\nrpl-semi-sync-slave-enabled=0\nsync-binlog=0\ninnodb-flush-log-at-trx-commit=2\ninnodb-buffer-pool-size=6M\n\
+            sync-relay-log=10000\nslave-parallel-threads=2\nrpl-semi-sync-slave-enabled=0\nsync-binlog=0\ninnodb-flush-log-at-trx-commit=2\ninnodb-buffer-pool-size=6M\n\
             max-allowed-packet=67108864\nslave-max-allowed-packet=1073741824\nmax-heap-table-size=16777216\n\
             collation_server=utf8mb4_general_ci\ninnodb_page_size=16384\nlog-bin=binlog\n";
         assert_eq!(text(Size::Standard, &primary), wanted.to_owned() + FIXED);
         let private = text(Size::Private, &primary);
         for line in [
             "sync-binlog=1",
+            "sync-relay-log=10000",
+            "slave-parallel-threads=4",
             "innodb-flush-log-at-trx-commit=1",
             "innodb-buffer-pool-size=64M",
             "skip-networking",

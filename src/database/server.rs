@@ -4,6 +4,7 @@ use super::binlog_files::WrittenEnd;
 use super::client::{Account, Address, Client, Rows, literal};
 use super::error::DatabaseError;
 use super::facts::{Facts, ForeignTable, VARIABLES, Variables};
+use super::minimal::{SYNC_ACKNOWLEDGED, SYNC_SELDOM};
 use crate::model::gtid::{GtidPosition, ServerId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -175,15 +176,20 @@ impl Server {
         self.statement(&format!("SET GLOBAL rpl_semi_sync_master_enabled={};", u8::from(on)))
     }
 
-    /// Has this replica acknowledge what it receives, or not. It connects to its primary anew for that.
+    /// Has this replica acknowledge what it receives, or not. It connects to its primary anew for that. A server whose
+    /// commits are durable writes what it acknowledges to the disk first.
     pub fn acknowledge(&self, on: bool) -> Result<(), DatabaseError> {
         let rows = self.question("SHOW ALL SLAVES STATUS;")?;
         // One that is about to connect is not to be left standing.
         let runs =
             rows.named().next().is_some_and(|row| row.get("Slave_IO_Running").is_some_and(|is| *is != "No"));
         let again = if runs { " START SLAVE IO_THREAD;" } else { "" };
+        let sync = if on { SYNC_ACKNOWLEDGED } else { SYNC_SELDOM };
         let on = u8::from(on);
-        self.statement(&format!("STOP SLAVE IO_THREAD; SET GLOBAL rpl_semi_sync_slave_enabled={on};{again}"))
+        self.statement(&format!(
+            "STOP SLAVE IO_THREAD; SET GLOBAL sync_relay_log=IF(@@global.sync_binlog=1, {sync}, {SYNC_SELDOM}); \
+             SET GLOBAL rpl_semi_sync_slave_enabled={on};{again}"
+        ))
     }
 
     /// Returns the server's number.
