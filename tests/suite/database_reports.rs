@@ -249,6 +249,7 @@ fn a_report_that_takes_too_long_or_is_in_the_way_ends_and_the_replica_goes_on() 
     let reader = Reader::configure(&duo.two, "statement_seconds = 2\n");
     restart(&mut duo.two);
     wait_for_reports(&duo.two, &reader);
+    duo.wait_until_equal(&duo.one, &duo.two);
     let slow = "SELECT COUNT(*) FROM shop.orders, information_schema.COLUMNS a, information_schema.COLUMNS b, information_schema.COLUMNS c";
     let ended = reader.sql(slow).unwrap_err();
     assert!(ended.contains("max_statement_time exceeded"), "{ended}");
