@@ -295,14 +295,16 @@ class Archive:
 def archive(bench, rows):
     for plan in ("private", "standard"):
         kept = Archive(bench, plan)
+        before = kept.report()
         lags, puts, used, count = kept.busy()
-        report = kept.report()
+        after = kept.report()
+        raw, stored = (after[key] - before[key] for key in ("events_bytes", "stored_bytes"))
         idle_puts, idle_used = kept.idle()
         lag = f"{lags[len(lags) // 2]:.2f}, {lags[len(lags) * 95 // 100]:.2f}, {lags[-1]:.2f}"
         rows.append((f"archive, {plan}: lag p50, p95, longest, s", lag))
         rows.append((f"archive, {plan}: puts an hour at {count / BUSY:.0f} checkouts a second, and idle", f"{puts:.0f}, {idle_puts:.0f}"))
         rows.append((f"archive, {plan}: ms of processor time a second, busy and idle", f"{used:.1f}, {idle_used:.1f}"))
-        rows.append((f"archive, {plan}: bytes a checkout, raw and stored", f"{report['events_bytes'] / count:.0f}, {report['stored_bytes'] / count:.0f}"))
+        rows.append((f"archive, {plan}: bytes a checkout, raw and stored", f"{raw / count:.0f}, {stored / count:.0f}"))
         rows.append((f"archive, {plan}: memory of the archiver, resident MiB", f"{fields(kept.running.pid)['VmRSS']:.0f}"))
         kept.end()
     kept = Archive(bench, "private")
