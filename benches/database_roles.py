@@ -48,9 +48,9 @@ listen = "127.0.0.1:{port}"\nmemory_mib = 128\n""")
                "XDG_CACHE_HOME": f"{self.top}/cache", "UNDERSTUDY_CONFIG": f"{self.top}/understudy.toml", **variables}
         return {"args": [self.program, *args], "env": env, "text": True}
 
-    def understudy(self, *args, **variables):
+    def understudy(self, *args, codes=(0,), **variables):
         done = subprocess.run(**self.command(*args, **variables), capture_output=True)
-        if done.returncode:
+        if done.returncode not in codes:
             sys.exit(f"{args}: {done.stderr}{done.stdout}")
         return done.stdout
 
@@ -149,7 +149,12 @@ class Bench:
         self.follows(self.two)
 
     def follows(self, host):
-        wait_until("it follows", lambda: host.state() == "following")
+        """Waits until a host follows; says what it does instead."""
+        begun = time.monotonic()
+        while host.state() != "following":
+            if time.monotonic() - begun > 120:
+                sys.exit(host.understudy("database", "status", "acme", codes=range(16)) + open(f"{host.top}/errors").read())
+            time.sleep(0.02)
 
     def equal(self):
         position = self.one.sql("SELECT @@gtid_binlog_pos")
@@ -186,8 +191,9 @@ class Bench:
         self.epoch += 1
         self.two.order("promote", epoch=self.epoch)
         customer.wait(30)
-        self.one.supervise()
+        # Without that it would serve on in its old role.
         self.one.order("fence", epoch=self.epoch)
+        self.one.supervise()
         self.one.order("demote", epoch=self.epoch)
         self.exchange()
         self.follows(self.two)
