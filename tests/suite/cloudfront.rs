@@ -502,6 +502,11 @@ fn credentials_are_found_where_users_of_aws_have_them() {
     assert_eq!((code, &*used), (Some(1), ""));
     assert!(told.contains("no keys of profile 'none'"), "{told}");
     std::fs::remove_file(dir.join(".aws/credentials")).unwrap();
+    // What a machine of AWS's is given: a key for an hour, with a token.
+    let machine = format!("http://127.0.0.1:{}", world.emulator.port);
+    let (code, told, used) = check(&[("AWS_METADATA_ENDPOINT", &machine)]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(used.contains("Credential=ASIA") && used.contains("x-amz-security-token: "), "{used}");
     let (code, told, used) = check(&[]);
     assert_eq!((code, &*used), (Some(1), ""));
     assert!(told.contains("no credentials for AWS") || told.contains("no answer within"), "{told}");

@@ -582,7 +582,9 @@ fn a_guard_that_was_stopped_past_its_time_refuses_first() {
     let mut kept = HttpClient::new(guard.port);
     let until = guard.open_for(1.0);
     assert_eq!(kept.get("/").unwrap().status, 200);
-    let before = nginx.log().lines().count();
+    // It writes its log after its answer.
+    let before = 1;
+    wait_until("nginx has written its log", || nginx.log().lines().count() == before);
     guard.signal("-STOP");
     // All of this is in queues when it goes on: requests, and a feed that would have been in time.
     let mut fresh: Vec<_> = (0..8).map(|_| HttpClient::new(guard.port)).collect();

@@ -67,7 +67,7 @@ impl Emulator {
         let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
         command.args(["-m", "ministack"]).current_dir(dir.path()).env("HOME", dir.path());
         command.env("BIND_HOST", address).env("GATEWAY_PORT", port.to_string());
-        command.env("SERVICES", "cloudfront,cloudfront-keyvaluestore,route53");
+        command.env("SERVICES", "cloudfront,cloudfront-keyvaluestore,route53,imds");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap();
         let (distribution, store_arn) = (String::new(), String::new());

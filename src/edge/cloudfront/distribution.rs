@@ -173,3 +173,137 @@ pub(crate) fn domain_of(address: &Address) -> String {
     let text = address.to_string();
     text.rsplit_once(':').map_or(text.clone(), |(domain, _)| domain.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::switch::{Verdict, judge};
+    use proptest::prelude::*;
+    use std::fmt::Write;
+
+    const HOSTS: [&str; 3] = ["web-1", "web-2", "web-3"];
+
+    fn configured() -> Vec<OriginConfig> {
+        let origin = |host: &&str| OriginConfig {
+            host: (*host).to_owned(),
+            id: OriginId::parse(&format!("{host}-origin")).unwrap(),
+            address: format!("{host}.example:443").parse().unwrap(),
+        };
+        HOSTS.iter().map(origin).collect()
+    }
+
+    /// What stands before a configuration.
+    const BEFORE: [&str; 2] = ["\n", "<!-- first -->"];
+
+    /// Parts of a configuration that nobody here knows.
+    const ODD: [&str; 5] =
+        ["", "\n  ", "<Later a='&gt;'>  x &amp; y </Later>", "<!-- TargetOriginId -->", "<Empty/>"];
+
+    fn odd() -> impl Strategy<Value = &'static str> {
+        proptest::sample::select(&ODD[..])
+    }
+
+    prop_compose! {
+        /// A configuration: the epochs of the origins, other origins between them, and behaviours' targets.
+        fn configurations()(
+            epochs in proptest::collection::vec(0..5_u64, 3),
+            odds in proptest::collection::vec(odd(), 8),
+            // 3 is an origin of somebody else.
+            targets in proptest::collection::vec(0..4_usize, 1..5),
+            order in Just(vec![0_usize, 1, 2, 3]).prop_shuffle(),
+        ) -> (String, Vec<u64>, Vec<usize>) {
+            let id = |at: usize| HOSTS.get(at).map_or("media".to_owned(), |host| format!("{host}-origin"));
+            let mut text = format!("<?xml version='1.0'?>{}<DistributionConfig xmlns='u'><Origins><Items>", BEFORE[usize::from(odds[0].is_empty())]);
+            for at in order {
+                let header = epochs.get(at).map_or(String::new(), |epoch| format!(
+                    "<OriginCustomHeader><HeaderName>x-understudy-EPOCH</HeaderName>{}<HeaderValue>{epoch}</HeaderValue></OriginCustomHeader>",
+                    odds[1]
+                ));
+                let _ = write!(
+                    text,
+                    "{}<Origin>{}<Id>{}</Id><CustomHeaders>{}<Items>{header}</Items></CustomHeaders></Origin>",
+                    odds[2], odds[4], id(at), odds[3]
+                );
+            }
+            let _ = write!(text, "</Items></Origins>{}", odds[5]);
+            for (at, target) in targets.iter().enumerate() {
+                let (open, close) = match at {
+                    0 => ("<DefaultCacheBehavior>", "</DefaultCacheBehavior>"),
+                    1 => ("<CacheBehaviors><Items><CacheBehavior>", "</CacheBehavior>"),
+                    _ => ("<CacheBehavior>", "</CacheBehavior>"),
+                };
+                let _ = write!(text, "{open}{}<TargetOriginId>{}</TargetOriginId>{}{close}", odds[6], id(*target), odds[7]);
+            }
+            text += if targets.len() > 1 { "</Items></CacheBehaviors></DistributionConfig>" } else { "</DistributionConfig>" };
+            (text, epochs, targets)
+        }
+    }
+
+    /// Returns a text without the values that a switch may change.
+    fn masked(text: &str) -> String {
+        let mut kept = String::new();
+        let mut rest = text;
+        while let Some(at) = ["<TargetOriginId>", "<HeaderValue>"]
+            .iter()
+            .filter_map(|tag| Some(rest.find(tag)? + tag.len()))
+            .min()
+        {
+            let (before, after) = rest.split_at(at);
+            kept += before;
+            rest = &after[after.find('<').unwrap()..];
+        }
+        kept + rest
+    }
+
+    proptest! {
+        #[test]
+        fn a_switch_moves_the_stores_behaviours_and_one_header_and_nothing_else((text, epochs, targets) in configurations(), to in 0..3_usize, epoch in 1..9_u64) {
+            let (origins, before) = (configured(), Distribution::parse(text.clone()).unwrap());
+            let there = before.there(&origins);
+            if targets.iter().all(|target| *target == 3) {
+                prop_assert!(there.is_err());
+                return Ok(());
+            }
+            let there = there.unwrap();
+            let highest = epochs.iter().max().filter(|highest| **highest > 0);
+            prop_assert_eq!(there.mark.as_ref().map(|mark| mark.epoch.0), highest.copied());
+            let wanted = mark_of(&origins[to], Epoch(epoch)).unwrap();
+            // What a host may change at all is judged before.
+            if judge(&there, &wanted) != Verdict::Change {
+                return Ok(());
+            }
+            let after = Distribution::parse(before.switched(&origins, &origins[to], Epoch(epoch)).unwrap()).unwrap();
+            prop_assert_eq!(after.there(&origins).unwrap(), There { mark: Some(wanted), is_whole: true });
+            prop_assert_eq!(masked(&after.text), masked(&text));
+            for (at, host) in origins.iter().enumerate() {
+                let (_, now) = after.epoch_at(&host.id).unwrap();
+                prop_assert_eq!(now.0, if at == to { epoch } else { epochs[at] });
+            }
+            let left = |distribution: &Distribution| distribution.text.matches("<TargetOriginId>media<").count();
+            prop_assert_eq!(left(&after), left(&before));
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_is_not_set_up_says_what_is_missing() {
+        let of =
+            |text: &str| Distribution::parse(text.to_owned()).and_then(|found| found.there(&configured()));
+        assert!(of("<Distribution/>").unwrap_err().contains("no configuration of a distribution"));
+        assert!(of("<DistributionConfig/>").unwrap_err().contains("no behaviour"));
+        let target =
+            "<DefaultCacheBehavior><TargetOriginId>web-1-origin</TargetOriginId></DefaultCacheBehavior>";
+        let with = |origin: &str| {
+            format!(
+                "<DistributionConfig><Origins><Items>{origin}</Items></Origins>{target}</DistributionConfig>"
+            )
+        };
+        assert!(of(&with("")).unwrap_err().contains("no origin 'web-1-origin'"));
+        assert!(
+            of(&with("<Origin><Id>web-1-origin</Id></Origin>")).unwrap_err().contains("no custom header")
+        );
+        let header = "<CustomHeaders><Items><OriginCustomHeader><HeaderName>X-Understudy-Epoch</HeaderName>\
+                      <HeaderValue>07</HeaderValue></OriginCustomHeader></Items></CustomHeaders>";
+        let wrong = with(&format!("<Origin><Id>web-1-origin</Id>{header}</Origin>"));
+        assert!(of(&wrong).unwrap_err().contains("is no number"));
+    }
+}
