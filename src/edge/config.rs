@@ -1,7 +1,7 @@
 //! The edges of a store in `understudy.toml`: `[[store.edge]]`.
 
 use super::address::Address;
-use super::aws::client::Endpoint;
+use super::aws::endpoint::Endpoint;
 use super::cloudfront::names::{DistributionId, FunctionName, KeyValueStoreArn, OriginId, StoreKey};
 use super::route53::zone::{RecordName, ZoneId};
 use serde::{Deserialize, Deserializer};
