@@ -255,6 +255,7 @@ fn stores() -> Vec<StoreStatus> {
         store(true, Permission::Primary, Role::Fenced, PlanName::Standard),
         store(true, Permission::Standby, Role::Standby, PlanName::Private),
         store(true, Permission::Standby, Role::Unassigned, PlanName::Private),
+        store(true, Permission::Watcher, Role::Watcher, PlanName::Private),
         store(false, Permission::Primary, Role::Primary, PlanName::Continuous),
     ];
     let failed = |kind| StoreStatus {
@@ -357,7 +358,7 @@ fn failover(phase: &str, is_full: bool) -> FailoverStatus {
 fn brief(is_primary: bool) -> FailoverBrief {
     let primary = is_primary.then(|| WriterId("web-1".into()));
     let failing = vec!["the edge".into()];
-    FailoverBrief { phase: "standby".into(), epoch: 3, primary, failing, ready: Some(!is_primary) }
+    FailoverBrief { phase: "standby".into(), epoch: 3, primary, failing, ready: (!is_primary).then_some(true) }
 }
 
 fn failovers() -> Vec<FailoverStatus> {
@@ -372,7 +373,17 @@ fn failovers() -> Vec<FailoverStatus> {
         "primary",
         "handing over",
     ];
-    phases.iter().enumerate().map(|(at, phase)| failover(phase, at % 2 == 0)).collect()
+    let verdicts = ["healthy", "degraded", "not ready", "unreachable", "dead"];
+    let levels = ["green", "amber", "red"];
+    let one = |(at, phase): (usize, &&str)| {
+        let mut status = failover(phase, at % 2 == 0);
+        if let Some(watch) = &mut status.watch {
+            watch.verdict = verdicts[at / 2 % verdicts.len()].into();
+        }
+        status.ready[0].level = levels[at % levels.len()].into();
+        status
+    };
+    phases.iter().enumerate().map(one).collect()
 }
 
 fn history() -> Vec<HistoryRow> {

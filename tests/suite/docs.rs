@@ -499,6 +499,11 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
         "[store.database.serve]",
         "[store.database.reports]",
         "[store.database.drill]",
+        "[[store.probe]]\nkind = 'http'",
+        "[[store.probe]]\nkind = 'tcp'",
+        "[[store.probe]]\nkind = 'command'",
+        "[[store.probe]]\nkind = 'disk'",
+        "[store.watch]",
         "[[store.edge]]\nkind = 'cloudfront'",
         "[[store.edge]]\nkind = 'command'",
         "[[store.edge]]\nkind = 'haproxy'",
@@ -537,6 +542,8 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
                 "database",
                 "serve",
                 "reports",
+                "probe",
+                "watch",
             ]
             .contains(&key.as_str())
                 && ![("[store.database]", "fence"), ("[store.member]", "database")]
