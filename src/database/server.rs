@@ -377,11 +377,12 @@ impl Server {
         Ok(())
     }
 
-    /// Ends all sessions but this one and those of replicas; returns how many there were.
+    /// Ends all sessions but this one and those of replicas; returns how many there were. One that has not logged in
+    /// yet has begun nothing, and finds the server as it is by then.
     pub fn end_sessions(&self) -> Result<usize, DatabaseError> {
         let sessions = format!(
             "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND COMMAND NOT IN \
-             ('Binlog Dump', 'Daemon', 'Slave_IO', 'Slave_SQL', 'Slave_worker') AND USER <> 'system user' LIMIT {SESSIONS_MAX};"
+             ('Binlog Dump', 'Daemon', 'Slave_IO', 'Slave_SQL', 'Slave_worker') AND USER NOT IN ('system user', 'unauthenticated user') LIMIT {SESSIONS_MAX};"
         );
         let ids: Vec<u64> =
             self.question(&sessions)?.rows.into_iter().flatten().filter_map(|id| id.parse().ok()).collect();
