@@ -358,7 +358,13 @@ fn failover(phase: &str, is_full: bool) -> FailoverStatus {
 fn brief(is_primary: bool) -> FailoverBrief {
     let primary = is_primary.then(|| WriterId("web-1".into()));
     let failing = vec!["the edge".into()];
-    FailoverBrief { phase: "standby".into(), epoch: 3, primary, failing, ready: (!is_primary).then_some(true) }
+    FailoverBrief {
+        phase: "standby".into(),
+        epoch: 3,
+        primary,
+        failing,
+        ready: (!is_primary).then_some(true),
+    }
 }
 
 fn failovers() -> Vec<FailoverStatus> {

@@ -184,12 +184,8 @@ fn watchers(watchers: &Watchers, store: &str) -> Item {
     let more = format!("understudy member invite {store} --watch-only");
     match () {
         () if all == 0 => item(WATCHERS, Level::Red, "nobody may watch the primary", more),
-        () if answering < needed => {
-            item(WATCHERS, Level::Red, count, "start `understudy run` on the others")
-        }
-        () if answering < all => {
-            item(WATCHERS, Level::Amber, count, "start `understudy run` on the others")
-        }
+        () if answering < needed => item(WATCHERS, Level::Red, count, "start `understudy run` on the others"),
+        () if answering < all => item(WATCHERS, Level::Amber, count, "start `understudy run` on the others"),
         () if all < 3 => item(WATCHERS, Level::Amber, format!("{count}; with three, one may fail"), more),
         () if zones < 2 => {
             let why = format!("{count}; all of them are in one zone");
