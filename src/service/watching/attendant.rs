@@ -11,6 +11,7 @@ use crate::failover::watch::health::{Health, HealthRules, Remedy};
 use crate::failover::watch::limits::may_fail_over;
 use crate::failover::watch::probe::Prober;
 use crate::failover::watch::tally::{Tally, TallyRules};
+use crate::model::escape;
 use crate::model::id::{Epoch, WriterId};
 use crate::model::member::shortened;
 use crate::model::vote::{majority, voters};
@@ -216,7 +217,9 @@ impl Attendant {
         }
         may_fail_over(&agent.state().authority.automatic, self.parts.store.env().wall())?;
         let to = self.target(view)?;
-        let because = shortened(format!("not ready: {}", reasons.join("; ")));
+        // Part of it may be what watchers said.
+        let because = escape::line(&format!("not ready: {}", reasons.join("; "))).into_owned();
+        let because = shortened(because);
         let store = &self.parts.name;
         tracing::error!(%store, %to, because, "this host hands over, because the store does not serve here");
         match agent.give_away(&to, &because, ANSWER_LIMIT) {

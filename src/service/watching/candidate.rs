@@ -9,6 +9,7 @@ use crate::failover::decide::view::{Cause, Phase};
 use crate::failover::peers::question::{Answer, Ask};
 use crate::failover::watch::limits::may_fail_over;
 use crate::failover::watch::readiness::{WATCHERS, reds};
+use crate::model::escape;
 use crate::model::id::WriterId;
 use crate::model::member::shortened;
 use crate::model::record::StoreState;
@@ -122,5 +123,5 @@ fn reason(votes: &[Vote], state: &StoreState, primary: &WriterId, parts: &HostPa
         vote.finding(&member.key, parts.store.name(), state.epoch)?.failed.into_iter().next()
     });
     let why = first.map(|why| format!(": {why}")).unwrap_or_default();
-    format!("{} of {all} watchers found '{primary}' dead{why}", votes.len())
+    escape::line(&format!("{} of {all} watchers found '{primary}' dead{why}", votes.len())).into_owned()
 }

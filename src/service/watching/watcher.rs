@@ -13,6 +13,7 @@ use crate::failover::peers::client::PeerClient;
 use crate::failover::peers::question::{Answer, Ask};
 use crate::failover::watch::limits::DeadHosts;
 use crate::failover::watch::probe::Prober;
+use crate::failover::watch::settings::{ProbeSettings, TcpSettings};
 use crate::failover::watch::tally::{Tally, TallyRules};
 use crate::failover::watch::verdict::{AgentSight, LeaseSight, Sight, Verdict, conclude};
 use crate::failover::watch::words::Words;
@@ -186,6 +187,11 @@ impl Watcher {
             this: THIS.into(),
         };
         let questions = self.questions(config, primary, &context);
+        if questions.is_empty() {
+            let nothing = "nothing shows from here whether customers are served: set `customer_url`, or tell `customers` or `address` in the primary's [store.member]";
+            let (agent, lease) = (AgentSight::Unasked, LeaseSight::Unread);
+            return Sight { down: Vec::new(), in_doubt: vec![nothing.into()], probes: 1, agent, lease };
+        }
         let members = self.state.authority.members.clone();
         let (is_in_doubt, followed) = (self.is_in_doubt, &mut self.lease);
         let store = &self.store;
@@ -255,6 +261,12 @@ impl Watcher {
                 (self.prober.clone(), probe.of(primary.customers.as_deref()), primary.name.clone());
             let asked = move || prober.ask(of.as_ref().map_err(Clone::clone)?, &name);
             questions.push((probe.name(), Box::new(asked)));
+        }
+        // A host that tells nothing but where its daemon is may still be seen to die.
+        if let (true, Some(address)) = (questions.is_empty(), primary.address.clone()) {
+            let (prober, name) = (self.prober.clone(), primary.name.clone());
+            let daemon = ProbeSettings::Tcp(TcpSettings { address, timeout_seconds: None });
+            questions.push((daemon.name(), Box::new(move || prober.ask(&daemon, &name))));
         }
         questions
     }
