@@ -10,7 +10,8 @@ between two orders that were acknowledged, as the customer saw it, who orders ev
 and are missing; of files, what is newer than the last snapshot of a dead host is listed as stranded once it is back. Prints a
 table in Markdown. The repository is a server of S3 on a machine of its own (`tests/tools.sh` installs it)."""
 import argparse, statistics, subprocess, sys, time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +60,7 @@ def is_watched(host):
     return is_well and all(item["level"] != "red" for item in state.get("ready", []))
 
 
-def measure(kind, options):
+def measure(kind, options, _round):
     """One round: how long it was closed, and the number of acknowledged rows that are missing."""
     has_database = kind == "database"
     with Lab(options.understudy, options.work, S3_SERVER, has_database, watchers=2) as lab:
@@ -98,8 +99,8 @@ def main():
     print("| --- | ---: | ---: | ---: | ---: |")
     for kind in options.kind:
         seconds, missing = [], 0
-        with ThreadPoolExecutor(options.at_once) as pool:
-            for closed, lost in pool.map(lambda _: measure(kind, options), range(options.rounds)):
+        with ProcessPoolExecutor(options.at_once) as pool:
+            for closed, lost in pool.map(partial(measure, kind, options), range(options.rounds)):
                 seconds.append(closed)
                 missing += lost
                 print(f"{kind} {len(seconds)}: {closed:.2f} s, {lost} missing", file=sys.stderr, flush=True)

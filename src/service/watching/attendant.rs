@@ -30,6 +30,8 @@ const LOOK_SERVICES: Duration = Duration::from_secs(2);
 const ASK_SERVICES: Duration = Duration::from_secs(10);
 /// Time that the machine has to begin a handover.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// Time from a start of the services that failed to the next one.
+const START_AGAIN: Duration = Duration::from_secs(1);
 /// Time that the filesystem has to say whether somebody works on the store.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
 const RULES: TallyRules = TallyRules { misses: 3, hits: 1 };
@@ -195,20 +197,37 @@ impl Attendant {
         if view.log.is_paused && !reasons.is_empty() {
             return Err("failover is paused; `understudy resume` ends that".into());
         }
-        let now = self.parts.store.env().boot();
         let can_restart = !config.service.is_empty();
-        match self.health.next(HealthRules::DEFAULT, reasons.is_empty(), can_restart, now) {
-            Remedy::Nothing => Ok(()),
-            Remedy::Restart => {
-                let store = &self.parts.name;
-                tracing::warn!(%store, why = reasons.join("; "), "the store does not serve; its services are started again");
-                let done = self.parts.restart_services();
+        loop {
+            let now = self.parts.store.env().boot();
+            match self.health.next(HealthRules::DEFAULT, reasons.is_empty(), can_restart, now) {
+                Remedy::Nothing => return Ok(()),
+                Remedy::Restart => match self.restart(reasons) {
+                    Ok(()) => return Ok(()),
+                    // There is nothing to wait for: it does not even start.
+                    Err(_) => self.parts.store.env().sleep(START_AGAIN),
+                },
+                Remedy::HandOver => return self.hand_over(agent, view, reasons),
+            }
+        }
+    }
+
+    /// Starts the services again.
+    ///
+    /// # Errors
+    /// One of them does not start.
+    fn restart(&mut self, reasons: &[String]) -> Result<(), String> {
+        let store = &self.parts.name;
+        tracing::warn!(%store, why = reasons.join("; "), "the store does not serve; its services are started again");
+        let done = self.parts.restart_services();
+        match &done {
+            Ok(()) => {
                 self.begin_anew();
                 self.health.restarted(self.parts.store.env().boot());
-                done
             }
-            Remedy::HandOver => self.hand_over(agent, view, reasons),
+            Err(how) => tracing::error!(%store, how, "its services do not start"),
         }
+        done
     }
 
     fn hand_over(&self, agent: &Agent, view: &View, reasons: &[String]) -> Result<(), String> {
