@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 pub(super) const ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
 const CUSTOMERS_ASK: &str = "http://10.77.0.10";
+const SIGNED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=testing/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 const BUCKET: &str = "http://10.77.0.30:9000/bucket";
 
 /// Both hosts, the edge, the customers and the network between them. The store is founded, and no daemon runs.
@@ -208,7 +209,7 @@ impl Lab {
     fn ask_bucket(&self, more: &[&str]) -> String {
         let mut curl = inside(self.customer);
         // The server checks that a request is signed, and not by whom.
-        curl.args(["curl", "-sf", "--max-time", "5", "-H", "Authorization: AWS4-HMAC-SHA256"]).args(more);
+        curl.args(["curl", "-sf", "--max-time", "5", "-H", SIGNED]).args(more);
         String::from_utf8(ok(&mut curl).stdout).unwrap()
     }
 
@@ -224,7 +225,8 @@ impl Lab {
     }
 
     pub fn put_object(&self, key: &str, text: &str) {
-        self.ask_bucket(&["-X", "PUT", "--data-binary", text, &format!("{BUCKET}/{key}")]);
+        let kind = "Content-Type: application/octet-stream";
+        self.ask_bucket(&["-X", "PUT", "-H", kind, "--data-binary", text, &format!("{BUCKET}/{key}")]);
     }
 
     pub fn start_customers(&mut self) {
