@@ -11,6 +11,7 @@ use super::database::{Database, FenceFor};
 use super::files::Files;
 use super::gate::StoreGate;
 use super::peers::Peers;
+use crate::database::decide::State;
 use crate::failover::agent::journal::{CATCH_UP, FOLLOWS, Journal};
 use crate::failover::agent::participants::{
     GateMode, GateOrder, GateOutcome, Participants, Report, Standbys,
@@ -500,6 +501,10 @@ impl Participants for HostParts {
             // Where nothing is configured any more, nobody acknowledges; a supervisor that is silent says nothing.
             return if now.database().has_semi_sync() { Standbys::default() } else { gone() };
         };
+        if report.acks.is_none() && report.state == State::Down {
+            // A server that does not run commits nothing: whoever had everything has it still.
+            return Standbys::default();
+        }
         let (Some(standby), Some(acks)) = (standby, report.acks) else { return gone() };
         let is_it = acks.acknowledging == 1;
         match acks.acknowledging > 1 {
