@@ -62,14 +62,7 @@ impl Asker {
         self.runtime
             .block_on(async {
                 let mut response = request.send().await?;
-                let mut body = Vec::new();
-                while let Some(part) = response.chunk().await? {
-                    let room = BODY_MAX_BYTES - body.len();
-                    body.extend_from_slice(&part[..part.len().min(room)]);
-                    if body.len() == BODY_MAX_BYTES {
-                        break;
-                    }
-                }
+                let body = beginning(&mut response, BODY_MAX_BYTES).await?;
                 let headers = response.headers();
                 let (epochs, is_old) = (epochs_of(headers), is_from_cache(headers));
                 Ok(Answer { status: response.status().as_u16(), epochs, is_old, body })
@@ -79,6 +72,22 @@ impl Asker {
                 reason: chain(&error.without_url()),
             })
     }
+}
+
+/// Reads an answer's body, up to a number of bytes.
+pub(crate) async fn beginning(
+    response: &mut reqwest::Response,
+    max_bytes: usize,
+) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await? {
+        let room = max_bytes - body.len();
+        body.extend_from_slice(&part[..part.len().min(room)]);
+        if body.len() == max_bytes {
+            break;
+        }
+    }
+    Ok(body)
 }
 
 /// Returns the values of the header. A proxy may have joined several with commas.

@@ -141,8 +141,7 @@ impl Agent {
 
     /// Returns how this host's watcher saw customers served in `epoch` a moment ago; none if it did not.
     pub fn saw_served(&self, epoch: Epoch) -> Option<String> {
-        let ago = self.words.served(epoch, self.env.boot())?;
-        Some(format!("'{}' saw customers served in epoch {} {} s ago", self.me, epoch.0, ago.as_secs()))
+        self.words.saw_served(&self.me, epoch, self.env.boot())
     }
 
     /// Has the log read now: another host says that it has news.

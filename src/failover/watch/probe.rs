@@ -2,6 +2,7 @@
 //! is found, too.
 
 use super::settings::{CommandSettings, DiskSettings, HttpSettings, Method, ProbeSettings};
+use crate::edge::ask::beginning;
 use crate::model::escape;
 use crate::model::id::{StoreName, WriterId};
 use crate::support::chain::chain;
@@ -76,14 +77,7 @@ impl Prober {
         };
         let asked = self.runtime.block_on(async {
             let mut response = request.send().await?;
-            let mut body = Vec::new();
-            while let Some(part) = response.chunk().await? {
-                let room = BODY_MAX_BYTES - body.len();
-                body.extend_from_slice(&part[..part.len().min(room)]);
-                if body.len() == BODY_MAX_BYTES {
-                    break;
-                }
-            }
+            let body = beginning(&mut response, BODY_MAX_BYTES).await?;
             Ok((response.status().as_u16(), body))
         });
         let (status, body) = asked.map_err(|error: reqwest::Error| match error.is_timeout() {

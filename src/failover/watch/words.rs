@@ -70,6 +70,12 @@ impl Words {
         Some(now.since(at)).filter(|ago| seen == epoch && *ago < SEEN_LIMIT)
     }
 
+    /// Says how the watcher of the host `me` saw customers served in `epoch`; none if that was too long ago to count.
+    pub fn saw_served(&self, me: &WriterId, epoch: Epoch, now: BootNanos) -> Option<String> {
+        let ago = self.served(epoch, now)?;
+        Some(format!("'{me}' saw customers served in epoch {} {} s ago", epoch.0, ago.as_secs()))
+    }
+
     pub fn note_ready(&self, not_ready: Vec<String>) {
         *lock(&self.not_ready) = not_ready;
     }

@@ -40,11 +40,7 @@ impl Commands<'_> {
 
     /// Returns whether all services that serve customers run.
     pub(crate) fn serve(&self) -> bool {
-        let last: BTreeSet<_> =
-            self.config.service.iter().filter(|s| s.last).map(|s| s.name.as_str()).collect();
-        let is_up =
-            |(name, standing): &(&str, Standing)| *standing == Standing::Running || last.contains(name);
-        self.services(&|| false).standings().iter().all(is_up)
+        self.stopped().is_empty()
     }
 
     /// Returns the services that serve customers and do not run, each with what is known of it.

@@ -9,7 +9,7 @@
 
 use crate::database::decide::State;
 use crate::database::minimal::Place;
-use crate::database::report::Report;
+use crate::database::report::{Report, STALE};
 use crate::database::role_file;
 use crate::model::gtid::GtidPosition;
 use crate::model::id::Epoch;
@@ -168,10 +168,7 @@ impl Database<'_> {
 
     /// Returns whether this host's server takes writes, as far as understudy runs it.
     pub(crate) fn serves(&self) -> bool {
-        self.supervised().is_none_or(|place| {
-            Report::read(&place)
-                .is_some_and(|report| report.state == State::Serving && report.is_fresh(self.env.wall()))
-        })
+        self.serves_by_report(STALE)
     }
 
     /// Returns by how much this host's replica is behind; none where that is not known, or there is none.
@@ -182,8 +179,12 @@ impl Database<'_> {
 
     /// As [`Self::serves`], by a report of the last seconds.
     pub(crate) fn serves_now(&self) -> bool {
+        self.serves_by_report(RECENT)
+    }
+
+    fn serves_by_report(&self, max_age: Duration) -> bool {
         let now = self.env.wall();
-        let is_serving = |report: Report| report.state == State::Serving && now.since(report.at) < RECENT;
+        let is_serving = |report: Report| report.state == State::Serving && now.since(report.at) < max_age;
         self.supervised().is_none_or(|place| Report::read(&place).is_some_and(is_serving))
     }
 

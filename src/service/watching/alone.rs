@@ -179,8 +179,7 @@ impl AskedAgent for Watched {
     }
 
     fn saw_served(&self, epoch: Epoch) -> Option<String> {
-        let ago = self.words.served(epoch, self.env.boot())?;
-        Some(format!("'{}' saw customers served in epoch {} {} s ago", self.me, epoch.0, ago.as_secs()))
+        self.words.saw_served(&self.me, epoch, self.env.boot())
     }
 
     fn hand_over(&self, _: &WriterId) -> Option<Vec<String>> {
