@@ -181,8 +181,10 @@ fn counting(transactions: usize) -> String {
 
 fn segments(repository: &Path, epoch: u64) -> Vec<PathBuf> {
     let dir = repository.join(format!("acme.database/binlog/{epoch:020}"));
-    let mut found: Vec<_> =
-        std::fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
+    // What a killed writer had not yet given its name is no object: `object_store` ends its name in `#` and a number.
+    let is_object = |path: &PathBuf| !path.to_string_lossy().contains('#');
+    let mut found: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(is_object).collect();
     found.sort();
     found
 }
@@ -339,7 +341,8 @@ fn an_archiver_that_is_killed_at_any_step_goes_on_without_a_gap_or_a_duplicate()
     check_consecutive(&gtids, archived.base);
     assert_eq!(gtids.last().unwrap().number, archived.number());
     assert_eq!(line.0.len(), 1);
-    assert_eq!(line.0[0].last, archived.segments(0).len() as u64);
+    let segments = archived.segments(0);
+    assert_eq!(line.0[0].last, segments.len() as u64, "{segments:?}");
 }
 
 #[test]
