@@ -325,6 +325,7 @@ impl Cluster {
             key: host.key(),
             incarnation: Incarnation(host.incarnations),
             ended,
+            disk: None,
         };
         host.incarnations += 1;
         let keeper = LeaseKeeper::start(settings).unwrap();

@@ -19,6 +19,9 @@
 //! - **Another process of this host's name is waited for.** Its number ends all lines; the last number is
 //!   looked up only where no line goes on, and every store that asks for its number within `ttl` hears of it.
 //!
+//! - **A host whose disk hangs does not go on.** It creates no number and asks for no promise
+//!   ([`disk_pulse`](super::disk_pulse)): its gates close by their clock, and others may take over.
+//!
 //! # What can race
 //!
 //! A store that joins has no number: its first one is created afterwards, and its machine reads the log after
@@ -27,6 +30,7 @@
 //! store's renewal. There must be one keeper for a host and a repository in a process: two would be each other's
 //! rivals.
 
+use super::disk_pulse::DiskPulse;
 use super::lease_judge::{Judgement, LeaseJudge};
 use super::lease_lines::{LineId, Lines, Next, Reply, Verdict};
 use super::log_desk::LogJob;
@@ -41,12 +45,14 @@ use crate::model::member::{May, Member};
 use crate::model::record::StoreState;
 use crate::repository::leases::{LEASE_KEPT, Lease, NumberTaken};
 use crate::repository::store::Store;
+use crate::support::clock::BootNanos;
 use crate::support::env::Env;
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -61,12 +67,15 @@ pub struct LeaseSettings {
     pub incarnation: Incarnation,
     /// Processes of this host that are known to have ended.
     pub ended: BTreeSet<Incarnation>,
+    /// Directory on a disk without which this host is none; none if it has no such disk.
+    pub disk: Option<PathBuf>,
 }
 
 /// The keeper of a host's lease in one repository. Its thread ends when it is dropped.
 pub struct LeaseKeeper {
     shared: Arc<Shared>,
     judge: Arc<LeaseJudge>,
+    pulse: Option<Arc<DiskPulse>>,
 }
 
 struct Shared {
@@ -159,9 +168,10 @@ impl LeaseKeeper {
     /// # Errors
     /// A thread could not be started.
     pub fn start(settings: LeaseSettings) -> io::Result<Arc<Self>> {
-        let LeaseSettings { store, me, key, incarnation, ended } = settings;
+        let LeaseSettings { store, me, key, incarnation, ended, disk } = settings;
         let judge = Arc::new(LeaseJudge { me: me.clone(), incarnation, ended });
         let env = store.env().clone();
+        let pulse = disk.map(|dir| DiskPulse::start(&env, &dir)).transpose()?.map(Arc::new);
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), env });
         let (old, its) = (Lease::new(&store, &me), shared.clone());
         let prune = Worker::start("lease-prune", move |last| {
@@ -173,9 +183,16 @@ impl LeaseKeeper {
             }
         })?;
         let lease = Lease::new(&store, &me);
-        let mut own = OwnLease { shared: shared.clone(), lease, key, judge: judge.clone(), prune };
+        let mut own = OwnLease {
+            shared: shared.clone(),
+            lease,
+            key,
+            judge: judge.clone(),
+            prune,
+            pulse: pulse.clone(),
+        };
         std::thread::Builder::new().name("lease".into()).spawn(move || own.run())?;
-        Ok(Arc::new(Self { shared, judge }))
+        Ok(Arc::new(Self { shared, judge, pulse }))
     }
 
     /// Returns the process whose numbers these are.
@@ -229,6 +246,11 @@ impl LeaseLine {
         }
     }
 
+    /// Returns whether the disk of this host hangs. Then it does not ask others for promises either.
+    pub(crate) fn disk_hangs(&self, now: BootNanos) -> bool {
+        self.keeper.pulse.as_ref().is_some_and(|pulse| pulse.hangs(now).is_some())
+    }
+
     /// Returns what takes the verdict about an object that was in doubt.
     pub(crate) fn judged(&self) -> impl Fn(u64, Verdict) + Send + use<> {
         let (shared, id) = (self.keeper.shared.clone(), self.id);
@@ -262,6 +284,7 @@ struct OwnLease {
     key: Arc<SigningKey>,
     judge: Arc<LeaseJudge>,
     prune: Worker<u64>,
+    pulse: Option<Arc<DiskPulse>>,
 }
 
 impl OwnLease {
@@ -325,6 +348,11 @@ impl OwnLease {
     }
 
     fn create(&mut self, number: u64) {
+        let now = self.shared.env.boot();
+        if let Some(how) = self.pulse.as_ref().and_then(|pulse| pulse.hangs(now)) {
+            self.failed(&how);
+            return self.shared.change(Lines::unknown);
+        }
         let held = LeaseNote::Held { incarnation: self.judge.incarnation };
         let me = &self.judge.me;
         let created = match held.sign(me, number, me, &self.key) {

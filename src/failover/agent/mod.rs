@@ -6,6 +6,7 @@
 //!
 //! - [`log_desk`] reads the log and appends to it, [`watch_desk`] reads and breaks other hosts' leases.
 //! - [`participants`] are the host's own parts: its gate, files, services, database and edge.
+//! - [`disk_pulse`] says whether the host's disk hangs: then the lease is not renewed.
 //! - [`journal`] keeps the steps of what the host does, with their times.
 //! - [`terms`] turns the machine's events into decisions of the log. Pure.
 //!
@@ -16,6 +17,7 @@
 //!
 //! What can race: an agent that ends leaves the gate as it is. The gate closes by its own clock.
 
+pub(crate) mod disk_pulse;
 pub mod hands;
 pub mod journal;
 pub(crate) mod lease_judge;

@@ -494,6 +494,7 @@ impl Machine {
             Output::Break { host, number, epoch } => {
                 hands.watch.put(WatchJob::Break { host, number, epoch });
             }
+            Output::AskPromise { .. } if hands.lease.disk_hangs(now) => {}
             Output::AskPromise { of, epoch } => hands.ask_promise(of, epoch, now),
             Output::AskLook { of } => hands.ask_look(of),
             // It was answered to who asked; see `take`.

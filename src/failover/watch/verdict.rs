@@ -4,9 +4,12 @@
 //! | --- | --- | --- |
 //! | healthy | every probe is up | no |
 //! | degraded | a probe is down or in doubt, and customers are served, or too little is known | no |
-//! | not ready | customers are not served, and the primary's agent answers | no: the agent is told, and hands over |
-//! | unreachable | customers are not served, the agent is silent, and the lease still moves, or cannot be read | no |
-//! | dead | customers are not served, the agent is silent, and the lease stood still for `ttl` | yes |
+//! | not ready | customers are not served, the primary's agent answers, and the lease moves, or cannot be read | no: the agent is told, and hands over |
+//! | unreachable | customers are not served, the agent is silent, and the lease moves, or cannot be read | no |
+//! | dead | customers are not served, and the lease stood still for `ttl` | yes |
+//!
+//! An agent that answers while its lease stands still is of a host that cannot hand over: its disk hangs, or it does
+//! not reach the repository.
 
 use crate::model::id::Incarnation;
 use crate::support::clock::BootNanos;
@@ -92,6 +95,13 @@ pub fn conclude(sight: &Sight, ttl: Duration, now: BootNanos) -> Verdict {
     if sight.down.len() < sight.probes {
         return Verdict::Degraded(sight.down.iter().chain(&sight.in_doubt).cloned().collect());
     }
+    if let LeaseSight::Seen { number, incarnation, since } = &sight.lease
+        && now >= since.plus(ttl)
+        && sight.agent != AgentSight::Unasked
+    {
+        let failed = sight.down.iter().chain(said(&sight.agent)).cloned().collect();
+        return Verdict::Dead { incarnation: *incarnation, lease: *number, failed };
+    }
     match (&sight.agent, &sight.lease) {
         (AgentSight::NotReady(reasons), _) => {
             Verdict::NotReady(sight.down.iter().chain(reasons).cloned().collect())
@@ -101,19 +111,19 @@ pub fn conclude(sight: &Sight, ttl: Duration, now: BootNanos) -> Verdict {
         (AgentSight::Silent(_), LeaseSight::Unknown(how)) => {
             Verdict::Unreachable(format!("the repository does not answer either: {how}"))
         }
-        (AgentSight::Silent(how), LeaseSight::Seen { number, incarnation, since }) => {
-            match now >= since.plus(ttl) {
-                true => Verdict::Dead {
-                    incarnation: *incarnation,
-                    lease: *number,
-                    failed: sight.down.iter().chain([how]).cloned().collect(),
-                },
-                false => Verdict::Unreachable(format!(
-                    "its lease was renewed less than {} s ago, so it lives, or died just now",
-                    ttl.as_secs()
-                )),
-            }
-        }
+        (AgentSight::Silent(_), LeaseSight::Seen { .. }) => Verdict::Unreachable(format!(
+            "its lease was renewed less than {} s ago, so it lives, or died just now",
+            ttl.as_secs()
+        )),
+    }
+}
+
+/// Returns what an agent said, or why it said nothing.
+fn said(agent: &AgentSight) -> &[String] {
+    match agent {
+        AgentSight::Silent(how) => std::slice::from_ref(how),
+        AgentSight::NotReady(reasons) => reasons,
+        AgentSight::Unasked | AgentSight::Serves => &[],
     }
 }
 
@@ -151,13 +161,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_a_silent_host_whose_lease_stands_still_and_that_no_probe_reaches_is_dead(probes in 0..4usize, down in 0..4usize, doubt in 0..4usize, agent in agent(), lease in lease(), now in 0..140u64) {
+        fn only_a_host_whose_lease_stands_still_and_that_no_probe_reaches_is_dead(probes in 0..4usize, down in 0..4usize, doubt in 0..4usize, agent in agent(), lease in lease(), now in 0..140u64) {
             let down = down.min(probes);
             let texts = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
             let sight = Sight { down: texts(down), in_doubt: texts(doubt.min(probes - down)), probes, agent: agent.clone(), lease: lease.clone() };
             let verdict = conclude(&sight, TTL, at(now));
             let stands = matches!(lease, LeaseSight::Seen { since, .. } if at(now) >= since.plus(TTL));
-            let is_dead = probes > 0 && down == probes && matches!(agent, AgentSight::Silent(_)) && stands;
+            let is_dead = probes > 0 && down == probes && agent != AgentSight::Unasked && stands;
             prop_assert_eq!(matches!(verdict, Verdict::Dead { .. }), is_dead, "{:?}", verdict);
             prop_assert_eq!(verdict == Verdict::Healthy, sight.down.is_empty() && sight.in_doubt.is_empty());
             prop_assert_eq!(verdict.reasons().is_empty(), verdict == Verdict::Healthy);

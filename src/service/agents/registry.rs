@@ -189,7 +189,8 @@ impl Agents {
         let env = host.env();
         let incarnation = host.incarnation().unwrap_or_else(|| Incarnation(env.nonce()));
         let (me, ended) = (host.writer(), self.ended(env, incarnation));
-        let settings = LeaseSettings { store: store.clone(), me, key: key.clone(), incarnation, ended };
+        let disk = state_dir().ok().flatten();
+        let settings = LeaseSettings { store: store.clone(), me, key: key.clone(), incarnation, ended, disk };
         let keeper = LeaseKeeper::start(settings).map_err(|error| error.to_string())?;
         keepers.insert(location, keeper.clone());
         Ok(keeper)
