@@ -200,18 +200,23 @@ fn accounts(facts: &Facts) -> Vec<Finding> {
         let mend = format!("GRANT {} ON *.* TO {};", missing.join(", "), facts.account);
         findings.push(must("grants", why, mend));
     }
-    for (account, privileges) in &facts.privileges {
-        let is_allowed =
-            is_administrator(account, facts.variables.text("hostname")) || *account == facts.account;
-        if privileges.contains("READ_ONLY ADMIN") && !is_allowed {
-            let why = format!(
-                "account {account} may write while the server is read-only: a switchover could not stop it"
-            );
-            let mend = format!("REVOKE READ_ONLY ADMIN ON *.* FROM {account};");
-            findings.push(must("read_only", why, mend));
-        }
+    for account in may_write_read_only(facts) {
+        let why = format!(
+            "account {account} may write while the server is read-only: a switchover could not stop it"
+        );
+        let mend = format!("REVOKE READ_ONLY ADMIN ON *.* FROM {account};");
+        findings.push(must("read_only", why, mend));
     }
     findings
+}
+
+/// Returns the accounts, other than the server's and administrators' own, that may write while it is read-only.
+pub(crate) fn may_write_read_only(facts: &Facts) -> Vec<String> {
+    let is_allowed = |account: &String| {
+        is_administrator(account, facts.variables.text("hostname")) || *account == facts.account
+    };
+    let may = facts.privileges.iter().filter(|(_, privileges)| privileges.contains("READ_ONLY ADMIN"));
+    may.map(|(account, _)| account.clone()).filter(|account| !is_allowed(account)).collect()
 }
 
 fn tables(facts: &Facts) -> Vec<Finding> {

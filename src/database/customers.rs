@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Default memory of the pool.
-const MEMORY_MIB: u32 = 128;
+pub(crate) const MEMORY_MIB: u32 = 128;
 const PORT: u16 = 3306;
 
 /// How customers reach a server, and what it may use.

@@ -57,6 +57,12 @@ pub struct Source<'a> {
     pub tls_ca: Option<&'a str>,
 }
 
+/// The table of the row that shows whether a server takes writes. Customers do not see this schema.
+const HEARTBEAT: &str = "mysql.understudy_heartbeat";
+/// The server's error for a table that is not there.
+const NO_SUCH_TABLE: u32 = 1146;
+/// The server's error for a lock that was not had in time.
+const LOCK_WAIT: u32 = 1205;
 /// Maximum number of sessions that are ended by one request.
 const SESSIONS_MAX: usize = 200;
 
@@ -148,23 +154,58 @@ impl Server {
         Ok(self.position(rows.first().unwrap_or_default())?.of_store())
     }
 
-    /// Returns the last of the store's transactions, and who acknowledges them.
-    pub fn serving_status(&self) -> Result<(GtidPosition, Acks), DatabaseError> {
+    /// Returns the last of the store's transactions, and who acknowledges them; with `beat`, also whether a row can be
+    /// written, and read again. That row is in no binary log: nothing is replicated or archived for it.
+    ///
+    /// # Errors
+    /// The server's error; [`DatabaseError::Held`] if somebody has made it read-only.
+    pub fn serving_status(&self, beat: Option<u64>) -> Result<(GtidPosition, Acks), DatabaseError> {
         let of = |name: &str| {
             format!(
                 "(SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'RPL_SEMI_SYNC_MASTER_{name}')"
             )
         };
+        let (written, read) = match beat {
+            Some(beat) => (
+                format!(
+                    "SET sql_log_bin=0, lock_wait_timeout=2, innodb_lock_wait_timeout=2; REPLACE INTO {HEARTBEAT} VALUES (1, {beat});"
+                ),
+                format!("@@global.read_only, (SELECT beat FROM {HEARTBEAT} WHERE id = 1)"),
+            ),
+            None => (String::new(), "'', ''".to_owned()),
+        };
         let asked = format!(
-            "SELECT @@global.gtid_binlog_pos, @@global.rpl_semi_sync_master_enabled, {}, {};",
+            "{written} SELECT @@global.gtid_binlog_pos, @@global.rpl_semi_sync_master_enabled, {}, {}, {read};",
             of("CLIENTS"),
             of("WAIT_SESSIONS")
         );
-        let rows = self.question(&asked)?;
-        let [position, waits, clients, waiting] = match rows.rows.first().map(Vec::as_slice) {
-            Some([position, waits, clients, waiting]) => [position, waits, clients, waiting],
+        let rows = match self.question(&asked) {
+            Err(DatabaseError::Server { code: NO_SUCH_TABLE, .. }) => {
+                self.statement(&format!(
+                    "SET sql_log_bin=0; CREATE TABLE IF NOT EXISTS {HEARTBEAT} \
+                     (id INT PRIMARY KEY, beat BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB;"
+                ))?;
+                self.question(&asked)?
+            }
+            // A backup, or an administrator, holds a lock. What is locked for them is not broken.
+            Err(DatabaseError::Server { code: LOCK_WAIT, .. }) => return self.serving_status(None),
+            rows => rows?,
+        };
+        let [position, waits, clients, waiting, read_only, found] = match rows.rows.first().map(Vec::as_slice)
+        {
+            Some([position, waits, clients, waiting, read_only, found]) => {
+                [position, waits, clients, waiting, read_only, found]
+            }
             _ => return Err(self.not_understood(asked)),
         };
+        if read_only == "1" {
+            return Err(DatabaseError::Held(
+                "the server is read-only, though customers write to it: somebody has set that; SET GLOBAL read_only=0".into(),
+            ));
+        }
+        if beat.is_some_and(|beat| *found != beat.to_string()) {
+            return Err(self.not_understood(format!("another row was read than was written: {found}")));
+        }
         let number = |text: &str| text.parse().unwrap_or(0);
         let acks = Acks { waits: waits == "1", acknowledging: number(clients), waiting: number(waiting) };
         Ok((self.position(position)?.of_store(), acks))

@@ -25,6 +25,8 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Interval between readings of the log.
 const LOG_EVERY: Duration = Duration::from_secs(15);
+/// Time between two rows that are written to see whether the server takes writes.
+const BEAT_EVERY: Duration = Duration::from_secs(5);
 /// Time for a server to end.
 const END_LIMIT: Duration = Duration::from_secs(60);
 /// Time for a server's last transaction to stand still, and the time between two looks at it.
@@ -37,6 +39,8 @@ struct Serving<'d, 'a, 'b> {
     process: Process,
     server: Server,
     read: Stopwatch,
+    /// When the server last took a row; none if it has just refused one, or was not asked.
+    beaten: Option<Stopwatch>,
 }
 
 /// Runs the customers' server until its role changes, or this process is to end.
@@ -76,7 +80,7 @@ pub(super) fn run(desk: &mut Desk) -> Result<Ended, DatabaseError> {
     let process = desk.start(text, &socket)?;
     let server = Server::new(local(&settings.place, desk.env()));
     let read = desk.env().stopwatch();
-    let mut run = Serving { desk, process, server, read };
+    let mut run = Serving { desk, process, server, read, beaten: None };
     let ended = run.serve();
     let Serving { desk, process, .. } = run;
     match ended {
@@ -250,11 +254,19 @@ impl Serving<'_, '_, '_> {
         Ok(is_replaced)
     }
 
-    fn report(&self, note: &RoleNote) -> Report {
+    fn report(&mut self, note: &RoleNote) -> Report {
         let (state, now) =
             (if note.role == Role::Serve { State::Serving } else { State::Fenced }, self.desk.env().wall());
         let resident_bytes = self.process.resident_bytes();
-        match self.server.serving_status() {
+        let is_due = self.beaten.as_ref().is_none_or(|beaten| beaten.elapsed() >= BEAT_EVERY);
+        let beat = (state == State::Serving && is_due).then(|| now.0);
+        let status = self.server.serving_status(beat);
+        match &status {
+            Ok(_) if beat.is_some() => self.beaten = Some(self.desk.env().stopwatch()),
+            Ok(_) => {}
+            Err(_) => self.beaten = None,
+        }
+        match status {
             Ok((applied, acks)) => {
                 Report { applied, resident_bytes, acks: Some(acks), ..Report::of(state, None, now) }
             }

@@ -346,3 +346,29 @@ fn only_the_supervisor_s_user_and_root_give_orders() {
     // The replica's rows are read by nobody who may not.
     assert!(customer(duo.two.port, "SELECT 1").is_err());
 }
+
+#[test]
+fn a_server_that_takes_no_row_does_not_serve_and_one_that_is_locked_for_a_backup_does() {
+    let duo = DatabaseDuo::start();
+    let one = &duo.one;
+    let position = one.sql("SELECT @@gtid_binlog_pos");
+    let beat = || one.sql("SELECT beat FROM mysql.understudy_heartbeat");
+    let first = beat();
+    wait_until("another row is written", || beat() != first);
+    assert_eq!(one.sql("SELECT @@gtid_binlog_pos"), position, "and nothing is logged for it");
+    one.sql("SET GLOBAL read_only=1");
+    one.wait_for_state("waiting");
+    let (_, status) = one.status();
+    assert!(status["replica"]["error"].as_str().unwrap().contains("SET GLOBAL read_only=0"), "{status:#}");
+    one.sql("SET GLOBAL read_only=0");
+    one.wait_for_state("serving");
+    let locked = beat();
+    std::thread::scope(|scope| {
+        let backup = scope.spawn(|| one.sql("FLUSH TABLES WITH READ LOCK; SELECT SLEEP(12)"));
+        while !backup.is_finished() {
+            assert_eq!(one.state(), "serving", "{:#}", one.status().1);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
+    wait_until("another row is written", || beat() != locked);
+}

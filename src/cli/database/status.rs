@@ -139,6 +139,8 @@ fn ask(report: &mut Report, server: &Server, primary: Option<&GtidPosition>) {
             Ok(position) => report.applied = position,
             Err(_) => report.state = State::Down,
         },
+        // A primary's server that takes no writes.
+        State::Waiting if report.branch.is_some() => {}
         _ => match server.replica_status() {
             Ok(Some(status)) => {
                 report.behind = primary.map_or(report.behind, |primary| Some(status.applied.behind(primary)));
@@ -150,7 +152,7 @@ fn ask(report: &mut Report, server: &Server, primary: Option<&GtidPosition>) {
 }
 
 fn is_replica(report: &Report) -> bool {
-    !matches!(report.state, State::Serving | State::Fenced)
+    report.branch.is_none() && !matches!(report.state, State::Serving | State::Fenced)
 }
 
 fn exit(output: &Output) -> Exit {

@@ -501,8 +501,8 @@ impl Participants for HostParts {
             // Where nothing is configured any more, nobody acknowledges; a supervisor that is silent says nothing.
             return if now.database().has_semi_sync() { Standbys::default() } else { gone() };
         };
-        if report.acks.is_none() && report.state == State::Down {
-            // A server that does not run commits nothing: whoever had everything has it still.
+        if report.acks.is_none() && matches!(report.state, State::Down | State::Waiting) {
+            // A server that does not run, or takes no writes, commits nothing: whoever had everything has it still.
             return Standbys::default();
         }
         let (Some(standby), Some(acks)) = (standby, report.acks) else { return gone() };
