@@ -59,6 +59,10 @@ fn kill_shop(lab: &Lab) {
 #[test]
 fn a_dead_host_is_replaced_by_the_votes_of_all_watchers_and_by_no_person() {
     let mut lab = watched(1);
+    let status = lab.watch[0].run(&["status", "--json"]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    let shop = &status[0];
+    assert!(shop["last_error"].is_null() && shop["held"].is_null() && shop["last_run"].is_null(), "{shop:#}");
     lab.power_off(0);
     let begun = Instant::now();
     wait_until("customers are served again", || lab.serves(1));
@@ -114,6 +118,28 @@ fn a_shop_that_does_not_start_again_goes_on_elsewhere_without_loss() {
     let history = said(&lab.web[1].run(&["history", "shop"]));
     assert!(history.contains("with snapshot") && history.contains("not ready: "), "{history}");
     assert_eq!(lab.check(1), BTreeSet::new(), "nothing is stranded");
+}
+
+#[test]
+fn a_host_whose_disk_hangs_is_replaced_though_its_network_works() {
+    let mut lab = Lab::with_watchers(1);
+    lab.configure(private);
+    // Its state, its caches and the store are there.
+    lab.web[0].put_on_disk(&lab.web[0].dir, 256 << 20);
+    lab.serve();
+    wait_until("it watches", || verdict(&lab.watch[0]).as_deref() == Some("healthy"));
+    lab.start_customers();
+    let mut frozen = lab.web[0].freeze(&lab.web[0].dir, 110);
+    let begun = Instant::now();
+    wait_until("its gate is closed", || !lab.serves(0));
+    wait_until("customers are served again", || lab.serves(1));
+    println!("served again after {:?}", begun.elapsed());
+    assert!(!lab.serves(0), "its gate is closed by its clock");
+    frozen.wait().unwrap();
+    lab.wait_for_primary(1);
+    lab.wait_for_orders(20);
+    wait_until("the old primary follows", || lab.web[0].phase().as_deref() == Some("standby"));
+    lab.check(1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::standing::Standing;
 use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
-use crate::model::role::{Permission, Role};
+use crate::model::role::Role;
 use crate::service::config::StoreConfig;
 use crate::service::run::RunError;
 use crate::service::schedule::Schedule;
@@ -34,8 +34,6 @@ pub(crate) struct StoreEntry {
 impl StoreEntry {
     pub fn new(config: StoreConfig, schedule: Schedule, standing: Standing) -> Self {
         let role = standing.role.unwrap_or(config.role.into());
-        let only_watches = config.role == Permission::Watcher;
-        let duty = only_watches.then(|| Duty::Wait("this host only watches the store".into()));
         Self {
             role,
             config,
@@ -44,7 +42,7 @@ impl StoreEntry {
             last_run: LastRun::default(),
             holds: Holds::default(),
             upkeep: None,
-            duty,
+            duty: None,
             is_gone: false,
         }
     }

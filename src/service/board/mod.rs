@@ -25,7 +25,7 @@ use crate::api::run::RunReport;
 use crate::api::store::StoreStatus;
 use crate::api::upkeep::UpkeepStatus;
 use crate::model::id::StoreName;
-use crate::model::role::Role;
+use crate::model::role::{Permission, Role};
 use crate::support::clock::Now;
 use crate::support::failure::Failure;
 use crate::support::progress::Progress;
@@ -136,6 +136,12 @@ impl Board {
                     self.entries.push(StoreEntry::new(store.clone(), schedule, standing));
                     self.by_name.insert(store.name.clone(), id);
                 }
+            }
+            if store.role == Permission::Watcher
+                && let Some(id) = self.find(&store.name)
+            {
+                // It has nothing to run.
+                self.scheduler.suspend_runs(id);
             }
         }
         for (name, id) in &self.by_name {
