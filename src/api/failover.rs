@@ -53,6 +53,14 @@ pub struct FailoverStatus {
     /// and where only a person decides.
     #[serde(default)]
     pub ready: Vec<ReadyItem>,
+    /// Age in seconds of the files here, which is what would be lost of them if this host took over now; none on other
+    /// hosts, and where no snapshot is here.
+    #[serde(default)]
+    pub loss_files_seconds: Option<f64>,
+    /// The same of the database: 0 where every transaction that a customer was told is done is here; none where it is
+    /// not known.
+    #[serde(default)]
+    pub loss_database_seconds: Option<f64>,
     /// The read-only instance of this host; none if there is none.
     pub replica: Option<ReplicaStatus>,
     /// What the host is doing, or did last.
@@ -107,6 +115,11 @@ pub struct FailoverBrief {
     /// Whether this host would become the primary by itself; none where that is not its part.
     #[serde(default)]
     pub ready: Option<bool>,
+    /// What would be lost then, as in [`FailoverStatus`].
+    #[serde(default)]
+    pub loss_files_seconds: Option<f64>,
+    #[serde(default)]
+    pub loss_database_seconds: Option<f64>,
 }
 
 /// One step of an operation.

@@ -18,11 +18,11 @@ use crate::api::progress::ProgressFigures;
 use crate::api::run::{HoldQuery, ResyncQuery, RunFailure};
 use crate::api::snapshot::SnapshotSummary;
 use crate::api::store::StoreStatus;
-use crate::failover::peers::ASK_PATH;
 use crate::failover::peers::answer::Answerer;
 use crate::failover::peers::client::ASK_LIMIT;
 use crate::failover::peers::error::AskError;
 use crate::failover::peers::question::ASK_MAX_BYTES;
+use crate::failover::peers::{ASK_PATH, VERSION_HEADER};
 use crate::model::diff::ChangeCounts;
 use crate::model::id::StoreName;
 use crate::model::role::Role;
@@ -296,7 +296,9 @@ async fn asked(State(site): State<AppState>, body: Body) -> Result<impl IntoResp
         sender.send(members.answerer.answer(&text, agents, daemon.now().wall)).is_ok()
     });
     let answer = receiver.await.map_err(ApiError::internal)?.map_err(refused)?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], answer))
+    let headers =
+        [(header::CONTENT_TYPE.as_str(), "application/json"), (VERSION_HEADER, env!("CARGO_PKG_VERSION"))];
+    Ok((headers, answer))
 }
 
 /// Returns the answer to a member's request that was refused.

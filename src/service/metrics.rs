@@ -49,7 +49,7 @@ use Value::{By, Overall as OfAll, Store, Version};
 
 /// All families, in the order in which they are written.
 #[rustfmt::skip]
-const FAMILIES: [Family; 50] = [
+const FAMILIES: [Family; 51] = [
     family("understudy_build_info", Gauge, "The running version.", Version),
     family("understudy_queued_stores", Gauge, "Stores that are due and waiting for a free slot.", OfAll(|o| o.queued as f64)),
     family("understudy_running_stores", Gauge, "Stores that are running.", OfAll(|o| o.running as f64)),
@@ -68,6 +68,7 @@ const FAMILIES: [Family; 50] = [
     family("understudy_failover_epoch", Gauge, "The epoch by the store's log; it grows when another host becomes the primary.", Store(|s| Some(failover(s)?.epoch as f64))),
     family("understudy_failover_failing", Gauge, "Number of things about the store's failover that fail and are tried again.", Store(|s| Some(failover(s)?.failing.len() as f64))),
     family("understudy_failover_ready", Gauge, "1 when this host would become the primary by itself, 0 when something forbids it.", Store(|s| flag(failover(s)?.ready?))),
+    family("understudy_expected_loss_seconds", Gauge, "What would be lost if this host took over now, in seconds.", By("what", expected_loss)),
     family("understudy_watch_healthy", Gauge, "1 while this host's watcher finds that the store's primary serves customers, 0 while anything fails.", Store(|s| flag(s.watch.as_ref()?.verdict == "healthy"))),
     family("understudy_database_supervised", Gauge, "1 while the supervisor of the store's database server runs on this host.", Store(|s| flag(server(s)?.supervised))),
     family("understudy_database_state", Gauge, "1 for the state of the store's database server on this host, 0 for the others.", By("state", database_states)),
@@ -170,6 +171,13 @@ fn archive_states(status: &StoreStatus) -> Vec<(&str, f64)> {
 /// Returns a sample of each word, of which one is 1.
 fn one_of(words: &'static [&'static str], word: &str) -> Vec<(&'static str, f64)> {
     words.iter().map(|each| (*each, f64::from(u8::from(*each == word)))).collect()
+}
+
+fn expected_loss(status: &StoreStatus) -> Vec<(&str, f64)> {
+    let Some(failover) = failover(status) else { return Vec::new() };
+    let files = failover.loss_files_seconds.map(|seconds| ("files", seconds));
+    let database = failover.loss_database_seconds.map(|seconds| ("database", seconds));
+    files.into_iter().chain(database).collect()
 }
 
 fn database_trouble(status: &StoreStatus) -> Vec<(&str, f64)> {

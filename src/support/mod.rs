@@ -14,6 +14,7 @@ pub mod listing;
 pub mod local_socket;
 pub mod lock;
 pub mod lossy;
+pub(crate) mod memory;
 pub mod mountinfo;
 pub mod mutant;
 pub mod part;

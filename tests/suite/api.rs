@@ -344,6 +344,8 @@ fn failover(phase: &str, is_full: bool) -> FailoverStatus {
             why: "there is no snapshot here".into(),
             remedy: "wait".into(),
         }],
+        loss_files_seconds: is_full.then_some(1200.5),
+        loss_database_seconds: is_full.then_some(0.0),
         watch: is_full.then(|| WatchStatus { verdict: "degraded".into(), reasons: vec!["no answer".into()] }),
         replica: (!phase.is_empty()).then(|| ReplicaStatus {
             path: "/srv/reports".into(),
@@ -364,6 +366,8 @@ fn brief(is_primary: bool) -> FailoverBrief {
         primary,
         failing,
         ready: (!is_primary).then_some(true),
+        loss_files_seconds: (!is_primary).then_some(1200.5),
+        loss_database_seconds: (!is_primary).then_some(0.0),
     }
 }
 

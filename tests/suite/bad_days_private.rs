@@ -502,15 +502,20 @@ fn found_stores(lab: &Lab, count: usize) {
     }
 }
 
-fn all_stores_of_a_dead_host_are_taken_over(count: usize) {
+/// Returns how many of these stores a host serves.
+fn open(lab: &Lab, host: usize, count: usize) -> usize {
+    (0..count).filter(|at| lab.gate_is_open(host, (9200 + at).try_into().unwrap())).count()
+}
+
+/// Starts hosts with this many stores more, which the first one serves and the second one follows.
+fn with_stores_that_are_followed(count: usize, votes: bool) -> Lab {
     let mut lab = Lab::with_storage();
-    lab.configure(|host, text| with_stores(host, text, count));
+    lab.configure(|host, text| {
+        with_stores(host, text, count).replace("votes = false", &format!("votes = {votes}"))
+    });
     found_stores(&lab, count);
     lab.serve();
-    let open = |lab: &Lab, host: usize| {
-        (0..count).filter(|at| lab.gate_is_open(host, (9200 + at).try_into().unwrap())).count()
-    };
-    wait_until("all stores are served", || open(&lab, 0) == count);
+    wait_until("all stores are served", || open(&lab, 0, count) == count);
     let follow = || {
         let output = lab.web[1].run(&["failover", "--all-of", "web-1", "--dry-run"]);
         let text = said(&output);
@@ -518,6 +523,22 @@ fn all_stores_of_a_dead_host_are_taken_over(count: usize) {
     };
     wait_until("all stores are followed", follow);
     lab.start_customers();
+    lab
+}
+
+/// Checks that a host serves all stores, and goes on to when the dead one is back.
+fn check_all_stores(mut lab: Lab, count: usize) {
+    lab.wait_for_primary(1);
+    lab.wait_for_orders(20);
+    lab.power_on(0);
+    lab.web[0].start_daemon();
+    wait_until("the old primary follows", || is_standby(&lab.web[0]));
+    assert_eq!((open(&lab, 0, count), open(&lab, 1, count)), (0, count));
+    lab.check(1);
+}
+
+fn all_stores_of_a_dead_host_are_taken_over(count: usize) {
+    let mut lab = with_stores_that_are_followed(count, false);
     lab.power_off(0);
     let begun = Instant::now();
     let output =
@@ -525,14 +546,20 @@ fn all_stores_of_a_dead_host_are_taken_over(count: usize) {
     let output = output.unwrap();
     println!("{count} stores and the shop took {:?}", begun.elapsed());
     assert!(output.status.success(), "{}", said(&output));
-    assert_eq!(open(&lab, 1), count);
-    lab.wait_for_primary(1);
-    lab.wait_for_orders(20);
-    lab.power_on(0);
-    lab.web[0].start_daemon();
-    wait_until("the old primary follows", || is_standby(&lab.web[0]));
-    assert_eq!((open(&lab, 0), open(&lab, 1)), (0, count));
-    lab.check(1);
+    assert_eq!(open(&lab, 1, count), count);
+    check_all_stores(lab, count);
+}
+
+fn all_stores_of_a_dead_host_go_on_by_votes(count: usize) {
+    let mut lab = with_stores_that_are_followed(count, true);
+    lab.power_off(0);
+    let begun = Instant::now();
+    wait_until("all stores are served again", || {
+        let (served, shop) = (open(&lab, 1, count), lab.serves(1));
+        println!("{served} stores after {:?}", begun.elapsed());
+        served == count && shop
+    });
+    check_all_stores(lab, count);
 }
 
 #[test]
@@ -544,4 +571,15 @@ fn five_stores_of_a_dead_host_are_taken_over_at_once() {
 #[ignore = "takes minutes"]
 fn at_length_fifty_stores_of_a_dead_host_are_taken_over() {
     all_stores_of_a_dead_host_are_taken_over(50);
+}
+
+#[test]
+fn three_stores_of_a_dead_host_go_on_by_votes() {
+    all_stores_of_a_dead_host_go_on_by_votes(3);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn at_length_fifty_stores_of_a_dead_host_go_on_by_votes() {
+    all_stores_of_a_dead_host_go_on_by_votes(50);
 }

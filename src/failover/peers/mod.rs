@@ -26,3 +26,5 @@ pub mod question;
 
 /// The path at which a member's daemon is asked.
 pub const ASK_PATH: &str = "/api/v1/members/ask";
+/// The header of an answer that names the version of who gave it.
+pub const VERSION_HEADER: &str = "x-understudy-version";

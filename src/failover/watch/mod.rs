@@ -5,7 +5,8 @@
 //! - [`verdict`] is what a watcher concludes about a primary from all that it sees. Only [`verdict::Verdict::Dead`]
 //!   is voted for.
 //! - [`health`] is what a primary does about itself: its services are started again twice, then it hands over.
-//! - [`readiness`] says whether a standby would take over by itself, item by item.
+//! - [`readiness`] says whether a standby would take over by itself, item by item; [`surroundings`] has the items that
+//!   only deserve a look.
 //! - [`words`] are what watchers and the primary say to each other.
 //! - [`limits`] hold automatic failovers back: too many of one store, or more than one host at once.
 //!
@@ -21,6 +22,7 @@ pub mod limits;
 pub mod probe;
 pub mod readiness;
 pub mod settings;
+pub mod surroundings;
 pub mod tally;
 pub mod verdict;
 pub mod words;

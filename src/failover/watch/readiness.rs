@@ -2,6 +2,7 @@
 //!
 //! A red item holds automatic failover back. Nothing in the list turns red because the primary has just died.
 
+use super::surroundings::{self, Surroundings};
 use crate::support::clock::seconds;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub struct Item {
 }
 
 /// What is known of this standby.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     pub store: String,
     /// Why this host could not serve; none if it could.
@@ -56,6 +57,25 @@ pub struct Facts {
     /// Why an edge could not be switched from here; none if all could, or there is none.
     pub edge: Option<String>,
     pub drill: Drill,
+    pub around: Surroundings,
+}
+
+/// What would be lost if a standby took over now, as far as that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Loss {
+    /// Age of the newest snapshot here.
+    pub files: Option<Duration>,
+    /// By how much the database here is behind what customers were told is done.
+    pub database: Option<Duration>,
+}
+
+impl Facts {
+    /// Returns what would be lost.
+    pub fn loss(&self) -> Loss {
+        let has_all = self.is_synced == Some(true);
+        let database = if has_all { Some(Duration::ZERO) } else { self.database_lag };
+        Loss { files: self.lag, database }
+    }
 }
 
 /// The watchers of the primary.
@@ -90,6 +110,7 @@ pub fn readiness(facts: &Facts) -> Vec<Item> {
     ];
     items.extend(facts.is_synced.map(|is| synced(is, &facts.store)));
     items.extend(facts.database_lag.map(|lag| database(lag, &facts.store)));
+    items.extend(surroundings::items(&facts.around));
     // The order among items of one level stays.
     items.sort_by_key(|item| std::cmp::Reverse(item.level));
     items
@@ -232,6 +253,17 @@ mod tests {
             watchers: Watchers { all: 3, answering: 3, needed: 2, zones: 2 },
             edge: None,
             drill: Drill::Proven(Duration::from_hours(3)),
+            around: Surroundings::default(),
+        }
+    }
+
+    #[test]
+    fn what_would_be_lost_is_what_is_not_here() {
+        let loss = |is_synced| Facts { is_synced, ..good() }.loss();
+        let files = Some(Duration::from_mins(20));
+        assert_eq!(loss(Some(true)), Loss { files, database: Some(Duration::ZERO) });
+        for is_synced in [Some(false), None] {
+            assert_eq!(loss(is_synced), Loss { files, database: Some(Duration::from_secs(1)) });
         }
     }
 
@@ -239,7 +271,7 @@ mod tests {
     fn a_standby_with_everything_is_ready() {
         let items = readiness(&good());
         assert!(items.iter().all(|item| item.level == Level::Green), "{items:?}");
-        assert_eq!((items.len(), reds(&items)), (9, Vec::new()));
+        assert_eq!((items.len(), reds(&items)), (12, Vec::new()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the watchers of a store and its primary say to each other, as one host knows it at the moment. Nothing of
 //! it is kept: it is said again every few seconds.
 
-use super::readiness::Item;
+use super::readiness::{Item, Loss};
 use super::verdict::Verdict;
 use crate::model::id::{Epoch, WriterId};
 use crate::support::clock::BootNanos;
@@ -39,6 +39,8 @@ pub struct Words {
     verdict: Mutex<Option<Verdict>>,
     /// Whether this host, a standby, would take over by itself; empty before that is known, and on other hosts.
     items: Mutex<Vec<Item>>,
+    /// What would be lost then.
+    loss: Mutex<Loss>,
 }
 
 impl Words {
@@ -84,8 +86,13 @@ impl Words {
         lock(&self.not_ready).clone()
     }
 
-    pub fn note_items(&self, items: Vec<Item>) {
+    pub fn note_items(&self, items: Vec<Item>, loss: Loss) {
         *lock(&self.items) = items;
+        *lock(&self.loss) = loss;
+    }
+
+    pub fn loss(&self) -> Loss {
+        *lock(&self.loss)
     }
 
     pub fn items(&self) -> Vec<Item> {

@@ -1,8 +1,9 @@
 //! Asks the other members of a store, for its agent: at the addresses and with the keys that the log has.
 
 use super::around::Daemon;
-use crate::failover::peers::client::PeerClient;
+use crate::failover::peers::client::{PeerClient, Seen};
 use crate::failover::peers::question::{Answer, Ask};
+use crate::failover::watch::surroundings::Other;
 use crate::model::id::{StoreName, WriterId};
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
@@ -76,6 +77,16 @@ impl Peers {
         for host in agent.view().log.serving.iter().filter(|host| **host != self.me) {
             self.ask(host, Ask::Look);
         }
+    }
+
+    /// Returns what the members that answered have told of their clocks and versions.
+    pub(crate) fn others(&self) -> Vec<Other> {
+        let seen = lock(&self.client).as_ref().map(PeerClient::seen).unwrap_or_default();
+        let other = |(host, seen): (_, Seen)| {
+            let Seen { clock_ahead_seconds, version } = seen;
+            Other { host, clock_ahead_seconds, version }
+        };
+        seen.into_iter().map(other).collect()
     }
 
     /// Returns why members do not answer.

@@ -8,7 +8,7 @@ use crate::failover::decide::view::{Cause, Phase, View};
 use crate::model::id::{StoreName, WriterId};
 use crate::service::config::ReplicaConfig;
 use crate::service::watching;
-use crate::support::clock::BootNanos;
+use crate::support::clock::{BootNanos, seconds};
 
 /// Returns the word for a phase.
 fn phase_word(phase: &Phase) -> &'static str {
@@ -46,6 +46,8 @@ pub(crate) fn without_agent(store: &StoreName, host: WriterId, why: String) -> F
         failing: Vec::new(),
         watch: None,
         ready: Vec::new(),
+        loss_files_seconds: None,
+        loss_database_seconds: None,
         replica: None,
         operation: String::new(),
         steps: Vec::new(),
@@ -68,13 +70,15 @@ fn step(operation: &Operation, step: &Step) -> FailoverStep {
 
 /// Returns the status of a store with an agent, in short.
 pub(crate) fn brief(running: &Running) -> FailoverBrief {
-    let view = running.agent.view();
+    let (view, loss) = (running.agent.view(), running.agent.words().loss());
     FailoverBrief {
         phase: phase_word(&view.phase).to_owned(),
         epoch: view.log.epoch.0,
         primary: view.log.primary.clone(),
         failing: running.parts.failing(),
         ready: watching::status::is_ready(running.agent.words()),
+        loss_files_seconds: loss.files.map(seconds),
+        loss_database_seconds: loss.database.map(seconds),
     }
 }
 
@@ -86,6 +90,7 @@ pub(crate) fn of(
     now: BootNanos,
 ) -> FailoverStatus {
     let (view, operation) = (running.agent.view(), running.agent.operation());
+    let loss = running.agent.words().loss();
     FailoverStatus {
         store: store.clone(),
         host: view.me.clone(),
@@ -106,6 +111,8 @@ pub(crate) fn of(
         failing: running.parts.failing(),
         watch: watching::status::of(running.agent.words()),
         ready: watching::status::ready(running.agent.words()),
+        loss_files_seconds: loss.files.map(seconds),
+        loss_database_seconds: loss.database.map(seconds),
         replica: replica.map(|replica| ReplicaStatus {
             path: replica.path.display().to_string(),
             address: replica.address.clone(),

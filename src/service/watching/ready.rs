@@ -7,7 +7,8 @@ use crate::failover::agent::run::Agent;
 use crate::failover::decide::view::Phase;
 use crate::failover::peers::question::Ask;
 use crate::failover::watch::limits::may_fail_over;
-use crate::failover::watch::readiness::{Drill, Facts, Watchers, readiness};
+use crate::failover::watch::readiness::{Drill, Facts, Loss, Watchers, readiness};
+use crate::failover::watch::surroundings::Surroundings;
 use crate::model::id::WriterId;
 use crate::model::member::Member;
 use crate::model::record::StoreState;
@@ -17,6 +18,7 @@ use crate::mounts::mount;
 use crate::service::agents::around::Daemon;
 use crate::service::agents::parts::HostParts;
 use crate::service::config::StoreConfig;
+use crate::service::watching::surroundings;
 use crate::standby::depot::Depot;
 use crate::support::child::THIS;
 use crate::support::clock::{BootNanos, UnixNanos};
@@ -49,8 +51,16 @@ struct Gatherer {
     daemon: Daemon,
     parts: Arc<HostParts>,
     asked: Option<(BootNanos, Watchers)>,
-    /// When the edges were tested, with what failed, and the last drill.
-    tested: Option<(BootNanos, Option<String>, Drill)>,
+    tested: Option<(BootNanos, Tested)>,
+}
+
+/// What is looked at every few minutes.
+#[derive(Clone)]
+struct Tested {
+    /// Why an edge could not be switched.
+    edge: Option<String>,
+    drill: Drill,
+    around: Surroundings,
 }
 
 impl Gatherer {
@@ -60,10 +70,11 @@ impl Gatherer {
         let primary = view.log.primary.clone();
         let (Phase::Standby, Some(config), Some(primary)) = (&view.phase, config, primary) else {
             (self.asked, self.tested) = (None, None);
-            return agent.words().note_items(Vec::new());
+            return agent.words().note_items(Vec::new(), Loss::default());
         };
         let state = agent.state();
-        let (edge, drill) = self.tested(&config);
+        let Tested { edge, drill, around } = self.tested(&config);
+        let others = self.parts.peers.others();
         let facts = Facts {
             store: self.parts.name.to_string(),
             unfit: agent.may_serve().err(),
@@ -76,8 +87,9 @@ impl Gatherer {
             watchers: self.watchers(&state, &primary),
             edge,
             drill,
+            around: Surroundings { others, ..around },
         };
-        agent.words().note_items(readiness(&facts));
+        agent.words().note_items(readiness(&facts), facts.loss());
     }
 
     /// Returns the age of the newest snapshot here.
@@ -124,26 +136,27 @@ impl Gatherer {
         watchers
     }
 
-    /// Tests the edges, and looks when the store was last proven.
-    fn tested(&mut self, config: &StoreConfig) -> (Option<String>, Drill) {
+    /// Tests the edges, looks when the store was last proven, and at what this host has to offer.
+    fn tested(&mut self, config: &StoreConfig) -> Tested {
         let now = self.parts.store.env().boot();
-        if let Some((at, edge, drill)) = &self.tested {
-            let again = if edge.is_some() { TEST_AGAIN } else { TEST_EVERY };
+        if let Some((at, tested)) = &self.tested {
+            let again = if tested.edge.is_some() { TEST_AGAIN } else { TEST_EVERY };
             if now < at.plus(again) {
-                return (edge.clone(), drill.clone());
+                return tested.clone();
             }
         }
+        let host = self.daemon.host();
         let context = EdgeContext {
             env: self.parts.store.env().clone(),
-            runtime: self.daemon.host().runtime.clone(),
+            runtime: host.runtime.clone(),
             this: THIS.into(),
         };
         let edges = Edges::new(&config.name, &config.edge, config.customer_url.as_ref(), &context);
-        let edge = edges.and_then(|edges| edges.test());
-        let edge = edge.err().map(|error| error.to_string());
-        let drill = self.drill();
-        self.tested = Some((now, edge.clone(), drill.clone()));
-        (edge, drill)
+        let edge = edges.and_then(|edges| edges.test()).err().map(|error| error.to_string());
+        let around = surroundings::look(&self.parts, config, &host);
+        let tested = Tested { edge, drill: self.drill(), around };
+        self.tested = Some((now, tested.clone()));
+        tested
     }
 
     fn drill(&self) -> Drill {
