@@ -16,6 +16,7 @@ are slow, a watcher or the repository is away, daemons are restarted, the shop i
 may come of it. --keep takes the logs of rounds that failed. The repository is a server of S3 on a machine of its own
 (`tests/tools.sh` installs it)."""
 import argparse, json, os, random, shutil, signal, subprocess, sys, time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ url = "http://127.0.0.1:8081/"
 """
 PAIRS = [("web-1", "web-2"), ("web-1", "storage"), ("web-2", "storage"), ("web-1", "edge"), ("web-2", "edge"), ("watch-1", "web-1"), ("watch-1", "web-2"), ("watch-1", "storage"), ("watch-1", "edge")]
 # Seconds that one trouble lasts, and between two beginnings: shorter than a lease as well as longer.
-LASTS, BETWEEN = (1, 45), (1, 20)
+LASTS, BETWEEN = (1, 40), (1, 12)
 EVERY = 0.2
 
 
@@ -50,6 +51,20 @@ class Troubles:
 
     def __init__(self, lab, dice, say):
         self.lab, self.dice, self.say, self.now = lab, dice, say, []
+        self.cuts = Counter()
+
+    def cut(self, one, other):
+        """Cuts two machines off from each other, also where they are already."""
+        pair = frozenset((one, other))
+        self.cuts[pair] += 1
+        if self.cuts[pair] == 1:
+            self.lab.cut(one, other)
+
+    def join(self, one, other):
+        pair = frozenset((one, other))
+        self.cuts[pair] -= 1
+        if self.cuts[pair] == 0:
+            self.lab.cut(one, other, is_cut=False)
 
     def hold(self, name, mend):
         """Has something mended later. One thing is not broken twice."""
@@ -76,25 +91,20 @@ class Troubles:
 
 def cut(troubles):
     one, other = troubles.dice.choice(PAIRS)
-    name = f"cut {one} {other}"
-    if not troubles.holds(name):
-        troubles.lab.cut(one, other)
-        troubles.hold(name, lambda: troubles.lab.cut(one, other, is_cut=False))
+    if not troubles.holds(f"cut {one} {other}"):
+        troubles.cut(one, other)
+        troubles.hold(f"cut {one} {other}", lambda: troubles.join(one, other))
 
 
 def cut_off(troubles):
-    """One machine reaches the customers only, or not even those."""
-    lab, one = troubles.lab, troubles.dice.choice([*HOSTS, "watch-1"])
-    others = [other for other in ("web-1", "web-2", "storage", "watch-1", *troubles.dice.choice([["edge"], []])) if other != one]
-    name = f"cut off {one}"
-    if troubles.holds(name):
+    """One machine reaches the edge only, or not even that."""
+    one = troubles.dice.choice([*HOSTS, "watch-1"])
+    if troubles.holds(f"cut off {one}"):
         return
-    cut = [other for other in others if not any(troubles.holds(f"cut {pair}") for pair in (f"{one} {other}", f"{other} {one}"))]
-    # Two machines that are cut off each: the pair is cut once.
-    cut = [other for other in cut if not troubles.holds(f"cut off {other}")]
-    for other in cut:
-        lab.cut(one, other)
-    troubles.hold(name, lambda: [lab.cut(one, other, is_cut=False) for other in cut])
+    others = [other for other in ("web-1", "web-2", "storage", "watch-1", *troubles.dice.choice([["edge"], []])) if other != one]
+    for other in others:
+        troubles.cut(one, other)
+    troubles.hold(f"cut off {one}", lambda: [troubles.join(one, other) for other in others])
 
 
 def go_on(found):
@@ -105,9 +115,12 @@ def go_on(found):
                 ignore(os.kill, pid, signal.SIGCONT)
 
 
+HOST_TROUBLES = ("power off", "pause", "daemon killed", "daemon stopped")
+
+
 def host(troubles):
     found = troubles.dice.choice(troubles.lab.web)
-    is_off = any(troubles.holds(f"{what} {found.name}") for what in ("power off", "pause", "daemon killed", "daemon stopped"))
+    is_off = any(troubles.holds(f"{what} {found.name}") for what in HOST_TROUBLES)
     return None if is_off else found
 
 
@@ -192,6 +205,24 @@ def resync(troubles):
         troubles.say(f"resync {found.name}")
 
 
+def lose_primary(troubles):
+    """The primary dies, and is away until the other host serves, or for two minutes where that one may not."""
+    serving = [found for found in troubles.lab.web if found.serves()]
+    if len(serving) != 1 or any(troubles.holds(f"{what} {serving[0].name}") for what in HOST_TROUBLES):
+        return
+    [primary], lab = serving, troubles.lab
+    [other] = [found for found in lab.web if found is not primary]
+    lab.power_off(primary)
+    troubles.say(f"{primary.name} is lost")
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not other.serves():
+        troubles.wait(1)
+    troubles.say(f"{other.name} serves: {other.serves()}")
+    lab.power_on(primary)
+    primary.start_database()
+    primary.start_daemon()
+
+
 DEADLY = [cut, cut, cut_off, cut_off, power_off, power_off, pause, stop_daemon, kill_daemon, kill_shop, kill_database, switch_over, resync]
 
 
@@ -203,20 +234,19 @@ def slow_pages(troubles):
         troubles.hold("slow pages", lambda: troubles.lab.edge.call("tc", "qdisc", "del", "dev", "eth0", "root"))
 
 
-def lonely_watcher(troubles):
-    if not troubles.holds("watcher cut off"):
-        others = ["web-1", "web-2", "storage", "edge"]
+def away(troubles, name, one, others):
+    if not troubles.holds(name):
         for other in others:
-            troubles.lab.cut("watch-1", other)
-        troubles.hold("watcher cut off", lambda: [troubles.lab.cut("watch-1", other, is_cut=False) for other in others])
+            troubles.cut(one, other)
+        troubles.hold(name, lambda: [troubles.join(one, other) for other in others])
+
+
+def lonely_watcher(troubles):
+    away(troubles, "watcher cut off", "watch-1", ["web-1", "web-2", "storage", "edge"])
 
 
 def repository_away(troubles):
-    if not troubles.holds("repository away"):
-        others = ["web-1", "web-2"]
-        for other in others:
-            troubles.lab.cut("storage", other)
-        troubles.hold("repository away", lambda: [troubles.lab.cut("storage", other, is_cut=False) for other in others])
+    away(troubles, "repository away", "storage", ["web-1", "web-2"])
 
 
 def restart_daemon(troubles):
@@ -301,18 +331,29 @@ def why_unsettled(lab):
     return None if lab.answers() else "customers reach nobody"
 
 
+def rejoin(lab):
+    """Does what a person is told to do where a former primary's server has transactions of its own: it keeps them as files, and begins
+    anew. Returns how often that was needed."""
+    needed = 0
+    for host in lab.web:
+        if host.database().get("state") == "broken":
+            kept = host.dir / f"rows-{time.monotonic_ns()}"
+            command = (host.program, "database", "rejoin", STORE, "--yes", "--reseed", "--into", kept)
+            subprocess.run(host.inside(*command), env=host.env, capture_output=True)
+            needed += 1
+    return needed
+
+
 def stranded_orders(lab, primary):
-    """The files and rows that are committed as stranded."""
-    files, rows = set(), set()
+    """The files that are committed as stranded, and what was kept of stranded rows."""
+    files = set()
     for record in lab.stranded(primary):
         for line in primary.understudy("stranded", "show", STORE, str(record), "--json").splitlines():
             path = json.loads(line)["path"]
             if path.startswith("orders/"):
                 files.add(Path(path).stem)
-    for host in lab.web:
-        shown = subprocess.run(host.inside(host.program, "database", "stranded", "list", STORE, "--json"), env=host.env, capture_output=True, text=True)
-        rows.add(shown.stdout)
-    return files, rows
+    kept = [file for host in lab.web for directory in host.dir.glob("rows-*") for file in directory.rglob("*") if file.is_file()]
+    return files, [file.read_bytes().decode(errors="replace") for file in kept]
 
 
 def epochs_that_go_back(acked):
@@ -353,7 +394,7 @@ def round_of(options, seed):
 
     dice, told, begun = random.Random(seed), [], time.monotonic()
     say = lambda text: told.append(f"{time.monotonic() - begun:6.1f} s  {text}")
-    found = {"seed": seed, "acked": 0, "files": 0, "rows": 0, "epochs": 0, "closed": 0.0, "settled": 0.0, "wrong": []}
+    found = {"seed": seed, "acked": 0, "files": 0, "rows": 0, "rejoined": 0, "epochs": 0, "closed": 0.0, "settled": 0.0, "wrong": []}
     with ExitStack() as exit:
         try:
             lab = begin(options, exit)
@@ -367,15 +408,18 @@ def round_of(options, seed):
                     dice.choice(HARMLESS)(troubles)
                     troubles.wait(dice.uniform(5, 25))
             else:
-                for _ in range(dice.randint(3, 8)):
+                for _ in range(dice.randint(3, 7)):
                     dice.choice(DEADLY)(troubles)
                     troubles.wait(dice.uniform(*BETWEEN))
+                if dice.random() < 0.5:
+                    lose_primary(troubles)
             troubles.mend(everything=True)
             mended = time.monotonic()
             why = "not looked at"
             while why and time.monotonic() < mended + options.patience:
                 time.sleep(0.5)
-                why = why_unsettled(lab)
+                if why := why_unsettled(lab):
+                    found["rejoined"] += rejoin(lab)
             found["settled"] = time.monotonic() - mended
             if why:
                 found["wrong"].append(f"not settled: {why}")
@@ -389,7 +433,7 @@ def round_of(options, seed):
             found["wrong"].append(f"{type(trouble).__name__}: {trouble}")
         for host in lab.web:
             go_on(host)
-        if found["wrong"] and options.keep:
+        if options.keep and (found["wrong"] or options.keep_all):
             kept = Path(options.keep) / f"seed-{seed}"
             kept.mkdir(parents=True, exist_ok=True)
             (kept / "troubles").write_text("\n".join([*told, *found["wrong"]]) + "\n")
@@ -410,6 +454,7 @@ def main():
     options.add_argument("--noise", type=float, default=0)
     options.add_argument("--work")
     options.add_argument("--keep")
+    options.add_argument("--keep-all", action="store_true")
     options.add_argument("--understudy", default=ROOT / "target/release/understudy")
     options = options.parse_args()
     options.understudy = Path(options.understudy).resolve()
@@ -422,10 +467,10 @@ def main():
             print(f"seed {found['seed']}: {found['acked']} acknowledged, {found['epochs']} moves, closed for {found['closed']:.0f} s, settled after {found['settled']:.0f} s: {words}", file=sys.stderr, flush=True)
     total = lambda what: sum(found[what] for found in all)
     wrong = [found["seed"] for found in all if found["wrong"]]
-    print("| rounds | acknowledged orders | moves of the store | stranded files | stranded rows | missing | rounds that were wrong |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| rounds | acknowledged orders | moves of the store | stranded files | databases rejoined | stranded rows | rounds with an order that is nowhere | rounds that were wrong |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     lost = sum(1 for found in all for words in found["wrong"] if "nowhere" in words)
-    print(f"| {len(all)} | {total('acked')} | {total('epochs')} | {total('files')} | {total('rows')} | {lost} | {len(wrong)} |")
+    print(f"| {len(all)} | {total('acked')} | {total('epochs')} | {total('files')} | {total('rejoined')} | {total('rows')} | {lost} | {len(wrong)} |")
     sys.exit(f"wrong: seeds {wrong}" if wrong else 0)
 
 

@@ -258,9 +258,12 @@ fn keep_set(view: &mut View, now: BootNanos, outputs: &mut Vec<Output>) {
     }
     let may_join =
         |host: &&WriterId| view.database.absent.get(*host).is_none_or(|absent| now >= absent.ends(&timing));
-    // Those in the log's set, those that will be in it, and those that are if a record on its way arrives.
+    // Those in the log's set, those that will be in it, and those that are if a record on its way arrives. What is
+    // seen of a standby is seconds old: while there are writes, one that is waited for is not there at each look.
     let joining = view.database.caught_up.iter().filter(may_join);
-    let mut more: BTreeSet<WriterId> = view.log.synced.iter().chain(joining).cloned().collect();
+    let waited_for = view.database.waits_for.iter().filter(may_join).filter(|host| gone(host).is_none());
+    let mut more: BTreeSet<WriterId> =
+        view.log.synced.iter().chain(joining).chain(waited_for).cloned().collect();
     if let Some(Event::Synced { standbys }) = view.appending.as_ref().map(|appending| &appending.event) {
         more.extend(standbys.iter().cloned());
     }

@@ -5,7 +5,7 @@
 //! - [`verdict`] is what a watcher concludes about a primary from all that it sees. Only [`verdict::Verdict::Dead`]
 //!   is voted for.
 //! - [`health`] is what a primary does about itself: its services are started again twice, then it hands over.
-//! - [`readiness`] says whether a standby would take over by itself, item by item; [`surroundings`] has the items that
+//! - [`readiness`] says whether a standby would take over by itself, [`item`] by item; [`surroundings`] has those that
 //!   only deserve a look.
 //! - [`words`] are what watchers and the primary say to each other.
 //! - [`limits`] hold automatic failovers back: too many of one store, or more than one host at once.
@@ -18,6 +18,7 @@
 //! cut off cannot tell a dead host from its own cable.
 
 pub mod health;
+pub mod item;
 pub mod limits;
 pub mod probe;
 pub mod readiness;

@@ -2,9 +2,9 @@
 //!
 //! A red item holds automatic failover back. Nothing in the list turns red because the primary has just died.
 
+use super::item::{Item, Level};
 use super::surroundings::{self, Surroundings};
 use crate::support::clock::seconds;
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Number of objectives by which the files may be behind before nobody takes over by itself.
@@ -16,26 +16,6 @@ const DATABASE_RED: Duration = Duration::from_mins(10);
 pub const WATCHERS: &str = "watchers";
 /// Age of a drill that is worth a look.
 const DRILL_AMBER: Duration = Duration::from_hours(8 * 24);
-
-/// How an item stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    Green,
-    Amber,
-    Red,
-}
-
-/// One item.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Item {
-    pub item: String,
-    pub level: Level,
-    /// What is so.
-    pub why: String,
-    /// What to do about it; empty where nothing is to be done.
-    pub remedy: String,
-}
 
 /// What is known of this standby.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 //! repository is. Pure. All of it deserves a look, and none of it holds a failover back: a store that would serve
 //! with little memory is better than one that does not serve.
 
-use super::readiness::{Item, Level};
+use super::item::{Item, Level};
 use crate::model::id::WriterId;
 
 /// Difference between two clocks from which on people who read times are misled, in seconds.

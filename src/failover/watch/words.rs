@@ -1,7 +1,8 @@
 //! What the watchers of a store and its primary say to each other, as one host knows it at the moment. Nothing of
 //! it is kept: it is said again every few seconds.
 
-use super::readiness::{Item, Loss};
+use super::item::Item;
+use super::readiness::Loss;
 use super::verdict::Verdict;
 use crate::model::id::{Epoch, WriterId};
 use crate::support::clock::BootNanos;

@@ -8,6 +8,7 @@
 //! - [`incarnations`] knows which earlier daemons of this host have ended.
 //! - [`replica`] keeps the read-only instance of a hot standby.
 //! - [`status`] says what an agent does, for the API.
+//! - [`trailing`] is what the database had a few seconds ago.
 //!
 //! Why it is safe: nothing here decides. Each part does what the machine asks for, as often as it asks, and
 //! reports an error otherwise. What can race: the daemon's own runs of the store. They follow the agent's
@@ -25,3 +26,4 @@ mod peers;
 pub(crate) mod registry;
 pub(crate) mod replica;
 pub(crate) mod status;
+mod trailing;

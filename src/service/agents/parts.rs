@@ -11,6 +11,7 @@ use super::database::{Database, FenceFor};
 use super::files::Files;
 use super::gate::StoreGate;
 use super::peers::Peers;
+use super::trailing::Trailing;
 use crate::database::decide::State;
 use crate::failover::agent::journal::{CATCH_UP, FOLLOWS, Journal};
 use crate::failover::agent::participants::{
@@ -63,6 +64,8 @@ pub(crate) struct HostParts {
     position: Mutex<Option<GtidPosition>>,
     /// What the database had committed when it began to wait for a standby.
     waits_from: Mutex<Option<GtidPosition>>,
+    /// What it had committed a few seconds ago.
+    trailing: Mutex<Trailing>,
     rejoin_failed: Mutex<Option<(BootNanos, String)>>,
     pub peers: Arc<Peers>,
     /// What is failing, by its name, and what was refused last.
@@ -115,6 +118,7 @@ impl HostParts {
             is_read_only: AtomicBool::new(false),
             position: Mutex::default(),
             waits_from: Mutex::default(),
+            trailing: Mutex::default(),
             rejoin_failed: Mutex::default(),
             peers: Arc::new(peers),
             failing: Mutex::default(),
@@ -516,7 +520,13 @@ impl Participants for HostParts {
         }
         let is_known = synced.contains(standby) && waits_for.contains(standby);
         // What was committed before the server waited is only here, unless the standby says that it has it.
-        let position = lock(&self.waits_from).clone().unwrap_or(report.applied);
+        let earlier = lock(&self.trailing).note(&report.applied, self.store.env().boot());
+        let position = match lock(&self.waits_from).clone() {
+            Some(position) => position,
+            None if acks.waits => report.applied,
+            // Nothing is waited for yet: this only says whether it follows closely enough to begin with that.
+            None => earlier,
+        };
         let asked = || self.peers.ask(standby, Ask::Received { position });
         let is_connected = is_it && (is_known || asked() == Some(Answer::Done));
         let others = synced.union(waits_for).filter(|host| *host != standby);

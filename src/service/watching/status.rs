@@ -1,7 +1,7 @@
 //! What a host's watcher sees, and whether the host would take over by itself, for the API.
 
 use crate::api::failover::{ReadyItem, WatchStatus};
-use crate::failover::watch::readiness::Level;
+use crate::failover::watch::item::Level;
 use crate::failover::watch::words::Words;
 
 /// Returns what is seen of a store's primary from here; none where nobody watches, as on the primary itself.
