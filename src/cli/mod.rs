@@ -33,6 +33,7 @@ mod key;
 mod look;
 mod member;
 mod mount;
+mod notify;
 mod pin;
 mod progress;
 mod prune;
@@ -161,6 +162,8 @@ enum Command {
     Database(database::DatabaseArgs),
     /// Look at what sends a store's customers to its primary, and set it up
     Edge(edge::EdgeArgs),
+    /// Try who is told when something of a store is wrong
+    Notify(notify::NotifyArgs),
     /// Write a commented understudy.toml
     Init(init::InitArgs),
     /// Look at a drill's mount, and remove it when the drill is gone
@@ -191,7 +194,7 @@ impl Command {
             Self::Member(args) => args.ending(),
             Self::Database(args) => args.ending(),
             Self::Stranded(args) => args.ending(),
-            Self::History(_) | Self::Why(_) | Self::Edge(_) => Ending::AT_ONCE,
+            Self::History(_) | Self::Why(_) | Self::Edge(_) | Self::Notify(_) => Ending::AT_ONCE,
             // The daemon goes on, or has the record.
             Self::Switchover(_) | Self::Failover(_) | Self::Pause(_) | Self::Resume(_) => {
                 Ending::COMMITS_AT_ONCE
@@ -289,6 +292,7 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
         Command::Stranded(args) => stranded::run(&cli.global, args),
         Command::Database(args) => database::run(&cli.global, args),
         Command::Edge(args) => edge::run(&cli.global, &args),
+        Command::Notify(args) => notify::run(&cli.global, &args),
         Command::Init(args) => init::run(args),
         Command::Look(args) => look::run(&args),
         Command::Guard(args) => guard::run(&args),

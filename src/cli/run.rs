@@ -17,6 +17,7 @@ use clap::Args;
 use std::io::ErrorKind;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -47,6 +48,7 @@ fn run_logged(global: &Global, args: RunArgs, log: &Lossy) -> Result<Exit> {
     if config.store.is_empty() {
         tracing::warn!("no store is configured; run `understudy init` to write a sample configuration");
     }
+    try_secrets(&config)?;
     let daemon = Daemon::new(context.host().clone(), true, Box::new(kill_at));
     let listen = args.listen.unwrap_or_else(|| config.service.listen().to_owned());
     serve(&context, &daemon, &listen, log)?;
@@ -55,6 +57,21 @@ fn run_logged(global: &Global, args: RunArgs, log: &Lossy) -> Result<Exit> {
     daemon.run(END_LIMITS);
     tracing::info!("stopped");
     Ok(Exit::Done)
+}
+
+/// Checks that everybody can be notified who is to be.
+fn try_secrets(config: &Config) -> Result<()> {
+    for receiver in &config.notify {
+        receiver.try_secrets()?;
+    }
+    Ok(())
+}
+
+/// Reads the configuration again.
+fn load(path: Option<&Path>) -> Result<Config> {
+    let config = Config::load(path)?;
+    try_secrets(&config)?;
+    Ok(config)
 }
 
 /// Starts the log: text on a terminal, JSON otherwise. `RUST_LOG` sets the level. Nothing waits for the log's
@@ -166,7 +183,7 @@ fn on_signals(global: &Global, context: &Context, daemon: &Daemon) -> Result<()>
         while signals.recv().await.is_some() {
             let (daemon, path) = (daemon.clone(), path.clone());
             // Reloading reads repositories, which blocks on the runtime, so it runs on its own thread.
-            std::thread::spawn(move || match Config::load(path.as_deref()) {
+            std::thread::spawn(move || match load(path.as_deref()) {
                 Ok(config) => {
                     let stores = config.store.len();
                     daemon.reload(config);

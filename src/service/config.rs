@@ -1,6 +1,7 @@
 //! `understudy.toml`: strict, with errors that name the nearest valid key.
 
 use super::database::DatabaseConfig;
+use super::notify::settings::{self as notify_settings, NotifySettings};
 use super::schedule::Schedule;
 use crate::database::minimal::Place;
 use crate::edge::address::Address;
@@ -19,6 +20,7 @@ use crate::support::failure::{Failure, FailureKind};
 use crate::support::trusted;
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use thiserror::Error;
 
 /// The commented sample that `understudy init` writes.
@@ -26,6 +28,8 @@ pub const SAMPLE: &str = include_str!("../../understudy.sample.toml");
 pub(crate) const FILE_NAME: &str = "understudy.toml";
 /// Value of an address or a path that disables it.
 pub(crate) const OFF: &str = "off";
+/// Default time for which a trouble must be gone before its end is told.
+const ALL_CLEAR_SECONDS: u64 = 60;
 /// Default address at which HTTP requests are answered.
 const LISTEN: &str = "127.0.0.1:9184";
 
@@ -76,6 +80,9 @@ pub struct Config {
     pub service: ServiceConfig,
     #[serde(default)]
     pub store: Vec<StoreConfig>,
+    /// Who is told when something of a store is wrong, or of its runs.
+    #[serde(default)]
+    pub notify: Vec<NotifySettings>,
     /// The directory that the configuration was read from; relative paths start there.
     #[serde(skip)]
     pub origin: Option<PathBuf>,
@@ -126,12 +133,19 @@ pub struct ServiceConfig {
     pub look_seconds: Option<u64>,
     /// Seconds between looks at what upkeep is due.
     pub upkeep_seconds: Option<u64>,
+    /// Seconds for which a trouble must be gone before its end is told.
+    pub all_clear_seconds: Option<u64>,
 }
 
 impl ServiceConfig {
     /// Returns the address at which HTTP requests are answered, or [`OFF`].
     pub(crate) fn listen(&self) -> &str {
         self.listen.as_deref().unwrap_or(LISTEN)
+    }
+
+    /// Returns the time for which a trouble must be gone before its end is told.
+    pub(crate) fn all_clear(&self) -> Duration {
+        Duration::from_secs(self.all_clear_seconds.unwrap_or(ALL_CLEAR_SECONDS))
     }
 }
 
@@ -454,6 +468,8 @@ impl Config {
                 Schedule::parse(text).map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             }
         }
+        notify_settings::check(&config.notify)
+            .map_err(|message| ConfigError::Parse { path: path.to_owned(), message })?;
         config.origin = Some(path.to_owned());
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let beside = |path: &PathBuf| base.join(path);
@@ -461,6 +477,7 @@ impl Config {
         // A standby may have none.
         let with_path = config.store.iter_mut().filter(|store| !store.path.as_os_str().is_empty());
         with_path.for_each(|store| store.path = beside(&store.path));
+        config.notify.iter_mut().for_each(|one| one.resolve(&base));
         config.service.token_file = config.service.token_file.as_ref().map(beside);
         let is_path = |path: &&PathBuf| path.as_os_str() != OFF;
         if let Some(socket) = config.service.socket.as_ref().filter(is_path) {

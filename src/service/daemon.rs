@@ -12,13 +12,17 @@ use super::agents::around::Around;
 use super::agents::registry::Agents;
 use super::alert::Alert;
 use super::board::{Board, Duty, RunResult, Standing, StartedRun, StartedUpkeep, upkeep_status};
-use super::config::{Config, StoreConfig};
+use super::config::{Config, StoreConfig, state_dir};
 use super::databases::keeper::Databases;
 use super::databases::observed::observe;
 use super::drill_place;
 use super::ending::{EndLimits, Ending, Running};
 use super::host::{Host, HostError};
+use super::notify::notifier::{self, Notifier};
+use super::notify::ping::Outcome;
+use super::notify::trouble::Seen;
 use super::run::{RunError, RunObserver, run};
+use super::socket;
 use super::upkeep::{TaskReport, UpkeepError, UpkeepRun};
 use super::watches::Watches;
 use super::watching;
@@ -37,7 +41,7 @@ use crate::repository::store::Repository;
 use crate::standby::depot::Depot;
 use crate::support::clock::Now;
 use crate::support::env::Env;
-use crate::support::failure::Failure;
+use crate::support::failure::{Failure, FailureKind};
 use crate::support::lock::lock;
 use crate::support::progress::{Progress, Step};
 use std::collections::HashMap;
@@ -68,6 +72,7 @@ struct Inner {
     agents: Agents,
     watching: Watching,
     databases: Databases,
+    notifier: Notifier,
     on_step: Box<dyn Fn(Step) + Send + Sync>,
     stopping: AtomicBool,
 }
@@ -91,6 +96,7 @@ impl Daemon {
             agents: Agents::default(),
             watching: Watching::default(),
             databases: Databases::default(),
+            notifier: Notifier::default(),
             on_step,
             stopping: AtomicBool::new(false),
         };
@@ -187,6 +193,7 @@ impl Daemon {
             drop(idle.board());
             idle.wake();
         });
+        self.0.notifier.keep(self.around_notifier());
         // Removes what killed drills left, of a daemon or of a single command.
         let standby = self.host().standby(None).ok();
         std::thread::spawn(move || drill_place::tidy(standby.as_deref()));
@@ -254,6 +261,7 @@ impl Daemon {
         self.0.agents.end();
         self.0.watching.end();
         self.0.databases.end();
+        self.0.notifier.end();
         self.board().stop();
         self.0.changed.notify_all();
     }
@@ -313,8 +321,10 @@ impl Daemon {
             tracing::debug!(store = %name, role = config.role.name(), "run begins");
             let begun = daemon.0.env.stopwatch();
             let made = daemon.host().key_to_be_made();
+            daemon.0.notifier.run_begins(&name, &daemon.0.env);
             let (result, is_full) = daemon.run_watched(&config, is_full, accept, &progress);
             tell(&name, &result, begun.seconds());
+            daemon.0.notifier.run_ended(&name, outcome(&result).as_ref());
             if let Some(path) = made.filter(|path| path.exists()) {
                 let path = path.display();
                 tracing::warn!(%path, "created the key file: keep a copy elsewhere; without it encrypted stores are lost");
@@ -432,6 +442,36 @@ impl Daemon {
         status.map(|status| self.with_parts(status))
     }
 
+    /// Returns what is known of all stores, for whoever is notified.
+    fn seen(&self) -> Vec<Seen> {
+        let boot = self.0.env.boot();
+        let seen = |status: StoreStatus| {
+            let running = self.0.agents.get(&status.store);
+            let failover = running.map(|running| agents::status::of(&status.store, &running, None, boot));
+            Seen { status, failover }
+        };
+        self.statuses().into_iter().map(seen).collect()
+    }
+
+    fn around_notifier(&self) -> notifier::Around {
+        let (host, of_config, of_look) = (self.host(), self.clone(), self.clone());
+        let tag = socket::tag(&host.config, host.given_repository.as_deref());
+        let dir = state_dir().ok().flatten();
+        notifier::Around {
+            env: self.0.env.clone(),
+            runtime: host.runtime.clone(),
+            host: host.writer().to_string(),
+            ledger: dir.map(|dir| dir.join(format!("notify-{tag}.json"))),
+            config: Box::new(move || of_config.host().config),
+            look: Box::new(move || of_look.seen()),
+        }
+    }
+
+    /// Returns the figures of whoever is notified.
+    pub(crate) fn notified(&self) -> Vec<notifier::ReceiverFigures> {
+        self.0.notifier.figures()
+    }
+
     /// Adds what is not the board's: the store's failover, and its database.
     fn with_parts(&self, status: StoreStatus) -> StoreStatus {
         let running = self.0.agents.get(&status.store);
@@ -490,6 +530,15 @@ pub(crate) fn role_of(store: &StoreConfig, state: &StoreState, host: &WriterId) 
     }
     let as_member = store.member.as_ref().and_then(|_| member_role(state, host));
     as_member.unwrap_or_else(|| role(state, host, store.role))
+}
+
+/// Returns how a run ended, for whoever is told of it; none if that says nothing: the daemon ends.
+fn outcome(result: &Result<RunReport, RunError>) -> Option<Outcome> {
+    match result {
+        Ok(_) => Some(Outcome::Done),
+        Err(error) if error.kind() == FailureKind::Stopped => None,
+        Err(error) => Some(Outcome::Failed(format!("{}: {error}", Alert::from(error.kind()).word))),
+    }
 }
 
 fn tell(store: &StoreName, result: &Result<RunReport, RunError>, seconds: f64) {

@@ -2,6 +2,7 @@
 //! the daemon.
 
 use super::config::{self, Config, ConfigError, StoreConfig};
+use super::notify::settings::NotifySettings;
 use crate::database::seed::store_name;
 use crate::model::id::{DaemonId, Incarnation, StoreName, WriterId};
 use crate::repository::error::RepositoryError;
@@ -179,7 +180,8 @@ impl Host {
         let files =
             files.chain(self.config.passphrase_file.clone()).chain(self.config.service.token_file.clone());
         let accounts = self.config.store.iter().filter_map(|store| store.database.account_file.clone());
-        files.chain(accounts).filter_map(|path| trusted::exposure(&path)).collect()
+        let notify = self.config.notify.iter().flat_map(NotifySettings::secrets);
+        files.chain(accounts).chain(notify).filter_map(|path| trusted::exposure(&path)).collect()
     }
 
     /// Returns the key file that the next new store will create; none when there is one already.

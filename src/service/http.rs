@@ -105,14 +105,14 @@ async fn ready(State(site): State<AppState>) -> Result<&'static str, ApiError> {
 }
 
 async fn figures(State(site): State<AppState>) -> impl IntoResponse {
-    let statuses = site.daemon.statuses();
+    let (statuses, notified) = (site.daemon.statuses(), site.daemon.notified());
     let overall = {
         let board = site.daemon.board();
         let log_lines_lost = site.log.lost();
         Overall { queued: board.queued(), running: board.running(), log_lines_lost }
     };
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, metrics::text(&statuses, overall))
+    (kind, metrics::text(&statuses, &notified, overall))
 }
 
 async fn description() -> impl IntoResponse {

@@ -1,5 +1,6 @@
 //! Metrics for Prometheus, in its text format. Pure: statuses in, text out.
 
+use super::notify::notifier::ReceiverFigures;
 use crate::api::database::{DatabaseArchive, DatabaseDrill, DatabaseSeeds, DatabaseServer};
 use crate::api::failover::FailoverBrief;
 use crate::api::run::RunReport;
@@ -27,6 +28,8 @@ enum Value {
     /// The version of this program, as a label.
     Version,
     Overall(fn(Overall) -> f64),
+    /// One sample for each receiver of notifications.
+    Receiver(fn(&ReceiverFigures) -> f64),
     /// One sample for each store that has a value.
     Store(fn(&StoreStatus) -> Option<f64>),
     /// Several samples for each store, distinguished by a label.
@@ -45,15 +48,18 @@ const fn family(name: &'static str, kind: Kind, help: &'static str, value: Value
 }
 
 use Kind::{Counter, Gauge};
-use Value::{By, Overall as OfAll, Store, Version};
+use Value::{By, Overall as OfAll, Receiver, Store, Version};
 
 /// All families, in the order in which they are written.
 #[rustfmt::skip]
-const FAMILIES: [Family; 51] = [
+const FAMILIES: [Family; 54] = [
     family("understudy_build_info", Gauge, "The running version.", Version),
     family("understudy_queued_stores", Gauge, "Stores that are due and waiting for a free slot.", OfAll(|o| o.queued as f64)),
     family("understudy_running_stores", Gauge, "Stores that are running.", OfAll(|o| o.running as f64)),
     family("understudy_log_lines_lost_total", Counter, "Log lines that could not be written.", OfAll(|o| o.log_lines_lost as f64)),
+    family("understudy_notify_failing", Gauge, "1 while a receiver of notifications cannot be told.", Receiver(|r| f64::from(u8::from(r.is_failing)))),
+    family("understudy_notify_waiting", Gauge, "Events and pings that a receiver was not told yet.", Receiver(|r| r.waiting as f64)),
+    family("understudy_notify_sent_total", Counter, "Messages and pings that a receiver has taken.", Receiver(|r| r.sent as f64)),
     family("understudy_lag_seconds", Gauge, "Seconds since the start of the newest snapshot's scan.", Store(|s| s.lag_seconds)),
     family("understudy_clock_skew_seconds", Gauge, "Seconds by which the start of the newest snapshot's scan lies in the future. Above 0 a clock is wrong, and the lag is unknown.", Store(|s| s.clock_skew_seconds)),
     family("understudy_objective_seconds", Gauge, "The lag that the plan promises.", Store(|s| Some(s.objective_seconds as f64))),
@@ -104,13 +110,19 @@ const FAMILIES: [Family; 51] = [
 ];
 
 /// Returns all metrics as text.
-pub(crate) fn text(statuses: &[StoreStatus], overall: Overall) -> String {
+pub(crate) fn text(statuses: &[StoreStatus], notified: &[ReceiverFigures], overall: Overall) -> String {
     let mut out = Text(String::new());
     for Family { name, kind, help, value } in &FAMILIES {
         out.head(name, *kind, help);
         match value {
             Version => out.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1.0),
             OfAll(value) => out.sample(name, &[], value(overall)),
+            Receiver(value) => {
+                for receiver in notified {
+                    let labels = [("receiver", receiver.name.as_str()), ("kind", receiver.kind)];
+                    out.sample(name, &labels, value(receiver));
+                }
+            }
             Store(value) => {
                 for status in statuses {
                     if let Some(value) = value(status) {

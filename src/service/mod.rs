@@ -21,6 +21,7 @@ pub mod host;
 pub mod http;
 pub mod listen;
 pub mod metrics;
+pub mod notify;
 pub mod repair;
 pub mod run;
 pub mod schedule;

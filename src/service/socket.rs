@@ -53,14 +53,19 @@ fn place(dir: PathBuf, name: OsString, is_default: bool) -> SocketPlace {
     SocketPlace { dir, name, is_default, listener: "daemon", key: "service.socket" }
 }
 
-/// Returns the socket's name, which differs for each configuration and each repository that overrides a
-/// configured one.
+/// Returns the socket's name.
 fn name(config: &Config, repository: Option<&str>) -> OsString {
+    format!("daemon-{}.socket", tag(config, repository)).into()
+}
+
+/// Returns what tells daemons of one user apart: it differs for each configuration and each repository that overrides
+/// a configured one.
+pub(crate) fn tag(config: &Config, repository: Option<&str>) -> String {
     let origin = config.origin.as_deref().map(|path| std::fs::canonicalize(path).unwrap_or(path.to_owned()));
     let mut hasher = blake3::Hasher::new();
     hasher.update(origin.as_deref().map_or(&b""[..], |path| path.as_os_str().as_bytes()));
     hasher.update(&[0]).update(repository.unwrap_or_default().as_bytes());
-    format!("daemon-{}.socket", &hasher.finalize().to_hex()[..16]).into()
+    hasher.finalize().to_hex()[..16].to_owned()
 }
 
 #[cfg(test)]
