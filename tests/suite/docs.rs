@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use understudy::cli::{parses, reference};
 use understudy::service::config::{Config, SAMPLE};
+use understudy::service::notify::event::Event;
 
 const README_MAX_BYTES: u64 = 8192;
 const PROSE_WIDTH: usize = 100;
@@ -484,6 +485,10 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
         "[limits]",
         "[standby]",
         "[service]",
+        "[[notify]]\nkind = 'webhook'",
+        "[[notify]]\nkind = 'slack'",
+        "[[notify]]\nkind = 'email'",
+        "[[notify]]\nkind = 'ping'",
         "[[store]]",
         "[store.hooks]",
         "[store.retention]",
@@ -544,6 +549,7 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
                 "reports",
                 "probe",
                 "watch",
+                "notify",
             ]
             .contains(&key.as_str())
                 && ![("[store.database]", "fence"), ("[store.member]", "database")]
@@ -589,6 +595,15 @@ fn every_figure_for_prometheus_is_in_the_reference() {
     let sources = words_with(&source, "understudy_");
     assert!(sources.len() > 20);
     assert_eq!(words_with(&page, "understudy_"), sources);
+}
+
+#[test]
+fn every_event_that_is_notified_is_on_its_page() {
+    let page = read("docs/how-to/notify.md");
+    let (_, section) = page.split_once("## Events").unwrap();
+    let rows = section.split("\n## ").next().unwrap().lines();
+    let told: Vec<_> = rows.filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(told, Event::ALL.map(Event::name));
 }
 
 #[test]

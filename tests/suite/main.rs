@@ -53,6 +53,7 @@ mod kill;
 mod kill_points;
 mod live_tree;
 mod members;
+mod notify;
 mod output;
 mod outsiders;
 mod races;

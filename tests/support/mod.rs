@@ -28,6 +28,7 @@ pub mod objects;
 pub mod origin;
 pub mod outage;
 pub mod proxies;
+pub mod receiver;
 pub mod rig;
 pub mod servers;
 pub mod stand_in;

@@ -12,6 +12,8 @@ use chrono::{DateTime, Utc};
 
 /// Bytes of base64 in a line.
 const LINE_BYTES: usize = 76;
+/// Maximum length of a subject that stands in one line with its name.
+const PLAIN_MAX_BYTES: usize = 66;
 /// Maximum number of bytes of text in an encoded word, so that it has at most 75 characters.
 const WORD_BYTES: usize = 42;
 /// Maximum number of characters of a subject.
@@ -46,7 +48,8 @@ pub(crate) fn mail(settings: &EmailSettings, message: &Message, now: UnixNanos) 
 /// Returns a subject as it stands in its header.
 fn subject(text: &str) -> String {
     let text: String = text.chars().take(SUBJECT_MAX_CHARS).collect();
-    if text.chars().all(|c| (' '..='~').contains(&c)) && !text.contains("=?") && text.len() <= LINE_BYTES {
+    if text.chars().all(|c| (' '..='~').contains(&c)) && !text.contains("=?") && text.len() <= PLAIN_MAX_BYTES
+    {
         return text;
     }
     let mut words = vec![String::new()];

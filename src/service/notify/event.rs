@@ -142,9 +142,9 @@ impl Event {
         match self {
             Self::Held | Self::Rivals | Self::Failing | Self::Failover | Self::Refused => Duration::ZERO,
             Self::Drill | Self::Damage | Self::DatabaseDrill => Duration::ZERO,
-            Self::Fenced => Duration::from_secs(30),
             Self::Behind | Self::Clock | Self::NotServed | Self::Degraded => Duration::from_mins(1),
-            Self::Database | Self::Archive | Self::FailoverFailing => Duration::from_mins(2),
+            Self::Fenced | Self::Database | Self::Archive => Duration::from_mins(2),
+            Self::FailoverFailing => Duration::from_mins(2),
             Self::DatabaseBehind => Duration::from_mins(10),
             Self::NotReady => Duration::from_mins(15),
             Self::Seed => Duration::from_mins(30),

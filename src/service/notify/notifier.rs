@@ -180,8 +180,8 @@ impl Notifier {
     /// Looks at the stores, and at the configuration.
     fn look(&self, around: &Around, sender: &Arc<Sender>) {
         let config = (around.config)();
-        // Without receivers nothing is looked at.
-        let is_quiet = config.notify.is_empty() && lock(&self.0.state).receivers.is_empty();
+        // Without somebody who is told of it nothing is looked at.
+        let is_quiet = config.notify.iter().all(NotifySettings::is_ping);
         let seen = if is_quiet { Vec::new() } else { (around.look)() };
         let now = around.env.now();
         let mut state = lock(&self.0.state);

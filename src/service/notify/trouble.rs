@@ -4,7 +4,7 @@
 //! a trouble that an earlier process told waits until this one knows.
 
 use super::event::Event;
-use crate::api::failover::{FailoverBrief, FailoverStatus};
+use crate::api::failover::FailoverStatus;
 use crate::api::store::StoreStatus;
 use crate::model::role::{Permission, Role};
 use crate::support::failure::FailureKind;
@@ -76,8 +76,11 @@ fn has_run(status: &StoreStatus) -> bool {
 
 /// Returns whether the store's failover is on its way, which holds the runs for a moment.
 fn is_moving(status: &StoreStatus) -> bool {
-    let rests = |brief: &FailoverBrief| ["primary", "standby"].contains(&brief.phase.as_str());
-    status.failover.as_ref().is_some_and(|brief| !rests(brief))
+    phase(status).is_some_and(|phase| !["primary", "standby"].contains(&phase))
+}
+
+fn phase(status: &StoreStatus) -> Option<&str> {
+    status.failover.as_ref().map(|brief| brief.phase.as_str())
 }
 
 fn of_run(status: &StoreStatus, text: Option<String>) -> Sight {
@@ -116,6 +119,9 @@ fn held(status: &StoreStatus) -> Sight {
 
 fn fenced(status: &StoreStatus) -> Sight {
     match status.log_role {
+        _ if phase(status) == Some("fenced") => Present(
+            "this host is closed, since another one is the primary, and does not follow it yet".to_owned(),
+        ),
         // A member that is on its way follows by itself.
         _ if is_moving(status) => Unknown,
         Role::Fenced => Present("another host is the primary; the store does not run here".to_owned()),
@@ -165,7 +171,7 @@ fn verdict(status: &StoreStatus) -> Option<(&str, String)> {
 }
 
 fn is_primary(status: &StoreStatus) -> bool {
-    status.failover.as_ref().is_some_and(|brief| brief.phase == "primary")
+    phase(status) == Some("primary")
 }
 
 fn not_served(seen: &Seen) -> Sight {
