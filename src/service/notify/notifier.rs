@@ -5,6 +5,9 @@
 //! sent. A message keeps its id: one whose delivery was not noted before a kill is sent once more, and its receiver
 //! knows it by the id. Where the disk takes nothing the notifier goes on in memory, and says so.
 //!
+//! Why no run waits: what a run says of itself, and what the metrics ask, has locks of its own. The state's may be held
+//! while the disk hangs.
+//!
 //! What can race: a configuration that is read anew. A receiver whose settings changed gets a new thread; the old one
 //! ends with its attempt, whose success counts.
 
@@ -14,17 +17,19 @@ use super::ledger::{Context, Ledger};
 use super::message::Message;
 use super::ping::{Outcome, Ping, Pings};
 use super::post::Failure;
+use super::queue::Queue;
 use super::settings::NotifySettings;
 use super::trouble::Seen;
 use crate::model::id::StoreName;
 use crate::service::config::Config;
-use crate::support::clock::Now;
+use crate::support::clock::BootNanos;
 use crate::support::env::Env;
 use crate::support::lock::lock;
 use crate::support::{durable, private, trusted};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -67,6 +72,15 @@ pub(crate) struct Notifier(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     changed: Condvar,
+    is_ended: AtomicBool,
+    /// The pings of each receiver that wants some.
+    pings: Mutex<BTreeMap<String, PingReceiver>>,
+    figures: Mutex<BTreeMap<String, ReceiverFigures>>,
+}
+
+struct PingReceiver {
+    settings: NotifySettings,
+    stores: BTreeMap<StoreName, Pings>,
 }
 
 #[derive(Default)]
@@ -75,7 +89,6 @@ struct State {
     receivers: BTreeMap<String, Receiver>,
     /// Number of the receiver that was set up last.
     last: u64,
-    is_ended: bool,
     /// The ledger as it is on the disk.
     saved: String,
     /// Whether it could not be saved the last time.
@@ -87,7 +100,6 @@ struct Receiver {
     /// By which its thread knows that it is still the one.
     number: u64,
     attempts: Attempts,
-    pings: BTreeMap<StoreName, Pings>,
 }
 
 /// What is to be delivered.
@@ -109,9 +121,9 @@ impl Notifier {
             loop {
                 notifier.look(&around, &sender);
                 let state = lock(&notifier.0.state);
-                let waited =
-                    notifier.0.changed.wait_timeout_while(state, LOOK_EVERY, |state| !state.is_ended);
-                if waited.unwrap_or_else(PoisonError::into_inner).0.is_ended {
+                let is_on = |_: &mut State| !notifier.is_ended();
+                drop(notifier.0.changed.wait_timeout_while(state, LOOK_EVERY, is_on));
+                if notifier.is_ended() {
                     return;
                 }
             }
@@ -120,8 +132,12 @@ impl Notifier {
 
     /// Ends all threads; an attempt that is under way is not waited for.
     pub(crate) fn end(&self) {
-        lock(&self.0.state).is_ended = true;
+        self.0.is_ended.store(true, Ordering::Relaxed);
         self.0.changed.notify_all();
+    }
+
+    fn is_ended(&self) -> bool {
+        self.0.is_ended.load(Ordering::Relaxed)
     }
 
     /// Takes note that a run of a store begins.
@@ -137,25 +153,35 @@ impl Notifier {
     }
 
     fn each_ping(&self, store: &StoreName, change: impl Fn(&mut Pings)) {
-        let mut state = lock(&self.0.state);
-        let wants = |one: &&mut Receiver| one.settings.is_ping() && one.settings.wants_store(store);
-        for receiver in state.receivers.values_mut().filter(wants) {
-            change(receiver.pings.entry(store.clone()).or_default());
+        let mut all = lock(&self.0.pings);
+        for receiver in all.values_mut().filter(|one| one.settings.wants_store(store)) {
+            change(receiver.stores.entry(store.clone()).or_default());
         }
         self.0.changed.notify_all();
     }
 
     pub(crate) fn figures(&self) -> Vec<ReceiverFigures> {
-        let state = lock(&self.0.state);
-        let figures = |(name, receiver): (&String, &Receiver)| ReceiverFigures {
-            name: name.clone(),
-            kind: receiver.settings.kind(),
-            is_failing: receiver.attempts.is_failing(),
-            sent: receiver.attempts.sent,
-            waiting: state.ledger.queue(name).map_or(0, |queue| queue.len())
-                + receiver.pings.values().map(Pings::len).sum::<usize>(),
+        lock(&self.0.figures).values().cloned().collect()
+    }
+
+    /// Takes note of the figures of all receivers.
+    fn count(&self, state: &State) {
+        let pings = lock(&self.0.pings);
+        let waiting = |name: &String| {
+            let of_stores = pings.get(name).map(|one| one.stores.values().map(Pings::len).sum::<usize>());
+            state.ledger.queue(name).map_or(0, Queue::len) + of_stores.unwrap_or_default()
         };
-        state.receivers.iter().map(figures).collect()
+        let figures = state.receivers.iter().map(|(name, receiver)| {
+            let figures = ReceiverFigures {
+                name: name.clone(),
+                kind: receiver.settings.kind(),
+                is_failing: receiver.attempts.is_failing(),
+                sent: receiver.attempts.sent,
+                waiting: waiting(name),
+            };
+            (name.clone(), figures)
+        });
+        *lock(&self.0.figures) = figures.collect();
     }
 
     /// Reads what an earlier process told.
@@ -187,6 +213,7 @@ impl Notifier {
         let mut state = lock(&self.0.state);
         self.set_receivers(&mut state, &config.notify, around, sender);
         if is_quiet {
+            self.count(&state);
             return;
         }
         let all_clear = config.service.all_clear();
@@ -195,7 +222,8 @@ impl Notifier {
             let id = || format!("msg_{:016x}{:016x}", around.env.nonce(), around.env.nonce());
             queue.make(now.boot, now.wall, &around.host, id);
         }
-        state.save(around);
+        state.save(&around.env, around.ledger.as_ref());
+        self.count(&state);
         self.0.changed.notify_all();
     }
 
@@ -208,16 +236,19 @@ impl Notifier {
         sender: &Arc<Sender>,
     ) {
         state.receivers.retain(|_, receiver| configured.contains(&receiver.settings));
+        lock(&self.0.pings).retain(|_, receiver| configured.contains(&receiver.settings));
         for settings in configured {
             if state.receivers.contains_key(settings.name()) {
                 continue;
             }
             state.last += 1;
             let (name, number) = (settings.name().to_owned(), state.last);
-            let (attempts, pings) = (Attempts::default(), BTreeMap::new());
-            state
-                .receivers
-                .insert(name.clone(), Receiver { settings: settings.clone(), number, attempts, pings });
+            let attempts = Attempts::default();
+            state.receivers.insert(name.clone(), Receiver { settings: settings.clone(), number, attempts });
+            if settings.is_ping() {
+                let (settings, stores) = (settings.clone(), BTreeMap::new());
+                lock(&self.0.pings).insert(name.clone(), PingReceiver { settings, stores });
+            }
             let (notifier, env, sender) = (self.clone(), around.env.clone(), sender.clone());
             let path = around.ledger.clone();
             std::thread::spawn(move || notifier.deliver(&name, number, &env, path, &sender));
@@ -233,10 +264,10 @@ impl Notifier {
                     let Some(receiver) = state.receivers.get(name).filter(|one| one.number == number) else {
                         return;
                     };
-                    if state.is_ended {
+                    if self.is_ended() {
                         return;
                     }
-                    if let Some(job) = state.job(name, receiver, env.now()) {
+                    if let Some(job) = self.job(&state, name, receiver, env.boot()) {
                         break (job, receiver.settings.clone());
                     }
                     let waited = self.0.changed.wait_timeout(state, SLEEP_MAX);
@@ -248,27 +279,33 @@ impl Notifier {
                 Job::Ping(store, ping) => sender.ping(&settings, store, ping),
             };
             let mut state = lock(&self.0.state);
+            if let (Job::Ping(store, ping), Ok(())) = (&job, &result)
+                && let Some(receiver) = lock(&self.0.pings).get_mut(name)
+                && let Some(pings) = receiver.stores.get_mut(store)
+            {
+                pings.delivered(ping, env.boot());
+            }
             state.note(name, number, &job, result, env);
-            state.save_at(env, path.as_ref());
+            state.save(env, path.as_ref());
+            self.count(&state);
         }
+    }
+
+    /// Returns what is to be delivered to a receiver now.
+    fn job(&self, state: &State, name: &str, receiver: &Receiver, now: BootNanos) -> Option<Job> {
+        if !receiver.attempts.is_due(now) {
+            return None;
+        }
+        if let Some(message) = state.ledger.queue(name).and_then(Queue::outgoing) {
+            return Some(Job::Message(message.clone()));
+        }
+        let due =
+            |(store, pings): (&StoreName, &Pings)| Some(Job::Ping(store.clone(), pings.due(now)?.clone()));
+        lock(&self.0.pings).get(name)?.stores.iter().find_map(due)
     }
 }
 
 impl State {
-    /// Returns what is to be delivered to a receiver now.
-    fn job(&self, name: &str, receiver: &Receiver, now: Now) -> Option<Job> {
-        if !receiver.attempts.is_due(now.boot) {
-            return None;
-        }
-        if let Some(message) = self.ledger.queue(name).and_then(|queue| queue.outgoing()) {
-            return Some(Job::Message(message.clone()));
-        }
-        let due = |(store, pings): (&StoreName, &Pings)| {
-            Some(Job::Ping(store.clone(), pings.due(now.boot)?.clone()))
-        };
-        receiver.pings.iter().find_map(due)
-    }
-
     /// Takes note of an attempt.
     fn note(&mut self, name: &str, number: u64, job: &Job, result: Result<(), Failure>, env: &Env) {
         let now = env.boot();
@@ -279,11 +316,6 @@ impl State {
                     self.ledger.delivered(name, &message.id, now);
                 }
                 let Some(receiver) = receiver else { return };
-                if let Job::Ping(store, ping) = job
-                    && let Some(pings) = receiver.pings.get_mut(store)
-                {
-                    pings.delivered(ping, now);
-                }
                 if receiver.attempts.succeed() {
                     tracing::info!(receiver = name, "is notified again");
                 }
@@ -298,12 +330,8 @@ impl State {
         }
     }
 
-    fn save(&mut self, around: &Around) {
-        self.save_at(&around.env, around.ledger.as_ref());
-    }
-
     /// Writes the ledger to the disk if it has changed.
-    fn save_at(&mut self, env: &Env, path: Option<&PathBuf>) {
+    fn save(&mut self, env: &Env, path: Option<&PathBuf>) {
         let (Some(path), Ok(text)) = (path, serde_json::to_string(&self.ledger)) else { return };
         if text == self.saved {
             return;

@@ -34,6 +34,17 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub fn push(&mut self, item: Item) {
+        let is_same = |other: &Item| other.store == item.store && other.event == item.event;
+        match item.state {
+            // It is told that it began, or that it goes on, in any case.
+            State::Continues
+                if self.waiting.iter().any(|other| is_same(other) && other.state != State::Ended) =>
+            {
+                return;
+            }
+            State::Ended => self.waiting.retain(|other| !(is_same(other) && other.state == State::Continues)),
+            _ => {}
+        }
         self.waiting.push(item);
         while self.waiting.len() > WAITING_MAX && self.leave_out() {}
     }
@@ -46,7 +57,7 @@ impl Queue {
             let begin = self.waiting[..end].iter().rposition(is_begin);
             begin.filter(|_| ended.state == State::Ended).map(|begin| (begin, end))
         });
-        let passing = |item: &Item| matches!(item.state, State::Happened | State::Continues);
+        let passing = |item: &Item| item.state == State::Happened;
         if let Some((begin, end)) = ended {
             self.waiting.remove(end);
             self.waiting.remove(begin);
