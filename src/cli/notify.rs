@@ -56,17 +56,21 @@ pub(super) fn run(global: &Global, args: &NotifyArgs) -> Result<Exit> {
         let message = Message::test(id, &host, env.wall());
         let result = match receiver.is_ping() {
             // A ping would say that a run succeeded.
-            true => receiver.try_secrets().map_err(Into::into),
+            true => receiver.try_secrets().map(|()| Vec::new()).map_err(Into::into),
             false => sender.message(receiver, &message, env.wall()),
         };
         exit = exit.max(match &result {
-            Ok(()) => Exit::Done,
+            Ok(refused) if refused.is_empty() => Exit::Done,
+            Ok(_) => Exit::Warnings,
             Err(failure) if failure.is_usage => Exit::Usage,
             Err(_) => Exit::Unavailable,
         });
-        let error = result.err().map(|failure| failure.reason);
+        let error = match result {
+            Ok(refused) => (!refused.is_empty()).then(|| format!("not taken for {}", refused.join("; "))),
+            Err(failure) => Some(failure.reason),
+        };
         let one = Tried { name: receiver.name().to_owned(), kind: receiver.kind(), error };
-        if !global.json && !(global.quiet && one.error.is_none()) {
+        if !(global.json || global.quiet && one.error.is_none()) {
             let how = match (&one.error, receiver.is_ping()) {
                 (Some(error), _) => error,
                 (None, true) => "its address can be used; it is told of runs only",

@@ -53,9 +53,7 @@ mod tests {
     fn waits_grow_to_a_quarter_of_an_hour_and_a_success_ends_them() {
         let mut attempts = Attempts::default();
         let mut now = BootNanos(0);
-        for (failure, seconds) in
-            [2, 4, 8, 16, 32].into_iter().chain([900; 40].into_iter().skip(0)).enumerate()
-        {
+        for (failure, seconds) in [2, 4, 8, 16, 32].into_iter().chain([900; 40]).enumerate() {
             // In between it grows on.
             if (5..12).contains(&failure) {
                 attempts.fail(now, 0, None);

@@ -30,14 +30,20 @@ impl Sender {
         Ok(Self { client: post::client(LIMIT)?, runtime })
     }
 
-    fn run(&self, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    fn run<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let limited = async { tokio::time::timeout(LIMIT, work).await };
         let late = || Err(format!("no answer within {} s", LIMIT.as_secs()).into());
         self.runtime.block_on(limited).unwrap_or_else(|_| late())
     }
 
-    /// Delivers a message. `now` is the time of this attempt.
-    pub fn message(&self, to: &NotifySettings, message: &Message, now: UnixNanos) -> Result<(), Failure> {
+    /// Delivers a message, and returns whom a mail server refused though it took the message for others. `now` is the
+    /// time of this attempt.
+    pub fn message(
+        &self,
+        to: &NotifySettings,
+        message: &Message,
+        now: UnixNanos,
+    ) -> Result<Vec<String>, Failure> {
         let url = to.url()?;
         let url = url.as_str();
         match to {
@@ -48,22 +54,23 @@ impl Sender {
                 if !keys.is_empty() {
                     headers.push(("webhook-signature", signature(&keys, &message.id, at_seconds, &body)));
                 }
-                self.run(post::send(&self.client, Post { url, content_type: JSON, headers, body }))
+                self.run(post::send(&self.client, Post { url, content_type: JSON, headers, body }))?;
             }
             NotifySettings::Slack(_) => {
                 let (headers, body) = (Vec::new(), message.slack());
-                self.run(post::send(&self.client, Post { url, content_type: JSON, headers, body }))
+                self.run(post::send(&self.client, Post { url, content_type: JSON, headers, body }))?;
             }
             NotifySettings::Email(settings) => {
                 let password = to.password()?;
                 let (password, mail) =
                     (password.as_ref().map(|text| text.as_str()), mail(settings, message, now));
-                self.run(async {
+                return self.run(async {
                     smtp::send(settings, password, &message.host, &mail).await.map_err(Failure::from)
-                })
+                });
             }
-            NotifySettings::Ping(_) => Ok(()),
+            NotifySettings::Ping(_) => {}
         }
+        Ok(Vec::new())
     }
 
     /// Delivers a ping about a store.

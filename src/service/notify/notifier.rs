@@ -276,8 +276,18 @@ impl Notifier {
             };
             let result = match &job {
                 Job::Message(message) => sender.message(&settings, message, env.wall()),
-                Job::Ping(store, ping) => sender.ping(&settings, store, ping),
+                Job::Ping(store, ping) => sender.ping(&settings, store, ping).map(|()| Vec::new()),
             };
+            if let Ok(refused) = &result
+                && !refused.is_empty()
+            {
+                tracing::warn!(
+                    receiver = name,
+                    refused = refused.join("; "),
+                    "not all of them were notified"
+                );
+            }
+            let result = result.map(drop);
             let mut state = lock(&self.0.state);
             if let (Job::Ping(store, ping), Ok(())) = (&job, &result)
                 && let Some(receiver) = lock(&self.0.pings).get_mut(name)

@@ -37,14 +37,17 @@ struct Answer {
 
 /// Sends `mail` from this host, named `me`.
 ///
+/// One receiver that the server refuses does not keep the others from it; those that it refuses are returned, each with
+/// its reason.
+///
 /// # Errors
-/// The reason why the server did not take it for all receivers, in words, without the password.
+/// The reason why the server did not take it for anybody, in words, without the password.
 pub(crate) async fn send(
     settings: &EmailSettings,
     password: Option<&str>,
     me: &str,
     mail: &str,
-) -> Result<(), String> {
+) -> Result<Vec<String>, String> {
     let (host, port) = (settings.host.as_str(), settings.port());
     let stream = TcpStream::connect((host, port)).await;
     let stream = stream.map_err(|error| format!("connecting to {host}, port {port}: {error}"))?;
@@ -66,15 +69,24 @@ pub(crate) async fn send(
         session.log_in(&offers, user, password).await?;
     }
     session.ask("MAIL FROM", &format!("MAIL FROM:<{}>", settings.from), 250).await?;
+    let mut refused = Vec::new();
     for to in &settings.to {
-        session.ask(&format!("RCPT TO {to}"), &format!("RCPT TO:<{to}>"), 250).await?;
+        session.write(format!("RCPT TO:<{to}>\r\n").as_bytes()).await?;
+        let answer = session.answer().await?;
+        if answer.code / 100 != 2 {
+            let said = shown(&answer.lines.join(" "));
+            refused.push(format!("{to}: the server says {} {said}", answer.code));
+        }
+    }
+    if refused.len() == settings.to.len() {
+        return Err(refused.join("; "));
     }
     session.ask("DATA", "DATA", 354).await?;
     session.write(mail.as_bytes()).await?;
     session.ask("the message", ".", 250).await?;
     // It is delivered, whatever the server says now.
     let _ = session.write(b"QUIT\r\n").await;
-    Ok(())
+    Ok(refused)
 }
 
 fn has(offers: &[String], word: &str) -> bool {
@@ -135,7 +147,7 @@ impl Session {
 
     async fn expect(&mut self, what: &str, code: u16) -> Result<Answer, String> {
         let answer = self.answer().await?;
-        match answer.code == code {
+        match answer.code / 100 == code / 100 {
             true => Ok(answer),
             false => {
                 let said = shown(&answer.lines.join(" "));
@@ -189,10 +201,12 @@ mod tests {
     use crate::service::notify::settings::NotifySettings;
 
     /// A server that says these lines one after the other, each after a line of the client's, and tells what it read.
-    async fn talk(says: &[&str], more: &str) -> (Result<(), String>, String) {
+    async fn talk(says: &[&str], more: &str) -> (Result<Vec<String>, String>, String) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let text = "kind='email'\nname='a'\nhost='127.0.0.1'\nfrom='u@b.example'\nto=['c@d.example']\n";
+        // A second receiver is behind a mark.
+        let to = if more.ends_with('#') { "'c@d.example','e@f.example'" } else { "'c@d.example'" };
+        let text = format!("kind='email'\nname='a'\nhost='127.0.0.1'\nfrom='u@b.example'\nto=[{to}]\n");
         let NotifySettings::Email(settings) = toml::from_str(&format!("{text}port={port}\n{more}")).unwrap()
         else {
             unreachable!()
@@ -225,7 +239,7 @@ mod tests {
         (sent, read)
     }
 
-    fn run(says: &[&str], more: &str) -> (Result<(), String>, String) {
+    fn run(says: &[&str], more: &str) -> (Result<Vec<String>, String>, String) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(talk(says, more))
     }
@@ -237,9 +251,22 @@ mod tests {
         let (sent, _) = run(&[&says[..], &["451 no space\r\n"]].concat(), "tls='none'");
         assert_eq!(sent, Err("the message: the server says 451 no space".into()));
         let (sent, read) = run(&[&says[..], &["250 queued\r\n"]].concat(), "tls='none'");
-        assert_eq!(sent, Ok(()));
+        assert_eq!(sent, Ok(Vec::new()));
         let expected = "EHLO web-1\r\nMAIL FROM:<u@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n";
         assert_eq!(read, format!("{expected}Subject: x\r\n\r\nYQ==\r\n.\r\nQUIT\r\n"));
+    }
+
+    #[test]
+    fn a_receiver_that_the_server_refuses_does_not_keep_the_others_from_it() {
+        let more = "tls='none'";
+        let to = "550 who?\r\n";
+        let says = ["220 hi\r\n", "250 mail\r\n", "250 ok\r\n", to];
+        assert_eq!(run(&says, more).0, Err("c@d.example: the server says 550 who?".into()));
+        let two = "tls='none'\n#";
+        let says = [&says[..], &["250 ok\r\n", "354 go on\r\n", "250 queued\r\n"]].concat();
+        let (sent, read) = run(&says, two);
+        assert_eq!(sent, Ok(vec!["c@d.example: the server says 550 who?".into()]));
+        assert!(read.contains("RCPT TO:<e@f.example>\r\nDATA\r\n"), "{read}");
     }
 
     #[test]
