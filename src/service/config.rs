@@ -450,20 +450,7 @@ impl Config {
                 .database
                 .check(store.plan)
                 .map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
-            let environments = [
-                &store.hooks.environment,
-                &store.drill.environment,
-                &store.database.environment,
-                &store.database.drill.environment,
-                &store.fence.environment,
-            ];
-            let edges = store.edge.iter().flat_map(EdgeConfig::environment);
-            let probes = store.probe.iter().chain(&store.watch.probe).flat_map(ProbeSettings::environment);
-            let mut environment = environments.into_iter().flatten().chain(edges).chain(probes);
-            if let Some(name) = environment.find(|name| !child::may_be_handed_on(name)) {
-                let store = &store.name;
-                return Err(wrong(format!("store '{store}': `environment` cannot contain '{name}'")));
-            }
+            check_environment(store).map_err(wrong)?;
             if let Some(text) = &store.schedule {
                 Schedule::parse(text).map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             }
@@ -571,6 +558,24 @@ fn check_edges(store: &StoreConfig) -> Result<(), String> {
         return Err(wrong(reason.to_owned()));
     }
     store.edge.iter().try_for_each(EdgeConfig::check).map_err(wrong)
+}
+
+/// Checks that no variable with a secret is handed on to a program. An error is a reason in words.
+fn check_environment(store: &StoreConfig) -> Result<(), String> {
+    let environments = [
+        &store.hooks.environment,
+        &store.drill.environment,
+        &store.database.environment,
+        &store.database.drill.environment,
+        &store.fence.environment,
+    ];
+    let edges = store.edge.iter().flat_map(EdgeConfig::environment);
+    let probes = store.probe.iter().chain(&store.watch.probe).flat_map(ProbeSettings::environment);
+    let mut environment = environments.into_iter().flatten().chain(edges).chain(probes);
+    match environment.find(|name| !child::may_be_handed_on(name)) {
+        Some(name) => Err(format!("store '{}': `environment` cannot contain '{name}'", store.name)),
+        None => Ok(()),
+    }
 }
 
 /// Checks a store's probes. An error is a reason in words.

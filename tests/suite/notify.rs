@@ -163,6 +163,8 @@ fn a_mail_is_sent_by_tls_to_a_server_that_is_trusted_and_to_no_other() {
     let output = host.command(&["notify", "test"]).output().unwrap();
     assert_eq!(output.status.code(), Some(6), "{}", said(&output));
     assert!(said(&output).contains("mail (email): TLS with localhost: "), "{}", said(&output));
+    wait_until("the server has noticed", || !server.refused().is_empty());
+    assert!(!server.refused().contains("AUTH"), "{}", server.refused());
     let trusting = |command: &mut Command| {
         command.env("SSL_CERT_FILE", &server.certificate);
     };

@@ -111,6 +111,8 @@ enum Job {
 impl Notifier {
     /// Begins, on threads of its own.
     pub(crate) fn keep(&self, around: Around) {
+        // The first runs begin at once.
+        self.set_pings(&(around.config)().notify);
         let notifier = self.clone();
         std::thread::spawn(move || {
             let sender = match Sender::new(around.runtime.clone()) {
@@ -236,7 +238,7 @@ impl Notifier {
         sender: &Arc<Sender>,
     ) {
         state.receivers.retain(|_, receiver| configured.contains(&receiver.settings));
-        lock(&self.0.pings).retain(|_, receiver| configured.contains(&receiver.settings));
+        self.set_pings(configured);
         for settings in configured {
             if state.receivers.contains_key(settings.name()) {
                 continue;
@@ -245,13 +247,19 @@ impl Notifier {
             let (name, number) = (settings.name().to_owned(), state.last);
             let attempts = Attempts::default();
             state.receivers.insert(name.clone(), Receiver { settings: settings.clone(), number, attempts });
-            if settings.is_ping() {
-                let (settings, stores) = (settings.clone(), BTreeMap::new());
-                lock(&self.0.pings).insert(name.clone(), PingReceiver { settings, stores });
-            }
             let (notifier, env, sender) = (self.clone(), around.env.clone(), sender.clone());
             let path = around.ledger.clone();
             std::thread::spawn(move || notifier.deliver(&name, number, &env, path, &sender));
+        }
+    }
+
+    /// Has a place for the pings of each receiver that wants some.
+    fn set_pings(&self, configured: &[NotifySettings]) {
+        let mut pings = lock(&self.0.pings);
+        pings.retain(|_, receiver| configured.contains(&receiver.settings));
+        for settings in configured.iter().filter(|one| one.is_ping()) {
+            let new = || PingReceiver { settings: settings.clone(), stores: BTreeMap::new() };
+            pings.entry(settings.name().to_owned()).or_insert_with(new);
         }
     }
 
