@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global, args: &NotifyArgs) -> Result<Exit> {
         return Err(UsageError(format!("the configuration has {what}")).into());
     }
     let env = context.env();
-    let sender = Sender::new(context.host().runtime.clone()).map_err(UsageError)?;
+    let sender = Sender::new().map_err(UsageError)?;
     let host = context.host().writer().to_string();
     let mut exit = Exit::Done;
     let mut tried = Vec::new();

@@ -459,7 +459,6 @@ impl Daemon {
         let dir = state_dir().ok().flatten();
         notifier::Around {
             env: self.0.env.clone(),
-            runtime: host.runtime.clone(),
             host: host.writer().to_string(),
             ledger: dir.map(|dir| dir.join(format!("notify-{tag}.json"))),
             config: Box::new(move || of_config.host().config),

@@ -6,7 +6,9 @@ use crate::support::receiver::{MailServer, Received, Receiver};
 use crate::support::trio::Trio;
 use crate::support::wait::wait_until;
 use serde_json::Value;
+use std::net::TcpListener;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD2XXlBvMqBQo=";
 const OLD_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwAAAAAAAAAAA=";
@@ -236,6 +238,37 @@ fn a_redirect_is_not_followed_and_a_secret_address_is_not_said() {
     fails(&mut host.command(&["run"]), 2, "unknown variant `hold`");
 }
 
+#[test]
+fn a_receiver_that_hangs_delays_neither_another_one_nor_a_run_nor_the_end() {
+    let mut host = Host::new(2);
+    // Connections are accepted by the kernel, and nobody answers.
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+    let slack = Receiver::start();
+    host.configure(&format!(
+        "[[notify]]\nkind = 'webhook'\nname = 'deaf'\nurl = 'http://{0}/'\n\
+         [[notify]]\nkind = 'ping'\nname = 'deaf-checks'\nurl = 'http://{0}/{{store}}'\n\
+         [[notify]]\nkind = 'slack'\nname = 'chat'\nurl = '{1}'\n\
+         [[store]]\nname = 'a'\npath = 's0'\n[[store]]\nname = 'b'\npath = 's1'\n",
+        deaf.local_addr().unwrap(),
+        slack.url("/")
+    ));
+    host.start();
+    wait_until("both have a snapshot", || {
+        host.store("a")["snapshot"] == 1 && host.store("b")["snapshot"] == 1
+    });
+    empty(&host);
+    slack.wait_for(1);
+    ok(&mut host.command(&["resync", "b"]));
+    assert_eq!(host.store("b")["snapshot"], 2);
+    let text = host.get("/metrics").unwrap();
+    assert!(text.contains("understudy_notify_sent_total{receiver=\"chat\",kind=\"slack\"} 1"), "{text}");
+    assert!(text.contains("understudy_notify_sent_total{receiver=\"deaf\",kind=\"webhook\"} 0"), "{text}");
+    let begun = Instant::now();
+    host.end();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(!host.log().contains("this is a bug"), "{}", host.log());
+}
+
 /// Has a running host of the trio tell this receiver.
 fn tell(trio: &Trio, host: usize, receiver: &Receiver) {
     let path = trio.hosts[host].path("understudy.toml");
@@ -263,7 +296,7 @@ fn a_failover_is_told_when_it_begins_and_ends_by_who_takes_over_and_by_who_looks
     tell(&trio, 1, &receivers[0]);
     tell(&trio, 2, &receivers[1]);
     // Long enough for a look at what is so before.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     trio.kill(0);
     ok(&mut trio.command(1, &["failover", "acme", "--yes", "--is-down"]));
     for receiver in &receivers {

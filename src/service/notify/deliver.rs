@@ -1,6 +1,7 @@
 //! Delivers one message, or one ping, to a receiver of any kind.
 //!
-//! Secrets are read from their files for each attempt, and are gone after it.
+//! Secrets are read from their files for each attempt, and are gone after it. The runtime is its own: a name that is
+//! looked up without end takes no thread that a repository needs.
 
 use super::email::mail;
 use super::message::Message;
@@ -13,27 +14,41 @@ use crate::model::id::StoreName;
 use crate::support::clock::UnixNanos;
 use reqwest::Client;
 use std::time::Duration;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Runtime};
 
 /// Maximum time of an attempt.
 const LIMIT: Duration = Duration::from_secs(20);
+/// Maximum number of names that are looked up at the same time.
+const BLOCKING_MAX: usize = 8;
 const JSON: &str = "application/json";
 
 /// What delivers. Called from threads that may block.
 pub(crate) struct Sender {
     client: Client,
-    runtime: Handle,
+    /// None only while it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // A name that is being looked up is not waited for.
+        let _ = self.runtime.take().map(Runtime::shutdown_background);
+    }
 }
 
 impl Sender {
-    pub fn new(runtime: Handle) -> Result<Self, String> {
-        Ok(Self { client: post::client(LIMIT)?, runtime })
+    pub fn new() -> Result<Self, String> {
+        let mut builder = Builder::new_multi_thread();
+        let builder = builder.worker_threads(1).max_blocking_threads(BLOCKING_MAX).thread_name("notify");
+        let runtime = builder.enable_all().build().map_err(|error| format!("starting a runtime: {error}"))?;
+        Ok(Self { client: post::client(LIMIT)?, runtime: Some(runtime) })
     }
 
     fn run<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let limited = async { tokio::time::timeout(LIMIT, work).await };
         let late = || Err(format!("no answer within {} s", LIMIT.as_secs()).into());
-        self.runtime.block_on(limited).unwrap_or_else(|_| late())
+        let runtime = self.runtime.as_ref().ok_or_else(|| "it is ending".to_owned())?;
+        runtime.block_on(limited).unwrap_or_else(|_| late())
     }
 
     /// Delivers a message, and returns whom a mail server refused though it took the message for others. `now` is the

@@ -32,7 +32,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::runtime::Handle;
 
 /// Time between two looks at the stores.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -42,7 +41,6 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// What the notifier knows of the daemon.
 pub(crate) struct Around {
     pub env: Env,
-    pub runtime: Handle,
     /// This host's name.
     pub host: String,
     /// File for the ledger; none where there is no place for it.
@@ -115,7 +113,7 @@ impl Notifier {
         self.set_pings(&(around.config)().notify);
         let notifier = self.clone();
         std::thread::spawn(move || {
-            let sender = match Sender::new(around.runtime.clone()) {
+            let sender = match Sender::new() {
                 Ok(sender) => Arc::new(sender),
                 Err(error) => return tracing::error!(error, "nobody is notified"),
             };
