@@ -130,23 +130,23 @@ fn slack_gets_one_text_that_mentions_nobody_and_a_check_hears_of_each_run() {
     let query = |ping: &Received| ping.path.split_once('?').unwrap().1.to_owned();
     assert!(query(&pings[0]).starts_with("create=1&rid="), "{pings:?}");
     assert_eq!(query(&pings[0]), query(&pings[1]), "they are of one run");
-    empty(&host);
-    let failed = &checks.wait_for(3)[2];
-    assert!(failed.path.starts_with("/key/a/fail?create=1&rid="), "{failed:?}");
-    assert!(failed.body.contains("held: ") && failed.body.contains("the root is empty"), "{failed:?}");
+    // What a person wrote is shown, and pages nobody.
+    let why = "/api/v1/stores/a/hold?reason=%3C!channel%3E%20%40here%20%3Chttps%3A%2F%2Fevil%7Cclick%3E";
+    assert_eq!(host.ask("POST", why, Some(&host.token())).0, 200);
     let said = slack.wait_for(1)[0].json();
     assert_eq!(said.as_object().unwrap().len(), 1, "{said}");
-    assert!(said["text"].as_str().unwrap().contains("\n• *a*: held: "), "{said}");
-    assert_eq!(slack.got()[0].headers["content-type"], "application/json");
-    // What a person wrote is shown, and pages nobody.
-    refill(&host);
-    let why = "/api/v1/stores/a/hold?reason=%3C!channel%3E%20%40here%20%3Chttps%3A%2F%2Fevil%7Cclick%3E";
-    wait_until("its end is told", || slack.got().len() == 2);
-    assert_eq!(host.ask("POST", why, Some(&host.token())).0, 200);
-    wait_until("it is told", || slack.got().len() == 3);
-    let text = slack.got()[2].json()["text"].as_str().unwrap().to_owned();
-    assert!(text.contains("&lt;!channel&gt;") && text.contains("&lt;https://evil|click&gt;"), "{text}");
+    let text = said["text"].as_str().unwrap();
+    assert!(text.contains("\n• *a*: held: &lt;!channel&gt;"), "{text}");
+    assert!(text.contains("&lt;https://evil|click&gt;"), "{text}");
     assert!(!text.contains('<') && !text.contains("@here"), "{text}");
+    assert_eq!(slack.got()[0].headers["content-type"], "application/json");
+    // A run that is held is a failure for whoever checks.
+    assert_eq!(host.ask("POST", "/api/v1/stores/a/release", Some(&host.token())).0, 200);
+    empty(&host);
+    let failed = checks.wait_for(3).into_iter().find(|ping| ping.path.contains("/fail"));
+    let failed = failed.unwrap_or_else(|| panic!("{:?}", checks.got()));
+    assert!(failed.path.starts_with("/key/a/fail?create=1&rid="), "{failed:?}");
+    assert!(failed.body.contains("held: ") && failed.body.contains("the root is empty"), "{failed:?}");
     assert!(!host.log().contains("SECRET"), "{}", host.log());
 }
 
