@@ -17,4 +17,10 @@ pub struct UpkeepStatus {
     pub proven: Option<f64>,
     /// The error of the last drill; none if it succeeded.
     pub drill_error: Option<String>,
+    /// When a drill of a failover last succeeded.
+    pub recovery_proven: Option<f64>,
+    /// How long it took then, from the decision to a store that serves.
+    pub recovery_seconds: Option<f64>,
+    /// The error of the last drill of a failover; none if it succeeded.
+    pub site_drill_error: Option<String>,
 }

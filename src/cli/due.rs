@@ -3,6 +3,7 @@
 use super::context::{Context, kill_at};
 use super::error::{Error, Result};
 use super::exit::{self, Exit};
+use super::site_text::site_text;
 use super::{Global, ending, show};
 use crate::service::config::StoreConfig;
 use crate::service::daemon::Daemon;
@@ -135,6 +136,7 @@ fn print(global: &Global, line: &Line) -> Result<()> {
             show::bytes(report.read_bytes)
         )),
         Some(TaskReport::Drill(report)) => show::line(&show::drill_text(report)),
+        Some(TaskReport::Site(report)) => show::line(&site_text(report)),
         None => Ok(()),
     }
 }

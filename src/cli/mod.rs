@@ -45,7 +45,9 @@ mod resync;
 mod run;
 mod select;
 mod show;
+mod site_text;
 mod snapshots;
+mod stage;
 mod status;
 mod stranded;
 mod umount;
@@ -175,6 +177,9 @@ enum Command {
     /// Run another program, as another user perhaps, no longer than the one that asks for it lives
     #[command(hide = true)]
     Confined(confined::ConfinedArgs),
+    /// Be the stage of a drill of a failover, as standard input says
+    #[command(hide = true)]
+    Stage(stage::StageArgs),
 }
 
 impl Command {
@@ -201,7 +206,9 @@ impl Command {
             }
             // It ends with its drill; a signal to all processes reaches the drill as well.
             Self::Look(_) => Ending::within(30),
-            Self::Mounts(_) | Self::Init(_) | Self::Confined(_) | Self::Guard(_) => Ending::AT_ONCE,
+            Self::Mounts(_) | Self::Init(_) | Self::Confined(_) | Self::Guard(_) | Self::Stage(_) => {
+                Ending::AT_ONCE
+            }
         }
     }
 
@@ -211,7 +218,7 @@ impl Command {
     /// determines, nor for a process that becomes another program, whose umask is the caller's.
     fn is_private(&self) -> bool {
         let takes = matches!(self, Self::Stranded(args) if args.takes());
-        !takes && !matches!(self, Self::Restore(_) | Self::Mount(_) | Self::Confined(_))
+        !takes && !matches!(self, Self::Restore(_) | Self::Mount(_) | Self::Confined(_) | Self::Stage(_))
     }
 
     /// Returns whether output is all that the command produces.
@@ -259,6 +266,9 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
     if let Command::Confined(args) = cli.command {
         confined::run(args);
     }
+    if let Command::Stage(args) = cli.command {
+        stage::run(&args);
+    }
     ending::listen(cli.command.ending())?;
     if cli.command.only_prints() {
         out::is_all();
@@ -297,5 +307,6 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
         Command::Look(args) => look::run(&args),
         Command::Guard(args) => guard::run(&args),
         Command::Confined(args) => confined::run(args),
+        Command::Stage(args) => stage::run(&args),
     }
 }

@@ -398,7 +398,7 @@ impl Row {
         match (&upkeep.drill_error, upkeep.problems) {
             (_, 1..) => Some(format!("the last verification found {} problems", upkeep.problems)),
             (Some(error), _) => Some(escape::line(error).into_owned()),
-            _ => None,
+            (None, _) => upkeep.site_drill_error.as_ref().map(|error| escape::line(error).into_owned()),
         }
     }
 

@@ -7,6 +7,7 @@
 use super::facts::Variables;
 use super::minimal::{Identity, Place, files, inherited, log_bin};
 use crate::model::gtid::DomainId;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ pub(crate) const MEMORY_MIB: u32 = 128;
 const PORT: u16 = 3306;
 
 /// How customers reach a server, and what it may use.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Customers {
     /// Address for the store's programs, and for the standbys.
     pub listen: Option<SocketAddr>,

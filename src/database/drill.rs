@@ -197,7 +197,7 @@ impl Drill<'_> {
 
     /// Copies the data while the replica stands still. Returns what it had applied at least, and for how long it
     /// stood.
-    fn copy(
+    pub(super) fn copy(
         &self,
         place: &DrillPlace,
         source: &Source,

@@ -10,6 +10,7 @@
 //! - [`supervisor`] runs the server: as a [`replica`], which a promotion ([`promote`]) ends, or [`serving`].
 //! - [`received`] is what a replica's server had received when it ended, and must not lose.
 //! - [`drill`] proves that a replica's data is a database: on a copy, which a second server opens.
+//! - [`site_copy`] opens a copy as the primary's server is, for a drill of a failover.
 //! - [`hold`] has a replica stand at the position of a snapshot of the files.
 //! - [`reporting`] lets reports read from a replica, and only from that: through a door, by an account of their own.
 //! - [`fence`] ends a server that customers reach, whether or not its supervisor lives.
@@ -62,6 +63,7 @@ pub mod role_file;
 pub mod seed;
 pub mod server;
 pub mod serving;
+pub mod site_copy;
 mod still;
 pub mod stranded;
 pub mod supervisor;

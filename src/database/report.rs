@@ -105,6 +105,11 @@ impl Report {
         }
     }
 
+    /// Returns whether its server ran.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state != State::Down
+    }
+
     /// Returns whether its supervisor still runs, as far as its age says.
     pub fn is_fresh(&self, now: UnixNanos) -> bool {
         now.since(self.at) < STALE

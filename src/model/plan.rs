@@ -34,6 +34,8 @@ pub struct Upkeep {
     pub verify_days: u32,
     /// Hours between drills, which mount the last snapshot and read it.
     pub drill_hours: u32,
+    /// Hours between drills of a failover.
+    pub site_drill_hours: u32,
 }
 
 /// A plan's limits.

@@ -122,6 +122,19 @@ pub(super) fn prepare<T>(
     attached
 }
 
+/// Mounts a snapshot, attached nowhere, with a directory for changes that is thrown away with the mount. Whoever asks
+/// has pinned the snapshot.
+pub(crate) fn throw_away(
+    depot: &Depot,
+    store: &StoreName,
+    sequence: Sequence,
+    changes: &Path,
+) -> Result<Detached, StageError> {
+    depot.look()?;
+    let changes = Changes::open(changes, store, sequence)?;
+    mount_layers(depot, store, sequence, Some(&changes), false)
+}
+
 fn mount_layers(
     depot: &Depot,
     store: &StoreName,

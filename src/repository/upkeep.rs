@@ -23,8 +23,32 @@ pub struct Proof {
     pub proven: UnixNanos,
 }
 
+/// The result of a drill of a failover.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SiteNote {
+    /// When the last one began that came to its end.
+    #[serde(rename = "at_ns")]
+    pub at: UnixNanos,
+    /// Why it failed; none if it succeeded.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// The last one that succeeded.
+    #[serde(default)]
+    pub proven: Option<SiteProof>,
+}
+
+/// What a drill of a failover has proven.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SiteProof {
+    #[serde(rename = "at_ns")]
+    pub at: UnixNanos,
+    /// From the decision to a store that serves.
+    pub recovery_seconds: f64,
+    pub snapshot: Option<Sequence>,
+}
+
 /// The note of a host.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UpkeepNote {
     pub host: String,
@@ -44,6 +68,9 @@ pub struct UpkeepNote {
     pub proof: Option<Proof>,
     /// The error of the last drill.
     pub drill_error: Option<String>,
+    /// The drills of a failover.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteNote>,
 }
 
 impl Notes<'_> {

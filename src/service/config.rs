@@ -3,6 +3,7 @@
 use super::database::DatabaseConfig;
 use super::notify::settings::{self as notify_settings, NotifySettings};
 use super::schedule::Schedule;
+use super::site::settings::SiteDrillConfig;
 use crate::database::minimal::Place;
 use crate::edge::address::Address;
 use crate::edge::config::EdgeConfig;
@@ -314,6 +315,9 @@ pub struct DrillConfig {
     /// Names of this process's variables that are handed on to the command.
     #[serde(default)]
     pub environment: Vec<String>,
+    /// How a failover is drilled.
+    #[serde(default)]
+    pub site: SiteDrillConfig,
 }
 
 impl StoreConfig {
@@ -384,7 +388,7 @@ impl StoreConfig {
     pub fn upkeep(&self) -> Upkeep {
         let plan = self.plan.plan().upkeep;
         let plan = match self.role {
-            Permission::Primary => Upkeep { drill_hours: 0, ..plan },
+            Permission::Primary => Upkeep { drill_hours: 0, site_drill_hours: 0, ..plan },
             Permission::Standby => Upkeep { prune_hours: 0, verify_hours: 0, ..plan },
             Permission::Watcher => Upkeep::default(),
         };
@@ -446,6 +450,8 @@ impl Config {
                 .map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             check_edges(store).map_err(wrong)?;
             check_probes(store).map_err(wrong)?;
+            let site = &store.drill.site;
+            site.check().map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             store
                 .database
                 .check(store.plan)
@@ -565,6 +571,7 @@ fn check_environment(store: &StoreConfig) -> Result<(), String> {
     let environments = [
         &store.hooks.environment,
         &store.drill.environment,
+        &store.drill.site.environment,
         &store.database.environment,
         &store.database.drill.environment,
         &store.fence.environment,
@@ -600,6 +607,7 @@ fn resolve_store(store: &mut StoreConfig, base: &Path) {
     commands.extend([&mut database.fence, &mut database.promote, &mut database.demote]);
     commands.push(&mut database.drill.command);
     commands.push(&mut store.fence.command);
+    commands.extend(store.drill.site.programs());
     if let Some(replica) = &mut store.replica {
         replica.path = beside(&replica.path);
     }

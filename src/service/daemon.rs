@@ -22,6 +22,7 @@ use super::notify::notifier::{self, Notifier};
 use super::notify::ping::Outcome;
 use super::notify::trouble::Seen;
 use super::run::{RunError, RunObserver, run};
+use super::site;
 use super::socket;
 use super::upkeep::{TaskReport, UpkeepError, UpkeepRun};
 use super::watches::Watches;
@@ -196,7 +197,10 @@ impl Daemon {
         self.0.notifier.keep(self.around_notifier());
         // Removes what killed drills left, of a daemon or of a single command.
         let standby = self.host().standby(None).ok();
-        std::thread::spawn(move || drill_place::tidy(standby.as_deref()));
+        std::thread::spawn(move || {
+            drill_place::tidy(standby.as_deref());
+            standby.as_deref().map(site::place::tidy)
+        });
         let mut ending: Option<Ending> = None;
         let mut board = self.board();
         loop {

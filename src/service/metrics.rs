@@ -52,7 +52,7 @@ use Value::{By, Overall as OfAll, Receiver, Store, Version};
 
 /// All families, in the order in which they are written.
 #[rustfmt::skip]
-const FAMILIES: [Family; 54] = [
+const FAMILIES: [Family; 57] = [
     family("understudy_build_info", Gauge, "The running version.", Version),
     family("understudy_queued_stores", Gauge, "Stores that are due and waiting for a free slot.", OfAll(|o| o.queued as f64)),
     family("understudy_running_stores", Gauge, "Stores that are running.", OfAll(|o| o.running as f64)),
@@ -98,6 +98,9 @@ const FAMILIES: [Family; 54] = [
     family("understudy_last_run_timestamp_seconds", Gauge, "When the last run began.", Store(|s| s.last_run)),
     family("understudy_proven_timestamp_seconds", Gauge, "When a drill last proved a snapshot restorable.", Store(|s| upkeep(s)?.proven)),
     family("understudy_drill_failed", Gauge, "1 when the last drill failed.", Store(|s| flag(upkeep(s)?.drill_error.is_some()))),
+    family("understudy_proven_rto_seconds", Gauge, "How long a failover took in the last drill of one that succeeded, from the decision to a store that serves.", Store(|s| upkeep(s)?.recovery_seconds)),
+    family("understudy_proven_rto_timestamp_seconds", Gauge, "When a drill of a failover last succeeded.", Store(|s| upkeep(s)?.recovery_proven)),
+    family("understudy_site_drill_failed", Gauge, "1 when the last drill of a failover failed.", Store(|s| flag(upkeep(s)?.site_drill_error.is_some()))),
     family("understudy_verified_timestamp_seconds", Gauge, "When the store was last verified.", Store(|s| upkeep(s)?.verified)),
     family("understudy_verify_problems", Gauge, "Damaged objects and affected files that the last verification found.", Store(|s| Some(upkeep(s)?.problems as f64))),
     family("understudy_pruned_timestamp_seconds", Gauge, "When the store was last pruned.", Store(|s| upkeep(s)?.pruned)),

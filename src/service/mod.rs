@@ -26,6 +26,7 @@ pub mod repair;
 pub mod run;
 pub mod schedule;
 pub mod scheduler;
+pub(crate) mod site;
 pub mod socket;
 pub mod stranded;
 pub mod stranded_http;

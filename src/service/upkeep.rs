@@ -7,13 +7,17 @@
 use super::config::StoreConfig;
 use super::drill::{DrillError, DrillReport, drill};
 use super::host::{Host, HostError};
+use super::site::dry::World;
+use super::site::due::is_possible;
+use super::site::report::{SiteError, SiteReport};
+use super::site::run::SiteDrill;
 use crate::maintain::damage::VerifyReport;
 use crate::maintain::prune::{PruneError, PruneReport, PruneRequest, prune};
 use crate::maintain::verify::{self, VerifyOptions};
 use crate::model::plan::Upkeep;
 use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
-use crate::repository::upkeep::UpkeepNote;
+use crate::repository::upkeep::{SiteNote, SiteProof, UpkeepNote};
 use crate::standby::depot::Depot;
 use crate::support::clock::{HOUR, UnixNanos};
 use crate::support::failure::{Failure, FailureKind};
@@ -37,6 +41,8 @@ pub(crate) enum UpkeepError {
     Prune(#[from] PruneError),
     #[error(transparent)]
     Drill(#[from] DrillError),
+    #[error(transparent)]
+    Site(#[from] SiteError),
     #[error(
         "store '{store}': {problems} objects are damaged and {touched} files affected; run `understudy verify {store} --repair` to ship again what the source or a standby has"
     )]
@@ -50,6 +56,7 @@ impl Failure for UpkeepError {
             Self::Repository(error) => error.kind(),
             Self::Prune(error) => error.kind(),
             Self::Drill(error) => error.kind(),
+            Self::Site(error) => error.kind(),
             Self::Unsound { .. } => FailureKind::Damaged,
         }
     }
@@ -62,6 +69,7 @@ pub(crate) enum UpkeepTask {
     Prune,
     Verify,
     Drill,
+    Site,
 }
 
 /// The report of a duty.
@@ -71,6 +79,7 @@ pub(crate) enum TaskReport {
     Prune(Box<PruneReport>),
     Verify(Box<VerifyReport>),
     Drill(Box<DrillReport>),
+    Site(Box<SiteReport>),
 }
 
 /// The result of a duty.
@@ -92,6 +101,9 @@ pub(crate) fn due(note: &UpkeepNote, upkeep: &Upkeep, now: UnixNanos) -> Vec<Upk
     }
     if is_due(note.drilled, upkeep.drill_hours) {
         duties.push(UpkeepTask::Drill);
+    }
+    if is_due(note.site.as_ref().map(|site| site.at), upkeep.site_drill_hours) {
+        duties.push(UpkeepTask::Site);
     }
     duties
 }
@@ -121,8 +133,13 @@ impl UpkeepRun<'_> {
         let mut note = self.store.notes().upkeep_of(&self.host.writer())?;
         let mut done = Vec::new();
         for duty in due(&note, &self.config.upkeep(), self.host.env().wall()) {
-            if self.stop.load(Ordering::Relaxed) || self.store.log().state()?.latest().is_none() {
+            let state = self.store.log().state()?;
+            if self.stop.load(Ordering::Relaxed) || state.latest().is_none() {
                 break;
+            }
+            let is_primary = state.primary.as_ref() == Some(&self.host.writer());
+            if duty == UpkeepTask::Site && !is_possible(self.config, is_primary) {
+                continue;
             }
             let result = self.one(duty, &mut note);
             // The results are returned, whether the note could be written or not.
@@ -166,6 +183,15 @@ impl UpkeepRun<'_> {
                 note_drill(note, &drilled, begun, env.wall());
                 Ok(TaskReport::Drill(Box::new(drilled?)))
             }
+            UpkeepTask::Site => {
+                let begun = env.wall();
+                let stop = || self.stop.load(Ordering::Relaxed);
+                let depot = Depot::new(&self.host.standby(None)?, self.store.name());
+                let world = World { host: self.host, store: self.store, config: self.config };
+                let drilled = SiteDrill { world, depot, customers_wait: false, stop: &stop }.run();
+                note_site(note, &drilled, begun);
+                Ok(TaskReport::Site(Box::new(drilled?)))
+            }
         }
     }
 }
@@ -188,6 +214,25 @@ pub(crate) fn note_drill(
         }
         Err(error) => note.drill_error = Some(error.to_string()),
     }
+}
+
+/// Notes how a drill of a failover ended that began at a time. Returns false where nothing was found out.
+pub(crate) fn note_site(
+    note: &mut UpkeepNote,
+    drilled: &Result<SiteReport, SiteError>,
+    begun: UnixNanos,
+) -> bool {
+    let before = note.site.take().and_then(|site| site.proven);
+    let (error, proven) = match drilled {
+        Ok(report) => {
+            let SiteReport { recovery_seconds, snapshot, .. } = *report;
+            (None, Some(SiteProof { at: begun, recovery_seconds, snapshot }))
+        }
+        Err(error) if error.is_verdict() => (Some(error.to_string()), before),
+        Err(_) => return false,
+    };
+    note.site = Some(SiteNote { at: begun, error, proven });
+    true
 }
 
 /// Verifies from where the last reading ended, and notes where this one ended.
@@ -215,7 +260,7 @@ mod tests {
 
     #[test]
     fn each_duty_comes_when_its_hours_are_over() {
-        let upkeep = Upkeep { prune_hours: 24, verify_hours: 12, verify_days: 30, drill_hours: 0 };
+        let upkeep = Upkeep { prune_hours: 24, verify_hours: 12, verify_days: 30, ..Upkeep::default() };
         let never = UpkeepNote::default();
         assert_eq!(
             due(&never, &upkeep, UnixNanos::EPOCH.plus(100 * HOUR)),

@@ -5,3 +5,4 @@ pub mod erofs;
 pub mod error;
 pub mod fuse;
 pub mod overlay;
+pub mod throw_away;

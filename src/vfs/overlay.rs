@@ -280,13 +280,13 @@ fn parse_mount(line: &[u8]) -> Option<MountEntry> {
     })
 }
 
-fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, MountError> {
+pub(super) fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, MountError> {
     rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
         .map_err(MountError::path(path, "open it"))
 }
 
 /// Returns a path to an open file. It is short, since the kernel takes no more than 255 bytes.
-fn fd_path(handle: &impl AsFd) -> String {
+pub(super) fn fd_path(handle: &impl AsFd) -> String {
     format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd())
 }
 

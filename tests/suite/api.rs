@@ -131,6 +131,9 @@ fn upkeep(full: bool) -> UpkeepStatus {
         proven_snapshot: full.then_some(Sequence(6)),
         proven: full.then_some(4.5),
         drill_error: full.then(|| "empty".into()),
+        recovery_proven: full.then_some(5.5),
+        recovery_seconds: full.then_some(6.5),
+        site_drill_error: full.then(|| "no shop".into()),
     }
 }
 

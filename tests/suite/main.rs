@@ -69,6 +69,7 @@ mod service;
 mod services;
 mod signals;
 mod simulation;
+mod site_drills;
 mod standby;
 mod stranded;
 #[path = "../support/mod.rs"]

@@ -37,6 +37,9 @@ pub struct Facts {
     /// Why an edge could not be switched from here; none if all could, or there is none.
     pub edge: Option<String>,
     pub drill: Drill,
+    pub recovery: Recovery,
+    /// How long a failover may take.
+    pub recovery_objective: Duration,
     pub around: Surroundings,
 }
 
@@ -77,6 +80,14 @@ pub enum Drill {
     Proven(Duration),
 }
 
+/// The last drill of a failover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    Never,
+    Failed(String),
+    Proven { age: Duration, time: Duration },
+}
+
 /// Returns all items, the worst first.
 pub fn readiness(facts: &Facts) -> Vec<Item> {
     let mut items = vec![
@@ -87,6 +98,7 @@ pub fn readiness(facts: &Facts) -> Vec<Item> {
         watchers(&facts.watchers, &facts.store),
         edge(facts),
         drill(facts),
+        recovery(facts),
     ];
     items.extend(facts.is_synced.map(|is| synced(is, &facts.store)));
     items.extend(facts.database_lag.map(|lag| database(lag, &facts.store)));
@@ -216,6 +228,27 @@ fn drill(facts: &Facts) -> Item {
     }
 }
 
+fn recovery(facts: &Facts) -> Item {
+    let name = "recovery time";
+    let remedy = format!("understudy drill {} --site", facts.store);
+    let amber = |why: String| item(name, Level::Amber, why, remedy.clone());
+    match &facts.recovery {
+        Recovery::Never => amber("no failover was ever drilled here".to_owned()),
+        Recovery::Failed(how) => amber(format!("the last drill of a failover failed: {how}")),
+        Recovery::Proven { age, .. } if *age > DRILL_AMBER => {
+            amber(format!("the last drill of a failover is {} days ago", age.as_secs() / 86_400))
+        }
+        Recovery::Proven { time, .. } if *time > facts.recovery_objective => amber(format!(
+            "a drill took {:.0} s until it served, and {:.0} s are wanted",
+            seconds(*time),
+            seconds(facts.recovery_objective)
+        )),
+        Recovery::Proven { age, time } => {
+            green(name, format!("{:.1} s, by a drill {} h ago", seconds(*time), age.as_secs() / 3600))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +266,8 @@ mod tests {
             watchers: Watchers { all: 3, answering: 3, needed: 2, zones: 2 },
             edge: None,
             drill: Drill::Proven(Duration::from_hours(3)),
+            recovery: Recovery::Proven { age: Duration::from_hours(30), time: Duration::from_secs(21) },
+            recovery_objective: Duration::from_secs(60),
             around: Surroundings::default(),
         }
     }
@@ -251,7 +286,7 @@ mod tests {
     fn a_standby_with_everything_is_ready() {
         let items = readiness(&good());
         assert!(items.iter().all(|item| item.level == Level::Green), "{items:?}");
-        assert_eq!((items.len(), reds(&items)), (12, Vec::new()));
+        assert_eq!((items.len(), reds(&items)), (13, Vec::new()));
     }
 
     #[test]
@@ -288,6 +323,13 @@ mod tests {
             Facts { drill: Drill::Never, ..good() },
             Facts { drill: Drill::Failed("no".into()), ..good() },
             Facts { drill: Drill::Proven(Duration::from_hours(200)), ..good() },
+            Facts { recovery: Recovery::Never, ..good() },
+            Facts { recovery: Recovery::Failed("no".into()), ..good() },
+            Facts { recovery_objective: Duration::from_secs(20), ..good() },
+            Facts {
+                recovery: Recovery::Proven { age: Duration::from_hours(200), time: Duration::from_secs(1) },
+                ..good()
+            },
             watchers(3, 2, 2),
             watchers(1, 1, 1),
             watchers(3, 3, 1),

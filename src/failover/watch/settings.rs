@@ -2,7 +2,7 @@
 //! `[[store.watch.probe]]` on one that watches.
 
 use crate::edge::address::Address;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
@@ -12,6 +12,8 @@ pub const PRIMARY: &str = "{primary}";
 /// Default of the time that an answer may take, in seconds.
 const TIMEOUT_SECONDS: u64 = 3;
 const TIMEOUT_MAX_SECONDS: u64 = 30;
+/// Default of the time that a failover may take, in seconds.
+const OBJECTIVE_SECONDS: u64 = 60;
 
 /// How a watcher watches a store.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -26,11 +28,19 @@ pub struct WatchSettings {
     /// What is asked besides the customers' address.
     #[serde(default)]
     pub probe: Vec<ProbeSettings>,
+    /// Seconds that a failover may take, by its drill.
+    pub objective_seconds: Option<u64>,
+}
+
+impl WatchSettings {
+    pub(crate) fn objective(&self) -> Duration {
+        Duration::from_secs(self.objective_seconds.unwrap_or(OBJECTIVE_SECONDS))
+    }
 }
 
 impl Default for WatchSettings {
     fn default() -> Self {
-        Self { votes: None, maintenance: maintenance(), probe: Vec::new() }
+        Self { votes: None, maintenance: maintenance(), probe: Vec::new(), objective_seconds: None }
     }
 }
 
@@ -40,7 +50,7 @@ fn maintenance() -> Vec<PathBuf> {
 }
 
 /// One probe.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum ProbeSettings {
     Http(HttpSettings),
@@ -50,7 +60,7 @@ pub enum ProbeSettings {
 }
 
 /// The method of a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     #[default]
@@ -60,7 +70,7 @@ pub enum Method {
 }
 
 /// A page that must answer.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
     /// Address of the page; a watcher's may contain `{primary}`.
@@ -77,7 +87,7 @@ pub struct HttpSettings {
 }
 
 /// A port that must accept a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TcpSettings {
     /// A host and a port; a watcher's may be `{primary}`.
@@ -86,7 +96,7 @@ pub struct TcpSettings {
 }
 
 /// A program that must succeed.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CommandSettings {
     pub command: Vec<String>,
@@ -99,7 +109,7 @@ pub struct CommandSettings {
 }
 
 /// A directory in which a file must be written and read.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskSettings {
     pub path: PathBuf,

@@ -30,6 +30,8 @@ use crate::repository::store::Store;
 use crate::service::board::Duty;
 use crate::service::config::StoreConfig;
 use crate::service::host::Host;
+use crate::service::site::place::give_way;
+use crate::standby::depot::Depot;
 use crate::support::clock::BootNanos;
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
@@ -267,6 +269,13 @@ impl HostParts {
         commands.start(Part::Serving, &|| false).and(stopped)
     }
 
+    /// Has a drill of the store's failover end: this is a real one.
+    fn end_drill(&self) {
+        if let Ok(standby) = self.daemon.host().standby(None) {
+            give_way(&Depot::new(&standby, &self.name));
+        }
+    }
+
     /// Notes that a part works again.
     fn works(&self, what: &'static str) {
         lock(&self.failing).remove(what);
@@ -352,6 +361,7 @@ impl Participants for HostParts {
         let now = self.now()?;
         let commands = now.commands();
         *lock(&self.relay) = None;
+        self.end_drill();
         if let Some(setup) = now.setup()? {
             self.journal.run("gate holds", || self.gate.make_ready(now.host.env(), &setup, epoch, stop))?;
         }
@@ -474,6 +484,7 @@ impl Participants for HostParts {
     }
 
     fn stop_acks(&self) -> Result<(), String> {
+        self.end_drill();
         let (now, state) = (self.now()?, self.known());
         let stop = || now.database().acknowledge(state.epoch, false);
         let stopped = self.journal.run("acknowledgements stopped", stop);

@@ -14,6 +14,7 @@ pub fn upkeep_status(notes: &[UpkeepNote], now: UnixNanos) -> UpkeepStatus {
         verified: past(note.verified),
         round: past(note.round),
         drilled: past(note.drilled),
+        site: note.site.clone().filter(|site| past(Some(site.at)).is_some()),
         proof: note.proof.clone().filter(|proof| past(Some(proof.proven)).is_some()),
         ..note.clone()
     };
@@ -23,6 +24,9 @@ pub fn upkeep_status(notes: &[UpkeepNote], now: UnixNanos) -> UpkeepStatus {
     let proof = last_proof(notes);
     let verified = notes.iter().max_by_key(|note| note.verified);
     let drilled = notes.iter().max_by_key(|note| note.drilled);
+    let sites = || notes.iter().filter_map(|note| note.site.as_ref());
+    let site = sites().max_by_key(|site| site.at);
+    let recovery = sites().filter_map(|site| site.proven.as_ref()).max_by_key(|proven| proven.at);
     UpkeepStatus {
         pruned: last(|note| note.pruned),
         verified: last(|note| note.verified),
@@ -31,5 +35,8 @@ pub fn upkeep_status(notes: &[UpkeepNote], now: UnixNanos) -> UpkeepStatus {
         proven_snapshot: proof.map(|proof| proof.snapshot),
         proven: proof.map(|proof| proof.proven.seconds()),
         drill_error: drilled.and_then(|note| note.drill_error.clone()),
+        recovery_proven: recovery.map(|proven| proven.at.seconds()),
+        recovery_seconds: recovery.map(|proven| proven.recovery_seconds),
+        site_drill_error: site.and_then(|site| site.error.clone()),
     }
 }

@@ -7,7 +7,7 @@ use crate::failover::agent::run::Agent;
 use crate::failover::decide::view::Phase;
 use crate::failover::peers::question::Ask;
 use crate::failover::watch::limits::may_fail_over;
-use crate::failover::watch::readiness::{Drill, Facts, Loss, Watchers, readiness};
+use crate::failover::watch::readiness::{Drill, Facts, Loss, Recovery, Watchers, readiness};
 use crate::failover::watch::surroundings::Surroundings;
 use crate::model::id::WriterId;
 use crate::model::member::Member;
@@ -60,6 +60,7 @@ struct Tested {
     /// Why an edge could not be switched.
     edge: Option<String>,
     drill: Drill,
+    recovery: Recovery,
     around: Surroundings,
 }
 
@@ -73,7 +74,7 @@ impl Gatherer {
             return agent.words().note_items(Vec::new(), Loss::default());
         };
         let state = agent.state();
-        let Tested { edge, drill, around } = self.tested(&config);
+        let Tested { edge, drill, recovery, around } = self.tested(&config);
         let others = self.parts.peers.others();
         let facts = Facts {
             store: self.parts.name.to_string(),
@@ -87,6 +88,8 @@ impl Gatherer {
             watchers: self.watchers(&state, &primary),
             edge,
             drill,
+            recovery,
+            recovery_objective: config.watch.objective(),
             around: Surroundings { others, ..around },
         };
         agent.words().note_items(readiness(&facts), facts.loss());
@@ -154,18 +157,30 @@ impl Gatherer {
         let edges = Edges::new(&config.name, &config.edge, config.customer_url.as_ref(), &context);
         let edge = edges.and_then(|edges| edges.test()).err().map(|error| error.to_string());
         let around = surroundings::look(&self.parts, config, &host);
-        let tested = Tested { edge, drill: self.drill(), around };
+        let (drill, recovery) = self.drills();
+        let tested = Tested { edge, drill, recovery, around };
         self.tested = Some((now, tested.clone()));
         tested
     }
 
-    fn drill(&self) -> Drill {
-        let Ok(note) = self.parts.store.notes().upkeep_of(&self.parts.me) else { return Drill::Never };
+    fn drills(&self) -> (Drill, Recovery) {
+        let Ok(note) = self.parts.store.notes().upkeep_of(&self.parts.me) else {
+            return (Drill::Never, Recovery::Never);
+        };
         let age = |at: UnixNanos| self.parts.store.env().wall().since(at);
-        match (note.drill_error, note.proof.map(|proof| age(proof.proven))) {
+        let drill = match (note.drill_error, note.proof.map(|proof| age(proof.proven))) {
             (Some(error), _) => Drill::Failed(error),
             (None, Some(age)) => Drill::Proven(age),
             (None, None) => Drill::Never,
-        }
+        };
+        let recovery = match note.site.map(|site| (site.error, site.proven)) {
+            Some((Some(error), _)) => Recovery::Failed(error),
+            Some((None, Some(proven))) => Recovery::Proven {
+                age: age(proven.at),
+                time: Duration::try_from_secs_f64(proven.recovery_seconds).unwrap_or(Duration::MAX),
+            },
+            Some((None, None)) | None => Recovery::Never,
+        };
+        (drill, recovery)
     }
 }
