@@ -450,8 +450,6 @@ impl Config {
                 .map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             check_edges(store).map_err(wrong)?;
             check_probes(store).map_err(wrong)?;
-            let site = &store.drill.site;
-            site.check().map_err(|error| wrong(format!("store '{}': {error}", store.name)))?;
             store
                 .database
                 .check(store.plan)
@@ -571,7 +569,6 @@ fn check_environment(store: &StoreConfig) -> Result<(), String> {
     let environments = [
         &store.hooks.environment,
         &store.drill.environment,
-        &store.drill.site.environment,
         &store.database.environment,
         &store.database.drill.environment,
         &store.fence.environment,
@@ -585,12 +582,13 @@ fn check_environment(store: &StoreConfig) -> Result<(), String> {
     }
 }
 
-/// Checks a store's probes. An error is a reason in words.
+/// Checks a store's probes, and its drill of a failover. An error is a reason in words.
 fn check_probes(store: &StoreConfig) -> Result<(), String> {
     let wrong = |reason| format!("store '{}': {reason}", store.name);
     if store.role == Permission::Watcher && store.member.is_none() {
         return Err(wrong("a watcher is a member: it needs [store.member]".to_owned()));
     }
+    store.drill.site.check().map_err(wrong)?;
     store.probe.iter().try_for_each(|probe| probe.check(false)).map_err(wrong)?;
     store.watch.probe.iter().try_for_each(|probe| probe.check(true)).map_err(wrong)
 }

@@ -222,11 +222,29 @@ fn a_drill_of_a_failover_serves_the_last_snapshot_and_nothing_gets_out() {
     let url = format!("http://127.0.0.1:{}/version", rig.shop_port);
     let asked = || Command::new("curl").args(["-sf", &url]).output().unwrap().stdout;
     wait_until("the real shop answers", || asked() == b"seven");
-    rig.configure(&rig.site("command = ['sh', '-c', 'test -e $UNDERSTUDY_PATH/orders/new']\n"));
+    // Outside of a drill the shop's code does get out: what is tried below can fail.
+    let mut outside = Command::new("python3");
+    let mut shop = rig.shop(&rig.primary.path("shop"));
+    shop[2] = free_port().to_string();
+    let url = format!("http://127.0.0.1:{}/", shop[2]);
+    let outside = Running(outside.args(&shop[1..]).stderr(Stdio::null()).spawn().unwrap());
+    let said = || Command::new("curl").args(["-s", &url]).output().unwrap().stdout;
+    wait_until("it gets out", || said() == b"it got out");
+    drop(outside);
+    assert!(rig.visitors.swap(0, Ordering::SeqCst) > 0);
+    let gate = free_port();
+    let site = rig.site("command = ['sh', '-c', 'test -e $UNDERSTUDY_PATH/orders/new']\nuser = 'root'\n");
+    // Customers come by the gate.
+    let site = site.replacen(&format!(":{}/", rig.shop_port), &format!(":{gate}/"), 1);
+    let upstream = rig.shop_port;
+    rig.configure(&format!(
+        "{site}[store.gate]\nlisten = '127.0.0.1:{gate}'\nupstream = '127.0.0.1:{upstream}'\n"
+    ));
     let log = rig.log();
     let drilled = report(&rig.drill());
     println!("{drilled:#}");
-    assert_eq!(steps(&drilled), ["log", "files", "services", "probes", "command"]);
+    let wanted = ["log", "gate's address", "files", "services", "gate", "probes", "command"];
+    assert_eq!(steps(&drilled), wanted);
     assert_eq!((drilled["snapshot"].as_u64(), drilled["mails"].as_u64()), (Some(1), Some(2)));
     assert_eq!(drilled["connections"], serde_json::json!({"25": 1, "80": 1}));
     let names = drilled["names"].as_object().unwrap();
@@ -333,6 +351,23 @@ fn a_drill_of_a_failover_that_is_killed_at_any_step_leaves_nothing_for_the_next(
     wait_until("it is taken away", || !rig.depot().join("site-drill").exists());
 }
 
+#[test]
+fn the_daemon_s_upkeep_drills_a_failover_when_it_is_due_and_something_would_be_proven() {
+    let rig = Rig::new();
+    let upkeep = "[store.upkeep]\nsite_drill_hours = 168\n[store.member]\n";
+    let drilled = || {
+        let output = ok(&mut rig.standby.command(&["upkeep", "acme", "--json"]));
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    };
+    rig.configure(upkeep);
+    assert_eq!(drilled(), Value::Null, "there is no shop");
+    rig.configure(&format!("{}{upkeep}", rig.site("")));
+    let first = drilled();
+    assert_eq!(first[0]["duty"], "site", "{first:#}");
+    assert!(first[0]["done"]["site"]["recovery_seconds"].as_f64().is_some(), "{first:#}");
+    assert_eq!((drilled(), rig.left()), (Value::Null, Vec::new()), "it is not due again");
+}
+
 /// A program that is asked to end, one whose first process is killed, and one that tries to stay.
 #[test]
 fn nothing_that_a_drill_of_a_failover_started_outlives_it() {
@@ -413,5 +448,37 @@ fn a_drill_of_a_failover_opens_the_database_where_customers_expect_it_and_the_re
     duo.wait_until_equal(one, two);
     assert_eq!(one.customer("SELECT COUNT(*) FROM shop.orders").unwrap(), "2");
     assert!(!two.host.path("database/drill").exists() && !two.place().join("drill").exists());
-    assert!(server > 0);
+    assert_eq!(two.server(), server);
+    // A server that does not start is no database.
+    let options = two.host.path("bad.cnf");
+    std::fs::write(&options, "[mariadbd]\nno-such-option=1\n").unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let bad = format!("memory_mib = 32\noptions = '{}'\n", options.display());
+    std::fs::write(&path, text.replace("memory_mib = 32\n", &bad)).unwrap();
+    let output = two.host.command(&["drill", "acme", "--site"]).output().unwrap();
+    let said = said(&output);
+    assert!(output.status.code() == Some(1) && said.contains("database: "), "{said}");
+    assert!(said.contains("no-such-option"), "{said}");
+    assert!(!two.host.path("database/drill").exists() && two.server() == server);
+}
+
+#[test]
+fn a_drill_of_a_failover_that_is_killed_leaves_the_replica_of_the_database_as_it_was() {
+    let duo = DatabaseDuo::start();
+    let (one, two) = (&duo.one, &duo.two);
+    let path = two.host.path("understudy.toml");
+    let configured = std::fs::read_to_string(&path).unwrap().replace("path = 's0'\n", "");
+    std::fs::write(&path, configured).unwrap();
+    let drill = || two.host.command(&["drill", "acme", "--site"]);
+    let role = two.note();
+    for step in ["site: still", "site: copied", "site: namespaces", "site: database"] {
+        let output = drill().env("UNDERSTUDY_TEST_KILL_AT", step).output().unwrap();
+        assert_eq!(output.status.code(), None, "{step}: {}", said(&output));
+        one.customer(&format!("INSERT INTO shop.orders VALUES ('{step}', 'x')")).unwrap();
+        duo.wait_until_equal(one, two);
+    }
+    wait_until("the supervisor takes the copy away", || !two.host.path("database/drill").exists());
+    ok(&mut drill());
+    assert_eq!(two.note(), role);
+    assert!(!two.host.path("database/drill").exists() && !two.place().join("drill").exists());
 }

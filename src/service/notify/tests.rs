@@ -321,6 +321,8 @@ fn failover(phase: &str, epoch: u64, primary: &str, completed: bool) -> Seen {
         primary: status.primary.clone(),
         failing: Vec::new(),
         ready: None,
+        loss_files_seconds: None,
+        loss_database_seconds: None,
     });
     seen.failover = Some(status);
     seen

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! STORE/site-drill.lock        held by the drill as long as it lives, whatever its process id
-//! STORE/site-drill/changes     what filesystems are made on, in another mount namespace; the pin names it
+//! STORE/site-drill/changes     what filesystems are made on, in another mount namespace
 //! STORE/site-drill/give-way    a failover has begun
 //! ```
 //!
-//! The pin is that of a writable mount's directory: it keeps the snapshot until the directory is deleted. What is there
+//! The pin is that of a writable mount's directory, and names this one: it keeps the snapshot until it is deleted. What is there
 //! without the lock is left from a drill that was killed; nothing else makes such a directory, and none in it is a
 //! mount point outside of a drill's own namespace.
 
@@ -83,7 +83,7 @@ impl SitePlace {
         let wrong = |error: FollowError| SiteError::Snapshot(Box::new(error.into()));
         let _pins = self.depot.lock_pins().map_err(wrong)?;
         let snapshot = find(&self.depot, store, Moment::Latest)?;
-        Pin::new(snapshot, &self.changes(), true).write(&self.depot).map_err(wrong)?;
+        Pin::new(snapshot, &self.depot.root().join(DIR), true).write(&self.depot).map_err(wrong)?;
         Ok(snapshot)
     }
 

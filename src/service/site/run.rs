@@ -17,6 +17,7 @@ use crate::database::minimal::Place;
 use crate::database::site_copy::{Copied, CopyTask, copy};
 use crate::failover::guard::settings::{DatabaseSettings, GateSettings, Setup};
 use crate::model::gtid::GtidPosition;
+use crate::model::role::Permission;
 use crate::mounts::mount::kernel_works;
 use crate::service::config::StoreConfig;
 use crate::standby::depot::Depot;
@@ -83,7 +84,12 @@ impl SiteDrill<'_> {
         let env = self.world.host.env();
         let (begun, me) = (env.stopwatch(), self.world.host.writer());
         let state = self.world.store.log().state()?;
-        if state.primary.as_ref() == Some(&me) {
+        let is_primary = match &state.primary {
+            Some(primary) => *primary == me,
+            // Before a store has members, its log need not say so.
+            None => self.config().role == Permission::Primary,
+        };
+        if is_primary {
             return Err(SiteError::Impossible("this host is the store's primary; drill on a standby".into()));
         }
         if !rustix::process::geteuid().is_root() {

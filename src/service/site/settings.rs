@@ -1,5 +1,6 @@
 //! `[store.drill.site]`: what a drill of a failover does in addition to what the failover's own configuration says.
 
+use crate::support::child::may_be_handed_on;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -49,6 +50,9 @@ impl SiteDrillConfig {
         let wrong = |reason: &str| Err(format!("[store.drill.site]: {reason}"));
         if self.services.iter().any(Vec::is_empty) {
             return wrong("a service is a program and its arguments; one of `services` is empty");
+        }
+        if let Some(name) = self.environment.iter().find(|name| !may_be_handed_on(name)) {
+            return Err(format!("[store.drill.site]: `environment` cannot contain '{name}'"));
         }
         match self.memory_mib {
             Some(mib) if !(16..=1 << 20).contains(&mib) => wrong("`memory_mib` must be 16 to 1048576"),
