@@ -75,7 +75,8 @@ fn run_site(
     let depot = Depot::new(&args.standby.dir(context)?, &config.name);
     let world = World { host: context.host(), store, config };
     let (begun, customers_wait) = (context.env().wall(), args.customers_wait);
-    let drilled = SiteDrill { world, depot, customers_wait, stop: &ending::is_asked }.run();
+    let drilled =
+        SiteDrill::new(world, &depot, customers_wait, &ending::is_asked).and_then(|drill| drill.run());
     let noted = store.notes().upkeep_of(&context.writer()).and_then(|mut note| {
         match note_site(&mut note, &drilled, begun) {
             true => store.notes().note_upkeep(&note),

@@ -188,7 +188,7 @@ impl UpkeepRun<'_> {
                 let stop = || self.stop.load(Ordering::Relaxed);
                 let depot = Depot::new(&self.host.standby(None)?, self.store.name());
                 let world = World { host: self.host, store: self.store, config: self.config };
-                let drilled = SiteDrill { world, depot, customers_wait: false, stop: &stop }.run();
+                let drilled = SiteDrill::new(world, &depot, false, &stop).and_then(|drill| drill.run());
                 note_site(note, &drilled, begun);
                 Ok(TaskReport::Site(Box::new(drilled?)))
             }

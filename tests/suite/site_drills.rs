@@ -98,11 +98,12 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let out_port = listener.local_addr().unwrap().port();
         let unix = UnixListener::bind(standby.path("out.socket")).unwrap();
+        let count = |visitors: &Arc<AtomicU64>| {
+            visitors.fetch_add(1, Ordering::SeqCst);
+        };
         let (one, two) = (visitors.clone(), visitors.clone());
-        std::thread::spawn(move || {
-            listener.incoming().for_each(|_| drop(one.fetch_add(1, Ordering::SeqCst)))
-        });
-        std::thread::spawn(move || unix.incoming().for_each(|_| drop(two.fetch_add(1, Ordering::SeqCst))));
+        std::thread::spawn(move || listener.incoming().for_each(|_| count(&one)));
+        std::thread::spawn(move || unix.incoming().for_each(|_| count(&two)));
         let rig = Self { primary, standby, shop_port: free_port(), out_port, visitors, path };
         rig.configure(&rig.site(""));
         ok(&mut rig.standby.command(&["follow", "acme", "--once", "--quiet"]));

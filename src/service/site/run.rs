@@ -8,7 +8,7 @@ use super::root::GATE_DIR;
 use super::services::{others, startable};
 use super::sink::Seen;
 use super::stage::Stage;
-use super::task::{COMMAND, Files, Task, Told};
+use super::task::{COMMAND, FILES, Files, Task, Told};
 use super::trace::{Trace, processes, records_of};
 use crate::database::drill::Drill;
 use crate::database::drill_command::DrillCommand;
@@ -21,7 +21,7 @@ use crate::model::role::Permission;
 use crate::mounts::mount::kernel_works;
 use crate::service::config::StoreConfig;
 use crate::standby::depot::Depot;
-use crate::support::kill_point;
+use crate::support::{kill_point, trusted};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::ChildStdout;
@@ -36,10 +36,12 @@ const TRACE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A drill that is to be made.
 pub(crate) struct SiteDrill<'a> {
-    pub world: World<'a>,
-    pub depot: Depot,
-    pub customers_wait: bool,
-    pub stop: &'a dyn Fn() -> bool,
+    world: World<'a>,
+    depot: Depot,
+    /// The store's path; none for a store without files.
+    path: Option<PathBuf>,
+    customers_wait: bool,
+    stop: &'a dyn Fn() -> bool,
 }
 
 /// What was found in the namespaces.
@@ -74,7 +76,25 @@ fn gate_within(config: &StoreConfig) -> Option<Setup> {
     })
 }
 
-impl SiteDrill<'_> {
+impl<'a> SiteDrill<'a> {
+    /// `stop` is asked often whether the drill is to end.
+    pub fn new(
+        world: World<'a>,
+        depot: &Depot,
+        customers_wait: bool,
+        stop: &'a dyn Fn() -> bool,
+    ) -> Result<Self, SiteError> {
+        // The process in the namespaces works in another directory.
+        let whole = |path: &Path| {
+            let path = path.to_owned();
+            std::path::absolute(&path).map_err(|source| SiteError::Directory { path, source })
+        };
+        let depot = Depot::at(&whole(depot.root())?);
+        let path = &world.config.path;
+        let path = if path.as_os_str().is_empty() { None } else { Some(whole(path)?) };
+        Ok(Self { world, depot, path, customers_wait, stop })
+    }
+
     fn config(&self) -> &StoreConfig {
         self.world.config
     }
@@ -95,7 +115,7 @@ impl SiteDrill<'_> {
         if !rustix::process::geteuid().is_root() {
             return Err(SiteError::Impossible("namespaces and mounts need root".into()));
         }
-        if !self.config().path.as_os_str().is_empty() {
+        if self.path.is_some() {
             kernel_works().map_err(|error| SiteError::Impossible(error.to_string()))?;
         }
         let place = SitePlace::take(&self.depot)?;
@@ -138,8 +158,7 @@ impl SiteDrill<'_> {
         let mut known = records_of(&self.world, before, &state, &me)?;
         let running = processes(namespace);
         known.extend((!running.is_empty()).then(|| format!("processes: {running:?}")));
-        let own = [self.config().path.clone(), self.depot.root().to_owned()];
-        let own: Vec<PathBuf> = own.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
+        let own: Vec<PathBuf> = self.path.iter().cloned().chain([self.depot.root().to_owned()]).collect();
         Ok(before.left(&after, &own, &known))
     }
 
@@ -166,22 +185,17 @@ impl SiteDrill<'_> {
         place: &SitePlace,
         replica: Option<&(Place, PathBuf)>,
     ) -> Result<(Found, SiteReport), SiteError> {
-        let config = self.config();
         let mut not_proven: Vec<String> = self.not_proven(replica.is_some()).collect();
-        let snapshot = match config.path.as_os_str().is_empty() {
-            true => None,
-            false => Some(place.pin(&config.name)?),
+        let files = match &self.path {
+            Some(path) => Some(self.files(place, path)?),
+            None => None,
         };
         let copied = replica.map(|replica| self.copy(place, replica)).transpose()?;
         kill_point::reached("site: database copied");
         let mut steps = self.world.before(&mut not_proven)?;
         kill_point::reached("site: dry steps");
         let (copied, database) = copied.unzip();
-        let files = snapshot.map(|snapshot| Files {
-            depot: self.depot.root().to_owned(),
-            snapshot,
-            path: config.path.clone(),
-        });
+        let snapshot = files.as_ref().map(|files| files.snapshot);
         let position = database.as_ref().map(|database| database.applied().clone());
         let found = self.on_stage(place, self.task(place, files, database));
         let still_seconds = copied.as_ref().map(|copied| copied.still_seconds);
@@ -195,6 +209,16 @@ impl SiteDrill<'_> {
         not_proven.extend(found.not_shown.iter().map(|how| format!("not shown in the drill: {how}")));
         let report = self.report(snapshot, position, steps, (still_seconds, not_proven, found.seen.clone()));
         Ok((found, report))
+    }
+
+    /// Keeps the newest snapshot, for the store's path, if that could be mounted on in a failover.
+    fn files(&self, place: &SitePlace, path: &Path) -> Result<Files, SiteError> {
+        trusted::look_at_way(path).map_err(|error| SiteError::Step {
+            step: FILES.into(),
+            how: format!("{}: {error}", path.display()),
+        })?;
+        let snapshot = place.pin(&self.config().name)?;
+        Ok(Files { depot: self.depot.root().to_owned(), snapshot, path: path.to_owned() })
     }
 
     fn report(
