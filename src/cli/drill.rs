@@ -5,6 +5,7 @@ use super::error::Result;
 use super::exit::{Exit, noted_or_warned};
 use super::site_text::site_text;
 use super::{Global, StandbyArgs, ending, select, show};
+use crate::model::snapshot_ref::Moment;
 use crate::repository::store::Store;
 use crate::service::config::{DrillConfig, StoreConfig, resolve_program};
 use crate::service::drill::{DrillError, drill};
@@ -19,6 +20,9 @@ use std::path::Path;
 pub(super) struct DrillArgs {
     #[arg(value_name = "STORE")]
     store: String,
+    /// The point or snapshot to drill, such as @42, or @2026-11-23T10:00 (UTC); default: the latest
+    #[arg(long, value_name = "@SNAPSHOT", value_parser = super::values::point)]
+    at: Option<Moment>,
     /// Percentage of files to read
     #[arg(long, value_name = "PERCENT", value_parser = super::values::percent)]
     read: Option<u8>,
@@ -48,12 +52,18 @@ pub(super) fn run(global: &Global, args: DrillArgs) -> Result<Exit> {
     let how = DrillConfig { command, read_percent: args.read.or(config.drill.read_percent), ..config.drill };
     let depot = Depot::new(&args.standby.dir(&context)?, &config.name);
     let begun = context.env().wall();
-    let drilled = drill(&store, &depot, &how, &ending::is_asked);
+    let drilled = drill(&store, &depot, args.at.unwrap_or(Moment::Latest), &how, &ending::is_asked);
     if let Err(error @ DrillError::Stopped { .. }) = drilled {
         return Err(error.into());
     }
     let noted = store.notes().upkeep_of(&context.writer()).and_then(|mut note| {
-        note_drill(&mut note, &drilled, begun, context.env().wall());
+        let now = context.env().wall();
+        match (args.at, &drilled) {
+            (None, _) => note_drill(&mut note, &drilled, begun, now),
+            // It says nothing about the latest one, which is drilled when it is due.
+            (Some(_), Ok(report)) => note.prove(report.proof(now)),
+            (Some(_), Err(_)) => return Ok(()),
+        }
         store.notes().note_upkeep(&note)
     });
     let report = drilled?;

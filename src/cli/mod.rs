@@ -35,6 +35,7 @@ mod member;
 mod mount;
 mod notify;
 mod pin;
+mod points;
 mod progress;
 mod prune;
 mod reference;
@@ -114,6 +115,8 @@ enum Command {
     Run(run::RunArgs),
     /// List a store's snapshots
     Snapshots(snapshots::SnapshotsArgs),
+    /// List the moments to which a store's files and its database can be brought together
+    Points(points::PointsArgs),
     /// Show all stores: last snapshot, lag, sizes
     Status(status::StatusArgs),
     /// Show what changed between two snapshots
@@ -195,7 +198,9 @@ impl Command {
             Self::Follow(args) => Ending { code: Some(args.asked_to_end()), ..Ending::within(5) },
             Self::Verify(_) => Ending { code: Some(Exit::Failed), ..Ending::within(5) },
             Self::Pin(_) | Self::Unpin(_) | Self::Key(_) | Self::Umount(_) => Ending::COMMITS_AT_ONCE,
-            Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => Ending::AT_ONCE,
+            Self::Snapshots(_) | Self::Points(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => {
+                Ending::AT_ONCE
+            }
             Self::Member(args) => args.ending(),
             Self::Database(args) => args.ending(),
             Self::Stranded(args) => args.ending(),
@@ -228,7 +233,7 @@ impl Command {
             Self::Database(args) => args.only_prints(),
             Self::Stranded(args) => args.only_prints(),
             Self::Edge(args) => args.only_prints(),
-            Self::Snapshots(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_) => true,
+            Self::Snapshots(_) | Self::Points(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_) => true,
             Self::History(_) | Self::Why(_) => true,
             _ => false,
         }
@@ -277,6 +282,7 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
         Command::Resync(args) => resync::run(&cli.global, args),
         Command::Run(args) => run::run(&cli.global, args),
         Command::Snapshots(args) => snapshots::run(&cli.global, args),
+        Command::Points(args) => points::run(&cli.global, args),
         Command::Status(args) => status::run(&cli.global, args),
         Command::Diff(args) => diff::run(&cli.global, args),
         Command::Restore(args) => restore::run(&cli.global, args),

@@ -8,7 +8,7 @@ use super::{Global, due, progress, show, warnings};
 use crate::model::id::StoreName;
 use crate::model::role::Permission;
 use crate::service::config::StoreConfig;
-use crate::service::run::{RunObserver, database_position, request, resync_between_hooks};
+use crate::service::run::{RunObserver, between_positions, request, resync_between_hooks};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -57,8 +57,7 @@ pub(super) fn run(global: &Global, args: ResyncArgs) -> Result<Exit> {
     }
     let made = context.key_to_be_made();
     let repository = context.repository(Some(&store))?;
-    let mut request = request(&context, &store, args.accept);
-    request.database_position = database_position(&context, &store);
+    let mut request = between_positions(request(&context, &store, args.accept), &context, &store);
     request.excludes.extend(args.exclude.iter().cloned());
     request.one_filesystem |= args.one_filesystem;
     let progress = super::context::progress();

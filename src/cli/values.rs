@@ -1,4 +1,6 @@
-//! Parsers for the values of options: times and percentages.
+//! Parsers for the values of options: times, percentages, points.
+
+use crate::model::snapshot_ref::Moment;
 
 /// Parses a time in seconds: `90s`, `10m`, `2h`.
 pub(super) fn seconds(text: &str) -> Result<u64, String> {
@@ -20,4 +22,11 @@ pub(super) fn percent(text: &str) -> Result<u8, String> {
         Ok(n @ 1..=100) => Ok(n),
         _ => Err("a share must be 1 to 100 percent".into()),
     }
+}
+
+/// Parses a point: `@42`, `@latest` or `@2026-11-23T10:00`.
+pub(super) fn point(text: &str) -> Result<Moment, String> {
+    let wrong = || format!("'{text}' is not a point: use @42, @latest or @2026-11-23T10:00 (UTC)");
+    let moment = text.strip_prefix('@').ok_or_else(wrong)?;
+    Moment::parse(moment).map_err(|_| wrong())
 }

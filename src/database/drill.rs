@@ -7,7 +7,7 @@
 //! process, and what a killed drill leaves is removed (see [`super::drill_place`]).
 
 use super::client::{Account, Client, Rows, literal};
-use super::drill_at::{At, bring_to};
+use super::drill_at::{At, From, bring_to, restore};
 use super::drill_command::{DrillCommand, OnCopy, READER, check};
 use super::drill_copy::{Content, Source, Way, check_room, way};
 use super::drill_fault::Fault;
@@ -17,10 +17,11 @@ use super::minimal::Place;
 use super::orders::{What, give};
 use super::private_server::{PrivateServer, PrivateSettings};
 use super::report::Report;
-use super::seed::{SeedNote, data_dir};
+use super::seed::{DATA, SeedNote, data_dir};
 use super::server::Server;
 use super::still::{mark, try_lock};
 use crate::model::gtid::GtidPosition;
+use crate::model::id::Sequence;
 use crate::support::durable;
 use crate::support::env::Env;
 use serde::Serialize;
@@ -94,7 +95,9 @@ pub struct Drilled {
     pub position: GtidPosition,
     /// How far the replica was behind its primary then, as its supervisor saw it.
     pub lag_seconds: Option<f64>,
-    /// Number of transactions of the archive that were applied to the copy.
+    /// The seed from which the data was restored; none for a copy of the replica.
+    pub seed: Option<Sequence>,
+    /// Number of transactions of the archive that were applied to the data.
     pub applied: u64,
     pub tables: u64,
     pub tables_checked: u64,
@@ -124,6 +127,9 @@ pub fn drill(drill: &Drill) -> Result<Drilled, DatabaseError> {
     };
     let place = DrillPlace::take(drill.supervisor, drill.root, drill.env)?;
     (drill.on_step)("place taken");
+    if let Some(at @ At { from: From::Archive { threads }, .. }) = &drill.at {
+        return drill.restored(at, *threads, place);
+    }
     let source =
         Source { data: data_dir(drill.root), log_bin: made_by.log_bin.as_deref().map(PathBuf::from) };
     let lag_seconds = Report::read(drill.supervisor).and_then(|report| report.lag_seconds);
@@ -145,7 +151,7 @@ pub fn drill(drill: &Drill) -> Result<Drilled, DatabaseError> {
     let private = PrivateServer::start(&settings, drill.env, drill.stop)?;
     seconds.start = step.seconds();
     (drill.on_step)("server started");
-    let found = drill.examine(&private.server, &place, &applied, &mut seconds)?;
+    let found = drill.examine(&private.server, &place, &applied, drill.at.as_ref(), &mut seconds)?;
     drop(private);
     place.remove()?;
     seconds.all = begun.seconds();
@@ -154,12 +160,45 @@ pub fn drill(drill: &Drill) -> Result<Drilled, DatabaseError> {
 }
 
 impl Drill<'_> {
+    /// Restores the database to a moment from its archive, and examines that.
+    fn restored(&self, at: &At, threads: usize, place: DrillPlace) -> Result<Drilled, DatabaseError> {
+        let begun = self.env.stopwatch();
+        let root = place.restored();
+        let recovered = restore(self, at, threads, place.server.clone(), &root)?;
+        let mut seconds = Times { archive: begun.seconds(), ..Times::default() };
+        let missing = || DatabaseError::Settings(format!("{}: there is no seed in it", root.display()));
+        let note = SeedNote::read(&root)?.ok_or_else(missing)?;
+        let step = self.env.stopwatch();
+        let data = root.join(DATA);
+        let extra = format!("{SETTINGS}secure-file-priv={}\n", place.server.temporary().display());
+        let settings = PrivateSettings {
+            place: place.server.clone(),
+            data: &data,
+            variables: &note.variables,
+            memory_mib: self.memory_mib,
+            store: self.store,
+            purpose: "drill",
+            log_bin: None,
+            extra: &extra,
+        };
+        let private = PrivateServer::start(&settings, self.env, self.stop)?;
+        seconds.start = step.seconds();
+        (self.on_step)("server started");
+        let found = self.examine(&private.server, &place, &recovered.position, None, &mut seconds)?;
+        drop(private);
+        place.remove()?;
+        seconds.all = begun.seconds();
+        let (seed, applied) = (Some(recovered.seed), recovered.played.transactions);
+        Ok(Drilled { seed, applied, seconds, ..found })
+    }
+
     /// Examines the copy by its server.
     fn examine(
         &self,
         server: &Server,
         place: &DrillPlace,
         applied: &GtidPosition,
+        at: Option<&At>,
         seconds: &mut Times,
     ) -> Result<Drilled, DatabaseError> {
         let mut position = server.applied_position()?.of_store();
@@ -169,7 +208,7 @@ impl Drill<'_> {
             faults.push(Fault { what: "the copy".to_owned(), reason });
         }
         let (mut played, step) = (0, self.env.stopwatch());
-        if let Some(at) = &self.at {
+        if let Some(at) = at {
             (position, played) = bring_to(at, self.store, &position, server, &place.server.dir, self.stop)?;
             seconds.archive = step.seconds();
             (self.on_step)("archive applied");

@@ -1,23 +1,63 @@
-//! A drill's copy, brought to a transaction: what the replica had not applied yet is in the archive.
+//! A drill's copy, brought to a moment: what the replica had not applied yet is in the archive. What the replica is
+//! past already is restored from a seed and the archive, beside it.
 //!
-//! Nothing of it touches the replica, or asks the primary. A copy does not go back: what is past the transaction is
+//! Nothing of it touches the replica, or asks the primary. A copy does not go back: what is past the moment is
 //! refused.
 
+use super::drill::Drill;
 use super::error::DatabaseError;
+use super::minimal::Place;
 use super::play::Play;
-use super::recover::first_of;
+use super::recover::{Recovered, Recovery, first_of, recover};
 use super::replay::Replay;
 use super::server::Server;
 use super::target::Target;
-use crate::model::gtid::{Gtid, GtidPosition};
+use crate::model::gtid::GtidPosition;
 use crate::repository::store::Store;
+use crate::support::progress::Progress;
 use std::path::Path;
 
 /// Where a copy is to be.
 pub struct At<'a> {
-    pub gtid: Gtid,
+    pub target: Target,
     /// The store of the database's archive.
     pub archive: &'a Store,
+    pub from: From,
+}
+
+/// What a drill's data is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// A copy of the replica.
+    Replica,
+    /// A seed and the archive; the number is that of threads that restore it.
+    Archive { threads: usize },
+}
+
+/// Restores the database to the moment of a drill in `destination`.
+///
+/// # Errors
+/// Those of a restore.
+pub(super) fn restore(
+    drill: &Drill,
+    at: &At,
+    threads: usize,
+    server: Place,
+    destination: &Path,
+) -> Result<Recovered, DatabaseError> {
+    recover(&Recovery {
+        store: at.archive,
+        target: at.target.clone(),
+        destination,
+        place: server,
+        memory_mib: drill.memory_mib,
+        threads,
+        own: Vec::new(),
+        env: drill.env,
+        stop: drill.stop,
+        progress: &Progress::default(),
+        on_step: drill.on_step,
+    })
 }
 
 /// Brings a copy that is at `position` to a transaction. Returns where it is then, and how many were applied.
@@ -32,18 +72,15 @@ pub(super) fn bring_to(
     dir: &Path,
     stop: &dyn Fn() -> bool,
 ) -> Result<(GtidPosition, u64), DatabaseError> {
-    let Gtid { domain, number, .. } = at.gtid;
-    match position.of(domain) {
-        Some(has) if has == at.gtid => return Ok((position.clone(), 0)),
-        Some(has) if has.number >= number => {
-            return Err(DatabaseError::Held(format!(
-                "the replica is at {position}, past {}, and a copy does not go back; hold it before (understudy database hold {store}), or: understudy database restore {store} --to {} --into DIRECTORY",
-                at.gtid, at.gtid
-            )));
-        }
-        _ => {}
+    let (binlog, target) = (at.archive.binlog(), &at.target);
+    if target.is_at(position) {
+        return Ok((position.clone(), 0));
     }
-    let (binlog, target) = (at.archive.binlog(), Target::Gtid(at.gtid));
+    if target.is_passed(position) {
+        return Err(DatabaseError::Held(format!(
+            "the replica is at {position}, past {target}, and a copy does not go back; hold it before (understudy database hold {store}), or: understudy database restore {store} --to {target} --into DIRECTORY"
+        )));
+    }
     let line = binlog.line()?;
     let missing = || {
         let text = format!("the replica is at {position}, and nothing behind that is archived yet");
@@ -52,7 +89,7 @@ pub(super) fn bring_to(
     let first = first_of(at.archive, target, &line, position)?.ok_or_else(missing)?;
     // What it has of its own says nothing about the store.
     server.begin_history(position)?;
-    let mut play = Play::new(binlog, &line, target, position.clone());
+    let mut play = Play::new(binlog, &line, target.clone(), position.clone());
     let mut replay = Replay::new(server.client.clone(), dir);
     play.run(first, &mut |part, events, is_whole| replay.feed(part, events, is_whole), stop)?;
     replay.finish()?;

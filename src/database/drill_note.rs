@@ -31,7 +31,21 @@ pub struct DrillNote {
     pub proven: Option<UnixNanos>,
     /// Why there was no drill since the last one that came to its end.
     pub hindrance: Option<String>,
+    /// The positions at which drills found the data sound; the latest last.
+    #[serde(default)]
+    pub positions: Vec<ProvenAt>,
 }
+
+/// A position at which a drill found the data sound.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProvenAt {
+    pub position: GtidPosition,
+    #[serde(rename = "at_ns")]
+    pub at: UnixNanos,
+}
+
+/// Maximum number of positions that a note keeps.
+const POSITIONS_MAX: usize = 64;
 
 fn path(place: &Place) -> PathBuf {
     place.dir.join("drilled.json")
@@ -51,6 +65,11 @@ impl DrillNote {
         let _ = files::replace(&path(place), &serde_json::to_vec(&note).unwrap_or_default());
     }
 
+    /// Returns when the data was last found sound at this position.
+    pub fn proven_at(&self, position: &GtidPosition) -> Option<UnixNanos> {
+        self.positions.iter().rfind(|proven| proven.position == *position).map(|proven| proven.at)
+    }
+
     /// Returns this note after a drill. Pure.
     fn with(self, at: UnixNanos, ended: &Result<Drilled, DatabaseError>) -> Self {
         match ended {
@@ -59,8 +78,18 @@ impl DrillNote {
                 let fault = Some(told.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty());
                 let proven = if fault.is_none() { Some(at) } else { self.proven };
                 let position = drilled.position.clone();
+                let is_of_replica = drilled.seed.is_none();
+                let mut positions = self.positions.clone();
+                if fault.is_none() {
+                    positions.retain(|other| other.position != position);
+                    positions.push(ProvenAt { position: position.clone(), at });
+                    positions.drain(..positions.len().saturating_sub(POSITIONS_MAX));
+                }
+                if !is_of_replica {
+                    return Self { positions, ..self };
+                }
                 let last = LastDrill { at, seconds: drilled.seconds.all, position, fault };
-                Self { last: Some(last), proven, hindrance: None }
+                Self { last: Some(last), proven, hindrance: None, positions }
             }
             // It says nothing about anything.
             Err(error) if error.kind() == FailureKind::Stopped => self,
@@ -93,7 +122,9 @@ mod tests {
         assert_eq!(three, two);
         let four = three.with(at(4), &unsound);
         assert_eq!(four.proven, Some(at(1)));
-        assert_eq!(four.last.unwrap().fault.as_deref(), Some("shop.orders: corrupt"));
+        assert_eq!(four.last.as_ref().unwrap().fault.as_deref(), Some("shop.orders: corrupt"));
         assert_eq!(four.hindrance, None);
+        assert_eq!(four.proven_at(&"1-11-7".parse().unwrap()), Some(at(1)));
+        assert_eq!(four.proven_at(&"1-11-8".parse().unwrap()), None);
     }
 }

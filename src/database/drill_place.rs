@@ -26,6 +26,8 @@ const DRILL: &str = "drill";
 const MARK: &str = "understudy-drill";
 /// The copy of the data.
 const COPY: &str = "data";
+/// What is restored in place of a copy.
+const RESTORED: &str = "restored";
 /// Mode of a directory that others pass and cannot list.
 const PASSAGE_MODE: u32 = 0o711;
 /// Time for the last server to have left its files, and for a supervisor to have removed what is left.
@@ -116,6 +118,11 @@ impl DrillPlace {
     /// Returns the directory of the copy, which is not made yet.
     pub(super) fn copy(&self) -> PathBuf {
         self.dirs[0].join(COPY)
+    }
+
+    /// Returns the directory of what is restored, which is not made yet.
+    pub(super) fn restored(&self) -> PathBuf {
+        self.dirs[0].join(RESTORED)
     }
 
     /// Makes the directory that the command's user can pass: whoever knows a name in it reaches that.

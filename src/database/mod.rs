@@ -48,6 +48,8 @@ pub mod minimal;
 pub mod orders;
 mod own_files;
 pub mod play;
+pub mod points;
+pub(crate) mod points_read;
 pub mod private_server;
 pub mod process;
 pub mod promote;

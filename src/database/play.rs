@@ -131,13 +131,17 @@ impl<'a> Play<'a> {
                 self.seed
             )));
         }
-        match self.target {
-            Target::Gtid(gtid) if self.position.of(gtid.domain) != Some(gtid) => {
+        match &self.target {
+            Target::Gtid(gtid) if self.position.of(gtid.domain) != Some(*gtid) => {
                 Err(DatabaseError::Missing(format!(
                     "transaction {gtid} is not in the archive: its history has {} there. A host that was the primary before may have committed it alone",
                     self.position
                 )))
             }
+            Target::Position(wanted) if self.position != *wanted => Err(DatabaseError::Missing(format!(
+                "the position {wanted} is not in the archive: its history has {} there. A host that was the primary before may have committed it alone",
+                self.position
+            ))),
             _ => Ok(()),
         }
     }

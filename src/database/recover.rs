@@ -121,7 +121,7 @@ fn apply(
     private.server.begin_history(&note.position)?;
     (recovery.on_step)("server started");
     let binlog = recovery.store.binlog();
-    let mut play = Play::new(binlog, line, recovery.target, begin.position.clone());
+    let mut play = Play::new(binlog, line, recovery.target.clone(), begin.position.clone());
     let mut replay = Replay::new(private.server.client.clone(), &recovery.place.dir);
     if let Some(first) = begin.first {
         let mut is_first = true;
@@ -187,7 +187,7 @@ fn begin(recovery: &Recovery, line: &Line, state: &StoreState) -> Result<Begin, 
         })
         .collect::<Vec<_>>();
     for (seed, position) in fitting {
-        match first_of(recovery.store, recovery.target, line, &position) {
+        match first_of(recovery.store, &recovery.target, line, &position) {
             Ok(first) => return Ok(Begin { seed, position, first }),
             // Another seed may be in the history.
             Err(error @ DatabaseError::Missing(_)) => why = why.or(Some(error)),
@@ -211,20 +211,18 @@ fn begin(recovery: &Recovery, line: &Line, state: &StoreState) -> Result<Begin, 
 /// Returns the segment in which a seed's position is; none if the seed is the target, or behind all that is archived.
 pub(super) fn first_of(
     store: &Store,
-    target: Target,
+    target: &Target,
     line: &Line,
     position: &GtidPosition,
 ) -> Result<Option<SegmentPlace>, DatabaseError> {
-    let is_target =
-        |target: Target| matches!(target, Target::Gtid(gtid) if position.of(gtid.domain) == Some(gtid));
-    if is_target(target) {
+    if target.is_at(position) {
         return Ok(None);
     }
     let binlog = store.binlog();
     let missing = |text: String| Err(DatabaseError::Missing(text));
     let Some(place) = binlog.find(line, position)? else {
         return match line.last() {
-            None if target == Target::Latest => Ok(None),
+            None if *target == Target::Latest => Ok(None),
             None => missing(format!("nothing is archived behind the seed at {position}")),
             Some(_) => missing(format!("the archive begins behind the seed at {position}")),
         };
@@ -242,6 +240,9 @@ pub(super) fn first_of(
                 "transaction {gtid} is not archived yet: the archive ends at {}",
                 header.after
             )),
+            Target::Position(wanted) => {
+                missing(format!("{wanted} is not archived yet: the archive ends at {}", header.after))
+            }
             _ => Ok(None),
         };
     }

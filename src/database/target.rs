@@ -8,6 +8,7 @@ use crate::model::gtid::{Gtid, GtidPosition};
 use crate::model::snapshot_ref::Moment;
 use crate::support::clock::UnixNanos;
 use crate::support::failure::{Failure, FailureKind};
+use std::fmt;
 use thiserror::Error;
 
 /// Reason why a text is no moment of a database.
@@ -24,11 +25,13 @@ impl Failure for TargetError {
 }
 
 /// A moment of a database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Latest,
     /// With this transaction.
     Gtid(Gtid),
+    /// With the last transaction of each domain, where a server once was.
+    Position(GtidPosition),
     /// With all that was committed up to then.
     Time(UnixNanos),
 }
@@ -40,6 +43,17 @@ pub enum Verdict {
     /// It is the last one.
     ApplyAndStop,
     Stop,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::Gtid(gtid) => gtid.fmt(f),
+            Self::Position(position) => position.fmt(f),
+            Self::Time(time) => time.0.fmt(f),
+        }
+    }
 }
 
 impl Target {
@@ -57,11 +71,41 @@ impl Target {
         }
     }
 
+    /// Returns the moment at which a server was at this position.
+    pub fn at(position: &GtidPosition) -> Self {
+        let mut gtids = position.gtids();
+        match (gtids.next(), gtids.next()) {
+            (Some(only), None) => Self::Gtid(only),
+            _ => Self::Position(position.clone()),
+        }
+    }
+
+    /// Returns whether a seed at this position is that moment.
+    pub fn is_at(&self, position: &GtidPosition) -> bool {
+        match self {
+            Self::Gtid(gtid) => position.of(gtid.domain) == Some(*gtid),
+            Self::Position(wanted) => wanted == position,
+            Self::Latest | Self::Time(_) => false,
+        }
+    }
+
+    /// Returns whether data at this position has what comes behind the target, or another transaction in its place.
+    pub fn is_passed(&self, position: &GtidPosition) -> bool {
+        match self {
+            Self::Gtid(gtid) => {
+                position.of(gtid.domain).is_some_and(|has| has.number >= gtid.number && has != *gtid)
+            }
+            Self::Position(wanted) => !wanted.covers(position) || wanted.has_other_history(position),
+            Self::Latest | Self::Time(_) => false,
+        }
+    }
+
     /// Returns whether a seed at this position, which was whole at this time, may come before the target.
     pub fn may_follow(&self, position: &GtidPosition, whole: UnixNanos) -> bool {
         match self {
             Self::Latest => true,
             Self::Gtid(gtid) => position.of(gtid.domain).is_none_or(|last| last.number <= gtid.number),
+            Self::Position(wanted) => wanted.covers(position),
             Self::Time(time) => whole <= *time,
         }
     }
@@ -75,6 +119,11 @@ impl Target {
                 Verdict::Stop
             }
             Self::Gtid(_) => Verdict::Apply,
+            // The last one of a domain may not be the last one of all.
+            Self::Position(wanted) => match wanted.of(ended.gtid.domain) {
+                Some(last) if ended.gtid.number <= last.number => Verdict::Apply,
+                _ => Verdict::Stop,
+            },
             Self::Time(time) if u64::from(ended.committed_s) * 1_000_000_000 > time.0 => Verdict::Stop,
             Self::Time(_) => Verdict::Apply,
         }
@@ -105,6 +154,12 @@ mod tests {
         assert_eq!(gtid.judge(&ended("7-11-9", 9)), Verdict::Apply);
         assert_eq!(gtid.judge(&ended("1-11-5", 9)), Verdict::ApplyAndStop);
         assert_eq!(gtid.judge(&ended("1-12-5", 9)), Verdict::Stop);
+        let both = Target::at(&"1-11-5,7-3-2".parse().unwrap());
+        assert_eq!(both.judge(&ended("7-3-2", 9)), Verdict::Apply);
+        assert_eq!(both.judge(&ended("1-11-5", 9)), Verdict::Apply);
+        assert_eq!(both.judge(&ended("1-11-6", 9)), Verdict::Stop);
+        assert_eq!(both.judge(&ended("8-3-1", 9)), Verdict::Stop);
+        assert_eq!(Target::at(&"1-11-5".parse().unwrap()), gtid);
         let time = Target::Time(UnixNanos(10_500_000_000));
         assert_eq!(time.judge(&ended("1-11-4", 10)), Verdict::Apply);
         assert_eq!(time.judge(&ended("1-11-5", 11)), Verdict::Stop);

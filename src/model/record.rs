@@ -16,6 +16,9 @@ use thiserror::Error;
 
 /// Statistics of the run that made the snapshot, for display only: no decision relies on them. Readers of
 /// earlier versions ignore fields that they do not know.
+///
+/// The position in it is no exception: it says how near the database's moment is to the files', and a restore
+/// asks the archive whether a position is in its history.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotStatistics {
     pub changes: ChangeCounts,
@@ -32,6 +35,10 @@ pub struct SnapshotStatistics {
     /// The daemon that made it; none for a single command, and in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daemon: Option<DaemonId>,
+    /// Position of the database's replication when the scan had ended; none without a database, where its server
+    /// did not answer then, and in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_end: Option<String>,
 }
 
 /// A manifest, made permanent by a record.
@@ -54,7 +61,7 @@ pub struct SnapshotRecord {
     /// Every live segment, in records of the previous format.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub index: Vec<ObjectRef<IndexId>>,
-    /// Position of the database's replication; none without a database.
+    /// Position of the database's replication before the scan began; none without a database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_position: Option<String>,
     /// Segments whose entries are now in another one. They are doomed, as by a pruner.

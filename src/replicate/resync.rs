@@ -67,11 +67,17 @@ pub struct Request {
     pub own_places: Vec<PathBuf>,
     /// Directories where snapshots are mounted. They are left out of the store.
     pub own_mounts: Vec<PathBuf>,
-    /// Position of the database's history that the tree is at, where it holds a database.
+    /// Position of the database's history that the tree is at, where it holds a database, or that of the store's
+    /// database before the scan.
     pub database_position: Option<String>,
+    /// Asked once the scan has ended where the store's database is then.
+    pub database_end: Option<AskPosition>,
     /// The tree's watch and its hints: only the paths they name are scanned. Without hints, everything is.
     pub watched: Option<Watched>,
 }
+
+/// Answers where a database is now; none where that cannot be said.
+pub type AskPosition = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// A tree's watch, and the paths to scan.
 #[derive(Clone)]
@@ -145,6 +151,8 @@ struct Scanned {
     summary: ScanSummary,
     mounts: Mounts,
     hinted: bool,
+    /// Position of the store's database after it.
+    database_end: Option<String>,
 }
 
 /// A tree whose content is in the repository, and that no record names yet.
@@ -319,7 +327,9 @@ impl Run<'_> {
             return Err(ResyncError::Stopped.into());
         }
         let (manifest, summary) = scanned?;
-        Ok(Scanned { manifest, summary, mounts, hinted: hints.is_some() })
+        // No file is read after this.
+        let database_end = request.database_end.as_ref().and_then(|ask| ask());
+        Ok(Scanned { manifest, summary, mounts, hinted: hints.is_some(), database_end })
     }
 
     fn course<'s>(&'s self, opened: &'s Opened) -> WalkOptions<'s> {
@@ -376,7 +386,7 @@ impl Run<'_> {
             scan_end: self.store.env().wall(),
             source_path: self.request.path.display().to_string(),
             filesystem,
-            statistics: statistics(self.request, self.around.progress, &scanned.summary, shipped),
+            statistics: statistics(self.request, self.around.progress, scanned, shipped),
             new_packs: shipped.packs.clone(),
             new_index: Vec::new(),
             index: Vec::new(),
@@ -390,7 +400,7 @@ impl Run<'_> {
 fn statistics(
     request: &Request,
     progress: &Progress,
-    summary: &ScanSummary,
+    Scanned { summary, database_end, .. }: &Scanned,
     shipped: &Shipped,
 ) -> SnapshotStatistics {
     let warnings = summary.warnings.counts();
@@ -405,5 +415,6 @@ fn statistics(
         unsettled: warnings.unsettled,
         vanished: summary.vanished,
         daemon: request.daemon.clone(),
+        database_end: database_end.clone(),
     }
 }

@@ -293,15 +293,24 @@ impl Binlog<'_> {
         position: &GtidPosition,
     ) -> Result<Option<SegmentPlace>, RepositoryError> {
         for span in line.0.iter().rev() {
-            let begins = |number| {
-                let stored = self.read(SegmentPlace { epoch: span.epoch, number })?;
-                Ok::<_, RepositoryError>(position.covers(&stored.segment.header.before))
-            };
+            let begins = |number| self.begins(SegmentPlace { epoch: span.epoch, number }, position);
             if let Some(number) = last_where(span.first..=span.last, begins)? {
                 return self.beginning(line, SegmentPlace { epoch: span.epoch, number }).map(Some);
             }
         }
         Ok(None)
+    }
+
+    /// Returns whether a segment begins at or before a position. One that is missing is judged by the next one.
+    fn begins(&self, place: SegmentPlace, position: &GtidPosition) -> Result<bool, RepositoryError> {
+        match self.read(place) {
+            Ok(stored) => Ok(position.covers(&stored.segment.header.before)),
+            Err(error @ RepositoryError::MissingObject { .. }) => {
+                let next = self.next(place.epoch, place.number)?.ok_or(error)?;
+                self.begins(SegmentPlace { number: next, ..place }, position)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the segment in which a transaction begins that goes on at the beginning of another one, or that one.

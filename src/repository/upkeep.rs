@@ -71,6 +71,25 @@ pub struct UpkeepNote {
     /// The drills of a failover.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteNote>,
+    /// The last proof of each snapshot that was drilled; the latest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub proven_snapshots: Vec<Proof>,
+}
+
+/// Maximum number of snapshots whose proof a note keeps.
+const PROOFS_MAX: usize = 64;
+
+impl UpkeepNote {
+    /// Notes a proof. That of an older snapshot says nothing about how recent a restore can be.
+    pub(crate) fn prove(&mut self, proof: Proof) {
+        self.proven_snapshots.retain(|other| other.snapshot != proof.snapshot);
+        self.proven_snapshots.push(proof.clone());
+        let excess = self.proven_snapshots.len().saturating_sub(PROOFS_MAX);
+        self.proven_snapshots.drain(..excess);
+        if self.proof.as_ref().is_none_or(|last| last.snapshot <= proof.snapshot) {
+            self.proof = Some(proof);
+        }
+    }
 }
 
 impl Notes<'_> {
@@ -94,6 +113,12 @@ impl Notes<'_> {
         let host = WriterId(note.host.clone());
         self.put(&object_key::upkeep(self.store.name(), &host), SealContext::Upkeep(&note.host), note)
     }
+}
+
+/// Returns when a snapshot was last proven, by any host.
+pub(crate) fn proven(notes: &[UpkeepNote], snapshot: Sequence) -> Option<UnixNanos> {
+    let all = notes.iter().flat_map(|note| note.proof.iter().chain(&note.proven_snapshots));
+    all.filter(|proof| proof.snapshot == snapshot).map(|proof| proof.proven).max()
 }
 
 /// Returns the last proof of all hosts.

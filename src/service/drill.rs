@@ -1,4 +1,4 @@
-//! A drill: mounts the last snapshot as after a failure, by the same functions, and checks it.
+//! A drill: mounts the last snapshot, or the one that is wanted, as after a failure, by the same functions, and checks it.
 //!
 //! Every entry of its manifest is looked up, files are read and compared with their hashes, and a command of
 //! the user's runs in it. A snapshot that passes is proven restorable.
@@ -81,18 +81,18 @@ impl DrillReport {
     }
 }
 
-/// Drills the last snapshot of a store, whose depot on this host is `depot`; ends early once `stop` returns
-/// true.
+/// Drills a snapshot of a store, whose depot on this host is `depot`; ends early once `stop` returns true.
 pub fn drill(
     store: &Store,
     depot: &Depot,
+    moment: Moment,
     config: &DrillConfig,
     stop: &dyn Fn() -> bool,
 ) -> Result<DrillReport, DrillError> {
     let env = store.env();
     let (begun, seed) = (env.stopwatch(), env.nonce());
     let state = store.log().state()?;
-    let (sequence, record) = store.log().find(&state, Moment::Latest)?;
+    let (sequence, record) = store.log().find(&state, moment)?;
     let snapshot = format!("{}@{sequence}", store.name());
     let stopped = || DrillError::Stopped { snapshot: snapshot.clone() };
     let wrong = |source| match stop() {

@@ -13,16 +13,18 @@ use crate::model::role::Permission;
 use crate::model::snapshot_ref::Moment;
 use crate::mounts::table::mounted_snapshots;
 use crate::replicate::error::ResyncError;
-use crate::replicate::resync::{Request, ResyncContext, Watched, resync};
+use crate::replicate::resync::{AskPosition, Request, ResyncContext, Watched, resync};
 use crate::repository::store::Repository;
 use crate::source::disk::Disk;
 use crate::standby::depot::Depot;
 use crate::standby::error::FollowError;
 use crate::standby::follow::{self, FollowRequest, follow};
 use crate::support::child;
+use crate::support::env::Env;
 use crate::support::failure::{Failure, FailureKind};
 use crate::support::progress::{Progress, Step};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Compression level; this one keeps up with the reading of two cores.
@@ -105,6 +107,7 @@ pub(crate) fn request(host: &Host, store: &StoreConfig, accept: bool) -> Request
         own_places: host.own_places(),
         own_mounts: own_mounts(),
         database_position: None,
+        database_end: None,
         watched: None,
     }
 }
@@ -142,9 +145,20 @@ pub(crate) fn resync_between_hooks(
     Ok(ResyncReport { hook_failed: failed.map(|error: HookError| error.to_string()), ..report })
 }
 
+/// Returns a request with where the store's database is now, and with what asks for it after the scan.
+pub(crate) fn between_positions(request: Request, host: &Host, store: &StoreConfig) -> Request {
+    // Before the scan: the rows of that moment name only files that the scan finds.
+    let database_position = database_position(store, host.env());
+    let (store, env) = (store.clone(), host.env().clone());
+    let ask: AskPosition = Arc::new(move || self::database_position(&store, &env));
+    // A server that did not answer a moment ago is not waited for again.
+    let database_end = database_position.is_some().then_some(ask);
+    Request { database_position, database_end, ..request }
+}
+
 /// Returns where the primary's database is now, as far as this host reaches its server.
-pub(crate) fn database_position(host: &Host, store: &StoreConfig) -> Option<String> {
-    let here = DatabaseHere { store, env: host.env() };
+fn database_position(store: &StoreConfig, env: &Env) -> Option<String> {
+    let here = DatabaseHere { store, env };
     if !here.serves().ok()? {
         return None;
     }
@@ -163,9 +177,8 @@ pub(crate) fn run(
 ) -> Result<RunReport, RunError> {
     match store.role {
         Permission::Primary => {
-            // Before the scan: the rows of that moment name only files that the scan finds.
-            let database_position = database_position(host, store);
-            let request = Request { watched, database_position, ..request(host, store, accept) };
+            let request = Request { watched, ..request(host, store, accept) };
+            let request = between_positions(request, host, store);
             let report = resync_between_hooks(repository, store, &request, watch)?;
             Ok(RunReport::Resync(Box::new(report)))
         }

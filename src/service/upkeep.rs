@@ -15,6 +15,7 @@ use crate::maintain::damage::VerifyReport;
 use crate::maintain::prune::{PruneError, PruneReport, PruneRequest, prune};
 use crate::maintain::verify::{self, VerifyOptions};
 use crate::model::plan::Upkeep;
+use crate::model::snapshot_ref::Moment;
 use crate::repository::error::RepositoryError;
 use crate::repository::store::Store;
 use crate::repository::upkeep::{SiteNote, SiteProof, UpkeepNote};
@@ -179,7 +180,7 @@ impl UpkeepRun<'_> {
                 let begun = env.wall();
                 let is_over = || self.stop.load(Ordering::Relaxed);
                 let depot = Depot::new(&self.host.standby(None)?, self.store.name());
-                let drilled = drill(self.store, &depot, &self.config.drill, &is_over);
+                let drilled = drill(self.store, &depot, Moment::Latest, &self.config.drill, &is_over);
                 note_drill(note, &drilled, begun, env.wall());
                 Ok(TaskReport::Drill(Box::new(drilled?)))
             }
@@ -209,7 +210,7 @@ pub(crate) fn note_drill(
     note.drilled = Some(begun);
     match drilled {
         Ok(report) => {
-            note.proof = Some(report.proof(now));
+            note.prove(report.proof(now));
             note.drill_error = None;
         }
         Err(error) => note.drill_error = Some(error.to_string()),

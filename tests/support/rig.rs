@@ -107,6 +107,7 @@ pub fn request(source: &Path) -> Request {
         own_places: Vec::new(),
         own_mounts: Vec::new(),
         database_position: None,
+        database_end: None,
         watched: None,
     }
 }

@@ -5,10 +5,13 @@ use crate::cli::error::Result;
 use crate::cli::exit::Exit;
 use crate::cli::{Global, ending, show};
 use crate::database::drill::Drilled;
-use crate::database::drill_at::At;
+use crate::database::drill_at::{At, From};
+use crate::database::report::Report;
 use crate::database::seed::store_name;
+use crate::database::target::Target;
 use crate::model::gtid::Gtid;
 use crate::model::id::StoreName;
+use crate::model::snapshot_ref::Moment;
 use crate::service::databases::drilling::{Wanted, drill_here};
 use clap::Args;
 use serde::Serialize;
@@ -24,9 +27,9 @@ pub(super) struct DrillArgs {
     /// Drill also a replica that acknowledges what it receives: customers' commits wait while it is copied
     #[arg(long)]
     customers_wait: bool,
-    /// Bring the copy to this transaction, such as 1-11-4711, by the archive
-    #[arg(long, value_name = "GTID")]
-    at: Option<Gtid>,
+    /// Bring the copy to this transaction, such as 1-11-4711, by the archive; or to a point of the store's, such as @42, from a seed where the replica is past it
+    #[arg(long, value_name = "GTID|@SNAPSHOT")]
+    at: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -40,14 +43,15 @@ struct Output<'a> {
 pub(super) fn drill_copy(global: &Global, args: &DrillArgs) -> Result<Exit> {
     let configured = Configured::open(global, &args.store)?;
     let store = &configured.store;
-    let archive = match args.at {
+    let target = args.at.as_ref().map(|at| wanted_at(&configured, at)).transpose()?;
+    let archive = match target {
         Some(_) => Some(configured.database_repository()?.store(&store_name(&store.name)?)),
         None => None,
     };
     let wanted = Wanted {
         table_time: args.time.map(Duration::from_secs),
         customers_wait: args.customers_wait,
-        at: args.at.zip(archive.as_ref()).map(|(gtid, archive)| At { gtid, archive }),
+        at: target.zip(archive.as_ref()).map(|((target, from), archive)| At { target, archive, from }),
     };
     let reached = &crate::support::kill_point::reached;
     let drilled = drill_here(configured.here(), wanted, &ending::is_asked, reached)?;
@@ -60,6 +64,20 @@ pub(super) fn drill_copy(global: &Global, args: &DrillArgs) -> Result<Exit> {
     Ok(if sound { Exit::Done } else { Exit::Failed })
 }
 
+/// Returns the moment that is meant, and what the data is made of.
+fn wanted_at(configured: &Configured, at: &str) -> Result<(Target, From)> {
+    let Some(moment) = at.strip_prefix('@') else {
+        return Ok((Target::Gtid(at.parse::<Gtid>()?), From::Replica));
+    };
+    let (_, position) = configured.point(Moment::parse(moment)?)?;
+    let target = Target::at(&position);
+    let place = configured.store.database_place()?;
+    let replica = place.and_then(|place| Report::read(&place)).map(|report| report.applied.of_store());
+    let is_past = replica.is_none_or(|applied| target.is_passed(&applied));
+    let threads = configured.context.threads();
+    Ok((target, if is_past { From::Archive { threads } } else { From::Replica }))
+}
+
 fn say(store: &StoreName, drilled: &Drilled) -> Result<()> {
     let (seconds, faults) = (&drilled.seconds, drilled.faults.len() as u64);
     let verdict = match faults {
@@ -67,19 +85,28 @@ fn say(store: &StoreName, drilled: &Drilled) -> Result<()> {
         count => format!("is NOT sound: {} faults", show::count(count)),
     };
     let lag = drilled.lag_seconds.map_or_else(|| "unknown".to_owned(), show::age);
+    match drilled.seed {
+        None => {
+            show::line(&format!(
+                "store '{store}': the replica's data at {} {verdict} (lag then: {lag})",
+                drilled.position
+            ))?;
+            show::line(&format!(
+                "  copied {}: {} files, {}; the replica stood still for {:.2} s",
+                drilled.way.name(),
+                show::count(drilled.files),
+                show::bytes(drilled.bytes),
+                seconds.still
+            ))?;
+        }
+        Some(seed) => {
+            show::line(&format!("store '{store}': the database at {} {verdict}", drilled.position))?;
+            let restored = format!("  restored from {}@{seed}", store_name(store)?);
+            show::line(&restored)?;
+        }
+    }
     show::line(&format!(
-        "store '{store}': the replica's data at {} {verdict} (lag then: {lag})",
-        drilled.position
-    ))?;
-    show::line(&format!(
-        "  copied {}: {} files, {}; the replica stood still for {:.2} s",
-        drilled.way.name(),
-        show::count(drilled.files),
-        show::bytes(drilled.bytes),
-        seconds.still
-    ))?;
-    show::line(&format!(
-        "  a server on the copy answered after {:.2} s; {} of {} tables checked in {:.2} s, {} queries in {:.2} s; {:.2} s in all",
+        "  a server on it answered after {:.2} s; {} of {} tables checked in {:.2} s, {} queries in {:.2} s; {:.2} s in all",
         seconds.start,
         show::count(drilled.tables_checked),
         show::count(drilled.tables),

@@ -5,9 +5,14 @@ use super::error::{Result, UsageError};
 use super::exit::Exit;
 use super::{Ending, Global, show};
 use crate::database::client::Client;
+use crate::database::points::Point;
+use crate::database::points_read::Site;
 use crate::database::role::LogSays;
+use crate::database::seed::store_name;
 use crate::database::server::Server;
+use crate::model::gtid::GtidPosition;
 use crate::model::id::StoreName;
+use crate::model::snapshot_ref::Moment;
 use crate::repository::store::Repository;
 use crate::service::config::StoreConfig;
 use crate::service::database::DatabaseMode;
@@ -198,6 +203,14 @@ impl Configured {
     /// Returns the repository in which that store is.
     fn database_repository(&self) -> Result<Repository> {
         Ok(self.context.repository(Some(&self.database_store(PathBuf::new())?))?)
+    }
+
+    /// Returns a point, and the position to which the database is brought for it.
+    fn point(&self, moment: Moment) -> Result<(Point, GtidPosition)> {
+        let name = &self.store.name;
+        let files = self.context.repository_of(name)?.store(name);
+        let database = self.database_repository()?.store(&store_name(name)?);
+        Ok(Site { files: &files, database: &database }.reachable(moment)?)
     }
 
     /// Refuses to follow on the host that is the primary.

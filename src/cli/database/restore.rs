@@ -10,6 +10,7 @@ use crate::database::seed::{DATA, store_name};
 use crate::database::target::Target;
 use crate::model::gtid::GtidPosition;
 use crate::model::id::{Sequence, StoreName};
+use crate::model::snapshot_ref::Moment;
 use crate::support::clock::UnixNanos;
 use clap::Args;
 use serde::Serialize;
@@ -23,7 +24,7 @@ const MEMORY_MIB: u32 = 256;
 pub(super) struct RestoreArgs {
     #[arg(value_name = "STORE")]
     store: String,
-    /// The moment: `latest`, a transaction such as 1-11-4711, with which it ends, or a time (UTC), with all that was committed up to then
+    /// The moment: `latest`, a transaction such as 1-11-4711, with which it ends, a time (UTC), with all that was committed up to then, or a point of the store's, such as @42
     #[arg(long, value_name = "MOMENT")]
     to: String,
     /// A new directory for the database
@@ -46,8 +47,11 @@ struct Output<'a> {
 }
 
 pub(super) fn restore(global: &Global, args: &RestoreArgs) -> Result<Exit> {
-    let target = Target::parse(&args.to)?;
     let configured = Configured::open(global, &args.store)?;
+    let target = match args.to.strip_prefix('@') {
+        Some(moment) => Target::at(&configured.point(Moment::parse(moment)?)?.1),
+        None => Target::parse(&args.to)?,
+    };
     let (context, name) = (&configured.context, &configured.store.name);
     let destination = std::path::absolute(&args.into).unwrap_or_else(|_| args.into.clone());
     let place = Place { dir: configured.here().own_dir("restore")? };

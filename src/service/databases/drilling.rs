@@ -9,7 +9,7 @@ use super::due::is_seed_due;
 use super::here::{DatabaseHere, no_place, settings};
 use crate::database::decide::State;
 use crate::database::drill::{Drill, Drilled, drill, is_by_reference};
-use crate::database::drill_at::At;
+use crate::database::drill_at::{At, From};
 use crate::database::drill_command::DrillCommand;
 use crate::database::drill_note::DrillNote;
 use crate::database::error::DatabaseError;
@@ -61,6 +61,7 @@ pub(crate) fn drill_here(
     let how = config.confinement().map_err(|error| DatabaseError::Settings(error.to_string()))?;
     let command = DrillCommand { command: config.command.clone(), how };
     let begun = here.env.wall();
+    let from_archive = wanted.at.as_ref().is_some_and(|at| at.from != From::Replica);
     let ended = drill(&Drill {
         store: store.name.as_str(),
         supervisor: &place,
@@ -76,7 +77,10 @@ pub(crate) fn drill_here(
         stop,
         on_step,
     });
-    DrillNote::write(&place, begun, &ended);
+    // What hinders a restore says nothing about the replica.
+    if !from_archive || ended.is_ok() {
+        DrillNote::write(&place, begun, &ended);
+    }
     ended
 }
 

@@ -76,7 +76,7 @@ fn start(store: &StoreName) -> String {
 /// Returns what is noted of drills. Pure.
 fn drill(note: DrillNote) -> DatabaseDrill {
     let seconds = |time: UnixNanos| time.0 as f64 / 1e9;
-    let DrillNote { last, proven, hindrance } = note;
+    let DrillNote { last, proven, hindrance, .. } = note;
     DatabaseDrill {
         last: last.as_ref().map(|last| seconds(last.at)),
         seconds: last.as_ref().map(|last| last.seconds),
