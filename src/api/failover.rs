@@ -63,6 +63,10 @@ pub struct FailoverStatus {
     pub loss_database_seconds: Option<f64>,
     /// The read-only instance of this host; none if there is none.
     pub replica: Option<ReplicaStatus>,
+    /// What the database names and the files lack, and the other way round, as it was compared after this host's
+    /// promotion; none before, and where nothing says which rows name files.
+    #[serde(default)]
+    pub media: Option<MediaStatus>,
     /// What the host is doing, or did last.
     pub operation: String,
     #[serde(default)]
@@ -100,6 +104,22 @@ pub struct ReplicaStatus {
     pub address: Option<String>,
     /// The snapshot that it shows; none while this host does not stand by.
     pub snapshot: Option<Sequence>,
+}
+
+/// A comparison of what the database names with the files of a snapshot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MediaStatus {
+    pub snapshot: Sequence,
+    /// When, in seconds since 1970.
+    pub at: f64,
+    /// Number of files that rows name.
+    pub named: u64,
+    /// Number of those that are not there.
+    pub missing: u64,
+    /// Number of files that no row names.
+    pub unnamed: u64,
+    /// Number of values that name no file of the store.
+    pub refused: u64,
 }
 
 /// A store's failover in short.
@@ -143,6 +163,12 @@ pub struct FailoverQuery {
     pub reason: Option<String>,
     /// The snapshot to begin with; default: the latest.
     pub at: Option<u64>,
+    /// The position that the database goes back to, with the files of that snapshot: it was restored on the host before.
+    pub back_to: Option<String>,
+    /// The name of that restore.
+    pub restore: Option<String>,
+    /// Number of transactions behind that position, as far as they are known: they are lost, or stranded.
+    pub lost_transactions: Option<u64>,
     /// The host that takes over; default: the one that answers.
     pub to: Option<String>,
     /// Only say whether it would: nothing is done.

@@ -31,6 +31,7 @@ mod history;
 mod init;
 mod key;
 mod look;
+mod media;
 mod member;
 mod mount;
 mod notify;
@@ -117,6 +118,8 @@ enum Command {
     Snapshots(snapshots::SnapshotsArgs),
     /// List the moments to which a store's files and its database can be brought together
     Points(points::PointsArgs),
+    /// Say which files the database names and a snapshot lacks, and the other way round
+    Media(media::MediaArgs),
     /// Show all stores: last snapshot, lag, sizes
     Status(status::StatusArgs),
     /// Show what changed between two snapshots
@@ -201,6 +204,7 @@ impl Command {
             Self::Snapshots(_) | Self::Points(_) | Self::Status(_) | Self::Diff(_) | Self::Restore(_) => {
                 Ending::AT_ONCE
             }
+            Self::Media(_) => Ending { code: Some(Exit::Failed), ..Ending::within(5) },
             Self::Member(args) => args.ending(),
             Self::Database(args) => args.ending(),
             Self::Stranded(args) => args.ending(),
@@ -234,7 +238,7 @@ impl Command {
             Self::Stranded(args) => args.only_prints(),
             Self::Edge(args) => args.only_prints(),
             Self::Snapshots(_) | Self::Points(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_) => true,
-            Self::History(_) | Self::Why(_) => true,
+            Self::Media(_) | Self::History(_) | Self::Why(_) => true,
             _ => false,
         }
     }
@@ -283,6 +287,7 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
         Command::Run(args) => run::run(&cli.global, args),
         Command::Snapshots(args) => snapshots::run(&cli.global, args),
         Command::Points(args) => points::run(&cli.global, args),
+        Command::Media(args) => media::run(&cli.global, args),
         Command::Status(args) => status::run(&cli.global, args),
         Command::Diff(args) => diff::run(&cli.global, args),
         Command::Restore(args) => restore::run(&cli.global, args),

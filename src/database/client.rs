@@ -222,7 +222,7 @@ impl Client {
     }
 
     /// Reads `ERROR 1045 (28000) at line 1: Access denied …`.
-    fn error(&self, said: &str) -> DatabaseError {
+    pub(super) fn error(&self, said: &str) -> DatabaseError {
         let server = self.address.to_string();
         let line = said.lines().find_map(|line| line.strip_prefix("ERROR "));
         let parsed = line.and_then(|line| {

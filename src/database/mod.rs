@@ -8,9 +8,11 @@
 //!
 //! - [`role`] is what a server may be on this host, [`role_file`] the note of it, [`orders`] what changes it.
 //! - [`supervisor`] runs the server: as a [`replica`], which a promotion ([`promote`]) ends, or [`serving`].
+//! - [`go_back`] has a restored database take the place of a replica's, when a person wants an earlier moment.
 //! - [`received`] is what a replica's server had received when it ended, and must not lose.
 //! - [`drill`] proves that a replica's data is a database: on a copy, which a second server opens.
 //! - [`site_copy`] opens a copy as the primary's server is, for a drill of a failover.
+//! - [`points`] are the moments to which files and database come together; [`media`] says what the one has of the other.
 //! - [`hold`] has a replica stand at the position of a snapshot of the files.
 //! - [`reporting`] lets reports read from a replica, and only from that: through a door, by an account of their own.
 //! - [`fence`] ends a server that customers reach, whether or not its supervisor lives.
@@ -40,10 +42,12 @@ pub mod error;
 pub mod facts;
 pub mod fence;
 pub mod found;
+pub mod go_back;
 mod handshake;
 pub mod hold;
 pub mod holder;
 pub mod lag;
+pub mod media;
 pub mod minimal;
 pub mod orders;
 mod own_files;

@@ -7,6 +7,7 @@
 //! and is killed asks again: an order that is done already is answered at once.
 
 use super::error::DatabaseError;
+use super::go_back::GoBack;
 use super::minimal::Place;
 use super::role_file;
 use crate::model::gtid::GtidPosition;
@@ -42,6 +43,9 @@ pub enum What {
         /// Whether a broken replica is taken as it is.
         #[serde(default)]
         accept_loss: bool,
+        /// What takes the place of the replica's data.
+        #[serde(default)]
+        back: Option<Box<GoBack>>,
     },
     /// One that refuses writes, and says what its last one was.
     Hand,
@@ -75,6 +79,16 @@ pub struct Order {
     pub epoch: Option<Epoch>,
     /// Number of fences that were known when it was given.
     pub fences: u64,
+}
+
+impl Order {
+    /// Returns what is to take the place of the replica's data.
+    pub(super) fn back(&self) -> Option<&GoBack> {
+        match &self.what {
+            What::Serve { back, .. } => back.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// What became of an order.

@@ -79,8 +79,8 @@ pub enum Hindrance {
     NoArchive,
     /// The archive has not come that far yet.
     NotYet { end: GtidPosition },
-    /// What was archived of that time was deleted, since no seed needed it.
-    Pruned { begins: GtidPosition },
+    /// The archive begins later: what was archived before was pruned with the seed that needed it, or nothing was.
+    TooOld { begins: GtidPosition },
     /// What was committed between two positions is not archived.
     Gap { from: GtidPosition, to: GtidPosition },
     /// The host that was promoted in this epoch did not have it.
@@ -97,7 +97,7 @@ impl fmt::Display for Hindrance {
             Self::SeedsYounger { oldest } => write!(f, "all seeds are younger; the oldest is {oldest}"),
             Self::NoArchive => f.write_str("the database is not archived"),
             Self::NotYet { end } => write!(f, "not archived yet: the archive ends at {end}"),
-            Self::Pruned { begins } => write!(f, "pruned: the archive begins at {begins}"),
+            Self::TooOld { begins } => write!(f, "too old: the archive begins at {begins}"),
             Self::Gap { from, to } => write!(f, "not archived: a gap from {from} to {to}"),
             Self::CutOff { epoch } => {
                 write!(f, "cut off: the primary of epoch {} never had it", epoch.0)
@@ -237,7 +237,7 @@ impl History {
         }
         match position.covers(&first.before) {
             true => Ok(()),
-            false => Err(Hindrance::Pruned { begins: first.before.clone() }),
+            false => Err(Hindrance::TooOld { begins: first.before.clone() }),
         }
     }
 }
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(of("", ""), "the snapshot does not say where the database was");
         assert_eq!(of("1-11-52", "1-11-55"), "not archived: a gap from 1-11-50 to 1-11-60");
         assert_eq!(of("1-11-120", ""), "not archived yet: the archive ends at 1-11-100");
-        assert_eq!(of("1-11-9", ""), "pruned: the archive begins at 1-11-10");
+        assert_eq!(of("1-11-9", ""), "too old: the archive begins at 1-11-10");
         let young = why(&taken(9, 1, "1-11-40", ""), &[seed(2, "1-11-45")], &history);
         assert_eq!(young, "all seeds are younger; the oldest is 2");
         assert_eq!(why(&taken(9, 1, "1-11-40", ""), &[], &history), "the database has no seed");

@@ -21,6 +21,9 @@ use crate::repository::store::Store;
 use crate::support::clock::UnixNanos;
 use std::collections::BTreeMap;
 
+/// Maximum number of segments of an epoch that are listed, to see whether one is missing.
+const LISTED_MAX: u64 = 100_000;
+
 /// A store's files, and its database.
 pub(crate) struct Site<'a> {
     pub files: &'a Store,
@@ -239,8 +242,13 @@ impl Archive<'_> {
 
     /// Returns what is missing of an epoch since somebody deleted it.
     fn holes(&self, span: &Span) -> Result<Vec<Gap>, RepositoryError> {
-        let Some(ends) = self.binlog.ends(span.epoch, span.last)? else { return Ok(Vec::new()) };
-        let within = ends.gaps.into_iter().filter(|gap| *gap.end() < span.last);
+        // More are not listed only to be shown: `verify` names what is missing of them, and a restore does.
+        if span.last - span.first > LISTED_MAX {
+            return Ok(Vec::new());
+        }
+        let numbers = self.binlog.list(span.epoch)?.numbers;
+        let gaps = numbers.windows(2).filter(|pair| pair[1] > pair[0] + 1);
+        let within = gaps.map(|pair| pair[0] + 1..=pair[1] - 1).filter(|gap| *gap.end() < span.last);
         let hole = |gap: std::ops::RangeInclusive<u64>| {
             let from = self.header(span.epoch, gap.start() - 1)?.after;
             Ok(Gap { from, to: self.header(span.epoch, gap.end() + 1)?.before })

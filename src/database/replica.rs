@@ -184,14 +184,23 @@ impl Replica<'_, '_, '_> {
     /// Takes an order. Returns how this run ends with it.
     fn take(&mut self, asked: Asked) -> Result<Option<Ended>, DatabaseError> {
         match asked.order.what.clone() {
-            What::Follow => match self.desk.obey(&asked.order, |note| note.role = Role::Follow) {
-                Ok(_) => {
-                    let report = self.look();
-                    asked.answer(self.followed(report));
+            What::Follow => {
+                match self.desk.obey(&asked.order, |note| (note.role, note.back) = (Role::Follow, None)) {
+                    Ok(_) => {
+                        let report = self.look();
+                        asked.answer(self.followed(report));
+                    }
+                    Err(error) => asked.answer(Answer::failed(&error)),
+                }
+            }
+            What::Serve { back: Some(_), .. } => match self.accept_back(&asked) {
+                Ok(()) => {
+                    self.desk.waiting.push_back(asked);
+                    return Ok(Some(Ended::Again));
                 }
                 Err(error) => asked.answer(Answer::failed(&error)),
             },
-            What::Serve { position, accept_loss } => {
+            What::Serve { position, accept_loss, back: None } => {
                 if accept_loss && self.note_loss(&asked) {
                     let note = "noted: the next promotion takes this replica as it is".to_owned();
                     asked.answer(Answer::Done { position: None, note: Some(note) });
@@ -284,14 +293,36 @@ impl Replica<'_, '_, '_> {
         is_early && self.desk.obey(&asked.order, |note| note.accepts_loss = true).is_ok()
     }
 
-    /// Notes that this server is to serve, if it may. Returns whether it is taken as it is.
-    fn accept(&self, asked: &Asked, accept_loss: bool) -> Result<bool, DatabaseError> {
-        if self.desk.settings.customers.is_none() {
-            return Err(DatabaseError::Settings(
+    /// Notes that a restored database is to take the place of this one, and to serve, if it may.
+    fn accept_back(&self, asked: &Asked) -> Result<(), DatabaseError> {
+        self.check_customers()?;
+        let note = self.desk.note()?;
+        let log = if asked.order.epoch.is_none() { Some(self.desk.log()?) } else { None };
+        let epoch = role::may_serve(&note, asked.order.epoch, log.as_ref()).map_err(DatabaseError::Fenced)?;
+        let Some(back) = asked.order.back() else { return Ok(()) };
+        back.check()?;
+        let (boot, back) = (self.desk.boot.clone(), Box::new(back.clone()));
+        self.desk.obey(&asked.order, |note| {
+            (note.role, note.branch, note.hold) = (Role::Serve, None, None);
+            note.serve_in(epoch, boot);
+            note.back = Some(back);
+        })?;
+        Ok(())
+    }
+
+    fn check_customers(&self) -> Result<(), DatabaseError> {
+        match self.desk.settings.customers {
+            Some(_) => Ok(()),
+            None => Err(DatabaseError::Settings(
                 "customers would not reach this server; set `listen` or `socket` in [store.database.serve]"
                     .into(),
-            ));
+            )),
         }
+    }
+
+    /// Notes that this server is to serve, if it may. Returns whether it is taken as it is.
+    fn accept(&self, asked: &Asked, accept_loss: bool) -> Result<bool, DatabaseError> {
+        self.check_customers()?;
         let note = self.desk.note()?;
         let log = if asked.order.epoch.is_none() { Some(self.desk.log()?) } else { None };
         let epoch = role::may_serve(&note, asked.order.epoch, log.as_ref()).map_err(DatabaseError::Fenced)?;
@@ -301,7 +332,7 @@ impl Replica<'_, '_, '_> {
         self.desk.obey(&asked.order, |note| {
             (note.role, note.branch, note.hold) = (Role::Serve, None, None);
             note.serve_in(epoch, boot);
-            note.accepts_loss = accepts_loss;
+            (note.accepts_loss, note.back) = (accepts_loss, None);
         })?;
         if note.hold.is_some() {
             // All that was received meanwhile is applied first.

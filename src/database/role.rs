@@ -9,6 +9,7 @@
 //! nothing.
 
 use super::error::Trouble;
+use super::go_back::GoBack;
 use crate::model::gtid::{GtidPosition, ServerId};
 use crate::model::id::{Epoch, WriterId};
 use crate::support::clock::UnixNanos;
@@ -90,6 +91,9 @@ pub struct RoleNote {
     /// The server that was followed last.
     #[serde(default)]
     pub source: Option<String>,
+    /// What is to take the place of the replica's data before it serves.
+    #[serde(default)]
+    pub back: Option<Box<GoBack>>,
 }
 
 impl RoleNote {
@@ -98,6 +102,12 @@ impl RoleNote {
         self.waits &= self.served == epoch;
         (self.epoch, self.served, self.boot, self.acks) = (epoch, epoch, boot, false);
         self.was_primary = true;
+    }
+
+    /// Notes that a restored database is in the place of the replica's, which is no replica's any more.
+    pub fn went_back(&mut self, position: GtidPosition) {
+        (self.branch, self.back, self.hold) = (Some(position), None, None);
+        self.accepts_loss = false;
     }
 
     /// Returns whether this host's server may have transactions that no other one has: it takes writes, or took them

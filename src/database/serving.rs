@@ -126,12 +126,24 @@ impl Serving<'_, '_, '_> {
     fn open(&self) -> Result<bool, DatabaseError> {
         let note = self.desk.note()?;
         if note.role == Role::Serve {
+            self.begin_history(&note)?;
             // Before the first write.
             self.server.wait_for_standby(note.waits)?;
             self.server.open()?;
             self.server.enable_events()?;
         }
         Ok(is_for_customers(&self.desk.note()?))
+    }
+
+    /// Has a database that was restored count on from where it is: it has no binary logs yet.
+    fn begin_history(&self, note: &RoleNote) -> Result<(), DatabaseError> {
+        let Some(branch) = &note.branch else { return Ok(()) };
+        let applied = self.server.applied_position()?;
+        match self.server.binlog_position()?.is_empty() && applied.of_store() == *branch && !branch.is_empty()
+        {
+            true => self.server.begin_history(&applied),
+            false => Ok(()),
+        }
     }
 
     /// Takes an order. Returns how this run ends with it.
@@ -143,13 +155,20 @@ impl Serving<'_, '_, '_> {
             return Ok(Some(Ended::Again));
         }
         match &asked.order.what {
-            What::Follow => match self.desk.obey(&asked.order, |note| note.role = Role::Follow) {
-                Ok(_) => {
-                    self.desk.waiting.push_back(asked);
-                    return Ok(Some(Ended::Again));
+            What::Follow => {
+                match self.desk.obey(&asked.order, |note| (note.role, note.back) = (Role::Follow, None)) {
+                    Ok(_) => {
+                        self.desk.waiting.push_back(asked);
+                        return Ok(Some(Ended::Again));
+                    }
+                    Err(error) => asked.answer(Answer::failed(&error)),
                 }
-                Err(error) => asked.answer(Answer::failed(&error)),
-            },
+            }
+            What::Serve { .. } if asked.order.back().is_some_and(|back| !back.is_done(&note)) => asked
+                .answer(Answer::failed(&DatabaseError::Held(
+                    "this host's server takes writes; fence it before another database takes its place"
+                        .into(),
+                ))),
             What::Serve { .. } => {
                 let done = self.go_on(&note, &asked);
                 asked.answer(match done {

@@ -160,6 +160,10 @@ impl Supervisor<'_, '_> {
         };
         match role::plan(&note, &self.desk.boot, log.as_ref(), self.goes_on) {
             Plan::None(reason) => self.wait(reason),
+            Plan::Replica if note.role == Role::Serve && note.back.is_some() => {
+                self.goes_on = true;
+                self.go_back(&note).map(|()| Ended::Again)
+            }
             Plan::Replica => {
                 self.goes_on = true;
                 replica::run(&mut self.desk)
@@ -169,6 +173,22 @@ impl Supervisor<'_, '_> {
                 serving::run(&mut self.desk)
             }
         }
+    }
+
+    /// Has a restored database take the place of the replica's data, as was ordered. No server runs.
+    fn go_back(&mut self, note: &role::RoleNote) -> Result<(), DatabaseError> {
+        let Some(back) = note.back.clone() else { return Ok(()) };
+        back.carry_out(self.desk.settings)?;
+        if let Some(made_by) = SeedNote::read(&self.desk.settings.root)? {
+            self.desk.made_by = made_by;
+        }
+        self.desk.change(|note| {
+            // A fence, or another order, may have come meanwhile.
+            if note.back.as_ref() == Some(&back) {
+                note.went_back(back.position.clone());
+            }
+        })?;
+        Ok(())
     }
 
     fn failed(&mut self, error: &DatabaseError) {
@@ -195,7 +215,9 @@ impl Supervisor<'_, '_> {
 
     fn take(&mut self, asked: Asked) -> Result<Ended, DatabaseError> {
         let taken = match &asked.order.what {
-            What::Follow => self.desk.obey(&asked.order, |note| note.role = Role::Follow),
+            What::Follow => {
+                self.desk.obey(&asked.order, |note| (note.role, note.back) = (Role::Follow, None))
+            }
             What::Serve { .. } => self.serve(&asked),
             What::Hand => {
                 Err(DatabaseError::Held("no server runs, so that there is nothing to hand over".into()))
@@ -228,7 +250,16 @@ impl Supervisor<'_, '_> {
         let log = if given.is_none() { Some(self.desk.log()?) } else { None };
         let epoch = role::may_serve(&note, given, log.as_ref()).map_err(DatabaseError::Fenced)?;
         let boot = self.desk.boot.clone();
+        let back = asked.order.back().filter(|back| !back.is_done(&note));
+        back.map_or(Ok(()), |back| back.check())?;
+        if let Some(back) = back {
+            return self.desk.obey(&asked.order, |note| {
+                (note.role, note.branch, note.back) = (Role::Serve, None, Some(Box::new(back.clone())));
+                note.serve_in(epoch, boot);
+            });
+        }
         self.desk.obey(&asked.order, |note| {
+            note.back = None;
             // What stopped being a replica goes on; any other one has to do that first.
             note.role = if note.branch.is_some() { Role::Serve } else { Role::Follow };
             note.serve_in(epoch, boot);

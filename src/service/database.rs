@@ -3,6 +3,7 @@
 use super::schedule::Schedule;
 use crate::database::client::{Address, Client, is_near};
 use crate::database::customers::Customers;
+use crate::database::media::rule::{MediaConfig, Rule};
 use crate::database::report_account::Reports;
 use crate::failover::guard::settings::DatabaseSettings;
 use crate::model::plan::PlanName;
@@ -196,6 +197,9 @@ pub struct DatabaseConfig {
     /// What a drill checks.
     #[serde(default)]
     pub drill: DatabaseDrillConfig,
+    /// Which rows name files of the store.
+    #[serde(default)]
+    pub media: Vec<MediaConfig>,
     /// Whether a customer is told that a transaction is done only once a standby has it; default: as the plan says.
     pub semi_sync: Option<bool>,
     /// When the primary's daemon makes a seed; `off` leaves seeding and its pruning to a person.
@@ -238,6 +242,7 @@ impl DatabaseConfig {
     /// Checks what belongs together. An error is a reason in words.
     pub(super) fn check(&self, plan: PlanName) -> Result<(), String> {
         let wrong = |reason: &str| Err(format!("[store.database]: {reason}"));
+        self.media_rules()?;
         if let Some(reports) = &self.reports {
             reports.check(plan)?;
             if self.datadir.is_none() {
@@ -325,6 +330,11 @@ impl DatabaseConfig {
         ];
         let of_reports = reports_socket.into_iter().chain(reports_account);
         paths.into_iter().flatten().chain(socket).chain(options).chain(of_reports).collect()
+    }
+
+    /// Returns which rows name files. An error is a reason in words.
+    pub(crate) fn media_rules(&self) -> Result<Vec<Rule>, String> {
+        self.media.iter().map(MediaConfig::rule).collect()
     }
 
     /// Returns how customers reach this host's server; none where it only ever follows.

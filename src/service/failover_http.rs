@@ -12,12 +12,13 @@ use crate::api::failover::{
     AttestQuery, FailoverQuery, FailoverStatus, PauseQuery, ResumeQuery, SwitchoverQuery,
 };
 use crate::api::history::HistoryRow;
-use crate::failover::agent::terms::Terms;
+use crate::failover::agent::terms::{Back, Terms};
 use crate::failover::decide::view::Cause;
 use crate::failover::peers::question::{Answer as PeerAnswer, Ask};
 use crate::failover::told;
 use crate::model::decision::Decision;
 use crate::model::escape::is_steering;
+use crate::model::gtid::GtidPosition;
 use crate::model::id::{Sequence, StoreName, WriterId};
 use crate::model::member::{self, Member, shortened};
 use crate::model::record::StoreState;
@@ -119,11 +120,16 @@ pub(super) async fn take_over(
     asked: Asked<FailoverQuery>,
 ) -> Answer {
     let asked = query(asked)?;
+    let back = back(&asked)?;
     let person = text("person", asked.person, "an operator")?;
     let reason = text("reason", asked.reason, "asked for by an operator")?;
     let at = asked.at.map(Sequence);
     let (store, running) = site.running(&name)?;
     if let Some(to) = elsewhere(&store, &running, asked.to)? {
+        if back.is_some() {
+            let why = format!("a database is restored on the host that takes over; ask '{to}' itself");
+            return Err(ApiError::bad_request(why));
+        }
         let take_over = Ask::TakeOver { person, reason, at };
         let ask = if asked.dry_run { Ask::WouldTakeOver } else { take_over };
         return at_member(&site, &store, running, to, ask).await;
@@ -132,10 +138,29 @@ pub(super) async fn take_over(
         let me = running.parts.me.clone();
         return answer_of(&site, &store, &me, &running.agent.why_not());
     }
-    let terms = Terms { person, reason, at, ..Terms::default() };
+    let terms = Terms { person, reason, at, back, ..Terms::default() };
     running.parts.forget_refusal();
     running.agent.take_over(Cause::Person, terms);
     Ok(Json(site.status(&store)))
+}
+
+/// Returns what the database goes back to.
+fn back(asked: &FailoverQuery) -> Result<Option<Back>, ApiError> {
+    let wrong = |how: &str| Err(ApiError::bad_request(how));
+    match (&asked.back_to, &asked.restore, asked.at) {
+        (None, None, _) => Ok(None),
+        (Some(position), Some(id), Some(_)) => {
+            let Ok(position) = position.parse::<GtidPosition>() else {
+                return wrong("`back_to` is no position of a database");
+            };
+            if id.is_empty() || id.len() > 64 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                return wrong("`restore` is no name of a restore");
+            }
+            let transactions = asked.lost_transactions.unwrap_or_default();
+            Ok(Some(Back { position, transactions, id: id.clone() }))
+        }
+        _ => wrong("`back_to`, `restore` and `at` belong together"),
+    }
 }
 
 /// Takes a person's word that a former primary is down.

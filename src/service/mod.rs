@@ -20,6 +20,7 @@ pub mod hooks;
 pub mod host;
 pub mod http;
 pub mod listen;
+pub(crate) mod media;
 pub mod metrics;
 pub mod notify;
 pub mod repair;

@@ -13,8 +13,8 @@ use understudy::api::database::{
 };
 use understudy::api::error::ErrorBody;
 use understudy::api::failover::{
-    AttestQuery, FailoverBrief, FailoverQuery, FailoverStatus, FailoverStep, PauseQuery, ReadyItem,
-    ReplicaStatus, ResumeQuery, SwitchoverQuery, WatchStatus,
+    AttestQuery, FailoverBrief, FailoverQuery, FailoverStatus, FailoverStep, MediaStatus, PauseQuery,
+    ReadyItem, ReplicaStatus, ResumeQuery, SwitchoverQuery, WatchStatus,
 };
 use understudy::api::follow::FollowReport;
 use understudy::api::history::HistoryRow;
@@ -355,6 +355,14 @@ fn failover(phase: &str, is_full: bool) -> FailoverStatus {
             address: text("10.0.0.2:8090"),
             snapshot: is_full.then_some(Sequence(7)),
         }),
+        media: is_full.then(|| MediaStatus {
+            snapshot: Sequence(7),
+            at: 1_764_576_000.5,
+            named: 10,
+            missing: 1,
+            unnamed: 2,
+            refused: 3,
+        }),
         operation: "taking over".into(),
         steps: vec![step],
     }
@@ -688,7 +696,16 @@ fn a_description_that_differs_is_found() {
 
 fn taking_over() -> FailoverQuery {
     let text = || Some("x".to_owned());
-    FailoverQuery { person: text(), reason: text(), at: Some(1), to: text(), dry_run: true }
+    FailoverQuery {
+        person: text(),
+        reason: text(),
+        at: Some(1),
+        back_to: text(),
+        restore: text(),
+        lost_transactions: Some(2),
+        to: text(),
+        dry_run: true,
+    }
 }
 
 fn attesting() -> AttestQuery {

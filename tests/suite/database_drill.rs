@@ -1,7 +1,7 @@
 //! Drills of a replica's database with real servers and the real binary: what they find, that the replica is not
 //! touched, and that nothing is left whatever is killed.
 
-use crate::support::command::said;
+use crate::support::command::{ok, said};
 use crate::support::database_host::{DatabaseDuo, DatabaseHost};
 use crate::support::wait::wait_until;
 use serde_json::Value;
@@ -229,6 +229,9 @@ fn a_drill_brings_its_copy_to_a_transaction_by_the_archive_and_the_replica_stays
     let held = duo.one.sql("SELECT @@gtid_binlog_pos");
     orders(&duo.one, "behind", 10);
     let wanted = duo.one.sql("SELECT @@gtid_binlog_pos");
+    let resynced = ok(&mut duo.one.host.command(&["resync", "acme", "--json"]));
+    let resynced: Value = serde_json::from_slice(&resynced.stdout).unwrap();
+    let point = format!("@{}", resynced["snapshot"]);
     orders(&duo.one, "further", 10);
     let last = duo.one.sql("SELECT @@gtid_binlog_pos");
     let early = drill(&duo.two, &["--at", &wanted], &[]);
@@ -258,8 +261,34 @@ fn a_drill_brings_its_copy_to_a_transaction_by_the_archive_and_the_replica_stays
         "{}",
         said(&back)
     );
+    // A point is one of the store's snapshots. The replica is before it, and its copy is brought there.
+    let of_copy = drill(&duo.two, &["--at", &point], &[]);
+    assert!(of_copy.status.success(), "{}\n{}", said(&of_copy), duo.two.log());
+    let drilled: Value = serde_json::from_slice(&of_copy.stdout).unwrap();
+    assert!(drilled["position"] == wanted.as_str() && drilled["seed"].is_null(), "{drilled:#}");
     duo.two.ordered(&["release"], &[]);
     duo.wait_until_equal(&duo.one, &duo.two);
+    // The replica is past it by now: the database is restored to it, beside the replica.
+    let last = || duo.two.status().1["drill"]["last"].clone();
+    let (server, before) = (duo.two.server(), last());
+    let restored = drill(&duo.two, &["--at", &point], &[]);
+    assert!(restored.status.success(), "{}\n{}", said(&restored), duo.two.log());
+    let drilled: Value = serde_json::from_slice(&restored.stdout).unwrap();
+    assert!(drilled["position"] == wanted.as_str() && drilled["seed"].is_u64(), "{drilled:#}");
+    assert!(drilled["tables_checked"].as_u64().unwrap() > 20 && drilled["queries"] == 1, "{drilled:#}");
+    assert_eq!((left(&duo.two), servers_of_drills(&duo.two)), (vec![], vec![]));
+    // It says nothing about the replica, which was not touched.
+    assert_eq!((duo.two.server(), last()), (server, before));
+    duo.wait_until_equal(&duo.one, &duo.two);
+    let points = ok(&mut duo.two.host.command(&["points", "acme", "--json"]));
+    let points: Value = serde_json::from_slice(&points.stdout).unwrap();
+    assert!(points[0]["reachable"] == true && points[0]["database_proven_ns"].is_u64(), "{points:#}");
+    let unknown = drill(&duo.two, &["--at", "@1"], &[]);
+    assert!(
+        !unknown.status.success() && said(&unknown).contains("understudy points acme"),
+        "{}",
+        said(&unknown)
+    );
 }
 
 #[test]

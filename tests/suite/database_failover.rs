@@ -2,7 +2,7 @@
 
 use crate::support::command::{ok, said};
 use crate::support::database_host::{DatabaseHost, Writers};
-use crate::support::database_pair::{DatabasePair, has_all, history};
+use crate::support::database_pair::{DatabasePair, has_all, history, kill_daemon, status};
 use crate::support::servers::free_port;
 use crate::support::wait::wait_until;
 use std::path::Path;
@@ -138,4 +138,101 @@ fn a_guard_that_fences_by_itself_ends_the_database() {
     assert!(one.customer("SELECT 1").is_err());
     wait_until("it is told", || one.state() == "fenced");
     guard.stop().unwrap();
+}
+
+/// Changes a host's configuration, and starts its daemon again.
+fn reconfigure(host: &mut DatabaseHost, change: impl FnOnce(String) -> String) {
+    let path = host.host.path("understudy.toml");
+    let text = change(std::fs::read_to_string(&path).unwrap());
+    std::fs::write(&path, text).unwrap();
+    kill_daemon(host);
+    host.host.start();
+}
+
+#[test]
+fn a_store_goes_back_to_a_point_with_files_and_database_and_what_came_after_is_kept() {
+    let mut pair = DatabasePair::start("mode = 'both'\n");
+    let rule = "[[store.database.media]]\nschema = 'shop'\nquery = 'SELECT note FROM orders'\npath = 'media/{value}'\n";
+    reconfigure(&mut pair.two, |text| text.replace("name = 'acme'\n", "name = 'acme'\npath = 's1'\n") + rule);
+    std::fs::remove_dir_all(pair.two.host.path("s1")).ok();
+    pair.wait_for_primary(&pair.one, &pair.two);
+    let (one, two) = (&pair.one, &pair.two);
+    let media = one.host.path("s0/media");
+    std::fs::create_dir(&media).unwrap();
+    let order = |name: &str| {
+        std::fs::write(media.join(name), name).unwrap();
+        one.customer(&format!("INSERT INTO shop.orders VALUES ('{name}', '{name}')")).unwrap();
+    };
+    ["a", "b", "c"].into_iter().for_each(order);
+    let position = one.sql("SELECT @@gtid_binlog_pos");
+    let resynced = ok(&mut one.host.command(&["resync", "acme", "--json"]));
+    let resynced: serde_json::Value = serde_json::from_slice(&resynced.stdout).unwrap();
+    let snapshot = resynced["snapshot"].as_u64().unwrap();
+    let point = format!("@{snapshot}");
+    // It is emptied, and defaced, and the standby replicates that as well.
+    one.customer("DELETE FROM shop.orders").unwrap();
+    ["a", "b"].iter().for_each(|name| std::fs::remove_file(media.join(name)).unwrap());
+    order("defaced");
+    ok(&mut one.host.command(&["resync", "acme", "--accept", "--quiet"]));
+    let last = one.sql("SELECT @@gtid_binlog_pos");
+    wait_until("it is replicated", || two.sql("SELECT @@gtid_slave_pos").contains(&last));
+    let reachable = || {
+        let points = ok(&mut two.host.command(&["points", "acme", "--json"]));
+        let points: serde_json::Value = serde_json::from_slice(&points.stdout).unwrap();
+        let of = points.as_array().unwrap().iter().find(|of| of["snapshot"] == snapshot).unwrap().clone();
+        of["reachable"] == true && of["position"] == position.as_str()
+    };
+    wait_until("it is archived", reachable);
+    let shown = said(&ok(&mut two.host.command(&["failover", "acme", "--at", &point, "--dry-run"])));
+    assert!(shown.contains(&format!("it goes back to {position}; 2 transactions behind")), "{shown}");
+    assert!(shown.contains(&format!("since snapshot {snapshot} was taken")), "{shown}");
+    // Nothing was done: the replica follows on.
+    assert_eq!(two.sql("SELECT id FROM shop.orders"), "defaced");
+    let unconfirmed = two.host.command(&["failover", "acme", "--at", &point]).output().unwrap();
+    assert!(!unconfirmed.status.success(), "{}", said(&unconfirmed));
+    ok(&mut two.host.command(&["failover", "acme", "--at", &point, "--yes", "--person", "ada"]));
+    two.wait_for_state("serving");
+    assert_eq!(two.sql("SELECT id FROM shop.orders ORDER BY id"), "a\nb\nc");
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&two.host.path("s1/media")), ["a", "b", "c"]);
+    two.customer("INSERT INTO shop.orders VALUES ('after', 'a')").unwrap();
+    std::fs::write(two.host.path("s1/media/after"), "after").unwrap();
+    // The decision says what was lost, and where the database went on.
+    let history = history(two);
+    let promoted = history.iter().rev().find(|row| row["kind"] == "promoted").unwrap();
+    assert!(
+        promoted["what"].as_str().unwrap().contains(&format!("the database to {position}")),
+        "{promoted:#}"
+    );
+    assert_eq!(promoted["decision"]["loss"]["transactions"], 2, "{promoted:#}");
+    assert_eq!(two.status().1["replica"]["branch"], position.as_str());
+    // The replica's data is kept, whole, with all that was replicated.
+    let kept = names(&two.host.path("."));
+    let kept: Vec<&String> = kept.iter().filter(|name| name.starts_with("database.stranded-")).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert!(two.host.path(kept[0]).join("data/ibdata1").exists());
+    assert!(!two.host.path(&format!("database.at-{snapshot}")).exists());
+    // The former primary has closed, and what only it has is listed as stranded.
+    pair.wait_for_primary(two, one);
+    assert!(one.customer("SELECT 1").is_err());
+    let stranded = said(&ok(&mut one.host.command(&["database", "stranded", "acme"])));
+    assert!(stranded.contains("shop.orders"), "{stranded}");
+    let listed = said(&ok(&mut two.host.command(&["stranded", "list", "acme"])));
+    assert!(listed.contains("1 added") || listed.contains("media") || listed.contains('1'), "{listed}");
+    // What the database names is compared with the files, once customers are served.
+    wait_until("media were compared", || status(two)["media"]["named"] == 3);
+    assert_eq!(status(two)["media"]["missing"], 0);
+    // The daemon starts again, and goes back to nothing any more.
+    kill_daemon(&mut pair.two);
+    pair.two.host.start();
+    pair.wait_for_primary(&pair.two, &pair.one);
+    assert!(pair.two.sql("SELECT id FROM shop.orders").contains("after"));
+    // What was cut off is no point any more, and is said to be that.
+    let points = said(&ok(&mut pair.two.host.command(&["points", "acme"])));
+    assert!(points.contains("cut off: the primary of epoch 2 never had it"), "{points}");
 }

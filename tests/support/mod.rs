@@ -1,5 +1,6 @@
 //! The tests' tools. A suite takes its tools from here, and never from another suite.
 
+pub mod archived;
 pub mod asked;
 pub mod aws_proxy;
 pub mod cloudfront;

@@ -12,6 +12,7 @@ use crate::cli::{Global, show};
 use crate::database::desk::local;
 use crate::database::error::DatabaseError;
 use crate::database::fence::{self, Found};
+use crate::database::go_back::{GoBack, Restored, aside_dir};
 use crate::database::minimal::Place;
 use crate::database::orders::{What, give};
 use crate::database::promote;
@@ -56,6 +57,15 @@ pub(super) struct PromoteArgs {
     /// Promote it only once it has applied this position, which a fence with --planned has printed
     #[arg(long, value_name = "GTID")]
     position: Option<String>,
+    /// Have a database that `failover --at @SNAPSHOT` restored take the place of the replica's data, which is kept beside it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["accept_loss", "position"])]
+    restored: Option<PathBuf>,
+    /// Where the replica's data is kept
+    #[arg(long, value_name = "DIR", requires = "restored")]
+    aside: Option<PathBuf>,
+    /// The restore's name, and the position that it has
+    #[arg(long, value_name = "ID@GTID", requires = "aside", hide = true)]
+    restore: Option<String>,
 }
 
 #[derive(Args)]
@@ -159,9 +169,32 @@ pub(super) fn said(
 pub(super) fn promote(global: &Global, args: &PromoteArgs) -> Result<Exit> {
     let (store, place) = args.target.find(global)?;
     let position = args.position.as_deref().map(str::parse::<GtidPosition>).transpose()?;
-    let what = What::Serve { position, accept_loss: args.accept_loss };
+    let what = What::Serve { position, accept_loss: args.accept_loss, back: back(args)?.map(Box::new) };
     let (position, note) = give(&place, what, epoch()?, LIMIT)?;
     said(global, &store, "takes writes", position, note)
+}
+
+/// Returns what is to take the place of the replica's data.
+fn back(args: &PromoteArgs) -> Result<Option<GoBack>> {
+    let Some(restored) = &args.restored else { return Ok(None) };
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let restored = absolute(restored);
+    let (id, position) = match &args.restore {
+        // An agent says what it was told; the directory may have changed places already.
+        Some(text) => match text.split_once('@') {
+            Some((id, position)) => (id.to_owned(), position.parse::<GtidPosition>()?),
+            None => return Err(UsageError(format!("'{text}' is no ID@GTID")).into()),
+        },
+        None => match Restored::read(&restored)? {
+            Some(Restored { id, position }) => (id, position),
+            None => {
+                let text = format!("{}: there is no restored database in it", restored.display());
+                return Err(UsageError(text).into());
+            }
+        },
+    };
+    let aside = args.aside.as_ref().map_or_else(|| aside_dir(&restored, &id), absolute);
+    Ok(Some(GoBack { id, position, restored, aside }))
 }
 
 pub(super) fn demote(global: &Global, args: &DemoteArgs) -> Result<Exit> {

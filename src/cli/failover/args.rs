@@ -1,5 +1,6 @@
 //! The options of the commands about a failover.
 
+use super::back::At;
 use clap::Args;
 
 #[derive(Args)]
@@ -25,9 +26,9 @@ pub(in crate::cli) struct FailoverArgs {
     /// The host that takes over: any member that may serve; default: this one
     #[arg(long, value_name = "HOST")]
     pub to: Option<String>,
-    /// The snapshot to begin with; default: the latest
-    #[arg(long, value_name = "SNAPSHOT")]
-    pub at: Option<u64>,
+    /// The snapshot to begin with; default: the latest. With an @, such as @42: a point, to which the database goes back as well (understudy points)
+    #[arg(long, value_name = "SNAPSHOT|@SNAPSHOT", value_parser = At::parse)]
+    pub at: Option<At>,
     /// Show what would be done and lost, and do nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -1,6 +1,7 @@
 //! A change of the primary: asked for, then followed to its end.
 
 use super::args::{FailoverArgs, SwitchoverArgs, person};
+use super::back::{At, Back};
 use super::link::{Link, daemon};
 use super::steps::Steps;
 use crate::api::failover::FailoverStatus;
@@ -117,12 +118,34 @@ impl<'a> Change<'a> {
 
     /// Asks this host to take over, or the one that is named.
     pub(super) fn ask_to_take_over(&self, args: &FailoverArgs, to: Option<&WriterId>) -> Result<()> {
+        let at = match args.at {
+            Some(At::Files(snapshot)) => Some(snapshot.to_string()),
+            Some(At::Point(_)) | None => None,
+        };
+        let to = to.map(|to| to.0.clone());
+        let parameters = [("person", None), ("reason", args.reason.clone()), ("at", at), ("to", to)];
+        self.post_failover(args, parameters)
+    }
+
+    /// Asks this host to take over, and to go back to a point whose database was restored here.
+    pub(super) fn ask_to_go_back(&self, args: &FailoverArgs, back: &Back, restore: String) -> Result<()> {
         let parameters = [
-            ("person", Some(person(args.person.as_deref()))),
+            ("person", None),
             ("reason", args.reason.clone()),
-            ("at", args.at.map(|at| at.to_string())),
-            ("to", to.map(|to| to.0.clone())),
+            ("at", Some(back.snapshot.to_string())),
+            ("back_to", Some(back.position.to_string())),
+            ("restore", Some(restore)),
+            ("lost_transactions", Some(back.transactions.to_string())),
         ];
+        self.post_failover(args, parameters)
+    }
+
+    fn post_failover<const N: usize>(
+        &self,
+        args: &FailoverArgs,
+        mut parameters: [(&str, Option<String>); N],
+    ) -> Result<()> {
+        parameters[0] = ("person", Some(person(args.person.as_deref())));
         self.link.post("failover", &parameters).map(drop)
     }
 

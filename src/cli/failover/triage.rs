@@ -1,6 +1,7 @@
 //! What a person sees before a failover: where the store stands, what would be lost, and every step.
 
 use super::args::FailoverArgs;
+use super::back::{At, Back};
 use crate::api::failover::FailoverStatus;
 use crate::cli::context::Context;
 use crate::cli::error::Result;
@@ -9,6 +10,7 @@ use crate::database::report::Report;
 use crate::edge::context::EdgeContext;
 use crate::edge::customer::{Customer, CustomerUrl};
 use crate::failover::services::settings::ServiceSettings;
+use crate::model::gtid::GtidPosition;
 use crate::model::id::{Sequence, StoreName, WriterId};
 use crate::model::member::Member;
 use crate::model::record::StoreState;
@@ -54,6 +56,12 @@ pub(super) struct Triage {
     entries: Option<u64>,
     /// How the database stands on the host that takes over.
     database: String,
+    /// Where the database goes back to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database_back_to: Option<GtidPosition>,
+    /// Number of transactions behind that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_transactions: Option<u64>,
     /// How the former primary is stopped.
     fences: Vec<String>,
     steps: Vec<String>,
@@ -74,7 +82,7 @@ impl Triage {
         let config = config.unwrap_or_else(|| StoreConfig::of(name.clone(), Default::default()));
         let store = context.repository_of(name)?.store(name);
         let state = store.log().state()?;
-        let moment = args.at.map_or(Moment::Latest, |at| Moment::At(Sequence(at)));
+        let moment = args.at.map_or(Moment::Latest, At::moment);
         let base = match state.latest() {
             Some(_) => Some(store.log().find(&state, moment)?),
             None => None,
@@ -98,12 +106,22 @@ impl Triage {
             lost_seconds: lost.map(|lost| lost.as_secs_f64()),
             entries: base.as_ref().map(|(_, record)| record.manifest.entries),
             database: database(&there, status, context.env().wall()),
+            database_back_to: None,
+            lost_transactions: None,
             fences: fences(&there, status),
             steps: steps(&there, status, base.map(|(sequence, _)| sequence)),
             // Another host has to be asked.
             why_not: if is_here { status.why_not.clone() } else { Vec::new() },
             primary,
         })
+    }
+
+    /// Returns this for a failover that goes back to a point.
+    pub(super) fn with_back(self, back: Option<&Back>) -> Self {
+        let Some(back) = back else { return self };
+        let steps = std::iter::once(back.step()).chain(self.steps).collect();
+        let (database_back_to, lost_transactions) = (Some(back.position.clone()), Some(back.transactions));
+        Self { database: back.text(), database_back_to, lost_transactions, steps, ..self }
     }
 
     /// Shows it as the options ask for: as JSON, where nothing else is done.

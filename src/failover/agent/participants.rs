@@ -1,5 +1,6 @@
 //! The parts of a host that the agent directs, and what it reports.
 
+use super::terms::Back;
 use crate::failover::decide::reason::Reason;
 use crate::failover::decide::view::{Until, View};
 use crate::model::gtid::GtidPosition;
@@ -55,6 +56,11 @@ pub trait Participants: Send + Sync {
 
     /// Looks, before this host becomes the primary, whether it could serve at all. It answers at once.
     fn may_serve(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Notes what this host goes back to, if it becomes the primary as it was asked to just now; none if nothing.
+    fn goes_back(&self, _at: Option<Sequence>, _back: Option<&Back>) -> Result<(), String> {
         Ok(())
     }
 

@@ -333,7 +333,12 @@ impl Machine {
                 }
             }
             Message::TakeOver { cause, terms, reply } => {
-                let reasons = self.why_not(cause);
+                let mut reasons = self.why_not(cause);
+                if reasons.is_empty() {
+                    // What an earlier request asked for is forgotten.
+                    let noted = self.participants.goes_back(terms.at, terms.back.as_ref());
+                    reasons.extend(noted.err().map(|how| Reason::NotReady { how }));
+                }
                 if let Some(reply) = reply {
                     let _ = reply.send(reasons.clone());
                 }

@@ -5,11 +5,21 @@ use crate::failover::decide::view::Cause;
 use crate::model::decision::{self, Decision, Loss, Promoted, StepTime};
 use crate::model::gtid::GtidPosition;
 use crate::model::id::{Incarnation, Sequence};
-use crate::model::member::Member;
+use crate::model::member::{Member, shortened};
 use crate::model::record::StoreState;
 use crate::model::vote::Vote;
 use crate::support::clock::UnixNanos;
 use std::collections::BTreeSet;
+
+/// A moment of the database to which a person has a store go back, together with a snapshot of its files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Back {
+    pub position: GtidPosition,
+    /// Number of transactions behind it that were known when it was asked for: they are lost, or stranded.
+    pub transactions: u64,
+    /// The name of the restored database.
+    pub id: String,
+}
 
 /// What the log wants to know of a decision beyond who serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +33,8 @@ pub struct Terms {
     pub incarnation: Option<Incarnation>,
     /// The snapshot to begin with, in place of the latest one.
     pub at: Option<Sequence>,
+    /// What the database is to go back to, with the files of that snapshot.
+    pub back: Option<Back>,
     /// The last snapshot of a handover.
     pub drained: Option<Sequence>,
     /// The list of members that was asked for.
@@ -64,7 +76,13 @@ pub fn decision_of(
                     let mut loss = loss_since(base, state, now);
                     // A standby of the set has all that a customer was told.
                     loss.transactions = state.authority.synced.contains(primary).then_some(0);
-                    (cause, base, loss, terms.reason.clone())
+                    let mut reason = terms.reason.clone();
+                    if let Some(Back { position, transactions, .. }) = &terms.back {
+                        loss.transactions = Some(*transactions);
+                        let base = base.ok_or("it has no snapshot to go back to")?;
+                        reason = shortened(format!("back to {base}, the database to {position}: {reason}"));
+                    }
+                    (cause, base, loss, reason)
                 }
                 Cause::Watchers => {
                     let cause = decision::Cause::Automatic { votes: terms.votes.clone() };

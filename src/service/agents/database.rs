@@ -8,6 +8,7 @@
 //! named by `database status`, while the store's files go on.
 
 use crate::database::decide::State;
+use crate::database::go_back::GoBack;
 use crate::database::minimal::Place;
 use crate::database::report::{Report, STALE};
 use crate::database::role_file;
@@ -70,6 +71,21 @@ impl Database<'_> {
     pub(crate) fn promote(&self, epoch: Epoch) -> Result<Option<GtidPosition>, String> {
         let promote = self.config.database_commands().map_err(|error| error.to_string())?.promote;
         self.run("promoting the database", &promote, epoch, Vec::new()).map(|printed| position(&printed))
+    }
+
+    /// Has a restored database take the place of the replica's, and take writes.
+    pub(crate) fn go_back(&self, epoch: Epoch, back: &GoBack) -> Result<Option<GtidPosition>, String> {
+        let place = self.supervised().ok_or("understudy does not run the database of this host")?;
+        let mut command = own_command("promote", &self.config.name, &place);
+        let shown = |path: &Path| path.display().to_string();
+        command.extend([
+            "--restored".to_owned(),
+            shown(&back.restored),
+            "--aside".to_owned(),
+            shown(&back.aside),
+        ]);
+        command.extend(["--restore".to_owned(), format!("{}@{}", back.id, back.position)]);
+        self.run("bringing the database back", &command, epoch, Vec::new()).map(|printed| position(&printed))
     }
 
     pub(crate) fn demote(&self, epoch: Epoch) -> Result<(), String> {

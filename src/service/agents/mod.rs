@@ -5,6 +5,7 @@
 //! - [`parts`] is what an agent directs: it joins the guard's gate ([`gate`]), the store's tree and snapshots
 //!   ([`files`]), services, database commands and edges ([`commands`]).
 //! - [`attested`] keeps what a person has said of former primaries.
+//! - [`back`] keeps what a person has the store go back to.
 //! - [`incarnations`] knows which earlier daemons of this host have ended.
 //! - [`replica`] keeps the read-only instance of a hot standby.
 //! - [`status`] says what an agent does, for the API.
@@ -16,6 +17,7 @@
 
 pub(crate) mod around;
 pub(crate) mod attested;
+mod back;
 pub(crate) mod commands;
 mod database;
 pub(crate) mod files;

@@ -6,6 +6,7 @@
 
 use super::around::Daemon;
 use super::attested::{self, Word};
+use super::back;
 use super::commands::Commands;
 use super::database::{Database, FenceFor};
 use super::files::Files;
@@ -17,6 +18,7 @@ use crate::failover::agent::journal::{CATCH_UP, FOLLOWS, Journal};
 use crate::failover::agent::participants::{
     GateMode, GateOrder, GateOutcome, Participants, Report, Standbys,
 };
+use crate::failover::agent::terms::Back;
 use crate::failover::decide::view::{Phase, Until, View};
 use crate::failover::guard::settings::Setup;
 use crate::failover::peers::question::{Answer, Ask};
@@ -30,6 +32,7 @@ use crate::repository::store::Store;
 use crate::service::board::Duty;
 use crate::service::config::StoreConfig;
 use crate::service::host::Host;
+use crate::service::media;
 use crate::service::site::place::give_way;
 use crate::standby::depot::Depot;
 use crate::support::clock::BootNanos;
@@ -75,6 +78,8 @@ pub(crate) struct HostParts {
     /// The snapshot that the read-only instance shows.
     replica: Mutex<Option<Sequence>>,
     refused: Mutex<Vec<String>>,
+    /// Whether media are compared with the files.
+    compares: Arc<AtomicBool>,
 }
 
 /// What a store is configured to at the moment.
@@ -126,6 +131,7 @@ impl HostParts {
             failing: Mutex::default(),
             replica: Mutex::default(),
             refused: Mutex::default(),
+            compares: Arc::default(),
         }
     }
 
@@ -276,6 +282,22 @@ impl HostParts {
         }
     }
 
+    /// Compares the media that the database names with the files, while the store is served already.
+    fn compare_media(&self, now: Now) {
+        let state = self.known();
+        let base = state.authority.promotion.as_ref().and_then(|last| last.base);
+        let is_new = media::MediaNote::read(&self.name).is_none_or(|note| note.epoch != state.epoch);
+        let Some(base) = base.filter(|_| is_new && !now.config.database.media.is_empty()) else { return };
+        let (store, is_running) = (self.store.clone(), self.compares.clone());
+        if is_running.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        std::thread::spawn(move || {
+            media::after_promotion(&now.config, &store, base, now.host.env());
+            is_running.store(false, Ordering::SeqCst);
+        });
+    }
+
     /// Notes that a part works again.
     fn works(&self, what: &'static str) {
         lock(&self.failing).remove(what);
@@ -357,6 +379,11 @@ impl Participants for HostParts {
         now.setup()?.map_or(Ok(()), |setup| StoreGate::may_begin(&setup))
     }
 
+    fn goes_back(&self, at: Option<Sequence>, back: Option<&Back>) -> Result<(), String> {
+        let now = self.now()?;
+        back::note(now.host.env(), &now.config, at, back)
+    }
+
     fn prepare(&self, epoch: Epoch, stop: &dyn Fn() -> bool) -> Result<(), String> {
         let now = self.now()?;
         let commands = now.commands();
@@ -367,7 +394,11 @@ impl Participants for HostParts {
         }
         self.journal.run("files", || self.with_files(|files| files.make_ready(&self.me)))?;
         if now.database().is_directed() {
-            let position = self.journal.run("database", || now.database().promote(epoch))?;
+            let back = back::wanted(&now.config, self.state()?.authority.promotion.as_ref())?;
+            let position = match back {
+                Some(back) => self.journal.run("database back", || now.database().go_back(epoch, &back))?,
+                None => self.journal.run("database", || now.database().promote(epoch))?,
+            };
             *lock(&self.position) = position;
         }
         self.journal.run("services", || commands.start(Part::Serving, stop))?;
@@ -480,6 +511,9 @@ impl Participants for HostParts {
     fn start_last(&self, _: Epoch, stop: &dyn Fn() -> bool) -> Result<(), String> {
         let now = self.now()?;
         let started = self.journal.run("consumers", || now.commands().start(Part::Last, stop));
+        if started.is_ok() {
+            self.compare_media(now);
+        }
         self.noted("starting what acts without customers", started)
     }
 

@@ -1,4 +1,4 @@
-//! What an agent does, for people and programs. Pure.
+//! What an agent does, for people and programs.
 
 use super::registry::Running;
 use crate::api::failover::{FailoverBrief, FailoverStatus, FailoverStep, ReplicaStatus};
@@ -7,6 +7,7 @@ use crate::failover::decide::reason::why_not;
 use crate::failover::decide::view::{Cause, Phase, View};
 use crate::model::id::{StoreName, WriterId};
 use crate::service::config::ReplicaConfig;
+use crate::service::media;
 use crate::service::watching;
 use crate::support::clock::{BootNanos, seconds};
 
@@ -49,6 +50,7 @@ pub(crate) fn without_agent(store: &StoreName, host: WriterId, why: String) -> F
         loss_files_seconds: None,
         loss_database_seconds: None,
         replica: None,
+        media: None,
         operation: String::new(),
         steps: Vec::new(),
     }
@@ -118,6 +120,7 @@ pub(crate) fn of(
             address: replica.address.clone(),
             snapshot: running.parts.replica(),
         }),
+        media: media::of_epoch(store, view.log.epoch),
         steps: operation.steps.iter().map(|one| step(&operation, one)).collect(),
         operation: operation.what,
     }

@@ -56,6 +56,19 @@ impl DatabaseHere<'_> {
         })
     }
 
+    /// Returns what asks a server that has the store's rows: this host's own, replica or not, else the primary's.
+    ///
+    /// # Errors
+    /// The configuration does not say where one is.
+    pub(crate) fn any(&self) -> Result<Client, DatabaseError> {
+        if let Some(place) = self.store.database_place().map_err(settings)?
+            && Report::read(&place).is_some_and(|report| report.is_fresh(self.env.wall()))
+        {
+            return Ok(local(&place, self.env));
+        }
+        self.primary()
+    }
+
     /// Returns what asks this host's server, whose files are read: never another host's.
     ///
     /// # Errors
