@@ -7,7 +7,7 @@
 //! process, and what a killed drill leaves is removed (see [`super::drill_place`]).
 
 use super::client::{Account, Client, Rows, literal};
-use super::drill_at::{At, From, bring_to, restore};
+use super::drill_at::{At, From, bring_to};
 use super::drill_command::{DrillCommand, OnCopy, READER, check};
 use super::drill_copy::{Content, Source, Way, check_room, way};
 use super::drill_fault::Fault;
@@ -16,6 +16,7 @@ use super::error::DatabaseError;
 use super::minimal::Place;
 use super::orders::{What, give};
 use super::private_server::{PrivateServer, PrivateSettings};
+use super::recover::{Recovery, recover};
 use super::report::Report;
 use super::seed::{DATA, SeedNote, data_dir};
 use super::server::Server;
@@ -24,6 +25,7 @@ use crate::model::gtid::GtidPosition;
 use crate::model::id::Sequence;
 use crate::support::durable;
 use crate::support::env::Env;
+use crate::support::progress::Progress;
 use serde::Serialize;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -164,7 +166,19 @@ impl Drill<'_> {
     fn restored(&self, at: &At, threads: usize, place: DrillPlace) -> Result<Drilled, DatabaseError> {
         let begun = self.env.stopwatch();
         let root = place.restored();
-        let recovered = restore(self, at, threads, place.server.clone(), &root)?;
+        let recovered = recover(&Recovery {
+            store: at.archive,
+            target: at.target.clone(),
+            destination: &root,
+            place: place.server.clone(),
+            memory_mib: self.memory_mib,
+            threads,
+            own: Vec::new(),
+            env: self.env,
+            stop: self.stop,
+            progress: &Progress::default(),
+            on_step: self.on_step,
+        })?;
         let mut seconds = Times { archive: begun.seconds(), ..Times::default() };
         let missing = || DatabaseError::Settings(format!("{}: there is no seed in it", root.display()));
         let note = SeedNote::read(&root)?.ok_or_else(missing)?;

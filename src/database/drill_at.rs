@@ -4,17 +4,14 @@
 //! Nothing of it touches the replica, or asks the primary. A copy does not go back: what is past the moment is
 //! refused.
 
-use super::drill::Drill;
 use super::error::DatabaseError;
-use super::minimal::Place;
 use super::play::Play;
-use super::recover::{Recovered, Recovery, first_of, recover};
+use super::recover::first_of;
 use super::replay::Replay;
 use super::server::Server;
 use super::target::Target;
 use crate::model::gtid::GtidPosition;
 use crate::repository::store::Store;
-use crate::support::progress::Progress;
 use std::path::Path;
 
 /// Where a copy is to be.
@@ -32,32 +29,6 @@ pub enum From {
     Replica,
     /// A seed and the archive; the number is that of threads that restore it.
     Archive { threads: usize },
-}
-
-/// Restores the database to the moment of a drill in `destination`.
-///
-/// # Errors
-/// Those of a restore.
-pub(super) fn restore(
-    drill: &Drill,
-    at: &At,
-    threads: usize,
-    server: Place,
-    destination: &Path,
-) -> Result<Recovered, DatabaseError> {
-    recover(&Recovery {
-        store: at.archive,
-        target: at.target.clone(),
-        destination,
-        place: server,
-        memory_mib: drill.memory_mib,
-        threads,
-        own: Vec::new(),
-        env: drill.env,
-        stop: drill.stop,
-        progress: &Progress::default(),
-        on_step: drill.on_step,
-    })
 }
 
 /// Brings a copy that is at `position` to a transaction. Returns where it is then, and how many were applied.

@@ -16,80 +16,15 @@
 use super::desk::Settings;
 use super::error::DatabaseError;
 use super::holder::{self, Holder};
+use super::restored::{GoBack, Restored};
 use super::role::RoleNote;
 use super::seed::{SeedNote, data_dir};
-use crate::model::gtid::GtidPosition;
-use crate::support::durable;
-use crate::support::env::Env;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-
-/// Name of the mark in a restored database's directory.
-const MARK: &str = "restored.json";
-const MARK_MODE: u32 = 0o600;
-
-/// What a restored database is; the mark in its directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restored {
-    /// A random name of this one restore.
-    pub id: String,
-    pub position: GtidPosition,
-}
-
-/// What is to take the place of a replica's data.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GoBack {
-    pub id: String,
-    pub position: GtidPosition,
-    /// Where it was restored.
-    pub restored: PathBuf,
-    /// Where the replica's data is kept from then on.
-    pub aside: PathBuf,
-}
+use std::path::Path;
 
 fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> DatabaseError + '_ {
     |source| DatabaseError::File { path: path.to_owned(), source }
-}
-
-impl Restored {
-    /// Reads the mark of a directory; none where it has none.
-    pub fn read(root: &Path) -> Result<Option<Self>, DatabaseError> {
-        let path = root.join(MARK);
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| DatabaseError::Content { path, text: error.to_string() }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(DatabaseError::File { path, source }),
-        }
-    }
-
-    /// Marks a directory.
-    pub fn write(&self, root: &Path, env: &Env) -> Result<(), DatabaseError> {
-        let path = root.join(MARK);
-        let text = serde_json::to_vec(self).unwrap_or_default();
-        durable::replace(env, &path, MARK_MODE, &text).map_err(file_error(&path))
-    }
-}
-
-/// Returns where a database is restored that is to take the place of a replica's data: on the same filesystem.
-pub fn restored_dir(root: &Path, snapshot: u64) -> PathBuf {
-    beside(root, &format!("at-{snapshot}"))
-}
-
-/// Returns where the replica's data is kept that a restored database took the place of.
-pub fn aside_dir(root: &Path, id: &str) -> PathBuf {
-    beside(root, &format!("stranded-{id}"))
-}
-
-fn beside(root: &Path, mark: &str) -> PathBuf {
-    let mut name = root.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(mark);
-    root.with_file_name(name)
 }
 
 impl GoBack {
@@ -163,13 +98,7 @@ fn sync_around(path: &Path) -> Result<(), DatabaseError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_restored_and_what_is_kept_lie_beside_the_data() {
-        let root = Path::new("/var/lib/understudy/database/acme");
-        assert_eq!(restored_dir(root, 42), Path::new("/var/lib/understudy/database/acme.at-42"));
-        assert_eq!(aside_dir(root, "a1"), Path::new("/var/lib/understudy/database/acme.stranded-a1"));
-    }
+    use crate::support::env::Env;
 
     #[test]
     fn a_directory_without_the_mark_of_this_restore_takes_no_place() {

@@ -7,8 +7,8 @@
 //! and is killed asks again: an order that is done already is answered at once.
 
 use super::error::DatabaseError;
-use super::go_back::GoBack;
 use super::minimal::Place;
+use super::restored::GoBack;
 use super::role_file;
 use crate::model::gtid::GtidPosition;
 use crate::model::id::Epoch;

@@ -9,7 +9,7 @@
 //! nothing.
 
 use super::error::Trouble;
-use super::go_back::GoBack;
+use super::restored::GoBack;
 use crate::model::gtid::{GtidPosition, ServerId};
 use crate::model::id::{Epoch, WriterId};
 use crate::support::clock::UnixNanos;

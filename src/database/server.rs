@@ -348,6 +348,13 @@ impl Server {
         self.statement(&format!("SET sql_log_bin=0; RESET MASTER; SET GLOBAL gtid_slave_pos={position};"))
     }
 
+    /// Has the server's binary log begin behind a position; there is nothing in it yet. Its first file says so, and
+    /// nobody takes it for the log of another history.
+    pub fn begin_binlog(&self, position: &GtidPosition) -> Result<(), DatabaseError> {
+        let position = literal(&position.to_string());
+        self.statement(&format!("SET sql_log_bin=0; SET GLOBAL gtid_binlog_state={position};"))
+    }
+
     /// Drops our account, which is not written to the binary log, and asks the server to write all and to end.
     pub fn drop_account_and_end(&self, name: &str) -> Result<(), DatabaseError> {
         self.statement(&format!("SET sql_log_bin=0; DROP USER {}@'localhost'; SHUTDOWN;", literal(name)))

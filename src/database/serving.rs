@@ -126,7 +126,7 @@ impl Serving<'_, '_, '_> {
     fn open(&self) -> Result<bool, DatabaseError> {
         let note = self.desk.note()?;
         if note.role == Role::Serve {
-            self.begin_history(&note)?;
+            self.begin_binlog(&note)?;
             // Before the first write.
             self.server.wait_for_standby(note.waits)?;
             self.server.open()?;
@@ -136,12 +136,12 @@ impl Serving<'_, '_, '_> {
     }
 
     /// Has a database that was restored count on from where it is: it has no binary logs yet.
-    fn begin_history(&self, note: &RoleNote) -> Result<(), DatabaseError> {
+    fn begin_binlog(&self, note: &RoleNote) -> Result<(), DatabaseError> {
         let Some(branch) = &note.branch else { return Ok(()) };
         let applied = self.server.applied_position()?;
         match self.server.binlog_position()?.is_empty() && applied.of_store() == *branch && !branch.is_empty()
         {
-            true => self.server.begin_history(&applied),
+            true => self.server.begin_binlog(&applied),
             false => Ok(()),
         }
     }

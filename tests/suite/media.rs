@@ -121,6 +121,28 @@ fn a_value_that_leads_elsewhere_is_counted_and_neither_looked_up_nor_printed_raw
 }
 
 #[test]
+fn a_view_in_the_place_of_a_table_reads_no_file_of_the_server_s_host_and_the_account_is_gone_afterwards() {
+    let archived = shop("query = 'SELECT file FROM leak'\npath = 'media/{value}'\n");
+    let secret = archived.server.dir.path().join("secret");
+    std::fs::write(&secret, "SECRET").unwrap();
+    let secret = secret.display();
+    archived.server.sql(&format!(
+        "CREATE SQL SECURITY INVOKER VIEW shop.leak AS SELECT CONCAT('x', LOAD_FILE('{secret}')) AS file UNION SELECT CURRENT_USER()"
+    ));
+    assert!(archived.server.sql("SELECT file FROM shop.leak").contains("SECRET"));
+    let before = archived.position();
+    write(&archived.host.path("s0/media"), &["a"]);
+    ok(&mut archived.host.command(&["resync", "acme", "--quiet"]));
+    let (report, of) = report(&archived);
+    assert_eq!(of("missing"), ["media/understudy-media@localhost"], "{report:#}");
+    assert_eq!(archived.server.sql("SELECT COUNT(*) FROM mysql.user WHERE User LIKE 'understudy-%'"), "0");
+    assert_eq!(archived.position(), before);
+    let left = std::fs::read_dir(archived.host.path("state/understudy")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with("media-0")), "{left:?}");
+}
+
+#[test]
 fn a_hundred_thousand_rows_are_compared_in_little_memory() {
     let archived = shop("query = 'SELECT file FROM pictures'\npath = 'media/{value}'\n");
     archived.server.sql(

@@ -3,6 +3,7 @@
 
 use crate::support::archived::Archived;
 use crate::support::command::{ok, said};
+use crate::support::database_host::{DatabaseDuo, DatabaseHost};
 use crate::support::mariadb::{FIT, MariaDb, sql_at};
 use crate::support::wait::wait_until;
 use rustix::process::Signal;
@@ -195,9 +196,8 @@ fn what_cannot_be_restored_is_listed_with_the_reason() {
         all(&archived),
         ["too_old", "too_old", "too_old", "too_old", "reachable", "not_yet", "unknown"]
     );
-    // A time finds the newest snapshot before it.
     let missing = archived.restore("@99", "no");
-    assert!(missing.status.code() == Some(1) && said(&missing).contains("99"), "{}", said(&missing));
+    assert!(!missing.status.success() && said(&missing).contains("no snapshot 99"), "{}", said(&missing));
 }
 
 #[test]
@@ -215,4 +215,64 @@ fn a_segment_that_somebody_deleted_is_a_gap() {
     let kinds: Vec<Value> =
         points(&archived).iter().map(|point| point["hindrance"]["kind"].clone()).collect();
     assert_eq!(kinds[1..], [Value::Null, Value::from("gap"), Value::from("gap")], "{kinds:?}");
+}
+
+/// Starts a host's supervisor, which is killed at a step.
+fn supervise(host: &mut DatabaseHost, kill_at: &str) {
+    let log =
+        std::fs::File::options().append(true).create(true).open(host.host.path("database.log")).unwrap();
+    let mut command = host.host.command(&["database", "run", "acme"]);
+    command.env("UNDERSTUDY_TEST_KILL_AT", kill_at).stdout(log.try_clone().unwrap()).stderr(log);
+    host.supervisor = Some(command.spawn().unwrap());
+}
+
+#[test]
+fn a_supervisor_that_is_killed_while_a_database_goes_back_goes_on_with_it() {
+    for step in ["places changed", "kept aside"] {
+        let mut duo = DatabaseDuo::start();
+        let order =
+            |name: &str| duo.one.customer(&format!("INSERT INTO shop.orders VALUES ('{name}', '')")).unwrap();
+        order("before");
+        duo.wait_until_equal(&duo.one, &duo.two);
+        // The newest seed is the moment, which needs no archive.
+        ok(&mut duo.one.host.command(&["database", "seed", "acme", "--quiet"]));
+        let position = duo.one.sql("SELECT @@gtid_binlog_pos");
+        order("after");
+        duo.wait_until_equal(&duo.one, &duo.two);
+        let restored = duo.two.host.path("database.at-1");
+        let restore = ["database", "restore", "acme", "--to", &position, "--into"];
+        ok(duo.two.host.command(&restore).arg(&restored));
+        let two = &mut duo.two;
+        // Without the mark of a failover's restore, it takes no place.
+        let restored = restored.display().to_string();
+        let none = two.order(&["promote", "--restored", &restored], &[("UNDERSTUDY_EPOCH", "1")]);
+        assert!(!none.status.success() && said(&none).contains("no restored database"), "{}", said(&none));
+        let mark = serde_json::json!({ "id": "a1", "position": position });
+        std::fs::write(Path::new(&restored).join("restored.json"), mark.to_string()).unwrap();
+        two.kill_supervisor();
+        supervise(two, step);
+        two.wait_for_state("following");
+        let (aside, restore) = (two.host.path("aside").display().to_string(), format!("a1@{position}"));
+        let promote = ["promote", "--restored", &restored, "--aside", &aside, "--restore", &restore];
+        let killed = two.order(&promote, &[("UNDERSTUDY_EPOCH", "1")]);
+        assert!(!killed.status.success(), "{step}: {}", said(&killed));
+        assert!(two.supervisor.as_mut().unwrap().wait().unwrap().code().is_none(), "{step}: {}", two.log());
+        // In either directory lies a whole database.
+        assert!(two.host.path("database/data/ibdata1").exists());
+        two.supervise();
+        wait_until("its supervisor answers", || {
+            two.order(&promote, &[("UNDERSTUDY_EPOCH", "1")]).status.success()
+        });
+        assert_eq!(two.sql("SELECT id FROM shop.orders"), "before", "{step}");
+        two.customer("INSERT INTO shop.orders VALUES ('new', '')").unwrap();
+        let own = two.sql("SELECT @@gtid_binlog_pos");
+        assert_eq!(number(&own.into()), number(&position.clone().into()) + 1);
+        assert!(Path::new(&aside).join("data/ibdata1").exists() && !Path::new(&restored).exists());
+        // Asked again, it is done already; and what customers write is not thrown away for another one.
+        two.ordered(&promote, &[("UNDERSTUDY_EPOCH", "1")]);
+        assert_eq!(two.sql("SELECT COUNT(*) FROM shop.orders"), "2");
+        std::fs::create_dir(&restored).unwrap();
+        let other = two.order(&promote, &[("UNDERSTUDY_EPOCH", "1")]);
+        assert!(other.status.code() == Some(4) && said(&other).contains("fence it"), "{}", said(&other));
+    }
 }

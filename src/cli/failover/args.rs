@@ -1,6 +1,6 @@
 //! The options of the commands about a failover.
 
-use super::back::At;
+use super::at::At;
 use clap::Args;
 
 #[derive(Args)]

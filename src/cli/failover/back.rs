@@ -2,56 +2,28 @@
 //! take over, so that customers do not wait for it.
 
 use super::args::FailoverArgs;
+use super::at::At;
 use crate::cli::context::Context;
 use crate::cli::error::{Result, UsageError};
 use crate::cli::{Global, ending, progress};
 use crate::database::error::DatabaseError;
-use crate::database::go_back::{Restored, aside_dir, restored_dir};
 use crate::database::minimal::Place;
 use crate::database::points_read::Site;
 use crate::database::recover::{Recovery, recover};
 use crate::database::report::Report;
+use crate::database::restored::{Restored, aside_dir, restored_dir};
 use crate::database::seed::store_name;
 use crate::database::target::Target;
 use crate::model::gtid::GtidPosition;
 use crate::model::id::{Sequence, StoreName};
-use crate::model::snapshot_ref::Moment;
 use crate::repository::store::Repository;
 use crate::service::config::StoreConfig;
 use crate::service::databases::here::DatabaseHere;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// Default memory of the server that applies the archive.
 const MEMORY_MIB: u32 = 256;
-
-/// The snapshot that a failover begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum At {
-    /// Its files, with the database as it is.
-    Files(Sequence),
-    /// Its files, and the database of its moment.
-    Point(Moment),
-}
-
-impl At {
-    /// Parses `42`, or a point such as `@42`.
-    pub(super) fn parse(text: &str) -> std::result::Result<Self, String> {
-        match text.starts_with('@') {
-            true => crate::cli::values::point(text).map(Self::Point),
-            false => text
-                .parse()
-                .map(|number| Self::Files(Sequence(number)))
-                .map_err(|_| format!("'{text}' is neither a snapshot's number nor a point such as @42")),
-        }
-    }
-
-    pub(super) fn moment(self) -> Moment {
-        match self {
-            Self::Files(snapshot) => Moment::At(snapshot),
-            Self::Point(moment) => moment,
-        }
-    }
-}
 
 /// A point to go back to.
 pub(super) struct Back {
@@ -82,6 +54,12 @@ impl Back {
             )
             .into());
         };
+        let owner = std::fs::metadata(&root).map(|meta| meta.uid());
+        if owner.is_ok_and(|uid| uid != rustix::process::geteuid().as_raw()) {
+            return Err(
+                wrong("run it as the user whose the database is: what is restored takes its place").into()
+            );
+        }
         let repository = context.repository_of(name)?;
         let (files, database) = (repository.store(name), repository.store(&store_name(name)?));
         let (point, position) = Site { files: &files, database: &database }.reachable(moment)?;

@@ -1,7 +1,8 @@
 //! A change of the primary: asked for, then followed to its end.
 
 use super::args::{FailoverArgs, SwitchoverArgs, person};
-use super::back::{At, Back};
+use super::at::At;
+use super::back::Back;
 use super::link::{Link, daemon};
 use super::steps::Steps;
 use crate::api::failover::FailoverStatus;

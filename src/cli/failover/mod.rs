@@ -3,6 +3,7 @@
 //! All of them ask this host's daemon, whose agent does the work and goes on when the command ends.
 
 mod args;
+mod at;
 mod back;
 mod change;
 mod elsewhere;

@@ -1,7 +1,8 @@
 //! A failover of one store, to this host or to another one.
 
 use super::args::FailoverArgs;
-use super::back::{At, Back};
+use super::at::At;
+use super::back::Back;
 use super::change::{Change, Word, confirm};
 use super::elsewhere;
 use super::link::{Link, daemon};

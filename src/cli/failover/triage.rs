@@ -1,7 +1,8 @@
 //! What a person sees before a failover: where the store stands, what would be lost, and every step.
 
 use super::args::FailoverArgs;
-use super::back::{At, Back};
+use super::at::At;
+use super::back::Back;
 use crate::api::failover::FailoverStatus;
 use crate::cli::context::Context;
 use crate::cli::error::Result;

@@ -1,6 +1,7 @@
 //! Compares what rows name with the files of a snapshot.
 
 use super::names::{Collecting, Names};
+use super::reader::Reader;
 use super::rule::Rule;
 use super::values::each_value;
 use crate::database::client::Client;
@@ -127,9 +128,10 @@ impl Comparison<'_> {
     /// Collects what the rows name.
     fn ask(&self, report: &mut MediaReport, tell: &mut Tell) -> Result<Names, DatabaseError> {
         let mut names = Collecting::begin(self.dir, self.env)?;
+        let reader = Reader::make(self.client, self.dir, self.env)?;
         for rule in self.rules {
             let asked = (rule.schema.as_str(), rule.query.as_str());
-            each_value(self.client, asked, QUERY_LIMIT, self.stop, &mut |value| {
+            each_value(&reader.client, asked, QUERY_LIMIT, self.stop, &mut |value| {
                 report.rows += 1;
                 match rule.path_of(value) {
                     Ok(path) => names.add(&path),

@@ -6,10 +6,12 @@
 //! name ([`names`]). The files are those of a snapshot's manifest, which is read page by page ([`compare`]). So
 //! memory is 16 bytes a name, whatever a row has in it.
 //!
-//! Nothing is changed: the query runs in a transaction that only reads. What can race: rows that are committed while
+//! Nothing is changed: the query runs in a transaction that only reads, with an account that reads tables alone
+//! ([`reader`]). What can race: rows that are committed while
 //! the snapshot's files are what they were. Without a point the report is of two moments, and says so.
 
 pub mod compare;
 pub mod names;
+mod reader;
 pub mod rule;
 pub mod values;

@@ -4,7 +4,7 @@
 //! promotion that a person forced, that begins with the same snapshot and is not completed: so what was asked for
 //! once and refused has no effect later.
 
-use crate::database::go_back::{GoBack, Restored, aside_dir, restored_dir};
+use crate::database::restored::{GoBack, Restored, aside_dir, restored_dir};
 use crate::failover::agent::terms::Back;
 use crate::model::authority::LastPromotion;
 use crate::model::decision::Cause;

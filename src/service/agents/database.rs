@@ -8,9 +8,9 @@
 //! named by `database status`, while the store's files go on.
 
 use crate::database::decide::State;
-use crate::database::go_back::GoBack;
 use crate::database::minimal::Place;
 use crate::database::report::{Report, STALE};
+use crate::database::restored::GoBack;
 use crate::database::role_file;
 use crate::model::gtid::GtidPosition;
 use crate::model::id::Epoch;
