@@ -348,6 +348,11 @@ impl Server {
         self.statement(&format!("SET sql_log_bin=0; RESET MASTER; SET GLOBAL gtid_slave_pos={position};"))
     }
 
+    /// Returns whether nothing was ever written to the server's binary log.
+    pub fn has_no_binlog(&self) -> Result<bool, DatabaseError> {
+        Ok(self.question("SELECT @@global.gtid_binlog_state;")?.first().unwrap_or_default().is_empty())
+    }
+
     /// Has the server's binary log begin behind a position; there is nothing in it yet. Its first file says so, and
     /// nobody takes it for the log of another history.
     pub fn begin_binlog(&self, position: &GtidPosition) -> Result<(), DatabaseError> {

@@ -139,8 +139,8 @@ impl Serving<'_, '_, '_> {
     fn begin_binlog(&self, note: &RoleNote) -> Result<(), DatabaseError> {
         let Some(branch) = &note.branch else { return Ok(()) };
         let applied = self.server.applied_position()?;
-        match self.server.binlog_position()?.is_empty() && applied.of_store() == *branch && !branch.is_empty()
-        {
+        let is_new = !branch.is_empty() && applied.of_store() == *branch && self.server.has_no_binlog()?;
+        match is_new {
             true => self.server.begin_binlog(&applied),
             false => Ok(()),
         }
