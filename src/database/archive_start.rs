@@ -124,7 +124,8 @@ impl Opening<'_> {
             Located::At(_) => Some(last.this.number),
             _ => last_where(numbers, has)?,
         };
-        let Some(number) = joined else { return self.begin_at_seed(Some(&last), 1, files, None) };
+        // None of it is this server's history: what the log of this epoch names would be taken for that.
+        let Some(number) = joined else { return self.begin_at_seed(None, 1, files, None) };
         let stored = read(number)?;
         let position = stored.segment.header.after.clone();
         match files.locate(&position)? {

@@ -236,6 +236,7 @@ fn a_store_goes_back_to_a_point_with_files_and_database_and_what_came_after_is_k
     ok(&mut pair.two.host.command(&["database", "seed", "acme", "--quiet"]));
     let archive = || pair.two.host.store("acme")["database"]["archive"].clone();
     wait_until(&format!("the new primary archives: {:#}", archive()), || archive()["epoch"] == 2);
+    pair.two.customer("INSERT INTO shop.orders VALUES ('later', 'a')").unwrap();
     wait_until("what was cut off is said to be that", || {
         let points = said(&ok(&mut pair.two.host.command(&["points", "acme"])));
         points.contains("cut off: the primary of epoch 2 never had it")
