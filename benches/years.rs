@@ -90,6 +90,7 @@ fn main() {
         own_places: Vec::new(),
         own_mounts: Vec::new(),
         database_position: None,
+        database_end: None,
         watched: None,
     };
     let retention = PlanName::Private.plan().retention;

@@ -355,7 +355,7 @@ fn failover(phase: &str, is_full: bool) -> FailoverStatus {
             address: text("10.0.0.2:8090"),
             snapshot: is_full.then_some(Sequence(7)),
         }),
-        media: is_full.then(|| MediaStatus {
+        media: is_full.then_some(MediaStatus {
             snapshot: Sequence(7),
             at: 1_764_576_000.5,
             named: 10,
