@@ -53,6 +53,7 @@ impl Bench {
             own_places: Vec::new(),
             own_mounts: Vec::new(),
             database_position: None,
+            database_end: None,
             watched: Some(Watched { watch: self.watch.clone(), hints }),
         };
         let progress = Progress::default();
