@@ -278,7 +278,7 @@ impl Serving<'_, '_, '_> {
             (if note.role == Role::Serve { State::Serving } else { State::Fenced }, self.desk.env().wall());
         let resident_bytes = self.process.resident_bytes();
         let is_due = self.beaten.as_ref().is_none_or(|beaten| beaten.elapsed() >= BEAT_EVERY);
-        let beat = (state == State::Serving && is_due).then(|| now.0);
+        let beat = (state == State::Serving && is_due).then_some(now.0);
         let status = self.server.serving_status(beat);
         match &status {
             Ok(_) if beat.is_some() => self.beaten = Some(self.desk.env().stopwatch()),
