@@ -151,9 +151,13 @@ def pause(troubles):
     troubles.hold(f"pause {found.name}", end)
 
 
-def daemon(found):
+def daemon_of(entered):
     # A process in a namespace is a child of what entered that.
-    return children(found.daemon.pid)[0]
+    return children(entered.pid)[0]
+
+
+def daemon(found):
+    return daemon_of(found.daemon)
 
 
 def stop_daemon(troubles):
@@ -331,7 +335,7 @@ def why_unsettled(lab):
     return None if lab.answers() else "customers reach nobody"
 
 
-def rejoin(lab):
+def rejoin(lab, say):
     """Does what a person is told to do where a former primary's server has transactions of its own: it keeps them as files, and begins
     anew. Returns how often that was needed."""
     needed = 0
@@ -339,7 +343,11 @@ def rejoin(lab):
         if host.database().get("state") == "broken":
             kept = host.dir / f"rows-{time.monotonic_ns()}"
             command = (host.program, "database", "rejoin", STORE, "--yes", "--reseed", "--into", kept)
-            subprocess.run(host.inside(*command), env=host.env, capture_output=True)
+            os.kill(daemon_of(host.supervisor), signal.SIGTERM)
+            host.supervisor.wait()
+            done = subprocess.run(host.inside(*command), env=host.env, capture_output=True, text=True)
+            host.start_database()
+            say(f"database of {host.name} rejoined: {done.returncode} {done.stderr.strip() or done.stdout.strip()}")
             needed += 1
     return needed
 
@@ -419,7 +427,7 @@ def round_of(options, seed):
             while why and time.monotonic() < mended + options.patience:
                 time.sleep(0.5)
                 if why := why_unsettled(lab):
-                    found["rejoined"] += rejoin(lab)
+                    found["rejoined"] += rejoin(lab, say)
             found["settled"] = time.monotonic() - mended
             if why:
                 found["wrong"].append(f"not settled: {why}")

@@ -5,10 +5,15 @@ use crate::failover::peers::client::{PeerClient, Seen};
 use crate::failover::peers::question::{Answer, Ask};
 use crate::failover::watch::surroundings::Other;
 use crate::model::id::{StoreName, WriterId};
+use crate::support::clock::BootNanos;
 use crate::support::lock::lock;
 use crate::support::signature::SigningKey;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Time for which a member that did not answer counts as silent: longer than the rarest questions are apart.
+const SILENT_LIMIT: Duration = Duration::from_mins(1);
 
 /// What asks the members of one store.
 pub(crate) struct Peers {
@@ -18,8 +23,8 @@ pub(crate) struct Peers {
     pub key: Arc<SigningKey>,
     /// None before it is first needed.
     pub client: Mutex<Option<PeerClient>>,
-    /// The members that do not answer, and why.
-    pub silent: Mutex<BTreeMap<WriterId, String>>,
+    /// The members that did not answer when they were asked last, why, and when.
+    pub silent: Mutex<BTreeMap<WriterId, (String, BootNanos)>>,
 }
 
 impl Peers {
@@ -38,7 +43,9 @@ impl Peers {
             }
             Err(how) => {
                 // It is asked again every few seconds; it is said once.
-                if lock(&self.silent).insert(of.clone(), how.clone()).as_ref() != Some(&how) {
+                let now = self.daemon.host().env().boot();
+                let before = lock(&self.silent).insert(of.clone(), (how.clone(), now));
+                if before.is_none_or(|(before, _)| before != how) {
                     tracing::warn!(store = %self.store, how, "a member does not answer; it is asked again");
                 }
                 None
@@ -89,8 +96,11 @@ impl Peers {
         seen.into_iter().map(other).collect()
     }
 
-    /// Returns why members do not answer.
+    /// Returns why members do not answer. One that is not asked any more is no trouble.
     pub(crate) fn failing(&self) -> Vec<String> {
-        lock(&self.silent).values().cloned().collect()
+        let now = self.daemon.host().env().boot();
+        let mut silent = lock(&self.silent);
+        silent.retain(|_, (_, asked)| now.since(*asked) < SILENT_LIMIT);
+        silent.values().map(|(how, _)| how.clone()).collect()
     }
 }
