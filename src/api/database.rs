@@ -16,6 +16,35 @@ pub struct DatabaseStatus {
     pub drill: Option<DatabaseDrill>,
 }
 
+impl DatabaseStatus {
+    /// Returns the status without errors, whose words may name hosts, and without positions.
+    pub(super) fn for_customer(self) -> Self {
+        let server = self.server.map(|server| DatabaseServer {
+            applied: None,
+            resident_bytes: None,
+            trouble: None,
+            meaning: None,
+            mend: None,
+            error: None,
+            ..server
+        });
+        let archive = self.archive.map(|archive| DatabaseArchive {
+            position: None,
+            trouble: None,
+            error: None,
+            ..archive
+        });
+        let seeds = self.seeds.map(|seeds| DatabaseSeeds { error: None, ..seeds });
+        let drill = self.drill.map(|drill| DatabaseDrill {
+            position: None,
+            fault: drill.fault.map(|_| "the last drill failed".to_owned()),
+            hindrance: None,
+            ..drill
+        });
+        Self { server, archive, seeds, drill }
+    }
+}
+
 /// A server, as its supervisor saw it last.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DatabaseServer {

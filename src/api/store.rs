@@ -67,6 +67,33 @@ pub struct StoreStatus {
     pub progress: Option<ProgressFigures>,
 }
 
+impl StoreStatus {
+    /// Returns the status as the store's customer may see it: without hosts, repositories, commands and errors,
+    /// whose words may name them.
+    pub fn for_customer(self) -> Self {
+        let failover =
+            self.failover.map(|brief| FailoverBrief { primary: None, failing: Vec::new(), ..brief });
+        let watch = self.watch.map(|watch| WatchStatus { reasons: Vec::new(), ..watch });
+        let database = self.database.map(DatabaseStatus::for_customer);
+        let upkeep = self.upkeep.map(|upkeep| UpkeepStatus {
+            drill_error: upkeep.drill_error.map(|_| "the last drill failed".to_owned()),
+            ..upkeep
+        });
+        Self {
+            failover,
+            watch,
+            database,
+            upkeep,
+            clock: self.clock.map(|_| "a clock is wrong".to_owned()),
+            last_error: self.last_error.map(|_| "the last run failed".to_owned()),
+            held: self.held.map(|_| "held by whoever runs it".to_owned()),
+            rivals: self.rivals.map(|_| "two daemons run it".to_owned()),
+            last_report: None,
+            ..self
+        }
+    }
+}
+
 /// Totals since the daemon started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {

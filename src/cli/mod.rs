@@ -52,6 +52,7 @@ mod snapshots;
 mod stage;
 mod status;
 mod stranded;
+mod token;
 mod umount;
 mod upkeep;
 mod values;
@@ -172,6 +173,8 @@ enum Command {
     Edge(edge::EdgeArgs),
     /// Try who is told when something of a store is wrong
     Notify(notify::NotifyArgs),
+    /// Manage the tokens of people and programs that use the panel and the API
+    Token(token::TokenArgs),
     /// Write a commented understudy.toml
     Init(init::InitArgs),
     /// Look at a drill's mount, and remove it when the drill is gone
@@ -208,6 +211,7 @@ impl Command {
             Self::Member(args) => args.ending(),
             Self::Database(args) => args.ending(),
             Self::Stranded(args) => args.ending(),
+            Self::Token(args) => args.ending(),
             Self::History(_) | Self::Why(_) | Self::Edge(_) | Self::Notify(_) => Ending::AT_ONCE,
             // The daemon goes on, or has the record.
             Self::Switchover(_) | Self::Failover(_) | Self::Pause(_) | Self::Resume(_) => {
@@ -236,6 +240,7 @@ impl Command {
             Self::Member(args) => args.only_prints(),
             Self::Database(args) => args.only_prints(),
             Self::Stranded(args) => args.only_prints(),
+            Self::Token(args) => args.only_prints(),
             Self::Edge(args) => args.only_prints(),
             Self::Snapshots(_) | Self::Points(_) | Self::Status(_) | Self::Diff(_) | Self::Mounts(_) => true,
             Self::Media(_) | Self::History(_) | Self::Why(_) => true,
@@ -314,6 +319,7 @@ fn done(cli: Cli) -> crate::cli::error::Result<Exit> {
         Command::Database(args) => database::run(&cli.global, args),
         Command::Edge(args) => edge::run(&cli.global, &args),
         Command::Notify(args) => notify::run(&cli.global, &args),
+        Command::Token(args) => token::run(&cli.global, args),
         Command::Init(args) => init::run(args),
         Command::Look(args) => look::run(&args),
         Command::Guard(args) => guard::run(&args),

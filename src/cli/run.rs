@@ -5,11 +5,14 @@ use super::error::{Context as _, Result};
 use super::exit::Exit;
 use super::{Global, ending};
 use crate::service::admission::Admission;
+use crate::service::audit::Audit;
 use crate::service::config::{Config, OFF};
 use crate::service::daemon::Daemon;
 use crate::service::ending::EndLimits;
+use crate::service::routes::Gate;
 use crate::service::socket;
 use crate::service::token::Token;
+use crate::service::tokens::KnownTokens;
 use crate::service::{http, listen};
 use crate::support::local_socket::SocketError;
 use crate::support::lossy::Lossy;
@@ -102,12 +105,14 @@ fn log(global: &Global) -> Result<Lossy> {
 
 /// Serves HTTP at the socket and at the port.
 fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Result<()> {
-    let admission = |token, bound| Admission::new(daemon.clone(), token, bound);
+    let tokens = KnownTokens::new(context.env());
+    let gate = Gate::json(Audit::new(&context.config, context.env()));
     if let Some(place) = socket::of_daemon(&context.config, context.given_repository.as_deref()) {
         match place.bind() {
             Ok(bound) => {
                 tracing::info!(at = %bound.path.display(), "listening for this host's commands");
-                let router = http::router(daemon.clone(), admission(None, None), log.clone());
+                let admission = Admission::new(daemon.clone(), None, tokens.clone(), None);
+                let router = http::router(daemon.clone(), admission, gate.clone(), log.clone());
                 let env = context.env().clone();
                 context.runtime.spawn(async move {
                     if let Err(error) = listen::at_socket(&env, bound, router).await {
@@ -136,9 +141,9 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
             if !at.ip().is_loopback() {
                 tracing::warn!(%at, "HTTP is not encrypted here, and health and metrics need no token: everyone who can connect can read them");
             }
-            let admission = Admission::new(daemon.clone(), token, Some(at.ip()));
+            let admission = Admission::new(daemon.clone(), token, tokens, Some(at.ip()));
             let env = daemon.env().clone();
-            let router = http::router(daemon, admission, log);
+            let router = http::router(daemon, admission, gate, log);
             tokio::spawn(async move { listen::at_port(&env, listener, router).await });
             Ok::<_, std::io::Error>(())
         }

@@ -2,6 +2,7 @@
 //!
 //! Pure data and pure functions; nothing here reads a clock, a file or the network.
 
+pub mod access;
 pub mod authority;
 pub mod closed;
 pub mod closure;

@@ -128,6 +128,8 @@ pub struct ServiceConfig {
     pub hosts: Vec<String>,
     /// Socket at which this host's own commands reach the daemon; `off` disables it.
     pub socket: Option<PathBuf>,
+    /// File with a line for each request that changes something or reads content.
+    pub audit_file: Option<PathBuf>,
     /// Maximum number of stores that run at the same time.
     pub stores_at_once: Option<usize>,
     /// Seconds between a standby's looks at the repository.
@@ -470,6 +472,7 @@ impl Config {
         with_path.for_each(|store| store.path = beside(&store.path));
         config.notify.iter_mut().for_each(|one| one.resolve(&base));
         config.service.token_file = config.service.token_file.as_ref().map(beside);
+        config.service.audit_file = config.service.audit_file.as_ref().map(beside);
         let is_path = |path: &&PathBuf| path.as_os_str() != OFF;
         if let Some(socket) = config.service.socket.as_ref().filter(is_path) {
             config.service.socket = Some(beside(socket));

@@ -1,16 +1,19 @@
 //! The daemon's HTTP service: health, metrics, and an API for stores, snapshots and runs.
 //!
-//! [`crate::api`] has its types, and `openapi.json` describes it. [`super::admission`] decides for each
-//! request alike whether it is admitted. Requests that read a repository run on threads of their own, so that
+//! [`crate::api`] has its types, and `openapi.json` describes it. [`super::admission`] says who sent a request,
+//! and [`super::routes`] whether that allows it. Requests that read a repository run on threads of their own, so that
 //! a slow repository does not delay the others.
 
 use super::admission::{self, Admission};
 use super::api_error::ApiError;
-use super::app_state::{AppState, Members};
-use super::board::{RunRequest, RunResult};
+use super::app_state::{AppState, Asks, Members};
+use super::audit::Audit;
+use super::board::RunResult;
+use super::caller::Caller;
 use super::daemon::Daemon;
 use super::failover_http;
 use super::metrics::{self, Overall};
+use super::routes::{Access, Access::Needs, Gate, RouteRow, Routes};
 use super::stranded_http;
 use crate::api::OPENAPI;
 use crate::api::change::{ChangeRow, Changes, ChangesQuery};
@@ -22,7 +25,8 @@ use crate::failover::peers::answer::Answerer;
 use crate::failover::peers::client::ASK_LIMIT;
 use crate::failover::peers::error::AskError;
 use crate::failover::peers::question::ASK_MAX_BYTES;
-use crate::failover::peers::{ASK_PATH, VERSION_HEADER};
+use crate::failover::peers::VERSION_HEADER;
+use crate::model::access::{Action, Identity, may};
 use crate::model::diff::ChangeCounts;
 use crate::model::id::StoreName;
 use crate::model::role::Role;
@@ -31,13 +35,12 @@ use crate::repository::diff::changes;
 use crate::repository::error::RepositoryError;
 use crate::support::failure::FailureKind;
 use crate::support::lossy::Lossy;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json};
-use axum::routing::{get, post};
+use axum::{Extension, Router};
 use futures::Stream;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -55,46 +58,78 @@ const MEMBERS_MAX: usize = 16;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Returns all routes, guarded by the admission.
-pub(crate) fn router(daemon: Daemon, admission: Admission, log: Lossy) -> Router {
+pub(crate) fn router(daemon: Daemon, admission: Admission, gate: Gate, log: Lossy) -> Router {
     let members =
         Members { answerer: Answerer::new(daemon.env().wall()), places: Semaphore::new(MEMBERS_MAX) };
     let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
-    let state = AppState { daemon, log, places, members: Arc::new(members) };
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(figures))
-        .route("/api/v1/openapi.json", get(description))
-        .route("/api/v1/stores", get(stores))
-        .route("/api/v1/stores/{store}", get(store))
-        .route("/api/v1/stores/{store}/snapshots", get(snapshots))
-        .route("/api/v1/stores/{store}/changes", get(changes_between))
-        .route("/api/v1/stores/{store}/resync", post(resync))
-        .route("/api/v1/stores/{store}/hold", post(hold))
-        .route("/api/v1/stores/{store}/release", post(release))
-        .route("/api/v1/stores/{store}/database/seed", post(seed_database))
-        .route("/api/v1/stores/{store}/history", get(failover_http::history))
-        .route("/api/v1/stores/{store}/stranded", get(stranded_http::trees))
-        .route("/api/v1/stores/{store}/stranded/{record}", get(stranded_http::paths))
-        .route("/api/v1/stores/{store}/stranded/{record}/take", post(stranded_http::take))
-        .route("/api/v1/stores/{store}/stranded/{record}/drop", post(stranded_http::give_up))
-        .route("/api/v1/stores/{store}/failover", get(failover_http::status).post(failover_http::take_over))
-        .route("/api/v1/stores/{store}/failover/attest", post(failover_http::attest))
-        .route("/api/v1/stores/{store}/members", post(failover_http::set_members))
-        .route(
-            "/api/v1/stores/{store}/switchover",
-            get(failover_http::hands_over).post(failover_http::hand_over),
-        )
-        .route("/api/v1/stores/{store}/switchover/cancel", post(failover_http::cancel))
-        .route("/api/v1/stores/{store}/pause", post(failover_http::pause))
-        .route("/api/v1/stores/{store}/resume", post(failover_http::resume))
-        .route(ASK_PATH, post(asked))
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path; see /api/v1/openapi.json") })
-        .method_not_allowed_fallback(|| async {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; see /api/v1/openapi.json")
+    let state = AppState { daemon, log, places, members: Arc::new(members), asks: Asks::default() };
+    routes(gate)
+        .into_router()
+        .fallback(|caller| unanswered(caller, StatusCode::NOT_FOUND, "no such path"))
+        .method_not_allowed_fallback(|caller| {
+            unanswered(caller, StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
         })
         .layer(axum::middleware::from_fn_with_state(admission, admission::admit))
         .with_state(state)
+}
+
+/// Answers what has no route; who is not known does not learn that.
+async fn unanswered(
+    Extension(caller): Extension<Caller>,
+    status: StatusCode,
+    what: &'static str,
+) -> ApiError {
+    match caller.identity {
+        Ok(_) => ApiError::new(status, format!("{what}; see /api/v1/openapi.json")),
+        Err(error) => error,
+    }
+}
+
+/// Returns the API's routes: methods, paths, and what each needs.
+pub fn table() -> Vec<RouteRow> {
+    routes(Gate::json(Audit::none())).rows
+}
+
+fn routes(gate: Gate) -> Routes<AppState> {
+    let routes = Routes::new(gate)
+        .get("/healthz", Access::Open, || async { "ok\n" })
+        .get("/readyz", Access::Open, ready)
+        .get("/metrics", Access::Open, figures)
+        .get("/api/v1/openapi.json", Access::Known, description)
+        .get("/api/v1/stores", Needs(Action::ListStores), stores)
+        .get("/api/v1/stores/{store}", Needs(Action::SeeStore), store)
+        .get("/api/v1/stores/{store}/snapshots", Needs(Action::SeeSnapshots), snapshots)
+        .get("/api/v1/stores/{store}/changes", Needs(Action::SeePaths), changes_between)
+        .post("/api/v1/stores/{store}/resync", Needs(Action::Resync), resync)
+        .post("/api/v1/stores/{store}/hold", Needs(Action::Hold), hold)
+        .post("/api/v1/stores/{store}/release", Needs(Action::Hold), release)
+        .post("/api/v1/stores/{store}/database/seed", Needs(Action::SeedDatabase), seed_database)
+        .post(ASK_PATH, Access::Signed, asked);
+    stranded(failover(routes))
+}
+
+fn failover(routes: Routes<AppState>) -> Routes<AppState> {
+    use failover_http as http;
+    routes
+        .get("/api/v1/stores/{store}/history", Needs(Action::SeeInside), http::history)
+        .get("/api/v1/stores/{store}/failover", Needs(Action::SeeInside), http::status)
+        .post("/api/v1/stores/{store}/failover", Needs(Action::FailOver), http::take_over)
+        .post("/api/v1/stores/{store}/failover/attest", Needs(Action::FailOver), http::attest)
+        .post("/api/v1/stores/{store}/members", Needs(Action::SetMembers), http::set_members)
+        .get("/api/v1/stores/{store}/switchover", Needs(Action::SeeInside), http::hands_over)
+        .post("/api/v1/stores/{store}/switchover", Needs(Action::FailOver), http::hand_over)
+        .post("/api/v1/stores/{store}/switchover/cancel", Needs(Action::FailOver), http::cancel)
+        .post("/api/v1/stores/{store}/pause", Needs(Action::Pause), http::pause)
+        .post("/api/v1/stores/{store}/resume", Needs(Action::Pause), http::resume)
+}
+
+fn stranded(routes: Routes<AppState>) -> Routes<AppState> {
+    let settle = Needs(Action::SettleStranded);
+    routes
+        .get("/api/v1/stores/{store}/stranded", Needs(Action::SeeInside), stranded_http::trees)
+        .get("/api/v1/stores/{store}/stranded/{record}", Needs(Action::SeePaths), stranded_http::paths)
+        .post("/api/v1/stores/{store}/stranded/{record}/take", settle, stranded_http::take)
+        .post("/api/v1/stores/{store}/stranded/{record}/drop", settle, stranded_http::give_up)
 }
 
 async fn ready(State(site): State<AppState>) -> Result<&'static str, ApiError> {
@@ -119,16 +154,31 @@ async fn description() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-async fn stores(State(site): State<AppState>) -> Json<Vec<StoreStatus>> {
-    Json(site.daemon.statuses())
+async fn stores(
+    State(site): State<AppState>,
+    Extension(identity): Extension<Identity>,
+) -> Json<Vec<StoreStatus>> {
+    let all = site.daemon.statuses().into_iter();
+    let seen = all.filter(|status| may(&identity, Action::SeeStore, Some(&status.store)));
+    Json(seen.map(|status| shown(&identity, status)).collect())
+}
+
+/// Returns a status as this caller sees it.
+fn shown(identity: &Identity, status: StoreStatus) -> StoreStatus {
+    match may(identity, Action::SeeInside, Some(&status.store)) {
+        true => status,
+        false => status.for_customer(),
+    }
 }
 
 async fn store(
     State(site): State<AppState>,
+    Extension(identity): Extension<Identity>,
     Path(name): Path<String>,
 ) -> Result<Json<StoreStatus>, ApiError> {
     let (name, _) = site.known(&name)?;
-    site.daemon.status_of(&name).map(Json).ok_or_else(|| ApiError::unknown_store(name.as_str()))
+    let status = site.daemon.status_of(&name).ok_or_else(|| ApiError::unknown_store(name.as_str()))?;
+    Ok(Json(shown(&identity, status)))
 }
 
 async fn snapshots(
@@ -179,21 +229,13 @@ async fn changes_between(
 
 async fn resync(
     State(site): State<AppState>,
+    Extension(identity): Extension<Identity>,
     Path(name): Path<String>,
     query: Result<Query<ResyncQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let (name, _) = site.known(&name)?;
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let asked = site.daemon.board().ask(&name, query.accept);
-    let (id, number) = match asked {
-        RunRequest::Run(id, number) => (id, number),
-        RunRequest::Held(reason) => {
-            let text = format!("store '{name}' is held ({reason}); release it first");
-            return Err(ApiError::new(StatusCode::CONFLICT, text));
-        }
-        RunRequest::Unknown => return Err(ApiError::unknown_store(name.as_str())),
-    };
-    site.daemon.wake();
+    let (id, number) = site.ask_run(&identity, &name, query.accept)?;
     // No thread waits for the run: the runtime has few, and local repositories need them.
     let watching = (site.daemon, None::<ProgressFigures>, false);
     let events = futures::stream::unfold(watching, move |(daemon, last, is_over)| async move {
@@ -248,10 +290,7 @@ async fn hold(
 ) -> Result<Json<StoreStatus>, ApiError> {
     let (name, _) = site.known(&name)?;
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let reason =
-        query.reason.filter(|reason| !reason.is_empty()).unwrap_or_else(|| "by an operator".to_owned());
-    site.daemon.board().hold(&name, reason);
-    site.changed(&name)
+    site.hold(&name, query.reason)
 }
 
 async fn release(
@@ -259,9 +298,7 @@ async fn release(
     Path(name): Path<String>,
 ) -> Result<Json<StoreStatus>, ApiError> {
     let (name, _) = site.known(&name)?;
-    let now = site.daemon.now();
-    site.daemon.board().release(&name, now);
-    site.changed(&name)
+    site.release(&name)
 }
 
 async fn seed_database(

@@ -4,6 +4,7 @@
 //! listener has a maximum number of connections. When all are taken, the connection that has waited longest
 //! without an admitted request is closed, so that clients without a token never keep others out.
 
+use super::caller::Peer;
 use super::door::Door;
 use crate::support::clock::BootNanos;
 use crate::support::env::Env;
@@ -115,7 +116,10 @@ pub(crate) async fn at_port(env: &Env, listener: TcpListener, router: Router) {
     let seats = Seats::new(env);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => answer(stream, &seats, &router, Door::Port),
+            Ok((stream, at)) => {
+                let router = router.clone().layer(axum::Extension(Peer(at.ip().to_canonical())));
+                answer(stream, &seats, &router, Door::Port);
+            }
             Err(error) => pause(error).await,
         }
     }
