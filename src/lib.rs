@@ -1,7 +1,7 @@
 //! understudy keeps a web store's filesystem replicated to a standby, through an object store.
 //!
 //! Layers, each importing only those to its right:
-//! `cli → service → failover → mounts → {standby, database} → restore → {maintain, replicate, content} → {repository, delta} →
+//! `cli → service → failover → mounts → {standby, database} → restore → {maintain, replicate, content} → {repository, delta, panel} →
 //! {format, vfs, source, api, edge} → model → support`.
 
 // Tests of the kernel and of files use the system's clocks.
@@ -18,6 +18,7 @@ pub mod format;
 pub mod maintain;
 pub mod model;
 pub mod mounts;
+pub mod panel;
 pub mod replicate;
 pub mod repository;
 pub mod restore;

@@ -5,10 +5,13 @@ use super::error::{Context as _, Result};
 use super::exit::Exit;
 use super::{Global, ending};
 use crate::service::admission::Admission;
+use crate::service::app_state::AppState;
 use crate::service::audit::Audit;
 use crate::service::config::{Config, OFF};
 use crate::service::daemon::Daemon;
 use crate::service::ending::EndLimits;
+use crate::service::listen::{CONNECTIONS_MAX, PANEL_CONNECTIONS_MAX};
+use crate::service::panel::{self, PanelParts, PanelState};
 use crate::service::routes::Gate;
 use crate::service::socket;
 use crate::service::token::Token;
@@ -22,6 +25,7 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -103,16 +107,18 @@ fn log(global: &Global) -> Result<Lossy> {
     Ok(lossy)
 }
 
-/// Serves HTTP at the socket and at the port.
+/// Serves HTTP: the API at the socket and at the port, and the panel.
 fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Result<()> {
     let tokens = KnownTokens::new(context.env());
-    let gate = Gate::json(Audit::new(&context.config, context.env()));
+    let audit = Audit::new(&context.config, context.env());
+    let site = AppState::new(daemon.clone(), log.clone());
+    let gate = Gate::json(audit.clone());
     if let Some(place) = socket::of_daemon(&context.config, context.given_repository.as_deref()) {
         match place.bind() {
             Ok(bound) => {
                 tracing::info!(at = %bound.path.display(), "listening for this host's commands");
                 let admission = Admission::new(daemon.clone(), None, tokens.clone(), None);
-                let router = http::router(daemon.clone(), admission, gate.clone(), log.clone());
+                let router = http::router(site.clone(), admission, gate.clone());
                 let env = context.env().clone();
                 context.runtime.spawn(async move {
                     if let Err(error) = listen::at_socket(&env, bound, router).await {
@@ -126,41 +132,76 @@ fn serve(context: &Context, daemon: &Daemon, listen: &str, log: &Lossy) -> Resul
             }
         }
     }
-    if listen == OFF {
+    let panel = context.config.panel.clone();
+    if listen == OFF && panel.listen().is_none() {
         return Ok(());
     }
     let token = Token::read_or_make(&context.config, context.env());
     if let Err(error) = &token {
         tracing::error!(%error, "HTTP serves only health and metrics until there is a token; the stores run");
     }
-    let serve = {
-        let (daemon, token, log) = (daemon.clone(), token.ok(), log.clone());
-        move |listener: tokio::net::TcpListener| {
-            let at = listener.local_addr()?;
-            tracing::info!(%at, "listening for HTTP");
-            if !at.ip().is_loopback() {
-                tracing::warn!(%at, "HTTP is not encrypted here, and health and metrics need no token: everyone who can connect can read them");
-            }
-            let admission = Admission::new(daemon.clone(), token, tokens, Some(at.ip()));
-            let env = daemon.env().clone();
-            let router = http::router(daemon, admission, gate, log);
-            tokio::spawn(async move { listen::at_port(&env, listener, router).await });
-            Ok::<_, std::io::Error>(())
+    let token = token.ok();
+    if let Some(at) = panel.listen().map(str::to_owned) {
+        let parts = PanelParts {
+            site: site.clone(),
+            settings: panel,
+            bound: None,
+            token: token.clone(),
+            tokens: tokens.clone(),
+            audit,
+        };
+        at_address(context, &at.clone(), "the panel", move |listener| serve_panel(parts, &at, listener))?;
+    }
+    if listen == OFF {
+        return Ok(());
+    }
+    let daemon = daemon.clone();
+    at_address(context, listen, "HTTP", move |listener| {
+        let at = listener.local_addr()?;
+        tracing::info!(%at, "listening for HTTP");
+        if !at.ip().is_loopback() {
+            tracing::warn!(%at, "HTTP is not encrypted here, and health and metrics need no token: everyone who can connect can read them");
         }
-    };
-    match context.runtime.block_on(tokio::net::TcpListener::bind(listen)) {
+        let admission = Admission::new(daemon.clone(), token, tokens, Some(at.ip()));
+        let env = daemon.env().clone();
+        let router = http::router(site, admission, gate);
+        tokio::spawn(async move { listen::at_port(&env, listener, router, CONNECTIONS_MAX).await });
+        Ok(())
+    })
+}
+
+/// Serves the panel.
+fn serve_panel(parts: PanelParts, listen: &str, listener: TcpListener) -> std::io::Result<()> {
+    let at = listener.local_addr()?;
+    let env = parts.site.env().clone();
+    let parts = PanelParts { bound: Some(at.ip()), ..parts };
+    let state = PanelState::new(parts, listen).map_err(std::io::Error::other)?;
+    tracing::info!(%at, url = state.url(), "listening for the panel");
+    let router = panel::router(&state);
+    tokio::spawn(async move { listen::at_port(&env, listener, router, PANEL_CONNECTIONS_MAX).await });
+    Ok(())
+}
+
+/// Binds an address and serves there. While another process has it, that is tried again: any user of the host
+/// may have taken the port, which is no reason to stop replicating.
+fn at_address(
+    context: &Context,
+    listen: &str,
+    what: &'static str,
+    serve: impl FnOnce(TcpListener) -> std::io::Result<()> + Send + 'static,
+) -> Result<()> {
+    match context.runtime.block_on(TcpListener::bind(listen)) {
         Ok(listener) => {
             let _runtime = context.runtime.enter();
             serve(listener)?;
         }
-        // Any user of the host may have taken the port, which is no reason to stop replicating.
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            tracing::error!(%listen, %error, "cannot listen for HTTP until the port is free; the stores run");
+            tracing::error!(%listen, %error, "cannot listen for {what} until the port is free; the stores run");
             let listen = listen.to_owned();
             context.runtime.spawn(async move {
                 loop {
                     tokio::time::sleep(PORT_AGAIN).await;
-                    if let Ok(listener) = tokio::net::TcpListener::bind(&listen).await {
+                    if let Ok(listener) = TcpListener::bind(&listen).await {
                         return serve(listener);
                     }
                 }

@@ -13,6 +13,7 @@ use crate::failover::peers::answer::Answerer;
 use crate::model::access::{Action, Identity, may};
 use crate::model::id::StoreName;
 use crate::support::clock::BootNanos;
+use crate::support::env::Env;
 use crate::support::lock::lock;
 use crate::support::lossy::Lossy;
 use axum::http::StatusCode;
@@ -22,17 +23,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
+/// Maximum number of requests that read repositories at the same time; others wait.
+const QUESTIONS_MAX: usize = 4;
+/// Maximum number of members' requests that are answered at the same time; others wait.
+const MEMBERS_MAX: usize = 16;
 /// Time between two runs that a store's customer asks for.
 const CUSTOMER_ASKS_EVERY: Duration = Duration::from_mins(5);
 
 #[derive(Clone)]
-pub(super) struct AppState {
-    pub daemon: Daemon,
-    pub log: Lossy,
+pub(crate) struct AppState {
+    pub(super) daemon: Daemon,
+    pub(super) log: Lossy,
     /// Permits for requests that read repositories.
-    pub places: Arc<Semaphore>,
-    pub members: Arc<Members>,
-    pub asks: Asks,
+    pub(super) places: Arc<Semaphore>,
+    pub(super) members: Arc<Members>,
+    asks: Asks,
 }
 
 /// When each store's customer last asked for a run, by the machine's clock.
@@ -60,6 +65,18 @@ pub(super) struct Members {
 }
 
 impl AppState {
+    /// Returns what the handlers of all listeners share.
+    pub(crate) fn new(daemon: Daemon, log: Lossy) -> Self {
+        let answerer = Answerer::new(daemon.env().wall());
+        let members = Arc::new(Members { answerer, places: Semaphore::new(MEMBERS_MAX) });
+        let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
+        Self { daemon, log, places, members, asks: Asks::default() }
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        self.daemon.env()
+    }
+
     pub(super) fn known(&self, name: &str) -> Result<(StoreName, StoreConfig), ApiError> {
         let name_of = StoreName::parse(name).map_err(|_| ApiError::unknown_store(name))?;
         let config =

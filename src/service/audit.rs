@@ -11,11 +11,14 @@ use crate::support::private;
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::Serialize;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 /// Maximum length of a detail.
 const DETAIL_MAX_CHARS: usize = 1000;
+/// Maximum number of lines that are shown, and of bytes that are read for it.
+const SHOWN_MAX_LINES: usize = 200;
+const SHOWN_MAX_BYTES: u64 = 256 << 10;
 
 /// The audit's file. Cheap to clone.
 #[derive(Clone)]
@@ -80,6 +83,24 @@ impl Audit {
         if let Err(error) = self.append(line) {
             tracing::error!(%error, who, action, outcome, "not written to the audit");
         }
+    }
+
+    /// Reads the last lines.
+    pub(crate) fn last(&self) -> io::Result<Vec<String>> {
+        let Some(path) = &self.path else { return Ok(Vec::new()) };
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let from = file.metadata()?.len().saturating_sub(SHOWN_MAX_BYTES);
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(SHOWN_MAX_BYTES).read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes);
+        // The first line may be a part of one.
+        let lines = text.lines().skip(usize::from(from > 0));
+        let mut lines: Vec<_> = lines.map(str::to_owned).collect();
+        Ok(lines.split_off(lines.len().saturating_sub(SHOWN_MAX_LINES)))
     }
 
     fn append(&self, line: AuditLine) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use super::database::DatabaseConfig;
 use super::notify::settings::{self as notify_settings, NotifySettings};
+use super::panel::settings::PanelSettings;
 use super::schedule::Schedule;
 use super::site::settings::SiteDrillConfig;
 use crate::database::minimal::Place;
@@ -79,6 +80,8 @@ pub struct Config {
     pub standby: StandbyConfig,
     #[serde(default)]
     pub service: ServiceConfig,
+    #[serde(default)]
+    pub panel: PanelSettings,
     #[serde(default)]
     pub store: Vec<StoreConfig>,
     /// Who is told when something of a store is wrong, or of its runs.
@@ -463,9 +466,11 @@ impl Config {
         }
         notify_settings::check(&config.notify)
             .map_err(|message| ConfigError::Parse { path: path.to_owned(), message })?;
+        config.panel.check().map_err(|message| ConfigError::Parse { path: path.to_owned(), message })?;
         config.origin = Some(path.to_owned());
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let beside = |path: &PathBuf| base.join(path);
+        config.panel.resolve(&base);
         config.store.iter_mut().for_each(|store| resolve_store(store, &base));
         // A standby may have none.
         let with_path = config.store.iter_mut().filter(|store| !store.path.as_os_str().is_empty());

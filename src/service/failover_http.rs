@@ -56,7 +56,7 @@ fn conflict(reason: impl Into<String>) -> ApiError {
 }
 
 impl AppState {
-    fn status(&self, store: &StoreName) -> FailoverStatus {
+    pub(super) fn status(&self, store: &StoreName) -> FailoverStatus {
         let agents = self.daemon.agents();
         match agents.get(store) {
             Some(running) => {
@@ -358,7 +358,7 @@ pub(super) async fn pause(
     let asked = query(asked)?;
     let person = text("person", asked.person, "an operator")?;
     let reason = text("reason", asked.reason, "asked for by an operator")?;
-    decide(site, name, Decision::Paused { person, reason }).await
+    decided(site, name, Decision::Paused { person, reason }).await
 }
 
 pub(super) async fn resume(
@@ -367,22 +367,30 @@ pub(super) async fn resume(
     asked: Asked<ResumeQuery>,
 ) -> Answer {
     let person = text("person", query(asked)?.person, "an operator")?;
-    decide(site, name, Decision::Resumed { person }).await
+    decided(site, name, Decision::Resumed { person }).await
 }
 
-/// Appends a decision that concerns nobody's serving.
-async fn decide(site: AppState, name: String, decision: Decision) -> Answer {
-    let (store, running) = site.running(&name)?;
-    let appended = running.clone();
+async fn decided(site: AppState, name: String, decision: Decision) -> Answer {
+    let (store, _) = site.running(&name)?;
+    decide(&site, &store, decision).await?;
+    Ok(Json(site.status(&store)))
+}
+
+/// Appends a decision that concerns nobody's serving, and returns its record.
+pub(super) async fn decide(
+    site: &AppState,
+    store: &StoreName,
+    decision: Decision,
+) -> Result<Sequence, ApiError> {
+    let (_, running) = site.running(store.as_str())?;
     site.blocking(move |_| {
-        let parts = &appended.parts;
+        let parts = &running.parts;
         let maker = Maker { name: &parts.me, key: &parts.key };
         let mut state = StoreState::default();
         parts.store.log().refresh(&mut state)?;
         let next = |_: &StoreState| Ok::<_, RepositoryError>(Some(decision.clone()));
         parts.store.log().decide(&mut state, maker, next)?;
-        Ok(())
+        Ok(state.head.map_or(Sequence(0), |(sequence, _)| sequence))
     })
-    .await?;
-    Ok(Json(site.status(&store)))
+    .await
 }

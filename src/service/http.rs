@@ -6,11 +6,10 @@
 
 use super::admission::{self, Admission};
 use super::api_error::ApiError;
-use super::app_state::{AppState, Asks, Members};
+use super::app_state::AppState;
 use super::audit::Audit;
 use super::board::RunResult;
 use super::caller::Caller;
-use super::daemon::Daemon;
 use super::failover_http;
 use super::metrics::{self, Overall};
 use super::routes::{Access, Access::Needs, Gate, RouteRow, Routes};
@@ -21,11 +20,10 @@ use crate::api::progress::ProgressFigures;
 use crate::api::run::{HoldQuery, ResyncQuery, RunFailure};
 use crate::api::snapshot::SnapshotSummary;
 use crate::api::store::StoreStatus;
-use crate::failover::peers::answer::Answerer;
 use crate::failover::peers::client::ASK_LIMIT;
 use crate::failover::peers::error::AskError;
 use crate::failover::peers::question::ASK_MAX_BYTES;
-use crate::failover::peers::VERSION_HEADER;
+use crate::failover::peers::{ASK_PATH, VERSION_HEADER};
 use crate::model::access::{Action, Identity, may};
 use crate::model::diff::ChangeCounts;
 use crate::model::id::StoreName;
@@ -34,7 +32,6 @@ use crate::model::snapshot_ref::Moment;
 use crate::repository::diff::changes;
 use crate::repository::error::RepositoryError;
 use crate::support::failure::FailureKind;
-use crate::support::lossy::Lossy;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -43,26 +40,16 @@ use axum::response::{IntoResponse, Json};
 use axum::{Extension, Router};
 use futures::Stream;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 /// Default and maximum number of changes in one answer.
 const CHANGES_MAX: usize = 1000;
 
-/// Maximum number of requests that read repositories at the same time; others wait.
-const QUESTIONS_MAX: usize = 4;
-/// Maximum number of members' requests that are answered at the same time; others wait.
-const MEMBERS_MAX: usize = 16;
 /// Interval at which a stream checks the progress of its run.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Returns all routes, guarded by the admission.
-pub(crate) fn router(daemon: Daemon, admission: Admission, gate: Gate, log: Lossy) -> Router {
-    let members =
-        Members { answerer: Answerer::new(daemon.env().wall()), places: Semaphore::new(MEMBERS_MAX) };
-    let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
-    let state = AppState { daemon, log, places, members: Arc::new(members), asks: Asks::default() };
+pub(crate) fn router(state: AppState, admission: Admission, gate: Gate) -> Router {
     routes(gate)
         .into_router()
         .fallback(|caller| unanswered(caller, StatusCode::NOT_FOUND, "no such path"))

@@ -25,8 +25,10 @@ use tokio::sync::Notify;
 
 /// Maximum time for the head of a request to arrive, for the first one as for later ones.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// Maximum number of connections of a listener.
-const CONNECTIONS_MAX: usize = 64;
+/// Maximum number of connections of the API's listener, and of the socket's.
+pub(crate) const CONNECTIONS_MAX: usize = 64;
+/// Maximum number of connections of the panel's listener: each open page has one that stays.
+pub(crate) const PANEL_CONNECTIONS_MAX: usize = 512;
 /// Pause after a connection that could not be accepted because no file handles were left; some are freed
 /// meanwhile.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -86,17 +88,18 @@ fn who_goes(all: &[Standing]) -> Option<usize> {
 struct Seats {
     env: Env,
     all: Arc<Mutex<Vec<Arc<Seat>>>>,
+    max: usize,
 }
 
 impl Seats {
-    fn new(env: &Env) -> Self {
-        Self { env: env.clone(), all: Arc::default() }
+    fn new(env: &Env, max: usize) -> Self {
+        Self { env: env.clone(), all: Arc::default(), max }
     }
 
     /// Returns a seat for a new connection; none when all are busy.
     fn take(&self) -> Option<Arc<Seat>> {
         let mut all = lock(&self.all);
-        if all.len() >= CONNECTIONS_MAX {
+        if all.len() >= self.max {
             let standings: Vec<_> = all.iter().map(|seat| seat.standing()).collect();
             all.swap_remove(who_goes(&standings)?).leave.notify_one();
         }
@@ -112,8 +115,8 @@ impl Seats {
 }
 
 /// Serves requests at a port, for ever.
-pub(crate) async fn at_port(env: &Env, listener: TcpListener, router: Router) {
-    let seats = Seats::new(env);
+pub(crate) async fn at_port(env: &Env, listener: TcpListener, router: Router, connections_max: usize) {
+    let seats = Seats::new(env, connections_max);
     loop {
         match listener.accept().await {
             Ok((stream, at)) => {
@@ -130,7 +133,7 @@ pub(crate) async fn at_port(env: &Env, listener: TcpListener, router: Router) {
 /// # Errors
 /// The socket cannot be waited for.
 pub(crate) async fn at_socket(env: &Env, mut bound: Bound, router: Router) -> io::Result<()> {
-    let seats = Seats::new(env);
+    let seats = Seats::new(env, CONNECTIONS_MAX);
     let listener = UnixListener::from_std(bound.listener.try_clone()?)?;
     let _held = &mut bound;
     loop {
@@ -178,7 +181,7 @@ mod tests {
         let at = |is_busy, since_ns| Standing { is_busy, since: BootNanos(since_ns) };
         assert_eq!(who_goes(&[at(false, 3), at(true, 1), at(false, 2)]), Some(2));
         assert_eq!(who_goes(&[at(true, 1)]), None);
-        let seats = Seats::new(&Env::system());
+        let seats = Seats::new(&Env::system(), CONNECTIONS_MAX);
         let first = seats.take().unwrap();
         let busy = first.begin();
         let others: Vec<_> = (1..CONNECTIONS_MAX).map(|_| seats.take().unwrap()).collect();

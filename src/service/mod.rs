@@ -25,6 +25,7 @@ pub mod listen;
 pub(crate) mod media;
 pub mod metrics;
 pub mod notify;
+pub mod panel;
 pub mod repair;
 pub mod routes;
 pub mod run;

@@ -66,7 +66,11 @@ impl From<Refused> for ApiError {
 
 /// What a handler adds to the audit's line.
 #[derive(Clone)]
-pub(crate) struct AuditDetail(pub String);
+pub(crate) struct AuditDetail {
+    pub text: String,
+    /// What came of it, where the answer's own status does not say.
+    pub status: Option<u16>,
+}
 
 /// What the guards share.
 #[derive(Clone)]
@@ -191,9 +195,10 @@ async fn check(
     if let (Access::Needs(action), Ok(identity)) = (guard.access, &caller.identity)
         && action.is_audited()
     {
-        let line = AuditLine::of(identity, &caller.from, action.name(), response.status().as_u16());
         let told = response.extensions().get::<AuditDetail>();
-        let detail = told.map_or(asked.clone(), |told| format!("{asked}: {}", told.0));
+        let status = told.and_then(|told| told.status).unwrap_or(response.status().as_u16());
+        let line = AuditLine::of(identity, &caller.from, action.name(), status);
+        let detail = told.map_or(asked.clone(), |told| format!("{asked}: {}", told.text));
         guard.gate.audit.write(AuditLine { store: store.as_deref(), detail, ..line });
     }
     response

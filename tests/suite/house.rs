@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 11] = [
     &["standby", "database"],
     &["restore"],
     &["maintain", "replicate", "content"],
-    &["repository", "delta"],
+    &["repository", "delta", "panel"],
     &["format", "vfs", "source", "api", "edge"],
     &["model"],
     &["support"],

@@ -1,0 +1,188 @@
+//! What forms do: each once, however often it is sent, and then the browser is sent on to the page.
+
+use super::done::{FormKey, Told};
+use super::form::Form;
+use super::sessions::SessionKey;
+use super::{PanelState, refused, turned_away};
+use crate::model::access::Identity;
+use crate::model::decision::Decision;
+use crate::model::id::StoreName;
+use crate::panel::need::Tone;
+use crate::panel::words::span;
+use crate::service::api_error::ApiError;
+use crate::service::failover_http;
+use crate::service::routes::AuditDetail;
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+
+/// Longest pause with an end.
+const PAUSE_MAX_MINUTES: u64 = 7 * 24 * 60;
+
+/// A form that somebody sent about a store.
+struct Sent {
+    state: PanelState,
+    store: StoreName,
+    form: Form,
+    key: FormKey,
+}
+
+/// Reads a form. An error is the answer: also to a form that was carried out already.
+async fn read(
+    state: PanelState,
+    session: SessionKey,
+    store: &str,
+    body: Body,
+) -> Result<Sent, Box<Response>> {
+    let name = state.settings.name();
+    let Ok((store, _)) = state.site.known(store) else { return Err(Box::new(turned_away::no_store(name))) };
+    let no = |status, why: &str| Box::new(refused(name, status, "Not done", why));
+    let form = Form::read(body).await.map_err(|(status, why)| no(status, why))?;
+    let Some(key) = FormKey::new(session, form.get("key")) else {
+        return Err(no(
+            StatusCode::BAD_REQUEST,
+            "The form has no key. Go back, load the page again, and try once more.",
+        ));
+    };
+    if !state.done.begin(&key, state.site.daemon.now().boot) {
+        return Err(Box::new(onwards(&store, form.get("key"))));
+    }
+    Ok(Sent { state, store, form, key })
+}
+
+fn onwards(store: &StoreName, key: &str) -> Response {
+    Redirect::to(&format!("/stores/{store}?did={key}")).into_response()
+}
+
+impl Sent {
+    /// Notes what came of the form, and sends the browser on.
+    fn end(self, result: Result<String, ApiError>) -> Response {
+        let (told, status) = match result {
+            Ok(text) => (Told { tone: Tone::Good, text }, None),
+            Err(error) => {
+                (Told { tone: Tone::Bad, text: format!("Not done: {}.", error.reason) }, Some(error.status))
+            }
+        };
+        let detail = AuditDetail { text: told.text.clone(), status: status.map(|status| status.as_u16()) };
+        self.state.done.end(&self.key, told);
+        let mut response = onwards(&self.store, self.form.get("key"));
+        response.extensions_mut().insert(detail);
+        response
+    }
+
+    fn reason(&self) -> Result<String, ApiError> {
+        failover_http::text(
+            "reason",
+            Some(self.form.get("reason").trim().to_owned()),
+            "asked for in the panel",
+        )
+    }
+}
+
+pub(super) async fn resync(
+    State(state): State<PanelState>,
+    Extension(session): Extension<SessionKey>,
+    Extension(identity): Extension<Identity>,
+    Path(store): Path<String>,
+    body: Body,
+) -> Response {
+    let sent = match read(state, session, &store, body).await {
+        Ok(sent) => sent,
+        Err(answer) => return *answer,
+    };
+    let asked = sent.state.site.ask_run(&identity, &sent.store, false);
+    sent.end(asked.map(|_| "A run is on its way; this page shows it.".to_owned()))
+}
+
+pub(super) async fn hold(
+    State(state): State<PanelState>,
+    Extension(session): Extension<SessionKey>,
+    Extension(identity): Extension<Identity>,
+    Path(store): Path<String>,
+    body: Body,
+) -> Response {
+    let sent = match read(state, session, &store, body).await {
+        Ok(sent) => sent,
+        Err(answer) => return *answer,
+    };
+    let held = sent.reason().and_then(|reason| {
+        let reason = format!("{reason}, by {}", identity.who);
+        sent.state.site.hold(&sent.store, Some(reason))
+    });
+    sent.end(held.map(|_| "Held. No run begins here until it is released.".to_owned()))
+}
+
+pub(super) async fn release(
+    State(state): State<PanelState>,
+    Extension(session): Extension<SessionKey>,
+    Path(store): Path<String>,
+    body: Body,
+) -> Response {
+    let sent = match read(state, session, &store, body).await {
+        Ok(sent) => sent,
+        Err(answer) => return *answer,
+    };
+    let released = sent.state.site.release(&sent.store);
+    sent.end(released.map(|_| "Released. Runs are made again.".to_owned()))
+}
+
+pub(super) async fn pause(
+    State(state): State<PanelState>,
+    Extension(session): Extension<SessionKey>,
+    Extension(identity): Extension<Identity>,
+    Path(store): Path<String>,
+    body: Body,
+) -> Response {
+    let sent = match read(state, session, &store, body).await {
+        Ok(sent) => sent,
+        Err(answer) => return *answer,
+    };
+    let result = paused(&sent, &identity).await;
+    sent.end(result)
+}
+
+async fn paused(sent: &Sent, identity: &Identity) -> Result<String, ApiError> {
+    let minutes = match sent.form.get("minutes") {
+        "" => None,
+        text => Some(
+            text.parse::<u64>().ok().filter(|minutes| (1..=PAUSE_MAX_MINUTES).contains(minutes)).ok_or_else(
+                || {
+                    ApiError::bad_request(format!(
+                        "a pause ends after 1 to {PAUSE_MAX_MINUTES} minutes, or has no end"
+                    ))
+                },
+            )?,
+        ),
+    };
+    let (person, reason) = (identity.who.clone(), sent.reason()?);
+    let (site, store) = (&sent.state.site, &sent.store);
+    let record = failover_http::decide(site, store, Decision::Paused { person, reason }).await?;
+    let Some(minutes) = minutes else { return Ok("Paused, until somebody resumes it.".to_owned()) };
+    let now = site.daemon.env().wall();
+    let until = now.plus(std::time::Duration::from_mins(minutes));
+    sent.state.pauses.set(store, record, until).map_err(|error| {
+        ApiError::internal(format!("it is paused, but its end is not kept, so resume it by hand: {error}"))
+    })?;
+    Ok(format!("Paused for {}.", span(minutes as f64 * 60.0)))
+}
+
+pub(super) async fn resume(
+    State(state): State<PanelState>,
+    Extension(session): Extension<SessionKey>,
+    Extension(identity): Extension<Identity>,
+    Path(store): Path<String>,
+    body: Body,
+) -> Response {
+    let sent = match read(state, session, &store, body).await {
+        Ok(sent) => sent,
+        Err(answer) => return *answer,
+    };
+    let decision = Decision::Resumed { person: identity.who };
+    let resumed = failover_http::decide(&sent.state.site, &sent.store, decision).await;
+    if resumed.is_ok() {
+        sent.state.pauses.forget(&sent.store);
+    }
+    sent.end(resumed.map(|_| "Resumed. Hosts may take it over by themselves again.".to_owned()))
+}
