@@ -57,6 +57,8 @@ mod members;
 mod notify;
 mod output;
 mod outsiders;
+mod panel;
+mod panel_browser;
 mod points;
 mod races;
 mod remote_failover;

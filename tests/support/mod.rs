@@ -28,6 +28,7 @@ pub mod nginx;
 pub mod objects;
 pub mod origin;
 pub mod outage;
+pub mod panel;
 pub mod proxies;
 pub mod receiver;
 pub mod rig;

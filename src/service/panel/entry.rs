@@ -263,7 +263,7 @@ mod tests {
             secret_file.display()
         );
         let proxy: ProxySettings = toml::from_str(&text).unwrap();
-        let of = |peer: &str, pairs| by_proxy(&proxy, Peer(peer.parse().unwrap()), &headers(pairs));
+        let of = |peer: &str, pairs: &[(&'static str, &'static str)]| by_proxy(&proxy, Peer(peer.parse().unwrap()), &headers(pairs));
         let secret = ("x-understudy-secret", "0123456789abcdef0123");
         let found = of("10.0.0.1", &[secret, ("x-forwarded-user", "anna")]).unwrap().unwrap();
         assert_eq!(found.who, "anna by the proxy");
