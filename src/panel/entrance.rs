@@ -33,7 +33,7 @@ pub fn onwards(to: &str) -> Markup {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="referrer" content="no-referrer";
+                meta name="referrer" content="same-origin";
                 meta http-equiv="refresh" content=(format!("0;url={to}"));
                 title { "One moment" }
             }

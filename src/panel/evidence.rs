@@ -37,7 +37,7 @@ pub fn copies(status: &StoreStatus, now: UnixNanos) -> Markup {
             h2 id="copies" { "Copies" }
             dl class="facts" {
                 (fact("Newest snapshot", &snapshot))
-                (fact("Lag", &status.lag_seconds.map_or(html! { "not known" }, |lag| html! { (span(lag)) " of " (about(status.objective_seconds as f64)) })))
+                (fact("Lag", &status.lag_seconds.map_or(html! { "not known" }, |lag| html! { (span(lag)) " of " (span(status.objective_seconds as f64)) })))
                 (fact("Next run", &next))
                 (fact("Schedule", &html! { code { (status.schedule) } }))
                 (fact("Last proven", &when(upkeep.proven)))

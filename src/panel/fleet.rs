@@ -6,7 +6,7 @@ use super::frame::{Frame, page};
 use super::icon::Icon;
 use super::need::{Need, is_late, need};
 use super::sentence::{Reader, loss};
-use super::words::{about, at_seconds, moment};
+use super::words::{about, at_seconds, moment, span};
 use crate::api::store::StoreStatus;
 use crate::model::plan::PlanName;
 use crate::model::role::Role;
@@ -96,8 +96,8 @@ fn lag(status: &StoreStatus) -> Markup {
         @match status.lag_seconds {
             Some(lag) => {
                 span class=[is_late(status).then_some("late")] { (about(lag)) }
-                " " span class="soft" { "of " (about(objective as f64)) }
-                meter min="0" max=(objective) value=(lag.min(objective as f64).round()) aria-label={ "lag of " (about(lag)) " against " (about(objective as f64)) } {}
+                " " span class="soft" { "of " (span(objective as f64)) }
+                meter min="0" max=(objective) value=(lag.min(objective as f64).round()) aria-label={ "lag of " (about(lag)) " against " (span(objective as f64)) } {}
             }
             None => span class="soft" { "none yet" },
         }
@@ -148,17 +148,17 @@ pub fn row(status: &StoreStatus, reader: Reader, now: UnixNanos) -> Markup {
             @if reader == Reader::Operator { td data-label="Role" { (role(status)) } }
             td data-label="Lag" { (lag(status)) }
             @if reader == Reader::Operator {
-                td data-label="Standby" {
+                td data-label="Standby" class=[replica.is_none().then_some("none")] {
                     @match replica { Some(lag) => { (about(lag)) " behind" }, None => span class="soft" { "–" } }
                 }
             }
-            td data-label="Database" { (database(status)) }
+            td data-label="Database" class=[status.database.is_none().then_some("none")] { (database(status)) }
             @if reader == Reader::Operator { td data-label="Failover" { (failover(status)) } }
             td data-label="Proven" {
                 @match proven { Some(at) => (moment(at_seconds(at), now)), None => span class="soft" { "never" } }
             }
             @if reader == Reader::Operator {
-                td data-label="Epoch" class="number" {
+                td data-label="Epoch" class=[status.failover.is_none().then_some("none")] {
                     @match &status.failover { Some(failover) => (failover.epoch), None => span class="soft" { "–" } }
                 }
             }

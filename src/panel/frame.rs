@@ -30,7 +30,7 @@ pub fn page(frame: &Frame, title: &str, live: Option<&str>, body: Markup) -> Mar
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                meta name="referrer" content="no-referrer";
+                meta name="referrer" content="same-origin";
                 meta name="htmx-config" content=(HTMX_CONFIG);
                 title { (title) " · " (frame.name) }
                 link rel="icon" href=(MARK.url()) type=(MARK.kind);
@@ -68,7 +68,7 @@ fn header(frame: &Frame) -> Markup {
                     @if may(identity, Action::SeeAudit, None) { a href="/audit" { "Audit" } }
                 }
                 div class="who" {
-                    span class="person" { (Icon::Person.show()) span { (identity.who) " · " (identity.role.name()) } }
+                    span class="person" { (Icon::Person.show()) span { (short(&identity.who)) } span { "· " (identity.role.name()) } }
                     form method="post" action="/logout" {
                         input type="hidden" name="key" value=(frame.key);
                         button class="quiet" type="submit" { "Log out" }
@@ -77,6 +77,12 @@ fn header(frame: &Frame) -> Markup {
             }
         }
     }
+}
+
+/// Returns the name of who looks: of a token, whose it is, if that was given.
+fn short(who: &str) -> &str {
+    let named = who.strip_suffix(')').and_then(|who| who.split_once(" ("));
+    named.map_or(who, |(_, name)| name)
 }
 
 #[cfg(test)]
@@ -98,6 +104,12 @@ mod tests {
         assert_eq!(text.matches("<script").count(), 3);
         let still = page(&frame, "x", None, html! {}).into_string();
         assert!(!still.contains("refresh") && !still.contains("htmx.js"));
+    }
+
+    #[test]
+    fn a_person_is_shown_by_name() {
+        let names = ["token 12 (Anna (night))", "token 12", "anna by the proxy"].map(short);
+        assert_eq!(names, ["Anna (night)", "token 12", "anna by the proxy"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! place and no error.
 
 use super::need::{Need, need};
-use super::words::{about, ago, at_most, before, clock, counted};
+use super::words::{about, ago, at_most, before, clock, counted, span};
 use crate::api::store::StoreStatus;
 use crate::model::role::Role;
 use crate::support::clock::UnixNanos;
@@ -86,7 +86,7 @@ fn for_operator(status: &StoreStatus, now: UnixNanos) -> Sentence {
             let what = format!(
                 "{name} is late: its newest snapshot is {} old, and its plan promises {}.",
                 about(lag),
-                about(promised)
+                span(promised)
             );
             let error = status
                 .last_error
@@ -259,14 +259,14 @@ fn for_customer(status: &StoreStatus, now: UnixNanos) -> Sentence {
             "Whoever runs it sees that, too.",
         ),
         Need::Late => {
-            let promised = about(status.objective_seconds as f64);
+            let promised = span(status.objective_seconds as f64);
             let what = format!("Your store is {safe}, and your plan promises {promised}.");
             of(what, "Whoever runs it sees that, too.")
         }
         Need::Failing => of(fine(), "The last copy did not succeed, and is tried again."),
         Need::Fenced => of(fine(), "Another server has it now, and copies it there."),
         Need::New | Need::Fine => {
-            let promised = about(status.objective_seconds as f64);
+            let promised = span(status.objective_seconds as f64);
             of(
                 fine(),
                 format!(

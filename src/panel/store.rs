@@ -80,7 +80,7 @@ pub fn store(
     let reader = reader(identity, view.status);
     let body = html! {
         div class="title" {
-            p class="path" { a href="/" { "Stores" } " / " }
+            p class="path" { a href="/" { "← Stores" } }
             h1 { (name) }
             p class="soft" { (view.status.plan.name()) @if reader == Reader::Operator { ", " (view.status.log_role.name()) " here" } }
         }

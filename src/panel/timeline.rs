@@ -3,7 +3,7 @@
 //! The drawing is SVG with percentages, so that it is as wide as the page and its marks stay round. The same
 //! data stands in a table below it, for those who cannot see the drawing or want the figures.
 
-use super::words::{about, at_most, clock, full, span};
+use super::words::{at_most, clock, counted, full, span};
 use crate::support::clock::{DAY, UnixNanos};
 use maud::{Markup, html};
 use std::fmt::Write;
@@ -154,7 +154,7 @@ fn drawing(timeline: &Timeline, objective: Duration, now: UnixNanos) -> Markup {
                 path class="lag" d=(outline(timeline, top, now)) {}
             }
             line class="objective" x1="0" x2="100%" y1=(format!("{:.1}", 34.0 + line)) y2=(format!("{:.1}", 34.0 + line)) {}
-            text class="objective" x="4" y=(format!("{:.1}", 34.0 + line - 5.0)) { "promised: " (about(objective.as_secs_f64())) }
+            text class="objective" x="4" y=(format!("{:.1}", 34.0 + line - 5.0)) { "promised: " (span(objective.as_secs_f64())) }
             line class="base" x1="0" x2="100%" y1="140" y2="140" {}
             @for taken in dots.iter().step_by(each) {
                 circle class="dot" cx=(percent(taken.there)) cy="140" r="4" { title { (dot(taken, now)) } }
@@ -175,15 +175,15 @@ fn dot(taken: &Taken, now: UnixNanos) -> String {
 
 /// Says what the drawing shows.
 fn described(timeline: &Timeline, objective: Duration, now: UnixNanos) -> String {
-    let count = timeline.snapshots.iter().filter(|taken| is_in_day(taken.there, now)).count();
+    let count = timeline.snapshots.iter().filter(|taken| is_in_day(taken.there, now)).count() as u64;
     let worst = worst(timeline, now);
-    let mut text = format!("{count} snapshots in 24 hours.");
+    let mut text = format!("{} in 24 hours.", counted(count, "snapshot", "snapshots"));
     if let Some(worst) = worst {
         let _ = write!(
             text,
             " The lag was at most {}; {} are promised.",
             at_most(worst),
-            about(objective.as_secs_f64())
+            span(objective.as_secs_f64())
         );
     }
     let marks = timeline.marks.iter().filter(|mark| is_in_day(mark.at, now)).count();

@@ -565,7 +565,6 @@ fn every_key_of_the_configuration_is_in_the_sample_and_in_the_reference() {
             .contains(&key.as_str())
                 && ![("[store.database]", "fence"), ("[store.member]", "database")]
                     .contains(&(table, key.as_str()))
-
         };
         let known: BTreeSet<String> = keys_of(table)
             .into_iter()

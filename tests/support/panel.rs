@@ -63,7 +63,8 @@ impl PanelHost {
     /// Posts a form as a page of the panel's own does.
     pub fn post(&self, path: &str, cookie: Option<&str>, form: &str) -> HttpAnswer {
         let (name, origin) = (self.name(), format!("http://{}", self.name()));
-        let mut headers = vec![("Host", name.as_str()), ("Origin", &origin), ("Sec-Fetch-Site", "same-origin")];
+        let mut headers =
+            vec![("Host", name.as_str()), ("Origin", &origin), ("Sec-Fetch-Site", "same-origin")];
         headers.extend(cookie.map(|cookie| ("Cookie", cookie)));
         self.send("POST", path, &headers, form)
     }
@@ -88,7 +89,8 @@ impl PanelHost {
 
     /// Returns the lines of the audit.
     pub fn audit(&self) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(self.host.path("state/understudy/audit.jsonl")).unwrap_or_default();
+        let text =
+            std::fs::read_to_string(self.host.path("state/understudy/audit.jsonl")).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }

@@ -1,9 +1,11 @@
 //! What forms do: each once, however often it is sent, and then the browser is sent on to the page.
 
+use super::answer::refused;
 use super::done::{FormKey, Told};
 use super::form::Form;
 use super::sessions::SessionKey;
-use super::{PanelState, refused, turned_away};
+use super::state::PanelState;
+use super::turned_away;
 use crate::model::access::Identity;
 use crate::model::decision::Decision;
 use crate::model::id::StoreName;

@@ -1,10 +1,11 @@
 //! The ways in and out: a token, a handover, the logout.
 
+use super::answer::{html, refused};
 use super::entry::cookie;
 use super::form::{Form, own_path};
 use super::handover::{HandoverKey, verify};
 use super::sessions::{Began, SessionKey};
-use super::{PanelState, html, refused};
+use super::state::PanelState;
 use crate::model::access::Identity;
 use crate::panel::entrance::{login as page, onwards};
 use crate::panel::frame::Frame;

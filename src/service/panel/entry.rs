@@ -11,9 +11,10 @@
 //! and there is no network to hide it from. Cookies do not tell ports apart, so on loopback other servers of the
 //! host that a browser visits are sent it.
 
-use super::PanelState;
+use super::answer::{Skin, html};
 use super::sessions::SessionKey;
 use super::settings::{HandoverSettings, ProxySettings, Public};
+use super::state::PanelState;
 use crate::model::access::Identity;
 use crate::panel::frame::Frame;
 use crate::panel::refusal::refusal;
@@ -42,7 +43,7 @@ const HEADERS: [(HeaderName, &str); 8] = [
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
-    (header::REFERRER_POLICY, "no-referrer"),
+    (header::REFERRER_POLICY, "same-origin"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (
@@ -139,13 +140,13 @@ pub(super) async fn admit(State(state): State<PanelState>, mut request: Request,
     let mut response = match refused(&state, &request) {
         Some((status, title, why)) => {
             let frame = Frame { name: state.settings.name(), identity: None, key: "" };
-            (status, super::html(refusal(&frame, title, why))).into_response()
+            (status, html(refusal(&frame, title, why))).into_response()
         }
         None => {
             let (caller, key) = caller(&state, &request);
             let busy = seat.filter(|_| caller.identity.is_ok()).map(|seat| seat.begin());
             request.extensions_mut().insert(caller);
-            request.extensions_mut().insert(super::Skin(state.settings.name().to_owned()));
+            request.extensions_mut().insert(Skin(state.settings.name().to_owned()));
             if let Some(key) = key {
                 request.extensions_mut().insert(key);
             }
@@ -263,7 +264,9 @@ mod tests {
             secret_file.display()
         );
         let proxy: ProxySettings = toml::from_str(&text).unwrap();
-        let of = |peer: &str, pairs: &[(&'static str, &'static str)]| by_proxy(&proxy, Peer(peer.parse().unwrap()), &headers(pairs));
+        let of = |peer: &str, pairs: &[(&'static str, &'static str)]| {
+            by_proxy(&proxy, Peer(peer.parse().unwrap()), &headers(pairs))
+        };
         let secret = ("x-understudy-secret", "0123456789abcdef0123");
         let found = of("10.0.0.1", &[secret, ("x-forwarded-user", "anna")]).unwrap().unwrap();
         assert_eq!(found.who, "anna by the proxy");

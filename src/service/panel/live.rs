@@ -5,16 +5,15 @@
 //! newer than what its browser has; it says which version that is when it comes back (`Last-Event-ID`), so
 //! nothing is missed and nothing sent twice. A browser that is slow is sent only the last version of each part.
 
-use super::PanelState;
+use super::hub::{At, Hub, Looker, Part};
 use super::pages::{FleetQuery, reader_of_all, seen};
 use super::sessions::SessionKey;
-use crate::api::store::StoreStatus;
+use super::state::PanelState;
 use crate::model::access::{Action, Identity, may};
 use crate::model::id::StoreName;
-use crate::panel::fleet::{Filter, chips, counts, needy, row, summary};
+use crate::panel::fleet::{chips, counts, needy, row, summary};
 use crate::panel::sentence::Reader;
 use crate::panel::store::{View, facts, live, reader};
-use crate::support::env::Env;
 use crate::support::lock::lock;
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
@@ -23,85 +22,14 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// Time between two looks at what changed.
 const LOOK: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// A part of a page: a row of the fleet, or what is live on a store's own page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
-    Row,
-    Live,
-    Facts,
-}
-
-struct Fragment {
-    html: Arc<str>,
-    version: u64,
-}
-
-/// What is rendered, and for whom.
-#[derive(Default)]
-struct Rendered {
-    parts: BTreeMap<(StoreName, Reader, Part), Fragment>,
-    statuses: Arc<Vec<StoreStatus>>,
-    version: u64,
-}
-
-/// Open streams by what they show.
-#[derive(Default)]
-struct Lookers {
-    fleets: BTreeMap<Reader, usize>,
-    stores: BTreeMap<(StoreName, Reader), usize>,
-}
-
-/// What is live.
-pub(super) struct Hub {
-    /// Names this daemon's versions: another's mean nothing here.
-    nonce: u64,
-    rendered: Mutex<Rendered>,
-    lookers: Arc<Mutex<Lookers>>,
-    changed: watch::Sender<u64>,
-}
-
-impl Hub {
-    pub(super) fn new(env: &Env) -> Self {
-        let (changed, _) = watch::channel(0);
-        Self { nonce: env.nonce(), rendered: Mutex::default(), lookers: Arc::default(), changed }
-    }
-
-    /// Returns the version of what is rendered now.
-    pub(super) fn version(&self) -> String {
-        self.name(lock(&self.rendered).version)
-    }
-
-    fn name(&self, version: u64) -> String {
-        format!("{:016x}-{version}", self.nonce)
-    }
-
-    /// Returns the version of this name; 0 for one that is not of this daemon.
-    fn parse(&self, name: &str) -> u64 {
-        let ours = name.split_once('-').filter(|(nonce, _)| *nonce == format!("{:016x}", self.nonce));
-        ours.and_then(|(_, version)| version.parse().ok()).unwrap_or(0)
-    }
-
-    /// Takes in a part; one that is as it was keeps its version.
-    fn take(rendered: &mut Rendered, key: (StoreName, Reader, Part), html: String, next: u64) {
-        match rendered.parts.get_mut(&key) {
-            Some(fragment) if *fragment.html == *html => {}
-            Some(fragment) => *fragment = Fragment { html: html.into(), version: next },
-            None => drop(rendered.parts.insert(key, Fragment { html: html.into(), version: next })),
-        }
-        rendered.version = next;
-    }
-}
 
 /// Keeps what is live up to date while somebody looks, for ever.
 pub(super) fn keep(state: PanelState) {
@@ -153,50 +81,6 @@ fn look(state: &PanelState) {
     rendered.statuses = Arc::new(statuses);
     drop(rendered);
     state.hub.changed.send_replace(next);
-}
-
-/// A place among those who look; it is given back at the end of the stream.
-struct Looker {
-    lookers: Arc<Mutex<Lookers>>,
-    at: At,
-}
-
-#[derive(Clone)]
-enum At {
-    Fleet(Reader, Filter),
-    Store(StoreName, Reader),
-}
-
-impl Looker {
-    fn new(hub: &Hub, at: At) -> Self {
-        let lookers = hub.lookers.clone();
-        {
-            let mut all = lock(&lookers);
-            match &at {
-                At::Fleet(reader, _) => *all.fleets.entry(*reader).or_default() += 1,
-                At::Store(name, reader) => *all.stores.entry((name.clone(), *reader)).or_default() += 1,
-            }
-        }
-        Self { lookers, at }
-    }
-}
-
-impl Drop for Looker {
-    fn drop(&mut self) {
-        fn leave<K: Ord>(all: &mut BTreeMap<K, usize>, key: &K) {
-            if let Some(count) = all.get_mut(key) {
-                *count -= 1;
-                if *count == 0 {
-                    all.remove(key);
-                }
-            }
-        }
-        let mut all = lock(&self.lookers);
-        match &self.at {
-            At::Fleet(reader, _) => leave(&mut all.fleets, reader),
-            At::Store(name, reader) => leave(&mut all.stores, &(name.clone(), *reader)),
-        }
-    }
 }
 
 /// Returns a fragment that takes the place of the element with this id.
@@ -341,39 +225,4 @@ pub(super) async fn store(
     let looker = Looker::new(&state.hub, At::Store(status.store, reader));
     let version = version(&state, &headers, query.since.as_deref());
     answer(stream(state, identity, session.map(|Extension(key)| key), version, looker))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_part_that_stays_as_it_is_keeps_its_version_and_another_daemon_s_means_nothing() {
-        let hub = Hub::new(&Env::system());
-        let key = (StoreName::parse("acme").unwrap(), Reader::Operator, Part::Row);
-        let mut rendered = Rendered::default();
-        Hub::take(&mut rendered, key.clone(), "a".into(), 1);
-        Hub::take(&mut rendered, key.clone(), "a".into(), 2);
-        assert_eq!((rendered.parts[&key].version, rendered.version), (1, 2));
-        Hub::take(&mut rendered, key.clone(), "b".into(), 3);
-        assert_eq!(rendered.parts[&key].version, 3);
-        assert_eq!(hub.parse(&hub.name(7)), 7);
-        for other in ["", "7", "0000000000000000-7", "x-y", &hub.name(7).replace('-', "_")] {
-            assert_eq!(hub.parse(other), 0, "{other}");
-        }
-    }
-
-    #[test]
-    fn who_looks_is_counted_until_the_stream_ends() {
-        let hub = Hub::new(&Env::system());
-        let at = || At::Fleet(Reader::Operator, Filter::default());
-        let (one, two) = (Looker::new(&hub, at()), Looker::new(&hub, at()));
-        let other = Looker::new(&hub, At::Store(StoreName::parse("a.b").unwrap(), Reader::Customer));
-        assert_eq!((lock(&hub.lookers).fleets[&Reader::Operator], lock(&hub.lookers).stores.len()), (2, 1));
-        drop((one, other));
-        assert_eq!((lock(&hub.lookers).fleets.len(), lock(&hub.lookers).stores.len()), (1, 0));
-        drop(two);
-        assert!(lock(&hub.lookers).fleets.is_empty());
-        assert_eq!(selector("row-a.b"), "row-a\\.b");
-    }
 }

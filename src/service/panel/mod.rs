@@ -4,122 +4,31 @@
 //! It answers at an address of its own, so that the API may stay on the socket. It does what the API does, by
 //! the same functions: there are two ways to one truth.
 
-use self::days::Days;
-use self::done::Done;
-use self::handover::Served;
-use self::live::Hub;
-use self::pauses::PauseEnds;
-use self::sessions::Sessions;
-use self::settings::{PanelSettings, Public};
-use super::app_state::AppState;
+pub(crate) use self::state::{PanelParts, PanelState};
+
 use super::audit::Audit;
 use super::routes::{Access, Access::Needs, Gate, RouteRow, Routes};
-use super::token::Token;
-use super::tokens::KnownTokens;
 use crate::model::access::Action;
-use crate::panel::frame::Frame;
-use crate::panel::refusal::refusal;
 use axum::Router;
-use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::response::{Html, IntoResponse, Response};
-use maud::Markup;
-use std::net::IpAddr;
-use std::sync::Arc;
 
 mod acts;
+mod answer;
 mod days;
 mod done;
 mod enter;
 mod entry;
 mod form;
 mod handover;
+mod hub;
 mod live;
 mod pages;
+mod pause_ends;
 mod pauses;
 mod sessions;
 pub(crate) mod settings;
+mod state;
 mod turned_away;
-
-/// What the handlers share.
-#[derive(Clone)]
-pub(crate) struct PanelState(Arc<Inner>);
-
-pub(crate) struct Inner {
-    site: AppState,
-    settings: PanelSettings,
-    public: Public,
-    /// The address that it listens at.
-    bound: Option<IpAddr>,
-    token: Option<Token>,
-    tokens: KnownTokens,
-    sessions: Sessions,
-    served: Served,
-    done: Done,
-    days: Days,
-    hub: Hub,
-    pauses: PauseEnds,
-    audit: Audit,
-}
-
-impl std::ops::Deref for PanelState {
-    type Target = Inner;
-
-    fn deref(&self) -> &Inner {
-        &self.0
-    }
-}
-
-/// The panel's name, for answers that know nothing else.
-#[derive(Clone)]
-struct Skin(String);
-
-/// What a panel is made of.
-pub(crate) struct PanelParts {
-    pub site: AppState,
-    pub settings: PanelSettings,
-    pub bound: Option<IpAddr>,
-    pub token: Option<Token>,
-    pub tokens: KnownTokens,
-    pub audit: Audit,
-}
-
-impl PanelState {
-    /// Returns the state of a panel that answers at `listen`.
-    ///
-    /// # Errors
-    /// The reason why the settings cannot be used.
-    pub(crate) fn new(parts: PanelParts, listen: &str) -> Result<Self, String> {
-        let PanelParts { site, settings, bound, token, tokens, audit } = parts;
-        let public = settings.public(listen)?;
-        let env = site.daemon.env().clone();
-        let sessions = Sessions::new(&env, tokens.clone());
-        let (hub, pauses) = (Hub::new(&env), PauseEnds::new(&env));
-        let (served, done, days) = (Served::default(), Done::default(), Days::default());
-        Ok(Self(Arc::new(Inner {
-            site,
-            settings,
-            public,
-            bound,
-            token,
-            tokens,
-            sessions,
-            served,
-            done,
-            days,
-            hub,
-            pauses,
-            audit,
-        })))
-    }
-}
-
-impl PanelState {
-    /// Returns where browsers reach the panel.
-    pub(crate) fn url(&self) -> &str {
-        &self.public.origin
-    }
-}
 
 /// Returns the panel's routes: methods, paths, and what each needs.
 pub fn table() -> Vec<RouteRow> {
@@ -158,14 +67,4 @@ pub(crate) fn router(state: &PanelState) -> Router {
         .method_not_allowed_fallback(turned_away::no_page)
         .layer(from_fn_with_state(state.clone(), entry::admit))
         .with_state(state.clone())
-}
-
-fn html(page: Markup) -> Html<String> {
-    Html(page.into_string())
-}
-
-/// Returns a page that says why there is none.
-fn refused(name: &str, status: StatusCode, title: &str, why: &str) -> Response {
-    let frame = Frame { name, identity: None, key: "" };
-    (status, html(refusal(&frame, title, why))).into_response()
 }

@@ -1,8 +1,10 @@
 //! The pages: each is made of what the daemon knows now, for who asks.
 
+use super::answer::{html, refused};
 use super::done::FormKey;
 use super::sessions::SessionKey;
-use super::{PanelState, html, refused, turned_away};
+use super::state::PanelState;
+use super::turned_away;
 use crate::api::store::StoreStatus;
 use crate::model::access::{Action, Identity, may};
 use crate::model::plan::PlanName;

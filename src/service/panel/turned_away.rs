@@ -1,6 +1,6 @@
 //! What is answered in place of a page that is not given: the login, or a page that says why.
 
-use super::{Skin, refused};
+use super::answer::{Skin, html, refused};
 use crate::model::access::Identity;
 use crate::panel::entrance::onwards;
 use crate::service::caller::Caller;
@@ -42,7 +42,7 @@ fn to_login(parts: &Parts) -> Response {
         return Redirect::to("/login").into_response();
     }
     if matches!(value("sec-fetch-site"), Some("cross-site" | "same-site")) {
-        return super::html(onwards(to)).into_response();
+        return html(onwards(to)).into_response();
     }
     let next: String = url::form_urlencoded::byte_serialize(to.as_bytes()).collect();
     ([(header::VARY, "Cookie")], Redirect::to(&format!("/login?next={next}"))).into_response()
