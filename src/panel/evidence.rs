@@ -16,9 +16,11 @@ fn fact(name: &str, value: &Markup) -> Markup {
 /// Shows the facts about a store's copies.
 pub fn copies(status: &StoreStatus, now: UnixNanos) -> Markup {
     let upkeep = status.upkeep.clone().unwrap_or_default();
+    // Until the daemon has looked once, it does not know.
+    let never = if status.upkeep.is_some() { "never" } else { "not known yet" };
     let when = |at: Option<f64>| match at {
         Some(at) => moment(at_seconds(at), now),
-        None => html! { span class="soft" { "never" } },
+        None => html! { span class="soft" { (never) } },
     };
     let next = match (status.running, status.next_run) {
         (true, _) => html! { "now" },

@@ -155,7 +155,7 @@ pub fn row(status: &StoreStatus, reader: Reader, now: UnixNanos) -> Markup {
             td data-label="Database" class=[status.database.is_none().then_some("none")] { (database(status)) }
             @if reader == Reader::Operator { td data-label="Failover" { (failover(status)) } }
             td data-label="Proven" {
-                @match proven { Some(at) => (moment(at_seconds(at), now)), None => span class="soft" { "never" } }
+                @match proven { Some(at) => (moment(at_seconds(at), now)), None => span class="soft" { (if status.upkeep.is_some() { "never" } else { "not known yet" }) } }
             }
             @if reader == Reader::Operator {
                 td data-label="Epoch" class=[status.failover.is_none().then_some("none")] {

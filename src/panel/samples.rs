@@ -99,10 +99,9 @@ fn seen(verdict: &str, reason: &str) -> Option<WatchStatus> {
     Some(WatchStatus { verdict: verdict.into(), reasons: vec![reason.into()] })
 }
 
-/// Returns the state of this name.
-pub(super) fn case(name: &str) -> StoreStatus {
-    let fine = fine();
-    let standby = StoreStatus {
+/// Returns a standby that is well.
+fn standby() -> StoreStatus {
+    StoreStatus {
         role: Permission::Standby,
         log_role: Role::Standby,
         failover: Some(FailoverBrief { ready: Some(true), ..phase("standby").unwrap() }),
@@ -115,15 +114,48 @@ pub(super) fn case(name: &str) -> StoreStatus {
             }),
             ..DatabaseStatus::default()
         }),
-        ..fine.clone()
-    };
+        ..fine()
+    }
+}
+
+/// Returns a store whose runs fail.
+fn failed(kind: FailureKind, error: &str) -> StoreStatus {
+    let error = Some(error.into());
+    StoreStatus { failures: 2, last_error: error, last_error_kind: Some(kind), ..fine() }
+}
+
+/// Returns a state of damage.
+fn damaged(name: &str) -> StoreStatus {
+    let (fine, standby) = (fine(), standby());
+    match name {
+        "damaged" => {
+            StoreStatus { upkeep: Some(UpkeepStatus { problems: 3, ..UpkeepStatus::default() }), ..fine }
+        }
+        "damaged run" => failed(FailureKind::Damaged, "pack ab is gone"),
+        "drill" => {
+            let drill_error = Some("a file was not there".into());
+            StoreStatus { upkeep: Some(UpkeepStatus { drill_error, ..UpkeepStatus::default() }), ..fine }
+        }
+        "database" => {
+            let server = DatabaseServer {
+                state: "broken".into(),
+                meaning: Some("somebody wrote to it".into()),
+                mend: Some("seed it again".into()),
+                error: Some("1062 on secret-host-1".into()),
+                ..DatabaseServer::default()
+            };
+            let drill = Some(DatabaseDrill::default());
+            let database = Some(DatabaseStatus { server: Some(server), drill, ..DatabaseStatus::default() });
+            StoreStatus { database, ..standby }
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// Returns the state of this name.
+pub(super) fn case(name: &str) -> StoreStatus {
+    let (fine, standby) = (fine(), standby());
     let empty = StoreStatus { snapshot: None, lag_seconds: None, ..fine.clone() };
-    let failed = |kind, error: &str| StoreStatus {
-        failures: 2,
-        last_error: Some(error.into()),
-        last_error_kind: Some(kind),
-        ..case("fine")
-    };
     match name {
         "fine" => fine,
         "standby" => standby,
@@ -155,26 +187,7 @@ pub(super) fn case(name: &str) -> StoreStatus {
         "fenced" => StoreStatus { fenced: true, log_role: Role::Fenced, ..fine },
         "rejoining" => StoreStatus { failover: phase("rejoining"), ..fine },
         "unassigned" => StoreStatus { log_role: Role::Unassigned, ..fine },
-        "damaged" => {
-            StoreStatus { upkeep: Some(UpkeepStatus { problems: 3, ..UpkeepStatus::default() }), ..fine }
-        }
-        "damaged run" => failed(FailureKind::Damaged, "pack ab is gone"),
-        "drill" => {
-            let drill_error = Some("a file was not there".into());
-            StoreStatus { upkeep: Some(UpkeepStatus { drill_error, ..UpkeepStatus::default() }), ..fine }
-        }
-        "database" => {
-            let server = DatabaseServer {
-                state: "broken".into(),
-                meaning: Some("somebody wrote to it".into()),
-                mend: Some("seed it again".into()),
-                error: Some("1062 on secret-host-1".into()),
-                ..DatabaseServer::default()
-            };
-            let drill = Some(DatabaseDrill::default());
-            let database = Some(DatabaseStatus { server: Some(server), drill, ..DatabaseStatus::default() });
-            StoreStatus { database, ..standby }
-        }
+        "damaged" | "damaged run" | "drill" | "database" => damaged(name),
         "late" => StoreStatus { lag_seconds: Some(18_000.0), ..fine },
         "failing" => failed(FailureKind::Failed, "no room"),
         "unsteady" => StoreStatus { watch: seen("degraded", "slow"), ..standby },

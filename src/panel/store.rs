@@ -7,7 +7,7 @@ use super::icon::Icon;
 use super::need::{Need, Tone, need};
 use super::sentence::{Reader, sentence};
 use super::timeline::{self, Timeline};
-use super::words::span;
+use super::words::{span, whole};
 use crate::api::failover::FailoverStatus;
 use crate::api::store::StoreStatus;
 use crate::model::access::{Action, Identity, may};
@@ -41,8 +41,8 @@ pub fn live(view: &View, reader: Reader) -> Markup {
             section class={ "card sentence " (need.tone().class()) } aria-label="What is so" {
                 p class={ "state " (need.tone().class()) } { (need.icon().show()) span { (need.word()) } }
                 div role="status" {
-                    p class="what" { (said.what) }
-                    p class="risk" { (said.risk) }
+                    p class="what" { (whole(&said.what)) }
+                    p class="risk" { (whole(&said.risk)) }
                 }
                 @if let Some(progress) = view.status.progress.as_ref().filter(|_| view.status.running) {
                     p class="soft" { "A run is under way: " (super::words::count(progress.entries)) " entries looked at, " (super::words::size(progress.shipped_bytes)) " shipped." }

@@ -304,7 +304,9 @@ mod tests {
         assert!(text.matches("<circle").count() <= DOTS_MAX && text.contains("older ones are not listed"));
         assert!(show(None, 60, NOW).into_string().contains("could not be read"));
         // Times that lie in the future, by another host's clock.
-        let ahead = Timeline { snapshots: vec![taken(1, -1.0)], marks: Vec::new() };
+        let there = NOW.plus(Duration::from_hours(1));
+        let ahead = vec![Taken { number: 1, begun: there, there, changed: 0 }];
+        let ahead = Timeline { snapshots: ahead, marks: Vec::new() };
         assert!(!show(Some(&ahead), 60, NOW).into_string().contains("NaN"));
     }
 }

@@ -111,6 +111,23 @@ pub fn at_seconds(seconds: f64) -> UnixNanos {
     UnixNanos(if seconds.is_finite() && seconds > 0.0 { (seconds * 1e9) as u64 } else { 0 })
 }
 
+/// Returns a text whose figures are not parted from their units at the end of a line.
+pub fn whole(text: &str) -> String {
+    const UNITS: [&str; 6] = ["s", "min", "h", "day", "days", "ago"];
+    let mut out = String::with_capacity(text.len() + 8);
+    let mut before = "";
+    for word in text.split(' ') {
+        let is_unit = UNITS.contains(&word.trim_end_matches(['.', ',', ';']));
+        let follows = before.ends_with(|c: char| c.is_ascii_digit()) || UNITS.contains(&before);
+        if !out.is_empty() {
+            out.push(if is_unit && follows { '\u{a0}' } else { ' ' });
+        }
+        out += word;
+        before = word;
+    }
+    out
+}
+
 /// Shows a moment as `7 min ago`, with the time in UTC for those who ask.
 pub fn moment(at: UnixNanos, now: UnixNanos) -> Markup {
     let passed = now.since(at).as_secs_f64();
@@ -143,6 +160,15 @@ mod tests {
         let most = [0.0, 0.2, 59.5, 60.0, 61.0, 420.0, 421.0, 3601.0, 172_801.0].map(at_most);
         assert_eq!(most, ["1 s", "1 s", "1 min", "1 min", "2 min", "7 min", "8 min", "2 h", "3 days"]);
         assert_eq!((ago(0.4), ago(425.0)), ("just now".into(), "7 min ago".into()));
+    }
+
+    #[test]
+    fn figures_stay_with_their_units() {
+        assert_eq!(
+            whole("safe as of 07:53, 7 min ago. 2 h"),
+            "safe as of 07:53, 7\u{a0}min\u{a0}ago. 2\u{a0}h"
+        );
+        assert_eq!(whole("a h 3 files"), "a h 3 files");
     }
 
     #[test]

@@ -476,12 +476,7 @@ impl Config {
         let with_path = config.store.iter_mut().filter(|store| !store.path.as_os_str().is_empty());
         with_path.for_each(|store| store.path = beside(&store.path));
         config.notify.iter_mut().for_each(|one| one.resolve(&base));
-        config.service.token_file = config.service.token_file.as_ref().map(beside);
-        config.service.audit_file = config.service.audit_file.as_ref().map(beside);
-        let is_path = |path: &&PathBuf| path.as_os_str() != OFF;
-        if let Some(socket) = config.service.socket.as_ref().filter(is_path) {
-            config.service.socket = Some(beside(socket));
-        }
+        resolve_service(&mut config.service, &base);
         config.cache = config.cache.as_ref().map(beside);
         config.key_file = config.key_file.as_ref().map(beside);
         config.passphrase_file = config.passphrase_file.as_ref().map(beside);
@@ -599,6 +594,17 @@ fn check_probes(store: &StoreConfig) -> Result<(), String> {
     store.drill.site.check().map_err(wrong)?;
     store.probe.iter().try_for_each(|probe| probe.check(false)).map_err(wrong)?;
     store.watch.probe.iter().try_for_each(|probe| probe.check(true)).map_err(wrong)
+}
+
+/// Resolves the daemon's relative paths.
+fn resolve_service(service: &mut ServiceConfig, base: &Path) {
+    let beside = |path: &PathBuf| base.join(path);
+    service.token_file = service.token_file.as_ref().map(beside);
+    service.audit_file = service.audit_file.as_ref().map(beside);
+    let is_path = |path: &&PathBuf| path.as_os_str() != OFF;
+    if let Some(socket) = service.socket.as_ref().filter(is_path) {
+        service.socket = Some(beside(socket));
+    }
 }
 
 /// Resolves a store's relative paths and programs against the directory of the file that names them.
