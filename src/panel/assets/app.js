@@ -38,16 +38,17 @@
     if (event.persisted) window.location.reload();
   });
 
+  // The names of htmx's events have the character that the page's configuration gives, in place of a colon.
   const say = (text) => {
     const place = document.getElementById('connection');
     if (place && place.textContent !== text) place.textContent = text;
   };
-  document.addEventListener('htmx:sse:after:connection', (event) => {
+  document.addEventListener('htmx-sse-after-connection', (event) => {
     const status = event.detail.connection && event.detail.connection.status;
     say('');
     document.documentElement.dataset.live = status === 200 ? 'yes' : 'no';
   });
-  document.addEventListener('htmx:sse:error', (event) => {
+  document.addEventListener('htmx-sse-error', (event) => {
     document.documentElement.dataset.live = 'no';
     if (event.detail.status === 401) {
       window.location.reload();
@@ -66,7 +67,7 @@
     const active = document.activeElement;
     return active && /^(INPUT|SELECT|TEXTAREA)$/.test(active.tagName);
   };
-  document.addEventListener('htmx:sse:after:message', () => {
+  document.addEventListener('htmx-sse-after-message', () => {
     tick();
     if (first && state() !== first && !isTyping()) window.location.reload();
   });
