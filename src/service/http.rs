@@ -34,7 +34,7 @@ use crate::repository::error::RepositoryError;
 use crate::support::failure::FailureKind;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json};
 use axum::{Extension, Router};
@@ -52,23 +52,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) fn router(state: AppState, admission: Admission, gate: Gate) -> Router {
     routes(gate)
         .into_router()
-        .fallback(|caller| unanswered(caller, StatusCode::NOT_FOUND, "no such path"))
-        .method_not_allowed_fallback(|caller| {
-            unanswered(caller, StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+        .fallback(|Extension(caller), uri| unanswered(caller, uri, StatusCode::NOT_FOUND, "no such path"))
+        .method_not_allowed_fallback(|Extension(caller), uri| {
+            unanswered(caller, uri, StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
         })
         .layer(axum::middleware::from_fn_with_state(admission, admission::admit))
         .with_state(state)
 }
 
-/// Answers what has no route; who is not known does not learn that.
-async fn unanswered(
-    Extension(caller): Extension<Caller>,
-    status: StatusCode,
-    what: &'static str,
-) -> ApiError {
+/// Answers what has no route; who is not known does not learn that. At the members' path nobody is known.
+async fn unanswered(caller: Caller, uri: Uri, status: StatusCode, what: &'static str) -> ApiError {
     match caller.identity {
-        Ok(_) => ApiError::new(status, format!("{what}; see /api/v1/openapi.json")),
-        Err(error) => error,
+        Err(error) if uri.path() != ASK_PATH => error,
+        _ => ApiError::new(status, format!("{what}; see /api/v1/openapi.json")),
     }
 }
 

@@ -33,7 +33,8 @@ pub(super) fn no_store(name: &str) -> Response {
 /// did not send; it comes again from here.
 fn to_login(parts: &Parts) -> Response {
     let value = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let accepts_page = value("accept").is_none_or(|accepts| accepts.contains("text/html"));
+    let accepts_page =
+        value("accept").is_none_or(|accepts| accepts.contains("text/html") || accepts.contains("*/*"));
     if parts.uri.path().ends_with("/events") || !accepts_page {
         return StatusCode::UNAUTHORIZED.into_response();
     }
