@@ -92,7 +92,15 @@ fn fine() -> StoreStatus {
 
 fn phase(phase: &str) -> Option<FailoverBrief> {
     let primary = Some(WriterId("secret-host-1".into()));
-    Some(FailoverBrief { phase: phase.into(), epoch: 3, primary, failing: Vec::new(), ready: None })
+    Some(FailoverBrief {
+        phase: phase.into(),
+        epoch: 3,
+        primary,
+        failing: Vec::new(),
+        ready: None,
+        loss_files_seconds: None,
+        loss_database_seconds: None,
+    })
 }
 
 fn seen(verdict: &str, reason: &str) -> Option<WatchStatus> {

@@ -297,6 +297,9 @@ mod tests {
                 address: Some("reports.example:3306".into()),
                 snapshot: Some(Sequence(42)),
             }),
+            loss_files_seconds: None,
+            loss_database_seconds: None,
+            media: None,
             operation: String::new(),
             steps: Vec::new(),
         }
