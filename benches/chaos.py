@@ -328,6 +328,8 @@ def why_unsettled(lab):
         return "a daemon does not answer"
     if (here["phase"], there["phase"]) != ("primary", "standby"):
         return f"{primary.name} is {here['phase']}, {other.name} is {there['phase']}"
+    if here["handover_to"] or there["handover_to"]:
+        return "a handover is not over"
     if here["failing"] or there["failing"]:
         return f"failing: {here['failing']} {there['failing']}"
     if other.name not in here.get("synced", []):
@@ -428,6 +430,10 @@ def round_of(options, seed):
                 time.sleep(0.5)
                 if why := why_unsettled(lab):
                     found["rejoined"] += rejoin(lab, say)
+                    continue
+                # It may be on the way to something.
+                time.sleep(3)
+                why = why_unsettled(lab)
             found["settled"] = time.monotonic() - mended
             if why:
                 found["wrong"].append(f"not settled: {why}")
