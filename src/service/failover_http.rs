@@ -146,7 +146,8 @@ pub(super) async fn take_over(
 
 /// Returns what the database goes back to.
 fn back(asked: &FailoverQuery) -> Result<Option<Back>, ApiError> {
-    let wrong = |how: &str| Err(ApiError::bad_request(how));
+    // What the description cannot say of a request is refused as what does not fit.
+    let wrong = |how: &str| Err(ApiError::new(StatusCode::CONFLICT, how));
     match (&asked.back_to, &asked.restore, asked.at) {
         (None, None, _) => Ok(None),
         (Some(position), Some(id), Some(_)) => {
