@@ -15,8 +15,7 @@ use crate::service::api_error::ApiError;
 use crate::service::failover_http;
 use crate::service::routes::AuditDetail;
 use axum::Extension;
-use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 
@@ -24,34 +23,39 @@ use axum::response::{IntoResponse, Redirect, Response};
 const PAUSE_MAX_MINUTES: u64 = 7 * 24 * 60;
 
 /// A form that somebody sent about a store.
-struct Sent {
+pub(super) struct Sent {
     state: PanelState,
     store: StoreName,
     form: Form,
     key: FormKey,
 }
 
-/// Reads a form. An error is the answer: also to a form that was carried out already.
-async fn read(
-    state: PanelState,
-    session: SessionKey,
-    store: &str,
-    body: Body,
-) -> Result<Sent, Box<Response>> {
-    let name = state.settings.name();
-    let Ok((store, _)) = state.site.known(store) else { return Err(Box::new(turned_away::no_store(name))) };
-    let no = |status, why: &str| Box::new(refused(name, status, "Not done", why));
-    let form = Form::read(body).await.map_err(|(status, why)| no(status, why))?;
-    let Some(key) = FormKey::new(session, form.get("key")) else {
-        return Err(no(
-            StatusCode::BAD_REQUEST,
-            "The form has no key. Go back, load the page again, and try once more.",
-        ));
-    };
-    if !state.done.begin(&key, state.site.daemon.now().boot) {
-        return Err(Box::new(onwards(&store, form.get("key"))));
+/// Reads a form of a session about the store that the path names. A rejection is the answer: also to a form that was
+/// carried out already.
+impl FromRequest<PanelState> for Sent {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &PanelState) -> Result<Self, Response> {
+        let (mut parts, body) = request.into_parts();
+        let read = Extension::<SessionKey>::from_request_parts(&mut parts, state).await;
+        let Extension(session) = read.map_err(IntoResponse::into_response)?;
+        let read = Path::<String>::from_request_parts(&mut parts, state).await;
+        let Path(store) = read.map_err(IntoResponse::into_response)?;
+        let name = state.settings.name();
+        let Ok((store, _)) = state.site.known(&store) else { return Err(turned_away::no_store(name)) };
+        let no = |status, why: &str| refused(name, status, "Not done", why);
+        let form = Form::read(body).await.map_err(|(status, why)| no(status, why))?;
+        let Some(key) = FormKey::new(session, form.get("key")) else {
+            return Err(no(
+                StatusCode::BAD_REQUEST,
+                "The form has no key. Go back, load the page again, and try once more.",
+            ));
+        };
+        if !state.done.begin(&key, state.site.daemon.now().boot) {
+            return Err(onwards(&store, form.get("key")));
+        }
+        Ok(Self { state: state.clone(), store, form, key })
     }
-    Ok(Sent { state, store, form, key })
 }
 
 fn onwards(store: &StoreName, key: &str) -> Response {
@@ -83,32 +87,12 @@ impl Sent {
     }
 }
 
-pub(super) async fn resync(
-    State(state): State<PanelState>,
-    Extension(session): Extension<SessionKey>,
-    Extension(identity): Extension<Identity>,
-    Path(store): Path<String>,
-    body: Body,
-) -> Response {
-    let sent = match read(state, session, &store, body).await {
-        Ok(sent) => sent,
-        Err(answer) => return *answer,
-    };
+pub(super) async fn resync(Extension(identity): Extension<Identity>, sent: Sent) -> Response {
     let asked = sent.state.site.ask_run(&identity, &sent.store, false);
     sent.end(asked.map(|_| "A run is on its way; this page shows it.".to_owned()))
 }
 
-pub(super) async fn hold(
-    State(state): State<PanelState>,
-    Extension(session): Extension<SessionKey>,
-    Extension(identity): Extension<Identity>,
-    Path(store): Path<String>,
-    body: Body,
-) -> Response {
-    let sent = match read(state, session, &store, body).await {
-        Ok(sent) => sent,
-        Err(answer) => return *answer,
-    };
+pub(super) async fn hold(Extension(identity): Extension<Identity>, sent: Sent) -> Response {
     let held = sent.reason().and_then(|reason| {
         let reason = format!("{reason}, by {}", identity.who);
         sent.state.site.hold(&sent.store, Some(reason))
@@ -116,31 +100,12 @@ pub(super) async fn hold(
     sent.end(held.map(|_| "Held. No run begins here until it is released.".to_owned()))
 }
 
-pub(super) async fn release(
-    State(state): State<PanelState>,
-    Extension(session): Extension<SessionKey>,
-    Path(store): Path<String>,
-    body: Body,
-) -> Response {
-    let sent = match read(state, session, &store, body).await {
-        Ok(sent) => sent,
-        Err(answer) => return *answer,
-    };
+pub(super) async fn release(sent: Sent) -> Response {
     let released = sent.state.site.release(&sent.store);
     sent.end(released.map(|_| "Released. Runs are made again.".to_owned()))
 }
 
-pub(super) async fn pause(
-    State(state): State<PanelState>,
-    Extension(session): Extension<SessionKey>,
-    Extension(identity): Extension<Identity>,
-    Path(store): Path<String>,
-    body: Body,
-) -> Response {
-    let sent = match read(state, session, &store, body).await {
-        Ok(sent) => sent,
-        Err(answer) => return *answer,
-    };
+pub(super) async fn pause(Extension(identity): Extension<Identity>, sent: Sent) -> Response {
     let result = paused(&sent, &identity).await;
     sent.end(result)
 }
@@ -170,17 +135,7 @@ async fn paused(sent: &Sent, identity: &Identity) -> Result<String, ApiError> {
     Ok(format!("Paused for {}.", span(minutes as f64 * 60.0)))
 }
 
-pub(super) async fn resume(
-    State(state): State<PanelState>,
-    Extension(session): Extension<SessionKey>,
-    Extension(identity): Extension<Identity>,
-    Path(store): Path<String>,
-    body: Body,
-) -> Response {
-    let sent = match read(state, session, &store, body).await {
-        Ok(sent) => sent,
-        Err(answer) => return *answer,
-    };
+pub(super) async fn resume(Extension(identity): Extension<Identity>, sent: Sent) -> Response {
     let decision = Decision::Resumed { person: identity.who };
     let resumed = failover_http::decide(&sent.state.site, &sent.store, decision).await;
     if resumed.is_ok() {
