@@ -49,6 +49,7 @@ pub mod holder;
 pub mod lag;
 pub mod media;
 pub mod minimal;
+mod note;
 pub mod orders;
 mod own_files;
 pub mod play;

@@ -1,11 +1,11 @@
 //! A database that was restored to take the place of a replica's data: its mark, and where it lies.
 
 use super::error::DatabaseError;
+use super::note;
 use crate::model::gtid::GtidPosition;
 use crate::support::durable;
 use crate::support::env::Env;
 use serde::{Deserialize, Serialize};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Name of the mark in a restored database's directory.
@@ -38,14 +38,7 @@ fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> DatabaseError + '_ 
 impl Restored {
     /// Reads the mark of a directory; none where it has none.
     pub fn read(root: &Path) -> Result<Option<Self>, DatabaseError> {
-        let path = root.join(MARK);
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| DatabaseError::Content { path, text: error.to_string() }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(DatabaseError::File { path, source }),
-        }
+        note::read(root.join(MARK))
     }
 
     /// Marks a directory.

@@ -6,6 +6,7 @@
 
 use super::error::DatabaseError;
 use super::minimal::Place;
+use super::note;
 use super::role::RoleNote;
 use crate::support::durable;
 use crate::support::env::Env;
@@ -13,7 +14,6 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, geteuid};
-use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -29,13 +29,7 @@ pub fn this_boot() -> String {
 /// # Errors
 /// It cannot be read: then nobody knows what was ordered.
 pub fn read(place: &Place) -> Result<RoleNote, DatabaseError> {
-    let path = place.role();
-    match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| DatabaseError::Content { path, text: error.to_string() }),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(RoleNote::default()),
-        Err(source) => Err(DatabaseError::File { path, source }),
-    }
+    Ok(note::read(place.role())?.unwrap_or_default())
 }
 
 /// Changes the note, and returns it once it is on the disk.

@@ -3,6 +3,7 @@
 
 use crate::database::error::DatabaseError;
 use crate::database::minimal::Place;
+use crate::database::note;
 use crate::model::gtid::GtidPosition;
 use crate::support::durable;
 use crate::support::env::Env;
@@ -58,14 +59,7 @@ impl Rejoin {
     /// # Errors
     /// It cannot be read: then nobody knows what the data is.
     pub fn read(place: &Place) -> Result<Option<Self>, DatabaseError> {
-        let path = path(place);
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| DatabaseError::Content { path, text: error.to_string() }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(DatabaseError::File { path, source }),
-        }
+        note::read(path(place))
     }
 
     /// Writes the note; it is on the disk then.
