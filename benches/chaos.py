@@ -306,9 +306,7 @@ def begin(options, exit):
     lab.start()
     lab.filter("-f", "-", input=CUTS)
     lab.found()
-    for host in lab.web:
-        path = host.dir / "understudy.toml"
-        path.write_text(path.read_text().replace('plan = "standard"', 'plan = "private"') + PROBE)
+    lab.leave_to_watchers(PROBE)
     lab.start_daemons()
     wait_until("web-2 acknowledges", lambda: "web-2" in (lab.web[0].failover() or {}).get("synced", []))
     wait_until("web-2 is ready", lambda: all(item["level"] != "red" for item in (lab.web[1].failover() or {}).get("ready", [{"level": "red"}])))

@@ -67,9 +67,7 @@ def measure(kind, options, _round):
         lab.start()
         lab.filter("-f", "-", input=CUTS)
         lab.found()
-        for host in lab.web:
-            path = host.dir / "understudy.toml"
-            path.write_text(path.read_text().replace('plan = "standard"', 'plan = "private"') + PROBE)
+        lab.leave_to_watchers(PROBE)
         lab.start_daemons()
         for host in (lab.web[1], *lab.watchers):
             wait_until(f"{host.name} watches", lambda: is_watched(host))

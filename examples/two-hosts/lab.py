@@ -406,6 +406,12 @@ class Lab:
         for watcher in self.watchers:
             self.invite(watcher, "--watch-only")
 
+    def leave_to_watchers(self, more=""):
+        """Has both hosts fail over without a person; `more` is added to their configurations."""
+        for host in self.web:
+            path = host.dir / "understudy.toml"
+            path.write_text(path.read_text().replace('plan = "standard"', 'plan = "private"') + more)
+
     def invite(self, host, *more):
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         invitation = self.web[0].begin("member", "invite", STORE, *more, **pipes)
